@@ -1,0 +1,1 @@
+"""How sensitivity is computed: tile by tile, exactly, for any causal layer."""

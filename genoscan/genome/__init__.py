@@ -1,0 +1,1 @@
+"""Where bases come from: FASTA, GenBank, BED and region strings.  No torch here."""

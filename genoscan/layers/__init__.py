@@ -1,0 +1,1 @@
+"""How the maths becomes a model."""

@@ -1,0 +1,1 @@
+"""The maths of one tile: the selective scan and its two derivatives."""

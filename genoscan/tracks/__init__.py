@@ -1,0 +1,1 @@
+"""Where numbers go: scores and track files.  No torch here."""

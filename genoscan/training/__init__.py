@@ -1,0 +1,1 @@
+"""From FASTA to a trained model, on the same engine."""
