@@ -1,0 +1,115 @@
+"""One target, every base: cotangents pulled from the window's right end to its left."""
+
+from collections.abc import Callable, Generator, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from genoscan.engine.checkpoints import Adjoin, Advance, Drop, Restore, Save, schedule
+from genoscan.engine.inputs import Inputs, spans
+from genoscan.engine.target import Target
+from genoscan.errors import InputError
+from genoscan.layer import Carry, Layer, leaves, map_leaves
+
+
+class AdjointResult(NamedTuple):
+    """What is known once the left end is reached.
+
+    value       the target, one a window, summed in float64
+    carry_bar   cotangent of the carry before the window
+    parameters  cotangents of the parameters asked for, summed over windows
+    """
+
+    value: Float[Tensor, " batch"]
+    carry_bar: Carry
+    parameters: tuple[Tensor, ...]
+
+
+def adjoint(
+    layer: Layer,
+    inputs: Inputs,
+    target: Target,
+    *,
+    tile: int,
+    slots: int,
+    carry: Carry | None = None,
+    parameters: Sequence[Tensor] = (),
+    progress: Callable[[int], object] = lambda _positions: None,
+) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
+    """Yield the derivative of the target with respect to each input, tile by tile, right to left.
+
+    The generator returns an `AdjointResult`.  `progress` is told the positions of every tile
+    that was run, forward or backward.
+
+    Exact: equal to whole-window autograd up to rounding (tests/test_engine.py); different
+    slots give identical bits.
+    Memory: one tile's activations and `slots` carries, whatever the length.
+    Time: each tile once backward, and as often forward as `checkpoints.schedule` needs.
+    """
+    if tile < 1:
+        raise InputError(f"tile {tile}: at least 1 base is needed")
+    tiles = spans(inputs.length, tile)
+    live = layer.begin(inputs.batch) if carry is None else carry
+    live = map_leaves(lambda leaf: leaf.detach(), live)
+    carry_bar = map_leaves(torch.zeros_like, live)
+    value = torch.zeros(inputs.batch, dtype=torch.float64)
+    sums = [torch.zeros_like(parameter) for parameter in parameters]
+    saved: dict[int, Carry] = {}
+    for action in schedule(len(tiles), slots):
+        match action:
+            case Save(number):
+                saved[number] = live
+            case Restore(number):
+                live = saved[number]
+            case Drop(number):
+                del saved[number]
+            case Advance(start, stop):
+                with torch.no_grad():
+                    for span in tiles[start:stop]:
+                        _, live = layer.forward(inputs.tile(span), live)
+                        progress(span.stop - span.start)
+            case Adjoin(number):
+                span = tiles[number]
+                part, x_bar, carry_bar = _pull(
+                    layer, inputs.tile(span), live, target, span, carry_bar, parameters, sums
+                )
+                value += part.double().cpu()
+                progress(span.stop - span.start)
+                yield span, x_bar
+    return AdjointResult(value, carry_bar, tuple(sums))
+
+
+def _pull(
+    layer: Layer,
+    x: Tensor,
+    carry: Carry,
+    target: Target,
+    span: slice,
+    carry_bar: Carry,
+    parameters: Sequence[Tensor],
+    sums: list[Tensor],
+) -> tuple[Tensor, Tensor, Carry]:
+    """Run one tile with its graph and pull the cotangents through it; add up the parameters'."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        before = map_leaves(lambda leaf: leaf.detach().requires_grad_(), carry)
+        outputs, after = layer.forward(x, before)
+        value = target(outputs, span)
+        ends = [(value, torch.ones_like(value))]
+        ends += [(a, b) for a, b in zip(leaves(after), leaves(carry_bar), strict=True)]
+        ends = [(end, end_bar) for end, end_bar in ends if end.requires_grad]
+        bars = torch.autograd.grad(
+            [end for end, _ in ends],
+            [x, *leaves(before), *parameters],
+            [end_bar for _, end_bar in ends],
+            allow_unused=True,
+            materialize_grads=True,
+        )
+    n_leaves = len(leaves(before))
+    left = iter(bars[1 : 1 + n_leaves])
+    carry_bar = map_leaves(lambda _leaf: next(left), before)
+    for total, bar in zip(sums, bars[1 + n_leaves :], strict=True):
+        total += bar
+    return value.detach(), bars[0], carry_bar

@@ -1,0 +1,95 @@
+"""One direction, every output: tangents pushed from the window's left end to its right."""
+
+from collections.abc import Callable, Generator
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from genoscan.engine.inputs import Inputs, spans
+from genoscan.errors import InputError
+from genoscan.layer import Carry, Layer, map_leaves
+
+
+class Directions(Protocol):
+    """Directions in input space, ready to be read in tiles."""
+
+    @property
+    def count(self) -> int:
+        """How many directions there are."""
+        ...
+
+    def tile(self, span: slice) -> Float[Tensor, "directions batch tile d_in"]:
+        """Return every direction's part over the span."""
+        ...
+
+
+class DenseDirections:
+    """Directions that are whole in memory."""
+
+    def __init__(self, x_dot: Float[Tensor, "directions batch length d_in"]) -> None:
+        self._x_dot = x_dot
+        self.count = x_dot.shape[0]
+
+    def tile(self, span: slice) -> Float[Tensor, "directions batch tile d_in"]:
+        return self._x_dot[:, :, span]
+
+
+class BaseChange:
+    """From the observed base to each of some others, at one position of one window.
+
+    `changes` has a row a direction: the model's input for the new base less the present one.
+    Memory: one tile.
+    """
+
+    def __init__(self, position: int, changes: Float[Tensor, "directions d_in"]) -> None:
+        self._position = position
+        self._changes = changes
+        self.count = changes.shape[0]
+
+    def tile(self, span: slice) -> Float[Tensor, "directions batch tile d_in"]:
+        count, width = self._changes.shape
+        x_dot = self._changes.new_zeros(count, 1, span.stop - span.start, width)
+        if span.start <= self._position < span.stop:
+            x_dot[:, 0, self._position - span.start] = self._changes
+        return x_dot
+
+
+def tangent(
+    layer: Layer,
+    inputs: Inputs,
+    directions: Directions,
+    *,
+    tile: int,
+    carry: Carry | None = None,
+    progress: Callable[[int], object] = lambda _positions: None,
+) -> Generator[
+    tuple[
+        slice, Float[Tensor, "batch span d_out"], Float[Tensor, "directions batch span d_out"]
+    ],
+    None,
+    None,
+]:
+    """Yield the outputs and their derivative along each direction, tile by tile, left to right.
+
+    Exact: equal to a whole-window jvp up to rounding; zero, to the bit, before the first
+    position where a direction is not.
+    Memory: one tile and one carry, and a tangent of both for each direction, whatever the length.
+    """
+    if tile < 1:
+        raise InputError(f"tile {tile}: at least 1 base is needed")
+    live = layer.begin(inputs.batch) if carry is None else carry
+    live_dot = map_leaves(lambda leaf: leaf.new_zeros(directions.count, *leaf.shape), live)
+    for span in spans(inputs.length, tile):
+        x, x_dot = inputs.tile(span), directions.tile(span)
+
+        def push(x_dot: Tensor, live_dot: Carry, x: Tensor = x, live: Carry = live) -> Carry:
+            return torch.func.jvp(layer.forward, (x, live), (x_dot, live_dot))
+
+        with torch.no_grad():
+            (outputs, live), (outputs_dot, live_dot) = torch.func.vmap(push, out_dims=(None, 0))(
+                x_dot, live_dot
+            )
+        progress(span.stop - span.start)
+        yield span, outputs, outputs_dot

@@ -1,0 +1,89 @@
+"""What is differentiated: a number that is a sum over positions, so that it streams.
+
+A model's output at position t predicts the base at t + label_offset (1 for a causal
+next-base model).  Labels are held fixed: the derivative is with respect to bases as input.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+
+class Target(Protocol):
+    """The scalar that is differentiated, one a window.
+
+    additivity law  target(y over [0, n)) == target(y over [0, k)) + target(y over [k, n))
+    """
+
+    def __call__(
+        self, outputs: Float[Tensor, "batch tile d_out"], span: slice
+    ) -> Float[Tensor, " batch"]:
+        """Return the part of the target that the outputs over this span give."""
+        ...
+
+
+@dataclass(frozen=True)
+class LogLikelihood:
+    """Sum of log p(base | bases before it) over window positions first..last, in nats.
+
+    `columns` maps a base code to the model's output column, -1 where the model has none;
+    such labels, and labels that the window does not hold, add nothing.
+    """
+
+    codes: UInt8[Tensor, "batch length"] = field(repr=False)
+    columns: Int64[Tensor, " codes"] = field(repr=False)
+    first: int
+    last: int
+    label_offset: int = 1
+
+    def __call__(
+        self, outputs: Float[Tensor, "batch tile d_out"], span: slice
+    ) -> Float[Tensor, " batch"]:
+        labels, counted = self.labels(span)
+        log_p = torch.log_softmax(outputs, -1).gather(-1, labels.to(outputs.device)[..., None])
+        return (log_p[..., 0] * counted.to(outputs)).sum(-1)
+
+    def labels(
+        self, span: slice
+    ) -> tuple[Int64[Tensor, "batch tile"], Bool[Tensor, "batch tile"]]:
+        """Return the column of the base that each output predicts, and whether it counts."""
+        length = self.codes.shape[1]
+        at = torch.arange(span.start, span.stop, device=self.codes.device) + self.label_offset
+        codes = self.codes[:, at.clamp(max=length - 1)].long()
+        columns = self.columns.to(codes.device)[codes]
+        inside = (at >= self.first) & (at < min(self.last, length))
+        return columns.clamp(min=0), inside & (columns >= 0)
+
+
+@dataclass(frozen=True)
+class LogitAt:
+    """The logit of one symbol at one output, weighted against the others.
+
+    `weights` has an entry a symbol: one-hot for a logit; for log-odds, 1 at the symbol and
+    minus a third at the other three.
+    """
+
+    position: int
+    weights: Float[Tensor, " d_out"]
+
+    def __call__(
+        self, outputs: Float[Tensor, "batch tile d_out"], span: slice
+    ) -> Float[Tensor, " batch"]:
+        if not span.start <= self.position < span.stop:
+            return outputs[:, 0, 0] * 0
+        return outputs[:, self.position - span.start] @ self.weights.to(outputs)
+
+
+@dataclass(frozen=True)
+class WeightedSum:
+    """The inner product of all outputs with fixed weights: the probe of the dot-product test."""
+
+    weights: Float[Tensor, "batch length d_out"] = field(repr=False)
+
+    def __call__(
+        self, outputs: Float[Tensor, "batch tile d_out"], span: slice
+    ) -> Float[Tensor, " batch"]:
+        return (outputs * self.weights[:, span].to(outputs)).sum((-1, -2))

@@ -1,0 +1,82 @@
+"""Bases as small numbers: A 0, C 1, G 2, T 3, and N 4 for "not known".
+
+Lower case counts as upper case, and every IUPAC letter for an uncertain base counts as N. Any other
+letter is an error: U too, so that RNA is not taken for DNA by accident.
+"""
+
+from typing import Final
+
+import numpy as np
+from jaxtyping import UInt8
+
+from genoscan.errors import InputError
+
+BASES: Final = "ACGT"
+N: Final = 4
+
+_UNCERTAIN = b"NRYSWKMBDHV"
+_PROTEIN_ONLY = b"EFILPQZJOX*"
+_NOT_A_BASE = 255
+
+
+def _code_table() -> bytes:
+    table = bytearray([_NOT_A_BASE] * 256)
+    letters_of_code = [*(base.encode() for base in BASES), _UNCERTAIN]
+    for code, letters in enumerate(letters_of_code):
+        for letter in letters + letters.lower():
+            table[letter] = code
+    return bytes(table)
+
+
+_CODES = _code_table()
+_LETTERS = np.frombuffer(b"ACGTN", np.uint8)
+_COMPLEMENTS = np.array([3, 2, 1, 0, N], np.uint8)
+
+
+def encode(letters: bytes, *, record: str, offset: int) -> UInt8[np.ndarray, " bases"]:
+    """Return the codes of a stretch of letters.
+
+    `record` names the sequence in messages, and `offset` is the 0-based position there of the
+    first letter.
+
+    Raises
+    ------
+    InputError
+        If a letter is no base. The message counts positions from 1.
+    """
+    codes = np.frombuffer(bytearray(letters.translate(_CODES)), np.uint8)
+    if codes.size and codes.max() == _NOT_A_BASE:
+        first = int(codes.argmax())
+        raise InputError(
+            f"{record}: position {offset + first + 1:,} is {_show(letters[first])}, "
+            f"expected A, C, G, T, N or another IUPAC letter for a base{_guess(letters[first])}"
+        )
+    return codes
+
+
+def decode(codes: UInt8[np.ndarray, " bases"]) -> bytes:
+    """Return the letters A, C, G, T and N of the codes."""
+    return _LETTERS[codes].tobytes()
+
+
+def complement(codes: UInt8[np.ndarray, " bases"]) -> UInt8[np.ndarray, " bases"]:
+    """Exchange A with T and C with G, position by position."""
+    return _COMPLEMENTS[codes]
+
+
+def reverse_complement(codes: UInt8[np.ndarray, " bases"]) -> UInt8[np.ndarray, " bases"]:
+    """Return the other strand, read in its own direction."""
+    return _COMPLEMENTS[codes[::-1]]
+
+
+def _show(letter: int) -> str:
+    return f'"{chr(letter)}"' if 33 <= letter <= 126 else f"byte 0x{letter:02x}"
+
+
+def _guess(letter: int) -> str:
+    upper = bytes([letter]).upper()
+    if upper == b"U":
+        return "; this looks like RNA: write T for U"
+    if upper in (b"-", b"."):
+        return "; this looks like an alignment: remove its gaps"
+    return "; this looks like protein" if upper in _PROTEIN_ONLY else ""

@@ -1,0 +1,74 @@
+"""BED files as regions.
+
+BED is 0-based and half-open, as everything inside genoscan. Columns 1 to 6 are read, and what
+follows is not looked at, so narrowPeak works. The score (column 5) is neither used nor checked, and
+rows may come in any order and overlap.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from genoscan.errors import InputError
+from genoscan.genome.files import open_text
+from genoscan.genome.region import Region, fit
+
+_HEADER_WORDS = ("browser", "track")
+
+
+def read_bed(path: str | Path, sizes: Mapping[str, int], *, clip: bool = False) -> list[Region]:
+    """Return the rows of a BED file, plain or compressed, in its own order.
+
+    With `clip`, a row that runs past its chromosome ends there and is marked as `clipped`.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, a row is malformed or does not fit the genome, or there are no
+        rows.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected a BED file")
+    with open_text(path) as lines:
+        regions = [fit(region, sizes, clip) for region in _rows(lines, path)]
+    if not regions:
+        raise InputError(f"{path}: no regions in it, expected at least one BED row")
+    return regions
+
+
+def _rows(lines: Iterable[str], path: Path) -> Iterator[Region]:
+    for number, line in enumerate(lines, 1):
+        line = line.rstrip()
+        if not line or line.startswith("#") or line.split(maxsplit=1)[0] in _HEADER_WORDS:
+            continue
+        yield _row(line, f"{path}:{number}")
+
+
+def _row(line: str, where: str) -> Region:
+    if "\0" in line:
+        raise InputError(f"{where}: found a zero byte, expected text")
+    columns = line.split("\t", 6) if "\t" in line else line.split(None, 6)
+    if len(columns) < 3:
+        raise InputError(
+            f"{where}: found {len(columns)} column{'s' * (len(columns) > 1)}, "
+            f"expected chromosome, start and end, with tabs between"
+        )
+    chrom, name, strand = columns[0], "", "."
+    start = _number(columns[1], "start", where)
+    end = _number(columns[2], "end", where)
+    if end <= start:
+        raise InputError(f"{where}: end {end} is not after start {start}")
+    if len(columns) > 3 and columns[3] != ".":
+        name = columns[3]
+    if len(columns) > 5:
+        strand = columns[5]
+    if strand not in ("+", "-", "."):
+        raise InputError(f'{where}: strand (column 6) is "{strand}", expected +, - or .')
+    return Region(chrom, start, end, name=name, strand=strand, source=where)
+
+
+def _number(text: str, column: str, where: str) -> int:
+    if text.isascii() and text.isdecimal() and len(text) < 19:
+        return int(text)
+    hint = "; a line of column names must begin with #" if text[:1].isalpha() else ""
+    raise InputError(f'{where}: {column} is "{text}", expected a whole number, 0 or more{hint}')

@@ -1,0 +1,117 @@
+"""FASTA files, plain or bgzip, read by index."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyfaidx
+from jaxtyping import UInt8
+
+from genoscan.errors import InputError
+from genoscan.genome.alphabet import encode
+from genoscan.genome.fasta_index import (
+    DAMAGE,
+    ensure_index,
+    open_indexed,
+    position_of,
+    read_at,
+    stamp,
+)
+from genoscan.genome.region import unknown_sequence
+
+_PIECE = 1 << 20  # bases read at a time
+_LINE_ENDS = b"\r\n"
+
+# SAM's M5 counts the printable letters only, in upper case.
+_UPPER: Final = bytes(range(256)).upper()
+_NOT_PRINTABLE: Final = bytes(code for code in range(256) if not 33 <= code <= 126)
+
+
+class FastaGenome:
+    """An indexed FASTA file, for any number of threads and forked processes.
+
+    Each thread of each process reads through a handle of its own: a shared one moves under the
+    feet of the others. The index is checked, and made where there is none (`fasta_index`).
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._index = ensure_index(self.path)
+        self._stamp = stamp(self.path)
+        self._local = threading.local()
+        self.sizes: dict[str, int] = {
+            name: record.rlen for name, record in self._handle().index.items()
+        }
+
+    def __repr__(self) -> str:
+        return f"FastaGenome({str(self.path)!r})"
+
+    def __reduce__(self) -> tuple[type["FastaGenome"], tuple[Path]]:
+        return FastaGenome, (self.path,)
+
+    def fetch(self, chrom: str, start: int, end: int) -> UInt8[np.ndarray, " bases"]:
+        """Return the codes of the bases from start to end, 0-based, half-open.
+
+        Memory: one byte a base, and a few megabytes.
+
+        Raises
+        ------
+        InputError
+            If the stretch is not in the genome, a letter is no base, or the file is damaged.
+        """
+        codes = np.empty(max(0, end - start), np.uint8)
+        filled = 0
+        for letters in self._letters(chrom, start, end):
+            piece = encode(letters, record=f"{self.path}: {chrom}", offset=start + filled)
+            codes[filled : filled + len(piece)] = piece
+            filled += len(piece)
+        return codes
+
+    def m5(self, chrom: str) -> str:
+        """Return the checksum of a sequence, as M5 in SAM headers.
+
+        Memory: a few megabytes, whatever the length.
+        """
+        digest = hashlib.md5(usedforsecurity=False)
+        for letters in self._letters(chrom, 0, self.sizes.get(chrom, 0)):
+            digest.update(letters.translate(_UPPER, _NOT_PRINTABLE))
+        return digest.hexdigest()
+
+    def _handle(self) -> pyfaidx.Faidx:
+        if stamp(self.path) != self._stamp:
+            raise InputError(f"{self.path}: changed while it was being read; start again")
+        if getattr(self._local, "process", None) != os.getpid():
+            self._local.faidx = open_indexed(self.path, self._index)
+            self._local.process = os.getpid()
+        faidx: pyfaidx.Faidx = self._local.faidx
+        return faidx
+
+    def _letters(self, chrom: str, start: int, end: int) -> Iterator[bytes]:
+        """Yield a stretch as it stands in the file, without line ends, in pieces."""
+        if chrom not in self.sizes:
+            raise InputError(f"{self.path}: {unknown_sequence(chrom, self.sizes)}")
+        if not 0 <= start <= end <= self.sizes[chrom]:
+            raise InputError(
+                f"{self.path}: asked for bases {start:,} to {end:,} of {chrom} (0-based), "
+                f"which has {self.sizes[chrom]:,}"
+            )
+        faidx = self._handle()
+        record = faidx.index[chrom]
+        for piece in range(start, end, _PIECE):
+            last = min(piece + _PIECE, end)
+            first_byte = position_of(record, piece)
+            n_bytes = position_of(record, last - 1) + 1 - first_byte
+            try:
+                letters = read_at(faidx, first_byte, n_bytes).translate(None, _LINE_ENDS)
+            except (OSError, *DAMAGE) as problem:
+                raise InputError(f"{self.path}: {chrom} cannot be read: {problem}") from None
+            if len(letters) != last - piece:
+                raise InputError(
+                    f"{self.path}: found {len(letters):,} letters of {chrom} from base "
+                    f"{piece + 1:,}, expected {last - piece:,}: not the file that was indexed"
+                )
+            yield letters

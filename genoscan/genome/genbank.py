@@ -1,0 +1,180 @@
+"""GenBank files as genomes and features, plain or gzip.
+
+GenBank counts from 1 and includes the end; Biopython has made that 0-based, half-open already.
+"""
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from Bio import BiopythonWarning, SeqIO
+from Bio.Seq import UndefinedSequenceError
+from jaxtyping import UInt8
+
+from genoscan.errors import InputError
+from genoscan.genome.alphabet import encode
+from genoscan.genome.files import check_file, open_text
+from genoscan.genome.region import Region, unknown_sequence
+
+_log = logging.getLogger(__name__)
+
+_STRANDS = {1: "+", -1: "-"}
+_NAMING = ("gene", "locus_tag", "product", "label")
+# Biopython only warns of these, and goes on with what there is.
+_CUT_OFF = ("Premature end", "Expected sequence length")
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """A feature of a GenBank record: "gene", "CDS", "tRNA" and so on.
+
+    `parts` are its exons in the order of the transcript; trans-spliced ones lie on both strands,
+    and `strand` is "." then. Where the record says "before" or "after" a position, it is that one.
+    """
+
+    chrom: str
+    kind: str
+    name: str
+    strand: str
+    parts: tuple[Region, ...]
+
+
+class GenBankGenome:
+    """The sequences of a GenBank file, held in memory at one byte a base.
+
+    Sequences go by accession and version, "NC_000932.1", or by the name in LOCUS without one.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.sizes: dict[str, int] = {}
+        self._codes: dict[str, UInt8[np.ndarray, " bases"]] = {}
+        self._m5: dict[str, str] = {}
+        for record in _records(self.path):
+            chrom = record.id
+            letters = _letters(record, self.path)
+            self._codes[chrom] = encode(letters, record=f"{self.path}: {chrom}", offset=0)
+            self._m5[chrom] = hashlib.md5(letters.upper(), usedforsecurity=False).hexdigest()
+            self.sizes[chrom] = len(letters)
+
+    def __repr__(self) -> str:
+        return f"GenBankGenome({str(self.path)!r})"
+
+    def fetch(self, chrom: str, start: int, end: int) -> UInt8[np.ndarray, " bases"]:
+        """Return the codes of the bases from start to end, 0-based, half-open.
+
+        Raises
+        ------
+        InputError
+            If the stretch is not in the genome.
+        """
+        self._check(chrom)
+        if not 0 <= start <= end <= self.sizes[chrom]:
+            raise InputError(
+                f"{self.path}: asked for bases {start:,} to {end:,} of {chrom} (0-based), "
+                f"which has {self.sizes[chrom]:,}"
+            )
+        return self._codes[chrom][start:end].copy()
+
+    def m5(self, chrom: str) -> str:
+        """Return the checksum of a sequence, as M5 in SAM headers."""
+        self._check(chrom)
+        return self._m5[chrom]
+
+    def _check(self, chrom: str) -> None:
+        if chrom not in self.sizes:
+            raise InputError(f"{self.path}: {unknown_sequence(chrom, self.sizes)}")
+
+
+def read_features(path: str | Path) -> list[Feature]:
+    """Return the features of a GenBank file in its order, `source` left out.
+
+    Parts that lie on other records, or between two bases, are left out too.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or is cut off, or a feature runs past its record.
+    """
+    path = Path(path)
+    return [
+        feature
+        for record in _records(path)
+        for found in record.features
+        if found.type != "source"
+        for feature in _feature(found, record, path)
+    ]
+
+
+def _feature(found: Any, record: Any, path: Path) -> Iterator[Feature]:
+    if found.location is None:
+        return
+    name = next((found.qualifiers[key][0] for key in _NAMING if key in found.qualifiers), "")
+    where = f"{path}: {record.id}: {found.type} {name}".rstrip()
+    parts = []
+    for part in found.location.parts:
+        start, end = int(part.start), int(part.end)
+        if part.ref is not None or start == end:
+            continue
+        if end > len(record):
+            raise InputError(
+                f"{where}: end {end:,} is past the end of the record, which has {len(record):,} "
+                f"bases"
+            )
+        strand = _STRANDS.get(part.strand, ".")
+        parts.append(Region(record.id, start, end, name=name, strand=strand, source=where))
+    if parts:
+        strands = {part.strand for part in parts}
+        strand = strands.pop() if len(strands) == 1 else "."
+        yield Feature(record.id, found.type, name, strand, tuple(parts))
+
+
+def _records(path: Path) -> Iterator[Any]:
+    """Yield Biopython's records, each name once."""
+    check_file(path)
+    names = set()
+    with open_text(path) as file:
+        parser = SeqIO.parse(file, "genbank")
+        while (record := _next_record(parser, path)) is not None:
+            if record.id in names:
+                raise InputError(
+                    f'{path}: two records are called "{record.id}", expected each name once'
+                )
+            names.add(record.id)
+            yield record
+    if not names:
+        raise InputError(f"{path}: no records in it, expected GenBank, which begins with LOCUS")
+
+
+def _next_record(parser: Iterator[Any], path: Path) -> Any | None:
+    with warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter("always")
+        try:
+            record = next(parser, None)
+        except (ValueError, AssertionError, IndexError) as problem:
+            reason = str(problem).partition("\n")[0] or type(problem).__name__
+            raise InputError(f"{path}: not GenBank, damaged or cut off ({reason})") from None
+    for warning in raised:
+        text = " ".join(str(warning.message).split())
+        if not issubclass(warning.category, BiopythonWarning):
+            warnings.warn_explicit(text, warning.category, warning.filename, warning.lineno)
+        elif text.startswith(_CUT_OFF):
+            raise InputError(f"{path}: the file is cut off ({text.rstrip('.')})")
+        else:
+            _log.debug("%s: %s", path, text)
+    return record
+
+
+def _letters(record: Any, path: Path) -> bytes:
+    try:
+        return bytes(record.seq)
+    except UndefinedSequenceError:
+        raise InputError(
+            f"{path}: {record.id}: no sequence in the record, expected ORIGIN and bases; fetch "
+            f"the file in the full format (gbwithparts)"
+        ) from None

@@ -1,0 +1,99 @@
+"""One Mamba block: norm, selective state-space mixer, residual.
+
+Letters, as in Mamba (Gu and Dao, arXiv 2312.00752):
+    u       (batch, tile, channels)   the convolved, activated input of the scan
+    delta   (batch, tile, channels)   step size, softplus of a low-rank projection of u
+    A       (channels, states)        -exp(A_log): how fast each state forgets
+    B, C    (batch, tile, states)     what enters the state, what is read from it
+    D       (channels)                the scan's skip connection
+    z       (batch, tile, channels)   the gate
+with channels = expand x d_model.  The input map is Mamba's Euler one, delta B u.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genoscan.ops.causal_conv import causal_conv
+from genoscan.ops.kernels import ScanKernels
+from genoscan.ops.selective_scan import selective_scan
+
+
+class MambaConfig(BaseModel):
+    """One entry of config.json's `layers`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["mamba"] = "mamba"
+    d_state: PositiveInt = 16
+    d_conv: PositiveInt = 4
+    expand: PositiveInt = 2
+    dt_rank: PositiveInt
+
+
+class Mamba(nn.Module):
+    """A Mamba-1 block, x + mixer(norm(x)); its carry is (last inputs of the convolution, h).
+
+    Exact: equal to a whole-sequence Mamba whatever the tiling, to rounding.
+    """
+
+    def __init__(
+        self, config: MambaConfig, d_model: int, *, eps: float, kernels: ScanKernels
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.eps = eps
+        self.kernels = kernels
+        channels = config.expand * d_model
+        self.norm = nn.Module()
+        self.norm.weight = nn.Parameter(torch.ones(d_model))
+        self.in_proj = nn.Linear(d_model, 2 * channels, bias=False)
+        self.conv = nn.Module()
+        self.conv.weight = nn.Parameter(torch.empty(channels, config.d_conv))
+        self.conv.bias = nn.Parameter(torch.empty(channels))
+        self.x_proj = nn.Linear(channels, config.dt_rank + 2 * config.d_state, bias=False)
+        self.dt_proj = nn.Linear(config.dt_rank, channels)
+        self.A_log = nn.Parameter(torch.empty(channels, config.d_state))
+        self.D = nn.Parameter(torch.ones(channels))
+        self.out_proj = nn.Linear(channels, d_model, bias=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Start as Mamba does: S4D-real decays 1..N, steps log-uniform in [0.001, 0.1]."""
+        with torch.no_grad():
+            bound = 1 / math.sqrt(self.config.d_conv)
+            self.conv.weight.uniform_(-bound, bound)
+            self.conv.bias.uniform_(-bound, bound)
+            self.A_log.copy_(torch.arange(1.0, self.config.d_state + 1).log().expand_as(self.A_log))
+            bound = self.config.dt_rank**-0.5
+            self.dt_proj.weight.uniform_(-bound, bound)
+            low, high = math.log(0.001), math.log(0.1)
+            step = torch.exp(torch.rand_like(self.dt_proj.bias) * (high - low) + low)
+            self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))
+
+    def begin(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Return the carry before the first base: zeros."""
+        channels, states = self.A_log.shape
+        tail = self.A_log.new_zeros(batch, self.config.d_conv - 1, channels)
+        return tail, self.A_log.new_zeros(batch, channels, states)
+
+    def forward(
+        self, x: Float[Tensor, "batch tile d_model"], carry: tuple[Tensor, Tensor]
+    ) -> tuple[Float[Tensor, "batch tile d_model"], tuple[Tensor, Tensor]]:
+        """Return x + mixer(norm(x)) over the tile, and the carry at its right edge."""
+        tail, state = carry
+        normed = F.rms_norm(x, x.shape[-1:], self.norm.weight, self.eps)
+        u, z = self.in_proj(normed).chunk(2, -1)
+        u, tail = causal_conv(u, self.conv.weight, self.conv.bias, tail)
+        u = F.silu(u)
+        ranks = [self.config.dt_rank, self.config.d_state, self.config.d_state]
+        step, B, C = self.x_proj(u).split(ranks, -1)
+        delta = F.softplus(self.dt_proj(step))
+        A = -torch.exp(self.A_log)
+        y, state = selective_scan(u, delta, A, B, C, self.D, state, kernels=self.kernels)
+        return x + self.out_proj(y * F.silu(z)), (tail, state)
