@@ -65,9 +65,7 @@ def tangent(
     carry: Carry | None = None,
     progress: Callable[[int], object] = lambda _positions: None,
 ) -> Generator[
-    tuple[
-        slice, Float[Tensor, "batch span d_out"], Float[Tensor, "directions batch span d_out"]
-    ],
+    tuple[slice, Float[Tensor, "batch span d_out"], Float[Tensor, "directions batch span d_out"]],
     None,
     None,
 ]:

@@ -22,97 +22,29 @@ the Euler input map); `_dot` tangents, `_bar` cotangents; i_ index, l_ lane.
 
 # Array slots of the compiled functions are plain numpy arrays; shapes stand in selective_scan.py.
 
-import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-
 import numba
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic, overload
 from torch import Tensor
 
 from genoscan.ops.kernels import ScanInputs, ScanKernels
+from genoscan.ops.lanes import LANES, compiled, expm1, grouped, over_groups, stack, ungrouped
 
-LANES = 16
 STATES = 16
 SUB = 32
 
-_f32 = np.float32
-_LOG2_E = _f32(1.4426950408889634)
-_LN2_HIGH = _f32(0.693145751953125)
-_LN2_LOW = _f32(1.428606765330187e-06)
 
-
-@intrinsic
-def _float_of_bits(_context, bits):  # type: ignore[no-untyped-def]
-    def generate(_context, builder, _signature, arguments):  # type: ignore[no-untyped-def]
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(bits), generate
-
-
-@intrinsic(prefer_literal=True)
-def _stack(_context, like, size):  # type: ignore[no-untyped-def]
-    """Return a pointer to `size` numbers on the stack, which the compiler knows to be unshared."""
-    count = size.literal_value
-    llvm_type = ir.FloatType() if like == types.float32 else ir.DoubleType()
-
-    def generate(_context, builder, _signature, _arguments):  # type: ignore[no-untyped-def]
-        room = cgutils.alloca_once(builder, ir.ArrayType(llvm_type, count))
-        return builder.bitcast(room, llvm_type.as_pointer())
-
-    return types.CPointer(like)(like, size), generate
-
-
-def _expm1(z):  # type: ignore[no-untyped-def]
-    raise NotImplementedError("compiled code only")
-
-
-@overload(_expm1, inline="always")
-def _choose_expm1(z):  # type: ignore[no-untyped-def]
-    """exp(z) - 1 for z <= 0: relative error 1.2e-7 in float32, the C library's in float64."""
-    if z != types.float32:
-        return lambda z: math.expm1(z)
-
-    def expm1(z):  # type: ignore[no-untyped-def]
-        # exp(z) = 2^k exp(r), |r| <= ln 2 / 2; below -87 the decay is 0 in float32.
-        z = max(z, _f32(-87.0))
-        k = np.rint(z * _LOG2_E)
-        r = z - k * _LN2_HIGH
-        r = r - k * _LN2_LOW
-        p = _f32(1 / 5040)
-        p = p * r + _f32(1 / 720)
-        p = p * r + _f32(1 / 120)
-        p = p * r + _f32(1 / 24)
-        p = p * r + _f32(1 / 6)
-        p = p * r + _f32(1 / 2)
-        p = p * r * r + r
-        power = _float_of_bits(np.int32((np.int32(k) + np.int32(127)) << np.int32(23)))
-        return power * p + (power - _f32(1.0))
-
-    return expm1
-
-
-# "contract" allows fused multiply-add and nothing that would undo the compensated sums.
-_compiled = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, boundscheck=False)
-
-
-@_compiled
+@compiled
 def _forward(u, delta, A, B, C, D, state, y, state_end, marks, i_batch, first, last):  # type: ignore[no-untyped-def]
     """Advance channel groups first..last of one sequence; fill y, state_end and, if any, marks."""
     zero = np.zeros(1, u.dtype)[0]
     length, n_states = B.shape[1], B.shape[2]
-    h = numba.carray(_stack(zero, 256), (16, 16))
-    lost = numba.carray(_stack(zero, 256), (16, 16))
-    a = numba.carray(_stack(zero, 256), (16, 16))
-    step = numba.carray(_stack(zero, 16), 16)
-    inflow = numba.carray(_stack(zero, 16), 16)
-    out = numba.carray(_stack(zero, 16), 16)
+    h = numba.carray(stack(zero, 256), (16, 16))
+    lost = numba.carray(stack(zero, 256), (16, 16))
+    a = numba.carray(stack(zero, 256), (16, 16))
+    step = numba.carray(stack(zero, 16), 16)
+    inflow = numba.carray(stack(zero, 16), 16)
+    out = numba.carray(stack(zero, 16), 16)
     for group in range(first, last):
         for n in range(n_states):
             for lane in range(LANES):
@@ -133,7 +65,7 @@ def _forward(u, delta, A, B, C, D, state, y, state_end, marks, i_batch, first, l
                 b, c = B[i_batch, t, n], C[i_batch, t, n]
                 for lane in range(LANES):
                     before = h[n, lane]
-                    change = _expm1(step[lane] * a[n, lane]) * before + b * inflow[lane]
+                    change = expm1(step[lane] * a[n, lane]) * before + b * inflow[lane]
                     change = change - lost[n, lane]
                     after = before + change
                     lost[n, lane] = (after - before) - change
@@ -146,7 +78,7 @@ def _forward(u, delta, A, B, C, D, state, y, state_end, marks, i_batch, first, l
                 state_end[i_batch, group, lane, n] = h[n, lane]
 
 
-@_compiled
+@compiled
 def _jvp(u, delta, A, B, C, D, state, u_dot, delta_dot, A_dot, B_dot, C_dot, D_dot, state_dot,
          y_dot, state_end_dot, i_batch, first, last):  # type: ignore[no-untyped-def]  # fmt: skip
     """Push tangents along the directions axis, which leads every `_dot` array.
@@ -155,20 +87,20 @@ def _jvp(u, delta, A, B, C, D, state, u_dot, delta_dot, A_dot, B_dot, C_dot, D_d
     """
     zero = np.zeros(1, u.dtype)[0]
     length, n_states, n_directions = B.shape[1], B.shape[2], u_dot.shape[0]
-    h = numba.carray(_stack(zero, 256), (16, 16))
-    lost = numba.carray(_stack(zero, 256), (16, 16))
-    a = numba.carray(_stack(zero, 256), (16, 16))
-    h_dot = numba.carray(_stack(zero, 256), (16, 16))
-    lost_dot = numba.carray(_stack(zero, 256), (16, 16))
-    a_dot = numba.carray(_stack(zero, 256), (16, 16))
-    states = numba.carray(_stack(zero, 8448), (33, 16, 16))
-    decays = numba.carray(_stack(zero, 8192), (32, 16, 16))
-    source = numba.carray(_stack(zero, 16), 16)
-    step = numba.carray(_stack(zero, 16), 16)
-    inflow = numba.carray(_stack(zero, 16), 16)
-    step_dot = numba.carray(_stack(zero, 16), 16)
-    inflow_dot = numba.carray(_stack(zero, 16), 16)
-    out_dot = numba.carray(_stack(zero, 16), 16)
+    h = numba.carray(stack(zero, 256), (16, 16))
+    lost = numba.carray(stack(zero, 256), (16, 16))
+    a = numba.carray(stack(zero, 256), (16, 16))
+    h_dot = numba.carray(stack(zero, 256), (16, 16))
+    lost_dot = numba.carray(stack(zero, 256), (16, 16))
+    a_dot = numba.carray(stack(zero, 256), (16, 16))
+    states = numba.carray(stack(zero, 8448), (33, 16, 16))
+    decays = numba.carray(stack(zero, 8192), (32, 16, 16))
+    source = numba.carray(stack(zero, 16), 16)
+    step = numba.carray(stack(zero, 16), 16)
+    inflow = numba.carray(stack(zero, 16), 16)
+    step_dot = numba.carray(stack(zero, 16), 16)
+    inflow_dot = numba.carray(stack(zero, 16), 16)
+    out_dot = numba.carray(stack(zero, 16), 16)
     # What a direction hands from one sub-tile to the one on its right.
     kept = np.empty((2, n_directions, n_states, LANES), u.dtype)
     for group in range(first, last):
@@ -189,7 +121,7 @@ def _jvp(u, delta, A, B, C, D, state, u_dot, delta_dot, A_dot, B_dot, C_dot, D_d
                 for n in range(n_states):
                     b = B[i_batch, start + i, n]
                     for lane in range(LANES):
-                        decay = _expm1(step[lane] * a[n, lane])
+                        decay = expm1(step[lane] * a[n, lane])
                         before = h[n, lane]
                         decays[i, n, lane] = decay
                         states[i, n, lane] = before
@@ -243,7 +175,7 @@ def _jvp(u, delta, A, B, C, D, state, u_dot, delta_dot, A_dot, B_dot, C_dot, D_d
                     state_end_dot[i_dot, i_batch, group, lane, n] = kept[0, i_dot, n, lane]
 
 
-@_compiled
+@compiled
 def _vjp(u, delta, A, B, C, D, marks, y_bar, state_end_bar,
          u_bar, delta_bar, A_bar, B_bar, C_bar, D_bar, state_bar,
          i_batch, first, last):  # type: ignore[no-untyped-def]  # fmt: skip
@@ -254,31 +186,29 @@ def _vjp(u, delta, A, B, C, D, marks, y_bar, state_end_bar,
     """
     zero = np.zeros(1, u.dtype)[0]
     length, n_states = B.shape[1], B.shape[2]
-    a = numba.carray(_stack(zero, 256), (16, 16))
-    h = numba.carray(_stack(zero, 256), (16, 16))
-    h_bar = numba.carray(_stack(zero, 256), (16, 16))
-    pending = numba.carray(_stack(zero, 256), (16, 16))
-    lost = numba.carray(_stack(zero, 256), (16, 16))
-    sum_a = numba.carray(_stack(zero, 256), (16, 16))
-    states = numba.carray(_stack(zero, 8448), (33, 16, 16))
-    decays = numba.carray(_stack(zero, 8192), (32, 16, 16))
-    lanes_b = numba.carray(_stack(zero, 8192), (32, 16, 16))
-    lanes_c = numba.carray(_stack(zero, 8192), (32, 16, 16))
-    source = numba.carray(_stack(zero, 16), 16)
-    step = numba.carray(_stack(zero, 16), 16)
-    inflow = numba.carray(_stack(zero, 16), 16)
-    out_bar = numba.carray(_stack(zero, 16), 16)
-    sum_b = numba.carray(_stack(zero, 16), 16)
-    sum_z = numba.carray(_stack(zero, 16), 16)
-    sum_d = numba.carray(_stack(zero, 16), 16)
+    a = numba.carray(stack(zero, 256), (16, 16))
+    h = numba.carray(stack(zero, 256), (16, 16))
+    h_bar = numba.carray(stack(zero, 256), (16, 16))
+    pending = numba.carray(stack(zero, 256), (16, 16))
+    lost = numba.carray(stack(zero, 256), (16, 16))
+    sum_a = numba.carray(stack(zero, 256), (16, 16))
+    states = numba.carray(stack(zero, 8448), (33, 16, 16))
+    decays = numba.carray(stack(zero, 8192), (32, 16, 16))
+    lanes_b = numba.carray(stack(zero, 8192), (32, 16, 16))
+    lanes_c = numba.carray(stack(zero, 8192), (32, 16, 16))
+    source = numba.carray(stack(zero, 16), 16)
+    step = numba.carray(stack(zero, 16), 16)
+    inflow = numba.carray(stack(zero, 16), 16)
+    out_bar = numba.carray(stack(zero, 16), 16)
+    sum_b = numba.carray(stack(zero, 16), 16)
+    sum_z = numba.carray(stack(zero, 16), 16)
+    sum_d = numba.carray(stack(zero, 16), 16)
     # What a channel group hands from one sub-tile to the one on its left.
     kept = np.zeros((3, last - first, n_states, LANES), u.dtype)
     for group in range(first, last):
         for n in range(n_states):
             for lane in range(LANES):
-                kept[0, group - first, n, lane] = state_end_bar[
-                    i_batch, group, lane, n
-                ]
+                kept[0, group - first, n, lane] = state_end_bar[i_batch, group, lane, n]
     for i_sub in range((length + SUB - 1) // SUB - 1, -1, -1):
         start = i_sub * SUB
         size = min(SUB, length - start)
@@ -303,7 +233,7 @@ def _vjp(u, delta, A, B, C, D, marks, y_bar, state_end_bar,
                 for n in range(n_states):
                     b = B[i_batch, start + i, n]
                     for lane in range(LANES):
-                        decay = _expm1(step[lane] * a[n, lane])
+                        decay = expm1(step[lane] * a[n, lane])
                         before = h[n, lane]
                         decays[i, n, lane] = decay
                         states[i, n, lane] = before
@@ -375,52 +305,16 @@ def _vjp(u, delta, A, B, C, D, marks, y_bar, state_end_bar,
                 )
 
 
-@lru_cache(maxsize=1)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="genoscan-scan")
-
-
-def _over_groups(run: Callable[[int, int, int, int], None], batch: int, groups: int) -> int:
-    """Call run(i_batch, i_part, first, last) for all channel groups, on all threads.
-
-    Returns the number of parts that a sequence's groups were cut into.
-    """
-    threads = torch.get_num_threads()
-    parts = max(1, min(threads, groups) if batch < threads else 1)
-    edges = [groups * i // parts for i in range(parts + 1)]
-    jobs = [(b, i, edges[i], edges[i + 1]) for b in range(batch) for i in range(parts)]
-    if threads == 1 or len(jobs) == 1:
-        for job in jobs:
-            run(*job)
-    else:
-        list(_pool(threads).map(lambda job: run(*job), jobs))
-    return parts
-
-
-def _grouped(tensor: Tensor, axis: int) -> np.ndarray:
-    """Return a contiguous array whose channel axis is cut into (groups, lanes), zero-padded."""
-    if spare := -tensor.shape[axis] % LANES:
-        shape = list(tensor.shape)
-        shape[axis] = spare
-        tensor = torch.cat([tensor, tensor.new_zeros(shape)], axis)
-    return tensor.detach().contiguous().unflatten(axis, (-1, LANES)).numpy()
-
-
-def _plain(array: np.ndarray, axis: int, channels: int) -> Tensor:
-    """Undo `_grouped`."""
-    return torch.from_numpy(array).flatten(axis - 1, axis).narrow(axis, 0, channels)
-
-
 def _arrays(inputs: ScanInputs) -> tuple[np.ndarray, ...]:
     u, delta, A, B, C, D, state = inputs
     return (
-        _grouped(u, -1),
-        _grouped(delta, -1),
-        _grouped(A, -2),
+        grouped(u, -1),
+        grouped(delta, -1),
+        grouped(A, -2),
         B.detach().contiguous().numpy(),
         C.detach().contiguous().numpy(),
-        _grouped(D, -1),
-        _grouped(state, -2),
+        grouped(D, -1),
+        grouped(state, -2),
     )
 
 
@@ -450,7 +344,7 @@ def _forward_group(inputs: ScanInputs, keep: bool) -> tuple[Tensor, Tensor, Tens
     n_marks = -(-length // SUB) if keep else 0
     y, state_end = np.empty_like(u), np.empty_like(state)
     marks = np.empty((batch, n_marks, groups, state.shape[-1], LANES), u.dtype)
-    _over_groups(
+    over_groups(
         lambda i_batch, _part, first, last: _forward(
             *arrays, y, state_end, marks, i_batch, first, last
         ),
@@ -459,8 +353,8 @@ def _forward_group(inputs: ScanInputs, keep: bool) -> tuple[Tensor, Tensor, Tens
     )
     channels = inputs.u.shape[-1]
     return (
-        _plain(y, -1, channels),
-        _plain(state_end, -2, channels),
+        ungrouped(y, -1, channels),
+        ungrouped(state_end, -2, channels),
         torch.from_numpy(marks),
     )
 
@@ -486,26 +380,42 @@ def _vjp_group(
     B_bar = np.zeros((threads, *B.shape), B.dtype)
     C_bar = np.zeros((threads, *C.shape), C.dtype)
     state_bar = np.empty_like(state)
-    y_bar_array, end_bar_array = _grouped(y_bar, -1), _grouped(state_end_bar, -2)
+    y_bar_array, end_bar_array = grouped(y_bar, -1), grouped(state_end_bar, -2)
     marks_array = marks.numpy()
-    parts = _over_groups(
+    parts = over_groups(
         lambda i_batch, i_part, first, last: _vjp(
-            u, delta, A, B, C, D, marks_array, y_bar_array, end_bar_array,
-            u_bar, delta_bar, A_bar, B_bar[i_part], C_bar[i_part], D_bar, state_bar,
-            i_batch, first, last,
+            u,
+            delta,
+            A,
+            B,
+            C,
+            D,
+            marks_array,
+            y_bar_array,
+            end_bar_array,
+            u_bar,
+            delta_bar,
+            A_bar,
+            B_bar[i_part],
+            C_bar[i_part],
+            D_bar,
+            state_bar,
+            i_batch,
+            first,
+            last,
         ),
         batch,
         groups,
     )
     channels, dtype = inputs.u.shape[-1], inputs.u.dtype
     return ScanInputs(
-        u=_plain(u_bar, -1, channels),
-        delta=_plain(delta_bar, -1, channels),
-        A=_plain(A_bar.sum(0), -2, channels).to(dtype),
+        u=ungrouped(u_bar, -1, channels),
+        delta=ungrouped(delta_bar, -1, channels),
+        A=ungrouped(A_bar.sum(0), -2, channels).to(dtype),
         B=torch.from_numpy(B_bar[:parts].sum(0)),
         C=torch.from_numpy(C_bar[:parts].sum(0)),
-        D=_plain(D_bar.sum(0), -1, channels).to(dtype),
-        state=_plain(state_bar, -2, channels),
+        D=ungrouped(D_bar.sum(0), -1, channels).to(dtype),
+        state=ungrouped(state_bar, -2, channels),
     )
 
 
@@ -535,7 +445,7 @@ def _jvp_group(inputs: ScanInputs, dots: ScanInputs) -> tuple[Tensor, Tensor]:
     arrays, dot_arrays = _arrays(inputs), _arrays(dots)
     u, u_dot, state_dot = arrays[0], dot_arrays[0], dot_arrays[-1]
     y_dot, state_end_dot = np.empty_like(u_dot), np.empty_like(state_dot)
-    _over_groups(
+    over_groups(
         lambda i_batch, _part, first, last: _jvp(
             *arrays, *dot_arrays, y_dot, state_end_dot, i_batch, first, last
         ),
@@ -543,7 +453,7 @@ def _jvp_group(inputs: ScanInputs, dots: ScanInputs) -> tuple[Tensor, Tensor]:
         u.shape[2],
     )
     channels = inputs.u.shape[-1]
-    return _plain(y_dot, -1, channels), _plain(state_end_dot, -2, channels)
+    return ungrouped(y_dot, -1, channels), ungrouped(state_end_dot, -2, channels)
 
 
 def jvp(inputs: ScanInputs, dots: ScanInputs) -> tuple[Tensor, Tensor]:

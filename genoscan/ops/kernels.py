@@ -11,7 +11,8 @@ class ScanInputs(NamedTuple):
 
     With h the state, per channel and state number:
 
-        h_t = exp(delta_t A) h_(t-1) + delta_t u_t B_t        y_t = sum over states of C_t h_t + D u_t
+        h_t = exp(delta_t A) h_(t-1) + delta_t u_t B_t
+        y_t = sum over states of C_t h_t + D u_t
 
     u, delta  (batch, tile, channels)   A  (channels, states), <= 0   D  (channels)
     B, C      (batch, tile, states)     state  (batch, channels, states): h before the tile

@@ -1,0 +1,201 @@
+"""A model folder -> a model, and back.  Nothing is unpickled.
+
+config.json         what the model is (`ModelConfig`)
+model.safetensors   embed.weight, layers.{i}.…, norm.weight, head.weight
+README.md           the model card
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from genoscan.errors import ModelError
+from genoscan.layers.mamba import Mamba, MambaConfig
+from genoscan.layers.stack import Stack
+from genoscan.ops.selective_scan import choose
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+
+
+class NormConfig(BaseModel):
+    """The norm before every block and before the head."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["rms"] = "rms"
+    eps: NonNegativeFloat = 1e-5
+
+
+class ModelConfig(BaseModel):
+    """config.json.
+
+    symbols       one letter an input column and output logit
+    base_columns  the columns of A, C, G and T
+    complement    for each column, that of its complement
+    mask          the column of the mask symbol; None for causal models
+    label_offset  an output at position t predicts the base at t + label_offset
+    context       bases read before a region, unless the user says otherwise
+    reach         bases read past a region, whose likelihood the region's bases can change
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal["genoscan-model/1"] = "genoscan-model/1"
+    d_model: PositiveInt
+    norm: NormConfig = NormConfig()
+    layers: tuple[MambaConfig, ...]
+    symbols: str = "ACGT"
+    base_columns: tuple[int, int, int, int] = (0, 1, 2, 3)
+    complement: tuple[int, ...] = (3, 2, 1, 0)
+    mask: int | None = None
+    label_offset: NonNegativeInt = 1
+    context: NonNegativeInt
+    reach: NonNegativeInt
+    trained_on: str
+
+    @model_validator(mode="after")
+    def _columns_exist(self) -> "ModelConfig":
+        columns = range(len(self.symbols))
+        if sorted(self.complement) != list(columns):
+            raise ValueError(f"complement must hold each of the {len(columns)} columns once")
+        if len(set(self.base_columns)) != 4 or not set(self.base_columns) <= set(columns):
+            raise ValueError(f"base_columns must be 4 of the columns 0 to {len(columns) - 1}")
+        if not self.layers:
+            raise ValueError("layers: at least one is needed")
+        return self
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model ready to run: a value, nothing in it changes."""
+
+    name: str
+    path: Path
+    config: ModelConfig
+    stack: Stack
+    sha256: str
+
+    def table(self) -> Tensor:
+        """Return the input row of each base code (A, C, G, T, N), one column a symbol."""
+        weight = self.stack.embed.weight
+        table = torch.zeros(5, len(self.config.symbols), dtype=weight.dtype, device=weight.device)
+        for code, column in enumerate(self.config.base_columns):
+            table[code, column] = 1
+        return table
+
+    def columns(self) -> Tensor:
+        """Return the output column of each base code, -1 for N."""
+        return torch.tensor([*self.config.base_columns, -1])
+
+
+def build(config: ModelConfig, *, device: str = "cpu", kernels: str = "auto") -> Stack:
+    """Make a stack with fresh weights; seed torch first."""
+    chosen = choose(device, kernels)
+    blocks = [
+        Mamba(layer, config.d_model, eps=config.norm.eps, kernels=chosen) for layer in config.layers
+    ]
+    stack = Stack(
+        blocks, d_model=config.d_model, n_symbols=len(config.symbols), eps=config.norm.eps
+    )
+    return stack.to(device)
+
+
+def load_model(
+    path: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    kernels: str = "auto",
+) -> Model:
+    """Read a model folder; its weights are frozen.
+
+    Raises
+    ------
+    ModelError
+        If a file is missing or damaged, the configuration is not valid, or a tensor is
+        missing, spare, of another shape or not finite; the message names it.
+    """
+    path = Path(path)
+    config = read_config(path)
+    tensors = _read_tensors(path / WEIGHTS)
+    with torch.device("meta"):
+        expected = {name: tuple(t.shape) for name, t in _skeleton(config).state_dict().items()}
+    _check_tensors(path, tensors, expected)
+    stack = build(config, device=device, kernels=kernels)
+    stack.load_state_dict(dict(tensors))
+    stack.to(dtype).requires_grad_(False)
+    sha256 = hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()
+    return Model(path.resolve().name, path, config, stack, sha256)
+
+
+def _skeleton(config: ModelConfig) -> Stack:
+    return build(config, device="meta", kernels="reference")
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Read and validate a model folder's config.json."""
+    file = path / CONFIG
+    try:
+        return ModelConfig.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no {CONFIG} in it: is this a model folder?") from None
+    except (NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        raise ModelError(f"{file}: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ModelError(f"{file}: {place}: {first['msg']}") from None
+
+
+def _read_tensors(file: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise ModelError(f"{file}: not there, though {CONFIG} is") from None
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{file}: not a whole safetensors file ({error})") from None
+
+
+def _check_tensors(
+    path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]
+) -> None:
+    for name, shape in expected.items():
+        if name not in tensors:
+            raise ModelError(f'{path}: tensor "{name}" is missing from {WEIGHTS}')
+        found = tuple(tensors[name].shape)
+        if found != shape:
+            raise ModelError(f'{path}: tensor "{name}" has shape {found}, {CONFIG} says {shape}')
+        if not tensors[name].is_floating_point():
+            raise ModelError(f'{path}: tensor "{name}" holds {tensors[name].dtype}, not floats')
+        if not torch.isfinite(tensors[name]).all():
+            raise ModelError(f'{path}: tensor "{name}" holds values that are not finite')
+    if spare := sorted(set(tensors) - set(expected)):
+        raise ModelError(f'{path}: tensor "{spare[0]}" has no place in the model of {CONFIG}')
+
+
+def save_model(path: str | Path, config: ModelConfig, stack: Stack, card: str) -> None:
+    """Write a model folder."""
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    (path / CONFIG).write_text(json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
+    tensors = {name: t.detach().cpu().contiguous() for name, t in stack.state_dict().items()}
+    save_file(tensors, path / WEIGHTS)
+    (path / CARD).write_text(card)
