@@ -63,7 +63,7 @@ def _row(line: str, where: str) -> Region:
     if len(columns) > 5:
         strand = columns[5]
     if strand not in ("+", "-", "."):
-        raise InputError(f'{where}: strand (column 6) is "{strand}", expected +, - or .')
+        raise InputError(f'{where}: strand (column 6) is "{strand}", expected "+", "-" or "."')
     return Region(chrom, start, end, name=name, strand=strand, source=where)
 
 

@@ -30,6 +30,7 @@ DAMAGE: Final = (ValueError, RuntimeError, EOFError, struct.error, zlib.error)
 
 _HEADERS_CHECKED = 1000
 _UNEVEN_LINE = re.compile(r"found in >(?P<name>.*) at line (?P<line>\d+)")
+_NAMELESS = re.compile(r"Bad sequence name .* at line (?P<line>\d+)", re.DOTALL)
 
 
 class FastaIndex(NamedTuple):
@@ -186,8 +187,9 @@ def _agreements(faidx: pyfaidx.Faidx) -> Iterator[bool]:
         yield header[1:].split()[:1] == [name.encode()]
         yield all(not line.strip() or line.startswith(b";") for line in before)
         end = _end_of(record)
-    yield not read_at(faidx, _end_of(record), 4096).strip()
-    yield bool(read_at(faidx, _end_of(record) - 1, 1).strip())
+    last = next(reversed(faidx.index.values()))
+    yield not read_at(faidx, _end_of(last), 4096).strip()
+    yield last.rlen == 0 or bool(read_at(faidx, _end_of(last) - 1, 1).strip())
 
 
 def _end_of(record: Any) -> int:
@@ -230,8 +232,13 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except pyfaidx.FastaIndexingError as problem:
         uneven = _UNEVEN_LINE.search(str(problem))
+        nameless = _NAMELESS.search(str(problem))
+        if nameless is not None:
+            line = int(nameless["line"]) + 1  # counted from 0 there
+            raise InputError(f'{path}:{line}: found no name after ">", expected one') from None
         if uneven is None:
-            raise InputError(f"{path}: not FASTA: {problem}") from None
+            reason = " ".join(str(problem).split()).rstrip(".")
+            raise InputError(f"{path}: not FASTA: {reason}") from None
         raise InputError(
             f"{path}:{uneven['line']}: a line of {uneven['name']} differs in length from its "
             f"others, expected that of the last line only; wrap the lines again"

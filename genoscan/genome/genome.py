@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -13,6 +13,7 @@ from genoscan.genome.files import check_file, head
 from genoscan.genome.genbank import GenBankGenome
 
 
+@runtime_checkable
 class Genome(Protocol):
     """Named sequences of bases; positions are 0-based, half-open."""
 

@@ -110,7 +110,14 @@ def plan(
             start, end = scored.start - before, scored.end + after
             if hold is not None:
                 start, end = min(start, hold.start), max(end, hold.end)
-            region = replace(scored, start=max(start, 0), end=min(end, sizes[scored.chrom]))
+            region = Region(
+                scored.chrom,
+                max(start, 0),
+                min(end, sizes[scored.chrom]),
+                name=scored.name,
+                strand=scored.strand,
+                source=scored.source,
+            )
             windows.append(Window(region, scored, direction))
     return windows
 

@@ -45,7 +45,7 @@ class Region:
             )
         if self.strand not in ("+", "-", "."):
             raise InputError(
-                f'{self.source or self.chrom}: strand is "{self.strand}", expected +, - or .'
+                f'{self.source or self.chrom}: strand is "{self.strand}", expected "+", "-" or "."'
             )
 
     def __len__(self) -> int:
