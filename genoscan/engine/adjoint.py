@@ -18,11 +18,13 @@ class AdjointResult(NamedTuple):
     """What is known once the left end is reached.
 
     value       the target, one a window, summed in float64
+    carry       the carry past the window
     carry_bar   cotangent of the carry before the window
     parameters  cotangents of the parameters asked for, summed over windows
     """
 
     value: Float[Tensor, " batch"]
+    carry: Carry
     carry_bar: Carry
     parameters: tuple[Tensor, ...]
 
@@ -57,6 +59,7 @@ def adjoint(
     value = torch.zeros(inputs.batch, dtype=torch.float64)
     sums = [torch.zeros_like(parameter) for parameter in parameters]
     saved: dict[int, Carry] = {}
+    past: Carry = None
     for action in schedule(len(tiles), slots):
         match action:
             case Save(number):
@@ -72,13 +75,14 @@ def adjoint(
                         progress(span.stop - span.start)
             case Adjoin(number):
                 span = tiles[number]
-                part, x_bar, carry_bar = _pull(
+                part, after, x_bar, carry_bar = _pull(
                     layer, inputs.tile(span), live, target, span, carry_bar, parameters, sums
                 )
+                past = after if past is None else past
                 value += part.double().cpu()
                 progress(span.stop - span.start)
                 yield span, x_bar
-    return AdjointResult(value, carry_bar, tuple(sums))
+    return AdjointResult(value, past, carry_bar, tuple(sums))
 
 
 def _pull(
@@ -90,7 +94,7 @@ def _pull(
     carry_bar: Carry,
     parameters: Sequence[Tensor],
     sums: list[Tensor],
-) -> tuple[Tensor, Tensor, Carry]:
+) -> tuple[Tensor, Carry, Tensor, Carry]:
     """Run one tile with its graph and pull the cotangents through it; add up the parameters'."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
@@ -112,4 +116,4 @@ def _pull(
     carry_bar = map_leaves(lambda _leaf: next(left), before)
     for total, bar in zip(sums, bars[1 + n_leaves :], strict=True):
         total += bar
-    return value.detach(), bars[0], carry_bar
+    return value.detach(), map_leaves(lambda leaf: leaf.detach(), after), bars[0], carry_bar
