@@ -1,10 +1,10 @@
 """What can go wrong for a user, as a tree.
 
 GenoscanError
-├── InputError         a file, region or option has a value that cannot be used
-├── OutputError        a result cannot be written
-├── ModelError         a model folder is incomplete, damaged or contradicts itself
-└── UnsupportedModel   a sound model that this program cannot serve
+├── InputError             a file, region or option has a value that cannot be used
+├── OutputError            a result cannot be written
+├── ModelError             a model folder is incomplete, damaged or contradicts itself
+└── UnsupportedModelError  a sound model that this program cannot serve
 
 Every message says where, what was found, what was expected and what to do, in one line.
 The command line prints it and exits 1; anything else that escapes is a bug and keeps its
@@ -28,5 +28,5 @@ class ModelError(GenoscanError):
     """A model folder is incomplete, damaged or contradicts itself."""
 
 
-class UnsupportedModel(GenoscanError, NotImplementedError):
+class UnsupportedModelError(GenoscanError, NotImplementedError):
     """A sound model that this program cannot serve."""

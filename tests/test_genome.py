@@ -31,7 +31,7 @@ from genoscan.genome.bed import read_bed
 from genoscan.genome.fasta import FastaGenome
 from genoscan.genome.genbank import GenBankGenome, read_features
 from genoscan.genome.genome import open_genome
-from genoscan.genome.plan import Window, batches, merge, plan, whole_genome
+from genoscan.genome.plan import Window, batches, merge, plan, readings, whole_genome
 from genoscan.genome.region import Region, fit, parse_region
 
 DATA = Path(__file__).parent.parent / "data"
@@ -998,21 +998,28 @@ def test_bad_plans(context: int, reach: int, strand: str, message: str) -> None:
 
 @given(regions_of_few(), st.integers(1, 4))
 @quick
-def test_batches_hold_each_window_once(regions: list[Region], size: int) -> None:
+def test_batches_hold_each_reading_once(regions: list[Region], size: int) -> None:
     windows = plan(regions, FEW, context=3, reach=0, strand="both")
-    grouped = batches(windows, size)
-    # Windows may repeat: they are told apart by identity.
-    place = {id(window): i for i, window in enumerate(windows)}
-    found = [[place[id(window)] for window in batch] for batch in grouped]
-    assert sorted(i for batch in found for i in batch) == list(range(len(windows)))
+    read = readings(windows, "both")
+    assert [window for reading in read for window in reading] == windows
+    assert all([window.strand for window in reading] == ["+", "-"] for reading in read)
+    grouped = batches(read, size)
+    # Readings may repeat: they are told apart by identity.
+    place = {id(reading): i for i, reading in enumerate(read)}
+    found = [[place[id(reading)] for reading in batch] for batch in grouped]
+    assert sorted(i for batch in found for i in batch) == list(range(len(read)))
     assert [batch[0] for batch in found] == sorted(batch[0] for batch in found)
+
+    def lengths(reading: tuple[Window, ...]) -> tuple[int, ...]:
+        return tuple(len(window) for window in reading)
+
     for batch, numbers in zip(grouped, found, strict=True):
-        assert len({len(window) for window in batch}) == 1
+        assert len({lengths(reading) for reading in batch}) == 1
         assert len(batch) <= size
         assert numbers == sorted(numbers)
-    lengths = [len(batch[0]) for batch in grouped if len(batch) < size]
-    assert len(lengths) == len(set(lengths)), "only the last batch of a length is not full"
-    assert grouped == batches(list(windows), size)
+    partly_full = [lengths(batch[0]) for batch in grouped if len(batch) < size]
+    assert len(partly_full) == len(set(partly_full)), "only a length's last batch is not full"
+    assert grouped == batches(list(read), size)
 
 
 def test_batches_need_a_size() -> None:

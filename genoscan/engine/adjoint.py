@@ -85,6 +85,20 @@ def adjoint(
     return AdjointResult(value, past, carry_bar, tuple(sums))
 
 
+def consume(
+    pull: Generator[tuple[slice, Tensor], None, AdjointResult],
+    receive: Callable[[slice, Tensor], object] = lambda _span, _x_bar: None,
+) -> AdjointResult:
+    """Run an adjoint to its left end, handing every tile's derivatives on; return its result."""
+    while True:
+        try:
+            span, x_bar = next(pull)
+        except StopIteration as end:
+            result: AdjointResult = end.value
+            return result
+        receive(span, x_bar)
+
+
 def _pull(
     layer: Layer,
     x: Tensor,

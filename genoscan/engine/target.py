@@ -4,7 +4,7 @@ A model's output at position t predicts the base at t + label_offset (1 for a ca
 next-base model).  Labels are held fixed: the derivative is with respect to bases as input.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -33,10 +33,10 @@ class LogLikelihood:
     such labels, and labels that the window does not hold, add nothing.
     """
 
-    codes: UInt8[Tensor, "batch length"] = field(repr=False)
-    columns: Int64[Tensor, " codes"] = field(repr=False)
-    first: int
-    last: int
+    codes: UInt8[Tensor, "batch length"]
+    columns: Int64[Tensor, " codes"]
+    first: Int64[Tensor, " batch"]
+    last: Int64[Tensor, " batch"]
     label_offset: int = 1
 
     def __call__(
@@ -46,42 +46,55 @@ class LogLikelihood:
         log_p = torch.log_softmax(outputs, -1).gather(-1, labels.to(outputs.device)[..., None])
         return (log_p[..., 0] * counted.to(outputs)).sum(-1)
 
-    def labels(self, span: slice) -> tuple[Int64[Tensor, "batch tile"], Bool[Tensor, "batch tile"]]:
+    def labels(
+        self, span: slice
+    ) -> tuple[Int64[Tensor, "batch tile"], Bool[Tensor, "batch tile"]]:
         """Return the column of the base that each output predicts, and whether it counts."""
         length = self.codes.shape[1]
-        at = torch.arange(span.start, span.stop, device=self.codes.device) + self.label_offset
-        codes = self.codes[:, at.clamp(max=length - 1)].long()
-        columns = self.columns.to(codes.device)[codes]
-        inside = (at >= self.first) & (at < min(self.last, length))
+        at = torch.arange(span.start, span.stop) + self.label_offset
+        columns = self.columns[self.codes[:, at.clamp(max=length - 1)].long()]
+        last = self.last.clamp(max=length)
+        inside = (at >= self.first[:, None]) & (at < last[:, None])
         return columns.clamp(min=0), inside & (columns >= 0)
 
 
 @dataclass(frozen=True)
 class LogitAt:
-    """The logit of one symbol at one output, weighted against the others.
+    """A weighted sum of the logits of one output.
 
     `weights` has an entry a symbol: one-hot for a logit; for log-odds, 1 at the symbol and
     minus a third at the other three.
     """
 
-    position: int
-    weights: Float[Tensor, " d_out"]
+    position: Int64[Tensor, " batch"]
+    weights: Float[Tensor, "batch d_out"]
 
     def __call__(
         self, outputs: Float[Tensor, "batch tile d_out"], span: slice
     ) -> Float[Tensor, " batch"]:
-        if not span.start <= self.position < span.stop:
-            return outputs[:, 0, 0] * 0
-        return outputs[:, self.position - span.start] @ self.weights.to(outputs)
+        inside = (self.position >= span.start) & (self.position < span.stop)
+        at = (self.position - span.start).clamp(0, outputs.shape[1] - 1)
+        rows = outputs[torch.arange(len(at)), at.to(outputs.device)]
+        return (rows * self.weights.to(outputs)).sum(-1) * inside.to(outputs)
 
 
 @dataclass(frozen=True)
 class WeightedSum:
     """The inner product of all outputs with fixed weights: the probe of the dot-product test."""
 
-    weights: Float[Tensor, "batch length d_out"] = field(repr=False)
+    weights: Float[Tensor, "batch length d_out"]
 
     def __call__(
         self, outputs: Float[Tensor, "batch tile d_out"], span: slice
     ) -> Float[Tensor, " batch"]:
         return (outputs * self.weights[:, span].to(outputs)).sum((-1, -2))
+
+
+def whole_window(
+    codes: UInt8[Tensor, "batch length"], columns: Int64[Tensor, " codes"], label_offset: int = 1
+) -> LogLikelihood:
+    """Return the log-likelihood of every base that something predicts."""
+    batch, length = codes.shape
+    return LogLikelihood(
+        codes, columns, torch.zeros(batch).long(), torch.full((batch,), length), label_offset
+    )

@@ -122,10 +122,20 @@ def plan(
     return windows
 
 
-def batches(windows: Sequence[Window], size: int) -> list[tuple[Window, ...]]:
-    """Return the windows in batches of one length each and at most `size` windows.
+Reading = tuple[Window, ...]
+"""The windows that a region is read in: one, or one a strand."""
 
-    Batches come in the order of their first windows. They depend on nothing but the arguments: a
+
+def readings(windows: Sequence[Window], strand: str) -> list[Reading]:
+    """Group the windows of `plan` by region."""
+    step = 2 if strand == "both" else 1
+    return [tuple(windows[i : i + step]) for i in range(0, len(windows), step)]
+
+
+def batches(readings: Sequence[Reading], size: int) -> list[tuple[Reading, ...]]:
+    """Return the readings in batches of equal window lengths and at most `size` regions.
+
+    Batches come in the order of their first regions. They depend on nothing but the arguments: a
     resumed or shared run meets the same batches.
 
     Raises
@@ -135,14 +145,15 @@ def batches(windows: Sequence[Window], size: int) -> list[tuple[Window, ...]]:
     """
     if size < 1:
         raise InputError(f"--batch {size}: expected 1 window or more")
-    done: list[list[Window]] = []
-    growing: dict[int, list[Window]] = {}
-    for window in windows:
-        batch = growing.get(len(window))
+    done: list[list[Reading]] = []
+    growing: dict[tuple[int, ...], list[Reading]] = {}
+    for reading in readings:
+        lengths = tuple(len(window) for window in reading)
+        batch = growing.get(lengths)
         if batch is None or len(batch) == size:
-            batch = growing[len(window)] = []
+            batch = growing[lengths] = []
             done.append(batch)
-        batch.append(window)
+        batch.append(reading)
     return [tuple(batch) for batch in done]
 
 

@@ -6,7 +6,7 @@ Memory is one tile's activations and the optimiser's two numbers a weight, whate
 import json
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from jaxtyping import UInt8
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from genoscan.engine.adjoint import AdjointResult, adjoint
+from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.inputs import OneHot, spans
-from genoscan.engine.target import LogLikelihood
+from genoscan.engine.target import whole_window
 from genoscan.errors import InputError
 from genoscan.layer import Carry
 from genoscan.layers.stack import Stack
@@ -143,7 +143,7 @@ def _steps(
                 stretch[:, i * options.window : (i + 1) * options.window + 1].copy()
             )
             inputs = OneHot(codes[:, :-1], table)
-            target = LogLikelihood(codes, columns, first=1, last=codes.shape[1])
+            target = whole_window(codes, columns)
             pull = adjoint(
                 stack,
                 inputs,
@@ -153,22 +153,13 @@ def _steps(
                 carry=carry,
                 parameters=list(parameters.values()),
             )
-            result = _finish(pull)
+            result = consume(pull)
             carry = result.carry
             n_labels = int((codes[:, 1:] < 4).sum())
             bars = [-bar / max(1, n_labels) for bar in result.parameters]
             _adamw(parameters, moments, bars, step, options)
             step += 1
             yield float(-result.value.sum()) / max(1, n_labels) / math.log(2)
-
-
-def _finish(pull: Generator[tuple[slice, Tensor], None, AdjointResult]) -> AdjointResult:
-    """Run an adjoint to its left end; the bases' own derivatives are not wanted here."""
-    while True:
-        try:
-            next(pull)
-        except StopIteration as end:
-            return end.value
 
 
 def _adamw(
@@ -178,7 +169,7 @@ def _adamw(
     step: int,
     options: TrainOptions,
 ) -> None:
-    """Update the weights (Loshchilov and Hutter, arXiv 1711.05101), derivatives clipped together."""
+    """Update the weights (AdamW, arXiv 1711.05101), the derivatives clipped together."""
     norm = float(torch.stack([bar.norm() for bar in bars]).norm())
     scale = min(1.0, options.clip / (norm + 1e-12))
     rate = learning_rate(step, options)
@@ -225,7 +216,7 @@ def bits_per_base(
     for codes in sequences if pieces is None else _sample(sequences, piece, pieces):
         window = torch.from_numpy(codes)[None]
         inputs = OneHot(window, table)
-        target = LogLikelihood(window, columns, first=1, last=len(codes))
+        target = whole_window(window, columns)
         carry: Carry = stack.begin(1)
         with torch.no_grad():
             for span in spans(len(codes), tile):

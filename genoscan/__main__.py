@@ -1,0 +1,5 @@
+"""python -m genoscan"""
+
+from genoscan.cli import main
+
+main()

@@ -1,0 +1,52 @@
+"""The command line: options in, messages out.  Nothing here imports torch until a command runs."""
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from genoscan import __version__
+from genoscan.cli.group import Commands
+from genoscan.errors import GenoscanError
+
+_INTERRUPTED, _TERMINATED = 130, 143
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", prog_name="genoscan")
+def cli() -> None:
+    """Exact per-base sensitivities of Mamba DNA models, as genome browser tracks.
+
+    Regions are typed and printed as in samtools: chr1:1,001-2,000 is 1-based and inclusive.
+    """
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(_TERMINATED)
+
+
+def main() -> NoReturn:
+    """Run a command and exit: 0 done, 1 a problem said in one line, 2 usage, 130, 143."""
+    # torch's idle threads would otherwise spin on the cores that the scan kernels run on.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        cli.main(standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("genoscan: interrupted", err=True)
+        sys.exit(_INTERRUPTED)
+    except GenoscanError as error:
+        click.echo(f"genoscan: error: {' '.join(str(error).split())}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    sys.exit(0)

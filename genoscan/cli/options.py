@@ -1,0 +1,186 @@
+"""Options that commands share, and what they turn into; each is defined once."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from genoscan.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from genoscan.genome.genome import Genome
+    from genoscan.genome.region import Region
+    from genoscan.layers.weights import Model
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def together(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Apply several option decorators, first on top in the help."""
+
+    def apply(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return apply
+
+
+GENOME = click.argument("genome", metavar="GENOME", type=click.Path(path_type=Path))
+
+OUTPUTS = click.option(
+    "-o",
+    "--output",
+    "outputs",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    required=True,
+    help="Where to write; may repeat. The suffix picks the format: .bw, .bedgraph, "
+    ".bedgraph.gz (bgzip with its tabix index), .npz (all four columns).",
+)
+
+REGIONS = together(
+    click.option(
+        "-r", "--region", "region_texts", metavar="REGION", multiple=True,
+        help="Region as in samtools: chr1, chr1:5,000-6,000, chr1:500- (1-based, inclusive); "
+        "may repeat. Without --region and --bed, every sequence.",
+    ),
+    click.option(
+        "-R", "--bed", "bed_path", metavar="BED", type=click.Path(path_type=Path),
+        help="Regions as BED, plain or gzip (0-based, half-open).",
+    ),
+    click.option("--clip", is_flag=True, help="Trim regions that run past a sequence's end."),
+)  # fmt: skip
+
+MODEL = click.option(
+    "-m", "--model", "model_name", metavar="MODEL", default="bacteria", show_default=True,
+    help="A model's name (genoscan models list) or folder.",
+)  # fmt: skip
+
+QUESTION = together(
+    click.option(
+        "--target", default="log-likelihood", show_default=True, metavar="TARGET",
+        help="What is differentiated: log-likelihood[:REGION], logit:CHROM:POS:BASE or "
+        "log-odds:CHROM:POS:BASE (POS 1-based).",
+    ),
+    click.option(
+        "--score", default="centred", show_default=True, metavar="SCORE",
+        help="Four derivatives to one number: centred, observed, magnitude or substitution.",
+    ),
+    click.option(
+        "--strand", default="+", show_default=True, metavar="STRAND",
+        help="Reading direction: +, -, both (mean of the two targets) or bed (column 6).",
+    ),
+    click.option(
+        "--context", type=int, metavar="BASES",
+        help="Bases read before a region.  [default: the model's own]",
+    ),
+    click.option(
+        "--reach", type=int, metavar="BASES",
+        help="Bases past a region whose likelihood counts.  [default: the model's own]",
+    ),
+)  # fmt: skip
+
+COMPUTE = together(
+    click.option(
+        "--tile", type=int, default=1024, show_default=True, metavar="BASES",
+        help="Bases of a window processed at once.",
+    ),
+    click.option(
+        "--slots", type=int, default=64, show_default=True, metavar="N",
+        help="Carries remembered: fewer cost time, never exactness.",
+    ),
+    click.option(
+        "--batch", type=int, default=4, show_default=True, metavar="N",
+        help="Windows of one length read side by side.",
+    ),
+)  # fmt: skip
+
+MACHINE = together(
+    click.option(
+        "--dtype", default="float32", show_default=True, metavar="TYPE",
+        help="float32, or float64 for proof.",
+    ),
+    click.option(
+        "--device", default="auto", show_default=True, metavar="DEVICE",
+        help="auto, cpu, cuda or cuda:1. auto is the CPU: kernels for GPUs are to come, and "
+        "until then cuda runs the slow reference.",
+    ),
+    click.option(
+        "-t", "--threads", type=int, metavar="N", help="CPU threads.  [default: all cores]"
+    ),
+)  # fmt: skip
+
+
+def set_threads(threads: int | None) -> None:
+    """Give torch, and with it the kernels, their threads."""
+    import torch
+
+    if threads is not None and threads < 1:
+        raise InputError(f"--threads {threads}: expected at least 1")
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+
+
+def parse_dtype(text: str) -> "torch.dtype":
+    """Turn --dtype into torch's."""
+    import torch
+
+    known = {"float32": torch.float32, "float64": torch.float64}
+    if text not in known:
+        raise InputError(f"--dtype {text}: expected {' or '.join(known)}")
+    return known[text]
+
+
+def parse_device(text: str) -> str:
+    """Turn --device into a device that is there."""
+    import torch
+
+    if text in ("auto", "cpu"):
+        return "cpu"
+    kind, _, number = text.partition(":")
+    if kind != "cuda" or (number and not number.isdigit()):
+        raise InputError(f"--device {text}: expected auto, cpu, cuda or cuda:N")
+    if int(number or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device {text}: torch sees {torch.cuda.device_count()} CUDA devices")
+    return text
+
+
+def load_chosen(name: str, dtype: str, device: str, threads: int | None) -> "Model":
+    """Load the model that the options name."""
+    set_threads(threads)
+    from genoscan.layers.catalogue import find_model
+    from genoscan.layers.weights import load_model
+
+    return load_model(find_model(name), device=parse_device(device), dtype=parse_dtype(dtype))
+
+
+def read_regions(
+    genome: "Genome", texts: Iterable[str], bed_path: Path | None, clip: bool
+) -> "list[Region]":
+    """Read --region and --bed; say how many were trimmed."""
+    from genoscan.genome.bed import read_bed
+    from genoscan.genome.region import parse_region
+
+    regions = [parse_region(text, genome.sizes, clip=clip) for text in texts]
+    if bed_path is not None:
+        regions += read_bed(bed_path, genome.sizes, clip=clip)
+    trimmed = sum(region.clipped for region in regions)
+    if trimmed:
+        say(f"{trimmed:,} of {len(regions):,} regions trimmed at a sequence's end")
+    return regions
+
+
+def say(text: str) -> None:
+    """Talk goes to stderr; results go to files or stdout."""
+    click.echo(text, err=True)
+
+
+def table(rows: Mapping[str, object]) -> str:
+    """Lay out names and values in two columns."""
+    width = max(len(name) for name in rows)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows.items())

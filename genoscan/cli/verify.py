@@ -1,0 +1,62 @@
+"""genoscan verify: exactness, in numbers."""
+
+from pathlib import Path
+
+import click
+
+from genoscan.cli.options import GENOME, MODEL, say, set_threads
+from genoscan.errors import GenoscanError
+
+
+class InexactError(GenoscanError):
+    """A check is past its limit."""
+
+
+@click.command("verify")
+@GENOME
+@click.option(
+    "-r", "--region", "region_text", metavar="REGION", required=True,
+    help="The sequence to check on; its first 65,536 bases at most.",
+)  # fmt: skip
+@MODEL
+@click.option("--tile", type=int, default=1024, show_default=True, metavar="BASES")
+@click.option("--slots", type=int, default=8, show_default=True, metavar="N")
+@click.option("-t", "--threads", type=int, metavar="N", help="CPU threads.  [default: all cores]")
+def command(
+    genome: Path, region_text: str, model_name: str, tile: int, slots: int, threads: int | None
+) -> None:
+    """Prove on your own model and sequence that the derivatives are exact.
+
+    Compares with whole-window autograd through plain torch, with finite differences and with
+    the tangent, in float64; prints each error beside its limit; exits 1 if one is past it.
+    """
+    import torch
+
+    from genoscan.genome.genome import open_genome
+    from genoscan.genome.region import parse_region
+    from genoscan.layers.catalogue import find_model
+    from genoscan.layers.weights import load_model
+    from genoscan.verify import IDENTITY, Check, verify
+
+    set_threads(threads)
+    opened = open_genome(genome)
+    region = parse_region(region_text, opened.sizes)
+    codes = opened.fetch(region.chrom, region.start, min(region.end, region.start + IDENTITY))
+    path = find_model(model_name)
+    say(f"{region}: {model_name}, log-likelihood, tile {tile:,}, {slots} slots")
+
+    def show(check: Check) -> None:
+        limit = "" if check.limit is None else f"<= {check.limit:.0e}"
+        verdict = "" if check.limit is None else ("ok" if check.passed else "FAILED")
+        value = f"{check.value:.3f}" if abs(check.value) > 0.01 else f"{check.value:.1e}"
+        click.echo(f"{check.name:50} {value:>9} {limit:>9}  {check.bases:>7,} bp  {verdict}")
+
+    checks = verify(
+        torch.from_numpy(codes)[None],
+        lambda dtype, kernels: load_model(path, dtype=dtype, kernels=kernels),
+        tile=tile,
+        slots=slots,
+        report=show,
+    )
+    if not all(check.passed for check in checks):
+        raise InexactError(f"{region}: a check is past its limit, see above")

@@ -1,0 +1,145 @@
+"""A job: what is to be computed, decided and checked before the first tile runs."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from genoscan import __version__
+from genoscan.engine.checkpoints import advances
+from genoscan.errors import InputError
+from genoscan.genome.alphabet import reverse_complement
+from genoscan.genome.genome import Genome
+from genoscan.genome.plan import Reading, Window, batches, merge, plan, readings, whole_genome
+from genoscan.genome.region import Region
+from genoscan.layers.weights import Model
+from genoscan.targets import Question, parse_target
+from genoscan.tracks.score import SCORES
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compute; defaults are those of the command line.
+
+    context, reach  bases read before and past a region; None: the model's own
+    tile            bases of a window that are processed at once
+    slots           carries remembered
+    batch           windows of one length that are read side by side
+    """
+
+    target: str = "log-likelihood"
+    score: str = "centred"
+    strand: str = "+"
+    context: int | None = None
+    reach: int | None = None
+    tile: int = 1024
+    slots: int = 64
+    batch: int = 4
+
+    def __post_init__(self) -> None:
+        if self.score not in SCORES:
+            raise InputError(f"--score {self.score}: expected one of {', '.join(SCORES)}")
+        for name in ("tile", "slots", "batch"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} {getattr(self, name)}: expected at least 1")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Regions of a genome, a model, a question, and the order of work.
+
+    regions  merged, in genome order
+    batches  readings of equal lengths, side by side
+    """
+
+    genome: Genome
+    model: Model
+    question: Question
+    options: Options
+    context: int
+    reach: int
+    regions: tuple[Region, ...]
+    batches: tuple[tuple[Reading, ...], ...]
+
+    def work(self) -> int:
+        """Return how many positions of windows will be run through the model, forward or back."""
+        total = 0
+        for batch in self.batches:
+            for windows in zip(*batch, strict=True):
+                length = len(windows[0])
+                n_tiles = -(-length // self.options.tile)
+                again = advances(n_tiles, self.options.slots) / n_tiles
+                total += len(windows) * round(length * (1 + again))
+        return total
+
+    def read(self, windows: Sequence[Window]) -> UInt8[Tensor, "windows length"]:
+        """Fetch windows of one length as they are read, 1 byte a base."""
+        return torch.from_numpy(np.stack([_fetch(self.genome, window) for window in windows]))
+
+    def sequences(self) -> Iterator[dict[str, Any]]:
+        """Yield name, length and M5 of every sequence that is read."""
+        for chrom in dict.fromkeys(region.chrom for region in self.regions):
+            yield {
+                "name": chrom,
+                "length": self.genome.sizes[chrom],
+                "m5": self.genome.m5(chrom),
+            }
+
+    def settings(self) -> dict[str, Any]:
+        """Return all that decides the result, bit by bit: a resumed run must have the same."""
+        windows = hashlib.sha256()
+        for batch in self.batches:
+            for reading in batch:
+                for window in reading:
+                    windows.update(f"{window.region}{window.scored}{window.strand};".encode())
+        return {
+            "version": __version__,
+            "model": self.model.name,
+            "weights": self.model.sha256,
+            "sequences": list(self.sequences()),
+            "windows": windows.hexdigest(),
+            "target": self.options.target,
+            "score": self.options.score,
+            "strand": self.options.strand,
+            "context": self.context,
+            "reach": self.reach,
+            "tile": self.options.tile,
+            "batch": self.options.batch,
+            "dtype": str(self.model.stack.embed.weight.dtype).removeprefix("torch."),
+            "device": self.model.stack.embed.weight.device.type,
+            "threads": torch.get_num_threads(),
+        }
+
+
+def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Options) -> Job:
+    """Merge the regions and plan their windows; no regions means every sequence.
+
+    Raises
+    ------
+    InputError
+        If an option has no sense, or the target cannot depend on a region.
+    """
+    question = parse_target(options.target, genome.sizes)
+    context = model.config.context if options.context is None else options.context
+    reach = model.config.reach if options.reach is None else options.reach
+    if question.region is not None:
+        reach = 0  # nothing past the target can matter to it
+    merged = merge(
+        regions or whole_genome(genome.sizes), genome.sizes, by_strand=options.strand == "bed"
+    )
+    hold = question.hold(genome.sizes, options.strand, model.config.label_offset)
+    windows = plan(
+        merged, genome.sizes, context=context, reach=reach, strand=options.strand, hold=hold
+    )
+    order = batches(readings(windows, options.strand), options.batch)
+    return Job(genome, model, question, options, context, reach, tuple(merged), tuple(order))
+
+
+def _fetch(genome: Genome, window: Window) -> UInt8[np.ndarray, " bases"]:
+    codes = genome.fetch(window.region.chrom, window.region.start, window.region.end)
+    return reverse_complement(codes) if window.strand == "-" else codes

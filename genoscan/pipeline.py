@@ -1,0 +1,159 @@
+"""START HERE: the whole program on one screen.
+
+regions -> windows -> batches            job.py        what is to be computed
+window -> tiles -> derivatives           engine/       how: exact, in flat memory
+derivatives -> scores -> tracks          tracks/       where the numbers go
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genoscan.engine.adjoint import adjoint, consume
+from genoscan.engine.inputs import OneHot
+from genoscan.genome.alphabet import reverse_complement
+from genoscan.genome.plan import Reading, Window
+from genoscan.genome.region import Region
+from genoscan.job import Job, Options
+from genoscan.tracks.columns import write_columns
+from genoscan.tracks.partial import Partial, open_partial
+from genoscan.tracks.provenance import write_provenance
+from genoscan.tracks.score import SCORES
+from genoscan.tracks.writer import check_output, open_tracks
+
+_PIECE = 1 << 20
+
+
+def write_sensitivities(
+    job: Job, outputs: Sequence[Path], *, progress: Callable[[int], object] = lambda _n: None
+) -> dict[str, Any]:
+    """Write d target / d base of every region's bases to every output; return the provenance.
+
+    Exact: the derivative itself, to rounding, whatever tile, slots and batch.
+    Memory: a batch's windows at 1 byte a base, and the engine's tile and carries; scores and
+    columns lie on disk beside the first output, 5 (or 21) bytes a base, until all is done.
+    Resumable: a killed run that is started again goes on after its last finished batch.
+    """
+    for path in outputs:
+        check_output(path)
+    started = time.monotonic()
+    archives = [path for path in outputs if path.suffix == ".npz"]
+    columns = bool(archives) or job.options.strand == "both"  # strands meet in the columns
+    settings = job.settings() | {"columns": columns}
+    partial = open_partial(outputs[0], job.regions, settings, columns=columns)
+    for number, batch in enumerate(job.batches):
+        if number not in partial.done:
+            partial.keep(number, _run_batch(job, batch, partial, progress))
+    _write_tracks(job, partial, outputs)
+    record = settings | {
+        "command": sys.argv,
+        "slots": job.options.slots,
+        "scored_bases": sum(int((piece < 4).sum()) for piece in _pieces(partial.codes)),
+        "regions": [str(region) for region in job.regions],
+        "target_values": [partial.done[number] for number in range(len(job.batches))],
+        "seconds": time.monotonic() - started,
+        "torch": torch.__version__,
+    }
+    for path in outputs:
+        write_provenance(path, record)
+    partial.remove()
+    return record
+
+
+def _run_batch(
+    job: Job, batch: Sequence[Reading], partial: Partial, progress: Callable[[int], object]
+) -> list[float]:
+    """Compute a batch's scores into the maps; return the target's value, one a region."""
+    model, options = job.model, job.options
+    base_columns = list(model.config.base_columns)
+    values = np.zeros(len(batch))
+    for turn, windows in enumerate(zip(*batch, strict=True)):  # a strand a turn
+        codes = job.read(windows)
+
+        def receive(
+            span: slice,
+            x_bar: Tensor,
+            windows: Sequence[Window] = windows,
+            codes: Tensor = codes,
+            turn: int = turn,
+        ) -> None:
+            gradients = x_bar[..., base_columns].float().cpu().numpy()
+            for window, bases, gradient in zip(windows, codes.numpy(), gradients, strict=True):
+                part = _scored_part(window, span, bases[span], gradient)
+                _keep(part, partial, partial.offsets[window.scored], turn, len(batch[0]), options)
+
+        pull = adjoint(
+            model.stack,
+            OneHot(codes, model.table()),
+            job.question.target(windows, codes, model),
+            tile=options.tile,
+            slots=options.slots,
+            progress=lambda positions: progress(positions * len(batch)),
+        )
+        values += consume(pull, receive).value.numpy() / len(batch[0])
+    return values.tolist()
+
+
+class _Part(NamedTuple):
+    """A scored stretch in forward orientation; `at` counts from the region's start."""
+
+    at: slice
+    codes: np.ndarray
+    gradient: np.ndarray
+
+
+def _scored_part(window: Window, span: slice, codes: np.ndarray, gradient: np.ndarray) -> _Part:
+    """Cut a tile to what was asked for, and turn it to the forward strand."""
+    scored = window.scored_span
+    start = min(max(span.start, scored.start), scored.stop)
+    stop = max(min(span.stop, scored.stop), start)
+    inside = slice(max(start - span.start, 0), max(stop - span.start, 0))
+    codes, gradient = codes[inside], gradient[inside]
+    if window.strand == "+":
+        return _Part(slice(start - scored.start, stop - scored.start), codes, gradient)
+    # Positions reversed; A and T, C and G exchanged.
+    at = slice(scored.stop - stop, scored.stop - start)
+    return _Part(at, reverse_complement(codes), gradient[::-1, ::-1])
+
+
+def _keep(
+    part: _Part, partial: Partial, offset: int, turn: int, turns: int, options: Options
+) -> None:
+    """Put a part into the maps: the mean over the turns, scored when the last has come."""
+    at = slice(offset + part.at.start, offset + part.at.stop)
+    gradient = part.gradient
+    partial.codes[at] = part.codes
+    if partial.columns is not None:
+        before = partial.columns[at] if turn else np.float32(0)
+        partial.columns[at] = before + gradient / np.float32(turns)
+        gradient = np.asarray(partial.columns[at])
+    if turn == turns - 1:
+        partial.scores[at] = SCORES[options.score](gradient, part.codes)
+
+
+def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Read a map a piece at a time."""
+    for start in range(0, len(array), _PIECE):
+        yield array[start : start + _PIECE]
+
+
+def _write_tracks(job: Job, partial: Partial, outputs: Sequence[Path]) -> None:
+    """Write the finished maps as tracks, front to back."""
+    tracks = [path for path in outputs if path.suffix != ".npz"]
+    if tracks:
+        with open_tracks(tracks, job.genome.sizes) as track:
+            for region in job.regions:
+                for start in range(region.start, region.end, _PIECE):
+                    piece = Region(region.chrom, start, min(start + _PIECE, region.end))
+                    first = partial.offsets[region] + start - region.start
+                    track.write(piece, np.asarray(partial.scores[first : first + len(piece)]))
+    for path in outputs:
+        if path.suffix == ".npz":
+            assert partial.columns is not None
+            write_columns(path, gradient=partial.columns, codes=partial.codes, regions=job.regions)

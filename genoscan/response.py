@@ -1,0 +1,219 @@
+"""One base, every later position: what changing it does to the model's predictions there."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from genoscan import __version__
+from genoscan.engine.inputs import OneHot, spans
+from genoscan.engine.tangent import BaseChange, tangent
+from genoscan.engine.target import LogLikelihood, whole_window
+from genoscan.errors import InputError
+from genoscan.genome.alphabet import BASES, reverse_complement
+from genoscan.genome.genome import Genome
+from genoscan.genome.plan import Window, plan
+from genoscan.genome.region import Region
+from genoscan.layers.weights import Model
+from genoscan.tracks.provenance import write_provenance
+from genoscan.tracks.writer import check_output, open_tracks
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A base of the genome that is changed, and where the change is looked at.
+
+    at      one base
+    base    the letter it becomes, on the forward strand; None: whichever of the other three
+            changes most, position by position
+    region  where the response is written; None: as far past the base as the model reaches
+    of      "log-p": the change of log p of the observed base; "logits": the length of the
+            logits' change
+    finite  the true change instead of the derivative
+    """
+
+    at: Region
+    base: str | None = None
+    region: Region | None = None
+    strand: str = "+"
+    context: int | None = None
+    of: Literal["log-p", "logits"] = "log-p"
+    finite: bool = False
+    tile: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.strand not in ("+", "-"):
+            raise InputError(f"--strand {self.strand}: a response is read along + or -")
+        if self.of not in ("log-p", "logits"):
+            raise InputError(f"--of {self.of}: expected log-p or logits")
+        if self.base is not None and (len(self.base) != 1 or self.base.upper() not in BASES):
+            raise InputError(f"--base {self.base}: expected A, C, G or T")
+
+
+def write_response(
+    genome: Genome,
+    model: Model,
+    probe: Probe,
+    outputs: Sequence[Path],
+    *,
+    progress: Callable[[int], object] = lambda _n: None,
+) -> dict[str, Any]:
+    """Write the response to the base's change, one number a position; return the provenance.
+
+    Exact: the derivative along e_base - e_observed (or, `finite`, the true change); zero, to
+    the bit, before the base in reading direction.
+    Memory: one tile and one carry, and 4 bytes a position written.
+    """
+    for path in outputs:
+        check_output(path)
+    started = time.monotonic()
+    window = _window(genome, model, probe)
+    read = genome.fetch(window.region.chrom, window.region.start, window.region.end)
+    codes = torch.from_numpy(reverse_complement(read) if window.strand == "-" else read)[None]
+    position = window.span_of(probe.at).start
+    bases = _new_bases(probe, int(codes[0, position]))
+    rows = np.zeros(len(window), np.float32)
+    sweep = _finite if probe.finite else _derivative
+    for span, change in sweep(model, codes, position, bases, probe, progress):
+        # An output speaks of the base that it predicts.
+        start = span.start + model.config.label_offset
+        values = _strongest(change)[: max(0, len(window) - start)]
+        rows[start : start + len(values)] = values
+    rows[codes[0].numpy() > 3] = np.nan
+    rows = rows[window.scored_span]
+    with open_tracks(outputs, genome.sizes) as track:
+        track.write(window.scored, rows[::-1].copy() if window.strand == "-" else rows)
+    record = {
+        "command": sys.argv,
+        "version": __version__,
+        "model": model.name,
+        "weights": model.sha256,
+        "sequences": [
+            {
+                "name": probe.at.chrom,
+                "length": genome.sizes[probe.at.chrom],
+                "m5": genome.m5(probe.at.chrom),
+            }
+        ],
+        "response": {
+            "at": str(probe.at),
+            "base": probe.base,
+            "of": probe.of,
+            "finite": probe.finite,
+            "strand": probe.strand,
+        },
+        "window": str(window.region),
+        "regions": [str(window.scored)],
+        "tile": probe.tile,
+        "dtype": str(model.stack.embed.weight.dtype).removeprefix("torch."),
+        "seconds": time.monotonic() - started,
+    }
+    for path in outputs:
+        write_provenance(path, record)
+    return record
+
+
+def _window(genome: Genome, model: Model, probe: Probe) -> Window:
+    """Plan what is read: context before the base, up to the far end of what is looked at."""
+    at, size = probe.at, genome.sizes[probe.at.chrom]
+    if len(at) != 1:
+        raise InputError(f"--at {at}: {len(at):,} bases, expected one")
+    reach, forward = model.config.reach, probe.strand == "+"
+    region = probe.region or Region(
+        at.chrom,
+        at.start if forward else max(0, at.end - 1 - reach),
+        min(size, at.start + 1 + reach) if forward else at.end,
+    )
+    if region.chrom != at.chrom or (region.end <= at.end if forward else region.start >= at.start):
+        raise InputError(
+            f"--region {region}: nothing of it comes after --at {at} as strand {probe.strand} is "
+            "read; a causal model answers to the bases before"
+        )
+    context = model.config.context if probe.context is None else probe.context
+    (window,) = plan([region], genome.sizes, context=0, reach=0, strand=probe.strand, hold=at)
+    (around,) = plan([at], genome.sizes, context=context, reach=0, strand=probe.strand)
+    start = min(window.region.start, around.region.start)
+    end = max(window.region.end, around.region.end)
+    return Window(Region(at.chrom, start, end), region, probe.strand)
+
+
+def _new_bases(probe: Probe, observed: int) -> list[int]:
+    """Return the codes, as read, that the base is changed to."""
+    if observed > 3:
+        raise InputError(f"--at {probe.at}: the genome has an N there, nothing to change")
+    if probe.base is None:
+        return [code for code in range(4) if code != observed]
+    code = BASES.index(probe.base.upper())
+    code = 3 - code if probe.strand == "-" else code
+    if code == observed:
+        raise InputError(f"--base {probe.base}: that is what stands at {probe.at}; name another")
+    return [code]
+
+
+Changes = Iterator[tuple[slice, Float[Tensor, "changes tile"]]]
+
+
+def _derivative(
+    model: Model,
+    codes: Tensor,
+    position: int,
+    bases: list[int],
+    probe: Probe,
+    progress: Callable[[int], object],
+) -> Changes:
+    table = model.table()
+    directions = BaseChange(position, table[bases] - table[codes[0, position].long()])
+    target = whole_window(codes, model.columns(), model.config.label_offset)
+    inputs = OneHot(codes, table)
+    for span, outputs, outputs_dot in tangent(
+        model.stack, inputs, directions, tile=probe.tile, progress=progress
+    ):
+        if probe.of == "logits":
+            yield span, outputs_dot[:, 0].norm(dim=-1)
+        else:
+            mean = (torch.softmax(outputs[0], -1) * outputs_dot[:, 0]).sum(-1)
+            yield span, _of_labels(target, span, outputs_dot[:, 0]) - mean
+
+
+def _finite(
+    model: Model,
+    codes: Tensor,
+    position: int,
+    bases: list[int],
+    probe: Probe,
+    progress: Callable[[int], object],
+) -> Changes:
+    changed = codes.repeat(1 + len(bases), 1)
+    changed[1:, position] = torch.tensor(bases, dtype=codes.dtype)
+    inputs = OneHot(changed, model.table())
+    target = whole_window(codes, model.columns(), model.config.label_offset)
+    carry = model.stack.begin(len(changed))
+    for span in spans(codes.shape[1], probe.tile):
+        with torch.no_grad():
+            outputs, carry = model.stack(inputs.tile(span), carry)
+        progress(span.stop - span.start)
+        if probe.of == "logits":
+            yield span, (outputs[1:] - outputs[0]).norm(dim=-1)
+        else:
+            log_p = _of_labels(target, span, torch.log_softmax(outputs, -1))
+            yield span, log_p[1:] - log_p[0]
+
+
+def _of_labels(
+    target: LogLikelihood, span: slice, rows: Float[Tensor, "changes tile symbols"]
+) -> Float[Tensor, "changes tile"]:
+    """Pick, at every output, the column of the base that it predicts."""
+    labels, _ = target.labels(span)
+    return rows.gather(-1, labels.to(rows.device).expand(len(rows), -1)[..., None])[..., 0]
+
+
+def _strongest(change: Float[Tensor, "changes tile"]) -> np.ndarray:
+    """Return, at every position, the change of the largest size, with its sign."""
+    return change.gather(0, change.abs().argmax(0)[None])[0].float().cpu().numpy()

@@ -1,0 +1,124 @@
+"""What the user asks of the model, as text, and the engine's target for each window.
+
+    log-likelihood              every base from the region's first to the window's last
+    log-likelihood:REGION       every base of REGION
+    logit:CHROM:POS:BASE        the logit that predicts BASE at POS (1-based)
+    log-odds:CHROM:POS:BASE     the same less the mean of the other three
+
+Positions and BASE are the forward genome's; on the reverse strand the complement is read at
+the mirrored position.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from genoscan.engine.target import LogitAt, LogLikelihood, Target
+from genoscan.errors import InputError
+from genoscan.genome.alphabet import BASES
+from genoscan.genome.plan import Window
+from genoscan.genome.region import Region, parse_region
+from genoscan.layers.weights import Model
+
+Kind = Literal["log-likelihood", "logit", "log-odds"]
+_EXPECTED = "expected log-likelihood[:REGION], logit:CHROM:POS:BASE or log-odds:CHROM:POS:BASE"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A target in genome coordinates.
+
+    region  what it speaks of: None for each window's own, one base for a logit
+    base    the code of the base whose logit is meant
+    """
+
+    text: str
+    kind: Kind
+    region: Region | None = None
+    base: int | None = None
+
+    def hold(self, sizes: Mapping[str, int], strand: str, label_offset: int) -> Region | None:
+        """Return the stretch that every window must contain: what is predicted, and from where.
+
+        Raises
+        ------
+        InputError
+            If nothing predicts the base of a logit: it is the first in reading direction.
+        """
+        if self.region is None:
+            return None
+        before = 0 if strand == "-" else label_offset
+        after = 0 if strand in ("+", "bed") else label_offset
+        if strand == "bed":
+            after = label_offset
+        start, end = self.region.start - before, self.region.end + after
+        size = sizes[self.region.chrom]
+        if self.kind != "log-likelihood" and (start < 0 or end > size):
+            raise InputError(
+                f"--target {self.text}: nothing predicts that base, it is the first that the "
+                "model reads; choose another position"
+            )
+        return Region(self.region.chrom, max(0, start), min(size, end), source=self.text)
+
+    def target(
+        self, windows: Sequence[Window], codes: UInt8[Tensor, "batch length"], model: Model
+    ) -> Target:
+        """Return the engine's target for windows of one length, read as `codes`."""
+        offset = model.config.label_offset
+        if self.kind == "log-likelihood":
+            if self.region is None:
+                spans = [slice(w.scored_span.start, len(w)) for w in windows]
+            else:
+                spans = [w.span_of(self.region) for w in windows]
+            return LogLikelihood(
+                codes,
+                model.columns(),
+                torch.tensor([span.start for span in spans]),
+                torch.tensor([span.stop for span in spans]),
+                offset,
+            )
+        assert self.region is not None and self.base is not None
+        rows = [
+            _weights(self.kind, model, 3 - self.base if w.strand == "-" else self.base)
+            for w in windows
+        ]
+        at = [w.span_of(self.region).start - offset for w in windows]
+        return LogitAt(torch.tensor(at), torch.stack(rows))
+
+
+def parse_target(text: str, sizes: Mapping[str, int]) -> Question:
+    """Read a target as the command line gives it.
+
+    Raises
+    ------
+    InputError
+        If the text is none of the four forms, or the place is not in the genome.
+    """
+    kind, _, rest = text.partition(":")
+    if kind == "log-likelihood":
+        if not rest and text == kind:
+            return Question(text, "log-likelihood")
+        if rest:
+            return Question(text, "log-likelihood", parse_region(rest, sizes, option="--target"))
+    if kind in ("logit", "log-odds"):
+        place, _, base = rest.rpartition(":")
+        chrom, _, position = place.rpartition(":")
+        if chrom and position.replace(",", "").isdigit() and len(base) == 1:
+            if base.upper() not in BASES:
+                raise InputError(f"--target {text}: base {base}, expected A, C, G or T")
+            region = parse_region(f"{{{chrom}}}:{position}-{position}", sizes, option="--target")
+            return Question(text, kind, region, BASES.index(base.upper()))  # type: ignore[arg-type]
+    raise InputError(f"--target {text}: {_EXPECTED}")
+
+
+def _weights(kind: Kind, model: Model, base: int) -> Tensor:
+    """Return the weight of every output column."""
+    row = torch.zeros(len(model.config.symbols))
+    if kind == "log-odds":
+        row[list(model.config.base_columns)] = -1 / 3
+    row[model.config.base_columns[base]] = 1
+    return row

@@ -1,0 +1,184 @@
+"""Proof of exactness on the user's own model and sequence, in numbers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from genoscan.engine.adjoint import adjoint, consume
+from genoscan.engine.inputs import OneHot, spans
+from genoscan.engine.tangent import DenseDirections, tangent
+from genoscan.engine.target import Target, WeightedSum, whole_window
+from genoscan.layers.weights import Model
+
+WHOLE = 4_096
+IDENTITY = 65_536
+_FINITE = 1_024
+_N_BASES, _STEP = 32, 1e-5
+_N_CHANGES = 64
+_SEED = 1
+
+
+@dataclass(frozen=True)
+class Check:
+    """One measured number; `limit` None is a figure to know, not a bar."""
+
+    name: str
+    value: float
+    limit: float | None
+    bases: int
+
+    @property
+    def passed(self) -> bool:
+        return self.limit is None or self.value <= self.limit
+
+
+def relative(found: Tensor, truth: Tensor) -> float:
+    """Return ||found - truth|| / ||truth||."""
+    truth = truth.double()
+    return float((found.double() - truth).norm() / truth.norm())
+
+
+def verify(
+    codes: UInt8[Tensor, "one length"],
+    load: Callable[[torch.dtype, str], Model],
+    *,
+    tile: int,
+    slots: int,
+    report: Callable[[Check], object] = lambda _check: None,
+) -> list[Check]:
+    """Check the log-likelihood's derivative over a window; `load` takes a dtype and a kernel set.
+
+    Truth is whole-window autograd through plain torch operations in float64, none of the
+    project's own derivative rules in it, over the first 4,096 bases; the identity between
+    tangent and adjoint is checked over the first 65,536; finite differences over 1,024.
+    """
+    checks: list[Check] = []
+
+    def add(name: str, value: float, limit: float | None, bases: int) -> None:
+        checks.append(Check(name, value, limit, bases))
+        report(checks[-1])
+
+    double = load(torch.float64, "auto")
+    single = load(torch.float32, "auto")
+    whole = codes[:, :WHOLE]
+    truth = _whole_window(load(torch.float64, "reference"), whole)
+    exact = _gradient(double, whole, tile, slots)
+    add("adjoint against whole-window autograd, float64", relative(exact, truth), 1e-12, len(truth))
+    tracks = [_gradient(single, whole, size, slots) for size in (tile, max(1, tile // 3))]
+    add("two tile sizes, float32", relative(tracks[1], tracks[0]), 1e-5, len(truth))
+    add("float32 against float64", relative(tracks[0], truth), None, len(truth))
+    identity = codes[:, :IDENTITY]
+    add("<y_bar, J v> = <J' y_bar, v>, float64", _identity(double, identity, tile, slots), 1e-10,
+        identity.shape[1])  # fmt: skip
+    short = codes[:, :_FINITE]
+    add("finite differences, float64", _finite_differences(double, short, tile, slots), 1e-6,
+        short.shape[1])  # fmt: skip
+    add("correlation with true change, 64 substitutions", _first_order(single, whole, exact), None,
+        whole.shape[1])  # fmt: skip
+    return checks
+
+
+def _target(model: Model, codes: Tensor) -> Target:
+    return whole_window(codes, model.columns(), model.config.label_offset)
+
+
+def _gradient(model: Model, codes: Tensor, tile: int, slots: int) -> Float[Tensor, "length d_in"]:
+    return _pulled(model, codes, _target(model, codes), tile, slots)
+
+
+def _pulled(
+    model: Model, codes: Tensor, target: Target, tile: int, slots: int
+) -> Float[Tensor, "length d_in"]:
+    table = model.table()
+    x_bar = table.new_empty(codes.shape[1], table.shape[1])
+
+    def receive(span: slice, part: Tensor) -> None:
+        x_bar[span] = part[0]
+
+    consume(adjoint(model.stack, OneHot(codes, table), target, tile=tile, slots=slots), receive)
+    return x_bar
+
+
+def _whole_window(model: Model, codes: Tensor) -> Float[Tensor, "length d_in"]:
+    """Let torch differentiate the whole window at once, through plain torch operations."""
+    x = OneHot(codes, model.table()).tile(slice(0, codes.shape[1])).requires_grad_()
+    outputs, _ = model.stack(x, model.stack.begin(1))
+    value = _target(model, codes)(outputs, slice(0, codes.shape[1]))
+    (x_bar,) = torch.autograd.grad(value.sum(), x)
+    return x_bar[0]
+
+
+def _identity(model: Model, codes: Tensor, tile: int, slots: int) -> float:
+    """Return the relative difference of the two sides of the dot-product identity."""
+    random = torch.Generator().manual_seed(_SEED)
+    inputs = OneHot(codes, model.table())
+    shape = (1, codes.shape[1], inputs.table.shape[1])
+    x_dot = torch.randn(shape, generator=random, dtype=torch.float64)
+    y_bar = torch.randn(shape, generator=random, dtype=torch.float64)
+    left = 0.0
+    directions = DenseDirections(x_dot[None])
+    for span, _, outputs_dot in tangent(model.stack, inputs, directions, tile=tile):
+        left += float((y_bar[:, span] * outputs_dot[0]).sum())
+    x_bar = _pulled(model, codes, WeightedSum(y_bar), tile, slots)
+    right = float((x_bar * x_dot[0]).sum())
+    return abs(left - right) / max(abs(left), abs(right))
+
+
+def _finite_differences(model: Model, codes: Tensor, tile: int, slots: int) -> float:
+    """Compare with central differences at 32 bases x 4 columns, taken position by position."""
+    length = codes.shape[1]
+    at = np.random.default_rng(_SEED).choice(length, min(_N_BASES, length), replace=False)
+    exact = _gradient(model, codes, tile, slots)[torch.from_numpy(at)]
+    target, x = whole_window(codes, model.columns(), model.config.label_offset), None
+    x = OneHot(codes, model.table()).tile(slice(0, length))
+    found = torch.zeros_like(exact)
+    for column in range(exact.shape[1]):
+        change = torch.zeros(len(at), length, exact.shape[1], dtype=x.dtype)
+        change[torch.arange(len(at)), torch.from_numpy(at), column] = _STEP
+        for span, high, low in zip(
+            spans(length, tile),
+            _log_p(model, x + change, target, tile),
+            _log_p(model, x - change, target, tile),
+            strict=True,
+        ):
+            del span
+            found[:, column] += ((high - low) / (2 * _STEP)).sum(-1)
+    return relative(found, exact)
+
+
+def _log_p(model: Model, x: Tensor, target: Target, tile: int):  # type: ignore[no-untyped-def]
+    """Yield log p of the observed bases, a row a changed window, tile by tile."""
+    carry = model.stack.begin(len(x))
+    for span in spans(x.shape[1], tile):
+        with torch.no_grad():
+            outputs, carry = model.stack(x[:, span], carry)
+        labels, counted = target.labels(span)  # type: ignore[attr-defined]
+        index = labels.expand(len(x), -1)[..., None]
+        yield torch.log_softmax(outputs, -1).gather(-1, index)[..., 0] * counted
+
+
+def _first_order(model: Model, codes: Tensor, gradient: Tensor) -> float:
+    """Correlate g_b - g_observed with the true change of the target, at 64 substitutions."""
+    random = np.random.default_rng(_SEED)
+    known = np.flatnonzero(codes[0].numpy() < 4)
+    at = random.choice(known, min(_N_CHANGES, len(known)), replace=False)
+    old = codes[0, torch.from_numpy(at)].long()
+    new = (old + torch.from_numpy(random.integers(1, 4, len(at)))) % 4
+    columns = model.columns()
+    rows = gradient[torch.from_numpy(at)]
+    predicted = rows.gather(1, columns[new][:, None]) - rows.gather(1, columns[old][:, None])
+    changed = codes.repeat(1 + len(at), 1)
+    changed[torch.arange(1, 1 + len(at)), torch.from_numpy(at)] = new.to(codes.dtype)
+    # Labels stay those of the genome: the derivative holds them fixed.
+    target = whole_window(codes, columns, model.config.label_offset)
+    values = torch.zeros(len(changed), dtype=torch.float64)
+    for rows_of in torch.arange(len(changed)).split(8):
+        x = OneHot(changed[rows_of], model.table()).tile(slice(0, codes.shape[1]))
+        for part in _log_p(model, x, target, 1024):
+            values[rows_of] += part.double().sum(-1)
+    true = values[1:] - values[0]
+    return float(np.corrcoef(predicted[:, 0].double().numpy(), true.numpy())[0, 1])
