@@ -86,8 +86,9 @@ def tangent(
             return torch.func.jvp(layer.forward, (x, live), (x_dot, live_dot))
 
         with torch.no_grad():
-            (outputs, live), (outputs_dot, live_dot) = torch.func.vmap(push, out_dims=(None, 0))(
-                x_dot, live_dot
-            )
+            (outputs, live), (outputs_dot, live_dot) = torch.func.vmap(
+                push,
+                out_dims=(None, 0),  # type: ignore[arg-type]
+            )(x_dot, live_dot)
         progress(span.stop - span.start)
         yield span, outputs, outputs_dot

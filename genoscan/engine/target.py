@@ -46,9 +46,7 @@ class LogLikelihood:
         log_p = torch.log_softmax(outputs, -1).gather(-1, labels.to(outputs.device)[..., None])
         return (log_p[..., 0] * counted.to(outputs)).sum(-1)
 
-    def labels(
-        self, span: slice
-    ) -> tuple[Int64[Tensor, "batch tile"], Bool[Tensor, "batch tile"]]:
+    def labels(self, span: slice) -> tuple[Int64[Tensor, "batch tile"], Bool[Tensor, "batch tile"]]:
         """Return the column of the base that each output predicts, and whether it counts."""
         length = self.codes.shape[1]
         at = torch.arange(span.start, span.stop) + self.label_offset

@@ -36,6 +36,16 @@ class MambaConfig(BaseModel):
     dt_rank: PositiveInt
 
 
+class Depthwise(nn.Module):
+    """The weights of the short convolution: one filter a channel."""
+
+    def __init__(self, channels: int, taps: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(taps)
+        self.weight = nn.Parameter(torch.empty(channels, taps).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(channels).uniform_(-bound, bound))
+
+
 class Mamba(nn.Module):
     """A Mamba-1 block, x + mixer(norm(x)); its carry is (last inputs of the convolution, h).
 
@@ -47,15 +57,11 @@ class Mamba(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.eps = eps
         self.kernels = kernels
         channels = config.expand * d_model
-        self.norm = nn.Module()
-        self.norm.weight = nn.Parameter(torch.ones(d_model))
+        self.norm = nn.RMSNorm(d_model, eps=eps)
         self.in_proj = nn.Linear(d_model, 2 * channels, bias=False)
-        self.conv = nn.Module()
-        self.conv.weight = nn.Parameter(torch.empty(channels, config.d_conv))
-        self.conv.bias = nn.Parameter(torch.empty(channels))
+        self.conv = Depthwise(channels, config.d_conv)
         self.x_proj = nn.Linear(channels, config.dt_rank + 2 * config.d_state, bias=False)
         self.dt_proj = nn.Linear(config.dt_rank, channels)
         self.A_log = nn.Parameter(torch.empty(channels, config.d_state))
@@ -66,9 +72,6 @@ class Mamba(nn.Module):
     def _initialise(self) -> None:
         """Start as Mamba does: S4D-real decays 1..N, steps log-uniform in [0.001, 0.1]."""
         with torch.no_grad():
-            bound = 1 / math.sqrt(self.config.d_conv)
-            self.conv.weight.uniform_(-bound, bound)
-            self.conv.bias.uniform_(-bound, bound)
             self.A_log.copy_(torch.arange(1.0, self.config.d_state + 1).log().expand_as(self.A_log))
             bound = self.config.dt_rank**-0.5
             self.dt_proj.weight.uniform_(-bound, bound)
@@ -87,7 +90,7 @@ class Mamba(nn.Module):
     ) -> tuple[Float[Tensor, "batch tile d_model"], tuple[Tensor, Tensor]]:
         """Return x + mixer(norm(x)) over the tile, and the carry at its right edge."""
         tail, state = carry
-        normed = F.rms_norm(x, x.shape[-1:], self.norm.weight, self.eps)
+        normed = self.norm(x)
         # Two products rather than one cut in two: both halves lie in one piece.
         u, z = (F.linear(normed, half) for half in self.in_proj.weight.chunk(2))
         fused = self.kernels.name == "cpu"

@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from genoscan.layer import Carry
 
@@ -22,11 +20,9 @@ class Stack(nn.Module):
         self, blocks: Sequence[nn.Module], *, d_model: int, n_symbols: int, eps: float
     ) -> None:
         super().__init__()
-        self.eps = eps
         self.embed = nn.Linear(n_symbols, d_model, bias=False)
         self.layers = nn.ModuleList(blocks)
-        self.norm = nn.Module()
-        self.norm.weight = nn.Parameter(torch.ones(d_model))
+        self.norm = nn.RMSNorm(d_model, eps=eps)
         self.head = nn.Linear(d_model, n_symbols, bias=False)
 
     def begin(self, batch: int) -> Carry:
@@ -42,5 +38,4 @@ class Stack(nn.Module):
         for block, before in zip(self.layers, carry, strict=True):
             x, after = block(x, before)
             carries.append(after)
-        x = F.rms_norm(x, x.shape[-1:], self.norm.weight, self.eps)
-        return self.head(x), tuple(carries)
+        return self.head(self.norm(x)), tuple(carries)

@@ -54,7 +54,8 @@ class _Fused(torch.autograd.Function):
     def backward(ctx: Any, y_bar: Tensor) -> tuple[Tensor, ...]:
         from genoscan.ops import cpu_conv
 
-        return cpu_conv.vjp(*ctx.saved_tensors, y_bar)
+        padded, weight, bias = ctx.saved_tensors
+        return cpu_conv.vjp(padded, weight, bias, y_bar)
 
     @staticmethod
     def jvp(ctx: Any, *dots: Tensor | None) -> Tensor:

@@ -20,7 +20,8 @@ Letters: u, delta, A, B, C, D, h as in Mamba (Gu and Dao, arXiv 2312.00752, equa
 the Euler input map); `_dot` tangents, `_bar` cotangents; i_ index, l_ lane.
 """
 
-# Array slots of the compiled functions are plain numpy arrays; shapes stand in selective_scan.py.
+# What numba compiles has no annotations; what calls it has.
+# mypy: disable-error-code="no-untyped-def, call-arg"
 
 import numba
 import numpy as np
@@ -35,7 +36,7 @@ SUB = 32
 
 
 @compiled
-def _forward(u, delta, A, B, C, D, state, y, state_end, marks, i_batch, first, last):  # type: ignore[no-untyped-def]
+def _forward(u, delta, A, B, C, D, state, y, state_end, marks, i_batch, first, last):
     """Advance channel groups first..last of one sequence; fill y, state_end and, if any, marks."""
     zero = np.zeros(1, u.dtype)[0]
     length, n_states = B.shape[1], B.shape[2]
@@ -80,7 +81,7 @@ def _forward(u, delta, A, B, C, D, state, y, state_end, marks, i_batch, first, l
 
 @compiled
 def _jvp(u, delta, A, B, C, D, state, u_dot, delta_dot, A_dot, B_dot, C_dot, D_dot, state_dot,
-         y_dot, state_end_dot, i_batch, first, last):  # type: ignore[no-untyped-def]  # fmt: skip
+         y_dot, state_end_dot, i_batch, first, last):  # fmt: skip
     """Push tangents along the directions axis, which leads every `_dot` array.
 
     States and decays of a sub-tile are computed once and serve all directions.
@@ -178,7 +179,7 @@ def _jvp(u, delta, A, B, C, D, state, u_dot, delta_dot, A_dot, B_dot, C_dot, D_d
 @compiled
 def _vjp(u, delta, A, B, C, D, marks, y_bar, state_end_bar,
          u_bar, delta_bar, A_bar, B_bar, C_bar, D_bar, state_bar,
-         i_batch, first, last):  # type: ignore[no-untyped-def]  # fmt: skip
+         i_batch, first, last):  # fmt: skip
     """Pull cotangents back through channel groups first..last of one sequence.
 
     `pending` is the part (decay - 1) h_bar that the base to the right sends to its left; it

@@ -4,6 +4,9 @@ Sixteen channels stand side by side in vector registers; arrays are cut into (gr
 along their channel axis, so that the compiler sees a constant inner length.
 """
 
+# What numba compiles has no annotations; what calls it has.
+# mypy: disable-error-code="no-untyped-def, call-arg, assignment, var-annotated"
+
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -24,43 +27,43 @@ _LOG2_E = 1.4426950408889634
 
 
 @intrinsic
-def _float_of_bits(_context, bits):  # type: ignore[no-untyped-def]
+def _float_of_bits(_context, bits):
     result, llvm_type = types.float32, ir.FloatType()
     if bits == types.int64:
         result, llvm_type = types.float64, ir.DoubleType()
 
-    def generate(_context, builder, _signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(_context, builder, _signature, arguments):
         return builder.bitcast(arguments[0], llvm_type)
 
     return result(bits), generate
 
 
 @intrinsic(prefer_literal=True)
-def stack(_context, like, size):  # type: ignore[no-untyped-def]
+def stack(_context, like, size):
     """Return a pointer to `size` numbers on the stack, which the compiler knows to be unshared."""
     count = size.literal_value
     llvm_type = ir.FloatType() if like == types.float32 else ir.DoubleType()
 
-    def generate(_context, builder, _signature, _arguments):  # type: ignore[no-untyped-def]
+    def generate(_context, builder, _signature, _arguments):
         room = cgutils.alloca_once(builder, ir.ArrayType(llvm_type, count))
         return builder.bitcast(room, llvm_type.as_pointer())
 
     return types.CPointer(like)(like, size), generate
 
 
-def expm1(z):  # type: ignore[no-untyped-def]
+def expm1(z):
     raise NotImplementedError("compiled code only")
 
 
 @overload(expm1, inline="always")
-def _choose_expm1(z):  # type: ignore[no-untyped-def]
+def _choose_expm1(z):
     """exp(z) - 1 for z <= 0, to 2 units in the last place.
 
     exp(z) = 2^k exp(r) with |r| <= ln 2 / 2; where exp(z) is below the smallest normal number
     it is that number.
     """
 
-    def in_float32(z):  # type: ignore[no-untyped-def]
+    def in_float32(z):
         z = max(z, _f32(-87.0))
         k = np.rint(z * _f32(_LOG2_E))
         r = z - k * _f32(0.693145751953125)
@@ -75,7 +78,7 @@ def _choose_expm1(z):  # type: ignore[no-untyped-def]
         power = _float_of_bits(np.int32((np.int32(k) + np.int32(127)) << np.int32(23)))
         return power * p + (power - _f32(1.0))
 
-    def in_float64(z):  # type: ignore[no-untyped-def]
+    def in_float64(z):
         z = max(z, -708.0)
         k = np.rint(z * _LOG2_E)
         r = z - k * 0.6931471803691238

@@ -26,7 +26,7 @@ from genoscan.layers.stack import Stack
 from genoscan.layers.weights import ModelConfig, build
 from genoscan.training.data import Split, walks
 
-_STATE = "state.json"
+STATE = "state.json"
 _BETAS, _EPS = (0.9, 0.95), 1e-8
 
 
@@ -90,7 +90,7 @@ def train(
     """
     torch.manual_seed(options.seed)
     stack = build(config, device=device)
-    parameters = dict(stack.named_parameters())
+    parameters: dict[str, Tensor] = dict(stack.named_parameters())
     moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in parameters.items()}
     settings = {"config": config.model_dump(mode="json"), "options": asdict(options)}
     step, seconds, rows = _resume(work, settings, parameters, moments)
@@ -257,9 +257,9 @@ def _save(
     tensors_name = f"step-{step}.safetensors"
     save_file(tensors, work / tensors_name)
     state = {"settings": settings, "step": step, "seconds": seconds, "rows": rows}
-    partial = work / (_STATE + ".partial")
+    partial = work / (STATE + ".partial")
     partial.write_text(json.dumps(state | {"tensors": tensors_name}))
-    partial.replace(work / _STATE)
+    partial.replace(work / STATE)
     for old in work.glob("step-*.safetensors"):
         if old.name != tensors_name:
             old.unlink()
@@ -273,7 +273,7 @@ def _resume(
 ) -> tuple[int, float, list[dict[str, Any]]]:
     """Fill weights and moments from a saved state; return its step, seconds and curve."""
     try:
-        state = json.loads((work / _STATE).read_text())
+        state = json.loads((work / STATE).read_text())
     except FileNotFoundError:
         return 0, 0.0, []
     if state["settings"] != json.loads(json.dumps(settings)):
