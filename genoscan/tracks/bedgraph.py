@@ -1,0 +1,117 @@
+"""bedGraph: a track as text, one line for each run of equal scores.
+
+A line is sequence, start, end, score, separated by tabs; 0-based, half-open, as in BED. Scores are
+written with the fewest digits that read back as the same float32, so 0.0 and -0.0 do not make one
+run. There is no track line: tabix and bedGraphToBigWig take none.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pysam
+from Bio.bgzf import BgzfWriter
+from jaxtyping import Float32, Int64
+
+_ROWS = 200_000
+# A .tbi index addresses 2^29 bases.
+_TABIX_LIMIT = 1 << 29
+_BGZF_LEVEL = 4
+
+
+class BedGraphWriter:
+    """Scores on their way into one bedGraph file, front to back.
+
+    With `index` the file is compressed by bgzip and indexed by tabix into that path.
+    Memory: the text of 200,000 lines.
+    """
+
+    def __init__(self, path: Path, sizes: Mapping[str, int], *, index: Path | None = None) -> None:
+        self._path = path
+        self._index = index
+        self._csi = index_suffix(sizes) == ".csi"
+        self._raw: BinaryIO = path.open("wb")
+        # Bio's writer and not pysam's, which does not say why a write failed.
+        self._file = (
+            BgzfWriter(fileobj=self._raw, compresslevel=_BGZF_LEVEL) if index else self._raw
+        )
+        self._chrom = ""
+        self._start = self._end = 0
+        self._value = np.zeros(0, np.float32)
+
+    def append(self, chrom: str, start: int, scores: Float32[np.ndarray, "bases"]) -> None:
+        """Add scores that begin at `start`, at or after the end of all that came before."""
+        for first in range(0, len(scores), _ROWS):
+            self._append_piece(chrom, start + first, scores[first : first + _ROWS])
+
+    def finish(self) -> None:
+        """Write the last line and the index."""
+        self._write_open_run()
+        # Of a BgzfWriter this writes the block that marks the end.
+        self._file.close()
+        if self._index is None:
+            return
+        verbosity = pysam.set_verbosity(0)
+        try:
+            pysam.tabix_index(
+                str(self._path),
+                force=True,
+                preset="bed",
+                index=str(self._index),
+                keep_original=True,
+                csi=self._csi,
+            )
+        finally:
+            pysam.set_verbosity(verbosity)
+
+    def close(self) -> None:
+        """Let go of the file.  Never fails: what cannot be written was said by then."""
+        with suppress(OSError):
+            self._raw.close()
+
+    def _append_piece(self, chrom: str, start: int, scores: Float32[np.ndarray, "bases"]) -> None:
+        """Write all runs but the last, which the next piece may lengthen."""
+        bits = scores.view(np.uint32)
+        breaks = np.flatnonzero(bits[1:] != bits[:-1]) + 1
+        firsts = np.concatenate([np.zeros(1, np.int64), breaks])
+        lasts = np.append(breaks, len(scores))
+        kept = ~np.isnan(scores[firsts])
+        starts, ends, values = start + firsts[kept], start + lasts[kept], scores[firsts[kept]]
+        if not len(starts):
+            return
+        if (chrom, int(starts[0])) == (self._chrom, self._end) and values[
+            :1
+        ].tobytes() == self._value.tobytes():
+            starts[0] = self._start
+        else:
+            self._write_open_run()
+        self._write(chrom, starts[:-1], ends[:-1], values[:-1])
+        self._chrom, self._start, self._end = chrom, int(starts[-1]), int(ends[-1])
+        self._value = values[-1:]
+
+    def _write_open_run(self) -> None:
+        ends = np.full(len(self._value), self._end, np.int64)
+        starts = np.full(len(self._value), self._start, np.int64)
+        self._write(self._chrom, starts, ends, self._value)
+        self._value = self._value[:0]
+
+    def _write(
+        self,
+        chrom: str,
+        starts: Int64[np.ndarray, "runs"],
+        ends: Int64[np.ndarray, "runs"],
+        values: Float32[np.ndarray, "runs"],
+    ) -> None:
+        columns = starts.tolist(), ends.tolist(), values.astype("U").tolist()
+        lines = [
+            f"{chrom}\t{start}\t{end}\t{value}\n"
+            for start, end, value in zip(*columns, strict=True)
+        ]
+        self._file.write("".join(lines).encode())
+
+
+def index_suffix(sizes: Mapping[str, int]) -> str:
+    """Return the suffix of the index that tabix makes for sequences of these lengths."""
+    return ".csi" if max(sizes.values()) > _TABIX_LIMIT else ".tbi"
