@@ -138,5 +138,9 @@ def grouped(tensor: Tensor, axis: int) -> np.ndarray:
 
 
 def ungrouped(array: np.ndarray, axis: int, channels: int) -> Tensor:
-    """Undo `grouped`."""
-    return torch.from_numpy(array).flatten(axis - 1, axis).narrow(axis, 0, channels)
+    """Undo `grouped`; where there is padding, its memory is not held on to."""
+    whole = torch.from_numpy(array).flatten(axis - 1, axis)
+    if whole.shape[axis] == channels:
+        return whole
+    # A copy, not a view: forward-mode derivatives want a layout that has no gaps.
+    return whole.narrow(axis, 0, channels).clone(memory_format=torch.contiguous_format)
