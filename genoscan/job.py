@@ -79,6 +79,8 @@ class Job:
 
     def read(self, windows: Sequence[Window]) -> UInt8[Tensor, "windows length"]:
         """Fetch windows of one length as they are read, 1 byte a base."""
+        if len(windows) == 1:
+            return torch.from_numpy(_fetch(self.genome, windows[0])[None])
         return torch.from_numpy(np.stack([_fetch(self.genome, window) for window in windows]))
 
     def sequences(self) -> Iterator[dict[str, Any]]:

@@ -11,8 +11,8 @@ _EVERY = 30.0
 
 
 @contextmanager
-def progress(total: int, unit: str = "b") -> Iterator[Callable[[int], object]]:
-    """Yield a function that is told how much more is done."""
+def progress(total: int | None = None, unit: str = "b") -> Iterator[Callable[[int], object]]:
+    """Yield a function that is told how much more is done, of `total` if that is known."""
     if sys.stderr.isatty():
         with tqdm(total=total, unit=unit, unit_scale=True, leave=False) as bar:
             yield bar.update
@@ -27,11 +27,10 @@ def progress(total: int, unit: str = "b") -> Iterator[Callable[[int], object]]:
         if now - last >= _EVERY:
             last = now
             rate = done / (now - started)
-            print(
-                f"genoscan: {100 * done / total:.0f} % done, {rate:,.0f} {unit}/s, "
-                f"{(total - done) / rate:,.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
+            told = f"genoscan: {done:,} {unit} done, {rate:,.0f} {unit}/s"
+            if total:
+                left = max(0, total - done) / rate
+                told += f", {100 * done / total:.0f} %, {left:,.0f} s left"
+            print(told, file=sys.stderr, flush=True)
 
     yield tell

@@ -59,7 +59,7 @@ def command(
     region = parse_region(region_text, opened.sizes) if region_text else None
     probe = Probe(at, base, region, strand, context, of, finite, tile)  # type: ignore[arg-type]
     model = load_chosen(model_name, dtype, device, threads)
-    with progress(0) as tell:
+    with progress() as tell:
         record = write_response(opened, model, probe, outputs, progress=tell)
     say(f"{record['regions'][0]} in {record['seconds']:.1f} s")
     for path in outputs:
