@@ -30,7 +30,6 @@ _HOMES = {
     "Region": "genome.region",
     "adjoint": "engine.adjoint",
     "consume": "engine.adjoint",
-    "estimate": "estimate",
     "find_model": "layers.catalogue",
     "load_model": "layers.weights",
     "open_genome": "genome.genome",
@@ -38,7 +37,6 @@ _HOMES = {
     "prepare": "job",
     "read_bed": "genome.bed",
     "tangent": "engine.tangent",
-    "verify": "verify",
     "write_response": "response",
     "write_sensitivities": "pipeline",
 }

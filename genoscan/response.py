@@ -55,6 +55,8 @@ class Probe:
             raise InputError(f"--of {self.of}: expected log-p or logits")
         if self.base is not None and (len(self.base) != 1 or self.base.upper() not in BASES):
             raise InputError(f"--base {self.base}: expected A, C, G or T")
+        if self.tile < 1:
+            raise InputError(f"--tile {self.tile}: expected at least 1")
 
 
 def write_response(
@@ -73,6 +75,10 @@ def write_response(
     """
     for path in outputs:
         check_output(path)
+        if path.suffix == ".npz":
+            raise InputError(
+                f"{path}: a response has no four columns, expected a track: name a .bw"
+            )
     started = time.monotonic()
     window = _window(genome, model, probe)
     read = genome.fetch(window.region.chrom, window.region.start, window.region.end)
@@ -137,7 +143,10 @@ def _window(genome: Genome, model: Model, probe: Probe) -> Window:
             "read; a causal model answers to the bases before"
         )
     context = model.config.context if probe.context is None else probe.context
-    (window,) = plan([region], genome.sizes, context=0, reach=0, strand=probe.strand, hold=at)
+    # Where the region lies was checked above; plan's own check is for targets, not for causes.
+    (window,) = plan(
+        [region], genome.sizes, context=0, reach=0, strand=probe.strand, hold=at, causal=False
+    )
     (around,) = plan([at], genome.sizes, context=context, reach=0, strand=probe.strand)
     start = min(window.region.start, around.region.start)
     end = max(window.region.end, around.region.end)
