@@ -13,6 +13,7 @@ from genoscan.cli.options import (
     OUTPUTS,
     QUESTION,
     REGIONS,
+    check_outputs,
     load_chosen,
     read_regions,
     say,
@@ -45,10 +46,8 @@ def command(
     from genoscan.genome.genome import open_genome
     from genoscan.job import Options, prepare
     from genoscan.pipeline import write_sensitivities
-    from genoscan.tracks.writer import check_output
 
-    for path in outputs:
-        check_output(path)
+    check_outputs(outputs, [genome, bed_path])
     opened = open_genome(genome)
     regions = read_regions(opened, region_texts, bed_path, clip)
     settings = Options(**options)

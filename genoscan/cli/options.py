@@ -1,7 +1,7 @@
 """Options that commands share, and what they turn into; each is defined once."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -117,6 +117,21 @@ MACHINE = together(
 )  # fmt: skip
 
 
+def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path | None] = ()) -> None:
+    """Say before anything is read what would keep results from being written."""
+    from genoscan.tracks.writer import check_output
+
+    read = {path.resolve() for path in inputs if path is not None}
+    named: set[Path] = set()
+    for path in outputs:
+        check_output(path)
+        if path.resolve() in read:
+            raise InputError(f"{path}: it is read from, too: name another output")
+        if path.resolve() in named:
+            raise InputError(f"{path}: an output is given twice: name each once")
+        named.add(path.resolve())
+
+
 def set_threads(threads: int | None) -> None:
     """Give torch, and with it the kernels, their threads."""
     import torch
@@ -143,7 +158,7 @@ def parse_device(text: str) -> str:
     if text in ("auto", "cpu"):
         return "cpu"
     kind, _, number = text.partition(":")
-    if kind != "cuda" or (number and not number.isdigit()):
+    if kind != "cuda" or (number and not number.isdecimal()):
         raise InputError(f"--device {text}: expected auto, cpu, cuda or cuda:N")
     if int(number or 0) >= torch.cuda.device_count():
         raise InputError(f"--device {text}: torch sees {torch.cuda.device_count()} CUDA devices")

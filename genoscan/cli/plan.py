@@ -13,6 +13,7 @@ from genoscan.cli.options import (
     OUTPUTS,
     QUESTION,
     REGIONS,
+    check_outputs,
     load_chosen,
     read_regions,
     table,
@@ -40,6 +41,7 @@ def command(
     from genoscan.genome.genome import open_genome
     from genoscan.job import Options, prepare
 
+    check_outputs(outputs, [genome, bed_path])
     opened = open_genome(genome)
     regions = read_regions(opened, region_texts, bed_path, clip)
     settings = Options(**options)

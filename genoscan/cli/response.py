@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from genoscan.cli.options import GENOME, MACHINE, MODEL, OUTPUTS, load_chosen, say
+from genoscan.cli.options import GENOME, MACHINE, MODEL, OUTPUTS, check_outputs, load_chosen, say
 
 
 @click.command("response")
@@ -52,6 +52,7 @@ def command(
     from genoscan.genome.region import parse_region
     from genoscan.response import Probe, write_response
 
+    check_outputs(outputs, [genome])
     opened = open_genome(genome)
     place, position = at_text.rpartition(":")[::2]
     exact = f"{at_text}-{position}" if place and "-" not in position else at_text
