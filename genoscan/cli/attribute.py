@@ -56,9 +56,10 @@ def command(
         say(f"{len(regions):,} regions merged to {len(job.regions):,} that do not overlap")
     with progress(job.work()) as tell:
         record = write_sensitivities(job, outputs, progress=tell)
-    bases = sum(len(region) for region in job.regions)
-    if not record["scored_bases"]:
-        say("no A, C, G or T in the regions: the track is valid and empty")
-    say(f"{bases:,} bases in {record['seconds']:.1f} s ({bases / record['seconds']:,.0f} bases/s)")
+    bases, seconds = sum(len(region) for region in job.regions), record["seconds"]
+    if record["scored_bases"]:
+        say(f"{bases:,} bases in {seconds:.1f} s ({bases / seconds:,.0f} bases/s)")
+    else:
+        say(f"no A, C, G or T in the regions ({bases:,} bases): the track is valid and empty")
     for path in outputs:
         click.echo(path)
