@@ -138,6 +138,7 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
     windows = plan(
         merged, genome.sizes, context=context, reach=reach, strand=options.strand, hold=hold
     )
+    question.check(windows, model.config.label_offset)
     order = batches(readings(windows, options.strand), options.batch)
     return Job(genome, model, question, options, context, reach, tuple(merged), tuple(order))
 

@@ -52,9 +52,7 @@ class Question:
         if self.region is None:
             return None
         before = 0 if strand == "-" else label_offset
-        after = 0 if strand in ("+", "bed") else label_offset
-        if strand == "bed":
-            after = label_offset
+        after = 0 if strand == "+" else label_offset
         start, end = self.region.start - before, self.region.end + after
         size = sizes[self.region.chrom]
         if self.kind != "log-likelihood" and (start < 0 or end > size):
@@ -63,6 +61,22 @@ class Question:
                 "model reads; choose another position"
             )
         return Region(self.region.chrom, max(0, start), min(size, end), source=self.text)
+
+    def check(self, windows: Sequence[Window], label_offset: int) -> None:
+        """Refuse a window whose region cannot matter to the target: it would be all zeros.
+
+        Raises
+        ------
+        InputError
+            If the region lies wholly after what the last base of the target is predicted from.
+        """
+        for window in windows if self.region is not None else ():
+            if window.scored_span.start >= window.span_of(self.region).stop - label_offset:
+                raise InputError(
+                    f"{window.scored.where}: lies wholly after --target {self.text} as strand "
+                    f"{window.strand} is read, where no base can matter to it; choose regions "
+                    "before the target"
+                )
 
     def target(
         self, windows: Sequence[Window], codes: UInt8[Tensor, "batch length"], model: Model
