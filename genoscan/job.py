@@ -134,9 +134,14 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
     merged = merge(
         regions or whole_genome(genome.sizes), genome.sizes, by_strand=options.strand == "bed"
     )
-    hold = question.hold(genome.sizes, options.strand, model.config.label_offset)
     windows = plan(
-        merged, genome.sizes, context=context, reach=reach, strand=options.strand, hold=hold
+        merged,
+        genome.sizes,
+        context=context,
+        reach=reach,
+        strand=options.strand,
+        hold=question.region,
+        label_offset=model.config.label_offset,
     )
     question.check(windows, model.config.label_offset)
     order = batches(readings(windows, options.strand), options.batch)

@@ -46,23 +46,22 @@ def write_sensitivities(
     archives = [path for path in outputs if path.suffix == ".npz"]
     columns = bool(archives) or job.options.strand == "both"  # strands meet in the columns
     settings = job.settings() | {"columns": columns}
-    partial = open_partial(outputs[0], job.regions, settings, columns=columns)
-    for number, batch in enumerate(job.batches):
-        if number not in partial.done:
-            partial.keep(number, _run_batch(job, batch, partial, progress))
-    _write_tracks(job, partial, outputs)
-    record = settings | {
-        "command": sys.argv,
-        "slots": job.options.slots,
-        "scored_bases": sum(int((piece < 4).sum()) for piece in _pieces(partial.codes)),
-        "regions": [str(region) for region in job.regions],
-        "target_values": [partial.done[number] for number in range(len(job.batches))],
-        "seconds": time.monotonic() - started,
-        "torch": torch.__version__,
-    }
-    for path in outputs:
-        write_provenance(path, record)
-    partial.remove()
+    with open_partial(outputs[0], job.regions, settings, columns=columns) as partial:
+        for number, batch in enumerate(job.batches):
+            if number not in partial.done:
+                partial.keep(number, _run_batch(job, batch, partial, progress))
+        _write_tracks(job, partial, outputs)
+        record = settings | {
+            "command": sys.argv,
+            "slots": job.options.slots,
+            "scored_bases": sum(int((piece < 4).sum()) for piece in _pieces(partial.codes)),
+            "regions": [str(region) for region in job.regions],
+            "target_values": [partial.done[number] for number in range(len(job.batches))],
+            "seconds": time.monotonic() - started,
+            "torch": torch.__version__,
+        }
+        for path in outputs:
+            write_provenance(path, record)
     return record
 
 

@@ -144,9 +144,7 @@ def _window(genome: Genome, model: Model, probe: Probe) -> Window:
         )
     context = model.config.context if probe.context is None else probe.context
     # Where the region lies was checked above; plan's own check is for targets, not for causes.
-    (window,) = plan(
-        [region], genome.sizes, context=0, reach=0, strand=probe.strand, hold=at, causal=False
-    )
+    (window,) = plan([region], genome.sizes, context=0, reach=0, strand=probe.strand, hold=at)
     (around,) = plan([at], genome.sizes, context=context, reach=0, strand=probe.strand)
     start = min(window.region.start, around.region.start)
     end = max(window.region.end, around.region.end)

@@ -41,41 +41,21 @@ class Question:
     region: Region | None = None
     base: int | None = None
 
-    def hold(self, sizes: Mapping[str, int], strand: str, label_offset: int) -> Region | None:
-        """Return the stretch that every window must contain: what is predicted, and from where.
-
-        Raises
-        ------
-        InputError
-            If nothing predicts the base of a logit: it is the first in reading direction.
-        """
-        if self.region is None:
-            return None
-        before = 0 if strand == "-" else label_offset
-        after = 0 if strand == "+" else label_offset
-        start, end = self.region.start - before, self.region.end + after
-        size = sizes[self.region.chrom]
-        if self.kind != "log-likelihood" and (start < 0 or end > size):
-            raise InputError(
-                f"--target {self.text}: nothing predicts that base, it is the first that the "
-                "model reads; choose another position"
-            )
-        return Region(self.region.chrom, max(0, start), min(size, end), source=self.text)
-
     def check(self, windows: Sequence[Window], label_offset: int) -> None:
-        """Refuse a window whose region cannot matter to the target: it would be all zeros.
+        """Refuse a logit that nothing predicts: its base is the first that is read.
 
         Raises
         ------
         InputError
-            If the region lies wholly after what the last base of the target is predicted from.
+            If that is so in one of the windows.
         """
-        for window in windows if self.region is not None else ():
-            if window.scored_span.start >= window.span_of(self.region).stop - label_offset:
+        if self.region is None or self.kind == "log-likelihood":
+            return
+        for window in windows:
+            if window.span_of(self.region).start < label_offset:
                 raise InputError(
-                    f"{window.scored.where}: lies wholly after --target {self.text} as strand "
-                    f"{window.strand} is read, where no base can matter to it; choose regions "
-                    "before the target"
+                    f"--target {self.text}: nothing predicts that base, it is the first on strand "
+                    f"{window.strand}; choose another position"
                 )
 
     def target(

@@ -962,6 +962,14 @@ def test_windows_hold_the_target() -> None:
     [window] = plan([region], FEW, context=2, reach=1, strand="-", hold=Region("b", 0, 11))
     assert window.region == Region("b", 0, 14)
     assert window.span_of(Region("b", 0, 11)) == slice(3, 14)
+    [window] = plan([region], FEW, context=0, reach=0, strand="+", hold=hold, label_offset=1)
+    assert window.region == Region("b", 10, 33)
+    early = Region("b", 5, 6)
+    [window] = plan([region], FEW, context=0, reach=0, strand="-", hold=early, label_offset=1)
+    assert window.region == Region("b", 5, 12)
+    last = Region("b", 12, 13)
+    [window] = plan([region], FEW, context=0, reach=9, strand="-", hold=last)
+    assert window.region == Region("b", 1, 13)
     [window] = plan([region], FEW, context=9, reach=9, strand="+", hold=Region("b", 11, 12))
     assert window.region == Region("b", 1, 21)
 
@@ -971,17 +979,26 @@ def test_targets_that_cannot_depend_on_a_region() -> None:
     lengths = {"context": 5, "reach": 5}
 
     def attempt(hold: Region, strand: str) -> str:
-        return complaint(lambda: plan([region], FEW, strand=strand, hold=hold, **lengths))
+        return complaint(
+            lambda: plan([region], FEW, strand=strand, hold=hold, label_offset=1, **lengths)
+        )
 
     message = attempt(Region("a", 3, 4), "+")
     assert message.startswith("p.bed:1: the target lies at a:4-4, expected it on b")
-    for hold, strand in ((Region("b", 9, 10), "+"), (Region("b", 12, 13), "-")):
+    # The last two: a base does not matter to its own prediction.
+    for hold, strand in (
+        (Region("b", 9, 10), "+"),
+        (Region("b", 12, 13), "-"),
+        (Region("b", 8, 11), "+"),
+        (Region("b", 11, 13), "-"),
+    ):
         message = attempt(hold, strand)
         assert message.startswith(f"p.bed:1: lies wholly after the target at {hold} as strand")
         assert attempt(hold, "both") == message
         other = "-" if strand == "+" else "+"
-        assert len(plan([region], FEW, strand=other, hold=hold, **lengths)) == 1
-        assert len(plan([region], FEW, strand="both", hold=hold, causal=False, **lengths)) == 2
+        causal = plan([region], FEW, strand=other, hold=hold, label_offset=1, **lengths)
+        assert len(causal) == 1
+        assert len(plan([region], FEW, strand="both", hold=hold, **lengths)) == 2
 
 
 @pytest.mark.parametrize(

@@ -82,19 +82,20 @@ def plan(
     reach: int,
     strand: str,
     hold: Region | None = None,
-    causal: bool = True,
+    label_offset: int = 0,
 ) -> list[Window]:
     """Return the windows of the regions, in their order.
 
     `strand` is the reading direction: "+", "-", "both" (two windows a region, "+" first) or "bed"
     (each region's own; "." is "+"). Every window is extended to contain `hold`, the stretch that
-    the target needs. A `causal` model sees nothing to the right in reading direction.
+    the target speaks of, and the `label_offset` bases before it from which a causal model predicts
+    its first base; a model with a label offset of 0 sees both ways.
 
     Raises
     ------
     InputError
         If a length is negative, or `hold` cannot depend on a region: it lies on another
-        chromosome or, in a causal model, wholly before the region.
+        chromosome or, in a causal model, before all that the region's bases can change.
     """
     for option, length in (("--context", context), ("--reach", reach)):
         if length < 0:
@@ -105,11 +106,12 @@ def plan(
     for scored in regions:
         for direction in _directions(scored, strand):
             if hold is not None:
-                _check_hold(scored, direction, hold, causal=causal)
+                _check_hold(scored, direction, hold, label_offset)
             before, after = (context, reach) if direction == "+" else (reach, context)
             start, end = scored.start - before, scored.end + after
             if hold is not None:
-                start, end = min(start, hold.start), max(end, hold.end)
+                first, last = (label_offset, 0) if direction == "+" else (0, label_offset)
+                start, end = min(start, hold.start - first), max(end, hold.end + last)
             region = Region(
                 scored.chrom,
                 max(start, 0),
@@ -193,14 +195,18 @@ def _directions(region: Region, strand: str) -> tuple[str, ...]:
     return (_direction(region),) if strand == "bed" else (strand,)
 
 
-def _check_hold(scored: Region, direction: str, hold: Region, *, causal: bool) -> None:
+def _check_hold(scored: Region, direction: str, hold: Region, label_offset: int) -> None:
     if hold.chrom != scored.chrom:
         raise InputError(
             f"{scored.where}: the target lies at {hold}, expected it on {scored.chrom}; "
             f"choose regions on the target's chromosome"
         )
-    is_after = scored.start >= hold.end if direction == "+" else scored.end <= hold.start
-    if causal and is_after:
+    # A base matters to what comes after it: the target's last base does not matter to itself.
+    if direction == "+":
+        is_after = scored.start >= hold.end - label_offset
+    else:
+        is_after = scored.end <= hold.start + label_offset
+    if label_offset and is_after:
         raise InputError(
             f"{scored.where}: lies wholly after the target at {hold} as strand {direction} is "
             f"read, where no base can matter to it; choose regions before the target"

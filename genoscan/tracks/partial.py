@@ -2,13 +2,16 @@
 
 `OUT.partial/` holds memory maps over all scored bases, one region after the other, and the
 numbers of the batches that are done.  A batch is noted only once its numbers are in the maps;
-whatever a kill leaves of an unfinished one is computed again.
+whatever a kill leaves of an unfinished one is computed again.  As long as no batch is finished
+there is nothing to go on with, and a run that fails leaves nothing behind.
 """
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from genoscan.errors import InputError, OutputError
 from genoscan.genome.region import Region
 from genoscan.tracks.atomic import explained
 
-_SETTINGS, _DONE = "settings.json", "done"
+_SETTINGS, _DONE, _LOCK = "settings.json", "done", "lock"
 
 
 @dataclass(frozen=True)
@@ -47,62 +50,89 @@ class Partial:
             os.fsync(file.fileno())
         self.done[batch] = list(values)
 
-    def remove(self) -> None:
-        """Delete it all: the finished files have taken its place."""
-        shutil.rmtree(self.path)
 
-
+@contextmanager
 def open_partial(
     output: Path, regions: Sequence[Region], settings: Mapping[str, Any], *, columns: bool
-) -> Partial:
+) -> Iterator[Partial]:
     """Start, or go on with what an earlier run with the same settings has left.
+
+    It is all deleted when the block ends well: the finished files have taken its place.
 
     Raises
     ------
     InputError
-        If an earlier run had other settings; the message names the first that differs.
+        If an earlier run had other settings (the message names the first that differs), or
+        another run is at work on it.
     OutputError
-        If the files cannot be made.
+        If the files cannot be made, or have been damaged.
     """
     path = output.with_name(output.name + ".partial")
     with explained(path):
         path.mkdir(exist_ok=True)
-        _check_settings(path, json.loads(json.dumps(settings)), output)
-        lengths = [len(region) for region in regions]
-        total = sum(lengths)
-        offsets = dict(zip(regions, np.cumsum([0, *lengths[:-1]]).tolist(), strict=True))
-        return Partial(
-            path,
-            scores=_map(path / "scores", np.float32, (total,)),
-            codes=_map(path / "codes", np.uint8, (total,)),
-            columns=_map(path / "columns", np.float32, (total, 4)) if columns else None,
-            offsets=offsets,
-            done=_done(path / _DONE),
-        )
+    with _claimed(path):
+        try:
+            with explained(path):
+                partial = _open(path, regions, json.loads(json.dumps(settings)), output, columns)
+            yield partial
+        except BaseException:
+            if not (path / _DONE).exists():
+                shutil.rmtree(path, ignore_errors=True)
+            raise
+        with explained(path):
+            shutil.rmtree(path)
 
 
-def _map(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+@contextmanager
+def _claimed(path: Path) -> Iterator[None]:
+    """Keep other runs away; the system lifts the claim of a killed one."""
+    with explained(path), (path / _LOCK).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{path}: another run is at work on it; wait for its end, or name another output"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+def _open(
+    path: Path, regions: Sequence[Region], settings: dict[str, Any], output: Path, columns: bool
+) -> Partial:
+    lengths = [len(region) for region in regions]
+    total = sum(lengths)
+    shapes = {"scores": (np.float32, (total,)), "codes": (np.uint8, (total,))}
+    if columns:
+        shapes["columns"] = (np.float32, (total, 4))
+    done = _done(path)
+    if done:
+        _check_settings(path, settings, output)
+    else:
+        for name in (_SETTINGS, *shapes):
+            (path / name).unlink(missing_ok=True)
+        (path / _SETTINGS).write_text(json.dumps(settings, indent=1))
+    maps = {name: _map(path / name, *shape, old=bool(done)) for name, shape in shapes.items()}
+    offsets = dict(zip(regions, np.cumsum([0, *lengths[:-1]]).tolist(), strict=True))
+    return Partial(path, maps["scores"], maps["codes"], maps.get("columns"), offsets, done)
+
+
+def _map(path: Path, dtype: Any, shape: tuple[int, ...], *, old: bool) -> np.ndarray:
     """Map a file whose room is taken at once: a full disk is an error here, not a crash later."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    if size == 0:
-        return np.zeros(shape, dtype)
+    if old and not (path.is_file() and path.stat().st_size == size):
+        raise _damaged(path)
     with path.open("ab") as file:
-        if file.tell() != size:
-            os.posix_fallocate(file.fileno(), 0, size)
+        os.posix_fallocate(file.fileno(), 0, size)
     return np.memmap(path, dtype, "r+", shape=shape)
 
 
 def _check_settings(path: Path, settings: dict[str, Any], output: Path) -> None:
-    file = path / _SETTINGS
-    if not file.exists():
-        partial = file.with_suffix(".new")
-        partial.write_text(json.dumps(settings, indent=1))
-        partial.replace(file)
-        return
     try:
-        before = json.loads(file.read_text())
-    except ValueError:
-        raise OutputError(f"{file}: damaged; remove {path} to start again") from None
+        before = dict(json.loads((path / _SETTINGS).read_text()))
+    except (ValueError, TypeError, FileNotFoundError):
+        raise _damaged(path / _SETTINGS) from None
     for name in sorted({*before, *settings}):
         if before.get(name) != settings.get(name):
             raise InputError(
@@ -112,17 +142,28 @@ def _check_settings(path: Path, settings: dict[str, Any], output: Path) -> None:
             )
 
 
+def _damaged(file: Path) -> OutputError:
+    return OutputError(f"{file}: damaged; remove {file.parent} to start again")
+
+
 def _brief(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
 
 def _done(path: Path) -> dict[int, list[float]]:
-    """Read the finished batches; a last line that a kill cut short does not count."""
-    done: dict[int, list[float]] = {}
-    if path.exists():
-        for line in path.read_text().splitlines(keepends=True):
-            if line.endswith("\n"):
-                entry = json.loads(line)
-                done[entry["batch"]] = entry["values"]
-    return done
+    """Read the finished batches; a last line that a kill cut short is cut off."""
+    file = path / _DONE
+    if not file.exists():
+        return {}
+    found = file.read_bytes()
+    whole = found[: found.rfind(b"\n") + 1]
+    if whole != found:
+        os.truncate(file, len(whole))
+    if not whole:
+        file.unlink()
+    try:
+        entries = [json.loads(line) for line in whole.splitlines()]
+        return {int(entry["batch"]): list(entry["values"]) for entry in entries}
+    except (ValueError, KeyError, TypeError):
+        raise _damaged(file) from None
