@@ -86,7 +86,9 @@ def open_partial(
 @contextmanager
 def _claimed(path: Path) -> Iterator[None]:
     """Keep other runs away; the system lifts the claim of a killed one."""
-    with explained(path), (path / _LOCK).open("ab") as lock:
+    with explained(path):
+        lock = (path / _LOCK).open("ab")
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -103,6 +105,7 @@ def _open(
 ) -> Partial:
     lengths = [len(region) for region in regions]
     total = sum(lengths)
+    shapes: dict[str, tuple[Any, tuple[int, ...]]]
     shapes = {"scores": (np.float32, (total,)), "codes": (np.uint8, (total,))}
     if columns:
         shapes["columns"] = (np.float32, (total, 4))
