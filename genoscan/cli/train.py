@@ -1,8 +1,12 @@
 """genoscan train: from genomes to a model folder."""
 
 import math
+import os
 import shlex
 import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -85,13 +89,15 @@ def command(
     from genoscan.training.data import split_genomes
     from genoscan.training.train import Progress, TrainOptions, train
 
-    if output.exists():
-        raise OutputError(f"{output}: is there already; name another folder, or remove it")
-    if dtype != "float32":
-        raise InputError(f"--dtype {dtype}: training is in float32")
+    sizes = {"width": width, "layers": layers, "states": states, "steps": steps, "window": window,
+             "walk": walk, "batch": batch, "tile": tile, "slots": slots}  # fmt: skip
+    _check(sizes, rate, dtype, output)
     set_threads(threads)
     opened = [open_genome(path) for path in genomes]
+    unseen = [open_genome(path) for path in tests]
     split = split_genomes(opened, validation=validation)
+    if split.n_validation < 2:
+        raise InputError(f"--validation {validation}: leaves {split.n_validation} bases to score")
     config = ModelConfig.model_validate(
         {
             "d_model": width,
@@ -106,21 +112,62 @@ def command(
         steps=steps, window=window, walk=walk, batch=batch, rate=rate, seed=seed, tile=tile,
         slots=slots,
     )  # fmt: skip
-    curve: list[Progress] = []
 
     def report(done: Progress) -> None:
-        curve.append(done)
         say(
             f"step {done.step:,} of {steps:,}: {done.bases:,} bases, {done.seconds:,.0f} s, bits "
             f"per base {done.training_bits:.4f} training, {done.validation_bits:.4f} validation"
         )
 
     work = output.with_name(output.name + ".partial")
-    stack = train(config, split, options, work=work, device=parse_device(device), report=report)
-    from genoscan.bench.finish import finish_model
+    with _explained(work):
+        stack = train(config, split, options, work=work, device=parse_device(device), report=report)
+        from genoscan.bench.finish import finish_model
 
-    finish_model(
-        output, config, stack, split, opened, [open_genome(path) for path in tests], work,
-        command=shlex.join(["genoscan", *sys.argv[1:]]), bases_seen=steps * batch * window,
-    )  # fmt: skip
+        with _appearing(output) as made:
+            finish_model(
+                made, config, stack, split, opened, unseen, work,
+                command=shlex.join(["genoscan", *sys.argv[1:]]), bases_seen=steps * batch * window,
+            )  # fmt: skip
     click.echo(output)
+
+
+def _check(sizes: Mapping[str, int], rate: float, dtype: str, output: Path) -> None:
+    """Say before hours of work what would end in nothing."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise InputError(f"--{name} {size}: expected at least 1")
+    if not 0 < rate < math.inf:
+        raise InputError(f"--rate {rate}: expected a number above 0")
+    if dtype != "float32":
+        raise InputError(f"--dtype {dtype}: training is in float32")
+    if output.exists():
+        raise OutputError(f"{output}: is there already; name another folder, or remove it")
+    folder = output.resolve().parent
+    if not folder.is_dir():
+        raise OutputError(f"{output}: there is no folder {folder}: make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{output}: no permission to write in {folder}: choose another folder")
+
+
+@contextmanager
+def _explained(work: Path) -> Iterator[None]:
+    """Turn the refusal to write or read back what training keeps into one line."""
+    from safetensors import SafetensorError
+
+    from genoscan.tracks.atomic import explained
+
+    try:
+        with explained(work):
+            yield
+    except SafetensorError as error:
+        raise OutputError(f"{work}: {error}") from error
+
+
+@contextmanager
+def _appearing(output: Path) -> Iterator[Path]:
+    """Yield a folder of the same name to fill; it takes `output`'s place once it is whole."""
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
+        made = Path(folder) / output.name
+        yield made
+        made.replace(output)
