@@ -51,4 +51,4 @@ def show(model: str) -> None:
     )
     card = path / CARD
     if card.is_file():
-        click.echo("\n" + card.read_text().rstrip())
+        click.echo("\n" + card.read_text(encoding="utf-8", errors="replace").rstrip())
