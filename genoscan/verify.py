@@ -16,7 +16,7 @@ from genoscan.layers.weights import Model
 
 WHOLE = 4_096
 IDENTITY = 65_536
-_FINITE = 1_024
+FINITE = 1_024
 _N_BASES, _STEP = 32, 1e-5
 _N_CHANGES = 64
 _SEED = 1
@@ -74,7 +74,7 @@ def verify(
     identity = codes[:, :IDENTITY]
     add("<y_bar, J v> = <J' y_bar, v>, float64", _identity(double, identity, tile, slots), 1e-10,
         identity.shape[1])  # fmt: skip
-    short = codes[:, :_FINITE]
+    short = codes[:, :FINITE]
     add("finite differences, float64", _finite_differences(double, short, tile, slots), 1e-6,
         short.shape[1])  # fmt: skip
     add("correlation with true change, 64 substitutions", _first_order(single, whole, exact), None,

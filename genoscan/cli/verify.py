@@ -5,7 +5,9 @@ from pathlib import Path
 import click
 
 from genoscan.cli.options import GENOME, MODEL, say, set_threads
-from genoscan.errors import GenoscanError
+from genoscan.errors import GenoscanError, InputError
+
+_FEWEST = 8
 
 
 class InexactError(GenoscanError):
@@ -36,12 +38,20 @@ def command(
     from genoscan.genome.region import parse_region
     from genoscan.layers.catalogue import find_model
     from genoscan.layers.weights import load_model
-    from genoscan.verify import IDENTITY, Check, verify
+    from genoscan.verify import FINITE, IDENTITY, Check, verify
 
+    for name, value in (("tile", tile), ("slots", slots)):
+        if value < 1:
+            raise InputError(f"--{name} {value}: expected at least 1")
     set_threads(threads)
     opened = open_genome(genome)
     region = parse_region(region_text, opened.sizes)
     codes = opened.fetch(region.chrom, region.start, min(region.end, region.start + IDENTITY))
+    if (codes[1:FINITE] < 4).sum() < _FEWEST:
+        raise InputError(
+            f"--region {region_text}: its first {FINITE:,} bases hold fewer than {_FEWEST} A, C, G, T, "
+            "too few to check on; choose another region"
+        )
     path = find_model(model_name)
     say(f"{region}: {model_name}, log-likelihood, tile {tile:,}, {slots} slots")
 
