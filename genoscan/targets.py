@@ -104,7 +104,8 @@ def parse_target(text: str, sizes: Mapping[str, int]) -> Question:
         if chrom and position.replace(",", "").isdigit() and len(base) == 1:
             if base.upper() not in BASES:
                 raise InputError(f"--target {text}: base {base}, expected A, C, G or T")
-            region = parse_region(f"{{{chrom}}}:{position}-{position}", sizes, option="--target")
+            name = chrom if chrom.startswith("{") else f"{{{chrom}}}"
+            region = parse_region(f"{name}:{position}-{position}", sizes, option="--target")
             return Question(text, kind, region, BASES.index(base.upper()))  # type: ignore[arg-type]
     raise InputError(f"--target {text}: {_EXPECTED}")
 
