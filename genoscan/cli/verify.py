@@ -49,7 +49,7 @@ def command(
     codes = opened.fetch(region.chrom, region.start, min(region.end, region.start + IDENTITY))
     if (codes[1:FINITE] < 4).sum() < _FEWEST:
         raise InputError(
-            f"--region {region_text}: fewer than {_FEWEST} A, C, G and T among its first {FINITE:,} "
+            f"--region {region_text}: fewer than {_FEWEST} A, C, G, T among its first {FINITE:,} "
             "bases, too few to check on; choose another region"
         )
     path = find_model(model_name)
