@@ -112,7 +112,7 @@ def parse_target(text: str, sizes: Mapping[str, int]) -> Question:
 
 def _weights(kind: Kind, model: Model, base: int) -> Tensor:
     """Return the weight of every output column."""
-    row = torch.zeros(len(model.config.symbols))
+    row = torch.zeros(len(model.config.symbols), dtype=torch.float64)
     if kind == "log-odds":
         row[list(model.config.base_columns)] = -1 / 3
     row[model.config.base_columns[base]] = 1
