@@ -1,7 +1,7 @@
 """The contract between models and the engine: a causal layer and its carry."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ A carry owns its memory: a view would keep the whole tile alive that it was cut 
 """
 
 
+@runtime_checkable
 class Layer(Protocol):
     """A causal map over one tile, plus what it remembers of the tiles before.
 

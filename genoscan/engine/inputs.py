@@ -1,13 +1,14 @@
 """What the engine reads: a window as something that yields one tile at a time."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 
+@runtime_checkable
 class Inputs(Protocol):
     """A window, or a batch of windows of one length, ready to be read in tiles."""
 

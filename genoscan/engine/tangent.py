@@ -1,7 +1,7 @@
 """One direction, every output: tangents pushed from the window's left end to its right."""
 
 from collections.abc import Callable, Generator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from genoscan.errors import InputError
 from genoscan.layer import Carry, Layer, map_leaves
 
 
+@runtime_checkable
 class Directions(Protocol):
     """Directions in input space, ready to be read in tiles."""
 

@@ -5,13 +5,14 @@ next-base model).  Labels are held fixed: the derivative is with respect to base
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 
+@runtime_checkable
 class Target(Protocol):
     """The scalar that is differentiated, one a window.
 

@@ -101,7 +101,7 @@ class _ScanTangent(torch.autograd.Function):
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple[int | None, ...], kernels: ScanKernels, *tensors: Tensor
+        info: Any, in_dims: tuple[Any, ...], kernels: ScanKernels, *tensors: Tensor
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
         dims = in_dims[1:]
         if any(dim is not None for dim in dims[:_N_INPUTS]):
