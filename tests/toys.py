@@ -1,0 +1,168 @@
+"""Tiny seeded models, and layers and genomes whose answers are known by thought."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from genoscan.layer import Carry
+from genoscan.layers.mamba import Mamba, MambaConfig
+from genoscan.layers.stack import Stack
+from genoscan.layers.weights import ModelConfig, build
+from genoscan.ops.kernels import ScanInputs
+
+N_CODE = 4
+
+
+def scan_problem(
+    *,
+    batch: int = 1,
+    length: int,
+    channels: int,
+    states: int,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 1,
+) -> ScanInputs:
+    """Return inputs of a scan such as a Mamba block would make, with a state from the left."""
+    random = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=random, dtype=torch.float64)
+
+    inputs = ScanInputs(
+        u=normal(batch, length, channels),
+        delta=F.softplus(normal(batch, length, channels) - 1),
+        A=-torch.exp(normal(channels, states)),
+        B=normal(batch, length, states),
+        C=normal(batch, length, states),
+        D=normal(channels),
+        state=normal(batch, channels, states),
+    )
+    return ScanInputs(*(tensor.to(dtype) for tensor in inputs))
+
+
+def tiny_config(
+    width: int = 16, n_layers: int = 2, d_state: int = 4, d_conv: int = 4
+) -> ModelConfig:
+    layer = MambaConfig(d_state=d_state, d_conv=d_conv, expand=2, dt_rank=max(1, width // 16))
+    return ModelConfig(
+        d_model=width, layers=(layer,) * n_layers, context=100, reach=50, trained_on="nothing"
+    )
+
+
+def tiny_stack(
+    width: int = 16,
+    n_layers: int = 2,
+    *,
+    d_state: int = 4,
+    d_conv: int = 4,
+    dtype: torch.dtype = torch.float64,
+    kernels: str = "cpu",
+    seed: int = 1,
+) -> Stack:
+    """Return a small frozen model with seeded weights, none of them at a special value."""
+    torch.manual_seed(seed)
+    stack = build(tiny_config(width, n_layers, d_state, d_conv), kernels=kernels)
+    with torch.no_grad():
+        for name, weight in stack.named_parameters():
+            if name.endswith(("norm.weight", ".D")):
+                weight.add_(0.2 * torch.randn_like(weight))
+            if name.endswith(("head.weight", "embed.weight")):
+                weight.normal_()
+    return stack.to(dtype).requires_grad_(False)
+
+
+def genome(length: int, *, batch: int = 1, n_share: float = 0.0, seed: int = 1) -> Tensor:
+    """Return random bases as codes; a share of them is N."""
+    random = torch.Generator().manual_seed(seed)
+    codes = torch.randint(4, (batch, length), generator=random)
+    codes[torch.rand(batch, length, generator=random) < n_share] = N_CODE
+    return codes.to(torch.uint8)
+
+
+def one_hot_table(dtype: torch.dtype = torch.float64) -> Tensor:
+    """Return the input row of A, C, G, T and N for a model of four symbols."""
+    return torch.eye(5, 4, dtype=dtype)
+
+
+def output_columns() -> Tensor:
+    """Return the output column of A, C, G, T and N for a model of four symbols."""
+    return torch.tensor([0, 1, 2, 3, -1])
+
+
+class RunningSum:
+    """y_t = x_1 + ... + x_t; one number of carry a channel.
+
+    The derivative of a weighted sum of y at x_t is the sum of the weights from t on.
+    """
+
+    def __init__(self, channels: int, dtype: torch.dtype = torch.float64) -> None:
+        self.zero = torch.zeros(channels, dtype=dtype)
+
+    def begin(self, batch: int) -> Carry:
+        return self.zero.expand(batch, -1).clone()
+
+    def forward(self, x: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+        y = carry[:, None] + x.cumsum(1)
+        return y, y[:, -1].clone()
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        return iter(())
+
+
+class MovingAverage:
+    """y_t = the mean of x_t and the span - 1 inputs before it; zeros lie left of the first."""
+
+    def __init__(self, channels: int, span: int, dtype: torch.dtype = torch.float64) -> None:
+        self.span = span
+        self.zero = torch.zeros(span - 1, channels, dtype=dtype)
+
+    def begin(self, batch: int) -> Carry:
+        return (self.zero.expand(batch, -1, -1).clone(),)
+
+    def forward(self, x: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+        padded = torch.cat([carry[0], x], 1)
+        y = padded.unfold(1, self.span, 1).mean(-1)
+        return y, (padded[:, x.shape[1] :].clone(),)
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        return iter(())
+
+
+def straight_mamba(block: Mamba, x: Tensor, carry: Sequence[Tensor]) -> Tensor:
+    """One Mamba block over a whole window, in plain torch from the formulas of the paper.
+
+    Shares no code with genoscan.layers or genoscan.ops, and leaves derivatives to torch.
+    """
+    tail, h = carry
+    channels, n_states = block.A_log.shape
+    rank = block.dt_proj.weight.shape[1]
+    normed = x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + block.norm.eps) * block.norm.weight
+    projected = normed @ block.in_proj.weight.T
+    u, z = projected[..., :channels], projected[..., channels:]
+    padded = torch.cat([tail, u], 1).transpose(1, 2)
+    convolved = F.conv1d(padded, block.conv.weight[:, None], block.conv.bias, groups=channels)
+    c = convolved.transpose(1, 2)
+    c = c * torch.sigmoid(c)
+    d_b_c = c @ block.x_proj.weight.T
+    step = d_b_c[..., :rank] @ block.dt_proj.weight.T + block.dt_proj.bias
+    step = torch.log1p(torch.exp(-step.abs())) + step.clamp(min=0)
+    B, C = d_b_c[..., rank : rank + n_states], d_b_c[..., rank + n_states :]
+    decay = torch.exp(torch.einsum("bte,en->bten", step, -torch.exp(block.A_log)))
+    inflow = torch.einsum("bte,btn->bten", step * c, B)
+    states = []
+    for decay_t, inflow_t in zip(decay.unbind(1), inflow.unbind(1), strict=True):
+        h = decay_t * h + inflow_t
+        states.append(h)
+    y = torch.einsum("bten,btn->bte", torch.stack(states, 1), C) + block.D * c
+    return x + (y * (z * torch.sigmoid(z))) @ block.out_proj.weight.T
+
+
+def straight_stack(stack: Stack, x: Tensor, carry: Carry) -> Tensor:
+    """A whole model over a whole window, in plain torch: the truth that the engine is held to."""
+    x = x @ stack.embed.weight.T
+    for block, before in zip(stack.layers, carry, strict=True):
+        x = straight_mamba(block, x, before)
+    x = x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + stack.norm.eps) * stack.norm.weight
+    return x @ stack.head.weight.T
