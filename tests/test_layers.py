@@ -1,0 +1,157 @@
+"""Every layer under every law, and the Mamba block against the paper's formulas."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from laws import (
+    assert_near,
+    dot_product_law,
+    ownership_law,
+    purity_law,
+    random_like,
+    split_law,
+)
+from torch import Tensor
+from toys import (
+    MovingAverage,
+    RunningSum,
+    straight_mamba,
+    straight_stack,
+    tiny_config,
+    tiny_stack,
+)
+
+from genoscan.layer import Carry, Layer, leaves, map_leaves
+from genoscan.layers.mamba import Mamba
+from genoscan.layers.stack import Stack
+from genoscan.layers.weights import build
+
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
+LENGTH = 71
+
+
+def block(width: int, dtype: torch.dtype, kernels: str = "cpu", **options: int) -> Mamba:
+    stack = tiny_stack(width, 1, dtype=dtype, kernels=kernels, **options)
+    return stack.layers[0]
+
+
+LAYERS: dict[str, tuple[int, Callable[[torch.dtype], Layer]]] = {
+    "running sum": (3, lambda dtype: RunningSum(3, dtype)),
+    "moving average": (3, lambda dtype: MovingAverage(3, 5, dtype)),
+    "mamba": (16, lambda dtype: block(16, dtype)),
+    "mamba, reference kernels": (16, lambda dtype: block(16, dtype, "reference")),
+    "mamba, odd sizes": (10, lambda dtype: block(10, dtype, d_state=17, d_conv=3)),
+    "mamba, one tap": (8, lambda dtype: block(8, dtype, d_conv=1)),
+    "mamba, eight taps": (8, lambda dtype: block(8, dtype, d_conv=8)),
+    "stack": (4, lambda dtype: tiny_stack(16, 3, dtype=dtype)),
+    "stack, odd sizes": (4, lambda dtype: tiny_stack(22, 2, d_state=5, dtype=dtype)),
+}
+
+
+@pytest.fixture(params=LAYERS)
+def case(request: pytest.FixtureRequest, dtype: torch.dtype) -> tuple[Layer, Tensor, Carry]:
+    """A layer, two windows of its input, and a carry that is not the one it begins with."""
+    width, make = LAYERS[request.param]
+    layer = make(dtype)
+    x = random_like(torch.zeros(2, LENGTH, width, dtype=dtype))
+    return layer, x, random_like(layer.begin(2), seed=4)
+
+
+def test_split_law(case: tuple[Layer, Tensor, Carry]) -> None:
+    split_law(*case, cuts=[1, 2, 5, 32, 64, LENGTH - 1])
+
+
+def test_split_into_single_bases(case: tuple[Layer, Tensor, Carry]) -> None:
+    layer, x, carry = case
+    whole, end = layer.forward(x, carry)
+    rows = []
+    for t in range(LENGTH):
+        row, carry = layer.forward(x[:, t : t + 1], carry)
+        rows.append(row)
+    assert_near(torch.cat(rows, 1), whole)
+    assert_near(carry, end)
+
+
+def test_purity_law(case: tuple[Layer, Tensor, Carry]) -> None:
+    purity_law(*case)
+
+
+def test_carries_own_their_memory(case: tuple[Layer, Tensor, Carry]) -> None:
+    ownership_law(*case)
+
+
+def test_dot_product_law(case: tuple[Layer, Tensor, Carry], dtype: torch.dtype) -> None:
+    dot_product_law(*case, bar=1e-12 if dtype == torch.float64 else 1e-4)
+
+
+def test_windows_side_by_side_are_windows_alone(case: tuple[Layer, Tensor, Carry]) -> None:
+    layer, x, carry = case
+    together = layer.forward(x, carry)
+    for i in range(2):
+        alone = layer.forward(x[i : i + 1], map_leaves(lambda leaf, i=i: leaf[i : i + 1], carry))
+        assert_near(alone, map_leaves(lambda leaf, i=i: leaf[i : i + 1], together))
+
+
+def test_begin_is_the_carry_after_nothing(case: tuple[Layer, Tensor, Carry]) -> None:
+    layer, x, _ = case
+    begin = layer.begin(2)
+    assert all(leaf.dtype == x.dtype and not leaf.any() for leaf in leaves(begin))
+    _, after = layer.forward(x, begin)
+    assert [leaf.shape for leaf in leaves(after)] == [leaf.shape for leaf in leaves(begin)]
+
+
+def test_a_base_changes_nothing_to_its_left(case: tuple[Layer, Tensor, Carry]) -> None:
+    layer, x, carry = case
+    moved = x.clone()
+    moved[:, 40] += 1
+    before, after = layer.forward(x, carry)[0], layer.forward(moved, carry)[0]
+    assert torch.equal(before[:, :40], after[:, :40])
+    assert not torch.equal(before[:, 40], after[:, 40])
+
+
+def test_toys_by_thought() -> None:
+    x = torch.tensor([1.0, 2, 4, 8], dtype=torch.float64)[None, :, None]
+    total, average = RunningSum(1), MovingAverage(1, 2)
+    assert total.forward(x, total.begin(1))[0].flatten().tolist() == [1, 3, 7, 15]
+    assert average.forward(x, average.begin(1))[0].flatten().tolist() == [0.5, 1.5, 3, 6]
+
+
+@pytest.mark.parametrize("kernels", ["reference", "cpu"])
+@pytest.mark.parametrize(("width", "d_state", "d_conv"), [(16, 4, 4), (10, 17, 3), (32, 16, 1)])
+def test_mamba_block_is_the_papers(
+    kernels: str, width: int, d_state: int, d_conv: int, dtype: torch.dtype
+) -> None:
+    layer = block(width, dtype, kernels, d_state=d_state, d_conv=d_conv)
+    exact = block(width, torch.float32, "reference", d_state=d_state, d_conv=d_conv).double()
+    x = random_like(torch.zeros(2, LENGTH, width, dtype=dtype))
+    carry = random_like(layer.begin(2), seed=4)
+    truth = straight_mamba(exact, x.double(), tuple(leaf.double() for leaf in carry))
+    assert_near(layer.forward(x, carry)[0], truth, dtype)
+
+
+@pytest.mark.parametrize("kernels", ["reference", "cpu"])
+def test_stack_is_the_papers(kernels: str, dtype: torch.dtype) -> None:
+    layer = tiny_stack(22, 3, d_state=5, dtype=dtype, kernels=kernels)
+    exact = tiny_stack(22, 3, d_state=5, dtype=torch.float32).double()
+    x = random_like(torch.zeros(2, LENGTH, 4, dtype=dtype))
+    carry = random_like(layer.begin(2), seed=4)
+    truth = straight_stack(exact, x.double(), map_leaves(lambda leaf: leaf.double(), carry))
+    assert_near(layer.forward(x, carry)[0], truth, dtype)
+
+
+def test_fresh_weights_are_mambas() -> None:
+    torch.manual_seed(3)
+    stack: Stack = build(tiny_config(32, 1, d_state=6))
+    layer = stack.layers[0]
+    rates = torch.exp(layer.A_log)
+    assert torch.allclose(rates, torch.arange(1.0, 7).expand_as(rates))
+    steps = torch.nn.functional.softplus(layer.dt_proj.bias)
+    assert 0.001 <= steps.min() <= steps.max() <= 0.1
+    assert torch.equal(layer.D, torch.ones(64))
+    assert layer.conv.weight.abs().max() <= 0.5
+    torch.manual_seed(3)
+    again = build(tiny_config(32, 1, d_state=6))
+    pairs = zip(stack.parameters(), again.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
