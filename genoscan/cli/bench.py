@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from genoscan.cli.options import table
+from genoscan.cli.options import PATH, table
 
 
 @click.group("bench")
@@ -13,9 +13,9 @@ def command() -> None:
 
 
 @command.command("period3")
-@click.argument("track", metavar="NPZ", type=click.Path(path_type=Path))
-@click.argument("annotation", metavar="GENBANK", type=click.Path(path_type=Path))
-@click.option("--figure", metavar="HTML", type=click.Path(path_type=Path),
+@click.argument("track", metavar="NPZ", type=PATH)
+@click.argument("annotation", metavar="GENBANK", type=PATH)
+@click.option("--figure", metavar="HTML", type=PATH,
               help="Where to draw the periodograms.")  # fmt: skip
 def period3(track: Path, annotation: Path, figure: Path | None) -> None:
     """Measure how strongly a track beats in threes inside coding sequence, and outside.

@@ -30,14 +30,17 @@ def together(*decorators: Callable[[Command], Command]) -> Callable[[Command], C
     return apply
 
 
-GENOME = click.argument("genome", metavar="GENOME", type=click.Path(path_type=Path))
+# Whether a file can be read is asked when it is opened: a refusal is no usage error.
+PATH = click.Path(path_type=Path, readable=False)
+
+GENOME = click.argument("genome", metavar="GENOME", type=PATH)
 
 OUTPUTS = click.option(
     "-o",
     "--output",
     "outputs",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=PATH,
     multiple=True,
     required=True,
     help="Where to write; may repeat. The suffix picks the format: .bw, .bedgraph, "
@@ -51,7 +54,7 @@ REGIONS = together(
         "may repeat. Without --region and --bed, every sequence.",
     ),
     click.option(
-        "-R", "--bed", "bed_path", metavar="BED", type=click.Path(path_type=Path),
+        "-R", "--bed", "bed_path", metavar="BED", type=PATH,
         help="Regions as BED, plain or gzip (0-based, half-open).",
     ),
     click.option("--clip", is_flag=True, help="Trim regions that run past a sequence's end."),

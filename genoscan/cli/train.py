@@ -11,19 +11,17 @@ from pathlib import Path
 
 import click
 
-from genoscan.cli.options import MACHINE, parse_device, say, set_threads
+from genoscan.cli.options import MACHINE, PATH, parse_device, say, set_threads
 from genoscan.errors import InputError, OutputError
 
 
 @click.command("train")
-@click.argument(
-    "genomes", metavar="GENOME...", type=click.Path(path_type=Path), nargs=-1, required=True
-)
+@click.argument("genomes", metavar="GENOME...", type=PATH, nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
     metavar="FOLDER",
-    type=click.Path(path_type=Path),
+    type=PATH,
     required=True,
     help="The model folder to make.",
 )
@@ -31,7 +29,7 @@ from genoscan.errors import InputError, OutputError
     "--test",
     "tests",
     metavar="GENOME",
-    type=click.Path(path_type=Path),
+    type=PATH,
     multiple=True,
     help="A genome that training never sees; may repeat. Reported on the card.",
 )
