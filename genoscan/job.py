@@ -134,6 +134,7 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
     merged = merge(
         regions or whole_genome(genome.sizes), genome.sizes, by_strand=options.strand == "bed"
     )
+    question.check(merged, genome.sizes, options.strand, model.config.label_offset)
     windows = plan(
         merged,
         genome.sizes,
@@ -143,7 +144,6 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
         hold=question.region,
         label_offset=model.config.label_offset,
     )
-    question.check(windows, model.config.label_offset)
     order = batches(readings(windows, options.strand), options.batch)
     return Job(genome, model, question, options, context, reach, tuple(merged), tuple(order))
 

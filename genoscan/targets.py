@@ -41,21 +41,27 @@ class Question:
     region: Region | None = None
     base: int | None = None
 
-    def check(self, windows: Sequence[Window], label_offset: int) -> None:
-        """Refuse a logit that nothing predicts: its base is the first that is read.
+    def check(
+        self, regions: Sequence[Region], sizes: Mapping[str, int], strand: str, label_offset: int
+    ) -> None:
+        """Refuse a target that nothing predicts: its base is the first that is read.
 
         Raises
         ------
         InputError
-            If that is so in one of the windows.
+            If that is so in a direction in which one of the regions is read.
         """
-        if self.region is None or self.kind == "log-likelihood":
+        if self.region is None:
             return
-        for window in windows:
-            if window.span_of(self.region).start < label_offset:
+        size = sizes[self.region.chrom]
+        for direction, before in (("+", self.region.start), ("-", size - self.region.end)):
+            read = strand in (direction, "both") or (
+                strand == "bed" and any((r.strand == "-") == (direction == "-") for r in regions)
+            )
+            if read and before + len(self.region) <= label_offset:
                 raise InputError(
                     f"--target {self.text}: nothing predicts that base, it is the first on strand "
-                    f"{window.strand}; choose another position"
+                    f"{direction}; choose another position"
                 )
 
     def target(
