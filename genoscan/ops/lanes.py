@@ -102,8 +102,15 @@ def _choose_expm1(z):
     return in_float32 if z == types.float32 else in_float64
 
 
-# "contract" allows fused multiply-add and nothing that would undo the compensated sums.
-compiled = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, boundscheck=False)
+# "contract" allows fused multiply-add and nothing that would undo the compensated sums; numpy's
+# error model lets a division be vectorised, because none can raise.
+compiled = numba.njit(
+    nogil=True,
+    cache=True,
+    fastmath={"contract", "nsz"},
+    boundscheck=False,
+    error_model="numpy",
+)
 
 
 @lru_cache(maxsize=1)
