@@ -60,8 +60,8 @@ from genoscan.errors import InputError, OutputError
     help="Windows that a stream reads on before it starts elsewhere.",
 )
 @click.option("--batch", default=4, show_default=True, metavar="N", help="Streams side by side.")
-@click.option("--rate", default=4e-3, show_default=True, help="Peak learning rate.")
-@click.option("--seed", default=1, show_default=True)
+@click.option("--rate", default=4e-3, show_default=True, metavar="X", help="Peak learning rate.")
+@click.option("--seed", default=1, show_default=True, metavar="N", help="Of weights and walks.")
 @click.option(
     "--tile",
     default=2048,

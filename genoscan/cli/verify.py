@@ -21,8 +21,14 @@ class InexactError(GenoscanError):
     help="The sequence to check on; its first 65,536 bases at most.",
 )  # fmt: skip
 @MODEL
-@click.option("--tile", type=int, default=1024, show_default=True, metavar="BASES")
-@click.option("--slots", type=int, default=8, show_default=True, metavar="N")
+@click.option(
+    "--tile", type=int, default=1024, show_default=True, metavar="BASES",
+    help="Bases of a window processed at once.",
+)  # fmt: skip
+@click.option(
+    "--slots", type=int, default=8, show_default=True, metavar="N",
+    help="Carries remembered: fewer cost time, never exactness.",
+)  # fmt: skip
 @click.option("-t", "--threads", type=int, metavar="N", help="CPU threads.  [default: all cores]")
 def command(
     genome: Path, region_text: str, model_name: str, tile: int, slots: int, threads: int | None
