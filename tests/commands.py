@@ -1,0 +1,88 @@
+"""Commands run as a shell runs them, on a tiny model and tiny genomes."""
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import numpy as np
+import torch
+from toys import tiny_config, tiny_stack
+
+from genoscan.cli import main
+from genoscan.layers.weights import save_model
+
+CONTEXT, REACH = 64, 32
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Outcome(NamedTuple):
+    """How a command ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+def genoscan(*arguments: object) -> Outcome:
+    """Run a command in this process; what is no GenoscanError escapes with its traceback."""
+    out, err = io.StringIO(), io.StringIO()
+    terminate = signal.getsignal(signal.SIGTERM)
+    with (
+        mock.patch.object(sys, "argv", ["genoscan", *map(str, arguments)]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        finally:
+            signal.signal(signal.SIGTERM, terminate)
+    assert isinstance(code, int)
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def elsewhere(*arguments: object, before: str = "", **options: Any) -> Outcome:
+    """Run a command in a process of its own, after the statements of `before`."""
+    script = f"{before}\nfrom genoscan.cli import main\nmain()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **options,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def tiny_model(folder: Path) -> Path:
+    """Write a model of two layers that reads 64 bases before a region and 32 past it."""
+    config = tiny_config().model_copy(update={"context": CONTEXT, "reach": REACH})
+    save_model(folder, config, tiny_stack(dtype=torch.float32), "# tiny\n\nUntrained.\n")
+    return folder
+
+
+def bases(length: int, seed: int) -> str:
+    return "".join(np.random.default_rng(seed).choice(list("ACGT"), length))
+
+
+def write_fasta(path: Path, sequences: Mapping[str, str], *, end: str = "\n") -> Path:
+    """Write a FASTA file in lines of 60."""
+    with path.open("w", newline="") as file:
+        for name, letters in sequences.items():
+            lines = [letters[i : i + 60] for i in range(0, len(letters), 60)]
+            file.write(end.join([f">{name}", *lines, ""]))
+    return path
+
+
+def listing(folder: Path) -> set[str]:
+    """Return what lies in a folder, hidden files too, indexes of FASTA files apart."""
+    return {path.name for path in folder.iterdir() if path.suffix not in (".fai", ".gzi")}

@@ -1,0 +1,113 @@
+"""What is documented exists, and what exists is documented."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+
+import click
+import pytest
+from commands import ROOT, elsewhere
+
+import genoscan
+from genoscan.cli import cli
+
+README = (ROOT / "README.md").read_text()
+
+
+def walk(command: click.Command, names: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the words of every command and of every group of commands."""
+    yield names
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from walk(found, (*names, name))
+
+
+def find(names: tuple[str, ...]) -> click.Command:
+    command: click.Command = cli
+    for name in names:
+        assert isinstance(command, click.Group), names
+        found = command.get_command(click.Context(command), name)
+        assert found is not None, f"no command {' '.join(names)}"
+        command = found
+    return command
+
+
+COMMANDS = list(walk(cli))
+
+
+@pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
+def test_every_command_and_option_has_help(names: tuple[str, ...]) -> None:
+    command = find(names)
+    assert command.help
+    first = command.help.splitlines()[0]
+    assert first.endswith(".")
+    assert len(first) <= 88
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{names}: {parameter.opts} has no help"
+
+
+def test_a_short_option_means_the_same_everywhere() -> None:
+    meanings: dict[str, str] = {}
+    for names in COMMANDS:
+        for parameter in find(names).params:
+            if isinstance(parameter, click.Option):
+                long = next(opt for opt in parameter.opts if opt.startswith("--"))
+                for opt in parameter.opts:
+                    assert meanings.setdefault(opt, long) == long, f"{names}: {opt}"
+
+
+@pytest.mark.parametrize("names", [names for names in COMMANDS if len(names) == 1], ids=" ".join)
+def test_readme_mentions_every_command(names: tuple[str, ...]) -> None:
+    assert f"genoscan {names[0]}" in README
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """Return the genoscan commands in blocks of code, word by word."""
+    found = []
+    for block in re.findall(r"```(?:bash|console|sh)\n(.*?)```", text, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            for part in re.split(r"&&|\||;", line.split(" #")[0]):
+                if part.strip().removeprefix("$ ").startswith("genoscan "):
+                    found.append(shlex.split(part.strip().removeprefix("$ "))[1:])
+    return found
+
+
+@pytest.mark.parametrize("words", commands_in(README), ids=" ".join)
+def test_readme_commands_parse(words: list[str]) -> None:
+    """Every word is a command, an argument or an option that exists."""
+    names: tuple[str, ...] = ()
+    while isinstance(find(names), click.Group):
+        names = (*names, words[len(names)])
+    find(names).make_context(" ".join(names), words[len(names) :])
+
+
+def test_readme_lists_folders_that_exist() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert links
+    for link in links:
+        if not link.startswith(("docs/", "models/")):
+            assert (ROOT / link).exists(), link
+
+
+def test_public_names() -> None:
+    assert genoscan.__all__ == sorted(genoscan.__all__)
+    assert set(genoscan.__all__) <= set(dir(genoscan))
+    assert all(hasattr(genoscan, name) for name in genoscan.__all__)
+    assert not hasattr(genoscan, "nothing")
+
+
+def test_import_is_light() -> None:
+    asks = """
+import sys, json
+import genoscan, genoscan.cli
+print(json.dumps(sorted({"torch", "numpy", "numba", "pandas"} & set(sys.modules))))
+sys.exit(0)
+"""
+    done = elsewhere(before=asks)
+    assert done.code == 0, done.err
+    assert json.loads(done.out) == []
