@@ -1,6 +1,5 @@
 """What every test starts from: fixed seeds, two threads, and memory that is never zero by luck."""
 
-import itertools
 import os
 import random
 from collections.abc import Iterator

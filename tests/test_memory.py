@@ -1,0 +1,147 @@
+"""Memory that does not grow with the window: carries counted, and peaks of processes measured."""
+
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from toys import RunningSum, genome, one_hot_table, output_columns, tiny_stack
+
+from genoscan.engine.adjoint import adjoint, consume
+from genoscan.engine.inputs import Dense, OneHot
+from genoscan.engine.tangent import BaseChange, tangent
+from genoscan.engine.target import WeightedSum, whole_window
+from genoscan.layer import Carry
+
+MEBIBYTE = 2**20
+
+
+class Counted(RunningSum):
+    """A running sum that knows how many of its carries are still held by anyone."""
+
+    def __init__(self) -> None:
+        super().__init__(channels=3)
+        self.held = 0
+        self.peak = 0
+
+    def _lent(self, carry: Tensor) -> Tensor:
+        # torch holds the array for as long as anything holds the tensor or a view of it.
+        array = carry.numpy().copy()
+        self.held += 1
+        self.peak = max(self.peak, self.held)
+        weakref.finalize(array, self._returned)
+        return torch.from_numpy(array)
+
+    def _returned(self) -> None:
+        self.held -= 1
+
+    def begin(self, batch: int) -> Carry:
+        return self._lent(super().begin(batch))
+
+    def forward(self, x: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+        y, after = super().forward(x, carry)
+        return y, after if after.requires_grad else self._lent(after)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5, 30])
+def test_no_more_carries_are_held_than_slots(slots: int) -> None:
+    layer, x = Counted(), torch.ones(1, 100, 3, dtype=torch.float64)
+    result = consume(adjoint(layer, Dense(x), WeightedSum(x), tile=3, slots=slots))
+    # Beside the remembered ones: the one that a tile starts from, and the one it ends with.
+    assert layer.peak <= slots + 2
+    assert layer.peak >= min(slots, 34)
+    del result
+    assert layer.held == 0
+
+
+def run(kind: str, length: int, width: int, n_layers: int, slots: int) -> None:
+    """Sweep a window of random bases; for a process of its own."""
+    stack = tiny_stack(width, n_layers, d_state=16, dtype=torch.float32)
+    inputs = OneHot(genome(length), one_hot_table(torch.float32))
+    if kind == "adjoint":
+        target = whole_window(inputs.codes, output_columns())
+        consume(adjoint(stack, inputs, target, tile=1024, slots=slots))
+    else:
+        change = BaseChange(10, torch.eye(4) - torch.eye(4)[:1])
+        for _ in tangent(stack, inputs, change, tile=1024):
+            pass
+
+
+def in_status(field: str) -> int:
+    """Return one of the kernel's numbers about this process, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(field + ":"))
+    return int(line.split()[1]) * 1024
+
+
+def report(kind: str, length: int, width: int, n_layers: int, slots: int) -> None:
+    """Print how far the peak of a sweep lies above what a warm-up left behind."""
+    torch.set_num_threads(2)
+    # One tile would do for what is loaded, but leaves the allocator's own store to chance.
+    run(kind, 16_384 if width < 100 else 1024, width, n_layers, slots)
+    before = in_status("VmRSS")
+    # Forget the peak of import and warm-up.
+    Path("/proc/self/clear_refs").write_text("5")
+    run(kind, length, width, n_layers, slots)
+    print(in_status("VmHWM") - before)
+
+
+def peak(kind: str, length: int, *, width: int, n_layers: int, slots: int) -> int:
+    """Return the peak of a sweep in a process of its own, less the one byte a base it reads."""
+    call = (
+        f"import test_memory; test_memory.report({kind!r}, {length}, {width}, {n_layers}, {slots})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", call],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout) - length
+
+
+linux_only = pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="the kernel's own peak is read: Linux only"
+)
+
+
+@linux_only
+@pytest.mark.parametrize(("kind", "n_layers"), [("adjoint", 2), ("tangent", 1)])
+def test_peak_does_not_grow_with_the_window(
+    kind: str, n_layers: int, record_property: Callable[[str, object], None]
+) -> None:
+    size = {"width": 16, "n_layers": n_layers, "slots": 16}
+    short, long = (peak(kind, length, **size) for length in (65_536, 262_144))
+    record_property("peaks", f"{short / MEBIBYTE:.1f}, {long / MEBIBYTE:.1f} MiB")
+    assert long <= 1.05 * max(short, 0) + 2 * MEBIBYTE, (short, long)
+
+
+@linux_only
+@pytest.mark.slow
+def test_peak_at_a_megabase_is_that_at_65_kilobases(
+    record_property: Callable[[str, object], None],
+) -> None:
+    size = {"width": 128, "n_layers": 6, "slots": 64}
+    short, long = (peak("adjoint", length, **size) for length in (65_536, 1_048_576))
+    record_property("peaks", f"{short / MEBIBYTE:.1f}, {long / MEBIBYTE:.1f} MiB")
+    assert long <= 1.05 * short + 2 * MEBIBYTE, (short, long)
+
+
+def test_what_an_adjoint_yields_is_not_held() -> None:
+    """A tile's derivatives are the caller's alone."""
+    stack = tiny_stack(8, 1)
+    inputs = OneHot(genome(200), one_hot_table())
+    held: list[weakref.ref[Tensor]] = []
+    pull = adjoint(stack, inputs, whole_window(inputs.codes, output_columns()), tile=20, slots=3)
+    for _, x_bar in pull:
+        held.append(weakref.ref(x_bar))
+        assert x_bar.untyped_storage().nbytes() == x_bar.numel() * x_bar.element_size()
+        assert sum(ref() is not None for ref in held) <= 2
+    assert np.sum([ref() is not None for ref in held]) <= 1
