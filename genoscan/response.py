@@ -139,8 +139,8 @@ def _window(genome: Genome, model: Model, probe: Probe) -> Window:
     )
     if region.chrom != at.chrom or (region.end <= at.end if forward else region.start >= at.start):
         raise InputError(
-            f"--region {region}: nothing of it comes after --at {at} as strand {probe.strand} is "
-            "read; a causal model answers to the bases before"
+            f"--at {at}: nothing of {region} comes after it as strand {probe.strand} is read; "
+            "a causal model answers to the bases before"
         )
     context = model.config.context if probe.context is None else probe.context
     # Where the region lies was checked above; plan's own check is for targets, not for causes.
