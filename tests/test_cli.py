@@ -15,8 +15,12 @@ import pyBigWig
 import pysam
 import pytest
 import torch
+from Bio import SeqIO
+from Bio.Seq import Seq
+from Bio.SeqRecord import SeqRecord
 from commands import CONTEXT, REACH, ROOT, bases, elsewhere, genoscan, tiny_model, write_fasta
 from laws import assert_near
+from safetensors import SafetensorError
 from torch import Tensor
 
 from genoscan.layers.weights import load_model
@@ -337,15 +341,21 @@ class TestAttribute:
     def test_the_same_genome_otherwise_written(
         self, attribute: Callable[..., str], genome: Path, tmp_path: Path
     ) -> None:
-        """Lower case, CRLF, bgzip: the same track, of the same sequences."""
+        """Lower case, CRLF, bgzip, GenBank: the same track, of the same sequences."""
         lower = write_fasta(
             tmp_path / "lower.fa", {name: text.lower() for name, text in GENOME.items()}
         )
         crlf = write_fasta(tmp_path / "crlf.fa", GENOME, end="\r\n")
         packed = tmp_path / "packed.fa.gz"
         pysam.tabix_compress(str(genome), str(packed))
+        genbank = tmp_path / "genome.gb"
+        records = [
+            SeqRecord(Seq(text), name, name, annotations={"molecule_type": "DNA"})
+            for name, text in GENOME.items()
+        ]
+        SeqIO.write(records, genbank, "genbank")
         found = []
-        for path in (genome, lower, crlf, packed):
+        for path in (genome, lower, crlf, packed, genbank):
             track = tmp_path / f"{path.name}.bedgraph"
             attribute("-r", "chr1:180-260", "-o", track, on=path)
             record = json.loads(Path(f"{track}.json").read_text())
@@ -575,10 +585,13 @@ class TestModels:
 
 class TestTrain:
     @staticmethod
-    def train(genome: Path, out: Path, *more: object) -> str:
-        done = genoscan("train", genome, "-o", out, "--width", 16, "--layers", 1, "--states", 4,
-                        "--steps", 8, "--window", 16, "--walk", 2, "--batch", 2, "--validation",
-                        0.3, "-t", 1, *more)  # fmt: skip
+    def asked(genome: Path, out: Path, *more: object) -> list[object]:
+        return ["train", genome, "-o", out, "-t", 1, "--width", 16, "--layers", 1, "--states", 4,
+                "--steps", 8, "--window", 16, "--walk", 2, "--batch", 2, "--validation", 0.3,
+                *more]  # fmt: skip
+
+    def train(self, genome: Path, out: Path, *more: object) -> str:
+        done = genoscan(*self.asked(genome, out, *more))
         assert done.code == 0, done.err
         return done.err
 
@@ -615,9 +628,7 @@ class TestTrain:
 
         with monkeypatch.context() as patch:
             patch.setattr(train, "_save", interrupted)
-            done = genoscan("train", genome, "-o", tmp_path / "made", "--width", 16, "--layers", 1,
-                            "--states", 4, "--steps", 8, "--window", 16, "--walk", 2, "--batch", 2,
-                            "--validation", 0.3, "-t", 1)  # fmt: skip
+            done = genoscan(*self.asked(genome, tmp_path / "made"))
         assert done.code == 130
         assert {path.name for path in tmp_path.iterdir()} == {"unbroken", "made.partial"}
         said = self.train(genome, tmp_path / "made")
@@ -627,6 +638,35 @@ class TestTrain:
             tmp_path / "unbroken" / name
         ).read_bytes()
         assert {path.name for path in tmp_path.iterdir()} == {"unbroken", "made"}
+
+    def test_the_folder_appears_whole(
+        self, genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Interrupted at the very end, nothing of it is there, and no step is lost."""
+        from genoscan.bench import finish
+
+        def interrupted(*_given: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(finish, "write_card", interrupted)
+            assert genoscan(*self.asked(genome, tmp_path / "made")).code == 130
+        assert {path.name for path in tmp_path.iterdir()} == {"made.partial"}
+        assert "step" not in self.train(genome, tmp_path / "made")
+        assert {path.name for path in tmp_path.iterdir()} == {"made"}
+
+    def test_a_full_disk(
+        self, genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from genoscan.training import train
+
+        def full(*_given: object) -> None:
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+        monkeypatch.setattr(train, "save_file", full)
+        done = genoscan(*self.asked(genome, tmp_path / "made"))
+        assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+        assert "made.partial: I/O error: No space left" in done.err
 
 
 def test_help_is_quick_and_imports_no_torch() -> None:
