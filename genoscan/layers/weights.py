@@ -64,7 +64,7 @@ class ModelConfig(BaseModel):
     symbols: str = "ACGT"
     base_columns: tuple[int, int, int, int] = (0, 1, 2, 3)
     complement: tuple[int, ...] = (3, 2, 1, 0)
-    mask: int | None = None
+    mask: NonNegativeInt | None = None
     label_offset: NonNegativeInt = 1
     context: NonNegativeInt
     reach: NonNegativeInt
@@ -77,6 +77,13 @@ class ModelConfig(BaseModel):
             raise ValueError(f"complement must hold each of the {len(columns)} columns once")
         if len(set(self.base_columns)) != 4 or not set(self.base_columns) <= set(columns):
             raise ValueError(f"base_columns must be 4 of the columns 0 to {len(columns) - 1}")
+        if any(self.complement[other] != i for i, other in enumerate(self.complement)):
+            raise ValueError("complement must give every column back when it is applied twice")
+        a, c, g, t = self.base_columns
+        if (self.complement[a], self.complement[c]) != (t, g):
+            raise ValueError("complement must pair A with T and C with G")
+        if self.mask is not None and self.mask not in columns:
+            raise ValueError(f"mask must be one of the columns 0 to {len(columns) - 1}")
         if not self.layers:
             raise ValueError("layers: at least one is needed")
         return self
@@ -138,9 +145,9 @@ def load_model(
     with torch.device("meta"):
         expected = {name: tuple(t.shape) for name, t in _skeleton(config).state_dict().items()}
     _check_tensors(path, tensors, expected)
-    stack = build(config, device=device, kernels=kernels)
+    stack = build(config, device=device, kernels=kernels).to(dtype)
     stack.load_state_dict(dict(tensors))
-    stack.to(dtype).requires_grad_(False)
+    stack.requires_grad_(False)
     sha256 = hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()
     return Model(path.resolve().name, path, config, stack, sha256)
 
@@ -185,7 +192,7 @@ def _check_tensors(
             raise ModelError(f'{path}: tensor "{name}" has shape {found}, {CONFIG} says {shape}')
         if not tensors[name].is_floating_point():
             raise ModelError(f'{path}: tensor "{name}" holds {tensors[name].dtype}, not floats')
-        if not torch.isfinite(tensors[name]).all():
+        if not torch.isfinite(tensors[name].double()).all():
             raise ModelError(f'{path}: tensor "{name}" holds values that are not finite')
     if spare := sorted(set(tensors) - set(expected)):
         raise ModelError(f'{path}: tensor "{spare[0]}" has no place in the model of {CONFIG}')
