@@ -259,6 +259,8 @@ class TestAttribute:
         window = gradient(model, letters, 100 - CONTEXT, max(200, stretch[1]), value)
         true = window[CONTEXT:][:100]
         near(np.load(path)["gradient"], true if strand == "+" else true.flip(0, 1), FLOAT32_FILES)
+        # Nothing past the target can matter to it, so nothing is read there.
+        assert json.loads((tmp_path / "x.npz.json").read_text())["reach"] == 0
 
     def test_both_strands_of_a_target(
         self, attribute: Callable[..., str], model: Path, tmp_path: Path

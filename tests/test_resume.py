@@ -126,9 +126,7 @@ def test_interrupted(
     assert_finished(tmp_path, source)
 
 
-@pytest.fixture
-def unfinished(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder where a run was interrupted after its first batch."""
+def stop_after_one_batch(folder: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keep = partial.Partial.keep
 
     def interrupted(self, *given):  # type: ignore[no-untyped-def]
@@ -137,8 +135,14 @@ def unfinished(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     with monkeypatch.context() as patch:
         patch.setattr(partial.Partial, "keep", interrupted)
-        assert genoscan(*command(tmp_path, source)).code == 130
-    assert listing(tmp_path) == {"x.bw.partial"}
+        assert genoscan(*command(folder, source)).code == 130
+    assert listing(folder) == {"x.bw.partial"}
+
+
+@pytest.fixture
+def unfinished(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder where a run was interrupted after its first batch."""
+    stop_after_one_batch(tmp_path, source, monkeypatch)
     return tmp_path
 
 
@@ -198,11 +202,17 @@ def test_another_genome_is_refused(unfinished: Path, source: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("torn", ['{"batch": 1, "val', '{"batch": 1, "values": [0.5]}'])
-def test_a_torn_note(unfinished: Path, source: Path, computed: list[str], torn: str) -> None:
+def test_a_torn_note(
+    unfinished: Path,
+    source: Path,
+    computed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    torn: str,
+) -> None:
     """A note without its line end was not finished; the next one begins a line of its own."""
     notes = unfinished / "x.bw.partial" / "done"
-    whole = notes.read_text()
-    notes.write_text(whole + torn)
+    notes.write_text(notes.read_text() + torn)
+    stop_after_one_batch(unfinished, source, monkeypatch)
     assert genoscan(*command(unfinished, source)).code == 0
     assert computed == ["chr1:301-420", "chr2:51-110"]
     assert_finished(unfinished, source)
