@@ -187,6 +187,8 @@ def test_another_model_is_refused(unfinished: Path, source: Path, tmp_path: Path
     spoiled = bytearray(weights.read_bytes())
     spoiled[-1] ^= 1
     weights.write_bytes(spoiled)
+    config = other / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"weights": None}))
     done = genoscan(*command(unfinished, source, "-m", other))
     assert (done.code, done.err.count("\n")) == (1, 1)
     assert "with weights " in done.err

@@ -702,7 +702,7 @@ def test_a_folder_that_cannot_be_written_to(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
     message = complaint(act, OutputError)
     assert message.endswith("cannot be written: no permission to write here: choose another folder")
     assert message.startswith(f"{tmp_path / name}")

@@ -45,7 +45,7 @@ def complaint(folder: Path) -> str:
 def test_what_is_saved_is_loaded(folder: Path, kernels: str) -> None:
     stack = tiny_stack(8, 2, dtype=F32)
     model = load_model(folder, kernels=kernels)
-    assert model.config == tiny_config(8, 2)
+    assert model.config == tiny_config(8, 2).model_copy(update={"weights": model.sha256})
     assert model.name == "tiny"
     assert (folder / CARD).read_text() == "# A card\n"
     assert model.sha256 == hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
@@ -56,6 +56,15 @@ def test_what_is_saved_is_loaded(folder: Path, kernels: str) -> None:
     if kernels == "cpu":
         x = random_like(torch.zeros(1, 50, 4))
         assert_same_bits(model.stack(x, model.stack.begin(1)), stack.forward(x, stack.begin(1)))
+
+
+def test_a_changed_bit_is_found(folder: Path) -> None:
+    whole = bytearray((folder / WEIGHTS).read_bytes())
+    whole[-1] ^= 1
+    (folder / WEIGHTS).write_bytes(whole)
+    message = complaint(folder)
+    assert "its sha256 is" in message
+    assert "damaged, or was exchanged" in message
 
 
 def test_saved_again_it_is_the_same_file(folder: Path, tmp_path: Path) -> None:
@@ -186,6 +195,8 @@ def test_eight_bit_floats_load_or_are_named(folder: Path) -> None:
     tensors = load_file(folder / WEIGHTS)
     tensors["norm.weight"] = torch.ones(8).to(torch.float8_e4m3fn)
     save_file(tensors, folder / WEIGHTS)
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(config | {"weights": None}))
     try:
         model = load_model(folder)
     except ModelError as error:

@@ -1,5 +1,6 @@
 """Does the default track know genes? Period 3 of a finished track against an annotation."""
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +44,10 @@ def compare(archive: Path, annotation: Path) -> Comparison:
     try:
         with np.load(archive, allow_pickle=False) as track:
             gradient, codes, chroms = track["gradient"], track["codes"], track["chrom"]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{archive}: not a .npz track of attribute ({error})") from None
+    except OSError as error:
+        raise InputError(f"{archive}: {error.strerror}") from None
+    except (ValueError, KeyError, zipfile.BadZipFile):
+        raise InputError(f"{archive}: not a .npz track that attribute has written") from None
     features = [f for f in read_features(annotation) if [f.chrom] == chroms.tolist()]
     if not features:
         raise InputError(

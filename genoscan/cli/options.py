@@ -141,7 +141,9 @@ def set_threads(threads: int | None) -> None:
 
     if threads is not None and threads < 1:
         raise InputError(f"--threads {threads}: expected at least 1")
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    # Linux may give a process fewer cores than there are.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    torch.set_num_threads(threads or cores or 1)
 
 
 def parse_dtype(text: str) -> "torch.dtype":

@@ -29,6 +29,7 @@ from torch import Tensor
 from genoscan.errors import ModelError
 from genoscan.layers.mamba import Mamba, MambaConfig
 from genoscan.layers.stack import Stack
+from genoscan.ops.kernels import ScanKernels
 from genoscan.ops.selective_scan import choose
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -53,6 +54,7 @@ class ModelConfig(BaseModel):
     label_offset  an output at position t predicts the base at t + label_offset
     context       bases read before a region, unless the user says otherwise
     reach         bases read past a region, whose likelihood the region's bases can change
+    weights       sha256 of model.safetensors; None: not checked
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,6 +71,7 @@ class ModelConfig(BaseModel):
     context: NonNegativeInt
     reach: NonNegativeInt
     trained_on: str
+    weights: str | None = None
 
     @model_validator(mode="after")
     def _columns_exist(self) -> "ModelConfig":
@@ -114,14 +117,13 @@ class Model:
 
 def build(config: ModelConfig, *, device: str = "cpu", kernels: str = "auto") -> Stack:
     """Make a stack with fresh weights; seed torch first."""
-    chosen = choose(device, kernels)
-    blocks = [
-        Mamba(layer, config.d_model, eps=config.norm.eps, kernels=chosen) for layer in config.layers
-    ]
-    stack = Stack(
-        blocks, d_model=config.d_model, n_symbols=len(config.symbols), eps=config.norm.eps
-    )
-    return stack.to(device)
+    return _assemble(config, choose(device, kernels)).to(device)
+
+
+def _assemble(config: ModelConfig, kernels: ScanKernels) -> Stack:
+    eps, d_model = config.norm.eps, config.d_model
+    blocks = [Mamba(layer, d_model, eps=eps, kernels=kernels) for layer in config.layers]
+    return Stack(blocks, d_model=d_model, n_symbols=len(config.symbols), eps=eps)
 
 
 def load_model(
@@ -143,17 +145,18 @@ def load_model(
     config = read_config(path)
     tensors = _read_tensors(path / WEIGHTS)
     with torch.device("meta"):
-        expected = {name: tuple(t.shape) for name, t in _skeleton(config).state_dict().items()}
+        stack = _assemble(config, choose(device, kernels))
+    expected = {name: tuple(tensor.shape) for name, tensor in stack.state_dict().items()}
     _check_tensors(path, tensors, expected)
-    stack = build(config, device=device, kernels=kernels).to(dtype)
-    stack.load_state_dict(dict(tensors))
-    stack.requires_grad_(False)
     sha256 = hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()
+    if config.weights not in (None, sha256):
+        raise ModelError(
+            f"{path / WEIGHTS}: its sha256 is {sha256}, {CONFIG} says {config.weights}: the file "
+            'is damaged, or was exchanged; if that was meant, set "weights" to null'
+        )
+    stack.load_state_dict(dict(tensors), assign=True)
+    stack.to(device, dtype).requires_grad_(False)
     return Model(path.resolve().name, path, config, stack, sha256)
-
-
-def _skeleton(config: ModelConfig) -> Stack:
-    return build(config, device="meta", kernels="reference")
 
 
 def read_config(path: Path) -> ModelConfig:
@@ -199,10 +202,14 @@ def _check_tensors(
 
 
 def save_model(path: str | Path, config: ModelConfig, stack: Stack, card: str) -> None:
-    """Write a model folder."""
+    """Write a model folder; its config states the weights' checksum."""
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    (path / CONFIG).write_text(json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
     tensors = {name: t.detach().cpu().contiguous() for name, t in stack.state_dict().items()}
     save_file(tensors, path / WEIGHTS)
-    (path / CARD).write_text(card)
+    sha256 = hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()
+    stated = config.model_copy(update={"weights": sha256}).model_dump(mode="json")
+    (path / CONFIG).write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
+    (path / CARD).write_text(card, encoding="utf-8")
+    # safetensors keeps its file to the owner; whoever may read the card may read the weights.
+    (path / WEIGHTS).chmod((path / CARD).stat().st_mode & 0o777)

@@ -1,7 +1,7 @@
 """Files that appear whole or not at all, and what to say when they cannot."""
 
 import errno
-import secrets
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,11 +35,12 @@ def replacing(path: Path) -> Iterator[Path]:
         If the folder cannot be written to.
     """
     target = path.resolve()
-    # Cut short, so that a name of the greatest length still has a neighbour.
-    part = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.part")
+    # Always the same name: what a kill leaves behind, the next run takes over. Cut short, so that
+    # a name of the greatest length still has a neighbour.
+    part = target.with_name(f".{target.name[:100]}.{zlib.crc32(target.name.encode()):08x}.part")
     try:
         with explained(path):
-            part.touch(exist_ok=False)
+            part.write_bytes(b"")
         yield part
         with explained(path):
             part.replace(target)

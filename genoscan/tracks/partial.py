@@ -127,7 +127,10 @@ def _map(path: Path, dtype: Any, shape: tuple[int, ...], *, old: bool) -> np.nda
     if old and not (path.is_file() and path.stat().st_size == size):
         raise _damaged(path)
     with path.open("ab") as file:
-        os.posix_fallocate(file.fileno(), 0, size)
+        if hasattr(os, "posix_fallocate"):  # macOS has none
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
     return np.memmap(path, dtype, "r+", shape=shape)
 
 
