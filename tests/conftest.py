@@ -54,6 +54,9 @@ def compiled_kernels() -> None:
     """Compile the CPU kernels, or load them: numba must see numpy as it is while it does."""
     from genoscan.ops import cpu, cpu_conv
 
+    # torch lists its constructors at the first use of a device; it must see them as they are too.
+    with torch.device("cpu"):
+        torch.empty(0)
     for dtype in (torch.float64, torch.float32):
         inputs = scan_problem(length=2, channels=1, states=1, dtype=dtype)
         y, state, kept = cpu.forward(inputs, keep=True)
