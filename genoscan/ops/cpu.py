@@ -7,10 +7,10 @@ How it is fast
     Channel groups go to `torch.get_num_threads()` threads; the kernels hold no lock.
 
 How it is exact
-    Decays enter as expm1(delta A) and the state's sum is compensated (Kahan), so that decays
-    next to 1 lose nothing over any length: relative error against float64 stays below 1e-6
-    at 131,072 bases for decays from exp(-1e-10) to exp(-1e5) (tests/test_ops.py).
-    Nothing is divided and no logarithm is taken.
+    A decay enters as exp(z) - 1 where it is next to 1 and as exp(z) where it is not (`decay`),
+    and the state's sum is compensated (Kahan), so that nothing is lost over any length:
+    tests/test_ops.py holds the error against float64 at 131,072 bases under 1e-5, for decays
+    from exp(-1e-10) to exp(-1e5).  Nothing is divided and no logarithm is taken.
 
 The vjp needs the states again.  `forward` leaves a mark, the state, every `SUB` bases, and
 the vjp recomputes `SUB` bases at a time from there, so every exponential is evaluated twice
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from genoscan.ops.kernels import ScanInputs, ScanKernels
-from genoscan.ops.lanes import LANES, compiled, expm1, grouped, over_groups, stack, ungrouped
+from genoscan.ops.lanes import LANES, compiled, decay, grouped, over_groups, stack, ungrouped
 
 STATES = 16
 SUB = 32
@@ -38,7 +38,7 @@ SUB = 32
 @compiled
 def _forward(u, delta, A, B, C, D, state, y, state_end, marks, i_batch, first, last):
     """Advance channel groups first..last of one sequence; fill y, state_end and, if any, marks."""
-    zero = np.zeros(1, u.dtype)[0]
+    zero, one = np.zeros(1, u.dtype)[0], np.ones(1, u.dtype)[0]
     length, n_states = B.shape[1], B.shape[2]
     h = numba.carray(stack(zero, 256), (16, 16))
     lost = numba.carray(stack(zero, 256), (16, 16))
@@ -65,11 +65,13 @@ def _forward(u, delta, A, B, C, D, state, y, state_end, marks, i_batch, first, l
             for n in range(n_states):
                 b, c = B[i_batch, t, n], C[i_batch, t, n]
                 for lane in range(LANES):
-                    before = h[n, lane]
-                    change = expm1(step[lane] * a[n, lane]) * before + b * inflow[lane]
-                    change = change - lost[n, lane]
-                    after = before + change
-                    lost[n, lane] = (after - before) - change
+                    factor = decay(step[lane] * a[n, lane])
+                    keep = one if factor <= zero else zero
+                    left = keep * h[n, lane]
+                    change = factor * h[n, lane] + b * inflow[lane]
+                    change = change - keep * lost[n, lane]
+                    after = left + change
+                    lost[n, lane] = (after - left) - change
                     h[n, lane] = after
                     out[lane] += c * after
             for lane in range(LANES):
@@ -86,7 +88,7 @@ def _jvp(u, delta, A, B, C, D, state, u_dot, delta_dot, A_dot, B_dot, C_dot, D_d
 
     States and decays of a sub-tile are computed once and serve all directions.
     """
-    zero = np.zeros(1, u.dtype)[0]
+    zero, one = np.zeros(1, u.dtype)[0], np.ones(1, u.dtype)[0]
     length, n_states, n_directions = B.shape[1], B.shape[2], u_dot.shape[0]
     h = numba.carray(stack(zero, 256), (16, 16))
     lost = numba.carray(stack(zero, 256), (16, 16))
@@ -122,13 +124,14 @@ def _jvp(u, delta, A, B, C, D, state, u_dot, delta_dot, A_dot, B_dot, C_dot, D_d
                 for n in range(n_states):
                     b = B[i_batch, start + i, n]
                     for lane in range(LANES):
-                        decay = expm1(step[lane] * a[n, lane])
-                        before = h[n, lane]
-                        decays[i, n, lane] = decay
-                        states[i, n, lane] = before
-                        change = decay * before + b * inflow[lane] - lost[n, lane]
-                        after = before + change
-                        lost[n, lane] = (after - before) - change
+                        factor = decay(step[lane] * a[n, lane])
+                        keep = one if factor <= zero else zero
+                        decays[i, n, lane] = factor
+                        states[i, n, lane] = h[n, lane]
+                        left = keep * h[n, lane]
+                        change = factor * h[n, lane] + b * inflow[lane] - keep * lost[n, lane]
+                        after = left + change
+                        lost[n, lane] = (after - left) - change
                         h[n, lane] = after
             for n in range(n_states):
                 for lane in range(LANES):
@@ -154,14 +157,17 @@ def _jvp(u, delta, A, B, C, D, state, u_dot, delta_dot, A_dot, B_dot, C_dot, D_d
                         b, b_dot = B[i_batch, start + i, n], B_dot[i_dot, i_batch, start + i, n]
                         c, c_dot = C[i_batch, start + i, n], C_dot[i_dot, i_batch, start + i, n]
                         for lane in range(LANES):
-                            decay, before = decays[i, n, lane], h_dot[n, lane]
-                            left = states[i, n, lane]
+                            factor = decays[i, n, lane]
+                            keep = one if factor <= zero else zero
+                            before = states[i, n, lane]
                             z_dot = step_dot[lane] * a[n, lane] + step[lane] * a_dot[n, lane]
-                            change = decay * before + z_dot * (left + decay * left)
+                            left = keep * h_dot[n, lane]
+                            change = factor * h_dot[n, lane]
+                            change += z_dot * (keep * before + factor * before)
                             change += b * inflow_dot[lane] + b_dot * inflow[lane]
-                            change = change - lost_dot[n, lane]
-                            after = before + change
-                            lost_dot[n, lane] = (after - before) - change
+                            change = change - keep * lost_dot[n, lane]
+                            after = left + change
+                            lost_dot[n, lane] = (after - left) - change
                             h_dot[n, lane] = after
                             out_dot[lane] += c * after + c_dot * states[i + 1, n, lane]
                     for lane in range(LANES):
@@ -182,10 +188,10 @@ def _vjp(u, delta, A, B, C, D, marks, y_bar, state_end_bar,
          i_batch, first, last):  # fmt: skip
     """Pull cotangents back through channel groups first..last of one sequence.
 
-    `pending` is the part (decay - 1) h_bar that the base to the right sends to its left; it
-    is added together with that base's own share, in one compensated step.
+    A base sends exp(z) h_bar to its left, as `h_bar`, which is kept or not, and `pending`, the
+    rest; the rest is added together with the left base's own share, in one compensated step.
     """
-    zero = np.zeros(1, u.dtype)[0]
+    zero, one = np.zeros(1, u.dtype)[0], np.ones(1, u.dtype)[0]
     length, n_states = B.shape[1], B.shape[2]
     a = numba.carray(stack(zero, 256), (16, 16))
     h = numba.carray(stack(zero, 256), (16, 16))
@@ -234,11 +240,12 @@ def _vjp(u, delta, A, B, C, D, marks, y_bar, state_end_bar,
                 for n in range(n_states):
                     b = B[i_batch, start + i, n]
                     for lane in range(LANES):
-                        decay = expm1(step[lane] * a[n, lane])
+                        factor = decay(step[lane] * a[n, lane])
+                        keep = one if factor <= zero else zero
                         before = h[n, lane]
-                        decays[i, n, lane] = decay
+                        decays[i, n, lane] = factor
                         states[i, n, lane] = before
-                        h[n, lane] = before + (decay * before + b * inflow[lane])
+                        h[n, lane] = keep * before + (factor * before + b * inflow[lane])
             for n in range(n_states):
                 for lane in range(LANES):
                     states[size, n, lane] = h[n, lane]
@@ -260,11 +267,12 @@ def _vjp(u, delta, A, B, C, D, marks, y_bar, state_end_bar,
                         change = pending[n, lane] + c * out_bar[lane]
                         change = change - lost[n, lane]
                         here = right + change
-                        lost[n, lane] = (here - right) - change
-                        h_bar[n, lane] = here
-                        decay, before = decays[i, n, lane], states[i, n, lane]
-                        pending[n, lane] = decay * here
-                        z_bar = here * (before + decay * before)
+                        factor, before = decays[i, n, lane], states[i, n, lane]
+                        keep = one if factor <= zero else zero
+                        lost[n, lane] = keep * ((here - right) - change)
+                        h_bar[n, lane] = keep * here
+                        pending[n, lane] = factor * here
+                        z_bar = here * (keep * before + factor * before)
                         lanes_b[i, n, lane] += here * inflow[lane]
                         lanes_c[i, n, lane] += out_bar[lane] * states[i + 1, n, lane]
                         sum_b[lane] += here * b

@@ -11,7 +11,7 @@ the first cache and the inner loops run along them.
 import numpy as np
 from torch import Tensor, from_numpy
 
-from genoscan.ops.lanes import compiled, expm1, over_groups
+from genoscan.ops.lanes import compiled, decay, over_groups
 
 
 @compiled
@@ -37,7 +37,8 @@ def _forward(padded, weight, bias, y, i_batch, first, last):
         _convolve(rows, t, weight, bias, total, first, last)
         out = y[i_batch][t][first:last]
         for j in range(len(out)):
-            small = one + expm1(-abs(total[j]))
+            small = decay(-abs(total[j]))
+            small += one if small <= zero else zero
             top = one if total[j] >= zero else small
             out[j] = total[j] * (top / (one + small))
 
@@ -52,7 +53,8 @@ def _vjp(padded, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, i_batch,
         _convolve(rows, t, weight, bias, total, first, last)
         out_bar, sum_b = y_bar[i_batch][t][first:last], bias_bar[i_batch][first:last]
         for j in range(len(total)):
-            small = one + expm1(-abs(total[j]))
+            small = decay(-abs(total[j]))
+            small += one if small <= zero else zero
             top = one if total[j] >= zero else small
             gate = top / (one + small)
             total[j] = gate * (one + total[j] * (one - gate)) * out_bar[j]

@@ -1,4 +1,4 @@
-"""What the compiled CPU kernels share: lanes, an inlined expm1, and threads without a lock.
+"""What the compiled CPU kernels share: lanes, an inlined exponential, and threads without a lock.
 
 Sixteen channels stand side by side in vector registers; arrays are cut into (groups, lanes)
 along their channel axis, so that the compiler sees a constant inner length.
@@ -51,16 +51,17 @@ def stack(_context, like, size):
     return types.CPointer(like)(like, size), generate
 
 
-def expm1(z):
+def decay(z):
     raise NotImplementedError("compiled code only")
 
 
-@overload(expm1, inline="always")
-def _choose_expm1(z):
-    """exp(z) - 1 for z <= 0, to 2 units in the last place.
+@overload(decay, inline="always")
+def _choose_decay(z):
+    """Return exp(z) - 1 for -0.7 < z <= 0, which is not positive, and exp(z) below, which is.
 
-    exp(z) = 2^k exp(r) with |r| <= ln 2 / 2; where exp(z) is below the smallest normal number
-    it is that number.
+    So exp(z) h = keep h + decay(z) h, with keep 1 or 0 by the sign, loses no digits at either
+    end: not of a decay next to 1, not of one next to 0.  To 2 units in the last place;
+    exp(z) = 2^k exp(r) with |r| <= ln 2 / 2, and never below the smallest normal number.
     """
 
     def in_float32(z):
@@ -76,7 +77,8 @@ def _choose_expm1(z):
         p = p * r + _f32(1 / 2)
         p = p * r * r + r
         power = _float_of_bits(np.int32((np.int32(k) + np.int32(127)) << np.int32(23)))
-        return power * p + (power - _f32(1.0))
+        keep = _f32(1.0) if z > _f32(-0.7) else _f32(0.0)
+        return power * p + (power - keep)
 
     def in_float64(z):
         z = max(z, -708.0)
@@ -97,7 +99,8 @@ def _choose_expm1(z):
         p = p * r + 1 / 2
         p = p * r * r + r
         power = _float_of_bits(np.int64((np.int64(k) + np.int64(1023)) << np.int64(52)))
-        return power * p + (power - 1.0)
+        keep = 1.0 if z > -0.7 else 0.0
+        return power * p + (power - keep)
 
     return in_float32 if z == types.float32 else in_float64
 
