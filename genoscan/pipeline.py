@@ -69,34 +69,40 @@ def _run_batch(
     job: Job, batch: Sequence[Reading], partial: Partial, progress: Callable[[int], object]
 ) -> list[float]:
     """Compute a batch's scores into the maps; return the target's value, one a region."""
-    model, options = job.model, job.options
-    base_columns = list(model.config.base_columns)
+    turns = len(batch[0])
     values = np.zeros(len(batch))
-    for turn, windows in enumerate(zip(*batch, strict=True)):  # a strand a turn
-        codes = job.read(windows)
-
-        def receive(
-            span: slice,
-            x_bar: Tensor,
-            windows: Sequence[Window] = windows,
-            codes: Tensor = codes,
-            turn: int = turn,
-        ) -> None:
-            gradients = x_bar[..., base_columns].float().cpu().numpy()
-            for window, bases, gradient in zip(windows, codes.numpy(), gradients, strict=True):
-                part = _scored_part(window, span, bases[span], gradient)
-                _keep(part, partial, partial.offsets[window.scored], turn, len(batch[0]), options)
-
-        pull = adjoint(
-            model.stack,
-            OneHot(codes, model.table()),
-            job.question.target(windows, codes, model),
-            tile=options.tile,
-            slots=options.slots,
-            progress=lambda positions: progress(positions * len(batch)),
-        )
-        values += consume(pull, receive).value.numpy() / len(batch[0])
+    for turn, windows in enumerate(zip(*batch, strict=True)):
+        values += _run_turn(job, windows, partial, turn, turns, progress) / turns
     return values.tolist()
+
+
+def _run_turn(
+    job: Job,
+    windows: Sequence[Window],
+    partial: Partial,
+    turn: int,
+    turns: int,
+    progress: Callable[[int], object],
+) -> np.ndarray:
+    """Read a batch along one strand; return the target's value, one a window."""
+    model, options = job.model, job.options
+    codes = job.read(windows)
+
+    def receive(span: slice, x_bar: Tensor) -> None:
+        gradients = x_bar[..., list(model.config.base_columns)].float().cpu().numpy()
+        for window, bases, gradient in zip(windows, codes.numpy(), gradients, strict=True):
+            part = _scored_part(window, span, bases[span], gradient)
+            _keep(part, partial, partial.offsets[window.scored], turn, turns, options)
+
+    pull = adjoint(
+        model.stack,
+        OneHot(codes, model.table()),
+        job.question.target(windows, codes, model),
+        tile=options.tile,
+        slots=options.slots,
+        progress=lambda positions: progress(positions * len(windows)),
+    )
+    return consume(pull, receive).value.numpy()
 
 
 class _Part(NamedTuple):
