@@ -67,10 +67,13 @@ def verify(
     whole = codes[:, :WHOLE]
     truth = _whole_window(load(torch.float64, "reference"), whole)
     exact = _gradient(double, whole, tile, slots)
-    add("adjoint against whole-window autograd, float64", relative(exact, truth), 1e-12, len(truth))
-    tracks = [_gradient(single, whole, size, slots) for size in (tile, max(1, tile // 3))]
-    add("two tile sizes, float32", relative(tracks[1], tracks[0]), 1e-5, len(truth))
-    add("float32 against float64", relative(tracks[0], truth), None, len(truth))
+    # The norm of an N, a row of zeros, has a huge derivative, beside which no other would count.
+    known, n = whole[0] < 4, len(truth)
+    error = relative(exact[known], truth[known])
+    add("adjoint against whole-window autograd, float64", error, 1e-12, n)
+    tracks = [_gradient(single, whole, size, slots)[known] for size in (tile, max(1, tile // 3))]
+    add("two tile sizes, float32", relative(tracks[1], tracks[0]), 1e-5, n)
+    add("float32 against float64", relative(tracks[0], truth[known]), None, n)
     identity = codes[:, :IDENTITY]
     add("<y_bar, J v> = <J' y_bar, v>, float64", _identity(double, identity, tile, slots), 1e-10,
         identity.shape[1])  # fmt: skip
@@ -131,7 +134,8 @@ def _identity(model: Model, codes: Tensor, tile: int, slots: int) -> float:
 def _finite_differences(model: Model, codes: Tensor, tile: int, slots: int) -> float:
     """Compare with central differences at 32 bases x 4 columns, taken position by position."""
     length = codes.shape[1]
-    at = np.random.default_rng(_SEED).choice(length, min(_N_BASES, length), replace=False)
+    known = np.flatnonzero(codes[0].numpy() < 4)
+    at = np.random.default_rng(_SEED).choice(known, min(_N_BASES, len(known)), replace=False)
     exact = _gradient(model, codes, tile, slots)[torch.from_numpy(at)]
     target, x = whole_window(codes, model.columns(), model.config.label_offset), None
     x = OneHot(codes, model.table()).tile(slice(0, length))

@@ -42,20 +42,21 @@ def selective_scan(
         # Left to torch's own autograd: the truth that the kernel sets' rules are held against.
         y, state_end, _ = REFERENCE.forward(ScanInputs(u, delta, A, B, C, D, state), keep=False)
     else:
-        y, state_end, *_ = _Scan.apply(kernels, u, delta, A, B, C, D, state)
+        tensors = (u, delta, A, B, C, D, state)
+        keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+        y, state_end, *_ = _Scan.apply(kernels, keep, *tensors)
     return y, state_end
 
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(kernels: ScanKernels, *inputs: Tensor) -> tuple[Any, ...]:
-        keep = any(tensor.requires_grad for tensor in inputs)
+    def forward(kernels: ScanKernels, keep: bool, *inputs: Tensor) -> tuple[Any, ...]:
         y, state_end, kept = kernels.forward(ScanInputs(*inputs), keep=keep)
         return y, state_end, *kept
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        kernels, *tensors = inputs
+        kernels, _, *tensors = inputs
         _, _, *kept = output
         ctx.kernels, ctx.n_kept = kernels, len(kept)
         ctx.mark_non_differentiable(*kept)
@@ -68,10 +69,10 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, y_bar: Tensor, state_end_bar: Tensor, *_kept: Any) -> tuple[Any, ...]:
         saved = ctx.saved_tensors
         inputs, kept = ScanInputs(*saved[:_N_INPUTS]), saved[_N_INPUTS:]
-        return None, *ctx.kernels.vjp(inputs, kept, y_bar, state_end_bar)
+        return None, None, *ctx.kernels.vjp(inputs, kept, y_bar, state_end_bar)
 
     @staticmethod
-    def jvp(ctx: Any, _kernels: Any, *dots: Tensor | None) -> tuple[Any, ...]:
+    def jvp(ctx: Any, _kernels: Any, _keep: Any, *dots: Tensor | None) -> tuple[Any, ...]:
         inputs = ctx.saved_tensors
         full = [
             torch.zeros_like(tensor) if dot is None else dot

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -276,12 +277,19 @@ def _resume(
         state = json.loads((work / STATE).read_text())
     except FileNotFoundError:
         return 0, 0.0, []
+    except ValueError:
+        raise InputError(f"{work / STATE}: damaged; remove {work} to start again") from None
     if state["settings"] != json.loads(json.dumps(settings)):
         raise InputError(
             f"{work}: holds a training with other settings; give the same ones to resume it, or "
             "remove the folder to start again"
         )
-    tensors = load_file(work / state["tensors"])
+    try:
+        tensors = load_file(work / state["tensors"])
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{work / state['tensors']}: {error}; remove {work} to start again"
+        ) from None
     with torch.no_grad():
         for name, weight in parameters.items():
             weight.copy_(tensors[f"weight.{name}"])
