@@ -49,12 +49,12 @@ class Counted(RunningSum):
 
 
 @pytest.mark.parametrize("slots", [1, 2, 5, 30])
-def test_no_more_carries_are_held_than_slots(slots: int) -> None:
+def test_a_layers_own_carries_are_not_held(slots: int) -> None:
     layer, x = Counted(), torch.ones(1, 100, 3, dtype=torch.float64)
     result = consume(adjoint(layer, Dense(x), WeightedSum(x), tile=3, slots=slots))
-    # Beside the remembered ones: the one that a tile starts from, and the one it ends with.
-    assert layer.peak <= slots + 2
-    assert layer.peak >= min(slots, 34)
+    # Those remembered are copies, as many as there are slots (test_checkpoints.py).  Of the
+    # layer's own: the one that a tile starts from, the one it ends with, the one past the window.
+    assert layer.peak <= 3
     del result
     assert layer.held == 0
 

@@ -58,16 +58,16 @@ def adjoint(
     carry_bar = map_leaves(torch.zeros_like, live)
     value = torch.zeros(inputs.batch, dtype=torch.float64)
     sums = [torch.zeros_like(parameter) for parameter in parameters]
-    saved: dict[int, Carry] = {}
+    saved = _Slots(live, min(slots, len(tiles)))
     past: Carry = None
     for action in schedule(len(tiles), slots):
         match action:
             case Save(number):
-                saved[number] = live
+                saved.save(number, live)
             case Restore(number):
-                live = saved[number]
+                live = saved.restore(number)
             case Drop(number):
-                del saved[number]
+                saved.drop(number)
             case Advance(start, stop):
                 with torch.no_grad():
                     for span in tiles[start:stop]:
@@ -97,6 +97,31 @@ def consume(
             result: AdjointResult = end.value
             return result
         receive(span, x_bar)
+
+
+class _Slots:
+    """Remembered carries, in blocks of their own.
+
+    Left where they were made, they would lie scattered between the tiles' activations, and the
+    holes around them would grow with the length.
+    """
+
+    def __init__(self, carry: Carry, slots: int) -> None:
+        self._blocks = map_leaves(lambda leaf: leaf.new_empty(slots, *leaf.shape), carry)
+        self._free = list(range(slots))
+        self._rows: dict[int, int] = {}
+
+    def save(self, number: int, carry: Carry) -> None:
+        row = self._rows[number] = self._free.pop()
+        for block, leaf in zip(leaves(self._blocks), leaves(carry), strict=True):
+            block[row] = leaf
+
+    def restore(self, number: int) -> Carry:
+        row = self._rows[number]
+        return map_leaves(lambda block: block[row], self._blocks)
+
+    def drop(self, number: int) -> None:
+        self._free.append(self._rows.pop(number))
 
 
 def _pull(
