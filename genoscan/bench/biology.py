@@ -73,7 +73,8 @@ def draw(found: Comparison, path: Path) -> None:
     """Write the periodograms and the mean score by codon position as one HTML page."""
     title = f"Sensitivity of {found.chrom}: rhythm inside coding sequence and outside genes"
     figure = period3_figure(found.periodograms, by_codon=found.by_codon, title=title)
-    figure.write_html(path, include_plotlyjs=True)
+    figure.update_layout(height=400)
+    figure.write_html(path, include_plotlyjs=True, config={"displayModeBar": False})
 
 
 def _intervals(features: list[Feature]) -> list[Interval]:
