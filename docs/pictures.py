@@ -18,7 +18,7 @@ from genoscan.genome.bed import read_bed
 from genoscan.tracks.score import centred
 
 STRETCH = slice(52_000, 62_000)
-LETTERS = slice(56_366, 56_426)  # around the end of rbcL
+LETTERS = slice(60_296, 60_356)  # around the end of ycf4
 # Okabe and Ito's, which every common kind of colour vision tells apart.
 COLOURS = {"A": "#009E73", "C": "#0072B2", "G": "#E69F00", "T": "#D55E00"}
 
