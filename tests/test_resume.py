@@ -38,6 +38,8 @@ partial.shutil.rmtree = lambda *given, **options: os.kill(os.getpid(), signal.SI
 SIGNAL_AFTER_FIRST_BATCH = """
 import os, signal
 from genoscan.tracks import partial
+# A shell's background job, as a CI's may be, starts with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 keep = partial.Partial.keep
 def interrupted(self, *given):
     keep(self, *given)
