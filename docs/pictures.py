@@ -68,6 +68,4 @@ def draw(archive: Path, genes: Path) -> go.Figure:
 
 if __name__ == "__main__":
     archive, genes, page = (Path(argument) for argument in sys.argv[1:])
-    draw(archive, genes).write_html(
-        page, include_plotlyjs=True, config={"displayModeBar": False}
-    )
+    draw(archive, genes).write_html(page, include_plotlyjs=True, config={"displayModeBar": False})
