@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from genoscan.genome.genome import Genome
     from genoscan.genome.region import Region
+    from genoscan.job import Job
     from genoscan.layers.weights import Model
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -120,6 +121,10 @@ MACHINE = together(
 )  # fmt: skip
 
 
+JOB = together(GENOME, REGIONS, OUTPUTS, MODEL, QUESTION, COMPUTE, MACHINE)
+"""What `attribute` takes, and `plan` as well."""
+
+
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path | None] = ()) -> None:
     """Say before anything is read what would keep results from being written."""
     from genoscan.tracks.writer import check_output
@@ -193,6 +198,25 @@ def read_regions(
     if trimmed:
         say(f"{trimmed:,} of {len(regions):,} regions trimmed at a sequence's end")
     return regions
+
+
+def prepare_job(
+    *, genome: Path, region_texts: tuple[str, ...], bed_path: Path | None, clip: bool,
+    outputs: tuple[Path, ...], model_name: str, dtype: str, device: str, threads: int | None,
+    **options: Any,
+) -> "Job":  # fmt: skip
+    """Turn the options of `JOB` into a job; say how many regions were merged."""
+    from genoscan.genome.genome import open_genome
+    from genoscan.job import Options, prepare
+
+    check_outputs(outputs, [genome, bed_path])
+    opened = open_genome(genome)
+    regions = read_regions(opened, region_texts, bed_path, clip)
+    settings = Options(**options)
+    job = prepare(opened, load_chosen(model_name, dtype, device, threads), regions, settings)
+    if len(job.regions) < len(regions):
+        say(f"{len(regions):,} regions merged to {len(job.regions):,} that do not overlap")
+    return job
 
 
 def say(text: str) -> None:
