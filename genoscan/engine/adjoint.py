@@ -53,6 +53,7 @@ def adjoint(
     if tile < 1:
         raise InputError(f"tile {tile}: at least 1 base is needed")
     tiles = spans(inputs.length, tile)
+    actions = schedule(len(tiles), slots)
     live = layer.begin(inputs.batch) if carry is None else carry
     live = map_leaves(lambda leaf: leaf.detach(), live)
     carry_bar = map_leaves(torch.zeros_like, live)
@@ -60,7 +61,7 @@ def adjoint(
     sums = [torch.zeros_like(parameter) for parameter in parameters]
     saved = _Slots(live, min(slots, len(tiles)))
     past: Carry = None
-    for action in schedule(len(tiles), slots):
+    for action in actions:
         match action:
             case Save(number):
                 saved.save(number, live)

@@ -48,11 +48,20 @@ Action = Advance | Save | Restore | Drop | Adjoin
 
 
 def schedule(n_tiles: int, slots: int) -> Iterator[Action]:
-    """Yield the actions that adjoin every tile, last to first, in the fewest forward tiles.
+    """Return the actions that adjoin every tile, last to first, in the fewest forward tiles.
 
     At most `slots` carries are remembered at any time, the first tile's among them.
+
+    Raises
+    ------
+    InputError
+        At once, if there is no tile or no slot.
     """
     _check(n_tiles, slots)
+    return _actions(n_tiles, slots)
+
+
+def _actions(n_tiles: int, slots: int) -> Iterator[Action]:
     yield Save(0)
     pending = [(0, n_tiles, slots)]  # (first tile, its carry remembered; tiles; slots with it)
     while pending:
