@@ -1,0 +1,83 @@
+"""One contender in a process of its own, so that its peak of memory is its own.
+
+Reads a task, then one word a line: "first" (one run, its peak noted) or "again" (one run).
+Answers each with a line of JSON; the first answer says that all is built and warmed up.
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import IO, Any
+
+import torch
+
+from genoscan.bench.speed import memory
+from genoscan.bench.speed.contenders import CONTENDERS
+from genoscan.bench.speed.sequence import real_bases
+from genoscan.bench.speed.settings import Task
+from genoscan.layers.weights import load_model
+
+_WARM_UP = 64
+"""Bases: enough to import, compile and start threads, too few to leave memory behind."""
+
+
+def serve(task: Task, questions: Iterator[str]) -> Iterator[dict[str, Any]]:
+    """Build the contender and answer every question."""
+    settings = task.settings
+    device = settings.device
+    torch.set_num_threads(settings.threads)
+    codes = torch.from_numpy(real_bases(settings.genome, task.length))[None]
+    contender = CONTENDERS[task.contender]
+    # Peers take our weights, not our kernels.
+    kernels = "reference" if contender.needs else "auto"
+    model = load_model(settings.model, device=device, kernels=kernels)
+    prepare = contender.build(model, settings)
+    built = memory.in_use(device)
+    _timed(prepare(codes[:, :_WARM_UP].clone()), device)
+    yield {}
+    run = prepare(codes)
+    for question in questions:
+        if question.strip() == "again":
+            yield {"seconds": _timed(run, device)[0]}
+            continue
+        # A resident set has grown by imports and compiled code; a device holds weights alone.
+        before = built if settings.cuda else memory.in_use(device)
+        memory.forget_peak(device)
+        seconds, result = _timed(run, device)
+        did = result if isinstance(result, dict) else {}
+        yield {"seconds": seconds, "extra_bytes": memory.peak(device) - before, "did": did}
+
+
+def _timed(run: Callable[[], Any], device: str) -> tuple[float, Any]:
+    """Return the seconds until the device is done too, and the result."""
+    _wait(device)
+    started = time.perf_counter()
+    result = run()
+    _wait(device)
+    return time.perf_counter() - started, result
+
+
+def _wait(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+
+
+def main(questions: IO[str], answers: IO[str]) -> None:
+    """Serve one task until no more questions come; an error is an answer too."""
+    try:
+        for answer in serve(Task.load(questions.readline()), iter(questions.readline, "")):
+            print(json.dumps(answer), file=answers, flush=True)
+    except Exception as error:
+        traceback.print_exc()
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        print(json.dumps({"error": text}), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    # What libraries print must not stand between the answers.
+    with os.fdopen(os.dup(1), "w") as stdout:
+        os.dup2(2, 1)
+        main(sys.stdin, stdout)
