@@ -1,10 +1,16 @@
 """genoscan bench: the measurements behind the README."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from genoscan.cli.options import PATH, table
+from genoscan.cli.options import MODEL, PATH, parse_device, say, set_threads, table
+from genoscan.errors import GenoscanError, InputError
+
+
+class FailedRowError(GenoscanError):
+    """A row could not be measured."""
 
 
 @click.group("bench")
@@ -42,3 +48,117 @@ def period3(track: Path, annotation: Path, figure: Path | None) -> None:
     if figure is not None:
         draw(found, figure)
         click.echo(figure)
+
+
+@command.command("speed")
+@click.option(
+    "-o", "--output", metavar="JSON", type=PATH, required=True,
+    help="Where the numbers go, row by row; the figure lies beside it (.html). A file of an "
+    "interrupted run is completed.",
+)  # fmt: skip
+@MODEL
+@click.option(
+    "--shape", metavar="WIDTHxLAYERS",
+    help="Measure a model of this size with seeded weights instead, such as 256x16.",
+)  # fmt: skip
+@click.option(
+    "--genome", "genome_path", metavar="FILE", type=PATH,
+    help="FASTA or GenBank whose bases are read.  [default: the shipped chloroplast]",
+)  # fmt: skip
+@click.option(
+    "--only", multiple=True, metavar="ROW",
+    help="Measure this row; may repeat. Without, every row for the device.",
+)  # fmt: skip
+@click.option(
+    "--quick", is_flag=True,
+    help="See that all runs, in a minute: --length 128 --tile 50 --rounds 2 --regions 4.",
+)  # fmt: skip
+@click.option(
+    "--length", type=int, metavar="BASES",
+    help="Bases in every row instead of its own; bars are then not judged.",
+)  # fmt: skip
+@click.option(
+    "--rounds", type=int, metavar="N", help="Repetitions of each contender, in turn.  [default: 5]"
+)
+@click.option(
+    "--tile", type=int, metavar="BASES",
+    help="Bases of a window processed at once, in every row.  [default: as attribute]",
+)  # fmt: skip
+@click.option(
+    "--slots", type=int, metavar="N",
+    help="Carries remembered.  [default: one a tile on the CPU, as attribute on a GPU]",
+)  # fmt: skip
+@click.option(
+    "--batch", type=int, metavar="N",
+    help="Windows side by side in row regions.  [default: as attribute]",
+)  # fmt: skip
+@click.option(
+    "--regions", type=int, metavar="N",
+    help="Regions in row regions: a sample of the 5,000 that its bar speaks of.  [default: 96]",
+)  # fmt: skip
+@click.option(
+    "--device", default="auto", show_default=True, metavar="DEVICE",
+    help="auto, cpu, cuda or cuda:1.",
+)  # fmt: skip
+@click.option("-t", "--threads", type=int, metavar="N", help="CPU threads.  [default: all cores]")
+def speed(
+    output: Path, model_name: str, shape: str | None, genome_path: Path | None,
+    only: tuple[str, ...], quick: bool, device: str, threads: int | None, **sizes: int | None,
+) -> None:  # fmt: skip
+    """Measure this program and its peers on the same weights, bases and machine.
+
+    First every contender's derivative is held against float64 autograd; then each row's
+    contenders run in turn, each in a process of its own: median, spread, peak memory. Peers that
+    are not installed (pip install "genoscan[bench]") are skipped and counted.
+
+    \b
+    Example:
+      genoscan bench speed -o speed.json
+      genoscan bench speed --device cuda --shape 256x16 -o h200.json --only bigwig
+    """
+    import tempfile
+
+    import torch
+
+    from genoscan.bench.speed.figure import draw
+    from genoscan.bench.speed.model import write_fresh_model
+    from genoscan.bench.speed.report import row_text, summary
+    from genoscan.bench.speed.run import run
+    from genoscan.bench.speed.sequence import shipped_genome
+    from genoscan.bench.speed.settings import Settings
+    from genoscan.job import Options
+    from genoscan.layers.catalogue import find_model
+
+    if output.suffix != ".json":
+        raise InputError(f"--output {output}: expected a name that ends in .json")
+    set_threads(threads)
+    place = parse_device(device)
+    usual: dict[str, Any] = {
+        "rounds": 5,
+        "tile": Options.tile,
+        "slots": None if place == "cpu" else Options.slots,
+        "batch": Options.batch,
+        "regions": 96,
+    }
+    short = {"length": 128, "tile": 50, "rounds": 2, "regions": 4} if quick else {}
+    given = {name: size for name, size in sizes.items() if size is not None}
+    with tempfile.TemporaryDirectory(prefix="genoscan-bench-") as folder:
+        path = write_fresh_model(Path(folder), shape) if shape else find_model(model_name)
+        settings = Settings(
+            model=str(path), genome=str(genome_path or shipped_genome()), device=place,
+            threads=torch.get_num_threads(), **usual | short | given,
+        )  # fmt: skip
+        document = run(
+            settings,
+            output,
+            only=only,
+            show=lambda name, row: click.echo(row_text(name, row) + "\n"),
+            report=say,
+        )
+    draw(document, output.with_suffix(".html"))
+    click.echo(summary(document["rows"]))
+    click.echo(output)
+    click.echo(output.with_suffix(".html"))
+    failed = [name for name, row in document["rows"].items() if row["status"] == "failed"]
+    if failed:
+        raise FailedRowError(f"{', '.join(failed)}: not measured, see above")
