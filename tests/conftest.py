@@ -10,10 +10,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np
 import pytest
 import torch
-from toys import scan_problem
+from toys import tiny_stack
 
-from genoscan.ops.kernels import ScanInputs, ScanKernels
-from genoscan.ops.selective_scan import choose
+from genoscan.layer import leaves
+from genoscan.ops.kernels import Kernels, choose
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -39,7 +39,7 @@ def two_threads() -> Iterator[None]:
 
 
 @pytest.fixture(params=["reference", "cpu"])
-def kernels(request: pytest.FixtureRequest) -> ScanKernels:
+def kernels(request: pytest.FixtureRequest) -> Kernels:
     """Every kernel set that runs on this device."""
     return choose("cpu", request.param)
 
@@ -52,19 +52,20 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 @pytest.fixture(scope="session")
 def compiled_kernels() -> None:
     """Compile the CPU kernels, or load them: numba must see numpy as it is while it does."""
-    from genoscan.ops import cpu, cpu_conv
-
     # torch lists its constructors at the first use of a device; it must see them as they are too.
     with torch.device("cpu"):
         torch.empty(0)
     for dtype in (torch.float64, torch.float32):
-        inputs = scan_problem(length=2, channels=1, states=1, dtype=dtype)
-        y, state, kept = cpu.forward(inputs, keep=True)
-        cpu.forward(inputs, keep=False)
-        cpu.vjp(inputs, kept, y, state)
-        cpu.jvp(inputs, ScanInputs(*(tensor[None] for tensor in inputs)))
-        x, weight, bias = (torch.ones(shape, dtype=dtype) for shape in ((1, 3, 2), (2, 2), (2,)))
-        cpu_conv.vjp(x, weight, bias, cpu_conv.forward(x, weight, bias))
+        stack = tiny_stack(dtype=dtype)
+        for trained in (False, True):
+            stack.requires_grad_(trained)
+            x = torch.ones(1, 2, 4, dtype=dtype, requires_grad=True)
+            outputs, carry = stack(x, stack.begin(1))
+            ends = [outputs, *leaves(carry)]
+            torch.autograd.grad(ends, x, [torch.ones_like(end) for end in ends])
+        stack.requires_grad_(False)
+        x, carry = x.detach(), stack.begin(1)
+        torch.func.jvp(stack, (x, carry), (x, carry))
 
 
 @pytest.fixture

@@ -19,9 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genoscan.ops.causal_conv import causal_conv_silu
-from genoscan.ops.kernels import ScanKernels
-from genoscan.ops.selective_scan import selective_scan
+from genoscan.ops.kernels import Kernels
 
 
 class MambaConfig(BaseModel):
@@ -31,7 +29,7 @@ class MambaConfig(BaseModel):
 
     kind: Literal["mamba"] = "mamba"
     d_state: PositiveInt = 16
-    d_conv: int = Field(4, ge=1, le=8)
+    d_conv: int = Field(4, ge=1)
     expand: PositiveInt = 2
     dt_rank: PositiveInt
 
@@ -52,9 +50,7 @@ class Mamba(nn.Module):
     Exact: equal to a whole-sequence Mamba whatever the tiling, to rounding.
     """
 
-    def __init__(
-        self, config: MambaConfig, d_model: int, *, eps: float, kernels: ScanKernels
-    ) -> None:
+    def __init__(self, config: MambaConfig, d_model: int, *, eps: float, kernels: Kernels) -> None:
         super().__init__()
         self.config = config
         self.kernels = kernels
@@ -90,14 +86,14 @@ class Mamba(nn.Module):
     ) -> tuple[Float[Tensor, "batch tile d_model"], tuple[Tensor, Tensor]]:
         """Return x + mixer(norm(x)) over the tile, and the carry at its right edge."""
         tail, state = carry
-        normed = self.norm(x)
+        kernels, config = self.kernels, self.config
+        normed = kernels.rms_norm(x, self.norm.weight, eps=self.norm.eps)
         # Two products rather than one cut in two: both halves lie in one piece.
         u, z = (F.linear(normed, half) for half in self.in_proj.weight.chunk(2))
-        fused = self.kernels.name == "cpu"
-        u, tail = causal_conv_silu(u, self.conv.weight, self.conv.bias, tail, fused=fused)
-        ranks = [self.config.dt_rank, self.config.d_state, self.config.d_state]
+        u, tail = kernels.conv_silu(u, self.conv.weight, self.conv.bias, tail)
+        ranks = [config.dt_rank, config.d_state, config.d_state]
         step, B, C = self.x_proj(u).split(ranks, -1)
-        delta = F.softplus(self.dt_proj(step))
+        delta = kernels.step_size(F.linear(step, self.dt_proj.weight), self.dt_proj.bias)
         A = -torch.exp(self.A_log)
-        y, state = selective_scan(u, delta, A, B, C, self.D, state, kernels=self.kernels)
-        return x + self.out_proj(y * F.silu(z)), (tail, state)
+        y, state = kernels.scan(u, delta, A, B, C, self.D, state)
+        return x + self.out_proj(kernels.gate(y, z)), (tail, state)

@@ -29,8 +29,7 @@ from torch import Tensor
 from genoscan.errors import ModelError
 from genoscan.layers.mamba import Mamba, MambaConfig
 from genoscan.layers.stack import Stack
-from genoscan.ops.kernels import ScanKernels
-from genoscan.ops.selective_scan import choose
+from genoscan.ops.kernels import Kernels, choose
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
@@ -120,7 +119,7 @@ def build(config: ModelConfig, *, device: str = "cpu", kernels: str = "auto") ->
     return _assemble(config, choose(device, kernels)).to(device)
 
 
-def _assemble(config: ModelConfig, kernels: ScanKernels) -> Stack:
+def _assemble(config: ModelConfig, kernels: Kernels) -> Stack:
     eps, d_model = config.norm.eps, config.d_model
     blocks = [Mamba(layer, d_model, eps=eps, kernels=kernels) for layer in config.layers]
     return Stack(blocks, d_model=d_model, n_symbols=len(config.symbols), eps=eps)

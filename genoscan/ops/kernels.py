@@ -1,23 +1,17 @@
-"""What a kernel set is: the selective scan's forward, jvp and vjp."""
+"""What a kernel set is: all that a layer computes beside matrix products."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
 class ScanInputs(NamedTuple):
-    """The scan's arguments, or one cotangent or tangent for each of them.
-
-    With h the state, per channel and state number:
-
-        h_t = exp(delta_t A) h_(t-1) + delta_t u_t B_t
-        y_t = sum over states of C_t h_t + D u_t
+    """The scan's inputs, or a cotangent or tangent for each of them.
 
     u, delta  (batch, tile, channels)   A  (channels, states), <= 0   D  (channels)
     B, C      (batch, tile, states)     state  (batch, channels, states): h before the tile
-
-    Tangents carry one more axis in front, the directions.
     """
 
     u: Tensor
@@ -29,15 +23,46 @@ class ScanInputs(NamedTuple):
     state: Tensor
 
 
-class ScanKernels(NamedTuple):
-    """One implementation of the selective scan.
+class ConvInputs(NamedTuple):
+    """The convolution's inputs, or a cotangent or tangent for each of them.
 
-    forward  (inputs, keep=bool) -> (y, state at the end, what vjp wants kept)
-    jvp      (inputs, tangents) -> (tangent of y, tangent of the state at the end)
-    vjp      (inputs, kept, cotangent of y, cotangent of the state at the end) -> cotangents
+    x  (batch, tile, channels)   weight  (channels, taps)   bias  (channels)
+    tail  (batch, taps - 1, channels): the inputs before the tile
+    """
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor
+    tail: Tensor
+
+
+class Kernels(NamedTuple):
+    """One implementation of each operation; `reference.py` defines them, in plain torch.
+
+    scan       ScanInputs -> (y, state at the end)
+    conv_silu  ConvInputs -> (y, next tail)
+    step_size  (x, bias) -> delta
+    gate       (y, z) -> y silu(z)
+    rms_norm   (x, weight, eps=...) -> x over its root mean square, times weight
+
+    Each is exact, and differentiable once, in reverse and forward mode and under torch.func
+    (vmap over the directions of a jvp).
     """
 
     name: str
-    forward: Callable[..., tuple[Tensor, Tensor, tuple[Tensor, ...]]]
-    jvp: Callable[[ScanInputs, ScanInputs], tuple[Tensor, Tensor]]
-    vjp: Callable[[ScanInputs, tuple[Tensor, ...], Tensor, Tensor], ScanInputs]
+    scan: Callable[..., tuple[Tensor, Tensor]]
+    conv_silu: Callable[..., tuple[Tensor, Tensor]]
+    step_size: Callable[..., Tensor]
+    gate: Callable[..., Tensor]
+    rms_norm: Callable[..., Tensor]
+
+
+def choose(device: torch.device | str, name: str = "auto") -> Kernels:
+    """Return the kernel set for a device: the one place where a kernel is picked."""
+    if name == "reference" or (name == "auto" and torch.device(device).type != "cpu"):
+        from genoscan.ops.reference import REFERENCE
+
+        return REFERENCE
+    from genoscan.ops.cpu import CPU
+
+    return CPU

@@ -1,0 +1,246 @@
+"""Step sizes, gate and norm in one pass each, compiled for the CPU.
+
+Left to torch, each is a handful of passes over the tile in either direction.  Terms as in
+`reference.py`.
+"""
+
+# What numba compiles has no annotations; what calls it has.
+# mypy: disable-error-code="no-untyped-def, call-arg"
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genoscan.ops.lanes import (
+    LANES,
+    compiled,
+    grouped,
+    load,
+    over_groups,
+    precise,
+    room_like,
+    sigmoid,
+    softplus,
+    store,
+    total,
+    ungrouped,
+    widest,
+)
+from genoscan.ops.trio import Perhaps, Tensors, Trio, filled
+
+
+@compiled
+def _step_size(x, bias, delta, first, last):
+    widest()
+    for row in range(first, last):
+        for group in range(x.shape[1]):
+            store(delta, (row, group), softplus(load(x, (row, group)) + load(bias, group)))
+
+
+@compiled
+def _step_size_slope(x, bias, factors, products, first, last):
+    """products = factors times the slope of softplus; factors have one more axis in front."""
+    widest()
+    for row in range(first, last):
+        for group in range(x.shape[1]):
+            slope = sigmoid(load(x, (row, group)) + load(bias, group))
+            for i in range(len(factors)):
+                store(products, (i, row, group), slope * load(factors, (i, row, group)))
+
+
+@compiled
+def _gate(y, z, out, first, last):
+    widest()
+    for row in range(first, last):
+        for group in range(y.shape[1]):
+            here = load(z, (row, group))
+            store(out, (row, group), load(y, (row, group)) * here * sigmoid(here))
+
+
+@compiled
+def _gate_jvp(y, z, y_dot, z_dot, out_dot, first, last):
+    widest()
+    for row in range(first, last):
+        for group in range(y.shape[1]):
+            here = load(z, (row, group))
+            open_ = sigmoid(here)
+            silu = here * open_
+            slope = (open_ + silu * (1.0 - open_)) * load(y, (row, group))
+            for i in range(len(y_dot)):
+                moved = silu * load(y_dot, (i, row, group)) + slope * load(z_dot, (i, row, group))
+                store(out_dot, (i, row, group), moved)
+
+
+@compiled
+def _gate_vjp(y, z, out_bar, y_bar, z_bar, first, last):
+    widest()
+    for row in range(first, last):
+        for group in range(y.shape[1]):
+            here, pulled = load(z, (row, group)), load(out_bar, (row, group))
+            open_ = sigmoid(here)
+            silu = here * open_
+            store(y_bar, (row, group), silu * pulled)
+            slope = (open_ + silu * (1.0 - open_)) * load(y, (row, group))
+            store(z_bar, (row, group), slope * pulled)
+
+
+@compiled
+def _inner(a, b, row):
+    """Return the inner product of a row of each."""
+    lanes = load(a, (row, 0)) * load(b, (row, 0))
+    for group in range(1, a.shape[1]):
+        lanes = lanes + load(a, (row, group)) * load(b, (row, group))
+    return total(lanes)
+
+
+@compiled
+def _rms_norm(x, weight, width, eps, y, first, last):
+    widest()
+    for row in range(first, last):
+        scale = 1.0 / np.sqrt(_inner(x, x, row) / width + eps)
+        for group in range(x.shape[1]):
+            store(y, (row, group), load(x, (row, group)) * scale * load(weight, group))
+
+
+@compiled
+def _rms_norm_jvp(x, weight, width, eps, x_dot, weight_dot, y_dot, first, last):
+    widest()
+    for row in range(first, last):
+        scale = 1.0 / np.sqrt(_inner(x, x, row) / width + eps)
+        for i in range(len(x_dot)):
+            shrink = scale * scale * _inner(x, x_dot[i], row) / width
+            for group in range(x.shape[1]):
+                here = load(x, (row, group))
+                moved = load(weight, group) * (load(x_dot, (i, row, group)) - here * shrink)
+                moved = moved + load(weight_dot, (i, group)) * here
+                store(y_dot, (i, row, group), moved * scale)
+
+
+@compiled
+def _rms_norm_vjp(x, weight, width, eps, y_bar, x_bar, weight_bar, first, last):
+    """Pull cotangents back; `weight_bar` may be empty, where nobody wants it."""
+    widest()
+    for row in range(first, last):
+        scale = 1.0 / np.sqrt(_inner(x, x, row) / width + eps)
+        for group in range(x.shape[1]):
+            pulled = load(y_bar, (row, group))
+            store(x_bar, (row, group), load(weight, group) * pulled)
+            if len(weight_bar) > 0:
+                part = precise(pulled * load(x, (row, group)) * scale)
+                store(weight_bar, group, load(weight_bar, group) + part)
+        shrink = scale * scale * _inner(x, x_bar, row) / width
+        for group in range(x.shape[1]):
+            pulled = load(x_bar, (row, group)) - load(x, (row, group)) * shrink
+            store(x_bar, (row, group), pulled * scale)
+
+
+def _rows(array: np.ndarray) -> np.ndarray:
+    """See (batch, tile, groups, lanes) as (rows, groups, lanes)."""
+    return array.reshape(-1, *array.shape[-2:])
+
+
+def _by_direction(array: np.ndarray) -> np.ndarray:
+    """See (directions, batch, tile, groups, lanes) as (directions, rows, groups, lanes)."""
+    return array.reshape(len(array), -1, *array.shape[-2:])
+
+
+def _over_rows(kernel: Callable[..., None], rows: int, *arguments: Any) -> None:
+    over_groups(lambda _batch, _part, first, last: kernel(*arguments, first, last), 1, rows)
+
+
+def _step_size_forward(inputs: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
+    x, bias = map(grouped, inputs)
+    delta = room_like(x)
+    rows = _rows(x)
+    _over_rows(_step_size, len(rows), rows, bias, _rows(delta))
+    return (ungrouped(delta, inputs[0].shape[-1]),), ()
+
+
+def _sloped(inputs: Tensors, factors: Tensor) -> Tensor:
+    """Return the factors (directions, batch, tile, channels) times the slope of softplus."""
+    x, bias = map(grouped, inputs)
+    given = grouped(factors)
+    products, rows = room_like(given), _rows(x)
+    _over_rows(
+        _step_size_slope, len(rows), rows, bias, _by_direction(given), _by_direction(products)
+    )
+    return ungrouped(products, factors.shape[-1])
+
+
+def _step_size_push(inputs: Tensors, dots: Perhaps) -> Tensors:
+    x_dot, bias_dot = filled(inputs, dots)
+    return (_sloped(inputs, x_dot + bias_dot[:, None, None]),)
+
+
+def _step_size_pull(
+    inputs: Tensors, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]
+) -> Perhaps:
+    (x_bar,) = _sloped(inputs, bars[0][None])
+    return x_bar, x_bar.sum((0, 1)) if wanted[1] else None
+
+
+def _gate_forward(inputs: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
+    y, z = map(grouped, inputs)
+    out, rows = room_like(y), _rows(y)
+    _over_rows(_gate, len(rows), rows, _rows(z), _rows(out))
+    return (ungrouped(out, inputs[0].shape[-1]),), ()
+
+
+def _gate_push(inputs: Tensors, dots: Perhaps) -> Tensors:
+    y, z = map(grouped, inputs)
+    y_dot, z_dot = map(grouped, filled(inputs, dots))
+    out_dot, rows = room_like(y_dot), _rows(y)
+    pushed = map(_by_direction, (y_dot, z_dot, out_dot))
+    _over_rows(_gate_jvp, len(rows), rows, _rows(z), *pushed)
+    return (ungrouped(out_dot, inputs[0].shape[-1]),)
+
+
+def _gate_pull(
+    inputs: Tensors, _kept: Tensors, bars: Tensors, _wanted: tuple[bool, ...]
+) -> Perhaps:
+    y, z, out_bar = map(grouped, (*inputs, *bars))
+    y_bar, z_bar, rows = room_like(y), room_like(y), _rows(y)
+    _over_rows(_gate_vjp, len(rows), rows, *map(_rows, (z, out_bar, y_bar, z_bar)))
+    width = inputs[0].shape[-1]
+    return ungrouped(y_bar, width), ungrouped(z_bar, width)
+
+
+def _norm_forward(inputs: Tensors, *, keep: bool, eps: float) -> tuple[Tensors, Tensors]:
+    x, weight = map(grouped, inputs)
+    y, rows, width = room_like(x), _rows(x), inputs[0].shape[-1]
+    _over_rows(_rms_norm, len(rows), rows, weight, width, eps, _rows(y))
+    return (ungrouped(y, width),), ()
+
+
+def _norm_push(inputs: Tensors, dots: Perhaps, *, eps: float) -> Tensors:
+    x, weight = map(grouped, inputs)
+    x_dot, weight_dot = map(grouped, filled(inputs, dots))
+    y_dot, rows, width = room_like(x_dot), _rows(x), inputs[0].shape[-1]
+    pushed = _by_direction(x_dot), weight_dot, _by_direction(y_dot)
+    _over_rows(_rms_norm_jvp, len(rows), rows, weight, width, eps, *pushed)
+    return (ungrouped(y_dot, width),)
+
+
+def _norm_pull(
+    inputs: Tensors, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...], *, eps: float
+) -> Perhaps:
+    x, weight, y_bar = map(grouped, (*inputs, *bars))
+    x_bar, rows, width = room_like(x), _rows(x), inputs[0].shape[-1]
+    # A sum a thread; long sums of small numbers are kept in float64.
+    sums = np.zeros((torch.get_num_threads(), len(weight) if wanted[1] else 0, LANES))
+    arrays = rows, weight, width, eps, _rows(y_bar), _rows(x_bar)
+    over_groups(
+        lambda _batch, i_part, first, last: _rms_norm_vjp(*arrays, sums[i_part], first, last),
+        1,
+        len(rows),
+    )
+    weight_bar = ungrouped(sums.sum(0), width).to(inputs[1].dtype) if wanted[1] else None
+    return ungrouped(x_bar, width), weight_bar
+
+
+STEP_SIZE = Trio(_step_size_forward, _step_size_push, _step_size_pull)
+GATE = Trio(_gate_forward, _gate_push, _gate_pull)
+RMS_NORM = Trio(_norm_forward, _norm_push, _norm_pull)
