@@ -3,7 +3,7 @@
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from genoscan.bench.speed import files, paper, parity, peers, scans, windows
 from genoscan.bench.speed.settings import Settings
@@ -19,12 +19,14 @@ class Contender:
     build    from a model and the settings to a function of the codes, whose result is what is
              timed; it returns a tensor, or counts of what it did
     about    what is computed, and with which settings, in words
+    side     ours; baseline: torch's own way to do it; peer: other people's programs
     error    how far the result on the short window is from the truth; None: not a derivative
-    needs    what must be installed, for other people's programs
+    needs    what must be installed
     """
 
     build: Build
     about: str
+    side: Literal["ours", "baseline", "peer"] = "ours"
     error: Callable[[Any, parity.Truth], float] | None = None
     needs: tuple[str, ...] = ()
 
@@ -36,50 +38,61 @@ class Contender:
 
 CONTENDERS: dict[str, Contender] = {
     "genoscan": Contender(
-        windows.engine, "adjoint engine, tile by tile, as attribute runs it", parity.gradient_error
+        windows.engine,
+        "adjoint engine, tile by tile, as attribute runs it",
+        error=parity.gradient_error,
     ),
     "autograd": Contender(
         windows.whole,
         "torch autograd over the whole window, through genoscan's layers and kernels",
+        "baseline",
         parity.gradient_error,
     ),
     "checkpoint": Contender(
         windows.checkpointed,
         "the same, each block under torch.utils.checkpoint (use_reentrant=False)",
+        "baseline",
         parity.gradient_error,
     ),
     "transformers": Contender(
         peers.transformers(use_mambapy=False),
         "MambaForCausalLM, autograd, eval, frozen, use_cache=False, its default path",
+        "peer",
         parity.gradient_error,
         ("transformers",),
     ),
     "transformers-mambapy": Contender(
         peers.transformers(use_mambapy=True),
         "the same with use_mambapy=True: mambapy's scan inside",
+        "peer",
         parity.gradient_error,
         ("transformers", "mambapy"),
     ),
     "mambapy": Contender(
         peers.mambapy,
         "mambapy.mamba.Mamba, autograd, eval, frozen, pscan=True",
+        "peer",
         parity.gradient_error,
         ("mambapy",),
     ),
     "forward": Contender(
-        windows.forward, "log-likelihood tile by tile, no derivative", parity.value_error
+        windows.forward,
+        "log-likelihood tile by tile, no derivative",
+        error=parity.value_error,
     ),
     "tangent-1": Contender(
-        windows.tangents(1), "tangent engine, one direction", parity.slopes_error
+        windows.tangents(1), "tangent engine, one direction", error=parity.slopes_error
     ),
     "tangent-8": Contender(
-        windows.tangents(8), "tangent engine, eight directions in one sweep", parity.slopes_error
+        windows.tangents(8),
+        "tangent engine, eight directions in one sweep",
+        error=parity.slopes_error,
     ),
     "scan-forward": Contender(scans.forward, "scan kernel, no derivative, one tile over again"),
     "scan-vjp": Contender(scans.vjp, "scan kernel, its vjp alone, one tile over again"),
-    "exp": Contender(scans.exponentials, "torch.exp in pieces of 8,192 elements"),
-    "exp-rate": Contender(scans.exp_rate, "256 exponentials a number, in registers"),
-    "copy": Contender(scans.copies, "memory to memory"),
+    "exp": Contender(scans.exponentials, "torch.exp in pieces of 8,192 elements", "baseline"),
+    "exp-rate": Contender(scans.exp_rate, "256 exponentials a number, in registers", "baseline"),
+    "copy": Contender(scans.copies, "memory to memory", "baseline"),
     "regions-batched": Contender(
         files.attribute(cut=True), "FASTA to bigWig, regions of 2,114, in batches"
     ),
@@ -93,11 +106,12 @@ CONTENDERS: dict[str, Contender] = {
     "paper-tangent": Contender(
         paper.tile_scan,
         "PGF's tile scan written anew: one direction, tiles of 64, no_grad",
+        "peer",
         parity.tile_scan_error,
     ),
     "paper-adjoint": Contender(
         paper.layer_adjoint,
         "one Mamba block, 256 channels, 16 states: all derivatives",
-        parity.layer_adjoint_error,
+        error=parity.layer_adjoint_error,
     ),
 }

@@ -11,8 +11,11 @@ from genoscan.bench.speed.contenders import CONTENDERS
 from genoscan.bench.speed.report import MEBIBYTE, digits, spread
 
 # Told apart by every common kind of colour vision: Okabe and Ito's blue, grey and orange.
-_KINDS = {"genoscan": "#0072B2", "genoscan's layers, torch's way": "#999999", "peers": "#D55E00"}
-_TORCHS_WAY = ("autograd", "checkpoint", "exp", "copy", "exp-rate")
+_SIDES = {
+    "ours": ("genoscan", "#0072B2"),
+    "baseline": ("torch's own way", "#999999"),
+    "peer": ("peers", "#D55E00"),
+}
 _BAR, _LINE, _HEAD = 26, 28, 200
 
 
@@ -40,8 +43,8 @@ def figure(document: Mapping[str, Any]) -> go.Figure:
         horizontal_spacing=0.03,
         shared_yaxes=True,
     )
-    for kind, colour in _KINDS.items():
-        chosen = [bar for bar in bars if _kind(bar[2]["contender"]) == kind]
+    for side, (kind, colour) in _SIDES.items():
+        chosen = [bar for bar in bars if CONTENDERS[bar[2]["contender"]].side == side]
         places = [[row for row, _, _ in chosen], [_label(*bar[1:]) for bar in chosen]]
         timings = [timing for _, _, timing in chosen]
         times = [timing["microseconds_per_base"] for timing in timings]
@@ -88,13 +91,6 @@ def figure(document: Mapping[str, Any]) -> go.Figure:
         margin={"t": 120, "b": 20, "l": 20, "r": 70},
     )
     return page
-
-
-def _kind(contender: str) -> str:
-    genoscan, torchs, peers = _KINDS
-    if CONTENDERS[contender].needs or contender == "paper-tangent":
-        return peers
-    return torchs if contender in _TORCHS_WAY else genoscan
 
 
 def _label(label: str, timing: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from genoscan.bench.speed.crew import Timing, WorkerError, measure
 from genoscan.bench.speed.rows import Measure, Row, rows
 from genoscan.bench.speed.sequence import real_bases
 from genoscan.bench.speed.settings import Settings
-from genoscan.errors import InputError
+from genoscan.errors import GenoscanError, InputError
 from genoscan.genome.genome import open_genome
 from genoscan.layers.weights import Model, load_model
 from genoscan.tracks.atomic import explained, replacing
@@ -156,7 +156,15 @@ def _check_parity(
     for name, contender in CONTENDERS.items():
         if contender.error is None or name not in names | {"genoscan"}:
             continue
-        error = contender.error(contender.build(model, short)(codes)(), truth)
+        try:
+            found = contender.build(model, short)(codes)()
+        except GenoscanError:
+            raise
+        except Exception as reason:
+            raise parity.ParityError(
+                f"{name}: fails on {length} bases: {type(reason).__name__}: {reason}"
+            ) from reason
+        error = contender.error(found, truth)
         report(f"parity: {name} {error:.1e}")
         if not error <= parity.LIMIT:
             raise parity.ParityError(
@@ -193,6 +201,7 @@ def _timing(timing: Timing) -> Document:
         "about": CONTENDERS[task.contender].about,
         "length": task.length,
         "threads": task.settings.threads,
+        "omp_wait_policy": timing.waits,
         "tile": task.settings.tile,
         "slots": task.settings.slots_for(task.length),
         "seconds": timing.seconds,

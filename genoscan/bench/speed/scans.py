@@ -14,8 +14,7 @@ from torch.nn import functional as F
 from genoscan.bench.speed.settings import Settings
 from genoscan.bench.speed.windows import Codes, question
 from genoscan.layers.weights import Model
-from genoscan.ops.kernels import ScanInputs
-from genoscan.ops.selective_scan import choose, selective_scan
+from genoscan.ops.kernels import ScanInputs, choose
 
 Work = dict[str, float]
 PIECE = 8_192
@@ -34,7 +33,7 @@ _MANY = 256
 def scan_function(device: str) -> Callable[[ScanInputs], tuple[Tensor, Tensor]]:
     """Return the scan as layers call it, on the device's kernels: (y, state at the end)."""
     kernels = choose(device)
-    return lambda inputs: selective_scan(*inputs, kernels=kernels)
+    return lambda inputs: kernels.scan(*inputs)
 
 
 @torch.no_grad()

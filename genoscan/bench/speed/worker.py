@@ -37,7 +37,7 @@ def serve(task: Task, questions: Iterator[str]) -> Iterator[dict[str, Any]]:
     prepare = contender.build(model, settings)
     built = memory.in_use(device)
     _timed(prepare(codes[:, :_WARM_UP].clone()), device)
-    yield {}
+    yield {"ready": time.time()}
     run = prepare(codes)
     for question in questions:
         if question.strip() == "again":
