@@ -94,11 +94,11 @@ CONTENDERS: dict[str, Contender] = {
     "exp-rate": Contender(scans.exp_rate, "256 exponentials a number, in registers", "baseline"),
     "copy": Contender(scans.copies, "memory to memory", "baseline"),
     "regions-batched": Contender(
-        files.attribute(cut=True), "FASTA to bigWig, regions of 2,114, in batches"
+        files.attribute(cut=True), "FASTA to bigWig, many regions, in batches"
     ),
     "regions-single": Contender(
         files.attribute(cut=True, batched=False),
-        "FASTA to bigWig, regions of 2,114, one at a time",
+        "FASTA to bigWig, many regions, one at a time",
     ),
     "attribute": Contender(
         files.attribute(cut=False), "FASTA to bigWig, one sequence as one window"

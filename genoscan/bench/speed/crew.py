@@ -92,8 +92,8 @@ def _policies(task: Task) -> tuple[str, ...]:
 
     Ours sleep, as the command line lets them: our kernels and torch's run on pools of their own,
     and one that waits in a spin stands in the other's way.  Rivals may do as torch does where
-    nothing is said, spin a little and then sleep, which is quicker on a quiet machine; on a busy
-    one it was ten times slower.
+    nothing is said, spin a little and then sleep, which may suit a quiet machine; beside other
+    busy processes it was up to ten times slower.
     """
     rival = CONTENDERS[task.contender].side != "ours"
     pool = task.settings.threads > 1 and not task.settings.cuda
