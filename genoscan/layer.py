@@ -37,6 +37,19 @@ class Layer(Protocol):
         ...
 
 
+@runtime_checkable
+class Chain(Layer, Protocol):
+    """A layer that is other layers in sequence, each as causal as the whole.
+
+    chain law  running the parts one after another is running the whole; the carry is a tuple,
+               the parts' carries put end to end
+    """
+
+    def cut(self, parts: int) -> "list[Layer]":
+        """Return at most so many layers of about equal cost, which share the weights."""
+        ...
+
+
 def leaves(carry: Carry) -> list[Tensor]:
     """List the carry's tensors, in order."""
     if isinstance(carry, Tensor):

@@ -1,17 +1,22 @@
 """One target, every base: cotangents pulled from the window's right end to its left."""
 
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genoscan.engine.checkpoints import Adjoin, Advance, Drop, Restore, Save, schedule
+from genoscan.engine.checkpoints import Action, Adjoin, Advance, Drop, Restore, Save, schedule
 from genoscan.engine.inputs import Inputs, spans
+from genoscan.engine.stages import Relay, Sweep
 from genoscan.engine.target import Target
 from genoscan.errors import InputError
 from genoscan.layer import Carry, Layer, leaves, map_leaves
+
+Result = TypeVar("Result")
 
 
 class AdjointResult(NamedTuple):
@@ -47,21 +52,141 @@ def adjoint(
 
     Exact: equal to whole-window autograd up to rounding (tests/test_engine.py); different
     slots give identical bits.
-    Memory: one tile's activations and `slots` carries, whatever the length.
+    Threads: a `Chain` is cut into as many stages as torch has threads (engine/stages.py), which
+    changes no bit.
+    Memory: one tile's activations and `slots` carries, whatever the length; of s stages the
+    first holds its share of s tiles' activations, the last of one.
     Time: each tile once backward, and as often forward as `checkpoints.schedule` needs.
     """
     if tile < 1:
         raise InputError(f"tile {tile}: at least 1 base is needed")
     tiles = spans(inputs.length, tile)
-    actions = schedule(len(tiles), slots)
-    live = layer.begin(inputs.batch) if carry is None else carry
+    actions = list(schedule(len(tiles), slots))
+    sweep = Sweep(layer)
+    carries = sweep.split(layer.begin(inputs.batch) if carry is None else carry)
+    count = len(sweep.stages)
+    forth = [sweep.relay(1) for _ in range(count - 1)]
+    back = [sweep.relay(count) for _ in range(count - 1)]
+    last = _Scored(target, inputs.batch)
+    runs = [
+        _stage(
+            stage,
+            carries[i],
+            actions,
+            tiles,
+            slots=min(slots, len(tiles)),
+            parameters=parameters,
+            ahead=count - 1 - i,
+            read=inputs.tile if i == 0 else forth[i - 1].take,
+            right=_Handed(forth[i], back[i]) if i < count - 1 else last,
+            progress=progress if i == 0 else lambda _positions: None,
+        )
+        for i, stage in enumerate(sweep.stages)
+    ]
+    ends: list[_End | None] = [None] * count
+
+    def drive(i: int) -> None:
+        ends[i] = consume(runs[i], lambda _span, x_bar: back[i - 1].hand(x_bar))
+
+    with sweep.beside(*(partial(drive, i) for i in range(1, count))):
+        ends[0] = yield from runs[0]
+    done = [end for end in ends if end is not None]
+    return AdjointResult(
+        last.value,
+        sweep.join([end.carry for end in done]),
+        sweep.join([end.carry_bar for end in done]),
+        tuple(torch.stack(parts).sum(0) for parts in zip(*(end.sums for end in done), strict=True)),
+    )
+
+
+def consume(
+    pull: Generator[tuple[slice, Tensor], None, Result],
+    receive: Callable[[slice, Tensor], object] = lambda _span, _x_bar: None,
+) -> Result:
+    """Run an adjoint to its left end, handing every tile's derivatives on; return its result."""
+    while True:
+        try:
+            span, x_bar = next(pull)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        receive(span, x_bar)
+
+
+class _Scored:
+    """To the right of the last stage: the target."""
+
+    def __init__(self, target: Target, batch: int) -> None:
+        self._target = target
+        self.value = torch.zeros(batch, dtype=torch.float64)
+
+    def hand(self, outputs: Tensor) -> None:
+        """Nobody waits for the outputs themselves."""
+
+    def pulled(self, outputs: Tensor, span: slice) -> tuple[Tensor, Tensor]:
+        """Return what the sweep starts from over a tile, and its cotangent."""
+        value = self._target(outputs, span)
+        self.value += value.detach().double().cpu()
+        return value, torch.ones_like(value)
+
+
+class _Handed:
+    """To the right of any other stage: the next one."""
+
+    def __init__(self, forth: Relay[Tensor], back: Relay[Tensor]) -> None:
+        self._forth, self._back = forth, back
+
+    def hand(self, outputs: Tensor) -> None:
+        """Hand the outputs to the next stage."""
+        self._forth.hand(outputs.detach())
+
+    def pulled(self, outputs: Tensor, _span: slice) -> tuple[Tensor, Tensor]:
+        """Return the outputs, and the cotangent that the next stage has handed back."""
+        return outputs, self._back.take()
+
+
+class _End(NamedTuple):
+    """What a stage knows once it has reached the left end; as in `AdjointResult`."""
+
+    carry: Carry
+    carry_bar: Carry
+    sums: list[Tensor]
+
+
+class _Graph(NamedTuple):
+    """A tile that was run forward and waits for its cotangents."""
+
+    span: slice
+    x: Tensor
+    before: Carry
+    outputs: Tensor
+    after: Carry
+
+
+def _stage(
+    stage: Layer,
+    live: Carry,
+    actions: Sequence[Action],
+    tiles: Sequence[slice],
+    *,
+    slots: int,
+    parameters: Sequence[Tensor],
+    ahead: int,
+    read: Callable[[slice], Tensor],
+    right: _Scored | _Handed,
+    progress: Callable[[int], object],
+) -> Generator[tuple[slice, Tensor], None, _End]:
+    """Take one stage through the actions, `ahead` tiles before cotangents come back for the first.
+
+    Yields the derivatives with respect to what it read, tile by tile, right to left.
+    """
     live = map_leaves(lambda leaf: leaf.detach(), live)
     carry_bar = map_leaves(torch.zeros_like, live)
-    value = torch.zeros(inputs.batch, dtype=torch.float64)
     sums = [torch.zeros_like(parameter) for parameter in parameters]
-    saved = _Slots(live, min(slots, len(tiles)))
+    saved = _Slots(live, slots)
     past: Carry = None
-    for action in actions:
+    graphs: deque[_Graph] = deque()
+    for action in (*actions, None):
         match action:
             case Save(number):
                 saved.save(number, live)
@@ -72,32 +197,20 @@ def adjoint(
             case Advance(start, stop):
                 with torch.no_grad():
                     for span in tiles[start:stop]:
-                        _, live = layer.forward(inputs.tile(span), live)
+                        outputs, live = stage.forward(read(span), live)
+                        right.hand(outputs)
                         progress(span.stop - span.start)
             case Adjoin(number):
-                span = tiles[number]
-                part, after, x_bar, carry_bar = _pull(
-                    layer, inputs.tile(span), live, target, span, carry_bar, parameters, sums
-                )
-                past = after if past is None else past
-                value += part.double().cpu()
-                progress(span.stop - span.start)
-                yield span, x_bar
-    return AdjointResult(value, past, carry_bar, tuple(sums))
-
-
-def consume(
-    pull: Generator[tuple[slice, Tensor], None, AdjointResult],
-    receive: Callable[[slice, Tensor], object] = lambda _span, _x_bar: None,
-) -> AdjointResult:
-    """Run an adjoint to its left end, handing every tile's derivatives on; return its result."""
-    while True:
-        try:
-            span, x_bar = next(pull)
-        except StopIteration as end:
-            result: AdjointResult = end.value
-            return result
-        receive(span, x_bar)
+                graph = _forward(stage, read(tiles[number]), live, tiles[number])
+                right.hand(graph.outputs)
+                graphs.append(graph)
+                past = map_leaves(lambda leaf: leaf.detach(), graph.after) if past is None else past
+        while len(graphs) > (ahead if action else 0):
+            graph = graphs.popleft()
+            x_bar, carry_bar = _pull(graph, right, carry_bar, parameters, sums)
+            progress(graph.span.stop - graph.span.start)
+            yield graph.span, x_bar
+    return _End(past, carry_bar, sums)
 
 
 class _Slots:
@@ -125,35 +238,37 @@ class _Slots:
         self._free.append(self._rows.pop(number))
 
 
+def _forward(stage: Layer, x: Tensor, carry: Carry, span: slice) -> _Graph:
+    """Run one tile with its graph."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        # A copy: the slot may serve another tile before this one's cotangents come.
+        before = map_leaves(lambda leaf: leaf.detach().clone().requires_grad_(), carry)
+        outputs, after = stage.forward(x, before)
+    return _Graph(span, x, before, outputs, after)
+
+
 def _pull(
-    layer: Layer,
-    x: Tensor,
-    carry: Carry,
-    target: Target,
-    span: slice,
+    graph: _Graph,
+    right: _Scored | _Handed,
     carry_bar: Carry,
     parameters: Sequence[Tensor],
     sums: list[Tensor],
-) -> tuple[Tensor, Carry, Tensor, Carry]:
-    """Run one tile with its graph and pull the cotangents through it; add up the parameters'."""
+) -> tuple[Tensor, Carry]:
+    """Pull the cotangents through one tile; add up the parameters'."""
     with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        before = map_leaves(lambda leaf: leaf.detach().requires_grad_(), carry)
-        outputs, after = layer.forward(x, before)
-        value = target(outputs, span)
-        ends = [(value, torch.ones_like(value))]
-        ends += [(a, b) for a, b in zip(leaves(after), leaves(carry_bar), strict=True)]
-        ends = [(end, end_bar) for end, end_bar in ends if end.requires_grad]
-        bars = torch.autograd.grad(
-            [end for end, _ in ends],
-            [x, *leaves(before), *parameters],
-            [end_bar for _, end_bar in ends],
-            allow_unused=True,
-            materialize_grads=True,
-        )
-    n_leaves = len(leaves(before))
+        ends = [right.pulled(graph.outputs, graph.span)]
+    ends += zip(leaves(graph.after), leaves(carry_bar), strict=True)
+    ends = [(end, end_bar) for end, end_bar in ends if end.requires_grad]
+    bars = torch.autograd.grad(
+        [end for end, _ in ends],
+        [graph.x, *leaves(graph.before), *parameters],
+        [end_bar for _, end_bar in ends],
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    n_leaves = len(leaves(graph.before))
     left = iter(bars[1 : 1 + n_leaves])
-    carry_bar = map_leaves(lambda _leaf: next(left), before)
     for total, bar in zip(sums, bars[1 + n_leaves :], strict=True):
         total += bar
-    return value.detach(), map_leaves(lambda leaf: leaf.detach(), after), bars[0], carry_bar
+    return bars[0], map_leaves(lambda _leaf: next(left), graph.before)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genoscan.layers.norm import RMSNorm
 from genoscan.ops.kernels import Kernels
 
 
@@ -55,7 +56,7 @@ class Mamba(nn.Module):
         self.config = config
         self.kernels = kernels
         channels = config.expand * d_model
-        self.norm = nn.RMSNorm(d_model, eps=eps)
+        self.norm = RMSNorm(d_model, eps=eps, kernels=kernels)
         self.in_proj = nn.Linear(d_model, 2 * channels, bias=False)
         self.conv = Depthwise(channels, config.d_conv)
         self.x_proj = nn.Linear(channels, config.dt_rank + 2 * config.d_state, bias=False)
@@ -87,7 +88,7 @@ class Mamba(nn.Module):
         """Return x + mixer(norm(x)) over the tile, and the carry at its right edge."""
         tail, state = carry
         kernels, config = self.kernels, self.config
-        normed = kernels.rms_norm(x, self.norm.weight, eps=self.norm.eps)
+        normed = self.norm(x)
         # Two products rather than one cut in two: both halves lie in one piece.
         u, z = (F.linear(normed, half) for half in self.in_proj.weight.chunk(2))
         u, tail = kernels.conv_silu(u, self.conv.weight, self.conv.bias, tail)

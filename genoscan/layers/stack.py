@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genoscan.layer import Carry
+from genoscan.layer import Carry, Layer
 
 
 class Stack(nn.Module):
@@ -17,21 +17,21 @@ class Stack(nn.Module):
     """
 
     def __init__(
-        self, blocks: Sequence[nn.Module], *, d_model: int, n_symbols: int, eps: float
+        self, embed: nn.Module, blocks: Sequence[nn.Module], norm: nn.Module, head: nn.Module
     ) -> None:
         super().__init__()
-        self.embed = nn.Linear(n_symbols, d_model, bias=False)
+        self.embed = embed
         self.layers = nn.ModuleList(blocks)
-        self.norm = nn.RMSNorm(d_model, eps=eps)
-        self.head = nn.Linear(d_model, n_symbols, bias=False)
+        self.norm = norm
+        self.head = head
 
     def begin(self, batch: int) -> Carry:
         """Return the carry before the first base."""
         return tuple(block.begin(batch) for block in self.layers)  # type: ignore[operator]
 
     def forward(
-        self, x: Float[Tensor, "batch tile symbols"], carry: Carry
-    ) -> tuple[Float[Tensor, "batch tile symbols"], Carry]:
+        self, x: Float[Tensor, "batch tile d_in"], carry: Carry
+    ) -> tuple[Float[Tensor, "batch tile d_out"], Carry]:
         """Return the logits over the tile, and the carry at its right edge."""
         x = self.embed(x)
         carries = []
@@ -39,3 +39,17 @@ class Stack(nn.Module):
             x, after = block(x, before)
             carries.append(after)
         return self.head(self.norm(x)), tuple(carries)
+
+    def cut(self, parts: int) -> list[Layer]:
+        """Return at most so many stacks that make this one in sequence, on the same weights."""
+        parts = min(parts, len(self.layers))
+        edges = [len(self.layers) * i // parts for i in range(parts + 1)]
+        return [
+            Stack(
+                self.embed if start == 0 else nn.Identity(),
+                list(self.layers[start:stop]),
+                self.norm if stop == len(self.layers) else nn.Identity(),
+                self.head if stop == len(self.layers) else nn.Identity(),
+            )
+            for start, stop in zip(edges, edges[1:], strict=False)
+        ]

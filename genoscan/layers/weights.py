@@ -24,10 +24,11 @@ from pydantic import (
 )
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from genoscan.errors import ModelError
 from genoscan.layers.mamba import Mamba, MambaConfig
+from genoscan.layers.norm import RMSNorm
 from genoscan.layers.stack import Stack
 from genoscan.ops.kernels import Kernels, choose
 
@@ -121,8 +122,14 @@ def build(config: ModelConfig, *, device: str = "cpu", kernels: str = "auto") ->
 
 def _assemble(config: ModelConfig, kernels: Kernels) -> Stack:
     eps, d_model = config.norm.eps, config.d_model
+    n_symbols = len(config.symbols)
     blocks = [Mamba(layer, d_model, eps=eps, kernels=kernels) for layer in config.layers]
-    return Stack(blocks, d_model=d_model, n_symbols=len(config.symbols), eps=eps)
+    return Stack(
+        embed=nn.Linear(n_symbols, d_model, bias=False),
+        blocks=blocks,
+        norm=RMSNorm(d_model, eps=eps, kernels=kernels),
+        head=nn.Linear(d_model, n_symbols, bias=False),
+    )
 
 
 def load_model(
