@@ -1,4 +1,4 @@
-"""What a job will cost, before it runs: measured on one tile, multiplied out."""
+"""What a job will cost, before it runs: measured on a few tiles, multiplied out."""
 
 import time
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.checkpoints import advances
 from genoscan.engine.inputs import OneHot
+from genoscan.engine.stages import Sweep
 from genoscan.engine.target import whole_window
 from genoscan.job import Job
 from genoscan.layer import leaves
@@ -18,7 +19,7 @@ class Estimate:
     """Counts, bytes and seconds of a job.
 
     again           forward tiles beside each adjoined one, in the longest window
-    engine_bytes    one tile's activations and the remembered carries, of one batch
+    engine_bytes    the tiles' activations and the remembered carries, of one batch
     window_bytes    the bases of one batch
     disk_bytes      scores and bases (and columns) kept beside the output until it is done
     seconds         all batches; seconds_longest: one batch, lost at most by a kill
@@ -39,13 +40,14 @@ class Estimate:
 
 
 def estimate(job: Job, *, columns: bool) -> Estimate:
-    """Predict the cost of a job from one tile that is run here and now."""
+    """Predict the cost of a job from a few tiles that are run here and now."""
     options = job.options
     longest = max((len(r[0]) for batch in job.batches for r in batch), default=0)
     width = max(len(batch) for batch in job.batches)
     size = min(options.tile, longest)
-    saved, forward, both = _probe(job, width, size)
     n_tiles = -(-longest // options.tile)
+    saved, forward, both = _probe(job, width, size, min(n_tiles, 4))
+    stages = len(Sweep(job.model.stack).stages)
     carry = sum(leaf.numel() * leaf.element_size() for leaf in leaves(job.model.stack.begin(width)))
     seconds = []
     for batch in job.batches:
@@ -66,7 +68,7 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
         read_bases=sum(len(window) for window in windows_read),
         longest=longest,
         again=advances(n_tiles, options.slots) / n_tiles,
-        engine_bytes=saved + carry * min(options.slots, n_tiles),
+        engine_bytes=saved * (stages + 1) // 2 + carry * min(options.slots, n_tiles),
         window_bytes=longest * width,
         disk_bytes=scored * (21 if columns or options.strand == "both" else 5),
         seconds=sum(seconds),
@@ -74,10 +76,10 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
     )
 
 
-def _probe(job: Job, width: int, size: int) -> tuple[int, float, float]:
-    """Return the bytes that one tile's graph holds, and its seconds forward and adjoined."""
+def _probe(job: Job, width: int, size: int, tiles: int) -> tuple[int, float, float]:
+    """Return the bytes of one tile's graph, and the seconds of a tile forward and adjoined."""
     model = job.model
-    codes = torch.randint(0, 4, (width, size), dtype=torch.uint8)
+    codes = torch.randint(0, 4, (width, size * tiles), dtype=torch.uint8)
     inputs = OneHot(codes, model.table())
     target = whole_window(codes, model.columns(), model.config.label_offset)
     held: dict[int, int] = {}
@@ -87,16 +89,21 @@ def _probe(job: Job, width: int, size: int) -> tuple[int, float, float]:
         held[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    def run() -> None:
-        consume(adjoint(model.stack, inputs, target, tile=size, slots=1))
-
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        run()
+        model.stack(inputs.tile(slice(0, size)).requires_grad_(), model.stack.begin(width))
+    weights = {p.untyped_storage().data_ptr() for p in model.stack.parameters()}
+    saved = sum(size for pointer, size in held.items() if pointer not in weights)
+
+    def run() -> float:
+        started = time.perf_counter()
+        consume(adjoint(model.stack, inputs, target, tile=size, slots=tiles))
+        return time.perf_counter() - started
+
+    run()
+    whole = run()
     started = time.perf_counter()
     with torch.no_grad():
         model.stack(inputs.tile(slice(0, size)), model.stack.begin(width))
-    middle = time.perf_counter()
-    run()
-    weights = {p.untyped_storage().data_ptr() for p in model.stack.parameters()}
-    saved = sum(size for pointer, size in held.items() if pointer not in weights)
-    return saved, middle - started, time.perf_counter() - middle
+    # Stages of a sweep share a forward tile among them.
+    forward = (time.perf_counter() - started) / len(Sweep(model.stack).stages)
+    return saved, forward, max(whole - forward * (tiles - 1), 0) / tiles

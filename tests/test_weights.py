@@ -290,7 +290,7 @@ def change_layer(config: dict[str, Any], **fields: Any) -> None:
         (lambda config: config.update(d_model="eight"), ["d_model"]),
         (lambda config: config.update(format="genoscan-model/2"), ["format", "genoscan-model/1"]),
         (lambda config: change_layer(config, kind="lstm"), ["layers.1", "kind", "mamba"]),
-        (lambda config: change_layer(config, d_conv=9), ["layers.1.d_conv"]),
+        (lambda config: change_layer(config, d_conv=0), ["layers.1.d_conv"]),
         (lambda config: change_layer(config, d_state=0), ["layers.1.d_state"]),
         (lambda config: config.update(layers=[]), ["layers", "at least one"]),
         (lambda config: config["norm"].update(kind="batch"), ["norm.kind"]),

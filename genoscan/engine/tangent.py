@@ -1,6 +1,7 @@
 """One direction, every output: tangents pushed from the window's left end to its right."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -8,8 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genoscan.engine.inputs import Inputs, spans
+from genoscan.engine.stages import Sweep
 from genoscan.errors import InputError
 from genoscan.layer import Carry, Layer, map_leaves
+from genoscan.ops.dual import Dual, primal
 
 
 @runtime_checkable
@@ -78,18 +81,39 @@ def tangent(
     """
     if tile < 1:
         raise InputError(f"tile {tile}: at least 1 base is needed")
-    live = layer.begin(inputs.batch) if carry is None else carry
-    live_dot = map_leaves(lambda leaf: leaf.new_zeros(directions.count, *leaf.shape), live)
-    for span in spans(inputs.length, tile):
-        x, x_dot = inputs.tile(span), directions.tile(span)
+    tiles = spans(inputs.length, tile)
+    sweep = Sweep(layer)
+    carries = sweep.split(layer.begin(inputs.batch) if carry is None else carry)
+    forth = [sweep.relay(1) for _ in sweep.stages[1:]]
 
-        def push(x_dot: Tensor, live_dot: Carry, x: Tensor = x, live: Carry = live) -> Carry:
-            return torch.func.jvp(layer.forward, (x, live), (x_dot, live_dot))
-
-        with torch.no_grad():
-            (outputs, live), (outputs_dot, live_dot) = torch.func.vmap(
-                push,
-                out_dims=(None, 0),  # type: ignore[arg-type]
-            )(x_dot, live_dot)
+    def read(span: slice) -> Dual:
         progress(span.stop - span.start)
-        yield span, outputs, outputs_dot
+        return Dual.of(inputs.tile(span), directions.tile(span))
+
+    runs = [
+        _stage(stage, carries[i], tiles, directions.count, read if i == 0 else forth[i - 1].take)
+        for i, stage in enumerate(sweep.stages)
+    ]
+
+    def drive(i: int) -> None:
+        for _, outputs in runs[i]:
+            forth[i].hand(outputs)
+
+    with sweep.beside(*(partial(drive, i) for i in range(len(forth)))):
+        for span, outputs in runs[-1]:
+            yield span, primal(outputs), outputs.dots
+
+
+def _stage(
+    stage: Layer,
+    carry: Carry,
+    tiles: Sequence[slice],
+    count: int,
+    read: Callable[[slice], Dual],
+) -> Generator[tuple[slice, Dual], None, None]:
+    """Push every tile, and its tangents, through one stage."""
+    live = map_leaves(lambda leaf: Dual.of(leaf, leaf.new_zeros(count, *leaf.shape)), carry)
+    for span in tiles:
+        with torch.no_grad():
+            outputs, live = stage.forward(read(span), live)
+        yield span, outputs

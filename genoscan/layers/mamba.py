@@ -64,7 +64,8 @@ class Mamba(nn.Module):
         self.A_log = nn.Parameter(torch.empty(channels, config.d_state))
         self.D = nn.Parameter(torch.ones(channels))
         self.out_proj = nn.Linear(channels, d_model, bias=False)
-        self._initialise()
+        if not self.A_log.is_meta:  # weights that are about to be read need no start
+            self._initialise()
 
     def _initialise(self) -> None:
         """Start as Mamba does: S4D-real decays 1..N, steps log-uniform in [0.001, 0.1]."""

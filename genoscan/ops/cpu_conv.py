@@ -42,8 +42,8 @@ def _forward(padded, weight, bias, y, i_batch, first, last):
 
 
 @compiled
-def _jvp(padded, weight, bias, padded_dot, weight_dot, bias_dot, y_dot, i_batch, first, last):
-    """Push a tangent; those of weight and bias may be empty, where they do not move."""
+def _jvp(padded, weight, bias, padded_dot, weight_dot, bias_dot, y, y_dot, i_batch, first, last):
+    """Go forward and push a tangent; those of weight and bias may be empty, where they do not move."""
     widest()
     for t in range(y_dot.shape[1]):
         for group in range(first, last):
@@ -59,6 +59,7 @@ def _jvp(padded, weight, bias, padded_dot, weight_dot, bias_dot, y_dot, i_batch,
                     row = load(padded, (i_batch, t + k, group))
                     dot = dot + load(weight_dot, (k, group)) * row
             gate = sigmoid(total)
+            store(y, (i_batch, t, group), total * gate)
             store(y_dot, (i_batch, t, group), (gate + total * gate * (1.0 - gate)) * dot)
 
 
@@ -130,24 +131,28 @@ def forward(inputs: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
     return (ungrouped(y, channels), _next_tail(given)), ()
 
 
-def jvp(inputs: Tensors, dots: Perhaps) -> Tensors:
-    """Return the tangents of both outputs, for every direction."""
+def jvp(inputs: Tensors, dots: Perhaps) -> tuple[Tensors, Tensors]:
+    """Return both outputs, and their tangents, for every direction."""
     given, moved = ConvInputs(*inputs), ConvInputs(*filled(inputs, dots))
     if ConvInputs(*dots).weight is None and ConvInputs(*dots).bias is None:
         moved = moved._replace(weight=moved.weight[..., :0], bias=moved.bias[..., :0])
     batch, length, channels = given.x.shape
     arrays, dot_arrays = _arrays(given), _arrays(moved)
     groups = len(arrays[-1])
-    y_dot = room((len(moved.x), batch, length, groups, LANES), arrays[0])
+    y = room((batch, length, groups, LANES), arrays[0])
+    y_dot = room((len(moved.x), *y.shape), y)
     for direction in zip(*dot_arrays, y_dot, strict=True):
         over_groups(
             lambda i_batch, _part, first, last, direction=direction: _jvp(
-                *arrays, *direction, i_batch, first, last
+                *arrays, *direction[:-1], y, direction[-1], i_batch, first, last
             ),
             batch,
             groups,
         )
-    return ungrouped(y_dot, channels), _next_tail(moved)
+    return (
+        (ungrouped(y, channels), _next_tail(given)),
+        (ungrouped(y_dot, channels), _next_tail(moved)),
+    )
 
 
 def vjp(inputs: Tensors, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]) -> Perhaps:

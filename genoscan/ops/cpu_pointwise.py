@@ -61,13 +61,14 @@ def _gate(y, z, out, first, last):
 
 
 @compiled
-def _gate_jvp(y, z, y_dot, z_dot, out_dot, first, last):
+def _gate_jvp(y, z, y_dot, z_dot, out, out_dot, first, last):
     widest()
     for row in range(first, last):
         for group in range(y.shape[1]):
             here = load(z, (row, group))
             open_ = sigmoid(here)
             silu = here * open_
+            store(out, (row, group), silu * load(y, (row, group)))
             slope = (open_ + silu * (1.0 - open_)) * load(y, (row, group))
             for i in range(len(y_dot)):
                 moved = silu * load(y_dot, (i, row, group)) + slope * load(z_dot, (i, row, group))
@@ -170,9 +171,11 @@ def _sloped(inputs: Tensors, factors: Tensor) -> Tensor:
     return ungrouped(products, factors.shape[-1])
 
 
-def _step_size_push(inputs: Tensors, dots: Perhaps) -> Tensors:
+def _step_size_push(inputs: Tensors, dots: Perhaps) -> tuple[Tensors, Tensors]:
     x_dot, bias_dot = filled(inputs, dots)
-    return (_sloped(inputs, x_dot + bias_dot[:, None, None]),)
+    moved = x_dot if dots[1] is None else x_dot + bias_dot[:, None, None]
+    outputs, _ = _step_size_forward(inputs, keep=False)
+    return outputs, (_sloped(inputs, moved),)
 
 
 def _step_size_pull(
@@ -189,13 +192,14 @@ def _gate_forward(inputs: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
     return (ungrouped(out, inputs[0].shape[-1]),), ()
 
 
-def _gate_push(inputs: Tensors, dots: Perhaps) -> Tensors:
+def _gate_push(inputs: Tensors, dots: Perhaps) -> tuple[Tensors, Tensors]:
     y, z = map(grouped, inputs)
     y_dot, z_dot = map(grouped, filled(inputs, dots))
-    out_dot, rows = room_like(y_dot), _rows(y)
-    pushed = map(_by_direction, (y_dot, z_dot, out_dot))
-    _over_rows(_gate_jvp, len(rows), rows, _rows(z), *pushed)
-    return (ungrouped(out_dot, inputs[0].shape[-1]),)
+    out, out_dot, rows = room_like(y), room_like(y_dot), _rows(y)
+    moved = map(_by_direction, (y_dot, z_dot))
+    _over_rows(_gate_jvp, len(rows), rows, _rows(z), *moved, _rows(out), _by_direction(out_dot))
+    width = inputs[0].shape[-1]
+    return (ungrouped(out, width),), (ungrouped(out_dot, width),)
 
 
 def _gate_pull(
@@ -215,13 +219,14 @@ def _norm_forward(inputs: Tensors, *, keep: bool, eps: float) -> tuple[Tensors, 
     return (ungrouped(y, width),), ()
 
 
-def _norm_push(inputs: Tensors, dots: Perhaps, *, eps: float) -> Tensors:
+def _norm_push(inputs: Tensors, dots: Perhaps, *, eps: float) -> tuple[Tensors, Tensors]:
     x, weight = map(grouped, inputs)
     x_dot, weight_dot = map(grouped, filled(inputs, dots))
     y_dot, rows, width = room_like(x_dot), _rows(x), inputs[0].shape[-1]
     pushed = _by_direction(x_dot), weight_dot, _by_direction(y_dot)
     _over_rows(_rms_norm_jvp, len(rows), rows, weight, width, eps, *pushed)
-    return (ungrouped(y_dot, width),)
+    outputs, _ = _norm_forward(inputs, keep=False, eps=eps)
+    return outputs, (ungrouped(y_dot, width),)
 
 
 def _norm_pull(

@@ -24,6 +24,7 @@ Letters: u, delta, A, B, C, D, h as in `reference.scan`; a is A / ln 2, so that 
 # mypy: disable-error-code="no-untyped-def, call-arg"
 
 import math
+from collections.abc import Sequence
 
 import numba
 import numpy as np
@@ -93,8 +94,8 @@ def _forward(u, delta, a, B, C, D, state, y, state_end, marks, i_batch, first, l
 
 @compiled
 def _jvp(u, delta, a, B, C, D, state, u_dot, delta_dot, a_dot, B_dot, C_dot, D_dot, state_dot,
-         y_dot, state_end_dot, kept, i_batch, first, last):  # fmt: skip
-    """Push tangents along the directions axis, which leads every `_dot` array.
+         y, state_end, y_dot, state_end_dot, kept, i_batch, first, last):  # fmt: skip
+    """Advance as `_forward` does, and push tangents along the directions, the first `_dot` axis.
 
     States and decays of a sub-tile are computed once and serve all directions.  `kept` is room
     for what a direction hands from one sub-tile to the one on its right.
@@ -126,7 +127,8 @@ def _jvp(u, delta, a, B, C, D, state, u_dot, delta_dot, a_dot, B_dot, C_dot, D_d
                 prefetch(u_dot, (0, i_batch, start + i, group))
                 prefetch(delta_dot, (0, i_batch, start + i, group))
                 step = load(delta, (i_batch, start + i, group))
-                inflow = step * load(u, (i_batch, start + i, group))
+                source = load(u, (i_batch, start + i, group))
+                inflow, out = step * source, skip * source
                 for n in range(n_states):
                     z2, before = step * load(rate, n), load(h, n)
                     factor = decay(z2)
@@ -137,9 +139,11 @@ def _jvp(u, delta, a, B, C, D, state, u_dot, delta_dot, a_dot, B_dot, C_dot, D_d
                     store(lost, n, (after - left) - change)
                     store(h, n, after)
                     store(states, (i, n), after)
+                    out = out + C[i_batch, start + i, n] * after
                     store(decays, (i, n), factor)
                     # The derivative of 2^z2 h with respect to z2.
                     store(carried, (i, n), (left + factor * before) * LN_2)
+                store(y, (i_batch, start + i, group), out)
             for i_dot in range(n_directions):
                 for n in range(n_states):
                     store(h_dot, n, load(kept, (i_batch, group, 0, i_dot, n)))
@@ -172,13 +176,11 @@ def _jvp(u, delta, a, B, C, D, state, u_dot, delta_dot, a_dot, B_dot, C_dot, D_d
                 for n in range(n_states):
                     store(kept, (i_batch, group, 0, i_dot, n), load(h_dot, n))
                     store(kept, (i_batch, group, 1, i_dot, n), load(lost_dot, n))
-        for i_dot in range(n_directions):
-            for n in range(n_states):
-                store(
-                    state_end_dot,
-                    (i_dot, i_batch, group, n),
-                    load(kept, (i_batch, group, 0, i_dot, n)),
-                )
+        for n in range(n_states):
+            store(state_end, (i_batch, group, n), load(h, n))
+            for i_dot in range(n_directions):
+                end_dot = load(kept, (i_batch, group, 0, i_dot, n))
+                store(state_end_dot, (i_dot, i_batch, group, n), end_dot)
 
 
 @compiled
@@ -428,32 +430,43 @@ def vjp(inputs: Tensors, kept: Tensors, bars: Tensors, _wanted: tuple[bool, ...]
     )
 
 
-def _jvp_group(inputs: ScanInputs, dots: ScanInputs) -> tuple[Tensor, Tensor]:
+def _jvp_group(inputs: ScanInputs, dots: ScanInputs) -> tuple[Tensor, ...]:
     arrays, dot_arrays = _arrays(inputs), _arrays(dots)
-    u, u_dot, state_dot = arrays[0], dot_arrays[0], dot_arrays[-1]
-    y_dot, state_end_dot = room_like(u_dot), room_like(state_dot)
-    batch, groups, *ends = state_dot.shape[1:]
+    u, state, u_dot, state_dot = arrays[0], arrays[-1], dot_arrays[0], dot_arrays[-1]
+    results = y, state_end, y_dot, state_end_dot = tuple(
+        map(room_like, (u, state, u_dot, state_dot))
+    )
+    batch, groups, *ends = state.shape
     kept = room((batch, groups, 2, len(state_dot), *ends), u)
     over_groups(
         lambda i_batch, _part, first, last: _jvp(
-            *arrays, *dot_arrays, y_dot, state_end_dot, kept, i_batch, first, last
+            *arrays, *dot_arrays, *results, kept, i_batch, first, last
         ),
         batch,
         groups,
     )
     channels = inputs.u.shape[-1]
-    return ungrouped(y_dot, channels), _states(state_end_dot, channels)
+    return (
+        ungrouped(y, channels),
+        _states(state_end, channels),
+        ungrouped(y_dot, channels),
+        _states(state_end_dot, channels),
+    )
 
 
-def jvp(inputs: Tensors, dots: Perhaps) -> Tensors:
-    """Return the tangents of y and of the state at the end, for every direction."""
+def jvp(inputs: Tensors, dots: Perhaps) -> tuple[Tensors, Tensors]:
+    """Return y and the state at the end, and their tangents, for every direction."""
     given = _scaled(ScanInputs(*inputs))
     moved = _scaled(ScanInputs(*filled(inputs, dots)))
-    results = [_jvp_group(_take(given, g), _take(moved, g)) for g in _by_state_groups(given)]
-    return _sum([r[0] for r in results]), torch.cat([r[1] for r in results], -1)
+    groups = [_jvp_group(_take(given, g), _take(moved, g)) for g in _by_state_groups(given)]
+    y, state_end, y_dot, state_end_dot = zip(*groups, strict=True)
+    return (
+        (_sum(y), torch.cat(state_end, -1)),
+        (_sum(y_dot), torch.cat(state_end_dot, -1)),
+    )
 
 
-def _sum(parts: list[Tensor]) -> Tensor:
+def _sum(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
 

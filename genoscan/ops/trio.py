@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from genoscan.ops.dual import Dual, primal
+
 Tensors: TypeAlias = tuple[Tensor, ...]
 Perhaps: TypeAlias = tuple[Tensor | None, ...]
 
@@ -17,8 +19,8 @@ class Trio:
     """A differentiable operation on tensors: called with them, it returns its output or outputs.
 
     forward  (inputs, keep=bool) -> (outputs, what vjp wants kept: nothing without `keep`)
-    jvp      (inputs, tangents) -> tangents of the outputs; tangents carry one more axis in
-             front, the directions, and are None where an input does not move
+    jvp      (inputs, tangents) -> (outputs, tangents of the outputs); tangents carry one more
+             axis in front, the directions, and are None where an input does not move
     vjp      (inputs, kept, cotangents of the outputs, wanted) -> cotangents of the inputs,
              which may be None where `wanted` is false
     outputs  how many outputs there are
@@ -27,11 +29,16 @@ class Trio:
     """
 
     forward: Callable[..., tuple[Tensors, Tensors]]
-    jvp: Callable[..., Tensors]
+    jvp: Callable[..., tuple[Tensors, Tensors]]
     vjp: Callable[..., Perhaps]
     outputs: int = 1
 
     def __call__(self, *inputs: Tensor, **numbers: float) -> Any:
+        if any(isinstance(tensor, Dual) for tensor in inputs):
+            dots = tuple(t.dots if isinstance(t, Dual) else None for t in inputs)
+            pushed = self.jvp(tuple(map(primal, inputs)), dots, **numbers)
+            duals = tuple(map(Dual.of, *pushed))
+            return duals[0] if self.outputs == 1 else duals
         keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
         results = _Primal.apply(self, keep, numbers, *inputs)
         return results[0] if self.outputs == 1 else results[: self.outputs]
@@ -64,7 +71,8 @@ class _Primal(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *bars: Tensor) -> tuple[Any, ...]:
-        inputs, kept = ctx.saved_tensors[: ctx.n_inputs], ctx.saved_tensors[ctx.n_inputs :]
+        saved = ctx.saved_tensors  # read once: under checkpointing they are made at each reading
+        inputs, kept = saved[: ctx.n_inputs], saved[ctx.n_inputs :]
         wanted = ctx.needs_input_grad[3:]
         cotangents = ctx.trio.vjp(inputs, kept, bars[: ctx.trio.outputs], wanted, **ctx.numbers)
         return None, None, None, *cotangents
@@ -91,7 +99,8 @@ class _Tangent(torch.autograd.Function):
     def forward(trio: Trio, numbers: dict[str, float], *tensors: Tensor | None) -> Tensors:
         inputs, dots = _halves(tensors)
         dots = tuple(None if dot is None else dot[None] for dot in dots)
-        return tuple(tangent[0] for tangent in trio.jvp(inputs, dots, **numbers))
+        _, tangents = trio.jvp(inputs, dots, **numbers)
+        return tuple(tangent[0] for tangent in tangents)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
@@ -117,7 +126,8 @@ class _Tangent(torch.autograd.Function):
             else dot.movedim(dim, 0)
             for dot, dim in zip(dots, dot_dims, strict=True)
         )
-        return trio.jvp(inputs, directions, **numbers), (0,) * trio.outputs
+        _, tangents = trio.jvp(inputs, directions, **numbers)
+        return tangents, (0,) * trio.outputs
 
 
 def _halves(values: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

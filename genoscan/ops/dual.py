@@ -1,0 +1,101 @@
+"""Tensors that carry tangents along several directions: forward mode without torch.func's cost.
+
+torch.func pushes tangents through one level of dispatch for the derivative and one for the
+directions, which costs more than a tile's arithmetic, and it keeps its place in a global, which
+threads cannot share.  Here the few operations that layers spend their time in push all directions
+at once; whatever else a layer does still goes to torch.func.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils._pytree import tree_any, tree_flatten, tree_map, tree_unflatten
+
+_ONE_AT_A_TIME = threading.Lock()
+
+
+class Dual(Tensor):
+    """A tensor and its tangents, `dots`, which have one more axis in front: the directions.
+
+    Exact: the derivative itself, to rounding.  Linear maps, sums and a kernel set's operations
+    are pushed directly, any other differentiable function by torch.func; writing in place is
+    refused.
+    """
+
+    dots: Tensor
+
+    @staticmethod
+    def of(primal: Tensor, dots: Tensor) -> "Dual":
+        """Put a tensor and its tangents together."""
+        dual = primal.detach().as_subclass(Dual)
+        dual.dots = dots
+        return dual
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        function: Callable[..., Any],
+        _types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(function, "__name__", "")
+        if name in ("__setitem__", "out") or (name.endswith("_") and not name.endswith("__")):
+            raise NotImplementedError(f"{name}: writing in place loses the tangents")
+        with torch._C.DisableTorchFunctionSubclass():
+            outputs = function(*tree_map(primal, args), **tree_map(primal, kwargs))
+            if not tree_any(lambda leaf: isinstance(leaf, Tensor), outputs):
+                return outputs
+            rule = _LINEAR.get(function)
+            dots = rule(*args, **kwargs) if rule else NotImplemented
+            if dots is NotImplemented:
+                dots = _any_function(function, args, kwargs)
+        return tree_map(lambda o, d: Dual.of(o, d), outputs, dots)
+
+
+def primal(value: Any) -> Any:
+    """Return the tensor without its tangents; anything else as it is."""
+    return value.as_subclass(Tensor) if isinstance(value, Dual) else value
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if any(isinstance(still, Dual) for still in (weight, bias)):
+        return NotImplemented
+    return F.linear(x.dots, weight)  # type: ignore[attr-defined]
+
+
+def _sum(a: Tensor, b: Tensor, **scale: float) -> Tensor:
+    if scale or not (isinstance(a, Dual) and isinstance(b, Dual) and a.shape == b.shape):
+        return NotImplemented
+    return a.dots + b.dots
+
+
+def _split(x: Tensor, sizes: list[int], dim: int = 0) -> tuple[Tensor, ...]:
+    dots: Tensor = x.dots  # type: ignore[attr-defined]
+    return dots.split(sizes, dim if dim < 0 else dim + 1)
+
+
+_LINEAR = {F.linear: _linear, Tensor.add: _sum, Tensor.split: _split}
+
+
+def _any_function(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Push the tangents through any function that torch can differentiate."""
+    leaves, tree = tree_flatten((args, kwargs))
+    moving = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Dual)]
+
+    def closed(*tensors: Tensor) -> Any:
+        given = list(leaves)
+        for i, tensor in zip(moving, tensors, strict=True):
+            given[i] = tensor
+        inside_args, inside_kwargs = tree_unflatten(given, tree)
+        return function(*inside_args, **inside_kwargs)
+
+    still = tuple(primal(leaves[i]) for i in moving)
+    with _ONE_AT_A_TIME:
+        push = torch.func.vmap(lambda *dots: torch.func.jvp(closed, still, dots)[1])
+        return push(*(leaves[i].dots for i in moving))
