@@ -1,0 +1,207 @@
+"""The operations as tests see them: arguments, definitions by other means, all three rules."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from laws import random_like
+from torch import Tensor
+from torch.nn import functional as F
+from toys import scan_problem
+
+from genoscan.ops.kernels import Kernels
+from genoscan.ops.reference import REFERENCE
+from genoscan.ops.trio import Perhaps, Tensors, Trio
+
+
+class Operation(NamedTuple):
+    """How an operation's arguments are made, and what it is, said without genoscan.
+
+    problem     (batch, length, channels, inner) -> arguments in float64
+    sizes       (length, channels, inner) to try; inner is the scan's states, or the taps
+    modest      sizes that the definition can be had for
+    small       sizes for gradcheck
+    """
+
+    problem: Callable[[int, int, int, int], Tensors]
+    definition: Callable[..., Tensors]
+    sizes: list[tuple[int, int, int]]
+    modest: list[tuple[int, int, int]]
+    small: list[tuple[int, int, int]]
+    numbers: dict[str, float]
+
+
+class Rules(NamedTuple):
+    """All that an operation says about one problem."""
+
+    outputs: Tensors
+    bars: Tensors
+    dots: Tensors
+
+
+def normals(*shapes: tuple[int, ...]) -> Tensors:
+    return random_like(tuple(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
+
+
+def _conv_problem(batch: int, length: int, channels: int, taps: int) -> Tensors:
+    before = (batch, taps - 1, channels)
+    return normals((batch, length, channels), (channels, taps), (channels,), before)
+
+
+def _scan(*inputs: Tensor) -> Tensors:
+    """Sum over all that ever entered the state: no recurrence."""
+    u, delta, A, B, C, D, state = inputs
+    so_far = delta.cumsum(1)
+    past = torch.ones(u.shape[1], u.shape[1], dtype=torch.bool, device=u.device).tril()
+    since = (so_far[:, :, None] - so_far[:, None]).masked_fill(~past[..., None], 0)
+    left = torch.exp(since[..., None] * A) * past[..., None, None]
+    h = torch.einsum("btscn,bsc,bsn->btcn", left, delta * u, B)
+    h = h + torch.exp(so_far[..., None] * A) * state[:, None]
+    return torch.einsum("btcn,btn->btc", h, C) + D * u, h[:, -1]
+
+
+def _conv_silu(x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor) -> Tensors:
+    padded = torch.cat([tail, x], 1)
+    groups, taps = weight.shape
+    y = F.conv1d(padded.transpose(1, 2), weight[:, None], bias, groups=groups).transpose(1, 2)
+    return y * torch.sigmoid(y), padded[:, padded.shape[1] - (taps - 1) :]
+
+
+def _step_size(x: Tensor, bias: Tensor) -> Tensors:
+    return (torch.logaddexp(x + bias, torch.zeros_like(x)),)
+
+
+def _gate(y: Tensor, z: Tensor) -> Tensors:
+    return (y * z / (1 + torch.exp(-z)),)
+
+
+def _rms_norm(x: Tensor, weight: Tensor, *, eps: float) -> Tensors:
+    return (x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight,)
+
+
+LENGTHS = (1, 2, 31, 32, 33, 63, 64, 65, 130)
+CHANNELS = (1, 16, 20, 33, 48)
+_POINTWISE = [(length, 20, 0) for length in LENGTHS] + [
+    (33, channels, 0) for channels in (*CHANNELS, 1000)
+]
+_CONVOLUTIONS = [
+    (length, channels, taps)
+    for length in (1, 2, 3, 31, 32, 33, 130)
+    for channels, taps in ((1, 4), (16, 1), (20, 4), (48, 8), (33, 2))
+]
+
+OPERATIONS = {
+    "scan": Operation(
+        problem=lambda batch, length, channels, states: scan_problem(
+            batch=batch, length=length, channels=channels, states=states
+        ),
+        definition=_scan,
+        sizes=[(length, 20, 17) for length in LENGTHS]
+        + [(33, channels, states) for channels in CHANNELS for states in (1, 4, 16, 17, 40)],
+        modest=[(1, 1, 1), (2, 16, 4), (33, 20, 17), (33, 48, 40), (65, 1, 16)],
+        small=[(3, 3, 2), (34, 2, 1), (2, 1, 17)],
+        numbers={},
+    ),
+    "conv_silu": Operation(
+        problem=_conv_problem,
+        definition=_conv_silu,
+        sizes=_CONVOLUTIONS,
+        modest=_CONVOLUTIONS,
+        small=[(1, 2, 4), (5, 3, 4), (3, 1, 1)],
+        numbers={},
+    ),
+    "step_size": Operation(
+        problem=lambda batch, length, channels, _: normals((batch, length, channels), (channels,)),
+        definition=_step_size,
+        sizes=_POINTWISE,
+        modest=_POINTWISE,
+        small=[(3, 3, 0), (2, 17, 0)],
+        numbers={},
+    ),
+    "gate": Operation(
+        problem=lambda batch, length, channels, _: normals(*[(batch, length, channels)] * 2),
+        definition=_gate,
+        sizes=_POINTWISE,
+        modest=_POINTWISE,
+        small=[(3, 3, 0), (2, 17, 0)],
+        numbers={},
+    ),
+    "rms_norm": Operation(
+        problem=lambda batch, length, channels, _: normals((batch, length, channels), (channels,)),
+        definition=_rms_norm,
+        sizes=_POINTWISE,
+        modest=_POINTWISE,
+        small=[(3, 3, 0), (2, 17, 0)],
+        numbers={"eps": 1e-3},
+    ),
+}
+
+
+def problem(
+    name: str,
+    length: int,
+    channels: int,
+    inner: int = 4,
+    *,
+    batch: int = 2,
+    dtype: torch.dtype = torch.float64,
+) -> Tensors:
+    """Return arguments of the operation of this name."""
+    made = OPERATIONS[name].problem(batch, length, channels, inner)
+    return tuple(tensor.to(dtype) for tensor in made)
+
+
+def called(kernels: Kernels, name: str) -> Callable[..., Tensors]:
+    """Return the operation as a layer calls it, but always with a tuple of outputs."""
+
+    def call(*inputs: Tensor) -> Tensors:
+        found: Any = getattr(kernels, name)(*inputs, **OPERATIONS[name].numbers)
+        return found if isinstance(found, tuple) else (found,)
+
+    return call
+
+
+def bars_for(name: str, inputs: Tensors) -> Tensors:
+    """Return a cotangent for each output."""
+    with torch.no_grad():
+        return random_like(called(REFERENCE, name)(*inputs), 2)
+
+
+def directions_for(inputs: Tensors, count: int) -> Tensors:
+    """Return tangents of the inputs, an axis of directions in front."""
+    room = tuple(tensor.new_zeros(count, *tensor.shape) for tensor in inputs)
+    return tuple(random_like(room, 10))
+
+
+def by_torch(call: Callable[..., Tensors], inputs: Tensors, bars: Tensors, dots: Tensors) -> Rules:
+    """Return an operation's values and derivatives as torch finds them."""
+    given = tuple(tensor.detach().requires_grad_() for tensor in inputs)
+    outputs = call(*given)
+    pulled = torch.autograd.grad(outputs, given, bars)
+    closed = tuple(tensor.detach() for tensor in inputs)
+    pushed = [torch.func.jvp(call, closed, direction)[1] for direction in zip(*dots, strict=True)]
+    return Rules(
+        tuple(output.detach() for output in outputs),
+        pulled,
+        tuple(torch.stack(tangents) for tangents in zip(*pushed, strict=True)),
+    )
+
+
+def rules(kernels: Kernels, name: str, inputs: Tensors, bars: Tensors, dots: Perhaps) -> Rules:
+    """Return what a kernel set's own three rules say, or torch of one that has none."""
+    trio, numbers = getattr(kernels, name), OPERATIONS[name].numbers
+    if not isinstance(trio, Trio):
+        return by_torch(called(kernels, name), inputs, bars, dots)
+    outputs, kept = trio.forward(inputs, keep=True, **numbers)
+    wanted = (True,) * len(inputs)
+    _, tangents = trio.jvp(inputs, dots, **numbers)
+    return Rules(outputs, tuple(trio.vjp(inputs, kept, bars, wanted, **numbers)), tangents)
+
+
+def doubled(tensors: Perhaps) -> Perhaps:
+    return tuple(tensor if tensor is None else tensor.double() for tensor in tensors)
+
+
+def truth(name: str, inputs: Tensors, bars: Tensors, dots: Tensors) -> Rules:
+    """The same by torch's autograd through the reference, in float64."""
+    return by_torch(called(REFERENCE, name), doubled(inputs), doubled(bars), doubled(dots))
