@@ -1,0 +1,157 @@
+"""What the kernels share: declaring and launching them, and functions that keep their digits."""
+
+# What Triton compiles has no annotations; what calls it has.
+# mypy: disable-error-code="no-untyped-def"
+
+import contextlib
+import typing
+from collections.abc import Container, Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from genoscan.ops.trio import Perhaps, Tensors
+
+NVIDIA = tl.constexpr(not triton.knobs.runtime.interpret and torch.version.hip is None)
+UNKNOWN = ("length", "n_chunks", "n_rows", "n_directions")
+"""Numbers that a kernel is not compiled anew for."""
+
+
+def kernel(function: Any, unaligned: tuple[str, ...] = ()) -> Any:
+    """Mark what runs on the device; what checks argument types must leave it alone.
+
+    Triton reads `unaligned` arguments a number at a time.
+    """
+    return triton.jit(
+        typing.no_type_check(function),
+        do_not_specialize=UNKNOWN,
+        do_not_specialize_on_alignment=unaligned,
+    )
+
+
+def launch(
+    program: Any, grid: tuple[int, ...], *arguments: Any, warps: int = 4, **sizes: float
+) -> None:
+    """Run a kernel on the device of its first argument; nothing waits for it."""
+    device = arguments[0].device
+    elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
+    with torch.cuda.device(device) if elsewhere else contextlib.nullcontext():
+        program[grid](*arguments, num_warps=warps, enable_fp_fusion=True, **sizes)
+
+
+def pieces(length: int, size: int) -> int:
+    """Return how many pieces of `size` cover `length`."""
+    return -(-length // size)
+
+
+def whole(tensors: Sequence[Tensor]) -> Tensors:
+    """Return the tensors as kernels want them: without gaps."""
+    return tuple(tensor.detach().contiguous() for tensor in tensors)
+
+
+def moving(inputs: Tensors, tangents: Perhaps, still: Container[int] = ()) -> tuple[Any, ...]:
+    """Return tangents as kernels want them: zeros for None, except for inputs that may be still.
+
+    Those are the weights, which seldom move.
+    """
+    count = next(len(dot) for dot in tangents if dot is not None)
+    return tuple(
+        None
+        if dot is None and i in still
+        else value.new_zeros(count, *value.shape)
+        if dot is None
+        else dot.detach().contiguous()
+        for i, (value, dot) in enumerate(zip(inputs, tangents, strict=True))
+    )
+
+
+def total(parts: Tensor) -> Tensor:
+    """Return the sum of what blocks have summed, made in float64: blocks may be many."""
+    return parts.sum(0, dtype=torch.float64).to(parts.dtype)
+
+
+@kernel
+def exp(x):
+    """Return exp(x), 0 where that is no normal number."""
+    if NVIDIA and x.dtype == tl.float32:
+        # tl.exp would take three more instructions to keep what is smaller than that.
+        return tl.inline_asm_elementwise(
+            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x * 1.4426950408889634], tl.float32, True, 1
+        )
+    return tl.exp(x)
+
+
+@kernel
+def decay(z):
+    """Return near, whether z > -0.7, and exp(z) - 1 where it is, exp(z) where not; z <= 0.
+
+    exp(z) h is then `held(near, h)` + factor h: no digit is lost of a decay next to 1, nor of
+    one next to 0.
+    """
+    # (exp(z) - 1 - z) / z^2 by its Chebyshev interpolant on [-0.7, 0].
+    if z.dtype == tl.float64:
+        q = 2.42139361784777255e-8 + 1.55629910157251035e-9 * z
+        q = 2.74806025482759586e-7 + q * z
+        q = 2.75529119308599596e-6 + q * z
+        q = 2.4801423768288252e-5 + q * z
+        q = 1.9841265932179707e-4 + q * z
+        q = 1.38888888305188562e-3 + q * z
+        q = 8.33333333282417705e-3 + q * z
+        q = 0.0416666666666438653 + q * z
+        q = 0.166666666666666268 + q * z
+        q = 0.499999999999999999 + q * z
+    else:
+        q = 0.0081562726326647874 + 0.00108627760209129512 * z
+        q = 0.0416233063106945971 + q * z
+        q = 0.166662908003330193 + q * z
+        q = 0.499999947472849778 + q * z
+    near = z > -0.7
+    return near, tl.where(near, z + z * z * q, exp(z))
+
+
+@kernel
+def held(near, h):
+    return tl.where(near, h, 0.0)
+
+
+@kernel
+def logistic(x):
+    """Return 1 / (1 + exp(-x)) and 1 / (1 + exp(x)), each to full relative precision."""
+    small = exp(-tl.abs(x))
+    larger = 1 / (1 + small)
+    smaller = small * larger
+    return tl.where(x > 0, larger, smaller), tl.where(x > 0, smaller, larger)
+
+
+@kernel
+def silu_slope(x):
+    """Return the derivative of x / (1 + exp(-x))."""
+    up, down = logistic(x)
+    return up * (1 + x * down)
+
+
+@kernel
+def softplus(x):
+    """Return log(1 + exp(x)) to full relative precision."""
+    # log(1 + e) = 2 atanh(e / (2 + e)), by its series' Chebyshev interpolant on [0, 1/9].
+    small = exp(-tl.abs(x))
+    s = small / (2 + small)
+    w = s * s
+    if x.dtype == tl.float64:
+        p = 0.0416225325593041029 + 0.0852208178139069906 * w
+        p = 0.0605508436403460883 + p * w
+        p = 0.0665018701633731217 + p * w
+        p = 0.0769330702115200388 + p * w
+        p = 0.0909087041625240226 + p * w
+        p = 0.111111120403738366 + p * w
+        p = 0.142857142727270573 + p * w
+        p = 0.200000000000928737 + p * w
+        p = 0.333333333333330748 + p * w
+    else:
+        p = 0.139825788725986344 + 0.140788891815545403 * w
+        p = 0.20012297615351874 + p * w
+        p = 0.333331608206888866 + p * w
+    return tl.maximum(x, 0.0) + 2 * (s + s * w * p)

@@ -1,0 +1,202 @@
+"""The short convolution with its SiLU on the GPU: a pass over memory a rule.
+
+Rows are counted in the padded sequence: taps - 1 of the tail, then the tile's.  The output at t
+reads rows t to t + taps - 1; row p is read by the outputs p - taps + 1 to p.
+"""
+
+# What Triton compiles has no annotations; what calls it has.
+# mypy: disable-error-code="no-untyped-def, assignment, misc"
+
+import torch
+import triton
+import triton.language as tl
+
+from genoscan.ops.kernels import ConvInputs
+from genoscan.ops.trio import Perhaps, Tensors, Trio
+from genoscan.ops.triton_gpu.arithmetic import (
+    kernel,
+    launch,
+    logistic,
+    moving,
+    pieces,
+    silu_slope,
+    total,
+    whole,
+)
+
+ROOM = 256
+"""Numbers that a program of one warp works on together."""
+
+
+@kernel
+def _row(x, tail, row, batch, column, in_c, length, CHANNELS: tl.constexpr, TAPS: tl.constexpr):
+    """Return rows of the padded sequence, zeros outside."""
+    before, t = row[:, None], row[:, None] - (TAPS - 1)
+    x += batch * length * CHANNELS
+    tail += batch * (TAPS - 1) * CHANNELS
+    inner = tl.load(
+        x + t * CHANNELS + column[None, :], in_c[None, :] & (t >= 0) & (t < length), 0.0
+    )
+    in_tail = in_c[None, :] & (before >= 0) & (t < 0)
+    return inner + tl.load(tail + before * CHANNELS + column[None, :], in_tail, 0.0)
+
+
+@kernel
+def _tile(CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Return this program's rows, columns and which columns there are."""
+    n_blocks = tl.cdiv(CHANNELS, COLUMNS)
+    column = tl.program_id(0) % n_blocks * COLUMNS + tl.arange(0, COLUMNS)
+    row = (tl.program_id(0) // n_blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    return row, column, (column < CHANNELS) | (CHANNELS % COLUMNS == 0)
+
+
+@kernel
+def _conv(x, weight, bias, tail, y, next_tail, length,
+          CHANNELS: tl.constexpr, TAPS: tl.constexpr,
+          ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
+    row, column, in_c = _tile(CHANNELS, ROWS, COLUMNS)
+    batch = tl.program_id(1).to(tl.int64)
+    at = row[:, None] * CHANNELS + column[None, :]
+    summed = tl.load(bias + column, in_c, 0.0)[None, :]
+    for k in tl.static_range(TAPS):
+        value = _row(x, tail, row + k, batch, column, in_c, length, CHANNELS, TAPS)
+        summed += tl.load(weight + column * TAPS + k, in_c, 0.0)[None, :] * value
+        if k == 0:
+            next_tail += (batch * (TAPS - 1) - length) * CHANNELS
+            beyond = (row >= length) & (row < length + TAPS - 1)
+            tl.store(next_tail + at, value, beyond[:, None] & in_c[None, :])
+    up, _ = logistic(summed)
+    y += batch * length * CHANNELS
+    tl.store(y + at, summed * up, (row < length)[:, None] & in_c[None, :])
+
+
+@kernel
+def _conv_bar(x, weight, bias, tail, y_bar, next_tail_bar, x_bar, tail_bar, filter_bar, length,
+              CHANNELS: tl.constexpr, TAPS: tl.constexpr,
+              ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
+    """Fill also, unless None, filter_bar (block of rows, taps and bias, c): this block's share."""
+    row, column, in_c = _tile(CHANNELS, ROWS, COLUMNS)
+    batch = tl.program_id(1).to(tl.int64)
+    at = row[:, None] * CHANNELS + column[None, :]
+    beyond = ((row >= length) & (row < length + TAPS - 1))[:, None] & in_c[None, :]
+    next_tail_bar += (batch * (TAPS - 1) - length) * CHANNELS
+    bar = tl.load(next_tail_bar + at, beyond, 0.0)
+    values = ()
+    for k in tl.static_range(1 - TAPS, TAPS):
+        values += (_row(x, tail, row + k, batch, column, in_c, length, CHANNELS, TAPS),)
+    y_bar += batch * length * CHANNELS
+    for d in tl.static_range(TAPS):
+        # The output that has read this row with tap TAPS - 1 - d.
+        summed = tl.load(bias + column, in_c, 0.0)[None, :]
+        for k in tl.static_range(TAPS):
+            summed += tl.load(weight + column * TAPS + k, in_c, 0.0)[None, :] * values[d + k]
+        t = row + d - (TAPS - 1)
+        there = ((t >= 0) & (t < length))[:, None] & in_c[None, :]
+        slope = silu_slope(summed)
+        slope *= tl.load(y_bar + at + (d - TAPS + 1) * CHANNELS, there, 0.0)
+        bar += tl.load(weight + column * TAPS + TAPS - 1 - d, in_c, 0.0)[None, :] * slope
+    n_columns = tl.cdiv(CHANNELS, COLUMNS)
+    if filter_bar is not None:
+        block = tl.program_id(0) // n_columns * tl.num_programs(1) + batch
+        filter_bar += block * (TAPS + 1) * CHANNELS + column
+        for k in tl.static_range(TAPS):
+            part = tl.sum(slope * values[TAPS - 1 + k], 0)
+            tl.store(filter_bar + k * CHANNELS, part, in_c)
+        tl.store(filter_bar + TAPS * CHANNELS, tl.sum(slope, 0), in_c)
+    x_bar += (batch * length - (TAPS - 1)) * CHANNELS
+    in_x = (row >= TAPS - 1) & (row < length + TAPS - 1)
+    tl.store(x_bar + at, bar, in_x[:, None] & in_c[None, :])
+    tail_bar += batch * (TAPS - 1) * CHANNELS
+    tl.store(tail_bar + at, bar, (row < TAPS - 1)[:, None] & in_c[None, :])
+
+
+@kernel
+def _conv_dot(x, weight, bias, tail, x_dot, weight_dot, bias_dot, tail_dot,
+              y, next_tail, y_dot, next_tail_dot, length, n_directions,
+              CHANNELS: tl.constexpr, TAPS: tl.constexpr,
+              ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
+    row, column, in_c = _tile(CHANNELS, ROWS, COLUMNS)
+    batch = tl.program_id(1).to(tl.int64)
+    at = row[:, None] * CHANNELS + column[None, :]
+    in_y = (row < length)[:, None] & in_c[None, :]
+    beyond = ((row >= length) & (row < length + TAPS - 1))[:, None] & in_c[None, :]
+    summed = tl.load(bias + column, in_c, 0.0)[None, :]
+    values = ()
+    for k in tl.static_range(TAPS):
+        values += (_row(x, tail, row + k, batch, column, in_c, length, CHANNELS, TAPS),)
+        summed += tl.load(weight + column * TAPS + k, in_c, 0.0)[None, :] * values[k]
+    up, _ = logistic(summed)
+    slope = silu_slope(summed)
+    tl.store(y + batch * length * CHANNELS + at, summed * up, in_y)
+    tl.store(next_tail + (batch * (TAPS - 1) - length) * CHANNELS + at, values[0], beyond)
+    for direction in range(n_directions):
+        of_dot = direction * tl.num_programs(1) + batch
+        summed_dot = tl.zeros((ROWS, COLUMNS), summed.dtype)
+        if bias_dot is not None:
+            summed_dot += tl.load(bias_dot + direction * CHANNELS + column, in_c, 0.0)[None, :]
+        for k in tl.static_range(TAPS):
+            value_dot = _row(x_dot, tail_dot, row + k, of_dot, column, in_c, length, CHANNELS, TAPS)
+            summed_dot += tl.load(weight + column * TAPS + k, in_c, 0.0)[None, :] * value_dot
+            if weight_dot is not None:
+                at_w = (direction * CHANNELS + column) * TAPS + k
+                summed_dot += tl.load(weight_dot + at_w, in_c, 0.0)[None, :] * values[k]
+            if k == 0:
+                first = next_tail_dot + (of_dot * (TAPS - 1) - length) * CHANNELS
+                tl.store(first + at, value_dot, beyond)
+        tl.store(y_dot + of_dot * length * CHANNELS + at, slope * summed_dot, in_y)
+
+
+def _blocks(inputs: ConvInputs) -> tuple[int, int, dict[str, int]]:
+    """Return blocks of padded rows, programs of a sequence, and sizes."""
+    (_, length, channels), (_, taps) = inputs.x.shape, inputs.weight.shape
+    columns = min(64, triton.next_power_of_2(channels))
+    rows = ROOM // columns
+    blocks = pieces(length + taps - 1, rows)
+    sizes = {"CHANNELS": channels, "TAPS": taps, "ROWS": rows, "COLUMNS": columns}
+    return blocks, blocks * pieces(channels, columns), sizes
+
+
+def _forward(given: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
+    inputs = ConvInputs(*whole(given))
+    y, next_tail = torch.empty_like(inputs.x), torch.empty_like(inputs.tail)
+    batch, length, _ = y.shape
+    _, programs, sizes = _blocks(inputs)
+    launch(_conv, (programs, batch), *inputs, y, next_tail, length, warps=1, **sizes)
+    return (y, next_tail), ()
+
+
+def _vjp(given: Tensors, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]) -> Perhaps:
+    inputs, (y_bar, next_tail_bar) = ConvInputs(*whole(given)), whole(bars)
+    _, wants_weight, wants_bias, _ = wanted
+    x_bar, tail_bar = torch.empty_like(inputs.x), torch.empty_like(inputs.tail)
+    batch, length, channels = x_bar.shape
+    blocks, programs, sizes = _blocks(inputs)
+    filter_bar = None
+    if wants_weight or wants_bias:
+        filter_bar = x_bar.new_empty(blocks * batch, sizes["TAPS"] + 1, channels)
+    launch(
+        _conv_bar,
+        (programs, batch),
+        *(*inputs, y_bar, next_tail_bar, x_bar, tail_bar, filter_bar, length),
+        warps=1,
+        **sizes,
+    )
+    if filter_bar is None:
+        return x_bar, None, None, tail_bar
+    *weight_bar, bias_bar = total(filter_bar)
+    return x_bar, torch.stack(weight_bar, 1), bias_bar, tail_bar
+
+
+def _jvp(given: Tensors, tangents: Perhaps) -> tuple[Tensors, Tensors]:
+    inputs = ConvInputs(*whole(given))
+    dots = ConvInputs(*moving(given, tangents, still=(1, 2)))
+    outputs = (torch.empty_like(inputs.x), torch.empty_like(inputs.tail))
+    tangents = (torch.empty_like(dots.x), torch.empty_like(dots.tail))
+    count, batch, length, _ = dots.x.shape
+    _, programs, sizes = _blocks(inputs)
+    arguments = (*inputs, *dots, *outputs, *tangents, length, count)
+    launch(_conv_dot, (programs, batch), *arguments, warps=1, **sizes)
+    return outputs, tangents
+
+
+CONV_SILU = Trio(_forward, _jvp, _vjp, outputs=2)
