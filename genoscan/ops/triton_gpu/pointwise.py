@@ -200,7 +200,8 @@ def _rms_norm_bar(x, weight, out_bar, x_bar, weight_bar, n_rows, EPS: tl.constex
     tl.store(x_bar + at, (bar * w - unit * along[:, None]) * scale[:, None], inside)
     if weight_bar is not None:
         part = tl.sum(bar * unit, 0)
-        tl.store(weight_bar + tl.program_id(0) * WIDTH + column, part, column < WIDTH)
+        block = tl.program_id(0).to(tl.int64)
+        tl.store(weight_bar + block * WIDTH + column, part, column < WIDTH)
 
 
 @kernel

@@ -274,8 +274,8 @@ def _replay_bar(u, delta, A, B, C, D, marks, y_bar, starts, u_bar, delta_bar, B_
     delta_bar += row * CHANNELS
     B += row * STATES
     C += row * STATES
-    B_bar += (block * n_rows + row) * STATES
-    C_bar += (block * n_rows + row) * STATES
+    B_bar += (block.to(tl.int64) * n_rows + row) * STATES
+    C_bar += (block.to(tl.int64) * n_rows + row) * STATES
     size = tl.minimum(CHUNK, length - chunk * CHUNK)
     marks += (batch * tl.cdiv(length, SUB) + chunk * (CHUNK // SUB)) * STATES * CHANNELS
     n_subs = tl.cdiv(size, SUB)
@@ -292,7 +292,7 @@ def _replay_bar(u, delta, A, B, C, D, marks, y_bar, starts, u_bar, delta_bar, B_
             step = tl.load(delta + at_c + t * CHANNELS, in_c & alive, 0.0)
             inflow = step * tl.load(u + at_c + t * CHANNELS, in_c & alive, 0.0)
             b = tl.load(B + at_n + t * STATES, in_n & alive, 0.0)
-            near, factor = decay(tl.maximum(step[:, None, :] * a, LOWEST))
+            near, factor = decay(tl.maximum(step[:, None, :] * a, LOWEST, tl.PropagateNan.ALL))
             befores += (h,)
             factors += (factor,)
             h = _advance(h, near, factor, b[None, :, None] * inflow[:, None, :])
