@@ -8,8 +8,8 @@ A chunk's own decay is exp(A sum of steps), so chunks are carried as single base
 does the same from right to left; its replay recomputes states from marks, the states that the
 forward's replay has left every `SUB` bases, which stay in registers.
 
-A program is one warp, and no thread of it waits for another's: a block of channels, with all
-states of a channel in few threads.  Sums over channels go through memory, a part a block.
+A program is one warp, so that none waits for another: a block of channels, with all states of a
+channel in few threads.  Sums over channels go through memory, a part a block.
 
 Letters: u, delta, A, B, C, D, h as in Mamba (Gu and Dao, arXiv 2312.00752, equation 2 with
 the Euler input map); `_dot` tangents, `_bar` cotangents; n states, c channels.
@@ -52,25 +52,11 @@ LOWEST = tl.constexpr(-87.0)
 
 # Aligned, Triton would give four neighbouring channels to a thread, for wider reads, and move
 # numbers between threads at every base.
-lanes_of_channels = partial(
-    kernel,
-    unaligned=(
-        *(
-            "A",
-            "A_dot",
-            "u",
-            "delta",
-            "u_dot",
-            "delta_dot",
-            "y",
-            "y_dot",
-            "y_bar",
-            "u_bar",
-            "delta_bar",
-        ),
-        *("ends", "totals", "starts", "marks", "ends_dot", "totals_dot", "starts_dot", "A_bar"),
-    ),
-)
+ROWS = """
+    A A_dot A_bar u u_dot u_bar delta delta_dot delta_bar y y_dot y_bar
+    ends ends_dot totals totals_dot starts starts_dot marks
+"""
+lanes_of_channels = partial(kernel, unaligned=tuple(ROWS.split()))
 
 
 @kernel
