@@ -8,7 +8,7 @@ an operation.  Each stage does what it would do alone: the number of stages chan
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -18,7 +18,7 @@ from genoscan.layer import Carry, Chain, Layer
 Item = TypeVar("Item")
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818: not an error
     """The sweep that a stage belongs to has ended, or another of its stages has failed."""
 
 
@@ -65,10 +65,8 @@ class Sweep:
         try:
             for thread in crew:
                 thread.start()
-            try:
+            with suppress(Stopped):  # another stage has failed; below it is said why
                 yield
-            except Stopped:
-                pass  # another stage has failed; below it is said why
         except BaseException:
             self._end()
             raise

@@ -116,4 +116,4 @@ def _stage(
     for span in tiles:
         with torch.no_grad():
             outputs, live = stage.forward(read(span), live)
-        yield span, outputs
+        yield span, outputs  # type: ignore[misc]

@@ -1,6 +1,7 @@
 """Layers in sequence are a layer: embedding, blocks, final norm and head."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -51,5 +52,5 @@ class Stack(nn.Module):
                 self.norm if stop == len(self.layers) else nn.Identity(),
                 self.head if stop == len(self.layers) else nn.Identity(),
             )
-            for start, stop in zip(edges, edges[1:], strict=False)
+            for start, stop in pairwise(edges)
         ]

@@ -104,7 +104,7 @@ class Model:
 
     def table(self) -> Tensor:
         """Return the input row of each base code (A, C, G, T, N), one column a symbol."""
-        weight = self.stack.embed.weight
+        weight = next(self.stack.parameters())
         table = torch.zeros(5, len(self.config.symbols), dtype=weight.dtype, device=weight.device)
         for code, column in enumerate(self.config.base_columns):
             table[code, column] = 1

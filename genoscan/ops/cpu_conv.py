@@ -43,7 +43,7 @@ def _forward(padded, weight, bias, y, i_batch, first, last):
 
 @compiled
 def _jvp(padded, weight, bias, padded_dot, weight_dot, bias_dot, y, y_dot, i_batch, first, last):
-    """Go forward and push a tangent; those of weight and bias may be empty, where they do not move."""
+    """Go forward and push a tangent; those of weight and bias may be empty, where they do not move."""  # noqa: E501
     widest()
     for t in range(y_dot.shape[1]):
         for group in range(first, last):
@@ -134,7 +134,7 @@ def forward(inputs: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
 def jvp(inputs: Tensors, dots: Perhaps) -> tuple[Tensors, Tensors]:
     """Return both outputs, and their tangents, for every direction."""
     given, moved = ConvInputs(*inputs), ConvInputs(*filled(inputs, dots))
-    if ConvInputs(*dots).weight is None and ConvInputs(*dots).bias is None:
+    if ConvInputs(*dots).weight is None and ConvInputs(*dots).bias is None:  # type: ignore[arg-type]
         moved = moved._replace(weight=moved.weight[..., :0], bias=moved.bias[..., :0])
     batch, length, channels = given.x.shape
     arrays, dot_arrays = _arrays(given), _arrays(moved)
@@ -143,7 +143,7 @@ def jvp(inputs: Tensors, dots: Perhaps) -> tuple[Tensors, Tensors]:
     y_dot = room((len(moved.x), *y.shape), y)
     for direction in zip(*dot_arrays, y_dot, strict=True):
         over_groups(
-            lambda i_batch, _part, first, last, direction=direction: _jvp(
+            lambda i_batch, _part, first, last, direction=direction: _jvp(  # type: ignore[misc]
                 *arrays, *direction[:-1], y, direction[-1], i_batch, first, last
             ),
             batch,
@@ -165,7 +165,7 @@ def vjp(inputs: Tensors, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]
     sums_bar = room((batch, length + 2 * before, groups, LANES), padded)
     sums_bar[:, :before] = sums_bar[:, before + length :] = 0
     # A sum a sequence: threads share none.  Long sums of small numbers are kept in float64.
-    trained = batch if ConvInputs(*wanted).weight or ConvInputs(*wanted).bias else 0
+    trained = batch if ConvInputs(*wanted).weight or ConvInputs(*wanted).bias else 0  # type: ignore[arg-type]
     weight_bar, bias_bar = np.zeros((trained, *weight.shape)), np.zeros((trained, *bias.shape))
     over_groups(
         lambda i_batch, _part, first, last: _vjp(

@@ -91,7 +91,7 @@ def _gate_vjp(y, z, out_bar, y_bar, z_bar, first, last):
 @compiled
 def _inner(a, b, row):
     """Return the inner product of a row of each."""
-    lanes = load(a, (row, 0)) * load(b, (row, 0))
+    lanes = load(a, (row, 0)) * load(b, (row, 0))  # type: ignore[var-annotated]
     for group in range(1, a.shape[1]):
         lanes = lanes + load(a, (row, group)) * load(b, (row, group))
     return total(lanes)

@@ -467,7 +467,7 @@ def jvp(inputs: Tensors, dots: Perhaps) -> tuple[Tensors, Tensors]:
 
 
 def _sum(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+    return parts[0] if len(parts) == 1 else torch.stack(list(parts)).sum(0)
 
 
 def _add(parts: np.ndarray) -> Tensor:

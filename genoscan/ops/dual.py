@@ -52,7 +52,7 @@ class Dual(Tensor):
             if not tree_any(lambda leaf: isinstance(leaf, Tensor), outputs):
                 return outputs
             rule = _LINEAR.get(function)
-            dots = rule(*args, **kwargs) if rule else NotImplemented
+            dots = rule(*args, **kwargs) if rule else NotImplemented  # type: ignore[operator]
             if dots is NotImplemented:
                 dots = _any_function(function, args, kwargs)
         return tree_map(lambda o, d: Dual.of(o, d), outputs, dots)

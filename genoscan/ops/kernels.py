@@ -59,7 +59,12 @@ class Kernels(NamedTuple):
 
 def choose(device: torch.device | str, name: str = "auto") -> Kernels:
     """Return the kernel set for a device: the one place where a kernel is picked."""
-    if name == "reference" or (name == "auto" and torch.device(device).type != "cpu"):
+    kind = torch.device(device).type
+    if name == "auto" and kind == "cuda":
+        from genoscan.ops.triton_gpu import TRITON
+
+        return TRITON
+    if name == "reference" or (name == "auto" and kind != "cpu"):
         from genoscan.ops.reference import REFERENCE
 
         return REFERENCE

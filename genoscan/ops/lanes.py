@@ -115,7 +115,7 @@ def where(_context, condition, yes, no):
 def _address(context, builder, array_type, array, index_type, index):
     """Return a pointer to the sixteen numbers at this index, which has one axis fewer."""
     if isinstance(index_type, types.BaseTuple):
-        numbers, kinds = cgutils.unpack_tuple(builder, index), list(index_type)
+        numbers, kinds = cgutils.unpack_tuple(builder, index), list(index_type)  # type: ignore[call-overload]
     else:
         numbers, kinds = [index], [index_type]
     places = [context.cast(builder, n, k, types.intp) for n, k in zip(numbers, kinds, strict=True)]
