@@ -18,7 +18,7 @@ from genoscan.layer import Carry, Chain, Layer
 Item = TypeVar("Item")
 
 
-class Stopped(Exception):  # noqa: N818: not an error
+class Stopped(Exception):  # noqa: N818
     """The sweep that a stage belongs to has ended, or another of its stages has failed."""
 
 
