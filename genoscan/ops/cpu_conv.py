@@ -16,71 +16,76 @@ from genoscan.ops.kernels import ConvInputs
 from genoscan.ops.lanes import (
     LANES,
     compiled,
-    grouped,
     load,
     over_groups,
+    padded,
     precise,
     room,
-    room_like,
     sigmoid,
     store,
-    ungrouped,
+    trimmed,
     widest,
 )
 from genoscan.ops.trio import Perhaps, Tensors, Trio, filled
 
 
 @compiled
-def _forward(padded, weight, bias, y, i_batch, first, last):
+def _forward(rows, weight, bias, y, start, stop, i_batch, first, last):
     widest()
-    for t in range(y.shape[1]):
+    for t in range(start, stop):
         for group in range(first, last):
-            total = load(bias, group)
+            sum_ = load(bias, group)
             for k in range(len(weight)):
-                total = total + load(weight, (k, group)) * load(padded, (i_batch, t + k, group))
-            store(y, (i_batch, t, group), total * sigmoid(total))
+                sum_ = sum_ + load(weight, (k, group)) * load(rows, (i_batch, t - start + k, group))
+            store(y, (i_batch, t, group), sum_ * sigmoid(sum_))
 
 
 @compiled
-def _jvp(padded, weight, bias, padded_dot, weight_dot, bias_dot, y, y_dot, i_batch, first, last):
-    """Go forward and push a tangent; those of weight and bias may be empty, where they do not move."""  # noqa: E501
+def _jvp(rows, weight, bias, rows_dot, weight_dot, bias_dot, y, y_dot,
+         start, stop, i_batch, first, last):  # fmt: skip
+    """Push tangents; those of weight and bias may be empty, where they do not move."""
     widest()
-    for t in range(y_dot.shape[1]):
+    for t in range(start, stop):
         for group in range(first, last):
-            total = load(bias, group)
-            dot = 0.0 * total
+            sum_ = load(bias, group)
             for k in range(len(weight)):
-                w = load(weight, (k, group))
-                total = total + w * load(padded, (i_batch, t + k, group))
-                dot = dot + w * load(padded_dot, (i_batch, t + k, group))
-            if len(bias_dot) > 0:
-                dot = dot + load(bias_dot, group)
+                sum_ = sum_ + load(weight, (k, group)) * load(rows, (i_batch, t - start + k, group))
+            gate = sigmoid(sum_)
+            slope = gate + sum_ * gate * (1.0 - gate)
+            store(y, (i_batch, t, group), sum_ * gate)
+            for i in range(len(y_dot)):
+                dot = 0.0 * gate
                 for k in range(len(weight)):
-                    row = load(padded, (i_batch, t + k, group))
-                    dot = dot + load(weight_dot, (k, group)) * row
-            gate = sigmoid(total)
-            store(y, (i_batch, t, group), total * gate)
-            store(y_dot, (i_batch, t, group), (gate + total * gate * (1.0 - gate)) * dot)
+                    row = load(rows_dot, (i, i_batch, t - start + k, group))
+                    dot = dot + load(weight, (k, group)) * row
+                if bias_dot.shape[1] > 0:
+                    dot = dot + load(bias_dot, (i, group))
+                    for k in range(len(weight)):
+                        row = load(rows, (i_batch, t - start + k, group))
+                        dot = dot + load(weight_dot, (i, k, group)) * row
+                store(y_dot, (i, i_batch, t, group), slope * dot)
 
 
 @compiled
-def _vjp(padded, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, sums_bar,
-         i_batch, first, last):  # fmt: skip
+def _vjp(rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, sums_bar,
+         start, stop, i_batch, first, last):  # fmt: skip
     """Pull cotangents back; those of weight and bias may be empty, where nobody wants them.
 
-    `sums_bar`, given as zeros, takes the cotangents of the sums before the SiLU, between as many
-    rows of zeros on either side as there are taps to the left of a base.
+    `sums_bar` takes the cotangents of the sums before the SiLU, between as many rows of zeros on
+    either side as there are taps to the left of a base; `padded_bar` those of tail and tile.
     """
     widest()
     before = len(weight) - 1
-    for t in range(y_bar.shape[1] - 1, -before - 1, -1):
+    # What the tile's left end sends further left has no base of its own.
+    for t in range(stop - 1, start - 1 if start > 0 else -before - 1, -1):
         if t >= 0:
             for group in range(first, last):
-                total = load(bias, group)
+                sum_ = load(bias, group)
                 for k in range(before + 1):
-                    total = total + load(weight, (k, group)) * load(padded, (i_batch, t + k, group))
-                gate = sigmoid(total)
-                here = (gate + total * gate * (1.0 - gate)) * load(y_bar, (i_batch, t, group))
+                    row = load(rows, (i_batch, t - start + k, group))
+                    sum_ = sum_ + load(weight, (k, group)) * row
+                gate = sigmoid(sum_)
+                here = (gate + sum_ * gate * (1.0 - gate)) * load(y_bar, (i_batch, t, group))
                 store(sums_bar, (i_batch, t + before, group), here)
         if t >= 0 and len(bias_bar) > 0:
             for group in range(first, last):
@@ -88,7 +93,7 @@ def _vjp(padded, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, sums_bar
                 so_far = load(bias_bar, (i_batch, group))
                 store(bias_bar, (i_batch, group), so_far + precise(here))
                 for k in range(before + 1):
-                    part = precise(here * load(padded, (i_batch, t + k, group)))
+                    part = precise(here * load(rows, (i_batch, t - start + k, group)))
                     so_far = load(weight_bar, (i_batch, k, group))
                     store(weight_bar, (i_batch, k, group), so_far + part)
         # Nothing further to the left reaches the row of t's last tap.
@@ -100,12 +105,14 @@ def _vjp(padded, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, sums_bar
             store(padded_bar, (i_batch, t + before, group), pulled)
 
 
-def _arrays(given: ConvInputs) -> tuple[np.ndarray, ...]:
-    return (
-        grouped(torch.cat([given.tail, given.x], -2)),
-        grouped(given.weight.mT),
-        grouped(given.bias),
-    )
+def _pieces(x: Tensor, tail: Tensor) -> list[tuple[np.ndarray, int, int]]:
+    """Return (rows, start, stop) twice: base t of start..stop reads rows t - start and on.
+
+    The first bases read a copy that begins with the tail, the others the tile as it is.
+    """
+    edge = min(tail.shape[-2], x.shape[-2])
+    rows = padded(torch.cat([tail, x[..., :edge, :]], -2))
+    return [(rows, 0, edge), (padded(x), edge, x.shape[-2])]
 
 
 def _next_tail(given: ConvInputs) -> Tensor:
@@ -119,70 +126,73 @@ def _next_tail(given: ConvInputs) -> Tensor:
 def forward(inputs: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
     """Return silu of the convolution, and the next tail."""
     given = ConvInputs(*inputs)
-    batch, length, channels = given.x.shape
-    arrays = _arrays(given)
-    groups = len(arrays[-1])
-    y = room((batch, length, groups, LANES), arrays[0])
-    over_groups(
-        lambda i_batch, _part, first, last: _forward(*arrays, y, i_batch, first, last),
-        batch,
-        groups,
-    )
-    return (ungrouped(y, channels), _next_tail(given)), ()
+    pieces = _pieces(given.x, given.tail)
+    weight, bias = padded(given.weight.mT), padded(given.bias)
+    y = room(pieces[1][0].shape, weight)
+
+    def run(i_batch: int, _part: int, first: int, last: int) -> None:
+        for rows, *span in pieces:
+            _forward(rows, weight, bias, y, *span, i_batch, first, last)
+
+    over_groups(run, len(y), len(bias) // LANES)
+    return (trimmed(y, given.x.shape[-1]), _next_tail(given)), ()
 
 
 def jvp(inputs: Tensors, dots: Perhaps) -> tuple[Tensors, Tensors]:
     """Return both outputs, and their tangents, for every direction."""
     given, moved = ConvInputs(*inputs), ConvInputs(*filled(inputs, dots))
-    if ConvInputs(*dots).weight is None and ConvInputs(*dots).bias is None:  # type: ignore[arg-type]
+    if all(dots[i] is None for i in (1, 2)):
         moved = moved._replace(weight=moved.weight[..., :0], bias=moved.bias[..., :0])
-    batch, length, channels = given.x.shape
-    arrays, dot_arrays = _arrays(given), _arrays(moved)
-    groups = len(arrays[-1])
-    y = room((batch, length, groups, LANES), arrays[0])
-    y_dot = room((len(moved.x), *y.shape), y)
-    for direction in zip(*dot_arrays, y_dot, strict=True):
-        over_groups(
-            lambda i_batch, _part, first, last, direction=direction: _jvp(  # type: ignore[misc]
-                *arrays, *direction[:-1], y, direction[-1], i_batch, first, last
-            ),
-            batch,
-            groups,
-        )
+    pieces, pieces_dot = _pieces(given.x, given.tail), _pieces(moved.x, moved.tail)
+    weight, bias = padded(given.weight.mT), padded(given.bias)
+    weight_dot, bias_dot = padded(moved.weight.mT), padded(moved.bias)
+    y, y_dot = room(pieces[1][0].shape, weight), room(pieces_dot[1][0].shape, weight)
+
+    def run(i_batch: int, _part: int, first: int, last: int) -> None:
+        for (rows, *span), (rows_dot, *_) in zip(pieces, pieces_dot, strict=True):
+            _jvp(
+                rows, weight, bias, rows_dot, weight_dot, bias_dot, y, y_dot,
+                *span, i_batch, first, last,
+            )  # fmt: skip
+
+    over_groups(run, len(y), len(bias) // LANES)
+    channels = given.x.shape[-1]
     return (
-        (ungrouped(y, channels), _next_tail(given)),
-        (ungrouped(y_dot, channels), _next_tail(moved)),
+        (trimmed(y, channels), _next_tail(given)),
+        (trimmed(y_dot, channels), _next_tail(moved)),
     )
 
 
 def vjp(inputs: Tensors, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]) -> Perhaps:
     """Return the cotangents of the inputs; weight's and bias's only where wanted."""
-    given, y_bar = ConvInputs(*inputs), grouped(bars[0])
-    batch, length, channels = given.x.shape
-    padded, weight, bias = _arrays(given)
-    before, groups = len(weight) - 1, len(bias)
-    padded_bar = room_like(padded)
-    sums_bar = room((batch, length + 2 * before, groups, LANES), padded)
+    given, y_bar = ConvInputs(*inputs), padded(bars[0])
+    pieces = _pieces(given.x, given.tail)
+    weight, bias = padded(given.weight.mT), padded(given.bias)
+    batch, length, width = y_bar.shape
+    before = len(weight) - 1
+    padded_bar = room((batch, before + length, width), y_bar)
+    sums_bar = room((batch, length + 2 * before, width), y_bar)
     sums_bar[:, :before] = sums_bar[:, before + length :] = 0
     # A sum a sequence: threads share none.  Long sums of small numbers are kept in float64.
-    trained = batch if ConvInputs(*wanted).weight or ConvInputs(*wanted).bias else 0  # type: ignore[arg-type]
-    weight_bar, bias_bar = np.zeros((trained, *weight.shape)), np.zeros((trained, *bias.shape))
-    over_groups(
-        lambda i_batch, _part, first, last: _vjp(
-            padded, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, sums_bar,
-            i_batch, first, last,
-        ),
-        batch,
-        groups,
-    )  # fmt: skip
-    pulled = ungrouped(padded_bar, channels)
+    trained = batch if wanted[1] or wanted[2] else 0
+    weight_bar, bias_bar = np.zeros((trained, *weight.shape)), np.zeros((trained, width))
+
+    def run(i_batch: int, _part: int, first: int, last: int) -> None:
+        for rows, *span in reversed(pieces):
+            _vjp(
+                rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, sums_bar,
+                *span, i_batch, first, last,
+            )  # fmt: skip
+
+    over_groups(run, batch, width // LANES)
+    channels = given.x.shape[-1]
+    pulled = trimmed(padded_bar, channels)
     pulled[:, length:] += bars[1]
-    return ConvInputs(
-        x=pulled[:, before:],
-        weight=ungrouped(weight_bar.sum(0), channels).mT.to(pulled.dtype),
-        bias=ungrouped(bias_bar.sum(0), channels).to(pulled.dtype),
-        tail=pulled[:, :before],
-    )
+    x_bar, tail_bar = pulled[:, before:], pulled[:, :before]
+    if not trained:
+        return x_bar, None, None, tail_bar
+    weight_sum, bias_sum = trimmed(weight_bar.sum(0), channels), trimmed(bias_bar.sum(0), channels)
+    return x_bar, weight_sum.mT.to(pulled.dtype), bias_sum.to(pulled.dtype), tail_bar
 
 
 CONV_SILU = Trio(forward, jvp, vjp, outputs=2)

@@ -17,16 +17,16 @@ from torch import Tensor
 from genoscan.ops.lanes import (
     LANES,
     compiled,
-    grouped,
     load,
     over_groups,
+    padded,
     precise,
-    room_like,
+    room,
     sigmoid,
     softplus,
     store,
     total,
-    ungrouped,
+    trimmed,
     widest,
 )
 from genoscan.ops.trio import Perhaps, Tensors, Trio, filled
@@ -36,7 +36,7 @@ from genoscan.ops.trio import Perhaps, Tensors, Trio, filled
 def _step_size(x, bias, delta, first, last):
     widest()
     for row in range(first, last):
-        for group in range(x.shape[1]):
+        for group in range(x.shape[1] // LANES):
             store(delta, (row, group), softplus(load(x, (row, group)) + load(bias, group)))
 
 
@@ -45,7 +45,7 @@ def _step_size_slope(x, bias, factors, products, first, last):
     """products = factors times the slope of softplus; factors have one more axis in front."""
     widest()
     for row in range(first, last):
-        for group in range(x.shape[1]):
+        for group in range(x.shape[1] // LANES):
             slope = sigmoid(load(x, (row, group)) + load(bias, group))
             for i in range(len(factors)):
                 store(products, (i, row, group), slope * load(factors, (i, row, group)))
@@ -55,7 +55,7 @@ def _step_size_slope(x, bias, factors, products, first, last):
 def _gate(y, z, out, first, last):
     widest()
     for row in range(first, last):
-        for group in range(y.shape[1]):
+        for group in range(y.shape[1] // LANES):
             here = load(z, (row, group))
             store(out, (row, group), load(y, (row, group)) * here * sigmoid(here))
 
@@ -64,7 +64,7 @@ def _gate(y, z, out, first, last):
 def _gate_jvp(y, z, y_dot, z_dot, out, out_dot, first, last):
     widest()
     for row in range(first, last):
-        for group in range(y.shape[1]):
+        for group in range(y.shape[1] // LANES):
             here = load(z, (row, group))
             open_ = sigmoid(here)
             silu = here * open_
@@ -79,7 +79,7 @@ def _gate_jvp(y, z, y_dot, z_dot, out, out_dot, first, last):
 def _gate_vjp(y, z, out_bar, y_bar, z_bar, first, last):
     widest()
     for row in range(first, last):
-        for group in range(y.shape[1]):
+        for group in range(y.shape[1] // LANES):
             here, pulled = load(z, (row, group)), load(out_bar, (row, group))
             open_ = sigmoid(here)
             silu = here * open_
@@ -92,7 +92,7 @@ def _gate_vjp(y, z, out_bar, y_bar, z_bar, first, last):
 def _inner(a, b, row):
     """Return the inner product of a row of each."""
     lanes = load(a, (row, 0)) * load(b, (row, 0))  # type: ignore[var-annotated]
-    for group in range(1, a.shape[1]):
+    for group in range(1, a.shape[1] // LANES):
         lanes = lanes + load(a, (row, group)) * load(b, (row, group))
     return total(lanes)
 
@@ -102,7 +102,7 @@ def _rms_norm(x, weight, width, eps, y, first, last):
     widest()
     for row in range(first, last):
         scale = 1.0 / np.sqrt(_inner(x, x, row) / width + eps)
-        for group in range(x.shape[1]):
+        for group in range(x.shape[1] // LANES):
             store(y, (row, group), load(x, (row, group)) * scale * load(weight, group))
 
 
@@ -113,7 +113,7 @@ def _rms_norm_jvp(x, weight, width, eps, x_dot, weight_dot, y_dot, first, last):
         scale = 1.0 / np.sqrt(_inner(x, x, row) / width + eps)
         for i in range(len(x_dot)):
             shrink = scale * scale * _inner(x, x_dot[i], row) / width
-            for group in range(x.shape[1]):
+            for group in range(x.shape[1] // LANES):
                 here = load(x, (row, group))
                 moved = load(weight, group) * (load(x_dot, (i, row, group)) - here * shrink)
                 moved = moved + load(weight_dot, (i, group)) * here
@@ -126,49 +126,52 @@ def _rms_norm_vjp(x, weight, width, eps, y_bar, x_bar, weight_bar, first, last):
     widest()
     for row in range(first, last):
         scale = 1.0 / np.sqrt(_inner(x, x, row) / width + eps)
-        for group in range(x.shape[1]):
+        for group in range(x.shape[1] // LANES):
             pulled = load(y_bar, (row, group))
             store(x_bar, (row, group), load(weight, group) * pulled)
             if len(weight_bar) > 0:
                 part = precise(pulled * load(x, (row, group)) * scale)
                 store(weight_bar, group, load(weight_bar, group) + part)
         shrink = scale * scale * _inner(x, x_bar, row) / width
-        for group in range(x.shape[1]):
+        for group in range(x.shape[1] // LANES):
             pulled = load(x_bar, (row, group)) - load(x, (row, group)) * shrink
             store(x_bar, (row, group), pulled * scale)
-
-
-def _rows(array: np.ndarray) -> np.ndarray:
-    """See (batch, tile, groups, lanes) as (rows, groups, lanes)."""
-    return array.reshape(-1, *array.shape[-2:])
-
-
-def _by_direction(array: np.ndarray) -> np.ndarray:
-    """See (directions, batch, tile, groups, lanes) as (directions, rows, groups, lanes)."""
-    return array.reshape(len(array), -1, *array.shape[-2:])
 
 
 def _over_rows(kernel: Callable[..., None], rows: int, *arguments: Any) -> None:
     over_groups(lambda _batch, _part, first, last: kernel(*arguments, first, last), 1, rows)
 
 
+def _rows(tensor: Tensor) -> np.ndarray:
+    """See (batch, tile, channels) as (rows, lanes)."""
+    array = padded(tensor)
+    return array.reshape(-1, array.shape[-1])
+
+
+def _by_direction(tensor: Tensor) -> np.ndarray:
+    """See (directions, batch, tile, channels) as (directions, rows, lanes)."""
+    array = padded(tensor)
+    return array.reshape(len(array), -1, array.shape[-1])
+
+
+def _like(array: np.ndarray, tensor: Tensor) -> Tensor:
+    """Give an array of rows the shape of a tensor."""
+    return trimmed(array, tensor.shape[-1]).reshape(tensor.shape)
+
+
 def _step_size_forward(inputs: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
-    x, bias = map(grouped, inputs)
-    delta = room_like(x)
-    rows = _rows(x)
-    _over_rows(_step_size, len(rows), rows, bias, _rows(delta))
-    return (ungrouped(delta, inputs[0].shape[-1]),), ()
+    x, bias = _rows(inputs[0]), padded(inputs[1])
+    delta = room(x.shape, x)
+    _over_rows(_step_size, len(x), x, bias, delta)
+    return (_like(delta, inputs[0]),), ()
 
 
 def _sloped(inputs: Tensors, factors: Tensor) -> Tensor:
     """Return the factors (directions, batch, tile, channels) times the slope of softplus."""
-    x, bias = map(grouped, inputs)
-    given = grouped(factors)
-    products, rows = room_like(given), _rows(x)
-    _over_rows(
-        _step_size_slope, len(rows), rows, bias, _by_direction(given), _by_direction(products)
-    )
-    return ungrouped(products, factors.shape[-1])
+    x, bias, given = _rows(inputs[0]), padded(inputs[1]), _by_direction(factors)
+    products = room(given.shape, given)
+    _over_rows(_step_size_slope, len(x), x, bias, given, products)
+    return _like(products, factors)
 
 
 def _step_size_push(inputs: Tensors, dots: Perhaps) -> tuple[Tensors, Tensors]:
@@ -186,64 +189,63 @@ def _step_size_pull(
 
 
 def _gate_forward(inputs: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
-    y, z = map(grouped, inputs)
-    out, rows = room_like(y), _rows(y)
-    _over_rows(_gate, len(rows), rows, _rows(z), _rows(out))
-    return (ungrouped(out, inputs[0].shape[-1]),), ()
+    y, z = map(_rows, inputs)
+    out = room(y.shape, y)
+    _over_rows(_gate, len(y), y, z, out)
+    return (_like(out, inputs[0]),), ()
 
 
 def _gate_push(inputs: Tensors, dots: Perhaps) -> tuple[Tensors, Tensors]:
-    y, z = map(grouped, inputs)
-    y_dot, z_dot = map(grouped, filled(inputs, dots))
-    out, out_dot, rows = room_like(y), room_like(y_dot), _rows(y)
-    moved = map(_by_direction, (y_dot, z_dot))
-    _over_rows(_gate_jvp, len(rows), rows, _rows(z), *moved, _rows(out), _by_direction(out_dot))
-    width = inputs[0].shape[-1]
-    return (ungrouped(out, width),), (ungrouped(out_dot, width),)
+    y, z = map(_rows, inputs)
+    moved = filled(inputs, dots)
+    y_dot, z_dot = map(_by_direction, moved)
+    out, out_dot = room(y.shape, y), room(y_dot.shape, y)
+    _over_rows(_gate_jvp, len(y), y, z, y_dot, z_dot, out, out_dot)
+    return (_like(out, inputs[0]),), (_like(out_dot, moved[0]),)
 
 
 def _gate_pull(
     inputs: Tensors, _kept: Tensors, bars: Tensors, _wanted: tuple[bool, ...]
 ) -> Perhaps:
-    y, z, out_bar = map(grouped, (*inputs, *bars))
-    y_bar, z_bar, rows = room_like(y), room_like(y), _rows(y)
-    _over_rows(_gate_vjp, len(rows), rows, *map(_rows, (z, out_bar, y_bar, z_bar)))
-    width = inputs[0].shape[-1]
-    return ungrouped(y_bar, width), ungrouped(z_bar, width)
+    y, z, out_bar = map(_rows, (*inputs, *bars))
+    y_bar, z_bar = room(y.shape, y), room(y.shape, y)
+    _over_rows(_gate_vjp, len(y), y, z, out_bar, y_bar, z_bar)
+    return _like(y_bar, inputs[0]), _like(z_bar, inputs[0])
 
 
 def _norm_forward(inputs: Tensors, *, keep: bool, eps: float) -> tuple[Tensors, Tensors]:
-    x, weight = map(grouped, inputs)
-    y, rows, width = room_like(x), _rows(x), inputs[0].shape[-1]
-    _over_rows(_rms_norm, len(rows), rows, weight, width, eps, _rows(y))
-    return (ungrouped(y, width),), ()
+    x, weight, width = _rows(inputs[0]), padded(inputs[1]), inputs[0].shape[-1]
+    y = room(x.shape, x)
+    _over_rows(_rms_norm, len(x), x, weight, width, eps, y)
+    return (_like(y, inputs[0]),), ()
 
 
 def _norm_push(inputs: Tensors, dots: Perhaps, *, eps: float) -> tuple[Tensors, Tensors]:
-    x, weight = map(grouped, inputs)
-    x_dot, weight_dot = map(grouped, filled(inputs, dots))
-    y_dot, rows, width = room_like(x_dot), _rows(x), inputs[0].shape[-1]
-    pushed = _by_direction(x_dot), weight_dot, _by_direction(y_dot)
-    _over_rows(_rms_norm_jvp, len(rows), rows, weight, width, eps, *pushed)
+    x, weight, width = _rows(inputs[0]), padded(inputs[1]), inputs[0].shape[-1]
+    moved = filled(inputs, dots)
+    x_dot, weight_dot = _by_direction(moved[0]), padded(moved[1])
+    y_dot = room(x_dot.shape, x)
+    _over_rows(_rms_norm_jvp, len(x), x, weight, width, eps, x_dot, weight_dot, y_dot)
     outputs, _ = _norm_forward(inputs, keep=False, eps=eps)
-    return outputs, (ungrouped(y_dot, width),)
+    return outputs, (_like(y_dot, moved[0]),)
 
 
 def _norm_pull(
     inputs: Tensors, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...], *, eps: float
 ) -> Perhaps:
-    x, weight, y_bar = map(grouped, (*inputs, *bars))
-    x_bar, rows, width = room_like(x), _rows(x), inputs[0].shape[-1]
+    x, weight, width, y_bar = _rows(inputs[0]), padded(inputs[1]), inputs[0].shape[-1], _rows(*bars)
+    x_bar = room(x.shape, x)
     # A sum a thread; long sums of small numbers are kept in float64.
-    sums = np.zeros((torch.get_num_threads(), len(weight) if wanted[1] else 0, LANES))
-    arrays = rows, weight, width, eps, _rows(y_bar), _rows(x_bar)
+    sums = np.zeros((torch.get_num_threads(), len(weight) if wanted[1] else 0))
     over_groups(
-        lambda _batch, i_part, first, last: _rms_norm_vjp(*arrays, sums[i_part], first, last),
+        lambda _batch, i_part, first, last: _rms_norm_vjp(
+            x, weight, width, eps, y_bar, x_bar, sums[i_part], first, last
+        ),
         1,
-        len(rows),
+        len(x),
     )
-    weight_bar = ungrouped(sums.sum(0), width).to(inputs[1].dtype) if wanted[1] else None
-    return ungrouped(x_bar, width), weight_bar
+    weight_bar = trimmed(sums.sum(0), width).to(inputs[1].dtype) if wanted[1] else None
+    return _like(x_bar, inputs[0]), weight_bar
 
 
 STEP_SIZE = Trio(_step_size_forward, _step_size_push, _step_size_pull)

@@ -9,15 +9,15 @@ How it is fast
 How it is exact
     A decay enters as exp(z) - 1 where it is next to 1 and as exp(z) where it is not (`decay`),
     and the state's sum is compensated (Kahan), so that nothing is lost over any length:
-    tests/test_ops.py holds the error against float64 at 131,072 bases under 1e-5, for decays
+    tests/test_scan.py holds the error against float64 at 131,072 bases under 1e-5, for decays
     from exp(-1e-10) to exp(-1e5).  Nothing is divided and no logarithm is taken.
 
 The derivatives need the states again.  `forward` leaves a mark, the state, every `SUB` bases,
 and the vjp recomputes `SUB` bases at a time from there, so every exponential is evaluated twice
 in all.  Marks take 1 / SUB of what all states would; the sub-tile lies in the first cache.
 
-Letters: u, delta, A, B, C, D, h as in `reference.scan`; a is A / ln 2, so that a decay is
-2^(delta a); `_dot` tangents, `_bar` cotangents; i_ index, l_ lane.
+Letters: u, delta, A, B, C, D, h as in `reference.scan`; `rate` is A / ln 2, so that a decay is
+2^(delta rate); `_dot` tangents, `_bar` cotangents; i_ index.
 """
 
 # What numba compiles has no annotations; what calls it has.
@@ -33,19 +33,19 @@ from torch import Tensor
 
 from genoscan.ops.kernels import ScanInputs
 from genoscan.ops.lanes import (
+    LANES,
     compiled,
     decay,
-    grouped,
     load,
     over_groups,
+    padded,
     precise,
     prefetch,
     room,
-    room_like,
     stack,
     store,
     total,
-    ungrouped,
+    trimmed,
     where,
     widest,
 )
@@ -56,18 +56,35 @@ SUB = 32
 LN_2 = math.log(2)
 
 
+@numba.njit(inline="always")
+def _gather(lanes, matrix, group, scale):
+    """Fill lanes with a group of channels of (channels, states); what pads them is its last."""
+    for n in range(matrix.shape[-1]):
+        for lane in range(LANES):
+            channel = min(group * LANES + lane, len(matrix) - 1)
+            lanes[n * LANES + lane] = matrix[channel, n] * scale
+
+
+@numba.njit(inline="always")
+def _scatter(matrix, lanes, group):
+    """Undo `_gather`."""
+    for n in range(matrix.shape[-1]):
+        for lane in range(min(LANES, len(matrix) - group * LANES)):
+            matrix[group * LANES + lane, n] = lanes[n * LANES + lane]
+
+
 @compiled
-def _forward(u, delta, a, B, C, D, state, y, state_end, marks, i_batch, first, last):
+def _forward(u, delta, A, B, C, D, state, y, state_end, marks, i_batch, first, last):
     """Advance channel groups first..last of one sequence; fill y, state_end and, if any, marks."""
     widest()
     length, n_states = B.shape[1], B.shape[2]
-    h = numba.carray(stack(u, 256), (16, 16))
-    lost = numba.carray(stack(u, 256), (16, 16))
-    rate = numba.carray(stack(u, 256), (16, 16))
+    h = numba.carray(stack(u, 256), 256)
+    lost = numba.carray(stack(u, 256), 256)
+    rate = numba.carray(stack(u, 256), 256)
     for group in range(first, last):
+        _gather(rate, A, group, 1 / LN_2)
+        _gather(h, state[i_batch], group, 1.0)
         for n in range(n_states):
-            store(h, n, load(state, (i_batch, group, n)))
-            store(rate, n, load(a, (group, n)))
             store(lost, n, 0.0)
         skip = load(D, group)
         for t in range(length):
@@ -88,37 +105,39 @@ def _forward(u, delta, a, B, C, D, state, y, state_end, marks, i_batch, first, l
                 store(h, n, after)
                 out = out + C[i_batch, t, n] * after
             store(y, (i_batch, t, group), out)
-        for n in range(n_states):
-            store(state_end, (i_batch, group, n), load(h, n))
+        _scatter(state_end[i_batch], h, group)
 
 
 @compiled
-def _jvp(u, delta, a, B, C, D, state, u_dot, delta_dot, a_dot, B_dot, C_dot, D_dot, state_dot,
+def _jvp(u, delta, A, B, C, D, state, u_dot, delta_dot, A_dot, B_dot, C_dot, D_dot, state_dot,
          y, state_end, y_dot, state_end_dot, kept, i_batch, first, last):  # fmt: skip
     """Advance as `_forward` does, and push tangents along the directions, the first `_dot` axis.
 
     States and decays of a sub-tile are computed once and serve all directions.  `kept` is room
-    for what a direction hands from one sub-tile to the one on its right.
+    for what a direction hands from one sub-tile to the one on its right.  Tangents of A and D may
+    be empty, where they do not move.
     """
     widest()
     length, n_states, n_directions = B.shape[1], B.shape[2], u_dot.shape[0]
-    h = numba.carray(stack(u, 256), (16, 16))
-    lost = numba.carray(stack(u, 256), (16, 16))
-    rate = numba.carray(stack(u, 256), (16, 16))
-    h_dot = numba.carray(stack(u, 256), (16, 16))
-    lost_dot = numba.carray(stack(u, 256), (16, 16))
-    states = numba.carray(stack(u, 8192), (32, 16, 16))
-    carried = numba.carray(stack(u, 8192), (32, 16, 16))
-    decays = numba.carray(stack(u, 8192), (32, 16, 16))
+    h = numba.carray(stack(u, 256), 256)
+    lost = numba.carray(stack(u, 256), 256)
+    rate = numba.carray(stack(u, 256), 256)
+    h_dot = numba.carray(stack(u, 256), 256)
+    lost_dot = numba.carray(stack(u, 256), 256)
+    rate_dot = numba.carray(stack(u, 256), 256)
+    moves = A_dot.shape[1] > 0
+    states = numba.carray(stack(u, 8192), (32, 256))
+    carried = numba.carray(stack(u, 8192), (32, 256))
+    decays = numba.carray(stack(u, 8192), (32, 256))
     for group in range(first, last):
+        _gather(rate, A, group, 1 / LN_2)
+        _gather(h, state[i_batch], group, 1.0)
         for n in range(n_states):
-            store(h, n, load(state, (i_batch, group, n)))
-            store(rate, n, load(a, (group, n)))
             store(lost, n, 0.0)
-            for i_dot in range(n_directions):
-                store(
-                    kept, (i_batch, group, 0, i_dot, n), load(state_dot, (i_dot, i_batch, group, n))
-                )
+        for i_dot in range(n_directions):
+            _gather(h_dot, state_dot[i_dot, i_batch], group, 1.0)
+            for n in range(n_states):
+                store(kept, (i_batch, group, 0, i_dot, n), load(h_dot, n))
                 store(kept, (i_batch, group, 1, i_dot, n), 0.0)
         skip = load(D, group)
         for start in range(0, length, SUB):
@@ -148,7 +167,10 @@ def _jvp(u, delta, a, B, C, D, state, u_dot, delta_dot, a_dot, B_dot, C_dot, D_d
                 for n in range(n_states):
                     store(h_dot, n, load(kept, (i_batch, group, 0, i_dot, n)))
                     store(lost_dot, n, load(kept, (i_batch, group, 1, i_dot, n)))
-                skip_dot = load(D_dot, (i_dot, group))
+                skip_dot = 0.0 * skip
+                if moves:
+                    _gather(rate_dot, A_dot[i_dot], group, 1 / LN_2)
+                    skip_dot = load(D_dot, (i_dot, group))
                 for i in range(size):
                     t = start + i
                     source, step = load(u, (i_batch, t, group)), load(delta, (i_batch, t, group))
@@ -163,7 +185,9 @@ def _jvp(u, delta, a, B, C, D, state, u_dot, delta_dot, a_dot, B_dot, C_dot, D_d
                         factor, before_dot = load(decays, (i, n)), load(h_dot, n)
                         left = where(factor > 0.0, 0.0, before_dot)
                         behind = where(factor > 0.0, 0.0, load(lost_dot, n))
-                        z2_dot = step_dot * load(rate, n) + step * load(a_dot, (i_dot, group, n))
+                        z2_dot = step_dot * load(rate, n)
+                        if moves:
+                            z2_dot = z2_dot + step * load(rate_dot, n)
                         change = factor * before_dot + load(carried, (i, n)) * z2_dot
                         change = change + B[i_batch, t, n] * inflow_dot
                         change = change + (B_dot[i_dot, i_batch, t, n] * inflow - behind)
@@ -176,15 +200,15 @@ def _jvp(u, delta, a, B, C, D, state, u_dot, delta_dot, a_dot, B_dot, C_dot, D_d
                 for n in range(n_states):
                     store(kept, (i_batch, group, 0, i_dot, n), load(h_dot, n))
                     store(kept, (i_batch, group, 1, i_dot, n), load(lost_dot, n))
-        for n in range(n_states):
-            store(state_end, (i_batch, group, n), load(h, n))
-            for i_dot in range(n_directions):
-                end_dot = load(kept, (i_batch, group, 0, i_dot, n))
-                store(state_end_dot, (i_dot, i_batch, group, n), end_dot)
+        _scatter(state_end[i_batch], h, group)
+        for i_dot in range(n_directions):
+            for n in range(n_states):
+                store(h_dot, n, load(kept, (i_batch, group, 0, i_dot, n)))
+            _scatter(state_end_dot[i_dot, i_batch], h_dot, group)
 
 
 @compiled
-def _vjp(u, delta, a, B, C, D, marks, y_bar, state_end_bar,
+def _vjp(u, delta, A, B, C, D, marks, y_bar, state_end_bar,
          u_bar, delta_bar, A_bar, B_bar, C_bar, D_bar, state_bar, kept,
          i_batch, first, last):  # fmt: skip
     """Pull cotangents back through channel groups first..last of one sequence.
@@ -192,22 +216,25 @@ def _vjp(u, delta, a, B, C, D, marks, y_bar, state_end_bar,
     A base sends exp(z) h_bar to its left, as `h_bar`, which is kept or not, and `pending`, the
     rest; the rest is added together with the left base's own share, in one compensated step.
     `kept` is room for what a channel group hands from one sub-tile to the one on its left.
+    Cotangents of A and D may be empty, where nobody wants them.
     """
     widest()
     length, n_states = B.shape[1], B.shape[2]
-    rate = numba.carray(stack(u, 256), (16, 16))
-    h = numba.carray(stack(u, 256), (16, 16))
-    h_bar = numba.carray(stack(u, 256), (16, 16))
-    pending = numba.carray(stack(u, 256), (16, 16))
-    lost = numba.carray(stack(u, 256), (16, 16))
-    sum_a = numba.carray(stack(u, 256), (16, 16))
-    carried = numba.carray(stack(u, 8192), (32, 16, 16))
-    decays = numba.carray(stack(u, 8192), (32, 16, 16))
-    lanes_b = numba.carray(stack(u, 8192), (32, 16, 16))
-    lanes_c = numba.carray(stack(u, 8192), (32, 16, 16))
+    rate = numba.carray(stack(u, 256), 256)
+    h = numba.carray(stack(u, 256), 256)
+    h_bar = numba.carray(stack(u, 256), 256)
+    pending = numba.carray(stack(u, 256), 256)
+    lost = numba.carray(stack(u, 256), 256)
+    sum_a = numba.carray(stack(u, 256), 256)
+    carried = numba.carray(stack(u, 8192), (32, 256))
+    decays = numba.carray(stack(u, 8192), (32, 256))
+    lanes_b = numba.carray(stack(u, 8192), (32, 256))
+    lanes_c = numba.carray(stack(u, 8192), (32, 256))
+    trained = A_bar.shape[0] > 0
     for group in range(first, last):
+        _gather(h_bar, state_end_bar[i_batch], group, 1.0)
         for n in range(n_states):
-            store(kept, (i_batch, 0, group, n), load(state_end_bar, (i_batch, group, n)))
+            store(kept, (i_batch, 0, group, n), load(h_bar, n))
             store(kept, (i_batch, 1, group, n), 0.0)
             store(kept, (i_batch, 2, group, n), 0.0)
     for i_sub in range((length + SUB - 1) // SUB - 1, -1, -1):
@@ -218,8 +245,8 @@ def _vjp(u, delta, a, B, C, D, marks, y_bar, state_end_bar,
                 store(lanes_b, (i, n), 0.0)
                 store(lanes_c, (i, n), 0.0)
         for group in range(first, last):
+            _gather(rate, A, group, 1 / LN_2)
             for n in range(n_states):
-                store(rate, n, load(a, (group, n)))
                 store(h, n, load(marks, (i_batch, i_sub, group, n)))
                 store(h_bar, n, load(kept, (i_batch, 0, group, n)))
                 store(pending, n, load(kept, (i_batch, 1, group, n)))
@@ -259,14 +286,17 @@ def _vjp(u, delta, a, B, C, D, marks, y_bar, state_end_bar,
                     store(lanes_b, (i, n), load(lanes_b, (i, n)) + here * inflow)
                     sum_b = sum_b + B[i_batch, t, n] * here
                     sum_z = sum_z + z_bar * load(rate, n)
-                    store(sum_a, n, load(sum_a, n) + z_bar * step)
+                    if trained:
+                        store(sum_a, n, load(sum_a, n) + z_bar * step)
                 sum_d = sum_d + out_bar * source
                 store(u_bar, (i_batch, t, group), sum_b * step + skip * out_bar)
                 store(delta_bar, (i_batch, t, group), sum_z * LN_2 + sum_b * source)
-            store(D_bar, (i_batch, group), load(D_bar, (i_batch, group)) + precise(sum_d))
+            if trained:
+                store(D_bar, (i_batch, group), load(D_bar, (i_batch, group)) + precise(sum_d))
+                for n in range(n_states):
+                    so_far = load(A_bar, (i_batch, group, n))
+                    store(A_bar, (i_batch, group, n), so_far + precise(load(sum_a, n)))
             for n in range(n_states):
-                so_far = load(A_bar, (i_batch, group, n))
-                store(A_bar, (i_batch, group, n), so_far + precise(load(sum_a, n)))
                 store(kept, (i_batch, 0, group, n), load(h_bar, n))
                 store(kept, (i_batch, 1, group, n), load(pending, n))
                 store(kept, (i_batch, 2, group, n), load(lost, n))
@@ -277,63 +307,45 @@ def _vjp(u, delta, a, B, C, D, marks, y_bar, state_end_bar,
     for group in range(first, last):
         for n in range(n_states):
             end = load(kept, (i_batch, 1, group, n)) - load(kept, (i_batch, 2, group, n))
-            store(state_bar, (i_batch, group, n), load(kept, (i_batch, 0, group, n)) + end)
+            store(h_bar, n, load(kept, (i_batch, 0, group, n)) + end)
+        _scatter(state_bar[i_batch], h_bar, group)
 
 
 def _arrays(inputs: ScanInputs) -> tuple[np.ndarray, ...]:
+    """Return the inputs, or tangents of them, as the kernels read them."""
     u, delta, A, B, C, D, state = inputs
-    return (
-        grouped(u),
-        grouped(delta),
-        _by_groups(A),
-        B.detach().contiguous().numpy(),
-        C.detach().contiguous().numpy(),
-        grouped(D),
-        _by_groups(state),
-    )
+    return padded(u), padded(delta), *map(_whole, (A, B, C)), padded(D), _whole(state)
 
 
-def _by_groups(tensor: Tensor) -> np.ndarray:
-    """Cut (channels, states) into (groups, states, lanes)."""
-    return np.ascontiguousarray(grouped(tensor.mT).swapaxes(-3, -2))
+def _whole(tensor: Tensor) -> np.ndarray:
+    array: np.ndarray = tensor.contiguous().numpy(force=True)
+    return array
 
 
-def _states(array: np.ndarray, channels: int) -> Tensor:
-    """Undo `_by_groups`."""
-    return ungrouped(np.ascontiguousarray(array.swapaxes(-3, -2)), channels).mT.contiguous()
-
-
-def _by_state_groups(inputs: ScanInputs) -> list[slice]:
+def _by_state_groups(inputs: ScanInputs) -> list[ScanInputs]:
     """Cut the states into groups that fit the registers; their outputs add up."""
     n_states = inputs.B.shape[-1]
-    return [slice(n, min(n + STATES, n_states)) for n in range(0, n_states, STATES)]
-
-
-def _take(inputs: ScanInputs, states: slice) -> ScanInputs:
-    """Return one group of states; the skip connection belongs to the first group alone."""
-    return ScanInputs(
-        u=inputs.u,
-        delta=inputs.delta,
-        A=inputs.A[..., states],
-        B=inputs.B[..., states],
-        C=inputs.C[..., states],
-        D=inputs.D if states.start == 0 else torch.zeros_like(inputs.D),
-        state=inputs.state[..., states],
-    )
-
-
-def _scaled(inputs: ScanInputs) -> ScanInputs:
-    """Exchange A for a = A / ln 2."""
-    return inputs._replace(A=inputs.A / LN_2)
+    if n_states <= STATES:
+        return [inputs]
+    return [
+        inputs._replace(
+            A=inputs.A[..., n : n + STATES],
+            B=inputs.B[..., n : n + STATES],
+            C=inputs.C[..., n : n + STATES],
+            # The skip connection belongs to the first group alone.
+            D=inputs.D if n == 0 else torch.zeros_like(inputs.D),
+            state=inputs.state[..., n : n + STATES],
+        )
+        for n in range(0, n_states, STATES)
+    ]
 
 
 def _forward_group(inputs: ScanInputs, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
-    arrays = _arrays(inputs)
-    u, state = arrays[0], arrays[-1]
-    batch, length, groups, _ = u.shape
-    n_marks = -(-length // SUB) if keep else 0
-    y, state_end = room_like(u), room_like(state)
-    marks = room((batch, n_marks, *state.shape[1:]), u)
+    arrays = u, *_, state = _arrays(inputs)
+    batch, length, width = u.shape
+    groups, n_marks = width // LANES, -(-length // SUB) if keep else 0
+    y, state_end = room(u.shape, u), room(state.shape, u)
+    marks = room((batch, n_marks, groups, state.shape[-1] * LANES), u)
     over_groups(
         lambda i_batch, _part, first, last: _forward(
             *arrays, y, state_end, marks, i_batch, first, last
@@ -341,137 +353,115 @@ def _forward_group(inputs: ScanInputs, keep: bool) -> tuple[Tensor, Tensor, Tens
         batch,
         groups,
     )
-    channels = inputs.u.shape[-1]
-    return (
-        ungrouped(y, channels),
-        _states(state_end, channels),
-        torch.from_numpy(marks),
-    )
+    return trimmed(y, len(inputs.D)), torch.from_numpy(state_end), torch.from_numpy(marks)
 
 
 def forward(inputs: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
     """Return y and the state at the end, and, with `keep`, the marks that `vjp` starts from."""
-    given = _scaled(ScanInputs(*inputs))
-    results = [_forward_group(_take(given, g), keep) for g in _by_state_groups(given)]
-    marks = tuple(r[2] for r in results) if keep else ()
-    return (_sum([r[0] for r in results]), torch.cat([r[1] for r in results], -1)), marks
+    groups = [_forward_group(group, keep) for group in _by_state_groups(ScanInputs(*inputs))]
+    y, state_end, marks = zip(*groups, strict=True)
+    return (_sum(y), _joined(state_end)), marks if keep else ()
 
 
 def _vjp_group(
-    inputs: ScanInputs, marks: Tensor, y_bar: Tensor, state_end_bar: Tensor
+    inputs: ScanInputs, marks: Tensor, y_bar: Tensor, state_end_bar: Tensor, trained: bool
 ) -> ScanInputs:
-    u, delta, a, B, C, D, state = _arrays(inputs)
-    batch, _, groups, _ = u.shape
-    threads = torch.get_num_threads()
-    u_bar, delta_bar = room_like(u), room_like(u)
-    # Sums over time are small in number and long: they are kept in float64.
-    A_bar = np.zeros((batch, *a.shape), np.float64)
-    D_bar = np.zeros((batch, *D.shape), np.float64)
-    B_bar = np.zeros((threads, *B.shape), B.dtype)
-    C_bar = np.zeros((threads, *C.shape), C.dtype)
-    state_bar, kept = room_like(state), room((batch, 3, *state.shape[1:]), state)
-    y_bar_array, end_bar_array = grouped(y_bar), _by_groups(state_end_bar)
-    marks_array = marks.numpy()
+    arrays = u, _, A, B, _, _, state = _arrays(inputs)
+    batch, _, width = u.shape
+    groups, n_states, threads = width // LANES, A.shape[-1], torch.get_num_threads()
+    u_bar, delta_bar = room(u.shape, u), room(u.shape, u)
+    # Sums over time are small in number and long: they are kept in float64, one a sequence.
+    A_bar = np.zeros((batch if trained else 0, groups, n_states * LANES))
+    D_bar = np.zeros((batch if trained else 0, width))
+    B_bar, C_bar = room((threads, *B.shape), u), room((threads, *B.shape), u)
+    state_bar, kept = room(state.shape, u), room((batch, 3, groups, n_states * LANES), u)
+    given = *arrays[:-1], marks.numpy(), padded(y_bar), _whole(state_end_bar)
     parts = over_groups(
         lambda i_batch, i_part, first, last: _vjp(
-            u,
-            delta,
-            a,
-            B,
-            C,
-            D,
-            marks_array,
-            y_bar_array,
-            end_bar_array,
-            u_bar,
-            delta_bar,
-            A_bar,
-            B_bar[i_part],
-            C_bar[i_part],
-            D_bar,
-            state_bar,
-            kept,
-            i_batch,
-            first,
-            last,
+            *given, u_bar, delta_bar, A_bar, B_bar[i_part], C_bar[i_part], D_bar, state_bar, kept,
+            i_batch, first, last,
         ),
         batch,
         groups,
-    )
-    channels, dtype = inputs.u.shape[-1], inputs.u.dtype
+    )  # fmt: skip
+    channels, dtype = len(inputs.D), inputs.D.dtype
+    by_channel = A_bar.sum(0).reshape(groups, n_states, LANES).swapaxes(1, 2)
     return ScanInputs(
-        u=ungrouped(u_bar, channels),
-        delta=ungrouped(delta_bar, channels),
-        A=_states(A_bar.sum(0), channels).to(dtype),
-        B=_add(B_bar[:parts]),
-        C=_add(C_bar[:parts]),
-        D=ungrouped(D_bar.sum(0), channels).to(dtype),
-        state=_states(state_bar, channels),
+        u=trimmed(u_bar, channels),
+        delta=trimmed(delta_bar, channels),
+        A=torch.from_numpy(by_channel.reshape(width, n_states)[:channels]).to(dtype),
+        B=_sum(torch.from_numpy(B_bar[:parts]).unbind()),
+        C=_sum(torch.from_numpy(C_bar[:parts]).unbind()),
+        D=trimmed(D_bar.sum(0), channels).to(dtype),
+        state=torch.from_numpy(state_bar),
     )
 
 
-def vjp(inputs: Tensors, kept: Tensors, bars: Tensors, _wanted: tuple[bool, ...]) -> Perhaps:
-    """Return a cotangent for each input."""
-    given = _scaled(ScanInputs(*inputs))
+def vjp(inputs: Tensors, kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]) -> Perhaps:
+    """Return a cotangent for each input; A's and D's only where wanted."""
     y_bar, state_end_bar = bars
+    want = ScanInputs(*wanted)  # type: ignore[arg-type]
+    trained = bool(want.A or want.D)
+    groups = _by_state_groups(ScanInputs(*inputs))
+    ends = state_end_bar.split(STATES, -1)
     parts = [
-        _vjp_group(_take(given, g), marks, y_bar, state_end_bar[..., g])
-        for g, marks in zip(_by_state_groups(given), kept, strict=True)
+        _vjp_group(group, marks, y_bar, end_bar, trained)
+        for group, marks, end_bar in zip(groups, kept, ends, strict=True)
     ]
-    first = parts[0]
-    return ScanInputs(
-        u=_sum([part.u for part in parts]),
-        delta=_sum([part.delta for part in parts]),
-        A=torch.cat([part.A for part in parts], -1),
-        B=torch.cat([part.B for part in parts], -1),
-        C=torch.cat([part.C for part in parts], -1),
-        D=first.D,
-        state=torch.cat([part.state for part in parts], -1),
+    u, delta, A, B, C, D, state = zip(*parts, strict=True)
+    return (
+        _sum(u),
+        _sum(delta),
+        _joined(A) if trained else None,
+        _joined(B),
+        _joined(C),
+        D[0] if trained else None,
+        _joined(state),
     )
 
 
 def _jvp_group(inputs: ScanInputs, dots: ScanInputs) -> tuple[Tensor, ...]:
     arrays, dot_arrays = _arrays(inputs), _arrays(dots)
     u, state, u_dot, state_dot = arrays[0], arrays[-1], dot_arrays[0], dot_arrays[-1]
-    results = y, state_end, y_dot, state_end_dot = tuple(
-        map(room_like, (u, state, u_dot, state_dot))
-    )
-    batch, groups, *ends = state.shape
-    kept = room((batch, groups, 2, len(state_dot), *ends), u)
+    outputs = [room(array.shape, u) for array in (u, state, u_dot, state_dot)]
+    batch, _, width = u.shape
+    groups = width // LANES
+    kept = room((batch, groups, 2, len(u_dot), state.shape[-1] * LANES), u)
     over_groups(
         lambda i_batch, _part, first, last: _jvp(
-            *arrays, *dot_arrays, *results, kept, i_batch, first, last
+            *arrays, *dot_arrays, *outputs, kept, i_batch, first, last
         ),
         batch,
         groups,
     )
-    channels = inputs.u.shape[-1]
+    y, state_end, y_dot, state_end_dot = outputs
+    channels = len(inputs.D)
     return (
-        ungrouped(y, channels),
-        _states(state_end, channels),
-        ungrouped(y_dot, channels),
-        _states(state_end_dot, channels),
+        trimmed(y, channels),
+        torch.from_numpy(state_end),
+        trimmed(y_dot, channels),
+        torch.from_numpy(state_end_dot),
     )
 
 
 def jvp(inputs: Tensors, dots: Perhaps) -> tuple[Tensors, Tensors]:
     """Return y and the state at the end, and their tangents, for every direction."""
-    given = _scaled(ScanInputs(*inputs))
-    moved = _scaled(ScanInputs(*filled(inputs, dots)))
-    groups = [_jvp_group(_take(given, g), _take(moved, g)) for g in _by_state_groups(given)]
+    given, moved = ScanInputs(*inputs), ScanInputs(*filled(inputs, dots))
+    groups_dot = _by_state_groups(moved)
+    if ScanInputs(*dots).A is None and ScanInputs(*dots).D is None:  # type: ignore[arg-type]
+        still = moved.D[:, :0]
+        groups_dot = [dot._replace(A=dot.A[:, :0], D=still) for dot in groups_dot]
+    groups = map(_jvp_group, _by_state_groups(given), groups_dot)
     y, state_end, y_dot, state_end_dot = zip(*groups, strict=True)
-    return (
-        (_sum(y), torch.cat(state_end, -1)),
-        (_sum(y_dot), torch.cat(state_end_dot, -1)),
-    )
+    return (_sum(y), _joined(state_end)), (_sum(y_dot), _joined(state_end_dot))
 
 
 def _sum(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.stack(list(parts)).sum(0)
 
 
-def _add(parts: np.ndarray) -> Tensor:
-    return torch.from_numpy(parts[0] if len(parts) == 1 else parts.sum(0))
+def _joined(states: Sequence[Tensor]) -> Tensor:
+    return states[0] if len(states) == 1 else torch.cat(list(states), -1)
 
 
 SCAN = Trio(forward, jvp, vjp, outputs=2)

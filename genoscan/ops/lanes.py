@@ -1,9 +1,9 @@
 """What the compiled CPU kernels share: vectors of lanes, exponentials, threads without a lock.
 
-Sixteen channels stand side by side in vector registers.  Arrays are cut into (groups, lanes)
-along their channel axis; a kernel loads and stores sixteen lanes at a time, and computes with
-them as with numbers.  Written out as vectors, because a compiler that is left to find them
-finds some of them.
+Sixteen channels stand side by side in vector registers.  A kernel loads and stores sixteen
+lanes at a time, and computes with them as with numbers; an index counts whole lanes along an
+array's last axis, which `padded` fills up.  Written out as vectors, because a compiler that is
+left to find them finds some of them.
 """
 
 # What numba compiles has no annotations; what calls it has.
@@ -113,13 +113,13 @@ def where(_context, condition, yes, no):
 
 
 def _address(context, builder, array_type, array, index_type, index):
-    """Return a pointer to the sixteen numbers at this index, which has one axis fewer."""
+    """Return a pointer to the sixteen numbers at this index."""
     if isinstance(index_type, types.BaseTuple):
-        numbers, kinds = cgutils.unpack_tuple(builder, index), list(index_type)  # type: ignore[call-overload]
+        numbers, kinds = cgutils.unpack_tuple(builder, index), tuple(index_type)
     else:
-        numbers, kinds = [index], [index_type]
+        numbers, kinds = [index], (index_type,)
     places = [context.cast(builder, n, k, types.intp) for n, k in zip(numbers, kinds, strict=True)]
-    places.append(context.get_constant(types.intp, 0))
+    places[-1] = builder.mul(places[-1], context.get_constant(types.intp, LANES))
     struct = context.make_array(array_type)(context, builder, array)
     first = cgutils.get_item_pointer(
         context, builder, array_type, struct, places, wraparound=False, boundscheck=False
@@ -306,7 +306,7 @@ def _choose_decay(z2):
     least, rounder = _round(z2)
 
     def chosen(z2):
-        z2 = where(z2 > least, z2, least)
+        z2 = where(z2 <= least, least, z2)
         shifted = z2 + rounder
         power = _power(shifted)
         p = _fraction(z2 - (shifted - rounder))
@@ -317,7 +317,7 @@ def _choose_decay(z2):
 
 @overload(exponential, inline="always")
 def _choose_exponential(x):
-    """Return exp(x) for x <= 0, to 2 units in the last place; never below the normal numbers."""
+    """Return exp(x) for x <= 0, to 2 units in the last place; 0 below the normal numbers."""
     least, rounder = _round(x)
     # ln 2 in two parts, so that k times the first is exact.
     high, low = 0.6931471803691238, 1.9082149292705877e-10
@@ -325,12 +325,11 @@ def _choose_exponential(x):
         high, low = 0.693145751953125, 1.428606765330187e-06
 
     def chosen(x):
-        x = where(x > least * _LN_2, x, least * _LN_2)
         shifted = x * _LOG2_E + rounder
         k = shifted - rounder
         power = _power(shifted)
         r = (x - k * high) - k * low
-        return power * _fraction(r * _LOG2_E) + power
+        return where(x <= least * _LN_2, 0.0, power * _fraction(r * _LOG2_E) + power)
 
     return chosen
 
@@ -417,22 +416,22 @@ def over_groups(run: Callable[[int, int, int, int], None], batch: int, groups: i
     """
     threads = torch.get_num_threads()
     parts = max(1, min(threads, groups) if batch < threads else 1)
+    if threads == 1 or batch * parts == 1:
+        for i_batch in range(batch):
+            run(i_batch, 0, 0, groups)
+        return 1
     edges = [groups * i // parts for i in range(parts + 1)]
     jobs = [(b, i, edges[i], edges[i + 1]) for b in range(batch) for i in range(parts)]
-    if threads == 1 or len(jobs) == 1:
-        for job in jobs:
-            run(*job)
-    else:
-        list(_pool(threads).map(lambda job: run(*job), jobs))
+    list(_pool(threads).map(lambda job: run(*job), jobs))
     return parts
 
 
-def grouped(tensor: Tensor) -> np.ndarray:
-    """Return a contiguous array whose last axis is cut into (groups, lanes), zero-padded."""
+def padded(tensor: Tensor) -> np.ndarray:
+    """Return a contiguous array whose last axis is filled up with zeros to whole lanes."""
     if spare := -tensor.shape[-1] % LANES:
         tensor = torch.cat([tensor, tensor.new_zeros(*tensor.shape[:-1], spare)], -1)
-    array = tensor.detach().contiguous().numpy()
-    return array.reshape(*array.shape[:-1], array.shape[-1] // LANES, LANES)
+    array: np.ndarray = tensor.contiguous().numpy(force=True)
+    return array
 
 
 def room(shape: Sequence[int], like: np.ndarray) -> np.ndarray:
@@ -440,15 +439,7 @@ def room(shape: Sequence[int], like: np.ndarray) -> np.ndarray:
     return torch.empty(shape, dtype=_TORCH_TYPES[like.dtype]).numpy()
 
 
-def room_like(array: np.ndarray) -> np.ndarray:
-    """Return `room` of an array's shape."""
-    return room(array.shape, array)
-
-
-def ungrouped(array: np.ndarray, channels: int) -> Tensor:
-    """Undo `grouped`; where there is padding, its memory is not held on to."""
-    whole = torch.from_numpy(array.reshape(*array.shape[:-2], -1))
-    if whole.shape[-1] == channels:
-        return whole
-    # A copy, not a view: forward-mode derivatives want a layout that has no gaps.
-    return whole[..., :channels].clone(memory_format=torch.contiguous_format)
+def trimmed(array: np.ndarray, channels: int) -> Tensor:
+    """Undo `padded`; where there is padding, its memory is not held on to."""
+    whole = torch.from_numpy(array)
+    return whole if whole.shape[-1] == channels else whole[..., :channels].clone()
