@@ -95,7 +95,7 @@ class Mamba(nn.Module):
         u, tail = kernels.conv_silu(u, self.conv.weight, self.conv.bias, tail)
         ranks = [config.dt_rank, config.d_state, config.d_state]
         step, B, C = self.x_proj(u).split(ranks, -1)
-        delta = kernels.step_size(F.linear(step, self.dt_proj.weight), self.dt_proj.bias)
+        delta = F.linear(step, self.dt_proj.weight)
         A = -torch.exp(self.A_log)
-        y, state = kernels.scan(u, delta, A, B, C, self.D, state)
-        return x + self.out_proj(kernels.gate(y, z)), (tail, state)
+        y, state = kernels.scan(u, delta, A, B, C, self.D, state, self.dt_proj.bias, z)
+        return x + self.out_proj(y), (tail, state)

@@ -1,8 +1,8 @@
 """The kernel set for the CPU: every operation compiled by numba."""
 
 from genoscan.ops.cpu_conv import CONV_SILU
-from genoscan.ops.cpu_pointwise import GATE, RMS_NORM, STEP_SIZE
+from genoscan.ops.cpu_norm import RMS_NORM
 from genoscan.ops.cpu_scan import SCAN
 from genoscan.ops.kernels import Kernels
 
-CPU = Kernels("cpu", SCAN, CONV_SILU, STEP_SIZE, GATE, RMS_NORM)
+CPU = Kernels("cpu", SCAN, CONV_SILU, RMS_NORM)

@@ -42,6 +42,8 @@ from genoscan.ops.lanes import (
     precise,
     prefetch,
     room,
+    sigmoid,
+    softplus,
     stack,
     store,
     total,
@@ -53,6 +55,7 @@ from genoscan.ops.trio import Perhaps, Tensors, Trio, filled
 
 STATES = 16
 SUB = 32
+BLOCK = 8
 LN_2 = math.log(2)
 
 
@@ -74,61 +77,84 @@ def _scatter(matrix, lanes, group):
 
 
 @compiled
-def _forward(u, delta, A, B, C, D, state, y, state_end, marks, i_batch, first, last):
+def _forward(u, delta, A, B, C, D, state, bias, z, y, state_end, marks, i_batch, first, last):
     """Advance channel groups first..last of one sequence; fill y, state_end and, if any, marks."""
     widest()
     length, n_states = B.shape[1], B.shape[2]
+    softened, gated = len(bias) > 0, len(z) > 0
     h = numba.carray(stack(u, 256), 256)
     lost = numba.carray(stack(u, 256), 256)
     rate = numba.carray(stack(u, 256), 256)
+    steps = numba.carray(stack(u, 256), 256)
     for group in range(first, last):
         _gather(rate, A, group, 1 / LN_2)
         _gather(h, state[i_batch], group, 1.0)
         for n in range(n_states):
             store(lost, n, 0.0)
         skip = load(D, group)
-        for t in range(length):
-            if t % SUB == 0 and marks.shape[1] > 0:
+        for start in range(0, length, BLOCK):
+            size = min(BLOCK, length - start)
+            if start % SUB == 0 and marks.shape[1] > 0:
                 for n in range(n_states):
-                    store(marks, (i_batch, t // SUB, group, n), load(h, n))
-            prefetch(u, (i_batch, t + 4, group))
-            prefetch(delta, (i_batch, t + 4, group))
-            source, step = load(u, (i_batch, t, group)), load(delta, (i_batch, t, group))
-            inflow, out = step * source, skip * source
-            for n in range(n_states):
-                z2, before = step * load(rate, n), load(h, n)
-                left = where(z2 > -1.0, before, 0.0)
-                behind = where(z2 > -1.0, load(lost, n), 0.0)
-                change = decay(z2) * before + (B[i_batch, t, n] * inflow - behind)
-                after = left + change
-                store(lost, n, (after - left) - change)
-                store(h, n, after)
-                out = out + C[i_batch, t, n] * after
-            store(y, (i_batch, t, group), out)
+                    store(marks, (i_batch, start // SUB, group, n), load(h, n))
+            for i in range(size):
+                store(steps, i, load(delta, (i_batch, start + i, group)))
+            if softened:
+                shift = load(bias, group)
+                for i in range(size):
+                    store(steps, i, softplus(load(steps, i) + shift))
+                    prefetch(z, (i_batch, start + i, group))
+            for i in range(size):
+                t = start + i
+                prefetch(u, (i_batch, t + 4, group))
+                prefetch(delta, (i_batch, t + BLOCK, group))
+                prefetch(y, (i_batch, t + 4, group))
+                source, step = load(u, (i_batch, t, group)), load(steps, i)
+                inflow, out = step * source, skip * source
+                for n in range(n_states):
+                    z2, before = step * load(rate, n), load(h, n)
+                    left = where(z2 > -1.0, before, 0.0)
+                    behind = where(z2 > -1.0, load(lost, n), 0.0)
+                    change = decay(z2) * before + (B[i_batch, t, n] * inflow - behind)
+                    after = left + change
+                    store(lost, n, (after - left) - change)
+                    store(h, n, after)
+                    out = out + C[i_batch, t, n] * after
+                store(y, (i_batch, t, group), out)
+            if gated:
+                for t in range(start, start + size):
+                    out, door = load(y, (i_batch, t, group)), load(z, (i_batch, t, group))
+                    store(y, (i_batch, t, group), out * door * sigmoid(door))
         _scatter(state_end[i_batch], h, group)
 
 
 @compiled
-def _jvp(u, delta, A, B, C, D, state, u_dot, delta_dot, A_dot, B_dot, C_dot, D_dot, state_dot,
+def _jvp(u, delta, A, B, C, D, state, bias, z,
+         u_dot, delta_dot, A_dot, B_dot, C_dot, D_dot, state_dot, bias_dot, z_dot,
          y, state_end, y_dot, state_end_dot, kept, i_batch, first, last):  # fmt: skip
     """Advance as `_forward` does, and push tangents along the directions, the first `_dot` axis.
 
-    States and decays of a sub-tile are computed once and serve all directions.  `kept` is room
-    for what a direction hands from one sub-tile to the one on its right.  Tangents of A and D may
-    be empty, where they do not move.
+    What does not depend on the direction is computed once a sub-tile and serves all of them.
+    `kept` is room for what a direction hands from one sub-tile to the one on its right.  Tangents
+    of A, D and bias may be empty, where they do not move.
     """
     widest()
     length, n_states, n_directions = B.shape[1], B.shape[2], u_dot.shape[0]
+    softened, gated, moves = len(bias) > 0, len(z) > 0, A_dot.shape[1] > 0
     h = numba.carray(stack(u, 256), 256)
     lost = numba.carray(stack(u, 256), 256)
     rate = numba.carray(stack(u, 256), 256)
     h_dot = numba.carray(stack(u, 256), 256)
     lost_dot = numba.carray(stack(u, 256), 256)
     rate_dot = numba.carray(stack(u, 256), 256)
-    moves = A_dot.shape[1] > 0
     states = numba.carray(stack(u, 8192), (32, 256))
     carried = numba.carray(stack(u, 8192), (32, 256))
     decays = numba.carray(stack(u, 8192), (32, 256))
+    steps = numba.carray(stack(u, 512), 512)
+    slopes = numba.carray(stack(u, 512), 512)
+    outs = numba.carray(stack(u, 512), 512)
+    silus = numba.carray(stack(u, 512), 512)
+    turns = numba.carray(stack(u, 512), 512)
     for group in range(first, last):
         _gather(rate, A, group, 1 / LN_2)
         _gather(h, state[i_batch], group, 1.0)
@@ -143,44 +169,76 @@ def _jvp(u, delta, A, B, C, D, state, u_dot, delta_dot, A_dot, B_dot, C_dot, D_d
         for start in range(0, length, SUB):
             size = min(SUB, length - start)
             for i in range(size):
-                prefetch(u_dot, (0, i_batch, start + i, group))
-                prefetch(delta_dot, (0, i_batch, start + i, group))
-                step = load(delta, (i_batch, start + i, group))
-                source = load(u, (i_batch, start + i, group))
+                t = start + i
+                step = load(delta, (i_batch, t, group))
+                if softened:
+                    shifted = step + load(bias, group)
+                    step = softplus(shifted)
+                    store(slopes, i, sigmoid(shifted))
+                store(steps, i, step)
+            for i in range(size):
+                t = start + i
+                prefetch(u, (i_batch, t + 4, group))
+                prefetch(delta, (i_batch, t + SUB, group))
+                prefetch(y, (i_batch, t, group))
+                prefetch(u_dot, (0, i_batch, t, group))
+                prefetch(delta_dot, (0, i_batch, t, group))
+                prefetch(y_dot, (0, i_batch, t, group))
+                if gated:
+                    prefetch(z, (i_batch, t, group))
+                    prefetch(z_dot, (0, i_batch, t, group))
+                source, step = load(u, (i_batch, t, group)), load(steps, i)
                 inflow, out = step * source, skip * source
                 for n in range(n_states):
                     z2, before = step * load(rate, n), load(h, n)
                     factor = decay(z2)
                     left = where(z2 > -1.0, before, 0.0)
                     behind = where(z2 > -1.0, load(lost, n), 0.0)
-                    change = factor * before + (B[i_batch, start + i, n] * inflow - behind)
+                    change = factor * before + (B[i_batch, t, n] * inflow - behind)
                     after = left + change
                     store(lost, n, (after - left) - change)
                     store(h, n, after)
                     store(states, (i, n), after)
-                    out = out + C[i_batch, start + i, n] * after
+                    out = out + C[i_batch, t, n] * after
                     store(decays, (i, n), factor)
                     # The derivative of 2^z2 h with respect to z2.
                     store(carried, (i, n), (left + factor * before) * LN_2)
+                store(outs, i, out)
+            for i in range(size):
+                out = load(outs, i)
+                if gated:
+                    door = load(z, (i_batch, start + i, group))
+                    up = sigmoid(door)
+                    silu = door * up
+                    store(silus, i, silu)
+                    store(turns, i, out * (up + silu * (1.0 - up)))
+                    out = out * silu
                 store(y, (i_batch, start + i, group), out)
             for i_dot in range(n_directions):
                 for n in range(n_states):
                     store(h_dot, n, load(kept, (i_batch, group, 0, i_dot, n)))
                     store(lost_dot, n, load(kept, (i_batch, group, 1, i_dot, n)))
-                skip_dot = 0.0 * skip
                 if moves:
                     _gather(rate_dot, A_dot[i_dot], group, 1 / LN_2)
-                    skip_dot = load(D_dot, (i_dot, group))
                 for i in range(size):
                     t = start + i
-                    source, step = load(u, (i_batch, t, group)), load(delta, (i_batch, t, group))
+                    source, step = load(u, (i_batch, t, group)), load(steps, i)
                     prefetch(u_dot, (i_dot + 1, i_batch, t, group))
                     prefetch(delta_dot, (i_dot + 1, i_batch, t, group))
+                    prefetch(y_dot, (i_dot + 1, i_batch, t, group))
+                    if gated:
+                        prefetch(z_dot, (i_dot + 1, i_batch, t, group))
                     source_dot = load(u_dot, (i_dot, i_batch, t, group))
                     step_dot = load(delta_dot, (i_dot, i_batch, t, group))
+                    out_dot = skip * source_dot
+                    if softened and moves:
+                        step_dot = step_dot + load(bias_dot, (i_dot, group))
+                    if softened:
+                        step_dot = step_dot * load(slopes, i)
+                    if moves:
+                        out_dot = out_dot + load(D_dot, (i_dot, group)) * source
                     inflow = step * source
                     inflow_dot = step_dot * source + step * source_dot
-                    out_dot = skip * source_dot + skip_dot * source
                     for n in range(n_states):
                         factor, before_dot = load(decays, (i, n)), load(h_dot, n)
                         left = where(factor > 0.0, 0.0, before_dot)
@@ -196,6 +254,9 @@ def _jvp(u, delta, A, B, C, D, state, u_dot, delta_dot, A_dot, B_dot, C_dot, D_d
                         store(h_dot, n, after)
                         out_dot = out_dot + C[i_batch, t, n] * after
                         out_dot = out_dot + C_dot[i_dot, i_batch, t, n] * load(states, (i, n))
+                    if gated:
+                        door_dot = load(z_dot, (i_dot, i_batch, t, group))
+                        out_dot = out_dot * load(silus, i) + load(turns, i) * door_dot
                     store(y_dot, (i_dot, i_batch, t, group), out_dot)
                 for n in range(n_states):
                     store(kept, (i_batch, group, 0, i_dot, n), load(h_dot, n))
@@ -208,18 +269,19 @@ def _jvp(u, delta, A, B, C, D, state, u_dot, delta_dot, A_dot, B_dot, C_dot, D_d
 
 
 @compiled
-def _vjp(u, delta, A, B, C, D, marks, y_bar, state_end_bar,
-         u_bar, delta_bar, A_bar, B_bar, C_bar, D_bar, state_bar, kept,
+def _vjp(u, delta, A, B, C, D, bias, z, marks, y_bar, state_end_bar,
+         u_bar, delta_bar, A_bar, B_bar, C_bar, D_bar, state_bar, bias_bar, z_bar, kept,
          i_batch, first, last):  # fmt: skip
     """Pull cotangents back through channel groups first..last of one sequence.
 
     A base sends exp(z) h_bar to its left, as `h_bar`, which is kept or not, and `pending`, the
     rest; the rest is added together with the left base's own share, in one compensated step.
     `kept` is room for what a channel group hands from one sub-tile to the one on its left.
-    Cotangents of A and D may be empty, where nobody wants them.
+    Cotangents of A, D and bias may be empty, where nobody wants them.
     """
     widest()
     length, n_states = B.shape[1], B.shape[2]
+    softened, gated, trained = len(bias) > 0, len(z) > 0, len(A_bar) > 0
     rate = numba.carray(stack(u, 256), 256)
     h = numba.carray(stack(u, 256), 256)
     h_bar = numba.carray(stack(u, 256), 256)
@@ -230,7 +292,10 @@ def _vjp(u, delta, A, B, C, D, marks, y_bar, state_end_bar,
     decays = numba.carray(stack(u, 8192), (32, 256))
     lanes_b = numba.carray(stack(u, 8192), (32, 256))
     lanes_c = numba.carray(stack(u, 8192), (32, 256))
-    trained = A_bar.shape[0] > 0
+    steps = numba.carray(stack(u, 512), 512)
+    slopes = numba.carray(stack(u, 512), 512)
+    outs_bar = numba.carray(stack(u, 512), 512)
+    turns = numba.carray(stack(u, 512), 512)
     for group in range(first, last):
         _gather(h_bar, state_end_bar[i_batch], group, 1.0)
         for n in range(n_states):
@@ -246,19 +311,45 @@ def _vjp(u, delta, A, B, C, D, marks, y_bar, state_end_bar,
                 store(lanes_c, (i, n), 0.0)
         for group in range(first, last):
             _gather(rate, A, group, 1 / LN_2)
+            ahead, back = (group + 1, 0) if group + 1 < last else (first, SUB)
             for n in range(n_states):
                 store(h, n, load(marks, (i_batch, i_sub, group, n)))
                 store(h_bar, n, load(kept, (i_batch, 0, group, n)))
                 store(pending, n, load(kept, (i_batch, 1, group, n)))
                 store(lost, n, load(kept, (i_batch, 2, group, n)))
                 store(sum_a, n, 0.0)
+            skip = load(D, group)
             for i in range(size):
                 t = start + i
-                prefetch(u, (i_batch, t, group + 1))
-                prefetch(delta, (i_batch, t, group + 1))
-                prefetch(y_bar, (i_batch, t, group + 1))
-                out_bar, step = load(y_bar, (i_batch, t, group)), load(delta, (i_batch, t, group))
-                inflow = step * load(u, (i_batch, t, group))
+                step, out_bar = load(delta, (i_batch, t, group)), load(y_bar, (i_batch, t, group))
+                if i < n_states:
+                    prefetch(marks, (i_batch, i_sub - back // SUB, ahead, i))
+                prefetch(delta, (i_batch, t - back, ahead))
+                prefetch(y_bar, (i_batch, t - back, ahead))
+                prefetch(delta_bar, (i_batch, t - back, ahead))
+                if softened:
+                    shifted = step + load(bias, group)
+                    step = softplus(shifted)
+                    store(slopes, i, sigmoid(shifted))
+                if gated:
+                    prefetch(z, (i_batch, t - back, ahead))
+                    prefetch(z_bar, (i_batch, t - back, ahead))
+                    door = load(z, (i_batch, t, group))
+                    up = sigmoid(door)
+                    store(turns, i, out_bar * (up + door * up * (1.0 - up)))
+                    out_bar = out_bar * door * up
+                store(steps, i, step)
+                store(outs_bar, i, out_bar)
+            for i in range(size):
+                t = start + i
+                prefetch(u, (i_batch, t - back, ahead))
+                prefetch(u_bar, (i_batch, t - back, ahead))
+                source, step, out_bar = (
+                    load(u, (i_batch, t, group)),
+                    load(steps, i),
+                    load(outs_bar, i),
+                )
+                inflow, out = step * source, skip * source
                 for n in range(n_states):
                     z2, before = step * load(rate, n), load(h, n)
                     factor = decay(z2)
@@ -268,10 +359,13 @@ def _vjp(u, delta, A, B, C, D, marks, y_bar, state_end_bar,
                     store(decays, (i, n), factor)
                     store(carried, (i, n), passed)
                     store(lanes_c, (i, n), load(lanes_c, (i, n)) + out_bar * after)
-            skip, sum_d = load(D, group), 0.0 * load(D, group)
+                    out = out + C[i_batch, t, n] * after
+                if gated:
+                    store(z_bar, (i_batch, t, group), load(turns, i) * out)
+            sum_d, sum_bias = 0.0 * skip, 0.0 * skip
             for i in range(size - 1, -1, -1):
                 t = start + i
-                out_bar, step = load(y_bar, (i_batch, t, group)), load(delta, (i_batch, t, group))
+                out_bar, step = load(outs_bar, i), load(steps, i)
                 source = load(u, (i_batch, t, group))
                 inflow = step * source
                 sum_b, sum_z = 0.0 * step, 0.0 * step
@@ -282,17 +376,23 @@ def _vjp(u, delta, A, B, C, D, marks, y_bar, state_end_bar,
                     store(lost, n, where(factor > 0.0, 0.0, (here - right) - change))
                     store(h_bar, n, where(factor > 0.0, 0.0, here))
                     store(pending, n, factor * here)
-                    z_bar = here * load(carried, (i, n))
+                    z2_bar = here * load(carried, (i, n))
                     store(lanes_b, (i, n), load(lanes_b, (i, n)) + here * inflow)
                     sum_b = sum_b + B[i_batch, t, n] * here
-                    sum_z = sum_z + z_bar * load(rate, n)
+                    sum_z = sum_z + z2_bar * load(rate, n)
                     if trained:
-                        store(sum_a, n, load(sum_a, n) + z_bar * step)
-                sum_d = sum_d + out_bar * source
+                        store(sum_a, n, load(sum_a, n) + z2_bar * step)
+                step_bar = sum_z * LN_2 + sum_b * source
+                if softened:
+                    step_bar = step_bar * load(slopes, i)
+                sum_d, sum_bias = sum_d + out_bar * source, sum_bias + step_bar
                 store(u_bar, (i_batch, t, group), sum_b * step + skip * out_bar)
-                store(delta_bar, (i_batch, t, group), sum_z * LN_2 + sum_b * source)
+                store(delta_bar, (i_batch, t, group), step_bar)
             if trained:
-                store(D_bar, (i_batch, group), load(D_bar, (i_batch, group)) + precise(sum_d))
+                so_far = load(D_bar, (i_batch, group))
+                store(D_bar, (i_batch, group), so_far + precise(sum_d))
+                so_far = load(bias_bar, (i_batch, group))
+                store(bias_bar, (i_batch, group), so_far + precise(sum_bias))
                 for n in range(n_states):
                     so_far = load(A_bar, (i_batch, group, n))
                     store(A_bar, (i_batch, group, n), so_far + precise(load(sum_a, n)))
@@ -312,9 +412,17 @@ def _vjp(u, delta, A, B, C, D, marks, y_bar, state_end_bar,
 
 
 def _arrays(inputs: ScanInputs) -> tuple[np.ndarray, ...]:
-    """Return the inputs, or tangents of them, as the kernels read them."""
-    u, delta, A, B, C, D, state = inputs
-    return padded(u), padded(delta), *map(_whole, (A, B, C)), padded(D), _whole(state)
+    """Return the inputs, or tangents of them, as the kernels read them; empty where there is none.
+
+    Axes of channels that come last are in whole lanes.
+    """
+    u, delta, A, B, C, D, state, bias, z = inputs
+    bias = D[..., :0] if bias is None else bias
+    z = u.new_empty([0] * u.dim()) if z is None else z
+    return (
+        *(padded(u), padded(delta), _whole(A), _whole(B), _whole(C)),
+        *(padded(D), _whole(state), padded(bias), padded(z)),
+    )
 
 
 def _whole(tensor: Tensor) -> np.ndarray:
@@ -341,7 +449,7 @@ def _by_state_groups(inputs: ScanInputs) -> list[ScanInputs]:
 
 
 def _forward_group(inputs: ScanInputs, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
-    arrays = u, *_, state = _arrays(inputs)
+    arrays = u, *_, state, _, _ = _arrays(inputs)
     batch, length, width = u.shape
     groups, n_marks = width // LANES, -(-length // SUB) if keep else 0
     y, state_end = room(u.shape, u), room(state.shape, u)
@@ -356,7 +464,7 @@ def _forward_group(inputs: ScanInputs, keep: bool) -> tuple[Tensor, Tensor, Tens
     return trimmed(y, len(inputs.D)), torch.from_numpy(state_end), torch.from_numpy(marks)
 
 
-def forward(inputs: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
+def forward(inputs: Perhaps, *, keep: bool) -> tuple[Tensors, Tensors]:
     """Return y and the state at the end, and, with `keep`, the marks that `vjp` starts from."""
     groups = [_forward_group(group, keep) for group in _by_state_groups(ScanInputs(*inputs))]
     y, state_end, marks = zip(*groups, strict=True)
@@ -366,20 +474,22 @@ def forward(inputs: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
 def _vjp_group(
     inputs: ScanInputs, marks: Tensor, y_bar: Tensor, state_end_bar: Tensor, trained: bool
 ) -> ScanInputs:
-    arrays = u, _, A, B, _, _, state = _arrays(inputs)
+    *arrays, state, bias, z = _arrays(inputs)
+    u, A, B = arrays[0], arrays[2], arrays[3]
     batch, _, width = u.shape
     groups, n_states, threads = width // LANES, A.shape[-1], torch.get_num_threads()
-    u_bar, delta_bar = room(u.shape, u), room(u.shape, u)
+    u_bar, delta_bar, z_bar = room(u.shape, u), room(u.shape, u), room(z.shape, u)
     # Sums over time are small in number and long: they are kept in float64, one a sequence.
-    A_bar = np.zeros((batch if trained else 0, groups, n_states * LANES))
-    D_bar = np.zeros((batch if trained else 0, width))
+    sums = batch if trained else 0
+    A_bar = np.zeros((sums, groups, n_states * LANES))
+    D_bar, bias_bar = np.zeros((sums, width)), np.zeros((sums, width))
     B_bar, C_bar = room((threads, *B.shape), u), room((threads, *B.shape), u)
     state_bar, kept = room(state.shape, u), room((batch, 3, groups, n_states * LANES), u)
-    given = *arrays[:-1], marks.numpy(), padded(y_bar), _whole(state_end_bar)
+    given = *arrays, bias, z, marks.numpy(), padded(y_bar), _whole(state_end_bar)
     parts = over_groups(
         lambda i_batch, i_part, first, last: _vjp(
-            *given, u_bar, delta_bar, A_bar, B_bar[i_part], C_bar[i_part], D_bar, state_bar, kept,
-            i_batch, first, last,
+            *given, u_bar, delta_bar, A_bar, B_bar[i_part], C_bar[i_part], D_bar, state_bar,
+            bias_bar, z_bar, kept, i_batch, first, last,
         ),
         batch,
         groups,
@@ -394,45 +504,37 @@ def _vjp_group(
         C=_sum(torch.from_numpy(C_bar[:parts]).unbind()),
         D=trimmed(D_bar.sum(0), channels).to(dtype),
         state=torch.from_numpy(state_bar),
+        bias=trimmed(bias_bar.sum(0), channels).to(dtype),
+        z=trimmed(z_bar, channels),
     )
 
 
-def vjp(inputs: Tensors, kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]) -> Perhaps:
-    """Return a cotangent for each input; A's and D's only where wanted."""
-    y_bar, state_end_bar = bars
+def vjp(inputs: Perhaps, kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]) -> Perhaps:
+    """Return a cotangent for each input; those of A, D and bias only where one is wanted."""
+    given, (y_bar, state_end_bar) = ScanInputs(*inputs), bars
     want = ScanInputs(*wanted)  # type: ignore[arg-type]
-    trained = bool(want.A or want.D)
-    groups = _by_state_groups(ScanInputs(*inputs))
-    ends = state_end_bar.split(STATES, -1)
-    parts = [
-        _vjp_group(group, marks, y_bar, end_bar, trained)
-        for group, marks, end_bar in zip(groups, kept, ends, strict=True)
-    ]
-    u, delta, A, B, C, D, state = zip(*parts, strict=True)
-    return (
-        _sum(u),
-        _sum(delta),
-        _joined(A) if trained else None,
-        _joined(B),
-        _joined(C),
-        D[0] if trained else None,
-        _joined(state),
+    trained = bool(want.A or want.D or want.bias)
+    groups = zip(_by_state_groups(given), kept, state_end_bar.split(STATES, -1), strict=True)
+    parts = [_vjp_group(group, marks, y_bar, end, trained) for group, marks, end in groups]
+    u, delta, A, B, C, D, state, bias, z = zip(*parts, strict=True)
+    cotangents = (
+        *(_sum(u), _sum(delta), _joined(A) if trained else None, _joined(B), _joined(C)),
+        *(D[0] if trained else None, _joined(state), _sum(bias) if trained else None, _sum(z)),
     )
+    return cotangents[: len(inputs)]
 
 
 def _jvp_group(inputs: ScanInputs, dots: ScanInputs) -> tuple[Tensor, ...]:
     arrays, dot_arrays = _arrays(inputs), _arrays(dots)
-    u, state, u_dot, state_dot = arrays[0], arrays[-1], dot_arrays[0], dot_arrays[-1]
-    outputs = [room(array.shape, u) for array in (u, state, u_dot, state_dot)]
-    batch, _, width = u.shape
-    groups = width // LANES
-    kept = room((batch, groups, 2, len(u_dot), state.shape[-1] * LANES), u)
+    outputs = [room(a[i].shape, a[0]) for a in (arrays, dot_arrays) for i in (0, 6)]
+    batch, _, width = arrays[0].shape
+    kept = room((batch, width // LANES, 2, len(dots.u), dots.B.shape[-1] * LANES), arrays[0])
     over_groups(
         lambda i_batch, _part, first, last: _jvp(
             *arrays, *dot_arrays, *outputs, kept, i_batch, first, last
         ),
         batch,
-        groups,
+        width // LANES,
     )
     y, state_end, y_dot, state_end_dot = outputs
     channels = len(inputs.D)
@@ -444,13 +546,13 @@ def _jvp_group(inputs: ScanInputs, dots: ScanInputs) -> tuple[Tensor, ...]:
     )
 
 
-def jvp(inputs: Tensors, dots: Perhaps) -> tuple[Tensors, Tensors]:
+def jvp(inputs: Perhaps, dots: Perhaps) -> tuple[Tensors, Tensors]:
     """Return y and the state at the end, and their tangents, for every direction."""
-    given, moved = ScanInputs(*inputs), ScanInputs(*filled(inputs, dots))
-    groups_dot = _by_state_groups(moved)
-    if ScanInputs(*dots).A is None and ScanInputs(*dots).D is None:  # type: ignore[arg-type]
-        still = moved.D[:, :0]
-        groups_dot = [dot._replace(A=dot.A[:, :0], D=still) for dot in groups_dot]
+    given, moving = ScanInputs(*inputs), ScanInputs(*dots)  # type: ignore[arg-type]
+    still = moving.A is None and moving.D is None and moving.bias is None
+    groups_dot = _by_state_groups(ScanInputs(*filled(inputs, dots)))
+    if still:
+        groups_dot = [dot._replace(A=dot.A[:, :0], D=dot.D[:, :0], bias=None) for dot in groups_dot]
     groups = map(_jvp_group, _by_state_groups(given), groups_dot)
     y, state_end, y_dot, state_end_dot = zip(*groups, strict=True)
     return (_sum(y), _joined(state_end)), (_sum(y_dot), _joined(state_end_dot))

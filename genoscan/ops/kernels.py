@@ -12,6 +12,9 @@ class ScanInputs(NamedTuple):
 
     u, delta  (batch, tile, channels)   A  (channels, states), <= 0   D  (channels)
     B, C      (batch, tile, states)     state  (batch, channels, states): h before the tile
+
+    Where they are there: bias (channels), steps are softplus(delta + bias) instead of delta;
+    z (batch, tile, channels), the gate: y silu(z) is returned instead of y.
     """
 
     u: Tensor
@@ -21,6 +24,8 @@ class ScanInputs(NamedTuple):
     C: Tensor
     D: Tensor
     state: Tensor
+    bias: Tensor | None = None
+    z: Tensor | None = None
 
 
 class ConvInputs(NamedTuple):
@@ -41,19 +46,15 @@ class Kernels(NamedTuple):
 
     scan       ScanInputs -> (y, state at the end)
     conv_silu  ConvInputs -> (y, next tail)
-    step_size  (x, bias) -> delta
-    gate       (y, z) -> y silu(z)
     rms_norm   (x, weight, eps=...) -> x over its root mean square, times weight
 
-    Each is exact, and differentiable once, in reverse and forward mode and under torch.func
-    (vmap over the directions of a jvp).
+    Each is exact, and differentiable once: in reverse mode by torch's autograd, in forward mode
+    along a `Dual`'s directions.
     """
 
     name: str
     scan: Callable[..., tuple[Tensor, Tensor]]
     conv_silu: Callable[..., tuple[Tensor, Tensor]]
-    step_size: Callable[..., Tensor]
-    gate: Callable[..., Tensor]
     rms_norm: Callable[..., Tensor]
 
 

@@ -20,12 +20,19 @@ def scan(
     C: Float[Tensor, "batch tile states"],
     D: Float[Tensor, " channels"],
     state: Float[Tensor, "batch channels states"],
+    bias: Float[Tensor, " channels"] | None = None,
+    z: Float[Tensor, "batch tile channels"] | None = None,
 ) -> tuple[Float[Tensor, "batch tile channels"], Float[Tensor, "batch channels states"]]:
     """h_t = exp(delta_t A) h_(t-1) + delta_t u_t B_t;  y_t = C_t . h_t + D u_t.
 
-    A <= 0; `state` is h before the tile.  Mamba (Gu and Dao, arXiv 2312.00752, equation 2, with
+    A <= 0; `state` is h before the tile.  With a bias the steps are softplus(delta + bias); with
+    a gate z the outputs are y silu(z).  Mamba (Gu and Dao, arXiv 2312.00752, equation 2, with
     the Euler input map).
     """
+    if bias is not None:
+        # torch takes log(1 + exp(x)) for x from its threshold on; at its own, 20, they differ by
+        # 2e-9.
+        delta = F.softplus(delta + bias, threshold=40)
     h, rows = state, []
     for u_t, delta_t, B_t, C_t in zip(
         u.unbind(1), delta.unbind(1), B.unbind(1), C.unbind(1), strict=True
@@ -33,7 +40,8 @@ def scan(
         inflow = (delta_t * u_t)[..., None] * B_t[:, None, :]
         h = torch.exp(delta_t[..., None] * A) * h + inflow
         rows.append((h * C_t[:, None, :]).sum(-1) + D * u_t)
-    return torch.stack(rows, 1), h
+    y = torch.stack(rows, 1)
+    return (y if z is None else y * F.silu(z)), h
 
 
 def conv_silu(
@@ -53,21 +61,6 @@ def conv_silu(
     return F.silu(total), padded[:, length:].clone()
 
 
-def step_size(
-    x: Float[Tensor, "batch tile channels"], bias: Float[Tensor, " channels"]
-) -> Float[Tensor, "batch tile channels"]:
-    """softplus(x + bias) = log(1 + exp(x + bias)): Mamba's step sizes."""
-    # torch takes log(1 + exp(x)) for x from its threshold on; at its own, 20, they differ by 2e-9.
-    return F.softplus(x + bias, threshold=40)
-
-
-def gate(
-    y: Float[Tensor, "batch tile channels"], z: Float[Tensor, "batch tile channels"]
-) -> Float[Tensor, "batch tile channels"]:
-    """y silu(z)."""
-    return y * F.silu(z)
-
-
 def rms_norm(
     x: Float[Tensor, "batch tile width"], weight: Float[Tensor, " width"], *, eps: float
 ) -> Float[Tensor, "batch tile width"]:
@@ -75,4 +68,4 @@ def rms_norm(
     return F.rms_norm(x, weight.shape, weight, eps)
 
 
-REFERENCE = Kernels("reference", scan, conv_silu, step_size, gate, rms_norm)
+REFERENCE = Kernels("reference", scan, conv_silu, rms_norm)

@@ -18,6 +18,8 @@ Perhaps: TypeAlias = tuple[Tensor | None, ...]
 class Trio:
     """A differentiable operation on tensors: called with them, it returns its output or outputs.
 
+    An input that may be left out is None.
+
     forward  (inputs, keep=bool) -> (outputs, what vjp wants kept: nothing without `keep`)
     jvp      (inputs, tangents) -> (outputs, tangents of the outputs); tangents carry one more
              axis in front, the directions, and are None where an input does not move
@@ -33,25 +35,27 @@ class Trio:
     vjp: Callable[..., Perhaps]
     outputs: int = 1
 
-    def __call__(self, *inputs: Tensor, **numbers: float) -> Any:
+    def __call__(self, *inputs: Tensor | None, **numbers: float) -> Any:
         if forward_ad._current_level >= 0:  # its tangents would be lost without a word
             raise NotImplementedError("torch.autograd.forward_ad: put tangents into a Dual")
         if any(isinstance(tensor, Dual) for tensor in inputs):
             dots = tuple(t.dots if isinstance(t, Dual) else None for t in inputs)
             outputs, tangents = self.jvp(tuple(map(primal, inputs)), dots, **numbers)
             outputs = tuple(map(Dual.of, outputs, tangents))
-        elif torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+        elif torch.is_grad_enabled() and any(
+            tensor is not None and tensor.requires_grad for tensor in inputs
+        ):
             outputs = _Recorded.apply(self, numbers, *inputs)
         else:
             outputs, _ = self.forward(inputs, keep=False, **numbers)
         return outputs[0] if self.outputs == 1 else outputs
 
 
-def filled(inputs: Tensors, dots: Perhaps) -> Tensors:
-    """Return the tangents with zeros for inputs that do not move."""
+def filled(inputs: Perhaps, dots: Perhaps) -> Perhaps:
+    """Return the tangents with zeros for inputs that are there and do not move."""
     count = next(len(dot) for dot in dots if dot is not None)
     return tuple(
-        tensor.new_zeros(count, *tensor.shape) if dot is None else dot
+        tensor.new_zeros(count, *tensor.shape) if dot is None and tensor is not None else dot
         for tensor, dot in zip(inputs, dots, strict=True)
     )
 
@@ -60,7 +64,7 @@ class _Recorded(torch.autograd.Function):
     # Forward and setup_context in one: torch binds the arguments anew for each call of two,
     # which takes longer than a small kernel.
     @staticmethod
-    def forward(ctx: Any, trio: Trio, numbers: dict[str, float], *inputs: Tensor) -> Tensors:
+    def forward(ctx: Any, trio: Trio, numbers: dict[str, float], *inputs: Tensor | None) -> Tensors:
         outputs, kept = trio.forward(inputs, keep=True, **numbers)
         ctx.trio, ctx.numbers, ctx.n_inputs = trio, numbers, len(inputs)
         ctx.save_for_backward(*inputs, *kept)
@@ -72,4 +76,6 @@ class _Recorded(torch.autograd.Function):
         saved = ctx.saved_tensors  # read once: under checkpointing they are made at each reading
         inputs, kept = saved[: ctx.n_inputs], saved[ctx.n_inputs :]
         wanted = ctx.needs_input_grad[2:]
-        return None, None, *ctx.trio.vjp(inputs, kept, bars, wanted, **ctx.numbers)
+        cotangents = ctx.trio.vjp(inputs, kept, bars, wanted, **ctx.numbers)
+        pairs = zip(cotangents, wanted, strict=True)
+        return None, None, *(cotangent if want else None for cotangent, want in pairs)

@@ -4,9 +4,20 @@ Runs on CUDA devices; on the CPU too where TRITON_INTERPRET=1 is set before the 
 for tests.
 """
 
+from torch import Tensor
+
 from genoscan.ops.kernels import Kernels
 from genoscan.ops.triton_gpu.conv import CONV_SILU
 from genoscan.ops.triton_gpu.pointwise import GATE, RMS_NORM, STEP_SIZE
 from genoscan.ops.triton_gpu.scan import SCAN
 
-TRITON = Kernels("triton", SCAN, CONV_SILU, STEP_SIZE, GATE, RMS_NORM)
+
+def scan(
+    u: Tensor, delta: Tensor, *others: Tensor, bias: Tensor | None = None, z: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Scan with its step sizes before and its gate behind, in passes of their own."""
+    y, state = SCAN(u, delta if bias is None else STEP_SIZE(delta, bias), *others)
+    return (y if z is None else GATE(y, z)), state
+
+
+TRITON = Kernels("triton", scan, CONV_SILU, RMS_NORM)

@@ -1,7 +1,6 @@
-"""Step sizes, gate and norm in one pass each, compiled for the CPU.
+"""The norm in one pass, compiled for the CPU; left to torch, it is a handful in either direction.
 
-Left to torch, each is a handful of passes over the tile in either direction.  Terms as in
-`reference.py`.
+Terms as in `reference.rms_norm`.
 """
 
 # What numba compiles has no annotations; what calls it has.
@@ -22,70 +21,12 @@ from genoscan.ops.lanes import (
     padded,
     precise,
     room,
-    sigmoid,
-    softplus,
     store,
     total,
     trimmed,
     widest,
 )
 from genoscan.ops.trio import Perhaps, Tensors, Trio, filled
-
-
-@compiled
-def _step_size(x, bias, delta, first, last):
-    widest()
-    for row in range(first, last):
-        for group in range(x.shape[1] // LANES):
-            store(delta, (row, group), softplus(load(x, (row, group)) + load(bias, group)))
-
-
-@compiled
-def _step_size_slope(x, bias, factors, products, first, last):
-    """products = factors times the slope of softplus; factors have one more axis in front."""
-    widest()
-    for row in range(first, last):
-        for group in range(x.shape[1] // LANES):
-            slope = sigmoid(load(x, (row, group)) + load(bias, group))
-            for i in range(len(factors)):
-                store(products, (i, row, group), slope * load(factors, (i, row, group)))
-
-
-@compiled
-def _gate(y, z, out, first, last):
-    widest()
-    for row in range(first, last):
-        for group in range(y.shape[1] // LANES):
-            here = load(z, (row, group))
-            store(out, (row, group), load(y, (row, group)) * here * sigmoid(here))
-
-
-@compiled
-def _gate_jvp(y, z, y_dot, z_dot, out, out_dot, first, last):
-    widest()
-    for row in range(first, last):
-        for group in range(y.shape[1] // LANES):
-            here = load(z, (row, group))
-            open_ = sigmoid(here)
-            silu = here * open_
-            store(out, (row, group), silu * load(y, (row, group)))
-            slope = (open_ + silu * (1.0 - open_)) * load(y, (row, group))
-            for i in range(len(y_dot)):
-                moved = silu * load(y_dot, (i, row, group)) + slope * load(z_dot, (i, row, group))
-                store(out_dot, (i, row, group), moved)
-
-
-@compiled
-def _gate_vjp(y, z, out_bar, y_bar, z_bar, first, last):
-    widest()
-    for row in range(first, last):
-        for group in range(y.shape[1] // LANES):
-            here, pulled = load(z, (row, group)), load(out_bar, (row, group))
-            open_ = sigmoid(here)
-            silu = here * open_
-            store(y_bar, (row, group), silu * pulled)
-            slope = (open_ + silu * (1.0 - open_)) * load(y, (row, group))
-            store(z_bar, (row, group), slope * pulled)
 
 
 @compiled
@@ -159,60 +100,6 @@ def _like(array: np.ndarray, tensor: Tensor) -> Tensor:
     return trimmed(array, tensor.shape[-1]).reshape(tensor.shape)
 
 
-def _step_size_forward(inputs: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
-    x, bias = _rows(inputs[0]), padded(inputs[1])
-    delta = room(x.shape, x)
-    _over_rows(_step_size, len(x), x, bias, delta)
-    return (_like(delta, inputs[0]),), ()
-
-
-def _sloped(inputs: Tensors, factors: Tensor) -> Tensor:
-    """Return the factors (directions, batch, tile, channels) times the slope of softplus."""
-    x, bias, given = _rows(inputs[0]), padded(inputs[1]), _by_direction(factors)
-    products = room(given.shape, given)
-    _over_rows(_step_size_slope, len(x), x, bias, given, products)
-    return _like(products, factors)
-
-
-def _step_size_push(inputs: Tensors, dots: Perhaps) -> tuple[Tensors, Tensors]:
-    x_dot, bias_dot = filled(inputs, dots)
-    moved = x_dot if dots[1] is None else x_dot + bias_dot[:, None, None]
-    outputs, _ = _step_size_forward(inputs, keep=False)
-    return outputs, (_sloped(inputs, moved),)
-
-
-def _step_size_pull(
-    inputs: Tensors, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]
-) -> Perhaps:
-    (x_bar,) = _sloped(inputs, bars[0][None])
-    return x_bar, x_bar.sum((0, 1)) if wanted[1] else None
-
-
-def _gate_forward(inputs: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
-    y, z = map(_rows, inputs)
-    out = room(y.shape, y)
-    _over_rows(_gate, len(y), y, z, out)
-    return (_like(out, inputs[0]),), ()
-
-
-def _gate_push(inputs: Tensors, dots: Perhaps) -> tuple[Tensors, Tensors]:
-    y, z = map(_rows, inputs)
-    moved = filled(inputs, dots)
-    y_dot, z_dot = map(_by_direction, moved)
-    out, out_dot = room(y.shape, y), room(y_dot.shape, y)
-    _over_rows(_gate_jvp, len(y), y, z, y_dot, z_dot, out, out_dot)
-    return (_like(out, inputs[0]),), (_like(out_dot, moved[0]),)
-
-
-def _gate_pull(
-    inputs: Tensors, _kept: Tensors, bars: Tensors, _wanted: tuple[bool, ...]
-) -> Perhaps:
-    y, z, out_bar = map(_rows, (*inputs, *bars))
-    y_bar, z_bar = room(y.shape, y), room(y.shape, y)
-    _over_rows(_gate_vjp, len(y), y, z, out_bar, y_bar, z_bar)
-    return _like(y_bar, inputs[0]), _like(z_bar, inputs[0])
-
-
 def _norm_forward(inputs: Tensors, *, keep: bool, eps: float) -> tuple[Tensors, Tensors]:
     x, weight, width = _rows(inputs[0]), padded(inputs[1]), inputs[0].shape[-1]
     y = room(x.shape, x)
@@ -248,6 +135,4 @@ def _norm_pull(
     return _like(x_bar, inputs[0]), weight_bar
 
 
-STEP_SIZE = Trio(_step_size_forward, _step_size_push, _step_size_pull)
-GATE = Trio(_gate_forward, _gate_push, _gate_pull)
 RMS_NORM = Trio(_norm_forward, _norm_push, _norm_pull)
