@@ -67,12 +67,13 @@ def _jvp(rows, weight, bias, rows_dot, weight_dot, bias_dot, y, y_dot,
 
 
 @compiled
-def _vjp(rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, sums_bar,
+def _vjp(rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar,
          start, stop, i_batch, first, last):  # fmt: skip
     """Pull cotangents back; those of weight and bias may be empty, where nobody wants them.
 
-    `sums_bar` takes the cotangents of the sums before the SiLU, between as many rows of zeros on
-    either side as there are taps to the left of a base; `padded_bar` those of tail and tile.
+    `padded_bar` takes those of tail and tile: row t + before that of base t.  Until then it holds
+    the cotangent of the sum of base t + before, before the SiLU, which is needed for the last time
+    where base t's is made; past the tile's end there are zeros.
     """
     widest()
     before = len(weight) - 1
@@ -86,21 +87,20 @@ def _vjp(rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, sums_bar,
                     sum_ = sum_ + load(weight, (k, group)) * row
                 gate = sigmoid(sum_)
                 here = (gate + sum_ * gate * (1.0 - gate)) * load(y_bar, (i_batch, t, group))
-                store(sums_bar, (i_batch, t + before, group), here)
+                store(padded_bar, (i_batch, t, group), here)
         if t >= 0 and len(bias_bar) > 0:
             for group in range(first, last):
-                here = load(sums_bar, (i_batch, t + before, group))
+                here = load(padded_bar, (i_batch, t, group))
                 so_far = load(bias_bar, (i_batch, group))
                 store(bias_bar, (i_batch, group), so_far + precise(here))
                 for k in range(before + 1):
                     part = precise(here * load(rows, (i_batch, t - start + k, group)))
                     so_far = load(weight_bar, (i_batch, k, group))
                     store(weight_bar, (i_batch, k, group), so_far + part)
-        # Nothing further to the left reaches the row of t's last tap.
         for group in range(first, last):
             pulled = 0.0 * load(bias, group)
-            for k in range(before + 1):
-                later = load(sums_bar, (i_batch, t + 2 * before - k, group))
+            for k in range(min(before, t + before) + 1):
+                later = load(padded_bar, (i_batch, t + before - k, group))
                 pulled = pulled + load(weight, (k, group)) * later
             store(padded_bar, (i_batch, t + before, group), pulled)
 
@@ -171,8 +171,7 @@ def vjp(inputs: Tensors, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]
     batch, length, width = y_bar.shape
     before = len(weight) - 1
     padded_bar = room((batch, before + length, width), y_bar)
-    sums_bar = room((batch, length + 2 * before, width), y_bar)
-    sums_bar[:, :before] = sums_bar[:, before + length :] = 0
+    padded_bar[:, length:] = 0
     # A sum a sequence: threads share none.  Long sums of small numbers are kept in float64.
     trained = batch if wanted[1] or wanted[2] else 0
     weight_bar, bias_bar = np.zeros((trained, *weight.shape)), np.zeros((trained, width))
@@ -180,7 +179,7 @@ def vjp(inputs: Tensors, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]
     def run(i_batch: int, _part: int, first: int, last: int) -> None:
         for rows, *span in reversed(pieces):
             _vjp(
-                rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, sums_bar,
+                rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar,
                 *span, i_batch, first, last,
             )  # fmt: skip
 
