@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genoscan import __version__
-from genoscan.engine.inputs import OneHot, spans
+from genoscan.engine.forward import forward
+from genoscan.engine.inputs import OneHot
 from genoscan.engine.tangent import BaseChange, tangent
 from genoscan.engine.target import LogLikelihood, whole_window
 from genoscan.errors import InputError
@@ -201,11 +202,7 @@ def _finite(
     changed[1:, position] = torch.tensor(bases, dtype=codes.dtype)
     inputs = OneHot(changed, model.table())
     target = whole_window(codes, model.columns(), model.config.label_offset)
-    carry = model.stack.begin(len(changed))
-    for span in spans(codes.shape[1], probe.tile):
-        with torch.no_grad():
-            outputs, carry = model.stack(inputs.tile(span), carry)
-        progress(span.stop - span.start)
+    for span, outputs in forward(model.stack, inputs, tile=probe.tile, progress=progress):
         if probe.of == "logits":
             yield span, (outputs[1:] - outputs[0]).norm(dim=-1)
         else:

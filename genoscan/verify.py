@@ -9,7 +9,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from genoscan.engine.adjoint import adjoint, consume
-from genoscan.engine.inputs import OneHot, spans
+from genoscan.engine.forward import forward
+from genoscan.engine.inputs import Dense, OneHot, spans
 from genoscan.engine.tangent import DenseDirections, tangent
 from genoscan.engine.target import Target, WeightedSum, whole_window
 from genoscan.layers.weights import Model
@@ -156,10 +157,7 @@ def _finite_differences(model: Model, codes: Tensor, tile: int, slots: int) -> f
 
 def _log_p(model: Model, x: Tensor, target: Target, tile: int):  # type: ignore[no-untyped-def]
     """Yield log p of the observed bases, a row a changed window, tile by tile."""
-    carry = model.stack.begin(len(x))
-    for span in spans(x.shape[1], tile):
-        with torch.no_grad():
-            outputs, carry = model.stack(x[:, span], carry)
+    for span, outputs in forward(model.stack, Dense(x), tile=tile):
         labels, counted = target.labels(span)  # type: ignore[attr-defined]
         index = labels.expand(len(x), -1)[..., None]
         yield torch.log_softmax(outputs, -1).gather(-1, index)[..., 0] * counted

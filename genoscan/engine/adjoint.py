@@ -13,7 +13,6 @@ from genoscan.engine.checkpoints import Action, Adjoin, Advance, Drop, Restore, 
 from genoscan.engine.inputs import Inputs, spans
 from genoscan.engine.stages import Relay, Sweep
 from genoscan.engine.target import Target
-from genoscan.errors import InputError
 from genoscan.layer import Carry, Layer, leaves, map_leaves
 
 Result = TypeVar("Result")
@@ -58,8 +57,6 @@ def adjoint(
     first holds its share of s tiles' activations, the last of one.
     Time: each tile once backward, and as often forward as `checkpoints.schedule` needs.
     """
-    if tile < 1:
-        raise InputError(f"tile {tile}: at least 1 base is needed")
     tiles = spans(inputs.length, tile)
     actions = list(schedule(len(tiles), slots))
     sweep = Sweep(layer)

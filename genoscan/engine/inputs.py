@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from genoscan.errors import InputError
+
 
 @runtime_checkable
 class Inputs(Protocol):
@@ -70,4 +72,6 @@ class Dense:
 
 def spans(length: int, tile: int) -> list[slice]:
     """Cut positions 0..length into tiles, left to right; the last may be shorter."""
+    if tile < 1:
+        raise InputError(f"tile {tile}: at least 1 base is needed")
     return [slice(start, min(start + tile, length)) for start in range(0, length, tile)]

@@ -1,16 +1,14 @@
 """One direction, every output: tangents pushed from the window's left end to its right."""
 
-from collections.abc import Callable, Generator, Sequence
-from functools import partial
+from collections.abc import Callable, Generator
 from typing import Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from genoscan.engine.forward import rightward
 from genoscan.engine.inputs import Inputs, spans
 from genoscan.engine.stages import Sweep
-from genoscan.errors import InputError
 from genoscan.layer import Carry, Layer, map_leaves
 from genoscan.ops.dual import Dual, primal
 
@@ -79,41 +77,15 @@ def tangent(
     position where a direction is not.
     Memory: one tile and one carry, and a tangent of both for each direction, whatever the length.
     """
-    if tile < 1:
-        raise InputError(f"tile {tile}: at least 1 base is needed")
-    tiles = spans(inputs.length, tile)
     sweep = Sweep(layer)
-    carries = sweep.split(layer.begin(inputs.batch) if carry is None else carry)
-    forth = [sweep.relay(1) for _ in sweep.stages[1:]]
+    carries = [
+        map_leaves(lambda leaf: Dual.of(leaf, leaf.new_zeros(directions.count, *leaf.shape)), part)
+        for part in sweep.split(layer.begin(inputs.batch) if carry is None else carry)
+    ]
 
     def read(span: slice) -> Dual:
         progress(span.stop - span.start)
         return Dual.of(inputs.tile(span), directions.tile(span))
 
-    runs = [
-        _stage(stage, carries[i], tiles, directions.count, read if i == 0 else forth[i - 1].take)
-        for i, stage in enumerate(sweep.stages)
-    ]
-
-    def drive(i: int) -> None:
-        for _, outputs in runs[i]:
-            forth[i].hand(outputs)
-
-    with sweep.beside(*(partial(drive, i) for i in range(len(forth)))):
-        for span, outputs in runs[-1]:
-            yield span, primal(outputs), outputs.dots
-
-
-def _stage(
-    stage: Layer,
-    carry: Carry,
-    tiles: Sequence[slice],
-    count: int,
-    read: Callable[[slice], Dual],
-) -> Generator[tuple[slice, Dual], None, None]:
-    """Push every tile, and its tangents, through one stage."""
-    live = map_leaves(lambda leaf: Dual.of(leaf, leaf.new_zeros(count, *leaf.shape)), carry)
-    for span in tiles:
-        with torch.no_grad():
-            outputs, live = stage.forward(read(span), live)
-        yield span, outputs  # type: ignore[misc]
+    for span, outputs in rightward(sweep, carries, spans(inputs.length, tile), read):
+        yield span, primal(outputs), outputs.dots  # type: ignore[attr-defined]

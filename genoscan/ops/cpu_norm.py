@@ -4,7 +4,7 @@ Terms as in `reference.rms_norm`.
 """
 
 # What numba compiles has no annotations; what calls it has.
-# mypy: disable-error-code="no-untyped-def, call-arg"
+# mypy: disable-error-code="no-untyped-def, call-arg, var-annotated"
 
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +32,7 @@ from genoscan.ops.trio import Perhaps, Tensors, Trio, filled
 @compiled
 def _inner(a, b, row):
     """Return the inner product of a row of each."""
-    lanes = load(a, (row, 0)) * load(b, (row, 0))  # type: ignore[var-annotated]
+    lanes = load(a, (row, 0)) * load(b, (row, 0))
     for group in range(1, a.shape[1] // LANES):
         lanes = lanes + load(a, (row, group)) * load(b, (row, group))
     return total(lanes)

@@ -509,10 +509,10 @@ def _vjp_group(
     )
 
 
-def vjp(inputs: Perhaps, kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]) -> Perhaps:
+def vjp(inputs: Perhaps, kept: Tensors, bars: Tensors, wanted: Perhaps) -> Perhaps:
     """Return a cotangent for each input; those of A, D and bias only where one is wanted."""
     given, (y_bar, state_end_bar) = ScanInputs(*inputs), bars
-    want = ScanInputs(*wanted)  # type: ignore[arg-type]
+    want = ScanInputs(*wanted)
     trained = bool(want.A or want.D or want.bias)
     groups = zip(_by_state_groups(given), kept, state_end_bar.split(STATES, -1), strict=True)
     parts = [_vjp_group(group, marks, y_bar, end, trained) for group, marks, end in groups]
@@ -548,7 +548,7 @@ def _jvp_group(inputs: ScanInputs, dots: ScanInputs) -> tuple[Tensor, ...]:
 
 def jvp(inputs: Perhaps, dots: Perhaps) -> tuple[Tensors, Tensors]:
     """Return y and the state at the end, and their tangents, for every direction."""
-    given, moving = ScanInputs(*inputs), ScanInputs(*dots)  # type: ignore[arg-type]
+    given, moving = ScanInputs(*inputs), ScanInputs(*dots)
     still = moving.A is None and moving.D is None and moving.bias is None
     groups_dot = _by_state_groups(ScanInputs(*filled(inputs, dots)))
     if still:

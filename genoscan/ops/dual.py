@@ -63,10 +63,10 @@ def primal(value: Any) -> Any:
     return value.as_subclass(Tensor) if isinstance(value, Dual) else value
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _linear(x: Any, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if any(isinstance(still, Dual) for still in (weight, bias)):
         return NotImplemented
-    return F.linear(x.dots, weight)  # type: ignore[attr-defined]
+    return F.linear(x.dots, weight)
 
 
 def _sum(a: Tensor, b: Tensor, **scale: float) -> Tensor:
@@ -75,9 +75,8 @@ def _sum(a: Tensor, b: Tensor, **scale: float) -> Tensor:
     return a.dots + b.dots
 
 
-def _split(x: Tensor, sizes: list[int], dim: int = 0) -> tuple[Tensor, ...]:
-    dots: Tensor = x.dots  # type: ignore[attr-defined]
-    return dots.split(sizes, dim if dim < 0 else dim + 1)
+def _split(x: Any, sizes: list[int], dim: int = 0) -> tuple[Tensor, ...]:
+    return x.dots.split(sizes, dim if dim < 0 else dim + 1)
 
 
 _LINEAR = {F.linear: _linear, Tensor.add: _sum, Tensor.split: _split}

@@ -7,7 +7,7 @@ left to find them finds some of them.
 """
 
 # What numba compiles has no annotations; what calls it has.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc, var-annotated"
 
 import operator
 from collections.abc import Callable, Sequence
@@ -115,9 +115,9 @@ def where(_context, condition, yes, no):
 def _address(context, builder, array_type, array, index_type, index):
     """Return a pointer to the sixteen numbers at this index."""
     if isinstance(index_type, types.BaseTuple):
-        numbers, kinds = cgutils.unpack_tuple(builder, index), tuple(index_type)
+        numbers, kinds = cgutils.unpack_tuple(builder, index), list(index_type)  # type: ignore[call-overload]
     else:
-        numbers, kinds = [index], (index_type,)
+        numbers, kinds = [index], [index_type]
     places = [context.cast(builder, n, k, types.intp) for n, k in zip(numbers, kinds, strict=True)]
     places[-1] = builder.mul(places[-1], context.get_constant(types.intp, LANES))
     struct = context.make_array(array_type)(context, builder, array)

@@ -11,14 +11,13 @@ from torch.autograd import forward_ad
 from genoscan.ops.dual import Dual, primal
 
 Tensors: TypeAlias = tuple[Tensor, ...]
-Perhaps: TypeAlias = tuple[Tensor | None, ...]
+Perhaps: TypeAlias = tuple[Any, ...]
+"""Tensors, or None where one is left out, does not move or is not wanted."""
 
 
 @dataclass(frozen=True)
 class Trio:
     """A differentiable operation on tensors: called with them, it returns its output or outputs.
-
-    An input that may be left out is None.
 
     forward  (inputs, keep=bool) -> (outputs, what vjp wants kept: nothing without `keep`)
     jvp      (inputs, tangents) -> (outputs, tangents of the outputs); tangents carry one more

@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from genoscan.engine.adjoint import adjoint, consume
-from genoscan.engine.inputs import OneHot, spans
+from genoscan.engine.forward import forward
+from genoscan.engine.inputs import OneHot
 from genoscan.engine.target import whole_window
 from genoscan.errors import InputError
-from genoscan.layer import Carry
 from genoscan.layers.stack import Stack
 from genoscan.layers.weights import ModelConfig, build
 from genoscan.training.data import Split, walks
@@ -218,11 +218,8 @@ def bits_per_base(
         window = torch.from_numpy(codes)[None]
         inputs = OneHot(window, table)
         target = whole_window(window, columns)
-        carry: Carry = stack.begin(1)
-        with torch.no_grad():
-            for span in spans(len(codes), tile):
-                outputs, carry = stack(inputs.tile(span), carry)
-                nats -= float(target(outputs, span).double().sum())
+        for span, outputs in forward(stack, inputs, tile=tile):
+            nats -= float(target(outputs, span).double().sum())
         n_labels += int((codes[1:] < 4).sum())
     return nats / max(1, n_labels) / math.log(2)
 

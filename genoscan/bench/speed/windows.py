@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from genoscan.bench.speed.settings import Settings
+from genoscan.engine import forward as sweep
 from genoscan.engine.adjoint import adjoint, consume
-from genoscan.engine.inputs import OneHot, spans
+from genoscan.engine.inputs import OneHot
 from genoscan.engine.tangent import DenseDirections, tangent
 from genoscan.engine.target import Target, whole_window
 from genoscan.layers.weights import Model
@@ -52,17 +53,14 @@ def engine(model: Model, settings: Settings) -> Prepare:
 
 
 def forward(model: Model, settings: Settings) -> Prepare:
-    """The log-likelihood alone, tile by tile."""
+    """The log-likelihood alone, tile by tile, in stages as the engine's other sweeps."""
 
     def prepare(codes: Codes) -> Callable[[], Tensor]:
         inputs, target = question(model, codes)
 
-        @torch.no_grad()
         def run() -> Tensor:
-            carry = model.stack.begin(1)
             value = torch.zeros(1, dtype=torch.float64, device=settings.device)
-            for span in spans(inputs.length, settings.tile):
-                outputs, carry = model.stack(inputs.tile(span), carry)
+            for span, outputs in sweep.forward(model.stack, inputs, tile=settings.tile):
                 value += target(outputs, span)
             return value.cpu()
 

@@ -531,7 +531,7 @@ def _carried(ends: Tensor, totals: Tensor, A: Tensor, first: Tensor, *, reverse:
 
 def _forward(given: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
     inputs = ScanInputs(*whole(given))
-    u, delta, _, B, C, D, state = inputs
+    u, delta, _, B, C, D, state, *_ = inputs
     batch, length, channels = u.shape
     A = _turned(inputs.A)
     ends, totals = _room(inputs)
@@ -549,7 +549,7 @@ def _forward(given: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
 
 def _vjp(given: Tensors, kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]) -> Perhaps:
     inputs, wants = ScanInputs(*whole(given)), dict(zip(ScanInputs._fields, wanted, strict=True))
-    u, delta, _, B, C, D, _ = inputs
+    u, delta, _, B, C, D, *_ = inputs
     (marks,), (y_bar, state_end_bar) = kept, whole(bars)
     batch, length, channels = u.shape
     A = _turned(inputs.A)
@@ -584,7 +584,7 @@ def _vjp(given: Tensors, kept: Tensors, bars: Tensors, wanted: tuple[bool, ...])
 
 def _jvp(given: Tensors, tangents: Perhaps) -> tuple[Tensors, Tensors]:
     inputs, dots = ScanInputs(*whole(given)), ScanInputs(*moving(given, tangents, still=(2, 5)))
-    u, delta, _, B, C, D, state = inputs
+    u, delta, _, B, C, D, state, *_ = inputs
     batch, length, channels = u.shape
     count = len(dots.u)
     A, A_dot = _turned(inputs.A), None if dots.A is None else _turned(dots.A)

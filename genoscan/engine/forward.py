@@ -1,0 +1,63 @@
+"""Every output and no derivative: tiles run from the window's left end to its right."""
+
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from genoscan.engine.inputs import Inputs, spans
+from genoscan.engine.stages import Sweep
+from genoscan.layer import Carry, Layer
+
+
+def forward(
+    layer: Layer,
+    inputs: Inputs,
+    *,
+    tile: int,
+    carry: Carry | None = None,
+    progress: Callable[[int], object] = lambda _positions: None,
+) -> Generator[tuple[slice, Float[Tensor, "batch span d_out"]], None, None]:
+    """Yield the outputs tile by tile, left to right; `progress` is told the positions of each.
+
+    Exact: equal to a whole-window pass up to rounding.
+    Memory: as many tiles as there are stages (engine/stages.py), and one carry.
+    """
+
+    def read(span: slice) -> Tensor:
+        progress(span.stop - span.start)
+        return inputs.tile(span)
+
+    sweep = Sweep(layer)
+    carries = sweep.split(layer.begin(inputs.batch) if carry is None else carry)
+    yield from rightward(sweep, carries, spans(inputs.length, tile), read)
+
+
+def rightward(
+    sweep: Sweep, carries: Sequence[Carry], tiles: Sequence[slice], read: Callable[[slice], Tensor]
+) -> Generator[tuple[slice, Tensor], None, None]:
+    """Run what is read through all stages, tile by tile, without a graph."""
+    forth = [sweep.relay(1) for _ in sweep.stages[1:]]
+    runs = [
+        _stage(stage, carries[i], tiles, read if i == 0 else forth[i - 1].take)
+        for i, stage in enumerate(sweep.stages)
+    ]
+
+    def drive(i: int) -> None:
+        for _, outputs in runs[i]:
+            forth[i].hand(outputs)
+
+    with sweep.beside(*(partial(drive, i) for i in range(len(forth)))):
+        yield from runs[-1]
+
+
+def _stage(
+    stage: Layer, live: Carry, tiles: Sequence[slice], read: Callable[[slice], Tensor]
+) -> Generator[tuple[slice, Tensor], None, None]:
+    """Run every tile through one stage."""
+    for span in tiles:
+        with torch.no_grad():
+            outputs, live = stage.forward(read(span), live)
+        yield span, outputs
