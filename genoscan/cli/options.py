@@ -112,8 +112,8 @@ MACHINE = together(
     ),
     click.option(
         "--device", default="auto", show_default=True, metavar="DEVICE",
-        help="auto, cpu, cuda or cuda:1. auto is the CPU: kernels for GPUs are to come, and "
-        "until then cuda runs the slow reference.",
+        help="auto, cpu, cuda or cuda:1. auto is the CPU: the kernels for GPUs have not been run "
+        "on a card yet.",
     ),
     click.option(
         "-t", "--threads", type=int, metavar="N", help="CPU threads.  [default: all cores]"

@@ -1,0 +1,154 @@
+"""What an adjoint of the default model cannot avoid on this machine's CPU, and what it takes.
+
+    python benchmarks/floor.py benchmarks/cpu-floor.json
+
+One thread, float32, one tile over and over; the least of many repetitions, because whatever else
+the machine does only adds.  Times are microseconds a base, all layers together.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from genoscan.bench.speed.machine import machine
+from genoscan.engine.adjoint import adjoint, consume
+from genoscan.engine.forward import forward
+from genoscan.engine.inputs import OneHot
+from genoscan.engine.target import whole_window
+from genoscan.layers.catalogue import find_model
+from genoscan.layers.mamba import Mamba
+from genoscan.layers.weights import Model, load_model
+
+TILE, TILES = 1024, 16
+
+
+def least(run: Callable[[], Any], repetitions: int = 30) -> float:
+    """Return the seconds of the quickest run."""
+    run()
+    return min(_seconds(run) for _ in range(repetitions))
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def ceilings() -> dict[str, float]:
+    """Measure what torch itself reaches: matrix products, copies, exponentials."""
+    square, vector = torch.randn(1024, 1024), torch.randn(2**22)
+    small, out, room = torch.randn(2**17), torch.empty(2**17), torch.empty_like(vector)
+    return {
+        "GFLOP/s": 2 * 1024**3 / least(lambda: square @ square) / 1e9,
+        "GB/s": 2 * vector.nbytes / least(lambda: room.copy_(vector)) / 1e9,
+        "Gexp/s": len(small) / least(lambda: torch.exp(small, out=out)) / 1e9,
+    }
+
+
+def both_ways(run: Callable[..., Any], *inputs: Tensor) -> tuple[float, float]:
+    """Return the seconds of an operation without a graph, and of its derivative alone."""
+    with torch.no_grad():
+        forth = least(lambda: run(*inputs))
+    leaves = [tensor.requires_grad_() for tensor in inputs]
+    outputs = run(*leaves)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    bars = [torch.randn_like(output) for output in outputs]
+    back = least(lambda: torch.autograd.grad(outputs, leaves, bars, retain_graph=True))
+    return forth, back
+
+
+def parts(block: Mamba, limits: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Measure a block's parts, and say what each could take at the least."""
+    width, channels, config = block.out_proj.out_features, block.in_proj.out_features // 2, block.config
+    x, u = torch.randn(1, TILE, width), torch.randn(1, TILE, channels)
+    tail, state = block.begin(1)
+    A = -torch.exp(block.A_log)
+    B, C = torch.randn(2, 1, TILE, config.d_state)
+    products = {
+        "in_proj": (x, block.in_proj.weight),
+        "x_proj": (u, block.x_proj.weight),
+        "dt_proj": (torch.randn(1, TILE, config.dt_rank), block.dt_proj.weight),
+        "out_proj": (u, block.out_proj.weight),
+    }
+    found = {}
+    for name, (given, weight) in products.items():
+        floor = 2 * TILE * weight.numel() / limits["GFLOP/s"] / 1e9
+        times = both_ways(lambda g, w=weight: F.linear(g, w), given.clone())
+        found[name] = (*times, floor, floor)
+    a_pass = u.nbytes / limits["GB/s"] / 1e9
+    exponentials = u.numel() * config.d_state / limits["Gexp/s"] / 1e9
+    scan = both_ways(
+        lambda u, delta, B, C, state, z: block.kernels.scan(
+            u, delta, A, B, C, block.D, state, block.dt_proj.bias, z
+        ),
+        *(torch.randn(1, TILE, channels) for _ in range(2)),
+        *(B, C, state),
+        torch.randn(1, TILE, channels),
+    )
+    found["scan"] = (*scan, exponentials, exponentials)
+    conv = both_ways(
+        lambda u, tail: block.kernels.conv_silu(u, block.conv.weight, block.conv.bias, tail),
+        *(u.clone(), tail),
+    )
+    found["conv_silu"] = (*conv, 2 * a_pass, 3 * a_pass)
+    norm = both_ways(block.norm, x.clone())
+    found["rms_norm"] = (*norm, a_pass, 1.5 * a_pass)
+    names = ("forward", "vjp", "forward_floor", "vjp_floor")
+    return {name: dict(zip(names, times, strict=True)) for name, times in found.items()}
+
+
+def whole(model: Model) -> tuple[float, float]:
+    """Return the seconds of a forward sweep and of an adjoint, a slot a tile."""
+    codes = torch.randint(0, 4, (1, TILE * TILES), dtype=torch.uint8)
+    inputs, target = OneHot(codes, model.table()), whole_window(codes, model.columns())
+    forth = least(lambda: [None for _ in forward(model.stack, inputs, tile=TILE)], 7)
+    back = least(
+        lambda: consume(adjoint(model.stack, inputs, target, tile=TILE, slots=TILES)), 7
+    )
+    return forth, back
+
+
+def main(path: Path) -> None:
+    """Measure, print a table and write the numbers."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = load_model(find_model("bacteria"))
+    limits = ceilings()
+    layers = model.stack.layers
+    scale = len(layers) / TILE * 1e6
+    rows = {
+        name: {way: seconds * scale for way, seconds in times.items()}
+        for name, times in parts(layers[0], limits).items()
+    }
+    forth, back = (seconds / TILE / TILES * 1e6 for seconds in whole(model))
+    # An adjoint with a slot a tile runs every tile forward twice and backward once.
+    taken = sum(2 * row["forward"] + row["vjp"] for row in rows.values())
+    floor = sum(2 * row["forward_floor"] + row["vjp_floor"] for row in rows.values())
+    print(" ".join(f"{limit:.1f} {unit}" for unit, limit in limits.items()))
+    for name, row in rows.items():
+        print(f"{name:10}" + "".join(f"{number:8.2f}" for number in row.values()))
+    print(f"forward {forth:.1f}, adjoint {back:.1f}; its parts {taken:.1f}, floor {floor:.1f}")
+    record = {
+        "date": str(date.today()),
+        "machine": machine("cpu"),
+        "tile": TILE,
+        "ceilings": limits,
+        "parts": rows,
+        "forward": forth,
+        "adjoint": back,
+        "adjoint_parts": taken,
+        "adjoint_floor": floor,
+    }
+    path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
