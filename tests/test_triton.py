@@ -16,29 +16,31 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
-from laws import TOLERANCE, assert_near, assert_same_bits, errors
+from laws import TOLERANCE, assert_near, assert_same_bits, errors, random_like
 from operations import (
     OPERATIONS,
     Rules,
-    bars_for,
-    called,
+    by_layers,
+    by_rules,
+    by_torch,
     directions_for,
     doubled,
-    problem,
-    rules,
-    truth,
+    normals,
+    tupled,
 )
 from torch import Tensor
-from toys import scan_problem
+from torch.nn import functional as F
+from toys import each, scan_problem
 
 from genoscan.ops.cpu import CPU
 from genoscan.ops.dual import Dual, primal
 from genoscan.ops.kernels import ScanInputs
-from genoscan.ops.trio import Perhaps, Tensors
+from genoscan.ops.reference import REFERENCE
+from genoscan.ops.trio import Perhaps, Tensors, Trio
 
 CARD = torch.cuda.is_available()
 DEVICE = "cuda" if CARD else "cpu"
@@ -50,9 +52,49 @@ with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
     triton = pytest.importorskip("triton", reason="made for Linux on x86-64 and for CUDA devices")
     tl = pytest.importorskip("triton.language")
-    from genoscan.ops.triton_gpu import TRITON, scan
+    from genoscan.ops.triton_gpu import TRITON
+    from genoscan.ops.triton_gpu.conv import CONV_SILU
+    from genoscan.ops.triton_gpu.pointwise import GATE, RMS_NORM, STEP_SIZE
+    from genoscan.ops.triton_gpu.scan import SCAN
 
-NAMES = tuple(OPERATIONS)
+
+class Piece(NamedTuple):
+    """What is written in Triton, and the same in plain torch."""
+
+    trio: Trio
+    definition: Callable[..., Any]
+    problem: Callable[[int, int, int, int], Tensors]
+    weights: tuple[int, ...]
+    numbers: dict[str, float]
+
+
+def step_size_problem(batch: int, length: int, channels: int, _inner: int) -> Tensors:
+    return normals((batch, length, channels), (channels,))
+
+
+def gate_problem(batch: int, length: int, channels: int, _inner: int) -> Tensors:
+    return normals((batch, length, channels), (batch, length, channels))
+
+
+def as_in_reference(trio: Trio, name: str, *weights: int) -> Piece:
+    operation = OPERATIONS[name]
+    return Piece(trio, getattr(REFERENCE, name), operation.problem, weights, operation.numbers)
+
+
+PIECES = {
+    "scan": as_in_reference(SCAN, "scan", 2, 5),
+    "conv_silu": as_in_reference(CONV_SILU, "conv_silu", 1, 2),
+    "step_size": Piece(
+        STEP_SIZE,
+        lambda x, bias: F.softplus(x + bias, threshold=40),
+        step_size_problem,
+        (1,),
+        {},
+    ),
+    "gate": Piece(GATE, lambda y, z: y * F.silu(z), gate_problem, (), {}),
+    "rms_norm": as_in_reference(RMS_NORM, "rms_norm", 1),
+}
+NAMES = tuple(PIECES)
 pytestmark = [pytest.mark.gpu] if CARD else []
 
 
@@ -93,8 +135,10 @@ def poisoned_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    from genoscan.ops.triton_gpu import scan as module
+
     for name, value in {"CHUNK": 8, "SUB": 4, "AHEAD": 2, "WIDTH": 512}.items():
-        monkeypatch.setattr(scan, name, value)
+        monkeypatch.setattr(module, name, value)
 
 
 def there(tensors: Perhaps) -> Perhaps:
@@ -105,6 +149,19 @@ def here(found: Any) -> Any:
     return found.cpu() if isinstance(found, Tensor) else tuple(map(here, found))
 
 
+def called(name: str) -> Callable[..., Tensors]:
+    return tupled(PIECES[name].trio, **PIECES[name].numbers)
+
+
+def defined(name: str) -> Callable[..., Tensors]:
+    return tupled(PIECES[name].definition, **PIECES[name].numbers)
+
+
+def bars_for(name: str, inputs: Tensors) -> Tensors:
+    """Return a cotangent for each output."""
+    return random_like(defined(name)(*inputs), 2)
+
+
 def questions(
     name: str,
     *size: int,
@@ -113,12 +170,18 @@ def questions(
     directions: int = 3,
 ) -> tuple[Tensors, Tensors, Tensors]:
     """Return arguments, cotangents and tangents."""
-    inputs = problem(name, *size, batch=batch, dtype=dtype)
+    inputs = tuple(tensor.to(dtype) for tensor in PIECES[name].problem(batch, *size))
     return inputs, bars_for(name, inputs), directions_for(inputs, directions)
 
 
 def answers(name: str, inputs: Tensors, bars: Tensors, dots: Perhaps) -> Rules:
-    return Rules(*here(rules(TRITON, name, there(inputs), there(bars), there(dots))))
+    trio, numbers = PIECES[name].trio, PIECES[name].numbers
+    return Rules(*here(by_rules(trio, there(inputs), there(bars), there(dots), **numbers)))
+
+
+def truth(name: str, inputs: Tensors, bars: Tensors, dots: Tensors) -> Rules:
+    """By torch's autograd through the definition, in float64."""
+    return by_torch(defined(name), doubled(inputs), doubled(bars), doubled(dots))
 
 
 SIZES = [
@@ -166,7 +229,7 @@ def test_any_number_of_directions(name: str, count: int) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_only_what_is_wanted_and_only_what_moves(name: str) -> None:
     inputs, bars, dots = questions(name, 9, 3, 2, batch=1, directions=1)
-    trio, numbers = getattr(TRITON, name), OPERATIONS[name].numbers
+    trio, numbers = PIECES[name].trio, PIECES[name].numbers
     _, kept = trio.forward(there(inputs), keep=True, **numbers)
     expected = truth(name, inputs, bars, dots).bars
     for i in range(len(inputs)):
@@ -183,11 +246,9 @@ def test_only_what_is_wanted_and_only_what_moves(name: str) -> None:
 @pytest.mark.usefixtures("short_chunks")
 @pytest.mark.parametrize("name", NAMES)
 def test_operations_pass_gradcheck(name: str) -> None:
-    inputs = there(problem(name, 3, 2, 2, batch=1))
-    for tensor in inputs:
-        tensor.requires_grad_()
-    call = called(TRITON, name)
-    assert torch.autograd.gradcheck(call, inputs, check_forward_ad=True, fast_mode=True)
+    inputs, *_ = questions(name, 3, 2, 2, batch=1)
+    given = tuple(tensor.requires_grad_() for tensor in there(inputs))
+    assert torch.autograd.gradcheck(called(name), given, fast_mode=True)
 
 
 @pytest.mark.usefixtures("short_chunks")
@@ -195,17 +256,31 @@ def test_operations_pass_gradcheck(name: str) -> None:
 def test_all_directions_are_one_at_a_time(name: str) -> None:
     inputs, _, dots = questions(name, 9, 3, 2, batch=1)
     inputs, dots = there(inputs), there(dots)
-    call = called(TRITON, name)
 
     def push(*dots: Tensor) -> Tensors:
-        return torch.func.jvp(call, inputs, dots)[1]
+        return called(name)(*map(Dual.of, inputs, dots))
 
-    together = torch.func.vmap(push)(*dots)
-    singly = [push(*direction) for direction in zip(*dots, strict=True)]
-    assert_near(together, tuple(map(torch.stack, zip(*singly, strict=True))))
-    duals = call(*map(Dual.of, inputs, dots))
-    assert_near(tuple(dual.dots for dual in duals), together)
-    assert_near(tuple(map(primal, duals)), call(*inputs))
+    together = push(*dots)
+    assert_near(tuple(map(primal, together)), called(name)(*inputs))
+    singly = [[dual.dots for dual in push(*(dot[i : i + 1] for dot in dots))] for i in range(3)]
+    expected = tuple(map(torch.cat, zip(*singly, strict=True)))
+    assert_near(tuple(dual.dots for dual in together), expected)
+
+
+@pytest.mark.usefixtures("short_chunks")
+@pytest.mark.parametrize("optional", [("bias",), ("z",), ("bias", "z")])
+def test_the_scan_softens_its_steps_and_gates_its_outputs(optional: tuple[str, ...]) -> None:
+    def through(scan: Callable[..., Tensors]) -> Callable[..., Tensors]:
+        return lambda *inputs: scan(
+            *ScanInputs(*inputs[:7], **dict(zip(optional, inputs[7:], strict=True)))
+        )
+
+    inputs, bars, _ = questions("scan", 9, 5, 4)
+    shapes = {"bias": (5,), "z": inputs[0].shape}
+    inputs += normals(*(shapes[name] for name in optional), seed=5)
+    dots = directions_for(inputs, 3)
+    found = by_layers(through(TRITON.scan), there(inputs), there(bars), there(dots))
+    assert_near(Rules(*here(found)), by_torch(through(REFERENCE.scan), inputs, bars, dots))
 
 
 def strided(tensor: Tensor) -> Tensor:
@@ -224,7 +299,7 @@ def shifted(tensor: Tensor) -> Tensor:
 def test_arguments_may_be_views(name: str, view: Callable[[Tensor], Tensor]) -> None:
     asked = questions(name, 9, 8, 2, batch=1)
     views = [tuple(map(view, there(tensors))) for tensors in asked]
-    assert_same_bits(here(rules(TRITON, name, *views)), answers(name, *asked))
+    assert_same_bits(answers(name, *views), answers(name, *asked))
 
 
 @pytest.mark.usefixtures("short_chunks")
@@ -232,7 +307,7 @@ def test_marks_do_not_change_the_answer_nor_does_a_second_run() -> None:
     asked = questions("scan", 20, 20, 5, dtype=torch.float32, batch=1)
     first = answers("scan", *asked)
     assert_same_bits(answers("scan", *asked), first)
-    without, marks = TRITON.scan.forward(there(asked[0]), keep=False)
+    without, marks = SCAN.forward(there(asked[0]), keep=False)
     assert_same_bits(here(without), first.outputs)
     assert marks == ()
 
@@ -281,7 +356,7 @@ def test_no_decay_makes_nan(dtype: torch.dtype) -> None:
         A=-torch.logspace(-4, 3, 4).expand(12, 4).to(dtype),
         delta=torch.stack([steps.roll(shift) for shift in range(20)])[None].to(dtype),
     )
-    asked = tuple(inputs), bars_for("scan", inputs), directions_for(inputs, 2)
+    asked = inputs[:7], bars_for("scan", inputs), directions_for(inputs[:7], 2)
     assert_near(answers("scan", *asked), truth("scan", *asked), dtype)
 
 
@@ -290,7 +365,7 @@ def test_what_a_strong_decay_leaves_keeps_its_digits(dtype: torch.dtype) -> None
     """One number enters, at the far end, and is forgotten: what is left of it is still right."""
     rates = torch.linspace(0.5, 28, 16)
     inputs = scan_problem(length=3, channels=16, states=1, dtype=dtype)
-    zeros = ScanInputs(*map(torch.zeros_like, inputs))
+    zeros = each(torch.zeros_like, inputs)
     inputs = zeros._replace(
         A=-rates.to(dtype)[:, None],
         delta=torch.ones_like(inputs.delta),
@@ -299,8 +374,8 @@ def test_what_a_strong_decay_leaves_keeps_its_digits(dtype: torch.dtype) -> None
         state=torch.ones_like(inputs.state),
     )
     bars = (torch.zeros_like(inputs.u), torch.ones_like(inputs.state))
-    dots = tuple(dot[None] for dot in zeros._replace(state=inputs.state))
-    found = answers("scan", inputs, bars, dots)
+    dots = tuple(dot[None] for dot in zeros._replace(state=inputs.state)[:7])
+    found = answers("scan", inputs[:7], bars, dots)
     left = torch.exp(-3 * rates.double())
     for state in (found.outputs[1], found.bars[-1], found.dots[1][0]):
         assert ((state[0, :, 0].double() - left) / left).abs().max() <= TOLERANCE[dtype]
@@ -338,11 +413,11 @@ def long_questions(kinds: tuple[str, ...], decays: Tensor, length: int) -> Any:
     )
     # The same kind of numbers comes back from the right as went in from the left.
     bars = u.flip(1), torch.randn(1, channels, 1, generator=random)
-    nothing = ScanInputs(*map(torch.zeros_like, inputs))
+    nothing = each(torch.zeros_like, inputs)
     into_u = nothing._replace(u=u.flip(1), state=inputs.state)
     into_delta = nothing._replace(delta=u)
-    dots = tuple(map(torch.stack, zip(into_u, into_delta, strict=True)))
-    return tuple(inputs), bars, dots
+    dots = tuple(map(torch.stack, zip(into_u[:7], into_delta[:7], strict=True)))
+    return inputs[:7], bars, dots
 
 
 def worst_channel(found: Tensor, expected: Tensor) -> float:
@@ -359,7 +434,7 @@ def long_errors(found: Rules, expected: Rules) -> dict[str, float]:
         "y along u": worst_channel(found.dots[0][0], expected.dots[0][0]),
         "y along delta": worst_channel(found.dots[0][1], expected.dots[0][1]),
     }
-    for name, a, b in zip(ScanInputs._fields, found.bars, expected.bars, strict=True):
+    for name, a, b in zip(ScanInputs._fields[:7], found.bars, expected.bars, strict=True):
         by_base = name in ("u", "delta")
         measured[f"{name}_bar"] = worst_channel(a, b) if by_base else errors(a, b)[0]
     print(*(f"{name} {error:.1e}" for name, error in measured.items()), sep=", ")
@@ -378,7 +453,7 @@ def test_float32_keeps_every_decay_over_some_chunks() -> None:
 def test_float32_keeps_every_decay_over_a_long_run(kind: str) -> None:
     """The bar of rounding: 1e-5 against float64 at 131,072 bases."""
     inputs, bars, dots = long_questions((kind,), DECAYS, 131_072)
-    expected = rules(CPU, "scan", doubled(inputs), doubled(bars), doubled(dots))
+    expected = by_rules(CPU.scan, doubled(inputs), doubled(bars), doubled(dots))
     measured = long_errors(answers("scan", inputs, bars, dots), expected)
     assert max(measured.values()) <= 1e-5, measured
 
@@ -392,13 +467,15 @@ def test_sizes_of_a_model(name: str) -> None:
     """Right, the same bits again, and nobody waits for the device."""
     inner = 4 if name == "conv_silu" else 16
     asked = questions(name, 5000, 512, inner, dtype=torch.float32, directions=5)
-    expected = rules(CPU, name, *map(doubled, asked))
+    exact, numbers = map(doubled, asked), PIECES[name].numbers
+    # The reference goes base by base.
+    expected = by_rules(CPU.scan, *exact) if name == "scan" else by_torch(defined(name), *exact)
     on_device = tuple(map(there, asked))
-    first = rules(TRITON, name, *on_device)
+    first = by_rules(PIECES[name].trio, *on_device, **numbers)
     assert_near(here(first), expected, torch.float32)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        second = rules(TRITON, name, *on_device)
+        second = by_rules(PIECES[name].trio, *on_device, **numbers)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert_same_bits(here(second), here(first))
@@ -448,11 +525,11 @@ def compile_for(capability: int) -> list[dict[str, Any]]:
 
     JITFunction.run = compiled
     for name in NAMES:
-        inputs = problem(name, 256, 512, 4 if name == "conv_silu" else 16, dtype=torch.float32)
-        trio, numbers = getattr(TRITON, name), OPERATIONS[name].numbers
+        trio, _, problem, weights, numbers = PIECES[name]
+        inputs = problem(2, 256, 512, 4 if name == "conv_silu" else 16)
+        inputs = tuple(tensor.float() for tensor in inputs)
         outputs, kept = trio.forward(inputs, keep=True, **numbers)
         trio.forward(inputs, keep=False, **numbers)
-        weights = {"scan": (2, 5), "conv_silu": (1, 2), "gate": ()}.get(name, (1,))
         inner = tuple(i not in weights for i in range(len(inputs)))
         for wanted in (inner, (True,) * len(inputs)):
             trio.vjp(inputs, kept, outputs, wanted, **numbers)

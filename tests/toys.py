@@ -1,6 +1,6 @@
 """Tiny seeded models, and layers and genomes whose answers are known by thought."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +13,11 @@ from genoscan.layers.weights import ModelConfig, build
 from genoscan.ops.kernels import ScanInputs
 
 N_CODE = 4
+
+
+def each(function: Callable[[Tensor], Tensor], inputs: ScanInputs) -> ScanInputs:
+    """Apply the function to all that is there of a scan's inputs."""
+    return ScanInputs(*(function(tensor) for tensor in inputs if tensor is not None))
 
 
 def scan_problem(
@@ -39,7 +44,7 @@ def scan_problem(
         D=normal(channels),
         state=normal(batch, channels, states),
     )
-    return ScanInputs(*(tensor.to(dtype) for tensor in inputs))
+    return each(lambda tensor: tensor.to(dtype), inputs)
 
 
 def tiny_config(

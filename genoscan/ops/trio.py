@@ -35,8 +35,7 @@ class Trio:
     outputs: int = 1
 
     def __call__(self, *inputs: Tensor | None, **numbers: float) -> Any:
-        if forward_ad._current_level >= 0:  # its tangents would be lost without a word
-            raise NotImplementedError("torch.autograd.forward_ad: put tangents into a Dual")
+        _refuse_tangents(inputs)
         if any(isinstance(tensor, Dual) for tensor in inputs):
             dots = tuple(t.dots if isinstance(t, Dual) else None for t in inputs)
             outputs, tangents = self.jvp(tuple(map(primal, inputs)), dots, **numbers)
@@ -59,6 +58,13 @@ def filled(inputs: Perhaps, dots: Perhaps) -> Perhaps:
     )
 
 
+def _refuse_tangents(tensors: Perhaps) -> None:
+    """Refuse tangents of torch's own forward mode, which would be lost without a word."""
+    for tensor in tensors:
+        if tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None:
+            raise NotImplementedError("torch.autograd.forward_ad: put tangents into a Dual")
+
+
 class _Recorded(torch.autograd.Function):
     # Forward and setup_context in one: torch binds the arguments anew for each call of two,
     # which takes longer than a small kernel.
@@ -72,6 +78,7 @@ class _Recorded(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *bars: Tensor) -> tuple[Any, ...]:
+        _refuse_tangents(bars)
         saved = ctx.saved_tensors  # read once: under checkpointing they are made at each reading
         inputs, kept = saved[: ctx.n_inputs], saved[ctx.n_inputs :]
         wanted = ctx.needs_input_grad[2:]

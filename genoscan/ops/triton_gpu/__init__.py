@@ -12,12 +12,21 @@ from genoscan.ops.triton_gpu.pointwise import GATE, RMS_NORM, STEP_SIZE
 from genoscan.ops.triton_gpu.scan import SCAN
 
 
-def scan(
-    u: Tensor, delta: Tensor, *others: Tensor, bias: Tensor | None = None, z: Tensor | None = None
+def gated_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor,
+    bias: Tensor | None = None,
+    z: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Scan with its step sizes before and its gate behind, in passes of their own."""
-    y, state = SCAN(u, delta if bias is None else STEP_SIZE(delta, bias), *others)
+    steps = delta if bias is None else STEP_SIZE(delta, bias)
+    y, state = SCAN(u, steps, A, B, C, D, state)
     return (y if z is None else GATE(y, z)), state
 
 
-TRITON = Kernels("triton", scan, CONV_SILU, RMS_NORM)
+TRITON = Kernels("triton", gated_scan, CONV_SILU, RMS_NORM)

@@ -547,8 +547,8 @@ def _forward(given: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
     return (y, state_end), () if marks is None else (marks,)
 
 
-def _vjp(given: Tensors, kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]) -> Perhaps:
-    inputs, wants = ScanInputs(*whole(given)), dict(zip(ScanInputs._fields, wanted, strict=True))
+def _vjp(given: Tensors, kept: Tensors, bars: Tensors, wanted: Perhaps) -> Perhaps:
+    inputs, wants = ScanInputs(*whole(given)), ScanInputs(*wanted)
     u, delta, _, B, C, D, *_ = inputs
     (marks,), (y_bar, state_end_bar) = kept, whole(bars)
     batch, length, channels = u.shape
@@ -564,8 +564,8 @@ def _vjp(given: Tensors, kept: Tensors, bars: Tensors, wanted: tuple[bool, ...])
     n_blocks = pieces(channels, sizes["E"] * sizes["LANES"])
     u_bar, delta_bar = torch.empty_like(u), torch.empty_like(delta)
     shares = u.new_empty(2, n_blocks, *B.shape)
-    A_bar = torch.empty_like(ends) if wants["A"] else None
-    D_bar = torch.empty_like(totals) if wants["D"] else None
+    A_bar = torch.empty_like(ends) if wants.A else None
+    D_bar = torch.empty_like(totals) if wants.D else None
     launch(
         _replay_bar,
         (n_chunks * n_blocks, batch),
