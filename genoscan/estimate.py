@@ -1,14 +1,16 @@
 """What a job will cost, before it runs: measured on a few tiles, multiplied out."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.checkpoints import advances
 from genoscan.engine.inputs import OneHot
-from genoscan.engine.stages import Sweep
+from genoscan.engine.stages import Sweep, shares, side_by_side
 from genoscan.engine.target import whole_window
 from genoscan.job import Job
 from genoscan.layer import leaves
@@ -47,7 +49,6 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
     size = min(options.tile, longest)
     n_tiles = -(-longest // options.tile)
     saved, forward, both = _probe(job, width, size, min(n_tiles, 4))
-    stages = len(Sweep(job.model.stack).stages)
     carry = sum(leaf.numel() * leaf.element_size() for leaf in leaves(job.model.stack.begin(width)))
     seconds = []
     for batch in job.batches:
@@ -68,7 +69,7 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
         read_bases=sum(len(window) for window in windows_read),
         longest=longest,
         again=advances(n_tiles, options.slots) / n_tiles,
-        engine_bytes=saved * (stages + 1) // 2 + carry * min(options.slots, n_tiles),
+        engine_bytes=saved * (_stages(job, width) + 1) // 2 + carry * min(options.slots, n_tiles),
         window_bytes=longest * width,
         disk_bytes=scored * (21 if columns or options.strand == "both" else 5),
         seconds=sum(seconds),
@@ -76,12 +77,18 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
     )
 
 
+def _stages(job: Job, width: int) -> int:
+    """Return how many stages each share of so many windows is run in."""
+    stages = len(Sweep(job.model.stack).stages)
+    return max(1, stages // len(shares(width, job.model.device)))
+
+
 def _probe(job: Job, width: int, size: int, tiles: int) -> tuple[int, float, float]:
     """Return the bytes of one tile's graph, and the seconds of a tile forward and adjoined."""
     model = job.model
     codes = torch.randint(0, 4, (width, size * tiles), dtype=torch.uint8)
     inputs = OneHot(codes, model.table())
-    target = whole_window(codes, model.columns(), model.config.label_offset)
+    parts = shares(width, model.device)
     held: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -94,9 +101,14 @@ def _probe(job: Job, width: int, size: int, tiles: int) -> tuple[int, float, flo
     weights = {p.untyped_storage().data_ptr() for p in model.stack.parameters()}
     saved = sum(size for pointer, size in held.items() if pointer not in weights)
 
+    def adjoin(share: slice, _check: Callable[[], None]) -> None:
+        inputs = OneHot(codes[share], model.table())
+        target = whole_window(codes[share], model.columns(), model.config.label_offset)
+        consume(adjoint(model.stack, inputs, target, tile=size, slots=tiles))
+
     def run() -> float:
         started = time.perf_counter()
-        consume(adjoint(model.stack, inputs, target, tile=size, slots=tiles))
+        side_by_side([partial(adjoin, share) for share in parts])
         return time.perf_counter() - started
 
     run()
@@ -104,6 +116,7 @@ def _probe(job: Job, width: int, size: int, tiles: int) -> tuple[int, float, flo
     started = time.perf_counter()
     with torch.no_grad():
         model.stack(inputs.tile(slice(0, size)), model.stack.begin(width))
-    # Stages of a sweep share a forward tile among them.
-    forward = (time.perf_counter() - started) / len(Sweep(model.stack).stages)
+    # Shares, and stages of a sweep, work on a forward tile side by side.
+    forward = time.perf_counter() - started
+    forward /= _stages(job, width) * len(parts)
     return saved, forward, max(whole - forward * (tiles - 1), 0) / tiles

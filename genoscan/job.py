@@ -113,7 +113,7 @@ class Job:
             "tile": self.options.tile,
             "batch": self.options.batch,
             "dtype": str(self.model.stack.embed.weight.dtype).removeprefix("torch."),
-            "device": self.model.stack.embed.weight.device.type,
+            "device": self.model.device.type,
             "threads": torch.get_num_threads(),
         }
 

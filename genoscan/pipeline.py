@@ -5,10 +5,12 @@ window -> tiles -> derivatives           engine/       how: exact, in flat memor
 derivatives -> scores -> tracks          tracks/       where the numbers go
 """
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.inputs import OneHot
+from genoscan.engine.stages import shares, side_by_side
 from genoscan.genome.alphabet import reverse_complement
 from genoscan.genome.plan import Reading, Window
 from genoscan.genome.region import Region
@@ -85,8 +88,32 @@ def _run_turn(
     progress: Callable[[int], object],
 ) -> np.ndarray:
     """Read a batch along one strand; return the target's value, one a window."""
-    model, options = job.model, job.options
     codes = job.read(windows)
+    counting = Lock()
+
+    def run_share(share: slice, check: Callable[[], None]) -> np.ndarray:
+        def report(positions: int) -> None:
+            check()
+            with counting:
+                progress(positions * len(windows[share]))
+
+        return _run_windows(job, windows[share], codes[share], partial, turn, turns, report)
+
+    parts = shares(len(windows), job.model.device)
+    return np.concatenate(side_by_side([functools.partial(run_share, part) for part in parts]))
+
+
+def _run_windows(
+    job: Job,
+    windows: Sequence[Window],
+    codes: Tensor,
+    partial: Partial,
+    turn: int,
+    turns: int,
+    progress: Callable[[int], object],
+) -> np.ndarray:
+    """Run windows of one length side by side; return the target's value, one a window."""
+    model, options = job.model, job.options
 
     def receive(span: slice, x_bar: Tensor) -> None:
         gradients = x_bar[..., list(model.config.base_columns)].float().cpu().numpy()
@@ -100,7 +127,7 @@ def _run_turn(
         job.question.target(windows, codes, model),
         tile=options.tile,
         slots=options.slots,
-        progress=lambda positions: progress(positions * len(windows)),
+        progress=progress,
     )
     return consume(pull, receive).value.numpy()
 

@@ -1,14 +1,18 @@
-"""A layer cut into stages, each on a thread of its own, with tiles handed from one to the next.
+"""How threads share the work: windows side by side, or a layer cut into stages.
 
-While one stage works on a tile, the stage before it is already at the next: nothing is shared
-between them but what is handed on, so that threads wait for one another once a tile and not once
-an operation.  Each stage does what it would do alone: the number of stages changes no bit.
+Windows of a batch have nothing to do with one another: each thread takes its share of them.  For
+one window the layer is cut, and tiles are handed from one stage to the next: while one stage works
+on a tile, the stage before it is already at the next.  Nothing is shared but what is handed on, so
+that threads wait for one another once a tile and not once an operation.  Each stage does what it
+would do alone: the number of stages changes no bit.
 """
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -16,39 +20,26 @@ import torch
 from genoscan.layer import Carry, Chain, Layer
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Stopped(Exception):  # noqa: N818
-    """The sweep that a stage belongs to has ended, or another of its stages has failed."""
+    """What a thread works for has ended, or another thread that works for it has failed."""
 
 
-class Sweep:
-    """The stages of one run over a window, and the threads that all but one of them run on."""
+class Crew:
+    """Threads that work beside this one; torch's threads are shared out among them all."""
 
-    def __init__(self, layer: Layer) -> None:
-        threads = torch.get_num_threads()
-        parameter = next(layer.parameters(), None)
-        on_cpu = parameter is None or parameter.device.type == "cpu"
-        self.stages = layer.cut(threads) if isinstance(layer, Chain) and on_cpu else [layer]
-        self._threads = threads
+    def __init__(self, members: int) -> None:
+        self._members, self._threads = members, torch.get_num_threads()
         self._changed = threading.Condition()
         self._ended = False
         self._failure: BaseException | None = None
 
-    def split(self, carry: Carry) -> list[Carry]:
-        """Cut the whole layer's carry into the stages' own."""
-        if len(self.stages) == 1:
-            return [carry]
-        left = iter(carry)
-        return [tuple(next(left) for _ in stage.begin(1)) for stage in self.stages]
-
-    def join(self, carries: list[Carry]) -> Carry:
-        """Put the stages' carries together to the whole layer's."""
-        return carries[0] if len(carries) == 1 else sum(carries, ())
-
-    def relay(self, room: int) -> "Relay[Any]":
-        """Return a relay between two stages that holds at most `room` items."""
-        return Relay(self._changed, lambda: self._ended, room)
+    def check(self) -> None:
+        """Raise `Stopped` once another member has failed, or all is over."""
+        if self._ended:
+            raise Stopped
 
     @contextmanager
     def beside(self, *work: Callable[[], object]) -> Iterator[None]:
@@ -59,7 +50,7 @@ class Sweep:
         if not work:
             yield
             return
-        share = max(1, self._threads // len(self.stages))
+        share = max(1, self._threads // self._members)
         crew = [threading.Thread(target=self._run, args=(part, share)) for part in work]
         torch.set_num_threads(share)
         try:
@@ -94,6 +85,32 @@ class Sweep:
             self._changed.notify_all()
 
 
+class Sweep(Crew):
+    """The stages of one run over a window, and the threads that all but one of them run on."""
+
+    def __init__(self, layer: Layer) -> None:
+        parameter = next(layer.parameters(), None)
+        on_cpu = parameter is None or parameter.device.type == "cpu"
+        threads = torch.get_num_threads()
+        self.stages = layer.cut(threads) if isinstance(layer, Chain) and on_cpu else [layer]
+        super().__init__(len(self.stages))
+
+    def split(self, carry: Carry) -> list[Carry]:
+        """Cut the whole layer's carry into the stages' own."""
+        if len(self.stages) == 1:
+            return [carry]
+        left = iter(carry)
+        return [tuple(next(left) for _ in stage.begin(1)) for stage in self.stages]
+
+    def join(self, carries: list[Carry]) -> Carry:
+        """Put the stages' carries together to the whole layer's."""
+        return carries[0] if len(carries) == 1 else sum(carries, ())
+
+    def relay(self, room: int) -> "Relay[Any]":
+        """Return a relay between two stages that holds at most `room` items."""
+        return Relay(self._changed, lambda: self._ended, room)
+
+
 class Relay(Generic[Item]):
     """What one stage hands to another: first in, first out, and no more than there is room for."""
 
@@ -121,3 +138,26 @@ class Relay(Generic[Item]):
             self._changed.wait_for(lambda: ready() or self._ended())
             if self._ended():
                 raise Stopped
+
+
+def shares(windows: int, device: torch.device) -> list[slice]:
+    """Cut a batch of windows into one part a thread, as far as they go round."""
+    parts = min(torch.get_num_threads(), windows) if device.type == "cpu" else 1
+    edges = [windows * i // parts for i in range(parts + 1)]
+    return [slice(*edge) for edge in pairwise(edges)]
+
+
+def side_by_side(work: Sequence[Callable[[Callable[[], None]], Result]]) -> list[Result]:
+    """Do all the work at once, each on a thread of its own; return the results in order.
+
+    Each is given a check, to be called now and then: it raises `Stopped` once another has failed.
+    """
+    crew = Crew(len(work))
+    results: dict[int, Result] = {}
+
+    def run(i: int) -> None:
+        results[i] = work[i](crew.check)
+
+    with crew.beside(*(partial(run, i) for i in range(1, len(work)))):
+        run(0)
+    return [results[i] for i in range(len(work))]

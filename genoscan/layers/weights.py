@@ -102,6 +102,11 @@ class Model:
     stack: Stack
     sha256: str
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(self.stack.parameters()).device
+
     def table(self) -> Tensor:
         """Return the input row of each base code (A, C, G, T, N), one column a symbol."""
         weight = next(self.stack.parameters())

@@ -1,0 +1,124 @@
+"""Threads share the work, and nothing that is written shows how."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from genoscan.engine.adjoint import adjoint, consume
+from genoscan.engine.forward import forward
+from genoscan.engine.inputs import Dense
+from genoscan.engine.stages import shares, side_by_side
+from genoscan.engine.tangent import DenseDirections, tangent
+from genoscan.engine.target import WeightedSum
+from genoscan.layer import leaves
+from genoscan.layers.mamba import MambaConfig
+from genoscan.layers.stack import Stack
+from genoscan.layers.weights import ModelConfig, build
+
+LENGTH, TILE = 67, 16
+
+
+@pytest.fixture
+def stack() -> Stack:
+    torch.manual_seed(0)
+    layers = (MambaConfig(d_state=4, dt_rank=2),) * 3
+    config = ModelConfig(d_model=16, layers=layers, context=0, reach=0, trained_on="nothing")
+    return build(config).requires_grad_(False)
+
+
+@pytest.fixture(autouse=True)
+def torch_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def everything(stack: Stack, threads: int) -> list[Tensor]:
+    """Run all three sweeps on so many threads."""
+    torch.set_num_threads(threads)
+    random = torch.Generator().manual_seed(1)
+    x, x_dot = (torch.randn(2, 1, LENGTH, 4, generator=random) for _ in range(2))
+    target = WeightedSum(torch.randn(1, LENGTH, 4, generator=random))
+    found: list[Tensor] = [outputs for _, outputs in forward(stack, Dense(x[0]), tile=TILE)]
+    for _, *both in tangent(stack, Dense(x[0]), DenseDirections(x_dot), tile=TILE):
+        found += both
+    pull = adjoint(stack, Dense(x[1]), target, tile=TILE, slots=2)
+    end = consume(pull, lambda _span, x_bar: found.append(x_bar))
+    return [*found, end.value, *leaves(end.carry), *leaves(end.carry_bar)]
+
+
+@pytest.mark.parametrize("threads", [2, 3, 5])
+def test_the_number_of_stages_changes_no_bit(stack: Stack, threads: int) -> None:
+    alone, together = everything(stack, 1), everything(stack, threads)
+    assert len(alone) == len(together)
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_a_stage_that_fails_is_heard_and_leaves_no_thread(
+    stack: Stack, stage: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(3)
+    block, ran = stack.layers[stage], []
+
+    def fails(*_arguments: object) -> None:
+        ran.append(1)
+        raise ValueError("a stage")
+
+    monkeypatch.setattr(block, "forward", fails)
+    with pytest.raises(ValueError, match="a stage"):
+        list(forward(stack, Dense(torch.randn(1, LENGTH, 4)), tile=TILE))
+    assert ran and not [t for t in threading.enumerate() if t.name.startswith("Thread-")]
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize(("windows", "threads"), [(1, 2), (2, 2), (5, 2), (3, 8), (8, 3)])
+def test_shares_hold_every_window_once(windows: int, threads: int) -> None:
+    torch.set_num_threads(threads)
+    parts = shares(windows, torch.device("cpu"))
+    assert len(parts) == min(windows, threads)
+    assert [i for part in parts for i in range(windows)[part]] == list(range(windows))
+    sizes = [len(range(windows)[part]) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_gpu_takes_all_windows_together() -> None:
+    torch.set_num_threads(2)
+    assert shares(4, torch.device("cuda")) == [slice(0, 4)]
+
+
+def test_work_side_by_side_is_done_at_once_and_told_in_order() -> None:
+    torch.set_num_threads(2)
+    meet = threading.Barrier(2, timeout=10)
+
+    def work(number: int) -> Callable[[Callable[[], None]], tuple[int, int]]:
+        def run(_check: Callable[[], None]) -> tuple[int, int]:
+            meet.wait()
+            return number, torch.get_num_threads()
+
+        return run
+
+    assert side_by_side([work(1), work(2)]) == [(1, 1), (2, 1)]
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("fails", [0, 1])
+def test_a_failure_beside_stops_the_others(fails: int) -> None:
+    torch.set_num_threads(2)
+
+    def endless(check: Callable[[], None]) -> None:
+        while True:
+            check()
+            time.sleep(0.001)
+
+    def failing(_check: Callable[[], None]) -> None:
+        raise KeyboardInterrupt if fails == 0 else ValueError("there")
+
+    work = [endless, endless]
+    work[fails] = failing
+    with pytest.raises(KeyboardInterrupt if fails == 0 else ValueError):
+        side_by_side(work)
