@@ -18,11 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genoscan.bench.speed.machine import machine
+from genoscan.bench.speed.machine import commit, machine, versions
+from genoscan.bench.speed.windows import question
 from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.forward import forward
-from genoscan.engine.inputs import OneHot
-from genoscan.engine.target import whole_window
 from genoscan.layers.catalogue import find_model
 from genoscan.layers.mamba import Mamba
 from genoscan.layers.weights import Model, load_model
@@ -112,7 +111,7 @@ def parts(block: Mamba, limits: dict[str, float]) -> dict[str, dict[str, float]]
 def whole(model: Model) -> tuple[float, float]:
     """Return the seconds of a forward sweep and of an adjoint, a slot a tile."""
     codes = torch.randint(0, 4, (1, TILE * TILES), dtype=torch.uint8)
-    inputs, target = OneHot(codes, model.table()), whole_window(codes, model.columns())
+    inputs, target = question(model, codes)
     forth = least(lambda: [None for _ in forward(model.stack, inputs, tile=TILE)], 7)
     back = least(lambda: consume(adjoint(model.stack, inputs, target, tile=TILE, slots=TILES)), 7)
     return forth, back
@@ -141,6 +140,8 @@ def main(path: Path) -> None:
     record = {
         "date": str(date.today()),
         "machine": machine("cpu"),
+        "versions": versions(),
+        "commit": commit(),
         "tile": TILE,
         "ceilings": limits,
         "parts": rows,

@@ -17,7 +17,7 @@ N_CODE = 4
 
 def each(function: Callable[[Tensor], Tensor], inputs: ScanInputs) -> ScanInputs:
     """Apply the function to all that is there of a scan's inputs."""
-    return ScanInputs(*(function(tensor) for tensor in inputs if tensor is not None))
+    return ScanInputs(*(None if tensor is None else function(tensor) for tensor in inputs))
 
 
 def scan_problem(

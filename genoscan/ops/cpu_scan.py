@@ -54,8 +54,11 @@ from genoscan.ops.lanes import (
 from genoscan.ops.trio import Perhaps, Tensors, Trio, filled
 
 STATES = 16
+"""States of a channel that are advanced together; more go in groups."""
 SUB = 32
+"""Bases from mark to mark."""
 BLOCK = 8
+"""Bases whose steps and gates are computed ahead of the recurrence and behind it."""
 LN_2 = math.log(2)
 
 
@@ -99,10 +102,12 @@ def _forward(u, delta, A, B, C, D, state, bias, z, y, state_end, marks, i_batch,
                     store(marks, (i_batch, start // SUB, group, n), load(h, n))
             for i in range(size):
                 store(steps, i, load(delta, (i_batch, start + i, group)))
-            if softened:
+            if softened:  # in one loop with the loads it is slower
                 shift = load(bias, group)
                 for i in range(size):
                     store(steps, i, softplus(load(steps, i) + shift))
+            if gated:
+                for i in range(size):
                     prefetch(z, (i_batch, start + i, group))
             for i in range(size):
                 t = start + i
@@ -152,7 +157,6 @@ def _jvp(u, delta, A, B, C, D, state, bias, z,
     decays = numba.carray(stack(u, 8192), (32, 256))
     steps = numba.carray(stack(u, 512), 512)
     slopes = numba.carray(stack(u, 512), 512)
-    outs = numba.carray(stack(u, 512), 512)
     silus = numba.carray(stack(u, 512), 512)
     turns = numba.carray(stack(u, 512), 512)
     for group in range(first, last):
@@ -203,17 +207,16 @@ def _jvp(u, delta, A, B, C, D, state, bias, z,
                     store(decays, (i, n), factor)
                     # The derivative of 2^z2 h with respect to z2.
                     store(carried, (i, n), (left + factor * before) * LN_2)
-                store(outs, i, out)
-            for i in range(size):
-                out = load(outs, i)
-                if gated:
+                store(y, (i_batch, t, group), out)
+            if gated:
+                for i in range(size):
+                    out = load(y, (i_batch, start + i, group))
                     door = load(z, (i_batch, start + i, group))
                     up = sigmoid(door)
                     silu = door * up
                     store(silus, i, silu)
                     store(turns, i, out * (up + silu * (1.0 - up)))
-                    out = out * silu
-                store(y, (i_batch, start + i, group), out)
+                    store(y, (i_batch, start + i, group), out * silu)
             for i_dot in range(n_directions):
                 for n in range(n_states):
                     store(h_dot, n, load(kept, (i_batch, group, 0, i_dot, n)))
@@ -344,11 +347,8 @@ def _vjp(u, delta, A, B, C, D, bias, z, marks, y_bar, state_end_bar,
                 t = start + i
                 prefetch(u, (i_batch, t - back, ahead))
                 prefetch(u_bar, (i_batch, t - back, ahead))
-                source, step, out_bar = (
-                    load(u, (i_batch, t, group)),
-                    load(steps, i),
-                    load(outs_bar, i),
-                )
+                source, step = load(u, (i_batch, t, group)), load(steps, i)
+                out_bar = load(outs_bar, i)
                 inflow, out = step * source, skip * source
                 for n in range(n_states):
                     z2, before = step * load(rate, n), load(h, n)

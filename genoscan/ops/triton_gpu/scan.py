@@ -529,8 +529,14 @@ def _carried(ends: Tensor, totals: Tensor, A: Tensor, first: Tensor, *, reverse:
     return last
 
 
+def _whole_scan(given: Tensors) -> ScanInputs:
+    """Return the scan's inputs in one piece each; bias and gate have passes of their own."""
+    u, delta, A, B, C, D, state = whole(given)
+    return ScanInputs(u, delta, A, B, C, D, state)
+
+
 def _forward(given: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
-    inputs = ScanInputs(*whole(given))
+    inputs = _whole_scan(given)
     u, delta, _, B, C, D, state, *_ = inputs
     batch, length, channels = u.shape
     A = _turned(inputs.A)
@@ -548,7 +554,7 @@ def _forward(given: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
 
 
 def _vjp(given: Tensors, kept: Tensors, bars: Tensors, wanted: Perhaps) -> Perhaps:
-    inputs, wants = ScanInputs(*whole(given)), ScanInputs(*wanted)
+    inputs, wants = _whole_scan(given), ScanInputs(*wanted)
     u, delta, _, B, C, D, *_ = inputs
     (marks,), (y_bar, state_end_bar) = kept, whole(bars)
     batch, length, channels = u.shape
@@ -583,7 +589,7 @@ def _vjp(given: Tensors, kept: Tensors, bars: Tensors, wanted: Perhaps) -> Perha
 
 
 def _jvp(given: Tensors, tangents: Perhaps) -> tuple[Tensors, Tensors]:
-    inputs, dots = ScanInputs(*whole(given)), ScanInputs(*moving(given, tangents, still=(2, 5)))
+    inputs, dots = _whole_scan(given), ScanInputs(*moving(given, tangents, still=(2, 5)))
     u, delta, _, B, C, D, state, *_ = inputs
     batch, length, channels = u.shape
     count = len(dots.u)
