@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from genoscan.engine.target import Target
 from genoscan.layer import Carry, Layer, leaves, map_leaves
@@ -155,3 +156,27 @@ def central_differences(
         up, down = function(moved)
         found.append(((up - down) / (2 * step)).sum())
     return torch.stack(found)
+
+
+def by_dual_level(call: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    with forward_ad.dual_level():
+        call(forward_ad.make_dual(x, torch.ones_like(x)))
+
+
+def by_recorded_dual_level(call: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    """Forward over reverse."""
+    with torch.enable_grad(), forward_ad.dual_level():
+        given = forward_ad.make_dual(x.clone().requires_grad_(), x)
+        torch.autograd.grad(call(given), given, create_graph=True)
+
+
+TRANSFORMS: dict[str, Callable[[Callable[[Tensor], Tensor], Tensor], Any]] = {
+    "jvp": lambda call, x: torch.func.jvp(call, (x,), (torch.ones_like(x),)),
+    "grad": lambda call, x: torch.func.grad(call)(x),
+    "vmap": lambda call, x: torch.func.vmap(call)(x[None]),
+    "vmap of jvp": lambda call, x: torch.func.vmap(
+        lambda dot: torch.func.jvp(call, (x,), (dot,))[1]
+    )(x[None]),
+    "dual level": by_dual_level,
+    "recorded dual level": by_recorded_dual_level,
+}

@@ -202,8 +202,8 @@ def test_spans_come_right_to_left_and_cover_the_window() -> None:
     stack, inputs = tiny_stack(8, 1), windows(100)
     target = whole_window(inputs.codes, output_columns())
     rows = list(adjoint(stack, inputs, target, tile=30, slots=2))
-    assert [(span.start, span.stop) for span, _ in rows] == [(90, 100), (60, 90), (30, 60), (0, 30)]
-    assert [x_bar.shape for _, x_bar in rows] == [(1, 10, 4), *[(1, 30, 4)] * 3]
+    assert [(span.start, span.stop) for span, _ in rows] == [(70, 100), (40, 70), (10, 40), (0, 10)]
+    assert [x_bar.shape for _, x_bar in rows] == [*[(1, 30, 4)] * 3, (1, 10, 4)]
     assert not any(x_bar.requires_grad for _, x_bar in rows)
 
 
@@ -546,6 +546,6 @@ def test_one_hot_reads_its_table() -> None:
 
 
 def test_spans_cover_the_window() -> None:
-    assert [(span.start, span.stop) for span in spans(7, 3)] == [(0, 3), (3, 6), (6, 7)]
+    assert [(span.start, span.stop) for span in spans(7, 3)] == [(0, 1), (1, 4), (4, 7)]
     assert [(span.start, span.stop) for span in spans(6, 3)] == [(0, 3), (3, 6)]
     assert [(span.start, span.stop) for span in spans(2, 3)] == [(0, 2)]

@@ -5,7 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 from laws import (
+    TRANSFORMS,
     assert_near,
+    assert_same_bits,
     dot_product_law,
     ownership_law,
     purity_law,
@@ -129,6 +131,52 @@ def test_mamba_block_is_the_papers(
     carry = random_like(layer.begin(2), seed=4)
     truth = straight_mamba(exact, x.double(), tuple(leaf.double() for leaf in carry))
     assert_near(layer.forward(x, carry)[0], truth, dtype)
+
+
+def pulled(layer: Mamba, ins: Carry, bars: Carry) -> Carry:
+    """Return a block's outputs and its cotangents, those of its weights left out."""
+    given = map_leaves(lambda leaf: leaf.detach().requires_grad_(), ins)
+    outs = layer.forward(*given)
+    found = torch.autograd.grad(leaves(outs), leaves(given), leaves(bars), retain_graph=True)
+    # What is kept is not used up: a graph may be gone through again.
+    again = torch.autograd.grad(leaves(outs), leaves(given), leaves(bars))
+    assert_same_bits(found, again)
+    return map_leaves(lambda leaf: leaf.detach(), outs), found
+
+
+@pytest.mark.parametrize("length", [1, 2, 31, 33, LENGTH])
+@pytest.mark.parametrize(("width", "d_state", "d_conv"), [(16, 4, 4), (10, 17, 3), (32, 16, 1)])
+def test_a_frozen_block_is_the_block(
+    width: int, d_state: int, d_conv: int, length: int, dtype: torch.dtype
+) -> None:
+    """As one step it is what it is operation by operation, and by the reference."""
+    frozen = block(width, dtype, d_state=d_state, d_conv=d_conv)
+    exact = block(width, torch.float32, "reference", d_state=d_state, d_conv=d_conv).double()
+    x = random_like(torch.zeros(2, length, width, dtype=dtype))
+    ins = x, random_like(frozen.begin(2), seed=4)
+    bars = random_like(frozen.forward(*ins), seed=5)
+    found = pulled(frozen, ins, bars)
+    double = map_leaves(lambda leaf: leaf.double(), (ins, bars))
+    assert_near(found, pulled(exact, *double), dtype)
+    frozen.requires_grad_(True)
+    assert_near(found, pulled(frozen, ins, bars), dtype)
+
+
+def test_a_frozen_block_refuses_what_it_would_lose() -> None:
+    layer = block(8, torch.float64)
+    x = random_like(torch.zeros(1, 5, 8, dtype=torch.float64))
+
+    def total(x: Tensor) -> Tensor:
+        return layer.forward(x, layer.begin(1))[0].square().sum()
+
+    for transform in TRANSFORMS.values():
+        for requires_grad in (False, True):
+            with pytest.raises(RuntimeError):
+                transform(total, x.clone().requires_grad_(requires_grad))
+    given = x.clone().requires_grad_()
+    (bar,) = torch.autograd.grad(total(given), given, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        bar.sum().backward()
 
 
 @pytest.mark.parametrize("kernels", ["reference", "cpu"])

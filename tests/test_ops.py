@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from laws import assert_near, assert_same_bits
+from laws import TRANSFORMS, assert_near, assert_same_bits
 from operations import (
     OPERATIONS,
     Rules,
@@ -24,7 +24,6 @@ from operations import (
     truth,
 )
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from genoscan.ops.cpu import CPU
@@ -324,30 +323,6 @@ def test_directions_together_are_one_at_a_time(kernels: Kernels, name: str) -> N
     # torch's own sums may go in another order where there is one more axis.
     same = assert_same_bits if kernels is CPU else assert_near
     same(together, tuple(map(torch.cat, zip(*singly, strict=True))))
-
-
-def by_dual_level(call: Callable[[Tensor], Tensor], x: Tensor) -> None:
-    with forward_ad.dual_level():
-        call(forward_ad.make_dual(x, torch.ones_like(x)))
-
-
-def by_recorded_dual_level(call: Callable[[Tensor], Tensor], x: Tensor) -> None:
-    """Forward over reverse."""
-    with torch.enable_grad(), forward_ad.dual_level():
-        given = forward_ad.make_dual(x.clone().requires_grad_(), x)
-        torch.autograd.grad(call(given), given, create_graph=True)
-
-
-TRANSFORMS: dict[str, Callable[[Callable[[Tensor], Tensor], Tensor], Any]] = {
-    "jvp": lambda call, x: torch.func.jvp(call, (x,), (torch.ones_like(x),)),
-    "grad": lambda call, x: torch.func.grad(call)(x),
-    "vmap": lambda call, x: torch.func.vmap(call)(x[None]),
-    "vmap of jvp": lambda call, x: torch.func.vmap(
-        lambda dot: torch.func.jvp(call, (x,), (dot,))[1]
-    )(x[None]),
-    "dual level": by_dual_level,
-    "recorded dual level": by_recorded_dual_level,
-}
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)

@@ -1,6 +1,7 @@
 """What the engine reads: a window as something that yields one tile at a time."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -71,7 +72,8 @@ class Dense:
 
 
 def spans(length: int, tile: int) -> list[slice]:
-    """Cut positions 0..length into tiles, left to right; the last may be shorter."""
+    """Cut positions 0..length into tiles, left to right; the first may be shorter."""
     if tile < 1:
         raise InputError(f"tile {tile}: at least 1 base is needed")
-    return [slice(start, min(start + tile, length)) for start in range(0, length, tile)]
+    edges = [0, *range((length - 1) % tile + 1, length + 1, tile)]
+    return [slice(*edge) for edge in pairwise(edges)]

@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from genoscan.layer import Carry, Chain, Layer
+from genoscan.ops.memory import reused
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -48,7 +49,8 @@ class Crew:
         Whatever a thread raises is raised here; when the body fails or is left, they stop.
         """
         if not work:
-            yield
+            with reused():
+                yield
             return
         share = max(1, self._threads // self._members)
         crew = [threading.Thread(target=self._run, args=(part, share)) for part in work]
@@ -56,7 +58,7 @@ class Crew:
         try:
             for thread in crew:
                 thread.start()
-            with suppress(Stopped):  # another stage has failed; below it is said why
+            with reused(), suppress(Stopped):  # another stage has failed; below it is said why
                 yield
         except BaseException:
             self._end()

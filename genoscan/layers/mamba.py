@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genoscan.layers.norm import RMSNorm
-from genoscan.ops.kernels import Kernels
+from genoscan.ops.dual import Dual
+from genoscan.ops.kernels import Kernels, MambaWeights
 
 
 class MambaConfig(BaseModel):
@@ -87,15 +88,32 @@ class Mamba(nn.Module):
         self, x: Float[Tensor, "batch tile d_model"], carry: tuple[Tensor, Tensor]
     ) -> tuple[Float[Tensor, "batch tile d_model"], tuple[Tensor, Tensor]]:
         """Return x + mixer(norm(x)) over the tile, and the carry at its right edge."""
+        weights, kernels = self._weights(), self.kernels
+        fixed = not any(weight.requires_grad for weight in weights)
+        if kernels.mamba is not None and fixed and not isinstance(x, Dual):
+            x, tail, state = kernels.mamba(x, *carry, weights, eps=self.norm.eps)
+            return x, (tail, state)
         tail, state = carry
-        kernels, config = self.kernels, self.config
         normed = self.norm(x)
         # Two products rather than one cut in two: both halves lie in one piece.
-        u, z = (F.linear(normed, half) for half in self.in_proj.weight.chunk(2))
-        u, tail = kernels.conv_silu(u, self.conv.weight, self.conv.bias, tail)
-        ranks = [config.dt_rank, config.d_state, config.d_state]
-        step, B, C = self.x_proj(u).split(ranks, -1)
-        delta = F.linear(step, self.dt_proj.weight)
-        A = -torch.exp(self.A_log)
-        y, state = kernels.scan(u, delta, A, B, C, self.D, state, self.dt_proj.bias, z)
-        return x + self.out_proj(y), (tail, state)
+        u, z = (F.linear(normed, half) for half in weights.in_proj.chunk(2))
+        u, tail = kernels.conv_silu(u, weights.conv, weights.conv_bias, tail)
+        ranks = [self.config.dt_rank, self.config.d_state, self.config.d_state]
+        step, B, C = F.linear(u, weights.x_proj).split(ranks, -1)
+        delta = F.linear(step, weights.dt_proj)
+        y, state = kernels.scan(u, delta, weights.A, B, C, weights.D, state, weights.dt_bias, z)
+        return x + F.linear(y, weights.out_proj), (tail, state)
+
+    def _weights(self) -> MambaWeights:
+        return MambaWeights(
+            norm=self.norm.weight,
+            in_proj=self.in_proj.weight,
+            conv=self.conv.weight,
+            conv_bias=self.conv.bias,
+            x_proj=self.x_proj.weight,
+            dt_proj=self.dt_proj.weight,
+            dt_bias=self.dt_proj.bias,
+            A=-torch.exp(self.A_log),
+            D=self.D,
+            out_proj=self.out_proj.weight,
+        )

@@ -1,8 +1,9 @@
-"""The kernel set for the CPU: every operation compiled by numba."""
+"""The kernel set for the CPU: matrix products are torch's, all else is compiled by numba."""
 
 from genoscan.ops.cpu_conv import CONV_SILU
+from genoscan.ops.cpu_mamba import mamba
 from genoscan.ops.cpu_norm import RMS_NORM
 from genoscan.ops.cpu_scan import SCAN
 from genoscan.ops.kernels import Kernels
 
-CPU = Kernels("cpu", SCAN, CONV_SILU, RMS_NORM)
+CPU = Kernels("cpu", SCAN, CONV_SILU, RMS_NORM, mamba)

@@ -20,12 +20,12 @@ from genoscan.ops.lanes import (
     over_groups,
     padded,
     precise,
-    room,
     sigmoid,
     store,
     trimmed,
     widest,
 )
+from genoscan.ops.memory import room
 from genoscan.ops.trio import Perhaps, Tensors, Trio, filled
 
 
@@ -187,7 +187,8 @@ def vjp(inputs: Tensors, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]
     channels = given.x.shape[-1]
     pulled = trimmed(padded_bar, channels)
     pulled[:, length:] += bars[1]
-    x_bar, tail_bar = pulled[:, before:], pulled[:, :before]
+    # A copy, which keeps no tile alive.
+    x_bar, tail_bar = pulled[:, before:], pulled[:, :before].clone()
     if not trained:
         return x_bar, None, None, tail_bar
     weight_sum, bias_sum = trimmed(weight_bar.sum(0), channels), trimmed(bias_bar.sum(0), channels)

@@ -20,12 +20,12 @@ from genoscan.ops.lanes import (
     over_groups,
     padded,
     precise,
-    room,
     store,
     total,
     trimmed,
     widest,
 )
+from genoscan.ops.memory import room
 from genoscan.ops.trio import Perhaps, Tensors, Trio, filled
 
 

@@ -41,7 +41,6 @@ from genoscan.ops.lanes import (
     padded,
     precise,
     prefetch,
-    room,
     sigmoid,
     softplus,
     stack,
@@ -51,6 +50,7 @@ from genoscan.ops.lanes import (
     where,
     widest,
 )
+from genoscan.ops.memory import room
 from genoscan.ops.trio import Perhaps, Tensors, Trio, filled
 
 STATES = 16

@@ -41,6 +41,26 @@ class ConvInputs(NamedTuple):
     tail: Tensor
 
 
+class MambaWeights(NamedTuple):
+    """The weights of a Mamba block, as layers/mamba.py names them.
+
+    norm  (d_model)   in_proj  (2 channels, d_model)   out_proj  (d_model, channels)
+    conv  (channels, taps)   conv_bias  (channels)   x_proj  (rank + 2 states, channels)
+    dt_proj  (channels, rank)   dt_bias  (channels)   A  (channels, states)   D  (channels)
+    """
+
+    norm: Tensor
+    in_proj: Tensor
+    conv: Tensor
+    conv_bias: Tensor
+    x_proj: Tensor
+    dt_proj: Tensor
+    dt_bias: Tensor
+    A: Tensor
+    D: Tensor
+    out_proj: Tensor
+
+
 class Kernels(NamedTuple):
     """One implementation of each operation; `reference.py` defines them, in plain torch.
 
@@ -50,12 +70,17 @@ class Kernels(NamedTuple):
 
     Each is exact, and differentiable once: in reverse mode by torch's autograd, in forward mode
     along a `Dual`'s directions.
+
+    mamba      a whole block with fixed weights, differentiable in reverse mode: (x, tail, state,
+               MambaWeights, eps=...) -> (outputs, next tail, state at the end); None: block by
+               operations
     """
 
     name: str
     scan: Callable[..., tuple[Tensor, Tensor]]
     conv_silu: Callable[..., tuple[Tensor, Tensor]]
     rms_norm: Callable[..., Tensor]
+    mamba: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None
 
 
 def choose(device: torch.device | str, name: str = "auto") -> Kernels:

@@ -10,7 +10,7 @@ left to find them finds some of them.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc, var-annotated"
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
@@ -401,9 +401,6 @@ compiled = numba.njit(
 )
 
 
-_TORCH_TYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
-
-
 @lru_cache(maxsize=1)
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="genoscan-scan")
@@ -432,11 +429,6 @@ def padded(tensor: Tensor) -> np.ndarray:
         tensor = torch.cat([tensor, tensor.new_zeros(*tensor.shape[:-1], spare)], -1)
     array: np.ndarray = tensor.contiguous().numpy(force=True)
     return array
-
-
-def room(shape: Sequence[int], like: np.ndarray) -> np.ndarray:
-    """Return an empty array that starts where a cache line does, as torch's do."""
-    return torch.empty(shape, dtype=_TORCH_TYPES[like.dtype]).numpy()
 
 
 def trimmed(array: np.ndarray, channels: int) -> Tensor:

@@ -35,7 +35,7 @@ class Trio:
     outputs: int = 1
 
     def __call__(self, *inputs: Tensor | None, **numbers: float) -> Any:
-        _refuse_tangents(inputs)
+        refuse_tangents(inputs)
         if any(isinstance(tensor, Dual) for tensor in inputs):
             dots = tuple(t.dots if isinstance(t, Dual) else None for t in inputs)
             outputs, tangents = self.jvp(tuple(map(primal, inputs)), dots, **numbers)
@@ -58,7 +58,7 @@ def filled(inputs: Perhaps, dots: Perhaps) -> Perhaps:
     )
 
 
-def _refuse_tangents(tensors: Perhaps) -> None:
+def refuse_tangents(tensors: Perhaps) -> None:
     """Refuse tangents of torch's own forward mode, which would be lost without a word."""
     for tensor in tensors:
         if tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None:
@@ -78,7 +78,7 @@ class _Recorded(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *bars: Tensor) -> tuple[Any, ...]:
-        _refuse_tangents(bars)
+        refuse_tangents(bars)
         saved = ctx.saved_tensors  # read once: under checkpointing they are made at each reading
         inputs, kept = saved[: ctx.n_inputs], saved[ctx.n_inputs :]
         wanted = ctx.needs_input_grad[2:]
