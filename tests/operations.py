@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from laws import random_like
 from torch import Tensor
@@ -31,7 +32,7 @@ class Operation(NamedTuple):
     sizes: list[tuple[int, int, int]]
     modest: list[tuple[int, int, int]]
     small: list[tuple[int, int, int]]
-    numbers: dict[str, float]
+    numbers: dict[str, Any]
 
 
 class Rules(NamedTuple):
@@ -61,7 +62,12 @@ def _gated_scan_problem(batch: int, length: int, channels: int, states: int) -> 
     return u, delta, *others, bias, z
 
 
-def _scan(*inputs: Tensor, bias: Tensor | None = None, z: Tensor | None = None) -> Tensors:
+def _scan(
+    *inputs: Tensor,
+    bias: Tensor | None = None,
+    z: Tensor | None = None,
+    input_map: str = "euler",
+) -> Tensors:
     """Sum over all that ever entered the state: no recurrence."""
     u, delta, A, B, C, D, state = inputs
     if bias is not None:
@@ -70,7 +76,13 @@ def _scan(*inputs: Tensor, bias: Tensor | None = None, z: Tensor | None = None) 
     past = torch.ones(u.shape[1], u.shape[1], dtype=torch.bool, device=u.device).tril()
     since = (so_far[:, :, None] - so_far[:, None]).masked_fill(~past[..., None], 0)
     left = torch.exp(since[..., None] * A) * past[..., None, None]
-    h = torch.einsum("btscn,bsc,bsn->btcn", left, delta * u, B)
+    gain = delta[..., None]
+    if input_map == "phi":  # the decay's mean over a step that begins with 1 and ends with exp(z)
+        at, weight = np.polynomial.legendre.leggauss(60)
+        rates = delta[..., None] * A
+        parts = zip((at + 1) / 2, weight / 2, strict=True)
+        gain = sum((float(w) * torch.exp(rates * float(x)) for x, w in parts), 0 * rates)
+    h = torch.einsum("btscn,bscn,bsc,bsn->btcn", left, gain.expand(*u.shape, len(A[0])), u, B)
     h = h + torch.exp(so_far[..., None] * A) * state[:, None]
     y = torch.einsum("btcn,btn->btc", h, C) + D * u
     return (y if z is None else y * z / (1 + torch.exp(-z))), h[:, -1]
@@ -122,6 +134,17 @@ OPERATIONS = {
         small=[(3, 3, 2), (34, 2, 1), (2, 1, 17)],
         numbers={},
     ),
+    "phi_scan": Operation(
+        kernel="scan",
+        problem=_gated_scan_problem,
+        definition=lambda *inputs, input_map: _scan(
+            *inputs[:7], bias=inputs[7], z=inputs[8], input_map=input_map
+        ),
+        sizes=[(33, 20, 17), (130, 20, 4), (65, 16, 40), (33, 48, 16), *_MODEST_SCANS],
+        modest=_MODEST_SCANS,
+        small=[(3, 3, 2), (34, 2, 1), (2, 1, 17)],
+        numbers={"input_map": "phi"},
+    ),
     "conv_silu": Operation(
         kernel="conv_silu",
         problem=_conv_problem,
@@ -162,7 +185,7 @@ def of(kernels: Kernels, name: str) -> Any:
     return getattr(kernels, OPERATIONS[name].kernel)
 
 
-def tupled(operation: Callable[..., Any], **numbers: float) -> Callable[..., Tensors]:
+def tupled(operation: Callable[..., Any], **numbers: Any) -> Callable[..., Tensors]:
     """Return the operation as a layer calls it, but always with a tuple of outputs."""
 
     def call(*inputs: Tensor) -> Tensors:
@@ -211,7 +234,7 @@ def _recorded(
     return tuple(output.detach() for output in outputs), pulled
 
 
-def by_rules(trio: Trio, inputs: Perhaps, bars: Tensors, dots: Perhaps, **numbers: float) -> Rules:
+def by_rules(trio: Trio, inputs: Perhaps, bars: Tensors, dots: Perhaps, **numbers: Any) -> Rules:
     """Return what the three rules say."""
     outputs, kept = trio.forward(inputs, keep=True, **numbers)
     _, tangents = trio.jvp(inputs, dots, **numbers)

@@ -76,10 +76,11 @@ def tangent(
     Exact: equal to a whole-window jvp up to rounding; zero, to the bit, before the first
     position where a direction is not.
     Memory: one tile and one carry, and a tangent of both for each direction, whatever the length.
+    A carry that is given may move too: its leaves are then a `Dual` each.
     """
     sweep = Sweep(layer)
     carries = [
-        map_leaves(lambda leaf: Dual.of(leaf, leaf.new_zeros(directions.count, *leaf.shape)), part)
+        map_leaves(lambda leaf: _moving(leaf, directions.count), part)
         for part in sweep.split(layer.begin(inputs.batch) if carry is None else carry)
     ]
 
@@ -89,3 +90,9 @@ def tangent(
 
     for span, outputs in rightward(sweep, carries, spans(inputs.length, tile), read):
         yield span, primal(outputs), outputs.dots  # type: ignore[attr-defined]
+
+
+def _moving(leaf: Tensor, directions: int) -> Dual:
+    if isinstance(leaf, Dual):
+        return leaf
+    return Dual.of(leaf, leaf.new_zeros(directions, *leaf.shape))

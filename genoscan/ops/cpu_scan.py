@@ -36,6 +36,8 @@ from genoscan.ops.lanes import (
     LANES,
     compiled,
     decay,
+    hold,
+    hold_slope,
     load,
     over_groups,
     padded,
@@ -60,6 +62,8 @@ SUB = 32
 BLOCK = 8
 """Bases whose steps and gates are computed ahead of the recurrence and behind it."""
 LN_2 = math.log(2)
+HELD = {"euler": None, "phi": True}
+"""What the kernels are told of the input map."""
 
 
 @numba.njit(inline="always")
@@ -80,8 +84,13 @@ def _scatter(matrix, lanes, group):
 
 
 @compiled
-def _forward(u, delta, A, B, C, D, state, bias, z, y, state_end, marks, i_batch, first, last):
-    """Advance channel groups first..last of one sequence; fill y, state_end and, if any, marks."""
+def _forward(u, delta, A, B, C, D, state, bias, z, y, state_end, marks, held,
+             i_batch, first, last):  # fmt: skip
+    """Advance channel groups first..last of one sequence; fill y, state_end and, if any, marks.
+
+    Here and below `held` is None for Mamba's Euler input map, delta B u, and anything else for
+    phi(delta A) B u; each has kernels of its own.
+    """
     widest()
     length, n_states = B.shape[1], B.shape[2]
     softened, gated = len(bias) > 0, len(z) > 0
@@ -115,12 +124,14 @@ def _forward(u, delta, A, B, C, D, state, bias, z, y, state_end, marks, i_batch,
                 prefetch(delta, (i_batch, t + BLOCK, group))
                 prefetch(y, (i_batch, t + 4, group))
                 source, step = load(u, (i_batch, t, group)), load(steps, i)
-                inflow, out = step * source, skip * source
+                out = skip * source
                 for n in range(n_states):
                     z2, before = step * load(rate, n), load(h, n)
+                    factor = decay(z2)
+                    gain = step if held is None else hold(z2, factor)
                     left = where(z2 > -1.0, before, 0.0)
                     behind = where(z2 > -1.0, load(lost, n), 0.0)
-                    change = decay(z2) * before + (B[i_batch, t, n] * inflow - behind)
+                    change = factor * before + (B[i_batch, t, n] * (gain * source) - behind)
                     after = left + change
                     store(lost, n, (after - left) - change)
                     store(h, n, after)
@@ -136,7 +147,7 @@ def _forward(u, delta, A, B, C, D, state, bias, z, y, state_end, marks, i_batch,
 @compiled
 def _jvp(u, delta, A, B, C, D, state, bias, z,
          u_dot, delta_dot, A_dot, B_dot, C_dot, D_dot, state_dot, bias_dot, z_dot,
-         y, state_end, y_dot, state_end_dot, kept, i_batch, first, last):  # fmt: skip
+         y, state_end, y_dot, state_end_dot, kept, held, i_batch, first, last):  # fmt: skip
     """Advance as `_forward` does, and push tangents along the directions, the first `_dot` axis.
 
     What does not depend on the direction is computed once a sub-tile and serves all of them.
@@ -192,21 +203,25 @@ def _jvp(u, delta, A, B, C, D, state, bias, z,
                     prefetch(z, (i_batch, t, group))
                     prefetch(z_dot, (0, i_batch, t, group))
                 source, step = load(u, (i_batch, t, group)), load(steps, i)
-                inflow, out = step * source, skip * source
+                out = skip * source
                 for n in range(n_states):
                     z2, before = step * load(rate, n), load(h, n)
                     factor = decay(z2)
+                    gain = step if held is None else hold(z2, factor)
                     left = where(z2 > -1.0, before, 0.0)
                     behind = where(z2 > -1.0, load(lost, n), 0.0)
-                    change = factor * before + (B[i_batch, t, n] * inflow - behind)
+                    change = factor * before + (B[i_batch, t, n] * (gain * source) - behind)
                     after = left + change
                     store(lost, n, (after - left) - change)
                     store(h, n, after)
                     store(states, (i, n), after)
                     out = out + C[i_batch, t, n] * after
                     store(decays, (i, n), factor)
-                    # The derivative of 2^z2 h with respect to z2.
-                    store(carried, (i, n), (left + factor * before) * LN_2)
+                    # What is there after this base, as it changes with z2.
+                    moved = left + factor * before
+                    if held is not None:
+                        moved = moved + B[i_batch, t, n] * source * hold_slope(z2, factor, gain)
+                    store(carried, (i, n), moved * LN_2)
                 store(y, (i_batch, t, group), out)
             if gated:
                 for i in range(size):
@@ -250,6 +265,9 @@ def _jvp(u, delta, A, B, C, D, state, bias, z,
                         if moves:
                             z2_dot = z2_dot + step * load(rate_dot, n)
                         change = factor * before_dot + load(carried, (i, n)) * z2_dot
+                        if held is not None:
+                            gain = hold(step * load(rate, n), factor)
+                            inflow, inflow_dot = gain * source, gain * source_dot
                         change = change + B[i_batch, t, n] * inflow_dot
                         change = change + (B_dot[i_dot, i_batch, t, n] * inflow - behind)
                         after = left + change
@@ -274,7 +292,7 @@ def _jvp(u, delta, A, B, C, D, state, bias, z,
 @compiled
 def _vjp(u, delta, A, B, C, D, bias, z, marks, y_bar, state_end_bar,
          u_bar, delta_bar, A_bar, B_bar, C_bar, D_bar, state_bar, bias_bar, z_bar, kept,
-         i_batch, first, last):  # fmt: skip
+         held, i_batch, first, last):  # fmt: skip
     """Pull cotangents back through channel groups first..last of one sequence.
 
     A base sends exp(z) h_bar to its left, as `h_bar`, which is kept or not, and `pending`, the
@@ -349,12 +367,16 @@ def _vjp(u, delta, A, B, C, D, bias, z, marks, y_bar, state_end_bar,
                 prefetch(u_bar, (i_batch, t - back, ahead))
                 source, step = load(u, (i_batch, t, group)), load(steps, i)
                 out_bar = load(outs_bar, i)
-                inflow, out = step * source, skip * source
+                out = skip * source
                 for n in range(n_states):
                     z2, before = step * load(rate, n), load(h, n)
                     factor = decay(z2)
+                    gain = step if held is None else hold(z2, factor)
                     passed = where(z2 > -1.0, before, 0.0) + factor * before
-                    after = passed + B[i_batch, t, n] * inflow
+                    after = passed + B[i_batch, t, n] * (gain * source)
+                    if held is not None:
+                        slope = hold_slope(z2, factor, gain)
+                        passed = passed + B[i_batch, t, n] * source * slope
                     store(h, n, after)
                     store(decays, (i, n), factor)
                     store(carried, (i, n), passed)
@@ -367,8 +389,7 @@ def _vjp(u, delta, A, B, C, D, bias, z, marks, y_bar, state_end_bar,
                 t = start + i
                 out_bar, step = load(outs_bar, i), load(steps, i)
                 source = load(u, (i_batch, t, group))
-                inflow = step * source
-                sum_b, sum_z = 0.0 * step, 0.0 * step
+                sum_u, sum_z = 0.0 * step, 0.0 * step
                 for n in range(n_states):
                     factor, right = load(decays, (i, n)), load(h_bar, n)
                     change = load(pending, n) + (C[i_batch, t, n] * out_bar - load(lost, n))
@@ -377,16 +398,20 @@ def _vjp(u, delta, A, B, C, D, bias, z, marks, y_bar, state_end_bar,
                     store(h_bar, n, where(factor > 0.0, 0.0, here))
                     store(pending, n, factor * here)
                     z2_bar = here * load(carried, (i, n))
-                    store(lanes_b, (i, n), load(lanes_b, (i, n)) + here * inflow)
-                    sum_b = sum_b + B[i_batch, t, n] * here
+                    gain = step if held is None else hold(step * load(rate, n), factor)
+                    store(lanes_b, (i, n), load(lanes_b, (i, n)) + here * (gain * source))
+                    share = here if held is None else here * gain
+                    sum_u = sum_u + B[i_batch, t, n] * share
                     sum_z = sum_z + z2_bar * load(rate, n)
                     if trained:
                         store(sum_a, n, load(sum_a, n) + z2_bar * step)
-                step_bar = sum_z * LN_2 + sum_b * source
+                step_bar = sum_z * LN_2
+                if held is None:
+                    step_bar, sum_u = step_bar + sum_u * source, sum_u * step
                 if softened:
                     step_bar = step_bar * load(slopes, i)
                 sum_d, sum_bias = sum_d + out_bar * source, sum_bias + step_bar
-                store(u_bar, (i_batch, t, group), sum_b * step + skip * out_bar)
+                store(u_bar, (i_batch, t, group), sum_u + skip * out_bar)
                 store(delta_bar, (i_batch, t, group), step_bar)
             if trained:
                 so_far = load(D_bar, (i_batch, group))
@@ -448,7 +473,9 @@ def _by_state_groups(inputs: ScanInputs) -> list[ScanInputs]:
     ]
 
 
-def _forward_group(inputs: ScanInputs, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _forward_group(
+    inputs: ScanInputs, keep: bool, held: bool | None
+) -> tuple[Tensor, Tensor, Tensor]:
     arrays = u, *_, state, _, _ = _arrays(inputs)
     batch, length, width = u.shape
     groups, n_marks = width // LANES, -(-length // SUB) if keep else 0
@@ -456,7 +483,7 @@ def _forward_group(inputs: ScanInputs, keep: bool) -> tuple[Tensor, Tensor, Tens
     marks = room((batch, n_marks, groups, state.shape[-1] * LANES), u)
     over_groups(
         lambda i_batch, _part, first, last: _forward(
-            *arrays, y, state_end, marks, i_batch, first, last
+            *arrays, y, state_end, marks, held, i_batch, first, last
         ),
         batch,
         groups,
@@ -464,15 +491,23 @@ def _forward_group(inputs: ScanInputs, keep: bool) -> tuple[Tensor, Tensor, Tens
     return trimmed(y, len(inputs.D)), torch.from_numpy(state_end), torch.from_numpy(marks)
 
 
-def forward(inputs: Perhaps, *, keep: bool) -> tuple[Tensors, Tensors]:
+def forward(inputs: Perhaps, *, keep: bool, input_map: str = "euler") -> tuple[Tensors, Tensors]:
     """Return y and the state at the end, and, with `keep`, the marks that `vjp` starts from."""
-    groups = [_forward_group(group, keep) for group in _by_state_groups(ScanInputs(*inputs))]
+    groups = [
+        _forward_group(group, keep, HELD[input_map])
+        for group in _by_state_groups(ScanInputs(*inputs))
+    ]
     y, state_end, marks = zip(*groups, strict=True)
     return (_sum(y), _joined(state_end)), marks if keep else ()
 
 
 def _vjp_group(
-    inputs: ScanInputs, marks: Tensor, y_bar: Tensor, state_end_bar: Tensor, trained: bool
+    inputs: ScanInputs,
+    marks: Tensor,
+    y_bar: Tensor,
+    state_end_bar: Tensor,
+    trained: bool,
+    held: bool | None,
 ) -> ScanInputs:
     *arrays, state, bias, z = _arrays(inputs)
     u, A, B = arrays[0], arrays[2], arrays[3]
@@ -489,7 +524,7 @@ def _vjp_group(
     parts = over_groups(
         lambda i_batch, i_part, first, last: _vjp(
             *given, u_bar, delta_bar, A_bar, B_bar[i_part], C_bar[i_part], D_bar, state_bar,
-            bias_bar, z_bar, kept, i_batch, first, last,
+            bias_bar, z_bar, kept, held, i_batch, first, last,
         ),
         batch,
         groups,
@@ -509,13 +544,16 @@ def _vjp_group(
     )
 
 
-def vjp(inputs: Perhaps, kept: Tensors, bars: Tensors, wanted: Perhaps) -> Perhaps:
+def vjp(
+    inputs: Perhaps, kept: Tensors, bars: Tensors, wanted: Perhaps, *, input_map: str = "euler"
+) -> Perhaps:
     """Return a cotangent for each input; those of A, D and bias only where one is wanted."""
     given, (y_bar, state_end_bar) = ScanInputs(*inputs), bars
     want = ScanInputs(*wanted)
     trained = bool(want.A or want.D or want.bias)
     groups = zip(_by_state_groups(given), kept, state_end_bar.split(STATES, -1), strict=True)
-    parts = [_vjp_group(group, marks, y_bar, end, trained) for group, marks, end in groups]
+    held = HELD[input_map]
+    parts = [_vjp_group(group, marks, y_bar, end, trained, held) for group, marks, end in groups]
     u, delta, A, B, C, D, state, bias, z = zip(*parts, strict=True)
     cotangents = (
         *(_sum(u), _sum(delta), _joined(A) if trained else None, _joined(B), _joined(C)),
@@ -524,14 +562,14 @@ def vjp(inputs: Perhaps, kept: Tensors, bars: Tensors, wanted: Perhaps) -> Perha
     return cotangents[: len(inputs)]
 
 
-def _jvp_group(inputs: ScanInputs, dots: ScanInputs) -> tuple[Tensor, ...]:
+def _jvp_group(inputs: ScanInputs, dots: ScanInputs, held: bool | None) -> tuple[Tensor, ...]:
     arrays, dot_arrays = _arrays(inputs), _arrays(dots)
     outputs = [room(a[i].shape, a[0]) for a in (arrays, dot_arrays) for i in (0, 6)]
     batch, _, width = arrays[0].shape
     kept = room((batch, width // LANES, 2, len(dots.u), dots.B.shape[-1] * LANES), arrays[0])
     over_groups(
         lambda i_batch, _part, first, last: _jvp(
-            *arrays, *dot_arrays, *outputs, kept, i_batch, first, last
+            *arrays, *dot_arrays, *outputs, kept, held, i_batch, first, last
         ),
         batch,
         width // LANES,
@@ -546,14 +584,16 @@ def _jvp_group(inputs: ScanInputs, dots: ScanInputs) -> tuple[Tensor, ...]:
     )
 
 
-def jvp(inputs: Perhaps, dots: Perhaps) -> tuple[Tensors, Tensors]:
+def jvp(inputs: Perhaps, dots: Perhaps, *, input_map: str = "euler") -> tuple[Tensors, Tensors]:
     """Return y and the state at the end, and their tangents, for every direction."""
     given, moving = ScanInputs(*inputs), ScanInputs(*dots)
     still = moving.A is None and moving.D is None and moving.bias is None
     groups_dot = _by_state_groups(ScanInputs(*filled(inputs, dots)))
     if still:
         groups_dot = [dot._replace(A=dot.A[:, :0], D=dot.D[:, :0], bias=None) for dot in groups_dot]
-    groups = map(_jvp_group, _by_state_groups(given), groups_dot)
+    held = HELD[input_map]
+    pairs = zip(_by_state_groups(given), groups_dot, strict=True)
+    groups = [_jvp_group(group, dot, held) for group, dot in pairs]
     y, state_end, y_dot, state_end_dot = zip(*groups, strict=True)
     return (_sum(y), _joined(state_end)), (_sum(y_dot), _joined(state_end_dot))
 

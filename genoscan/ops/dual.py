@@ -49,13 +49,17 @@ class Dual(Tensor):
             raise NotImplementedError(f"{name}: writing in place loses the tangents")
         with torch._C.DisableTorchFunctionSubclass():
             outputs = function(*tree_map(primal, args), **tree_map(primal, kwargs))
-            if not tree_any(lambda leaf: isinstance(leaf, Tensor), outputs):
+            if not tree_any(_moves, outputs):
                 return outputs
             rule = _LINEAR.get(function)
             dots = rule(*args, **kwargs) if rule else NotImplemented  # type: ignore[operator]
             if dots is NotImplemented:
                 dots = _any_function(function, args, kwargs)
         return tree_map(lambda o, d: Dual.of(o, d), outputs, dots)
+
+
+def _moves(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.is_floating_point()
 
 
 def primal(value: Any) -> Any:

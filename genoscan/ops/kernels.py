@@ -64,7 +64,7 @@ class MambaWeights(NamedTuple):
 class Kernels(NamedTuple):
     """One implementation of each operation; `reference.py` defines them, in plain torch.
 
-    scan       ScanInputs -> (y, state at the end)
+    scan       (ScanInputs, input_map="euler" or "phi") -> (y, state at the end)
     conv_silu  ConvInputs -> (y, next tail)
     rms_norm   (x, weight, eps=...) -> x over its root mean square, times weight
 

@@ -243,6 +243,14 @@ def decay(z2):
     raise NotImplementedError("compiled code only")
 
 
+def hold(z2, factor):
+    raise NotImplementedError("compiled code only")
+
+
+def hold_slope(z2, factor, held):
+    raise NotImplementedError("compiled code only")
+
+
 def exponential(x):
     raise NotImplementedError("compiled code only")
 
@@ -311,6 +319,36 @@ def _choose_decay(z2):
         power = _power(shifted)
         p = _fraction(z2 - (shifted - rounder))
         return power * p + where(z2 > -1.0, power - 1.0, power)
+
+    return chosen
+
+
+@overload(hold, inline="always")
+def _choose_hold(z2, factor):
+    """Return phi(z) = (exp(z) - 1) / z, z being z2 ln 2 and the factor `decay(z2)`."""
+
+    def chosen(z2, factor):
+        change = where(z2 > -1.0, factor, factor - 1.0)
+        return where(z2 > -1e-20, 1.0, change / (z2 * _LN_2))
+
+    return chosen
+
+
+@overload(hold_slope, inline="always")
+def _choose_hold_slope(z2, factor, held):
+    """Return phi'(z) = (exp(z) - phi(z)) / z; of small z the series, the sum of k z^(k-1) / (k+1)!.
+
+    The factor is `decay(z2)`, `held` is phi(z).
+    """
+    terms = 11 if z2.of == types.float32 else 19
+
+    def chosen(z2, factor, held):
+        z = z2 * _LN_2
+        # From the last term on, each is z k / ((k + 1) (k - 1)) times the one before.
+        p = 0.0 * z + 1.0
+        for k in range(terms, 1, -1):
+            p = p * z * (k / ((k + 1.0) * (k - 1.0))) + 1.0
+        return where(z2 > -1.0, 0.5 * p, (factor - held) / z)
 
     return chosen
 

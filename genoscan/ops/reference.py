@@ -22,12 +22,15 @@ def scan(
     state: Float[Tensor, "batch channels states"],
     bias: Float[Tensor, " channels"] | None = None,
     z: Float[Tensor, "batch tile channels"] | None = None,
+    *,
+    input_map: str = "euler",
 ) -> tuple[Float[Tensor, "batch tile channels"], Float[Tensor, "batch channels states"]]:
     """h_t = exp(delta_t A) h_(t-1) + delta_t u_t B_t;  y_t = C_t . h_t + D u_t.
 
     A <= 0; `state` is h before the tile.  With a bias the steps are softplus(delta + bias); with
     a gate z the outputs are y silu(z).  Mamba (Gu and Dao, arXiv 2312.00752, equation 2, with
-    the Euler input map).
+    the Euler input map); with the input map "phi", phi(delta_t A) u_t B_t enters instead, with
+    phi(z) = (exp(z) - 1) / z, as in Phase Gradient Flow's operator (arXiv 2512.23068).
     """
     if bias is not None:
         # torch takes log(1 + exp(x)) for x from its threshold on; at its own, 20, they differ by
@@ -37,11 +40,21 @@ def scan(
     for u_t, delta_t, B_t, C_t in zip(
         u.unbind(1), delta.unbind(1), B.unbind(1), C.unbind(1), strict=True
     ):
-        inflow = (delta_t * u_t)[..., None] * B_t[:, None, :]
-        h = torch.exp(delta_t[..., None] * A) * h + inflow
+        decay = delta_t[..., None] * A
+        gain = phi(decay) if input_map == "phi" else delta_t[..., None]
+        h = torch.exp(decay) * h + gain * u_t[..., None] * B_t[:, None, :]
         rows.append((h * C_t[:, None, :]).sum(-1) + D * u_t)
     y = torch.stack(rows, 1)
     return (y if z is None else y * F.silu(z)), h
+
+
+def phi(z: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """(exp(z) - 1) / z for z <= 0, by its series from -1 on, whose derivative keeps its digits."""
+    small, large = z.clamp(min=-1), z.clamp(max=-1)
+    series = torch.ones_like(z)
+    for k in range(19, 1, -1):
+        series = 1 + small / k * series
+    return torch.where(z > -1, series, torch.expm1(large) / large)
 
 
 def conv_silu(

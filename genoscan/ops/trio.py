@@ -26,7 +26,7 @@ class Trio:
              which may be None where `wanted` is false
     outputs  how many outputs there are
 
-    Numbers that are not differentiated are given by name, to all three.
+    Numbers and choices that are not differentiated are given by name, to all three.
     """
 
     forward: Callable[..., tuple[Tensors, Tensors]]
@@ -34,7 +34,7 @@ class Trio:
     vjp: Callable[..., Perhaps]
     outputs: int = 1
 
-    def __call__(self, *inputs: Tensor | None, **numbers: float) -> Any:
+    def __call__(self, *inputs: Tensor | None, **numbers: Any) -> Any:
         refuse_tangents(inputs)
         if any(isinstance(tensor, Dual) for tensor in inputs):
             dots = tuple(t.dots if isinstance(t, Dual) else None for t in inputs)
@@ -69,7 +69,7 @@ class _Recorded(torch.autograd.Function):
     # Forward and setup_context in one: torch binds the arguments anew for each call of two,
     # which takes longer than a small kernel.
     @staticmethod
-    def forward(ctx: Any, trio: Trio, numbers: dict[str, float], *inputs: Tensor | None) -> Tensors:
+    def forward(ctx: Any, trio: Trio, numbers: dict[str, Any], *inputs: Tensor | None) -> Tensors:
         outputs, kept = trio.forward(inputs, keep=True, **numbers)
         ctx.trio, ctx.numbers, ctx.n_inputs = trio, numbers, len(inputs)
         ctx.save_for_backward(*inputs, *kept)
