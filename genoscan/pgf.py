@@ -47,12 +47,16 @@ class Gradients(NamedTuple):
 class FrechetMambaOperator(nn.Module):
     """One layer, u -> y; the names of its parameters are those of the released code.
 
-    u is (length, d_model), or (batch, length, d_model).
+    u is (length, d_model), or (batch, length, d_model).  The scan is the device's own; with
+    `kernels="associative"` the paper's associative form, with "reference" its definition.
     Exact: every method equals whole-sequence autograd to rounding, whatever the block size.
     """
 
-    def __init__(self, d_model: int, d_state: int = 16, *, init_window: int = 3) -> None:
+    def __init__(
+        self, d_model: int, d_state: int = 16, *, init_window: int = 3, kernels: str = "auto"
+    ) -> None:
         super().__init__()
+        self.kernels = kernels
         self.d_model, self.d_state, self.init_window = d_model, d_state, init_window
         self.A_log = nn.Parameter(torch.log(1 - 0.1 * torch.randn(d_state)))
         self.dt_proj = nn.Linear(d_model, d_model)
@@ -204,7 +208,7 @@ class _Causal:
             name: parameter.detach() if frozen else parameter
             for name, parameter in operator.named_parameters()
         }
-        self._scan = choose(operator.D.device).scan
+        self._scan = choose(operator.D.device, operator.kernels).scan
         self.parameters = operator.parameters
 
     def begin(self, batch: int) -> Tensor:

@@ -211,6 +211,18 @@ def directions_for(inputs: Tensors, count: int) -> Tensors:
     return tuple(random_like(room, 10))
 
 
+def questions(
+    name: str,
+    *size: int,
+    batch: int = 2,
+    dtype: torch.dtype = torch.float64,
+    directions: int = 3,
+) -> tuple[Tensors, Tensors, Tensors]:
+    """Return arguments, cotangents and tangents."""
+    inputs = problem(name, *size, batch=batch, dtype=dtype)
+    return inputs, bars_for(name, inputs), directions_for(inputs, directions)
+
+
 def by_torch(call: Callable[..., Tensors], inputs: Tensors, bars: Tensors, dots: Tensors) -> Rules:
     """Return the values and derivatives of what is plain torch, as torch finds them."""
     closed = tuple(tensor.detach() for tensor in inputs)

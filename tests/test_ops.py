@@ -20,6 +20,7 @@ from operations import (
     normals,
     of,
     problem,
+    questions,
     rules,
     truth,
 )
@@ -44,18 +45,6 @@ MEDIUM = (33, 20, 4)
 @pytest.fixture(params=NAMES)
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
-
-
-def questions(
-    name: str,
-    *size: int,
-    batch: int = 2,
-    dtype: torch.dtype = torch.float64,
-    directions: int = 3,
-) -> tuple[Tensors, Tensors, Tensors]:
-    """Return arguments, cotangents and tangents."""
-    inputs = problem(name, *size, batch=batch, dtype=dtype)
-    return inputs, bars_for(name, inputs), directions_for(inputs, directions)
 
 
 def alone_and_all_but(count: int) -> Iterator[tuple[bool, ...]]:

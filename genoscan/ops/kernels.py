@@ -90,6 +90,10 @@ def choose(device: torch.device | str, name: str = "auto") -> Kernels:
         from genoscan.ops.triton_gpu import TRITON
 
         return TRITON
+    if name == "associative":
+        from genoscan.ops.associative import ASSOCIATIVE
+
+        return ASSOCIATIVE
     if name == "reference" or (name == "auto" and kind != "cpu"):
         from genoscan.ops.reference import REFERENCE
 

@@ -1,0 +1,86 @@
+"""The scan as Phase Gradient Flow's associative form (arXiv 2512.23068, Proposition 3.2).
+
+A base's step and its tangent are one element; elements compose associatively, so that a tile's
+are put together in log2(tile) passes, all bases at once (recursive doubling).  A second way to the
+same numbers, in plain torch: the kernels go from base to base instead.  Only decays are
+multiplied, none over 1, and nothing is divided: it cannot overflow at any decay.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from genoscan.ops import reference
+from genoscan.ops.dual import Dual, primal
+from genoscan.ops.kernels import Kernels, ScanInputs
+
+_TIME = -3
+
+
+class Step(NamedTuple):
+    """h -> a h + b, and what that does to tangents: h_dot -> a h_dot + k h + j.
+
+    a, b  (..., tile, channels, states)   k, j  the same, directions in front
+    """
+
+    a: Tensor
+    k: Tensor
+    b: Tensor
+    j: Tensor
+
+
+def then(first: Step, second: Step) -> Step:
+    """Return the second step after the first."""
+    return Step(
+        a=second.a * first.a,
+        k=second.k * first.a + second.a * first.k,
+        b=second.a * first.b + second.b,
+        j=second.k * first.b + second.a * first.j + second.j,
+    )
+
+
+def prefixes(steps: Step) -> Step:
+    """Return, for every base, all steps to it from the first, its own included.
+
+    Memory: three times the steps.  Time: log2(tile) passes over them.
+    """
+    length, reach = steps.a.shape[_TIME], 1
+    while reach < length:
+        begun = Step(*(part.narrow(_TIME, 0, reach) for part in steps))
+        first = Step(*(part.narrow(_TIME, 0, length - reach) for part in steps))
+        second = Step(*(part.narrow(_TIME, reach, length - reach) for part in steps))
+        pairs = zip(begun, then(first, second), strict=True)
+        steps, reach = Step(*(torch.cat(pair, _TIME) for pair in pairs)), 2 * reach
+    return steps
+
+
+def scan(*tensors: Tensor | None, input_map: str = "euler") -> tuple[Tensor, Tensor]:
+    """Return y and the state at the end; as `reference.scan`."""
+    u, delta, A, B, C, D, state, bias, z = ScanInputs(*tensors)  # type: ignore[arg-type]
+    if bias is not None:
+        delta = F.softplus(delta + bias, threshold=40)
+    rate = delta[..., None] * A
+    gain = reference.phi(rate) if input_map == "phi" else delta[..., None]
+    decay, inflow = torch.exp(rate), gain * u[..., None] * B[..., None, :]
+    before = state[:, None]
+    moving = [part for part in (decay, inflow, before) if isinstance(part, Dual)]
+    count = len(moving[0].dots) if moving else 0
+    (a, k), (b, j), (h, h_dot) = (_parts(part, count) for part in (decay, inflow, before))
+    run = prefixes(Step(a, k, b, j))
+    states = run.a * h + run.b
+    if moving:
+        states = Dual.of(states, run.k * h + run.a * h_dot + run.j)
+    y = (states * C[..., None, :]).sum(-1) + D * u
+    return (y if z is None else y * F.silu(z)), states[:, -1].clone()
+
+
+def _parts(tensor: Tensor, directions: int) -> tuple[Tensor, Tensor]:
+    """Return the tensor and its tangents, zeros where it does not move."""
+    if isinstance(tensor, Dual):
+        return primal(tensor), tensor.dots
+    return tensor, tensor.new_zeros(directions, *tensor.shape)
+
+
+ASSOCIATIVE = Kernels("associative", scan, reference.conv_silu, reference.rms_norm)
