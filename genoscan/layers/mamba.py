@@ -90,7 +90,7 @@ class Mamba(nn.Module):
         """Return x + mixer(norm(x)) over the tile, and the carry at its right edge."""
         weights, kernels = self._weights(), self.kernels
         fixed = not any(weight.requires_grad for weight in weights)
-        if kernels.mamba is not None and fixed and not isinstance(x, Dual):
+        if kernels.mamba and fixed and not any(isinstance(part, Dual) for part in (x, *carry)):
             x, tail, state = kernels.mamba(x, *carry, weights, eps=self.norm.eps)
             return x, (tail, state)
         tail, state = carry

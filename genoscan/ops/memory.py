@@ -1,8 +1,8 @@
 """Room for the CPU kernels' arrays, which is used again while a window is swept.
 
 A tile's arrays come in few sizes, the same from tile to tile.  Left to the allocator, the room of
-one would be cut up for another, and the holes would take more memory than the arrays (glibc, which
-cannot put an aligned array where one of its size has lain).
+one would be cut up for another: glibc before 2.38 seldom puts an aligned array where one of its
+size has lain, and the holes took half as much memory as the arrays, more with every tile.
 """
 
 import math
