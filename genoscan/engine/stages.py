@@ -74,7 +74,8 @@ class Crew:
     def _run(self, work: Callable[[], object], share: int) -> None:
         torch.set_num_threads(share)
         try:
-            work()
+            with reused():
+                work()
         except Stopped:
             pass
         except BaseException as failure:

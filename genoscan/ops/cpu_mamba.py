@@ -34,12 +34,12 @@ class _FrozenMamba(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, tail: Tensor, state: Tensor, weights: MambaWeights, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        (normed,), _ = RMS_NORM.forward((x, weights.norm), keep=False, eps=eps)
-        u_in, z = (_product(normed, half.mT) for half in weights.in_proj.chunk(2))
+        u_in, z = _entered(x, weights, eps)
         filters = weights.conv, weights.conv_bias
         (u, next_tail), _ = CONV_SILU.forward((u_in, *filters, tail), keep=False)
         kept = _Kept(x, tail, state, u_in, z, u, _product(u, weights.x_proj.mT))
-        (y, end), marks = SCAN.forward(_scanned(kept, weights), keep=any(ctx.needs_input_grad))
+        recorded = any(ctx.needs_input_grad)
+        (y, end), marks = SCAN.forward(_scanned(kept, weights), keep=recorded, spent=True)
         ctx.save_for_backward(*kept, *marks)
         ctx.weights, ctx.eps = weights, eps
         return _product(y, weights.out_proj.mT).add_(x), next_tail, end
@@ -61,6 +61,13 @@ class _FrozenMamba(torch.autograd.Function):
         return x_bar.add_(y_bar), tail_bar, state_bar, None, None
 
 
+def _entered(x: Tensor, weights: MambaWeights, eps: float) -> tuple[Tensor, Tensor]:
+    """Return what the convolution reads, and the gate."""
+    (normed,), _ = RMS_NORM.forward((x, weights.norm), keep=False, eps=eps)
+    u_half, z_half = weights.in_proj.chunk(2)
+    return _product(normed, u_half.mT), _product(normed, z_half.mT)
+
+
 def _scan_pulled(
     kept: _Kept, marks: tuple[Tensor, ...], weights: MambaWeights, y_bar: Tensor, end_bar: Tensor
 ) -> Perhaps:
@@ -68,7 +75,7 @@ def _scan_pulled(
     bars = _product(y_bar, weights.out_proj), end_bar
     scanned = _scanned(kept, weights)
     fixed = tuple(name not in ("A", "D", "bias") for name in ScanInputs._fields)
-    pulled = ScanInputs(*SCAN.vjp(scanned, marks, bars, fixed))
+    pulled = ScanInputs(*SCAN.vjp(scanned, marks, bars, fixed, spent=True))
     selected_bar = torch.cat([_product(pulled.delta, weights.dt_proj), pulled.B, pulled.C], -1)
     return _onto(pulled.u, selected_bar, weights.x_proj), pulled.state, pulled.z
 

@@ -25,6 +25,7 @@ Letters: u, delta, A, B, C, D, h as in `reference.scan`; `rate` is A / ln 2, so 
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numba
 import numpy as np
@@ -474,12 +475,13 @@ def _by_state_groups(inputs: ScanInputs) -> list[ScanInputs]:
 
 
 def _forward_group(
-    inputs: ScanInputs, keep: bool, held: bool | None
+    inputs: ScanInputs, *, keep: bool, held: bool | None, spent: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    arrays = u, *_, state, _, _ = _arrays(inputs)
+    arrays = u, delta, *_, state, _, _ = _arrays(inputs)
     batch, length, width = u.shape
     groups, n_marks = width // LANES, -(-length // SUB) if keep else 0
-    y, state_end = room(u.shape, u), room(state.shape, u)
+    # A block's steps are read before its outputs are written.
+    y, state_end = delta if spent else room(u.shape, u), room(state.shape, u)
     marks = room((batch, n_marks, groups, state.shape[-1] * LANES), u)
     over_groups(
         lambda i_batch, _part, first, last: _forward(
@@ -491,13 +493,16 @@ def _forward_group(
     return trimmed(y, len(inputs.D)), torch.from_numpy(state_end), torch.from_numpy(marks)
 
 
-def forward(inputs: Perhaps, *, keep: bool, input_map: str = "euler") -> tuple[Tensors, Tensors]:
-    """Return y and the state at the end, and, with `keep`, the marks that `vjp` starts from."""
-    groups = [
-        _forward_group(group, keep, HELD[input_map])
-        for group in _by_state_groups(ScanInputs(*inputs))
-    ]
-    y, state_end, marks = zip(*groups, strict=True)
+def forward(
+    inputs: Perhaps, *, keep: bool, input_map: str = "euler", spent: bool = False
+) -> tuple[Tensors, Tensors]:
+    """Return y and the state at the end, and, with `keep`, the marks that `vjp` starts from.
+
+    `spent`: nobody needs delta any more, and it may be written over.
+    """
+    parts = _by_state_groups(ScanInputs(*inputs))
+    run = partial(_forward_group, keep=keep, held=HELD[input_map], spent=spent and len(parts) == 1)
+    y, state_end, marks = zip(*map(run, parts), strict=True)
     return (_sum(y), _joined(state_end)), marks if keep else ()
 
 
@@ -506,21 +511,27 @@ def _vjp_group(
     marks: Tensor,
     y_bar: Tensor,
     state_end_bar: Tensor,
+    *,
     trained: bool,
     held: bool | None,
+    spent: bool,
 ) -> ScanInputs:
     *arrays, state, bias, z = _arrays(inputs)
-    u, A, B = arrays[0], arrays[2], arrays[3]
+    u, delta, A, B, *_ = arrays
+    outs_bar = padded(y_bar)
     batch, _, width = u.shape
     groups, n_states, threads = width // LANES, A.shape[-1], torch.get_num_threads()
-    u_bar, delta_bar, z_bar = room(u.shape, u), room(u.shape, u), room(z.shape, u)
+    # A sub-tile's steps and cotangents are read before theirs are written.
+    delta_bar = delta if spent else room(u.shape, u)
+    z_bar = outs_bar if spent and z.size else room(z.shape, u)
     # Sums over time are small in number and long: they are kept in float64, one a sequence.
     sums = batch if trained else 0
     A_bar = np.zeros((sums, groups, n_states * LANES))
     D_bar, bias_bar = np.zeros((sums, width)), np.zeros((sums, width))
     B_bar, C_bar = room((threads, *B.shape), u), room((threads, *B.shape), u)
-    state_bar, kept = room(state.shape, u), room((batch, 3, groups, n_states * LANES), u)
-    given = *arrays, bias, z, marks.numpy(), padded(y_bar), _whole(state_end_bar)
+    u_bar, state_bar = room(u.shape, u), room(state.shape, u)
+    kept = room((batch, 3, groups, n_states * LANES), u)
+    given = *arrays, bias, z, marks.numpy(), outs_bar, _whole(state_end_bar)
     parts = over_groups(
         lambda i_batch, i_part, first, last: _vjp(
             *given, u_bar, delta_bar, A_bar, B_bar[i_part], C_bar[i_part], D_bar, state_bar,
@@ -545,15 +556,26 @@ def _vjp_group(
 
 
 def vjp(
-    inputs: Perhaps, kept: Tensors, bars: Tensors, wanted: Perhaps, *, input_map: str = "euler"
+    inputs: Perhaps,
+    kept: Tensors,
+    bars: Tensors,
+    wanted: Perhaps,
+    *,
+    input_map: str = "euler",
+    spent: bool = False,
 ) -> Perhaps:
-    """Return a cotangent for each input; those of A, D and bias only where one is wanted."""
+    """Return a cotangent for each input; those of A, D and bias only where one is wanted.
+
+    `spent`: nobody needs delta and y's cotangent any more, and they may be written over.
+    """
     given, (y_bar, state_end_bar) = ScanInputs(*inputs), bars
     want = ScanInputs(*wanted)
     trained = bool(want.A or want.D or want.bias)
     groups = zip(_by_state_groups(given), kept, state_end_bar.split(STATES, -1), strict=True)
-    held = HELD[input_map]
-    parts = [_vjp_group(group, marks, y_bar, end, trained, held) for group, marks, end in groups]
+    pull = partial(
+        _vjp_group, trained=trained, held=HELD[input_map], spent=spent and len(kept) == 1
+    )
+    parts = [pull(group, marks, y_bar, end) for group, marks, end in groups]
     u, delta, A, B, C, D, state, bias, z = zip(*parts, strict=True)
     cotangents = (
         *(_sum(u), _sum(delta), _joined(A) if trained else None, _joined(B), _joined(C)),

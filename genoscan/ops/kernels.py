@@ -1,4 +1,4 @@
-"""What a kernel set is: all that a layer computes beside matrix products."""
+"""What a kernel set is: the operations of a layer that a device brings kernels for."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -75,7 +75,8 @@ class _Shelves:
         if by_size is None or size < _SMALL:
             return torch.empty(shape, dtype=_TORCH_TYPES[dtype]).numpy()
         # Threads take and put back as they like: one call each, which nothing can come between.
-        for fitting in (size, *sorted(other for other in list(by_size) if other > size)):
+        larger = sorted(other for other in list(by_size) if size < other < 2 * size)
+        for fitting in (size, *larger):
             with suppress(IndexError):
                 shelf = by_size[fitting]
                 return np.asarray(_Lent(shelf.pop(), shelf, shape, dtype.str))
