@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genoscan.bench.speed.machine import commit, machine, versions
+from genoscan.bench.machine import commit, machine, versions
 from genoscan.bench.speed.windows import question
 from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.forward import forward

@@ -14,7 +14,7 @@ recurrence is this project's scan, which multiplies by nothing over 1 and takes 
 phi has no epsilon.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -128,8 +128,9 @@ class FrechetMambaOperator(nn.Module):
 
         Memory: as `pgf_vjp`, and twice the parameters.
         """
+        # Whether or not they ask for a gradient, here they do.
         inside = {
-            name: parameter
+            name: parameter.detach().requires_grad_()
             for name, parameter in self.named_parameters()
             if not name.startswith("init_estimator")
         }
@@ -144,7 +145,7 @@ class FrechetMambaOperator(nn.Module):
         return Gradients(u_bar, found)
 
     def _pulled(
-        self, u: Tensor, y_bar: Tensor, block_size: int, slots: int, inside: Mapping[str, Tensor]
+        self, u: Tensor, y_bar: Tensor, block_size: int, slots: int, inside: dict[str, Tensor]
     ) -> tuple[Tensor, AdjointResult, Tensor | None]:
         """Return u's cotangent, all that the adjoint knows, and the inputs of the estimator."""
         x, weights = self._batched(u).detach(), self._batched(y_bar, u)
@@ -157,7 +158,7 @@ class FrechetMambaOperator(nn.Module):
             first = self._first_state(x)
         result = consume(
             adjoint(
-                _Causal(self, frozen=not inside),
+                _Causal(self, inside),
                 Dense(x),
                 WeightedSum(weights),
                 tile=block_size,
@@ -200,14 +201,18 @@ class FrechetMambaOperator(nn.Module):
 
 
 class _Causal:
-    """The operator without its estimator: a `Layer`, whose carry is the state."""
+    """The operator without its estimator: a `Layer`, whose carry is the state.
 
-    def __init__(self, operator: FrechetMambaOperator, *, frozen: bool = False) -> None:
+    Its weights are the operator's, or, with `inside`, these, and the others fixed.
+    """
+
+    def __init__(
+        self, operator: FrechetMambaOperator, inside: dict[str, Tensor] | None = None
+    ) -> None:
         self._shape = operator.d_model, operator.d_state
-        self._weights = {
-            name: parameter.detach() if frozen else parameter
-            for name, parameter in operator.named_parameters()
-        }
+        self._weights = dict[str, Tensor](operator.named_parameters())
+        if inside is not None:
+            self._weights = {name: w.detach() for name, w in self._weights.items()} | inside
         self._scan = choose(operator.D.device, operator.kernels).scan
         self.parameters = operator.parameters
 

@@ -14,7 +14,8 @@ import torch
 from commands import Outcome, bases, elsewhere, genoscan, tiny_model, write_fasta
 from laws import assert_near
 
-from genoscan.bench.speed import contenders, crew, machine, memory, paper, parity, run, scans
+from genoscan.bench import machine, memory
+from genoscan.bench.speed import contenders, crew, paper, parity, run, scans
 from genoscan.bench.speed.contenders import CONTENDERS
 from genoscan.bench.speed.crew import Timing, WorkerError
 from genoscan.bench.speed.figure import figure

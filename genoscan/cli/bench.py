@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from genoscan.cli.options import MODEL, PATH, parse_device, say, set_threads, table
+from genoscan.cli.progress import progress
 from genoscan.errors import GenoscanError, InputError
 
 
@@ -162,3 +163,51 @@ def speed(
     failed = [name for name, row in document["rows"].items() if row["status"] == "failed"]
     if failed:
         raise FailedRowError(f"{', '.join(failed)}: not measured, see above")
+
+
+@command.command("paper")
+@click.argument("names", metavar="[EXPERIMENT]...", nargs=-1)
+@click.option(
+    "-o", "--output", "folder", metavar="FOLDER", type=PATH, required=True,
+    help="Where tables and figures go. An interrupted run is completed.",
+)  # fmt: skip
+@click.option(
+    "--quick", is_flag=True, help="See that all runs, in a minute: small sizes, nothing judged."
+)
+@click.option(
+    "--device", default="auto", show_default=True, metavar="DEVICE",
+    help="auto, cpu, cuda or cuda:1.",
+)  # fmt: skip
+@click.option("-t", "--threads", type=int, metavar="N", help="CPU threads.  [default: all cores]")
+def paper(
+    names: tuple[str, ...], folder: Path, quick: bool, device: str, threads: int | None
+) -> None:
+    """Repeat the experiments of Phase Gradient Flow (arXiv 2512.23068), corrected.
+
+    fig1 to fig4 and a1 to a4, or all of them; what each is, what is corrected, and what came
+    out: docs/pgf.md. Each gives NAME.csv, NAME.json (set-up, findings, machine), NAME.html, and
+    NAME.png where kaleido and a Chrome are there.
+
+    \b
+    Example:
+      genoscan bench paper fig4 -o paper/
+      genoscan bench paper all --quick -o quick/
+    """
+    import torch
+
+    from genoscan.bench.paper.experiment import Place
+    from genoscan.bench.paper.run import EXPERIMENTS, lines, run
+
+    chosen = list(EXPERIMENTS) if not names or "all" in names else list(names)
+    if unknown := [name for name in chosen if name not in EXPERIMENTS]:
+        raise InputError(f"{unknown[0]}: expected all or one of {', '.join(EXPERIMENTS)}")
+    if not folder.is_dir():
+        raise InputError(f"--output {folder}: expected a folder that exists")
+    set_threads(threads)
+    place = Place(parse_device(device), torch.get_num_threads(), quick)
+    for name in chosen:
+        with progress(len(EXPERIMENTS[name].cells(quick)), "cells") as tell:
+            findings = run(name, folder, place, progress=tell, report=say)
+        click.echo(f"{name}: {EXPERIMENTS[name].title}")
+        click.echo("\n".join(lines(findings, judged=not quick)))
+        click.echo(folder / f"{name}.html")

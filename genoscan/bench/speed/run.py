@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from genoscan.bench.speed import machine, parity
+from genoscan.bench import machine
+from genoscan.bench.speed import parity
 from genoscan.bench.speed.contenders import CONTENDERS
 from genoscan.bench.speed.crew import Timing, WorkerError, measure
 from genoscan.bench.speed.rows import Measure, Row, rows

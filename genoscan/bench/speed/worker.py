@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import torch
 
-from genoscan.bench.speed import memory
+from genoscan.bench import memory
 from genoscan.bench.speed.contenders import CONTENDERS
 from genoscan.bench.speed.sequence import real_bases
 from genoscan.bench.speed.settings import Task

@@ -46,7 +46,7 @@ def versions() -> dict[str, str | None]:
 
 def commit() -> str | None:
     """Return the checkout's commit, "+changes" behind it where files differ; None: no checkout."""
-    root = Path(__file__).resolve().parents[3]
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:

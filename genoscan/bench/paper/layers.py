@@ -1,0 +1,40 @@
+"""The paper's layer with seeded weights, and its inputs: small normal noise."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from genoscan.pgf import FrechetMambaOperator
+
+SEED = 1
+
+
+def operator(
+    d_model: int,
+    d_state: int,
+    *,
+    a_log: float | None = None,
+    init_window: int = 3,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> FrechetMambaOperator:
+    """Return their layer; with `a_log`, that decay in every state.  Nothing asks for a gradient.
+
+    Weights of one seed are the same numbers in every precision, rounded.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        made = FrechetMambaOperator(d_model, d_state, init_window=init_window)
+    if a_log is not None:
+        with torch.no_grad():
+            made.A_log.fill_(a_log)
+    return made.requires_grad_(False).to(device, dtype)
+
+
+def noise(
+    *shape: int, scale: float = 0.1, seed: int = SEED, device: str = "cpu"
+) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    """Return an input, and a direction of length 1 (or cotangents of the outputs)."""
+    random = torch.Generator().manual_seed(seed)
+    u, other = torch.randn(2, *shape, generator=random)
+    return (scale * u).to(device), (other / other.norm()).to(device)

@@ -1,0 +1,197 @@
+"""Derivatives of weights (A.4): exact against autograd, and memory against length.
+
+The paper's experiment of this name computes an input's.  Ours is what `genoscan train` runs.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import torch
+from torch import Tensor
+
+from genoscan.bench.paper import truth
+from genoscan.bench.paper.costs import MEBIBYTE, contenders_cost
+from genoscan.bench.paper.experiment import Cell, Experiment, Finding, Place, Row
+from genoscan.bench.paper.figure import OURS, THEIRS, TORCH, panels
+from genoscan.bench.paper.layers import SEED
+from genoscan.bench.paper.worker import cost
+from genoscan.engine.adjoint import adjoint, consume
+from genoscan.engine.inputs import OneHot
+from genoscan.engine.target import whole_window
+from genoscan.layers.mamba import MambaConfig
+from genoscan.layers.stack import Stack
+from genoscan.layers.weights import ModelConfig, build
+
+_COLUMNS = torch.tensor([0, 1, 2, 3, -1])
+_LABELS = {
+    "stack": "genoscan, stack", "autograd": "autograd through genoscan's scan, stack",
+    "ours-parameters": "genoscan, the paper's layer",
+    "autograd-parameters": "autograd, loop, the paper's layer",
+}  # fmt: skip
+
+
+def measure(cell: Cell, _before: Sequence[Row], place: Place) -> list[Row]:
+    """Compare a stack's derivatives with autograd's, or measure what one way costs."""
+    wanted = dict(cell.settings)
+    kind = wanted.pop("kind")
+    row: Row = {"kind": kind} | wanted
+    if kind == "exact":
+        return [row | _compared(**wanted, place=place)]
+    return [row | place.alone(stack_cost if "n_layers" in wanted else contenders_cost, wanted)]
+
+
+def _stack(n_layers: int, d_model: int, d_state: int, kernels: str = "auto") -> Stack:
+    """Return Mamba blocks with seeded weights, which ask for gradients."""
+    block = MambaConfig(d_state=d_state, d_conv=4, expand=2, dt_rank=-(-d_model // 16))
+    config = ModelConfig(
+        d_model=d_model,
+        layers=(block,) * n_layers,
+        context=0,
+        reach=0,
+        trained_on="nothing",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return build(config, kernels=kernels).requires_grad_()
+
+
+def _codes(batch: int, length: int) -> Tensor:
+    random = torch.Generator().manual_seed(SEED)
+    return torch.randint(4, (batch, length), generator=random).to(torch.uint8)
+
+
+def _pulled(stack: Stack, codes: Tensor, tile: int, slots: int) -> tuple[Tensor, ...]:
+    """Return the weights' derivatives of the log-likelihood, by the engine."""
+    weights = list(stack.parameters())
+    inputs = OneHot(codes, torch.eye(5, 4).to(weights[0]))
+    target = whole_window(codes, _COLUMNS)
+    return consume(
+        adjoint(stack, inputs, target, tile=tile, slots=slots, parameters=weights)
+    ).parameters
+
+
+def _by_autograd(stack: Stack, codes: Tensor) -> tuple[Tensor, ...]:
+    """Return the same by torch, over the whole sequence."""
+    weights = list(stack.parameters())
+    x = torch.eye(5, 4).to(weights[0])[codes.long()]
+    y, _ = stack(x, stack.begin(len(codes)))
+    value = whole_window(codes, _COLUMNS)(y, slice(0, codes.shape[1])).sum()
+    return torch.autograd.grad(value, weights)
+
+
+def _compared(
+    n_layers: int, length: int, d_model: int, d_state: int, batch: int, tile: int, dtype: str,
+    place: Place,
+) -> Row:  # fmt: skip
+    """Return the largest relative difference of a weight's derivative to float64 autograd's."""
+    torch.set_num_threads(place.threads)
+    codes, sizes = _codes(batch, length), (n_layers, d_model, d_state)
+    stack, plain = _stack(*sizes), _stack(*sizes, kernels="reference").double()
+    if dtype == "float64":
+        stack = stack.double()
+    names = [name for name, _ in plain.named_parameters()]
+    pairs = zip(_pulled(stack, codes, tile, slots=3), _by_autograd(plain, codes), strict=True)
+    errors = [truth.relative(found, expected) for found, expected in pairs]
+    worst = max(range(len(errors)), key=errors.__getitem__)
+    return {"error": errors[worst], "worst": names[worst], "n_weights": len(errors)}
+
+
+def stack_cost(
+    way: str, n_layers: int, length: int, d_model: int, d_state: int, batch: int, tile: int, *,
+    device: str, threads: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Measure here the weights' derivatives of a stack, the engine's way or autograd's."""
+    torch.set_num_threads(threads)
+    stack = _stack(n_layers, d_model, d_state).to(device)
+    codes = _codes(batch, length)
+
+    def run(codes: Tensor) -> object:
+        return _by_autograd(stack, codes) if way == "autograd" else _pulled(stack, codes, tile, 8)
+
+    warm = codes[:, : min(tile, length)].clone()
+    return cost(lambda: run(warm), lambda: run(codes), device, again=0)
+
+
+def _cells(quick: bool) -> list[Cell]:
+    exact = {"length": 512, "d_model": 64, "d_state": 16, "batch": 2, "tile": 128}
+    large = {"n_layers": 8, "d_model": 128, "d_state": 16, "batch": 2, "tile": 256}
+    layer = {"d_model": 128, "d_state": 16}
+    depths, lengths = (2, 4, 8, 16), (8_192, 32_768, 131_072, 262_144)
+    rivals, published = (512, 1_024, 2_048, 4_096, 8_192), (1_000, 5_000, 10_000, 20_000)
+    if quick:
+        exact |= {"length": 40, "d_model": 8, "d_state": 4, "tile": 16}
+        large |= {"n_layers": 2, "d_model": 8, "d_state": 4, "tile": 32}
+        layer = {"d_model": 8, "d_state": 4}
+        depths, lengths, rivals, published = (2,), (64, 128), (64,), (64,)  # type: ignore[assignment]
+    ways = [("stack", length) for length in lengths] + [("autograd", length) for length in rivals]
+    return [
+        *(
+            Cell(f"{n} layers, {dtype}", {"kind": "exact", "n_layers": n, "dtype": dtype} | exact)
+            for n in depths
+            for dtype in ("float32", "float64")
+        ),
+        *(
+            Cell(f"{way} {length:,}", {"kind": "memory", "way": way, "length": length} | large)
+            for way, length in ways
+        ),
+        *(
+            Cell(
+                f"{name} {length:,}",
+                {"kind": "memory", "contender": name, "length": length, "again": 0} | layer,
+            )
+            for name in ("ours-parameters", "autograd-parameters")
+            for length in published
+        ),
+    ]
+
+
+def _findings(table: pd.DataFrame) -> Iterator[Finding]:
+    exact = table[table.kind == "exact"]
+    for dtype, limit in (("float32", 1e-5), ("float64", 1e-11)):
+        for row in exact[exact["dtype"] == dtype].to_dict("records"):
+            yield Finding(
+                f"{row['n_layers']:.0f} layers, {dtype}: largest difference to autograd "
+                f"({row['worst']})", row["error"], "", "<=", limit,
+            )  # fmt: skip
+    sizes = table[table.way == "stack"].set_index("length").extra_bytes
+    yield Finding(
+        f"peak memory at {sizes.index[-1]:,} against {sizes.index[0]:,}",
+        sizes.iloc[-1] / max(sizes.iloc[0], 1), "times", "<=", 1.05,
+    )  # fmt: skip
+    yield Finding("peak memory of the stack", sizes.max() / MEBIBYTE, "MiB")
+    rival = table[table.way == "autograd"].set_index("length").extra_bytes
+    yield Finding(f"autograd's at {rival.index[-1]:,}", rival.iloc[-1] / MEBIBYTE, "MiB")
+
+
+def _draw(table: pd.DataFrame) -> go.Figure:
+    page = panels(["Peak memory of every parameter's derivative", "Difference to float64 autograd"])
+    memory = table[table.kind == "memory"]
+    shades = dict(zip(_LABELS, (OURS[0], TORCH[1], OURS[1], THEIRS[0]), strict=True))
+    for name, rows in memory.groupby(memory.way.fillna(memory.contender), sort=False):
+        page.add_scatter(
+            x=rows.length, y=rows.extra_bytes / MEBIBYTE, name=_LABELS[str(name)],
+            mode="lines+markers", line_color=shades[str(name)], row=1, col=1,
+        )  # fmt: skip
+    exact = table[table.kind == "exact"]
+    for shade, (dtype, rows) in zip(TORCH, exact.groupby("dtype", sort=False), strict=False):
+        page.add_scatter(
+            x=rows.n_layers, y=rows.error, name=str(dtype), mode="lines+markers",
+            line_color=shade, row=1, col=2,
+        )  # fmt: skip
+    page.update_xaxes(type="log", title="steps", dtick=1, exponentformat="SI", row=1, col=1)
+    page.update_yaxes(type="log", title="MiB", row=1, col=1)
+    page.update_xaxes(type="log", title="layers", tickvals=[2, 4, 8, 16], row=1, col=2)
+    page.update_yaxes(type="log", exponentformat="power", title="relative", row=1, col=2)
+    return page
+
+
+A4 = Experiment(
+    "derivatives of weights",
+    "one layer of 128 channels of 16 states to 20,000 steps, as published, where an input's "
+    "derivative is computed; here every weight's.  Stacks of 2 to 16 Mamba blocks, 2 x 512 bases, "
+    "64 channels, against whole-window float64 autograd; memory of 8 blocks of 128 channels, a "
+    "batch of 2, tiles of 256, 8 carries, which is what `genoscan train` runs.",
+    _cells, measure, _findings, _draw,
+)  # fmt: skip

@@ -1,0 +1,127 @@
+"""The paper's ways to its derivatives, and torch's, for one sequence (length, channels).
+
+Written anew from descriptions of the published operator.  `tile` is its scan: cumulative sums of
+logarithms, the largest taken out; its two epsilons are theirs.  `by_steps` is its definition, all
+of a step computed when its turn comes.  The rest is the same function as torch computes it best:
+what can be is computed for all steps together, and nothing is written in place or indexed, which
+would make the way back quadratic.
+"""
+
+from collections.abc import Callable, Iterator
+from math import isqrt
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from genoscan.pgf import LEAST_SCALE, FrechetMambaOperator
+
+Input = Float[Tensor, "length channels"]
+State = Float[Tensor, "channels states"]
+
+jvp: Callable[..., Any] = torch.func.jvp  # (outputs, their tangents)
+
+
+def first_state(made: FrechetMambaOperator, head: Float[Tensor, "window channels"]) -> State:
+    """Return the state that the first inputs begin with."""
+    return made.init_estimator(head.flatten()).view(made.d_model, made.d_state)
+
+
+def inflow(made: FrechetMambaOperator, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the decays and what enters the state: (..., channels, states) both."""
+    z = F.softplus(made.dt_proj(u))[..., None] * -torch.exp(made.A_log)
+    factor = torch.expm1(z) / (z + 1e-9)
+    return torch.exp(z), factor * made.B_proj(u)[..., None, :] * u[..., None]
+
+
+def outputs(made: FrechetMambaOperator, states: Tensor, u: Tensor) -> Tensor:
+    """Return y from the states after every step."""
+    read = (states * made.C_proj(u)[..., None, :]).sum(-1) + made.D * u
+    return F.softplus(read) * made.redshift_scale.clamp(min=LEAST_SCALE)
+
+
+def tile(made: FrechetMambaOperator, state: State, u: Input) -> tuple[State, Tensor]:
+    """Run one tile by cumulative sums; return the state at its end, and y."""
+    decay, enters = inflow(made, u)
+    logs = torch.cumsum(torch.log(decay + 1e-12), 0)
+    top = logs.amax(0)
+    inside = torch.cumsum(enters * torch.exp(top - logs), 0)
+    states = torch.exp(logs) * state + torch.exp(logs - top) * inside
+    return states[-1], outputs(made, states, u)
+
+
+@torch.no_grad()
+def tile_scan(
+    made: FrechetMambaOperator, u: Input, u_dot: Input, block: int = 64
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield y's tangent, tile by tile, as they compute it.
+
+    Left out is what only slows it: weights that ask for gradients, graphs that nobody pulls.
+    """
+    window = made.init_window
+    state, state_dot = jvp(
+        lambda head: first_state(made, head), (u[:window],), (u_dot[:window],)
+    )  # fmt: skip
+    for start in range(0, len(u), block):
+        span = slice(start, start + block)
+        (state, _), (state_dot, y_dot) = jvp(
+            lambda state, u: tile(made, state, u), (state, u[span]), (state_dot, u_dot[span])
+        )
+        yield span, y_dot
+
+
+def by_steps(made: FrechetMambaOperator, u: Input) -> Tensor:
+    """Return y, a step at a time."""
+    state, rows = first_state(made, u[: made.init_window]), []
+    for u_t in u.unbind(0):
+        decay, enters = inflow(made, u_t)
+        state = decay * state + enters
+        rows.append(outputs(made, state, u_t))
+    return torch.stack(rows)
+
+
+def piece(made: FrechetMambaOperator, state: State, u: Input) -> tuple[State, Tensor]:
+    """Run some steps, the recurrence alone one by one; return the state at their end, and y."""
+    states = []
+    for decay, enters in zip(*(part.unbind(0) for part in inflow(made, u)), strict=True):
+        state = decay * state + enters
+        states.append(state)
+    return state, outputs(made, torch.stack(states), u)
+
+
+def whole(made: FrechetMambaOperator, u: Input) -> Tensor:
+    """Return y of the whole sequence as one piece."""
+    return piece(made, first_state(made, u[: made.init_window]), u)[1]
+
+
+def checkpointed(made: FrechetMambaOperator, u: Input) -> Tensor:
+    """Return y; of sqrt(length) pieces only the states between them are kept."""
+    state, parts = first_state(made, u[: made.init_window]), []
+    for part in u.split(max(1, isqrt(len(u)))):
+        state, y = checkpoint(piece, made, state, part, use_reentrant=False)
+        parts.append(y)
+    return torch.cat(parts)
+
+
+def restarted(made: FrechetMambaOperator, u: Input) -> Tensor:
+    """Return what their checkpointing computes: every piece begins anew.  Another function."""
+    n_pieces = max(2, isqrt(len(u) // 100))
+    parts = u.split(-(-len(u) // n_pieces))
+    return torch.cat([checkpoint(whole, made, part, use_reentrant=False) for part in parts])
+
+
+def dense_recursion(made: FrechetMambaOperator, u: Input) -> Tensor:
+    """Return a product of transition matrices, one a channel, none taken as diagonal.
+
+    What their complexity experiment calls real-time recurrent learning: N^3 work a channel.
+    """
+    decay, _ = inflow(made, u)
+    product = torch.eye(made.d_state, dtype=u.dtype, device=u.device).expand(
+        made.d_model, made.d_state, made.d_state
+    )
+    for row in decay.unbind(0):
+        product = torch.diag_embed(row) @ product
+    return product
