@@ -1,1 +1,7 @@
-"""Measurements: what the project claims, as commands."""
+"""Measurements: what the project claims, as commands.
+
+speed/          this program and its peers, side by side
+paper/          the experiments of the Phase Gradient Flow paper
+biology.py      does a track know the reading frame?  period3.py, markov.py, finish.py: its parts
+memory.py       peaks;  machine.py: what it ran on
+"""

@@ -2,8 +2,9 @@
 every parameter's."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -54,15 +55,10 @@ def _ours_parameters(made: FrechetMambaOperator, u: Tensor, y_bar: Tensor, _bloc
     yield slice(0, len(u)), made.pgf_gradients(u, y_bar, TILE, slots=SLOTS).u
 
 
-def _by_forward_mode(*, trained: bool) -> Run:
-    """Return torch's tangent; with trained weights a graph is recorded beside it."""
-
-    def run(made: FrechetMambaOperator, u: Tensor, u_dot: Tensor, _block: int) -> Parts:
-        with torch.set_grad_enabled(trained), _asking(made, trained):
-            y_dot = rivals.jvp(lambda u: rivals.by_steps(made, u), (u,), (u_dot,))[1]
-        yield slice(0, len(u)), y_dot
-
-    return run
+def _pushed_with_graph(made: FrechetMambaOperator, u: Tensor, u_dot: Tensor, _block: int) -> Parts:
+    with _asking(made):
+        y_dot = rivals.jvp(partial(rivals.by_steps, made), (u,), (u_dot,))[1]
+    yield slice(0, len(u)), y_dot
 
 
 def _by_autograd(
@@ -72,7 +68,7 @@ def _by_autograd(
 
     def run(made: FrechetMambaOperator, u: Tensor, y_bar: Tensor, _block: int) -> Parts:
         x = u.detach().requires_grad_()
-        with _asking(made, trained):
+        with _asking(made) if trained else nullcontext():
             wanted = [x, *made.parameters()] if trained else [x]
             x_bar, *_ = torch.autograd.grad((call(made, x) * y_bar).sum(), wanted)
         yield slice(0, len(u)), x_bar
@@ -81,9 +77,9 @@ def _by_autograd(
 
 
 @contextmanager
-def _asking(made: FrechetMambaOperator, trained: bool) -> Iterator[None]:
-    """Let the weights ask for gradients, or not."""
-    made.requires_grad_(trained)
+def _asking(made: FrechetMambaOperator) -> Iterator[None]:
+    """Let the weights ask for gradients."""
+    made.requires_grad_()
     try:
         yield
     finally:
@@ -99,16 +95,15 @@ CONTENDERS = {
         "genoscan, one direction", "direction", _ours_direction, "ours"
     ),
     "tile-scan": Contender(
-        "the paper's tile scan", "direction", rivals.tile_scan, "theirs"
+        "the paper's tile scan", "direction", partial(rivals.pushed, rivals.tile), "theirs"
     ),
     "jvp": Contender(
-        "forward mode through the loop", "direction", _by_forward_mode(trained=False), "torch",
-        arrays=2,
+        "forward mode, loop over the recurrence", "direction",
+        partial(rivals.pushed, rivals.piece), "torch",
     ),
     "jvp-published": Contender(
-        "the same, recording a graph (as published)", "direction",
-        _by_forward_mode(trained=True), "theirs",
-        arrays=2,
+        "forward mode, loop over all of a step, and a graph (as published)", "direction",
+        _pushed_with_graph, "theirs", arrays=2,
     ),
     "ours-inputs": Contender(
         "genoscan, every input", "inputs", _ours_inputs, "ours", arrays=1, slots=SLOTS

@@ -76,7 +76,10 @@ def _theirs(made: FrechetMambaOperator, u: Tensor, u_dot: Tensor, tile: int) -> 
     place = made.D.device, made.D.dtype
     sequences = zip(u.to(*place), u_dot.to(*place), strict=True)
     return torch.stack(
-        [torch.cat([part for _, part in rivals.tile_scan(made, *pair, tile)]) for pair in sequences]
+        [
+            torch.cat([part for _, part in rivals.pushed(rivals.tile, made, *pair, tile)])
+            for pair in sequences
+        ]
     )
 
 
@@ -211,8 +214,7 @@ def _measure_a2(cell: Cell, _before: Sequence[Row], place: Place) -> list[Row]:
     exactly = truly(layer(torch.float64), exact_u, exact_dot)
     rounded = truly(layer(kind), u, u_dot)
     low = layer(kind).to(kind)
-    with torch.no_grad():
-        loop = rivals.jvp(lambda u: rivals.by_steps(low, u), (u,), (u_dot,))[1]
+    loop = torch.cat([part for _, part in rivals.pushed(rivals.piece, low, u, u_dot, tile)])
     scanned = _theirs(low, u[None], u_dot[None], tile)[0]
     # Kept in few bits, computed in float32: carries never are less.
     ours = _ours(layer(kind).float(), u.float()[None], u_dot.float()[None], tile)[0]

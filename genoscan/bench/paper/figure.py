@@ -1,7 +1,5 @@
 """What all figures share: colours, labels, curves."""
 
-from pathlib import Path
-
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -28,7 +26,7 @@ def panels(titles: list[str], *, rows: int = 1, height: int = 480) -> go.Figure:
         width=1240,
         height=height * rows,
         legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"},
-        margin={"t": 60, "l": 70, "r": 20, "b": 130},
+        margin={"t": 90, "l": 70, "r": 20, "b": 130},
     )
 
 
@@ -64,8 +62,3 @@ def colour(name: str) -> str:
 
 def _dash(side: str) -> str:
     return {"ours": "solid", "theirs": "dot", "torch": "dash"}[side]
-
-
-def write(figure: go.Figure, path: Path) -> None:
-    """Write the page that a browser opens."""
-    figure.write_html(path, include_plotlyjs=True, config={"displayModeBar": False})

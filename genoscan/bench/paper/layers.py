@@ -20,7 +20,7 @@ def operator(
 ) -> FrechetMambaOperator:
     """Return their layer; with `a_log`, that decay in every state.  Nothing asks for a gradient.
 
-    Weights of one seed are the same numbers in every precision, rounded.
+    Weights are drawn in float32, and in float64 the same numbers: their rounding is no error.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)

@@ -124,7 +124,7 @@ def _draw(table: pd.DataFrame) -> go.Figure:
                 line={"color": OURS[0] if ours else TORCH[0], "width": 0.5 if ours else 1.5},
                 marker={"size": 5, "symbol": "circle-open"}, row=1, col=col,
             )  # fmt: skip
-    page.update_xaxes(type="log", title="steps from the pulse on, the pulse itself 1")
+    page.update_xaxes(type="log", dtick=1, title="steps from the pulse on, the pulse itself 1")
     page.update_yaxes(type="log", exponentformat="power", title="||response||", dtick=5)
     page.update_yaxes(range=[-45, 2], row=1, col=1)
     page.update_yaxes(dtick=1, row=1, col=2)

@@ -8,6 +8,7 @@ would make the way back quadratic.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from math import isqrt
 from typing import Any
 
@@ -21,6 +22,7 @@ from genoscan.pgf import LEAST_SCALE, FrechetMambaOperator
 
 Input = Float[Tensor, "length channels"]
 State = Float[Tensor, "channels states"]
+Run = Callable[[FrechetMambaOperator, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 jvp: Callable[..., Any] = torch.func.jvp  # (outputs, their tangents)
 
@@ -53,26 +55,6 @@ def tile(made: FrechetMambaOperator, state: State, u: Input) -> tuple[State, Ten
     return states[-1], outputs(made, states, u)
 
 
-@torch.no_grad()
-def tile_scan(
-    made: FrechetMambaOperator, u: Input, u_dot: Input, block: int = 64
-) -> Iterator[tuple[slice, Tensor]]:
-    """Yield y's tangent, tile by tile, as they compute it.
-
-    Left out is what only slows it: weights that ask for gradients, graphs that nobody pulls.
-    """
-    window = made.init_window
-    state, state_dot = jvp(
-        lambda head: first_state(made, head), (u[:window],), (u_dot[:window],)
-    )  # fmt: skip
-    for start in range(0, len(u), block):
-        span = slice(start, start + block)
-        (state, _), (state_dot, y_dot) = jvp(
-            lambda state, u: tile(made, state, u), (state, u[span]), (state_dot, u_dot[span])
-        )
-        yield span, y_dot
-
-
 def by_steps(made: FrechetMambaOperator, u: Input) -> Tensor:
     """Return y, a step at a time."""
     state, rows = first_state(made, u[: made.init_window]), []
@@ -90,6 +72,24 @@ def piece(made: FrechetMambaOperator, state: State, u: Input) -> tuple[State, Te
         state = decay * state + enters
         states.append(state)
     return state, outputs(made, torch.stack(states), u)
+
+
+@torch.no_grad()
+def pushed(
+    run: Run, made: FrechetMambaOperator, u: Input, u_dot: Input, block: int = 64
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield y's tangent, tile by tile, each run by `tile` (the paper's scan) or `piece`.
+
+    Left out is what only slows it: weights that ask for gradients, graphs that nobody pulls.
+    """
+    head, head_dot = u[: made.init_window], u_dot[: made.init_window]
+    state, state_dot = jvp(partial(first_state, made), (head,), (head_dot,))
+    for start in range(0, len(u), block):
+        span = slice(start, start + block)
+        (state, _), (state_dot, y_dot) = jvp(
+            partial(run, made), (state, u[span]), (state_dot, u_dot[span])
+        )
+        yield span, y_dot
 
 
 def whole(made: FrechetMambaOperator, u: Input) -> Tensor:

@@ -53,11 +53,11 @@ def run(
         If the folder holds this experiment measured elsewhere or otherwise.
     """
     experiment = EXPERIMENTS[name]
-    record = _record(name, experiment, place)
-    rows = _resumed(folder / name, record)
+    cells = experiment.cells(place.quick)
+    record, rows = _resumed(folder / name, _record(name, experiment, place), len(cells))
     _write(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
     done = {row["cell"] for row in rows}
-    for cell in experiment.cells(place.quick):
+    for cell in cells:
         if cell.name not in done:
             report(f"{name}: {cell.name}")
             rows += [{"cell": cell.name} | row for row in experiment.measure(cell, rows, place)]
@@ -88,23 +88,29 @@ def _record(name: str, experiment: Experiment, place: Place) -> dict[str, Any]:
     }
 
 
-def _resumed(path: Path, record: dict[str, Any]) -> list[Row]:
-    """Return the rows of an unfinished run of the same kind."""
+def _resumed(path: Path, record: dict[str, Any], n_cells: int) -> tuple[dict[str, Any], list[Row]]:
+    """Return the record and the rows of an earlier run of the same kind.
+
+    Where all is measured, what it was measured on stays, and only figure and findings are new.
+    """
     known, table = path.with_suffix(".json"), path.with_suffix(".csv")
     if not known.exists() or not table.exists():
-        return []
+        return record, []
     try:
         found = json.loads(known.read_text(encoding="utf-8"))
         rows = pd.read_csv(table)
-    except (OSError, ValueError) as error:
+        measured = {key: found[key] for key in ("machine", "versions", "commit")}
+        settings = {"settings": found["settings"]}
+    except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{known}: is there already and cannot be read: {error}") from None
-    differing = [key for key, value in record.items() if found.get(key) != value]
-    if differing:
+    must = settings if rows["cell"].nunique() >= n_cells else settings | measured
+    if differing := [key for key in must if must[key] != record[key]]:
         raise InputError(
             f"{known}: was measured with another {' and '.join(differing)}: name another folder, "
             "or remove it"
         )
-    return [dict(zip(rows.columns, row, strict=True)) for row in rows.itertuples(index=False)]
+    named = (dict(zip(rows.columns, row, strict=True)) for row in rows.itertuples(index=False))
+    return record | measured, list(named)
 
 
 def _plain(finding: Finding, *, judged: bool) -> dict[str, Any]:

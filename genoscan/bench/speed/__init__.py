@@ -7,10 +7,8 @@ contenders.py   who takes part: what each is built from and what it computes
   peers.py      transformers and mambapy with our weights
   scans.py      the scan's kernels, exponentials and copies
   files.py      whole commands, from FASTA to bigWig
-  paper.py      one layer of the Phase Gradient Flow paper's size, theirs and ours
+  paper.py      the Phase Gradient Flow paper's layer, theirs and ours
 parity.py       everyone's derivative against float64 autograd through plain torch
 worker.py       one contender in a process of its own; crew.py: the process that tells it what to do
-memory.py       peaks
-machine.py      what it ran on
 report.py, figure.py   words and picture
 """

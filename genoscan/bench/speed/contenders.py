@@ -111,7 +111,7 @@ CONTENDERS: dict[str, Contender] = {
     ),
     "paper-adjoint": Contender(
         paper.layer_adjoint,
-        "one Mamba block, 256 channels, 16 states: all derivatives",
+        "the same layer and weights: every input's derivative",
         error=parity.layer_adjoint_error,
     ),
 }
