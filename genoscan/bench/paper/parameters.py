@@ -1,8 +1,9 @@
-"""Derivatives of weights (A.4): exact against autograd, and memory against length.
+"""Derivatives of weights (A.4): exact against autograd, memory against length, and training.
 
 The paper's experiment of this name computes an input's.  Ours is what `genoscan train` runs.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from genoscan.bench.paper.experiment import Cell, Experiment, Finding, Place, Ro
 from genoscan.bench.paper.figure import OURS, THEIRS, TORCH, panels
 from genoscan.bench.paper.layers import SEED
 from genoscan.bench.paper.worker import cost
+from genoscan.bench.speed.sequence import real_bases, shipped_genome
 from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.target import whole_window
@@ -25,9 +27,15 @@ from genoscan.layers.stack import Stack
 from genoscan.layers.weights import ModelConfig, build
 
 _COLUMNS = torch.tensor([0, 1, 2, 3, -1])
+_SLOTS = 8
+_LAST = 10
+"""Steps whose mean loss is that at the end."""
+
+Pulled = tuple[Tensor, tuple[Tensor, ...]]
+
 _LABELS = {
     "stack": "genoscan, stack", "autograd": "autograd through genoscan's scan, stack",
-    "ours-parameters": "genoscan, the paper's layer",
+    "ours-parameters": "genoscan, the paper's layer", "deep stack": "genoscan, 16 layers",
     "autograd-parameters": "autograd, loop, the paper's layer",
 }  # fmt: skip
 
@@ -37,8 +45,8 @@ def measure(cell: Cell, _before: Sequence[Row], place: Place) -> list[Row]:
     wanted = dict(cell.settings)
     kind = wanted.pop("kind")
     row: Row = {"kind": kind} | wanted
-    if kind == "exact":
-        return [row | _compared(**wanted, place=place)]
+    if kind != "memory":
+        return [row | (_compared if kind == "exact" else _trained)(**wanted, place=place)]
     return [row | place.alone(stack_cost if "n_layers" in wanted else contenders_cost, wanted)]
 
 
@@ -62,23 +70,22 @@ def _codes(batch: int, length: int) -> Tensor:
     return torch.randint(4, (batch, length), generator=random).to(torch.uint8)
 
 
-def _pulled(stack: Stack, codes: Tensor, tile: int, slots: int) -> tuple[Tensor, ...]:
-    """Return the weights' derivatives of the log-likelihood, by the engine."""
+def _pulled(stack: Stack, codes: Tensor, tile: int, slots: int = _SLOTS) -> Pulled:
+    """Return the log-likelihood and the weights' derivatives of it, by the engine."""
     weights = list(stack.parameters())
     inputs = OneHot(codes, torch.eye(5, 4).to(weights[0]))
     target = whole_window(codes, _COLUMNS)
-    return consume(
-        adjoint(stack, inputs, target, tile=tile, slots=slots, parameters=weights)
-    ).parameters
+    result = consume(adjoint(stack, inputs, target, tile=tile, slots=slots, parameters=weights))
+    return result.value.sum(), result.parameters
 
 
-def _by_autograd(stack: Stack, codes: Tensor) -> tuple[Tensor, ...]:
+def _by_autograd(stack: Stack, codes: Tensor) -> Pulled:
     """Return the same by torch, over the whole sequence."""
     weights = list(stack.parameters())
     x = torch.eye(5, 4).to(weights[0])[codes.long()]
     y, _ = stack(x, stack.begin(len(codes)))
     value = whole_window(codes, _COLUMNS)(y, slice(0, codes.shape[1])).sum()
-    return torch.autograd.grad(value, weights)
+    return value.detach(), torch.autograd.grad(value, weights)
 
 
 def _compared(
@@ -92,7 +99,7 @@ def _compared(
     if dtype == "float64":
         stack = stack.double()
     names = [name for name, _ in plain.named_parameters()]
-    pairs = zip(_pulled(stack, codes, tile, slots=3), _by_autograd(plain, codes), strict=True)
+    pairs = zip(_pulled(stack, codes, tile, slots=3)[1], _by_autograd(plain, codes)[1], strict=True)
     errors = [truth.relative(found, expected) for found, expected in pairs]
     worst = max(range(len(errors)), key=errors.__getitem__)
     return {"error": errors[worst], "worst": names[worst], "n_weights": len(errors)}
@@ -108,22 +115,49 @@ def stack_cost(
     codes = _codes(batch, length)
 
     def run(codes: Tensor) -> object:
-        return _by_autograd(stack, codes) if way == "autograd" else _pulled(stack, codes, tile, 8)
+        return _by_autograd(stack, codes) if way == "autograd" else _pulled(stack, codes, tile)
 
     warm = codes[:, : min(tile, length)].clone()
     return cost(lambda: run(warm), lambda: run(codes), device, again=0)
+
+
+def _trained(
+    way: str, n_layers: int, steps: int, length: int, d_model: int, d_state: int, batch: int,
+    tile: int, place: Place,
+) -> Row:  # fmt: skip
+    """Train a stack on real bases, its derivatives the engine's or autograd's; return its loss."""
+    torch.set_num_threads(place.threads)
+    stack = _stack(n_layers, d_model, d_state)
+    optimiser = torch.optim.AdamW(stack.parameters(), lr=1e-3)
+    bases = torch.from_numpy(real_bases(shipped_genome(), steps * batch * length))
+    losses = []
+    for codes in bases.view(steps, batch, length):
+        value, bars = (
+            _by_autograd(stack, codes) if way == "autograd" else _pulled(stack, codes, tile)
+        )
+        losses.append(-float(value) / (batch * (length - 1)) / math.log(2))
+        for weight, bar in zip(stack.parameters(), bars, strict=True):
+            weight.grad = -bar / (batch * length)
+        optimiser.step()
+    return {"first_bits": losses[0], "last_bits": sum(losses[-_LAST:]) / len(losses[-_LAST:])}
 
 
 def _cells(quick: bool) -> list[Cell]:
     exact = {"length": 512, "d_model": 64, "d_state": 16, "batch": 2, "tile": 128}
     large = {"n_layers": 8, "d_model": 128, "d_state": 16, "batch": 2, "tile": 256}
     layer = {"d_model": 128, "d_state": 16}
+    deep = {"n_layers": 16, "d_model": 64, "d_state": 16, "batch": 1, "tile": 1_024}
+    train = {"steps": 100, "length": 1_024, "d_model": 64, "d_state": 16, "batch": 2, "tile": 128}
     depths, lengths = (2, 4, 8, 16), (8_192, 32_768, 131_072, 262_144)
+    million = 1_000_000
     rivals, published = (512, 1_024, 2_048, 4_096, 8_192), (1_000, 5_000, 10_000, 20_000)
     if quick:
         exact |= {"length": 40, "d_model": 8, "d_state": 4, "tile": 16}
         large |= {"n_layers": 2, "d_model": 8, "d_state": 4, "tile": 32}
         layer = {"d_model": 8, "d_state": 4}
+        deep |= {"n_layers": 3, "d_model": 8, "d_state": 4, "tile": 32}
+        train |= {"steps": 3, "length": 64, "d_model": 8, "d_state": 4, "tile": 16}
+        million = 100
         depths, lengths, rivals, published = (2,), (64, 128), (64,), (64,)  # type: ignore[assignment]
     ways = [("stack", length) for length in lengths] + [("autograd", length) for length in rivals]
     return [
@@ -144,6 +178,15 @@ def _cells(quick: bool) -> list[Cell]:
             for name in ("ours-parameters", "autograd-parameters")
             for length in published
         ),
+        Cell("a million", {"kind": "memory", "way": "deep stack", "length": million} | deep),
+        *(
+            Cell(
+                f"trained by {way}, {n} layers",
+                {"kind": "train", "way": way, "n_layers": n} | train,
+            )
+            for n in depths[:3]
+            for way in ("engine", "autograd")
+        ),
     ]
 
 
@@ -155,20 +198,31 @@ def _findings(table: pd.DataFrame) -> Iterator[Finding]:
                 f"{row['n_layers']:.0f} layers, {dtype}: largest difference to autograd "
                 f"({row['worst']})", row["error"], "", "<=", limit,
             )  # fmt: skip
-    sizes = table[table.way == "stack"].set_index("length").extra_bytes
+    memory = table[table.kind == "memory"]
+    sizes = memory[memory.way == "stack"].set_index("length").extra_bytes
     yield Finding(
         f"peak memory at {sizes.index[-1]:,} against {sizes.index[0]:,}",
         sizes.iloc[-1] / max(sizes.iloc[0], 1), "times", "<=", 1.05,
     )  # fmt: skip
     yield Finding("peak memory of the stack", sizes.max() / MEBIBYTE, "MiB")
-    rival = table[table.way == "autograd"].set_index("length").extra_bytes
+    rival = memory[memory.way == "autograd"].set_index("length").extra_bytes
     yield Finding(f"autograd's at {rival.index[-1]:,}", rival.iloc[-1] / MEBIBYTE, "MiB")
+    for row in memory[memory.way == "deep stack"].to_dict("records"):
+        name = f"{row['n_layers']:.0f} layers, {row['length']:,} bases"
+        yield Finding(f"{name}: peak memory", row["extra_bytes"] / MEBIBYTE, "MiB")
+        yield Finding(f"{name}: a step of training", row["seconds"], "s")
+    trained = table[table.kind == "train"].set_index(["n_layers", "way"])
+    for n_layers in trained.index.unique("n_layers"):
+        bits = trained.last_bits[n_layers]
+        name = f"{n_layers:.0f} layers trained"
+        yield Finding(f"{name}: bits a base at the end", bits["engine"])
+        yield Finding(f"{name}: less those by autograd", bits["engine"] - bits["autograd"])
 
 
 def _draw(table: pd.DataFrame) -> go.Figure:
     page = panels(["Peak memory of every parameter's derivative", "Difference to float64 autograd"])
     memory = table[table.kind == "memory"]
-    shades = dict(zip(_LABELS, (OURS[0], TORCH[1], OURS[1], THEIRS[0]), strict=True))
+    shades = dict(zip(_LABELS, (OURS[0], TORCH[1], OURS[1], TORCH[2], THEIRS[0]), strict=True))
     for name, rows in memory.groupby(memory.way.fillna(memory.contender), sort=False):
         page.add_scatter(
             x=rows.length, y=rows.extra_bytes / MEBIBYTE, name=_LABELS[str(name)],
@@ -192,6 +246,8 @@ A4 = Experiment(
     "one layer of 128 channels of 16 states to 20,000 steps, as published, where an input's "
     "derivative is computed; here every weight's.  Stacks of 2 to 16 Mamba blocks, 2 x 512 bases, "
     "64 channels, against whole-window float64 autograd; memory of 8 blocks of 128 channels, a "
-    "batch of 2, tiles of 256, 8 carries, which is what `genoscan train` runs.",
+    "batch of 2, tiles of 256, 8 carries, which is what `genoscan train` runs; a step of 16 blocks "
+    "on 1,000,000 bases.  Then 100 steps of AdamW (1e-3) on 2 x 1,024 bases of a chloroplast, which "
+    "stands in for WikiText, by the engine's derivatives and by autograd's.",
     _cells, measure, _findings, _draw,
 )  # fmt: skip
