@@ -247,7 +247,7 @@ A4 = Experiment(
     "derivative is computed; here every weight's.  Stacks of 2 to 16 Mamba blocks, 2 x 512 bases, "
     "64 channels, against whole-window float64 autograd; memory of 8 blocks of 128 channels, a "
     "batch of 2, tiles of 256, 8 carries, which is what `genoscan train` runs; a step of 16 blocks "
-    "on 1,000,000 bases.  Then 100 steps of AdamW (1e-3) on 2 x 1,024 bases of a chloroplast, which "
-    "stands in for WikiText, by the engine's derivatives and by autograd's.",
+    "on 1,000,000 bases.  Then 100 steps of AdamW (1e-3) on 2 x 1,024 bases of a chloroplast, "
+    "which stands in for WikiText, by the engine's derivatives and by autograd's.",
     _cells, measure, _findings, _draw,
 )  # fmt: skip
