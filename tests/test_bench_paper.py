@@ -104,7 +104,7 @@ def test_nothing_finite_is_asked_of_nan() -> None:
     assert np.isnan(truth.relative(torch.tensor([1.0, torch.nan]), torch.ones(2)))
     assert Finding("error", float("nan"), limit=1e-5).met is False
     assert Finding("error", float("nan")).met is None
-    assert Finding("times", 3.0, sign=">=", limit=3).met is True
+    assert Finding("times", np.float64(3), sign=">=", limit=3).met is True
     (line,) = lines([Finding("error", float("nan"), limit=1e-5)], judged=True)
     assert line.split() == ["error", "nan", "bar", "<=", "1e-05", "MISSED"]
 

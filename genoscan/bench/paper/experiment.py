@@ -61,7 +61,8 @@ class Finding:
         """Say whether the bar is reached; NaN never reaches one; None: there is no bar."""
         if self.limit is None:
             return None
-        return self.value <= self.limit if self.sign == "<=" else self.value >= self.limit
+        value = float(self.value)  # of numpy's, a comparison is no bool
+        return value <= self.limit if self.sign == "<=" else value >= self.limit
 
 
 @dataclass(frozen=True)
