@@ -116,8 +116,8 @@ CONTENDERS = {
         "autograd, loop over the recurrence", "inputs", _by_autograd(rivals.whole), "torch",
         arrays=1,
     ),
-    "checkpoint": Contender(
-        "the same, checkpointed", "inputs", _by_autograd(rivals.checkpointed), "torch", arrays=1
+    "pieces": Contender(
+        "autograd, that loop in pieces", "inputs", rivals.in_pieces, "torch", arrays=0
     ),
     "checkpoint-published": Contender(
         "checkpointing that begins anew (as published)", "inputs",

@@ -50,7 +50,9 @@ def measure(cell: Cell, _before: Sequence[Row], place: Place) -> list[Row]:
     return [row | place.alone(stack_cost if "n_layers" in wanted else contenders_cost, wanted)]
 
 
-def _stack(n_layers: int, d_model: int, d_state: int, kernels: str = "auto") -> Stack:
+def _stack(
+    n_layers: int, d_model: int, d_state: int, *, device: str = "cpu", kernels: str = "auto"
+) -> Stack:
     """Return Mamba blocks with seeded weights, which ask for gradients."""
     block = MambaConfig(d_state=d_state, d_conv=4, expand=2, dt_rank=-(-d_model // 16))
     config = ModelConfig(
@@ -62,7 +64,7 @@ def _stack(n_layers: int, d_model: int, d_state: int, kernels: str = "auto") -> 
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        return build(config, kernels=kernels).requires_grad_()
+        return build(config, device=device, kernels=kernels).requires_grad_()
 
 
 def _codes(batch: int, length: int) -> Tensor:
@@ -95,7 +97,8 @@ def _compared(
     """Return the largest relative difference of a weight's derivative to float64 autograd's."""
     torch.set_num_threads(place.threads)
     codes, sizes = _codes(batch, length), (n_layers, d_model, d_state)
-    stack, plain = _stack(*sizes), _stack(*sizes, kernels="reference").double()
+    stack = _stack(*sizes, device=place.device)
+    plain = _stack(*sizes, kernels="reference").double()
     if dtype == "float64":
         stack = stack.double()
     names = [name for name, _ in plain.named_parameters()]
@@ -111,7 +114,7 @@ def stack_cost(
 ) -> dict[str, Any]:  # fmt: skip
     """Measure here the weights' derivatives of a stack, the engine's way or autograd's."""
     torch.set_num_threads(threads)
-    stack = _stack(n_layers, d_model, d_state).to(device)
+    stack = _stack(n_layers, d_model, d_state, device=device)
     codes = _codes(batch, length)
 
     def run(codes: Tensor) -> object:
@@ -127,7 +130,7 @@ def _trained(
 ) -> Row:  # fmt: skip
     """Train a stack on real bases, its derivatives the engine's or autograd's; return its loss."""
     torch.set_num_threads(place.threads)
-    stack = _stack(n_layers, d_model, d_state)
+    stack = _stack(n_layers, d_model, d_state, device=place.device)
     optimiser = torch.optim.AdamW(stack.parameters(), lr=1e-3)
     bases = torch.from_numpy(real_bases(shipped_genome(), steps * batch * length))
     losses = []

@@ -97,13 +97,31 @@ def whole(made: FrechetMambaOperator, u: Input) -> Tensor:
     return piece(made, first_state(made, u[: made.init_window]), u)[1]
 
 
-def checkpointed(made: FrechetMambaOperator, u: Input) -> Tensor:
-    """Return y; of sqrt(length) pieces only the states between them are kept."""
-    state, parts = first_state(made, u[: made.init_window]), []
-    for part in u.split(max(1, isqrt(len(u)))):
-        state, y = checkpoint(piece, made, state, part, use_reentrant=False)
-        parts.append(y)
-    return torch.cat(parts)
+def in_pieces(
+    made: FrechetMambaOperator, u: Input, y_bar: Input, _block: int = 0
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield u's cotangents from right to left; of sqrt(length) pieces only the states are kept.
+
+    Checkpointing by hand: torch.utils.checkpoint keeps what it computes again until the end.
+    """
+    size = max(1, isqrt(len(u)))
+    spans = [slice(start, min(start + size, len(u))) for start in range(0, len(u), size)]
+    with torch.no_grad():
+        states = [first_state(made, u[: made.init_window])]
+        for span in spans[:-1]:
+            states.append(piece(made, states[-1], u[span])[0])
+    bar = torch.zeros_like(states[0])
+    while spans:
+        span = spans.pop()
+        here, state = u[span].detach().requires_grad_(), states.pop().requires_grad_()
+        end, y = piece(made, state, here)
+        part, bar = torch.autograd.grad([y, end], [here, state], [y_bar[span], bar])
+        if not spans:  # the first inputs made the first state, too
+            window = made.init_window
+            head = u[:window].detach().requires_grad_()
+            (more,) = torch.autograd.grad(first_state(made, head), head, bar)
+            part[:window] += more
+        yield span, part
 
 
 def restarted(made: FrechetMambaOperator, u: Input) -> Tensor:

@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from genoscan.bench.paper.rivals import jvp
 from genoscan.pgf import LEAST_SCALE, FrechetMambaOperator
@@ -65,23 +64,33 @@ def tangents(
 def gradients(made: FrechetMambaOperator, A_logs: Decays, u: Input, y_bar: Input) -> Output:
     """Return the derivative of the sum of y y_bar with respect to every input."""
     A, x, weights = _side_by_side(A_logs, u, y_bar)
-    x = x.clone().requires_grad_()
-    h, total = _first(made, x), x.new_zeros(())
-
-    def piece(h: Tensor, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        rows = []
-        for a, b, c, skip in _steps(*_moving(made, A, x)):
-            h = a * h + b
-            rows.append((h * c).sum(-1) + skip[..., 0])
-        y = F.softplus(torch.stack(rows, -2), threshold=40) * _scale(made)
-        return h, (y * weights).sum()
-
-    for span in _pieces(x.shape[-2]):
-        parts = x[..., span, :], weights[..., span, :]
-        h, part = checkpoint(piece, h, *parts, use_reentrant=False)
-        total = total + part
-    (x_bar,) = torch.autograd.grad(total, x)
+    spans = _pieces(x.shape[-2])
+    begun = states(made, A_logs, u, [span.start for span in spans])
+    x_bar, h_bar = torch.empty_like(x), torch.zeros_like(begun[0])
+    for span in reversed(spans):
+        here, h = (
+            part.detach().requires_grad_() for part in (x[..., span, :], begun.pop(span.start))
+        )
+        value, end = _piece(made, A, h, here, weights[..., span, :])
+        x_bar[..., span, :], h_bar = torch.autograd.grad(
+            [value, end], [here, h], [torch.ones_like(value), h_bar]
+        )
+    head = x[..., : made.init_window, :].detach().requires_grad_()
+    (head_bar,) = torch.autograd.grad(_first(made, head), head, h_bar)
+    x_bar[..., : made.init_window, :] += head_bar
     return x_bar
+
+
+def _piece(
+    made: FrechetMambaOperator, A: Tensor, h: Tensor, x: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the sum of y times its weights over some steps, and the state behind them."""
+    rows = []
+    for a, b, c, skip in _steps(*_moving(made, A, x)):
+        h = a * h + b
+        rows.append((h * c).sum(-1) + skip[..., 0])
+    y = F.softplus(torch.stack(rows, -2), threshold=40) * _scale(made)
+    return (y * weights).sum(), h
 
 
 @torch.no_grad()
