@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from laws import random_like
+from laws import assert_near, random_like
 from torch import Tensor
 from torch.nn import functional as F
 from toys import scan_problem
@@ -268,3 +268,77 @@ def doubled(tensors: Perhaps) -> Perhaps:
 def truth(name: str, inputs: Tensors, bars: Tensors, dots: Tensors) -> Rules:
     """The same by torch's autograd through the reference, in float64."""
     return by_torch(called(REFERENCE, name), doubled(inputs), doubled(bars), doubled(dots))
+
+
+# The permutation-diagonal scan, whose maps no derivative moves
+
+PdProblem = tuple[tuple[Tensor, Tensor, Tensor], dict[str, Tensor]]
+
+
+def pd_problem(
+    length: int, heads: int, n_states: int, *, permute: bool = False, batch: int = 2,
+    dtype: torch.dtype = torch.float64,
+) -> PdProblem:  # fmt: skip
+    """Return decays within the unit circle, inflow, state; routes and maps, which may collide."""
+    random = torch.Generator().manual_seed(length + heads + n_states)
+    n_maps = 3
+    shape = batch, length, heads, 2, n_states
+    empty = torch.zeros(shape, dtype=dtype)
+    decay, inflow, state = random_like((empty, empty, empty[:, 0]))
+    decay = decay / (1 + decay.norm(dim=-2, keepdim=True))
+    if permute:
+        maps = torch.rand(heads, n_maps, n_states, generator=random).argsort(-1)
+    else:
+        maps = torch.randint(n_states, (heads, n_maps, n_states), generator=random)
+    route = torch.randint(n_maps, (batch, length, heads), generator=random)
+    return (decay, inflow, state), {
+        "route": route.to(torch.int16),
+        "maps": maps.to(torch.int16),
+    }
+
+
+def pd_by_matrices(
+    decay: Tensor, inflow: Tensor, state: Tensor, *, route: Tensor, maps: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the same by complex matrices, every one of them made."""
+    complexes = (torch.complex(*part.unbind(-2)) for part in (decay, inflow, state))
+    decay, inflow, x = complexes
+    heads, n_maps, n_states = maps.shape
+    rows = torch.zeros(heads, n_maps, n_states, n_states, dtype=decay.dtype)
+    for head in range(heads):
+        for k in range(n_maps):
+            for q in range(n_states):
+                rows[head, k, maps[head, k, q].long(), q] = 1
+    found = []
+    for t in range(decay.shape[1]):
+        chosen = torch.stack(
+            [torch.stack([rows[h, route[b, t, h].long()] for h in range(heads)])
+             for b in range(len(decay))]
+        )  # fmt: skip
+        x = torch.einsum("bhiq,bhq,bhq->bhi", chosen, decay[:, t], x) + inflow[:, t]
+        found.append(torch.stack([x.real, x.imag], -2))
+    return torch.stack(found, 1), found[-1]
+
+
+def pd_pulled(
+    run: Callable[..., tuple[Tensor, Tensor]], inputs: tuple[Tensor, ...], chosen: dict[str, Tensor]
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    leaves = tuple(part.detach().clone().requires_grad_() for part in inputs)
+    outputs = run(*leaves, **chosen)
+    bars = random_like(tuple(part.detach() for part in outputs), 3)
+    return tuple(part.detach() for part in outputs), torch.autograd.grad(outputs, leaves, bars)
+
+
+def pd_rules(
+    scan: Callable[..., tuple[Tensor, Tensor]], inputs: Tensors, chosen: dict[str, Tensor]
+) -> None:
+    """Hold outputs, cotangents and tangents against dense matrices."""
+    found, truth = (pd_pulled(run, inputs, chosen) for run in (scan, pd_by_matrices))
+    assert_near(found, truth)
+    dots = random_like(tuple(part.expand(3, *part.shape) for part in inputs), 7)
+    pushed = scan(*map(Dual.of, inputs, dots), **chosen)
+    for i, direction in enumerate(zip(*dots, strict=True)):
+        _, along = torch.func.jvp(
+            lambda *parts: pd_by_matrices(*parts, **chosen), inputs, direction
+        )
+        assert_near(tuple(output.dots[i] for output in pushed), along)

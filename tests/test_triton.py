@@ -30,6 +30,8 @@ from operations import (
     directions_for,
     doubled,
     normals,
+    pd_problem,
+    pd_rules,
     tupled,
 )
 from torch import Tensor
@@ -54,6 +56,7 @@ with pytest.MonkeyPatch.context() as patch:
     tl = pytest.importorskip("triton.language")
     from genoscan.ops.triton_gpu import TRITON
     from genoscan.ops.triton_gpu.conv import CONV_SILU
+    from genoscan.ops.triton_gpu.pd_scan import PD_SCAN
     from genoscan.ops.triton_gpu.pointwise import GATE, RMS_NORM, STEP_SIZE
     from genoscan.ops.triton_gpu.scan import SCAN
 
@@ -128,7 +131,8 @@ def poisoned_room(monkeypatch: pytest.MonkeyPatch) -> None:
         genuine = getattr(owner, name)
 
         def poisoned(*arguments: Any, genuine: Any = genuine, **options: Any) -> Tensor:
-            return genuine(*arguments, **options).fill_(torch.nan)
+            found = genuine(*arguments, **options)
+            return found.fill_(torch.nan if found.is_floating_point() else -(2**14))
 
         monkeypatch.setattr(owner, name, poisoned)
 
@@ -518,7 +522,10 @@ def compile_for(capability: int) -> list[dict[str, Any]]:
             usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         sizes = {name: int(size) for name, size in re.findall(r"(REG|STACK):(\d+)", usage)}
         still = tuple(i for i, argument in enumerate(arguments) if argument is None)
-        name, block = program.__name__, {key: options[key] for key in "GE" if key in options}
+        name, block = (
+            program.__name__,
+            {key: options[key] for key in ("G", "E", "PERMUTE") if key in options},
+        )
         key = (name, still, *block.items())
         found[key] = {"name": name, "none": still, **block, **sizes}
         found[key]["shared"] = kernel.metadata.shared
@@ -537,6 +544,11 @@ def compile_for(capability: int) -> list[dict[str, Any]]:
             dots = directions_for(inputs, count)
             moving = tuple(dot if moves else None for moves, dot in zip(inner, dots, strict=True))
             trio.jvp(inputs, moving, **numbers)
+    for permute in (False, True):
+        inputs, chosen = pd_problem(256, 2, 64, permute=permute, dtype=torch.float32)
+        outputs, kept = PD_SCAN.forward(inputs, keep=True, **chosen)
+        PD_SCAN.vjp(inputs, kept, outputs, (True,) * 3, **chosen)
+        PD_SCAN.jvp(inputs, directions_for(inputs, 2), **chosen)
     return list(found.values())
 
 
@@ -548,13 +560,28 @@ def test_kernels_compile_for_cards_that_are_not_here(capability: int) -> None:
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
     kernels = json.loads(run.stdout)
-    assert len({kernel["name"] for kernel in kernels}) == 20
+    assert len({kernel["name"] for kernel in kernels}) == 25
     for kernel in kernels:
         # The scan's vjp keeps its sums for A in registers that it has not got, a few words of it.
         training = kernel["name"] == "_replay_bar" and not kernel["none"]
         assert kernel["STACK"] <= (128 if training else 0), kernel
         assert kernel["shared"] <= 4096, kernel
         print(*(f"{key} {value}" for key, value in kernel.items()), sep=", ")
+
+
+@pytest.mark.parametrize("permute", [False, True])
+@pytest.mark.parametrize(("length", "heads", "n_states"), [(1, 1, 1), (5, 2, 3), (21, 2, 8)])
+def test_states_move_as_by_matrices(
+    permute: bool, length: int, heads: int, n_states: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from genoscan.ops.triton_gpu import pd_scan
+
+    monkeypatch.setattr(pd_scan, "CHUNK", 4)
+    inputs, chosen = pd_problem(length, heads, n_states, permute=permute)
+    pd_rules(
+        lambda *parts, **chosen: here(TRITON.pd_scan(*there(parts), **chosen)), inputs,
+        {name: part.to(DEVICE) for name, part in chosen.items()},
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -83,4 +83,6 @@ def _parts(tensor: Tensor, directions: int) -> tuple[Tensor, Tensor]:
     return tensor, tensor.new_zeros(directions, *tensor.shape)
 
 
-ASSOCIATIVE = Kernels("associative", scan, reference.conv_silu, reference.rms_norm)
+ASSOCIATIVE = Kernels(
+    "associative", scan, reference.conv_silu, reference.rms_norm, reference.pd_scan
+)

@@ -67,6 +67,7 @@ class Kernels(NamedTuple):
     scan       (ScanInputs, input_map="euler" or "phi") -> (y, state at the end)
     conv_silu  ConvInputs -> (y, next tail)
     rms_norm   (x, weight, eps=...) -> x over its root mean square, times weight
+    pd_scan    (decay, inflow, state, route=..., maps=...) -> (states after every step, at the end)
 
     Each is exact, and differentiable once: in reverse mode by torch's autograd, in forward mode
     along a `Dual`'s directions.
@@ -80,6 +81,7 @@ class Kernels(NamedTuple):
     scan: Callable[..., tuple[Tensor, Tensor]]
     conv_silu: Callable[..., tuple[Tensor, Tensor]]
     rms_norm: Callable[..., Tensor]
+    pd_scan: Callable[..., tuple[Tensor, Tensor]]
     mamba: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None
 
 

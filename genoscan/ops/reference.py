@@ -5,7 +5,7 @@ against.  Runs on any device and in any precision; slow.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int16
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -81,4 +81,30 @@ def rms_norm(
     return F.rms_norm(x, weight.shape, weight, eps)
 
 
-REFERENCE = Kernels("reference", scan, conv_silu, rms_norm)
+def pd_scan(
+    decay: Float[Tensor, "batch tile heads two states"],
+    inflow: Float[Tensor, "batch tile heads two states"],
+    state: Float[Tensor, "batch heads two states"],
+    *,
+    route: Int16[Tensor, "batch tile heads"],
+    maps: Int16[Tensor, "heads maps states"],
+) -> tuple[Float[Tensor, "batch tile heads two states"], Float[Tensor, "batch heads two states"]]:
+    """x_t[i] = b_t[i] + sum over q with p(q) = i of d_t[q] x_(t-1)[q];  p = maps[head, route_t].
+
+    Complex, planes of real and imaginary parts: decay d, inflow b, state x before the tile.
+    Returns x after every step, and the last.  The transition of PD-SSM (Terzić et al., NeurIPS
+    2025), one map selected a step as in Flash PD-SSM (arXiv 2605.19150); which one is not
+    differentiated.
+    """
+    heads, rows = torch.arange(len(maps), device=maps.device), []
+    for t in range(decay.shape[1]):
+        chosen = maps[heads, route[:, t].long()].long()
+        moves = F.one_hot(chosen, maps.shape[-1]).to(decay.dtype)  # from source to destination
+        (d_re, d_im), (re, im) = decay[:, t].unbind(-2), state.unbind(-2)
+        turned = torch.stack([d_re * re - d_im * im, d_re * im + d_im * re], -2)
+        state = turned @ moves + inflow[:, t]
+        rows.append(state)
+    return torch.stack(rows, 1), state
+
+
+REFERENCE = Kernels("reference", scan, conv_silu, rms_norm, pd_scan)

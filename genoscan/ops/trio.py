@@ -61,7 +61,11 @@ def filled(inputs: Perhaps, dots: Perhaps) -> Perhaps:
 def refuse_tangents(tensors: Perhaps) -> None:
     """Refuse tangents of torch's own forward mode, which would be lost without a word."""
     for tensor in tensors:
-        if tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None:
+        # Torch's mode is the same for all threads: another may be in it while this one is not, and
+        # a Dual would go there.
+        if isinstance(tensor, Dual | None):
+            continue
+        if forward_ad.unpack_dual(tensor).tangent is not None:
             raise NotImplementedError("torch.autograd.forward_ad: put tangents into a Dual")
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from genoscan.ops import associative
 from genoscan.ops.kernels import Kernels
 from genoscan.ops.triton_gpu.conv import CONV_SILU
+from genoscan.ops.triton_gpu.pd_scan import PD_SCAN
 from genoscan.ops.triton_gpu.pointwise import GATE, RMS_NORM, STEP_SIZE
 from genoscan.ops.triton_gpu.scan import SCAN
 
@@ -34,4 +35,4 @@ def gated_scan(
     return (y if z is None else GATE(y, z)), state
 
 
-TRITON = Kernels("triton", gated_scan, CONV_SILU, RMS_NORM)
+TRITON = Kernels("triton", gated_scan, CONV_SILU, RMS_NORM, PD_SCAN)
