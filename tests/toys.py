@@ -1,6 +1,7 @@
 """Tiny seeded models, and layers and genomes whose answers are known by thought."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch.nn import functional as F
 
 from genoscan.layer import Carry
 from genoscan.layers.mamba import Mamba, MambaConfig
+from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
 from genoscan.layers.stack import Stack
 from genoscan.layers.weights import ModelConfig, build
 from genoscan.ops.kernels import ScanInputs
@@ -76,6 +78,43 @@ def tiny_stack(
             if name.endswith(("head.weight", "embed.weight")):
                 weight.normal_()
     return stack.to(dtype).requires_grad_(False)
+
+
+def mixed_config(
+    width: int = 8, kinds: tuple[str, ...] = ("mamba", "pd_ssm"), *, heads: int = 2,
+    d_state: int = 6, n_maps: int = 3,
+) -> ModelConfig:  # fmt: skip
+    made = {
+        "mamba": MambaConfig(d_state=4, d_conv=4, expand=2, dt_rank=1),
+        "pd_ssm": PdSsmConfig(heads=heads, d_state=d_state, n_maps=n_maps, rank=2),
+    }
+    return ModelConfig(
+        d_model=width, layers=tuple(made[kind] for kind in kinds), context=9, reach=9,
+        trained_on="nothing",
+    )  # fmt: skip
+
+
+def mixed_stack(
+    *shape: Any, kernels: str = "cpu", dtype: torch.dtype = torch.float64, **sizes: Any
+) -> Stack:
+    """Return a frozen stack of `mixed_config`'s blocks with seeded weights."""
+    torch.manual_seed(3)
+    stack = build(mixed_config(*shape, **sizes), kernels=kernels)
+    with torch.no_grad():
+        for name, weight in stack.named_parameters():
+            if name.endswith(("embed.weight", "head.weight", "router.weight")):
+                weight.normal_()
+    return stack.to(dtype).requires_grad_(False)
+
+
+def pd_block(
+    width: int = 8, *, heads: int = 2, d_state: int = 6, n_maps: int = 3, kernels: str = "cpu",
+    dtype: torch.dtype = torch.float64,
+) -> PdSsm:  # fmt: skip
+    """Return one frozen PD-SSM block with seeded weights."""
+    stack = mixed_stack(width, ("pd_ssm",), heads=heads, d_state=d_state, n_maps=n_maps,
+                        kernels=kernels, dtype=dtype)  # fmt: skip
+    return stack.layers[0]
 
 
 def genome(length: int, *, batch: int = 1, n_share: float = 0.0, seed: int = 1) -> Tensor:

@@ -7,15 +7,16 @@ README.md           the model card
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
@@ -29,8 +30,12 @@ from torch import Tensor, nn
 from genoscan.errors import ModelError
 from genoscan.layers.mamba import Mamba, MambaConfig
 from genoscan.layers.norm import RMSNorm
+from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
 from genoscan.layers.stack import Stack
 from genoscan.ops.kernels import Kernels, choose
+
+_BLOCKS: dict[str, Callable[..., nn.Module]] = {"mamba": Mamba, "pd_ssm": PdSsm}
+LayerConfig = Annotated[MambaConfig | PdSsmConfig, Field(discriminator="kind")]
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
@@ -62,7 +67,7 @@ class ModelConfig(BaseModel):
     format: Literal["genoscan-model/1"] = "genoscan-model/1"
     d_model: PositiveInt
     norm: NormConfig = NormConfig()
-    layers: tuple[MambaConfig, ...]
+    layers: tuple[LayerConfig, ...]
     symbols: str = "ACGT"
     base_columns: tuple[int, int, int, int] = (0, 1, 2, 3)
     complement: tuple[int, ...] = (3, 2, 1, 0)
@@ -128,7 +133,9 @@ def build(config: ModelConfig, *, device: str = "cpu", kernels: str = "auto") ->
 def _assemble(config: ModelConfig, kernels: Kernels) -> Stack:
     eps, d_model = config.norm.eps, config.d_model
     n_symbols = len(config.symbols)
-    blocks = [Mamba(layer, d_model, eps=eps, kernels=kernels) for layer in config.layers]
+    blocks = [
+        _BLOCKS[layer.kind](layer, d_model, eps=eps, kernels=kernels) for layer in config.layers
+    ]
     return Stack(
         embed=nn.Linear(n_symbols, d_model, bias=False),
         blocks=blocks,
@@ -181,7 +188,9 @@ def read_config(path: Path) -> ModelConfig:
         raise ModelError(f"{file}: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        # A layer's kind picked what it is checked by, and is no place in the file.
+        parts = (str(part) for part in first["loc"] if part not in _BLOCKS)
+        place = ".".join(parts) or "the file"
         raise ModelError(f"{file}: {place}: {first['msg']}") from None
 
 

@@ -24,7 +24,7 @@ def transformers(*, use_mambapy: bool) -> Callable[[Model, Settings], Prepare]:
         from transformers import MambaForCausalLM, logging
 
         logging.set_verbosity_error()  # else a line that the CUDA kernels are not installed
-        block, config = _alike(model), model.config
+        block, config = alike(model), model.config
         peer = MambaForCausalLM(
             Config(
                 vocab_size=len(config.symbols),
@@ -66,7 +66,7 @@ def mambapy(model: Model, settings: Settings) -> Prepare:
     from mambapy.mamba import Mamba, RMSNorm
     from mambapy.mamba import MambaConfig as Config
 
-    block, config = _alike(model), model.config
+    block, config = alike(model), model.config
     peer = Mamba(
         Config(
             d_model=config.d_model,
@@ -89,12 +89,13 @@ def mambapy(model: Model, settings: Settings) -> Prepare:
     return by_autograd(model, lambda x: norm(peer(x @ table)) @ head)
 
 
-def _alike(model: Model) -> MambaConfig:
+def alike(model: Model) -> MambaConfig:
     """Return the shape of the blocks, which is one for all of them in the peers."""
     first, *others = model.config.layers
-    if any(other != first for other in others):
+    if not isinstance(first, MambaConfig) or any(other != first for other in others):
         raise UnsupportedModelError(
-            f"{model.path}: its blocks differ in shape; the peers know only blocks of one shape"
+            f"{model.path}: its blocks differ in kind or shape; "
+            "the peers know only Mamba blocks of one shape"
         )
     return first
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from genoscan.bench.speed.peers import alike
 from genoscan.bench.speed.settings import Settings
 from genoscan.bench.speed.windows import Codes, question
 from genoscan.layers.weights import Model
@@ -39,7 +40,7 @@ def scan_function(device: str) -> Callable[[ScanInputs], tuple[Tensor, Tensor]]:
 @torch.no_grad()
 def scan_inputs(model: Model, codes: Codes) -> ScanInputs:
     """Return what the first block's scan reads, by the block's formulas in plain torch."""
-    block = model.config.layers[0]
+    block = alike(model)
     weights = model.stack.layers[0].state_dict()
     x = model.stack.embed(question(model, codes)[0].tile(slice(0, codes.shape[1])))
     normed = F.rms_norm(x, x.shape[-1:], weights["norm.weight"], model.config.norm.eps)

@@ -1,0 +1,153 @@
+"""One Flash PD-SSM block: norm, selective permutation-diagonal mixer, residual.
+
+Letters (Terzić et al., NeurIPS 2025; Flash PD-SSM, arXiv 2605.19150):
+    u       (batch, tile, channels)              the convolved, activated input
+    x       (batch, tile, heads, 2, states)      complex states, planes of real and imaginary parts
+    M       (heads, maps, states, states)        the dictionary; a column's largest entry is where
+                                                 that state goes
+    route   (batch, tile, heads)                 which map a step takes: the largest of S u
+    D       (batch, tile, heads, 2, states)      complex decays, in size exp(-relu(...)): at most 1,
+                                                 and exactly 1 where the argument is not positive
+    B, C    what enters a state, what is read from it; C is a function of u, of low rank as D is
+    z       (batch, tile, channels)              the gate
+with channels = expand x d_model; y = W_o Re(C x) + skip u, times silu(z).
+"""
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genoscan.layers.mamba import Depthwise
+from genoscan.layers.norm import RMSNorm
+from genoscan.layers.surrogate import Surrogate, activated, straight_through
+from genoscan.ops.dual import Dual
+from genoscan.ops.kernels import Kernels
+from genoscan.ops.pd_scan import check_route, hardened
+
+
+class PdSsmConfig(BaseModel):
+    """One entry of config.json's `layers`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["pd_ssm"] = "pd_ssm"
+    heads: PositiveInt = 2
+    d_state: PositiveInt = 64
+    n_maps: PositiveInt = 16
+    d_conv: int = Field(4, ge=1)
+    expand: PositiveInt = 2
+    rank: PositiveInt
+
+
+class PdSsm(nn.Module):
+    """A PD-SSM block, x + mixer(norm(x)); its carry is (last inputs of the convolution, x).
+
+    Exact: the same function whatever the tiling, to rounding.  Its derivative is that of the
+    deployed function, which takes maps and routes as they are; where a substitution changes a
+    route there is a jump that no derivative sees, and `margin` says how near one is.
+
+    In training the selection is given a derivative that it has not (`surrogate.py`): that is for
+    weights that ask for gradients alone, and never for a sensitivity.
+    """
+
+    start: Tensor
+
+    def __init__(self, config: PdSsmConfig, d_model: int, *, eps: float, kernels: Kernels) -> None:
+        super().__init__()
+        self.config = config
+        self.kernels = kernels
+        self.surrogate = Surrogate()
+        channels, states = config.expand * d_model, config.heads * config.d_state
+        self.norm = RMSNorm(d_model, eps=eps, kernels=kernels)
+        self.in_proj = nn.Linear(d_model, 2 * channels, bias=False)
+        self.conv = Depthwise(channels, config.d_conv)
+        self.B_proj = nn.Linear(channels, 2 * states, bias=False)
+        self.low = nn.Linear(channels, 3 * config.rank, bias=False)
+        self.size = nn.Linear(config.rank, states)
+        self.phase = nn.Linear(config.rank, states)
+        self.C_proj = nn.Linear(config.rank, 2 * states)
+        self.router = nn.Linear(channels, config.heads * config.n_maps, bias=False)
+        self.dictionary = nn.Parameter(
+            torch.empty(config.heads, config.n_maps, config.d_state, config.d_state)
+        )
+        self.register_buffer("start", torch.empty(config.heads, 2, config.d_state))
+        self.state_out = nn.Linear(states, channels, bias=False)
+        self.D = nn.Parameter(torch.ones(channels))
+        self.out_proj = nn.Linear(channels, d_model, bias=False)
+        if not self.D.is_meta:  # weights that are about to be read need no start
+            self._initialise()
+
+    def _initialise(self) -> None:
+        """Begin in the first state, with decays near 1 and phases all round."""
+        with torch.no_grad():
+            self.dictionary.normal_(std=self.config.d_state**-0.5)
+            self.start.zero_()
+            self.start[:, 0, 0] = 1
+            self.size.bias.uniform_(0, 0.1)
+            self.phase.bias.uniform_(-math.pi, math.pi)
+
+    def begin(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Return the carry before the first base: no inputs, and the state to start in."""
+        tail = self.D.new_zeros(batch, self.config.d_conv - 1, len(self.D))
+        return tail, self.start.expand(batch, *self.start.shape).clone()
+
+    def forward(
+        self, x: Float[Tensor, "batch tile d_model"], carry: tuple[Tensor, Tensor]
+    ) -> tuple[Float[Tensor, "batch tile d_model"], tuple[Tensor, Tensor]]:
+        """Return x + mixer(norm(x)) over the tile, and the carry at its right edge."""
+        tail, state = carry
+        u, z, tail = self._entered(x, tail)
+        size, phase, reading = self.low(u).chunk(3, -1)
+        magnitude, angle = torch.exp(-F.relu(self.size(size))), self.phase(phase)
+        planes = magnitude * torch.cos(angle), magnitude * torch.sin(angle)
+        decay = torch.stack([self._by_head(plane) for plane in planes], -2)
+        inflow = self._in_planes(self.B_proj(u))
+        scores = self._scores(u)
+        route, maps = _largest(scores), hardened(self.dictionary)
+        check_route(route, self.config.n_maps)
+        if self.dictionary.requires_grad and not isinstance(x, Dual):
+            chosen = self.surrogate, scores, self.dictionary, route, maps
+            if self.surrogate.kind == "activated":
+                decay = activated(decay, *chosen)
+            else:
+                inflow = straight_through(inflow, decay, state, *chosen, self.kernels)
+        states, state = self.kernels.pd_scan(decay, inflow, state, route=route, maps=maps)
+        C = self._in_planes(self.C_proj(reading))
+        read = (C[..., 0, :] * states[..., 0, :] - C[..., 1, :] * states[..., 1, :]).flatten(-2)
+        y = (self.state_out(read) + self.D * u) * F.silu(z)
+        return x + self.out_proj(y), (tail, state)
+
+    def margin(
+        self, x: Float[Tensor, "batch tile d_model"], carry: tuple[Tensor, Tensor]
+    ) -> Float[Tensor, "batch tile"]:
+        """Return how far the chosen map's probability is over the next one's, least of heads."""
+        if self.config.n_maps == 1:
+            return x.new_ones(x.shape[:2])
+        u, _, _ = self._entered(x, carry[0])
+        first, second = torch.softmax(self._scores(u), -1).topk(2, -1).values.unbind(-1)
+        return (first - second).amin(-1)
+
+    def _entered(self, x: Tensor, tail: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        normed = self.norm(x)
+        u, z = (F.linear(normed, half) for half in self.in_proj.weight.chunk(2))
+        u, tail = self.kernels.conv_silu(u, self.conv.weight, self.conv.bias, tail)
+        return u, z, tail
+
+    def _scores(self, u: Tensor) -> Tensor:
+        return self.router(u).unflatten(-1, (self.config.heads, self.config.n_maps))
+
+    def _by_head(self, states: Tensor) -> Tensor:
+        return states.unflatten(-1, (self.config.heads, self.config.d_state))
+
+    def _in_planes(self, states: Tensor) -> Tensor:
+        return states.unflatten(-1, (self.config.heads, 2, self.config.d_state))
+
+
+def _largest(scores: Tensor) -> Tensor:
+    """Return each step's map, for numbers that may be moving: which one it is does not move."""
+    return scores.argmax(-1).to(torch.int16)

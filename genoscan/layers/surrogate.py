@@ -1,0 +1,113 @@
+"""Derivatives for a selection that has none, for training alone: two estimators.
+
+A PD-SSM picks one map a step and one destination a column, by argmax: its derivative is zero
+almost everywhere.  Training takes that of softmax instead, at a temperature that may be annealed.
+They are estimators, and not the derivative of what is deployed; a sensitivity never uses them.
+
+activated         only the entry that was picked, of the router's and of each column's softmax, has
+                  a derivative (Flash PD-SSM, arXiv 2605.19150, section on its backward pass):
+                  linear in the states, no more memory than the scan's
+straight_through  all of both softmaxes: for every step all maps' scores and, summed over steps,
+                  all destinations; quadratic in the states, in time and not in memory
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from genoscan.ops.kernels import Kernels
+
+
+@dataclass
+class Surrogate:
+    """Which estimator, and the temperature of its softmaxes; a trainer may lower it as it goes."""
+
+    kind: Literal["activated", "straight_through"] = "activated"
+    temperature: float = 1.0
+
+
+def activated(
+    decay: Tensor,
+    surrogate: Surrogate,
+    scores: Tensor,
+    dictionary: Tensor,
+    route: Tensor,
+    maps: Tensor,
+) -> Tensor:
+    """Return the decays times ones: the picked probabilities', whose derivatives they have.
+
+    A step's transition is linear in both, so that a factor's cotangent is the sum that the paper's
+    backward pass needs: over columns for the router, over steps for the dictionary.
+    """
+    p_map = torch.softmax(scores / surrogate.temperature, -1).gather(-1, route.long()[..., None])
+    p_row = torch.softmax(dictionary / surrogate.temperature, -2).gather(
+        -2, maps.long()[..., None, :]
+    )
+    heads = torch.arange(len(maps), device=maps.device)
+    by_column = _one(p_row)[..., 0, :][heads, route.long()]
+    return decay * (_one(p_map) * by_column)[..., None, :]
+
+
+def _one(probability: Tensor) -> Tensor:
+    """Return 1, with the probability's derivative."""
+    return 1 + (probability - probability.detach())
+
+
+def straight_through(
+    inflow: Tensor,
+    decay: Tensor,
+    state: Tensor,
+    surrogate: Surrogate,
+    scores: Tensor,
+    dictionary: Tensor,
+    route: Tensor,
+    maps: Tensor,
+    kernels: Kernels,
+) -> Tensor:
+    """Return the inflow; its cotangents are states', and they give the softmaxes theirs."""
+    p_map = torch.softmax(scores / surrogate.temperature, -1)
+    p_row = torch.softmax(dictionary / surrogate.temperature, -2)
+    return _StraightThrough.apply(
+        inflow, p_map, p_row, decay.detach(), state.detach(), route, maps, kernels
+    )
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        inflow: Tensor,
+        p_map: Tensor,
+        p_row: Tensor,
+        decay: Tensor,
+        state: Tensor,
+        route: Tensor,
+        maps: Tensor,
+        kernels: Kernels,
+    ) -> Tensor:
+        ctx.save_for_backward(inflow, decay, state, route, maps)
+        ctx.kernels = kernels
+        return inflow.view_as(inflow)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, x_bar: Tensor) -> tuple[Tensor | None, ...]:
+        """Pull back: the transition's entry (i, q) has the cotangent Re(conj(x_bar_i) d_q x_q)."""
+        inflow, decay, state, route, maps = ctx.saved_tensors
+        x, _ = ctx.kernels.pd_scan(decay, inflow, state, route=route, maps=maps)
+        before = torch.cat([state[:, None], x[:, :-1]], 1)
+        (d_re, d_im), (re, im) = decay.unbind(-2), before.unbind(-2)
+        turned = torch.stack([d_re * re - d_im * im, d_re * im + d_im * re], -2)
+        heads, n_maps, n_states = maps.shape
+        map_bar = x.new_empty(*route.shape, n_maps)
+        row_bar = x.new_empty(heads, n_maps, n_states, n_states)
+        for head in range(heads):
+            there, here = x_bar[:, :, head], turned[:, :, head]
+            for k in range(n_maps):
+                gathered = there[..., maps[head, k].long()]
+                map_bar[:, :, head, k] = (gathered * here).sum((-1, -2))
+                taken = route[:, :, head] == k
+                row_bar[head, k] = torch.einsum("spi,spq->iq", there[taken], here[taken])
+        return x_bar, map_bar, row_bar, None, None, None, None, None
