@@ -5,12 +5,17 @@ from typing import Any
 
 import click
 
-from genoscan.cli.options import JOB, prepare_job, say
+from genoscan.cli.options import JOB, PATH, prepare_job, say
 
 
 @click.command("attribute")
 @JOB
-def command(outputs: tuple[Path, ...], **options: Any) -> None:
+@click.option(
+    "--with-margin", "margin_path", metavar="FILE", type=PATH,
+    help="Write a second track: how near each base's selections are to being others, which a "
+    "derivative cannot see. For models with PD-SSM layers.",
+)  # fmt: skip
+def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any) -> None:
     """Write the exact derivative of the model's score with respect to every base.
 
     GENOME is FASTA (plain or bgzip) or GenBank. A run that was interrupted goes on where it
@@ -21,9 +26,12 @@ def command(outputs: tuple[Path, ...], **options: Any) -> None:
       genoscan attribute chr.fa --region chr1:10,001-110,000 -o sensitivity.bw
     """
     from genoscan.cli.progress import progress
+    from genoscan.margin import check_margins, write_margins
     from genoscan.pipeline import write_sensitivities
 
     job = prepare_job(outputs=outputs, **options)
+    if margin_path is not None:
+        check_margins(job, margin_path)
     with progress(job.work()) as tell:
         record = write_sensitivities(job, outputs, progress=tell)
     bases, seconds = sum(len(region) for region in job.regions), record["seconds"]
@@ -33,3 +41,9 @@ def command(outputs: tuple[Path, ...], **options: Any) -> None:
         say(f"no A, C, G or T in the regions ({bases:,} bases): the track is valid and empty")
     for path in outputs:
         click.echo(path)
+    if margin_path is not None:
+        with progress(
+            sum(len(window) for batch in job.batches for r in batch for window in r)
+        ) as tell:
+            write_margins(job, margin_path, progress=tell)
+        click.echo(margin_path)

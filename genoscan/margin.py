@@ -1,0 +1,78 @@
+"""Where a derivative does not know: how near a base's routes are to being others, as a track.
+
+A PD-SSM's derivative takes its routes as they are; a substitution that changes one is a jump that
+it cannot see.  The margin is small where that is near.
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genoscan.engine.forward import forward
+from genoscan.engine.inputs import OneHot
+from genoscan.errors import InputError
+from genoscan.genome.plan import Window
+from genoscan.genome.region import Region
+from genoscan.job import Job
+from genoscan.layers.margins import Margins
+from genoscan.tracks.provenance import write_provenance
+from genoscan.tracks.writer import check_output, open_tracks
+
+_PIECE = 1 << 20
+
+
+def check_margins(job: Job, path: Path) -> None:
+    """Refuse what `write_margins` would, before anything is computed."""
+    check_output(path)
+    if path.suffix == ".npz":
+        raise InputError(f"--with-margin {path}: one number a base, expected a track: name a .bw")
+    Margins(job.model.stack)
+
+
+def write_margins(
+    job: Job, path: Path, *, progress: Callable[[int], object] = lambda _n: None
+) -> dict[str, Any]:
+    """Write the least margin of all layers and heads at every region's bases.
+
+    The margin of a head is the probability of the map it takes less that of the next; where both
+    strands are read, the smaller of theirs; a gap where the base is no A, C, G or T.
+    Exact: the model's own numbers, in a forward pass.
+    Memory: a window at 1 byte a base, one tile and one carry; a region's margins lie on disk.
+    """
+    check_margins(job, path)
+    readings = {reading[0].scored: reading for batch in job.batches for reading in batch}
+    with open_tracks([path], job.genome.sizes) as track:
+        for region in job.regions:
+            with tempfile.TemporaryFile(dir=path.parent) as room:
+                margins = np.memmap(room, np.float32, "w+", shape=(len(region),))
+                margins[:] = np.inf
+                for window in readings[region]:
+                    _lower(job, window, margins, progress)
+                for start in range(0, len(region), _PIECE):
+                    piece = np.asarray(margins[start : start + _PIECE])
+                    first = region.start + start
+                    track.write(Region(region.chrom, first, first + len(piece)), piece)
+    record = job.settings() | {"command": sys.argv, "track": "margin"}
+    write_provenance(path, record)
+    return record
+
+
+def _lower(
+    job: Job, window: Window, margins: np.ndarray, progress: Callable[[int], object]
+) -> None:
+    """Take the smaller of what is there and a window's margins."""
+    codes, scored = job.read([window]), window.scored_span
+    rows = margins if window.strand == "+" else margins[::-1]
+    layer, inputs = Margins(job.model.stack), OneHot(codes, job.model.table())
+    for span, found in forward(layer, inputs, tile=job.options.tile, progress=progress):
+        start, stop = max(span.start, scored.start), min(span.stop, scored.stop)
+        if start >= stop:
+            continue
+        at = slice(start - scored.start, stop - scored.start)
+        part = found[0, start - span.start : stop - span.start, 0].float().cpu().numpy().copy()
+        part[codes[0, start:stop].numpy() > 3] = np.nan
+        rows[at] = np.minimum(rows[at], part)

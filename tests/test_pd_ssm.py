@@ -1,0 +1,391 @@
+"""PD-SSM blocks against complex matrices, their training estimators, and automata."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from commands import bases, genoscan, tiny_model, write_fasta
+from laws import assert_near, random_like
+from test_memory import in_status, linux_only
+from torch import Tensor
+from torch.nn import functional as F
+from toys import genome, mixed_config, mixed_stack, one_hot_table, output_columns, pd_block
+
+from genoscan.bench.speed.sequence import shipped_genome
+from genoscan.engine.adjoint import adjoint, consume
+from genoscan.engine.inputs import OneHot
+from genoscan.engine.tangent import BaseChange, tangent
+from genoscan.engine.target import whole_window
+from genoscan.errors import ModelError
+from genoscan.genome.genome import open_genome
+from genoscan.layers.automaton import from_automaton, open_reading_frames
+from genoscan.layers.margins import Margins
+from genoscan.layers.pd_ssm import PdSsm
+from genoscan.layers.stack import Stack
+from genoscan.layers.weights import load_model, save_model
+
+F64 = torch.float64
+
+
+def straight(layer: PdSsm, x: Tensor, carry: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the block's outputs over a whole window, by complex matrices in plain torch."""
+    tail, state = carry
+    heads, n_states = layer.config.heads, layer.config.d_state
+    normed = x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + layer.norm.eps) * layer.norm.weight
+    c, z = (normed @ layer.in_proj.weight.T).chunk(2, -1)
+    padded = torch.cat([tail, c], 1).transpose(1, 2)
+    groups = c.shape[-1]
+    c = F.conv1d(padded, layer.conv.weight[:, None], layer.conv.bias, groups=groups).transpose(1, 2)
+    c = c * torch.sigmoid(c)
+    size, phase, reading = (c @ layer.low.weight.T).chunk(3, -1)
+    size = torch.exp(-torch.clamp(layer.size(size), min=0)).unflatten(-1, (heads, n_states))
+    phase = layer.phase(phase).unflatten(-1, (heads, n_states))
+    D = torch.polar(size, phase)
+    shape = (heads, 2, n_states)
+    B, C = ((part.unflatten(-1, shape)) for part in (layer.B_proj(c), layer.C_proj(reading)))
+    B, C = torch.complex(*B.unbind(-2)), torch.complex(*C.unbind(-2))
+    route = layer.router(c).unflatten(-1, (heads, -1)).argmax(-1)
+    P = F.one_hot(layer.dictionary.argmax(-2), n_states).transpose(-1, -2).to(D.dtype)
+    h, reads = torch.complex(*state.unbind(-2)), []
+    for t in range(x.shape[1]):
+        chosen = P[torch.arange(heads), route[:, t]]
+        h = torch.einsum("bhiq,bhq->bhi", chosen, D[:, t] * h) + B[:, t]
+        reads.append((C[:, t] * h).real.flatten(1))
+    y = torch.stack(reads, 1) @ layer.state_out.weight.T + layer.D * c
+    return x + (y * (z * torch.sigmoid(z))) @ layer.out_proj.weight.T
+
+
+@pytest.mark.parametrize("kernels", ["cpu", "reference"])
+def test_a_block_is_what_its_formulas_say(kernels: str) -> None:
+    layer = pd_block(kernels=kernels)
+    x = random_like(torch.zeros(2, 40, 8, dtype=F64)).requires_grad_()
+    carry = random_like(layer.begin(2), 4)
+    found, truth = layer(x, carry)[0], straight(layer, x, carry)
+    assert_near(found, truth)
+    bar = random_like(truth, 5)
+    (x_bar,), (true_bar,) = (torch.autograd.grad((y * bar).sum(), x) for y in (found, truth))
+    assert_near(x_bar, true_bar)
+
+
+def test_decays_reach_one_exactly() -> None:
+    """Where they do the state neither fades nor grows, at any length."""
+    layer = pd_block(dtype=torch.float32)
+    with torch.no_grad():
+        for weight in (layer.size.weight, layer.size.bias, layer.phase.weight, layer.phase.bias,
+                       layer.B_proj.weight):  # fmt: skip
+            weight.zero_()
+    x = random_like(torch.zeros(1, 5_000, 8))
+    _, (_, state) = layer(x, layer.begin(1))
+    assert sorted(state.flatten().tolist()) == [0.0] * (2 * 2 * 6 - 2) + [1.0, 1.0]
+
+
+@pytest.mark.parametrize("tile", [1, 13, 64, 500])
+def test_the_engines_derivatives_are_whole_window_autograds(tile: int) -> None:
+    stack = mixed_stack(kinds=("pd_ssm", "mamba", "pd_ssm"))
+    inputs = OneHot(genome(150, batch=2, n_share=0.05), one_hot_table())
+    target = whole_window(inputs.codes, output_columns())
+    x_bar = torch.empty(2, 150, 4, dtype=F64)
+
+    def receive(span: slice, part: Tensor) -> None:
+        x_bar[:, span] = part
+
+    result = consume(adjoint(stack, inputs, target, tile=tile, slots=3), receive)
+    plain = mixed_stack(kinds=("pd_ssm", "mamba", "pd_ssm"), kernels="reference")
+    x = inputs.tile(slice(0, 150)).requires_grad_()
+    value = target(plain(x, plain.begin(2))[0], slice(0, 150))
+    (true_bar,) = torch.autograd.grad(value.sum(), x)
+    assert_near(result.value, value)
+    assert_near(x_bar, true_bar)
+    change = torch.tensor([[-1.0, 1.0, 0.0, 0.0], [0.0, -1.0, 0.0, 1.0]], dtype=F64)
+    one = OneHot(inputs.codes[:1], inputs.table)
+    dots = [d for *_, d in tangent(stack, one, BaseChange(70, change), tile=tile)]
+    whole = inputs.tile(slice(0, 150))[:1]
+    for i in range(2):
+        x_dot = torch.zeros_like(whole)
+        x_dot[0, 70] = change[i]
+        _, truth = torch.func.jvp(lambda x: plain(x, plain.begin(1))[0], (whole,), (x_dot,))
+        assert_near(torch.cat([part[i] for part in dots], 1), truth)
+
+
+def test_a_sensitivity_is_finite_differences_where_no_route_flips() -> None:
+    stack = mixed_stack(kinds=("pd_ssm",))
+    x = OneHot(genome(60), one_hot_table()).tile(slice(0, 60)).requires_grad_()
+    weights = random_like(torch.zeros(1, 60, 4, dtype=F64))
+    (x_bar,) = torch.autograd.grad((stack(x, stack.begin(1))[0] * weights).sum(), x)
+    with torch.no_grad():
+        for at, column in [(0, 1), (20, 3), (59, 0)]:
+            sides = []
+            for step in (1e-6, -1e-6):
+                moved = x.clone()
+                moved[0, at, column] += step
+                sides.append(float((stack(moved, stack.begin(1))[0] * weights).sum()))
+            assert (sides[0] - sides[1]) / 2e-6 == pytest.approx(
+                float(x_bar[0, at, column]), abs=1e-7
+            )
+
+
+def test_the_margin_is_that_of_the_nearest_route() -> None:
+    layer = pd_block()
+    x, carry = random_like(torch.zeros(2, 30, 8, dtype=F64)), layer.begin(2)
+    margin = layer.margin(x, carry)
+    assert margin.shape == (2, 30)
+    assert ((margin > 0) & (margin < 1)).all()
+    with torch.no_grad():
+        layer.router.weight.zero_()
+    assert not layer.margin(x, carry).any()
+    assert (pd_block(n_maps=1).margin(x, carry) == 1).all()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of a Mamba and a PD-SSM block, as users have it."""
+    path = tmp_path_factory.mktemp("models") / "mixed"
+    save_model(path, mixed_config(), mixed_stack(dtype=torch.float32), "# mixed\n\nUntrained.\n")
+    return path
+
+
+def test_margins_are_a_second_track(folder: Path, tmp_path: Path) -> None:
+    letters = bases(120, 1) + "NNN" + bases(177, 2)
+    genome = write_fasta(tmp_path / "genome.fa", {"one": letters})
+    outputs = "-o", tmp_path / "score.bedgraph", "--with-margin", tmp_path / "margin.bedgraph"
+    done = genoscan(
+        "attribute", genome, "-m", folder, "-r", "one:101-200", "--strand", "both", "--tile", 37,
+        *outputs,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert done.out.splitlines() == [str(outputs[1]), str(outputs[3])]
+    codes = torch.tensor(["ACGTN".index(letter) for letter in letters[91:209]], dtype=torch.uint8)
+    layer, margins = Margins(load_model(folder).stack), []
+    for read in (codes, torch.tensor([3, 2, 1, 0, 4], dtype=torch.uint8)[codes.long().flip(0)]):
+        x = OneHot(read[None], one_hot_table(torch.float32)).tile(slice(0, 118))
+        margins.append(layer.forward(x, layer.begin(1))[0].flatten())
+    expected = torch.minimum(margins[0], margins[1].flip(0))[9:109].tolist()
+    found = {}
+    for line in Path(outputs[3]).read_text().splitlines():
+        chrom, start, end, value = line.split("\t")
+        assert chrom == "one"
+        found |= dict.fromkeys(range(int(start), int(end)), float(value))
+    assert set(found) == set(range(100, 200)) - {120, 121, 122}
+    for at, value in found.items():
+        assert value == pytest.approx(expected[at - 100], rel=1e-4, abs=1e-6)
+    assert json.loads((tmp_path / "margin.bedgraph.json").read_text())["track"] == "margin"
+
+
+def test_a_model_that_selects_nothing_has_no_margin(tmp_path: Path) -> None:
+    genome = write_fasta(tmp_path / "genome.fa", {"one": bases(100, 1)})
+    command = "attribute", genome, "-o", tmp_path / "score.bw", "--with-margin"
+    refused = genoscan(*command, tmp_path / "margin.bw", "-m", tiny_model(tmp_path / "tiny"))
+    assert refused.code == 1
+    assert "no layer of the model selects anything" in refused.err
+    assert not (tmp_path / "score.bw").exists()
+    refused = genoscan(*command, tmp_path / "margin.npz")
+    assert refused.code == 1
+    assert "expected a track: name a .bw" in refused.err
+
+
+# Training
+
+
+def by_matrices(
+    layer: PdSsm, decay: Tensor, inflow: Tensor, state: Tensor, scores: Tensor,
+    kind: Literal["activated", "straight_through"], temperature: float,
+) -> Tensor:  # fmt: skip
+    """Return the states by dense transitions whose derivatives are the estimator's."""
+    p_map = torch.softmax(scores / temperature, -1)
+    p_row = torch.softmax(layer.dictionary / temperature, -2)
+    one_map = F.one_hot(scores.argmax(-1), scores.shape[-1]).to(decay)
+    one_row = F.one_hot(layer.dictionary.argmax(-2), decay.shape[-1]).transpose(-1, -2).to(decay)
+    if kind == "activated":  # of either softmax, the picked entry's derivative alone
+        p_map, p_row = p_map * one_map, p_row * one_row
+    soft_map = one_map + (p_map - p_map.detach())
+    soft_row = one_row + (p_row - p_row.detach())
+    P = torch.einsum("bthk,hkiq->bthiq", soft_map, one_row)
+    P = P + torch.einsum("bthk,hkiq->bthiq", one_map, soft_row - soft_row.detach())
+    D, h = torch.complex(*decay.unbind(-2)), torch.complex(*state.unbind(-2))
+    B, states = torch.complex(*inflow.unbind(-2)), []
+    for t in range(decay.shape[1]):
+        h = torch.einsum("bhiq,bhq->bhi", P[:, t].to(h), D[:, t] * h) + B[:, t]
+        states.append(torch.stack([h.real, h.imag], -2))
+    return torch.stack(states, 1)
+
+
+@pytest.mark.parametrize("kind", ["activated", "straight_through"])
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
+def test_training_takes_the_estimators_derivative(
+    kind: Literal["activated", "straight_through"], temperature: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    layer = pd_block().requires_grad_()
+    layer.surrogate.kind, layer.surrogate.temperature = kind, temperature
+    x, carry = random_like(torch.zeros(2, 25, 8, dtype=F64)), layer.begin(2)
+    weights = dict(layer.named_parameters())
+    bar = random_like(x, 9)
+    found = torch.autograd.grad((layer(x, carry)[0] * bar).sum(), weights.values())
+    value = layer(x, carry)[0].detach()
+
+    # The same block, its scan by matrices.
+    held: dict[str, Tensor] = {}
+    scores = layer._scores
+    monkeypatch.setattr(layer, "_scores", lambda u: held.setdefault("scores", scores(u)))
+    monkeypatch.setattr(layer, "surrogate", None)
+    monkeypatch.setattr("genoscan.layers.pd_ssm.straight_through", lambda inflow, *_: inflow)
+
+    def scan(decay: Tensor, inflow: Tensor, state: Tensor, **_: Tensor) -> tuple[Tensor, Tensor]:
+        states = by_matrices(layer, decay, inflow, state, held["scores"], kind, temperature)
+        return states, states[:, -1]
+
+    class Nothing:
+        kind = "none"
+
+    monkeypatch.setattr(layer, "surrogate", Nothing())
+    monkeypatch.setattr(layer, "kernels", layer.kernels._replace(pd_scan=scan))
+    y = layer(x, carry)[0]
+    assert_near(value, y)
+    truth = torch.autograd.grad((y * bar).sum(), weights.values())
+    for name, a, b in zip(weights, found, truth, strict=True):
+        assert b.any(), name
+        assert_near(a, b)
+
+
+def test_a_sensitivity_never_takes_the_estimators() -> None:
+    layer, frozen = pd_block().requires_grad_(), pd_block()
+    carry, bar = layer.begin(1), torch.ones(1, 20, 8, dtype=F64)
+    bars = []
+    for each in (layer, frozen):
+        x = random_like(torch.zeros(1, 20, 8, dtype=F64)).requires_grad_()
+        bars.append(torch.autograd.grad((each(x, carry)[0] * bar).sum(), x)[0])
+    # With weights that are trained, even the input's derivative is the estimator's.
+    with pytest.raises(AssertionError):
+        assert_near(bars[0], bars[1])
+
+
+# Automata
+
+
+def runs(transitions: Tensor, start: list[int], codes: Tensor) -> Tensor:
+    """Return (length, heads): the states after every symbol, one look-up at a time."""
+    tables, found = transitions.tolist(), []
+    states = list(start)
+    for code in codes.tolist():
+        states = [table[state][code] for table, state in zip(tables, states, strict=True)]
+        found.append(list(states))
+    return torch.tensor(found)
+
+
+def states_of(stack: Stack, codes: Tensor, heads: int, n_symbols: int, tile: int) -> Tensor:
+    """Return the same as the model's outputs say."""
+    carry, found = stack.begin(1), []
+    for part in codes.split(tile):
+        outputs, carry = stack(torch.eye(n_symbols)[part.long()][None], carry)
+        found.append(outputs[0].unflatten(-1, (heads, -1)).argmax(-1))
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize(
+    ("heads", "n_states", "n_symbols"), [(1, 1, 2), (1, 64, 5), (3, 17, 4), (2, 2, 1)]
+)
+@pytest.mark.parametrize("permute", [False, True])
+def test_any_automaton_is_run_without_error(
+    heads: int, n_states: int, n_symbols: int, permute: bool
+) -> None:
+    random = torch.Generator().manual_seed(n_states)
+    shape = heads, n_states, n_symbols
+    transitions = torch.randint(n_states, shape, generator=random)
+    if permute:
+        transitions = torch.rand(shape, generator=random).argsort(1)
+    start = torch.randint(n_states, (heads,), generator=random).tolist()
+    codes = torch.randint(n_symbols, (5_000,), generator=random)
+    stack = from_automaton(transitions, start)
+    found = states_of(stack, codes, heads, n_symbols, 700)
+    assert torch.equal(found, runs(transitions, start, codes))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_million_symbols_without_error(seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    transitions = torch.randint(64, (1, 64, 5), generator=random)
+    codes = torch.randint(5, (1_000_000,), generator=random)
+    found = states_of(from_automaton(transitions, [seed]), codes, 1, 5, 4_096)
+    assert torch.equal(found, runs(transitions, [seed], codes))
+
+
+def inside_frames(sequence: str) -> list[list[bool]]:
+    """Return, a frame and a base, whether an ATG has been read and no stop codon since."""
+    found = []
+    for frame in range(3):
+        inside, mask, start = False, [False] * len(sequence), 0
+        for at in range(frame, len(sequence) - 2, 3):
+            codon = sequence[at : at + 3]
+            if not inside and codon == "ATG":
+                inside, start = True, at + 2
+            elif inside and codon in ("TAA", "TAG", "TGA"):
+                inside = False
+                mask[start : at + 2] = [True] * (at + 2 - start)
+        if inside:
+            mask[start:] = [True] * (len(sequence) - start)
+        found.append(mask)
+    return found
+
+
+def frames_by_model(codes: Tensor) -> Tensor:
+    transitions, start = open_reading_frames()
+    return states_of(from_automaton(transitions, start), codes, 3, 5, 4_096) >= 8
+
+
+def test_open_reading_frames_are_those_of_a_plain_finder() -> None:
+    genome = open_genome(shipped_genome())
+    (chrom, size), *_ = genome.sizes.items()
+    codes = torch.from_numpy(genome.fetch(chrom, 0, size))
+    codes[1_000:60_000:997] = 4  # N, here and there
+    truth = torch.tensor(inside_frames("".join("ACGTN"[code] for code in codes.tolist()))).T
+    assert truth.any(0).all()
+    assert torch.equal(frames_by_model(codes), truth)
+
+
+def test_what_is_no_automaton_is_refused() -> None:
+    transitions = torch.zeros(2, 3, 5, dtype=torch.long)
+    with pytest.raises(ModelError, match="start: 1 states, expected one for each of 2"):
+        from_automaton(transitions, [0])
+    with pytest.raises(ModelError, match="start: a state is outside 0 to 2"):
+        from_automaton(transitions, [0, 3])
+    with pytest.raises(ModelError, match="transitions: a state is outside 0 to 2"):
+        from_automaton(transitions - 1, [0, 0])
+
+
+def test_a_dictionary_that_is_no_choice_is_refused_in_use() -> None:
+    layer = pd_block()
+    with torch.no_grad():
+        layer.dictionary[1, 2, :, 3] = 0.5
+    with pytest.raises(ModelError, match="dictionary, head 1, map 2, column 3: all entries equal"):
+        layer(torch.zeros(1, 3, 8, dtype=F64), layer.begin(1))
+
+
+def peak_of_a_step(kind: Literal["activated", "straight_through"], length: int) -> None:
+    """Print by how much a step of training raises the peak of this process."""
+    torch.set_num_threads(1)
+    layer = pd_block(8, heads=1, d_state=256, n_maps=2, dtype=torch.float32).requires_grad_()
+    layer.surrogate.kind = kind
+    for steps in (64, length):
+        x = random_like(torch.zeros(1, steps, 8))
+        Path("/proc/self/clear_refs").write_text("5")
+        before = in_status("VmRSS")
+        layer(x, layer.begin(1))[0].sum().backward()
+    print(in_status("VmHWM") - before)
+
+
+@linux_only
+@pytest.mark.parametrize("kind", ["activated", "straight_through"])
+def test_no_matrix_is_made_for_a_step(kind: str) -> None:
+    """Not even in training."""
+    length = 4_096
+    script = f"import test_pd_ssm; test_pd_ssm.peak_of_a_step({kind!r}, {length})"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert int(done.stdout) < 0.25 * length * 256 * 256 * 4
