@@ -206,7 +206,7 @@ def _fig3_findings(table: pd.DataFrame) -> Iterator[Finding]:
                 f"one direction at {length:,}: {theirs} takes as long",
                 rows.seconds[theirs] / pushed, "times",
             )  # fmt: skip
-    for name, rows in large.groupby("contender", sort=False):
+    for name, rows in large[large.length <= _JUDGED].groupby("contender", sort=False):
         yield Finding(f"{name}: largest error", rows.error.max(skipna=False))
 
 
