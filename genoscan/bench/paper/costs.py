@@ -253,7 +253,7 @@ def _a3_draw(table: pd.DataFrame) -> go.Figure:
     page = panels([f"{length:,} steps" for length in lengths])
     for col, length in enumerate(lengths, 1):
         curves(page, table[table.length == length], "d_state", "seconds", row=1, col=col)
-    page.update_xaxes(title="states a channel", dtick=None)
+    page.update_xaxes(title="states a channel", dtick=None, tickvals=sorted(table.d_state.unique()))
     page.update_yaxes(title="seconds", row=1, col=1)
     return page
 

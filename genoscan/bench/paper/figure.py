@@ -51,13 +51,10 @@ def curves(page: go.Figure, table: pd.DataFrame, x: str, y: str, *, row: int, co
 
 
 def colour(name: str) -> str:
-    """Return a contender's colour, its own among its side and answer."""
+    """Return a contender's colour, one of its side's."""
     side = CONTENDERS[name].side
-    peers = [
-        n for n, c in CONTENDERS.items() if (c.side, c.answer) == (side, CONTENDERS[name].answer)
-    ]
-    palette = _PALETTES[side]
-    return palette[peers.index(name) % len(palette)]
+    peers = [peer for peer, contender in CONTENDERS.items() if contender.side == side]
+    return _PALETTES[side][peers.index(name) % len(_PALETTES[side])]
 
 
 def _dash(side: str) -> str:
