@@ -6,7 +6,7 @@ it cannot see.  The margin is small where that is near.
 
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,16 @@ from genoscan.engine.forward import forward
 from genoscan.engine.inputs import OneHot
 from genoscan.errors import InputError
 from genoscan.genome.plan import Window
-from genoscan.genome.region import Region
 from genoscan.job import Job
 from genoscan.layers.margins import Margins
 from genoscan.tracks.provenance import write_provenance
-from genoscan.tracks.writer import check_output, open_tracks
-
-_PIECE = 1 << 20
+from genoscan.tracks.writer import check_output, open_tracks, write_in_pieces
 
 
-def check_margins(job: Job, path: Path) -> None:
-    """Refuse what `write_margins` would, before anything is computed."""
+def check_margins(job: Job, path: Path, others: Sequence[Path] = ()) -> None:
+    """Refuse what `write_margins` would, and a file that is another output, before any work."""
+    if path.resolve() in {other.resolve() for other in others}:
+        raise InputError(f"--with-margin {path}: an output is given twice: name each once")
     check_output(path)
     if path.suffix == ".npz":
         raise InputError(f"--with-margin {path}: one number a base, expected a track: name a .bw")
@@ -52,10 +51,7 @@ def write_margins(
                 margins[:] = np.inf
                 for window in readings[region]:
                     _lower(job, window, margins, progress)
-                for start in range(0, len(region), _PIECE):
-                    piece = np.asarray(margins[start : start + _PIECE])
-                    first = region.start + start
-                    track.write(Region(region.chrom, first, first + len(piece)), piece)
+                write_in_pieces(track, region, margins)
     record = job.settings() | {"command": sys.argv, "track": "margin"}
     write_provenance(path, record)
     return record

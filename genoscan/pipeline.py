@@ -22,13 +22,12 @@ from genoscan.engine.inputs import OneHot
 from genoscan.engine.stages import shares, side_by_side
 from genoscan.genome.alphabet import reverse_complement
 from genoscan.genome.plan import Reading, Window
-from genoscan.genome.region import Region
 from genoscan.job import Job, Options
 from genoscan.tracks.columns import write_columns
 from genoscan.tracks.partial import Partial, open_partial
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.score import SCORES
-from genoscan.tracks.writer import check_output, open_tracks
+from genoscan.tracks.writer import check_output, open_tracks, write_in_pieces
 
 _PIECE = 1 << 20
 
@@ -181,10 +180,8 @@ def _write_tracks(job: Job, partial: Partial, outputs: Sequence[Path]) -> None:
     if tracks:
         with open_tracks(tracks, job.genome.sizes) as track:
             for region in job.regions:
-                for start in range(region.start, region.end, _PIECE):
-                    piece = Region(region.chrom, start, min(start + _PIECE, region.end))
-                    first = partial.offsets[region] + start - region.start
-                    track.write(piece, np.asarray(partial.scores[first : first + len(piece)]))
+                first = partial.offsets[region]
+                write_in_pieces(track, region, partial.scores[first : first + len(region)])
     for path in outputs:
         if path.suffix == ".npz":
             assert partial.columns is not None

@@ -39,8 +39,8 @@ class Check:
 
 def relative(found: Tensor, truth: Tensor) -> float:
     """Return ||found - truth|| / ||truth||."""
-    truth = truth.double()
-    return float((found.double() - truth).norm() / truth.norm())
+    found, truth = (part.detach().double().cpu() for part in (found, truth))
+    return float((found - truth).norm() / truth.norm())
 
 
 def verify(

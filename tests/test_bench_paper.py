@@ -13,6 +13,7 @@ import torch
 from commands import genoscan
 from laws import assert_near
 
+from genoscan.bench.bar import at_least, at_most
 from genoscan.bench.paper import costs, rivals, truth
 from genoscan.bench.paper.contenders import CONTENDERS
 from genoscan.bench.paper.experiment import Cell, Finding, Place, Row
@@ -20,6 +21,7 @@ from genoscan.bench.paper.layers import noise, operator
 from genoscan.bench.paper.run import EXPERIMENTS, lines, run
 from genoscan.bench.paper.worker import WorkerError, alone
 from genoscan.errors import InputError
+from genoscan.verify import relative
 
 QUICK = Place("cpu", 2, quick=True)
 
@@ -101,11 +103,11 @@ def test_the_truths_phi_is_right_on_both_sides() -> None:
 
 
 def test_nothing_finite_is_asked_of_nan() -> None:
-    assert np.isnan(truth.relative(torch.tensor([1.0, torch.nan]), torch.ones(2)))
-    assert Finding("error", float("nan"), limit=1e-5).met is False
+    assert np.isnan(relative(torch.tensor([1.0, torch.nan]), torch.ones(2)))
+    assert Finding("error", float("nan"), bar=at_most(1e-5)).met is False
     assert Finding("error", float("nan")).met is None
-    assert Finding("times", np.float64(3), sign=">=", limit=3).met is True
-    (line,) = lines([Finding("error", float("nan"), limit=1e-5)], judged=True)
+    assert Finding("times", np.float64(3), bar=at_least(3)).met is True
+    (line,) = lines([Finding("error", float("nan"), bar=at_most(1e-5))], judged=True)
     assert line.split() == ["error", "nan", "bar", "<=", "1e-05", "MISSED"]
 
 

@@ -9,7 +9,7 @@ from genoscan.errors import ModelError
 from genoscan.ops.cpu import CPU
 from genoscan.ops.dual import Dual
 from genoscan.ops.kernels import Kernels
-from genoscan.ops.pd_scan import check_route, hardened
+from genoscan.ops.pd_scan import hardened
 from genoscan.ops.reference import REFERENCE
 
 SIZES = [(1, 1, 1), (2, 2, 3), (33, 2, 8), (65, 3, 5), (130, 1, 64)]
@@ -103,7 +103,23 @@ def test_more_states_than_an_index_holds_are_refused() -> None:
         hardened(torch.empty(1, 1, 1, 1).expand(1, 1, 32_768, 32_768))
 
 
-@pytest.mark.parametrize("route", [-1, 3])
-def test_a_route_to_no_map_is_refused(route: int) -> None:
-    with pytest.raises(ModelError, match="expected 0 to 2"):
-        check_route(torch.tensor([[[0], [route]]]), 3)
+def test_more_maps_than_an_index_holds_are_refused() -> None:
+    with pytest.raises(ModelError, match="40,000 maps: expected at most 32,767"):
+        hardened(torch.empty(1, 1, 1, 1).expand(1, 40_000, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "message"),
+    [
+        ("route", -1, "route: -1 to 2, expected 0 to 2"),
+        ("route", 3, "route: 0 to 3, expected 0 to 2"),
+        ("maps", 5, "maps: 0 to 5, expected 0 to 4"),
+    ],
+)
+def test_what_leads_nowhere_is_refused_where_kernels_would_go_there(
+    name: str, index: int, message: str
+) -> None:
+    inputs, chosen = pd_problem(60, 2, 5)
+    chosen[name][0, 1, 0] = index
+    with pytest.raises(ModelError, match=message):
+        CPU.pd_scan(*inputs, **chosen)

@@ -182,6 +182,9 @@ def test_a_model_that_selects_nothing_has_no_margin(tmp_path: Path) -> None:
     assert refused.code == 1
     assert "no layer of the model selects anything" in refused.err
     assert not (tmp_path / "score.bw").exists()
+    refused = genoscan(*command, tmp_path / "score.bw")
+    assert refused.code == 1
+    assert "an output is given twice" in refused.err
     refused = genoscan(*command, tmp_path / "margin.npz")
     assert refused.code == 1
     assert "expected a track: name a .bw" in refused.err

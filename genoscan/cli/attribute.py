@@ -31,7 +31,7 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
 
     job = prepare_job(outputs=outputs, **options)
     if margin_path is not None:
-        check_margins(job, margin_path)
+        check_margins(job, margin_path, outputs)
     with progress(job.work()) as tell:
         record = write_sensitivities(job, outputs, progress=tell)
     bases, seconds = sum(len(region) for region in job.regions), record["seconds"]

@@ -5,9 +5,26 @@ from typing import Any
 
 import click
 
-from genoscan.cli.options import MODEL, PATH, parse_device, say, set_threads, table
+from genoscan.cli.options import (
+    MODEL,
+    PATH,
+    THREADS,
+    parse_device,
+    say,
+    set_threads,
+    table,
+    together,
+)
 from genoscan.cli.progress import progress
 from genoscan.errors import GenoscanError, InputError
+
+PLACE = together(
+    click.option(
+        "--device", default="auto", show_default=True, metavar="DEVICE",
+        help="auto, cpu, cuda or cuda:1.",
+    ),
+    THREADS,
+)  # fmt: skip
 
 
 class FailedRowError(GenoscanError):
@@ -97,11 +114,7 @@ def period3(track: Path, annotation: Path, figure: Path | None) -> None:
     "--regions", type=int, metavar="N",
     help="Regions in row regions: a sample of the 5,000 that its bar speaks of.  [default: 96]",
 )  # fmt: skip
-@click.option(
-    "--device", default="auto", show_default=True, metavar="DEVICE",
-    help="auto, cpu, cuda or cuda:1.",
-)  # fmt: skip
-@click.option("-t", "--threads", type=int, metavar="N", help="CPU threads.  [default: all cores]")
+@PLACE
 def speed(
     output: Path, model_name: str, shape: str | None, genome_path: Path | None,
     only: tuple[str, ...], quick: bool, device: str, threads: int | None, **sizes: int | None,
@@ -174,11 +187,7 @@ def speed(
 @click.option(
     "--quick", is_flag=True, help="See that all runs, in a minute: small sizes, nothing judged."
 )
-@click.option(
-    "--device", default="auto", show_default=True, metavar="DEVICE",
-    help="auto, cpu, cuda or cuda:1.",
-)  # fmt: skip
-@click.option("-t", "--threads", type=int, metavar="N", help="CPU threads.  [default: all cores]")
+@PLACE
 def paper(
     names: tuple[str, ...], folder: Path, quick: bool, device: str, threads: int | None
 ) -> None:

@@ -105,6 +105,10 @@ COMPUTE = together(
     ),
 )  # fmt: skip
 
+THREADS = click.option(
+    "-t", "--threads", type=int, metavar="N", help="CPU threads.  [default: all cores]"
+)
+
 MACHINE = together(
     click.option(
         "--dtype", default="float32", show_default=True, metavar="TYPE",
@@ -115,9 +119,7 @@ MACHINE = together(
         help="auto, cpu, cuda or cuda:1. auto is the CPU: the kernels for GPUs have not been run "
         "on a card yet.",
     ),
-    click.option(
-        "-t", "--threads", type=int, metavar="N", help="CPU threads.  [default: all cores]"
-    ),
+    THREADS,
 )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from genoscan.cli.options import GENOME, MODEL, say, set_threads
+from genoscan.cli.options import GENOME, MODEL, THREADS, say, set_threads
 from genoscan.errors import GenoscanError, InputError
 
 _FEWEST = 8
@@ -29,7 +29,7 @@ class InexactError(GenoscanError):
     "--slots", type=int, default=8, show_default=True, metavar="N",
     help="Carries remembered: fewer cost time, never exactness.",
 )  # fmt: skip
-@click.option("-t", "--threads", type=int, metavar="N", help="CPU threads.  [default: all cores]")
+@THREADS
 def command(
     genome: Path, region_text: str, model_name: str, tile: int, slots: int, threads: int | None
 ) -> None:

@@ -27,7 +27,7 @@ from genoscan.layers.norm import RMSNorm
 from genoscan.layers.surrogate import Surrogate, activated, straight_through
 from genoscan.ops.dual import Dual
 from genoscan.ops.kernels import Kernels
-from genoscan.ops.pd_scan import check_route, hardened
+from genoscan.ops.pd_scan import hardened
 
 
 class PdSsmConfig(BaseModel):
@@ -108,9 +108,9 @@ class PdSsm(nn.Module):
         decay = torch.stack([self._by_head(plane) for plane in planes], -2)
         inflow = self._in_planes(self.B_proj(u))
         scores = self._scores(u)
-        route, maps = _largest(scores), hardened(self.dictionary)
-        check_route(route, self.config.n_maps)
-        if self.dictionary.requires_grad and not isinstance(x, Dual):
+        route, maps = scores.argmax(-1).to(torch.int16), hardened(self.dictionary)
+        trained = self.dictionary.requires_grad and torch.is_grad_enabled()
+        if trained and not isinstance(x, Dual):
             chosen = self.surrogate, scores, self.dictionary, route, maps
             if self.surrogate.kind == "activated":
                 decay = activated(decay, *chosen)
@@ -146,8 +146,3 @@ class PdSsm(nn.Module):
 
     def _in_planes(self, states: Tensor) -> Tensor:
         return states.unflatten(-1, (self.config.heads, 2, self.config.d_state))
-
-
-def _largest(scores: Tensor) -> Tensor:
-    """Return each step's map, for numbers that may be moving: which one it is does not move."""
-    return scores.argmax(-1).to(torch.int16)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from genoscan.ops.lanes import compiled, over_groups
 from genoscan.ops.memory import room
+from genoscan.ops.pd_scan import check_choice
 from genoscan.ops.trio import Perhaps, Tensors, Trio, filled
 
 
@@ -104,6 +105,7 @@ def _arrays(*tensors: Tensor) -> list[np.ndarray]:
 
 def forward(inputs: Tensors, *, keep: bool, route: Tensor, maps: Tensor) -> tuple[Tensors, Tensors]:
     """Return the states after every step and at the end; with `keep`, the former once more."""
+    check_choice(route, maps)
     arrays = decay, _, state = _arrays(*inputs)
     chosen = _arrays(route, maps)
     x = room(decay.shape, decay)

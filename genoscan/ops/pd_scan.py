@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genoscan.errors import ModelError
 
-MOST_STATES = torch.iinfo(torch.int16).max
+MOST = torch.iinfo(torch.int16).max
 
 
 def hardened(
@@ -23,11 +23,12 @@ def hardened(
     ------
     ModelError
         If a column has no largest entry: all are equal, or one is NaN; or if there are more
-        states than the index type holds.
+        states or maps than the index type holds.
     """
-    n_states = dictionary.shape[-1]
-    if n_states > MOST_STATES:
-        raise ModelError(f"{n_states:,} states: expected at most {MOST_STATES:,}")
+    _, n_maps, n_states, _ = dictionary.shape
+    for size, what in ((n_states, "states"), (n_maps, "maps")):
+        if size > MOST:
+            raise ModelError(f"{size:,} {what}: expected at most {MOST:,}")
     largest, maps = dictionary.detach().max(-2)
     level = (largest == dictionary.detach().amin(-2)) & (n_states > 1)
     if bool((level | largest.isnan()).any()):
@@ -40,10 +41,12 @@ def hardened(
     return maps.to(torch.int16)
 
 
-def check_route(route: Tensor, n_maps: int) -> None:
-    """Refuse a route that names a map that is not there: kernels do not look."""
-    if not route.numel():
-        return
-    least, most = int(route.min()), int(route.max())
-    if least < 0 or most >= n_maps:
-        raise ModelError(f"route: names maps {least} to {most}, expected 0 to {n_maps - 1}")
+def check_choice(route: Tensor, maps: Tensor) -> None:
+    """Refuse a route to no map, or a map to no state: kernels would go there."""
+    _, n_maps, n_states = maps.shape
+    for name, indices, size in (("route", route, n_maps), ("maps", maps, n_states)):
+        if not indices.numel():
+            continue
+        least, most = int(indices.min()), int(indices.max())
+        if least < 0 or most >= size:
+            raise ModelError(f"{name}: {least} to {most}, expected 0 to {size - 1}")

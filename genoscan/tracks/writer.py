@@ -18,6 +18,8 @@ from genoscan.tracks.atomic import explained, replacing
 from genoscan.tracks.bedgraph import BedGraphWriter, index_suffix
 from genoscan.tracks.bigwig import BigWigWriter
 
+_PIECE = 1 << 20
+
 
 @runtime_checkable
 class TrackWriter(Protocol):
@@ -35,6 +37,16 @@ class TrackWriter(Protocol):
         OutputError
             If a file cannot be written, for want of space or permission.
         """
+
+
+def write_in_pieces(
+    track: TrackWriter, region: Region, scores: Float32[np.ndarray, "bases"]
+) -> None:
+    """Write a region's scores from a map on disk, a piece in memory at a time."""
+    for start in range(0, len(region), _PIECE):
+        piece = np.asarray(scores[start : start + _PIECE])
+        first = region.start + start
+        track.write(Region(region.chrom, first, first + len(piece)), piece)
 
 
 @runtime_checkable

@@ -1,7 +1,7 @@
 """`genoscan bench paper`: every experiment of Phase Gradient Flow (arXiv 2512.23068), corrected.
 
-run.py           START HERE: cell by cell, each kept as soon as it is known; then findings, figure
-experiment.py    what an experiment is, and the list of them: fig1 to fig4, a1 to a4
+run.py           START HERE: the experiments; cell by cell, each kept at once; findings, figure
+experiment.py    what an experiment is, a cell of it, and a finding
 layers.py        their layer with seeded weights, and their inputs
 rivals.py        their tile scan and loops, written anew; torch's own ways to the same numbers
 truth.py         the same derivatives by an independent route in float64

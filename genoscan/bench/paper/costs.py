@@ -9,12 +9,14 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
+from genoscan.bench.bar import at_least, at_most
 from genoscan.bench.paper import truth
 from genoscan.bench.paper.contenders import CONTENDERS, Parts
 from genoscan.bench.paper.experiment import Cell, Experiment, Finding, Place, Row
 from genoscan.bench.paper.figure import curves, panels
 from genoscan.bench.paper.layers import noise, operator
 from genoscan.bench.paper.worker import cost
+from genoscan.verify import relative
 
 MOST_BYTES, MOST_SECONDS = 12 * 2**30, 300.0
 """A contender that is predicted to take more is skipped, and the row says so."""
@@ -69,7 +71,7 @@ def contenders_cost(
             answer[span] = part
         truly = truth.tangents if chosen.answer == "direction" else truth.gradients
         exact, u, other = made.double().cpu(), u.double().cpu(), other.double().cpu()
-        found["error"] = truth.relative(answer, truly(exact, exact.A_log[None], u, other)[0])
+        found["error"] = relative(answer, truly(exact, exact.A_log[None], u, other)[0])
     return found
 
 
@@ -134,7 +136,7 @@ def _fig1_findings(table: pd.DataFrame) -> Iterator[Finding]:
                 part = temporaries[ours, length] / temporaries[theirs, length]
                 yield Finding(
                     f"temporaries saved at {length:,}: {ours} against {theirs}",
-                    100 * (1 - part), "%", ">=", 97 if theirs == "autograd" else None,
+                    100 * (1 - part), "%", at_least(97) if theirs == "autograd" else None,
                 )  # fmt: skip
     for ours in ("ours-inputs", "ours-direction"):
         sizes = temporaries[ours]
@@ -192,13 +194,13 @@ def _fig3_findings(table: pd.DataFrame) -> Iterator[Finding]:
     for length in sorted(large.length.unique())[-2:]:
         rows = large[large.length == length].set_index("contender")
         ours, pushed = rows.seconds["ours-inputs"], rows.seconds["ours-direction"]
-        yield Finding(f"every input at {length:,}, a step", 1e6 * ours / length, "us", "<=", 39)
+        yield Finding(f"every input at {length:,}, a step", 1e6 * ours / length, "us", at_most(39))
         yield Finding(f"one direction at {length:,}, a step", 1e6 * pushed / length, "us")
-        bars = {"autograd-published": 23, "tile-scan": 3}
+        bars = {"autograd-published": at_least(23), "tile-scan": at_least(3)}
         for theirs in rows.index[~rows.index.str.startswith("ours")]:
             yield Finding(
                 f"every input at {length:,}: {theirs} takes as long", rows.seconds[theirs] / ours,
-                "times", ">=", bars.get(theirs),
+                "times", bars.get(theirs),
             )  # fmt: skip
         for theirs in ("tile-scan", "jvp"):
             yield Finding(

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from genoscan.bench.bar import Bar
 from genoscan.bench.paper.worker import alone
 
 Row = dict[str, Any]
@@ -45,24 +46,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Finding:
-    """A number that the rows give, and the bar it has to reach, if there is one.
-
-    limit  with `sign` "<=" or ">="; None: there is no bar
-    """
+    """A number that the rows give, and the bar it has to reach, if there is one."""
 
     name: str
     value: float
     unit: str = ""
-    sign: str = "<="
-    limit: float | None = None
+    bar: Bar | None = None
 
     @property
     def met(self) -> bool | None:
-        """Say whether the bar is reached; NaN never reaches one; None: there is no bar."""
-        if self.limit is None:
-            return None
-        value = float(self.value)  # of numpy's, a comparison is no bool
-        return value <= self.limit if self.sign == "<=" else value >= self.limit
+        """Say whether the bar is reached; None: there is no bar."""
+        return None if self.bar is None else self.bar.met(self.value)
 
 
 @dataclass(frozen=True)

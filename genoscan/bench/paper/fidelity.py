@@ -12,11 +12,13 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
+from genoscan.bench.bar import at_most
 from genoscan.bench.paper import rivals, truth
 from genoscan.bench.paper.experiment import Cell, Experiment, Finding, Place, Row
 from genoscan.bench.paper.figure import OURS, THEIRS, panels
 from genoscan.bench.paper.layers import noise, operator
 from genoscan.pgf import FrechetMambaOperator
+from genoscan.verify import relative
 
 LIMIT = 1e-5
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -91,7 +93,7 @@ def _errors(
 ) -> Iterator[Row]:  # fmt: skip
     for length in lengths:
         for seed, (one, truly) in enumerate(zip(found, expected, strict=True), 1):
-            error = truth.relative(one[:length], truly[:length])
+            error = relative(one[:length], truly[:length])
             yield {
                 "contender": contender, "answer": answer, "a_log": a_log, "tile": tile,
                 "length": length, "seed": seed, "error": error,
@@ -127,11 +129,11 @@ def _findings(table: pd.DataFrame) -> Iterator[Finding]:
     for (cell, contender, answer), rows in table.groupby(
         ["cell", "contender", "answer"], sort=False
     ):
-        most, none = (LIMIT, 0) if contender == "genoscan" else (None, None)
+        most, none = (at_most(LIMIT), at_most(0)) if contender == "genoscan" else (None, None)
         name, failed = f"{cell}, {contender}, {answer}", float((rows.finite < 1).sum())
         worst = rows.error.max(skipna=False)
-        yield Finding(f"{name}: largest error", worst, limit=most)
-        yield Finding(f"{name}: runs with NaN or infinity, of {len(rows):,}", failed, limit=none)
+        yield Finding(f"{name}: largest error", worst, bar=most)
+        yield Finding(f"{name}: runs with NaN or infinity, of {len(rows):,}", failed, bar=none)
 
 
 def _fig2_draw(table: pd.DataFrame) -> go.Figure:
@@ -230,7 +232,7 @@ def _measure_a2(cell: Cell, _before: Sequence[Row], place: Place) -> list[Row]:
     return [
         {
             "precision": wanted["precision"], "seed": wanted["seed"], "length": length,
-            "contender": name, "error": truth.relative(found[:length], expected[:length]),
+            "contender": name, "error": relative(found[:length], expected[:length]),
             "finite": float(found[:length].isfinite().double().mean()),
         }
         for name, (found, expected) in answers.items()
@@ -240,9 +242,9 @@ def _measure_a2(cell: Cell, _before: Sequence[Row], place: Place) -> list[Row]:
 
 def _a2_findings(table: pd.DataFrame) -> Iterator[Finding]:
     for (name, precision), rows in table.groupby(["contender", "precision"], sort=False):
-        limit = LIMIT if name == "genoscan" else None
+        bar = at_most(LIMIT) if name == "genoscan" else None
         yield Finding(
-            f"{precision}, {name}: largest error", rows.error.max(skipna=False), "", "<=", limit
+            f"{precision}, {name}: largest error", rows.error.max(skipna=False), bar=bar
         )  # fmt: skip
 
 

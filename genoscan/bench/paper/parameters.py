@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from genoscan.bench.paper import truth
+from genoscan.bench.bar import at_most
 from genoscan.bench.paper.costs import MEBIBYTE, PAGE, contenders_cost
 from genoscan.bench.paper.experiment import Cell, Experiment, Finding, Place, Row
 from genoscan.bench.paper.figure import OURS, THEIRS, TORCH, panels
@@ -25,6 +25,7 @@ from genoscan.engine.target import whole_window
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.stack import Stack
 from genoscan.layers.weights import ModelConfig, build
+from genoscan.verify import relative
 
 _COLUMNS = torch.tensor([0, 1, 2, 3, -1])
 _SLOTS = 8
@@ -103,7 +104,7 @@ def _compared(
         stack = stack.double()
     names = [name for name, _ in plain.named_parameters()]
     pairs = zip(_pulled(stack, codes, tile, slots=3)[1], _by_autograd(plain, codes)[1], strict=True)
-    errors = [truth.relative(found, expected) for found, expected in pairs]
+    errors = [relative(found, expected) for found, expected in pairs]
     worst = max(range(len(errors)), key=errors.__getitem__)
     return {"error": errors[worst], "worst": names[worst], "n_weights": len(errors)}
 
@@ -199,13 +200,13 @@ def _findings(table: pd.DataFrame) -> Iterator[Finding]:
         for row in exact[exact["dtype"] == dtype].to_dict("records"):
             yield Finding(
                 f"{row['n_layers']:.0f} layers, {dtype}: largest difference to autograd "
-                f"({row['worst']})", row["error"], "", "<=", limit,
+                f"({row['worst']})", row["error"], bar=at_most(limit),
             )  # fmt: skip
     memory = table[table.kind == "memory"]
     sizes = memory[memory.way == "stack"].set_index("length").extra_bytes
     yield Finding(
         f"peak memory at {sizes.index[-1]:,} against {sizes.index[0]:,}",
-        sizes.iloc[-1] / max(sizes.iloc[0], PAGE), "times", "<=", 1.05,
+        sizes.iloc[-1] / max(sizes.iloc[0], PAGE), "times", at_most(1.05),
     )  # fmt: skip
     yield Finding("peak memory of the stack", sizes.max() / MEBIBYTE, "MiB")
     rival = memory[memory.way == "autograd"].set_index("length").extra_bytes

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
+from genoscan.bench.bar import at_most
 from genoscan.bench.paper import truth
 from genoscan.bench.paper.experiment import Cell, Experiment, Finding, Place, Row
 from genoscan.bench.paper.figure import OURS, TORCH, panels
@@ -17,6 +18,7 @@ from genoscan.engine.inputs import OneHot
 from genoscan.engine.tangent import BaseChange, tangent
 from genoscan.layers.catalogue import find_model
 from genoscan.layers.weights import load_model
+from genoscan.verify import relative
 
 _AFTER = 20_000
 """Steps after the pulse that are held against the truth; float32 has ended long before."""
@@ -33,7 +35,7 @@ def measure(cell: Cell, _before: Sequence[Row], place: Place) -> list[Row]:
         before, found, expected = _layer(**cell.settings, device=place.device)
     else:
         before, found, expected = _dna(**cell.settings, device=place.device)
-    error = float((found - expected).norm() / expected.norm())
+    error = relative(found, expected)
     far = torch.logspace(0, 5, _POINTS).long().unique() - 1
     return [
         {
@@ -104,8 +106,10 @@ def _cells(quick: bool) -> list[Cell]:
 
 def _findings(table: pd.DataFrame) -> Iterator[Finding]:
     for cell, rows in table.groupby("cell", sort=False):
-        yield Finding(f"{cell}: largest before the pulse", rows.largest_before.max(), "", "<=", 0)
-        yield Finding(f"{cell}: error after it", rows.error.max(skipna=False), "", "<=", 1e-5)
+        yield Finding(
+            f"{cell}: largest before the pulse", rows.largest_before.max(), bar=at_most(0)
+        )
+        yield Finding(f"{cell}: error after it", rows.error.max(skipna=False), bar=at_most(1e-5))
         last = rows[rows.found > 1e-20].distance.max()
         yield Finding(f"{cell}: last above 1e-20 (the published axis' end)", last, "steps on")
 

@@ -120,7 +120,7 @@ def _plain(finding: Finding, *, judged: bool) -> dict[str, Any]:
         # JSON knows no NaN.
         "value": value if math.isfinite(value) else str(value),
         "unit": finding.unit,
-        "bar": None if finding.limit is None else f"{finding.sign} {finding.limit:g}",
+        "bar": None if finding.bar is None else str(finding.bar),
         "met": finding.met if judged else None,
     }
 
@@ -129,7 +129,7 @@ def lines(findings: list[Finding], *, judged: bool) -> Iterator[str]:
     """Print findings, one a line."""
     width = max((len(finding.name) for finding in findings), default=0)
     for finding in findings:
-        bar = "" if finding.limit is None else f"bar {finding.sign} {finding.limit:g}"
+        bar = "" if finding.bar is None else f"bar {finding.bar}"
         met = {True: "met", False: "MISSED", None: ""}[finding.met if judged else None]
         told = f"{finding.value:.3g} {finding.unit}".strip()
         yield f"  {finding.name:<{width}}  {told:>14}  {bar} {met}".rstrip()

@@ -141,9 +141,3 @@ def _scale(made: FrechetMambaOperator) -> Tensor:
 
 def _pieces(stop: int, start: int = 0) -> list[slice]:
     return [slice(at, min(at + _PIECE, stop)) for at in range(start, stop, _PIECE)]
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    """Return ||found - expected|| / ||expected||; NaN where something found is NaN."""
-    gap = found.detach().double().cpu() - expected.double().cpu()
-    return float(gap.norm() / expected.norm())

@@ -4,14 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-import torch
-
 from genoscan.bench import memory
+from genoscan.bench.clock import timed
 from genoscan.errors import GenoscanError
 
 _LONG = 20.0
@@ -57,24 +55,10 @@ def cost(
 
     The seconds are the median of the runs `again`, or, where one takes long, those of the first.
     """
-    _timed(warm_up, device)
+    timed(warm_up, device)
     before = memory.in_use(device)
     memory.forget_peak(device)
-    first = _timed(run, device)
+    first, _ = timed(run, device)
     extra = memory.peak(device) - before
-    times = [_timed(run, device) for _ in range(0 if first > _LONG else again)]
+    times = [timed(run, device)[0] for _ in range(0 if first > _LONG else again)]
     return {"seconds": median(times or [first]), "extra_bytes": extra}
-
-
-def _timed(run: Callable[[], object], device: str) -> float:
-    """Return the seconds until the device is done too."""
-    _wait(device)
-    started = time.perf_counter()
-    run()
-    _wait(device)
-    return time.perf_counter() - started
-
-
-def _wait(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize(device)

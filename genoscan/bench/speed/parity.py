@@ -15,6 +15,7 @@ from genoscan.bench.speed.settings import Settings
 from genoscan.engine.inputs import OneHot
 from genoscan.errors import GenoscanError
 from genoscan.layers.weights import load_model
+from genoscan.verify import relative
 
 LENGTH, TILE = 512, 200
 LIMIT = 1e-4
@@ -71,9 +72,3 @@ def tile_scan_error(found: Tensor, truth: Truth) -> float:
 def layer_adjoint_error(found: Tensor, truth: Truth) -> float:
     """Compare one block's derivatives with autograd's."""
     return relative(found, paper.layer_adjoint_truth(len(found)))
-
-
-def relative(found: Tensor, truth: Tensor) -> float:
-    """Return ||found - truth|| / ||truth||."""
-    found, truth = found.detach().double().cpu(), truth.double().cpu()
-    return float((found - truth).norm() / truth.norm())

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from statistics import median
 
+from genoscan.bench.bar import Bar, at_least, at_most
 from genoscan.bench.speed.crew import Timing
 from genoscan.bench.speed.settings import Settings, Task
 
@@ -12,18 +13,6 @@ Values = Callable[[Timings], list[float]]
 
 _MEBIBYTE = 2**20
 _CUDA = ("cuda",)
-
-
-@dataclass(frozen=True)
-class Bar:
-    """What a measure must reach."""
-
-    sign: str
-    limit: float
-
-    def met(self, value: float) -> bool:
-        """Say whether it is reached; NaN never is."""
-        return value >= self.limit if self.sign == ">=" else value <= self.limit
 
 
 @dataclass(frozen=True)
@@ -50,14 +39,6 @@ class Row:
     devices: tuple[str, ...] = ("cpu",)
     cores: int = 1
     cuda: bool = False
-
-
-def at_least(limit: float) -> Bar:
-    return Bar(">=", limit)
-
-
-def at_most(limit: float) -> Bar:
-    return Bar("<=", limit)
 
 
 def ratio(above: str, below: str, *, scale: float = 1.0) -> Values:

@@ -228,7 +228,7 @@ def _judged(each: Measure, values: Sequence[float], *, judged: bool) -> Document
         "median": middle,
         "lowest": min(values),
         "highest": max(values),
-        "bar": None if bar is None else f"{bar.sign} {bar.limit:,g}",
+        "bar": None if bar is None else str(bar),
         "met": None if bar is None or not judged else bar.met(middle),
     }
 

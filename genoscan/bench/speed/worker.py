@@ -9,12 +9,13 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import IO, Any
 
 import torch
 
 from genoscan.bench import memory
+from genoscan.bench.clock import timed
 from genoscan.bench.speed.contenders import CONTENDERS
 from genoscan.bench.speed.sequence import real_bases
 from genoscan.bench.speed.settings import Task
@@ -36,33 +37,19 @@ def serve(task: Task, questions: Iterator[str]) -> Iterator[dict[str, Any]]:
     model = load_model(settings.model, device=device, kernels=kernels)
     prepare = contender.build(model, settings)
     built = memory.in_use(device)
-    _timed(prepare(codes[:, :_WARM_UP].clone()), device)
+    timed(prepare(codes[:, :_WARM_UP].clone()), device)
     yield {"ready": time.time()}
     run = prepare(codes)
     for question in questions:
         if question.strip() == "again":
-            yield {"seconds": _timed(run, device)[0]}
+            yield {"seconds": timed(run, device)[0]}
             continue
         # A resident set has grown by imports and compiled code; a device holds weights alone.
         before = built if settings.cuda else memory.in_use(device)
         memory.forget_peak(device)
-        seconds, result = _timed(run, device)
+        seconds, result = timed(run, device)
         did = result if isinstance(result, dict) else {}
         yield {"seconds": seconds, "extra_bytes": memory.peak(device) - before, "did": did}
-
-
-def _timed(run: Callable[[], Any], device: str) -> tuple[float, Any]:
-    """Return the seconds until the device is done too, and the result."""
-    _wait(device)
-    started = time.perf_counter()
-    result = run()
-    _wait(device)
-    return time.perf_counter() - started, result
-
-
-def _wait(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize(device)
 
 
 def main(questions: IO[str], answers: IO[str]) -> None:

@@ -24,6 +24,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from genoscan.ops.pd_scan import check_choice
 from genoscan.ops.trio import Perhaps, Tensors, Trio
 from genoscan.ops.triton_gpu.arithmetic import kernel, launch, moving, pieces, whole
 
@@ -302,6 +303,7 @@ def _carried(
 
 
 def _forward(given: Tensors, *, keep: bool, route: Tensor, maps: Tensor) -> tuple[Tensors, Tensors]:
+    check_choice(route, maps)
     states, end = _run(*whole(given), *whole((route, maps)))
     return (states, end), (states,) if keep else ()
 
@@ -326,9 +328,9 @@ def _vjp(
 def _jvp(
     given: Tensors, tangents: Perhaps, *, route: Tensor, maps: Tensor
 ) -> tuple[Tensors, Tensors]:
-    decay, inflow, state = whole(given)
+    (states, end), _ = _forward(given, keep=False, route=route, maps=maps)
+    decay, _, state = whole(given)
     route, maps = whole((route, maps))
-    states, end = _run(decay, inflow, state, route, maps)
     dots: tuple[Any, ...] = moving(given, tangents)
     rows = tuple(dot.flatten(0, 1) for dot in dots)
     before = torch.cat([state[:, None], states[:, :-1]], 1)
