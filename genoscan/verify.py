@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.forward import forward
-from genoscan.engine.inputs import Dense, OneHot, spans
+from genoscan.engine.inputs import Dense, OneHot
 from genoscan.engine.tangent import DenseDirections, tangent
 from genoscan.engine.target import Target, WeightedSum, whole_window
 from genoscan.layers.weights import Model
@@ -144,13 +144,11 @@ def _finite_differences(model: Model, codes: Tensor, tile: int, slots: int) -> f
     for column in range(exact.shape[1]):
         change = torch.zeros(len(at), length, exact.shape[1], dtype=x.dtype)
         change[torch.arange(len(at)), torch.from_numpy(at), column] = _STEP
-        for span, high, low in zip(
-            spans(length, tile),
+        for high, low in zip(
             _log_p(model, x + change, target, tile),
             _log_p(model, x - change, target, tile),
             strict=True,
         ):
-            del span
             found[:, column] += ((high - low) / (2 * _STEP)).sum(-1)
     return relative(found, exact)
 

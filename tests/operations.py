@@ -115,6 +115,8 @@ _SCANS = [(length, 20, 17) for length in LENGTHS] + [
 ]
 _MODEST_SCANS = [(1, 1, 1), (2, 16, 4), (33, 20, 17), (33, 48, 40), (65, 1, 16)]
 
+_PRODUCTS = [(1, 1, 1), (33, 20, 17), (65, 48, 1), (130, 1, 64)]
+
 OPERATIONS = {
     "scan": Operation(
         kernel="scan",
@@ -162,6 +164,17 @@ OPERATIONS = {
         modest=_ROWS,
         small=[(3, 3, 0), (2, 17, 0)],
         numbers={"eps": 1e-3},
+    ),
+    "linear": Operation(
+        kernel="linear",
+        problem=lambda batch, length, channels, out: normals(
+            (batch, length, channels), (out, channels), (out,)
+        ),
+        definition=lambda x, weight, bias: (torch.einsum("bti,oi->bto", x, weight) + bias,),
+        sizes=_PRODUCTS,
+        modest=_PRODUCTS,
+        small=[(3, 3, 2), (1, 1, 1)],
+        numbers={},
     ),
 }
 

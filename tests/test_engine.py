@@ -31,7 +31,7 @@ from toys import (
 
 from genoscan.engine.adjoint import AdjointResult, adjoint, consume
 from genoscan.engine.checkpoints import advances
-from genoscan.engine.inputs import Dense, OneHot, spans
+from genoscan.engine.inputs import Dense, OneHot, Spans
 from genoscan.engine.tangent import BaseChange, DenseDirections, tangent
 from genoscan.engine.target import LogitAt, LogLikelihood, Target, WeightedSum, whole_window
 from genoscan.errors import InputError
@@ -546,6 +546,6 @@ def test_one_hot_reads_its_table() -> None:
 
 
 def test_spans_cover_the_window() -> None:
-    assert [(span.start, span.stop) for span in spans(7, 3)] == [(0, 1), (1, 4), (4, 7)]
-    assert [(span.start, span.stop) for span in spans(6, 3)] == [(0, 3), (3, 6)]
-    assert [(span.start, span.stop) for span in spans(2, 3)] == [(0, 2)]
+    assert [(span.start, span.stop) for span in Spans(7, 3)] == [(0, 1), (1, 4), (4, 7)]
+    assert [(span.start, span.stop) for span in Spans(6, 3)] == [(0, 3), (3, 6)]
+    assert [(span.start, span.stop) for span in Spans(2, 3)] == [(0, 2)]

@@ -141,36 +141,52 @@ def test_mamba_block_is_the_papers(
     assert_near(layer.forward(x, carry)[0], truth, dtype)
 
 
-def pulled(layer: Mamba, ins: Carry, bars: Carry) -> Carry:
-    """Return a block's outputs and its cotangents, those of its weights left out."""
+def pulled(layer: Mamba, ins: Carry, bars: Carry) -> tuple[Carry, Carry, dict[str, Tensor]]:
+    """Return a block's outputs, its inputs' cotangents, and those of the weights that want one."""
     given = map_leaves(lambda leaf: leaf.detach().requires_grad_(), ins)
     outs = layer.forward(*given)
-    found = torch.autograd.grad(leaves(outs), leaves(given), leaves(bars), retain_graph=True)
+    weights = {name: weight for name, weight in layer.named_parameters() if weight.requires_grad}
+    asked = leaves(outs), [*leaves(given), *weights.values()], leaves(bars)
+    found = torch.autograd.grad(*asked, retain_graph=True)
     # What is kept is not used up: a graph may be gone through again.
-    again = torch.autograd.grad(leaves(outs), leaves(given), leaves(bars))
-    assert_same_bits(found, again)
-    return map_leaves(lambda leaf: leaf.detach(), outs), found
+    assert_same_bits(found, torch.autograd.grad(*asked))
+    trained = found[len(found) - len(weights) :]
+    inputs_bars = found[: len(found) - len(weights)]
+    return (
+        map_leaves(lambda leaf: leaf.detach(), outs),
+        inputs_bars,
+        dict(zip(weights, trained, strict=True)),
+    )
 
 
 @pytest.mark.parametrize("length", [1, 2, 31, 33, LENGTH])
 @pytest.mark.parametrize(("width", "d_state", "d_conv"), [(16, 4, 4), (10, 17, 3), (32, 16, 1)])
-def test_a_frozen_block_is_the_block(
+def test_a_block_as_one_step_is_the_block(
     width: int, d_state: int, d_conv: int, length: int, dtype: torch.dtype
 ) -> None:
-    """As one step it is what it is operation by operation, and by the reference."""
-    frozen = block(width, dtype, d_state=d_state, d_conv=d_conv)
+    """It is what it is operation by operation, by the reference; whatever is trained."""
+    layer = block(width, dtype, d_state=d_state, d_conv=d_conv).requires_grad_()
     exact = block(width, torch.float32, "reference", d_state=d_state, d_conv=d_conv).double()
     x = random_like(torch.zeros(2, length, width, dtype=dtype))
-    ins = x, random_like(frozen.begin(2), seed=4)
-    bars = random_like(frozen.forward(*ins), seed=5)
-    found = pulled(frozen, ins, bars)
+    ins = x, random_like(layer.begin(2), seed=4)
+    bars = random_like(map_leaves(lambda leaf: leaf.detach(), layer.forward(*ins)), seed=5)
+    found = pulled(layer, ins, bars)
     double = map_leaves(lambda leaf: leaf.double(), (ins, bars))
-    assert_near(found, pulled(exact, *double), dtype)
-    frozen.requires_grad_(True)
-    assert_near(found, pulled(frozen, ins, bars), dtype)
+    expected = pulled(exact.requires_grad_(), *double)
+    assert_near(found[:2], expected[:2], dtype)
+    assert found[2].keys() == expected[2].keys()
+    for name, bar in found[2].items():
+        assert_near(bar, expected[2][name], dtype)
+    for name in (None, *found[2]):
+        layer.requires_grad_(False)
+        if name is not None:
+            layer.get_parameter(name).requires_grad_()
+        alone = pulled(layer, ins, bars)
+        assert_same_bits(alone[:2], found[:2])
+        assert_same_bits(list(alone[2].values()), [found[2][n] for n in alone[2]])
 
 
-def test_a_frozen_block_refuses_what_it_would_lose() -> None:
+def test_a_block_as_one_step_refuses_what_it_would_lose() -> None:
     layer = block(8, torch.float64)
     x = random_like(torch.zeros(1, 5, 8, dtype=torch.float64))
 

@@ -173,6 +173,12 @@ def cut(tensor: Tensor) -> Tensor:
     return F.pad(tensor, (3, 2), value=torch.nan)[..., 3:-2]
 
 
+def alike(kernels: Kernels, name: str) -> Callable[..., None]:
+    """How alike answers are: torch's own sums may go in the order that the numbers lie in."""
+    compiled = kernels is CPU and name != "linear"
+    return assert_same_bits if compiled else assert_near
+
+
 @pytest.mark.parametrize("view", [strided, turned, shifted, cut])
 @pytest.mark.parametrize("channels", [16, 20])
 def test_arguments_may_be_views(
@@ -180,9 +186,7 @@ def test_arguments_may_be_views(
 ) -> None:
     asked = questions(name, 33, channels, 5)
     views = [tuple(map(view, tensors)) for tensors in asked]
-    # torch's own sums may go in the order that the numbers lie in.
-    same = assert_same_bits if kernels is CPU else assert_near
-    same(rules(kernels, name, *views), rules(kernels, name, *asked))
+    alike(kernels, name)(rules(kernels, name, *views), rules(kernels, name, *asked))
 
 
 def test_arguments_may_be_one_number_everywhere(name: str) -> None:
@@ -191,7 +195,7 @@ def test_arguments_may_be_one_number_everywhere(name: str) -> None:
     ones = tuple(bar.new_ones(()).expand(bar.shape) for bar in bars)
     same = tuple(tensor.flatten()[0].expand(tensor.shape) for tensor in inputs)
     moved = tuple(dot[:1, ...].expand(dot.shape) for dot in dots)
-    assert_same_bits(
+    alike(CPU, name)(
         rules(CPU, name, same, ones, moved),
         rules(CPU, name, *[tuple(t.contiguous() for t in given) for given in (same, ones, moved)]),
     )
@@ -287,6 +291,37 @@ def test_duals_take_every_direction_along(kernels: Kernels, name: str) -> None:
             assert_near(primal(found), expected.outputs[i])
             if isinstance(found, Dual):
                 assert_near(found.dots, expected.dots[i])
+
+
+BETWEEN_KERNELS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "product": lambda x, y: x * y,
+    "product with a number": lambda x, _: 3 * x * 0.5,
+    "product with fewer axes": lambda x, y: x * y[0, 0],
+    "product with more axes": lambda x, y: x[0, 0] * y,
+    "product along an axis": lambda x, y: x[:, :1] * y[..., :1],
+    "sum": lambda x, y: x + y,
+    "softplus": lambda x, _: F.softplus(50 * x, threshold=40),
+    "anything": lambda x, y: torch.sin(x).cumsum(1) * y.exp(),
+}
+
+
+@pytest.mark.parametrize("moving", [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("function", BETWEEN_KERNELS.values(), ids=list(BETWEEN_KERNELS))
+def test_what_layers_do_between_kernels_is_pushed(
+    function: Callable[[Tensor, Tensor], Tensor], moving: tuple[bool, bool]
+) -> None:
+    inputs = normals((2, 5, 3), (2, 5, 3))
+    dots = tuple(dot * moves for dot, moves in zip(directions_for(inputs, 4), moving, strict=True))
+    expected = [
+        torch.func.jvp(function, inputs, direction) for direction in zip(*dots, strict=True)
+    ]
+    triples = zip(moving, inputs, dots, strict=True)
+    found = function(*(Dual.of(x, dot) if moves else x for moves, x, dot in triples))
+    assert_near(primal(found), expected[0][0])
+    if isinstance(found, Dual):
+        assert_near(found.dots, torch.stack([dot for _, dot in expected]))
+    else:
+        assert not any(dot.any() for _, dot in expected)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if of(CPU, name).outputs > 1])

@@ -1,8 +1,9 @@
 """One target, every base: cotangents pulled from the window's right end to its left."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
+from itertools import chain
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genoscan.engine.checkpoints import Action, Adjoin, Advance, Drop, Restore, Save, schedule
-from genoscan.engine.inputs import Inputs, spans
+from genoscan.engine.inputs import Inputs, Spans
 from genoscan.engine.stages import Relay, Sweep
 from genoscan.engine.target import Target
 from genoscan.layer import Carry, Layer, leaves, map_leaves
@@ -57,8 +58,7 @@ def adjoint(
     first holds its share of s tiles' activations, the last of one.
     Time: each tile once backward, and as often forward as `checkpoints.schedule` needs.
     """
-    tiles = spans(inputs.length, tile)
-    actions = list(schedule(len(tiles), slots))
+    tiles = Spans(inputs.length, tile)
     sweep = Sweep(layer)
     carries = sweep.split(layer.begin(inputs.batch) if carry is None else carry)
     count = len(sweep.stages)
@@ -69,7 +69,7 @@ def adjoint(
         _stage(
             stage,
             carries[i],
-            actions,
+            schedule(len(tiles), slots),
             tiles,
             slots=min(slots, len(tiles)),
             parameters=parameters,
@@ -163,8 +163,8 @@ class _Graph(NamedTuple):
 def _stage(
     stage: Layer,
     live: Carry,
-    actions: Sequence[Action],
-    tiles: Sequence[slice],
+    actions: Iterable[Action],
+    tiles: Spans,
     *,
     slots: int,
     parameters: Sequence[Tensor],
@@ -183,7 +183,7 @@ def _stage(
     saved = _Slots(live, slots)
     past: Carry = None
     graphs: deque[_Graph] = deque()
-    for action in (*actions, None):
+    for action in chain(actions, [None]):
         match action:
             case Save(number):
                 saved.save(number, live)
@@ -193,7 +193,8 @@ def _stage(
                 saved.drop(number)
             case Advance(start, stop):
                 with torch.no_grad():
-                    for span in tiles[start:stop]:
+                    for number in range(start, stop):
+                        span = tiles[number]
                         outputs, live = stage.forward(read(span), live)
                         right.hand(outputs)
                         progress(span.stop - span.start)

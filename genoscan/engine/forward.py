@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genoscan.engine.inputs import Inputs, spans
+from genoscan.engine.inputs import Inputs, Spans
 from genoscan.engine.stages import Sweep
 from genoscan.layer import Carry, Layer
 
@@ -32,11 +32,11 @@ def forward(
 
     sweep = Sweep(layer)
     carries = sweep.split(layer.begin(inputs.batch) if carry is None else carry)
-    yield from rightward(sweep, carries, spans(inputs.length, tile), read)
+    yield from rightward(sweep, carries, Spans(inputs.length, tile), read)
 
 
 def rightward(
-    sweep: Sweep, carries: Sequence[Carry], tiles: Sequence[slice], read: Callable[[slice], Tensor]
+    sweep: Sweep, carries: Sequence[Carry], tiles: Spans, read: Callable[[slice], Tensor]
 ) -> Generator[tuple[slice, Tensor], None, None]:
     """Run what is read through all stages, tile by tile, without a graph."""
     forth = [sweep.relay(1) for _ in sweep.stages[1:]]
@@ -54,7 +54,7 @@ def rightward(
 
 
 def _stage(
-    stage: Layer, live: Carry, tiles: Sequence[slice], read: Callable[[slice], Tensor]
+    stage: Layer, live: Carry, tiles: Spans, read: Callable[[slice], Tensor]
 ) -> Generator[tuple[slice, Tensor], None, None]:
     """Run every tile through one stage."""
     for span in tiles:

@@ -1,7 +1,7 @@
 """What the engine reads: a window as something that yields one tile at a time."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -71,9 +71,22 @@ class Dense:
         return self.x[:, span]
 
 
-def spans(length: int, tile: int) -> list[slice]:
-    """Cut positions 0..length into tiles, left to right; the first may be shorter."""
-    if tile < 1:
-        raise InputError(f"tile {tile}: at least 1 base is needed")
-    edges = [0, *range((length - 1) % tile + 1, length + 1, tile)]
-    return [slice(*edge) for edge in pairwise(edges)]
+class Spans:
+    """Positions 0..length cut into tiles, left to right; the first may be shorter.
+
+    Memory: none that grows with the length.
+    """
+
+    def __init__(self, length: int, tile: int) -> None:
+        if tile < 1:
+            raise InputError(f"tile {tile}: at least 1 base is needed")
+        self._stops = range((length - 1) % tile + 1, length + 1, tile)
+
+    def __len__(self) -> int:
+        return len(self._stops)
+
+    def __getitem__(self, number: int) -> slice:
+        return slice(self._stops[number - 1] if number else 0, self._stops[number])
+
+    def __iter__(self) -> Iterator[slice]:
+        return map(self.__getitem__, range(len(self)))

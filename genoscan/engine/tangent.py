@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genoscan.engine.forward import rightward
-from genoscan.engine.inputs import Inputs, spans
+from genoscan.engine.inputs import Inputs, Spans
 from genoscan.engine.stages import Sweep
 from genoscan.layer import Carry, Layer, map_leaves
 from genoscan.ops.dual import Dual, primal
@@ -88,7 +88,7 @@ def tangent(
         progress(span.stop - span.start)
         return Dual.of(inputs.tile(span), directions.tile(span))
 
-    for span, outputs in rightward(sweep, carries, spans(inputs.length, tile), read):
+    for span, outputs in rightward(sweep, carries, Spans(inputs.length, tile), read):
         yield span, primal(outputs), outputs.dots  # type: ignore[attr-defined]
 
 

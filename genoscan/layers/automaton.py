@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from genoscan.errors import ModelError
+from genoscan.layers.linear import Linear
 from genoscan.layers.norm import RMSNorm
 from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
 from genoscan.layers.stack import Stack
@@ -50,8 +51,8 @@ def from_automaton(
     )  # fmt: skip
     shared: dict[str, Any] = {"eps": 1e-5, "kernels": choose(device, kernels)}
     layer = PdSsm(block, width, **shared)
-    embed = nn.Linear(n_symbols, width, bias=False)
-    head = nn.Linear(width, heads * n_states, bias=False)
+    embed = Linear(n_symbols, width, bias=False, kernels=shared["kernels"])
+    head = Linear(width, heads * n_states, bias=False, kernels=shared["kernels"])
     with torch.no_grad():
         for part in (embed, layer, head):
             for name, weight in part.state_dict().items():

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from genoscan.layers.linear import Linear
 from genoscan.layers.norm import RMSNorm
 from genoscan.ops.dual import Dual
 from genoscan.ops.kernels import Kernels, MambaWeights
@@ -58,13 +58,15 @@ class Mamba(nn.Module):
         self.kernels = kernels
         channels = config.expand * d_model
         self.norm = RMSNorm(d_model, eps=eps, kernels=kernels)
-        self.in_proj = nn.Linear(d_model, 2 * channels, bias=False)
+        self.in_proj = Linear(d_model, 2 * channels, bias=False, kernels=kernels)
         self.conv = Depthwise(channels, config.d_conv)
-        self.x_proj = nn.Linear(channels, config.dt_rank + 2 * config.d_state, bias=False)
-        self.dt_proj = nn.Linear(config.dt_rank, channels)
+        self.x_proj = Linear(
+            channels, config.dt_rank + 2 * config.d_state, bias=False, kernels=kernels
+        )
+        self.dt_proj = Linear(config.dt_rank, channels, kernels=kernels)
         self.A_log = nn.Parameter(torch.empty(channels, config.d_state))
         self.D = nn.Parameter(torch.ones(channels))
-        self.out_proj = nn.Linear(channels, d_model, bias=False)
+        self.out_proj = Linear(channels, d_model, bias=False, kernels=kernels)
         if not self.A_log.is_meta:  # weights that are about to be read need no start
             self._initialise()
 
@@ -89,20 +91,19 @@ class Mamba(nn.Module):
     ) -> tuple[Float[Tensor, "batch tile d_model"], tuple[Tensor, Tensor]]:
         """Return x + mixer(norm(x)) over the tile, and the carry at its right edge."""
         weights, kernels = self._weights(), self.kernels
-        fixed = not any(weight.requires_grad for weight in weights)
-        if kernels.mamba and fixed and not any(isinstance(part, Dual) for part in (x, *carry)):
+        if kernels.mamba and not any(isinstance(part, Dual) for part in (x, *carry)):
             x, tail, state = kernels.mamba(x, *carry, weights, eps=self.norm.eps)
             return x, (tail, state)
         tail, state = carry
         normed = self.norm(x)
         # Two products rather than one cut in two: both halves lie in one piece.
-        u, z = (F.linear(normed, half) for half in weights.in_proj.chunk(2))
+        u, z = (kernels.linear(normed, half) for half in weights.in_proj.chunk(2))
         u, tail = kernels.conv_silu(u, weights.conv, weights.conv_bias, tail)
         ranks = [self.config.dt_rank, self.config.d_state, self.config.d_state]
-        step, B, C = F.linear(u, weights.x_proj).split(ranks, -1)
-        delta = F.linear(step, weights.dt_proj)
+        step, B, C = kernels.linear(u, weights.x_proj).split(ranks, -1)
+        delta = kernels.linear(step, weights.dt_proj)
         y, state = kernels.scan(u, delta, weights.A, B, C, weights.D, state, weights.dt_bias, z)
-        return x + F.linear(y, weights.out_proj), (tail, state)
+        return x + kernels.linear(y, weights.out_proj), (tail, state)
 
     def _weights(self) -> MambaWeights:
         return MambaWeights(

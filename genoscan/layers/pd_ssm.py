@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import Depthwise
 from genoscan.layers.norm import RMSNorm
 from genoscan.layers.surrogate import Surrogate, activated, straight_through
@@ -64,21 +65,21 @@ class PdSsm(nn.Module):
         self.surrogate = Surrogate()
         channels, states = config.expand * d_model, config.heads * config.d_state
         self.norm = RMSNorm(d_model, eps=eps, kernels=kernels)
-        self.in_proj = nn.Linear(d_model, 2 * channels, bias=False)
+        self.in_proj = Linear(d_model, 2 * channels, bias=False, kernels=kernels)
         self.conv = Depthwise(channels, config.d_conv)
-        self.B_proj = nn.Linear(channels, 2 * states, bias=False)
-        self.low = nn.Linear(channels, 3 * config.rank, bias=False)
-        self.size = nn.Linear(config.rank, states)
-        self.phase = nn.Linear(config.rank, states)
-        self.C_proj = nn.Linear(config.rank, 2 * states)
-        self.router = nn.Linear(channels, config.heads * config.n_maps, bias=False)
+        self.B_proj = Linear(channels, 2 * states, bias=False, kernels=kernels)
+        self.low = Linear(channels, 3 * config.rank, bias=False, kernels=kernels)
+        self.size = Linear(config.rank, states, kernels=kernels)
+        self.phase = Linear(config.rank, states, kernels=kernels)
+        self.C_proj = Linear(config.rank, 2 * states, kernels=kernels)
+        self.router = Linear(channels, config.heads * config.n_maps, bias=False, kernels=kernels)
         self.dictionary = nn.Parameter(
             torch.empty(config.heads, config.n_maps, config.d_state, config.d_state)
         )
         self.register_buffer("start", torch.empty(config.heads, 2, config.d_state))
-        self.state_out = nn.Linear(states, channels, bias=False)
+        self.state_out = Linear(states, channels, bias=False, kernels=kernels)
         self.D = nn.Parameter(torch.ones(channels))
-        self.out_proj = nn.Linear(channels, d_model, bias=False)
+        self.out_proj = Linear(channels, d_model, bias=False, kernels=kernels)
         if not self.D.is_meta:  # weights that are about to be read need no start
             self._initialise()
 
@@ -134,7 +135,7 @@ class PdSsm(nn.Module):
 
     def _entered(self, x: Tensor, tail: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         normed = self.norm(x)
-        u, z = (F.linear(normed, half) for half in self.in_proj.weight.chunk(2))
+        u, z = (self.kernels.linear(normed, half) for half in self.in_proj.weight.chunk(2))
         u, tail = self.kernels.conv_silu(u, self.conv.weight, self.conv.bias, tail)
         return u, z, tail
 

@@ -28,6 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from genoscan.errors import ModelError
+from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import Mamba, MambaConfig
 from genoscan.layers.norm import RMSNorm
 from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
@@ -137,10 +138,10 @@ def _assemble(config: ModelConfig, kernels: Kernels) -> Stack:
         _BLOCKS[layer.kind](layer, d_model, eps=eps, kernels=kernels) for layer in config.layers
     ]
     return Stack(
-        embed=nn.Linear(n_symbols, d_model, bias=False),
+        embed=Linear(n_symbols, d_model, bias=False, kernels=kernels),
         blocks=blocks,
         norm=RMSNorm(d_model, eps=eps, kernels=kernels),
-        head=nn.Linear(d_model, n_symbols, bias=False),
+        head=Linear(d_model, n_symbols, bias=False, kernels=kernels),
     )
 
 

@@ -25,7 +25,7 @@ from genoscan.ops.lanes import (
     trimmed,
     widest,
 )
-from genoscan.ops.memory import room
+from genoscan.ops.memory import room, whole
 from genoscan.ops.trio import Perhaps, Tensors, Trio, filled
 
 
@@ -187,8 +187,8 @@ def vjp(inputs: Tensors, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]
     channels = given.x.shape[-1]
     pulled = trimmed(padded_bar, channels)
     pulled[:, length:] += bars[1]
-    # A copy, which keeps no tile alive.
-    x_bar, tail_bar = pulled[:, before:], pulled[:, :before].clone()
+    # A copy, which keeps no tile alive; sequences with gaps between would be copied by a product.
+    x_bar, tail_bar = whole(pulled[:, before:]), pulled[:, :before].clone()
     if not trained:
         return x_bar, None, None, tail_bar
     weight_sum, bias_sum = trimmed(weight_bar.sum(0), channels), trimmed(bias_bar.sum(0), channels)

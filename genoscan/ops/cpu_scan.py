@@ -53,7 +53,7 @@ from genoscan.ops.lanes import (
     where,
     widest,
 )
-from genoscan.ops.memory import room
+from genoscan.ops.memory import room, whole
 from genoscan.ops.trio import Perhaps, Tensors, Trio, filled
 
 STATES = 16
@@ -452,7 +452,7 @@ def _arrays(inputs: ScanInputs) -> tuple[np.ndarray, ...]:
 
 
 def _whole(tensor: Tensor) -> np.ndarray:
-    array: np.ndarray = tensor.contiguous().numpy(force=True)
+    array: np.ndarray = whole(tensor).numpy(force=True)
     return array
 
 

@@ -8,6 +8,7 @@ at once; whatever else a layer does still goes to torch.func.
 
 import threading
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import torch
@@ -21,9 +22,9 @@ _ONE_AT_A_TIME = threading.Lock()
 class Dual(Tensor):
     """A tensor and its tangents, `dots`, which have one more axis in front: the directions.
 
-    Exact: the derivative itself, to rounding.  Linear maps, sums and a kernel set's operations
-    are pushed directly, any other differentiable function by torch.func; writing in place is
-    refused.
+    Exact: the derivative itself, to rounding.  Linear maps, sums, products, softplus and a kernel
+    set's operations are pushed directly, any other differentiable function by torch.func; writing
+    in place is refused.
     """
 
     dots: Tensor
@@ -51,7 +52,7 @@ class Dual(Tensor):
             outputs = function(*tree_map(primal, args), **tree_map(primal, kwargs))
             if not tree_any(_moves, outputs):
                 return outputs
-            rule = _LINEAR.get(function)
+            rule = _RULES.get(function)
             dots = rule(*args, **kwargs) if rule else NotImplemented  # type: ignore[operator]
             if dots is NotImplemented:
                 dots = _any_function(function, args, kwargs)
@@ -79,11 +80,33 @@ def _sum(a: Tensor, b: Tensor, **scale: float) -> Tensor:
     return a.dots + b.dots
 
 
+def _product(a: Any, b: Any) -> Tensor:
+    axes = max(part.dim() for part in (a, b) if isinstance(part, Tensor))
+    moving = [(p, q) for p, q in ((a, b), (b, a)) if isinstance(p, Dual)]
+    if any(part.dim() < axes for part, _ in moving):  # the other's would meet the directions
+        return NotImplemented
+    return reduce(torch.add, (part.dots * primal(other) for part, other in moving))
+
+
+def _softplus(x: Any, *arguments: Any, **numbers: Any) -> Tensor:
+    with torch.enable_grad():
+        still = primal(x).detach().requires_grad_()
+        y = F.softplus(still, *arguments, **numbers)
+        (slope,) = torch.autograd.grad(y, still, torch.ones_like(y))
+    return x.dots * slope
+
+
 def _split(x: Any, sizes: list[int], dim: int = 0) -> tuple[Tensor, ...]:
     return x.dots.split(sizes, dim if dim < 0 else dim + 1)
 
 
-_LINEAR = {F.linear: _linear, Tensor.add: _sum, Tensor.split: _split}
+_RULES = {
+    F.linear: _linear,
+    Tensor.add: _sum,
+    Tensor.mul: _product,
+    F.softplus: _softplus,
+    Tensor.split: _split,
+}
 
 
 def _any_function(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 class ScanInputs(NamedTuple):
@@ -68,13 +69,13 @@ class Kernels(NamedTuple):
     conv_silu  ConvInputs -> (y, next tail)
     rms_norm   (x, weight, eps=...) -> x over its root mean square, times weight
     pd_scan    (decay, inflow, state, route=..., maps=...) -> (states after every step, at the end)
+    linear     (x, weight, bias, or without) -> x weight^T + bias, as torch's
 
     Each is exact, and differentiable once: in reverse mode by torch's autograd, in forward mode
     along a `Dual`'s directions.
 
-    mamba      a whole block with fixed weights, differentiable in reverse mode: (x, tail, state,
-               MambaWeights, eps=...) -> (outputs, next tail, state at the end); None: block by
-               operations
+    mamba      a whole block, differentiable in reverse mode: (x, tail, state, MambaWeights,
+               eps=...) -> (outputs, next tail, state at the end); None: block by operations
     """
 
     name: str
@@ -82,6 +83,7 @@ class Kernels(NamedTuple):
     conv_silu: Callable[..., tuple[Tensor, Tensor]]
     rms_norm: Callable[..., Tensor]
     pd_scan: Callable[..., tuple[Tensor, Tensor]]
+    linear: Callable[..., Tensor] = F.linear
     mamba: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None
 
 

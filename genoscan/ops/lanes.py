@@ -26,6 +26,8 @@ from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, overload, register_model
 from torch import Tensor
 
+from genoscan.ops.memory import whole
+
 LANES = 16
 
 _LN_2 = 0.6931471805599453
@@ -465,7 +467,7 @@ def padded(tensor: Tensor) -> np.ndarray:
     """Return a contiguous array whose last axis is filled up with zeros to whole lanes."""
     if spare := -tensor.shape[-1] % LANES:
         tensor = torch.cat([tensor, tensor.new_zeros(*tensor.shape[:-1], spare)], -1)
-    array: np.ndarray = tensor.contiguous().numpy(force=True)
+    array: np.ndarray = whole(tensor).numpy(force=True)
     return array
 
 

@@ -6,6 +6,7 @@ size has lain, and the holes took half as much memory as the arrays, more with e
 """
 
 import math
+import mmap
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from contextlib import contextmanager, suppress
 
 import numpy as np
 import torch
+from torch import Tensor
 
 _SMALL = 2**15
 """Bytes below which an array is left to the allocator."""
@@ -21,11 +23,11 @@ _TORCH_TYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch
 
 
 class _Block:
-    """Memory, and where it starts: where a cache line does, as torch's does."""
+    """Memory straight from the system, to which it goes back whole; and where it starts."""
 
     def __init__(self, size: int) -> None:
-        self.memory = torch.empty(size, dtype=torch.uint8)
-        self.address = self.memory.data_ptr()
+        self.memory = np.frombuffer(mmap.mmap(-1, size), np.uint8)
+        self.address = self.memory.ctypes.data
 
 
 class _Lent:
@@ -74,6 +76,7 @@ class _Shelves:
         by_size = self._by_size
         if by_size is None or size < _SMALL:
             return torch.empty(shape, dtype=_TORCH_TYPES[dtype]).numpy()
+        size = _rounded(size)
         # Threads take and put back as they like: one call each, which nothing can come between.
         larger = sorted(other for other in list(by_size) if size < other < 2 * size)
         for fitting in (size, *larger):
@@ -83,6 +86,12 @@ class _Shelves:
         return np.asarray(_Lent(_Block(size), by_size[size], shape, dtype.str))
 
 
+def _rounded(size: int) -> int:
+    """Round up, so that arrays of nearly one size have one shelf; nobody touches what is beyond."""
+    step = 2 ** (size.bit_length() - 4)
+    return -(-(size + size // 32) // step) * step
+
+
 _SHELVES = _Shelves()
 reused = _SHELVES.open
 
@@ -90,3 +99,14 @@ reused = _SHELVES.open
 def room(shape: Sequence[int], like: np.ndarray) -> np.ndarray:
     """Return an empty array that starts where a cache line does, as torch's do."""
     return _SHELVES.array(shape, like.dtype)
+
+
+def empty(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Return the same as a tensor."""
+    return torch.from_numpy(room(shape, like.numpy(force=True)))
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor's numbers in one piece: itself, where they are, or a copy."""
+    tensor = tensor.detach()
+    return tensor if tensor.is_contiguous() else empty(tensor.shape, tensor).copy_(tensor)

@@ -22,7 +22,7 @@ MOST_BYTES, MOST_SECONDS = 12 * 2**30, 300.0
 """A contender that is predicted to take more is skipped, and the row says so."""
 
 GIBIBYTE, MEBIBYTE, PAGE = 2**30, 2**20, 4_096
-_WARM_UP = 64
+WARM_UP = 64
 _JUDGED = 10_000
 """Steps up to which an answer is held against the truth, which takes a while."""
 _DIRECTION = ("ours-direction", "tile-scan", "jvp", "jvp-published")
@@ -54,7 +54,7 @@ def contenders_cost(
     def run(u: Tensor, other: Tensor) -> Parts:
         return chosen.run(made, u, other, block)
 
-    heads = u[:_WARM_UP].clone(), other[:_WARM_UP].clone()
+    heads = u[:WARM_UP].clone(), other[:WARM_UP].clone()
     found = cost(
         lambda: deque(run(*heads), 0), lambda: deque(run(u, other), 0), device, again=again
     )

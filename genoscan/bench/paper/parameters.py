@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from genoscan.bench.bar import at_most
-from genoscan.bench.paper.costs import MEBIBYTE, PAGE, contenders_cost
+from genoscan.bench.paper.costs import MEBIBYTE, PAGE, WARM_UP, contenders_cost
 from genoscan.bench.paper.experiment import Cell, Experiment, Finding, Place, Row
 from genoscan.bench.paper.figure import OURS, THEIRS, TORCH, panels
 from genoscan.bench.paper.layers import SEED
@@ -121,7 +121,7 @@ def stack_cost(
     def run(codes: Tensor) -> object:
         return _by_autograd(stack, codes) if way == "autograd" else _pulled(stack, codes, tile)
 
-    warm = codes[:, : min(tile, length)].clone()
+    warm = codes[:, :WARM_UP].clone()
     return cost(lambda: run(warm), lambda: run(codes), device, again=0)
 
 
