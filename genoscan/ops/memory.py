@@ -11,6 +11,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -48,36 +49,43 @@ class _Lent:
         self._shelf.append(self._block)
 
 
+_BySize: TypeAlias = defaultdict[int, list[_Block]]
+
+
 class _Shelves:
-    """Blocks that nobody uses, by size, for as long as somebody sweeps."""
+    """Blocks that nobody uses, by size, for as long as somebody sweeps.
+
+    Each thread has its own: how many blocks there are then never depends on how far the other
+    threads happened to be.
+    """
 
     def __init__(self) -> None:
         self._sweeps = 0
         self._entering = threading.Lock()
-        self._by_size: defaultdict[int, list[_Block]] | None = None
+        self._by_thread: defaultdict[int, _BySize] | None = None
 
     @contextmanager
     def open(self) -> Iterator[None]:
         with self._entering:
             self._sweeps += 1
-            if self._by_size is None:
-                self._by_size = defaultdict(list)
+            if self._by_thread is None:
+                self._by_thread = defaultdict(lambda: defaultdict(list))
         try:
             yield
         finally:
             with self._entering:
                 self._sweeps -= 1
                 if self._sweeps == 0:
-                    self._by_size = None
+                    self._by_thread = None
 
     def array(self, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
         """Return an empty array."""
         size = math.prod(shape) * dtype.itemsize
-        by_size = self._by_size
-        if by_size is None or size < _SMALL:
+        by_thread = self._by_thread
+        if by_thread is None or size < _SMALL:
             return torch.empty(shape, dtype=_TORCH_TYPES[dtype]).numpy()
-        size = _rounded(size)
-        # Threads take and put back as they like: one call each, which nothing can come between.
+        by_size, size = by_thread[threading.get_ident()], _rounded(size)
+        # Others put back what they were handed: one call each, which nothing can come between.
         larger = sorted(other for other in list(by_size) if size < other < 2 * size)
         for fitting in (size, *larger):
             with suppress(IndexError):

@@ -9,13 +9,14 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
+from genoscan.bench.alone import cost
 from genoscan.bench.bar import at_least, at_most
+from genoscan.bench.experiment import Cell, Experiment, Finding, Place, Row
+from genoscan.bench.figure import panels
 from genoscan.bench.paper import truth
 from genoscan.bench.paper.contenders import CONTENDERS, Parts
-from genoscan.bench.paper.experiment import Cell, Experiment, Finding, Place, Row
-from genoscan.bench.paper.figure import curves, panels
+from genoscan.bench.paper.figure import curves
 from genoscan.bench.paper.layers import noise, operator
-from genoscan.bench.paper.worker import cost
 from genoscan.verify import relative
 
 MOST_BYTES, MOST_SECONDS = 12 * 2**30, 300.0

@@ -4,7 +4,10 @@ An error is ||found - truth|| / ||truth|| over all steps to a length; NaN or inf
 a failure, and never left out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,9 +16,9 @@ import torch
 from torch import Tensor
 
 from genoscan.bench.bar import at_most
+from genoscan.bench.experiment import Cell, Experiment, Finding, Place, Row
+from genoscan.bench.figure import OURS, THEIRS, panels
 from genoscan.bench.paper import rivals, truth
-from genoscan.bench.paper.experiment import Cell, Experiment, Finding, Place, Row
-from genoscan.bench.paper.figure import OURS, THEIRS, panels
 from genoscan.bench.paper.layers import noise, operator
 from genoscan.pgf import FrechetMambaOperator
 from genoscan.verify import relative
@@ -29,12 +32,30 @@ _PUBLISHED = {
 
 
 def measure(cell: Cell, _before: Sequence[Row], place: Place) -> list[Row]:
-    """Measure every decay, tile and length of a cell; one truth serves all of them.
+    """Measure every decay of a cell: each thread's share of them in a process of its own."""
+    a_logs = cell.settings["a_logs"]
+    # In this process one after the other: torch.func keeps its place in a global.
+    count = 1 if place.quick else min(place.threads, len(a_logs))
+    shares = [a_logs[i::count] for i in range(count)]
+    single = replace(place, threads=1)
+
+    def measured(share: Sequence[float]) -> list[Row]:
+        rows: list[Row] = single.alone(errors, {"wanted": {**cell.settings, "a_logs": share}})[
+            "rows"
+        ]
+        return rows
+
+    with ThreadPoolExecutor(len(shares)) as side_by_side:
+        rows = [row for found in side_by_side.map(measured, shares) for row in found]
+    return sorted(rows, key=lambda row: a_logs.index(row["a_log"]))
+
+
+def errors(wanted: Mapping[str, Any], *, device: str, threads: int) -> Row:
+    """Measure here every decay, tile and length; one truth serves all of them.
 
     What comes later changes no tangent: the errors to each length are those of one run.
     """
-    torch.set_num_threads(place.threads)
-    wanted = cell.settings
+    torch.set_num_threads(threads)
     longest, seeds = max(wanted["lengths"]), range(1, wanted["seeds"] + 1)
     u, other = (
         torch.stack(parts)
@@ -49,7 +70,7 @@ def measure(cell: Cell, _before: Sequence[Row], place: Place) -> list[Row]:
     slopes = truth.tangents(exact, A_logs, u.double(), other.double())
     rows: list[Row] = []
     for a_log, expected in zip(wanted["a_logs"], slopes, strict=True):
-        made = operator(*sizes, a_log=a_log, device=place.device)
+        made = operator(*sizes, a_log=a_log, device=device)
         for tile in wanted["tiles"]:
             found = _ours(made, u, other, tile)
             rows += _errors("genoscan", a_log, tile, found, expected, wanted["lengths"])
@@ -60,15 +81,15 @@ def measure(cell: Cell, _before: Sequence[Row], place: Place) -> list[Row]:
     if wanted["gradient"]:
         gradients = truth.gradients(exact, A_logs, u.double(), other.double())
         for a_log, expected in zip(wanted["a_logs"], gradients, strict=True):
-            made = operator(*sizes, a_log=a_log, device=place.device)
+            made = operator(*sizes, a_log=a_log, device=device)
             for tile in wanted["tiles"]:
-                given = u.to(place.device), other.to(place.device)
+                given = u.to(device), other.to(device)
                 # A state a tile: thousands of tiles would else be run several times over.
                 found = made.pgf_vjp(*given, tile, slots=-(-longest // tile))
                 rows += _errors(
                     "genoscan", a_log, tile, found, expected, [longest], answer="inputs"
                 )
-    return rows
+    return {"rows": rows}
 
 
 def _ours(made: FrechetMambaOperator, u: Tensor, u_dot: Tensor, tile: int) -> Tensor:
