@@ -13,17 +13,19 @@ import torch
 from commands import genoscan
 from laws import assert_near
 
+from genoscan.bench.alone import WorkerError, alone
 from genoscan.bench.bar import at_least, at_most
+from genoscan.bench.experiment import Cell, Finding, Place, Row
 from genoscan.bench.paper import costs, rivals, truth
 from genoscan.bench.paper.contenders import CONTENDERS
-from genoscan.bench.paper.experiment import Cell, Finding, Place, Row
+from genoscan.bench.paper.experiments import EXPERIMENTS
 from genoscan.bench.paper.layers import noise, operator
-from genoscan.bench.paper.run import EXPERIMENTS, lines, run
-from genoscan.bench.paper.worker import WorkerError, alone
+from genoscan.bench.run import lines, run
 from genoscan.errors import InputError
 from genoscan.verify import relative
 
 QUICK = Place("cpu", 2, quick=True)
+FIG4 = EXPERIMENTS["fig4"]
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +42,14 @@ def unpictured(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_experiment_runs(name: str, tmp_path: Path) -> None:
     said: list[str] = []
     cells = EXPERIMENTS[name].cells(True)
-    findings = run(name, tmp_path, QUICK, progress=lambda n: said.append("."), report=said.append)
+    findings = run(
+        name,
+        EXPERIMENTS[name],
+        tmp_path,
+        QUICK,
+        progress=lambda n: said.append("."),
+        report=said.append,
+    )
     assert said.count(".") == len(cells)
     table = pd.read_csv(tmp_path / f"{name}.csv")
     assert list(table.cell.unique()) == [cell.name for cell in cells]
@@ -57,7 +66,7 @@ def test_every_experiment_runs(name: str, tmp_path: Path) -> None:
 
 
 def test_every_way_gives_the_layers_derivative_but_theirs_that_begins_anew(tmp_path: Path) -> None:
-    run("fig3", tmp_path, QUICK)
+    run("fig3", EXPERIMENTS["fig3"], tmp_path, QUICK)
     errors = pd.read_csv(tmp_path / "fig3.csv").groupby("contender").error.max()
     assert set(errors.index) == {
         n for n, c in CONTENDERS.items() if c.answer in ("direction", "inputs")
@@ -121,50 +130,45 @@ def test_their_tile_scan_overflows_where_decays_are_stiff() -> None:
     assert not theirs.isfinite().all()
 
 
-def test_what_is_known_is_not_measured_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_known_is_not_measured_again(tmp_path: Path) -> None:
     asked: list[str] = []
-    genuine = EXPERIMENTS["fig4"]
 
-    def counted(stop_at: str) -> None:
+    def measured(stop_at: str) -> None:
         def measure(cell: Cell, before: Sequence[Row], place: Place) -> list[Row]:
             if cell.name == stop_at:
                 raise KeyboardInterrupt
             asked.append(cell.name)
-            return genuine.measure(cell, before, place)
+            return FIG4.measure(cell, before, place)
 
-        monkeypatch.setitem(EXPERIMENTS, "fig4", replace(genuine, measure=measure))
+        run("fig4", replace(FIG4, measure=measure), tmp_path, QUICK)
 
-    counted("100 steps")
     with pytest.raises(KeyboardInterrupt):
-        run("fig4", tmp_path, QUICK)
-    counted("")
-    run("fig4", tmp_path, QUICK)
+        measured("100 steps")
+    measured("")
     table = (tmp_path / "fig4.csv").read_bytes()
     assert asked == ["50 steps", "100 steps", "real DNA"]
-    run("fig4", tmp_path, QUICK)
+    measured("")
     assert len(asked) == 3
     assert (tmp_path / "fig4.csv").read_bytes() == table
 
 
 def test_rows_of_another_run_are_not_mixed_in(tmp_path: Path) -> None:
-    run("fig4", tmp_path, QUICK)
+    run("fig4", FIG4, tmp_path, QUICK)
     with pytest.raises(InputError, match=r"fig4\.json: was measured with another settings: name"):
-        run("fig4", tmp_path, replace(QUICK, threads=1))
+        run("fig4", FIG4, tmp_path, replace(QUICK, threads=1))
     record = json.loads((tmp_path / "fig4.json").read_text())
     record["commit"] = "another"
     (tmp_path / "fig4.json").write_text(json.dumps(record))
     # All is measured: only the figure is drawn anew, and the rows stay that commit's.
-    run("fig4", tmp_path, QUICK)
+    run("fig4", FIG4, tmp_path, QUICK)
     assert json.loads((tmp_path / "fig4.json").read_text())["commit"] == "another"
     rows = (tmp_path / "fig4.csv").read_text().splitlines()
     (tmp_path / "fig4.csv").write_text("\n".join(rows[:3]) + "\n")
     with pytest.raises(InputError, match="another commit"):
-        run("fig4", tmp_path, QUICK)
+        run("fig4", FIG4, tmp_path, QUICK)
     (tmp_path / "fig4.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read"):
-        run("fig4", tmp_path, QUICK)
+        run("fig4", FIG4, tmp_path, QUICK)
 
 
 def test_what_would_take_too_much_is_skipped_and_says_so() -> None:

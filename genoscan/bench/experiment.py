@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from genoscan.bench.alone import alone
 from genoscan.bench.bar import Bar
-from genoscan.bench.paper.worker import alone
 
 Row = dict[str, Any]
 
@@ -61,7 +61,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One of the paper's experiments.
+    """What is measured, and what is made of it.
 
     title     what is measured
     setup     as published, and what is corrected and why

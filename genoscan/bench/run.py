@@ -1,4 +1,4 @@
-"""START HERE: an experiment's cells one by one, each kept at once; then findings and a figure.
+"""An experiment's cells one by one, each kept at once; then its findings and a figure.
 
 An experiment NAME leaves in its folder NAME.csv, a row a measurement; NAME.json, what it ran on,
 its set-up and its findings; NAME.html and, where kaleido and a Chrome are there, NAME.png.
@@ -15,28 +15,17 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from genoscan.bench import machine
-from genoscan.bench.paper import costs, fidelity, parameters, pulse
-from genoscan.bench.paper.experiment import Experiment, Finding, Place, Row
+from genoscan.bench.experiment import Experiment, Finding, Place, Row
 from genoscan.errors import InputError
 from genoscan.tracks.atomic import explained, replacing
 
-EXPERIMENTS: dict[str, Experiment] = {
-    "fig1": costs.FIG1,
-    "fig2": fidelity.FIG2,
-    "fig3": costs.FIG3,
-    "fig4": pulse.FIG4,
-    "a1": fidelity.A1,
-    "a2": fidelity.A2,
-    "a3": costs.A3,
-    "a4": parameters.A4,
-}
-
-FORMAT = "genoscan-bench-paper/1"
+FORMAT = "genoscan-bench/1"
 _PNG_SCALE = 1.5
 
 
 def run(
     name: str,
+    experiment: Experiment,
     folder: Path,
     place: Place,
     *,
@@ -52,7 +41,6 @@ def run(
     InputError
         If the folder holds this experiment measured elsewhere or otherwise.
     """
-    experiment = EXPERIMENTS[name]
     cells = experiment.cells(place.quick)
     record, rows = _resumed(folder / name, _record(name, experiment, place), len(cells))
     _write(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")

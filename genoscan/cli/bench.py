@@ -1,7 +1,8 @@
 """genoscan bench: the measurements behind the README."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +18,9 @@ from genoscan.cli.options import (
 )
 from genoscan.cli.progress import progress
 from genoscan.errors import GenoscanError, InputError
+
+if TYPE_CHECKING:
+    from genoscan.bench.experiment import Experiment
 
 PLACE = together(
     click.option(
@@ -178,19 +182,22 @@ def speed(
         raise FailedRowError(f"{', '.join(failed)}: not measured, see above")
 
 
+EXPERIMENTS = together(
+    click.option(
+        "-o", "--output", "folder", metavar="FOLDER", type=PATH, required=True,
+        help="Where tables and figures go. An interrupted run is completed.",
+    ),
+    click.option(
+        "--quick", is_flag=True, help="See that all runs, in a minute: small sizes, nothing judged."
+    ),
+    PLACE,
+)  # fmt: skip
+
+
 @command.command("paper")
 @click.argument("names", metavar="[EXPERIMENT]...", nargs=-1)
-@click.option(
-    "-o", "--output", "folder", metavar="FOLDER", type=PATH, required=True,
-    help="Where tables and figures go. An interrupted run is completed.",
-)  # fmt: skip
-@click.option(
-    "--quick", is_flag=True, help="See that all runs, in a minute: small sizes, nothing judged."
-)
-@PLACE
-def paper(
-    names: tuple[str, ...], folder: Path, quick: bool, device: str, threads: int | None
-) -> None:
+@EXPERIMENTS
+def paper(names: tuple[str, ...], **where: Any) -> None:
     """Repeat the experiments of Phase Gradient Flow (arXiv 2512.23068), corrected.
 
     fig1 to fig4 and a1 to a4, or all of them; what each is, what is corrected, and what came
@@ -202,21 +209,74 @@ def paper(
       genoscan bench paper fig4 -o paper/
       genoscan bench paper all --quick -o quick/
     """
+    from genoscan.bench.paper.experiments import EXPERIMENTS
+
+    _run(EXPERIMENTS, names, **where)
+
+
+@command.command("state-tracking")
+@click.argument("names", metavar="[TASK]...", nargs=-1)
+@EXPERIMENTS
+def state_tracking(names: tuple[str, ...], **where: Any) -> None:
+    """Let PD-SSM and Mamba learn to keep the state of an automaton.
+
+    parity, even-pairs, cycle-navigation, modular-arithmetic, and the word problems of the groups
+    A5 and S5, or all of them: learnt from sequences of 3 to 40 symbols, asked about 40 to 256 and
+    4,096. What each is and what came out: docs/pd-ssm.md. Each gives TASK.csv, TASK.json, TASK.html
+    and TASK.png as `bench paper` does; a run of one seed is the smallest piece that is kept.
+
+    \b
+    Example:
+      genoscan bench state-tracking parity --threads 1 -o tracking/
+    """
+    from genoscan.bench.tracking.experiments import EXPERIMENTS
+
+    _run(EXPERIMENTS, names, **where)
+
+
+@command.command("long-series")
+@click.argument("files", metavar="[TS]...", nargs=-1, type=PATH)
+@EXPERIMENTS
+def long_series(files: tuple[Path, ...], **where: Any) -> None:
+    """Let PD-SSM and Mamba learn the class of series of 17,984 steps, in flat memory.
+
+    Without files, which of two motifs in noise comes first. With files of the UEA archive
+    (timeseriesclassification.com, .ts), their classes: all cases together, split by seed. Leaves
+    long-series.csv, .json, .html and .png in the folder, or files named as the first file is.
+
+    \b
+    Example:
+      genoscan bench long-series -o series/
+      genoscan bench long-series EigenWorms_TRAIN.ts EigenWorms_TEST.ts -o series/
+    """
+    from genoscan.bench.series import experiments
+
+    if not files:
+        _run({"long-series": experiments.planted_order()}, (), **where)
+    else:
+        _run({files[0].stem: experiments.files(files)}, (), **where)
+
+
+def _run(
+    experiments: "Mapping[str, Experiment]", names: tuple[str, ...], *, folder: Path, quick: bool,
+    device: str, threads: int | None,
+) -> None:  # fmt: skip
     import torch
 
-    from genoscan.bench.paper.experiment import Place
-    from genoscan.bench.paper.run import EXPERIMENTS, lines, run
+    from genoscan.bench.experiment import Place
+    from genoscan.bench.run import lines, run
 
-    chosen = list(EXPERIMENTS) if not names or "all" in names else list(names)
-    if unknown := [name for name in chosen if name not in EXPERIMENTS]:
-        raise InputError(f"{unknown[0]}: expected all or one of {', '.join(EXPERIMENTS)}")
+    chosen = list(experiments) if not names or "all" in names else list(names)
+    if unknown := [name for name in chosen if name not in experiments]:
+        raise InputError(f"{unknown[0]}: expected all or one of {', '.join(experiments)}")
     if not folder.is_dir():
         raise InputError(f"--output {folder}: expected a folder that exists")
     set_threads(threads)
     place = Place(parse_device(device), torch.get_num_threads(), quick)
     for name in chosen:
-        with progress(len(EXPERIMENTS[name].cells(quick)), "cells") as tell:
-            findings = run(name, folder, place, progress=tell, report=say)
-        click.echo(f"{name}: {EXPERIMENTS[name].title}")
+        experiment = experiments[name]
+        with progress(len(experiment.cells(quick)), "cells") as tell:
+            findings = run(name, experiment, folder, place, progress=tell, report=say)
+        click.echo(f"{name}: {experiment.title}")
         click.echo("\n".join(lines(findings, judged=not quick)))
         click.echo(folder / f"{name}.html")

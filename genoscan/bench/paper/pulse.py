@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from genoscan.bench.bar import at_most
+from genoscan.bench.experiment import Cell, Experiment, Finding, Place, Row
+from genoscan.bench.figure import OURS, TORCH, panels
 from genoscan.bench.paper import truth
-from genoscan.bench.paper.experiment import Cell, Experiment, Finding, Place, Row
-from genoscan.bench.paper.figure import OURS, TORCH, panels
 from genoscan.bench.paper.layers import noise, operator
 from genoscan.bench.paper.rivals import jvp
 from genoscan.bench.speed.sequence import real_bases, shipped_genome

@@ -1,0 +1,158 @@
+"""START HERE: what is learnt from long series, and what a step of learning takes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+import torch
+
+from genoscan.bench.alone import cost
+from genoscan.bench.bar import at_most
+from genoscan.bench.experiment import Cell, Experiment, Finding, Place, Row
+from genoscan.bench.figure import OURS, THEIRS, panels
+from genoscan.bench.series.data import CHANNELS, LENGTH, Series, planted, read_ts, split
+from genoscan.bench.series.learn import Run, build, derivatives, learn
+
+_MEBIBYTE, _WARM_UP = 2**20, 64
+_LABELS = {"pd_ssm": ("PD-SSM", OURS), "mamba": ("Mamba", THEIRS)}
+_CASES, _QUICK_CASES = 400, 20
+_SEEDS = 1, 2, 3
+
+
+def planted_order() -> Experiment:
+    """Return the task that ships with the project."""
+    return _experiment(
+        "which of two motifs comes first",
+        f"Noise in {CHANNELS} channels, {LENGTH:,} steps; two motifs, at least a third of that "
+        f"apart; {_CASES} series, 70, 15 and 15 %.",
+        Run("pd_ssm", 1),
+        lambda quick: planted(*((_QUICK_CASES, 300) if quick else (_CASES, LENGTH)), seed=0),
+    )
+
+
+def files(paths: Sequence[Path]) -> Experiment:
+    """Return the same for series of the UEA archive, all files' cases together.
+
+    Raises
+    ------
+    SeriesError
+        If a file is not what its format says.
+    """
+    series = read_ts(list(paths))
+    return _experiment(
+        f"classes of {paths[0].stem.split('_')[0]}",
+        f"{', '.join(path.name for path in paths)}: {len(series):,} cases of "
+        f"{series.x.shape[1]:,} steps, 70, 15 and 15 % by seed, as in PD-SSM's paper.",
+        Run("pd_ssm", 1, steps=2_000, every=100),
+        lambda _quick: series,
+    )
+
+
+def _experiment(title: str, what: str, one: Run, series: Callable[[bool], Series]) -> Experiment:
+    def cells(quick: bool) -> list[Cell]:
+        short = {"width": 8, "d_state": 8, "steps": 2, "batch": 2, "every": 1} if quick else {}
+        runs = [
+            Run(**asdict(one) | {"kind": kind, "seed": seed} | short)
+            for seed in (_SEEDS[:1] if quick else _SEEDS)
+            for kind in _LABELS
+        ]
+        shape = {"width": runs[0].width, "d_state": runs[0].d_state, "n_layers": one.n_layers}
+        lengths = (256, 1_024) if quick else (LENGTH // 8, LENGTH, 4 * LENGTH)
+        return [
+            *(
+                Cell(f"{kind} step, {length:,}", {"kind": kind, "length": length} | shape)
+                for kind in _LABELS
+                for length in lengths
+            ),
+            *(Cell(f"{run.kind} seed {run.seed}", asdict(run)) for run in runs),
+        ]
+
+    def measure(cell: Cell, _before: Sequence[Row], place: Place) -> list[Row]:
+        """Return what a step takes, or how a run went."""
+        if "length" in cell.settings:
+            return [{"what": "step"} | dict(cell.settings) | place.alone(step_cost, cell.settings)]
+        torch.set_num_threads(place.threads)
+        return _learnt(Run(**cell.settings), series(place.quick))
+
+    setup = (
+        f"{what} {one.n_layers} blocks of {one.width} channels: PD-SSM of {one.d_state} states, or "
+        f"Mamba of 16 a channel. Mean of the outputs over all steps, softmax; Adam at "
+        f"{one.rate:g}, {one.batch} series a step, {one.steps:,} steps; best on validation is "
+        "tested."
+    )
+    return Experiment(f"long series: {title}", setup, cells, measure, _findings, _draw)
+
+
+def _learnt(run: Run, series: Series) -> list[Row]:
+    learnt = learn(run, *split(series, run.seed))
+    known: Row = {"kind": run.kind, "seed": run.seed}
+    names = "step", "loss", "validation"
+    rows = [{"what": "curve"} | known | dict(zip(names, p, strict=True)) for p in learnt.curve]
+    best = max(row["validation"] for row in rows)
+    last = {"validation": best, "test": learnt.test, "seconds": learnt.seconds_a_step}
+    return [*rows, {"what": "answer"} | known | last]
+
+
+def step_cost(
+    kind: str, length: int, width: int, d_state: int, n_layers: int, *, device: str, threads: int
+) -> Row:
+    """Measure here the derivatives of every parameter for one series."""
+    torch.set_num_threads(threads)
+    series = planted(1, length, seed=0)
+    run = Run(kind, 1, width=width, d_state=d_state, n_layers=n_layers)  # type: ignore[arg-type]
+    stack, labels = build(run, CHANNELS, 2), torch.from_numpy(series.labels)
+    x = torch.from_numpy(series.x)
+    return cost(
+        lambda: derivatives(stack, x[:, :_WARM_UP].clone(), labels),
+        lambda: derivatives(stack, x, labels),
+        device,
+        again=3,
+    )
+
+
+def _findings(table: pd.DataFrame) -> Iterator[Finding]:
+    for kind, (label, _) in _LABELS.items():
+        rows = table[table.kind == kind]
+        answers, steps = rows[rows.what == "answer"], rows[rows.what == "step"]
+        chosen = answers.sort_values("validation").iloc[-1]
+        yield Finding(f"{label}: right, best seed on validation", chosen.test)
+        yield Finding(f"{label}: right, mean of {len(answers)} seeds", answers.test.mean())
+        yield Finding(f"{label}: a step of learning", answers.seconds.mean(), "s")
+        for row in steps.to_dict("records"):
+            name = f"{label}, one series of {row['length']:,.0f} steps"
+            yield Finding(f"{name}: peak memory", row["extra_bytes"] / _MEBIBYTE, "MiB")
+            yield Finding(f"{name}: derivatives", row["seconds"], "s")
+            if kind == "pd_ssm" and row["length"] == LENGTH:
+                dense = 4 * row["length"] * row["d_state"] ** 2
+                yield Finding(
+                    f"{name}: peak memory against one layer's soft matrices, stored",
+                    row["extra_bytes"] / dense, "times", at_most(0.15),
+                )  # fmt: skip
+        sizes = steps.set_index("length").extra_bytes
+        yield Finding(
+            f"{label}: peak memory at {sizes.index[-1]:,.0f} against {sizes.index[0]:,.0f}",
+            sizes.iloc[-1] / max(sizes.iloc[0], 1), "times", at_most(1.25),
+        )  # fmt: skip
+
+
+def _draw(table: pd.DataFrame) -> go.Figure:
+    page = panels(["right on validation", "peak memory of a step"])
+    for kind, (label, shades) in _LABELS.items():
+        curves = table[(table.kind == kind) & (table.what == "curve")]
+        for i, (_, rows) in enumerate(curves.groupby("seed")):
+            page.add_scatter(
+                x=rows.step, y=rows.validation, name=label, legendgroup=label, showlegend=i == 0,
+                mode="lines", line={"color": shades[0], "dash": ("solid", "dot", "dash")[i % 3]},
+                row=1, col=1,
+            )  # fmt: skip
+        steps = table[(table.kind == kind) & (table.what == "step")]
+        page.add_scatter(
+            x=steps.length, y=steps.extra_bytes / _MEBIBYTE, name=label, legendgroup=label,
+            showlegend=False, mode="lines+markers", line_color=shades[0], row=1, col=2,
+        )  # fmt: skip
+    page.update_yaxes(range=[0, 1.02], tickformat=".0%", row=1, col=1)
+    page.update_xaxes(title="updates", row=1, col=1)
+    page.update_xaxes(title="steps of the series", type="log", row=1, col=2)
+    return page.update_yaxes(title="MiB", rangemode="tozero", row=1, col=2)

@@ -1,0 +1,100 @@
+"""START HERE: an experiment a task; PD-SSM beside Mamba, three seeds each."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+
+import pandas as pd
+import plotly.graph_objects as go
+import torch
+
+from genoscan.bench.bar import at_least
+from genoscan.bench.experiment import Cell, Experiment, Finding, Place, Row
+from genoscan.bench.figure import OURS, THEIRS, panels
+from genoscan.bench.tracking.learn import Run, learn
+from genoscan.bench.tracking.tasks import TASKS
+
+_SEEDS = 1, 2, 3
+_BARS = {
+    "parity": 0.99, "even-pairs": 0.99, "cycle-navigation": 0.99, "modular-arithmetic": 0.96,
+    "A5": 0.99,
+}  # fmt: skip
+_LABELS = {"pd_ssm": ("PD-SSM", OURS), "mamba": ("Mamba", THEIRS)}
+_QUICK = {
+    "width": 16, "steps": 4, "batch": 4, "longest": 6, "held_out": (6, 12), "very_long": 20,
+    "sequences": (32, 32, 4), "every": 2,
+}  # fmt: skip
+
+
+def _cells(task: str, quick: bool) -> Sequence[Cell]:
+    runs = [
+        Run(task, kind, seed, **(_QUICK if quick else {}))  # type: ignore[arg-type]
+        for seed in (_SEEDS[:1] if quick else _SEEDS)
+        for kind in ("pd_ssm", "mamba")
+    ]
+    return [Cell(f"{run.kind} seed {run.seed}", asdict(run)) for run in runs]
+
+
+def _measure(cell: Cell, _before: Sequence[Row], place: Place) -> list[Row]:
+    """Return a row for every look at the validation set, and one for the test."""
+    torch.set_num_threads(place.threads)
+    run = Run(**cell.settings)
+    learnt = learn(run)
+    known: Row = {"kind": run.kind, "seed": run.seed}
+    names = "step", "loss", "longest", "validation"
+    rows = [known | dict(zip(names, point, strict=True)) for point in learnt.curve]
+    best = max(row["validation"] for row in rows)
+    last = {
+        "step": rows[-1]["step"], "validation": best, "test": learnt.test,
+        "very_long": learnt.very_long, "seconds": learnt.seconds,
+    }  # fmt: skip
+    return [*rows, known | last]
+
+
+def _findings(task: str, table: pd.DataFrame) -> Iterator[Finding]:
+    yield Finding("guessing", TASKS[task].chance)
+    answers = table.dropna(subset=["test"])
+    for kind, rows in answers.groupby("kind", sort=False):
+        name = _LABELS[str(kind)][0]
+        chosen = rows.sort_values("validation").iloc[-1]
+        bar = at_least(_BARS[task]) if kind == "pd_ssm" and task in _BARS else None
+        yield Finding(f"{name}, 40 to 256, best seed on validation", chosen.test, bar=bar)
+        yield Finding(f"{name}, 40 to 256, mean of {len(rows)} seeds", rows.test.mean())
+        yield Finding(f"{name}, 4,096, that seed", chosen.very_long)
+        yield Finding(f"{name}, 4,096, mean of seeds", rows.very_long.mean())
+        yield Finding(f"{name}, steps until known, or at the end, mean", rows.step.mean())
+        yield Finding(f"{name}, a run", rows.seconds.mean() / 60, "processor minutes")
+
+
+def _draw(task: str, table: pd.DataFrame) -> go.Figure:
+    page = panels([f"{task}: right on 40 to 256", "longest sequences that are learnt from"])
+    looks = table.dropna(subset=["loss"])
+    seeds = list(looks.seed.unique())
+    for (kind, seed), rows in looks.groupby(["kind", "seed"], sort=False):
+        label, shades = _LABELS[str(kind)]
+        for col, what in enumerate(("validation", "longest"), 1):
+            page.add_scatter(
+                x=rows.step, y=rows[what], name=label, legendgroup=label, mode="lines",
+                line={"color": shades[0], "dash": ("solid", "dot", "dash")[seeds.index(seed) % 3]},
+                showlegend=bool(col == 1 and seed == seeds[0]), row=1, col=col,
+            )  # fmt: skip
+    page.add_hline(y=TASKS[task].chance, line_dash="dot", line_color="#777777", row=1, col=1)
+    page.update_yaxes(range=[0, 1.02], tickformat=".0%", row=1, col=1)
+    return page.update_xaxes(title="steps")
+
+
+def _experiment(task: str) -> Experiment:
+    one = Run(task, "pd_ssm", 1)
+    return Experiment(
+        f"state tracking: {task}",
+        f"One block of {one.width} channels: PD-SSM of {one.heads} heads of {one.d_state} states "
+        f"and {one.n_maps} maps, or Mamba of 16 states a channel. AdamW at {one.rate:g}, "
+        f"{one.batch} sequences a step, at most {one.steps:,} steps, lengths from {one.shortest} "
+        f"to {one.longest}, longer ones once those before are known. Best on validation is tested "
+        "on sequences of its own. As in PD-SSM's paper (NeurIPS 2025) otherwise, which learns "
+        "with 128 channels from 25.6 million sequences and reports the validation set itself.",
+        partial(_cells, task), _measure, partial(_findings, task), partial(_draw, task),
+    )  # fmt: skip
+
+
+EXPERIMENTS = {task: _experiment(task) for task in TASKS}

@@ -1,0 +1,187 @@
+"""One run: a model learns a task from short sequences, and is asked about long ones."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genoscan.bench.tracking.tasks import TASKS, UNKNOWN, Task
+from genoscan.layers.linear import Linear
+from genoscan.layers.mamba import Mamba, MambaConfig
+from genoscan.layers.norm import RMSNorm
+from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
+from genoscan.layers.stack import Stack
+from genoscan.ops.kernels import choose
+
+_HELD_OUT = {"validation": 10_000_019, "test": 20_000_003}
+_SIZES = 16
+"""How many lengths a held-out set has, evenly between its shortest and longest."""
+
+_SURE, _MEMORY = 0.97, 0.95
+"""Right answers from which sequences grow longer, and how much of their mean a step leaves."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What decides a run, bit by bit, on one machine.
+
+    shortest, longest  lengths that are learnt from; longer ones come once those before are known
+    held_out           lengths of the validation and the test set
+    very_long          the length that is asked about besides
+    sequences          how many there are in validation, test, and of very long ones
+    """
+
+    task: str
+    kind: Literal["pd_ssm", "mamba"]
+    seed: int
+    width: int = 64
+    heads: int = 8
+    d_state: int = 8
+    n_maps: int = 8
+    steps: int = 20_000
+    batch: int = 128
+    rate: float = 2e-3
+    fading: float = 1.0
+    surrogate: Literal["activated", "straight_through"] = "straight_through"
+    shortest: int = 3
+    longest: int = 40
+    held_out: tuple[int, int] = (40, 256)
+    very_long: int = 4_096
+    sequences: tuple[int, int, int] = (512, 2_048, 64)
+    every: int = 500
+    enough: float = 0.9995
+
+
+@dataclass
+class Learnt:
+    """How a run went.
+
+    curve  (steps, mean loss since the last, longest sequences, share right on validation)
+    test, very_long  shares of right answers of the weights that did best on validation
+    """
+
+    curve: list[tuple[int, float, int, float]]
+    test: float
+    very_long: float
+    seconds: float
+
+
+def learn(run: Run, *, report: Callable[..., object] = lambda *_: None) -> Learnt:
+    """Train, keep the weights that do best on validation, and test those."""
+    task, started = TASKS[run.task], time.process_time()
+    stack = build(run, task)
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": [parameter], "weight_decay": _weight_decay(run, name)}
+            for name, parameter in stack.named_parameters()
+        ],
+        lr=run.rate,
+    )
+    random, longest, sure = np.random.default_rng(run.seed), run.shortest + 1, 0.0
+    best, kept, curve, losses = -1.0, stack.state_dict(), [], []
+    for step in range(1, run.steps + 1):
+        for group in optimiser.param_groups:
+            group["lr"] = _rate(run, step)
+        length = int(random.integers(run.shortest, longest + 1))
+        tokens, labels = map(torch.from_numpy, task.sample(random, run.batch, length))
+        answers = _answers(stack, task, tokens)
+        loss = F.cross_entropy(answers.flatten(0, 1), labels.flatten(), ignore_index=UNKNOWN)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(stack.parameters(), 1.0)
+        optimiser.step()
+        losses.append(float(loss.detach()))
+        sure = _MEMORY * sure + (1 - _MEMORY) * float(_right(answers, labels))
+        if sure > _SURE and longest < run.longest:
+            longest, sure = longest + 1, 0.5
+        if step % run.every == 0 or step == run.steps:
+            share = accuracy(stack, task, "validation", run.held_out, run.sequences[0])
+            curve.append((step, sum(losses) / len(losses), longest, share))
+            report(*curve[-1])
+            losses = []
+            if share > best:
+                best = share
+                kept = {name: part.clone() for name, part in stack.state_dict().items()}
+            if share >= run.enough:
+                break
+    stack.load_state_dict(kept)
+    lengths = run.very_long, run.very_long
+    return Learnt(
+        curve,
+        accuracy(stack, task, "test", run.held_out, run.sequences[1]),
+        accuracy(stack, task, "test", lengths, run.sequences[2]),
+        time.process_time() - started,
+    )
+
+
+def build(run: Run, task: Task) -> Stack:
+    """Return the model, seeded."""
+    torch.manual_seed(run.seed)
+    kernels = choose("cpu")
+    shared: dict[str, Any] = {"eps": 1e-5, "kernels": kernels}
+    rank = -(-run.width // 16)
+    block: nn.Module
+    if run.kind == "mamba":
+        block = Mamba(MambaConfig(d_conv=4, dt_rank=rank), run.width, **shared)
+    else:
+        config = PdSsmConfig(
+            heads=run.heads, d_state=run.d_state, n_maps=run.n_maps, d_conv=4, rank=rank
+        )
+        block = PdSsm(config, run.width, **shared)
+        block.surrogate.kind = run.surrogate
+    return Stack(
+        embed=Linear(task.n_tokens, run.width, bias=False, kernels=kernels),
+        blocks=[block],
+        norm=RMSNorm(run.width, **shared),
+        head=Linear(run.width, task.n_labels, bias=False, kernels=kernels),
+    )
+
+
+@torch.no_grad()
+def accuracy(
+    stack: Stack, task: Task, split: str, lengths: tuple[int, int], n_sequences: int
+) -> float:
+    """Return the share of right answers at the sequences' ends, lengths evenly between two."""
+    random = np.random.default_rng(_HELD_OUT[split])
+    sizes = np.linspace(*lengths, min(_SIZES, lengths[1] - lengths[0] + 1)).round().astype(int)
+    shares = []
+    for length in sizes:
+        n = max(1, n_sequences // len(sizes))
+        tokens, labels = map(torch.from_numpy, task.sample(random, n, int(length)))
+        shares.append(_right(_answers(stack, task, tokens)[:, -1:], labels[:, -1:]))
+    return float(np.mean(shares))
+
+
+def _right(answers: Tensor, labels: Tensor) -> float:
+    """Return the share of right answers among those that are asked for."""
+    asked = labels != UNKNOWN
+    return float((answers.argmax(-1) == labels)[asked].double().mean())
+
+
+def _answers(stack: Stack, task: Task, tokens: Tensor) -> Tensor:
+    x = F.one_hot(tokens, task.n_tokens).float()
+    outputs: Tensor = stack(x, stack.begin(len(x)))[0]
+    return outputs
+
+
+def _weight_decay(run: Run, name: str) -> float:
+    if name.startswith("embed."):
+        return 0.0
+    # What enters a state and what turns it fade where they are not needed: a state that is only
+    # moved is kept for any length.
+    return run.fading if any(part in name for part in ("B_proj", "phase")) else 0.01
+
+
+def _rate(run: Run, step: int) -> float:
+    """Return the learning rate: a tenth of the steps rising, then half a cosine down."""
+    warm = max(1, run.steps // 10)
+    if step <= warm:
+        return run.rate * step / warm
+    done = (step - warm) / max(1, run.steps - warm)
+    return 1e-5 + (run.rate - 1e-5) * 0.5 * (1 + math.cos(math.pi * done))
