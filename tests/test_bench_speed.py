@@ -29,9 +29,12 @@ from genoscan.bench.speed.worker import serve
 from genoscan.errors import InputError
 from genoscan.layers.weights import load_model
 
-CPU = ("mambapy", "transformers", "checkpoint", "forward", "scan", "threads", "tangent", "regions")
+CPU = (
+    "mambapy", "transformers", "checkpoint", "forward", "scan", "threads", "tangent", "blocks",
+    "regions",
+)  # fmt: skip
 SOME = ("mambapy", "scan", "regions")
-CUDA = ("bigwig", "memory", "gibibyte", "autograd", "paper", "kernels")
+CUDA = ("blocks", "bigwig", "memory", "gibibyte", "autograd", "paper", "kernels")
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +244,7 @@ class TestRows:
             ("threads", "times faster", ">= 1.7", None),
             ("tangent", "one, of forward's time", "<= 2.2", None),
             ("tangent", "eight at once, of eight sweeps' time", "<= 0.55", None),
+            ("blocks", "time, of Mamba's", "<= 2.5", 16_384),
             ("regions", "times faster", ">= 1.3", None),
             ("bigwig", "bases a second", ">= 500,000", 10_485_760),
             ("memory", "at 10,485,760 bp", "<= 4,096", None),
@@ -655,6 +659,19 @@ class TestPaper:
         codes = torch.zeros(1, 130, dtype=torch.uint8)
         found = paper.layer_adjoint(load_model(settings.model), settings)(codes)()
         assert_near(found.double(), paper.layer_adjoint_truth(130), torch.float32)
+
+
+class TestBlocks:
+    @pytest.mark.parametrize("kind", ["mamba", "pd_ssm"])
+    def test_ours_is_the_whole_derivative(self, kind: str, settings: Settings) -> None:
+        codes = torch.zeros(1, 130, dtype=torch.uint8)
+        found = blocks.block_adjoint(kind)(load_model(settings.model), settings)(codes)()
+        assert_near(found.double(), blocks.block_adjoint_truth(kind, 130), torch.float32)
+
+    def test_multiply_adds_are_counted(self) -> None:
+        # in_proj, x_proj, dt_proj, out_proj, four taps, four a state
+        mamba = 128 * 512 + 256 * 40 + 8 * 256 + 256 * 128 + 256 * 4 + 4 * 256 * 16
+        assert blocks.multiply_adds("mamba") == mamba
 
 
 class TestReport:

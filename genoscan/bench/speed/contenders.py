@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from genoscan.bench.speed import files, paper, parity, peers, scans, windows
+from genoscan.bench.speed import blocks, files, paper, parity, peers, scans, windows
 from genoscan.bench.speed.settings import Settings
 from genoscan.layers.weights import Model
 
@@ -114,4 +114,12 @@ CONTENDERS: dict[str, Contender] = {
         "the same layer and weights: every input's derivative",
         error=parity.layer_adjoint_error,
     ),
+} | {
+    f"{kind}-block": Contender(
+        blocks.block_adjoint(kind),
+        f"one block with its defaults, {blocks.CHANNELS} channels: every input's derivative; "
+        f"{blocks.multiply_adds(kind):,} multiply-adds a base forward",
+        error=parity.block_error(kind),
+    )
+    for kind in ("mamba", "pd_ssm")
 }

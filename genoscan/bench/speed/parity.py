@@ -4,13 +4,14 @@ The truth is whole-window autograd in float64 through plain torch, none of this 
 derivative rules in it, on the first 512 real bases.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genoscan.bench.speed import paper, windows
+from genoscan.bench.speed import blocks, paper, windows
 from genoscan.bench.speed.settings import Settings
 from genoscan.engine.inputs import OneHot
 from genoscan.errors import GenoscanError
@@ -67,6 +68,11 @@ def slopes_error(found: Tensor, truth: Truth) -> float:
 def tile_scan_error(found: Tensor, truth: Truth) -> float:
     """Compare the paper's tangent with its definition."""
     return relative(found, paper.tile_scan_truth(len(found)))
+
+
+def block_error(kind: str) -> Callable[[Tensor, Truth], float]:
+    """Compare a block's derivatives with autograd's."""
+    return lambda found, _truth: relative(found, blocks.block_adjoint_truth(kind, len(found)))
 
 
 def layer_adjoint_error(found: Tensor, truth: Truth) -> float:

@@ -152,6 +152,12 @@ def _on_cpu(settings: Settings) -> dict[str, Row]:
                 ),
             ),
         ),
+        "blocks": Row(
+            "one block of 128 channels, adjoint: PD-SSM against Mamba",
+            _tasks(settings, 16_384, "pd_ssm-block", "mamba-block"),
+            (Measure("time, of Mamba's", "x", ratio("pd_ssm-block", "mamba-block"), at_most(2.5)),),
+            devices=("cpu", "cuda"),
+        ),
         "regions": Row(
             f"{settings.regions:,} regions of {settings.region:,} bp, FASTA to bigWig, "
             f"{settings.batch} side by side against one at a time",
