@@ -84,9 +84,16 @@ class PdSsm(nn.Module):
             self._initialise()
 
     def _initialise(self) -> None:
-        """Begin in the first state, with decays near 1 and phases all round."""
+        """Begin in the first state, with decays near 1 and phases all round.
+
+        Maps begin as permutations, by margins that training soon gets past: maps that are not
+        forget, one after the other, where they began.
+        """
+        n_states = self.config.d_state
         with torch.no_grad():
-            self.dictionary.normal_(std=self.config.d_state**-0.5)
+            self.dictionary.normal_(std=0.05)
+            for chosen in self.dictionary.flatten(0, 1):
+                chosen[torch.randperm(n_states), torch.arange(n_states)] += 0.2
             self.start.zero_()
             self.start[:, 0, 0] = 1
             self.size.bias.uniform_(0, 0.1)

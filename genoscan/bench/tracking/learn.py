@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,12 +17,13 @@ from genoscan.layers.mamba import Mamba, MambaConfig
 from genoscan.layers.norm import RMSNorm
 from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
 from genoscan.layers.stack import Stack
-from genoscan.ops.kernels import choose
+from genoscan.ops.kernels import Kernels, choose
 
 _HELD_OUT = {"validation": 10_000_019, "test": 20_000_003}
 _SIZES = 16
 """How many lengths a held-out set has, evenly between its shortest and longest."""
 
+_EPS = 1e-5
 _SURE, _MEMORY = 0.97, 0.95
 """Right answers from which sequences grow longer, and how much of their mean a step leaves."""
 
@@ -31,6 +32,8 @@ _SURE, _MEMORY = 0.97, 0.95
 class Run:
     """What decides a run, bit by bit, on one machine.
 
+    kind               pd_ssm: a PD-SSM block, all of it trained; moves: one whose states are only
+                       moved, by trained maps and router; mamba
     shortest, longest  lengths that are learnt from; longer ones come once those before are known
     held_out           lengths of the validation and the test set
     very_long          the length that is asked about besides
@@ -38,16 +41,16 @@ class Run:
     """
 
     task: str
-    kind: Literal["pd_ssm", "mamba"]
+    kind: Literal["moves", "pd_ssm", "mamba"]
     seed: int
+    n_layers: int = 1
     width: int = 64
     heads: int = 8
     d_state: int = 8
     n_maps: int = 8
-    steps: int = 20_000
+    steps: int = 3_000
     batch: int = 128
     rate: float = 2e-3
-    fading: float = 1.0
     surrogate: Literal["activated", "straight_through"] = "straight_through"
     shortest: int = 3
     longest: int = 40
@@ -78,7 +81,7 @@ def learn(run: Run, *, report: Callable[..., object] = lambda *_: None) -> Learn
     stack = build(run, task)
     optimiser = torch.optim.AdamW(
         [
-            {"params": [parameter], "weight_decay": _weight_decay(run, name)}
+            {"params": [parameter], "weight_decay": 0 if name.startswith("embed.") else 0.01}
             for name, parameter in stack.named_parameters()
         ],
         lr=run.rate,
@@ -124,23 +127,38 @@ def build(run: Run, task: Task) -> Stack:
     """Return the model, seeded."""
     torch.manual_seed(run.seed)
     kernels = choose("cpu")
-    shared: dict[str, Any] = {"eps": 1e-5, "kernels": kernels}
-    rank = -(-run.width // 16)
-    block: nn.Module
-    if run.kind == "mamba":
-        block = Mamba(MambaConfig(d_conv=4, dt_rank=rank), run.width, **shared)
-    else:
-        config = PdSsmConfig(
-            heads=run.heads, d_state=run.d_state, n_maps=run.n_maps, d_conv=4, rank=rank
-        )
-        block = PdSsm(config, run.width, **shared)
-        block.surrogate.kind = run.surrogate
     return Stack(
         embed=Linear(task.n_tokens, run.width, bias=False, kernels=kernels),
-        blocks=[block],
-        norm=RMSNorm(run.width, **shared),
+        blocks=[_block(run, kernels) for _ in range(run.n_layers)],
+        norm=RMSNorm(run.width, eps=_EPS, kernels=kernels),
         head=Linear(run.width, task.n_labels, bias=False, kernels=kernels),
     )
+
+
+def _block(run: Run, kernels: Kernels) -> nn.Module:
+    rank = -(-run.width // 16)
+    if run.kind == "mamba":
+        mamba = MambaConfig(d_conv=4, dt_rank=rank)
+        return Mamba(mamba, run.width, eps=_EPS, kernels=kernels)
+    config = PdSsmConfig(
+        heads=run.heads, d_state=run.d_state, n_maps=run.n_maps, d_conv=1, rank=rank
+    )
+    block = PdSsm(config, run.width, eps=_EPS, kernels=kernels)
+    block.surrogate.kind = run.surrogate
+    if run.kind == "moves":
+        _hold(block)
+    return block
+
+
+def _hold(block: PdSsm) -> None:
+    """Let nothing enter the states, shrink or turn them, and keep it so.
+
+    Where these are trained they serve to count, as far as the sequences go that are learnt from.
+    """
+    for part in (block.B_proj, block.size, block.phase):
+        for weight in part.parameters():
+            nn.init.zeros_(weight).requires_grad_(False)
+    nn.init.constant_(block.size.bias, -1.0)
 
 
 @torch.no_grad()
@@ -168,14 +186,6 @@ def _answers(stack: Stack, task: Task, tokens: Tensor) -> Tensor:
     x = F.one_hot(tokens, task.n_tokens).float()
     outputs: Tensor = stack(x, stack.begin(len(x)))[0]
     return outputs
-
-
-def _weight_decay(run: Run, name: str) -> float:
-    if name.startswith("embed."):
-        return 0.0
-    # What enters a state and what turns it fade where they are not needed: a state that is only
-    # moved is kept for any length.
-    return run.fading if any(part in name for part in ("B_proj", "phase")) else 0.01
 
 
 def _rate(run: Run, step: int) -> float:
