@@ -81,7 +81,7 @@ def _draw(task: str, table: pd.DataFrame) -> go.Figure:
         label, shade = _LABELS[str(kind)]
         for col, what in enumerate(("validation", "longest"), 1):
             page.add_scatter(
-                x=rows.step, y=rows[what], name=label, legendgroup=label, mode="lines",
+                x=rows.step, y=rows[what], name=label, legendgroup=label, mode="lines+markers",
                 line={"color": shade, "dash": ("solid", "dot", "dash")[seeds.index(seed) % 3]},
                 showlegend=bool(col == 1 and seed == seeds[0]), row=1, col=col,
             )  # fmt: skip
@@ -94,7 +94,7 @@ def _experiment(task: str) -> Experiment:
     one = Run(task, "pd_ssm", 1, _LAYERS.get(task, 1))
     blocks = f"{one.n_layers} block{'s' if one.n_layers > 1 else ''} of {one.width} channels"
     return Experiment(
-        f"state tracking: {task}",
+        "state tracking",
         f"{blocks}: PD-SSM of {one.heads} heads of {one.d_state} states "
         f"and {one.n_maps} maps, without convolution as its authors' code has it, or Mamba of 16 "
         f"states a channel. AdamW at {one.rate:g}, "
