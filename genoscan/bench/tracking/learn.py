@@ -155,10 +155,11 @@ def _hold(block: PdSsm) -> None:
 
     Where these are trained they serve to count, as far as the sequences go that are learnt from.
     """
-    for part in (block.B_proj, block.size, block.phase):
+    for part in (block.B_proj, block.size, block.phase, block.conv):
         for weight in part.parameters():
             nn.init.zeros_(weight).requires_grad_(False)
     nn.init.constant_(block.size.bias, -1.0)
+    nn.init.ones_(block.conv.weight)  # one tap: what is read is what is there
 
 
 @torch.no_grad()
