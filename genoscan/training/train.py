@@ -1,6 +1,7 @@
 """Train a model on genomes: the adjoint engine gives the parameters' derivatives.
 
 Memory is one tile's activations and the optimiser's two numbers a weight, whatever the window.
+Threads share the streams.
 """
 
 import json
@@ -8,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from genoscan.engine.adjoint import adjoint, consume
+from genoscan.engine.adjoint import AdjointResult, adjoint, consume
 from genoscan.engine.forward import forward
 from genoscan.engine.inputs import OneHot
+from genoscan.engine.stages import shares, side_by_side
 from genoscan.engine.target import whole_window
 from genoscan.errors import InputError
+from genoscan.layer import Carry
 from genoscan.layers.stack import Stack
 from genoscan.layers.weights import ModelConfig, build
 from genoscan.training.data import Split, walks
@@ -126,7 +130,17 @@ def _steps(
 ) -> Iterator[float]:
     """Update the weights once a window; yield the window's bits per base."""
     table = torch.cat([torch.eye(4), torch.zeros(1, 4)]).to(device)
-    columns = torch.tensor([0, 1, 2, 3, -1])
+    columns, weights = torch.tensor([0, 1, 2, 3, -1]), list(parameters.values())
+
+    def pull(codes: Tensor, carry: Carry, check: Callable[[], None]) -> AdjointResult:
+        inputs, target = OneHot(codes[:, :-1], table), whole_window(codes, columns)
+        tiles = adjoint(
+            stack, inputs, target, tile=options.tile, slots=options.slots, carry=carry,
+            parameters=weights,
+        )  # fmt: skip
+        return consume(tiles, lambda _span, _x_bar: check())
+
+    streams = shares(options.batch, torch.device(device))
     stretches = walks(
         split.training,
         window=options.window,
@@ -136,31 +150,23 @@ def _steps(
         first=step // options.walk,
     )
     for stretch in stretches:
-        carry = stack.begin(options.batch)
+        carries = [stack.begin(share.stop - share.start) for share in streams]
         for i in range(options.walk):
             if step == options.steps:
                 return
             codes = torch.from_numpy(
                 stretch[:, i * options.window : (i + 1) * options.window + 1].copy()
             )
-            inputs = OneHot(codes[:, :-1], table)
-            target = whole_window(codes, columns)
-            pull = adjoint(
-                stack,
-                inputs,
-                target,
-                tile=options.tile,
-                slots=options.slots,
-                carry=carry,
-                parameters=list(parameters.values()),
+            results = side_by_side(
+                [partial(pull, codes[share], c) for share, c in zip(streams, carries, strict=True)]
             )
-            result = consume(pull)
-            carry = result.carry
-            n_labels = int((codes[:, 1:] < 4).sum())
-            bars = [-bar / max(1, n_labels) for bar in result.parameters]
+            carries = [result.carry for result in results]
+            n_labels = max(1, int((codes[:, 1:] < 4).sum()))
+            parts = zip(*(result.parameters for result in results), strict=True)
+            bars = [-torch.stack(part).sum(0) / n_labels for part in parts]
             _adamw(parameters, moments, bars, step, options)
             step += 1
-            yield float(-result.value.sum()) / max(1, n_labels) / math.log(2)
+            yield -sum(float(result.value.sum()) for result in results) / n_labels / math.log(2)
 
 
 def _adamw(
