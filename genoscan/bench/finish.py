@@ -18,6 +18,7 @@ from genoscan.training.data import Split
 from genoscan.training.train import STATE, bits_per_base
 
 CURVE = "training.tsv"
+_KINDS = {"mamba": "Mamba", "pd_ssm": "PD-SSM"}
 
 
 def finish_model(
@@ -42,6 +43,7 @@ def finish_model(
     state = json.loads((work / STATE).read_text())
     facts = CardFacts(
         name=output.name,
+        kind=" and ".join(dict.fromkeys(_KINDS[layer.kind] for layer in config.layers)),
         trained_on=config.trained_on,
         command=command,
         sources=[

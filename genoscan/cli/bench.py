@@ -182,7 +182,7 @@ def speed(
         raise FailedRowError(f"{', '.join(failed)}: not measured, see above")
 
 
-EXPERIMENTS = together(
+WHERE = together(
     click.option(
         "-o", "--output", "folder", metavar="FOLDER", type=PATH, required=True,
         help="Where tables and figures go. An interrupted run is completed.",
@@ -196,7 +196,7 @@ EXPERIMENTS = together(
 
 @command.command("paper")
 @click.argument("names", metavar="[EXPERIMENT]...", nargs=-1)
-@EXPERIMENTS
+@WHERE
 def paper(names: tuple[str, ...], **where: Any) -> None:
     """Repeat the experiments of Phase Gradient Flow (arXiv 2512.23068), corrected.
 
@@ -216,7 +216,7 @@ def paper(names: tuple[str, ...], **where: Any) -> None:
 
 @command.command("state-tracking")
 @click.argument("names", metavar="[TASK]...", nargs=-1)
-@EXPERIMENTS
+@WHERE
 def state_tracking(names: tuple[str, ...], **where: Any) -> None:
     """Let PD-SSM and Mamba learn to keep the state of an automaton.
 
@@ -236,7 +236,7 @@ def state_tracking(names: tuple[str, ...], **where: Any) -> None:
 
 @command.command("long-series")
 @click.argument("files", metavar="[TS]...", nargs=-1, type=PATH)
-@EXPERIMENTS
+@WHERE
 def long_series(files: tuple[Path, ...], **where: Any) -> None:
     """Let PD-SSM and Mamba learn the class of series of 17,984 steps, in flat memory.
 
@@ -255,6 +255,26 @@ def long_series(files: tuple[Path, ...], **where: Any) -> None:
         _run({"long-series": experiments.planted_order()}, (), **where)
     else:
         _run({files[0].stem: experiments.files(files)}, (), **where)
+
+
+@command.command("reading-frame")
+@click.argument("genome", metavar="GENBANK", type=PATH)
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@WHERE
+def reading_frame(genome: Path, models: tuple[str, ...], **where: Any) -> None:
+    """Ask models for the codon position, by a linear read-out of what they hold.
+
+    Fitted on the genes of the first half of an annotated sequence, asked 10 to 3,000 bases into
+    those of the second. Beside the models stands the same read-out of the last bases themselves.
+    Leaves reading-frame.csv, .json, .html and .png in the folder.
+
+    \b
+    Example:
+      genoscan bench reading-frame C.trachomatis.gbk bacteria bacteria-pd-ssm -o frame/
+    """
+    from genoscan.bench import reading_frame as bench
+
+    _run({"reading-frame": bench.reading_frame(genome, models)}, (), **where)
 
 
 def _run(

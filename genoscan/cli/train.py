@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -42,8 +43,22 @@ from genoscan.errors import InputError, OutputError
     help="The end of every sequence that is held out.",
 )
 @click.option("--width", default=128, show_default=True, metavar="N", help="Model width.")
-@click.option("--layers", default=6, show_default=True, metavar="N", help="Mamba blocks.")
-@click.option("--states", default=16, show_default=True, metavar="N", help="States a channel.")
+@click.option("--layers", default=6, show_default=True, metavar="N", help="Blocks.")
+@click.option(
+    "--block",
+    "kinds",
+    type=click.Choice(["mamba", "pd_ssm"]),
+    multiple=True,
+    default=["mamba"],
+    show_default=True,
+    help="What a block is; given more than once, the kinds take turns.",
+)
+@click.option(
+    "--states",
+    type=int,
+    metavar="N",
+    help="States a channel of Mamba, a head of PD-SSM.  [default: 16, 64]",
+)
 @click.option("--steps", default=4000, show_default=True, metavar="N", help="Updates.")
 @click.option(
     "--window",
@@ -73,11 +88,11 @@ from genoscan.errors import InputError, OutputError
 @MACHINE
 def command(
     genomes: tuple[Path, ...], output: Path, tests: tuple[Path, ...], trained_on: str,
-    validation: float, width: int, layers: int, states: int, steps: int, window: int, walk: int,
-    batch: int, rate: float, seed: int, tile: int, slots: int,
+    validation: float, width: int, layers: int, kinds: tuple[str, ...], states: int | None,
+    steps: int, window: int, walk: int, batch: int, rate: float, seed: int, tile: int, slots: int,
     dtype: str, device: str, threads: int | None,
 ) -> None:  # fmt: skip
-    """Train a Mamba model on genomes, in flat memory, and write its folder.
+    """Train a Mamba or PD-SSM model on genomes, in flat memory, and write its folder.
 
     Interrupted, it goes on from its last report when the same command is given again. The card
     compares the model with a Markov chain on the same held-out bases.
@@ -87,8 +102,10 @@ def command(
     from genoscan.training.data import split_genomes
     from genoscan.training.train import Progress, TrainOptions, train
 
-    sizes = {"width": width, "layers": layers, "states": states, "steps": steps, "window": window,
-             "walk": walk, "batch": batch, "tile": tile, "slots": slots}  # fmt: skip
+    sizes = {"width": width, "layers": layers, "steps": steps, "window": window, "walk": walk,
+             "batch": batch, "tile": tile, "slots": slots}  # fmt: skip
+    if states is not None:
+        sizes["states"] = states
     _check(sizes, rate, dtype, output)
     set_threads(threads)
     opened = [open_genome(path) for path in genomes]
@@ -99,8 +116,7 @@ def command(
     config = ModelConfig.model_validate(
         {
             "d_model": width,
-            "layers": [{"kind": "mamba", "d_state": states, "dt_rank": math.ceil(width / 16)}]
-            * layers,
+            "layers": [_block(kinds[i % len(kinds)], width, states) for i in range(layers)],
             "context": 2 * window,
             "reach": window // 2,
             "trained_on": trained_on or ", ".join(path.name for path in genomes),
@@ -128,6 +144,11 @@ def command(
                 command=shlex.join(["genoscan", *sys.argv[1:]]), bases_seen=steps * batch * window,
             )  # fmt: skip
     click.echo(output)
+
+
+def _block(kind: str, width: int, states: int | None) -> dict[str, Any]:
+    rank = {"mamba": "dt_rank", "pd_ssm": "rank"}[kind]
+    return {"kind": kind, rank: math.ceil(width / 16)} | ({"d_state": states} if states else {})
 
 
 def _check(sizes: Mapping[str, int], rate: float, dtype: str, output: Path) -> None:

@@ -27,6 +27,7 @@ class CardFacts:
     """All that the card states."""
 
     name: str
+    kind: str
     trained_on: str
     command: str
     sources: Sequence[str]
@@ -46,8 +47,8 @@ def write_card(facts: CardFacts) -> str:
         f"""\
         # {facts.name}
 
-        A causal Mamba model of DNA, one base a token: it predicts each base from those before it.
-        {facts.weights:,} weights. Trained on {facts.trained_on}.
+        A causal {facts.kind} model of DNA, one base a token: it predicts each base from those
+        before it. {facts.weights:,} weights. Trained on {facts.trained_on}.
 
         ## Data and split
 
