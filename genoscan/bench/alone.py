@@ -12,6 +12,9 @@ from genoscan.bench import memory
 from genoscan.bench.clock import timed
 from genoscan.errors import GenoscanError
 
+WARM_UP = 64
+"""Steps: enough to import, compile and start threads, too few to leave memory behind."""
+
 _LONG = 20.0
 """Seconds from which one run is enough."""
 

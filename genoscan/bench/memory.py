@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+MEBIBYTE, GIBIBYTE, PAGE = 2**20, 2**30, 4_096
+
 _STATUS, _FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 

@@ -7,10 +7,10 @@ README.md           the model card
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import (
@@ -128,20 +128,25 @@ class Model:
 
 def build(config: ModelConfig, *, device: str = "cpu", kernels: str = "auto") -> Stack:
     """Make a stack with fresh weights; seed torch first."""
-    return _assemble(config, choose(device, kernels)).to(device)
+    return _assembled(config, choose(device, kernels)).to(device)
 
 
-def _assemble(config: ModelConfig, kernels: Kernels) -> Stack:
-    eps, d_model = config.norm.eps, config.d_model
-    n_symbols = len(config.symbols)
-    blocks = [
-        _BLOCKS[layer.kind](layer, d_model, eps=eps, kernels=kernels) for layer in config.layers
-    ]
+def _assembled(config: ModelConfig, kernels: Kernels) -> Stack:
+    n_symbols, eps = len(config.symbols), config.norm.eps
+    return assemble(config.layers, config.d_model, n_symbols, n_symbols, eps=eps, kernels=kernels)
+
+
+def assemble(
+    layers: Sequence[LayerConfig], d_model: int, d_in: int, d_out: int, *, eps: float,
+    kernels: Kernels,
+) -> Stack:  # fmt: skip
+    """Make a stack of these blocks with fresh weights, from `d_in` columns to `d_out`."""
+    shared: dict[str, Any] = {"eps": eps, "kernels": kernels}
     return Stack(
-        embed=Linear(n_symbols, d_model, bias=False, kernels=kernels),
-        blocks=blocks,
-        norm=RMSNorm(d_model, eps=eps, kernels=kernels),
-        head=Linear(d_model, n_symbols, bias=False, kernels=kernels),
+        blocks=[_BLOCKS[layer.kind](layer, d_model, **shared) for layer in layers],
+        embed=Linear(d_in, d_model, bias=False, kernels=kernels),
+        norm=RMSNorm(d_model, **shared),
+        head=Linear(d_model, d_out, bias=False, kernels=kernels),
     )
 
 
@@ -164,7 +169,7 @@ def load_model(
     config = read_config(path)
     tensors = _read_tensors(path / WEIGHTS)
     with torch.device("meta"):
-        stack = _assemble(config, choose(device, kernels))
+        stack = _assembled(config, choose(device, kernels))
     expected = {name: tuple(tensor.shape) for name, tensor in stack.state_dict().items()}
     _check_tensors(path, tensors, expected)
     sha256 = hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()

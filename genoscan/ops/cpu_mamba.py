@@ -36,7 +36,8 @@ class _Mamba(torch.autograd.Function):
         ctx: Any, eps: float, x: Tensor, tail: Tensor, state: Tensor, *given: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         weights = MambaWeights(*given)
-        u_in, z = _entered(_normed(x, weights, eps), weights)
+        normed = _normed(x, weights, eps)
+        u_in, z = (product(normed, half.mT) for half in weights.in_proj.chunk(2))
         filters = weights.conv, weights.conv_bias
         (u, next_tail), _ = CONV_SILU.forward((u_in, *filters, tail), keep=False)
         kept = _Kept(x, tail, state, u_in, z, u, product(u, weights.x_proj.mT), None)
@@ -99,12 +100,6 @@ def _wanted(ctx: Any) -> MambaWeights:
 def _normed(x: Tensor, weights: MambaWeights, eps: float) -> Tensor:
     (normed,), _ = RMS_NORM.forward((x, weights.norm), keep=False, eps=eps)
     return normed
-
-
-def _entered(normed: Tensor, weights: MambaWeights) -> tuple[Tensor, Tensor]:
-    """Return what the convolution reads, and the gate."""
-    u_half, z_half = weights.in_proj.chunk(2)
-    return product(normed, u_half.mT), product(normed, z_half.mT)
 
 
 def _step(kept: _Kept, weights: MambaWeights) -> Tensor:

@@ -85,8 +85,7 @@ class _Shelves:
         if by_thread is None or size < _SMALL:
             return torch.empty(shape, dtype=_TORCH_TYPES[dtype]).numpy()
         by_size, size = by_thread[threading.get_ident()], _rounded(size)
-        # Others put back what they were handed: one call each, which nothing can come between.
-        larger = sorted(other for other in list(by_size) if size < other < 2 * size)
+        larger = sorted(other for other in by_size if size < other < 2 * size)
         for fitting in (size, *larger):
             with suppress(IndexError):
                 shelf = by_size[fitting]

@@ -9,21 +9,20 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from genoscan.bench.alone import cost
+from genoscan.bench.alone import WARM_UP, cost
 from genoscan.bench.bar import at_least, at_most
 from genoscan.bench.experiment import Cell, Experiment, Finding, Place, Row
 from genoscan.bench.figure import panels
+from genoscan.bench.memory import GIBIBYTE, MEBIBYTE, PAGE
 from genoscan.bench.paper import truth
 from genoscan.bench.paper.contenders import CONTENDERS, Parts
 from genoscan.bench.paper.figure import curves
 from genoscan.bench.paper.layers import noise, operator
 from genoscan.verify import relative
 
-MOST_BYTES, MOST_SECONDS = 12 * 2**30, 300.0
+MOST_BYTES, MOST_SECONDS = 12 * GIBIBYTE, 300.0
 """A contender that is predicted to take more is skipped, and the row says so."""
 
-GIBIBYTE, MEBIBYTE, PAGE = 2**30, 2**20, 4_096
-WARM_UP = 64
 _JUDGED = 10_000
 """Steps up to which an answer is held against the truth, which takes a while."""
 _DIRECTION = ("ours-direction", "tile-scan", "jvp", "jvp-published")

@@ -12,11 +12,12 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from genoscan.bench.alone import cost
+from genoscan.bench.alone import WARM_UP, cost
 from genoscan.bench.bar import at_most
 from genoscan.bench.experiment import Cell, Experiment, Finding, Place, Row
 from genoscan.bench.figure import OURS, THEIRS, TORCH, panels
-from genoscan.bench.paper.costs import MEBIBYTE, PAGE, WARM_UP, contenders_cost
+from genoscan.bench.memory import MEBIBYTE, PAGE
+from genoscan.bench.paper.costs import contenders_cost
 from genoscan.bench.paper.layers import SEED
 from genoscan.bench.speed.sequence import real_bases, shipped_genome
 from genoscan.engine.adjoint import adjoint, consume

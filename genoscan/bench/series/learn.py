@@ -19,11 +19,11 @@ from genoscan.bench.series.data import Series
 from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.forward import forward
 from genoscan.engine.inputs import Dense
-from genoscan.layers.linear import Linear
-from genoscan.layers.mamba import Mamba, MambaConfig
-from genoscan.layers.norm import RMSNorm
-from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
+from genoscan.engine.target import WeightedSum
+from genoscan.layers.mamba import MambaConfig
+from genoscan.layers.pd_ssm import PdSsmConfig
 from genoscan.layers.stack import Stack
+from genoscan.layers.weights import assemble
 from genoscan.ops.kernels import choose
 
 TILE, SLOTS = 512, 16
@@ -53,37 +53,14 @@ class Learnt:
     seconds_a_step: float = 0.0
 
 
-@dataclass(frozen=True)
-class _Weighted:
-    """The outputs times a weight for each, the same at every step: a target that streams."""
-
-    weights: Float[Tensor, "batch classes"]
-
-    def __call__(
-        self, outputs: Float[Tensor, "batch tile classes"], span: slice
-    ) -> Float[Tensor, " batch"]:
-        return (outputs * self.weights[:, None]).sum((-1, -2))
-
-
 def build(run: Run, channels: int, n_classes: int) -> Stack:
     """Return the model, seeded."""
     torch.manual_seed(run.seed)
-    kernels = choose("cpu")
-    shared: dict[str, Any] = {"eps": 1e-5, "kernels": kernels}
     rank = -(-run.width // 16)
-    mamba = MambaConfig(d_conv=4, dt_rank=rank)
     pd_ssm = PdSsmConfig(heads=1, d_state=run.d_state, n_maps=8, d_conv=4, rank=rank)
-    blocks: list[nn.Module] = [
-        Mamba(mamba, run.width, **shared)
-        if run.kind == "mamba"
-        else PdSsm(pd_ssm, run.width, **shared)
-        for _ in range(run.n_layers)
-    ]
-    return Stack(
-        embed=Linear(channels, run.width, bias=False, kernels=kernels),
-        blocks=blocks,
-        norm=RMSNorm(run.width, **shared),
-        head=Linear(run.width, n_classes, bias=False, kernels=kernels),
+    block: Any = MambaConfig(d_conv=4, dt_rank=rank) if run.kind == "mamba" else pd_ssm
+    return assemble(
+        [block] * run.n_layers, run.width, channels, n_classes, eps=1e-5, kernels=choose("cpu")
     )
 
 
@@ -108,10 +85,10 @@ def derivatives(
     loss = F.cross_entropy(found, labels)
     (found_bar,) = torch.autograd.grad(loss, found)
     weights = list(stack.parameters())
+    everywhere = (found_bar / x.shape[1])[:, None].expand(-1, x.shape[1], -1)
     pull = adjoint(
-        stack, Dense(x), _Weighted(found_bar / x.shape[1]), tile=TILE, slots=SLOTS,
-        parameters=weights,
-    )  # fmt: skip
+        stack, Dense(x), WeightedSum(everywhere), tile=TILE, slots=SLOTS, parameters=weights
+    )
     return loss.detach(), consume(pull).parameters
 
 

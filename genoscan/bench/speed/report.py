@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-MEBIBYTE = 2**20
+from genoscan.bench.memory import MEBIBYTE
+
 _VERDICTS = {True: "met", False: "MISSED", None: ""}
 
 

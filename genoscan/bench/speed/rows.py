@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from genoscan.bench.bar import Bar, at_least, at_most
+from genoscan.bench.memory import MEBIBYTE
 from genoscan.bench.speed.crew import Timing
 from genoscan.bench.speed.settings import Settings, Task
 
 Timings = Mapping[str, Timing]
 Values = Callable[[Timings], list[float]]
 
-_MEBIBYTE = 2**20
 _CUDA = ("cuda",)
 
 
@@ -60,7 +60,7 @@ def speed(name: str) -> Values:
 
 def memory(name: str) -> Values:
     """Extra memory in MiB."""
-    return lambda t: [t[name].extra_bytes / _MEBIBYTE]
+    return lambda t: [t[name].extra_bytes / MEBIBYTE]
 
 
 def rows(settings: Settings) -> dict[str, Row]:

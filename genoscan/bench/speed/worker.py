@@ -15,14 +15,12 @@ from typing import IO, Any
 import torch
 
 from genoscan.bench import memory
+from genoscan.bench.alone import WARM_UP
 from genoscan.bench.clock import timed
 from genoscan.bench.speed.contenders import CONTENDERS
 from genoscan.bench.speed.sequence import real_bases
 from genoscan.bench.speed.settings import Task
 from genoscan.layers.weights import load_model
-
-_WARM_UP = 64
-"""Bases: enough to import, compile and start threads, too few to leave memory behind."""
 
 
 def serve(task: Task, questions: Iterator[str]) -> Iterator[dict[str, Any]]:
@@ -37,7 +35,7 @@ def serve(task: Task, questions: Iterator[str]) -> Iterator[dict[str, Any]]:
     model = load_model(settings.model, device=device, kernels=kernels)
     prepare = contender.build(model, settings)
     built = memory.in_use(device)
-    timed(prepare(codes[:, :_WARM_UP].clone()), device)
+    timed(prepare(codes[:, :WARM_UP].clone()), device)
     yield {"ready": time.time()}
     run = prepare(codes)
     for question in questions:

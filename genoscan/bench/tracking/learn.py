@@ -2,9 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,12 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genoscan.bench.tracking.tasks import TASKS, UNKNOWN, Task
-from genoscan.layers.linear import Linear
-from genoscan.layers.mamba import Mamba, MambaConfig
-from genoscan.layers.norm import RMSNorm
+from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
 from genoscan.layers.stack import Stack
-from genoscan.ops.kernels import Kernels, choose
+from genoscan.layers.weights import assemble
+from genoscan.ops.kernels import choose
 
 _HELD_OUT = {"validation": 10_000_019, "test": 20_000_003}
 _SIZES = 16
@@ -51,7 +49,6 @@ class Run:
     steps: int = 3_000
     batch: int = 128
     rate: float = 2e-3
-    surrogate: Literal["activated", "straight_through"] = "straight_through"
     shortest: int = 3
     longest: int = 40
     held_out: tuple[int, int] = (40, 256)
@@ -75,7 +72,7 @@ class Learnt:
     seconds: float
 
 
-def learn(run: Run, *, report: Callable[..., object] = lambda *_: None) -> Learnt:
+def learn(run: Run) -> Learnt:
     """Train, keep the weights that do best on validation, and test those."""
     task, started = TASKS[run.task], time.process_time()
     stack = build(run, task)
@@ -106,7 +103,6 @@ def learn(run: Run, *, report: Callable[..., object] = lambda *_: None) -> Learn
         if step % run.every == 0 or step == run.steps:
             share = accuracy(stack, task, "validation", run.held_out, run.sequences[0])
             curve.append((step, sum(losses) / len(losses), longest, share))
-            report(*curve[-1])
             losses = []
             if share > best:
                 best = share
@@ -126,28 +122,21 @@ def learn(run: Run, *, report: Callable[..., object] = lambda *_: None) -> Learn
 def build(run: Run, task: Task) -> Stack:
     """Return the model, seeded."""
     torch.manual_seed(run.seed)
-    kernels = choose("cpu")
-    return Stack(
-        embed=Linear(task.n_tokens, run.width, bias=False, kernels=kernels),
-        blocks=[_block(run, kernels) for _ in range(run.n_layers)],
-        norm=RMSNorm(run.width, eps=_EPS, kernels=kernels),
-        head=Linear(run.width, task.n_labels, bias=False, kernels=kernels),
-    )
-
-
-def _block(run: Run, kernels: Kernels) -> nn.Module:
     rank = -(-run.width // 16)
-    if run.kind == "mamba":
-        mamba = MambaConfig(d_conv=4, dt_rank=rank)
-        return Mamba(mamba, run.width, eps=_EPS, kernels=kernels)
-    config = PdSsmConfig(
+    pd_ssm = PdSsmConfig(
         heads=run.heads, d_state=run.d_state, n_maps=run.n_maps, d_conv=1, rank=rank
     )
-    block = PdSsm(config, run.width, eps=_EPS, kernels=kernels)
-    block.surrogate.kind = run.surrogate
-    if run.kind == "moves":
-        _hold(block)
-    return block
+    block: Any = MambaConfig(d_conv=4, dt_rank=rank) if run.kind == "mamba" else pd_ssm
+    stack = assemble(
+        [block] * run.n_layers, run.width, task.n_tokens, task.n_labels, eps=_EPS,
+        kernels=choose("cpu"),
+    )  # fmt: skip
+    for layer in stack.layers:
+        if isinstance(layer, PdSsm):
+            layer.surrogate.kind = "straight_through"
+            if run.kind == "moves":
+                _hold(layer)
+    return stack
 
 
 def _hold(block: PdSsm) -> None:
