@@ -96,9 +96,9 @@ def _experiment(task: str) -> Experiment:
     return Experiment(
         "state tracking",
         f"{blocks}: PD-SSM of {one.heads} heads of {one.d_state} states "
-        f"and {one.n_maps} maps, without convolution as its authors' code has it, all of it trained "
-        "or (moves) with maps, router and read-out alone: nothing enters the states, shrinks or "
-        f"turns them. Mamba: 16 states a channel. AdamW at {one.rate:g}, "
+        f"and {one.n_maps} maps, without convolution as its authors' code has it, all of it "
+        "trained or (moves) maps, router and read-out alone: nothing enters the states, shrinks "
+        f"or turns them. Mamba: 16 states a channel. AdamW at {one.rate:g}, "
         f"{one.batch} sequences a step, at most {one.steps:,} steps, lengths from {one.shortest} "
         f"to {one.longest}, longer ones once those before are known. Best on validation is tested "
         "on sequences of its own. As in PD-SSM's paper (NeurIPS 2025) otherwise, which learns "
