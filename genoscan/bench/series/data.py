@@ -12,7 +12,7 @@ from genoscan.errors import InputError
 LENGTH, CHANNELS = 17_984, 6
 """EigenWorms' sizes, which the planted task has too."""
 
-_MOTIF = 32
+_MOTIF, _NOISE = 64, 0.3
 
 
 class SeriesError(InputError):
@@ -41,7 +41,7 @@ def planted(n: int, length: int, seed: int) -> Series:
     A motif is a bump in half of the channels, the other motif's one in the other half.
     """
     random = np.random.default_rng(seed)
-    x = random.standard_normal((n, length, CHANNELS), dtype=np.float32)
+    x = _NOISE * random.standard_normal((n, length, CHANNELS), dtype=np.float32)
     labels = random.integers(2, size=n)
     bump = 3 * np.hanning(_MOTIF).astype(np.float32)[:, None]
     for i in range(n):

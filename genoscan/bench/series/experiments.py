@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import torch
@@ -14,22 +16,41 @@ from genoscan.bench.experiment import Cell, Experiment, Finding, Place, Row
 from genoscan.bench.figure import OURS, THEIRS, panels
 from genoscan.bench.memory import MEBIBYTE
 from genoscan.bench.series.data import CHANNELS, LENGTH, Series, planted, read_ts, split
-from genoscan.bench.series.learn import Run, build, derivatives, learn
+from genoscan.bench.series.learn import Draw, Run, build, derivatives, learn
 
 _LABELS = {"pd_ssm": ("PD-SSM", OURS), "mamba": ("Mamba", THEIRS)}
-_CASES, _QUICK_CASES = 400, 20
 _SEEDS = 1, 2, 3
+_LENGTHS = 256, 1_024, 4_096
+"""Shorter series, which are learnt from first."""
+_VALIDATION, _TEST = (60, 10_000_019), (200, 20_000_003)
+"""How many planted series, and their seed."""
+
+Parts = Callable[[bool, int], tuple[Draw, Series, Series]]
+"""Small ones or not, and a seed -> what is learnt from, what chooses, what is reported."""
 
 
 def planted_order() -> Experiment:
     """Return the task that ships with the project."""
+
+    def parts(quick: bool, _seed: int) -> tuple[Draw, Series, Series]:
+        validation, test = (
+            planted(6, 300, seed) if quick else planted(n, LENGTH, seed)
+            for n, seed in (_VALIDATION, _TEST)
+        )
+        return _fresh, validation, test
+
     return _experiment(
         "which of two motifs comes first",
         f"Noise in {CHANNELS} channels, {LENGTH:,} steps; two motifs, at least a third of that "
-        f"apart; {_CASES} series, 70, 15 and 15 %.",
-        Run("pd_ssm", 1),
-        lambda quick: planted(*((_QUICK_CASES, 300) if quick else (_CASES, LENGTH)), seed=0),
+        f"apart. New series every step, of {', '.join(map(str, _LENGTHS))} steps first, until they "
+        f"are known; {_VALIDATION[0]} choose the weights, {_TEST[0]} others test them.",
+        Run("pd_ssm", 1, lengths=(*_LENGTHS, LENGTH)),
+        parts,
     )
+
+
+def _fresh(random: np.random.Generator, n: int, length: int) -> Series:
+    return planted(n, length, seed=int(random.integers(2**31)))
 
 
 def files(paths: Sequence[Path]) -> Experiment:
@@ -41,18 +62,30 @@ def files(paths: Sequence[Path]) -> Experiment:
         If a file is not what its format says.
     """
     series = read_ts(list(paths))
+
+    def parts(_quick: bool, seed: int) -> tuple[Draw, Series, Series]:
+        training, validation, test = split(series, seed)
+
+        def draw(random: np.random.Generator, n: int, _length: int) -> Series:
+            return training.part(random.choice(len(training), min(n, len(training)), replace=False))
+
+        return draw, validation, test
+
     return _experiment(
         f"classes of {paths[0].stem.split('_')[0]}",
         f"{', '.join(path.name for path in paths)}: {len(series):,} cases of "
         f"{series.x.shape[1]:,} steps, 70, 15 and 15 % by seed, as in PD-SSM's paper.",
-        Run("pd_ssm", 1, steps=2_000, every=100),
-        lambda _quick: series,
+        Run("pd_ssm", 1, steps=2_000, rate=2e-3, every=100),
+        parts,
     )
 
 
-def _experiment(title: str, what: str, one: Run, series: Callable[[bool], Series]) -> Experiment:
+def _experiment(title: str, what: str, one: Run, parts: Parts) -> Experiment:
     def cells(quick: bool) -> list[Cell]:
-        short = {"width": 8, "d_state": 8, "steps": 2, "batch": 2, "every": 1} if quick else {}
+        short: dict[str, Any] = {}
+        if quick:
+            short = {"width": 8, "d_state": 8, "steps": 2, "batch": 2, "every": 1}
+            short["lengths"] = (256, 300) if one.lengths else ()
         runs = [
             Run(**asdict(one) | {"kind": kind, "seed": seed} | short)
             for seed in (_SEEDS[:1] if quick else _SEEDS)
@@ -74,21 +107,22 @@ def _experiment(title: str, what: str, one: Run, series: Callable[[bool], Series
         if "length" in cell.settings:
             return [{"what": "step"} | dict(cell.settings) | place.alone(step_cost, cell.settings)]
         torch.set_num_threads(place.threads)
-        return _learnt(Run(**cell.settings), series(place.quick))
+        run = Run(**cell.settings)
+        return _learnt(run, parts(place.quick, run.seed))
 
     setup = (
         f"{what} {one.n_layers} blocks of {one.width} channels: PD-SSM of {one.d_state} states, or "
         f"Mamba of 16 a channel. Mean of the outputs over all steps, softmax; Adam at "
-        f"{one.rate:g}, {one.batch} series a step, {one.steps:,} steps; best on validation is "
-        "tested."
+        f"{one.rate:g}, {one.batch} series a step, at most {one.steps:,} steps a length; best on "
+        "validation is tested."
     )
     return Experiment(f"long series: {title}", setup, cells, measure, _findings, _draw)
 
 
-def _learnt(run: Run, series: Series) -> list[Row]:
-    learnt = learn(run, *split(series, run.seed))
+def _learnt(run: Run, parts: tuple[Draw, Series, Series]) -> list[Row]:
+    learnt = learn(run, *parts)
     known: Row = {"kind": run.kind, "seed": run.seed}
-    names = "step", "loss", "validation"
+    names = "step", "length", "loss", "validation"
     rows = [{"what": "curve"} | known | dict(zip(names, p, strict=True)) for p in learnt.curve]
     best = max(row["validation"] for row in rows)
     last = {"validation": best, "test": learnt.test, "seconds": learnt.seconds_a_step}
@@ -119,7 +153,7 @@ def _findings(table: pd.DataFrame) -> Iterator[Finding]:
         chosen = answers.sort_values("validation").iloc[-1]
         yield Finding(f"{label}: right, best seed on validation", chosen.test)
         yield Finding(f"{label}: right, mean of {len(answers)} seeds", answers.test.mean())
-        yield Finding(f"{label}: a step of learning", answers.seconds.mean(), "s")
+        yield Finding(f"{label}: a step of learning", answers.seconds.mean(), "processor seconds")
         for row in steps.to_dict("records"):
             name = f"{label}, one series of {row['length']:,.0f} steps"
             yield Finding(f"{name}: peak memory", row["extra_bytes"] / MEBIBYTE, "MiB")
@@ -144,8 +178,8 @@ def _draw(table: pd.DataFrame) -> go.Figure:
         for i, (_, rows) in enumerate(curves.groupby("seed")):
             page.add_scatter(
                 x=rows.step, y=rows.validation, name=label, legendgroup=label, showlegend=i == 0,
-                mode="lines", line={"color": shades[0], "dash": ("solid", "dot", "dash")[i % 3]},
-                row=1, col=1,
+                mode="lines+markers", row=1, col=1,
+                line={"color": shades[0], "dash": ("solid", "dot", "dash")[i % 3]},
             )  # fmt: skip
         steps = table[(table.kind == kind) & (table.what == "step")]
         page.add_scatter(

@@ -5,7 +5,7 @@ few numbers, which one pass forward gives; from there the engine pulls them back
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,34 +21,53 @@ from genoscan.engine.forward import forward
 from genoscan.engine.inputs import Dense
 from genoscan.engine.target import WeightedSum
 from genoscan.layers.mamba import MambaConfig
-from genoscan.layers.pd_ssm import PdSsmConfig
+from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
 from genoscan.layers.stack import Stack
 from genoscan.layers.weights import assemble
 from genoscan.ops.kernels import choose
 
 TILE, SLOTS = 512, 16
+_MOST, _SHORT = 16, 16_384
+"""Series an update at most, and steps of all of them up to which there are more than `batch`."""
+_KNOWN = 0.05
+"""Mean loss from which a length is known."""
+
+Draw = Callable[[np.random.Generator, int, int], Series]
+"""So many series, of such a length, to learn from."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What decides a run, bit by bit, on one machine."""
+    """What decides a run, bit by bit, on one machine.
+
+    lengths  of the series that are learnt from, one after the other; none: their own length
+    steps    updates at each length, or fewer where no error is left
+    batch    series an update; more of short ones
+    """
 
     kind: Literal["pd_ssm", "mamba"]
     seed: int
     width: int = 32
     n_layers: int = 2
     d_state: int = 64
-    steps: int = 300
+    lengths: tuple[int, ...] = ()
+    steps: int = 150
     batch: int = 4
-    rate: float = 2e-3
-    every: int = 50
+    rate: float = 4e-3
+    every: int = 25
 
 
 @dataclass
 class Learnt:
-    """curve: (steps, mean loss since the last, share right on validation); test: share right."""
+    """How a run went.
 
-    curve: list[tuple[int, float, float]] = field(default_factory=list)
+    curve           (steps, their series' length, mean loss since the last, share right on
+                    validation)
+    test            share right of the weights that did best on validation
+    seconds_a_step  at the last length
+    """
+
+    curve: list[tuple[int, int, float, float]] = field(default_factory=list)
     test: float = 0.0
     seconds_a_step: float = 0.0
 
@@ -59,9 +78,13 @@ def build(run: Run, channels: int, n_classes: int) -> Stack:
     rank = -(-run.width // 16)
     pd_ssm = PdSsmConfig(heads=1, d_state=run.d_state, n_maps=8, d_conv=4, rank=rank)
     block: Any = MambaConfig(d_conv=4, dt_rank=rank) if run.kind == "mamba" else pd_ssm
-    return assemble(
+    stack = assemble(
         [block] * run.n_layers, run.width, channels, n_classes, eps=1e-5, kernels=choose("cpu")
     )
+    for layer in stack.layers:
+        if isinstance(layer, PdSsm):
+            layer.surrogate.kind = "straight_through"
+    return stack
 
 
 def means(
@@ -101,31 +124,43 @@ def accuracy(stack: Stack, series: Series) -> float:
     return float(np.mean(right))
 
 
-def learn(run: Run, training: Series, validation: Series, test: Series) -> Learnt:
+def learn(run: Run, draw: Draw, validation: Series, test: Series) -> Learnt:
     """Train with Adam, keep the weights that do best on validation, and test those."""
-    stack = build(run, training.x.shape[2], len(training.classes))
-    weights = list(stack.parameters())
-    optimiser = torch.optim.Adam(weights, lr=run.rate)
-    random, learnt = np.random.default_rng(run.seed), Learnt()
-    best, kept, losses, spent = -1.0, stack.state_dict(), [], 0.0
-    for step in range(1, run.steps + 1):
-        started = time.perf_counter()
-        rows = random.choice(len(training), run.batch, replace=False)
-        x, labels = torch.from_numpy(training.x[rows]), torch.from_numpy(training.labels[rows])
-        loss, bars = derivatives(stack, x, labels)
-        for weight, bar in zip(weights, bars, strict=True):
-            weight.grad = bar
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        optimiser.step()
-        spent += time.perf_counter() - started
-        losses.append(float(loss))
-        if step % run.every == 0 or step == run.steps:
-            share = accuracy(stack, validation)
-            learnt.curve.append((step, float(np.mean(losses)), share))
-            losses = []
-            if share > best:
-                best = share
-                kept = {name: part.clone() for name, part in stack.state_dict().items()}
+    full, classes = validation.x.shape[1], len(validation.classes)
+    stack = build(run, validation.x.shape[2], classes)
+    optimiser = torch.optim.Adam(stack.parameters(), lr=run.rate)
+    random, learnt, step = np.random.default_rng(run.seed), Learnt(), 0
+    best, kept = -1.0, stack.state_dict()
+    for length in run.lengths or (full,):
+        losses: list[float] = []
+        seconds = 0.0
+        for last in range(1, run.steps + 1):
+            series = draw(random, max(run.batch, min(_MOST, _SHORT // length)), length)
+            started = time.process_time()
+            losses.append(_update(stack, optimiser, series))
+            seconds += time.process_time() - started
+            step += 1
+            loss = float(np.mean(losses[-run.every :]))
+            ended = last == run.steps or (last >= run.every and loss < _KNOWN)
+            if ended or (length == full and last % run.every == 0):
+                share = accuracy(stack, validation)
+                learnt.curve.append((step, length, loss, share))
+                if share > best:
+                    best = share
+                    kept = {name: part.clone() for name, part in stack.state_dict().items()}
+            if ended:
+                break
+        learnt.seconds_a_step = seconds / len(losses)
     stack.load_state_dict(kept)
-    learnt.test, learnt.seconds_a_step = accuracy(stack, test), spent / run.steps
+    learnt.test = accuracy(stack, test)
     return learnt
+
+
+def _update(stack: Stack, optimiser: torch.optim.Optimizer, series: Series) -> float:
+    """Take one step; return the loss before it."""
+    loss, bars = derivatives(stack, torch.from_numpy(series.x), torch.from_numpy(series.labels))
+    for weight, bar in zip(stack.parameters(), bars, strict=True):
+        weight.grad = bar
+    nn.utils.clip_grad_norm_(stack.parameters(), 1.0)
+    optimiser.step()
+    return float(loss)
