@@ -24,8 +24,12 @@ _LABELS = {
     "pd_ssm": ("PD-SSM", OURS[1]),
     "mamba": ("Mamba", THEIRS[0]),
 }
-_LAYERS = {"modular-arithmetic": 2}
-"""Blocks, where one does not do: the factor that is pending decides what is added to the sum."""
+_SIZES = {"modular-arithmetic": {"n_layers": 2}, "A5": {"heads": 16}, "S5": {"heads": 16}}
+"""Where one block of 8 heads does not do.
+
+The factor that is pending decides what is added to a sum; a head learns where the group takes one
+of the points that it moves, and several points have to be known.
+"""
 
 _QUICK = {
     "width": 16, "steps": 4, "batch": 4, "longest": 6, "held_out": (6, 12), "very_long": 20,
@@ -35,7 +39,7 @@ _QUICK = {
 
 def _cells(task: str, quick: bool) -> Sequence[Cell]:
     runs = [
-        replace(Run(task, kind, seed, _LAYERS.get(task, 1)), **(_QUICK if quick else {}))  # type: ignore[arg-type]
+        replace(Run(task, kind, seed), **_SIZES.get(task, {}), **(_QUICK if quick else {}))  # type: ignore[arg-type]
         for seed in (_SEEDS[:1] if quick else _SEEDS)
         for kind in _LABELS
     ]
@@ -91,7 +95,7 @@ def _draw(task: str, table: pd.DataFrame) -> go.Figure:
 
 
 def _experiment(task: str) -> Experiment:
-    one = Run(task, "pd_ssm", 1, _LAYERS.get(task, 1))
+    one = replace(Run(task, "pd_ssm", 1), **_SIZES.get(task, {}))  # type: ignore[arg-type]
     blocks = f"{one.n_layers} block{'s' if one.n_layers > 1 else ''} of {one.width} channels"
     return Experiment(
         "state tracking",
