@@ -42,8 +42,8 @@ def planted_order() -> Experiment:
     return _experiment(
         "which of two motifs comes first",
         f"Noise in {CHANNELS} channels, {LENGTH:,} steps; two motifs, at least a third of that "
-        f"apart. New series every step, of {', '.join(map(str, _LENGTHS))} steps first, until they "
-        f"are known; {_VALIDATION[0]} choose the weights, {_TEST[0]} others test them.",
+        f"apart. New series every update, of {', '.join(map(str, _LENGTHS))} steps first, longer "
+        f"once those are known; {_VALIDATION[0]} choose the weights, {_TEST[0]} others test them.",
         Run("pd_ssm", 1, lengths=(*_LENGTHS, LENGTH)),
         parts,
     )
@@ -125,7 +125,7 @@ def _learnt(run: Run, parts: tuple[Draw, Series, Series]) -> list[Row]:
     names = "step", "length", "loss", "validation"
     rows = [{"what": "curve"} | known | dict(zip(names, p, strict=True)) for p in learnt.curve]
     best = max(row["validation"] for row in rows)
-    last = {"validation": best, "test": learnt.test, "seconds": learnt.seconds_a_step}
+    last = {"validation": best, "test": learnt.test}
     return [*rows, {"what": "answer"} | known | last]
 
 
@@ -153,7 +153,6 @@ def _findings(table: pd.DataFrame) -> Iterator[Finding]:
         chosen = answers.sort_values("validation").iloc[-1]
         yield Finding(f"{label}: right, best seed on validation", chosen.test)
         yield Finding(f"{label}: right, mean of {len(answers)} seeds", answers.test.mean())
-        yield Finding(f"{label}: a step of learning", answers.seconds.mean(), "processor seconds")
         for row in steps.to_dict("records"):
             name = f"{label}, one series of {row['length']:,.0f} steps"
             yield Finding(f"{name}: peak memory", row["extra_bytes"] / MEBIBYTE, "MiB")

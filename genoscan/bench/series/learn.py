@@ -4,7 +4,6 @@ The loss is a function of a mean: its derivative with respect to every step's ou
 few numbers, which one pass forward gives; from there the engine pulls them back tile by tile.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -40,8 +39,8 @@ Draw = Callable[[np.random.Generator, int, int], Series]
 class Run:
     """What decides a run, bit by bit, on one machine.
 
-    lengths  of the series that are learnt from, one after the other; none: their own length
-    steps    updates at each length, or fewer where no error is left
+    lengths  of the series that are learnt from, each once the one before is known; none: their own
+    steps    updates at a length, at most
     batch    series an update; more of short ones
     """
 
@@ -51,7 +50,7 @@ class Run:
     n_layers: int = 2
     d_state: int = 64
     lengths: tuple[int, ...] = ()
-    steps: int = 150
+    steps: int = 400
     batch: int = 4
     rate: float = 4e-3
     every: int = 25
@@ -64,12 +63,10 @@ class Learnt:
     curve           (steps, their series' length, mean loss since the last, share right on
                     validation)
     test            share right of the weights that did best on validation
-    seconds_a_step  at the last length
     """
 
     curve: list[tuple[int, int, float, float]] = field(default_factory=list)
     test: float = 0.0
-    seconds_a_step: float = 0.0
 
 
 def build(run: Run, channels: int, n_classes: int) -> Stack:
@@ -133,15 +130,13 @@ def learn(run: Run, draw: Draw, validation: Series, test: Series) -> Learnt:
     best, kept = -1.0, stack.state_dict()
     for length in run.lengths or (full,):
         losses: list[float] = []
-        seconds = 0.0
         for last in range(1, run.steps + 1):
             series = draw(random, max(run.batch, min(_MOST, _SHORT // length)), length)
-            started = time.process_time()
             losses.append(_update(stack, optimiser, series))
-            seconds += time.process_time() - started
             step += 1
             loss = float(np.mean(losses[-run.every :]))
-            ended = last == run.steps or (last >= run.every and loss < _KNOWN)
+            known = last >= run.every and loss < _KNOWN
+            ended = known or last == run.steps
             if ended or (length == full and last % run.every == 0):
                 share = accuracy(stack, validation)
                 learnt.curve.append((step, length, loss, share))
@@ -150,7 +145,8 @@ def learn(run: Run, draw: Draw, validation: Series, test: Series) -> Learnt:
                     kept = {name: part.clone() for name, part in stack.state_dict().items()}
             if ended:
                 break
-        learnt.seconds_a_step = seconds / len(losses)
+        if not known:
+            break
     stack.load_state_dict(kept)
     learnt.test = accuracy(stack, test)
     return learnt
