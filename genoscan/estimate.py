@@ -7,13 +7,14 @@ from functools import partial
 
 import torch
 
-from genoscan.engine.adjoint import adjoint, consume
+from genoscan.engine.adjoint import consume
 from genoscan.engine.checkpoints import advances
+from genoscan.engine.engine import Engine
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.stages import Sweep, shares, side_by_side
 from genoscan.engine.target import whole_window
 from genoscan.job import Job
-from genoscan.layer import leaves
+from genoscan.layer import Layer, TwoWayChain, leaves
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Estimate:
 
     again           forward tiles beside each adjoined one, in the longest window
     engine_bytes    the tiles' activations and the remembered carries, of one batch
+    boundary_bytes  of a two-way model, what lies between its layers, of one batch
     window_bytes    the bases of one batch
     disk_bytes      scores and bases (and columns) kept beside the output until it is done
     seconds         all batches; seconds_longest: one batch, lost at most by a kill
@@ -35,6 +37,7 @@ class Estimate:
     longest: int
     again: float
     engine_bytes: int
+    boundary_bytes: int
     window_bytes: int
     disk_bytes: int
     seconds: float
@@ -49,7 +52,7 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
     size = min(options.tile, longest)
     n_tiles = -(-longest // options.tile)
     saved, forward, both = _probe(job, width, size, min(n_tiles, 4))
-    carry = sum(leaf.numel() * leaf.element_size() for leaf in leaves(job.model.stack.begin(width)))
+    carry = sum(x.numel() * x.element_size() for x in leaves(_causal(job).begin(width)))
     seconds = []
     for batch in job.batches:
         cost = 0.0
@@ -70,6 +73,7 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
         longest=longest,
         again=advances(n_tiles, options.slots) / n_tiles,
         engine_bytes=saved * (_stages(job, width) + 1) // 2 + carry * min(options.slots, n_tiles),
+        boundary_bytes=job.engine.boundary_bytes(job.model.stack, longest, width),
         window_bytes=longest * width,
         disk_bytes=scored * (21 if columns or options.strand == "both" else 5),
         seconds=sum(seconds),
@@ -79,8 +83,14 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
 
 def _stages(job: Job, width: int) -> int:
     """Return how many stages each share of so many windows is run in."""
-    stages = len(Sweep(job.model.stack).stages)
+    stages = len(Sweep(_causal(job)).stages)
     return max(1, stages // len(shares(width, job.model.device)))
+
+
+def _causal(job: Job) -> Layer:
+    """Return what is swept at a time: all layers, or one direction of one."""
+    stack = job.model.stack
+    return stack.two_way[0].forth if isinstance(stack, TwoWayChain) else stack
 
 
 def _probe(job: Job, width: int, size: int, tiles: int) -> tuple[int, float, float]:
@@ -88,6 +98,9 @@ def _probe(job: Job, width: int, size: int, tiles: int) -> tuple[int, float, flo
     model = job.model
     codes = torch.randint(0, 4, (width, size * tiles), dtype=torch.uint8)
     inputs = OneHot(codes, model.table())
+    layer, x = _causal(job), inputs.tile(slice(0, size))
+    if isinstance(model.stack, TwoWayChain):
+        x = model.stack.two_way[0].before(model.stack.enter(x)).detach()
     parts = shares(width, model.device)
     held: dict[int, int] = {}
 
@@ -97,14 +110,14 @@ def _probe(job: Job, width: int, size: int, tiles: int) -> tuple[int, float, flo
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        model.stack(inputs.tile(slice(0, size)).requires_grad_(), model.stack.begin(width))
+        layer.forward(x.requires_grad_(), layer.begin(width))
     weights = {p.untyped_storage().data_ptr() for p in model.stack.parameters()}
     saved = sum(size for pointer, size in held.items() if pointer not in weights)
 
     def adjoin(share: slice, _check: Callable[[], None]) -> None:
         inputs = OneHot(codes[share], model.table())
         target = whole_window(codes[share], model.columns(), model.config.label_offset)
-        consume(adjoint(model.stack, inputs, target, tile=size, slots=tiles))
+        consume(Engine(tile=size, slots=tiles).adjoint(model.stack, inputs, target))
 
     def run() -> float:
         started = time.perf_counter()
@@ -115,7 +128,7 @@ def _probe(job: Job, width: int, size: int, tiles: int) -> tuple[int, float, flo
     whole = run()
     started = time.perf_counter()
     with torch.no_grad():
-        model.stack(inputs.tile(slice(0, size)), model.stack.begin(width))
+        layer.forward(x, layer.begin(width))
     # Shares, and stages of a sweep, work on a forward tile side by side.
     forward = time.perf_counter() - started
     forward /= _stages(job, width) * len(parts)

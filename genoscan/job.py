@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genoscan import __version__
 from genoscan.engine.checkpoints import advances
+from genoscan.engine.engine import Engine
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import reverse_complement
 from genoscan.genome.genome import Genome
@@ -65,6 +66,11 @@ class Job:
     reach: int
     regions: tuple[Region, ...]
     batches: tuple[tuple[Reading, ...], ...]
+
+    @property
+    def engine(self) -> Engine:
+        """What sweeps a window."""
+        return Engine(tile=self.options.tile, slots=self.options.slots)
 
     def work(self) -> int:
         """Return how many positions of windows will be run through the model, forward or back."""

@@ -1,6 +1,6 @@
 """The contract between models and the engine: a causal layer and its carry."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -62,3 +62,67 @@ def map_leaves(function: Callable[[Tensor], Tensor], carry: Carry) -> Carry:
     if isinstance(carry, Tensor):
         return function(carry)
     return tuple(map_leaves(function, part) for part in carry)
+
+
+@runtime_checkable
+class TwoWay(Protocol):
+    """A layer that looks both ways: two causal layers read the same, one from either end.
+
+    pointwise law  what `before` and `merge` say at a position depends on that position alone
+    residual law   merge(x, left, right) is a map of x plus one of left and right
+    """
+
+    @property
+    def forth(self) -> Layer:
+        """The layer that reads left to right."""
+        ...
+
+    @property
+    def back(self) -> Layer:
+        """The layer that reads right to left."""
+        ...
+
+    @property
+    def additive(self) -> bool:
+        """Whether `merge` adds what the two say; otherwise its derivative depends on it."""
+        ...
+
+    def before(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile read"]:
+        """Return what both read."""
+        ...
+
+    def merge(
+        self,
+        x: Float[Tensor, "batch tile width"],
+        left: Float[Tensor, "batch tile read"],
+        right: Float[Tensor, "batch tile read"],
+    ) -> Float[Tensor, "batch tile width"]:
+        """Return the layer's output, from its input and from what the two say of it."""
+        ...
+
+
+@runtime_checkable
+class TwoWayChain(Protocol):
+    """Two-way layers in sequence, between two maps that are pointwise."""
+
+    @property
+    def two_way(self) -> Sequence[TwoWay]:
+        """The layers, first to last."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Numbers a position between two layers."""
+        ...
+
+    def enter(self, x: Float[Tensor, "batch tile d_in"]) -> Float[Tensor, "batch tile width"]:
+        """Return what the first layer reads."""
+        ...
+
+    def leave(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile d_out"]:
+        """Return the outputs, from what the last layer says."""
+        ...
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Yield the trained tensors."""
+        ...

@@ -29,7 +29,7 @@ def check_margins(job: Job, path: Path, others: Sequence[Path] = ()) -> None:
     check_output(path)
     if path.suffix == ".npz":
         raise InputError(f"--with-margin {path}: one number a base, expected a track: name a .bw")
-    Margins(job.model.stack)
+    Margins(job.model.causal)
 
 
 def write_margins(
@@ -63,7 +63,7 @@ def _lower(
     """Take the smaller of what is there and a window's margins."""
     codes, scored = job.read([window]), window.scored_span
     rows = margins if window.strand == "+" else margins[::-1]
-    layer, inputs = Margins(job.model.stack), OneHot(codes, job.model.table())
+    layer, inputs = Margins(job.model.causal), OneHot(codes, job.model.table())
     for span, found in forward(layer, inputs, tile=job.options.tile, progress=progress):
         start, stop = max(span.start, scored.start), min(span.stop, scored.stop)
         if start >= stop:

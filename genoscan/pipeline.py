@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genoscan.engine.adjoint import adjoint, consume
+from genoscan.engine.adjoint import consume
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.stages import shares, side_by_side
 from genoscan.genome.alphabet import reverse_complement
@@ -120,12 +120,10 @@ def _run_windows(
             part = _scored_part(window, span, bases[span], gradient)
             _keep(part, partial, partial.offsets[window.scored], turn, turns, options)
 
-    pull = adjoint(
+    pull = job.engine.adjoint(
         model.stack,
         OneHot(codes, model.table()),
         job.question.target(windows, codes, model),
-        tile=options.tile,
-        slots=options.slots,
         progress=progress,
     )
     return consume(pull, receive).value.numpy()

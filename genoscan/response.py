@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genoscan import __version__
-from genoscan.engine.forward import forward
+from genoscan.engine.engine import Engine
 from genoscan.engine.inputs import OneHot
-from genoscan.engine.tangent import BaseChange, tangent
+from genoscan.engine.tangent import BaseChange
 from genoscan.engine.target import LogLikelihood, whole_window
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import BASES, reverse_complement
@@ -180,8 +180,9 @@ def _derivative(
     directions = BaseChange(position, table[bases] - table[codes[0, position].long()])
     target = whole_window(codes, model.columns(), model.config.label_offset)
     inputs = OneHot(codes, table)
-    for span, outputs, outputs_dot in tangent(
-        model.stack, inputs, directions, tile=probe.tile, progress=progress
+    engine = Engine(tile=probe.tile)
+    for span, outputs, outputs_dot in engine.tangent(
+        model.stack, inputs, directions, progress=progress
     ):
         if probe.of == "logits":
             yield span, outputs_dot[:, 0].norm(dim=-1)
@@ -202,7 +203,7 @@ def _finite(
     changed[1:, position] = torch.tensor(bases, dtype=codes.dtype)
     inputs = OneHot(changed, model.table())
     target = whole_window(codes, model.columns(), model.config.label_offset)
-    for span, outputs in forward(model.stack, inputs, tile=probe.tile, progress=progress):
+    for span, outputs in Engine(tile=probe.tile).forward(model.stack, inputs, progress=progress):
         if probe.of == "logits":
             yield span, (outputs[1:] - outputs[0]).norm(dim=-1)
         else:

@@ -1,6 +1,7 @@
 """What the user asks of the model, as text, and the engine's target for each window.
 
-    log-likelihood              every base from the region's first to the window's last
+    log-likelihood              every base from the region's first to the window's last; of a model
+                                that looks both ways, every base of the window
     log-likelihood:REGION       every base of REGION
     logit:CHROM:POS:BASE        the logit that predicts BASE at POS (1-based)
     log-odds:CHROM:POS:BASE     the same less the mean of the other three
@@ -71,7 +72,8 @@ class Question:
         offset = model.config.label_offset
         if self.kind == "log-likelihood":
             if self.region is None:
-                spans = [slice(w.scored_span.start, len(w)) for w in windows]
+                # What looks both ways says something of every base, for or against the region's.
+                spans = [slice(w.scored_span.start if offset else 0, len(w)) for w in windows]
             else:
                 spans = [w.span_of(self.region) for w in windows]
             return LogLikelihood(

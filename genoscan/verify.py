@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from genoscan.engine.adjoint import adjoint, consume
-from genoscan.engine.forward import forward
+from genoscan.engine.adjoint import consume
+from genoscan.engine.engine import Engine
 from genoscan.engine.inputs import Dense, OneHot
-from genoscan.engine.tangent import DenseDirections, tangent
+from genoscan.engine.tangent import DenseDirections
 from genoscan.engine.target import Target, WeightedSum, whole_window
 from genoscan.layers.weights import Model
 
@@ -103,15 +103,15 @@ def _pulled(
     def receive(span: slice, part: Tensor) -> None:
         x_bar[span] = part[0]
 
-    consume(adjoint(model.stack, OneHot(codes, table), target, tile=tile, slots=slots), receive)
+    engine = Engine(tile=tile, slots=slots)
+    consume(engine.adjoint(model.stack, OneHot(codes, table), target), receive)
     return x_bar
 
 
 def _whole_window(model: Model, codes: Tensor) -> Float[Tensor, "length d_in"]:
     """Let torch differentiate the whole window at once, through plain torch operations."""
     x = OneHot(codes, model.table()).tile(slice(0, codes.shape[1])).requires_grad_()
-    outputs, _ = model.stack(x, model.stack.begin(1))
-    value = _target(model, codes)(outputs, slice(0, codes.shape[1]))
+    value = _target(model, codes)(model.whole(x), slice(0, codes.shape[1]))
     (x_bar,) = torch.autograd.grad(value.sum(), x)
     return x_bar[0]
 
@@ -125,7 +125,7 @@ def _identity(model: Model, codes: Tensor, tile: int, slots: int) -> float:
     y_bar = torch.randn(shape, generator=random, dtype=torch.float64)
     left = 0.0
     directions = DenseDirections(x_dot[None])
-    for span, _, outputs_dot in tangent(model.stack, inputs, directions, tile=tile):
+    for span, _, outputs_dot in Engine(tile=tile).tangent(model.stack, inputs, directions):
         left += float((y_bar[:, span] * outputs_dot[0]).sum())
     x_bar = _pulled(model, codes, WeightedSum(y_bar), tile, slots)
     right = float((x_bar * x_dot[0]).sum())
@@ -155,7 +155,7 @@ def _finite_differences(model: Model, codes: Tensor, tile: int, slots: int) -> f
 
 def _log_p(model: Model, x: Tensor, target: Target, tile: int):  # type: ignore[no-untyped-def]
     """Yield log p of the observed bases, a row a changed window, tile by tile."""
-    for span, outputs in forward(model.stack, Dense(x), tile=tile):
+    for span, outputs in Engine(tile=tile).forward(model.stack, Dense(x)):
         labels, counted = target.labels(span)  # type: ignore[attr-defined]
         index = labels.expand(len(x), -1)[..., None]
         yield torch.log_softmax(outputs, -1).gather(-1, index)[..., 0] * counted

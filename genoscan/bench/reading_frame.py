@@ -129,7 +129,7 @@ def _points(path: Path, chrom: str, size: int) -> pd.DataFrame:
 def _held(path: Path, codes: UInt8[np.ndarray, " bases"], at: Points, device: str) -> Vectors:
     """Return what the model holds at these places, read from the sequence's start."""
     model = load_model(path, device=device)
-    stack = model.stack
+    stack = model.causal
     headless = Stack(stack.embed, list(stack.layers), stack.norm, nn.Identity())
     inputs = OneHot(torch.from_numpy(codes)[None], model.table())
     vectors = np.empty((len(at), model.config.d_model), np.float32)

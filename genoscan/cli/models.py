@@ -1,13 +1,16 @@
 """genoscan models: what there is, and what it is."""
 
+from pathlib import Path
+
 import click
 
-from genoscan.cli.options import table
+from genoscan.cli.options import PATH, table
+from genoscan.errors import InputError
 
 
 @click.group("models")
 def command() -> None:
-    """List models; show a model's card."""
+    """List models; show a model's card; import foreign ones."""
 
 
 @command.command("list")
@@ -20,6 +23,38 @@ def list_models() -> None:
         config = read_config(path)
         click.echo(f"{name}\t{len(config.layers)} layers, width {config.d_model}\t"
                    f"{config.trained_on}")  # fmt: skip
+
+
+@command.command("import")
+@click.argument("source", metavar="SOURCE", type=PATH)
+@click.option("--name", metavar="NAME", help="What it is called here.  [default: SOURCE's name]")
+def import_model(source: Path, name: str | None) -> None:
+    """Make a model of a foreign checkpoint: Caduceus or PlantCaduceus.
+
+    SOURCE is a folder with config.json and model.safetensors, its shards, pytorch_model.bin or one
+    .ckpt, or such a file beside its config.json. The model is kept under its name; its folder is
+    printed.
+
+    \b
+    Example:
+      genoscan models import caduceus-ps_seqlen-131k_d_model-256_n_layer-16 --name caduceus
+      genoscan attribute chrX.fa --region chrX:1,000,001-1,001,000 -m caduceus -o x.bw
+    """
+    from genoscan.layers.catalogue import own_shelf
+    from genoscan.layers.foreign.families import read_foreign
+    from genoscan.layers.weights import load_model, write_model
+    from genoscan.tracks.atomic import appearing
+
+    name = name or source.resolve().name
+    folder = own_shelf() / name
+    if folder.exists() or name in ("", ".", "..") or Path(name).name != name:
+        raise InputError(f"--name {name}: there is one at {folder}, or it is no name: give another")
+    config, tensors = read_foreign(source)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with appearing(folder) as made:
+        write_model(made, config, tensors, f"# {name}\n\nImported from `{source.resolve()}`.\n")
+        load_model(made)
+    click.echo(folder)
 
 
 @command.command("show")
@@ -39,9 +74,11 @@ def show(model: str) -> None:
                 "name": loaded.name,
                 "folder": path,
                 "layers": ", ".join(layer.kind for layer in config.layers),
+                "reads": "both ways" if config.label_offset == 0 else "left to right",
                 "width": config.d_model,
                 "weights": f"{n_weights:,}",
                 "symbols": config.symbols,
+                "trained window": f"{config.window:,} bases" if config.window else "unknown",
                 "context": f"{config.context:,} bases",
                 "reach": f"{config.reach:,} bases",
                 "trained on": config.trained_on,

@@ -20,6 +20,7 @@ def command(outputs: tuple[Path, ...], **options: Any) -> None:
     job = prepare_job(outputs=outputs, **options)
     tile, slots = job.options.tile, job.options.slots
     cost = estimate(job, columns=any(path.suffix == ".npz" for path in outputs))
+    boundaries = f"{cost.boundary_bytes / 1e6:,.0f} MB between the layers, of the longest batch"
     click.echo(
         table(
             {
@@ -31,6 +32,7 @@ def command(outputs: tuple[Path, ...], **options: Any) -> None:
                 "recomputation": f"{cost.again:.2f} forward tiles beside each adjoined one, "
                 f"with {slots} slots",
                 "engine memory": f"{cost.engine_bytes / 1e6:,.0f} MB, whatever the length",
+                **({"boundary memory": boundaries} if cost.boundary_bytes else {}),
                 "window memory": f"{cost.window_bytes / 1e6:,.1f} MB (1 byte a base, a batch)",
                 "disk until done": f"{cost.disk_bytes / 1e6:,.1f} MB beside the first output",
                 "time": f"{cost.seconds:,.0f} s; a kill costs at most one batch, "

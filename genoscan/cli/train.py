@@ -4,7 +4,6 @@ import math
 import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -137,8 +136,9 @@ def command(
     with _explained(work):
         stack = train(config, split, options, work=work, device=parse_device(device), report=report)
         from genoscan.bench.finish import finish_model
+        from genoscan.tracks.atomic import appearing
 
-        with _appearing(output) as made:
+        with appearing(output) as made:
             finish_model(
                 made, config, stack, split, opened, unseen, work,
                 command=shlex.join(["genoscan", *sys.argv[1:]]), bases_seen=steps * batch * window,
@@ -181,12 +181,3 @@ def _explained(work: Path) -> Iterator[None]:
             yield
     except SafetensorError as error:
         raise OutputError(f"{work}: {error}") from error
-
-
-@contextmanager
-def _appearing(output: Path) -> Iterator[Path]:
-    """Yield a folder of the same name to fill; it takes `output`'s place once it is whole."""
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
-        made = Path(folder) / output.name
-        yield made
-        made.replace(output)

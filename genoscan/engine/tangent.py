@@ -78,18 +78,23 @@ def tangent(
     Memory: one tile and one carry, and a tangent of both for each direction, whatever the length.
     A carry that is given may move too: its leaves are then a `Dual` each.
     """
-    sweep = Sweep(layer)
-    carries = [
-        map_leaves(lambda leaf: _moving(leaf, directions.count), part)
-        for part in sweep.split(layer.begin(inputs.batch) if carry is None else carry)
-    ]
 
     def read(span: slice) -> Dual:
         progress(span.stop - span.start)
         return Dual.of(inputs.tile(span), directions.tile(span))
 
-    for span, outputs in rightward(sweep, carries, Spans(inputs.length, tile), read):
-        yield span, primal(outputs), outputs.dots  # type: ignore[attr-defined]
+    carry = layer.begin(inputs.batch) if carry is None else carry
+    for span, outputs in pushed(layer, read, Spans(inputs.length, tile), carry, directions.count):
+        yield span, primal(outputs), outputs.dots
+
+
+def pushed(
+    layer: Layer, read: Callable[[slice], Dual], tiles: Spans, carry: Carry, count: int
+) -> Generator[tuple[slice, Dual], None, None]:
+    """Yield the outputs and their tangents in one, from what is read in one."""
+    sweep = Sweep(layer)
+    carries = [map_leaves(lambda leaf: _moving(leaf, count), part) for part in sweep.split(carry)]
+    yield from rightward(sweep, carries, tiles, read)  # type: ignore[misc]
 
 
 def _moving(leaf: Tensor, directions: int) -> Dual:

@@ -16,7 +16,12 @@ def shelves() -> list[Path]:
     package = Path(__file__).resolve().parents[1]
     installed = package / "_models"
     shipped = installed if installed.is_dir() else package.parent / "models"
-    return [shipped, platformdirs.user_data_path("genoscan") / "models"]
+    return [shipped, own_shelf()]
+
+
+def own_shelf() -> Path:
+    """Return the folder of the user's own models."""
+    return platformdirs.user_data_path("genoscan") / "models"
 
 
 def names() -> dict[str, Path]:

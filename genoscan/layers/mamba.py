@@ -49,15 +49,20 @@ class Depthwise(nn.Module):
 class Mamba(nn.Module):
     """A Mamba-1 block, x + mixer(norm(x)); its carry is (last inputs of the convolution, h).
 
+    Without `eps` it is the mixer alone: a two-way block has norm and residual of its own.
+
     Exact: equal to a whole-sequence Mamba whatever the tiling, to rounding.
     """
 
-    def __init__(self, config: MambaConfig, d_model: int, *, eps: float, kernels: Kernels) -> None:
+    def __init__(
+        self, config: MambaConfig, d_model: int, *, eps: float | None, kernels: Kernels
+    ) -> None:
         super().__init__()
         self.config = config
         self.kernels = kernels
         channels = config.expand * d_model
-        self.norm = RMSNorm(d_model, eps=eps, kernels=kernels)
+        self.eps = eps
+        self.norm = None if eps is None else RMSNorm(d_model, eps=eps, kernels=kernels)
         self.in_proj = Linear(d_model, 2 * channels, bias=False, kernels=kernels)
         self.conv = Depthwise(channels, config.d_conv)
         self.x_proj = Linear(
@@ -92,10 +97,10 @@ class Mamba(nn.Module):
         """Return x + mixer(norm(x)) over the tile, and the carry at its right edge."""
         weights, kernels = self._weights(), self.kernels
         if kernels.mamba and not any(isinstance(part, Dual) for part in (x, *carry)):
-            x, tail, state = kernels.mamba(x, *carry, weights, eps=self.norm.eps)
+            x, tail, state = kernels.mamba(x, *carry, weights, eps=self.eps)
             return x, (tail, state)
         tail, state = carry
-        normed = self.norm(x)
+        normed = self.norm(x) if self.norm else x
         # Two products rather than one cut in two: both halves lie in one piece.
         u, z = (kernels.linear(normed, half) for half in weights.in_proj.chunk(2))
         u, tail = kernels.conv_silu(u, weights.conv, weights.conv_bias, tail)
@@ -103,11 +108,12 @@ class Mamba(nn.Module):
         step, B, C = kernels.linear(u, weights.x_proj).split(ranks, -1)
         delta = kernels.linear(step, weights.dt_proj)
         y, state = kernels.scan(u, delta, weights.A, B, C, weights.D, state, weights.dt_bias, z)
-        return x + kernels.linear(y, weights.out_proj), (tail, state)
+        y = kernels.linear(y, weights.out_proj)
+        return (x + y if self.norm else y), (tail, state)
 
     def _weights(self) -> MambaWeights:
         return MambaWeights(
-            norm=self.norm.weight,
+            norm=self.norm.weight if self.norm else None,
             in_proj=self.in_proj.weight,
             conv=self.conv.weight,
             conv_bias=self.conv.bias,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
+from jaxtyping import Float
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -27,16 +28,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from genoscan.errors import ModelError
+from genoscan.errors import ModelError, UnsupportedModelError
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import Mamba, MambaConfig
 from genoscan.layers.norm import RMSNorm
 from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
 from genoscan.layers.stack import Stack
+from genoscan.layers.two_way import TwoWay, TwoWayConfig, TwoWayStack
 from genoscan.ops.kernels import Kernels, choose
 
 _BLOCKS: dict[str, Callable[..., nn.Module]] = {"mamba": Mamba, "pd_ssm": PdSsm}
-LayerConfig = Annotated[MambaConfig | PdSsmConfig, Field(discriminator="kind")]
+LayerConfig = Annotated[MambaConfig | PdSsmConfig | TwoWayConfig, Field(discriminator="kind")]
+
+_KINDS = {*_BLOCKS, "two_way"}
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
@@ -57,9 +61,11 @@ class ModelConfig(BaseModel):
     base_columns  the columns of A, C, G and T
     complement    for each column, that of its complement
     mask          the column of the mask symbol; None for causal models
+    unknown       the column that a base is read as which is not A, C, G or T; None: zeros
     label_offset  an output at position t predicts the base at t + label_offset
     context       bases read before a region, unless the user says otherwise
     reach         bases read past a region, whose likelihood the region's bases can change
+    window        the longest window that training saw; None: not known, or any
     weights       sha256 of model.safetensors; None: not checked
     """
 
@@ -73,10 +79,12 @@ class ModelConfig(BaseModel):
     base_columns: tuple[int, int, int, int] = (0, 1, 2, 3)
     complement: tuple[int, ...] = (3, 2, 1, 0)
     mask: NonNegativeInt | None = None
+    unknown: NonNegativeInt | None = None
     label_offset: NonNegativeInt = 1
     context: NonNegativeInt
     reach: NonNegativeInt
     trained_on: str
+    window: PositiveInt | None = None
     weights: str | None = None
 
     @model_validator(mode="after")
@@ -91,10 +99,16 @@ class ModelConfig(BaseModel):
         a, c, g, t = self.base_columns
         if (self.complement[a], self.complement[c]) != (t, g):
             raise ValueError("complement must pair A with T and C with G")
-        if self.mask is not None and self.mask not in columns:
-            raise ValueError(f"mask must be one of the columns 0 to {len(columns) - 1}")
+        for name, column in (("mask", self.mask), ("unknown", self.unknown)):
+            if column is not None and column not in columns:
+                raise ValueError(f"{name} must be one of the columns 0 to {len(columns) - 1}")
         if not self.layers:
             raise ValueError("layers: at least one is needed")
+        two_way = [layer for layer in self.layers if layer.kind == "two_way"]
+        if two_way and len(two_way) < len(self.layers):
+            raise ValueError("layers: two-way ones cannot stand among causal ones")
+        if len({layer.rcps for layer in two_way}) > 1:
+            raise ValueError("layers: rcps must be the same in all")
         return self
 
 
@@ -105,8 +119,29 @@ class Model:
     name: str
     path: Path
     config: ModelConfig
-    stack: Stack
+    stack: Stack | TwoWayStack
     sha256: str
+
+    @property
+    def causal(self) -> Stack:
+        """The stack of a model that reads one way.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If the model looks both ways.
+        """
+        if isinstance(self.stack, TwoWayStack):
+            raise UnsupportedModelError(f"{self.name}: looks both ways: expected a causal model")
+        return self.stack
+
+    def whole(self, x: Float[Tensor, "batch length d_in"]) -> Float[Tensor, "batch length d_out"]:
+        """Return all outputs of a window at once, of which nothing is forgotten."""
+        outputs: Tensor = (
+            self.stack(x) if isinstance(self.stack, TwoWayStack)
+            else self.stack(x, self.stack.begin(len(x)))[0]
+        )  # fmt: skip
+        return outputs
 
     @property
     def device(self) -> torch.device:
@@ -119,6 +154,8 @@ class Model:
         table = torch.zeros(5, len(self.config.symbols), dtype=weight.dtype, device=weight.device)
         for code, column in enumerate(self.config.base_columns):
             table[code, column] = 1
+        if self.config.unknown is not None:
+            table[4, self.config.unknown] = 1
         return table
 
     def columns(self) -> Tensor:
@@ -127,20 +164,36 @@ class Model:
 
 
 def build(config: ModelConfig, *, device: str = "cpu", kernels: str = "auto") -> Stack:
-    """Make a stack with fresh weights; seed torch first."""
-    return _assembled(config, choose(device, kernels)).to(device)
+    """Make a causal stack with fresh weights; seed torch first."""
+    stack = _assembled(config, choose(device, kernels))
+    assert isinstance(stack, Stack)
+    return stack.to(device)
 
 
-def _assembled(config: ModelConfig, kernels: Kernels) -> Stack:
-    n_symbols, eps = len(config.symbols), config.norm.eps
-    return assemble(config.layers, config.d_model, n_symbols, n_symbols, eps=eps, kernels=kernels)
+def _assembled(config: ModelConfig, kernels: Kernels) -> Stack | TwoWayStack:
+    n_symbols, eps, d_model = len(config.symbols), config.norm.eps, config.d_model
+    shared: dict[str, Any] = {"eps": eps, "kernels": kernels}
+    first = config.layers[0]
+    if not isinstance(first, TwoWayConfig):
+        return assemble(config.layers, d_model, n_symbols, n_symbols, **shared)
+    width = 2 * d_model if first.rcps else d_model
+    return TwoWayStack(
+        embed=Linear(n_symbols, width, bias=False, kernels=kernels),
+        blocks=[
+            TwoWay(layer, d_model, **shared)
+            for layer in config.layers
+            if isinstance(layer, TwoWayConfig)  # all are
+        ],
+        norm=RMSNorm(d_model, **shared),
+        head=Linear(width, n_symbols, bias=False, kernels=kernels),
+    )
 
 
 def assemble(
     layers: Sequence[LayerConfig], d_model: int, d_in: int, d_out: int, *, eps: float,
     kernels: Kernels,
 ) -> Stack:  # fmt: skip
-    """Make a stack of these blocks with fresh weights, from `d_in` columns to `d_out`."""
+    """Make a stack of these causal blocks, fresh weights, from `d_in` columns to `d_out`."""
     shared: dict[str, Any] = {"eps": eps, "kernels": kernels}
     return Stack(
         blocks=[_BLOCKS[layer.kind](layer, d_model, **shared) for layer in layers],
@@ -170,7 +223,7 @@ def load_model(
     tensors = _read_tensors(path / WEIGHTS)
     with torch.device("meta"):
         stack = _assembled(config, choose(device, kernels))
-    expected = {name: tuple(tensor.shape) for name, tensor in stack.state_dict().items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in _tensors(stack).items()}
     _check_tensors(path, tensors, expected)
     sha256 = hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()
     if config.weights not in (None, sha256):
@@ -178,7 +231,7 @@ def load_model(
             f"{path / WEIGHTS}: its sha256 is {sha256}, {CONFIG} says {config.weights}: the file "
             'is damaged, or was exchanged; if that was meant, set "weights" to null'
         )
-    stack.load_state_dict(dict(tensors), assign=True)
+    stack.load_state_dict(dict(tensors), assign=True, strict=False)  # checked above
     stack.to(device, dtype).requires_grad_(False)
     return Model(path.resolve().name, path, config, stack, sha256)
 
@@ -195,7 +248,7 @@ def read_config(path: Path) -> ModelConfig:
     except ValidationError as error:
         first = error.errors()[0]
         # A layer's kind picked what it is checked by, and is no place in the file.
-        parts = (str(part) for part in first["loc"] if part not in _BLOCKS)
+        parts = (str(part) for part in first["loc"] if part not in _KINDS)
         place = ".".join(parts) or "the file"
         raise ModelError(f"{file}: {place}: {first['msg']}") from None
 
@@ -227,12 +280,20 @@ def _check_tensors(
         raise ModelError(f'{path}: tensor "{spare[0]}" has no place in the model of {CONFIG}')
 
 
-def save_model(path: str | Path, config: ModelConfig, stack: Stack, card: str) -> None:
+def _tensors(stack: nn.Module) -> dict[str, Tensor]:
+    """Return every tensor once, under the first of its names."""
+    return dict(stack.named_parameters()) | dict(stack.named_buffers())
+
+
+def save_model(path: str | Path, config: ModelConfig, stack: nn.Module, card: str) -> None:
     """Write a model folder; its config states the weights' checksum."""
-    path = Path(path)
+    write_model(Path(path), config, _tensors(stack), card)
+
+
+def write_model(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor], card: str) -> None:
+    """Write a model folder of tensors by name."""
     path.mkdir(parents=True, exist_ok=True)
-    tensors = {name: t.detach().cpu().contiguous() for name, t in stack.state_dict().items()}
-    save_file(tensors, path / WEIGHTS)
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path / WEIGHTS)
     sha256 = hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()
     stated = config.model_copy(update={"weights": sha256}).model_dump(mode="json")
     (path / CONFIG).write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")

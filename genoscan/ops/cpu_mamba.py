@@ -48,7 +48,8 @@ class _Mamba(torch.autograd.Function):
             kept = kept._replace(y=y)
         ctx.eps, ctx.n_marks = eps, len(marks)
         ctx.save_for_backward(*weights, *marks, *kept)
-        return product(y, weights.out_proj.mT).add_(x), next_tail, end
+        out = product(y, weights.out_proj.mT)
+        return (out if weights.norm is None else out.add_(x)), next_tail, end
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -85,6 +86,8 @@ class _Mamba(torch.autograd.Function):
             )
         u_half, z_half = weights.in_proj.chunk(2)
         normed_bar = onto(product(u_bar, u_half), z_bar, z_half)
+        if weights.norm is None:
+            return None, normed_bar, tail_bar, pulled.state, *bars.values()
         norm_wanted = True, want.norm
         x_bar, bars["norm"] = RMS_NORM.vjp(
             (kept.x, weights.norm), (), (normed_bar,), norm_wanted, eps=ctx.eps
@@ -98,6 +101,8 @@ def _wanted(ctx: Any) -> MambaWeights:
 
 
 def _normed(x: Tensor, weights: MambaWeights, eps: float) -> Tensor:
+    if weights.norm is None:
+        return x
     (normed,), _ = RMS_NORM.forward((x, weights.norm), keep=False, eps=eps)
     return normed
 

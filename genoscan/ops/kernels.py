@@ -45,12 +45,13 @@ class ConvInputs(NamedTuple):
 class MambaWeights(NamedTuple):
     """The weights of a Mamba block, as layers/mamba.py names them.
 
-    norm  (d_model)   in_proj  (2 channels, d_model)   out_proj  (d_model, channels)
+    norm  (d_model), or None: the mixer alone, without norm and residual
+    in_proj  (2 channels, d_model)   out_proj  (d_model, channels)
     conv  (channels, taps)   conv_bias  (channels)   x_proj  (rank + 2 states, channels)
     dt_proj  (channels, rank)   dt_bias  (channels)   A  (channels, states)   D  (channels)
     """
 
-    norm: Tensor
+    norm: Tensor | None
     in_proj: Tensor
     conv: Tensor
     conv_bias: Tensor

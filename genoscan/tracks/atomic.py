@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and what to say when they cannot."""
 
 import errno
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,3 +65,12 @@ def _reason(error: OSError) -> str:
     if error.errno in _REMEDIES:
         return _REMEDIES[error.errno]
     return " ".join(str(error.strerror or error).split())
+
+
+@contextmanager
+def appearing(output: Path) -> Iterator[Path]:
+    """Yield a folder of the same name to fill; it takes `output`'s place once it is whole."""
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
+        made = Path(folder) / output.name
+        yield made
+        made.replace(output)

@@ -83,14 +83,14 @@ def _dna(length: int, model: str, device: str) -> tuple[float, Tensor, Tensor]:
 
     inputs = OneHot(codes.to(device), loaded.table())
     direction = BaseChange(at, change(loaded.table()))
-    for _, _, dots in tangent(loaded.stack, inputs, direction, tile=1_024):
+    for _, _, dots in tangent(loaded.causal, inputs, direction, tile=1_024):
         answers.append(dots[0, 0].double().cpu())
     found = torch.cat(answers)
     x = OneHot(codes, exact.table()).tile(slice(0, length))
     x_dot = torch.zeros_like(x)
     x_dot[0, at] = change(exact.table())[0]
     with torch.no_grad():
-        whole = jvp(lambda x: exact.stack(x, exact.stack.begin(1))[0], (x,), (x_dot,))[1][0]
+        whole = jvp(lambda x: exact.causal(x, exact.causal.begin(1))[0], (x,), (x_dot,))[1][0]
     return float(found[:at].abs().max()), found[at:], whole[at:]
 
 

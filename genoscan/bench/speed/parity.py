@@ -43,7 +43,7 @@ def truth(settings: Settings, codes: windows.Codes) -> Truth:
     inputs, target = windows.question(model, codes)
     span = slice(0, inputs.length)
     x = inputs.tile(span).requires_grad_()
-    outputs, _ = model.stack(x, model.stack.begin(1))
+    outputs, _ = model.causal(x, model.causal.begin(1))
     value = target(outputs, span).sum()
     (gradient,) = torch.autograd.grad(value, x)
     return Truth(inputs, value.detach().cpu(), gradient[0].cpu())

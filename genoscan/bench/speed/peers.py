@@ -40,7 +40,7 @@ def transformers(*, use_mambapy: bool) -> Callable[[Model, Settings], Prepare]:
                 use_mambapy=use_mambapy,
             )
         )
-        weights = model.stack.state_dict()
+        weights = model.causal.state_dict()
         peer.load_state_dict(
             _blocks(weights, "backbone.layers")
             | {
@@ -80,7 +80,7 @@ def mambapy(model: Model, settings: Settings) -> Prepare:
         )
     )
     norm = RMSNorm(config.d_model, config.norm.eps)
-    weights = model.stack.state_dict()
+    weights = model.causal.state_dict()
     peer.load_state_dict(_blocks(weights, "layers"))
     norm.load_state_dict({"weight": weights["norm.weight"]})
     for part in (peer, norm):

@@ -41,8 +41,8 @@ def scan_function(device: str) -> Callable[[ScanInputs], tuple[Tensor, Tensor]]:
 def scan_inputs(model: Model, codes: Codes) -> ScanInputs:
     """Return what the first block's scan reads, by the block's formulas in plain torch."""
     block = alike(model)
-    weights = model.stack.layers[0].state_dict()
-    x = model.stack.embed(question(model, codes)[0].tile(slice(0, codes.shape[1])))
+    weights = model.causal.layers[0].state_dict()
+    x = model.causal.embed(question(model, codes)[0].tile(slice(0, codes.shape[1])))
     normed = F.rms_norm(x, x.shape[-1:], weights["norm.weight"], model.config.norm.eps)
     u, _ = F.linear(normed, weights["in_proj.weight"]).chunk(2, -1)
     padded = F.pad(u.transpose(1, 2), (block.d_conv - 1, 0))

@@ -43,7 +43,7 @@ def engine(model: Model, settings: Settings) -> Prepare:
             def receive(span: slice, x_bar: Tensor) -> None:
                 gradient[span] = x_bar[0]
 
-            pull = adjoint(model.stack, inputs, target, tile=settings.tile, slots=slots)
+            pull = adjoint(model.causal, inputs, target, tile=settings.tile, slots=slots)
             consume(pull, receive)
             return gradient
 
@@ -60,7 +60,7 @@ def forward(model: Model, settings: Settings) -> Prepare:
 
         def run() -> Tensor:
             value = torch.zeros(1, dtype=torch.float64, device=settings.device)
-            for span, outputs in sweep.forward(model.stack, inputs, tile=settings.tile):
+            for span, outputs in sweep.forward(model.causal, inputs, tile=settings.tile):
                 value += target(outputs, span)
             return value.cpu()
 
@@ -81,7 +81,7 @@ def tangents(count: int) -> Callable[[Model, Settings], Prepare]:
             def run() -> Tensor:
                 slopes = x_dot.new_zeros(count)
                 for span, outputs, outputs_dot in tangent(
-                    model.stack, inputs, directions, tile=settings.tile
+                    model.causal, inputs, directions, tile=settings.tile
                 ):
                     slopes += _slopes(target, span, outputs, outputs_dot)
                 return slopes
@@ -127,7 +127,7 @@ def by_autograd(model: Model, logits: Callable[[Tensor], Tensor]) -> Prepare:
 
 def whole(model: Model, settings: Settings) -> Prepare:
     """Autograd through our own layers and kernels, everything remembered."""
-    return by_autograd(model, lambda x: model.stack(x, model.stack.begin(1))[0])
+    return by_autograd(model, lambda x: model.causal(x, model.causal.begin(1))[0])
 
 
 def checkpointed(model: Model, settings: Settings) -> Prepare:
@@ -135,7 +135,7 @@ def checkpointed(model: Model, settings: Settings) -> Prepare:
 
     Memory: every block's input over the whole window, and one block's activations.
     """
-    stack = model.stack
+    stack = model.causal
 
     def logits(x: Tensor) -> Tensor:
         x = stack.embed(x)

@@ -1,0 +1,54 @@
+"""Where boundaries are kept while a window is worked on: in memory, or in files.
+
+A boundary is length x width numbers.  Its room is that of one, as long as somebody refers to it.
+"""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """A boundary's numbers, somewhere; tiles of it are read to, and written from, a device."""
+
+    numbers: Float[Tensor, "batch length width"]
+    device: torch.device
+
+    @property
+    def batch(self) -> int:
+        return len(self.numbers)
+
+    def read(self, span: slice) -> Float[Tensor, "batch tile width"]:
+        return self.numbers[:, span].to(self.device, copy=True)
+
+    def write(self, span: slice, tile: Float[Tensor, "batch tile width"]) -> None:
+        self.numbers[:, span] = tile.detach()
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Room for boundaries of one length, on a device or in files of a folder that nobody names."""
+
+    length: int
+    place: torch.device | Path
+
+    def boundary(self, like: Float[Tensor, "batch tile width"]) -> Boundary:
+        shape = len(like), self.length, like.shape[-1]
+        if isinstance(self.place, torch.device):
+            numbers = torch.empty(shape, dtype=like.dtype, device=self.place)
+        else:
+            numbers = torch.from_numpy(_unnamed(self.place, shape, like.numpy(force=True).dtype))
+        return Boundary(numbers, like.device)
+
+
+def _unnamed(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return an array in a file that is gone when the array is, or the process."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.truncate(int(np.prod(shape)) * dtype.itemsize)
+        return np.memmap(file, dtype=dtype, mode="r+", shape=shape)

@@ -1,0 +1,313 @@
+"""All that the engine answers, for layers that look both ways: layer by layer, tile by tile.
+
+A layer that reads from both ends needs all of its input before it can say anything, so that what
+lies between two layers, a **boundary**, has to be kept: length x width numbers, wherever there is
+room for them.  Within a layer all is causal in one direction or the other, and runs as in
+`adjoint.py`: tile by tile, in memory that does not grow with the length.
+
+Which boundaries are kept is decided as carries are (`checkpoints.py`): layers stand for tiles.
+"""
+
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from genoscan.engine.adjoint import AdjointResult, adjoint
+from genoscan.engine.boundaries import Boundary, Shelf
+from genoscan.engine.checkpoints import Adjoin, Advance, Drop, Restore, Save, schedule
+from genoscan.engine.forward import forward
+from genoscan.engine.inputs import Inputs, Spans
+from genoscan.engine.tangent import Directions, pushed
+from genoscan.engine.target import Target
+from genoscan.layer import Layer, TwoWay, TwoWayChain
+from genoscan.ops.dual import Dual, primal
+
+Progress = Callable[[int], object]
+
+
+def adjoint_by_layer(
+    chain: TwoWayChain,
+    inputs: Inputs,
+    target: Target,
+    *,
+    tile: int,
+    slots: int,
+    boundaries: int,
+    room: Shelf,
+    progress: Progress = lambda _positions: None,
+) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
+    """Yield the derivative of the target with respect to each input, tile by tile, left to right.
+
+    The generator returns an `AdjointResult` without carries.
+
+    Exact: equal to whole-window autograd up to rounding (tests/test_by_layer.py); any number of
+    boundaries gives the same bits.
+    Memory: one tile's activations and `slots` carries, whatever the length; and in `room`
+    `boundaries` boundaries that are remembered and four that are worked on, at most.
+    Time: each layer once backward, and as often forward as `checkpoints.schedule` needs.
+    """
+    sweep = _Sweep(inputs.length, tile, slots, room, progress)
+    layers = chain.two_way
+    saved: dict[int, _Between] = {}
+    live, x_bar, value = sweep.entered(chain, inputs), None, torch.zeros(inputs.batch)
+    for action in schedule(len(layers), boundaries):
+        match action:
+            case Save(number):
+                saved[number] = live
+            case Restore(number):
+                live = saved[number]
+            case Drop(number):
+                del saved[number]
+            case Advance(start, stop):
+                for layer in layers[start:stop]:
+                    live = sweep.run(layer, live)
+            case Adjoin(number):
+                if x_bar is None:
+                    ends = sweep.run(layers[number], live)
+                    x_bar, value = sweep.scored(chain, ends, target)
+                sweep.pull(layers[number], live, x_bar)
+    assert x_bar is not None
+    for span in sweep.tiles:
+        x = inputs.tile(span).detach().requires_grad_()
+        with torch.enable_grad():
+            entered = chain.enter(x)
+        yield span, torch.autograd.grad(entered, x, x_bar.read(span))[0]
+    return AdjointResult(value, None, None, ())
+
+
+def forward_by_layer(
+    chain: TwoWayChain,
+    inputs: Inputs,
+    *,
+    tile: int,
+    room: Shelf,
+    progress: Progress = lambda _positions: None,
+) -> Generator[tuple[slice, Float[Tensor, "batch span d_out"]], None, None]:
+    """Yield the outputs tile by tile, left to right.
+
+    Memory: one tile and one carry, and in `room` two boundaries.
+    """
+    sweep = _Sweep(inputs.length, tile, 1, room, progress)
+    live = sweep.entered(chain, inputs)
+    for layer in chain.two_way:
+        live = sweep.run(layer, live)
+    with torch.no_grad():
+        for span in sweep.tiles:
+            yield span, chain.leave(live.read(span))
+
+
+def tangent_by_layer(
+    chain: TwoWayChain,
+    inputs: Inputs,
+    directions: Directions,
+    *,
+    tile: int,
+    room: Shelf,
+    progress: Progress = lambda _positions: None,
+) -> Generator[
+    tuple[slice, Float[Tensor, "batch span d_out"], Float[Tensor, "directions batch span d_out"]],
+    None,
+    None,
+]:
+    """Yield the outputs and their derivative along each direction, tile by tile, left to right.
+
+    Exact: equal to a whole-window jvp up to rounding.
+    Memory: one tile and one carry, and a tangent of both for each direction; in `room` two
+    boundaries, and as many of tangents for each direction.
+    """
+    sweep = _Sweep(inputs.length, tile, 1, room, progress)
+    live = sweep.entered(chain, _Moved(inputs, directions))
+    for layer in chain.two_way:
+        live = sweep.run(layer, live)
+    with torch.no_grad():
+        for span in sweep.tiles:
+            outputs = chain.leave(live.read(span))
+            yield span, primal(outputs), outputs.dots  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """Inputs and their tangents in one."""
+
+    inputs: Inputs
+    directions: Directions
+
+    def tile(self, span: slice) -> Dual:
+        return Dual.of(self.inputs.tile(span), self.directions.tile(span))
+
+
+@dataclass(frozen=True)
+class _MovedBoundary:
+    """A boundary and its tangents in one."""
+
+    numbers: Boundary
+    dots: Boundary
+
+    @property
+    def batch(self) -> int:
+        return self.numbers.batch
+
+    def read(self, span: slice) -> Dual:
+        dots = self.dots.read(span).unflatten(0, (-1, self.batch))
+        return Dual.of(self.numbers.read(span), dots)
+
+    def write(self, span: slice, tile: Tensor) -> None:
+        assert isinstance(tile, Dual)
+        self.numbers.write(span, primal(tile))
+        self.dots.write(span, tile.dots.flatten(0, 1))
+
+
+_Between: TypeAlias = Boundary | _MovedBoundary
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """What passes over a whole layer have in common."""
+
+    length: int
+    tile: int
+    slots: int
+    room: Shelf
+    progress: Progress
+
+    @property
+    def tiles(self) -> Spans:
+        return Spans(self.length, self.tile)
+
+    def kept(self, tiles: Iterable[tuple[slice, Tensor]]) -> _Between:
+        """Return a boundary of these tiles."""
+        made: _Between | None = None
+        for span, tile in tiles:
+            made = made or self._boundary(tile)
+            made.write(span, tile)
+        assert made is not None
+        return made
+
+    def _boundary(self, like: Tensor) -> _Between:
+        if isinstance(like, Dual):
+            dots = self.room.boundary(like.dots.flatten(0, 1))
+            return _MovedBoundary(self.room.boundary(primal(like)), dots)
+        return self.room.boundary(like)
+
+    @torch.no_grad()
+    def entered(self, chain: TwoWayChain, inputs: Inputs | _Moved) -> _Between:
+        """Return the first boundary."""
+        return self.kept((span, chain.enter(inputs.tile(span))) for span in self.tiles)
+
+    @torch.no_grad()
+    def run(self, layer: TwoWay, x: _Between) -> _Between:
+        """Return the boundary after a layer."""
+        made = self.kept(self._said(layer.forth, _Before(layer, x, self.length)))
+        for here, right in self._said(layer.back, _Before(layer, x, self.length, mirrored=True)):
+            made.write(here, layer.merge(x.read(here), made.read(here), right))
+        return made
+
+    def scored(
+        self, chain: TwoWayChain, ends: _Between, target: Target
+    ) -> tuple[_Between, Float[Tensor, " batch"]]:
+        """Replace the last boundary by its cotangent; return it, and the target's value."""
+        value = None
+        for span in self.tiles:
+            x = ends.read(span).detach().requires_grad_()
+            with torch.enable_grad():
+                part = target(chain.leave(x), span)
+            ends.write(span, torch.autograd.grad(part.sum(), x)[0])
+            part = part.detach().double().cpu()
+            value = part if value is None else value + part
+        assert value is not None
+        return ends, value
+
+    def pull(self, layer: TwoWay, x: _Between, x_bar: _Between) -> None:
+        """Replace the cotangent of what a layer says by that of what it reads, `x`."""
+        forth = _Before(layer, x, self.length)
+        back = _Before(layer, x, self.length, mirrored=True)
+        left_bar, right_bar = (x_bar, x_bar) if layer.additive else self._merged(layer, x, x_bar)
+        read_bar = self.kept(self._pulled(layer.forth, forth, left_bar))
+        for span, bar in self._pulled(layer.back, back, right_bar):
+            here = back.place(span)
+            bars = read_bar.read(here) + bar.flip(1), x_bar.read(here)
+            at = x.read(here).detach().requires_grad_()
+            with torch.enable_grad():
+                read = layer.before(at)
+                nothing = torch.zeros_like(read)
+                ends = read, layer.merge(at, nothing, nothing)
+            x_bar.write(here, torch.autograd.grad(ends, at, bars)[0])
+
+    def _said(self, layer: Layer, inputs: "_Before") -> Generator[tuple[slice, Tensor], None, None]:
+        """Yield what one direction says, with its tangents where the inputs have some."""
+        first = inputs.tile(self.tiles[0])
+        if isinstance(first, Dual):
+            carry = layer.begin(inputs.batch)
+            swept: Any = pushed(layer, inputs.tile, self.tiles, carry, len(first.dots))
+        else:
+            swept = forward(layer, inputs, tile=self.tile, progress=self.progress)
+        for span, outputs in swept:
+            yield inputs.place(span), outputs.flip(1) if inputs.mirrored else outputs
+
+    def _merged(self, layer: TwoWay, x: _Between, x_bar: _Between) -> tuple[_Between, _Between]:
+        """Return the cotangents of what the two directions say, where they depend on it."""
+        ways = (layer.forth, False), (layer.back, True)
+        left, right = (
+            self.kept(self._said(one, _Before(layer, x, self.length, mirrored)))
+            for one, mirrored in ways
+        )
+        for span in self.tiles:
+            said = [part.read(span).detach().requires_grad_() for part in (left, right)]
+            with torch.enable_grad():
+                merged = layer.merge(x.read(span), *said)
+            for part, bar in zip(
+                (left, right), torch.autograd.grad(merged, said, x_bar.read(span)), strict=True
+            ):
+                part.write(span, bar)
+        return left, right
+
+    def _pulled(
+        self, layer: Layer, inputs: "_Before", bar: _Between
+    ) -> Generator[tuple[slice, Tensor], None, AdjointResult]:
+        return adjoint(
+            layer, inputs, _Against(inputs, bar), tile=self.tile, slots=self.slots,
+            progress=self.progress,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What both directions of a layer read, of its input; mirrored: from the right end."""
+
+    layer: TwoWay
+    x: _Between
+    length: int
+    mirrored: bool = False
+
+    @property
+    def batch(self) -> int:
+        return self.x.batch
+
+    def place(self, span: slice) -> slice:
+        """Return where a span of what is read lies in the window."""
+        if not self.mirrored:
+            return span
+        return slice(self.length - span.stop, self.length - span.start)
+
+    def tile(self, span: slice) -> Any:
+        with torch.no_grad():
+            read = self.layer.before(self.x.read(self.place(span)))
+        return read.flip(1) if self.mirrored else read
+
+
+@dataclass(frozen=True)
+class _Against:
+    """The inner product of what one direction says with its cotangent: what is pulled back."""
+
+    inputs: _Before
+    bar: _Between
+
+    def __call__(
+        self, outputs: Float[Tensor, "batch tile read"], span: slice
+    ) -> Float[Tensor, " batch"]:
+        bar = self.bar.read(self.inputs.place(span))
+        return (outputs * (bar.flip(1) if self.inputs.mirrored else bar)).sum((-1, -2))

@@ -1,0 +1,101 @@
+"""The engine as one value: how to sweep, whatever the model.
+
+Causal layers are swept tile by tile; two-way ones layer by layer, and tile by tile within a layer.
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from genoscan.engine.adjoint import AdjointResult, adjoint
+from genoscan.engine.boundaries import Shelf
+from genoscan.engine.by_layer import adjoint_by_layer, forward_by_layer, tangent_by_layer
+from genoscan.engine.forward import forward
+from genoscan.engine.inputs import Inputs
+from genoscan.engine.tangent import Directions, tangent
+from genoscan.engine.target import Target
+from genoscan.layer import Layer, TwoWayChain
+
+Progress: TypeAlias = Callable[[int], object]
+Tiles: TypeAlias = Generator[tuple[slice, Float[Tensor, "batch span width"]], None, None]
+
+
+def _silent(_positions: int) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Sweeps in tiles; of a two-way model, with its boundaries kept somewhere.
+
+    slots       carries remembered, of one layer
+    boundaries  boundaries remembered; None: as many as there are layers
+    place       where: a folder for files, or None: in memory
+    """
+
+    tile: int
+    slots: int = 64
+    boundaries: int | None = None
+    place: Path | None = None
+
+    def adjoint(
+        self,
+        model: Layer | TwoWayChain,
+        inputs: Inputs,
+        target: Target,
+        *,
+        progress: Progress = _silent,
+    ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
+        """Yield the derivative with respect to each input: `adjoint`, `adjoint_by_layer`."""
+        if not isinstance(model, TwoWayChain):
+            return adjoint(
+                model, inputs, target, tile=self.tile, slots=self.slots, progress=progress
+            )
+        return adjoint_by_layer(
+            model, inputs, target, tile=self.tile, slots=self.slots,
+            boundaries=self.boundaries or len(model.two_way), room=self._room(inputs),
+            progress=progress,
+        )  # fmt: skip
+
+    def forward(
+        self, model: Layer | TwoWayChain, inputs: Inputs, *, progress: Progress = _silent
+    ) -> Tiles:
+        """Yield the outputs, left to right: `forward`, `forward_by_layer`."""
+        if not isinstance(model, TwoWayChain):
+            return forward(model, inputs, tile=self.tile, progress=progress)
+        room = self._room(inputs)
+        return forward_by_layer(model, inputs, tile=self.tile, room=room, progress=progress)
+
+    def tangent(
+        self,
+        model: Layer | TwoWayChain,
+        inputs: Inputs,
+        directions: Directions,
+        *,
+        progress: Progress = _silent,
+    ) -> Generator[tuple[slice, Tensor, Tensor], None, None]:
+        """Yield the outputs and their derivatives: `tangent`, `tangent_by_layer`."""
+        if not isinstance(model, TwoWayChain):
+            return tangent(model, inputs, directions, tile=self.tile, progress=progress)
+        return tangent_by_layer(
+            model, inputs, directions, tile=self.tile, room=self._room(inputs), progress=progress
+        )
+
+    def boundary_bytes(self, model: Layer | TwoWayChain, length: int, batch: int) -> int:
+        """Return what the boundaries of a batch of windows take at most; of a causal model, 0."""
+        if not isinstance(model, TwoWayChain):
+            return 0
+        layers = model.two_way
+        weight = next(model.parameters())
+        # The cotangents on both sides of a layer, and of what its two directions say.
+        kept = min(self.boundaries or len(layers), len(layers)) + (2 if layers[0].additive else 4)
+        kept += 1 if self.boundaries and self.boundaries < len(layers) else 0
+        return kept * batch * length * model.width * weight.element_size()
+
+    def _room(self, inputs: Inputs) -> Shelf:
+        return Shelf(inputs.length, self.place or torch.device("cpu"))

@@ -1,0 +1,171 @@
+"""Layers that look both ways: BiMamba, for one strand or for both (Caduceus).
+
+Letters (Schiff et al., Caduceus, arXiv 2403.03234), by position:
+    a       what is held of the forward strand
+    b       what is held of the reverse strand, its channels in the order in which that strand
+            would be read: in Caduceus's own memory they lie the other way round
+A block of one strand is x + fwd(norm x) + flip rev(flip norm x), or with their product.  A block of
+both (rcps: reverse-complement parameter sharing) does that to a as it is read and to b as the
+other strand is read, with the same weights: what is `fwd` to one is `rev` to the other.
+
+Caduceus with fused_add_norm exchanges the strands before every block, which is not what its
+definition says, but is what its weights were trained with.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from genoscan.layer import Carry, Layer
+from genoscan.layers.mamba import Mamba, MambaConfig
+from genoscan.layers.norm import RMSNorm
+from genoscan.ops.kernels import Kernels
+
+
+class TwoWayConfig(BaseModel):
+    """One entry of config.json's `layers`.
+
+    strategy        how what the two directions say is put together
+    rcps            whether both strands are held
+    fused_add_norm  whether the strands are exchanged before the block
+    tied            whether both mixers have the same projections in and out
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["two_way"] = "two_way"
+    inner: MambaConfig
+    strategy: Literal["add", "multiply"] = "add"
+    rcps: bool = False
+    fused_add_norm: bool = False
+    tied: bool = True
+
+
+class TwoWay(nn.Module):
+    """A two-way block; its two mixers may share what leads into them and out of them."""
+
+    def __init__(self, config: TwoWayConfig, d_model: int, *, eps: float, kernels: Kernels) -> None:
+        super().__init__()
+        self.config = config
+        self.norm = RMSNorm(d_model, eps=eps, kernels=kernels)
+        self.fwd = Mamba(config.inner, d_model, eps=None, kernels=kernels)
+        self.rev = Mamba(config.inner, d_model, eps=None, kernels=kernels)
+        if config.tied:
+            self.rev.in_proj, self.rev.out_proj = self.fwd.in_proj, self.fwd.out_proj
+
+    @property
+    def forth(self) -> Layer:
+        """The mixer that reads left to right; of both strands, the one of each."""
+        return Strands(self.fwd, self.rev) if self.config.rcps else self.fwd
+
+    @property
+    def back(self) -> Layer:
+        """The mixer that reads right to left; of both strands, the one of each."""
+        return Strands(self.rev, self.fwd) if self.config.rcps else self.rev
+
+    @property
+    def additive(self) -> bool:
+        """Whether the two directions are added."""
+        return self.config.strategy == "add"
+
+    def before(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile width"]:
+        """Return what both mixers read: the normed input."""
+        return by_strand(self.norm, self._exchanged(x))
+
+    def merge(
+        self,
+        x: Float[Tensor, "batch tile width"],
+        left: Float[Tensor, "batch tile width"],
+        right: Float[Tensor, "batch tile width"],
+    ) -> Float[Tensor, "batch tile width"]:
+        """Return the input plus what the mixers say."""
+        return self._exchanged(x) + (left + right if self.additive else left * right)
+
+    def _exchanged(self, x: Tensor) -> Tensor:
+        return x.flip(-1) if self.config.fused_add_norm and self.config.rcps else x
+
+
+def by_strand(norm: RMSNorm, x: Float[Tensor, "batch tile width"]) -> Tensor:
+    """Norm every strand that is held on its own."""
+    width = len(norm.weight)
+    if x.shape[-1] == width:
+        normed: Tensor = norm(x)
+        return normed
+    return norm(x.unflatten(-1, (-1, width)).flatten(1, 2)).reshape(x.shape)
+
+
+@dataclass(frozen=True)
+class Strands:
+    """Two layers side by side: one reads what is held of the forward strand, one of the other."""
+
+    a: Layer
+    b: Layer
+
+    def begin(self, batch: int) -> Carry:
+        """Return both carries before the first base."""
+        return self.a.begin(batch), self.b.begin(batch)
+
+    def forward(
+        self, x: Float[Tensor, "batch tile width"], carry: Carry
+    ) -> tuple[Float[Tensor, "batch tile width"], Carry]:
+        """Run each on its half of the columns."""
+        halves = x.chunk(2, -1)
+        said = [
+            layer.forward(half.contiguous(), before)
+            for layer, half, before in zip((self.a, self.b), halves, carry, strict=True)
+        ]
+        return torch.cat([y for y, _ in said], -1), tuple(after for _, after in said)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the weights of both."""
+        yield from self.a.parameters()
+        yield from self.b.parameters()
+
+
+class TwoWayStack(nn.Module):
+    """Embedding, two-way blocks, norm and head."""
+
+    def __init__(
+        self, embed: nn.Module, blocks: Sequence[TwoWay], norm: RMSNorm, head: nn.Module
+    ) -> None:
+        super().__init__()
+        self.embed = embed
+        self.layers = nn.ModuleList(blocks)
+        self.norm = norm
+        self.head = head
+
+    @property
+    def two_way(self) -> list[TwoWay]:
+        """The blocks, first to last."""
+        return list(self.layers)  # type: ignore[arg-type]
+
+    @property
+    def width(self) -> int:
+        """Numbers a position between two blocks."""
+        width: int = self.embed.out_features  # type: ignore[assignment]
+        return width
+
+    def forward(self, x: Float[Tensor, "batch length d_in"]) -> Tensor:
+        """Return the logits of a whole window, read at once: the definition of the others."""
+        x = self.enter(x)
+        for layer in self.two_way:
+            read = layer.before(x)
+            left, _ = layer.forth.forward(read, layer.forth.begin(len(x)))
+            right, _ = layer.back.forward(read.flip(1), layer.back.begin(len(x)))
+            x = layer.merge(x, left, right.flip(1))
+        return self.leave(x)
+
+    def enter(self, x: Float[Tensor, "batch tile d_in"]) -> Float[Tensor, "batch tile width"]:
+        """Return the embedding of every strand that is held."""
+        entered: Tensor = self.embed(x)
+        return entered
+
+    def leave(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile d_out"]:
+        """Return the logits."""
+        logits: Tensor = self.head(by_strand(self.norm, x))
+        return logits

@@ -1,0 +1,169 @@
+"""Caduceus as its definition says it, whole windows in float64, and files in its exact layout.
+
+Written from the published description (Schiff et al., arXiv 2403.03234) and the layout of its
+files; it shares nothing with the program.  Tensors go by the names that they have in the file.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+COMPLEMENT = [0, 1, 2, 3, 4, 5, 6, 10, 9, 8, 7, 11, 12, 13, 14, 15]
+PLANT = [0, 1, 2, 6, 5, 4, 3, 7]
+
+
+def config(
+    *, d_model: int = 12, n_layer: int = 2, rcps: bool = True, fused: bool = True,
+    strategy: str = "add", complement: list[int] = COMPLEMENT, vocab_size: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    return {
+        "architectures": ["CaduceusForMaskedLM"],
+        "model_type": "caduceus",
+        "d_model": d_model,
+        "n_layer": n_layer,
+        "vocab_size": vocab_size or len(complement),
+        "pad_vocab_size_multiple": 8,
+        "complement_map": {str(i): j for i, j in enumerate(complement)},
+        "rcps": rcps,
+        "bidirectional": True,
+        "bidirectional_strategy": strategy,
+        "bidirectional_weight_tie": True,
+        "rms_norm": True,
+        "norm_epsilon": 1e-5,
+        "fused_add_norm": fused,
+        "residual_in_fp32": False,
+        "ssm_cfg": {
+            "d_state": 16, "d_conv": 4, "expand": 2, "dt_rank": "auto", "dt_min": 0.001,
+            "dt_max": 0.1, "dt_init": "random", "dt_scale": 1.0, "dt_init_floor": 1e-4,
+            "conv_bias": True, "bias": False, "use_fast_path": True,
+        },
+        "initializer_cfg": {},
+        "torch_dtype": "float32",
+    }  # fmt: skip
+
+
+def tensors(config: dict[str, Any], seed: int = 1) -> dict[str, Tensor]:
+    """Return seeded weights under the names of the file, as many as it holds."""
+    random = torch.Generator().manual_seed(seed)
+    ssm, d, v = config["ssm_cfg"], config["d_model"], config["vocab_size"]
+    e, n, k = ssm["expand"] * d, ssm["d_state"], ssm["d_conv"]
+    r = -(-d // 16) if ssm["dt_rank"] == "auto" else ssm["dt_rank"]
+
+    def normal(*shape: int, scale: float = 1.0) -> Tensor:
+        return scale * torch.randn(*shape, generator=random)
+
+    made = {}
+    words = "caduceus.backbone.embeddings.word_embeddings."
+    if config["rcps"]:
+        complement = torch.tensor([config["complement_map"][str(i)] for i in range(v)])
+        made[words + "embedding.weight"] = normal(v, d)
+        made[words + "complement_map"] = complement
+        made["lm_head.complement_map"] = complement.clone()
+    else:
+        made[words + "weight"] = normal(v, d)
+    for i in range(config["n_layer"]):
+        layer = f"caduceus.backbone.layers.{i}."
+        mixer = layer + ("mixer.submodule." if config["rcps"] else "mixer.")
+        for way in ("mamba_fwd.", "mamba_rev."):
+            m = mixer + way
+            made[m + "A_log"] = torch.log(torch.rand(e, n, generator=random) * 8 + 0.2)
+            made[m + "D"] = normal(e)
+            made[m + "conv1d.weight"] = normal(e, 1, k, scale=k**-0.5)
+            made[m + "conv1d.bias"] = normal(e, scale=0.1)
+            made[m + "x_proj.weight"] = normal(r + 2 * n, e, scale=e**-0.5)
+            made[m + "dt_proj.weight"] = normal(e, r, scale=r**-0.5)
+            made[m + "dt_proj.bias"] = normal(e) - 3
+            if way == "mamba_fwd.":
+                made[m + "in_proj.weight"] = normal(2 * e, d, scale=d**-0.5)
+                made[m + "out_proj.weight"] = normal(d, e, scale=e**-0.5)
+        made[layer + _norm(config)] = 1 + normal(d, scale=0.3)
+    made["caduceus.backbone." + _norm(config).replace("norm", "norm_f", 1)] = 1 + normal(
+        d, scale=0.3
+    )
+    return made
+
+
+def _norm(config: dict[str, Any]) -> str:
+    wrapped = config["rcps"] and not config["fused_add_norm"]
+    return "norm.submodule.weight" if wrapped else "norm.weight"
+
+
+def write(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def logits(config: dict[str, Any], tensors: dict[str, Tensor], ids_one_hot: Tensor) -> Tensor:
+    """Return the logits of one window, (length, vocabulary), from one-hot tokens, in float64."""
+    weights = {name: tensor.double() for name, tensor in tensors.items()}
+    x = ids_one_hot.double()
+    return _both_strands(config, weights, x) if config["rcps"] else _one_strand(config, weights, x)
+
+
+def _mamba(w: dict[str, Tensor], own: str, shared: str, h: Tensor) -> Tensor:
+    u, z = (h @ w[shared + "in_proj.weight"].T).chunk(2, -1)
+    taps = w[own + "conv1d.weight"][:, 0]
+    k = taps.shape[1]
+    padded = torch.cat([u.new_zeros(k - 1, u.shape[1]), u])
+    c = sum(padded[j : j + len(u)] * taps[:, j] for j in range(k)) + w[own + "conv1d.bias"]
+    c = F.silu(c)
+    n = w[own + "A_log"].shape[1]
+    d, B, C = (c @ w[own + "x_proj.weight"].T).split([w[own + "dt_proj.weight"].shape[1], n, n], -1)
+    delta = F.softplus(d @ w[own + "dt_proj.weight"].T + w[own + "dt_proj.bias"])
+    A = -torch.exp(w[own + "A_log"])
+    s, ys = torch.zeros_like(A), []
+    for t in range(len(c)):
+        s = torch.exp(delta[t, :, None] * A) * s + (delta[t] * c[t])[:, None] * B[t]
+        ys.append(s @ C[t] + w[own + "D"] * c[t])
+    return (torch.stack(ys) * F.silu(z)) @ w[shared + "out_proj.weight"].T
+
+
+def _mixer(config: dict[str, Any], w: dict[str, Tensor], i: int, h: Tensor) -> Tensor:
+    inner = "mixer.submodule." if config["rcps"] else "mixer."
+    m = f"caduceus.backbone.layers.{i}.{inner}"
+    forward = _mamba(w, m + "mamba_fwd.", m + "mamba_fwd.", h)
+    back = _mamba(w, m + "mamba_rev.", m + "mamba_fwd.", h.flip(0)).flip(0)
+    return forward + back if config["bidirectional_strategy"] == "add" else forward * back
+
+
+def _rms(x: Tensor, weight: Tensor) -> Tensor:
+    return x / torch.sqrt((x * x).mean(-1, keepdim=True) + 1e-5) * weight
+
+
+def _one_strand(config: dict[str, Any], w: dict[str, Tensor], x: Tensor) -> Tensor:
+    E = w["caduceus.backbone.embeddings.word_embeddings.weight"]
+    h, r = x @ E, torch.zeros(len(x), E.shape[1], dtype=torch.float64)
+    for i in range(config["n_layer"]):
+        r = r + h
+        h = _mixer(config, w, i, _rms(r, w[f"caduceus.backbone.layers.{i}.norm.weight"]))
+    return _rms(r + h, w["caduceus.backbone.norm_f.weight"]) @ E.T
+
+
+def _turned(x: Tensor) -> Tensor:
+    return x.flip(0).flip(1)
+
+
+def _both_strands(config: dict[str, Any], w: dict[str, Tensor], x: Tensor) -> Tensor:
+    words = "caduceus.backbone.embeddings.word_embeddings."
+    E, complement = w[words + "embedding.weight"], w[words + "complement_map"].long()
+    a = x @ E
+    b = _turned(x.flip(0) @ E[complement])
+    ra, rb = torch.zeros_like(a), torch.zeros_like(b)
+    for i in range(config["n_layer"]):
+        weight = w[f"caduceus.backbone.layers.{i}.{_norm(config)}"]
+        ra, rb = ra + a, rb + b
+        if config["fused_add_norm"]:
+            ra, rb = rb, ra
+        a = _mixer(config, w, i, _rms(ra, weight))
+        b = _turned(_mixer(config, w, i, _turned(_turned(_rms(_turned(rb), weight)))))
+    weight = w["caduceus.backbone." + _norm(config).replace("norm", "norm_f", 1)]
+    a = _rms(ra + a, weight)
+    b = _turned(_rms(_turned(rb + b), weight))
+    return a @ E.T + b.flip(1) @ E[complement].T

@@ -1,0 +1,122 @@
+"""Two-way models: whole windows under torch's autograd are what their sweeps must give."""
+
+from pathlib import Path
+from typing import Any
+
+import caduceus
+import pytest
+import torch
+from laws import assert_near
+from torch import Tensor
+from torch.func import jvp
+from torch.nn import functional as F
+
+from genoscan.engine.boundaries import Shelf
+from genoscan.engine.by_layer import adjoint_by_layer, forward_by_layer, tangent_by_layer
+from genoscan.engine.inputs import Dense
+from genoscan.engine.tangent import DenseDirections
+from genoscan.engine.target import WeightedSum
+from genoscan.layer import TwoWayChain
+from genoscan.layers.foreign.families import read_foreign
+from genoscan.layers.two_way import TwoWayStack
+from genoscan.layers.weights import load_model, write_model
+
+LENGTH, TILE = 41, 7
+KINDS: dict[str, dict[str, Any]] = {
+    "Ph": {"rcps": False},
+    "PS fused": {"fused": True},
+    "PS fused, odd": {"fused": True, "n_layer": 3},
+    "PS unfused": {"fused": False},
+    "product": {"strategy": "ew_multiply"},
+}
+
+
+@pytest.fixture(params=KINDS)
+def problem(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[TwoWayStack, Tensor, Any]:
+    """Return a model in float64, a window, and the logits by the definition."""
+    config = caduceus.config(**KINDS[request.param])
+    tensors = caduceus.tensors(config)
+    caduceus.write(tmp_path / "foreign", config, tensors)
+    native, made = read_foreign(tmp_path / "foreign")
+    write_model(tmp_path / "native", native, made, "")
+    stack = load_model(tmp_path / "native", dtype=torch.float64).stack
+    assert isinstance(stack, TwoWayStack)
+    random = torch.Generator().manual_seed(1)
+    ids = torch.randint(7, 11, (LENGTH,), generator=random)
+    x = F.one_hot(ids, config["vocab_size"]).double()[None]
+    return stack, x, lambda x: caduceus.logits(config, tensors, x[0])[None]
+
+
+def room() -> Shelf:
+    return Shelf(LENGTH, torch.device("cpu"))
+
+
+def weights(x: Tensor) -> Tensor:
+    return torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=x.dtype)
+
+
+def pulled(stack: TwoWayStack, x: Tensor, **options: Any) -> Tensor:
+    settings: dict[str, Any] = {"tile": TILE, "slots": 2, "boundaries": 9, "room": room()}
+    x_bar = torch.full_like(x, torch.nan)
+    target = WeightedSum(weights(x))
+    for span, part in adjoint_by_layer(stack, Dense(x), target, **settings | options):
+        x_bar[:, span] = part
+    return x_bar
+
+
+def test_outputs_are_the_definitions(problem: tuple[TwoWayStack, Tensor, Any]) -> None:
+    stack, x, logits = problem
+    assert isinstance(stack, TwoWayChain)
+    with torch.no_grad():
+        assert_near(stack(x), logits(x))
+    parts = forward_by_layer(stack, Dense(x), tile=TILE, room=room())
+    assert_near(torch.cat([part for _, part in parts], 1), logits(x))
+
+
+def test_the_adjoint_is_whole_window_autograds(problem: tuple[TwoWayStack, Tensor, Any]) -> None:
+    stack, x, logits = problem
+    whole = x.clone().requires_grad_()
+    (truth,) = torch.autograd.grad((logits(whole) * weights(x)).sum(), whole)
+    assert_near(pulled(stack, x), truth)
+
+
+def test_the_tangent_is_whole_window_jvps(problem: tuple[TwoWayStack, Tensor, Any]) -> None:
+    stack, x, logits = problem
+    x_dot = torch.stack([weights(x), weights(x).flip(1)])
+    parts = list(tangent_by_layer(stack, Dense(x), DenseDirections(x_dot), tile=TILE, room=room()))
+    assert_near(torch.cat([outputs for _, outputs, _ in parts], 1), logits(x))
+    dots = torch.cat([dots for _, _, dots in parts], 2)
+    for direction, dot in zip(x_dot, dots, strict=True):
+        assert_near(dot, jvp(logits, (x,), (direction,))[1])
+
+
+@pytest.mark.parametrize("tile", [1, 5, LENGTH, 100])
+def test_any_tile(problem: tuple[TwoWayStack, Tensor, Any], tile: int) -> None:
+    stack, x, _ = problem
+    assert_near(pulled(stack, x, tile=tile, slots=3), pulled(stack, x))
+
+
+def test_boundaries_and_where_they_lie_change_no_bit(
+    problem: tuple[TwoWayStack, Tensor, Any], tmp_path: Path
+) -> None:
+    stack, x, _ = problem
+    whole = pulled(stack, x)
+    for boundaries in (1, 2):
+        assert torch.equal(pulled(stack, x, boundaries=boundaries), whole)
+    assert torch.equal(pulled(stack, x, room=Shelf(LENGTH, tmp_path)), whole)
+    assert list(tmp_path.glob("tmp*")) == []
+
+
+def test_batches_are_their_windows(problem: tuple[TwoWayStack, Tensor, Any]) -> None:
+    stack, x, _ = problem
+    both = torch.cat([x, x.flip(1)])
+    target = WeightedSum(weights(both))
+    settings: dict[str, Any] = {"tile": TILE, "slots": 2, "boundaries": 1, "room": room()}
+    x_bar = torch.empty_like(both)
+    for span, part in adjoint_by_layer(stack, Dense(both), target, **settings):
+        x_bar[:, span] = part
+    alone = torch.empty_like(x)
+    only = WeightedSum(weights(both)[1:])
+    for span, part in adjoint_by_layer(stack, Dense(x.flip(1)), only, **settings):
+        alone[:, span] = part
+    assert_near(x_bar[1:], alone)

@@ -1,0 +1,280 @@
+"""Foreign checkpoints: the function that their files say, and a clear word where they are wrong."""
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import caduceus
+import numpy as np
+import pytest
+import torch
+from commands import bases, genoscan, write_fasta
+from laws import assert_near
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from genoscan.errors import ModelError
+from genoscan.genome.alphabet import reverse_complement
+from genoscan.layers.foreign.families import read_foreign
+from genoscan.layers.weights import Model, load_model, write_model
+
+F32 = torch.float32
+
+
+def imported(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
+    caduceus.write(path / "foreign", config, tensors)
+    native, made = read_foreign(path / "foreign")
+    write_model(path / "native", native, made, "")
+    return load_model(path / "native")
+
+
+# What is computed
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"rcps": False, "d_model": 118, "n_layer": 3},
+        {"rcps": False, "d_model": 32, "n_layer": 2},
+        {"fused": True, "d_model": 118, "n_layer": 3},
+        {"fused": True, "d_model": 16, "n_layer": 2},
+        {"fused": False, "d_model": 118, "n_layer": 3},
+        {"fused": False, "d_model": 16, "n_layer": 2, "strategy": "ew_multiply"},
+        {"fused": True, "d_model": 24, "n_layer": 2, "complement": caduceus.PLANT},
+    ],
+)
+def test_logits_are_the_definitions(tmp_path: Path, sizes: dict[str, Any]) -> None:
+    config = caduceus.config(**sizes)
+    tensors = caduceus.tensors(config)
+    model = imported(tmp_path, config, tensors)
+    codes = torch.randint(0, 5, (1, 90), generator=torch.Generator().manual_seed(3))
+    tokens = torch.tensor([7, 8, 9, 10, 4] if config["vocab_size"] == 16 else [3, 4, 5, 6, 2])
+    one_hot = F.one_hot(tokens[codes[0]], config["vocab_size"])
+    with torch.no_grad():
+        found = model.whole(model.table()[codes])
+    assert_near(found[0], caduceus.logits(config, tensors, one_hot).float())
+
+
+def test_fused_and_unfused_are_two_functions(tmp_path: Path) -> None:
+    fused, unfused = (caduceus.config(fused=fused) for fused in (True, False))
+    tensors = caduceus.tensors(fused)
+    renamed = {
+        name.replace("norm.weight", "norm.submodule.weight").replace(
+            "norm_f.weight", "norm_f.submodule.weight"
+        ): tensor
+        for name, tensor in tensors.items()
+    }
+    models = imported(tmp_path / "a", fused, tensors), imported(tmp_path / "b", unfused, renamed)
+    x = models[0].table()[torch.randint(0, 4, (1, 50))]
+    with torch.no_grad():
+        one, other = (model.whole(x) for model in models)
+    assert (one - other).norm() > 0.1 * one.norm()
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("n_layer", [2, 3])
+def test_both_strands_say_the_same(tmp_path: Path, fused: bool, n_layer: int) -> None:
+    config = caduceus.config(fused=fused, n_layer=n_layer)
+    model = imported(tmp_path, config, caduceus.tensors(config))
+    codes = torch.randint(0, 5, (80,), generator=torch.Generator().manual_seed(3))
+    turned = torch.from_numpy(reverse_complement(codes.numpy().astype("uint8"))).long()
+    with torch.no_grad():
+        forward, back = (model.whole(model.table()[c][None]) for c in (codes, turned))
+    assert_near(back.flip(1)[..., list(model.config.complement)], forward)
+
+
+# How it may lie on disk
+
+
+def tied(tensors: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
+    """Return a file that still carries what is tied."""
+    more = dict(tensors)
+    for name, tensor in tensors.items():
+        if "mamba_fwd.in_proj" in name or "mamba_fwd.out_proj" in name:
+            more[name.replace("fwd", "rev")] = tensor.clone()
+        if name.endswith("embedding.weight"):
+            more["lm_head.lm_head.weight"] = tensor.clone()
+    return more
+
+
+def as_bin(folder: Path, tensors: dict[str, Tensor]) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save(tensors, folder / "pytorch_model.bin")
+
+
+def as_lightning(folder: Path, tensors: dict[str, Tensor]) -> None:
+    (folder / "model.safetensors").unlink()
+    held = {f"model.{name}": tensor for name, tensor in tensors.items()}
+    torch.save({"state_dict": held, "epoch": 3}, folder / "last.ckpt")
+
+
+def as_shards(folder: Path, tensors: dict[str, Tensor]) -> None:
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    parts = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, held in parts.items():
+        save_file({name: tensors[name] for name in held}, folder / file)
+    places = {name: file for file, held in parts.items() for name in held}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+
+
+def as_bare(folder: Path, tensors: dict[str, Tensor]) -> None:
+    bare = {name.removeprefix("caduceus."): tensor for name, tensor in tensors.items()}
+    save_file(bare, folder / "model.safetensors")
+
+
+def as_resaved(folder: Path, _tensors: dict[str, Tensor]) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["complement_map"] = dict(sorted(config["complement_map"].items()))
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("lay", [as_bin, as_lightning, as_shards, as_bare, as_resaved])
+def test_layouts_are_one_model(
+    tmp_path: Path, lay: Callable[[Path, dict[str, Tensor]], None]
+) -> None:
+    config = caduceus.config()
+    tensors = caduceus.tensors(config)
+    folder = caduceus.write(tmp_path / "m", config, tensors)
+    native, made = read_foreign(folder)
+    lay(folder, tensors)
+    again_config, again = read_foreign(folder)
+    assert again_config == native
+    assert all(torch.equal(again[name], made[name]) for name in made)
+    save_file(tied(tensors, config), folder / "model.safetensors")
+    _, whole = read_foreign(folder)
+    assert all(torch.equal(whole[name], made[name]) for name in made)
+
+
+# What is refused
+
+
+def change(folder: Path, **fields: Any) -> None:
+    config = json.loads((folder / "config.json").read_text()) | fields
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+MIXER = "caduceus.backbone.layers.0.mixer.submodule.mamba_fwd."
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"model_type": "mamba3"}, 'model_type is "mamba3": expected caduceus'),
+        ({"ssm_cfg": {"layer": "Mamba3"}}, "ssm_cfg.layer is Mamba3"),
+        ({"attn_layer_idx": [3]}, "hybrid with attention"),
+        ({"d_intermediate": 512}, "d_intermediate is 512"),
+        ({"bidirectional": False}, "bidirectional is False"),
+        ({"rms_norm": False}, "rms_norm is False"),
+        ({"n_layer": 3}, 'tensor "caduceus.backbone.layers.2.norm.weight" is missing'),
+        ({"n_layer": 1}, 'tensor "caduceus.backbone.layers.1.'),
+        ({"d_model": 16}, "has shape (16, 12), its config says (16, 16)"),
+        ({"complement_map": {"7": 8, "8": 7}}, "complement_map"),
+        ({"complement_map": {}}, "complement_map"),
+    ],
+)
+def test_a_config_that_is_not_the_files(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+    config = caduceus.config()
+    folder = caduceus.write(tmp_path / "m", config, caduceus.tensors(config))
+    change(folder, **fields)
+    with pytest.raises(ModelError) as refused:
+        read_foreign(folder)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "said"),
+    [
+        ("spare.weight", torch.zeros(2), 'tensor "spare.weight" has no place'),
+        (MIXER + "D", torch.zeros(3), f'tensor "{MIXER}D" has shape (3,)'),
+        (MIXER + "D", torch.full((24,), torch.nan), "not finite"),
+        (MIXER.replace("fwd", "rev") + "in_proj.weight", torch.zeros(48, 12), "said to be tied"),
+        ("lm_head.complement_map", torch.arange(16), "differs from complement_map"),
+        ("caduceus.backbone.layers.0.mixer.Wqkv.weight", torch.zeros(2), "hybrid with attention"),
+    ],
+)
+def test_a_tensor_that_is_wrong(tmp_path: Path, name: str, tensor: Tensor, said: str) -> None:
+    config = caduceus.config()
+    folder = caduceus.write(tmp_path / "m", config, caduceus.tensors(config) | {name: tensor})
+    with pytest.raises(ModelError) as refused:
+        read_foreign(folder)
+    assert said in str(refused.value)
+
+
+def test_files_that_are_cut_off(tmp_path: Path) -> None:
+    config = caduceus.config()
+    tensors = caduceus.tensors(config)
+    folder = caduceus.write(tmp_path / "m", config, tensors)
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="not a whole safetensors file"):
+        read_foreign(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"expected model\.safetensors"):
+        read_foreign(folder)
+    torch.save(tensors, folder / "pytorch_model.bin")
+    whole = (folder / "pytorch_model.bin").read_bytes()
+    (folder / "pytorch_model.bin").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="cannot be read"):
+        read_foreign(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="cannot be read"):
+        read_foreign(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"no config\.json in it"):
+        read_foreign(folder)
+
+
+class Trap:
+    """What runs where it is unpickled without care."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path) -> None:
+    config = caduceus.config()
+    folder = caduceus.write(tmp_path / "m", config, caduceus.tensors(config))
+    (folder / "model.safetensors").unlink()
+    torch.save({"w": torch.zeros(2), "trap": Trap(tmp_path / "ran")}, folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="holds more than tensors, and is not opened"):
+        read_foreign(folder)
+    with (folder / "pytorch_model.bin").open("wb") as file:
+        pickle.dump(Trap(tmp_path / "ran"), file, protocol=2)
+    with pytest.raises(ModelError):
+        read_foreign(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+# The commands
+
+
+def test_from_a_checkpoint_to_a_track(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    config = caduceus.config()
+    folder = caduceus.write(tmp_path / "cad_seqlen-1k", config, caduceus.tensors(config))
+    done = genoscan("models", "import", folder, "--name", "cad")
+    assert done.code == 0, done.err
+    again = genoscan("models", "import", folder, "--name", "cad")
+    assert again.code == 1
+    assert "give another" in again.err
+    shown = genoscan("models", "show", "cad")
+    assert "both ways" in shown.out
+    assert "1,024 bases" in shown.out
+    genome = write_fasta(tmp_path / "g.fa", {"chr1": bases(900, seed=4)})
+    for strand in ("+", "-"):
+        done = genoscan("attribute", genome, "--region", "chr1:301-400", "-m", "cad", "--dtype", "float64",
+                        "--strand",
+                        strand, "-o", tmp_path / f"{strand}.npz")  # fmt: skip
+        assert done.code == 0, done.err
+    gradients = [torch.from_numpy(np.load(tmp_path / f"{s}.npz")["gradient"]) for s in "+-"]
+    assert gradients[0].shape == (100, 4)
+    assert_near(gradients[1], gradients[0])
+    planned = genoscan("plan", genome, "--region", "chr1:301-400", "-m", "cad", "-o", "x.bw")
+    assert "between the layers" in planned.out
