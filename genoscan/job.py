@@ -1,8 +1,10 @@
 """A job: what is to be computed, decided and checked before the first tile runs."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,9 @@ class Options:
     tile            bases of a window that are processed at once
     slots           carries remembered
     batch           windows of one length that are read side by side
+    masked          whether the target's own bases are hidden
+    memory, spill   of a model that looks both ways: the bytes that boundaries may take (None: half
+                    of the machine's), or the folder that holds them instead
     """
 
     target: str = "log-likelihood"
@@ -41,6 +46,9 @@ class Options:
     tile: int = 1024
     slots: int = 64
     batch: int = 4
+    masked: bool = False
+    memory: int | None = None
+    spill: Path | None = None
 
     def __post_init__(self) -> None:
         if self.score not in SCORES:
@@ -48,6 +56,8 @@ class Options:
         for name in ("tile", "slots", "batch"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} {getattr(self, name)}: expected at least 1")
+        if self.spill is not None and not self.spill.is_dir():
+            raise InputError(f"--spill {self.spill}: expected a folder that exists")
 
 
 @dataclass(frozen=True)
@@ -69,8 +79,21 @@ class Job:
 
     @property
     def engine(self) -> Engine:
-        """What sweeps a window."""
-        return Engine(tile=self.options.tile, slots=self.options.slots)
+        """What sweeps a window.
+
+        Raises
+        ------
+        InputError
+            If its memory does not hold what two layers need.
+        """
+        options = self.options
+        engine = Engine(tile=options.tile, slots=options.slots, place=options.spill)
+        if options.spill is not None:
+            return engine
+        longest = max((len(r[0]) for batch in self.batches for r in batch), default=0)
+        width = max((len(batch) for batch in self.batches), default=0)
+        memory = _half_of_memory() if options.memory is None else options.memory
+        return engine.within(memory, self.model.stack, longest, width)
 
     def work(self) -> int:
         """Return how many positions of windows will be run through the model, forward or back."""
@@ -112,6 +135,7 @@ class Job:
             "sequences": list(self.sequences()),
             "windows": windows.hexdigest(),
             "target": self.options.target,
+            "masked": self.options.masked,
             "score": self.options.score,
             "strand": self.options.strand,
             "context": self.context,
@@ -133,6 +157,8 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
         If an option has no sense, or the target cannot depend on a region.
     """
     question = parse_target(options.target, genome.sizes)
+    if options.masked:
+        question.check_masked(model)
     context = model.config.context if options.context is None else options.context
     reach = model.config.reach if options.reach is None else options.reach
     if question.region is not None:
@@ -152,6 +178,10 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
     )
     order = batches(readings(windows, options.strand), options.batch)
     return Job(genome, model, question, options, context, reach, tuple(merged), tuple(order))
+
+
+def _half_of_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def _fetch(genome: Genome, window: Window) -> UInt8[np.ndarray, " bases"]:

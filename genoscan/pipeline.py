@@ -20,7 +20,7 @@ from torch import Tensor
 from genoscan.engine.adjoint import consume
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.stages import shares, side_by_side
-from genoscan.genome.alphabet import reverse_complement
+from genoscan.genome.alphabet import N, reverse_complement
 from genoscan.genome.plan import Reading, Window
 from genoscan.job import Job, Options
 from genoscan.tracks.columns import write_columns
@@ -113,16 +113,17 @@ def _run_windows(
 ) -> np.ndarray:
     """Run windows of one length side by side; return the target's value, one a window."""
     model, options = job.model, job.options
+    read = job.question.hidden(windows, codes) if options.masked else codes
 
     def receive(span: slice, x_bar: Tensor) -> None:
         gradients = x_bar[..., list(model.config.base_columns)].float().cpu().numpy()
-        for window, bases, gradient in zip(windows, codes.numpy(), gradients, strict=True):
-            part = _scored_part(window, span, bases[span], gradient)
+        for window, bases, gradient in zip(windows, read.numpy(), gradients, strict=True):
+            part = _scored_part(window, span, np.minimum(bases[span], N), gradient)
             _keep(part, partial, partial.offsets[window.scored], turn, turns, options)
 
     pull = job.engine.adjoint(
         model.stack,
-        OneHot(codes, model.table()),
+        OneHot(read, model.table()),
         job.question.target(windows, codes, model),
         progress=progress,
     )

@@ -23,7 +23,7 @@ from genoscan.errors import InputError
 from genoscan.genome.alphabet import BASES
 from genoscan.genome.plan import Window
 from genoscan.genome.region import Region, parse_region
-from genoscan.layers.weights import Model
+from genoscan.layers.weights import MASK, Model
 
 Kind = Literal["log-likelihood", "logit", "log-odds"]
 _EXPECTED = "expected log-likelihood[:REGION], logit:CHROM:POS:BASE or log-odds:CHROM:POS:BASE"
@@ -64,6 +64,32 @@ class Question:
                     f"--target {self.text}: nothing predicts that base, it is the first on strand "
                     f"{direction}; choose another position"
                 )
+
+    def check_masked(self, model: Model) -> None:
+        """Refuse to hide the target's bases where there is no sense in it.
+
+        Raises
+        ------
+        InputError
+            If the model has no mask, or the target is all that is read.
+        """
+        if model.config.mask is None:
+            raise InputError(f"--masked: {model.name} has no mask token: it is no masked model")
+        if self.region is None:
+            raise InputError(
+                f"--masked: --target {self.text} would hide every base; name the bases, such as "
+                "log-likelihood:chr1:1,001-1,010"
+            )
+
+    def hidden(
+        self, windows: Sequence[Window], codes: UInt8[Tensor, "batch length"]
+    ) -> UInt8[Tensor, "batch length"]:
+        """Return the codes with the target's bases as mask tokens."""
+        hidden = codes.clone()
+        for row, window in zip(hidden, windows, strict=True):
+            assert self.region is not None
+            row[window.span_of(self.region)] = MASK
+        return hidden
 
     def target(
         self, windows: Sequence[Window], codes: UInt8[Tensor, "batch length"], model: Model

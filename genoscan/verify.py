@@ -13,6 +13,8 @@ from genoscan.engine.engine import Engine
 from genoscan.engine.inputs import Dense, OneHot
 from genoscan.engine.tangent import DenseDirections
 from genoscan.engine.target import Target, WeightedSum, whole_window
+from genoscan.genome.alphabet import reverse_complement
+from genoscan.layers.two_way import TwoWayStack
 from genoscan.layers.weights import Model
 
 WHOLE = 4_096
@@ -78,6 +80,10 @@ def verify(
     identity = codes[:, :IDENTITY]
     add("<y_bar, J v> = <J' y_bar, v>, float64", _identity(double, identity, tile, slots), 1e-10,
         identity.shape[1])  # fmt: skip
+    if isinstance(double.stack, TwoWayStack) and double.stack.both_strands:
+        turned = torch.from_numpy(reverse_complement(whole[0].numpy()))[None]
+        other = _gradient(double, turned, tile, slots).flip(0)[:, list(double.config.complement)]
+        add("both strands agree, float64", relative(other[known], exact[known]), 1e-12, n)
     short = codes[:, :FINITE]
     add("finite differences, float64", _finite_differences(double, short, tile, slots), 1e-6,
         short.shape[1])  # fmt: skip

@@ -255,26 +255,76 @@ def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path) -> None:
 # The commands
 
 
-def test_from_a_checkpoint_to_a_track(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def cad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Import a checkpoint as "cad", and return what attributes a region of a genome to it."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
     config = caduceus.config()
     folder = caduceus.write(tmp_path / "cad_seqlen-1k", config, caduceus.tensors(config))
     done = genoscan("models", "import", folder, "--name", "cad")
     assert done.code == 0, done.err
-    again = genoscan("models", "import", folder, "--name", "cad")
+    genome = write_fasta(tmp_path / "g.fa", {"chr1": bases(900, seed=4)})
+
+    def attribute(name: str, *options: Any) -> Any:
+        done = genoscan("attribute", genome, "--region", "chr1:301-400", "-m", "cad", "--dtype",
+                        "float64", *options, "-o", tmp_path / f"{name}.npz")  # fmt: skip
+        if done.code:
+            return done
+        return torch.from_numpy(np.load(tmp_path / f"{name}.npz")["gradient"])
+
+    return attribute
+
+
+def test_an_imported_model_has_its_name(cad: Callable[..., Any], tmp_path: Path) -> None:
+    again = genoscan("models", "import", tmp_path / "cad_seqlen-1k", "--name", "cad")
     assert again.code == 1
     assert "give another" in again.err
     shown = genoscan("models", "show", "cad")
     assert "both ways" in shown.out
     assert "1,024 bases" in shown.out
-    genome = write_fasta(tmp_path / "g.fa", {"chr1": bases(900, seed=4)})
-    for strand in ("+", "-"):
-        done = genoscan("attribute", genome, "--region", "chr1:301-400", "-m", "cad", "--dtype", "float64",
-                        "--strand",
-                        strand, "-o", tmp_path / f"{strand}.npz")  # fmt: skip
-        assert done.code == 0, done.err
-    gradients = [torch.from_numpy(np.load(tmp_path / f"{s}.npz")["gradient"]) for s in "+-"]
-    assert gradients[0].shape == (100, 4)
-    assert_near(gradients[1], gradients[0])
-    planned = genoscan("plan", genome, "--region", "chr1:301-400", "-m", "cad", "-o", "x.bw")
+    planned = genoscan("plan", tmp_path / "g.fa", "-m", "cad", "-o", tmp_path / "x.bw")
     assert "between the layers" in planned.out
+
+
+def test_both_strands_give_one_track(cad: Callable[..., Any]) -> None:
+    forward = cad("forward")
+    assert forward.shape == (100, 4)
+    assert_near(cad("back", "--strand", "-"), forward)
+
+
+def test_boundaries_may_be_few_or_in_files(cad: Callable[..., Any], tmp_path: Path) -> None:
+    whole = cad("whole")
+    (tmp_path / "spill").mkdir()
+    assert torch.equal(cad("spilt", "--spill", tmp_path / "spill"), whole)
+    assert list((tmp_path / "spill").iterdir()) == []
+    # 612 bases read, 24 numbers a base in float64: 4 boundaries, where all would be 2 + 2.
+    assert torch.equal(cad("few", "--memory", f"{612 * 24 * 8 * 4}B"), whole)
+    refused = cad("none", "--memory", "100kB")
+    assert refused.code == 1
+    assert "need at least" in refused.err
+    for text, said in (("8 apples", "expected a size such as 8GB"), ("-1", "expected a size")):
+        assert said in cad("none", "--memory", text).err
+    assert "expected a folder that exists" in cad("none", "--spill", tmp_path / "none").err
+
+
+def test_hidden_bases_have_no_say(cad: Callable[..., Any], tmp_path: Path) -> None:
+    seen = cad("seen", "--target", "log-odds:chr1:350:A")
+    hidden = cad("hidden", "--target", "log-odds:chr1:350:A", "--masked")
+    assert (hidden - seen).norm() > 0.01 * seen.norm()
+    track = tmp_path / "hidden.bedgraph"
+    done = genoscan("attribute", tmp_path / "g.fa", "--region", "chr1:301-400", "-m", "cad",
+                    "--target", "log-odds:chr1:350:A", "--masked", "-o", track)  # fmt: skip
+    assert done.code == 0, done.err
+    rows = [line.split() for line in track.read_text().splitlines() if line.startswith("chr1")]
+    scored = {at for _, start, end, _ in rows for at in range(int(start), int(end))}
+    assert scored == set(range(300, 400)) - {349}
+    assert "would hide every base" in cad("none", "--masked").err
+    refused = genoscan("attribute", tmp_path / "g.fa", "--masked", "-o", tmp_path / "n.bw")
+    assert "has no mask token" in refused.err
+
+
+def test_verify_knows_two_strands(cad: Callable[..., Any], tmp_path: Path) -> None:
+    assert callable(cad)
+    done = genoscan("verify", tmp_path / "g.fa", "--region", "chr1:1-120", "-m", "cad")
+    assert done.code == 0, done.out + done.err
+    assert "both strands agree, float64" in done.out

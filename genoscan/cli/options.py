@@ -1,6 +1,7 @@
 """Options that commands share, and what they turn into; each is defined once."""
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -73,6 +74,10 @@ QUESTION = together(
         "log-odds:CHROM:POS:BASE (POS 1-based).",
     ),
     click.option(
+        "--masked", is_flag=True,
+        help="Hide the target's own bases from a masked model; they have no score then.",
+    ),
+    click.option(
         "--score", default="centred", show_default=True, metavar="SCORE",
         help="Four derivatives to one number: centred, observed, magnitude or substitution.",
     ),
@@ -98,6 +103,15 @@ COMPUTE = together(
     click.option(
         "--slots", type=int, default=64, show_default=True, metavar="N",
         help="Carries remembered: fewer cost time, never exactness.",
+    ),
+    click.option(
+        "--memory", metavar="SIZE",
+        help="For models that look both ways: how much what lies between their layers may take, "
+        "such as 8GB; less costs time, never exactness.  [default: half of the machine's]",
+    ),
+    click.option(
+        "--spill", metavar="FOLDER", type=PATH,
+        help="Keep what lies between their layers in files of this folder instead.",
     ),
     click.option(
         "--batch", type=int, default=4, show_default=True, metavar="N",
@@ -163,6 +177,14 @@ def parse_dtype(text: str) -> "torch.dtype":
     return known[text]
 
 
+def parse_size(text: str) -> int:
+    """Turn a size such as 8GB, 500M or 1000000 into bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip().lower())
+    if not match:
+        raise InputError(f"--memory {text}: expected a size such as 8GB or 500MB")
+    return int(float(match[1]) * 1000 ** " kmgt".index(match[2] or " "))
+
+
 def parse_device(text: str) -> str:
     """Turn --device into a device that is there."""
     import torch
@@ -205,7 +227,7 @@ def read_regions(
 def prepare_job(
     *, genome: Path, region_texts: tuple[str, ...], bed_path: Path | None, clip: bool,
     outputs: tuple[Path, ...], model_name: str, dtype: str, device: str, threads: int | None,
-    **options: Any,
+    memory: str | None, **options: Any,
 ) -> "Job":  # fmt: skip
     """Turn the options of `JOB` into a job; say how many regions were merged."""
     from genoscan.genome.genome import open_genome
@@ -214,7 +236,7 @@ def prepare_job(
     check_outputs(outputs, [genome, bed_path])
     opened = open_genome(genome)
     regions = read_regions(opened, region_texts, bed_path, clip)
-    settings = Options(**options)
+    settings = Options(memory=None if memory is None else parse_size(memory), **options)
     job = prepare(opened, load_chosen(model_name, dtype, device, threads), regions, settings)
     if len(job.regions) < len(regions):
         say(f"{len(regions):,} regions merged to {len(job.regions):,} that do not overlap")

@@ -4,7 +4,7 @@ Causal layers are swept tile by tile; two-way ones layer by layer, and tile by t
 """
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,6 +19,7 @@ from genoscan.engine.forward import forward
 from genoscan.engine.inputs import Inputs
 from genoscan.engine.tangent import Directions, tangent
 from genoscan.engine.target import Target
+from genoscan.errors import InputError
 from genoscan.layer import Layer, TwoWayChain
 
 Progress: TypeAlias = Callable[[int], object]
@@ -91,11 +92,35 @@ class Engine:
         if not isinstance(model, TwoWayChain):
             return 0
         layers = model.two_way
-        weight = next(model.parameters())
-        # The cotangents on both sides of a layer, and of what its two directions say.
-        kept = min(self.boundaries or len(layers), len(layers)) + (2 if layers[0].additive else 4)
-        kept += 1 if self.boundaries and self.boundaries < len(layers) else 0
-        return kept * batch * length * model.width * weight.element_size()
+        kept = min(self.boundaries or len(layers), len(layers))
+        # Cotangents on both sides of a layer; what its two directions say, where that counts; and
+        # what is run again.
+        kept += (2 if layers[0].additive else 4) + (kept < len(layers))
+        return kept * _boundary(model, length, batch)
+
+    def within(self, memory: int, model: Layer | TwoWayChain, length: int, batch: int) -> "Engine":
+        """Return the engine that remembers as many boundaries as so many bytes hold.
+
+        Raises
+        ------
+        InputError
+            If they do not hold one, and those that are worked on.
+        """
+        if not isinstance(model, TwoWayChain):
+            return self
+        for boundaries in range(len(model.two_way), 0, -1):
+            engine = replace(self, boundaries=boundaries)
+            if (needed := engine.boundary_bytes(model, length, batch)) <= memory:
+                return engine
+        raise InputError(
+            f"--memory {memory / 1e9:.3g}GB: {batch} windows of {length:,} bases need at least "
+            f"{needed / 1e9:.3g}GB between the layers; give more, or --spill FOLDER, or --batch 1"
+        )
 
     def _room(self, inputs: Inputs) -> Shelf:
         return Shelf(inputs.length, self.place or torch.device("cpu"))
+
+
+def _boundary(model: TwoWayChain, length: int, batch: int) -> int:
+    """Return the bytes of one boundary."""
+    return batch * length * model.width * next(model.parameters()).element_size()

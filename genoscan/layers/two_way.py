@@ -145,6 +145,11 @@ class TwoWayStack(nn.Module):
         return list(self.layers)  # type: ignore[arg-type]
 
     @property
+    def both_strands(self) -> bool:
+        """Whether the reverse complement is read as the sequence itself is."""
+        return self.two_way[0].config.rcps
+
+    @property
     def width(self) -> int:
         """Numbers a position between two blocks."""
         width: int = self.embed.out_features  # type: ignore[assignment]

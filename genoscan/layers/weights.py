@@ -42,6 +42,9 @@ LayerConfig = Annotated[MambaConfig | PdSsmConfig | TwoWayConfig, Field(discrimi
 
 _KINDS = {*_BLOCKS, "two_way"}
 
+MASK = 5
+"""The code of a base that is hidden from a masked model."""
+
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 
@@ -149,13 +152,15 @@ class Model:
         return next(self.stack.parameters()).device
 
     def table(self) -> Tensor:
-        """Return the input row of each base code (A, C, G, T, N), one column a symbol."""
+        """Return the input row of each base code (A, C, G, T, N, mask), one column a symbol."""
         weight = next(self.stack.parameters())
-        table = torch.zeros(5, len(self.config.symbols), dtype=weight.dtype, device=weight.device)
+        table = torch.zeros(6, len(self.config.symbols), dtype=weight.dtype, device=weight.device)
         for code, column in enumerate(self.config.base_columns):
             table[code, column] = 1
         if self.config.unknown is not None:
             table[4, self.config.unknown] = 1
+        if self.config.mask is not None:
+            table[MASK, self.config.mask] = 1
         return table
 
     def columns(self) -> Tensor:
