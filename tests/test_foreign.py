@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from genoscan.errors import ModelError
 from genoscan.genome.alphabet import reverse_complement
 from genoscan.layers.foreign.families import read_foreign
+from genoscan.layers.foreign.tokens import parse_tokens
 from genoscan.layers.weights import Model, load_model, write_model
 
 F32 = torch.float32
@@ -84,6 +85,120 @@ def test_both_strands_say_the_same(tmp_path: Path, fused: bool, n_layer: int) ->
     with torch.no_grad():
         forward, back = (model.whole(model.table()[c][None]) for c in (codes, turned))
     assert_near(back.flip(1)[..., list(model.config.complement)], forward)
+
+
+# Causal language models
+
+
+def transformers_model(kind: str, **sizes: Any) -> Any:
+    """Return a seeded model of transformers' own class."""
+    import transformers
+
+    shared = {"vocab_size": 16, "use_cache": False, "tie_word_embeddings": kind == "mamba"}
+    torch.manual_seed(1)
+    if kind == "mamba":
+        model = transformers.MambaForCausalLM(transformers.MambaConfig(**shared | sizes))
+    else:
+        model = transformers.Mamba2ForCausalLM(transformers.Mamba2Config(**shared | sizes))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "A_log" not in name:
+                weight.add_(0.1 * torch.randn_like(weight))
+    return model.eval()
+
+
+HF_SIZES: list[tuple[str, dict[str, Any]]] = [
+    ("mamba", {"hidden_size": 32, "state_size": 16, "num_hidden_layers": 2}),
+    ("mamba", {"hidden_size": 118, "state_size": 8, "num_hidden_layers": 3}),
+    (
+        "mamba2",
+        {"hidden_size": 32, "state_size": 16, "num_hidden_layers": 3, "num_heads": 8,
+         "head_dim": 8, "n_groups": 1, "chunk_size": 16},
+    ),
+    (
+        "mamba2",
+        {"hidden_size": 32, "state_size": 24, "num_hidden_layers": 2, "num_heads": 4,
+         "head_dim": 16, "n_groups": 2, "chunk_size": 16},
+    ),
+    (
+        "mamba2",
+        {"hidden_size": 32, "state_size": 24, "num_hidden_layers": 2, "num_heads": 4,
+         "head_dim": 16, "n_groups": 2, "chunk_size": 16, "time_step_limit": [0.01, 0.3]},
+    ),
+]  # fmt: skip
+
+TOKENS = {"A": 7, "C": 8, "G": 9, "T": 10, "N": 4}
+
+
+@pytest.mark.parametrize(("kind", "sizes"), HF_SIZES)
+def test_logits_are_transformers(tmp_path: Path, kind: str, sizes: dict[str, Any]) -> None:
+    theirs = transformers_model(kind, **sizes)
+    theirs.save_pretrained(tmp_path / "hf")
+    ids = torch.randint(0, 16, (2, 70), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        truth = theirs(ids).logits
+    for folder in (tmp_path / "hf", state_spaces(tmp_path / "ss", kind, theirs)):
+        native, made = read_foreign(folder, TOKENS)
+        write_model(tmp_path / f"{folder.name}-native", native, made, "")
+        model = load_model(tmp_path / f"{folder.name}-native")
+        with torch.no_grad():
+            assert_near(model.whole(F.one_hot(ids, 16).float()), truth)
+
+
+def state_spaces(folder: Path, kind: str, model: Any) -> Path:
+    """Lay the model out as state-spaces does."""
+    config, tensors = model.config, model.state_dict()
+    ssm: dict[str, Any] = {"d_state": config.state_size}
+    if kind == "mamba2":
+        ssm |= {"layer": "Mamba2", "headdim": config.head_dim, "ngroups": config.n_groups,
+                "dt_limit": list(config.time_step_limit)}  # fmt: skip
+    settings = {
+        "d_model": config.hidden_size, "d_intermediate": 0, "n_layer": config.num_hidden_layers,
+        "vocab_size": 12, "ssm_cfg": ssm, "attn_layer_idx": [], "attn_cfg": {}, "rms_norm": True,
+        "residual_in_fp32": True, "fused_add_norm": True, "pad_vocab_size_multiple": 8,
+        "tie_embeddings": True,
+    }  # fmt: skip
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(settings))
+    renamed = {name.replace("embeddings.", "embedding."): t for name, t in tensors.items()}
+    torch.save(renamed, folder / "pytorch_model.bin")
+    return folder
+
+
+def test_tokens_come_from_the_tokenizer_or_the_user(tmp_path: Path) -> None:
+    transformers_model("mamba", **HF_SIZES[0][1]).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"which token is A, C, G, T\?.*--tokens A=7"):
+        read_foreign(tmp_path)
+    (tmp_path / "vocab.json").write_text('{"a": 3, "c": 4, "g": 5, "t": 6, "[MASK]": 1}')
+    native, _ = read_foreign(tmp_path)
+    assert native.base_columns == (3, 4, 5, 6)
+    assert native.unknown is None
+    assert native.complement[3:7] == (6, 5, 4, 3)
+    vocabulary = {"model": {"vocab": {"A": 7, "C": 8, "G": 9, "T": 10, "N": 11, "a": 3}}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(vocabulary))
+    native, _ = read_foreign(tmp_path)
+    assert (native.base_columns, native.unknown) == ((7, 8, 9, 10), 11)
+    assert native.symbols == ".......ACGTN...."
+    native, _ = read_foreign(tmp_path, {"A": 1, "C": 2, "G": 3, "T": 4})
+    assert native.base_columns == (1, 2, 3, 4)
+    with pytest.raises(ModelError, match="expected different ones below 16"):
+        read_foreign(tmp_path, {"A": 1, "C": 1, "G": 3, "T": 4})
+    (tmp_path / "tokenizer.json").write_text("[]")
+    with pytest.raises(ModelError, match="not a table of tokens"):
+        read_foreign(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "A", "A=x", "A=1,A=2", "B=1"])
+def test_tokens_that_are_none(text: str) -> None:
+    with pytest.raises(ModelError, match="expected A=7,C=8"):
+        parse_tokens(text)
+
+
+def test_a_model_of_words_is_refused(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "state_size": 4, "num_hidden_layers": 1, "vocab_size": 400}
+    transformers_model("mamba", **sizes).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="a vocabulary of 400 tokens"):
+        read_foreign(tmp_path, TOKENS)
 
 
 # How it may lie on disk

@@ -18,6 +18,7 @@ from torch import Tensor
 from toys import (
     MovingAverage,
     RunningSum,
+    mamba2_block,
     mixed_stack,
     pd_block,
     straight_mamba,
@@ -49,6 +50,16 @@ LAYERS: dict[str, tuple[int, Callable[[torch.dtype], Layer]]] = {
     "mamba, odd sizes": (10, lambda dtype: block(10, dtype, d_state=17, d_conv=3)),
     "mamba, one tap": (8, lambda dtype: block(8, dtype, d_conv=1)),
     "mamba, eight taps": (8, lambda dtype: block(8, dtype, d_conv=8)),
+    "mamba2": (8, lambda dtype: mamba2_block(8, dtype=dtype)),
+    "mamba2, reference kernels": (
+        8,
+        lambda dtype: mamba2_block(8, dtype=dtype, kernels="reference"),
+    ),
+    "mamba2, groups and odd sizes": (
+        10,
+        lambda dtype: mamba2_block(10, heads=4, n_groups=2, d_state=17, d_conv=3, dtype=dtype),
+    ),
+    "mamba2, limited steps": (8, lambda dtype: mamba2_block(8, dt_limit=(0.01, 0.5), dtype=dtype)),
     "pd_ssm": (8, lambda dtype: pd_block(8, dtype=dtype)),
     "pd_ssm, reference kernels": (8, lambda dtype: pd_block(8, dtype=dtype, kernels="reference")),
     "pd_ssm, odd sizes": (10, lambda dtype: pd_block(10, heads=3, d_state=17, dtype=dtype)),

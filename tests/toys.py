@@ -9,10 +9,11 @@ from torch.nn import functional as F
 
 from genoscan.layer import Carry
 from genoscan.layers.mamba import Mamba, MambaConfig
+from genoscan.layers.mamba2 import Mamba2, Mamba2Config
 from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
 from genoscan.layers.stack import Stack
 from genoscan.layers.weights import ModelConfig, build
-from genoscan.ops.kernels import ScanInputs
+from genoscan.ops.kernels import ScanInputs, choose
 
 N_CODE = 4
 
@@ -105,6 +106,24 @@ def mixed_stack(
             if name.endswith(("embed.weight", "head.weight", "router.weight")):
                 weight.normal_()
     return stack.to(dtype).requires_grad_(False)
+
+
+def mamba2_block(
+    width: int, *, heads: int = 2, n_groups: int = 1, d_state: int = 5, d_conv: int = 4,
+    dt_limit: tuple[float, float | None] = (0.0, None), dtype: torch.dtype = torch.float64,
+    kernels: str = "cpu",
+) -> Mamba2:  # fmt: skip
+    """Return a frozen Mamba-2 block with seeded weights, none of them at a special value."""
+    torch.manual_seed(3)
+    config = Mamba2Config(
+        d_state=d_state, head_dim=2 * width // heads, n_groups=n_groups, d_conv=d_conv,
+        dt_limit=dt_limit,
+    )  # fmt: skip
+    block = Mamba2(config, width, eps=1e-5, kernels=choose("cpu", kernels))
+    with torch.no_grad():
+        for weight in (block.D, block.gate_norm, block.dt_bias):
+            weight.add_(0.3 * torch.randn_like(weight))
+    return block.to(dtype).requires_grad_(False)
 
 
 def pd_block(

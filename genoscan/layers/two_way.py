@@ -14,15 +14,16 @@ definition says, but is what its weights were trained with.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from genoscan.layer import Carry, Layer
 from genoscan.layers.mamba import Mamba, MambaConfig
+from genoscan.layers.mamba2 import Mamba2, Mamba2Config
 from genoscan.layers.norm import RMSNorm
 from genoscan.ops.kernels import Kernels
 
@@ -39,7 +40,7 @@ class TwoWayConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["two_way"] = "two_way"
-    inner: MambaConfig
+    inner: Annotated[MambaConfig | Mamba2Config, Field(discriminator="kind")]
     strategy: Literal["add", "multiply"] = "add"
     rcps: bool = False
     fused_add_norm: bool = False
@@ -53,8 +54,7 @@ class TwoWay(nn.Module):
         super().__init__()
         self.config = config
         self.norm = RMSNorm(d_model, eps=eps, kernels=kernels)
-        self.fwd = Mamba(config.inner, d_model, eps=None, kernels=kernels)
-        self.rev = Mamba(config.inner, d_model, eps=None, kernels=kernels)
+        self.fwd, self.rev = (_mixer(config.inner, d_model, kernels) for _ in range(2))
         if config.tied:
             self.rev.in_proj, self.rev.out_proj = self.fwd.in_proj, self.fwd.out_proj
 
@@ -88,6 +88,13 @@ class TwoWay(nn.Module):
 
     def _exchanged(self, x: Tensor) -> Tensor:
         return x.flip(-1) if self.config.fused_add_norm and self.config.rcps else x
+
+
+def _mixer(config: MambaConfig | Mamba2Config, d_model: int, kernels: Kernels) -> Mamba | Mamba2:
+    """Return a block without norm and residual, which the two-way one has."""
+    if isinstance(config, MambaConfig):
+        return Mamba(config, d_model, eps=None, kernels=kernels)
+    return Mamba2(config, d_model, eps=None, kernels=kernels)
 
 
 def by_strand(norm: RMSNorm, x: Float[Tensor, "batch tile width"]) -> Tensor:

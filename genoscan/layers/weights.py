@@ -31,14 +31,17 @@ from torch import Tensor, nn
 from genoscan.errors import ModelError, UnsupportedModelError
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import Mamba, MambaConfig
+from genoscan.layers.mamba2 import Mamba2, Mamba2Config
 from genoscan.layers.norm import RMSNorm
 from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
 from genoscan.layers.stack import Stack
 from genoscan.layers.two_way import TwoWay, TwoWayConfig, TwoWayStack
 from genoscan.ops.kernels import Kernels, choose
 
-_BLOCKS: dict[str, Callable[..., nn.Module]] = {"mamba": Mamba, "pd_ssm": PdSsm}
-LayerConfig = Annotated[MambaConfig | PdSsmConfig | TwoWayConfig, Field(discriminator="kind")]
+_BLOCKS: dict[str, Callable[..., nn.Module]] = {"mamba": Mamba, "mamba2": Mamba2, "pd_ssm": PdSsm}
+LayerConfig = Annotated[
+    MambaConfig | Mamba2Config | PdSsmConfig | TwoWayConfig, Field(discriminator="kind")
+]
 
 _KINDS = {*_BLOCKS, "two_way"}
 

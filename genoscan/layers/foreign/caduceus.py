@@ -5,15 +5,15 @@ Tokens, tied tensors and what `fused_add_norm` does to PS: layers/two_way.py and
 """
 
 import re
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from torch import Tensor
 
 from genoscan.errors import ModelError
+from genoscan.layers.foreign.mixers import SHARED, Ssm, mixer
 from genoscan.layers.foreign.source import CONFIG, Source
-from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.two_way import TwoWayConfig
 from genoscan.layers.weights import ModelConfig, NormConfig
 
@@ -39,18 +39,6 @@ _VOCABULARIES: dict[tuple[tuple[int, int], ...], _Vocabulary] = {
 }
 
 
-class _Ssm(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    layer: Literal["Mamba1"] = "Mamba1"
-    d_state: PositiveInt = 16
-    d_conv: PositiveInt = 4
-    expand: PositiveInt = 2
-    dt_rank: PositiveInt | Literal["auto"] = "auto"
-    conv_bias: Literal[True] = True
-    bias: Literal[False] = False
-
-
 class _Config(BaseModel):
     """What of config.json decides the function; anything else is for training."""
 
@@ -69,7 +57,7 @@ class _Config(BaseModel):
     norm_epsilon: float = 1e-5
     fused_add_norm: bool = True
     d_intermediate: int = Field(0, le=0)
-    ssm_cfg: _Ssm = _Ssm()
+    ssm_cfg: Ssm = Ssm()
 
 
 def read(source: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
@@ -82,9 +70,10 @@ def read(source: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
     """
     config = _checked(source)
     prefix = "caduceus." if any(name.startswith("caduceus.") for name in source.names) else ""
-    ssm, width = config.ssm_cfg, config.d_model
-    rank = -(-width // 16) if ssm.dt_rank == "auto" else ssm.dt_rank
-    inner = MambaConfig(d_state=ssm.d_state, d_conv=ssm.d_conv, expand=ssm.expand, dt_rank=rank)
+    width, told = config.d_model, config.ssm_cfg.layer == "Mamba2"
+    # PlantCAD2 does not say so: its tensors do.
+    mamba2 = told or any(name.endswith("mamba_fwd.dt_bias") for name in source.names)
+    inner = config.ssm_cfg.inner(width, mamba2=mamba2)
     words, complement = _embedding(source, config, prefix + "backbone.")
     strands = [words, words[complement]] if config.rcps else [words]
     made = {"embed.weight": torch.cat(strands, 1).T, "head.weight": torch.cat(strands, 1)}
@@ -93,10 +82,10 @@ def read(source: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
         made[f"layers.{i}.norm.weight"] = source.take(layer + _norm(config, "norm"), width)
         mixers = layer + ("mixer.submodule." if config.rcps else "mixer.")
         for way in ("fwd", "rev"):
-            tied = made if way == "rev" and config.bidirectional_weight_tie else None
-            made |= _mixer(
-                source, f"{mixers}mamba_{way}.", f"layers.{i}.{way}.", inner, width, tied
-            )
+            theirs, ours, tied = f"{mixers}mamba_{way}.", f"layers.{i}.{way}.", None
+            if way == "rev" and config.bidirectional_weight_tie:
+                tied = {name: made[f"layers.{i}.fwd.{name}"] for name in SHARED}
+            made |= mixer(source, theirs, ours, inner, width, tied)
     made["norm.weight"] = source.take(f"{prefix}backbone.{_norm(config, 'norm_f')}", width)
     source.finish()
     block = TwoWayConfig(
@@ -175,31 +164,3 @@ def _norm(config: _Config, name: str) -> str:
     """Return a norm's name: PS without fused_add_norm wraps it."""
     wrapped = config.rcps and not config.fused_add_norm
     return f"{name}.submodule.weight" if wrapped else f"{name}.weight"
-
-
-def _mixer(
-    source: Source, theirs: str, ours: str, inner: MambaConfig, width: int,
-    tied: dict[str, Tensor] | None,
-) -> dict[str, Any]:  # fmt: skip
-    """Return a mixer's tensors; projections that are tied to the other mixer's are only checked."""
-    channels, states, rank = inner.expand * width, inner.d_state, inner.dt_rank
-    shapes: dict[str, tuple[int, ...]] = {
-        "in_proj.weight": (2 * channels, width),
-        "out_proj.weight": (width, channels),
-    }
-    if tied is not None:
-        for name in shapes:
-            source.tied(theirs + name, tied[ours.replace(".rev.", ".fwd.") + name])
-        shapes = {}
-    shapes |= {
-        "x_proj.weight": (rank + 2 * states, channels),
-        "dt_proj.weight": (channels, rank),
-        "dt_proj.bias": (channels,),
-        "A_log": (channels, states),
-        "D": (channels,),
-    }
-    made = {ours + name: source.take(theirs + name, *shape) for name, shape in shapes.items()}
-    taps = source.take(theirs + "conv1d.weight", channels, 1, inner.d_conv)
-    made[ours + "conv.weight"] = taps[:, 0]
-    made[ours + "conv.bias"] = source.take(theirs + "conv1d.bias", channels)
-    return made

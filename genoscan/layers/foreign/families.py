@@ -1,21 +1,22 @@
 """Which family a foreign checkpoint is of, and what it is here."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from genoscan.errors import ModelError
-from genoscan.layers.foreign import caduceus
+from genoscan.layers.foreign import caduceus, language_models
 from genoscan.layers.foreign.source import CONFIG, Source
 from genoscan.layers.weights import ModelConfig
 
-_Read = Callable[[Source], tuple[ModelConfig, dict[str, Tensor]]]
-_FAMILIES: dict[str, _Read] = {"caduceus": caduceus.read}
 
-
-def read_foreign(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+def read_foreign(
+    path: Path, tokens: Mapping[str, int] | None = None
+) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Read a checkpoint of a known family: its config here, and its tensors under our names.
+
+    `tokens` says which token a base is, where the checkpoint does not.
 
     Raises
     ------
@@ -24,13 +25,17 @@ def read_foreign(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     """
     source = Source(path)
     _refuse_others(source)
-    kind = source.config.get("model_type")
-    if kind not in _FAMILIES:
-        raise ModelError(
-            f'{source.folder / CONFIG}: model_type is "{kind}": expected '
-            f"{' or '.join(_FAMILIES)}; no other family is read"
-        )
-    return _FAMILIES[kind](source)
+    kind, place = source.config.get("model_type"), source.folder / CONFIG
+    if kind == "caduceus":
+        if tokens is not None:
+            raise ModelError(f"{place}: --tokens is for models that do not know their own")
+        return caduceus.read(source)
+    if kind in ("mamba", "mamba2") or (kind is None and "n_layer" in source.config):
+        return language_models.read(source, tokens)
+    raise ModelError(
+        f'{place}: model_type is "{kind}": expected caduceus, mamba, mamba2, or none with n_layer '
+        "(state-spaces); no other family is read"
+    )
 
 
 def _refuse_others(source: Source) -> None:

@@ -1,0 +1,129 @@
+"""One Mamba-2 block: norm, state-space mixer with one decay a head, gated norm, residual.
+
+Letters (Dao and Gu, Mamba-2, arXiv 2405.21060):
+    x       (batch, tile, channels)           the convolved, activated input of the scan; a head
+                                              is `head_dim` channels in a row
+    delta   (batch, tile, heads)              step size, softplus(dt + dt_bias), within limits
+    A       (heads)                           -exp(A_log): one decay a head
+    B, C    (batch, tile, groups, states)     what enters the state, what is read from it; heads of
+                                              a group share them
+    D       (heads)                           the scan's skip connection
+    z       (batch, tile, channels)           the gate, before a norm over each group's channels
+with channels = expand x d_model.  The scan is Mamba's, its decays the same throughout a head.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genoscan.layers.linear import Linear
+from genoscan.layers.mamba import Depthwise
+from genoscan.layers.norm import RMSNorm
+from genoscan.ops.kernels import Kernels
+
+
+class Mamba2Config(BaseModel):
+    """One entry of config.json's `layers`.
+
+    dt_limit  bounds of the step sizes; no upper one: None
+    gate_eps  of the gated norm
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["mamba2"] = "mamba2"
+    d_state: PositiveInt = 128
+    head_dim: PositiveInt = 64
+    n_groups: PositiveInt = 1
+    d_conv: int = Field(4, ge=1)
+    expand: PositiveInt = 2
+    dt_limit: tuple[NonNegativeFloat, PositiveFloat | None] = (0.0, None)
+    gate_eps: NonNegativeFloat = 1e-5
+
+
+class Mamba2(nn.Module):
+    """A Mamba-2 block, x + mixer(norm(x)); its carry is (last inputs of the convolution, h).
+
+    Without `eps` it is the mixer alone: a two-way block has norm and residual of its own.
+
+    Exact: equal to a whole-sequence Mamba-2 whatever the tiling, to rounding.
+    """
+
+    def __init__(
+        self, config: Mamba2Config, d_model: int, *, eps: float | None, kernels: Kernels
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.kernels = kernels
+        self.channels = config.expand * d_model
+        heads, shared = self.channels // config.head_dim, config.n_groups * config.d_state
+        self.norm = None if eps is None else RMSNorm(d_model, eps=eps, kernels=kernels)
+        self.in_proj = Linear(
+            d_model, 2 * self.channels + 2 * shared + heads, bias=False, kernels=kernels
+        )
+        self.conv = Depthwise(self.channels + 2 * shared, config.d_conv)
+        self.dt_bias = nn.Parameter(torch.empty(heads))
+        self.A_log = nn.Parameter(torch.empty(heads))
+        self.D = nn.Parameter(torch.ones(heads))
+        self.gate_norm = nn.Parameter(torch.ones(self.channels))
+        self.out_proj = Linear(self.channels, d_model, bias=False, kernels=kernels)
+        if not self.A_log.is_meta:  # weights that are about to be read need no start
+            self._initialise()
+
+    def _initialise(self) -> None:
+        """Start as Mamba-2 does: decays uniform in [1, 16], steps log-uniform in [0.001, 0.1]."""
+        with torch.no_grad():
+            self.A_log.uniform_(1, 16).log_()
+            low, high = math.log(0.001), math.log(0.1)
+            step = torch.exp(torch.rand_like(self.dt_bias) * (high - low) + low)
+            self.dt_bias.copy_(step + torch.log(-torch.expm1(-step)))
+
+    def begin(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Return the carry before the first base: zeros."""
+        tail = self.D.new_zeros(batch, self.config.d_conv - 1, len(self.conv.bias))
+        return tail, self.D.new_zeros(batch, self.channels, self.config.d_state)
+
+    def forward(
+        self, x: Float[Tensor, "batch tile d_model"], carry: tuple[Tensor, Tensor]
+    ) -> tuple[Float[Tensor, "batch tile d_model"], tuple[Tensor, Tensor]]:
+        """Return x + mixer(norm(x)) over the tile, and the carry at its right edge."""
+        config, kernels = self.config, self.kernels
+        tail, state = carry
+        normed = self.norm(x) if self.norm else x
+        sizes = [self.channels, len(self.conv.bias), len(self.D)]
+        z, mixed, dt = (kernels.linear(normed, w) for w in self.in_proj.weight.split(sizes))
+        mixed, tail = kernels.conv_silu(mixed, self.conv.weight, self.conv.bias, tail)
+        shared = config.n_groups * config.d_state
+        u, B, C = mixed.split([self.channels, shared, shared], -1)
+        low, high = config.dt_limit
+        delta = F.softplus(dt + self.dt_bias)
+        if (low, high) != (0.0, None):
+            delta = delta.clamp(low, high)
+        groups = [part.chunk(config.n_groups, -1) for part in (u, self._by_channel(delta), B, C, z)]
+        A = self._by_channel(-torch.exp(self.A_log))[:, None].expand(-1, config.d_state)
+        weights = [part.chunk(config.n_groups) for part in (A, self._by_channel(self.D))]
+        said = [
+            kernels.scan(u, delta, A, B, C, D, before, None, z)
+            for u, delta, B, C, z, A, D, before in zip(
+                *groups, *weights, state.chunk(config.n_groups, 1), strict=True
+            )
+        ]
+        y = self._gate_normed(torch.cat([y for y, _ in said], -1))
+        y = kernels.linear(y, self.out_proj.weight)
+        state = torch.cat([after for _, after in said], 1)
+        return (x + y if self.norm else y), (tail, state)
+
+    def _by_channel(self, heads: Tensor) -> Tensor:
+        return heads.repeat_interleave(self.config.head_dim, -1)
+
+    def _gate_normed(self, y: Float[Tensor, "batch tile channels"]) -> Tensor:
+        """Norm each group's channels on their own."""
+        width = self.channels // self.config.n_groups
+        groups = y.unflatten(-1, (-1, width)).flatten(1, 2)
+        normed = self.kernels.rms_norm(groups, y.new_ones(width), eps=self.config.gate_eps)
+        return normed.reshape(y.shape) * self.gate_norm
