@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -443,3 +444,34 @@ def test_verify_knows_two_strands(cad: Callable[..., Any], tmp_path: Path) -> No
     done = genoscan("verify", tmp_path / "g.fa", "--region", "chr1:1-120", "-m", "cad")
     assert done.code == 0, done.out + done.err
     assert "both strands agree, float64" in done.out
+
+
+def test_a_source_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    done = genoscan("models", "import", tmp_path / "none")
+    assert done.code == 1
+    assert "there is no such file or folder" in done.err
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConnectionError("no way there\nand more")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    done = genoscan("models", "import", "kuleshov-group/caduceus-ps")
+    assert "cannot be had from the hub (no way there); download config.json" in done.err
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    done = genoscan("models", "import", "kuleshov-group/caduceus-ps")
+    assert 'pip install "genoscan[hub]"' in done.err
+
+
+def test_a_model_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    config = caduceus.config()
+    folder = caduceus.write(tmp_path / "snapshots" / "0a1b", config, caduceus.tensors(config))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(folder))
+    done = genoscan("models", "import", "kuleshov-group/caduceus-ps_seqlen-131k")
+    assert done.code == 0, done.err
+    shown = genoscan("models", "show", "caduceus-ps_seqlen-131k")
+    assert "131,072 bases" in shown.out

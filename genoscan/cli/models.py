@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from genoscan.cli.options import PATH, table
+from genoscan.cli.options import table
 from genoscan.errors import InputError
 
 
@@ -26,19 +26,19 @@ def list_models() -> None:
 
 
 @command.command("import")
-@click.argument("source", metavar="SOURCE", type=PATH)
+@click.argument("source", metavar="SOURCE")
 @click.option("--name", metavar="NAME", help="What it is called here.  [default: SOURCE's name]")
 @click.option(
     "--tokens", metavar="TEXT",
     help="Which token is which base, such as A=7,C=8,G=9,T=10,N=11, where no tokenizer.json or "
     "vocab.json says so.",
 )  # fmt: skip
-def import_model(source: Path, name: str | None, tokens: str | None) -> None:
+def import_model(source: str, name: str | None, tokens: str | None) -> None:
     """Make a model of a foreign checkpoint: Caduceus, PlantCaduceus, Mamba or Mamba-2.
 
     SOURCE is a folder with config.json and model.safetensors, its shards, pytorch_model.bin or one
-    .ckpt, or such a file beside its config.json. The model is kept under its name; its folder is
-    printed.
+    .ckpt; such a file beside its config.json; or an id of the Hugging Face hub, OWNER/NAME. The
+    model is kept under its name; its folder is printed.
 
     \b
     Example:
@@ -47,19 +47,21 @@ def import_model(source: Path, name: str | None, tokens: str | None) -> None:
     """
     from genoscan.layers.catalogue import own_shelf
     from genoscan.layers.foreign.families import read_foreign
+    from genoscan.layers.foreign.hub import fetched
     from genoscan.layers.foreign.tokens import parse_tokens
     from genoscan.layers.weights import load_model, write_model
     from genoscan.tracks.atomic import appearing
 
-    name = name or source.resolve().name
+    told = Path(source).resolve().name
+    name = name or told
     folder = own_shelf() / name
     if folder.exists() or name in ("", ".", "..") or Path(name).name != name:
         raise InputError(f"--name {name}: there is one at {folder}, or it is no name: give another")
     given = None if tokens is None else parse_tokens(tokens)
-    config, weights = read_foreign(source, given)
+    config, weights = read_foreign(fetched(source), given, name=told)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with appearing(folder) as made:
-        write_model(made, config, weights, f"# {name}\n\nImported from `{source.resolve()}`.\n")
+        write_model(made, config, weights, f"# {name}\n\nImported from `{source}`.\n")
         load_model(made)
     click.echo(folder)
 

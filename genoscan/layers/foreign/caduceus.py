@@ -4,6 +4,7 @@ Both are two-way Mamba under a masked-language-model head, of one strand (Ph) or
 Tokens, tied tensors and what `fused_add_norm` does to PS: layers/two_way.py and the comments here.
 """
 
+import math
 import re
 from typing import Literal
 
@@ -106,7 +107,7 @@ def read(source: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
         context=_MOST_CONTEXT if window is None else min(_MOST_CONTEXT, window // 4),
         reach=_MOST_CONTEXT if window is None else min(_MOST_CONTEXT, window // 4),
         window=window,
-        trained_on=f"unknown: imported from {source.folder.name}",
+        trained_on=f"unknown: imported from {source.name}",
     )
     return native, made
 
@@ -156,8 +157,9 @@ def _vocabulary(source: Source, complement: Tensor) -> _Vocabulary:
 
 def _trained_window(source: Source) -> int | None:
     """Return the longest window of training, which only a checkpoint's name tells."""
-    told = re.search(r"seqlen-(\d+)k", source.folder.resolve().name)
-    return int(told[1]) * 1024 if told else None
+    told = re.search(r"seqlen-(\d+)k", source.name)
+    # Powers of two, told in thousands: 131k is 131,072.
+    return 2 ** round(math.log2(1000 * int(told[1]))) if told else None
 
 
 def _norm(config: _Config, name: str) -> str:

@@ -12,18 +12,19 @@ from genoscan.layers.weights import ModelConfig
 
 
 def read_foreign(
-    path: Path, tokens: Mapping[str, int] | None = None
+    path: Path, tokens: Mapping[str, int] | None = None, *, name: str | None = None
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Read a checkpoint of a known family: its config here, and its tensors under our names.
 
-    `tokens` says which token a base is, where the checkpoint does not.
+    `tokens` says which token a base is, where the checkpoint does not; `name` is the checkpoint's,
+    if not its folder's.
 
     Raises
     ------
     ModelError
         If it is of none, is damaged, or is not what its config says.
     """
-    source = Source(path)
+    source = Source(path, name or path.resolve().name)
     _refuse_others(source)
     kind, place = source.config.get("model_type"), source.folder / CONFIG
     if kind == "caduceus":

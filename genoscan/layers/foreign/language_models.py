@@ -148,7 +148,7 @@ def read(source: Source, tokens: Mapping[str, int] | None) -> tuple[ModelConfig,
         **vocabulary(source, shape.vocabulary, tokens)._asdict(),
         context=_CONTEXT,
         reach=_REACH,
-        trained_on=f"unknown: imported from {source.folder.name}",
+        trained_on=f"unknown: imported from {source.name}",
     )
     return native, made
 

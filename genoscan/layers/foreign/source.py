@@ -24,8 +24,8 @@ _WHOLE, _SHARDS, _PICKLE = "model.safetensors", "model.safetensors.index.json", 
 class Source:
     """What is read of a checkpoint, and what of its tensors has not been asked for yet."""
 
-    def __init__(self, path: str | Path) -> None:
-        path = Path(path)
+    def __init__(self, path: Path, name: str) -> None:
+        self.name = name
         self.folder = path if path.is_dir() else path.parent
         self.path = path
         self.config: dict[str, Any] = _config(self.folder)
