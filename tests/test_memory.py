@@ -3,21 +3,28 @@
 import ctypes
 import subprocess
 import sys
+import tempfile
+import time
 import weakref
 from pathlib import Path
 
+import caduceus
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from toys import RunningSum, genome, one_hot_table, output_columns, tiny_stack
 
+from genoscan.engine import boundaries
 from genoscan.engine.adjoint import adjoint, consume
+from genoscan.engine.engine import Engine
 from genoscan.engine.inputs import Dense, OneHot
 from genoscan.engine.tangent import BaseChange, tangent
 from genoscan.engine.target import WeightedSum, whole_window
 from genoscan.layer import Carry
+from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.stack import Stack
+from genoscan.layers.weights import load_model, write_model
 
 MEBIBYTE = 2**20
 
@@ -132,6 +139,83 @@ def test_peak_at_a_megabase_is_that_at_65_kilobases() -> None:
     short, long = (peak("adjoint", length, **size) for length in (65_536, 1_048_576))
     print(f"peaks {short / MEBIBYTE:.1f} and {long / MEBIBYTE:.1f} MiB")
     assert long <= 1.05 * short + 2 * MEBIBYTE, (short, long)
+
+
+def report_two_way(length: int, width: int, n_layers: int) -> None:
+    """Print a two-way sweep's peak, its boundaries' most, what is planned for them, and seconds."""
+    torch.set_num_threads(2)
+    config = caduceus.config(d_model=width, n_layer=n_layers)
+    with tempfile.TemporaryDirectory() as folder:
+        caduceus.write(Path(folder) / "m", config, caduceus.tensors(config))
+        native, made = read_foreign(Path(folder) / "m")
+        write_model(Path(folder) / "n", native, made, "")
+        model = load_model(Path(folder) / "n")
+    held, most, new = 0, 0, boundaries.Shelf.boundary
+
+    def counted(shelf: boundaries.Shelf, like: Tensor) -> boundaries.Boundary:
+        nonlocal held, most
+        made = new(shelf, like)
+        size = made.numbers.nbytes
+
+        def returned() -> None:
+            nonlocal held
+            held -= size
+
+        held += size
+        most = max(most, held)
+        weakref.finalize(made, returned)
+        return made
+
+    boundaries.Shelf.boundary = counted  # type: ignore[method-assign]
+    engine, codes = Engine(tile=1024, slots=64), genome(length)
+
+    def run(codes: Tensor) -> None:
+        target = whole_window(codes, model.columns(), 0)
+        consume(engine.adjoint(model.stack, OneHot(codes, model.table()), target))
+
+    run(codes[:, :1024].clone())
+    ctypes.CDLL(None).malloc_trim(0)
+    before, most = in_status("VmRSS"), 0
+    Path("/proc/self/clear_refs").write_text("5")
+    started = time.perf_counter()
+    run(codes)
+    seconds = time.perf_counter() - started
+    planned = engine.boundary_bytes(model.stack, length, 1)
+    print(in_status("VmHWM") - before, most, planned, seconds)
+
+
+def two_way(length: int, *, width: int, n_layers: int) -> tuple[float, float, float, float]:
+    """Return what `report_two_way` prints, from a process of its own; bytes in MiB."""
+    script = f"import test_memory; test_memory.report_two_way({length}, {width}, {n_layers})"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    peak, most, planned, seconds = map(float, done.stdout.split())
+    sizes = [f"{size / MEBIBYTE:,.1f}" for size in (peak, most, planned)]
+    print(
+        f"{length:,}: peak {sizes[0]} MiB, boundaries {sizes[1]}, planned {sizes[2]}; {seconds} s"
+    )
+    return peak / MEBIBYTE, most / MEBIBYTE, planned / MEBIBYTE, seconds
+
+
+@linux_only
+def test_beside_the_boundaries_nothing_grows_with_the_window() -> None:
+    size = {"width": 16, "n_layers": 2}
+    short, long = (two_way(length, **size) for length in (16_384, 65_536))
+    assert short[1] == short[2]
+    assert long[1] == long[2]
+    assert long[0] - long[1] <= 1.05 * (short[0] - short[1]) + 2
+
+
+@linux_only
+@pytest.mark.slow
+def test_a_caduceus_sized_model_at_131_kilobases() -> None:
+    size = {"width": 256, "n_layers": 16}
+    short, long = (two_way(length, **size) for length in (16_384, 131_072))
+    assert long[0] - long[1] <= 1.05 * (short[0] - short[1]) + 2
+    assert abs(long[0] - long[2]) <= 0.1 * long[0]
 
 
 def test_what_an_adjoint_yields_is_not_held() -> None:
