@@ -20,6 +20,7 @@ from genoscan.genome.alphabet import reverse_complement
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import Reading, Window, batches, merge, plan, readings, whole_genome
 from genoscan.genome.region import Region
+from genoscan.layer import TwoWayChain
 from genoscan.layers.weights import Model
 from genoscan.targets import Question, parse_target
 from genoscan.tracks.score import SCORES
@@ -97,13 +98,17 @@ class Job:
 
     def work(self) -> int:
         """Return how many positions of windows will be run through the model, forward or back."""
-        total = 0
+        stack, engine, total = self.model.stack, self.engine, 0
         for batch in self.batches:
             for windows in zip(*batch, strict=True):
                 length = len(windows[0])
                 n_tiles = -(-length // self.options.tile)
-                again = advances(n_tiles, self.options.slots) / n_tiles
-                total += len(windows) * round(length * (1 + again))
+                passes = 1 + advances(n_tiles, self.options.slots) / n_tiles
+                if isinstance(stack, TwoWayChain):
+                    n_layers = len(stack.two_way)
+                    run = advances(n_layers, engine.boundaries or n_layers) + 1
+                    passes = 2 * (n_layers * passes + run)
+                total += len(windows) * round(length * passes)
         return total
 
     def read(self, windows: Sequence[Window]) -> UInt8[Tensor, "windows length"]:
