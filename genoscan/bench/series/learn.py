@@ -60,9 +60,8 @@ class Run:
 class Learnt:
     """How a run went.
 
-    curve           (steps, their series' length, mean loss since the last, share right on
-                    validation)
-    test            share right of the weights that did best on validation
+    curve  (steps, their series' length, mean of the last losses, share right on validation)
+    test   share right of the weights that did best on validation
     """
 
     curve: list[tuple[int, int, float, float]] = field(default_factory=list)

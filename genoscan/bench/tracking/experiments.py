@@ -24,7 +24,9 @@ _LABELS = {
     "pd_ssm": ("PD-SSM", OURS[1]),
     "mamba": ("Mamba", THEIRS[0]),
 }
-_SIZES = {"modular-arithmetic": {"n_layers": 2}, "A5": {"heads": 16}, "S5": {"heads": 16}}
+_SIZES = {
+    "modular-arithmetic": {"n_layers": 2, "heads": 16}, "A5": {"heads": 16}, "S5": {"heads": 16},
+}  # fmt: skip
 """Where one block of 8 heads does not do.
 
 The factor that is pending decides what is added to a sum; a head learns where the group takes one
@@ -40,8 +42,8 @@ _QUICK = {
 def _cells(task: str, quick: bool) -> Sequence[Cell]:
     runs = [
         replace(Run(task, kind, seed), **_SIZES.get(task, {}), **(_QUICK if quick else {}))  # type: ignore[arg-type]
-        for seed in (_SEEDS[:1] if quick else _SEEDS)
         for kind in _LABELS
+        for seed in (_SEEDS[:1] if quick else _SEEDS)
     ]
     return [Cell(f"{run.kind} seed {run.seed}", asdict(run)) for run in runs]
 
