@@ -185,5 +185,5 @@ def _draw(table: pd.DataFrame) -> go.Figure:
             error_y={"type": "data", "array": rows.error},
         )  # fmt: skip
     page.add_hline(y=1 / 3, line_dash="dot", line_color="#777777", annotation_text="guessing")
-    page.update_xaxes(title="bases into the gene", type="log")
+    page.update_xaxes(title="bases into the gene", type="log", tickvals=_DISTANCES, tickformat=",")
     return page.update_yaxes(title="codon position right", range=[0, 1.02], tickformat=".0%")
