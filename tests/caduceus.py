@@ -20,7 +20,15 @@ PLANT = [0, 1, 2, 6, 5, 4, 3, 7]
 def config(
     *, d_model: int = 12, n_layer: int = 2, rcps: bool = True, fused: bool = True,
     strategy: str = "add", complement: list[int] = COMPLEMENT, vocab_size: int | None = None,
+    mamba2: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
+    plain: dict[str, Any] = {
+        "d_state": 16, "d_conv": 4, "expand": 2, "dt_rank": "auto", "dt_min": 0.001,
+        "dt_max": 0.1, "dt_init": "random", "dt_scale": 1.0, "dt_init_floor": 1e-4,
+        "conv_bias": True, "bias": False, "use_fast_path": True,
+    }  # fmt: skip
+    # What says that the mixers are Mamba-2's is what it does not say.
+    short = {"d_state": 12, "d_conv": 4, "expand": 2, "headdim": 8}
     return {
         "architectures": ["CaduceusForMaskedLM"],
         "model_type": "caduceus",
@@ -37,11 +45,7 @@ def config(
         "norm_epsilon": 1e-5,
         "fused_add_norm": fused,
         "residual_in_fp32": False,
-        "ssm_cfg": {
-            "d_state": 16, "d_conv": 4, "expand": 2, "dt_rank": "auto", "dt_min": 0.001,
-            "dt_max": 0.1, "dt_init": "random", "dt_scale": 1.0, "dt_init_floor": 1e-4,
-            "conv_bias": True, "bias": False, "use_fast_path": True,
-        },
+        "ssm_cfg": short if mamba2 else plain,
         "initializer_cfg": {},
         "torch_dtype": "float32",
     }  # fmt: skip
@@ -52,7 +56,8 @@ def tensors(config: dict[str, Any], seed: int = 1) -> dict[str, Tensor]:
     random = torch.Generator().manual_seed(seed)
     ssm, d, v = config["ssm_cfg"], config["d_model"], config["vocab_size"]
     e, n, k = ssm["expand"] * d, ssm["d_state"], ssm["d_conv"]
-    r = -(-d // 16) if ssm["dt_rank"] == "auto" else ssm["dt_rank"]
+    r, mamba2 = -(-d // 16), "dt_rank" not in ssm
+    heads = e // ssm["headdim"] if mamba2 else 0
 
     def normal(*shape: int, scale: float = 1.0) -> Tensor:
         return scale * torch.randn(*shape, generator=random)
@@ -71,6 +76,17 @@ def tensors(config: dict[str, Any], seed: int = 1) -> dict[str, Tensor]:
         mixer = layer + ("mixer.submodule." if config["rcps"] else "mixer.")
         for way in ("mamba_fwd.", "mamba_rev."):
             m = mixer + way
+            if mamba2:
+                made[m + "A_log"] = torch.log(torch.rand(heads, generator=random) * 8 + 0.2)
+                made[m + "D"] = normal(heads)
+                made[m + "dt_bias"] = normal(heads) - 3
+                made[m + "conv1d.weight"] = normal(e + 2 * n, 1, k, scale=k**-0.5)
+                made[m + "conv1d.bias"] = normal(e + 2 * n, scale=0.1)
+                made[m + "norm.weight"] = 1 + normal(e, scale=0.3)
+                if way == "mamba_fwd.":
+                    made[m + "in_proj.weight"] = normal(2 * e + 2 * n + heads, d, scale=d**-0.5)
+                    made[m + "out_proj.weight"] = normal(d, e, scale=e**-0.5)
+                continue
             made[m + "A_log"] = torch.log(torch.rand(e, n, generator=random) * 8 + 0.2)
             made[m + "D"] = normal(e)
             made[m + "conv1d.weight"] = normal(e, 1, k, scale=k**-0.5)
@@ -125,11 +141,31 @@ def _mamba(w: dict[str, Tensor], own: str, shared: str, h: Tensor) -> Tensor:
     return (torch.stack(ys) * F.silu(z)) @ w[shared + "out_proj.weight"].T
 
 
+def _mamba2(w: dict[str, Tensor], own: str, shared: str, h: Tensor) -> Tensor:
+    heads, e = len(w[own + "D"]), len(w[own + "norm.weight"])
+    taps = w[own + "conv1d.weight"][:, 0]
+    k, n = taps.shape[1], (len(taps) - e) // 2
+    z, mixed, dt = (h @ w[shared + "in_proj.weight"].T).split([e, e + 2 * n, heads], -1)
+    padded = torch.cat([mixed.new_zeros(k - 1, e + 2 * n), mixed])
+    mixed = sum(padded[j : j + len(h)] * taps[:, j] for j in range(k)) + w[own + "conv1d.bias"]
+    u, B, C = F.silu(mixed).split([e, n, n], -1)
+    delta, A = F.softplus(dt + w[own + "dt_bias"]), -torch.exp(w[own + "A_log"])
+    u = u.unflatten(-1, (heads, -1))
+    s, ys = torch.zeros(heads, u.shape[-1], n, dtype=h.dtype), []
+    for t in range(len(h)):
+        step = delta[t, :, None, None]
+        s = torch.exp(step * A[:, None, None]) * s + step * u[t, :, :, None] * B[t]
+        ys.append((s @ C[t] + w[own + "D"][:, None] * u[t]).flatten())
+    y = _rms(torch.stack(ys) * F.silu(z), w[own + "norm.weight"])
+    return y @ w[shared + "out_proj.weight"].T
+
+
 def _mixer(config: dict[str, Any], w: dict[str, Tensor], i: int, h: Tensor) -> Tensor:
     inner = "mixer.submodule." if config["rcps"] else "mixer."
     m = f"caduceus.backbone.layers.{i}.{inner}"
-    forward = _mamba(w, m + "mamba_fwd.", m + "mamba_fwd.", h)
-    back = _mamba(w, m + "mamba_rev.", m + "mamba_fwd.", h.flip(0)).flip(0)
+    mamba = _mamba if "dt_rank" in config["ssm_cfg"] else _mamba2
+    forward = mamba(w, m + "mamba_fwd.", m + "mamba_fwd.", h)
+    back = mamba(w, m + "mamba_rev.", m + "mamba_fwd.", h.flip(0)).flip(0)
     return forward + back if config["bidirectional_strategy"] == "add" else forward * back
 
 

@@ -27,6 +27,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "PS fused": {"fused": True},
     "PS fused, odd": {"fused": True, "n_layer": 3},
     "PS unfused": {"fused": False},
+    "Mamba-2 inside": {"mamba2": True},
     "product": {"strategy": "ew_multiply"},
 }
 

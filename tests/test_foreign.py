@@ -46,6 +46,7 @@ def imported(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> 
         {"fused": False, "d_model": 118, "n_layer": 3},
         {"fused": False, "d_model": 16, "n_layer": 2, "strategy": "ew_multiply"},
         {"fused": True, "d_model": 24, "n_layer": 2, "complement": caduceus.PLANT},
+        {"fused": True, "d_model": 24, "n_layer": 2, "complement": caduceus.PLANT, "mamba2": True},
     ],
 )
 def test_logits_are_the_definitions(tmp_path: Path, sizes: dict[str, Any]) -> None:
@@ -406,6 +407,14 @@ def test_both_strands_give_one_track(cad: Callable[..., Any]) -> None:
     forward = cad("forward")
     assert forward.shape == (100, 4)
     assert_near(cad("back", "--strand", "-"), forward)
+
+
+def test_windows_past_the_trained_ones_are_told(cad: Callable[..., Any], tmp_path: Path) -> None:
+    assert callable(cad)
+    genome = write_fasta(tmp_path / "long.fa", {"chr1": bases(1_500, seed=4)})
+    done = genoscan("attribute", genome, "-m", "cad", "-o", tmp_path / "long.bw")
+    assert done.code == 0, done.err
+    assert "windows of up to 1,500 bases: cad was trained on 1,024 at most" in done.err
 
 
 def test_boundaries_may_be_few_or_in_files(cad: Callable[..., Any], tmp_path: Path) -> None:

@@ -238,6 +238,10 @@ def prepare_job(
     regions = read_regions(opened, region_texts, bed_path, clip)
     settings = Options(memory=None if memory is None else parse_size(memory), **options)
     job = prepare(opened, load_chosen(model_name, dtype, device, threads), regions, settings)
+    longest = max((len(r[0]) for batch in job.batches for r in batch), default=0)
+    trained = job.model.config.window
+    if trained is not None and longest > trained:
+        say(f"windows of up to {longest:,} bases: {model_name} was trained on {trained:,} at most")
     if len(job.regions) < len(regions):
         say(f"{len(regions):,} regions merged to {len(job.regions):,} that do not overlap")
     return job
