@@ -25,7 +25,8 @@ _LABELS = {
     "mamba": ("Mamba", THEIRS[0]),
 }
 _SIZES = {
-    "modular-arithmetic": {"n_layers": 2, "heads": 16}, "A5": {"heads": 16}, "S5": {"heads": 16},
+    "modular-arithmetic": {"n_layers": 2, "heads": 16}, "A5": {"heads": 16},
+    "S5": {"heads": 16, "steps": 4_000},
 }  # fmt: skip
 """Where one block of 8 heads does not do.
 
