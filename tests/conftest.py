@@ -39,6 +39,13 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def autograd_as_it_was() -> Iterator[None]:
+    """A generator that is left in torch.no_grad would turn it off for all that follows."""
+    yield
+    assert torch.is_grad_enabled()
+
+
 @pytest.fixture(params=["reference", "cpu"])
 def kernels(request: pytest.FixtureRequest) -> Kernels:
     """Every kernel set that runs on this device."""

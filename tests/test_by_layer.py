@@ -121,3 +121,14 @@ def test_batches_are_their_windows(problem: tuple[TwoWayStack, Tensor, Any]) -> 
     for span, part in adjoint_by_layer(stack, Dense(x.flip(1)), only, **settings):
         alone[:, span] = part
     assert_near(x_bar[1:], alone)
+
+
+def test_sweeps_side_by_side_leave_autograd_as_it_was(
+    problem: tuple[TwoWayStack, Tensor, Any],
+) -> None:
+    stack, x, _ = problem
+    sweeps = [forward_by_layer(stack, Dense(x), tile=TILE, room=room()) for _ in range(2)]
+    for _ in zip(*sweeps, strict=True):
+        assert torch.is_grad_enabled()
+    next(forward_by_layer(stack, Dense(x), tile=TILE, room=room()))
+    assert torch.is_grad_enabled()

@@ -95,9 +95,8 @@ def forward_by_layer(
     live = sweep.entered(chain, inputs)
     for layer in chain.two_way:
         live = sweep.run(layer, live)
-    with torch.no_grad():
-        for span in sweep.tiles:
-            yield span, chain.leave(live.read(span))
+    for span in sweep.tiles:
+        yield span, sweep.left(chain, live, span)
 
 
 def tangent_by_layer(
@@ -123,10 +122,9 @@ def tangent_by_layer(
     live = sweep.entered(chain, _Moved(inputs, directions))
     for layer in chain.two_way:
         live = sweep.run(layer, live)
-    with torch.no_grad():
-        for span in sweep.tiles:
-            outputs = chain.leave(live.read(span))
-            yield span, primal(outputs), outputs.dots  # type: ignore[attr-defined]
+    for span in sweep.tiles:
+        outputs = sweep.left(chain, live, span)
+        yield span, primal(outputs), outputs.dots  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -205,6 +203,11 @@ class _Sweep:
         for here, right in self._said(layer.back, _Before(layer, x, self.length, mirrored=True)):
             made.write(here, layer.merge(x.read(here), made.read(here), right))
         return made
+
+    @torch.no_grad()
+    def left(self, chain: TwoWayChain, ends: _Between, span: slice) -> Tensor:
+        """Return the outputs over a span, from the last boundary."""
+        return chain.leave(ends.read(span))
 
     def scored(
         self, chain: TwoWayChain, ends: _Between, target: Target
