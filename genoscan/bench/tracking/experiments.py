@@ -42,7 +42,7 @@ _QUICK = {
 
 def _cells(task: str, quick: bool) -> Sequence[Cell]:
     runs = [
-        replace(Run(task, kind, seed), **_SIZES.get(task, {}), **(_QUICK if quick else {}))  # type: ignore[arg-type]
+        replace(Run(task, kind, seed), **_SIZES.get(task, {}) | (_QUICK if quick else {}))  # type: ignore[arg-type]
         for kind in _LABELS
         for seed in (_SEEDS[:1] if quick else _SEEDS)
     ]
