@@ -108,6 +108,13 @@ def test_boundaries_and_where_they_lie_change_no_bit(
     assert list(tmp_path.glob("tmp*")) == []
 
 
+def test_directions_side_by_side_change_no_bit(problem: tuple[TwoWayStack, Tensor, Any]) -> None:
+    stack, x, _ = problem
+    beside = pulled(stack, x)
+    torch.set_num_threads(1)
+    assert torch.equal(pulled(stack, x), beside)
+
+
 def test_batches_are_their_windows(problem: tuple[TwoWayStack, Tensor, Any]) -> None:
     stack, x, _ = problem
     both = torch.cat([x, x.flip(1)])

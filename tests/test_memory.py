@@ -152,9 +152,10 @@ def report_two_way(length: int, width: int, n_layers: int) -> None:
         model = load_model(Path(folder) / "n")
     held, most, new = 0, 0, boundaries.Shelf.boundary
 
-    def counted(shelf: boundaries.Shelf, like: Tensor) -> boundaries.Boundary:
+    def counted(shelf: boundaries.Shelf, like: Tensor) -> boundaries.Between:
         nonlocal held, most
         made = new(shelf, like)
+        assert isinstance(made, boundaries.Boundary)
         size = made.numbers.nbytes
 
         def returned() -> None:

@@ -15,6 +15,7 @@ from genoscan.engine.inputs import Inputs, Spans
 from genoscan.engine.stages import Relay, Sweep
 from genoscan.engine.target import Target
 from genoscan.layer import Carry, Layer, leaves, map_leaves
+from genoscan.ops import subnormal
 
 Result = TypeVar("Result")
 
@@ -66,17 +67,19 @@ def adjoint(
     back = [sweep.relay(count) for _ in range(count - 1)]
     last = _Scored(target, inputs.batch)
     runs = [
-        _stage(
-            stage,
-            carries[i],
-            schedule(len(tiles), slots),
-            tiles,
-            slots=min(slots, len(tiles)),
-            parameters=parameters,
-            ahead=count - 1 - i,
-            read=inputs.tile if i == 0 else forth[i - 1].take,
-            right=_Handed(forth[i], back[i]) if i < count - 1 else last,
-            progress=progress if i == 0 else lambda _positions: None,
+        subnormal.without(
+            _stage(
+                stage,
+                carries[i],
+                schedule(len(tiles), slots),
+                tiles,
+                slots=min(slots, len(tiles)),
+                parameters=parameters,
+                ahead=count - 1 - i,
+                read=inputs.tile if i == 0 else forth[i - 1].take,
+                right=_Handed(forth[i], back[i]) if i < count - 1 else last,
+                progress=progress if i == 0 else lambda _positions: None,
+            )
         )
         for i, stage in enumerate(sweep.stages)
     ]

@@ -6,11 +6,14 @@ A boundary is length x width numbers.  Its room is that of one, as long as someb
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from genoscan.ops.dual import Dual, primal
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,43 @@ class Boundary:
 
 
 @dataclass(frozen=True)
+class MovedBoundary:
+    """A boundary and its tangents in one."""
+
+    numbers: Boundary
+    dots: Boundary
+
+    @property
+    def batch(self) -> int:
+        return self.numbers.batch
+
+    def read(self, span: slice) -> Dual:
+        dots = self.dots.read(span).unflatten(0, (-1, self.batch))
+        return Dual.of(self.numbers.read(span), dots)
+
+    def write(self, span: slice, tile: Tensor) -> None:
+        assert isinstance(tile, Dual)
+        self.numbers.write(span, primal(tile))
+        self.dots.write(span, tile.dots.flatten(0, 1))
+
+
+Between: TypeAlias = Boundary | MovedBoundary
+
+
+@dataclass(frozen=True)
 class Shelf:
     """Room for boundaries of one length, on a device or in files of a folder that nobody names."""
 
     length: int
     place: torch.device | Path
 
-    def boundary(self, like: Float[Tensor, "batch tile width"]) -> Boundary:
+    def boundary(self, like: Float[Tensor, "batch tile width"]) -> Between:
+        """Return a boundary with room for such tiles, and for their tangents if they have some."""
+        if isinstance(like, Dual):
+            return MovedBoundary(self._plain(primal(like)), self._plain(like.dots.flatten(0, 1)))
+        return self._plain(like)
+
+    def _plain(self, like: Float[Tensor, "batch tile width"]) -> Boundary:
         shape = len(like), self.length, like.shape[-1]
         if isinstance(self.place, torch.device):
             numbers = torch.empty(shape, dtype=like.dtype, device=self.place)

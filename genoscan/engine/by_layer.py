@@ -10,17 +10,18 @@ Which boundaries are kept is decided as carries are (`checkpoints.py`): layers s
 
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from genoscan.engine.adjoint import AdjointResult, adjoint
-from genoscan.engine.boundaries import Boundary, Shelf
+from genoscan.engine.boundaries import Between, Shelf
 from genoscan.engine.checkpoints import Adjoin, Advance, Drop, Restore, Save, schedule
 from genoscan.engine.forward import forward
 from genoscan.engine.inputs import Inputs, Spans
+from genoscan.engine.meeting import Meeting, two_at_once
 from genoscan.engine.tangent import Directions, pushed
 from genoscan.engine.target import Target
 from genoscan.layer import Layer, TwoWay, TwoWayChain
@@ -50,9 +51,9 @@ def adjoint_by_layer(
     `boundaries` boundaries that are remembered and four that are worked on, at most.
     Time: each layer once backward, and as often forward as `checkpoints.schedule` needs.
     """
-    sweep = _Sweep(inputs.length, tile, slots, room, progress)
+    sweep = _Sweep(inputs.length, tile, slots, room, progress, _device(chain))
     layers = chain.two_way
-    saved: dict[int, _Between] = {}
+    saved: dict[int, Between] = {}
     live, x_bar, value = sweep.entered(chain, inputs), None, torch.zeros(inputs.batch)
     for action in schedule(len(layers), boundaries):
         match action:
@@ -91,7 +92,7 @@ def forward_by_layer(
 
     Memory: one tile and one carry, and in `room` two boundaries.
     """
-    sweep = _Sweep(inputs.length, tile, 1, room, progress)
+    sweep = _Sweep(inputs.length, tile, 1, room, progress, _device(chain))
     live = sweep.entered(chain, inputs)
     for layer in chain.two_way:
         live = sweep.run(layer, live)
@@ -118,13 +119,17 @@ def tangent_by_layer(
     Memory: one tile and one carry, and a tangent of both for each direction; in `room` two
     boundaries, and as many of tangents for each direction.
     """
-    sweep = _Sweep(inputs.length, tile, 1, room, progress)
+    sweep = _Sweep(inputs.length, tile, 1, room, progress, _device(chain))
     live = sweep.entered(chain, _Moved(inputs, directions))
     for layer in chain.two_way:
         live = sweep.run(layer, live)
     for span in sweep.tiles:
         outputs = sweep.left(chain, live, span)
         yield span, primal(outputs), outputs.dots  # type: ignore[attr-defined]
+
+
+def _device(chain: TwoWayChain) -> torch.device:
+    return next(chain.parameters()).device
 
 
 @dataclass(frozen=True)
@@ -139,30 +144,6 @@ class _Moved:
 
 
 @dataclass(frozen=True)
-class _MovedBoundary:
-    """A boundary and its tangents in one."""
-
-    numbers: Boundary
-    dots: Boundary
-
-    @property
-    def batch(self) -> int:
-        return self.numbers.batch
-
-    def read(self, span: slice) -> Dual:
-        dots = self.dots.read(span).unflatten(0, (-1, self.batch))
-        return Dual.of(self.numbers.read(span), dots)
-
-    def write(self, span: slice, tile: Tensor) -> None:
-        assert isinstance(tile, Dual)
-        self.numbers.write(span, primal(tile))
-        self.dots.write(span, tile.dots.flatten(0, 1))
-
-
-_Between: TypeAlias = Boundary | _MovedBoundary
-
-
-@dataclass(frozen=True)
 class _Sweep:
     """What passes over a whole layer have in common."""
 
@@ -171,47 +152,48 @@ class _Sweep:
     slots: int
     room: Shelf
     progress: Progress
+    device: torch.device
 
     @property
     def tiles(self) -> Spans:
         return Spans(self.length, self.tile)
 
-    def kept(self, tiles: Iterable[tuple[slice, Tensor]]) -> _Between:
+    def kept(
+        self, tiles: Iterable[tuple[slice, Tensor]], check: Callable[[], None] = lambda: None
+    ) -> Between:
         """Return a boundary of these tiles."""
-        made: _Between | None = None
+        made: Between | None = None
         for span, tile in tiles:
-            made = made or self._boundary(tile)
+            check()
+            made = made or self.room.boundary(tile)
             made.write(span, tile)
         assert made is not None
         return made
 
-    def _boundary(self, like: Tensor) -> _Between:
-        if isinstance(like, Dual):
-            dots = self.room.boundary(like.dots.flatten(0, 1))
-            return _MovedBoundary(self.room.boundary(primal(like)), dots)
-        return self.room.boundary(like)
-
     @torch.no_grad()
-    def entered(self, chain: TwoWayChain, inputs: Inputs | _Moved) -> _Between:
+    def entered(self, chain: TwoWayChain, inputs: Inputs | _Moved) -> Between:
         """Return the first boundary."""
         return self.kept((span, chain.enter(inputs.tile(span))) for span in self.tiles)
 
-    @torch.no_grad()
-    def run(self, layer: TwoWay, x: _Between) -> _Between:
+    def run(self, layer: TwoWay, x: Between) -> Between:
         """Return the boundary after a layer."""
-        made = self.kept(self._said(layer.forth, _Before(layer, x, self.length)))
-        for here, right in self._said(layer.back, _Before(layer, x, self.length, mirrored=True)):
-            made.write(here, layer.merge(x.read(here), made.read(here), right))
-        return made
+
+        def merged(made: Between, span: slice, left: Tensor, right: Tensor) -> None:
+            with torch.no_grad():
+                made.write(span, layer.merge(x.read(span), left, right))
+
+        forth, back = self._ways(layer, x)
+        meeting = Meeting(self.room, self.device, merged)
+        return meeting.run(self._said(layer.forth, forth), self._said(layer.back, back))
 
     @torch.no_grad()
-    def left(self, chain: TwoWayChain, ends: _Between, span: slice) -> Tensor:
+    def left(self, chain: TwoWayChain, ends: Between, span: slice) -> Tensor:
         """Return the outputs over a span, from the last boundary."""
         return chain.leave(ends.read(span))
 
     def scored(
-        self, chain: TwoWayChain, ends: _Between, target: Target
-    ) -> tuple[_Between, Float[Tensor, " batch"]]:
+        self, chain: TwoWayChain, ends: Between, target: Target
+    ) -> tuple[Between, Float[Tensor, " batch"]]:
         """Replace the last boundary by its cotangent; return it, and the target's value."""
         value = None
         for span in self.tiles:
@@ -224,21 +206,29 @@ class _Sweep:
         assert value is not None
         return ends, value
 
-    def pull(self, layer: TwoWay, x: _Between, x_bar: _Between) -> None:
+    def pull(self, layer: TwoWay, x: Between, x_bar: Between) -> None:
         """Replace the cotangent of what a layer says by that of what it reads, `x`."""
-        forth = _Before(layer, x, self.length)
-        back = _Before(layer, x, self.length, mirrored=True)
+        forth, back = self._ways(layer, x)
         left_bar, right_bar = (x_bar, x_bar) if layer.additive else self._merged(layer, x, x_bar)
-        read_bar = self.kept(self._pulled(layer.forth, forth, left_bar))
-        for span, bar in self._pulled(layer.back, back, right_bar):
-            here = back.place(span)
-            bars = read_bar.read(here) + bar.flip(1), x_bar.read(here)
-            at = x.read(here).detach().requires_grad_()
+
+        def pulled(_made: Between, span: slice, left: Tensor, right: Tensor) -> None:
+            # Both have read the layer's cotangent here: it can be written over.
+            at = x.read(span).detach().requires_grad_()
             with torch.enable_grad():
                 read = layer.before(at)
                 nothing = torch.zeros_like(read)
                 ends = read, layer.merge(at, nothing, nothing)
-            x_bar.write(here, torch.autograd.grad(ends, at, bars)[0])
+            x_bar.write(span, torch.autograd.grad(ends, at, (left + right, x_bar.read(span)))[0])
+
+        # An adjoint goes the other way: that of the layer that reads right to left, rightward.
+        meeting = Meeting(self.room, self.device, pulled)
+        meeting.run(
+            self._pulled(layer.back, back, right_bar), self._pulled(layer.forth, forth, left_bar)
+        )
+
+    def _ways(self, layer: TwoWay, x: Between) -> "tuple[_Before, _Before]":
+        """Return what a layer's two directions read."""
+        return _Before(layer, x, self.length), _Before(layer, x, self.length, mirrored=True)
 
     def _said(self, layer: Layer, inputs: "_Before") -> Generator[tuple[slice, Tensor], None, None]:
         """Yield what one direction says, with its tangents where the inputs have some."""
@@ -249,14 +239,15 @@ class _Sweep:
         else:
             swept = forward(layer, inputs, tile=self.tile, progress=self.progress)
         for span, outputs in swept:
-            yield inputs.place(span), outputs.flip(1) if inputs.mirrored else outputs
+            yield inputs.placed(span, outputs)
 
-    def _merged(self, layer: TwoWay, x: _Between, x_bar: _Between) -> tuple[_Between, _Between]:
+    def _merged(self, layer: TwoWay, x: Between, x_bar: Between) -> tuple[Between, Between]:
         """Return the cotangents of what the two directions say, where they depend on it."""
-        ways = (layer.forth, False), (layer.back, True)
-        left, right = (
-            self.kept(self._said(one, _Before(layer, x, self.length, mirrored)))
-            for one, mirrored in ways
+        forth, back = self._ways(layer, x)
+        left, right = two_at_once(
+            self.device,
+            lambda check: self.kept(self._said(layer.forth, forth), check),
+            lambda check: self.kept(self._said(layer.back, back), check),
         )
         for span in self.tiles:
             said = [part.read(span).detach().requires_grad_() for part in (left, right)]
@@ -269,12 +260,15 @@ class _Sweep:
         return left, right
 
     def _pulled(
-        self, layer: Layer, inputs: "_Before", bar: _Between
-    ) -> Generator[tuple[slice, Tensor], None, AdjointResult]:
-        return adjoint(
+        self, layer: Layer, inputs: "_Before", bar: Between
+    ) -> Generator[tuple[slice, Tensor], None, None]:
+        """Yield the derivative of what one direction says with respect to what it reads."""
+        pull = adjoint(
             layer, inputs, _Against(inputs, bar), tile=self.tile, slots=self.slots,
             progress=self.progress,
         )  # fmt: skip
+        for span, read_bar in pull:
+            yield inputs.placed(span, read_bar)
 
 
 @dataclass(frozen=True)
@@ -282,7 +276,7 @@ class _Before:
     """What both directions of a layer read, of its input; mirrored: from the right end."""
 
     layer: TwoWay
-    x: _Between
+    x: Between
     length: int
     mirrored: bool = False
 
@@ -296,6 +290,10 @@ class _Before:
             return span
         return slice(self.length - span.stop, self.length - span.start)
 
+    def placed(self, span: slice, tile: Tensor) -> tuple[slice, Tensor]:
+        """Return what was said over a span of what is read, as it lies in the window."""
+        return self.place(span), tile.flip(1) if self.mirrored else tile
+
     def tile(self, span: slice) -> Any:
         with torch.no_grad():
             read = self.layer.before(self.x.read(self.place(span)))
@@ -307,7 +305,7 @@ class _Against:
     """The inner product of what one direction says with its cotangent: what is pulled back."""
 
     inputs: _Before
-    bar: _Between
+    bar: Between
 
     def __call__(
         self, outputs: Float[Tensor, "batch tile read"], span: slice

@@ -26,6 +26,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, overload, register_model
 from torch import Tensor
 
+from genoscan.ops import subnormal
 from genoscan.ops.memory import whole
 
 LANES = 16
@@ -459,7 +460,13 @@ def over_groups(run: Callable[[int, int, int, int], None], batch: int, groups: i
         return 1
     edges = [groups * i // parts for i in range(parts + 1)]
     jobs = [(b, i, edges[i], edges[i + 1]) for b in range(batch) for i in range(parts)]
-    list(_pool(threads).map(lambda job: run(*job), jobs))
+    mode = subnormal.are_nought()
+
+    def part(job: tuple[int, int, int, int]) -> None:
+        with subnormal.nought(mode):
+            run(*job)
+
+    list(_pool(threads).map(part, jobs))
     return parts
 
 

@@ -1,0 +1,74 @@
+"""Numbers below the exponent: nought while tiles are swept, on every thread, and only then."""
+
+from collections.abc import Generator
+
+import pytest
+import torch
+from torch import Tensor
+from toys import genome, one_hot_table, tiny_stack
+
+from genoscan.engine.adjoint import adjoint
+from genoscan.engine.inputs import OneHot
+from genoscan.ops import subnormal
+from genoscan.ops.lanes import over_groups
+
+TINY = 1e-40
+
+
+def is_nought() -> bool:
+    return (torch.tensor([TINY]) * 1).item() == 0
+
+
+def counting() -> Generator[bool, None, str]:
+    for _ in range(3):
+        yield is_nought()
+    return "end"
+
+
+def test_only_while_the_next_tile_is_made() -> None:
+    tiles = subnormal.without(counting())
+    for made in tiles:
+        assert made
+        assert not is_nought()
+    assert not subnormal.are_nought()
+
+    first, second = subnormal.without(counting()), subnormal.without(counting())
+    next(first)
+    next(second)
+    first.close()
+    second.close()
+    assert not is_nought()
+
+
+def test_a_callers_own_mode_is_kept() -> None:
+    with subnormal.nought():
+        list(subnormal.without(counting()))
+        assert is_nought()
+    assert not is_nought()
+
+
+@pytest.mark.parametrize("mode", [False, True])
+def test_kernel_threads_work_in_the_callers_mode(mode: bool) -> None:
+    seen: list[bool] = []
+    with subnormal.nought(mode):
+        over_groups(lambda *_part: seen.append(is_nought()), batch=1, groups=8)
+    assert seen == [mode, mode]
+
+
+class Fading:
+    """A target that asks for the last output alone, and hardly."""
+
+    def __call__(self, outputs: Tensor, span: slice) -> Tensor:
+        weight = TINY * 1e3 if span.stop == 300 else 0.0
+        return weight * outputs[:, -1].sum(-1)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_derivatives_that_fade_end_in_nought(threads: int) -> None:
+    stack, inputs = (
+        tiny_stack(8, 2, dtype=torch.float32),
+        OneHot(genome(300), one_hot_table(torch.float32)),
+    )
+    torch.set_num_threads(threads)
+    x_bar = torch.cat([bar for _, bar in adjoint(stack, inputs, Fading(), tile=50, slots=3)], 1)
+    assert not ((x_bar != 0) & (x_bar.abs() < torch.finfo(torch.float32).tiny)).any()
