@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -79,16 +80,31 @@ def test_threads_never_share_room() -> None:
     wrong = []
 
     def work(number: int) -> None:
-        for size in range(2000):
-            array = room((100, 100 + size % 3), LIKE)
-            array[:] = number
-            if (array != number).any():
-                wrong.append(number)
+        with reused():
+            for size in range(2000):
+                array = room((100, 100 + size % 3), LIKE)
+                array[:] = number
+                if (array != number).any():
+                    wrong.append(number)
+
+    crew = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in crew:
+        thread.start()
+    for thread in crew:
+        thread.join()
+    assert not wrong
+
+
+def test_a_thread_that_has_ended_keeps_nothing() -> None:
+    held = []
+
+    def work() -> None:
+        with reused():
+            block = room(LARGE, LIKE).base._block
+            held.append(weakref.ref(block))
 
     with reused():
-        crew = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-        for thread in crew:
-            thread.start()
-        for thread in crew:
-            thread.join()
-    assert not wrong
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        assert [ref() for ref in held] == [None]

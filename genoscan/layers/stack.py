@@ -9,13 +9,8 @@ from torch import Tensor, nn
 from genoscan.layer import Carry, Layer
 
 
-class Stack(nn.Module):
-    """A whole model as one causal layer: symbols in, one logit a symbol out.
-
-    The input is one row of symbol weights a base (one-hot, or zeros for an N that the model
-    has no symbol for), so that the derivative has a column for each symbol.  The carry is
-    the tuple of the blocks' carries.
-    """
+class Ends(nn.Module):
+    """Blocks, and what stands before and after them."""
 
     def __init__(
         self, embed: nn.Module, blocks: Sequence[nn.Module], norm: nn.Module, head: nn.Module
@@ -25,6 +20,15 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(blocks)
         self.norm = norm
         self.head = head
+
+
+class Stack(Ends):
+    """A whole model as one causal layer: symbols in, one logit a symbol out.
+
+    The input is one row of symbol weights a base (one-hot, or zeros for an N that the model
+    has no symbol for), so that the derivative has a column for each symbol.  The carry is
+    the tuple of the blocks' carries.
+    """
 
     def begin(self, batch: int) -> Carry:
         """Return the carry before the first base."""

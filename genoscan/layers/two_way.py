@@ -12,7 +12,7 @@ Caduceus with fused_add_norm exchanges the strands before every block, which is 
 definition says, but is what its weights were trained with.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -25,6 +25,7 @@ from genoscan.layer import Carry, Layer
 from genoscan.layers.mamba import Mamba, MambaConfig
 from genoscan.layers.mamba2 import Mamba2, Mamba2Config
 from genoscan.layers.norm import RMSNorm
+from genoscan.layers.stack import Ends
 from genoscan.ops.kernels import Kernels
 
 
@@ -134,17 +135,10 @@ class Strands:
         yield from self.b.parameters()
 
 
-class TwoWayStack(nn.Module):
+class TwoWayStack(Ends):
     """Embedding, two-way blocks, norm and head."""
 
-    def __init__(
-        self, embed: nn.Module, blocks: Sequence[TwoWay], norm: RMSNorm, head: nn.Module
-    ) -> None:
-        super().__init__()
-        self.embed = embed
-        self.layers = nn.ModuleList(blocks)
-        self.norm = norm
-        self.head = head
+    norm: RMSNorm
 
     @property
     def two_way(self) -> list[TwoWay]:

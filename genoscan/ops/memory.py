@@ -10,8 +10,7 @@ import mmap
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import TypeAlias
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import numpy as np
 import torch
@@ -49,11 +48,8 @@ class _Lent:
         self._shelf.append(self._block)
 
 
-_BySize: TypeAlias = defaultdict[int, list[_Block]]
-
-
 class _Shelves:
-    """Blocks that nobody uses, by size, for as long as somebody sweeps.
+    """Blocks that nobody uses, by size, for as long as a thread sweeps.
 
     Each thread has its own: how many blocks there are then never depends on how far the other
     threads happened to be.
@@ -61,30 +57,24 @@ class _Shelves:
 
     def __init__(self) -> None:
         self._sweeps = 0
-        self._entering = threading.Lock()
-        self._by_thread: defaultdict[int, _BySize] | None = None
+        self._by_size: defaultdict[int, list[_Block]] = defaultdict(list)
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        with self._entering:
-            self._sweeps += 1
-            if self._by_thread is None:
-                self._by_thread = defaultdict(lambda: defaultdict(list))
+        self._sweeps += 1
         try:
             yield
         finally:
-            with self._entering:
-                self._sweeps -= 1
-                if self._sweeps == 0:
-                    self._by_thread = None
+            self._sweeps -= 1
+            if self._sweeps == 0:
+                self._by_size.clear()
 
     def array(self, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
         """Return an empty array."""
         size = math.prod(shape) * dtype.itemsize
-        by_thread = self._by_thread
-        if by_thread is None or size < _SMALL:
+        if self._sweeps == 0 or size < _SMALL:
             return torch.empty(shape, dtype=_TORCH_TYPES[dtype]).numpy()
-        by_size, size = by_thread[threading.get_ident()], _rounded(size)
+        by_size, size = self._by_size, _rounded(size)
         larger = sorted(other for other in by_size if size < other < 2 * size)
         for fitting in (size, *larger):
             with suppress(IndexError):
@@ -93,19 +83,30 @@ class _Shelves:
         return np.asarray(_Lent(_Block(size), by_size[size], shape, dtype.str))
 
 
+class _Mine(threading.local):
+    """This thread's shelves."""
+
+    def __init__(self) -> None:
+        self.shelves = _Shelves()
+
+
 def _rounded(size: int) -> int:
     """Round up, so that arrays of nearly one size have one shelf; nobody touches what is beyond."""
     step = 2 ** (size.bit_length() - 4)
     return -(-(size + size // 32) // step) * step
 
 
-_SHELVES = _Shelves()
-reused = _SHELVES.open
+_MINE = _Mine()
+
+
+def reused() -> AbstractContextManager[None]:
+    """Use this thread's room again for as long as the context lasts."""
+    return _MINE.shelves.open()
 
 
 def room(shape: Sequence[int], like: np.ndarray) -> np.ndarray:
     """Return an empty array that starts where a cache line does, as torch's do."""
-    return _SHELVES.array(shape, like.dtype)
+    return _MINE.shelves.array(shape, like.dtype)
 
 
 def empty(shape: Sequence[int], like: Tensor) -> Tensor:
