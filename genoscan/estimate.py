@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 
+from genoscan import usage
 from genoscan.engine.adjoint import consume
 from genoscan.engine.checkpoints import advances
 from genoscan.engine.engine import Engine
@@ -15,6 +16,9 @@ from genoscan.engine.stages import Sweep, shares, side_by_side
 from genoscan.engine.target import whole_window
 from genoscan.job import Job
 from genoscan.layer import Layer, TwoWayChain, leaves
+
+_WARM_UP = 64
+"""Bases of a first run, which finds the kernels and takes next to no memory."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
     width = max(len(batch) for batch in job.batches)
     size = min(options.tile, longest)
     n_tiles = -(-longest // options.tile)
-    saved, forward, both = _probe(job, width, size, min(n_tiles, 4))
+    taken, forward, both = _probe(job, width, size, min(n_tiles, 4))
     carry = sum(x.numel() * x.element_size() for x in leaves(_causal(job).begin(width)))
     seconds = []
     for batch in job.batches:
@@ -72,7 +76,7 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
         read_bases=sum(len(window) for window in windows_read),
         longest=longest,
         again=advances(n_tiles, options.slots) / n_tiles,
-        engine_bytes=saved * (_stages(job, width) + 1) // 2 + carry * min(options.slots, n_tiles),
+        engine_bytes=taken + _directions(job, width) * carry * min(options.slots, n_tiles),
         boundary_bytes=job.engine.boundary_bytes(job.model.stack, longest, width),
         window_bytes=longest * width,
         disk_bytes=scored * (21 if columns or options.strand == "both" else 5),
@@ -87,6 +91,12 @@ def _stages(job: Job, width: int) -> int:
     return max(1, stages // len(shares(width, job.model.device)))
 
 
+def _directions(job: Job, width: int) -> int:
+    """Return how many directions are swept at once."""
+    two_way = isinstance(job.model.stack, TwoWayChain)
+    return min(2, torch.get_num_threads() // len(shares(width, job.model.device))) if two_way else 1
+
+
 def _causal(job: Job) -> Layer:
     """Return what is swept at a time: all layers, or one direction of one."""
     stack = job.model.stack
@@ -94,42 +104,36 @@ def _causal(job: Job) -> Layer:
 
 
 def _probe(job: Job, width: int, size: int, tiles: int) -> tuple[int, float, float]:
-    """Return the bytes of one tile's graph, and the seconds of a tile forward and adjoined."""
-    model = job.model
+    """Return the bytes that a few tiles take, and the seconds of a tile forward and adjoined."""
+    model, device = job.model, job.model.device
     codes = torch.randint(0, 4, (width, size * tiles), dtype=torch.uint8)
-    inputs = OneHot(codes, model.table())
-    layer, x = _causal(job), inputs.tile(slice(0, size))
-    if isinstance(model.stack, TwoWayChain):
-        x = model.stack.two_way[0].before(model.stack.enter(x)).detach()
-    parts = shares(width, model.device)
-    held: dict[int, int] = {}
+    parts = shares(width, device)
+    engine = Engine(tile=size, slots=tiles)
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        held[storage.data_ptr()] = storage.nbytes()
-        return tensor
+    def adjoin(share: slice, length: int, _check: Callable[[], None]) -> None:
+        inputs = OneHot(codes[share, :length], model.table())
+        target = whole_window(inputs.codes, model.columns(), model.config.label_offset)
+        consume(engine.adjoint(model.stack, inputs, target))
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        layer.forward(x.requires_grad_(), layer.begin(width))
-    weights = {p.untyped_storage().data_ptr() for p in model.stack.parameters()}
-    saved = sum(size for pointer, size in held.items() if pointer not in weights)
-
-    def adjoin(share: slice, _check: Callable[[], None]) -> None:
-        inputs = OneHot(codes[share], model.table())
-        target = whole_window(codes[share], model.columns(), model.config.label_offset)
-        consume(Engine(tile=size, slots=tiles).adjoint(model.stack, inputs, target))
-
-    def run() -> float:
+    def run(length: int) -> float:
         started = time.perf_counter()
-        side_by_side([partial(adjoin, share) for share in parts])
+        side_by_side([partial(adjoin, share, length) for share in parts])
         return time.perf_counter() - started
 
-    run()
-    whole = run()
+    run(min(_WARM_UP, size))
+    before = usage.in_use(str(device))
+    usage.forget_peak(str(device))
+    run(size * tiles)
+    taken = usage.peak(str(device)) - before
+    taken -= engine.boundary_bytes(model.stack, size * tiles, width)
+    whole = run(size * tiles)
+    layer, x = _causal(job), OneHot(codes, model.table()).tile(slice(0, size))
+    if isinstance(model.stack, TwoWayChain):
+        x = model.stack.two_way[0].before(model.stack.enter(x)).detach()
     started = time.perf_counter()
     with torch.no_grad():
         layer.forward(x, layer.begin(width))
     # Shares, and stages of a sweep, work on a forward tile side by side.
     forward = time.perf_counter() - started
     forward /= _stages(job, width) * len(parts)
-    return saved, forward, max(whole - forward * (tiles - 1), 0) / tiles
+    return max(0, taken), forward, max(whole - forward * (tiles - 1), 0) / tiles

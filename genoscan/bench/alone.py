@@ -8,7 +8,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from genoscan.bench import memory
+from genoscan import usage
 from genoscan.bench.clock import timed
 from genoscan.errors import GenoscanError
 
@@ -59,9 +59,9 @@ def cost(
     The seconds are the median of the runs `again`, or, where one takes long, those of the first.
     """
     timed(warm_up, device)
-    before = memory.in_use(device)
-    memory.forget_peak(device)
+    before = usage.in_use(device)
+    usage.forget_peak(device)
     first, _ = timed(run, device)
-    extra = memory.peak(device) - before
+    extra = usage.peak(device) - before
     times = [timed(run, device)[0] for _ in range(0 if first > _LONG else again)]
     return {"seconds": median(times or [first]), "extra_bytes": extra}

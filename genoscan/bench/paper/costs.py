@@ -13,11 +13,11 @@ from genoscan.bench.alone import WARM_UP, cost
 from genoscan.bench.bar import at_least, at_most
 from genoscan.bench.experiment import Cell, Experiment, Finding, Place, Row
 from genoscan.bench.figure import panels
-from genoscan.bench.memory import GIBIBYTE, MEBIBYTE, PAGE
 from genoscan.bench.paper import truth
 from genoscan.bench.paper.contenders import CONTENDERS, Parts
 from genoscan.bench.paper.figure import curves
 from genoscan.bench.paper.layers import noise, operator
+from genoscan.usage import GIBIBYTE, MEBIBYTE, PAGE
 from genoscan.verify import relative
 
 MOST_BYTES, MOST_SECONDS = 12 * GIBIBYTE, 300.0

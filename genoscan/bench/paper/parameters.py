@@ -16,7 +16,6 @@ from genoscan.bench.alone import WARM_UP, cost
 from genoscan.bench.bar import at_most
 from genoscan.bench.experiment import Cell, Experiment, Finding, Place, Row
 from genoscan.bench.figure import OURS, THEIRS, TORCH, panels
-from genoscan.bench.memory import MEBIBYTE, PAGE
 from genoscan.bench.paper.costs import contenders_cost
 from genoscan.bench.paper.layers import SEED
 from genoscan.bench.speed.sequence import real_bases, shipped_genome
@@ -26,6 +25,7 @@ from genoscan.engine.target import whole_window
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.stack import Stack
 from genoscan.layers.weights import ModelConfig, build
+from genoscan.usage import MEBIBYTE, PAGE
 from genoscan.verify import relative
 
 _COLUMNS = torch.tensor([0, 1, 2, 3, -1])

@@ -14,9 +14,9 @@ from genoscan.bench.alone import WARM_UP, cost
 from genoscan.bench.bar import at_most
 from genoscan.bench.experiment import Cell, Experiment, Finding, Place, Row
 from genoscan.bench.figure import OURS, THEIRS, panels
-from genoscan.bench.memory import MEBIBYTE
 from genoscan.bench.series.data import CHANNELS, LENGTH, Series, planted, read_ts, split
 from genoscan.bench.series.learn import Draw, Run, build, derivatives, learn
+from genoscan.usage import MEBIBYTE
 
 _LABELS = {"pd_ssm": ("PD-SSM", OURS), "mamba": ("Mamba", THEIRS)}
 _SEEDS = 1, 2, 3

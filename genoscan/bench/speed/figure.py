@@ -7,9 +7,9 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from genoscan.bench.memory import MEBIBYTE
 from genoscan.bench.speed.contenders import CONTENDERS
 from genoscan.bench.speed.report import digits, spread
+from genoscan.usage import MEBIBYTE
 
 # Told apart by every common kind of colour vision: Okabe and Ito's blue, grey and orange.
 _SIDES = {

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from genoscan.bench.memory import MEBIBYTE
+from genoscan.usage import MEBIBYTE
 
 _VERDICTS = {True: "met", False: "MISSED", None: ""}
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from genoscan.bench.bar import Bar, at_least, at_most
-from genoscan.bench.memory import MEBIBYTE
 from genoscan.bench.speed.crew import Timing
 from genoscan.bench.speed.settings import Settings, Task
+from genoscan.usage import MEBIBYTE
 
 Timings = Mapping[str, Timing]
 Values = Callable[[Timings], list[float]]

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import torch
 
-from genoscan.bench import memory
+from genoscan import usage
 from genoscan.bench.alone import WARM_UP
 from genoscan.bench.clock import timed
 from genoscan.bench.speed.contenders import CONTENDERS
@@ -34,7 +34,7 @@ def serve(task: Task, questions: Iterator[str]) -> Iterator[dict[str, Any]]:
     kernels = "reference" if contender.needs else "auto"
     model = load_model(settings.model, device=device, kernels=kernels)
     prepare = contender.build(model, settings)
-    built = memory.in_use(device)
+    built = usage.in_use(device)
     timed(prepare(codes[:, :WARM_UP].clone()), device)
     yield {"ready": time.time()}
     run = prepare(codes)
@@ -43,11 +43,11 @@ def serve(task: Task, questions: Iterator[str]) -> Iterator[dict[str, Any]]:
             yield {"seconds": timed(run, device)[0]}
             continue
         # A resident set has grown by imports and compiled code; a device holds weights alone.
-        before = built if settings.cuda else memory.in_use(device)
-        memory.forget_peak(device)
+        before = built if settings.cuda else usage.in_use(device)
+        usage.forget_peak(device)
         seconds, result = timed(run, device)
         did = result if isinstance(result, dict) else {}
-        yield {"seconds": seconds, "extra_bytes": memory.peak(device) - before, "did": did}
+        yield {"seconds": seconds, "extra_bytes": usage.peak(device) - before, "did": did}
 
 
 def main(questions: IO[str], answers: IO[str]) -> None:
