@@ -15,7 +15,8 @@ import torch
 from commands import Outcome, bases, elsewhere, genoscan, tiny_model, write_fasta
 from laws import assert_near
 
-from genoscan.bench import machine, memory
+from genoscan import usage
+from genoscan.bench import machine
 from genoscan.bench.speed import blocks, contenders, crew, paper, parity, run, scans
 from genoscan.bench.speed.contenders import CONTENDERS
 from genoscan.bench.speed.crew import Timing, WorkerError
@@ -602,10 +603,10 @@ def test_memory_is_the_peak_of_what_ran() -> None:
         np.frombuffer(mmap.mmap(-1, size), np.uint8).fill(1)
 
     fill(2**27)
-    before = memory.in_use("cpu")
-    memory.forget_peak("cpu")
+    before = usage.in_use("cpu")
+    usage.forget_peak("cpu")
     fill(2**26)
-    assert memory.peak("cpu") - before == pytest.approx(2**26, rel=0.1)
+    assert usage.peak("cpu") - before == pytest.approx(2**26, rel=0.1)
 
 
 class TestSequence:
