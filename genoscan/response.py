@@ -1,4 +1,4 @@
-"""One base, every later position: what changing it does to the model's predictions there."""
+"""One base, every position that can tell: what changing it does to the predictions there."""
 
 import sys
 import time
@@ -22,6 +22,7 @@ from genoscan.genome.alphabet import BASES, reverse_complement
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import Window, plan
 from genoscan.genome.region import Region
+from genoscan.layer import TwoWayChain
 from genoscan.layers.weights import Model
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.writer import check_output, open_tracks
@@ -34,7 +35,8 @@ class Probe:
     at      one base
     base    the letter it becomes, on the forward strand; None: whichever of the other three
             changes most, position by position
-    region  where the response is written; None: as far past the base as the model reaches
+    region  where the response is written; None: as far past the base as the model reaches, and
+            before it if the model looks both ways
     of      "log-p": the change of log p of the observed base; "logits": the length of the
             logits' change
     finite  the true change instead of the derivative
@@ -70,9 +72,10 @@ def write_response(
 ) -> dict[str, Any]:
     """Write the response to the base's change, one number a position; return the provenance.
 
-    Exact: the derivative along e_base - e_observed (or, `finite`, the true change); zero, to
-    the bit, before the base in reading direction.
-    Memory: one tile and one carry, and 4 bytes a position written.
+    Exact: the derivative along e_base - e_observed (or, `finite`, the true change); of a causal
+    model zero, to the bit, before the base in reading direction.
+    Memory: one tile and one carry, and 4 bytes a position written; of a model that looks both
+    ways also what lies between its layers (`tangent_by_layer`).
     """
     for path in outputs:
         check_output(path)
@@ -128,17 +131,24 @@ def write_response(
 
 
 def _window(genome: Genome, model: Model, probe: Probe) -> Window:
-    """Plan what is read: context before the base, up to the far end of what is looked at."""
+    """Plan what is read: context before the base, up to the far end of what is looked at.
+
+    A model that looks both ways answers on both sides, and reads context on both.
+    """
     at, size = probe.at, genome.sizes[probe.at.chrom]
     if len(at) != 1:
         raise InputError(f"--at {at}: {len(at):,} bases, expected one")
     reach, forward = model.config.reach, probe.strand == "+"
+    both = isinstance(model.stack, TwoWayChain)
     region = probe.region or Region(
         at.chrom,
-        at.start if forward else max(0, at.end - 1 - reach),
-        min(size, at.start + 1 + reach) if forward else at.end,
+        max(0, at.start - reach) if both or not forward else at.start,
+        min(size, at.end + reach) if both or forward else at.end,
     )
-    if region.chrom != at.chrom or (region.end <= at.end if forward else region.start >= at.start):
+    elsewhere = region.chrom != at.chrom
+    if both and elsewhere:
+        raise InputError(f"--at {at}: nothing of {region} is on {at.chrom}")
+    if elsewhere or (not both and (region.end <= at.end if forward else region.start >= at.start)):
         raise InputError(
             f"--at {at}: nothing of {region} comes after it as strand {probe.strand} is read; "
             "a causal model answers to the bases before"
@@ -146,7 +156,8 @@ def _window(genome: Genome, model: Model, probe: Probe) -> Window:
     context = model.config.context if probe.context is None else probe.context
     # Where the region lies was checked above; plan's own check is for targets, not for causes.
     (window,) = plan([region], genome.sizes, context=0, reach=0, strand=probe.strand, hold=at)
-    (around,) = plan([at], genome.sizes, context=context, reach=0, strand=probe.strand)
+    after = context if both else 0
+    (around,) = plan([at], genome.sizes, context=context, reach=after, strand=probe.strand)
     start = min(window.region.start, around.region.start)
     end = max(window.region.end, around.region.end)
     return Window(Region(at.chrom, start, end), region, probe.strand)

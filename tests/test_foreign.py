@@ -448,6 +448,35 @@ def test_hidden_bases_have_no_say(cad: Callable[..., Any], tmp_path: Path) -> No
     assert "has no mask token" in refused.err
 
 
+@pytest.mark.parametrize("strand", ["+", "-"])
+def test_a_response_on_both_sides(cad: Callable[..., Any], tmp_path: Path, strand: str) -> None:
+    assert callable(cad)
+    track = tmp_path / "response.bedgraph"
+    done = genoscan(
+        "response", tmp_path / "g.fa", "--at", "chr1:350", "--base", "C", "--finite", "-m", "cad",
+        "--dtype", "float64", "--strand", strand, "-o", track,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    rows = [line.split() for line in track.read_text().splitlines() if line.startswith("chr1")]
+    found = np.zeros(900)
+    for _, start, end, value in rows:
+        found[int(start) : int(end)] = float(value)
+    config = caduceus.config()
+    tensors = caduceus.tensors(config)
+    # 256 bases on either side of the 350th, which becomes a C; both strands read alike.
+    read = bases(900, seed=4)[349 - 256 : 350 + 256]
+    assert read[256] != "C"
+    log_p = []
+    for letters in (read, read[:256] + "C" + read[257:]):
+        ids = torch.tensor(["ACGT".index(letter) + 7 for letter in letters])
+        logits = caduceus.logits(config, tensors, F.one_hot(ids, 16).double())
+        observed = torch.tensor(["ACGT".index(letter) + 7 for letter in read])
+        log_p.append(torch.log_softmax(logits, -1)[torch.arange(len(read)), observed])
+    change = (log_p[1] - log_p[0]).numpy()
+    np.testing.assert_allclose(found[349 - 256 : 350 + 256], change, rtol=1e-4, atol=1e-5)
+    assert np.abs(change[:256]).max() > 1e-3
+
+
 def test_verify_knows_two_strands(cad: Callable[..., Any], tmp_path: Path) -> None:
     assert callable(cad)
     done = genoscan("verify", tmp_path / "g.fa", "--region", "chr1:1-120", "-m", "cad")

@@ -6,7 +6,7 @@ import click
 
 _COMMANDS = {
     "attribute": "The main job: exact sensitivity of every base of every region, as a track.",
-    "response": "What changing one base does at every later position, as a track.",
+    "response": "What changing one base does to the predictions around it, as a track.",
     "verify": "Prove exactness on your own model and sequence.",
     "plan": "Say what attribute would cost, before it runs.",
     "models": "List models; show a model's card.",

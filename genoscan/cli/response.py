@@ -1,4 +1,4 @@
-"""genoscan response: one base, every later position."""
+"""genoscan response: one base, every position that can tell."""
 
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from genoscan.cli.options import GENOME, MACHINE, MODEL, OUTPUTS, check_outputs,
 )  # fmt: skip
 @click.option(
     "-r", "--region", "region_text", metavar="REGION",
-    help="Where the response is written.  [default: from the base as far as the model reaches]",
+    help="Where the response is written.  [default: as far from the base as the model "
+    "reaches]",
 )  # fmt: skip
 @OUTPUTS
 @MODEL
@@ -41,7 +42,9 @@ def command(
     outputs: tuple[Path, ...], model_name: str, strand: str, context: int | None, of: str,
     finite: bool, tile: int, dtype: str, device: str, threads: int | None,
 ) -> None:  # fmt: skip
-    """Write what changing one base does to the model's prediction of every later one.
+    """Write what changing one base does to the model's predictions around it.
+
+    A causal model answers after the base, one that looks both ways before it too.
 
     \b
     Example:
