@@ -1,0 +1,118 @@
+"""genoscan export: finished tracks to where they are looked at."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from genoscan.cli.options import PATH, together
+
+if TYPE_CHECKING:
+    from genoscan.export.finished import Finished
+    from genoscan.genome.genome import Genome
+    from genoscan.genome.region import Region
+
+
+@click.group("export")
+def command() -> None:
+    """Make pages and browser sessions of finished tracks.
+
+    TRACK is a bigWig of attribute or response, with its .json beside it; the genome is the one that
+    it was made on, which is checked.
+    """
+
+
+TRACKS = together(
+    click.argument("paths", metavar="TRACK...", type=PATH, nargs=-1, required=True),
+    click.option(
+        "-g", "--genome", metavar="GENOME", type=PATH, required=True,
+        help="The genome that the tracks were made on: FASTA or GenBank.",
+    ),
+    click.option(
+        "-r", "--region", "region_text", metavar="REGION",
+        help="Where it opens.  [default: the first region with scores]",
+    ),
+    click.option(
+        "-o", "--output", metavar="FILE", type=PATH, required=True, help="Where to write."
+    ),
+)  # fmt: skip
+
+
+@command.command("html")
+@TRACKS
+@click.option(
+    "-a", "--annotation", metavar="FILE", type=PATH,
+    help="Genes to show: GenBank, GFF3 or BED.",
+)  # fmt: skip
+def page(
+    paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path,
+    annotation: Path | None,
+) -> None:  # fmt: skip
+    """Write one HTML file that holds all: browser, bases, tracks and genes.
+
+    It opens in any web browser and asks no server for anything. Bases are letters, as high as their
+    score, from where letters can be read.
+
+    \b
+    Example:
+      genoscan export html peaks.bw -g chr.fa -a genes.gff3 -o peaks.html
+    """
+    from genoscan.export.annotation import read_annotation
+    from genoscan.export.page import write_page
+
+    opened, tracks, locus = _opened(paths, genome, region_text, output)
+    genes = [] if annotation is None else read_annotation(annotation, opened.sizes)
+    write_page(output, opened, tracks, genes, locus=locus)
+    click.echo(output)
+
+
+@command.command("igv")
+@TRACKS
+def igv(
+    paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path
+) -> None:  # fmt: skip
+    """Write a session file for IGV; genome and tracks stay where they are.
+
+    \b
+    Example:
+      genoscan export igv peaks.bw -g chr.fa -o peaks.xml
+    """
+    from genoscan.export.session import write_igv_session
+
+    opened, tracks, locus = _opened(paths, genome, region_text, output)
+    write_igv_session(output, opened, tracks, locus=locus)
+    click.echo(output)
+
+
+@command.command("jbrowse")
+@TRACKS
+def jbrowse(
+    paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path
+) -> None:  # fmt: skip
+    """Write a config.json for JBrowse 2; genome and tracks stay where they are.
+
+    \b
+    Example:
+      genoscan export jbrowse peaks.bw -g chr.fa -o config.json
+    """
+    from genoscan.export.session import write_jbrowse_config
+
+    opened, tracks, locus = _opened(paths, genome, region_text, output)
+    write_jbrowse_config(output, opened, tracks, locus=locus)
+    click.echo(output)
+
+
+def _opened(
+    paths: Sequence[Path], genome: Path, region_text: str | None, output: Path
+) -> "tuple[Genome, list[Finished], Region | None]":
+    from genoscan.errors import InputError
+    from genoscan.export.finished import finished
+    from genoscan.genome.genome import open_genome
+    from genoscan.genome.region import parse_region
+
+    if output.resolve() in {path.resolve() for path in (*paths, genome)}:
+        raise InputError(f"{output}: is one of the inputs: name another output")
+    opened = open_genome(genome)
+    locus = parse_region(region_text, opened.sizes) if region_text else None
+    return opened, [finished(path, opened) for path in paths], locus

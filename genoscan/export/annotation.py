@@ -1,0 +1,58 @@
+"""Genes and other features, to be shown under a track: from BED, GFF3 or GenBank."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from urllib.parse import unquote
+
+from genoscan.errors import InputError
+from genoscan.genome.bed import read_bed
+from genoscan.genome.files import head, open_text
+from genoscan.genome.genbank import read_features
+from genoscan.genome.region import Region, fit
+
+_SHOWN = "gene", "pseudogene", "ncRNA_gene"
+"""Of GFF3 and GenBank: what has a name of its own; its parts would lie over it."""
+
+
+def read_annotation(path: Path, sizes: Mapping[str, int]) -> list[Region]:
+    """Return the features, genes where the file says what is one, in the file's order.
+
+    The content decides between GenBank and GFF3; what is neither is read as BED.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or a feature does not lie in the genome.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, expected BED, GFF3 or GenBank")
+    start = head(path, 1 << 14).lstrip()
+    if start.startswith(b"LOCUS"):
+        found = read_features(path)
+        genes = [f for f in found if f.kind in _SHOWN] or found
+        return [fit(part, sizes, clip=False) for gene in genes for part in gene.parts]
+    if start.startswith(b"##gff-version"):
+        with open_text(path) as lines:
+            return [fit(region, sizes, clip=False) for region in _gff3(lines, path)]
+    return read_bed(path, sizes)
+
+
+def _gff3(lines: Iterable[str], path: Path) -> Iterator[Region]:
+    for number, line in enumerate(lines, 1):
+        if line.startswith("##FASTA"):
+            return
+        if line.startswith("#") or not line.strip():
+            continue
+        where, columns = f"{path}:{number}", line.rstrip("\n").split("\t")
+        if len(columns) != 9:
+            raise InputError(f"{where}: found {len(columns)} columns, expected 9, as GFF3 has")
+        chrom, _, kind, start, end, _, strand, _, attributes = columns
+        if kind not in _SHOWN:
+            continue
+        if not (start.isdecimal() and end.isdecimal() and 0 < int(start) <= int(end)):
+            raise InputError(f"{where}: found {start} to {end}, expected 1-based start and end")
+        told = dict(part.split("=", 1) for part in attributes.split(";") if "=" in part)
+        name = next((told[key] for key in ("Name", "gene", "ID") if key in told), "")
+        strand = strand if strand in ("+", "-") else "."
+        yield Region(unquote(chrom), int(start) - 1, int(end), name=unquote(name), strand=strand,
+                     source=where)  # fmt: skip

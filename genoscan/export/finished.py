@@ -1,0 +1,69 @@
+"""A finished track: its file, how it came to be, and the genome that it was made on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genoscan.errors import InputError
+from genoscan.genome.genome import Genome
+from genoscan.genome.region import Region, parse_region
+from genoscan.tracks.provenance import read_provenance
+
+_SUFFIXES = ".bw", ".bigwig"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A bigWig that genoscan wrote; `regions` is where it has scores."""
+
+    path: Path
+    record: dict[str, Any]
+    regions: tuple[Region, ...]
+
+    @property
+    def name(self) -> str:
+        """What a browser calls it."""
+        return self.path.name.rsplit(".", 1)[0]
+
+    @property
+    def told(self) -> str:
+        """How it came to be, in a line."""
+        said = self.record
+        # A response says what was changed, and not what was asked.
+        asked = said.get("target") or f"response to {said.get('response', {}).get('at', '')}"
+        return f"{said['model']}: {asked}" + (f", {said['score']}" if "score" in said else "")
+
+
+def track_names(tracks: Sequence[Finished]) -> str:
+    """Return what tracks are called together."""
+    return ", ".join(track.name for track in tracks)
+
+
+def finished(path: Path, genome: Genome) -> Finished:
+    """Return the track at `path`, made sure to be of this genome.
+
+    Raises
+    ------
+    InputError
+        If it is no bigWig, has no record beside it, or a sequence is not the one that it was made
+        on.
+    """
+    if path.suffix.lower() not in _SUFFIXES:
+        raise InputError(f"{path}: expected a bigWig: write one with attribute -o {path.stem}.bw")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, expected a bigWig that genoscan wrote")
+    record = read_provenance(path)
+    for sequence in record["sequences"]:
+        name, length = sequence["name"], sequence["length"]
+        found = genome.sizes.get(name)
+        if found is None:
+            raise InputError(f"{path}: made on {name}, which is not in {genome.path}")
+        if found != length or genome.m5(name) != sequence["m5"]:
+            raise InputError(
+                f"{path}: made on another {name} ({length:,} bases, MD5 {sequence['m5']}) than "
+                f"that of {genome.path} ({found:,} bases, MD5 {genome.m5(name)}): name the genome "
+                "that the track was made on"
+            )
+    regions = tuple(parse_region(text, genome.sizes) for text in record["regions"])
+    return Finished(path, record, regions)

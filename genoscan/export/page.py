@@ -1,0 +1,174 @@
+"""One HTML file: igv.js, the bases, the tracks and the genes; it may not ask any server.
+
+igv.js is shipped as it is (vendor/); what it is given, and why:
+    fastaURL   the bases around the scores alone, as slices that say where they lie
+    merged     each track twice, by its highest and its lowest scores: a mean over a pixel of many
+               bases would hide a peak of some
+    graphType  dynseq: letters as high as the score, from where letters can be read
+"""
+
+import base64
+import gzip
+import html
+import json
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from genoscan.errors import InputError
+from genoscan.export.finished import Finished, track_names
+from genoscan.genome.alphabet import decode
+from genoscan.genome.genome import Genome
+from genoscan.genome.plan import merge
+from genoscan.genome.region import Region
+from genoscan.tracks.atomic import explained, replacing
+
+_IGV = "igv-3.8.10.min.js"
+_FLANK = 1_000
+"""Bases shown on either side of what has a score."""
+
+_MOST = 5_000_000
+"""Bases of all tracks together, at 7 to 8 bytes each in the page."""
+
+_COLOURS = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
+
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline';
+ style-src 'unsafe-inline'; img-src data: blob:; connect-src data:; font-src data:">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>{title}</title>
+<style>body {{ font: 15px/1.5 system-ui, sans-serif; margin: 1rem; }} dt {{ font-weight: 600; }}
+dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; }} dd {{ margin: 0; }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+<dl>{told}</dl>
+<main id="browser"></main>
+<script>{igv}</script>
+<script>
+const config = {config};
+config.tracks = config.tracks.map(track => track.type !== "wig" ? track : {{
+  type: "merged", name: track.name, height: track.height, alpha: 1, autoscale: true,
+  tracks: ["max", "min"].map(windowFunction => ({{ ...track, windowFunction }})),
+}});
+igv.createBrowser(document.getElementById("browser"), config)
+  .then(() => {{ document.body.dataset.ready = "yes"; }})
+  .catch(error => {{ document.body.prepend(String(error)); }});
+</script>
+</body>
+</html>
+"""
+
+
+def write_page(
+    output: Path,
+    genome: Genome,
+    tracks: Sequence[Finished],
+    annotation: Sequence[Region] = (),
+    *,
+    locus: Region | None = None,
+) -> None:
+    """Write a page that shows these tracks, opened at `locus` or at the first region.
+
+    Size: 1.5 MB, and per base with a score about 8 bytes a track.
+
+    Raises
+    ------
+    InputError
+        If the tracks have more bases than a page holds.
+    OutputError
+        If the file cannot be written.
+    """
+    bases = sum(len(region) for track in tracks for region in track.regions)
+    if bases > _MOST:
+        raise InputError(
+            f"{output}: {bases:,} bases with scores, a page holds {_MOST:,}: attribute fewer "
+            "regions, or export igv or jbrowse, which leave the tracks where they are"
+        )
+    shown = list(_shown(genome, tracks))
+    config = {
+        "loadDefaultGenomes": False,
+        "reference": {
+            "id": genome.path.name,
+            "name": genome.path.name,
+            "indexed": False,
+            "fastaURL": _data("application/gzip", _slices(genome, shown)),
+            "wholeGenomeView": False,
+        },
+        "locus": str(locus or tracks[0].regions[0]),
+        "tracks": [
+            *(_track(track, _COLOURS[i % len(_COLOURS)]) for i, track in enumerate(tracks)),
+            *_genes(annotation, shown),
+        ],
+    }
+    told = "".join(
+        f"<dt>{html.escape(track.name)}</dt><dd>{html.escape(track.told)}</dd>" for track in tracks
+    )
+    page = _PAGE.format(
+        title=html.escape(track_names(tracks)),
+        told=told,
+        igv=files("genoscan.export").joinpath("vendor", _IGV).read_text("utf-8"),
+        # Whatever a name holds, it cannot end the script.
+        config=json.dumps(config).replace("<", "\\u003c"),
+    )
+    with replacing(output) as part, explained(output):
+        part.write_text(page, encoding="utf-8")
+
+
+def _shown(genome: Genome, tracks: Sequence[Finished]) -> Iterator[Region]:
+    """Yield what the page holds of the genome: where there are scores, and around."""
+    around = [
+        Region(
+            region.chrom,
+            max(0, region.start - _FLANK),
+            min(genome.sizes[region.chrom], region.end + _FLANK),
+        )
+        for track in tracks
+        for region in track.regions
+    ]
+    yield from merge(around, genome.sizes, by_strand=False)
+
+
+def _slices(genome: Genome, shown: Sequence[Region]) -> bytes:
+    """Return FASTA whose headers say where each piece lies, and how long its sequence is."""
+    pieces = (
+        f">{r.chrom}:{r.start + 1}-{r.end} @len={genome.sizes[r.chrom]}\n".encode()
+        + decode(genome.fetch(r.chrom, r.start, r.end))
+        for r in shown
+    )
+    return gzip.compress(b"\n".join(pieces), mtime=0)
+
+
+def _track(track: Finished, colour: str) -> dict[str, Any]:
+    return {
+        "type": "wig",
+        "format": "bigwig",
+        "name": track.name,
+        "url": _data("application/octet-stream", track.path.read_bytes()),
+        "graphType": "dynseq",
+        "height": 140,
+        "color": colour,
+        "altColor": colour,
+    }
+
+
+def _genes(annotation: Sequence[Region], shown: Sequence[Region]) -> Iterator[dict[str, Any]]:
+    features = [
+        {"chr": g.chrom, "start": g.start, "end": g.end, "name": g.name, "strand": g.strand}
+        for g in annotation
+        if any(g.chrom == r.chrom and g.start < r.end and r.start < g.end for r in shown)
+    ]
+    if features:
+        yield {"type": "annotation", "name": "genes", "displayMode": "EXPANDED",
+               "features": features}  # fmt: skip
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,200 @@
+"""Exports: what is in them, and what is refused; a real browser opens the page (slow)."""
+
+import base64
+import gzip
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from commands import bases, genoscan, write_fasta
+
+from genoscan.errors import InputError
+from genoscan.export.annotation import read_annotation
+from genoscan.genome.region import Region
+from genoscan.tracks.provenance import write_provenance
+from genoscan.tracks.writer import open_track
+
+SIZES = {"chr1": 30_000, "chr2": 500}
+SEQUENCES = {"chr1": bases(30_000, seed=1), "chr2": bases(500, seed=2)}
+SCORED = Region("chr1", 10_000, 14_000)
+
+
+@pytest.fixture
+def genome(tmp_path: Path) -> Path:
+    path = write_fasta(tmp_path / "g.fa", SEQUENCES)
+    assert genoscan("plan", path, "-r", "chr2", "-o", tmp_path / "x.bw").code == 0  # its index
+    return path
+
+
+@pytest.fixture
+def track(tmp_path: Path, genome: Path) -> Path:
+    """Return a track with one high and one low base, as attribute leaves it."""
+    from genoscan.genome.genome import open_genome
+
+    path, scores = tmp_path / "peaks.bw", np.full(len(SCORED), 0.1, np.float32)
+    scores[2_345], scores[999] = 7, -9
+    with open_track(path, SIZES) as writer:
+        writer.write(SCORED, scores)
+    m5 = open_genome(genome).m5("chr1")
+    write_provenance(
+        path,
+        {
+            "model": "</script><b>", "target": "log-likelihood", "score": "centred",
+            "regions": ["chr1:10,001-14,000"],
+            "sequences": [{"name": "chr1", "length": 30_000, "m5": m5}],
+        },
+    )  # fmt: skip
+    return path
+
+
+@pytest.fixture
+def genes(tmp_path: Path) -> Path:
+    path = tmp_path / "genes.gff3"
+    rows = ["chr1\tx\tgene\t12001\t12400\t.\t-\t.\tID=g1;Name=lac%20Z",
+            "chr1\tx\tCDS\t12001\t12400\t.\t-\t0\tID=c1", "chr1\tx\tgene\t1\t60\t.\t+\t.\tID=far",
+            "##FASTA", ">chr1", "ACGT"]  # fmt: skip
+    path.write_text("\n".join(["##gff-version 3", "# said", *rows]) + "\n")
+    return path
+
+
+def config_of(page: Path) -> Any:
+    (text,) = re.findall(r"^const config = (.*);$", page.read_text(), re.MULTILINE)
+    return json.loads(text)
+
+
+def content(url: str) -> bytes:
+    return base64.b64decode(url.partition("base64,")[2])
+
+
+def test_a_page_holds_bases_track_and_genes(
+    genome: Path, track: Path, genes: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    done = genoscan("export", "html", track, "-g", genome, "-a", genes, "-o", page)
+    assert (done.code, done.out) == (0, f"{page}\n"), done.err
+    config = config_of(page)
+    header, letters = gzip.decompress(content(config["reference"]["fastaURL"])).split(b"\n")
+    assert header == b">chr1:9001-15000 @len=30000"
+    assert letters.decode() == SEQUENCES["chr1"][9_000:15_000]
+    scores, annotation = config["tracks"]
+    assert content(scores["url"]) == track.read_bytes()
+    assert annotation["features"] == [
+        {"chr": "chr1", "start": 12_000, "end": 12_400, "name": "lac Z", "strand": "-"}
+    ]
+    assert config["locus"] == "chr1:10,001-14,000"
+    # What a name holds stays text.
+    assert "&lt;/script&gt;&lt;b&gt;: log-likelihood, centred" in page.read_text()
+    assert page.read_text().count("</script") == 2
+
+
+def test_it_opens_where_it_is_told(genome: Path, track: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    done = genoscan("export", "html", track, "-g", genome, "-r", "chr1:12,001-12,100", "-o", page)
+    assert done.code == 0, done.err
+    assert config_of(page)["locus"] == "chr1:12,001-12,100"
+
+
+def test_an_igv_session(genome: Path, track: Path, tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    session = tmp_path / "made" / "peaks.xml"
+    done = genoscan("export", "igv", track, "-g", genome, "-o", session)
+    assert done.code == 0, done.err
+    root = ElementTree.parse(session).getroot()
+    assert (root.tag, root.attrib["genome"], root.attrib["locus"]) == (
+        "Session", "../g.fa", "chr1:10,001-14,000",
+    )  # fmt: skip
+    assert [r.attrib["path"] for r in root.iter("Resource")] == ["../peaks.bw"]
+    assert [(t.attrib["id"], t.attrib["name"]) for t in root.iter("Track")] == [
+        ("../peaks.bw", "peaks")
+    ]
+
+
+def test_a_jbrowse_config(genome: Path, track: Path, tmp_path: Path) -> None:
+    done = genoscan("export", "jbrowse", track, "-g", genome, "-o", tmp_path / "config.json")
+    assert done.code == 0, done.err
+    config = json.loads((tmp_path / "config.json").read_text())
+    adapter = config["assemblies"][0]["sequence"]["adapter"]
+    assert adapter["fastaLocation"]["uri"] == "g.fa"
+    assert adapter["faiLocation"]["uri"] == "g.fa.fai"
+    assert config["tracks"][0]["adapter"]["bigWigLocation"]["uri"] == "peaks.bw"
+    view = config["defaultSession"]["views"][0]["init"]
+    assert view["loc"] == "chr1:10,001-14,000"
+    assert view["tracks"][1] == config["tracks"][0]["trackId"]
+
+
+def refusal(*arguments: Any) -> str:
+    done = genoscan("export", *arguments)
+    assert done.code == 1
+    return done.err
+
+
+def test_what_is_refused(genome: Path, track: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    end = "-g", genome, "-o", page
+    other = write_fasta(tmp_path / "other.fa", SEQUENCES | {"chr1": bases(30_000, seed=3)})
+    assert "made on another chr1" in refusal("html", track, "-g", other, "-o", page)
+    short = write_fasta(tmp_path / "short.fa", {"chr9": "ACGT"})
+    assert "made on chr1, which is not in" in refusal("html", track, "-g", short, "-o", page)
+    assert "no such file, expected a bigWig" in refusal("html", tmp_path / "none.bw", *end)
+    assert "expected a bigWig" in refusal("html", tmp_path / "x.bedgraph", *end)
+    assert "name another output" in refusal("html", track, "-g", genome, "-o", track)
+    assert "no such file, expected BED" in refusal("html", track, *end, "-a", tmp_path / "none")
+    (tmp_path / "no folder.bw").write_bytes(track.read_bytes())
+    assert "cannot be read" in refusal("html", tmp_path / "no folder.bw", *end)
+    assert "the folder does not exist" in refusal(
+        "html", track, "-g", genome, "-o", tmp_path / "none" / "p.html"
+    )
+    (tmp_path / "g.fa.fai").unlink()
+    assert not page.exists()
+
+
+def test_a_page_is_not_made_of_a_genome(
+    genome: Path, track: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genoscan.export.page._MOST", 3_999)
+    said = refusal("html", track, "-g", genome, "-o", tmp_path / "page.html")
+    assert "4,000 bases with scores, a page holds 3,999" in said
+
+
+def test_annotations_of_other_kinds(tmp_path: Path) -> None:
+    bed = tmp_path / "a.bed"
+    bed.write_text("chr1\t5\t9\tname\t0\t-\n")
+    (row,) = read_annotation(bed, SIZES)
+    assert (row.start, row.end, row.name, row.strand) == (5, 9, "name", "-")
+    bad = tmp_path / "bad.gff3"
+    for line, said in (("chr1\tx", "expected 9"), ("chr1\tx\tgene\t9\t5\t.\t+\t.\tID=a", "9 to 5")):
+        bad.write_text(f"##gff-version 3\n{line}\n")
+        with pytest.raises(InputError, match=said):
+            read_annotation(bad, SIZES)
+
+
+@pytest.mark.slow
+def test_a_browser_opens_the_page(genome: Path, track: Path, genes: Path, tmp_path: Path) -> None:
+    """Everything is there, and no request leaves the page."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium here")
+    page, log = tmp_path / "page.html", tmp_path / "net.json"
+    done = genoscan("export", "html", track, "-g", genome, "-a", genes, "-o", page)
+    assert done.code == 0, done.err
+    seen = subprocess.run(
+        [
+            chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            f"--user-data-dir={tmp_path / 'user'}", f"--log-net-log={log}",
+            "--virtual-time-budget=20000", "--dump-dom", page.as_uri(),
+        ],
+        capture_output=True, text=True, check=True, timeout=120,
+    ).stdout  # fmt: skip
+    assert 'data-ready="yes"' in seen
+    events = json.loads(log.read_text())["events"]
+    asked = {event["params"]["url"] for event in events if "url" in event.get("params", {})}
+    asked = {url for url in asked if url.startswith(("http", "ws"))}
+    # The browser itself asks its maker for the time and for updates.
+    assert not {url for url in asked if not re.match(r"https?://[^/]*google(apis)?\.com/", url)}
