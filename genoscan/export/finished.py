@@ -40,6 +40,12 @@ def track_names(tracks: Sequence[Finished]) -> str:
     return ", ".join(track.name for track in tracks)
 
 
+def opening(tracks: Sequence[Finished], locus: Region | None) -> str:
+    """Return where a browser opens, in its own words: at `locus`, or the first region."""
+    region = locus or tracks[0].regions[0]
+    return f"{region.chrom}:{region.start + 1:,}-{region.end:,}"
+
+
 def finished(path: Path, genome: Genome) -> Finished:
     """Return the track at `path`, made sure to be of this genome.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from genoscan.errors import InputError
-from genoscan.export.finished import Finished, track_names
+from genoscan.export.finished import Finished, opening, track_names
 from genoscan.genome.alphabet import decode
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import merge
@@ -102,7 +102,7 @@ def write_page(
             "fastaURL": _data("application/gzip", _slices(genome, shown)),
             "wholeGenomeView": False,
         },
-        "locus": str(locus or tracks[0].regions[0]),
+        "locus": opening(tracks, locus),
         "tracks": [
             *(_track(track, _COLOURS[i % len(_COLOURS)]) for i, track in enumerate(tracks)),
             *_genes(annotation, shown),

@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from genoscan.errors import InputError
-from genoscan.export.finished import Finished, track_names
+from genoscan.export.finished import Finished, opening, track_names
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
 from genoscan.tracks.atomic import explained, replacing
@@ -28,9 +28,8 @@ def write_igv_session(
     OutputError
         If the file cannot be written.
     """
-    place = locus or tracks[0].regions[0]
     session = ElementTree.Element(
-        "Session", genome=_from(output, _indexed(genome)), locus=str(place), version="8"
+        "Session", genome=_from(output, _indexed(genome)), locus=opening(tracks, locus), version="8"
     )
     resources = ElementTree.SubElement(session, "Resources")
     panel = ElementTree.SubElement(session, "Panel", name="DataPanel")
@@ -59,7 +58,7 @@ def write_jbrowse_config(
     OutputError
         If the file cannot be written.
     """
-    fasta, place = _indexed(genome), locus or tracks[0].regions[0]
+    fasta = _indexed(genome)
 
     def uri(path: Path) -> dict[str, str]:
         return {"uri": _from(output, path), "locationType": "UriLocation"}
@@ -100,7 +99,7 @@ def write_jbrowse_config(
                     "type": "LinearGenomeView",
                     "init": {
                         "assembly": assembly,
-                        "loc": str(place),
+                        "loc": opening(tracks, locus),
                         "tracks": [f"{assembly}-bases", *(track.name for track in tracks)],
                     },
                 }
