@@ -30,8 +30,10 @@ _SURE, _MEMORY = 0.97, 0.95
 class Run:
     """What decides a run, bit by bit, on one machine.
 
-    kind               pd_ssm: a PD-SSM block, all of it trained; moves: one whose states are only
+    kind               pd_ssm: PD-SSM blocks, all of them trained; moves: whose states are only
                        moved, by trained maps and router; mamba
+    writes             the first PD-SSM block is trained whole in either kind, and reads two symbols
+                       at once: it keeps what has to be forgotten
     shortest, longest  lengths that are learnt from; longer ones come once those before are known
     held_out           lengths of the validation and the test set
     very_long          the length that is asked about besides
@@ -42,6 +44,7 @@ class Run:
     kind: Literal["moves", "pd_ssm", "mamba"]
     seed: int
     n_layers: int = 1
+    writes: bool = False
     width: int = 64
     heads: int = 8
     d_state: int = 8
@@ -127,14 +130,16 @@ def build(run: Run, task: Task) -> Stack:
         heads=run.heads, d_state=run.d_state, n_maps=run.n_maps, d_conv=1, rank=rank
     )
     block: Any = MambaConfig(d_conv=4, dt_rank=rank) if run.kind == "mamba" else pd_ssm
+    blocks = [block] * run.n_layers
+    if run.writes and run.kind != "mamba":
+        blocks[0] = pd_ssm.model_copy(update={"d_conv": 2, "n_maps": 2 * run.n_maps})
     stack = assemble(
-        [block] * run.n_layers, run.width, task.n_tokens, task.n_labels, eps=_EPS,
-        kernels=choose("cpu"),
-    )  # fmt: skip
-    for layer in stack.layers:
+        blocks, run.width, task.n_tokens, task.n_labels, eps=_EPS, kernels=choose("cpu")
+    )
+    for i, layer in enumerate(stack.layers):
         if isinstance(layer, PdSsm):
             layer.surrogate.kind = "straight_through"
-            if run.kind == "moves":
+            if run.kind == "moves" and not (run.writes and i == 0):
                 _hold(layer)
     return stack
 
