@@ -6,16 +6,22 @@ import json
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from Bio import SeqIO
 from commands import bases, genoscan, write_fasta
+from hypothesis import given
+from hypothesis import strategies as st
 
 from genoscan.errors import InputError
 from genoscan.export.annotation import read_annotation
+from genoscan.export.twobit import write_two_bit
+from genoscan.genome.genome import open_genome
 from genoscan.genome.region import Region
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.writer import open_track
@@ -35,8 +41,6 @@ def genome(tmp_path: Path) -> Path:
 @pytest.fixture
 def track(tmp_path: Path, genome: Path) -> Path:
     """Return a track with one high and one low base, as attribute leaves it."""
-    from genoscan.genome.genome import open_genome
-
     path, scores = tmp_path / "peaks.bw", np.full(len(SCORED), 0.1, np.float32)
     scores[2_345], scores[999] = 7, -9
     with open_track(path, SIZES) as writer:
@@ -126,6 +130,46 @@ def test_a_jbrowse_config(genome: Path, track: Path, tmp_path: Path) -> None:
     view = config["defaultSession"]["views"][0]["init"]
     assert view["loc"] == "chr1:10,001-14,000"
     assert view["tracks"][1] == config["tracks"][0]["trackId"]
+
+
+def two_bit(path: Path) -> dict[str, str]:
+    """Return the sequences, by Biopython's reader."""
+    with path.open("rb") as file:
+        return {record.id: str(record.seq) for record in SeqIO.parse(file, "twobit")}
+
+
+def test_a_hub_of_a_genome_that_ucsc_has_not(genome: Path, track: Path, tmp_path: Path) -> None:
+    hub = tmp_path / "hub"
+    arguments = ("export", "hub", track, "-g", genome, "--email", "you@lab.org", "-o", hub)
+    done = genoscan(*arguments)
+    assert (done.code, done.out) == (0, f"{hub / 'hub.txt'}\n"), done.err
+    about = dict(line.split(" ", 1) for line in (hub / "genomes.txt").read_text().splitlines())
+    assert about["defaultPos"] == "chr1:10001-14000"
+    drawn = (hub / about["trackDb"]).read_text()
+    assert "windowingFunction maximum\nlogo on\n" in drawn
+    assert (hub / "g" / "peaks.bw").read_bytes() == track.read_bytes()
+    assert two_bit(hub / about["twoBitPath"]) == SEQUENCES
+    assert "is there already" in refusal(*arguments[1:])
+
+
+def test_a_hub_of_a_genome_that_ucsc_has(genome: Path, track: Path, tmp_path: Path) -> None:
+    done = genoscan("export", "hub", track, "-g", genome, "--email", "you@lab.org", "--assembly",
+                    "hg38", "-o", tmp_path / "hub")  # fmt: skip
+    assert done.code == 0, done.err
+    text = (tmp_path / "hub" / "genomes.txt").read_text()
+    assert text == "genome hg38\ntrackDb hg38/trackDb.txt\n"
+
+
+@given(
+    st.lists(st.text("ACGTN", min_size=1, max_size=40), min_size=1, max_size=4), st.integers(1, 3)
+)
+def test_two_bits_a_base(sequences: list[str], quarters: int) -> None:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setattr("genoscan.export.twobit._PIECE", 4 * quarters)
+        named = {f"s{i}": letters for i, letters in enumerate(sequences)}
+        genome = open_genome(write_fasta(Path(folder) / "g.fa", named))
+        write_two_bit(Path(folder) / "g.2bit", genome)
+        assert two_bit(Path(folder) / "g.2bit") == named
 
 
 def refusal(*arguments: Any) -> str:

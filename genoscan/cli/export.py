@@ -34,7 +34,7 @@ TRACKS = together(
         help="Where it opens.  [default: the first region with scores]",
     ),
     click.option(
-        "-o", "--output", metavar="FILE", type=PATH, required=True, help="Where to write."
+        "-o", "--output", metavar="PATH", type=PATH, required=True, help="Where to write."
     ),
 )  # fmt: skip
 
@@ -103,6 +103,30 @@ def jbrowse(
     click.echo(output)
 
 
+@command.command("hub")
+@TRACKS
+@click.option("--email", metavar="ADDRESS", required=True, help="Whom UCSC's users may ask.")
+@click.option(
+    "--assembly", metavar="NAME",
+    help="UCSC's name of the genome, such as hg38.  [default: the genome goes along as .2bit]",
+)  # fmt: skip
+def hub(
+    paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path, email: str,
+    assembly: str | None,
+) -> None:  # fmt: skip
+    """Write a track hub for UCSC's browser: a folder to put behind a web server.
+
+    \b
+    Example:
+      genoscan export hub peaks.bw -g chr.fa --email you@lab.org -o hub
+    """
+    from genoscan.export.hub import write_hub
+
+    opened, tracks, locus = _opened(paths, genome, region_text, output)
+    write_hub(output, opened, tracks, email=email, assembly=assembly, locus=locus)
+    click.echo(output / "hub.txt")
+
+
 def _opened(
     paths: Sequence[Path], genome: Path, region_text: str | None, output: Path
 ) -> "tuple[Genome, list[Finished], Region | None]":
@@ -113,6 +137,8 @@ def _opened(
 
     if output.resolve() in {path.resolve() for path in (*paths, genome)}:
         raise InputError(f"{output}: is one of the inputs: name another output")
+    if len({path.stem for path in paths}) < len(paths):
+        raise InputError(f"{paths[0]}: two tracks have one name: rename one of them")
     opened = open_genome(genome)
     locus = parse_region(region_text, opened.sizes) if region_text else None
     return opened, [finished(path, opened) for path in paths], locus

@@ -102,7 +102,7 @@ def _draw(task: str, table: pd.DataFrame) -> go.Figure:
 
 
 def _experiment(task: str) -> Experiment:
-    one = replace(Run(task, "pd_ssm", 1), **_SIZES.get(task, {}))  # type: ignore[arg-type]
+    one = replace(Run(task, "pd_ssm", 1), **_SIZES.get(task, {}))
     blocks = f"{one.n_layers} block{'s' if one.n_layers > 1 else ''} of {one.width} channels"
     first = (
         f" The first block is trained whole in both, has {2 * one.n_maps} maps and reads two "
