@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,7 @@ class Options:
     masked: bool = False
     memory: int | None = None
     spill: Path | None = None
+    shard: str | None = None
 
     def __post_init__(self) -> None:
         if self.score not in SCORES:
@@ -143,6 +145,7 @@ class Job:
             "masked": self.options.masked,
             "score": self.options.score,
             "strand": self.options.strand,
+            "shard": self.options.shard,
             "context": self.context,
             "reach": self.reach,
             "tile": self.options.tile,
@@ -182,7 +185,35 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
         label_offset=model.config.label_offset,
     )
     order = batches(readings(windows, options.strand), options.batch)
+    if options.shard is not None:
+        order = _share(order, options.shard)
+        scored = {reading[0].scored for batch in order for reading in batch}
+        merged = [region for region in merged if region in scored]
     return Job(genome, model, question, options, context, reach, tuple(merged), tuple(order))
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Return which share of how many "2/7" names.
+
+    Raises
+    ------
+    InputError
+        If it names none.
+    """
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise InputError(f"--shard {text}: expected I/N, such as 2/7: the second of seven")
+    return int(found[1]), int(found[2])
+
+
+def _share(order: Sequence[tuple[Reading, ...]], shard: str) -> list[tuple[Reading, ...]]:
+    """Return a share of the batches, whole ones, which are what they are in one run."""
+    i, n = parse_shard(shard)
+    if n > len(order):
+        raise InputError(
+            f"--shard {shard}: there are {len(order):,} batches, which make as many shards at most"
+        )
+    return list(order[len(order) * (i - 1) // n : len(order) * i // n])
 
 
 def _half_of_memory() -> int:

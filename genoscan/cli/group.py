@@ -9,6 +9,7 @@ _COMMANDS = {
     "response": "What changing one base does to the predictions around it, as a track.",
     "verify": "Prove exactness on your own model and sequence.",
     "plan": "Say what attribute would cost, before it runs.",
+    "track": "Put the shares of a job together.",
     "export": "Make pages and browser sessions of finished tracks.",
     "models": "List models; show a model's card.",
     "train": "Train a model on genomes.",

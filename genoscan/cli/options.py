@@ -117,6 +117,11 @@ COMPUTE = together(
         "--batch", type=int, default=4, show_default=True, metavar="N",
         help="Windows of one length read side by side.",
     ),
+    click.option(
+        "--shard", metavar="I/N",
+        help="Do the I-th of N shares of the work alone, such as 2/7; genoscan track merge puts "
+        "the shares' .npz together.",
+    ),
 )  # fmt: skip
 
 THREADS = click.option(

@@ -8,7 +8,7 @@ from typing import Any
 from genoscan.errors import InputError
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region, parse_region
-from genoscan.tracks.provenance import read_provenance
+from genoscan.tracks.provenance import check_genome, read_provenance
 
 _SUFFIXES = ".bw", ".bigwig"
 
@@ -60,16 +60,6 @@ def finished(path: Path, genome: Genome) -> Finished:
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected a bigWig that genoscan wrote")
     record = read_provenance(path)
-    for sequence in record["sequences"]:
-        name, length = sequence["name"], sequence["length"]
-        found = genome.sizes.get(name)
-        if found is None:
-            raise InputError(f"{path}: made on {name}, which is not in {genome.path}")
-        if found != length or genome.m5(name) != sequence["m5"]:
-            raise InputError(
-                f"{path}: made on another {name} ({length:,} bases, MD5 {sequence['m5']}) than "
-                f"that of {genome.path} ({found:,} bases, MD5 {genome.m5(name)}): name the genome "
-                "that the track was made on"
-            )
+    check_genome(path, record, genome)
     regions = tuple(parse_region(text, genome.sizes) for text in record["regions"])
     return Finished(path, record, regions)

@@ -9,6 +9,7 @@ import mmap
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
@@ -63,6 +64,58 @@ def write_columns(
     ):
         for name, array in arrays.items():
             _write_array(archive, f"{name}.npy", array)
+
+
+class Columns(NamedTuple):
+    """An archive's arrays, mapped; `regions` lie in them one after the other."""
+
+    gradient: Float32[np.ndarray, "bases 4"]
+    codes: UInt8[np.ndarray, "bases"]
+    regions: tuple[Region, ...]
+
+
+def read_columns(path: Path) -> Columns:
+    """Map what `write_columns` has written; nothing is read before it is used.
+
+    Raises
+    ------
+    InputError
+        If it is no such archive, or cut off.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            gradient, codes = (_mapped(path, archive, name) for name in ("gradient", "codes"))
+            names = "chrom", "start", "end", "name", "strand"
+            rows = []
+            for name in names:
+                with archive.open(f"{name}.npy") as member:
+                    rows.append(np.lib.format.read_array(member, allow_pickle=False).tolist())
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: no archive of columns, such as -o FILE.npz: {reason}") from None
+    regions = tuple(
+        Region(chrom, start, end, name=name, strand=strand)
+        for chrom, start, end, name, strand in zip(*rows, strict=True)
+    )
+    if sum(map(len, regions)) != len(gradient) or len(codes) != len(gradient):
+        raise InputError(f"{path}: damaged: its regions are not as long as its columns")
+    return Columns(gradient, codes, regions)
+
+
+def _mapped(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """Map an array that lies in a zip as it is, after a header that says how long it is itself."""
+    member = archive.getinfo(f"{name}.npy")
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed, expected it stored")
+    with path.open("rb") as file:
+        file.seek(member.header_offset + 26)
+        lengths = np.frombuffer(file.read(4), "<u2")
+        file.seek(int(lengths.sum()), 1)
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        if not np.prod(shape):
+            return np.zeros(shape, dtype)
+        return np.memmap(path, dtype, "r", file.tell(), shape)
 
 
 def _write_array(archive: zipfile.ZipFile, name: str, array: Shaped[np.ndarray, "..."]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from genoscan.errors import InputError
+from genoscan.genome.genome import Genome
 from genoscan.tracks.atomic import explained, replacing
 
 FORMAT = "genoscan-track/1"
@@ -59,6 +60,27 @@ def read_provenance(path: Path) -> dict[str, Any]:
     if found != FORMAT:
         raise InputError(f'{source}: format is {found!r}, expected "{FORMAT}"')
     return record
+
+
+def check_genome(path: Path, record: Mapping[str, Any], genome: Genome) -> None:
+    """Make sure that a track was made on the sequences of this genome.
+
+    Raises
+    ------
+    InputError
+        If a sequence is not there, or is another one.
+    """
+    for sequence in record["sequences"]:
+        name, length = sequence["name"], sequence["length"]
+        found = genome.sizes.get(name)
+        if found is None:
+            raise InputError(f"{path}: made on {name}, which is not in {genome.path}")
+        if found != length or genome.m5(name) != sequence["m5"]:
+            raise InputError(
+                f"{path}: made on another {name} ({length:,} bases, MD5 {sequence['m5']}) than "
+                f"that of {genome.path} ({found:,} bases, MD5 {genome.m5(name)}): name the genome "
+                "that the track was made on"
+            )
 
 
 def file_sha256(path: Path) -> str:

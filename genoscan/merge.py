@@ -1,0 +1,114 @@
+"""Shares of a job, each attributed on its own, back to the tracks that one run would write."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from genoscan.errors import InputError
+from genoscan.genome.genome import Genome
+from genoscan.genome.region import Region
+from genoscan.job import parse_shard
+from genoscan.tracks.columns import Columns, read_columns
+from genoscan.tracks.provenance import check_genome, read_provenance, write_provenance
+from genoscan.tracks.score import SCORES
+from genoscan.tracks.writer import open_tracks
+
+_PIECE = 1 << 20
+_OF_A_SHARE = (
+    "command", "regions", "scored_bases", "seconds", "sequences", "shard", "slots",
+    "target_values", "windows",
+)  # fmt: skip
+"""What shares may differ in; all else of their records has to agree."""
+
+
+class _Share(NamedTuple):
+    path: Path
+    record: dict[str, Any]
+    columns: Columns
+
+
+def write_merged(shards: Sequence[Path], genome: Genome, outputs: Sequence[Path]) -> dict[str, Any]:
+    """Write the tracks of all shards together; return the provenance.
+
+    Exact: the same bytes as one run writes with as many threads, because shards are whole batches
+    and scores are made of the same derivatives.
+    Memory: a piece of a million bases.
+
+    Raises
+    ------
+    InputError
+        If shards are missing, given twice, or of different jobs or genomes.
+    OutputError
+        If a file cannot be written.
+    """
+    shares = _ordered(shards, genome)
+    first = shares[0].record
+    placed = sorted(_regions(shares), key=lambda at: (list(genome.sizes).index(at[0].chrom),
+                                                      at[0].start))  # fmt: skip
+    with open_tracks(outputs, genome.sizes) as track:
+        for region, offset, columns in placed:
+            for start in range(0, len(region), _PIECE):
+                end = min(start + _PIECE, len(region))
+                at = slice(offset + start, offset + end)
+                scores = SCORES[first["score"]](columns.gradient[at], columns.codes[at])
+                begin = region.start + start
+                track.write(Region(region.chrom, begin, begin + end - start), scores)
+    records = [share.record for share in shares]
+    met = {s["name"]: s for record in records for s in record["sequences"]}
+    record = {key: value for key, value in first.items() if key not in _OF_A_SHARE} | {
+        "command": sys.argv,
+        "shards": len(shares),
+        "sequences": [met[name] for name in genome.sizes if name in met],
+        "regions": [str(region) for region, _, _ in placed],
+        "scored_bases": sum(record["scored_bases"] for record in records),
+        "target_values": [value for record in records for value in record["target_values"]],
+        "seconds": sum(record["seconds"] for record in records),
+    }
+    for path in outputs:
+        write_provenance(path, record)
+    return record
+
+
+def _ordered(shards: Sequence[Path], genome: Genome) -> list[_Share]:
+    """Read the shards, first to last; each once and all of one job."""
+    found: dict[int, _Share] = {}
+    for path in shards:
+        share = _Share(path, read_provenance(path), read_columns(path))
+        if not share.record.get("shard"):
+            raise InputError(f"{path}: is no shard: expected a file that attribute --shard wrote")
+        check_genome(path, share.record, genome)
+        i, n = parse_shard(share.record["shard"])
+        if i in found:
+            raise InputError(f"{path}: is shard {i}/{n}, as {found[i].path} is: give each once")
+        found[i] = share
+        one = next(iter(found.values()))
+        _check_same(one, share)
+    missing = [str(i) for i in range(1, n + 1) if i not in found]
+    if missing:
+        raise InputError(f"{shards[0]}: shard {', '.join(missing)} of {n} is missing")
+    return [found[i] for i in range(1, n + 1)]
+
+
+def _check_same(one: _Share, other: _Share) -> None:
+    settings = [
+        {key: value for key, value in share.record.items() if key not in _OF_A_SHARE}
+        | {"shards": parse_shard(share.record["shard"])[1]}
+        for share in (one, other)
+    ]
+    for name in sorted({*settings[0], *settings[1]}):
+        values = [setting.get(name) for setting in settings]
+        if values[0] != values[1]:
+            raise InputError(
+                f"{other.path}: has {name} {values[1]}, {one.path} has {values[0]}: shards are of "
+                "one job"
+            )
+
+
+def _regions(shares: Sequence[_Share]) -> Iterator[tuple[Region, int, Columns]]:
+    """Yield each region, where it begins in its columns, and these."""
+    for share in shares:
+        offset = 0
+        for region in share.columns.regions:
+            yield region, offset, share.columns
+            offset += len(region)
