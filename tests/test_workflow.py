@@ -1,0 +1,94 @@
+"""The Snakemake workflow: the bytes of one run, whatever the shares."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from commands import ROOT, bases, genoscan, tiny_model, write_fasta
+
+SNAKEFILE = ROOT / "workflows" / "Snakefile"
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    """Return a config of one run, of eight batches."""
+    genome = write_fasta(tmp_path / "g.fa", {"chr1": bases(4_000, seed=1)})
+    bed = tmp_path / "peaks.bed"
+    bed.write_text("".join(f"chr1\t{at}\t{at + 90 + at // 400}\n" for at in range(200, 3_400, 400)))
+    config = {
+        "genome": str(genome), "annotation": str(bed), "shards": 3, "threads": 1,
+        "runs": {"peaks": {"regions": str(bed), "model": str(tiny_model(tmp_path / "model")),
+                           "strand": "both", "batch": 2}},
+    }  # fmt: skip
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def snakemake(config: Path, folder: Path, *options: str, snakefile: Path = SNAKEFILE) -> str:
+    """Run a workflow; return what it said."""
+    here = Path(sys.executable).parent  # where the command is
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "snakemake", "-s", str(snakefile), "-d", str(folder),
+            "--configfile", str(config), "--cores", "2", *options,
+        ],
+        env=os.environ | {"PATH": f"{here}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def whole(job: Path) -> bytes:
+    """Return the track of one run."""
+    config = yaml.safe_load(job.read_text())
+    run, output = config["runs"]["peaks"], job.with_name("whole.bw")
+    done = genoscan("attribute", config["genome"], "--bed", run["regions"], "-m", run["model"],
+                    "--strand", "both", "--batch", "2", "-t", "1", "-o", output)  # fmt: skip
+    assert done.code == 0, done.err
+    return output.read_bytes()
+
+
+def test_shares_make_the_track_of_one_run(job: Path, tmp_path: Path) -> None:
+    snakemake(job, tmp_path / "run")
+    assert (tmp_path / "run" / "results" / "peaks.bw").read_bytes() == whole(job)
+    assert "igv.createBrowser" in (tmp_path / "run" / "results" / "peaks.html").read_text()
+    assert not list((tmp_path / "run" / "results" / "shards").rglob("*.npz"))
+    assert "Nothing to be done" in snakemake(job, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shards", [1, 7])
+def test_any_number_of_shares(job: Path, tmp_path: Path, shards: int) -> None:
+    snakemake(job, tmp_path / "run", "--config", f"shards={shards}")
+    assert (tmp_path / "run" / "results" / "peaks.bw").read_bytes() == whole(job)
+
+
+@pytest.mark.slow
+def test_as_a_part_of_another_workflow(job: Path, tmp_path: Path) -> None:
+    snakefile = tmp_path / "Snakefile"
+    snakefile.write_text(
+        f"module genoscan:\n    snakefile: {str(SNAKEFILE)!r}\n    config: config\n"
+        '    prefix: "sensitivity"\n\nuse rule * from genoscan as genoscan_*\n'
+    )
+    snakemake(job, tmp_path / "run", "genoscan_all", snakefile=snakefile)
+    track = tmp_path / "run" / "sensitivity" / "results" / "peaks.bw"
+    assert track.read_bytes() == whole(job)
+
+
+def test_a_misspelt_key_is_an_error(job: Path, tmp_path: Path) -> None:
+    job.write_text(job.read_text().replace("shards:", "sahrds:"))
+    with pytest.raises(AssertionError, match="sahrds"):
+        snakemake(job, tmp_path / "run", "-n")
+
+
+def test_lint_and_format(job: Path, tmp_path: Path) -> None:
+    assert "good condition" in snakemake(job, tmp_path / "run", "--lint")
+    subprocess.run(
+        [sys.executable, "-m", "snakefmt", "--check", str(SNAKEFILE.parent)],
+        check=True, capture_output=True,
+    )  # fmt: skip

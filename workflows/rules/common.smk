@@ -1,0 +1,33 @@
+# What the rules ask of the config.
+
+
+wildcard_constraints:
+    run="|".join(config["runs"]),
+
+
+GENOME = local(config["genome"])
+
+
+def regions(wildcards):
+    return local(config["runs"][wildcards.run]["regions"])
+
+
+def question(wildcards):
+    """Return attribute's options: what the run asks of which model."""
+    run = config["runs"][wildcards.run]
+    asked = ("model", "target", "score", "strand", "context", "reach", "batch")
+    return [f"--{name}={run[name]}" for name in asked if name in run]
+
+
+def share(wildcards):
+    """Return 2/7 for the item 2-of-7."""
+    return wildcards.scatteritem.replace("-of-", "/")
+
+
+def annotation():
+    return [local(config["annotation"])] if "annotation" in config else []
+
+
+def genes(wildcards, input):
+    """Return export's option for the annotation, if there is one."""
+    return [f"--annotation={path}" for path in input.annotation]
