@@ -127,6 +127,38 @@ def hub(
     click.echo(output / "hub.txt")
 
 
+@command.command("modisco")
+@click.argument("columns", metavar="COLUMNS.npz", type=PATH)
+@click.option(
+    "-R", "--bed", "bed", metavar="BED", type=PATH, required=True,
+    help="Where to cut: around the middle of each row.",
+)  # fmt: skip
+@click.option(
+    "--width", type=int, default=400, show_default=True, metavar="BASES", help="How wide to cut."
+)
+@click.option(
+    "-o", "--output", metavar="FOLDER", type=PATH, required=True, help="Where to write."
+)  # fmt: skip
+def modisco(columns: Path, bed: Path, width: int, output: Path) -> None:
+    """Cut sequences and hypothetical contributions for TF-MoDISco.
+
+    COLUMNS.npz is what attribute -o FILE.npz wrote. Leaves ohe.npz, attr.npz and, with where each
+    was cut, cut.bed.
+
+    \b
+    Example:
+      genoscan export modisco peaks.npz --bed peaks.bed -o cut
+      modisco motifs -s cut/ohe.npz -a cut/attr.npz -n 2000 -o motifs.h5
+    """
+    from genoscan.export.handoff import write_modisco
+    from genoscan.genome.bed import read_bed
+    from genoscan.tracks.provenance import read_provenance
+
+    sizes = {s["name"]: s["length"] for s in read_provenance(columns)["sequences"]}
+    write_modisco(output, columns, read_bed(bed, sizes), width=width)
+    click.echo(output)
+
+
 def _opened(
     paths: Sequence[Path], genome: Path, region_text: str | None, output: Path
 ) -> "tuple[Genome, list[Finished], Region | None]":

@@ -1,0 +1,59 @@
+"""Columns for other tools: what is cut, and where."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import bases, genoscan, tiny_model, write_fasta
+
+LETTERS = bases(2_000, seed=1)[:700] + "N" + bases(2_000, seed=1)[701:]
+
+
+@pytest.fixture
+def columns(tmp_path: Path) -> Path:
+    genome = write_fasta(tmp_path / "g.fa", {"chr1": LETTERS})
+    path, bed = tmp_path / "peaks.npz", tmp_path / "wide.bed"
+    bed.write_text("chr1\t600\t800\tone\nchr1\t1000\t1300\ttwo\n")
+    done = genoscan("attribute", genome, "--bed", bed, "-m", tiny_model(tmp_path / "model"),
+                    "-o", path)  # fmt: skip
+    assert done.code == 0, done.err
+    return path
+
+
+def test_sequences_and_contributions(columns: Path, tmp_path: Path) -> None:
+    rows = [("chr1", 1_100, 1_151, "b"), ("chr1", 690, 710, "a")]
+    bed = tmp_path / "rows.bed"
+    bed.write_text("".join("\t".join(map(str, row)) + "\n" for row in rows))
+    done = genoscan(
+        "export", "modisco", columns, "--bed", bed, "--width", "60", "-o", tmp_path / "cut"
+    )
+    assert done.code == 0, done.err
+    one_hot, scores = (
+        np.load(tmp_path / "cut" / name)["arr_0"] for name in ("ohe.npz", "attr.npz")
+    )
+    assert one_hot.shape == scores.shape == (2, 4, 60)
+    truth = np.load(columns)
+    for (_, start, end, _), ohe, score in zip(rows, one_hot, scores, strict=True):
+        first = (start + end) // 2 - 30
+        letters = LETTERS[first : first + 60]
+        assert ["ACGTN"[c.argmax() if c.any() else 4] for c in ohe.T] == list(letters)
+        offset = first - 600 if first < 1_000 else 200 + first - 1_000
+        gradient = truth["gradient"][offset : offset + 60]
+        centred = gradient - gradient.mean(1, keepdims=True)
+        np.testing.assert_allclose(score, centred.T, rtol=1e-6, atol=1e-9)
+    assert (tmp_path / "cut" / "cut.bed").read_text() == "chr1\t1095\t1155\tb\nchr1\t670\t730\ta\n"
+
+
+def test_what_is_refused(columns: Path, tmp_path: Path) -> None:
+    bed = tmp_path / "rows.bed"
+    bed.write_text("chr1\t690\t710\n")
+
+    def said(*options: object) -> str:
+        done = genoscan("export", "modisco", columns, "--bed", bed, *options)
+        assert done.code == 1
+        return done.err
+
+    assert "is not wholly in" in said("--width", "201", "-o", tmp_path / "cut")
+    assert not (tmp_path / "cut").exists()
+    assert "expected 1 base" in said("--width", "0", "-o", tmp_path / "cut")
+    assert "is there already" in said("-o", tmp_path)
