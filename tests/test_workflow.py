@@ -80,6 +80,23 @@ def test_as_a_part_of_another_workflow(job: Path, tmp_path: Path) -> None:
     assert track.read_bytes() == whole(job)
 
 
+def test_the_workflow_that_comes_along(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert genoscan("workflow", "path").out == f"{SNAKEFILE}\n"
+    folder = tmp_path / "mine"
+    done = genoscan("workflow", "init", folder)
+    assert (done.code, done.out) == (0, f"{folder / 'config' / 'config.yaml'}\n"), done.err
+    assert (folder / "Snakefile").read_bytes() == SNAKEFILE.read_bytes()
+    assert not (folder / ".snakemake").exists()
+    assert "is there already" in genoscan("workflow", "init", folder).err
+    assert genoscan("workflow", "run", "--version").code == 0
+    assert capfd.readouterr().out.startswith("9.")
+    assert genoscan("workflow", "run", "--no-such").code not in (0, None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    assert "pip install snakemake" in genoscan("workflow", "run").err
+
+
 def test_a_misspelt_key_is_an_error(job: Path, tmp_path: Path) -> None:
     job.write_text(job.read_text().replace("shards:", "sahrds:"))
     with pytest.raises(AssertionError, match="sahrds"):
