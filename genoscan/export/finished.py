@@ -41,8 +41,12 @@ def track_names(tracks: Sequence[Finished]) -> str:
 
 
 def opening(tracks: Sequence[Finished], locus: Region | None) -> str:
-    """Return where a browser opens, in its own words: at `locus`, or the first region."""
-    region = locus or tracks[0].regions[0]
+    """Return where a browser opens: at `locus`, or the first region."""
+    return in_words(locus or tracks[0].regions[0])
+
+
+def in_words(region: Region) -> str:
+    """Return a region in the words of browsers, which know no quotes."""
     return f"{region.chrom}:{region.start + 1:,}-{region.end:,}"
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from genoscan.errors import InputError
-from genoscan.export.finished import Finished, opening, track_names
+from genoscan.export.finished import Finished, in_words, opening, track_names
 from genoscan.genome.alphabet import decode
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import merge
@@ -50,6 +50,7 @@ dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; }} dd 
 <body>
 <h1>{title}</h1>
 <dl>{told}</dl>
+<p><label>Regions with scores: <select id="places">{places}</select></label></p>
 <main id="browser"></main>
 <script>{igv}</script>
 <script>
@@ -59,7 +60,11 @@ config.tracks = config.tracks.map(track => track.type !== "wig" ? track : {{
   tracks: ["max", "min"].map(windowFunction => ({{ ...track, windowFunction }})),
 }});
 igv.createBrowser(document.getElementById("browser"), config)
-  .then(() => {{ document.body.dataset.ready = "yes"; }})
+  .then(browser => {{
+    const places = document.getElementById("places");
+    places.addEventListener("change", () => browser.search(places.value));
+    document.body.dataset.ready = "yes";
+  }})
   .catch(error => {{ document.body.prepend(String(error)); }});
 </script>
 </body>
@@ -108,12 +113,15 @@ def write_page(
             *_genes(annotation, shown),
         ],
     }
+    regions = merge((r for track in tracks for r in track.regions), genome.sizes, by_strand=False)
+    places = "".join(f"<option>{html.escape(in_words(region))}</option>" for region in regions)
     told = "".join(
         f"<dt>{html.escape(track.name)}</dt><dd>{html.escape(track.told)}</dd>" for track in tracks
     )
     page = _PAGE.format(
         title=html.escape(track_names(tracks)),
         told=told,
+        places=places,
         igv=files("genoscan.export").joinpath("vendor", _IGV).read_text("utf-8"),
         # Whatever a name holds, it cannot end the script.
         config=json.dumps(config).replace("<", "\\u003c"),
