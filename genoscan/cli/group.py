@@ -11,6 +11,7 @@ _COMMANDS = {
     "plan": "Say what attribute would cost, before it runs.",
     "track": "Put the shares of a job together.",
     "export": "Make pages and browser sessions of finished tracks.",
+    "serve": "Serve a folder to this machine's genome browsers.",
     "workflow": "Find, copy or run the Snakemake workflow.",
     "models": "List models; show a model's card.",
     "train": "Train a model on genomes.",

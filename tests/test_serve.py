@@ -1,0 +1,76 @@
+"""The server of a folder: ranges, and nothing that is not in it."""
+
+import http.client
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from commands import genoscan
+
+from genoscan.errors import InputError
+from genoscan.serve import server
+
+CONTENT = bytes(range(256)) * 5
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[int]:
+    folder = tmp_path / "served"
+    folder.mkdir()
+    (folder / "track.bw").write_bytes(CONTENT)
+    (tmp_path / "secret").write_text("not for you")
+    (folder / "link").symlink_to(tmp_path / "secret")
+    with server(folder, 0) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield running.server_port
+        running.shutdown()
+        thread.join()
+
+
+def get(port: int, path: str, **headers: str) -> tuple[int, bytes, str | None]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read(), answer.getheader("Content-Range")
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "start", "end"),
+    [("0-0", 0, 1), ("10-19", 10, 20), ("1270-", 1270, 1280), ("-5", 1275, 1280),
+     ("1000-99999", 1000, 1280), ("-99999", 0, 1280)],
+)  # fmt: skip
+def test_ranges(port: int, asked: str, start: int, end: int) -> None:
+    status, body, told = get(port, "/track.bw", Range=f"bytes={asked}")
+    assert (status, body) == (206, CONTENT[start:end])
+    assert told == f"bytes {start}-{end - 1}/1280"
+
+
+def test_whole_files_and_ranges_that_are_none(port: int) -> None:
+    assert get(port, "/track.bw")[:2] == (200, CONTENT)
+    assert get(port, "/track.bw", Range="bytes=-")[:2] == (200, CONTENT)
+    assert get(port, "/track.bw", Range="bytes=1280-") == (416, b"", "bytes */1280")
+    assert get(port, "/track.bw", Range="bytes=9-5")[0] == 416
+    assert get(port, "/none")[0] == 404
+
+
+def test_nothing_outside_the_folder(port: int) -> None:
+    for path in ("/../secret", "/%2e%2e/secret", "/link", "//../../secret"):
+        for headers in ({}, {"Range": "bytes=0-3"}):
+            status, body, _ = get(port, path, **headers)
+            assert status == 404
+            assert b"not for you" not in body
+    assert get(port, "/track.bw", Host="evil.example")[0] == 404
+
+
+def test_a_port_in_use(port: int, tmp_path: Path) -> None:
+    done = genoscan("serve", tmp_path, "--port", port)
+    assert done.code == 1
+    assert f"--port {port}: is in use" in done.err
+    assert "cannot be listened on" in genoscan("serve", tmp_path, "--port", 99_999).err
+    with pytest.raises(InputError, match="no such folder"):
+        server(tmp_path / "none", 0)
