@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,7 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from Bio import SeqIO
-from commands import bases, genoscan, write_fasta
+from commands import ROOT, bases, genoscan, write_fasta
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ from genoscan.export.annotation import read_annotation
 from genoscan.export.twobit import write_two_bit
 from genoscan.genome.genome import open_genome
 from genoscan.genome.region import Region
+from genoscan.serve import server
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.writer import open_track
 
@@ -219,27 +221,65 @@ def test_annotations_of_other_kinds(tmp_path: Path) -> None:
             read_annotation(bad, SIZES)
 
 
-@pytest.mark.slow
-def test_a_browser_opens_the_page(genome: Path, track: Path, genes: Path, tmp_path: Path) -> None:
-    """Everything is there, and no request leaves the page."""
+def dom(page: str, tmp_path: Path) -> tuple[str, set[str]]:
+    """Return what a browser made of a page, and the addresses that it asked."""
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("no chromium here")
-    page, log = tmp_path / "page.html", tmp_path / "net.json"
-    done = genoscan("export", "html", track, "-g", genome, "-a", genes, "-o", page)
-    assert done.code == 0, done.err
+    log = tmp_path / "net.json"
     seen = subprocess.run(
         [
             chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
             "--disable-background-networking", "--disable-component-update", "--disable-sync",
             f"--user-data-dir={tmp_path / 'user'}", f"--log-net-log={log}",
-            "--virtual-time-budget=20000", "--dump-dom", page.as_uri(),
+            "--virtual-time-budget=20000", "--dump-dom", page,
         ],
         capture_output=True, text=True, check=True, timeout=120,
     ).stdout  # fmt: skip
-    assert 'data-ready="yes"' in seen
     events = json.loads(log.read_text())["events"]
     asked = {event["params"]["url"] for event in events if "url" in event.get("params", {})}
     asked = {url for url in asked if url.startswith(("http", "ws"))}
     # The browser itself asks its maker for the time and for updates.
-    assert not {url for url in asked if not re.match(r"https?://[^/]*google(apis)?\.com/", url)}
+    return seen, {url for url in asked if not re.match(r"https?://[^/]*google(apis)?\.com/", url)}
+
+
+@pytest.mark.slow
+def test_a_browser_opens_the_page(genome: Path, track: Path, genes: Path, tmp_path: Path) -> None:
+    """Everything is there, and no request leaves the page."""
+    page = tmp_path / "page.html"
+    done = genoscan("export", "html", track, "-g", genome, "-a", genes, "-o", page)
+    assert done.code == 0, done.err
+    seen, asked = dom(page.as_uri(), tmp_path)
+    assert 'data-ready="yes"' in seen
+    assert not asked
+
+
+@pytest.mark.slow
+def test_igv_opens_a_session_that_is_served(genome: Path, track: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "served"
+    folder.mkdir()
+    for path in (genome, Path(f"{genome}.fai"), track, Path(f"{track}.json")):
+        shutil.copy(path, folder)
+    done = genoscan(
+        "export", "igv", folder / track.name, "-g", folder / genome.name, "-o", folder / "s.xml"
+    )
+    assert done.code == 0, done.err
+    script = ROOT / "genoscan" / "export" / "vendor" / "igv-3.8.10.min.js"
+    shutil.copy(script, folder / "igv.js")
+    (folder / "index.html").write_text(
+        '<script src="igv.js"></script><div id="b"></div><script>igv.createBrowser('
+        'document.getElementById("b"), {sessionURL: "s.xml", loadDefaultGenomes: false})'
+        ".then(b => { document.body.dataset.tracks = b.trackViews.map(v => v.track.name).join();"
+        " document.body.dataset.at = String(b.currentLoci()); })</script>"
+    )
+    with server(folder, 0) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        seen, asked = dom(f"http://127.0.0.1:{running.server_port}/index.html", tmp_path)
+        running.shutdown()
+        thread.join()
+    (tracks,) = re.findall('data-tracks="([^"]*)"', seen)
+    assert "peaks" in tracks.split(",")
+    (at,) = re.findall('data-at="([^"]*)"', seen)
+    assert at == "chr1:10001-14000"
+    assert {url.split("/")[2] for url in asked} == {f"127.0.0.1:{running.server_port}"}

@@ -1,8 +1,10 @@
 """The Snakemake workflow: the bytes of one run, whatever the shares."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,30 @@ def test_shares_make_the_track_of_one_run(job: Path, tmp_path: Path) -> None:
 def test_any_number_of_shares(job: Path, tmp_path: Path, shards: int) -> None:
     snakemake(job, tmp_path / "run", "--config", f"shards={shards}")
     assert (tmp_path / "run" / "results" / "peaks.bw").read_bytes() == whole(job)
+
+
+@pytest.mark.slow
+def test_killed_and_run_again(job: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    here = Path(sys.executable).parent
+    command = [
+        sys.executable, "-m", "snakemake", "-s", str(SNAKEFILE), "-d", str(folder),
+        "--configfile", str(job), "--cores", "1",
+    ]  # fmt: skip
+    running = subprocess.Popen(
+        command, env=os.environ | {"PATH": f"{here}{os.pathsep}{os.environ['PATH']}"},
+        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    shards = folder / "results" / "shards" / "peaks"
+    while not list(shards.glob("*.npz")):
+        assert running.poll() is None
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    assert not (folder / "results" / "peaks.bw").exists()
+    snakemake(job, folder, "--unlock")
+    snakemake(job, folder, "--rerun-incomplete")
+    assert (folder / "results" / "peaks.bw").read_bytes() == whole(job)
 
 
 @pytest.mark.slow
