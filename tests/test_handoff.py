@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from commands import bases, genoscan, tiny_model, write_fasta
 
@@ -42,6 +43,27 @@ def test_sequences_and_contributions(columns: Path, tmp_path: Path) -> None:
         centred = gradient - gradient.mean(1, keepdims=True)
         np.testing.assert_allclose(score, centred.T, rtol=1e-6, atol=1e-9)
     assert (tmp_path / "cut" / "cut.bed").read_text() == "chr1\t1095\t1155\tb\nchr1\t670\t730\ta\n"
+
+
+@pytest.mark.parametrize("piece", [37, 1 << 20])
+def test_the_strongest_bases(
+    columns: Path, tmp_path: Path, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genoscan.export.handoff._PIECE", piece)
+    table = tmp_path / "sites.tsv"
+    done = genoscan("export", "sites", columns, "--top", "20", "-o", table)
+    assert done.code == 0, done.err
+    found = pd.read_csv(table, sep="\t")
+    truth = np.load(columns)
+    at = np.concatenate([np.arange(600, 800), np.arange(1_000, 1_300)])
+    gradient, codes = truth["gradient"], truth["codes"]
+    score = np.where(codes < 4, gradient[np.arange(500), codes % 4] - gradient.mean(1), 0)
+    order = np.argsort(-np.abs(score), kind="stable")[:20]
+    assert found["start"].tolist() == at[order].tolist()
+    assert found["base"].tolist() == [LETTERS[i] for i in at[order]]
+    np.testing.assert_allclose(found["score"], score[order], rtol=1e-4)
+    np.testing.assert_allclose(found[list("ACGT")], gradient[order], rtol=1e-4)
+    assert "expected 1 base" in genoscan("export", "sites", columns, "--top", "0", "-o", table).err
 
 
 def test_what_is_refused(columns: Path, tmp_path: Path) -> None:

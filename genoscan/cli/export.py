@@ -159,6 +159,30 @@ def modisco(columns: Path, bed: Path, width: int, output: Path) -> None:
     click.echo(output)
 
 
+@command.command("sites")
+@click.argument("columns", metavar="COLUMNS.npz", type=PATH)
+@click.option(
+    "--top", type=int, default=100, show_default=True, metavar="N", help="How many bases."
+)
+@click.option(
+    "-o", "--output", metavar="TSV", type=PATH, required=True, help="Where to write."
+)  # fmt: skip
+def sites(columns: Path, top: int, output: Path) -> None:
+    """Write the bases of the largest scores as a table, strongest first.
+
+    COLUMNS.npz is what attribute -o FILE.npz wrote. Rows begin as in BED: chrom, start, end.
+
+    \b
+    Example:
+      genoscan export sites peaks.npz --top 500 -o sites.tsv
+    """
+    from genoscan.export.handoff import write_sites
+    from genoscan.tracks.provenance import read_provenance
+
+    write_sites(output, columns, score=read_provenance(columns)["score"], top=top)
+    click.echo(output)
+
+
 def _opened(
     paths: Sequence[Path], genome: Path, region_text: str | None, output: Path
 ) -> "tuple[Genome, list[Finished], Region | None]":

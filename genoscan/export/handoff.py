@@ -1,4 +1,4 @@
-"""Columns cut out at the rows of a BED file, as other tools take them, with their coordinates."""
+"""Columns as other tools take them, with their coordinates: cut out, or the strongest bases."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,9 +7,13 @@ import numpy as np
 from jaxtyping import Float32, Int8
 
 from genoscan.errors import InputError
+from genoscan.genome.alphabet import BASES
 from genoscan.genome.region import Region
-from genoscan.tracks.atomic import appearing, explained
+from genoscan.tracks.atomic import appearing, explained, replacing
 from genoscan.tracks.columns import Columns, read_columns
+from genoscan.tracks.score import SCORES
+
+_PIECE = 1 << 20
 
 
 def write_modisco(output: Path, columns: Path, rows: Sequence[Region], *, width: int) -> None:
@@ -69,3 +73,41 @@ def _cut(
         f"{row.where}: {region.chrom}:{region.start + 1:,}-{region.end:,} is not wholly in {path}: "
         f"attribute regions of at least {len(region):,} bases, or give a smaller --width"
     )
+
+
+def write_sites(output: Path, columns: Path, *, score: str, top: int) -> None:
+    """Write the bases of the largest scores, by size, as a table; equal ones in genome order.
+
+    A row is a BED row and more: chrom, start, end (0-based, half-open), base, score, and the
+    derivatives along A, C, G and T.
+    Memory: a piece of a million bases, and the rows.
+
+    Raises
+    ------
+    InputError
+        If `top` is not positive, or the file is no archive of columns.
+    OutputError
+        If the table cannot be written.
+    """
+    if top < 1:
+        raise InputError(f"--top {top}: expected 1 base or more")
+    held = read_columns(columns)
+    best: list[tuple[float, int]] = []  # score, and where in the columns
+    for start in range(0, len(held.codes), _PIECE):
+        piece = slice(start, start + _PIECE)
+        scores = SCORES[score](held.gradient[piece], held.codes[piece])
+        sizes = np.where(held.codes[piece] < 4, np.abs(scores), -1)
+        found = np.argsort(-sizes, kind="stable")[:top]
+        found = found[sizes[found] >= 0]
+        best += [(float(scores[i]), start + int(i)) for i in found]
+        best = sorted(best, key=lambda site: (-abs(site[0]), site[1]))[:top]
+    starts = np.cumsum([0, *map(len, held.regions)])
+    with replacing(output) as part, explained(output), part.open("w", encoding="utf-8") as file:
+        file.write("#chrom\tstart\tend\tbase\tscore\tA\tC\tG\tT\n")
+        for value, place in best:
+            number = int(np.searchsorted(starts, place, side="right")) - 1
+            region = held.regions[number]
+            at = region.start + place - int(starts[number])
+            base, four = BASES[held.codes[place]], held.gradient[place]
+            derivatives = "\t".join(f"{x:.6g}" for x in four)
+            file.write(f"{region.chrom}\t{at}\t{at + 1}\t{base}\t{value:.6g}\t{derivatives}\n")
