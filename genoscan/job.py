@@ -186,14 +186,14 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
     )
     order = batches(readings(windows, options.strand), options.batch)
     if options.shard is not None:
-        order = _share(order, options.shard)
+        order = _shard(order, options.shard)
         scored = {reading[0].scored for batch in order for reading in batch}
         merged = [region for region in merged if region in scored]
     return Job(genome, model, question, options, context, reach, tuple(merged), tuple(order))
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Return which share of how many "2/7" names.
+    """Return which shard of how many "2/7" names.
 
     Raises
     ------
@@ -206,8 +206,8 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _share(order: Sequence[tuple[Reading, ...]], shard: str) -> list[tuple[Reading, ...]]:
-    """Return a share of the batches, whole ones, which are what they are in one run."""
+def _shard(order: Sequence[tuple[Reading, ...]], shard: str) -> list[tuple[Reading, ...]]:
+    """Return some of the batches, whole ones, which are what they are in one run."""
     i, n = parse_shard(shard)
     if n > len(order):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Shares of a job, each attributed on its own, back to the tracks that one run would write."""
+"""Shards of a job, each attributed on its own, back to the tracks that one run would write."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,20 +15,20 @@ from genoscan.tracks.score import SCORES
 from genoscan.tracks.writer import open_tracks
 
 _PIECE = 1 << 20
-_OF_A_SHARE = (
+_OF_A_SHARD = (
     "command", "regions", "scored_bases", "seconds", "sequences", "shard", "slots",
     "target_values", "windows",
 )  # fmt: skip
-"""What shares may differ in; all else of their records has to agree."""
+"""What shards may differ in; all else of their records has to agree."""
 
 
-class _Share(NamedTuple):
+class _Shard(NamedTuple):
     path: Path
     record: dict[str, Any]
     columns: Columns
 
 
-def write_merged(shards: Sequence[Path], genome: Genome, outputs: Sequence[Path]) -> dict[str, Any]:
+def write_merged(paths: Sequence[Path], genome: Genome, outputs: Sequence[Path]) -> dict[str, Any]:
     """Write the tracks of all shards together; return the provenance.
 
     Exact: the same bytes as one run writes with as many threads, because shards are whole batches
@@ -42,10 +42,10 @@ def write_merged(shards: Sequence[Path], genome: Genome, outputs: Sequence[Path]
     OutputError
         If a file cannot be written.
     """
-    shares = _ordered(shards, genome)
-    first = shares[0].record
-    placed = sorted(_regions(shares), key=lambda at: (list(genome.sizes).index(at[0].chrom),
-                                                      at[0].start))  # fmt: skip
+    shards = _ordered(paths, genome)
+    first = shards[0].record
+    rank = {chrom: i for i, chrom in enumerate(genome.sizes)}
+    placed = sorted(_regions(shards), key=lambda at: (rank[at[0].chrom], at[0].start))
     with open_tracks(outputs, genome.sizes) as track:
         for region, offset, columns in placed:
             for start in range(0, len(region), _PIECE):
@@ -54,11 +54,11 @@ def write_merged(shards: Sequence[Path], genome: Genome, outputs: Sequence[Path]
                 scores = SCORES[first["score"]](columns.gradient[at], columns.codes[at])
                 begin = region.start + start
                 track.write(Region(region.chrom, begin, begin + end - start), scores)
-    records = [share.record for share in shares]
+    records = [shard.record for shard in shards]
     met = {s["name"]: s for record in records for s in record["sequences"]}
-    record = {key: value for key, value in first.items() if key not in _OF_A_SHARE} | {
+    record = {key: value for key, value in first.items() if key not in _OF_A_SHARD} | {
         "command": sys.argv,
-        "shards": len(shares),
+        "shards": len(shards),
         "sequences": [met[name] for name in genome.sizes if name in met],
         "regions": [str(region) for region, _, _ in placed],
         "scored_bases": sum(record["scored_bases"] for record in records),
@@ -70,31 +70,31 @@ def write_merged(shards: Sequence[Path], genome: Genome, outputs: Sequence[Path]
     return record
 
 
-def _ordered(shards: Sequence[Path], genome: Genome) -> list[_Share]:
+def _ordered(paths: Sequence[Path], genome: Genome) -> list[_Shard]:
     """Read the shards, first to last; each once and all of one job."""
-    found: dict[int, _Share] = {}
-    for path in shards:
-        share = _Share(path, read_provenance(path), read_columns(path))
-        if not share.record.get("shard"):
+    found: dict[int, _Shard] = {}
+    for path in paths:
+        shard = _Shard(path, read_provenance(path), read_columns(path))
+        if not shard.record.get("shard"):
             raise InputError(f"{path}: is no shard: expected a file that attribute --shard wrote")
-        check_genome(path, share.record, genome)
-        i, n = parse_shard(share.record["shard"])
+        check_genome(path, shard.record, genome)
+        i, n = parse_shard(shard.record["shard"])
         if i in found:
             raise InputError(f"{path}: is shard {i}/{n}, as {found[i].path} is: give each once")
-        found[i] = share
+        found[i] = shard
         one = next(iter(found.values()))
-        _check_same(one, share)
+        _check_same(one, shard)
     missing = [str(i) for i in range(1, n + 1) if i not in found]
     if missing:
-        raise InputError(f"{shards[0]}: shard {', '.join(missing)} of {n} is missing")
+        raise InputError(f"{paths[0]}: shard {', '.join(missing)} of {n} is missing")
     return [found[i] for i in range(1, n + 1)]
 
 
-def _check_same(one: _Share, other: _Share) -> None:
+def _check_same(one: _Shard, other: _Shard) -> None:
     settings = [
-        {key: value for key, value in share.record.items() if key not in _OF_A_SHARE}
-        | {"shards": parse_shard(share.record["shard"])[1]}
-        for share in (one, other)
+        {key: value for key, value in shard.record.items() if key not in _OF_A_SHARD}
+        | {"shards": parse_shard(shard.record["shard"])[1]}
+        for shard in (one, other)
     ]
     for name in sorted({*settings[0], *settings[1]}):
         values = [setting.get(name) for setting in settings]
@@ -105,10 +105,10 @@ def _check_same(one: _Share, other: _Share) -> None:
             )
 
 
-def _regions(shares: Sequence[_Share]) -> Iterator[tuple[Region, int, Columns]]:
+def _regions(shards: Sequence[_Shard]) -> Iterator[tuple[Region, int, Columns]]:
     """Yield each region, where it begins in its columns, and these."""
-    for share in shares:
+    for shard in shards:
         offset = 0
-        for region in share.columns.regions:
-            yield region, offset, share.columns
+        for region in shard.columns.regions:
+            yield region, offset, shard.columns
             offset += len(region)

@@ -1,4 +1,4 @@
-"""The Snakemake workflow: the bytes of one run, whatever the shares."""
+"""The Snakemake workflow: the bytes of one run, whatever the shards."""
 
 import os
 import signal

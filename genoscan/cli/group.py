@@ -9,7 +9,7 @@ _COMMANDS = {
     "response": "What changing one base does to the predictions around it, as a track.",
     "verify": "Prove exactness on your own model and sequence.",
     "plan": "Say what attribute would cost, before it runs.",
-    "track": "Put the shares of a job together.",
+    "track": "Put the shards of a job together.",
     "export": "Make pages and browser sessions of finished tracks.",
     "serve": "Serve a folder to this machine's genome browsers.",
     "workflow": "Find, copy or run the Snakemake workflow.",

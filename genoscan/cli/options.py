@@ -119,8 +119,8 @@ COMPUTE = together(
     ),
     click.option(
         "--shard", metavar="I/N",
-        help="Do the I-th of N shares of the work alone, such as 2/7; genoscan track merge puts "
-        "the shares' .npz together.",
+        help="Do the I-th of N shards of the work alone, such as 2/7; genoscan track merge puts "
+        "their .npz together.",
     ),
 )  # fmt: skip
 

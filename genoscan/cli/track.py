@@ -20,7 +20,7 @@ def command() -> None:
 )  # fmt: skip
 @OUTPUTS
 def merge(shards: tuple[Path, ...], genome: Path, outputs: tuple[Path, ...]) -> None:
-    """Make one track of the shares that attribute --shard has left, as one run would have.
+    """Make one track of the shards that attribute --shard has left, as one run would have.
 
     \b
     Example:

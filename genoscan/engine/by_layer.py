@@ -47,8 +47,8 @@ def adjoint_by_layer(
 
     Exact: equal to whole-window autograd up to rounding (tests/test_by_layer.py); any number of
     boundaries gives the same bits.
-    Memory: one tile's activations and `slots` carries, whatever the length; and in `room`
-    `boundaries` boundaries that are remembered and four that are worked on, at most.
+    Memory: one tile's activations and `slots` carries of each direction, whatever the length; and
+    in `room` `boundaries` boundaries that are remembered and four that are worked on, at most.
     Time: each layer once backward, and as often forward as `checkpoints.schedule` needs.
     """
     sweep = _Sweep(inputs.length, tile, slots, room, progress, _device(chain))

@@ -1,4 +1,4 @@
-# Shares need nothing of one another; together they are, byte for byte, what one run writes.
+# Shards need nothing of one another; together they are, byte for byte, what one run writes.
 
 
 rule attribute:
@@ -18,10 +18,10 @@ rule attribute:
     threads: config["threads"]
     params:
         question=question,
-        share=share,
+        shard=shard,
         device=config["device"],
     shell:
-        "genoscan attribute {input.genome} --bed {input.regions} --shard {params.share}"
+        "genoscan attribute {input.genome} --bed {input.regions} --shard {params.shard}"
         " {params.question:q} --device {params.device} --threads {threads}"
         " -o {output.columns} 2> {log}"
 

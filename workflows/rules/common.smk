@@ -19,7 +19,7 @@ def question(wildcards):
     return [f"--{name}={run[name]}" for name in asked if name in run]
 
 
-def share(wildcards):
+def shard(wildcards):
     """Return 2/7 for the item 2-of-7."""
     return wildcards.scatteritem.replace("-of-", "/")
 
