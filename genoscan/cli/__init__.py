@@ -38,8 +38,6 @@ def main() -> NoReturn:
     except click.UsageError as error:
         error.show()
         sys.exit(error.exit_code)
-    except click.exceptions.Exit as exit_:
-        sys.exit(exit_.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("genoscan: interrupted", err=True)
         sys.exit(_INTERRUPTED)
