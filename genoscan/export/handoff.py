@@ -1,16 +1,17 @@
 """Columns as other tools take them, with their coordinates: cut out, or the strongest bases."""
 
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Int8
 
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import BASES
 from genoscan.genome.region import Region
 from genoscan.tracks.atomic import appearing, explained, replacing
-from genoscan.tracks.columns import Columns, read_columns
+from genoscan.tracks.columns import read_columns
 from genoscan.tracks.score import SCORES
 
 _PIECE = 1 << 20
@@ -37,11 +38,20 @@ def write_modisco(output: Path, columns: Path, rows: Sequence[Region], *, width:
     if width < 1:
         raise InputError(f"--width {width}: expected 1 base or more")
     held = read_columns(columns)
-    cut = [_around(row, width) for row in rows]
+    places, cut = _Places(held.regions), [_around(row, width) for row in rows]
     bases = np.zeros((len(cut), 4, width), np.int8)
     scores = np.zeros((len(cut), 4, width), np.float32)
     for i, (row, region) in enumerate(zip(rows, cut, strict=True)):
-        bases[i], scores[i] = _cut(held, columns, row, region)
+        at = places.find(region)
+        if at is None:
+            raise InputError(
+                f"{row.where}: {region.chrom}:{region.start + 1:,}-{region.end:,} is not wholly in "
+                f"{columns}: attribute regions of at least {width:,} bases, or give a smaller "
+                "--width"
+            )
+        gradient = held.gradient[at].T
+        bases[i] = held.codes[at] == np.arange(4)[:, None]
+        scores[i] = gradient - gradient.mean(0)
     with explained(output), appearing(output) as folder:
         folder.mkdir()
         np.savez(folder / "ohe.npz", bases)
@@ -55,24 +65,24 @@ def _around(row: Region, width: int) -> Region:
     return Region(row.chrom, start, start + width, name=row.name)
 
 
-def _cut(
-    held: Columns, path: Path, row: Region, region: Region
-) -> tuple[Int8[np.ndarray, "4 width"], Float32[np.ndarray, "4 width"]]:
-    """Return the bases and the centred derivatives of a region, wholly inside one that is held."""
-    offset = 0
-    for whole in held.regions:
-        inside = whole.start <= region.start and region.end <= whole.end
-        if whole.chrom == region.chrom and inside:
-            start = offset + region.start - whole.start
-            at = slice(start, start + len(region))
-            one_hot = (held.codes[at] == np.arange(4)[:, None]).astype(np.int8)
-            gradient = held.gradient[at].T
-            return one_hot, gradient - gradient.mean(0)
-        offset += len(whole)
-    raise InputError(
-        f"{row.where}: {region.chrom}:{region.start + 1:,}-{region.end:,} is not wholly in {path}: "
-        f"attribute regions of at least {len(region):,} bases, or give a smaller --width"
-    )
+class _Places:
+    """Where a stretch of the genome lies in the columns."""
+
+    def __init__(self, regions: Sequence[Region]) -> None:
+        self._by_chrom: dict[str, list[tuple[Region, int]]] = defaultdict(list)
+        offset = 0
+        for region in regions:
+            self._by_chrom[region.chrom].append((region, offset))
+            offset += len(region)
+
+    def find(self, region: Region) -> slice | None:
+        """Return its place, if it lies wholly in one of the regions, which are in order."""
+        here = self._by_chrom[region.chrom]
+        i = bisect_right(here, region.start, key=lambda place: place[0].start) - 1
+        if i < 0 or region.end > here[i][0].end:
+            return None
+        start = here[i][1] + region.start - here[i][0].start
+        return slice(start, start + len(region))
 
 
 def write_sites(output: Path, columns: Path, *, score: str, top: int) -> None:

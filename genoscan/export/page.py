@@ -11,6 +11,8 @@ import base64
 import gzip
 import html
 import json
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -168,10 +170,19 @@ def _track(track: Finished, colour: str) -> dict[str, Any]:
 
 
 def _genes(annotation: Sequence[Region], shown: Sequence[Region]) -> Iterator[dict[str, Any]]:
+    pieces: dict[str, list[Region]] = defaultdict(list)
+    for region in shown:
+        pieces[region.chrom].append(region)
+
+    def is_shown(gene: Region) -> bool:
+        here = pieces[gene.chrom]  # in order, and apart from one another
+        i = bisect_right(here, gene.start, key=lambda piece: piece.end)
+        return i < len(here) and here[i].start < gene.end
+
     features = [
         {"chr": g.chrom, "start": g.start, "end": g.end, "name": g.name, "strand": g.strand}
         for g in annotation
-        if any(g.chrom == r.chrom and g.start < r.end and r.start < g.end for r in shown)
+        if is_shown(g)
     ]
     if features:
         yield {"type": "annotation", "name": "genes", "displayMode": "EXPANDED",
