@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ class Job:
 
     @property
     def engine(self) -> Engine:
-        """What sweeps a window.
+        """What sweeps a window; what lies between layers stays on a GPU that has room for it.
 
         Raises
         ------
@@ -90,13 +90,18 @@ class Job:
             If its memory does not hold what two layers need.
         """
         options = self.options
-        engine = Engine(tile=options.tile, slots=options.slots, place=options.spill)
+        engine = Engine(tile=options.tile, slots=options.slots)
         if options.spill is not None:
-            return engine
+            return replace(engine, place=options.spill)
         longest = max((len(r[0]) for batch in self.batches for r in batch), default=0)
         width = max((len(batch) for batch in self.batches), default=0)
+        stack, device = self.model.stack, self.model.device
+        if device.type == "cuda" and options.memory is None:
+            free, _ = torch.cuda.mem_get_info(device)
+            if engine.boundary_bytes(stack, longest, width) <= free // 2:
+                return replace(engine, place=device)
         memory = _half_of_memory() if options.memory is None else options.memory
-        return engine.within(memory, self.model.stack, longest, width)
+        return engine.within(memory, stack, longest, width)
 
     def work(self) -> int:
         """Return how many positions of windows will be run through the model, forward or back."""

@@ -19,6 +19,8 @@ from torch.nn import functional as F
 
 from genoscan.errors import ModelError
 from genoscan.genome.alphabet import reverse_complement
+from genoscan.genome.genome import open_genome
+from genoscan.job import Options, prepare
 from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.foreign.tokens import parse_tokens
 from genoscan.layers.weights import Model, load_model, write_model
@@ -430,6 +432,22 @@ def test_boundaries_may_be_few_or_in_files(cad: Callable[..., Any], tmp_path: Pa
     for text, said in (("8 apples", "expected a size such as 8GB"), ("-1", "expected a size")):
         assert said in cad("none", "--memory", text).err
     assert "expected a folder that exists" in cad("none", "--spill", tmp_path / "none").err
+
+
+@pytest.mark.parametrize(("free", "place"), [(10**9, "cuda"), (10**3, "cpu")])
+def test_boundaries_stay_on_a_gpu_that_has_room(
+    cad: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, place: str
+) -> None:
+    """No GPU is needed: only where they would be is asked."""
+    assert callable(cad)
+    genome = open_genome(tmp_path / "g.fa")
+    job = prepare(genome, load_model(tmp_path / "home/genoscan/models/cad"), [], Options())
+    assert job.engine.place == torch.device("cpu")
+    monkeypatch.setattr(Model, "device", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (free, free))
+    assert job.engine.place == torch.device(place)
+    spilt = prepare(genome, job.model, [], Options(spill=tmp_path))
+    assert spilt.engine.place == tmp_path
 
 
 def test_hidden_bases_have_no_say(cad: Callable[..., Any], tmp_path: Path) -> None:

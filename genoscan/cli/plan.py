@@ -20,7 +20,10 @@ def command(outputs: tuple[Path, ...], **options: Any) -> None:
     job = prepare_job(outputs=outputs, **options)
     tile, slots = job.options.tile, job.options.slots
     cost = estimate(job, columns=any(path.suffix == ".npz" for path in outputs))
-    boundaries = f"{cost.boundary_bytes / 1e6:,.0f} MB between the layers, of the longest batch"
+    boundaries = (
+        f"{cost.boundary_bytes / 1e6:,.0f} MB between the layers, of the longest batch, in "
+        f"{job.engine.place}"
+    )
     click.echo(
         table(
             {

@@ -25,6 +25,8 @@ from genoscan.layer import Layer, TwoWayChain
 Progress: TypeAlias = Callable[[int], object]
 Tiles: TypeAlias = Generator[tuple[slice, Float[Tensor, "batch span width"]], None, None]
 
+_CPU = torch.device("cpu")
+
 
 def _silent(_positions: int) -> None:
     """Tell nobody."""
@@ -36,13 +38,13 @@ class Engine:
 
     slots       carries remembered, of one layer
     boundaries  boundaries remembered; None: as many as there are layers
-    place       where: a folder for files, or None: in memory
+    place       where: a device, or a folder for files
     """
 
     tile: int
     slots: int = 64
     boundaries: int | None = None
-    place: Path | None = None
+    place: torch.device | Path = _CPU
 
     def adjoint(
         self,
@@ -118,7 +120,7 @@ class Engine:
         )
 
     def _room(self, inputs: Inputs) -> Shelf:
-        return Shelf(inputs.length, self.place or torch.device("cpu"))
+        return Shelf(inputs.length, self.place)
 
 
 def _boundary(model: TwoWayChain, length: int, batch: int) -> int:
