@@ -55,7 +55,8 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
     width = max(len(batch) for batch in job.batches)
     size = min(options.tile, longest)
     n_tiles = -(-longest // options.tile)
-    taken, forward, both = _probe(job, width, size, min(n_tiles, 4))
+    probed = min(n_tiles, 4)
+    taken, forward, both = _probe(job, width, size, probed)
     carry = sum(x.numel() * x.element_size() for x in leaves(_causal(job).begin(width)))
     seconds = []
     for batch in job.batches:
@@ -76,7 +77,8 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
         read_bases=sum(len(window) for window in windows_read),
         longest=longest,
         again=advances(n_tiles, options.slots) / n_tiles,
-        engine_bytes=taken + _directions(job, width) * carry * min(options.slots, n_tiles),
+        engine_bytes=taken
+        + _directions(job, width) * carry * max(0, min(options.slots, n_tiles) - probed),
         boundary_bytes=job.engine.boundary_bytes(job.model.stack, longest, width),
         window_bytes=longest * width,
         disk_bytes=scored * (21 if columns or options.strand == "both" else 5),

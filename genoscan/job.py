@@ -97,8 +97,9 @@ class Job:
         width = max((len(batch) for batch in self.batches), default=0)
         stack, device = self.model.stack, self.model.device
         if device.type == "cuda" and options.memory is None:
-            free, _ = torch.cuda.mem_get_info(device)
-            if engine.boundary_bytes(stack, longest, width) <= free // 2:
+            # All of it and not what is free, which changes while a job runs.
+            room = torch.cuda.get_device_properties(device).total_memory // 2
+            if engine.boundary_bytes(stack, longest, width) <= room:
                 return replace(engine, place=device)
         memory = _half_of_memory() if options.memory is None else options.memory
         return engine.within(memory, stack, longest, width)

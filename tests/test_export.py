@@ -190,7 +190,7 @@ def test_what_is_refused(genome: Path, track: Path, tmp_path: Path) -> None:
     assert "made on chr1, which is not in" in refusal("html", track, "-g", short, "-o", page)
     assert "no such file, expected a bigWig" in refusal("html", tmp_path / "none.bw", *end)
     assert "expected a bigWig" in refusal("html", tmp_path / "x.bedgraph", *end)
-    assert "name another output" in refusal("html", track, "-g", genome, "-o", track)
+    assert "it is read from, too" in refusal("html", track, "-g", genome, "-o", track)
     assert "no such file, expected BED" in refusal("html", track, *end, "-a", tmp_path / "none")
     (tmp_path / "no folder.bw").write_bytes(track.read_bytes())
     assert "cannot be read" in refusal("html", tmp_path / "no folder.bw", *end)

@@ -5,6 +5,7 @@ import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import caduceus
@@ -434,9 +435,9 @@ def test_boundaries_may_be_few_or_in_files(cad: Callable[..., Any], tmp_path: Pa
     assert "expected a folder that exists" in cad("none", "--spill", tmp_path / "none").err
 
 
-@pytest.mark.parametrize(("free", "place"), [(10**9, "cuda"), (10**3, "cpu")])
+@pytest.mark.parametrize(("total", "place"), [(10**9, "cuda"), (10**3, "cpu")])
 def test_boundaries_stay_on_a_gpu_that_has_room(
-    cad: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, place: str
+    cad: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, total: int, place: str
 ) -> None:
     """No GPU is needed: only where they would be is asked."""
     assert callable(cad)
@@ -444,7 +445,8 @@ def test_boundaries_stay_on_a_gpu_that_has_room(
     job = prepare(genome, load_model(tmp_path / "home/genoscan/models/cad"), [], Options())
     assert job.engine.place == torch.device("cpu")
     monkeypatch.setattr(Model, "device", torch.device("cuda"))
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (free, free))
+    card = SimpleNamespace(total_memory=total)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: card)
     assert job.engine.place == torch.device(place)
     spilt = prepare(genome, job.model, [], Options(spill=tmp_path))
     assert spilt.engine.place == tmp_path

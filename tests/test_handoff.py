@@ -64,6 +64,7 @@ def test_the_strongest_bases(
     np.testing.assert_allclose(found["score"], score[order], rtol=1e-4)
     np.testing.assert_allclose(found[list("ACGT")], gradient[order], rtol=1e-4)
     assert "expected 1 base" in genoscan("export", "sites", columns, "--top", "0", "-o", table).err
+    assert "it is read from, too" in genoscan("export", "sites", columns, "-o", columns).err
 
 
 def test_what_is_refused(columns: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from genoscan.cli.options import PATH, together
+from genoscan.errors import InputError
 
 if TYPE_CHECKING:
     from genoscan.export.finished import Finished
@@ -61,7 +62,7 @@ def page(
     from genoscan.export.annotation import read_annotation
     from genoscan.export.page import write_page
 
-    opened, tracks, locus = _opened(paths, genome, region_text, output)
+    opened, tracks, locus = _opened(paths, genome, region_text, output, annotation)
     genes = [] if annotation is None else read_annotation(annotation, opened.sizes)
     write_page(output, opened, tracks, genes, locus=locus)
     click.echo(output)
@@ -179,20 +180,28 @@ def sites(columns: Path, top: int, output: Path) -> None:
     from genoscan.export.handoff import write_sites
     from genoscan.tracks.provenance import read_provenance
 
+    _check(output, [columns])
     write_sites(output, columns, score=read_provenance(columns)["score"], top=top)
     click.echo(output)
 
 
+def _check(output: Path, inputs: Sequence[Path]) -> None:
+    if output.resolve() in {path.resolve() for path in inputs}:
+        raise InputError(f"{output}: it is read from, too: name another output")
+
+
 def _opened(
-    paths: Sequence[Path], genome: Path, region_text: str | None, output: Path
+    paths: Sequence[Path],
+    genome: Path,
+    region_text: str | None,
+    output: Path,
+    annotation: Path | None = None,
 ) -> "tuple[Genome, list[Finished], Region | None]":
-    from genoscan.errors import InputError
     from genoscan.export.finished import finished
     from genoscan.genome.genome import open_genome
     from genoscan.genome.region import parse_region
 
-    if output.resolve() in {path.resolve() for path in (*paths, genome)}:
-        raise InputError(f"{output}: is one of the inputs: name another output")
+    _check(output, [*paths, genome, *([annotation] if annotation else [])])
     if len({path.stem for path in paths}) < len(paths):
         raise InputError(f"{paths[0]}: two tracks have one name: rename one of them")
     opened = open_genome(genome)

@@ -107,8 +107,8 @@ COMPUTE = together(
     click.option(
         "--memory", metavar="SIZE",
         help="For models that look both ways: how much what lies between their layers may take, "
-        "such as 8GB; less costs time, never exactness.  [default: half of the machine's, or of "
-        "what a GPU has free if that is enough]",
+        "such as 8GB; less costs time, never exactness.  [default: half of a GPU's if "
+        "that is enough, or else of the machine's]",
     ),
     click.option(
         "--spill", metavar="FOLDER", type=PATH,

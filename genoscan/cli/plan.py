@@ -20,9 +20,9 @@ def command(outputs: tuple[Path, ...], **options: Any) -> None:
     job = prepare_job(outputs=outputs, **options)
     tile, slots = job.options.tile, job.options.slots
     cost = estimate(job, columns=any(path.suffix == ".npz" for path in outputs))
+    place = "memory" if str(job.engine.place) == "cpu" else job.engine.place
     boundaries = (
-        f"{cost.boundary_bytes / 1e6:,.0f} MB between the layers, of the longest batch, in "
-        f"{job.engine.place}"
+        f"{cost.boundary_bytes / 1e6:,.0f} MB between the layers, of the longest batch, in {place}"
     )
     click.echo(
         table(

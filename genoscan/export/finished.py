@@ -24,7 +24,7 @@ class Finished:
     @property
     def name(self) -> str:
         """What a browser calls it."""
-        return self.path.name.rsplit(".", 1)[0]
+        return self.path.stem
 
     @property
     def told(self) -> str:

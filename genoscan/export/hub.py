@@ -42,7 +42,7 @@ def write_hub(
     """
     if output.exists():
         raise InputError(f"{output}: is there already: name a folder that is not")
-    name = assembly or re.sub(r"\W", "_", genome.path.name.split(".")[0])
+    name = assembly or _plain(genome.path.name.split(".")[0])
     with explained(output), appearing(output) as folder:
         (folder / name).mkdir(parents=True)
         told = track_names(tracks)
@@ -68,7 +68,7 @@ def write_hub(
 
 def _drawn(track: Finished) -> dict[str, str]:
     return {
-        "track": re.sub(r"\W", "_", track.name),
+        "track": f"genoscan_{_plain(track.name)}",
         "bigDataUrl": track.path.name,
         "shortLabel": track.name[:_SHORT],
         "longLabel": f"{track.name}: {track.told}"[:80],
@@ -80,6 +80,11 @@ def _drawn(track: Finished) -> dict[str, str]:
         "maxHeightPixels": "128:80:16",
         "color": "0,114,178",
     }
+
+
+def _plain(name: str) -> str:
+    """Return a name of letters, digits and underscores alone, as UCSC wants them."""
+    return re.sub(r"\W", "_", name, flags=re.ASCII)
 
 
 def _stanza(settings: Mapping[str, str]) -> str:
