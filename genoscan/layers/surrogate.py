@@ -100,14 +100,31 @@ class _StraightThrough(torch.autograd.Function):
         before = torch.cat([state[:, None], x[:, :-1]], 1)
         (d_re, d_im), (re, im) = decay.unbind(-2), before.unbind(-2)
         turned = torch.stack([d_re * re - d_im * im, d_re * im + d_im * re], -2)
-        heads, n_maps, n_states = maps.shape
-        map_bar = x.new_empty(*route.shape, n_maps)
-        row_bar = x.new_empty(heads, n_maps, n_states, n_states)
-        for head in range(heads):
-            there, here = x_bar[:, :, head], turned[:, :, head]
-            for k in range(n_maps):
-                gathered = there[..., maps[head, k].long()]
-                map_bar[:, :, head, k] = (gathered * here).sum((-1, -2))
-                taken = route[:, :, head] == k
-                row_bar[head, k] = torch.einsum("spi,spq->iq", there[taken], here[taken])
+        there, here = (part.flatten(0, 1).transpose(0, 1) for part in (x_bar, turned))
+        routes = route.flatten(0, 1).T
+        map_bar = _by_map(there, here, maps).unflatten(0, route.shape[:2])
+        row_bar = _by_row(there, here, routes, maps.shape[1])
         return x_bar, map_bar, row_bar, None, None, None, None, None
+
+
+def _by_map(there: Tensor, here: Tensor, maps: Tensor) -> Tensor:
+    """Return (tokens, heads, maps): the cotangents' sum along each map's arrows.
+
+    there, here  (heads, tokens, planes, states): cotangents where a state goes, and the states
+    """
+    heads = torch.arange(len(maps), device=maps.device)[:, None]
+    # States first: a map then moves whole rows.
+    there, here = (part.permute(0, 3, 2, 1).contiguous() for part in (there, here))
+    sums = [(there[heads, maps[:, k].long()] * here).sum((1, 2)) for k in range(maps.shape[1])]
+    return torch.stack(sums, -1).transpose(0, 1)
+
+
+def _by_row(there: Tensor, here: Tensor, routes: Tensor, n_maps: int) -> Tensor:
+    """Return (heads, maps, states, states): all arrows' cotangents over the steps of each map."""
+    counts = (routes[..., None] == torch.arange(n_maps, device=routes.device)).sum(1).tolist()
+    bars = there.new_empty(len(there), n_maps, there.shape[-1], there.shape[-1])
+    for bar, sizes, order, *ends in zip(bars, counts, routes.argsort(-1), there, here, strict=True):
+        runs = (end[order].split(sizes) for end in ends)
+        for k, (to, of) in enumerate(zip(*runs, strict=True)):
+            torch.mm(to.flatten(0, 1).T, of.flatten(0, 1), out=bar[k])
+    return bars
