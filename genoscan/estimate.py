@@ -9,7 +9,6 @@ import torch
 
 from genoscan import usage
 from genoscan.engine.adjoint import consume
-from genoscan.engine.checkpoints import advances
 from genoscan.engine.engine import Engine
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.stages import Sweep, shares, side_by_side
@@ -50,21 +49,22 @@ class Estimate:
 
 def estimate(job: Job, *, columns: bool) -> Estimate:
     """Predict the cost of a job from a few tiles that are run here and now."""
-    options = job.options
+    options, engine, stack = job.options, job.engine, job.model.stack
     longest = max((len(r[0]) for batch in job.batches for r in batch), default=0)
     width = max(len(batch) for batch in job.batches)
     size = min(options.tile, longest)
     n_tiles = -(-longest // options.tile)
     probed = min(n_tiles, 4)
     taken, forward, both = _probe(job, width, size, probed)
-    carry = sum(x.numel() * x.element_size() for x in leaves(_causal(job).begin(width)))
+    if not isinstance(stack, TwoWayChain):  # whose carries lie with the boundaries
+        more = max(0, min(options.slots, n_tiles) - probed)
+        taken += more * sum(part.nbytes for part in leaves(stack.begin(width)))
     seconds = []
     for batch in job.batches:
         cost = 0.0
         for windows in zip(*batch, strict=True):
             length = len(windows[0])
-            tiles = -(-length // options.tile)
-            per_base = (both + forward * advances(tiles, options.slots) / tiles) / (width * size)
+            per_base = (both + forward * engine.again(stack, length)) / (width * size)
             cost += per_base * length * len(windows)
         seconds.append(cost)
     scored = sum(len(region) for region in job.regions)
@@ -76,10 +76,9 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
         batches=len(job.batches),
         read_bases=sum(len(window) for window in windows_read),
         longest=longest,
-        again=advances(n_tiles, options.slots) / n_tiles,
-        engine_bytes=taken
-        + _directions(job, width) * carry * max(0, min(options.slots, n_tiles) - probed),
-        boundary_bytes=job.engine.boundary_bytes(job.model.stack, longest, width),
+        again=engine.again(stack, longest),
+        engine_bytes=taken,
+        boundary_bytes=engine.boundary_bytes(stack, longest, width),
         window_bytes=longest * width,
         disk_bytes=scored * (21 if columns or options.strand == "both" else 5),
         seconds=sum(seconds),
@@ -91,12 +90,6 @@ def _stages(job: Job, width: int) -> int:
     """Return how many stages each share of so many windows is run in."""
     stages = len(Sweep(_causal(job)).stages)
     return max(1, stages // len(shares(width, job.model.device)))
-
-
-def _directions(job: Job, width: int) -> int:
-    """Return how many directions are swept at once."""
-    two_way = isinstance(job.model.stack, TwoWayChain)
-    return min(2, torch.get_num_threads() // len(shares(width, job.model.device))) if two_way else 1
 
 
 def _causal(job: Job) -> Layer:

@@ -110,8 +110,7 @@ class Job:
         for batch in self.batches:
             for windows in zip(*batch, strict=True):
                 length = len(windows[0])
-                n_tiles = -(-length // self.options.tile)
-                passes = 1 + advances(n_tiles, self.options.slots) / n_tiles
+                passes = 1 + engine.again(stack, length)
                 if isinstance(stack, TwoWayChain):
                     n_layers = len(stack.two_way)
                     run = advances(n_layers, engine.boundaries or n_layers) + 1

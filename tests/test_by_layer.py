@@ -57,7 +57,7 @@ def weights(x: Tensor) -> Tensor:
 
 
 def pulled(stack: TwoWayStack, x: Tensor, **options: Any) -> Tensor:
-    settings: dict[str, Any] = {"tile": TILE, "slots": 2, "boundaries": 9, "room": room()}
+    settings: dict[str, Any] = {"tile": TILE, "boundaries": 9, "room": room()}
     x_bar = torch.full_like(x, torch.nan)
     target = WeightedSum(weights(x))
     for span, part in adjoint_by_layer(stack, Dense(x), target, **settings | options):
@@ -94,7 +94,7 @@ def test_the_tangent_is_whole_window_jvps(problem: tuple[TwoWayStack, Tensor, An
 @pytest.mark.parametrize("tile", [1, 5, LENGTH, 100])
 def test_any_tile(problem: tuple[TwoWayStack, Tensor, Any], tile: int) -> None:
     stack, x, _ = problem
-    assert_near(pulled(stack, x, tile=tile, slots=3), pulled(stack, x))
+    assert_near(pulled(stack, x, tile=tile), pulled(stack, x))
 
 
 def test_boundaries_and_where_they_lie_change_no_bit(
@@ -119,7 +119,7 @@ def test_batches_are_their_windows(problem: tuple[TwoWayStack, Tensor, Any]) -> 
     stack, x, _ = problem
     both = torch.cat([x, x.flip(1)])
     target = WeightedSum(weights(both))
-    settings: dict[str, Any] = {"tile": TILE, "slots": 2, "boundaries": 1, "room": room()}
+    settings: dict[str, Any] = {"tile": TILE, "boundaries": 1, "room": room()}
     x_bar = torch.empty_like(both)
     for span, part in adjoint_by_layer(stack, Dense(both), target, **settings):
         x_bar[:, span] = part

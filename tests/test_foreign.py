@@ -374,12 +374,14 @@ def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path) -> None:
 
 # The commands
 
+CONFIG = caduceus.config(n_layer=4)
+
 
 @pytest.fixture
 def cad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Import a checkpoint as "cad", and return what attributes a region of a genome to it."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
-    config = caduceus.config()
+    config = CONFIG
     folder = caduceus.write(tmp_path / "cad_seqlen-1k", config, caduceus.tensors(config))
     done = genoscan("models", "import", folder, "--name", "cad")
     assert done.code == 0, done.err
@@ -425,8 +427,9 @@ def test_boundaries_may_be_few_or_in_files(cad: Callable[..., Any], tmp_path: Pa
     (tmp_path / "spill").mkdir()
     assert torch.equal(cad("spilt", "--spill", tmp_path / "spill"), whole)
     assert list((tmp_path / "spill").iterdir()) == []
-    # 612 bases read, 24 numbers a base in float64: 4 boundaries, where all would be 2 + 2.
-    assert torch.equal(cad("few", "--memory", f"{612 * 24 * 8 * 4}B"), whole)
+    # 612 bases read, 24 numbers a base in float64: 2 + 3 boundaries and the carries, where all
+    # would be 4 + 2.
+    assert torch.equal(cad("few", "--memory", f"{612 * 24 * 8 * 11 // 2}B"), whole)
     refused = cad("none", "--memory", "100kB")
     assert refused.code == 1
     assert "need at least" in refused.err
@@ -481,7 +484,7 @@ def test_a_response_on_both_sides(cad: Callable[..., Any], tmp_path: Path, stran
     found = np.zeros(900)
     for _, start, end, value in rows:
         found[int(start) : int(end)] = float(value)
-    config = caduceus.config()
+    config = CONFIG
     tensors = caduceus.tensors(config)
     # 256 bases on either side of the 350th, which becomes a C; both strands read alike.
     read = bases(900, seed=4)[349 - 256 : 350 + 256]
@@ -526,7 +529,7 @@ def test_a_model_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     import huggingface_hub
 
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
-    config = caduceus.config()
+    config = CONFIG
     folder = caduceus.write(tmp_path / "snapshots" / "0a1b", config, caduceus.tensors(config))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(folder))
     done = genoscan("models", "import", "kuleshov-group/caduceus-ps_seqlen-131k")

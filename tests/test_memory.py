@@ -150,13 +150,12 @@ def report_two_way(length: int, width: int, n_layers: int) -> None:
         native, made = read_foreign(Path(folder) / "m")
         write_model(Path(folder) / "n", native, made, "")
         model = load_model(Path(folder) / "n")
-    held, most, new = 0, 0, boundaries.Shelf.boundary
+    held, most, new = 0, 0, boundaries.Shelf._numbers
 
-    def counted(shelf: boundaries.Shelf, like: Tensor) -> boundaries.Between:
+    def counted(shelf: boundaries.Shelf, shape: tuple[int, ...], like: Tensor) -> Tensor:
         nonlocal held, most
-        made = new(shelf, like)
-        assert isinstance(made, boundaries.Boundary)
-        size = made.numbers.nbytes
+        made = new(shelf, shape, like)
+        size = made.nbytes
 
         def returned() -> None:
             nonlocal held
@@ -167,7 +166,7 @@ def report_two_way(length: int, width: int, n_layers: int) -> None:
         weakref.finalize(made, returned)
         return made
 
-    boundaries.Shelf.boundary = counted  # type: ignore[method-assign]
+    boundaries.Shelf._numbers = counted  # type: ignore[method-assign]
     engine, codes = Engine(tile=1024, slots=64), genome(length)
 
     def run(codes: Tensor) -> None:

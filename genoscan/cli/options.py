@@ -102,7 +102,7 @@ COMPUTE = together(
     ),
     click.option(
         "--slots", type=int, default=64, show_default=True, metavar="N",
-        help="Carries remembered: fewer cost time, never exactness.",
+        help="Carries remembered, of models that read one way: fewer cost time, never exactness.",
     ),
     click.option(
         "--memory", metavar="SIZE",

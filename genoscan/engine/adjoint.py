@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from itertools import chain
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -18,12 +18,23 @@ from genoscan.layer import Carry, Layer, leaves, map_leaves
 from genoscan.ops import subnormal
 
 Result = TypeVar("Result")
+Room = Callable[[int, Tensor], Tensor]
+"""(how many, such a tensor) -> room for them, one after the other, anywhere."""
+
+
+@runtime_checkable
+class Cotangents(Protocol):
+    """What a layer's outputs are weighed by, instead of a target: its derivatives, tile by tile."""
+
+    def tile(self, span: slice) -> Float[Tensor, "batch tile d_out"]:
+        """Return the outputs' cotangents over the span."""
+        ...
 
 
 class AdjointResult(NamedTuple):
     """What is known once the left end is reached.
 
-    value       the target, one a window, summed in float64
+    value       the target, one a window, summed in float64; 0 where cotangents were given
     carry       the carry past the window
     carry_bar   cotangent of the carry before the window
     parameters  cotangents of the parameters asked for, summed over windows
@@ -38,10 +49,11 @@ class AdjointResult(NamedTuple):
 def adjoint(
     layer: Layer,
     inputs: Inputs,
-    target: Target,
+    target: Target | Cotangents,
     *,
     tile: int,
     slots: int,
+    room: Room = lambda count, like: like.new_empty(count, *like.shape),
     carry: Carry | None = None,
     parameters: Sequence[Tensor] = (),
     progress: Callable[[int], object] = lambda _positions: None,
@@ -49,7 +61,7 @@ def adjoint(
     """Yield the derivative of the target with respect to each input, tile by tile, right to left.
 
     The generator returns an `AdjointResult`.  `progress` is told the positions of every tile
-    that was run, forward or backward.
+    that was run, forward or backward; `room` is asked for where carries are remembered.
 
     Exact: equal to whole-window autograd up to rounding (tests/test_engine.py); different
     slots give identical bits.
@@ -65,7 +77,11 @@ def adjoint(
     count = len(sweep.stages)
     forth = [sweep.relay(1) for _ in range(count - 1)]
     back = [sweep.relay(count) for _ in range(count - 1)]
-    last = _Scored(target, inputs.batch)
+    last: _Scored | _Weighed
+    if isinstance(target, Target):
+        last = _Scored(target, inputs.batch)
+    else:
+        last = _Weighed(target, inputs.batch)
     runs = [
         subnormal.without(
             _stage(
@@ -74,6 +90,7 @@ def adjoint(
                 schedule(len(tiles), slots),
                 tiles,
                 slots=min(slots, len(tiles)),
+                room=room,
                 parameters=parameters,
                 ahead=count - 1 - i,
                 read=inputs.tile if i == 0 else forth[i - 1].take,
@@ -130,6 +147,21 @@ class _Scored:
         return value, torch.ones_like(value)
 
 
+class _Weighed:
+    """The same where the outputs' cotangents are known."""
+
+    def __init__(self, cotangents: Cotangents, batch: int) -> None:
+        self._cotangents = cotangents
+        self.value = torch.zeros(batch, dtype=torch.float64)
+
+    def hand(self, outputs: Tensor) -> None:
+        """Nobody waits for the outputs themselves."""
+
+    def pulled(self, outputs: Tensor, span: slice) -> tuple[Tensor, Tensor]:
+        """Return the outputs, and what they are weighed by over a tile."""
+        return outputs, self._cotangents.tile(span)
+
+
 class _Handed:
     """To the right of any other stage: the next one."""
 
@@ -170,10 +202,11 @@ def _stage(
     tiles: Spans,
     *,
     slots: int,
+    room: Room,
     parameters: Sequence[Tensor],
     ahead: int,
     read: Callable[[slice], Tensor],
-    right: _Scored | _Handed,
+    right: _Scored | _Weighed | _Handed,
     progress: Callable[[int], object],
 ) -> Generator[tuple[slice, Tensor], None, _End]:
     """Take one stage through the actions, `ahead` tiles before cotangents come back for the first.
@@ -183,7 +216,7 @@ def _stage(
     live = map_leaves(lambda leaf: leaf.detach(), live)
     carry_bar = map_leaves(torch.zeros_like, live)
     sums = [torch.zeros_like(parameter) for parameter in parameters]
-    saved = _Slots(live, slots)
+    saved = _Slots(live, slots, room)
     past: Carry = None
     graphs: deque[_Graph] = deque()
     for action in chain(actions, [None]):
@@ -207,10 +240,10 @@ def _stage(
                 graphs.append(graph)
                 past = map_leaves(lambda leaf: leaf.detach(), graph.after) if past is None else past
         while len(graphs) > (ahead if action else 0):
-            graph = graphs.popleft()
-            x_bar, carry_bar = _pull(graph, right, carry_bar, parameters, sums)
-            progress(graph.span.stop - graph.span.start)
-            yield graph.span, x_bar
+            span = graphs[0].span
+            x_bar, carry_bar = _pull(graphs.popleft(), right, carry_bar, parameters, sums)
+            progress(span.stop - span.start)
+            yield span, x_bar
     return _End(past, carry_bar, sums)
 
 
@@ -221,8 +254,9 @@ class _Slots:
     holes around them would grow with the length.
     """
 
-    def __init__(self, carry: Carry, slots: int) -> None:
-        self._blocks = map_leaves(lambda leaf: leaf.new_empty(slots, *leaf.shape), carry)
+    def __init__(self, carry: Carry, slots: int, room: Room) -> None:
+        self._device = next((leaf.device for leaf in leaves(carry)), None)
+        self._blocks = map_leaves(partial(room, slots), carry)
         self._free = list(range(slots))
         self._rows: dict[int, int] = {}
 
@@ -233,7 +267,7 @@ class _Slots:
 
     def restore(self, number: int) -> Carry:
         row = self._rows[number]
-        return map_leaves(lambda block: block[row], self._blocks)
+        return map_leaves(lambda block: block[row].to(device=self._device), self._blocks)
 
     def drop(self, number: int) -> None:
         self._free.append(self._rows.pop(number))
@@ -251,7 +285,7 @@ def _forward(stage: Layer, x: Tensor, carry: Carry, span: slice) -> _Graph:
 
 def _pull(
     graph: _Graph,
-    right: _Scored | _Handed,
+    right: _Scored | _Weighed | _Handed,
     carry_bar: Carry,
     parameters: Sequence[Tensor],
     sums: list[Tensor],

@@ -1,6 +1,7 @@
 """Where boundaries are kept while a window is worked on: in memory, or in files.
 
 A boundary is length x width numbers.  Its room is that of one, as long as somebody refers to it.
+The carries of a layer are kept there, too: one a tile, next to which a boundary is large.
 """
 
 import tempfile
@@ -18,7 +19,11 @@ from genoscan.ops.dual import Dual, primal
 
 @dataclass(frozen=True)
 class Boundary:
-    """A boundary's numbers, somewhere; tiles of it are read to, and written from, a device."""
+    """A boundary's numbers, somewhere; tiles of it are read to, and written from, a device.
+
+    What is read is the boundary itself, where it lies on that device: to be used before it is
+    written over.
+    """
 
     numbers: Float[Tensor, "batch length width"]
     device: torch.device
@@ -28,7 +33,7 @@ class Boundary:
         return len(self.numbers)
 
     def read(self, span: slice) -> Float[Tensor, "batch tile width"]:
-        return self.numbers[:, span].to(self.device, copy=True)
+        return self.numbers[:, span].to(self.device)
 
     def write(self, span: slice, tile: Float[Tensor, "batch tile width"]) -> None:
         self.numbers[:, span] = tile.detach()
@@ -71,13 +76,17 @@ class Shelf:
             return MovedBoundary(self._plain(primal(like)), self._plain(like.dots.flatten(0, 1)))
         return self._plain(like)
 
+    def block(self, count: int, like: Tensor) -> Tensor:
+        """Return room for so many of such tensors."""
+        return self._numbers((count, *like.shape), like)
+
     def _plain(self, like: Float[Tensor, "batch tile width"]) -> Boundary:
-        shape = len(like), self.length, like.shape[-1]
+        return Boundary(self._numbers((len(like), self.length, like.shape[-1]), like), like.device)
+
+    def _numbers(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         if isinstance(self.place, torch.device):
-            numbers = torch.empty(shape, dtype=like.dtype, device=self.place)
-        else:
-            numbers = torch.from_numpy(_unnamed(self.place, shape, like.numpy(force=True).dtype))
-        return Boundary(numbers, like.device)
+            return torch.empty(shape, dtype=like.dtype, device=self.place)
+        return torch.from_numpy(_unnamed(self.place, shape, like.numpy(force=True).dtype))
 
 
 def _unnamed(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

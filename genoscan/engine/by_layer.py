@@ -26,6 +26,7 @@ from genoscan.engine.tangent import Directions, pushed
 from genoscan.engine.target import Target
 from genoscan.layer import Layer, TwoWay, TwoWayChain
 from genoscan.ops.dual import Dual, primal
+from genoscan.ops.memory import flipped
 
 Progress = Callable[[int], object]
 
@@ -36,7 +37,6 @@ def adjoint_by_layer(
     target: Target,
     *,
     tile: int,
-    slots: int,
     boundaries: int,
     room: Shelf,
     progress: Progress = lambda _positions: None,
@@ -47,11 +47,13 @@ def adjoint_by_layer(
 
     Exact: equal to whole-window autograd up to rounding (tests/test_by_layer.py); any number of
     boundaries gives the same bits.
-    Memory: one tile's activations and `slots` carries of each direction, whatever the length; and
-    in `room` `boundaries` boundaries that are remembered and four that are worked on, at most.
-    Time: each layer once backward, and as often forward as `checkpoints.schedule` needs.
+    Memory: one tile's activations of each direction, whatever the length; and in `room`
+    `boundaries` boundaries that are remembered and four that are worked on, at most, and a carry
+    a tile of each direction.
+    Time: each layer once backward, and as often forward as `checkpoints.schedule` needs and once
+    more.
     """
-    sweep = _Sweep(inputs.length, tile, slots, room, progress, _device(chain))
+    sweep = _Sweep(inputs.length, tile, room, progress, _device(chain))
     layers = chain.two_way
     saved: dict[int, Between] = {}
     live, x_bar, value = sweep.entered(chain, inputs), None, torch.zeros(inputs.batch)
@@ -92,7 +94,7 @@ def forward_by_layer(
 
     Memory: one tile and one carry, and in `room` two boundaries.
     """
-    sweep = _Sweep(inputs.length, tile, 1, room, progress, _device(chain))
+    sweep = _Sweep(inputs.length, tile, room, progress, _device(chain))
     live = sweep.entered(chain, inputs)
     for layer in chain.two_way:
         live = sweep.run(layer, live)
@@ -119,7 +121,7 @@ def tangent_by_layer(
     Memory: one tile and one carry, and a tangent of both for each direction; in `room` two
     boundaries, and as many of tangents for each direction.
     """
-    sweep = _Sweep(inputs.length, tile, 1, room, progress, _device(chain))
+    sweep = _Sweep(inputs.length, tile, room, progress, _device(chain))
     live = sweep.entered(chain, _Moved(inputs, directions))
     for layer in chain.two_way:
         live = sweep.run(layer, live)
@@ -149,7 +151,6 @@ class _Sweep:
 
     length: int
     tile: int
-    slots: int
     room: Shelf
     progress: Progress
     device: torch.device
@@ -216,9 +217,10 @@ class _Sweep:
             at = x.read(span).detach().requires_grad_()
             with torch.enable_grad():
                 read = layer.before(at)
-                nothing = torch.zeros_like(read)
+                nothing = at.new_zeros(()).expand(read.shape)
                 ends = read, layer.merge(at, nothing, nothing)
-            x_bar.write(span, torch.autograd.grad(ends, at, (left + right, x_bar.read(span)))[0])
+            bars = left.add_(right), x_bar.read(span)
+            x_bar.write(span, torch.autograd.grad(ends, at, bars)[0])
 
         # An adjoint goes the other way: that of the layer that reads right to left, rightward.
         meeting = Meeting(self.room, self.device, pulled)
@@ -264,8 +266,8 @@ class _Sweep:
     ) -> Generator[tuple[slice, Tensor], None, None]:
         """Yield the derivative of what one direction says with respect to what it reads."""
         pull = adjoint(
-            layer, inputs, _Against(inputs, bar), tile=self.tile, slots=self.slots,
-            progress=self.progress,
+            layer, inputs, _Bars(inputs, bar), tile=self.tile, slots=len(self.tiles),
+            room=self.room.block, progress=self.progress,
         )  # fmt: skip
         for span, read_bar in pull:
             yield inputs.placed(span, read_bar)
@@ -292,23 +294,21 @@ class _Before:
 
     def placed(self, span: slice, tile: Tensor) -> tuple[slice, Tensor]:
         """Return what was said over a span of what is read, as it lies in the window."""
-        return self.place(span), tile.flip(1) if self.mirrored else tile
+        return self.place(span), flipped(tile) if self.mirrored else tile
 
     def tile(self, span: slice) -> Any:
         with torch.no_grad():
             read = self.layer.before(self.x.read(self.place(span)))
-        return read.flip(1) if self.mirrored else read
+        return flipped(read) if self.mirrored else read
 
 
 @dataclass(frozen=True)
-class _Against:
-    """The inner product of what one direction says with its cotangent: what is pulled back."""
+class _Bars:
+    """The cotangents of what one direction says, as it says it."""
 
     inputs: _Before
-    bar: Between
+    bars: Between
 
-    def __call__(
-        self, outputs: Float[Tensor, "batch tile read"], span: slice
-    ) -> Float[Tensor, " batch"]:
-        bar = self.bar.read(self.inputs.place(span))
-        return (outputs * (bar.flip(1) if self.inputs.mirrored else bar)).sum((-1, -2))
+    def tile(self, span: slice) -> Tensor:
+        bars: Tensor = self.bars.read(self.inputs.place(span))
+        return flipped(bars) if self.inputs.mirrored else bars

@@ -15,12 +15,13 @@ from torch import Tensor
 from genoscan.engine.adjoint import AdjointResult, adjoint
 from genoscan.engine.boundaries import Shelf
 from genoscan.engine.by_layer import adjoint_by_layer, forward_by_layer, tangent_by_layer
+from genoscan.engine.checkpoints import advances
 from genoscan.engine.forward import forward
 from genoscan.engine.inputs import Inputs
 from genoscan.engine.tangent import Directions, tangent
 from genoscan.engine.target import Target
 from genoscan.errors import InputError
-from genoscan.layer import Layer, TwoWayChain
+from genoscan.layer import Layer, TwoWayChain, leaves
 
 Progress: TypeAlias = Callable[[int], object]
 Tiles: TypeAlias = Generator[tuple[slice, Float[Tensor, "batch span width"]], None, None]
@@ -36,7 +37,7 @@ def _silent(_positions: int) -> None:
 class Engine:
     """Sweeps in tiles; of a two-way model, with its boundaries kept somewhere.
 
-    slots       carries remembered, of one layer
+    slots       carries remembered, of a causal model; of a two-way layer all are, with boundaries
     boundaries  boundaries remembered; None: as many as there are layers
     place       where: a device, or a folder for files
     """
@@ -60,7 +61,7 @@ class Engine:
                 model, inputs, target, tile=self.tile, slots=self.slots, progress=progress
             )
         return adjoint_by_layer(
-            model, inputs, target, tile=self.tile, slots=self.slots,
+            model, inputs, target, tile=self.tile,
             boundaries=self.boundaries or len(model.two_way), room=self._room(inputs),
             progress=progress,
         )  # fmt: skip
@@ -89,8 +90,16 @@ class Engine:
             model, inputs, directions, tile=self.tile, room=self._room(inputs), progress=progress
         )
 
+    def again(self, model: Layer | TwoWayChain, length: int) -> float:
+        """Return how often a sweep that pulls back runs a base forward besides."""
+        tiles = -(-length // self.tile)
+        return advances(tiles, tiles if isinstance(model, TwoWayChain) else self.slots) / tiles
+
     def boundary_bytes(self, model: Layer | TwoWayChain, length: int, batch: int) -> int:
-        """Return what the boundaries of a batch of windows take at most; of a causal model, 0."""
+        """Return what boundaries, and carries with them, of a batch of windows take at most.
+
+        Of a causal model, 0.
+        """
         if not isinstance(model, TwoWayChain):
             return 0
         layers = model.two_way
@@ -98,7 +107,9 @@ class Engine:
         # Cotangents on both sides of a layer; what its two directions say, where that counts; and
         # what is run again.
         kept += (2 if layers[0].additive else 4) + (kept < len(layers))
-        return kept * _boundary(model, length, batch)
+        ways = (way.begin(batch) for way in (layers[0].forth, layers[0].back))
+        carries = sum(part.nbytes for way in ways for part in leaves(way))
+        return kept * _boundary(model, length, batch) + -(-length // self.tile) * carries
 
     def within(self, memory: int, model: Layer | TwoWayChain, length: int, batch: int) -> "Engine":
         """Return the engine that remembers as many boundaries as so many bytes hold.

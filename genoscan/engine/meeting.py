@@ -55,10 +55,11 @@ class Meeting:
             spans = slice(span.start, met), slice(met, span.stop)
             kept.write(spans[way], tiles[way])
             self._came[way] = span.start if way else span.stop
-        both, mine = spans[1 - way], tiles[1 - way]
-        if both.start < both.stop:
-            other = kept.read(both)
-            self._together(kept, both, *((other, mine) if way else (mine, other)))
+            # Within the lock: two tiles' numbers beside one another would be seldom, and a peak.
+            both, mine = spans[1 - way], tiles[1 - way]
+            if both.start < both.stop:
+                other = kept.read(both)
+                self._together(kept, both, *((other, mine) if way else (mine, other)))
 
 
 def two_at_once(

@@ -124,7 +124,7 @@ class Strands:
         """Run each on its half of the columns."""
         halves = x.chunk(2, -1)
         said = [
-            layer.forward(half.contiguous(), before)
+            layer.forward(half, before)
             for layer, half, before in zip((self.a, self.b), halves, carry, strict=True)
         ]
         return torch.cat([y for y, _ in said], -1), tuple(after for _, after in said)

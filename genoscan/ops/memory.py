@@ -2,22 +2,31 @@
 
 A tile's arrays come in few sizes, the same from tile to tile.  Left to the allocator, the room of
 one would be cut up for another: glibc before 2.38 seldom puts an aligned array where one of its
-size has lain, and the holes took half as much memory as the arrays, more with every tile.
+size has lain, and the holes took half as much memory as the arrays, more with every tile.  What
+torch itself makes of a tile has no such room; where it is large it comes from the system, too.
 """
 
+import ctypes
 import math
 import mmap
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from genoscan.ops.dual import Dual
+
 _SMALL = 2**15
 """Bytes below which an array is left to the allocator."""
+
+_LARGE = 2**20
+_M_MMAP_THRESHOLD = -3
+"""Bytes from which glibc is told to ask the system for an array; and its name for that."""
 
 _TORCH_TYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
 
@@ -99,8 +108,19 @@ def _rounded(size: int) -> int:
 _MINE = _Mine()
 
 
+@cache
+def _keep_large_apart() -> None:
+    """Keep glibc's limit where it is; else it goes up to whatever has been given back once.
+
+    Two threads' holes made the peak of a window differ by a third from run to run.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # other systems have no such limit
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
+
+
 def reused() -> AbstractContextManager[None]:
     """Use this thread's room again for as long as the context lasts."""
+    _keep_large_apart()
     return _MINE.shelves.open()
 
 
@@ -112,6 +132,14 @@ def room(shape: Sequence[int], like: np.ndarray) -> np.ndarray:
 def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     """Return the same as a tensor."""
     return torch.from_numpy(room(shape, like.numpy(force=True)))
+
+
+def flipped(x: Tensor) -> Tensor:
+    """Return positions last to first, without a derivative."""
+    if x.device.type != "cpu" or isinstance(x, Dual):
+        return x.flip(1)
+    backward = torch.arange(x.shape[1] - 1, -1, -1)
+    return torch.index_select(x, 1, backward, out=empty(x.shape, x))
 
 
 def whole(tensor: Tensor) -> Tensor:
