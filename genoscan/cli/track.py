@@ -9,7 +9,7 @@ from genoscan.cli.options import OUTPUTS, PATH, check_outputs, say
 
 @click.group("track")
 def command() -> None:
-    """Put tracks together."""
+    """Put tracks together, turn them into other formats, compare them."""
 
 
 @command.command("merge")
@@ -36,3 +36,53 @@ def merge(shards: tuple[Path, ...], genome: Path, outputs: tuple[Path, ...]) -> 
     say(f"{record['scored_bases']:,} bases of {record['shards']} shards")
     for path in outputs:
         click.echo(path)
+
+
+@command.command("convert")
+@click.argument("track", metavar="TRACK", type=PATH)
+@click.option(
+    "-g", "--genome", metavar="GENOME", type=PATH,
+    help="How long the sequences are, which a bedGraph does not say: FASTA or GenBank.",
+)  # fmt: skip
+@click.option("-o", "--output", metavar="FILE", type=PATH, required=True, help="Where to write.")
+def convert(track: Path, genome: Path | None, output: Path) -> None:
+    """Write a bigWig as bedGraph, or the other way; the suffix says which.
+
+    \b
+    Example:
+      genoscan track convert peaks.bw -o peaks.bedgraph.gz
+      genoscan track convert other.bedgraph -g chr.fa -o other.bw
+    """
+    from genoscan.genome.genome import open_genome
+    from genoscan.tracks.convert import write_converted
+
+    check_outputs([output], [track, *([genome] if genome else [])])
+    sizes = open_genome(genome).sizes if genome else None
+    say(f"{write_converted(track, output, sizes):,} bases with scores")
+    click.echo(output)
+
+
+@command.command("compare")
+@click.argument("first", metavar="TRACK", type=PATH)
+@click.argument("second", metavar="TRACK", type=PATH)
+@click.option(
+    "-n", "--top", type=int, default=10, show_default=True, metavar="N",
+    help="How many of the largest differences to print.",
+)  # fmt: skip
+def compare(first: Path, second: Path, top: int) -> None:
+    """Print how two bigWigs of one genome agree, and where they differ most, as a table.
+
+    \b
+    Example:
+      genoscan track compare mamba.bw pd-ssm.bw
+    """
+    from genoscan.tracks.compare import compare as compared
+
+    found = compared(first, second, top=top)
+    for name in ("both", "only_first", "only_second", "pearson", "spearman"):
+        value = getattr(found, name)
+        click.echo(f"#{name}\t{value if isinstance(value, int) else format(value, '.6g')}")
+    click.echo("#chrom\tstart\tend\tfirst\tsecond\tdifference")
+    for base, one, other in found.largest:
+        row = base.chrom, base.start, base.end, f"{one:.6g}", f"{other:.6g}", f"{one - other:.6g}"
+        click.echo("\t".join(map(str, row)))

@@ -1,0 +1,150 @@
+"""Track files to scores: what `writer.py` writes, and what others write in the same formats.
+
+pyBigWig reads; it does not write here, for it fills the last record of every zoom block with
+nought.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pyBigWig
+from jaxtyping import Float32
+
+from genoscan.errors import InputError
+from genoscan.genome.files import check_file, open_text
+from genoscan.genome.region import Region
+
+PIECE = 1 << 20
+"""Bases that are read at a time."""
+
+Stretch = tuple[Region, Float32[np.ndarray, "bases"]]
+
+_BIGWIG = ".bw", ".bigwig"
+_BEDGRAPH = ".bedgraph", ".bg", ".bedgraph.gz", ".bg.gz"
+
+
+class BigWig:
+    """An open bigWig: `with BigWig(path) as track`; `sizes` are its sequences, in its own order.
+
+    Raises
+    ------
+    InputError
+        If the file is no bigWig, or damaged where it is read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        check_file(path)
+        self._path = path
+        try:
+            self._file = pyBigWig.open(str(path))
+        except RuntimeError:
+            raise InputError(f"{path}: cannot be read as bigWig: is it whole, and one?") from None
+        if not self._file.isBigWig():
+            self._file.close()
+            raise InputError(f"{path}: is a bigBed, expected a bigWig")
+        self.sizes: dict[str, int] = self._file.chroms()
+
+    def __enter__(self) -> "BigWig":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def scores(self, chrom: str, start: int, end: int) -> Float32[np.ndarray, "bases"]:
+        """Return the score of every base, NaN where there is none."""
+        try:
+            scores: np.ndarray = self._file.values(chrom, start, end, numpy=True)
+        except RuntimeError:
+            where = f"{chrom}:{start + 1:,}-{end:,}"
+            raise InputError(f"{self._path}: is damaged: {where} cannot be read") from None
+        return scores
+
+    def pieces(self) -> Iterator[Stretch]:
+        """Yield every sequence, `PIECE` bases at a time, front to back."""
+        for chrom, length in self.sizes.items():
+            for start in range(0, length, PIECE):
+                end = min(start + PIECE, length)
+                yield Region(chrom, start, end), self.scores(chrom, start, end)
+
+
+def is_bigwig(path: Path) -> bool:
+    """Tell from its name whether a track is a bigWig; otherwise it has to be a bedGraph.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    name = path.name.lower()
+    if not name.endswith((*_BIGWIG, *_BEDGRAPH)):
+        known = ", ".join((*_BIGWIG, *_BEDGRAPH))
+        raise InputError(f"{path}: is of no known format, expected {known}")
+    return name.endswith(_BIGWIG)
+
+
+def read_bedgraph(path: Path, sizes: Mapping[str, int]) -> Iterator[Stretch]:
+    """Yield rows that follow one another as one stretch, of at most `PIECE` bases.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or a row is malformed or does not fit these sequences.
+    """
+    check_file(path)
+    with open_text(path) as lines:
+        chrom, start, end, source = "", 0, 0, ""
+        scores: list[float] = []
+        lengths: list[int] = []
+
+        def stretch() -> Stretch:
+            values = np.repeat(np.array(scores, np.float32), lengths)
+            return Region(chrom, start, end, source=source), values
+
+        for number, line in enumerate(lines, 1):
+            if not line.strip() or line.startswith(("#", "track", "browser")):
+                continue
+            row, score = _row(line, f"{path}:{number}", sizes)
+            for first in range(row.start, row.end, PIECE):
+                last = min(first + PIECE, row.end)
+                if (row.chrom, first) != (chrom, end) or last - start > PIECE:
+                    if lengths:
+                        yield stretch()
+                    chrom, start, source = row.chrom, first, row.source
+                    scores, lengths = [], []
+                end = last
+                scores.append(score)
+                lengths.append(last - first)
+        if lengths:
+            yield stretch()
+
+
+def _row(line: str, where: str, sizes: Mapping[str, int]) -> tuple[Region, float]:
+    columns = line.split()
+    if len(columns) != 4:
+        raise InputError(
+            f"{where}: found {len(columns)} columns, expected chromosome, start, end and score"
+        )
+    chrom, *ends, text = columns
+    try:
+        start, end = map(int, ends)
+        score = float(text)
+    except ValueError:
+        raise InputError(
+            f"{where}: found {' '.join(columns[1:])}, expected start, end and score"
+        ) from None
+    if not math.isfinite(score):
+        raise InputError(f"{where}: the score is {text}, expected a number; a gap has no row")
+    if not 0 <= start < end:
+        raise InputError(f"{where}: found {start} to {end}, expected an end after the start")
+    if end > sizes.get(chrom, 0):
+        found = f"has {sizes[chrom]:,} bases" if chrom in sizes else "is not in the genome"
+        raise InputError(f"{where}: ends at {end:,}, {chrom} {found}")
+    return Region(chrom, start, end, source=where), score

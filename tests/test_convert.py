@@ -1,0 +1,162 @@
+"""Tracks into other formats and back, and beside one another."""
+
+from pathlib import Path
+
+import numpy as np
+import pyBigWig
+import pytest
+from commands import bases, genoscan, write_fasta
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genoscan.genome.region import Region
+from genoscan.tracks import reader
+from genoscan.tracks.compare import compare
+from genoscan.tracks.convert import write_converted
+from genoscan.tracks.writer import open_track
+
+SIZES = {"b": 300, "a": 900, "empty": 40}
+
+
+def write(path: Path, scores: dict[str, np.ndarray]) -> Path:
+    with open_track(path, SIZES) as track:
+        for chrom, values in scores.items():
+            track.write(Region(chrom, 0, len(values)), values)
+    return path
+
+
+def random_scores(seed: int, gaps: float = 0.3) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    found = {}
+    for chrom in ("b", "a"):
+        values = np.repeat(random.normal(size=SIZES[chrom] // 3), 3).astype(np.float32)
+        values[random.random(len(values)) < gaps] = np.nan
+        found[chrom] = values
+    return found
+
+
+@pytest.mark.parametrize("suffix", [".bedgraph", ".bg.gz"])
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**31), piece=st.sampled_from([7, 100, 1 << 20]))
+def test_there_and_back_is_the_same_track(
+    suffix: str, seed: int, piece: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("there")
+    scores = random_scores(seed)
+    scores["b"][0] = 1.0  # a track of nothing is another test's
+    track = write(folder / "x.bw", scores)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader, "PIECE", piece)
+        n = write_converted(track, folder / f"x{suffix}")
+        assert n == sum(int((~np.isnan(values)).sum()) for values in scores.values())
+        write_converted(folder / f"x{suffix}", folder / "y.bw", SIZES)
+    with reader.BigWig(folder / "y.bw") as again:
+        assert again.sizes == SIZES
+        for chrom, values in scores.items():
+            np.testing.assert_array_equal(again.scores(chrom, 0, SIZES[chrom]), values)
+    assert (folder / "y.bw").read_bytes() == track.read_bytes()
+
+
+def test_what_genoscan_wrote_keeps_its_record(tmp_path: Path) -> None:
+    track = write(tmp_path / "x.bw", random_scores(1))
+    Path(f"{track}.json").write_text('{"format": "genoscan-track/1", "model": "m"}')
+    done = genoscan("track", "convert", track, "-o", tmp_path / "y.bedgraph")
+    assert (done.code, done.out) == (0, f"{tmp_path / 'y.bedgraph'}\n"), done.err
+    assert '"model": "m"' in (tmp_path / "y.bedgraph.json").read_text()
+
+
+def test_a_long_row_of_another_tool(tmp_path: Path) -> None:
+    genome = write_fasta(tmp_path / "g.fa", {"b": bases(300, seed=1), "a": bases(900, seed=2)})
+    (tmp_path / "x.bedgraph").write_text(
+        "track type=bedGraph\n# made elsewhere\nb\t0\t300\t0.25\n\na 10 20 -1e-3\na\t20\t21\t7\n"
+    )
+    done = genoscan("track", "convert", tmp_path / "x.bedgraph", "-g", genome,
+                    "-o", tmp_path / "x.bw")  # fmt: skip
+    assert done.code == 0, done.err
+    assert "311 bases" in done.err
+    with pyBigWig.open(str(tmp_path / "x.bw")) as file:
+        assert file.intervals("a", 0, 900)[0][2] == np.float32(-1e-3)
+        assert file.values("b", 0, 300) == [0.25] * 300
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("b\t1\t2\n", ":1: found 3 columns"),
+        ("b\t1\tx\t3\n", ":1: found 1 x 3, expected start, end and score"),
+        ("b\t1\t2\tnan\n", ":1: the score is nan"),
+        ("b\t5\t5\t1\n", ":1: found 5 to 5"),
+        ("b\t1\t2\t1\nb\t299\t301\t1\n", ":2: ends at 301, b has 300 bases"),
+        ("z\t1\t2\t1\n", "z is not in the genome"),
+        ("b\t9\t10\t1\nb\t1\t2\t1\n", "expected genome order"),
+        ("b\t1\t10\t1\nb\t5\t12\t1\n", "overlaps"),
+    ],
+)
+def test_a_row_that_cannot_be(tmp_path: Path, text: str, said: str) -> None:
+    genome = write_fasta(tmp_path / "g.fa", {"b": bases(300, seed=1)})
+    (tmp_path / "x.bg").write_text(text)
+    done = genoscan("track", "convert", tmp_path / "x.bg", "-g", genome, "-o", tmp_path / "x.bw")
+    assert done.code == 1
+    assert said in done.err
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "x.bw").exists()
+
+
+def test_files_that_are_no_tracks(tmp_path: Path) -> None:
+    out = tmp_path / "x.bedgraph"
+    track = write(tmp_path / "x.bw", random_scores(1))
+    cut = tmp_path / "cut.bw"
+    cut.write_bytes(track.read_bytes()[:300])
+    text = tmp_path / "text.bw"
+    text.write_text("hello")
+    (tmp_path / "x.bg").write_text("b\t1\t2\t3\n")
+    for given_, said in (
+        (cut, "cut.bw: "),
+        (text, "cannot be read as bigWig"),
+        (tmp_path / "none.bw", "no such file"),
+        (tmp_path / "x.bg", "give --genome"),
+        (tmp_path / "x.bam", "no known format"),
+    ):
+        done = genoscan("track", "convert", given_, "-o", out)
+        assert done.code == 1, given_
+        assert said in done.err
+        assert not out.exists()
+
+
+def test_a_comparison_is_pandas_own(tmp_path: Path) -> None:
+    import pandas as pd
+
+    first, second = random_scores(3), random_scores(4)
+    for chrom, values in first.items():
+        second[chrom] = np.where(np.isnan(second[chrom]), np.nan, values + second[chrom])
+    one, other = write(tmp_path / "1.bw", first), write(tmp_path / "2.bw", second)
+    found = compare(one, other, top=4)
+    a, b = (np.concatenate([scores["b"], scores["a"]]) for scores in (first, second))
+    both = ~np.isnan(a) & ~np.isnan(b)
+    assert (found.both, found.only_first, found.only_second) == (
+        both.sum(), (~np.isnan(a) & ~both).sum(), (~np.isnan(b) & ~both).sum()
+    )  # fmt: skip
+    pair = pd.DataFrame({"a": a[both], "b": b[both]}, dtype=float)
+    assert found.pearson == pytest.approx(pair.corr().loc["a", "b"], abs=1e-6)
+    assert found.spearman == pytest.approx(pair.rank().corr().loc["a", "b"], abs=1e-6)
+    sizes = np.sort(np.abs(a - b)[both])[::-1][:4]
+    assert [abs(x - y) for _, x, y in found.largest] == pytest.approx(sizes, rel=1e-5)
+    base, x, y = found.largest[0]
+    assert first[base.chrom][base.start] == np.float32(x)
+    assert second[base.chrom][base.start] == np.float32(y)
+
+
+def test_compare_prints_a_table(tmp_path: Path) -> None:
+    track = write(tmp_path / "1.bw", random_scores(3))
+    done = genoscan("track", "compare", track, track, "-n", "2")
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert "#pearson\t1" in lines
+    assert lines[5] == "#chrom\tstart\tend\tfirst\tsecond\tdifference"
+    assert len(lines) == 8
+    with open_track(tmp_path / "3.bw", {"b": 299}) as writer:
+        writer.write(Region("b", 0, 2), np.ones(2, np.float32))
+    assert "b has 299 bases, 300 in" in genoscan("track", "compare", track, tmp_path / "3.bw").err
+    with open_track(tmp_path / "4.bw", {"c": 299}) as writer:
+        writer.write(Region("c", 0, 2), np.ones(2, np.float32))
+    assert "no sequence that" in genoscan("track", "compare", track, tmp_path / "4.bw").err
