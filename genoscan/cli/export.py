@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from genoscan.cli.options import PATH, together
+from genoscan.cli.options import PATH, check_unread, together
 from genoscan.errors import InputError
 
 if TYPE_CHECKING:
@@ -180,14 +180,9 @@ def sites(columns: Path, top: int, output: Path) -> None:
     from genoscan.export.handoff import write_sites
     from genoscan.tracks.provenance import read_provenance
 
-    _check(output, [columns])
+    check_unread(output, [columns])
     write_sites(output, columns, score=read_provenance(columns)["score"], top=top)
     click.echo(output)
-
-
-def _check(output: Path, inputs: Sequence[Path]) -> None:
-    if output.resolve() in {path.resolve() for path in inputs}:
-        raise InputError(f"{output}: it is read from, too: name another output")
 
 
 def _opened(
@@ -201,7 +196,7 @@ def _opened(
     from genoscan.genome.genome import open_genome
     from genoscan.genome.region import parse_region
 
-    _check(output, [*paths, genome, *([annotation] if annotation else [])])
+    check_unread(output, [*paths, genome, annotation])
     if len({path.stem for path in paths}) < len(paths):
         raise InputError(f"{paths[0]}: two tracks have one name: rename one of them")
     opened = open_genome(genome)

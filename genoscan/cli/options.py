@@ -151,15 +151,19 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path | None] = ()) -
     """Say before anything is read what would keep results from being written."""
     from genoscan.tracks.writer import check_output
 
-    read = {path.resolve() for path in inputs if path is not None}
     named: set[Path] = set()
     for path in outputs:
         check_output(path)
-        if path.resolve() in read:
-            raise InputError(f"{path}: it is read from, too: name another output")
+        check_unread(path, inputs)
         if path.resolve() in named:
             raise InputError(f"{path}: an output is given twice: name each once")
         named.add(path.resolve())
+
+
+def check_unread(output: Path, inputs: Sequence[Path | None]) -> None:
+    """Make sure that what is written is not what is read."""
+    if output.resolve() in {path.resolve() for path in inputs if path is not None}:
+        raise InputError(f"{output}: it is read from, too: name another output")
 
 
 def set_threads(threads: int | None) -> None:

@@ -56,7 +56,7 @@ def convert(track: Path, genome: Path | None, output: Path) -> None:
     from genoscan.genome.genome import open_genome
     from genoscan.tracks.convert import write_converted
 
-    check_outputs([output], [track, *([genome] if genome else [])])
+    check_outputs([output], [track, genome])
     sizes = open_genome(genome).sizes if genome else None
     say(f"{write_converted(track, output, sizes):,} bases with scores")
     click.echo(output)

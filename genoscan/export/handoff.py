@@ -1,7 +1,5 @@
 """Columns as other tools take them, with their coordinates: cut out, or the strongest bases."""
 
-from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import numpy as np
 
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import BASES
+from genoscan.genome.places import Places
 from genoscan.genome.region import Region
 from genoscan.tracks.atomic import appearing, explained, replacing
 from genoscan.tracks.columns import read_columns
@@ -38,11 +37,11 @@ def write_modisco(output: Path, columns: Path, rows: Sequence[Region], *, width:
     if width < 1:
         raise InputError(f"--width {width}: expected 1 base or more")
     held = read_columns(columns)
-    places, cut = _Places(held.regions), [_around(row, width) for row in rows]
+    places, cut = Places(held.regions), [_around(row, width) for row in rows]
     bases = np.zeros((len(cut), 4, width), np.int8)
     scores = np.zeros((len(cut), 4, width), np.float32)
     for i, (row, region) in enumerate(zip(rows, cut, strict=True)):
-        at = places.find(region)
+        at = places.numbers(region)
         if at is None:
             raise InputError(
                 f"{row.where}: {region.chrom}:{region.start + 1:,}-{region.end:,} is not wholly in "
@@ -63,26 +62,6 @@ def write_modisco(output: Path, columns: Path, rows: Sequence[Region], *, width:
 def _around(row: Region, width: int) -> Region:
     start = (row.start + row.end) // 2 - width // 2
     return Region(row.chrom, start, start + width, name=row.name)
-
-
-class _Places:
-    """Where a stretch of the genome lies in the columns."""
-
-    def __init__(self, regions: Sequence[Region]) -> None:
-        self._by_chrom: dict[str, list[tuple[Region, int]]] = defaultdict(list)
-        offset = 0
-        for region in regions:
-            self._by_chrom[region.chrom].append((region, offset))
-            offset += len(region)
-
-    def find(self, region: Region) -> slice | None:
-        """Return its place, if it lies wholly in one of the regions, which are in order."""
-        here = self._by_chrom[region.chrom]
-        i = bisect_right(here, region.start, key=lambda place: place[0].start) - 1
-        if i < 0 or region.end > here[i][0].end:
-            return None
-        start = here[i][1] + region.start - here[i][0].start
-        return slice(start, start + len(region))
 
 
 def write_sites(output: Path, columns: Path, *, score: str, top: int) -> None:
@@ -111,13 +90,11 @@ def write_sites(output: Path, columns: Path, *, score: str, top: int) -> None:
         found = found[sizes[found] >= 0]
         best += [(float(scores[i]), start + int(i)) for i in found]
         best = sorted(best, key=lambda site: (-abs(site[0]), site[1]))[:top]
-    starts = np.cumsum([0, *map(len, held.regions)])
+    places = Places(held.regions)
     with replacing(output) as part, explained(output), part.open("w", encoding="utf-8") as file:
         file.write("#chrom\tstart\tend\tbase\tscore\tA\tC\tG\tT\n")
         for value, place in best:
-            number = int(np.searchsorted(starts, place, side="right")) - 1
-            region = held.regions[number]
-            at = region.start + place - int(starts[number])
+            at = places.base(place)
             base, four = BASES[held.codes[place]], held.gradient[place]
             derivatives = "\t".join(f"{x:.6g}" for x in four)
-            file.write(f"{region.chrom}\t{at}\t{at + 1}\t{base}\t{value:.6g}\t{derivatives}\n")
+            file.write(f"{at.chrom}\t{at.start}\t{at.end}\t{base}\t{value:.6g}\t{derivatives}\n")

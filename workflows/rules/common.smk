@@ -29,5 +29,5 @@ def annotation():
 
 
 def genes(wildcards, input):
-    """Return export's option for the annotation, if there is one."""
+    """Return the option for the annotation, if there is one."""
     return [f"--annotation={path}" for path in input.annotation]

@@ -1,0 +1,46 @@
+"""genoscan report: what a track holds, on one page."""
+
+from pathlib import Path
+
+import click
+
+from genoscan.cli.options import PATH, check_unread
+
+
+@click.command("report")
+@click.argument("track", metavar="TRACK", type=PATH)
+@click.option(
+    "-g",
+    "--genome",
+    metavar="GENOME",
+    type=PATH,
+    required=True,
+    help="The genome that the track was made on: FASTA or GenBank.",
+)
+@click.option(
+    "-a",
+    "--annotation",
+    metavar="FILE",
+    type=PATH,
+    help="Features that scores are averaged around: GenBank, GFF3 or BED.",
+)
+@click.option("-o", "--output", metavar="PATH", type=PATH, required=True, help="Where to write.")
+def command(track: Path, genome: Path, annotation: Path | None, output: Path) -> None:  # fmt: skip
+    """Write one HTML file about a track: curves, logos, profiles, the strongest bases.
+
+    TRACK is a bigWig of attribute or response, with its .json beside it.
+
+    \b
+    Example:
+      genoscan report peaks.bw -g chr.fa -a genes.gff3 -o report.html
+    """
+    from genoscan.export.annotation import read_annotation
+    from genoscan.export.finished import finished
+    from genoscan.export.report import write_report
+    from genoscan.genome.genome import open_genome
+
+    check_unread(output, [track, genome, annotation])
+    opened = open_genome(genome)
+    features = [] if annotation is None else read_annotation(annotation, opened.sizes)
+    write_report(output, opened, finished(track, opened), features)
+    click.echo(output)

@@ -1,0 +1,53 @@
+"""Bases as letters, as high as their scores: a sequence logo as SVG."""
+
+import html
+
+import numpy as np
+from jaxtyping import Float32
+
+# Outlines in a box of 100 by 100, y downward; colours are Okabe and Ito's.
+_LETTERS = {
+    "A": ("#009E73", "M0 100 39 0H61L100 100H79L71 77H29L21 100ZM35 60H65L50 18Z"),
+    "C": (
+        "#0072B2",
+        "M100 68C94 89 77 100 53 100 21 100 0 80 0 50 0 20 21 0 53 0 77 0 94 11 100 32L79 36C75 24 "
+        "66 18 53 18 33 18 22 30 22 50 22 70 33 82 53 82 66 82 75 76 79 64Z",
+    ),
+    "G": (
+        "#E69F00",
+        "M100 48V86C88 95 72 100 54 100 21 100 0 80 0 50 0 20 21 0 54 0 77 0 93 10 99 29L78 34C75 "
+        "24 66 18 54 18 33 18 22 30 22 50 22 70 33 82 55 82 64 82 72 80 79 76V64H56V48Z",
+    ),
+    "T": ("#D55E00", "M0 0H100V18H61V100H39V18H0Z"),
+    "N": ("#777777", "M0 100V0H23L78 66V0H100V100H77L22 34V100Z"),
+}
+_WIDTH, _HALF = 14.0, 60.0
+"""Of a letter, and of the picture above its axis and below it."""
+
+OUTLINES = "".join(
+    f'<symbol id="base-{name}" viewBox="0 0 100 100" preserveAspectRatio="none">'
+    f'<path fill="{colour}" d="{outline}"/></symbol>'
+    for name, (colour, outline) in _LETTERS.items()
+)
+"""What `logo` refers to: once a page, within an <svg>."""
+
+
+def logo(bases: str, scores: Float32[np.ndarray, "bases"], *, told: str) -> str:
+    """Return an <svg>; what is below the axis stands on its head, as is usual."""
+    most = float(np.nanmax(np.abs(scores), initial=0)) or 1.0
+    width = _WIDTH * len(bases)
+    letters = []
+    for i, (base, score) in enumerate(zip(bases, np.nan_to_num(scores).tolist(), strict=True)):
+        height = abs(score) / most * _HALF
+        if height < 0.05:
+            continue
+        turned = f' transform="matrix(1 0 0 -1 0 {2 * _HALF + height:.2f})"' if score < 0 else ""
+        letters.append(
+            f'<use href="#base-{base}" x="{i * _WIDTH + 0.5:.1f}" width="{_WIDTH - 1:.1f}" '
+            f'y="{_HALF if score < 0 else _HALF - height:.2f}" height="{height:.2f}"{turned}/>'
+        )
+    return (
+        f'<svg class="logo" role="img" aria-label="{html.escape(told)}" '
+        f'viewBox="0 0 {width:g} {2 * _HALF:g}" width="{width:g}" height="{2 * _HALF:g}">'
+        f'{"".join(letters)}<line class="axis" x2="{width:g}" y1="{_HALF:g}" y2="{_HALF:g}"/></svg>'
+    )

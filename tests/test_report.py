@@ -1,0 +1,211 @@
+"""The report: its numbers, its page, and what is refused; a real browser opens it (slow)."""
+
+import base64
+import html
+import itertools
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import dom
+from commands import bases, genoscan, write_fasta
+
+from genoscan.export.logo import logo
+from genoscan.export.summary import FLANK, overview, profile, stretches
+from genoscan.genome.genome import open_genome
+from genoscan.genome.region import Region
+from genoscan.tracks.provenance import write_provenance
+from genoscan.tracks.reader import BigWig
+from genoscan.tracks.writer import open_track
+
+LENGTHS = {"chr1": 30_000, "chr2": 600}
+SEQUENCES = {chrom: bases(length, seed=length) for chrom, length in LENGTHS.items()}
+REGIONS = Region("chr1", 2_000, 9_500), Region("chr1", 12_000, 20_000), Region("chr2", 100, 500)
+
+
+def random_scores() -> dict[Region, np.ndarray]:
+    random = np.random.default_rng(7)
+    scores = {r: random.normal(size=len(r)).astype(np.float32) for r in REGIONS}
+    scores[REGIONS[0]][100:160] = np.nan
+    return scores
+
+
+def written(folder: Path, scores: dict[Region, np.ndarray], name: str = "peaks") -> Path:
+    """Write a track as attribute leaves it."""
+    genome, path = write_fasta(folder / "g.fa", SEQUENCES), folder / f"{name}.bw"
+    with open_track(path, LENGTHS) as writer:
+        for region, values in scores.items():
+            writer.write(region, values)
+    assert genoscan("plan", genome, "-r", "chr2", "-o", folder / "x.bw").code == 0  # its index
+    opened = open_genome(genome)
+    record = {
+        "model": "</script><b>", "target": "log-likelihood", "score": "centred",
+        "command": ["genoscan", "attribute", "g.fa"],
+        "regions": [f"{r.chrom}:{r.start + 1}-{r.end}" for r in REGIONS],
+        "scored_bases": int(sum((~np.isnan(values)).sum() for values in scores.values())),
+        "sequences": [
+            {"name": chrom, "length": length, "m5": opened.m5(chrom)}
+            for chrom, length in LENGTHS.items()
+        ],
+    }  # fmt: skip
+    write_provenance(path, record)
+    return path
+
+
+@pytest.mark.parametrize("piece", [1_000, 1 << 20])
+def test_an_overview_is_what_numpy_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    monkeypatch.setattr("genoscan.export.summary.PIECE", piece)
+    scores = random_scores()
+    with BigWig(written(tmp_path, scores)) as track:
+        seen = overview(track, REGIONS, top=30)
+    every = np.concatenate([scores[r] for r in REGIONS])
+    known = every[~np.isnan(every)]
+    assert seen.scored == len(known)
+    assert seen.counts.sum() == len(known)
+    np.testing.assert_array_equal(seen.counts, np.histogram(known, 120)[0])
+    sizes = np.sort(np.abs(known))[::-1][:30]
+    assert [abs(site.score) for site in seen.sites] == sizes.tolist()
+    for (base, score), _ in zip(seen.sites, range(30), strict=True):
+        home = next(r for r in REGIONS if r.chrom == base.chrom and r.start <= base.start < r.end)
+        assert scores[home][base.start - home.start] == np.float32(score)
+    for curve in seen.curves:
+        values = scores[curve.region]
+        for i in range(len(curve.low)):
+            here = values[i * curve.step : (i + 1) * curve.step]
+            if np.isnan(here).all():
+                assert np.isnan(curve.low[i])
+                assert np.isnan(curve.high[i])
+            else:
+                assert (curve.low[i], curve.high[i]) == (np.nanmin(here), np.nanmax(here))
+        assert len(curve.low) == -(-len(values) // curve.step) <= 1_000
+
+
+def test_stretches_lie_apart_and_within_regions(tmp_path: Path) -> None:
+    with BigWig(written(tmp_path, random_scores())) as track:
+        seen = overview(track, REGIONS, top=2_000)
+    pieces = stretches(seen.sites, REGIONS, width=60, most=12)
+    assert len(pieces) == 12
+    first = pieces[0]
+    assert first.start <= seen.sites[0].base.start < first.end
+    for piece in pieces:
+        assert len(piece) == 60
+        assert any(r.chrom == piece.chrom and r.start <= piece.start and piece.end <= r.end
+                   for r in REGIONS)  # fmt: skip
+    ordered = sorted(pieces, key=lambda p: (p.chrom, p.start))
+    for left, right in itertools.pairwise(ordered):
+        assert left.chrom != right.chrom or left.end <= right.start
+
+
+def test_a_profile_finds_what_lies_before_features(tmp_path: Path) -> None:
+    """Planted 25 bases before where features begin, on either strand; nothing elsewhere."""
+    scores = {r: np.full(len(r), 0.5, np.float32) for r in REGIONS}
+    features = []
+    for i, at in enumerate(range(12_500, 19_500, 500)):
+        strand = "+-"[i % 2]
+        begin, before = (at, at - 25) if strand == "+" else (at + 299, at + 299 + 25)
+        features.append(Region("chr1", at, at + 300, strand=strand))
+        scores[REGIONS[1]][before - 12_000] = -8
+        assert begin in (at, at + 299)
+    features.append(Region("chr1", 25_000, 25_100))  # without scores
+    with BigWig(written(tmp_path, scores)) as track:
+        found = profile(track, REGIONS, features)
+        assert profile(track, REGIONS, features[-1:]) is None
+    assert found is not None
+    assert found.features == 14
+    assert found.mean.argmax() == FLANK - 25
+    assert found.mean[FLANK - 25] == 8
+    assert found.mean[FLANK] == 0.5
+    assert found.highest.max() < 8
+    assert found.lowest.min() >= 0.5
+
+
+def test_letters_are_as_high_as_their_scores() -> None:
+    drawn = logo("ACN", np.array([2, -1, np.nan], np.float32), told="a <b>")
+    assert re.findall(r'href="#base-(.)"[^>]* height="([\d.]+)"', drawn) == [
+        ("A", "60.00"), ("C", "30.00"),
+    ]  # fmt: skip
+    assert drawn.count("matrix(1 0 0 -1") == 1
+    assert "a &lt;b&gt;" in drawn
+
+
+def test_the_page(tmp_path: Path) -> None:
+    track = written(tmp_path, random_scores())
+    genes = tmp_path / "genes.bed"
+    genes.write_text("chr1\t13000\t19000\tone<i>\t0\t-\nchr2\t150\t480\ttwo\t0\t+\n")
+    page = tmp_path / "report.html"
+    done = genoscan("report", track, "-g", tmp_path / "g.fa", "-a", genes, "-o", page)
+    assert (done.code, done.out) == (0, f"{page}\n"), done.err
+    text = page.read_text()
+    own = re.sub(r"<script>/\*\*.*?</script>", "", text, count=1, flags=re.DOTALL)
+    assert len(own) < len(text) / 2  # without plotly.js
+    assert "<b>" not in own
+    assert "<i>" not in own
+    assert html.escape("</script><b>") in own
+    assert own.count("<option>") == 3
+    assert own.count('<svg class="logo"') == 12
+    assert "have the MD5" in own
+    assert "15,840 bases have scores, as many as its record says" in own
+    encoded = re.search(r"tab-separated-values;base64,([^\"]+)", own)
+    assert encoded
+    rows = base64.b64decode(encoded[1]).decode().splitlines()
+    assert rows[0] == "#chrom\tstart\tend\tbase\tscore\tfeature"
+    assert len(rows) == 51
+    for row in rows[1:]:
+        chrom, start, end, base, score, feature = row.split("\t")
+        assert SEQUENCES[chrom][int(start) : int(end)] == base
+        with BigWig(track) as scores:
+            assert scores.scores(chrom, int(start), int(end))[0] == pytest.approx(
+                float(score), rel=1e-5
+            )
+        inside = {"chr1": (13_000, 19_000, "one<i>"), "chr2": (150, 480, "two")}[chrom]
+        assert feature == (inside[2] if inside[0] <= int(start) < inside[1] else ".")
+    curves = re.search(r"curves = (\[.*?\]);\n", own)
+    assert curves
+    assert [curve["first"] for curve in json.loads(curves[1])]
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    track, genome = written(tmp_path, random_scores()), tmp_path / "g.fa"
+    page = tmp_path / "report.html"
+
+    def said(*arguments: object) -> str:
+        done = genoscan("report", *arguments, "-o", page)
+        assert done.code == 1
+        assert not page.exists()
+        assert "Traceback" not in done.err
+        return done.err
+
+    assert "no such file" in said(track, "-g", genome, "-a", tmp_path / "none.bed")
+    assert "read from, too" in genoscan("report", track, "-g", genome, "-o", track).err
+    other = tmp_path / "other"
+    other.mkdir()
+    mutated = {chrom: text[::-1] for chrom, text in SEQUENCES.items()}
+    assert "made on another chr1" in said(track, "-g", write_fasta(other / "g.fa", mutated))
+    track.write_bytes(track.read_bytes()[:400])
+    assert str(track) in said(track, "-g", genome)
+    Path(f"{track}.json").unlink()
+    assert "cannot be read" in said(track, "-g", genome)
+
+
+def test_a_track_without_scores(tmp_path: Path) -> None:
+    nothing = {r: np.full(len(r), np.nan, np.float32) for r in REGIONS}
+    track = written(tmp_path, nothing)
+    done = genoscan("report", track, "-g", tmp_path / "g.fa", "-o", tmp_path / "report.html")
+    assert done.code == 0, done.err
+    assert "0 bases have scores" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_browser_opens_the_report(tmp_path: Path) -> None:
+    """The figures are drawn, and no request leaves the page."""
+    track = written(tmp_path, random_scores())
+    page = tmp_path / "report.html"
+    assert genoscan("report", track, "-g", tmp_path / "g.fa", "-o", page).code == 0
+    seen, asked = dom(page.as_uri(), tmp_path)
+    assert 'data-ready="yes"' in seen
+    assert seen.count("main-svg") >= 2
+    assert not asked
