@@ -18,7 +18,7 @@ def command(outputs: tuple[Path, ...], **options: Any) -> None:
     from genoscan.estimate import estimate
 
     job = prepare_job(outputs=outputs, **options)
-    tile, slots = job.options.tile, job.options.slots
+    tile = job.options.tile
     cost = estimate(job, columns=any(path.suffix == ".npz" for path in outputs))
     place = "memory" if str(job.engine.place) == "cpu" else job.engine.place
     boundaries = (
@@ -32,8 +32,7 @@ def command(outputs: tuple[Path, ...], **options: Any) -> None:
                 f"bases read (context {job.context:,}, reach {job.reach:,})",
                 "longest window": f"{cost.longest:,} bases, {-(-cost.longest // tile):,} "
                 f"tiles of {tile:,}",
-                "recomputation": f"{cost.again:.2f} forward tiles beside each adjoined one, "
-                f"with {slots} slots",
+                "recomputation": f"{cost.again:.2f} forward tiles beside each adjoined one",
                 "engine memory": f"{cost.engine_bytes / 1e6:,.0f} MB, whatever the length",
                 **({"boundary memory": boundaries} if cost.boundary_bytes else {}),
                 "window memory": f"{cost.window_bytes / 1e6:,.1f} MB (1 byte a base, a batch)",
