@@ -7,6 +7,8 @@ import re
 import shutil
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -67,6 +69,19 @@ def genes(tmp_path: Path) -> Path:
             "##FASTA", ">chr1", "ACGT"]  # fmt: skip
     path.write_text("\n".join(["##gff-version 3", "# said", *rows]) + "\n")
     return path
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a folder, and give its address."""
+    with server(folder, 0) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{running.server_port}"
+        finally:
+            running.shutdown()
+            thread.join()
 
 
 def config_of(page: Path) -> Any:
@@ -201,12 +216,34 @@ def test_what_is_refused(genome: Path, track: Path, tmp_path: Path) -> None:
     assert not page.exists()
 
 
-def test_a_page_is_not_made_of_a_genome(
-    genome: Path, track: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def folder(genome: Path, track: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return what is made where a page would be too large."""
     monkeypatch.setattr("genoscan.export.page._MOST", 3_999)
-    said = refusal("html", track, "-g", genome, "-o", tmp_path / "page.html")
-    assert "4,000 bases with scores, a page holds 3,999" in said
+    done = genoscan("export", "html", track, "-g", genome, "-o", tmp_path / "page.html")
+    assert (done.code, done.out) == (0, f"{tmp_path / 'page'}\n"), done.err
+    assert f"genoscan serve {tmp_path / 'page'}" in done.err
+    assert not (tmp_path / "page.html").exists()
+    return tmp_path / "page"
+
+
+def test_what_a_page_does_not_hold_is_a_folder(folder: Path, genome: Path, track: Path) -> None:
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"index.html", "peaks.bw", "genome.2bit"}
+    assert (folder / "peaks.bw").read_bytes() == track.read_bytes()
+    assert two_bit(folder / "genome.2bit") == SEQUENCES
+    assert (folder / "index.html").stat().st_size < 2e6
+    said = refusal("html", track, "-g", genome, "-o", folder.with_suffix(".html"))
+    assert "is there already, and 4,000 bases take a folder" in said
+
+
+@pytest.mark.slow
+def test_a_browser_opens_the_folder(folder: Path, tmp_path: Path) -> None:
+    with served(folder) as address:
+        seen, asked = dom(f"{address}/index.html", tmp_path)
+    assert 'data-ready="yes"' in seen
+    assert {url.rsplit("/", 1)[0] for url in asked} == {address}
+    assert {"peaks.bw", "genome.2bit"} <= {url.rsplit("/", 1)[1].split("?")[0] for url in asked}
 
 
 def test_annotations_of_other_kinds(tmp_path: Path) -> None:
@@ -250,14 +287,10 @@ def test_igv_opens_a_session_that_is_served(genome: Path, track: Path, tmp_path:
         ".then(b => { document.body.dataset.tracks = b.trackViews.map(v => v.track.name).join();"
         " document.body.dataset.at = String(b.currentLoci()); })</script>"
     )
-    with server(folder, 0) as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        seen, asked = dom(f"http://127.0.0.1:{running.server_port}/index.html", tmp_path)
-        running.shutdown()
-        thread.join()
+    with served(folder) as address:
+        seen, asked = dom(f"{address}/index.html", tmp_path)
     (tracks,) = re.findall('data-tracks="([^"]*)"', seen)
     assert "peaks" in tracks.split(",")
     (at,) = re.findall('data-at="([^"]*)"', seen)
     assert at == "chr1:10001-14000"
-    assert {url.split("/")[2] for url in asked} == {f"127.0.0.1:{running.server_port}"}
+    assert {url.rsplit("/", 1)[0] for url in asked} == {address}

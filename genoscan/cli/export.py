@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from genoscan.cli.options import PATH, check_unread, together
+from genoscan.cli.options import PATH, check_unread, say, together
 from genoscan.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def page(
     """Write one HTML file that holds all: browser, bases, tracks and genes.
 
     It opens in any web browser and asks no server for anything. Bases are letters, as high as their
-    score, from where letters can be read.
+    score, from where letters can be read. Tracks too large for one file make a folder for genoscan
+    serve.
 
     \b
     Example:
@@ -64,8 +65,10 @@ def page(
 
     opened, tracks, locus = _opened(paths, genome, region_text, output, annotation)
     genes = [] if annotation is None else read_annotation(annotation, opened.sizes)
-    write_page(output, opened, tracks, genes, locus=locus)
-    click.echo(output)
+    written = write_page(output, opened, tracks, genes, locus=locus)
+    if written != output:
+        say(f"too large for one page: look at it with genoscan serve {written}")
+    click.echo(written)
 
 
 @command.command("igv")

@@ -1,5 +1,8 @@
 """One HTML file: igv.js, the bases, the tracks and the genes; it may not ask any server.
 
+What is too large for one file is a folder, which has to be served: index.html beside the tracks and
+the genome.
+
 igv.js is shipped as it is (vendor/); what it is given, and why:
     fastaURL   the bases around the scores alone, as slices that say where they lie
     merged     each track twice, by its highest and its lowest scores: a mean over a pixel of many
@@ -11,20 +14,23 @@ import base64
 import gzip
 import html
 import json
+import shutil
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from genoscan.errors import InputError
 from genoscan.export.finished import Finished, in_words, opening, track_names
+from genoscan.export.twobit import write_two_bit
 from genoscan.genome.alphabet import decode
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import merge
 from genoscan.genome.region import Region
-from genoscan.tracks.atomic import explained, replacing
+from genoscan.tracks.atomic import appearing, explained, replacing
 
 _IGV = "igv-3.8.10.min.js"
 _FLANK = 1_000
@@ -32,6 +38,8 @@ _FLANK = 1_000
 
 _MOST = 5_000_000
 """Bases of all tracks together, at 7 to 8 bytes each in the page."""
+
+_GENOME = "genome.2bit"
 
 _COLOURS = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 
@@ -41,7 +49,7 @@ _PAGE = """\
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline';
- style-src 'unsafe-inline'; img-src data: blob:; connect-src data:; font-src data:">
+ style-src 'unsafe-inline'; img-src data: blob:; connect-src {asked}; font-src data:">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
 <title>{title}</title>
@@ -74,6 +82,14 @@ igv.createBrowser(document.getElementById("browser"), config)
 """
 
 
+class _Sources(NamedTuple):
+    """Where a page gets the bases and each track from; `asked` is all that it may ask."""
+
+    bases: Mapping[str, Any]
+    urls: Sequence[str]
+    asked: str
+
+
 def write_page(
     output: Path,
     genome: Genome,
@@ -81,37 +97,67 @@ def write_page(
     annotation: Sequence[Region] = (),
     *,
     locus: Region | None = None,
-) -> None:
+) -> Path:
     """Write a page that shows these tracks, opened at `locus` or at the first region.
 
-    Size: 1.5 MB, and per base with a score about 8 bytes a track.
+    Size: 1.5 MB, and per base with a score about 8 bytes a track.  Tracks of more than 5,000,000
+    bases make a folder of the page's name, with a copy of each and the genome as .2bit.
+
+    Returns where it is: the page, or the folder.
 
     Raises
     ------
     InputError
-        If the tracks have more bases than a page holds.
+        If the folder that it takes is there already.
     OutputError
-        If the file cannot be written.
+        If something cannot be written.
     """
-    bases = sum(len(region) for track in tracks for region in track.regions)
-    if bases > _MOST:
-        raise InputError(
-            f"{output}: {bases:,} bases with scores, a page holds {_MOST:,}: attribute fewer "
-            "regions, or export igv or jbrowse, which leave the tracks where they are"
-        )
     shown = list(_shown(genome, tracks))
+    bases = sum(len(region) for track in tracks for region in track.regions)
+    if bases <= _MOST:
+        bare = {"indexed": False, "fastaURL": _data("application/gzip", _slices(genome, shown))}
+        urls = [_data("application/octet-stream", track.path.read_bytes()) for track in tracks]
+        text = _page(genome, tracks, annotation, shown, locus, _Sources(bare, urls, "data:"))
+        with replacing(output) as part, explained(output):
+            part.write_text(text, encoding="utf-8")
+        return output
+    output = output.with_suffix("")
+    if output.exists():
+        raise InputError(f"{output}: is there already, and {bases:,} bases take a folder")
+    urls = [quote(track.path.name) for track in tracks]
+    sources = _Sources({"twoBitURL": _GENOME}, urls, "'self'")
+    text = _page(genome, tracks, annotation, shown, locus, sources)
+    with explained(output), appearing(output) as folder:
+        folder.mkdir()
+        write_two_bit(folder / _GENOME, genome)
+        for track in tracks:
+            shutil.copyfile(track.path, folder / track.path.name)
+        (folder / "index.html").write_text(text, encoding="utf-8")
+    return output
+
+
+def _page(
+    genome: Genome,
+    tracks: Sequence[Finished],
+    annotation: Sequence[Region],
+    shown: Sequence[Region],
+    locus: Region | None,
+    sources: _Sources,
+) -> str:
     config = {
         "loadDefaultGenomes": False,
         "reference": {
             "id": genome.path.name,
             "name": genome.path.name,
-            "indexed": False,
-            "fastaURL": _data("application/gzip", _slices(genome, shown)),
             "wholeGenomeView": False,
+            **sources.bases,
         },
         "locus": opening(tracks, locus),
         "tracks": [
-            *(_track(track, _COLOURS[i % len(_COLOURS)]) for i, track in enumerate(tracks)),
+            *(
+                _track(track, url, _COLOURS[i % len(_COLOURS)])
+                for i, (track, url) in enumerate(zip(tracks, sources.urls, strict=True))
+            ),
             *_genes(annotation, shown),
         ],
     }
@@ -120,7 +166,8 @@ def write_page(
     told = "".join(
         f"<dt>{html.escape(track.name)}</dt><dd>{html.escape(track.told)}</dd>" for track in tracks
     )
-    page = _PAGE.format(
+    return _PAGE.format(
+        asked=sources.asked,
         title=html.escape(track_names(tracks)),
         told=told,
         places=places,
@@ -128,8 +175,6 @@ def write_page(
         # Whatever a name holds, it cannot end the script.
         config=json.dumps(config).replace("<", "\\u003c"),
     )
-    with replacing(output) as part, explained(output):
-        part.write_text(page, encoding="utf-8")
 
 
 def _shown(genome: Genome, tracks: Sequence[Finished]) -> Iterator[Region]:
@@ -156,12 +201,12 @@ def _slices(genome: Genome, shown: Sequence[Region]) -> bytes:
     return gzip.compress(b"\n".join(pieces), mtime=0)
 
 
-def _track(track: Finished, colour: str) -> dict[str, Any]:
+def _track(track: Finished, url: str, colour: str) -> dict[str, Any]:
     return {
         "type": "wig",
         "format": "bigwig",
         "name": track.name,
-        "url": _data("application/octet-stream", track.path.read_bytes()),
+        "url": url,
         "graphType": "dynseq",
         "height": 140,
         "color": colour,
