@@ -29,7 +29,7 @@ class Estimate:
     boundary_bytes  of a two-way model, what lies between its layers, of one batch
     window_bytes    the bases of one batch
     disk_bytes      scores and bases (and columns) kept beside the output until it is done
-    seconds         all batches; seconds_longest: one batch, lost at most by a kill
+    by_batch        seconds, batch by batch: of one, a kill loses no more
     """
 
     regions: int
@@ -43,8 +43,7 @@ class Estimate:
     boundary_bytes: int
     window_bytes: int
     disk_bytes: int
-    seconds: float
-    seconds_longest: float
+    by_batch: tuple[float, ...]
 
 
 def estimate(job: Job, *, columns: bool) -> Estimate:
@@ -81,8 +80,7 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
         boundary_bytes=engine.boundary_bytes(stack, longest, width),
         window_bytes=longest * width,
         disk_bytes=scored * (21 if columns or options.strand == "both" else 5),
-        seconds=sum(seconds),
-        seconds_longest=max(seconds),
+        by_batch=tuple(seconds),
     )
 
 

@@ -3,8 +3,10 @@
 import hashlib
 import os
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +220,18 @@ def _shard(order: Sequence[tuple[Reading, ...]], shard: str) -> list[tuple[Readi
         raise InputError(
             f"--shard {shard}: there are {len(order):,} batches, which make as many shards at most"
         )
-    return list(order[len(order) * (i - 1) // n : len(order) * i // n])
+    return list(order[cut(order, n)[i - 1]])
+
+
+def cut(order: Sequence[tuple[Reading, ...]], n: int) -> list[slice]:
+    """Return n runs of batches, none of them empty, of about as many bases as can be."""
+    bases = [sum(len(window) for reading in batch for window in reading) for batch in order]
+    middles = [end - own / 2 for own, end in zip(bases, accumulate(bases), strict=True)]
+    edges = [
+        min(max(bisect_right(middles, sum(bases) * i / n), i), len(order) - (n - i))
+        for i in range(n + 1)
+    ]
+    return [slice(*edge) for edge in pairwise(edges)]
 
 
 def _half_of_memory() -> int:

@@ -7,8 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import bases, genoscan, tiny_model, write_fasta
+from hypothesis import given
+from hypothesis import strategies as st
 
 from genoscan.errors import InputError
+from genoscan.genome.plan import Window
+from genoscan.genome.region import Region
+from genoscan.job import cut
 from genoscan.tracks.columns import read_columns
 
 SEQUENCES = {name: bases(3_000, seed=i) for i, name in enumerate(("b", "a", "c"))}
@@ -55,6 +60,37 @@ def test_shards_make_the_track_of_one_run(
     told = [json.loads(Path(f"{path}.json").read_text()) for path in (merged, whole)]
     for name in ("regions", "sequences", "target_values", "scored_bases", "model", "score"):
         assert told[0][name] == told[1][name], name
+
+
+@given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=30), data=st.data())
+def test_shards_are_about_as_long_as_can_be(lengths: list[int], data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, len(lengths)))
+    regions = [Region("a", 0, length) for length in sorted(lengths, reverse=True)]
+    order = [((Window(r, r, "+"),),) for r in regions]
+    parts = cut(order, n)
+    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(len(order)))
+    assert all(part.stop > part.start for part in parts)
+    bases = [sum(len(region) for region in regions[part]) for part in parts]
+    # None is longer than an even share by more than a batch.
+    assert max(bases) <= sum(lengths) / n + max(lengths)
+
+
+def test_a_plan_of_a_whole_genome_by_its_index(tmp_path: Path) -> None:
+    index = tmp_path / "g.fa.fai"
+    index.write_text("a\t9000\t3\t60\t61\nb\t1000\t9999\t60\t61\n")
+    model = tiny_model(tmp_path / "model")
+    job = [index, "-m", model, "-o", tmp_path / "x.bw"]
+    done = genoscan("plan", *job, "--whole-genome")
+    assert done.code == 0, done.err
+    assert "2 (10,000 bases to score)" in done.out
+    rows = [line.split() for line in done.out.splitlines()[-2:]]
+    assert [row[0] for row in rows] == ["1", "2"]
+    assert float(rows[1][1]) <= float(rows[0][1])
+    assert "hours, longest" not in genoscan("plan", *job).out
+    assert "leave --region" in genoscan("plan", *job, "--whole-genome", "-r", "a").err
+    assert "holds lengths and no bases" in genoscan("attribute", *job).err
+    index.write_text("a\t9000\t3\t60\t61\nb\t1000\n")
+    assert f"{index}:2: expected a name and four numbers" in genoscan("plan", *job).err
 
 
 def test_an_archive_is_read_as_it_was_written(job: list[Any], tmp_path: Path) -> None:

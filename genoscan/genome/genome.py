@@ -11,6 +11,7 @@ from genoscan.errors import InputError
 from genoscan.genome.fasta import FastaGenome
 from genoscan.genome.files import check_file, head
 from genoscan.genome.genbank import GenBankGenome
+from genoscan.genome.outline import Outline
 
 
 @runtime_checkable
@@ -31,7 +32,7 @@ class Genome(Protocol):
 
 
 def open_genome(path: str | Path) -> Genome:
-    """Open a FASTA file (plain or bgzip) or a GenBank file (plain or gzip).
+    """Open a FASTA file (plain or bgzip), a GenBank file (plain or gzip), or a .fai to plan with.
 
     The content decides, not the name.
 
@@ -50,5 +51,7 @@ def open_genome(path: str | Path) -> Genome:
         return GenBankGenome(path)
     if not start:
         raise InputError(f"{path}: the file is empty, expected FASTA or GenBank")
+    if re.match(rb"[^\t\n]+(\t\d+){4}", start):
+        return Outline(path)
     first = start.splitlines()[0][:40].decode("ascii", "replace")
     raise InputError(f'{path}: begins with {first!r}, expected FASTA (">") or GenBank ("LOCUS")')

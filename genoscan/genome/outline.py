@@ -1,0 +1,43 @@
+"""Names and lengths of a genome whose bases are elsewhere: enough to plan."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from genoscan.errors import InputError
+from genoscan.genome.files import open_text
+
+
+class Outline:
+    """The sequences of an index as samtools faidx writes it: name, length, and three columns more.
+
+    Raises
+    ------
+    InputError
+        If a row is not of such an index.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.sizes: dict[str, int] = {}
+        with open_text(path) as lines:
+            for number, line in enumerate(lines, 1):
+                columns = line.rstrip("\n").split("\t")
+                if len(columns) < 5 or not all(text.isdecimal() for text in columns[1:5]):
+                    raise InputError(
+                        f"{path}:{number}: expected a name and four numbers, as samtools faidx "
+                        "writes them"
+                    )
+                self.sizes[columns[0]] = int(columns[1])
+
+    def fetch(self, chrom: str, start: int, end: int) -> UInt8[np.ndarray, " bases"]:
+        """Refuse: there are no bases."""
+        raise self._bare()
+
+    def m5(self, chrom: str) -> str:
+        """Refuse: there are no bases."""
+        raise self._bare()
+
+    def _bare(self) -> InputError:
+        return InputError(f"{self.path}: holds lengths and no bases, expected FASTA or GenBank")
