@@ -42,7 +42,9 @@ def test_sequences_and_contributions(columns: Path, tmp_path: Path) -> None:
         gradient = truth["gradient"][offset : offset + 60]
         centred = gradient - gradient.mean(1, keepdims=True)
         np.testing.assert_allclose(score, centred.T, rtol=1e-6, atol=1e-9)
-    assert (tmp_path / "cut" / "cut.bed").read_text() == "chr1\t1095\t1155\tb\nchr1\t670\t730\ta\n"
+    rest = "0\t.\t0\t-1\t-1\t30\n"
+    places = (tmp_path / "cut" / "cut.narrowPeak").read_text()
+    assert places == f"chr1\t1095\t1155\tb\t{rest}chr1\t670\t730\ta\t{rest}"
 
 
 @pytest.mark.parametrize("piece", [37, 1 << 20])

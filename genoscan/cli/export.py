@@ -144,10 +144,10 @@ def hub(
     "-o", "--output", metavar="FOLDER", type=PATH, required=True, help="Where to write."
 )  # fmt: skip
 def modisco(columns: Path, bed: Path, width: int, output: Path) -> None:
-    """Cut sequences and hypothetical contributions for TF-MoDISco.
+    """Cut sequences and hypothetical contributions for TF-MoDISco and Fi-NeMo.
 
     COLUMNS.npz is what attribute -o FILE.npz wrote. Leaves ohe.npz, attr.npz and, with where each
-    was cut, cut.bed.
+    was cut, cut.narrowPeak: what Fi-NeMo's extract-regions-modisco-fmt takes as -s, -a and -p.
 
     \b
     Example:
