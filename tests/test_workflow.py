@@ -95,6 +95,24 @@ def test_killed_and_run_again(job: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_cluster_gets_a_job_a_shard(job: Path, tmp_path: Path) -> None:
+    """A scheduler that is a shell script: it notes what it is given, and runs it there and then."""
+    log = tmp_path / "submitted"
+    submit = tmp_path / "submit"
+    submit.write_text(
+        f'#!/bin/sh\ngrep -o \'"rule": "[a-z]*"\' "$1" >> {log}\nsh "$1" >&2\necho 1\n'
+    )
+    submit.chmod(0o755)
+    snakemake(
+        job, tmp_path / "run", "--executor", "cluster-generic", "--jobs", "1", "--cores", "1",
+        "--cluster-generic-submit-cmd", str(submit), "--seconds-between-status-checks", "1",
+    )  # fmt: skip
+    rules = [line.split('"')[3] for line in log.read_text().splitlines()]
+    assert sorted(rules) == ["attribute"] * 3 + ["merge", "page", "report"]
+    assert (tmp_path / "run" / "results" / "peaks.bw").read_bytes() == whole(job)
+
+
+@pytest.mark.slow
 def test_as_a_part_of_another_workflow(job: Path, tmp_path: Path) -> None:
     snakefile = tmp_path / "Snakefile"
     snakefile.write_text(
