@@ -162,7 +162,11 @@ def _page(
         ],
     }
     regions = merge((r for track in tracks for r in track.regions), genome.sizes, by_strand=False)
-    places = "".join(f"<option>{html.escape(in_words(region))}</option>" for region in regions)
+    seen = locus or regions[0]
+    places = "".join(
+        f"<option{' selected' * _overlap(seen, region)}>{html.escape(in_words(region))}</option>"
+        for region in regions
+    )
     told = "".join(
         f"<dt>{html.escape(track.name)}</dt><dd>{html.escape(track.told)}</dd>" for track in tracks
     )
@@ -175,6 +179,10 @@ def _page(
         # Whatever a name holds, it cannot end the script.
         config=json.dumps(config).replace("<", "\\u003c"),
     )
+
+
+def _overlap(a: Region, b: Region) -> bool:
+    return a.chrom == b.chrom and a.start < b.end and b.start < a.end
 
 
 def _shown(genome: Genome, tracks: Sequence[Finished]) -> Iterator[Region]:
