@@ -109,7 +109,7 @@ def test_a_page_holds_bases_track_and_genes(
         {"chr": "chr1", "start": 12_000, "end": 12_400, "name": "lac Z", "strand": "-"}
     ]
     assert config["locus"] == "chr1:10,001-14,000"
-    assert "<option>chr1:10,001-14,000</option>" in page.read_text()
+    assert "<option selected>chr1:10,001-14,000</option>" in page.read_text()
     # What a name holds stays text.
     assert "&lt;/script&gt;&lt;b&gt;: log-likelihood, centred" in page.read_text()
     assert page.read_text().count("</script") == 2
