@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from browser import dom
 from commands import bases, genoscan, write_fasta
+from hypothesis import given
+from hypothesis import strategies as st
 
 from genoscan.export.logo import logo
 from genoscan.export.summary import FLANK, overview, profile, stretches
@@ -18,6 +20,7 @@ from genoscan.genome.genome import open_genome
 from genoscan.genome.region import Region
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.reader import BigWig
+from genoscan.tracks.strongest import Strongest
 from genoscan.tracks.writer import open_track
 
 LENGTHS = {"chr1": 30_000, "chr2": 600}
@@ -66,7 +69,7 @@ def test_an_overview_is_what_numpy_says(
     known = every[~np.isnan(every)]
     assert seen.scored == len(known)
     assert seen.counts.sum() == len(known)
-    np.testing.assert_array_equal(seen.counts, np.histogram(known, 120)[0])
+    np.testing.assert_array_equal(seen.counts, np.histogram(known.astype(float), 120)[0])
     sizes = np.sort(np.abs(known))[::-1][:30]
     assert [abs(site.score) for site in seen.sites] == sizes.tolist()
     for (base, score), _ in zip(seen.sites, range(30), strict=True):
@@ -82,6 +85,21 @@ def test_an_overview_is_what_numpy_says(
             else:
                 assert (curve.low[i], curve.high[i]) == (np.nanmin(here), np.nanmax(here))
         assert len(curve.low) == -(-len(values) // curve.step) <= 1_000
+
+
+@given(
+    pieces=st.lists(
+        st.lists(st.sampled_from([0.0, 1.0, -1.0, 2.5, -3.0, float("nan")]), max_size=9), max_size=9
+    ),
+    top=st.integers(1, 12),
+)
+def test_the_strongest_are_those_of_a_sorted_list(pieces: list[list[float]], top: int) -> None:
+    strongest, number = Strongest(top), 0
+    for piece in pieces:
+        strongest.add(number, np.array(piece, np.float32))
+        number += len(piece)
+    every = [(i, x) for i, x in enumerate(itertools.chain.from_iterable(pieces)) if x == x]
+    assert list(strongest.ranked()) == sorted(every, key=lambda row: -abs(row[1]))[:top]
 
 
 def test_stretches_lie_apart_and_within_regions(tmp_path: Path) -> None:

@@ -124,6 +124,24 @@ def test_as_a_part_of_another_workflow(job: Path, tmp_path: Path) -> None:
     assert track.read_bytes() == whole(job)
 
 
+@pytest.mark.slow
+def test_a_wrapper_is_a_step_of_any_workflow(job: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load(job.read_text())
+    run, snakefile = config["runs"]["peaks"], tmp_path / "Snakefile"
+    snakefile.write_text(
+        "rule attribute:\n"
+        f"    input: genome={config['genome']!r}, regions={run['regions']!r}\n"
+        '    output: "peaks.bw", "peaks.bw.json"\n'
+        '    log: "peaks.log"\n'
+        "    threads: 1\n"
+        f"    params: extra='--model {run['model']} --strand both --batch 2'\n"
+        f"    wrapper: 'file:{SNAKEFILE.parent / 'wrapper'}'\n"
+    )
+    snakemake(job, tmp_path / "run", snakefile=snakefile)
+    assert (tmp_path / "run" / "peaks.bw").read_bytes() == whole(job)
+    assert "bases/s" in (tmp_path / "run" / "peaks.log").read_text()
+
+
 def test_the_workflow_that_comes_along(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from genoscan.genome.region import Region
 from genoscan.tracks.atomic import appearing, explained, replacing
 from genoscan.tracks.columns import read_columns
 from genoscan.tracks.score import SCORES
+from genoscan.tracks.strongest import Strongest
 
 _PIECE = 1 << 20
 
@@ -83,20 +84,16 @@ def write_sites(output: Path, columns: Path, *, score: str, top: int) -> None:
     if top < 1:
         raise InputError(f"--top {top}: expected 1 base or more")
     held = read_columns(columns)
-    best: list[tuple[float, int]] = []  # score, and where in the columns
+    strongest = Strongest(top)
     for start in range(0, len(held.codes), _PIECE):
         piece = slice(start, start + _PIECE)
         scores = SCORES[score](held.gradient[piece], held.codes[piece])
-        sizes = np.where(held.codes[piece] < 4, np.abs(scores), -1)
-        found = np.argsort(-sizes, kind="stable")[:top]
-        found = found[sizes[found] >= 0]
-        best += [(float(scores[i]), start + int(i)) for i in found]
-        best = sorted(best, key=lambda site: (-abs(site[0]), site[1]))[:top]
+        strongest.add(start, np.where(held.codes[piece] < 4, scores, np.float32(np.nan)))
     places = Places(held.regions)
     with replacing(output) as part, explained(output), part.open("w", encoding="utf-8") as file:
         file.write("#chrom\tstart\tend\tbase\tscore\tA\tC\tG\tT\n")
-        for value, place in best:
-            at = places.base(place)
-            base, four = BASES[held.codes[place]], held.gradient[place]
+        for number, value in strongest.ranked():
+            at = places.base(number)
+            base, four = BASES[held.codes[number]], held.gradient[number]
             derivatives = "\t".join(f"{x:.6g}" for x in four)
             file.write(f"{at.chrom}\t{at.start}\t{at.end}\t{base}\t{value:.6g}\t{derivatives}\n")

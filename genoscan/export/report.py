@@ -161,7 +161,8 @@ def _profile(around: Profile) -> go.Figure:
 def _profile_section(around: Profile) -> str:
     return (
         "<section><h2>Where features begin</h2><p>The mean size of the scores around the first "
-        f"bases of {around.features:,} features, each read along its strand (line), and of as many "
+        f"bases of {around.looked_at:,} of the {around.features:,} features that begin where there "
+        "are scores, each read along its strand (line), and of as many "
         f"places at random among all bases with scores, {SHUFFLES} times over (band: lowest and "
         'highest mean).</p><div class="figure" id="profile" role="img" aria-label="Mean size of '
         'the score around where features begin"></div></section>'

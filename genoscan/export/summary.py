@@ -10,6 +10,7 @@ from jaxtyping import Float32, Float64
 from genoscan.genome.places import Places
 from genoscan.genome.region import Region
 from genoscan.tracks.reader import PIECE, BigWig
+from genoscan.tracks.strongest import Strongest
 
 BINS = 1_000
 """Of a region's curve."""
@@ -64,13 +65,15 @@ class Overview:
 class Profile:
     """Mean sizes of scores around where features begin, along their strand.
 
-    features     how many there are; at most 2,000 are looked at, evenly chosen
-    mean         of them, at each offset from -FLANK to FLANK
+    features         how many begin where there are scores
+    looked_at        of them, evenly chosen
+    mean             of these, at each offset from -FLANK to FLANK
     lowest, highest  of `SHUFFLES` means, each of as many places chosen evenly among all bases with
-                 scores; the seed is fixed
+                     scores; the seed is fixed
     """
 
     features: int
+    looked_at: int
     mean: Float64[np.ndarray, "offsets"]
     lowest: Float64[np.ndarray, "offsets"]
     highest: Float64[np.ndarray, "offsets"]
@@ -79,27 +82,24 @@ class Profile:
 def overview(track: BigWig, regions: Sequence[Region], *, top: int) -> Overview:
     """Read a track twice.  Memory: a million bases, and the curves."""
     curves: list[Curve] = []
-    best: list[Site] = []
+    places, strongest, before = Places(regions), Strongest(top), 0
     for region in regions:
         step = -(-len(region) // BINS)
         bounds = []
         for start, scores in _pieces(track, region, step):
             bounds.append(_bounds(scores, step))
-            sizes = np.nan_to_num(np.abs(scores), nan=-1)
-            for i in np.argsort(-sizes, kind="stable")[:top].tolist():
-                if sizes[i] >= 0:
-                    base = Region(region.chrom, start + i, start + i + 1)
-                    best.append(Site(base, float(scores[i])))
-            best = sorted(best, key=lambda site: -abs(site.score))[:top]
+            strongest.add(before + start - region.start, scores)
+        before += len(region)
         curves.append(Curve(region, step, *np.concatenate(bounds, 1)))
-    low = min((float(np.nanmin(c.low)) for c in curves if c.peak), default=-0.5)
-    high = max((float(np.nanmax(c.high)) for c in curves if c.peak), default=0.5)
-    edges = np.histogram_bin_edges([low, high], _HISTOGRAM)
+    known = [curve for curve in curves if not np.isnan(curve.low).all()]
+    ends = [np.nanmin(curve.low) for curve in known] + [np.nanmax(curve.high) for curve in known]
+    edges = np.histogram_bin_edges(np.array(ends, np.float64), _HISTOGRAM)
     counts = np.zeros(_HISTOGRAM)
     for region in regions:
         for _, scores in _pieces(track, region, 1):
             counts += np.histogram(scores[~np.isnan(scores)].astype(np.float64), edges)[0]
-    return Overview(tuple(curves), int(counts.sum()), tuple(best), edges, counts)
+    sites = (Site(places.base(number), score) for number, score in strongest.ranked())
+    return Overview(tuple(curves), int(counts.sum()), tuple(sites), edges, counts)
 
 
 def _pieces(
@@ -157,7 +157,9 @@ def profile(track: BigWig, regions: Sequence[Region], features: Sequence[Region]
             for number, base in zip(numbers, chosen, strict=True)
         )
         shuffled.append(_mean(track, moved))
-    return Profile(len(begin), _mean(track, chosen), np.min(shuffled, 0), np.max(shuffled, 0))
+    return Profile(
+        len(begin), len(chosen), _mean(track, chosen), np.min(shuffled, 0), np.max(shuffled, 0)
+    )
 
 
 def _beginning(feature: Region) -> Region:
