@@ -27,7 +27,7 @@ _LABELS = {
 }
 _SIZES: dict[str, dict[str, Any]] = {
     "modular-arithmetic": {
-        "n_layers": 2, "heads": 16, "writes": True, "steps": 16_000, "rate": 3e-3,
+        "n_layers": 2, "heads": 16, "writes": True, "steps": 9_000, "rate": 3e-3,
     },
     "A5": {"heads": 16}, "S5": {"heads": 16, "steps": 4_000},
 }  # fmt: skip
