@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import html
 import json
 import re
 import shutil
@@ -235,6 +236,38 @@ def test_what_a_page_does_not_hold_is_a_folder(folder: Path, genome: Path, track
     assert (folder / "index.html").stat().st_size < 2e6
     said = refusal("html", track, "-g", genome, "-o", folder.with_suffix(".html"))
     assert "is there already, and 4,000 bases take a folder" in said
+
+
+@pytest.mark.slow
+def test_letters_are_drawn_and_the_highest_is_the_peak(
+    genome: Path, track: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    done = genoscan("export", "html", track, "-g", genome, "-r", "chr1:12,321-12,370", "-o", page)
+    assert done.code == 0, done.err
+    # The picture, as igv.js itself describes it once it is there.
+    before, after = page.read_text().rsplit("document.body.dataset.ready", 1)
+    page.write_text(
+        f"{before}setTimeout(() => {{ document.body.dataset.picture = browser.toSVG(); }}, 3000); "
+        f"document.body.dataset.ready{after}"
+    )
+    seen, _ = dom(page.as_uri(), tmp_path)
+    (picture,) = re.findall(r'data-picture="([^"]*)"', seen)
+    svg = ElementTree.fromstring(html.unescape(picture))
+    colours = {"rgb(0,200,0)": "A", "rgb(0,0,200)": "C", "rgb(209,113,5)": "G", "rgb(255,0,0)": "T"}
+    letters = []
+    for path in svg.iter("{http://www.w3.org/2000/svg}path"):
+        letter = colours.get(path.get("fill", "").replace(" ", ""))
+        numbers = [float(x) for x in re.findall(r"-?\d+(?:\.\d+)?(?:e-?\d+)?", path.get("d", ""))]
+        if letter and numbers:
+            x, y = numbers[::2], numbers[1::2]
+            letters.append((max(y) - min(y), (min(x) + max(x)) / 2, letter))
+    assert {letter for _, _, letter in letters} == set("ACGT")
+    _, at, letter = max(letters)
+    centres = [x for _, x, _ in letters]
+    assert letter == SEQUENCES["chr1"][12_345]
+    width = max(centres) - min(centres)
+    assert round((at - min(centres)) / width * 49) == 25
 
 
 @pytest.mark.slow
