@@ -145,7 +145,7 @@ def cut(tmp_path: Path) -> Path:
         "".join(f"chr1\t{r.start}\t{r.end}\t{r.name}\n" for r in rows)
     )
     done = genoscan("export", "modisco", columns, "--bed", tmp_path / "rows.bed", "--width", width,
-                    "-o", tmp_path / "cut")  # fmt: skip
+                    "--chrombpnet", "-o", tmp_path / "cut")  # fmt: skip
     assert done.code == 0, done.err
     return tmp_path / "cut"
 
@@ -164,9 +164,14 @@ def test_modisco_finds_the_motif(cut: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_finemo_takes_regions(cut: Path, tmp_path: Path) -> None:
-    run("finemo", "extract-regions-modisco-fmt", "-s", cut / "ohe.npz", "-a", cut / "attr.npz",
-        "-p", cut / "cut.narrowPeak", "-w", 120, "-o", tmp_path / "regions.npz")  # fmt: skip
+@pytest.mark.parametrize("layout", ["modisco-fmt", "chrombpnet-h5"])
+def test_finemo_takes_regions(cut: Path, tmp_path: Path, layout: str) -> None:
+    given: dict[str, list[object]] = {
+        "modisco-fmt": ["-s", cut / "ohe.npz", "-a", cut / "attr.npz"],
+        "chrombpnet-h5": ["-c", cut / "contribs.h5"],
+    }
+    run("finemo", f"extract-regions-{layout}", *given[layout], "-p", cut / "cut.narrowPeak",
+        "-w", 120, "-o", tmp_path / "regions.npz")  # fmt: skip
     with np.load(tmp_path / "regions.npz") as regions:
         np.testing.assert_array_equal(regions["sequences"], np.load(cut / "ohe.npz")["arr_0"])
         assert regions["contributions"].shape == (300, 4, 120)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -42,9 +43,28 @@ def test_sequences_and_contributions(columns: Path, tmp_path: Path) -> None:
         gradient = truth["gradient"][offset : offset + 60]
         centred = gradient - gradient.mean(1, keepdims=True)
         np.testing.assert_allclose(score, centred.T, rtol=1e-6, atol=1e-9)
+    assert not (tmp_path / "cut" / "contribs.h5").exists()
     rest = "0\t.\t0\t-1\t-1\t30\n"
     places = (tmp_path / "cut" / "cut.narrowPeak").read_text()
     assert places == f"chr1\t1095\t1155\tb\t{rest}chr1\t670\t730\ta\t{rest}"
+
+
+def test_chrombpnets_layout(columns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bed = tmp_path / "rows.bed"
+    bed.write_text("chr1\t1100\t1151\tb\n")
+    job = columns, "--bed", bed, "--width", "60", "--chrombpnet"
+    done = genoscan("export", "modisco", *job, "-o", tmp_path / "cut")
+    assert done.code == 0, done.err
+    one_hot, scores = (
+        np.load(tmp_path / "cut" / name)["arr_0"] for name in ("ohe.npz", "attr.npz")
+    )
+    with h5py.File(tmp_path / "cut" / "contribs.h5") as file:
+        np.testing.assert_array_equal(file["raw/seq"], one_hot)
+        np.testing.assert_array_equal(file["shap/seq"], scores)
+        np.testing.assert_array_equal(file["projected_shap/seq"], one_hot * scores)
+    monkeypatch.setattr("genoscan.export.handoff.find_spec", lambda _name: None)
+    assert "needs h5py" in genoscan("export", "modisco", *job, "-o", tmp_path / "none").err
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("piece", [37, 1 << 20])

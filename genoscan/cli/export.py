@@ -141,9 +141,12 @@ def hub(
     "--width", type=int, default=400, show_default=True, metavar="BASES", help="How wide to cut."
 )
 @click.option(
+    "--chrombpnet", is_flag=True, help="Write them in ChromBPNet's HDF5 layout, too: contribs.h5."
+)
+@click.option(
     "-o", "--output", metavar="FOLDER", type=PATH, required=True, help="Where to write."
 )  # fmt: skip
-def modisco(columns: Path, bed: Path, width: int, output: Path) -> None:
+def modisco(columns: Path, bed: Path, width: int, chrombpnet: bool, output: Path) -> None:
     """Cut sequences and hypothetical contributions for TF-MoDISco and Fi-NeMo.
 
     COLUMNS.npz is what attribute -o FILE.npz wrote. Leaves ohe.npz, attr.npz and, with where each
@@ -159,7 +162,7 @@ def modisco(columns: Path, bed: Path, width: int, output: Path) -> None:
     from genoscan.tracks.provenance import read_provenance
 
     sizes = {s["name"]: s["length"] for s in read_provenance(columns)["sequences"]}
-    write_modisco(output, columns, read_bed(bed, sizes), width=width)
+    write_modisco(output, columns, read_bed(bed, sizes), width=width, chrombpnet=chrombpnet)
     click.echo(output)
 
 

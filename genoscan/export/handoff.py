@@ -1,9 +1,11 @@
 """Columns as other tools take them, with their coordinates: cut out, or the strongest bases."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float32, Int8
 
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import BASES
@@ -17,7 +19,9 @@ from genoscan.tracks.strongest import Strongest
 _PIECE = 1 << 20
 
 
-def write_modisco(output: Path, columns: Path, rows: Sequence[Region], *, width: int) -> None:
+def write_modisco(
+    output: Path, columns: Path, rows: Sequence[Region], *, width: int, chrombpnet: bool = False
+) -> None:
     """Write a folder for TF-MoDISco and Fi-NeMo, `width` bases around the middle of each row.
 
     ohe.npz         (rows, 4, width) int8, A C G T; N is nought in all four
@@ -25,12 +29,15 @@ def write_modisco(output: Path, columns: Path, rows: Sequence[Region], *, width:
                     the hypothetical contributions of a gradient
     cut.narrowPeak  where each was cut, in the same order, on the forward strand: BED with a
                     summit, the middle, as Fi-NeMo wants it beside them
+    contribs.h5     with `chrombpnet`: the same arrays as raw/seq and shap/seq, and their product
+                    as projected_shap/seq, as ChromBPNet lays them out; needs h5py
     Memory: 20 bytes a base that is cut.
 
     Raises
     ------
     InputError
-        If the folder is there already, or a row reaches past what the columns hold.
+        If the folder is there already, a row reaches past what the columns hold, or there is no
+        h5py.
     OutputError
         If something cannot be written.
     """
@@ -38,6 +45,8 @@ def write_modisco(output: Path, columns: Path, rows: Sequence[Region], *, width:
         raise InputError(f"{output}: is there already: name a folder that is not")
     if width < 1:
         raise InputError(f"--width {width}: expected 1 base or more")
+    if chrombpnet and find_spec("h5py") is None:
+        raise InputError('--chrombpnet: needs h5py: pip install "genoscan[h5]"')
     held = read_columns(columns)
     places, cut = Places(held.regions), [_around(row, width) for row in rows]
     bases = np.zeros((len(cut), 4, width), np.int8)
@@ -60,6 +69,20 @@ def write_modisco(output: Path, columns: Path, rows: Sequence[Region], *, width:
         rest = f"0\t.\t0\t-1\t-1\t{width // 2}"
         lines = (f"{r.chrom}\t{r.start}\t{r.end}\t{r.name or '.'}\t{rest}\n" for r in cut)
         (folder / "cut.narrowPeak").write_text("".join(lines), encoding="utf-8")
+        if chrombpnet:
+            _write_hdf5(folder / "contribs.h5", bases, scores)
+
+
+def _write_hdf5(
+    path: Path, bases: Int8[np.ndarray, "rows 4 width"], scores: Float32[np.ndarray, "rows 4 width"]
+) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for name, array in (
+            ("raw", bases), ("shap", scores), ("projected_shap", bases * scores),
+        ):  # fmt: skip
+            file.create_dataset(f"{name}/seq", data=array, compression="gzip")
 
 
 def _around(row: Region, width: int) -> Region:

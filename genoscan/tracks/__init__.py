@@ -1,1 +1,1 @@
-"""Where numbers go: scores and track files.  No torch here."""
+"""Where numbers go: scores and track files, written, read and compared.  No torch here."""
