@@ -219,7 +219,7 @@ class _Sweep:
                 read = layer.before(at)
                 nothing = at.new_zeros(()).expand(read.shape)
                 ends = read, layer.merge(at, nothing, nothing)
-            bars = left.add_(right), x_bar.read(span)
+            bars = left + right, x_bar.read(span)
             x_bar.write(span, torch.autograd.grad(ends, at, bars)[0])
 
         # An adjoint goes the other way: that of the layer that reads right to left, rightward.
