@@ -227,10 +227,10 @@ def cut(order: Sequence[tuple[Reading, ...]], n: int) -> list[slice]:
     """Return n runs of batches, none of them empty, of about as many bases as can be."""
     bases = [sum(len(window) for reading in batch for window in reading) for batch in order]
     middles = [end - own / 2 for own, end in zip(bases, accumulate(bases), strict=True)]
-    edges = [
-        min(max(bisect_right(middles, sum(bases) * i / n), i), len(order) - (n - i))
-        for i in range(n + 1)
-    ]
+    total, edges = sum(bases), [0]
+    for i in range(1, n + 1):
+        near = bisect_right(middles, total * i / n)
+        edges.append(min(max(near, edges[-1] + 1), len(order) - (n - i)))
     return [slice(*edge) for edge in pairwise(edges)]
 
 

@@ -1,5 +1,7 @@
 """Tracks into other formats and back, and beside one another."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -85,21 +87,68 @@ def test_a_long_row_of_another_tool(tmp_path: Path) -> None:
         ("b\t1\t2\n", ":1: found 3 columns"),
         ("b\t1\tx\t3\n", ":1: found 1 x 3, expected start, end and score"),
         ("b\t1\t2\tnan\n", ":1: the score is nan"),
+        ("b\t1\t2\t1e39\n", ":1: the score is 1e39"),
         ("b\t5\t5\t1\n", ":1: found 5 to 5"),
         ("b\t1\t2\t1\nb\t299\t301\t1\n", ":2: ends at 301, b has 300 bases"),
         ("z\t1\t2\t1\n", "z is not in the genome"),
         ("b\t9\t10\t1\nb\t1\t2\t1\n", "expected genome order"),
+        ("b\t9\t10\t1\na\t1\t2\t1\nb\t11\t12\t1\n", "expected genome order"),
         ("b\t1\t10\t1\nb\t5\t12\t1\n", "overlaps"),
     ],
 )
 def test_a_row_that_cannot_be(tmp_path: Path, text: str, said: str) -> None:
-    genome = write_fasta(tmp_path / "g.fa", {"b": bases(300, seed=1)})
+    genome = write_fasta(tmp_path / "g.fa", {"b": bases(300, seed=1), "a": bases(300, seed=2)})
     (tmp_path / "x.bg").write_text(text)
     done = genoscan("track", "convert", tmp_path / "x.bg", "-g", genome, "-o", tmp_path / "x.bw")
     assert done.code == 1
     assert said in done.err
     assert "Traceback" not in done.err
     assert not (tmp_path / "x.bw").exists()
+
+
+def test_rows_in_another_order_than_the_genome(tmp_path: Path) -> None:
+    """As sort has them, which knows no genome; and a sequence may be called track."""
+    sizes = {"chr1": 50, "track1": 60, "chr10": 70}
+    text = "chr1\t0\t2\t1.0\nchr10\t5\t6\t2.0\r\ntrack1\t0\t4\t3.0\n"
+    (tmp_path / "x.bg").write_text(text, newline="")
+    assert write_converted(tmp_path / "x.bg", tmp_path / "x.bw", sizes) == 7
+    with reader.BigWig(tmp_path / "x.bw") as track:
+        assert track.sizes == sizes
+    write_converted(tmp_path / "x.bw", tmp_path / "y.bg")
+    assert sorted((tmp_path / "y.bg").read_text().splitlines()) == text.splitlines()
+
+
+def test_a_record_of_another_track_does_not_stay(tmp_path: Path) -> None:
+    track = write(tmp_path / "x.bw", random_scores(1))
+    Path(f"{track}.json").write_text('{"format": "genoscan-track/1"}')
+    (tmp_path / "other.bg").write_text("b\t1\t2\t3\n")
+    write_converted(tmp_path / "other.bg", track, SIZES)
+    assert not Path(f"{track}.json").exists()
+
+
+def test_a_bigwig_that_is_cut_off_anywhere(tmp_path: Path) -> None:
+    """One line each, from a process that could have crashed."""
+    track = write(tmp_path / "x.bw", random_scores(1))
+    whole, cut = track.read_bytes(), tmp_path / "cut.bw"
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom genoscan.errors import InputError\n"
+        "from genoscan.tracks.reader import BigWig\n"
+        "whole, cut = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])\n"
+        "for n in [*range(0, 700), *range(700, len(whole), 97)]:\n"
+        "    cut.write_bytes(whole[:n])\n"
+        "    try:\n"
+        "        with BigWig(cut) as track:\n"
+        "            for _ in track.pieces(): pass\n"
+        "        print(n)\n"
+        "    except InputError: pass\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, track, cut], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, (done.returncode, done.stderr[-500:])
+    # Zoom levels and what closes the file come last: nothing else may be missing.
+    read = [int(line) for line in done.stdout.split()]
+    assert len(whole) - min(read, default=len(whole)) < len(whole) / 2
 
 
 def test_files_that_are_no_tracks(tmp_path: Path) -> None:
@@ -111,8 +160,8 @@ def test_files_that_are_no_tracks(tmp_path: Path) -> None:
     text.write_text("hello")
     (tmp_path / "x.bg").write_text("b\t1\t2\t3\n")
     for given_, said in (
-        (cut, "cut.bw: "),
-        (text, "cannot be read as bigWig"),
+        (cut, "is cut off after 300 bytes"),
+        (text, "is no bigWig"),
         (tmp_path / "none.bw", "no such file"),
         (tmp_path / "x.bg", "give --genome"),
         (tmp_path / "x.bam", "no known format"),
@@ -156,6 +205,7 @@ def test_compare_prints_a_table(tmp_path: Path) -> None:
     assert len(lines) == 8
     with open_track(tmp_path / "3.bw", {"b": 299}) as writer:
         writer.write(Region("b", 0, 2), np.ones(2, np.float32))
+    assert "expected 0 or more" in genoscan("track", "compare", track, track, "-n", "-1").err
     assert "b has 299 bases, 300 in" in genoscan("track", "compare", track, tmp_path / "3.bw").err
     with open_track(tmp_path / "4.bw", {"c": 299}) as writer:
         writer.write(Region("c", 0, 2), np.ones(2, np.float32))

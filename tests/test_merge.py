@@ -65,7 +65,7 @@ def test_shards_make_the_track_of_one_run(
 @given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=30), data=st.data())
 def test_shards_are_about_as_long_as_can_be(lengths: list[int], data: st.DataObject) -> None:
     n = data.draw(st.integers(1, len(lengths)))
-    regions = [Region("a", 0, length) for length in sorted(lengths, reverse=True)]
+    regions = [Region("a", 0, length) for length in lengths]
     order = [((Window(r, r, "+"),),) for r in regions]
     parts = cut(order, n)
     assert [i for part in parts for i in range(part.start, part.stop)] == list(range(len(order)))
@@ -77,18 +77,23 @@ def test_shards_are_about_as_long_as_can_be(lengths: list[int], data: st.DataObj
 
 def test_a_plan_of_a_whole_genome_by_its_index(tmp_path: Path) -> None:
     index = tmp_path / "g.fa.fai"
-    index.write_text("a\t9000\t3\t60\t61\nb\t1000\t9999\t60\t61\n")
+    index.write_text("a\t900000\t3\t60\t61\nb\t100000\t9999\t60\t61\n")
     model = tiny_model(tmp_path / "model")
     job = [index, "-m", model, "-o", tmp_path / "x.bw"]
     done = genoscan("plan", *job, "--whole-genome")
     assert done.code == 0, done.err
-    assert "2 (10,000 bases to score)" in done.out
+    assert "2 (1,000,000 bases to score)" in done.out
     rows = [line.split() for line in done.out.splitlines()[-2:]]
     assert [row[0] for row in rows] == ["1", "2"]
-    assert float(rows[1][1]) <= float(rows[0][1])
+    assert [row[3] for row in rows] == ["0.02", "0.02"]
     assert "hours, longest" not in genoscan("plan", *job).out
-    assert "leave --region" in genoscan("plan", *job, "--whole-genome", "-r", "a").err
+    for option in (("-r", "a"), ("--shard", "1/2")):
+        assert "leave --region" in genoscan("plan", *job, "--whole-genome", *option).err
     assert "holds lengths and no bases" in genoscan("attribute", *job).err
+    index.write_text("a\t0\t3\t60\t61\n")
+    assert "no sequence in it has bases" in genoscan("plan", *job).err
+    index.write_text("a\t9\t3\t60\t61\na\t9\t3\t60\t61\n")
+    assert f"{index}:2: a comes a second time" in genoscan("plan", *job).err
     index.write_text("a\t9000\t3\t60\t61\nb\t1000\n")
     assert f"{index}:2: expected a name and four numbers" in genoscan("plan", *job).err
 

@@ -64,7 +64,7 @@ def test_an_overview_is_what_numpy_says(
     monkeypatch.setattr("genoscan.export.summary.PIECE", piece)
     scores = random_scores()
     with BigWig(written(tmp_path, scores)) as track:
-        seen = overview(track, REGIONS, top=30)
+        seen = overview(track, REGIONS, top=30, curves=3)
     every = np.concatenate([scores[r] for r in REGIONS])
     known = every[~np.isnan(every)]
     assert seen.scored == len(known)
@@ -104,7 +104,10 @@ def test_the_strongest_are_those_of_a_sorted_list(pieces: list[list[float]], top
 
 def test_stretches_lie_apart_and_within_regions(tmp_path: Path) -> None:
     with BigWig(written(tmp_path, random_scores())) as track:
-        seen = overview(track, REGIONS, top=2_000)
+        seen = overview(track, REGIONS, top=2_000, curves=1)
+        assert seen.regions == 3
+        (largest,) = seen.curves
+        assert largest.peak == abs(seen.sites[0].score)
     pieces = stretches(seen.sites, REGIONS, width=60, most=12)
     assert len(pieces) == 12
     first = pieces[0]
@@ -124,10 +127,9 @@ def test_a_profile_finds_what_lies_before_features(tmp_path: Path) -> None:
     features = []
     for i, at in enumerate(range(12_500, 19_500, 500)):
         strand = "+-"[i % 2]
-        begin, before = (at, at - 25) if strand == "+" else (at + 299, at + 299 + 25)
+        before = at - 25 if strand == "+" else at + 299 + 25
         features.append(Region("chr1", at, at + 300, strand=strand))
         scores[REGIONS[1]][before - 12_000] = -8
-        assert begin in (at, at + 299)
     features.append(Region("chr1", 25_000, 25_100))  # without scores
     with BigWig(written(tmp_path, scores)) as track:
         found = profile(track, REGIONS, features)
@@ -198,7 +200,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
         return done.err
 
     assert "no such file" in said(track, "-g", genome, "-a", tmp_path / "none.bed")
-    assert "read from, too" in genoscan("report", track, "-g", genome, "-o", track).err
+    for read in (track, f"{track}.json", genome):
+        assert "read from, too" in genoscan("report", track, "-g", genome, "-o", read).err
     other = tmp_path / "other"
     other.mkdir()
     mutated = {chrom: text[::-1] for chrom, text in SEQUENCES.items()}
@@ -214,7 +217,27 @@ def test_a_track_without_scores(tmp_path: Path) -> None:
     track = written(tmp_path, nothing)
     done = genoscan("report", track, "-g", tmp_path / "g.fa", "-o", tmp_path / "report.html")
     assert done.code == 0, done.err
-    assert "0 bases have scores" in (tmp_path / "report.html").read_text()
+    assert "<li>0 bases have scores" in (tmp_path / "report.html").read_text()
+
+
+def test_a_profile_where_little_is_known(tmp_path: Path) -> None:
+    """What has no score is neither nought, nor a place that is drawn."""
+    scores = {r: np.full(len(r), np.nan, np.float32) for r in REGIONS}
+    scores[REGIONS[0]][1_000:1_150] = 1
+    features = [Region("chr1", 3_100, 3_200), Region("chr1", 5_000, 5_100)]
+    with BigWig(written(tmp_path, scores)) as track:
+        found = profile(track, REGIONS, features)
+    assert found is not None
+    assert (found.features, found.looked_at) == (1, 1)
+    np.testing.assert_array_equal(found.mean[FLANK - 100 : FLANK + 50], 1)
+    assert np.isnan(found.mean).sum() == 2 * FLANK + 1 - 150
+    assert found.lowest[FLANK] == found.highest[FLANK] == 1
+
+
+def test_scores_of_nought_are_counted(tmp_path: Path) -> None:
+    scores = {r: np.full(len(r), i, np.float32) for i, r in enumerate(REGIONS)}
+    with BigWig(written(tmp_path, scores)) as track:
+        assert overview(track, REGIONS, top=1, curves=1).counts.sum() == sum(map(len, REGIONS))
 
 
 @pytest.mark.slow

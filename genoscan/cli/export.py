@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from genoscan.cli.options import PATH, check_unread, say, together
+from genoscan.cli.options import PATH, check_page, check_unread, say, together
 from genoscan.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def page(
     """Write one HTML file that holds all: browser, bases, tracks and genes.
 
     It opens in any web browser and asks no server for anything. Bases are letters, as high as their
-    score, from where letters can be read. Tracks too large for one file make a folder for genoscan
-    serve.
+    score, from where letters can be read. Tracks too large for one file lie in PAGE_files beside
+    it, and both are looked at through genoscan serve.
 
     \b
     Example:
@@ -65,10 +65,10 @@ def page(
 
     opened, tracks, locus = _opened(paths, genome, region_text, output, annotation)
     genes = [] if annotation is None else read_annotation(annotation, opened.sizes)
-    written = write_page(output, opened, tracks, genes, locus=locus)
-    if written != output:
-        say(f"too large for one page: look at it with genoscan serve {written}")
-    click.echo(written)
+    beside = write_page(output, opened, tracks, genes, locus=locus)
+    if beside is not None:
+        say(f"too large for one file: {beside} goes with it; genoscan serve {output.parent}")
+    click.echo(output)
 
 
 @command.command("igv")
@@ -202,7 +202,7 @@ def _opened(
     from genoscan.genome.genome import open_genome
     from genoscan.genome.region import parse_region
 
-    check_unread(output, [*paths, genome, annotation])
+    check_page(output, paths, [genome, annotation])
     if len({path.stem for path in paths}) < len(paths):
         raise InputError(f"{paths[0]}: two tracks have one name: rename one of them")
     opened = open_genome(genome)

@@ -166,6 +166,13 @@ def check_unread(output: Path, inputs: Sequence[Path | None]) -> None:
         raise InputError(f"{output}: it is read from, too: name another output")
 
 
+def check_page(output: Path, tracks: Sequence[Path], others: Sequence[Path | None]) -> None:
+    """Say what would keep something to look at from being written, or cost a track its record."""
+    from genoscan.tracks.provenance import provenance_path
+
+    check_unread(output, [*tracks, *map(provenance_path, tracks), *others])
+
+
 def set_threads(threads: int | None) -> None:
     """Give torch, and with it the kernels, their threads."""
     import torch

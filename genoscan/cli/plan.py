@@ -35,8 +35,8 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
     """
     from genoscan.estimate import estimate
 
-    if whole_genome and (options["region_texts"] or options["bed_path"]):
-        raise InputError("--whole-genome: every sequence is read, leave --region and --bed out")
+    if whole_genome and (options["region_texts"] or options["bed_path"] or options["shard"]):
+        raise InputError("--whole-genome: leave --region, --bed and --shard out")
     job = prepare_job(outputs=outputs, **options)
     tile = job.options.tile
     cost = estimate(job, columns=any(path.suffix == ".npz" for path in outputs))

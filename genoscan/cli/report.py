@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from genoscan.cli.options import PATH, check_unread
+from genoscan.cli.options import PATH, check_page
 
 
 @click.command("report")
@@ -39,7 +39,7 @@ def command(track: Path, genome: Path, annotation: Path | None, output: Path) ->
     from genoscan.export.report import write_report
     from genoscan.genome.genome import open_genome
 
-    check_unread(output, [track, genome, annotation])
+    check_page(output, [track], [genome, annotation])
     opened = open_genome(genome)
     features = [] if annotation is None else read_annotation(annotation, opened.sizes)
     write_report(output, opened, finished(track, opened), features)

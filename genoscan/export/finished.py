@@ -9,8 +9,7 @@ from genoscan.errors import InputError
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region, parse_region
 from genoscan.tracks.provenance import check_genome, read_provenance
-
-_SUFFIXES = ".bw", ".bigwig"
+from genoscan.tracks.writer import BIGWIG
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def finished(path: Path, genome: Genome) -> Finished:
         If it is no bigWig, has no record beside it, or a sequence is not the one that it was made
         on.
     """
-    if path.suffix.lower() not in _SUFFIXES:
+    if path.suffix.lower() not in BIGWIG:
         raise InputError(f"{path}: expected a bigWig: write one with attribute -o {path.stem}.bw")
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected a bigWig that genoscan wrote")

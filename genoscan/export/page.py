@@ -1,7 +1,6 @@
 """One HTML file: igv.js, the bases, the tracks and the genes; it may not ask any server.
 
-What is too large for one file is a folder, which has to be served: index.html beside the tracks and
-the genome.
+What is too large for one file has a folder beside it, PAGE_files, and has to be served with it.
 
 igv.js is shipped as it is (vendor/); what it is given, and why:
     fastaURL   the bases around the scores alone, as slices that say where they lie
@@ -23,14 +22,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from genoscan.errors import InputError
 from genoscan.export.finished import Finished, in_words, opening, track_names
 from genoscan.export.twobit import write_two_bit
 from genoscan.genome.alphabet import decode
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import merge
 from genoscan.genome.region import Region
-from genoscan.tracks.atomic import appearing, explained, replacing
+from genoscan.tracks.atomic import explained, replacing
 
 _IGV = "igv-3.8.10.min.js"
 _FLANK = 1_000
@@ -97,18 +95,16 @@ def write_page(
     annotation: Sequence[Region] = (),
     *,
     locus: Region | None = None,
-) -> Path:
+) -> Path | None:
     """Write a page that shows these tracks, opened at `locus` or at the first region.
 
     Size: 1.5 MB, and per base with a score about 8 bytes a track.  Tracks of more than 5,000,000
-    bases make a folder of the page's name, with a copy of each and the genome as .2bit.
+    bases lie in a folder beside it, a copy of each, with the genome as .2bit.
 
-    Returns where it is: the page, or the folder.
+    Returns that folder, or None.
 
     Raises
     ------
-    InputError
-        If the folder that it takes is there already.
     OutputError
         If something cannot be written.
     """
@@ -117,23 +113,25 @@ def write_page(
     if bases <= _MOST:
         bare = {"indexed": False, "fastaURL": _data("application/gzip", _slices(genome, shown))}
         urls = [_data("application/octet-stream", track.path.read_bytes()) for track in tracks]
-        text = _page(genome, tracks, annotation, shown, locus, _Sources(bare, urls, "data:"))
-        with replacing(output) as part, explained(output):
-            part.write_text(text, encoding="utf-8")
-        return output
-    output = output.with_suffix("")
-    if output.exists():
-        raise InputError(f"{output}: is there already, and {bases:,} bases take a folder")
-    urls = [quote(track.path.name) for track in tracks]
-    sources = _Sources({"twoBitURL": _GENOME}, urls, "'self'")
+        folder, sources = None, _Sources(bare, urls, "data:")
+    else:
+        folder = output.with_name(f"{output.stem}_files")
+        urls = [quote(f"{folder.name}/{track.path.name}") for track in tracks]
+        sources = _Sources({"twoBitURL": quote(f"{folder.name}/{_GENOME}")}, urls, "'self'")
+        _write_files(folder, genome, tracks)
     text = _page(genome, tracks, annotation, shown, locus, sources)
-    with explained(output), appearing(output) as folder:
-        folder.mkdir()
-        write_two_bit(folder / _GENOME, genome)
-        for track in tracks:
-            shutil.copyfile(track.path, folder / track.path.name)
-        (folder / "index.html").write_text(text, encoding="utf-8")
-    return output
+    with replacing(output) as part, explained(output):
+        part.write_text(text, encoding="utf-8")
+    return folder
+
+
+def _write_files(folder: Path, genome: Genome, tracks: Sequence[Finished]) -> None:
+    with explained(folder):
+        folder.mkdir(exist_ok=True)
+    write_two_bit(folder / _GENOME, genome)
+    for track in tracks:
+        with replacing(folder / track.path.name) as part, explained(folder):
+            shutil.copyfile(track.path, part)
 
 
 def _page(
@@ -162,9 +160,10 @@ def _page(
         ],
     }
     regions = merge((r for track in tracks for r in track.regions), genome.sizes, by_strand=False)
-    seen = locus or regions[0]
+    seen = locus or tracks[0].regions[0]
+    open_at = next((region for region in regions if _overlap(seen, region)), None)
     places = "".join(
-        f"<option{' selected' * _overlap(seen, region)}>{html.escape(in_words(region))}</option>"
+        f"<option{' selected' * (region is open_at)}>{html.escape(in_words(region))}</option>"
         for region in regions
     )
     told = "".join(

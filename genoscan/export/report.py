@@ -49,7 +49,7 @@ def write_report(
     """Write a report of a finished track; features give profiles, and names to the strongest bases.
 
     Size: 5 MB, most of which is plotly.js, and 20 kB a region, of the 200 with the largest scores.
-    Memory: a million bases, and the page.
+    Memory: a million bases, the regions, and the page.
 
     Raises
     ------
@@ -59,13 +59,12 @@ def write_report(
         If the file cannot be written.
     """
     with BigWig(track.path) as scores:
-        seen = overview(scores, track.regions, top=_CANDIDATES)
+        seen = overview(scores, track.regions, top=_CANDIDATES, curves=_CURVES)
         around = profile(scores, track.regions, annotation)
         logos = "".join(
             _logo(scores, genome, piece)
             for piece in stretches(seen.sites, track.regions, width=_WIDTH, most=_STRETCHES)
         )
-    curves = sorted(seen.curves, key=lambda curve: -curve.peak)[:_CURVES]
     figures = {"curve": _bars(track), "histogram": _histogram(seen)}
     if around is not None:
         figures["profile"] = _profile(around)
@@ -74,12 +73,11 @@ def write_report(
     page = Template(files("genoscan.export").joinpath("report.html").read_text("utf-8"))
     text = page.substitute(
         title=html.escape(track.name),
-        name=html.escape(track.name),
         told=html.escape(f"{track.told}; {genome.path.name}"),
-        left_out=f" The {_CURVES} of {len(seen.curves):,} regions with the largest scores are here."
-        if len(curves) < len(seen.curves)
+        left_out=f" The {_CURVES} of {seen.regions:,} regions with the largest scores are here."
+        if len(seen.curves) < seen.regions
         else "",
-        regions="".join(f"<option>{html.escape(in_words(c.region))}</option>" for c in curves),
+        regions="".join(f"<option>{html.escape(in_words(c.region))}</option>" for c in seen.curves),
         width=_WIDTH,
         outlines=OUTLINES,
         logos=logos,
@@ -95,7 +93,7 @@ def write_report(
         checks="".join(f"<li>{html.escape(said)}</li>" for said in _checks(track, genome, seen)),
         plotly=get_plotlyjs(),
         figures=_json({name: json.loads(figure.to_json()) for name, figure in figures.items()}),
-        curves=_json([_plain(curve) for curve in curves]),
+        curves=_json([_plain(curve) for curve in seen.curves]),
     )
     with replacing(output) as part, explained(output):
         part.write_text(text, encoding="utf-8")
@@ -106,16 +104,17 @@ def _json(value: Any) -> str:
     return json.dumps(value).replace("<", "\\u003c")
 
 
-def _plain(curve: Curve) -> dict[str, Any]:
-    def numbers(values: np.ndarray) -> list[float | None]:
-        return [None if np.isnan(value) else float(f"{value:.5g}") for value in values]
+def _numbers(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else float(f"{value:.5g}") for value in values]
 
+
+def _plain(curve: Curve) -> dict[str, Any]:
     return {
         "name": in_words(curve.region),
         "first": curve.region.start + 1,
         "step": curve.step,
-        "low": numbers(curve.low),
-        "high": numbers(curve.high),
+        "low": _numbers(curve.low),
+        "high": _numbers(curve.high),
     }
 
 
@@ -149,10 +148,11 @@ def _profile(around: Profile) -> go.Figure:
     offsets = list(range(-FLANK, FLANK + 1))
     line = {"color": _GREY, "width": 0}
     return _figure(
-        go.Scatter(x=offsets, y=around.lowest.tolist(), line=line, mode="lines", hoverinfo="skip"),
-        go.Scatter(x=offsets, y=around.highest.tolist(), line=line, mode="lines", fill="tonexty",
+        go.Scatter(x=offsets, y=_numbers(around.lowest), line=line, mode="lines",
+                   hoverinfo="skip"),
+        go.Scatter(x=offsets, y=_numbers(around.highest), line=line, mode="lines", fill="tonexty",
                    fillcolor="rgba(140,140,140,0.45)", hoverinfo="skip"),
-        go.Scatter(x=offsets, y=around.mean.tolist(), line={"color": _BLUE, "width": 1.5},
+        go.Scatter(x=offsets, y=_numbers(around.mean), line={"color": _BLUE, "width": 1.5},
                    mode="lines", hovertemplate="%{x}: %{y:.3g}<extra></extra>"),
         x="bases from where a feature begins, along its strand", y="mean size of the score",
     )  # fmt: skip
@@ -161,10 +161,10 @@ def _profile(around: Profile) -> go.Figure:
 def _profile_section(around: Profile) -> str:
     return (
         "<section><h2>Where features begin</h2><p>The mean size of the scores around the first "
-        f"bases of {around.looked_at:,} of the {around.features:,} features that begin where there "
-        "are scores, each read along its strand (line), and of as many "
+        f"bases of {around.looked_at:,} of the {around.features:,} features that begin at a base "
+        "with a score, each read along its strand (line), and of as many "
         f"places at random among all bases with scores, {SHUFFLES} times over (band: lowest and "
-        'highest mean).</p><div class="figure" id="profile" role="img" aria-label="Mean size of '
+        'highest mean).</p><div class="figure" id="profile" role="group" aria-label="Mean size of '
         'the score around where features begin"></div></section>'
     )
 
@@ -174,7 +174,8 @@ def _logo(scores: BigWig, genome: Genome, piece: Region) -> str:
     told = in_words(piece)
     drawn = logo(bases, scores.scores(piece.chrom, piece.start, piece.end), told=f"{told}: {bases}")
     return (
-        f'<figure><figcaption>{html.escape(told)}</figcaption><div class="scroll" tabindex="0">'
+        f'<figure><figcaption>{html.escape(told)}</figcaption><div class="scroll" tabindex="0" '
+        f'role="group" aria-label="{html.escape(told)}">'
         f"{drawn}</div></figure>\n"
     )
 
@@ -189,7 +190,7 @@ class _Names:
         """Return their names, in the file's order."""
         found = (f.name for f in self._features if f.chrom == base.chrom
                  and f.start <= base.start < f.end)  # fmt: skip
-        return ", ".join(dict.fromkeys(name for name in found if name))
+        return ", ".join(dict.fromkeys(" ".join(name.split()) for name in found if name))
 
 
 def _base(genome: Genome, base: Region) -> str:

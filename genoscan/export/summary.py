@@ -1,5 +1,6 @@
 """What a report says of a track, in numbers: curves, strongest bases, profiles, distribution."""
 
+import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -20,6 +21,7 @@ FLANK = 200
 
 SHUFFLES = 20
 _FEATURES = 2_000
+_NOTHING = np.inf, -np.inf
 _HISTOGRAM = 120
 
 
@@ -33,9 +35,17 @@ class Curve:
     high: Float32[np.ndarray, "bins"]
 
     @property
+    def ends(self) -> tuple[float, float]:
+        """The lowest and the highest score of all; where there is none, infinity and less."""
+        return float(np.fmin.reduce(self.low, initial=np.inf)), float(
+            np.fmax.reduce(self.high, initial=-np.inf)
+        )
+
+    @property
     def peak(self) -> float:
         """The largest size of a score; 0 where there is none."""
-        return float(np.nanmax(np.abs([self.low, self.high]), initial=0))
+        low, high = self.ends
+        return max(-low, high, 0.0)
 
 
 class Site(NamedTuple):
@@ -49,12 +59,15 @@ class Site(NamedTuple):
 class Overview:
     """All scores of a track.
 
+    curves         of the regions with the largest scores, these first
+    regions        how many there are
     scored         bases with scores
     sites          the strongest bases, largest size first, equal ones in genome order
     edges, counts  a histogram of the scores
     """
 
     curves: tuple[Curve, ...]
+    regions: int
     scored: int
     sites: tuple[Site, ...]
     edges: Float64[np.ndarray, "edges"]
@@ -65,9 +78,9 @@ class Overview:
 class Profile:
     """Mean sizes of scores around where features begin, along their strand.
 
-    features         how many begin where there are scores
+    features         how many begin at a base with a score
     looked_at        of them, evenly chosen
-    mean             of these, at each offset from -FLANK to FLANK
+    mean             of these, at each offset from -FLANK to FLANK; NaN where none has a score
     lowest, highest  of `SHUFFLES` means, each of as many places chosen evenly among all bases with
                      scores; the seed is fixed
     """
@@ -79,34 +92,40 @@ class Profile:
     highest: Float64[np.ndarray, "offsets"]
 
 
-def overview(track: BigWig, regions: Sequence[Region], *, top: int) -> Overview:
-    """Read a track twice.  Memory: a million bases, and the curves."""
-    curves: list[Curve] = []
-    places, strongest, before = Places(regions), Strongest(top), 0
-    for region in regions:
+def overview(track: BigWig, regions: Sequence[Region], *, top: int, curves: int) -> Overview:
+    """Read a track twice.  Memory: a million bases, `top` sites and so many curves."""
+    # The number decides between equal ones, and curves are never compared.
+    kept: list[tuple[float, int, Curve]] = []
+    places, strongest, before, ends = Places(regions), Strongest(top), 0, _NOTHING
+    for number, region in enumerate(regions):
         step = -(-len(region) // BINS)
         bounds = []
         for start, scores in _pieces(track, region, step):
             bounds.append(_bounds(scores, step))
             strongest.add(before + start - region.start, scores)
         before += len(region)
-        curves.append(Curve(region, step, *np.concatenate(bounds, 1)))
-    known = [curve for curve in curves if not np.isnan(curve.low).all()]
-    ends = [np.nanmin(curve.low) for curve in known] + [np.nanmax(curve.high) for curve in known]
-    edges = np.histogram_bin_edges(np.array(ends, np.float64), _HISTOGRAM)
+        curve = Curve(region, step, *np.concatenate(bounds, 1))
+        ends = min(ends[0], curve.ends[0]), max(ends[1], curve.ends[1])
+        entry = curve.peak, -number, curve
+        if len(kept) < curves:
+            heapq.heappush(kept, entry)
+        else:
+            heapq.heappushpop(kept, entry)
+    edges = np.histogram_bin_edges(ends if ends != _NOTHING else (), _HISTOGRAM)
     counts = np.zeros(_HISTOGRAM)
     for region in regions:
         for _, scores in _pieces(track, region, 1):
             counts += np.histogram(scores[~np.isnan(scores)].astype(np.float64), edges)[0]
-    sites = (Site(places.base(number), score) for number, score in strongest.ranked())
-    return Overview(tuple(curves), int(counts.sum()), tuple(sites), edges, counts)
+    sites = tuple(Site(places.base(number), score) for number, score in strongest.ranked())
+    largest = tuple(curve for _, _, curve in sorted(kept, reverse=True))
+    return Overview(largest, len(regions), int(counts.sum()), sites, edges, counts)
 
 
 def _pieces(
     track: BigWig, region: Region, step: int
 ) -> Iterator[tuple[int, Float32[np.ndarray, "bases"]]]:
     """Yield a region's scores, and where they start; pieces end where bins of `step` bases do."""
-    stride = PIECE // step * step
+    stride = max(1, PIECE // step) * step
     for start in range(region.start, region.end, stride):
         yield start, track.scores(region.chrom, start, min(start + stride, region.end))
 
@@ -140,26 +159,32 @@ def stretches(
 
 
 def profile(track: BigWig, regions: Sequence[Region], features: Sequence[Region]) -> Profile | None:
-    """Return the mean sizes of scores around features; None where no feature begins in a region."""
+    """Return the mean sizes of scores around features; None where none begins at a score."""
     places = Places(regions)
-    begin = [base for base in map(_beginning, features) if places.home(base) is not None]
+
+    def scored(base: Region) -> bool:
+        return not np.isnan(track.scores(base.chrom, base.start, base.end)[0])
+
+    within = (base for base in map(_beginning, features) if places.home(base) is not None)
+    begin = [base for base in within if scored(base)]
     if not begin:
         return None
+
+    def anywhere(strand: str) -> Region:
+        while True:
+            base = places.base(int(random.integers(len(places))))
+            if scored(base):
+                return replace(base, strand=strand)
+
     chosen = [
         begin[i] for i in np.linspace(0, len(begin) - 1, min(len(begin), _FEATURES)).astype(int)
     ]
     random = np.random.default_rng(0)
-    shuffled = []
-    for _ in range(SHUFFLES):
-        numbers = random.integers(len(places), size=len(chosen)).tolist()
-        moved = (
-            replace(places.base(number), strand=base.strand)
-            for number, base in zip(numbers, chosen, strict=True)
-        )
-        shuffled.append(_mean(track, moved))
+    shuffled = [_mean(track, (anywhere(base.strand) for base in chosen)) for _ in range(SHUFFLES)]
     return Profile(
-        len(begin), len(chosen), _mean(track, chosen), np.min(shuffled, 0), np.max(shuffled, 0)
-    )
+        len(begin), len(chosen), _mean(track, chosen),
+        np.fmin.reduce(shuffled), np.fmax.reduce(shuffled),
+    )  # fmt: skip
 
 
 def _beginning(feature: Region) -> Region:
@@ -179,4 +204,4 @@ def _mean(track: BigWig, bases: Iterable[Region]) -> Float64[np.ndarray, "offset
         sizes = np.abs(around[::-1] if base.strand == "-" else around)
         total += np.nan_to_num(sizes)
         known += ~np.isnan(sizes)
-    return np.divide(total, known, out=np.zeros_like(total), where=known > 0)
+    return np.divide(total, known, out=np.full_like(total, np.nan), where=known > 0)

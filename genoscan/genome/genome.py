@@ -51,7 +51,7 @@ def open_genome(path: str | Path) -> Genome:
         return GenBankGenome(path)
     if not start:
         raise InputError(f"{path}: the file is empty, expected FASTA or GenBank")
-    if re.match(rb"[^\t\n]+(\t\d+){4}", start):
+    if re.match(rb"[^\t\n]+(\t\d+){4,5}\r?\n", start):
         return Outline(path)
     first = start.splitlines()[0][:40].decode("ascii", "replace")
     raise InputError(f'{path}: begins with {first!r}, expected FASTA (">") or GenBank ("LOCUS")')

@@ -1,5 +1,6 @@
 """Names and lengths of a genome whose bases are elsewhere: enough to plan."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ from jaxtyping import UInt8
 
 from genoscan.errors import InputError
 from genoscan.genome.files import open_text
+
+_NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 
 
 class Outline:
@@ -24,12 +27,16 @@ class Outline:
         with open_text(path) as lines:
             for number, line in enumerate(lines, 1):
                 columns = line.rstrip("\n").split("\t")
-                if len(columns) < 5 or not all(text.isdecimal() for text in columns[1:5]):
+                if len(columns) < 5 or not all(_NUMBER.fullmatch(text) for text in columns[1:5]):
                     raise InputError(
                         f"{path}:{number}: expected a name and four numbers, as samtools faidx "
                         "writes them"
                     )
+                if columns[0] in self.sizes:
+                    raise InputError(f"{path}:{number}: {columns[0]} comes a second time")
                 self.sizes[columns[0]] = int(columns[1])
+        if not any(self.sizes.values()):
+            raise InputError(f"{path}: no sequence in it has bases")
 
     def fetch(self, chrom: str, start: int, end: int) -> UInt8[np.ndarray, " bases"]:
         """Refuse: there are no bases."""

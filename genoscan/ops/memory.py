@@ -24,9 +24,9 @@ from genoscan.ops.dual import Dual
 _SMALL = 2**15
 """Bytes below which an array is left to the allocator."""
 
-_LARGE = 2**20
+_LARGE = 2**17
 _M_MMAP_THRESHOLD = -3
-"""Bytes from which glibc is told to ask the system for an array; and its name for that."""
+"""Bytes from which glibc asks the system for an array, at first; and its name for that."""
 
 _TORCH_TYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
 
@@ -110,9 +110,10 @@ _MINE = _Mine()
 
 @cache
 def _keep_large_apart() -> None:
-    """Keep glibc's limit where it is; else it goes up to whatever has been given back once.
+    """Keep glibc's limit where it begins; else it goes up to whatever has been given back once.
 
-    Two threads' holes made the peak of a window differ by a third from run to run.
+    That is for the whole process.  Two threads' holes made the peak of a window differ by a third
+    from run to run.
     """
     with suppress(AttributeError, OSError, TypeError):  # other systems have no such limit
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)

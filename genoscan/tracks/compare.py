@@ -37,8 +37,11 @@ def compare(first: Path, second: Path, *, top: int) -> Comparison:
     Raises
     ------
     InputError
-        If a file cannot be read, they have no sequence in common, or one of different lengths.
+        If a file cannot be read, they have no sequence in common, or one of different lengths, or
+        `top` is negative.
     """
+    if top < 0:
+        raise InputError(f"--top {top}: expected 0 or more")
     with BigWig(first) as one, BigWig(second) as other:
         shared = [chrom for chrom in one.sizes if chrom in other.sizes]
         if not shared:

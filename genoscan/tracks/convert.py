@@ -10,7 +10,7 @@ import numpy as np
 from genoscan.errors import InputError
 from genoscan.genome.region import Region
 from genoscan.tracks.provenance import provenance_path, read_provenance, write_provenance
-from genoscan.tracks.reader import BigWig, Stretch, is_bigwig, read_bedgraph
+from genoscan.tracks.reader import BigWig, Stretch, is_bigwig, read_bedgraph, sequences
 from genoscan.tracks.writer import open_track
 
 
@@ -19,13 +19,15 @@ def write_converted(path: Path, output: Path, sizes: Mapping[str, int] | None = 
 
     sizes  the genome's sequences, which a bedGraph does not tell; a bigWig has its own
 
+    Sequences are written in the order of a bedGraph's rows, whatever that of the genome.
+
     Exact: the same float32.  What genoscan wrote keeps its record, so that it can be exported.
     Memory: a million bases.
 
     Raises
     ------
     InputError
-        If the track cannot be read, or is not in genome order.
+        If the track cannot be read, or its rows are not in order.
     OutputError
         If the output cannot be written.
     """
@@ -37,6 +39,8 @@ def write_converted(path: Path, output: Path, sizes: Mapping[str, int] | None = 
         elif sizes is None:
             raise InputError(f"{path}: does not say how long its sequences are: give --genome")
         else:
+            met = [chrom for chrom in sequences(path) if chrom in sizes]
+            sizes = {chrom: sizes[chrom] for chrom in [*met, *sizes]}
             stretches = read_bedgraph(path, sizes)
         writer, bases = stack.enter_context(open_track(output, sizes)), 0
         for region, scores in stretches:
@@ -44,6 +48,8 @@ def write_converted(path: Path, output: Path, sizes: Mapping[str, int] | None = 
             bases += len(region)
     if record is not None:
         write_provenance(output, record | {"command": sys.argv})
+    else:  # what lies there is of another track
+        provenance_path(output).unlink(missing_ok=True)
     return bases
 
 

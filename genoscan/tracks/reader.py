@@ -4,8 +4,8 @@ pyBigWig reads; it does not write here, for it fills the last record of every zo
 nought.
 """
 
-import math
-from collections.abc import Iterator, Mapping
+import struct
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -14,16 +14,20 @@ import pyBigWig
 from jaxtyping import Float32
 
 from genoscan.errors import InputError
-from genoscan.genome.files import check_file, open_text
+from genoscan.genome.files import check_file, open_text, reading
 from genoscan.genome.region import Region
+from genoscan.tracks.writer import BEDGRAPH, BIGWIG
 
 PIECE = 1 << 20
 """Bases that are read at a time."""
 
+_HEADER = struct.Struct("<IHHQQQ")
+_MAGIC, _ZOOMS = 0x888FFC26, 64
+"""How a bigWig begins: magic, version, zoom levels, where sequences, data and index are."""
+
 Stretch = tuple[Region, Float32[np.ndarray, "bases"]]
 
-_BIGWIG = ".bw", ".bigwig"
-_BEDGRAPH = ".bedgraph", ".bg", ".bedgraph.gz", ".bg.gz"
+_MOST = float(np.finfo(np.float32).max)
 
 
 class BigWig:
@@ -37,14 +41,12 @@ class BigWig:
 
     def __init__(self, path: Path) -> None:
         check_file(path)
+        _check_header(path)
         self._path = path
         try:
             self._file = pyBigWig.open(str(path))
         except RuntimeError:
             raise InputError(f"{path}: cannot be read as bigWig: is it whole, and one?") from None
-        if not self._file.isBigWig():
-            self._file.close()
-            raise InputError(f"{path}: is a bigBed, expected a bigWig")
         self.sizes: dict[str, int] = self._file.chroms()
 
     def __enter__(self) -> "BigWig":
@@ -75,6 +77,20 @@ class BigWig:
                 yield Region(chrom, start, end), self.scores(chrom, start, end)
 
 
+def _check_header(path: Path) -> None:
+    """Refuse what pyBigWig would read beyond its end."""
+    with reading(path), path.open("rb") as file:
+        header = file.read(_HEADER.size)
+        length = path.stat().st_size
+    if len(header) == _HEADER.size:
+        magic, _, zooms, *offsets = _HEADER.unpack(header)
+        if magic == _MAGIC and max(*offsets, _ZOOMS + 24 * zooms) >= length:
+            raise InputError(f"{path}: is cut off after {length:,} bytes")
+        if magic == _MAGIC:
+            return
+    raise InputError(f"{path}: is no bigWig")
+
+
 def is_bigwig(path: Path) -> bool:
     """Tell from its name whether a track is a bigWig; otherwise it has to be a bedGraph.
 
@@ -84,10 +100,10 @@ def is_bigwig(path: Path) -> bool:
         If it is neither.
     """
     name = path.name.lower()
-    if not name.endswith((*_BIGWIG, *_BEDGRAPH)):
-        known = ", ".join((*_BIGWIG, *_BEDGRAPH))
+    if not name.endswith((*BIGWIG, *BEDGRAPH)):
+        known = ", ".join((*BIGWIG, *BEDGRAPH))
         raise InputError(f"{path}: is of no known format, expected {known}")
-    return name.endswith(_BIGWIG)
+    return name.endswith(BIGWIG)
 
 
 def read_bedgraph(path: Path, sizes: Mapping[str, int]) -> Iterator[Stretch]:
@@ -108,10 +124,8 @@ def read_bedgraph(path: Path, sizes: Mapping[str, int]) -> Iterator[Stretch]:
             values = np.repeat(np.array(scores, np.float32), lengths)
             return Region(chrom, start, end, source=source), values
 
-        for number, line in enumerate(lines, 1):
-            if not line.strip() or line.startswith(("#", "track", "browser")):
-                continue
-            row, score = _row(line, f"{path}:{number}", sizes)
+        for number, columns in _rows(lines):
+            row, score = _row(columns, f"{path}:{number}", sizes)
             for first in range(row.start, row.end, PIECE):
                 last = min(first + PIECE, row.end)
                 if (row.chrom, first) != (chrom, end) or last - start > PIECE:
@@ -126,8 +140,22 @@ def read_bedgraph(path: Path, sizes: Mapping[str, int]) -> Iterator[Stretch]:
             yield stretch()
 
 
-def _row(line: str, where: str, sizes: Mapping[str, int]) -> tuple[Region, float]:
-    columns = line.split()
+def sequences(path: Path) -> list[str]:
+    """Return the sequences of a bedGraph, in the order of its rows."""
+    check_file(path)
+    with open_text(path) as lines:
+        return list(dict.fromkeys(columns[0] for _, columns in _rows(lines)))
+
+
+def _rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the columns of every line that is one of scores."""
+    for number, line in enumerate(lines, 1):
+        columns = line.split()
+        if columns and not line.startswith("#") and columns[0] not in ("track", "browser"):
+            yield number, columns
+
+
+def _row(columns: list[str], where: str, sizes: Mapping[str, int]) -> tuple[Region, float]:
     if len(columns) != 4:
         raise InputError(
             f"{where}: found {len(columns)} columns, expected chromosome, start, end and score"
@@ -140,8 +168,8 @@ def _row(line: str, where: str, sizes: Mapping[str, int]) -> tuple[Region, float
         raise InputError(
             f"{where}: found {' '.join(columns[1:])}, expected start, end and score"
         ) from None
-    if not math.isfinite(score):
-        raise InputError(f"{where}: the score is {text}, expected a number; a gap has no row")
+    if not abs(score) <= _MOST:
+        raise InputError(f"{where}: the score is {text}, expected a float32; a gap has no row")
     if not 0 <= start < end:
         raise InputError(f"{where}: found {start} to {end}, expected an end after the start")
     if end > sizes.get(chrom, 0):

@@ -18,6 +18,12 @@ from genoscan.tracks.atomic import explained, replacing
 from genoscan.tracks.bedgraph import BedGraphWriter, index_suffix
 from genoscan.tracks.bigwig import BigWigWriter
 
+BIGWIG = ".bw", ".bigwig"
+_PLAIN = ".bedgraph", ".bg"
+_INDEXED = ".bedgraph.gz", ".bg.gz"
+BEDGRAPH = _PLAIN + _INDEXED
+"""Suffixes, in lower case."""
+
 _PIECE = 1 << 20
 
 
@@ -191,12 +197,9 @@ def _open_indexed_bedgraph(path: Path, sizes: Mapping[str, int], stack: ExitStac
 
 
 _FORMATS: dict[str, Callable[[Path, Mapping[str, int], ExitStack], _Format]] = {
-    ".bw": _open_bigwig,
-    ".bigwig": _open_bigwig,
-    ".bedgraph": _open_bedgraph,
-    ".bg": _open_bedgraph,
-    ".bedgraph.gz": _open_indexed_bedgraph,
-    ".bg.gz": _open_indexed_bedgraph,
+    **dict.fromkeys(BIGWIG, _open_bigwig),
+    **dict.fromkeys(_PLAIN, _open_bedgraph),
+    **dict.fromkeys(_INDEXED, _open_indexed_bedgraph),
 }
 
 

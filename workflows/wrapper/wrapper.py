@@ -4,8 +4,9 @@ from snakemake.shell import shell
 
 bed = snakemake.input.get("regions")
 regions = [f"--bed={bed}"] if bed else []
-# Records appear by themselves, beside what they are records of.
-tracks = [f"--output={path}" for path in snakemake.output if not path.endswith(".json")]
+# Records and indexes appear by themselves, beside what they are of.
+beside = ".json", ".tbi", ".csi"
+tracks = [f"--output={path}" for path in snakemake.output if not path.endswith(beside)]
 extra = snakemake.params.get("extra", "")
 log = snakemake.log_fmt_shell(stdout=False, stderr=True)
 shell(
