@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
@@ -24,6 +24,7 @@ from genoscan.export.summary import (
     Curve,
     Overview,
     Profile,
+    Site,
     overview,
     profile,
     stretches,
@@ -68,8 +69,7 @@ def write_report(
     figures = {"curve": _bars(track), "histogram": _histogram(seen)}
     if around is not None:
         figures["profile"] = _profile(around)
-    names = _Names(annotation)
-    rows = [(site, _base(genome, site.base), names.at(site.base)) for site in seen.sites[:_ROWS]]
+    rows = [_row_of(genome, site, annotation) for site in seen.sites[:_ROWS]]
     page = Template(files("genoscan.export").joinpath("report.html").read_text("utf-8"))
     text = page.substitute(
         title=html.escape(track.name),
@@ -85,7 +85,7 @@ def write_report(
         scored=f"{seen.scored:,}",
         sites=_table(rows),
         feature_head="<th>feature" if annotation else "",
-        rows="".join(_row(*row, named=bool(annotation)) for row in rows),
+        rows="".join(_cells(row, named=bool(annotation)) for row in rows),
         settings="".join(
             f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>"
             for name, value in _settings(track)
@@ -180,37 +180,34 @@ def _logo(scores: BigWig, genome: Genome, piece: Region) -> str:
     )
 
 
-class _Names:
-    """Which features a base lies in."""
+class _Row(NamedTuple):
+    """A base of the table, and which features it lies in."""
 
-    def __init__(self, features: Sequence[Region]) -> None:
-        self._features = features
-
-    def at(self, base: Region) -> str:
-        """Return their names, in the file's order."""
-        found = (f.name for f in self._features if f.chrom == base.chrom
-                 and f.start <= base.start < f.end)  # fmt: skip
-        return ", ".join(dict.fromkeys(" ".join(name.split()) for name in found if name))
+    site: Site
+    base: str
+    feature: str
 
 
-def _base(genome: Genome, base: Region) -> str:
-    return decode(genome.fetch(base.chrom, base.start, base.end)).decode()
+def _row_of(genome: Genome, site: Site, features: Sequence[Region]) -> _Row:
+    at = site.base
+    base = decode(genome.fetch(at.chrom, at.start, at.end)).decode()
+    names = (f.name for f in features if f.chrom == at.chrom and f.start <= at.start < f.end)
+    plain = dict.fromkeys(" ".join(name.split()) for name in names if name)
+    return _Row(site, base, ", ".join(plain))
 
 
-def _row(site: Any, base: str, feature: str, *, named: bool) -> str:
-    place = html.escape(f"{site.base.chrom}:{site.base.end:,}")
-    cells = f'<tr><td>{place}<td>{base}<td class="number">{site.score:.4g}'
-    return cells + (f"<td>{html.escape(feature)}" if named else "") + "\n"
+def _cells(row: _Row, *, named: bool) -> str:
+    place = html.escape(f"{row.site.base.chrom}:{row.site.base.end:,}")
+    cells = f'<tr><td>{place}<td>{row.base}<td class="number">{row.site.score:.4g}'
+    return cells + (f"<td>{html.escape(row.feature)}" if named else "") + "\n"
 
 
-def _table(rows: Sequence[Any]) -> str:
+def _table(rows: Sequence[_Row]) -> str:
     """Return the strongest bases as a file to be kept, in the page itself."""
     lines = ["#chrom\tstart\tend\tbase\tscore\tfeature\n"]
-    lines += [
-        f"{site.base.chrom}\t{site.base.start}\t{site.base.end}\t{base}\t{site.score:.6g}\t"
-        f"{feature or '.'}\n"
-        for site, base, feature in rows
-    ]
+    for (at, score), base, feature in rows:
+        place = f"{at.chrom}\t{at.start}\t{at.end}"
+        lines.append(f"{place}\t{base}\t{score:.6g}\t{feature or '.'}\n")
     return "data:text/tab-separated-values;base64," + b64encode("".join(lines).encode()).decode()
 
 
