@@ -77,11 +77,7 @@ def adjoint(
     count = len(sweep.stages)
     forth = [sweep.relay(1) for _ in range(count - 1)]
     back = [sweep.relay(count) for _ in range(count - 1)]
-    last: _Scored | _Weighed
-    if isinstance(target, Target):
-        last = _Scored(target, inputs.batch)
-    else:
-        last = _Weighed(target, inputs.batch)
+    last = _Scored(target, inputs.batch)
     runs = [
         subnormal.without(
             _stage(
@@ -131,9 +127,9 @@ def consume(
 
 
 class _Scored:
-    """To the right of the last stage: the target."""
+    """To the right of the last stage: the target, or what the outputs are weighed by."""
 
-    def __init__(self, target: Target, batch: int) -> None:
+    def __init__(self, target: Target | Cotangents, batch: int) -> None:
         self._target = target
         self.value = torch.zeros(batch, dtype=torch.float64)
 
@@ -142,24 +138,11 @@ class _Scored:
 
     def pulled(self, outputs: Tensor, span: slice) -> tuple[Tensor, Tensor]:
         """Return what the sweep starts from over a tile, and its cotangent."""
+        if isinstance(self._target, Cotangents):
+            return outputs, self._target.tile(span)
         value = self._target(outputs, span)
         self.value += value.detach().double().cpu()
         return value, torch.ones_like(value)
-
-
-class _Weighed:
-    """The same where the outputs' cotangents are known."""
-
-    def __init__(self, cotangents: Cotangents, batch: int) -> None:
-        self._cotangents = cotangents
-        self.value = torch.zeros(batch, dtype=torch.float64)
-
-    def hand(self, outputs: Tensor) -> None:
-        """Nobody waits for the outputs themselves."""
-
-    def pulled(self, outputs: Tensor, span: slice) -> tuple[Tensor, Tensor]:
-        """Return the outputs, and what they are weighed by over a tile."""
-        return outputs, self._cotangents.tile(span)
 
 
 class _Handed:
@@ -206,7 +189,7 @@ def _stage(
     parameters: Sequence[Tensor],
     ahead: int,
     read: Callable[[slice], Tensor],
-    right: _Scored | _Weighed | _Handed,
+    right: _Scored | _Handed,
     progress: Callable[[int], object],
 ) -> Generator[tuple[slice, Tensor], None, _End]:
     """Take one stage through the actions, `ahead` tiles before cotangents come back for the first.
@@ -285,7 +268,7 @@ def _forward(stage: Layer, x: Tensor, carry: Carry, span: slice) -> _Graph:
 
 def _pull(
     graph: _Graph,
-    right: _Scored | _Weighed | _Handed,
+    right: _Scored | _Handed,
     carry_bar: Carry,
     parameters: Sequence[Tensor],
     sums: list[Tensor],
