@@ -200,6 +200,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
         return done.err
 
     assert "no such file" in said(track, "-g", genome, "-a", tmp_path / "none.bed")
+    for folder in ("/", tmp_path):
+        refused = genoscan("report", track, "-g", genome, "-o", folder)
+        assert "it is a folder: name a file" in refused.err
     for read in (track, f"{track}.json", genome):
         assert "read from, too" in genoscan("report", track, "-g", genome, "-o", read).err
     other = tmp_path / "other"

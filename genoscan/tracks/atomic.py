@@ -36,6 +36,9 @@ def replacing(path: Path) -> Iterator[Path]:
         If the folder cannot be written to.
     """
     target = path.resolve()
+    with explained(path):
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder")
     # Always the same name: what a kill leaves behind, the next run takes over. Cut short, so that
     # a name of the greatest length still has a neighbour.
     part = target.with_name(f".{target.name[:100]}.{zlib.crc32(target.name.encode()):08x}.part")
