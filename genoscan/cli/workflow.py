@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from genoscan.cli.options import PATH
+from genoscan.cli.options import PATH, say
 
 
 @click.group("workflow")
@@ -28,6 +28,7 @@ def init(folder: Path) -> None:
     from genoscan.workflow import copy_workflow
 
     copy_workflow(folder)
+    say("name your genome and regions in it: those there are the example's")
     click.echo(folder / "config" / "config.yaml")
 
 
