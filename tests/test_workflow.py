@@ -55,7 +55,7 @@ def whole(job: Path) -> bytes:
     return output.read_bytes()
 
 
-def test_shares_make_the_track_of_one_run(job: Path, tmp_path: Path) -> None:
+def test_shards_make_the_track_of_one_run(job: Path, tmp_path: Path) -> None:
     snakemake(job, tmp_path / "run")
     assert (tmp_path / "run" / "results" / "peaks.bw").read_bytes() == whole(job)
     assert "igv.createBrowser" in (tmp_path / "run" / "results" / "peaks.html").read_text()
@@ -65,7 +65,7 @@ def test_shares_make_the_track_of_one_run(job: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shards", [1, 7])
-def test_any_number_of_shares(job: Path, tmp_path: Path, shards: int) -> None:
+def test_any_number_of_shards(job: Path, tmp_path: Path, shards: int) -> None:
     snakemake(job, tmp_path / "run", "--config", f"shards={shards}")
     assert (tmp_path / "run" / "results" / "peaks.bw").read_bytes() == whole(job)
 

@@ -19,11 +19,10 @@ _BYTES_A_BASE = 17
 @click.command("plan")
 @JOB
 @click.option(
-    "--whole-genome",
-    is_flag=True,
+    "--whole-genome", is_flag=True,
     help="Print, too, what the shards of every sequence would take.",
-)
-def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> None:  # fmt: skip
+)  # fmt: skip
+def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> None:
     """Print memory, tiles, recomputation and time, with attribute's own arguments.
 
     Nothing is written. Time is that of one tile, run here and now, multiplied out. Lengths will do

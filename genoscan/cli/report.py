@@ -10,22 +10,15 @@ from genoscan.cli.options import PATH, check_page
 @click.command("report")
 @click.argument("track", metavar="TRACK", type=PATH)
 @click.option(
-    "-g",
-    "--genome",
-    metavar="GENOME",
-    type=PATH,
-    required=True,
+    "-g", "--genome", metavar="GENOME", type=PATH, required=True,
     help="The genome that the track was made on: FASTA or GenBank.",
-)
+)  # fmt: skip
 @click.option(
-    "-a",
-    "--annotation",
-    metavar="FILE",
-    type=PATH,
+    "-a", "--annotation", metavar="FILE", type=PATH,
     help="Features that scores are averaged around: GenBank, GFF3 or BED.",
-)
+)  # fmt: skip
 @click.option("-o", "--output", metavar="PATH", type=PATH, required=True, help="Where to write.")
-def command(track: Path, genome: Path, annotation: Path | None, output: Path) -> None:  # fmt: skip
+def command(track: Path, genome: Path, annotation: Path | None, output: Path) -> None:
     """Write one HTML file about a track: curves, logos, profiles, the strongest bases.
 
     TRACK is a bigWig of attribute or response, with its .json beside it.
