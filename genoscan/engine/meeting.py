@@ -13,6 +13,9 @@ from genoscan.engine.stages import shares, side_by_side
 
 Result = TypeVar("Result")
 
+_PARTS = 8
+"""In how many parts of a tile what two sweeps say is put together."""
+
 
 class Meeting:
     """Where two sweeps meet.  What both together say takes no more room than what one says.
@@ -51,15 +54,23 @@ class Meeting:
         with self._lock:
             kept = self._kept = self._kept or self._shelf.boundary(tile)
             met = min(max(self._came[1 - way], span.start), span.stop)
-            tiles = tile.split([met - span.start, span.stop - met], 1)
-            spans = slice(span.start, met), slice(met, span.stop)
-            kept.write(spans[way], tiles[way])
+            mine, both = slice(span.start, met), slice(met, span.stop)
+            if way:
+                mine, both = both, mine
+            kept.write(mine, tile[:, _within(span, mine)])
             self._came[way] = span.start if way else span.stop
-            # Within the lock: two tiles' numbers beside one another would be seldom, and a peak.
-            both, mine = spans[1 - way], tiles[1 - way]
-            if both.start < both.stop:
-                other = kept.read(both)
-                self._together(kept, both, *((other, mine) if way else (mine, other)))
+            # Within the lock, a part at a time: what this takes, beside a tile of the other sweep,
+            # would be needed seldom, and be the peak of a long window sooner than of a short one.
+            step = max(1, tile.shape[1] // _PARTS)
+            for start in range(both.start, both.stop, step):
+                part = slice(start, min(start + step, both.stop))
+                said = tile[:, _within(span, part)], kept.read(part)
+                self._together(kept, part, *(reversed(said) if way else said))
+
+
+def _within(span: slice, part: slice) -> slice:
+    """Return where a part of a span lies in it."""
+    return slice(part.start - span.start, part.stop - span.start)
 
 
 def two_at_once(

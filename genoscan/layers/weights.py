@@ -37,6 +37,7 @@ from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
 from genoscan.layers.stack import Stack
 from genoscan.layers.two_way import TwoWay, TwoWayConfig, TwoWayStack
 from genoscan.ops.kernels import Kernels, choose
+from genoscan.ops.memory import keep_large_apart
 
 _BLOCKS: dict[str, Callable[..., nn.Module]] = {"mamba": Mamba, "mamba2": Mamba2, "pd_ssm": PdSsm}
 LayerConfig = Annotated[
@@ -226,6 +227,7 @@ def load_model(
         If a file is missing or damaged, the configuration is not valid, or a tensor is
         missing, spare, of another shape or not finite; the message names it.
     """
+    keep_large_apart()
     path = Path(path)
     config = read_config(path)
     tensors = _read_tensors(path / WEIGHTS)

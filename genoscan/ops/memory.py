@@ -109,11 +109,12 @@ _MINE = _Mine()
 
 
 @cache
-def _keep_large_apart() -> None:
+def keep_large_apart() -> None:
     """Keep glibc's limit where it begins; else it goes up to whatever has been given back once.
 
-    That is for the whole process.  Two threads' holes made the peak of a window differ by a third
-    from run to run.
+    That is for the whole process, and before weights are read: what reading them leaves behind
+    would be holes, and the holes of two threads made the peak of a window differ by a third from
+    run to run.
     """
     with suppress(AttributeError, OSError, TypeError):  # other systems have no such limit
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
@@ -121,7 +122,7 @@ def _keep_large_apart() -> None:
 
 def reused() -> AbstractContextManager[None]:
     """Use this thread's room again for as long as the context lasts."""
-    _keep_large_apart()
+    keep_large_apart()
     return _MINE.shelves.open()
 
 
