@@ -141,15 +141,10 @@ def test_peak_at_a_megabase_is_that_at_65_kilobases() -> None:
     assert long <= 1.05 * short + 2 * MEBIBYTE, (short, long)
 
 
-def report_two_way(length: int, width: int, n_layers: int) -> None:
+def report_two_way(model_path: str, length: int) -> None:
     """Print a two-way sweep's peak, its boundaries' most, what is planned for them, and seconds."""
     torch.set_num_threads(2)
-    config = caduceus.config(d_model=width, n_layer=n_layers)
-    with tempfile.TemporaryDirectory() as folder:
-        caduceus.write(Path(folder) / "m", config, caduceus.tensors(config))
-        native, made = read_foreign(Path(folder) / "m")
-        write_model(Path(folder) / "n", native, made, "")
-        model = load_model(Path(folder) / "n")
+    model = load_model(model_path)
     held, most, new = 0, 0, boundaries.Shelf._numbers
 
     def counted(shelf: boundaries.Shelf, shape: tuple[int, ...], like: Tensor) -> Tensor:
@@ -186,11 +181,16 @@ def report_two_way(length: int, width: int, n_layers: int) -> None:
 
 def two_way(length: int, *, width: int, n_layers: int) -> tuple[float, float, float, float]:
     """Return what `report_two_way` prints, from a process of its own; bytes in MiB."""
-    script = f"import test_memory; test_memory.report_two_way({length}, {width}, {n_layers})"
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    config = caduceus.config(d_model=width, n_layer=n_layers)
+    with tempfile.TemporaryDirectory() as folder:
+        foreign, ours = Path(folder) / "foreign", Path(folder) / "ours"
+        caduceus.write(foreign, config, caduceus.tensors(config))
+        write_model(ours, *read_foreign(foreign), "")
+        script = f"import test_memory; test_memory.report_two_way({str(ours)!r}, {length})"
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr
     peak, most, planned, seconds = map(float, done.stdout.split())
     sizes = [f"{size / MEBIBYTE:,.1f}" for size in (peak, most, planned)]
