@@ -176,8 +176,8 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
         question.check_masked(model)
     context = model.config.context if options.context is None else options.context
     reach = model.config.reach if options.reach is None else options.reach
-    if question.region is not None:
-        reach = 0  # nothing past the target can matter to it
+    if question.region is not None and not model.bidirectional:
+        reach = 0  # outputs of a causal model depend on nothing past them
     merged = merge(
         regions or whole_genome(genome.sizes), genome.sizes, by_strand=options.strand == "bed"
     )
@@ -190,6 +190,7 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
         strand=options.strand,
         hold=question.region,
         label_offset=model.config.label_offset,
+        bidirectional=model.bidirectional,
     )
     order = batches(readings(windows, options.strand), options.batch)
     if options.shard is not None:

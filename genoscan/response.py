@@ -20,9 +20,8 @@ from genoscan.engine.target import LogLikelihood, whole_window
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import BASES, reverse_complement
 from genoscan.genome.genome import Genome
-from genoscan.genome.plan import Window, plan
+from genoscan.genome.plan import Window
 from genoscan.genome.region import Region
-from genoscan.layer import TwoWayChain
 from genoscan.layers.weights import Model
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.writer import check_output, open_tracks
@@ -131,15 +130,16 @@ def write_response(
 
 
 def _window(genome: Genome, model: Model, probe: Probe) -> Window:
-    """Plan what is read: context before the base, up to the far end of what is looked at.
+    """Plan what is read: context before the base, up to the far end of the region written.
 
-    A model that looks both ways answers on both sides, and reads context on both.
+    A bidirectional model responds on both sides of the base, and its outputs need context on both
+    sides of the region as well.
     """
     at, size = probe.at, genome.sizes[probe.at.chrom]
     if len(at) != 1:
         raise InputError(f"--at {at}: {len(at):,} bases, expected one")
     reach, forward = model.config.reach, probe.strand == "+"
-    both = isinstance(model.stack, TwoWayChain)
+    both = model.bidirectional
     region = probe.region or Region(
         at.chrom,
         max(0, at.start - reach) if both or not forward else at.start,
@@ -154,13 +154,16 @@ def _window(genome: Genome, model: Model, probe: Probe) -> Window:
             "a causal model answers to the bases before"
         )
     context = model.config.context if probe.context is None else probe.context
-    # Where the region lies was checked above; plan's own check is for targets, not for causes.
-    (window,) = plan([region], genome.sizes, context=0, reach=0, strand=probe.strand, hold=at)
-    after = context if both else 0
-    (around,) = plan([at], genome.sizes, context=context, reach=after, strand=probe.strand)
-    start = min(window.region.start, around.region.start)
-    end = max(window.region.end, around.region.end)
-    return Window(Region(at.chrom, start, end), region, probe.strand)
+    if context < 0:
+        raise InputError(f"--context {context}: expected 0 bases or more")
+    start, end = min(at.start, region.start), max(at.end, region.end)
+    if both:
+        start, end = start - context, end + context
+    elif forward:
+        start = min(start, at.start - context)
+    else:
+        end = max(end, at.end + context)
+    return Window(Region(at.chrom, max(0, start), min(size, end)), region, probe.strand)
 
 
 def _new_bases(probe: Probe, observed: int) -> list[int]:

@@ -98,8 +98,11 @@ class Question:
         offset = model.config.label_offset
         if self.kind == "log-likelihood":
             if self.region is None:
-                # What looks both ways says something of every base, for or against the region's.
-                spans = [slice(w.scored_span.start if offset else 0, len(w)) for w in windows]
+                # In a bidirectional model the region's bases change every prediction.
+                spans = [
+                    slice(0 if model.bidirectional else w.scored_span.start, len(w))
+                    for w in windows
+                ]
             else:
                 spans = [w.span_of(self.region) for w in windows]
             return LogLikelihood(

@@ -486,18 +486,54 @@ def test_a_response_on_both_sides(cad: Callable[..., Any], tmp_path: Path, stran
         found[int(start) : int(end)] = float(value)
     config = CONFIG
     tensors = caduceus.tensors(config)
-    # 256 bases on either side of the 350th, which becomes a C; both strands read alike.
-    read = bases(900, seed=4)[349 - 256 : 350 + 256]
-    assert read[256] != "C"
+    # Written 256 bases on either side of the 350th, which becomes a C, and read 256 past that;
+    # both strands read alike.
+    read = bases(900, seed=4)[: 350 + 512]
+    assert read[349] != "C"
     log_p = []
-    for letters in (read, read[:256] + "C" + read[257:]):
-        ids = torch.tensor(["ACGT".index(letter) + 7 for letter in letters])
-        logits = caduceus.logits(config, tensors, F.one_hot(ids, 16).double())
+    for letters in (read, read[:349] + "C" + read[350:]):
+        logits = caduceus.logits(config, tensors, one_hot(letters))
         observed = torch.tensor(["ACGT".index(letter) + 7 for letter in read])
         log_p.append(torch.log_softmax(logits, -1)[torch.arange(len(read)), observed])
     change = (log_p[1] - log_p[0]).numpy()
-    np.testing.assert_allclose(found[349 - 256 : 350 + 256], change, rtol=1e-4, atol=1e-5)
-    assert np.abs(change[:256]).max() > 1e-3
+    written = slice(349 - 256, 350 + 256)
+    np.testing.assert_allclose(found[written], change[written], rtol=1e-4, atol=1e-5)
+    assert np.abs(change[:350]).max() > 1e-3
+
+
+def one_hot(letters: str) -> torch.Tensor:
+    ids = torch.tensor(["ACGT".index(letter) + 7 for letter in letters])
+    return F.one_hot(ids, 16).double()
+
+
+@pytest.mark.parametrize("strand", ["+", "-"])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("at", [150, 350, 600])
+def test_positional_targets_read_the_far_side(
+    cad: Callable[..., Any], strand: str, masked: bool, at: int
+) -> None:
+    """A bidirectional model's gradient is the whole chromosome's, wherever the target lies."""
+    tensors, letters = caduceus.tensors(CONFIG), bases(900, seed=4)
+    x = one_hot(letters)
+    if masked:
+        x[at - 1] = F.one_hot(torch.tensor(3), 16)
+    x.requires_grad_()
+    row = caduceus.logits(CONFIG, tensors, x)[at - 1, 7:11]
+    value = row[0] - row[1:].mean()
+    (truth,) = torch.autograd.grad(value, x)
+    options = ["--target", f"log-odds:chr1:{at}:A", "--strand", strand]
+    options += ["--masked"] if masked else []
+    found = cad("far", *options, "--context", 900, "--reach", 900)
+    assert_near(found, truth[300:400, 7:11].float().double())
+    # With less of it there is as much on either side, of the region and of the target.
+    start, end = min(300, at - 1) - 100, max(400, at) + 60
+    if strand == "-":
+        start, end = min(300, at - 1) - 60, max(400, at) + 100
+    x = x.detach()[start:end].requires_grad_()
+    row = caduceus.logits(CONFIG, tensors, x)[at - 1 - start, 7:11]
+    (truth,) = torch.autograd.grad(row[0] - row[1:].mean(), x)
+    found = cad("near", *options, "--context", 100, "--reach", 60)
+    assert_near(found, truth[300 - start : 400 - start, 7:11].float().double())
 
 
 def test_verify_knows_two_strands(cad: Callable[..., Any], tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -956,6 +958,7 @@ def test_windows_in_both_directions() -> None:
 def test_windows_hold_the_target() -> None:
     region = Region("b", 10, 12)
     hold = Region("b", 30, 33)
+    # A causal model needs nothing past the target, or past a region that ends after it.
     [window] = plan([region], FEW, context=5, reach=1, strand="+", hold=hold)
     assert window.region == Region("b", 5, 33)
     assert window.span_of(hold) == slice(25, 28)
@@ -967,11 +970,25 @@ def test_windows_hold_the_target() -> None:
     early = Region("b", 5, 6)
     [window] = plan([region], FEW, context=0, reach=0, strand="-", hold=early, label_offset=1)
     assert window.region == Region("b", 5, 12)
-    last = Region("b", 12, 13)
-    [window] = plan([region], FEW, context=0, reach=9, strand="-", hold=last)
-    assert window.region == Region("b", 1, 13)
     [window] = plan([region], FEW, context=9, reach=9, strand="+", hold=Region("b", 11, 12))
-    assert window.region == Region("b", 1, 21)
+    assert window.region == Region("b", 1, 12)
+
+
+@given(regions_of_few(), st.integers(0, 30), st.integers(0, 30), st.sampled_from(["+", "-"]))
+@quick
+def test_bidirectional_windows_surround_region_and_target(
+    regions: list[Region], context: int, reach: int, strand: str
+) -> None:
+    regions = regions or [Region("b", 3, 9)]
+    hold = replace(regions[0], end=regions[0].start + 1)
+    regions = [region for region in regions if region.chrom == hold.chrom]
+    settings: dict[str, Any] = {"context": context, "reach": reach, "strand": strand}
+    for window in plan(regions, FEW, hold=hold, bidirectional=True, **settings):
+        before, after = (context, reach) if strand == "+" else (reach, context)
+        scored = window.scored
+        assert window.region.start == max(0, min(scored.start, hold.start) - before)
+        end = max(scored.end, hold.end) + after
+        assert window.region.end == min(FEW[hold.chrom], end)
 
 
 def test_targets_that_cannot_depend_on_a_region() -> None:
@@ -998,7 +1015,8 @@ def test_targets_that_cannot_depend_on_a_region() -> None:
         other = "-" if strand == "+" else "+"
         causal = plan([region], FEW, strand=other, hold=hold, label_offset=1, **lengths)
         assert len(causal) == 1
-        assert len(plan([region], FEW, strand="both", hold=hold, **lengths)) == 2
+        both = plan([region], FEW, strand="both", hold=hold, bidirectional=True, **lengths)
+        assert len(both) == 2
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def show(model: str) -> None:
                 "name": loaded.name,
                 "folder": path,
                 "layers": ", ".join(layer.kind for layer in config.layers),
-                "reads": "both ways" if config.label_offset == 0 else "left to right",
+                "reads": "both ways" if loaded.bidirectional else "left to right",
                 "width": config.d_model,
                 "weights": f"{n_weights:,}",
                 "symbols": config.symbols,

@@ -83,13 +83,30 @@ def plan(
     strand: str,
     hold: Region | None = None,
     label_offset: int = 0,
+    bidirectional: bool = False,
 ) -> list[Window]:
     """Return the windows of the regions, in their order.
 
-    `strand` is the reading direction: "+", "-", "both" (two windows a region, "+" first) or "bed"
-    (each region's own; "." is "+"). Every window is extended to contain `hold`, the stretch that
-    the target speaks of, and the `label_offset` bases before it from which a causal model predicts
-    its first base; a model with a label offset of 0 sees both ways.
+    Parameters
+    ----------
+    regions
+        What is scored, in genome order.
+    sizes
+        Length of every sequence, in bases.
+    context, reach
+        Bases read before and past a region, in reading direction.
+    strand
+        Reading direction: "+", "-", "both" (two windows a region, "+" first) or "bed" (each
+        region's own; "." is "+").
+    hold
+        The stretch that a positional target reads; None for each window's own. Every window is
+        extended to contain it.
+    label_offset
+        The model's: how far before a base lies the output that predicts it.
+    bidirectional
+        Whether the model's outputs depend on bases on both sides. A causal model needs nothing
+        past `hold`, so that its windows end there or with the region; a bidirectional one needs
+        context on both sides of `hold` as it does of the region.
 
     Raises
     ------
@@ -106,11 +123,14 @@ def plan(
     for scored in regions:
         for direction in _directions(scored, strand):
             if hold is not None:
-                _check_hold(scored, direction, hold, label_offset)
-            before, after = (context, reach) if direction == "+" else (reach, context)
+                _check_hold(scored, direction, hold, label_offset, bidirectional)
+            past = 0 if hold is not None and not bidirectional else reach
+            before, after = (context, past) if direction == "+" else (past, context)
             start, end = scored.start - before, scored.end + after
             if hold is not None:
                 first, last = (label_offset, 0) if direction == "+" else (0, label_offset)
+                if bidirectional:
+                    first, last = first + before, last + after
                 start, end = min(start, hold.start - first), max(end, hold.end + last)
             region = Region(
                 scored.chrom,
@@ -195,18 +215,22 @@ def _directions(region: Region, strand: str) -> tuple[str, ...]:
     return (_direction(region),) if strand == "bed" else (strand,)
 
 
-def _check_hold(scored: Region, direction: str, hold: Region, label_offset: int) -> None:
+def _check_hold(
+    scored: Region, direction: str, hold: Region, label_offset: int, bidirectional: bool
+) -> None:
     if hold.chrom != scored.chrom:
         raise InputError(
             f"{scored.where}: the target lies at {hold}, expected it on {scored.chrom}; "
             f"choose regions on the target's chromosome"
         )
-    # A base matters to what comes after it: the target's last base does not matter to itself.
+    if bidirectional:
+        return
+    # A base affects the outputs from its own position on.
     if direction == "+":
         is_after = scored.start >= hold.end - label_offset
     else:
         is_after = scored.end <= hold.start + label_offset
-    if label_offset and is_after:
+    if is_after:
         raise InputError(
             f"{scored.where}: lies wholly after the target at {hold} as strand {direction} is "
             f"read, where no base can matter to it; choose regions before the target"

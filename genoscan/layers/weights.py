@@ -130,6 +130,11 @@ class Model:
     sha256: str
 
     @property
+    def bidirectional(self) -> bool:
+        """Whether an output depends on bases on both sides of it."""
+        return isinstance(self.stack, TwoWayStack)
+
+    @property
     def causal(self) -> Stack:
         """The stack of a model that reads one way.
 
