@@ -4,7 +4,8 @@ GenoscanError
 ├── InputError             a file, region or option has a value that cannot be used
 ├── OutputError            a result cannot be written
 ├── ModelError             a model folder is incomplete, damaged or contradicts itself
-└── UnsupportedModelError  a sound model that this program cannot serve
+├── UnsupportedModelError  a sound model that this program cannot serve
+└── NonFiniteError         a result at a known base, or a target, is NaN or infinite
 
 Every message says where, what was found, what was expected and what to do, in one line.
 The command line prints it and exits 1; anything else that escapes is a bug and keeps its
@@ -30,3 +31,7 @@ class ModelError(GenoscanError):
 
 class UnsupportedModelError(GenoscanError, NotImplementedError):
     """A sound model that this program cannot serve."""
+
+
+class NonFiniteError(GenoscanError, ArithmeticError):
+    """A result at a known base, or a target, is NaN or infinite."""

@@ -1,7 +1,6 @@
 """A job: what is to be computed, decided and checked before the first tile runs."""
 
 import hashlib
-import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -27,6 +26,7 @@ from genoscan.layer import TwoWayChain
 from genoscan.layers.weights import Model
 from genoscan.targets import Question, parse_target
 from genoscan.tracks.score import SCORES
+from genoscan.usage import memory_limit
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Options:
     slots           carries remembered
     batch           windows of one length that are read side by side
     masked          whether the target's own bases are hidden
-    memory, spill   of a model that looks both ways: the bytes that boundaries may take (None: half
-                    of the machine's), or the folder that holds them instead
+    memory, spill   of a bidirectional model: the bytes that activations between layers may take
+                    (None: half of what this process may), or the folder that stores them instead
     """
 
     target: str = "log-likelihood"
@@ -103,7 +103,7 @@ class Job:
             room = torch.cuda.get_device_properties(device).total_memory // 2
             if engine.boundary_bytes(stack, longest, width) <= room:
                 return replace(engine, place=device)
-        memory = _half_of_memory() if options.memory is None else options.memory
+        memory = memory_limit() // 2 if options.memory is None else options.memory
         return engine.within(memory, stack, longest, width)
 
     def work(self) -> int:
@@ -145,7 +145,8 @@ class Job:
         return {
             "version": __version__,
             "model": self.model.name,
-            "weights": self.model.sha256,
+            "model_sha256": self.model.sha256,
+            "weights": self.model.weights_sha256,
             "sequences": list(self.sequences()),
             "windows": windows.hexdigest(),
             "target": self.options.target,
@@ -157,7 +158,7 @@ class Job:
             "reach": self.reach,
             "tile": self.options.tile,
             "batch": self.options.batch,
-            "dtype": str(self.model.stack.embed.weight.dtype).removeprefix("torch."),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
             "device": self.model.device.type,
             "threads": torch.get_num_threads(),
         }
@@ -233,10 +234,6 @@ def cut(order: Sequence[tuple[Reading, ...]], n: int) -> list[slice]:
         near = bisect_right(middles, total * i / n)
         edges.append(min(max(near, edges[-1] + 1), len(order) - (n - i)))
     return [slice(*edge) for edge in pairwise(edges)]
-
-
-def _half_of_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def _fetch(genome: Genome, window: Window) -> UInt8[np.ndarray, " bases"]:

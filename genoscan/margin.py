@@ -14,7 +14,8 @@ import numpy as np
 
 from genoscan.engine.forward import forward
 from genoscan.engine.inputs import OneHot
-from genoscan.errors import InputError
+from genoscan.errors import InputError, NonFiniteError
+from genoscan.genome.alphabet import N
 from genoscan.genome.plan import Window
 from genoscan.job import Job
 from genoscan.layers.margins import Margins
@@ -70,5 +71,11 @@ def _lower(
             continue
         at = slice(start - scored.start, stop - scored.start)
         part = found[0, start - span.start : stop - span.start, 0].float().cpu().numpy().copy()
-        part[codes[0, start:stop].numpy() > 3] = np.nan
+        known = codes[0, start:stop].numpy() < N
+        if not np.isfinite(part[known]).all():
+            raise NonFiniteError(
+                f"{window.scored}: margins are not finite; run {job.model.name} with --dtype "
+                "float64, or check its weights"
+            )
+        part[~known] = np.nan
         rows[at] = np.minimum(rows[at], part)

@@ -20,13 +20,14 @@ from torch import Tensor
 from genoscan.engine.adjoint import consume
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.stages import shares, side_by_side
+from genoscan.errors import NonFiniteError
 from genoscan.genome.alphabet import N, reverse_complement
 from genoscan.genome.plan import Reading, Window
 from genoscan.job import Job, Options
 from genoscan.tracks.columns import write_columns
 from genoscan.tracks.partial import Partial, open_partial
 from genoscan.tracks.provenance import write_provenance
-from genoscan.tracks.score import SCORES
+from genoscan.tracks.score import SCORES, blank_unknown
 from genoscan.tracks.writer import check_output, open_tracks, write_in_pieces
 
 _PIECE = 1 << 20
@@ -56,7 +57,7 @@ def write_sensitivities(
         record = settings | {
             "command": sys.argv,
             "slots": job.options.slots,
-            "scored_bases": sum(int((piece < 4).sum()) for piece in _pieces(partial.codes)),
+            "scored_bases": sum(int(np.isfinite(piece).sum()) for piece in _pieces(partial.scores)),
             "regions": [str(region) for region in job.regions],
             "target_values": [partial.done[number] for number in range(len(job.batches))],
             "seconds": time.monotonic() - started,
@@ -74,8 +75,19 @@ def _run_batch(
     turns = len(batch[0])
     values = np.zeros(len(batch))
     for turn, windows in enumerate(zip(*batch, strict=True)):
-        values += _run_turn(job, windows, partial, turn, turns, progress) / turns
+        found = _run_turn(job, windows, partial, turn, turns, progress)
+        for window, value in zip(windows, found, strict=True):
+            if not np.isfinite(value):
+                raise NonFiniteError(f"{window.scored}: the target is {value}; {_way_out(job)}")
+        values += found / turns
     return values.tolist()
+
+
+def _way_out(job: Job) -> str:
+    """Say what to do about numbers that are not finite."""
+    if job.model.dtype == torch.float64:
+        return f"{job.model.name} overflows on this sequence even in float64: check its weights"
+    return f"{job.model.name} overflows on this sequence: run it with --dtype float64"
 
 
 def _run_turn(
@@ -115,10 +127,13 @@ def _run_windows(
     model, options = job.model, job.options
     read = job.question.hidden(windows, codes) if options.masked else codes
 
+    lost = np.zeros(len(windows), np.int64)
+
     def receive(span: slice, x_bar: Tensor) -> None:
         gradients = x_bar[..., list(model.config.base_columns)].float().cpu().numpy()
-        for window, bases, gradient in zip(windows, read.numpy(), gradients, strict=True):
-            part = _scored_part(window, span, np.minimum(bases[span], N), gradient)
+        for i, (window, bases) in enumerate(zip(windows, read.numpy(), strict=True)):
+            part = _scored_part(window, span, np.minimum(bases[span], N), gradients[i])
+            lost[i] += (~np.isfinite(part.gradient).all(1) & (part.codes < N)).sum()
             _keep(part, partial, partial.offsets[window.scored], turn, turns, options)
 
     pull = job.engine.adjoint(
@@ -127,7 +142,14 @@ def _run_windows(
         job.question.target(windows, codes, model),
         progress=progress,
     )
-    return consume(pull, receive).value.numpy()
+    values = consume(pull, receive).value.numpy()
+    for window, count in zip(windows, lost.tolist(), strict=True):
+        if count:
+            raise NonFiniteError(
+                f"{window.scored}: the derivatives of {count:,} of {len(window.scored):,} bases "
+                f"are not finite; {_way_out(job)}"
+            )
+    return values
 
 
 class _Part(NamedTuple):
@@ -144,7 +166,7 @@ def _scored_part(window: Window, span: slice, codes: np.ndarray, gradient: np.nd
     start = min(max(span.start, scored.start), scored.stop)
     stop = max(min(span.stop, scored.stop), start)
     inside = slice(max(start - span.start, 0), max(stop - span.start, 0))
-    codes, gradient = codes[inside], gradient[inside]
+    codes, gradient = codes[inside], blank_unknown(gradient[inside], codes[inside])
     if window.strand == "+":
         return _Part(slice(start - scored.start, stop - scored.start), codes, gradient)
     # Positions reversed; A and T, C and G exchanged.

@@ -17,8 +17,8 @@ from genoscan.engine.engine import Engine
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.tangent import BaseChange
 from genoscan.engine.target import LogLikelihood, whole_window
-from genoscan.errors import InputError
-from genoscan.genome.alphabet import BASES, reverse_complement
+from genoscan.errors import InputError, NonFiniteError
+from genoscan.genome.alphabet import BASES, N, reverse_complement
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import Window
 from genoscan.genome.region import Region
@@ -95,15 +95,23 @@ def write_response(
         start = span.start + model.config.label_offset
         values = _strongest(change)[: max(0, len(window) - start)]
         rows[start : start + len(values)] = values
-    rows[codes[0].numpy() > 3] = np.nan
     rows = rows[window.scored_span]
+    known = codes[0, window.scored_span].numpy() < N
+    if not np.isfinite(rows[known]).all():
+        raise NonFiniteError(
+            f"{window.scored}: the response of {(~np.isfinite(rows[known])).sum():,} of "
+            f"{len(rows):,} bases is not finite; run {model.name} with --dtype float64, or check "
+            "its weights"
+        )
+    rows[~known] = np.nan
     with open_tracks(outputs, genome.sizes) as track:
         track.write(window.scored, rows[::-1].copy() if window.strand == "-" else rows)
     record = {
         "command": sys.argv,
         "version": __version__,
         "model": model.name,
-        "weights": model.sha256,
+        "model_sha256": model.sha256,
+        "weights": model.weights_sha256,
         "sequences": [
             {
                 "name": probe.at.chrom,
@@ -121,7 +129,7 @@ def write_response(
         "window": str(window.region),
         "regions": [str(window.scored)],
         "tile": probe.tile,
-        "dtype": str(model.stack.embed.weight.dtype).removeprefix("torch."),
+        "dtype": str(model.dtype).removeprefix("torch."),
         "seconds": time.monotonic() - started,
     }
     for path in outputs:

@@ -1,10 +1,12 @@
-"""How much memory this process or its device takes, and took at most.
+"""How much memory this process or its device takes, took at most, and may take.
 
 CPU: the kernel's resident set.  CUDA: what torch's allocator has handed out.
 """
 
+import os
 import resource
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -48,3 +50,48 @@ def _resident(field: str) -> int:
     # Other systems keep only the peak; macOS counts it in bytes, the rest in KiB.
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
+
+
+def memory_limit(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
+    """Return the bytes that this process may take: of the machine, its control groups and Slurm.
+
+    The least of the physical memory, the limits of every control group (v1 or v2) that the process
+    is in, and Slurm's SLURM_MEM_PER_NODE, or SLURM_MEM_PER_CPU times SLURM_CPUS_ON_NODE.
+    """
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_group_limits(root)]
+    megabytes = {
+        name: int(environment[name])
+        for name in ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE")
+        if environment.get(name, "").isdecimal()
+    }
+    if node := megabytes.get("SLURM_MEM_PER_NODE"):
+        limits.append(node * MEBIBYTE)
+    elif each := megabytes.get("SLURM_MEM_PER_CPU"):
+        limits.append(each * megabytes.get("SLURM_CPUS_ON_NODE", 1) * MEBIBYTE)
+    return min(limits)
+
+
+def _group_limits(root: Path) -> Iterator[int]:
+    """Yield the memory limits of this process's control groups, and of the groups around them."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            mount, name = root / "sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            mount, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        group = mount / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if not folder.is_relative_to(mount):
+                break
+            try:
+                text = (folder / name).read_text().strip()
+            except OSError:  # the root group has none; nor has one that is not visible from here
+                continue
+            if text.isdecimal():  # "max" is none
+                yield int(text)

@@ -402,7 +402,9 @@ class TestAttribute:
         record = json.loads((tmp_path / "x.bw.json").read_text())
         assert record["format"] == "genoscan-track/1"
         assert record["model"] == "tiny"
-        assert record["weights"] == load_model(model).sha256
+        loaded = load_model(model)
+        assert record["weights"] == loaded.weights_sha256
+        assert record["model_sha256"] == loaded.sha256
         assert [s["name"] for s in record["sequences"]] == ["chr1"]
         assert record["regions"] == ["chr1:101-200"]
         settings = {"target": "log-likelihood", "score": "centred", "strand": "+", "tile": 50,

@@ -106,9 +106,10 @@ COMPUTE = together(
     ),
     click.option(
         "--memory", metavar="SIZE",
-        help="For models that look both ways: how much what lies between their layers may take, "
-        "such as 8GB; less costs time, never exactness.  [default: half of a GPU's if "
-        "that is enough, or else of the machine's]",
+        help="Memory budget for activations between the layers of bidirectional models, such as "
+        "8GB or 8GiB; less costs time, never exactness.  [default: half of the GPU's, if that is "
+        "enough, or else half of what this process may use: of the machine, its control group "
+        "and Slurm's limit]",
     ),
     click.option(
         "--spill", metavar="FOLDER", type=PATH,
@@ -195,11 +196,11 @@ def parse_dtype(text: str) -> "torch.dtype":
 
 
 def parse_size(text: str) -> int:
-    """Turn a size such as 8GB, 500M or 1000000 into bytes."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip().lower())
+    """Turn a size such as 8GB (10^9 bytes each), 8GiB (2^30), 500M or 1000000 into bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?)?b?", text.strip().lower(), re.ASCII)
     if not match:
-        raise InputError(f"--memory {text}: expected a size such as 8GB or 500MB")
-    return int(float(match[1]) * 1000 ** " kmgt".index(match[2] or " "))
+        raise InputError(f"--memory {text}: expected a size such as 8GB, 8GiB or 500MB")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " "))
 
 
 def parse_device(text: str) -> str:

@@ -13,7 +13,7 @@ from genoscan.genome.places import Places
 from genoscan.genome.region import Region
 from genoscan.tracks.atomic import appearing, explained, replacing
 from genoscan.tracks.columns import read_columns
-from genoscan.tracks.score import SCORES
+from genoscan.tracks.score import SCORES, blank_unknown
 from genoscan.tracks.strongest import Strongest
 
 _PIECE = 1 << 20
@@ -24,9 +24,9 @@ def write_modisco(
 ) -> None:
     """Write a folder for TF-MoDISco and Fi-NeMo, `width` bases around the middle of each row.
 
-    ohe.npz         (rows, 4, width) int8, A C G T; N is nought in all four
+    ohe.npz         (rows, 4, width) int8, A C G T; 0 in all four at N
     attr.npz        (rows, 4, width) float32: the derivatives less the mean of the four, which are
-                    the hypothetical contributions of a gradient
+                    the hypothetical contributions of a gradient; 0 in all four at N
     cut.narrowPeak  where each was cut, in the same order, on the forward strand: BED with a
                     summit, the middle, as Fi-NeMo wants it beside them
     contribs.h5     with `chrombpnet`: the same arrays as raw/seq and shap/seq, and their product
@@ -59,9 +59,11 @@ def write_modisco(
                 f"{columns}: attribute regions of at least {width:,} bases, or give a smaller "
                 "--width"
             )
-        gradient = held.gradient[at].T
-        bases[i] = held.codes[at] == np.arange(4)[:, None]
-        scores[i] = gradient - gradient.mean(0)
+        codes = held.codes[at]
+        gradient = held.gradient[at]
+        centred = gradient - gradient.mean(1, keepdims=True)
+        bases[i] = codes == np.arange(4)[:, None]
+        scores[i] = blank_unknown(centred, codes, fill=0).T
     with explained(output), appearing(output) as folder:
         folder.mkdir()
         np.savez(folder / "ohe.npz", bases)
@@ -110,8 +112,7 @@ def write_sites(output: Path, columns: Path, *, score: str, top: int) -> None:
     strongest = Strongest(top)
     for start in range(0, len(held.codes), _PIECE):
         piece = slice(start, start + _PIECE)
-        scores = SCORES[score](held.gradient[piece], held.codes[piece])
-        strongest.add(start, np.where(held.codes[piece] < 4, scores, np.float32(np.nan)))
+        strongest.add(start, SCORES[score](held.gradient[piece], held.codes[piece]))
     places = Places(held.regions)
     with replacing(output) as part, explained(output), part.open("w", encoding="utf-8") as file:
         file.write("#chrom\tstart\tend\tbase\tscore\tA\tC\tG\tT\n")

@@ -43,7 +43,7 @@ class Mamba2Config(BaseModel):
     d_conv: int = Field(4, ge=1)
     expand: PositiveInt = 2
     dt_limit: tuple[NonNegativeFloat, PositiveFloat | None] = (0.0, None)
-    gate_eps: NonNegativeFloat = 1e-5
+    gate_eps: PositiveFloat = 1e-5
 
 
 class Mamba2(nn.Module):

@@ -18,8 +18,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     ValidationError,
     model_validator,
@@ -58,7 +58,7 @@ class NormConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["rms"] = "rms"
-    eps: NonNegativeFloat = 1e-5
+    eps: PositiveFloat = 1e-5
 
 
 class ModelConfig(BaseModel):
@@ -68,7 +68,8 @@ class ModelConfig(BaseModel):
     base_columns  the columns of A, C, G and T
     complement    for each column, that of its complement
     mask          the column of the mask symbol; None for causal models
-    unknown       the column that a base is read as which is not A, C, G or T; None: zeros
+    unknown       the column of the symbol for bases that are not A, C, G or T; None: such a base
+                  is read as the mean of A, C, G and T
     label_offset  an output at position t predicts the base at t + label_offset
     context       bases read before a region, unless the user says otherwise
     reach         bases read past a region, whose likelihood the region's bases can change
@@ -121,13 +122,26 @@ class ModelConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Model:
-    """A model ready to run: a value, nothing in it changes."""
+    """A model ready to run: a value, nothing in it changes.
+
+    weights_sha256  of model.safetensors
+    """
 
     name: str
     path: Path
     config: ModelConfig
     stack: Stack | TwoWayStack
-    sha256: str
+    weights_sha256: str
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the whole model: its configuration, in canonical JSON, and its weights.
+
+        Two models of one hash compute the same function, whatever their folders are called.
+        """
+        settings = self.config.model_dump(mode="json") | {"weights": self.weights_sha256}
+        canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
 
     @property
     def bidirectional(self) -> bool:
@@ -160,21 +174,39 @@ class Model:
         """Where the weights lie."""
         return next(self.stack.parameters()).device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the model computes in."""
+        return next(self.stack.parameters()).dtype
+
     def table(self) -> Tensor:
         """Return the input row of each base code (A, C, G, T, N, mask), one column a symbol."""
-        weight = next(self.stack.parameters())
-        table = torch.zeros(6, len(self.config.symbols), dtype=weight.dtype, device=weight.device)
-        for code, column in enumerate(self.config.base_columns):
-            table[code, column] = 1
-        if self.config.unknown is not None:
-            table[4, self.config.unknown] = 1
-        if self.config.mask is not None:
-            table[MASK, self.config.mask] = 1
-        return table
+        return base_table(self.config, dtype=self.dtype, device=self.device)
 
     def columns(self) -> Tensor:
         """Return the output column of each base code, -1 for N."""
         return torch.tensor([*self.config.base_columns, -1])
+
+
+def base_table(
+    config: ModelConfig, *, dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> Float[Tensor, "codes symbols"]:
+    """Return the input row of each base code: A, C, G, T, N and, where there is one, the mask.
+
+    N is the model's own symbol for unknown bases or, without one, the mean of A, C, G and T: a row
+    of zeros would be a singular point of RMSNorm, whose derivative there grows as eps ** -0.5 with
+    every layer.
+    """
+    table = torch.zeros(6, len(config.symbols), dtype=dtype, device=device)
+    for code, column in enumerate(config.base_columns):
+        table[code, column] = 1
+    if config.unknown is None:
+        table[4] = table[:4].mean(0)
+    else:
+        table[4, config.unknown] = 1
+    if config.mask is not None:
+        table[MASK, config.mask] = 1
+    return table
 
 
 def build(config: ModelConfig, *, device: str = "cpu", kernels: str = "auto") -> Stack:
@@ -230,7 +262,8 @@ def load_model(
     ------
     ModelError
         If a file is missing or damaged, the configuration is not valid, or a tensor is
-        missing, spare, of another shape or not finite; the message names it.
+        missing, spare, of another shape, not finite or beyond the range of `dtype`; the message
+        names it.
     """
     keep_large_apart()
     path = Path(path)
@@ -239,7 +272,7 @@ def load_model(
     with torch.device("meta"):
         stack = _assembled(config, choose(device, kernels))
     expected = {name: tuple(tensor.shape) for name, tensor in _tensors(stack).items()}
-    _check_tensors(path, tensors, expected)
+    _check_tensors(path, tensors, expected, dtype)
     sha256 = hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()
     if config.weights not in (None, sha256):
         raise ModelError(
@@ -279,7 +312,10 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def _check_tensors(
-    path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    expected: Mapping[str, tuple[int, ...]],
+    dtype: torch.dtype,
 ) -> None:
     for name, shape in expected.items():
         if name not in tensors:
@@ -291,8 +327,25 @@ def _check_tensors(
             raise ModelError(f'{path}: tensor "{name}" holds {tensors[name].dtype}, not floats')
         if not torch.isfinite(tensors[name].double()).all():
             raise ModelError(f'{path}: tensor "{name}" holds values that are not finite')
+        _check_range(path, name, tensors[name], dtype)
     if spare := sorted(set(tensors) - set(expected)):
         raise ModelError(f'{path}: tensor "{spare[0]}" has no place in the model of {CONFIG}')
+
+
+def _check_range(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> None:
+    """Refuse a tensor that overflows or is lost to underflow in the dtype that it is run in."""
+    given = tensor.double()
+    # Scaled first: the norm of very small or very large numbers would itself leave the range.
+    largest = given.abs().max() if given.numel() else given.new_zeros(())
+    if not largest:
+        return
+    error = ((tensor.to(dtype).double() - given) / largest).norm() / (given / largest).norm()
+    if not error <= torch.finfo(dtype).eps:
+        kind = str(dtype).removeprefix("torch.")
+        raise ModelError(
+            f'{path}: tensor "{name}" has values up to {float(largest):.3g}, which {kind} does '
+            f"not hold; run the model in float64"
+        )
 
 
 def _tensors(stack: nn.Module) -> dict[str, Tensor]:

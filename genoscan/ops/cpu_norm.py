@@ -39,10 +39,17 @@ def _inner(a, b, row):
 
 
 @compiled
+def _scale(x, row, width, eps):
+    """Return 1 / sqrt(mean of x^2 + eps); NaN where the squares overflow, and not 0."""
+    mean = _inner(x, x, row) / width
+    return 1.0 / np.sqrt(mean + eps) if mean < np.inf else np.nan
+
+
+@compiled
 def _rms_norm(x, weight, width, eps, y, first, last):
     widest()
     for row in range(first, last):
-        scale = 1.0 / np.sqrt(_inner(x, x, row) / width + eps)
+        scale = _scale(x, row, width, eps)
         for group in range(x.shape[1] // LANES):
             store(y, (row, group), load(x, (row, group)) * scale * load(weight, group))
 
@@ -51,7 +58,7 @@ def _rms_norm(x, weight, width, eps, y, first, last):
 def _rms_norm_jvp(x, weight, width, eps, x_dot, weight_dot, y_dot, first, last):
     widest()
     for row in range(first, last):
-        scale = 1.0 / np.sqrt(_inner(x, x, row) / width + eps)
+        scale = _scale(x, row, width, eps)
         for i in range(len(x_dot)):
             shrink = scale * scale * _inner(x, x_dot[i], row) / width
             for group in range(x.shape[1] // LANES):
@@ -66,7 +73,7 @@ def _rms_norm_vjp(x, weight, width, eps, y_bar, x_bar, weight_bar, first, last):
     """Pull cotangents back; `weight_bar` may be empty, where nobody wants it."""
     widest()
     for row in range(first, last):
-        scale = 1.0 / np.sqrt(_inner(x, x, row) / width + eps)
+        scale = _scale(x, row, width, eps)
         for group in range(x.shape[1] // LANES):
             pulled = load(y_bar, (row, group))
             store(x_bar, (row, group), load(weight, group) * pulled)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from genoscan.errors import InputError
+
 
 class ScanInputs(NamedTuple):
     """The scan's inputs, or a cotangent or tangent for each of them.
@@ -88,10 +90,37 @@ class Kernels(NamedTuple):
     mamba: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None
 
 
+NAMES = ("auto", "cpu", "reference", "associative", "triton")
+
+
 def choose(device: torch.device | str, name: str = "auto") -> Kernels:
-    """Return the kernel set for a device: the one place where a kernel is picked."""
+    """Return a kernel set: the one place where a kernel is picked.
+
+    Parameters
+    ----------
+    device
+        Where the tensors lie.
+    name
+        "auto" (the device's own), "cpu", "triton" (a CUDA device; the CPU where Triton's
+        interpreter is switched on), "reference" or "associative" (plain torch, any device).
+
+    Raises
+    ------
+    InputError
+        If there is no such set, or it does not run on the device.
+    """
     kind = torch.device(device).type
-    if name == "auto" and kind == "cuda":
+    if name not in NAMES:
+        raise InputError(f'kernels "{name}": expected one of {", ".join(NAMES)}')
+    if name == "auto":
+        name = {"cpu": "cpu", "cuda": "triton"}.get(kind, "reference")
+    if name == "cpu":
+        if kind != "cpu":
+            raise InputError(f'kernels "cpu" on device {device}: expected the CPU')
+        from genoscan.ops.cpu import CPU
+
+        return CPU
+    if name == "triton":
         from genoscan.ops.triton_gpu import TRITON
 
         return TRITON
@@ -99,10 +128,6 @@ def choose(device: torch.device | str, name: str = "auto") -> Kernels:
         from genoscan.ops.associative import ASSOCIATIVE
 
         return ASSOCIATIVE
-    if name == "reference" or (name == "auto" and kind != "cpu"):
-        from genoscan.ops.reference import REFERENCE
+    from genoscan.ops.reference import REFERENCE
 
-        return REFERENCE
-    from genoscan.ops.cpu import CPU
-
-    return CPU
+    return REFERENCE

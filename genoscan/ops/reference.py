@@ -77,8 +77,10 @@ def conv_silu(
 def rms_norm(
     x: Float[Tensor, "batch tile width"], weight: Float[Tensor, " width"], *, eps: float
 ) -> Float[Tensor, "batch tile width"]:
-    """x / sqrt(mean of x^2 + eps) weight, over the last axis."""
-    return F.rms_norm(x, weight.shape, weight, eps)
+    """x / sqrt(mean of x^2 + eps) weight, over the last axis; NaN where the squares overflow."""
+    overflow = x.detach().square().mean(-1, keepdim=True).isinf()
+    # A product, because a row that is overwritten would have a derivative of 0.
+    return F.rms_norm(x, weight.shape, weight, eps) * torch.where(overflow, torch.nan, 1.0).to(x)
 
 
 def pd_scan(

@@ -1,8 +1,9 @@
 """Gradients themselves, four numbers a base, as a numpy archive.
 
 The archive is a plain zip of arrays, none of them pickled: `gradient` (bases, 4) in the order
-A, C, G, T, `codes` (A 0, C 1, G 2, T 3, else 4), and one entry a region in `chrom`, `start`, `end`,
-`name`, `strand` and `offset`, the row of `gradient` where the region begins.
+A, C, G, T, NaN where the base is none of them, `codes` (A 0, C 1, G 2, T 3, else 4), and one entry
+a region in `chrom`, `start`, `end`, `name`, `strand` and `offset`, the row of `gradient` where the
+region begins.
 """
 
 import mmap

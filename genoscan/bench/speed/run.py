@@ -96,7 +96,8 @@ def _fresh(settings: Settings, model: Model) -> Document:
         "settings": asdict(settings)
         | {
             "model": model.name,
-            "weights": model.sha256,
+            "model_sha256": model.sha256,
+            "weights": model.weights_sha256,
             "shape": f"{model.config.d_model}x{len(model.config.layers)}",
             "genome": genome.path.name,
             "genome_length": sum(genome.sizes.values()),

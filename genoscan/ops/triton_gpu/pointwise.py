@@ -178,12 +178,19 @@ GATE = Trio(_gate_forward, _gate_jvp, _gate_vjp)
 
 
 @kernel
+def _scale(x_i, EPS: tl.constexpr, WIDTH: tl.constexpr):
+    """Return 1 / sqrt(mean of x^2 + eps); NaN where the squares overflow, and not 0."""
+    mean = tl.sum(x_i * x_i, 1) / WIDTH
+    return tl.where(mean < float("inf"), 1 / tl.sqrt(mean + EPS), float("nan"))
+
+
+@kernel
 def _rms_norm(x, weight, out, n_rows, EPS: tl.constexpr,
               WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
     at, inside, column = _place(n_rows, WIDTH, ROWS, COLUMNS)
     w = tl.load(weight + column, column < WIDTH, 0.0)[None, :]
     x_i = tl.load(x + at, inside, 0.0)
-    scale = 1 / tl.sqrt(tl.sum(x_i * x_i, 1) / WIDTH + EPS)
+    scale = _scale(x_i, EPS, WIDTH)
     tl.store(out + at, x_i * scale[:, None] * w, inside)
 
 
@@ -194,7 +201,7 @@ def _rms_norm_bar(x, weight, out_bar, x_bar, weight_bar, n_rows, EPS: tl.constex
     w = tl.load(weight + column, column < WIDTH, 0.0)[None, :]
     x_i = tl.load(x + at, inside, 0.0)
     bar = tl.load(out_bar + at, inside, 0.0)
-    scale = 1 / tl.sqrt(tl.sum(x_i * x_i, 1) / WIDTH + EPS)
+    scale = _scale(x_i, EPS, WIDTH)
     unit = x_i * scale[:, None]
     along = tl.sum(bar * w * unit, 1) / WIDTH
     tl.store(x_bar + at, (bar * w - unit * along[:, None]) * scale[:, None], inside)
@@ -211,7 +218,7 @@ def _rms_norm_dot(x, weight, x_dot, weight_dot, out, out_dot, n_rows, n_directio
     at, inside, column = _place(n_rows, WIDTH, ROWS, COLUMNS)
     w = tl.load(weight + column, column < WIDTH, 0.0)[None, :]
     x_i = tl.load(x + at, inside, 0.0)
-    scale = 1 / tl.sqrt(tl.sum(x_i * x_i, 1) / WIDTH + EPS)
+    scale = _scale(x_i, EPS, WIDTH)
     unit = x_i * scale[:, None]
     tl.store(out + at, unit * w, inside)
     for direction in range(n_directions):
