@@ -38,7 +38,10 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
     if record["scored_bases"]:
         say(f"{bases:,} bases in {seconds:.1f} s ({bases / seconds:,.0f} bases/s)")
     else:
-        say(f"no A, C, G or T in the regions ({bases:,} bases): the track is valid and empty")
+        say(
+            f"no base of the regions has a score ({bases:,} bases, N or masked): the track is "
+            "valid and empty"
+        )
     for path in outputs:
         click.echo(path)
     if margin_path is not None:

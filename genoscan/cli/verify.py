@@ -35,16 +35,15 @@ def command(
 ) -> None:
     """Prove on your own model and sequence that the derivatives are exact.
 
-    Compares with whole-window autograd through plain torch, with finite differences and with
-    the tangent, in float64; prints each error beside its limit; exits 1 if one is past it.
+    Compares derivatives with whole-window autograd through plain torch, with finite differences
+    and with the tangent, and the files of the whole pipeline with columns and scores that are
+    computed a second time; prints each error beside its limit; exits 1 if one is past it.
     """
-    import torch
-
     from genoscan.genome.genome import open_genome
     from genoscan.genome.region import parse_region
     from genoscan.layers.catalogue import find_model
     from genoscan.layers.weights import load_model
-    from genoscan.verify import FINITE, IDENTITY, Check, verify
+    from genoscan.verify import FINITE, Check, verify
 
     for name, value in (("tile", tile), ("slots", slots)):
         if value < 1:
@@ -52,8 +51,8 @@ def command(
     set_threads(threads)
     opened = open_genome(genome)
     region = parse_region(region_text, opened.sizes)
-    codes = opened.fetch(region.chrom, region.start, min(region.end, region.start + IDENTITY))
-    if (codes[1:FINITE] < 4).sum() < _FEWEST:
+    codes = opened.fetch(region.chrom, region.start, min(region.end, region.start + FINITE))
+    if (codes[1:] < 4).sum() < _FEWEST:
         raise InputError(
             f"--region {region_text}: fewer than {_FEWEST} A, C, G, T among its first {FINITE:,} "
             "bases, too few to check on; choose another region"
@@ -68,7 +67,8 @@ def command(
         click.echo(f"{check.name:50} {value:>9} {limit:>9}  {check.bases:>7,} bp  {verdict}")
 
     checks = verify(
-        torch.from_numpy(codes)[None],
+        opened,
+        region,
         lambda dtype, kernels: load_model(path, dtype=dtype, kernels=kernels),
         tile=tile,
         slots=slots,

@@ -1,0 +1,236 @@
+"""The whole way from genome to file against whole-window autograd: windows, strands, scores, files.
+
+What a region's columns and scores have to be is computed here a second time, in straight lines
+from the definitions, and shares with the program only how bases are read, the model in plain
+torch operations, and torch's own autograd.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from genoscan.genome.genome import Genome
+from genoscan.genome.region import Region
+from genoscan.job import Options, prepare
+from genoscan.layers.weights import MASK, Model
+from genoscan.pipeline import write_sensitivities
+from genoscan.tracks.columns import read_columns
+from genoscan.tracks.reader import BigWig
+
+BASES = 512
+"""Bases of the genome that are used, at most."""
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One command: a strand, a target, a score, and whether the target's bases are masked.
+
+    position, base  of a logit or log-odds, on the forward strand; None: a log-likelihood
+    stretch         the bases whose likelihood is asked for; None: each window's own
+    """
+
+    strand: str
+    score: str
+    kind: str = "log-likelihood"
+    position: int | None = None
+    base: int = 0
+    stretch: tuple[int, int] | None = None
+    masked: bool = False
+
+    def target(self, chrom: str) -> str:
+        """Return the target as the command line takes it."""
+        if self.position is not None:
+            return f"{self.kind}:{{{chrom}}}:{self.position + 1}:{'ACGT'[self.base]}"
+        if self.stretch is not None:
+            return f"{self.kind}:{{{chrom}}}:{self.stretch[0] + 1}-{self.stretch[1]}"
+        return self.kind
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """The bases that the target names."""
+        return self.stretch if self.position is None else (self.position, self.position + 1)
+
+
+@dataclass(frozen=True)
+class TrackErrors:
+    """How far files are from the truth.
+
+    columns  relative L2 error of the four columns at known bases, the largest of all cases
+    scores   scores in the bigWig, and NaN, that are not what its own columns make them
+    bases    that were written, all cases together
+    """
+
+    columns: float
+    scores: int
+    bases: int
+
+
+def relative(found: Tensor, truth: Tensor) -> float:
+    """Return ||found - truth|| / ||truth||; NaN where either is not finite."""
+    found, truth = (part.detach().double().cpu() for part in (found, truth))
+    # A truth of zeros has to be met exactly.
+    return float((found - truth).norm() / (truth.norm() or torch.tensor(1e-300)))
+
+
+def check_tracks(
+    genome: Genome,
+    region: Region,
+    model: Model,
+    plain: Model,
+    *,
+    tile: int,
+    slots: int,
+) -> TrackErrors:
+    """Run the program on parts of a region, in every reading direction, and compare its files.
+
+    Parameters
+    ----------
+    model
+        The model that is verified, in float64: what is compared is all that stands around the
+        kernels, to the rounding of the files.
+    plain
+        The same in plain torch operations.
+    """
+    start, n = region.start, min(len(region), BASES)
+    parts = [
+        Region(region.chrom, start + n // 8, start + 3 * n // 8, strand="+"),
+        Region(region.chrom, start + n // 2, start + 7 * n // 8, strand="-"),
+    ]
+    context, reach = n // 10, n // 12
+    columns, scores, bases = 0.0, 0, 0
+    with tempfile.TemporaryDirectory() as folder:
+        for number, case in enumerate(_cases(start, n, masked=model.config.mask is not None)):
+            options = Options(
+                target=case.target(region.chrom), score=case.score, strand=case.strand,
+                context=context, reach=reach, tile=min(tile, max(1, n // 3)), slots=slots,
+                masked=case.masked,
+            )  # fmt: skip
+            files = [Path(folder) / f"{number}{suffix}" for suffix in (".npz", ".bw")]
+            write_sensitivities(prepare(genome, model, parts, options), files)
+            held = read_columns(files[0])
+            truth = torch.cat([_truth(genome, plain, part, case, context, reach) for part in parts])
+            known = torch.from_numpy(_known(genome, parts, case))
+            found = torch.from_numpy(np.array(held.gradient))
+            columns = max(columns, relative(found[known], truth[known]))
+            with BigWig(files[1]) as track:
+                read = [track.scores(part.chrom, part.start, part.end) for part in parts]
+            expected = _scores(case.score, found.numpy(), np.array(held.codes))
+            scores += int((~_same(np.concatenate(read), expected)).sum())
+            scores += int((np.isfinite(expected) != known.numpy()).sum())
+            bases += len(expected)
+    return TrackErrors(columns, scores, bases)
+
+
+def _cases(start: int, n: int, *, masked: bool) -> Iterator[_Case]:
+    """Yield commands that use every strand, target and score; targets lie where a causal model's
+    can depend on both parts."""
+    yield _Case("+", "centred")
+    yield _Case("-", "observed", "log-odds", position=start + max(1, n // 16), base=1)
+    yield _Case("both", "magnitude", stretch=(start + 1, start + n - 1))
+    between = start + 7 * n // 16
+    yield _Case("bed", "substitution", "logit", position=between, base=2)
+    if masked:
+        yield _Case("both", "centred", "log-odds", position=between, base=3, masked=True)
+
+
+def _known(genome: Genome, parts: list[Region], case: _Case) -> np.ndarray:
+    """Return which bases have a score: A, C, G and T that are not hidden."""
+    known = []
+    for part in parts:
+        read = genome.fetch(part.chrom, part.start, part.end) < 4
+        if case.masked and case.span is not None:
+            at = np.arange(part.start, part.end)
+            read &= ~((at >= case.span[0]) & (at < case.span[1]))
+        known.append(read)
+    return np.concatenate(known)
+
+
+def _truth(
+    genome: Genome, model: Model, part: Region, case: _Case, context: int, reach: int
+) -> Float[Tensor, "bases 4"]:
+    """Return a part's columns: the mean over the strands that it is read on."""
+    strands = {"both": "+-", "bed": part.strand}.get(case.strand, case.strand)
+    made = [_one_strand(genome, model, part, case, context, reach, s == "-") for s in strands]
+    return torch.stack(made).mean(0)
+
+
+def _one_strand(
+    genome: Genome, model: Model, part: Region, case: _Case, context: int, reach: int, turned: bool
+) -> Float[Tensor, "bases 4"]:
+    """Return a part's columns, read along one strand, in forward orientation."""
+    size, named = genome.sizes[part.chrom], case.span
+    start, end, offset = part.start, part.end, model.config.label_offset
+    if named is not None and not model.bidirectional:
+        reach = 0
+    left, right = (reach, context) if turned else (context, reach)
+    if named is not None and model.bidirectional:
+        start, end = min(start, named[0]), max(end, named[1])
+    start, end = start - left, end + right
+    if named is not None:
+        start = min(start, named[0] - (0 if turned else offset))
+        end = max(end, named[1] + (offset if turned else 0))
+    start, end = max(start, 0), min(end, size)
+
+    def read_at(position: int) -> int:
+        return end - 1 - position if turned else position - start
+
+    codes = torch.from_numpy(genome.fetch(part.chrom, start, end).astype(np.int64))
+    if turned:
+        codes = torch.where(codes < 4, 3 - codes, codes).flip(0)
+    first, last = sorted((read_at(part.start), read_at(part.end - 1)))
+    if named is not None:
+        asked = sorted((read_at(named[0]), read_at(named[1] - 1)))
+    else:
+        asked = [0 if model.bidirectional else first, len(codes) - 1]
+    hidden = codes.clone()
+    if case.masked:
+        hidden[asked[0] : asked[1] + 1] = MASK
+    x = model.table()[hidden][None].requires_grad_()
+    logits = model.whole(x)[0]
+    columns = list(model.config.base_columns)
+    if case.position is None:
+        value = logits.new_zeros(())
+        for at in range(asked[0], asked[1] + 1):
+            if codes[at] < 4 and at >= offset:
+                row = torch.log_softmax(logits[at - offset], -1)
+                value = value + row[columns[int(codes[at])]]
+    else:
+        base = 3 - case.base if turned else case.base
+        row = logits[asked[0] - offset]
+        value = row[columns[base]]
+        if case.kind == "log-odds":
+            value = value - sum(row[columns[other]] for other in range(4) if other != base) / 3
+    (x_bar,) = torch.autograd.grad(value, x)
+    rows = x_bar[0, first : last + 1][:, columns]
+    return rows.flip(0, 1) if turned else rows
+
+
+def _scores(name: str, columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Return what a score is by its definition, base by base, in float32."""
+    made = np.full(len(codes), np.nan, np.float32)
+    for at in np.flatnonzero(codes < 4):
+        four, base = columns[at], codes[at]
+        if name == "observed":
+            made[at] = four[base]
+        elif name == "centred":
+            made[at] = four[base] - four.mean()
+        elif name == "magnitude":
+            about = four - four.mean()
+            made[at] = np.sqrt((about * about).sum())
+        else:
+            changes = four - four[base]
+            made[at] = changes[np.abs(changes).argmax()]
+    return made
+
+
+def _same(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Return where two tracks have the same number to rounding, or both none."""
+    largest = np.abs(expected[np.isfinite(expected)]).max(initial=0)
+    near = np.isclose(found, expected, rtol=1e-6, atol=1e-6 * largest)
+    return near | (np.isnan(found) & np.isnan(expected))
