@@ -17,7 +17,7 @@ from genoscan.tracks.writer import open_tracks
 _PIECE = 1 << 20
 _OF_A_SHARD = (
     "command", "regions", "scored_bases", "seconds", "sequences", "shard", "slots",
-    "target_values", "windows",
+    "target_values", "windows", "zero_regions",
 )  # fmt: skip
 """What shards may differ in; all else of their records has to agree."""
 
@@ -62,6 +62,7 @@ def write_merged(paths: Sequence[Path], genome: Genome, outputs: Sequence[Path])
         "sequences": [met[name] for name in genome.sizes if name in met],
         "regions": [str(region) for region, _, _ in placed],
         "scored_bases": sum(record["scored_bases"] for record in records),
+        "zero_regions": sum(record["zero_regions"] for record in records),
         "target_values": [value for record in records for value in record["target_values"]],
         "seconds": sum(record["seconds"] for record in records),
     }

@@ -57,7 +57,7 @@ def write_sensitivities(
         record = settings | {
             "command": sys.argv,
             "slots": job.options.slots,
-            "scored_bases": sum(int(np.isfinite(piece).sum()) for piece in _pieces(partial.scores)),
+            **_counts(job, partial),
             "regions": [str(region) for region in job.regions],
             "target_values": [partial.done[number] for number in range(len(job.batches))],
             "seconds": time.monotonic() - started,
@@ -134,7 +134,8 @@ def _run_windows(
         for i, (window, bases) in enumerate(zip(windows, read.numpy(), strict=True)):
             part = _scored_part(window, span, np.minimum(bases[span], N), gradients[i])
             lost[i] += (~np.isfinite(part.gradient).all(1) & (part.codes < N)).sum()
-            _keep(part, partial, partial.offsets[window.scored], turn, turns, options)
+            if not lost[i]:
+                _keep(part, partial, partial.offsets[window.scored], turn, turns, options)
 
     pull = job.engine.adjoint(
         model.stack,
@@ -187,6 +188,20 @@ def _keep(
         gradient = np.asarray(partial.columns[at])
     if turn == turns - 1:
         partial.scores[at] = SCORES[options.score](gradient, part.codes)
+
+
+def _counts(job: Job, partial: Partial) -> dict[str, int]:
+    """Count the bases that have a score, and the regions in which every score is 0."""
+    scored_bases = zero_regions = 0
+    for region in job.regions:
+        first = partial.offsets[region]
+        scored = zeros = 0
+        for piece in _pieces(partial.scores[first : first + len(region)]):
+            scored += int(np.isfinite(piece).sum())
+            zeros += int((piece == 0).sum())
+        scored_bases += scored
+        zero_regions += 0 < scored == zeros
+    return {"scored_bases": scored_bases, "zero_regions": zero_regions}
 
 
 def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import signal
 import subprocess
@@ -67,6 +68,14 @@ def tiny_model(folder: Path) -> Path:
     """Write a model of two layers that reads 64 bases before a region and 32 past it."""
     config = tiny_config().model_copy(update={"context": CONTEXT, "reach": REACH})
     save_model(folder, config, tiny_stack(dtype=torch.float32), "# tiny\n\nUntrained.\n")
+    return folder
+
+
+def edited_model(folder: Path) -> Path:
+    """Write the same model with another eps: the same weights, another function."""
+    config = json.loads((tiny_model(folder) / "config.json").read_text())
+    config["norm"]["eps"] = 1e-3
+    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 

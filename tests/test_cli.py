@@ -86,7 +86,11 @@ def logit(position: int, base: str, odds: bool) -> Value:
 def gradient(model: Path, letters: str, first: int, last: int, value: Value) -> Tensor:
     """Differentiate a value of the window first..last by its input, a row a base."""
     loaded = load_model(model, dtype=torch.float64, kernels="reference")
-    rows = [[float(letter == base) for base in "ACGT"] for letter in letters[first:last]]
+    mean = [0.25] * 4
+    rows = [
+        [float(letter == base) for base in "ACGT"] if letter in "ACGT" else mean
+        for letter in letters[first:last]
+    ]
     x = torch.tensor(rows, dtype=torch.float64, requires_grad=True)
     logits, _ = loaded.stack(x[None], loaded.stack.begin(1))
     (found,) = torch.autograd.grad(value(logits[0], first), x)
@@ -319,7 +323,7 @@ class TestAttribute:
         outputs = [tmp_path / name for name in ("x.bw", "x.bedgraph", "x.bedgraph.gz", "x.npz")]
         said = attribute("-r", "gaps", *itertools.chain(*(("-o", path) for path in outputs)))
         assert said.count("\n") == 1
-        assert "no A, C, G or T" in said
+        assert "no base of the regions has a score (90 bases, N or masked)" in said
         assert np.isnan(read_bigwig(outputs[0], "gaps")).all()
         assert outputs[1].read_text() == ""
         assert np.isnan(read_indexed(outputs[2], "gaps")).all()
@@ -328,13 +332,16 @@ class TestAttribute:
     def test_uncertain_bases_are_gaps(
         self, attribute: Callable[..., str], model: Path, tmp_path: Path
     ) -> None:
-        """Their rows of zeros are read by the model, and their neighbours know it."""
+        """The model reads them as the mean of A, C, G and T; their neighbours depend on it."""
         letters = CHR1[:120] + "NNRY" + CHR1[124:150] + "N" + CHR1[151:]
         path = write_fasta(tmp_path / "uncertain.fa", {"chr1": letters})
         attribute("-r", "chr1:101-200", "-o", tmp_path / "x.bw", "-o", tmp_path / "x.npz", on=path)
         known = [i for i in range(100, 200) if letters[i] in "ACGT"]
         true = truth(model, letters, 100, 200)
-        near(np.load(tmp_path / "x.npz")["gradient"], true)
+        columns = np.load(tmp_path / "x.npz")["gradient"]
+        at = np.array(known) - 100
+        near(columns[at], true[at])
+        assert np.isnan(np.delete(columns, at, 0)).all()
         found = read_bigwig(tmp_path / "x.bw", "chr1")
         assert np.flatnonzero(~np.isnan(found)).tolist() == known
         rows = torch.stack([true[i - 100] for i in known])
@@ -540,7 +547,7 @@ class TestVerify:
     def test_passes(self, model: Path, genome: Path) -> None:
         done = genoscan("verify", genome, "-m", model, "-t", 1, "-r", "chr1", "--tile", 64)
         assert done.code == 0, done.out + done.err
-        assert done.out.count(" ok") == 4
+        assert done.out.count(" ok") == 7
         assert "400 bp" in done.out
 
     def test_a_broken_limit_ends_in_1(
@@ -554,6 +561,23 @@ class TestVerify:
         assert done.code == 1
         assert "FAILED" in done.out
         assert "a check is past its limit" in done.err.splitlines()[-1]
+
+    def test_a_wrong_float32_kernel_fails(
+        self, model: Path, genome: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from genoscan.ops import cpu_scan
+
+        genuine = cpu_scan._vjp_group
+
+        def negated(inputs, *given, **options):  # type: ignore[no-untyped-def]
+            bars = genuine(inputs, *given, **options)
+            return bars._replace(u=-bars.u) if bars.u.dtype == torch.float32 else bars
+
+        monkeypatch.setattr(cpu_scan, "_vjp_group", negated)
+        done = genoscan("verify", genome, "-m", model, "-t", 1, "-r", "chr1:1-100")
+        assert done.code == 1
+        failed = [line for line in done.out.splitlines() if "FAILED" in line]
+        assert [line.split("  ")[0] for line in failed] == ["adjoint, float32"]
 
 
 class TestModels:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import bases, genoscan, tiny_model, write_fasta
+from commands import bases, edited_model, genoscan, tiny_model, write_fasta
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -128,6 +128,9 @@ def test_what_is_refused(job: list[Any], tmp_path: Path) -> None:
     assert "is no shard" in said("track", "merge", one, whole, *end)
     other = attributed(job, tmp_path / "other.npz", "--shard", "2/3", "--score", "observed")
     assert "score observed" in said("track", "merge", one, other, three, *end)
+    again = edited_model(tmp_path / "again" / "model")
+    other = attributed([*job[:4], again, *job[5:]], tmp_path / "again.npz", "--shard", "2/3")
+    assert "has model_sha256" in said("track", "merge", one, other, three, *end)
     halves = attributed(job, tmp_path / "half.npz", "--shard", "2/2")
     assert "shards 2" in said("track", "merge", one, halves, *end)
     another = write_fasta(tmp_path / "h.fa", SEQUENCES | {"b": bases(3_000, seed=9)})

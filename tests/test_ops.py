@@ -27,6 +27,7 @@ from operations import (
 from torch import Tensor
 from torch.nn import functional as F
 
+from genoscan.errors import InputError
 from genoscan.ops.cpu import CPU
 from genoscan.ops.dual import Dual, primal
 from genoscan.ops.kernels import ConvInputs, Kernels, ScanInputs, choose
@@ -424,6 +425,46 @@ def test_the_device_chooses_the_kernels() -> None:
     assert choose(torch.device("cpu")) is CPU
     assert choose("meta") is REFERENCE
     assert choose("cpu", "reference") is REFERENCE
+    for name in ("refernce", "CPU", "", "numba"):
+        with pytest.raises(InputError, match=f'kernels "{name}": expected one of auto, cpu'):
+            choose("cpu", name)
+    with pytest.raises(InputError, match="expected the CPU"):
+        choose("meta", "cpu")
+
+
+# Numbers that are not finite
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_stays_so(name: str, value: float, dtype: torch.dtype) -> None:
+    """No kernel turns NaN or infinity into a number where its definition does not."""
+    inputs = [tensor.to(dtype) for tensor in problem(name, *MEDIUM)]
+    for i, given in enumerate(inputs):
+        spoilt = given.clone()
+        spoilt.view(-1)[spoilt.numel() // 2] = value
+        arguments = [*inputs[:i], spoilt, *inputs[i + 1 :]]
+        found = called(CPU, name)(*arguments)
+        truth = called(REFERENCE, name)(*arguments)
+        for one, other in zip(found, truth, strict=True):
+            assert bool((~one.isfinite() | other.isfinite()).all())
+
+
+@pytest.mark.parametrize("side", ["forward", "vjp", "jvp"])
+def test_a_norm_that_overflows_is_nan(kernels: Kernels, dtype: torch.dtype, side: str) -> None:
+    """Not 0, which would pass for an answer."""
+    x = torch.ones(1, 3, 20, dtype=dtype)
+    x[0, 1] = torch.finfo(dtype).max ** 0.5 * 2
+    weight = torch.ones(20, dtype=dtype)
+    if side == "jvp":
+        made = kernels.rms_norm(Dual.of(x, torch.ones_like(x)[None]), weight, eps=1e-5)
+        found = made.dots[0]
+    elif side == "vjp":
+        x.requires_grad_()
+        (found,) = torch.autograd.grad(kernels.rms_norm(x, weight, eps=1e-5).sum(), x)
+    else:
+        found = kernels.rms_norm(x, weight, eps=1e-5)
+    assert found[0, 1].isnan().all()
+    assert found[0, ::2].isfinite().all()
 
 
 # Far ends

@@ -5,7 +5,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import bases, elsewhere, genoscan, listing, tiny_model, write_fasta
+from commands import (
+    bases,
+    edited_model,
+    elsewhere,
+    genoscan,
+    listing,
+    tiny_model,
+    write_fasta,
+)
 
 from genoscan import pipeline
 from genoscan.tracks import partial
@@ -141,6 +149,17 @@ def stop_after_one_batch(folder: Path, source: Path, monkeypatch: pytest.MonkeyP
     assert listing(folder) == {"x.bw.partial"}
 
 
+def test_a_model_whose_configuration_was_changed_is_another(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_after_one_batch(tmp_path, source, monkeypatch)
+    changed = edited_model(tmp_path / "elsewhere" / "tiny")
+    done = genoscan(*command(tmp_path, source), "-m", changed)
+    assert done.code == 1
+    assert "holds an unfinished run with model_sha256" in done.err
+    assert genoscan(*command(tmp_path, source)).code == 0
+
+
 @pytest.fixture
 def unfinished(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder where a run was interrupted after its first batch."""
@@ -193,7 +212,7 @@ def test_another_model_is_refused(unfinished: Path, source: Path, tmp_path: Path
     config.write_text(json.dumps(json.loads(config.read_text()) | {"weights": None}))
     done = genoscan(*command(unfinished, source, "-m", other))
     assert (done.code, done.err.count("\n")) == (1, 1)
-    assert "with weights " in done.err
+    assert "with model_sha256 " in done.err
 
 
 def test_another_genome_is_refused(unfinished: Path, source: Path, tmp_path: Path) -> None:

@@ -15,7 +15,20 @@ from torch import Tensor
 from toys import tiny_config, tiny_stack
 
 from genoscan.errors import ModelError
-from genoscan.layers.weights import CARD, CONFIG, WEIGHTS, load_model, save_model
+from genoscan.layers.mamba import MambaConfig
+from genoscan.layers.mamba2 import Mamba2Config
+from genoscan.layers.pd_ssm import PdSsmConfig
+from genoscan.layers.two_way import TwoWayConfig
+from genoscan.layers.weights import (
+    CARD,
+    CONFIG,
+    WEIGHTS,
+    Model,
+    ModelConfig,
+    NormConfig,
+    load_model,
+    save_model,
+)
 
 F32 = torch.float32
 
@@ -45,10 +58,10 @@ def complaint(folder: Path) -> str:
 def test_what_is_saved_is_loaded(folder: Path, kernels: str) -> None:
     stack = tiny_stack(8, 2, dtype=F32)
     model = load_model(folder, kernels=kernels)
-    assert model.config == tiny_config(8, 2).model_copy(update={"weights": model.sha256})
+    assert model.config == tiny_config(8, 2).model_copy(update={"weights": model.weights_sha256})
     assert model.name == "tiny"
     assert (folder / CARD).read_text() == "# A card\n"
-    assert model.sha256 == hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    assert model.weights_sha256 == hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     found, expected = model.stack.state_dict(), stack.state_dict()
     assert list(found) == list(expected)
     assert_same_bits(tuple(found.values()), tuple(expected.values()))
@@ -125,8 +138,10 @@ def test_table_and_columns_follow_the_config(tmp_path: Path) -> None:
     model = load_model(tmp_path / "six")
     assert model.columns().tolist() == [4, 3, 2, 1, -1]
     assert model.table().argmax(1).tolist()[:4] == [4, 3, 2, 1]
-    # N and a hidden base are zeros where the model has no symbol for them.
-    assert model.table().sum(1).tolist() == [1, 1, 1, 1, 0, 0]
+    # Without a symbol of its own N is read as the mean of A, C, G and T; nothing is masked.
+    table = model.table()
+    torch.testing.assert_close(table[4], table[:4].mean(0), rtol=0, atol=0)
+    assert table[5].tolist() == [0] * 6
     both = config.model_copy(update={"unknown": 0, "mask": 5})
     save_model(tmp_path / "both", both, stack, "")
     assert load_model(tmp_path / "both").table().argmax(1).tolist() == [4, 3, 2, 1, 0, 5]
@@ -342,3 +357,74 @@ def test_a_configuration_that_the_tensors_contradict(
 def test_a_configuration_that_is_not_json(folder: Path, content: bytes) -> None:
     (folder / CONFIG).write_bytes(content)
     assert f"{CONFIG}: the file: " in complaint(folder)
+
+
+# One hash for the whole model
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"norm": {"kind": "rms", "eps": 1e-3}}, {"base_columns": (3, 1, 2, 0)}, {"unknown": 0},
+        {"label_offset": 0}, {"context": 7}, {"symbols": "TCGA"}, {"complement": (3, 2, 1, 0, 4)},
+        {"mask": 1}, {"window": 9}, {"trained_on": "mice"},
+    ],
+)  # fmt: skip
+def test_the_configuration_is_part_of_a_models_hash(change: dict[str, Any]) -> None:
+    config = tiny_config(8, 1)
+    stack = tiny_stack(8, 1, dtype=F32)
+    other = ModelConfig.model_validate(config.model_dump(exclude=change.keys()) | change | (
+        {"symbols": "ACGTN"} if "complement" in change else {}
+    ))  # fmt: skip
+    model = Model("a", Path(), config, stack, "0" * 64)
+    assert Model("b", Path("b"), other, stack, "0" * 64).sha256 != model.sha256
+    assert Model("a", Path(), config, stack, "1" * 64).sha256 != model.sha256
+    assert Model("b", Path("b"), config, stack, "0" * 64).sha256 == model.sha256
+
+
+def test_a_layers_settings_are_part_of_a_models_hash() -> None:
+    """Whatever a layer of any kind can be set to."""
+    for kind in (MambaConfig, Mamba2Config, PdSsmConfig, TwoWayConfig):
+        needed: dict[str, Any] = {"dt_rank": 1, "rank": 1, "inner": MambaConfig(dt_rank=1)}
+        given = {name: value for name, value in needed.items() if name in kind.model_fields}
+        layer = kind(**given)
+        seen = set()
+        others = [layer]
+        for name, value in layer.model_dump(exclude={"kind", "inner"}).items():
+            changed = {"strategy": "multiply", "dt_limit": (0.1, None)}.get(
+                name, not value if isinstance(value, bool) else value * 2
+            )
+            others.append(layer.model_copy(update={name: changed}))
+        for one in others:
+            config = tiny_config(8, 1).model_copy(update={"layers": (one,)})
+            seen.add(Model("a", Path(), config, tiny_stack(8, 1), "0").sha256)
+        assert len(seen) == len(others)
+
+
+@pytest.mark.parametrize("value", [1e39, 1e-60])
+def test_a_weight_that_the_dtype_does_not_hold_is_named(tmp_path: Path, value: float) -> None:
+    """Overflow and underflow, which come after a file has been found sound."""
+    stack = tiny_stack(8, 1, dtype=torch.float64)
+    with torch.no_grad():
+        stack.layers[0].D.fill_(value)  # type: ignore[union-attr, operator]
+    save_model(tmp_path / "m", tiny_config(8, 1), stack, "")
+    assert load_model(tmp_path / "m", dtype=torch.float64).dtype == torch.float64
+    with pytest.raises(ModelError, match=r'tensor "layers\.0\.D" has values up to .* float32'):
+        load_model(tmp_path / "m")
+
+
+def test_weights_of_which_some_are_small_are_no_fault(tmp_path: Path) -> None:
+    stack = tiny_stack(8, 1, dtype=torch.float64)
+    with torch.no_grad():
+        stack.layers[0].D[::2] = 1e-60  # type: ignore[union-attr, index, operator]
+        stack.layers[0].norm.weight.zero_()  # type: ignore[union-attr, operator]
+    save_model(tmp_path / "m", tiny_config(8, 1), stack, "")
+    assert load_model(tmp_path / "m").dtype == torch.float32
+
+
+@pytest.mark.parametrize("eps", [0.0, -1e-5])
+def test_a_norm_needs_an_eps(eps: float) -> None:
+    with pytest.raises(ValueError, match="greater than 0"):
+        NormConfig(eps=eps)
+    with pytest.raises(ValueError, match="greater than 0"):
+        Mamba2Config(gate_eps=eps)

@@ -42,6 +42,11 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
             f"no base of the regions has a score ({bases:,} bases, N or masked): the track is "
             "valid and empty"
         )
+    if zeros := record["zero_regions"]:
+        say(
+            f"{zeros:,} of {len(job.regions):,} regions: every score is 0: the target does not "
+            f"depend on their bases, or by less than {record['dtype']} can hold"
+        )
     for path in outputs:
         click.echo(path)
     if margin_path is not None:

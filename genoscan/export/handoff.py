@@ -63,7 +63,7 @@ def write_modisco(
         gradient = held.gradient[at]
         centred = gradient - gradient.mean(1, keepdims=True)
         bases[i] = codes == np.arange(4)[:, None]
-        scores[i] = blank_unknown(centred, codes, fill=0).T
+        scores[i] = blank_unknown(centred, codes, fill=0.0).T
     with explained(output), appearing(output) as folder:
         folder.mkdir()
         np.savez(folder / "ohe.npz", bases)
