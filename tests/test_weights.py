@@ -125,8 +125,9 @@ def test_table_and_columns_follow_the_config(tmp_path: Path) -> None:
     model = load_model(tmp_path / "six")
     assert model.columns().tolist() == [4, 3, 2, 1, -1]
     assert model.table().argmax(1).tolist()[:4] == [4, 3, 2, 1]
-    # N and a hidden base are zeros where the model has no symbol for them.
-    assert model.table().sum(1).tolist() == [1, 1, 1, 1, 0, 0]
+    # Without a symbol for them, N is the mean of the bases, and a hidden base zeros.
+    assert model.table()[4].tolist() == [0, 0.25, 0.25, 0.25, 0.25, 0]
+    assert model.table().sum(1).tolist() == [1, 1, 1, 1, 1, 0]
     both = config.model_copy(update={"unknown": 0, "mask": 5})
     save_model(tmp_path / "both", both, stack, "")
     assert load_model(tmp_path / "both").table().argmax(1).tolist() == [4, 3, 2, 1, 0, 5]

@@ -35,7 +35,7 @@ class OneHot:
     """Bases as codes, turned into the layer's input one tile at a time.
 
     Memory: 1 byte a base.  `table` has a row for each code and a column for each symbol of
-    the model; the row of a base that the model does not know is zeros.
+    the model.
     """
 
     codes: UInt8[Tensor, "batch length"]

@@ -25,9 +25,9 @@ class Ends(nn.Module):
 class Stack(Ends):
     """A whole model as one causal layer: symbols in, one logit a symbol out.
 
-    The input is one row of symbol weights a base (one-hot, or zeros for an N that the model
-    has no symbol for), so that the derivative has a column for each symbol.  The carry is
-    the tuple of the blocks' carries.
+    The input is one row of symbol weights a base (one-hot, or the mean of A, C, G and T for an N
+    that the model has no symbol for), so that the derivative has a column for each symbol.  The
+    carry is the tuple of the blocks' carries.
     """
 
     def begin(self, batch: int) -> Carry:

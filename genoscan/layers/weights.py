@@ -68,7 +68,7 @@ class ModelConfig(BaseModel):
     base_columns  the columns of A, C, G and T
     complement    for each column, that of its complement
     mask          the column of the mask symbol; None for causal models
-    unknown       the column that a base is read as which is not A, C, G or T; None: zeros
+    unknown       the column that any base but A, C, G and T is read as; None: the mean of these
     label_offset  an output at position t predicts the base at t + label_offset
     context       bases read before a region, unless the user says otherwise
     reach         bases read past a region, whose likelihood the region's bases can change
@@ -158,18 +158,31 @@ class Model:
     def table(self) -> Tensor:
         """Return the input row of each base code (A, C, G, T, N, mask), one column a symbol."""
         weight = next(self.stack.parameters())
-        table = torch.zeros(6, len(self.config.symbols), dtype=weight.dtype, device=weight.device)
-        for code, column in enumerate(self.config.base_columns):
-            table[code, column] = 1
-        if self.config.unknown is not None:
-            table[4, self.config.unknown] = 1
-        if self.config.mask is not None:
-            table[MASK, self.config.mask] = 1
-        return table
+        return base_table(self.config, dtype=weight.dtype, device=weight.device)
 
     def columns(self) -> Tensor:
         """Return the output column of each base code, -1 for N."""
         return torch.tensor([*self.config.base_columns, -1])
+
+
+def base_table(
+    config: ModelConfig, *, dtype: torch.dtype, device: torch.device | str
+) -> Float[Tensor, "codes symbols"]:
+    """Return the input row of each base code: A, C, G, T, N, mask.
+
+    N is read as the symbol that the model has for it, or as the mean of A, C, G and T. The row of
+    the mask is zero in models without one.
+    """
+    table = torch.zeros(6, len(config.symbols), dtype=dtype, device=device)
+    for code, column in enumerate(config.base_columns):
+        table[code, column] = 1
+    if config.unknown is None:
+        table[4] = table[:4].mean(0)
+    else:
+        table[4, config.unknown] = 1
+    if config.mask is not None:
+        table[MASK, config.mask] = 1
+    return table
 
 
 def build(config: ModelConfig, *, device: str = "cpu", kernels: str = "auto") -> Stack:

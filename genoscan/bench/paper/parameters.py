@@ -77,7 +77,7 @@ def _codes(batch: int, length: int) -> Tensor:
 def _pulled(stack: Stack, codes: Tensor, tile: int, slots: int = _SLOTS) -> Pulled:
     """Return the log-likelihood and the weights' derivatives of it, by the engine."""
     weights = list(stack.parameters())
-    inputs = OneHot(codes, torch.eye(5, 4).to(weights[0]))
+    inputs = OneHot(codes, torch.eye(4).to(weights[0]))
     target = whole_window(codes, _COLUMNS)
     result = consume(adjoint(stack, inputs, target, tile=tile, slots=slots, parameters=weights))
     return result.value.sum(), result.parameters
@@ -86,7 +86,7 @@ def _pulled(stack: Stack, codes: Tensor, tile: int, slots: int = _SLOTS) -> Pull
 def _by_autograd(stack: Stack, codes: Tensor) -> Pulled:
     """Return the same by torch, over the whole sequence."""
     weights = list(stack.parameters())
-    x = torch.eye(5, 4).to(weights[0])[codes.long()]
+    x = torch.eye(4).to(weights[0])[codes.long()]
     y, _ = stack(x, stack.begin(len(codes)))
     value = whole_window(codes, _COLUMNS)(y, slice(0, codes.shape[1])).sum()
     return value.detach(), torch.autograd.grad(value, weights)
