@@ -666,7 +666,6 @@ class TestTrain:
             assert (done.code, done.err.count("\n")) == (1, 1)
             assert "made.partial: holds a training with other settings: " in done.err
             assert differing in done.err
-        self.train(genome, tmp_path / "made")
 
     def test_the_folder_appears_whole(
         self, genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
