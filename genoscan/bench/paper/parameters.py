@@ -25,6 +25,7 @@ from genoscan.engine.target import whole_window
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.stack import Stack
 from genoscan.layers.weights import ModelConfig, build
+from genoscan.training.optimizer import adamw
 from genoscan.usage import MEBIBYTE, PAGE
 from genoscan.verify import relative
 
@@ -133,7 +134,7 @@ def _trained(
     """Train a stack on real bases, its derivatives the engine's or autograd's; return its loss."""
     torch.set_num_threads(place.threads)
     stack = _stack(n_layers, d_model, d_state, device=place.device)
-    optimiser = torch.optim.AdamW(stack.parameters(), lr=1e-3)
+    optimiser = adamw(stack, rate=1e-3, decay=0.01)
     bases = torch.from_numpy(real_bases(shipped_genome(), steps * batch * length))
     losses = []
     for codes in bases.view(steps, batch, length):
