@@ -646,7 +646,7 @@ class TestTrain:
         from genoscan.training import train
 
         self.train(genome, tmp_path / "unbroken")
-        save, saved = train._save, []
+        save, saved = train.save, []
 
         def interrupted(*given: object) -> None:
             save(*given)
@@ -655,7 +655,7 @@ class TestTrain:
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(train, "_save", interrupted)
+            patch.setattr(train, "save", interrupted)
             done = genoscan(*self.asked(genome, tmp_path / "made"))
         assert done.code == 130
         assert {path.name for path in tmp_path.iterdir()} == {"unbroken", "made.partial"}
@@ -666,6 +666,32 @@ class TestTrain:
             tmp_path / "unbroken" / name
         ).read_bytes()
         assert {path.name for path in tmp_path.iterdir()} == {"unbroken", "made"}
+
+    def test_other_data_are_not_resumed_on(
+        self, genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from genoscan.bench import finish
+
+        def interrupted(*_given: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(finish, "write_card", interrupted)
+            assert genoscan(*self.asked(genome, tmp_path / "made")).code == 130
+        letters = genome.read_text()
+        place = letters.rindex("A", 0, len(letters) // 2)
+        other = tmp_path / "other" / genome.name
+        other.parent.mkdir()
+        other.write_text(f"{letters[:place]}C{letters[place + 1 :]}")
+        for path, more, differing in [
+            (other, (), "m5 was"),
+            (genome, ("--validation", 0.31), "validation was 0.3, is 0.31"),
+            (genome, ("-t", 2), "threads was 1, is 2"),
+        ]:
+            done = genoscan(*self.asked(path, tmp_path / "made"), *more)
+            assert (done.code, done.err.count("\n")) == (1, 1)
+            assert "made.partial: holds a training with other settings: " in done.err
+            assert differing in done.err
 
     def test_the_folder_appears_whole(
         self, genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -686,12 +712,12 @@ class TestTrain:
     def test_a_full_disk(
         self, genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from genoscan.training import train
+        from genoscan.training import state
 
         def full(*_given: object) -> None:
             raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-        monkeypatch.setattr(train, "save_file", full)
+        monkeypatch.setattr(state, "save_file", full)
         done = genoscan(*self.asked(genome, tmp_path / "made"))
         assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
         assert "made.partial: I/O error: No space left" in done.err

@@ -1,5 +1,6 @@
 """PD-SSM blocks against complex matrices, their training estimators, and automata."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from typing import Literal
 import pytest
 import torch
 from commands import bases, genoscan, tiny_model, write_fasta
-from laws import assert_near, random_like
+from laws import assert_near, assert_same_bits, random_like
 from test_memory import in_status, linux_only
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,9 +25,12 @@ from genoscan.errors import ModelError
 from genoscan.genome.genome import open_genome
 from genoscan.layers.automaton import from_automaton, open_reading_frames
 from genoscan.layers.margins import Margins
-from genoscan.layers.pd_ssm import PdSsm
+from genoscan.layers.pd_ssm import PdSsm, with_surrogate
 from genoscan.layers.stack import Stack
-from genoscan.layers.weights import load_model, save_model
+from genoscan.layers.surrogate import Surrogate
+from genoscan.layers.weights import build, load_model, save_model
+from genoscan.training.data import SequenceId, Split
+from genoscan.training.train import TrainOptions, train
 
 F64 = torch.float64
 
@@ -223,7 +227,7 @@ def test_training_takes_the_estimators_derivative(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     layer = pd_block().requires_grad_()
-    layer.surrogate.kind, layer.surrogate.temperature = kind, temperature
+    layer.surrogate = Surrogate(kind, temperature)
     x, carry = random_like(torch.zeros(2, 25, 8, dtype=F64)), layer.begin(2)
     weights = dict(layer.named_parameters())
     bar = random_like(x, 9)
@@ -235,16 +239,11 @@ def test_training_takes_the_estimators_derivative(
     scores = layer._scores
     monkeypatch.setattr(layer, "_scores", lambda u: held.setdefault("scores", scores(u)))
     monkeypatch.setattr(layer, "surrogate", None)
-    monkeypatch.setattr("genoscan.layers.pd_ssm.straight_through", lambda inflow, *_: inflow)
 
     def scan(decay: Tensor, inflow: Tensor, state: Tensor, **_: Tensor) -> tuple[Tensor, Tensor]:
         states = by_matrices(layer, decay, inflow, state, held["scores"], kind, temperature)
         return states, states[:, -1]
 
-    class Nothing:
-        kind = "none"
-
-    monkeypatch.setattr(layer, "surrogate", Nothing())
     monkeypatch.setattr(layer, "kernels", layer.kernels._replace(pd_scan=scan))
     y = layer(x, carry)[0]
     assert_near(value, y)
@@ -254,16 +253,77 @@ def test_training_takes_the_estimators_derivative(
         assert_near(a, b)
 
 
-def test_a_sensitivity_never_takes_the_estimators() -> None:
-    layer, frozen = pd_block().requires_grad_(), pd_block()
-    carry, bar = layer.begin(1), torch.ones(1, 20, 8, dtype=F64)
-    bars = []
-    for each in (layer, frozen):
-        x = random_like(torch.zeros(1, 20, 8, dtype=F64)).requires_grad_()
-        bars.append(torch.autograd.grad((each(x, carry)[0] * bar).sum(), x)[0])
-    # With weights that are trained, even the input's derivative is the estimator's.
+def adjoint_of(stack: Stack, *, parameters: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return the derivatives with respect to the inputs, and to the parameters if asked for."""
+    weight = next(stack.parameters())
+    inputs = OneHot(genome(90, n_share=0.05), one_hot_table(weight.dtype))
+    x_bar = torch.empty(1, 90, 4, dtype=weight.dtype)
+
+    def receive(span: slice, part: Tensor) -> None:
+        x_bar[:, span] = part
+
+    asked = list(stack.parameters()) if parameters else []
+    target = whole_window(inputs.codes, output_columns())
+    pull = adjoint(stack, inputs, target, tile=40, slots=2, parameters=asked)
+    return x_bar, consume(pull, receive).parameters
+
+
+KINDS = "pd_ssm", "mamba", "pd_ssm"
+
+
+@pytest.mark.parametrize("kernels", ["cpu", "reference"])
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("torchs_mode", [False, True])
+def test_sensitivities_do_not_depend_on_what_requires_gradients(
+    kernels: str, trained: bool, torchs_mode: bool
+) -> None:
+    expected, _ = adjoint_of(mixed_stack(kinds=KINDS, kernels=kernels).eval())
+    stack = mixed_stack(kinds=KINDS, kernels=kernels).requires_grad_(trained).train(torchs_mode)
+    assert_same_bits(adjoint_of(stack)[0], expected)
+    if trained:
+        found, bars = adjoint_of(stack, parameters=True)
+        assert_same_bits(found, expected)
+        # Nothing that the deployed function computes varies with these.
+        exact = {name: bar for (name, _), bar in zip(stack.named_parameters(), bars, strict=True)}
+        for name in ("layers.0.dictionary", "layers.2.dictionary", "layers.2.router.weight"):
+            assert not exact[name].any()
+
+
+@pytest.mark.parametrize("kind", ["activated", "straight_through"])
+def test_a_surrogate_is_used_by_the_copy_alone(
+    kind: Literal["activated", "straight_through"],
+) -> None:
+    stack = mixed_stack(kinds=KINDS).requires_grad_()
+    expected, _ = adjoint_of(stack)
+    trained = with_surrogate(stack, Surrogate(kind))
+    assert dict(trained.named_parameters()).keys() == dict(stack.named_parameters()).keys()
+    pairs = zip(trained.parameters(), stack.parameters(), strict=True)
+    assert all(a is b for a, b in pairs)
+    x = random_like(torch.zeros(1, 20, 4, dtype=F64))
+    assert_same_bits(trained(x, stack.begin(1)), stack(x, stack.begin(1)))
+    found, bars = adjoint_of(trained.eval(), parameters=True)
     with pytest.raises(AssertionError):
-        assert_near(bars[0], bars[1])
+        assert_near(found, expected)
+    for (name, _), bar in zip(stack.named_parameters(), bars, strict=True):
+        assert bar.any(), name
+    # It is asked for: weights that are frozen do not turn it off.
+    assert_same_bits(adjoint_of(trained.requires_grad_(False))[0], found)
+    assert_same_bits(adjoint_of(stack)[0], expected)
+
+
+def test_no_surrogate_is_on_unless_asked_for(folder: Path, tmp_path: Path) -> None:
+    """Neither in what is built and loaded, nor in what training returns."""
+    options = TrainOptions(steps=2, window=16, walk=2, batch=2, tile=16, warm_up=0)
+    codes = genome(200)[0].numpy()
+    split = Split([codes], [codes[:50]], [SequenceId("one", 200, "")], 0.1)
+    trained = train(mixed_config(), split, options, work=tmp_path)
+    assert all(weight.requires_grad for weight in trained.parameters())
+    frozen = copy.deepcopy(trained).requires_grad_(False)
+    assert_same_bits(adjoint_of(trained)[0], adjoint_of(frozen)[0])
+    save_model(tmp_path / "made", mixed_config(), trained, "")
+    loaded = load_model(tmp_path / "made").causal
+    assert_same_bits(adjoint_of(loaded)[0], adjoint_of(trained)[0])
+    assert loaded.layers[1].surrogate is build(mixed_config()).layers[1].surrogate is None
 
 
 # Automata
@@ -372,7 +432,7 @@ def peak_of_a_step(kind: Literal["activated", "straight_through"], length: int) 
     """Print by how much a step of training raises the peak of this process."""
     torch.set_num_threads(1)
     layer = pd_block(8, heads=1, d_state=256, n_maps=2, dtype=torch.float32).requires_grad_()
-    layer.surrogate.kind = kind
+    layer.surrogate = Surrogate(kind)
     for steps in (64, length):
         x = random_like(torch.zeros(1, steps, 8))
         Path("/proc/self/clear_refs").write_text("5")

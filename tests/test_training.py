@@ -1,25 +1,45 @@
 """Training: the bases that it reads, what it learns, and that stopping it changes nothing."""
 
+import copy
+import hashlib
+import json
 import math
-from collections.abc import Callable
-from dataclasses import replace
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from torch.nn import functional as F
-from toys import N_CODE, genome, straight_stack, tiny_config, tiny_stack
+from toys import (
+    N_CODE,
+    genome,
+    mixed_config,
+    one_hot_table,
+    straight_stack,
+    tiny_config,
+    tiny_stack,
+)
 
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import encode, reverse_complement
 from genoscan.genome.fasta import FastaGenome
+from genoscan.layers.linear import Linear
+from genoscan.layers.norm import RMSNorm
 from genoscan.layers.stack import Stack
-from genoscan.layers.weights import build
+from genoscan.layers.weights import ModelConfig, NormConfig, build
+from genoscan.ops.kernels import choose
+from genoscan.training import state
 from genoscan.training import train as training
-from genoscan.training.data import Split, split_genomes, walks
+from genoscan.training.data import SequenceId, Split, split_genomes, walks
+from genoscan.training.optimizer import adamw, update
 from genoscan.training.train import (
     Progress,
     TrainOptions,
@@ -45,7 +65,16 @@ def repeats(length: int) -> np.ndarray:
     return np.resize(codes(b"ACGGTTAGCAT"), length)
 
 
-SPLIT = Split(training=[repeats(3000), bases(500)], validation=[repeats(700)])
+def split_of(training: list[np.ndarray], validation: list[np.ndarray]) -> Split:
+    """Return a split of sequences that are not those of a file."""
+    sequences = [
+        SequenceId(f"s{i}", len(part), hashlib.md5(part.tobytes()).hexdigest())
+        for i, part in enumerate(training)
+    ]
+    return Split(training, validation, sequences, 0.1)
+
+
+SPLIT = split_of([repeats(3000), bases(500)], [repeats(700)])
 OPTIONS = TrainOptions(
     steps=14, window=48, walk=4, batch=2, rate=1e-2, warm_up=3, tile=32, slots=2, report_every=4
 )
@@ -119,6 +148,11 @@ def test_split_holds_out_the_end_of_every_sequence(tmp_path: Path) -> None:
         codes(b"NNN").tolist(),
     ]
     assert (split.n_training, split.n_validation) == (14, 6)
+    assert split.fraction == 0.3
+    assert [(s.name, s.length) for s in split.sequences] == [("a", 10), ("b", 10)]
+    assert [s.m5 for s in split.sequences] == [
+        hashlib.md5(letters).hexdigest() for letters in (b"ACGTACGTAC", b"GGGGCCCNNN")
+    ]
     for share in (0, 1, -0.5, 1.5):
         with pytest.raises(InputError, match="between 0 and 1"):
             split_genomes([], validation=share)
@@ -129,7 +163,7 @@ def test_split_holds_out_the_end_of_every_sequence(tmp_path: Path) -> None:
 
 def by_hand(stack: Stack, codes: np.ndarray) -> tuple[float, int]:
     """Return the bits of all bases but the first, and how many count."""
-    one_hot = F.one_hot(torch.from_numpy(codes).long(), 5)[:, :4].double()
+    one_hot = one_hot_table()[torch.from_numpy(codes).long()]
     exact = tiny_stack(16, 1)
     exact.load_state_dict({name: weight.double() for name, weight in stack.state_dict().items()})
     with torch.no_grad():
@@ -184,37 +218,45 @@ def test_learning_rate() -> None:
     assert learning_rate(0, replace(options, warm_up=0)) == 1
 
 
-def test_one_update_is_adamws() -> None:
-    """Three updates by hand against torch's own optimiser, decay and clipping included."""
-    options = TrainOptions(steps=50, warm_up=2, rate=1e-2, decay=0.3, clip=0.5)
-    ours = {"in_proj.weight": torch.randn(3, 4), "dt_proj.bias": torch.randn(4)}
-    theirs = {name: weight.clone().requires_grad_() for name, weight in ours.items()}
-    moments = {name: (torch.zeros_like(w), torch.zeros_like(w)) for name, w in ours.items()}
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": [theirs["in_proj.weight"]], "weight_decay": 0.3},
-            {"params": [theirs["dt_proj.bias"]], "weight_decay": 0.0},
-        ],
-        betas=(0.9, 0.95),
-        eps=1e-8,
-    )
-    for step in range(3):
-        bars = [torch.randn_like(weight) for weight in ours.values()]
-        training._adamw(ours, moments, bars, step, options)
-        for weight, bar in zip(theirs.values(), bars, strict=True):
-            weight.grad = bar.clone()
-        torch.nn.utils.clip_grad_norm_(theirs.values(), 0.5)
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, options)
-        optimiser.step()
-    for name, weight in ours.items():
-        assert torch.allclose(weight, theirs[name].detach(), rtol=1e-5, atol=1e-7)
+def test_updates_are_adamws_by_hand() -> None:
+    """Three updates by the formulas of arXiv 1711.05101, decay and clipping included."""
+    kernels = choose("cpu")
+    model = nn.Sequential(Linear(4, 3, kernels=kernels), RMSNorm(3, eps=1.0, kernels=kernels))
+    parameters = list(model.parameters())
+    decays = [0.3, 0.0, 0.0]  # the map's weight, its bias, the norm's weight
+    optimizer = adamw(model, rate=1.0, decay=0.3, betas=(0.9, 0.95), eps=1e-8)
+    weights = [parameter.detach().double() for parameter in parameters]
+    means = [torch.zeros_like(weight) for weight in weights]
+    squares = [torch.zeros_like(weight) for weight in weights]
+    for step, (rate, size) in enumerate([(1e-2, 1.0), (2e-2, 0.01), (5e-3, 1.0)], 1):
+        bars = [size * torch.randn_like(parameter) for parameter in parameters]
+        norm = math.sqrt(sum(float(bar.double().square().sum()) for bar in bars))
+        scaled = [bar.double() * min(1.0, 0.5 / norm) for bar in bars]
+        update(optimizer, parameters, bars, rate=rate, clip=0.5)
+        for i, bar in enumerate(scaled):
+            means[i] = 0.9 * means[i] + 0.1 * bar
+            squares[i] = 0.95 * squares[i] + 0.05 * bar**2
+            mean, square = means[i] / (1 - 0.9**step), squares[i] / (1 - 0.95**step)
+            weights[i] = weights[i] * (1 - rate * decays[i]) - rate * mean / (square.sqrt() + 1e-8)
+    for parameter, weight in zip(parameters, weights, strict=True):
+        assert torch.allclose(parameter.detach().double(), weight, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_is_refused(wrong: float) -> None:
+    model = Linear(4, 3, kernels=choose("cpu"))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    bars = [torch.ones_like(parameter) for parameter in before]
+    bars[1][2] = wrong
+    with pytest.raises(InputError, match=r"the gradient's norm is (nan|inf), expected a finite"):
+        update(adamw(model, rate=1.0, decay=0.0), list(model.parameters()), bars, rate=1, clip=1)
+    assert all(map(torch.equal, before, model.parameters()))
 
 
 def test_a_repetitive_genome_is_learnt(tmp_path: Path) -> None:
     options = replace(OPTIONS, steps=72, window=64, batch=4, tile=64, report_every=24)
     told: list[Progress] = []
-    split = Split([repeats(3000)], [repeats(700)])
+    split = split_of([repeats(3000)], [repeats(700)])
     stack = train(CONFIG, split, options, work=tmp_path / "work", report=told.append)
     assert [done.step for done in told] == [24, 48, 72]
     assert [done.bases for done in told] == [step * 4 * 64 for step in (24, 48, 72)]
@@ -226,13 +268,13 @@ def test_a_repetitive_genome_is_learnt(tmp_path: Path) -> None:
 def test_an_update_follows_the_mean_log_likelihoods_derivative(tmp_path: Path) -> None:
     options = replace(OPTIONS, steps=1, walk=1, warm_up=0, decay=0.0, tile=20)
     sequence = bases(200, n_share=0.05)
-    stack = train(CONFIG, Split([sequence], [sequence]), options, work=tmp_path)
+    stack = train(CONFIG, split_of([sequence], [sequence]), options, work=tmp_path)
     torch.manual_seed(options.seed)
     fresh = build(CONFIG)
     stretch = torch.from_numpy(
         next(walks([sequence], window=48, walk=1, batch=2, seed=options.seed))
     ).long()
-    logits = straight_stack(fresh, F.one_hot(stretch[:, :-1], 5)[..., :4].float(), fresh.begin(2))
+    logits = straight_stack(fresh, one_hot_table(F32)[stretch[:, :-1]], fresh.begin(2))
     labels = stretch[:, 1:].flatten()
     F.cross_entropy(logits.flatten(0, 1), labels, ignore_index=N_CODE).backward()
     torch.nn.utils.clip_grad_norm_(fresh.parameters(), options.clip)
@@ -284,17 +326,16 @@ def test_interrupted_and_resumed_is_unbroken(
     updates: int,
 ) -> None:
     """StoppedError after any update, in the middle of a walk or at a report, twice."""
-    update: Callable[..., None] = training._adamw
     done = 0
 
-    def stopping(*arguments: object) -> None:
+    def stopping(*arguments: Any, **options: Any) -> None:
         nonlocal done
         if done == updates:
             raise StoppedError
         done += 1
-        update(*arguments)
+        update(*arguments, **options)
 
-    monkeypatch.setattr(training, "_adamw", stopping)
+    monkeypatch.setattr(training, "update", stopping)
     told: list[Progress] = []
     for _ in range(2):
         done = 0
@@ -302,7 +343,7 @@ def test_interrupted_and_resumed_is_unbroken(
             train(CONFIG, SPLIT, OPTIONS, work=tmp_path / "work", report=told.append)
         except StoppedError:
             continue
-    monkeypatch.setattr(training, "_adamw", update)
+    monkeypatch.setattr(training, "update", update)
     stack = train(CONFIG, SPLIT, OPTIONS, work=tmp_path / "work", report=told.append)
     assert all(map(torch.equal, weights_of(stack), weights_of(unbroken[0])))
     assert without_clock(told) == without_clock(unbroken[1])
@@ -316,10 +357,10 @@ def test_a_finished_training_is_not_run_again(
 ) -> None:
     stack = train(CONFIG, SPLIT, OPTIONS, work=tmp_path)
 
-    def never(*_arguments: object) -> None:
+    def never(*_arguments: object, **_options: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(training, "_adamw", never)
+    monkeypatch.setattr(training, "update", never)
     again = train(CONFIG, SPLIT, OPTIONS, work=tmp_path)
     assert all(map(torch.equal, weights_of(stack), weights_of(again)))
 
@@ -346,17 +387,153 @@ def test_a_stop_while_the_state_is_written_loses_one_report(
     assert all(map(torch.equal, weights_of(stack), weights_of(unbroken[0])))
 
 
-def test_other_settings_are_refused(tmp_path: Path) -> None:
-    train(CONFIG, SPLIT, replace(OPTIONS, steps=4), work=tmp_path)
-    for config, options in [
-        (CONFIG, replace(OPTIONS, steps=5)),
-        (CONFIG, replace(OPTIONS, steps=4, rate=2e-2)),
-        (tiny_config(8, 1), replace(OPTIONS, steps=4)),
-    ]:
-        with pytest.raises(InputError, match="other settings") as raised:
-            train(config, SPLIT, options, work=tmp_path)
-        assert "\n" not in str(raised.value)
-        assert str(tmp_path) in str(raised.value)
+FEW = replace(OPTIONS, steps=4)
+MIXED = mixed_config(kinds=("pd_ssm", "mamba"))
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a training of PD-SSM and Mamba that four updates ended."""
+    torch.set_num_threads(2)
+    work = tmp_path_factory.mktemp("stopped")
+    train(MIXED, SPLIT, FEW, work=work)
+    return work
+
+
+def places(value: Any, *path: str | int) -> Iterator[tuple[str | int, ...]]:
+    """Yield the path of everything in a JSON value that is no object and no list."""
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places(inner, *path, key)
+    else:
+        yield path
+
+
+def other_than(value: Any) -> Any:
+    """Return another value of the same kind."""
+    if isinstance(value, bool):
+        return not value
+    return "other" if value is None or isinstance(value, str) else value + 1
+
+
+def where(refused: Callable[[], object], work: Path) -> str:
+    """Return where the settings differ, as the refusal says it."""
+    with pytest.raises(InputError, match="holds a training with other settings: ") as raised:
+        refused()
+    message = str(raised.value)
+    assert "\n" not in message
+    assert message.startswith(f"{work}: ")
+    assert message.endswith(f"remove {work} to start again")
+    return message.split("other settings: ")[1].split("; resume")[0]
+
+
+def refusal(work: Path, config: ModelConfig, split: Split, options: TrainOptions) -> str:
+    """Return where the settings of a training differ from those of the one in `work`."""
+    return where(lambda: train(config, split, options, work=work), work)
+
+
+def test_every_recorded_setting_is_compared(stopped: Path, tmp_path: Path) -> None:
+    """Each is changed in turn, taken out, or one is put in; the refusal names it."""
+    saved = json.loads((stopped / "state.json").read_text())
+    optimizer = adamw(build(MIXED), rate=1.0, decay=0.0)
+    found = list(places(saved["settings"]))
+    assert len(found) > 50
+    for path in found:
+        for change in ("other", "missing", "spare"):
+            spoiled = copy.deepcopy(saved)
+            place = spoiled["settings"]
+            for key in path[:-1]:
+                place = place[key]
+            name = ".".join(map(str, path))
+            if change == "other":
+                place[path[-1]] = other_than(place[path[-1]])
+            elif isinstance(place, list):
+                place.append(place[-1]) if change == "spare" else place.pop()
+                name = ".".join(map(str, path[:-1]))
+            elif change == "missing":
+                del place[path[-1]]
+            else:
+                name = ".".join(map(str, (*path[:-1], "spare")))
+                place["spare"] = 1
+            (tmp_path / "state.json").write_text(json.dumps(spoiled))
+            refused = partial(state.resume, tmp_path, saved["settings"], {}, optimizer)
+            assert where(refused, tmp_path).split(" ")[0].rstrip(":") == name
+
+
+OTHER_CONFIG: dict[str, Any] = {
+    "d_model": 16, "norm": NormConfig(eps=1e-6), "layers": MIXED.layers[::-1], "symbols": "TCGA",
+    "base_columns": (3, 1, 2, 0), "complement": (3, 2, 1, 0), "mask": 1, "unknown": 1,
+    "label_offset": 2, "context": 10, "reach": 10, "trained_on": "something", "window": 100,
+    "weights": "0",
+}  # fmt: skip
+
+
+def others() -> Iterator[tuple[str, ModelConfig, Split, TrainOptions]]:
+    """Yield arguments of `train` that differ from those of `stopped` in one thing, and in which."""
+    for name, value in OTHER_CONFIG.items():
+        if value != getattr(MIXED, name):
+            yield f"config.{name}", MIXED.model_copy(update={name: value}), SPLIT, FEW
+    for i, layer in enumerate(MIXED.layers):
+        for name in set(type(layer).model_fields) - {"kind"}:
+            value = getattr(layer, name)
+            layers = list(MIXED.layers)
+            layers[i] = layer.model_copy(update={name: value + 1})
+            config = MIXED.model_copy(update={"layers": tuple(layers)})
+            yield f"config.layers.{i}.{name}", config, SPLIT, FEW
+    for field in fields(TrainOptions):
+        value = getattr(FEW, field.name)
+        yield f"options.{field.name}", MIXED, SPLIT, replace(FEW, **{field.name: value + 1})
+    yield "validation", MIXED, replace(SPLIT, fraction=0.2), FEW
+    for field in fields(SequenceId):
+        value = other_than(getattr(SPLIT.sequences[1], field.name))
+        sequences = [SPLIT.sequences[0], replace(SPLIT.sequences[1], **{field.name: value})]
+        yield f"sequences.1.{field.name}", MIXED, replace(SPLIT, sequences=sequences), FEW
+    yield "sequences", MIXED, replace(SPLIT, sequences=SPLIT.sequences[:1]), FEW
+    yield "sequences.0", MIXED, replace(SPLIT, sequences=SPLIT.sequences[::-1]), FEW
+
+
+def test_every_setting_is_recorded(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(OTHER_CONFIG) == set(ModelConfig.model_fields) - {"format"}
+    for name, config, split, options in others():
+        assert refusal(stopped, config, split, options).startswith(name)
+    torch.set_num_threads(1)
+    assert refusal(stopped, MIXED, SPLIT, FEW) == "threads was 2, is 1"
+    torch.set_num_threads(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "__version__", "0.0")
+        assert refusal(stopped, MIXED, SPLIT, FEW).startswith("versions.genoscan was ")
+        patch.undo()
+        patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "abacus")
+        assert refusal(stopped, MIXED, SPLIT, FEW).endswith('is "cpu abacus"')
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert refusal(stopped, MIXED, SPLIT, FEW) == 'dtype was "float32", is "float64"'
+    finally:
+        torch.set_default_dtype(F32)
+    train(MIXED, SPLIT, FEW, work=stopped)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "3", '{"settings": {}}'])
+def test_a_damaged_note_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(InputError, match=r"state.json: damaged; remove .* to start again$"):
+        train(CONFIG, SPLIT, FEW, work=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["weight.head.weight", "step.layers.0.D", "exp_avg.embed.weight"])
+def test_a_missing_tensor_is_refused(stopped: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(stopped, tmp_path / "work")
+    file = tmp_path / "work" / "step-4.safetensors"
+    tensors = load_file(file)
+    assert set(tensors) == {
+        f"{key}.{name}"
+        for key in ("weight", "step", "exp_avg", "exp_avg_sq")
+        for name, _ in build(MIXED).named_parameters()
+    }
+    del tensors[name]
+    save_file(tensors, file)
+    with pytest.raises(InputError, match=f"step-4.safetensors: no tensor '{name}'; remove"):
+        train(MIXED, SPLIT, FEW, work=tmp_path / "work")
 
 
 @pytest.mark.parametrize(
@@ -365,6 +542,15 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
 def test_options_of_nothing_are_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"{name} 0: at least 1"):
         replace(OPTIONS, **{name: 0})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("rate", 0.0), ("rate", math.nan), ("clip", 0.0), ("clip", math.inf), ("decay", -0.1)],
+)
+def test_rates_that_are_none_are_refused(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"{name} {value}: "):
+        replace(OPTIONS, **{name: value})
 
 
 def test_slots_do_not_change_what_is_learnt(

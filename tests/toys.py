@@ -145,8 +145,8 @@ def genome(length: int, *, batch: int = 1, n_share: float = 0.0, seed: int = 1) 
 
 
 def one_hot_table(dtype: torch.dtype = torch.float64) -> Tensor:
-    """Return the input row of A, C, G, T and N for a model of four symbols."""
-    return torch.eye(5, 4, dtype=dtype)
+    """Return the input row of A, C, G, T and N for a model of four symbols; N's is their mean."""
+    return torch.cat([torch.eye(4, dtype=dtype), torch.full((1, 4), 0.25, dtype=dtype)])
 
 
 def output_columns() -> Tensor:

@@ -15,7 +15,8 @@ from genoscan.layers.stack import Stack
 from genoscan.layers.weights import ModelConfig, save_model
 from genoscan.training.card import CardFacts, Held, write_card
 from genoscan.training.data import Split
-from genoscan.training.train import STATE, bits_per_base
+from genoscan.training.state import STATE
+from genoscan.training.train import bits_per_base
 
 CURVE = "training.tsv"
 _KINDS = {"mamba": "Mamba", "pd_ssm": "PD-SSM"}

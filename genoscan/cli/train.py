@@ -93,8 +93,9 @@ def command(
 ) -> None:  # fmt: skip
     """Train a Mamba or PD-SSM model on genomes, in flat memory, and write its folder.
 
-    Interrupted, it goes on from its last report when the same command is given again. The card
-    compares the model with a Markov chain on the same held-out bases.
+    Interrupted, it goes on from its last report when the same command is given again; other
+    sequences, settings, threads or versions are refused. The card compares the model with a Markov
+    chain on the same held-out bases.
     """
     from genoscan.genome.genome import open_genome
     from genoscan.layers.weights import ModelConfig

@@ -1,5 +1,7 @@
 """The linear map that layers share."""
 
+from typing import ClassVar
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -8,6 +10,8 @@ from genoscan.ops.kernels import Kernels
 
 class Linear(nn.Linear):
     """torch's, its product the kernel set's."""
+
+    decays: ClassVar = {"weight": True, "bias": False}
 
     def __init__(self, width: int, out: int, *, bias: bool = True, kernels: Kernels) -> None:
         super().__init__(width, out, bias=bias)

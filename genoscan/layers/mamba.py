@@ -11,7 +11,7 @@ with channels = expand x d_model.  The input map is Mamba's Euler one, delta B u
 """
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -39,6 +39,8 @@ class MambaConfig(BaseModel):
 class Depthwise(nn.Module):
     """The weights of the short convolution: one filter a channel."""
 
+    decays: ClassVar = {"weight": False, "bias": False}
+
     def __init__(self, channels: int, taps: int) -> None:
         super().__init__()
         bound = 1 / math.sqrt(taps)
@@ -53,6 +55,8 @@ class Mamba(nn.Module):
 
     Exact: equal to a whole-sequence Mamba whatever the tiling, to rounding.
     """
+
+    decays: ClassVar = {"A_log": False, "D": False}
 
     def __init__(
         self, config: MambaConfig, d_model: int, *, eps: float | None, kernels: Kernels

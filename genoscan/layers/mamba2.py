@@ -13,7 +13,7 @@ with channels = expand x d_model.  The scan is Mamba's, its decays the same thro
 """
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -53,6 +53,8 @@ class Mamba2(nn.Module):
 
     Exact: equal to a whole-sequence Mamba-2 whatever the tiling, to rounding.
     """
+
+    decays: ClassVar = {"dt_bias": False, "A_log": False, "D": False, "gate_norm": False}
 
     def __init__(
         self, config: Mamba2Config, d_model: int, *, eps: float | None, kernels: Kernels

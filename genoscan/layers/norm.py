@@ -1,5 +1,7 @@
 """The norm that layers share."""
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,6 +11,8 @@ from genoscan.ops.kernels import Kernels
 
 class RMSNorm(nn.Module):
     """x over its root mean square, times a weight (Zhang and Sennrich, arXiv 1910.07467)."""
+
+    decays: ClassVar = {"weight": False}
 
     def __init__(self, width: int, *, eps: float, kernels: Kernels) -> None:
         super().__init__()

@@ -13,8 +13,9 @@ Letters (Terzić et al., NeurIPS 2025; Flash PD-SSM, arXiv 2605.19150):
 with channels = expand x d_model; y = W_o Re(C x) + skip u, times silu(z).
 """
 
+import copy
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,7 @@ from torch.nn import functional as F
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import Depthwise
 from genoscan.layers.norm import RMSNorm
+from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate, activated, straight_through
 from genoscan.ops.dual import Dual
 from genoscan.ops.kernels import Kernels
@@ -52,17 +54,20 @@ class PdSsm(nn.Module):
     deployed function, which takes maps and routes as they are; where a substitution changes a
     route there is a jump that no derivative sees, and `margin` says how near one is.
 
-    In training the selection is given a derivative that it has not (`surrogate.py`): that is for
-    weights that ask for gradients alone, and never for a sensitivity.
+    Training needs a surrogate gradient for the selection. It is used only where `surrogate` is set,
+    which `with_surrogate` does on a copy; whether weights require gradients, and torch's
+    `train` and `eval`, change nothing.
     """
 
+    decays: ClassVar = {"dictionary": False, "D": False}
+    surrogate: Surrogate | None
     start: Tensor
 
     def __init__(self, config: PdSsmConfig, d_model: int, *, eps: float, kernels: Kernels) -> None:
         super().__init__()
         self.config = config
         self.kernels = kernels
-        self.surrogate = Surrogate()
+        self.surrogate = None
         channels, states = config.expand * d_model, config.heads * config.d_state
         self.norm = RMSNorm(d_model, eps=eps, kernels=kernels)
         self.in_proj = Linear(d_model, 2 * channels, bias=False, kernels=kernels)
@@ -117,10 +122,11 @@ class PdSsm(nn.Module):
         inflow = self._in_planes(self.B_proj(u))
         scores = self._scores(u)
         route, maps = scores.argmax(-1).to(torch.int16), hardened(self.dictionary)
-        trained = self.dictionary.requires_grad and torch.is_grad_enabled()
-        if trained and not isinstance(x, Dual):
-            chosen = self.surrogate, scores, self.dictionary, route, maps
-            if self.surrogate.kind == "activated":
+        surrogate = self.surrogate
+        # No surrogate changes a value: without a graph there is nothing to add.
+        if surrogate is not None and torch.is_grad_enabled() and not isinstance(x, Dual):
+            chosen = surrogate, scores, self.dictionary, route, maps
+            if surrogate.kind == "activated":
                 decay = activated(decay, *chosen)
             else:
                 inflow = straight_through(inflow, decay, state, *chosen, self.kernels)
@@ -154,3 +160,28 @@ class PdSsm(nn.Module):
 
     def _in_planes(self, states: Tensor) -> Tensor:
         return states.unflatten(-1, (self.config.heads, 2, self.config.d_state))
+
+
+def with_surrogate(stack: Stack, surrogate: Surrogate) -> Stack:
+    """Return the stack as it is differentiated in training.
+
+    Parameters
+    ----------
+    stack
+        Any causal stack; it is left unchanged, and keeps the derivatives of the deployed function.
+    surrogate
+        The gradient estimator that all PD-SSM blocks of the returned stack use; read at every
+        forward pass, so that its temperature may be changed between two of them.
+
+    Returns
+    -------
+    Stack
+        One on the same modules and parameters, apart from the PD-SSM blocks, which are copies that
+        share their parameters with the originals. Values are the same; derivatives, with respect
+        to inputs too, are estimates.
+    """
+    blocks = [copy.copy(block) for block in stack.layers]
+    for block in blocks:
+        if isinstance(block, PdSsm):
+            block.surrogate = surrogate
+    return Stack(stack.embed, blocks, stack.norm, stack.head)

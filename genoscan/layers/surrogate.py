@@ -2,7 +2,8 @@
 
 A PD-SSM picks one map a step and one destination a column, by argmax: its derivative is zero
 almost everywhere.  Training takes that of softmax instead, at a temperature that may be annealed.
-They are estimators, and not the derivative of what is deployed; a sensitivity never uses them.
+These are estimators, not the derivative of the deployed function; they are off unless a stack was
+made by `pd_ssm.with_surrogate`.
 
 activated         only the entry that was picked, of the router's and of each column's softmax, has
                   a derivative (Flash PD-SSM, arXiv 2605.19150, section on its backward pass):

@@ -17,11 +17,26 @@ from genoscan.genome.genome import Genome
 
 
 @dataclass(frozen=True)
+class SequenceId:
+    """Identity of a sequence; `m5` is its checksum as in SAM headers."""
+
+    name: str
+    length: int
+    m5: str
+
+
+@dataclass(frozen=True)
 class Split:
-    """The last part of every sequence is held out for validation; nothing overlaps."""
+    """The last part of every sequence is held out for validation; nothing overlaps.
+
+    sequences  the whole sequences that were split, in order
+    fraction   of every sequence, how much is held out
+    """
 
     training: list[UInt8[np.ndarray, " bases"]]
     validation: list[UInt8[np.ndarray, " bases"]]
+    sequences: list[SequenceId]
+    fraction: float
 
     @property
     def n_training(self) -> int:
@@ -36,14 +51,15 @@ def split_genomes(genomes: Iterable[Genome], *, validation: float) -> Split:
     """Read whole genomes, 1 byte a base, and hold the last `validation` of each sequence out."""
     if not 0 < validation < 1:
         raise InputError(f"validation {validation}: a fraction between 0 and 1 is expected")
-    training, held_out = [], []
+    training, held_out, sequences = [], [], []
     for genome in genomes:
         for chrom, size in genome.sizes.items():
             codes = genome.fetch(chrom, 0, size)
             cut = round(size * (1 - validation))
             training.append(codes[:cut])
             held_out.append(codes[cut:])
-    return Split(training, held_out)
+            sequences.append(SequenceId(chrom, size, genome.m5(chrom)))
+    return Split(training, held_out, sequences, validation)
 
 
 def walks(

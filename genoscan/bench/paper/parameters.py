@@ -25,6 +25,7 @@ from genoscan.engine.target import whole_window
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.stack import Stack
 from genoscan.layers.weights import ModelConfig, build
+from genoscan.training.optimizer import adamw
 from genoscan.usage import MEBIBYTE, PAGE
 from genoscan.verify import relative
 
@@ -77,7 +78,7 @@ def _codes(batch: int, length: int) -> Tensor:
 def _pulled(stack: Stack, codes: Tensor, tile: int, slots: int = _SLOTS) -> Pulled:
     """Return the log-likelihood and the weights' derivatives of it, by the engine."""
     weights = list(stack.parameters())
-    inputs = OneHot(codes, torch.eye(5, 4).to(weights[0]))
+    inputs = OneHot(codes, torch.eye(4).to(weights[0]))
     target = whole_window(codes, _COLUMNS)
     result = consume(adjoint(stack, inputs, target, tile=tile, slots=slots, parameters=weights))
     return result.value.sum(), result.parameters
@@ -86,7 +87,7 @@ def _pulled(stack: Stack, codes: Tensor, tile: int, slots: int = _SLOTS) -> Pull
 def _by_autograd(stack: Stack, codes: Tensor) -> Pulled:
     """Return the same by torch, over the whole sequence."""
     weights = list(stack.parameters())
-    x = torch.eye(5, 4).to(weights[0])[codes.long()]
+    x = torch.eye(4).to(weights[0])[codes.long()]
     y, _ = stack(x, stack.begin(len(codes)))
     value = whole_window(codes, _COLUMNS)(y, slice(0, codes.shape[1])).sum()
     return value.detach(), torch.autograd.grad(value, weights)
@@ -133,7 +134,7 @@ def _trained(
     """Train a stack on real bases, its derivatives the engine's or autograd's; return its loss."""
     torch.set_num_threads(place.threads)
     stack = _stack(n_layers, d_model, d_state, device=place.device)
-    optimiser = torch.optim.AdamW(stack.parameters(), lr=1e-3)
+    optimiser = adamw(stack, rate=1e-3, decay=0.01)
     bases = torch.from_numpy(real_bases(shipped_genome(), steps * batch * length))
     losses = []
     for codes in bases.view(steps, batch, length):

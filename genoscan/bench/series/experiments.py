@@ -15,7 +15,8 @@ from genoscan.bench.bar import at_most
 from genoscan.bench.experiment import Cell, Experiment, Finding, Place, Row
 from genoscan.bench.figure import OURS, THEIRS, panels
 from genoscan.bench.series.data import CHANNELS, LENGTH, Series, planted, read_ts, split
-from genoscan.bench.series.learn import Draw, Run, build, derivatives, learn
+from genoscan.bench.series.learn import SURROGATE, Draw, Run, build, derivatives, learn
+from genoscan.layers.pd_ssm import with_surrogate
 from genoscan.usage import MEBIBYTE
 
 _LABELS = {"pd_ssm": ("PD-SSM", OURS), "mamba": ("Mamba", THEIRS)}
@@ -136,8 +137,8 @@ def step_cost(
     torch.set_num_threads(threads)
     series = planted(1, length, seed=0)
     run = Run(kind, 1, width=width, d_state=d_state, n_layers=n_layers)  # type: ignore[arg-type]
-    stack, labels = build(run, CHANNELS, 2), torch.from_numpy(series.labels)
-    x = torch.from_numpy(series.x)
+    stack = with_surrogate(build(run, CHANNELS, 2), SURROGATE)
+    x, labels = torch.from_numpy(series.x), torch.from_numpy(series.labels)
     return cost(
         lambda: derivatives(stack, x[:, :WARM_UP].clone(), labels),
         lambda: derivatives(stack, x, labels),

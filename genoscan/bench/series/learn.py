@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from genoscan.bench.series.data import Series
@@ -20,12 +20,15 @@ from genoscan.engine.forward import forward
 from genoscan.engine.inputs import Dense
 from genoscan.engine.target import WeightedSum
 from genoscan.layers.mamba import MambaConfig
-from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
+from genoscan.layers.pd_ssm import PdSsmConfig, with_surrogate
 from genoscan.layers.stack import Stack
+from genoscan.layers.surrogate import Surrogate
 from genoscan.layers.weights import assemble
 from genoscan.ops.kernels import choose
+from genoscan.training.optimizer import adamw, update
 
 TILE, SLOTS = 512, 16
+SURROGATE = Surrogate("straight_through")
 _MOST, _SHORT = 16, 16_384
 """Series an update at most, and steps of all of them up to which there are more than `batch`."""
 _KNOWN = 0.05
@@ -74,13 +77,9 @@ def build(run: Run, channels: int, n_classes: int) -> Stack:
     rank = -(-run.width // 16)
     pd_ssm = PdSsmConfig(heads=1, d_state=run.d_state, n_maps=8, d_conv=4, rank=rank)
     block: Any = MambaConfig(d_conv=4, dt_rank=rank) if run.kind == "mamba" else pd_ssm
-    stack = assemble(
+    return assemble(
         [block] * run.n_layers, run.width, channels, n_classes, eps=1e-5, kernels=choose("cpu")
     )
-    for layer in stack.layers:
-        if isinstance(layer, PdSsm):
-            layer.surrogate.kind = "straight_through"
-    return stack
 
 
 def means(
@@ -98,7 +97,8 @@ def derivatives(
 ) -> tuple[Tensor, Sequence[Tensor]]:
     """Return the mean cross-entropy, and its derivative with respect to every parameter.
 
-    Exact: as whole-series autograd, to rounding.  Memory: one tile's activations and 16 carries.
+    Exact: as whole-series autograd of the same stack, to rounding.  Memory: one tile's activations
+    and 16 carries.
     """
     found = means(stack, x).requires_grad_()
     loss = F.cross_entropy(found, labels)
@@ -124,14 +124,15 @@ def learn(run: Run, draw: Draw, validation: Series, test: Series) -> Learnt:
     """Train with Adam, keep the weights that do best on validation, and test those."""
     full, classes = validation.x.shape[1], len(validation.classes)
     stack = build(run, validation.x.shape[2], classes)
-    optimiser = torch.optim.Adam(stack.parameters(), lr=run.rate)
+    trained = with_surrogate(stack, SURROGATE)
+    optimiser = adamw(stack, rate=run.rate, decay=0.0)  # which is Adam
     random, learnt, step = np.random.default_rng(run.seed), Learnt(), 0
     best, kept = -1.0, stack.state_dict()
     for length in run.lengths or (full,):
         losses: list[float] = []
         for last in range(1, run.steps + 1):
             series = draw(random, max(run.batch, min(_MOST, _SHORT // length)), length)
-            losses.append(_update(stack, optimiser, series))
+            losses.append(_update(trained, optimiser, series, run.rate))
             step += 1
             loss = float(np.mean(losses[-run.every :]))
             known = last >= run.every and loss < _KNOWN
@@ -151,11 +152,8 @@ def learn(run: Run, draw: Draw, validation: Series, test: Series) -> Learnt:
     return learnt
 
 
-def _update(stack: Stack, optimiser: torch.optim.Optimizer, series: Series) -> float:
+def _update(stack: Stack, optimiser: torch.optim.Optimizer, series: Series, rate: float) -> float:
     """Take one step; return the loss before it."""
     loss, bars = derivatives(stack, torch.from_numpy(series.x), torch.from_numpy(series.labels))
-    for weight, bar in zip(stack.parameters(), bars, strict=True):
-        weight.grad = bar
-    nn.utils.clip_grad_norm_(stack.parameters(), 1.0)
-    optimiser.step()
+    update(optimiser, list(stack.parameters()), bars, rate=rate, clip=1.0)
     return float(loss)

@@ -12,10 +12,12 @@ from torch.nn import functional as F
 
 from genoscan.bench.tracking.tasks import TASKS, UNKNOWN, Task
 from genoscan.layers.mamba import MambaConfig
-from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
+from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig, with_surrogate
 from genoscan.layers.stack import Stack
+from genoscan.layers.surrogate import Surrogate
 from genoscan.layers.weights import assemble
 from genoscan.ops.kernels import choose
+from genoscan.training.optimizer import adamw
 
 _HELD_OUT = {"validation": 10_000_019, "test": 20_000_003}
 _SIZES = 16
@@ -79,13 +81,8 @@ def learn(run: Run) -> Learnt:
     """Train, keep the weights that do best on validation, and test those."""
     task, started = TASKS[run.task], time.process_time()
     stack = build(run, task)
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": [parameter], "weight_decay": 0 if name.startswith("embed.") else 0.01}
-            for name, parameter in stack.named_parameters()
-        ],
-        lr=run.rate,
-    )
+    trained = with_surrogate(stack, Surrogate("straight_through"))
+    optimiser = adamw(stack, rate=run.rate, decay=0.01)
     random, longest, sure = np.random.default_rng(run.seed), run.shortest + 1, 0.0
     best, kept, curve, losses = -1.0, stack.state_dict(), [], []
     for step in range(1, run.steps + 1):
@@ -93,7 +90,7 @@ def learn(run: Run) -> Learnt:
             group["lr"] = _rate(run, step)
         length = int(random.integers(run.shortest, longest + 1))
         tokens, labels = map(torch.from_numpy, task.sample(random, run.batch, length))
-        answers = _answers(stack, task, tokens)
+        answers = _answers(trained, task, tokens)
         loss = F.cross_entropy(answers.flatten(0, 1), labels.flatten(), ignore_index=UNKNOWN)
         optimiser.zero_grad()
         loss.backward()
@@ -137,10 +134,8 @@ def build(run: Run, task: Task) -> Stack:
         blocks, run.width, task.n_tokens, task.n_labels, eps=_EPS, kernels=choose("cpu")
     )
     for i, layer in enumerate(stack.layers):
-        if isinstance(layer, PdSsm):
-            layer.surrogate.kind = "straight_through"
-            if run.kind == "moves" and not (run.writes and i == 0):
-                _hold(layer)
+        if isinstance(layer, PdSsm) and run.kind == "moves" and not (run.writes and i == 0):
+            _hold(layer)
     return stack
 
 

@@ -1,0 +1,156 @@
+"""The state of an unfinished training: a safetensors file and a JSON file that names it.
+
+state.json            settings, step, seconds, curve, name of the tensor file
+step-N.safetensors    weight.PARAMETER, and the optimizer's KEY.PARAMETER
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from genoscan import __version__
+from genoscan.errors import InputError
+from genoscan.layers.weights import ModelConfig
+from genoscan.training.data import Split
+from genoscan.training.optimizer import load_state, state_tensors
+
+STATE = "state.json"
+_FORMAT = "genoscan-training/1"
+_WEIGHT = "weight"
+
+
+def settings(
+    config: ModelConfig, options: Mapping[str, Any], split: Split, weight: Tensor
+) -> dict[str, Any]:
+    """Return everything that the bits of the trained weights depend on, as it reads from JSON.
+
+    `weight` is any parameter of the model: where and in which dtype it is trained.
+    """
+    stated = {
+        "format": _FORMAT,
+        "versions": {
+            "genoscan": __version__,
+            "torch": torch.__version__,
+            "numba": numba.__version__,
+            "numpy": np.__version__,
+        },
+        "config": config.model_dump(mode="json"),
+        "options": dict(options),
+        "validation": split.fraction,
+        "sequences": [asdict(sequence) for sequence in split.sequences],
+        "dtype": str(weight.dtype).removeprefix("torch."),
+        "device": _hardware(weight.device),
+        "threads": torch.get_num_threads(),
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(stated))
+    return plain
+
+
+def _hardware(device: torch.device) -> str:
+    """Return the kind of device, and for a CPU its vector instructions, for a GPU its name."""
+    if device.type == "cpu":
+        return f"cpu {torch.backends.cpu.get_cpu_capability()}"
+    if device.type == "cuda":
+        return f"cuda {torch.cuda.get_device_name(device)}"
+    return device.type
+
+
+def save(
+    work: Path,
+    stated: Mapping[str, Any],
+    step: int,
+    seconds: float,
+    rows: list[dict[str, Any]],
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Write the state so that a kill at any moment leaves a whole one."""
+    work.mkdir(parents=True, exist_ok=True)
+    tensors = {f"{_WEIGHT}.{name}": p.detach() for name, p in parameters.items()}
+    tensors |= state_tensors(optimizer, parameters)
+    tensors_name = f"step-{step}.safetensors"
+    save_file({name: t.contiguous() for name, t in tensors.items()}, work / tensors_name)
+    state = {"settings": stated, "step": step, "seconds": seconds, "rows": rows}
+    partial = work / (STATE + ".partial")
+    partial.write_text(json.dumps(state | {"tensors": tensors_name}))
+    partial.replace(work / STATE)
+    for old in work.glob("step-*.safetensors"):
+        if old.name != tensors_name:
+            old.unlink()
+
+
+def resume(
+    work: Path,
+    stated: Mapping[str, Any],
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+) -> tuple[int, float, list[dict[str, Any]]]:
+    """Fill weights and optimizer from a saved state; return its step, seconds and curve.
+
+    Without one they are left unchanged, and the step is 0.
+
+    Raises
+    ------
+    InputError
+        If the state was saved with other settings (the message names the first that differs), or
+        is damaged.
+    """
+    again = f"remove {work} to start again"
+    try:
+        state = json.loads((work / STATE).read_text(encoding="utf-8"))
+        found = state["settings"]
+        step, seconds, rows = state["step"], state["seconds"], state["rows"]
+        tensors_file = work / state["tensors"]
+    except FileNotFoundError:
+        return 0, 0.0, []
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{work / STATE}: damaged; {again}") from None
+    if differing := _first_difference(found, stated):
+        raise InputError(
+            f"{work}: holds a training with other settings: {differing}; resume it with the same "
+            f"ones, or {again}"
+        )
+    try:
+        tensors = load_file(tensors_file)
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(tensors.pop(f"{_WEIGHT}.{name}"))
+        load_state(optimizer, parameters, tensors)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{tensors_file}: {reason}; {again}") from None
+    except KeyError as error:
+        raise InputError(f"{tensors_file}: no tensor {error}; {again}") from None
+    return step, seconds, rows
+
+
+def _first_difference(found: Any, expected: Any, place: str = "") -> str | None:
+    """Return where two JSON values first differ, and how; None if they are equal."""
+    if isinstance(found, Mapping) and isinstance(expected, Mapping):
+        for key in [*expected, *(key for key in found if key not in expected)]:
+            inner = f"{place}.{key}" if place else key
+            if key not in found:
+                return f"{inner} was not recorded"
+            if key not in expected:
+                return f"{inner} was {json.dumps(found[key])}, is none of today's settings"
+            if differing := _first_difference(found[key], expected[key], inner):
+                return differing
+        return None
+    if isinstance(found, list) and isinstance(expected, list):
+        if len(found) != len(expected):
+            return f"{place}: there were {len(found)}, there are {len(expected)}"
+        pairs = enumerate(zip(found, expected, strict=True))
+        different = (_first_difference(a, b, f"{place}.{i}") for i, (a, b) in pairs)
+        return next(filter(None, different), None)
+    if found == expected and isinstance(found, bool) == isinstance(expected, bool):
+        return None
+    return f"{place} was {json.dumps(found)}, is {json.dumps(expected)}"
