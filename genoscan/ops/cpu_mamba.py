@@ -13,9 +13,10 @@ from genoscan.ops.cpu_conv import CONV_SILU
 from genoscan.ops.cpu_linear import by_feature, by_position, joined, onto, product
 from genoscan.ops.cpu_norm import RMS_NORM
 from genoscan.ops.cpu_scan import SCAN
+from genoscan.ops.dual import transformed
 from genoscan.ops.kernels import MambaWeights, ScanInputs, mamba_by_operations
 from genoscan.ops.reference import REFERENCE
-from genoscan.ops.trio import check_precision, transformed, vjp_by_definition
+from genoscan.ops.trio import check_precision, vjp_by_definition
 
 
 class _Kept(NamedTuple):

@@ -11,10 +11,9 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from genoscan.errors import InputError
-from genoscan.ops.dual import Dual, primal
+from genoscan.ops.dual import Dual, primal, transformed
 
 Tensors: TypeAlias = tuple[Tensor, ...]
 Perhaps: TypeAlias = tuple[Any, ...]
@@ -93,21 +92,6 @@ def check_precision(tensors: Perhaps) -> None:
         )
 
 
-def transformed(tensors: Perhaps) -> bool:
-    """Return whether a torch.func transform is active, or torch's forward mode on a tensor."""
-    # Transforms belong to a thread, but the level of forward mode is shared by all threads: only
-    # a tensor's own tangent says that this thread uses it.
-    return torch._C._are_functorch_transforms_active() or any(map(_has_tangent, tensors))
-
-
-def _has_tangent(tensor: Tensor | None) -> bool:
-    if tensor is None:
-        return False
-    # torch must not unpack a Dual itself: that would be a function like any other to the Dual.
-    parts = (primal(tensor), tensor.dots) if isinstance(tensor, Dual) else (tensor,)
-    return any(forward_ad.unpack_dual(part).tangent is not None for part in parts)
-
-
 def vjp_by_definition(
     definition: Callable[..., Any],
     inputs: Perhaps,
@@ -128,9 +112,10 @@ def vjp_by_definition(
         outputs = definition(*aliases, **numbers)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         ends = [pair for pair in zip(outputs, bars, strict=True) if pair[0].requires_grad]
+        starts: list[Any] = [alias for alias, want in zip(aliases, wanted, strict=True) if want]
         found = torch.autograd.grad(
             [output for output, _ in ends],
-            [alias for alias, want in zip(aliases, wanted, strict=True) if want],
+            starts,
             [bar for _, bar in ends],
             create_graph=create_graph,
             allow_unused=True,
