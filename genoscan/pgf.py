@@ -14,8 +14,8 @@ recurrence is this project's scan, which multiplies by nothing over 1 and takes 
 phi has no epsilon.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple, TypeAlias, overload
 
 import torch
 from jaxtyping import Float
@@ -27,10 +27,14 @@ from genoscan.engine.inputs import Dense
 from genoscan.engine.tangent import DenseDirections, tangent
 from genoscan.engine.target import WeightedSum
 from genoscan.errors import InputError
-from genoscan.ops.dual import Dual
+from genoscan.ops.dual import Dual, refuse_transforms
 from genoscan.ops.kernels import choose
+from genoscan.ops.trio import check_precision
 
 LEAST_SCALE = 0.5
+
+Receive: TypeAlias = Callable[[Tensor, Tensor, int, int], object]
+"""Takes y and dy of one block, and its start and end."""
 
 
 class Gradients(NamedTuple):
@@ -50,6 +54,13 @@ class FrechetMambaOperator(nn.Module):
     u is (length, d_model), or (batch, length, d_model).  The scan is the device's own; with
     `kernels="associative"` the paper's associative form, with "reference" its definition.
     Exact: every method equals whole-sequence autograd to rounding, whatever the block size.
+    Calling the operator is differentiable by autograd, any number of times, and by torch.func; the
+    `pgf_` methods return plain numbers, and run under torch.inference_mode() too.
+
+    Raises
+    ------
+    InputError
+        If inputs and weights are not float32 or float64 throughout, or under torch.autocast.
     """
 
     def __init__(
@@ -67,11 +78,12 @@ class FrechetMambaOperator(nn.Module):
         self.init_estimator = nn.Linear(init_window * d_model, d_model * d_state)
 
     def forward(self, u: Float[Tensor, "*batch length d_model"]) -> Tensor:
-        """Return y, of u's shape, in one piece; differentiable by autograd in reverse."""
+        """Return y, of u's shape, in one piece."""
         x = self._batched(u)
         y, _ = _Causal(self).forward(x, self._first_state(x))
         return y.view(u.shape)
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def pgf_stream(
         self,
@@ -83,25 +95,69 @@ class FrechetMambaOperator(nn.Module):
 
         Memory: a block's arrays and two states, besides u and du.
         """
-        x, x_dot = self._batched(u), self._batched(du, u)
+        x, x_dot = self._pair(u, du)
         first = Dual.of(self._first_state(x), self._first_state(x_dot, offset=False)[None])
         along = DenseDirections(x_dot[None])
         for span, y, y_dot in tangent(_Causal(self), Dense(x), along, tile=block_size, carry=first):
             shape = (*u.shape[:-2], -1, self.d_model)
             yield span, y.view(shape), y_dot[0].view(shape)
 
+    @overload
     def pgf_forward(
         self,
         u: Float[Tensor, "*batch length d_model"],
         du: Float[Tensor, "*batch length d_model"],
         block_size: int = 64,
-    ) -> tuple[Tensor, Tensor]:
-        """Return y and its derivative along du, both of u's shape."""
+        *,
+        streaming: Literal[False] = False,
+        callback: None = None,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def pgf_forward(
+        self,
+        u: Float[Tensor, "*batch length d_model"],
+        du: Float[Tensor, "*batch length d_model"],
+        block_size: int = 64,
+        *,
+        streaming: Literal[True],
+        callback: Receive,
+    ) -> tuple[None, None]: ...
+
+    def pgf_forward(
+        self,
+        u: Float[Tensor, "*batch length d_model"],
+        du: Float[Tensor, "*batch length d_model"],
+        block_size: int = 64,
+        *,
+        streaming: bool = False,
+        callback: Receive | None = None,
+    ) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Return y and its derivative along du, both of u's shape.
+
+        With `streaming=True`, call `callback(y, dy, start, end)` for every block instead, first to
+        last, and return (None, None): the memory is then that of `pgf_stream`.
+
+        Raises
+        ------
+        InputError
+            If only one of `streaming=True` and `callback` is given.
+        """
+        if streaming != (callback is not None):
+            given, missing = "streaming=True", "callback=FUNCTION"
+            if callback is not None:
+                given, missing = "callback", "streaming=True"
+            raise InputError(f"pgf_forward: {given} without {missing}: give both or neither")
+        if callback is not None:
+            for span, part, part_dot in self.pgf_stream(u, du, block_size):
+                callback(part, part_dot, span.start, span.stop)
+            return None, None
         y, y_dot = torch.empty_like(u), torch.empty_like(u)
         for span, part, part_dot in self.pgf_stream(u, du, block_size):
             y[..., span, :], y_dot[..., span, :] = part, part_dot
         return y, y_dot
 
+    @torch.inference_mode(False)
     def pgf_vjp(
         self,
         u: Float[Tensor, "*batch length d_model"],
@@ -116,6 +172,7 @@ class FrechetMambaOperator(nn.Module):
         """
         return self._pulled(u, y_bar, block_size, slots, {})[0]
 
+    @torch.inference_mode(False)
     def pgf_gradients(
         self,
         u: Float[Tensor, "*batch length d_model"],
@@ -130,7 +187,7 @@ class FrechetMambaOperator(nn.Module):
         """
         # Whether or not they ask for a gradient, here they do.
         inside = {
-            name: parameter.detach().requires_grad_()
+            name: _ordinary(parameter.detach()).requires_grad_()
             for name, parameter in self.named_parameters()
             if not name.startswith("init_estimator")
         }
@@ -148,7 +205,7 @@ class FrechetMambaOperator(nn.Module):
         self, u: Tensor, y_bar: Tensor, block_size: int, slots: int, inside: dict[str, Tensor]
     ) -> tuple[Tensor, AdjointResult, Tensor | None]:
         """Return u's cotangent, all that the adjoint knows, and the inputs of the estimator."""
-        x, weights = self._batched(u).detach(), self._batched(y_bar, u)
+        x, weights = self._pair(u, y_bar)
         x_bar = torch.empty_like(x)
 
         def receive(span: slice, bar: Tensor) -> None:
@@ -188,16 +245,28 @@ class FrechetMambaOperator(nn.Module):
         state = F.linear(heads, estimator.weight, estimator.bias if offset else None)
         return state.view(len(x), self.d_model, self.d_state)
 
-    def _batched(self, u: Tensor, like: Tensor | None = None) -> Tensor:
+    def _pair(self, u: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        """Return an input and a direction or cotangent, (batch, length, d_model), detached."""
+        refuse_transforms(u, other, *self.parameters())
+        if u.shape != other.shape:
+            raise InputError(f"shapes {tuple(u.shape)} and {tuple(other.shape)}: expected the same")
+        x, moved = (_ordinary(self._batched(part).detach()) for part in (u, other))
+        return x, moved
+
+    def _batched(self, u: Tensor) -> Tensor:
         """Return (batch, length, d_model)."""
         if u.dim() not in (2, 3) or u.shape[-1] != self.d_model or u.shape[-2] == 0:
             raise InputError(
                 f"input of shape {tuple(u.shape)}: expected (length, {self.d_model}) "
                 f"or (batch, length, {self.d_model}), length at least 1"
             )
-        if like is not None and u.shape != like.shape:
-            raise InputError(f"shapes {tuple(u.shape)} and {tuple(like.shape)}: expected the same")
+        check_precision((u, *self.parameters()))
         return u if u.dim() == 3 else u[None]
+
+
+def _ordinary(tensor: Tensor) -> Tensor:
+    """Copy a tensor that was made under torch.inference_mode(): autograd refuses those."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 class _Causal:
@@ -212,7 +281,8 @@ class _Causal:
         self._shape = operator.d_model, operator.d_state
         self._weights = dict[str, Tensor](operator.named_parameters())
         if inside is not None:
-            self._weights = {name: w.detach() for name, w in self._weights.items()} | inside
+            fixed = {name: _ordinary(w.detach()) for name, w in self._weights.items()}
+            self._weights = fixed | inside
         self._scan = choose(operator.D.device, operator.kernels).scan
         self.parameters = operator.parameters
 

@@ -16,6 +16,7 @@ from genoscan.engine.stages import Relay, Sweep
 from genoscan.engine.target import Target
 from genoscan.layer import Carry, Layer, leaves, map_leaves
 from genoscan.ops import subnormal
+from genoscan.ops.dual import refuse_transforms
 
 Result = TypeVar("Result")
 Room = Callable[[int, Tensor], Tensor]
@@ -141,6 +142,7 @@ class _Scored:
         if isinstance(self._target, Cotangents):
             return outputs, self._target.tile(span)
         value = self._target(outputs, span)
+        refuse_transforms(value)
         self.value += value.detach().double().cpu()
         return value, torch.ones_like(value)
 
@@ -258,6 +260,7 @@ class _Slots:
 
 def _forward(stage: Layer, x: Tensor, carry: Carry, span: slice) -> _Graph:
     """Run one tile with its graph."""
+    refuse_transforms(x)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         # A copy: the slot may serve another tile before this one's cotangents come.

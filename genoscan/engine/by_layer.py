@@ -25,7 +25,7 @@ from genoscan.engine.meeting import Meeting, two_at_once
 from genoscan.engine.tangent import Directions, pushed
 from genoscan.engine.target import Target
 from genoscan.layer import Layer, TwoWay, TwoWayChain
-from genoscan.ops.dual import Dual, primal
+from genoscan.ops.dual import Dual, primal, refuse_transforms
 from genoscan.ops.memory import flipped
 
 Progress = Callable[[int], object]
@@ -53,7 +53,7 @@ def adjoint_by_layer(
     Time: each layer once backward, and as often forward as `checkpoints.schedule` needs and once
     more.
     """
-    sweep = _Sweep(inputs.length, tile, room, progress, _device(chain))
+    sweep = _swept(chain, inputs, tile, room, progress)
     layers = chain.two_way
     saved: dict[int, Between] = {}
     live, x_bar, value = sweep.entered(chain, inputs), None, torch.zeros(inputs.batch)
@@ -94,7 +94,7 @@ def forward_by_layer(
 
     Memory: one tile and one carry, and in `room` two boundaries.
     """
-    sweep = _Sweep(inputs.length, tile, room, progress, _device(chain))
+    sweep = _swept(chain, inputs, tile, room, progress)
     live = sweep.entered(chain, inputs)
     for layer in chain.two_way:
         live = sweep.run(layer, live)
@@ -121,17 +121,13 @@ def tangent_by_layer(
     Memory: one tile and one carry, and a tangent of both for each direction; in `room` two
     boundaries, and as many of tangents for each direction.
     """
-    sweep = _Sweep(inputs.length, tile, room, progress, _device(chain))
+    sweep = _swept(chain, inputs, tile, room, progress)
     live = sweep.entered(chain, _Moved(inputs, directions))
     for layer in chain.two_way:
         live = sweep.run(layer, live)
     for span in sweep.tiles:
         outputs = sweep.left(chain, live, span)
         yield span, primal(outputs), outputs.dots  # type: ignore[attr-defined]
-
-
-def _device(chain: TwoWayChain) -> torch.device:
-    return next(chain.parameters()).device
 
 
 @dataclass(frozen=True)
@@ -174,7 +170,13 @@ class _Sweep:
     @torch.no_grad()
     def entered(self, chain: TwoWayChain, inputs: Inputs | _Moved) -> Between:
         """Return the first boundary."""
-        return self.kept((span, chain.enter(inputs.tile(span))) for span in self.tiles)
+
+        def entered(span: slice) -> Tensor:
+            x = inputs.tile(span)
+            refuse_transforms(x)
+            return chain.enter(x)
+
+        return self.kept((span, entered(span)) for span in self.tiles)
 
     def run(self, layer: TwoWay, x: Between) -> Between:
         """Return the boundary after a layer."""
@@ -201,6 +203,7 @@ class _Sweep:
             x = ends.read(span).detach().requires_grad_()
             with torch.enable_grad():
                 part = target(chain.leave(x), span)
+            refuse_transforms(part)
             ends.write(span, torch.autograd.grad(part.sum(), x)[0])
             part = part.detach().double().cpu()
             value = part if value is None else value + part
@@ -271,6 +274,14 @@ class _Sweep:
         )  # fmt: skip
         for span, read_bar in pull:
             yield inputs.placed(span, read_bar)
+
+
+def _swept(
+    chain: TwoWayChain, inputs: Inputs, tile: int, room: Shelf, progress: Progress
+) -> _Sweep:
+    parameters = list(chain.parameters())
+    refuse_transforms(*parameters)
+    return _Sweep(inputs.length, tile, room, progress, parameters[0].device)
 
 
 @dataclass(frozen=True)

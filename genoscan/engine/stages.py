@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from genoscan.layer import Carry, Chain, Layer
+from genoscan.ops.dual import refuse_transforms
 from genoscan.ops.memory import reused
 
 Item = TypeVar("Item")
@@ -92,6 +93,7 @@ class Sweep(Crew):
     """The stages of one run over a window, and the threads that all but one of them run on."""
 
     def __init__(self, layer: Layer) -> None:
+        refuse_transforms(*layer.parameters())
         parameter = next(layer.parameters(), None)
         on_cpu = parameter is None or parameter.device.type == "cpu"
         threads = torch.get_num_threads()

@@ -28,10 +28,12 @@ class Target(Protocol):
 
 @dataclass(frozen=True)
 class LogLikelihood:
-    """Sum of log p(base | bases before it) over window positions first..last, in nats.
+    """Sum of log p(base | bases before it) over labels first <= position < last, in nats.
 
-    `columns` maps a base code to the model's output column, -1 where the model has none;
-    such labels, and labels that the window does not hold, add nothing.
+    `first` and `last` are positions in the window, 0-based and half-open as in a slice: `last` is
+    the one after the last label that counts.  `columns` maps a base code to the model's output
+    column, -1 where the model has none; such labels, and labels that the window does not hold, add
+    nothing.
     """
 
     codes: UInt8[Tensor, "batch length"]

@@ -11,6 +11,7 @@ with channels = expand x d_model.  The input map is Mamba's Euler one, delta B u
 """
 
 import math
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from genoscan.layers.linear import Linear
 from genoscan.layers.norm import RMSNorm
 from genoscan.ops.dual import Dual
-from genoscan.ops.kernels import Kernels, MambaWeights
+from genoscan.ops.kernels import Kernels, MambaWeights, mamba_by_operations
 
 
 class MambaConfig(BaseModel):
@@ -99,21 +100,11 @@ class Mamba(nn.Module):
         self, x: Float[Tensor, "batch tile d_model"], carry: tuple[Tensor, Tensor]
     ) -> tuple[Float[Tensor, "batch tile d_model"], tuple[Tensor, Tensor]]:
         """Return x + mixer(norm(x)) over the tile, and the carry at its right edge."""
-        weights, kernels = self._weights(), self.kernels
-        if kernels.mamba and not any(isinstance(part, Dual) for part in (x, *carry)):
-            x, tail, state = kernels.mamba(x, *carry, weights, eps=self.eps)
-            return x, (tail, state)
-        tail, state = carry
-        normed = self.norm(x) if self.norm else x
-        # Two products rather than one cut in two: both halves lie in one piece.
-        u, z = (kernels.linear(normed, half) for half in weights.in_proj.chunk(2))
-        u, tail = kernels.conv_silu(u, weights.conv, weights.conv_bias, tail)
-        ranks = [self.config.dt_rank, self.config.d_state, self.config.d_state]
-        step, B, C = kernels.linear(u, weights.x_proj).split(ranks, -1)
-        delta = kernels.linear(step, weights.dt_proj)
-        y, state = kernels.scan(u, delta, weights.A, B, C, weights.D, state, weights.dt_bias, z)
-        y = kernels.linear(y, weights.out_proj)
-        return (x + y if self.norm else y), (tail, state)
+        moving = any(isinstance(part, Dual) for part in (x, *carry))
+        block = None if moving else self.kernels.mamba
+        run = block or partial(mamba_by_operations, self.kernels)
+        x, tail, state = run(x, *carry, self._weights(), eps=self.eps)
+        return x, (tail, state)
 
     def _weights(self) -> MambaWeights:
         return MambaWeights(

@@ -93,9 +93,13 @@ class _StraightThrough(torch.autograd.Function):
         return inflow.view_as(inflow)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, x_bar: Tensor) -> tuple[Tensor | None, ...]:
         """Pull back: the transition's entry (i, q) has the cotangent Re(conj(x_bar_i) d_q x_q)."""
+        if torch.is_grad_enabled():
+            raise NotImplementedError(
+                "the straight-through estimator has no second derivative: call backward without "
+                "create_graph, or freeze the dictionary"
+            )
         inflow, decay, state, route, maps = ctx.saved_tensors
         x, _ = ctx.kernels.pd_scan(decay, inflow, state, route=route, maps=maps)
         before = torch.cat([state[:, None], x[:, :-1]], 1)

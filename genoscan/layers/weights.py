@@ -28,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from genoscan.errors import ModelError, UnsupportedModelError
+from genoscan.errors import InputError, ModelError, UnsupportedModelError
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import Mamba, MambaConfig
 from genoscan.layers.mamba2 import Mamba2, Mamba2Config
@@ -264,7 +264,14 @@ def load_model(
         If a file is missing or damaged, the configuration is not valid, or a tensor is
         missing, spare, of another shape, not finite or beyond the range of `dtype`; the message
         names it.
+    InputError
+        If `dtype` is neither float32 nor float64.
     """
+    if dtype not in (torch.float32, torch.float64):
+        raise InputError(
+            f"dtype {dtype}: expected torch.float32 or torch.float64; half precision is too coarse "
+            "for exact sensitivities"
+        )
     keep_large_apart()
     path = Path(path)
     config = read_config(path)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from genoscan.ops.memory import empty
 from genoscan.ops.trio import Perhaps, Tensors, Trio
@@ -79,4 +80,4 @@ def _pull(inputs: Perhaps, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ..
     )[: len(inputs)]
 
 
-LINEAR = Trio(_forward, _push, _pull)
+LINEAR = Trio(_forward, _push, _pull, F.linear)

@@ -13,8 +13,10 @@ from genoscan.ops.cpu_conv import CONV_SILU
 from genoscan.ops.cpu_linear import by_feature, by_position, joined, onto, product
 from genoscan.ops.cpu_norm import RMS_NORM
 from genoscan.ops.cpu_scan import SCAN
-from genoscan.ops.kernels import MambaWeights, ScanInputs
-from genoscan.ops.trio import refuse_tangents
+from genoscan.ops.dual import transformed
+from genoscan.ops.kernels import MambaWeights, ScanInputs, mamba_by_operations
+from genoscan.ops.reference import REFERENCE
+from genoscan.ops.trio import check_precision, vjp_by_definition
 
 
 class _Kept(NamedTuple):
@@ -52,13 +54,15 @@ class _Mamba(torch.autograd.Function):
         return (out if weights.norm is None else out.add_(x)), next_tail, end
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, y_bar: Tensor, next_tail_bar: Tensor, end_bar: Tensor) -> Any:
-        refuse_tangents((y_bar, next_tail_bar, end_bar))
         saved, n_weights, want = ctx.saved_tensors, len(MambaWeights._fields), _wanted(ctx)
         weights = MambaWeights(*saved[:n_weights])
         marks = saved[n_weights : n_weights + ctx.n_marks]
         kept = _Kept(*saved[n_weights + ctx.n_marks :])
+        bars_given = y_bar, next_tail_bar, end_bar
+        if torch.is_grad_enabled() or transformed(bars_given):
+            inputs, wanted = (kept.x, kept.tail, kept.state, *weights), ctx.needs_input_grad[1:]
+            return None, *vjp_by_definition(_definition, inputs, bars_given, wanted, eps=ctx.eps)
         bars: dict[str, Any] = dict.fromkeys(MambaWeights._fields)
         if kept.y is not None:
             bars["out_proj"] = product(by_feature(y_bar), by_position(kept.y))
@@ -95,6 +99,12 @@ class _Mamba(torch.autograd.Function):
         return None, x_bar.add_(y_bar), tail_bar, pulled.state, *bars.values()
 
 
+def _definition(
+    x: Tensor, tail: Tensor, state: Tensor, *weights: Any, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    return mamba_by_operations(REFERENCE, x, tail, state, MambaWeights(*weights), eps=eps)
+
+
 def _wanted(ctx: Any) -> MambaWeights:
     """Return for each weight whether its derivative is wanted."""
     return MambaWeights(*ctx.needs_input_grad[-len(MambaWeights._fields) :])
@@ -125,9 +135,13 @@ def mamba(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the block's outputs over a tile, the next tail, and the state at the end.
 
-    Exact: the operations of layers/mamba.py, and their rules in reverse order.
+    Exact: the operations of `mamba_by_operations`, and their rules in reverse order.
     Memory: for each base x, three arrays of channels, and what the scan keeps; one array more
     where the last projection is trained.
     """
-    outputs: tuple[Tensor, Tensor, Tensor] = _Mamba.apply(eps, x, tail, state, *weights)
+    inputs = x, tail, state, *weights
+    check_precision(inputs)
+    if transformed(inputs):
+        return _definition(*inputs, eps=eps)
+    outputs: tuple[Tensor, Tensor, Tensor] = _Mamba.apply(eps, *inputs)
     return outputs

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genoscan.ops import reference
 from genoscan.ops.lanes import (
     LANES,
     compiled,
@@ -142,4 +143,4 @@ def _norm_pull(
     return _like(x_bar, inputs[0]), weight_bar
 
 
-RMS_NORM = Trio(_norm_forward, _norm_push, _norm_pull)
+RMS_NORM = Trio(_norm_forward, _norm_push, _norm_pull, reference.rms_norm)

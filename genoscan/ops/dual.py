@@ -7,16 +7,53 @@ at once; whatever else a layer does still goes to torch.func.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.utils._pytree import tree_any, tree_flatten, tree_map, tree_unflatten
 
 _ONE_AT_A_TIME = threading.Lock()
+
+
+def transformed(tensors: Iterable[Tensor | None]) -> bool:
+    """Return whether the tensors are more than arrays: batched, or with a tangent of torch's.
+
+    All count as such under a torch.func transform.
+    """
+    # Transforms belong to a thread, but the level of forward mode is shared by all threads: only
+    # a tensor's own tangent says that this thread uses it.
+    return torch._C._are_functorch_transforms_active() or any(map(_more_than_array, tensors))
+
+
+def _more_than_array(tensor: Tensor | None) -> bool:
+    # torch must not unpack a Dual: that would be a function like any other to the Dual.
+    if tensor is None or isinstance(tensor, Dual):
+        return False
+    return (
+        # torch.autograd.grad(is_grads_batched=True) has a vmap of its own.
+        torch._C._functorch.is_legacy_batchedtensor(tensor)
+        or forward_ad.unpack_dual(tensor).tangent is not None
+    )
+
+
+def refuse_transforms(*tensors: Tensor | None) -> None:
+    """Refuse torch.func's transforms and torch's forward mode where their tangents would be lost.
+
+    Raises
+    ------
+    NotImplementedError
+        If a torch.func transform is active on this thread, or a tensor is batched or has a tangent.
+    """
+    if transformed(tensors):
+        raise NotImplementedError(
+            "a sweep in tiles has first derivatives only, and none inside torch.func transforms or "
+            "torch.autograd.forward_ad: transform a call on the whole window, such as Model.whole"
+        )
 
 
 class Dual(Tensor):
@@ -24,14 +61,15 @@ class Dual(Tensor):
 
     Exact: the derivative itself, to rounding.  Linear maps, sums, products, softplus and a kernel
     set's operations are pushed directly, any other differentiable function by torch.func; writing
-    in place is refused.
+    in place is refused.  No graph is recorded: kernels would be missing from it.
     """
 
     dots: Tensor
 
     @staticmethod
     def of(primal: Tensor, dots: Tensor) -> "Dual":
-        """Put a tensor and its tangents together."""
+        """Put a tensor and its tangents together; neither may have a tangent of torch's own."""
+        refuse_transforms(primal, dots)
         dual = primal.detach().as_subclass(Dual)
         dual.dots = dots
         return dual
@@ -48,7 +86,7 @@ class Dual(Tensor):
         name = getattr(function, "__name__", "")
         if name in ("__setitem__", "out") or (name.endswith("_") and not name.endswith("__")):
             raise NotImplementedError(f"{name}: writing in place loses the tangents")
-        with torch._C.DisableTorchFunctionSubclass():
+        with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
             outputs = function(*tree_map(primal, args), **tree_map(primal, kwargs))
             if not tree_any(_moves, outputs):
                 return outputs

@@ -74,11 +74,12 @@ class Kernels(NamedTuple):
     pd_scan    (decay, inflow, state, route=..., maps=...) -> (states after every step, at the end)
     linear     (x, weight, bias, or without) -> x weight^T + bias, as torch's
 
-    Each is exact, and differentiable once: in reverse mode by torch's autograd, in forward mode
-    along a `Dual`'s directions.
+    Each is exact, and differentiable as any torch function is: by autograd, any number of times,
+    and by torch.func.  Forward mode along a `Dual`'s directions, for which alone the kernels have
+    a rule of their own, is for first derivatives.
 
-    mamba      a whole block, differentiable in reverse mode: (x, tail, state, MambaWeights,
-               eps=...) -> (outputs, next tail, state at the end); None: block by operations
+    mamba      a whole block, not for a `Dual`: (x, tail, state, MambaWeights, eps=...) ->
+               (outputs, next tail, state at the end); None: `mamba_by_operations`
     """
 
     name: str
@@ -88,6 +89,28 @@ class Kernels(NamedTuple):
     pd_scan: Callable[..., tuple[Tensor, Tensor]]
     linear: Callable[..., Tensor] = F.linear
     mamba: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None
+
+
+def mamba_by_operations(
+    kernels: Kernels,
+    x: Tensor,
+    tail: Tensor,
+    state: Tensor,
+    weights: MambaWeights,
+    *,
+    eps: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a Mamba block's outputs over a tile, the next tail, and the state at the end."""
+    normed = x if weights.norm is None else kernels.rms_norm(x, weights.norm, eps=eps)
+    # Two products rather than one cut in two: both halves lie in one piece.
+    u, z = (kernels.linear(normed, half) for half in weights.in_proj.chunk(2))
+    u, tail = kernels.conv_silu(u, weights.conv, weights.conv_bias, tail)
+    ranks = [weights.dt_proj.shape[1], weights.A.shape[1], weights.A.shape[1]]
+    step, B, C = kernels.linear(u, weights.x_proj).split(ranks, -1)
+    delta = kernels.linear(step, weights.dt_proj)
+    y, state = kernels.scan(u, delta, weights.A, B, C, weights.D, state, weights.dt_bias, z)
+    y = kernels.linear(y, weights.out_proj)
+    return (y if weights.norm is None else x + y), tail, state
 
 
 NAMES = ("auto", "cpu", "reference", "associative", "triton")

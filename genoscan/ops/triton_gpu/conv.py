@@ -11,6 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
+from genoscan.ops import reference
 from genoscan.ops.kernels import ConvInputs
 from genoscan.ops.trio import Perhaps, Tensors, Trio
 from genoscan.ops.triton_gpu.arithmetic import (
@@ -199,4 +200,4 @@ def _jvp(given: Tensors, tangents: Perhaps) -> tuple[Tensors, Tensors]:
     return outputs, tangents
 
 
-CONV_SILU = Trio(_forward, _jvp, _vjp, outputs=2)
+CONV_SILU = Trio(_forward, _jvp, _vjp, reference.conv_silu, outputs=2)

@@ -24,6 +24,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from genoscan.ops import reference
 from genoscan.ops.pd_scan import check_choice
 from genoscan.ops.trio import Perhaps, Tensors, Trio
 from genoscan.ops.triton_gpu.arithmetic import kernel, launch, moving, pieces, whole
@@ -339,4 +340,4 @@ def _jvp(
     return (states, end), tuple(part.unflatten(0, (count, -1)) for part in found)
 
 
-PD_SCAN = Trio(_forward, _jvp, _vjp, outputs=2)
+PD_SCAN = Trio(_forward, _jvp, _vjp, reference.pd_scan, outputs=2)

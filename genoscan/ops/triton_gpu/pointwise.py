@@ -11,7 +11,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.nn import functional as F
 
+from genoscan.ops import reference
 from genoscan.ops.trio import Perhaps, Tensors, Trio
 from genoscan.ops.triton_gpu.arithmetic import (
     kernel,
@@ -114,7 +116,11 @@ def _step_size_jvp(inputs: Tensors, tangents: Perhaps) -> tuple[Tensors, Tensors
     return (delta,), (delta_dot,)
 
 
-STEP_SIZE = Trio(_step_size_forward, _step_size_jvp, _step_size_vjp)
+def _step_size_definition(x: Tensor, bias: Tensor) -> Tensor:
+    return F.softplus(x + bias, threshold=40)
+
+
+STEP_SIZE = Trio(_step_size_forward, _step_size_jvp, _step_size_vjp, _step_size_definition)
 
 
 @kernel
@@ -174,7 +180,11 @@ def _gate_jvp(inputs: Tensors, tangents: Perhaps) -> tuple[Tensors, Tensors]:
     return (out,), (out_dot,)
 
 
-GATE = Trio(_gate_forward, _gate_jvp, _gate_vjp)
+def _gate_definition(y: Tensor, z: Tensor) -> Tensor:
+    return y * F.silu(z)
+
+
+GATE = Trio(_gate_forward, _gate_jvp, _gate_vjp, _gate_definition)
 
 
 @kernel
@@ -271,4 +281,4 @@ def _rms_norm_jvp(inputs: Tensors, tangents: Perhaps, *, eps: float) -> tuple[Te
     return (out,), (out_dot,)
 
 
-RMS_NORM = Trio(_rms_norm_forward, _rms_norm_jvp, _rms_norm_vjp)
+RMS_NORM = Trio(_rms_norm_forward, _rms_norm_jvp, _rms_norm_vjp, reference.rms_norm)
