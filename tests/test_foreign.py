@@ -161,7 +161,7 @@ def state_spaces(folder: Path, kind: str, model: Any) -> Path:
         "d_model": config.hidden_size, "d_intermediate": 0, "n_layer": config.num_hidden_layers,
         "vocab_size": 12, "ssm_cfg": ssm, "attn_layer_idx": [], "attn_cfg": {}, "rms_norm": True,
         "residual_in_fp32": True, "fused_add_norm": True, "pad_vocab_size_multiple": 8,
-        "tie_embeddings": True,
+        "tie_embeddings": config.tie_word_embeddings,
     }  # fmt: skip
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(settings))

@@ -1,0 +1,56 @@
+"""config.json of any family, validated: what is missing has the default of the family's class."""
+
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from genoscan.errors import ModelError
+from genoscan.layers.foreign.source import CONFIG, Source
+
+_LONGEST = 60
+"""Characters of a value that a message shows."""
+
+Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseModel):
+    """What of a config decides the function; anything else is for training."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def read_settings(source: Source, kind: type[SettingsT]) -> SettingsT:
+    """Return the validated settings, and note in `source` which sizes are defaults.
+
+    Raises
+    ------
+    ModelError
+        If one is not supported, or is missing and has no default.
+    """
+    try:
+        settings = kind.model_validate(source.config)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        where = f"{source.folder / CONFIG}: {place}".removesuffix(": ")
+        if first["type"] == "missing":
+            raise ModelError(f"{where} is missing, and has no default") from None
+        said = first["msg"].removeprefix("Value error, ")
+        if not place:
+            raise ModelError(f"{where}: {said}") from None
+        if first["type"] == "extra_forbidden":
+            raise ModelError(f"{where} is not a known setting, and may change the model") from None
+        found = repr(first["input"])
+        if len(found) > _LONGEST:
+            found = found[:_LONGEST] + "…"
+        raise ModelError(f"{where} is {found}: {said}; nothing else is supported") from None
+    absent = set(kind.model_fields) - settings.model_fields_set
+    source.defaults = {
+        name: value
+        for name, value in settings
+        if name in absent and isinstance(value, int) and not isinstance(value, bool)
+    }
+    return settings
