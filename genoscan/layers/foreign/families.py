@@ -31,7 +31,9 @@ def read_foreign(
         if tokens is not None:
             raise ModelError(f"{place}: --tokens is for models that do not know their own")
         return caduceus.read(source)
-    state_spaces = kind is None and {"d_model", "n_layer", "ssm_cfg"} & set(source.config)
+    settings = set(source.config)
+    state_spaces = kind is None and {"d_model", "n_layer", "ssm_cfg"} & settings
+    state_spaces = state_spaces and not {"rcps", "bidirectional"} & settings
     if kind in ("mamba", "mamba2") or state_spaces:
         return language_models.read(source, tokens)
     found = "missing" if kind is None else f'"{kind}"'

@@ -101,7 +101,7 @@ class _TransformersMamba(_Transformers):
         if channels % self.hidden_size:
             raise ModelError(
                 f"{source.folder / CONFIG}: intermediate_size is {channels}: expected a multiple "
-                f"of hidden_size, {self.hidden_size}"
+                f"of hidden_size, {self.hidden_size}{source.assumed}"
             )
         expand = channels // self.hidden_size
         return self._shape(
@@ -126,13 +126,9 @@ class _TransformersMamba2(_Transformers):
         """Return the sizes."""
         channels = self.expand * self.hidden_size
         if self.num_heads * self.head_dim != channels:
-            lacks = " and ".join(
-                name for name in ("num_heads", "head_dim") if name in source.defaults
-            )
             raise ModelError(
                 f"{source.folder / CONFIG}: num_heads {self.num_heads} x head_dim {self.head_dim}: "
-                f"expected expand x hidden_size, {channels}"
-                + (f" ({lacks} missing there, the default is taken)" if lacks else "")
+                f"expected expand x hidden_size, {channels}" + source.assumed
             )
         inner = Mamba2Config(
             d_state=self.state_size, head_dim=self.head_dim, n_groups=self.n_groups,
@@ -184,16 +180,15 @@ def read(source: Source, tokens: Mapping[str, int] | None) -> tuple[ModelConfig,
 
 def _ends(source: Source, shape: _Shape) -> tuple[Tensor, Tensor]:
     """Return the embedding and the head, a row a token."""
-    # state-spaces' name and transformers', which reads both.
-    known = "backbone.embeddings.weight", "backbone.embedding.weight"
-    embedding = next((name for name in known if name in source.names), known[0])
-    size = shape.vocabulary, shape.width
+    embedding, size = "backbone.embeddings.weight", (shape.vocabulary, shape.width)
     if shape.tied:
         words = source.take_tied(embedding, _HEAD, *size)
         return words, words
     if _HEAD not in source.names and embedding in source.names:
+        key = "tie_word_embeddings" if "model_type" in source.config else "tie_embeddings"
+        told = "" if key in source.config else " by the default of its family"
         raise ModelError(
-            f'{source.path}: tensor "{_HEAD}" is missing, and the embedding does not stand for it: '
-            f"{source.folder / CONFIG} or its family's default says that they are not tied"
+            f'{source.path}: tensor "{_HEAD}" is missing, and {key} is false{told}: expected a '
+            f"head of its own, or {key} true in {CONFIG} where the embedding is the head"
         )
     return source.take(embedding, *size), source.take(_HEAD, *size)

@@ -104,7 +104,7 @@ def check_heads(source: Source, inner: Mamba2Config, width: int) -> None:
     if channels % inner.head_dim or channels // inner.head_dim % inner.n_groups:
         raise ModelError(
             f"{source.folder / CONFIG}: {channels} channels, heads of {inner.head_dim} and "
-            f"{inner.n_groups} groups: expected whole heads, as many in each group"
+            f"{inner.n_groups} groups: expected whole heads, as many in each group{source.assumed}"
         )
 
 

@@ -19,7 +19,10 @@ _HOLDERS = _WRAPPERS | {"model"}
 
 _ROOTS = frozenset({"caduceus", "backbone", "lm_head"})
 _BACKBONE = frozenset({"embedding", "embeddings", "layers", "norm_f"})
-"""Where names start; in a file of the backbone alone, they lack `backbone.`"""
+"""Where names start.  In a file of the backbone alone they lack `backbone.`"""
+
+_ALIASES = {"backbone.embedding.weight": "backbone.embeddings.weight"}
+"""state-spaces' name of a tensor, and transformers', which reads both."""
 
 
 class Names(NamedTuple):
@@ -73,5 +76,6 @@ def model_names(file: object, names: Iterable[str]) -> Names:
         kept = [segment for segment in segments[i:] if segment not in _WRAPPERS]
         if not whole and kept and kept[0] in _BACKBONE:
             kept.insert(0, "backbone")
-        inside.setdefault(".".join(kept) or name, []).append(name)
+        known = ".".join(kept) or name
+        inside.setdefault(_ALIASES.get(known, known), []).append(name)
     return Names(inside, outside)

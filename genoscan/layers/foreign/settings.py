@@ -1,5 +1,6 @@
 """config.json of any family, validated: what is missing has the default of the family's class."""
 
+import re
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -34,7 +35,8 @@ def read_settings(source: Source, kind: type[SettingsT]) -> SettingsT:
         settings = kind.model_validate(source.config)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
+        # Which member of a union was tried is no place in the file.
+        place = ".".join(str(part) for part in first["loc"] if re.fullmatch(r"\w+", str(part)))
         where = f"{source.folder / CONFIG}: {place}".removesuffix(": ")
         if first["type"] == "missing":
             raise ModelError(f"{where} is missing, and has no default") from None
@@ -43,7 +45,7 @@ def read_settings(source: Source, kind: type[SettingsT]) -> SettingsT:
             raise ModelError(f"{where}: {said}") from None
         if first["type"] == "extra_forbidden":
             raise ModelError(f"{where} is not a known setting, and may change the model") from None
-        found = repr(first["input"])
+        found = "null" if first["input"] is None else repr(first["input"])
         if len(found) > _LONGEST:
             found = found[:_LONGEST] + "…"
         raise ModelError(f"{where} is {found}: {said}; nothing else is supported") from None
@@ -51,6 +53,6 @@ def read_settings(source: Source, kind: type[SettingsT]) -> SettingsT:
     source.defaults = {
         name: value
         for name, value in settings
-        if name in absent and isinstance(value, int) and not isinstance(value, bool)
+        if name in absent and isinstance(value, int) and value > 1  # no flags, nothing absent
     }
     return settings

@@ -48,6 +48,14 @@ class Source:
         more = ", …" if len(self._outside) > 3 else ""
         return f"{told}, without {', '.join(self._outside[:3])}{more} outside the model"
 
+    @property
+    def assumed(self) -> str:
+        """The sizes that are defaults, for the end of a message."""
+        if not self.defaults:
+            return ""
+        sizes = ", ".join(f"{name} {size}" for name, size in self.defaults.items())
+        return f" (not in {CONFIG}, so by the default of its family: {sizes})"
+
     def take(self, name: str, *shape: int) -> Tensor:
         """Return a weight in float32, or in float64 where the file has that.
 
@@ -88,7 +96,12 @@ class Source:
         ModelError
             As `take`, or if the file has both and they differ.
         """
-        held = [known for known in (name, partner) if known in self._names] or [name]
+        held = [known for known in (name, partner) if known in self._names]
+        if not held:
+            raise ModelError(
+                f'{self.path}: tensor "{name}" is missing, and so is "{partner}", which is tied to '
+                f"it{self._nearest(name)}"
+            )
         weight, *other = (self.take(known, *shape) for known in held)
         if other and not torch.equal(weight.double(), other[0].double()):
             raise ModelError(
@@ -102,7 +115,7 @@ class Source:
         if self._left:
             raise ModelError(
                 f"{self._place(min(self._left))} has no place in the model of its config"
-                + self._assumed()
+                + self.assumed
             )
 
     def _shaped(self, name: str, shape: tuple[int, ...]) -> Tensor:
@@ -114,7 +127,7 @@ class Source:
         if tuple(tensor.shape) != shape:
             raise ModelError(
                 f"{self._place(name)} has shape {tuple(tensor.shape)}, its config says {shape}"
-                + self._assumed()
+                + self.assumed
             )
         for other in others:
             if not torch.equal(self._tensors[other].to(tensor.dtype), tensor):
@@ -135,13 +148,7 @@ class Source:
         found = [backward[held] for held in near] or sorted(self._tensors)[:2]
         said = " and ".join(f'"{held}"' for held in found) or "none"
         kind = "the most similar" if near else "the first"
-        return f"; of the {len(self._tensors)} there, {kind}: {said}{self._assumed()}"
-
-    def _assumed(self) -> str:
-        if not self.defaults:
-            return ""
-        sizes = ", ".join(f"{name} {size}" for name, size in self.defaults.items())
-        return f" ({CONFIG} lacks, and its family's defaults are: {sizes})"
+        return f"; of the {len(self._tensors)} there, {kind}: {said}{self.assumed}"
 
 
 def _config(folder: Path) -> dict[str, Any]:
