@@ -66,10 +66,11 @@ def _shards(index: Path) -> dict[str, Tensor]:
     try:
         places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         files = sorted(set(places.values()))
-        outside = [name for name in files if not _is_below(name)]
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(f"{index}: not an index of shards ({error})") from None
-    if outside:
+    if not all(isinstance(name, str) for name in files):
+        raise ModelError(f"{index}: not an index of shards (expected a file name a tensor)")
+    if outside := [name for name in files if not _is_below(name)]:
         raise ModelError(f'{index}: shard "{outside[0]}" lies outside its folder')
     found: dict[str, Tensor] = {}
     for name in files:

@@ -6,10 +6,7 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from genoscan.errors import ModelError
-from genoscan.layers.foreign.source import CONFIG, Source
-
-_LONGEST = 60
-"""Characters of a value that a message shows."""
+from genoscan.layers.foreign.source import CONFIG, Source, shown
 
 Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -45,9 +42,7 @@ def read_settings(source: Source, kind: type[SettingsT]) -> SettingsT:
             raise ModelError(f"{where}: {said}") from None
         if first["type"] == "extra_forbidden":
             raise ModelError(f"{where} is not a known setting, and may change the model") from None
-        found = "null" if first["input"] is None else repr(first["input"])
-        if len(found) > _LONGEST:
-            found = found[:_LONGEST] + "…"
+        found = shown(first["input"])
         raise ModelError(f"{where} is {found}: {said}; nothing else is supported") from None
     absent = set(kind.model_fields) - settings.model_fields_set
     source.defaults = {

@@ -14,6 +14,7 @@ from genoscan.layers.foreign.files import read_tensors
 from genoscan.layers.foreign.naming import model_names
 
 CONFIG = "config.json"
+_LONGEST = 60
 _FLOATS = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
 
@@ -149,6 +150,12 @@ class Source:
         said = " and ".join(f'"{held}"' for held in found) or "none"
         kind = "the most similar" if near else "the first"
         return f"; of the {len(self._tensors)} there, {kind}: {said}{self.assumed}"
+
+
+def shown(value: object) -> str:
+    """Return a config's value as a message shows it: short, and None as JSON has it."""
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
 def _config(folder: Path) -> dict[str, Any]:
