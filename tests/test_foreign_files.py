@@ -286,6 +286,17 @@ def test_what_a_folder_has_is_listed(tmp_path: Path) -> None:
     assert "weights.safetensors" in refusal(tmp_path)
 
 
+def test_a_checkpoint_beside_its_optimizer(tmp_path: Path) -> None:
+    _, _, tensors = saved(tmp_path, "mamba")
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({"state": {}}, tmp_path / "optimizer.pt")
+    assert "found state" in refusal(tmp_path)
+    torch.save({"state_dict": tensors}, tmp_path / "last.ckpt")
+    read_foreign(tmp_path, TOKENS)
+    torch.save({"state_dict": tensors}, tmp_path / "epoch=3.ckpt")
+    assert "found config.json, epoch=3.ckpt" in refusal(tmp_path)
+
+
 # Tied pairs
 
 

@@ -38,7 +38,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     for name in _PREFERRED:
         if (path / name).is_file():
             return _read(path / name)
-    pickled = sorted(file for end in ("ckpt", "pt", "pth") for file in path.glob(f"*.{end}"))
+    # Beside a .ckpt, a .pt or .pth is an optimizer's or a scheduler's.
+    pickled = sorted(path.glob("*.ckpt")) or sorted([*path.glob("*.pt"), *path.glob("*.pth")])
     if len(pickled) == 1:
         return _read(pickled[0])
     found = ", ".join(sorted(file.name for file in path.iterdir())[:8]) if path.is_dir() else ""
