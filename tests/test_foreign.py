@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from commands import bases, genoscan, write_fasta
+from hub_models import TOKENS, state_spaces, transformers_model
 from laws import assert_near
 from safetensors.torch import save_file
 from torch import Tensor
@@ -95,23 +96,6 @@ def test_both_strands_say_the_same(tmp_path: Path, fused: bool, n_layer: int) ->
 # Causal language models
 
 
-def transformers_model(kind: str, **sizes: Any) -> Any:
-    """Return a seeded model of transformers' own class."""
-    import transformers
-
-    shared = {"vocab_size": 16, "use_cache": False, "tie_word_embeddings": kind == "mamba"}
-    torch.manual_seed(1)
-    if kind == "mamba":
-        model = transformers.MambaForCausalLM(transformers.MambaConfig(**shared | sizes))
-    else:
-        model = transformers.Mamba2ForCausalLM(transformers.Mamba2Config(**shared | sizes))
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "A_log" not in name:
-                weight.add_(0.1 * torch.randn_like(weight))
-    return model.eval()
-
-
 HF_SIZES: list[tuple[str, dict[str, Any]]] = [
     ("mamba", {"hidden_size": 32, "state_size": 16, "num_hidden_layers": 2}),
     ("mamba", {"hidden_size": 118, "state_size": 8, "num_hidden_layers": 3}),
@@ -132,8 +116,6 @@ HF_SIZES: list[tuple[str, dict[str, Any]]] = [
     ),
 ]  # fmt: skip
 
-TOKENS = {"A": 7, "C": 8, "G": 9, "T": 10, "N": 4}
-
 
 @pytest.mark.parametrize(("kind", "sizes"), HF_SIZES)
 def test_logits_are_transformers(tmp_path: Path, kind: str, sizes: dict[str, Any]) -> None:
@@ -148,26 +130,6 @@ def test_logits_are_transformers(tmp_path: Path, kind: str, sizes: dict[str, Any
         model = load_model(tmp_path / f"{folder.name}-native")
         with torch.no_grad():
             assert_near(model.whole(F.one_hot(ids, 16).float()), truth)
-
-
-def state_spaces(folder: Path, kind: str, model: Any) -> Path:
-    """Lay the model out as state-spaces does."""
-    config, tensors = model.config, model.state_dict()
-    ssm: dict[str, Any] = {"d_state": config.state_size}
-    if kind == "mamba2":
-        ssm |= {"layer": "Mamba2", "headdim": config.head_dim, "ngroups": config.n_groups,
-                "dt_limit": list(config.time_step_limit)}  # fmt: skip
-    settings = {
-        "d_model": config.hidden_size, "d_intermediate": 0, "n_layer": config.num_hidden_layers,
-        "vocab_size": 12, "ssm_cfg": ssm, "attn_layer_idx": [], "attn_cfg": {}, "rms_norm": True,
-        "residual_in_fp32": True, "fused_add_norm": True, "pad_vocab_size_multiple": 8,
-        "tie_embeddings": True,
-    }  # fmt: skip
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(settings))
-    renamed = {name.replace("embeddings.", "embedding."): t for name, t in tensors.items()}
-    torch.save(renamed, folder / "pytorch_model.bin")
-    return folder
 
 
 def test_tokens_come_from_the_tokenizer_or_the_user(tmp_path: Path) -> None:
@@ -283,8 +245,8 @@ MIXER = "caduceus.backbone.layers.0.mixer.submodule.mamba_fwd."
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"model_type": "mamba3"}, 'model_type is "mamba3": expected caduceus'),
-        ({"ssm_cfg": {"layer": "Mamba3"}}, "ssm_cfg.layer is Mamba3"),
+        ({"model_type": "mamba3"}, "model_type is 'mamba3': expected caduceus"),
+        ({"ssm_cfg": {"layer": "Mamba3"}}, "ssm_cfg.layer is 'Mamba3'"),
         ({"attn_layer_idx": [3]}, "hybrid with attention"),
         ({"d_intermediate": 512}, "d_intermediate is 512"),
         ({"bidirectional": False}, "bidirectional is False"),

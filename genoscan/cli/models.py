@@ -36,9 +36,9 @@ def list_models() -> None:
 def import_model(source: str, name: str | None, tokens: str | None) -> None:
     """Make a model of a foreign checkpoint: Caduceus, PlantCaduceus, Mamba or Mamba-2.
 
-    SOURCE is a folder with config.json and model.safetensors, its shards, pytorch_model.bin or one
-    .ckpt; such a file beside its config.json; or an id of the Hugging Face hub, OWNER/NAME. The
-    model is kept under its name; its folder is printed.
+    SOURCE is a folder with config.json and model.safetensors or pytorch_model.bin, shards of either
+    with their index, or one .ckpt, .pt or .pth; such a file beside its config.json; or an id of the
+    Hugging Face hub, OWNER/NAME. The model is kept under its name; its folder is printed.
 
     \b
     Example:

@@ -368,10 +368,26 @@ def save_model(path: str | Path, config: ModelConfig, stack: nn.Module, card: st
 def write_model(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor], card: str) -> None:
     """Write a model folder of tensors by name."""
     path.mkdir(parents=True, exist_ok=True)
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path / WEIGHTS)
+    save_file(_apart(tensors), path / WEIGHTS)
     sha256 = hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()
     stated = config.model_copy(update={"weights": sha256}).model_dump(mode="json")
     (path / CONFIG).write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
     (path / CARD).write_text(card, encoding="utf-8")
     # safetensors keeps its file to the owner; whoever may read the card may read the weights.
     (path / WEIGHTS).chmod((path / CARD).stat().st_mode & 0o777)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous tensors on the CPU, no two of them in the same memory.
+
+    Safetensors refuses to write shared memory: a tied embedding of width 1, whose transpose is
+    contiguous too.
+    """
+    apart: dict[str, Tensor] = {}
+    used: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        storage = own.untyped_storage().data_ptr()
+        apart[name] = own.clone() if storage in used else own
+        used.add(storage)
+    return apart

@@ -9,16 +9,18 @@ import re
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, Field, PositiveInt
 from torch import Tensor
 
 from genoscan.errors import ModelError
-from genoscan.layers.foreign.mixers import SHARED, Ssm, mixer
+from genoscan.layers.foreign.mixers import NO_SSM, Ssm, mixer, projections
+from genoscan.layers.foreign.settings import Epsilon, Settings, read_settings
 from genoscan.layers.foreign.source import CONFIG, Source
 from genoscan.layers.two_way import TwoWayConfig
 from genoscan.layers.weights import ModelConfig, NormConfig
 
 _MOST_CONTEXT = 4096
+_MOST_TOKENS = 64
 
 
 class _Vocabulary(BaseModel):
@@ -40,25 +42,24 @@ _VOCABULARIES: dict[tuple[tuple[int, int], ...], _Vocabulary] = {
 }
 
 
-class _Config(BaseModel):
+class _Config(Settings):
     """What of config.json decides the function; anything else is for training."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    d_model: PositiveInt
-    n_layer: PositiveInt
-    vocab_size: PositiveInt
+    d_model: PositiveInt = 2560
+    n_layer: PositiveInt = 64
+    vocab_size: PositiveInt = 50277
     pad_vocab_size_multiple: PositiveInt = 8
-    complement_map: dict[int, int]
+    complement_map: dict[int, int] | None = None
     rcps: bool = False
     bidirectional: Literal[True] = True
     bidirectional_strategy: Literal["add", "ew_multiply"] | None = "add"
     bidirectional_weight_tie: bool = True
     rms_norm: Literal[True] = True
-    norm_epsilon: float = 1e-5
+    norm_epsilon: Epsilon = 1e-5
     fused_add_norm: bool = True
     d_intermediate: int = Field(0, le=0)
-    ssm_cfg: Ssm = Ssm()
+    tie_word_embeddings: bool = True
+    ssm_cfg: Ssm = NO_SSM
 
 
 def read(source: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
@@ -69,24 +70,30 @@ def read(source: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
     ModelError
         If the config asks for what is not supported, or a tensor is not as it says.
     """
-    config = _checked(source)
+    config = read_settings(source, _Config)
     prefix = "caduceus." if any(name.startswith("caduceus.") for name in source.names) else ""
     width, told = config.d_model, config.ssm_cfg.layer == "Mamba2"
     # PlantCAD2 does not say so: its tensors do.
     mamba2 = told or any(name.endswith("mamba_fwd.dt_bias") for name in source.names)
-    inner = config.ssm_cfg.inner(width, mamba2=mamba2)
-    words, complement = _embedding(source, config, prefix + "backbone.")
-    strands = [words, words[complement]] if config.rcps else [words]
-    made = {"embed.weight": torch.cat(strands, 1).T, "head.weight": torch.cat(strands, 1)}
+    inner = config.ssm_cfg.inner(source, width, mamba2=mamba2)
+    complement = _complement(source, config, prefix + "backbone.")
+    vocabulary = _vocabulary(source, complement)
+    words, head = (
+        torch.cat([one, one[complement]], 1) if config.rcps else one
+        for one in _ends(source, config, len(complement), prefix + "backbone.")
+    )
+    made = {"embed.weight": words.T, "head.weight": head}
     for i in range(config.n_layer):
         layer = f"{prefix}backbone.layers.{i}."
         made[f"layers.{i}.norm.weight"] = source.take(layer + _norm(config, "norm"), width)
         mixers = layer + ("mixer.submodule." if config.rcps else "mixer.")
-        for way in ("fwd", "rev"):
-            theirs, ours, tied = f"{mixers}mamba_{way}.", f"layers.{i}.{way}.", None
-            if way == "rev" and config.bidirectional_weight_tie:
-                tied = {name: made[f"layers.{i}.fwd.{name}"] for name in SHARED}
-            made |= mixer(source, theirs, ours, inner, width, tied)
+        tied = config.bidirectional_weight_tie
+        for way, other in (("fwd", "rev"), ("rev", "fwd")):
+            names = f"{mixers}mamba_{way}.", f"layers.{i}.{way}."
+            made |= mixer(source, *names, inner, width)
+            if way == "fwd" or not tied:
+                partner = f"{mixers}mamba_{other}." if tied else None
+                made |= projections(source, *names, inner, width, partner)
     made["norm.weight"] = source.take(f"{prefix}backbone.{_norm(config, 'norm_f')}", width)
     source.finish()
     block = TwoWayConfig(
@@ -96,7 +103,7 @@ def read(source: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
         fused_add_norm=config.fused_add_norm and config.rcps,
         tied=config.bidirectional_weight_tie,
     )
-    vocabulary, window = _vocabulary(source, complement), _trained_window(source)
+    window = _trained_window(source)
     native = ModelConfig(
         d_model=width,
         norm=NormConfig(eps=config.norm_epsilon),
@@ -107,50 +114,59 @@ def read(source: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
         context=_MOST_CONTEXT if window is None else min(_MOST_CONTEXT, window // 4),
         reach=_MOST_CONTEXT if window is None else min(_MOST_CONTEXT, window // 4),
         window=window,
-        trained_on=f"unknown: imported from {source.name}",
+        trained_on=source.origin,
     )
     return native, made
 
 
-def _checked(source: Source) -> _Config:
-    try:
-        return _Config.model_validate(source.config)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ModelError(
-            f"{source.folder / CONFIG}: {place} is {first['input']!r}: {first['msg']}; nothing "
-            "else is supported"
-        ) from None
-
-
-def _embedding(source: Source, config: _Config, backbone: str) -> tuple[Tensor, Tensor]:
-    """Return the embedding, a row a token, and each token's complement."""
+def _complement(source: Source, config: _Config, backbone: str) -> Tensor:
+    """Return each token's complement, of which a file has up to two copies."""
     multiple = config.pad_vocab_size_multiple
     size = -(-config.vocab_size // multiple) * multiple
-    words = backbone + "embeddings.word_embeddings."
-    name = words + ("embedding.weight" if config.rcps else "weight")
-    weight = source.take(name, size, config.d_model)
-    head = "lm_head.lm_head.weight" if config.rcps else "lm_head.weight"
-    source.tied(head, weight)
-    # By key: transformers saves a map again with its keys sorted as strings.
-    complement = torch.tensor([config.complement_map.get(i, i) for i in range(size)])
-    for buffer in (words + "complement_map", "lm_head.complement_map"):
-        if buffer in source.names and not torch.equal(source.take(buffer, size), complement):
+    buffers = f"{backbone}embeddings.word_embeddings.complement_map", "lm_head.complement_map"
+    held = {name: source.take_indices(name, size) for name in buffers if name in source.names}
+    if config.complement_map is not None and size <= _MOST_TOKENS:
+        # By key: transformers saves a map again with its keys sorted as strings.
+        told = torch.tensor([config.complement_map.get(i, i) for i in range(size)])
+    elif held:
+        told = next(iter(held.values()))
+    else:
+        raise ModelError(
+            f"{source.folder / CONFIG}: complement_map for {size:,} tokens: expected one for at "
+            f"most {_MOST_TOKENS}, which says what the tokens are"
+        )
+    for name, buffer in held.items():
+        if not torch.equal(buffer, told):
             raise ModelError(
-                f'{source.path}: tensor "{buffer}" differs from complement_map in {CONFIG}'
+                f'{source.path}: tensor "{name}" differs from complement_map in {CONFIG}'
             )
-    return weight, complement
+    return told
+
+
+def _ends(source: Source, config: _Config, size: int, backbone: str) -> tuple[Tensor, Tensor]:
+    """Return the embedding and the head of one strand, a row a token."""
+    words, head = backbone + "embeddings.word_embeddings.", "lm_head."
+    words += "embedding.weight" if config.rcps else "weight"
+    head += "lm_head.weight" if config.rcps else "weight"
+    # PS ties them whatever its config says.
+    if config.rcps or config.tie_word_embeddings:
+        weight = source.take_tied(words, head, size, config.d_model)
+        return weight, weight
+    return source.take(words, size, config.d_model), source.take(head, size, config.d_model)
 
 
 def _vocabulary(source: Source, complement: Tensor) -> _Vocabulary:
-    pairs = tuple((i, j) for i, j in enumerate(complement.tolist()) if i < j)
+    paired = complement.tolist()
+    pairs = tuple((i, j) for i, j in enumerate(paired) if i < j)
     known = _VOCABULARIES.get(pairs)
-    if known is None or len(known.symbols) != len(complement):
+    whole = {i: j for pair in pairs for i, j in (pair, pair[::-1])}
+    symmetric = paired == [whole.get(i, i) for i in range(len(paired))]
+    if known is None or len(known.symbols) != len(paired) or not symmetric:
+        said = ", ".join(f"{i} and {j}" for i, j in enumerate(paired) if i != j)
         raise ModelError(
-            f"{source.folder / CONFIG}: complement_map pairs the tokens "
-            f"{', '.join(f'{i} and {j}' for i, j in pairs) or 'none'} of {len(complement)}: "
-            "expected 7 and 10, 8 and 9 of 16 (Caduceus) or 3 and 6, 4 and 5 of 8 (PlantCaduceus)"
+            f"{source.folder / CONFIG}: complement_map pairs the tokens {said or 'none'} of "
+            f"{len(paired)}: expected 7 and 10, 8 and 9 of 16 (Caduceus) or 3 and 6, 4 and 5 of 8 "
+            "(PlantCaduceus), and back"
         )
     return known
 

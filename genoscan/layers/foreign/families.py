@@ -7,7 +7,7 @@ from torch import Tensor
 
 from genoscan.errors import ModelError
 from genoscan.layers.foreign import caduceus, language_models
-from genoscan.layers.foreign.source import CONFIG, Source
+from genoscan.layers.foreign.source import CONFIG, Source, shown
 from genoscan.layers.weights import ModelConfig
 
 
@@ -31,20 +31,31 @@ def read_foreign(
         if tokens is not None:
             raise ModelError(f"{place}: --tokens is for models that do not know their own")
         return caduceus.read(source)
-    if kind in ("mamba", "mamba2") or (kind is None and "n_layer" in source.config):
+    settings = set(source.config)
+    # state-spaces has no model_type.
+    of_mamba = bool(settings & {"d_model", "n_layer", "ssm_cfg"})
+    state_spaces = kind is None and of_mamba and not settings & {"rcps", "bidirectional"}
+    if kind in ("mamba", "mamba2") or state_spaces:
         return language_models.read(source, tokens)
+    found = "missing" if kind is None else shown(kind)
     raise ModelError(
-        f'{place}: model_type is "{kind}": expected caduceus, mamba, mamba2, or none with n_layer '
-        "(state-spaces); no other family is read"
+        f"{place}: model_type is {found}: expected caduceus, mamba, mamba2, or none with d_model "
+        "and n_layer (state-spaces); no other family is read"
     )
 
 
 def _refuse_others(source: Source) -> None:
     """Refuse what looks like a family that is known, and has more in it."""
-    layer = str((source.config.get("ssm_cfg") or {}).get("layer", "Mamba1"))
+    if source.config.get("quantization_config"):
+        raise ModelError(
+            f"{source.folder / CONFIG}: quantization_config: quantized weights are not read; save "
+            "the model in float32 or bfloat16"
+        )
+    ssm = source.config.get("ssm_cfg")
+    layer = ssm.get("layer", "Mamba1") if isinstance(ssm, dict) else "Mamba1"
     if layer not in ("Mamba1", "Mamba2"):
         raise ModelError(
-            f"{source.folder / CONFIG}: ssm_cfg.layer is {layer}, which is not supported"
+            f"{source.folder / CONFIG}: ssm_cfg.layer is {shown(layer)}, which is not supported"
         )
     attention = [name for name in source.names if ".mixer.Wqkv" in name or ".mlp.fc1" in name]
     if source.config.get("attn_layer_idx") or attention:

@@ -8,7 +8,7 @@ from genoscan.errors import ModelError
 _ID = re.compile(r"[\w.-]+/[\w.-]+")
 _FILES = [
     "config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model.bin",
-    "tokenizer.json", "vocab.json",
+    "pytorch_model-*.bin", "pytorch_model.bin.index.json", "tokenizer.json", "vocab.json",
 ]  # fmt: skip
 
 

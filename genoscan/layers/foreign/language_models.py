@@ -6,13 +6,23 @@ own as head; the two projects differ in the names of the config, and of one tens
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from genoscan.errors import ModelError
-from genoscan.layers.foreign.mixers import Inner, Ssm, limit, mixer
+from genoscan.layers.foreign.mixers import (
+    NO_SSM,
+    Inner,
+    Ssm,
+    StepLimits,
+    check_heads,
+    limit,
+    mixer,
+    projections,
+)
+from genoscan.layers.foreign.settings import Epsilon, Settings, read_settings
 from genoscan.layers.foreign.source import CONFIG, Source
 from genoscan.layers.foreign.tokens import vocabulary
 from genoscan.layers.mamba import MambaConfig
@@ -20,6 +30,7 @@ from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.weights import ModelConfig, NormConfig
 
 _CONTEXT, _REACH = 4096, 1024
+_HEAD = "lm_head.weight"
 
 
 class _Shape(NamedTuple):
@@ -30,85 +41,102 @@ class _Shape(NamedTuple):
     vocabulary: int
     eps: float
     inner: Inner
-    embedding: str
+    tied: bool
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class _StateSpaces(_Settings):
-    d_model: PositiveInt
-    n_layer: PositiveInt
-    vocab_size: PositiveInt
+class _StateSpaces(Settings):
+    d_model: PositiveInt = 2560
+    n_layer: PositiveInt = 64
+    vocab_size: PositiveInt = 50277
     pad_vocab_size_multiple: PositiveInt = 8
     rms_norm: Literal[True] = True
     d_intermediate: int = Field(0, le=0)
-    ssm_cfg: Ssm = Ssm()
+    tie_embeddings: bool = True
+    ssm_cfg: Ssm = NO_SSM
 
-    def shape(self) -> _Shape:
+    def shape(self, source: Source) -> _Shape:
         """Return the sizes; the vocabulary is stored without its padding."""
         multiple = self.pad_vocab_size_multiple
-        inner = self.ssm_cfg.inner(self.d_model, mamba2=self.ssm_cfg.layer == "Mamba2")
-        size = math.ceil(self.vocab_size / multiple) * multiple
-        return _Shape(self.d_model, self.n_layer, size, 1e-5, inner, "backbone.embedding.weight")
+        inner = self.ssm_cfg.inner(source, self.d_model, mamba2=self.ssm_cfg.layer == "Mamba2")
+        size = -(-self.vocab_size // multiple) * multiple
+        return _Shape(self.d_model, self.n_layer, size, 1e-5, inner, self.tie_embeddings)
 
 
-class _Transformers(_Settings):
+class _Transformers(Settings):
+    """What both classes have; defaults that differ are theirs."""
+
     hidden_size: PositiveInt
     num_hidden_layers: PositiveInt
     vocab_size: PositiveInt
     state_size: PositiveInt
+    tie_word_embeddings: bool
     conv_kernel: PositiveInt = 4
     expand: PositiveInt = 2
-    layer_norm_epsilon: float = 1e-5
+    layer_norm_epsilon: Epsilon = 1e-5
     use_bias: Literal[False] = False
     use_conv_bias: Literal[True] = True
-    hidden_act: Literal["silu"] = "silu"
+    hidden_act: Literal["silu", "swish"] = "silu"
 
     def _shape(self, inner: Inner) -> _Shape:
         return _Shape(
             self.hidden_size, self.num_hidden_layers, self.vocab_size, self.layer_norm_epsilon,
-            inner, "backbone.embeddings.weight",
+            inner, self.tie_word_embeddings,
         )  # fmt: skip
 
 
 class _TransformersMamba(_Transformers):
+    hidden_size: PositiveInt = 768
+    num_hidden_layers: PositiveInt = 32
+    vocab_size: PositiveInt = 50280
+    state_size: PositiveInt = 16
+    tie_word_embeddings: bool = True
     time_step_rank: PositiveInt | Literal["auto"] = "auto"
+    intermediate_size: PositiveInt | None = None
 
-    def shape(self) -> _Shape:
-        """Return the sizes."""
+    def shape(self, source: Source) -> _Shape:
+        """Return the sizes; where `intermediate_size` is there, `expand` has no say."""
         told = self.time_step_rank
         rank = math.ceil(self.hidden_size / 16) if told == "auto" else told
+        channels = self.intermediate_size or self.expand * self.hidden_size
+        if channels % self.hidden_size:
+            raise ModelError(
+                f"{source.folder / CONFIG}: intermediate_size is {channels}: expected a multiple "
+                f"of hidden_size, {self.hidden_size}{source.assumed}"
+            )
+        expand = channels // self.hidden_size
         return self._shape(
             MambaConfig(
-                d_state=self.state_size, d_conv=self.conv_kernel, expand=self.expand, dt_rank=rank
+                d_state=self.state_size, d_conv=self.conv_kernel, expand=expand, dt_rank=rank
             )
         )
 
 
 class _TransformersMamba2(_Transformers):
+    hidden_size: PositiveInt = 4096
+    num_hidden_layers: PositiveInt = 64
+    vocab_size: PositiveInt = 32768
+    state_size: PositiveInt = 128
+    tie_word_embeddings: bool = False
+    num_heads: PositiveInt = 128
     head_dim: PositiveInt = 64
     n_groups: PositiveInt = 8
-    time_step_limit: tuple[float, float] = (0.0, math.inf)
+    time_step_limit: StepLimits = (0.0, math.inf)
 
-    @field_validator("time_step_limit", mode="before")
-    @classmethod
-    def _infinity(cls, value: Any) -> Any:
-        """Read {"__float__": "Infinity"}, which newer files write."""
-        if not isinstance(value, list | tuple):
-            return value
-        return [float(v["__float__"]) if isinstance(v, dict) else v for v in value]
-
-    def shape(self) -> _Shape:
+    def shape(self, source: Source) -> _Shape:
         """Return the sizes."""
-        return self._shape(
-            Mamba2Config(
-                d_state=self.state_size, head_dim=self.head_dim, n_groups=self.n_groups,
-                d_conv=self.conv_kernel, expand=self.expand, gate_eps=self.layer_norm_epsilon,
-                dt_limit=limit(self.time_step_limit),
+        channels = self.expand * self.hidden_size
+        if self.num_heads * self.head_dim != channels:
+            raise ModelError(
+                f"{source.folder / CONFIG}: num_heads {self.num_heads} x head_dim {self.head_dim}: "
+                f"expected expand x hidden_size, {channels}" + source.assumed
             )
+        inner = Mamba2Config(
+            d_state=self.state_size, head_dim=self.head_dim, n_groups=self.n_groups,
+            d_conv=self.conv_kernel, expand=self.expand, gate_eps=self.layer_norm_epsilon,
+            dt_limit=limit(self.time_step_limit),
         )  # fmt: skip
+        check_heads(source, inner, self.hidden_size)
+        return self._shape(inner)
 
 
 _CONFIGS: dict[str | None, type[_StateSpaces | _TransformersMamba | _TransformersMamba2]] = {
@@ -127,18 +155,15 @@ def read(source: Source, tokens: Mapping[str, int] | None) -> tuple[ModelConfig,
         If the config asks for what is not supported, a tensor is not as it says, or it is not
         known which token is which base.
     """
-    shape = _checked(source)
-    words = source.take(shape.embedding, shape.vocabulary, shape.width)
-    head = words
-    if "lm_head.weight" in source.names:
-        head = source.take("lm_head.weight", shape.vocabulary, shape.width)
-    elif source.config.get("tie_word_embeddings", True) is False:
-        raise ModelError(f'{source.path}: tensor "lm_head.weight" is missing')
+    shape = read_settings(source, _CONFIGS[source.config.get("model_type")]).shape(source)
+    words, head = _ends(source, shape)
     made = {"embed.weight": words.T, "head.weight": head}
     for i in range(shape.n_layers):
         layer = f"backbone.layers.{i}."
         made[f"layers.{i}.norm.weight"] = source.take(layer + "norm.weight", shape.width)
-        made |= mixer(source, layer + "mixer.", f"layers.{i}.", shape.inner, shape.width)
+        names = layer + "mixer.", f"layers.{i}."
+        made |= projections(source, *names, shape.inner, shape.width)
+        made |= mixer(source, *names, shape.inner, shape.width)
     made["norm.weight"] = source.take("backbone.norm_f.weight", shape.width)
     source.finish()
     native = ModelConfig(
@@ -148,18 +173,22 @@ def read(source: Source, tokens: Mapping[str, int] | None) -> tuple[ModelConfig,
         **vocabulary(source, shape.vocabulary, tokens)._asdict(),
         context=_CONTEXT,
         reach=_REACH,
-        trained_on=f"unknown: imported from {source.name}",
+        trained_on=source.origin,
     )
     return native, made
 
 
-def _checked(source: Source) -> _Shape:
-    kind = _CONFIGS[source.config.get("model_type")]
-    try:
-        return kind.model_validate(source.config).shape()
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+def _ends(source: Source, shape: _Shape) -> tuple[Tensor, Tensor]:
+    """Return the embedding and the head, a row a token."""
+    embedding, size = "backbone.embeddings.weight", (shape.vocabulary, shape.width)
+    if shape.tied:
+        words = source.take_tied(embedding, _HEAD, *size)
+        return words, words
+    if _HEAD not in source.names and embedding in source.names:
+        key = "tie_word_embeddings" if "model_type" in source.config else "tie_embeddings"
+        told = "" if key in source.config else " by the default of its family"
         raise ModelError(
-            f"{source.folder / CONFIG}: {place} is {first['input']!r}: {first['msg']}"
-        ) from None
+            f'{source.path}: tensor "{_HEAD}" is missing, and {key} is false{told}: expected a '
+            f"head of its own, or {key} true in {CONFIG} where the embedding is the head"
+        )
+    return source.take(embedding, *size), source.take(_HEAD, *size)

@@ -1,78 +1,161 @@
-"""A foreign checkpoint as it lies on disk: its config, and its tensors by name.
+"""A foreign checkpoint: its config, and its tensors by the names of the model."""
 
-Read are `model.safetensors`, shards of it under `model.safetensors.index.json`,
-`pytorch_model.bin` and Lightning's `.ckpt`.  The last two are pickles: torch unpickles them with
-`weights_only`, which builds tensors and containers and runs nothing else.
-"""
-
+import difflib
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from genoscan.errors import ModelError
+from genoscan.layers.foreign.files import read_tensors
+from genoscan.layers.foreign.naming import model_names
 
 CONFIG = "config.json"
-_WHOLE, _SHARDS, _PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+_LONGEST = 60
+_FLOATS = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
 
 class Source:
-    """What is read of a checkpoint, and what of its tensors has not been asked for yet."""
+    """A checkpoint's config, its tensors, and which of these have not been used yet.
+
+    Tensors go by the model's names; messages name them as the file does.
+    """
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
         self.folder = path if path.is_dir() else path.parent
         self.path = path
         self.config: dict[str, Any] = _config(self.folder)
-        self._tensors = _plain_names(_tensors(path))
-        self._left = set(self._tensors)
+        self.defaults: Mapping[str, int] = {}
+        """Sizes that config.json lacks, as the family's own config class has them."""
+        self._tensors = read_tensors(path)
+        self._names, self._outside = model_names(path, self._tensors)
+        self._left = set(self._names)
 
     @property
     def names(self) -> set[str]:
-        """All tensors that there are."""
-        return set(self._tensors)
+        """All tensors of the model."""
+        return set(self._names)
+
+    @property
+    def origin(self) -> str:
+        """Where the model came from, and what in the file was around it and was left out."""
+        told = f"unknown: imported from {self.name}"
+        if not self._outside:
+            return told
+        more = ", …" if len(self._outside) > 3 else ""
+        return f"{told}, without {', '.join(self._outside[:3])}{more} outside the model"
+
+    @property
+    def assumed(self) -> str:
+        """The sizes that are defaults, for the end of a message."""
+        if not self.defaults:
+            return ""
+        sizes = ", ".join(f"{name} {size}" for name, size in self.defaults.items())
+        return f" (not in {CONFIG}, so by the default of its family: {sizes})"
 
     def take(self, name: str, *shape: int) -> Tensor:
-        """Return a tensor in float32.
+        """Return a weight in float32, or in float64 where the file has that.
 
         Raises
         ------
         ModelError
-            If it is not there, of another shape, or not finite.
+            If it is missing, of another shape or of another dtype, or not finite.
         """
-        if name not in self._tensors:
-            raise ModelError(f'{self.path}: tensor "{name}" is missing')
-        tensor = self._tensors[name]
-        self._left.discard(name)
-        if tuple(tensor.shape) != shape:
+        tensor = self._shaped(name, shape)
+        if tensor.dtype not in _FLOATS:
             raise ModelError(
-                f'{self.path}: tensor "{name}" has shape {tuple(tensor.shape)}, its config says '
-                f"{shape}"
+                f"{self._place(name)} is of {tensor.dtype}: expected float16, bfloat16, float32 or "
+                "float64 (quantized weights are not read)"
             )
-        if not tensor.is_floating_point():
-            return tensor
         if not torch.isfinite(tensor).all():
-            raise ModelError(f'{self.path}: tensor "{name}" holds values that are not finite')
-        return tensor.float()
+            raise ModelError(f"{self._place(name)} holds values that are not finite")
+        return tensor if tensor.dtype == torch.float64 else tensor.float()
 
-    def tied(self, name: str, partner: Tensor) -> None:
-        """Check a tensor that equals its partner, where the file holds it at all."""
-        if name in self._tensors and not torch.equal(self.take(name, *partner.shape), partner):
+    def take_indices(self, name: str, *shape: int) -> Tensor:
+        """Return a buffer of whole numbers, in int64.
+
+        Raises
+        ------
+        ModelError
+            If it is missing, of another shape, or holds other numbers.
+        """
+        tensor = self._shaped(name, shape)
+        whole = tensor.long()
+        if not torch.equal(whole.to(tensor.dtype), tensor):
+            raise ModelError(f"{self._place(name)} holds values that are not whole numbers")
+        return whole
+
+    def take_tied(self, name: str, partner: str, *shape: int) -> Tensor:
+        """Return a weight that has two names in the model, of which the file may have either.
+
+        Raises
+        ------
+        ModelError
+            As `take`, or if the file has both and they differ.
+        """
+        held = [known for known in (name, partner) if known in self._names]
+        if not held:
             raise ModelError(
-                f'{self.path}: tensor "{name}" is said to be tied to another, and differs from it'
+                f'{self.path}: tensor "{name}" is missing, and so is "{partner}", which is tied to '
+                f"it{self._nearest(name)}"
             )
+        weight, *other = (self.take(known, *shape) for known in held)
+        if other and not torch.equal(weight.double(), other[0].double()):
+            raise ModelError(
+                f"{self._place(partner)} is said to be tied to another, and differs from it: "
+                f'"{self._names[name][0]}"'
+            )
+        return weight
 
     def finish(self) -> None:
         """Refuse a file that holds tensors which have no place in the model."""
         if self._left:
             raise ModelError(
-                f'{self.path}: tensor "{min(self._left)}" has no place in the model of its config'
+                f"{self._place(min(self._left))} has no place in the model of its config"
+                + self.assumed
             )
+
+    def _shaped(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        if name not in self._names:
+            raise ModelError(f'{self.path}: tensor "{name}" is missing{self._nearest(name)}')
+        first, *others = self._names[name]
+        tensor = self._tensors[first]
+        self._left.discard(name)
+        if tuple(tensor.shape) != shape:
+            raise ModelError(
+                f"{self._place(name)} has shape {tuple(tensor.shape)}, its config says {shape}"
+                + self.assumed
+            )
+        for other in others:
+            if not torch.equal(self._tensors[other].to(tensor.dtype), tensor):
+                raise ModelError(
+                    f'{self.path}: tensors "{first}" and "{other}" differ: expected one model; '
+                    "save the one that is meant as safetensors"
+                )
+        return tensor
+
+    def _place(self, name: str) -> str:
+        return f'{self.path}: tensor "{self._names[name][0]}"'
+
+    def _nearest(self, name: str) -> str:
+        """Return what of the file is most like a tensor that is missing."""
+        # The last segments tell tensors apart; prefixes are what files differ in.
+        backward = {held[::-1]: held for held in self._tensors}
+        near = difflib.get_close_matches(name[::-1], list(backward), n=2, cutoff=0.6)
+        found = [backward[held] for held in near] or sorted(self._tensors)[:2]
+        said = " and ".join(f'"{held}"' for held in found) or "none"
+        kind = "the most similar" if near else "the first"
+        return f"; of the {len(self._tensors)} there, {kind}: {said}{self.assumed}"
+
+
+def shown(value: object) -> str:
+    """Return a config's value as a message shows it: short, and None as JSON has it."""
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -86,67 +169,3 @@ def _config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ModelError(f"{file}: expected a table of settings")
     return config
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    if path.is_file():
-        return _safetensors(path) if path.suffix == ".safetensors" else _unpickled(path)
-    if (path / _WHOLE).is_file():
-        return _safetensors(path / _WHOLE)
-    if (path / _SHARDS).is_file():
-        return _shards(path / _SHARDS)
-    pickled = [path / _PICKLE] if (path / _PICKLE).is_file() else sorted(path.glob("*.ckpt"))
-    if len(pickled) == 1:
-        return _unpickled(pickled[0])
-    raise ModelError(f"{path}: expected {_WHOLE}, {_SHARDS}, {_PICKLE} or one .ckpt in it")
-
-
-def _safetensors(file: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{file}: not a whole safetensors file ({error})") from None
-
-
-def _shards(index: Path) -> dict[str, Tensor]:
-    try:
-        places: Mapping[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        files = sorted(set(places.values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ModelError(f"{index}: not an index of shards ({error})") from None
-    found: dict[str, Tensor] = {}
-    for name in files:
-        if Path(name).name != name:
-            raise ModelError(f'{index}: shard "{name}" lies outside its folder')
-        found |= _safetensors(index.parent / name)
-    if missing := sorted(set(places) - set(found)):
-        raise ModelError(f'{index}: tensor "{missing[0]}" is not in {places[missing[0]]}')
-    return found
-
-
-def _unpickled(file: Path) -> dict[str, Tensor]:
-    try:
-        held = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{file}: holds more than tensors, and is not opened: {_first_line(error)}; save its "
-            "state dict as safetensors where you trust it"
-        ) from None
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise ModelError(f"{file}: cannot be read: {_first_line(error)}") from None
-    held = held.get("state_dict", held) if isinstance(held, dict) else held
-    if not isinstance(held, dict):
-        raise ModelError(f"{file}: expected tensors by name, found {type(held).__name__}")
-    return {str(name): tensor for name, tensor in held.items() if isinstance(tensor, Tensor)}
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Drop the prefix under which Lightning keeps the model."""
-    if all(name.startswith("model.") for name in tensors):
-        return {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
-    return tensors

@@ -60,7 +60,7 @@ def vocabulary(source: Source, size: int, given: Mapping[str, int] | None) -> Vo
             "vocab.json with them, or --tokens A=7,C=8,G=9,T=10"
         )
     places = [tokens[letter] for letter in (*BASES, "N") if letter in tokens]
-    if len(set(places)) < len(places) or max(places) >= size:
+    if len(set(places)) < len(places) or not 0 <= min(places) <= max(places) < size:
         raise ModelError(f"{source.folder}: tokens {tokens}: expected different ones below {size}")
     symbols = ["."] * size
     for letter, token in tokens.items():
