@@ -34,7 +34,7 @@ class WordCounts:
     """
 
     highest_order: int
-    counts: UInt32[np.ndarray, "words"]
+    counts: UInt32[np.ndarray, " words"]
     n_bases: int
 
 
@@ -72,9 +72,9 @@ class MarkovBaseline:
 
 
 def markov_baseline(
-    training: Sequence[UInt8[np.ndarray, "_"]],
-    validation: Sequence[UInt8[np.ndarray, "_"]],
-    held_out: Mapping[str, Sequence[UInt8[np.ndarray, "_"]]],
+    training: Sequence[UInt8[np.ndarray, " _"]],
+    validation: Sequence[UInt8[np.ndarray, " _"]],
+    held_out: Mapping[str, Sequence[UInt8[np.ndarray, " _"]]],
     *,
     highest_order: int = HIGHEST_ORDER,
     smoothings: Sequence[float] = SMOOTHINGS,
@@ -112,7 +112,7 @@ def markov_baseline(
     )
 
 
-def count_words(sequences: Sequence[UInt8[np.ndarray, "_"]], highest_order: int) -> WordCounts:
+def count_words(sequences: Sequence[UInt8[np.ndarray, " _"]], highest_order: int) -> WordCounts:
     """Count the words of 1 to `highest_order` + 1 bases of the sequences and of their complements.
 
     Memory: 4 bytes for each word that there can be, 358 MB at order 12.
@@ -136,7 +136,7 @@ def count_words(sequences: Sequence[UInt8[np.ndarray, "_"]], highest_order: int)
 
 
 def select_order(
-    counts: WordCounts, validation: Sequence[UInt8[np.ndarray, "_"]], smoothings: Sequence[float]
+    counts: WordCounts, validation: Sequence[UInt8[np.ndarray, " _"]], smoothings: Sequence[float]
 ) -> tuple[tuple[OrderScore, ...], int]:
     """Find each order's best smoothing; return the orders, and how many bases were scored.
 
@@ -158,10 +158,10 @@ def select_order(
 
 def bits_per_base(
     counts: WordCounts,
-    sequences: Sequence[UInt8[np.ndarray, "_"]],
+    sequences: Sequence[UInt8[np.ndarray, " _"]],
     order: int,
     smoothings: Sequence[float],
-) -> tuple[Float[np.ndarray, "smoothings"], int]:
+) -> tuple[Float[np.ndarray, " smoothings"], int]:
     """Return the mean of -log2 p over the bases for each smoothing, and how many bases there were.
 
     The mean is NaN where there is no base to score.

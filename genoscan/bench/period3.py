@@ -60,9 +60,9 @@ class Periodograms:
     the same; the values at frequency 1/3 are `Period3`'s means.
     """
 
-    frequencies: Float[np.ndarray, "frequencies"]
-    inside: Float[np.ndarray, "frequencies"]
-    outside: Float[np.ndarray, "frequencies"]
+    frequencies: Float[np.ndarray, " frequencies"]
+    inside: Float[np.ndarray, " frequencies"]
+    outside: Float[np.ndarray, " frequencies"]
     n_inside: int
     n_outside: int
 
@@ -77,7 +77,7 @@ class CodonMeans:
 
 
 def period3(
-    scores: Float[np.ndarray, "length"],
+    scores: Float[np.ndarray, " length"],
     coding: Sequence[Interval],
     genic: Sequence[Interval],
     *,
@@ -130,7 +130,7 @@ def period3(
 
 
 def mean_periodograms(
-    scores: Float[np.ndarray, "length"],
+    scores: Float[np.ndarray, " length"],
     coding: Sequence[Interval],
     genic: Sequence[Interval],
     *,
@@ -157,7 +157,7 @@ def mean_periodograms(
 
 
 def mean_by_codon_position(
-    scores: Float[np.ndarray, "length"], coding: Sequence[Interval], strands: Sequence[str]
+    scores: Float[np.ndarray, " length"], coding: Sequence[Interval], strands: Sequence[str]
 ) -> CodonMeans:
     """Average the scores by codon position, `strands` saying "+" or "-" for each interval.
 
@@ -245,7 +245,7 @@ def period3_figure(
 
 def _window_starts(
     length: int, coding: Sequence[Interval], genic: Sequence[Interval], width: int
-) -> tuple[Int[np.ndarray, "inside"], Int[np.ndarray, "outside"]]:
+) -> tuple[Int[np.ndarray, " inside"], Int[np.ndarray, " outside"]]:
     """Return the starts of the windows wholly inside coding sequence, and wholly outside genes."""
     if width < 3 or width % 3:
         raise InputError(f"windows of {width} bases: expected a multiple of three")
@@ -266,7 +266,7 @@ def _window_starts(
     return np.concatenate([np.empty(0, np.int64), *inside]), np.concatenate(outside)
 
 
-def _tile(start: int, end: int, width: int) -> Int[np.ndarray, "windows"]:
+def _tile(start: int, end: int, width: int) -> Int[np.ndarray, " windows"]:
     """Return the starts of the consecutive windows that fit."""
     return np.arange(start, end - width + 1, width, dtype=np.int64)
 
@@ -289,7 +289,7 @@ def _need_windows(n_inside: int, n_outside: int, width: int) -> None:
 
 
 def _mean_peak(
-    peaks: Float[np.ndarray, "length"], starts: Int[np.ndarray, "windows"]
+    peaks: Float[np.ndarray, " length"], starts: Int[np.ndarray, " windows"]
 ) -> tuple[float, int]:
     """Return the mean over the windows that have a peak, NaN if none has, and their number."""
     found = peaks[starts]
@@ -298,8 +298,8 @@ def _mean_peak(
 
 
 def _mean_periodogram(
-    scores: Float[np.ndarray, "length"], starts: Int[np.ndarray, "windows"], width: int
-) -> tuple[Float[np.ndarray, "frequencies"], int]:
+    scores: Float[np.ndarray, " length"], starts: Int[np.ndarray, " windows"], width: int
+) -> tuple[Float[np.ndarray, " frequencies"], int]:
     """Return the mean periodogram of the windows that have a peak, and their number."""
     total = np.zeros(width // 2)
     n_windows = 0
@@ -313,8 +313,8 @@ def _mean_periodogram(
 
 
 def _peaks_everywhere(
-    scores: Float[np.ndarray, "length"], width: int
-) -> Float[np.ndarray, "length"]:
+    scores: Float[np.ndarray, " length"], width: int
+) -> Float[np.ndarray, " length"]:
     """Return the peak of the window that starts at each base, round the end to the beginning."""
     if len(scores) < width:
         return np.full(len(scores), np.nan)

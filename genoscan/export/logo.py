@@ -32,7 +32,7 @@ OUTLINES = "".join(
 """What `logo` refers to: once a page, within an <svg>."""
 
 
-def logo(bases: str, scores: Float32[np.ndarray, "bases"], *, told: str) -> str:
+def logo(bases: str, scores: Float32[np.ndarray, " bases"], *, told: str) -> str:
     """Return an <svg>; what is below the axis stands on its head, as is usual."""
     most = float(np.nanmax(np.abs(scores), initial=0)) or 1.0
     width = _WIDTH * len(bases)

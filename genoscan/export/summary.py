@@ -31,8 +31,8 @@ class Curve:
 
     region: Region
     step: int
-    low: Float32[np.ndarray, "bins"]
-    high: Float32[np.ndarray, "bins"]
+    low: Float32[np.ndarray, " bins"]
+    high: Float32[np.ndarray, " bins"]
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -70,8 +70,8 @@ class Overview:
     regions: int
     scored: int
     sites: tuple[Site, ...]
-    edges: Float64[np.ndarray, "edges"]
-    counts: Float64[np.ndarray, "bins"]
+    edges: Float64[np.ndarray, " edges"]
+    counts: Float64[np.ndarray, " bins"]
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ class Profile:
 
     features: int
     looked_at: int
-    mean: Float64[np.ndarray, "offsets"]
-    lowest: Float64[np.ndarray, "offsets"]
-    highest: Float64[np.ndarray, "offsets"]
+    mean: Float64[np.ndarray, " offsets"]
+    lowest: Float64[np.ndarray, " offsets"]
+    highest: Float64[np.ndarray, " offsets"]
 
 
 def overview(track: BigWig, regions: Sequence[Region], *, top: int, curves: int) -> Overview:
@@ -123,14 +123,14 @@ def overview(track: BigWig, regions: Sequence[Region], *, top: int, curves: int)
 
 def _pieces(
     track: BigWig, region: Region, step: int
-) -> Iterator[tuple[int, Float32[np.ndarray, "bases"]]]:
+) -> Iterator[tuple[int, Float32[np.ndarray, " bases"]]]:
     """Yield a region's scores, and where they start; pieces end where bins of `step` bases do."""
     stride = max(1, PIECE // step) * step
     for start in range(region.start, region.end, stride):
         yield start, track.scores(region.chrom, start, min(start + stride, region.end))
 
 
-def _bounds(scores: Float32[np.ndarray, "bases"], step: int) -> Float32[np.ndarray, "2 bins"]:
+def _bounds(scores: Float32[np.ndarray, " bases"], step: int) -> Float32[np.ndarray, "2 bins"]:
     """Return the lowest and the highest of each bin; the last may be short."""
     padded = np.full((-(-len(scores) // step), step), np.nan, np.float32)
     padded.ravel()[: len(scores)] = scores
@@ -193,7 +193,7 @@ def _beginning(feature: Region) -> Region:
     return Region(feature.chrom, at, at + 1, strand=feature.strand)
 
 
-def _mean(track: BigWig, bases: Iterable[Region]) -> Float64[np.ndarray, "offsets"]:
+def _mean(track: BigWig, bases: Iterable[Region]) -> Float64[np.ndarray, " offsets"]:
     """Return the mean size at each offset, of those that have a score there."""
     total, known = np.zeros(2 * FLANK + 1), np.zeros(2 * FLANK + 1)
     for base in bases:

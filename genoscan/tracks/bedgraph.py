@@ -41,7 +41,7 @@ class BedGraphWriter:
         self._start = self._end = 0
         self._value = np.zeros(0, np.float32)
 
-    def append(self, chrom: str, start: int, scores: Float32[np.ndarray, "bases"]) -> None:
+    def append(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None:
         """Add scores that begin at `start`, at or after the end of all that came before."""
         for first in range(0, len(scores), _ROWS):
             self._append_piece(chrom, start + first, scores[first : first + _ROWS])
@@ -71,7 +71,7 @@ class BedGraphWriter:
         with suppress(OSError):
             self._raw.close()
 
-    def _append_piece(self, chrom: str, start: int, scores: Float32[np.ndarray, "bases"]) -> None:
+    def _append_piece(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None:
         """Write all runs but the last, which the next piece may lengthen."""
         bits = scores.view(np.uint32)
         breaks = np.flatnonzero(bits[1:] != bits[:-1]) + 1
@@ -100,9 +100,9 @@ class BedGraphWriter:
     def _write(
         self,
         chrom: str,
-        starts: Int64[np.ndarray, "runs"],
-        ends: Int64[np.ndarray, "runs"],
-        values: Float32[np.ndarray, "runs"],
+        starts: Int64[np.ndarray, " runs"],
+        ends: Int64[np.ndarray, " runs"],
+        values: Float32[np.ndarray, " runs"],
     ) -> None:
         columns = starts.tolist(), ends.tolist(), values.astype("U").tolist()
         lines = [

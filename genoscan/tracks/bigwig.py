@@ -88,7 +88,7 @@ class BigWigWriter:
             self._data = Blocks(self._file)
             self._files = files.pop_all()
 
-    def append(self, chrom: str, start: int, scores: Float32[np.ndarray, "bases"]) -> None:
+    def append(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None:
         """Add scores that begin at `start`, at or after the end of all that came before."""
         done = 0
         while done < len(scores):
@@ -160,7 +160,7 @@ class BigWigWriter:
 
 
 def _write_cell(
-    blocks: Blocks, chrom: int, origin: int, values: Float32[np.ndarray, "bases"]
+    blocks: Blocks, chrom: int, origin: int, values: Float32[np.ndarray, " bases"]
 ) -> None:
     """Write the values of one cell, in whichever kind of block they cost least."""
     kept = np.flatnonzero(~np.isnan(values))
@@ -183,7 +183,7 @@ def _write_cell(
 def _write_section(
     blocks: Blocks,
     chrom: int,
-    places: Int64[np.ndarray, "values"],
+    places: Int64[np.ndarray, " values"],
     kind: int,
     body: bytes,
     *,

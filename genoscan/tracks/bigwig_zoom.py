@@ -76,7 +76,7 @@ class Level:
         self._blocks.add(extent, records.tobytes(), repeats=True)
 
 
-def finest_bins(values: Float32[np.ndarray, "bases"], origin: int) -> Rows:
+def finest_bins(values: Float32[np.ndarray, " bases"], origin: int) -> Rows:
     """Return the bins of the finest level that have a value; the first begins at `origin`."""
     width = REDUCTIONS[0]
     rows = values.reshape(-1, width)
@@ -96,7 +96,7 @@ def finest_bins(values: Float32[np.ndarray, "bases"], origin: int) -> Rows:
     return bins
 
 
-def merged(bins: Rows, groups: Int64[np.ndarray, "bins"]) -> Rows:
+def merged(bins: Rows, groups: Int64[np.ndarray, " bins"]) -> Rows:
     """Return one bin for each run of equal group numbers."""
     if not len(bins):
         return bins

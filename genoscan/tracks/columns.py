@@ -26,7 +26,7 @@ def write_columns(
     path: Path,
     *,
     gradient: Float32[np.ndarray, "bases 4"],
-    codes: UInt8[np.ndarray, "bases"],
+    codes: UInt8[np.ndarray, " bases"],
     regions: Sequence[Region],
 ) -> None:
     """Write the gradient of every region's bases, one region after the other.
@@ -71,7 +71,7 @@ class Columns(NamedTuple):
     """An archive's arrays, mapped; `regions` lie in them one after the other."""
 
     gradient: Float32[np.ndarray, "bases 4"]
-    codes: UInt8[np.ndarray, "bases"]
+    codes: UInt8[np.ndarray, " bases"]
     regions: tuple[Region, ...]
 
 

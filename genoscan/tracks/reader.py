@@ -25,7 +25,7 @@ _HEADER = struct.Struct("<IHHQQQ")
 _MAGIC, _ZOOMS = 0x888FFC26, 64
 """How a bigWig begins: magic, version, zoom levels, where sequences, data and index are."""
 
-Stretch = tuple[Region, Float32[np.ndarray, "bases"]]
+Stretch = tuple[Region, Float32[np.ndarray, " bases"]]
 
 _MOST = float(np.finfo(np.float32).max)
 
@@ -60,7 +60,7 @@ class BigWig:
     ) -> None:
         self._file.close()
 
-    def scores(self, chrom: str, start: int, end: int) -> Float32[np.ndarray, "bases"]:
+    def scores(self, chrom: str, start: int, end: int) -> Float32[np.ndarray, " bases"]:
         """Return the score of every base, NaN where there is none."""
         try:
             scores: np.ndarray = self._file.values(chrom, start, end, numpy=True)

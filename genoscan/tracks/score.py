@@ -14,8 +14,8 @@ _BASES = 4
 
 
 def centred(
-    gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, "bases"]
-) -> Float32[np.ndarray, "bases"]:
+    gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, " bases"]
+) -> Float32[np.ndarray, " bases"]:
     """Return the observed base's derivative less the mean of the four.
 
     Blind to what all four bases share, which no change of sequence can bring about.
@@ -25,15 +25,15 @@ def centred(
 
 
 def observed(
-    gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, "bases"]
-) -> Float32[np.ndarray, "bases"]:
+    gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, " bases"]
+) -> Float32[np.ndarray, " bases"]:
     """Return the observed base's derivative: gradient times input."""
     return _observed_column(blank_unknown(gradient, codes), codes)
 
 
 def magnitude(
-    gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, "bases"]
-) -> Float32[np.ndarray, "bases"]:
+    gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, " bases"]
+) -> Float32[np.ndarray, " bases"]:
     """Return the length of the four derivatives about their mean: never negative."""
     gradient = blank_unknown(gradient, codes)
     columns = gradient - gradient.mean(axis=1, keepdims=True)
@@ -41,8 +41,8 @@ def magnitude(
 
 
 def substitution(
-    gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, "bases"]
-) -> Float32[np.ndarray, "bases"]:
+    gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, " bases"]
+) -> Float32[np.ndarray, " bases"]:
     """Return the largest change, to first order, that another base would make, with its sign.
 
     Of two that are equally large, the first of A, C, G, T is taken.
@@ -54,7 +54,7 @@ def substitution(
     return np.take_along_axis(changes, largest[:, None], axis=1)[:, 0]
 
 
-SCORES: dict[str, Callable[..., Float32[np.ndarray, "bases"]]] = {
+SCORES: dict[str, Callable[..., Float32[np.ndarray, " bases"]]] = {
     "centred": centred,
     "observed": observed,
     "magnitude": magnitude,
@@ -64,7 +64,7 @@ SCORES: dict[str, Callable[..., Float32[np.ndarray, "bases"]]] = {
 
 def blank_unknown(
     gradient: Float32[np.ndarray, "bases 4"],
-    codes: UInt8[np.ndarray, "bases"],
+    codes: UInt8[np.ndarray, " bases"],
     fill: float = np.nan,
 ) -> Float32[np.ndarray, "bases 4"]:
     """Return the columns with `fill` where the base is not A, C, G or T.
@@ -76,8 +76,8 @@ def blank_unknown(
 
 
 def _observed_column(
-    gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, "bases"]
-) -> Float32[np.ndarray, "bases"]:
+    gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, " bases"]
+) -> Float32[np.ndarray, " bases"]:
     """Return each row's value for its own base; any of the four where it has none."""
     columns = np.minimum(codes, _BASES - 1).astype(np.intp)
     return np.take_along_axis(gradient, columns[:, None], axis=1)[:, 0]

@@ -17,7 +17,7 @@ class Strongest:
         self._scores = np.empty(0, np.float32)
         self._numbers = np.empty(0, np.int64)
 
-    def add(self, first: int, scores: Float32[np.ndarray, "bases"]) -> None:
+    def add(self, first: int, scores: Float32[np.ndarray, " bases"]) -> None:
         """Take in the scores of bases that are numbered from `first` on; NaN is none."""
         known = np.flatnonzero(~np.isnan(scores))
         if len(self._scores) == self._top:

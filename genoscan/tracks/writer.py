@@ -31,7 +31,7 @@ _PIECE = 1 << 20
 class TrackWriter(Protocol):
     """A track being written, front to back."""
 
-    def write(self, region: Region, scores: Float32[np.ndarray, "bases"]) -> None:
+    def write(self, region: Region, scores: Float32[np.ndarray, " bases"]) -> None:
         """Write a region's scores; NaN means "no score here" and leaves a gap.
 
         Regions come in genome order and do not overlap: plan() sees to both.
@@ -46,7 +46,7 @@ class TrackWriter(Protocol):
 
 
 def write_in_pieces(
-    track: TrackWriter, region: Region, scores: Float32[np.ndarray, "bases"]
+    track: TrackWriter, region: Region, scores: Float32[np.ndarray, " bases"]
 ) -> None:
     """Write a region's scores from a map on disk, a piece in memory at a time."""
     for start in range(0, len(region), _PIECE):
@@ -59,7 +59,7 @@ def write_in_pieces(
 class _Format(Protocol):
     """What a file format has to offer: scores in genome order, checked before they come."""
 
-    def append(self, chrom: str, start: int, scores: Float32[np.ndarray, "bases"]) -> None: ...
+    def append(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None: ...
 
     def finish(self) -> None: ...
 
@@ -132,7 +132,7 @@ class _Track:
         self._ranks = {chrom: rank for rank, chrom in enumerate(sizes)}
         self._last: Region | None = None
 
-    def write(self, region: Region, scores: Float32[np.ndarray, "bases"]) -> None:
+    def write(self, region: Region, scores: Float32[np.ndarray, " bases"]) -> None:
         self._check(region, scores)
         for path, form in self._formats:
             with explained(path):
@@ -144,7 +144,7 @@ class _Track:
             with explained(path):
                 form.finish()
 
-    def _check(self, region: Region, scores: Float32[np.ndarray, "bases"]) -> None:
+    def _check(self, region: Region, scores: Float32[np.ndarray, " bases"]) -> None:
         if region.chrom not in self._sizes:
             raise InputError(f'{region.where}: the track has no sequence "{region.chrom}"')
         if region.end > self._sizes[region.chrom]:

@@ -222,7 +222,7 @@ def _slabs(array, c, n, in_n, CHANNELS: tl.constexpr, E: tl.constexpr, LANES: tl
         in_c = (c + e * LANES < CHANNELS) | (CHANNELS % (E * LANES) == 0)
         at = c[None, :] + e * LANES + CHANNELS * n[:, None]
         read = tl.load(array + at, in_n[:, None] & in_c[None, :], 0.0)[None, :, :]
-        value = read if e == 0 else tl.where(slab == e, read, value)
+        value = read if e == 0 else tl.where(slab == e, read, value)  # noqa: F821 (bound in the first turn)
     return value
 
 
