@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genoscan.errors import InputError
+from genoscan.ops.associative import ASSOCIATIVE
 from genoscan.ops.cpu import CPU
 from genoscan.ops.dual import Dual, primal
 from genoscan.ops.kernels import ConvInputs, Kernels, ScanInputs, choose
@@ -430,6 +431,13 @@ def test_the_device_chooses_the_kernels() -> None:
             choose("cpu", name)
     with pytest.raises(InputError, match="expected the CPU"):
         choose("meta", "cpu")
+
+
+@pytest.mark.parametrize("kernels", [CPU, REFERENCE, ASSOCIATIVE])
+def test_an_input_map_that_is_none_is_refused(kernels: Kernels) -> None:
+    inputs = problem("scan", *MEDIUM)
+    with pytest.raises(InputError, match='input map "Phi": expected "euler" or "phi"'):
+        kernels.scan(*inputs, input_map="Phi")
 
 
 # Numbers that are not finite

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from genoscan.errors import InputError
 from genoscan.ops.kernels import Kernels
 
 
@@ -27,6 +28,10 @@ class Surrogate:
 
     kind: Literal["activated", "straight_through"] = "activated"
     temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("activated", "straight_through"):
+            raise InputError(f'surrogate "{self.kind}": expected "activated" or "straight_through"')
 
 
 def activated(

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from genoscan.ops import reference
 from genoscan.ops.dual import Dual, primal
-from genoscan.ops.kernels import Kernels, ScanInputs
+from genoscan.ops.kernels import Kernels, ScanInputs, is_phi
 
 _TIME = -3
 
@@ -62,7 +62,7 @@ def scan(*tensors: Tensor | None, input_map: str = "euler") -> tuple[Tensor, Ten
     if bias is not None:
         delta = F.softplus(delta + bias, threshold=40)
     rate = delta[..., None] * A
-    gain = reference.phi(rate) if input_map == "phi" else delta[..., None]
+    gain = reference.phi(rate) if is_phi(input_map) else delta[..., None]
     decay, inflow = torch.exp(rate), gain * u[..., None] * B[..., None, :]
     before = state[:, None]
     moving = [part for part in (decay, inflow, before) if isinstance(part, Dual)]

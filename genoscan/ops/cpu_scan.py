@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from genoscan.ops import reference
-from genoscan.ops.kernels import ScanInputs
+from genoscan.ops.kernels import ScanInputs, is_phi
 from genoscan.ops.lanes import (
     LANES,
     compiled,
@@ -64,8 +64,6 @@ SUB = 32
 BLOCK = 8
 """Bases whose steps and gates are computed ahead of the recurrence and behind it."""
 LN_2 = math.log(2)
-HELD = {"euler": None, "phi": True}
-"""What the kernels are told of the input map."""
 
 
 @numba.njit(inline="always")
@@ -494,6 +492,11 @@ def _forward_group(
     return trimmed(y, len(inputs.D)), torch.from_numpy(state_end), torch.from_numpy(marks)
 
 
+def _held(input_map: str) -> bool | None:
+    """Return the kernels' flag for the input map; None, unlike False, is compiled out."""
+    return True if is_phi(input_map) else None
+
+
 def forward(
     inputs: Perhaps, *, keep: bool, input_map: str = "euler", spent: bool = False
 ) -> tuple[Tensors, Tensors]:
@@ -502,7 +505,7 @@ def forward(
     `spent`: nobody needs delta any more, and it may be written over.
     """
     parts = _by_state_groups(ScanInputs(*inputs))
-    run = partial(_forward_group, keep=keep, held=HELD[input_map], spent=spent and len(parts) == 1)
+    run = partial(_forward_group, keep=keep, held=_held(input_map), spent=spent and len(parts) == 1)
     y, state_end, marks = zip(*map(run, parts), strict=True)
     return (_sum(y), _joined(state_end)), marks if keep else ()
 
@@ -574,7 +577,7 @@ def vjp(
     trained = bool(want.A or want.D or want.bias)
     groups = zip(_by_state_groups(given), kept, state_end_bar.split(STATES, -1), strict=True)
     pull = partial(
-        _vjp_group, trained=trained, held=HELD[input_map], spent=spent and len(kept) == 1
+        _vjp_group, trained=trained, held=_held(input_map), spent=spent and len(kept) == 1
     )
     parts = [pull(group, marks, y_bar, end) for group, marks, end in groups]
     u, delta, A, B, C, D, state, bias, z = zip(*parts, strict=True)
@@ -614,7 +617,7 @@ def jvp(inputs: Perhaps, dots: Perhaps, *, input_map: str = "euler") -> tuple[Te
     groups_dot = _by_state_groups(ScanInputs(*filled(inputs, dots)))
     if still:
         groups_dot = [dot._replace(A=dot.A[:, :0], D=dot.D[:, :0], bias=None) for dot in groups_dot]
-    held = HELD[input_map]
+    held = _held(input_map)
     pairs = zip(_by_state_groups(given), groups_dot, strict=True)
     groups = [_jvp_group(group, dot, held) for group, dot in pairs]
     y, state_end, y_dot, state_end_dot = zip(*groups, strict=True)

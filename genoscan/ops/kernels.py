@@ -113,6 +113,19 @@ def mamba_by_operations(
     return (y if weights.norm is None else x + y), tail, state
 
 
+def is_phi(input_map: str) -> bool:
+    """Return whether the scan's input map is "phi" rather than "euler".
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    if input_map not in ("euler", "phi"):
+        raise InputError(f'input map "{input_map}": expected "euler" or "phi"')
+    return input_map == "phi"
+
+
 NAMES = ("auto", "cpu", "reference", "associative", "triton")
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int16
 from torch import Tensor
 from torch.nn import functional as F
 
-from genoscan.ops.kernels import Kernels
+from genoscan.ops.kernels import Kernels, is_phi
 
 
 def scan(
@@ -36,12 +36,13 @@ def scan(
         # torch takes log(1 + exp(x)) for x from its threshold on; at its own, 20, they differ by
         # 2e-9.
         delta = F.softplus(delta + bias, threshold=40)
+    held = is_phi(input_map)
     h, rows = state, []
     for u_t, delta_t, B_t, C_t in zip(
         u.unbind(1), delta.unbind(1), B.unbind(1), C.unbind(1), strict=True
     ):
         decay = delta_t[..., None] * A
-        gain = phi(decay) if input_map == "phi" else delta_t[..., None]
+        gain = phi(decay) if held else delta_t[..., None]
         h = torch.exp(decay) * h + gain * u_t[..., None] * B_t[:, None, :]
         rows.append((h * C_t[:, None, :]).sum(-1) + D * u_t)
     y = torch.stack(rows, 1)

@@ -7,7 +7,7 @@ for tests.
 from torch import Tensor
 
 from genoscan.ops import associative
-from genoscan.ops.kernels import Kernels
+from genoscan.ops.kernels import Kernels, is_phi
 from genoscan.ops.triton_gpu.conv import CONV_SILU
 from genoscan.ops.triton_gpu.pd_scan import PD_SCAN
 from genoscan.ops.triton_gpu.pointwise import GATE, RMS_NORM, STEP_SIZE
@@ -28,7 +28,7 @@ def gated_scan(
     input_map: str = "euler",
 ) -> tuple[Tensor, Tensor]:
     """Scan with its step sizes before and its gate behind, in passes of their own."""
-    if input_map != "euler":  # not in Triton yet: all bases at once, in plain torch
+    if is_phi(input_map):  # not in Triton yet: all bases at once, in plain torch
         return associative.scan(u, delta, A, B, C, D, state, bias, z, input_map=input_map)
     steps = delta if bias is None else STEP_SIZE(delta, bias)
     y, state = SCAN(u, steps, A, B, C, D, state)
