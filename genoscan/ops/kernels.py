@@ -91,7 +91,7 @@ class Kernels(NamedTuple):
 def choose(device: torch.device | str, name: str = "auto") -> Kernels:
     """Return the kernel set for a device: the one place where a kernel is picked."""
     kind = torch.device(device).type
-    if name == "auto" and kind == "cuda":
+    if name == "triton" or (name == "auto" and kind == "cuda"):
         from genoscan.ops.triton_gpu import TRITON
 
         return TRITON
