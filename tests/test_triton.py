@@ -14,13 +14,13 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
-from interpreted import interpret
+from interpreted import interpreting
 from laws import TOLERANCE, assert_near, assert_same_bits, errors, random_like
 from operations import (
     OPERATIONS,
@@ -108,8 +108,9 @@ def on_card(test: Any) -> Any:
 
 
 @pytest.fixture(autouse=INTERPRETED)
-def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    interpret(monkeypatch)
+def interpreter() -> Iterator[None]:
+    with interpreting():
+        yield
 
 
 @pytest.fixture(autouse=True)
