@@ -14,12 +14,13 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from interpreted import interpreting
 from laws import TOLERANCE, assert_near, assert_same_bits, errors, random_like
 from operations import (
     OPERATIONS,
@@ -107,21 +108,9 @@ def on_card(test: Any) -> Any:
 
 
 @pytest.fixture(autouse=INTERPRETED)
-def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run kernels by it, but have it make triton.language ready once, not for every helper."""
-    from triton.runtime import interpreter
-
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    genuine = interpreter._patch_lang
-
-    def once(function: Any) -> Any:
-        seen = [
-            module for module in function.__globals__.values() if module is tl or module is tl.core
-        ]
-        ready = all(not isinstance(module.static_range, type) for module in seen)
-        return None if ready else genuine(function)
-
-    monkeypatch.setattr(interpreter, "_patch_lang", once)
+def interpreter() -> Iterator[None]:
+    with interpreting():
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -582,6 +571,16 @@ def test_states_move_as_by_matrices(
         lambda *parts, **chosen: here(TRITON.pd_scan(*there(parts), **chosen)), inputs,
         {name: part.to(DEVICE) for name, part in chosen.items()},
     )  # fmt: skip
+
+
+def test_exponentials_are_as_many_as_counted() -> None:
+    """exp(-x) over and over tends to the omega constant; two steps are two exponentials."""
+    from genoscan.bench.speed import exponentials
+
+    x = torch.rand(1500).to(DEVICE)
+    out = torch.empty_like(x)
+    exponentials.many_exponentials(x, out)
+    assert_near(out.cpu(), torch.full((1500,), 0.5671432904097838), torch.float32)
 
 
 if __name__ == "__main__":
