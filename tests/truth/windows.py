@@ -137,23 +137,23 @@ def answer(
         base = target.base if strand == "+" else 3 - target.base
         output = y[held.start - offset]
         others = [column for i, column in enumerate(columns) if i != base]
-        terms = [output[columns[base]]]
+        terms = output[columns[base]][None]
         if target.kind == "log-odds":
-            terms += [-output[column] / 3 for column in others]
+            terms = torch.cat([terms, -output[others] / 3])
     else:
         # The default: from the region's first base on, or the whole window where both sides are
         # seen.
         labels = held or range(scored.start if offset else 0, length)
-        log_p = torch.log_softmax(y, -1)
-        terms = [log_p[t - offset, columns[read[t]]] for t in labels if t >= offset and read[t] < 4]
-    each = torch.stack(terms) if terms else (0 * y[:1]).sum(-1)
-    (x_bar,) = torch.autograd.grad(each.sum(), x)
+        counted = [t for t in labels if t >= offset and read[t] < 4]
+        outputs, bases = [t - offset for t in counted], [columns[read[t]] for t in counted]
+        terms = torch.log_softmax(y, -1)[outputs, bases]
+    (x_bar,) = torch.autograd.grad(terms.sum(), x)
 
     gradient = x_bar.numpy()[scored.start : scored.stop, columns]
     known = seen[scored.start : scored.stop] < 4
     if strand == "-":
         gradient, known = gradient[::-1, ::-1], known[::-1]
-    value, scale = float(each.detach().sum()), float(each.detach().abs().sum())
+    value, scale = float(terms.detach().sum()), float(terms.detach().abs().sum())
     return Answer(gradient, known, value, scale, seen, x.detach(), x_bar.numpy())
 
 
