@@ -63,7 +63,7 @@ LONG: dict[str, dict[str, Any]] = {
     "pd_ssm, small": PLAIN
     | {"layers": [PD_SSM | {"heads": 1, "d_state": 3, "n_maps": 2}], "d_model": 4},
     "Ph, small": {"rcps": False, "n_layer": 1, "d_model": 4},
-    "PS fused, small": {"fused": True, "n_layer": 1, "d_model": 2},
+    "PS fused, small": {"fused": True, "n_layer": 1, "d_model": 4},
 }
 ALL = CAUSAL | BOTH_WAYS | CONFIDENT | LONG
 
