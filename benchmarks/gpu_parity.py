@@ -1,6 +1,7 @@
 """Is what a GPU computes right?  Every kernel and the engine against plain torch in float64."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def engine_error(path: Path, dtype: torch.dtype, device: str, length: int, tile:
     codes = torch.from_numpy(real_bases(shipped_genome(), length))[None]
     model = load_model(path, device=device, dtype=dtype, kernels="triton")
     found = _pulled(model, codes, tile)
-    return worst((found,), (_truth(path, codes, device),))
+    return worst((found,), (_truth(path, length, device),))
 
 
 def long_engine_error(path: Path, device: str, length: int, tile: int) -> float:
@@ -158,7 +159,7 @@ def track_error(path: Path, folder: Path, device: str, length: int, tile: int) -
     write_sensitivities(job, [folder / "track.bw"])
     with BigWig(folder / "track.bw") as opened:
         found = torch.from_numpy(opened.scores("chr", 0, length))
-    truth = _truth(path, torch.from_numpy(codes)[None], device)
+    truth = _truth(path, length, device)
     gradient = truth[:, list(model.config.base_columns)].float().numpy()
     return worst((found,), (torch.from_numpy(SCORES[options.score](gradient, codes)),))
 
@@ -177,10 +178,12 @@ def _pulled(model: Model, codes: Tensor, tile: int) -> Tensor:
     return gradient
 
 
-def _truth(path: Path, codes: Tensor, device: str) -> Tensor:
+@cache
+def _truth(path: Path, length: int, device: str) -> Tensor:
     """Return the same by torch's autograd over the whole window in float64, on the CPU."""
+    codes = torch.from_numpy(real_bases(shipped_genome(), length))[None]
     model = load_model(path, device=device, dtype=torch.float64, kernels="reference")
-    span = slice(0, codes.shape[1])
+    span = slice(0, length)
     x = OneHot(codes, model.table()).tile(span).requires_grad_()
     target = whole_window(codes, model.columns(), model.config.label_offset)
     (gradient,) = torch.autograd.grad(target(model.whole(x), span).sum(), x)

@@ -1,7 +1,7 @@
 """Triton's interpreter, made quick: kernels run on the CPU, one numpy call an operation."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
@@ -34,8 +34,10 @@ def interpreting(*, small: bool = False) -> Iterator[None]:
     with (
         mock.patch.dict("os.environ", TRITON_INTERPRET="1"),
         mock.patch.object(interpreter, "_patch_lang", once),
-        mock.patch.multiple(scan, **(SMALL if small else {})),
-        mock.patch.object(pd_scan, "CHUNK", 4 if small else pd_scan.CHUNK),
-        mock.patch.object(conv, "ROOM", 4096 if small else conv.ROOM),
+        ExitStack() as sizes,
     ):
+        if small:
+            sizes.enter_context(mock.patch.multiple(scan, **SMALL))
+            sizes.enter_context(mock.patch.object(pd_scan, "CHUNK", 4))
+            sizes.enter_context(mock.patch.object(conv, "ROOM", 4096))
         yield
