@@ -116,6 +116,7 @@ def test_all_rows(names: Sequence[str], model_path: Path, tmp_path: Path) -> Non
     check_rows(quick(model_path, tmp_path / "x.json", here), tmp_path / "x.json", here)
 
 
+@pytest.mark.slow
 class TestQuick:
     """The command as a shell runs it: contenders in processes of their own."""
 
