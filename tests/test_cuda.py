@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import caduceus
 import numpy as np
 import pytest
 import torch
@@ -27,6 +26,7 @@ from toys import (
     tiny_config,
     tiny_stack,
 )
+from truth import caduceus
 
 from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.inputs import OneHot

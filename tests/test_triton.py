@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +39,9 @@ from operations import (
 from torch import Tensor
 from torch.nn import functional as F
 from toys import each, scan_problem
+from ways import hold
 
+from genoscan.errors import InputError
 from genoscan.ops.cpu import CPU
 from genoscan.ops.dual import Dual, primal
 from genoscan.ops.kernels import ScanInputs
@@ -217,6 +220,33 @@ def test_float32(name: str) -> None:
 def test_any_number_of_directions(name: str, count: int) -> None:
     asked = questions(name, 9, 3, 2, batch=1, directions=count)
     assert_near(answers(name, *asked), truth(name, *asked))
+
+
+HIGHER = (
+    *("functional.hvp", "func.jvp", "func.vmap", "dual level", "batched cotangents"),
+    *("gradient penalty", "gradient penalty, checkpointed"),
+)
+
+
+@pytest.mark.usefixtures("short_chunks")
+@pytest.mark.parametrize("way", HIGHER)
+@pytest.mark.parametrize("name", NAMES)
+def test_derivatives_of_every_order(name: str, way: str) -> None:
+    hold(way, called(name), defined(name), there(PIECES[name].problem(2, 9, 3, 2)))
+
+
+@pytest.mark.parametrize("way", HIGHER)
+def test_derivatives_of_every_order_of_the_permutation_diagonal_scan(way: str) -> None:
+    inputs, chosen = pd_problem(3, 2, 3)
+    hold(way, partial(PD_SCAN, **chosen), partial(REFERENCE.pd_scan, **chosen), inputs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_is_refused(name: str) -> None:
+    inputs = there(PIECES[name].problem(1, 3, 3, 2))
+    for kind in (torch.float16, torch.bfloat16):
+        with pytest.raises(InputError, match="expected float32 or float64"):
+            called(name)(*(part.to(kind) for part in inputs))
 
 
 @pytest.mark.usefixtures("short_chunks")
