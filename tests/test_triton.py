@@ -573,7 +573,7 @@ def compile_for(capability: int) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
 def test_kernels_compile_for_cards_that_are_not_here(capability: int) -> None:
     """For an A100 and an H100 or H200; nothing spills where no weights are asked about."""
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}

@@ -36,16 +36,14 @@ def scan(
         # torch takes log(1 + exp(x)) for x from its threshold on; at its own, 20, they differ by
         # 2e-9.
         delta = F.softplus(delta + bias, threshold=40)
-    held = is_phi(input_map)
-    h, rows = state, []
-    for u_t, delta_t, B_t, C_t in zip(
-        u.unbind(1), delta.unbind(1), B.unbind(1), C.unbind(1), strict=True
-    ):
-        decay = delta_t[..., None] * A
-        gain = phi(decay) if held else delta_t[..., None]
-        h = torch.exp(decay) * h + gain * u_t[..., None] * B_t[:, None, :]
-        rows.append((h * C_t[:, None, :]).sum(-1) + D * u_t)
-    y = torch.stack(rows, 1)
+    rate = delta[..., None] * A
+    gain = phi(rate) if is_phi(input_map) else delta[..., None]
+    decay, inflow = torch.exp(rate), gain * u[..., None] * B[:, :, None, :]
+    h, states = state, []
+    for decay_t, inflow_t in zip(decay.unbind(1), inflow.unbind(1), strict=True):
+        h = decay_t * h + inflow_t
+        states.append(h)
+    y = (torch.stack(states, 1) * C[:, :, None, :]).sum(-1) + D * u
     return (y if z is None else y * silu(z)), h
 
 
