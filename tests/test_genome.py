@@ -204,6 +204,7 @@ def test_region_strings_refused(written: str, parts: list[str]) -> None:
         ("NC_000932", ["NC_000932.1"], "NC_000932.1"),
         ("NC_000932.2", ["NC_000932"], "NC_000932"),
         ("NC_000932.2", ["NC_000932.1"], "NC_000932.1"),
+        ("c1", ["b1.version20240131", "c1.version20240131"], "c1.version20240131"),
         ("scafold_12", ["scaffold_1", "scaffold_12"], "scaffold_12"),
     ],
 )

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -31,7 +32,7 @@ BAR = 0.95
 
 _UNCAUGHT = ("equivalent", "survived")
 _KEY = ("file", "line", "operator", "before", "after")
-_SLACK, _FACTOR = 120.0, 4.0
+_SLACK, _FACTOR, _LONGEST = 120.0, 4.0, 3600.0
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
 
@@ -83,7 +84,7 @@ class Trees:
     """Copies of the repository: one without a fault, whose caches are warm, and one a mutant."""
 
     def __init__(self, folder: Path) -> None:
-        self.base, self.folder = folder / "base", folder
+        self.base, self.folder, self._lock = folder / "base", folder, threading.Lock()
         self.models = folder / "models"
         for name in COPIED:
             source = ROOT / name
@@ -98,11 +99,17 @@ class Trees:
         if made.code != 0:
             raise SystemExit(f"the models cannot be made:\n{made.output}")
 
+    def copied(self, name: str) -> Path:
+        """Return a copy of the tree without a fault."""
+        tree = self.folder / name
+        with self._lock:
+            shutil.rmtree(tree, ignore_errors=True)
+            shutil.copytree(self.base, tree)
+        return tree
+
     def mutated(self, number: int, mutant: Mutant) -> Path:
         """Return a copy with the fault in it."""
-        tree = self.folder / f"mutant-{number}"
-        shutil.rmtree(tree, ignore_errors=True)
-        shutil.copytree(self.base, tree)
+        tree = self.copied(f"mutant-{number}")
         file = tree / mutant.file
         file.write_text(mutant.apply(file.read_text()))
         if mutant.file.endswith("ops/lanes.py"):
@@ -110,6 +117,13 @@ class Trees:
             for cached in file.parent.glob("__pycache__/*.nb?"):
                 cached.unlink()
         return tree
+
+    def keep_caches(self, tree: Path) -> None:
+        """Keep what was compiled in a copy without a fault, for all copies to come."""
+        with self._lock:
+            for cached in tree.rglob("__pycache__"):
+                kept = self.base / cached.relative_to(tree)
+                shutil.copytree(cached, kept, dirs_exist_ok=True)
 
 
 def _run(tree: Path, arguments: Sequence[str], limit: float) -> _Ended:
@@ -154,26 +168,26 @@ class _Control:
     """How long the checks take without a fault; that they pass is a condition for all else."""
 
     def __init__(self, trees: Trees) -> None:
-        self._trees, self._lock = trees, threading.Lock()
-        self._seconds: dict[tuple[str, ...], float] = {}
+        self._trees = trees
+        self._locks: dict[Sequence[str], threading.Lock] = defaultdict(threading.Lock)
+        self._seconds: dict[Sequence[str], float] = {}
 
-    def prepare(self, number: int, mutant: Mutant) -> tuple[Path, float, float]:
-        """Return a copy with the fault in it, and how long verify and the tests may take there."""
-        with self._lock:  # nothing is copied while caches are written
-            names, base = tests_of(mutant.file), self._trees.base
-            for key in ((), names):
-                if key not in self._seconds:
-                    limit, module = 3600, "genoscan/job.py"
-                    ended = (
-                        _tests(base, key, limit) if key
-                        else _verify(self._trees, base, module, limit)
-                    )  # fmt: skip
-                    if ended.code != 0:
-                        raise SystemExit(f"without a fault, this fails:\n{ended.output[-4000:]}")
-                    self._seconds[key] = ended.seconds
-                    _say("no fault", ended.seconds, ", ".join(key) or "verify")
-            verify, tests = (_SLACK + _FACTOR * self._seconds[key] for key in ((), names))
-            return self._trees.mutated(number, mutant), verify, tests
+    def limit(self, names: Sequence[str]) -> float:
+        """Return the seconds that these test files may take; without any, `verify`."""
+        with self._locks[names]:
+            if names not in self._seconds:
+                tree = self._trees.copied(f"control-{'-'.join(names)}")
+                ended = (
+                    _tests(tree, names, _LONGEST) if names
+                    else _verify(self._trees, tree, "genoscan/job.py", _LONGEST)
+                )  # fmt: skip
+                if ended.code != 0:
+                    raise SystemExit(f"without a fault, this fails:\n{ended.output[-4000:]}")
+                self._trees.keep_caches(tree)
+                shutil.rmtree(tree)
+                self._seconds[names] = ended.seconds
+                _say("no fault", ended.seconds, ", ".join(names) or "verify")
+            return _SLACK + _FACTOR * self._seconds[names]
 
 
 def _say(caught: str, seconds: float, what: str) -> None:
@@ -184,18 +198,22 @@ def _judge(
     trees: Trees, control: _Control, number: int, group: str, mutant: Mutant
 ) -> dict[str, Any]:
     """Run one mutant; return its row."""
-    tree, for_verify, for_tests = control.prepare(number, mutant)
     caught, by, seconds = "", "", 0.0
+    tree, names = trees.folder / f"mutant-{number}", tests_of(mutant.file)
     # Triton runs in its own tests alone, under its interpreter.
-    ended = None if group == "gpu kernels" else _verify(trees, tree, mutant.file, for_verify)
-    if ended:
+    if group != "gpu kernels":
+        limit = control.limit(())
+        ended = _verify(trees, trees.mutated(number, mutant), mutant.file, limit)
         seconds = ended.seconds
-    if ended and ended.code != 0:
-        imported = probe.IMPORTED in ended.output.splitlines()
-        caught = "timeout" if ended.code is None else "verify" if imported else "import"
-        by = _last_line(ended.output)
-    else:
-        ended = _tests(tree, tests_of(mutant.file), for_tests)
+        if ended.code != 0:
+            imported = probe.IMPORTED in ended.output.splitlines()
+            caught = "timeout" if ended.code is None else "verify" if imported else "import"
+            by = _last_line(ended.output)
+    if not caught:
+        limit = control.limit(names)
+        if not tree.exists():
+            trees.mutated(number, mutant)
+        ended = _tests(tree, names, limit)
         seconds += ended.seconds
         if ended.code != 0:
             caught = "timeout" if ended.code is None else "tests"
