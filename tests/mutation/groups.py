@@ -33,7 +33,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "genoscan/export/": ("handoff", "export", "report"),
     "genoscan/tracks/score.py": ("tracks", "handoff", "non_finite", "cli"),
     "genoscan/tracks/": ("tracks", "convert", "clients", "merge", "resume", "report"),
-    "genoscan/engine/": ("checkpoints", "meeting", "by_layer", "stages", "engine"),
+    "genoscan/engine/": ("checkpoints", "meeting", "by_layer", "stages", "engine", "memory"),
     "genoscan/ops/triton_gpu/": ("triton",),
     "genoscan/ops/associative.py": ("associative", "pgf"),
     "genoscan/ops/": ("scan", "pd_scan", "subnormal", "ops", "layers"),

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -32,7 +31,7 @@ BAR = 0.95
 
 _UNCAUGHT = ("equivalent", "survived")
 _KEY = ("file", "line", "operator", "before", "after")
-_SLACK, _FACTOR, _LONGEST = 120.0, 4.0, 3600.0
+_SLACK, _FACTOR, _LONGEST = 120.0, 4.0, 1800.0
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
 
@@ -104,7 +103,7 @@ class Trees:
         tree = self.folder / name
         with self._lock:
             shutil.rmtree(tree, ignore_errors=True)
-            shutil.copytree(self.base, tree)
+            shutil.copytree(self.base, tree, ignore=shutil.ignore_patterns("tmp"))
         return tree
 
     def mutated(self, number: int, mutant: Mutant) -> Path:
@@ -158,36 +157,34 @@ def _verify(trees: Trees, tree: Path, file: str, limit: float) -> _Ended:
     return _run(tree, ["tests/mutation/probe.py", "run", str(trees.models), module], limit)
 
 
-def _tests(tree: Path, names: Sequence[str], limit: float) -> _Ended:
-    files = [f"tests/test_{name}.py" for name in names]
+def _tests(tree: Path, tests: Sequence[str], limit: float) -> _Ended:
     options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=1", "--no-header"]
-    return _run(tree, ["-m", "pytest", *options, *files], limit)
+    return _run(tree, ["-m", "pytest", *options, *tests], limit)
 
 
 class _Control:
-    """How long the checks take without a fault; that they pass is a condition for all else."""
+    """What passes without a fault: a check that fails there, too, catches nothing."""
 
     def __init__(self, trees: Trees) -> None:
-        self._trees = trees
-        self._locks: dict[Sequence[str], threading.Lock] = defaultdict(threading.Lock)
-        self._seconds: dict[Sequence[str], float] = {}
+        self._trees, self.verify_limit = trees, 0.0
 
-    def limit(self, names: Sequence[str]) -> float:
-        """Return the seconds that these test files may take; without any, `verify`."""
-        with self._locks[names]:
-            if names not in self._seconds:
-                tree = self._trees.copied(f"control-{'-'.join(names)}")
-                ended = (
-                    _tests(tree, names, _LONGEST) if names
-                    else _verify(self._trees, tree, "genoscan/job.py", _LONGEST)
-                )  # fmt: skip
-                if ended.code != 0:
-                    raise SystemExit(f"without a fault, this fails:\n{ended.output[-4000:]}")
-                self._trees.keep_caches(tree)
-                shutil.rmtree(tree)
-                self._seconds[names] = ended.seconds
-                _say("no fault", ended.seconds, ", ".join(names) or "verify")
-            return _SLACK + _FACTOR * self._seconds[names]
+    def verify(self) -> None:
+        """Run `verify` once, to compile all kernels and to know how long it takes."""
+        for seconds in (_LONGEST, _LONGEST):  # the second is the one without compilation
+            ended = _verify(self._trees, self._trees.base, "genoscan/job.py", seconds)
+            if ended.code != 0:
+                raise SystemExit(f"without a fault, verify fails:\n{ended.output[-4000:]}")
+        self.verify_limit = _SLACK + _FACTOR * ended.seconds
+        _say("no fault", ended.seconds, "verify")
+
+    def confirm(self, number: int, tests: Sequence[str]) -> None:
+        """Run tests that failed with a fault, or took too long, without it."""
+        tree = self._trees.copied(f"control-{number}")
+        ended = _tests(tree, tests, _LONGEST)
+        if ended.code != 0:
+            raise SystemExit(f"without a fault, this fails:\n{ended.output[-4000:]}")
+        self._trees.keep_caches(tree)
+        shutil.rmtree(tree)
 
 
 def _say(caught: str, seconds: float, what: str) -> None:
@@ -199,26 +196,27 @@ def _judge(
 ) -> dict[str, Any]:
     """Run one mutant; return its row."""
     caught, by, seconds = "", "", 0.0
-    tree, names = trees.folder / f"mutant-{number}", tests_of(mutant.file)
+    tree = trees.folder / f"mutant-{number}"
     # Triton runs in its own tests alone, under its interpreter.
     if group != "gpu kernels":
-        limit = control.limit(())
-        ended = _verify(trees, trees.mutated(number, mutant), mutant.file, limit)
+        trees.mutated(number, mutant)
+        ended = _verify(trees, tree, mutant.file, control.verify_limit)
         seconds = ended.seconds
         if ended.code != 0:
             imported = probe.IMPORTED in ended.output.splitlines()
             caught = "timeout" if ended.code is None else "verify" if imported else "import"
             by = _last_line(ended.output)
     if not caught:
-        limit = control.limit(names)
         if not tree.exists():
             trees.mutated(number, mutant)
-        ended = _tests(tree, names, limit)
+        files = [f"tests/test_{name}.py" for name in tests_of(mutant.file)]
+        ended = _tests(tree, files, _LONGEST)
         seconds += ended.seconds
         if ended.code != 0:
             caught = "timeout" if ended.code is None else "tests"
-            failed = re.search(r"^(?:FAILED|ERROR) (\S+)", ended.output, re.MULTILINE)
+            failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", ended.output, re.MULTILINE)
             by = failed[1] if failed else _last_line(ended.output)
+            control.confirm(number, [failed[1].partition("[")[0]] if failed else files)
     shutil.rmtree(tree, ignore_errors=True)
     row = {"group": group} | {name: getattr(mutant, name) for name in _KEY}
     return row | {"caught": caught, "by": by, "seconds": round(seconds, 1), "commit": _commit()}
@@ -247,6 +245,7 @@ def run(seed: int, output: Path, groups: Sequence[str] = tuple(GROUPS)) -> list[
         folder.mkdir(parents=True, exist_ok=True)
         trees = Trees(folder)
         control = _Control(trees)
+        control.verify()
 
         def judge(job: tuple[int, str, Mutant]) -> None:
             row = _judge(trees, control, *job)
