@@ -209,8 +209,10 @@ def _derivative(
         if probe.of == "logits":
             yield span, outputs_dot[:, 0].norm(dim=-1)
         else:
-            mean = (torch.softmax(outputs[0], -1) * outputs_dot[:, 0]).sum(-1)
-            yield span, _of_labels(target, span, outputs_dot[:, 0]) - mean
+            # In float64, as the log-likelihood: 1 - p would be lost where p is near 1.
+            change = outputs_dot[:, 0].double()
+            mean = (torch.softmax(outputs[0].double(), -1) * change).sum(-1)
+            yield span, _of_labels(target, span, change) - mean
 
 
 def _finite(
@@ -229,7 +231,7 @@ def _finite(
         if probe.of == "logits":
             yield span, (outputs[1:] - outputs[0]).norm(dim=-1)
         else:
-            log_p = _of_labels(target, span, torch.log_softmax(outputs, -1))
+            log_p = _of_labels(target, span, torch.log_softmax(outputs.double(), -1))
             yield span, log_p[1:] - log_p[0]
 
 

@@ -189,7 +189,7 @@ def _log_p(model: Model, x: Tensor, target: Target, tile: int):  # type: ignore[
     for span, outputs in Engine(tile=tile).forward(model.stack, Dense(x)):
         labels, counted = target.labels(span)  # type: ignore[attr-defined]
         index = labels.expand(len(x), -1)[..., None]
-        yield torch.log_softmax(outputs, -1).gather(-1, index)[..., 0] * counted
+        yield torch.log_softmax(outputs.double(), -1).gather(-1, index)[..., 0] * counted
 
 
 def _first_order(model: Model, codes: Tensor, gradient: Tensor) -> float:

@@ -116,6 +116,7 @@ def test_all_rows(names: Sequence[str], model_path: Path, tmp_path: Path) -> Non
     check_rows(quick(model_path, tmp_path / "x.json", here), tmp_path / "x.json", here)
 
 
+@pytest.mark.slow
 class TestQuick:
     """The command as a shell runs it: contenders in processes of their own."""
 
@@ -468,7 +469,7 @@ class TestMissing:
 class TestWorkers:
     def test_an_error_is_told(self, settings: Settings) -> None:
         tasks = {"x": Task("exp-rate", 64, settings)}
-        with pytest.raises(WorkerError, match=r"^exp-rate: AssertionError: .*CUDA"):
+        with pytest.raises(WorkerError, match=r"^exp-rate: RuntimeError: .*driver"):
             crew.measure(tasks, 1, report=lambda _line: None)
 
     def test_an_end_is_told(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -636,17 +637,12 @@ class TestScans:
         model = load_model(model_path)
         codes = torch.from_numpy(real_bases(shipped_genome(), 90))[None]
         inputs = scans.scan_inputs(model, codes)
-        y, _ = scans.scan_function("cpu")(inputs)
+        y, _ = scans.scan_function(model)(inputs)
         block = model.stack.layers[0]
         x = model.stack.embed(model.table()[codes.long()])
         _, z = block.in_proj(block.norm(x)).chunk(2, -1)
         expected, _ = block(x, block.begin(1))
         assert_near(x + block.out_proj(y * torch.nn.functional.silu(z)), expected)
-
-    def test_the_kernel_for_exponentials_has_a_name(self) -> None:
-        parse = torch.cuda.jiterator._CodeParser
-        assert parse(scans._MANY_EXP).function_name == "many_exp"
-        assert 2 * int(re.findall(r"i < (\d+)", scans._MANY_EXP)[0]) == scans._MANY
 
 
 class TestPaper:

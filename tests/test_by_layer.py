@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import caduceus
 import pytest
 import torch
 from laws import assert_near
 from torch import Tensor
 from torch.func import jvp
 from torch.nn import functional as F
+from truth import caduceus
 
 from genoscan.engine.boundaries import Shelf
 from genoscan.engine.by_layer import adjoint_by_layer, forward_by_layer, tangent_by_layer

@@ -1,7 +1,7 @@
 """Other people's programs take our files, where they are there (slow).
 
 Debian has bedtools, tabix (package tabix) and chromium; deeptools, modisco-lite and finemo are on
-PyPI: `PATH=/elsewhere/bin:$PATH pytest -m slow tests/test_clients.py -rs`.
+PyPI: `PATH=/elsewhere/bin:$PATH pytest -n 0 -m slow tests/test_clients.py -rs`.
 """
 
 import gzip

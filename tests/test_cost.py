@@ -1,6 +1,6 @@
 """Time per base does not grow with length, beyond what recomputation must cost.
 
-    pytest -m slow tests/test_cost.py -s        about 10 minutes on two cores, alone
+    pytest -n 0 -m slow tests/test_cost.py -s     about 10 minutes on two cores, alone
 
 Windows of both lengths are run in turn, so that a machine whose speed drifts is fair to both.
 """

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import caduceus
 import numpy as np
 import pytest
 import torch
@@ -18,6 +17,7 @@ from laws import assert_near
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
+from truth import caduceus
 
 from genoscan.errors import ModelError
 from genoscan.genome.alphabet import reverse_complement

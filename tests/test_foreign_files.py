@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import caduceus
 import pytest
 import torch
 import transformers
@@ -24,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from test_foreign import Trap
 from torch import Tensor
 from torch.nn import functional as F
+from truth import caduceus
 
 from genoscan.errors import ModelError
 from genoscan.layers.foreign import files, hub, source

@@ -8,12 +8,12 @@ import time
 import weakref
 from pathlib import Path
 
-import caduceus
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from toys import RunningSum, genome, one_hot_table, output_columns, tiny_stack
+from truth import caduceus
 
 from genoscan.engine import boundaries
 from genoscan.engine.adjoint import adjoint, consume

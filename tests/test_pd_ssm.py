@@ -29,6 +29,7 @@ from genoscan.layers.pd_ssm import PdSsm, with_surrogate
 from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate
 from genoscan.layers.weights import build, load_model, save_model
+from genoscan.ops.dual import Dual, primal
 from genoscan.training.data import SequenceId, Split
 from genoscan.training.train import TrainOptions, train
 
@@ -452,3 +453,16 @@ def test_no_matrix_is_made_for_a_step(kind: str) -> None:
         cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert int(done.stdout) < 0.25 * length * 256 * 256 * 4
+
+
+@pytest.mark.parametrize("way", ["forward", "tangent"])
+def test_scores_that_overflow_are_no_choice(way: str) -> None:
+    """The first of two infinities would be taken, whichever is larger."""
+    layer = pd_block(8, dtype=torch.float32)
+    with torch.no_grad():
+        layer.router.weight.copy_(3e38 * layer.router.weight.sign())
+    x = torch.ones(1, 5, 8)
+    if way == "tangent":
+        x = Dual.of(x, torch.ones_like(x)[None])
+    y, _ = layer.forward(x, layer.begin(1))
+    assert not primal(y).isfinite().any()

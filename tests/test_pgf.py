@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from laws import assert_near, assert_same_bits, inner, random_like
+from laws import TRANSFORMS, assert_near, assert_same_bits, inner, random_like
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -151,6 +151,70 @@ def test_no_decay_is_too_slow_or_too_fast(A_log: float, block_size: int) -> None
     assert_near(made.pgf_forward(u, du, block_size), exact.pgf_forward(*pair, 2000), bar=1e-5)
     pulled = exact.pgf_vjp(u.double(), y_bar.double(), 2000)
     assert_near(made.pgf_vjp(u, y_bar, block_size), pulled, bar=1e-5)
+
+
+def everything(made: FrechetMambaOperator, u: Tensor, du: Tensor, y_bar: Tensor) -> list[Tensor]:
+    """Return all that the operator says."""
+    blocks = [part for _, *parts in made.pgf_stream(u, du, 7) for part in parts]
+    pulled = made.pgf_gradients(u, y_bar, 7)
+    forward = made.pgf_forward(u, du, 7)
+    return [made(u), *forward, *blocks, made.pgf_vjp(u, y_bar, 7), pulled.u,
+            *pulled.parameters.values()]  # fmt: skip
+
+
+def test_inference_mode_changes_nothing() -> None:
+    made, asked = operator(), question(33)
+    expected = everything(made, *asked)
+    with torch.inference_mode():
+        assert_near(everything(made, *asked), expected)
+        inside, copies = operator(), tuple(part.clone() for part in asked)
+        # Elsewhere in memory: products of matrices may round differently.
+        assert_near(everything(inside, *copies), expected)
+        for _ in made.pgf_stream(*copies[:2], 7):
+            assert torch.is_inference_mode_enabled()
+    with torch.no_grad():
+        assert_near(everything(inside, *copies), expected)
+
+
+def test_blocks_are_handed_to_a_callback() -> None:
+    made, (u, du, _) = operator(), question(100)
+    rows: list[tuple[Tensor, Tensor, int, int]] = []
+    answer = made.pgf_forward(u, du, 30, streaming=True, callback=lambda *row: rows.append(row))
+    assert answer == (None, None)
+    assert [row[2:] for row in rows] == [(0, 10), (10, 40), (40, 70), (70, 100)]
+    y, dy = made.pgf_forward(u, du, 30)
+    assert_same_bits((torch.cat([r[0] for r in rows]), torch.cat([r[1] for r in rows])), (y, dy))
+    for half in ({"streaming": True}, {"callback": print}):
+        with pytest.raises(InputError, match="both or neither"):
+            made.pgf_forward(u, du, 30, **half)
+
+
+def test_half_precision_is_refused() -> None:
+    made, asked = operator(dtype=torch.float32), tuple(part.float() for part in question(9))
+    methods = made.pgf_forward, made.pgf_vjp, made.pgf_gradients, lambda u, _: made(u)
+    for kind in (torch.float16, torch.bfloat16):
+        half = tuple(part.to(kind) for part in asked)
+        for method in methods:
+            with pytest.raises(InputError, match="expected float32 or float64"):
+                method(*half[:2])
+            with (
+                torch.autocast("cpu", dtype=kind),
+                pytest.raises(InputError, match=r"torch\.autocast is on"),
+            ):
+                method(*asked[:2])
+        with pytest.raises(InputError, match="expected float32 or float64"):
+            made.pgf_forward(asked[0], half[1])
+        with pytest.raises(InputError, match="expected float32 or float64"):
+            operator(dtype=kind)(half[0])
+
+
+def test_methods_refuse_transforms_that_would_lose_their_derivative() -> None:
+    made, (u, du, y_bar) = operator(), question(9)
+    for other, method in ((du, made.pgf_forward), (y_bar, made.pgf_vjp)):
+        for transform in TRANSFORMS.values():
+            for asked in (lambda x: method(x, other), lambda x: method(u, x)):  # noqa: B023
+                with pytest.raises(NotImplementedError, match="whole window"):
+                    transform(asked, u)
 
 
 def test_wrong_shapes_are_said() -> None:

@@ -14,12 +14,14 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from interpreted import interpreting
 from laws import TOLERANCE, assert_near, assert_same_bits, errors, random_like
 from operations import (
     OPERATIONS,
@@ -37,7 +39,9 @@ from operations import (
 from torch import Tensor
 from torch.nn import functional as F
 from toys import each, scan_problem
+from ways import hold
 
+from genoscan.errors import InputError
 from genoscan.ops.cpu import CPU
 from genoscan.ops.dual import Dual, primal
 from genoscan.ops.kernels import ScanInputs
@@ -54,6 +58,7 @@ with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
     triton = pytest.importorskip("triton", reason="made for Linux on x86-64 and for CUDA devices")
     tl = pytest.importorskip("triton.language")
+    from genoscan.bench.speed import exponentials
     from genoscan.ops.triton_gpu import TRITON
     from genoscan.ops.triton_gpu.conv import CONV_SILU
     from genoscan.ops.triton_gpu.pd_scan import PD_SCAN
@@ -107,21 +112,9 @@ def on_card(test: Any) -> Any:
 
 
 @pytest.fixture(autouse=INTERPRETED)
-def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run kernels by it, but have it make triton.language ready once, not for every helper."""
-    from triton.runtime import interpreter
-
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    genuine = interpreter._patch_lang
-
-    def once(function: Any) -> Any:
-        seen = [
-            module for module in function.__globals__.values() if module is tl or module is tl.core
-        ]
-        ready = all(not isinstance(module.static_range, type) for module in seen)
-        return None if ready else genuine(function)
-
-    monkeypatch.setattr(interpreter, "_patch_lang", once)
+def interpreter() -> Iterator[None]:
+    with interpreting():
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -227,6 +220,33 @@ def test_float32(name: str) -> None:
 def test_any_number_of_directions(name: str, count: int) -> None:
     asked = questions(name, 9, 3, 2, batch=1, directions=count)
     assert_near(answers(name, *asked), truth(name, *asked))
+
+
+HIGHER = (
+    *("functional.hvp", "func.jvp", "func.vmap", "dual level", "batched cotangents"),
+    *("gradient penalty", "gradient penalty, checkpointed"),
+)
+
+
+@pytest.mark.usefixtures("short_chunks")
+@pytest.mark.parametrize("way", HIGHER)
+@pytest.mark.parametrize("name", NAMES)
+def test_derivatives_of_every_order(name: str, way: str) -> None:
+    hold(way, called(name), defined(name), there(PIECES[name].problem(2, 9, 3, 2)))
+
+
+@pytest.mark.parametrize("way", HIGHER)
+def test_derivatives_of_every_order_of_the_permutation_diagonal_scan(way: str) -> None:
+    inputs, chosen = pd_problem(3, 2, 3)
+    hold(way, partial(PD_SCAN, **chosen), partial(REFERENCE.pd_scan, **chosen), inputs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_is_refused(name: str) -> None:
+    inputs = there(PIECES[name].problem(1, 3, 3, 2))
+    for kind in (torch.float16, torch.bfloat16):
+        with pytest.raises(InputError, match="expected float32 or float64"):
+            called(name)(*(part.to(kind) for part in inputs))
 
 
 @pytest.mark.usefixtures("short_chunks")
@@ -549,6 +569,7 @@ def compile_for(capability: int) -> list[dict[str, Any]]:
         outputs, kept = PD_SCAN.forward(inputs, keep=True, **chosen)
         PD_SCAN.vjp(inputs, kept, outputs, (True,) * 3, **chosen)
         PD_SCAN.jvp(inputs, directions_for(inputs, 2), **chosen)
+    exponentials.many_exponentials(x := torch.ones(4096), torch.empty_like(x))
     return list(found.values())
 
 
@@ -556,11 +577,12 @@ def compile_for(capability: int) -> list[dict[str, Any]]:
 def test_kernels_compile_for_cards_that_are_not_here(capability: int) -> None:
     """For an A100 and an H100 or H200; nothing spills where no weights are asked about."""
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # pytest's own additions
     command = [sys.executable, __file__, str(capability)]
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
     kernels = json.loads(run.stdout)
-    assert len({kernel["name"] for kernel in kernels}) == 25
+    assert len({kernel["name"] for kernel in kernels}) == 26
     for kernel in kernels:
         # The scan's vjp keeps its sums for A in registers that it has not got, a few words of it.
         training = kernel["name"] == "_replay_bar" and not kernel["none"]
@@ -582,6 +604,14 @@ def test_states_move_as_by_matrices(
         lambda *parts, **chosen: here(TRITON.pd_scan(*there(parts), **chosen)), inputs,
         {name: part.to(DEVICE) for name, part in chosen.items()},
     )  # fmt: skip
+
+
+def test_exponentials_are_as_many_as_counted() -> None:
+    """exp(-x) over and over tends to the omega constant; two steps are two exponentials."""
+    x = torch.rand(1500).to(DEVICE)
+    out = torch.empty_like(x)
+    exponentials.many_exponentials(x, out)
+    assert_near(out.cpu(), torch.full((1500,), 0.5671432904097838), torch.float32)
 
 
 if __name__ == "__main__":

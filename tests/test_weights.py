@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from toys import tiny_config, tiny_stack
 
-from genoscan.errors import ModelError
+from genoscan.errors import InputError, ModelError
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.pd_ssm import PdSsmConfig
@@ -122,6 +122,14 @@ def test_other_precisions(tmp_path: Path) -> None:
     assert_same_bits(
         tuple(loaded.parameters()), tuple(weight.float() for weight in half.parameters())
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
+def test_no_model_runs_in_half_precision(tmp_path: Path, dtype: torch.dtype) -> None:
+    save_model(tmp_path / "model", tiny_config(8, 1), tiny_stack(8, 1), "")
+    for kernels in ("auto", "reference"):
+        with pytest.raises(InputError, match=r"expected torch\.float32 or torch\.float64"):
+            load_model(tmp_path / "model", dtype=dtype, kernels=kernels)
 
 
 def test_table_and_columns_follow_the_config(tmp_path: Path) -> None:

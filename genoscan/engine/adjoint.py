@@ -132,7 +132,16 @@ class _Scored:
 
     def __init__(self, target: Target | Cotangents, batch: int) -> None:
         self._target = target
-        self.value = torch.zeros(batch, dtype=torch.float64)
+        # On the outputs' device: reading it at every tile would wait for the device.
+        self._sum: Tensor | None = None
+        self._batch = batch
+
+    @property
+    def value(self) -> Float[Tensor, " batch"]:
+        """Return the target over the tiles so far, on the CPU."""
+        if self._sum is None:
+            return torch.zeros(self._batch, dtype=torch.float64)
+        return self._sum.cpu()
 
     def hand(self, outputs: Tensor) -> None:
         """Nobody waits for the outputs themselves."""
@@ -143,7 +152,8 @@ class _Scored:
             return outputs, self._target.tile(span)
         value = self._target(outputs, span)
         refuse_transforms(value)
-        self.value += value.detach().double().cpu()
+        part = value.detach().double()
+        self._sum = part if self._sum is None else self._sum + part
         return value, torch.ones_like(value)
 
 

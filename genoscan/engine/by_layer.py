@@ -205,10 +205,10 @@ class _Sweep:
                 part = target(chain.leave(x), span)
             refuse_transforms(part)
             ends.write(span, torch.autograd.grad(part.sum(), x)[0])
-            part = part.detach().double().cpu()
+            part = part.detach().double()
             value = part if value is None else value + part
         assert value is not None
-        return ends, value
+        return ends, value.cpu()
 
     def pull(self, layer: TwoWay, x: Between, x_bar: Between) -> None:
         """Replace the cotangent of what a layer says by that of what it reads, `x`."""

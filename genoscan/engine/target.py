@@ -46,8 +46,10 @@ class LogLikelihood:
         self, outputs: Float[Tensor, "batch tile d_out"], span: slice
     ) -> Float[Tensor, " batch"]:
         labels, counted = self.labels(span)
-        log_p = torch.log_softmax(outputs, -1).gather(-1, labels.to(outputs.device)[..., None])
-        return (log_p[..., 0] * counted.to(outputs)).sum(-1)
+        # In float64: the derivative is 1 - p, which float32 loses where p is near 1.
+        log_p = torch.log_softmax(outputs.double(), -1)
+        log_p = log_p.gather(-1, labels.to(outputs.device)[..., None])[..., 0]
+        return (log_p * counted.to(log_p)).sum(-1)
 
     def labels(self, span: slice) -> tuple[Int64[Tensor, "batch tile"], Bool[Tensor, "batch tile"]]:
         """Return the column of the base that each output predicts, and whether it counts."""

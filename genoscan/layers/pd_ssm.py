@@ -28,7 +28,7 @@ from genoscan.layers.mamba import Depthwise
 from genoscan.layers.norm import RMSNorm
 from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate, activated, straight_through
-from genoscan.ops.dual import Dual
+from genoscan.ops.dual import Dual, primal
 from genoscan.ops.kernels import Kernels
 from genoscan.ops.pd_scan import hardened
 
@@ -122,6 +122,8 @@ class PdSsm(nn.Module):
         inflow = self._in_planes(self.B_proj(u))
         scores = self._scores(u)
         route, maps = scores.argmax(-1).to(torch.int16), hardened(self.dictionary)
+        # NaN where scores overflow: the largest of two infinities is not known.
+        decay = decay + 0 * primal(scores).detach().amax(-1)[..., None, None]
         surrogate = self.surrogate
         # No surrogate changes a value: without a graph there is nothing to add.
         if surrogate is not None and torch.is_grad_enabled() and not isinstance(x, Dual):

@@ -25,20 +25,17 @@ def transformed(tensors: Iterable[Tensor | None]) -> bool:
 
     All count as such under a torch.func transform.
     """
+    if torch._C._are_functorch_transforms_active():
+        return True
+    # torch must not see a Dual here: that would be a function like any other to the Dual.
+    plain = [t for t in tensors if t is not None and not isinstance(t, Dual)]
+    # torch.autograd.grad(is_grads_batched=True) has a vmap of its own.
+    if any(map(torch._C._functorch.is_legacy_batchedtensor, plain)):
+        return True
     # Transforms belong to a thread, but the level of forward mode is shared by all threads: only
     # a tensor's own tangent says that this thread uses it.
-    return torch._C._are_functorch_transforms_active() or any(map(_more_than_array, tensors))
-
-
-def _more_than_array(tensor: Tensor | None) -> bool:
-    # torch must not unpack a Dual: that would be a function like any other to the Dual.
-    if tensor is None or isinstance(tensor, Dual):
-        return False
-    return (
-        # torch.autograd.grad(is_grads_batched=True) has a vmap of its own.
-        torch._C._functorch.is_legacy_batchedtensor(tensor)
-        or forward_ad.unpack_dual(tensor).tangent is not None
-    )
+    in_use = forward_ad._current_level >= 0
+    return in_use and any(forward_ad.unpack_dual(t).tangent is not None for t in plain)
 
 
 def refuse_transforms(*tensors: Tensor | None) -> None:

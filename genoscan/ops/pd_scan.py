@@ -44,9 +44,11 @@ def hardened(
 def check_choice(route: Tensor, maps: Tensor) -> None:
     """Refuse a route to no map, or a map to no state: kernels would go there."""
     _, n_maps, n_states = maps.shape
-    for name, indices, size in (("route", route, n_maps), ("maps", maps, n_states)):
-        if not indices.numel():
-            continue
-        least, most = int(indices.min()), int(indices.max())
+    checked = [
+        part for part in (("route", route, n_maps), ("maps", maps, n_states)) if part[1].numel()
+    ]
+    # Read in one transfer: each waits for a GPU.
+    ends = torch.stack([end.long() for _, x, _ in checked for end in x.aminmax()]).tolist()
+    for (name, _, size), least, most in zip(checked, ends[::2], ends[1::2], strict=True):
         if least < 0 or most >= size:
             raise ModelError(f"{name}: {least} to {most}, expected 0 to {size - 1}")

@@ -46,7 +46,12 @@ def scan(
         h = torch.exp(decay) * h + gain * u_t[..., None] * B_t[:, None, :]
         rows.append((h * C_t[:, None, :]).sum(-1) + D * u_t)
     y = torch.stack(rows, 1)
-    return (y if z is None else y * F.silu(z)), h
+    return (y if z is None else y * silu(z)), h
+
+
+def silu(x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """x logistic(x): torch's own has no forward-mode derivative of its derivative."""
+    return x * torch.sigmoid(x)
 
 
 def phi(z: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
@@ -72,7 +77,7 @@ def conv_silu(
     length, taps = x.shape[1], weight.shape[1]
     padded = torch.cat([tail, x], 1)
     total = sum((padded[:, k : k + length] * weight[:, k] for k in range(taps)), start=bias)
-    return F.silu(total), padded[:, length:].clone()
+    return silu(total), padded[:, length:].clone()
 
 
 def rms_norm(

@@ -20,6 +20,9 @@ Perhaps: TypeAlias = tuple[Any, ...]
 """Tensors, or None where one is left out, does not move or is not wanted."""
 
 
+_SINGLE, _DOUBLE = {torch.float32}, {torch.float64}
+
+
 @dataclass(frozen=True)
 class Trio:
     """A differentiable operation on tensors: called with them, it returns its output or outputs.
@@ -79,7 +82,7 @@ def check_precision(tensors: Perhaps) -> None:
     """
     given = [tensor for tensor in tensors if tensor is not None]
     dtypes = {tensor.dtype for tensor in given}
-    if len(dtypes) > 1 or not dtypes <= {torch.float32, torch.float64}:
+    if dtypes != _SINGLE and dtypes != _DOUBLE:
         found = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
         raise InputError(
             f"inputs and weights are {found}: expected float32 or float64 throughout; convert "

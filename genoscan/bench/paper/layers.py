@@ -17,6 +17,7 @@ def operator(
     init_window: int = 3,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
+    kernels: str = "auto",
 ) -> FrechetMambaOperator:
     """Return their layer; with `a_log`, that decay in every state.  Nothing asks for a gradient.
 
@@ -24,7 +25,7 @@ def operator(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        made = FrechetMambaOperator(d_model, d_state, init_window=init_window)
+        made = FrechetMambaOperator(d_model, d_state, init_window=init_window, kernels=kernels)
     if a_log is not None:
         with torch.no_grad():
             made.A_log.fill_(a_log)

@@ -57,7 +57,7 @@ def block_adjoint(kind: str) -> Callable[[Model, Settings], Callable[[Codes], Ru
     """Every input's derivative, by the engine."""
 
     def build(_model: Model, settings: Settings) -> Callable[[Codes], Run]:
-        made = block(kind, device=settings.device)
+        made = block(kind, device=settings.device, kernels=settings.kernels)
 
         def prepare(codes: Codes) -> Run:
             both = noise(codes.shape[1], CHANNELS, device=settings.device)

@@ -49,7 +49,7 @@ def tile_scan_truth(length: int) -> Tensor:
 
 def layer_adjoint(_model: Model, settings: Settings) -> Callable[[Codes], Run]:
     """Our derivative of a weighted sum of all outputs, with respect to every input."""
-    made = operator(CHANNELS, STATES, device=settings.device)
+    made = operator(CHANNELS, STATES, device=settings.device, kernels=settings.kernels)
 
     def prepare(codes: Codes) -> Run:
         u, y_bar = noise(codes.shape[1], CHANNELS, device=settings.device)

@@ -5,7 +5,6 @@ bytes that no kernel can avoid, each input read once and each output written onc
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,25 +14,16 @@ from genoscan.bench.speed.peers import alike
 from genoscan.bench.speed.settings import Settings
 from genoscan.bench.speed.windows import Codes, question
 from genoscan.layers.weights import Model
-from genoscan.ops.kernels import ScanInputs, choose
+from genoscan.ops.kernels import Kernels, ScanInputs
 
 Work = dict[str, float]
 PIECE = 8_192
 """Elements of a piece that stays in the first cache."""
 
-_MANY_EXP = """
-template <typename T> T many_exp(T x) {
-    T a = x, b = T(0.5) * x;
-    for (int i = 0; i < 128; ++i) { a = __expf(-a); b = __expf(-b); }
-    return a + b;
-}
-"""
-_MANY = 256
 
-
-def scan_function(device: str) -> Callable[[ScanInputs], tuple[Tensor, Tensor]]:
-    """Return the scan as layers call it, on the device's kernels: (y, state at the end)."""
-    kernels = choose(device)
+def scan_function(model: Model) -> Callable[[ScanInputs], tuple[Tensor, Tensor]]:
+    """Return the scan of the model's kernel set: (y, state at the end)."""
+    kernels: Kernels = model.causal.norm.kernels  # type: ignore[assignment]
     return lambda inputs: kernels.scan(*inputs)
 
 
@@ -59,7 +49,7 @@ def scan_inputs(model: Model, codes: Codes) -> ScanInputs:
 
 def forward(model: Model, settings: Settings) -> Callable[[Codes], Callable[[], Work]]:
     """The scan without a derivative, over one tile again until all bases are done."""
-    scan = scan_function(settings.device)
+    scan = scan_function(model)
 
     def prepare(codes: Codes) -> Callable[[], Work]:
         inputs = scan_inputs(model, codes[:, : settings.tile])
@@ -75,7 +65,7 @@ def forward(model: Model, settings: Settings) -> Callable[[Codes], Callable[[], 
 
 def vjp(model: Model, settings: Settings) -> Callable[[Codes], Callable[[], Work]]:
     """The scan's derivative rule alone, with respect to all but the weights A and D."""
-    scan = scan_function(settings.device)
+    scan = scan_function(model)
 
     def prepare(codes: Codes) -> Callable[[], Work]:
         inputs = scan_inputs(model, codes[:, : settings.tile])
@@ -132,15 +122,16 @@ def exponentials(model: Model, settings: Settings) -> Callable[[Codes], Callable
 
 
 def exp_rate(model: Model, settings: Settings) -> Callable[[Codes], Callable[[], Work]]:
-    """The device's own exponentials, 256 in registers for every number read (CUDA)."""
+    """The device's own exponentials, 256 in registers for every number read (Triton)."""
+    from genoscan.bench.speed.exponentials import TIMES, many_exponentials
 
     def prepare(codes: Codes) -> Callable[[], Work]:
-        many_exp: Any = torch.cuda.jiterator._create_jit_fn(_MANY_EXP)
         x = torch.rand(codes.shape[1] * model.config.d_model, device=settings.device)
+        room = torch.empty_like(x)
 
         def run() -> Work:
-            many_exp(x)
-            return {"elements": _MANY * x.numel()}
+            many_exponentials(x, room)
+            return {"elements": TIMES * x.numel()}
 
         return run
 

@@ -23,6 +23,7 @@ class Settings:
     regions   regions in the row that has many
     rounds    repetitions of each contender, in turn
     length    bases in every row; None: each row's own, for which its bars were set
+    kernels   kernel set of our own contenders, a name that `choose` knows
     """
 
     model: str
@@ -35,6 +36,7 @@ class Settings:
     regions: int
     rounds: int
     length: int | None = None
+    kernels: str = "auto"
 
     def __post_init__(self) -> None:
         for field in fields(self):

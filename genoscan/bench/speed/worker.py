@@ -31,7 +31,7 @@ def serve(task: Task, questions: Iterator[str]) -> Iterator[dict[str, Any]]:
     codes = torch.from_numpy(real_bases(settings.genome, task.length))[None]
     contender = CONTENDERS[task.contender]
     # Peers take our weights, not our kernels.
-    kernels = "reference" if contender.needs else "auto"
+    kernels = "reference" if contender.needs else settings.kernels
     model = load_model(settings.model, device=device, kernels=kernels)
     prepare = contender.build(model, settings)
     built = usage.in_use(device)

@@ -47,6 +47,8 @@ AHEAD = 16
 """Chunks that a carry reads together, so that one wait serves them all."""
 WIDTH = 32
 """Numbers of state that a carry's program carries."""
+UNROLL = 1
+"""Bases of a chunk whose loads may be in flight together."""
 LOWEST = tl.constexpr(-87.0)
 """Below it exp(z) is no normal number of float32, and would be 0."""
 
@@ -91,7 +93,7 @@ def _place(CHANNELS: tl.constexpr, STATES: tl.constexpr, N: tl.constexpr, LANES:
 @lanes_of_channels
 def _ends(u, delta, A, B, ends, totals, length, n_chunks,
           CHANNELS: tl.constexpr, STATES: tl.constexpr, CHUNK: tl.constexpr,
-          N: tl.constexpr, LANES: tl.constexpr):  # fmt: skip
+          UNROLL: tl.constexpr, N: tl.constexpr, LANES: tl.constexpr):  # fmt: skip
     """Run each chunk from zero; fill ends (batch, chunk, n, c) and totals (batch, chunk, c)."""
     chunk, batch, c, n, at, in_c, in_n, in_nc = _place(CHANNELS, STATES, N, LANES)
     a = tl.load(A + at, in_nc, 0.0)
@@ -102,7 +104,8 @@ def _ends(u, delta, A, B, ends, totals, length, n_chunks,
     h = tl.zeros((N, LANES), a.dtype)
     total = tl.zeros((LANES,), a.dtype)
     lost = tl.zeros((LANES,), a.dtype)
-    for t in range(tl.minimum(CHUNK, length - chunk * CHUNK)):
+    size = tl.minimum(CHUNK, length - chunk * CHUNK)
+    for t in tl.range(0, size, loop_unroll_factor=UNROLL):
         step = tl.load(delta + t * CHANNELS + c, in_c, 0.0)
         inflow = step * tl.load(u + t * CHANNELS + c, in_c, 0.0)
         b = tl.load(B + t * STATES + n, in_n, 0.0)
@@ -117,7 +120,7 @@ def _ends(u, delta, A, B, ends, totals, length, n_chunks,
 @lanes_of_channels
 def _ends_bar(delta, A, C, y_bar, ends, totals, length, n_chunks,
               CHANNELS: tl.constexpr, STATES: tl.constexpr, CHUNK: tl.constexpr,
-              N: tl.constexpr, LANES: tl.constexpr):  # fmt: skip
+              UNROLL: tl.constexpr, N: tl.constexpr, LANES: tl.constexpr):  # fmt: skip
     """Run each chunk from right to left from zero, for what it sends to the chunk on its left."""
     chunk, batch, c, n, at, in_c, in_n, in_nc = _place(CHANNELS, STATES, N, LANES)
     a = tl.load(A + at, in_nc, 0.0)
@@ -131,7 +134,7 @@ def _ends_bar(delta, A, C, y_bar, ends, totals, length, n_chunks,
     pending = tl.zeros((N, LANES), a.dtype)
     total = tl.zeros((LANES,), a.dtype)
     lost = tl.zeros((LANES,), a.dtype)
-    for i in range(size):
+    for i in tl.range(0, size, loop_unroll_factor=UNROLL):
         t = size - 1 - i
         step = tl.load(delta + t * CHANNELS + c, in_c, 0.0)
         out_bar = tl.load(y_bar + t * CHANNELS + c, in_c, 0.0)
@@ -184,7 +187,8 @@ def _carry(ends, totals, A, first, last, n_chunks,
 @lanes_of_channels
 def _replay(u, delta, A, B, C, D, starts, y, marks, length, n_chunks,
             CHANNELS: tl.constexpr, STATES: tl.constexpr, CHUNK: tl.constexpr,
-            SUB: tl.constexpr, N: tl.constexpr, LANES: tl.constexpr):  # fmt: skip
+            UNROLL: tl.constexpr, SUB: tl.constexpr, N: tl.constexpr,
+            LANES: tl.constexpr):  # fmt: skip
     """Run each chunk from its start; fill y and, unless None, marks (batch, sub-tile, n, c)."""
     chunk, batch, c, n, at, in_c, in_n, in_nc = _place(CHANNELS, STATES, N, LANES)
     a = tl.load(A + at, in_nc, 0.0)
@@ -197,7 +201,8 @@ def _replay(u, delta, A, B, C, D, starts, y, marks, length, n_chunks,
     B += row * STATES
     C += row * STATES
     mark = batch * tl.cdiv(length, SUB) + chunk * (CHUNK // SUB)
-    for t in range(tl.minimum(CHUNK, length - chunk * CHUNK)):
+    size = tl.minimum(CHUNK, length - chunk * CHUNK)
+    for t in tl.range(0, size, loop_unroll_factor=UNROLL):
         if marks is not None:  # noqa: SIM102 -- known when this is compiled; the next is not
             if t % SUB == 0:
                 tl.store(marks + (mark + t // SUB) * STATES * CHANNELS + at, h, in_nc)
@@ -543,7 +548,7 @@ def _forward(given: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
     A = _turned(inputs.A)
     ends, totals = _room(inputs)
     n_chunks = totals.shape[1]
-    sizes = _sizes(inputs, 512, CHUNK=CHUNK)
+    sizes = _sizes(inputs, 512, CHUNK=CHUNK, UNROLL=UNROLL)
     grid = (n_chunks * pieces(channels, sizes["LANES"]), batch)
     launch(_ends, grid, u, delta, A, B, ends, totals, length, n_chunks, warps=1, **sizes)
     state_end = _carried(ends, totals, A, state, reverse=False)
@@ -562,7 +567,7 @@ def _vjp(given: Tensors, kept: Tensors, bars: Tensors, wanted: Perhaps) -> Perha
     A = _turned(inputs.A)
     ends, totals = _room(inputs)
     n_chunks = totals.shape[1]
-    sizes = _sizes(inputs, 512, CHUNK=CHUNK)
+    sizes = _sizes(inputs, 512, CHUNK=CHUNK, UNROLL=UNROLL)
     grid = (n_chunks * pieces(channels, sizes["LANES"]), batch)
     arguments = (delta, A, C, y_bar, ends, totals, length, n_chunks)
     launch(_ends_bar, grid, *arguments, warps=1, **sizes)

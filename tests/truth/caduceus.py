@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional as F
+
+from truth import mamba, mamba2
 
 COMPLEMENT = [0, 1, 2, 3, 4, 5, 6, 10, 9, 8, 7, 11, 12, 13, 14, 15]
 PLANT = [0, 1, 2, 6, 5, 4, 3, 7]
@@ -20,7 +21,7 @@ PLANT = [0, 1, 2, 6, 5, 4, 3, 7]
 def config(
     *, d_model: int = 12, n_layer: int = 2, rcps: bool = True, fused: bool = True,
     strategy: str = "add", complement: list[int] = COMPLEMENT, vocab_size: int | None = None,
-    mamba2: bool = False,
+    mamba2: bool = False, tied: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     plain: dict[str, Any] = {
         "d_state": 16, "d_conv": 4, "expand": 2, "dt_rank": "auto", "dt_min": 0.001,
@@ -40,7 +41,7 @@ def config(
         "rcps": rcps,
         "bidirectional": True,
         "bidirectional_strategy": strategy,
-        "bidirectional_weight_tie": True,
+        "bidirectional_weight_tie": tied,
         "rms_norm": True,
         "norm_epsilon": 1e-5,
         "fused_add_norm": fused,
@@ -83,7 +84,7 @@ def tensors(config: dict[str, Any], seed: int = 1) -> dict[str, Tensor]:
                 made[m + "conv1d.weight"] = normal(e + 2 * n, 1, k, scale=k**-0.5)
                 made[m + "conv1d.bias"] = normal(e + 2 * n, scale=0.1)
                 made[m + "norm.weight"] = 1 + normal(e, scale=0.3)
-                if way == "mamba_fwd.":
+                if way == "mamba_fwd." or not config["bidirectional_weight_tie"]:
                     made[m + "in_proj.weight"] = normal(2 * e + 2 * n + heads, d, scale=d**-0.5)
                     made[m + "out_proj.weight"] = normal(d, e, scale=e**-0.5)
                 continue
@@ -94,7 +95,7 @@ def tensors(config: dict[str, Any], seed: int = 1) -> dict[str, Tensor]:
             made[m + "x_proj.weight"] = normal(r + 2 * n, e, scale=e**-0.5)
             made[m + "dt_proj.weight"] = normal(e, r, scale=r**-0.5)
             made[m + "dt_proj.bias"] = normal(e) - 3
-            if way == "mamba_fwd.":
+            if way == "mamba_fwd." or not config["bidirectional_weight_tie"]:
                 made[m + "in_proj.weight"] = normal(2 * e, d, scale=d**-0.5)
                 made[m + "out_proj.weight"] = normal(d, e, scale=e**-0.5)
         made[layer + _norm(config)] = 1 + normal(d, scale=0.3)
@@ -123,54 +124,28 @@ def logits(config: dict[str, Any], tensors: dict[str, Tensor], ids_one_hot: Tens
     return _both_strands(config, weights, x) if config["rcps"] else _one_strand(config, weights, x)
 
 
-def _mamba(w: dict[str, Tensor], own: str, shared: str, h: Tensor) -> Tensor:
-    u, z = (h @ w[shared + "in_proj.weight"].T).chunk(2, -1)
-    taps = w[own + "conv1d.weight"][:, 0]
-    k = taps.shape[1]
-    padded = torch.cat([u.new_zeros(k - 1, u.shape[1]), u])
-    c = sum(padded[j : j + len(u)] * taps[:, j] for j in range(k)) + w[own + "conv1d.bias"]
-    c = F.silu(c)
-    n = w[own + "A_log"].shape[1]
-    d, B, C = (c @ w[own + "x_proj.weight"].T).split([w[own + "dt_proj.weight"].shape[1], n, n], -1)
-    delta = F.softplus(d @ w[own + "dt_proj.weight"].T + w[own + "dt_proj.bias"])
-    A = -torch.exp(w[own + "A_log"])
-    s, ys = torch.zeros_like(A), []
-    for t in range(len(c)):
-        s = torch.exp(delta[t, :, None] * A) * s + (delta[t] * c[t])[:, None] * B[t]
-        ys.append(s @ C[t] + w[own + "D"] * c[t])
-    return (torch.stack(ys) * F.silu(z)) @ w[shared + "out_proj.weight"].T
-
-
-def _mamba2(w: dict[str, Tensor], own: str, shared: str, h: Tensor) -> Tensor:
-    heads, e = len(w[own + "D"]), len(w[own + "norm.weight"])
-    taps = w[own + "conv1d.weight"][:, 0]
-    k, n = taps.shape[1], (len(taps) - e) // 2
-    z, mixed, dt = (h @ w[shared + "in_proj.weight"].T).split([e, e + 2 * n, heads], -1)
-    padded = torch.cat([mixed.new_zeros(k - 1, e + 2 * n), mixed])
-    mixed = sum(padded[j : j + len(h)] * taps[:, j] for j in range(k)) + w[own + "conv1d.bias"]
-    u, B, C = F.silu(mixed).split([e, n, n], -1)
-    delta, A = F.softplus(dt + w[own + "dt_bias"]), -torch.exp(w[own + "A_log"])
-    u = u.unflatten(-1, (heads, -1))
-    s, ys = torch.zeros(heads, u.shape[-1], n, dtype=h.dtype), []
-    for t in range(len(h)):
-        step = delta[t, :, None, None]
-        s = torch.exp(step * A[:, None, None]) * s + step * u[t, :, :, None] * B[t]
-        ys.append((s @ C[t] + w[own + "D"][:, None] * u[t]).flatten())
-    y = _rms(torch.stack(ys) * F.silu(z), w[own + "norm.weight"])
-    return y @ w[shared + "out_proj.weight"].T
+def _own(w: dict[str, Tensor], own: str, shared: str) -> dict[str, Tensor]:
+    """Return a mixer's tensors; the projections in and out may be another's."""
+    mine = {k.removeprefix(own): v for k, v in w.items() if k.startswith(own)}
+    mine |= {name: w[shared + name] for name in ("in_proj.weight", "out_proj.weight")}
+    mine["conv.weight"], mine["conv.bias"] = mine["conv1d.weight"][:, 0], mine["conv1d.bias"]
+    if "norm.weight" in mine:
+        mine["gate_norm"] = mine["norm.weight"]
+    return mine
 
 
 def _mixer(config: dict[str, Any], w: dict[str, Tensor], i: int, h: Tensor) -> Tensor:
     inner = "mixer.submodule." if config["rcps"] else "mixer."
     m = f"caduceus.backbone.layers.{i}.{inner}"
-    mamba = _mamba if "dt_rank" in config["ssm_cfg"] else _mamba2
-    forward = mamba(w, m + "mamba_fwd.", m + "mamba_fwd.", h)
-    back = mamba(w, m + "mamba_rev.", m + "mamba_fwd.", h.flip(0)).flip(0)
+    run = mamba.mixer if "dt_rank" in config["ssm_cfg"] else mamba2.mixer
+    shared = m + ("mamba_fwd." if config["bidirectional_weight_tie"] else "mamba_rev.")
+    forward = run(_own(w, m + "mamba_fwd.", m + "mamba_fwd."), h)
+    back = run(_own(w, m + "mamba_rev.", shared), h.flip(0)).flip(0)
     return forward + back if config["bidirectional_strategy"] == "add" else forward * back
 
 
 def _rms(x: Tensor, weight: Tensor) -> Tensor:
-    return x / torch.sqrt((x * x).mean(-1, keepdim=True) + 1e-5) * weight
+    return mamba.rms_norm(x, weight, 1e-5)
 
 
 def _one_strand(config: dict[str, Any], w: dict[str, Tensor], x: Tensor) -> Tensor:

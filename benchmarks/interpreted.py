@@ -1,0 +1,43 @@
+"""Triton's interpreter, made quick: kernels run on the CPU, one numpy call an operation."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+SMALL = {"CHUNK": 4, "SUB": 2, "AHEAD": 2, "WIDTH": 4096}
+"""The scan's sizes for windows of a few bases; interpreted, a program costs as much as a number."""
+
+
+@contextmanager
+def interpreting(*, small: bool = False) -> Iterator[None]:
+    """Run kernels by it, but have it make triton.language ready once, not for every helper.
+
+    Kernels that were declared without TRITON_INTERPRET stay as they are: it is to be set before
+    genoscan.ops.triton_gpu is first loaded, too.  One thread at a time: the interpreter keeps its
+    place in globals.  `small`: chunks of a few bases.
+    """
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    from genoscan.ops.triton_gpu import conv, pd_scan, scan
+
+    genuine = interpreter._patch_lang
+
+    def once(function: Any) -> Any:
+        seen = [
+            module for module in function.__globals__.values() if module is tl or module is tl.core
+        ]
+        ready = all(not isinstance(module.static_range, type) for module in seen)
+        return None if ready else genuine(function)
+
+    with (
+        mock.patch.dict("os.environ", TRITON_INTERPRET="1"),
+        mock.patch.object(interpreter, "_patch_lang", once),
+        ExitStack() as sizes,
+    ):
+        if small:
+            sizes.enter_context(mock.patch.multiple(scan, **SMALL))
+            sizes.enter_context(mock.patch.object(pd_scan, "CHUNK", 4))
+            sizes.enter_context(mock.patch.object(conv, "ROOM", 4096))
+        yield
