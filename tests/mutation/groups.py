@@ -1,10 +1,10 @@
 """Which sources are mutated, which tests answer for them, and which mutants change nothing."""
 
-import random
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
-from .operators import OPERATORS, Mutant, edits
+from .operators import OPERATORS, Edit, Mutant, edits
 
 PER_OPERATOR = {"gpu kernels": 2}
 """Mutants of each operator in each group, in as many files as there are; elsewhere 3."""
@@ -64,18 +64,26 @@ def sources(root: Path, group: str) -> list[str]:
 def chosen(root: Path, seed: int) -> Iterator[tuple[str, Mutant]]:
     """Yield group and mutant, as many of each operator as PER_OPERATOR says, from different files.
 
-    A file's chance grows with the number of its sites; the seed decides.
+    Sites are ranked by a hash of the seed and their own text, so that a change elsewhere in the
+    source leaves the choice as it is. A file's chance grows with the number of its sites.
     """
     for group in GROUPS:
         texts = {file: (root / file).read_text() for file in sources(root, group)}
-        sites = [(file, edit) for file, text in texts.items() for edit in edits(text)]
+        sites = [
+            (_rank(seed, file, edit, raw), file, edit)
+            for file, text in texts.items()
+            for raw in [text.encode()]
+            for edit in edits(text)
+        ]
         for operator in OPERATORS:
-            chance = random.Random(f"{seed} {group} {operator}")
-            left = [site for site in sites if site[1].operator == operator]
+            left = sorted(site for site in sites if site[2].operator == operator)
             for _ in range(PER_OPERATOR.get(group, 3)):
                 if not left:
                     break
-                file, edit = chance.choice(left)
+                _, file, edit = left[0]
                 yield group, edit.mutant(file, texts[file])
-                apart = [site for site in left if site[0] != file]
-                left = apart or [site for site in left if site != (file, edit)]
+                left = [site for site in left if site[1] != file] or left[1:]
+
+
+def _rank(seed: int, file: str, edit: Edit, raw: bytes) -> bytes:
+    return sha256(repr((seed, file, edit.operator, *edit.changed(raw))).encode()).digest()

@@ -23,7 +23,8 @@ _ARITHMETIC = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 _COMPARISONS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 _OTHER = {"+": "-", "-": "+", "<": "<=", "<=": "<", ">": ">=", ">=": ">"}
 _SKIPPED = (ast.Raise, ast.Assert, ast.Import, ast.ImportFrom, ast.JoinedStr)
-_SKIPPED_FIELDS = {"annotation", "returns", "decorator_list"}
+_SKIPPED_FIELDS = {"annotation", "returns", "decorator_list", "type"}
+_TYPES = {"Callable", "Literal", "Sequence", "tuple", "dict", "list"}
 _SPEED_ONLY = {"prefetch", "widest"}
 _SYMMETRIC = {
     "max", "min", "maximum", "minimum", "isinstance", "issubclass", "getattr", "hasattr", "TypeVar",
@@ -66,17 +67,20 @@ class Edit(NamedTuple):
     end: int
     text: str
 
+    def changed(self, raw: bytes) -> tuple[str, str]:
+        """Return the changed lines before and after, white space collapsed."""
+        first = raw.rfind(b"\n", 0, self.start) + 1
+        last = raw.find(b"\n", self.end)
+        last = len(raw) if last < 0 else last
+        before = raw[first:last].decode()
+        after = raw[first : self.start].decode() + self.text + raw[self.end : last].decode()
+        return " ".join(before.split()), " ".join(after.split())
+
     def mutant(self, file: str, source: str) -> Mutant:
         """Return the mutant of the source that the edit makes."""
-        raw, start, end, text = source.encode(), self.start, self.end, self.text
-        first = raw.rfind(b"\n", 0, start) + 1
-        last = raw.find(b"\n", end)
-        last = len(raw) if last < 0 else last
-        head, tail = raw[first:start].decode(), raw[end:last].decode()
-        before = " ".join(raw[first:last].decode().split())
-        after = " ".join(f"{head}{text}{tail}".split())
-        line = raw.count(b"\n", 0, start) + 1
-        return Mutant(file, line, self.operator, before, after, start, end, text)
+        raw = source.encode()
+        line = raw.count(b"\n", 0, self.start) + 1
+        return Mutant(file, line, self.operator, *self.changed(raw), *self[1:])
 
 
 def edits(source: str) -> Iterator[Edit]:
@@ -106,6 +110,8 @@ class _Sites:
         if isinstance(node, _SKIPPED):
             return
         if isinstance(node, ast.Call) and _name(node.func) in _SPEED_ONLY:
+            return
+        if isinstance(node, ast.Subscript) and _name(node.value) in _TYPES:
             return
         if isinstance(node, ast.keyword) and node.arg in _SPEED_ONLY_KEYWORDS:
             return
@@ -140,7 +146,7 @@ class _Sites:
                 yield "off by one", *self._span(upper), f"({self._text(upper)}) + 1"
             case ast.Call() if _name(node.func) not in _SYMMETRIC:
                 yield from self._swaps(node.args)
-            case ast.Tuple() if not isinstance(parent, ast.Subscript):
+            case ast.Tuple() if not isinstance(parent, ast.Subscript) and not _is_text(node):
                 yield from self._swaps(node.elts)
             case ast.Subscript(slice=ast.Tuple(elts=elements)) if not _is_text(node.slice):
                 yield from self._swaps(elements, indices=True)
@@ -222,7 +228,7 @@ def _is_text(node: ast.AST) -> bool:
     if isinstance(node, ast.BinOp):
         texts: tuple[type, ...] = (ast.JoinedStr, ast.List, ast.Tuple)
     else:
-        texts = (ast.JoinedStr,)
+        texts = (ast.JoinedStr, ast.List)
     return any(
         isinstance(part, texts)
         or (isinstance(part, ast.Constant) and isinstance(part.value, str | bytes))
