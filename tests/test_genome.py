@@ -213,6 +213,14 @@ def test_near_names(found: str, names: list[str], meant: str) -> None:
     assert message.endswith(f'did you mean "{meant}"?')
 
 
+@pytest.mark.parametrize(
+    ("count", "told"), [(1, "s0"), (5, "s0, s1, s2, s3, s4"), (6, "s0, s1, s2, s3, s4 and 1 more")]
+)
+def test_an_unknown_name_is_told_the_first_five(count: int, told: str) -> None:
+    message = complaint(lambda: parse_region("other", {f"s{i}": 9 for i in range(count)}))
+    assert message.endswith(f"the genome has {told}")
+
+
 def test_clip_moves_the_end_and_says_so() -> None:
     region = parse_region("chr1:28-100", SIZES, clip=True)
     assert (region, region.clipped) == (Region("chr1", 27, 30), True)

@@ -158,7 +158,7 @@ def _verify(trees: Trees, tree: Path, file: str, limit: float) -> _Ended:
 
 
 def _tests(tree: Path, tests: Sequence[str], limit: float) -> _Ended:
-    options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=1", "--no-header"]
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=1", "-n", "0"]
     return _run(tree, ["-m", "pytest", *options, *tests], limit)
 
 
