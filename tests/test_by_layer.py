@@ -1,5 +1,8 @@
 """Two-way models: whole windows under torch's autograd are what their sweeps must give."""
 
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from truth import caduceus
 
 from genoscan.engine.boundaries import Shelf
 from genoscan.engine.by_layer import adjoint_by_layer, forward_by_layer, tangent_by_layer
-from genoscan.engine.inputs import Dense
+from genoscan.engine.inputs import Dense, Spans
 from genoscan.engine.tangent import DenseDirections
 from genoscan.engine.target import WeightedSum
 from genoscan.layer import TwoWayChain
@@ -139,3 +142,37 @@ def test_sweeps_side_by_side_leave_autograd_as_it_was(
         assert torch.is_grad_enabled()
     next(forward_by_layer(stack, Dense(x), tile=TILE, room=room()))
     assert torch.is_grad_enabled()
+
+
+def test_a_direction_that_fails_stops_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = caduceus.config(strategy="ew_multiply", rcps=False, n_layer=1)
+    caduceus.write(tmp_path / "foreign", config, caduceus.tensors(config))
+    write_model(tmp_path / "native", *read_foreign(tmp_path / "foreign"), "")
+    stack = load_model(tmp_path / "native", dtype=torch.float64).stack
+    assert isinstance(stack, TwoWayStack)
+    failed, tiles = threading.Event(), len(Spans(LENGTH, TILE))
+    ran = dict.fromkeys(("fwd", "rev"), 0)
+
+    def counted(name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*given: Any) -> Any:
+            ran[name] += 1
+            # Once for the layer's output, then once more for what its derivative depends on.
+            if ran[name] > tiles:
+                if name == "fwd":
+                    failed.set()
+                    raise ValueError("one direction")
+                assert failed.wait(timeout=10)
+                time.sleep(0.02)
+            return forward(*given)
+
+        return run
+
+    for name in ran:
+        mixer = getattr(stack.two_way[0], name)
+        monkeypatch.setattr(mixer, "forward", counted(name, mixer.forward))
+    torch.set_num_threads(2)
+    with pytest.raises(ValueError, match="one direction"):
+        pulled(stack, torch.rand(1, LENGTH, config["vocab_size"], dtype=torch.float64))
+    assert ran["rev"] < 2 * tiles

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import bases, genoscan, write_fasta
+from commands import bases, genoscan, tiny_model, write_fasta
 from hub_models import TOKENS, state_spaces, transformers_model
 from laws import assert_near
 from safetensors.torch import save_file
@@ -22,10 +22,12 @@ from truth import caduceus
 from genoscan.errors import ModelError
 from genoscan.genome.alphabet import reverse_complement
 from genoscan.genome.genome import open_genome
+from genoscan.genome.region import Region
 from genoscan.job import Options, prepare
 from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.foreign.tokens import parse_tokens
 from genoscan.layers.weights import Model, load_model, write_model
+from genoscan.pipeline import write_sensitivities
 
 F32 = torch.float32
 
@@ -415,6 +417,24 @@ def test_boundaries_stay_on_a_gpu_that_has_room(
     assert job.engine.place == torch.device(place)
     spilt = prepare(genome, job.model, [], Options(spill=tmp_path))
     assert spilt.engine.place == tmp_path
+
+
+@pytest.mark.parametrize("memory", [None, 250_000])
+def test_progress_ends_at_the_work_that_was_foretold(
+    cad: Callable[..., Any], tmp_path: Path, memory: int | None
+) -> None:
+    genome = open_genome(write_fasta(tmp_path / "g.fa", {"chr1": bases(320, 1)}))
+    regions, told = [Region("chr1", 0, 320)], 0
+
+    def tell(positions: int) -> None:
+        nonlocal told
+        told += positions
+
+    for model in (tmp_path / "home/genoscan/models/cad", tiny_model(tmp_path / "tiny")):
+        options = Options(tile=32, slots=3, memory=memory, strand="both")
+        job, told = prepare(genome, load_model(model), regions, options), 0
+        write_sensitivities(job, [tmp_path / f"{model.name}.bw"], progress=tell)
+        assert told == job.work()
 
 
 def test_hidden_bases_have_no_say(cad: Callable[..., Any], tmp_path: Path) -> None:

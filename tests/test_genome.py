@@ -204,12 +204,21 @@ def test_region_strings_refused(written: str, parts: list[str]) -> None:
         ("NC_000932", ["NC_000932.1"], "NC_000932.1"),
         ("NC_000932.2", ["NC_000932"], "NC_000932"),
         ("NC_000932.2", ["NC_000932.1"], "NC_000932.1"),
+        ("c1", ["b1.version20240131", "c1.version20240131"], "c1.version20240131"),
         ("scafold_12", ["scaffold_1", "scaffold_12"], "scaffold_12"),
     ],
 )
 def test_near_names(found: str, names: list[str], meant: str) -> None:
     message = complaint(lambda: parse_region(found, dict.fromkeys(names, 5)))
     assert message.endswith(f'did you mean "{meant}"?')
+
+
+@pytest.mark.parametrize(
+    ("count", "told"), [(1, "s0"), (5, "s0, s1, s2, s3, s4"), (6, "s0, s1, s2, s3, s4 and 1 more")]
+)
+def test_an_unknown_name_is_told_the_first_five(count: int, told: str) -> None:
+    message = complaint(lambda: parse_region("other", {f"s{i}": 9 for i in range(count)}))
+    assert message.endswith(f"the genome has {told}")
 
 
 def test_clip_moves_the_end_and_says_so() -> None:

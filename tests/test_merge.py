@@ -47,11 +47,14 @@ def sharded(job: list[Any], folder: Path, n: int, *options: object) -> list[Path
 
 
 @pytest.mark.parametrize("options", [(), ("--strand", "both", "--score", "substitution")])
-@pytest.mark.parametrize("n", [1, 3, 7])
+@pytest.mark.parametrize(("n", "piece"), [(1, 1 << 20), (3, 64), (7, 1 << 20)])
 def test_shards_make_the_track_of_one_run(
-    job: list[Any], tmp_path: Path, n: int, options: tuple[str, ...]
-) -> None:
+    job: list[Any], tmp_path: Path, n: int, piece: int, options: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     whole = attributed(job, tmp_path / "whole.bw", *options)
+    for module in ("merge", "pipeline", "tracks.writer"):
+        monkeypatch.setattr(f"genoscan.{module}._PIECE", piece)
     merged = tmp_path / "merged.bw"
     shards = sharded(job, tmp_path, n, *options)
     done = genoscan("track", "merge", *shards[::-1], "-g", job[0], "-o", merged)

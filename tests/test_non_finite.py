@@ -75,12 +75,19 @@ def test_a_response_that_overflows_is_refused(tmp_path: Path) -> None:
         assert not (tmp_path / "x.bw").exists()
 
 
-def test_a_track_of_zeros_is_told(tmp_path: Path) -> None:
-    genome = write_fasta(tmp_path / "g.fa", {"c": bases(300, seed=1)})
-    done = genoscan("attribute", genome, "-m", model(tmp_path / "m", faded), "-r", "c:101-200",
+@pytest.mark.parametrize(("edit", "zeros"), [(faded, 2), (lambda _w: None, 0)])
+def test_regions_of_zeros_are_told(tmp_path: Path, edit: Edit, zeros: int) -> None:
+    """A region without any score is none of them."""
+    letters = bases(300, seed=1)
+    genome = write_fasta(tmp_path / "g.fa", {"c": letters[:150] + 50 * "N" + letters[200:]})
+    regions = [word for place in ("c:51-90", "c:161-190", "c:221-250") for word in ("-r", place)]
+    done = genoscan("attribute", genome, "-m", model(tmp_path / "m", edit), *regions,
                     "-o", tmp_path / "x.bw")  # fmt: skip
-    assert done.code == 0
-    assert "1 of 1 regions: every score is 0" in done.err
+    assert done.code == 0, done.err
+    told = [line for line in done.err.splitlines() if "every score is 0" in line]
+    assert [line.partition(":")[0] for line in told] == [f"{zeros} of 3 regions"] * (zeros > 0)
+    record = json.loads((tmp_path / "x.bw.json").read_text())
+    assert (record["zero_regions"], record["scored_bases"]) == (zeros, 70)
 
 
 @pytest.mark.parametrize("strand", ["+", "-", "both"])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from commands import (
 )
 
 from genoscan import pipeline
+from genoscan.errors import InputError
+from genoscan.genome.region import Region
 from genoscan.tracks import partial
 
 OUTPUTS = ("x.bw", "x.npz", "x.bedgraph.gz")
@@ -295,3 +298,20 @@ def test_old_files_stay_until_the_new_are_whole(
     assert (tmp_path / "x.bw").read_text() == "old"
     assert genoscan(*command(tmp_path, source)).code == 0
     assert_finished(tmp_path, source)
+
+
+@pytest.mark.parametrize(("length", "shown"), [(40, "x" * 40), (41, "x" * 37 + "...")])
+def test_long_settings_are_cut_short_in_messages(tmp_path: Path, length: int, shown: str) -> None:
+    output, regions = tmp_path / "x.bw", [Region("chr1", 0, 8)]
+    with (
+        suppress(KeyboardInterrupt),
+        partial.open_partial(output, regions, {"target": "x" * length}, columns=False) as kept,
+    ):
+        kept.keep(0, [0.0])
+        raise KeyboardInterrupt
+    with (
+        pytest.raises(InputError) as refused,
+        partial.open_partial(output, regions, {"target": "y"}, columns=False),
+    ):
+        pass
+    assert f"an unfinished run with target {shown}, this one has y;" in str(refused.value)

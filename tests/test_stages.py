@@ -10,8 +10,8 @@ from torch import Tensor
 
 from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.forward import forward
-from genoscan.engine.inputs import Dense
-from genoscan.engine.stages import shares, side_by_side
+from genoscan.engine.inputs import Dense, Spans
+from genoscan.engine.stages import Sweep, shares, side_by_side
 from genoscan.engine.tangent import DenseDirections, tangent
 from genoscan.engine.target import WeightedSum
 from genoscan.layer import leaves
@@ -20,6 +20,16 @@ from genoscan.layers.stack import Stack
 from genoscan.layers.weights import ModelConfig, build
 
 LENGTH, TILE = 67, 16
+
+
+class Counted(Dense):
+    """Inputs that count how often a tile is read."""
+
+    reads = 0
+
+    def tile(self, span: slice) -> Tensor:
+        object.__setattr__(self, "reads", self.reads + 1)
+        return super().tile(span)
 
 
 @pytest.fixture
@@ -56,6 +66,26 @@ def test_the_number_of_stages_changes_no_bit(stack: Stack, threads: int) -> None
     alone, together = everything(stack, 1), everything(stack, threads)
     assert len(alone) == len(together)
     assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+@pytest.mark.parametrize(("threads", "stages"), [(1, 1), (2, 2), (3, 3), (5, 3)])
+def test_a_model_is_cut_into_a_stage_a_thread(stack: Stack, threads: int, stages: int) -> None:
+    torch.set_num_threads(threads)
+    assert len(Sweep(stack).stages) == stages
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_no_more_tiles_wait_for_cotangents_than_there_are_stages(
+    stack: Stack, threads: int
+) -> None:
+    torch.set_num_threads(threads)
+    inputs, tiles = Counted(torch.randn(1, LENGTH, 4)), len(Spans(LENGTH, TILE))
+    target = WeightedSum(torch.randn(1, LENGTH, 4))
+    pull = adjoint(stack, inputs, target, tile=TILE, slots=tiles)
+    # Every tile but the last is run once on the way there.
+    waiting = [inputs.reads - (tiles - 1) - pulled for pulled, _ in enumerate(pull)]
+    assert max(waiting) == threads
+    assert inputs.reads == 2 * tiles - 1
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
