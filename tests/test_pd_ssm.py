@@ -88,7 +88,7 @@ def test_decays_reach_one_exactly() -> None:
     assert sorted(state.flatten().tolist()) == [0.0] * (2 * 2 * 6 - 2) + [1.0, 1.0]
 
 
-@pytest.mark.parametrize("tile", [1, 13, 64, 500])
+@pytest.mark.parametrize("tile", [pytest.param(1, marks=pytest.mark.slow), 13, 64, 500])
 def test_the_engines_derivatives_are_whole_window_autograds(tile: int) -> None:
     stack = mixed_stack(kinds=("pd_ssm", "mamba", "pd_ssm"))
     inputs = OneHot(genome(150, batch=2, n_share=0.05), one_hot_table())

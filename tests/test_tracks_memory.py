@@ -92,6 +92,7 @@ def test_memory_is_flat(tmp_path: Path, name: str) -> None:
     assert long < 60
 
 
+@pytest.mark.slow
 def test_bedgraph_memory_is_bounded(tmp_path: Path) -> None:
     megabytes, _ = extra(tmp_path, "x.bedgraph.gz", 2 * MB)
     assert megabytes < 100

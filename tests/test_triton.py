@@ -465,6 +465,7 @@ def long_errors(found: Rules, expected: Rules) -> dict[str, float]:
     return measured
 
 
+@pytest.mark.slow
 def test_float32_keeps_every_decay_over_some_chunks() -> None:
     """As far as the interpreter goes in a few seconds; the bar is for 131,072 bases, below."""
     asked = long_questions(INFLOWS, DECAYS[::4], 512)
@@ -592,7 +593,10 @@ def test_kernels_compile_for_cards_that_are_not_here(capability: int) -> None:
 
 
 @pytest.mark.parametrize("permute", [False, True])
-@pytest.mark.parametrize(("length", "heads", "n_states"), [(1, 1, 1), (5, 2, 3), (21, 2, 8)])
+@pytest.mark.parametrize(
+    ("length", "heads", "n_states"),
+    [(1, 1, 1), (5, 2, 3), pytest.param(21, 2, 8, marks=pytest.mark.slow)],
+)
 def test_states_move_as_by_matrices(
     permute: bool, length: int, heads: int, n_states: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
