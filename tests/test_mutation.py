@@ -86,6 +86,6 @@ def test_recorded_run_caught_enough() -> None:
 
 @pytest.mark.slow
 def test_faults_are_caught() -> None:
-    """An hour or two; what build/mutation.json holds is not run again."""
+    """About an hour; what build/mutation.json holds is not run again."""
     rows = run(SEED, ROOT / "build" / "mutation.json")
     assert share_settled(rows) >= BAR, table(rows)

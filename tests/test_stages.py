@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -104,6 +105,38 @@ def test_a_stage_that_fails_is_heard_and_leaves_no_thread(
         list(forward(stack, Dense(torch.randn(1, LENGTH, 4)), tile=TILE))
     assert ran and not [t for t in threading.enumerate() if t.name.startswith("Thread-")]
     assert torch.get_num_threads() == 3
+
+
+def test_an_exception_of_the_caller_leaves_no_thread(stack: Stack) -> None:
+    torch.set_num_threads(3)
+    target = WeightedSum(torch.randn(1, LENGTH, 4))
+
+    def failing(_span: slice, _x_bar: Tensor) -> None:
+        raise ValueError("the caller")
+
+    pull = adjoint(stack, Dense(torch.randn(1, LENGTH, 4)), target, tile=TILE, slots=2)
+    with pytest.raises(ValueError, match="the caller") as held:  # and with it its frames
+        consume(pull, failing)
+    assert not [t for t in threading.enumerate() if t.name.startswith("Thread-")]
+    assert torch.get_num_threads() == 3
+    assert held.tb is not None
+
+
+def test_a_sweep_that_is_abandoned_does_not_keep_the_program_alive(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(3)
+    monkeypatch.setattr("genoscan.engine.stages._LOOK_UP", 0.01)
+    sweep = forward(stack, Dense(torch.randn(1, LENGTH, 4)), tile=TILE)
+    next(sweep)
+    beside = [t for t in threading.enumerate() if t.name.startswith("Thread-")]
+    assert beside
+    # As it is when Python exits and waits for its threads.
+    ended = SimpleNamespace(is_alive=lambda: False)
+    monkeypatch.setattr(threading, "main_thread", lambda: ended)
+    for thread in beside:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(("windows", "threads"), [(1, 2), (2, 2), (5, 2), (3, 8), (8, 3)])

@@ -464,6 +464,11 @@ def test_scores_of_scattered_regions(tmp_path: Path) -> None:
     assert theirs.values("a", 3_999_999_990, 4_000_000_000) == list(range(10))
     assert theirs.values("a", 1_048_570, 1_048_580) == list(range(10))
     assert (tmp_path / "x.bw").stat().st_size < 20_000
+    # Few scores: levels that show nothing new are left out, and the room for their heads is empty.
+    header = theirs.header()
+    assert 0 < header["nLevels"] < len(bigwig.REDUCTIONS)
+    names = ("nBasesCovered", "minVal", "maxVal", "sumData", "sumSquared")
+    assert [header[name] for name in names] == [30, 0, 9, 3 * 45, 3 * 285]
     theirs.close()
 
 

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from functools import partial
 from itertools import chain
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
@@ -117,14 +118,18 @@ def consume(
     pull: Generator[tuple[slice, Tensor], None, Result],
     receive: Callable[[slice, Tensor], object] = lambda _span, _x_bar: None,
 ) -> Result:
-    """Run an adjoint to its left end, handing every tile's derivatives on; return its result."""
-    while True:
-        try:
-            span, x_bar = next(pull)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
-        receive(span, x_bar)
+    """Run an adjoint to its left end, handing every tile's derivatives on; return its result.
+
+    Where `receive` raises, the adjoint's threads have stopped before the exception leaves.
+    """
+    with closing(pull):
+        while True:
+            try:
+                span, x_bar = next(pull)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            receive(span, x_bar)
 
 
 class _Scored:

@@ -21,6 +21,9 @@ from genoscan.layer import Carry, Chain, Layer
 from genoscan.ops.dual import refuse_transforms
 from genoscan.ops.memory import reused
 
+_LOOK_UP = 1.0
+"""Seconds after which a thread that waits checks whether the program is ending."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -140,7 +143,11 @@ class Relay(Generic[Item]):
 
     def _wait(self, ready: Callable[[], bool]) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: ready() or self._ended())
+            while not self._changed.wait_for(lambda: ready() or self._ended(), _LOOK_UP):
+                # An uncaught exception of the caller leaves its generator unfinished, and Python
+                # waits for all threads before it exits.
+                if not threading.main_thread().is_alive():
+                    raise Stopped
             if self._ended():
                 raise Stopped
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from .operators import OPERATORS, Edit, Mutant, edits
 
-PER_OPERATOR = {"gpu kernels": 2}
-"""Mutants of each operator in each group, in as many files as there are; elsewhere 3."""
+PER_OPERATOR = 2
+"""Mutants of each operator in each group, in as many files as there are."""
 
 # Cheap ones first: kernels are compiled again for every mutant.
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -77,7 +77,7 @@ def chosen(root: Path, seed: int) -> Iterator[tuple[str, Mutant]]:
         ]
         for operator in OPERATORS:
             left = sorted(site for site in sites if site[2].operator == operator)
-            for _ in range(PER_OPERATOR.get(group, 3)):
+            for _ in range(PER_OPERATOR):
                 if not left:
                     break
                 _, file, edit = left[0]
