@@ -340,32 +340,7 @@ def test_bigwig_gives_back_what_was_written(
     assert track.sizes == sizes_of(values)
     assert all(same_bits(track.values[chrom], scores) for chrom, scores in values.items())
     check_zooms(track, values)
-    check_totals(path, values)
     read_everywhere(path, values)
-
-
-def check_totals(path: Path, values: Mapping[str, np.ndarray]) -> None:
-    """Compare the summary of the whole file, which browsers scale their axes by."""
-    written = path.read_bytes()
-    (place,) = struct.unpack_from("<Q", written, 44)
-    found = struct.unpack_from("<Qdddd", written, place)
-    scores = np.concatenate(list(values.values())).astype(float)
-    scores = scores[np.isfinite(scores)]
-    assert found[0] == len(scores)
-    if len(scores):
-        moments = scores.min(), scores.max(), scores.sum(), (scores * scores).sum()
-        scale = np.abs(scores).sum()
-        np.testing.assert_allclose(found[1:], moments, rtol=1e-6, atol=1e-9 * scale)
-
-
-def test_totals_where_zoom_levels_are_left_out(tmp_path: Path) -> None:
-    """The header has room for levels that would show nothing new; the totals lie behind it."""
-    scores = np.full(100_000, np.nan, np.float32)
-    scores[[0, 99_999]] = 1.5, -2
-    path = write(tmp_path / "x.bw", {"a": scores})
-    (n_levels,) = struct.unpack_from("<H", path.read_bytes(), 6)
-    assert n_levels == 1
-    check_totals(path, {"a": scores})
 
 
 @pytest.mark.parametrize("name", TRACKS)
