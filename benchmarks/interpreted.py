@@ -11,11 +11,11 @@ SMALL = {"CHUNK": 4, "SUB": 2, "AHEAD": 2, "WIDTH": 4096}
 
 @contextmanager
 def interpreting(*, small: bool = False) -> Iterator[None]:
-    """Run kernels by it, but have it make triton.language ready once, not for every helper.
+    """Run kernels in the interpreter, preparing triton.language once and not for every helper.
 
-    Kernels that were declared without TRITON_INTERPRET stay as they are: it is to be set before
-    genoscan.ops.triton_gpu is first loaded, too.  One thread at a time: the interpreter keeps its
-    place in globals.  `small`: chunks of a few bases.
+    Kernels declared without TRITON_INTERPRET are not affected: set it before
+    genoscan.ops.triton_gpu is first imported.  Use one thread, because the interpreter keeps global
+    state.  With `small`, chunks are a few bases long.
     """
     import triton.language as tl
     from triton.runtime import interpreter

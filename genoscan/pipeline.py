@@ -78,13 +78,13 @@ def _run_batch(
         found = _run_turn(job, windows, partial, turn, turns, progress)
         for window, value in zip(windows, found, strict=True):
             if not np.isfinite(value):
-                raise NonFiniteError(f"{window.scored}: the target is {value}; {_way_out(job)}")
+                raise NonFiniteError(f"{window.scored}: the target is {value}; {_advice(job)}")
         values += found / turns
     return values.tolist()
 
 
-def _way_out(job: Job) -> str:
-    """Say what to do about numbers that are not finite."""
+def _advice(job: Job) -> str:
+    """Return what to do about non-finite results."""
     if job.model.dtype == torch.float64:
         return f"{job.model.name} overflows on this sequence even in float64: check its weights"
     return f"{job.model.name} overflows on this sequence: run it with --dtype float64"
@@ -127,14 +127,14 @@ def _run_windows(
     model, options = job.model, job.options
     read = job.question.hidden(windows, codes) if options.masked else codes
 
-    lost = np.zeros(len(windows), np.int64)
+    non_finite = np.zeros(len(windows), np.int64)
 
     def receive(span: slice, x_bar: Tensor) -> None:
         gradients = x_bar[..., list(model.config.base_columns)].float().cpu().numpy()
         for i, (window, bases) in enumerate(zip(windows, read.numpy(), strict=True)):
             part = _scored_part(window, span, np.minimum(bases[span], N), gradients[i])
-            lost[i] += (~np.isfinite(part.gradient).all(1) & (part.codes < N)).sum()
-            if not lost[i]:
+            non_finite[i] += (~np.isfinite(part.gradient).all(1) & (part.codes < N)).sum()
+            if not non_finite[i]:
                 _keep(part, partial, partial.offsets[window.scored], turn, turns, options)
 
     pull = job.engine.adjoint(
@@ -144,11 +144,11 @@ def _run_windows(
         progress=progress,
     )
     values = consume(pull, receive).value.numpy()
-    for window, count in zip(windows, lost.tolist(), strict=True):
+    for window, count in zip(windows, non_finite.tolist(), strict=True):
         if count:
             raise NonFiniteError(
                 f"{window.scored}: the derivatives of {count:,} of {len(window.scored):,} bases "
-                f"are not finite; {_way_out(job)}"
+                f"are not finite; {_advice(job)}"
             )
     return values
 

@@ -1,8 +1,8 @@
 """The whole way from genome to file against whole-window autograd: windows, strands, scores, files.
 
-What a region's columns and scores have to be is computed here a second time, in straight lines
-from the definitions, and shares with the program only how bases are read, the model in plain
-torch operations, and torch's own autograd.
+Expected columns and scores are computed here a second time, directly from the definitions.  Only
+the reading of bases, the model in plain torch operations and torch's autograd are shared with the
+program.
 """
 
 import tempfile

@@ -667,8 +667,8 @@ class TestTrain:
         ).read_bytes()
         assert {path.name for path in tmp_path.iterdir()} == {"unbroken", "made"}
 
-    def test_other_data_are_not_resumed_on(
-        self, genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    def interrupt_at_the_end(
+        self, genome: Path, made: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from genoscan.bench import finish
 
@@ -677,7 +677,12 @@ class TestTrain:
 
         with monkeypatch.context() as patch:
             patch.setattr(finish, "write_card", interrupted)
-            assert genoscan(*self.asked(genome, tmp_path / "made")).code == 130
+            assert genoscan(*self.asked(genome, made)).code == 130
+
+    def test_other_data_are_not_resumed_on(
+        self, genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.interrupt_at_the_end(genome, tmp_path / "made", monkeypatch)
         letters = genome.read_text()
         place = letters.rindex("A", 0, len(letters) // 2)
         other = tmp_path / "other" / genome.name
@@ -697,14 +702,7 @@ class TestTrain:
         self, genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Interrupted at the very end, nothing of it is there, and no step is lost."""
-        from genoscan.bench import finish
-
-        def interrupted(*_given: object) -> None:
-            raise KeyboardInterrupt
-
-        with monkeypatch.context() as patch:
-            patch.setattr(finish, "write_card", interrupted)
-            assert genoscan(*self.asked(genome, tmp_path / "made")).code == 130
+        self.interrupt_at_the_end(genome, tmp_path / "made", monkeypatch)
         assert {path.name for path in tmp_path.iterdir()} == {"made.partial"}
         assert "step" not in self.train(genome, tmp_path / "made")
         assert {path.name for path in tmp_path.iterdir()} == {"made"}

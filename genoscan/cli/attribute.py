@@ -44,8 +44,8 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
         )
     if zeros := record["zero_regions"]:
         say(
-            f"{zeros:,} of {len(job.regions):,} regions: every score is 0: the target does not "
-            f"depend on their bases, or by less than {record['dtype']} can hold"
+            f"{zeros:,} of {len(job.regions):,} regions: every score is 0; the target does not "
+            f"depend on these bases, or its derivatives underflow in {record['dtype']}"
         )
     for path in outputs:
         click.echo(path)

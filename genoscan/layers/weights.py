@@ -350,8 +350,8 @@ def _check_range(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> N
     if not error <= torch.finfo(dtype).eps:
         kind = str(dtype).removeprefix("torch.")
         raise ModelError(
-            f'{path}: tensor "{name}" has values up to {float(largest):.3g}, which {kind} does '
-            f"not hold; run the model in float64"
+            f'{path}: tensor "{name}" has values up to {float(largest):.3g}, outside the range of '
+            f"{kind}; run the model in float64"
         )
 
 

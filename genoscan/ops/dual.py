@@ -29,7 +29,7 @@ def transformed(tensors: Iterable[Tensor | None]) -> bool:
         return True
     # torch must not see a Dual here: that would be a function like any other to the Dual.
     plain = [t for t in tensors if t is not None and not isinstance(t, Dual)]
-    # torch.autograd.grad(is_grads_batched=True) has a vmap of its own.
+    # torch.autograd.grad(is_grads_batched=True) batches by an older mechanism than torch.func.
     if any(map(torch._C._functorch.is_legacy_batchedtensor, plain)):
         return True
     # Transforms belong to a thread, but the level of forward mode is shared by all threads: only

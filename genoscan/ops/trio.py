@@ -110,7 +110,7 @@ def vjp_by_definition(
     create_graph = torch.is_grad_enabled()
     device = next(bar.device.type for bar in bars)
     with torch.enable_grad(), torch.autocast(device, enabled=False):
-        # An input may depend on another: an alias has only the derivative of its own place.
+        # One input may be computed from another; gradients of aliases exclude that dependence.
         aliases = tuple(tensor if tensor is None else tensor.view_as(tensor) for tensor in inputs)
         outputs = definition(*aliases, **numbers)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)

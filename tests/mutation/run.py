@@ -222,6 +222,7 @@ def _judge(
             by = failed[1] if failed else _last_line(ended.output)
             control.confirm(number, [failed[1].partition("[")[0]] if failed else files)
     shutil.rmtree(tree, ignore_errors=True)
+    by = by.replace(f"{trees.folder}{os.sep}", "")
     row = {"group": group} | {name: getattr(mutant, name) for name in _KEY}
     return row | {"caught": caught, "by": by, "seconds": round(seconds, 1), "commit": _commit()}
 

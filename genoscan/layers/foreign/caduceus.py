@@ -132,8 +132,8 @@ def _complement(source: Source, config: _Config, backbone: str) -> Tensor:
         told = next(iter(held.values()))
     else:
         raise ModelError(
-            f"{source.folder / CONFIG}: complement_map for {size:,} tokens: expected one for at "
-            f"most {_MOST_TOKENS}, which says what the tokens are"
+            f"{source.folder / CONFIG}: complement_map for {size:,} tokens: expected one, and "
+            f"at most {_MOST_TOKENS} tokens; it shows which tokens are bases"
         )
     for name, buffer in held.items():
         if not torch.equal(buffer, told):

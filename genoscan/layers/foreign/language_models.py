@@ -188,7 +188,7 @@ def _ends(source: Source, shape: _Shape) -> tuple[Tensor, Tensor]:
         key = "tie_word_embeddings" if "model_type" in source.config else "tie_embeddings"
         told = "" if key in source.config else " by the default of its family"
         raise ModelError(
-            f'{source.path}: tensor "{_HEAD}" is missing, and {key} is false{told}: expected a '
-            f"head of its own, or {key} true in {CONFIG} where the embedding is the head"
+            f'{source.path}: tensor "{_HEAD}" is missing, and {key} is false{told}: expected '
+            f"that tensor, or {key} true in {CONFIG} if the embedding is also the head"
         )
     return source.take(embedding, *size), source.take(_HEAD, *size)
