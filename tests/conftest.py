@@ -2,7 +2,10 @@
 
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 # Before torch is loaded: threads that wait in a spin stand in the way where cores are few.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -22,6 +25,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "filterwarnings", "ignore:.torch.jit.script. is deprecated:DeprecationWarning"
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Compile the kernels once, in two processes, before the tests' own processes load them."""
+    script = str(Path(__file__).with_name("compile_kernels.py"))
+    compiling = [subprocess.Popen([sys.executable, script, t]) for t in ("float32", "float64")]
+    assert [process.wait() for process in compiling] == [0, 0]
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.two_way import TwoWayStack
 from genoscan.layers.weights import load_model, write_model
 
-LENGTH, TILE = 41, 7
+LENGTH, TILE = 24, 5
 KINDS: dict[str, dict[str, Any]] = {
     "Ph": {"rcps": False},
     "PS fused": {"fused": True},

@@ -524,7 +524,7 @@ def test_positional_targets_read_the_far_side(
 
 def test_verify_knows_two_strands(cad: Callable[..., Any], tmp_path: Path) -> None:
     assert callable(cad)
-    done = genoscan("verify", tmp_path / "g.fa", "--region", "chr1:1-40", "-m", "cad")
+    done = genoscan("verify", tmp_path / "g.fa", "--region", "chr1:1-40", "-m", "cad", "-t", 1)
     assert done.code == 0, done.out + done.err
     assert "both strands agree, float64" in done.out
 

@@ -79,6 +79,8 @@ def test_equivalent_mutants_are_of_the_present_source() -> None:
 
 def test_recorded_run_caught_enough() -> None:
     rows = json.loads(RESULTS.read_text())["mutants"]
+    per_group = Counter(row["group"] for row in rows)
+    assert all(per_group[group] >= FEWEST for group in GROUPS)
     assert share_settled(rows) >= BAR, table(rows)
 
 

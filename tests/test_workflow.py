@@ -21,7 +21,7 @@ def job(tmp_path: Path) -> Path:
     bed = tmp_path / "peaks.bed"
     bed.write_text("".join(f"chr1\t{at}\t{at + 90 + at // 400}\n" for at in range(200, 3_400, 400)))
     config = {
-        "genome": str(genome), "annotation": str(bed), "shards": 3, "threads": 1,
+        "genome": str(genome), "annotation": str(bed), "shards": 2, "threads": 1,
         "runs": {"peaks": {"regions": str(bed), "model": str(tiny_model(tmp_path / "model")),
                            "strand": "both", "batch": 2}},
     }  # fmt: skip

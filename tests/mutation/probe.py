@@ -19,10 +19,10 @@ _LENGTH, _FIRST, _LAST = 600, 201, 400
 def make(folder: Path) -> None:
     """Write genome.fa and a folder for each model."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    import caduceus
     import torch
     from commands import bases, tiny_model, write_fasta
     from toys import mixed_config, mixed_stack
+    from truth import caduceus
 
     from genoscan.layers.foreign.families import read_foreign
     from genoscan.layers.weights import save_model, write_model
