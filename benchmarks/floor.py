@@ -24,7 +24,7 @@ from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.forward import forward
 from genoscan.layers.catalogue import find_model
 from genoscan.layers.mamba import Mamba
-from genoscan.layers.weights import Model, load_model
+from genoscan.model import Model, load_model
 
 TILE, TILES = 1024, 16
 

@@ -21,7 +21,9 @@ from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.norm import RMSNorm
 from genoscan.layers.pd_ssm import PdSsmConfig
 from genoscan.layers.two_way import TwoWay, TwoWayConfig, TwoWayStack
-from genoscan.layers.weights import Model, ModelConfig, build, load_model, save_model
+from genoscan.layers.config import ModelConfig
+from genoscan.layers.weights import build, save_model
+from genoscan.model import Model, load_model
 from genoscan.ops.associative import ASSOCIATIVE
 from genoscan.ops.dual import Dual
 from genoscan.ops.kernels import choose

@@ -1,20 +1,19 @@
 """What a job will cost, before it runs: measured on a few tiles, multiplied out."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from typing import NamedTuple
 
 import torch
 
 from genoscan import usage
-from genoscan.engine.adjoint import consume
-from genoscan.engine.engine import Engine
 from genoscan.engine.inputs import OneHot
-from genoscan.engine.stages import Sweep, shares, side_by_side
+from genoscan.engine.methods import Method
+from genoscan.engine.stages import Sweep, shares
 from genoscan.engine.target import whole_window
+from genoscan.gradient import stream_gradient
 from genoscan.job import Job
-from genoscan.layer import Layer, TwoWayChain, leaves
+from genoscan.model import Model
 
 _WARM_UP = 64
 """Bases of a first run, which finds the kernels and takes next to no memory."""
@@ -48,24 +47,21 @@ class Estimate:
 
 def estimate(job: Job, *, columns: bool) -> Estimate:
     """Predict the cost of a job from a few tiles that are run here and now."""
-    options, engine, stack = job.options, job.engine, job.model.stack
-    longest = max((len(r[0]) for batch in job.batches for r in batch), default=0)
-    width = max(len(batch) for batch in job.batches)
-    size = min(options.tile, longest)
-    n_tiles = -(-longest // options.tile)
-    probed = min(n_tiles, 4)
-    taken, forward, both = _probe(job, width, size, probed)
-    if not isinstance(stack, TwoWayChain):  # whose carries lie with the boundaries
-        more = max(0, min(options.slots, n_tiles) - probed)
-        taken += more * sum(part.nbytes for part in leaves(stack.begin(width)))
+    stack, longest, width = job.model.stack, job.longest, job.widest
+    method = job.model.method.fit(stack, longest, width)
+    size = min(method.tile, longest)
+    probed = min(-(-longest // size), 4)
+    probe = _probe(job.model, method, width, size, probed)
+    cost, of_probe = (method.cost(stack, length, width) for length in (longest, size * probed))
     seconds = []
     for batch in job.batches:
-        cost = 0.0
+        of_batch = 0.0
         for windows in zip(*batch, strict=True):
             length = len(windows[0])
-            per_base = (both + forward * engine.again(stack, length)) / (width * size)
-            cost += per_base * length * len(windows)
-        seconds.append(cost)
+            again = method.cost(stack, length, width).recomputed
+            per_base = (probe.adjoined + probe.forward * again) / (width * size)
+            of_batch += per_base * length * len(windows)
+        seconds.append(of_batch)
     scored = sum(len(region) for region in job.regions)
     windows_read = [w for batch in job.batches for reading in batch for w in reading]
     return Estimate(
@@ -75,58 +71,60 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
         batches=len(job.batches),
         read_bases=sum(len(window) for window in windows_read),
         longest=longest,
-        again=engine.again(stack, longest),
-        engine_bytes=taken,
-        boundary_bytes=engine.boundary_bytes(stack, longest, width),
+        again=cost.recomputed,
+        engine_bytes=probe.bytes + cost.carry_bytes - of_probe.carry_bytes,
+        boundary_bytes=cost.boundary_bytes,
         window_bytes=longest * width,
-        disk_bytes=scored * (21 if columns or options.strand == "both" else 5),
+        disk_bytes=scored * (21 if columns or job.options.strand == "both" else 5),
         by_batch=tuple(seconds),
     )
 
 
-def _stages(job: Job, width: int) -> int:
-    """Return how many stages each share of so many windows is run in."""
-    stages = len(Sweep(_causal(job)).stages)
-    return max(1, stages // len(shares(width, job.model.device)))
+def passes(job: Job) -> int:
+    """Return how many positions a run of the job will report as progress."""
+    stack, total = job.model.stack, 0
+    for batch in job.batches:
+        for windows in zip(*batch, strict=True):
+            length, width = len(windows[0]), len(windows)
+            method = job.model.method.fit(stack, length, width)
+            total += width * round(length * method.cost(stack, length, width).passes)
+    return total
 
 
-def _causal(job: Job) -> Layer:
-    """Return what is swept at a time: all layers, or one direction of one."""
-    stack = job.model.stack
-    return stack.two_way[0].forth if isinstance(stack, TwoWayChain) else stack
+class _Probe(NamedTuple):
+    """Bytes that a few tiles take, and the seconds of a tile forward and adjoined."""
+
+    bytes: int
+    forward: float
+    adjoined: float
 
 
-def _probe(job: Job, width: int, size: int, tiles: int) -> tuple[int, float, float]:
-    """Return the bytes that a few tiles take, and the seconds of a tile forward and adjoined."""
-    model, device = job.model, job.model.device
-    codes = torch.randint(0, 4, (width, size * tiles), dtype=torch.uint8)
-    parts = shares(width, device)
-    engine = Engine(tile=size, slots=tiles)
-
-    def adjoin(share: slice, length: int, _check: Callable[[], None]) -> None:
-        inputs = OneHot(codes[share, :length], model.table())
-        target = whole_window(inputs.codes, model.columns(), model.config.label_offset)
-        consume(engine.adjoint(model.stack, inputs, target))
+def _probe(model: Model, method: Method, width: int, size: int, tiles: int) -> _Probe:
+    device, length = model.device, size * tiles
+    codes = torch.randint(0, 4, (width, length), dtype=torch.uint8)
 
     def run(length: int) -> float:
+        read = codes[:, :length]
+        target = whole_window(read, model.columns(), model.config.label_offset)
         started = time.perf_counter()
-        side_by_side([partial(adjoin, share, length) for share in parts])
+        stream_gradient(model, read, target, lambda *_tile: None, method)
         return time.perf_counter() - started
 
     run(min(_WARM_UP, size))
     before = usage.in_use(str(device))
     usage.forget_peak(str(device))
-    run(size * tiles)
-    taken = usage.peak(str(device)) - before
-    taken -= engine.boundary_bytes(model.stack, size * tiles, width)
-    whole = run(size * tiles)
-    layer, x = _causal(job), OneHot(codes, model.table()).tile(slice(0, size))
-    if isinstance(model.stack, TwoWayChain):
-        x = model.stack.two_way[0].before(model.stack.enter(x)).detach()
-    started = time.perf_counter()
+    run(length)
+    cost = method.cost(model.stack, length, width)
+    taken = usage.peak(str(device)) - before - cost.boundary_bytes
+    whole = run(length)
+    first = OneHot(codes, model.table()).tile(slice(0, size))
     with torch.no_grad():
+        layer, x = method.unit(model.stack, first)
+        started = time.perf_counter()
         layer.forward(x, layer.begin(width))
     # Shares, and stages of a sweep, work on a forward tile side by side.
-    forward = time.perf_counter() - started
-    forward /= _stages(job, width) * len(parts)
-    return max(0, taken), forward, max(whole - forward * (tiles - 1), 0) / tiles
+    n_shares = len(shares(width, device))
+    n_stages = max(1, len(Sweep(layer).stages) // n_shares)
+    forward = (time.perf_counter() - started) / (n_stages * n_shares)
+    adjoined = whole / tiles - forward * cost.recomputed
+    return _Probe(max(0, taken), forward, max(0.0, adjoined))

@@ -4,9 +4,8 @@ A PD-SSM's derivative takes its routes as they are; a substitution that changes 
 it cannot see.  The margin is small where that is near.
 """
 
-import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,13 @@ import numpy as np
 
 from genoscan.engine.forward import forward
 from genoscan.engine.inputs import OneHot
+from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import InputError, NonFiniteError
 from genoscan.genome.alphabet import N
 from genoscan.genome.plan import Window
 from genoscan.job import Job
 from genoscan.layers.margins import Margins
+from genoscan.record import settings
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.writer import check_output, open_tracks, write_in_pieces
 
@@ -34,7 +35,7 @@ def check_margins(job: Job, path: Path, others: Sequence[Path] = ()) -> None:
 
 
 def write_margins(
-    job: Job, path: Path, *, progress: Callable[[int], object] = lambda _n: None
+    job: Job, path: Path, *, command: Sequence[str] = (), progress: Progress = ignore
 ) -> dict[str, Any]:
     """Write the least margin of all layers and heads at every region's bases.
 
@@ -53,19 +54,17 @@ def write_margins(
                 for window in readings[region]:
                     _lower(job, window, margins, progress)
                 write_in_pieces(track, region, margins)
-    record = job.settings() | {"command": sys.argv, "track": "margin"}
+    record = settings(job) | {"command": list(command), "track": "margin"}
     write_provenance(path, record)
     return record
 
 
-def _lower(
-    job: Job, window: Window, margins: np.ndarray, progress: Callable[[int], object]
-) -> None:
+def _lower(job: Job, window: Window, margins: np.ndarray, progress: Progress) -> None:
     """Take the smaller of what is there and a window's margins."""
     codes, scored = job.read([window]), window.scored_span
     rows = margins if window.strand == "+" else margins[::-1]
     layer, inputs = Margins(job.model.causal), OneHot(codes, job.model.table())
-    for span, found in forward(layer, inputs, tile=job.options.tile, progress=progress):
+    for span, found in forward(layer, inputs, tile=job.model.method.tile, progress=progress):
         start, stop = max(span.start, scored.start), min(span.stop, scored.stop)
         if start >= stop:
             continue

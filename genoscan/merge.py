@@ -1,6 +1,5 @@
 """Shards of a job, each attributed on its own, back to the tracks that one run would write."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +7,7 @@ from typing import Any, NamedTuple
 from genoscan.errors import InputError
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
-from genoscan.job import parse_shard
+from genoscan.shards import parse_shard
 from genoscan.tracks.columns import Columns, read_columns
 from genoscan.tracks.provenance import check_genome, read_provenance, write_provenance
 from genoscan.tracks.score import SCORES
@@ -16,7 +15,7 @@ from genoscan.tracks.writer import open_tracks
 
 _PIECE = 1 << 20
 _OF_A_SHARD = (
-    "command", "regions", "scored_bases", "seconds", "sequences", "shard", "slots",
+    "command", "regions", "scored_bases", "seconds", "sequences", "shard", "method",
     "target_values", "windows", "zero_regions",
 )  # fmt: skip
 """What shards may differ in; all else of their records has to agree."""
@@ -28,7 +27,9 @@ class _Shard(NamedTuple):
     columns: Columns
 
 
-def write_merged(paths: Sequence[Path], genome: Genome, outputs: Sequence[Path]) -> dict[str, Any]:
+def write_merged(
+    paths: Sequence[Path], genome: Genome, outputs: Sequence[Path], *, command: Sequence[str] = ()
+) -> dict[str, Any]:
     """Write the tracks of all shards together; return the provenance.
 
     Exact: the same bytes as one run writes with as many threads, because shards are whole batches
@@ -57,7 +58,7 @@ def write_merged(paths: Sequence[Path], genome: Genome, outputs: Sequence[Path])
     records = [shard.record for shard in shards]
     met = {s["name"]: s for record in records for s in record["sequences"]}
     record = {key: value for key, value in first.items() if key not in _OF_A_SHARD} | {
-        "command": sys.argv,
+        "command": list(command),
         "shards": len(shards),
         "sequences": [met[name] for name in genome.sizes if name in met],
         "regions": [str(region) for region, _, _ in placed],

@@ -1,8 +1,7 @@
 """One base, every position that can tell: what changing it does to the predictions there."""
 
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,17 +11,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genoscan import __version__
-from genoscan.engine.engine import Engine
 from genoscan.engine.inputs import OneHot
+from genoscan.engine.methods import Progress, ignore
 from genoscan.engine.tangent import BaseChange
 from genoscan.engine.target import LogLikelihood, whole_window
 from genoscan.errors import InputError, NonFiniteError
 from genoscan.genome.alphabet import BASES, N, reverse_complement
 from genoscan.genome.genome import Genome
-from genoscan.genome.plan import Window
+from genoscan.genome.plan import Window, as_read, region_read
 from genoscan.genome.region import Region
-from genoscan.layers.weights import Model
+from genoscan.model import Model
+from genoscan.record import model_record, sequence_records
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.writer import check_output, open_tracks
 
@@ -48,7 +47,6 @@ class Probe:
     context: int | None = None
     of: Literal["log-p", "logits"] = "log-p"
     finite: bool = False
-    tile: int = 1024
 
     def __post_init__(self) -> None:
         if self.strand not in ("+", "-"):
@@ -57,8 +55,6 @@ class Probe:
             raise InputError(f"--of {self.of}: expected log-p or logits")
         if self.base is not None and (len(self.base) != 1 or self.base.upper() not in BASES):
             raise InputError(f"--base {self.base}: expected A, C, G or T")
-        if self.tile < 1:
-            raise InputError(f"--tile {self.tile}: expected at least 1")
 
 
 def write_response(
@@ -67,7 +63,8 @@ def write_response(
     probe: Probe,
     outputs: Sequence[Path],
     *,
-    progress: Callable[[int], object] = lambda _n: None,
+    command: Sequence[str] = (),
+    progress: Progress = ignore,
 ) -> dict[str, Any]:
     """Write the response to the base's change, one number a position; return the provenance.
 
@@ -107,18 +104,9 @@ def write_response(
     with open_tracks(outputs, genome.sizes) as track:
         track.write(window.scored, rows[::-1].copy() if window.strand == "-" else rows)
     record = {
-        "command": sys.argv,
-        "version": __version__,
-        "model": model.name,
-        "model_sha256": model.sha256,
-        "weights": model.weights_sha256,
-        "sequences": [
-            {
-                "name": probe.at.chrom,
-                "length": genome.sizes[probe.at.chrom],
-                "m5": genome.m5(probe.at.chrom),
-            }
-        ],
+        **model_record(model),
+        "command": list(command),
+        "sequences": sequence_records(genome, [probe.at.chrom]),
         "response": {
             "at": str(probe.at),
             "base": probe.base,
@@ -128,7 +116,7 @@ def write_response(
         },
         "window": str(window.region),
         "regions": [str(window.scored)],
-        "tile": probe.tile,
+        "tile": model.method.tile,
         "dtype": str(model.dtype).removeprefix("torch."),
         "seconds": time.monotonic() - started,
     }
@@ -143,35 +131,27 @@ def _window(genome: Genome, model: Model, probe: Probe) -> Window:
     A bidirectional model responds on both sides of the base, and its outputs need context on both
     sides of the region as well.
     """
-    at, size = probe.at, genome.sizes[probe.at.chrom]
+    at, size, reach = probe.at, genome.sizes[probe.at.chrom], model.config.reach
     if len(at) != 1:
         raise InputError(f"--at {at}: {len(at):,} bases, expected one")
-    reach, forward = model.config.reach, probe.strand == "+"
-    both = model.bidirectional
-    region = probe.region or Region(
-        at.chrom,
-        max(0, at.start - reach) if both or not forward else at.start,
-        min(size, at.end + reach) if both or forward else at.end,
-    )
-    elsewhere = region.chrom != at.chrom
-    if both and elsewhere:
-        raise InputError(f"--at {at}: nothing of {region} is on {at.chrom}")
-    if elsewhere or (not both and (region.end <= at.end if forward else region.start >= at.start)):
-        raise InputError(
-            f"--at {at}: nothing of {region} comes after it as strand {probe.strand} is read; "
-            "a causal model answers to the bases before"
-        )
+    if probe.region is not None and probe.region.chrom != at.chrom:
+        raise InputError(f"--at {at}: nothing of {probe.region} is on {at.chrom}")
     context = model.config.context if probe.context is None else probe.context
     if context < 0:
         raise InputError(f"--context {context}: expected 0 bases or more")
-    start, end = min(at.start, region.start), max(at.end, region.end)
-    if both:
-        start, end = start - context, end + context
-    elif forward:
-        start = min(start, at.start - context)
-    else:
-        end = max(end, at.end + context)
-    return Window(Region(at.chrom, max(0, start), min(size, end)), region, probe.strand)
+    span, method = as_read(at, probe.strand, size), model.method
+    region = probe.region or region_read(
+        at.chrom, method.affected(span, reach), probe.strand, size
+    )
+    written = as_read(region, probe.strand, size)
+    # The first label that depends on a base is the one after it, for causal models.
+    if written.stop <= method.affected(span, size).start + model.config.label_offset:
+        raise InputError(
+            f"--at {at}: nothing of {region} comes after it as strand {probe.strand} is read; "
+            "a causal model responds after the base"
+        )
+    read = method.extent(span, written, before=context, after=context)
+    return Window(region_read(at.chrom, read, probe.strand, size), region, probe.strand)
 
 
 def _new_bases(probe: Probe, observed: int) -> list[int]:
@@ -196,14 +176,13 @@ def _derivative(
     position: int,
     bases: list[int],
     probe: Probe,
-    progress: Callable[[int], object],
+    progress: Progress,
 ) -> Changes:
     table = model.table()
     directions = BaseChange(position, table[bases] - table[codes[0, position].long()])
     target = whole_window(codes, model.columns(), model.config.label_offset)
-    inputs = OneHot(codes, table)
-    engine = Engine(tile=probe.tile)
-    for span, outputs, outputs_dot in engine.tangent(
+    inputs, method = OneHot(codes, table), model.method.fit(model.stack, codes.shape[1], 1)
+    for span, outputs, outputs_dot in method.tangent(
         model.stack, inputs, directions, progress=progress
     ):
         if probe.of == "logits":
@@ -221,13 +200,14 @@ def _finite(
     position: int,
     bases: list[int],
     probe: Probe,
-    progress: Callable[[int], object],
+    progress: Progress,
 ) -> Changes:
     changed = codes.repeat(1 + len(bases), 1)
     changed[1:, position] = torch.tensor(bases, dtype=codes.dtype)
     inputs = OneHot(changed, model.table())
     target = whole_window(codes, model.columns(), model.config.label_offset)
-    for span, outputs in Engine(tile=probe.tile).forward(model.stack, inputs, progress=progress):
+    method = model.method.fit(model.stack, codes.shape[1], len(changed))
+    for span, outputs in method.forward(model.stack, inputs, progress=progress):
         if probe.of == "logits":
             yield span, (outputs[1:] - outputs[0]).norm(dim=-1)
         else:

@@ -23,7 +23,8 @@ from genoscan.errors import InputError
 from genoscan.genome.alphabet import BASES
 from genoscan.genome.plan import Window
 from genoscan.genome.region import Region, parse_region
-from genoscan.layers.weights import MASK, Model
+from genoscan.layers.config import MASK
+from genoscan.model import Model
 
 Kind = Literal["log-likelihood", "logit", "log-odds"]
 _EXPECTED = "expected log-likelihood[:REGION], logit:CHROM:POS:BASE or log-odds:CHROM:POS:BASE"
@@ -98,11 +99,7 @@ class Question:
         offset = model.config.label_offset
         if self.kind == "log-likelihood":
             if self.region is None:
-                # In a bidirectional model the region's bases change every prediction.
-                spans = [
-                    slice(0 if model.bidirectional else w.scored_span.start, len(w))
-                    for w in windows
-                ]
+                spans = [_affected(window, model) for window in windows]
             else:
                 spans = [w.span_of(self.region) for w in windows]
             return LogLikelihood(
@@ -145,6 +142,12 @@ def parse_target(text: str, sizes: Mapping[str, int]) -> Question:
             region = parse_region(f"{name}:{position}-{position}", sizes, option="--target")
             return Question(text, kind, region, BASES.index(base.upper()))  # type: ignore[arg-type]
     raise InputError(f"--target {text}: {_EXPECTED}")
+
+
+def _affected(window: Window, model: Model) -> slice:
+    """Return the part of a window whose predictions its scored bases can change."""
+    affected = model.method.affected(window.scored_span, len(window))
+    return slice(max(affected.start, 0), min(affected.stop, len(window)))
 
 
 def _weights(kind: Kind, model: Model, base: int) -> Tensor:

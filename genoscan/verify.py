@@ -1,23 +1,22 @@
 """Proof of exactness on the user's own model and sequence, in numbers."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genoscan.engine.adjoint import consume
-from genoscan.engine.engine import Engine
 from genoscan.engine.inputs import Dense, OneHot
+from genoscan.engine.methods import Method
 from genoscan.engine.tangent import DenseDirections
 from genoscan.engine.target import Target, WeightedSum, whole_window
 from genoscan.genome.alphabet import reverse_complement
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
-from genoscan.layers.two_way import TwoWayStack
-from genoscan.layers.weights import Model
+from genoscan.gradient import gradient
+from genoscan.model import Model
 from genoscan.verify_tracks import check_tracks, relative
 
 WHOLE = 4_096
@@ -48,8 +47,6 @@ def verify(
     region: Region,
     load: Callable[[torch.dtype, str], Model],
     *,
-    tile: int,
-    slots: int,
     report: Callable[[Check], object] = lambda _check: None,
 ) -> list[Check]:
     """Check derivatives, and the tracks that are made of them, on a region of a genome.
@@ -62,9 +59,7 @@ def verify(
     Parameters
     ----------
     load
-        (dtype, kernel set) -> the model.
-    tile, slots
-        The engine's settings.
+        (dtype, kernel set) -> the model, with the method that is checked.
     report
         Called with every check as soon as it is made.
     """
@@ -81,25 +76,26 @@ def verify(
     whole = codes[:, :WHOLE]
     plain = load(torch.float64, "reference")
     truth, n = _whole_window(plain, whole), whole.shape[1]
-    exact = _gradient(double, whole, tile, slots)
+    exact = _gradient(double, whole)
     add("adjoint against whole-window autograd, float64", relative(exact, truth), 1e-12, n)
-    tracks = [_gradient(single, whole, size, slots) for size in (tile, max(1, tile // 3))]
+    smaller = replace(single.method, tile=max(1, single.method.tile // 3))  # type: ignore[type-var]
+    tracks = [_gradient(single, whole, method) for method in (single.method, smaller)]
     add("two tile sizes, float32", relative(tracks[1], tracks[0]), 1e-5, n)
     error = relative(tracks[0], truth)
     add("adjoint, float32", error, _float32_limit(error, truth, whole, load), n)
-    tracked = check_tracks(genome, region, double, plain, tile=tile, slots=slots)
+    tracked = check_tracks(genome, region, double, plain)
     # Files hold float32.
     add("columns in files: windows, strands, targets", tracked.columns, 1e-6, tracked.bases)
     add("scores in files that differ from their columns'", tracked.scores, 0, tracked.bases)
     identity = codes[:, :IDENTITY]
-    add("<y_bar, J v> = <J' y_bar, v>, float64", _identity(double, identity, tile, slots), 1e-10,
+    add("<y_bar, J v> = <J' y_bar, v>, float64", _identity(double, identity), 1e-10,
         identity.shape[1])  # fmt: skip
-    if isinstance(double.stack, TwoWayStack) and double.stack.both_strands:
+    if double.equivariant:
         turned = torch.from_numpy(reverse_complement(whole[0].numpy()))[None]
-        other = _gradient(double, turned, tile, slots).flip(0)[:, list(double.config.complement)]
+        other = _gradient(double, turned).flip(0)[:, list(double.config.complement)]
         add("both strands agree, float64", relative(other, exact), 1e-12, n)
     short = codes[:, :FINITE]
-    add("finite differences, float64", _finite_differences(double, short, tile, slots), 1e-6,
+    add("finite differences, float64", _finite_differences(double, short), 1e-6,
         short.shape[1])  # fmt: skip
     add("correlation with true change, 64 substitutions", _first_order(single, whole, exact), None,
         whole.shape[1])  # fmt: skip
@@ -121,22 +117,10 @@ def _target(model: Model, codes: Tensor) -> Target:
     return whole_window(codes, model.columns(), model.config.label_offset)
 
 
-def _gradient(model: Model, codes: Tensor, tile: int, slots: int) -> Float[Tensor, "length d_in"]:
-    return _pulled(model, codes, _target(model, codes), tile, slots)
-
-
-def _pulled(
-    model: Model, codes: Tensor, target: Target, tile: int, slots: int
+def _gradient(
+    model: Model, codes: Tensor, method: Method | None = None
 ) -> Float[Tensor, "length d_in"]:
-    table = model.table()
-    x_bar = table.new_empty(codes.shape[1], table.shape[1])
-
-    def receive(span: slice, part: Tensor) -> None:
-        x_bar[span] = part[0]
-
-    engine = Engine(tile=tile, slots=slots)
-    consume(engine.adjoint(model.stack, OneHot(codes, table), target), receive)
-    return x_bar
+    return gradient(model, codes, _target(model, codes), method).gradient[0]
 
 
 def _whole_window(model: Model, codes: Tensor) -> Float[Tensor, "length d_in"]:
@@ -147,7 +131,7 @@ def _whole_window(model: Model, codes: Tensor) -> Float[Tensor, "length d_in"]:
     return x_bar[0]
 
 
-def _identity(model: Model, codes: Tensor, tile: int, slots: int) -> float:
+def _identity(model: Model, codes: Tensor) -> float:
     """Return the relative difference of the two sides of the dot-product identity."""
     random = torch.Generator().manual_seed(_SEED)
     inputs = OneHot(codes, model.table())
@@ -156,19 +140,19 @@ def _identity(model: Model, codes: Tensor, tile: int, slots: int) -> float:
     y_bar = torch.randn(shape, generator=random, dtype=torch.float64)
     left = 0.0
     directions = DenseDirections(x_dot[None])
-    for span, _, outputs_dot in Engine(tile=tile).tangent(model.stack, inputs, directions):
+    for span, _, outputs_dot in model.method.tangent(model.stack, inputs, directions):
         left += float((y_bar[:, span] * outputs_dot[0]).sum())
-    x_bar = _pulled(model, codes, WeightedSum(y_bar), tile, slots)
+    x_bar = gradient(model, codes, WeightedSum(y_bar)).gradient[0]
     right = float((x_bar * x_dot[0]).sum())
     return abs(left - right) / max(abs(left), abs(right))
 
 
-def _finite_differences(model: Model, codes: Tensor, tile: int, slots: int) -> float:
+def _finite_differences(model: Model, codes: Tensor) -> float:
     """Compare with central differences at 32 bases x 4 columns, taken position by position."""
     length = codes.shape[1]
     known = np.flatnonzero(codes[0].numpy() < 4)
     at = np.random.default_rng(_SEED).choice(known, min(_N_BASES, len(known)), replace=False)
-    exact = _gradient(model, codes, tile, slots)[torch.from_numpy(at)]
+    exact = _gradient(model, codes)[torch.from_numpy(at)]
     target, x = whole_window(codes, model.columns(), model.config.label_offset), None
     x = OneHot(codes, model.table()).tile(slice(0, length))
     found = torch.zeros_like(exact)
@@ -176,23 +160,23 @@ def _finite_differences(model: Model, codes: Tensor, tile: int, slots: int) -> f
         change = torch.zeros(len(at), length, exact.shape[1], dtype=x.dtype)
         change[torch.arange(len(at)), torch.from_numpy(at), column] = _STEP
         for high, low in zip(
-            _log_p(model, x + change, target, tile),
-            _log_p(model, x - change, target, tile),
+            _log_p(model, x + change, target),
+            _log_p(model, x - change, target),
             strict=True,
         ):
             found[:, column] += ((high - low) / (2 * _STEP)).sum(-1)
     return relative(found, exact)
 
 
-def _log_p(model: Model, x: Tensor, target: Target, tile: int):  # type: ignore[no-untyped-def]
+def _log_p(model: Model, x: Tensor, target: Target):  # type: ignore[no-untyped-def]
     """Yield log p of the observed bases, a row a changed window, tile by tile."""
-    for span, outputs in Engine(tile=tile).forward(model.stack, Dense(x)):
+    for span, outputs in model.method.forward(model.stack, Dense(x)):
         labels, counted = target.labels(span)  # type: ignore[attr-defined]
         index = labels.expand(len(x), -1)[..., None]
         yield torch.log_softmax(outputs.double(), -1).gather(-1, index)[..., 0] * counted
 
 
-def _first_order(model: Model, codes: Tensor, gradient: Tensor) -> float:
+def _first_order(model: Model, codes: Tensor, exact: Tensor) -> float:
     """Correlate g_b - g_observed with the true change of the target, at 64 substitutions."""
     random = np.random.default_rng(_SEED)
     known = np.flatnonzero(codes[0].numpy() < 4)
@@ -200,7 +184,7 @@ def _first_order(model: Model, codes: Tensor, gradient: Tensor) -> float:
     old = codes[0, torch.from_numpy(at)].long()
     new = (old + torch.from_numpy(random.integers(1, 4, len(at)))) % 4
     columns = model.columns()
-    rows = gradient[torch.from_numpy(at)]
+    rows = exact[torch.from_numpy(at)]
     predicted = rows.gather(1, columns[new][:, None]) - rows.gather(1, columns[old][:, None])
     changed = codes.repeat(1 + len(at), 1)
     changed[torch.arange(1, 1 + len(at)), torch.from_numpy(at)] = new.to(codes.dtype)
@@ -209,7 +193,7 @@ def _first_order(model: Model, codes: Tensor, gradient: Tensor) -> float:
     values = torch.zeros(len(changed), dtype=torch.float64)
     for rows_of in torch.arange(len(changed)).split(8):
         x = OneHot(changed[rows_of], model.table()).tile(slice(0, codes.shape[1]))
-        for part in _log_p(model, x, target, 1024):
+        for part in _log_p(model, x, target):
             values[rows_of] += part.double().sum(-1)
     true = values[1:] - values[0]
     return float(np.corrcoef(predicted[:, 0].double().numpy(), true.numpy())[0, 1])

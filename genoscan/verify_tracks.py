@@ -7,7 +7,7 @@ program.
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,9 @@ from torch import Tensor
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
 from genoscan.job import Options, prepare
-from genoscan.layers.weights import MASK, Model
-from genoscan.pipeline import write_sensitivities
+from genoscan.layers.config import MASK
+from genoscan.model import Model
+from genoscan.pipeline import run
 from genoscan.tracks.columns import read_columns
 from genoscan.tracks.reader import BigWig
 
@@ -83,9 +84,6 @@ def check_tracks(
     region: Region,
     model: Model,
     plain: Model,
-    *,
-    tile: int,
-    slots: int,
 ) -> TrackErrors:
     """Run the program on parts of a region, in every reading direction, and compare its files.
 
@@ -103,16 +101,17 @@ def check_tracks(
         Region(region.chrom, start + n // 2, start + 7 * n // 8, strand="-"),
     ]
     context, reach = n // 10, n // 12
+    tile = min(model.method.tile, max(1, n // 3))
+    model = replace(model, method=replace(model.method, tile=tile))  # type: ignore[type-var]
     columns, scores, bases = 0.0, 0, 0
     with tempfile.TemporaryDirectory() as folder:
         for number, case in enumerate(_cases(start, n, masked=model.config.mask is not None)):
             options = Options(
                 target=case.target(region.chrom), score=case.score, strand=case.strand,
-                context=context, reach=reach, tile=min(tile, max(1, n // 3)), slots=slots,
-                masked=case.masked,
+                context=context, reach=reach, masked=case.masked,
             )  # fmt: skip
             files = [Path(folder) / f"{number}{suffix}" for suffix in (".npz", ".bw")]
-            write_sensitivities(prepare(genome, model, parts, options), files)
+            run(prepare(genome, model, parts, options), files)
             held = read_columns(files[0])
             truth = torch.cat([_truth(genome, plain, part, case, context, reach) for part in parts])
             known = torch.from_numpy(_known(genome, parts, case))

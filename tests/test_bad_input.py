@@ -368,7 +368,7 @@ class TestModels:
         size = int.from_bytes(whole[:8], "little")
         random = np.random.default_rng(1)
         from genoscan.errors import ModelError
-        from genoscan.layers.weights import load_model
+        from genoscan.model import load_model
 
         refusals = 0
         for place in random.choice(8 + size, 150, replace=False):

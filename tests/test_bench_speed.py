@@ -28,7 +28,7 @@ from genoscan.bench.speed.settings import Settings, Task
 from genoscan.bench.speed.worker import main as work
 from genoscan.bench.speed.worker import serve
 from genoscan.errors import InputError
-from genoscan.layers.weights import load_model
+from genoscan.model import load_model
 
 CPU = (
     "mambapy", "transformers", "checkpoint", "forward", "scan", "threads", "tangent", "blocks",

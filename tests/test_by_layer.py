@@ -22,7 +22,8 @@ from genoscan.engine.target import WeightedSum
 from genoscan.layer import TwoWayChain
 from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.two_way import TwoWayStack
-from genoscan.layers.weights import load_model, write_model
+from genoscan.layers.weights import write_model
+from genoscan.model import load_model
 
 LENGTH, TILE = 24, 5
 KINDS: dict[str, dict[str, Any]] = {

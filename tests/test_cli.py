@@ -23,7 +23,7 @@ from laws import assert_near
 from safetensors import SafetensorError
 from torch import Tensor
 
-from genoscan.layers.weights import load_model
+from genoscan.model import load_model
 
 CHR1, CHR2 = bases(400, 1), bases(230, 2)
 GENOME = {"chr1": CHR1, "chr2": CHR2, "gaps": "N" * 90}

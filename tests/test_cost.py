@@ -14,7 +14,7 @@ from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.target import whole_window
 from genoscan.layers.catalogue import find_model
-from genoscan.layers.weights import Model, load_model
+from genoscan.model import Model, load_model
 
 SHORT, LONG, TILE = 65_536, 1_048_576, 1_024
 

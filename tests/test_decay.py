@@ -13,7 +13,8 @@ from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.norm import RMSNorm
 from genoscan.layers.pd_ssm import PdSsmConfig
 from genoscan.layers.two_way import TwoWayConfig
-from genoscan.layers.weights import _BLOCKS, ModelConfig, _assembled
+from genoscan.layers.config import ModelConfig
+from genoscan.layers.weights import _BLOCKS, _assembled
 from genoscan.ops.kernels import choose
 from genoscan.training.optimizer import adamw
 

@@ -19,15 +19,19 @@ from torch import Tensor
 from torch.nn import functional as F
 from truth import caduceus
 
+from genoscan.engine.methods import Layerwise
 from genoscan.errors import ModelError
+from genoscan.estimate import passes
 from genoscan.genome.alphabet import reverse_complement
 from genoscan.genome.genome import open_genome
 from genoscan.genome.region import Region
 from genoscan.job import Options, prepare
 from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.foreign.tokens import parse_tokens
-from genoscan.layers.weights import Model, load_model, write_model
-from genoscan.pipeline import write_sensitivities
+from genoscan.layers.two_way import TwoWayStack
+from genoscan.layers.weights import write_model
+from genoscan.model import load_model
+from genoscan.pipeline import run
 
 F32 = torch.float32
 
@@ -408,15 +412,17 @@ def test_boundaries_stay_on_a_gpu_that_has_room(
 ) -> None:
     """No GPU is needed: only where they would be is asked."""
     assert callable(cad)
-    genome = open_genome(tmp_path / "g.fa")
-    job = prepare(genome, load_model(tmp_path / "home/genoscan/models/cad"), [], Options())
-    assert job.engine.place == torch.device("cpu")
-    monkeypatch.setattr(Model, "device", torch.device("cuda"))
+    stack = load_model(tmp_path / "home/genoscan/models/cad").stack
+    assert isinstance(stack, TwoWayStack)
+    assert Layerwise().fit(stack, 900, 1).place == torch.device("cpu")
+    weight = SimpleNamespace(device=torch.device("cuda"), element_size=lambda: 4)
+    parts = {name: getattr(stack, name) for name in ("two_way", "width")}
+    on_card: Any = SimpleNamespace(**parts, parameters=lambda: iter([weight]))
     card = SimpleNamespace(total_memory=total)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: card)
-    assert job.engine.place == torch.device(place)
-    spilt = prepare(genome, job.model, [], Options(spill=tmp_path))
-    assert spilt.engine.place == tmp_path
+    assert Layerwise().fit(on_card, 900, 1).place == torch.device(place)
+    spilling = Layerwise(spill=tmp_path)
+    assert spilling.fit(on_card, 900, 1) == spilling
 
 
 @pytest.mark.parametrize("memory", [None, 250_000])
@@ -431,10 +437,10 @@ def test_progress_ends_at_the_work_that_was_foretold(
         told += positions
 
     for model in (tmp_path / "home/genoscan/models/cad", tiny_model(tmp_path / "tiny")):
-        options = Options(tile=32, slots=3, memory=memory, strand="both")
-        job, told = prepare(genome, load_model(model), regions, options), 0
-        write_sensitivities(job, [tmp_path / f"{model.name}.bw"], progress=tell)
-        assert told == job.work()
+        loaded = load_model(model, tile=32, slots=3, memory=memory)
+        job, told = prepare(genome, loaded, regions, Options(strand="both")), 0
+        run(job, [tmp_path / f"{model.name}.bw"], progress=tell)
+        assert told == passes(job)
 
 
 def test_hidden_bases_have_no_say(cad: Callable[..., Any], tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.pd_ssm import PdSsmConfig
-from genoscan.layers.weights import ModelConfig, build, load_model, save_model, write_model
+from genoscan.layers.config import ModelConfig
+from genoscan.layers.weights import build, save_model, write_model
+from genoscan.model import load_model
 
 Tensors = dict[str, Tensor]
 

@@ -26,6 +26,7 @@ from Bio import bgzf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from genoscan.engine.methods import Adjoint, Layerwise
 from genoscan.errors import InputError
 from genoscan.genome import fasta_index
 from genoscan.genome.alphabet import N, complement, decode, encode, reverse_complement
@@ -937,7 +938,7 @@ def test_overlapping_strands_name_both_lines() -> None:
 def test_windows_surround_their_regions(
     regions: list[Region], context: int, reach: int, strand: str
 ) -> None:
-    windows = plan(regions, FEW, context=context, reach=reach, strand=strand)
+    windows = plan(regions, FEW, Adjoint(), context=context, reach=reach, strand=strand)
     assert len(windows) == len(regions) * (2 if strand == "both" else 1)
     for window in windows:
         region, scored, span = window.region, window.scored, window.scored_span
@@ -959,30 +960,30 @@ def test_windows_surround_their_regions(
 
 def test_windows_in_both_directions() -> None:
     region = Region("b", 10, 12, strand="-")
-    forward, backward = plan([region], FEW, context=5, reach=1, strand="both")
+    forward, backward = plan([region], FEW, Adjoint(), context=5, reach=1, strand="both")
     assert forward == Window(Region("b", 5, 13, strand="-"), region, "+")
     assert backward == Window(Region("b", 9, 17, strand="-"), region, "-")
     assert (forward.scored_span, backward.scored_span) == (slice(5, 7), slice(5, 7))
-    assert plan([region], FEW, context=5, reach=1, strand="bed") == [backward]
-    assert plan([region], FEW, context=5, reach=1, strand="+") == [forward]
+    assert plan([region], FEW, Adjoint(), context=5, reach=1, strand="bed") == [backward]
+    assert plan([region], FEW, Adjoint(), context=5, reach=1, strand="+") == [forward]
 
 
 def test_windows_hold_the_target() -> None:
     region = Region("b", 10, 12)
     hold = Region("b", 30, 33)
     # A causal model needs nothing past the target, or past a region that ends after it.
-    [window] = plan([region], FEW, context=5, reach=1, strand="+", hold=hold)
+    [window] = plan([region], FEW, Adjoint(), context=5, reach=1, strand="+", target=hold)
     assert window.region == Region("b", 5, 33)
     assert window.span_of(hold) == slice(25, 28)
-    [window] = plan([region], FEW, context=2, reach=1, strand="-", hold=Region("b", 0, 11))
+    [window] = plan([region], FEW, Adjoint(), context=2, reach=1, strand="-", target=Region("b", 0, 11))
     assert window.region == Region("b", 0, 14)
     assert window.span_of(Region("b", 0, 11)) == slice(3, 14)
-    [window] = plan([region], FEW, context=0, reach=0, strand="+", hold=hold, label_offset=1)
+    [window] = plan([region], FEW, Adjoint(), context=0, reach=0, strand="+", target=hold, label_offset=1)
     assert window.region == Region("b", 10, 33)
     early = Region("b", 5, 6)
-    [window] = plan([region], FEW, context=0, reach=0, strand="-", hold=early, label_offset=1)
+    [window] = plan([region], FEW, Adjoint(), context=0, reach=0, strand="-", target=early, label_offset=1)
     assert window.region == Region("b", 5, 12)
-    [window] = plan([region], FEW, context=9, reach=9, strand="+", hold=Region("b", 11, 12))
+    [window] = plan([region], FEW, Adjoint(), context=9, reach=9, strand="+", target=Region("b", 11, 12))
     assert window.region == Region("b", 1, 12)
 
 
@@ -995,7 +996,7 @@ def test_bidirectional_windows_surround_region_and_target(
     hold = replace(regions[0], end=regions[0].start + 1)
     regions = [region for region in regions if region.chrom == hold.chrom]
     settings: dict[str, Any] = {"context": context, "reach": reach, "strand": strand}
-    for window in plan(regions, FEW, hold=hold, bidirectional=True, **settings):
+    for window in plan(regions, FEW, Layerwise(), target=hold, **settings):
         before, after = (context, reach) if strand == "+" else (reach, context)
         scored = window.scored
         assert window.region.start == max(0, min(scored.start, hold.start) - before)
@@ -1009,7 +1010,7 @@ def test_targets_that_cannot_depend_on_a_region() -> None:
 
     def attempt(hold: Region, strand: str) -> str:
         return complaint(
-            lambda: plan([region], FEW, strand=strand, hold=hold, label_offset=1, **lengths)
+            lambda: plan([region], FEW, Adjoint(), strand=strand, target=hold, label_offset=1, **lengths)
         )
 
     message = attempt(Region("a", 3, 4), "+")
@@ -1025,9 +1026,9 @@ def test_targets_that_cannot_depend_on_a_region() -> None:
         assert message.startswith(f"p.bed:1: lies wholly after the target at {hold} as strand")
         assert attempt(hold, "both") == message
         other = "-" if strand == "+" else "+"
-        causal = plan([region], FEW, strand=other, hold=hold, label_offset=1, **lengths)
+        causal = plan([region], FEW, Adjoint(), strand=other, target=hold, label_offset=1, **lengths)
         assert len(causal) == 1
-        both = plan([region], FEW, strand="both", hold=hold, bidirectional=True, **lengths)
+        both = plan([region], FEW, Layerwise(), strand="both", target=hold, **lengths)
         assert len(both) == 2
 
 
@@ -1040,13 +1041,13 @@ def test_targets_that_cannot_depend_on_a_region() -> None:
     ],
 )
 def test_bad_plans(context: int, reach: int, strand: str, message: str) -> None:
-    assert message == complaint(lambda: plan([], FEW, context=context, reach=reach, strand=strand))
+    assert message == complaint(lambda: plan([], FEW, Adjoint(), context=context, reach=reach, strand=strand))
 
 
 @given(regions_of_few(), st.integers(1, 4))
 @quick
 def test_batches_hold_each_reading_once(regions: list[Region], size: int) -> None:
-    windows = plan(regions, FEW, context=3, reach=0, strand="both")
+    windows = plan(regions, FEW, Adjoint(), context=3, reach=0, strand="both")
     read = readings(windows, "both")
     assert [window for reading in read for window in reading] == windows
     assert all([window.strand for window in reading] == ["+", "-"] for reading in read)

@@ -17,14 +17,15 @@ from truth import caduceus
 
 from genoscan.engine import boundaries
 from genoscan.engine.adjoint import adjoint, consume
-from genoscan.engine.engine import Engine
 from genoscan.engine.inputs import Dense, OneHot
+from genoscan.engine.methods import Layerwise
 from genoscan.engine.tangent import BaseChange, tangent
 from genoscan.engine.target import WeightedSum, whole_window
 from genoscan.layer import Carry
 from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.stack import Stack
-from genoscan.layers.weights import load_model, write_model
+from genoscan.layers.weights import write_model
+from genoscan.model import load_model
 
 MEBIBYTE = 2**20
 
@@ -162,11 +163,11 @@ def report_two_way(model_path: str, length: int) -> None:
         return made
 
     boundaries.Shelf._numbers = counted  # type: ignore[method-assign]
-    engine, codes = Engine(tile=1024, slots=64), genome(length)
+    method, codes = Layerwise(), genome(length)
 
     def run(codes: Tensor) -> None:
         target = whole_window(codes, model.columns(), 0)
-        consume(engine.adjoint(model.stack, OneHot(codes, model.table()), target))
+        consume(method.gradient(model.stack, OneHot(codes, model.table()), target))
 
     run(codes[:, :1024].clone())
     ctypes.CDLL(None).malloc_trim(0)
@@ -175,7 +176,7 @@ def report_two_way(model_path: str, length: int) -> None:
     started = time.perf_counter()
     run(codes)
     seconds = time.perf_counter() - started
-    planned = engine.boundary_bytes(model.stack, length, 1)
+    planned = method.cost(model.stack, length, 1).boundary_bytes
     print(in_status("VmHWM") - before, most, planned, seconds)
 
 

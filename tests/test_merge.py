@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from genoscan.errors import InputError
 from genoscan.genome.plan import Window
 from genoscan.genome.region import Region
-from genoscan.job import cut
+from genoscan.shards import cut
 from genoscan.tracks.columns import read_columns
 
 SEQUENCES = {name: bases(3_000, seed=i) for i, name in enumerate(("b", "a", "c"))}
@@ -53,7 +53,7 @@ def test_shards_make_the_track_of_one_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     whole = attributed(job, tmp_path / "whole.bw", *options)
-    for module in ("merge", "pipeline", "tracks.writer"):
+    for module in ("merge", "tracks.partial", "tracks.writer"):
         monkeypatch.setattr(f"genoscan.{module}._PIECE", piece)
     merged = tmp_path / "merged.bw"
     shards = sharded(job, tmp_path, n, *options)

@@ -12,7 +12,8 @@ from commands import bases, genoscan, write_fasta
 from safetensors.torch import load_file, save_file
 from toys import tiny_config, tiny_stack
 
-from genoscan.layers.weights import load_model, save_model
+from genoscan.layers.weights import save_model
+from genoscan.model import load_model
 from genoscan.tracks.reader import BigWig
 
 Edit = Callable[[dict[str, Any]], object]

@@ -28,7 +28,8 @@ from genoscan.layers.margins import Margins
 from genoscan.layers.pd_ssm import PdSsm, with_surrogate
 from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate
-from genoscan.layers.weights import build, load_model, save_model
+from genoscan.layers.weights import build, save_model
+from genoscan.model import load_model
 from genoscan.ops.dual import Dual, primal
 from genoscan.training.data import SequenceId, Split
 from genoscan.training.train import TrainOptions, train

@@ -20,6 +20,7 @@ from genoscan import pipeline
 from genoscan.errors import InputError
 from genoscan.genome.region import Region
 from genoscan.tracks import partial
+from genoscan.tracks.sink import Sink
 
 OUTPUTS = ("x.bw", "x.npz", "x.bedgraph.gz")
 FILES = {*OUTPUTS, "x.bedgraph.gz.tbi"}
@@ -27,14 +28,14 @@ RECORDS = {f"{name}.json" for name in OUTPUTS}
 
 KILL_IN_SECOND_BATCH = """
 import os, signal
-from genoscan import pipeline
-keep, calls = pipeline._keep, []
-def dying(part, partial, *given):
-    keep(part, partial, *given)
-    calls.append(len(partial.done))
+from genoscan.tracks.sink import Sink
+store, calls = Sink._store, []
+def dying(sink, *given):
+    store(sink, *given)
+    calls.append(len(sink._arrays.done))
     if calls.count(1) == 7:  # a part of the second strand is in the maps
         os.kill(os.getpid(), signal.SIGKILL)
-pipeline._keep = dying
+Sink._store = dying
 """
 KILL_BETWEEN_TRACKS = """
 import os, signal
@@ -74,13 +75,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The first region of every batch that is computed in this process."""
     seen: list[str] = []
-    run = pipeline._run_batch
+    run = pipeline.attribute_batch
 
     def noted(job, batch, *given):  # type: ignore[no-untyped-def]
         seen.append(str(batch[0][0].scored))
         return run(job, batch, *given)
 
-    monkeypatch.setattr(pipeline, "_run_batch", noted)
+    monkeypatch.setattr(pipeline, "attribute_batch", noted)
     return seen
 
 
@@ -267,7 +268,7 @@ def test_nothing_finished_leaves_nothing(
     def interrupted(*_given: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "_keep", interrupted)
+    monkeypatch.setattr(Sink, "_store", interrupted)
     done = genoscan(*command(tmp_path, source))
     assert (done.code, done.out) == (130, "")
     assert not listing(tmp_path)

@@ -18,7 +18,8 @@ from genoscan.engine.target import WeightedSum
 from genoscan.layer import leaves
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.stack import Stack
-from genoscan.layers.weights import ModelConfig, build
+from genoscan.layers.config import ModelConfig
+from genoscan.layers.weights import build
 
 LENGTH, TILE = 67, 16
 

@@ -34,7 +34,8 @@ from genoscan.genome.fasta import FastaGenome
 from genoscan.layers.linear import Linear
 from genoscan.layers.norm import RMSNorm
 from genoscan.layers.stack import Stack
-from genoscan.layers.weights import ModelConfig, NormConfig, build
+from genoscan.layers.config import ModelConfig, NormConfig
+from genoscan.layers.weights import build
 from genoscan.ops.kernels import choose
 from genoscan.training import state
 from genoscan.training import train as training

@@ -19,16 +19,9 @@ from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.pd_ssm import PdSsmConfig
 from genoscan.layers.two_way import TwoWayConfig
-from genoscan.layers.weights import (
-    CARD,
-    CONFIG,
-    WEIGHTS,
-    Model,
-    ModelConfig,
-    NormConfig,
-    load_model,
-    save_model,
-)
+from genoscan.layers.config import CONFIG, ModelConfig, NormConfig
+from genoscan.layers.weights import CARD, WEIGHTS, save_model
+from genoscan.model import Model, load_model
 
 F32 = torch.float32
 

@@ -12,7 +12,8 @@ from genoscan.layers.mamba import Mamba, MambaConfig
 from genoscan.layers.mamba2 import Mamba2, Mamba2Config
 from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
 from genoscan.layers.stack import Stack
-from genoscan.layers.weights import ModelConfig, build
+from genoscan.layers.config import ModelConfig
+from genoscan.layers.weights import build
 from genoscan.ops.kernels import ScanInputs, choose
 
 N_CODE = 4

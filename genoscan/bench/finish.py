@@ -12,7 +12,8 @@ import torch
 from genoscan.bench.markov import markov_baseline
 from genoscan.genome.genome import Genome
 from genoscan.layers.stack import Stack
-from genoscan.layers.weights import ModelConfig, save_model
+from genoscan.layers.config import ModelConfig
+from genoscan.layers.weights import save_model
 from genoscan.training.card import CardFacts, Held, write_card
 from genoscan.training.data import Split
 from genoscan.training.state import STATE

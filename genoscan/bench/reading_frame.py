@@ -27,7 +27,7 @@ from genoscan.genome.alphabet import reverse_complement
 from genoscan.genome.genbank import GenBankGenome, read_features
 from genoscan.layers.catalogue import find_model
 from genoscan.layers.stack import Stack
-from genoscan.layers.weights import load_model
+from genoscan.model import load_model
 
 _DISTANCES = 10, 30, 100, 300, 1_000, 3_000
 _ASKED = 30

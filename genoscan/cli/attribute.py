@@ -1,5 +1,6 @@
 """genoscan attribute: the main job."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,15 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
       genoscan attribute chr.fa --region chr1:10,001-110,000 -o sensitivity.bw
     """
     from genoscan.cli.progress import progress
+    from genoscan.estimate import passes
     from genoscan.margin import check_margins, write_margins
-    from genoscan.pipeline import write_sensitivities
+    from genoscan.pipeline import run
 
     job = prepare_job(outputs=outputs, **options)
     if margin_path is not None:
         check_margins(job, margin_path, outputs)
-    with progress(job.work()) as tell:
-        record = write_sensitivities(job, outputs, progress=tell)
+    with progress(passes(job)) as tell:
+        record = run(job, outputs, command=sys.argv, progress=tell)
     bases, seconds = sum(len(region) for region in job.regions), record["seconds"]
     if record["scored_bases"]:
         say(f"{bases:,} bases in {seconds:.1f} s ({bases / seconds:,.0f} bases/s)")
@@ -53,5 +55,5 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
         with progress(
             sum(len(window) for batch in job.batches for r in batch for window in r)
         ) as tell:
-            write_margins(job, margin_path, progress=tell)
+            write_margins(job, margin_path, command=sys.argv, progress=tell)
         click.echo(margin_path)

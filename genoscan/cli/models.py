@@ -17,7 +17,7 @@ def command() -> None:
 def list_models() -> None:
     """List the models that have a name."""
     from genoscan.layers.catalogue import names
-    from genoscan.layers.weights import read_config
+    from genoscan.layers.config import read_config
 
     for name, path in names().items():
         config = read_config(path)
@@ -49,7 +49,8 @@ def import_model(source: str, name: str | None, tokens: str | None) -> None:
     from genoscan.layers.foreign.families import read_foreign
     from genoscan.layers.foreign.hub import fetched
     from genoscan.layers.foreign.tokens import parse_tokens
-    from genoscan.layers.weights import load_model, write_model
+    from genoscan.layers.weights import write_model
+    from genoscan.model import load_model
     from genoscan.tracks.atomic import appearing
 
     told = Path(source).resolve().name
@@ -71,7 +72,8 @@ def import_model(source: str, name: str | None, tokens: str | None) -> None:
 def show(model: str) -> None:
     """Print what a model is, and its card."""
     from genoscan.layers.catalogue import find_model
-    from genoscan.layers.weights import CARD, load_model
+    from genoscan.layers.weights import CARD
+    from genoscan.model import load_model
 
     path = find_model(model)
     loaded = load_model(path)

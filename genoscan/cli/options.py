@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from genoscan.genome.genome import Genome
     from genoscan.genome.region import Region
     from genoscan.job import Job
-    from genoscan.layers.weights import Model
+    from genoscan.model import Model
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -217,13 +217,14 @@ def parse_device(text: str) -> str:
     return text
 
 
-def load_chosen(name: str, dtype: str, device: str, threads: int | None) -> "Model":
-    """Load the model that the options name."""
+def load_chosen(
+    name: str, dtype: str, device: str, threads: int | None, **method: Any
+) -> "Model":
+    """Load the model that the options name, with the settings of its method."""
     set_threads(threads)
-    from genoscan.layers.catalogue import find_model
-    from genoscan.layers.weights import load_model
+    from genoscan.model import load_model
 
-    return load_model(find_model(name), device=parse_device(device), dtype=parse_dtype(dtype))
+    return load_model(name, device=parse_device(device), dtype=parse_dtype(dtype), **method)
 
 
 def read_regions(
@@ -245,7 +246,7 @@ def read_regions(
 def prepare_job(
     *, genome: Path, region_texts: tuple[str, ...], bed_path: Path | None, clip: bool,
     outputs: tuple[Path, ...], model_name: str, dtype: str, device: str, threads: int | None,
-    memory: str | None, **options: Any,
+    tile: int, slots: int, memory: str | None, spill: Path | None, **options: Any,
 ) -> "Job":  # fmt: skip
     """Turn the options of `JOB` into a job; say how many regions were merged."""
     from genoscan.genome.genome import open_genome
@@ -254,12 +255,14 @@ def prepare_job(
     check_outputs(outputs, [genome, bed_path])
     opened = open_genome(genome)
     regions = read_regions(opened, region_texts, bed_path, clip)
-    settings = Options(memory=None if memory is None else parse_size(memory), **options)
-    job = prepare(opened, load_chosen(model_name, dtype, device, threads), regions, settings)
-    longest = max((len(r[0]) for batch in job.batches for r in batch), default=0)
+    allowed = None if memory is None else parse_size(memory)
+    method = {"tile": tile, "slots": slots, "memory": allowed, "spill": spill}
+    settings = Options(**options)
+    model = load_chosen(model_name, dtype, device, threads, **method)
+    job = prepare(opened, model, regions, settings)
     trained = job.model.config.window
-    if trained is not None and longest > trained:
-        say(f"windows of up to {longest:,} bases: {model_name} was trained on {trained:,} at most")
+    if trained is not None and job.longest > trained:
+        say(f"windows of up to {job.longest:,} bases: {model_name} was trained on {trained:,} at most")
     if len(job.regions) < len(regions):
         say(f"{len(regions):,} regions merged to {len(job.regions):,} that do not overlap")
     return job

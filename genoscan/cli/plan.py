@@ -37,12 +37,9 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
     if whole_genome and (options["region_texts"] or options["bed_path"] or options["shard"]):
         raise InputError("--whole-genome: leave --region, --bed and --shard out")
     job = prepare_job(outputs=outputs, **options)
-    tile = job.options.tile
+    tile = job.model.method.tile
     cost = estimate(job, columns=any(path.suffix == ".npz" for path in outputs))
-    place = "memory" if str(job.engine.place) == "cpu" else job.engine.place
-    boundaries = (
-        f"{cost.boundary_bytes / 1e6:,.0f} MB between the layers, of the longest batch, in {place}"
-    )
+    boundaries = f"{cost.boundary_bytes / 1e6:,.0f} MB between the layers, of the longest batch"
     click.echo(
         table(
             {
@@ -67,7 +64,7 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
 
 def _print_shards(job: "Job", cost: "Estimate") -> None:
     """Print what the longest of 1, 2, 4, ... shards takes, up to one a batch."""
-    from genoscan.job import cut
+    from genoscan.shards import cut
 
     most = len(job.batches)
     click.echo("\nshards    hours, longest    of all    GB of its .npz")

@@ -1,5 +1,6 @@
 """genoscan response: one base, every position that can tell."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -61,10 +62,10 @@ def command(
     exact = f"{at_text}-{position}" if place and "-" not in position else at_text
     at = parse_region(exact, opened.sizes, option="--at")
     region = parse_region(region_text, opened.sizes) if region_text else None
-    probe = Probe(at, base, region, strand, context, of, finite, tile)  # type: ignore[arg-type]
-    model = load_chosen(model_name, dtype, device, threads)
+    probe = Probe(at, base, region, strand, context, of, finite)  # type: ignore[arg-type]
+    model = load_chosen(model_name, dtype, device, threads, tile=tile)
     with progress() as tell:
-        record = write_response(opened, model, probe, outputs, progress=tell)
+        record = write_response(opened, model, probe, outputs, command=sys.argv, progress=tell)
     say(f"{record['regions'][0]} in {record['seconds']:.1f} s")
     for path in outputs:
         click.echo(path)

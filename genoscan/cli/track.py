@@ -1,5 +1,6 @@
 """genoscan track: tracks to tracks."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -32,7 +33,7 @@ def merge(shards: tuple[Path, ...], genome: Path, outputs: tuple[Path, ...]) -> 
     from genoscan.merge import write_merged
 
     check_outputs(outputs, [genome, *shards])
-    record = write_merged(shards, open_genome(genome), outputs)
+    record = write_merged(shards, open_genome(genome), outputs, command=sys.argv)
     say(f"{record['scored_bases']:,} bases of {record['shards']} shards")
     for path in outputs:
         click.echo(path)
@@ -58,7 +59,7 @@ def convert(track: Path, genome: Path | None, output: Path) -> None:
 
     check_outputs([output], [track, genome])
     sizes = open_genome(genome).sizes if genome else None
-    say(f"{write_converted(track, output, sizes):,} bases with scores")
+    say(f"{write_converted(track, output, sizes, command=sys.argv):,} bases with scores")
     click.echo(output)
 
 

@@ -98,7 +98,7 @@ def command(
     chain on the same held-out bases.
     """
     from genoscan.genome.genome import open_genome
-    from genoscan.layers.weights import ModelConfig
+    from genoscan.layers.config import ModelConfig
     from genoscan.training.data import split_genomes
     from genoscan.training.train import Progress, TrainOptions, train
 

@@ -39,15 +39,13 @@ def command(
     and with the tangent, and the files of the whole pipeline with columns and scores that are
     computed a second time; prints each error beside its limit; exits 1 if one is past it.
     """
+    from genoscan.engine.methods import Adjoint
     from genoscan.genome.genome import open_genome
     from genoscan.genome.region import parse_region
-    from genoscan.layers.catalogue import find_model
-    from genoscan.layers.weights import load_model
+    from genoscan.model import load_model
     from genoscan.verify import FINITE, Check, verify
 
-    for name, value in (("tile", tile), ("slots", slots)):
-        if value < 1:
-            raise InputError(f"--{name} {value}: expected at least 1")
+    Adjoint(tile, slots)  # refuses what is out of range before anything is read
     set_threads(threads)
     opened = open_genome(genome)
     region = parse_region(region_text, opened.sizes)
@@ -57,7 +55,6 @@ def command(
             f"--region {region_text}: fewer than {_FEWEST} A, C, G, T among its first {FINITE:,} "
             "bases, too few to check on; choose another region"
         )
-    path = find_model(model_name)
     say(f"{region}: {model_name}, log-likelihood, tile {tile:,}, {slots} slots")
 
     def show(check: Check) -> None:
@@ -69,9 +66,9 @@ def command(
     checks = verify(
         opened,
         region,
-        lambda dtype, kernels: load_model(path, dtype=dtype, kernels=kernels),
-        tile=tile,
-        slots=slots,
+        lambda dtype, kernels: load_model(
+            model_name, dtype=dtype, kernels=kernels, tile=tile, slots=slots
+        ),
         report=show,
     )
     if not all(check.passed for check in checks):

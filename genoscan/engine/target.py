@@ -4,7 +4,7 @@ A model's output at position t predicts the base at t + label_offset (1 for a ca
 next-base model).  Labels are held fixed: the derivative is with respect to bases as input.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -23,6 +23,10 @@ class Target(Protocol):
         self, outputs: Float[Tensor, "batch tile d_out"], span: slice
     ) -> Float[Tensor, " batch"]:
         """Return the part of the target that the outputs over this span give."""
+        ...
+
+    def rows(self, rows: slice) -> "Target":
+        """Return the target of some windows of the batch."""
         ...
 
 
@@ -50,6 +54,11 @@ class LogLikelihood:
         log_p = torch.log_softmax(outputs.double(), -1)
         log_p = log_p.gather(-1, labels.to(outputs.device)[..., None])[..., 0]
         return (log_p * counted.to(log_p)).sum(-1)
+
+    def rows(self, rows: slice) -> "LogLikelihood":
+        """Return the log-likelihood of some windows of the batch."""
+        own = {name: getattr(self, name)[rows] for name in ("codes", "first", "last")}
+        return replace(self, **own)
 
     def labels(self, span: slice) -> tuple[Int64[Tensor, "batch tile"], Bool[Tensor, "batch tile"]]:
         """Return the column of the base that each output predicts, and whether it counts."""
@@ -80,6 +89,10 @@ class LogitAt:
         rows = outputs[torch.arange(len(at)), at.to(outputs.device)]
         return (rows * self.weights.to(outputs)).sum(-1) * inside.to(outputs)
 
+    def rows(self, rows: slice) -> "LogitAt":
+        """Return the target of some windows of the batch."""
+        return LogitAt(self.position[rows], self.weights[rows])
+
 
 @dataclass(frozen=True)
 class WeightedSum:
@@ -91,6 +104,10 @@ class WeightedSum:
         self, outputs: Float[Tensor, "batch tile d_out"], span: slice
     ) -> Float[Tensor, " batch"]:
         return (outputs * self.weights[:, span].to(outputs)).sum((-1, -2))
+
+    def rows(self, rows: slice) -> "WeightedSum":
+        """Return the target of some windows of the batch."""
+        return WeightedSum(self.weights[rows])
 
 
 def whole_window(

@@ -6,6 +6,7 @@ reading direction, as far as the chromosome goes.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from genoscan.errors import InputError
 from genoscan.genome.region import Region, unknown_sequence
@@ -74,16 +75,31 @@ def merge(regions: Iterable[Region], sizes: Mapping[str, int], *, by_strand: boo
     return merged
 
 
+class ContextRule(Protocol):
+    """Which positions matter to which: the method that differentiates a model knows.
+
+    Spans are in reading direction.
+    """
+
+    def affected(self, span: slice, reach: int) -> slice:
+        """Return the outputs that inputs in a span can change, at most `reach` beyond it."""
+        ...
+
+    def extent(self, span: slice, outputs: slice | None, *, before: int, after: int) -> slice:
+        """Return the window that derivatives of outputs with respect to a span need."""
+        ...
+
+
 def plan(
     regions: Iterable[Region],
     sizes: Mapping[str, int],
+    rule: ContextRule,
     *,
     context: int,
     reach: int,
     strand: str,
-    hold: Region | None = None,
+    target: Region | None = None,
     label_offset: int = 0,
-    bidirectional: bool = False,
 ) -> list[Window]:
     """Return the windows of the regions, in their order.
 
@@ -93,26 +109,24 @@ def plan(
         What is scored, in genome order.
     sizes
         Length of every sequence, in bases.
+    rule
+        How far outputs depend on inputs.
     context, reach
         Bases read before and past a region, in reading direction.
     strand
-        Reading direction: "+", "-", "both" (two windows a region, "+" first) or "bed" (each
+        StrandWindows direction: "+", "-", "both" (two windows a region, "+" first) or "bed" (each
         region's own; "." is "+").
-    hold
+    target
         The stretch that a positional target reads; None for each window's own. Every window is
         extended to contain it.
     label_offset
         The model's: how far before a base lies the output that predicts it.
-    bidirectional
-        Whether the model's outputs depend on bases on both sides. A causal model needs nothing
-        past `hold`, so that its windows end there or with the region; a bidirectional one needs
-        context on both sides of `hold` as it does of the region.
 
     Raises
     ------
     InputError
-        If a length is negative, or `hold` cannot depend on a region: it lies on another
-        chromosome or, in a causal model, before all that the region's bases can change.
+        If a length is negative, or the target cannot depend on a region: it lies on another
+        chromosome or before all that the region's bases can change.
     """
     for option, length in (("--context", context), ("--reach", reach)):
         if length < 0:
@@ -121,21 +135,16 @@ def plan(
         raise InputError(f"--strand {strand}: expected +, -, both or bed")
     windows = []
     for scored in regions:
+        size = sizes[scored.chrom]
         for direction in _directions(scored, strand):
-            if hold is not None:
-                _check_hold(scored, direction, hold, label_offset, bidirectional)
-            past = 0 if hold is not None and not bidirectional else reach
-            before, after = (context, past) if direction == "+" else (past, context)
-            start, end = scored.start - before, scored.end + after
-            if hold is not None:
-                first, last = (label_offset, 0) if direction == "+" else (0, label_offset)
-                if bidirectional:
-                    first, last = first + before, last + after
-                start, end = min(start, hold.start - first), max(end, hold.end + last)
-            region = Region(
-                scored.chrom,
-                max(start, 0),
-                min(end, sizes[scored.chrom]),
+            span, outputs = as_read(scored, direction, size), None
+            if target is not None:
+                _check_target(scored, direction, size, target, rule, label_offset)
+                labels = as_read(target, direction, size)
+                outputs = slice(labels.start - label_offset, labels.stop)
+            read = rule.extent(span, outputs, before=context, after=reach)
+            region = replace(
+                region_read(scored.chrom, read, direction, size),
                 name=scored.name,
                 strand=scored.strand,
                 source=scored.source,
@@ -144,17 +153,30 @@ def plan(
     return windows
 
 
-Reading = tuple[Window, ...]
+def as_read(region: Region, direction: str, size: int) -> slice:
+    """Return where a region lies on its chromosome, counted in reading direction."""
+    if direction == "+":
+        return slice(region.start, region.end)
+    return slice(size - region.end, size - region.start)
+
+
+def region_read(chrom: str, span: slice, direction: str, size: int) -> Region:
+    """Return the region of a span in reading direction, as far as the chromosome goes."""
+    start, end = max(span.start, 0), min(span.stop, size)
+    return Region(chrom, *((start, end) if direction == "+" else (size - end, size - start)))
+
+
+StrandWindows = tuple[Window, ...]
 """The windows that a region is read in: one, or one a strand."""
 
 
-def readings(windows: Sequence[Window], strand: str) -> list[Reading]:
+def readings(windows: Sequence[Window], strand: str) -> list[StrandWindows]:
     """Group the windows of `plan` by region."""
     step = 2 if strand == "both" else 1
     return [tuple(windows[i : i + step]) for i in range(0, len(windows), step)]
 
 
-def batches(readings: Sequence[Reading], size: int) -> list[tuple[Reading, ...]]:
+def batches(readings: Sequence[StrandWindows], size: int) -> list[tuple[StrandWindows, ...]]:
     """Return the readings in batches of equal window lengths and at most `size` regions.
 
     Batches come in the order of their first regions. They depend on nothing but the arguments: a
@@ -167,8 +189,8 @@ def batches(readings: Sequence[Reading], size: int) -> list[tuple[Reading, ...]]
     """
     if size < 1:
         raise InputError(f"--batch {size}: expected 1 window or more")
-    done: list[list[Reading]] = []
-    growing: dict[tuple[int, ...], list[Reading]] = {}
+    done: list[list[StrandWindows]] = []
+    growing: dict[tuple[int, ...], list[StrandWindows]] = {}
     for reading in readings:
         lengths = tuple(len(window) for window in reading)
         batch = growing.get(lengths)
@@ -215,23 +237,22 @@ def _directions(region: Region, strand: str) -> tuple[str, ...]:
     return (_direction(region),) if strand == "bed" else (strand,)
 
 
-def _check_hold(
-    scored: Region, direction: str, hold: Region, label_offset: int, bidirectional: bool
+def _check_target(
+    scored: Region,
+    direction: str,
+    size: int,
+    target: Region,
+    rule: ContextRule,
+    label_offset: int,
 ) -> None:
-    if hold.chrom != scored.chrom:
+    if target.chrom != scored.chrom:
         raise InputError(
-            f"{scored.where}: the target lies at {hold}, expected it on {scored.chrom}; "
+            f"{scored.where}: the target lies at {target}, expected it on {scored.chrom}; "
             f"choose regions on the target's chromosome"
         )
-    if bidirectional:
-        return
-    # A base affects the outputs from its own position on.
-    if direction == "+":
-        is_after = scored.start >= hold.end - label_offset
-    else:
-        is_after = scored.end <= hold.start + label_offset
-    if is_after:
+    affected = rule.affected(as_read(scored, direction, size), size)
+    if affected.start >= as_read(target, direction, size).stop - label_offset:
         raise InputError(
-            f"{scored.where}: lies wholly after the target at {hold} as strand {direction} is "
+            f"{scored.where}: lies wholly after the target at {target} as strand {direction} is "
             f"read, where no base can matter to it; choose regions before the target"
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 import platformdirs
 
 from genoscan.errors import ModelError
-from genoscan.layers.weights import CONFIG
+from genoscan.layers.config import CONFIG
 
 DEFAULT = "bacteria"
 

@@ -1,7 +1,6 @@
 """A track in another format, or as another tool wrote it: the same score at every base."""
 
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,7 +13,13 @@ from genoscan.tracks.reader import BigWig, Stretch, is_bigwig, read_bedgraph, se
 from genoscan.tracks.writer import open_track
 
 
-def write_converted(path: Path, output: Path, sizes: Mapping[str, int] | None = None) -> int:
+def write_converted(
+    path: Path,
+    output: Path,
+    sizes: Mapping[str, int] | None = None,
+    *,
+    command: Sequence[str] = (),
+) -> int:
     """Write the track at `path` as the suffix of `output` says; return how many bases have scores.
 
     sizes  the genome's sequences, which a bedGraph does not tell; a bigWig has its own
@@ -47,7 +52,7 @@ def write_converted(path: Path, output: Path, sizes: Mapping[str, int] | None = 
             writer.write(region, scores)
             bases += len(region)
     if record is not None:
-        write_provenance(output, record | {"command": sys.argv})
+        write_provenance(output, record | {"command": list(command)})
     else:  # what lies there is of another track
         provenance_path(output).unlink(missing_ok=True)
     return bases

@@ -23,20 +23,62 @@ from genoscan.genome.region import Region
 from genoscan.tracks.atomic import explained
 
 _SETTINGS, _DONE, _LOCK = "settings.json", "done", "lock"
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
-class Partial:
+class Arrays:
     """Scores, bases and, where asked for, the four columns of every scored base.
+
+    Attributes
+    ----------
+    scores, codes, columns
+        float32, uint8 and float32 (bases, 4), one region after the other.
+    offsets
+        Where each region begins.
+    """
+
+    scores: np.ndarray
+    codes: np.ndarray
+    columns: np.ndarray | None
+    offsets: Mapping[Region, int]
+
+    def scores_of(self, region: Region) -> np.ndarray:
+        """Return a region's scores."""
+        first = self.offsets[region]
+        return self.scores[first : first + len(region)]
+
+
+def arrays_in_memory(regions: Sequence[Region]) -> Arrays:
+    """Return arrays for the regions, 21 bytes a base."""
+    total = sum(map(len, regions))
+    scores, codes = np.empty(total, np.float32), np.empty(total, np.uint8)
+    return Arrays(scores, codes, np.empty((total, 4), np.float32), _offsets(regions))
+
+
+def counts(arrays: Arrays, regions: Sequence[Region]) -> dict[str, int]:
+    """Count the bases that have a score, and the regions in which every score is 0."""
+    scored_bases = zero_regions = 0
+    for region in regions:
+        scored = zeros = 0
+        whole = arrays.scores_of(region)
+        for start in range(0, len(whole), _PIECE):
+            piece = whole[start : start + _PIECE]
+            scored += int(np.isfinite(piece).sum())
+            zeros += int((piece == 0).sum())
+        scored_bases += scored
+        zero_regions += 0 < scored == zeros
+    return {"scored_bases": scored_bases, "zero_regions": zero_regions}
+
+
+@dataclass(frozen=True)
+class Partial(Arrays):
+    """Arrays in files, and which batches are done.
 
     Memory: on disk, 5 bytes a base, 21 with columns; what is resident the system may drop.
     """
 
     path: Path
-    scores: np.ndarray
-    codes: np.ndarray
-    columns: np.ndarray | None
-    offsets: Mapping[Region, int]
     done: dict[int, list[float]]
 
     def keep(self, batch: int, values: Sequence[float]) -> None:
@@ -103,8 +145,7 @@ def _claimed(path: Path) -> Iterator[None]:
 def _open(
     path: Path, regions: Sequence[Region], settings: dict[str, Any], output: Path, columns: bool
 ) -> Partial:
-    lengths = [len(region) for region in regions]
-    total = sum(lengths)
+    total = sum(map(len, regions))
     shapes: dict[str, tuple[Any, tuple[int, ...]]]
     shapes = {"scores": (np.float32, (total,)), "codes": (np.uint8, (total,))}
     if columns:
@@ -117,8 +158,13 @@ def _open(
             (path / name).unlink(missing_ok=True)
         (path / _SETTINGS).write_text(json.dumps(settings, indent=1))
     maps = {name: _map(path / name, *shape, old=bool(done)) for name, shape in shapes.items()}
-    offsets = dict(zip(regions, np.cumsum([0, *lengths[:-1]]).tolist(), strict=True))
-    return Partial(path, maps["scores"], maps["codes"], maps.get("columns"), offsets, done)
+    found = maps["scores"], maps["codes"], maps.get("columns"), _offsets(regions)
+    return Partial(*found, path, done)
+
+
+def _offsets(regions: Sequence[Region]) -> dict[Region, int]:
+    edges = np.cumsum([0, *map(len, regions)]).tolist()
+    return dict(zip(regions, edges[:-1], strict=True))
 
 
 def _map(path: Path, dtype: Any, shape: tuple[int, ...], *, old: bool) -> np.ndarray:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from genoscan import __version__
 from genoscan.errors import InputError
-from genoscan.layers.weights import ModelConfig
+from genoscan.layers.config import ModelConfig
 from genoscan.training.data import Split
 from genoscan.training.optimizer import load_state, state_tensors
 

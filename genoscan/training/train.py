@@ -26,7 +26,8 @@ from genoscan.layer import Carry
 from genoscan.layers.pd_ssm import with_surrogate
 from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate
-from genoscan.layers.weights import ModelConfig, base_table, build
+from genoscan.layers.config import ModelConfig, base_table
+from genoscan.layers.weights import build
 from genoscan.training.data import Split, walks
 from genoscan.training.optimizer import adamw, update
 from genoscan.training.state import resume, save, settings

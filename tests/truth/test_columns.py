@@ -14,7 +14,7 @@ import pyBigWig
 import pytest
 from commands import Outcome, genoscan, write_fasta
 
-from genoscan.engine.engine import Engine
+from genoscan.engine.methods import Adjoint, Layerwise, Method
 from truth.cases import CHROM, TARGETS, Case, draw, letters, sensible
 from truth.models import ALL, BOTH_WAYS, CAUSAL, LONG, Model, both_ways, causal, imported
 from truth.windows import Answer, Region, answer, parse, scores, window
@@ -162,11 +162,11 @@ def turn(name: str, kind: str = TARGETS[0], first: int = 0) -> tuple[int, str]:
 def watched() -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
     """Collect codes and derivatives of every window that the engine runs, in full precision."""
     seen = []
-    adjoint = Engine.adjoint
+    gradient = {kind: kind.gradient for kind in (Adjoint, Layerwise)}
 
-    def watch(self: Engine, model: Any, inputs: Any, *rest: Any, **options: Any) -> Any:
+    def watch(self: Method, model: Any, inputs: Any, *rest: Any, **options: Any) -> Any:
         codes = inputs.codes.numpy().copy()
-        pull, parts = adjoint(self, model, inputs, *rest, **options), []
+        pull, parts = gradient[type(self)](self, model, inputs, *rest, **options), []
         while True:
             try:
                 span, part = next(pull)
@@ -178,7 +178,10 @@ def watched() -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
             parts.append((span, part.numpy().copy()))
             yield span, part
 
-    with mock.patch.object(Engine, "adjoint", watch):
+    with (
+        mock.patch.object(Adjoint, "gradient", watch),
+        mock.patch.object(Layerwise, "gradient", watch),
+    ):
         yield seen
 
 

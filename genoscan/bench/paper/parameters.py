@@ -24,7 +24,8 @@ from genoscan.engine.inputs import OneHot
 from genoscan.engine.target import whole_window
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.stack import Stack
-from genoscan.layers.weights import ModelConfig, build
+from genoscan.layers.config import ModelConfig
+from genoscan.layers.weights import build
 from genoscan.training.optimizer import adamw
 from genoscan.usage import MEBIBYTE, PAGE
 from genoscan.verify import relative

@@ -17,7 +17,7 @@ from genoscan.bench.speed.sequence import real_bases, shipped_genome
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.tangent import BaseChange, tangent
 from genoscan.layers.catalogue import find_model
-from genoscan.layers.weights import load_model
+from genoscan.model import load_model
 from genoscan.verify import relative
 
 _AFTER = 20_000

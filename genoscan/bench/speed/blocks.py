@@ -18,7 +18,7 @@ from genoscan.engine.inputs import Dense
 from genoscan.engine.target import WeightedSum
 from genoscan.layers.mamba import Mamba, MambaConfig
 from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
-from genoscan.layers.weights import Model
+from genoscan.model import Model
 from genoscan.ops.kernels import choose
 
 CHANNELS = 128

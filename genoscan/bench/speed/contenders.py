@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from genoscan.bench.speed import blocks, files, paper, parity, peers, scans, windows
 from genoscan.bench.speed.settings import Settings
-from genoscan.layers.weights import Model
+from genoscan.model import Model
 
 Build = Callable[[Model, Settings], Callable[[windows.Codes], Callable[[], Any]]]
 

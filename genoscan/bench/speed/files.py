@@ -12,7 +12,7 @@ from genoscan.bench.speed.windows import Codes
 from genoscan.genome.genome import open_genome
 from genoscan.genome.region import Region
 from genoscan.job import Options, prepare
-from genoscan.layers.weights import Model
+from genoscan.model import Model
 from genoscan.pipeline import write_sensitivities
 
 _CHROM = "bench"

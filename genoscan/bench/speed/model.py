@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from genoscan.errors import InputError
-from genoscan.layers.weights import ModelConfig, build, save_model
+from genoscan.layers.config import ModelConfig
+from genoscan.layers.weights import build, save_model
 
 _SEED = 1
 

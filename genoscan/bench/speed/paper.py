@@ -15,7 +15,7 @@ from genoscan.bench.paper import rivals, truth
 from genoscan.bench.paper.layers import noise, operator
 from genoscan.bench.speed.settings import Settings
 from genoscan.bench.speed.windows import Codes
-from genoscan.layers.weights import Model
+from genoscan.model import Model
 from genoscan.pgf import FrechetMambaOperator
 
 CHANNELS, STATES = 256, 16

@@ -15,7 +15,7 @@ from genoscan.bench.speed import blocks, paper, windows
 from genoscan.bench.speed.settings import Settings
 from genoscan.engine.inputs import OneHot
 from genoscan.errors import GenoscanError
-from genoscan.layers.weights import load_model
+from genoscan.model import load_model
 from genoscan.verify import relative
 
 LENGTH, TILE = 512, 200

@@ -13,7 +13,7 @@ from genoscan.bench.speed.settings import Settings
 from genoscan.bench.speed.windows import Prepare, by_autograd
 from genoscan.errors import UnsupportedModelError
 from genoscan.layers.mamba import MambaConfig
-from genoscan.layers.weights import Model
+from genoscan.model import Model
 
 
 def transformers(*, use_mambapy: bool) -> Callable[[Model, Settings], Prepare]:

@@ -23,7 +23,7 @@ from genoscan.bench.speed.sequence import real_bases
 from genoscan.bench.speed.settings import Settings
 from genoscan.errors import GenoscanError, InputError
 from genoscan.genome.genome import open_genome
-from genoscan.layers.weights import Model, load_model
+from genoscan.model import Model, load_model
 from genoscan.tracks.atomic import explained, replacing
 
 FORMAT = "genoscan-bench-speed/1"

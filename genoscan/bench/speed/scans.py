@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from genoscan.bench.speed.peers import alike
 from genoscan.bench.speed.settings import Settings
 from genoscan.bench.speed.windows import Codes, question
-from genoscan.layers.weights import Model
+from genoscan.model import Model
 from genoscan.ops.kernels import Kernels, ScanInputs
 
 Work = dict[str, float]

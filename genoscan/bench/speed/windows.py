@@ -17,7 +17,7 @@ from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.tangent import DenseDirections, tangent
 from genoscan.engine.target import Target, whole_window
-from genoscan.layers.weights import Model
+from genoscan.model import Model
 
 Codes = UInt8[Tensor, "one length"]
 Prepare = Callable[[Codes], Callable[[], Tensor]]

@@ -20,7 +20,7 @@ from genoscan.bench.clock import timed
 from genoscan.bench.speed.contenders import CONTENDERS
 from genoscan.bench.speed.sequence import real_bases
 from genoscan.bench.speed.settings import Task
-from genoscan.layers.weights import load_model
+from genoscan.model import load_model
 
 
 def serve(task: Task, questions: Iterator[str]) -> Iterator[dict[str, Any]]:

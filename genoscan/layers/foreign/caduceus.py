@@ -17,7 +17,7 @@ from genoscan.layers.foreign.mixers import NO_SSM, Ssm, mixer, projections
 from genoscan.layers.foreign.settings import Epsilon, Settings, read_settings
 from genoscan.layers.foreign.source import CONFIG, Source
 from genoscan.layers.two_way import TwoWayConfig
-from genoscan.layers.weights import ModelConfig, NormConfig
+from genoscan.layers.config import ModelConfig, NormConfig
 
 _MOST_CONTEXT = 4096
 _MOST_TOKENS = 64

@@ -8,7 +8,7 @@ from torch import Tensor
 from genoscan.errors import ModelError
 from genoscan.layers.foreign import caduceus, language_models
 from genoscan.layers.foreign.source import CONFIG, Source, shown
-from genoscan.layers.weights import ModelConfig
+from genoscan.layers.config import ModelConfig
 
 
 def read_foreign(

@@ -27,7 +27,7 @@ from genoscan.layers.foreign.source import CONFIG, Source
 from genoscan.layers.foreign.tokens import vocabulary
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
-from genoscan.layers.weights import ModelConfig, NormConfig
+from genoscan.layers.config import ModelConfig, NormConfig
 
 _CONTEXT, _REACH = 4096, 1024
 _HEAD = "lm_head.weight"

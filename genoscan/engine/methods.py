@@ -1,0 +1,338 @@
+"""How derivatives are computed, as a value: one method for each kind of network.
+
+`Adjoint` sweeps causal networks tile by tile; `Layerwise` sweeps bidirectional networks layer by
+layer, and tile by tile within a layer. A model's method is chosen once, when the model is loaded
+(model.py); everything else calls the protocol and need not know which it is.
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from genoscan.engine.adjoint import AdjointResult, adjoint
+from genoscan.engine.boundaries import Shelf
+from genoscan.engine.by_layer import adjoint_by_layer, forward_by_layer, tangent_by_layer
+from genoscan.engine.checkpoints import advances
+from genoscan.engine.forward import forward
+from genoscan.engine.inputs import Inputs
+from genoscan.engine.tangent import Directions, tangent
+from genoscan.engine.target import Target
+from genoscan.errors import InputError
+from genoscan.layer import Layer, TwoWayChain, leaves
+from genoscan.usage import memory_limit
+
+Progress: TypeAlias = Callable[[int], object]
+Network: TypeAlias = Any
+"""A `Layer` for `Adjoint`, a `TwoWayChain` for `Layerwise`."""
+Tiles: TypeAlias = Generator[tuple[slice, Float[Tensor, "batch span width"]], None, None]
+
+_CPU = torch.device("cpu")
+
+
+def ignore(_positions: int) -> None:
+    """Report no progress."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the gradient of one batch of windows costs.
+
+    Attributes
+    ----------
+    recomputed
+        Forward passes over a tile besides the one that is differentiated, on average.
+    passes
+        Passes over each position, forward or backward, in all sweeps together.
+    carry_bytes
+        Bytes of the carries remembered, in the working memory of the sweep.
+    boundary_bytes
+        Bytes of the activations between layers, and of the carries stored with them.
+    """
+
+    recomputed: float
+    passes: float
+    carry_bytes: int
+    boundary_bytes: int
+
+
+class Method(Protocol):
+    """How a network is differentiated: sweeps in tiles of `tile` positions.
+
+    Networks' parameters are taken as constants, whether or not they require a gradient.
+    """
+
+    @property
+    def tile(self) -> int:
+        """Positions processed at once."""
+        ...
+
+    def affected(self, span: slice, reach: int) -> slice:
+        """Return the outputs that inputs in a span can change, at most `reach` beyond it."""
+        ...
+
+    def extent(
+        self, span: slice, outputs: slice | None, *, before: int, after: int
+    ) -> slice:
+        """Return the window that the derivatives of outputs with respect to a span need.
+
+        Parameters
+        ----------
+        span
+            Positions whose derivatives are wanted, in reading direction.
+        outputs
+            Positions of the outputs that the target reads; None: those of the window itself.
+        before, after
+            Context read on either side, in positions.
+        """
+        ...
+
+    def fit(self, network: Network, length: int, batch: int) -> Self:
+        """Return the method with storage chosen for such windows.
+
+        Raises
+        ------
+        InputError
+            If the memory allowed does not suffice for them.
+        """
+        ...
+
+    def cost(self, network: Network, length: int, batch: int) -> Cost:
+        """Return what the gradient of `batch` windows of `length` positions costs."""
+        ...
+
+    def unit(self, network: Network, x: Tensor) -> tuple[Layer, Tensor]:
+        """Return the causal layer that one sweep runs, and its input, from the network's."""
+        ...
+
+    def gradient(
+        self, network: Network, inputs: Inputs, target: Target, *, progress: Progress = ignore
+    ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
+        """Yield d target / d input, tile by tile; the generator returns the target's value."""
+        ...
+
+    def forward(self, network: Network, inputs: Inputs, *, progress: Progress = ignore) -> Tiles:
+        """Yield the outputs, tile by tile, left to right."""
+        ...
+
+    def tangent(
+        self,
+        network: Network,
+        inputs: Inputs,
+        directions: Directions,
+        *,
+        progress: Progress = ignore,
+    ) -> Generator[tuple[slice, Tensor, Tensor], None, None]:
+        """Yield the outputs and their derivative along each direction, left to right."""
+        ...
+
+
+def _check_positive(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise InputError(f"--{name} {number}: expected at least 1")
+
+
+@dataclass(frozen=True)
+class Adjoint:
+    """Tiled adjoint of a causal network.
+
+    Parameters
+    ----------
+    tile
+        Positions processed at once.
+    slots
+        Carries remembered; fewer cost time, never exactness.
+
+    Notes
+    -----
+    Working memory does not depend on the window's length: one tile's activations and `slots`
+    carries.
+    """
+
+    tile: int = 1024
+    slots: int = 64
+
+    def __post_init__(self) -> None:
+        _check_positive(tile=self.tile, slots=self.slots)
+
+    def affected(self, span: slice, reach: int) -> slice:
+        """Return the span and what follows it."""
+        return slice(span.start, span.stop + reach)
+
+    def extent(self, span: slice, outputs: slice | None, *, before: int, after: int) -> slice:
+        """Return a window with context before the span; nothing past the outputs matters."""
+        if outputs is None:
+            return slice(span.start - before, span.stop + after)
+        return slice(min(span.start - before, outputs.start), max(span.stop, outputs.stop))
+
+    def fit(self, network: Layer, length: int, batch: int) -> "Adjoint":
+        """Return the method itself: memory follows tile, slots and batch alone."""
+        return self
+
+    def cost(self, network: Layer, length: int, batch: int) -> Cost:
+        """Return what the gradient of `batch` windows of `length` positions costs."""
+        tiles = -(-length // self.tile)
+        recomputed = advances(tiles, self.slots) / tiles
+        carry = sum(leaf.nbytes for leaf in leaves(network.begin(batch)))
+        return Cost(recomputed, 1 + recomputed, min(self.slots, tiles) * carry, 0)
+
+    def unit(self, network: Layer, x: Tensor) -> tuple[Layer, Tensor]:
+        """Return the network and its input."""
+        return network, x
+
+    def gradient(
+        self, network: Layer, inputs: Inputs, target: Target, *, progress: Progress = ignore
+    ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
+        """Yield d target / d input, right to left (`adjoint`)."""
+        return adjoint(network, inputs, target, tile=self.tile, slots=self.slots, progress=progress)
+
+    def forward(self, network: Layer, inputs: Inputs, *, progress: Progress = ignore) -> Tiles:
+        """Yield the outputs (`forward`)."""
+        return forward(network, inputs, tile=self.tile, progress=progress)
+
+    def tangent(
+        self, network: Layer, inputs: Inputs, directions: Directions, *, progress: Progress = ignore
+    ) -> Generator[tuple[slice, Tensor, Tensor], None, None]:
+        """Yield the outputs and their derivatives (`tangent`)."""
+        return tangent(network, inputs, directions, tile=self.tile, progress=progress)
+
+
+@dataclass(frozen=True)
+class Layerwise:
+    """Layer-by-layer adjoint of a bidirectional network.
+
+    Parameters
+    ----------
+    tile
+        Positions processed at once.
+    memory
+        Bytes that activations between layers may take; None: half of the GPU's memory if that
+        suffices, or else half of what this process may use.
+    spill
+        Folder whose files store them instead.
+    boundaries
+        Activations between layers that are remembered; None: all. `fit` chooses it.
+    place
+        Device that stores them. `fit` chooses it.
+
+    Notes
+    -----
+    Working memory does not depend on the window's length, except for the activations between
+    layers: length x width numbers each, in `memory` bytes or in `spill`.
+    """
+
+    tile: int = 1024
+    memory: int | None = None
+    spill: Path | None = None
+    boundaries: int | None = None
+    place: torch.device = _CPU
+
+    def __post_init__(self) -> None:
+        _check_positive(tile=self.tile)
+        if self.spill is not None and not self.spill.is_dir():
+            raise InputError(f"--spill {self.spill}: expected a folder that exists")
+
+    def affected(self, span: slice, reach: int) -> slice:
+        """Return the span and what surrounds it."""
+        return slice(span.start - reach, span.stop + reach)
+
+    def extent(self, span: slice, outputs: slice | None, *, before: int, after: int) -> slice:
+        """Return a window with context on both sides of the span and of the outputs."""
+        outputs = outputs or span
+        start, stop = min(span.start, outputs.start), max(span.stop, outputs.stop)
+        return slice(start - before, stop + after)
+
+    def fit(self, network: TwoWayChain, length: int, batch: int) -> "Layerwise":
+        """Return the method that remembers as many activations as the memory allowed holds.
+
+        Raises
+        ------
+        InputError
+            If it does not hold one, and those that are worked on.
+        """
+        if self.spill is not None:
+            return self
+        device = next(network.parameters()).device
+        if device.type == "cuda" and self.memory is None:
+            # All of it and not what is free, which changes while windows are swept.
+            half = torch.cuda.get_device_properties(device).total_memory // 2
+            if self._boundary_bytes(network, length, batch) <= half:
+                return replace(self, place=device)
+        memory = memory_limit() // 2 if self.memory is None else self.memory
+        for boundaries in range(len(network.two_way), 0, -1):
+            method = replace(self, boundaries=boundaries)
+            if (needed := method._boundary_bytes(network, length, batch)) <= memory:
+                return method
+        raise InputError(
+            f"--memory {memory / 1e9:.3g}GB: {batch} windows of {length:,} bases need at least "
+            f"{needed / 1e9:.3g}GB between the layers; give more, or --spill FOLDER, or --batch 1"
+        )
+
+    def cost(self, network: TwoWayChain, length: int, batch: int) -> Cost:
+        """Return what the gradient of `batch` windows of `length` positions costs."""
+        tiles, n_layers = -(-length // self.tile), len(network.two_way)
+        recomputed = advances(tiles, tiles) / tiles
+        run = advances(n_layers, self.boundaries or n_layers) + 1
+        passes = 2 * (n_layers * (1 + recomputed) + run)
+        return Cost(recomputed, passes, 0, self._boundary_bytes(network, length, batch))
+
+    def unit(self, network: TwoWayChain, x: Tensor) -> tuple[Layer, Tensor]:
+        """Return one direction of the first layer, and what it reads."""
+        first = network.two_way[0]
+        return first.forth, first.before(network.enter(x)).detach()
+
+    def gradient(
+        self, network: TwoWayChain, inputs: Inputs, target: Target, *, progress: Progress = ignore
+    ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
+        """Yield d target / d input, left to right (`adjoint_by_layer`)."""
+        return adjoint_by_layer(
+            network,
+            inputs,
+            target,
+            tile=self.tile,
+            boundaries=self.boundaries or len(network.two_way),
+            room=self._store(inputs),
+            progress=progress,
+        )
+
+    def forward(
+        self, network: TwoWayChain, inputs: Inputs, *, progress: Progress = ignore
+    ) -> Tiles:
+        """Yield the outputs (`forward_by_layer`)."""
+        store = self._store(inputs)
+        return forward_by_layer(network, inputs, tile=self.tile, room=store, progress=progress)
+
+    def tangent(
+        self,
+        network: TwoWayChain,
+        inputs: Inputs,
+        directions: Directions,
+        *,
+        progress: Progress = ignore,
+    ) -> Generator[tuple[slice, Tensor, Tensor], None, None]:
+        """Yield the outputs and their derivatives (`tangent_by_layer`)."""
+        store = self._store(inputs)
+        return tangent_by_layer(
+            network, inputs, directions, tile=self.tile, room=store, progress=progress
+        )
+
+    def _store(self, inputs: Inputs) -> Shelf:
+        return Shelf(inputs.length, self.spill or self.place)
+
+    def _boundary_bytes(self, network: TwoWayChain, length: int, batch: int) -> int:
+        """Return the most that boundaries, and the carries stored with them, take."""
+        layers = network.two_way
+        kept = min(self.boundaries or len(layers), len(layers))
+        # Cotangents on both sides of a layer; the outputs of its two directions, where the merge
+        # is not a sum; and, with fewer boundaries than layers, the one that is computed again.
+        kept += (2 if layers[0].additive else 4) + (kept < len(layers))
+        ways = (way.begin(batch) for way in (layers[0].forth, layers[0].back))
+        carries = sum(leaf.nbytes for way in ways for leaf in leaves(way))
+        size = next(network.parameters()).element_size()
+        boundary = batch * length * network.width * size
+        return kept * boundary + -(-length // self.tile) * carries

@@ -1,0 +1,179 @@
+"""A model ready to run: configuration, network, and the method that differentiates it.
+
+The one place that knows which kinds of network there are.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+from genoscan.engine.methods import Adjoint, Layerwise, Method
+from genoscan.errors import UnsupportedModelError
+from genoscan.layers.catalogue import find_model
+from genoscan.layers.config import ModelConfig, base_table, read_config
+from genoscan.layers.stack import Stack
+from genoscan.layers.two_way import TwoWayStack
+from genoscan.layers.weights import read_stack
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model ready to run; nothing in it changes.
+
+    Attributes
+    ----------
+    name
+        Name of its folder.
+    path
+        Its folder.
+    config
+        Its config.json.
+    stack
+        Its network: one-hot bases in, logits out; parameters are frozen.
+    method
+        How it is differentiated.
+    weights_sha256
+        Checksum of its model.safetensors.
+    """
+
+    name: str
+    path: Path
+    config: ModelConfig
+    stack: Stack | TwoWayStack
+    method: Method
+    weights_sha256: str
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(dict.fromkeys(layer.kind for layer in self.config.layers))
+        return (
+            f"Model({self.name!r}: {len(self.config.layers)} layers ({kinds}), width "
+            f"{self.config.d_model}, {str(self.dtype).removeprefix('torch.')} on {self.device})"
+        )
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the whole model: its configuration, in canonical JSON, and its weights.
+
+        Two models of one hash compute the same function, whatever their folders are called.
+        """
+        settings = self.config.model_dump(mode="json") | {"weights": self.weights_sha256}
+        canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def bidirectional(self) -> bool:
+        """Whether an output depends on bases on both sides of it."""
+        return isinstance(self.stack, TwoWayStack)
+
+    @property
+    def equivariant(self) -> bool:
+        """Whether the reverse complement of a sequence gives the reverse complement's logits."""
+        return isinstance(self.stack, TwoWayStack) and self.stack.both_strands
+
+    @property
+    def causal(self) -> Stack:
+        """The stack of a model that reads left to right.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If the model is bidirectional.
+        """
+        if isinstance(self.stack, TwoWayStack):
+            raise UnsupportedModelError(f"{self.name}: is bidirectional: expected a causal model")
+        return self.stack
+
+    def by_base(
+        self, gradient: Float[Tensor, "... span symbols"]
+    ) -> Float32[np.ndarray, "... span 4"]:
+        """Return the columns of A, C, G and T of a gradient, on the CPU, in float32."""
+        columns = gradient[..., list(self.config.base_columns)]
+        return columns.float().cpu().numpy()
+
+    @property
+    def advice_on_overflow(self) -> str:
+        """What to do about results that are not finite."""
+        if self.dtype == torch.float64:
+            return f"{self.name} overflows on this sequence even in float64: check its weights"
+        return f"{self.name} overflows on this sequence: run it with --dtype float64"
+
+    def whole(self, x: Float[Tensor, "batch length d_in"]) -> Float[Tensor, "batch length d_out"]:
+        """Return all outputs of a window at once; memory grows with its length."""
+        outputs: Tensor = (
+            self.stack(x) if self.bidirectional else self.stack(x, self.causal.begin(len(x)))[0]
+        )
+        return outputs
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.stack.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the weights and of all that is computed."""
+        return next(self.stack.parameters()).dtype
+
+    def table(self) -> Float[Tensor, "codes symbols"]:
+        """Return the input row of each base code (A, C, G, T, N, mask), one column a symbol."""
+        return base_table(self.config, dtype=self.dtype, device=self.device)
+
+    def columns(self) -> Tensor:
+        """Return the output column of each base code, -1 for N."""
+        return torch.tensor([*self.config.base_columns, -1])
+
+
+def load_model(
+    path: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    kernels: str = "auto",
+    tile: int = 1024,
+    slots: int = 64,
+    memory: int | None = None,
+    spill: Path | None = None,
+) -> Model:
+    """Load a model and choose the method that differentiates it.
+
+    Parameters
+    ----------
+    path
+        Name of a model (`genoscan models list`) or its folder.
+    device
+        "cpu", "cuda" or "cuda:N".
+    dtype
+        torch.float32 or torch.float64.
+    kernels
+        Kernel set: "auto" for the device's own; "reference" for plain torch.
+    tile, slots
+        Settings of `Adjoint`, for causal models; `tile` of `Layerwise`, too.
+    memory, spill
+        Settings of `Layerwise`, for bidirectional models.
+
+    Returns
+    -------
+    Model
+        With frozen weights.
+
+    Raises
+    ------
+    ModelError
+        If a file is missing or damaged, the configuration is not valid, or a tensor is
+        missing, spare, of another shape, not finite or beyond the range of `dtype`; the message
+        names it.
+    InputError
+        If there is no such model, or an option has no valid value.
+    """
+    folder = find_model(str(path))
+    config = read_config(folder)
+    stack, sha256 = read_stack(folder, config, device=device, dtype=dtype, kernels=kernels)
+    causal, bidirectional = Adjoint(tile, slots), Layerwise(tile, memory, spill)
+    method = bidirectional if isinstance(stack, TwoWayStack) else causal
+    return Model(folder.resolve().name, folder, config, stack, method, sha256)

@@ -1,0 +1,57 @@
+"""What a track's record states: everything that decides its numbers."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from genoscan import __version__
+from genoscan.genome.genome import Genome
+from genoscan.job import Job
+from genoscan.model import Model
+
+
+def model_record(model: Model) -> dict[str, Any]:
+    """Return which program and model computed."""
+    return {
+        "version": __version__,
+        "model": model.name,
+        "model_sha256": model.sha256,
+        "weights": model.weights_sha256,
+    }
+
+
+def sequence_records(genome: Genome, names: Iterable[str]) -> list[dict[str, Any]]:
+    """Return name, length and M5 of sequences, each once."""
+    return [
+        {"name": name, "length": genome.sizes[name], "m5": genome.m5(name)}
+        for name in dict.fromkeys(names)
+    ]
+
+
+def settings(job: Job) -> dict[str, Any]:
+    """Return all that decides a job's result, bit by bit: a resumed run must have the same."""
+    windows = hashlib.sha256()
+    for batch in job.batches:
+        for reading in batch:
+            for window in reading:
+                windows.update(f"{window.region}{window.scored}{window.strand};".encode())
+    options, model = job.options, job.model
+    return {
+        **model_record(model),
+        "sequences": sequence_records(job.genome, (region.chrom for region in job.regions)),
+        "windows": windows.hexdigest(),
+        "target": options.target,
+        "masked": options.masked,
+        "score": options.score,
+        "strand": options.strand,
+        "shard": options.shard,
+        "context": job.context,
+        "reach": job.reach,
+        "tile": model.method.tile,
+        "batch": options.batch,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+        "threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,51 @@
+"""Shards: runs of whole batches, so that they compute what one run computes, bit by bit."""
+
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+from genoscan.errors import InputError
+from genoscan.genome.plan import StrandWindows
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Return which shard of how many a text such as "2/7" names.
+
+    Raises
+    ------
+    InputError
+        If it names none.
+    """
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise InputError(f"--shard {text}: expected I/N, such as 2/7: the second of seven")
+    return int(found[1]), int(found[2])
+
+
+def shard_of(batches: Sequence[tuple[StrandWindows, ...]], shard: str) -> list[tuple[StrandWindows, ...]]:
+    """Return the batches of one shard.
+
+    Raises
+    ------
+    InputError
+        If there are fewer batches than shards.
+    """
+    i, n = parse_shard(shard)
+    if n > len(batches):
+        raise InputError(
+            f"--shard {shard}: there are {len(batches):,} batches, which make as many shards at "
+            "most"
+        )
+    return list(batches[cut(batches, n)[i - 1]])
+
+
+def cut(batches: Sequence[tuple[StrandWindows, ...]], n: int) -> list[slice]:
+    """Return n runs of batches, none empty, of about equal numbers of bases."""
+    bases = [sum(len(window) for reading in batch for window in reading) for batch in batches]
+    middles = [end - own / 2 for own, end in zip(bases, accumulate(bases), strict=True)]
+    total, edges = sum(bases), [0]
+    for i in range(1, n + 1):
+        near = bisect_right(middles, total * i / n)
+        edges.append(min(max(near, edges[-1] + 1), len(batches) - (n - i)))
+    return [slice(*edge) for edge in pairwise(edges)]

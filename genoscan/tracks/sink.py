@@ -1,0 +1,94 @@
+"""Gradients of windows to scores of regions: cropped, turned forward, averaged over strands."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float32, Float64, UInt8
+
+from genoscan.errors import NonFiniteError
+from genoscan.genome.alphabet import N, reverse_complement
+from genoscan.genome.plan import Window
+from genoscan.tracks.partial import Arrays
+from genoscan.tracks.score import SCORES, blank_unknown
+
+
+class Sink:
+    """Receives the gradients of windows read along one strand, tile by tile, in any order.
+
+    Parameters
+    ----------
+    arrays
+        Where scores go, and the four columns.
+    windows, codes
+        The windows, and their bases as read.
+    score
+        Name of the score.
+    strand_index, n_strands
+        Which of the strands this is; the columns become the mean over all, and are scored with the
+        last.
+    """
+
+    def __init__(
+        self,
+        arrays: Arrays,
+        windows: Sequence[Window],
+        codes: UInt8[np.ndarray, "windows length"],
+        score: str,
+        strand_index: int,
+        n_strands: int,
+    ) -> None:
+        self._arrays, self._windows, self._codes = arrays, windows, np.minimum(codes, N)
+        self._strand_index, self._n_strands = strand_index, n_strands
+        self._score = SCORES[score]
+        self._non_finite = np.zeros(len(windows), np.int64)
+
+    def receive(
+        self, rows: slice, span: slice, gradients: Float32[np.ndarray, "rows span 4"]
+    ) -> None:
+        """Store a tile; several threads may, each with rows of its own."""
+        for row, gradient in zip(range(rows.start, rows.stop), gradients, strict=True):
+            self._receive(row, span, gradient)
+
+    def check_finite(self, values: Float64[np.ndarray, " windows"], advice: str) -> None:
+        """Refuse targets, and derivatives at known bases, that are NaN or infinite.
+
+        Raises
+        ------
+        NonFiniteError
+            With the advice.
+        """
+        for window, value, count in zip(self._windows, values, self._non_finite, strict=True):
+            if count:
+                found = f"{count:,} of {len(window.scored):,} bases are not finite"
+                raise NonFiniteError(f"{window.scored}: the derivatives of {found}; {advice}")
+            if not np.isfinite(value):
+                raise NonFiniteError(f"{window.scored}: the target is {value}; {advice}")
+
+    def _receive(self, row: int, span: slice, gradient: np.ndarray) -> None:
+        window = self._windows[row]
+        scored = window.scored_span
+        start = min(max(span.start, scored.start), scored.stop)
+        stop = max(min(span.stop, scored.stop), start)
+        codes = self._codes[row, start:stop]
+        first = max(start - span.start, 0)
+        gradient = blank_unknown(gradient[first : first + stop - start], codes)
+        self._non_finite[row] += (~np.isfinite(gradient).all(1) & (codes < N)).sum()
+        if self._non_finite[row]:
+            return
+        at = slice(start - scored.start, stop - scored.start)
+        if window.strand == "-":
+            # Positions reversed; A and T, C and G exchanged.
+            at = slice(scored.stop - stop, scored.stop - start)
+            codes, gradient = reverse_complement(codes), gradient[::-1, ::-1]
+        offset = self._arrays.offsets[window.scored]
+        self._store(slice(offset + at.start, offset + at.stop), codes, gradient)
+
+    def _store(self, at: slice, codes: np.ndarray, gradient: np.ndarray) -> None:
+        arrays, n_strands = self._arrays, self._n_strands
+        arrays.codes[at] = codes
+        if arrays.columns is not None:
+            before = arrays.columns[at] if self._strand_index else np.float32(0)
+            arrays.columns[at] = before + gradient / np.float32(n_strands)
+            gradient = np.asarray(arrays.columns[at])
+        if self._strand_index == n_strands - 1:
+            arrays.scores[at] = self._score(gradient, codes)
