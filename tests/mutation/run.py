@@ -24,7 +24,17 @@ from .groups import GROUPS, chosen, reason, tests_of
 from .operators import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("genoscan", "tests", "models", "data", "docs", "workflows", "pyproject.toml", "README.md")
+COPIED = (
+    "genoscan",
+    "benchmarks",
+    "tests",
+    "models",
+    "data",
+    "docs",
+    "workflows",
+    "pyproject.toml",
+    "README.md",
+)
 AT_ONCE = 2
 """Mutants that run at a time."""
 BAR = 0.95

@@ -1,0 +1,70 @@
+"""The Phase Gradient Flow paper's layer (arXiv 2512.23068) with the same weights: theirs and ours.
+
+Theirs pushes one tangent direction through tiles of 64 steps by its cumulative sums; ours gives
+the derivative of a weighted sum over all outputs with respect to every number of the input.
+Inputs are the paper's own, 0.1 x normal noise; lengths come from the bases that are asked for.
+Every other comparison with the paper is in `genoscan bench paper`.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from benchmarks.paper import rivals, truth
+from benchmarks.paper.layers import noise, operator
+from benchmarks.speed.settings import Settings
+from benchmarks.speed.windows import Codes
+from genoscan.layers.weights import Model
+from genoscan.pgf import FrechetMambaOperator
+
+CHANNELS, STATES = 256, 16
+
+Run = Callable[[], Tensor]
+
+
+def tile_scan(_model: Model, settings: Settings) -> Callable[[Codes], Run]:
+    """Their tangent along one direction: y's, at every step."""
+    made = operator(CHANNELS, STATES, device=settings.device)
+
+    def prepare(codes: Codes) -> Run:
+        u, u_dot = noise(codes.shape[1], CHANNELS, device=settings.device)
+
+        def run() -> Tensor:
+            y_dot = torch.empty_like(u)
+            for span, part in rivals.pushed(rivals.tile, made, u, u_dot):
+                y_dot[span] = part
+            return y_dot
+
+        return run
+
+    return prepare
+
+
+def tile_scan_truth(length: int) -> Tensor:
+    """Return what `tile_scan` ought to give, in float64 by another route."""
+    made, u, u_dot = _exact(length)
+    return truth.tangents(made, made.A_log[None], u, u_dot)[0]
+
+
+def layer_adjoint(_model: Model, settings: Settings) -> Callable[[Codes], Run]:
+    """Our derivative of a weighted sum of all outputs, with respect to every input."""
+    made = operator(CHANNELS, STATES, device=settings.device, kernels=settings.kernels)
+
+    def prepare(codes: Codes) -> Run:
+        u, y_bar = noise(codes.shape[1], CHANNELS, device=settings.device)
+        slots = settings.slots_for(len(u))
+        return lambda: made.pgf_vjp(u, y_bar, settings.tile, slots=slots)
+
+    return prepare
+
+
+def layer_adjoint_truth(length: int) -> Tensor:
+    """Return what `layer_adjoint` ought to give, in float64 by another route."""
+    made, u, y_bar = _exact(length)
+    return truth.gradients(made, made.A_log[None], u, y_bar)[0]
+
+
+def _exact(length: int) -> tuple[FrechetMambaOperator, Tensor, Tensor]:
+    u, other = noise(length, CHANNELS)
+    return operator(CHANNELS, STATES, dtype=torch.float64), u.double(), other.double()
