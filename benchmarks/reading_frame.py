@@ -1,9 +1,9 @@
-"""Does a model know the reading frame?  A linear read-out of the codon position from what it holds.
+"""Does a model know the reading frame?  A linear read-out of the codon position from activations.
 
-Read is the vector before the model's head at a base of a gene: the model has seen the chromosome up
-to that base, and nothing behind it.  The read-out is a logistic regression, fitted on the genes of
-the chromosome's first half and asked about those of the second.  Beside the models stands the same
-read-out of the last bases themselves: what can be told of the frame from nearby.
+The activation is the vector before the model's head at a base of a gene, computed from the
+chromosome up to that base.  The read-out is a logistic regression, fitted on genes in the first
+half of the chromosome and tested on those in the second.  For comparison, the same read-out of the
+preceding bases themselves measures what nearby sequence reveals of the frame.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,9 +31,9 @@ from genoscan.layers.weights import load_model
 
 _DISTANCES = 10, 30, 100, 300, 1_000, 3_000
 _ASKED = 30
-"""Bases in a row that are asked about at a distance: as many of each codon position."""
+"""Consecutive bases tested at a distance, equally many of each codon position."""
 _FITTED = 24
-"""Bases of a gene, anywhere in it, that the read-out is fitted on."""
+"""Random bases of a gene that the read-out is fitted on."""
 _NEARBY = 30
 _BASES = f"the last {_NEARBY} bases"
 _TILE, _PENALTY, _QUICK = 2_048, 1e-3, 60_000
@@ -50,7 +50,7 @@ def experiment(genome: Path, models: Sequence[str]) -> Experiment:
     Raises
     ------
     InputError
-        If a model is not there.
+        If a model does not exist.
     """
     paths = {name: find_model(name) for name in models}
     return Experiment(
@@ -71,7 +71,7 @@ def _measure(
     _before: Sequence[Row],
     environment: Environment,
 ) -> list[Row]:
-    """Return a row a distance."""
+    """Return one row per distance."""
     torch.set_num_threads(environment.threads)
     genome, reader = GenBankGenome(path), cell.settings["reader"]
     chrom, size = next(iter(genome.sizes.items()))
@@ -101,9 +101,9 @@ def _measure(
 
 
 def _points(path: Path, chrom: str, size: int) -> pd.DataFrame:
-    """Return the bases that are read: strand, gene, place on that strand, phase and distance.
+    """Return the bases to read: strand, gene, position on that strand, phase and distance.
 
-    The distance into the gene is that of the row's stretch; bases to fit on have none.
+    The distance is that of the tested stretch into its gene; bases to fit on have none.
     """
     random, tables = np.random.default_rng(0), []
     for feature in read_features(path):
@@ -131,7 +131,7 @@ def _points(path: Path, chrom: str, size: int) -> pd.DataFrame:
 
 
 def _held(path: Path, codes: UInt8[np.ndarray, " bases"], at: Points, device: str) -> Vectors:
-    """Return what the model holds at these places, read from the sequence's start."""
+    """Return the model's activations at these positions, computed from the sequence's start."""
     model = load_model(path, device=device)
     stack = model.causal
     headless = Stack(stack.embed, list(stack.layers), stack.norm, nn.Identity())
@@ -144,14 +144,14 @@ def _held(path: Path, codes: UInt8[np.ndarray, " bases"], at: Points, device: st
 
 
 def _nearby(codes: UInt8[np.ndarray, " bases"], at: Points) -> Vectors:
-    """Return the last bases, one-hot; before the sequence's start there are none."""
+    """Return the last bases, one-hot; zeros before the sequence's start."""
     places = at[:, None] - np.arange(_NEARBY)
     last = np.where(places < 0, 4, codes[places])
     return (last[..., None] == np.arange(4)).reshape(len(at), -1).astype(np.float32)
 
 
 def _read_out(known: Vectors, phases: Points, asked: Vectors) -> Points:
-    """Return the phases that a logistic regression of the known ones finds for the others."""
+    """Fit a logistic regression on the known phases, and return its predictions for the others."""
     mean, spread = known.mean(0), known.std(0) + 1e-6
     x, others = (torch.from_numpy((v - mean) / spread).double() for v in (known, asked))
     labels = torch.from_numpy(phases)

@@ -1,5 +1,7 @@
-"""Who computes what.  Like is compared with like: one direction's derivative, every input's, or
-every parameter's."""
+"""The ways to compute a derivative: along one direction, of every input, or of every parameter.
+
+Only ways with the same result are compared.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,7 +16,7 @@ from benchmarks.paper import rivals
 from genoscan.pgf import FrechetMambaOperator
 
 TILE, SLOTS = 1_024, 64
-"""Ours, in every cell: what `genoscan attribute` takes by default."""
+"""Ours, in every cell: the defaults of `genoscan attribute`."""
 
 Parts = Iterator[tuple[slice, Tensor]]
 Run = Callable[[FrechetMambaOperator, Tensor, Tensor, int], Parts]
@@ -23,15 +25,15 @@ Answer = Literal["direction", "inputs", "parameters", "nothing"]
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to a derivative.
+    """One way to compute a derivative.
 
     label   in figures
-    answer  direction: y's tangent along one direction; inputs: of a weighted sum of y, with
-            respect to every input; parameters: and every parameter; nothing: no derivative
-    run     (layer, u, direction or weights, states a block) -> spans and parts of the answer
+    answer  direction: y's tangent along one direction; inputs: derivative of a weighted sum of y
+            with respect to every input; parameters: and every parameter; nothing: no derivative
+    run     (layer, u, direction or weights, block length) -> spans and parts of the derivative
     side    ours; theirs: as published; torch: its best way, as far as we know
-    arrays  of the inputs' size that are handed out
-    slots   states remembered
+    arrays  arrays of the inputs' size that are returned
+    slots   states kept
     """
 
     label: str
@@ -64,7 +66,7 @@ def _pushed_with_graph(made: FrechetMambaOperator, u: Tensor, u_dot: Tensor, _bl
 def _by_autograd(
     call: Callable[[FrechetMambaOperator, Tensor], Tensor], *, trained: bool = False
 ) -> Run:
-    """Return torch's derivative of the weighted sum, of the inputs and perhaps the parameters."""
+    """Return a run of torch's derivative by the inputs and, if `trained`, the parameters."""
 
     def run(made: FrechetMambaOperator, u: Tensor, y_bar: Tensor, _block: int) -> Parts:
         x = u.detach().requires_grad_()
@@ -78,7 +80,7 @@ def _by_autograd(
 
 @contextmanager
 def _asking(made: FrechetMambaOperator) -> Iterator[None]:
-    """Let the weights ask for gradients."""
+    """Let the weights require gradients."""
     made.requires_grad_()
     try:
         yield

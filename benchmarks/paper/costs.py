@@ -21,10 +21,10 @@ from genoscan.usage import GIBIBYTE, MEBIBYTE, PAGE
 from genoscan.verify import relative
 
 MOST_BYTES, MOST_SECONDS = 12 * GIBIBYTE, 300.0
-"""A contender that is predicted to take more is skipped, and the row says so."""
+"""A contender predicted to take more is skipped and recorded as such."""
 
 _JUDGED = 10_000
-"""Steps up to which an answer is held against the truth, which takes a while."""
+"""Steps up to which a result is compared with float64, which is slow."""
 _DIRECTION = ("ours-direction", "tile-scan", "jvp", "jvp-published")
 _INPUTS = ("ours-inputs", "autograd", "autograd-published", "pieces", "fused")
 _LAYER = {"d_model": 256, "d_state": 16}
@@ -32,7 +32,7 @@ _SMALL = {"d_model": 4, "d_state": 2, "init_window": 1, "block": 32}
 
 
 def measure(cell: Cell, before: Sequence[Row], environment: Environment) -> list[Row]:
-    """Measure one contender at one size, if it is not predicted to take too much."""
+    """Measure one contender at one size, unless it is predicted to take too much."""
     settings = cell.settings
     row = {name: settings[name] for name in ("contender", "length", "d_model", "d_state")}
     row |= {"answer": CONTENDERS[settings["contender"]].answer, "status": "measured", "why": ""}
@@ -45,7 +45,7 @@ def contenders_cost(
     contender: str, length: int, d_model: int, d_state: int, *, device: str, threads: int,
     init_window: int = 3, block: int = 64, again: int = 3, judged: bool = False,
 ) -> Row:  # fmt: skip
-    """Measure here one contender at one size; `judged`: how far it is from the truth, too."""
+    """Measure one contender at one size in this process; with `judged`, also its error."""
     torch.set_num_threads(threads)
     chosen = CONTENDERS[contender]
     made = operator(d_model, d_state, init_window=init_window, device=device)
@@ -76,7 +76,7 @@ def contenders_cost(
 
 
 def _too_much(row: Row, before: Sequence[Row]) -> str:
-    """Say what a contender would take, going by its last size and what is proportional."""
+    """Return why a contender is skipped, extrapolating linearly from its last size, or ""."""
     same = ("contender", "d_model", "d_state")
     known = [
         old
@@ -91,7 +91,7 @@ def _too_much(row: Row, before: Sequence[Row]) -> str:
     times = row["length"] / last["length"]
     size, seconds = times * last["extra_bytes"], times * last["seconds"]
     if CONTENDERS[row["contender"]].side == "ours":
-        size = 0  # only what it hands out grows
+        size = 0  # only its outputs grow
     if size > MOST_BYTES:
         return f"predicted {size / GIBIBYTE:.0f} GiB at {row['length']:,}, limit 12 GiB"
     if seconds > MOST_SECONDS:
@@ -127,7 +127,7 @@ def _fig1_cells(quick: bool) -> list[Cell]:
 
 def _fig1_findings(table: pd.DataFrame) -> Iterator[Finding]:
     measured = table[table.status == "measured"].set_index(["contender", "length"])
-    # A page at least: the kernel counts no less.
+    # At least a page, the kernel's unit.
     temporaries = measured.temporary_bytes.clip(lower=PAGE)
     lengths = sorted(table.length.unique())
     for length in lengths[:2]:

@@ -1,7 +1,7 @@
 """Errors against float64: Figure 2, stiffness (A.1) and precision (A.2).
 
-An error is ||found - truth|| / ||truth|| over all steps to a length; NaN or infinity anywhere is
-a failure, and never left out.
+An error is ||found - truth|| / ||truth|| over all steps up to a length; NaN or infinity anywhere
+counts as a failure and is never left out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,9 +32,9 @@ _PUBLISHED = {
 
 
 def measure(cell: Cell, _before: Sequence[Row], environment: Environment) -> list[Row]:
-    """Measure every decay of a cell: each thread's share of them in a process of its own."""
+    """Measure every decay of a cell, shared out to one process per thread."""
     a_logs = cell.settings["a_logs"]
-    # In this process one after the other: torch.func keeps its place in a global.
+    # A quick run stays in this process, on one thread: torch.func keeps its level in a global.
     count = 1 if environment.quick else min(environment.threads, len(a_logs))
     shares = [a_logs[i::count] for i in range(count)]
     single = replace(environment, threads=1)
@@ -51,9 +51,9 @@ def measure(cell: Cell, _before: Sequence[Row], environment: Environment) -> lis
 
 
 def errors(wanted: Mapping[str, Any], *, device: str, threads: int) -> Row:
-    """Measure here every decay, tile and length; one truth serves all of them.
+    """Measure every decay, tile and length in this process, with one float64 reference.
 
-    What comes later changes no tangent: the errors to each length are those of one run.
+    Tangents do not depend on later steps: errors to all lengths come from one run.
     """
     torch.set_num_threads(threads)
     longest, seeds = max(wanted["lengths"]), range(1, wanted["seeds"] + 1)
@@ -84,7 +84,7 @@ def errors(wanted: Mapping[str, Any], *, device: str, threads: int) -> Row:
             made = operator(*sizes, a_log=a_log, device=device)
             for tile in wanted["tiles"]:
                 given = u.to(device), other.to(device)
-                # A state a tile: thousands of tiles would else be run several times over.
+                # One state per tile: thousands of tiles would otherwise be recomputed repeatedly.
                 found = made.pgf_vjp(*given, tile, slots=-(-longest // tile))
                 rows += _errors(
                     "genoscan", a_log, tile, found, expected, [longest], answer="inputs"
@@ -158,7 +158,7 @@ def _findings(table: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _fig2_draw(table: pd.DataFrame) -> go.Figure:
-    """Draw log10 of the error over length and decay, a panel for each tile, ours over theirs."""
+    """Draw log10 of the error over length and decay, one panel per tile, ours above theirs."""
     tiles = sorted(table.tile.unique())
     names = {"genoscan": "genoscan", "tile-scan": "the paper's scan"}
     titles = [f"{label}, tiles of {tile:,}" for label in names.values() for tile in tiles]
@@ -183,7 +183,7 @@ def _fig2_draw(table: pd.DataFrame) -> go.Figure:
 
 
 def _a1_draw(table: pd.DataFrame) -> go.Figure:
-    """Draw the largest error against decay, and the share of numbers that are finite."""
+    """Draw the largest error against decay, and the share of finite numbers."""
     cells = list(table.cell.unique())
     page = panels([f"largest error, {c}" for c in cells] + ["numbers that are finite, stiff side"])
     shades = {"genoscan": OURS[0], "tile-scan": THEIRS[0]}
@@ -221,7 +221,7 @@ def _a2_cells(quick: bool) -> list[Cell]:
 
 
 def _measure_a2(cell: Cell, _before: Sequence[Row], environment: Environment) -> list[Row]:
-    """Hold every way against float64 with the same rounded numbers, and with the exact ones."""
+    """Compare every way with float64 on the same rounded numbers, and on the exact ones."""
     torch.set_num_threads(environment.threads)
     wanted = cell.settings
     kind, lengths, tile = _TYPES[wanted["precision"]], wanted["lengths"], wanted["tile"]
@@ -229,7 +229,7 @@ def _measure_a2(cell: Cell, _before: Sequence[Row], environment: Environment) ->
     u, u_dot = exact_u.to(kind), exact_dot.to(kind)
 
     def layer(dtype: torch.dtype) -> FrechetMambaOperator:
-        """Return the layer in float64, its weights rounded to this type."""
+        """Return the layer in float64 with weights rounded to this type."""
         sizes = wanted["d_model"], wanted["d_state"]
         return operator(*sizes, a_log=wanted["a_log"], dtype=dtype).double()
 
@@ -241,7 +241,7 @@ def _measure_a2(cell: Cell, _before: Sequence[Row], environment: Environment) ->
     low = layer(kind).to(kind)
     loop = torch.cat([part for _, part in rivals.pushed(rivals.piece, low, u, u_dot, tile)])
     scanned = _theirs(low, u[None], u_dot[None], tile)[0]
-    # Kept in few bits, computed in float32: carries never are less.
+    # Ours stores low precision and computes in float32, the minimum for carries.
     ours = _ours(layer(kind).float(), u.float()[None], u_dot.float()[None], tile)[0]
     answers = {
         "genoscan": (ours, rounded),

@@ -1,4 +1,4 @@
-"""Curves: a contender each."""
+"""Curves, one per contender."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -10,7 +10,7 @@ _PALETTES = {"ours": OURS, "theirs": THEIRS, "torch": TORCH}
 
 
 def curves(page: go.Figure, table: pd.DataFrame, x: str, y: str, *, row: int, col: int) -> None:
-    """Draw y against x for every contender in the table, both axes logarithmic."""
+    """Draw y against x for every contender in the table on logarithmic axes."""
     for name, rows in table.groupby("contender", sort=False):
         rows = rows.dropna(subset=[y])
         contender = CONTENDERS[str(name)]
@@ -30,7 +30,7 @@ def curves(page: go.Figure, table: pd.DataFrame, x: str, y: str, *, row: int, co
 
 
 def colour(name: str) -> str:
-    """Return a contender's colour, one of its side's."""
+    """Return a contender's colour, from the palette of its side."""
     side = CONTENDERS[name].side
     peers = [peer for peer, contender in CONTENDERS.items() if contender.side == side]
     return _PALETTES[side][peers.index(name) % len(_PALETTES[side])]

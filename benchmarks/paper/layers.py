@@ -1,4 +1,4 @@
-"""The paper's layer with seeded weights, and its inputs: small normal noise."""
+"""The paper's layer with seeded weights, and its inputs, small normal noise."""
 
 import torch
 from jaxtyping import Float
@@ -19,9 +19,9 @@ def operator(
     dtype: torch.dtype = torch.float32,
     kernels: str = "auto",
 ) -> FrechetMambaOperator:
-    """Return their layer; with `a_log`, that decay in every state.  Nothing asks for a gradient.
+    """Return the paper's layer, frozen; `a_log` replaces the decay of every state.
 
-    Weights are drawn in float32, and in float64 the same numbers: their rounding is no error.
+    Weights are drawn in float32 and converted to `dtype`, so that float64 has the same weights.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
@@ -35,7 +35,7 @@ def operator(
 def noise(
     *shape: int, scale: float = 0.1, seed: int = SEED, device: str = "cpu"
 ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-    """Return an input, and a direction of length 1 (or cotangents of the outputs)."""
+    """Return an input, and a direction (or output cotangents) of length 1."""
     random = torch.Generator().manual_seed(seed)
     u, other = torch.randn(2, *shape, generator=random)
     return (scale * u).to(device), (other / other.norm()).to(device)

@@ -1,6 +1,6 @@
-"""Derivatives of weights (A.4): exact against autograd, memory against length, and training.
+"""Derivatives of weights (A.4): error against autograd, memory against length, and training.
 
-The paper's experiment of this name computes an input's.  Ours is what `genoscan train` runs.
+The paper's experiment of this name differentiates by an input.  Ours is that of `genoscan train`.
 """
 
 import math
@@ -32,7 +32,7 @@ from genoscan.verify import relative
 _COLUMNS = torch.tensor([0, 1, 2, 3, -1])
 _SLOTS = 8
 _LAST = 10
-"""Steps whose mean loss is that at the end."""
+"""Last steps, whose mean loss is reported."""
 
 Pulled = tuple[Tensor, tuple[Tensor, ...]]
 
@@ -44,7 +44,7 @@ _LABELS = {
 
 
 def measure(cell: Cell, _before: Sequence[Row], environment: Environment) -> list[Row]:
-    """Compare a stack's derivatives with autograd's, or measure what one way costs."""
+    """Compare a stack's derivatives with autograd's, or measure their cost."""
     wanted = dict(cell.settings)
     kind = wanted.pop("kind")
     row: Row = {"kind": kind} | wanted
@@ -58,7 +58,7 @@ def measure(cell: Cell, _before: Sequence[Row], environment: Environment) -> lis
 def _stack(
     n_layers: int, d_model: int, d_state: int, *, device: str = "cpu", kernels: str = "auto"
 ) -> Stack:
-    """Return Mamba blocks with seeded weights, which ask for gradients."""
+    """Return trainable Mamba blocks with seeded weights."""
     block = MambaConfig(d_state=d_state, d_conv=4, expand=2, dt_rank=-(-d_model // 16))
     config = ModelConfig(
         d_model=d_model,
@@ -78,7 +78,7 @@ def _codes(batch: int, length: int) -> Tensor:
 
 
 def _pulled(stack: Stack, codes: Tensor, tile: int, slots: int = _SLOTS) -> Pulled:
-    """Return the log-likelihood and the weights' derivatives of it, by the engine."""
+    """Return the log-likelihood and its derivatives by the weights, computed by the engine."""
     weights = list(stack.parameters())
     inputs = OneHot(codes, torch.eye(4).to(weights[0]))
     target = whole_window(codes, _COLUMNS)
@@ -87,7 +87,7 @@ def _pulled(stack: Stack, codes: Tensor, tile: int, slots: int = _SLOTS) -> Pull
 
 
 def _by_autograd(stack: Stack, codes: Tensor) -> Pulled:
-    """Return the same by torch, over the whole sequence."""
+    """Return the same by torch's autograd over the whole sequence."""
     weights = list(stack.parameters())
     x = torch.eye(4).to(weights[0])[codes.long()]
     y, _ = stack(x, stack.begin(len(codes)))
@@ -99,7 +99,7 @@ def _compared(
     n_layers: int, length: int, d_model: int, d_state: int, batch: int, tile: int, dtype: str,
     environment: Environment,
 ) -> Row:  # fmt: skip
-    """Return the largest relative difference of a weight's derivative to float64 autograd's."""
+    """Return the largest relative error of a weight's derivative against float64 autograd."""
     torch.set_num_threads(environment.threads)
     codes, sizes = _codes(batch, length), (n_layers, d_model, d_state)
     stack = _stack(*sizes, device=environment.device)
@@ -117,7 +117,7 @@ def stack_cost(
     way: str, n_layers: int, length: int, d_model: int, d_state: int, batch: int, tile: int, *,
     device: str, threads: int,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure here the weights' derivatives of a stack, the engine's way or autograd's."""
+    """Measure the weights' derivatives of a stack in this process, by engine or autograd."""
     torch.set_num_threads(threads)
     stack = _stack(n_layers, d_model, d_state, device=device)
     codes = _codes(batch, length)
@@ -133,7 +133,7 @@ def _trained(
     way: str, n_layers: int, steps: int, length: int, d_model: int, d_state: int, batch: int,
     tile: int, environment: Environment,
 ) -> Row:  # fmt: skip
-    """Train a stack on real bases, its derivatives the engine's or autograd's; return its loss."""
+    """Train a stack on real bases by the engine's or autograd's derivatives; return its loss."""
     torch.set_num_threads(environment.threads)
     stack = _stack(n_layers, d_model, d_state, device=environment.device)
     optimiser = adamw(stack, rate=1e-3, decay=0.01)

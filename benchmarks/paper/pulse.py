@@ -1,4 +1,4 @@
-"""The ghost pulse (Figure 4): what one step's change does to all later ones, and real DNA."""
+"""The ghost pulse (Figure 4): the effect of one step on all later ones, also in real DNA."""
 
 from collections.abc import Iterator, Sequence
 
@@ -21,7 +21,7 @@ from genoscan.layers.weights import load_model
 from genoscan.verify import relative
 
 _AFTER = 20_000
-"""Steps after the pulse that are held against the truth; float32 has ended long before."""
+"""Steps after the pulse compared with float64; in float32 the response underflows earlier."""
 
 _POINTS = 120
 _A_LOG = -4.0
@@ -29,7 +29,7 @@ _TILE = 128
 
 
 def measure(cell: Cell, _before: Sequence[Row], environment: Environment) -> list[Row]:
-    """Return the response's length at some distances from the pulse, ours and the truth."""
+    """Return the norm of the response at several distances from the pulse, ours and float64."""
     torch.set_num_threads(environment.threads)
     if "d_model" in cell.settings:
         before, found, expected = _layer(**cell.settings, device=environment.device)
@@ -49,7 +49,7 @@ def measure(cell: Cell, _before: Sequence[Row], environment: Environment) -> lis
 
 
 def _layer(length: int, d_model: int, d_state: int, device: str) -> tuple[float, Tensor, Tensor]:
-    """Return the largest tangent before the pulse, those after it, and the truth."""
+    """Return the largest tangent before the pulse, those after it, and the latter in float64."""
     start = int(0.8 * length)
     stop = min(length, start + _AFTER)
     u, _ = noise(length, d_model, scale=0.01)
@@ -69,7 +69,7 @@ def _layer(length: int, d_model: int, d_state: int, device: str) -> tuple[float,
 
 
 def _dna(length: int, model: str, device: str) -> tuple[float, Tensor, Tensor]:
-    """Return the same for the logits of a model, when one real base becomes another."""
+    """Return the same for a model's logits when one base of real DNA is substituted."""
     codes = torch.from_numpy(real_bases(shipped_genome(), length))[None]
     at = int(0.8 * length)
     answers = []

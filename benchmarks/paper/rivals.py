@@ -1,10 +1,10 @@
-"""The paper's ways to its derivatives, and torch's, for one sequence (length, channels).
+"""The paper's and torch's ways to the derivatives, for one sequence (length, channels).
 
 Written anew from descriptions of the published operator.  `tile` is its scan: cumulative sums of
-logarithms, the largest taken out; its two epsilons are theirs.  `by_steps` is its definition, all
-of a step computed when its turn comes.  The rest is the same function as torch computes it best:
-what can be is computed for all steps together, and nothing is written in place or indexed, which
-would make the way back quadratic.
+logarithms less their maximum, with the published two epsilons.  `by_steps` is its definition, each
+step computed entirely in turn.  The rest computes the same function as efficiently as torch can:
+everything but the recurrence for all steps together, without indexing or writing in place, which
+would make the backward pass quadratic.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,25 +28,25 @@ jvp: Callable[..., Any] = torch.func.jvp  # (outputs, their tangents)
 
 
 def first_state(made: FrechetMambaOperator, head: Float[Tensor, "window channels"]) -> State:
-    """Return the state that the first inputs begin with."""
+    """Return the initial state, estimated from the first inputs."""
     return made.init_estimator(head.flatten()).view(made.d_model, made.d_state)
 
 
 def inflow(made: FrechetMambaOperator, u: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the decays and what enters the state: (..., channels, states) both."""
+    """Return decays and state inputs, both (..., channels, states)."""
     z = F.softplus(made.dt_proj(u))[..., None] * -torch.exp(made.A_log)
     factor = torch.expm1(z) / (z + 1e-9)
     return torch.exp(z), factor * made.B_proj(u)[..., None, :] * u[..., None]
 
 
 def outputs(made: FrechetMambaOperator, states: Tensor, u: Tensor) -> Tensor:
-    """Return y from the states after every step."""
+    """Return y from the states after each step."""
     read = (states * made.C_proj(u)[..., None, :]).sum(-1) + made.D * u
     return F.softplus(read) * made.redshift_scale.clamp(min=LEAST_SCALE)
 
 
 def tile(made: FrechetMambaOperator, state: State, u: Input) -> tuple[State, Tensor]:
-    """Run one tile by cumulative sums; return the state at its end, and y."""
+    """Run one tile by cumulative sums; return its last state, and y."""
     decay, enters = inflow(made, u)
     logs = torch.cumsum(torch.log(decay + 1e-12), 0)
     top = logs.amax(0)
@@ -56,7 +56,7 @@ def tile(made: FrechetMambaOperator, state: State, u: Input) -> tuple[State, Ten
 
 
 def by_steps(made: FrechetMambaOperator, u: Input) -> Tensor:
-    """Return y, a step at a time."""
+    """Return y, computed step by step."""
     state, rows = first_state(made, u[: made.init_window]), []
     for u_t in u.unbind(0):
         decay, enters = inflow(made, u_t)
@@ -66,7 +66,7 @@ def by_steps(made: FrechetMambaOperator, u: Input) -> Tensor:
 
 
 def piece(made: FrechetMambaOperator, state: State, u: Input) -> tuple[State, Tensor]:
-    """Run some steps, the recurrence alone one by one; return the state at their end, and y."""
+    """Run some steps, only the recurrence step by step; return the last state, and y."""
     states = []
     for decay, enters in zip(*(part.unbind(0) for part in inflow(made, u)), strict=True):
         state = decay * state + enters
@@ -78,9 +78,10 @@ def piece(made: FrechetMambaOperator, state: State, u: Input) -> tuple[State, Te
 def pushed(
     run: Run, made: FrechetMambaOperator, u: Input, u_dot: Input, block: int = 64
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield y's tangent, tile by tile, each run by `tile` (the paper's scan) or `piece`.
+    """Yield y's tangent tile by tile, each run by `tile` (the paper's scan) or `piece`.
 
-    Left out is what only slows it: weights that ask for gradients, graphs that nobody pulls.
+    Unlike the published code, weights require no gradients and no graph is recorded, both of which
+    only cost time.
     """
     head, head_dot = u[: made.init_window], u_dot[: made.init_window]
     state, state_dot = jvp(partial(first_state, made), (head,), (head_dot,))
@@ -93,16 +94,16 @@ def pushed(
 
 
 def whole(made: FrechetMambaOperator, u: Input) -> Tensor:
-    """Return y of the whole sequence as one piece."""
+    """Return y of the whole sequence, run by `piece` at once."""
     return piece(made, first_state(made, u[: made.init_window]), u)[1]
 
 
 def in_pieces(
     made: FrechetMambaOperator, u: Input, y_bar: Input, _block: int = 0
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield u's cotangents from right to left; of sqrt(length) pieces only the states are kept.
+    """Yield u's cotangents from right to left, keeping only states between sqrt(length) pieces.
 
-    Checkpointing by hand: torch.utils.checkpoint keeps what it computes again until the end.
+    Explicit checkpointing: torch.utils.checkpoint keeps what it recomputes until the end.
     """
     size = max(1, isqrt(len(u)))
     spans = [slice(start, min(start + size, len(u))) for start in range(0, len(u), size)]
@@ -116,7 +117,7 @@ def in_pieces(
         here, state = u[span].detach().requires_grad_(), states.pop().requires_grad_()
         end, y = piece(made, state, here)
         part, bar = torch.autograd.grad([y, end], [here, state], [y_bar[span], bar])
-        if not spans:  # the first inputs made the first state, too
+        if not spans:  # the first inputs also determine the initial state
             window = made.init_window
             head = u[:window].detach().requires_grad_()
             (more,) = torch.autograd.grad(first_state(made, head), head, bar)
@@ -125,16 +126,16 @@ def in_pieces(
 
 
 def restarted(made: FrechetMambaOperator, u: Input) -> Tensor:
-    """Return what their checkpointing computes: every piece begins anew.  Another function."""
+    """Return y by the published checkpointing, which restarts every piece: another function."""
     n_pieces = max(2, isqrt(len(u) // 100))
     parts = u.split(-(-len(u) // n_pieces))
     return torch.cat([checkpoint(whole, made, part, use_reentrant=False) for part in parts])
 
 
 def dense_recursion(made: FrechetMambaOperator, u: Input) -> Tensor:
-    """Return a product of transition matrices, one a channel, none taken as diagonal.
+    """Return the product of the transition matrices of each channel, as dense matrices.
 
-    What their complexity experiment calls real-time recurrent learning: N^3 work a channel.
+    Called real-time recurrent learning in the paper's complexity experiment: N^3 work per channel.
     """
     decay, _ = inflow(made, u)
     product = torch.eye(made.d_state, dtype=u.dtype, device=u.device).expand(

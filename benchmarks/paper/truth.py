@@ -1,11 +1,11 @@
-"""The layer's derivatives in float64 by a route of their own: the truth for float32.
+"""The layer's derivatives in float64, computed independently: the reference for float32.
 
-No kernel, rule or series of this program is in it.  phi is the mean of exp over [0, z], which
-Gauss and Legendre's nodes give to the last digit for z from -30 to 0, and its derivative without
+No kernel, rule or series of genoscan is used.  phi is the mean of exp over [0, z], which
+Gauss-Legendre quadrature gives to the last digit for z from -30 to 0, and its derivative without
 cancellation; tangents follow the product rule step by step, cotangents torch's autograd.
 
-Decays are taken side by side: each row of A_logs (decays, states, or 1 for all of them) stands in
-for the layer's own, and results have an axis of these rows in front.
+Several decays are computed at once: each row of A_logs (decays, states, or 1 for all states)
+replaces the layer's own, and results have a leading axis of these rows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ State = Float64[Tensor, "decays *seeds channels states"]
 
 
 def phi(z: Tensor) -> Tensor:
-    """(exp(z) - 1) / z as an integral."""
+    """Return (exp(z) - 1) / z as an integral."""
     total = torch.zeros_like(z)
     for node, weight in zip(*np.polynomial.legendre.leggauss(32), strict=True):
         total = total + float(weight) / 2 * torch.exp(z * float((1 + node) / 2))
@@ -43,7 +43,7 @@ def tangents(
     u_dot: Input,
     state: State | None = None,
 ) -> Output:
-    """Return y's tangent along u_dot; with `state`, of the steps that follow that state."""
+    """Return y's tangent along u_dot; with `state`, for steps after that state."""
     A, x, x_dot = _side_by_side(A_logs, u, u_dot)
     h, h_dot = _first(made, x), _first(made, x_dot, offset=False)
     if state is not None:
@@ -62,7 +62,7 @@ def tangents(
 
 
 def gradients(made: FrechetMambaOperator, A_logs: Decays, u: Input, y_bar: Input) -> Output:
-    """Return the derivative of the sum of y y_bar with respect to every input."""
+    """Return the derivative of the sum of y * y_bar with respect to every input."""
     A, x, weights = _side_by_side(A_logs, u, y_bar)
     spans = _pieces(x.shape[-2])
     begun = states(made, A_logs, u, [span.start for span in spans])
@@ -84,7 +84,7 @@ def gradients(made: FrechetMambaOperator, A_logs: Decays, u: Input, y_bar: Input
 def _piece(
     made: FrechetMambaOperator, A: Tensor, h: Tensor, x: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the sum of y times its weights over some steps, and the state behind them."""
+    """Return the weighted sum of y over some steps, and the state after them."""
     rows = []
     for a, b, c, skip in _steps(*_moving(made, A, x)):
         h = a * h + b
@@ -110,7 +110,7 @@ def states(
 
 
 def _side_by_side(A_logs: Decays, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """Return A, and the inputs once for each row of it."""
+    """Return A, and the inputs repeated for each of its rows."""
     if any(part.dtype != torch.float64 for part in (A_logs, *inputs)):
         raise TypeError("the truth is computed in float64")
     A = -torch.exp(A_logs).view(len(A_logs), *(1 for _ in inputs[0].shape), A_logs.shape[1])
@@ -118,7 +118,7 @@ def _side_by_side(A_logs: Decays, *inputs: Tensor) -> tuple[Tensor, ...]:
 
 
 def _moving(made: FrechetMambaOperator, A: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-    """Return decay, what enters, what reads and what skips: (..., length, channels, states)."""
+    """Return decay, input, output weights and skip term: (..., length, channels, states)."""
     z = F.softplus(made.dt_proj(x), threshold=40)[..., None] * A
     enters = phi(z) * made.B_proj(x)[..., None, :] * x[..., None]
     return torch.exp(z), enters, made.C_proj(x)[..., None, :], (made.D * x)[..., None]

@@ -1,4 +1,4 @@
-"""Multivariate series and their classes: planted ones, and those of the UEA archive."""
+"""Multivariate series and their classes: synthetic ones, and those of the UEA archive."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from jaxtyping import Float32, Int64
 from genoscan.errors import InputError
 
 LENGTH, CHANNELS = 17_984, 6
-"""EigenWorms' sizes, which the planted task has too."""
+"""Sizes of EigenWorms and of the planted task."""
 
 _MOTIF, _NOISE = 64, 0.3
 
 
 class SeriesError(InputError):
-    """A file is not what its format says."""
+    """A file does not conform to the .ts format."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """Series of one length, and the class of each."""
+    """Series of equal length and their classes."""
 
     x: Float32[np.ndarray, "cases length channels"]
     labels: Int64[np.ndarray, " cases"]
@@ -31,14 +31,15 @@ class Series:
         return len(self.labels)
 
     def part(self, rows: Int64[np.ndarray, " some"]) -> "Series":
-        """Return some of them."""
+        """Return a subset of the cases."""
         return Series(self.x[rows], self.labels[rows], self.classes)
 
 
 def planted(n: int, length: int, seed: int) -> Series:
-    """Return noise with two motifs in it, at least a third of the length apart: which is first?
+    """Return `n` series of noise with two motifs; the class is the motif that comes first.
 
-    A motif is a bump in half of the channels, the other motif's one in the other half.
+    Motifs are bumps, one in the first and one in the second half of the channels, at least a third
+    of the length apart.
     """
     random = np.random.default_rng(seed)
     x = _NOISE * random.standard_normal((n, length, CHANNELS), dtype=np.float32)
@@ -59,8 +60,7 @@ def read_ts(paths: list[Path]) -> Series:
     Raises
     ------
     SeriesError
-        If a line is not what the header says, lengths differ, or a value is missing; it names
-        file and line.
+        If a file or line is malformed, lengths differ, or a value is missing; with file and line.
     """
     cases: list[np.ndarray] = []
     names: list[str] = []
@@ -94,7 +94,7 @@ def read_ts(paths: list[Path]) -> Series:
 
 
 def _cases(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the number and text of every line behind @data."""
+    """Yield the number and text of every line after @data."""
     begun = False
     try:
         with path.open(encoding="utf-8") as lines:
@@ -110,7 +110,7 @@ def _cases(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def split(series: Series, seed: int) -> tuple[Series, Series, Series]:
-    """Return 70, 15 and 15 % of the cases, channels as the first part's mean and spread have it."""
+    """Return 70, 15 and 15 % of the cases, standardised by mean and spread of the first part."""
     order = np.random.default_rng(seed).permutation(len(series))
     edges = [len(order) * 70 // 100, len(order) * 85 // 100]
     parts = [series.part(rows) for rows in np.split(order, edges)]

@@ -1,4 +1,4 @@
-"""START HERE: what is learnt from long series, and what a step of learning takes."""
+"""START HERE: accuracy on long series, and the cost of a training step."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -22,16 +22,16 @@ from genoscan.usage import MEBIBYTE
 _LABELS = {"pd_ssm": ("PD-SSM", OURS), "mamba": ("Mamba", THEIRS)}
 _SEEDS = 1, 2, 3
 _LENGTHS = 256, 1_024, 4_096
-"""Shorter series, which are learnt from first."""
+"""Shorter series, trained on first."""
 _VALIDATION, _TEST = (60, 10_000_019), (200, 20_000_003)
-"""How many planted series, and their seed."""
+"""Number of planted series, and their seed."""
 
 Parts = Callable[[bool, int], tuple[Draw, Series, Series]]
-"""Small ones or not, and a seed -> what is learnt from, what chooses, what is reported."""
+"""(quick, seed) -> training, validation and test series."""
 
 
 def planted_order() -> Experiment:
-    """Return the task that ships with the project."""
+    """Return the experiment on series with planted motifs."""
 
     def parts(quick: bool, _seed: int) -> tuple[Draw, Series, Series]:
         validation, test = (
@@ -55,12 +55,12 @@ def _fresh(random: np.random.Generator, n: int, length: int) -> Series:
 
 
 def files(paths: Sequence[Path]) -> Experiment:
-    """Return the same for series of the UEA archive, all files' cases together.
+    """Return the experiment on series of the UEA archive, cases of all files pooled.
 
     Raises
     ------
     SeriesError
-        If a file is not what its format says.
+        If a file does not conform to the .ts format.
     """
     series = read_ts(list(paths))
 
@@ -104,7 +104,7 @@ def _experiment(title: str, what: str, one: Run, parts: Parts) -> Experiment:
         ]
 
     def measure(cell: Cell, _before: Sequence[Row], environment: Environment) -> list[Row]:
-        """Return what a step takes, or how a run went."""
+        """Return the cost of a step, or the results of a run."""
         if "length" in cell.settings:
             costs = environment.alone(step_cost, cell.settings)
             return [{"what": "step"} | dict(cell.settings) | costs]
@@ -134,7 +134,7 @@ def _learnt(run: Run, parts: tuple[Draw, Series, Series]) -> list[Row]:
 def step_cost(
     kind: str, length: int, width: int, d_state: int, n_layers: int, *, device: str, threads: int
 ) -> Row:
-    """Measure here the derivatives of every parameter for one series."""
+    """Measure the derivatives of all parameters for one series in this process."""
     torch.set_num_threads(threads)
     series = planted(1, length, seed=0)
     run = Run(kind, 1, width=width, d_state=d_state, n_layers=n_layers)  # type: ignore[arg-type]

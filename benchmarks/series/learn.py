@@ -1,7 +1,7 @@
-"""Learning a class from the mean of a model's outputs over all steps, in flat memory.
+"""Train a classifier of the mean of a model's outputs over all steps, in flat memory.
 
-The loss is a function of a mean: its derivative with respect to every step's outputs is the same
-few numbers, which one pass forward gives; from there the engine pulls them back tile by tile.
+The loss is a function of a mean: its derivative is the same for the outputs of every step and known
+after one forward pass; the engine propagates it back tile by tile.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,21 +30,21 @@ from genoscan.training.optimizer import adamw, update
 TILE, SLOTS = 512, 16
 SURROGATE = Surrogate("straight_through")
 _MOST, _SHORT = 16, 16_384
-"""Series an update at most, and steps of all of them up to which there are more than `batch`."""
+"""Series per update at most, and their total steps up to which they are more than `batch`."""
 _KNOWN = 0.05
-"""Mean loss from which a length is known."""
+"""Mean loss below which a length is learnt."""
 
 Draw = Callable[[np.random.Generator, int, int], Series]
-"""So many series, of such a length, to learn from."""
+"""(generator, number, length) -> training series."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What decides a run, bit by bit, on one machine.
+    """Settings that determine a run, bit for bit on one machine.
 
-    lengths  of the series that are learnt from, each once the one before is known; none: their own
-    steps    updates at a length, at most
-    batch    series an update; more of short ones
+    lengths  of training series, each after the previous one is learnt; none: as they are
+    steps    maximum of updates at a length
+    batch    series per update; more of short ones
     """
 
     kind: Literal["pd_ssm", "mamba"]
@@ -61,10 +61,10 @@ class Run:
 
 @dataclass
 class Learnt:
-    """How a run went.
+    """Results of a run.
 
-    curve  (steps, their series' length, mean of the last losses, share right on validation)
-    test   share right of the weights that did best on validation
+    curve  (updates, length of series, mean of the last losses, accuracy on validation)
+    test   accuracy of the weights that are best on validation
     """
 
     curve: list[tuple[int, int, float, float]] = field(default_factory=list)
@@ -72,7 +72,7 @@ class Learnt:
 
 
 def build(run: Run, channels: int, n_classes: int) -> Stack:
-    """Return the model, seeded."""
+    """Return the model with seeded weights."""
     torch.manual_seed(run.seed)
     rank = -(-run.width // 16)
     pd_ssm = PdSsmConfig(heads=1, d_state=run.d_state, n_maps=8, d_conv=4, rank=rank)
@@ -85,7 +85,7 @@ def build(run: Run, channels: int, n_classes: int) -> Stack:
 def means(
     stack: Stack, x: Float[Tensor, "batch length channels"]
 ) -> Float[Tensor, "batch classes"]:
-    """Return the mean of the outputs over all steps; memory: one tile."""
+    """Return the mean of the outputs over all steps, in the memory of one tile."""
     sums: Any = 0
     for _, outputs in forward(stack, Dense(x), tile=TILE):
         sums = sums + outputs.sum(1)
@@ -97,8 +97,8 @@ def derivatives(
 ) -> tuple[Tensor, Sequence[Tensor]]:
     """Return the mean cross-entropy, and its derivative with respect to every parameter.
 
-    Exact: as whole-series autograd of the same stack, to rounding.  Memory: one tile's activations
-    and 16 carries.
+    Exact: equal to whole-series autograd to rounding.  Memory: one tile's activations and 16
+    carries.
     """
     found = means(stack, x).requires_grad_()
     loss = F.cross_entropy(found, labels)
@@ -112,7 +112,7 @@ def derivatives(
 
 
 def accuracy(stack: Stack, series: Series) -> float:
-    """Return the share of series whose class is found."""
+    """Return the share of series classified correctly."""
     right = [
         int(means(stack, torch.from_numpy(x)[None]).argmax()) == label
         for x, label in zip(series.x, series.labels, strict=True)
@@ -121,7 +121,7 @@ def accuracy(stack: Stack, series: Series) -> float:
 
 
 def learn(run: Run, draw: Draw, validation: Series, test: Series) -> Learnt:
-    """Train with Adam, keep the weights that do best on validation, and test those."""
+    """Train with Adam, and test the weights that are best on validation."""
     full, classes = validation.x.shape[1], len(validation.classes)
     stack = build(run, validation.x.shape[2], classes)
     trained = with_surrogate(stack, SURROGATE)
@@ -153,7 +153,7 @@ def learn(run: Run, draw: Draw, validation: Series, test: Series) -> Learnt:
 
 
 def _update(stack: Stack, optimiser: torch.optim.Optimizer, series: Series, rate: float) -> float:
-    """Take one step; return the loss before it."""
+    """Update the weights once; return the loss before."""
     loss, bars = derivatives(stack, torch.from_numpy(series.x), torch.from_numpy(series.labels))
     update(optimiser, list(stack.parameters()), bars, rate=rate, clip=1.0)
     return float(loss)

@@ -1,7 +1,7 @@
-"""One block of each kind with its defaults and seeded weights: what an adjoint of it takes.
+"""The adjoint of one block of each kind, with its defaults and seeded weights.
 
-The derivative of a weighted sum of a block's outputs with respect to every number of its input,
-which is noise; lengths come from the bases that are asked for.
+The derivative of a weighted sum of a block's outputs with respect to every element of its input,
+which is noise, as long as the codes passed to it.
 """
 
 from collections.abc import Callable
@@ -41,10 +41,10 @@ def block(kind: str, *, device: str = "cpu", kernels: str = "auto") -> Mamba | P
 
 
 def multiply_adds(kind: str) -> int:
-    """Return how many a base takes forward: matrices, convolution, and the scan's own.
+    """Return the multiply-adds per base of a forward pass: matrices, convolution and scan.
 
-    A Mamba state takes four (step by decay, decay, what enters, what is read; its exponential
-    besides), a complex PD-SSM state six (decay, what is read).
+    A Mamba state takes four (step times A, decay, input, output; its exponential is not counted),
+    a complex PD-SSM state six (decay, output).
     """
     made = block(kind)
     linear = sum(part.weight.numel() for part in made.modules() if isinstance(part, nn.Linear))
@@ -54,7 +54,7 @@ def multiply_adds(kind: str) -> int:
 
 
 def block_adjoint(kind: str) -> Callable[[Model, Settings], Callable[[Codes], Run]]:
-    """Every input's derivative, by the engine."""
+    """Return a builder of the derivative with respect to every input, by the engine."""
 
     def build(_model: Model, settings: Settings) -> Callable[[Codes], Run]:
         made = block(kind, device=settings.device, kernels=settings.kernels)
@@ -82,7 +82,7 @@ def block_adjoint(kind: str) -> Callable[[Model, Settings], Callable[[Codes], Ru
 
 
 def block_adjoint_truth(kind: str, length: int) -> Tensor:
-    """Return the same by float64 autograd through the definitions, over all steps at once."""
+    """Return the same by float64 autograd through the reference kernels, over all steps at once."""
     made = block(kind, kernels="reference").double()
     x, y_bar = (part[None].double() for part in noise(length, CHANNELS))
     x.requires_grad_()

@@ -1,4 +1,4 @@
-"""Who takes part."""
+"""The contenders by name."""
 
 import importlib.util
 from collections.abc import Callable
@@ -16,12 +16,12 @@ Build = Callable[[Model, Settings], Callable[[windows.Codes], Callable[[], Any]]
 class Contender:
     """One way to compute something.
 
-    build    from a model and the settings to a function of the codes, whose result is what is
-             timed; it returns a tensor, or counts of what it did
-    about    what is computed, and with which settings, in words
-    side     ours; baseline: torch's own way to do it; peer: other people's programs
-    error    how far the result on the short window is from the truth; None: not a derivative
-    needs    what must be installed
+    build    model, settings -> function of the codes -> function without arguments, which is
+             timed and returns a tensor, or counts of its work
+    about    description
+    side     ours; baseline: torch's own way; peer: other programs
+    error    error of the result on the short window; None: not a derivative
+    needs    packages that must be installed
     """
 
     build: Build
@@ -32,7 +32,7 @@ class Contender:
 
     @property
     def missing(self) -> list[str]:
-        """Return what is not installed and keeps the contender away."""
+        """Return the packages that are needed and not installed."""
         return [name for name in self.needs if importlib.util.find_spec(name) is None]
 
 

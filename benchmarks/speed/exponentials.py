@@ -1,6 +1,6 @@
-"""How many exponentials a second a GPU computes: the ceiling of the scan's arithmetic."""
+"""A GPU's exponentials per second, an upper bound of the scan's arithmetic."""
 
-# What Triton compiles has no annotations; what calls it has.
+# Triton kernels have no annotations; their callers have.
 # mypy: disable-error-code="no-untyped-def"
 
 import triton.language as tl
@@ -9,10 +9,10 @@ from torch import Tensor
 from genoscan.ops.triton_gpu.arithmetic import exp, kernel, launch, pieces
 
 TIMES = 256
-"""Exponentials for every number that is read."""
+"""Exponentials per number read."""
 
 _BLOCK = 1024
-"""Numbers of a program: eight a thread, so that no exponential waits for the one before it."""
+"""Numbers per program: eight a thread, so that exponentials do not depend on the one before."""
 
 
 @kernel
@@ -26,6 +26,6 @@ def _iterated(x, out, size, BLOCK: tl.constexpr, TIMES: tl.constexpr):
 
 
 def many_exponentials(x: Tensor, out: Tensor) -> None:
-    """Fill `out` with exp(-x) applied 256 times over; nothing waits for the device."""
+    """Fill `out` with x -> exp(-x) applied 256 times, without waiting for the device."""
     grid = (pieces(x.numel(), _BLOCK),)
     launch(_iterated, grid, x, out, x.numel(), BLOCK=_BLOCK, TIMES=TIMES)

@@ -1,4 +1,4 @@
-"""The document as one page: time a base and extra memory of every contender, and the bars."""
+"""The document as one page: time per base and extra memory of every contender, and thresholds."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from benchmarks.speed.contenders import CONTENDERS
 from benchmarks.speed.report import digits, spread
 from genoscan.usage import MEBIBYTE
 
-# Told apart by every common kind of colour vision: Okabe and Ito's blue, grey and orange.
+# Okabe and Ito's blue, grey and orange, distinct in all common kinds of colour vision.
 _SIDES = {
     "ours": ("genoscan", "#0072B2"),
     "baseline": ("torch's own way", "#999999"),
@@ -26,7 +26,7 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
 
 
 def figure(document: Mapping[str, Any]) -> go.Figure:
-    """Draw bars for every measured row, us a base and MiB, and under them the table of measures."""
+    """Draw bars of us per base and MiB for every measured row, above a table of all measures."""
     measured = {n: row for n, row in document["rows"].items() if row["status"] == "measured"}
     bars = [
         (row, label, timing)

@@ -1,4 +1,4 @@
-"""Whole jobs, from FASTA to finished bigWig, through the pipeline that `attribute` runs."""
+"""Whole jobs, from FASTA to finished bigWig, through the pipeline of `attribute`."""
 
 import shutil
 import tempfile
@@ -21,7 +21,7 @@ _CHROM = "bench"
 def attribute(
     *, cut: bool, batched: bool = True
 ) -> Callable[[Model, Settings], Callable[[Codes], Callable[[], dict[str, float]]]]:
-    """One sequence as one window, or cut into regions without context or reach."""
+    """Return a builder of a job: one window, or regions without context or reach."""
 
     def build(
         model: Model, settings: Settings

@@ -1,4 +1,4 @@
-"""The model whose weights all contenders take."""
+"""Models with seeded weights, shared by all contenders."""
 
 import math
 import re
@@ -13,7 +13,7 @@ _SEED = 1
 
 
 def write_fresh_model(folder: Path, shape: str) -> Path:
-    """Write a model of a shape such as 256x16, width times layers, with seeded weights.
+    """Write a model with seeded weights, its shape (width x layers) such as 256x16.
 
     Raises
     ------

@@ -1,9 +1,9 @@
 """The Phase Gradient Flow paper's layer (arXiv 2512.23068) with the same weights: theirs and ours.
 
-Theirs pushes one tangent direction through tiles of 64 steps by its cumulative sums; ours gives
-the derivative of a weighted sum over all outputs with respect to every number of the input.
-Inputs are the paper's own, 0.1 x normal noise; lengths come from the bases that are asked for.
-Every other comparison with the paper is in `genoscan bench paper`.
+Theirs computes the tangent of one direction in tiles of 64 steps by cumulative sums; ours computes
+the derivative of a weighted sum over all outputs with respect to every element of the input.
+Inputs are the paper's, 0.1 x normal noise, as long as the codes passed.
+Every other comparison with the paper is in `python -m benchmarks paper`.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Run = Callable[[], Tensor]
 
 
 def tile_scan(_model: Model, settings: Settings) -> Callable[[Codes], Run]:
-    """Their tangent along one direction: y's, at every step."""
+    """Build the paper's tangent of y along one direction, at every step."""
     made = operator(CHANNELS, STATES, device=settings.device)
 
     def prepare(codes: Codes) -> Run:
@@ -42,13 +42,13 @@ def tile_scan(_model: Model, settings: Settings) -> Callable[[Codes], Run]:
 
 
 def tile_scan_truth(length: int) -> Tensor:
-    """Return what `tile_scan` ought to give, in float64 by another route."""
+    """Return the expected result of `tile_scan`, in float64 by an independent computation."""
     made, u, u_dot = _exact(length)
     return truth.tangents(made, made.A_log[None], u, u_dot)[0]
 
 
 def layer_adjoint(_model: Model, settings: Settings) -> Callable[[Codes], Run]:
-    """Our derivative of a weighted sum of all outputs, with respect to every input."""
+    """Build our derivative of a weighted sum of all outputs with respect to every input."""
     made = operator(CHANNELS, STATES, device=settings.device, kernels=settings.kernels)
 
     def prepare(codes: Codes) -> Run:
@@ -60,7 +60,7 @@ def layer_adjoint(_model: Model, settings: Settings) -> Callable[[Codes], Run]:
 
 
 def layer_adjoint_truth(length: int) -> Tensor:
-    """Return what `layer_adjoint` ought to give, in float64 by another route."""
+    """Return the expected result of `layer_adjoint`, in float64 by an independent computation."""
     made, u, y_bar = _exact(length)
     return truth.gradients(made, made.A_log[None], u, y_bar)[0]
 

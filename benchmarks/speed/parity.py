@@ -1,7 +1,7 @@
-"""Do all contenders compute the same thing?  Asked before anything is timed.
+"""Check before any timing that all contenders compute the same function.
 
-The truth is whole-window autograd in float64 through plain torch, none of this program's own
-derivative rules in it, on the first 512 real bases.
+The reference is whole-window autograd in float64 through plain torch, without any of genoscan's own
+derivative rules, on the first 512 real bases.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ LIMIT = 1e-4
 
 
 class ParityError(GenoscanError):
-    """A contender does not compute what the others do."""
+    """A contender's result differs from the reference."""
 
 
 class Truth(NamedTuple):
@@ -36,7 +36,7 @@ class Truth(NamedTuple):
 
 
 def truth(settings: Settings, codes: windows.Codes) -> Truth:
-    """Differentiate the plain reference over the whole window."""
+    """Return the reference's value and derivative over the whole window."""
     model = load_model(
         settings.model, device=settings.device, dtype=torch.float64, kernels="reference"
     )
@@ -50,31 +50,31 @@ def truth(settings: Settings, codes: windows.Codes) -> Truth:
 
 
 def gradient_error(found: Tensor, truth: Truth) -> float:
-    """Compare all derivatives."""
+    """Return the relative error of all derivatives."""
     return relative(found, truth.gradient)
 
 
 def value_error(found: Tensor, truth: Truth) -> float:
-    """Compare the log-likelihood."""
+    """Return the relative error of the log-likelihood."""
     return relative(found.reshape(()), truth.value)
 
 
 def slopes_error(found: Tensor, truth: Truth) -> float:
-    """Compare slopes along the seeded directions with those that the derivatives give."""
+    """Return the relative error of slopes along the seeded directions."""
     x_dot = windows.random_directions(len(found), truth.inputs).cpu().double()
     return relative(found, (x_dot * truth.gradient).flatten(1).sum(1))
 
 
 def tile_scan_error(found: Tensor, truth: Truth) -> float:
-    """Compare the paper's tangent with its definition."""
+    """Return the relative error of the paper's tangent."""
     return relative(found, paper.tile_scan_truth(len(found)))
 
 
 def block_error(kind: str) -> Callable[[Tensor, Truth], float]:
-    """Compare a block's derivatives with autograd's."""
+    """Return the error function of a block's derivatives."""
     return lambda found, _truth: relative(found, blocks.block_adjoint_truth(kind, len(found)))
 
 
 def layer_adjoint_error(found: Tensor, truth: Truth) -> float:
-    """Compare one block's derivatives with autograd's."""
+    """Return the relative error of our derivatives of the paper's layer."""
     return relative(found, paper.layer_adjoint_truth(len(found)))

@@ -1,8 +1,7 @@
 """Other programs' Mamba with our weights: the same function, checked by `parity`.
 
-Both are used as their authors mean them to be: evaluation mode, frozen weights, nothing returned
-that was not asked for.  Symbols enter as one-hot rows times their embedding, so that there is a
-derivative to ask for.
+Both are used as intended by their authors: evaluation mode, frozen weights, no extra outputs.
+Symbols enter as one-hot rows times their embedding, which makes the input differentiable.
 """
 
 from collections.abc import Callable
@@ -17,13 +16,13 @@ from genoscan.layers.weights import Model
 
 
 def transformers(*, use_mambapy: bool) -> Callable[[Model, Settings], Prepare]:
-    """transformers' MambaForCausalLM: its own loop over positions, or mambapy's scan in it."""
+    """Return a builder of transformers' MambaForCausalLM, with its own loop or mambapy's scan."""
 
     def build(model: Model, settings: Settings) -> Prepare:
         from transformers import MambaConfig as Config
         from transformers import MambaForCausalLM, logging
 
-        logging.set_verbosity_error()  # else a line that the CUDA kernels are not installed
+        logging.set_verbosity_error()  # it would warn that its CUDA kernels are not installed
         block, config = alike(model), model.config
         peer = MambaForCausalLM(
             Config(
@@ -62,7 +61,7 @@ def transformers(*, use_mambapy: bool) -> Callable[[Model, Settings], Prepare]:
 
 
 def mambapy(model: Model, settings: Settings) -> Prepare:
-    """mambapy's Mamba with its parallel scan; embedding, last norm and head are torch's."""
+    """Build mambapy's Mamba with its parallel scan; embedding, last norm and head are torch's."""
     from mambapy.mamba import Mamba, RMSNorm
     from mambapy.mamba import MambaConfig as Config
 
@@ -90,7 +89,13 @@ def mambapy(model: Model, settings: Settings) -> Prepare:
 
 
 def alike(model: Model) -> MambaConfig:
-    """Return the shape of the blocks, which is one for all of them in the peers."""
+    """Return the configuration shared by all blocks.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If blocks differ, which the peers do not support.
+    """
     first, *others = model.config.layers
     if not isinstance(first, MambaConfig) or any(other != first for other in others):
         raise UnsupportedModelError(
@@ -101,7 +106,7 @@ def alike(model: Model) -> MambaConfig:
 
 
 def _blocks(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the blocks' tensors under the names, and in the shapes, that both peers have."""
+    """Return the blocks' tensors under the names and in the shapes of both peers."""
     found: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         if not name.startswith("layers."):

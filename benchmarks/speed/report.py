@@ -1,4 +1,4 @@
-"""Rows of the document in words."""
+"""Rows of the document as text."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,7 +9,7 @@ _VERDICTS = {True: "met", False: "MISSED", None: ""}
 
 
 def row_text(name: str, row: Mapping[str, Any]) -> str:
-    """Lay out one row: who ran, then what is measured, its bar, and whether it is met."""
+    """Format one row: its contenders, then its measures with threshold and verdict."""
     lines = [f"{name}: {row['title']}"]
     if row["status"] != "measured":
         return "\n".join([*lines, f"  {row['status']}: {row['why']}"])
@@ -23,7 +23,7 @@ def row_text(name: str, row: Mapping[str, Any]) -> str:
 
 
 def summary(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Count rows by what became of them, and bars."""
+    """Return one line that counts rows by status, and thresholds met."""
     counts = {
         status: sum(row["status"] == status for row in rows.values())
         for status in ("measured", "skipped", "failed")
@@ -63,21 +63,21 @@ def _measures(row: Mapping[str, Any]) -> Iterator[list[str]]:
 
 
 def spread(measure: Mapping[str, Any]) -> str:
-    """Print the lowest and the highest of several values."""
+    """Format the range of a measure's values; empty for a single one."""
     if len(measure["values"]) == 1:
         return ""
     return f"{digits(measure['lowest'])} to {digits(measure['highest'])}"
 
 
 def digits(value: float) -> str:
-    """Print three digits at least, and no more than are there."""
+    """Format a number with three significant digits, or as an integer from 100 on."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"
 
 
 def aligned(cells: list[list[str]]) -> list[str]:
-    """Set lines of cells in columns: the first to the left, numbers to the right."""
+    """Return lines with aligned columns, the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         "  "

@@ -1,4 +1,4 @@
-"""What is compared with what, and the bars; a bar never changes what is computed."""
+"""The comparisons and their thresholds, which never change what is computed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ _CUDA = ("cuda",)
 
 @dataclass(frozen=True)
 class Measure:
-    """A number from the timings: one a round, or one in all."""
+    """A number computed from the timings: one per round, or a single one."""
 
     name: str
     unit: str
@@ -27,10 +27,10 @@ class Measure:
 
 @dataclass(frozen=True)
 class Row:
-    """Contenders that run in turn, and what their timings say.
+    """Contenders that run in turn, and measures of their timings.
 
-    devices  kinds on which the row is measured unless it is asked for by name
-    cores    as many must be there;  cuda: a CUDA device must be there
+    devices  kinds of devices on which the row is measured by default
+    cores    cores needed;  cuda: whether a CUDA device is needed
     """
 
     title: str
@@ -42,29 +42,29 @@ class Row:
 
 
 def ratio(above: str, below: str, *, scale: float = 1.0) -> Values:
-    """One contender's time over another's, round by round."""
+    """Return the measure of one contender's time over another's, per round."""
     return lambda t: [
         scale * a / b for a, b in zip(t[above].seconds, t[below].seconds, strict=True)
     ]
 
 
 def memory_share(above: str, below: str) -> Values:
-    """One contender's extra memory in percent of another's."""
+    """Return the measure of one contender's extra memory in percent of another's."""
     return lambda t: [100 * t[above].extra_bytes / max(t[below].extra_bytes, 1)]
 
 
 def speed(name: str) -> Values:
-    """Bases a second."""
+    """Return the measure of bases per second."""
     return lambda t: [t[name].task.length / seconds for seconds in t[name].seconds]
 
 
 def memory(name: str) -> Values:
-    """Extra memory in MiB."""
+    """Return the measure of extra memory in MiB."""
     return lambda t: [t[name].extra_bytes / MEBIBYTE]
 
 
 def rows(settings: Settings) -> dict[str, Row]:
-    """Return every row by name, those of a CPU first."""
+    """Return all rows by name, those for the CPU first."""
     return _on_cpu(settings) | _on_cuda(settings)
 
 
@@ -242,18 +242,18 @@ def _on_cuda(settings: Settings) -> dict[str, Row]:
 
 
 def _growth(timings: Timings) -> list[float]:
-    """From the shortest window to the largest, in percent."""
+    """Return the growth of memory from the shortest window to the largest, in percent."""
     first, *others = (timing.extra_bytes for timing in timings.values())
     return [100 * (max(others) / max(first, 1) - 1)]
 
 
 def _rate(name: str, what: str) -> Values:
-    """So many billions of bytes or elements a second."""
+    """Return the measure of billions of bytes or elements per second."""
     return lambda t: [t[name].did[what] / seconds / 1e9 for seconds in t[name].seconds]
 
 
 def _share(name: str) -> Values:
-    """The least time that the machine could take, in percent of the time taken."""
+    """Return the measure of the machine's lower bound in percent of the time taken."""
 
     def values(timings: Timings) -> list[float]:
         scan = timings[name]

@@ -1,7 +1,7 @@
-"""START HERE: parity first, then row by row; what is known is kept at once.
+"""START HERE: check parity, then measure row by row, saving each at once.
 
-The document is the JSON that is written: machine, versions, commit, settings, parity, and for
-each row every repetition, the measures, and whether the bar is met.
+The document is the JSON file: machine, versions, commit, settings, parity, and for each row every
+repetition, the measures, and whether their thresholds are met.
 """
 
 import json
@@ -42,16 +42,25 @@ def run(
 ) -> Document:
     """Measure the device's rows, or those named, into `output`; return the document.
 
-    Rows that the file holds already are kept as they are; `show` is told every row once it is
-    known.  A row that lacks something (a peer, a second core) is skipped and says so; one whose
-    contender fails says that.  Both are tried again when the same command is given again.
+    Rows already measured in the file are kept.  A row that cannot run here (no peer, no second
+    core) is recorded as skipped, one whose contender fails as failed; both are tried again by the
+    next run into the same file.
+
+    Parameters
+    ----------
+    only
+        Names of rows; none: all of the device.
+    show
+        Called with name and content of every row in its turn.
+    report
+        Called with a line before each step.
 
     Raises
     ------
     ParityError
-        Before anything is timed, if a contender's result is not the reference's.
+        Before anything is timed, if a contender's result differs from the reference.
     InputError
-        If a row is not known, or the file holds rows measured elsewhere or otherwise.
+        If a row is unknown, or the file has rows from another machine, version or setting.
     """
     every = rows(settings)
     if unknown := [name for name in only if name not in every]:
@@ -65,8 +74,8 @@ def run(
     wanted = {name: row for name, row in asked.items() if not (lacking[name] or name in done)}
     if wanted:
         document["parity"] |= _check_parity(settings, model, wanted, report)
-        _write(output, document)  # if it cannot be, say so now
-    del model  # its room on a device is wanted by the workers
+        _write(output, document)  # an error here comes before hours of work
+    del model  # the workers need its memory on the device
     for name, row in asked.items():
         if name in wanted:
             report(f"{name}: {row.title}")
@@ -85,7 +94,7 @@ def _on(kind: str, every: Mapping[str, Row]) -> list[str]:
 
 
 def _fresh(settings: Settings, model: Model) -> Document:
-    """Return a document without rows; files are named by what is in them, not where they lie."""
+    """Return a document without rows, which names model and genome but no paths."""
     genome = open_genome(settings.genome)
     return {
         "format": FORMAT,
@@ -109,7 +118,7 @@ def _fresh(settings: Settings, model: Model) -> Document:
 
 
 def _resumed(output: Path, fresh: Document) -> Document:
-    """Take over the rows of an unfinished run of the same kind."""
+    """Return the document of an unfinished run with the same settings, or the fresh one."""
     if not output.exists():
         return fresh
     try:
@@ -119,7 +128,7 @@ def _resumed(output: Path, fresh: Document) -> Document:
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise InputError(f"{output}: is there already, and not from this command")
     differing = [key for key in _SAME if found.get(key) != fresh[key]]
-    # A peer that has been installed since is no other version.
+    # A peer installed since does not count as another version.
     if any(
         old not in (None, fresh["versions"].get(k)) for k, old in found.get("versions", {}).items()
     ):
@@ -133,7 +142,7 @@ def _resumed(output: Path, fresh: Document) -> Document:
 
 
 def _lacks(row: Row) -> str | None:
-    """Say in a line what keeps the row from being measured here."""
+    """Return why the row cannot be measured here; None if it can."""
     missing = {name for task in row.tasks.values() for name in CONTENDERS[task.contender].missing}
     if missing:
         return f'{", ".join(sorted(missing))} not installed: pip install ".[bench]"'
@@ -147,10 +156,10 @@ def _lacks(row: Row) -> str | None:
 def _check_parity(
     settings: Settings, model: Model, wanted: Mapping[str, Row], report: Callable[[str], object]
 ) -> dict[str, float]:
-    """Hold every contender's result on a short window against the reference's."""
+    """Compare every contender's result on a short window with the reference's."""
     length = min(parity.LENGTH, settings.length or parity.LENGTH)
     codes = torch.from_numpy(real_bases(settings.genome, length))[None]
-    # Tiles that do not divide the window: carries and a ragged end are checked too.
+    # Tiles do not divide the window, so that carries and a short tile are checked, too.
     short = replace(settings, tile=min(settings.tile, parity.TILE), slots=None)
     truth = parity.truth(settings, codes)
     names = {task.contender for row in wanted.values() for task in row.tasks.values()}
@@ -178,7 +187,7 @@ def _check_parity(
 
 
 def _measured(row: Row, settings: Settings, report: Callable[[str], object]) -> Document:
-    """Measure one row; a contender's failure is the row's."""
+    """Measure one row; if a contender fails, the row is recorded as failed."""
     try:
         timings = measure(row.tasks, settings.rounds, report=report)
     except WorkerError as error:
@@ -219,7 +228,7 @@ def _timing(timing: Timing) -> Document:
 
 
 def _judged(each: Measure, values: Sequence[float], *, judged: bool) -> Document:
-    """Return the median and its spread; a bar is judged only at the length it was set for."""
+    """Return median, range and verdict; thresholds are judged only at the row's own length."""
     middle = median(values)
     threshold = each.threshold
     return {

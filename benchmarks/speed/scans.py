@@ -1,7 +1,7 @@
-"""The scan's kernels on their own, and what the machine could do at best.
+"""The scan's kernels alone, and the rates that bound them.
 
-Every run returns what it did: elements (bases x channels x states, an exponential each), and the
-bytes that no kernel can avoid, each input read once and each output written once.
+Every run returns its work: elements (bases x channels x states, one exponential each), and the
+minimum of bytes, each input read once and each output written once.
 """
 
 from collections.abc import Callable
@@ -18,18 +18,18 @@ from genoscan.ops.kernels import Kernels, ScanInputs
 
 Work = dict[str, float]
 PIECE = 8_192
-"""Elements of a piece that stays in the first cache."""
+"""Elements that fit in the L1 cache."""
 
 
 def scan_function(model: Model) -> Callable[[ScanInputs], tuple[Tensor, Tensor]]:
-    """Return the scan of the model's kernel set: (y, state at the end)."""
+    """Return the scan of the model's kernels, which returns (y, last state)."""
     kernels: Kernels = model.causal.norm.kernels  # type: ignore[assignment]
     return lambda inputs: kernels.scan(*inputs)
 
 
 @torch.no_grad()
 def scan_inputs(model: Model, codes: Codes) -> ScanInputs:
-    """Return what the first block's scan reads, by the block's formulas in plain torch."""
+    """Return the inputs of the first block's scan, computed in plain torch."""
     block = alike(model)
     weights = model.causal.layers[0].state_dict()
     x = model.causal.embed(question(model, codes)[0].tile(slice(0, codes.shape[1])))
@@ -48,7 +48,7 @@ def scan_inputs(model: Model, codes: Codes) -> ScanInputs:
 
 
 def forward(model: Model, settings: Settings) -> Callable[[Codes], Callable[[], Work]]:
-    """The scan without a derivative, over one tile again until all bases are done."""
+    """Build the scan without a derivative, on one tile, repeated for as many bases as there are."""
     scan = scan_function(model)
 
     def prepare(codes: Codes) -> Callable[[], Work]:
@@ -64,7 +64,7 @@ def forward(model: Model, settings: Settings) -> Callable[[Codes], Callable[[], 
 
 
 def vjp(model: Model, settings: Settings) -> Callable[[Codes], Callable[[], Work]]:
-    """The scan's derivative rule alone, with respect to all but the weights A and D."""
+    """Build the scan's vjp alone, with respect to all inputs but the weights A and D."""
     scan = scan_function(model)
 
     def prepare(codes: Codes) -> Callable[[], Work]:
@@ -79,7 +79,7 @@ def vjp(model: Model, settings: Settings) -> Callable[[Codes], Callable[[], Work
         def turn() -> None:
             torch.autograd.grad(y, moving, y_bar, retain_graph=True)
 
-        return _repeated(turn, inputs, codes, streams=5)  # u, delta and the bars of u, delta, y
+        return _repeated(turn, inputs, codes, streams=5)  # u, delta, and cotangents of u, delta, y
 
     return prepare
 
@@ -87,10 +87,10 @@ def vjp(model: Model, settings: Settings) -> Callable[[Codes], Callable[[], Work
 def _repeated(
     turn: Callable[[], None], inputs: ScanInputs, codes: Codes, *, streams: int
 ) -> Callable[[], Work]:
-    """Take as many turns as the bases have tiles; count what they cannot but do."""
+    """Return a run that calls `turn` once per tile of the codes, and counts its work."""
     length, (channels, states) = inputs.u.shape[1], inputs.A.shape
     n_tiles = -(-codes.shape[1] // length)
-    # B and C are read once a base; their bars, in the derivative, are written.
+    # B and C are read once per base; the vjp writes their cotangents.
     numbers = n_tiles * length * (streams * channels + (streams - 1) * states)
     elements = n_tiles * length * channels * states
 
@@ -103,7 +103,7 @@ def _repeated(
 
 
 def exponentials(model: Model, settings: Settings) -> Callable[[Codes], Callable[[], Work]]:
-    """torch.exp over as many elements as the scan has, in pieces that stay in the cache."""
+    """Build torch.exp over as many elements as the scan's, in pieces that fit in the cache."""
 
     def prepare(codes: Codes) -> Callable[[], Work]:
         found = scan_inputs(model, codes[:, : settings.tile])
@@ -122,7 +122,7 @@ def exponentials(model: Model, settings: Settings) -> Callable[[Codes], Callable
 
 
 def exp_rate(model: Model, settings: Settings) -> Callable[[Codes], Callable[[], Work]]:
-    """The device's own exponentials, 256 in registers for every number read (Triton)."""
+    """Build the device's exponentials in registers, 256 per number read (Triton)."""
     from benchmarks.speed.exponentials import TIMES, many_exponentials
 
     def prepare(codes: Codes) -> Callable[[], Work]:
@@ -139,7 +139,7 @@ def exp_rate(model: Model, settings: Settings) -> Callable[[Codes], Callable[[],
 
 
 def copies(model: Model, settings: Settings) -> Callable[[Codes], Callable[[], Work]]:
-    """Memory read and written as fast as it goes."""
+    """Build a copy from memory to memory."""
 
     def prepare(codes: Codes) -> Callable[[], Work]:
         numbers = codes.shape[1] * model.config.d_model * 8

@@ -1,4 +1,4 @@
-"""What a run holds fixed, and what one worker is told."""
+"""Settings of a run, and the task sent to a worker."""
 
 import json
 from dataclasses import asdict, dataclass, fields
@@ -6,24 +6,24 @@ from dataclasses import asdict, dataclass, fields
 from genoscan.errors import InputError
 
 REGION = 2_114
-"""Bases of a region among many: what ChromBPNet's tools read."""
+"""Bases per region in rows of many regions: the input length of ChromBPNet."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The same for every contender and row.
+    """Settings shared by all contenders and rows.
 
-    model     folder that all weights come from
-    genome    file that all bases come from
+    model     model folder
+    genome    FASTA or GenBank file
     device    cpu, cuda or cuda:1
-    threads   CPU threads of a contender, where a row does not say otherwise
-    tile      bases processed at once, in every row
-    slots     carries remembered; None: one a tile
-    batch     windows read side by side, where there are many
-    regions   regions in the row that has many
-    rounds    repetitions of each contender, in turn
-    length    bases in every row; None: each row's own, for which its bars were set
-    kernels   kernel set of our own contenders, a name that `choose` knows
+    threads   CPU threads of a contender, unless the row sets them
+    tile      bases processed at once
+    slots     carries kept; None: one per tile
+    batch     windows computed together, in rows of many regions
+    regions   number of regions in such rows
+    rounds    repetitions of each contender
+    length    bases in every row; None: each row's own length, for which its thresholds are set
+    kernels   kernels of our own contenders, a name known to `choose`
     """
 
     model: str
@@ -45,12 +45,12 @@ class Settings:
                 raise InputError(f"--{field.name} {value}: expected at least 1")
 
     def slots_for(self, length: int) -> int:
-        """Return how many carries are remembered over a window."""
+        """Return the number of carries kept for a window."""
         return self.slots or -(-length // self.tile)
 
     @property
     def region(self) -> int:
-        """Bases of a region, where there are many."""
+        """Bases per region, in rows of many regions."""
         return min(REGION, self.length or REGION)
 
     @property
@@ -60,14 +60,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Task:
-    """One contender on so many bases."""
+    """One contender on `length` bases."""
 
     contender: str
     length: int
     settings: Settings
 
     def dump(self) -> str:
-        """Return the task as one line."""
+        """Return the task as one line of JSON."""
         return json.dumps(asdict(self))
 
     @staticmethod

@@ -1,6 +1,6 @@
-"""One window's log-likelihood and its derivative: our engine, and torch's autograd.
+"""The log-likelihood of one window and its derivative, by our engine and by torch's autograd.
 
-Every builder takes a model and the settings, and returns a function from codes to what is run.
+Every builder takes a model and settings, and returns a function from codes to the timed function.
 """
 
 from collections.abc import Callable
@@ -24,14 +24,14 @@ Prepare = Callable[[Codes], Callable[[], Tensor]]
 
 
 def question(model: Model, codes: Codes) -> tuple[OneHot, Target]:
-    """Return what is read and what is differentiated: every base's log-likelihood, summed."""
+    """Return the inputs, and the target: the sum of all bases' log-likelihoods."""
     return OneHot(codes, model.table()), whole_window(
         codes, model.columns(), model.config.label_offset
     )
 
 
 def engine(model: Model, settings: Settings) -> Prepare:
-    """The derivative by the adjoint engine, tile by tile; the result lies on the host."""
+    """Build the derivative by the adjoint engine, tile by tile, returned in host memory."""
 
     def prepare(codes: Codes) -> Callable[[], Tensor]:
         inputs, target = question(model, codes)
@@ -53,7 +53,7 @@ def engine(model: Model, settings: Settings) -> Prepare:
 
 
 def forward(model: Model, settings: Settings) -> Prepare:
-    """The log-likelihood alone, tile by tile, in stages as the engine's other sweeps."""
+    """Build the log-likelihood alone, tile by tile, in stages like the engine's other sweeps."""
 
     def prepare(codes: Codes) -> Callable[[], Tensor]:
         inputs, target = question(model, codes)
@@ -70,7 +70,7 @@ def forward(model: Model, settings: Settings) -> Prepare:
 
 
 def tangents(count: int) -> Callable[[Model, Settings], Prepare]:
-    """The log-likelihood's slope along so many directions, in one sweep."""
+    """Return a builder of the log-likelihood's slopes along `count` directions, in one sweep."""
 
     def build(model: Model, settings: Settings) -> Prepare:
         def prepare(codes: Codes) -> Callable[[], Tensor]:
@@ -94,7 +94,7 @@ def tangents(count: int) -> Callable[[Model, Settings], Prepare]:
 
 
 def random_directions(count: int, inputs: OneHot) -> Float[Tensor, "directions length symbols"]:
-    """Return seeded directions in the space of inputs, the same in every process."""
+    """Return seeded random directions in input space, the same in every process."""
     random = np.random.default_rng(1)
     shape = (count, inputs.length, inputs.table.shape[1])
     return torch.from_numpy(random.standard_normal(shape, np.float32)).to(inputs.table)
@@ -109,7 +109,7 @@ def _slopes(
 
 
 def by_autograd(model: Model, logits: Callable[[Tensor], Tensor]) -> Prepare:
-    """The derivative by torch's autograd over the whole window at once, through `logits`."""
+    """Build the derivative by torch's autograd over the whole window at once, through `logits`."""
 
     def prepare(codes: Codes) -> Callable[[], Tensor]:
         inputs, target = question(model, codes)
@@ -126,12 +126,12 @@ def by_autograd(model: Model, logits: Callable[[Tensor], Tensor]) -> Prepare:
 
 
 def whole(model: Model, settings: Settings) -> Prepare:
-    """Autograd through our own layers and kernels, everything remembered."""
+    """Build autograd through our own layers and kernels, keeping all activations."""
     return by_autograd(model, lambda x: model.causal(x, model.causal.begin(1))[0])
 
 
 def checkpointed(model: Model, settings: Settings) -> Prepare:
-    """The same, each block run again when its derivative is wanted: the fair baseline.
+    """Build the same with each block recomputed in the backward pass: the fair baseline.
 
     Memory: every block's input over the whole window, and one block's activations.
     """
@@ -140,7 +140,7 @@ def checkpointed(model: Model, settings: Settings) -> Prepare:
     def logits(x: Tensor) -> Tensor:
         x = stack.embed(x)
         for block, before in zip(stack.layers, stack.begin(1), strict=True):
-            # Nothing in a block is random: torch need not keep the generators' states.
+            # Blocks are deterministic: the generators' states need not be saved.
             x, _ = checkpoint(block, x, before, use_reentrant=False, preserve_rng_state=False)
         logits: Tensor = stack.head(stack.norm(x))
         return logits

@@ -1,7 +1,7 @@
-"""One contender in a process of its own, so that its peak of memory is its own.
+"""Run one contender in a separate process, so that peak memory is that of this contender alone.
 
-Reads a task, then one word a line: "first" (one run, its peak noted) or "again" (one run).
-Answers each with a line of JSON; the first answer says that all is built and warmed up.
+Reads a task, then one word per line: "first" (one run and its peak memory) or "again" (one run).
+Answers each with a line of JSON; the first answer, {"ready": time}, follows the warm-up.
 """
 
 import json
@@ -24,13 +24,13 @@ from genoscan.layers.weights import load_model
 
 
 def serve(task: Task, questions: Iterator[str]) -> Iterator[dict[str, Any]]:
-    """Build the contender and answer every question."""
+    """Build and warm up the contender, and yield the answer to every request."""
     settings = task.settings
     device = settings.device
     torch.set_num_threads(settings.threads)
     codes = torch.from_numpy(real_bases(settings.genome, task.length))[None]
     contender = CONTENDERS[task.contender]
-    # Peers take our weights, not our kernels.
+    # Peers use our weights, not our kernels.
     kernels = "reference" if contender.needs else settings.kernels
     model = load_model(settings.model, device=device, kernels=kernels)
     prepare = contender.build(model, settings)
@@ -42,7 +42,7 @@ def serve(task: Task, questions: Iterator[str]) -> Iterator[dict[str, Any]]:
         if question.strip() == "again":
             yield {"seconds": timed(run, device)[0]}
             continue
-        # A resident set has grown by imports and compiled code; a device holds weights alone.
+        # Resident memory includes imports and compiled code, device memory the weights alone.
         before = built if settings.cuda else usage.in_use(device)
         usage.forget_peak(device)
         seconds, result = timed(run, device)
@@ -51,7 +51,7 @@ def serve(task: Task, questions: Iterator[str]) -> Iterator[dict[str, Any]]:
 
 
 def main(questions: IO[str], answers: IO[str]) -> None:
-    """Serve one task until no more questions come; an error is an answer too."""
+    """Serve one task until the end of input; an error is answered as {"error": text}."""
     try:
         for answer in serve(Task.load(questions.readline()), iter(questions.readline, "")):
             print(json.dumps(answer), file=answers, flush=True)
@@ -62,7 +62,7 @@ def main(questions: IO[str], answers: IO[str]) -> None:
 
 
 if __name__ == "__main__":
-    # What libraries print must not stand between the answers.
+    # Output of libraries must not mix with the answers.
     with os.fdopen(os.dup(1), "w") as stdout:
         os.dup2(2, 1)
         main(sys.stdin, stdout)

@@ -1,4 +1,4 @@
-"""START HERE: an experiment a task; PD-SSM beside Mamba, three seeds each."""
+"""START HERE: one experiment per task; PD-SSM and Mamba, three seeds each."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -23,7 +23,7 @@ _THRESHOLDS = {
     "modular-arithmetic": ("pd_ssm", 0.96),
     "A5": ("moves", 0.99),
 }
-"""Who is to answer so many right; a product has to be forgotten, which moving alone does not."""
+"""Model and accuracy expected; forgetting a product takes more than moving states."""
 
 _LABELS = {
     "moves": ("PD-SSM that only moves states", OURS[0]),
@@ -36,11 +36,11 @@ _SIZES: dict[str, dict[str, Any]] = {
     },
     "A5": {"heads": 16}, "S5": {"heads": 16, "steps": 4_000},
 }  # fmt: skip
-"""Where one block of 8 heads does not do.
+"""Sizes for tasks that one block of 8 heads cannot learn.
 
-A factor is pending until the next sign, and then decides what is added: one block writes it down,
-the next moves the sum.  In the word problems a head learns where the group takes one of the points
-that it moves, and several points have to be known.
+In arithmetic a factor is pending until the next sign decides what is added: one block stores it,
+the next moves the sum.  In the word problems a head tracks the image of one of the permuted points,
+and several points have to be tracked.
 """
 
 _QUICK = {

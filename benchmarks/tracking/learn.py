@@ -1,4 +1,4 @@
-"""One run: a model learns a task from short sequences, and is asked about long ones."""
+"""One run: train a model on short sequences of a task, test it on long ones."""
 
 import math
 import time
@@ -21,25 +21,25 @@ from genoscan.training.optimizer import adamw
 
 _HELD_OUT = {"validation": 10_000_019, "test": 20_000_003}
 _SIZES = 16
-"""How many lengths a held-out set has, evenly between its shortest and longest."""
+"""Number of lengths in a held-out set, evenly spaced."""
 
 _EPS = 1e-5
 _SURE, _MEMORY = 0.97, 0.95
-"""Right answers from which sequences grow longer, and how much of their mean a step leaves."""
+"""Accuracy above which sequences grow longer, and decay per step of its moving average."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What decides a run, bit by bit, on one machine.
+    """Settings that determine a run, bit for bit on one machine.
 
-    kind               pd_ssm: PD-SSM blocks, all of them trained; moves: whose states are only
-                       moved, by trained maps and router; mamba
-    writes             the first PD-SSM block is trained whole in either kind, and reads two symbols
-                       at once: it keeps what has to be forgotten
-    shortest, longest  lengths that are learnt from; longer ones come once those before are known
-    held_out           lengths of the validation and the test set
-    very_long          the length that is asked about besides
-    sequences          how many there are in validation, test, and of very long ones
+    kind               pd_ssm: PD-SSM blocks, fully trained; moves: only maps, router and read-out
+                       are trained, and states are only moved; mamba
+    writes             the first PD-SSM block is fully trained in either kind and reads two symbols
+                       at once, to store what has to be forgotten later
+    shortest, longest  lengths of training sequences, which grow as shorter ones are learnt
+    held_out           lengths in validation and test sets
+    very_long          length of an additional test set
+    sequences          numbers of sequences for validation, test, and of very long ones
     """
 
     task: str
@@ -65,10 +65,10 @@ class Run:
 
 @dataclass
 class Learnt:
-    """How a run went.
+    """Results of a run.
 
-    curve  (steps, mean loss since the last, longest sequences, share right on validation)
-    test, very_long  shares of right answers of the weights that did best on validation
+    curve  (steps, mean loss since the previous entry, longest sequences, accuracy on validation)
+    test, very_long  accuracies of the weights that are best on validation
     """
 
     curve: list[tuple[int, float, int, float]]
@@ -78,7 +78,7 @@ class Learnt:
 
 
 def learn(run: Run) -> Learnt:
-    """Train, keep the weights that do best on validation, and test those."""
+    """Train, and test the weights that are best on validation."""
     task, started = TASKS[run.task], time.process_time()
     stack = build(run, task)
     trained = with_surrogate(stack, Surrogate("straight_through"))
@@ -120,7 +120,7 @@ def learn(run: Run) -> Learnt:
 
 
 def build(run: Run, task: Task) -> Stack:
-    """Return the model, seeded."""
+    """Return the model with seeded weights."""
     torch.manual_seed(run.seed)
     rank = -(-run.width // 16)
     pd_ssm = PdSsmConfig(
@@ -140,22 +140,22 @@ def build(run: Run, task: Task) -> Stack:
 
 
 def _hold(block: PdSsm) -> None:
-    """Let nothing enter the states, shrink or turn them, and keep it so.
+    """Freeze the block so that states get no input and are neither scaled nor rotated.
 
-    Where these are trained they serve to count, as far as the sequences go that are learnt from.
+    When trained, these are used to count, which only works up to the training lengths.
     """
     for part in (block.B_proj, block.size, block.phase, block.conv):
         for weight in part.parameters():
             nn.init.zeros_(weight).requires_grad_(False)
     nn.init.constant_(block.size.bias, -1.0)
-    nn.init.ones_(block.conv.weight)  # one tap: what is read is what is there
+    nn.init.ones_(block.conv.weight)  # one tap: the identity
 
 
 @torch.no_grad()
 def accuracy(
     stack: Stack, task: Task, split: str, lengths: tuple[int, int], n_sequences: int
 ) -> float:
-    """Return the share of right answers at the sequences' ends, lengths evenly between two."""
+    """Return the accuracy at the ends of sequences, lengths evenly spaced between two."""
     random = np.random.default_rng(_HELD_OUT[split])
     sizes = np.linspace(*lengths, min(_SIZES, lengths[1] - lengths[0] + 1)).round().astype(int)
     shares = []
@@ -167,7 +167,7 @@ def accuracy(
 
 
 def _right(answers: Tensor, labels: Tensor) -> float:
-    """Return the share of right answers among those that are asked for."""
+    """Return the accuracy at the labelled positions."""
     asked = labels != UNKNOWN
     return float((answers.argmax(-1) == labels)[asked].double().mean())
 
@@ -179,7 +179,7 @@ def _answers(stack: Stack, task: Task, tokens: Tensor) -> Tensor:
 
 
 def _rate(run: Run, step: int) -> float:
-    """Return the learning rate: a tenth of the steps rising, then half a cosine down."""
+    """Return the learning rate: linear warm-up for a tenth of the steps, then cosine decay."""
     warm = max(1, run.steps // 10)
     if step <= warm:
         return run.rate * step / warm

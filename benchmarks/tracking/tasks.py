@@ -1,8 +1,8 @@
-"""Sequences whose answer is the state of a finite automaton: can a model keep it?
+"""Sequences labelled with the state of a finite automaton.
 
 Definitions as in PD-SSM's experiments (Terzić et al., NeurIPS 2025, after Delétang et al., ICLR
-2023), tokens and labels counted from 0.  The word problem of a permutation group asks for the
-product of all permutations so far.
+2023), tokens and labels counted from 0.  The label in the word problem of a permutation group is
+the product of all permutations so far.
 """
 
 from collections.abc import Callable
@@ -17,14 +17,14 @@ Labels = Int64[np.ndarray, "sequences length"]
 Sample = Callable[[np.random.Generator, int, int], tuple[Tokens, Labels]]
 
 UNKNOWN = -1
-"""The label of a position that nothing is asked about."""
+"""The label of unlabelled positions."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """n_tokens and n_labels there are; `sample` gives (generator, sequences, length) -> both.
+    """A task: numbers of tokens and labels, and (generator, number, length) -> sequences of both.
 
-    every  whether every position has a label; otherwise the last one alone
+    every  whether every position is labelled, or only the last
     """
 
     n_tokens: int
@@ -34,7 +34,7 @@ class Task:
 
     @property
     def chance(self) -> float:
-        """Return the share of right answers that guessing gives."""
+        """Return the accuracy of guessing."""
         return 1 / self.n_labels
 
 
@@ -50,7 +50,7 @@ def _parity(random: np.random.Generator, n: int, length: int) -> tuple[Tokens, L
 
 
 def _even_pairs(random: np.random.Generator, n: int, length: int) -> tuple[Tokens, Labels]:
-    """Is the number of changes even?  It is where the first token is the last."""
+    """Is the number of changes even?  Equivalently: are first and last token equal?"""
     tokens = random.integers(2, size=(n, length))
     return _last(tokens, (tokens[:, 0] == tokens[:, -1]).astype(np.int64))
 
@@ -81,7 +81,7 @@ def _arithmetic(random: np.random.Generator, n: int, length: int) -> tuple[Token
 
 
 def _word_problem(elements: list[tuple[int, ...]], generators: list[tuple[int, ...]]) -> Sample:
-    """Return the task of multiplying generators: which element is it, after each of them?"""
+    """Return the task of multiplying generators: the product after each of them."""
     index = {element: i for i, element in enumerate(elements)}
     table = np.array(
         [[index[tuple(g[x] for x in e)] for g in generators] for e in elements]
