@@ -171,9 +171,7 @@ def lines(records: Sequence[Record]) -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure; return 1 if a row failed."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.gpu", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/gpu"),
                         help="folder for gpu.json")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true",

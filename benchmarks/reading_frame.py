@@ -65,12 +65,9 @@ def experiment(genome: Path, models: Sequence[str]) -> Experiment:
 
 
 def _measure(
-    path: Path,
-    models: Mapping[str, Path],
-    cell: Cell,
-    _before: Sequence[Row],
+    path: Path, models: Mapping[str, Path], cell: Cell, _before: Sequence[Row],
     environment: Environment,
-) -> list[Row]:
+) -> list[Row]:  # fmt: skip
     """Return one row per distance."""
     torch.set_num_threads(environment.threads)
     genome, reader = GenBankGenome(path), cell.settings["reader"]

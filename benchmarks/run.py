@@ -55,8 +55,7 @@ def run(
     for cell in cells:
         if cell.name not in done:
             report(f"{name}: {cell.name}")
-            measured = experiment.measure(cell, rows, environment)
-            rows += [{"cell": cell.name} | row for row in measured]
+            rows += [{"cell": cell.name} | r for r in experiment.measure(cell, rows, environment)]
             _write(folder / f"{name}.csv", pd.DataFrame(rows).to_csv(index=False))
         progress(1)
     table = pd.read_csv(folder / f"{name}.csv")

@@ -65,11 +65,7 @@ def test_a_short_option_means_the_same_everywhere() -> None:
                     assert meanings.setdefault(opt, long) == long, f"{names}: {opt}"
 
 
-@pytest.mark.parametrize(
-    "names",
-    [names for names in COMMANDS if names[:-1] in PROGRAMS],
-    ids=" ".join,
-)
+@pytest.mark.parametrize("names", [n for n in COMMANDS if n[:-1] in PROGRAMS], ids=" ".join)
 def test_readme_mentions_every_command(names: tuple[str, ...]) -> None:
     assert " ".join(names) in README
 
@@ -80,9 +76,9 @@ def commands_in(text: str) -> list[list[str]]:
     for block in re.findall(r"```(?:bash|console|sh)\n(.*?)```", text, re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             for part in re.split(r"&&|\||;", line.split(" #")[0]):
-                text = part.strip().removeprefix("$ ")
-                if text.startswith(tuple(" ".join([*program, ""]) for program in PROGRAMS)):
-                    found.append(shlex.split(text))
+                command = part.strip().removeprefix("$ ")
+                if command.startswith(tuple(" ".join([*program, ""]) for program in PROGRAMS)):
+                    found.append(shlex.split(command))
     return found
 
 

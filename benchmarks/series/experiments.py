@@ -106,8 +106,7 @@ def _experiment(title: str, what: str, one: Run, parts: Parts) -> Experiment:
     def measure(cell: Cell, _before: Sequence[Row], environment: Environment) -> list[Row]:
         """Return the cost of a step, or the results of a run."""
         if "length" in cell.settings:
-            costs = environment.alone(step_cost, cell.settings)
-            return [{"what": "step"} | dict(cell.settings) | costs]
+            return [{"what": "step", **cell.settings} | environment.alone(step_cost, cell.settings)]
         torch.set_num_threads(environment.threads)
         run = Run(**cell.settings)
         return _learnt(run, parts(environment.quick, run.seed))

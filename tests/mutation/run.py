@@ -25,16 +25,9 @@ from .operators import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = (
-    "genoscan",
-    "benchmarks",
-    "tests",
-    "models",
-    "data",
-    "docs",
-    "workflows",
-    "pyproject.toml",
+    "genoscan", "benchmarks", "tests", "models", "data", "docs", "workflows", "pyproject.toml",
     "README.md",
-)
+)  # fmt: skip
 AT_ONCE = 2
 """Mutants that run at a time."""
 BAR = 0.95
