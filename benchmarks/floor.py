@@ -1,9 +1,9 @@
-"""What an adjoint of the default model cannot avoid on this machine's CPU, and what it takes.
+"""Lower bounds of the default model's adjoint on this CPU, and the times it reaches.
 
-    python benchmarks/floor.py benchmarks/cpu-floor.json
+    python -m benchmarks.floor benchmarks/results/speed/cpu-floor.json
 
-One thread, float32, one tile over and over; the least of many repetitions, because whatever else
-the machine does only adds.  Times are microseconds a base, all layers together.
+One thread, float32, one tile repeatedly; the minimum of many repetitions, because other load only
+adds time.  Times are microseconds per base, all layers together.
 """
 
 import json
@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genoscan.bench.machine import commit, machine, versions
-from genoscan.bench.speed.windows import question
+from benchmarks.machine import commit, machine, versions
+from benchmarks.speed.windows import question
 from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.forward import forward
 from genoscan.layers.catalogue import find_model
@@ -30,7 +30,7 @@ TILE, TILES = 1024, 16
 
 
 def least(run: Callable[[], Any], repetitions: int = 30) -> float:
-    """Return the seconds of the quickest run."""
+    """Return the seconds of the fastest run."""
     run()
     return min(_seconds(run) for _ in range(repetitions))
 
@@ -42,7 +42,7 @@ def _seconds(run: Callable[[], Any]) -> float:
 
 
 def ceilings() -> dict[str, float]:
-    """Measure what torch itself reaches: matrix products, copies, exponentials."""
+    """Measure torch's own rates: matrix products, copies, exponentials."""
     square, vector = torch.randn(1024, 1024), torch.randn(2**22)
     small, out, room = torch.randn(2**17), torch.empty(2**17), torch.empty_like(vector)
     return {
@@ -53,7 +53,7 @@ def ceilings() -> dict[str, float]:
 
 
 def both_ways(run: Callable[..., Any], *inputs: Tensor) -> tuple[float, float]:
-    """Return the seconds of an operation without a graph, and of its derivative alone."""
+    """Return the seconds of an operation without a graph, and of its vjp alone."""
     with torch.no_grad():
         forth = least(lambda: run(*inputs))
     leaves = [tensor.requires_grad_() for tensor in inputs]
@@ -65,7 +65,7 @@ def both_ways(run: Callable[..., Any], *inputs: Tensor) -> tuple[float, float]:
 
 
 def parts(block: Mamba, limits: dict[str, float]) -> dict[str, dict[str, float]]:
-    """Measure a block's parts, and say what each could take at the least."""
+    """Measure the parts of a block, and compute the lower bound of each."""
     width, channels, config = (
         block.out_proj.out_features,
         block.in_proj.out_features // 2,
@@ -102,6 +102,7 @@ def parts(block: Mamba, limits: dict[str, float]) -> dict[str, dict[str, float]]
         *(u.clone(), tail),
     )
     found["conv_silu"] = (*conv, 2 * a_pass, 3 * a_pass)
+    assert block.norm is not None
     norm = both_ways(block.norm, x.clone())
     found["rms_norm"] = (*norm, a_pass, 1.5 * a_pass)
     names = ("forward", "vjp", "forward_floor", "vjp_floor")
@@ -109,11 +110,11 @@ def parts(block: Mamba, limits: dict[str, float]) -> dict[str, dict[str, float]]
 
 
 def whole(model: Model) -> tuple[float, float]:
-    """Return the seconds of a forward sweep and of an adjoint, a slot a tile."""
+    """Return the seconds of a forward sweep and of an adjoint with one slot per tile."""
     codes = torch.randint(0, 4, (1, TILE * TILES), dtype=torch.uint8)
     inputs, target = question(model, codes)
-    forth = least(lambda: [None for _ in forward(model.stack, inputs, tile=TILE)], 7)
-    back = least(lambda: consume(adjoint(model.stack, inputs, target, tile=TILE, slots=TILES)), 7)
+    forth = least(lambda: [None for _ in forward(model.causal, inputs, tile=TILE)], 7)
+    back = least(lambda: consume(adjoint(model.causal, inputs, target, tile=TILE, slots=TILES)), 7)
     return forth, back
 
 
@@ -123,14 +124,15 @@ def main(path: Path) -> None:
     torch.manual_seed(0)
     model = load_model(find_model("bacteria"))
     limits = ceilings()
-    layers = model.stack.layers
-    scale = len(layers) / TILE * 1e6
+    block = model.causal.layers[0]
+    assert isinstance(block, Mamba)
+    scale = len(model.causal.layers) / TILE * 1e6
     rows = {
         name: {way: seconds * scale for way, seconds in times.items()}
-        for name, times in parts(layers[0], limits).items()
+        for name, times in parts(block, limits).items()
     }
     forth, back = (seconds / TILE / TILES * 1e6 for seconds in whole(model))
-    # An adjoint with a slot a tile runs every tile forward twice and backward once.
+    # With one slot per tile an adjoint runs every tile forward twice and backward once.
     taken = sum(2 * row["forward"] + row["vjp"] for row in rows.values())
     floor = sum(2 * row["forward_floor"] + row["vjp_floor"] for row in rows.values())
     print(" ".join(f"{limit:.1f} {unit}" for unit, limit in limits.items()))

@@ -1,9 +1,9 @@
-"""All rows that are to be measured on a GPU, most important first; benchmarks/gpu.sh runs it.
+"""Measure all rows for a GPU, most important first; run by benchmarks/gpu.sh.
 
-Rows run in a worker process.  Every number is in gpu.json as soon as it is known, so that a run
-that is killed loses nothing.  A row that raises is recorded with its error and the next one runs;
-if it hangs, ends the process or leaves the device unusable (after an illegal address every later
-call fails), the rest runs in a new process.
+Rows run in a worker process.  Every number is written to gpu.json at once, so that a killed run
+loses nothing.  A row that raises is recorded with its error and the next one runs; if it hangs,
+ends the process or leaves the device unusable (after an illegal address every later call fails),
+the rest runs in a new process.
 """
 
 import argparse
@@ -38,8 +38,8 @@ ROWS = {
     "slots": 60,
     "blocks": 20,
 }
-"""Rows in order of importance, and seconds that each takes at most where bars are met: one is
-skipped when less is left."""
+"""Rows in order of importance, and the most seconds that each takes if thresholds are met; a row is
+skipped when less time is left."""
 
 FORMAT = "genoscan-gpu/1"
 _GRACE = 15.0
@@ -56,10 +56,10 @@ def drive(
     keep: Callable[[Record], object],
     limits: Mapping[str, float] = ROWS,
 ) -> None:
-    """Run rows in a worker, and those left in another one if it ends early or hangs.
+    """Run rows in a worker process, and the remaining ones in another if it ends early or hangs.
 
-    `keep` is given every record; `task` goes to each worker with its rows, the seconds left and
-    the values that are known.
+    `keep` is called with every record; `task` is sent to each worker with its rows, the seconds
+    left and the values known so far.
     """
     end = time.monotonic() + budget
     left, found = list(names), dict[str, float]()
@@ -100,14 +100,14 @@ def drive(
             keep({"row": row, "name": row, "error": fault})
             left.remove(row)
         elif left and worker.returncode not in (0, RESTART):
-            # It did not come as far as a row: the next would not either.
+            # The worker failed before its first row: another one would, too.
             for name in left:
                 keep({"row": name, "name": name, "error": fault})
             return
 
 
 RESTART = 3
-"""Exit status of a worker whose device is of no more use: another one may go on."""
+"""Exit status of a worker whose device became unusable: another one may continue."""
 
 
 def _read(stream: IO[str], lines: "Queue[str | None]") -> None:
@@ -117,9 +117,9 @@ def _read(stream: IO[str], lines: "Queue[str | None]") -> None:
 
 
 def work(task: Mapping[str, Any], say: Callable[[Record], object]) -> int:
-    """Measure the rows of a task, telling of each begin, number and end; return a status."""
-    from gpu_rows import MEASURES, Bench
-    from interpreted import interpreting
+    """Measure the rows of a task, reporting each begin, number and end; return an exit status."""
+    from benchmarks.gpu_rows import MEASURES, Bench
+    from benchmarks.interpreted import interpreting
 
     with interpreting(small=True) if task["dry"] else nullcontext(), Bench.made(task) as bench:
         for row in task["rows"]:
@@ -146,7 +146,7 @@ def work(task: Mapping[str, Any], say: Callable[[Record], object]) -> int:
 
 
 def _serve() -> int:
-    """Be the worker: a task on stdin, events on stdout; what libraries print goes to stderr."""
+    """Run as worker: a task on stdin, events on stdout; output of libraries goes to stderr."""
     task = json.loads(sys.stdin.readline())
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
@@ -154,7 +154,7 @@ def _serve() -> int:
 
 
 def lines(records: Sequence[Record]) -> Iterator[str]:
-    """Lay records out, one a line."""
+    """Format records, one per line."""
     width = max((len(record["name"]) for record in records), default=0)
     for record in records:
         name = record["name"].ljust(width)
@@ -172,7 +172,7 @@ def lines(records: Sequence[Record]) -> Iterator[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure; return 1 if a row failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/gpu"),
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/gpu"),
                         help="folder for gpu.json")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true",
                         help="every row once, tiny, on the CPU, interpreted")  # fmt: skip
@@ -202,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(*lines([record]), flush=True)
 
     task = {"dry": options.dry_run, "shape": options.shape}
-    worker = [sys.executable, __file__, "--worker"]
+    worker = [sys.executable, "-m", "benchmarks.gpu", "--worker"]
     drive(worker, task, options.only or list(ROWS), options.budget, keep)
     print("", *lines(document["rows"]), output, sep="\n")
     return int(any("error" in record for record in document["rows"]))

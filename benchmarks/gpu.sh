@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# All that is to be measured on a GPU, in one run of at most ten minutes: benchmarks/gpu.sh
-# Without one, all of it at tiny sizes on the CPU, kernels interpreted: benchmarks/gpu.sh --dry-run
+# All measurements on a GPU, in one run of at most ten minutes: benchmarks/gpu.sh
+# Without a GPU, all of them at tiny sizes on the CPU, kernels interpreted: benchmarks/gpu.sh --dry-run
 #
 # The machine needs Python 3.12 with torch, triton, numba, numpy, pandas, click and jaxtyping, and no
-# network. What else genoscan imports lies as wheels in the ignored folder wheels/ (11 MB), filled by
+# network. Other dependencies are wheels in the ignored folder wheels/ (11 MB), filled by
 #
 #   pip download -d wheels -c constraints.txt --no-deps --only-binary=:all: --python-version 3.12 \
 #     --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 \
@@ -11,19 +11,19 @@
 #     annotated-types biopython packaging platformdirs pyBigWig pydantic pydantic-core pyfaidx pysam \
 #     safetensors tqdm typing-extensions typing-inspection
 #
-# Numbers go to gpu.json, and what is printed to gpu.log, in $OUT or else benchmarks/gpu/.
+# Writes gpu.json and gpu.log, the printed output, to $OUT or else benchmarks/results/gpu/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-output=${OUT:-benchmarks/gpu}
+output=${OUT:-benchmarks/results/gpu}
 mkdir -p "$output"
 if compgen -G "wheels/*.whl" >/dev/null; then
     site=$(mktemp -d)
     trap 'rm -rf "$site"' EXIT
-    # In a folder of their own: what the machine has stays as it is.
+    # In a folder of their own: installed packages are left as they are.
     python3 -m pip install --quiet --no-index --no-deps --no-compile --target "$site" wheels/*.whl
-    # Behind the machine's own packages, which torch was built with.
+    # Searched after the machine's own packages, which torch was built with.
     export GENOSCAN_SITE=$site
 fi
-PYTHONPATH=$PWD PYTHONUNBUFFERED=1 python3 benchmarks/gpu.py --output "$output" "$@" \
+PYTHONPATH=$PWD PYTHONUNBUFFERED=1 python3 -m benchmarks.gpu --output "$output" "$@" \
     2>&1 | tee "$output/gpu.log"

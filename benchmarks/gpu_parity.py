@@ -1,4 +1,4 @@
-"""Is what a GPU computes right?  Every kernel and the engine against plain torch in float64."""
+"""Errors of every GPU kernel and of the engine against plain torch in float64."""
 
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genoscan.bench.speed.sequence import real_bases, shipped_genome, write_fasta
-from genoscan.engine.adjoint import consume
-from genoscan.engine.engine import Engine
+from benchmarks.speed.sequence import real_bases, shipped_genome, write_fasta
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.target import whole_window
 from genoscan.genome.genome import open_genome
 from genoscan.genome.region import Region
+from genoscan.gradient import gradient
 from genoscan.job import Options, prepare
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import MambaConfig
@@ -28,7 +27,7 @@ from genoscan.ops.associative import ASSOCIATIVE
 from genoscan.ops.dual import Dual
 from genoscan.ops.kernels import choose
 from genoscan.ops.reference import REFERENCE
-from genoscan.pipeline import write_sensitivities
+from genoscan.pipeline import run
 from genoscan.tracks.reader import BigWig
 from genoscan.tracks.score import SCORES
 from genoscan.verify import relative
@@ -39,7 +38,7 @@ _DIRECTIONS = 2
 
 
 def worst(found: Tensors, truth: Tensors) -> float:
-    """Return the largest relative error of all tensors, in L2 or a tenth of it in the maximum."""
+    """Return the largest error of all tensors: relative L2, or a tenth of the relative maximum."""
     pairs = [(a.detach().double(), b.detach().double()) for a, b in zip(found, truth, strict=True)]
     errors = [relative(a, b) for a, b in pairs if b.numel()]
     errors += [float((a - b).abs().max() / b.abs().max()) / 10 for a, b in pairs if b.numel()]
@@ -53,7 +52,7 @@ def kernel_errors(device: str, dtype: torch.dtype, *, tiny: bool) -> Errors:
     kernels = choose(device, "triton")
     for name, problem, numbers in _problems(*sizes, device):
         inputs, choice = problem[0], {k: part.to(device) for k, part in problem[1].items()}
-        # The truth is that of the numbers as the kernel gets them.
+        # The reference uses the inputs as rounded for the kernel.
         given = tuple(part.to(device, dtype) for part in inputs)
         numbers = numbers | choice
         kernel, definition = name.split(",")[0], REFERENCE
@@ -65,7 +64,7 @@ def kernel_errors(device: str, dtype: torch.dtype, *, tiny: bool) -> Errors:
 
 
 def _problems(batch: int, length: int, channels: int, states: int, device: str) -> Iterator[Any]:
-    """Yield kernels, their arguments in float64 on the CPU, and numbers that they take."""
+    """Yield kernel names, arguments in float64 on the CPU, and keyword arguments."""
     random = torch.Generator().manual_seed(1)
 
     def normal(*shape: int) -> Tensor:
@@ -118,7 +117,7 @@ def _rules(
 
 
 def _seeded(like: Tensor, seed: int) -> Tensor:
-    """Return the same numbers for a shape, whatever its dtype and device."""
+    """Return normal noise that depends on the shape, not on dtype or device."""
     random = torch.Generator().manual_seed(seed)
     return torch.randn(like.shape, generator=random).to(like)
 
@@ -134,50 +133,43 @@ ENGINES: dict[str, dict[torch.dtype, float]] = {
 
 
 def engine_error(path: Path, dtype: torch.dtype, device: str, length: int, tile: int) -> float:
-    """Return the error of the adjoint, in tiles that do not divide the window."""
+    """Return the error of the adjoint, with tiles that do not divide the window."""
     codes = torch.from_numpy(real_bases(shipped_genome(), length))[None]
-    model = load_model(path, device=device, dtype=dtype, kernels="triton")
-    found = _pulled(model, codes, tile)
+    model = load_model(path, device=device, dtype=dtype, kernels="triton", tile=tile, slots=2)
+    found = _pulled(model, codes)
     return worst((found,), (_truth(path, length, device),))
 
 
 def long_engine_error(path: Path, device: str, length: int, tile: int) -> float:
     """Return the error of the adjoint in float32 against that in float64."""
     codes = torch.from_numpy(real_bases(shipped_genome(), length))[None]
+    settings: dict[str, Any] = {"device": device, "kernels": "triton", "tile": tile, "slots": 2}
     single, double = (
-        _pulled(load_model(path, device=device, dtype=dtype, kernels="triton"), codes, tile)
+        _pulled(load_model(path, dtype=dtype, **settings), codes)
         for dtype in (torch.float32, torch.float64)
     )
     return worst((single,), (double,))
 
 
 def track_error(path: Path, folder: Path, device: str, length: int, tile: int) -> float:
-    """Return the error of a bigWig's scores, from FASTA on."""
+    """Return the error of the scores in a bigWig written from FASTA."""
     codes = real_bases(shipped_genome(), length)
     write_fasta(folder / "track.fa", "chr", codes)
-    model = load_model(path, device=device, kernels="triton")
-    options = Options(context=0, reach=0, tile=tile, slots=2)
+    model = load_model(path, device=device, kernels="triton", tile=tile, slots=2)
+    options = Options(context=0, reach=0)
     job = prepare(open_genome(folder / "track.fa"), model, [Region("chr", 0, length)], options)
-    write_sensitivities(job, [folder / "track.bw"])
+    run(job, [folder / "track.bw"])
     with BigWig(folder / "track.bw") as opened:
         found = torch.from_numpy(opened.scores("chr", 0, length))
     truth = _truth(path, length, device)
-    gradient = truth[:, list(model.config.base_columns)].float().numpy()
-    return worst((found,), (torch.from_numpy(SCORES[options.score](gradient, codes)),))
+    columns = model.by_base(truth)
+    return worst((found,), (torch.from_numpy(SCORES[options.score](columns, codes)),))
 
 
-def _pulled(model: Model, codes: Tensor, tile: int) -> Tensor:
+def _pulled(model: Model, codes: Tensor) -> Tensor:
     """Return the derivatives of a window's log-likelihood by the engine, on the CPU."""
-    inputs = OneHot(codes, model.table())
     target = whole_window(codes, model.columns(), model.config.label_offset)
-    gradient = torch.empty(codes.shape[1], inputs.table.shape[1], dtype=inputs.table.dtype)
-
-    def receive(span: slice, x_bar: Tensor) -> None:
-        gradient[span] = x_bar[0]
-
-    engine = Engine(tile=tile, slots=2, place=model.device)
-    consume(engine.adjoint(model.stack, inputs, target), receive)
-    return gradient
+    return gradient(model, codes, target).gradient[0].cpu()
 
 
 @cache
@@ -188,19 +180,19 @@ def _truth(path: Path, length: int, device: str) -> Tensor:
     span = slice(0, length)
     x = OneHot(codes, model.table()).tile(span).requires_grad_()
     target = whole_window(codes, model.columns(), model.config.label_offset)
-    (gradient,) = torch.autograd.grad(target(model.whole(x), span).sum(), x)
-    return gradient[0].cpu()
+    (x_bar,) = torch.autograd.grad(target(model.whole(x), span).sum(), x)
+    return x_bar[0].cpu()
 
 
 def write_small_model(kind: str, path: Path, n_layers: int) -> None:
     """Write a small model of a kind of `ENGINES`, with seeded weights."""
     width = 16
-    inner = MambaConfig(dt_rank=1)
+    inner = MambaConfig(d_conv=4, dt_rank=1)
     shared: dict[str, Any] = {"d_model": width, "context": 0, "reach": 0, "trained_on": "nothing"}
     torch.manual_seed(1)
     if kind == "PD-SSM":
         config = ModelConfig(
-            layers=(PdSsmConfig(rank=2, d_state=16, n_maps=4),) * n_layers, **shared
+            layers=(PdSsmConfig(d_conv=4, rank=2, d_state=16, n_maps=4),) * n_layers, **shared
         )
         save_model(path, config, build(config), f"# {kind}\n")
         return
@@ -218,9 +210,9 @@ def write_small_model(kind: str, path: Path, n_layers: int) -> None:
 
 
 def scan_rounding(device: str, length: int) -> Errors:
-    """Yield the scan's error in float32, for what enters it, at decays from 1e-10 to 1e5.
+    """Yield the scan's error in float32 for several inputs, at decays from 1e-10 to 1e5.
 
-    The truth is the associative form in float64, a second way to the same numbers.
+    The reference is the associative form in float64, an independent algorithm.
     """
     random = torch.Generator().manual_seed(7)
     normal = torch.randn(length, generator=random)

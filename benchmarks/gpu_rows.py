@@ -1,7 +1,7 @@
-"""What each row of benchmarks/gpu.py measures.
+"""The measurements behind each row of gpu.py.
 
-Contenders, their costs and thresholds are those of `genoscan bench speed`; here they run one after
-another in one process, because starting one for each would take half of the time there is.
+Contenders, costs and thresholds are those of `python -m benchmarks speed`; here they run one after
+another in one process, because a process for each would take half of the available time.
 """
 
 import gc
@@ -18,7 +18,10 @@ from typing import Any
 from unittest import mock
 
 import torch
-from gpu_parity import (
+
+from benchmarks import machine
+from benchmarks.clock import timed
+from benchmarks.gpu_parity import (
     ENGINES,
     engine_error,
     kernel_errors,
@@ -26,19 +29,16 @@ from gpu_parity import (
     scan_rounding,
     write_small_model,
 )
-from gpu_parity import track_error as measured_track_error
-
+from benchmarks.gpu_parity import track_error as measured_track_error
+from benchmarks.speed import blocks
+from benchmarks.speed.model import write_fresh_model
+from benchmarks.speed.rows import rows
+from benchmarks.speed.sequence import shipped_genome
+from benchmarks.speed.settings import Settings, Task
+from benchmarks.speed.worker import serve
+from benchmarks.speed.workers import Timing
+from benchmarks.threshold import Threshold, at_most
 from genoscan import usage
-from genoscan.bench import machine
-from genoscan.bench.bar import Bar, at_most
-from genoscan.bench.clock import timed
-from genoscan.bench.speed import blocks
-from genoscan.bench.speed.crew import Timing
-from genoscan.bench.speed.model import write_fresh_model
-from genoscan.bench.speed.rows import rows
-from genoscan.bench.speed.sequence import shipped_genome
-from genoscan.bench.speed.settings import Settings, Task
-from genoscan.bench.speed.worker import serve
 from genoscan.ops.kernels import ScanInputs
 
 TILES = (2_048, 4_096, 6_144, 8_192, 12_288, 16_384)
@@ -46,27 +46,27 @@ SLOTS = 64
 _TINY, _TINY_TILE = 3, 2
 """Bases of a window and of a tile in a dry run."""
 _LONG = 5.0
-"""Seconds from which the first of a contender's runs counts: it is as warm as those after it."""
+"""Seconds above which the first run of a contender counts as warm."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A number, and what it was made from.
+    """A measured number.
 
-    exact  an error rather than a time or a size: judged at any size
+    exact  an error rather than a time or a size: judged in dry runs, too
     """
 
     name: str
     value: float
     unit: str
-    bar: Bar | None = None
+    threshold: Threshold | None = None
     exact: bool = False
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where rows are measured, and what is known from earlier ones."""
+    """Device and model that rows are measured on, and results of earlier rows."""
 
     dry: bool
     folder: Path
@@ -79,7 +79,7 @@ class Bench:
     @staticmethod
     @contextmanager
     def made(task: Mapping[str, Any]) -> Iterator["Bench"]:
-        """Prepare a folder with the model, for as long as the context lasts."""
+        """Prepare a temporary folder with the model."""
         dry = task["dry"]
         torch.manual_seed(1)
         if dry:
@@ -114,7 +114,7 @@ class Bench:
         )  # fmt: skip
 
     def fastest(self, mebibytes: float, otherwise: int) -> int:
-        """Return the fastest tile of row `tiles` that takes at most so much memory."""
+        """Return the fastest tile measured by row `tiles` within so much memory."""
         speeds = {
             self.found[f"tiles: {tile:,}, speed"]: tile for tile in TILES
             if self.found.get(f"tiles: {tile:,}, memory", math.inf) <= mebibytes
@@ -122,7 +122,7 @@ class Bench:
         return speeds[max(speeds)] if speeds else otherwise
 
     def usable(self) -> bool:
-        """Say whether the device still answers."""
+        """Return whether the device still responds."""
         try:
             self.tidy()
         except RuntimeError:
@@ -130,23 +130,23 @@ class Bench:
         return True
 
     def tidy(self) -> None:
-        """Give all free memory back, so that a peak is of what follows alone."""
+        """Free all cached memory, so that a peak is that of the next run alone."""
         gc.collect()
         if not self.dry:
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
 
     def record(self, row: str, result: Result, seconds: float) -> dict[str, Any]:
-        """Return a result as it is written."""
-        judged = result.bar is not None and (result.exact or not self.dry)
+        """Return a result as a JSON record."""
+        judged = result.threshold is not None and (result.exact or not self.dry)
         return {
             "row": row,
             "name": result.name,
-            # JSON knows no NaN.
+            # JSON has no NaN.
             "value": result.value if math.isfinite(result.value) else str(result.value),
             "unit": result.unit,
-            "threshold": None if result.bar is None else str(result.bar),
-            "met": result.bar.met(result.value) if judged and result.bar else None,
+            "threshold": None if result.threshold is None else str(result.threshold),
+            "met": result.threshold.met(result.value) if judged and result.threshold else None,
             "device": self.name,
             "versions": self.versions,
             "seconds": round(seconds, 2),
@@ -169,7 +169,7 @@ def _driver() -> str | None:
 
 
 def device(bench: Bench) -> Iterator[Result]:
-    """The card, and that float32 products are made in float32."""
+    """Memory of the device, and whether float32 products use tf32."""
     exact = not (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32)
     memory, cores = 0, machine.cores()
     if not bench.dry:
@@ -238,7 +238,7 @@ def _error(name: str, error: float, limit: float) -> Result:
 def timings(
     bench: Bench, tasks: Mapping[str, Task], again: int = 3
 ) -> tuple[dict[str, Timing], dict[str, dict[str, Any]]]:
-    """Run each contender once, and then so many times more; return medians, and all numbers."""
+    """Run each contender once and then `again` times; return medians, and all numbers."""
     found, details = {}, {}
     for name, task in tasks.items():
         length = min(task.length, bench.size(task.length, _TINY))
@@ -280,10 +280,9 @@ def timings(
 def of_speed(
     name: str, mebibytes: float, tile: int, *, parts: int = 1, again: int = 3
 ) -> Callable[[Bench], Iterator[Result]]:
-    """Return what measures a row of `genoscan bench speed`.
+    """Return the measurement of a row of `python -m benchmarks speed`.
 
-    Its tile is the fastest that was found to take so much memory, `parts` times over where the
-    row takes a part of it.
+    Its tile is the fastest within so much memory, times `parts` if the row uses a fraction of it.
     """
 
     def measure(bench: Bench) -> Iterator[Result]:
@@ -292,7 +291,7 @@ def of_speed(
         found, details = timings(bench, row.tasks, again)
         for each in row.measures:
             value = median(each.values(found))
-            yield Result(f"{name}: {each.name}", value, each.unit, each.bar,
+            yield Result(f"{name}: {each.name}", value, each.unit, each.threshold,
                          details={"contenders": details})  # fmt: skip
         for contender, numbers in details.items():
             reserved = numbers["reserved_bytes"] / usage.MEBIBYTE
@@ -302,7 +301,7 @@ def of_speed(
 
 
 def tiles(bench: Bench) -> Iterator[Result]:
-    """Speed and memory by the size of a tile."""
+    """Speed and memory by tile."""
     for tile in TILES[: bench.size(len(TILES), 1)]:
         task = Task("genoscan", 4 * 131_072, bench.settings(tile))
         found, details = timings(bench, {"genoscan": task})
@@ -315,7 +314,7 @@ def tiles(bench: Bench) -> Iterator[Result]:
 
 
 def slots(bench: Bench) -> Iterator[Result]:
-    """FASTA to bigWig with a carry remembered for every tile: more memory, a pass less."""
+    """FASTA to bigWig with one carry kept per tile: more memory, one pass less."""
     settings = bench.settings(bench.fastest(3 * 1024, 4_096), slots=None)
     task = Task("attribute", 80 * 131_072, settings)
     found, details = timings(bench, {"attribute": task}, again=1)
@@ -335,7 +334,7 @@ SWEPT: dict[str, Sequence[int]] = {
 
 
 def scan_sweep(bench: Bench) -> Iterator[Result]:
-    """The scan's two passes forward and one back, by each tunable, and by the best of all."""
+    """Two forward passes and one vjp of the scan, by each tunable and by the best of each."""
     from genoscan.ops.triton_gpu import scan
 
     usual = {name: getattr(scan, name) for name in SWEPT}
@@ -369,7 +368,7 @@ def scan_sweep(bench: Bench) -> Iterator[Result]:
 
 
 def _sweep_problem(bench: Bench) -> tuple[ScanInputs, tuple[torch.Tensor, torch.Tensor]]:
-    """Return a scan such as the model's, of a tile, and cotangents of what it returns."""
+    """Return inputs of a scan over one tile, and cotangents of its outputs."""
     length, channels, states = bench.size(8_192, _TINY), bench.size(512, 4), bench.size(16, 2)
     random = torch.Generator().manual_seed(1)
 

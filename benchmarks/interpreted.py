@@ -1,12 +1,12 @@
-"""Triton's interpreter, made quick: kernels run on the CPU, one numpy call an operation."""
+"""Run Triton kernels on the CPU in its interpreter, with less overhead."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
-SMALL = {"CHUNK": 4, "SUB": 2, "AHEAD": 2, "WIDTH": 4096}
-"""The scan's sizes for windows of a few bases; interpreted, a program costs as much as a number."""
+SMALL: dict[str, Any] = {"CHUNK": 4, "SUB": 2, "AHEAD": 2, "WIDTH": 4096}
+"""Kernel sizes for windows of a few bases: an interpreted program costs as much as one number."""
 
 
 @contextmanager

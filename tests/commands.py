@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
+import click
 import numpy as np
 import torch
 from toys import tiny_config, tiny_stack
 
-from genoscan.cli import main
+from benchmarks.cli import cli as benchmark_cli
+from genoscan.cli import cli, main
 from genoscan.layers.weights import save_model
 
 CONTEXT, REACH = 64, 32
@@ -31,17 +33,17 @@ class Outcome(NamedTuple):
     err: str
 
 
-def genoscan(*arguments: object) -> Outcome:
+def genoscan(*arguments: object, group: click.Group = cli) -> Outcome:
     """Run a command in this process; what is no GenoscanError escapes with its traceback."""
     out, err = io.StringIO(), io.StringIO()
     terminate = signal.getsignal(signal.SIGTERM)
     with (
-        mock.patch.object(sys, "argv", ["genoscan", *map(str, arguments)]),
+        mock.patch.object(sys, "argv", [group.name, *map(str, arguments)]),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
         try:
-            main()
+            main(group)
         except SystemExit as end:
             code = end.code
         finally:
@@ -50,9 +52,16 @@ def genoscan(*arguments: object) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
-def elsewhere(*arguments: object, before: str = "", **options: Any) -> Outcome:
+def benchmark(*arguments: object) -> Outcome:
+    """Run `python -m benchmarks` in this process."""
+    return genoscan(*arguments, group=benchmark_cli)
+
+
+def elsewhere(
+    *arguments: object, before: str = "", package: str = "genoscan", **options: Any
+) -> Outcome:
     """Run a command in a process of its own, after the statements of `before`."""
-    script = f"{before}\nfrom genoscan.cli import main\nmain()"
+    script = f"{before}\nimport {package}.__main__"
     done = subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},

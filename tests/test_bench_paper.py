@@ -10,21 +10,21 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 import torch
-from commands import genoscan
+from commands import benchmark
 from laws import assert_near
 
-from genoscan.bench.alone import WorkerError, alone
-from genoscan.bench.bar import at_least, at_most
-from genoscan.bench.experiment import Cell, Finding, Place, Row
-from genoscan.bench.paper import costs, rivals, truth
-from genoscan.bench.paper.contenders import CONTENDERS
-from genoscan.bench.paper.experiments import EXPERIMENTS
-from genoscan.bench.paper.layers import noise, operator
-from genoscan.bench.run import lines, run
+from benchmarks.alone import WorkerError, alone
+from benchmarks.experiment import Cell, Environment, Finding, Row
+from benchmarks.paper import costs, rivals, truth
+from benchmarks.paper.contenders import CONTENDERS
+from benchmarks.paper.experiments import EXPERIMENTS
+from benchmarks.paper.layers import noise, operator
+from benchmarks.run import lines, run
+from benchmarks.threshold import at_least, at_most
 from genoscan.errors import InputError
 from genoscan.verify import relative
 
-QUICK = Place("cpu", 2, quick=True)
+QUICK = Environment("cpu", 2, quick=True)
 FIG4 = EXPERIMENTS["fig4"]
 
 
@@ -115,10 +115,10 @@ def test_the_truths_phi_is_right_on_both_sides() -> None:
 
 def test_nothing_finite_is_asked_of_nan() -> None:
     assert np.isnan(relative(torch.tensor([1.0, torch.nan]), torch.ones(2)))
-    assert Finding("error", float("nan"), bar=at_most(1e-5)).met is False
+    assert Finding("error", float("nan"), threshold=at_most(1e-5)).met is False
     assert Finding("error", float("nan")).met is None
-    assert Finding("times", np.float64(3), bar=at_least(3)).met is True
-    (line,) = lines([Finding("error", float("nan"), bar=at_most(1e-5))], judged=True)
+    assert Finding("times", np.float64(3), threshold=at_least(3)).met is True
+    (line,) = lines([Finding("error", float("nan"), threshold=at_most(1e-5))], judged=True)
     assert line.split() == ["error", "nan", "bar", "<=", "1e-05", "MISSED"]
 
 
@@ -136,7 +136,7 @@ def test_what_is_known_is_not_measured_again(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def measured(stop_at: str) -> None:
-        def measure(cell: Cell, before: Sequence[Row], place: Place) -> list[Row]:
+        def measure(cell: Cell, before: Sequence[Row], place: Environment) -> list[Row]:
             if cell.name == stop_at:
                 raise KeyboardInterrupt
             asked.append(cell.name)
@@ -178,7 +178,9 @@ def test_what_would_take_too_much_is_skipped_and_says_so() -> None:
     row = {**settings, "length": 10_000, "status": "measured", "why": "", "seconds": 40.0}
 
     def measured(length: int, *before: Row) -> Row:
-        (found,) = costs.measure(Cell("", settings | {"length": length}), before, Place("no", 1))
+        (found,) = costs.measure(
+            Cell("", settings | {"length": length}), before, Environment("no", 1)
+        )
         return found
 
     large = measured(100_000, row | {"extra_bytes": 2 * 2**30})
@@ -203,7 +205,7 @@ def test_a_process_of_its_own_answers_or_says_why(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_cost_is_the_runs_own(tmp_path: Path) -> None:
-    place = Place("cpu", 1)
+    place = Environment("cpu", 1)
     task = {"contender": "autograd", "length": 300, "d_model": 64, "d_state": 16, "again": 1}
     found = place.alone(costs.contenders_cost, task)
     # The recurrence keeps several arrays of (length, channels, states).
@@ -213,14 +215,14 @@ def test_a_cost_is_the_runs_own(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    done = genoscan("bench", "paper", "fig4", "--quick", "-o", tmp_path)
+    done = benchmark("paper", "fig4", "--quick", "-o", tmp_path)
     assert done.code == 0
     assert "fig4: the ghost pulse" in done.out
     assert str(tmp_path / "fig4.html") in done.out
     assert "MISSED" not in done.out  # nothing is judged
-    refused = genoscan("bench", "paper", "fig9", "-o", tmp_path)
+    refused = benchmark("paper", "fig9", "-o", tmp_path)
     assert refused.code == 1
     assert "fig9: expected all or one of fig1, fig2" in refused.err
-    refused = genoscan("bench", "paper", "fig4", "-o", tmp_path / "nowhere")
+    refused = benchmark("paper", "fig4", "-o", tmp_path / "nowhere")
     assert refused.code == 1
     assert "expected a folder that exists" in refused.err

@@ -12,21 +12,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import Outcome, bases, elsewhere, genoscan, tiny_model, write_fasta
+from commands import Outcome, bases, benchmark, elsewhere, tiny_model, write_fasta
 from laws import assert_near
 
+from benchmarks import machine
+from benchmarks.alone import WorkerError
+from benchmarks.speed import blocks, contenders, paper, parity, run, scans, workers
+from benchmarks.speed.contenders import CONTENDERS
+from benchmarks.speed.figure import figure
+from benchmarks.speed.report import digits, row_text, summary
+from benchmarks.speed.rows import rows
+from benchmarks.speed.sequence import real_bases, shipped_genome
+from benchmarks.speed.settings import Settings, Task
+from benchmarks.speed.worker import main as work
+from benchmarks.speed.worker import serve
+from benchmarks.speed.workers import Timing
 from genoscan import usage
-from genoscan.bench import machine
-from genoscan.bench.speed import blocks, contenders, crew, paper, parity, run, scans
-from genoscan.bench.speed.contenders import CONTENDERS
-from genoscan.bench.speed.crew import Timing, WorkerError
-from genoscan.bench.speed.figure import figure
-from genoscan.bench.speed.report import digits, row_text, summary
-from genoscan.bench.speed.rows import rows
-from genoscan.bench.speed.sequence import real_bases, shipped_genome
-from genoscan.bench.speed.settings import Settings, Task
-from genoscan.bench.speed.worker import main as work
-from genoscan.bench.speed.worker import serve
 from genoscan.errors import InputError
 from genoscan.model import load_model
 
@@ -77,12 +78,12 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def speed(*arguments: object) -> Outcome:
-    return genoscan("bench", "speed", *arguments)
+    return benchmark("speed", *arguments)
 
 
 def quick(model: Path, output: Path, names: Sequence[str]) -> Outcome:
     only = [word for name in names for word in ("--only", name)]
-    return elsewhere("bench", "speed", "--quick", "-m", model, "-o", output, *only)
+    return elsewhere("speed", "--quick", "-m", model, "-o", output, *only, package="benchmarks")
 
 
 @pytest.fixture(scope="module")
@@ -264,8 +265,8 @@ class TestRows:
     ) -> None:
         found = rows(replace(settings, length=None))[row]
         (each,) = (each for each in found.measures if each.name == measure)
-        assert each.bar is not None
-        assert f"{each.bar.sign} {each.bar.limit:,g}" == bar
+        assert each.threshold is not None
+        assert f"{each.threshold.sign} {each.threshold.limit:,g}" == bar
         if length:
             assert {task.length for task in found.tasks.values()} == {length}
         # One tile for all, but where little memory is the question.
@@ -433,7 +434,7 @@ class TestMissing:
         document = run.run(settings, output, only=["mambapy", "scan"])
         row = document["rows"]["mambapy"]
         assert row["status"] == "skipped"
-        assert row["why"] == 'mambapy not installed: pip install "genoscan[bench]"'
+        assert row["why"] == 'mambapy not installed: pip install ".[bench]"'
         assert "skipped: mambapy not installed" in row_text("mambapy", row)
         assert summary(document["rows"]) == "rows: 1 measured, 1 skipped, 0 failed"
         assert timed == ["exp", "scan-forward", "scan-vjp"]
@@ -470,14 +471,14 @@ class TestWorkers:
     def test_an_error_is_told(self, settings: Settings) -> None:
         tasks = {"x": Task("exp-rate", 64, settings)}
         with pytest.raises(WorkerError, match=r"^exp-rate: RuntimeError: .*driver"):
-            crew.measure(tasks, 1, report=lambda _line: None)
+            workers.measure(tasks, 1, report=lambda _line: None)
 
     def test_an_end_is_told(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(crew.sys, "executable", "/bin/false")  # type: ignore[attr-defined]
+        monkeypatch.setattr(workers.sys, "executable", "/bin/false")  # type: ignore[attr-defined]
         with pytest.raises(
             WorkerError, match=r"^genoscan: its process ended with status 1: it said"
         ):
-            crew.measure({"x": Task("genoscan", 64, settings)}, 1, report=lambda _line: None)
+            workers.measure({"x": Task("genoscan", 64, settings)}, 1, report=lambda _line: None)
 
     def test_a_failure_is_the_rows_own(
         self,
@@ -515,7 +516,7 @@ class TestWorkers:
         assert done.code == 1
         assert "failed: exp: it went wrong" in done.out
         assert "rows: 0 measured, 0 skipped, 1 failed" in done.out
-        assert done.err.endswith("genoscan: error: scan: not measured, see above\n")
+        assert done.err.endswith("benchmarks: error: scan: not measured, see above\n")
         assert output.with_suffix(".html").exists()
 
     @pytest.fixture
@@ -584,16 +585,16 @@ class TestWorkers:
                 seconds = 1.0 if self.waits == "PASSIVE" else 0.5
                 return {"seconds": seconds, "extra_bytes": 1, "did": {}}
 
-        monkeypatch.setattr(crew, "_worker", Fake)
+        monkeypatch.setattr(workers, "_worker", Fake)
         tasks = {name: Task(name, 64, settings) for name in ("genoscan", "mambapy", "checkpoint")}
-        found = crew.measure(tasks, 2, report=lambda _line: None)
+        found = workers.measure(tasks, 2, report=lambda _line: None)
         assert policies == ["PASSIVE", "PASSIVE", "not set", "PASSIVE", "not set"]
         assert [found[name].waits for name in tasks] == ["PASSIVE", "not set", "not set"]
         assert found["mambapy"].seconds == [0.5, 0.5]
         assert found["genoscan"].seconds == [1.0, 1.0]
         policies.clear()
         single = replace(settings, threads=1)
-        crew.measure({"x": Task("mambapy", 64, single)}, 1, report=lambda _line: None)
+        workers.measure({"x": Task("mambapy", 64, single)}, 1, report=lambda _line: None)
         assert policies == ["PASSIVE"]
 
 
@@ -737,7 +738,7 @@ class TestCommand:
         monkeypatch.chdir(tmp_path)
         done = speed(*arguments)
         assert done.code == 1
-        assert done.err.startswith(f"genoscan: error: {said}")
+        assert done.err.startswith(f"benchmarks: error: {said}")
         assert done.err.count("\n") == 1
 
     def test_a_fresh_model_of_a_shape(self, tmp_path: Path, timed: list[str]) -> None:

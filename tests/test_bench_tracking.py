@@ -9,15 +9,15 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 import torch
-from commands import genoscan
+from commands import benchmark
 from laws import assert_near
 
-from genoscan.bench.series.data import SeriesError, planted, read_ts, split
-from genoscan.bench.series.learn import Run as SeriesRun
-from genoscan.bench.series.learn import build, derivatives
-from genoscan.bench.tracking.experiments import EXPERIMENTS
-from genoscan.bench.tracking.learn import Run, learn
-from genoscan.bench.tracking.tasks import TASKS, UNKNOWN
+from benchmarks.series.data import SeriesError, planted, read_ts, split
+from benchmarks.series.learn import Run as SeriesRun
+from benchmarks.series.learn import build, derivatives
+from benchmarks.tracking.experiments import EXPERIMENTS
+from benchmarks.tracking.learn import Run, learn
+from benchmarks.tracking.tasks import TASKS, UNKNOWN
 
 
 @pytest.fixture(autouse=True)
@@ -88,13 +88,13 @@ def test_a_run_repeats_itself(kind: str) -> None:
 
 
 def test_every_task_runs(tmp_path: Path) -> None:
-    done = genoscan("bench", "state-tracking", "all", "--quick", "-o", tmp_path)
+    done = benchmark("state-tracking", "all", "--quick", "-o", tmp_path)
     assert done.code == 0, done.err
     for name in EXPERIMENTS:
         table = pd.read_csv(tmp_path / f"{name}.csv")
         assert set(table.kind) == {"moves", "pd_ssm", "mamba"}
         assert table.test.notna().sum() == 3
-    refused = genoscan("bench", "state-tracking", "A6", "-o", tmp_path)
+    refused = benchmark("state-tracking", "A6", "-o", tmp_path)
     assert refused.code == 1
     assert "A6: expected all or one of parity" in refused.err
 
@@ -161,7 +161,7 @@ def test_a_ts_file_that_is_not_one(tmp_path: Path, text: str, said: str) -> None
     path.write_text(text)
     with pytest.raises(SeriesError, match=said):
         read_ts([path])
-    done = genoscan("bench", "long-series", path, "--quick", "-o", tmp_path)
+    done = benchmark("long-series", path, "--quick", "-o", tmp_path)
     assert done.code == 1
     assert done.err.count("\n") == 1
 
@@ -175,7 +175,7 @@ def test_parts_share_no_case_and_the_first_sets_the_scale() -> None:
 
 
 def test_long_series_runs(tmp_path: Path) -> None:
-    done = genoscan("bench", "long-series", "--quick", "-o", tmp_path)
+    done = benchmark("long-series", "--quick", "-o", tmp_path)
     assert done.code == 0, done.err
     table = pd.read_csv(tmp_path / "long-series.csv")
     assert set(table.what) == {"step", "curve", "answer"}

@@ -670,7 +670,7 @@ class TestTrain:
     def interrupt_at_the_end(
         self, genome: Path, made: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from genoscan.bench import finish
+        from genoscan.training import finish
 
         def interrupted(*_given: object) -> None:
             raise KeyboardInterrupt

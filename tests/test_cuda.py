@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from commands import bases, genoscan, write_fasta
-from interpreted import interpreting
 from laws import assert_near
 from simulated_cuda import CARD, OnCard, Simulated, simulated_cuda
 from toys import (
@@ -28,6 +27,7 @@ from toys import (
 )
 from truth import caduceus
 
+from benchmarks.interpreted import interpreting
 from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.target import LogitAt, Target, whole_window

@@ -10,6 +10,7 @@ import pytest
 from commands import ROOT, elsewhere
 
 import genoscan
+from benchmarks.cli import cli as benchmark_cli
 from genoscan.cli import cli
 
 README = (ROOT / "README.md").read_text()
@@ -26,17 +27,20 @@ def walk(command: click.Command, names: tuple[str, ...] = ()) -> Iterator[tuple[
             yield from walk(found, (*names, name))
 
 
-def find(names: tuple[str, ...]) -> click.Command:
-    command: click.Command = cli
-    for name in names:
-        assert isinstance(command, click.Group), names
+PROGRAMS = {("genoscan",): cli, ("python", "-m", "benchmarks"): benchmark_cli}
+COMMANDS = [words for program, group in PROGRAMS.items() for words in walk(group, program)]
+
+
+def find(words: tuple[str, ...]) -> click.Command:
+    """Return the command that words such as genoscan, track, merge name."""
+    program = next(program for program in PROGRAMS if words[: len(program)] == program)
+    command: click.Command = PROGRAMS[program]
+    for name in words[len(program) :]:
+        assert isinstance(command, click.Group), words
         found = command.get_command(click.Context(command), name)
-        assert found is not None, f"no command {' '.join(names)}"
+        assert found is not None, f"no command {' '.join(words)}"
         command = found
     return command
-
-
-COMMANDS = list(walk(cli))
 
 
 @pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
@@ -61,29 +65,30 @@ def test_a_short_option_means_the_same_everywhere() -> None:
                     assert meanings.setdefault(opt, long) == long, f"{names}: {opt}"
 
 
-@pytest.mark.parametrize("names", [names for names in COMMANDS if len(names) == 1], ids=" ".join)
+@pytest.mark.parametrize("names", [n for n in COMMANDS if n[:-1] in PROGRAMS], ids=" ".join)
 def test_readme_mentions_every_command(names: tuple[str, ...]) -> None:
-    assert f"genoscan {names[0]}" in README
+    assert " ".join(names) in README
 
 
 def commands_in(text: str) -> list[list[str]]:
-    """Return the genoscan commands in blocks of code, word by word."""
+    """Return the commands of ours in blocks of code, word by word."""
     found = []
     for block in re.findall(r"```(?:bash|console|sh)\n(.*?)```", text, re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             for part in re.split(r"&&|\||;", line.split(" #")[0]):
-                if part.strip().removeprefix("$ ").startswith("genoscan "):
-                    found.append(shlex.split(part.strip().removeprefix("$ "))[1:])
+                command = part.strip().removeprefix("$ ")
+                if command.startswith(tuple(" ".join([*program, ""]) for program in PROGRAMS)):
+                    found.append(shlex.split(command))
     return found
 
 
 @pytest.mark.parametrize("words", commands_in(README), ids=" ".join)
 def test_readme_commands_parse(words: list[str]) -> None:
     """Every word is a command, an argument or an option that exists."""
-    names: tuple[str, ...] = ()
-    while isinstance(find(names), click.Group):
-        names = (*names, words[len(names)])
-    find(names).make_context(" ".join(names), words[len(names) :])
+    n_names = 3 if words[0] == "python" else 1
+    while isinstance(find(tuple(words[:n_names])), click.Group):
+        n_names += 1
+    find(tuple(words[:n_names])).make_context(" ".join(words[:n_names]), words[n_names:])
 
 
 def test_readme_lists_folders_that_exist() -> None:

@@ -19,7 +19,7 @@ with pytest.MonkeyPatch.context() as patch:
     if not torch.cuda.is_available():
         import genoscan.ops.triton_gpu  # noqa: F401
 
-import gpu
+from benchmarks import gpu
 
 DRY = {"dry": True, "shape": "256x16", "budget": 1.0, "found": {}}
 on_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are not interpreted")
@@ -44,13 +44,13 @@ def test_a_row_runs(row: str) -> None:
 
 
 def test_rows_are_those_that_are_measured() -> None:
-    from gpu_rows import MEASURES
+    from benchmarks.gpu_rows import MEASURES
 
     assert list(MEASURES) == list(gpu.ROWS)
 
 
 def test_an_error_is_the_rows_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    import gpu_rows
+    from benchmarks import gpu_rows
 
     def fail(_bench: gpu_rows.Bench) -> Any:
         yield gpu_rows.Result("kernels: one", 2.0, "x", gpu_rows.at_most(1), exact=True)
@@ -66,7 +66,7 @@ def test_an_error_is_the_rows_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_device_that_is_of_no_more_use_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    import gpu_rows
+    from benchmarks import gpu_rows
 
     def fail(bench: gpu_rows.Bench) -> Any:
         raise RuntimeError("illegal memory access")
@@ -79,7 +79,7 @@ def test_a_device_that_is_of_no_more_use_ends_the_worker(monkeypatch: pytest.Mon
 
 
 def test_what_does_not_fit_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    import gpu_rows
+    from benchmarks import gpu_rows
 
     monkeypatch.setattr(gpu_rows.Bench, "device", "cpu")
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")

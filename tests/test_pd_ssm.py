@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from toys import genome, mixed_config, mixed_stack, one_hot_table, output_columns, pd_block
 
-from genoscan.bench.speed.sequence import shipped_genome
+from benchmarks.speed.sequence import shipped_genome
 from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.tangent import BaseChange, tangent

@@ -10,7 +10,7 @@ from Bio import SeqIO
 from Bio.Seq import Seq
 from Bio.SeqFeature import SeqFeature, SimpleLocation
 from Bio.SeqRecord import SeqRecord
-from commands import genoscan, tiny_model
+from commands import benchmark, tiny_model
 
 LENGTH, GENE = 24_000, 1_200
 
@@ -44,7 +44,7 @@ def annotated(path: Path, codon: str | None) -> Path:
 
 def table(tmp_path: Path, codon: str | None) -> pd.DataFrame:
     genome, model = annotated(tmp_path / "toy.gb", codon), tiny_model(tmp_path / "tiny")
-    done = genoscan("bench", "reading-frame", genome, model, "-o", tmp_path)
+    done = benchmark("reading-frame", genome, model, "-o", tmp_path)
     assert done.code == 0, done.err
     rows = pd.read_csv(tmp_path / "reading-frame.csv")
     assert set(rows.reader) == {"the last 30 bases", str(model)}
@@ -66,6 +66,6 @@ def test_random_genes_have_no_frame(tmp_path: Path) -> None:
 def test_genes_are_needed_in_both_halves(tmp_path: Path) -> None:
     genome = annotated(tmp_path / "toy.gb", None)
     genome.write_text(genome.read_text().replace("     CDS  ", "     gene "))
-    done = genoscan("bench", "reading-frame", genome, tiny_model(tmp_path / "m"), "-o", tmp_path)
+    done = benchmark("reading-frame", genome, tiny_model(tmp_path / "m"), "-o", tmp_path)
     assert done.code == 1
     assert "toy.gb: chr1: expected genes (CDS) in both its halves" in done.err

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from interpreted import interpreting
 from laws import TOLERANCE, assert_near, assert_same_bits, errors, random_like
 from operations import (
     OPERATIONS,
@@ -41,6 +40,7 @@ from torch.nn import functional as F
 from toys import each, scan_problem
 from ways import hold
 
+from benchmarks.interpreted import interpreting
 from genoscan.errors import InputError
 from genoscan.ops.cpu import CPU
 from genoscan.ops.dual import Dual, primal
@@ -58,7 +58,7 @@ with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
     triton = pytest.importorskip("triton", reason="made for Linux on x86-64 and for CUDA devices")
     tl = pytest.importorskip("triton.language")
-    from genoscan.bench.speed import exponentials
+    from benchmarks.speed import exponentials
     from genoscan.ops.triton_gpu import TRITON
     from genoscan.ops.triton_gpu.conv import CONV_SILU
     from genoscan.ops.triton_gpu.pd_scan import PD_SCAN

@@ -15,7 +15,7 @@ from genoscan.errors import GenoscanError
 _INTERRUPTED, _TERMINATED = 130, 143
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("genoscan", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-V", "--version", prog_name="genoscan")
 def cli() -> None:
     """Exact per-base sensitivities of Mamba DNA models, as genome browser tracks.
@@ -28,21 +28,24 @@ def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(_TERMINATED)
 
 
-def main() -> NoReturn:
-    """Run a command and exit: 0 done, 1 a problem said in one line, 2 usage, 130, 143."""
+def main(group: click.Group = cli) -> NoReturn:
+    """Run one of a group's commands and exit.
+
+    Status: 0 done, 1 an error, reported in one line, 2 usage, 130 Ctrl-C, 143 SIGTERM.
+    """
     # torch's idle threads would otherwise spin on the cores that the scan kernels run on.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        cli.main(standalone_mode=False)
+        group.main(standalone_mode=False)
     except click.UsageError as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("genoscan: interrupted", err=True)
+        click.echo(f"{group.name}: interrupted", err=True)
         sys.exit(_INTERRUPTED)
     except GenoscanError as error:
-        click.echo(f"genoscan: error: {' '.join(str(error).split())}", err=True)
+        click.echo(f"{group.name}: error: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()

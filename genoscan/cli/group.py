@@ -16,7 +16,6 @@ _COMMANDS = {
     "workflow": "Find, copy or run the Snakemake workflow.",
     "models": "List models; show a model's card.",
     "train": "Train a model on genomes.",
-    "bench": "The measurements behind the README.",
 }
 
 

@@ -136,8 +136,8 @@ def command(
     work = output.with_name(output.name + ".partial")
     with _explained(work):
         stack = train(config, split, options, work=work, device=parse_device(device), report=report)
-        from genoscan.bench.finish import finish_model
         from genoscan.tracks.atomic import appearing
+        from genoscan.training.finish import finish_model
 
         with appearing(output) as made:
             finish_model(

@@ -1,0 +1,305 @@
+"""The commands of `python -m benchmarks`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from genoscan.cli.options import (
+    MODEL,
+    PATH,
+    THREADS,
+    parse_device,
+    say,
+    set_threads,
+    table,
+    together,
+)
+from genoscan.cli.progress import progress
+from genoscan.errors import GenoscanError, InputError
+
+if TYPE_CHECKING:
+    from benchmarks.experiment import Experiment
+
+ENVIRONMENT = together(
+    click.option(
+        "--device", default="auto", show_default=True, metavar="DEVICE",
+        help="auto, cpu, cuda or cuda:1.",
+    ),
+    THREADS,
+)  # fmt: skip
+
+
+class FailedRowError(GenoscanError):
+    """A row could not be measured."""
+
+
+@click.group("benchmarks", context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """The measurements behind genoscan's README and docs."""
+
+
+@cli.command("period3")
+@click.argument("track", metavar="NPZ", type=PATH)
+@click.argument("annotation", metavar="GENBANK", type=PATH)
+@click.option("--figure", metavar="HTML", type=PATH,
+              help="Also draw the periodograms as an HTML page.")  # fmt: skip
+def period3(track: Path, annotation: Path, figure: Path | None) -> None:
+    """Measure period 3 of a track, inside genes and outside.
+
+    Non-overlapping windows of 150 bases inside CDS against windows outside genes; p from 1,000
+    circular shifts. The sequence's own G+C is measured for comparison.
+    """
+    from benchmarks.period3.figure import draw
+    from benchmarks.period3.track import compare
+
+    found = compare(track, annotation)
+    for name, result in found.results.items():
+        click.echo(
+            table(
+                {
+                    name: f"{result.ratio:.2f} times as strong inside coding sequence",
+                    "  inside": f"{result.mean_inside:.2f} over {result.n_inside:,} windows",
+                    "  outside": f"{result.mean_outside:.2f} over {result.n_outside:,} windows",
+                    "  dropped": f"{result.n_dropped:,} windows with gaps",
+                    "  p": f"{result.p:.4f} ({result.n_shifts:,} shifts)",
+                }
+            )
+        )
+    if figure is not None:
+        draw(found, figure)
+        click.echo(figure)
+
+
+@cli.command("speed")
+@click.option(
+    "-o", "--output", metavar="JSON", type=PATH, required=True,
+    help="Where to write the numbers, row by row; the figure is written beside it (.html). The "
+    "file of an interrupted run is completed.",
+)  # fmt: skip
+@MODEL
+@click.option(
+    "--shape", metavar="WIDTHxLAYERS",
+    help="Measure a model of this size with seeded random weights instead, such as 256x16.",
+)  # fmt: skip
+@click.option(
+    "--genome", "genome_path", metavar="FILE", type=PATH,
+    help="FASTA or GenBank file to read bases from.  [default: the shipped chloroplast]",
+)  # fmt: skip
+@click.option(
+    "--only", multiple=True, metavar="ROW",
+    help="Measure this row; may repeat.  [default: every row for the device]",
+)  # fmt: skip
+@click.option(
+    "--quick", is_flag=True,
+    help="Check in a minute that everything runs: --length 128 --tile 50 --rounds 2 --regions 4.",
+)  # fmt: skip
+@click.option(
+    "--length", type=int, metavar="BASES",
+    help="Bases in every row instead of its own length; thresholds are then not judged.",
+)  # fmt: skip
+@click.option(
+    "--rounds", type=int, metavar="N", help="Repetitions of each contender.  [default: 5]"
+)
+@click.option(
+    "--tile", type=int, metavar="BASES",
+    help="Bases of a window processed at once, in every row.  [default: as attribute]",
+)  # fmt: skip
+@click.option(
+    "--slots", type=int, metavar="N",
+    help="Carries kept.  [default: one per tile on the CPU, as attribute on a GPU]",
+)  # fmt: skip
+@click.option(
+    "--batch", type=int, metavar="N",
+    help="Windows computed together in row regions.  [default: as attribute]",
+)  # fmt: skip
+@click.option(
+    "--regions", type=int, metavar="N",
+    help="Regions in row regions, a sample of the 5,000 of its threshold.  [default: 96]",
+)  # fmt: skip
+@ENVIRONMENT
+def speed(
+    output: Path, model_name: str, shape: str | None, genome_path: Path | None,
+    only: tuple[str, ...], quick: bool, device: str, threads: int | None, **sizes: int | None,
+) -> None:  # fmt: skip
+    """Compare speed and memory with other programs.
+
+    All use the same weights and bases. First every contender's derivative is compared with float64
+    autograd; then each row's contenders run in turn, each in a separate process: median, spread,
+    peak memory. Rows whose peers are not installed (pip install ".[bench]") are skipped.
+
+    \b
+    Example:
+      python -m benchmarks speed -o speed.json
+      python -m benchmarks speed --device cuda --shape 256x16 -o h200.json --only bigwig
+    """
+    import tempfile
+
+    import torch
+
+    from benchmarks.speed.figure import draw
+    from benchmarks.speed.model import write_fresh_model
+    from benchmarks.speed.report import row_text, summary
+    from benchmarks.speed.run import run
+    from benchmarks.speed.sequence import shipped_genome
+    from benchmarks.speed.settings import Settings
+    from genoscan.engine.methods import Adjoint
+    from genoscan.job import Options
+    from genoscan.layers.catalogue import find_model
+
+    if output.suffix != ".json":
+        raise InputError(f"--output {output}: expected a name that ends in .json")
+    set_threads(threads)
+    device = parse_device(device)
+    usual: dict[str, Any] = {
+        "rounds": 5,
+        "tile": Adjoint.tile,
+        "slots": None if device == "cpu" else Adjoint.slots,
+        "batch": Options.batch,
+        "regions": 96,
+    }
+    short = {"length": 128, "tile": 50, "rounds": 2, "regions": 4} if quick else {}
+    given = {name: size for name, size in sizes.items() if size is not None}
+    with tempfile.TemporaryDirectory(prefix="genoscan-bench-") as folder:
+        path = write_fresh_model(Path(folder), shape) if shape else find_model(model_name)
+        settings = Settings(
+            model=str(path), genome=str(genome_path or shipped_genome()), device=device,
+            threads=torch.get_num_threads(), **usual | short | given,
+        )  # fmt: skip
+        document = run(
+            settings,
+            output,
+            only=only,
+            show=lambda name, row: click.echo(row_text(name, row) + "\n"),
+            report=say,
+        )
+    draw(document, output.with_suffix(".html"))
+    click.echo(summary(document["rows"]))
+    click.echo(output)
+    click.echo(output.with_suffix(".html"))
+    failed = [name for name, row in document["rows"].items() if row["status"] == "failed"]
+    if failed:
+        raise FailedRowError(f"{', '.join(failed)}: not measured, see above")
+
+
+WHERE = together(
+    click.option(
+        "-o", "--output", "folder", metavar="FOLDER", type=PATH, required=True,
+        help="Where to write tables and figures. An interrupted run is completed.",
+    ),
+    click.option(
+        "--quick", is_flag=True,
+        help="Check in a minute that everything runs: small sizes, nothing judged.",
+    ),
+    ENVIRONMENT,
+)  # fmt: skip
+
+
+@cli.command("paper")
+@click.argument("names", metavar="[EXPERIMENT]...", nargs=-1)
+@WHERE
+def paper(names: tuple[str, ...], **where: Any) -> None:
+    """Repeat the experiments of Phase Gradient Flow.
+
+    fig1 to fig4 and a1 to a4 of arXiv 2512.23068, or all of them, corrected; docs/pgf.md describes
+    set-ups, corrections and results. Each writes NAME.csv, NAME.json (set-up, findings, machine),
+    NAME.html and, if kaleido and Chrome are installed, NAME.png.
+
+    \b
+    Example:
+      python -m benchmarks paper fig4 -o paper/
+      python -m benchmarks paper all --quick -o quick/
+    """
+    from benchmarks.paper.experiments import EXPERIMENTS
+
+    _run(EXPERIMENTS, names, **where)
+
+
+@cli.command("state-tracking")
+@click.argument("names", metavar="[TASK]...", nargs=-1)
+@WHERE
+def state_tracking(names: tuple[str, ...], **where: Any) -> None:
+    """Train PD-SSM and Mamba to track an automaton's state.
+
+    parity, even-pairs, cycle-navigation, modular-arithmetic, and the word problems of the groups
+    A5 and S5, or all of them: trained on sequences of 3 to 40 symbols, tested on 40 to 256 and
+    4,096. docs/pd-ssm.md describes tasks and results. Each writes TASK.csv, .json, .html and .png
+    as `paper` does; an interrupted run resumes after the last finished seed.
+
+    \b
+    Example:
+      python -m benchmarks state-tracking parity --threads 1 -o tracking/
+    """
+    from benchmarks.tracking.experiments import EXPERIMENTS
+
+    _run(EXPERIMENTS, names, **where)
+
+
+@cli.command("long-series")
+@click.argument("files", metavar="[TS]...", nargs=-1, type=PATH)
+@WHERE
+def long_series(files: tuple[Path, ...], **where: Any) -> None:
+    """Train PD-SSM and Mamba to classify long series.
+
+    Series have 17,984 steps; memory does not grow with them. Without files, the class is which of
+    two motifs in noise comes first. Cases of files of the UEA archive
+    (timeseriesclassification.com, .ts) are pooled and split by seed. Writes long-series.csv, .json,
+    .html and .png to the folder, or files named like the first.
+
+    \b
+    Example:
+      python -m benchmarks long-series -o series/
+      python -m benchmarks long-series EigenWorms_TRAIN.ts EigenWorms_TEST.ts -o series/
+    """
+    from benchmarks.series import experiments
+
+    if not files:
+        _run({"long-series": experiments.planted_order()}, (), **where)
+    else:
+        _run({files[0].stem: experiments.files(files)}, (), **where)
+
+
+@cli.command("reading-frame")
+@click.argument("genome", metavar="GENBANK", type=PATH)
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@WHERE
+def reading_frame(genome: Path, models: tuple[str, ...], **where: Any) -> None:
+    """Predict codon positions from models' activations.
+
+    A linear read-out, fitted on genes in the first half of an annotated sequence and tested 10 to
+    3,000 bases into genes in the second, compared with the same read-out of the preceding bases
+    themselves. Writes reading-frame.csv, .json, .html and .png to the folder.
+
+    \b
+    Example:
+      python -m benchmarks reading-frame C.trachomatis.gbk bacteria bacteria-pd-ssm -o frame/
+    """
+    from benchmarks.reading_frame import experiment
+
+    _run({"reading-frame": experiment(genome, models)}, (), **where)
+
+
+def _run(
+    experiments: "Mapping[str, Experiment]", names: tuple[str, ...], *, folder: Path, quick: bool,
+    device: str, threads: int | None,
+) -> None:  # fmt: skip
+    import torch
+
+    from benchmarks.experiment import Environment
+    from benchmarks.run import lines, run
+
+    chosen = list(experiments) if not names or "all" in names else list(names)
+    if unknown := [name for name in chosen if name not in experiments]:
+        raise InputError(f"{unknown[0]}: expected all or one of {', '.join(experiments)}")
+    if not folder.is_dir():
+        raise InputError(f"--output {folder}: expected a folder that exists")
+    set_threads(threads)
+    environment = Environment(parse_device(device), torch.get_num_threads(), quick)
+    for name in chosen:
+        experiment = experiments[name]
+        with progress(len(experiment.cells(quick)), "cells") as tell:
+            findings = run(name, experiment, folder, environment, progress=tell, report=say)
+        click.echo(f"{name}: {experiment.title}")
+        click.echo("\n".join(lines(findings, judged=not quick)))
+        click.echo(folder / f"{name}.html")

@@ -1,0 +1,74 @@
+"""Machine, versions and commit that numbers were measured on."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+from benchmarks import ROOT
+from genoscan import __version__
+
+_PACKAGES = ("torch", "numba", "numpy", "triton", "transformers", "mambapy")
+_SOURCES = ("genoscan", "benchmarks", ":!benchmarks/results")
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use, on Linux its CPU affinity."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def machine(device: str) -> dict[str, object]:
+    """Return the processor, its cores, the operating system and the device."""
+    return {
+        "cpu": _cpu(),
+        "cores": cores(),
+        "system": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device != "cpu" else "cpu",
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of genoscan, Python and numerical packages; None: not installed."""
+    found: dict[str, str | None] = {
+        "genoscan": __version__,
+        "python": platform.python_version(),
+    }
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def commit() -> str | None:
+    """Return the checkout's commit, with "+changes" if sources differ; None without git."""
+    if not (ROOT / ".git").exists():
+        return None
+    try:
+        head = _git("rev-parse", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", *_SOURCES)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+changes" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

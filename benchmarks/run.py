@@ -1,0 +1,144 @@
+"""Run an experiment cell by cell, saving each at once; then write its findings and figure.
+
+An experiment NAME writes NAME.csv, one row per measurement; NAME.json with machine, set-up and
+findings; NAME.html and, if kaleido and Chrome are installed, NAME.png.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from benchmarks import machine
+from benchmarks.experiment import Environment, Experiment, Finding, Row
+from genoscan.errors import InputError
+from genoscan.tracks.atomic import explained, replacing
+
+FORMAT = "genoscan-bench/1"
+_PNG_SCALE = 1.5
+
+
+def run(
+    name: str,
+    experiment: Experiment,
+    folder: Path,
+    environment: Environment,
+    *,
+    progress: Callable[[int], object] = lambda _n: None,
+    report: Callable[[str], object] = lambda _line: None,
+) -> list[Finding]:
+    """Measure an experiment into `folder`; return its findings.
+
+    Parameters
+    ----------
+    name
+        Stem of the files; cells that their table contains are not measured again.
+    progress
+        Called with 1 after each cell.
+    report
+        Called with a line for each cell that is measured.
+
+    Raises
+    ------
+    InputError
+        If the folder contains this experiment from another machine, version or setting.
+    """
+    cells = experiment.cells(environment.quick)
+    record, rows = _resumed(folder / name, _record(name, experiment, environment), len(cells))
+    _write(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
+    done = {row["cell"] for row in rows}
+    for cell in cells:
+        if cell.name not in done:
+            report(f"{name}: {cell.name}")
+            rows += [{"cell": cell.name} | r for r in experiment.measure(cell, rows, environment)]
+            _write(folder / f"{name}.csv", pd.DataFrame(rows).to_csv(index=False))
+        progress(1)
+    table = pd.read_csv(folder / f"{name}.csv")
+    findings = list(experiment.findings(table))
+    record["findings"] = [_plain(finding, judged=not environment.quick) for finding in findings]
+    _write(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
+    figure = experiment.draw(table).update_layout(title_text=f"{name}: {experiment.title}")
+    figure.write_html(
+        folder / f"{name}.html", include_plotlyjs=True, config={"displayModeBar": False}
+    )
+    _picture(figure, folder / f"{name}.png", report)
+    return findings
+
+
+def _record(name: str, experiment: Experiment, environment: Environment) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "experiment": name,
+        "title": experiment.title,
+        "setup": experiment.setup,
+        "machine": machine.machine(environment.device),
+        "versions": machine.versions(),
+        "commit": machine.commit(),
+        "settings": asdict(environment),
+    }
+
+
+def _resumed(path: Path, record: dict[str, Any], n_cells: int) -> tuple[dict[str, Any], list[Row]]:
+    """Return record and rows of an earlier run with the same settings, or a fresh record.
+
+    A complete run keeps its machine and versions; only figure and findings are made anew.
+    """
+    known, table = path.with_suffix(".json"), path.with_suffix(".csv")
+    if not known.exists() or not table.exists():
+        return record, []
+    try:
+        found = json.loads(known.read_text(encoding="utf-8"))
+        rows = pd.read_csv(table)
+        measured = {key: found[key] for key in ("machine", "versions", "commit")}
+        settings = {"settings": found["settings"]}
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{known}: is there already and cannot be read: {error}") from None
+    must = settings if rows["cell"].nunique() >= n_cells else settings | measured
+    if differing := [key for key in must if must[key] != record[key]]:
+        raise InputError(
+            f"{known}: was measured with another {' and '.join(differing)}: name another folder, "
+            "or remove it"
+        )
+    named = (dict(zip(rows.columns, row, strict=True)) for row in rows.itertuples(index=False))
+    return record | measured, list(named)
+
+
+def _plain(finding: Finding, *, judged: bool) -> dict[str, Any]:
+    value = float(finding.value)
+    return {
+        "name": finding.name,
+        # JSON has no NaN.
+        "value": value if math.isfinite(value) else str(value),
+        "unit": finding.unit,
+        "bar": None if finding.threshold is None else str(finding.threshold),
+        "met": finding.met if judged else None,
+    }
+
+
+def lines(findings: list[Finding], *, judged: bool) -> Iterator[str]:
+    """Format findings, one per line."""
+    width = max((len(finding.name) for finding in findings), default=0)
+    for finding in findings:
+        bar = "" if finding.threshold is None else f"bar {finding.threshold}"
+        met = {True: "met", False: "MISSED", None: ""}[finding.met if judged else None]
+        told = f"{finding.value:.3g} {finding.unit}".strip()
+        yield f"  {finding.name:<{width}}  {told:>14}  {bar} {met}".rstrip()
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as part, explained(path):
+        part.write_text(text, encoding="utf-8")
+
+
+def _picture(figure: go.Figure, path: Path, report: Callable[[str], object]) -> None:
+    """Draw the PNG, if kaleido and Chrome are installed."""
+    try:
+        figure.write_image(path, scale=_PNG_SCALE)
+    except (ValueError, RuntimeError) as error:
+        lacking = str(error).strip().splitlines()[0]
+        report(f'{path.name} not drawn: {lacking} (pip install ".[bench]", and a Chrome)')

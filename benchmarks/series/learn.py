@@ -1,0 +1,159 @@
+"""Train a classifier of the mean of a model's outputs over all steps, in flat memory.
+
+The loss is a function of a mean: its derivative is the same for the outputs of every step and known
+after one forward pass; the engine propagates it back tile by tile.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.series.data import Series
+from genoscan.engine.adjoint import adjoint, consume
+from genoscan.engine.forward import forward
+from genoscan.engine.inputs import Dense
+from genoscan.engine.target import WeightedSum
+from genoscan.layers.mamba import MambaConfig
+from genoscan.layers.pd_ssm import PdSsmConfig, with_surrogate
+from genoscan.layers.stack import Stack
+from genoscan.layers.surrogate import Surrogate
+from genoscan.layers.weights import assemble
+from genoscan.ops.kernels import choose
+from genoscan.training.optimizer import adamw, update
+
+TILE, SLOTS = 512, 16
+SURROGATE = Surrogate("straight_through")
+_MOST, _SHORT = 16, 16_384
+"""Series per update at most, and their total steps up to which they are more than `batch`."""
+_KNOWN = 0.05
+"""Mean loss below which a length is learnt."""
+
+Draw = Callable[[np.random.Generator, int, int], Series]
+"""(generator, number, length) -> training series."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Settings that determine a run, bit for bit on one machine.
+
+    lengths  of training series, each after the previous one is learnt; none: as they are
+    steps    maximum of updates at a length
+    batch    series per update; more of short ones
+    """
+
+    kind: Literal["pd_ssm", "mamba"]
+    seed: int
+    width: int = 32
+    n_layers: int = 2
+    d_state: int = 64
+    lengths: tuple[int, ...] = ()
+    steps: int = 400
+    batch: int = 4
+    rate: float = 4e-3
+    every: int = 25
+
+
+@dataclass
+class Learnt:
+    """Results of a run.
+
+    curve  (updates, length of series, mean of the last losses, accuracy on validation)
+    test   accuracy of the weights that are best on validation
+    """
+
+    curve: list[tuple[int, int, float, float]] = field(default_factory=list)
+    test: float = 0.0
+
+
+def build(run: Run, channels: int, n_classes: int) -> Stack:
+    """Return the model with seeded weights."""
+    torch.manual_seed(run.seed)
+    rank = -(-run.width // 16)
+    pd_ssm = PdSsmConfig(heads=1, d_state=run.d_state, n_maps=8, d_conv=4, rank=rank)
+    block: Any = MambaConfig(d_conv=4, dt_rank=rank) if run.kind == "mamba" else pd_ssm
+    return assemble(
+        [block] * run.n_layers, run.width, channels, n_classes, eps=1e-5, kernels=choose("cpu")
+    )
+
+
+def means(
+    stack: Stack, x: Float[Tensor, "batch length channels"]
+) -> Float[Tensor, "batch classes"]:
+    """Return the mean of the outputs over all steps, in the memory of one tile."""
+    sums: Any = 0
+    for _, outputs in forward(stack, Dense(x), tile=TILE):
+        sums = sums + outputs.sum(1)
+    return sums / x.shape[1]
+
+
+def derivatives(
+    stack: Stack, x: Float[Tensor, "batch length channels"], labels: Int64[Tensor, " batch"]
+) -> tuple[Tensor, Sequence[Tensor]]:
+    """Return the mean cross-entropy, and its derivative with respect to every parameter.
+
+    Exact: equal to whole-series autograd to rounding.  Memory: one tile's activations and 16
+    carries.
+    """
+    found = means(stack, x).requires_grad_()
+    loss = F.cross_entropy(found, labels)
+    (found_bar,) = torch.autograd.grad(loss, found)
+    weights = list(stack.parameters())
+    everywhere = (found_bar / x.shape[1])[:, None].expand(-1, x.shape[1], -1)
+    pull = adjoint(
+        stack, Dense(x), WeightedSum(everywhere), tile=TILE, slots=SLOTS, parameters=weights
+    )
+    return loss.detach(), consume(pull).parameters
+
+
+def accuracy(stack: Stack, series: Series) -> float:
+    """Return the share of series classified correctly."""
+    right = [
+        int(means(stack, torch.from_numpy(x)[None]).argmax()) == label
+        for x, label in zip(series.x, series.labels, strict=True)
+    ]
+    return float(np.mean(right))
+
+
+def learn(run: Run, draw: Draw, validation: Series, test: Series) -> Learnt:
+    """Train with Adam, and test the weights that are best on validation."""
+    full, classes = validation.x.shape[1], len(validation.classes)
+    stack = build(run, validation.x.shape[2], classes)
+    trained = with_surrogate(stack, SURROGATE)
+    optimiser = adamw(stack, rate=run.rate, decay=0.0)  # which is Adam
+    random, learnt, step = np.random.default_rng(run.seed), Learnt(), 0
+    best, kept = -1.0, stack.state_dict()
+    for length in run.lengths or (full,):
+        losses: list[float] = []
+        for last in range(1, run.steps + 1):
+            series = draw(random, max(run.batch, min(_MOST, _SHORT // length)), length)
+            losses.append(_update(trained, optimiser, series, run.rate))
+            step += 1
+            loss = float(np.mean(losses[-run.every :]))
+            known = last >= run.every and loss < _KNOWN
+            ended = known or last == run.steps
+            if ended or (length == full and last % run.every == 0):
+                share = accuracy(stack, validation)
+                learnt.curve.append((step, length, loss, share))
+                if share > best:
+                    best = share
+                    kept = {name: part.clone() for name, part in stack.state_dict().items()}
+            if ended:
+                break
+        if not known:
+            break
+    stack.load_state_dict(kept)
+    learnt.test = accuracy(stack, test)
+    return learnt
+
+
+def _update(stack: Stack, optimiser: torch.optim.Optimizer, series: Series, rate: float) -> float:
+    """Update the weights once; return the loss before."""
+    loss, bars = derivatives(stack, torch.from_numpy(series.x), torch.from_numpy(series.labels))
+    update(optimiser, list(stack.parameters()), bars, rate=rate, clip=1.0)
+    return float(loss)

@@ -1,0 +1,37 @@
+"""Thresholds that measurements are judged by."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A lower (`>=`) or upper (`<=`) limit of a measured number.
+
+    Parameters
+    ----------
+    sign
+        `>=` or `<=`.
+    limit
+        In the unit of the number.
+    """
+
+    sign: str
+    limit: float
+
+    def __str__(self) -> str:
+        return f"{self.sign} {self.limit:,g}"
+
+    def met(self, value: float) -> bool:
+        """Return whether a value meets the threshold; NaN never does."""
+        # A comparison of numpy scalars is not a bool.
+        return bool(value >= self.limit if self.sign == ">=" else value <= self.limit)
+
+
+def at_least(limit: float) -> Threshold:
+    """Return the threshold `>= limit`."""
+    return Threshold(">=", limit)
+
+
+def at_most(limit: float) -> Threshold:
+    """Return the threshold `<= limit`."""
+    return Threshold("<=", limit)

@@ -1,0 +1,187 @@
+"""One run: train a model on short sequences of a task, test it on long ones."""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.tracking.tasks import TASKS, UNKNOWN, Task
+from genoscan.layers.mamba import MambaConfig
+from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig, with_surrogate
+from genoscan.layers.stack import Stack
+from genoscan.layers.surrogate import Surrogate
+from genoscan.layers.weights import assemble
+from genoscan.ops.kernels import choose
+from genoscan.training.optimizer import adamw
+
+_HELD_OUT = {"validation": 10_000_019, "test": 20_000_003}
+_SIZES = 16
+"""Number of lengths in a held-out set, evenly spaced."""
+
+_EPS = 1e-5
+_SURE, _MEMORY = 0.97, 0.95
+"""Accuracy above which sequences grow longer, and decay per step of its moving average."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Settings that determine a run, bit for bit on one machine.
+
+    kind               pd_ssm: PD-SSM blocks, fully trained; moves: only maps, router and read-out
+                       are trained, and states are only moved; mamba
+    writes             the first PD-SSM block is fully trained in either kind and reads two symbols
+                       at once, to store what has to be forgotten later
+    shortest, longest  lengths of training sequences, which grow as shorter ones are learnt
+    held_out           lengths in validation and test sets
+    very_long          length of an additional test set
+    sequences          numbers of sequences for validation, test, and of very long ones
+    """
+
+    task: str
+    kind: Literal["moves", "pd_ssm", "mamba"]
+    seed: int
+    n_layers: int = 1
+    writes: bool = False
+    width: int = 64
+    heads: int = 8
+    d_state: int = 8
+    n_maps: int = 8
+    steps: int = 3_000
+    batch: int = 128
+    rate: float = 2e-3
+    shortest: int = 3
+    longest: int = 40
+    held_out: tuple[int, int] = (40, 256)
+    very_long: int = 4_096
+    sequences: tuple[int, int, int] = (512, 2_048, 64)
+    every: int = 500
+    enough: float = 0.9995
+
+
+@dataclass
+class Learnt:
+    """Results of a run.
+
+    curve  (steps, mean loss since the previous entry, longest sequences, accuracy on validation)
+    test, very_long  accuracies of the weights that are best on validation
+    """
+
+    curve: list[tuple[int, float, int, float]]
+    test: float
+    very_long: float
+    seconds: float
+
+
+def learn(run: Run) -> Learnt:
+    """Train, and test the weights that are best on validation."""
+    task, started = TASKS[run.task], time.process_time()
+    stack = build(run, task)
+    trained = with_surrogate(stack, Surrogate("straight_through"))
+    optimiser = adamw(stack, rate=run.rate, decay=0.01)
+    random, longest, sure = np.random.default_rng(run.seed), run.shortest + 1, 0.0
+    best, kept, curve, losses = -1.0, stack.state_dict(), [], []
+    for step in range(1, run.steps + 1):
+        for group in optimiser.param_groups:
+            group["lr"] = _rate(run, step)
+        length = int(random.integers(run.shortest, longest + 1))
+        tokens, labels = map(torch.from_numpy, task.sample(random, run.batch, length))
+        answers = _answers(trained, task, tokens)
+        loss = F.cross_entropy(answers.flatten(0, 1), labels.flatten(), ignore_index=UNKNOWN)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(stack.parameters(), 1.0)
+        optimiser.step()
+        losses.append(float(loss.detach()))
+        sure = _MEMORY * sure + (1 - _MEMORY) * float(_right(answers, labels))
+        if sure > _SURE and longest < run.longest:
+            longest, sure = longest + 1, 0.5
+        if step % run.every == 0 or step == run.steps:
+            share = accuracy(stack, task, "validation", run.held_out, run.sequences[0])
+            curve.append((step, sum(losses) / len(losses), longest, share))
+            losses = []
+            if share > best:
+                best = share
+                kept = {name: part.clone() for name, part in stack.state_dict().items()}
+            if share >= run.enough:
+                break
+    stack.load_state_dict(kept)
+    lengths = run.very_long, run.very_long
+    return Learnt(
+        curve,
+        accuracy(stack, task, "test", run.held_out, run.sequences[1]),
+        accuracy(stack, task, "test", lengths, run.sequences[2]),
+        time.process_time() - started,
+    )
+
+
+def build(run: Run, task: Task) -> Stack:
+    """Return the model with seeded weights."""
+    torch.manual_seed(run.seed)
+    rank = -(-run.width // 16)
+    pd_ssm = PdSsmConfig(
+        heads=run.heads, d_state=run.d_state, n_maps=run.n_maps, d_conv=1, rank=rank
+    )
+    block: Any = MambaConfig(d_conv=4, dt_rank=rank) if run.kind == "mamba" else pd_ssm
+    blocks = [block] * run.n_layers
+    if run.writes and run.kind != "mamba":
+        blocks[0] = pd_ssm.model_copy(update={"d_conv": 2, "n_maps": 2 * run.n_maps})
+    stack = assemble(
+        blocks, run.width, task.n_tokens, task.n_labels, eps=_EPS, kernels=choose("cpu")
+    )
+    for i, layer in enumerate(stack.layers):
+        if isinstance(layer, PdSsm) and run.kind == "moves" and not (run.writes and i == 0):
+            _hold(layer)
+    return stack
+
+
+def _hold(block: PdSsm) -> None:
+    """Freeze the block so that states get no input and are neither scaled nor rotated.
+
+    When trained, these are used to count, which only works up to the training lengths.
+    """
+    for part in (block.B_proj, block.size, block.phase, block.conv):
+        for weight in part.parameters():
+            nn.init.zeros_(weight).requires_grad_(False)
+    nn.init.constant_(block.size.bias, -1.0)
+    nn.init.ones_(block.conv.weight)  # one tap: the identity
+
+
+@torch.no_grad()
+def accuracy(
+    stack: Stack, task: Task, split: str, lengths: tuple[int, int], n_sequences: int
+) -> float:
+    """Return the accuracy at the ends of sequences, lengths evenly spaced between two."""
+    random = np.random.default_rng(_HELD_OUT[split])
+    sizes = np.linspace(*lengths, min(_SIZES, lengths[1] - lengths[0] + 1)).round().astype(int)
+    shares = []
+    for length in sizes:
+        n = max(1, n_sequences // len(sizes))
+        tokens, labels = map(torch.from_numpy, task.sample(random, n, int(length)))
+        shares.append(_right(_answers(stack, task, tokens)[:, -1:], labels[:, -1:]))
+    return float(np.mean(shares))
+
+
+def _right(answers: Tensor, labels: Tensor) -> float:
+    """Return the accuracy at the labelled positions."""
+    asked = labels != UNKNOWN
+    return float((answers.argmax(-1) == labels)[asked].double().mean())
+
+
+def _answers(stack: Stack, task: Task, tokens: Tensor) -> Tensor:
+    x = F.one_hot(tokens, task.n_tokens).float()
+    outputs: Tensor = stack(x, stack.begin(len(x)))[0]
+    return outputs
+
+
+def _rate(run: Run, step: int) -> float:
+    """Return the learning rate: linear warm-up for a tenth of the steps, then cosine decay."""
+    warm = max(1, run.steps // 10)
+    if step <= warm:
+        return run.rate * step / warm
+    done = (step - warm) / max(1, run.steps - warm)
+    return 1e-5 + (run.rate - 1e-5) * 0.5 * (1 + math.cos(math.pi * done))
