@@ -680,6 +680,7 @@ def test_bad_letters_name_file_record_and_place(tmp_path: Path) -> None:
     message = complaint(lambda: fasta.fetch("prot", 1, 8))
     assert message.startswith(f'{path}: prot: position 4 is "L", expected A, C, G, T, N')
     assert "looks like protein" in message
+    assert fasta.m5("prot") == hashlib.md5(b"MKVLEFPQ").hexdigest()
 
 
 def test_missing_and_odd_files(tmp_path: Path) -> None:
@@ -704,7 +705,7 @@ def test_names_must_match_the_compression(tmp_path: Path) -> None:
     assert message.endswith("is not compressed, which its name does not say; rename it to c.fa")
 
 
-def test_damaged_bgzip(tmp_path: Path) -> None:
+def test_damaged_bgzip(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = pack(make_fasta(tmp_path / "a.fa", {"x": bases(300_000)}))
     whole = path.read_bytes()
     for cut in (len(whole) - 28, len(whole) - 1, len(whole) // 2):
@@ -726,6 +727,16 @@ def test_damaged_bgzip(tmp_path: Path) -> None:
     assert text(fasta, "x", 0, 1000) == bases(300_000)[:1000]
     message = complaint(lambda: fasta.fetch("x", 0, 300_000))
     assert message.startswith(f"{path}: x cannot be read: ")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_sequence_longer_than_pysam_can_address(tmp_path: Path) -> None:
+    path = tmp_path / "a.fa"
+    path.write_text(">x\n")
+    os.truncate(path, 3 + 2**31)  # a hole, which takes no space on the disk
+    Path(f"{path}.fai").write_text(f"x\t{2**31}\t3\t{2**31}\t{2**31 + 1}\n")
+    message = complaint(lambda: FastaGenome(path))
+    assert message == f"{path}: x is too long, expected fewer than 2,147,483,647 bases; split it"
 
 
 def test_empty_sequences_are_known_but_not_windows(tmp_path: Path) -> None:

@@ -8,23 +8,16 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import pyfaidx
+import pysam
 from jaxtyping import UInt8
 
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import encode
-from genoscan.genome.fasta_index import (
-    DAMAGE,
-    ensure_index,
-    open_indexed,
-    position_of,
-    read_at,
-    stamp,
-)
+from genoscan.genome.fasta_index import ensure_index, stamp
 from genoscan.genome.region import unknown_sequence
 
 _PIECE = 1 << 20  # bases read at a time
-_LINE_ENDS = b"\r\n"
+_TOO_LONG = (1 << 31) - 1  # pysam's positions are 32-bit; it truncates longer lengths to this one
 
 # SAM's M5 counts the printable letters only, in upper case.
 _UPPER: Final = bytes(range(256)).upper()
@@ -43,9 +36,14 @@ class FastaGenome:
         self._index = ensure_index(self.path)
         self._stamp = stamp(self.path)
         self._local = threading.local()
-        self.sizes: dict[str, int] = {
-            name: record.rlen for name, record in self._handle().index.items()
-        }
+        file = self._file()
+        self.sizes: dict[str, int] = dict(zip(file.references, file.lengths, strict=True))
+        for chrom, size in self.sizes.items():
+            if size >= _TOO_LONG:
+                raise InputError(
+                    f"{self.path}: {chrom} is too long, expected fewer than {_TOO_LONG:,} bases; "
+                    f"split it"
+                )
 
     def __repr__(self) -> str:
         return f"FastaGenome({str(self.path)!r})"
@@ -81,14 +79,21 @@ class FastaGenome:
             digest.update(letters.translate(_UPPER, _NOT_PRINTABLE))
         return digest.hexdigest()
 
-    def _handle(self) -> pyfaidx.Faidx:
+    def _file(self) -> pysam.FastaFile:
         if stamp(self.path) != self._stamp:
             raise InputError(f"{self.path}: changed while it was being read; start again")
         if getattr(self._local, "process", None) != os.getpid():
-            self._local.faidx = open_indexed(self.path, self._index)
+            # Errors become exceptions; htslib must not print lines of its own as well.
+            pysam.set_verbosity(0)
+            self._local.file = pysam.FastaFile(
+                # An absolute path is never taken for a URL or for standard input.
+                str(self.path.absolute()),
+                filepath_index=str(self._index.fai),
+                filepath_index_compressed=str(self._index.gzi) if self._index.gzi else None,
+            )
             self._local.process = os.getpid()
-        faidx: pyfaidx.Faidx = self._local.faidx
-        return faidx
+        file: pysam.FastaFile = self._local.file
+        return file
 
     def _letters(self, chrom: str, start: int, end: int) -> Iterator[bytes]:
         """Yield a stretch as it stands in the file, without line ends, in pieces."""
@@ -99,19 +104,16 @@ class FastaGenome:
                 f"{self.path}: asked for bases {start:,} to {end:,} of {chrom} (0-based), "
                 f"which has {self.sizes[chrom]:,}"
             )
-        faidx = self._handle()
-        record = faidx.index[chrom]
-        for piece in range(start, end, _PIECE):
-            last = min(piece + _PIECE, end)
-            first_byte = position_of(record, piece)
-            n_bytes = position_of(record, last - 1) + 1 - first_byte
+        file = self._file()
+        for first in range(start, end, _PIECE):
+            last = min(first + _PIECE, end)
             try:
-                letters = read_at(faidx, first_byte, n_bytes).translate(None, _LINE_ENDS)
-            except (OSError, *DAMAGE) as problem:
-                raise InputError(f"{self.path}: {chrom} cannot be read: {problem}") from None
-            if len(letters) != last - piece:
+                letters = file.fetch(chrom, first, last).encode()
+                if len(letters) != last - first:
+                    raise ValueError("zero byte")
+            except (OSError, ValueError) as problem:
                 raise InputError(
-                    f"{self.path}: found {len(letters):,} letters of {chrom} from base "
-                    f"{piece + 1:,}, expected {last - piece:,}: not the file that was indexed"
-                )
+                    f"{self.path}: {chrom} cannot be read: bases {first + 1:,} to {last:,} are "
+                    f"damaged or not where the index has them ({problem})"
+                ) from None
             yield letters

@@ -12,21 +12,22 @@ import struct
 import tempfile
 import time
 import zlib
-from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
+import numpy as np
 import platformdirs
 import pyfaidx
+from Bio.bgzf import BgzfReader, make_virtual_offset
 
 from genoscan.errors import InputError
 from genoscan.genome.files import BGZIP_END, check_file, compression, head, reading
 
 # What damaged or foreign bytes make of the readers below.
-DAMAGE: Final = (ValueError, RuntimeError, EOFError, struct.error, zlib.error)
+_DAMAGE: Final = (ValueError, RuntimeError, EOFError, struct.error, zlib.error)
 
 _HEADERS_CHECKED = 1000
 _UNEVEN_LINE = re.compile(r"found in >(?P<name>.*) at line (?P<line>\d+)")
@@ -34,10 +35,10 @@ _NAMELESS = re.compile(r"Bad sequence name .* at line (?P<line>\d+)", re.DOTALL)
 
 
 class FastaIndex(NamedTuple):
-    """Where an index lies; `gzi` is written for bgzip files only."""
+    """Paths of an index; `gzi` is None for a file that is not compressed."""
 
     fai: Path
-    gzi: Path
+    gzi: Path | None
 
 
 class Stamp(NamedTuple):
@@ -66,7 +67,7 @@ def ensure_index(path: Path) -> FastaIndex:
         If the file is no FASTA file, cannot be indexed, or is damaged.
     """
     _check_fasta(path)
-    places = [FastaIndex(Path(f"{path}.fai"), Path(f"{path}.gzi")), _place_in_cache(path)]
+    places = _places(path)
     for index in places:
         if _fits(path, index):
             return index
@@ -80,44 +81,6 @@ def ensure_index(path: Path) -> FastaIndex:
         f"{path}: no index, and none can be written to {places[0].fai.parent} or "
         f"{places[1].fai.parent} ({reason}); make one with samtools faidx"
     )
-
-
-def open_indexed(path: Path, index: FastaIndex) -> pyfaidx.Faidx:
-    """Open the file with that index as it is, for one process and one thread."""
-    return pyfaidx.Faidx(
-        str(path),
-        indexname=str(index.fai),
-        gzi_indexname=str(index.gzi),
-        strict_bounds=True,
-        rebuild=False,
-        build_index=False,
-    )
-
-
-def read_at(faidx: pyfaidx.Faidx, position: int, count: int) -> bytes:
-    """Return bytes of the unpacked file, fewer at its end.
-
-    pyfaidx has the same inside, but decodes them, and cannot point at a block's end where blocks
-    hold 65,536 bytes, as some writers make them.
-    """
-    if faidx._bgzf:
-        blocks = faidx.gzi_index
-        block = blocks[bisect_right(blocks, position, key=lambda block: block.ustart) - 1]
-        if position - block.ustart > 0xFFFF:
-            return b""
-        faidx.file.seek(block.cstart << 16 | position - block.ustart)
-    else:
-        faidx.file.seek(position)
-    found: bytes = faidx.file.read(count)
-    return found
-
-
-def position_of(record: Any, base: int) -> int:
-    """Return where a 0-based base of an indexed sequence lies in the unpacked file."""
-    if record.lenc == 0:
-        return int(record.offset)
-    lines, column = divmod(base, record.lenc)
-    return int(record.offset + lines * record.lenb + column)
 
 
 def _check_fasta(path: Path) -> None:
@@ -151,49 +114,72 @@ def _ends_whole(path: Path) -> bool:
         return file.read() == BGZIP_END
 
 
-def _place_in_cache(path: Path) -> FastaIndex:
+def _places(path: Path) -> list[FastaIndex]:
+    """Return the paths of an index beside the file, and in the user's cache folder."""
     key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
-    folder = platformdirs.user_cache_path("genoscan") / "indexes"
-    return FastaIndex(folder / f"{key}-{path.name}.fai", folder / f"{key}-{path.name}.gzi")
+    cached = platformdirs.user_cache_path("genoscan") / "indexes" / f"{key}-{path.name}"
+    packed = compression(path) == "bgzip"
+    return [
+        FastaIndex(Path(f"{base}.fai"), Path(f"{base}.gzi") if packed else None)
+        for base in (path, cached)
+    ]
 
 
 def _fits(path: Path, index: FastaIndex) -> bool:
-    """Tell whether the index is as young as the file, and the sequences lie where it says."""
-    files = index if compression(path) == "bgzip" else [index.fai]
+    """Return whether the index is no older than the file and agrees with its content."""
     try:
-        if any(stamp(path).modified > file.stat().st_mtime_ns for file in files):
+        if any(stamp(path).modified > file.stat().st_mtime_ns for file in index if file):
             return False
-        faidx = open_indexed(path, index)
-    except (OSError, *DAMAGE):
+        with pyfaidx.Faidx(
+            path, index.fai, gzi_indexname=index.gzi, rebuild=False, build_index=False
+        ) as faidx:
+            records = faidx.index
+        with _uncompressed(path, index.gzi) as read:
+            return bool(records) and all(_agreements(records, read))
+    except (OSError, *_DAMAGE):
         return False
-    try:
-        return bool(faidx.index) and all(_agreements(faidx))
-    except (OSError, *DAMAGE):
-        return False
-    finally:
-        faidx.close()
 
 
-def _agreements(faidx: pyfaidx.Faidx) -> Iterator[bool]:
-    """Compare the headers, and the file's end, with where the index has them.
+@contextmanager
+def _uncompressed(path: Path, gzi: Path | None) -> Iterator[Callable[[int, int], bytes]]:
+    """Return a function of offset and count that reads bytes of the uncompressed content.
+
+    pyfaidx and pysam read sequences and names only, without what lies between two records.
+    """
+    with path.open("rb") as raw:
+        file = BgzfReader(fileobj=raw, mode="rb") if gzi else raw
+        # The file lists a count and then, for all blocks but the first, where they start.
+        blocks = np.append([0, 0], np.fromfile(gzi, "<i8")[1:]).reshape(-1, 2) if gzi else None
+
+        def read(offset: int, count: int) -> bytes:
+            if blocks is not None:
+                block = blocks[np.searchsorted(blocks[:, 1], offset, "right") - 1]
+                offset = make_virtual_offset(int(block[0]), offset - int(block[1]))
+            file.seek(offset)
+            found: bytes = file.read(count)
+            return found
+
+        yield read
+
+
+def _agreements(
+    records: dict[str, pyfaidx.IndexRecord], read: Callable[[int, int], bytes]
+) -> Iterator[bool]:
+    """Compare the headers and the end of the file with their positions in the index.
 
     Times alone miss a file that was replaced by one with an older time, as cp -p and rsync do.
     """
-    end = 0
-    for name, record in islice(faidx.index.items(), _HEADERS_CHECKED):
-        between = read_at(faidx, end, max(0, record.offset - end))
+    for name, record in islice(records.items(), _HEADERS_CHECKED):
+        between = read(record.prev_bend, max(0, record.offset - record.prev_bend))
         *before, header = between.splitlines() or [b""]
         yield between.endswith(b"\n") and header.startswith(b">")
         yield header[1:].split()[:1] == [name.encode()]
         yield all(not line.strip() or line.startswith(b";") for line in before)
-        end = _end_of(record)
-    last = next(reversed(faidx.index.values()))
-    yield not read_at(faidx, _end_of(last), 4096).strip()
-    yield last.rlen == 0 or bool(read_at(faidx, _end_of(last) - 1, 1).strip())
-
-
-def _end_of(record: Any) -> int:
-    return position_of(record, record.rlen - 1) + 1 if record.rlen else int(record.offset)
+    last = next(reversed(records.values()))
+    end = last.bend - (last.lenb - last.lenc)  # bend is past the line's end
+    tail = read(max(0, end - 1), 4096)
+    yield not tail[1:].strip()
+    yield last.rlen == 0 or bool(tail[:1].strip())
 
 
 @contextmanager
@@ -211,7 +197,7 @@ def _build(path: Path, index: FastaIndex) -> None:
     with _scratch_folder(index.fai.parent) as folder:
         aside = FastaIndex(folder / "fai", folder / "gzi")
         with _explained(path):
-            faidx = pyfaidx.Faidx(str(path), indexname=str(aside.fai), gzi_indexname=str(aside.gzi))
+            faidx = pyfaidx.Faidx(path, aside.fai, gzi_indexname=aside.gzi)
             faidx.close()
         if not any(record.rlen for record in faidx.index.values()):
             raise InputError(f"{path}: no bases in it, expected lines of sequence after the names")
@@ -220,7 +206,7 @@ def _build(path: Path, index: FastaIndex) -> None:
         # A file dated in the future must not make its index look old for ever.
         now = max(time.time_ns(), before.modified)
         for made, place in zip(aside, index, strict=True):
-            if made.exists():
+            if made and place:
                 os.utime(made, ns=(now, now))
                 made.replace(place)
 
@@ -245,7 +231,7 @@ def _explained(path: Path) -> Iterator[None]:
         ) from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: found bytes that are no text, expected FASTA") from None
-    except DAMAGE as problem:
+    except _DAMAGE as problem:
         twice = re.fullmatch(r'Duplicate key "(.*)"', str(problem))
         if twice is not None:
             raise InputError(
