@@ -20,7 +20,7 @@ from genoscan.engine.engine import Engine
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import reverse_complement
 from genoscan.genome.genome import Genome
-from genoscan.genome.plan import Reading, Window, batches, merge, plan, readings, whole_genome
+from genoscan.genome.plan import Batch, Window, batches, by_region, merge, plan, whole_genome
 from genoscan.genome.region import Region
 from genoscan.layer import TwoWayChain
 from genoscan.layers.weights import Model
@@ -70,7 +70,7 @@ class Job:
     """Regions of a genome, a model, a question, and the order of work.
 
     regions  merged, in genome order
-    batches  readings of equal lengths, side by side
+    batches  windows of equal lengths, side by side
     """
 
     genome: Genome
@@ -80,7 +80,7 @@ class Job:
     context: int
     reach: int
     regions: tuple[Region, ...]
-    batches: tuple[tuple[Reading, ...], ...]
+    batches: tuple[Batch, ...]
 
     @property
     def engine(self) -> Engine:
@@ -139,8 +139,8 @@ class Job:
         """Return all that decides the result, bit by bit: a resumed run must have the same."""
         windows = hashlib.sha256()
         for batch in self.batches:
-            for reading in batch:
-                for window in reading:
+            for strand_windows in batch:
+                for window in strand_windows:
                     windows.update(f"{window.region}{window.scored}{window.strand};".encode())
         return {
             "version": __version__,
@@ -189,14 +189,14 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
         context=context,
         reach=reach,
         strand=options.strand,
-        hold=question.region,
+        target=question.region,
         label_offset=model.config.label_offset,
         bidirectional=model.bidirectional,
     )
-    order = batches(readings(windows, options.strand), options.batch)
+    order = batches(by_region(windows, options.strand), options.batch)
     if options.shard is not None:
         order = _shard(order, options.shard)
-        scored = {reading[0].scored for batch in order for reading in batch}
+        scored = {windows[0].scored for batch in order for windows in batch}
         merged = [region for region in merged if region in scored]
     return Job(genome, model, question, options, context, reach, tuple(merged), tuple(order))
 
@@ -215,7 +215,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _shard(order: Sequence[tuple[Reading, ...]], shard: str) -> list[tuple[Reading, ...]]:
+def _shard(order: Sequence[Batch], shard: str) -> list[Batch]:
     """Return some of the batches, whole ones, which are what they are in one run."""
     i, n = parse_shard(shard)
     if n > len(order):
@@ -225,9 +225,9 @@ def _shard(order: Sequence[tuple[Reading, ...]], shard: str) -> list[tuple[Readi
     return list(order[cut(order, n)[i - 1]])
 
 
-def cut(order: Sequence[tuple[Reading, ...]], n: int) -> list[slice]:
+def cut(order: Sequence[Batch], n: int) -> list[slice]:
     """Return n runs of batches, none of them empty, of about as many bases as can be."""
-    bases = [sum(len(window) for reading in batch for window in reading) for batch in order]
+    bases = [sum(len(window) for windows in batch for window in windows) for batch in order]
     middles = [end - own / 2 for own, end in zip(bases, accumulate(bases), strict=True)]
     total, edges = sum(bases), [0]
     for i in range(1, n + 1):

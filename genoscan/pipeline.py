@@ -22,7 +22,7 @@ from genoscan.engine.inputs import OneHot
 from genoscan.engine.stages import shares, side_by_side
 from genoscan.errors import NonFiniteError
 from genoscan.genome.alphabet import N, reverse_complement
-from genoscan.genome.plan import Reading, Window
+from genoscan.genome.plan import Batch, Window
 from genoscan.job import Job, Options
 from genoscan.tracks.columns import write_columns
 from genoscan.tracks.partial import Partial, open_partial
@@ -69,7 +69,7 @@ def write_sensitivities(
 
 
 def _run_batch(
-    job: Job, batch: Sequence[Reading], partial: Partial, progress: Callable[[int], object]
+    job: Job, batch: Batch, partial: Partial, progress: Callable[[int], object]
 ) -> list[float]:
     """Compute a batch's scores into the maps; return the target's value, one a region."""
     turns = len(batch[0])

@@ -14,14 +14,14 @@ from genoscan.errors import InputError
 BASES: Final = "ACGT"
 N: Final = 4
 
-_UNCERTAIN = b"NRYSWKMBDHV"
+_AMBIGUOUS = b"NRYSWKMBDHV"
 _PROTEIN_ONLY = b"EFILPQZJOX*"
 _NOT_A_BASE = 255
 
 
 def _code_table() -> bytes:
     table = bytearray([_NOT_A_BASE] * 256)
-    letters_of_code = [*(base.encode() for base in BASES), _UNCERTAIN]
+    letters_of_code = [*(base.encode() for base in BASES), _AMBIGUOUS]
     for code, letters in enumerate(letters_of_code):
         for letter in letters + letters.lower():
             table[letter] = code
@@ -48,8 +48,8 @@ def encode(letters: bytes, *, record: str, offset: int) -> UInt8[np.ndarray, " b
     if codes.size and codes.max() == _NOT_A_BASE:
         first = int(codes.argmax())
         raise InputError(
-            f"{record}: position {offset + first + 1:,} is {_show(letters[first])}, "
-            f"expected A, C, G, T, N or another IUPAC letter for a base{_guess(letters[first])}"
+            f"{record}: position {offset + first + 1:,} is {_printable(letters[first])}, "
+            f"expected A, C, G, T, N or another IUPAC letter for a base{_hint(letters[first])}"
         )
     return codes
 
@@ -69,11 +69,11 @@ def reverse_complement(codes: UInt8[np.ndarray, " bases"]) -> UInt8[np.ndarray, 
     return _COMPLEMENTS[codes[::-1]]
 
 
-def _show(letter: int) -> str:
+def _printable(letter: int) -> str:
     return f'"{chr(letter)}"' if 33 <= letter <= 126 else f"byte 0x{letter:02x}"
 
 
-def _guess(letter: int) -> str:
+def _hint(letter: int) -> str:
     upper = bytes([letter]).upper()
     if upper == b"U":
         return "; this looks like RNA: write T for U"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from genoscan.errors import InputError
 from genoscan.genome.files import open_text
-from genoscan.genome.region import Region, fit
+from genoscan.genome.region import Region, check_bounds
 
 _HEADER_WORDS = ("browser", "track")
 
@@ -30,7 +30,7 @@ def read_bed(path: str | Path, sizes: Mapping[str, int], *, clip: bool = False) 
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected a BED file")
     with open_text(path) as lines:
-        regions = [fit(region, sizes, clip) for region in _rows(lines, path)]
+        regions = [check_bounds(region, sizes, clip) for region in _rows(lines, path)]
     if not regions:
         raise InputError(f"{path}: no regions in it, expected at least one BED row")
     return regions

@@ -24,7 +24,7 @@ import pyfaidx
 from Bio.bgzf import BgzfReader, make_virtual_offset
 
 from genoscan.errors import InputError
-from genoscan.genome.files import BGZIP_END, check_file, compression, head, reading
+from genoscan.genome.files import BGZIP_END, check_file, compression, head, read_errors
 
 # What damaged or foreign bytes make of the readers below.
 _DAMAGE: Final = (ValueError, RuntimeError, EOFError, struct.error, zlib.error)
@@ -50,7 +50,7 @@ class Stamp(NamedTuple):
 
 def stamp(path: Path) -> Stamp:
     """Return the file's stamp."""
-    with reading(path):
+    with read_errors(path):
         found = path.stat()
     return Stamp(found.st_mtime_ns, found.st_size)
 
@@ -67,19 +67,19 @@ def ensure_index(path: Path) -> FastaIndex:
         If the file is no FASTA file, cannot be indexed, or is damaged.
     """
     _check_fasta(path)
-    places = _places(path)
-    for index in places:
+    candidates = _index_paths(path)
+    for index in candidates:
         if _fits(path, index):
             return index
-    for index in places:
+    for index in candidates:
         try:
             _build(path, index)
             return index
         except OSError as problem:
             reason = problem.strerror or str(problem)
     raise InputError(
-        f"{path}: no index, and none can be written to {places[0].fai.parent} or "
-        f"{places[1].fai.parent} ({reason}); make one with samtools faidx"
+        f"{path}: no index, and none can be written to {candidates[0].fai.parent} or "
+        f"{candidates[1].fai.parent} ({reason}); make one with samtools faidx"
     )
 
 
@@ -109,12 +109,12 @@ def _check_fasta(path: Path) -> None:
 
 
 def _ends_whole(path: Path) -> bool:
-    with reading(path), path.open("rb") as file:
+    with read_errors(path), path.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - len(BGZIP_END)))
         return file.read() == BGZIP_END
 
 
-def _places(path: Path) -> list[FastaIndex]:
+def _index_paths(path: Path) -> list[FastaIndex]:
     """Return the paths of an index beside the file, and in the user's cache folder."""
     key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
     cached = platformdirs.user_cache_path("genoscan") / "indexes" / f"{key}-{path.name}"
@@ -135,7 +135,7 @@ def _fits(path: Path, index: FastaIndex) -> bool:
         ) as faidx:
             records = faidx.index
         with _uncompressed(path, index.gzi) as read:
-            return bool(records) and all(_agreements(records, read))
+            return bool(records) and all(_comparisons(records, read))
     except (OSError, *_DAMAGE):
         return False
 
@@ -162,7 +162,7 @@ def _uncompressed(path: Path, gzi: Path | None) -> Iterator[Callable[[int, int],
         yield read
 
 
-def _agreements(
+def _comparisons(
     records: dict[str, pyfaidx.IndexRecord], read: Callable[[int, int], bytes]
 ) -> Iterator[bool]:
     """Compare the headers and the end of the file with their positions in the index.
@@ -196,7 +196,7 @@ def _build(path: Path, index: FastaIndex) -> None:
         index.fai.parent.mkdir(parents=True, exist_ok=True)
     with _scratch_folder(index.fai.parent) as folder:
         aside = FastaIndex(folder / "fai", folder / "gzi")
-        with _explained(path):
+        with _index_errors(path):
             faidx = pyfaidx.Faidx(path, aside.fai, gzi_indexname=aside.gzi)
             faidx.close()
         if not any(record.rlen for record in faidx.index.values()):
@@ -212,7 +212,7 @@ def _build(path: Path, index: FastaIndex) -> None:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _index_errors(path: Path) -> Iterator[None]:
     """Turn what pyfaidx says about a file into one line."""
     try:
         yield

@@ -37,7 +37,7 @@ def check_file(path: Path) -> None:
 
 def compression(path: Path) -> Literal["plain", "gzip", "bgzip"]:
     """Tell from the first bytes how the file is compressed; the name does not matter."""
-    with reading(path), path.open("rb") as file:
+    with read_errors(path), path.open("rb") as file:
         start = file.read(18)
     if not start.startswith(_GZIP):
         return "plain"
@@ -61,7 +61,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     InputError
         If it cannot be read, on opening or at any time inside the `with`.
     """
-    with reading(path), path.open("rb") as file:
+    with read_errors(path), path.open("rb") as file:
         if file.peek(2)[:2] != _GZIP:
             yield file
         else:
@@ -78,7 +78,7 @@ def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def read_errors(path: Path) -> Iterator[None]:
     """Turn failures to read the file into one line that names it."""
     try:
         yield

@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from genoscan.errors import InputError
+from genoscan.genome.fai import FaiGenome
 from genoscan.genome.fasta import FastaGenome
 from genoscan.genome.files import check_file, head
 from genoscan.genome.genbank import GenBankGenome
-from genoscan.genome.outline import Outline
 
 
 @runtime_checkable
@@ -52,6 +52,6 @@ def open_genome(path: str | Path) -> Genome:
     if not start:
         raise InputError(f"{path}: the file is empty, expected FASTA or GenBank")
     if re.match(rb"[^\t\n]+(\t\d+){4,5}\r?\n", start):
-        return Outline(path)
+        return FaiGenome(path)
     first = start.splitlines()[0][:40].decode("ascii", "replace")
     raise InputError(f'{path}: begins with {first!r}, expected FASTA (">") or GenBank ("LOCUS")')

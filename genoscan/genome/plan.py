@@ -81,7 +81,7 @@ def plan(
     context: int,
     reach: int,
     strand: str,
-    hold: Region | None = None,
+    target: Region | None = None,
     label_offset: int = 0,
     bidirectional: bool = False,
 ) -> list[Window]:
@@ -98,20 +98,20 @@ def plan(
     strand
         Reading direction: "+", "-", "both" (two windows a region, "+" first) or "bed" (each
         region's own; "." is "+").
-    hold
+    target
         The stretch that a positional target reads; None for each window's own. Every window is
         extended to contain it.
     label_offset
         The model's: how far before a base lies the output that predicts it.
     bidirectional
         Whether the model's outputs depend on bases on both sides. A causal model needs nothing
-        past `hold`, so that its windows end there or with the region; a bidirectional one needs
-        context on both sides of `hold` as it does of the region.
+        past `target`, so that its windows end there or with the region; a bidirectional one needs
+        context on both sides of `target` as it does of the region.
 
     Raises
     ------
     InputError
-        If a length is negative, or `hold` cannot depend on a region: it lies on another
+        If a length is negative, or `target` cannot depend on a region: it lies on another
         chromosome or, in a causal model, before all that the region's bases can change.
     """
     for option, length in (("--context", context), ("--reach", reach)):
@@ -122,16 +122,16 @@ def plan(
     windows = []
     for scored in regions:
         for direction in _directions(scored, strand):
-            if hold is not None:
-                _check_hold(scored, direction, hold, label_offset, bidirectional)
-            past = 0 if hold is not None and not bidirectional else reach
+            if target is not None:
+                _check_target(scored, direction, target, label_offset, bidirectional)
+            past = 0 if target is not None and not bidirectional else reach
             before, after = (context, past) if direction == "+" else (past, context)
             start, end = scored.start - before, scored.end + after
-            if hold is not None:
+            if target is not None:
                 first, last = (label_offset, 0) if direction == "+" else (0, label_offset)
                 if bidirectional:
                     first, last = first + before, last + after
-                start, end = min(start, hold.start - first), max(end, hold.end + last)
+                start, end = min(start, target.start - first), max(end, target.end + last)
             region = Region(
                 scored.chrom,
                 max(start, 0),
@@ -144,18 +144,21 @@ def plan(
     return windows
 
 
-Reading = tuple[Window, ...]
-"""The windows that a region is read in: one, or one a strand."""
+StrandWindows = tuple[Window, ...]
+"""The windows of one region: one, or with strand "both" one for each direction."""
+
+Batch = tuple[StrandWindows, ...]
+"""Regions whose windows have equal lengths and are computed together."""
 
 
-def readings(windows: Sequence[Window], strand: str) -> list[Reading]:
+def by_region(windows: Sequence[Window], strand: str) -> list[StrandWindows]:
     """Group the windows of `plan` by region."""
     step = 2 if strand == "both" else 1
     return [tuple(windows[i : i + step]) for i in range(0, len(windows), step)]
 
 
-def batches(readings: Sequence[Reading], size: int) -> list[tuple[Reading, ...]]:
-    """Return the readings in batches of equal window lengths and at most `size` regions.
+def batches(regions: Sequence[StrandWindows], size: int) -> list[Batch]:
+    """Return the regions' windows in batches of equal window lengths and at most `size` regions.
 
     Batches come in the order of their first regions. They depend on nothing but the arguments: a
     resumed or shared run meets the same batches.
@@ -167,15 +170,15 @@ def batches(readings: Sequence[Reading], size: int) -> list[tuple[Reading, ...]]
     """
     if size < 1:
         raise InputError(f"--batch {size}: expected 1 window or more")
-    done: list[list[Reading]] = []
-    growing: dict[tuple[int, ...], list[Reading]] = {}
-    for reading in readings:
-        lengths = tuple(len(window) for window in reading)
+    done: list[list[StrandWindows]] = []
+    growing: dict[tuple[int, ...], list[StrandWindows]] = {}
+    for windows in regions:
+        lengths = tuple(len(window) for window in windows)
         batch = growing.get(lengths)
         if batch is None or len(batch) == size:
             batch = growing[lengths] = []
             done.append(batch)
-        batch.append(reading)
+        batch.append(windows)
     return [tuple(batch) for batch in done]
 
 
@@ -215,23 +218,23 @@ def _directions(region: Region, strand: str) -> tuple[str, ...]:
     return (_direction(region),) if strand == "bed" else (strand,)
 
 
-def _check_hold(
-    scored: Region, direction: str, hold: Region, label_offset: int, bidirectional: bool
+def _check_target(
+    scored: Region, direction: str, target: Region, label_offset: int, bidirectional: bool
 ) -> None:
-    if hold.chrom != scored.chrom:
+    if target.chrom != scored.chrom:
         raise InputError(
-            f"{scored.where}: the target lies at {hold}, expected it on {scored.chrom}; "
+            f"{scored.where}: the target lies at {target}, expected it on {scored.chrom}; "
             f"choose regions on the target's chromosome"
         )
     if bidirectional:
         return
     # A base affects the outputs from its own position on.
     if direction == "+":
-        is_after = scored.start >= hold.end - label_offset
+        is_after = scored.start >= target.end - label_offset
     else:
-        is_after = scored.end <= hold.start + label_offset
+        is_after = scored.end <= target.start + label_offset
     if is_after:
         raise InputError(
-            f"{scored.where}: lies wholly after the target at {hold} as strand {direction} is "
+            f"{scored.where}: lies wholly after the target at {target} as strand {direction} is "
             f"read, where no base can matter to it; choose regions before the target"
         )

@@ -81,11 +81,11 @@ def parse_region(
         start, end = _bounds(coordinates, sizes[chrom]) if coordinates else (1, sizes[chrom])
     except InputError as problem:
         raise InputError(f"{source}: {problem}") from None
-    # An open end lies before a start that is past the chromosome; fit() words that error.
-    return fit(Region(chrom, start - 1, max(start, end), source=source), sizes, clip)
+    # An open end lies before a start that is past the chromosome; check_bounds() words that error.
+    return check_bounds(Region(chrom, start - 1, max(start, end), source=source), sizes, clip)
 
 
-def fit(region: Region, sizes: Mapping[str, int], clip: bool) -> Region:
+def check_bounds(region: Region, sizes: Mapping[str, int], clip: bool) -> Region:
     """Return the region, checked against the genome; with `clip`, ended at the chromosome's end.
 
     Raises

@@ -12,7 +12,7 @@ from genoscan.genome.files import open_text
 _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 
 
-class Outline:
+class FaiGenome:
     """The sequences of an index as samtools faidx writes it: name, length, and three columns more.
 
     Raises
@@ -40,11 +40,11 @@ class Outline:
 
     def fetch(self, chrom: str, start: int, end: int) -> UInt8[np.ndarray, " bases"]:
         """Refuse: there are no bases."""
-        raise self._bare()
+        raise self._no_bases()
 
     def m5(self, chrom: str) -> str:
         """Refuse: there are no bases."""
-        raise self._bare()
+        raise self._no_bases()
 
-    def _bare(self) -> InputError:
+    def _no_bases(self) -> InputError:
         return InputError(f"{self.path}: holds lengths and no bases, expected FASTA or GenBank")

@@ -8,7 +8,7 @@ from itertools import accumulate
 from genoscan.genome.region import Region
 
 
-class Places:
+class RegionIndex:
     """Which base of which region has a number, and which number a base has.
 
     The regions do not overlap, and of one sequence come in order.
@@ -24,19 +24,19 @@ class Places:
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    def home(self, region: Region) -> Region | None:
+    def containing(self, region: Region) -> Region | None:
         """Return the one that the region lies wholly in."""
         found = self._find(region)
         return found and found[0]
 
-    def numbers(self, region: Region) -> slice | None:
+    def slice_of(self, region: Region) -> slice | None:
         """Return the numbers of the region's bases, if it lies wholly in one of these."""
         if (found := self._find(region)) is None:
             return None
         start = found[1] + region.start - found[0].start
         return slice(start, start + len(region))
 
-    def base(self, number: int) -> Region:
+    def base_at(self, number: int) -> Region:
         """Return the base of this number."""
         i = bisect_right(self._ends, number)
         at = self._regions[i].end - (self._ends[i] - number)
@@ -44,5 +44,5 @@ class Places:
 
     def _find(self, region: Region) -> tuple[Region, int] | None:
         here = self._by_chrom.get(region.chrom, [])
-        i = bisect_right(here, region.start, key=lambda place: place[0].start) - 1
+        i = bisect_right(here, region.start, key=lambda found: found[0].start) - 1
         return here[i] if i >= 0 and region.end <= here[i][0].end else None
