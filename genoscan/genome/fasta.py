@@ -1,4 +1,4 @@
-"""FASTA files, plain or bgzip, read by index."""
+"""Read FASTA files, plain or bgzip, through an index."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ from genoscan.genome.region import unknown_sequence
 _PIECE = 1 << 20  # bases read at a time
 _TOO_LONG = (1 << 31) - 1  # pysam's positions are 32-bit; it truncates longer lengths to this one
 
-# SAM's M5 counts the printable letters only, in upper case.
+# M5 in SAM is the checksum of the printable letters, in upper case.
 _UPPER: Final = bytes(range(256)).upper()
 _NOT_PRINTABLE: Final = bytes(code for code in range(256) if not 33 <= code <= 126)
 
@@ -27,8 +27,21 @@ _NOT_PRINTABLE: Final = bytes(code for code in range(256) if not 33 <= code <= 1
 class FastaGenome:
     """An indexed FASTA file, for any number of threads and forked processes.
 
-    Each thread of each process reads through a handle of its own: a shared one moves under the
-    feet of the others. The index is checked, and made where there is none (`fasta_index`).
+    Parameters
+    ----------
+    path
+        FASTA file, plain or bgzip.
+
+    Raises
+    ------
+    InputError
+        If the file is not FASTA, is damaged, cannot be indexed, or has a sequence of 2^31 - 1 bases
+        or more.
+
+    Notes
+    -----
+    The index is checked, and built if there is none (`fasta_index`). Each thread of each process
+    has a file handle of its own, because the position in the file is part of the handle.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -52,14 +65,29 @@ class FastaGenome:
         return FastaGenome, (self.path,)
 
     def fetch(self, chrom: str, start: int, end: int) -> UInt8[np.ndarray, " bases"]:
-        """Return the codes of the bases from start to end, 0-based, half-open.
+        """Return the codes of the bases from start to end, as `Genome.fetch`.
 
-        Memory: one byte a base, and a few megabytes.
+        Parameters
+        ----------
+        chrom
+            Name of a sequence.
+        start, end
+            0-based, half-open.
+
+        Returns
+        -------
+        array of shape (end - start,)
+            One byte a base.
 
         Raises
         ------
         InputError
-            If the stretch is not in the genome, a letter is no base, or the file is damaged.
+            If the interval is outside of the genome, a letter is not a base, or the file is damaged
+            or has changed since it was opened.
+
+        Notes
+        -----
+        Memory: one byte a base, and a few megabytes.
         """
         codes = np.empty(max(0, end - start), np.uint8)
         filled = 0
@@ -70,9 +98,26 @@ class FastaGenome:
         return codes
 
     def m5(self, chrom: str) -> str:
-        """Return the checksum of a sequence, as M5 in SAM headers.
+        """Return the MD5 checksum of a sequence, as `Genome.m5`.
 
-        Memory: a few megabytes, whatever the length.
+        Parameters
+        ----------
+        chrom
+            Name of a sequence.
+
+        Returns
+        -------
+        str
+            32 hexadecimal digits.
+
+        Raises
+        ------
+        InputError
+            If there is no such sequence, or the file is damaged or has changed since it was opened.
+
+        Notes
+        -----
+        Memory: a few megabytes, for any length.
         """
         digest = hashlib.md5(usedforsecurity=False)
         for letters in self._letters(chrom, 0, self.sizes.get(chrom, 0)):
@@ -96,7 +141,7 @@ class FastaGenome:
         return file
 
     def _letters(self, chrom: str, start: int, end: int) -> Iterator[bytes]:
-        """Yield a stretch as it stands in the file, without line ends, in pieces."""
+        """Yield the letters from start to end, as in the file, in pieces."""
         if chrom not in self.sizes:
             raise InputError(f"{self.path}: {unknown_sequence(chrom, self.sizes)}")
         if not 0 <= start <= end <= self.sizes[chrom]:

@@ -1,8 +1,8 @@
-"""The index beside a FASTA file: found, checked, made again when it no longer fits.
+"""Find, check and build the index of a FASTA file.
 
-An index gives, for each sequence, its length, where its first base lies in the file and how long
-its lines are (.fai); for bgzip files also where each compressed block starts (.gzi). An index of
-an older FASTA file reads wrong bases without any sign of it, so none is used unchecked.
+An index contains, for each sequence, its length, the offset of its first base in the file and the
+length of its lines (.fai); for bgzip files also the offset of each compressed block (.gzi). With an
+outdated index wrong bases are read without any error, so that none is used unchecked.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from Bio.bgzf import BgzfReader, make_virtual_offset
 from genoscan.errors import InputError
 from genoscan.genome.files import BGZIP_END, check_file, compression, head, read_errors
 
-# What damaged or foreign bytes make of the readers below.
+# Raised by Biopython, pyfaidx and numpy for damaged files.
 _DAMAGE: Final = (ValueError, RuntimeError, EOFError, struct.error, zlib.error)
 
 _HEADERS_CHECKED = 1000
@@ -35,36 +35,81 @@ _NAMELESS = re.compile(r"Bad sequence name .* at line (?P<line>\d+)", re.DOTALL)
 
 
 class FastaIndex(NamedTuple):
-    """Paths of an index; `gzi` is None for a file that is not compressed."""
+    """Paths of the files of an index.
+
+    Attributes
+    ----------
+    fai
+        Offsets of the sequences.
+    gzi
+        Offsets of the bgzip blocks; None for a file that is not compressed.
+    """
 
     fai: Path
     gzi: Path | None
 
 
 class Stamp(NamedTuple):
-    """What changes when a file is written to; times in nanoseconds."""
+    """Attributes of a file that change when it is written to.
+
+    Attributes
+    ----------
+    modified
+        Time of the last modification, in ns.
+    size
+        In bytes.
+    """
 
     modified: int
     size: int
 
 
 def stamp(path: Path) -> Stamp:
-    """Return the file's stamp."""
+    """Return modification time and size of a file.
+
+    Parameters
+    ----------
+    path
+        Any file.
+
+    Returns
+    -------
+    Stamp
+        As of now.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or not accessible.
+    """
     with read_errors(path):
         found = path.stat()
     return Stamp(found.st_mtime_ns, found.st_size)
 
 
 def ensure_index(path: Path) -> FastaIndex:
-    """Return an index that fits the FASTA file, made now if there is none.
+    """Return an index that fits a FASTA file, and build it if there is none.
 
-    It lies beside the file, or in the user's cache folder where that one cannot be written.
-    Making one holds the file's longest line in memory.
+    Parameters
+    ----------
+    path
+        FASTA file, plain or bgzip.
+
+    Returns
+    -------
+    FastaIndex
+        Beside the file, or in the user's cache folder if that folder is not writable.
 
     Raises
     ------
     InputError
-        If the file is no FASTA file, cannot be indexed, or is damaged.
+        If the file is not FASTA, is damaged, or no index can be written.
+
+    Notes
+    -----
+    An index fits if it is no older than the file, the first 1,000 headers are at the offsets that
+    it implies, and the file ends after its last base. To build one, memory for the longest line is
+    needed.
     """
     _check_fasta(path)
     candidates = _index_paths(path)
@@ -115,7 +160,7 @@ def _ends_whole(path: Path) -> bool:
 
 
 def _index_paths(path: Path) -> list[FastaIndex]:
-    """Return the paths of an index beside the file, and in the user's cache folder."""
+    """Return the paths of an index beside the file and in the user's cache folder."""
     key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
     cached = platformdirs.user_cache_path("genoscan") / "indexes" / f"{key}-{path.name}"
     packed = compression(path) == "bgzip"
@@ -142,13 +187,13 @@ def _fits(path: Path, index: FastaIndex) -> bool:
 
 @contextmanager
 def _uncompressed(path: Path, gzi: Path | None) -> Iterator[Callable[[int, int], bytes]]:
-    """Return a function of offset and count that reads bytes of the uncompressed content.
+    """Yield a function of offset and count that reads bytes of the decompressed file.
 
-    pyfaidx and pysam read sequences and names only, without what lies between two records.
+    Neither pyfaidx nor pysam gives access to the bytes between two sequences.
     """
     with path.open("rb") as raw:
         file = BgzfReader(fileobj=raw, mode="rb") if gzi else raw
-        # The file lists a count and then, for all blocks but the first, where they start.
+        # The .gzi: a count, then compressed and decompressed offset of all blocks but the first.
         blocks = np.append([0, 0], np.fromfile(gzi, "<i8")[1:]).reshape(-1, 2) if gzi else None
 
         def read(offset: int, count: int) -> bytes:
@@ -165,7 +210,7 @@ def _uncompressed(path: Path, gzi: Path | None) -> Iterator[Callable[[int, int],
 def _comparisons(
     records: dict[str, pyfaidx.IndexRecord], read: Callable[[int, int], bytes]
 ) -> Iterator[bool]:
-    """Compare the headers and the end of the file with their positions in the index.
+    """Compare headers and end of the file with the index.
 
     Times alone miss a file that was replaced by one with an older time, as cp -p and rsync do.
     """
@@ -176,7 +221,7 @@ def _comparisons(
         yield header[1:].split()[:1] == [name.encode()]
         yield all(not line.strip() or line.startswith(b";") for line in before)
     last = next(reversed(records.values()))
-    end = last.bend - (last.lenb - last.lenc)  # bend is past the line's end
+    end = last.bend - (last.lenb - last.lenc)  # bend includes the line end
     tail = read(max(0, end - 1), 4096)
     yield not tail[1:].strip()
     yield last.rlen == 0 or bool(tail[:1].strip())
@@ -184,13 +229,13 @@ def _comparisons(
 
 @contextmanager
 def _scratch_folder(beside: Path) -> Iterator[Path]:
-    """Give a folder on the same disk; an OSError where nothing can be written."""
+    """Yield a folder on the same disk; raise OSError if nothing can be written there."""
     with tempfile.TemporaryDirectory(prefix=".genoscan-", dir=beside) as folder:
         yield Path(folder)
 
 
 def _build(path: Path, index: FastaIndex) -> None:
-    """Make the index aside and move it into place whole: other processes may be reading."""
+    """Build the index in a scratch folder and move it into place: other processes may read it."""
     before = stamp(path)
     if index.fai.parent != path.parent:
         index.fai.parent.mkdir(parents=True, exist_ok=True)
@@ -203,7 +248,7 @@ def _build(path: Path, index: FastaIndex) -> None:
             raise InputError(f"{path}: no bases in it, expected lines of sequence after the names")
         if stamp(path) != before:
             raise InputError(f"{path}: changed while it was being indexed; try again")
-        # A file dated in the future must not make its index look old for ever.
+        # The index of a file dated in the future must not look outdated for ever.
         now = max(time.time_ns(), before.modified)
         for made, place in zip(aside, index, strict=True):
             if made and place:
@@ -213,7 +258,7 @@ def _build(path: Path, index: FastaIndex) -> None:
 
 @contextmanager
 def _index_errors(path: Path) -> Iterator[None]:
-    """Turn what pyfaidx says about a file into one line."""
+    """Convert pyfaidx's errors to InputError."""
     try:
         yield
     except pyfaidx.FastaIndexingError as problem:

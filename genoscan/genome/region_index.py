@@ -1,4 +1,4 @@
-"""The bases of several regions, numbered one region after the other."""
+"""Positions in arrays that contain the bases of several regions, one region after the other."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -9,9 +9,14 @@ from genoscan.genome.region import Region
 
 
 class RegionIndex:
-    """Which base of which region has a number, and which number a base has.
+    """Map between genome coordinates and positions in the concatenation of regions.
 
-    The regions do not overlap, and of one sequence come in order.
+    Its length is the number of bases of all regions. Look-ups take logarithmic time.
+
+    Parameters
+    ----------
+    regions
+        Disjoint; those of one sequence in ascending order.
     """
 
     def __init__(self, regions: Sequence[Region]) -> None:
@@ -25,21 +30,54 @@ class RegionIndex:
         return self._ends[-1] if self._ends else 0
 
     def containing(self, region: Region) -> Region | None:
-        """Return the one that the region lies wholly in."""
+        """Return the indexed region that contains another one.
+
+        Parameters
+        ----------
+        region
+            Any region.
+
+        Returns
+        -------
+        Region or None
+            None if no single region contains all of it.
+        """
         found = self._find(region)
         return found and found[0]
 
     def slice_of(self, region: Region) -> slice | None:
-        """Return the numbers of the region's bases, if it lies wholly in one of these."""
+        """Return the array positions of a region's bases.
+
+        Parameters
+        ----------
+        region
+            Any region.
+
+        Returns
+        -------
+        slice or None
+            None if no single indexed region contains all of it.
+        """
         if (found := self._find(region)) is None:
             return None
         start = found[1] + region.start - found[0].start
         return slice(start, start + len(region))
 
-    def base_at(self, number: int) -> Region:
-        """Return the base of this number."""
-        i = bisect_right(self._ends, number)
-        at = self._regions[i].end - (self._ends[i] - number)
+    def base_at(self, position: int) -> Region:
+        """Return the base at an array position.
+
+        Parameters
+        ----------
+        position
+            From 0 to the index's length - 1.
+
+        Returns
+        -------
+        Region
+            One base long.
+        """
+        i = bisect_right(self._ends, position)
+        at = self._regions[i].end - (self._ends[i] - position)
         return Region(self._regions[i].chrom, at, at + 1)
 
     def _find(self, region: Region) -> tuple[Region, int] | None:
