@@ -15,12 +15,12 @@ from genoscan.genome.genome import open_genome
 from genoscan.genome.region import Region
 from genoscan.gradient import gradient
 from genoscan.job import Options, prepare
+from genoscan.layers.config import ModelConfig
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.norm import RMSNorm
 from genoscan.layers.pd_ssm import PdSsmConfig
 from genoscan.layers.two_way import TwoWay, TwoWayConfig, TwoWayStack
-from genoscan.layers.config import ModelConfig
 from genoscan.layers.weights import build, save_model
 from genoscan.model import Model, load_model
 from genoscan.ops.associative import ASSOCIATIVE

@@ -63,7 +63,7 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
             of_batch += per_base * length * len(windows)
         seconds.append(of_batch)
     scored = sum(len(region) for region in job.regions)
-    windows_read = [w for batch in job.batches for reading in batch for w in reading]
+    windows_read = [w for batch in job.batches for windows in batch for w in windows]
     return Estimate(
         regions=len(job.regions),
         merged_bases=scored,

@@ -6,7 +6,6 @@ from threading import Lock
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import reverse_complement
 from genoscan.genome.genome import Genome
-from genoscan.genome.plan import StrandWindows, Window, batches, merge, plan, readings, whole_genome
+from genoscan.genome.plan import Batch, Window, batches, by_region, merge, plan, whole_genome
 from genoscan.genome.region import Region
 from genoscan.model import Model
 from genoscan.shards import shard_of
@@ -30,7 +30,7 @@ class Options:
     score
         How four derivatives become one number (tracks/score.py).
     strand
-        StrandWindows direction: "+", "-", "both" or "bed".
+        Reading direction: "+", "-", "both" or "bed".
     context, reach
         Bases read before and past a region; None: the model's own.
     batch
@@ -76,12 +76,12 @@ class Job:
     context: int
     reach: int
     regions: tuple[Region, ...]
-    batches: tuple[tuple[StrandWindows, ...], ...]
+    batches: tuple[Batch, ...]
 
     @property
     def longest(self) -> int:
         """Length of the longest window, in bases."""
-        return max((len(reading[0]) for batch in self.batches for reading in batch), default=0)
+        return max((len(windows[0]) for batch in self.batches for windows in batch), default=0)
 
     @property
     def widest(self) -> int:
@@ -125,10 +125,10 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
         target=question.region,
         label_offset=model.config.label_offset,
     )
-    order = batches(readings(windows, options.strand), options.batch)
+    order = batches(by_region(windows, options.strand), options.batch)
     if options.shard is not None:
         order = shard_of(order, options.shard)
-        scored = {reading[0].scored for batch in order for reading in batch}
+        scored = {windows[0].scored for batch in order for windows in batch}
         merged = [region for region in merged if region in scored]
     job = Job(genome, model, question, options, context, reach, tuple(merged), tuple(order))
     model.method.fit(model.stack, job.longest, job.widest)

@@ -45,13 +45,13 @@ def write_margins(
     Memory: a window at 1 byte a base, one tile and one carry; a region's margins lie on disk.
     """
     check_margins(job, path)
-    readings = {reading[0].scored: reading for batch in job.batches for reading in batch}
+    windows_of = {windows[0].scored: windows for batch in job.batches for windows in batch}
     with open_tracks([path], job.genome.sizes) as track:
         for region in job.regions:
             with tempfile.TemporaryFile(dir=path.parent) as room:
                 margins = np.memmap(room, np.float32, "w+", shape=(len(region),))
                 margins[:] = np.inf
-                for window in readings[region]:
+                for window in windows_of[region]:
                     _lower(job, window, margins, progress)
                 write_in_pieces(track, region, margins)
     record = settings(job) | {"command": list(command), "track": "margin"}

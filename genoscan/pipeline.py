@@ -7,7 +7,6 @@ gradient -> scores -> tracks             tracks/sink.py   where the numbers go
 
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from genoscan.engine.methods import Progress, ignore
-from genoscan.genome.plan import StrandWindows
+from genoscan.genome.plan import Batch
 from genoscan.gradient import stream_gradient
 from genoscan.job import Job
 from genoscan.model import Model
@@ -76,8 +75,8 @@ def run(
     return record
 
 
-def attribute_batch(
-    job: Job, batch: Sequence[StrandWindows], arrays: Arrays, progress: Progress = ignore
+def _run_batch(
+    job: Job, batch: Batch, partial: Partial, progress: Callable[[int], object]
 ) -> list[float]:
     """Compute a batch's scores into the arrays; return the target's value, one a region."""
     model, options = job.model, job.options

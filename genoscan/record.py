@@ -32,16 +32,16 @@ def sequence_records(genome: Genome, names: Iterable[str]) -> list[dict[str, Any
 
 def settings(job: Job) -> dict[str, Any]:
     """Return all that decides a job's result, bit by bit: a resumed run must have the same."""
-    windows = hashlib.sha256()
+    digest = hashlib.sha256()
     for batch in job.batches:
-        for reading in batch:
-            for window in reading:
-                windows.update(f"{window.region}{window.scored}{window.strand};".encode())
+        for windows in batch:
+            for window in windows:
+                digest.update(f"{window.region}{window.scored}{window.strand};".encode())
     options, model = job.options, job.model
     return {
         **model_record(model),
         "sequences": sequence_records(job.genome, (region.chrom for region in job.regions)),
-        "windows": windows.hexdigest(),
+        "windows": digest.hexdigest(),
         "target": options.target,
         "masked": options.masked,
         "score": options.score,

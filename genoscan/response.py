@@ -140,9 +140,7 @@ def _window(genome: Genome, model: Model, probe: Probe) -> Window:
     if context < 0:
         raise InputError(f"--context {context}: expected 0 bases or more")
     span, method = as_read(at, probe.strand, size), model.method
-    region = probe.region or region_read(
-        at.chrom, method.affected(span, reach), probe.strand, size
-    )
+    region = probe.region or region_read(at.chrom, method.affected(span, reach), probe.strand, size)
     written = as_read(region, probe.strand, size)
     # The first label that depends on a base is the one after it, for causal models.
     if written.stop <= method.affected(span, size).start + model.config.label_offset:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 from genoscan.errors import InputError
-from genoscan.genome.plan import StrandWindows
+from genoscan.genome.plan import Batch
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -23,7 +23,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def shard_of(batches: Sequence[tuple[StrandWindows, ...]], shard: str) -> list[tuple[StrandWindows, ...]]:
+def shard_of(batches: Sequence[Batch], shard: str) -> list[Batch]:
     """Return the batches of one shard.
 
     Raises
@@ -40,9 +40,9 @@ def shard_of(batches: Sequence[tuple[StrandWindows, ...]], shard: str) -> list[t
     return list(batches[cut(batches, n)[i - 1]])
 
 
-def cut(batches: Sequence[tuple[StrandWindows, ...]], n: int) -> list[slice]:
+def cut(batches: Sequence[Batch], n: int) -> list[slice]:
     """Return n runs of batches, none empty, of about equal numbers of bases."""
-    bases = [sum(len(window) for reading in batch for window in reading) for batch in batches]
+    bases = [sum(len(window) for windows in batch for window in windows) for batch in batches]
     middles = [end - own / 2 for own, end in zip(bases, accumulate(bases), strict=True)]
     total, edges = sum(bases), [0]
     for i in range(1, n + 1):

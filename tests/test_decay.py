@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from genoscan.layers.config import ModelConfig
 from genoscan.layers.decay import decay_groups
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import Mamba, MambaConfig
@@ -13,7 +14,6 @@ from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.norm import RMSNorm
 from genoscan.layers.pd_ssm import PdSsmConfig
 from genoscan.layers.two_way import TwoWayConfig
-from genoscan.layers.config import ModelConfig
 from genoscan.layers.weights import _BLOCKS, _assembled
 from genoscan.ops.kernels import choose
 from genoscan.training.optimizer import adamw

@@ -26,12 +26,12 @@ from torch.nn import functional as F
 from truth import caduceus
 
 from genoscan.errors import ModelError
+from genoscan.layers.config import ModelConfig
 from genoscan.layers.foreign import files, hub, source
 from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.pd_ssm import PdSsmConfig
-from genoscan.layers.config import ModelConfig
 from genoscan.layers.weights import build, save_model, write_model
 from genoscan.model import load_model
 

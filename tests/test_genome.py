@@ -34,8 +34,8 @@ from genoscan.genome.bed import read_bed
 from genoscan.genome.fasta import FastaGenome
 from genoscan.genome.genbank import GenBankGenome, read_features
 from genoscan.genome.genome import open_genome
-from genoscan.genome.plan import Window, batches, merge, plan, readings, whole_genome
-from genoscan.genome.region import Region, fit, parse_region
+from genoscan.genome.plan import Window, batches, by_region, merge, plan, whole_genome
+from genoscan.genome.region import Region, check_bounds, parse_region
 
 DATA = Path(__file__).parent.parent / "data"
 SIZES = {"chr1": 30, "HLA:01:2": 20, "chr2": 12, "chr2:3-4": 8, "1": 9, "chrM": 1}
@@ -226,7 +226,7 @@ def test_clip_moves_the_end_and_says_so() -> None:
     region = parse_region("chr1:28-100", SIZES, clip=True)
     assert (region, region.clipped) == (Region("chr1", 27, 30), True)
     assert "past the end of chr1" in complaint(lambda: parse_region("chr1:31-40", SIZES, clip=True))
-    assert not fit(Region("chr1", 0, 30), SIZES, True).clipped
+    assert not check_bounds(Region("chr1", 0, 30), SIZES, True).clipped
 
 
 def test_the_option_is_named() -> None:
@@ -681,6 +681,7 @@ def test_bad_letters_name_file_record_and_place(tmp_path: Path) -> None:
     message = complaint(lambda: fasta.fetch("prot", 1, 8))
     assert message.startswith(f'{path}: prot: position 4 is "L", expected A, C, G, T, N')
     assert "looks like protein" in message
+    assert fasta.m5("prot") == hashlib.md5(b"MKVLEFPQ").hexdigest()
 
 
 def test_missing_and_odd_files(tmp_path: Path) -> None:
@@ -705,7 +706,7 @@ def test_names_must_match_the_compression(tmp_path: Path) -> None:
     assert message.endswith("is not compressed, which its name does not say; rename it to c.fa")
 
 
-def test_damaged_bgzip(tmp_path: Path) -> None:
+def test_damaged_bgzip(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = pack(make_fasta(tmp_path / "a.fa", {"x": bases(300_000)}))
     whole = path.read_bytes()
     for cut in (len(whole) - 28, len(whole) - 1, len(whole) // 2):
@@ -727,6 +728,16 @@ def test_damaged_bgzip(tmp_path: Path) -> None:
     assert text(fasta, "x", 0, 1000) == bases(300_000)[:1000]
     message = complaint(lambda: fasta.fetch("x", 0, 300_000))
     assert message.startswith(f"{path}: x cannot be read: ")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_sequence_longer_than_pysam_can_address(tmp_path: Path) -> None:
+    path = tmp_path / "a.fa"
+    path.write_text(">x\n")
+    os.truncate(path, 3 + 2**31)  # a hole, which takes no space on the disk
+    Path(f"{path}.fai").write_text(f"x\t{2**31}\t3\t{2**31}\t{2**31 + 1}\n")
+    message = complaint(lambda: FastaGenome(path))
+    assert message == f"{path}: x is too long, expected fewer than 2,147,483,647 bases; split it"
 
 
 def test_empty_sequences_are_known_but_not_windows(tmp_path: Path) -> None:
@@ -968,22 +979,30 @@ def test_windows_in_both_directions() -> None:
     assert plan([region], FEW, Adjoint(), context=5, reach=1, strand="+") == [forward]
 
 
-def test_windows_hold_the_target() -> None:
+def test_windows_contain_the_target() -> None:
     region = Region("b", 10, 12)
-    hold = Region("b", 30, 33)
+    target = Region("b", 30, 33)
     # A causal model needs nothing past the target, or past a region that ends after it.
-    [window] = plan([region], FEW, Adjoint(), context=5, reach=1, strand="+", target=hold)
+    [window] = plan([region], FEW, Adjoint(), context=5, reach=1, strand="+", target=target)
     assert window.region == Region("b", 5, 33)
-    assert window.span_of(hold) == slice(25, 28)
-    [window] = plan([region], FEW, Adjoint(), context=2, reach=1, strand="-", target=Region("b", 0, 11))
+    assert window.span_of(target) == slice(25, 28)
+    [window] = plan(
+        [region], FEW, Adjoint(), context=2, reach=1, strand="-", target=Region("b", 0, 11)
+    )
     assert window.region == Region("b", 0, 14)
     assert window.span_of(Region("b", 0, 11)) == slice(3, 14)
-    [window] = plan([region], FEW, Adjoint(), context=0, reach=0, strand="+", target=hold, label_offset=1)
+    [window] = plan(
+        [region], FEW, Adjoint(), context=0, reach=0, strand="+", target=target, label_offset=1
+    )
     assert window.region == Region("b", 10, 33)
     early = Region("b", 5, 6)
-    [window] = plan([region], FEW, Adjoint(), context=0, reach=0, strand="-", target=early, label_offset=1)
+    [window] = plan(
+        [region], FEW, Adjoint(), context=0, reach=0, strand="-", target=early, label_offset=1
+    )
     assert window.region == Region("b", 5, 12)
-    [window] = plan([region], FEW, Adjoint(), context=9, reach=9, strand="+", target=Region("b", 11, 12))
+    [window] = plan(
+        [region], FEW, Adjoint(), context=9, reach=9, strand="+", target=Region("b", 11, 12)
+    )
     assert window.region == Region("b", 1, 12)
 
 
@@ -993,42 +1012,46 @@ def test_bidirectional_windows_surround_region_and_target(
     regions: list[Region], context: int, reach: int, strand: str
 ) -> None:
     regions = regions or [Region("b", 3, 9)]
-    hold = replace(regions[0], end=regions[0].start + 1)
-    regions = [region for region in regions if region.chrom == hold.chrom]
+    target = replace(regions[0], end=regions[0].start + 1)
+    regions = [region for region in regions if region.chrom == target.chrom]
     settings: dict[str, Any] = {"context": context, "reach": reach, "strand": strand}
-    for window in plan(regions, FEW, Layerwise(), target=hold, **settings):
+    for window in plan(regions, FEW, Layerwise(), target=target, **settings):
         before, after = (context, reach) if strand == "+" else (reach, context)
         scored = window.scored
-        assert window.region.start == max(0, min(scored.start, hold.start) - before)
-        end = max(scored.end, hold.end) + after
-        assert window.region.end == min(FEW[hold.chrom], end)
+        assert window.region.start == max(0, min(scored.start, target.start) - before)
+        end = max(scored.end, target.end) + after
+        assert window.region.end == min(FEW[target.chrom], end)
 
 
 def test_targets_that_cannot_depend_on_a_region() -> None:
     region = Region("b", 10, 12, source="p.bed:1")
     lengths = {"context": 5, "reach": 5}
 
-    def attempt(hold: Region, strand: str) -> str:
+    def attempt(target: Region, strand: str) -> str:
         return complaint(
-            lambda: plan([region], FEW, Adjoint(), strand=strand, target=hold, label_offset=1, **lengths)
+            lambda: plan(
+                [region], FEW, Adjoint(), strand=strand, target=target, label_offset=1, **lengths
+            )
         )
 
     message = attempt(Region("a", 3, 4), "+")
     assert message.startswith("p.bed:1: the target lies at a:4-4, expected it on b")
     # The last two: a base does not matter to its own prediction.
-    for hold, strand in (
+    for target, strand in (
         (Region("b", 9, 10), "+"),
         (Region("b", 12, 13), "-"),
         (Region("b", 8, 11), "+"),
         (Region("b", 11, 13), "-"),
     ):
-        message = attempt(hold, strand)
-        assert message.startswith(f"p.bed:1: lies wholly after the target at {hold} as strand")
-        assert attempt(hold, "both") == message
+        message = attempt(target, strand)
+        assert message.startswith(f"p.bed:1: lies wholly after the target at {target} as strand")
+        assert attempt(target, "both") == message
         other = "-" if strand == "+" else "+"
-        causal = plan([region], FEW, Adjoint(), strand=other, target=hold, label_offset=1, **lengths)
+        causal = plan(
+            [region], FEW, Adjoint(), strand=other, target=target, label_offset=1, **lengths
+        )
         assert len(causal) == 1
-        both = plan([region], FEW, Layerwise(), strand="both", target=hold, **lengths)
+        both = plan([region], FEW, Layerwise(), strand="both", target=target, **lengths)
         assert len(both) == 2
 
 
@@ -1041,28 +1064,30 @@ def test_targets_that_cannot_depend_on_a_region() -> None:
     ],
 )
 def test_bad_plans(context: int, reach: int, strand: str, message: str) -> None:
-    assert message == complaint(lambda: plan([], FEW, Adjoint(), context=context, reach=reach, strand=strand))
+    assert message == complaint(
+        lambda: plan([], FEW, Adjoint(), context=context, reach=reach, strand=strand)
+    )
 
 
 @given(regions_of_few(), st.integers(1, 4))
 @quick
-def test_batches_hold_each_reading_once(regions: list[Region], size: int) -> None:
+def test_batches_contain_each_region_once(regions: list[Region], size: int) -> None:
     windows = plan(regions, FEW, Adjoint(), context=3, reach=0, strand="both")
-    read = readings(windows, "both")
-    assert [window for reading in read for window in reading] == windows
-    assert all([window.strand for window in reading] == ["+", "-"] for reading in read)
+    read = by_region(windows, "both")
+    assert [window for both in read for window in both] == windows
+    assert all([window.strand for window in both] == ["+", "-"] for both in read)
     grouped = batches(read, size)
-    # Readings may repeat: they are told apart by identity.
-    place = {id(reading): i for i, reading in enumerate(read)}
-    found = [[place[id(reading)] for reading in batch] for batch in grouped]
+    # Equal windows may repeat: identity tells them apart.
+    place = {id(both): i for i, both in enumerate(read)}
+    found = [[place[id(both)] for both in batch] for batch in grouped]
     assert sorted(i for batch in found for i in batch) == list(range(len(read)))
     assert [batch[0] for batch in found] == sorted(batch[0] for batch in found)
 
-    def lengths(reading: tuple[Window, ...]) -> tuple[int, ...]:
-        return tuple(len(window) for window in reading)
+    def lengths(windows: tuple[Window, ...]) -> tuple[int, ...]:
+        return tuple(len(window) for window in windows)
 
     for batch, numbers in zip(grouped, found, strict=True):
-        assert len({lengths(reading) for reading in batch}) == 1
+        assert len({lengths(both) for both in batch}) == 1
         assert len(batch) <= size
         assert numbers == sorted(numbers)
     partly_full = [lengths(batch[0]) for batch in grouped if len(batch) < size]

@@ -16,9 +16,9 @@ from genoscan.engine.stages import Sweep, shares, side_by_side
 from genoscan.engine.tangent import DenseDirections, tangent
 from genoscan.engine.target import WeightedSum
 from genoscan.layer import leaves
+from genoscan.layers.config import ModelConfig
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.stack import Stack
-from genoscan.layers.config import ModelConfig
 from genoscan.layers.weights import build
 
 LENGTH, TILE = 67, 16

@@ -31,10 +31,10 @@ from toys import (
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import encode, reverse_complement
 from genoscan.genome.fasta import FastaGenome
+from genoscan.layers.config import ModelConfig, NormConfig
 from genoscan.layers.linear import Linear
 from genoscan.layers.norm import RMSNorm
 from genoscan.layers.stack import Stack
-from genoscan.layers.config import ModelConfig, NormConfig
 from genoscan.layers.weights import build
 from genoscan.ops.kernels import choose
 from genoscan.training import state

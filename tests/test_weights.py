@@ -15,11 +15,11 @@ from torch import Tensor
 from toys import tiny_config, tiny_stack
 
 from genoscan.errors import InputError, ModelError
+from genoscan.layers.config import CONFIG, ModelConfig, NormConfig
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.pd_ssm import PdSsmConfig
 from genoscan.layers.two_way import TwoWayConfig
-from genoscan.layers.config import CONFIG, ModelConfig, NormConfig
 from genoscan.layers.weights import CARD, WEIGHTS, save_model
 from genoscan.model import Model, load_model
 

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genoscan.layer import Carry
+from genoscan.layers.config import ModelConfig
 from genoscan.layers.mamba import Mamba, MambaConfig
 from genoscan.layers.mamba2 import Mamba2, Mamba2Config
 from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
 from genoscan.layers.stack import Stack
-from genoscan.layers.config import ModelConfig
 from genoscan.layers.weights import build
 from genoscan.ops.kernels import ScanInputs, choose
 

@@ -22,9 +22,9 @@ from benchmarks.threshold import at_most
 from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.target import whole_window
+from genoscan.layers.config import ModelConfig
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.stack import Stack
-from genoscan.layers.config import ModelConfig
 from genoscan.layers.weights import build
 from genoscan.training.optimizer import adamw
 from genoscan.usage import MEBIBYTE, PAGE

@@ -217,9 +217,7 @@ def parse_device(text: str) -> str:
     return text
 
 
-def load_chosen(
-    name: str, dtype: str, device: str, threads: int | None, **method: Any
-) -> "Model":
+def load_chosen(name: str, dtype: str, device: str, threads: int | None, **method: Any) -> "Model":
     """Load the model that the options name, with the settings of its method."""
     set_threads(threads)
     from genoscan.model import load_model
@@ -262,7 +260,9 @@ def prepare_job(
     job = prepare(opened, model, regions, settings)
     trained = job.model.config.window
     if trained is not None and job.longest > trained:
-        say(f"windows of up to {job.longest:,} bases: {model_name} was trained on {trained:,} at most")
+        say(
+            f"windows of up to {job.longest:,} bases: {model_name} was trained on {trained:,} at most"
+        )
     if len(job.regions) < len(regions):
         say(f"{len(regions):,} regions merged to {len(job.regions):,} that do not overlap")
     return job

@@ -72,7 +72,7 @@ def _print_shards(job: "Job", cost: "Estimate") -> None:
         parts = cut(job.batches, n)
         hours = max(sum(cost.by_batch[part]) for part in parts) / 3600
         scored = [
-            sum(len(reading[0].scored) for batch in job.batches[part] for reading in batch)
+            sum(len(windows[0].scored) for batch in job.batches[part] for windows in batch)
             for part in parts
         ]
         size = max(scored) * _BYTES_A_BASE / 1e9

@@ -75,9 +75,7 @@ class Method(Protocol):
         """Return the outputs that inputs in a span can change, at most `reach` beyond it."""
         ...
 
-    def extent(
-        self, span: slice, outputs: slice | None, *, before: int, after: int
-    ) -> slice:
+    def extent(self, span: slice, outputs: slice | None, *, before: int, after: int) -> slice:
         """Return the window that the derivatives of outputs with respect to a span need.
 
         Parameters

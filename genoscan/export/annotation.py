@@ -8,7 +8,7 @@ from genoscan.errors import InputError
 from genoscan.genome.bed import read_bed
 from genoscan.genome.files import head, open_text
 from genoscan.genome.genbank import read_features
-from genoscan.genome.region import Region, fit
+from genoscan.genome.region import Region, check_bounds
 
 _SHOWN = "gene", "pseudogene", "ncRNA_gene"
 """Of GFF3 and GenBank: what has a name of its own; its parts would lie over it."""
@@ -30,10 +30,10 @@ def read_annotation(path: Path, sizes: Mapping[str, int]) -> list[Region]:
     if start.startswith(b"LOCUS"):
         found = read_features(path)
         genes = [f for f in found if f.kind in _SHOWN] or found
-        return [fit(part, sizes, clip=False) for gene in genes for part in gene.parts]
+        return [check_bounds(part, sizes, clip=False) for gene in genes for part in gene.parts]
     if start.startswith(b"##gff-version"):
         with open_text(path) as lines:
-            return [fit(region, sizes, clip=False) for region in _gff3(lines, path)]
+            return [check_bounds(region, sizes, clip=False) for region in _gff3(lines, path)]
     return read_bed(path, sizes)
 
 

@@ -9,8 +9,8 @@ from jaxtyping import Float32, Int8
 
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import BASES
-from genoscan.genome.places import Places
 from genoscan.genome.region import Region
+from genoscan.genome.region_index import RegionIndex
 from genoscan.tracks.atomic import appearing, explained, replacing
 from genoscan.tracks.columns import read_columns
 from genoscan.tracks.score import SCORES, blank_unknown
@@ -48,11 +48,11 @@ def write_modisco(
     if chrombpnet and find_spec("h5py") is None:
         raise InputError('--chrombpnet: needs h5py: pip install "genoscan[h5]"')
     held = read_columns(columns)
-    places, cut = Places(held.regions), [_around(row, width) for row in rows]
+    index, cut = RegionIndex(held.regions), [_around(row, width) for row in rows]
     bases = np.zeros((len(cut), 4, width), np.int8)
     scores = np.zeros((len(cut), 4, width), np.float32)
     for i, (row, region) in enumerate(zip(rows, cut, strict=True)):
-        at = places.numbers(region)
+        at = index.slice_of(region)
         if at is None:
             raise InputError(
                 f"{row.where}: {region.chrom}:{region.start + 1:,}-{region.end:,} is not wholly in "
@@ -113,11 +113,11 @@ def write_sites(output: Path, columns: Path, *, score: str, top: int) -> None:
     for start in range(0, len(held.codes), _PIECE):
         piece = slice(start, start + _PIECE)
         strongest.add(start, SCORES[score](held.gradient[piece], held.codes[piece]))
-    places = Places(held.regions)
+    index = RegionIndex(held.regions)
     with replacing(output) as part, explained(output), part.open("w", encoding="utf-8") as file:
         file.write("#chrom\tstart\tend\tbase\tscore\tA\tC\tG\tT\n")
         for number, value in strongest.ranked():
-            at = places.base(number)
+            at = index.base_at(number)
             base, four = BASES[held.codes[number]], held.gradient[number]
             derivatives = "\t".join(f"{x:.6g}" for x in four)
             file.write(f"{at.chrom}\t{at.start}\t{at.end}\t{base}\t{value:.6g}\t{derivatives}\n")

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from genoscan.genome.places import Places
 from genoscan.genome.region import Region
+from genoscan.genome.region_index import RegionIndex
 from genoscan.tracks.reader import PIECE, BigWig
 from genoscan.tracks.strongest import Strongest
 
@@ -96,7 +96,7 @@ def overview(track: BigWig, regions: Sequence[Region], *, top: int, curves: int)
     """Read a track twice.  Memory: a million bases, `top` sites and so many curves."""
     # The number decides between equal ones, and curves are never compared.
     kept: list[tuple[float, int, Curve]] = []
-    places, strongest, before, ends = Places(regions), Strongest(top), 0, _NOTHING
+    index, strongest, before, ends = RegionIndex(regions), Strongest(top), 0, _NOTHING
     for number, region in enumerate(regions):
         step = -(-len(region) // BINS)
         bounds = []
@@ -116,7 +116,7 @@ def overview(track: BigWig, regions: Sequence[Region], *, top: int, curves: int)
     for region in regions:
         for _, scores in _pieces(track, region, 1):
             counts += np.histogram(scores[~np.isnan(scores)].astype(np.float64), edges)[0]
-    sites = tuple(Site(places.base(number), score) for number, score in strongest.ranked())
+    sites = tuple(Site(index.base_at(number), score) for number, score in strongest.ranked())
     largest = tuple(curve for _, _, curve in sorted(kept, reverse=True))
     return Overview(largest, len(regions), int(counts.sum()), sites, edges, counts)
 
@@ -144,12 +144,12 @@ def stretches(
 ) -> list[Region]:
     """Return pieces around the strongest sites, apart from one another, strongest first."""
     found: list[Region] = []
-    places = Places(regions)
+    index = RegionIndex(regions)
     for base, _ in sites:
-        home = places.home(base)
-        assert home is not None
-        start = max(home.start, min(base.start - width // 2, home.end - width))
-        piece = Region(base.chrom, start, min(start + width, home.end))
+        region = index.containing(base)
+        assert region is not None
+        start = max(region.start, min(base.start - width // 2, region.end - width))
+        piece = Region(base.chrom, start, min(start + width, region.end))
         apart = (p.chrom != base.chrom or p.end <= start or piece.end <= p.start for p in found)
         if all(apart):
             found.append(piece)
@@ -160,19 +160,19 @@ def stretches(
 
 def profile(track: BigWig, regions: Sequence[Region], features: Sequence[Region]) -> Profile | None:
     """Return the mean sizes of scores around features; None where none begins at a score."""
-    places = Places(regions)
+    index = RegionIndex(regions)
 
     def scored(base: Region) -> bool:
         return not np.isnan(track.scores(base.chrom, base.start, base.end)[0])
 
-    within = (base for base in map(_beginning, features) if places.home(base) is not None)
+    within = (base for base in map(_beginning, features) if index.containing(base) is not None)
     begin = [base for base in within if scored(base)]
     if not begin:
         return None
 
     def anywhere(strand: str) -> Region:
         while True:
-            base = places.base(int(random.integers(len(places))))
+            base = index.base_at(int(random.integers(len(index))))
             if scored(base):
                 return replace(base, strand=strand)
 

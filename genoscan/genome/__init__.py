@@ -1,1 +1,1 @@
-"""Where bases come from: FASTA, GenBank, BED and region strings.  No torch here."""
+"""Genome files, regions and windows: FASTA, GenBank, BED, region strings.  No torch here."""

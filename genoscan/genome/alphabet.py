@@ -1,7 +1,7 @@
-"""Bases as small numbers: A 0, C 1, G 2, T 3, and N 4 for "not known".
+"""Base codes: A 0, C 1, G 2, T 3 and N 4.
 
-Lower case counts as upper case, and every IUPAC letter for an uncertain base counts as N. Any other
-letter is an error: U too, so that RNA is not taken for DNA by accident.
+Case is ignored, and every IUPAC ambiguity code is encoded as N. Any other letter is an error, U
+included, so that RNA is not mistaken for DNA.
 """
 
 from typing import Final
@@ -14,14 +14,14 @@ from genoscan.errors import InputError
 BASES: Final = "ACGT"
 N: Final = 4
 
-_UNCERTAIN = b"NRYSWKMBDHV"
+_AMBIGUOUS = b"NRYSWKMBDHV"
 _PROTEIN_ONLY = b"EFILPQZJOX*"
 _NOT_A_BASE = 255
 
 
 def _code_table() -> bytes:
     table = bytearray([_NOT_A_BASE] * 256)
-    letters_of_code = [*(base.encode() for base in BASES), _UNCERTAIN]
+    letters_of_code = [*(base.encode() for base in BASES), _AMBIGUOUS]
     for code, letters in enumerate(letters_of_code):
         for letter in letters + letters.lower():
             table[letter] = code
@@ -34,46 +34,90 @@ _COMPLEMENTS = np.array([3, 2, 1, 0, N], np.uint8)
 
 
 def encode(letters: bytes, *, record: str, offset: int) -> UInt8[np.ndarray, " bases"]:
-    """Return the codes of a stretch of letters.
+    """Return the codes of a part of a sequence.
 
-    `record` names the sequence in messages, and `offset` is the 0-based position there of the
-    first letter.
+    Parameters
+    ----------
+    letters
+        ASCII letters, without line ends.
+    record
+        Name of the sequence, for error messages.
+    offset
+        0-based position of the first letter in the sequence.
+
+    Returns
+    -------
+    array of shape (bases,)
+        0 to 4.
 
     Raises
     ------
     InputError
-        If a letter is no base. The message counts positions from 1.
+        If a letter is not an IUPAC nucleotide code. The message counts positions from 1.
     """
     codes = np.frombuffer(bytearray(letters.translate(_CODES)), np.uint8)
     if codes.size and codes.max() == _NOT_A_BASE:
         first = int(codes.argmax())
         raise InputError(
-            f"{record}: position {offset + first + 1:,} is {_show(letters[first])}, "
-            f"expected A, C, G, T, N or another IUPAC letter for a base{_guess(letters[first])}"
+            f"{record}: position {offset + first + 1:,} is {_printable(letters[first])}, "
+            f"expected A, C, G, T, N or another IUPAC letter for a base{_hint(letters[first])}"
         )
     return codes
 
 
 def decode(codes: UInt8[np.ndarray, " bases"]) -> bytes:
-    """Return the letters A, C, G, T and N of the codes."""
+    """Return the letters of the codes.
+
+    Parameters
+    ----------
+    codes
+        0 to 4, of shape (bases,).
+
+    Returns
+    -------
+    bytes
+        A, C, G, T and N, one letter a base.
+    """
     return _LETTERS[codes].tobytes()
 
 
 def complement(codes: UInt8[np.ndarray, " bases"]) -> UInt8[np.ndarray, " bases"]:
-    """Exchange A with T and C with G, position by position."""
+    """Return the complement of every base, in the same order.
+
+    Parameters
+    ----------
+    codes
+        0 to 4, of shape (bases,).
+
+    Returns
+    -------
+    array of shape (bases,)
+        A and T exchanged, C and G exchanged; N remains N.
+    """
     return _COMPLEMENTS[codes]
 
 
 def reverse_complement(codes: UInt8[np.ndarray, " bases"]) -> UInt8[np.ndarray, " bases"]:
-    """Return the other strand, read in its own direction."""
+    """Return the opposite strand, in its 5' to 3' direction.
+
+    Parameters
+    ----------
+    codes
+        0 to 4, of shape (bases,).
+
+    Returns
+    -------
+    array of shape (bases,)
+        The complements, last base first.
+    """
     return _COMPLEMENTS[codes[::-1]]
 
 
-def _show(letter: int) -> str:
+def _printable(letter: int) -> str:
     return f'"{chr(letter)}"' if 33 <= letter <= 126 else f"byte 0x{letter:02x}"
 
 
-def _guess(letter: int) -> str:
+def _hint(letter: int) -> str:
     upper = bytes([letter]).upper()
     if upper == b"U":
         return "; this looks like RNA: write T for U"

@@ -1,8 +1,8 @@
-"""BED files as regions.
+"""Read BED files.
 
-BED is 0-based and half-open, as everything inside genoscan. Columns 1 to 6 are read, and what
-follows is not looked at, so narrowPeak works. The score (column 5) is neither used nor checked, and
-rows may come in any order and overlap.
+BED is 0-based and half-open, like all coordinates inside genoscan. Columns 1 to 4 and 6 are read;
+the score and further columns are ignored, so that narrowPeak files can be read too. Rows may be in
+any order and overlap.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,27 +10,40 @@ from pathlib import Path
 
 from genoscan.errors import InputError
 from genoscan.genome.files import open_text
-from genoscan.genome.region import Region, fit
+from genoscan.genome.region import Region, check_bounds
 
 _HEADER_WORDS = ("browser", "track")
 
 
 def read_bed(path: str | Path, sizes: Mapping[str, int], *, clip: bool = False) -> list[Region]:
-    """Return the rows of a BED file, plain or compressed, in its own order.
+    """Return the rows of a BED file, in the order of the file.
 
-    With `clip`, a row that runs past its chromosome ends there and is marked as `clipped`.
+    Parameters
+    ----------
+    path
+        Plain, gzip or bgzip file, or a pipe.
+    sizes
+        Length of every sequence of the genome, in bases.
+    clip
+        Whether a row that ends past its chromosome is shortened, and marked as `clipped`, instead
+        of refused.
+
+    Returns
+    -------
+    list of Region
+        `source` is the file and line of each row.
 
     Raises
     ------
     InputError
-        If the file cannot be read, a row is malformed or does not fit the genome, or there are no
-        rows.
+        If the file cannot be read or has no rows, a row is malformed, or it is outside of the
+        genome.
     """
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected a BED file")
     with open_text(path) as lines:
-        regions = [fit(region, sizes, clip) for region in _rows(lines, path)]
+        regions = [check_bounds(region, sizes, clip) for region in _rows(lines, path)]
     if not regions:
         raise InputError(f"{path}: no regions in it, expected at least one BED row")
     return regions

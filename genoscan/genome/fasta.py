@@ -1,4 +1,4 @@
-"""FASTA files, plain or bgzip, read by index."""
+"""Read FASTA files, plain or bgzip, through an index."""
 
 import hashlib
 import os
@@ -8,25 +8,18 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import pyfaidx
+import pysam
 from jaxtyping import UInt8
 
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import encode
-from genoscan.genome.fasta_index import (
-    DAMAGE,
-    ensure_index,
-    open_indexed,
-    position_of,
-    read_at,
-    stamp,
-)
+from genoscan.genome.fasta_index import ensure_index, stamp
 from genoscan.genome.region import unknown_sequence
 
 _PIECE = 1 << 20  # bases read at a time
-_LINE_ENDS = b"\r\n"
+_TOO_LONG = (1 << 31) - 1  # pysam's positions are 32-bit; it truncates longer lengths to this one
 
-# SAM's M5 counts the printable letters only, in upper case.
+# M5 in SAM is the checksum of the printable letters, in upper case.
 _UPPER: Final = bytes(range(256)).upper()
 _NOT_PRINTABLE: Final = bytes(code for code in range(256) if not 33 <= code <= 126)
 
@@ -34,8 +27,21 @@ _NOT_PRINTABLE: Final = bytes(code for code in range(256) if not 33 <= code <= 1
 class FastaGenome:
     """An indexed FASTA file, for any number of threads and forked processes.
 
-    Each thread of each process reads through a handle of its own: a shared one moves under the
-    feet of the others. The index is checked, and made where there is none (`fasta_index`).
+    Parameters
+    ----------
+    path
+        FASTA file, plain or bgzip.
+
+    Raises
+    ------
+    InputError
+        If the file is not FASTA, is damaged, cannot be indexed, or has a sequence of 2^31 - 1 bases
+        or more.
+
+    Notes
+    -----
+    The index is checked, and built if there is none (`fasta_index`). Each thread of each process
+    has a file handle of its own, because the position in the file is part of the handle.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -43,9 +49,14 @@ class FastaGenome:
         self._index = ensure_index(self.path)
         self._stamp = stamp(self.path)
         self._local = threading.local()
-        self.sizes: dict[str, int] = {
-            name: record.rlen for name, record in self._handle().index.items()
-        }
+        file = self._file()
+        self.sizes: dict[str, int] = dict(zip(file.references, file.lengths, strict=True))
+        for chrom, size in self.sizes.items():
+            if size >= _TOO_LONG:
+                raise InputError(
+                    f"{self.path}: {chrom} is too long, expected fewer than {_TOO_LONG:,} bases; "
+                    f"split it"
+                )
 
     def __repr__(self) -> str:
         return f"FastaGenome({str(self.path)!r})"
@@ -54,14 +65,29 @@ class FastaGenome:
         return FastaGenome, (self.path,)
 
     def fetch(self, chrom: str, start: int, end: int) -> UInt8[np.ndarray, " bases"]:
-        """Return the codes of the bases from start to end, 0-based, half-open.
+        """Return the codes of the bases from start to end, as `Genome.fetch`.
 
-        Memory: one byte a base, and a few megabytes.
+        Parameters
+        ----------
+        chrom
+            Name of a sequence.
+        start, end
+            0-based, half-open.
+
+        Returns
+        -------
+        array of shape (end - start,)
+            One byte a base.
 
         Raises
         ------
         InputError
-            If the stretch is not in the genome, a letter is no base, or the file is damaged.
+            If the interval is outside of the genome, a letter is not a base, or the file is damaged
+            or has changed since it was opened.
+
+        Notes
+        -----
+        Memory: one byte a base, and a few megabytes.
         """
         codes = np.empty(max(0, end - start), np.uint8)
         filled = 0
@@ -72,26 +98,50 @@ class FastaGenome:
         return codes
 
     def m5(self, chrom: str) -> str:
-        """Return the checksum of a sequence, as M5 in SAM headers.
+        """Return the MD5 checksum of a sequence, as `Genome.m5`.
 
-        Memory: a few megabytes, whatever the length.
+        Parameters
+        ----------
+        chrom
+            Name of a sequence.
+
+        Returns
+        -------
+        str
+            32 hexadecimal digits.
+
+        Raises
+        ------
+        InputError
+            If there is no such sequence, or the file is damaged or has changed since it was opened.
+
+        Notes
+        -----
+        Memory: a few megabytes, for any length.
         """
         digest = hashlib.md5(usedforsecurity=False)
         for letters in self._letters(chrom, 0, self.sizes.get(chrom, 0)):
             digest.update(letters.translate(_UPPER, _NOT_PRINTABLE))
         return digest.hexdigest()
 
-    def _handle(self) -> pyfaidx.Faidx:
+    def _file(self) -> pysam.FastaFile:
         if stamp(self.path) != self._stamp:
             raise InputError(f"{self.path}: changed while it was being read; start again")
         if getattr(self._local, "process", None) != os.getpid():
-            self._local.faidx = open_indexed(self.path, self._index)
+            # Errors become exceptions; htslib must not print lines of its own as well.
+            pysam.set_verbosity(0)
+            self._local.file = pysam.FastaFile(
+                # An absolute path is never taken for a URL or for standard input.
+                str(self.path.absolute()),
+                filepath_index=str(self._index.fai),
+                filepath_index_compressed=str(self._index.gzi) if self._index.gzi else None,
+            )
             self._local.process = os.getpid()
-        faidx: pyfaidx.Faidx = self._local.faidx
-        return faidx
+        file: pysam.FastaFile = self._local.file
+        return file
 
     def _letters(self, chrom: str, start: int, end: int) -> Iterator[bytes]:
-        """Yield a stretch as it stands in the file, without line ends, in pieces."""
+        """Yield the letters from start to end, as in the file, in pieces."""
         if chrom not in self.sizes:
             raise InputError(f"{self.path}: {unknown_sequence(chrom, self.sizes)}")
         if not 0 <= start <= end <= self.sizes[chrom]:
@@ -99,19 +149,16 @@ class FastaGenome:
                 f"{self.path}: asked for bases {start:,} to {end:,} of {chrom} (0-based), "
                 f"which has {self.sizes[chrom]:,}"
             )
-        faidx = self._handle()
-        record = faidx.index[chrom]
-        for piece in range(start, end, _PIECE):
-            last = min(piece + _PIECE, end)
-            first_byte = position_of(record, piece)
-            n_bytes = position_of(record, last - 1) + 1 - first_byte
+        file = self._file()
+        for first in range(start, end, _PIECE):
+            last = min(first + _PIECE, end)
             try:
-                letters = read_at(faidx, first_byte, n_bytes).translate(None, _LINE_ENDS)
-            except (OSError, *DAMAGE) as problem:
-                raise InputError(f"{self.path}: {chrom} cannot be read: {problem}") from None
-            if len(letters) != last - piece:
+                letters = file.fetch(chrom, first, last).encode()
+                if len(letters) != last - first:
+                    raise ValueError("zero byte")
+            except (OSError, ValueError) as problem:
                 raise InputError(
-                    f"{self.path}: found {len(letters):,} letters of {chrom} from base "
-                    f"{piece + 1:,}, expected {last - piece:,}: not the file that was indexed"
-                )
+                    f"{self.path}: {chrom} cannot be read: bases {first + 1:,} to {last:,} are "
+                    f"damaged or not where the index has them ({problem})"
+                ) from None
             yield letters

@@ -1,8 +1,8 @@
-"""The index beside a FASTA file: found, checked, made again when it no longer fits.
+"""Find, check and build the index of a FASTA file.
 
-An index gives, for each sequence, its length, where its first base lies in the file and how long
-its lines are (.fai); for bgzip files also where each compressed block starts (.gzi). An index of
-an older FASTA file reads wrong bases without any sign of it, so none is used unchecked.
+An index contains, for each sequence, its length, the offset of its first base in the file and the
+length of its lines (.fai); for bgzip files also the offset of each compressed block (.gzi). With an
+outdated index wrong bases are read without any error, so that none is used unchecked.
 """
 
 import hashlib
@@ -12,21 +12,22 @@ import struct
 import tempfile
 import time
 import zlib
-from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
+import numpy as np
 import platformdirs
 import pyfaidx
+from Bio.bgzf import BgzfReader, make_virtual_offset
 
 from genoscan.errors import InputError
-from genoscan.genome.files import BGZIP_END, check_file, compression, head, reading
+from genoscan.genome.files import BGZIP_END, check_file, compression, head, read_errors
 
-# What damaged or foreign bytes make of the readers below.
-DAMAGE: Final = (ValueError, RuntimeError, EOFError, struct.error, zlib.error)
+# Raised by Biopython, pyfaidx and numpy for damaged files.
+_DAMAGE: Final = (ValueError, RuntimeError, EOFError, struct.error, zlib.error)
 
 _HEADERS_CHECKED = 1000
 _UNEVEN_LINE = re.compile(r"found in >(?P<name>.*) at line (?P<line>\d+)")
@@ -34,90 +35,97 @@ _NAMELESS = re.compile(r"Bad sequence name .* at line (?P<line>\d+)", re.DOTALL)
 
 
 class FastaIndex(NamedTuple):
-    """Where an index lies; `gzi` is written for bgzip files only."""
+    """Paths of the files of an index.
+
+    Attributes
+    ----------
+    fai
+        Offsets of the sequences.
+    gzi
+        Offsets of the bgzip blocks; None for a file that is not compressed.
+    """
 
     fai: Path
-    gzi: Path
+    gzi: Path | None
 
 
 class Stamp(NamedTuple):
-    """What changes when a file is written to; times in nanoseconds."""
+    """Attributes of a file that change when it is written to.
+
+    Attributes
+    ----------
+    modified
+        Time of the last modification, in ns.
+    size
+        In bytes.
+    """
 
     modified: int
     size: int
 
 
 def stamp(path: Path) -> Stamp:
-    """Return the file's stamp."""
-    with reading(path):
+    """Return modification time and size of a file.
+
+    Parameters
+    ----------
+    path
+        Any file.
+
+    Returns
+    -------
+    Stamp
+        As of now.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or not accessible.
+    """
+    with read_errors(path):
         found = path.stat()
     return Stamp(found.st_mtime_ns, found.st_size)
 
 
 def ensure_index(path: Path) -> FastaIndex:
-    """Return an index that fits the FASTA file, made now if there is none.
+    """Return an index that fits a FASTA file, and build it if there is none.
 
-    It lies beside the file, or in the user's cache folder where that one cannot be written.
-    Making one holds the file's longest line in memory.
+    Parameters
+    ----------
+    path
+        FASTA file, plain or bgzip.
+
+    Returns
+    -------
+    FastaIndex
+        Beside the file, or in the user's cache folder if that folder is not writable.
 
     Raises
     ------
     InputError
-        If the file is no FASTA file, cannot be indexed, or is damaged.
+        If the file is not FASTA, is damaged, or no index can be written.
+
+    Notes
+    -----
+    An index fits if it is no older than the file, the first 1,000 headers are at the offsets that
+    it implies, and the file ends after its last base. To build one, memory for the longest line is
+    needed.
     """
     _check_fasta(path)
-    places = [FastaIndex(Path(f"{path}.fai"), Path(f"{path}.gzi")), _place_in_cache(path)]
-    for index in places:
+    candidates = _index_paths(path)
+    for index in candidates:
         if _fits(path, index):
             return index
-    for index in places:
+    for index in candidates:
         try:
             _build(path, index)
             return index
         except OSError as problem:
             reason = problem.strerror or str(problem)
     raise InputError(
-        f"{path}: no index, and none can be written to {places[0].fai.parent} or "
-        f"{places[1].fai.parent} ({reason}); make one with samtools faidx"
+        f"{path}: no index, and none can be written to {candidates[0].fai.parent} or "
+        f"{candidates[1].fai.parent} ({reason}); make one with samtools faidx"
     )
-
-
-def open_indexed(path: Path, index: FastaIndex) -> pyfaidx.Faidx:
-    """Open the file with that index as it is, for one process and one thread."""
-    return pyfaidx.Faidx(
-        str(path),
-        indexname=str(index.fai),
-        gzi_indexname=str(index.gzi),
-        strict_bounds=True,
-        rebuild=False,
-        build_index=False,
-    )
-
-
-def read_at(faidx: pyfaidx.Faidx, position: int, count: int) -> bytes:
-    """Return bytes of the unpacked file, fewer at its end.
-
-    pyfaidx has the same inside, but decodes them, and cannot point at a block's end where blocks
-    hold 65,536 bytes, as some writers make them.
-    """
-    if faidx._bgzf:
-        blocks = faidx.gzi_index
-        block = blocks[bisect_right(blocks, position, key=lambda block: block.ustart) - 1]
-        if position - block.ustart > 0xFFFF:
-            return b""
-        faidx.file.seek(block.cstart << 16 | position - block.ustart)
-    else:
-        faidx.file.seek(position)
-    found: bytes = faidx.file.read(count)
-    return found
-
-
-def position_of(record: Any, base: int) -> int:
-    """Return where a 0-based base of an indexed sequence lies in the unpacked file."""
-    if record.lenc == 0:
-        return int(record.offset)
-    lines, column = divmod(base, record.lenc)
-    return int(record.offset + lines * record.lenb + column)
 
 
 def _check_fasta(path: Path) -> None:
@@ -146,88 +154,111 @@ def _check_fasta(path: Path) -> None:
 
 
 def _ends_whole(path: Path) -> bool:
-    with reading(path), path.open("rb") as file:
+    with read_errors(path), path.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - len(BGZIP_END)))
         return file.read() == BGZIP_END
 
 
-def _place_in_cache(path: Path) -> FastaIndex:
+def _index_paths(path: Path) -> list[FastaIndex]:
+    """Return the paths of an index beside the file and in the user's cache folder."""
     key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
-    folder = platformdirs.user_cache_path("genoscan") / "indexes"
-    return FastaIndex(folder / f"{key}-{path.name}.fai", folder / f"{key}-{path.name}.gzi")
+    cached = platformdirs.user_cache_path("genoscan") / "indexes" / f"{key}-{path.name}"
+    packed = compression(path) == "bgzip"
+    return [
+        FastaIndex(Path(f"{base}.fai"), Path(f"{base}.gzi") if packed else None)
+        for base in (path, cached)
+    ]
 
 
 def _fits(path: Path, index: FastaIndex) -> bool:
-    """Tell whether the index is as young as the file, and the sequences lie where it says."""
-    files = index if compression(path) == "bgzip" else [index.fai]
+    """Return whether the index is no older than the file and agrees with its content."""
     try:
-        if any(stamp(path).modified > file.stat().st_mtime_ns for file in files):
+        if any(stamp(path).modified > file.stat().st_mtime_ns for file in index if file):
             return False
-        faidx = open_indexed(path, index)
-    except (OSError, *DAMAGE):
+        with pyfaidx.Faidx(
+            path, index.fai, gzi_indexname=index.gzi, rebuild=False, build_index=False
+        ) as faidx:
+            records = faidx.index
+        with _uncompressed(path, index.gzi) as read:
+            return bool(records) and all(_comparisons(records, read))
+    except (OSError, *_DAMAGE):
         return False
-    try:
-        return bool(faidx.index) and all(_agreements(faidx))
-    except (OSError, *DAMAGE):
-        return False
-    finally:
-        faidx.close()
 
 
-def _agreements(faidx: pyfaidx.Faidx) -> Iterator[bool]:
-    """Compare the headers, and the file's end, with where the index has them.
+@contextmanager
+def _uncompressed(path: Path, gzi: Path | None) -> Iterator[Callable[[int, int], bytes]]:
+    """Yield a function of offset and count that reads bytes of the decompressed file.
+
+    Neither pyfaidx nor pysam gives access to the bytes between two sequences.
+    """
+    with path.open("rb") as raw:
+        file = BgzfReader(fileobj=raw, mode="rb") if gzi else raw
+        # The .gzi: a count, then compressed and decompressed offset of all blocks but the first.
+        blocks = np.append([0, 0], np.fromfile(gzi, "<i8")[1:]).reshape(-1, 2) if gzi else None
+
+        def read(offset: int, count: int) -> bytes:
+            if blocks is not None:
+                block = blocks[np.searchsorted(blocks[:, 1], offset, "right") - 1]
+                offset = make_virtual_offset(int(block[0]), offset - int(block[1]))
+            file.seek(offset)
+            found: bytes = file.read(count)
+            return found
+
+        yield read
+
+
+def _comparisons(
+    records: dict[str, pyfaidx.IndexRecord], read: Callable[[int, int], bytes]
+) -> Iterator[bool]:
+    """Compare headers and end of the file with the index.
 
     Times alone miss a file that was replaced by one with an older time, as cp -p and rsync do.
     """
-    end = 0
-    for name, record in islice(faidx.index.items(), _HEADERS_CHECKED):
-        between = read_at(faidx, end, max(0, record.offset - end))
+    for name, record in islice(records.items(), _HEADERS_CHECKED):
+        between = read(record.prev_bend, max(0, record.offset - record.prev_bend))
         *before, header = between.splitlines() or [b""]
         yield between.endswith(b"\n") and header.startswith(b">")
         yield header[1:].split()[:1] == [name.encode()]
         yield all(not line.strip() or line.startswith(b";") for line in before)
-        end = _end_of(record)
-    last = next(reversed(faidx.index.values()))
-    yield not read_at(faidx, _end_of(last), 4096).strip()
-    yield last.rlen == 0 or bool(read_at(faidx, _end_of(last) - 1, 1).strip())
-
-
-def _end_of(record: Any) -> int:
-    return position_of(record, record.rlen - 1) + 1 if record.rlen else int(record.offset)
+    last = next(reversed(records.values()))
+    end = last.bend - (last.lenb - last.lenc)  # bend includes the line end
+    tail = read(max(0, end - 1), 4096)
+    yield not tail[1:].strip()
+    yield last.rlen == 0 or bool(tail[:1].strip())
 
 
 @contextmanager
 def _scratch_folder(beside: Path) -> Iterator[Path]:
-    """Give a folder on the same disk; an OSError where nothing can be written."""
+    """Yield a folder on the same disk; raise OSError if nothing can be written there."""
     with tempfile.TemporaryDirectory(prefix=".genoscan-", dir=beside) as folder:
         yield Path(folder)
 
 
 def _build(path: Path, index: FastaIndex) -> None:
-    """Make the index aside and move it into place whole: other processes may be reading."""
+    """Build the index in a scratch folder and move it into place: other processes may read it."""
     before = stamp(path)
     if index.fai.parent != path.parent:
         index.fai.parent.mkdir(parents=True, exist_ok=True)
     with _scratch_folder(index.fai.parent) as folder:
         aside = FastaIndex(folder / "fai", folder / "gzi")
-        with _explained(path):
-            faidx = pyfaidx.Faidx(str(path), indexname=str(aside.fai), gzi_indexname=str(aside.gzi))
+        with _index_errors(path):
+            faidx = pyfaidx.Faidx(path, aside.fai, gzi_indexname=aside.gzi)
             faidx.close()
         if not any(record.rlen for record in faidx.index.values()):
             raise InputError(f"{path}: no bases in it, expected lines of sequence after the names")
         if stamp(path) != before:
             raise InputError(f"{path}: changed while it was being indexed; try again")
-        # A file dated in the future must not make its index look old for ever.
+        # The index of a file dated in the future must not look outdated for ever.
         now = max(time.time_ns(), before.modified)
         for made, place in zip(aside, index, strict=True):
-            if made.exists():
+            if made and place:
                 os.utime(made, ns=(now, now))
                 made.replace(place)
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn what pyfaidx says about a file into one line."""
+def _index_errors(path: Path) -> Iterator[None]:
+    """Convert pyfaidx's errors to InputError."""
     try:
         yield
     except pyfaidx.FastaIndexingError as problem:
@@ -245,7 +276,7 @@ def _explained(path: Path) -> Iterator[None]:
         ) from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: found bytes that are no text, expected FASTA") from None
-    except DAMAGE as problem:
+    except _DAMAGE as problem:
         twice = re.fullmatch(r'Duplicate key "(.*)"', str(problem))
         if twice is not None:
             raise InputError(

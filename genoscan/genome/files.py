@@ -1,4 +1,4 @@
-"""Files that people hand in: there or not, plain, gzip or bgzip."""
+"""Open input files, plain, gzip or bgzip, with errors that name the file."""
 
 import gzip
 import io
@@ -11,18 +11,23 @@ from typing import BinaryIO, Final, Literal, cast
 from genoscan.errors import InputError
 
 BGZIP_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
-"""The empty block that ends every whole bgzip file."""
+"""The empty block at the end of every complete bgzip file."""
 
 _GZIP = b"\x1f\x8b"
 
 
 def check_file(path: Path) -> None:
-    """Make sure that there is a regular file, which can be read in any order.
+    """Check that a path is a regular file, which allows random access.
+
+    Parameters
+    ----------
+    path
+        Any path.
 
     Raises
     ------
     InputError
-        If there is none.
+        If it is not.
     """
     try:
         if path.is_file():
@@ -36,8 +41,24 @@ def check_file(path: Path) -> None:
 
 
 def compression(path: Path) -> Literal["plain", "gzip", "bgzip"]:
-    """Tell from the first bytes how the file is compressed; the name does not matter."""
-    with reading(path), path.open("rb") as file:
+    """Return the compression of a file, by its first bytes and not by its name.
+
+    Parameters
+    ----------
+    path
+        A regular file.
+
+    Returns
+    -------
+    str
+        "plain", "gzip" or "bgzip".
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    with read_errors(path), path.open("rb") as file:
         start = file.read(18)
     if not start.startswith(_GZIP):
         return "plain"
@@ -47,21 +68,49 @@ def compression(path: Path) -> Literal["plain", "gzip", "bgzip"]:
 
 
 def head(path: Path, count: int) -> bytes:
-    """Return the first bytes of the file, unpacked."""
+    """Return the first bytes of a file, after decompression.
+
+    Parameters
+    ----------
+    path
+        Plain, gzip or bgzip file.
+    count
+        Number of bytes; a shorter file gives fewer.
+
+    Returns
+    -------
+    bytes
+        At most `count` bytes.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
     with open_bytes(path) as file:
         return file.read(count)
 
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """Open a plain, gzip or bgzip file, or a pipe, for one pass.
+    """Open a file for one sequential pass; use in a `with` statement.
+
+    Parameters
+    ----------
+    path
+        Plain, gzip or bgzip file, or a pipe.
+
+    Yields
+    ------
+    file object
+        The decompressed bytes.
 
     Raises
     ------
     InputError
-        If it cannot be read, on opening or at any time inside the `with`.
+        If it cannot be read, on opening or later inside the `with`.
     """
-    with reading(path), path.open("rb") as file:
+    with read_errors(path), path.open("rb") as file:
         if file.peek(2)[:2] != _GZIP:
             yield file
         else:
@@ -71,15 +120,42 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
-    """Open a plain, gzip or bgzip file of text for one pass; as `open_bytes`."""
+    """Open a text file for one sequential pass; use in a `with` statement.
+
+    Parameters
+    ----------
+    path
+        Plain, gzip or bgzip file, or a pipe.
+
+    Yields
+    ------
+    file object
+        Decompressed text, read as UTF-8; invalid bytes are replaced.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, on opening or later inside the `with`.
+    """
     with open_bytes(path) as file:
-        # Notes in any old encoding must not stop a file whose data are ASCII.
+        # Comments in another encoding must not stop a file whose data are ASCII.
         yield io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace")
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn failures to read the file into one line that names it."""
+def read_errors(path: Path) -> Iterator[None]:
+    """Convert read errors inside a `with` statement to InputError.
+
+    Parameters
+    ----------
+    path
+        The file to name in the message.
+
+    Raises
+    ------
+    InputError
+        In place of OSError, EOFError and errors of decompression.
+    """
     try:
         yield
     except InputError:

@@ -1,6 +1,6 @@
-"""GenBank files as genomes and features, plain or gzip.
+"""Read sequences and features of GenBank files, plain or gzip.
 
-GenBank counts from 1 and includes the end; Biopython has made that 0-based, half-open already.
+GenBank coordinates are 1-based and closed; Biopython converts them to 0-based, half-open ones.
 """
 
 import hashlib
@@ -25,16 +25,27 @@ _log = logging.getLogger(__name__)
 
 _STRANDS = {1: "+", -1: "-"}
 _NAMING = ("gene", "locus_tag", "product", "label")
-# Biopython only warns of these, and goes on with what there is.
+# Biopython only warns of these, and returns an incomplete record.
 _CUT_OFF = ("Premature end", "Expected sequence length")
 
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """A feature of a GenBank record: "gene", "CDS", "tRNA" and so on.
+    """A feature of a GenBank record.
 
-    `parts` are its exons in the order of the transcript; trans-spliced ones lie on both strands,
-    and `strand` is "." then. Where the record says "before" or "after" a position, it is that one.
+    Attributes
+    ----------
+    chrom
+        Name of the sequence.
+    kind
+        Feature key: "gene", "CDS", "tRNA" and so on.
+    name
+        Gene, locus tag, product or label, the first that the feature has; "" without any.
+    strand
+        "+" or "-"; "." for a feature on both strands, such as a trans-spliced gene.
+    parts
+        Exons, in the order of the transcript. For positions such as <3 or >10 the given number is
+        used.
     """
 
     chrom: str
@@ -45,9 +56,21 @@ class Feature:
 
 
 class GenBankGenome:
-    """The sequences of a GenBank file, held in memory at one byte a base.
+    """The sequences of a GenBank file, in memory at one byte a base.
 
-    Sequences go by accession and version, "NC_000932.1", or by the name in LOCUS without one.
+    A sequence is named by its accession and version, such as NC_000932.1, or by its LOCUS name if
+    it has no version.
+
+    Parameters
+    ----------
+    path
+        GenBank file, plain or gzip.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is cut off or not GenBank, a record has no sequence, two records
+        have the same name, or a letter is not a base.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -66,12 +89,24 @@ class GenBankGenome:
         return f"GenBankGenome({str(self.path)!r})"
 
     def fetch(self, chrom: str, start: int, end: int) -> UInt8[np.ndarray, " bases"]:
-        """Return the codes of the bases from start to end, 0-based, half-open.
+        """Return the codes of the bases from start to end, as `Genome.fetch`.
+
+        Parameters
+        ----------
+        chrom
+            Name of a sequence.
+        start, end
+            0-based, half-open.
+
+        Returns
+        -------
+        array of shape (end - start,)
+            A copy.
 
         Raises
         ------
         InputError
-            If the stretch is not in the genome.
+            If the interval is outside of the genome.
         """
         self._check(chrom)
         if not 0 <= start <= end <= self.sizes[chrom]:
@@ -82,7 +117,23 @@ class GenBankGenome:
         return self._codes[chrom][start:end].copy()
 
     def m5(self, chrom: str) -> str:
-        """Return the checksum of a sequence, as M5 in SAM headers."""
+        """Return the MD5 checksum of a sequence, as `Genome.m5`.
+
+        Parameters
+        ----------
+        chrom
+            Name of a sequence.
+
+        Returns
+        -------
+        str
+            32 hexadecimal digits.
+
+        Raises
+        ------
+        InputError
+            If there is no such sequence.
+        """
         self._check(chrom)
         return self._m5[chrom]
 
@@ -92,14 +143,24 @@ class GenBankGenome:
 
 
 def read_features(path: str | Path) -> list[Feature]:
-    """Return the features of a GenBank file in its order, `source` left out.
+    """Return the features of a GenBank file, in the order of the file.
 
-    Parts that lie on other records, or between two bases, are left out too.
+    Features of type `source`, parts on other records and parts between two bases are omitted.
+
+    Parameters
+    ----------
+    path
+        GenBank file, plain or gzip.
+
+    Returns
+    -------
+    list of Feature
+        Each with at least one part.
 
     Raises
     ------
     InputError
-        If the file cannot be read or is cut off, or a feature runs past its record.
+        If the file cannot be read or is cut off, or a feature ends past its record.
     """
     path = Path(path)
     return [
@@ -135,7 +196,7 @@ def _feature(found: Any, record: Any, path: Path) -> Iterator[Feature]:
 
 
 def _records(path: Path) -> Iterator[Any]:
-    """Yield Biopython's records, each name once."""
+    """Yield Biopython's records; raise InputError for a repeated name."""
     check_file(path)
     names = set()
     with open_text(path) as file:

@@ -1,4 +1,4 @@
-"""What every kind of genome file offers, and the one door to all of them."""
+"""The interface of all genomes, and the function that opens one."""
 
 import re
 from pathlib import Path
@@ -8,50 +8,101 @@ import numpy as np
 from jaxtyping import UInt8
 
 from genoscan.errors import InputError
+from genoscan.genome.fai import FaiGenome
 from genoscan.genome.fasta import FastaGenome
 from genoscan.genome.files import check_file, head
 from genoscan.genome.genbank import GenBankGenome
-from genoscan.genome.outline import Outline
 
 
 @runtime_checkable
 class Genome(Protocol):
-    """Named sequences of bases; positions are 0-based, half-open."""
+    """Named sequences of bases, with 0-based, half-open positions.
+
+    Attributes
+    ----------
+    path
+        The file.
+    sizes
+        Length of every sequence in bases, in the order of the file.
+    """
 
     path: Path
     sizes: dict[str, int]
-    """The sequences and their lengths, in the file's order."""
 
     def fetch(self, chrom: str, start: int, end: int) -> UInt8[np.ndarray, " bases"]:
-        """Return the codes of a stretch, one byte a base (`alphabet`)."""
+        """Return the codes of the bases from start to end.
+
+        Parameters
+        ----------
+        chrom
+            Name of a sequence.
+        start, end
+            0-based, half-open.
+
+        Returns
+        -------
+        array of shape (end - start,)
+            Codes of `alphabet`, one byte a base.
+
+        Raises
+        ------
+        InputError
+            If the interval is outside of the genome, a letter is not a base, or the file cannot be
+            read.
+        """
         ...
 
     def m5(self, chrom: str) -> str:
-        """Return the checksum of a sequence, as M5 in SAM headers."""
+        """Return the MD5 checksum of a sequence, as M5 in SAM headers.
+
+        Parameters
+        ----------
+        chrom
+            Name of a sequence.
+
+        Returns
+        -------
+        str
+            32 hexadecimal digits; case and line length of the file have no influence.
+
+        Raises
+        ------
+        InputError
+            If there is no such sequence, or the file cannot be read.
+        """
         ...
 
 
 def open_genome(path: str | Path) -> Genome:
-    """Open a FASTA file (plain or bgzip), a GenBank file (plain or gzip), or a .fai to plan with.
+    """Open a genome file; the format is detected from the content.
 
-    The content decides, not the name.
+    Parameters
+    ----------
+    path
+        FASTA (plain or bgzip), GenBank (plain or gzip), or a .fai, which has no bases and is enough
+        to plan a run.
+
+    Returns
+    -------
+    Genome
+        FastaGenome, GenBankGenome or FaiGenome.
 
     Raises
     ------
     InputError
-        If there is no such file, or it is neither, or it is damaged.
+        If the file is missing, damaged or in another format.
     """
     path = Path(path)
     check_file(path)
     start = head(path, 1 << 14).lstrip()
     if start[:1] in (b">", b";"):
         return FastaGenome(path)
-    # Release files of GenBank have some lines of title above the first record.
+    # GenBank release files begin with title lines.
     if re.search(rb"^LOCUS\s", start, re.MULTILINE):
         return GenBankGenome(path)
     if not start:
         raise InputError(f"{path}: the file is empty, expected FASTA or GenBank")
     if re.match(rb"[^\t\n]+(\t\d+){4,5}\r?\n", start):
-        return Outline(path)
+        return FaiGenome(path)
     first = start.splitlines()[0][:40].decode("ascii", "replace")
     raise InputError(f'{path}: begins with {first!r}, expected FASTA (">") or GenBank ("LOCUS")')

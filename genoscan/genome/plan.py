@@ -1,7 +1,7 @@
-"""Regions to windows: what the model reads for each region, and in which batches.
+"""Plan the windows that the model reads for each region, and their batches.
 
-A window is a region and its surroundings: `context` bases before it and `reach` bases past it in
-reading direction, as far as the chromosome goes.
+A window extends a region by `context` bases upstream and `reach` bases downstream in reading
+direction, clipped at the ends of the chromosome.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,9 +14,16 @@ from genoscan.genome.region import Region, unknown_sequence
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The stretch that the model reads for one region, and the direction in which it does.
+    """The interval that the model reads for one region, and the reading direction.
 
-    Both regions are in forward coordinates; `strand` is "+" or "-".
+    Attributes
+    ----------
+    region
+        What is read, in forward coordinates.
+    scored
+        What is scored, a part of `region`, in forward coordinates.
+    strand
+        "+", or "-" for the reverse complement of `region`.
     """
 
     region: Region
@@ -28,35 +35,70 @@ class Window:
 
     @property
     def scored_span(self) -> slice:
-        """Where the scored part lies in the window as it is read."""
+        """Positions of the scored bases in the window, in reading direction."""
         return self.span_of(self.scored)
 
     def span_of(self, part: Region) -> slice:
-        """Return where a part of the window lies in it, counted in reading direction."""
+        """Return the positions of a part of the window, in reading direction.
+
+        Parameters
+        ----------
+        part
+            A part of `region`, in forward coordinates.
+
+        Returns
+        -------
+        slice
+            0 is the first base read.
+        """
         if self.strand == "-":
             return slice(self.region.end - part.end, self.region.end - part.start)
         return slice(part.start - self.region.start, part.end - self.region.start)
 
 
 def whole_genome(sizes: Mapping[str, int]) -> list[Region]:
-    """Return every sequence that has bases as one region, in the genome's order."""
+    """Return one region for each sequence, in the order of the genome.
+
+    Parameters
+    ----------
+    sizes
+        Length of every sequence, in bases.
+
+    Returns
+    -------
+    list of Region
+        Empty sequences are omitted.
+    """
     return [Region(chrom, 0, size) for chrom, size in sizes.items() if size > 0]
 
 
 def merge(regions: Iterable[Region], sizes: Mapping[str, int], *, by_strand: bool) -> list[Region]:
-    """Return the regions in the genome's order, overlapping ones made one.
+    """Merge overlapping regions.
 
-    Touching regions stay apart. The names of merged regions are joined by commas. With
-    `by_strand`, "." is "+"; without, the strand does not matter.
+    Parameters
+    ----------
+    regions
+        In any order.
+    sizes
+        Length of every sequence, in bases.
+    by_strand
+        Whether overlapping regions must have the same strand, "." being "+"; otherwise the strand
+        is ignored.
+
+    Returns
+    -------
+    list of Region
+        In the order of the genome. Adjacent regions that do not overlap remain separate. The names
+        of merged regions are joined by commas.
 
     Raises
     ------
     InputError
-        If regions of different strands overlap and `by_strand` is asked for.
+        If a sequence is unknown, or regions of different strands overlap with `by_strand`.
     """
     merged: list[Region] = []
     group: list[Region] = []
-    last: Region | None = None  # the one of the group that ends last
+    last: Region | None = None  # of the group, the region with the largest end
     for region in _in_genome_order(regions, sizes):
         if last is not None and region.chrom == last.chrom and region.start < last.end:
             if by_strand and _direction(region) != _direction(last):
@@ -106,27 +148,33 @@ def plan(
     Parameters
     ----------
     regions
-        What is scored, in genome order.
+        Regions to score, in the order of the genome.
     sizes
         Length of every sequence, in bases.
     rule
-        How far outputs depend on inputs.
+        The method of the model: which outputs depend on which inputs.
     context, reach
-        Bases read before and past a region, in reading direction.
+        Bases read upstream and downstream of a region, in reading direction.
     strand
-        StrandWindows direction: "+", "-", "both" (two windows a region, "+" first) or "bed" (each
+        Reading direction: "+", "-", "both" (two windows a region, "+" first) or "bed" (each
         region's own; "." is "+").
     target
-        The stretch that a positional target reads; None for each window's own. Every window is
-        extended to contain it.
+        The bases of a target with a position, contained in every window; None for a target that is
+        defined on each window.
     label_offset
-        The model's: how far before a base lies the output that predicts it.
+        Distance in bases from an output of the model to the base that it predicts: 1 for causal
+        models, 0 for masked ones.
+
+    Returns
+    -------
+    list of Window
+        One a region; two with "both".
 
     Raises
     ------
     InputError
-        If a length is negative, or the target cannot depend on a region: it lies on another
-        chromosome or before all that the region's bases can change.
+        If a length is negative, `strand` is not one of the four, or `target` cannot depend on a
+        region because it is on another chromosome or, in a causal model, upstream of the region.
     """
     for option, length in (("--context", context), ("--reach", reach)):
         if length < 0:
@@ -172,15 +220,49 @@ StrandWindows = tuple[Window, ...]
 
 def readings(windows: Sequence[Window], strand: str) -> list[StrandWindows]:
     """Group the windows of `plan` by region."""
+
+
+StrandWindows = tuple[Window, ...]
+"""The windows of one region: one, or with strand "both" one for each direction."""
+
+Batch = tuple[StrandWindows, ...]
+"""Regions whose windows have equal lengths and are computed together."""
+
+
+def by_region(windows: Sequence[Window], strand: str) -> list[StrandWindows]:
+    """Group the windows of `plan` by region.
+
+    Parameters
+    ----------
+    windows
+        As `plan` returns them.
+    strand
+        The reading direction that `plan` was given.
+
+    Returns
+    -------
+    list of StrandWindows
+        One a region, in the same order.
+    """
     step = 2 if strand == "both" else 1
     return [tuple(windows[i : i + step]) for i in range(0, len(windows), step)]
 
 
-def batches(readings: Sequence[StrandWindows], size: int) -> list[tuple[StrandWindows, ...]]:
-    """Return the readings in batches of equal window lengths and at most `size` regions.
+def batches(regions: Sequence[StrandWindows], size: int) -> list[Batch]:
+    """Group regions with equal window lengths into batches.
 
-    Batches come in the order of their first regions. They depend on nothing but the arguments: a
-    resumed or shared run meets the same batches.
+    Parameters
+    ----------
+    regions
+        The windows of every region.
+    size
+        Largest number of regions in a batch.
+
+    Returns
+    -------
+    list of Batch
+        In the order of their first regions. Batches depend on the arguments only, so that resumed
+        and sharded runs have the same ones.
 
     Raises
     ------
@@ -191,13 +273,13 @@ def batches(readings: Sequence[StrandWindows], size: int) -> list[tuple[StrandWi
         raise InputError(f"--batch {size}: expected 1 window or more")
     done: list[list[StrandWindows]] = []
     growing: dict[tuple[int, ...], list[StrandWindows]] = {}
-    for reading in readings:
-        lengths = tuple(len(window) for window in reading)
+    for windows in regions:
+        lengths = tuple(len(window) for window in windows)
         batch = growing.get(lengths)
         if batch is None or len(batch) == size:
             batch = growing[lengths] = []
             done.append(batch)
-        batch.append(reading)
+        batch.append(windows)
     return [tuple(batch) for batch in done]
 
 

@@ -1,8 +1,7 @@
-"""Regions of a genome, and the strings that people write for them.
+"""Regions of a genome, and region strings.
 
-Inside genoscan a region is 0-based and half-open. A region string is 1-based and inclusive, as
-samtools has it: "chr1:1,001-2,000" is Region("chr1", 1000, 2000). Both ways of the conversion are
-in this file, and nowhere else.
+Inside genoscan a region is 0-based and half-open. A region string is 1-based and closed, as in
+samtools: "chr1:1,001-2,000" is Region("chr1", 1000, 2000). Only this module converts between them.
 """
 
 import difflib
@@ -23,10 +22,29 @@ _GRAMMAR = "5, 5-, -9 or 5-9, counted from 1"
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A stretch of one chromosome, 0-based, half-open, in forward coordinates.
+    """An interval of one sequence, 0-based, half-open, in forward coordinates.
 
-    `source` is where it was written, for messages: "peaks.bed:17" or "--region chr1:5-9".
-    `clipped` says that it was longer there than the chromosome allows.
+    Regions are equal if sequence, coordinates and strand are.
+
+    Attributes
+    ----------
+    chrom
+        Name of the sequence.
+    start, end
+        First base, and the one after the last.
+    name
+        As in BED; "" without one.
+    strand
+        "+", "-" or ".".
+    source
+        Origin, for error messages: "peaks.bed:17" or "--region chr1:5-9".
+    clipped
+        Whether it was shortened to fit its sequence.
+
+    Raises
+    ------
+    InputError
+        If it is empty, `start` is negative, or `strand` is none of the three.
     """
 
     chrom: str
@@ -56,24 +74,37 @@ class Region:
 
     @property
     def where(self) -> str:
-        """The place to name in a message: the source, or else the region itself."""
+        """The source, or the region string without one, for error messages."""
         return self.source or str(self)
 
 
 def parse_region(
     text: str, sizes: Mapping[str, int], *, clip: bool = False, option: str = "--region"
 ) -> Region:
-    """Return the region that a string names, as samtools reads it.
+    """Return the region of a region string, in the grammar of samtools.
 
-    A whole name, `chr1:5` and `chr1:5-` (to the end), `chr1:-9` (from the first base),
-    `chr1:1,001-2,000`, and braces around a name that has colons: `{HLA:01}:5-9`. The longest name
-    wins. `option` is what the user gave the string to, for messages.
+    Parameters
+    ----------
+    text
+        A whole name, `chr1:5` and `chr1:5-` (to the end), `chr1:-9` (from the first base),
+        `chr1:1,001-2,000`, or with braces around a name that contains colons, `{HLA:01}:5-9`.
+        Without braces the longest name is taken.
+    sizes
+        Length of every sequence, in bases.
+    clip
+        Whether a region that ends past its sequence is shortened instead of refused.
+    option
+        The option of the command line that the string was given to, for error messages.
+
+    Returns
+    -------
+    Region
+        With `source` set.
 
     Raises
     ------
     InputError
-        If the string names no region of this genome, or could mean two. With `clip` an end past
-        the chromosome is moved to its end instead.
+        If the string is malformed or ambiguous, or the region is outside of the genome.
     """
     source = f"{option} {text}"
     try:
@@ -81,17 +112,31 @@ def parse_region(
         start, end = _bounds(coordinates, sizes[chrom]) if coordinates else (1, sizes[chrom])
     except InputError as problem:
         raise InputError(f"{source}: {problem}") from None
-    # An open end lies before a start that is past the chromosome; fit() words that error.
-    return fit(Region(chrom, start - 1, max(start, end), source=source), sizes, clip)
+    # If the end is open and the start past the sequence, check_bounds() raises.
+    return check_bounds(Region(chrom, start - 1, max(start, end), source=source), sizes, clip)
 
 
-def fit(region: Region, sizes: Mapping[str, int], clip: bool) -> Region:
-    """Return the region, checked against the genome; with `clip`, ended at the chromosome's end.
+def check_bounds(region: Region, sizes: Mapping[str, int], clip: bool) -> Region:
+    """Return a region if it is inside of the genome.
+
+    Parameters
+    ----------
+    region
+        Any region.
+    sizes
+        Length of every sequence, in bases.
+    clip
+        Whether a region that ends past its sequence is shortened instead of refused.
+
+    Returns
+    -------
+    Region
+        The same, or a shorter one with `clipped` set.
 
     Raises
     ------
     InputError
-        If the chromosome is unknown, or too short for the region.
+        If the sequence is unknown, or too short for the region.
     """
     size = sizes.get(region.chrom)
     if size is None:
@@ -114,7 +159,20 @@ def fit(region: Region, sizes: Mapping[str, int], clip: bool) -> Region:
 
 
 def unknown_sequence(chrom: str, sizes: Mapping[str, int]) -> str:
-    """Say that the genome has no such sequence, and which name may have been meant."""
+    """Return an error message for an unknown sequence name.
+
+    Parameters
+    ----------
+    chrom
+        A name that the genome lacks.
+    sizes
+        Length of every sequence, in bases.
+
+    Returns
+    -------
+    str
+        With a similar name, or else the first five names of the genome.
+    """
     message = f'no sequence is called "{chrom}"'
     near = _near_name(chrom, sizes)
     if near is not None:

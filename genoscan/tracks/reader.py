@@ -14,7 +14,7 @@ import pyBigWig
 from jaxtyping import Float32
 
 from genoscan.errors import InputError
-from genoscan.genome.files import check_file, open_text, reading
+from genoscan.genome.files import check_file, open_text, read_errors
 from genoscan.genome.region import Region
 from genoscan.tracks.writer import BEDGRAPH, BIGWIG
 
@@ -79,7 +79,7 @@ class BigWig:
 
 def _check_header(path: Path) -> None:
     """Refuse what pyBigWig would read beyond its end."""
-    with reading(path), path.open("rb") as file:
+    with read_errors(path), path.open("rb") as file:
         header = file.read(_HEADER.size)
         length = path.stat().st_size
     if len(header) == _HEADER.size:

@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 
 from genoscan.genome.genome import Genome
-from genoscan.layers.stack import Stack
 from genoscan.layers.config import ModelConfig
+from genoscan.layers.stack import Stack
 from genoscan.layers.weights import save_model
 from genoscan.training.card import CardFacts, Held, write_card
 from genoscan.training.data import Split

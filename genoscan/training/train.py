@@ -23,10 +23,10 @@ from genoscan.engine.stages import shares, side_by_side
 from genoscan.engine.target import whole_window
 from genoscan.errors import InputError
 from genoscan.layer import Carry
+from genoscan.layers.config import ModelConfig, base_table
 from genoscan.layers.pd_ssm import with_surrogate
 from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate
-from genoscan.layers.config import ModelConfig, base_table
 from genoscan.layers.weights import build
 from genoscan.training.data import Split, walks
 from genoscan.training.optimizer import adamw, update

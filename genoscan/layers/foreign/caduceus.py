@@ -13,11 +13,11 @@ from pydantic import BaseModel, Field, PositiveInt
 from torch import Tensor
 
 from genoscan.errors import ModelError
+from genoscan.layers.config import ModelConfig, NormConfig
 from genoscan.layers.foreign.mixers import NO_SSM, Ssm, mixer, projections
 from genoscan.layers.foreign.settings import Epsilon, Settings, read_settings
 from genoscan.layers.foreign.source import CONFIG, Source
 from genoscan.layers.two_way import TwoWayConfig
-from genoscan.layers.config import ModelConfig, NormConfig
 
 _MOST_CONTEXT = 4096
 _MOST_TOKENS = 64

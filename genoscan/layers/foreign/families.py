@@ -6,9 +6,9 @@ from pathlib import Path
 from torch import Tensor
 
 from genoscan.errors import ModelError
+from genoscan.layers.config import ModelConfig
 from genoscan.layers.foreign import caduceus, language_models
 from genoscan.layers.foreign.source import CONFIG, Source, shown
-from genoscan.layers.config import ModelConfig
 
 
 def read_foreign(

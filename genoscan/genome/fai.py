@@ -1,4 +1,4 @@
-"""Names and lengths of a genome whose bases are elsewhere: enough to plan."""
+"""A genome's sequence names and lengths from a FASTA index alone: enough to plan a run."""
 
 import re
 from pathlib import Path
@@ -12,13 +12,19 @@ from genoscan.genome.files import open_text
 _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 
 
-class Outline:
-    """The sequences of an index as samtools faidx writes it: name, length, and three columns more.
+class FaiGenome:
+    """Sequence names and lengths of a .fai file, without bases.
+
+    Parameters
+    ----------
+    path
+        FASTA index as samtools faidx writes it: name, length and three further columns.
 
     Raises
     ------
     InputError
-        If a row is not of such an index.
+        If the file cannot be read, a row is malformed, a name is repeated, or all sequences are
+        empty.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,12 +45,12 @@ class Outline:
             raise InputError(f"{path}: no sequence in it has bases")
 
     def fetch(self, chrom: str, start: int, end: int) -> UInt8[np.ndarray, " bases"]:
-        """Refuse: there are no bases."""
-        raise self._bare()
+        """Raise InputError: an index has no bases."""
+        raise self._no_bases()
 
     def m5(self, chrom: str) -> str:
-        """Refuse: there are no bases."""
-        raise self._bare()
+        """Raise InputError: an index has no bases."""
+        raise self._no_bases()
 
-    def _bare(self) -> InputError:
+    def _no_bases(self) -> InputError:
         return InputError(f"{self.path}: holds lengths and no bases, expected FASTA or GenBank")

@@ -1,0 +1,86 @@
+"""Positions in arrays that contain the bases of several regions, one region after the other."""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import accumulate
+
+from genoscan.genome.region import Region
+
+
+class RegionIndex:
+    """Map between genome coordinates and positions in the concatenation of regions.
+
+    Its length is the number of bases of all regions. Look-ups take logarithmic time.
+
+    Parameters
+    ----------
+    regions
+        Disjoint; those of one sequence in ascending order.
+    """
+
+    def __init__(self, regions: Sequence[Region]) -> None:
+        self._regions = regions
+        self._ends = list(accumulate(len(region) for region in regions))
+        self._by_chrom: dict[str, list[tuple[Region, int]]] = defaultdict(list)
+        for region, end in zip(regions, self._ends, strict=True):
+            self._by_chrom[region.chrom].append((region, end - len(region)))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def containing(self, region: Region) -> Region | None:
+        """Return the indexed region that contains another one.
+
+        Parameters
+        ----------
+        region
+            Any region.
+
+        Returns
+        -------
+        Region or None
+            None if no single region contains all of it.
+        """
+        found = self._find(region)
+        return found and found[0]
+
+    def slice_of(self, region: Region) -> slice | None:
+        """Return the array positions of a region's bases.
+
+        Parameters
+        ----------
+        region
+            Any region.
+
+        Returns
+        -------
+        slice or None
+            None if no single indexed region contains all of it.
+        """
+        if (found := self._find(region)) is None:
+            return None
+        start = found[1] + region.start - found[0].start
+        return slice(start, start + len(region))
+
+    def base_at(self, position: int) -> Region:
+        """Return the base at an array position.
+
+        Parameters
+        ----------
+        position
+            From 0 to the index's length - 1.
+
+        Returns
+        -------
+        Region
+            One base long.
+        """
+        i = bisect_right(self._ends, position)
+        at = self._regions[i].end - (self._ends[i] - position)
+        return Region(self._regions[i].chrom, at, at + 1)
+
+    def _find(self, region: Region) -> tuple[Region, int] | None:
+        here = self._by_chrom.get(region.chrom, [])
+        i = bisect_right(here, region.start, key=lambda found: found[0].start) - 1
+        return here[i] if i >= 0 and region.end <= here[i][0].end else None
