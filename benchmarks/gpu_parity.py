@@ -30,7 +30,7 @@ from genoscan.ops.reference import REFERENCE
 from genoscan.pipeline import run
 from genoscan.tracks.reader import BigWig
 from genoscan.tracks.score import SCORES
-from genoscan.verify import relative
+from genoscan.verification import relative
 
 Tensors = tuple[Tensor, ...]
 Errors = Iterator[tuple[str, float]]

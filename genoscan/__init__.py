@@ -38,7 +38,7 @@ _HOMES = {
     "read_bed": "genome.bed",
     "tangent": "engine.tangent",
     "write_response": "response",
-    "write_sensitivities": "pipeline",
+
 }
 
 __all__ = sorted(_HOMES)

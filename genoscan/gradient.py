@@ -17,7 +17,7 @@ from genoscan.engine.target import Target
 from genoscan.model import Model
 
 Receive: TypeAlias = Callable[[slice, slice, Tensor], object]
-"""Takes rows of the batch, a span of positions, and the derivatives there: (rows, span, symbols)."""
+"""Takes rows of the batch, a span of positions, and the gradient there: (rows, span, symbols)."""
 
 
 class Gradient(NamedTuple):

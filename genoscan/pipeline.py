@@ -7,6 +7,7 @@ gradient -> scores -> tracks             tracks/sink.py   where the numbers go
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,8 @@ def run(
     return record
 
 
-def _run_batch(
-    job: Job, batch: Batch, partial: Partial, progress: Callable[[int], object]
+def attribute_batch(
+    job: Job, batch: Batch, arrays: Arrays, progress: Progress = ignore
 ) -> list[float]:
     """Compute a batch's scores into the arrays; return the target's value, one a region."""
     model, options = job.model, job.options

@@ -553,7 +553,7 @@ class TestVerify:
     def test_a_broken_limit_ends_in_1(
         self, model: Path, genome: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from genoscan import verify
+        from genoscan import verification as verify
 
         exact = verify._pulled
         monkeypatch.setattr(verify, "_pulled", lambda *given: exact(*given) * (1 + 1e-4))

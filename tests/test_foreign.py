@@ -30,7 +30,7 @@ from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.foreign.tokens import parse_tokens
 from genoscan.layers.two_way import TwoWayStack
 from genoscan.layers.weights import write_model
-from genoscan.model import load_model
+from genoscan.model import Model, load_model
 from genoscan.pipeline import run
 
 F32 = torch.float32

@@ -18,7 +18,7 @@ from genoscan.engine.inputs import OneHot
 from genoscan.engine.tangent import BaseChange, tangent
 from genoscan.layers.catalogue import find_model
 from genoscan.model import load_model
-from genoscan.verify import relative
+from genoscan.verification import relative
 
 _AFTER = 20_000
 """Steps after the pulse compared with float64; in float32 the response underflows earlier."""

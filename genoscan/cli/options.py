@@ -261,7 +261,8 @@ def prepare_job(
     trained = job.model.config.window
     if trained is not None and job.longest > trained:
         say(
-            f"windows of up to {job.longest:,} bases: {model_name} was trained on {trained:,} at most"
+            f"windows of up to {job.longest:,} bases: {model_name} was trained on {trained:,} at "
+            "most"
         )
     if len(job.regions) < len(regions):
         say(f"{len(regions):,} regions merged to {len(job.regions):,} that do not overlap")

@@ -54,7 +54,7 @@ def command(
     from genoscan.cli.progress import progress
     from genoscan.genome.genome import open_genome
     from genoscan.genome.region import parse_region
-    from genoscan.response import Probe, write_response
+    from genoscan.perturbation import Probe, write_response
 
     check_outputs(outputs, [genome])
     opened = open_genome(genome)

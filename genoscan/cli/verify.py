@@ -43,7 +43,7 @@ def command(
     from genoscan.genome.genome import open_genome
     from genoscan.genome.region import parse_region
     from genoscan.model import load_model
-    from genoscan.verify import FINITE, Check, verify
+    from genoscan.verification import FINITE, Check, verify
 
     Adjoint(tile, slots)  # refuses what is out of range before anything is read
     set_threads(threads)

@@ -1,10 +1,10 @@
-"""One base, every position that can tell: what changing it does to the predictions there."""
+"""What changing one base does to the predictions around it."""
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -57,6 +57,57 @@ class Probe:
             raise InputError(f"--base {self.base}: expected A, C, G or T")
 
 
+class Response(NamedTuple):
+    """A response, base by base.
+
+    Attributes
+    ----------
+    region
+        Where.
+    values
+        float32, one a base of the region, NaN at N.
+    window
+        What the model has read.
+    """
+
+    region: Region
+    values: np.ndarray
+    window: Region
+
+
+def respond(genome: Genome, model: Model, probe: Probe, *, progress: Progress = ignore) -> Response:
+    """Return the response to the base's change, one number a position.
+
+    Notes
+    -----
+    Exact: the derivative along e_base - e_observed (or, `finite`, the true change); of a causal
+    model zero, to the bit, before the base in reading direction. Memory: one tile and one carry,
+    and 4 bytes a position; of a bidirectional model also the activations between layers.
+    """
+    window = _window(genome, model, probe)
+    read = genome.fetch(window.region.chrom, window.region.start, window.region.end)
+    codes = torch.from_numpy(reverse_complement(read) if window.strand == "-" else read)[None]
+    position = window.span_of(probe.at).start
+    bases = _new_bases(probe, int(codes[0, position]))
+    rows = np.zeros(len(window), np.float32)
+    sweep = _finite if probe.finite else _derivative
+    for span, change in sweep(model, codes, position, bases, probe, progress):
+        # An output predicts the base at its own position plus the offset.
+        start = span.start + model.config.label_offset
+        values = _strongest(change)[: max(0, len(window) - start)]
+        rows[start : start + len(values)] = values
+    rows = rows[window.scored_span]
+    known = codes[0, window.scored_span].numpy() < N
+    if not np.isfinite(rows[known]).all():
+        raise NonFiniteError(
+            f"{window.scored}: the response of {(~np.isfinite(rows[known])).sum():,} of "
+            f"{len(rows):,} bases is not finite; {model.advice_on_overflow}"
+        )
+    rows[~known] = np.nan
+    forward = rows[::-1].copy() if window.strand == "-" else rows
+    return Response(window.scored, forward, window.region)
+
+
 def write_response(
     genome: Genome,
     model: Model,
@@ -66,13 +117,7 @@ def write_response(
     command: Sequence[str] = (),
     progress: Progress = ignore,
 ) -> dict[str, Any]:
-    """Write the response to the base's change, one number a position; return the provenance.
-
-    Exact: the derivative along e_base - e_observed (or, `finite`, the true change); of a causal
-    model zero, to the bit, before the base in reading direction.
-    Memory: one tile and one carry, and 4 bytes a position written; of a model that looks both
-    ways also what lies between its layers (`tangent_by_layer`).
-    """
+    """Write the response (`respond`) as tracks; return the record."""
     for path in outputs:
         check_output(path)
         if path.suffix == ".npz":
@@ -80,29 +125,9 @@ def write_response(
                 f"{path}: a response has no four columns, expected a track: name a .bw"
             )
     started = time.monotonic()
-    window = _window(genome, model, probe)
-    read = genome.fetch(window.region.chrom, window.region.start, window.region.end)
-    codes = torch.from_numpy(reverse_complement(read) if window.strand == "-" else read)[None]
-    position = window.span_of(probe.at).start
-    bases = _new_bases(probe, int(codes[0, position]))
-    rows = np.zeros(len(window), np.float32)
-    sweep = _finite if probe.finite else _derivative
-    for span, change in sweep(model, codes, position, bases, probe, progress):
-        # An output speaks of the base that it predicts.
-        start = span.start + model.config.label_offset
-        values = _strongest(change)[: max(0, len(window) - start)]
-        rows[start : start + len(values)] = values
-    rows = rows[window.scored_span]
-    known = codes[0, window.scored_span].numpy() < N
-    if not np.isfinite(rows[known]).all():
-        raise NonFiniteError(
-            f"{window.scored}: the response of {(~np.isfinite(rows[known])).sum():,} of "
-            f"{len(rows):,} bases is not finite; run {model.name} with --dtype float64, or check "
-            "its weights"
-        )
-    rows[~known] = np.nan
+    found = respond(genome, model, probe, progress=progress)
     with open_tracks(outputs, genome.sizes) as track:
-        track.write(window.scored, rows[::-1].copy() if window.strand == "-" else rows)
+        track.write(found.region, found.values)
     record = {
         **model_record(model),
         "command": list(command),
@@ -114,8 +139,8 @@ def write_response(
             "finite": probe.finite,
             "strand": probe.strand,
         },
-        "window": str(window.region),
-        "regions": [str(window.scored)],
+        "window": str(found.window),
+        "regions": [str(found.region)],
         "tile": model.method.tile,
         "dtype": str(model.dtype).removeprefix("torch."),
         "seconds": time.monotonic() - started,

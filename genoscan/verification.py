@@ -17,7 +17,7 @@ from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
 from genoscan.gradient import gradient
 from genoscan.model import Model
-from genoscan.verify_tracks import check_tracks, relative
+from genoscan.track_verification import check_tracks, relative
 
 WHOLE = 4_096
 IDENTITY = 65_536
