@@ -38,7 +38,6 @@ _HOMES = {
     "read_bed": "genome.bed",
     "tangent": "engine.tangent",
     "write_response": "response",
-
 }
 
 __all__ = sorted(_HOMES)

@@ -95,7 +95,7 @@ def test_the_tangent_is_whole_window_jvps(problem: tuple[TwoWayStack, Tensor, An
         assert_near(dot, jvp(logits, (x,), (direction,))[1])
 
 
-@pytest.mark.parametrize("tile", [1, 5, LENGTH, 100])
+@pytest.mark.parametrize("tile", [2, LENGTH, 100])
 def test_any_tile(problem: tuple[TwoWayStack, Tensor, Any], tile: int) -> None:
     stack, x, _ = problem
     assert_near(pulled(stack, x, tile=tile), pulled(stack, x))

@@ -553,10 +553,10 @@ class TestVerify:
     def test_a_broken_limit_ends_in_1(
         self, model: Path, genome: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from genoscan import verification as verify
+        from genoscan import verification
 
-        exact = verify._pulled
-        monkeypatch.setattr(verify, "_pulled", lambda *given: exact(*given) * (1 + 1e-4))
+        exact = verification._gradient
+        monkeypatch.setattr(verification, "_gradient", lambda *given: exact(*given) * (1 + 1e-4))
         done = genoscan("verify", genome, "-m", model, "-t", 1, "-r", "chr1:1-100")
         assert done.code == 1
         assert "FAILED" in done.out

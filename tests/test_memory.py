@@ -121,7 +121,8 @@ linux_only = pytest.mark.skipif(
 
 @linux_only
 @pytest.mark.parametrize(
-    ("kind", "n_layers", "length"), [("adjoint", 2, 16_384), ("tangent", 1, 8_192)]
+    ("kind", "n_layers", "length"),
+    [("adjoint", 2, 16_384), pytest.param("tangent", 1, 16_384, marks=pytest.mark.slow)],
 )
 def test_peak_does_not_grow_with_the_window(kind: str, n_layers: int, length: int) -> None:
     # So small a model lies within what the allocator keeps back: it is warmed up for longer.

@@ -47,7 +47,10 @@ def sharded(job: list[Any], folder: Path, n: int, *options: object) -> list[Path
 
 
 @pytest.mark.parametrize("options", [(), ("--strand", "both", "--score", "substitution")])
-@pytest.mark.parametrize(("n", "piece"), [(1, 1 << 20), (3, 64), (7, 1 << 20)])
+@pytest.mark.parametrize(
+    ("n", "piece"),
+    [(3, 64), *(pytest.param(n, 1 << 20, marks=pytest.mark.slow) for n in (1, 7))],
+)
 def test_shards_make_the_track_of_one_run(
     job: list[Any], tmp_path: Path, n: int, piece: int, options: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,

@@ -248,6 +248,7 @@ def test_float64_kernels_keep_the_long_run() -> None:
         assert by_channel(y[0, 63::64], expected, 1) <= 1e-11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", INFLOWS)
 def test_float32_keeps_every_decay_over_a_long_run(kind: str) -> None:
     """The bar of rounding: 1e-5 against float64 at 131,072 bases.

@@ -84,7 +84,7 @@ def extra(folder: Path, name: str, *lengths: int) -> tuple[float, float]:
     return megabytes, seconds
 
 
-@pytest.mark.parametrize("name", ["x.bw", "x.npz"])
+@pytest.mark.parametrize("name", ["x.bw", pytest.param("x.npz", marks=pytest.mark.slow)])
 def test_memory_is_flat(tmp_path: Path, name: str) -> None:
     short, _ = extra(tmp_path, name, 5 * MB)
     long, _ = extra(tmp_path, name, 20 * MB)
