@@ -25,33 +25,19 @@ def period3_figure(
         (periodograms.outside, periodograms.n_outside, "outside genes", _OUTSIDE, "dot"),
     ):
         figure.add_scatter(
-            x=periodograms.frequencies,
-            y=power,
-            name=f"{place} ({n_windows:,} windows)",
-            mode="lines",
-            line={"color": colour, "width": 2, "dash": dash},
-            row=1,
-            col=1,
-        )
+            x=periodograms.frequencies, y=power, name=f"{place} ({n_windows:,} windows)",
+            mode="lines", line={"color": colour, "width": 2, "dash": dash}, row=1, col=1,
+        )  # fmt: skip
     figure.update_xaxes(
-        title="frequency (cycles per base)",
-        range=[0, 0.5],
-        tickvals=[0, 0.1, 0.2, 1 / 3, 0.4, 0.5],
-        ticktext=["0", "0.1", "0.2", "1/3", "0.4", "0.5"],
-        row=1,
-        col=1,
-    )
+        title="frequency (cycles per base)", range=[0, 0.5], row=1, col=1,
+        tickvals=[0, 0.1, 0.2, 1 / 3, 0.4, 0.5], ticktext=["0", "0.1", "0.2", "1/3", "0.4", "0.5"],
+    )  # fmt: skip
     figure.update_yaxes(title="power over its mean", rangemode="tozero", row=1, col=1)
     if by_codon is not None:
         figure.add_bar(
-            x=["1", "2", "3"],
-            y=by_codon.means,
-            error_y={"type": "data", "array": by_codon.errors, "color": "#333"},
-            marker_color=_INSIDE,
-            showlegend=False,
-            row=1,
-            col=2,
-        )
+            x=["1", "2", "3"], y=by_codon.means, marker_color=_INSIDE, showlegend=False,
+            error_y={"type": "data", "array": by_codon.errors, "color": "#333"}, row=1, col=2,
+        )  # fmt: skip
         figure.update_xaxes(title="codon position", type="category", row=1, col=2)
         figure.update_yaxes(title="mean score (± standard error)", row=1, col=2)
     figure.update_layout(
