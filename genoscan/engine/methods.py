@@ -8,7 +8,7 @@ layer, and tile by tile within a layer. A model's method is chosen once, when th
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -60,6 +60,7 @@ class Cost:
     boundary_bytes: int
 
 
+@runtime_checkable
 class Method(Protocol):
     """How a network is differentiated: sweeps in tiles of `tile` positions.
 

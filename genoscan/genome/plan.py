@@ -6,7 +6,7 @@ direction, clipped at the ends of the chromosome.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from genoscan.errors import InputError
 from genoscan.genome.region import Region, unknown_sequence
@@ -117,6 +117,7 @@ def merge(regions: Iterable[Region], sizes: Mapping[str, int], *, by_strand: boo
     return merged
 
 
+@runtime_checkable
 class ContextRule(Protocol):
     """Which positions matter to which: the method that differentiates a model knows.
 
