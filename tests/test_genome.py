@@ -559,6 +559,21 @@ def test_no_stale_index_is_used(
         assert text(fasta, chrom, 0, len(letters)) == letters
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    "lines", [[(200, 50), (200, 60)], [(200, 60), (200, 50)], [(60, 60), (59, 50)]]
+)
+def test_no_index_of_other_line_lengths_is_used(
+    tmp_path: Path, packed: bool, lines: list[tuple[int, int]]
+) -> None:
+    """The header and the end of the file stay where they were."""
+    for length, width in lines:
+        plain = make_fasta(tmp_path / "a.fa", {"x": bases(length)}, width=width)
+        path = pack(plain) if packed else plain
+        later(path, -9)
+        assert text(FastaGenome(path), "x", 40, length) == bases(length)[40:]
+
+
 def test_an_older_index_is_made_again_in_place(tmp_path: Path, cache_folder: Path) -> None:
     path = make_fasta(tmp_path / "a.fa", {"x": bases(100)}, width=50)
     index = tmp_path / "a.fa.fai"

@@ -107,9 +107,9 @@ def ensure_index(path: Path) -> FastaIndex:
 
     Notes
     -----
-    An index fits if it is no older than the file, the first 1,000 headers are at the offsets that
-    it implies, and the file ends after its last base. To build one, memory for the longest line is
-    needed.
+    An index fits if it is no older than the file, the first 1,000 sequences have their headers and
+    the end of their first line where it implies, and the file ends after its last base. To build
+    one, memory for the longest line is needed.
     """
     _check_fasta(path)
     candidates = _index_paths(path)
@@ -210,7 +210,7 @@ def _uncompressed(path: Path, gzi: Path | None) -> Iterator[Callable[[int, int],
 def _comparisons(
     records: dict[str, pyfaidx.IndexRecord], read: Callable[[int, int], bytes]
 ) -> Iterator[bool]:
-    """Compare headers and end of the file with the index.
+    """Compare headers, line lengths and end of the file with the index.
 
     Times alone miss a file that was replaced by one with an older time, as cp -p and rsync do.
     """
@@ -220,6 +220,9 @@ def _comparisons(
         yield between.endswith(b"\n") and header.startswith(b">")
         yield header[1:].split()[:1] == [name.encode()]
         yield all(not line.strip() or line.startswith(b";") for line in before)
+        yield b"\n" not in read(record.offset, min(record.lenc, 4096))
+        line_end = read(record.offset + record.lenc, max(0, record.lenb - record.lenc))
+        yield record.rlen <= record.lenc or line_end.isspace()
     last = next(reversed(records.values()))
     end = last.bend - (last.lenb - last.lenc)  # bend includes the line end
     tail = read(max(0, end - 1), 4096)
