@@ -15,12 +15,16 @@ from genoscan.genome.genome import open_genome
 from genoscan.genome.region import Region
 from genoscan.gradient import gradient
 from genoscan.job import Options, prepare
+from genoscan.layers.bidirectional import (
+    BidirectionalBlock,
+    BidirectionalConfig,
+    BidirectionalStack,
+)
 from genoscan.layers.config import ModelConfig
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.norm import RMSNorm
 from genoscan.layers.pd_ssm import PdSsmConfig
-from genoscan.layers.two_way import TwoWay, TwoWayConfig, TwoWayStack
 from genoscan.layers.weights import build, save_model
 from genoscan.model import Model, load_model
 from genoscan.ops.associative import ASSOCIATIVE
@@ -197,12 +201,12 @@ def write_small_model(kind: str, path: Path, n_layers: int) -> None:
         save_model(path, config, build(config), f"# {kind}\n")
         return
     rcps = kind == "both strands"
-    layer = TwoWayConfig(inner=inner, rcps=rcps)
+    layer = BidirectionalConfig(inner=inner, rcps=rcps)
     config = ModelConfig(layers=(layer,) * n_layers, label_offset=0, **shared)
     made: dict[str, Any] = {"kernels": choose("cpu", "reference")}
-    stack = TwoWayStack(
+    stack = BidirectionalStack(
         embed=Linear(4, (1 + rcps) * width, bias=False, **made),
-        blocks=[TwoWay(layer, width, eps=1e-5, **made) for _ in range(n_layers)],
+        blocks=[BidirectionalBlock(layer, width, eps=1e-5, **made) for _ in range(n_layers)],
         norm=RMSNorm(width, eps=1e-5, **made),
         head=Linear((1 + rcps) * width, 4, bias=False, **made),
     )

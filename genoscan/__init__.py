@@ -1,13 +1,12 @@
 """Exact per-base sensitivities of Mamba DNA models, as genome browser tracks.
 
     import genoscan
-    from pathlib import Path
 
-    genome = genoscan.open_genome("chr.fa")
-    model = genoscan.load_model(genoscan.find_model("bacteria"))
-    region = genoscan.parse_region("chr1:10,001-20,000", genome.sizes)
-    job = genoscan.prepare(genome, model, [region], genoscan.Options(strand="both"))
-    genoscan.write_sensitivities(job, [Path("sensitivity.bw")])
+    model = genoscan.load_model("bacteria")
+    found = genoscan.attribute("ACGTTGCAAGGCTTAACGATTGC", model)
+    found.to_dataframe().nlargest(5, "score")
+    found.plot()
+    found.to_bigwig("sensitivity.bw")
 
 Names are imported when they are first used, so that `import genoscan` is quick.
 """
@@ -18,26 +17,33 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Adjoint": "engine.methods",
+    "Attribution": "attribution",
+    "Attributions": "attribution",
+    "BidirectionalLayer": "layer",
+    "FrechetMambaOperator": "pgf",
     "GenoscanError": "errors",
     "InputError": "errors",
+    "Layer": "layer",
+    "Layerwise": "engine.methods",
     "LogLikelihood": "engine.target",
     "LogitAt": "engine.target",
+    "Model": "model",
     "ModelError": "errors",
-    "OneHot": "engine.inputs",
-    "Options": "job",
+    "NonFiniteError": "errors",
     "OutputError": "errors",
-    "Probe": "response",
     "Region": "genome.region",
-    "adjoint": "engine.adjoint",
-    "consume": "engine.adjoint",
-    "find_model": "layers.catalogue",
-    "load_model": "layers.weights",
+    "attribute": "api",
+    "attribute_regions": "api",
+    "import_model": "importer",
+    "load_model": "importer",
     "open_genome": "genome.genome",
     "parse_region": "genome.region",
-    "prepare": "job",
-    "read_bed": "genome.bed",
-    "tangent": "engine.tangent",
-    "write_response": "response",
+    "predict": "api",
+    "read_track": "tracks.reader",
+    "response": "api",
+    "verify": "api",
+    "wrap": "importer",
 }
 
 __all__ = sorted(_HOMES)
@@ -50,4 +56,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return __all__

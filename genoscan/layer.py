@@ -65,7 +65,7 @@ def map_leaves(function: Callable[[Tensor], Tensor], carry: Carry) -> Carry:
 
 
 @runtime_checkable
-class TwoWay(Protocol):
+class BidirectionalLayer(Protocol):
     """A layer that looks both ways: two causal layers read the same, one from either end.
 
     pointwise law  what `before` and `merge` say at a position depends on that position alone
@@ -73,12 +73,12 @@ class TwoWay(Protocol):
     """
 
     @property
-    def forth(self) -> Layer:
+    def left_to_right(self) -> Layer:
         """The layer that reads left to right."""
         ...
 
     @property
-    def back(self) -> Layer:
+    def right_to_left(self) -> Layer:
         """The layer that reads right to left."""
         ...
 
@@ -102,11 +102,11 @@ class TwoWay(Protocol):
 
 
 @runtime_checkable
-class TwoWayChain(Protocol):
+class BidirectionalNetwork(Protocol):
     """Two-way layers in sequence, between two maps that are pointwise."""
 
     @property
-    def two_way(self) -> Sequence[TwoWay]:
+    def blocks(self) -> Sequence[BidirectionalLayer]:
         """The layers, first to last."""
         ...
 

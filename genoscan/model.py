@@ -15,10 +15,10 @@ from torch import Tensor
 
 from genoscan.engine.methods import Adjoint, Layerwise, Method
 from genoscan.errors import UnsupportedModelError
+from genoscan.layers.bidirectional import BidirectionalStack
 from genoscan.layers.catalogue import find_model
 from genoscan.layers.config import ModelConfig, base_table, read_config
 from genoscan.layers.stack import Stack
-from genoscan.layers.two_way import TwoWayStack
 from genoscan.layers.weights import read_stack
 
 
@@ -45,7 +45,7 @@ class Model:
     name: str
     path: Path
     config: ModelConfig
-    stack: Stack | TwoWayStack
+    stack: Stack | BidirectionalStack
     method: Method
     weights_sha256: str
 
@@ -69,12 +69,12 @@ class Model:
     @property
     def bidirectional(self) -> bool:
         """Whether an output depends on bases on both sides of it."""
-        return isinstance(self.stack, TwoWayStack)
+        return isinstance(self.stack, BidirectionalStack)
 
     @property
     def equivariant(self) -> bool:
         """Whether the reverse complement of a sequence gives the reverse complement's logits."""
-        return isinstance(self.stack, TwoWayStack) and self.stack.both_strands
+        return isinstance(self.stack, BidirectionalStack) and self.stack.both_strands
 
     @property
     def causal(self) -> Stack:
@@ -85,7 +85,7 @@ class Model:
         UnsupportedModelError
             If the model is bidirectional.
         """
-        if isinstance(self.stack, TwoWayStack):
+        if isinstance(self.stack, BidirectionalStack):
             raise UnsupportedModelError(f"{self.name}: is bidirectional: expected a causal model")
         return self.stack
 
@@ -145,7 +145,7 @@ def load_model(
     Parameters
     ----------
     path
-        Name of a model (`genoscan models list`) or its folder.
+        Name of a model (`genoscan models list`) or its folder; a `Path` is a folder.
     device
         "cpu", "cuda" or "cuda:N".
     dtype
@@ -171,9 +171,9 @@ def load_model(
     InputError
         If there is no such model, or an option has no valid value.
     """
-    folder = find_model(str(path))
+    folder = path if isinstance(path, Path) else find_model(path)
     config = read_config(folder)
     stack, sha256 = read_stack(folder, config, device=device, dtype=dtype, kernels=kernels)
     causal, bidirectional = Adjoint(tile, slots), Layerwise(tile, memory, spill)
-    method = bidirectional if isinstance(stack, TwoWayStack) else causal
+    method = bidirectional if isinstance(stack, BidirectionalStack) else causal
     return Model(folder.resolve().name, folder, config, stack, method, sha256)

@@ -19,9 +19,9 @@ from genoscan.engine.by_layer import adjoint_by_layer, forward_by_layer, tangent
 from genoscan.engine.inputs import Dense, Spans
 from genoscan.engine.tangent import DenseDirections
 from genoscan.engine.target import WeightedSum
-from genoscan.layer import TwoWayChain
+from genoscan.layer import BidirectionalNetwork
+from genoscan.layers.bidirectional import BidirectionalStack
 from genoscan.layers.foreign.families import read_foreign
-from genoscan.layers.two_way import TwoWayStack
 from genoscan.layers.weights import write_model
 from genoscan.model import load_model
 
@@ -37,7 +37,9 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(params=KINDS)
-def problem(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[TwoWayStack, Tensor, Any]:
+def problem(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> tuple[BidirectionalStack, Tensor, Any]:
     """Return a model in float64, a window, and the logits by the definition."""
     config = caduceus.config(**KINDS[request.param])
     tensors = caduceus.tensors(config)
@@ -45,7 +47,7 @@ def problem(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[TwoWayStack
     native, made = read_foreign(tmp_path / "foreign")
     write_model(tmp_path / "native", native, made, "")
     stack = load_model(tmp_path / "native", dtype=torch.float64).stack
-    assert isinstance(stack, TwoWayStack)
+    assert isinstance(stack, BidirectionalStack)
     random = torch.Generator().manual_seed(1)
     ids = torch.randint(7, 11, (LENGTH,), generator=random)
     x = F.one_hot(ids, config["vocab_size"]).double()[None]
@@ -60,7 +62,7 @@ def weights(x: Tensor) -> Tensor:
     return torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=x.dtype)
 
 
-def pulled(stack: TwoWayStack, x: Tensor, **options: Any) -> Tensor:
+def pulled(stack: BidirectionalStack, x: Tensor, **options: Any) -> Tensor:
     settings: dict[str, Any] = {"tile": TILE, "boundaries": 9, "room": room()}
     x_bar = torch.full_like(x, torch.nan)
     target = WeightedSum(weights(x))
@@ -69,23 +71,25 @@ def pulled(stack: TwoWayStack, x: Tensor, **options: Any) -> Tensor:
     return x_bar
 
 
-def test_outputs_are_the_definitions(problem: tuple[TwoWayStack, Tensor, Any]) -> None:
+def test_outputs_are_the_definitions(problem: tuple[BidirectionalStack, Tensor, Any]) -> None:
     stack, x, logits = problem
-    assert isinstance(stack, TwoWayChain)
+    assert isinstance(stack, BidirectionalNetwork)
     with torch.no_grad():
         assert_near(stack(x), logits(x))
     parts = forward_by_layer(stack, Dense(x), tile=TILE, room=room())
     assert_near(torch.cat([part for _, part in parts], 1), logits(x))
 
 
-def test_the_adjoint_is_whole_window_autograds(problem: tuple[TwoWayStack, Tensor, Any]) -> None:
+def test_the_adjoint_is_whole_window_autograds(
+    problem: tuple[BidirectionalStack, Tensor, Any],
+) -> None:
     stack, x, logits = problem
     whole = x.clone().requires_grad_()
     (truth,) = torch.autograd.grad((logits(whole) * weights(x)).sum(), whole)
     assert_near(pulled(stack, x), truth)
 
 
-def test_the_tangent_is_whole_window_jvps(problem: tuple[TwoWayStack, Tensor, Any]) -> None:
+def test_the_tangent_is_whole_window_jvps(problem: tuple[BidirectionalStack, Tensor, Any]) -> None:
     stack, x, logits = problem
     x_dot = torch.stack([weights(x), weights(x).flip(1)])
     parts = list(tangent_by_layer(stack, Dense(x), DenseDirections(x_dot), tile=TILE, room=room()))
@@ -96,13 +100,13 @@ def test_the_tangent_is_whole_window_jvps(problem: tuple[TwoWayStack, Tensor, An
 
 
 @pytest.mark.parametrize("tile", [2, LENGTH, 100])
-def test_any_tile(problem: tuple[TwoWayStack, Tensor, Any], tile: int) -> None:
+def test_any_tile(problem: tuple[BidirectionalStack, Tensor, Any], tile: int) -> None:
     stack, x, _ = problem
     assert_near(pulled(stack, x, tile=tile), pulled(stack, x))
 
 
 def test_boundaries_and_where_they_lie_change_no_bit(
-    problem: tuple[TwoWayStack, Tensor, Any], tmp_path: Path
+    problem: tuple[BidirectionalStack, Tensor, Any], tmp_path: Path
 ) -> None:
     stack, x, _ = problem
     whole = pulled(stack, x)
@@ -112,14 +116,16 @@ def test_boundaries_and_where_they_lie_change_no_bit(
     assert list(tmp_path.glob("tmp*")) == []
 
 
-def test_directions_side_by_side_change_no_bit(problem: tuple[TwoWayStack, Tensor, Any]) -> None:
+def test_directions_side_by_side_change_no_bit(
+    problem: tuple[BidirectionalStack, Tensor, Any],
+) -> None:
     stack, x, _ = problem
     beside = pulled(stack, x)
     torch.set_num_threads(1)
     assert torch.equal(pulled(stack, x), beside)
 
 
-def test_batches_are_their_windows(problem: tuple[TwoWayStack, Tensor, Any]) -> None:
+def test_batches_are_their_windows(problem: tuple[BidirectionalStack, Tensor, Any]) -> None:
     stack, x, _ = problem
     both = torch.cat([x, x.flip(1)])
     target = WeightedSum(weights(both))
@@ -135,7 +141,7 @@ def test_batches_are_their_windows(problem: tuple[TwoWayStack, Tensor, Any]) -> 
 
 
 def test_sweeps_side_by_side_leave_autograd_as_it_was(
-    problem: tuple[TwoWayStack, Tensor, Any],
+    problem: tuple[BidirectionalStack, Tensor, Any],
 ) -> None:
     stack, x, _ = problem
     sweeps = [forward_by_layer(stack, Dense(x), tile=TILE, room=room()) for _ in range(2)]
@@ -152,7 +158,7 @@ def test_a_direction_that_fails_stops_the_other(
     caduceus.write(tmp_path / "foreign", config, caduceus.tensors(config))
     write_model(tmp_path / "native", *read_foreign(tmp_path / "foreign"), "")
     stack = load_model(tmp_path / "native", dtype=torch.float64).stack
-    assert isinstance(stack, TwoWayStack)
+    assert isinstance(stack, BidirectionalStack)
     failed, tiles = threading.Event(), len(Spans(LENGTH, TILE))
     ran = dict.fromkeys(("fwd", "rev"), 0)
 
@@ -171,7 +177,7 @@ def test_a_direction_that_fails_stops_the_other(
         return run
 
     for name in ran:
-        mixer = getattr(stack.two_way[0], name)
+        mixer = getattr(stack.blocks[0], name)
         monkeypatch.setattr(mixer, "forward", counted(name, mixer.forward))
     torch.set_num_threads(2)
     with pytest.raises(ValueError, match="one direction"):

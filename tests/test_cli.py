@@ -415,8 +415,8 @@ class TestAttribute:
         assert [s["name"] for s in record["sequences"]] == ["chr1"]
         assert record["regions"] == ["chr1:101-200"]
         settings = {"target": "log-likelihood", "score": "centred", "strand": "+", "tile": 50,
-                    "method": "Adjoint(tile=50, slots=2)", "context": CONTEXT, "reach": REACH, "dtype": "float32",
-                    "device": "cpu", "threads": 1}  # fmt: skip
+                    "method": "Adjoint(tile=50, slots=2)", "context": CONTEXT, "reach": REACH,
+                    "dtype": "float32", "device": "cpu", "threads": 1}  # fmt: skip
         assert {name: record[name] for name in settings} == settings
         assert record["command"][:2] == ["genoscan", "attribute"]
         assert not (tmp_path / "x.bw.partial").exists()

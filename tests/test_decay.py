@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from genoscan.layers.bidirectional import BidirectionalConfig
 from genoscan.layers.config import ModelConfig
 from genoscan.layers.decay import decay_groups
 from genoscan.layers.linear import Linear
@@ -13,7 +14,6 @@ from genoscan.layers.mamba import Mamba, MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.norm import RMSNorm
 from genoscan.layers.pd_ssm import PdSsmConfig
-from genoscan.layers.two_way import TwoWayConfig
 from genoscan.layers.weights import _BLOCKS, _assembled
 from genoscan.ops.kernels import choose
 from genoscan.training.optimizer import adamw
@@ -25,9 +25,9 @@ KINDS = {
     "mamba": MAMBA,
     "mamba2": MAMBA2,
     "pd_ssm": PdSsmConfig(d_state=4, n_maps=2, rank=1),
-    "two_way, mamba": TwoWayConfig(inner=MAMBA),
-    "two_way, mamba, untied": TwoWayConfig(inner=MAMBA, tied=False),
-    "two_way, mamba2, both strands": TwoWayConfig(inner=MAMBA2, rcps=True),
+    "two_way, mamba": BidirectionalConfig(inner=MAMBA),
+    "two_way, mamba, untied": BidirectionalConfig(inner=MAMBA, tied=False),
+    "two_way, mamba2, both strands": BidirectionalConfig(inner=MAMBA2, rcps=True),
 }
 
 MAMBA_DECAYS = ["in_proj.weight", "x_proj.weight", "dt_proj.weight", "out_proj.weight"]

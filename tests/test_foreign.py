@@ -27,9 +27,9 @@ from genoscan.genome.alphabet import reverse_complement
 from genoscan.genome.genome import open_genome
 from genoscan.genome.region import Region
 from genoscan.job import Options, prepare
+from genoscan.layers.bidirectional import BidirectionalStack
 from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.foreign.tokens import parse_tokens
-from genoscan.layers.two_way import TwoWayStack
 from genoscan.layers.weights import write_model
 from genoscan.model import Model, load_model
 from genoscan.pipeline import run
@@ -414,10 +414,10 @@ def test_boundaries_stay_on_a_gpu_that_has_room(
     """No GPU is needed: only where they would be is asked."""
     assert callable(cad)
     stack = load_model(tmp_path / "home/genoscan/models/cad").stack
-    assert isinstance(stack, TwoWayStack)
+    assert isinstance(stack, BidirectionalStack)
     assert Layerwise().fit(stack, 900, 1).place == torch.device("cpu")
     weight = SimpleNamespace(device=torch.device("cuda"), element_size=lambda: 4)
-    parts = {name: getattr(stack, name) for name in ("two_way", "width")}
+    parts = {name: getattr(stack, name) for name in ("blocks", "width")}
     on_card: Any = SimpleNamespace(**parts, parameters=lambda: iter([weight]))
     card = SimpleNamespace(total_memory=total)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: card)

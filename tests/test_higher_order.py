@@ -34,13 +34,17 @@ from genoscan.engine.inputs import Dense
 from genoscan.engine.tangent import DenseDirections, tangent
 from genoscan.engine.target import WeightedSum
 from genoscan.errors import InputError
+from genoscan.layers.bidirectional import (
+    BidirectionalBlock,
+    BidirectionalConfig,
+    BidirectionalStack,
+)
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.norm import RMSNorm
 from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate, straight_through
-from genoscan.layers.two_way import TwoWay, TwoWayConfig, TwoWayStack
 from genoscan.ops.cpu import CPU
 from genoscan.ops.dual import Dual
 from genoscan.ops.kernels import choose
@@ -87,7 +91,7 @@ class Whole(nn.Module):
         self.stack = stack
 
     def forward(self, x: Tensor) -> Tensor:
-        if isinstance(self.stack, TwoWayStack):
+        if isinstance(self.stack, BidirectionalStack):
             return self.stack(x)
         outputs: Tensor = self.stack(x, self.stack.begin(len(x)))[0]
         return outputs
@@ -104,15 +108,15 @@ def mamba2_stack(kernels: str) -> Stack:
     )
 
 
-def two_way_stack(kernels: str, **options: Any) -> TwoWayStack:
+def two_way_stack(kernels: str, **options: Any) -> BidirectionalStack:
     width, shared = 4, {"kernels": choose("cpu", kernels)}
     torch.manual_seed(6)
     inner = options.pop("inner", MambaConfig(d_state=2, dt_rank=1))
-    config = TwoWayConfig(inner=inner, **options)
+    config = BidirectionalConfig(inner=inner, **options)
     held = 2 * width if config.rcps else width
-    return TwoWayStack(
+    return BidirectionalStack(
         Linear(4, held, bias=False, **shared),
-        [TwoWay(config, width, eps=1e-5, **shared)],
+        [BidirectionalBlock(config, width, eps=1e-5, **shared)],
         RMSNorm(width, eps=1e-5, **shared),
         Linear(held, 4, bias=False, **shared),
     )
@@ -207,7 +211,7 @@ def test_a_dual_records_no_graph_that_would_lack_its_kernels() -> None:
 def sweeps(stack: Any, x: Tensor) -> dict[str, Callable[[], object]]:
     """Return each way to sweep in tiles."""
     weights = WeightedSum(torch.ones_like(x))
-    if isinstance(stack, TwoWayStack):
+    if isinstance(stack, BidirectionalStack):
         room = Shelf(x.shape[1], torch.device("cpu"))
         settings: dict[str, Any] = {"tile": 2, "room": room}
         pull = lambda: adjoint_by_layer(stack, Dense(x), weights, boundaries=1, **settings)  # noqa: E731

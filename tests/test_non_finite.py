@@ -72,7 +72,9 @@ def test_a_response_that_overflows_is_refused(tmp_path: Path) -> None:
         done = genoscan("response", genome, "-m", model(tmp_path / "m", grown), "--at", "c:150",
                         *more, "-o", tmp_path / "x.bw")  # fmt: skip
         assert done.code == 1
-        assert "is not finite; run m with --dtype float64" in done.err
+        assert (
+            "is not finite; m overflows on this sequence: run it with --dtype float64" in done.err
+        )
         assert not (tmp_path / "x.bw").exists()
 
 

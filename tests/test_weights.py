@@ -14,12 +14,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from toys import tiny_config, tiny_stack
 
+from genoscan.engine.methods import Adjoint
 from genoscan.errors import InputError, ModelError
+from genoscan.layers.bidirectional import BidirectionalConfig
 from genoscan.layers.config import CONFIG, ModelConfig, NormConfig
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.pd_ssm import PdSsmConfig
-from genoscan.layers.two_way import TwoWayConfig
 from genoscan.layers.weights import CARD, WEIGHTS, save_model
 from genoscan.model import Model, load_model
 
@@ -377,15 +378,15 @@ def test_the_configuration_is_part_of_a_models_hash(change: dict[str, Any]) -> N
     other = ModelConfig.model_validate(config.model_dump(exclude=change.keys()) | change | (
         {"symbols": "ACGTN"} if "complement" in change else {}
     ))  # fmt: skip
-    model = Model("a", Path(), config, stack, "0" * 64)
-    assert Model("b", Path("b"), other, stack, "0" * 64).sha256 != model.sha256
-    assert Model("a", Path(), config, stack, "1" * 64).sha256 != model.sha256
-    assert Model("b", Path("b"), config, stack, "0" * 64).sha256 == model.sha256
+    model = Model("a", Path(), config, stack, Adjoint(), "0" * 64)
+    assert Model("b", Path("b"), other, stack, Adjoint(), "0" * 64).sha256 != model.sha256
+    assert Model("a", Path(), config, stack, Adjoint(), "1" * 64).sha256 != model.sha256
+    assert Model("b", Path("b"), config, stack, Adjoint(), "0" * 64).sha256 == model.sha256
 
 
 def test_a_layers_settings_are_part_of_a_models_hash() -> None:
     """Whatever a layer of any kind can be set to."""
-    for kind in (MambaConfig, Mamba2Config, PdSsmConfig, TwoWayConfig):
+    for kind in (MambaConfig, Mamba2Config, PdSsmConfig, BidirectionalConfig):
         needed: dict[str, Any] = {"dt_rank": 1, "rank": 1, "inner": MambaConfig(dt_rank=1)}
         given = {name: value for name, value in needed.items() if name in kind.model_fields}
         layer = kind(**given)
@@ -398,7 +399,7 @@ def test_a_layers_settings_are_part_of_a_models_hash() -> None:
             others.append(layer.model_copy(update={name: changed}))
         for one in others:
             config = tiny_config(8, 1).model_copy(update={"layers": (one,)})
-            seen.add(Model("a", Path(), config, tiny_stack(8, 1), "0").sha256)
+            seen.add(Model("a", Path(), config, tiny_stack(8, 1), Adjoint(), "0").sha256)
         assert len(seen) == len(others)
 
 

@@ -1,11 +1,8 @@
 """genoscan models: what there is, and what it is."""
 
-from pathlib import Path
-
 import click
 
 from genoscan.cli.options import table
-from genoscan.errors import InputError
 
 
 @click.group("models")
@@ -33,7 +30,7 @@ def list_models() -> None:
     help="Which token is which base, such as A=7,C=8,G=9,T=10,N=11, where no tokenizer.json or "
     "vocab.json says so.",
 )  # fmt: skip
-def import_model(source: str, name: str | None, tokens: str | None) -> None:
+def import_foreign(source: str, name: str | None, tokens: str | None) -> None:
     """Make a model of a foreign checkpoint: Caduceus, PlantCaduceus, Mamba or Mamba-2.
 
     SOURCE is a folder with config.json and model.safetensors or pytorch_model.bin, shards of either
@@ -45,38 +42,20 @@ def import_model(source: str, name: str | None, tokens: str | None) -> None:
       genoscan models import caduceus-ps_seqlen-131k_d_model-256_n_layer-16 --name caduceus
       genoscan attribute chrX.fa --region chrX:1,000,001-1,001,000 -m caduceus -o x.bw
     """
-    from genoscan.layers.catalogue import own_shelf
-    from genoscan.layers.foreign.families import read_foreign
-    from genoscan.layers.foreign.hub import fetched
-    from genoscan.layers.foreign.tokens import parse_tokens
-    from genoscan.layers.weights import write_model
-    from genoscan.model import load_model
-    from genoscan.tracks.atomic import appearing
+    from genoscan.importer import import_model
 
-    told = Path(source).resolve().name
-    name = name or told
-    folder = own_shelf() / name
-    if folder.exists() or name in ("", ".", "..") or Path(name).name != name:
-        raise InputError(f"--name {name}: there is one at {folder}, or it is no name: give another")
-    given = None if tokens is None else parse_tokens(tokens)
-    config, weights = read_foreign(fetched(source), given, name=told)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with appearing(folder) as made:
-        write_model(made, config, weights, f"# {name}\n\nImported from `{source}`.\n")
-        load_model(made)
-    click.echo(folder)
+    click.echo(import_model(source, name=name, tokens=tokens))
 
 
 @command.command("show")
 @click.argument("model", metavar="MODEL")
 def show(model: str) -> None:
     """Print what a model is, and its card."""
-    from genoscan.layers.catalogue import find_model
     from genoscan.layers.weights import CARD
     from genoscan.model import load_model
 
-    path = find_model(model)
-    loaded = load_model(path)
+    loaded = load_model(model)
+    path = loaded.path
     config = loaded.config
     n_weights = sum(weight.numel() for weight in loaded.stack.parameters())
     click.echo(

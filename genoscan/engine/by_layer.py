@@ -24,7 +24,7 @@ from genoscan.engine.inputs import Inputs, Spans
 from genoscan.engine.meeting import Meeting, two_at_once
 from genoscan.engine.tangent import Directions, pushed
 from genoscan.engine.target import Target
-from genoscan.layer import Layer, TwoWay, TwoWayChain
+from genoscan.layer import BidirectionalLayer, BidirectionalNetwork, Layer
 from genoscan.ops.dual import Dual, primal, refuse_transforms
 from genoscan.ops.memory import flipped
 
@@ -32,7 +32,7 @@ Progress = Callable[[int], object]
 
 
 def adjoint_by_layer(
-    chain: TwoWayChain,
+    chain: BidirectionalNetwork,
     inputs: Inputs,
     target: Target,
     *,
@@ -54,7 +54,7 @@ def adjoint_by_layer(
     more.
     """
     sweep = _swept(chain, inputs, tile, room, progress)
-    layers = chain.two_way
+    layers = chain.blocks
     saved: dict[int, Between] = {}
     live, x_bar, value = sweep.entered(chain, inputs), None, torch.zeros(inputs.batch)
     for action in schedule(len(layers), boundaries):
@@ -83,7 +83,7 @@ def adjoint_by_layer(
 
 
 def forward_by_layer(
-    chain: TwoWayChain,
+    chain: BidirectionalNetwork,
     inputs: Inputs,
     *,
     tile: int,
@@ -96,14 +96,14 @@ def forward_by_layer(
     """
     sweep = _swept(chain, inputs, tile, room, progress)
     live = sweep.entered(chain, inputs)
-    for layer in chain.two_way:
+    for layer in chain.blocks:
         live = sweep.run(layer, live)
     for span in sweep.tiles:
         yield span, sweep.left(chain, live, span)
 
 
 def tangent_by_layer(
-    chain: TwoWayChain,
+    chain: BidirectionalNetwork,
     inputs: Inputs,
     directions: Directions,
     *,
@@ -123,7 +123,7 @@ def tangent_by_layer(
     """
     sweep = _swept(chain, inputs, tile, room, progress)
     live = sweep.entered(chain, _Moved(inputs, directions))
-    for layer in chain.two_way:
+    for layer in chain.blocks:
         live = sweep.run(layer, live)
     for span in sweep.tiles:
         outputs = sweep.left(chain, live, span)
@@ -168,7 +168,7 @@ class _Sweep:
         return made
 
     @torch.no_grad()
-    def entered(self, chain: TwoWayChain, inputs: Inputs | _Moved) -> Between:
+    def entered(self, chain: BidirectionalNetwork, inputs: Inputs | _Moved) -> Between:
         """Return the first boundary."""
 
         def entered(span: slice) -> Tensor:
@@ -178,24 +178,27 @@ class _Sweep:
 
         return self.kept((span, entered(span)) for span in self.tiles)
 
-    def run(self, layer: TwoWay, x: Between) -> Between:
+    def run(self, layer: BidirectionalLayer, x: Between) -> Between:
         """Return the boundary after a layer."""
 
         def merged(made: Between, span: slice, left: Tensor, right: Tensor) -> None:
             with torch.no_grad():
                 made.write(span, layer.merge(x.read(span), left, right))
 
-        forth, back = self._ways(layer, x)
+        forward_inputs, reverse_inputs = self._ways(layer, x)
         meeting = Meeting(self.room, self.device, merged)
-        return meeting.run(self._said(layer.forth, forth), self._said(layer.back, back))
+        return meeting.run(
+            self._said(layer.left_to_right, forward_inputs),
+            self._said(layer.right_to_left, reverse_inputs),
+        )
 
     @torch.no_grad()
-    def left(self, chain: TwoWayChain, ends: Between, span: slice) -> Tensor:
+    def left(self, chain: BidirectionalNetwork, ends: Between, span: slice) -> Tensor:
         """Return the outputs over a span, from the last boundary."""
         return chain.leave(ends.read(span))
 
     def scored(
-        self, chain: TwoWayChain, ends: Between, target: Target
+        self, chain: BidirectionalNetwork, ends: Between, target: Target
     ) -> tuple[Between, Float[Tensor, " batch"]]:
         """Replace the last boundary by its cotangent; return it, and the target's value."""
         value = None
@@ -210,9 +213,9 @@ class _Sweep:
         assert value is not None
         return ends, value.cpu()
 
-    def pull(self, layer: TwoWay, x: Between, x_bar: Between) -> None:
+    def pull(self, layer: BidirectionalLayer, x: Between, x_bar: Between) -> None:
         """Replace the cotangent of what a layer says by that of what it reads, `x`."""
-        forth, back = self._ways(layer, x)
+        forward_inputs, reverse_inputs = self._ways(layer, x)
         left_bar, right_bar = (x_bar, x_bar) if layer.additive else self._merged(layer, x, x_bar)
 
         def pulled(_made: Between, span: slice, left: Tensor, right: Tensor) -> None:
@@ -228,10 +231,11 @@ class _Sweep:
         # An adjoint goes the other way: that of the layer that reads right to left, rightward.
         meeting = Meeting(self.room, self.device, pulled)
         meeting.run(
-            self._pulled(layer.back, back, right_bar), self._pulled(layer.forth, forth, left_bar)
+            self._pulled(layer.right_to_left, reverse_inputs, right_bar),
+            self._pulled(layer.left_to_right, forward_inputs, left_bar),
         )
 
-    def _ways(self, layer: TwoWay, x: Between) -> "tuple[_Before, _Before]":
+    def _ways(self, layer: BidirectionalLayer, x: Between) -> "tuple[_Before, _Before]":
         """Return what a layer's two directions read."""
         return _Before(layer, x, self.length), _Before(layer, x, self.length, mirrored=True)
 
@@ -246,13 +250,15 @@ class _Sweep:
         for span, outputs in swept:
             yield inputs.placed(span, outputs)
 
-    def _merged(self, layer: TwoWay, x: Between, x_bar: Between) -> tuple[Between, Between]:
+    def _merged(
+        self, layer: BidirectionalLayer, x: Between, x_bar: Between
+    ) -> tuple[Between, Between]:
         """Return the cotangents of what the two directions say, where they depend on it."""
-        forth, back = self._ways(layer, x)
+        forward_inputs, reverse_inputs = self._ways(layer, x)
         left, right = two_at_once(
             self.device,
-            lambda check: self.kept(self._said(layer.forth, forth), check),
-            lambda check: self.kept(self._said(layer.back, back), check),
+            lambda check: self.kept(self._said(layer.left_to_right, forward_inputs), check),
+            lambda check: self.kept(self._said(layer.right_to_left, reverse_inputs), check),
         )
         for span in self.tiles:
             said = [part.read(span).detach().requires_grad_() for part in (left, right)]
@@ -277,7 +283,7 @@ class _Sweep:
 
 
 def _swept(
-    chain: TwoWayChain, inputs: Inputs, tile: int, room: Shelf, progress: Progress
+    chain: BidirectionalNetwork, inputs: Inputs, tile: int, room: Shelf, progress: Progress
 ) -> _Sweep:
     parameters = list(chain.parameters())
     refuse_transforms(*parameters)
@@ -288,7 +294,7 @@ def _swept(
 class _Before:
     """What both directions of a layer read, of its input; mirrored: from the right end."""
 
-    layer: TwoWay
+    layer: BidirectionalLayer
     x: Between
     length: int
     mirrored: bool = False

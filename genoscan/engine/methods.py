@@ -8,7 +8,7 @@ layer, and tile by tile within a layer. A model's method is chosen once, when th
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -23,12 +23,12 @@ from genoscan.engine.inputs import Inputs
 from genoscan.engine.tangent import Directions, tangent
 from genoscan.engine.target import Target
 from genoscan.errors import InputError
-from genoscan.layer import Layer, TwoWayChain, leaves
+from genoscan.layer import BidirectionalNetwork, Layer, leaves
 from genoscan.usage import memory_limit
 
 Progress: TypeAlias = Callable[[int], object]
 Network: TypeAlias = Any
-"""A `Layer` for `Adjoint`, a `TwoWayChain` for `Layerwise`."""
+"""A `Layer` for `Adjoint`, a `BidirectionalNetwork` for `Layerwise`."""
 Tiles: TypeAlias = Generator[tuple[slice, Float[Tensor, "batch span width"]], None, None]
 
 _CPU = torch.device("cpu")
@@ -90,7 +90,7 @@ class Method(Protocol):
         """
         ...
 
-    def fit(self, network: Network, length: int, batch: int) -> Self:
+    def fit(self, network: Network, length: int, batch: int) -> "Method":
         """Return the method with storage chosen for such windows.
 
         Raises
@@ -246,7 +246,7 @@ class Layerwise:
         start, stop = min(span.start, outputs.start), max(span.stop, outputs.stop)
         return slice(start - before, stop + after)
 
-    def fit(self, network: TwoWayChain, length: int, batch: int) -> "Layerwise":
+    def fit(self, network: BidirectionalNetwork, length: int, batch: int) -> "Layerwise":
         """Return the method that remembers as many activations as the memory allowed holds.
 
         Raises
@@ -263,7 +263,7 @@ class Layerwise:
             if self._boundary_bytes(network, length, batch) <= half:
                 return replace(self, place=device)
         memory = memory_limit() // 2 if self.memory is None else self.memory
-        for boundaries in range(len(network.two_way), 0, -1):
+        for boundaries in range(len(network.blocks), 0, -1):
             method = replace(self, boundaries=boundaries)
             if (needed := method._boundary_bytes(network, length, batch)) <= memory:
                 return method
@@ -272,21 +272,26 @@ class Layerwise:
             f"{needed / 1e9:.3g}GB between the layers; give more, or --spill FOLDER, or --batch 1"
         )
 
-    def cost(self, network: TwoWayChain, length: int, batch: int) -> Cost:
+    def cost(self, network: BidirectionalNetwork, length: int, batch: int) -> Cost:
         """Return what the gradient of `batch` windows of `length` positions costs."""
-        tiles, n_layers = -(-length // self.tile), len(network.two_way)
+        tiles, n_layers = -(-length // self.tile), len(network.blocks)
         recomputed = advances(tiles, tiles) / tiles
         run = advances(n_layers, self.boundaries or n_layers) + 1
         passes = 2 * (n_layers * (1 + recomputed) + run)
         return Cost(recomputed, passes, 0, self._boundary_bytes(network, length, batch))
 
-    def unit(self, network: TwoWayChain, x: Tensor) -> tuple[Layer, Tensor]:
+    def unit(self, network: BidirectionalNetwork, x: Tensor) -> tuple[Layer, Tensor]:
         """Return one direction of the first layer, and what it reads."""
-        first = network.two_way[0]
-        return first.forth, first.before(network.enter(x)).detach()
+        first = network.blocks[0]
+        return first.left_to_right, first.before(network.enter(x)).detach()
 
     def gradient(
-        self, network: TwoWayChain, inputs: Inputs, target: Target, *, progress: Progress = ignore
+        self,
+        network: BidirectionalNetwork,
+        inputs: Inputs,
+        target: Target,
+        *,
+        progress: Progress = ignore,
     ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
         """Yield d target / d input, left to right (`adjoint_by_layer`)."""
         return adjoint_by_layer(
@@ -294,13 +299,13 @@ class Layerwise:
             inputs,
             target,
             tile=self.tile,
-            boundaries=self.boundaries or len(network.two_way),
+            boundaries=self.boundaries or len(network.blocks),
             room=self._store(inputs),
             progress=progress,
         )
 
     def forward(
-        self, network: TwoWayChain, inputs: Inputs, *, progress: Progress = ignore
+        self, network: BidirectionalNetwork, inputs: Inputs, *, progress: Progress = ignore
     ) -> Tiles:
         """Yield the outputs (`forward_by_layer`)."""
         store = self._store(inputs)
@@ -308,7 +313,7 @@ class Layerwise:
 
     def tangent(
         self,
-        network: TwoWayChain,
+        network: BidirectionalNetwork,
         inputs: Inputs,
         directions: Directions,
         *,
@@ -323,14 +328,14 @@ class Layerwise:
     def _store(self, inputs: Inputs) -> Shelf:
         return Shelf(inputs.length, self.spill or self.place)
 
-    def _boundary_bytes(self, network: TwoWayChain, length: int, batch: int) -> int:
+    def _boundary_bytes(self, network: BidirectionalNetwork, length: int, batch: int) -> int:
         """Return the most that boundaries, and the carries stored with them, take."""
-        layers = network.two_way
+        layers = network.blocks
         kept = min(self.boundaries or len(layers), len(layers))
         # Cotangents on both sides of a layer; the outputs of its two directions, where the merge
         # is not a sum; and, with fewer boundaries than layers, the one that is computed again.
         kept += (2 if layers[0].additive else 4) + (kept < len(layers))
-        ways = (way.begin(batch) for way in (layers[0].forth, layers[0].back))
+        ways = (way.begin(batch) for way in (layers[0].left_to_right, layers[0].right_to_left))
         carries = sum(leaf.nbytes for way in ways for leaf in leaves(way))
         size = next(network.parameters()).element_size()
         boundary = batch * length * network.width * size

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from genoscan.errors import InputError
 from genoscan.layer import Carry, Chain, Layer
 from genoscan.ops.dual import refuse_transforms
 from genoscan.ops.memory import reused
@@ -96,6 +97,11 @@ class Sweep(Crew):
     """The stages of one run over a window, and the threads that all but one of them run on."""
 
     def __init__(self, layer: Layer) -> None:
+        if not isinstance(layer, Layer):
+            raise InputError(
+                f"{type(layer).__name__}: expected a causal layer (begin, forward); Layerwise "
+                "differentiates bidirectional networks"
+            )
         refuse_transforms(*layer.parameters())
         parameter = next(layer.parameters(), None)
         on_cpu = parameter is None or parameter.device.type == "cpu"

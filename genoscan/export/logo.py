@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float32
 
 # Outlines in a box of 100 by 100, y downward; colours are Okabe and Ito's.
-_LETTERS = {
+LETTERS = {
     "A": ("#009E73", "M0 100 39 0H61L100 100H79L71 77H29L21 100ZM35 60H65L50 18Z"),
     "C": (
         "#0072B2",
@@ -27,7 +27,7 @@ _WIDTH, _HALF = 14.0, 60.0
 OUTLINES = "".join(
     f'<symbol id="base-{name}" viewBox="0 0 100 100" preserveAspectRatio="none">'
     f'<path fill="{colour}" d="{outline}"/></symbol>'
-    for name, (colour, outline) in _LETTERS.items()
+    for name, (colour, outline) in LETTERS.items()
 )
 """What `logo` refers to: once a page, within an <svg>."""
 

@@ -24,7 +24,7 @@ class SequenceGenome:
     path = Path("sequences in memory")
 
     def __init__(self, sequences: Mapping[str, UInt8[np.ndarray, " bases"]]) -> None:
-        self._sequences = dict(sequences)
+        self.sequences = dict(sequences)
         self.sizes = {name: len(codes) for name, codes in sequences.items()}
 
     def fetch(self, chrom: str, start: int, end: int) -> UInt8[np.ndarray, " bases"]:
@@ -38,6 +38,6 @@ class SequenceGenome:
         return hashlib.md5(decode(self._codes(chrom)), usedforsecurity=False).hexdigest()
 
     def _codes(self, chrom: str) -> UInt8[np.ndarray, " bases"]:
-        if chrom not in self._sequences:
+        if chrom not in self.sequences:
             raise InputError(unknown_sequence(chrom, self.sizes))
-        return self._sequences[chrom]
+        return self.sequences[chrom]

@@ -216,14 +216,6 @@ def region_read(chrom: str, span: slice, direction: str, size: int) -> Region:
 
 
 StrandWindows = tuple[Window, ...]
-"""The windows that a region is read in: one, or one a strand."""
-
-
-def readings(windows: Sequence[Window], strand: str) -> list[StrandWindows]:
-    """Group the windows of `plan` by region."""
-
-
-StrandWindows = tuple[Window, ...]
 """The windows of one region: one, or with strand "both" one for each direction."""
 
 Batch = tuple[StrandWindows, ...]

@@ -18,13 +18,13 @@ from pydantic import (
 from torch import Tensor
 
 from genoscan.errors import ModelError
+from genoscan.layers.bidirectional import BidirectionalConfig
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.pd_ssm import PdSsmConfig
-from genoscan.layers.two_way import TwoWayConfig
 
 LayerConfig = Annotated[
-    MambaConfig | Mamba2Config | PdSsmConfig | TwoWayConfig, Field(discriminator="kind")
+    MambaConfig | Mamba2Config | PdSsmConfig | BidirectionalConfig, Field(discriminator="kind")
 ]
 
 _KINDS = {"mamba", "mamba2", "pd_ssm", "two_way"}

@@ -17,6 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from genoscan.errors import InputError, ModelError
+from genoscan.layers.bidirectional import (
+    BidirectionalBlock,
+    BidirectionalConfig,
+    BidirectionalStack,
+)
 from genoscan.layers.config import CONFIG, LayerConfig, ModelConfig
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import Mamba
@@ -24,7 +29,6 @@ from genoscan.layers.mamba2 import Mamba2
 from genoscan.layers.norm import RMSNorm
 from genoscan.layers.pd_ssm import PdSsm
 from genoscan.layers.stack import Stack
-from genoscan.layers.two_way import TwoWay, TwoWayConfig, TwoWayStack
 from genoscan.ops.kernels import Kernels, choose
 from genoscan.ops.memory import keep_large_apart
 
@@ -40,19 +44,19 @@ def build(config: ModelConfig, *, device: str = "cpu", kernels: str = "auto") ->
     return stack.to(device)
 
 
-def _assembled(config: ModelConfig, kernels: Kernels) -> Stack | TwoWayStack:
+def _assembled(config: ModelConfig, kernels: Kernels) -> Stack | BidirectionalStack:
     n_symbols, eps, d_model = len(config.symbols), config.norm.eps, config.d_model
     shared: dict[str, Any] = {"eps": eps, "kernels": kernels}
     first = config.layers[0]
-    if not isinstance(first, TwoWayConfig):
+    if not isinstance(first, BidirectionalConfig):
         return assemble(config.layers, d_model, n_symbols, n_symbols, **shared)
     width = 2 * d_model if first.rcps else d_model
-    return TwoWayStack(
+    return BidirectionalStack(
         embed=Linear(n_symbols, width, bias=False, kernels=kernels),
         blocks=[
-            TwoWay(layer, d_model, **shared)
+            BidirectionalBlock(layer, d_model, **shared)
             for layer in config.layers
-            if isinstance(layer, TwoWayConfig)  # all are
+            if isinstance(layer, BidirectionalConfig)  # all are
         ],
         norm=RMSNorm(d_model, **shared),
         head=Linear(width, n_symbols, bias=False, kernels=kernels),
@@ -75,7 +79,7 @@ def assemble(
 
 def read_stack(
     path: Path, config: ModelConfig, *, device: str, dtype: torch.dtype, kernels: str
-) -> tuple[Stack | TwoWayStack, str]:
+) -> tuple[Stack | BidirectionalStack, str]:
     """Read a model folder's weights into a frozen stack; return it and the file's sha256.
 
     Raises

@@ -43,10 +43,14 @@ class Arrays:
     columns: np.ndarray | None
     offsets: Mapping[Region, int]
 
+    def slice_of(self, region: Region) -> slice:
+        """Return which rows are a region's."""
+        first = self.offsets[region]
+        return slice(first, first + len(region))
+
     def scores_of(self, region: Region) -> np.ndarray:
         """Return a region's scores."""
-        first = self.offsets[region]
-        return self.scores[first : first + len(region)]
+        return self.scores[self.slice_of(region)]
 
 
 def arrays_in_memory(regions: Sequence[Region]) -> Arrays:

@@ -15,7 +15,7 @@ from jaxtyping import Float32
 
 from genoscan.errors import InputError
 from genoscan.genome.files import check_file, open_text, read_errors
-from genoscan.genome.region import Region
+from genoscan.genome.region import Region, check_bounds, parse_region
 from genoscan.tracks.writer import BEDGRAPH, BIGWIG
 
 PIECE = 1 << 20
@@ -89,6 +89,50 @@ def _check_header(path: Path) -> None:
         if magic == _MAGIC:
             return
     raise InputError(f"{path}: is no bigWig")
+
+
+def read_track(path: str | Path, region: str | Region) -> Float32[np.ndarray, " bases"]:
+    """Return the score of every base of a region.
+
+    Parameters
+    ----------
+    path
+        A bigWig or bedGraph, plain or gzip.
+    region
+        "chr1:1,001-2,000" (1-based, inclusive), or a `Region`. Of a bedGraph, which does not state
+        how long its sequences are, with an end.
+
+    Returns
+    -------
+    array of shape (length,)
+        NaN where there is no score.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or has no such sequence.
+    """
+    path = Path(path)
+    if is_bigwig(path):
+        with BigWig(path) as track:
+            place = _in_track(region, track.sizes)
+            return track.scores(place.chrom, place.start, place.end)
+    # A bedGraph does not state lengths.
+    longest = dict.fromkeys(sequences(path), 1 << 40)
+    region = _in_track(region, longest)
+    scores = np.full(len(region), np.nan, np.float32)
+    for stretch, values in read_bedgraph(path, longest):
+        start, end = max(stretch.start, region.start), min(stretch.end, region.end)
+        if stretch.chrom == region.chrom and start < end:
+            part = values[start - stretch.start : end - stretch.start]
+            scores[start - region.start : end - region.start] = part
+    return scores
+
+
+def _in_track(region: str | Region, sizes: Mapping[str, int]) -> Region:
+    if isinstance(region, str):
+        return parse_region(region, sizes, option="region")
+    return check_bounds(region, sizes, clip=False)
 
 
 def is_bigwig(path: Path) -> bool:

@@ -1,7 +1,8 @@
 """Caduceus and PlantCaduceus (Schiff et al., arXiv 2403.03234; Zhai et al., PlantCaduceus).
 
 Both are two-way Mamba under a masked-language-model head, of one strand (Ph) or of both (PS).
-Tokens, tied tensors and what `fused_add_norm` does to PS: layers/two_way.py and the comments here.
+Tokens, tied tensors and what `fused_add_norm` does to PS: layers/bidirectional.py and the comments
+here.
 """
 
 import math
@@ -13,11 +14,11 @@ from pydantic import BaseModel, Field, PositiveInt
 from torch import Tensor
 
 from genoscan.errors import ModelError
+from genoscan.layers.bidirectional import BidirectionalConfig
 from genoscan.layers.config import ModelConfig, NormConfig
 from genoscan.layers.foreign.mixers import NO_SSM, Ssm, mixer, projections
 from genoscan.layers.foreign.settings import Epsilon, Settings, read_settings
 from genoscan.layers.foreign.source import CONFIG, Source
-from genoscan.layers.two_way import TwoWayConfig
 
 _MOST_CONTEXT = 4096
 _MOST_TOKENS = 64
@@ -96,7 +97,7 @@ def read(source: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
                 made |= projections(source, *names, inner, width, partner)
     made["norm.weight"] = source.take(f"{prefix}backbone.{_norm(config, 'norm_f')}", width)
     source.finish()
-    block = TwoWayConfig(
+    block = BidirectionalConfig(
         inner=inner,
         strategy="multiply" if config.bidirectional_strategy == "ew_multiply" else "add",
         rcps=config.rcps,

@@ -29,7 +29,7 @@ from genoscan.layers.stack import Ends
 from genoscan.ops.kernels import Kernels
 
 
-class TwoWayConfig(BaseModel):
+class BidirectionalConfig(BaseModel):
     """One entry of config.json's `layers`.
 
     strategy        how what the two directions say is put together
@@ -48,10 +48,12 @@ class TwoWayConfig(BaseModel):
     tied: bool = True
 
 
-class TwoWay(nn.Module):
+class BidirectionalBlock(nn.Module):
     """A two-way block; its two mixers may share what leads into them and out of them."""
 
-    def __init__(self, config: TwoWayConfig, d_model: int, *, eps: float, kernels: Kernels) -> None:
+    def __init__(
+        self, config: BidirectionalConfig, d_model: int, *, eps: float, kernels: Kernels
+    ) -> None:
         super().__init__()
         self.config = config
         self.norm = RMSNorm(d_model, eps=eps, kernels=kernels)
@@ -60,12 +62,12 @@ class TwoWay(nn.Module):
             self.rev.in_proj, self.rev.out_proj = self.fwd.in_proj, self.fwd.out_proj
 
     @property
-    def forth(self) -> Layer:
+    def left_to_right(self) -> Layer:
         """The mixer that reads left to right; of both strands, the one of each."""
         return Strands(self.fwd, self.rev) if self.config.rcps else self.fwd
 
     @property
-    def back(self) -> Layer:
+    def right_to_left(self) -> Layer:
         """The mixer that reads right to left; of both strands, the one of each."""
         return Strands(self.rev, self.fwd) if self.config.rcps else self.rev
 
@@ -135,20 +137,20 @@ class Strands:
         yield from self.b.parameters()
 
 
-class TwoWayStack(Ends):
+class BidirectionalStack(Ends):
     """Embedding, two-way blocks, norm and head."""
 
     norm: RMSNorm
 
     @property
-    def two_way(self) -> list[TwoWay]:
+    def blocks(self) -> list[BidirectionalBlock]:
         """The blocks, first to last."""
         return list(self.layers)  # type: ignore[arg-type]
 
     @property
     def both_strands(self) -> bool:
         """Whether the reverse complement is read as the sequence itself is."""
-        return self.two_way[0].config.rcps
+        return self.blocks[0].config.rcps
 
     @property
     def width(self) -> int:
@@ -159,10 +161,10 @@ class TwoWayStack(Ends):
     def forward(self, x: Float[Tensor, "batch length d_in"]) -> Tensor:
         """Return the logits of a whole window, read at once: the definition of the others."""
         x = self.enter(x)
-        for layer in self.two_way:
+        for layer in self.blocks:
             read = layer.before(x)
-            left, _ = layer.forth.forward(read, layer.forth.begin(len(x)))
-            right, _ = layer.back.forward(read.flip(1), layer.back.begin(len(x)))
+            left, _ = layer.left_to_right.forward(read, layer.left_to_right.begin(len(x)))
+            right, _ = layer.right_to_left.forward(read.flip(1), layer.right_to_left.begin(len(x)))
             x = layer.merge(x, left, right.flip(1))
         return self.leave(x)
 

@@ -1,0 +1,345 @@
+"""The Python interface: the pipeline, and the other questions, in memory or with files."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from genoscan.attribution import Attribution, Attributions, gathered
+from genoscan.engine.inputs import OneHot
+from genoscan.engine.methods import Progress, ignore
+from genoscan.errors import InputError
+from genoscan.genome.alphabet import reverse_complement
+from genoscan.genome.bed import read_bed
+from genoscan.genome.genome import Genome, open_genome
+from genoscan.genome.memory import SequenceGenome
+from genoscan.genome.region import Region, parse_region
+from genoscan.importer import load_model
+from genoscan.job import Options, prepare
+from genoscan.model import Model
+from genoscan.perturbation import Probe, Response, respond
+from genoscan.pipeline import attribute_batch, run
+from genoscan.sequences import Located, group, locate, locate_all, named_target
+from genoscan.tracks.partial import arrays_in_memory
+from genoscan.verification import Check
+from genoscan.verification import verify as check
+
+Found = TypeVar("Found")
+
+
+def attribute(
+    sequence: Any,
+    model: Model | str | Path = "bacteria",
+    *,
+    target: str = "log-likelihood",
+    score: str = "centred",
+    strand: str = "+",
+    context: int | None = None,
+    reach: int | None = None,
+    masked: bool = False,
+    batch: int = 4,
+    axes: str = "LC",
+) -> Attribution | Attributions:
+    """Return the exact derivative of the model's target with respect to every base.
+
+    Parameters
+    ----------
+    sequence
+        A string of bases; codes, shape (length,); a one-hot array, numpy or torch; a (genome file,
+        region) pair; or a list of these. A (n, length, 4) array is n sequences.
+    model
+        As `load_model` returns it, or what `load_model` takes.
+    target
+        "log-likelihood[:REGION]", "logit:POS:BASE" or "log-odds:POS:BASE", POS 1-based in the
+        sequence; of a (genome file, region) pair "logit:CHROM:POS:BASE" as on the command line.
+    score
+        "centred", "observed", "magnitude" or "substitution".
+    strand
+        "+", "-", or "both" for the mean of the two targets.
+    context, reach
+        Bases of a file read before and past a region; None: the model's own.
+    masked
+        Hide the target's own bases from a masked model.
+    batch
+        Sequences of one length read side by side.
+    axes
+        Order of a one-hot array's axes: "LC" for (length, 4), "CL" for (4, length).
+
+    Returns
+    -------
+    Attribution or Attributions
+        `Attributions` for a list or a 3-dimensional array.
+
+    Raises
+    ------
+    InputError
+        If a sequence or an option has no valid value, or the target cannot depend on a region.
+    NonFiniteError
+        If a derivative at a known base is NaN or infinite.
+
+    Notes
+    -----
+    Exact: whole-window autograd's, up to rounding; equal to what `genoscan attribute` writes, to
+    the bit. Memory: 21 bytes a base for the result; the working memory does not depend on the
+    length for causal models.
+
+    Examples
+    --------
+    >>> found = attribute("ACGTTGCAAGGCTTAACG", "bacteria", target="logit:12:A")
+    >>> found.gradient.shape
+    (18, 4)
+    """
+    loaded = _loaded(model)
+    located, many = locate_all(sequence, axes=axes)
+    options = Options(
+        score=score,
+        strand=strand,
+        context=context,
+        reach=reach,
+        masked=masked,
+        batch=batch,
+    )
+    found: dict[int, Attribution] = {}
+    for numbers in group(located, target):
+        for i, one in zip(
+            numbers,
+            _attributed([located[i] for i in numbers], loaded, target, options),
+            strict=True,
+        ):
+            found[i] = one
+    return gathered([found[i] for i in range(len(located))], many=many)
+
+
+def _attributed(
+    located: Sequence[Located], model: Model, target: str, options: Options
+) -> list[Attribution]:
+    """Return attributions of sequences in memory, or of one region of a file, by one job."""
+    if not located:
+        return []
+    genome = located[0].genome
+    if isinstance(genome, SequenceGenome):
+        genomes = [one.genome for one in located if isinstance(one.genome, SequenceGenome)]
+        genome = SequenceGenome({k: v for one in genomes for k, v in one.sequences.items()})
+        target = named_target(target, located[0].region.chrom)
+    regions = [one.region for one in located]
+    job = prepare(genome, model, regions, replace(options, target=target))
+    arrays = arrays_in_memory(job.regions)
+    values: dict[Region, float] = {}
+    for batch in job.batches:
+        scored = [windows[0].scored for windows in batch]
+        values |= zip(scored, attribute_batch(job, batch, arrays), strict=True)
+    assert arrays.columns is not None
+    made = []
+    for region in regions:
+        at = arrays.slice_of(region)
+        made.append(
+            Attribution(
+                region=region,
+                codes=arrays.codes[at],
+                gradient=arrays.columns[at],
+                scores=arrays.scores[at],
+                value=values[region],
+                target=target,
+                score=options.score,
+                model=model.name,
+                size=genome.sizes[region.chrom],
+            )
+        )
+    return made
+
+
+def attribute_regions(
+    genome: str | Path | Genome,
+    outputs: str | Path | Sequence[str | Path],
+    *,
+    regions: Sequence[str | Region] = (),
+    bed: str | Path | None = None,
+    clip: bool = False,
+    model: Model | str | Path = "bacteria",
+    command: Sequence[str] = (),
+    progress: Progress = ignore,
+    **options: Any,
+) -> dict[str, Any]:
+    """Write the exact derivatives of regions of a genome as tracks; return their record.
+
+    Parameters
+    ----------
+    genome
+        FASTA (plain or bgzip) or GenBank.
+    outputs
+        Files; the suffix gives the format: .bw, .bedgraph, .bedgraph.gz or .npz (all four columns).
+    regions, bed
+        "chr1:1,001-2,000" (1-based, inclusive), `Region`s, and a BED file; none: every sequence.
+    clip
+        Trim regions that run past a sequence's end.
+    model
+        As `load_model` returns it, or what `load_model` takes.
+    command
+        What the record states as the command.
+    progress
+        Called with the number of positions of every tile that has been run.
+    **options
+        target, score, strand, context, reach, masked, batch, shard: as of `Options`.
+
+    Returns
+    -------
+    dict
+        What is written beside each file as its .json.
+
+    Notes
+    -----
+    As `genoscan attribute`, which runs the same: exact, in flat memory; a run that is killed
+    continues when it is started again.
+    """
+    opened = open_genome(genome) if isinstance(genome, str | Path) else genome
+    chosen = [
+        parse_region(one, opened.sizes, clip=clip, option="region") if isinstance(one, str) else one
+        for one in regions
+    ]
+    if bed is not None:
+        chosen += read_bed(Path(bed), opened.sizes, clip=clip)
+    files = [outputs] if isinstance(outputs, str | Path) else outputs
+    job = prepare(opened, _loaded(model), chosen, Options(**options))
+    return run(job, [Path(file) for file in files], command=command, progress=progress)
+
+
+def predict(
+    sequence: Any,
+    model: Model | str | Path = "bacteria",
+    *,
+    strand: Literal["+", "-"] = "+",
+    axes: str = "LC",
+) -> Float[np.ndarray, "length 4"] | list[Float[np.ndarray, "length 4"]]:
+    """Return the logits of A, C, G and T at every base.
+
+    Parameters
+    ----------
+    sequence, model, axes
+        As of `attribute`. Of a (genome file, region) pair the region is read alone.
+    strand
+        Reading direction.
+
+    Returns
+    -------
+    array of shape (length, 4), or a list of such
+        Row i has the logits that predict base i, in the model's dtype; NaN where no output predicts
+        it (the first base of a causal model). Softmax over the row gives probabilities among bases.
+
+    Notes
+    -----
+    Exact: a whole-window pass, up to rounding. Memory: one tile's activations and the result.
+    """
+    loaded = _loaded(model)
+    return _each(sequence, axes, partial(_predicted, loaded, strand))
+
+
+def _predicted(model: Model, strand: str, located: Located) -> np.ndarray:
+    region = located.region
+    codes = located.genome.fetch(region.chrom, region.start, region.end)
+    read = torch.from_numpy(reverse_complement(codes) if strand == "-" else codes)[None]
+    columns, offset = list(model.config.base_columns), model.config.label_offset
+    dtype = torch.empty(0, dtype=model.dtype).numpy().dtype
+    logits = np.full((len(codes), len(columns)), np.nan, dtype)
+    method = model.method.fit(model.stack, len(codes), 1)
+    for span, outputs in method.forward(model.stack, OneHot(read, model.table())):
+        rows = outputs[0][:, columns].cpu().numpy()
+        start = span.start + offset
+        rows = rows[: max(0, len(codes) - start)]
+        logits[start : start + len(rows)] = rows
+    # The other strand's A is this one's T.
+    return logits[::-1, ::-1].copy() if strand == "-" else logits
+
+
+def response(
+    sequence: Any,
+    model: Model | str | Path = "bacteria",
+    *,
+    at: int | str,
+    base: str | None = None,
+    strand: Literal["+", "-"] = "+",
+    context: int | None = None,
+    of: Literal["log-p", "logits"] = "log-p",
+    finite: bool = False,
+    axes: str = "LC",
+) -> Response:
+    """Return what changing one base does to the predictions around it.
+
+    Parameters
+    ----------
+    sequence, model, axes
+        As of `attribute`, one sequence. Of a (genome file, region) pair, the response is that of
+        the region.
+    at
+        1-based position of the base in the sequence; of a pair, in its chromosome.
+    base
+        What it becomes; None: the strongest of the other three, position by position.
+    strand, context
+        Reading direction, and bases read before the base.
+    of
+        "log-p" for the change of log p of the observed base, "logits" for the norm of the logits'
+        change.
+    finite
+        The true change instead of the derivative.
+
+    Returns
+    -------
+    Response
+        `.values`, one a base of `.region`.
+
+    Notes
+    -----
+    Exact: the derivative along e_base - e_observed, up to rounding. Memory: one tile.
+    """
+    located = locate(sequence, axes=axes)
+    chrom = located.region.chrom
+    place = parse_region(f"{{{chrom}}}:{at}-{at}", located.genome.sizes, option="at")
+    probe = Probe(place, base, located.region, strand, context, of, finite)
+    return respond(located.genome, _loaded(model), probe)
+
+
+def verify(
+    sequence: Any, model: Model | str | Path = "bacteria", *, axes: str = "LC"
+) -> list[Check]:
+    """Check on a sequence that a model's derivatives, and the files made of them, are exact.
+
+    Parameters
+    ----------
+    sequence, axes
+        As of `attribute`, one sequence; its first 65,536 bases are used.
+    model
+        As of `attribute`.
+
+    Returns
+    -------
+    list of Check
+        Name, value, limit and `passed` of each.
+    """
+    located, loaded = locate(sequence, axes=axes), _loaded(model)
+    reload = partial(load_model, loaded.path, device=str(loaded.device))
+    return check(
+        located.genome,
+        located.region,
+        lambda dtype, kernels: replace(reload(dtype=dtype, kernels=kernels), method=loaded.method),
+    )
+
+
+def _loaded(model: Model | str | Path) -> Model:
+    if isinstance(model, Model):
+        return model
+    if not isinstance(model, str | Path):
+        raise InputError(
+            f"model is {type(model).__name__}: expected a Model, a name or a folder; "
+            "genoscan.wrap takes torch modules"
+        )
+    return load_model(model)
+
+
+def _each(sequence: Any, axes: str, function: Callable[[Located], Found]) -> Found | list[Found]:
+    located, many = locate_all(sequence, axes=axes)
+    found = [function(one) for one in located]
+    return found if many else found[0]

@@ -1,0 +1,165 @@
+"""Results in memory: the gradient of a target at every base of a sequence."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from genoscan.errors import InputError
+from genoscan.genome.alphabet import BASES, decode
+from genoscan.genome.region import Region
+from genoscan.tracks.score import SCORES, blank_unknown
+from genoscan.tracks.writer import check_output, open_track
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+
+@dataclass(frozen=True, repr=False)
+class Attribution:
+    """Derivatives of a target with respect to every base of a sequence.
+
+    Attributes
+    ----------
+    region
+        Where the sequence lies.
+    codes
+        Its bases: 0 to 3 are A, C, G, T; 4 is N.
+    gradient
+        d target / d base, columns A, C, G, T; the mean over strands where both were read. NaN at N
+        and at masked bases.
+    scores
+        One number a base (tracks/score.py); NaN where the gradient is.
+    value
+        The target; the mean over strands where both were read.
+    target, score, model
+        What was computed, and by which model.
+    size
+        Length of the whole sequence that the region is on, in bases.
+    """
+
+    region: Region
+    codes: UInt8[np.ndarray, " length"]
+    gradient: Float32[np.ndarray, "length 4"]
+    scores: Float32[np.ndarray, " length"]
+    value: float
+    target: str
+    score: str
+    model: str
+    size: int
+
+    def __repr__(self) -> str:
+        return (
+            f"Attribution({self.region}, {len(self):,} bases; {self.target} = {self.value:.6g}; "
+            f"model {self.model})"
+        )
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def sequence(self) -> str:
+        """The bases as letters."""
+        return decode(self.codes).decode()
+
+    def score_by(self, score: str) -> Float32[np.ndarray, " length"]:
+        """Return another score of the same gradient: centred, observed, magnitude, substitution."""
+        if score not in SCORES:
+            raise InputError(f"score {score}: expected one of {', '.join(SCORES)}")
+        return SCORES[score](self.gradient, self.codes)
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """Return a row a base: chrom, position (1-based), base, score, and the derivatives."""
+        import pandas as pd
+
+        first = self.region.start + 1
+        columns = {
+            "chrom": self.region.chrom,
+            "position": np.arange(first, first + len(self)),
+            "base": list(self.sequence),
+            "score": self.scores,
+        }
+        derivatives = {f"d_{base}": self.gradient[:, i] for i, base in enumerate(BASES)}
+        return pd.DataFrame(columns | derivatives)
+
+    def to_tangermeme(self) -> Float32[np.ndarray, "1 4 length"]:
+        """Return (1, 4, length): the gradient less its mean over bases; 0 at N."""
+        return Attributions([self]).to_tangermeme()
+
+    def to_bigwig(self, path: str | Path) -> Path:
+        """Write the scores as a bigWig; return its path."""
+        return Attributions([self]).to_bigwig(path)
+
+    def plot(self) -> "go.Figure":
+        """Return a plotly figure of the scores: letters as high as they are, or a curve."""
+        from genoscan.plot import figure
+
+        return figure(self.sequence, self.scores, self.region, title=repr(self))
+
+    def _repr_html_(self) -> str:
+        strongest = self.to_dataframe().assign(size=np.abs(self.scores)).nlargest(10, "size")
+        return f"<p>{self!r}</p>{strongest.drop(columns='size').to_html(index=False)}"
+
+
+class Attributions(tuple[Attribution, ...]):
+    """Attributions of several sequences, in the order in which they were given."""
+
+    def __repr__(self) -> str:
+        return f"Attributions({len(self)} sequences, {sum(map(len, self)):,} bases)"
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """Return a row a base of all sequences."""
+        import pandas as pd
+
+        return pd.concat([one.to_dataframe() for one in self], ignore_index=True)
+
+    def to_tangermeme(self) -> Float32[np.ndarray, "n 4 length"]:
+        """Return (n, 4, length): gradients less their mean over bases; 0 at N.
+
+        Raises
+        ------
+        InputError
+            If the sequences differ in length.
+        """
+        lengths = sorted({len(one) for one in self})
+        if len(lengths) > 1:
+            raise InputError(
+                f"sequences of {lengths[0]:,} to {lengths[-1]:,} bases: expected one length"
+            )
+        centred = (
+            blank_unknown(one.gradient - one.gradient.mean(1, keepdims=True), one.codes, fill=0.0)
+            for one in self
+        )
+        return np.stack([columns.T for columns in centred])
+
+    def to_bigwig(self, path: str | Path) -> Path:
+        """Write all scores as one bigWig; return its path.
+
+        Raises
+        ------
+        InputError
+            If two regions overlap.
+        OutputError
+            If the file cannot be written.
+        """
+        path = Path(path)
+        check_output(path)
+        sizes = {one.region.chrom: one.size for one in self}
+        order = list(sizes)
+        ordered = sorted(self, key=lambda one: (order.index(one.region.chrom), one.region.start))
+        with open_track(path, sizes) as track:
+            for one in ordered:
+                track.write(one.region, one.scores)
+        return path
+
+    def _repr_html_(self) -> str:
+        return "".join(one._repr_html_() for one in self)
+
+
+def gathered(attributions: Sequence[Attribution], *, many: bool) -> Attribution | Attributions:
+    """Return one attribution, or several, as they were asked for."""
+    return Attributions(attributions) if many else attributions[0]

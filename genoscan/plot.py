@@ -1,0 +1,84 @@
+"""Scores as a plotly figure: letters as high as their scores, or, of long sequences, a curve."""
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import plotly.graph_objects as go
+from jaxtyping import Float32, Float64
+
+from genoscan.export.logo import LETTERS
+from genoscan.genome.region import Region
+
+LONGEST = 5_000
+"""Bases beyond which letters would make a page slow."""
+
+_STEPS = np.linspace(0, 1, 7)[1:, None]
+_SIZE = 100.0  # of the box that outlines are drawn in, y downward
+
+
+def figure(
+    sequence: str, scores: Float32[np.ndarray, " length"], region: Region, *, title: str
+) -> go.Figure:
+    """Return the figure; positions are 1-based, hover text gives position, base and score."""
+    made = go.Figure()
+    positions = np.arange(region.start + 1, region.end + 1)
+    if len(sequence) <= LONGEST:
+        for base, (colour, outline) in LETTERS.items():
+            at = np.array([letter == base for letter in sequence]) & np.isfinite(scores)
+            if at.any():
+                x, y = _letters(outline, positions[at], scores[at])
+                made.add_scatter(
+                    x=x, y=y, fill="toself", fillcolor=colour, line_width=0, mode="lines",
+                    name=base, hoverinfo="skip",
+                )  # fmt: skip
+    curve = len(sequence) > LONGEST
+    made.add_scattergl(
+        x=positions, y=scores, mode="lines" if curve else "markers", showlegend=False,
+        line_width=1, marker_opacity=0, text=list(sequence),
+        hovertemplate="%{x:,} %{text}: %{y:.4g}<extra></extra>",
+    )  # fmt: skip
+    made.update_layout(
+        title=title, template="plotly_white", xaxis_title=region.chrom, yaxis_title="score",
+        xaxis_tickformat=",d", dragmode="zoom",
+    )  # fmt: skip
+    return made
+
+
+def _letters(
+    outline: str, positions: np.ndarray, scores: np.ndarray
+) -> tuple[list[float | None], list[float | None]]:
+    """Return the outlines of one letter at every position, as polygons with gaps between them."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for polygon in _polygons(outline):
+        across, up = polygon[:, 0] / _SIZE - 0.5, 1 - polygon[:, 1] / _SIZE
+        for position, score in zip(positions.tolist(), scores.tolist(), strict=True):
+            x += [*(position + 0.96 * across).tolist(), None]
+            y += [*(score * up).tolist(), None]
+    return x, y
+
+
+def _polygons(outline: str) -> Iterator[Float64[np.ndarray, "points 2"]]:
+    """Yield the closed curves of an SVG path of M, L, H, V, C and Z, with absolute coordinates."""
+    points: list[np.ndarray] = []
+    for command, text in re.findall(r"([MLHVCZ])([^MLHVCZ]*)", outline):
+        numbers = [float(number) for number in re.findall(r"-?[\d.]+", text)]
+        if command == "Z":
+            yield np.array([*points, points[0]])
+            points = []
+        elif command in "HV":
+            for number in numbers:
+                x, y = points[-1]
+                points.append(np.array([number, y] if command == "H" else [x, number]))
+        elif command in "ML":
+            points += [*np.array(numbers).reshape(-1, 2)]
+        else:
+            for curve in np.array(numbers).reshape(-1, 3, 2):
+                points += [*_cubic(points[-1], *curve)]
+
+
+def _cubic(start: np.ndarray, first: np.ndarray, second: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Return points of a cubic Bezier curve, without its start."""
+    t = _STEPS
+    return (1 - t) ** 3 * start + 3 * t * (1 - t) * ((1 - t) * first + t * second) + t**3 * end

@@ -1,0 +1,142 @@
+"""What users hand in as sequences: strings, codes, one-hot arrays, or regions of files."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from genoscan.errors import InputError
+from genoscan.genome.alphabet import N, encode
+from genoscan.genome.genome import Genome, open_genome
+from genoscan.genome.memory import SequenceGenome
+from genoscan.genome.region import Region, parse_region
+
+_NAME = "sequence"
+_EXPECTED = (
+    "expected a string of bases, codes or a one-hot array (numpy or torch), a (genome file, "
+    "region) pair, or a list of these"
+)
+
+
+@dataclass(frozen=True)
+class Located:
+    """A sequence as a region of a genome, in memory or in a file."""
+
+    genome: Genome
+    region: Region
+
+
+def locate(sequence: Any, *, axes: str = "LC", name: str = _NAME) -> Located:
+    """Return where one sequence lies.
+
+    Parameters
+    ----------
+    sequence
+        A string of bases; codes (0 to 3 for A, C, G, T, 4 for N); a one-hot array, numpy or torch,
+        with rows of zeros for N; or a pair of a genome file (path or open genome) and a region
+        ("chr1:1,001-2,000" or a `Region`).
+    axes
+        Order of a one-hot array's axes: "LC" for (length, 4), "CL" for (4, length).
+    name
+        Name of a sequence that is in memory.
+
+    Raises
+    ------
+    InputError
+        If it is of another type, is empty, or has a letter or row that is not a base.
+    """
+    if isinstance(sequence, tuple) and len(sequence) == 2:
+        return _in_file(*sequence)
+    if isinstance(sequence, str):
+        codes = encode(sequence.encode("ascii", "replace"), record=name, offset=0)
+    elif isinstance(sequence, np.ndarray | torch.Tensor):
+        codes = _from_array(sequence, axes)
+    elif type(sequence).__module__.startswith("Bio.Seq"):
+        codes = encode(bytes(sequence), record=name, offset=0)
+    else:
+        raise InputError(f"found {type(sequence).__name__}, {_EXPECTED}")
+    if not len(codes):
+        raise InputError(f"{name}: is empty, expected at least 1 base")
+    return Located(SequenceGenome({name: codes}), Region(name, 0, len(codes)))
+
+
+def locate_all(sequences: Any, *, axes: str = "LC") -> tuple[list[Located], bool]:
+    """Return where one or many sequences lie, and whether they came as many."""
+    many = isinstance(sequences, list)
+    if isinstance(sequences, np.ndarray | torch.Tensor) and sequences.ndim == 3:
+        many, sequences = True, list(sequences)
+    if not many:
+        return [locate(sequences, axes=axes)], False
+    if not sequences:
+        raise InputError(f"found an empty list, {_EXPECTED}")
+    return [
+        locate(sequence, axes=axes, name=f"{_NAME}_{i}")
+        for i, sequence in enumerate(sequences, start=1)
+    ], True
+
+
+def named_target(target: str, name: str) -> str:
+    """Return a target with the sequence's name, where it has positions alone.
+
+    Examples
+    --------
+    >>> named_target("logit:7:A", "sequence")
+    'logit:sequence:7:A'
+    >>> named_target("log-likelihood", "sequence")
+    'log-likelihood'
+    """
+    kind, _, place = target.partition(":")
+    alone = {"logit": r"[\d,]+:\w", "log-odds": r"[\d,]+:\w", "log-likelihood": r"[\d,]+(-[\d,]*)?"}
+    if kind in alone and re.fullmatch(alone[kind], place):
+        return f"{kind}:{name}:{place}"
+    return target
+
+
+def _in_file(genome: Any, region: Any) -> Located:
+    if isinstance(genome, str | Path):
+        genome = open_genome(genome)
+    if not isinstance(genome, Genome):
+        raise InputError(f"found a pair that begins with {type(genome).__name__}, {_EXPECTED}")
+    if isinstance(region, str):
+        region = parse_region(region, genome.sizes, option="region")
+    if not isinstance(region, Region):
+        raise InputError(f"found a pair that ends with {type(region).__name__}, {_EXPECTED}")
+    return Located(genome, region)
+
+
+def _from_array(array: Any, axes: str) -> UInt8[np.ndarray, " bases"]:
+    """Return the codes that an array holds, as codes or one-hot."""
+    if isinstance(array, torch.Tensor):
+        array = array.detach().cpu().numpy()
+    if array.ndim == 1 and array.dtype.kind in "iu":
+        if array.size and not 0 <= array.min() <= array.max() <= N:
+            raise InputError(f"codes from {array.min()} to {array.max()}, expected 0 to {N}")
+        return array.astype(np.uint8)
+    if axes not in ("LC", "CL"):
+        raise InputError(f'axes "{axes}": expected "LC", (length, 4), or "CL", (4, length)')
+    rows = array.T if axes == "CL" else array
+    if rows.ndim != 2 or rows.shape[1] != len("ACGT"):
+        raise InputError(
+            f'an array of shape {array.shape}: expected codes, (length, 4), or with axes="CL" '
+            "(4, length)"
+        )
+    if not (np.isin(rows, (0, 1)).all() and (rows.sum(1) <= 1).all()):
+        at = int((~np.isin(rows, (0, 1)).all(1) | (rows.sum(1) > 1)).argmax())
+        raise InputError(f"row {at:,} is {rows[at].tolist()}, expected one 1, or zeros for N")
+    return np.where(rows.any(1), rows.argmax(1), N).astype(np.uint8)
+
+
+def group(located: Sequence[Located], target: str) -> Iterable[list[int]]:
+    """Yield which sequences one job computes: those in memory together, if the target allows it."""
+    together = [
+        i
+        for i, one in enumerate(located)
+        if isinstance(one.genome, SequenceGenome) and named_target(target, "s") == target
+    ]
+    yield together
+    yield from ([i] for i in range(len(located)) if i not in set(together))
