@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -84,12 +84,21 @@ from genoscan.errors import InputError, OutputError
     help="Bases processed at once; memory follows it, not the window.",
 )
 @click.option("--slots", default=16, show_default=True, metavar="N", help="Carries remembered.")
+@click.option(
+    "--surrogate",
+    type=click.Choice(["activated", "straight_through"]),
+    default="activated",
+    show_default=True,
+    help="How the gradient of PD-SSM's selections is estimated: by the entries that were selected, "
+    "or by all of them.",
+)
 @MACHINE
 def command(
     genomes: tuple[Path, ...], output: Path, tests: tuple[Path, ...], trained_on: str,
     validation: float, width: int, layers: int, kinds: tuple[str, ...], states: int | None,
     steps: int, window: int, walk: int, batch: int, rate: float, seed: int, tile: int, slots: int,
-    dtype: str, device: str, threads: int | None,
+    surrogate: Literal["activated", "straight_through"], dtype: str, device: str,
+    threads: int | None,
 ) -> None:  # fmt: skip
     """Train a Mamba or PD-SSM model on genomes, in flat memory, and write its folder.
 
@@ -124,7 +133,7 @@ def command(
     )
     options = TrainOptions(
         steps=steps, window=window, walk=walk, batch=batch, rate=rate, seed=seed, tile=tile,
-        slots=slots,
+        slots=slots, surrogate=surrogate,
     )  # fmt: skip
 
     def report(done: Progress) -> None:

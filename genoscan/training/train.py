@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -39,14 +40,26 @@ _BETAS, _EPS = (0.9, 0.95), 1e-8
 class TrainOptions:
     """How to train; defaults are those of the shipped model.
 
-    steps         updates of the weights
-    window        bases between updates, a stream
-    walk          windows that a stream reads before it starts elsewhere
-    batch         streams side by side
-    rate          peak learning rate: linear warm-up, then cosine to a hundredth
-    decay         AdamW's weight decay, of the parameters that their layers declare for it
-    clip          largest norm of all derivatives together
-    tile, slots   the engine's
+    Attributes
+    ----------
+    steps
+        Updates of the weights.
+    window
+        Bases between updates, a stream.
+    walk
+        Windows that a stream reads before it starts elsewhere.
+    batch
+        Streams read side by side.
+    rate
+        Peak learning rate: linear warm-up over `warm_up` steps, then cosine to a hundredth.
+    decay
+        AdamW's weight decay, of the parameters that their layers declare for it.
+    clip
+        Largest norm of all gradients together.
+    tile, slots
+        As of `Adjoint`.
+    surrogate
+        Estimator of the gradient of PD-SSM's selections: "activated" or "straight_through".
     """
 
     steps: int = 4000
@@ -61,6 +74,7 @@ class TrainOptions:
     tile: int = 2048
     slots: int = 16
     report_every: int = 200
+    surrogate: Literal["activated", "straight_through"] = "activated"
 
     def __post_init__(self) -> None:
         for name in ("steps", "window", "walk", "batch", "tile", "slots", "report_every"):
@@ -71,6 +85,7 @@ class TrainOptions:
                 raise InputError(f"{name} {getattr(self, name)}: a number above 0 is expected")
         if not 0 <= self.decay < math.inf:
             raise InputError(f"decay {self.decay}: 0 or a number above is expected")
+        Surrogate(self.surrogate)  # refuses other names
 
 
 @dataclass(frozen=True)
@@ -142,7 +157,7 @@ def _steps(
     """Update the weights once a window; yield the window's bits per base."""
     weights = list(stack.parameters())
     table, columns = _table_and_columns(stack, config)
-    stack = with_surrogate(stack, Surrogate())
+    stack = with_surrogate(stack, Surrogate(options.surrogate))
 
     def pull(codes: Tensor, carry: Carry, check: Callable[[], None]) -> AdjointResult:
         inputs, target = OneHot(codes[:, :-1], table), whole_window(codes, columns)
