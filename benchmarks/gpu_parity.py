@@ -23,8 +23,8 @@ from genoscan.layers.pd_ssm import PdSsmConfig
 from genoscan.layers.two_way import TwoWay, TwoWayConfig, TwoWayStack
 from genoscan.layers.weights import Model, ModelConfig, build, load_model, save_model
 from genoscan.ops.associative import ASSOCIATIVE
+from genoscan.ops.dispatch import choose
 from genoscan.ops.dual import Dual
-from genoscan.ops.kernels import choose
 from genoscan.ops.reference import REFERENCE
 from genoscan.pipeline import write_sensitivities
 from genoscan.tracks.reader import BigWig

@@ -14,7 +14,7 @@ from genoscan.layers.norm import RMSNorm
 from genoscan.layers.pd_ssm import PdSsmConfig
 from genoscan.layers.two_way import TwoWayConfig
 from genoscan.layers.weights import _BLOCKS, ModelConfig, _assembled
-from genoscan.ops.kernels import choose
+from genoscan.ops.dispatch import choose
 from genoscan.training.optimizer import adamw
 
 KERNELS = choose("cpu")

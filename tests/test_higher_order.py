@@ -42,8 +42,8 @@ from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate, straight_through
 from genoscan.layers.two_way import TwoWay, TwoWayConfig, TwoWayStack
 from genoscan.ops.cpu import CPU
+from genoscan.ops.dispatch import choose
 from genoscan.ops.dual import Dual
-from genoscan.ops.kernels import choose
 from genoscan.ops.reference import REFERENCE
 from genoscan.pgf import FrechetMambaOperator
 

@@ -30,8 +30,9 @@ from torch.nn import functional as F
 from genoscan.errors import InputError
 from genoscan.ops.associative import ASSOCIATIVE
 from genoscan.ops.cpu import CPU
+from genoscan.ops.dispatch import choose
 from genoscan.ops.dual import Dual, primal
-from genoscan.ops.kernels import ConvInputs, Kernels, ScanInputs, choose
+from genoscan.ops.kernels import ConvInputs, Kernels, ScanInputs
 from genoscan.ops.reference import REFERENCE
 from genoscan.ops.trio import Perhaps, Tensors, Trio
 

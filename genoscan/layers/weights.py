@@ -36,7 +36,8 @@ from genoscan.layers.norm import RMSNorm
 from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
 from genoscan.layers.stack import Stack
 from genoscan.layers.two_way import TwoWay, TwoWayConfig, TwoWayStack
-from genoscan.ops.kernels import Kernels, choose
+from genoscan.ops.dispatch import choose
+from genoscan.ops.kernels import Kernels
 from genoscan.ops.memory import keep_large_apart
 
 _BLOCKS: dict[str, Callable[..., nn.Module]] = {"mamba": Mamba, "mamba2": Mamba2, "pd_ssm": PdSsm}
