@@ -29,7 +29,7 @@ from genoscan.engine.target import WeightedSum
 from genoscan.errors import InputError
 from genoscan.ops.dispatch import choose
 from genoscan.ops.dual import Dual, refuse_transforms
-from genoscan.ops.trio import check_precision
+from genoscan.ops.primitive import check_precision
 
 LEAST_SCALE = 0.5
 

@@ -140,8 +140,8 @@ def test_softplus_to_the_last_place(kind: type, by_lanes: Any) -> None:
 
 def test_marks_do_not_change_the_answer(dtype: torch.dtype) -> None:
     inputs = scan_problem(length=70, channels=20, states=17, dtype=dtype)
-    with_marks, marks = CPU.scan.forward(inputs, keep=True)
-    without, nothing = CPU.scan.forward(inputs, keep=False)
+    with_marks, marks = CPU.scan.forward(inputs, save=True)
+    without, nothing = CPU.scan.forward(inputs, save=False)
     assert_same_bits(with_marks, without)
     assert sum(mark.numel() for mark in marks) > 0
     assert sum(mark.numel() for mark in nothing) == 0
@@ -205,7 +205,7 @@ def doubled(inputs: ScanInputs) -> ScanInputs:
 
 def forward(inputs: ScanInputs) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     """Return y, the state at the end and the marks."""
-    (y, state), marks = CPU.scan.forward(inputs, keep=True)
+    (y, state), marks = CPU.scan.forward(inputs, save=True)
     return y, state, marks
 
 
@@ -257,14 +257,14 @@ def test_float32_keeps_every_decay_over_a_long_run(kind: str) -> None:
     """
     inputs = long_problem(kind)
     exact = doubled(inputs)
-    y, state, kept = forward(inputs)
+    y, state, saved = forward(inputs)
     y_exact, state_exact, kept_exact = forward(exact)
     # With u and C at one and D at zero, y is the state at every base.
     measured = {"y": by_channel(y, y_exact, 2), "state": overall(state, state_exact)}
 
     # The same kind of numbers comes back from the right as went in from the left.
     y_bar = inflow(kind).flip(0)[None, :, None].expand_as(y).contiguous()
-    bars = vjp(inputs, kept, y_bar, state)
+    bars = vjp(inputs, saved, y_bar, state)
     bars_exact = vjp(exact, kept_exact, y_bar.double(), state.double())
     for name in ("u", "delta"):
         found, expected = getattr(bars, name), getattr(bars_exact, name)
@@ -299,9 +299,9 @@ def test_what_a_strong_decay_leaves_keeps_its_digits(dtype: torch.dtype) -> None
         D=torch.zeros_like(inputs.D),
         state=torch.ones_like(inputs.state),
     )
-    _, state, kept = forward(inputs)
+    _, state, saved = forward(inputs)
     left = torch.exp(-3 * rates.double())[None, :, None]
-    bars = vjp(inputs, kept, torch.zeros_like(inputs.u), torch.ones_like(state))
+    bars = vjp(inputs, saved, torch.zeros_like(inputs.u), torch.ones_like(state))
     nothing = each(lambda tensor: torch.zeros_like(tensor)[None], inputs)
     _, state_dot = jvp(inputs, nothing._replace(state=torch.ones_like(inputs.state)[None]))
     for found in (state, bars.state, state_dot[0]):
@@ -324,8 +324,8 @@ def test_a_strong_decay_after_weak_ones_keeps_its_digits() -> None:
     y_bar[:, :30] = 0
 
     def all_rules(given: ScanInputs) -> tuple[Tensor, ...]:
-        y, state, kept = forward(given)
-        bars = vjp(given, kept, y_bar.to(y), torch.ones_like(state))
+        y, state, saved = forward(given)
+        bars = vjp(given, saved, y_bar.to(y), torch.ones_like(state))
         y_dot, state_dot = jvp(given, each(lambda dot: dot.to(y), dots))
         return y[:, 30:], state, bars.state, y_dot[0, :, 30:], state_dot[0]
 

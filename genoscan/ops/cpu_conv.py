@@ -27,7 +27,7 @@ from genoscan.ops.lanes import (
     widest,
 )
 from genoscan.ops.memory import room, whole
-from genoscan.ops.trio import Perhaps, Tensors, Trio, filled
+from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, materialize_tangents
 
 
 @compiled
@@ -70,7 +70,7 @@ def _jvp(rows, weight, bias, rows_dot, weight_dot, bias_dot, y, y_dot,
 @compiled
 def _vjp(rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar,
          start, stop, i_batch, first, last):  # fmt: skip
-    """Pull cotangents back; those of weight and bias may be empty, where nobody wants them.
+    """Pull cotangents back; those of weight and bias may be empty, if not needed.
 
     `padded_bar` takes those of tail and tile: row t + before that of base t.  Until then it holds
     the cotangent of the sum of base t + before, before the SiLU, which is needed for the last time
@@ -124,7 +124,7 @@ def _next_tail(given: ConvInputs) -> Tensor:
     return given.x[..., length - before :, :].clone()
 
 
-def forward(inputs: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
+def forward(inputs: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
     """Return silu of the convolution, and the next tail."""
     given = ConvInputs(*inputs)
     pieces = _pieces(given.x, given.tail)
@@ -139,9 +139,9 @@ def forward(inputs: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
     return (trimmed(y, given.x.shape[-1]), _next_tail(given)), ()
 
 
-def jvp(inputs: Tensors, dots: Perhaps) -> tuple[Tensors, Tensors]:
+def jvp(inputs: Tensors, dots: OptionalTensors) -> tuple[Tensors, Tensors]:
     """Return both outputs, and their tangents, for every direction."""
-    given, moved = ConvInputs(*inputs), ConvInputs(*filled(inputs, dots))
+    given, moved = ConvInputs(*inputs), ConvInputs(*materialize_tangents(inputs, dots))
     if all(dots[i] is None for i in (1, 2)):
         moved = moved._replace(weight=moved.weight[..., :0], bias=moved.bias[..., :0])
     pieces, pieces_dot = _pieces(given.x, given.tail), _pieces(moved.x, moved.tail)
@@ -164,8 +164,8 @@ def jvp(inputs: Tensors, dots: Perhaps) -> tuple[Tensors, Tensors]:
     )
 
 
-def vjp(inputs: Tensors, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]) -> Perhaps:
-    """Return the cotangents of the inputs; weight's and bias's only where wanted."""
+def vjp(inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags) -> OptionalTensors:
+    """Return the cotangents of the inputs; weight's and bias's only where needed."""
     given, y_bar = ConvInputs(*inputs), padded(bars[0])
     pieces = _pieces(given.x, given.tail)
     weight, bias = padded(given.weight.mT), padded(given.bias)
@@ -174,7 +174,7 @@ def vjp(inputs: Tensors, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]
     padded_bar = room((batch, before + length, width), y_bar)
     padded_bar[:, length:] = 0
     # A sum a sequence: threads share none.  Long sums of small numbers are kept in float64.
-    trained = batch if wanted[1] or wanted[2] else 0
+    trained = batch if needs_grad[1] or needs_grad[2] else 0
     weight_bar, bias_bar = np.zeros((trained, *weight.shape)), np.zeros((trained, width))
 
     def run(i_batch: int, _part: int, first: int, last: int) -> None:
@@ -196,4 +196,4 @@ def vjp(inputs: Tensors, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]
     return x_bar, weight_sum.mT.to(pulled.dtype), bias_sum.to(pulled.dtype), tail_bar
 
 
-CONV_SILU = Trio(forward, jvp, vjp, reference.conv_silu, outputs=2)
+CONV_SILU = Primitive(forward, jvp, vjp, reference.conv_silu, outputs=2)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genoscan.ops.memory import empty
-from genoscan.ops.trio import Perhaps, Tensors, Trio
+from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors
 
 
 class _Inputs(NamedTuple):
@@ -51,15 +51,15 @@ def by_feature(x: Tensor) -> Tensor:
     return by_position(x).mT
 
 
-def _forward(inputs: Perhaps, *, keep: bool) -> tuple[Tensors, Tensors]:
+def _forward(inputs: OptionalTensors, *, save: bool) -> tuple[Tensors, Tensors]:
     x, weight, bias = _Inputs(*inputs)
     y = product(x, weight.mT)
     return (y if bias is None else y.add_(bias),), ()
 
 
-def _push(inputs: Perhaps, dots: Perhaps) -> tuple[Tensors, Tensors]:
+def _jvp(inputs: OptionalTensors, dots: OptionalTensors) -> tuple[Tensors, Tensors]:
     given, moved = _Inputs(*inputs), _Inputs(*dots)
-    outputs, _ = _forward(inputs, keep=False)
+    outputs, _ = _forward(inputs, save=False)
     parts: list[Any] = []
     if moved.x is not None:
         parts.append(product(moved.x, given.weight.mT))
@@ -71,13 +71,15 @@ def _push(inputs: Perhaps, dots: Perhaps) -> tuple[Tensors, Tensors]:
     return outputs, (sum(parts[1:], parts[0]),)
 
 
-def _pull(inputs: Perhaps, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]) -> Perhaps:
-    given, want, (y_bar,) = _Inputs(*inputs), _Inputs(*wanted), bars
+def _vjp(
+    inputs: OptionalTensors, _saved: Tensors, bars: Tensors, needs_grad: Flags
+) -> OptionalTensors:
+    given, needs, (y_bar,) = _Inputs(*inputs), _Inputs(*needs_grad), bars
     return (
-        product(y_bar, given.weight) if want.x else None,
-        product(by_feature(y_bar), by_position(given.x)) if want.weight else None,
-        by_feature(y_bar).sum(1) if want.bias else None,
+        product(y_bar, given.weight) if needs.x else None,
+        product(by_feature(y_bar), by_position(given.x)) if needs.weight else None,
+        by_feature(y_bar).sum(1) if needs.bias else None,
     )[: len(inputs)]
 
 
-LINEAR = Trio(_forward, _push, _pull, F.linear)
+LINEAR = Primitive(_forward, _jvp, _vjp, F.linear)

@@ -27,7 +27,7 @@ from genoscan.ops.lanes import (
     widest,
 )
 from genoscan.ops.memory import room
-from genoscan.ops.trio import Perhaps, Tensors, Trio, filled
+from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, materialize_tangents
 
 
 @compiled
@@ -71,7 +71,7 @@ def _rms_norm_jvp(x, weight, width, eps, x_dot, weight_dot, y_dot, first, last):
 
 @compiled
 def _rms_norm_vjp(x, weight, width, eps, y_bar, x_bar, weight_bar, first, last):
-    """Pull cotangents back; `weight_bar` may be empty, where nobody wants it."""
+    """Pull cotangents back; `weight_bar` may be empty, if not needed."""
     widest()
     for row in range(first, last):
         scale = _scale(x, row, width, eps)
@@ -108,30 +108,30 @@ def _like(array: np.ndarray, tensor: Tensor) -> Tensor:
     return trimmed(array, tensor.shape[-1]).reshape(tensor.shape)
 
 
-def _norm_forward(inputs: Tensors, *, keep: bool, eps: float) -> tuple[Tensors, Tensors]:
+def _norm_forward(inputs: Tensors, *, save: bool, eps: float) -> tuple[Tensors, Tensors]:
     x, weight, width = _rows(inputs[0]), padded(inputs[1]), inputs[0].shape[-1]
     y = room(x.shape, x)
     _over_rows(_rms_norm, len(x), x, weight, width, eps, y)
     return (_like(y, inputs[0]),), ()
 
 
-def _norm_push(inputs: Tensors, dots: Perhaps, *, eps: float) -> tuple[Tensors, Tensors]:
+def _norm_jvp(inputs: Tensors, dots: OptionalTensors, *, eps: float) -> tuple[Tensors, Tensors]:
     x, weight, width = _rows(inputs[0]), padded(inputs[1]), inputs[0].shape[-1]
-    moved = filled(inputs, dots)
+    moved = materialize_tangents(inputs, dots)
     x_dot, weight_dot = _by_direction(moved[0]), padded(moved[1])
     y_dot = room(x_dot.shape, x)
     _over_rows(_rms_norm_jvp, len(x), x, weight, width, eps, x_dot, weight_dot, y_dot)
-    outputs, _ = _norm_forward(inputs, keep=False, eps=eps)
+    outputs, _ = _norm_forward(inputs, save=False, eps=eps)
     return outputs, (_like(y_dot, moved[0]),)
 
 
-def _norm_pull(
-    inputs: Tensors, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...], *, eps: float
-) -> Perhaps:
+def _norm_vjp(
+    inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags, *, eps: float
+) -> OptionalTensors:
     x, weight, width, y_bar = _rows(inputs[0]), padded(inputs[1]), inputs[0].shape[-1], _rows(*bars)
     x_bar = room(x.shape, x)
     # A sum a thread; long sums of small numbers are kept in float64.
-    sums = np.zeros((torch.get_num_threads(), len(weight) if wanted[1] else 0))
+    sums = np.zeros((torch.get_num_threads(), len(weight) if needs_grad[1] else 0))
     over_groups(
         lambda _batch, i_part, first, last: _rms_norm_vjp(
             x, weight, width, eps, y_bar, x_bar, sums[i_part], first, last
@@ -139,8 +139,8 @@ def _norm_pull(
         1,
         len(x),
     )
-    weight_bar = trimmed(sums.sum(0), width).to(inputs[1].dtype) if wanted[1] else None
+    weight_bar = trimmed(sums.sum(0), width).to(inputs[1].dtype) if needs_grad[1] else None
     return _like(x_bar, inputs[0]), weight_bar
 
 
-RMS_NORM = Trio(_norm_forward, _norm_push, _norm_pull, reference.rms_norm)
+RMS_NORM = Primitive(_norm_forward, _norm_jvp, _norm_vjp, reference.rms_norm)

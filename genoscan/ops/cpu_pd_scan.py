@@ -17,7 +17,7 @@ from genoscan.ops import reference
 from genoscan.ops.lanes import compiled, over_groups
 from genoscan.ops.memory import room
 from genoscan.ops.pd_scan import check_choice
-from genoscan.ops.trio import Perhaps, Tensors, Trio, filled
+from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, materialize_tangents
 
 
 @compiled
@@ -104,8 +104,8 @@ def _arrays(*tensors: Tensor) -> list[np.ndarray]:
     return [tensor.contiguous().numpy(force=True) for tensor in tensors]
 
 
-def forward(inputs: Tensors, *, keep: bool, route: Tensor, maps: Tensor) -> tuple[Tensors, Tensors]:
-    """Return the states after every step and at the end; with `keep`, the former once more."""
+def forward(inputs: Tensors, *, save: bool, route: Tensor, maps: Tensor) -> tuple[Tensors, Tensors]:
+    """Return the states after every step and at the end; with `save`, the former once more."""
     check_choice(route, maps)
     arrays = decay, _, state = _arrays(*inputs)
     chosen = _arrays(route, maps)
@@ -117,14 +117,16 @@ def forward(inputs: Tensors, *, keep: bool, route: Tensor, maps: Tensor) -> tupl
 
     over_groups(run, *state.shape[:2])
     states = torch.from_numpy(x)
-    return (states, states[:, -1].clone()), (states,) if keep else ()
+    return (states, states[:, -1].clone()), (states,) if save else ()
 
 
-def jvp(inputs: Tensors, dots: Perhaps, *, route: Tensor, maps: Tensor) -> tuple[Tensors, Tensors]:
+def jvp(
+    inputs: Tensors, dots: OptionalTensors, *, route: Tensor, maps: Tensor
+) -> tuple[Tensors, Tensors]:
     """Return both outputs, and their tangents, for every direction."""
-    (states, end), _ = forward(inputs, keep=False, route=route, maps=maps)
+    (states, end), _ = forward(inputs, save=False, route=route, maps=maps)
     decay, _, state = _arrays(*inputs)
-    moving = _arrays(*filled(inputs, dots))
+    moving = _arrays(*materialize_tangents(inputs, dots))
     chosen, x = _arrays(route, maps), states.numpy()
     x_dot = room(moving[0].shape, decay)
 
@@ -138,11 +140,17 @@ def jvp(inputs: Tensors, dots: Perhaps, *, route: Tensor, maps: Tensor) -> tuple
 
 
 def vjp(
-    inputs: Tensors, kept: Tensors, bars: Tensors, _wanted: Perhaps, *, route: Tensor, maps: Tensor
-) -> Perhaps:
+    inputs: Tensors,
+    saved: Tensors,
+    bars: Tensors,
+    _needs_grad: Flags,
+    *,
+    route: Tensor,
+    maps: Tensor,
+) -> OptionalTensors:
     """Return the cotangents of decay, inflow and state."""
     decay, _, state = _arrays(*inputs)
-    (x,), (x_bar, end_bar) = _arrays(*kept), _arrays(*bars)
+    (x,), (x_bar, end_bar) = _arrays(*saved), _arrays(*bars)
     chosen = _arrays(route, maps)
     decay_bar, inflow_bar = room(decay.shape, decay), room(decay.shape, decay)
     state_bar = end_bar.copy()
@@ -158,4 +166,4 @@ def vjp(
     return tuple(torch.from_numpy(bar) for bar in (decay_bar, inflow_bar, state_bar))
 
 
-PD_SCAN = Trio(forward, jvp, vjp, reference.pd_scan, outputs=2)
+PD_SCAN = Primitive(forward, jvp, vjp, reference.pd_scan, outputs=2)

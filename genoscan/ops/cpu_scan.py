@@ -55,7 +55,7 @@ from genoscan.ops.lanes import (
     widest,
 )
 from genoscan.ops.memory import room, whole
-from genoscan.ops.trio import Perhaps, Tensors, Trio, filled
+from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, materialize_tangents
 
 STATES = 16
 """States of a channel that are advanced together; more go in groups."""
@@ -147,11 +147,11 @@ def _forward(u, delta, A, B, C, D, state, bias, z, y, state_end, marks, held,
 @compiled
 def _jvp(u, delta, A, B, C, D, state, bias, z,
          u_dot, delta_dot, A_dot, B_dot, C_dot, D_dot, state_dot, bias_dot, z_dot,
-         y, state_end, y_dot, state_end_dot, kept, held, i_batch, first, last):  # fmt: skip
+         y, state_end, y_dot, state_end_dot, carry, held, i_batch, first, last):  # fmt: skip
     """Advance as `_forward` does, and push tangents along the directions, the first `_dot` axis.
 
     What does not depend on the direction is computed once a sub-tile and serves all of them.
-    `kept` is room for what a direction hands from one sub-tile to the one on its right.  Tangents
+    `carry` is room for what a direction hands from one sub-tile to the one on its right.  Tangents
     of A, D and bias may be empty, where they do not move.
     """
     widest()
@@ -178,8 +178,8 @@ def _jvp(u, delta, A, B, C, D, state, bias, z,
         for i_dot in range(n_directions):
             _gather(h_dot, state_dot[i_dot, i_batch], group, 1.0)
             for n in range(n_states):
-                store(kept, (i_batch, group, 0, i_dot, n), load(h_dot, n))
-                store(kept, (i_batch, group, 1, i_dot, n), 0.0)
+                store(carry, (i_batch, group, 0, i_dot, n), load(h_dot, n))
+                store(carry, (i_batch, group, 1, i_dot, n), 0.0)
         skip = load(D, group)
         for start in range(0, length, SUB):
             size = min(SUB, length - start)
@@ -234,8 +234,8 @@ def _jvp(u, delta, A, B, C, D, state, bias, z,
                     store(y, (i_batch, start + i, group), out * silu)
             for i_dot in range(n_directions):
                 for n in range(n_states):
-                    store(h_dot, n, load(kept, (i_batch, group, 0, i_dot, n)))
-                    store(lost_dot, n, load(kept, (i_batch, group, 1, i_dot, n)))
+                    store(h_dot, n, load(carry, (i_batch, group, 0, i_dot, n)))
+                    store(lost_dot, n, load(carry, (i_batch, group, 1, i_dot, n)))
                 if moves:
                     _gather(rate_dot, A_dot[i_dot], group, 1 / LN_2)
                 for i in range(size):
@@ -280,25 +280,25 @@ def _jvp(u, delta, A, B, C, D, state, bias, z,
                         out_dot = out_dot * load(silus, i) + load(turns, i) * door_dot
                     store(y_dot, (i_dot, i_batch, t, group), out_dot)
                 for n in range(n_states):
-                    store(kept, (i_batch, group, 0, i_dot, n), load(h_dot, n))
-                    store(kept, (i_batch, group, 1, i_dot, n), load(lost_dot, n))
+                    store(carry, (i_batch, group, 0, i_dot, n), load(h_dot, n))
+                    store(carry, (i_batch, group, 1, i_dot, n), load(lost_dot, n))
         _scatter(state_end[i_batch], h, group)
         for i_dot in range(n_directions):
             for n in range(n_states):
-                store(h_dot, n, load(kept, (i_batch, group, 0, i_dot, n)))
+                store(h_dot, n, load(carry, (i_batch, group, 0, i_dot, n)))
             _scatter(state_end_dot[i_dot, i_batch], h_dot, group)
 
 
 @compiled
 def _vjp(u, delta, A, B, C, D, bias, z, marks, y_bar, state_end_bar,
-         u_bar, delta_bar, A_bar, B_bar, C_bar, D_bar, state_bar, bias_bar, z_bar, kept,
+         u_bar, delta_bar, A_bar, B_bar, C_bar, D_bar, state_bar, bias_bar, z_bar, carry,
          held, i_batch, first, last):  # fmt: skip
     """Pull cotangents back through channel groups first..last of one sequence.
 
     A base sends exp(z) h_bar to its left, as `h_bar`, which is kept or not, and `pending`, the
     rest; the rest is added together with the left base's own share, in one compensated step.
-    `kept` is room for what a channel group hands from one sub-tile to the one on its left.
-    Cotangents of A, D and bias may be empty, where nobody wants them.
+    `carry` is room for what a channel group hands from one sub-tile to the one on its left.
+    Cotangents of A, D and bias may be empty, if not needed.
     """
     widest()
     length, n_states = B.shape[1], B.shape[2]
@@ -320,9 +320,9 @@ def _vjp(u, delta, A, B, C, D, bias, z, marks, y_bar, state_end_bar,
     for group in range(first, last):
         _gather(h_bar, state_end_bar[i_batch], group, 1.0)
         for n in range(n_states):
-            store(kept, (i_batch, 0, group, n), load(h_bar, n))
-            store(kept, (i_batch, 1, group, n), 0.0)
-            store(kept, (i_batch, 2, group, n), 0.0)
+            store(carry, (i_batch, 0, group, n), load(h_bar, n))
+            store(carry, (i_batch, 1, group, n), 0.0)
+            store(carry, (i_batch, 2, group, n), 0.0)
     for i_sub in range((length + SUB - 1) // SUB - 1, -1, -1):
         start = i_sub * SUB
         size = min(SUB, length - start)
@@ -335,9 +335,9 @@ def _vjp(u, delta, A, B, C, D, bias, z, marks, y_bar, state_end_bar,
             ahead, back = (group + 1, 0) if group + 1 < last else (first, SUB)
             for n in range(n_states):
                 store(h, n, load(marks, (i_batch, i_sub, group, n)))
-                store(h_bar, n, load(kept, (i_batch, 0, group, n)))
-                store(pending, n, load(kept, (i_batch, 1, group, n)))
-                store(lost, n, load(kept, (i_batch, 2, group, n)))
+                store(h_bar, n, load(carry, (i_batch, 0, group, n)))
+                store(pending, n, load(carry, (i_batch, 1, group, n)))
+                store(lost, n, load(carry, (i_batch, 2, group, n)))
                 store(sum_a, n, 0.0)
             skip = load(D, group)
             for i in range(size):
@@ -422,17 +422,17 @@ def _vjp(u, delta, A, B, C, D, bias, z, marks, y_bar, state_end_bar,
                     so_far = load(A_bar, (i_batch, group, n))
                     store(A_bar, (i_batch, group, n), so_far + precise(load(sum_a, n)))
             for n in range(n_states):
-                store(kept, (i_batch, 0, group, n), load(h_bar, n))
-                store(kept, (i_batch, 1, group, n), load(pending, n))
-                store(kept, (i_batch, 2, group, n), load(lost, n))
+                store(carry, (i_batch, 0, group, n), load(h_bar, n))
+                store(carry, (i_batch, 1, group, n), load(pending, n))
+                store(carry, (i_batch, 2, group, n), load(lost, n))
         for i in range(size):
             for n in range(n_states):
                 B_bar[i_batch, start + i, n] = total(load(lanes_b, (i, n)))
                 C_bar[i_batch, start + i, n] = total(load(lanes_c, (i, n)))
     for group in range(first, last):
         for n in range(n_states):
-            end = load(kept, (i_batch, 1, group, n)) - load(kept, (i_batch, 2, group, n))
-            store(h_bar, n, load(kept, (i_batch, 0, group, n)) + end)
+            end = load(carry, (i_batch, 1, group, n)) - load(carry, (i_batch, 2, group, n))
+            store(h_bar, n, load(carry, (i_batch, 0, group, n)) + end)
         _scatter(state_bar[i_batch], h_bar, group)
 
 
@@ -474,11 +474,11 @@ def _by_state_groups(inputs: ScanInputs) -> list[ScanInputs]:
 
 
 def _forward_group(
-    inputs: ScanInputs, *, keep: bool, held: bool | None, spent: bool
+    inputs: ScanInputs, *, save: bool, held: bool | None, spent: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     arrays = u, delta, *_, state, _, _ = _arrays(inputs)
     batch, length, width = u.shape
-    groups, n_marks = width // LANES, -(-length // SUB) if keep else 0
+    groups, n_marks = width // LANES, -(-length // SUB) if save else 0
     # A block's steps are read before its outputs are written.
     y, state_end = delta if spent else room(u.shape, u), room(state.shape, u)
     marks = room((batch, n_marks, groups, state.shape[-1] * LANES), u)
@@ -498,16 +498,16 @@ def _held(input_map: str) -> bool | None:
 
 
 def forward(
-    inputs: Perhaps, *, keep: bool, input_map: str = "euler", spent: bool = False
+    inputs: OptionalTensors, *, save: bool, input_map: str = "euler", spent: bool = False
 ) -> tuple[Tensors, Tensors]:
-    """Return y and the state at the end, and, with `keep`, the marks that `vjp` starts from.
+    """Return y and the state at the end, and, with `save`, the marks that `vjp` starts from.
 
     `spent`: nobody needs delta any more, and it may be written over.
     """
     parts = _by_state_groups(ScanInputs(*inputs))
-    run = partial(_forward_group, keep=keep, held=_held(input_map), spent=spent and len(parts) == 1)
+    run = partial(_forward_group, save=save, held=_held(input_map), spent=spent and len(parts) == 1)
     y, state_end, marks = zip(*map(run, parts), strict=True)
-    return (_sum(y), _joined(state_end)), marks if keep else ()
+    return (_sum(y), _joined(state_end)), marks if save else ()
 
 
 def _vjp_group(
@@ -534,12 +534,12 @@ def _vjp_group(
     D_bar, bias_bar = np.zeros((sums, width)), np.zeros((sums, width))
     B_bar, C_bar = room((threads, *B.shape), u), room((threads, *B.shape), u)
     u_bar, state_bar = room(u.shape, u), room(state.shape, u)
-    kept = room((batch, 3, groups, n_states * LANES), u)
+    carry = room((batch, 3, groups, n_states * LANES), u)
     given = *arrays, bias, z, marks.numpy(), outs_bar, _whole(state_end_bar)
     parts = over_groups(
         lambda i_batch, i_part, first, last: _vjp(
             *given, u_bar, delta_bar, A_bar, B_bar[i_part], C_bar[i_part], D_bar, state_bar,
-            bias_bar, z_bar, kept, held, i_batch, first, last,
+            bias_bar, z_bar, carry, held, i_batch, first, last,
         ),
         batch,
         groups,
@@ -560,24 +560,24 @@ def _vjp_group(
 
 
 def vjp(
-    inputs: Perhaps,
-    kept: Tensors,
+    inputs: OptionalTensors,
+    saved: Tensors,
     bars: Tensors,
-    wanted: Perhaps,
+    needs_grad: Flags,
     *,
     input_map: str = "euler",
     spent: bool = False,
-) -> Perhaps:
-    """Return a cotangent for each input; those of A, D and bias only where one is wanted.
+) -> OptionalTensors:
+    """Return a cotangent for each input; those of A, D and bias only where one is needed.
 
     `spent`: nobody needs delta and y's cotangent any more, and they may be written over.
     """
     given, (y_bar, state_end_bar) = ScanInputs(*inputs), bars
-    want = ScanInputs(*wanted)
-    trained = bool(want.A or want.D or want.bias)
-    groups = zip(_by_state_groups(given), kept, state_end_bar.split(STATES, -1), strict=True)
+    needs = ScanInputs(*needs_grad)
+    trained = bool(needs.A or needs.D or needs.bias)
+    groups = zip(_by_state_groups(given), saved, state_end_bar.split(STATES, -1), strict=True)
     pull = partial(
-        _vjp_group, trained=trained, held=_held(input_map), spent=spent and len(kept) == 1
+        _vjp_group, trained=trained, held=_held(input_map), spent=spent and len(saved) == 1
     )
     parts = [pull(group, marks, y_bar, end) for group, marks, end in groups]
     u, delta, A, B, C, D, state, bias, z = zip(*parts, strict=True)
@@ -592,10 +592,10 @@ def _jvp_group(inputs: ScanInputs, dots: ScanInputs, held: bool | None) -> tuple
     arrays, dot_arrays = _arrays(inputs), _arrays(dots)
     outputs = [room(a[i].shape, a[0]) for a in (arrays, dot_arrays) for i in (0, 6)]
     batch, _, width = arrays[0].shape
-    kept = room((batch, width // LANES, 2, len(dots.u), dots.B.shape[-1] * LANES), arrays[0])
+    carry = room((batch, width // LANES, 2, len(dots.u), dots.B.shape[-1] * LANES), arrays[0])
     over_groups(
         lambda i_batch, _part, first, last: _jvp(
-            *arrays, *dot_arrays, *outputs, kept, held, i_batch, first, last
+            *arrays, *dot_arrays, *outputs, carry, held, i_batch, first, last
         ),
         batch,
         width // LANES,
@@ -610,11 +610,13 @@ def _jvp_group(inputs: ScanInputs, dots: ScanInputs, held: bool | None) -> tuple
     )
 
 
-def jvp(inputs: Perhaps, dots: Perhaps, *, input_map: str = "euler") -> tuple[Tensors, Tensors]:
+def jvp(
+    inputs: OptionalTensors, dots: OptionalTensors, *, input_map: str = "euler"
+) -> tuple[Tensors, Tensors]:
     """Return y and the state at the end, and their tangents, for every direction."""
     given, moving = ScanInputs(*inputs), ScanInputs(*dots)
     still = moving.A is None and moving.D is None and moving.bias is None
-    groups_dot = _by_state_groups(ScanInputs(*filled(inputs, dots)))
+    groups_dot = _by_state_groups(ScanInputs(*materialize_tangents(inputs, dots)))
     if still:
         groups_dot = [dot._replace(A=dot.A[:, :0], D=dot.D[:, :0], bias=None) for dot in groups_dot]
     held = _held(input_map)
@@ -632,4 +634,4 @@ def _joined(states: Sequence[Tensor]) -> Tensor:
     return states[0] if len(states) == 1 else torch.cat(list(states), -1)
 
 
-SCAN = Trio(forward, jvp, vjp, reference.scan, outputs=2)
+SCAN = Primitive(forward, jvp, vjp, reference.scan, outputs=2)
