@@ -26,7 +26,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, overload, register_model
 from torch import Tensor
 
-from genoscan.ops import subnormal
+from genoscan.ops.denormals import flush_denormals, flushes_denormals
 from genoscan.ops.memory import whole
 
 LANES = 16
@@ -460,10 +460,10 @@ def over_groups(run: Callable[[int, int, int, int], None], batch: int, groups: i
         return 1
     edges = [groups * i // parts for i in range(parts + 1)]
     jobs = [(b, i, edges[i], edges[i + 1]) for b in range(batch) for i in range(parts)]
-    mode = subnormal.are_nought()
+    mode = flushes_denormals()
 
     def part(job: tuple[int, int, int, int]) -> None:
-        with subnormal.nought(mode):
+        with flush_denormals(mode):
             run(*job)
 
     list(_pool(threads).map(part, jobs))

@@ -36,7 +36,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "genoscan/engine/": ("checkpoints", "meeting", "by_layer", "stages", "engine", "memory"),
     "genoscan/ops/triton_gpu/": ("triton",),
     "genoscan/ops/associative.py": ("associative", "pgf"),
-    "genoscan/ops/": ("scan", "pd_scan", "subnormal", "ops", "layers"),
+    "genoscan/ops/": ("scan", "pd_scan", "denormals", "ops", "layers"),
 }
 """Names of the test files that answer for a source; the first prefix that fits decides."""
 
