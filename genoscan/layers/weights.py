@@ -38,7 +38,7 @@ from genoscan.layers.stack import Stack
 from genoscan.layers.two_way import TwoWay, TwoWayConfig, TwoWayStack
 from genoscan.ops.dispatch import choose
 from genoscan.ops.kernels import Kernels
-from genoscan.ops.memory import keep_large_apart
+from genoscan.ops.memory import fix_mmap_threshold
 
 _BLOCKS: dict[str, Callable[..., nn.Module]] = {"mamba": Mamba, "mamba2": Mamba2, "pd_ssm": PdSsm}
 LayerConfig = Annotated[
@@ -273,7 +273,7 @@ def load_model(
             f"dtype {dtype}: expected torch.float32 or torch.float64; half precision is too coarse "
             "for exact sensitivities"
         )
-    keep_large_apart()
+    fix_mmap_threshold()
     path = Path(path)
     config = read_config(path)
     tensors = _read_tensors(path / WEIGHTS)

@@ -26,7 +26,7 @@ from genoscan.ops.lanes import (
     trimmed,
     widest,
 )
-from genoscan.ops.memory import room, whole
+from genoscan.ops.memory import aligned_empty, contiguous
 from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, materialize_tangents
 
 
@@ -129,7 +129,7 @@ def forward(inputs: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
     given = ConvInputs(*inputs)
     pieces = _pieces(given.x, given.tail)
     weight, bias = padded(given.weight.mT), padded(given.bias)
-    y = room(pieces[1][0].shape, weight)
+    y = aligned_empty(pieces[1][0].shape, weight)
 
     def run(i_batch: int, _part: int, first: int, last: int) -> None:
         for rows, *span in pieces:
@@ -147,7 +147,7 @@ def jvp(inputs: Tensors, dots: OptionalTensors) -> tuple[Tensors, Tensors]:
     pieces, pieces_dot = _pieces(given.x, given.tail), _pieces(moved.x, moved.tail)
     weight, bias = padded(given.weight.mT), padded(given.bias)
     weight_dot, bias_dot = padded(moved.weight.mT), padded(moved.bias)
-    y, y_dot = room(pieces[1][0].shape, weight), room(pieces_dot[1][0].shape, weight)
+    y, y_dot = (aligned_empty(rows[1][0].shape, weight) for rows in (pieces, pieces_dot))
 
     def run(i_batch: int, _part: int, first: int, last: int) -> None:
         for (rows, *span), (rows_dot, *_) in zip(pieces, pieces_dot, strict=True):
@@ -171,7 +171,7 @@ def vjp(inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags) -> O
     weight, bias = padded(given.weight.mT), padded(given.bias)
     batch, length, width = y_bar.shape
     before = len(weight) - 1
-    padded_bar = room((batch, before + length, width), y_bar)
+    padded_bar = aligned_empty((batch, before + length, width), y_bar)
     padded_bar[:, length:] = 0
     # A sum a sequence: threads share none.  Long sums of small numbers are kept in float64.
     trained = batch if needs_grad[1] or needs_grad[2] else 0
@@ -189,7 +189,7 @@ def vjp(inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags) -> O
     pulled = trimmed(padded_bar, channels)
     pulled[:, length:] += bars[1]
     # A copy, which keeps no tile alive; sequences with gaps between would be copied by a product.
-    x_bar, tail_bar = whole(pulled[:, before:]), pulled[:, :before].clone()
+    x_bar, tail_bar = contiguous(pulled[:, before:]), pulled[:, :before].clone()
     if not trained:
         return x_bar, None, None, tail_bar
     weight_sum, bias_sum = trimmed(weight_bar.sum(0), channels), trimmed(bias_bar.sum(0), channels)

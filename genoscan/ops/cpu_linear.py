@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genoscan.ops.memory import empty
+from genoscan.ops.memory import aligned_empty_tensor
 from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors
 
 
@@ -23,7 +23,7 @@ class _Inputs(NamedTuple):
 def product(x: Tensor, matrix: Tensor) -> Tensor:
     """Return x matrix; x may have any number of axes."""
     x, matrix = x.detach(), matrix.detach()
-    y = empty((*x.shape[:-1], matrix.shape[-1]), x)
+    y = aligned_empty_tensor((*x.shape[:-1], matrix.shape[-1]), x)
     torch.mm(by_position(x), matrix, out=by_position(y))
     return y
 
@@ -38,7 +38,7 @@ def joined(parts: Sequence[Tensor], axis: int) -> Tensor:
     """Return what torch's `cat` does."""
     shape = list(parts[0].shape)
     shape[axis] = sum(part.shape[axis] for part in parts)
-    return torch.cat(list(parts), axis, out=empty(shape, parts[0]))
+    return torch.cat(list(parts), axis, out=aligned_empty_tensor(shape, parts[0]))
 
 
 def by_position(x: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from genoscan.ops.lanes import (
     trimmed,
     widest,
 )
-from genoscan.ops.memory import room
+from genoscan.ops.memory import aligned_empty
 from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, materialize_tangents
 
 
@@ -110,7 +110,7 @@ def _like(array: np.ndarray, tensor: Tensor) -> Tensor:
 
 def _norm_forward(inputs: Tensors, *, save: bool, eps: float) -> tuple[Tensors, Tensors]:
     x, weight, width = _rows(inputs[0]), padded(inputs[1]), inputs[0].shape[-1]
-    y = room(x.shape, x)
+    y = aligned_empty(x.shape, x)
     _over_rows(_rms_norm, len(x), x, weight, width, eps, y)
     return (_like(y, inputs[0]),), ()
 
@@ -119,7 +119,7 @@ def _norm_jvp(inputs: Tensors, dots: OptionalTensors, *, eps: float) -> tuple[Te
     x, weight, width = _rows(inputs[0]), padded(inputs[1]), inputs[0].shape[-1]
     moved = materialize_tangents(inputs, dots)
     x_dot, weight_dot = _by_direction(moved[0]), padded(moved[1])
-    y_dot = room(x_dot.shape, x)
+    y_dot = aligned_empty(x_dot.shape, x)
     _over_rows(_rms_norm_jvp, len(x), x, weight, width, eps, x_dot, weight_dot, y_dot)
     outputs, _ = _norm_forward(inputs, save=False, eps=eps)
     return outputs, (_like(y_dot, moved[0]),)
@@ -129,7 +129,7 @@ def _norm_vjp(
     inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags, *, eps: float
 ) -> OptionalTensors:
     x, weight, width, y_bar = _rows(inputs[0]), padded(inputs[1]), inputs[0].shape[-1], _rows(*bars)
-    x_bar = room(x.shape, x)
+    x_bar = aligned_empty(x.shape, x)
     # A sum a thread; long sums of small numbers are kept in float64.
     sums = np.zeros((torch.get_num_threads(), len(weight) if needs_grad[1] else 0))
     over_groups(

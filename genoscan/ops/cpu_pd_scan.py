@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genoscan.ops import reference
 from genoscan.ops.lanes import compiled, over_groups
-from genoscan.ops.memory import room
+from genoscan.ops.memory import aligned_empty
 from genoscan.ops.pd_scan import check_choice
 from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, materialize_tangents
 
@@ -109,7 +109,7 @@ def forward(inputs: Tensors, *, save: bool, route: Tensor, maps: Tensor) -> tupl
     check_choice(route, maps)
     arrays = decay, _, state = _arrays(*inputs)
     chosen = _arrays(route, maps)
-    x = room(decay.shape, decay)
+    x = aligned_empty(decay.shape, decay)
 
     def run(i_batch: int, _part: int, first: int, last: int) -> None:
         turned = np.empty(state.shape[-2:], state.dtype)
@@ -128,7 +128,7 @@ def jvp(
     decay, _, state = _arrays(*inputs)
     moving = _arrays(*materialize_tangents(inputs, dots))
     chosen, x = _arrays(route, maps), states.numpy()
-    x_dot = room(moving[0].shape, decay)
+    x_dot = aligned_empty(moving[0].shape, decay)
 
     def run(i_batch: int, _part: int, first: int, last: int) -> None:
         turned, more = np.empty((2, *state.shape[-2:]), state.dtype)
@@ -152,7 +152,7 @@ def vjp(
     decay, _, state = _arrays(*inputs)
     (x,), (x_bar, end_bar) = _arrays(*saved), _arrays(*bars)
     chosen = _arrays(route, maps)
-    decay_bar, inflow_bar = room(decay.shape, decay), room(decay.shape, decay)
+    decay_bar, inflow_bar = aligned_empty(decay.shape, decay), aligned_empty(decay.shape, decay)
     state_bar = end_bar.copy()
 
     def run(i_batch: int, _part: int, first: int, last: int) -> None:

@@ -54,7 +54,7 @@ from genoscan.ops.lanes import (
     where,
     widest,
 )
-from genoscan.ops.memory import room, whole
+from genoscan.ops.memory import aligned_empty, contiguous
 from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, materialize_tangents
 
 STATES = 16
@@ -451,7 +451,7 @@ def _arrays(inputs: ScanInputs) -> tuple[np.ndarray, ...]:
 
 
 def _whole(tensor: Tensor) -> np.ndarray:
-    array: np.ndarray = whole(tensor).numpy(force=True)
+    array: np.ndarray = contiguous(tensor).numpy(force=True)
     return array
 
 
@@ -480,8 +480,8 @@ def _forward_group(
     batch, length, width = u.shape
     groups, n_marks = width // LANES, -(-length // SUB) if save else 0
     # A block's steps are read before its outputs are written.
-    y, state_end = delta if spent else room(u.shape, u), room(state.shape, u)
-    marks = room((batch, n_marks, groups, state.shape[-1] * LANES), u)
+    y, state_end = delta if spent else aligned_empty(u.shape, u), aligned_empty(state.shape, u)
+    marks = aligned_empty((batch, n_marks, groups, state.shape[-1] * LANES), u)
     over_groups(
         lambda i_batch, _part, first, last: _forward(
             *arrays, y, state_end, marks, held, i_batch, first, last
@@ -526,15 +526,15 @@ def _vjp_group(
     batch, _, width = u.shape
     groups, n_states, threads = width // LANES, A.shape[-1], torch.get_num_threads()
     # A sub-tile's steps and cotangents are read before theirs are written.
-    delta_bar = delta if spent else room(u.shape, u)
-    z_bar = outs_bar if spent and z.size else room(z.shape, u)
+    delta_bar = delta if spent else aligned_empty(u.shape, u)
+    z_bar = outs_bar if spent and z.size else aligned_empty(z.shape, u)
     # Sums over time are small in number and long: they are kept in float64, one a sequence.
     sums = batch if trained else 0
     A_bar = np.zeros((sums, groups, n_states * LANES))
     D_bar, bias_bar = np.zeros((sums, width)), np.zeros((sums, width))
-    B_bar, C_bar = room((threads, *B.shape), u), room((threads, *B.shape), u)
-    u_bar, state_bar = room(u.shape, u), room(state.shape, u)
-    carry = room((batch, 3, groups, n_states * LANES), u)
+    B_bar, C_bar = aligned_empty((threads, *B.shape), u), aligned_empty((threads, *B.shape), u)
+    u_bar, state_bar = aligned_empty(u.shape, u), aligned_empty(state.shape, u)
+    carry = aligned_empty((batch, 3, groups, n_states * LANES), u)
     given = *arrays, bias, z, marks.numpy(), outs_bar, _whole(state_end_bar)
     parts = over_groups(
         lambda i_batch, i_part, first, last: _vjp(
@@ -590,9 +590,11 @@ def vjp(
 
 def _jvp_group(inputs: ScanInputs, dots: ScanInputs, held: bool | None) -> tuple[Tensor, ...]:
     arrays, dot_arrays = _arrays(inputs), _arrays(dots)
-    outputs = [room(a[i].shape, a[0]) for a in (arrays, dot_arrays) for i in (0, 6)]
+    outputs = [aligned_empty(a[i].shape, a[0]) for a in (arrays, dot_arrays) for i in (0, 6)]
     batch, _, width = arrays[0].shape
-    carry = room((batch, width // LANES, 2, len(dots.u), dots.B.shape[-1] * LANES), arrays[0])
+    carry = aligned_empty(
+        (batch, width // LANES, 2, len(dots.u), dots.B.shape[-1] * LANES), arrays[0]
+    )
     over_groups(
         lambda i_batch, _part, first, last: _jvp(
             *arrays, *dot_arrays, *outputs, carry, held, i_batch, first, last

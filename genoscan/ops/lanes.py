@@ -27,7 +27,7 @@ from numba.extending import intrinsic, lower_builtin, overload, register_model
 from torch import Tensor
 
 from genoscan.ops.denormals import flush_denormals, flushes_denormals
-from genoscan.ops.memory import whole
+from genoscan.ops.memory import contiguous
 
 LANES = 16
 
@@ -474,7 +474,7 @@ def padded(tensor: Tensor) -> np.ndarray:
     """Return a contiguous array whose last axis is filled up with zeros to whole lanes."""
     if spare := -tensor.shape[-1] % LANES:
         tensor = torch.cat([tensor, tensor.new_zeros(*tensor.shape[:-1], spare)], -1)
-    array: np.ndarray = whole(tensor).numpy(force=True)
+    array: np.ndarray = contiguous(tensor).numpy(force=True)
     return array
 
 
