@@ -10,7 +10,7 @@ from toys import genome, one_hot_table, tiny_stack
 from genoscan.engine.adjoint import adjoint
 from genoscan.engine.inputs import OneHot
 from genoscan.ops.denormals import flush_denormals, flush_denormals_during, flushes_denormals
-from genoscan.ops.lanes import over_groups
+from genoscan.ops.lanes import parallel_for
 
 TINY = 1e-40
 
@@ -51,7 +51,7 @@ def test_a_callers_own_mode_is_kept() -> None:
 def test_kernel_threads_work_in_the_callers_mode(mode: bool) -> None:
     seen: list[bool] = []
     with flush_denormals(mode):
-        over_groups(lambda *_part: seen.append(denormals_are_zero()), batch=1, groups=8)
+        parallel_for(lambda *_part: seen.append(denormals_are_zero()), batch=1, groups=8)
     assert seen == [mode, mode]
 
 

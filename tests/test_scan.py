@@ -12,7 +12,7 @@ from operations import bars_for, directions_for, rules, truth
 from torch import Tensor
 from toys import each, scan_problem
 
-from genoscan.ops import lanes
+from genoscan.ops import lane_math, lanes
 from genoscan.ops.cpu import CPU
 from genoscan.ops.kernels import Kernels, ScanInputs
 
@@ -35,7 +35,7 @@ def by_lanes() -> Callable[[Any, np.ndarray], np.ndarray]:
     def filler(function: Any) -> Any:
         @numba.njit(fastmath={"contract", "nsz"}, error_model="numpy")
         def fill(x, out):  # type: ignore[no-untyped-def]
-            lanes.widest()
+            lanes.use_widest_vectors()
             for i in range(len(x) // lanes.LANES):
                 lanes.store(out, i, function(lanes.load(x, i)))
 
@@ -75,7 +75,7 @@ def worst(found: np.ndarray, exact: np.ndarray) -> float:
 def test_decay_to_the_last_place(kind: type, by_lanes: Any) -> None:
     seams = np.append(np.arange(0.5, 60), [1, 2, 3])
     z2 = negatives(kind, lowest(kind), seams)
-    found, long = by_lanes(lanes.decay, z2), z2.astype(np.longdouble)
+    found, long = by_lanes(lane_math.decay, z2), z2.astype(np.longdouble)
     keeps = z2 > -1
     exact = np.where(keeps, np.expm1(long * np.log(np.longdouble(2))), np.exp2(long))
     assert worst(found, exact) <= BARS[kind]
@@ -83,9 +83,9 @@ def test_decay_to_the_last_place(kind: type, by_lanes: Any) -> None:
     assert (found[keeps] <= 0).all()
     assert (found[~keeps] > 0).all()
     assert keeps.any() and not keeps.all()
-    assert by_lanes(lanes.decay, np.array([0.0, -0.0], kind)).tolist() == [0, 0]
+    assert by_lanes(lane_math.decay, np.array([0.0, -0.0], kind)).tolist() == [0, 0]
     just_above = np.nextafter(kind(-1), kind(0))
-    ends = by_lanes(lanes.decay, np.array([-1, just_above], kind))
+    ends = by_lanes(lane_math.decay, np.array([-1, just_above], kind))
     assert np.allclose(ends, [0.5, -0.5], rtol=2 * BARS[kind], atol=0)
 
 
@@ -94,7 +94,7 @@ def test_decay_beyond_all_numbers_is_next_to_nothing_and_not_nothing(
     kind: type, by_lanes: Any
 ) -> None:
     least = lowest(kind)
-    beyond = by_lanes(lanes.decay, np.array([1.5 * least, 1000 * least, -1e30, -np.inf], kind))
+    beyond = by_lanes(lane_math.decay, np.array([1.5 * least, 1000 * least, -1e30, -np.inf], kind))
     assert (beyond > 0).all()
     assert (beyond < 4 * np.finfo(kind).tiny).all()
 
@@ -103,10 +103,10 @@ def test_decay_beyond_all_numbers_is_next_to_nothing_and_not_nothing(
 def test_exponential_to_the_last_place(kind: type, by_lanes: Any) -> None:
     seams = np.arange(0.5, 60) * np.log(2)
     x = np.append(negatives(kind, lowest(kind) * np.log(2) * (1 - 1e-6), seams), kind(0))
-    found = by_lanes(lanes.exponential, x)
+    found = by_lanes(lane_math.exponential, x)
     assert worst(found, np.exp(x.astype(np.longdouble))) <= BARS[kind]
-    assert by_lanes(lanes.exponential, np.array([0.0, -0.0], kind)).tolist() == [1, 1]
-    beyond = by_lanes(lanes.exponential, np.array([1.5, 1000, np.inf], kind) * lowest(kind))
+    assert by_lanes(lane_math.exponential, np.array([0.0, -0.0], kind)).tolist() == [1, 1]
+    beyond = by_lanes(lane_math.exponential, np.array([1.5, 1000, np.inf], kind) * lowest(kind))
     assert (beyond >= 0).all()
     assert (beyond < 4 * np.finfo(kind).tiny).all()
 
@@ -124,7 +124,7 @@ def test_sigmoid_to_the_last_place(kind: type, by_lanes: Any) -> None:
     long = x.astype(np.longdouble)
     small = np.exp(-np.abs(long))
     exact = np.where(x > 0, 1, small) / (1 + small)
-    assert worst(by_lanes(lanes.sigmoid, x), exact) <= 1.5 * BARS[kind]
+    assert worst(by_lanes(lane_math.sigmoid, x), exact) <= 1.5 * BARS[kind]
 
 
 @KINDS
@@ -132,7 +132,7 @@ def test_softplus_to_the_last_place(kind: type, by_lanes: Any) -> None:
     x = both_sides(kind)
     long = x.astype(np.longdouble)
     exact = np.log1p(np.exp(-np.abs(long))) + np.maximum(long, 0)
-    assert worst(by_lanes(lanes.softplus, x), exact) <= 1.5 * BARS[kind]
+    assert worst(by_lanes(lane_math.softplus, x), exact) <= 1.5 * BARS[kind]
 
 
 # The long run

@@ -25,7 +25,7 @@ import triton.language as tl
 from torch import Tensor
 
 from genoscan.ops import reference
-from genoscan.ops.pd_scan import check_choice
+from genoscan.ops.pd_scan import check_indices
 from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors
 from genoscan.ops.triton_gpu.arithmetic import kernel, launch, moving, pieces, whole
 
@@ -304,7 +304,7 @@ def _carried(
 
 
 def _forward(given: Tensors, *, save: bool, route: Tensor, maps: Tensor) -> tuple[Tensors, Tensors]:
-    check_choice(route, maps)
+    check_indices(route, maps)
     states, end = _run(*whole(given), *whole((route, maps)))
     return (states, end), (states,) if save else ()
 
