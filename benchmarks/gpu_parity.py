@@ -28,8 +28,8 @@ from genoscan.layers.pd_ssm import PdSsmConfig
 from genoscan.layers.weights import build, save_model
 from genoscan.model import Model, load_model
 from genoscan.ops.associative import ASSOCIATIVE
+from genoscan.ops.dispatch import choose
 from genoscan.ops.dual import Dual
-from genoscan.ops.kernels import choose
 from genoscan.ops.reference import REFERENCE
 from genoscan.pipeline import run
 from genoscan.tracks.reader import BigWig

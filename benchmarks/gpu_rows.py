@@ -387,12 +387,12 @@ def _sweep_step(
 ) -> tuple[list[torch.Tensor], float]:
     from genoscan.ops.triton_gpu.scan import SCAN
 
-    given, wanted = inputs[:7], (True, True, False, True, True, False, True)
+    given, needs_grad = inputs[:7], (True, True, False, True, True, False, True)
 
     def step() -> list[torch.Tensor]:
-        SCAN.forward(given, keep=False)
-        outputs, kept = SCAN.forward(given, keep=True)
-        cotangents = SCAN.vjp(given, kept, bars, wanted)
+        SCAN.forward(given, save=False)
+        outputs, saved = SCAN.forward(given, save=True)
+        cotangents = SCAN.vjp(given, saved, bars, needs_grad)
         return [*outputs, *(bar for bar in cotangents if bar is not None)]
 
     found = step()

@@ -27,9 +27,9 @@ from genoscan.engine.inputs import Dense
 from genoscan.engine.tangent import DenseDirections, tangent
 from genoscan.engine.target import WeightedSum
 from genoscan.errors import InputError
+from genoscan.ops.dispatch import choose
 from genoscan.ops.dual import Dual, refuse_transforms
-from genoscan.ops.kernels import choose
-from genoscan.ops.trio import check_precision
+from genoscan.ops.primitive import check_precision
 
 LEAST_SCALE = 0.5
 

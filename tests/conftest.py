@@ -16,8 +16,9 @@ import torch
 from toys import tiny_stack
 
 from genoscan.layer import leaves, map_leaves
+from genoscan.ops.dispatch import choose
 from genoscan.ops.dual import Dual
-from genoscan.ops.kernels import Kernels, choose
+from genoscan.ops.kernels import Kernels
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -12,8 +12,8 @@ from toys import scan_problem
 
 from genoscan.ops.dual import Dual
 from genoscan.ops.kernels import Kernels
+from genoscan.ops.primitive import OptionalTensors, Primitive, Tensors
 from genoscan.ops.reference import REFERENCE
-from genoscan.ops.trio import Perhaps, Tensors, Trio
 
 
 class Operation(NamedTuple):
@@ -32,7 +32,7 @@ class Operation(NamedTuple):
     sizes: list[tuple[int, int, int]]
     modest: list[tuple[int, int, int]]
     small: list[tuple[int, int, int]]
-    numbers: dict[str, Any]
+    options: dict[str, Any]
 
 
 class Rules(NamedTuple):
@@ -125,7 +125,7 @@ OPERATIONS = {
         sizes=_SCANS,
         modest=_MODEST_SCANS,
         small=[(3, 3, 2), (34, 2, 1), (2, 1, 17)],
-        numbers={},
+        options={},
     ),
     "gated_scan": Operation(
         kernel="scan",
@@ -134,7 +134,7 @@ OPERATIONS = {
         sizes=_SCANS,
         modest=_MODEST_SCANS,
         small=[(3, 3, 2), (34, 2, 1), (2, 1, 17)],
-        numbers={},
+        options={},
     ),
     "phi_scan": Operation(
         kernel="scan",
@@ -145,7 +145,7 @@ OPERATIONS = {
         sizes=[(33, 20, 17), (130, 20, 4), (65, 16, 40), (33, 48, 16), *_MODEST_SCANS],
         modest=_MODEST_SCANS,
         small=[(3, 3, 2), (34, 2, 1), (2, 1, 17)],
-        numbers={"input_map": "phi"},
+        options={"input_map": "phi"},
     ),
     "conv_silu": Operation(
         kernel="conv_silu",
@@ -154,7 +154,7 @@ OPERATIONS = {
         sizes=_CONVOLUTIONS,
         modest=_CONVOLUTIONS,
         small=[(1, 2, 4), (5, 3, 4), (3, 1, 1)],
-        numbers={},
+        options={},
     ),
     "rms_norm": Operation(
         kernel="rms_norm",
@@ -163,7 +163,7 @@ OPERATIONS = {
         sizes=_ROWS,
         modest=_ROWS,
         small=[(3, 3, 0), (2, 17, 0)],
-        numbers={"eps": 1e-3},
+        options={"eps": 1e-3},
     ),
     "linear": Operation(
         kernel="linear",
@@ -174,7 +174,7 @@ OPERATIONS = {
         sizes=_PRODUCTS,
         modest=_PRODUCTS,
         small=[(3, 3, 2), (1, 1, 1)],
-        numbers={},
+        options={},
     ),
 }
 
@@ -198,18 +198,18 @@ def of(kernels: Kernels, name: str) -> Any:
     return getattr(kernels, OPERATIONS[name].kernel)
 
 
-def tupled(operation: Callable[..., Any], **numbers: Any) -> Callable[..., Tensors]:
+def tupled(operation: Callable[..., Any], **options: Any) -> Callable[..., Tensors]:
     """Return the operation as a layer calls it, but always with a tuple of outputs."""
 
     def call(*inputs: Tensor) -> Tensors:
-        found = operation(*inputs, **numbers)
+        found = operation(*inputs, **options)
         return found if isinstance(found, tuple) else (found,)
 
     return call
 
 
 def called(kernels: Kernels, name: str) -> Callable[..., Tensors]:
-    return tupled(of(kernels, name), **OPERATIONS[name].numbers)
+    return tupled(of(kernels, name), **OPERATIONS[name].options)
 
 
 def bars_for(name: str, inputs: Tensors) -> Tensors:
@@ -259,22 +259,30 @@ def _recorded(
     return tuple(output.detach() for output in outputs), pulled
 
 
-def by_rules(trio: Trio, inputs: Perhaps, bars: Tensors, dots: Perhaps, **numbers: Any) -> Rules:
+def by_rules(
+    primitive: Primitive,
+    inputs: OptionalTensors,
+    bars: Tensors,
+    dots: OptionalTensors,
+    **options: Any,
+) -> Rules:
     """Return what the three rules say."""
-    outputs, kept = trio.forward(inputs, keep=True, **numbers)
-    _, tangents = trio.jvp(inputs, dots, **numbers)
-    pulled = trio.vjp(inputs, kept, bars, (True,) * len(inputs), **numbers)
+    outputs, saved = primitive.forward(inputs, save=True, **options)
+    _, tangents = primitive.jvp(inputs, dots, **options)
+    pulled = primitive.vjp(inputs, saved, bars, (True,) * len(inputs), **options)
     return Rules(outputs, tuple(pulled), tangents)
 
 
-def rules(kernels: Kernels, name: str, inputs: Perhaps, bars: Tensors, dots: Perhaps) -> Rules:
+def rules(
+    kernels: Kernels, name: str, inputs: OptionalTensors, bars: Tensors, dots: OptionalTensors
+) -> Rules:
     """Return what a kernel set's own three rules say, or torch of one that has none."""
-    if isinstance(trio := of(kernels, name), Trio):
-        return by_rules(trio, inputs, bars, dots, **OPERATIONS[name].numbers)
+    if isinstance(primitive := of(kernels, name), Primitive):
+        return by_rules(primitive, inputs, bars, dots, **OPERATIONS[name].options)
     return by_torch(called(kernels, name), inputs, bars, dots)
 
 
-def doubled(tensors: Perhaps) -> Perhaps:
+def doubled(tensors: OptionalTensors) -> OptionalTensors:
     return tuple(tensor if tensor is None else tensor.double() for tensor in tensors)
 
 

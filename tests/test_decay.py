@@ -15,7 +15,7 @@ from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.norm import RMSNorm
 from genoscan.layers.pd_ssm import PdSsmConfig
 from genoscan.layers.weights import _BLOCKS, _assembled
-from genoscan.ops.kernels import choose
+from genoscan.ops.dispatch import choose
 from genoscan.training.optimizer import adamw
 
 KERNELS = choose("cpu")

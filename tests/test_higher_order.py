@@ -46,8 +46,8 @@ from genoscan.layers.norm import RMSNorm
 from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate, straight_through
 from genoscan.ops.cpu import CPU
+from genoscan.ops.dispatch import choose
 from genoscan.ops.dual import Dual
-from genoscan.ops.kernels import choose
 from genoscan.ops.reference import REFERENCE
 from genoscan.pgf import FrechetMambaOperator
 

@@ -30,10 +30,11 @@ from torch.nn import functional as F
 from genoscan.errors import InputError
 from genoscan.ops.associative import ASSOCIATIVE
 from genoscan.ops.cpu import CPU
+from genoscan.ops.dispatch import choose
 from genoscan.ops.dual import Dual, primal
-from genoscan.ops.kernels import ConvInputs, Kernels, ScanInputs, choose
+from genoscan.ops.kernels import ConvInputs, Kernels, ScanInputs
+from genoscan.ops.primitive import OptionalTensors, Primitive, Tensors
 from genoscan.ops.reference import REFERENCE
-from genoscan.ops.trio import Perhaps, Tensors, Trio
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -74,7 +75,7 @@ def test_operations_are_what_they_are_said_to_be(
     """Against definitions that share no code with genoscan."""
 
     def definition(*inputs: Tensor) -> Tensors:
-        return OPERATIONS[name].definition(*inputs, **OPERATIONS[name].numbers)
+        return OPERATIONS[name].definition(*inputs, **OPERATIONS[name].options)
 
     asked = questions(name, length, channels, inner, dtype=dtype)
     expected = by_torch(definition, *map(doubled, asked))
@@ -113,13 +114,13 @@ def test_any_number_of_directions(name: str, count: int) -> None:
 
 def test_only_what_is_wanted_is_asked_for(name: str, dtype: torch.dtype) -> None:
     inputs, bars, dots = questions(name, *MEDIUM, dtype=dtype)
-    trio, numbers = of(CPU, name), OPERATIONS[name].numbers
-    _, kept = trio.forward(inputs, keep=True, **numbers)
+    primitive, options = of(CPU, name), OPERATIONS[name].options
+    _, saved = primitive.forward(inputs, save=True, **options)
     expected = truth(name, inputs, bars, dots).bars
-    for wanted in alone_and_all_but(len(inputs)):
-        found = trio.vjp(inputs, kept, bars, wanted, **numbers)
+    for needs_grad in alone_and_all_but(len(inputs)):
+        found = primitive.vjp(inputs, saved, bars, needs_grad, **options)
         for i in range(len(inputs)):
-            if wanted[i]:
+            if needs_grad[i]:
                 assert_near(found[i], expected[i], dtype)
 
 
@@ -134,9 +135,9 @@ def test_weights_take_no_work_where_none_is_wanted(
     name: str, fields: tuple[str, ...], weights: set[str]
 ) -> None:
     inputs, bars, _ = questions(name, *MEDIUM)
-    _, kept = of(CPU, name).forward(inputs, keep=True)
-    wanted = tuple(field not in weights for field in fields)
-    found = of(CPU, name).vjp(inputs, kept, bars, wanted)
+    _, saved = of(CPU, name).forward(inputs, save=True)
+    needs_grad = tuple(field not in weights for field in fields)
+    found = of(CPU, name).vjp(inputs, saved, bars, needs_grad)
     assert {field for field, bar in zip(fields, found, strict=True) if bar is None} == weights
 
 
@@ -147,7 +148,7 @@ def test_inputs_that_do_not_move(name: str, dtype: torch.dtype) -> None:
         given = tuple(dot if moving else None for moving, dot in pairs)
         still = tuple(dot if moving else torch.zeros_like(dot) for moving, dot in pairs)
         expected = truth(name, inputs, bars, still)
-        found = of(CPU, name).jvp(inputs, given, **OPERATIONS[name].numbers)
+        found = of(CPU, name).jvp(inputs, given, **OPERATIONS[name].options)
         assert_near(found, (expected.outputs, expected.dots), dtype)
 
 
@@ -355,36 +356,38 @@ def test_a_trio_hears_what_is_kept_wanted_and_moving() -> None:
     """z = c x^2 y, which says what it was asked."""
     heard: list[tuple[Any, ...]] = []
 
-    def forward(inputs: Tensors, *, keep: bool, c: float) -> tuple[Tensors, Tensors]:
-        heard.append(("forward", keep))
+    def forward(inputs: Tensors, *, save: bool, c: float) -> tuple[Tensors, Tensors]:
+        heard.append(("forward", save))
         x, y = inputs
-        return (c * x * x * y,), (x * x,) if keep else ()
+        return (c * x * x * y,), (x * x,) if save else ()
 
-    def jvp(inputs: Tensors, dots: Perhaps, *, c: float) -> tuple[Tensors, Tensors]:
+    def jvp(inputs: Tensors, dots: OptionalTensors, *, c: float) -> tuple[Tensors, Tensors]:
         heard.append(("jvp", *(None if dot is None else len(dot) for dot in dots)))
         (x, y), (x_dot, y_dot) = inputs, (0.0 if dot is None else dot for dot in dots)
         return (c * x * x * y,), (c * (2 * x * y * x_dot + x * x * y_dot),)
 
     def vjp(
-        inputs: Tensors, kept: Tensors, bars: Tensors, wanted: tuple[bool, ...], *, c: float
-    ) -> Perhaps:
-        heard.append(("vjp", len(kept), len(bars), *wanted))
-        (x, y), (squared,), (bar,) = inputs, kept, bars
-        return 2 * c * x * y * bar if wanted[0] else None, c * squared * bar if wanted[1] else None
+        inputs: Tensors, saved: Tensors, bars: Tensors, needs_grad: tuple[bool, ...], *, c: float
+    ) -> OptionalTensors:
+        heard.append(("vjp", len(saved), len(bars), *needs_grad))
+        (x, y), (squared,), (bar,) = inputs, saved, bars
+        return 2 * c * x * y * bar if needs_grad[0] else None, c * squared * bar if needs_grad[
+            1
+        ] else None
 
     def definition(x: Tensor, y: Tensor, *, c: float) -> Tensor:
         heard.append(("definition",))
         return c * x * x * y
 
-    trio = Trio(forward, jvp, vjp, definition)
+    primitive = Primitive(forward, jvp, vjp, definition)
     x, y = torch.tensor([3.0]), torch.tensor([5.0])
     open_x, open_y = x.clone().requires_grad_(), y.clone().requires_grad_()
-    assert trio(x, y, c=2.0).item() == 90
+    assert primitive(x, y, c=2.0).item() == 90
     with torch.no_grad():
-        assert not trio(open_x, open_y, c=2.0).requires_grad
-    assert torch.autograd.grad(trio(open_x, y, c=2.0), open_x)[0].item() == 60
-    assert torch.autograd.grad(trio(x, open_y, c=2.0), open_y)[0].item() == 18
-    both = torch.autograd.grad(trio(open_x, open_y, c=2.0), [open_x, open_y])
+        assert not primitive(open_x, open_y, c=2.0).requires_grad
+    assert torch.autograd.grad(primitive(open_x, y, c=2.0), open_x)[0].item() == 60
+    assert torch.autograd.grad(primitive(x, open_y, c=2.0), open_y)[0].item() == 18
+    both = torch.autograd.grad(primitive(open_x, open_y, c=2.0), [open_x, open_y])
     assert [bar.item() for bar in both] == [60, 18]
     assert heard == [
         ("forward", False),
@@ -395,15 +398,15 @@ def test_a_trio_hears_what_is_kept_wanted_and_moving() -> None:
     ]
 
     heard.clear()
-    pushed = trio(Dual.of(x, torch.tensor([[1.0], [10.0], [100.0]])), y, c=2.0)
+    pushed = primitive(Dual.of(x, torch.tensor([[1.0], [10.0], [100.0]])), y, c=2.0)
     assert pushed.item() == 90
     assert pushed.dots.flatten().tolist() == [60, 600, 6000]
     assert heard == [("jvp", 3, None)]
 
     heard.clear()
-    (bar,) = torch.autograd.grad(trio(open_x, open_y, c=2.0), open_x, create_graph=True)
+    (bar,) = torch.autograd.grad(primitive(open_x, open_y, c=2.0), open_x, create_graph=True)
     assert [part.item() for part in torch.autograd.grad(bar, [open_x, open_y])] == [20, 12]
-    assert torch.func.grad(lambda x: trio(x, y, c=2.0).sum())(x).item() == 60
+    assert torch.func.grad(lambda x: primitive(x, y, c=2.0).sum())(x).item() == 60
     assert heard == [("forward", True), ("definition",), ("definition",)]
 
 

@@ -12,7 +12,7 @@ from operations import bars_for, directions_for, rules, truth
 from torch import Tensor
 from toys import each, scan_problem
 
-from genoscan.ops import lanes
+from genoscan.ops import lane_math, lanes
 from genoscan.ops.cpu import CPU
 from genoscan.ops.kernels import Kernels, ScanInputs
 
@@ -35,7 +35,7 @@ def by_lanes() -> Callable[[Any, np.ndarray], np.ndarray]:
     def filler(function: Any) -> Any:
         @numba.njit(fastmath={"contract", "nsz"}, error_model="numpy")
         def fill(x, out):  # type: ignore[no-untyped-def]
-            lanes.widest()
+            lanes.use_widest_vectors()
             for i in range(len(x) // lanes.LANES):
                 lanes.store(out, i, function(lanes.load(x, i)))
 
@@ -75,7 +75,7 @@ def worst(found: np.ndarray, exact: np.ndarray) -> float:
 def test_decay_to_the_last_place(kind: type, by_lanes: Any) -> None:
     seams = np.append(np.arange(0.5, 60), [1, 2, 3])
     z2 = negatives(kind, lowest(kind), seams)
-    found, long = by_lanes(lanes.decay, z2), z2.astype(np.longdouble)
+    found, long = by_lanes(lane_math.decay, z2), z2.astype(np.longdouble)
     keeps = z2 > -1
     exact = np.where(keeps, np.expm1(long * np.log(np.longdouble(2))), np.exp2(long))
     assert worst(found, exact) <= BARS[kind]
@@ -83,9 +83,9 @@ def test_decay_to_the_last_place(kind: type, by_lanes: Any) -> None:
     assert (found[keeps] <= 0).all()
     assert (found[~keeps] > 0).all()
     assert keeps.any() and not keeps.all()
-    assert by_lanes(lanes.decay, np.array([0.0, -0.0], kind)).tolist() == [0, 0]
+    assert by_lanes(lane_math.decay, np.array([0.0, -0.0], kind)).tolist() == [0, 0]
     just_above = np.nextafter(kind(-1), kind(0))
-    ends = by_lanes(lanes.decay, np.array([-1, just_above], kind))
+    ends = by_lanes(lane_math.decay, np.array([-1, just_above], kind))
     assert np.allclose(ends, [0.5, -0.5], rtol=2 * BARS[kind], atol=0)
 
 
@@ -94,7 +94,7 @@ def test_decay_beyond_all_numbers_is_next_to_nothing_and_not_nothing(
     kind: type, by_lanes: Any
 ) -> None:
     least = lowest(kind)
-    beyond = by_lanes(lanes.decay, np.array([1.5 * least, 1000 * least, -1e30, -np.inf], kind))
+    beyond = by_lanes(lane_math.decay, np.array([1.5 * least, 1000 * least, -1e30, -np.inf], kind))
     assert (beyond > 0).all()
     assert (beyond < 4 * np.finfo(kind).tiny).all()
 
@@ -103,10 +103,10 @@ def test_decay_beyond_all_numbers_is_next_to_nothing_and_not_nothing(
 def test_exponential_to_the_last_place(kind: type, by_lanes: Any) -> None:
     seams = np.arange(0.5, 60) * np.log(2)
     x = np.append(negatives(kind, lowest(kind) * np.log(2) * (1 - 1e-6), seams), kind(0))
-    found = by_lanes(lanes.exponential, x)
+    found = by_lanes(lane_math.exponential, x)
     assert worst(found, np.exp(x.astype(np.longdouble))) <= BARS[kind]
-    assert by_lanes(lanes.exponential, np.array([0.0, -0.0], kind)).tolist() == [1, 1]
-    beyond = by_lanes(lanes.exponential, np.array([1.5, 1000, np.inf], kind) * lowest(kind))
+    assert by_lanes(lane_math.exponential, np.array([0.0, -0.0], kind)).tolist() == [1, 1]
+    beyond = by_lanes(lane_math.exponential, np.array([1.5, 1000, np.inf], kind) * lowest(kind))
     assert (beyond >= 0).all()
     assert (beyond < 4 * np.finfo(kind).tiny).all()
 
@@ -124,7 +124,7 @@ def test_sigmoid_to_the_last_place(kind: type, by_lanes: Any) -> None:
     long = x.astype(np.longdouble)
     small = np.exp(-np.abs(long))
     exact = np.where(x > 0, 1, small) / (1 + small)
-    assert worst(by_lanes(lanes.sigmoid, x), exact) <= 1.5 * BARS[kind]
+    assert worst(by_lanes(lane_math.sigmoid, x), exact) <= 1.5 * BARS[kind]
 
 
 @KINDS
@@ -132,7 +132,7 @@ def test_softplus_to_the_last_place(kind: type, by_lanes: Any) -> None:
     x = both_sides(kind)
     long = x.astype(np.longdouble)
     exact = np.log1p(np.exp(-np.abs(long))) + np.maximum(long, 0)
-    assert worst(by_lanes(lanes.softplus, x), exact) <= 1.5 * BARS[kind]
+    assert worst(by_lanes(lane_math.softplus, x), exact) <= 1.5 * BARS[kind]
 
 
 # The long run
@@ -140,8 +140,8 @@ def test_softplus_to_the_last_place(kind: type, by_lanes: Any) -> None:
 
 def test_marks_do_not_change_the_answer(dtype: torch.dtype) -> None:
     inputs = scan_problem(length=70, channels=20, states=17, dtype=dtype)
-    with_marks, marks = CPU.scan.forward(inputs, keep=True)
-    without, nothing = CPU.scan.forward(inputs, keep=False)
+    with_marks, marks = CPU.scan.forward(inputs, save=True)
+    without, nothing = CPU.scan.forward(inputs, save=False)
     assert_same_bits(with_marks, without)
     assert sum(mark.numel() for mark in marks) > 0
     assert sum(mark.numel() for mark in nothing) == 0
@@ -205,7 +205,7 @@ def doubled(inputs: ScanInputs) -> ScanInputs:
 
 def forward(inputs: ScanInputs) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     """Return y, the state at the end and the marks."""
-    (y, state), marks = CPU.scan.forward(inputs, keep=True)
+    (y, state), marks = CPU.scan.forward(inputs, save=True)
     return y, state, marks
 
 
@@ -258,14 +258,14 @@ def test_float32_keeps_every_decay_over_a_long_run(kind: str) -> None:
     """
     inputs = long_problem(kind)
     exact = doubled(inputs)
-    y, state, kept = forward(inputs)
+    y, state, saved = forward(inputs)
     y_exact, state_exact, kept_exact = forward(exact)
     # With u and C at one and D at zero, y is the state at every base.
     measured = {"y": by_channel(y, y_exact, 2), "state": overall(state, state_exact)}
 
     # The same kind of numbers comes back from the right as went in from the left.
     y_bar = inflow(kind).flip(0)[None, :, None].expand_as(y).contiguous()
-    bars = vjp(inputs, kept, y_bar, state)
+    bars = vjp(inputs, saved, y_bar, state)
     bars_exact = vjp(exact, kept_exact, y_bar.double(), state.double())
     for name in ("u", "delta"):
         found, expected = getattr(bars, name), getattr(bars_exact, name)
@@ -300,9 +300,9 @@ def test_what_a_strong_decay_leaves_keeps_its_digits(dtype: torch.dtype) -> None
         D=torch.zeros_like(inputs.D),
         state=torch.ones_like(inputs.state),
     )
-    _, state, kept = forward(inputs)
+    _, state, saved = forward(inputs)
     left = torch.exp(-3 * rates.double())[None, :, None]
-    bars = vjp(inputs, kept, torch.zeros_like(inputs.u), torch.ones_like(state))
+    bars = vjp(inputs, saved, torch.zeros_like(inputs.u), torch.ones_like(state))
     nothing = each(lambda tensor: torch.zeros_like(tensor)[None], inputs)
     _, state_dot = jvp(inputs, nothing._replace(state=torch.ones_like(inputs.state)[None]))
     for found in (state, bars.state, state_dot[0]):
@@ -325,8 +325,8 @@ def test_a_strong_decay_after_weak_ones_keeps_its_digits() -> None:
     y_bar[:, :30] = 0
 
     def all_rules(given: ScanInputs) -> tuple[Tensor, ...]:
-        y, state, kept = forward(given)
-        bars = vjp(given, kept, y_bar.to(y), torch.ones_like(state))
+        y, state, saved = forward(given)
+        bars = vjp(given, saved, y_bar.to(y), torch.ones_like(state))
         y_dot, state_dot = jvp(given, each(lambda dot: dot.to(y), dots))
         return y[:, 30:], state, bars.state, y_dot[0, :, 30:], state_dot[0]
 

@@ -36,7 +36,7 @@ from genoscan.layers.linear import Linear
 from genoscan.layers.norm import RMSNorm
 from genoscan.layers.stack import Stack
 from genoscan.layers.weights import build
-from genoscan.ops.kernels import choose
+from genoscan.ops.dispatch import choose
 from genoscan.training import state
 from genoscan.training import train as training
 from genoscan.training.data import SequenceId, Split, split_genomes, walks

@@ -45,8 +45,8 @@ from genoscan.errors import InputError
 from genoscan.ops.cpu import CPU
 from genoscan.ops.dual import Dual, primal
 from genoscan.ops.kernels import ScanInputs
+from genoscan.ops.primitive import OptionalTensors, Primitive, Tensors
 from genoscan.ops.reference import REFERENCE
-from genoscan.ops.trio import Perhaps, Tensors, Trio
 
 CARD = torch.cuda.is_available()
 DEVICE = "cuda" if CARD else "cpu"
@@ -69,11 +69,11 @@ with pytest.MonkeyPatch.context() as patch:
 class Piece(NamedTuple):
     """What is written in Triton, and the same in plain torch."""
 
-    trio: Trio
+    primitive: Primitive
     definition: Callable[..., Any]
     problem: Callable[[int, int, int, int], Tensors]
     weights: tuple[int, ...]
-    numbers: dict[str, float]
+    options: dict[str, float]
 
 
 def step_size_problem(batch: int, length: int, channels: int, _inner: int) -> Tensors:
@@ -84,9 +84,9 @@ def gate_problem(batch: int, length: int, channels: int, _inner: int) -> Tensors
     return normals((batch, length, channels), (batch, length, channels))
 
 
-def as_in_reference(trio: Trio, name: str, *weights: int) -> Piece:
+def as_in_reference(primitive: Primitive, name: str, *weights: int) -> Piece:
     operation = OPERATIONS[name]
-    return Piece(trio, getattr(REFERENCE, name), operation.problem, weights, operation.numbers)
+    return Piece(primitive, getattr(REFERENCE, name), operation.problem, weights, operation.options)
 
 
 PIECES = {
@@ -138,7 +138,7 @@ def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, value)
 
 
-def there(tensors: Perhaps) -> Perhaps:
+def there(tensors: OptionalTensors) -> OptionalTensors:
     return tuple(None if tensor is None else tensor.to(DEVICE) for tensor in tensors)
 
 
@@ -147,11 +147,11 @@ def here(found: Any) -> Any:
 
 
 def called(name: str) -> Callable[..., Tensors]:
-    return tupled(PIECES[name].trio, **PIECES[name].numbers)
+    return tupled(PIECES[name].primitive, **PIECES[name].options)
 
 
 def defined(name: str) -> Callable[..., Tensors]:
-    return tupled(PIECES[name].definition, **PIECES[name].numbers)
+    return tupled(PIECES[name].definition, **PIECES[name].options)
 
 
 def bars_for(name: str, inputs: Tensors) -> Tensors:
@@ -171,9 +171,9 @@ def questions(
     return inputs, bars_for(name, inputs), directions_for(inputs, directions)
 
 
-def answers(name: str, inputs: Tensors, bars: Tensors, dots: Perhaps) -> Rules:
-    trio, numbers = PIECES[name].trio, PIECES[name].numbers
-    return Rules(*here(by_rules(trio, there(inputs), there(bars), there(dots), **numbers)))
+def answers(name: str, inputs: Tensors, bars: Tensors, dots: OptionalTensors) -> Rules:
+    primitive, options = PIECES[name].primitive, PIECES[name].options
+    return Rules(*here(by_rules(primitive, there(inputs), there(bars), there(dots), **options)))
 
 
 def truth(name: str, inputs: Tensors, bars: Tensors, dots: Tensors) -> Rules:
@@ -253,17 +253,17 @@ def test_half_precision_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_only_what_is_wanted_and_only_what_moves(name: str) -> None:
     inputs, bars, dots = questions(name, 9, 3, 2, batch=1, directions=1)
-    trio, numbers = PIECES[name].trio, PIECES[name].numbers
-    _, kept = trio.forward(there(inputs), keep=True, **numbers)
+    primitive, options = PIECES[name].primitive, PIECES[name].options
+    _, saved = primitive.forward(there(inputs), save=True, **options)
     expected = truth(name, inputs, bars, dots).bars
     for i in range(len(inputs)):
         alone = tuple(j == i for j in range(len(inputs)))
-        found = trio.vjp(there(inputs), kept, there(bars), alone, **numbers)
+        found = primitive.vjp(there(inputs), saved, there(bars), alone, **options)
         assert_near(here(found[i]), expected[i])
         given = tuple(dot if moves else None for moves, dot in zip(alone, dots, strict=True))
         still = tuple(0 * dot if j != i else dot for j, dot in enumerate(dots))
         pushed = truth(name, inputs, bars, still)
-        found = trio.jvp(there(inputs), there(given), **numbers)
+        found = primitive.jvp(there(inputs), there(given), **options)
         assert_near(here(found), (pushed.outputs, pushed.dots))
 
 
@@ -331,7 +331,7 @@ def test_marks_do_not_change_the_answer_nor_does_a_second_run() -> None:
     asked = questions("scan", 20, 20, 5, dtype=torch.float32, batch=1)
     first = answers("scan", *asked)
     assert_same_bits(answers("scan", *asked), first)
-    without, marks = SCAN.forward(there(asked[0]), keep=False)
+    without, marks = SCAN.forward(there(asked[0]), save=False)
     assert_same_bits(here(without), first.outputs)
     assert marks == ()
 
@@ -492,15 +492,15 @@ def test_sizes_of_a_model(name: str) -> None:
     """Right, the same bits again, and nobody waits for the device."""
     inner = 4 if name == "conv_silu" else 16
     asked = questions(name, 5000, 512, inner, dtype=torch.float32, directions=5)
-    exact, numbers = map(doubled, asked), PIECES[name].numbers
+    exact, options = map(doubled, asked), PIECES[name].options
     # The reference goes base by base.
     expected = by_rules(CPU.scan, *exact) if name == "scan" else by_torch(defined(name), *exact)
     on_device = tuple(map(there, asked))
-    first = by_rules(PIECES[name].trio, *on_device, **numbers)
+    first = by_rules(PIECES[name].primitive, *on_device, **options)
     assert_near(here(first), expected, torch.float32)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        second = by_rules(PIECES[name].trio, *on_device, **numbers)
+        second = by_rules(PIECES[name].primitive, *on_device, **options)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert_same_bits(here(second), here(first))
@@ -553,22 +553,22 @@ def compile_for(capability: int) -> list[dict[str, Any]]:
 
     JITFunction.run = compiled
     for name in NAMES:
-        trio, _, problem, weights, numbers = PIECES[name]
+        primitive, _, problem, weights, options = PIECES[name]
         inputs = problem(2, 256, 512, 4 if name == "conv_silu" else 16)
         inputs = tuple(tensor.float() for tensor in inputs)
-        outputs, kept = trio.forward(inputs, keep=True, **numbers)
-        trio.forward(inputs, keep=False, **numbers)
+        outputs, saved = primitive.forward(inputs, save=True, **options)
+        primitive.forward(inputs, save=False, **options)
         inner = tuple(i not in weights for i in range(len(inputs)))
-        for wanted in (inner, (True,) * len(inputs)):
-            trio.vjp(inputs, kept, outputs, wanted, **numbers)
+        for needs_grad in (inner, (True,) * len(inputs)):
+            primitive.vjp(inputs, saved, outputs, needs_grad, **options)
         for count in (1, 4):
             dots = directions_for(inputs, count)
             moving = tuple(dot if moves else None for moves, dot in zip(inner, dots, strict=True))
-            trio.jvp(inputs, moving, **numbers)
+            primitive.jvp(inputs, moving, **options)
     for permute in (False, True):
         inputs, chosen = pd_problem(256, 2, 64, permute=permute, dtype=torch.float32)
-        outputs, kept = PD_SCAN.forward(inputs, keep=True, **chosen)
-        PD_SCAN.vjp(inputs, kept, outputs, (True,) * 3, **chosen)
+        outputs, saved = PD_SCAN.forward(inputs, save=True, **chosen)
+        PD_SCAN.vjp(inputs, saved, outputs, (True,) * 3, **chosen)
         PD_SCAN.jvp(inputs, directions_for(inputs, 2), **chosen)
     exponentials.many_exponentials(x := torch.ones(4096), torch.empty_like(x))
     return list(found.values())

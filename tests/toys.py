@@ -14,7 +14,8 @@ from genoscan.layers.mamba2 import Mamba2, Mamba2Config
 from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
 from genoscan.layers.stack import Stack
 from genoscan.layers.weights import build
-from genoscan.ops.kernels import ScanInputs, choose
+from genoscan.ops.dispatch import choose
+from genoscan.ops.kernels import ScanInputs
 
 N_CODE = 4
 

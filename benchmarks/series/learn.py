@@ -24,7 +24,7 @@ from genoscan.layers.pd_ssm import PdSsmConfig, with_surrogate
 from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate
 from genoscan.layers.weights import assemble
-from genoscan.ops.kernels import choose
+from genoscan.ops.dispatch import choose
 from genoscan.training.optimizer import adamw, update
 
 TILE, SLOTS = 512, 16

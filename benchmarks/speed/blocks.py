@@ -19,7 +19,7 @@ from genoscan.engine.target import WeightedSum
 from genoscan.layers.mamba import Mamba, MambaConfig
 from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
 from genoscan.model import Model
-from genoscan.ops.kernels import choose
+from genoscan.ops.dispatch import choose
 
 CHANNELS = 128
 _RANK = CHANNELS // 16

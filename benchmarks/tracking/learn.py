@@ -16,7 +16,7 @@ from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig, with_surrogate
 from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate
 from genoscan.layers.weights import assemble
-from genoscan.ops.kernels import choose
+from genoscan.ops.dispatch import choose
 from genoscan.training.optimizer import adamw
 
 _HELD_OUT = {"validation": 10_000_019, "test": 20_000_003}

@@ -16,7 +16,7 @@ from genoscan.engine.inputs import Inputs, Spans
 from genoscan.engine.stages import Relay, Sweep
 from genoscan.engine.target import Target
 from genoscan.layer import Carry, Layer, leaves, map_leaves
-from genoscan.ops import subnormal
+from genoscan.ops.denormals import flush_denormals_during
 from genoscan.ops.dual import refuse_transforms
 
 Result = TypeVar("Result")
@@ -81,7 +81,7 @@ def adjoint(
     back = [sweep.relay(count) for _ in range(count - 1)]
     last = _Scored(target, inputs.batch)
     runs = [
-        subnormal.without(
+        flush_denormals_during(
             _stage(
                 stage,
                 carries[i],

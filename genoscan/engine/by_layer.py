@@ -26,7 +26,7 @@ from genoscan.engine.tangent import Directions, pushed
 from genoscan.engine.target import Target
 from genoscan.layer import BidirectionalLayer, BidirectionalNetwork, Layer
 from genoscan.ops.dual import Dual, primal, refuse_transforms
-from genoscan.ops.memory import flipped
+from genoscan.ops.memory import flip_positions
 
 Progress = Callable[[int], object]
 
@@ -311,12 +311,12 @@ class _Before:
 
     def placed(self, span: slice, tile: Tensor) -> tuple[slice, Tensor]:
         """Return what was said over a span of what is read, as it lies in the window."""
-        return self.place(span), flipped(tile) if self.mirrored else tile
+        return self.place(span), flip_positions(tile) if self.mirrored else tile
 
     def tile(self, span: slice) -> Any:
         with torch.no_grad():
             read = self.layer.before(self.x.read(self.place(span)))
-        return flipped(read) if self.mirrored else read
+        return flip_positions(read) if self.mirrored else read
 
 
 @dataclass(frozen=True)
@@ -328,4 +328,4 @@ class _Bars:
 
     def tile(self, span: slice) -> Tensor:
         bars: Tensor = self.bars.read(self.inputs.place(span))
-        return flipped(bars) if self.inputs.mirrored else bars
+        return flip_positions(bars) if self.inputs.mirrored else bars

@@ -10,7 +10,7 @@ from torch import Tensor
 from genoscan.engine.inputs import Inputs, Spans
 from genoscan.engine.stages import Sweep
 from genoscan.layer import Carry, Layer
-from genoscan.ops import subnormal
+from genoscan.ops.denormals import flush_denormals_during
 
 
 def forward(
@@ -42,7 +42,9 @@ def rightward(
     """Run what is read through all stages, tile by tile, without a graph."""
     forth = [sweep.relay(1) for _ in sweep.stages[1:]]
     runs = [
-        subnormal.without(_stage(stage, carries[i], tiles, read if i == 0 else forth[i - 1].take))
+        flush_denormals_during(
+            _stage(stage, carries[i], tiles, read if i == 0 else forth[i - 1].take)
+        )
         for i, stage in enumerate(sweep.stages)
     ]
 

@@ -20,7 +20,7 @@ import torch
 from genoscan.errors import InputError
 from genoscan.layer import Carry, Chain, Layer
 from genoscan.ops.dual import refuse_transforms
-from genoscan.ops.memory import reused
+from genoscan.ops.memory import buffer_pool
 
 _LOOK_UP = 1.0
 """Seconds after which a thread that waits checks whether the program is ending."""
@@ -54,7 +54,7 @@ class Crew:
         Whatever a thread raises is raised here; when the body fails or is left, they stop.
         """
         if not work:
-            with reused():
+            with buffer_pool():
                 yield
             return
         share = max(1, self._threads // self._members)
@@ -63,7 +63,7 @@ class Crew:
         try:
             for thread in crew:
                 thread.start()
-            with reused(), suppress(Stopped):  # another stage has failed; below it is said why
+            with buffer_pool(), suppress(Stopped):  # another stage has failed; below it is said why
                 yield
         except BaseException:
             self._end()
@@ -79,7 +79,7 @@ class Crew:
     def _run(self, work: Callable[[], object], share: int) -> None:
         torch.set_num_threads(share)
         try:
-            with reused():
+            with buffer_pool():
                 work()
         except Stopped:
             pass

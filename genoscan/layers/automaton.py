@@ -17,7 +17,7 @@ from genoscan.layers.linear import Linear
 from genoscan.layers.norm import RMSNorm
 from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
 from genoscan.layers.stack import Stack
-from genoscan.ops.kernels import choose
+from genoscan.ops.dispatch import choose
 
 
 def from_automaton(

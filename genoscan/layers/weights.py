@@ -29,8 +29,9 @@ from genoscan.layers.mamba2 import Mamba2
 from genoscan.layers.norm import RMSNorm
 from genoscan.layers.pd_ssm import PdSsm
 from genoscan.layers.stack import Stack
-from genoscan.ops.kernels import Kernels, choose
-from genoscan.ops.memory import keep_large_apart
+from genoscan.ops.dispatch import choose
+from genoscan.ops.kernels import Kernels
+from genoscan.ops.memory import fix_mmap_threshold
 
 WEIGHTS, CARD = "model.safetensors", "README.md"
 
@@ -95,7 +96,7 @@ def read_stack(
             f"dtype {dtype}: expected torch.float32 or torch.float64; half precision is too coarse "
             "for exact sensitivities"
         )
-    keep_large_apart()
+    fix_mmap_threshold()
     tensors = _read_tensors(path / WEIGHTS)
     with torch.device("meta"):
         stack = _assembled(config, choose(device, kernels))

@@ -1,11 +1,11 @@
-"""The short convolution and its SiLU in one pass, compiled for the CPU.
+"""The short convolution and its SiLU in a single pass, compiled for the CPU.
 
-Left to torch, four shifted products and their derivatives read and write the tile a dozen
-times; here each direction goes through it once, base by base, so that the few rows in use stay
-in the first cache.  Terms as in `reference.conv_silu`.
+In torch's operations, four shifted products and their derivatives read and write the tile a dozen
+times.  Here each rule goes through it once, base by base, and the few rows in use stay in the L1
+cache.  Notation of `reference.conv_silu`.
 """
 
-# What numba compiles has no annotations; what calls it has.
+# Functions compiled by numba have no annotations; their callers have.
 # mypy: disable-error-code="no-untyped-def, call-arg"
 
 import numpy as np
@@ -14,25 +14,25 @@ from torch import Tensor
 
 from genoscan.ops import reference
 from genoscan.ops.kernels import ConvInputs
+from genoscan.ops.lane_math import sigmoid
 from genoscan.ops.lanes import (
     LANES,
     compiled,
     load,
-    over_groups,
-    padded,
-    precise,
-    sigmoid,
+    pad_lanes,
+    parallel_for,
     store,
-    trimmed,
-    widest,
+    to_float64,
+    unpad_lanes,
+    use_widest_vectors,
 )
-from genoscan.ops.memory import room, whole
-from genoscan.ops.trio import Perhaps, Tensors, Trio, filled
+from genoscan.ops.memory import aligned_empty, contiguous
+from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, materialize_tangents
 
 
 @compiled
 def _forward(rows, weight, bias, y, start, stop, i_batch, first, last):
-    widest()
+    use_widest_vectors()
     for t in range(start, stop):
         for group in range(first, last):
             sum_ = load(bias, group)
@@ -42,10 +42,11 @@ def _forward(rows, weight, bias, y, start, stop, i_batch, first, last):
 
 
 @compiled
-def _jvp(rows, weight, bias, rows_dot, weight_dot, bias_dot, y, y_dot,
-         start, stop, i_batch, first, last):  # fmt: skip
-    """Push tangents; those of weight and bias may be empty, where they do not move."""
-    widest()
+def _jvp(
+    rows, weight, bias, rows_dot, weight_dot, bias_dot, y, y_dot, start, stop, i_batch, first, last
+):
+    """Write y and y_dot; tangents of weight and bias are empty if they are zero."""
+    use_widest_vectors()
     for t in range(start, stop):
         for group in range(first, last):
             sum_ = load(bias, group)
@@ -68,17 +69,18 @@ def _jvp(rows, weight, bias, rows_dot, weight_dot, bias_dot, y, y_dot,
 
 
 @compiled
-def _vjp(rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar,
-         start, stop, i_batch, first, last):  # fmt: skip
-    """Pull cotangents back; those of weight and bias may be empty, where nobody wants them.
+def _vjp(
+    rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, start, stop, i_batch, first, last
+):
+    """Write the cotangents; those of weight and bias are empty if not needed.
 
-    `padded_bar` takes those of tail and tile: row t + before that of base t.  Until then it holds
-    the cotangent of the sum of base t + before, before the SiLU, which is needed for the last time
-    where base t's is made; past the tile's end there are zeros.
+    `padded_bar` is that of the tail followed by the tile: row t + before is base t's.  Until base t
+    is processed, the row contains instead the cotangent of the sum, before the SiLU, of base
+    t + before, which is used for the last time at base t; zeros past the tile's end.
     """
-    widest()
+    use_widest_vectors()
     before = len(weight) - 1
-    # What the tile's left end sends further left has no base of its own.
+    # Negative t: the rows of the tail.
     for t in range(stop - 1, start - 1 if start > 0 else -before - 1, -1):
         if t >= 0:
             for group in range(first, last):
@@ -87,113 +89,110 @@ def _vjp(rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar,
                     row = load(rows, (i_batch, t - start + k, group))
                     sum_ = sum_ + load(weight, (k, group)) * row
                 gate = sigmoid(sum_)
-                here = (gate + sum_ * gate * (1.0 - gate)) * load(y_bar, (i_batch, t, group))
-                store(padded_bar, (i_batch, t, group), here)
+                bar = (gate + sum_ * gate * (1.0 - gate)) * load(y_bar, (i_batch, t, group))
+                store(padded_bar, (i_batch, t, group), bar)
         if t >= 0 and len(bias_bar) > 0:
             for group in range(first, last):
-                here = load(padded_bar, (i_batch, t, group))
-                so_far = load(bias_bar, (i_batch, group))
-                store(bias_bar, (i_batch, group), so_far + precise(here))
+                bar = load(padded_bar, (i_batch, t, group))
+                total = load(bias_bar, (i_batch, group))
+                store(bias_bar, (i_batch, group), total + to_float64(bar))
                 for k in range(before + 1):
-                    part = precise(here * load(rows, (i_batch, t - start + k, group)))
-                    so_far = load(weight_bar, (i_batch, k, group))
-                    store(weight_bar, (i_batch, k, group), so_far + part)
+                    term = to_float64(bar * load(rows, (i_batch, t - start + k, group)))
+                    total = load(weight_bar, (i_batch, k, group))
+                    store(weight_bar, (i_batch, k, group), total + term)
         for group in range(first, last):
-            pulled = 0.0 * load(bias, group)
+            bar = 0.0 * load(bias, group)
             for k in range(min(before, t + before) + 1):
-                later = load(padded_bar, (i_batch, t + before - k, group))
-                pulled = pulled + load(weight, (k, group)) * later
-            store(padded_bar, (i_batch, t + before, group), pulled)
+                sum_bar = load(padded_bar, (i_batch, t + before - k, group))
+                bar = bar + load(weight, (k, group)) * sum_bar
+            store(padded_bar, (i_batch, t + before, group), bar)
 
 
 def _pieces(x: Tensor, tail: Tensor) -> list[tuple[np.ndarray, int, int]]:
-    """Return (rows, start, stop) twice: base t of start..stop reads rows t - start and on.
+    """Return two triples (rows, start, stop): base t of start..stop reads rows from t - start on.
 
-    The first bases read a copy that begins with the tail, the others the tile as it is.
+    The first bases read a copy that begins with the tail, the others the tile itself.
     """
     edge = min(tail.shape[-2], x.shape[-2])
-    rows = padded(torch.cat([tail, x[..., :edge, :]], -2))
-    return [(rows, 0, edge), (padded(x), edge, x.shape[-2])]
+    rows = pad_lanes(torch.cat([tail, x[..., :edge, :]], -2))
+    return [(rows, 0, edge), (pad_lanes(x), edge, x.shape[-2])]
 
 
 def _next_tail(given: ConvInputs) -> Tensor:
-    """Return the last inputs, as many as the tail has; a copy, which keeps no tile alive."""
+    """Return the last inputs, as many as in the tail; a copy, so that the tile can be freed."""
     before, length = given.tail.shape[-2], given.x.shape[-2]
     if before > length:
         return torch.cat([given.tail[..., length:, :], given.x], -2)
     return given.x[..., length - before :, :].clone()
 
 
-def forward(inputs: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
+def forward(inputs: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
     """Return silu of the convolution, and the next tail."""
     given = ConvInputs(*inputs)
     pieces = _pieces(given.x, given.tail)
-    weight, bias = padded(given.weight.mT), padded(given.bias)
-    y = room(pieces[1][0].shape, weight)
+    weight, bias = pad_lanes(given.weight.mT), pad_lanes(given.bias)
+    y = aligned_empty(pieces[1][0].shape, weight)
 
     def run(i_batch: int, _part: int, first: int, last: int) -> None:
         for rows, *span in pieces:
             _forward(rows, weight, bias, y, *span, i_batch, first, last)
 
-    over_groups(run, len(y), len(bias) // LANES)
-    return (trimmed(y, given.x.shape[-1]), _next_tail(given)), ()
+    parallel_for(run, len(y), len(bias) // LANES)
+    return (unpad_lanes(y, given.x.shape[-1]), _next_tail(given)), ()
 
 
-def jvp(inputs: Tensors, dots: Perhaps) -> tuple[Tensors, Tensors]:
-    """Return both outputs, and their tangents, for every direction."""
-    given, moved = ConvInputs(*inputs), ConvInputs(*filled(inputs, dots))
-    if all(dots[i] is None for i in (1, 2)):
-        moved = moved._replace(weight=moved.weight[..., :0], bias=moved.bias[..., :0])
-    pieces, pieces_dot = _pieces(given.x, given.tail), _pieces(moved.x, moved.tail)
-    weight, bias = padded(given.weight.mT), padded(given.bias)
-    weight_dot, bias_dot = padded(moved.weight.mT), padded(moved.bias)
-    y, y_dot = room(pieces[1][0].shape, weight), room(pieces_dot[1][0].shape, weight)
+def jvp(inputs: Tensors, tangents: OptionalTensors) -> tuple[Tensors, Tensors]:
+    """Return both outputs, and their tangents along every direction."""
+    given, dots = ConvInputs(*inputs), ConvInputs(*materialize_tangents(inputs, tangents))
+    if all(tangents[i] is None for i in (1, 2)):
+        dots = dots._replace(weight=dots.weight[..., :0], bias=dots.bias[..., :0])
+    pieces, pieces_dot = _pieces(given.x, given.tail), _pieces(dots.x, dots.tail)
+    weight, bias = pad_lanes(given.weight.mT), pad_lanes(given.bias)
+    filters = weight, bias
+    filters_dot = pad_lanes(dots.weight.mT), pad_lanes(dots.bias)
+    outputs = y, y_dot = [aligned_empty(both[1][0].shape, weight) for both in (pieces, pieces_dot)]
 
     def run(i_batch: int, _part: int, first: int, last: int) -> None:
         for (rows, *span), (rows_dot, *_) in zip(pieces, pieces_dot, strict=True):
-            _jvp(
-                rows, weight, bias, rows_dot, weight_dot, bias_dot, y, y_dot,
-                *span, i_batch, first, last,
-            )  # fmt: skip
+            _jvp(rows, *filters, rows_dot, *filters_dot, *outputs, *span, i_batch, first, last)
 
-    over_groups(run, len(y), len(bias) // LANES)
+    parallel_for(run, len(y), len(bias) // LANES)
     channels = given.x.shape[-1]
     return (
-        (trimmed(y, channels), _next_tail(given)),
-        (trimmed(y_dot, channels), _next_tail(moved)),
+        (unpad_lanes(y, channels), _next_tail(given)),
+        (unpad_lanes(y_dot, channels), _next_tail(dots)),
     )
 
 
-def vjp(inputs: Tensors, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]) -> Perhaps:
-    """Return the cotangents of the inputs; weight's and bias's only where wanted."""
-    given, y_bar = ConvInputs(*inputs), padded(bars[0])
+def vjp(inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags) -> OptionalTensors:
+    """Return the cotangents of the inputs; of weight and bias only if needed."""
+    given, y_bar = ConvInputs(*inputs), pad_lanes(bars[0])
     pieces = _pieces(given.x, given.tail)
-    weight, bias = padded(given.weight.mT), padded(given.bias)
+    weight, bias = pad_lanes(given.weight.mT), pad_lanes(given.bias)
     batch, length, width = y_bar.shape
     before = len(weight) - 1
-    padded_bar = room((batch, before + length, width), y_bar)
+    padded_bar = aligned_empty((batch, before + length, width), y_bar)
     padded_bar[:, length:] = 0
-    # A sum a sequence: threads share none.  Long sums of small numbers are kept in float64.
-    trained = batch if wanted[1] or wanted[2] else 0
-    weight_bar, bias_bar = np.zeros((trained, *weight.shape)), np.zeros((trained, width))
+    # One sum for each sequence, in float64: threads share none, the sums are long, their terms
+    # small.
+    n_sums = batch if needs_grad[1] or needs_grad[2] else 0
+    weight_bar, bias_bar = np.zeros((n_sums, *weight.shape)), np.zeros((n_sums, width))
+    outputs = padded_bar, weight_bar, bias_bar
 
     def run(i_batch: int, _part: int, first: int, last: int) -> None:
         for rows, *span in reversed(pieces):
-            _vjp(
-                rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar,
-                *span, i_batch, first, last,
-            )  # fmt: skip
+            _vjp(rows, weight, bias, y_bar, *outputs, *span, i_batch, first, last)
 
-    over_groups(run, batch, width // LANES)
+    parallel_for(run, batch, width // LANES)
     channels = given.x.shape[-1]
-    pulled = trimmed(padded_bar, channels)
-    pulled[:, length:] += bars[1]
-    # A copy, which keeps no tile alive; sequences with gaps between would be copied by a product.
-    x_bar, tail_bar = whole(pulled[:, before:]), pulled[:, :before].clone()
-    if not trained:
+    bar = unpad_lanes(padded_bar, channels)
+    bar[:, length:] += bars[1]
+    # A contiguous copy: a product with a matrix would copy sequences with gaps between them.
+    x_bar, tail_bar = contiguous(bar[:, before:]), bar[:, :before].clone()
+    if not n_sums:
         return x_bar, None, None, tail_bar
-    weight_sum, bias_sum = trimmed(weight_bar.sum(0), channels), trimmed(bias_bar.sum(0), channels)
-    return x_bar, weight_sum.mT.to(pulled.dtype), bias_sum.to(pulled.dtype), tail_bar
+    weight_sum, bias_sum = (unpad_lanes(part.sum(0), channels) for part in (weight_bar, bias_bar))
+    return x_bar, weight_sum.mT.to(bar.dtype), bias_sum.to(bar.dtype), tail_bar
 
 
-CONV_SILU = Trio(forward, jvp, vjp, reference.conv_silu, outputs=2)
+CONV_SILU = Primitive(forward, jvp, vjp, reference.conv_silu, outputs=2)

@@ -1,6 +1,6 @@
-"""Matrix products in room that is used again; left to torch, a trained block's made holes.
+"""Matrix products with outputs in pooled buffers; torch's own fragment the heap in training.
 
-Terms as in torch's `linear`.
+Notation of torch.nn.functional.linear.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genoscan.ops.memory import empty
-from genoscan.ops.trio import Perhaps, Tensors, Trio
+from genoscan.ops.memory import aligned_empty_tensor
+from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors
 
 
 class _Inputs(NamedTuple):
@@ -21,63 +21,60 @@ class _Inputs(NamedTuple):
 
 
 def product(x: Tensor, matrix: Tensor) -> Tensor:
-    """Return x matrix; x may have any number of axes."""
+    """Return x matrix for x of shape (..., features)."""
     x, matrix = x.detach(), matrix.detach()
-    y = empty((*x.shape[:-1], matrix.shape[-1]), x)
-    torch.mm(by_position(x), matrix, out=by_position(y))
+    y = aligned_empty_tensor((*x.shape[:-1], matrix.shape[-1]), x)
+    torch.mm(as_matrix(x), matrix, out=as_matrix(y))
     return y
 
 
-def onto(y: Tensor, x: Tensor, matrix: Tensor) -> Tensor:
+def add_product_(y: Tensor, x: Tensor, matrix: Tensor) -> Tensor:
     """Add x matrix to y, in place."""
-    by_position(y).addmm_(by_position(x), matrix)
+    as_matrix(y).addmm_(as_matrix(x), matrix)
     return y
 
 
-def joined(parts: Sequence[Tensor], axis: int) -> Tensor:
-    """Return what torch's `cat` does."""
+def concatenate(parts: Sequence[Tensor], axis: int) -> Tensor:
+    """Return torch.cat of the tensors."""
     shape = list(parts[0].shape)
     shape[axis] = sum(part.shape[axis] for part in parts)
-    return torch.cat(list(parts), axis, out=empty(shape, parts[0]))
+    return torch.cat(list(parts), axis, out=aligned_empty_tensor(shape, parts[0]))
 
 
-def by_position(x: Tensor) -> Tensor:
-    """See (..., features) as (positions, features)."""
+def as_matrix(x: Tensor) -> Tensor:
+    """Return a view of (..., features) as (positions, features)."""
     return x.flatten(0, -2)
 
 
-def by_feature(x: Tensor) -> Tensor:
-    """See (..., features) as (features, positions)."""
-    return by_position(x).mT
-
-
-def _forward(inputs: Perhaps, *, keep: bool) -> tuple[Tensors, Tensors]:
+def _forward(inputs: OptionalTensors, *, save: bool) -> tuple[Tensors, Tensors]:
     x, weight, bias = _Inputs(*inputs)
     y = product(x, weight.mT)
     return (y if bias is None else y.add_(bias),), ()
 
 
-def _push(inputs: Perhaps, dots: Perhaps) -> tuple[Tensors, Tensors]:
-    given, moved = _Inputs(*inputs), _Inputs(*dots)
-    outputs, _ = _forward(inputs, keep=False)
-    parts: list[Any] = []
-    if moved.x is not None:
-        parts.append(product(moved.x, given.weight.mT))
-    if moved.weight is not None:
-        parts.append(torch.stack([product(given.x, weight.mT) for weight in moved.weight]))
-    if moved.bias is not None:
+def _jvp(inputs: OptionalTensors, tangents: OptionalTensors) -> tuple[Tensors, Tensors]:
+    given, dots = _Inputs(*inputs), _Inputs(*tangents)
+    outputs, _ = _forward(inputs, save=False)
+    terms: list[Any] = []
+    if dots.x is not None:
+        terms.append(product(dots.x, given.weight.mT))
+    if dots.weight is not None:
+        terms.append(torch.stack([product(given.x, weight.mT) for weight in dots.weight]))
+    if dots.bias is not None:
         axes = (1,) * (given.x.dim() - 1)
-        parts.append(moved.bias.unflatten(0, (-1, *axes)).expand(-1, *outputs[0].shape))
-    return outputs, (sum(parts[1:], parts[0]),)
+        terms.append(dots.bias.unflatten(0, (-1, *axes)).expand(-1, *outputs[0].shape))
+    return outputs, (sum(terms[1:], terms[0]),)
 
 
-def _pull(inputs: Perhaps, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]) -> Perhaps:
-    given, want, (y_bar,) = _Inputs(*inputs), _Inputs(*wanted), bars
+def _vjp(
+    inputs: OptionalTensors, _saved: Tensors, bars: Tensors, needs_grad: Flags
+) -> OptionalTensors:
+    given, needs, (y_bar,) = _Inputs(*inputs), _Inputs(*needs_grad), bars
     return (
-        product(y_bar, given.weight) if want.x else None,
-        product(by_feature(y_bar), by_position(given.x)) if want.weight else None,
-        by_feature(y_bar).sum(1) if want.bias else None,
+        product(y_bar, given.weight) if needs.x else None,
+        product(as_matrix(y_bar).mT, as_matrix(given.x)) if needs.weight else None,
+        as_matrix(y_bar).mT.sum(1) if needs.bias else None,
     )[: len(inputs)]
 
 
-LINEAR = Trio(_forward, _push, _pull, F.linear)
+LINEAR = Primitive(_forward, _jvp, _vjp, F.linear)

@@ -1,7 +1,7 @@
-"""A whole Mamba block as one step of autograd's, for the CPU.
+"""A Mamba block as a single autograd function, for the CPU.
 
-Operation by operation, autograd's way through a tile's block takes longer than some of the
-operations, and it keeps what could be had again for next to nothing.
+Recorded operation by operation, autograd's overhead for a tile exceeds the time of some of the
+operations, and autograd saves tensors that are cheap to recompute.
 """
 
 from typing import Any, NamedTuple
@@ -10,17 +10,20 @@ import torch
 from torch import Tensor
 
 from genoscan.ops.cpu_conv import CONV_SILU
-from genoscan.ops.cpu_linear import by_feature, by_position, joined, onto, product
+from genoscan.ops.cpu_linear import add_product_, as_matrix, concatenate, product
 from genoscan.ops.cpu_norm import RMS_NORM
 from genoscan.ops.cpu_scan import SCAN
 from genoscan.ops.dual import transformed
 from genoscan.ops.kernels import MambaWeights, ScanInputs, mamba_by_operations
+from genoscan.ops.primitive import check_precision, vjp_by_definition
 from genoscan.ops.reference import REFERENCE
-from genoscan.ops.trio import check_precision, vjp_by_definition
 
 
-class _Kept(NamedTuple):
-    """What is kept of a tile, but for the scan's marks; names as in layers/mamba.py."""
+class _Saved(NamedTuple):
+    """Tensors of a tile saved for the vjp, besides the scan's checkpoints.
+
+    Names as in layers/mamba.py; `selected` is x_proj's output, `y` the scan's if it is needed.
+    """
 
     x: Tensor
     tail: Tensor
@@ -41,62 +44,60 @@ class _Mamba(torch.autograd.Function):
         normed = _normed(x, weights, eps)
         u_in, z = (product(normed, half.mT) for half in weights.in_proj.chunk(2))
         filters = weights.conv, weights.conv_bias
-        (u, next_tail), _ = CONV_SILU.forward((u_in, *filters, tail), keep=False)
-        kept = _Kept(x, tail, state, u_in, z, u, product(u, weights.x_proj.mT), None)
-        (y, end), marks = SCAN.forward(
-            _scanned(kept, weights), keep=any(ctx.needs_input_grad), spent=True
+        (u, next_tail), _ = CONV_SILU.forward((u_in, *filters, tail), save=False)
+        saved = _Saved(x, tail, state, u_in, z, u, product(u, weights.x_proj.mT), None)
+        (y, end), checkpoints = SCAN.forward(
+            _scan_inputs(saved, weights), save=any(ctx.needs_input_grad), donate=True
         )
-        if _wanted(ctx).out_proj:
-            kept = kept._replace(y=y)
-        ctx.eps, ctx.n_marks = eps, len(marks)
-        ctx.save_for_backward(*weights, *marks, *kept)
+        if _needs_grad(ctx).out_proj:
+            saved = saved._replace(y=y)
+        ctx.eps, ctx.n_checkpoints = eps, len(checkpoints)
+        ctx.save_for_backward(*weights, *checkpoints, *saved)
         out = product(y, weights.out_proj.mT)
         return (out if weights.norm is None else out.add_(x)), next_tail, end
 
     @staticmethod
     def backward(ctx: Any, y_bar: Tensor, next_tail_bar: Tensor, end_bar: Tensor) -> Any:
-        saved, n_weights, want = ctx.saved_tensors, len(MambaWeights._fields), _wanted(ctx)
-        weights = MambaWeights(*saved[:n_weights])
-        marks = saved[n_weights : n_weights + ctx.n_marks]
-        kept = _Kept(*saved[n_weights + ctx.n_marks :])
-        bars_given = y_bar, next_tail_bar, end_bar
-        if torch.is_grad_enabled() or transformed(bars_given):
-            inputs, wanted = (kept.x, kept.tail, kept.state, *weights), ctx.needs_input_grad[1:]
-            return None, *vjp_by_definition(_definition, inputs, bars_given, wanted, eps=ctx.eps)
+        tensors, n_weights, needs = ctx.saved_tensors, len(MambaWeights._fields), _needs_grad(ctx)
+        weights = MambaWeights(*tensors[:n_weights])
+        checkpoints = tensors[n_weights : n_weights + ctx.n_checkpoints]
+        saved = _Saved(*tensors[n_weights + ctx.n_checkpoints :])
+        out_bars = y_bar, next_tail_bar, end_bar
+        if torch.is_grad_enabled() or transformed(out_bars):
+            inputs, flags = (saved.x, saved.tail, saved.state, *weights), ctx.needs_input_grad[1:]
+            return None, *vjp_by_definition(_definition, inputs, out_bars, flags, eps=ctx.eps)
         bars: dict[str, Any] = dict.fromkeys(MambaWeights._fields)
-        if kept.y is not None:
-            bars["out_proj"] = product(by_feature(y_bar), by_position(kept.y))
+        if saved.y is not None:
+            bars["out_proj"] = product(as_matrix(y_bar).mT, as_matrix(saved.y))
 
-        scanned = _scanned(kept, weights)
-        scan_wanted = (True, True, want.A, True, True, want.D, True, want.dt_bias, True)
+        flags = (True, True, needs.A, True, True, needs.D, True, needs.dt_bias, True)
         scan_bars = product(y_bar, weights.out_proj), end_bar
-        pulled: Any = ScanInputs(*SCAN.vjp(scanned, marks, scan_bars, scan_wanted, spent=True))
-        bars |= {"A": pulled.A, "D": pulled.D, "dt_bias": pulled.bias}
-        if want.dt_proj:
-            bars["dt_proj"] = product(by_feature(pulled.delta), by_position(_step(kept, weights)))
-        selected_bar = joined([product(pulled.delta, weights.dt_proj), pulled.B, pulled.C], -1)
-        if want.x_proj:
-            bars["x_proj"] = product(by_feature(selected_bar), by_position(kept.u))
-        u_bar, z_bar = onto(pulled.u, selected_bar, weights.x_proj), pulled.z
+        given = _scan_inputs(saved, weights)
+        scan: Any = ScanInputs(*SCAN.vjp(given, checkpoints, scan_bars, flags, donate=True))
+        bars |= {"A": scan.A, "D": scan.D, "dt_bias": scan.bias}
+        if needs.dt_proj:
+            bars["dt_proj"] = product(as_matrix(scan.delta).mT, as_matrix(_step(saved, weights)))
+        selected_bar = concatenate([product(scan.delta, weights.dt_proj), scan.B, scan.C], -1)
+        if needs.x_proj:
+            bars["x_proj"] = product(as_matrix(selected_bar).mT, as_matrix(saved.u))
+        u_bar, z_bar = add_product_(scan.u, selected_bar, weights.x_proj), scan.z
 
-        conv = kept.u_in, weights.conv, weights.conv_bias, kept.tail
-        conv_wanted = (True, want.conv, want.conv_bias, True)
-        filtered = CONV_SILU.vjp(conv, (), (u_bar, next_tail_bar), conv_wanted)
-        u_bar, bars["conv"], bars["conv_bias"], tail_bar = filtered
-        if want.in_proj:
-            normed = _normed(kept.x, weights, ctx.eps)
-            bars["in_proj"] = joined(
-                [product(by_feature(half), by_position(normed)) for half in (u_bar, z_bar)], 0
-            )
+        conv = saved.u_in, weights.conv, weights.conv_bias, saved.tail
+        flags = (True, needs.conv, needs.conv_bias, True)
+        conv_bars = CONV_SILU.vjp(conv, (), (u_bar, next_tail_bar), flags)
+        u_bar, bars["conv"], bars["conv_bias"], tail_bar = conv_bars
+        if needs.in_proj:
+            normed = as_matrix(_normed(saved.x, weights, ctx.eps))
+            halves = [product(as_matrix(half).mT, normed) for half in (u_bar, z_bar)]
+            bars["in_proj"] = concatenate(halves, 0)
         u_half, z_half = weights.in_proj.chunk(2)
-        normed_bar = onto(product(u_bar, u_half), z_bar, z_half)
+        normed_bar = add_product_(product(u_bar, u_half), z_bar, z_half)
         if weights.norm is None:
-            return None, normed_bar, tail_bar, pulled.state, *bars.values()
-        norm_wanted = True, want.norm
+            return None, normed_bar, tail_bar, scan.state, *bars.values()
         x_bar, bars["norm"] = RMS_NORM.vjp(
-            (kept.x, weights.norm), (), (normed_bar,), norm_wanted, eps=ctx.eps
+            (saved.x, weights.norm), (), (normed_bar,), (True, needs.norm), eps=ctx.eps
         )
-        return None, x_bar.add_(y_bar), tail_bar, pulled.state, *bars.values()
+        return None, x_bar.add_(y_bar), tail_bar, scan.state, *bars.values()
 
 
 def _definition(
@@ -105,39 +106,59 @@ def _definition(
     return mamba_by_operations(REFERENCE, x, tail, state, MambaWeights(*weights), eps=eps)
 
 
-def _wanted(ctx: Any) -> MambaWeights:
-    """Return for each weight whether its derivative is wanted."""
+def _needs_grad(ctx: Any) -> MambaWeights:
+    """Return for each weight whether its gradient is needed."""
     return MambaWeights(*ctx.needs_input_grad[-len(MambaWeights._fields) :])
 
 
 def _normed(x: Tensor, weights: MambaWeights, eps: float) -> Tensor:
     if weights.norm is None:
         return x
-    (normed,), _ = RMS_NORM.forward((x, weights.norm), keep=False, eps=eps)
+    (normed,), _ = RMS_NORM.forward((x, weights.norm), save=False, eps=eps)
     return normed
 
 
-def _step(kept: _Kept, weights: MambaWeights) -> Tensor:
-    return kept.selected[..., : weights.dt_proj.shape[1]]
+def _step(saved: _Saved, weights: MambaWeights) -> Tensor:
+    return saved.selected[..., : weights.dt_proj.shape[1]]
 
 
-def _scanned(kept: _Kept, weights: MambaWeights) -> ScanInputs:
-    """Return the scan's inputs; its steps are computed again for the vjp."""
-    B, C = kept.selected[..., weights.dt_proj.shape[1] :].chunk(2, -1)
-    delta = product(_step(kept, weights), weights.dt_proj.mT)
+def _scan_inputs(saved: _Saved, weights: MambaWeights) -> ScanInputs:
+    """Return the scan's inputs, with delta computed anew: it is donated to the scan."""
+    B, C = saved.selected[..., weights.dt_proj.shape[1] :].chunk(2, -1)
+    delta = product(_step(saved, weights), weights.dt_proj.mT)
     return ScanInputs(
-        kept.u, delta, weights.A, B, C, weights.D, kept.state, weights.dt_bias, kept.z
+        saved.u, delta, weights.A, B, C, weights.D, saved.state, weights.dt_bias, saved.z
     )
 
 
 def mamba(
     x: Tensor, tail: Tensor, state: Tensor, weights: MambaWeights, *, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the block's outputs over a tile, the next tail, and the state at the end.
+    """Return a Mamba block's outputs over a tile, the next tail, and the state at the end.
 
-    Exact: the operations of `mamba_by_operations`, and their rules in reverse order.
-    Memory: for each base x, three arrays of channels, and what the scan keeps; one array more
-    where the last projection is trained.
+    Parameters
+    ----------
+    x : Tensor
+        Input, (batch, tile, d_model).
+    tail : Tensor
+        Inputs of the convolution before the tile, (batch, taps - 1, channels).
+    state : Tensor
+        State of the scan before the tile, (batch, channels, states).
+    weights : MambaWeights
+        Weights of the block.
+    eps : float
+        Added to the mean square in the norm.
+
+    Returns
+    -------
+    tuple of Tensor
+        Outputs, next tail and final state, of the shapes of `x`, `tail` and `state`.
+
+    Notes
+    -----
+    Exact: the operations of `mamba_by_operations`, and their vjps in reverse order.
+    Memory: for each base, x, three arrays of channels and the scan's checkpoints are saved; a
+    fourth array of channels if the last projection is trained.
     """
     inputs = x, tail, state, *weights
     check_precision(inputs)

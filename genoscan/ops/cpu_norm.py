@@ -1,9 +1,9 @@
-"""The norm in one pass, compiled for the CPU; left to torch, it is a handful in either direction.
+"""RMSNorm in a single pass over memory, compiled for the CPU; torch's takes several.
 
-Terms as in `reference.rms_norm`.
+Notation of `reference.rms_norm`.
 """
 
-# What numba compiles has no annotations; what calls it has.
+# Functions compiled by numba have no annotations; their callers have.
 # mypy: disable-error-code="no-untyped-def, call-arg, var-annotated"
 
 from collections.abc import Callable
@@ -18,37 +18,37 @@ from genoscan.ops.lanes import (
     LANES,
     compiled,
     load,
-    over_groups,
-    padded,
-    precise,
+    pad_lanes,
+    parallel_for,
+    reduce_add,
     store,
-    total,
-    trimmed,
-    widest,
+    to_float64,
+    unpad_lanes,
+    use_widest_vectors,
 )
-from genoscan.ops.memory import room
-from genoscan.ops.trio import Perhaps, Tensors, Trio, filled
+from genoscan.ops.memory import aligned_empty
+from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, materialize_tangents
 
 
 @compiled
 def _inner(a, b, row):
-    """Return the inner product of a row of each."""
+    """Return the inner product of a row of a and a row of b."""
     lanes = load(a, (row, 0)) * load(b, (row, 0))
     for group in range(1, a.shape[1] // LANES):
         lanes = lanes + load(a, (row, group)) * load(b, (row, group))
-    return total(lanes)
+    return reduce_add(lanes)
 
 
 @compiled
 def _scale(x, row, width, eps):
-    """Return 1 / sqrt(mean of x^2 + eps); NaN where the squares overflow, and not 0."""
+    """Return 1 / sqrt(mean of x^2 + eps); NaN instead of 0 if the squares overflow."""
     mean = _inner(x, x, row) / width
     return 1.0 / np.sqrt(mean + eps) if mean < np.inf else np.nan
 
 
 @compiled
-def _rms_norm(x, weight, width, eps, y, first, last):
-    widest()
+def _forward_rows(x, weight, width, eps, y, first, last):
+    use_widest_vectors()
     for row in range(first, last):
         scale = _scale(x, row, width, eps)
         for group in range(x.shape[1] // LANES):
@@ -56,91 +56,92 @@ def _rms_norm(x, weight, width, eps, y, first, last):
 
 
 @compiled
-def _rms_norm_jvp(x, weight, width, eps, x_dot, weight_dot, y_dot, first, last):
-    widest()
+def _jvp_rows(x, weight, width, eps, x_dot, weight_dot, y_dot, first, last):
+    use_widest_vectors()
     for row in range(first, last):
         scale = _scale(x, row, width, eps)
         for i in range(len(x_dot)):
             shrink = scale * scale * _inner(x, x_dot[i], row) / width
             for group in range(x.shape[1] // LANES):
-                here = load(x, (row, group))
-                moved = load(weight, group) * (load(x_dot, (i, row, group)) - here * shrink)
-                moved = moved + load(weight_dot, (i, group)) * here
-                store(y_dot, (i, row, group), moved * scale)
+                x_i = load(x, (row, group))
+                dot = load(weight, group) * (load(x_dot, (i, row, group)) - x_i * shrink)
+                dot = dot + load(weight_dot, (i, group)) * x_i
+                store(y_dot, (i, row, group), dot * scale)
 
 
 @compiled
-def _rms_norm_vjp(x, weight, width, eps, y_bar, x_bar, weight_bar, first, last):
-    """Pull cotangents back; `weight_bar` may be empty, where nobody wants it."""
-    widest()
+def _vjp_rows(x, weight, width, eps, y_bar, x_bar, weight_bar, first, last):
+    """Write x_bar, and add to weight_bar unless it is empty."""
+    use_widest_vectors()
     for row in range(first, last):
         scale = _scale(x, row, width, eps)
         for group in range(x.shape[1] // LANES):
-            pulled = load(y_bar, (row, group))
-            store(x_bar, (row, group), load(weight, group) * pulled)
+            bar = load(y_bar, (row, group))
+            store(x_bar, (row, group), load(weight, group) * bar)
             if len(weight_bar) > 0:
-                part = precise(pulled * load(x, (row, group)) * scale)
-                store(weight_bar, group, load(weight_bar, group) + part)
+                term = to_float64(bar * load(x, (row, group)) * scale)
+                store(weight_bar, group, load(weight_bar, group) + term)
         shrink = scale * scale * _inner(x, x_bar, row) / width
         for group in range(x.shape[1] // LANES):
-            pulled = load(x_bar, (row, group)) - load(x, (row, group)) * shrink
-            store(x_bar, (row, group), pulled * scale)
+            bar = load(x_bar, (row, group)) - load(x, (row, group)) * shrink
+            store(x_bar, (row, group), bar * scale)
 
 
 def _over_rows(kernel: Callable[..., None], rows: int, *arguments: Any) -> None:
-    over_groups(lambda _batch, _part, first, last: kernel(*arguments, first, last), 1, rows)
+    parallel_for(lambda _batch, _part, first, last: kernel(*arguments, first, last), 1, rows)
 
 
 def _rows(tensor: Tensor) -> np.ndarray:
-    """See (batch, tile, channels) as (rows, lanes)."""
-    array = padded(tensor)
+    """Return (batch, tile, channels) as (rows, lanes)."""
+    array = pad_lanes(tensor)
     return array.reshape(-1, array.shape[-1])
 
 
-def _by_direction(tensor: Tensor) -> np.ndarray:
-    """See (directions, batch, tile, channels) as (directions, rows, lanes)."""
-    array = padded(tensor)
+def _rows_by_direction(tensor: Tensor) -> np.ndarray:
+    """Return (directions, batch, tile, channels) as (directions, rows, lanes)."""
+    array = pad_lanes(tensor)
     return array.reshape(len(array), -1, array.shape[-1])
 
 
 def _like(array: np.ndarray, tensor: Tensor) -> Tensor:
-    """Give an array of rows the shape of a tensor."""
-    return trimmed(array, tensor.shape[-1]).reshape(tensor.shape)
+    """Return an array of rows in the shape of a tensor."""
+    return unpad_lanes(array, tensor.shape[-1]).reshape(tensor.shape)
 
 
-def _norm_forward(inputs: Tensors, *, keep: bool, eps: float) -> tuple[Tensors, Tensors]:
-    x, weight, width = _rows(inputs[0]), padded(inputs[1]), inputs[0].shape[-1]
-    y = room(x.shape, x)
-    _over_rows(_rms_norm, len(x), x, weight, width, eps, y)
+def _forward(inputs: Tensors, *, save: bool, eps: float) -> tuple[Tensors, Tensors]:
+    x, weight, width = _rows(inputs[0]), pad_lanes(inputs[1]), inputs[0].shape[-1]
+    y = aligned_empty(x.shape, x)
+    _over_rows(_forward_rows, len(x), x, weight, width, eps, y)
     return (_like(y, inputs[0]),), ()
 
 
-def _norm_push(inputs: Tensors, dots: Perhaps, *, eps: float) -> tuple[Tensors, Tensors]:
-    x, weight, width = _rows(inputs[0]), padded(inputs[1]), inputs[0].shape[-1]
-    moved = filled(inputs, dots)
-    x_dot, weight_dot = _by_direction(moved[0]), padded(moved[1])
-    y_dot = room(x_dot.shape, x)
-    _over_rows(_rms_norm_jvp, len(x), x, weight, width, eps, x_dot, weight_dot, y_dot)
-    outputs, _ = _norm_forward(inputs, keep=False, eps=eps)
-    return outputs, (_like(y_dot, moved[0]),)
+def _jvp(inputs: Tensors, tangents: OptionalTensors, *, eps: float) -> tuple[Tensors, Tensors]:
+    x, weight, width = _rows(inputs[0]), pad_lanes(inputs[1]), inputs[0].shape[-1]
+    dots = materialize_tangents(inputs, tangents)
+    x_dot, weight_dot = _rows_by_direction(dots[0]), pad_lanes(dots[1])
+    y_dot = aligned_empty(x_dot.shape, x)
+    _over_rows(_jvp_rows, len(x), x, weight, width, eps, x_dot, weight_dot, y_dot)
+    outputs, _ = _forward(inputs, save=False, eps=eps)
+    return outputs, (_like(y_dot, dots[0]),)
 
 
-def _norm_pull(
-    inputs: Tensors, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...], *, eps: float
-) -> Perhaps:
-    x, weight, width, y_bar = _rows(inputs[0]), padded(inputs[1]), inputs[0].shape[-1], _rows(*bars)
-    x_bar = room(x.shape, x)
-    # A sum a thread; long sums of small numbers are kept in float64.
-    sums = np.zeros((torch.get_num_threads(), len(weight) if wanted[1] else 0))
-    over_groups(
-        lambda _batch, i_part, first, last: _rms_norm_vjp(
+def _vjp(
+    inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags, *, eps: float
+) -> OptionalTensors:
+    x, weight, width = _rows(inputs[0]), pad_lanes(inputs[1]), inputs[0].shape[-1]
+    y_bar = _rows(*bars)
+    x_bar = aligned_empty(x.shape, x)
+    # One sum for each thread, in float64: the sums are long and their terms small.
+    sums = np.zeros((torch.get_num_threads(), len(weight) if needs_grad[1] else 0))
+    parallel_for(
+        lambda _batch, i_part, first, last: _vjp_rows(
             x, weight, width, eps, y_bar, x_bar, sums[i_part], first, last
         ),
         1,
         len(x),
     )
-    weight_bar = trimmed(sums.sum(0), width).to(inputs[1].dtype) if wanted[1] else None
+    weight_bar = unpad_lanes(sums.sum(0), width).to(inputs[1].dtype) if needs_grad[1] else None
     return _like(x_bar, inputs[0]), weight_bar
 
 
-RMS_NORM = Trio(_norm_forward, _norm_push, _norm_pull, reference.rms_norm)
+RMS_NORM = Primitive(_forward, _jvp, _vjp, reference.rms_norm)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -124,46 +123,3 @@ def is_phi(input_map: str) -> bool:
     if input_map not in ("euler", "phi"):
         raise InputError(f'input map "{input_map}": expected "euler" or "phi"')
     return input_map == "phi"
-
-
-NAMES = ("auto", "cpu", "reference", "associative", "triton")
-
-
-def choose(device: torch.device | str, name: str = "auto") -> Kernels:
-    """Return a kernel set: the one place where a kernel is picked.
-
-    Parameters
-    ----------
-    device
-        Where the tensors lie.
-    name
-        "auto" (the device's own), "cpu", "triton" (a CUDA device; the CPU where Triton's
-        interpreter is switched on), "reference" or "associative" (plain torch, any device).
-
-    Raises
-    ------
-    InputError
-        If there is no such set, or it does not run on the device.
-    """
-    kind = torch.device(device).type
-    if name not in NAMES:
-        raise InputError(f'kernels "{name}": expected one of {", ".join(NAMES)}')
-    if name == "auto":
-        name = {"cpu": "cpu", "cuda": "triton"}.get(kind, "reference")
-    if name == "cpu":
-        if kind != "cpu":
-            raise InputError(f'kernels "cpu" on device {device}: expected the CPU')
-        from genoscan.ops.cpu import CPU
-
-        return CPU
-    if name == "triton":
-        from genoscan.ops.triton_gpu import TRITON
-
-        return TRITON
-    if name == "associative":
-        from genoscan.ops.associative import ASSOCIATIVE
-
-        return ASSOCIATIVE
-    from genoscan.ops.reference import REFERENCE
-
-    return REFERENCE

@@ -1,12 +1,12 @@
-"""What the compiled CPU kernels share: vectors of lanes, exponentials, threads without a lock.
+"""Vectors of sixteen numbers for the CPU kernels, and the threads that run the kernels.
 
-Sixteen channels stand side by side in vector registers.  A kernel loads and stores sixteen
-lanes at a time, and computes with them as with numbers; an index counts whole lanes along an
-array's last axis, which `padded` fills up.  Written out as vectors, because a compiler that is
-left to find them finds some of them.
+Sixteen channels are processed side by side in vector registers.  A kernel loads, computes with and
+stores vectors (`Lanes`) as if they were numbers; an index counts vectors along the last axis of an
+array, which `pad_lanes` pads.  The vectors are explicit because numba's loop vectoriser misses
+some of the loops.
 """
 
-# What numba compiles has no annotations; what calls it has.
+# Functions compiled by numba have no annotations; their callers have.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc, var-annotated"
 
 import operator
@@ -23,24 +23,31 @@ from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.core.typing import signature
 from numba.core.typing.templates import AbstractTemplate, infer_global
-from numba.extending import intrinsic, lower_builtin, overload, register_model
+from numba.extending import intrinsic, lower_builtin, register_model
 from torch import Tensor
 
-from genoscan.ops import subnormal
-from genoscan.ops.memory import whole
+from genoscan.ops.denormals import flush_denormals, flushes_denormals
+from genoscan.ops.memory import contiguous
 
 LANES = 16
 
-_LN_2 = 0.6931471805599453
-_LOG2_E = 1.4426950408889634
+# "contract" allows fused multiply-add and no reordering, which would defeat the compensated sums;
+# with numpy's error model divisions can be vectorised, because none raises.
+compiled = numba.njit(
+    nogil=True,
+    cache=True,
+    fastmath={"contract", "nsz"},
+    boundscheck=False,
+    error_model="numpy",
+)
 
 
-class _Lanes(types.Type):
-    """Sixteen numbers in vector registers; `of` is their kind, or boolean for a comparison."""
+class Lanes(types.Type):
+    """Numba type of sixteen numbers of type `scalar`, or booleans from a comparison."""
 
-    def __init__(self, of: types.Type) -> None:
-        self.of = of
-        super().__init__(name=f"Lanes({of})")
+    def __init__(self, scalar: types.Type) -> None:
+        self.scalar = scalar
+        super().__init__(name=f"Lanes({scalar})")
 
 
 _LLVM_TYPES = {
@@ -50,66 +57,67 @@ _LLVM_TYPES = {
 }
 
 
-@register_model(_Lanes)
+@register_model(Lanes)
 class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager, lanes) -> None:
-        super().__init__(manager, lanes, ir.VectorType(_LLVM_TYPES[lanes.of], LANES))
+        super().__init__(manager, lanes, ir.VectorType(_LLVM_TYPES[lanes.scalar], LANES))
 
 
-def _spread(context, builder, value, kind, lanes):
-    """Return the value as lanes, a number in all of them."""
-    if isinstance(kind, _Lanes):
+def _broadcast(context, builder, value, kind, lanes):
+    """Return a vector; a number is copied to all lanes."""
+    if isinstance(kind, Lanes):
         return value
-    number = context.cast(builder, value, kind, lanes.of)
+    number = context.cast(builder, value, kind, lanes.scalar)
     vector = ir.VectorType(number.type, LANES)
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.IntType(32)(0))
-    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-    return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), everywhere)
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
 
 
-def _pair(a, b):
-    """Return the lanes that two operands make together, or None if neither is lanes."""
-    lanes = next((x for x in (a, b) if isinstance(x, _Lanes) and x.of != types.boolean), None)
+def _common_type(a, b):
+    """Return the vector type of an operation on both types, or None if neither is a vector."""
+    lanes = next((x for x in (a, b) if isinstance(x, Lanes) and x.scalar != types.boolean), None)
     other = [x for x in (a, b) if x != lanes]
     return lanes if all(isinstance(x, types.Float) for x in other) else None
 
 
-def _define(operation, build, compares: bool) -> None:
-    """Teach numba one operator between lanes, or lanes and a number."""
+def _define_operator(operation, build, compares: bool) -> None:
+    """Register an operator for two vectors, or a vector and a number, with numba."""
 
     @infer_global(operation)
     class _Template(AbstractTemplate):
         def generic(self, args, _kws):
-            if len(args) == 2 and (lanes := _pair(*args)):
-                return signature(_Lanes(types.boolean) if compares else lanes, *args)
+            if len(args) == 2 and (lanes := _common_type(*args)):
+                return signature(Lanes(types.boolean) if compares else lanes, *args)
             return None
 
     def lower(context, builder, sig, args):
-        lanes = _pair(*sig.args)
-        a, b = (_spread(context, builder, x, k, lanes) for x, k in zip(args, sig.args, strict=True))
+        lanes = _common_type(*sig.args)
+        pairs = zip(args, sig.args, strict=True)
+        a, b = (_broadcast(context, builder, value, kind, lanes) for value, kind in pairs)
         return build(builder, a, b)
 
-    lower_builtin(operation, _Lanes, _Lanes)(lower)
-    lower_builtin(operation, _Lanes, types.Float)(lower)
-    lower_builtin(operation, types.Float, _Lanes)(lower)
+    lower_builtin(operation, Lanes, Lanes)(lower)
+    lower_builtin(operation, Lanes, types.Float)(lower)
+    lower_builtin(operation, types.Float, Lanes)(lower)
 
 
-_define(operator.add, lambda builder, a, b: builder.fadd(a, b), compares=False)
-_define(operator.sub, lambda builder, a, b: builder.fsub(a, b), compares=False)
-_define(operator.mul, lambda builder, a, b: builder.fmul(a, b), compares=False)
-_define(operator.truediv, lambda builder, a, b: builder.fdiv(a, b), compares=False)
-_define(operator.gt, lambda builder, a, b: builder.fcmp_ordered(">", a, b), compares=True)
-_define(operator.le, lambda builder, a, b: builder.fcmp_ordered("<=", a, b), compares=True)
+_define_operator(operator.add, lambda builder, a, b: builder.fadd(a, b), compares=False)
+_define_operator(operator.sub, lambda builder, a, b: builder.fsub(a, b), compares=False)
+_define_operator(operator.mul, lambda builder, a, b: builder.fmul(a, b), compares=False)
+_define_operator(operator.truediv, lambda builder, a, b: builder.fdiv(a, b), compares=False)
+_define_operator(operator.gt, lambda builder, a, b: builder.fcmp_ordered(">", a, b), compares=True)
+_define_operator(operator.le, lambda builder, a, b: builder.fcmp_ordered("<=", a, b), compares=True)
 
 
 @intrinsic
 def where(_context, condition, yes, no):
-    """Return yes where the condition holds and no elsewhere; either may be a number."""
-    lanes = _pair(yes, no)
+    """Return `yes` in lanes where the condition is true and `no` elsewhere."""
+    lanes = _common_type(yes, no)
 
     def generate(context, builder, sig, args):
-        a = _spread(context, builder, args[1], sig.args[1], lanes)
-        b = _spread(context, builder, args[2], sig.args[2], lanes)
+        a = _broadcast(context, builder, args[1], sig.args[1], lanes)
+        b = _broadcast(context, builder, args[2], sig.args[2], lanes)
         return builder.select(args[0], a, b)
 
     return lanes(condition, yes, no), generate
@@ -121,11 +129,11 @@ def _address(context, builder, array_type, array, index_type, index):
         numbers, kinds = cgutils.unpack_tuple(builder, index), list(index_type)  # type: ignore[call-overload]
     else:
         numbers, kinds = [index], [index_type]
-    places = [context.cast(builder, n, k, types.intp) for n, k in zip(numbers, kinds, strict=True)]
-    places[-1] = builder.mul(places[-1], context.get_constant(types.intp, LANES))
+    indices = [context.cast(builder, n, k, types.intp) for n, k in zip(numbers, kinds, strict=True)]
+    indices[-1] = builder.mul(indices[-1], context.get_constant(types.intp, LANES))
     struct = context.make_array(array_type)(context, builder, array)
     first = cgutils.get_item_pointer(
-        context, builder, array_type, struct, places, wraparound=False, boundscheck=False
+        context, builder, array_type, struct, indices, wraparound=False, boundscheck=False
     )
     vector = ir.VectorType(_LLVM_TYPES[array_type.dtype], LANES)
     return builder.bitcast(first, vector.as_pointer())
@@ -133,46 +141,46 @@ def _address(context, builder, array_type, array, index_type, index):
 
 @intrinsic
 def load(_context, array, index):
-    """Return the lanes at array[index]."""
+    """Return the vector at array[index]."""
 
     def generate(context, builder, sig, args):
-        where = _address(context, builder, sig.args[0], args[0], sig.args[1], args[1])
-        return builder.load(where, align=array.dtype.bitwidth // 8)
+        address = _address(context, builder, sig.args[0], args[0], sig.args[1], args[1])
+        return builder.load(address, align=array.dtype.bitwidth // 8)
 
-    return _Lanes(array.dtype)(array, index), generate
+    return Lanes(array.dtype)(array, index), generate
 
 
 @intrinsic
 def store(_context, array, index, value):
-    """Put lanes, or one number in all of them, at array[index]."""
-    lanes = _Lanes(array.dtype)
+    """Write a vector, or one number to all of its lanes, to array[index]."""
+    lanes = Lanes(array.dtype)
 
     def generate(context, builder, sig, args):
-        where = _address(context, builder, sig.args[0], args[0], sig.args[1], args[1])
-        number = _spread(context, builder, args[2], sig.args[2], lanes)
-        builder.store(number, where, align=array.dtype.bitwidth // 8)
+        address = _address(context, builder, sig.args[0], args[0], sig.args[1], args[1])
+        number = _broadcast(context, builder, args[2], sig.args[2], lanes)
+        builder.store(number, address, align=array.dtype.bitwidth // 8)
 
     return types.void(array, index, value), generate
 
 
 @intrinsic
 def prefetch(_context, array, index):
-    """Ask for the sixteen numbers at array[index], which may lie past its end, ahead of time."""
+    """Prefetch the vector at array[index], which may be out of bounds."""
 
     def generate(context, builder, sig, args):
-        where = _address(context, builder, sig.args[0], args[0], sig.args[1], args[1])
+        address = _address(context, builder, sig.args[0], args[0], sig.args[1], args[1])
         pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
         call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
         reads, near, data = number(0), number(3), number(1)
-        builder.call(call, [builder.bitcast(where, pointer), reads, near, data])
+        builder.call(call, [builder.bitcast(address, pointer), reads, near, data])
 
     return types.void(array, index), generate
 
 
 @intrinsic
-def total(_context, lanes):
-    """Return the sum over the lanes, halves added to halves."""
+def reduce_add(_context, lanes):
+    """Return the sum over the lanes, by pairwise addition of halves."""
 
     def generate(_context, builder, _signature, args):
         (vector,) = args
@@ -182,36 +190,23 @@ def total(_context, lanes):
             vector = builder.fadd(vector, builder.shuffle_vector(vector, vector, mask))
         return builder.extract_element(vector, ir.IntType(32)(0))
 
-    return lanes.of(lanes), generate
+    return lanes.scalar(lanes), generate
 
 
 @intrinsic
-def precise(_context, lanes):
-    """Return the lanes in float64."""
+def to_float64(_context, lanes):
+    """Return the vector in float64."""
 
     def generate(_context, builder, signature, args):
-        whole = ir.VectorType(ir.DoubleType(), LANES)
-        return args[0] if args[0].type == whole else builder.fpext(args[0], whole)
+        vector = ir.VectorType(ir.DoubleType(), LANES)
+        return args[0] if args[0].type == vector else builder.fpext(args[0], vector)
 
-    return _Lanes(types.float64)(lanes), generate
-
-
-@intrinsic
-def _power(_context, shifted):
-    """Return 2^k, the biased k being the lowest bits of a float's."""
-    bits, fraction = (32, 23) if shifted.of == types.float32 else (64, 52)
-
-    def generate(_context, builder, _signature, args):
-        whole = ir.VectorType(ir.IntType(bits), LANES)
-        places = ir.Constant(whole, [fraction] * LANES)
-        return builder.bitcast(builder.shl(builder.bitcast(args[0], whole), places), args[0].type)
-
-    return shifted(shifted), generate
+    return Lanes(types.float64)(lanes), generate
 
 
 @intrinsic
-def widest(_context):
-    """Let the kernel that calls this use the machine's widest vectors; LLVM prefers 256 bits."""
+def use_widest_vectors(_context):
+    """Let the calling kernel use the machine's widest vectors; LLVM prefers 256 bits."""
 
     def generate(_context, builder, _signature, _arguments):
         # A plain string attribute, which llvmlite prints but does not list as known.
@@ -221,236 +216,41 @@ def widest(_context):
 
 
 @intrinsic(prefer_literal=True)
-def stack(_context, like, size):
-    """Return a pointer to `size` numbers on the stack, which the compiler knows to be unshared."""
+def alloca(_context, like, size):
+    """Return a pointer to `size` numbers on the stack, which the compiler knows is not aliased."""
     count = size.literal_value
     kind = like.dtype
 
     def generate(_context, builder, _signature, _arguments):
-        room = cgutils.alloca_once(builder, ir.ArrayType(_LLVM_TYPES[kind], count))
-        room.align = 64
-        return builder.bitcast(room, _LLVM_TYPES[kind].as_pointer())
+        buffer = cgutils.alloca_once(builder, ir.ArrayType(_LLVM_TYPES[kind], count))
+        buffer.align = 64
+        return builder.bitcast(buffer, _LLVM_TYPES[kind].as_pointer())
 
     return types.CPointer(kind)(like, size), generate
 
 
-def _fraction(r):
-    raise NotImplementedError("compiled code only")
-
-
-def _inverse(x):
-    raise NotImplementedError("compiled code only")
-
-
-def decay(z2):
-    raise NotImplementedError("compiled code only")
-
-
-def hold(z2, factor):
-    raise NotImplementedError("compiled code only")
-
-
-def hold_slope(z2, factor, held):
-    raise NotImplementedError("compiled code only")
-
-
-def exponential(x):
-    raise NotImplementedError("compiled code only")
-
-
-def sigmoid(x):
-    raise NotImplementedError("compiled code only")
-
-
-def softplus(x):
-    raise NotImplementedError("compiled code only")
-
-
-@overload(_fraction, inline="always")
-def _choose_fraction(r):
-    """Return 2^r - 1 for |r| <= 1/2, to a unit in the last place."""
-
-    def in_float32(r):
-        p = 1.54035123484e-4 * r + 1.33907354767e-3
-        p = p * r + 9.618237495016e-3
-        p = p * r + 5.550357433639e-2
-        p = p * r + 2.402264979496e-1
-        p = p * r + 6.931471879267e-1
-        return p * r
-
-    def in_float64(r):
-        r = r * _LN_2
-        p = 1 / 6227020800 * r + 1 / 479001600
-        p = p * r + 1 / 39916800
-        p = p * r + 1 / 3628800
-        p = p * r + 1 / 362880
-        p = p * r + 1 / 40320
-        p = p * r + 1 / 5040
-        p = p * r + 1 / 720
-        p = p * r + 1 / 120
-        p = p * r + 1 / 24
-        p = p * r + 1 / 6
-        p = p * r + 1 / 2
-        return p * r * r + r
-
-    return in_float32 if r.of == types.float32 else in_float64
-
-
-def _round(lanes: _Lanes) -> tuple[float, float]:
-    """Return the least exponent, and what rounds to a whole k where it is added.
-
-    The lowest bits of the sum are then k and the exponent's bias.
-    """
-    return (
-        (-126.0, 1.5 * 2**23 + 127) if lanes.of == types.float32 else (-1022.0, 1.5 * 2**52 + 1023)
-    )
-
-
-@overload(decay, inline="always")
-def _choose_decay(z2):
-    """Return 2^z2 - 1 for -1 < z2 <= 0, and 2^z2 below.
-
-    So 2^z2 h = keep h + decay(z2) h, with keep 1 or 0 by the same comparison, loses no digits at
-    either end: not of a decay next to 1, not of one next to 0.  To 2 units in the last place;
-    2^z2 = 2^k 2^r with |r| <= 1/2, and never below the smallest normal number.
-    """
-    least, rounder = _round(z2)
-
-    def chosen(z2):
-        z2 = where(z2 <= least, least, z2)
-        shifted = z2 + rounder
-        power = _power(shifted)
-        p = _fraction(z2 - (shifted - rounder))
-        return power * p + where(z2 > -1.0, power - 1.0, power)
-
-    return chosen
-
-
-@overload(hold, inline="always")
-def _choose_hold(z2, factor):
-    """Return phi(z) = (exp(z) - 1) / z, z being z2 ln 2 and the factor `decay(z2)`."""
-
-    def chosen(z2, factor):
-        change = where(z2 > -1.0, factor, factor - 1.0)
-        return where(z2 > -1e-20, 1.0, change / (z2 * _LN_2))
-
-    return chosen
-
-
-@overload(hold_slope, inline="always")
-def _choose_hold_slope(z2, factor, held):
-    """Return phi'(z) = (exp(z) - phi(z)) / z; of small z the series, the sum of k z^(k-1) / (k+1)!.
-
-    The factor is `decay(z2)`, `held` is phi(z).
-    """
-    terms = 11 if z2.of == types.float32 else 19
-
-    def chosen(z2, factor, held):
-        z = z2 * _LN_2
-        # From the last term on, each is z k / ((k + 1) (k - 1)) times the one before.
-        p = 0.0 * z + 1.0
-        for k in range(terms, 1, -1):
-            p = p * z * (k / ((k + 1.0) * (k - 1.0))) + 1.0
-        return where(z2 > -1.0, 0.5 * p, (factor - held) / z)
-
-    return chosen
-
-
-@overload(exponential, inline="always")
-def _choose_exponential(x):
-    """Return exp(x) for x <= 0, to 2 units in the last place; 0 below the normal numbers."""
-    least, rounder = _round(x)
-    # ln 2 in two parts, so that k times the first is exact.
-    high, low = 0.6931471803691238, 1.9082149292705877e-10
-    if x.of == types.float32:
-        high, low = 0.693145751953125, 1.428606765330187e-06
-
-    def chosen(x):
-        shifted = x * _LOG2_E + rounder
-        k = shifted - rounder
-        power = _power(shifted)
-        r = (x - k * high) - k * low
-        return where(x <= least * _LN_2, 0.0, power * _fraction(r * _LOG2_E) + power)
-
-    return chosen
-
-
-@overload(_inverse, inline="always")
-def _choose_inverse(x):
-    """Return 1 / x for 1 <= x <= 2, to a unit or two in the last place."""
-
-    def in_float32(x):
-        # To 1 in 100, then two of Newton's steps: a third of the time of a division.
-        r = (0.32323232 * x - 1.45454545) * x + 2.12121212
-        r = r + r * (1.0 - x * r)
-        return r + r * (1.0 - x * r)
-
-    def in_float64(x):
-        return 1.0 / x
-
-    return in_float32 if x.of == types.float32 else in_float64
-
-
-@overload(sigmoid, inline="always")
-def _choose_sigmoid(x):
-    """Return 1 / (1 + exp(-x)), to full relative precision at both ends."""
-
-    def chosen(x):
-        small = exponential(where(x > 0.0, 0.0 - x, x))
-        return where(x > 0.0, 1.0, small) * _inverse(1.0 + small)
-
-    return chosen
-
-
-@overload(softplus, inline="always")
-def _choose_softplus(x):
-    """Return log(1 + exp(x)), to full relative precision at both ends.
-
-    log(1 + e) = 2 artanh(s) with s = e / (2 + e) <= 1/3, an odd series in s.
-    """
-
-    def in_float32(x):
-        small = exponential(where(x > 0.0, 0.0 - x, x))
-        s = 0.5 * small * _inverse(1.0 + 0.5 * small)
-        q = s * s
-        p = 0.14089167203365766 * q + 0.139803014327287
-        p = p * q + 0.2001245513719502
-        p = p * q + 0.33333157341076625
-        p = p * q + 1.00000000396052
-        return 2.0 * s * p + where(x > 0.0, x, 0.0)
-
-    def in_float64(x):
-        small = exponential(where(x > 0.0, 0.0 - x, x))
-        s = small / (2.0 + small)
-        q = s * s
-        p = 1 / 35 * q + 1 / 33
-        for k in range(31, 0, -2):
-            p = p * q + 1 / k
-        return 2.0 * s * p + where(x > 0.0, x, 0.0)
-
-    return in_float32 if x.of == types.float32 else in_float64
-
-
-# "contract" allows fused multiply-add and nothing that would undo the compensated sums; numpy's
-# error model lets a division be vectorised, because none can raise.
-compiled = numba.njit(
-    nogil=True,
-    cache=True,
-    fastmath={"contract", "nsz"},
-    boundscheck=False,
-    error_model="numpy",
-)
-
-
 @lru_cache(maxsize=1)
-def _pool(threads: int) -> ThreadPoolExecutor:
+def _thread_pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="genoscan-scan")
 
 
-def over_groups(run: Callable[[int, int, int, int], None], batch: int, groups: int) -> int:
-    """Call run(i_batch, i_part, first, last) for all channel groups, on all threads.
+def parallel_for(run: Callable[[int, int, int, int], None], batch: int, groups: int) -> int:
+    """Run a kernel for all sequences and channel groups on `torch.get_num_threads()` threads.
 
-    Returns the number of parts that a sequence's groups were cut into.
+    Parameters
+    ----------
+    run : callable
+        Called as run(i_batch, i_part, first, last) for the groups `first` to `last` of a sequence;
+        it must release the GIL and write nothing that another call writes.
+    batch : int
+        Number of sequences.
+    groups : int
+        Number of groups of a sequence.
+
+    Returns
+    -------
+    int
+        Number of parts into which the groups of each sequence were divided.
     """
     threads = torch.get_num_threads()
     parts = max(1, min(threads, groups) if batch < threads else 1)
@@ -460,25 +260,25 @@ def over_groups(run: Callable[[int, int, int, int], None], batch: int, groups: i
         return 1
     edges = [groups * i // parts for i in range(parts + 1)]
     jobs = [(b, i, edges[i], edges[i + 1]) for b in range(batch) for i in range(parts)]
-    mode = subnormal.are_nought()
+    flush = flushes_denormals()
 
     def part(job: tuple[int, int, int, int]) -> None:
-        with subnormal.nought(mode):
+        with flush_denormals(flush):
             run(*job)
 
-    list(_pool(threads).map(part, jobs))
+    list(_thread_pool(threads).map(part, jobs))
     return parts
 
 
-def padded(tensor: Tensor) -> np.ndarray:
-    """Return a contiguous array whose last axis is filled up with zeros to whole lanes."""
+def pad_lanes(tensor: Tensor) -> np.ndarray:
+    """Return a contiguous array with the last axis zero-padded to a multiple of `LANES`."""
     if spare := -tensor.shape[-1] % LANES:
         tensor = torch.cat([tensor, tensor.new_zeros(*tensor.shape[:-1], spare)], -1)
-    array: np.ndarray = whole(tensor).numpy(force=True)
+    array: np.ndarray = contiguous(tensor).numpy(force=True)
     return array
 
 
-def trimmed(array: np.ndarray, channels: int) -> Tensor:
-    """Undo `padded`; where there is padding, its memory is not held on to."""
-    whole = torch.from_numpy(array)
-    return whole if whole.shape[-1] == channels else whole[..., :channels].clone()
+def unpad_lanes(array: np.ndarray, channels: int) -> Tensor:
+    """Return the array without padding; a copy if there is any, so that its memory is freed."""
+    tensor = torch.from_numpy(array)
+    return tensor if tensor.shape[-1] == channels else tensor[..., :channels].clone()

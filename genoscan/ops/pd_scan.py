@@ -41,7 +41,7 @@ def hardened(
     return maps.to(torch.int16)
 
 
-def check_choice(route: Tensor, maps: Tensor) -> None:
+def check_indices(route: Tensor, maps: Tensor) -> None:
     """Refuse a route to no map, or a map to no state: kernels would go there."""
     _, n_maps, n_states = maps.shape
     checked = [

@@ -19,7 +19,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "tracks/provenance.py",
     ),
     "engine": ("engine/*.py",),
-    "kernels": ("ops/cpu_*.py", "ops/lanes.py", "ops/reference.py", "ops/associative.py"),
+    "kernels": ("ops/cpu_*.py", "ops/lane*.py", "ops/reference.py", "ops/associative.py"),
     "gpu kernels": ("ops/triton_gpu/*.py",),
 }
 """Sources of each group, under genoscan/."""
@@ -36,13 +36,13 @@ TESTS: dict[str, tuple[str, ...]] = {
     "genoscan/engine/": ("checkpoints", "meeting", "by_layer", "stages", "engine", "memory"),
     "genoscan/ops/triton_gpu/": ("triton",),
     "genoscan/ops/associative.py": ("associative", "pgf"),
-    "genoscan/ops/": ("scan", "pd_scan", "subnormal", "ops", "layers"),
+    "genoscan/ops/": ("scan", "pd_scan", "denormals", "ops", "layers"),
 }
 """Names of the test files that answer for a source; the first prefix that fits decides."""
 
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     (
-        "genoscan/ops/cpu_scan.py",
+        "genoscan/ops/cpu_scan_kernels.py",
         "ahead, back = (group + 1, 0) if group + 1 < last else (first, SUB)",
         "ahead, back = (group + 1, 0) if group - 1 < last else (first, SUB)",
     ): "both are read by prefetch alone, which loads nothing and may point past the end",

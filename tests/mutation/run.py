@@ -114,8 +114,8 @@ class Trees:
         tree = self.copied(f"mutant-{number}")
         file = tree / mutant.file
         file.write_text(mutant.apply(file.read_text()))
-        if mutant.file.endswith("ops/lanes.py"):
-            # Kernels take it in, and numba's cache knows only their own files.
+        if mutant.file.endswith(("ops/lanes.py", "ops/lane_math.py")):
+            # Inlined into kernels of other files, whose cache numba would take as valid.
             for cached in file.parent.glob("__pycache__/*.nb?"):
                 cached.unlink()
         return tree

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from genoscan.ops.trio import Perhaps, Tensors
+from genoscan.ops.primitive import OptionalTensors, Tensors
 
 NVIDIA = tl.constexpr(not triton.knobs.runtime.interpret and torch.version.hip is None)
 UNKNOWN = ("length", "n_chunks", "n_rows", "n_directions")
@@ -52,7 +52,9 @@ def whole(tensors: Sequence[Tensor]) -> Tensors:
     return tuple(tensor.detach().contiguous() for tensor in tensors)
 
 
-def moving(inputs: Tensors, tangents: Perhaps, still: Container[int] = ()) -> tuple[Any, ...]:
+def moving(
+    inputs: Tensors, tangents: OptionalTensors, still: Container[int] = ()
+) -> tuple[Any, ...]:
     """Return tangents as kernels want them: zeros for None, except for inputs that may be still.
 
     Those are the weights, which seldom move.

@@ -13,7 +13,7 @@ import triton.language as tl
 
 from genoscan.ops import reference
 from genoscan.ops.kernels import ConvInputs
-from genoscan.ops.trio import Perhaps, Tensors, Trio
+from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors
 from genoscan.ops.triton_gpu.arithmetic import (
     kernel,
     launch,
@@ -157,7 +157,7 @@ def _blocks(inputs: ConvInputs) -> tuple[int, int, dict[str, int]]:
     return blocks, blocks * pieces(channels, columns), sizes
 
 
-def _forward(given: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
+def _forward(given: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
     inputs = ConvInputs(*whole(given))
     y, next_tail = torch.empty_like(inputs.x), torch.empty_like(inputs.tail)
     batch, length, _ = y.shape
@@ -166,14 +166,14 @@ def _forward(given: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
     return (y, next_tail), ()
 
 
-def _vjp(given: Tensors, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]) -> Perhaps:
+def _vjp(given: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags) -> OptionalTensors:
     inputs, (y_bar, next_tail_bar) = ConvInputs(*whole(given)), whole(bars)
-    _, wants_weight, wants_bias, _ = wanted
+    _, needs_weight, needs_bias, _ = needs_grad
     x_bar, tail_bar = torch.empty_like(inputs.x), torch.empty_like(inputs.tail)
     batch, length, channels = x_bar.shape
     blocks, programs, sizes = _blocks(inputs)
     filter_bar = None
-    if wants_weight or wants_bias:
+    if needs_weight or needs_bias:
         filter_bar = x_bar.new_empty(blocks * batch, sizes["TAPS"] + 1, channels)
     launch(
         _conv_bar,
@@ -188,7 +188,7 @@ def _vjp(given: Tensors, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]
     return x_bar, torch.stack(weight_bar, 1), bias_bar, tail_bar
 
 
-def _jvp(given: Tensors, tangents: Perhaps) -> tuple[Tensors, Tensors]:
+def _jvp(given: Tensors, tangents: OptionalTensors) -> tuple[Tensors, Tensors]:
     inputs = ConvInputs(*whole(given))
     dots = ConvInputs(*moving(given, tangents, still=(1, 2)))
     outputs = (torch.empty_like(inputs.x), torch.empty_like(inputs.tail))
@@ -200,4 +200,4 @@ def _jvp(given: Tensors, tangents: Perhaps) -> tuple[Tensors, Tensors]:
     return outputs, tangents
 
 
-CONV_SILU = Trio(_forward, _jvp, _vjp, reference.conv_silu, outputs=2)
+CONV_SILU = Primitive(_forward, _jvp, _vjp, reference.conv_silu, outputs=2)

@@ -25,8 +25,8 @@ import triton.language as tl
 from torch import Tensor
 
 from genoscan.ops import reference
-from genoscan.ops.pd_scan import check_choice
-from genoscan.ops.trio import Perhaps, Tensors, Trio
+from genoscan.ops.pd_scan import check_indices
+from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors
 from genoscan.ops.triton_gpu.arithmetic import kernel, launch, moving, pieces, whole
 
 CHUNK = 128
@@ -303,16 +303,22 @@ def _carried(
     )  # fmt: skip
 
 
-def _forward(given: Tensors, *, keep: bool, route: Tensor, maps: Tensor) -> tuple[Tensors, Tensors]:
-    check_choice(route, maps)
+def _forward(given: Tensors, *, save: bool, route: Tensor, maps: Tensor) -> tuple[Tensors, Tensors]:
+    check_indices(route, maps)
     states, end = _run(*whole(given), *whole((route, maps)))
-    return (states, end), (states,) if keep else ()
+    return (states, end), (states,) if save else ()
 
 
 def _vjp(
-    given: Tensors, kept: Tensors, bars: Tensors, _wanted: Perhaps, *, route: Tensor, maps: Tensor
-) -> Perhaps:
-    (decay, _, state), (x,), (x_bar, end_bar) = whole(given), whole(kept), whole(bars)
+    given: Tensors,
+    saved: Tensors,
+    bars: Tensors,
+    _needs_grad: Flags,
+    *,
+    route: Tensor,
+    maps: Tensor,
+) -> OptionalTensors:
+    (decay, _, state), (x,), (x_bar, end_bar) = whole(given), whole(saved), whole(bars)
     route, maps = whole((route, maps))
     batch, length, heads = decay.shape[:3]
     sizes = _sizes(decay, maps)
@@ -327,9 +333,9 @@ def _vjp(
 
 
 def _jvp(
-    given: Tensors, tangents: Perhaps, *, route: Tensor, maps: Tensor
+    given: Tensors, tangents: OptionalTensors, *, route: Tensor, maps: Tensor
 ) -> tuple[Tensors, Tensors]:
-    (states, end), _ = _forward(given, keep=False, route=route, maps=maps)
+    (states, end), _ = _forward(given, save=False, route=route, maps=maps)
     decay, _, state = whole(given)
     route, maps = whole((route, maps))
     dots: tuple[Any, ...] = moving(given, tangents)
@@ -340,4 +346,4 @@ def _jvp(
     return (states, end), tuple(part.unflatten(0, (count, -1)) for part in found)
 
 
-PD_SCAN = Trio(_forward, _jvp, _vjp, reference.pd_scan, outputs=2)
+PD_SCAN = Primitive(_forward, _jvp, _vjp, reference.pd_scan, outputs=2)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genoscan.ops import reference
-from genoscan.ops.trio import Perhaps, Tensors, Trio
+from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors
 from genoscan.ops.triton_gpu.arithmetic import (
     kernel,
     launch,
@@ -88,7 +88,7 @@ def _tiles(x: Tensor) -> tuple[int, int, dict[str, int]]:
     return n_rows, programs, {"WIDTH": width, "ROWS": rows, "COLUMNS": columns}
 
 
-def _step_size_forward(inputs: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
+def _step_size_forward(inputs: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
     x, bias = whole(inputs)
     delta = torch.empty_like(x)
     n_rows, programs, sizes = _tiles(x)
@@ -97,17 +97,17 @@ def _step_size_forward(inputs: Tensors, *, keep: bool) -> tuple[Tensors, Tensors
 
 
 def _step_size_vjp(
-    inputs: Tensors, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...]
-) -> Perhaps:
+    inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags
+) -> OptionalTensors:
     x, bias, delta_bar = whole((*inputs, *bars))
     x_bar = torch.empty_like(x)
     n_rows, programs, sizes = _tiles(x)
-    bias_bar = x.new_empty(pieces(n_rows, sizes["ROWS"]), len(bias)) if wanted[1] else None
+    bias_bar = x.new_empty(pieces(n_rows, sizes["ROWS"]), len(bias)) if needs_grad[1] else None
     launch(_step_size_bar, (programs,), x, bias, delta_bar, x_bar, bias_bar, n_rows, **sizes)
     return x_bar, None if bias_bar is None else total(bias_bar)
 
 
-def _step_size_jvp(inputs: Tensors, tangents: Perhaps) -> tuple[Tensors, Tensors]:
+def _step_size_jvp(inputs: Tensors, tangents: OptionalTensors) -> tuple[Tensors, Tensors]:
     (x, bias), (x_dot, bias_dot) = whole(inputs), moving(inputs, tangents, still=(1,))
     delta, delta_dot = torch.empty_like(x), torch.empty_like(x_dot)
     n_rows, programs, sizes = _tiles(x)
@@ -120,7 +120,7 @@ def _step_size_definition(x: Tensor, bias: Tensor) -> Tensor:
     return F.softplus(x + bias, threshold=40)
 
 
-STEP_SIZE = Trio(_step_size_forward, _step_size_jvp, _step_size_vjp, _step_size_definition)
+STEP_SIZE = Primitive(_step_size_forward, _step_size_jvp, _step_size_vjp, _step_size_definition)
 
 
 @kernel
@@ -157,14 +157,16 @@ def _gate_dot(y, z, y_dot, z_dot, out, out_dot, size, n_directions, BLOCK: tl.co
         i += size
 
 
-def _gate_forward(inputs: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
+def _gate_forward(inputs: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
     y, z = whole(inputs)
     out = torch.empty_like(y)
     launch(_gate, (pieces(y.numel(), ROOM),), y, z, out, y.numel(), BLOCK=ROOM)
     return (out,), ()
 
 
-def _gate_vjp(inputs: Tensors, _kept: Tensors, bars: Tensors, _wanted: tuple[bool, ...]) -> Perhaps:
+def _gate_vjp(
+    inputs: Tensors, _saved: Tensors, bars: Tensors, _needs_grad: Flags
+) -> OptionalTensors:
     y, z, out_bar = whole((*inputs, *bars))
     y_bar, z_bar = torch.empty_like(y), torch.empty_like(z)
     grid = (pieces(y.numel(), ROOM),)
@@ -172,7 +174,7 @@ def _gate_vjp(inputs: Tensors, _kept: Tensors, bars: Tensors, _wanted: tuple[boo
     return y_bar, z_bar
 
 
-def _gate_jvp(inputs: Tensors, tangents: Perhaps) -> tuple[Tensors, Tensors]:
+def _gate_jvp(inputs: Tensors, tangents: OptionalTensors) -> tuple[Tensors, Tensors]:
     (y, z), (y_dot, z_dot) = whole(inputs), moving(inputs, tangents)
     out, out_dot = torch.empty_like(y), torch.empty_like(y_dot)
     arguments = (y, z, y_dot, z_dot, out, out_dot, y.numel(), len(y_dot))
@@ -184,7 +186,7 @@ def _gate_definition(y: Tensor, z: Tensor) -> Tensor:
     return y * reference.silu(z)
 
 
-GATE = Trio(_gate_forward, _gate_jvp, _gate_vjp, _gate_definition)
+GATE = Primitive(_gate_forward, _gate_jvp, _gate_vjp, _gate_definition)
 
 
 @kernel
@@ -251,7 +253,7 @@ def _rows(x: Tensor) -> tuple[int, int, dict[str, int]]:
     return n_rows, pieces(n_rows, rows), {"WIDTH": width, "ROWS": rows, "COLUMNS": columns}
 
 
-def _rms_norm_forward(inputs: Tensors, *, keep: bool, eps: float) -> tuple[Tensors, Tensors]:
+def _rms_norm_forward(inputs: Tensors, *, save: bool, eps: float) -> tuple[Tensors, Tensors]:
     x, weight = whole(inputs)
     out = torch.empty_like(x)
     n_rows, programs, sizes = _rows(x)
@@ -260,19 +262,21 @@ def _rms_norm_forward(inputs: Tensors, *, keep: bool, eps: float) -> tuple[Tenso
 
 
 def _rms_norm_vjp(
-    inputs: Tensors, _kept: Tensors, bars: Tensors, wanted: tuple[bool, ...], *, eps: float
-) -> Perhaps:
+    inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags, *, eps: float
+) -> OptionalTensors:
     x, weight, out_bar = whole((*inputs, *bars))
     x_bar = torch.empty_like(x)
     n_rows, programs, sizes = _rows(x)
-    weight_bar = x.new_empty(programs, len(weight)) if wanted[1] else None
+    weight_bar = x.new_empty(programs, len(weight)) if needs_grad[1] else None
     launch(
         _rms_norm_bar, (programs,), x, weight, out_bar, x_bar, weight_bar, n_rows, EPS=eps, **sizes
     )
     return x_bar, None if weight_bar is None else total(weight_bar)
 
 
-def _rms_norm_jvp(inputs: Tensors, tangents: Perhaps, *, eps: float) -> tuple[Tensors, Tensors]:
+def _rms_norm_jvp(
+    inputs: Tensors, tangents: OptionalTensors, *, eps: float
+) -> tuple[Tensors, Tensors]:
     (x, weight), (x_dot, weight_dot) = whole(inputs), moving(inputs, tangents, still=(1,))
     out, out_dot = torch.empty_like(x), torch.empty_like(x_dot)
     n_rows, programs, sizes = _rows(x)
@@ -281,4 +285,4 @@ def _rms_norm_jvp(inputs: Tensors, tangents: Perhaps, *, eps: float) -> tuple[Te
     return (out,), (out_dot,)
 
 
-RMS_NORM = Trio(_rms_norm_forward, _rms_norm_jvp, _rms_norm_vjp, reference.rms_norm)
+RMS_NORM = Primitive(_rms_norm_forward, _rms_norm_jvp, _rms_norm_vjp, reference.rms_norm)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from genoscan.ops import reference
 from genoscan.ops.kernels import ScanInputs
-from genoscan.ops.trio import Perhaps, Tensors, Trio
+from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors
 from genoscan.ops.triton_gpu.arithmetic import (
     decay,
     held,
@@ -541,7 +541,7 @@ def _whole_scan(given: Tensors) -> ScanInputs:
     return ScanInputs(u, delta, A, B, C, D, state)
 
 
-def _forward(given: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
+def _forward(given: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
     inputs = _whole_scan(given)
     u, delta, _, B, C, D, state, *_ = inputs
     batch, length, channels = u.shape
@@ -553,16 +553,16 @@ def _forward(given: Tensors, *, keep: bool) -> tuple[Tensors, Tensors]:
     launch(_ends, grid, u, delta, A, B, ends, totals, length, n_chunks, warps=1, **sizes)
     state_end = _carried(ends, totals, A, state, reverse=False)
     y = torch.empty_like(u)
-    marks = u.new_empty(batch, pieces(length, SUB), *A.shape) if keep else None
+    marks = u.new_empty(batch, pieces(length, SUB), *A.shape) if save else None
     arguments = (u, delta, A, B, C, D, ends, y, marks, length, n_chunks)
     launch(_replay, grid, *arguments, warps=1, **sizes, SUB=SUB)
     return (y, state_end), () if marks is None else (marks,)
 
 
-def _vjp(given: Tensors, kept: Tensors, bars: Tensors, wanted: Perhaps) -> Perhaps:
-    inputs, wants = _whole_scan(given), ScanInputs(*wanted)
+def _vjp(given: Tensors, saved: Tensors, bars: Tensors, needs_grad: Flags) -> OptionalTensors:
+    inputs, needs = _whole_scan(given), ScanInputs(*needs_grad)
     u, delta, _, B, C, D, *_ = inputs
-    (marks,), (y_bar, state_end_bar) = kept, whole(bars)
+    (marks,), (y_bar, state_end_bar) = saved, whole(bars)
     batch, length, channels = u.shape
     A = _turned(inputs.A)
     ends, totals = _room(inputs)
@@ -576,8 +576,8 @@ def _vjp(given: Tensors, kept: Tensors, bars: Tensors, wanted: Perhaps) -> Perha
     n_blocks = pieces(channels, sizes["E"] * sizes["LANES"])
     u_bar, delta_bar = torch.empty_like(u), torch.empty_like(delta)
     shares = u.new_empty(2, n_blocks, *B.shape)
-    A_bar = torch.empty_like(ends) if wants.A else None
-    D_bar = torch.empty_like(totals) if wants.D else None
+    A_bar = torch.empty_like(ends) if needs.A else None
+    D_bar = torch.empty_like(totals) if needs.D else None
     launch(
         _replay_bar,
         (n_chunks * n_blocks, batch),
@@ -594,7 +594,7 @@ def _vjp(given: Tensors, kept: Tensors, bars: Tensors, wanted: Perhaps) -> Perha
     return u_bar, delta_bar, A_bar, B_bar, C_bar, D_bar, state_bar
 
 
-def _jvp(given: Tensors, tangents: Perhaps) -> tuple[Tensors, Tensors]:
+def _jvp(given: Tensors, tangents: OptionalTensors) -> tuple[Tensors, Tensors]:
     inputs, dots = _whole_scan(given), ScanInputs(*moving(given, tangents, still=(2, 5)))
     u, delta, _, B, C, D, state, *_ = inputs
     batch, length, channels = u.shape
@@ -638,4 +638,4 @@ def _jvp(given: Tensors, tangents: Perhaps) -> tuple[Tensors, Tensors]:
     return (y, state_end), (y_dot, state_end_dot)
 
 
-SCAN = Trio(_forward, _jvp, _vjp, reference.scan, outputs=2)
+SCAN = Primitive(_forward, _jvp, _vjp, reference.scan, outputs=2)

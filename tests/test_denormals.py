@@ -1,4 +1,4 @@
-"""Numbers below the exponent: nought while tiles are swept, on every thread, and only then."""
+"""Denormals are flushed to zero during sweeps, on every thread, and only then."""
 
 from collections.abc import Generator
 
@@ -9,49 +9,49 @@ from toys import genome, one_hot_table, tiny_stack
 
 from genoscan.engine.adjoint import adjoint
 from genoscan.engine.inputs import OneHot
-from genoscan.ops import subnormal
-from genoscan.ops.lanes import over_groups
+from genoscan.ops.denormals import flush_denormals, flush_denormals_during, flushes_denormals
+from genoscan.ops.lanes import parallel_for
 
 TINY = 1e-40
 
 
-def is_nought() -> bool:
+def denormals_are_zero() -> bool:
     return (torch.tensor([TINY]) * 1).item() == 0
 
 
 def counting() -> Generator[bool, None, str]:
     for _ in range(3):
-        yield is_nought()
+        yield denormals_are_zero()
     return "end"
 
 
 def test_only_while_the_next_tile_is_made() -> None:
-    tiles = subnormal.without(counting())
+    tiles = flush_denormals_during(counting())
     for made in tiles:
         assert made
-        assert not is_nought()
-    assert not subnormal.are_nought()
+        assert not denormals_are_zero()
+    assert not flushes_denormals()
 
-    first, second = subnormal.without(counting()), subnormal.without(counting())
+    first, second = flush_denormals_during(counting()), flush_denormals_during(counting())
     next(first)
     next(second)
     first.close()
     second.close()
-    assert not is_nought()
+    assert not denormals_are_zero()
 
 
 def test_a_callers_own_mode_is_kept() -> None:
-    with subnormal.nought():
-        list(subnormal.without(counting()))
-        assert is_nought()
-    assert not is_nought()
+    with flush_denormals():
+        list(flush_denormals_during(counting()))
+        assert denormals_are_zero()
+    assert not denormals_are_zero()
 
 
 @pytest.mark.parametrize("mode", [False, True])
 def test_kernel_threads_work_in_the_callers_mode(mode: bool) -> None:
     seen: list[bool] = []
-    with subnormal.nought(mode):
-        over_groups(lambda *_part: seen.append(is_nought()), batch=1, groups=8)
+    with flush_denormals(mode):
+        parallel_for(lambda *_part: seen.append(denormals_are_zero()), batch=1, groups=8)
     assert seen == [mode, mode]
 
 
@@ -64,7 +64,7 @@ class Fading:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_derivatives_that_fade_end_in_nought(threads: int) -> None:
+def test_derivatives_that_fade_end_in_zero(threads: int) -> None:
     stack, inputs = (
         tiny_stack(8, 2, dtype=torch.float32),
         OneHot(genome(300), one_hot_table(torch.float32)),

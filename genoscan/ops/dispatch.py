@@ -1,0 +1,55 @@
+"""Selection of a kernel set by device and name."""
+
+import torch
+
+from genoscan.errors import InputError
+from genoscan.ops.kernels import Kernels
+
+NAMES = ("auto", "cpu", "reference", "associative", "triton")
+
+
+def choose(device: torch.device | str, name: str = "auto") -> Kernels:
+    """Return the kernel set for a device.
+
+    A set is imported when it is first chosen: numba and Triton take seconds to load.
+
+    Parameters
+    ----------
+    device : torch.device or str
+        Device of the tensors.
+    name : str
+        "auto" (the device's own set), "cpu" (numba), "triton" (a CUDA device; the CPU if Triton's
+        interpreter is enabled), "reference" or "associative" (plain torch, any device).
+
+    Returns
+    -------
+    Kernels
+        The operations, all of one implementation.
+
+    Raises
+    ------
+    InputError
+        If no set has this name, or the set does not run on the device.
+    """
+    kind = torch.device(device).type
+    if name not in NAMES:
+        raise InputError(f'kernels "{name}": expected one of {", ".join(NAMES)}')
+    if name == "auto":
+        name = {"cpu": "cpu", "cuda": "triton"}.get(kind, "reference")
+    if name == "cpu":
+        if kind != "cpu":
+            raise InputError(f'kernels "cpu" on device {device}: expected the CPU')
+        from genoscan.ops.cpu import CPU
+
+        return CPU
+    if name == "triton":
+        from genoscan.ops.triton_gpu import TRITON
+
+        return TRITON
+    if name == "associative":
+        from genoscan.ops.associative import ASSOCIATIVE
+
+        return ASSOCIATIVE
+    from genoscan.ops.reference import REFERENCE
+
+    return REFERENCE

@@ -1,0 +1,182 @@
+"""A differentiable operation: its definition, jvp and vjp, for autograd, torch.func and Dual.
+
+First derivatives come from the compiled rules.  All other derivatives that torch may request are
+computed through the definition, in plain torch operations: derivatives of derivatives
+(`create_graph=True`), batched cotangents, torch.func transforms, and torch's own forward mode.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from genoscan.errors import InputError
+from genoscan.ops.dual import Dual, primal, transformed
+
+Flags: TypeAlias = tuple[Any, ...]
+"""Booleans, one for each input."""
+Tensors: TypeAlias = tuple[Tensor, ...]
+OptionalTensors: TypeAlias = tuple[Any, ...]
+"""Tensors, or None for an absent input, a zero tangent, or a cotangent that is not needed."""
+
+_SINGLE, _DOUBLE = {torch.float32}, {torch.float64}
+
+
+@dataclass(frozen=True)
+class Primitive:
+    """A differentiable operation on tensors; calling it returns its output or outputs.
+
+    Arguments that are not differentiated are passed by keyword, to all four functions.
+
+    Parameters
+    ----------
+    forward : callable
+        (inputs, save=bool) -> (outputs, saved), `saved` being the tensors that `vjp` needs, or ()
+        if `save` is false.
+    jvp : callable
+        (inputs, tangents) -> (outputs, tangents of the outputs).  Tangents have one more axis in
+        front, the directions; None is a tangent of zero.
+    vjp : callable
+        (inputs, saved, cotangents of the outputs, needs_grad) -> cotangents of the inputs, which
+        may be None where `needs_grad` is false.
+    definition : callable
+        inputs -> output or outputs, in plain torch operations.
+    outputs : int
+        Number of outputs.
+    """
+
+    forward: Callable[..., tuple[Tensors, Tensors]]
+    jvp: Callable[..., tuple[Tensors, Tensors]]
+    vjp: Callable[..., OptionalTensors]
+    definition: Callable[..., Any]
+    outputs: int = 1
+
+    def __call__(self, *inputs: Tensor | None, **options: Any) -> Any:
+        has_tangents = any(isinstance(tensor, Dual) for tensor in inputs)
+        primals = tuple(map(primal, inputs)) if has_tangents else inputs
+        check_precision(primals)
+        if transformed(inputs):
+            return self.definition(*inputs, **options)
+        if has_tangents:
+            dots = tuple(t.dots if isinstance(t, Dual) else None for t in inputs)
+            outputs, tangents = self.jvp(primals, dots, **options)
+            outputs = tuple(map(Dual.of, outputs, tangents))
+        elif torch.is_grad_enabled() and any(
+            tensor is not None and tensor.requires_grad for tensor in inputs
+        ):
+            outputs = _PrimitiveFunction.apply(self, options, *inputs)
+        else:
+            outputs, _ = self.forward(inputs, save=False, **options)
+        return outputs[0] if self.outputs == 1 else outputs
+
+
+def materialize_tangents(inputs: OptionalTensors, tangents: OptionalTensors) -> OptionalTensors:
+    """Return the tangents, with zeros in place of None for every input that is present."""
+    count = next(len(dot) for dot in tangents if dot is not None)
+    return tuple(
+        tensor.new_zeros(count, *tensor.shape) if dot is None and tensor is not None else dot
+        for tensor, dot in zip(inputs, tangents, strict=True)
+    )
+
+
+def check_precision(tensors: OptionalTensors) -> None:
+    """Require float32 or float64 throughout, and no autocast, which would round to half precision.
+
+    Raises
+    ------
+    InputError
+        If a tensor has another dtype, if dtypes differ, or if torch.autocast is on.
+    """
+    given = [tensor for tensor in tensors if tensor is not None]
+    dtypes = {tensor.dtype for tensor in given}
+    if dtypes != _SINGLE and dtypes != _DOUBLE:
+        found = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        raise InputError(
+            f"inputs and weights are {found}: expected float32 or float64 throughout; convert "
+            "both, for instance with .float()"
+        )
+    if torch.is_autocast_enabled(given[0].device.type):
+        raise InputError(
+            "torch.autocast is on and would compute in half precision: expected float32 or "
+            "float64; run this part under torch.autocast(device_type, enabled=False)"
+        )
+
+
+def vjp_by_definition(
+    definition: Callable[..., Any],
+    inputs: OptionalTensors,
+    bars: Tensors,
+    needs_grad: Flags,
+    **options: Any,
+) -> OptionalTensors:
+    """Return the cotangents of the inputs by autograd through a definition in torch operations.
+
+    Parameters
+    ----------
+    definition : callable
+        inputs -> output or outputs.
+    inputs : tuple of Tensor or None
+        Inputs, some of which may be computed from others.
+    bars : tuple of Tensor
+        Cotangents of the outputs.
+    needs_grad : tuple of bool
+        Inputs whose cotangents are needed.
+    **options
+        Keyword arguments of the definition.
+
+    Returns
+    -------
+    tuple of Tensor or None
+        Cotangents of the inputs; None where not needed.  If grad mode is on they are themselves
+        differentiable, with respect to inputs and `bars`.
+
+    Notes
+    -----
+    Memory: the autograd graph of the definition.
+    """
+    create_graph = torch.is_grad_enabled()
+    device = next(bar.device.type for bar in bars)
+    with torch.enable_grad(), torch.autocast(device, enabled=False):
+        # Gradients with respect to aliases exclude the dependence of one input on another.
+        aliases = tuple(tensor if tensor is None else tensor.view_as(tensor) for tensor in inputs)
+        outputs = definition(*aliases, **options)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        ends = [pair for pair in zip(outputs, bars, strict=True) if pair[0].requires_grad]
+        starts: list[Any] = [alias for alias, need in zip(aliases, needs_grad, strict=True) if need]
+        found = torch.autograd.grad(
+            [output for output, _ in ends],
+            starts,
+            [bar for _, bar in ends],
+            create_graph=create_graph,
+            allow_unused=True,
+        )
+    cotangents = iter(found)
+    return tuple(next(cotangents) if need else None for need in needs_grad)
+
+
+class _PrimitiveFunction(torch.autograd.Function):
+    # Not split into forward and setup_context: torch would then bind the arguments at each call,
+    # which takes longer than a small kernel.
+    @staticmethod
+    def forward(
+        ctx: Any, primitive: Primitive, options: dict[str, Any], *inputs: Tensor | None
+    ) -> Tensors:
+        outputs, saved = primitive.forward(inputs, save=True, **options)
+        ctx.primitive, ctx.options, ctx.n_inputs = primitive, options, len(inputs)
+        ctx.save_for_backward(*inputs, *saved)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *bars: Tensor) -> tuple[Any, ...]:
+        tensors = ctx.saved_tensors  # read once: checkpointing recomputes them at each access
+        inputs, saved = tensors[: ctx.n_inputs], tensors[ctx.n_inputs :]
+        primitive, needs_grad = ctx.primitive, ctx.needs_input_grad[2:]
+        if torch.is_grad_enabled() or transformed(bars):
+            definition = primitive.definition
+            cotangents = vjp_by_definition(definition, inputs, bars, needs_grad, **ctx.options)
+            return None, None, *cotangents
+        cotangents = primitive.vjp(inputs, saved, bars, needs_grad, **ctx.options)
+        pairs = zip(cotangents, needs_grad, strict=True)
+        return None, None, *(cotangent if need else None for cotangent, need in pairs)
