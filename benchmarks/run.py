@@ -17,7 +17,7 @@ import plotly.graph_objects as go
 from benchmarks import machine
 from benchmarks.experiment import Environment, Experiment, Finding, Row
 from genoscan.errors import InputError
-from genoscan.tracks.atomic import explained, replacing
+from genoscan.tracks.atomic import atomic_write, os_errors
 
 FORMAT = "genoscan-bench/1"
 _PNG_SCALE = 1.5
@@ -131,7 +131,7 @@ def lines(findings: list[Finding], *, judged: bool) -> Iterator[str]:
 
 
 def _write(path: Path, text: str) -> None:
-    with replacing(path) as part, explained(path):
+    with atomic_write(path) as part, os_errors(path):
         part.write_text(text, encoding="utf-8")
 
 

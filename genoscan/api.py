@@ -25,7 +25,7 @@ from genoscan.model import Model
 from genoscan.perturbation import Probe, Response, respond
 from genoscan.pipeline import attribute_batch, run
 from genoscan.sequences import Located, group, locate, locate_all, named_target
-from genoscan.tracks.partial import arrays_in_memory
+from genoscan.tracks.store import arrays_in_memory
 from genoscan.verification import Check
 from genoscan.verification import verify as check
 

@@ -9,7 +9,7 @@ import torch
 from genoscan import usage
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.methods import Method
-from genoscan.engine.stages import Sweep, shares
+from genoscan.engine.stages import StagePipeline, shares
 from genoscan.engine.target import whole_window
 from genoscan.gradient import stream_gradient
 from genoscan.job import Job
@@ -124,7 +124,7 @@ def _probe(model: Model, method: Method, width: int, size: int, tiles: int) -> _
         layer.forward(x, layer.begin(width))
     # Shares, and stages of a sweep, work on a forward tile side by side.
     n_shares = len(shares(width, device))
-    n_stages = max(1, len(Sweep(layer).stages) // n_shares)
+    n_stages = max(1, len(StagePipeline(layer).stages) // n_shares)
     forward = (time.perf_counter() - started) / (n_stages * n_shares)
     adjoined = whole / tiles - forward * cost.recomputed
     return _Probe(max(0, taken), forward, max(0.0, adjoined))

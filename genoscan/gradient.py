@@ -12,7 +12,7 @@ from torch import Tensor
 from genoscan.engine.adjoint import consume
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.methods import Method, Progress, ignore
-from genoscan.engine.stages import shares, side_by_side
+from genoscan.engine.stages import run_in_parallel, shares
 from genoscan.engine.target import Target
 from genoscan.model import Model
 
@@ -110,4 +110,4 @@ def stream_gradient(
         return consume(pull, partial(receive, rows)).value.numpy()
 
     parts = shares(len(codes), model.device)
-    return np.concatenate(side_by_side([partial(run, rows) for rows in parts]))
+    return np.concatenate(run_in_parallel([partial(run, rows) for rows in parts]))

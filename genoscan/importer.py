@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from genoscan.errors import InputError, ModelError
-from genoscan.layers.catalogue import names, own_shelf
+from genoscan.layers.catalogue import names, user_models
 from genoscan.layers.config import CONFIG
 from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.foreign.hub import fetched
@@ -18,7 +18,7 @@ from genoscan.layers.foreign.tokens import parse_tokens
 from genoscan.layers.weights import write_model
 from genoscan.model import Model
 from genoscan.model import load_model as load_native
-from genoscan.tracks.atomic import appearing
+from genoscan.tracks.atomic import atomic_directory
 
 _TOLERANCE = 1e-4
 """Largest difference of logits, relative to their L2 norm, between a module and its copy."""
@@ -45,13 +45,13 @@ def import_model(source: str | Path, *, name: str | None = None, tokens: str | N
     """
     told = Path(source).resolve().name
     name = name or told
-    folder = own_shelf() / name
+    folder = user_models() / name
     if folder.exists() or name in ("", ".", "..") or Path(name).name != name:
         raise InputError(f"--name {name}: there is one at {folder}, or it is no name: give another")
     given = None if tokens is None else parse_tokens(tokens)
     config, weights = read_foreign(fetched(str(source)), given, name=told)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with appearing(folder) as made:
+    with atomic_directory(folder) as made:
         write_model(made, config, weights, f"# {name}\n\nImported from `{source}`.\n")
         load_native(made)
     return folder

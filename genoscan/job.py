@@ -15,7 +15,7 @@ from genoscan.genome.plan import Batch, Window, batches, by_region, merge, plan,
 from genoscan.genome.region import Region
 from genoscan.model import Model
 from genoscan.shards import shard_of
-from genoscan.targets import Question, parse_target
+from genoscan.targets import TargetSpec, parse_target
 from genoscan.tracks.score import SCORES
 
 
@@ -71,7 +71,7 @@ class Job:
 
     genome: Genome
     model: Model
-    question: Question
+    target: TargetSpec
     options: Options
     context: int
     reach: int
@@ -104,17 +104,17 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
         If an option has no valid value, the target cannot depend on a region, or the memory
         allowed does not suffice for the longest windows.
     """
-    question = parse_target(options.target, genome.sizes)
+    target = parse_target(options.target, genome.sizes)
     if options.masked:
-        question.check_masked(model)
+        target.check_masked(model)
     context = model.config.context if options.context is None else options.context
     reach = model.config.reach if options.reach is None else options.reach
-    if question.region is not None and not model.bidirectional:
+    if target.region is not None and not model.bidirectional:
         reach = 0  # outputs of a causal model depend on nothing past them
     merged = merge(
         regions or whole_genome(genome.sizes), genome.sizes, by_strand=options.strand == "bed"
     )
-    question.check(merged, genome.sizes, options.strand, model.config.label_offset)
+    target.check(merged, genome.sizes, options.strand, model.config.label_offset)
     windows = plan(
         merged,
         genome.sizes,
@@ -122,7 +122,7 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
         context=context,
         reach=reach,
         strand=options.strand,
-        target=question.region,
+        target=target.region,
         label_offset=model.config.label_offset,
     )
     order = batches(by_region(windows, options.strand), options.batch)
@@ -130,7 +130,7 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
         order = shard_of(order, options.shard)
         scored = {windows[0].scored for batch in order for windows in batch}
         merged = [region for region in merged if region in scored]
-    job = Job(genome, model, question, options, context, reach, tuple(merged), tuple(order))
+    job = Job(genome, model, target, options, context, reach, tuple(merged), tuple(order))
     model.method.fit(model.stack, job.longest, job.widest)
     return job
 

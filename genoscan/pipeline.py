@@ -22,9 +22,9 @@ from genoscan.job import Job
 from genoscan.model import Model
 from genoscan.record import settings
 from genoscan.tracks.columns import write_columns
-from genoscan.tracks.partial import Arrays, counts, open_partial
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.sink import Sink
+from genoscan.tracks.store import Arrays, counts, open_store
 from genoscan.tracks.writer import check_output, open_tracks, write_in_pieces
 
 
@@ -57,7 +57,7 @@ def run(
     # The strands' mean is taken of columns.
     columns = job.options.strand == "both" or any(path.suffix == ".npz" for path in outputs)
     decisive = settings(job) | {"columns": columns}
-    with open_partial(outputs[0], job.regions, decisive, columns=columns) as store:
+    with open_store(outputs[0], job.regions, decisive, columns=columns) as store:
         for number, batch in enumerate(job.batches):
             if number not in store.done:
                 store.keep(number, attribute_batch(job, batch, store, progress))
@@ -85,9 +85,9 @@ def attribute_batch(
     values = np.zeros(len(batch))
     for index, windows in enumerate(strands):
         codes = job.read(windows)
-        target = job.question.target(windows, codes, model)
+        target = job.target.for_windows(windows, codes, model)
         if options.masked:
-            codes = job.question.hidden(windows, codes)
+            codes = job.target.masked(windows, codes)
         sink = Sink(arrays, windows, codes.numpy(), options.score, index, len(strands))
         receive = partial(_receive, model, sink)
         found = stream_gradient(model, codes, target, receive, progress=progress)

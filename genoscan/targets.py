@@ -1,13 +1,13 @@
-"""What the user asks of the model, as text, and the engine's target for each window.
+"""Targets as text, in genome coordinates, and the engine's target for each window.
 
-    log-likelihood              every base from the region's first to the window's last; of a model
-                                that looks both ways, every base of the window
+    log-likelihood              every base from the first of the region to the last of the window;
+                                of a bidirectional model, every base of the window
     log-likelihood:REGION       every base of REGION
     logit:CHROM:POS:BASE        the logit that predicts BASE at POS (1-based)
     log-odds:CHROM:POS:BASE     the same less the mean of the other three
 
-Positions and BASE are the forward genome's; on the reverse strand the complement is read at
-the mirrored position.
+Positions and BASE are those of the forward strand; on the reverse strand the target is the
+complement at the same position.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,11 +31,19 @@ _EXPECTED = "expected log-likelihood[:REGION], logit:CHROM:POS:BASE or log-odds:
 
 
 @dataclass(frozen=True)
-class Question:
+class TargetSpec:
     """A target in genome coordinates.
 
-    region  what it speaks of: None for each window's own, one base for a logit
-    base    the code of the base whose logit is meant
+    Attributes
+    ----------
+    text
+        As the user typed it.
+    kind
+        "log-likelihood", "logit" or "log-odds".
+    region
+        The bases predicted; None: those of each window; of a logit, one base.
+    base
+        Code of the base whose logit it is.
     """
 
     text: str
@@ -46,7 +54,7 @@ class Question:
     def check(
         self, regions: Sequence[Region], sizes: Mapping[str, int], strand: str, label_offset: int
     ) -> None:
-        """Refuse a target that nothing predicts: its base is the first that is read.
+        """Refuse a target that no output predicts, because its base is the first that is read.
 
         Raises
         ------
@@ -67,12 +75,12 @@ class Question:
                 )
 
     def check_masked(self, model: Model) -> None:
-        """Refuse to hide the target's bases where there is no sense in it.
+        """Refuse to mask the bases of the target if that has no meaning.
 
         Raises
         ------
         InputError
-            If the model has no mask, or the target is all that is read.
+            If the model has no mask token, or the target is the whole window.
         """
         if model.config.mask is None:
             raise InputError(f"--masked: {model.name} has no mask token: it is no masked model")
@@ -82,17 +90,17 @@ class Question:
                 "log-likelihood:chr1:1,001-1,010"
             )
 
-    def hidden(
+    def masked(
         self, windows: Sequence[Window], codes: UInt8[Tensor, "batch length"]
     ) -> UInt8[Tensor, "batch length"]:
-        """Return the codes with the target's bases as mask tokens."""
+        """Return the codes with the bases of the target replaced by mask tokens."""
         hidden = codes.clone()
         for row, window in zip(hidden, windows, strict=True):
             assert self.region is not None
             row[window.span_of(self.region)] = MASK
         return hidden
 
-    def target(
+    def for_windows(
         self, windows: Sequence[Window], codes: UInt8[Tensor, "batch length"], model: Model
     ) -> Target:
         """Return the engine's target for windows of one length, read as `codes`."""
@@ -118,7 +126,7 @@ class Question:
         return LogitAt(torch.tensor(at), torch.stack(rows))
 
 
-def parse_target(text: str, sizes: Mapping[str, int]) -> Question:
+def parse_target(text: str, sizes: Mapping[str, int]) -> TargetSpec:
     """Read a target as the command line gives it.
 
     Raises
@@ -129,9 +137,9 @@ def parse_target(text: str, sizes: Mapping[str, int]) -> Question:
     kind, _, rest = text.partition(":")
     if kind == "log-likelihood":
         if not rest and text == kind:
-            return Question(text, "log-likelihood")
+            return TargetSpec(text, "log-likelihood")
         if rest:
-            return Question(text, "log-likelihood", parse_region(rest, sizes, option="--target"))
+            return TargetSpec(text, "log-likelihood", parse_region(rest, sizes, option="--target"))
     if kind in ("logit", "log-odds"):
         place, _, base = rest.rpartition(":")
         chrom, _, position = place.rpartition(":")
@@ -140,7 +148,7 @@ def parse_target(text: str, sizes: Mapping[str, int]) -> Question:
                 raise InputError(f"--target {text}: base {base}, expected A, C, G or T")
             name = chrom if chrom.startswith("{") else f"{{{chrom}}}"
             region = parse_region(f"{name}:{position}-{position}", sizes, option="--target")
-            return Question(text, kind, region, BASES.index(base.upper()))  # type: ignore[arg-type]
+            return TargetSpec(text, kind, region, BASES.index(base.upper()))  # type: ignore[arg-type]
     raise InputError(f"--target {text}: {_EXPECTED}")
 
 

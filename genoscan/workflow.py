@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genoscan.errors import InputError
-from genoscan.tracks.atomic import appearing, explained
+from genoscan.tracks.atomic import atomic_directory, os_errors
 
 
 def snakefile() -> Path:
@@ -30,7 +30,7 @@ def copy_workflow(folder: Path) -> None:
     """
     if folder.exists():
         raise InputError(f"{folder}: is there already: name a folder that is not")
-    with explained(folder), appearing(folder) as made:
+    with os_errors(folder), atomic_directory(folder) as made:
         # What a run has left there is not the workflow.
         left = shutil.ignore_patterns(".snakemake", "results", "logs", "benchmarks")
         shutil.copytree(snakefile().parent, made, ignore=left)

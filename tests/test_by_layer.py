@@ -14,7 +14,7 @@ from torch.func import jvp
 from torch.nn import functional as F
 from truth import caduceus
 
-from genoscan.engine.boundaries import Shelf
+from genoscan.engine.boundaries import BoundaryStore
 from genoscan.engine.by_layer import adjoint_by_layer, forward_by_layer, tangent_by_layer
 from genoscan.engine.inputs import Dense, Spans
 from genoscan.engine.tangent import DenseDirections
@@ -54,8 +54,8 @@ def problem(
     return stack, x, lambda x: caduceus.logits(config, tensors, x[0])[None]
 
 
-def room() -> Shelf:
-    return Shelf(LENGTH, torch.device("cpu"))
+def store() -> BoundaryStore:
+    return BoundaryStore(LENGTH, torch.device("cpu"))
 
 
 def weights(x: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def weights(x: Tensor) -> Tensor:
 
 
 def pulled(stack: BidirectionalStack, x: Tensor, **options: Any) -> Tensor:
-    settings: dict[str, Any] = {"tile": TILE, "boundaries": 9, "room": room()}
+    settings: dict[str, Any] = {"tile": TILE, "boundaries": 9, "store": store()}
     x_bar = torch.full_like(x, torch.nan)
     target = WeightedSum(weights(x))
     for span, part in adjoint_by_layer(stack, Dense(x), target, **settings | options):
@@ -76,7 +76,7 @@ def test_outputs_are_the_definitions(problem: tuple[BidirectionalStack, Tensor, 
     assert isinstance(stack, BidirectionalNetwork)
     with torch.no_grad():
         assert_near(stack(x), logits(x))
-    parts = forward_by_layer(stack, Dense(x), tile=TILE, room=room())
+    parts = forward_by_layer(stack, Dense(x), tile=TILE, store=store())
     assert_near(torch.cat([part for _, part in parts], 1), logits(x))
 
 
@@ -92,7 +92,9 @@ def test_the_adjoint_is_whole_window_autograds(
 def test_the_tangent_is_whole_window_jvps(problem: tuple[BidirectionalStack, Tensor, Any]) -> None:
     stack, x, logits = problem
     x_dot = torch.stack([weights(x), weights(x).flip(1)])
-    parts = list(tangent_by_layer(stack, Dense(x), DenseDirections(x_dot), tile=TILE, room=room()))
+    parts = list(
+        tangent_by_layer(stack, Dense(x), DenseDirections(x_dot), tile=TILE, store=store())
+    )
     assert_near(torch.cat([outputs for _, outputs, _ in parts], 1), logits(x))
     dots = torch.cat([dots for _, _, dots in parts], 2)
     for direction, dot in zip(x_dot, dots, strict=True):
@@ -112,7 +114,7 @@ def test_boundaries_and_where_they_lie_change_no_bit(
     whole = pulled(stack, x)
     for boundaries in (1, 2):
         assert torch.equal(pulled(stack, x, boundaries=boundaries), whole)
-    assert torch.equal(pulled(stack, x, room=Shelf(LENGTH, tmp_path)), whole)
+    assert torch.equal(pulled(stack, x, store=BoundaryStore(LENGTH, tmp_path)), whole)
     assert list(tmp_path.glob("tmp*")) == []
 
 
@@ -129,7 +131,7 @@ def test_batches_are_their_windows(problem: tuple[BidirectionalStack, Tensor, An
     stack, x, _ = problem
     both = torch.cat([x, x.flip(1)])
     target = WeightedSum(weights(both))
-    settings: dict[str, Any] = {"tile": TILE, "boundaries": 1, "room": room()}
+    settings: dict[str, Any] = {"tile": TILE, "boundaries": 1, "store": store()}
     x_bar = torch.empty_like(both)
     for span, part in adjoint_by_layer(stack, Dense(both), target, **settings):
         x_bar[:, span] = part
@@ -144,10 +146,10 @@ def test_sweeps_side_by_side_leave_autograd_as_it_was(
     problem: tuple[BidirectionalStack, Tensor, Any],
 ) -> None:
     stack, x, _ = problem
-    sweeps = [forward_by_layer(stack, Dense(x), tile=TILE, room=room()) for _ in range(2)]
+    sweeps = [forward_by_layer(stack, Dense(x), tile=TILE, store=store()) for _ in range(2)]
     for _ in zip(*sweeps, strict=True):
         assert torch.is_grad_enabled()
-    next(forward_by_layer(stack, Dense(x), tile=TILE, room=room()))
+    next(forward_by_layer(stack, Dense(x), tile=TILE, store=store()))
     assert torch.is_grad_enabled()
 
 

@@ -28,7 +28,7 @@ from toys import mamba2_block, mixed_stack, tiny_stack
 from ways import WAYS, Call, Tensors, energy, hold, opened
 
 from genoscan.engine.adjoint import adjoint
-from genoscan.engine.boundaries import Shelf
+from genoscan.engine.boundaries import BoundaryStore
 from genoscan.engine.by_layer import adjoint_by_layer, tangent_by_layer
 from genoscan.engine.inputs import Dense
 from genoscan.engine.tangent import DenseDirections, tangent
@@ -212,8 +212,8 @@ def sweeps(stack: Any, x: Tensor) -> dict[str, Callable[[], object]]:
     """Return each way to sweep in tiles."""
     weights = WeightedSum(torch.ones_like(x))
     if isinstance(stack, BidirectionalStack):
-        room = Shelf(x.shape[1], torch.device("cpu"))
-        settings: dict[str, Any] = {"tile": 2, "room": room}
+        store = BoundaryStore(x.shape[1], torch.device("cpu"))
+        settings: dict[str, Any] = {"tile": 2, "store": store}
         pull = lambda: adjoint_by_layer(stack, Dense(x), weights, boundaries=1, **settings)  # noqa: E731
         push = lambda: tangent_by_layer(  # noqa: E731
             stack, Dense(x), DenseDirections(x[None]), **settings

@@ -147,9 +147,9 @@ def report_two_way(model_path: str, length: int) -> None:
     """Print a two-way sweep's peak, its boundaries' most, what is planned for them, and seconds."""
     torch.set_num_threads(2)
     model = load_model(model_path)
-    held, most, new = 0, 0, boundaries.Shelf._numbers
+    held, most, new = 0, 0, boundaries.BoundaryStore._numbers
 
-    def counted(shelf: boundaries.Shelf, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    def counted(shelf: boundaries.BoundaryStore, shape: tuple[int, ...], like: Tensor) -> Tensor:
         nonlocal held, most
         made = new(shelf, shape, like)
         size = made.nbytes
@@ -163,7 +163,7 @@ def report_two_way(model_path: str, length: int) -> None:
         weakref.finalize(made, returned)
         return made
 
-    boundaries.Shelf._numbers = counted  # type: ignore[method-assign]
+    boundaries.BoundaryStore._numbers = counted  # type: ignore[method-assign]
     method, codes = Layerwise(), genome(length)
 
     def run(codes: Tensor) -> None:

@@ -56,7 +56,7 @@ def test_shards_make_the_track_of_one_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     whole = attributed(job, tmp_path / "whole.bw", *options)
-    for module in ("merge", "tracks.partial", "tracks.writer"):
+    for module in ("merge", "tracks.store", "tracks.writer"):
         monkeypatch.setattr(f"genoscan.{module}._PIECE", piece)
     merged = tmp_path / "merged.bw"
     shards = sharded(job, tmp_path, n, *options)

@@ -19,7 +19,7 @@ from commands import (
 from genoscan import pipeline
 from genoscan.errors import InputError
 from genoscan.genome.region import Region
-from genoscan.tracks import partial
+from genoscan.tracks import store
 from genoscan.tracks.sink import Sink
 
 OUTPUTS = ("x.bw", "x.npz", "x.bedgraph.gz")
@@ -29,9 +29,9 @@ RECORDS = {f"{name}.json" for name in OUTPUTS}
 KILL_IN_SECOND_BATCH = """
 import os, signal
 from genoscan.tracks.sink import Sink
-store, calls = Sink._store, []
+stored, calls = Sink._store, []
 def dying(sink, *given):
-    store(sink, *given)
+    stored(sink, *given)
     calls.append(len(sink._arrays.done))
     if calls.count(1) == 7:  # a part of the second strand is in the maps
         os.kill(os.getpid(), signal.SIGKILL)
@@ -44,19 +44,19 @@ pipeline.write_columns = lambda *given, **options: os.kill(os.getpid(), signal.S
 """
 KILL_AT_THE_VERY_END = """
 import os, signal
-from genoscan.tracks import partial
-partial.shutil.rmtree = lambda *given, **options: os.kill(os.getpid(), signal.SIGKILL)
+from genoscan.tracks import store
+store.shutil.rmtree = lambda *given, **options: os.kill(os.getpid(), signal.SIGKILL)
 """
 SIGNAL_AFTER_FIRST_BATCH = """
 import os, signal
-from genoscan.tracks import partial
+from genoscan.tracks import store
 # A shell's background job, as a CI's may be, starts with Ctrl-C ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-keep = partial.Partial.keep
+keep = store.ScoreStore.keep
 def interrupted(self, *given):
     keep(self, *given)
     os.kill(os.getpid(), signal.{})
-partial.Partial.keep = interrupted
+store.ScoreStore.keep = interrupted
 """
 
 
@@ -141,14 +141,14 @@ def test_interrupted(
 
 
 def stop_after_one_batch(folder: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keep = partial.Partial.keep
+    keep = store.ScoreStore.keep
 
     def interrupted(self, *given):  # type: ignore[no-untyped-def]
         keep(self, *given)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(partial.Partial, "keep", interrupted)
+        patch.setattr(store.ScoreStore, "keep", interrupted)
         assert genoscan(*command(folder, source)).code == 130
     assert listing(folder) == {"x.bw.partial"}
 
@@ -255,7 +255,7 @@ def test_damage_is_found(unfinished: Path, source: Path, name: str) -> None:
 
 def test_one_run_at_a_time(unfinished: Path, source: Path) -> None:
     """The claim of a run that was killed is lifted by the system."""
-    with partial._claimed(unfinished / "x.bw.partial"):
+    with store._claimed(unfinished / "x.bw.partial"):
         done = genoscan(*command(unfinished, source))
     assert (done.code, done.err.count("\n")) == (1, 1)
     assert "another run is at work on it" in done.err
@@ -306,13 +306,13 @@ def test_long_settings_are_cut_short_in_messages(tmp_path: Path, length: int, sh
     output, regions = tmp_path / "x.bw", [Region("chr1", 0, 8)]
     with (
         suppress(KeyboardInterrupt),
-        partial.open_partial(output, regions, {"target": "x" * length}, columns=False) as kept,
+        store.open_store(output, regions, {"target": "x" * length}, columns=False) as kept,
     ):
         kept.keep(0, [0.0])
         raise KeyboardInterrupt
     with (
         pytest.raises(InputError) as refused,
-        partial.open_partial(output, regions, {"target": "y"}, columns=False),
+        store.open_store(output, regions, {"target": "y"}, columns=False),
     ):
         pass
     assert f"an unfinished run with target {shown}, this one has y;" in str(refused.value)

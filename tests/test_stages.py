@@ -12,7 +12,7 @@ from torch import Tensor
 from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.forward import forward
 from genoscan.engine.inputs import Dense, Spans
-from genoscan.engine.stages import Sweep, shares, side_by_side
+from genoscan.engine.stages import StagePipeline, run_in_parallel, shares
 from genoscan.engine.tangent import DenseDirections, tangent
 from genoscan.engine.target import WeightedSum
 from genoscan.layer import leaves
@@ -73,7 +73,7 @@ def test_the_number_of_stages_changes_no_bit(stack: Stack, threads: int) -> None
 @pytest.mark.parametrize(("threads", "stages"), [(1, 1), (2, 2), (3, 3), (5, 3)])
 def test_a_model_is_cut_into_a_stage_a_thread(stack: Stack, threads: int, stages: int) -> None:
     torch.set_num_threads(threads)
-    assert len(Sweep(stack).stages) == stages
+    assert len(StagePipeline(stack).stages) == stages
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -166,7 +166,7 @@ def test_work_side_by_side_is_done_at_once_and_told_in_order() -> None:
 
         return run
 
-    assert side_by_side([work(1), work(2)]) == [(1, 1), (2, 1)]
+    assert run_in_parallel([work(1), work(2)]) == [(1, 1), (2, 1)]
     assert torch.get_num_threads() == 2
 
 
@@ -185,4 +185,4 @@ def test_a_failure_beside_stops_the_others(fails: int) -> None:
     work = [endless, endless]
     work[fails] = failing
     with pytest.raises(KeyboardInterrupt if fails == 0 else ValueError):
-        side_by_side(work)
+        run_in_parallel(work)

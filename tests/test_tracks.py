@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from genoscan.errors import GenoscanError, InputError, OutputError
 from genoscan.genome.region import Region
 from genoscan.tracks import bedgraph, bigwig, columns
-from genoscan.tracks.atomic import replacing
+from genoscan.tracks.atomic import atomic_write
 from genoscan.tracks.columns import write_columns
 from genoscan.tracks.provenance import file_sha256, read_provenance, write_provenance
 from genoscan.tracks.score import SCORES, centred, magnitude, observed, substitution
@@ -716,13 +716,13 @@ def test_a_folder_that_cannot_be_written_to(
 
 def test_replacing_removes_its_part_even_where_the_name_is_long(tmp_path: Path) -> None:
     path = tmp_path / ("n" * 255)
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         part.write_text("new")
     assert path.read_text() == "new"
     too_long = tmp_path / ("n" * 256)
 
     def act() -> None:
-        with replacing(too_long) as part:
+        with atomic_write(too_long) as part:
             part.write_text("new")
 
     assert complaint(act, OutputError).endswith("the name is too long")

@@ -45,8 +45,8 @@ def measure(cell: Cell, _before: Sequence[Row], environment: Environment) -> lis
         ]
         return rows
 
-    with ThreadPoolExecutor(len(shares)) as side_by_side:
-        rows = [row for found in side_by_side.map(measured, shares) for row in found]
+    with ThreadPoolExecutor(len(shares)) as run_in_parallel:
+        rows = [row for found in run_in_parallel.map(measured, shares) for row in found]
     return sorted(rows, key=lambda row: a_logs.index(row["a_log"]))
 
 

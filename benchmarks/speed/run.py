@@ -24,7 +24,7 @@ from benchmarks.speed.workers import Timing, WorkerError, measure
 from genoscan.errors import GenoscanError, InputError
 from genoscan.genome.genome import open_genome
 from genoscan.model import Model, load_model
-from genoscan.tracks.atomic import explained, replacing
+from genoscan.tracks.atomic import atomic_write, os_errors
 
 FORMAT = "genoscan-bench-speed/1"
 _SAME = ("machine", "commit", "settings")
@@ -249,5 +249,5 @@ def _now() -> str:
 
 def _write(output: Path, document: Document) -> None:
     text = json.dumps(document, indent=1, ensure_ascii=False)
-    with replacing(output) as part, explained(output):
+    with atomic_write(output) as part, os_errors(output):
         part.write_text(text + "\n", encoding="utf-8")

@@ -145,10 +145,10 @@ def command(
     work = output.with_name(output.name + ".partial")
     with _explained(work):
         stack = train(config, split, options, work=work, device=parse_device(device), report=report)
-        from genoscan.tracks.atomic import appearing
+        from genoscan.tracks.atomic import atomic_directory
         from genoscan.training.finish import finish_model
 
-        with appearing(output) as made:
+        with atomic_directory(output) as made:
             finish_model(
                 made, config, stack, split, opened, unseen, work,
                 command=shlex.join(["genoscan", *sys.argv[1:]]), bases_seen=steps * batch * window,
@@ -184,10 +184,10 @@ def _explained(work: Path) -> Iterator[None]:
     """Turn the refusal to write or read back what training keeps into one line."""
     from safetensors import SafetensorError
 
-    from genoscan.tracks.atomic import explained
+    from genoscan.tracks.atomic import os_errors
 
     try:
-        with explained(work):
+        with os_errors(work):
             yield
     except SafetensorError as error:
         raise OutputError(f"{work}: {error}") from error

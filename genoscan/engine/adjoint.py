@@ -13,20 +13,20 @@ from torch import Tensor
 
 from genoscan.engine.checkpoints import Action, Adjoin, Advance, Drop, Restore, Save, schedule
 from genoscan.engine.inputs import Inputs, Spans
-from genoscan.engine.stages import Relay, Sweep
+from genoscan.engine.stages import BoundedQueue, StagePipeline
 from genoscan.engine.target import Target
 from genoscan.layer import Carry, Layer, leaves, map_leaves
 from genoscan.ops.denormals import flush_denormals_during
 from genoscan.ops.dual import refuse_transforms
 
 Result = TypeVar("Result")
-Room = Callable[[int, Tensor], Tensor]
-"""(how many, such a tensor) -> room for them, one after the other, anywhere."""
+Allocate = Callable[[int, Tensor], Tensor]
+"""(count, like) -> uninitialised memory for `count` tensors like this one, in one block."""
 
 
 @runtime_checkable
 class Cotangents(Protocol):
-    """What a layer's outputs are weighed by, instead of a target: its derivatives, tile by tile."""
+    """Cotangents of a layer's outputs, tile by tile, in place of a target."""
 
     def tile(self, span: slice) -> Float[Tensor, "batch tile d_out"]:
         """Return the outputs' cotangents over the span."""
@@ -34,12 +34,18 @@ class Cotangents(Protocol):
 
 
 class AdjointResult(NamedTuple):
-    """What is known once the left end is reached.
+    """Results of an adjoint sweep besides the gradient.
 
-    value       the target, one a window, summed in float64; 0 where cotangents were given
-    carry       the carry past the window
-    carry_bar   cotangent of the carry before the window
-    parameters  cotangents of the parameters asked for, summed over windows
+    Attributes
+    ----------
+    value
+        The target, one a window, summed in float64; 0 if cotangents were given.
+    carry
+        The carry after the window.
+    carry_bar
+        Cotangent of the carry before the window.
+    parameters
+        Cotangents of the parameters asked for, summed over windows.
     """
 
     value: Float[Tensor, " batch"]
@@ -55,31 +61,32 @@ def adjoint(
     *,
     tile: int,
     slots: int,
-    room: Room = lambda count, like: like.new_empty(count, *like.shape),
+    allocate: Allocate = lambda count, like: like.new_empty(count, *like.shape),
     carry: Carry | None = None,
     parameters: Sequence[Tensor] = (),
     progress: Callable[[int], object] = lambda _positions: None,
 ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
     """Yield the derivative of the target with respect to each input, tile by tile, right to left.
 
-    The generator returns an `AdjointResult`.  `progress` is told the positions of every tile
-    that was run, forward or backward; `room` is asked for where carries are remembered.
+    The generator returns an `AdjointResult`. `progress` is called with the number of positions of
+    every tile that has been run, forward or backward; `allocate` provides the memory of the
+    carries remembered.
 
     Exact: equal to whole-window autograd up to rounding (tests/test_engine.py); different
     slots give identical bits.
-    Threads: a `Chain` is cut into as many stages as torch has threads (engine/stages.py), which
-    changes no bit.
+    Threads: a `Chain` is cut into as many stages as torch has threads (stages.py), which changes no
+    bit.
     Memory: one tile's activations and `slots` carries, whatever the length; of s stages the
     first holds its share of s tiles' activations, the last of one.
     Time: each tile once backward, and as often forward as `checkpoints.schedule` needs.
     """
     tiles = Spans(inputs.length, tile)
-    sweep = Sweep(layer)
+    sweep = StagePipeline(layer)
     carries = sweep.split(layer.begin(inputs.batch) if carry is None else carry)
     count = len(sweep.stages)
-    forth = [sweep.relay(1) for _ in range(count - 1)]
-    back = [sweep.relay(count) for _ in range(count - 1)]
-    last = _Scored(target, inputs.batch)
+    outputs = [sweep.queue(1) for _ in range(count - 1)]
+    cotangents = [sweep.queue(count) for _ in range(count - 1)]
+    last = _TargetEnd(target, inputs.batch)
     runs = [
         flush_denormals_during(
             _stage(
@@ -88,11 +95,11 @@ def adjoint(
                 schedule(len(tiles), slots),
                 tiles,
                 slots=min(slots, len(tiles)),
-                room=room,
+                allocate=allocate,
                 parameters=parameters,
                 ahead=count - 1 - i,
-                read=inputs.tile if i == 0 else forth[i - 1].take,
-                right=_Handed(forth[i], back[i]) if i < count - 1 else last,
+                read=inputs.tile if i == 0 else outputs[i - 1].get,
+                right=_NextStage(outputs[i], cotangents[i]) if i < count - 1 else last,
                 progress=progress if i == 0 else lambda _positions: None,
             )
         )
@@ -101,7 +108,7 @@ def adjoint(
     ends: list[_End | None] = [None] * count
 
     def drive(i: int) -> None:
-        ends[i] = consume(runs[i], lambda _span, x_bar: back[i - 1].hand(x_bar))
+        ends[i] = consume(runs[i], lambda _span, x_bar: cotangents[i - 1].put(x_bar))
 
     with sweep.beside(*(partial(drive, i) for i in range(1, count))):
         ends[0] = yield from runs[0]
@@ -118,9 +125,9 @@ def consume(
     pull: Generator[tuple[slice, Tensor], None, Result],
     receive: Callable[[slice, Tensor], object] = lambda _span, _x_bar: None,
 ) -> Result:
-    """Run an adjoint to its left end, handing every tile's derivatives on; return its result.
+    """Run an adjoint to its left end and pass every tile's gradient on; return its result.
 
-    Where `receive` raises, the adjoint's threads have stopped before the exception leaves.
+    If `receive` raises, the threads of the adjoint are stopped before the exception propagates.
     """
     with closing(pull):
         while True:
@@ -132,12 +139,12 @@ def consume(
             receive(span, x_bar)
 
 
-class _Scored:
-    """To the right of the last stage: the target, or what the outputs are weighed by."""
+class _TargetEnd:
+    """Successor of the last stage: the target, or given cotangents."""
 
     def __init__(self, target: Target | Cotangents, batch: int) -> None:
         self._target = target
-        # On the outputs' device: reading it at every tile would wait for the device.
+        # On the device of the outputs: reading it at every tile would synchronise.
         self._sum: Tensor | None = None
         self._batch = batch
 
@@ -148,11 +155,11 @@ class _Scored:
             return torch.zeros(self._batch, dtype=torch.float64)
         return self._sum.cpu()
 
-    def hand(self, outputs: Tensor) -> None:
-        """Nobody waits for the outputs themselves."""
+    def put(self, outputs: Tensor) -> None:
+        """No-op: the last stage has no successor."""
 
     def pulled(self, outputs: Tensor, span: slice) -> tuple[Tensor, Tensor]:
-        """Return what the sweep starts from over a tile, and its cotangent."""
+        """Return the value that is differentiated over a tile, and its cotangent."""
         if isinstance(self._target, Cotangents):
             return outputs, self._target.tile(span)
         value = self._target(outputs, span)
@@ -162,23 +169,23 @@ class _Scored:
         return value, torch.ones_like(value)
 
 
-class _Handed:
-    """To the right of any other stage: the next one."""
+class _NextStage:
+    """Successor of every other stage: the next stage."""
 
-    def __init__(self, forth: Relay[Tensor], back: Relay[Tensor]) -> None:
-        self._forth, self._back = forth, back
+    def __init__(self, outputs: BoundedQueue[Tensor], cotangents: BoundedQueue[Tensor]) -> None:
+        self._outputs, self._cotangents = outputs, cotangents
 
-    def hand(self, outputs: Tensor) -> None:
-        """Hand the outputs to the next stage."""
-        self._forth.hand(outputs.detach())
+    def put(self, outputs: Tensor) -> None:
+        """Pass the outputs to the next stage."""
+        self._outputs.put(outputs.detach())
 
     def pulled(self, outputs: Tensor, _span: slice) -> tuple[Tensor, Tensor]:
-        """Return the outputs, and the cotangent that the next stage has handed back."""
-        return outputs, self._back.take()
+        """Return the outputs, and their cotangent from the next stage."""
+        return outputs, self._cotangents.get()
 
 
 class _End(NamedTuple):
-    """What a stage knows once it has reached the left end; as in `AdjointResult`."""
+    """Results of one stage; as in `AdjointResult`."""
 
     carry: Carry
     carry_bar: Carry
@@ -186,7 +193,7 @@ class _End(NamedTuple):
 
 
 class _Graph(NamedTuple):
-    """A tile that was run forward and waits for its cotangents."""
+    """A tile that has been run forward and waits for its cotangents."""
 
     span: slice
     x: Tensor
@@ -202,21 +209,21 @@ def _stage(
     tiles: Spans,
     *,
     slots: int,
-    room: Room,
+    allocate: Allocate,
     parameters: Sequence[Tensor],
     ahead: int,
     read: Callable[[slice], Tensor],
-    right: _Scored | _Handed,
+    right: _TargetEnd | _NextStage,
     progress: Callable[[int], object],
 ) -> Generator[tuple[slice, Tensor], None, _End]:
-    """Take one stage through the actions, `ahead` tiles before cotangents come back for the first.
+    """Run one stage through the actions, at most `ahead` tiles before their cotangents arrive.
 
-    Yields the derivatives with respect to what it read, tile by tile, right to left.
+    Yields the cotangents of its inputs, tile by tile, right to left.
     """
     live = map_leaves(lambda leaf: leaf.detach(), live)
     carry_bar = map_leaves(torch.zeros_like, live)
     sums = [torch.zeros_like(parameter) for parameter in parameters]
-    saved = _Slots(live, slots, room)
+    saved = _Slots(live, slots, allocate)
     past: Carry = None
     graphs: deque[_Graph] = deque()
     for action in chain(actions, [None]):
@@ -232,11 +239,11 @@ def _stage(
                     for number in range(start, stop):
                         span = tiles[number]
                         outputs, live = stage.forward(read(span), live)
-                        right.hand(outputs)
+                        right.put(outputs)
                         progress(span.stop - span.start)
             case Adjoin(number):
                 graph = _forward(stage, read(tiles[number]), live, tiles[number])
-                right.hand(graph.outputs)
+                right.put(graph.outputs)
                 graphs.append(graph)
                 past = map_leaves(lambda leaf: leaf.detach(), graph.after) if past is None else past
         while len(graphs) > (ahead if action else 0):
@@ -250,13 +257,13 @@ def _stage(
 class _Slots:
     """Remembered carries, in blocks of their own.
 
-    Left where they were made, they would lie scattered between the tiles' activations, and the
-    holes around them would grow with the length.
+    Left where they are computed, they would be scattered among the tiles' activations and fragment
+    the heap more, the longer the window is.
     """
 
-    def __init__(self, carry: Carry, slots: int, room: Room) -> None:
+    def __init__(self, carry: Carry, slots: int, allocate: Allocate) -> None:
         self._device = next((leaf.device for leaf in leaves(carry)), None)
-        self._blocks = map_leaves(partial(room, slots), carry)
+        self._blocks = map_leaves(partial(allocate, slots), carry)
         self._free = list(range(slots))
         self._rows: dict[int, int] = {}
 
@@ -278,7 +285,7 @@ def _forward(stage: Layer, x: Tensor, carry: Carry, span: slice) -> _Graph:
     refuse_transforms(x)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        # A copy: the slot may serve another tile before this one's cotangents come.
+        # A copy: the slot may be reused before the cotangents of this tile arrive.
         before = map_leaves(lambda leaf: leaf.detach().clone().requires_grad_(), carry)
         outputs, after = stage.forward(x, before)
     return _Graph(span, x, before, outputs, after)
@@ -286,12 +293,12 @@ def _forward(stage: Layer, x: Tensor, carry: Carry, span: slice) -> _Graph:
 
 def _pull(
     graph: _Graph,
-    right: _Scored | _Handed,
+    right: _TargetEnd | _NextStage,
     carry_bar: Carry,
     parameters: Sequence[Tensor],
     sums: list[Tensor],
 ) -> tuple[Tensor, Carry]:
-    """Pull the cotangents through one tile; add up the parameters'."""
+    """Pull the cotangents back through one tile; accumulate those of the parameters."""
     with torch.enable_grad():
         ends = [right.pulled(graph.outputs, graph.span)]
     ends += zip(leaves(graph.after), leaves(carry_bar), strict=True)

@@ -1,7 +1,7 @@
-"""Where boundaries are kept while a window is worked on: in memory, or in files.
+"""Storage of the activations between layers: in memory or in files.
 
-A boundary is length x width numbers.  Its room is that of one, as long as somebody refers to it.
-The carries of a layer are kept there, too: one a tile, next to which a boundary is large.
+A boundary is length x width numbers, freed with its last reference. The carries of a layer are
+stored in the same place, one a tile, and are small beside a boundary.
 """
 
 import tempfile
@@ -18,11 +18,10 @@ from genoscan.ops.dual import Dual, primal
 
 
 @dataclass(frozen=True)
-class Boundary:
-    """A boundary's numbers, somewhere; tiles of it are read to, and written from, a device.
+class TensorBoundary:
+    """A boundary's numbers, anywhere; tiles are read to, and written from, a device.
 
-    What is read is the boundary itself, where it lies on that device: to be used before it is
-    written over.
+    A tile read on the device that stores the boundary is a view: use it before it is overwritten.
     """
 
     numbers: Float[Tensor, "batch length width"]
@@ -40,11 +39,11 @@ class Boundary:
 
 
 @dataclass(frozen=True)
-class MovedBoundary:
-    """A boundary and its tangents in one."""
+class DualBoundary:
+    """A boundary with its tangents."""
 
-    numbers: Boundary
-    dots: Boundary
+    numbers: TensorBoundary
+    dots: TensorBoundary
 
     @property
     def batch(self) -> int:
@@ -60,28 +59,30 @@ class MovedBoundary:
         self.dots.write(span, tile.dots.flatten(0, 1))
 
 
-Between: TypeAlias = Boundary | MovedBoundary
+Boundary: TypeAlias = TensorBoundary | DualBoundary
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """Room for boundaries of one length, on a device or in files of a folder that nobody names."""
+class BoundaryStore:
+    """Allocates boundaries of one length, on a device or in unnamed files of a folder."""
 
     length: int
     place: torch.device | Path
 
-    def boundary(self, like: Float[Tensor, "batch tile width"]) -> Between:
-        """Return a boundary with room for such tiles, and for their tangents if they have some."""
+    def boundary(self, like: Float[Tensor, "batch tile width"]) -> Boundary:
+        """Allocate a boundary for such tiles, and for their tangents if they have them."""
         if isinstance(like, Dual):
-            return MovedBoundary(self._plain(primal(like)), self._plain(like.dots.flatten(0, 1)))
+            return DualBoundary(self._plain(primal(like)), self._plain(like.dots.flatten(0, 1)))
         return self._plain(like)
 
     def block(self, count: int, like: Tensor) -> Tensor:
-        """Return room for so many of such tensors."""
+        """Allocate `count` such tensors in one block."""
         return self._numbers((count, *like.shape), like)
 
-    def _plain(self, like: Float[Tensor, "batch tile width"]) -> Boundary:
-        return Boundary(self._numbers((len(like), self.length, like.shape[-1]), like), like.device)
+    def _plain(self, like: Float[Tensor, "batch tile width"]) -> TensorBoundary:
+        return TensorBoundary(
+            self._numbers((len(like), self.length, like.shape[-1]), like), like.device
+        )
 
     def _numbers(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         if isinstance(self.place, torch.device):
@@ -90,7 +91,7 @@ class Shelf:
 
 
 def _unnamed(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return an array in a file that is gone when the array is, or the process."""
+    """Return an array in a file that is deleted with the array, or the process."""
     with tempfile.TemporaryFile(dir=folder) as file:
         file.truncate(int(np.prod(shape)) * dtype.itemsize)
         return np.memmap(file, dtype=dtype, mode="r+", shape=shape)

@@ -1,11 +1,12 @@
-"""All that the engine answers, for layers that look both ways: layer by layer, tile by tile.
+"""Sweeps of bidirectional networks: layer by layer, and tile by tile within a layer.
 
-A layer that reads from both ends needs all of its input before it can say anything, so that what
-lies between two layers, a **boundary**, has to be kept: length x width numbers, wherever there is
-room for them.  Within a layer all is causal in one direction or the other, and runs as in
-`adjoint.py`: tile by tile, in memory that does not grow with the length.
+A bidirectional layer needs all of its input before it can compute any output, so that the
+activations between two layers, a **boundary**, are stored: length x width numbers, in memory or in
+files. Within a layer each direction is causal and runs as in `adjoint.py`: tile by tile, in memory
+that does not depend on the length.
 
-Which boundaries are kept is decided as carries are (`checkpoints.py`): layers stand for tiles.
+Which boundaries are remembered is decided as for carries (`checkpoints.py`), with layers in place
+of tiles.
 """
 
 from collections.abc import Callable, Generator, Iterable
@@ -17,11 +18,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genoscan.engine.adjoint import AdjointResult, adjoint
-from genoscan.engine.boundaries import Between, Shelf
+from genoscan.engine.boundaries import Boundary, BoundaryStore
 from genoscan.engine.checkpoints import Adjoin, Advance, Drop, Restore, Save, schedule
 from genoscan.engine.forward import forward
 from genoscan.engine.inputs import Inputs, Spans
-from genoscan.engine.meeting import Meeting, two_at_once
+from genoscan.engine.merging import merge_directions, two_at_once
 from genoscan.engine.tangent import Directions, pushed
 from genoscan.engine.target import Target
 from genoscan.layer import BidirectionalLayer, BidirectionalNetwork, Layer
@@ -38,7 +39,7 @@ def adjoint_by_layer(
     *,
     tile: int,
     boundaries: int,
-    room: Shelf,
+    store: BoundaryStore,
     progress: Progress = lambda _positions: None,
 ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
     """Yield the derivative of the target with respect to each input, tile by tile, left to right.
@@ -47,15 +48,14 @@ def adjoint_by_layer(
 
     Exact: equal to whole-window autograd up to rounding (tests/test_by_layer.py); any number of
     boundaries gives the same bits.
-    Memory: one tile's activations of each direction, whatever the length; and in `room`
-    `boundaries` boundaries that are remembered and four that are worked on, at most, and a carry
-    a tile of each direction.
-    Time: each layer once backward, and as often forward as `checkpoints.schedule` needs and once
-    more.
+    Memory: one tile's activations of each direction, whatever the length; and in `store` at most
+    `boundaries` boundaries that are remembered, four that are computed with, and the carries of
+    each direction, one a tile.
+    Time: each layer once backward, and forward as often as `checkpoints.schedule` needs, plus one.
     """
-    sweep = _swept(chain, inputs, tile, room, progress)
+    sweep = _swept(chain, inputs, tile, store, progress)
     layers = chain.blocks
-    saved: dict[int, Between] = {}
+    saved: dict[int, Boundary] = {}
     live, x_bar, value = sweep.entered(chain, inputs), None, torch.zeros(inputs.batch)
     for action in schedule(len(layers), boundaries):
         match action:
@@ -87,14 +87,14 @@ def forward_by_layer(
     inputs: Inputs,
     *,
     tile: int,
-    room: Shelf,
+    store: BoundaryStore,
     progress: Progress = lambda _positions: None,
 ) -> Generator[tuple[slice, Float[Tensor, "batch span d_out"]], None, None]:
     """Yield the outputs tile by tile, left to right.
 
-    Memory: one tile and one carry, and in `room` two boundaries.
+    Memory: one tile and one carry, and in `store` two boundaries.
     """
-    sweep = _swept(chain, inputs, tile, room, progress)
+    sweep = _swept(chain, inputs, tile, store, progress)
     live = sweep.entered(chain, inputs)
     for layer in chain.blocks:
         live = sweep.run(layer, live)
@@ -108,7 +108,7 @@ def tangent_by_layer(
     directions: Directions,
     *,
     tile: int,
-    room: Shelf,
+    store: BoundaryStore,
     progress: Progress = lambda _positions: None,
 ) -> Generator[
     tuple[slice, Float[Tensor, "batch span d_out"], Float[Tensor, "directions batch span d_out"]],
@@ -118,11 +118,11 @@ def tangent_by_layer(
     """Yield the outputs and their derivative along each direction, tile by tile, left to right.
 
     Exact: equal to a whole-window jvp up to rounding.
-    Memory: one tile and one carry, and a tangent of both for each direction; in `room` two
+    Memory: one tile and one carry, and a tangent of both for each direction; in `store` two
     boundaries, and as many of tangents for each direction.
     """
-    sweep = _swept(chain, inputs, tile, room, progress)
-    live = sweep.entered(chain, _Moved(inputs, directions))
+    sweep = _swept(chain, inputs, tile, store, progress)
+    live = sweep.entered(chain, _DualInputs(inputs, directions))
     for layer in chain.blocks:
         live = sweep.run(layer, live)
     for span in sweep.tiles:
@@ -131,8 +131,8 @@ def tangent_by_layer(
 
 
 @dataclass(frozen=True)
-class _Moved:
-    """Inputs and their tangents in one."""
+class _DualInputs:
+    """Inputs with their tangents."""
 
     inputs: Inputs
     directions: Directions
@@ -142,12 +142,12 @@ class _Moved:
 
 
 @dataclass(frozen=True)
-class _Sweep:
-    """What passes over a whole layer have in common."""
+class _LayerwisePass:
+    """Length, tile, storage and device of passes over whole layers."""
 
     length: int
     tile: int
-    room: Shelf
+    store: BoundaryStore
     progress: Progress
     device: torch.device
 
@@ -155,52 +155,54 @@ class _Sweep:
     def tiles(self) -> Spans:
         return Spans(self.length, self.tile)
 
-    def kept(
+    def stored(
         self, tiles: Iterable[tuple[slice, Tensor]], check: Callable[[], None] = lambda: None
-    ) -> Between:
-        """Return a boundary of these tiles."""
-        made: Between | None = None
+    ) -> Boundary:
+        """Store tiles as a boundary."""
+        made: Boundary | None = None
         for span, tile in tiles:
             check()
-            made = made or self.room.boundary(tile)
+            made = made or self.store.boundary(tile)
             made.write(span, tile)
         assert made is not None
         return made
 
     @torch.no_grad()
-    def entered(self, chain: BidirectionalNetwork, inputs: Inputs | _Moved) -> Between:
-        """Return the first boundary."""
+    def entered(self, chain: BidirectionalNetwork, inputs: Inputs | _DualInputs) -> Boundary:
+        """Return the boundary before the first layer."""
 
         def entered(span: slice) -> Tensor:
             x = inputs.tile(span)
             refuse_transforms(x)
             return chain.enter(x)
 
-        return self.kept((span, entered(span)) for span in self.tiles)
+        return self.stored((span, entered(span)) for span in self.tiles)
 
-    def run(self, layer: BidirectionalLayer, x: Between) -> Between:
+    def run(self, layer: BidirectionalLayer, x: Boundary) -> Boundary:
         """Return the boundary after a layer."""
 
-        def merged(made: Between, span: slice, left: Tensor, right: Tensor) -> None:
+        def merged(made: Boundary, span: slice, left: Tensor, right: Tensor) -> None:
             with torch.no_grad():
                 made.write(span, layer.merge(x.read(span), left, right))
 
         forward_inputs, reverse_inputs = self._ways(layer, x)
-        meeting = Meeting(self.room, self.device, merged)
-        return meeting.run(
-            self._said(layer.left_to_right, forward_inputs),
-            self._said(layer.right_to_left, reverse_inputs),
+        return merge_directions(
+            self.store,
+            self.device,
+            merged,
+            self._outputs(layer.left_to_right, forward_inputs),
+            self._outputs(layer.right_to_left, reverse_inputs),
         )
 
     @torch.no_grad()
-    def left(self, chain: BidirectionalNetwork, ends: Between, span: slice) -> Tensor:
+    def left(self, chain: BidirectionalNetwork, ends: Boundary, span: slice) -> Tensor:
         """Return the outputs over a span, from the last boundary."""
         return chain.leave(ends.read(span))
 
     def scored(
-        self, chain: BidirectionalNetwork, ends: Between, target: Target
-    ) -> tuple[Between, Float[Tensor, " batch"]]:
-        """Replace the last boundary by its cotangent; return it, and the target's value."""
+        self, chain: BidirectionalNetwork, ends: Boundary, target: Target
+    ) -> tuple[Boundary, Float[Tensor, " batch"]]:
+        """Overwrite the last boundary by its cotangent; return it and the target's value."""
         value = None
         for span in self.tiles:
             x = ends.read(span).detach().requires_grad_()
@@ -213,13 +215,13 @@ class _Sweep:
         assert value is not None
         return ends, value.cpu()
 
-    def pull(self, layer: BidirectionalLayer, x: Between, x_bar: Between) -> None:
-        """Replace the cotangent of what a layer says by that of what it reads, `x`."""
+    def pull(self, layer: BidirectionalLayer, x: Boundary, x_bar: Boundary) -> None:
+        """Overwrite the cotangent of a layer's output by that of its input, `x`."""
         forward_inputs, reverse_inputs = self._ways(layer, x)
         left_bar, right_bar = (x_bar, x_bar) if layer.additive else self._merged(layer, x, x_bar)
 
-        def pulled(_made: Between, span: slice, left: Tensor, right: Tensor) -> None:
-            # Both have read the layer's cotangent here: it can be written over.
+        def pulled(_made: Boundary, span: slice, left: Tensor, right: Tensor) -> None:
+            # Both directions have read the output's cotangent here: it can be overwritten.
             at = x.read(span).detach().requires_grad_()
             with torch.enable_grad():
                 read = layer.before(at)
@@ -228,19 +230,27 @@ class _Sweep:
             bars = left + right, x_bar.read(span)
             x_bar.write(span, torch.autograd.grad(ends, at, bars)[0])
 
-        # An adjoint goes the other way: that of the layer that reads right to left, rightward.
-        meeting = Meeting(self.room, self.device, pulled)
-        meeting.run(
+        # Adjoints run against their layer's direction: that of `right_to_left` from left to right.
+        merge_directions(
+            self.store,
+            self.device,
+            pulled,
             self._pulled(layer.right_to_left, reverse_inputs, right_bar),
             self._pulled(layer.left_to_right, forward_inputs, left_bar),
         )
 
-    def _ways(self, layer: BidirectionalLayer, x: Between) -> "tuple[_Before, _Before]":
-        """Return what a layer's two directions read."""
-        return _Before(layer, x, self.length), _Before(layer, x, self.length, mirrored=True)
+    def _ways(
+        self, layer: BidirectionalLayer, x: Boundary
+    ) -> "tuple[_DirectionInputs, _DirectionInputs]":
+        """Return the inputs of a layer's two directions."""
+        return _DirectionInputs(layer, x, self.length), _DirectionInputs(
+            layer, x, self.length, mirrored=True
+        )
 
-    def _said(self, layer: Layer, inputs: "_Before") -> Generator[tuple[slice, Tensor], None, None]:
-        """Yield what one direction says, with its tangents where the inputs have some."""
+    def _outputs(
+        self, layer: Layer, inputs: "_DirectionInputs"
+    ) -> Generator[tuple[slice, Tensor], None, None]:
+        """Yield the outputs of one direction, with tangents if its inputs have them."""
         first = inputs.tile(self.tiles[0])
         if isinstance(first, Dual):
             carry = layer.begin(inputs.batch)
@@ -251,51 +261,51 @@ class _Sweep:
             yield inputs.placed(span, outputs)
 
     def _merged(
-        self, layer: BidirectionalLayer, x: Between, x_bar: Between
-    ) -> tuple[Between, Between]:
-        """Return the cotangents of what the two directions say, where they depend on it."""
+        self, layer: BidirectionalLayer, x: Boundary, x_bar: Boundary
+    ) -> tuple[Boundary, Boundary]:
+        """Return the cotangents of both directions' outputs, where these depend on the outputs."""
         forward_inputs, reverse_inputs = self._ways(layer, x)
         left, right = two_at_once(
             self.device,
-            lambda check: self.kept(self._said(layer.left_to_right, forward_inputs), check),
-            lambda check: self.kept(self._said(layer.right_to_left, reverse_inputs), check),
+            lambda check: self.stored(self._outputs(layer.left_to_right, forward_inputs), check),
+            lambda check: self.stored(self._outputs(layer.right_to_left, reverse_inputs), check),
         )
         for span in self.tiles:
-            said = [part.read(span).detach().requires_grad_() for part in (left, right)]
+            outputs = [part.read(span).detach().requires_grad_() for part in (left, right)]
             with torch.enable_grad():
-                merged = layer.merge(x.read(span), *said)
+                merged = layer.merge(x.read(span), *outputs)
             for part, bar in zip(
-                (left, right), torch.autograd.grad(merged, said, x_bar.read(span)), strict=True
+                (left, right), torch.autograd.grad(merged, outputs, x_bar.read(span)), strict=True
             ):
                 part.write(span, bar)
         return left, right
 
     def _pulled(
-        self, layer: Layer, inputs: "_Before", bar: Between
+        self, layer: Layer, inputs: "_DirectionInputs", bar: Boundary
     ) -> Generator[tuple[slice, Tensor], None, None]:
-        """Yield the derivative of what one direction says with respect to what it reads."""
+        """Yield the cotangents of one direction's inputs."""
         pull = adjoint(
             layer, inputs, _Bars(inputs, bar), tile=self.tile, slots=len(self.tiles),
-            room=self.room.block, progress=self.progress,
+            allocate=self.store.block, progress=self.progress,
         )  # fmt: skip
         for span, read_bar in pull:
             yield inputs.placed(span, read_bar)
 
 
 def _swept(
-    chain: BidirectionalNetwork, inputs: Inputs, tile: int, room: Shelf, progress: Progress
-) -> _Sweep:
+    chain: BidirectionalNetwork, inputs: Inputs, tile: int, store: BoundaryStore, progress: Progress
+) -> _LayerwisePass:
     parameters = list(chain.parameters())
     refuse_transforms(*parameters)
-    return _Sweep(inputs.length, tile, room, progress, parameters[0].device)
+    return _LayerwisePass(inputs.length, tile, store, progress, parameters[0].device)
 
 
 @dataclass(frozen=True)
-class _Before:
-    """What both directions of a layer read, of its input; mirrored: from the right end."""
+class _DirectionInputs:
+    """The inputs of a layer's directions; `mirrored` for the one that reads right to left."""
 
     layer: BidirectionalLayer
-    x: Between
+    x: Boundary
     length: int
     mirrored: bool = False
 
@@ -304,13 +314,13 @@ class _Before:
         return self.x.batch
 
     def place(self, span: slice) -> slice:
-        """Return where a span of what is read lies in the window."""
+        """Return a span of the inputs in coordinates of the window."""
         if not self.mirrored:
             return span
         return slice(self.length - span.stop, self.length - span.start)
 
     def placed(self, span: slice, tile: Tensor) -> tuple[slice, Tensor]:
-        """Return what was said over a span of what is read, as it lies in the window."""
+        """Return a span of the inputs, and values there, in the order of the window."""
         return self.place(span), flip_positions(tile) if self.mirrored else tile
 
     def tile(self, span: slice) -> Any:
@@ -321,10 +331,10 @@ class _Before:
 
 @dataclass(frozen=True)
 class _Bars:
-    """The cotangents of what one direction says, as it says it."""
+    """The cotangents of one direction's outputs, in its reading order."""
 
-    inputs: _Before
-    bars: Between
+    inputs: _DirectionInputs
+    bars: Boundary
 
     def tile(self, span: slice) -> Tensor:
         bars: Tensor = self.bars.read(self.inputs.place(span))

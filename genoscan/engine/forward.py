@@ -1,4 +1,4 @@
-"""Every output and no derivative: tiles run from the window's left end to its right."""
+"""Outputs without derivatives: tiles run from the left end of the window to the right."""
 
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genoscan.engine.inputs import Inputs, Spans
-from genoscan.engine.stages import Sweep
+from genoscan.engine.stages import StagePipeline
 from genoscan.layer import Carry, Layer
 from genoscan.ops.denormals import flush_denormals_during
 
@@ -21,38 +21,39 @@ def forward(
     carry: Carry | None = None,
     progress: Callable[[int], object] = lambda _positions: None,
 ) -> Generator[tuple[slice, Float[Tensor, "batch span d_out"]], None, None]:
-    """Yield the outputs tile by tile, left to right; `progress` is told the positions of each.
+    """Yield the outputs tile by tile, left to right.
 
     Exact: equal to a whole-window pass up to rounding.
-    Memory: as many tiles as there are stages (engine/stages.py), and one carry.
+    Memory: as many tiles as there are stages (stages.py), and one carry. `progress` is called with
+    the number of positions of every tile.
     """
 
     def read(span: slice) -> Tensor:
         progress(span.stop - span.start)
         return inputs.tile(span)
 
-    sweep = Sweep(layer)
+    sweep = StagePipeline(layer)
     carries = sweep.split(layer.begin(inputs.batch) if carry is None else carry)
     yield from rightward(sweep, carries, Spans(inputs.length, tile), read)
 
 
 def rightward(
-    sweep: Sweep, carries: Sequence[Carry], tiles: Spans, read: Callable[[slice], Tensor]
+    sweep: StagePipeline, carries: Sequence[Carry], tiles: Spans, read: Callable[[slice], Tensor]
 ) -> Generator[tuple[slice, Tensor], None, None]:
-    """Run what is read through all stages, tile by tile, without a graph."""
-    forth = [sweep.relay(1) for _ in sweep.stages[1:]]
+    """Run tiles through all stages, without a graph."""
+    queues = [sweep.queue(1) for _ in sweep.stages[1:]]
     runs = [
         flush_denormals_during(
-            _stage(stage, carries[i], tiles, read if i == 0 else forth[i - 1].take)
+            _stage(stage, carries[i], tiles, read if i == 0 else queues[i - 1].get)
         )
         for i, stage in enumerate(sweep.stages)
     ]
 
     def drive(i: int) -> None:
         for _, outputs in runs[i]:
-            forth[i].hand(outputs)
+            queues[i].put(outputs)
 
-    with sweep.beside(*(partial(drive, i) for i in range(len(forth)))):
+    with sweep.beside(*(partial(drive, i) for i in range(len(queues)))):
         yield from runs[-1]
 
 

@@ -1,4 +1,4 @@
-"""What the engine reads: a window as something that yields one tile at a time."""
+"""Inputs of the engine: windows that are read one tile at a time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from genoscan.errors import InputError
 
 @runtime_checkable
 class Inputs(Protocol):
-    """A window, or a batch of windows of one length, ready to be read in tiles."""
+    """A window, or a batch of windows of one length, read in tiles."""
 
     @property
     def length(self) -> int:
@@ -32,7 +32,7 @@ class Inputs(Protocol):
 
 @dataclass(frozen=True)
 class OneHot:
-    """Bases as codes, turned into the layer's input one tile at a time.
+    """Bases as codes, converted to the layer's input one tile at a time.
 
     Memory: 1 byte a base.  `table` has a row for each code and a column for each symbol of
     the model.
@@ -55,7 +55,7 @@ class OneHot:
 
 @dataclass(frozen=True)
 class Dense:
-    """An input that is already numbers, whole in memory."""
+    """Inputs stored as one array."""
 
     x: Float[Tensor, "batch length d_in"]
 

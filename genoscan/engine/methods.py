@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genoscan.engine.adjoint import AdjointResult, adjoint
-from genoscan.engine.boundaries import Shelf
+from genoscan.engine.boundaries import BoundaryStore
 from genoscan.engine.by_layer import adjoint_by_layer, forward_by_layer, tangent_by_layer
 from genoscan.engine.checkpoints import advances
 from genoscan.engine.forward import forward
@@ -300,7 +300,7 @@ class Layerwise:
             target,
             tile=self.tile,
             boundaries=self.boundaries or len(network.blocks),
-            room=self._store(inputs),
+            store=self._store(inputs),
             progress=progress,
         )
 
@@ -309,7 +309,7 @@ class Layerwise:
     ) -> Tiles:
         """Yield the outputs (`forward_by_layer`)."""
         store = self._store(inputs)
-        return forward_by_layer(network, inputs, tile=self.tile, room=store, progress=progress)
+        return forward_by_layer(network, inputs, tile=self.tile, store=store, progress=progress)
 
     def tangent(
         self,
@@ -322,11 +322,11 @@ class Layerwise:
         """Yield the outputs and their derivatives (`tangent_by_layer`)."""
         store = self._store(inputs)
         return tangent_by_layer(
-            network, inputs, directions, tile=self.tile, room=store, progress=progress
+            network, inputs, directions, tile=self.tile, store=store, progress=progress
         )
 
-    def _store(self, inputs: Inputs) -> Shelf:
-        return Shelf(inputs.length, self.spill or self.place)
+    def _store(self, inputs: Inputs) -> BoundaryStore:
+        return BoundaryStore(inputs.length, self.spill or self.place)
 
     def _boundary_bytes(self, network: BidirectionalNetwork, length: int, batch: int) -> int:
         """Return the most that boundaries, and the carries stored with them, take."""

@@ -1,10 +1,10 @@
-"""How threads share the work: windows side by side, or a layer cut into stages.
+"""Thread-level parallelism: windows in parallel, or the stages of a network as a pipeline.
 
-Windows of a batch have nothing to do with one another: each thread takes its share of them.  For
-one window the layer is cut, and tiles are handed from one stage to the next: while one stage works
-on a tile, the stage before it is already at the next.  Nothing is shared but what is handed on, so
-that threads wait for one another once a tile and not once an operation.  Each stage does what it
-would do alone: the number of stages changes no bit.
+Windows of a batch are independent: each thread computes its share of them. For one window the
+network is cut into stages, and tiles pass from stage to stage through queues: while one stage
+computes a tile, the stage before it computes the next. Threads synchronise once a tile and not once
+an operation. Every stage computes what it would compute alone, so that the number of stages changes
+no bit.
 """
 
 import threading
@@ -23,18 +23,18 @@ from genoscan.ops.dual import refuse_transforms
 from genoscan.ops.memory import buffer_pool
 
 _LOOK_UP = 1.0
-"""Seconds after which a thread that waits checks whether the program is ending."""
+"""Seconds after which a waiting thread checks whether the program is ending."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class Stopped(Exception):  # noqa: N818
-    """What a thread works for has ended, or another thread that works for it has failed."""
+    """The group has ended, or one of its threads has failed."""
 
 
-class Crew:
-    """Threads that work beside this one; torch's threads are shared out among them all."""
+class ThreadGroup:
+    """Threads that run in parallel with the calling one; torch's threads are divided among all."""
 
     def __init__(self, members: int) -> None:
         self._members, self._threads = members, torch.get_num_threads()
@@ -43,34 +43,34 @@ class Crew:
         self._failure: BaseException | None = None
 
     def check(self) -> None:
-        """Raise `Stopped` once another member has failed, or all is over."""
+        """Raise `Stopped` if another thread has failed or the group has ended."""
         if self._ended:
             raise Stopped
 
     @contextmanager
     def beside(self, *work: Callable[[], object]) -> Iterator[None]:
-        """Run the work on threads of their own, each with its share of torch's, until all is done.
+        """Run functions on threads of their own while the body runs; wait for all of them.
 
-        Whatever a thread raises is raised here; when the body fails or is left, they stop.
+        An exception in a thread is raised here; if the body raises, the threads are stopped.
         """
         if not work:
             with buffer_pool():
                 yield
             return
         share = max(1, self._threads // self._members)
-        crew = [threading.Thread(target=self._run, args=(part, share)) for part in work]
+        threads = [threading.Thread(target=self._run, args=(part, share)) for part in work]
         torch.set_num_threads(share)
         try:
-            for thread in crew:
+            for thread in threads:
                 thread.start()
-            with buffer_pool(), suppress(Stopped):  # another stage has failed; below it is said why
+            with buffer_pool(), suppress(Stopped):  # the other thread's exception is raised below
                 yield
         except BaseException:
             self._end()
             raise
         finally:
-            # Not ended by force where the body has run through: the last stage may still be at it.
-            for thread in crew:
+            # If the body has completed, the last stage may still be running: wait, do not stop it.
+            for thread in threads:
                 thread.join()
             torch.set_num_threads(self._threads)
         if self._failure is not None:
@@ -93,8 +93,8 @@ class Crew:
             self._changed.notify_all()
 
 
-class Sweep(Crew):
-    """The stages of one run over a window, and the threads that all but one of them run on."""
+class StagePipeline(ThreadGroup):
+    """The stages of one sweep over a window, and the threads of all but one of them."""
 
     def __init__(self, layer: Layer) -> None:
         if not isinstance(layer, Layer):
@@ -110,37 +110,39 @@ class Sweep(Crew):
         super().__init__(len(self.stages))
 
     def split(self, carry: Carry) -> list[Carry]:
-        """Cut the whole layer's carry into the stages' own."""
+        """Split the network's carry into the carries of the stages."""
         if len(self.stages) == 1:
             return [carry]
         left = iter(carry)
         return [tuple(next(left) for _ in stage.begin(1)) for stage in self.stages]
 
     def join(self, carries: list[Carry]) -> Carry:
-        """Put the stages' carries together to the whole layer's."""
+        """Concatenate the carries of the stages to that of the network."""
         return carries[0] if len(carries) == 1 else sum(carries, ())
 
-    def relay(self, room: int) -> "Relay[Any]":
-        """Return a relay between two stages that holds at most `room` items."""
-        return Relay(self._changed, lambda: self._ended, room)
+    def queue(self, maxsize: int) -> "BoundedQueue[Any]":
+        """Return a queue between two stages."""
+        return BoundedQueue(self._changed, lambda: self._ended, maxsize)
 
 
-class Relay(Generic[Item]):
-    """What one stage hands to another: first in, first out, and no more than there is room for."""
+class BoundedQueue(Generic[Item]):
+    """A queue of at most `maxsize` items, whose waits end with the group."""
 
-    def __init__(self, changed: threading.Condition, ended: Callable[[], bool], room: int) -> None:
-        self._changed, self._ended, self._room = changed, ended, room
+    def __init__(
+        self, changed: threading.Condition, ended: Callable[[], bool], maxsize: int
+    ) -> None:
+        self._changed, self._ended, self._maxsize = changed, ended, maxsize
         self._items: deque[Item] = deque()
 
-    def hand(self, item: Item) -> None:
-        """Wait until there is room, and leave the item."""
-        self._wait(lambda: len(self._items) < self._room)
+    def put(self, item: Item) -> None:
+        """Append an item; wait while the queue is full."""
+        self._wait(lambda: len(self._items) < self._maxsize)
         with self._changed:
             self._items.append(item)
             self._changed.notify_all()
 
-    def take(self, _span: slice | None = None) -> Item:
-        """Wait until there is an item, and take it; tiles come in the order they are asked for."""
+    def get(self, _span: slice | None = None) -> Item:
+        """Remove and return the first item; wait while the queue is empty."""
         self._wait(lambda: bool(self._items))
         with self._changed:
             item = self._items.popleft()
@@ -159,23 +161,24 @@ class Relay(Generic[Item]):
 
 
 def shares(windows: int, device: torch.device) -> list[slice]:
-    """Cut a batch of windows into one part a thread, as far as they go round."""
+    """Divide a batch of windows among torch's threads; one part on a GPU."""
     parts = min(torch.get_num_threads(), windows) if device.type == "cpu" else 1
     edges = [windows * i // parts for i in range(parts + 1)]
     return [slice(*edge) for edge in pairwise(edges)]
 
 
-def side_by_side(work: Sequence[Callable[[Callable[[], None]], Result]]) -> list[Result]:
-    """Do all the work at once, each on a thread of its own; return the results in order.
+def run_in_parallel(work: Sequence[Callable[[Callable[[], None]], Result]]) -> list[Result]:
+    """Run functions in parallel, each on a thread of its own; return their results in order.
 
-    Each is given a check, to be called now and then: it raises `Stopped` once another has failed.
+    Each is called with a function to call now and then, which raises `Stopped` if another has
+    failed.
     """
-    crew = Crew(len(work))
+    group = ThreadGroup(len(work))
     results: dict[int, Result] = {}
 
     def run(i: int) -> None:
-        results[i] = work[i](crew.check)
+        results[i] = work[i](group.check)
 
-    with crew.beside(*(partial(run, i) for i in range(1, len(work)))):
+    with group.beside(*(partial(run, i) for i in range(1, len(work)))):
         run(0)
     return [results[i] for i in range(len(work))]

@@ -1,4 +1,4 @@
-"""One direction, every output: tangents pushed from the window's left end to its right."""
+"""Tangents: derivatives of every output along given directions, from left to right."""
 
 from collections.abc import Callable, Generator
 from typing import Protocol, runtime_checkable
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genoscan.engine.forward import rightward
 from genoscan.engine.inputs import Inputs, Spans
-from genoscan.engine.stages import Sweep
+from genoscan.engine.stages import StagePipeline
 from genoscan.layer import Carry, Layer, map_leaves
 from genoscan.ops.dual import Dual, primal
 
@@ -28,7 +28,7 @@ class Directions(Protocol):
 
 
 class DenseDirections:
-    """Directions that are whole in memory."""
+    """Directions stored as one array."""
 
     def __init__(self, x_dot: Float[Tensor, "directions batch length d_in"]) -> None:
         self._x_dot = x_dot
@@ -39,7 +39,7 @@ class DenseDirections:
 
 
 class BaseChange:
-    """From the observed base to each of some others, at one position of one window.
+    """Directions from the observed base to others, at one position of one window.
 
     `changes` has a row a direction: the model's input for the new base less the present one.
     Memory: one tile.
@@ -76,7 +76,7 @@ def tangent(
     Exact: equal to a whole-window jvp up to rounding; zero, to the bit, before the first
     position where a direction is not.
     Memory: one tile and one carry, and a tangent of both for each direction, whatever the length.
-    A carry that is given may move too: its leaves are then a `Dual` each.
+    A given carry may have tangents: its leaves are then `Dual`s.
     """
 
     def read(span: slice) -> Dual:
@@ -91,8 +91,8 @@ def tangent(
 def pushed(
     layer: Layer, read: Callable[[slice], Dual], tiles: Spans, carry: Carry, count: int
 ) -> Generator[tuple[slice, Dual], None, None]:
-    """Yield the outputs and their tangents in one, from what is read in one."""
-    sweep = Sweep(layer)
+    """Yield outputs with their tangents, from inputs with theirs."""
+    sweep = StagePipeline(layer)
     carries = [map_leaves(lambda leaf: _moving(leaf, count), part) for part in sweep.split(carry)]
     yield from rightward(sweep, carries, tiles, read)  # type: ignore[misc]
 

@@ -1,4 +1,4 @@
-"""What is differentiated: a number that is a sum over positions, so that it streams.
+"""Targets: the scalar that is differentiated, a sum over positions and so computed tile by tile.
 
 A model's output at position t predicts the base at t + label_offset (1 for a causal
 next-base model).  Labels are held fixed: the derivative is with respect to bases as input.

@@ -26,7 +26,7 @@ class Finished:
         return self.path.stem
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """How it came to be, in a line."""
         said = self.record
         # A response says what was changed, and not what was asked.
@@ -41,10 +41,10 @@ def track_names(tracks: Sequence[Finished]) -> str:
 
 def opening(tracks: Sequence[Finished], locus: Region | None) -> str:
     """Return where a browser opens: at `locus`, or the first region."""
-    return in_words(locus or tracks[0].regions[0])
+    return format_locus(locus or tracks[0].regions[0])
 
 
-def in_words(region: Region) -> str:
+def format_locus(region: Region) -> str:
     """Return a region in the words of browsers, which know no quotes."""
     return f"{region.chrom}:{region.start + 1:,}-{region.end:,}"
 

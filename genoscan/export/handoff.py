@@ -11,7 +11,7 @@ from genoscan.errors import InputError
 from genoscan.genome.alphabet import BASES
 from genoscan.genome.region import Region
 from genoscan.genome.region_index import RegionIndex
-from genoscan.tracks.atomic import appearing, explained, replacing
+from genoscan.tracks.atomic import atomic_directory, atomic_write, os_errors
 from genoscan.tracks.columns import read_columns
 from genoscan.tracks.score import SCORES, blank_unknown
 from genoscan.tracks.strongest import Strongest
@@ -64,7 +64,7 @@ def write_modisco(
         centred = gradient - gradient.mean(1, keepdims=True)
         bases[i] = codes == np.arange(4)[:, None]
         scores[i] = blank_unknown(centred, codes, fill=0.0).T
-    with explained(output), appearing(output) as folder:
+    with os_errors(output), atomic_directory(output) as folder:
         folder.mkdir()
         np.savez(folder / "ohe.npz", bases)
         np.savez(folder / "attr.npz", scores)
@@ -114,7 +114,7 @@ def write_sites(output: Path, columns: Path, *, score: str, top: int) -> None:
         piece = slice(start, start + _PIECE)
         strongest.add(start, SCORES[score](held.gradient[piece], held.codes[piece]))
     index = RegionIndex(held.regions)
-    with replacing(output) as part, explained(output), part.open("w", encoding="utf-8") as file:
+    with atomic_write(output) as part, os_errors(output), part.open("w", encoding="utf-8") as file:
         file.write("#chrom\tstart\tend\tbase\tscore\tA\tC\tG\tT\n")
         for number, value in strongest.ranked():
             at = index.base_at(number)

@@ -16,7 +16,7 @@ from genoscan.export.finished import Finished, opening, track_names
 from genoscan.export.twobit import write_two_bit
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
-from genoscan.tracks.atomic import appearing, explained
+from genoscan.tracks.atomic import atomic_directory, os_errors
 
 _SHORT = 17
 """Letters of a short label that UCSC shows."""
@@ -43,7 +43,7 @@ def write_hub(
     if output.exists():
         raise InputError(f"{output}: is there already: name a folder that is not")
     name = assembly or _plain(genome.path.name.split(".")[0])
-    with explained(output), appearing(output) as folder:
+    with os_errors(output), atomic_directory(output) as folder:
         (folder / name).mkdir(parents=True)
         told = track_names(tracks)
         hub = {
@@ -71,7 +71,7 @@ def _drawn(track: Finished) -> dict[str, str]:
         "track": f"genoscan_{_plain(track.name)}",
         "bigDataUrl": track.path.name,
         "shortLabel": track.name[:_SHORT],
-        "longLabel": f"{track.name}: {track.told}"[:80],
+        "longLabel": f"{track.name}: {track.description}"[:80],
         "type": "bigWig",
         "visibility": "full",
         "autoScale": "on",

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from genoscan.export.finished import Finished, in_words, opening, track_names
+from genoscan.export.finished import Finished, format_locus, opening, track_names
 from genoscan.export.twobit import write_two_bit
 from genoscan.genome.alphabet import decode
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import merge
 from genoscan.genome.region import Region
-from genoscan.tracks.atomic import explained, replacing
+from genoscan.tracks.atomic import atomic_write, os_errors
 
 _IGV = "igv-3.8.10.min.js"
 _FLANK = 1_000
@@ -120,17 +120,17 @@ def write_page(
         sources = _Sources({"twoBitURL": quote(f"{folder.name}/{_GENOME}")}, urls, "'self'")
         _write_files(folder, genome, tracks)
     text = _page(genome, tracks, annotation, shown, locus, sources)
-    with replacing(output) as part, explained(output):
+    with atomic_write(output) as part, os_errors(output):
         part.write_text(text, encoding="utf-8")
     return folder
 
 
 def _write_files(folder: Path, genome: Genome, tracks: Sequence[Finished]) -> None:
-    with explained(folder):
+    with os_errors(folder):
         folder.mkdir(exist_ok=True)
     write_two_bit(folder / _GENOME, genome)
     for track in tracks:
-        with replacing(folder / track.path.name) as part, explained(folder):
+        with atomic_write(folder / track.path.name) as part, os_errors(folder):
             shutil.copyfile(track.path, part)
 
 
@@ -163,11 +163,12 @@ def _page(
     seen = locus or tracks[0].regions[0]
     open_at = next((region for region in regions if _overlap(seen, region)), None)
     places = "".join(
-        f"<option{' selected' * (region is open_at)}>{html.escape(in_words(region))}</option>"
+        f"<option{' selected' * (region is open_at)}>{html.escape(format_locus(region))}</option>"
         for region in regions
     )
     told = "".join(
-        f"<dt>{html.escape(track.name)}</dt><dd>{html.escape(track.told)}</dd>" for track in tracks
+        f"<dt>{html.escape(track.name)}</dt><dd>{html.escape(track.description)}</dd>"
+        for track in tracks
     )
     return _PAGE.format(
         asked=sources.asked,

@@ -16,7 +16,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from genoscan.export.finished import Finished, in_words
+from genoscan.export.finished import Finished, format_locus
 from genoscan.export.logo import OUTLINES, logo
 from genoscan.export.summary import (
     FLANK,
@@ -32,7 +32,7 @@ from genoscan.export.summary import (
 from genoscan.genome.alphabet import decode
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
-from genoscan.tracks.atomic import explained, replacing
+from genoscan.tracks.atomic import atomic_write, os_errors
 from genoscan.tracks.reader import BigWig
 
 _CURVES = 200
@@ -73,11 +73,13 @@ def write_report(
     page = Template(files("genoscan.export").joinpath("report.html").read_text("utf-8"))
     text = page.substitute(
         title=html.escape(track.name),
-        told=html.escape(f"{track.told}; {genome.path.name}"),
+        told=html.escape(f"{track.description}; {genome.path.name}"),
         left_out=f" The {_CURVES} of {seen.regions:,} regions with the largest scores are here."
         if len(seen.curves) < seen.regions
         else "",
-        regions="".join(f"<option>{html.escape(in_words(c.region))}</option>" for c in seen.curves),
+        regions="".join(
+            f"<option>{html.escape(format_locus(c.region))}</option>" for c in seen.curves
+        ),
         width=_WIDTH,
         outlines=OUTLINES,
         logos=logos,
@@ -95,7 +97,7 @@ def write_report(
         figures=_json({name: json.loads(figure.to_json()) for name, figure in figures.items()}),
         curves=_json([_plain(curve) for curve in seen.curves]),
     )
-    with replacing(output) as part, explained(output):
+    with atomic_write(output) as part, os_errors(output):
         part.write_text(text, encoding="utf-8")
 
 
@@ -110,7 +112,7 @@ def _numbers(values: np.ndarray) -> list[float | None]:
 
 def _plain(curve: Curve) -> dict[str, Any]:
     return {
-        "name": in_words(curve.region),
+        "name": format_locus(curve.region),
         "first": curve.region.start + 1,
         "step": curve.step,
         "low": _numbers(curve.low),
@@ -171,7 +173,7 @@ def _profile_section(around: Profile) -> str:
 
 def _logo(scores: BigWig, genome: Genome, piece: Region) -> str:
     bases = decode(genome.fetch(piece.chrom, piece.start, piece.end)).decode()
-    told = in_words(piece)
+    told = format_locus(piece)
     drawn = logo(bases, scores.scores(piece.chrom, piece.start, piece.end), told=f"{told}: {bases}")
     return (
         f'<figure><figcaption>{html.escape(told)}</figcaption><div class="scroll" tabindex="0" '

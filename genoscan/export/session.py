@@ -13,7 +13,7 @@ from genoscan.errors import InputError
 from genoscan.export.finished import Finished, opening, track_names
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
-from genoscan.tracks.atomic import explained, replacing
+from genoscan.tracks.atomic import atomic_write, os_errors
 
 
 def write_igv_session(
@@ -42,7 +42,7 @@ def write_igv_session(
         )  # fmt: skip
     ElementTree.indent(session)
     text = ElementTree.tostring(session, encoding="unicode", xml_declaration=True)
-    with replacing(output) as part, explained(output):
+    with atomic_write(output) as part, os_errors(output):
         part.write_text(text + "\n", encoding="utf-8")
 
 
@@ -86,7 +86,7 @@ def write_jbrowse_config(
                 "type": "QuantitativeTrack",
                 "trackId": track.name,
                 "name": track.name,
-                "description": track.told,
+                "description": track.description,
                 "assemblyNames": [assembly],
                 "adapter": {"type": "BigWigAdapter", "bigWigLocation": uri(track.path)},
             }
@@ -106,7 +106,7 @@ def write_jbrowse_config(
             ],
         },
     }
-    with replacing(output) as part, explained(output):
+    with atomic_write(output) as part, os_errors(output):
         part.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

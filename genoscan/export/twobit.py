@@ -16,7 +16,7 @@ from jaxtyping import Int64, UInt8
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import N
 from genoscan.genome.genome import Genome
-from genoscan.tracks.atomic import explained, replacing
+from genoscan.tracks.atomic import atomic_write, os_errors
 
 _SIGNATURE = 0x1A412743
 _LIMIT = 1 << 32
@@ -49,7 +49,7 @@ def write_two_bit(output: Path, genome: Genome) -> None:
             f"{genome.path}: a .2bit has names of 255 bytes at most and less than 4 GiB: name the "
             "assembly if UCSC has it (--assembly hg38)"
         )
-    with replacing(output) as part, explained(output), part.open("wb") as file:
+    with atomic_write(output) as part, os_errors(output), part.open("wb") as file:
         file.write(struct.pack("<4I", _SIGNATURE, 0, len(names), 0))
         for encoded, offset in zip(names, offsets, strict=True):
             file.write(struct.pack("<B", len(encoded)) + encoded + struct.pack("<I", offset))

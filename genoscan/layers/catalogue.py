@@ -11,15 +11,15 @@ from genoscan.layers.config import CONFIG
 DEFAULT = "bacteria"
 
 
-def shelves() -> list[Path]:
+def model_folders() -> list[Path]:
     """Return the folders that hold models by name: the shipped ones, then the user's own."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "_models"
     shipped = installed if installed.is_dir() else package.parent / "models"
-    return [shipped, own_shelf()]
+    return [shipped, user_models()]
 
 
-def own_shelf() -> Path:
+def user_models() -> Path:
     """Return the folder of the user's own models."""
     return platformdirs.user_data_path("genoscan") / "models"
 
@@ -27,7 +27,7 @@ def own_shelf() -> Path:
 def names() -> dict[str, Path]:
     """Return every model that has a name, and its folder."""
     found: dict[str, Path] = {}
-    for shelf in shelves():
+    for shelf in model_folders():
         for config in sorted(shelf.glob(f"*/{CONFIG}")):
             found.setdefault(config.parent.name, config.parent)
     return found

@@ -24,7 +24,7 @@ _REMEDIES = {
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a path to write to; what is there becomes `path` if the block succeeds.
 
     The file to write lies in the same folder, so that it can take `path`'s name in one step.
@@ -36,24 +36,24 @@ def replacing(path: Path) -> Iterator[Path]:
         If the folder cannot be written to.
     """
     target = path.resolve()
-    with explained(path):
+    with os_errors(path):
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a folder")
     # Always the same name: what a kill leaves behind, the next run takes over. Cut short, so that
     # a name of the greatest length still has a neighbour.
     part = target.with_name(f".{target.name[:100]}.{zlib.crc32(target.name.encode()):08x}.part")
     try:
-        with explained(path):
+        with os_errors(path):
             part.write_bytes(b"")
         yield part
-        with explained(path):
+        with os_errors(path):
             part.replace(target)
     finally:
         part.unlink(missing_ok=True)
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def os_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusal to write `path` into an OutputError of one line."""
     try:
         yield
@@ -71,7 +71,7 @@ def _reason(error: OSError) -> str:
 
 
 @contextmanager
-def appearing(output: Path) -> Iterator[Path]:
+def atomic_directory(output: Path) -> Iterator[Path]:
     """Yield a folder of the same name to fill; it takes `output`'s place once it is whole."""
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
         made = Path(folder) / output.name

@@ -17,7 +17,7 @@ from jaxtyping import Float32, Shaped, UInt8
 
 from genoscan.errors import InputError
 from genoscan.genome.region import Region
-from genoscan.tracks.atomic import explained, replacing
+from genoscan.tracks.atomic import atomic_write, os_errors
 
 _PIECE_BYTES = 16 << 20
 
@@ -59,8 +59,8 @@ def write_columns(
     }
     # Stored: scores shrink by less than a tenth, and a reader can map what is not compressed.
     with (
-        replacing(path) as part,
-        explained(path),
+        atomic_write(path) as part,
+        os_errors(path),
         zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive,
     ):
         for name, array in arrays.items():

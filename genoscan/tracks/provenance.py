@@ -11,7 +11,7 @@ import numpy as np
 
 from genoscan.errors import InputError
 from genoscan.genome.genome import Genome
-from genoscan.tracks.atomic import explained, replacing
+from genoscan.tracks.atomic import atomic_write, os_errors
 
 FORMAT = "genoscan-track/1"
 
@@ -36,7 +36,7 @@ def write_provenance(path: Path, record: Mapping[str, Any]) -> Path:
     plain = _plain(dict(record))
     document = {"format": FORMAT, **{key: plain[key] for key in plain if key != "format"}}
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-    with replacing(target) as part, explained(target):
+    with atomic_write(target) as part, os_errors(target):
         part.write_text(text + "\n", encoding="utf-8")
     return target
 

@@ -8,8 +8,8 @@ from jaxtyping import Float32, Float64, UInt8
 from genoscan.errors import NonFiniteError
 from genoscan.genome.alphabet import N, reverse_complement
 from genoscan.genome.plan import Window
-from genoscan.tracks.partial import Arrays
 from genoscan.tracks.score import SCORES, blank_unknown
+from genoscan.tracks.store import Arrays
 
 
 class Sink:

@@ -14,7 +14,7 @@ from jaxtyping import Float32
 
 from genoscan.errors import InputError, OutputError
 from genoscan.genome.region import Region
-from genoscan.tracks.atomic import explained, replacing
+from genoscan.tracks.atomic import atomic_write, os_errors
 from genoscan.tracks.bedgraph import BedGraphWriter, index_suffix
 from genoscan.tracks.bigwig import BigWigWriter
 
@@ -135,13 +135,13 @@ class _Track:
     def write(self, region: Region, scores: Float32[np.ndarray, " bases"]) -> None:
         self._check(region, scores)
         for path, form in self._formats:
-            with explained(path):
+            with os_errors(path):
                 form.append(region.chrom, region.start, scores)
         self._last = region
 
     def finish(self) -> None:
         for path, form in self._formats:
-            with explained(path):
+            with os_errors(path):
                 form.finish()
 
     def _check(self, region: Region, scores: Float32[np.ndarray, " bases"]) -> None:
@@ -177,22 +177,22 @@ class _Track:
 
 
 def _open_bigwig(path: Path, sizes: Mapping[str, int], stack: ExitStack) -> _Format:
-    part = stack.enter_context(replacing(path))
-    with explained(path):
+    part = stack.enter_context(atomic_write(path))
+    with os_errors(path):
         return stack.enter_context(closing(BigWigWriter(part, sizes)))
 
 
 def _open_bedgraph(path: Path, sizes: Mapping[str, int], stack: ExitStack) -> _Format:
-    part = stack.enter_context(replacing(path))
-    with explained(path):
+    part = stack.enter_context(atomic_write(path))
+    with os_errors(path):
         return stack.enter_context(closing(BedGraphWriter(part, sizes)))
 
 
 def _open_indexed_bedgraph(path: Path, sizes: Mapping[str, int], stack: ExitStack) -> _Format:
     index = path.with_name(path.name + index_suffix(sizes))
-    index_part = stack.enter_context(replacing(index))
-    part = stack.enter_context(replacing(path))
-    with explained(path):
+    index_part = stack.enter_context(atomic_write(index))
+    part = stack.enter_context(atomic_write(path))
+    with os_errors(path):
         return stack.enter_context(closing(BedGraphWriter(part, sizes, index=index_part)))
 
 

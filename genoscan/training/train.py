@@ -20,7 +20,7 @@ from torch import Tensor
 from genoscan.engine.adjoint import AdjointResult, adjoint, consume
 from genoscan.engine.forward import forward
 from genoscan.engine.inputs import OneHot
-from genoscan.engine.stages import shares, side_by_side
+from genoscan.engine.stages import run_in_parallel, shares
 from genoscan.engine.target import whole_window
 from genoscan.errors import InputError
 from genoscan.layer import Carry
@@ -184,7 +184,7 @@ def _steps(
             codes = torch.from_numpy(
                 stretch[:, i * options.window : (i + 1) * options.window + 1].copy()
             )
-            results = side_by_side(
+            results = run_in_parallel(
                 [partial(pull, codes[share], c) for share, c in zip(streams, carries, strict=True)]
             )
             carries = [result.carry for result in results]

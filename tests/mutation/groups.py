@@ -11,11 +11,14 @@ PER_OPERATOR = 2
 
 # Cheap ones first: kernels are compiled again for every mutant.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "planning": ("genome/plan.py", "job.py", "targets.py", "genome/region.py"),
-    "scoring": ("tracks/score.py", "pipeline.py", "export/handoff.py", "merge.py"),
+    "planning": ("genome/plan.py", "job.py", "shards.py", "targets.py", "genome/region.py"),
+    "scoring": (
+        *("tracks/score.py", "tracks/sink.py", "pipeline.py", "gradient.py", "attribution.py"),
+        *("export/handoff.py", "merge.py"),
+    ),
     "writers": (
         *("tracks/bigwig.py", "tracks/bigwig_index.py", "tracks/bigwig_zoom.py"),
-        *("tracks/bedgraph.py", "tracks/columns.py", "tracks/writer.py", "tracks/partial.py"),
+        *("tracks/bedgraph.py", "tracks/columns.py", "tracks/writer.py", "tracks/store.py"),
         "tracks/provenance.py",
     ),
     "engine": ("engine/*.py",),
@@ -26,14 +29,18 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 TESTS: dict[str, tuple[str, ...]] = {
     "genoscan/genome/": ("genome", "foreign", "merge", "cli"),
+    "genoscan/shards.py": ("merge",),
     "genoscan/job.py": ("genome", "merge", "resume", "foreign", "bad_input", "cli"),
     "genoscan/targets.py": ("genome", "foreign", "bad_input", "cli"),
     "genoscan/merge.py": ("merge",),
     "genoscan/pipeline.py": ("non_finite", "merge", "resume", "foreign", "cli"),
+    "genoscan/gradient.py": ("api", "non_finite", "foreign"),
+    "genoscan/attribution.py": ("api",),
+    "genoscan/tracks/sink.py": ("non_finite", "merge", "resume", "foreign", "cli", "api"),
     "genoscan/export/": ("handoff", "export", "report"),
     "genoscan/tracks/score.py": ("tracks", "handoff", "non_finite", "cli"),
     "genoscan/tracks/": ("tracks", "convert", "clients", "merge", "resume", "report"),
-    "genoscan/engine/": ("checkpoints", "meeting", "by_layer", "stages", "engine", "memory"),
+    "genoscan/engine/": ("checkpoints", "merging", "by_layer", "stages", "engine", "memory"),
     "genoscan/ops/triton_gpu/": ("triton",),
     "genoscan/ops/associative.py": ("associative", "pgf"),
     "genoscan/ops/": ("scan", "pd_scan", "denormals", "ops", "layers"),

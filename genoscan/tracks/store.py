@@ -20,7 +20,7 @@ import numpy as np
 
 from genoscan.errors import InputError, OutputError
 from genoscan.genome.region import Region
-from genoscan.tracks.atomic import explained
+from genoscan.tracks.atomic import os_errors
 
 _SETTINGS, _DONE, _LOCK = "settings.json", "done", "lock"
 _PIECE = 1 << 20
@@ -76,7 +76,7 @@ def counts(arrays: Arrays, regions: Sequence[Region]) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
-class Partial(Arrays):
+class ScoreStore(Arrays):
     """Arrays in files, and which batches are done.
 
     Memory: on disk, 5 bytes a base, 21 with columns; what is resident the system may drop.
@@ -90,7 +90,7 @@ class Partial(Arrays):
         for array in (self.scores, self.codes, self.columns):
             if isinstance(array, np.memmap):
                 array.flush()
-        with explained(self.path), (self.path / _DONE).open("a") as file:
+        with os_errors(self.path), (self.path / _DONE).open("a") as file:
             file.write(json.dumps({"batch": batch, "values": list(values)}) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -98,9 +98,9 @@ class Partial(Arrays):
 
 
 @contextmanager
-def open_partial(
+def open_store(
     output: Path, regions: Sequence[Region], settings: Mapping[str, Any], *, columns: bool
-) -> Iterator[Partial]:
+) -> Iterator[ScoreStore]:
     """Start, or go on with what an earlier run with the same settings has left.
 
     It is all deleted when the block ends well: the finished files have taken its place.
@@ -114,25 +114,25 @@ def open_partial(
         If the files cannot be made, or have been damaged.
     """
     path = output.with_name(output.name + ".partial")
-    with explained(path):
+    with os_errors(path):
         path.mkdir(exist_ok=True)
     with _claimed(path):
         try:
-            with explained(path):
+            with os_errors(path):
                 partial = _open(path, regions, json.loads(json.dumps(settings)), output, columns)
             yield partial
         except BaseException:
             if not (path / _DONE).exists():
                 shutil.rmtree(path, ignore_errors=True)
             raise
-        with explained(path):
+        with os_errors(path):
             shutil.rmtree(path)
 
 
 @contextmanager
 def _claimed(path: Path) -> Iterator[None]:
     """Keep other runs away; the system lifts the claim of a killed one."""
-    with explained(path):
+    with os_errors(path):
         lock = (path / _LOCK).open("ab")
     with lock:
         try:
@@ -148,7 +148,7 @@ def _claimed(path: Path) -> Iterator[None]:
 
 def _open(
     path: Path, regions: Sequence[Region], settings: dict[str, Any], output: Path, columns: bool
-) -> Partial:
+) -> ScoreStore:
     total = sum(map(len, regions))
     shapes: dict[str, tuple[Any, tuple[int, ...]]]
     shapes = {"scores": (np.float32, (total,)), "codes": (np.uint8, (total,))}
@@ -163,7 +163,7 @@ def _open(
         (path / _SETTINGS).write_text(json.dumps(settings, indent=1))
     maps = {name: _map(path / name, *shape, old=bool(done)) for name, shape in shapes.items()}
     found = maps["scores"], maps["codes"], maps.get("columns"), _offsets(regions)
-    return Partial(*found, path, done)
+    return ScoreStore(*found, path, done)
 
 
 def _offsets(regions: Sequence[Region]) -> dict[Region, int]:

@@ -1,0 +1,100 @@
+"""Two sweeps over one window, from either end, merged where the second reaches a position."""
+
+import threading
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+
+from genoscan.engine.boundaries import Boundary, BoundaryStore
+from genoscan.engine.stages import run_in_parallel, shares
+
+Result = TypeVar("Result")
+Merge: TypeAlias = Callable[[Boundary, slice, Tensor, Tensor], None]
+
+_PARTS = 8
+"""Parts of a tile that are merged one after the other."""
+
+
+def merge_directions(
+    store: BoundaryStore,
+    device: torch.device,
+    merge: Merge,
+    left_to_right: Iterable[tuple[slice, Tensor]],
+    right_to_left: Iterable[tuple[slice, Tensor]],
+) -> Boundary:
+    """Run two opposite sweeps and merge their tiles; return the merged boundary.
+
+    Parameters
+    ----------
+    store
+        Allocates the boundary, which both sweeps write: the first to reach a position stores its
+        values there, the second merges them with its own. Together they take the memory of one.
+    device
+        Where the sweeps run; on a CPU with two threads or more they run in parallel.
+    merge
+        Called with the boundary, a span, and the values of both sweeps over the span, those of
+        `left_to_right` first; it writes the merged values.
+    left_to_right, right_to_left
+        The sweeps: spans of the window and the values there.
+
+    Returns
+    -------
+    Boundary
+        Merged values at every position.
+    """
+    merger = _Merger(store, merge)
+
+    def run(direction: int, check: Callable[[], None]) -> None:
+        for span, tile in (left_to_right, right_to_left)[direction]:
+            check()
+            merger.receive(direction, span, tile)
+
+    two_at_once(device, partial(run, 0), partial(run, 1))
+    assert merger.boundary is not None
+    return merger.boundary
+
+
+class _Merger:
+    """The boundary that two sweeps write, and how far each of them is."""
+
+    def __init__(self, store: BoundaryStore, merge: Merge) -> None:
+        self._store, self._merge = store, merge
+        self.boundary: Boundary | None = None
+        self._reached = [0, store.length]
+        self._lock = threading.Lock()
+
+    def receive(self, direction: int, span: slice, tile: Tensor) -> None:
+        """Store the part of a tile that the other sweep has not reached; merge the rest."""
+        with self._lock:
+            boundary = self.boundary = self.boundary or self._store.boundary(tile)
+            met = min(max(self._reached[1 - direction], span.start), span.stop)
+            first, second = slice(span.start, met), slice(met, span.stop)
+            if direction:
+                first, second = second, first
+            boundary.write(first, tile[:, _relative(span, first)])
+            self._reached[direction] = span.start if direction else span.stop
+            # In parts, and within the lock: the memory that merging takes, beside a tile of the
+            # other sweep, would be needed seldom, and raise the peak of long windows more often
+            # than that of short ones.
+            step = max(1, tile.shape[1] // _PARTS)
+            for start in range(second.start, second.stop, step):
+                part = slice(start, min(start + step, second.stop))
+                values = tile[:, _relative(span, part)], boundary.read(part)
+                self._merge(boundary, part, *(reversed(values) if direction else values))
+
+
+def _relative(span: slice, part: slice) -> slice:
+    """Return a part of a span, counted from the span's start."""
+    return slice(part.start - span.start, part.stop - span.start)
+
+
+def two_at_once(
+    device: torch.device, *work: Callable[[Callable[[], None]], Result]
+) -> list[Result]:
+    """Run two functions, in parallel where a CPU has threads for both (`run_in_parallel`)."""
+    if len(shares(len(work), device)) == len(work):
+        return run_in_parallel(work)
+    return [each(lambda: None) for each in work]
