@@ -327,13 +327,13 @@ def test_arguments_may_be_views(name: str, view: Callable[[Tensor], Tensor]) -> 
 
 
 @pytest.mark.usefixtures("short_chunks")
-def test_marks_do_not_change_the_answer_nor_does_a_second_run() -> None:
+def test_checkpoints_do_not_change_the_answer_nor_does_a_second_run() -> None:
     asked = questions("scan", 20, 20, 5, dtype=torch.float32, batch=1)
     first = answers("scan", *asked)
     assert_same_bits(answers("scan", *asked), first)
-    without, marks = SCAN.forward(there(asked[0]), save=False)
+    without, checkpoints = SCAN.forward(there(asked[0]), save=False)
     assert_same_bits(here(without), first.outputs)
-    assert marks == ()
+    assert checkpoints == ()
 
 
 # Rounding
