@@ -39,5 +39,5 @@ def interpreting(*, small: bool = False) -> Iterator[None]:
         if small:
             sizes.enter_context(mock.patch.multiple(scan, **SMALL))
             sizes.enter_context(mock.patch.object(pd_scan, "CHUNK", 4))
-            sizes.enter_context(mock.patch.object(conv, "ROOM", 4096))
+            sizes.enter_context(mock.patch.object(conv, "BLOCK_SIZE", 4096))
         yield

@@ -8,7 +8,7 @@ from laws import assert_near, random_like
 from operations import OPERATIONS, by_layers, called, problem, questions, truth
 from torch import Tensor
 
-from genoscan.ops.associative import ASSOCIATIVE, Step, prefixes, then
+from genoscan.ops.associative import ASSOCIATIVE, Step, compose, prefix_scan
 from genoscan.pgf import FrechetMambaOperator
 
 SCANS = ("scan", "gated_scan", "phi_scan")
@@ -25,9 +25,9 @@ def sized(step: Step) -> Step:
 
 @given(steps, steps, steps)
 def test_composition_is_associative(one: Step, two: Step, three: Step) -> None:
-    left, right = then(then(one, two), three), then(one, then(two, three))
+    left, right = compose(compose(one, two), three), compose(one, compose(two, three))
     # Rounding goes by what is added up, and not by what is left of it.
-    added = then(then(sized(one), sized(two)), sized(three))
+    added = compose(compose(sized(one), sized(two)), sized(three))
     for a, b, size in zip(left, right, added, strict=True):
         assert abs(a - b) <= 1e-14 * size
 
@@ -35,7 +35,7 @@ def test_composition_is_associative(one: Step, two: Step, three: Step) -> None:
 @given(steps, others, others)
 def test_nothing_before_or_after_changes_nothing(step: Step, h: float, h_dot: float) -> None:
     nothing = Step(*(torch.tensor(x, dtype=torch.float64) for x in (1, 0, 0, 0)))
-    assert then(nothing, step) == then(step, nothing) == step
+    assert compose(nothing, step) == compose(step, nothing) == step
 
 
 @given(steps, steps, others, others)
@@ -48,8 +48,8 @@ def test_composition_is_one_step_after_the_other(
         return step.a * h + step.b, step.a * h_dot + step.k * h + step.j
 
     start = torch.tensor(h).double(), torch.tensor(h_dot).double()
-    found, expected = taken(then(one, two), *start), taken(two, *taken(one, *start))
-    added = taken(then(sized(one), sized(two)), *(abs(part) for part in start))
+    found, expected = taken(compose(one, two), *start), taken(two, *taken(one, *start))
+    added = taken(compose(sized(one), sized(two)), *(abs(part) for part in start))
     for a, b, size in zip(found, expected, added, strict=True):
         assert abs(a - b) <= 1e-14 * size
 
@@ -61,10 +61,10 @@ def test_prefixes_are_steps_taken_in_turn(length: int) -> None:
         (torch.zeros(shape).double(),) * 2 + (torch.zeros(5, *shape).double(),) * 2
     )
     rows = Step(a.sigmoid(), k, b, j)
-    found, so_far = prefixes(rows), Step(*(part[..., 0, :, :] for part in rows))
+    found, so_far = prefix_scan(rows), Step(*(part[..., 0, :, :] for part in rows))
     for t in range(length):
         if t:
-            so_far = then(so_far, Step(*(part[..., t, :, :] for part in rows)))
+            so_far = compose(so_far, Step(*(part[..., t, :, :] for part in rows)))
         assert_near(tuple(part[..., t, :, :] for part in found), tuple(so_far))
 
 

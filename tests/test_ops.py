@@ -352,31 +352,31 @@ def test_directions_together_are_one_at_a_time(kernels: Kernels, name: str) -> N
     same(together, tuple(map(torch.cat, zip(*singly, strict=True))))
 
 
-def test_a_trio_hears_what_is_kept_wanted_and_moving() -> None:
+def test_a_primitive_passes_save_saved_needs_grad_and_tangents() -> None:
     """z = c x^2 y, which says what it was asked."""
-    heard: list[tuple[Any, ...]] = []
+    calls: list[tuple[Any, ...]] = []
 
     def forward(inputs: Tensors, *, save: bool, c: float) -> tuple[Tensors, Tensors]:
-        heard.append(("forward", save))
+        calls.append(("forward", save))
         x, y = inputs
         return (c * x * x * y,), (x * x,) if save else ()
 
     def jvp(inputs: Tensors, dots: OptionalTensors, *, c: float) -> tuple[Tensors, Tensors]:
-        heard.append(("jvp", *(None if dot is None else len(dot) for dot in dots)))
+        calls.append(("jvp", *(None if dot is None else len(dot) for dot in dots)))
         (x, y), (x_dot, y_dot) = inputs, (0.0 if dot is None else dot for dot in dots)
         return (c * x * x * y,), (c * (2 * x * y * x_dot + x * x * y_dot),)
 
     def vjp(
         inputs: Tensors, saved: Tensors, bars: Tensors, needs_grad: tuple[bool, ...], *, c: float
     ) -> OptionalTensors:
-        heard.append(("vjp", len(saved), len(bars), *needs_grad))
+        calls.append(("vjp", len(saved), len(bars), *needs_grad))
         (x, y), (squared,), (bar,) = inputs, saved, bars
         return 2 * c * x * y * bar if needs_grad[0] else None, c * squared * bar if needs_grad[
             1
         ] else None
 
     def definition(x: Tensor, y: Tensor, *, c: float) -> Tensor:
-        heard.append(("definition",))
+        calls.append(("definition",))
         return c * x * x * y
 
     primitive = Primitive(forward, jvp, vjp, definition)
@@ -389,7 +389,7 @@ def test_a_trio_hears_what_is_kept_wanted_and_moving() -> None:
     assert torch.autograd.grad(primitive(x, open_y, c=2.0), open_y)[0].item() == 18
     both = torch.autograd.grad(primitive(open_x, open_y, c=2.0), [open_x, open_y])
     assert [bar.item() for bar in both] == [60, 18]
-    assert heard == [
+    assert calls == [
         ("forward", False),
         ("forward", False),
         *(("forward", True), ("vjp", 1, 1, True, False)),
@@ -397,17 +397,17 @@ def test_a_trio_hears_what_is_kept_wanted_and_moving() -> None:
         *(("forward", True), ("vjp", 1, 1, True, True)),
     ]
 
-    heard.clear()
+    calls.clear()
     pushed = primitive(Dual.of(x, torch.tensor([[1.0], [10.0], [100.0]])), y, c=2.0)
     assert pushed.item() == 90
     assert pushed.dots.flatten().tolist() == [60, 600, 6000]
-    assert heard == [("jvp", 3, None)]
+    assert calls == [("jvp", 3, None)]
 
-    heard.clear()
+    calls.clear()
     (bar,) = torch.autograd.grad(primitive(open_x, open_y, c=2.0), open_x, create_graph=True)
     assert [part.item() for part in torch.autograd.grad(bar, [open_x, open_y])] == [20, 12]
     assert torch.func.grad(lambda x: primitive(x, y, c=2.0).sum())(x).item() == 60
-    assert heard == [("forward", True), ("definition",), ("definition",)]
+    assert calls == [("forward", True), ("definition",), ("definition",)]
 
 
 def test_the_device_chooses_the_kernels() -> None:

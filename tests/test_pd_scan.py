@@ -9,7 +9,7 @@ from genoscan.errors import ModelError
 from genoscan.ops.cpu import CPU
 from genoscan.ops.dual import Dual
 from genoscan.ops.kernels import Kernels
-from genoscan.ops.pd_scan import hardened
+from genoscan.ops.pd_scan import argmax_maps
 from genoscan.ops.reference import REFERENCE
 
 SIZES = [(1, 1, 1), (2, 2, 3), (33, 2, 8), (65, 3, 5), (130, 1, 64)]
@@ -78,10 +78,10 @@ def test_states_that_meet_add_up() -> None:
 
 def test_a_dictionary_hardens_to_its_largest_entries() -> None:
     dictionary = torch.randn(2, 3, 5, 5)
-    maps = hardened(dictionary)
+    maps = argmax_maps(dictionary)
     assert maps.dtype == torch.int16
     assert torch.equal(maps.long(), dictionary.argmax(-2))
-    assert torch.equal(hardened(torch.zeros(1, 2, 1, 1)).flatten(), torch.zeros(2).short())
+    assert torch.equal(argmax_maps(torch.zeros(1, 2, 1, 1)).flatten(), torch.zeros(2).short())
 
 
 @pytest.mark.parametrize(
@@ -95,17 +95,17 @@ def test_a_column_without_a_largest_entry_is_refused(fault: float, message: str)
     dictionary = torch.randn(2, 3, 5, 5)
     dictionary[1, 2, :, 3] = fault
     with pytest.raises(ModelError, match=message):
-        hardened(dictionary)
+        argmax_maps(dictionary)
 
 
 def test_more_states_than_an_index_holds_are_refused() -> None:
     with pytest.raises(ModelError, match="32,768 states: expected at most 32,767"):
-        hardened(torch.empty(1, 1, 1, 1).expand(1, 1, 32_768, 32_768))
+        argmax_maps(torch.empty(1, 1, 1, 1).expand(1, 1, 32_768, 32_768))
 
 
 def test_more_maps_than_an_index_holds_are_refused() -> None:
     with pytest.raises(ModelError, match="40,000 maps: expected at most 32,767"):
-        hardened(torch.empty(1, 1, 1, 1).expand(1, 40_000, 1, 1))
+        argmax_maps(torch.empty(1, 1, 1, 1).expand(1, 40_000, 1, 1))
 
 
 @pytest.mark.parametrize(

@@ -138,13 +138,13 @@ def test_softplus_to_the_last_place(kind: type, by_lanes: Any) -> None:
 # The long run
 
 
-def test_marks_do_not_change_the_answer(dtype: torch.dtype) -> None:
+def test_checkpoints_do_not_change_the_answer(dtype: torch.dtype) -> None:
     inputs = scan_problem(length=70, channels=20, states=17, dtype=dtype)
-    with_marks, marks = CPU.scan.forward(inputs, save=True)
+    with_checkpoints, checkpoints = CPU.scan.forward(inputs, save=True)
     without, nothing = CPU.scan.forward(inputs, save=False)
-    assert_same_bits(with_marks, without)
-    assert sum(mark.numel() for mark in marks) > 0
-    assert sum(mark.numel() for mark in nothing) == 0
+    assert_same_bits(with_checkpoints, without)
+    assert sum(part.numel() for part in checkpoints) > 0
+    assert sum(part.numel() for part in nothing) == 0
 
 
 def decay_grid(dtype: torch.dtype) -> ScanInputs:
@@ -204,13 +204,13 @@ def doubled(inputs: ScanInputs) -> ScanInputs:
 
 
 def forward(inputs: ScanInputs) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-    """Return y, the state at the end and the marks."""
-    (y, state), marks = CPU.scan.forward(inputs, save=True)
-    return y, state, marks
+    """Return y, the state at the end and the checkpoints."""
+    (y, state), checkpoints = CPU.scan.forward(inputs, save=True)
+    return y, state, checkpoints
 
 
-def vjp(inputs: ScanInputs, marks: tuple[Tensor, ...], *bars: Tensor) -> ScanInputs:
-    return ScanInputs(*CPU.scan.vjp(inputs, marks, bars, (True,) * len(inputs)))
+def vjp(inputs: ScanInputs, checkpoints: tuple[Tensor, ...], *bars: Tensor) -> ScanInputs:
+    return ScanInputs(*CPU.scan.vjp(inputs, checkpoints, bars, (True,) * len(inputs)))
 
 
 def jvp(inputs: ScanInputs, dots: ScanInputs) -> tuple[Tensor, Tensor]:

@@ -118,8 +118,8 @@ def interpreter() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def poisoned_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fill room with NaN, so that an entry nobody wrote is seen."""
+def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fill new memory with NaN, so that an unwritten entry is seen."""
     for owner, name in [(torch, "empty_like"), (Tensor, "new_empty")]:
         genuine = getattr(owner, name)
 
@@ -327,13 +327,13 @@ def test_arguments_may_be_views(name: str, view: Callable[[Tensor], Tensor]) -> 
 
 
 @pytest.mark.usefixtures("short_chunks")
-def test_marks_do_not_change_the_answer_nor_does_a_second_run() -> None:
+def test_checkpoints_do_not_change_the_answer_nor_does_a_second_run() -> None:
     asked = questions("scan", 20, 20, 5, dtype=torch.float32, batch=1)
     first = answers("scan", *asked)
     assert_same_bits(answers("scan", *asked), first)
-    without, marks = SCAN.forward(there(asked[0]), save=False)
+    without, checkpoints = SCAN.forward(there(asked[0]), save=False)
     assert_same_bits(here(without), first.outputs)
-    assert marks == ()
+    assert checkpoints == ()
 
 
 # Rounding
@@ -586,7 +586,7 @@ def test_kernels_compile_for_cards_that_are_not_here(capability: int) -> None:
     assert len({kernel["name"] for kernel in kernels}) == 26
     for kernel in kernels:
         # The scan's vjp keeps its sums for A in registers that it has not got, a few words of it.
-        training = kernel["name"] == "_replay_bar" and not kernel["none"]
+        training = kernel["name"] == "replay_bar" and not kernel["none"]
         assert kernel["STACK"] <= (128 if training else 0), kernel
         assert kernel["shared"] <= 4096, kernel
         print(*(f"{key} {value}" for key, value in kernel.items()), sep=", ")

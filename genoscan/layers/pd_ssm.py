@@ -30,7 +30,7 @@ from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate, activated, straight_through
 from genoscan.ops.dual import Dual, primal
 from genoscan.ops.kernels import Kernels
-from genoscan.ops.pd_scan import hardened
+from genoscan.ops.pd_scan import argmax_maps
 
 
 class PdSsmConfig(BaseModel):
@@ -121,7 +121,7 @@ class PdSsm(nn.Module):
         decay = torch.stack([self._by_head(plane) for plane in planes], -2)
         inflow = self._in_planes(self.B_proj(u))
         scores = self._scores(u)
-        route, maps = scores.argmax(-1).to(torch.int16), hardened(self.dictionary)
+        route, maps = scores.argmax(-1).to(torch.int16), argmax_maps(self.dictionary)
         # NaN where scores overflow: the largest of two infinities is not known.
         decay = decay + 0 * primal(scores).detach().amax(-1)[..., None, None]
         surrogate = self.surrogate

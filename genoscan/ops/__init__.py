@@ -1,1 +1,1 @@
-"""The maths of one tile: the selective scan and its two derivatives."""
+"""Operations on one tile, with their derivatives: scans, convolution, norm, linear map."""

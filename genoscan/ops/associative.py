@@ -1,9 +1,9 @@
-"""The scan as Phase Gradient Flow's associative form (arXiv 2512.23068, Proposition 3.2).
+"""The scan in the associative form of Phase Gradient Flow (arXiv 2512.23068, Proposition 3.2).
 
-A base's step and its tangent are one element; elements compose associatively, so that a tile's
-are put together in log2(tile) passes, all bases at once (recursive doubling).  A second way to the
-same numbers, in plain torch: the kernels go from base to base instead.  Only decays are
-multiplied, none over 1, and nothing is divided: it cannot overflow at any decay.
+The step of a base, together with its tangent, is an element; elements compose associatively, so
+that those of a tile are composed in log2(tile) passes over all bases (recursive doubling).  An
+independent implementation in plain torch; the kernels advance base by base instead.  Only decays,
+at most 1, are multiplied, and nothing is divided, so that no decay causes overflow.
 """
 
 from typing import NamedTuple
@@ -20,9 +20,14 @@ _TIME = -3
 
 
 class Step(NamedTuple):
-    """h -> a h + b, and what that does to tangents: h_dot -> a h_dot + k h + j.
+    """The map h -> a h + b, and its action on tangents, h_dot -> a h_dot + k h + j.
 
-    a, b  (..., tile, channels, states)   k, j  the same, directions in front
+    Parameters
+    ----------
+    a, b : Tensor
+        (..., tile, channels, states)
+    k, j : Tensor
+        Tangents of a and b, with an axis of directions in front.
     """
 
     a: Tensor
@@ -31,8 +36,8 @@ class Step(NamedTuple):
     j: Tensor
 
 
-def then(first: Step, second: Step) -> Step:
-    """Return the second step after the first."""
+def compose(first: Step, second: Step) -> Step:
+    """Return the composition of two steps, the first applied first."""
     return Step(
         a=second.a * first.a,
         k=second.k * first.a + second.a * first.k,
@@ -41,23 +46,23 @@ def then(first: Step, second: Step) -> Step:
     )
 
 
-def prefixes(steps: Step) -> Step:
-    """Return, for every base, all steps to it from the first, its own included.
+def prefix_scan(steps: Step) -> Step:
+    """Return, for every base, the composition of all steps up to and including its own.
 
     Memory: three times the steps.  Time: log2(tile) passes over them.
     """
     length, reach = steps.a.shape[_TIME], 1
     while reach < length:
-        begun = Step(*(part.narrow(_TIME, 0, reach) for part in steps))
+        done = Step(*(part.narrow(_TIME, 0, reach) for part in steps))
         first = Step(*(part.narrow(_TIME, 0, length - reach) for part in steps))
         second = Step(*(part.narrow(_TIME, reach, length - reach) for part in steps))
-        pairs = zip(begun, then(first, second), strict=True)
+        pairs = zip(done, compose(first, second), strict=True)
         steps, reach = Step(*(torch.cat(pair, _TIME) for pair in pairs)), 2 * reach
     return steps
 
 
 def scan(*tensors: Tensor | None, input_map: str = "euler") -> tuple[Tensor, Tensor]:
-    """Return y and the state at the end; as `reference.scan`."""
+    """Return y and the final state, as `reference.scan` does."""
     u, delta, A, B, C, D, state, bias, z = ScanInputs(*tensors)  # type: ignore[arg-type]
     if bias is not None:
         delta = F.softplus(delta + bias, threshold=40)
@@ -68,7 +73,7 @@ def scan(*tensors: Tensor | None, input_map: str = "euler") -> tuple[Tensor, Ten
     moving = [part for part in (decay, inflow, before) if isinstance(part, Dual)]
     count = len(moving[0].dots) if moving else 0
     (a, k), (b, j), (h, h_dot) = (_parts(part, count) for part in (decay, inflow, before))
-    run = prefixes(Step(a, k, b, j))
+    run = prefix_scan(Step(a, k, b, j))
     states = run.a * h + run.b
     if moving:
         states = Dual.of(states, run.k * h + run.a * h_dot + run.j)
@@ -77,7 +82,7 @@ def scan(*tensors: Tensor | None, input_map: str = "euler") -> tuple[Tensor, Ten
 
 
 def _parts(tensor: Tensor, directions: int) -> tuple[Tensor, Tensor]:
-    """Return the tensor and its tangents, zeros where it does not move."""
+    """Return the tensor and its tangents, zeros if it has none."""
     if isinstance(tensor, Dual):
         return primal(tensor), tensor.dots
     return tensor, tensor.new_zeros(directions, *tensor.shape)

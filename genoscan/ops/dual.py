@@ -1,9 +1,9 @@
-"""Tensors that carry tangents along several directions: forward mode without torch.func's cost.
+"""Tensors with tangents along several directions: forward mode without torch.func's overhead.
 
-torch.func pushes tangents through one level of dispatch for the derivative and one for the
-directions, which costs more than a tile's arithmetic, and it keeps its place in a global, which
-threads cannot share.  Here the few operations that layers spend their time in push all directions
-at once; whatever else a layer does still goes to torch.func.
+torch.func dispatches each operation once for the derivative and once for the directions, which
+costs more than a tile's arithmetic, and its level is a global variable, which threads cannot share.
+Here the few operations that dominate the time of layers compute the tangents of all directions
+together; all other operations use torch.func.
 """
 
 import threading
@@ -17,29 +17,30 @@ from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.utils._pytree import tree_any, tree_flatten, tree_map, tree_unflatten
 
-_ONE_AT_A_TIME = threading.Lock()
+_FUNC_LOCK = threading.Lock()
 
 
 def transformed(tensors: Iterable[Tensor | None]) -> bool:
-    """Return whether the tensors are more than arrays: batched, or with a tangent of torch's.
+    """Return whether torch transforms operations on the tensors.
 
-    All count as such under a torch.func transform.
+    True under a torch.func transform, and if a tensor is batched or has a tangent of torch's
+    forward mode.
     """
     if torch._C._are_functorch_transforms_active():
         return True
-    # torch must not see a Dual here: that would be a function like any other to the Dual.
+    # Without Duals, which would dispatch the functions called here.
     plain = [t for t in tensors if t is not None and not isinstance(t, Dual)]
-    # torch.autograd.grad(is_grads_batched=True) batches by an older mechanism than torch.func.
+    # torch.autograd.grad(is_grads_batched=True) uses an older batching mechanism than torch.func.
     if any(map(torch._C._functorch.is_legacy_batchedtensor, plain)):
         return True
-    # Transforms belong to a thread, but the level of forward mode is shared by all threads: only
-    # a tensor's own tangent says that this thread uses it.
+    # All threads share the level of forward mode: only a tensor's own tangent shows that this
+    # thread uses it.
     in_use = forward_ad._current_level >= 0
     return in_use and any(forward_ad.unpack_dual(t).tangent is not None for t in plain)
 
 
 def refuse_transforms(*tensors: Tensor | None) -> None:
-    """Refuse torch.func's transforms and torch's forward mode where their tangents would be lost.
+    """Raise if torch transforms operations on the tensors; their tangents would be lost.
 
     Raises
     ------
@@ -54,18 +55,31 @@ def refuse_transforms(*tensors: Tensor | None) -> None:
 
 
 class Dual(Tensor):
-    """A tensor and its tangents, `dots`, which have one more axis in front: the directions.
+    """A tensor and its tangents, `dots`, with an axis of directions in front.
 
-    Exact: the derivative itself, to rounding.  Linear maps, sums, products, softplus and a kernel
-    set's operations are pushed directly, any other differentiable function by torch.func; writing
-    in place is refused.  No graph is recorded: kernels would be missing from it.
+    Exact to rounding.  Linear maps, sums, products, softplus and the operations of a kernel set
+    have rules of their own; torch.func differentiates any other function.  In-place operations
+    raise NotImplementedError.  No autograd graph is recorded: it would lack the kernels.
     """
 
     dots: Tensor
 
     @staticmethod
     def of(primal: Tensor, dots: Tensor) -> "Dual":
-        """Put a tensor and its tangents together; neither may have a tangent of torch's own."""
+        """Return the tensor with its tangents.
+
+        Parameters
+        ----------
+        primal : Tensor
+            The value.
+        dots : Tensor
+            Tangents, (directions, *primal.shape).
+
+        Raises
+        ------
+        NotImplementedError
+            If torch transforms operations on either.
+        """
         refuse_transforms(primal, dots)
         dual = primal.detach().as_subclass(Dual)
         dual.dots = dots
@@ -85,7 +99,7 @@ class Dual(Tensor):
             raise NotImplementedError(f"{name}: writing in place loses the tangents")
         with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
             outputs = function(*tree_map(primal, args), **tree_map(primal, kwargs))
-            if not tree_any(_moves, outputs):
+            if not tree_any(_is_differentiable, outputs):
                 return outputs
             rule = _RULES.get(function)
             dots = rule(*args, **kwargs) if rule else NotImplemented  # type: ignore[operator]
@@ -94,17 +108,17 @@ class Dual(Tensor):
         return tree_map(lambda o, d: Dual.of(o, d), outputs, dots)
 
 
-def _moves(leaf: Any) -> bool:
+def _is_differentiable(leaf: Any) -> bool:
     return isinstance(leaf, Tensor) and leaf.is_floating_point()
 
 
 def primal(value: Any) -> Any:
-    """Return the tensor without its tangents; anything else as it is."""
+    """Return a Dual's value without its tangents, and any other object unchanged."""
     return value.as_subclass(Tensor) if isinstance(value, Dual) else value
 
 
 def _linear(x: Any, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    if any(isinstance(still, Dual) for still in (weight, bias)):
+    if isinstance(weight, Dual) or isinstance(bias, Dual):
         return NotImplemented
     return F.linear(x.dots, weight)
 
@@ -117,17 +131,17 @@ def _sum(a: Tensor, b: Tensor, **scale: float) -> Tensor:
 
 def _product(a: Any, b: Any) -> Tensor:
     axes = max(part.dim() for part in (a, b) if isinstance(part, Tensor))
-    moving = [(p, q) for p, q in ((a, b), (b, a)) if isinstance(p, Dual)]
-    if any(part.dim() < axes for part, _ in moving):  # the other's would meet the directions
+    duals = [(p, q) for p, q in ((a, b), (b, a)) if isinstance(p, Dual)]
+    if any(part.dim() < axes for part, _ in duals):  # directions would broadcast with an axis
         return NotImplemented
-    return reduce(torch.add, (part.dots * primal(other) for part, other in moving))
+    return reduce(torch.add, (part.dots * primal(other) for part, other in duals))
 
 
-def _softplus(x: Any, *arguments: Any, **numbers: Any) -> Tensor:
+def _softplus(x: Any, *arguments: Any, **options: Any) -> Tensor:
     with torch.enable_grad():
-        still = primal(x).detach().requires_grad_()
-        y = F.softplus(still, *arguments, **numbers)
-        (slope,) = torch.autograd.grad(y, still, torch.ones_like(y))
+        value = primal(x).detach().requires_grad_()
+        y = F.softplus(value, *arguments, **options)
+        (slope,) = torch.autograd.grad(y, value, torch.ones_like(y))
     return x.dots * slope
 
 
@@ -145,18 +159,18 @@ _RULES = {
 
 
 def _any_function(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """Push the tangents through any function that torch can differentiate."""
+    """Return the tangents of the outputs of any function that torch can differentiate."""
     leaves, tree = tree_flatten((args, kwargs))
-    moving = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Dual)]
+    duals = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Dual)]
 
-    def closed(*tensors: Tensor) -> Any:
+    def function_of_duals(*tensors: Tensor) -> Any:
         given = list(leaves)
-        for i, tensor in zip(moving, tensors, strict=True):
+        for i, tensor in zip(duals, tensors, strict=True):
             given[i] = tensor
         inside_args, inside_kwargs = tree_unflatten(given, tree)
         return function(*inside_args, **inside_kwargs)
 
-    still = tuple(primal(leaves[i]) for i in moving)
-    with _ONE_AT_A_TIME:
-        push = torch.func.vmap(lambda *dots: torch.func.jvp(closed, still, dots)[1])
-        return push(*(leaves[i].dots for i in moving))
+    primals = tuple(primal(leaves[i]) for i in duals)
+    with _FUNC_LOCK:
+        push = torch.func.vmap(lambda *dots: torch.func.jvp(function_of_duals, primals, dots)[1])
+        return push(*(leaves[i].dots for i in duals))

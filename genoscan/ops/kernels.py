@@ -1,4 +1,4 @@
-"""What a kernel set is: the operations of a layer that a device brings kernels for."""
+"""The operations of a layer that each device implements, and their inputs."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,11 +12,22 @@ from genoscan.errors import InputError
 class ScanInputs(NamedTuple):
     """The scan's inputs, or a cotangent or tangent for each of them.
 
-    u, delta  (batch, tile, channels)   A  (channels, states), <= 0   D  (channels)
-    B, C      (batch, tile, states)     state  (batch, channels, states): h before the tile
-
-    Where they are there: bias (channels), steps are softplus(delta + bias) instead of delta;
-    z (batch, tile, channels), the gate: y silu(z) is returned instead of y.
+    Parameters
+    ----------
+    u, delta : Tensor
+        Inputs and step sizes, (batch, tile, channels).
+    A : Tensor
+        Decay rates <= 0, (channels, states).
+    B, C : Tensor
+        Input and output vectors, (batch, tile, states).
+    D : Tensor
+        Skip connection, (channels,).
+    state : Tensor
+        State h before the tile, (batch, channels, states).
+    bias : Tensor, optional
+        (channels,); if present, step sizes are softplus(delta + bias) instead of delta.
+    z : Tensor, optional
+        Gate, (batch, tile, channels); if present, outputs are y silu(z) instead of y.
     """
 
     u: Tensor
@@ -33,8 +44,16 @@ class ScanInputs(NamedTuple):
 class ConvInputs(NamedTuple):
     """The convolution's inputs, or a cotangent or tangent for each of them.
 
-    x  (batch, tile, channels)   weight  (channels, taps)   bias  (channels)
-    tail  (batch, taps - 1, channels): the inputs before the tile
+    Parameters
+    ----------
+    x : Tensor
+        Input, (batch, tile, channels).
+    weight : Tensor
+        One filter for each channel, (channels, taps).
+    bias : Tensor
+        (channels,)
+    tail : Tensor
+        Inputs before the tile, (batch, taps - 1, channels).
     """
 
     x: Tensor
@@ -44,12 +63,26 @@ class ConvInputs(NamedTuple):
 
 
 class MambaWeights(NamedTuple):
-    """The weights of a Mamba block, as layers/mamba.py names them.
+    """The weights of a Mamba block, named as in layers/mamba.py.
 
-    norm  (d_model), or None: the mixer alone, without norm and residual
-    in_proj  (2 channels, d_model)   out_proj  (d_model, channels)
-    conv  (channels, taps)   conv_bias  (channels)   x_proj  (rank + 2 states, channels)
-    dt_proj  (channels, rank)   dt_bias  (channels)   A  (channels, states)   D  (channels)
+    Parameters
+    ----------
+    norm : Tensor or None
+        (d_model,); None for the mixer alone, without norm and residual.
+    in_proj : Tensor
+        (2 channels, d_model)
+    conv, conv_bias : Tensor
+        (channels, taps) and (channels,)
+    x_proj : Tensor
+        (rank + 2 states, channels)
+    dt_proj, dt_bias : Tensor
+        (channels, rank) and (channels,)
+    A : Tensor
+        (channels, states)
+    D : Tensor
+        (channels,)
+    out_proj : Tensor
+        (d_model, channels)
     """
 
     norm: Tensor | None
@@ -65,20 +98,31 @@ class MambaWeights(NamedTuple):
 
 
 class Kernels(NamedTuple):
-    """One implementation of each operation; `reference.py` defines them, in plain torch.
+    """A kernel set: one implementation of each operation, as defined in `reference.py`.
 
-    scan       (ScanInputs, input_map="euler" or "phi") -> (y, state at the end)
-    conv_silu  ConvInputs -> (y, next tail)
-    rms_norm   (x, weight, eps=...) -> x over its root mean square, times weight
-    pd_scan    (decay, inflow, state, route=..., maps=...) -> (states after every step, at the end)
-    linear     (x, weight, bias, or without) -> x weight^T + bias, as torch's
+    Parameters
+    ----------
+    name : str
+        Name by which `dispatch.choose` returns the set.
+    scan : callable
+        (*ScanInputs, input_map="euler" or "phi") -> (y, final state)
+    conv_silu : callable
+        (*ConvInputs) -> (y, next tail)
+    rms_norm : callable
+        (x, weight, eps=...) -> x divided by its root mean square, times weight
+    pd_scan : callable
+        (decay, inflow, state, route=..., maps=...) -> (states after every step, final state)
+    linear : callable
+        (x, weight) or (x, weight, bias) -> x weight^T + bias, as torch.nn.functional.linear
+    mamba : callable, optional
+        A whole block, not for `Dual` inputs: (x, tail, state, MambaWeights, eps=...) ->
+        (outputs, next tail, final state).  None: use `mamba_by_operations`.
 
-    Each is exact, and differentiable as any torch function is: by autograd, any number of times,
-    and by torch.func.  Forward mode along a `Dual`'s directions, for which alone the kernels have
-    a rule of their own, is for first derivatives.
-
-    mamba      a whole block, not for a `Dual`: (x, tail, state, MambaWeights, eps=...) ->
-               (outputs, next tail, state at the end); None: `mamba_by_operations`
+    Notes
+    -----
+    Each operation is exact, and differentiable as any torch function is: by autograd, any number
+    of times, and by torch.func.  Forward mode along the directions of a `Dual`, which has compiled
+    kernels, is for first derivatives only.
     """
 
     name: str
@@ -99,9 +143,25 @@ def mamba_by_operations(
     *,
     eps: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a Mamba block's outputs over a tile, the next tail, and the state at the end."""
+    """Return a Mamba block's outputs over a tile, the next tail, and the final state.
+
+    Parameters
+    ----------
+    kernels : Kernels
+        Implementation of the operations.
+    x : Tensor
+        Input, (batch, tile, d_model).
+    tail : Tensor
+        Inputs of the convolution before the tile, (batch, taps - 1, channels).
+    state : Tensor
+        State of the scan before the tile, (batch, channels, states).
+    weights : MambaWeights
+        Weights of the block.
+    eps : float or None
+        Added to the mean square in the norm; unused without a norm.
+    """
     normed = x if weights.norm is None else kernels.rms_norm(x, weights.norm, eps=eps)
-    # Two products rather than one cut in two: both halves lie in one piece.
+    # Two products instead of one that is split, so that both halves are contiguous.
     u, z = (kernels.linear(normed, half) for half in weights.in_proj.chunk(2))
     u, tail = kernels.conv_silu(u, weights.conv, weights.conv_bias, tail)
     ranks = [weights.dt_proj.shape[1], weights.A.shape[1], weights.A.shape[1]]

@@ -1,8 +1,9 @@
-"""What a step of the permutation-diagonal scan does to states: a map, picked from a dictionary.
+"""Maps of the permutation-diagonal scan: where a step moves each state.
 
 A transition of PD-SSM (Terzić et al., NeurIPS 2025; Flash PD-SSM, arXiv 2605.19150) is a matrix
-with one 1 a column times a complex diagonal.  The matrix is never made: column q's 1 lies in row
-`maps[q]`, where state q goes.  Two states may go to one place, where they add up.
+with a single 1 in each column, times a complex diagonal.  The matrix is never formed: the 1 of
+column q is in row `maps[q]`, the destination of state q.  States with the same destination are
+added.
 """
 
 import torch
@@ -11,24 +12,24 @@ from torch import Tensor
 
 from genoscan.errors import ModelError
 
-MOST = torch.iinfo(torch.int16).max
+_MAX_SIZE = torch.iinfo(torch.int16).max
 
 
-def hardened(
+def argmax_maps(
     dictionary: Float[Tensor, "heads maps destinations sources"],
 ) -> Int16[Tensor, "heads maps sources"]:
-    """Return where each state goes: the row of each column's largest entry.
+    """Return the destination of each state: the row of the largest entry of each column.
 
     Raises
     ------
     ModelError
-        If a column has no largest entry: all are equal, or one is NaN; or if there are more
-        states or maps than the index type holds.
+        If a column has no largest entry, because all are equal or one is NaN, or if there are more
+        states or maps than an int16 can index.
     """
     _, n_maps, n_states, _ = dictionary.shape
     for size, what in ((n_states, "states"), (n_maps, "maps")):
-        if size > MOST:
-            raise ModelError(f"{size:,} {what}: expected at most {MOST:,}")
+        if size > _MAX_SIZE:
+            raise ModelError(f"{size:,} {what}: expected at most {_MAX_SIZE:,}")
     largest, maps = dictionary.detach().max(-2)
     level = (largest == dictionary.detach().amin(-2)) & (n_states > 1)
     if bool((level | largest.isnan()).any()):
@@ -42,12 +43,25 @@ def hardened(
 
 
 def check_indices(route: Tensor, maps: Tensor) -> None:
-    """Refuse a route to no map, or a map to no state: kernels would go there."""
+    """Check that maps and states are in range, because kernels do not.
+
+    Parameters
+    ----------
+    route : Tensor
+        Map selected at each step, (batch, tile, heads).
+    maps : Tensor
+        Destinations of the states, (heads, maps, states).
+
+    Raises
+    ------
+    ModelError
+        If an index is out of range.
+    """
     _, n_maps, n_states = maps.shape
     checked = [
         part for part in (("route", route, n_maps), ("maps", maps, n_states)) if part[1].numel()
     ]
-    # Read in one transfer: each waits for a GPU.
+    # A single transfer, because each waits for the GPU.
     ends = torch.stack([end.long() for _, x, _ in checked for end in x.aminmax()]).tolist()
     for (name, _, size), least, most in zip(checked, ends[::2], ends[1::2], strict=True):
         if least < 0 or most >= size:

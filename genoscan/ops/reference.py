@@ -1,7 +1,7 @@
-"""Every operation in plain torch: the definition of right.
+"""Definitions of the operations in plain torch.
 
-Differentiated by torch's own autograd, which is the truth that the kernel sets' rules are held
-against.  Runs on any device and in any precision; slow.
+The other kernel sets, and their derivatives, are tested against these and torch's autograd of
+them.  Any device and precision; slow.
 """
 
 import torch
@@ -25,16 +25,26 @@ def scan(
     *,
     input_map: str = "euler",
 ) -> tuple[Float[Tensor, "batch tile channels"], Float[Tensor, "batch channels states"]]:
-    """h_t = exp(delta_t A) h_(t-1) + delta_t u_t B_t;  y_t = C_t . h_t + D u_t.
+    """Return outputs and final state of the selective scan.
 
-    A <= 0; `state` is h before the tile.  With a bias the steps are softplus(delta + bias); with
-    a gate z the outputs are y silu(z).  Mamba (Gu and Dao, arXiv 2312.00752, equation 2, with
-    the Euler input map); with the input map "phi", phi(delta_t A) u_t B_t enters instead, with
-    phi(z) = (exp(z) - 1) / z, as in Phase Gradient Flow's operator (arXiv 2512.23068).
+    h_t = exp(delta_t A) h_(t-1) + delta_t u_t B_t;  y_t = C_t . h_t + D u_t.
+
+    Parameters
+    ----------
+    u, delta, A, B, C, D, state, bias, z
+        See `kernels.ScanInputs`.
+    input_map : {"euler", "phi"}
+        "euler" as above, as in Mamba (Gu and Dao, arXiv 2312.00752, equation 2); with "phi" the
+        input is phi(delta_t A) u_t B_t, with phi(z) = (exp(z) - 1) / z, as in the operator of Phase
+        Gradient Flow (arXiv 2512.23068).
+
+    Returns
+    -------
+    tuple of Tensor
+        y and the final state.
     """
     if bias is not None:
-        # torch takes log(1 + exp(x)) for x from its threshold on; at its own, 20, they differ by
-        # 2e-9.
+        # From the threshold on torch returns x; at the default of 20 that is off by 2e-9.
         delta = F.softplus(delta + bias, threshold=40)
     rate = delta[..., None] * A
     gain = phi(rate) if is_phi(input_map) else delta[..., None]
@@ -48,12 +58,12 @@ def scan(
 
 
 def silu(x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-    """x logistic(x): torch's own has no forward-mode derivative of its derivative."""
+    """Return x sigmoid(x); the derivative of torch's own has no forward-mode derivative."""
     return x * torch.sigmoid(x)
 
 
 def phi(z: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-    """(exp(z) - 1) / z for z <= 0, by its series from -1 on, whose derivative keeps its digits."""
+    """Return (exp(z) - 1) / z for z <= 0; for z > -1 by a series, whose derivative is accurate."""
     small, large = z.clamp(min=-1), z.clamp(max=-1)
     series = torch.ones_like(z)
     for k in range(19, 1, -1):
@@ -67,10 +77,20 @@ def conv_silu(
     bias: Float[Tensor, " channels"],
     tail: Float[Tensor, "batch before channels"],
 ) -> tuple[Float[Tensor, "batch tile channels"], Float[Tensor, "batch before channels"]]:
-    """silu(bias + sum over k of weight[:, k] x[t - taps + 1 + k]), and the next tail.
+    """Return silu of a causal depthwise convolution, and the next tail.
 
-    The last tap is the current base; `tail` holds the taps - 1 inputs before the tile.
-    The tail returned is a copy: a view would keep the whole tile alive.
+    y_t = silu(bias + sum over k of weight[:, k] x[t - taps + 1 + k]); the last tap is the current
+    base.
+
+    Parameters
+    ----------
+    x, weight, bias, tail
+        See `kernels.ConvInputs`.
+
+    Returns
+    -------
+    tuple of Tensor
+        y, and the last taps - 1 inputs, a copy: a view would keep the tile's memory.
     """
     length, taps = x.shape[1], weight.shape[1]
     padded = torch.cat([tail, x], 1)
@@ -81,9 +101,9 @@ def conv_silu(
 def rms_norm(
     x: Float[Tensor, "batch tile width"], weight: Float[Tensor, " width"], *, eps: float
 ) -> Float[Tensor, "batch tile width"]:
-    """x / sqrt(mean of x^2 + eps) weight, over the last axis; NaN where the squares overflow."""
+    """Return weight x / sqrt(mean of x^2 + eps) over the last axis; NaN if the squares overflow."""
     overflow = x.detach().square().mean(-1, keepdim=True).isinf()
-    # A product, because a row that is overwritten would have a derivative of 0.
+    # A product, because the derivative of an overwritten row would be 0.
     return F.rms_norm(x, weight.shape, weight, eps) * torch.where(overflow, torch.nan, 1.0).to(x)
 
 
@@ -95,20 +115,35 @@ def pd_scan(
     route: Int16[Tensor, "batch tile heads"],
     maps: Int16[Tensor, "heads maps states"],
 ) -> tuple[Float[Tensor, "batch tile heads two states"], Float[Tensor, "batch heads two states"]]:
-    """x_t[i] = b_t[i] + sum over q with p(q) = i of d_t[q] x_(t-1)[q];  p = maps[head, route_t].
+    """Return the states of the permutation-diagonal scan.
 
-    Complex, planes of real and imaginary parts: decay d, inflow b, state x before the tile.
-    Returns x after every step, and the last.  The transition of PD-SSM (Terzić et al., NeurIPS
-    2025), one map selected a step as in Flash PD-SSM (arXiv 2605.19150); which one is not
-    differentiated.
+    x_t[i] = b_t[i] + sum over q with p(q) = i of d_t[q] x_(t-1)[q], with p = maps[head, route_t]:
+    the transition of PD-SSM (Terzić et al., NeurIPS 2025) with one map selected at each step, as
+    in Flash PD-SSM (arXiv 2605.19150).
+
+    Parameters
+    ----------
+    decay, inflow : Tensor
+        d and b, complex, as planes of real and imaginary parts.
+    state : Tensor
+        x before the tile.
+    route : Tensor
+        Map selected at each step; not differentiated.
+    maps : Tensor
+        Destination p(q) of each state q.
+
+    Returns
+    -------
+    tuple of Tensor
+        x after every step, and the final state.
     """
     heads, rows = torch.arange(len(maps), device=maps.device), []
     for t in range(decay.shape[1]):
         chosen = maps[heads, route[:, t].long()].long()
         moves = F.one_hot(chosen, maps.shape[-1]).to(decay.dtype)  # from source to destination
         (d_re, d_im), (re, im) = decay[:, t].unbind(-2), state.unbind(-2)
-        turned = torch.stack([d_re * re - d_im * im, d_re * im + d_im * re], -2)
-        state = turned @ moves + inflow[:, t]
+        product = torch.stack([d_re * re - d_im * im, d_re * im + d_im * re], -2)
+        state = product @ moves + inflow[:, t]
         rows.append(state)
     return torch.stack(rows, 1), state
 

@@ -1,7 +1,6 @@
-"""The kernel set of the GPU, in Triton: the one place that imports it.
+"""The kernel set of CUDA devices, in Triton, which only this package imports.
 
-Runs on CUDA devices; on the CPU too where TRITON_INTERPRET=1 is set before the import, slowly,
-for tests.
+For tests it runs on the CPU too, slowly, if TRITON_INTERPRET=1 is set before the import.
 """
 
 from torch import Tensor
@@ -27,8 +26,8 @@ def gated_scan(
     *,
     input_map: str = "euler",
 ) -> tuple[Tensor, Tensor]:
-    """Scan with its step sizes before and its gate behind, in passes of their own."""
-    if is_phi(input_map):  # not in Triton yet: all bases at once, in plain torch
+    """Return the outputs of `reference.scan`; softplus and gate are separate kernels."""
+    if is_phi(input_map):  # not implemented in Triton
         return associative.scan(u, delta, A, B, C, D, state, bias, z, input_map=input_map)
     steps = delta if bias is None else STEP_SIZE(delta, bias)
     y, state = SCAN(u, steps, A, B, C, D, state)

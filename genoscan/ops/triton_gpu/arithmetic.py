@@ -1,6 +1,6 @@
-"""What the kernels share: declaring and launching them, and functions that keep their digits."""
+"""Declaration and launch of Triton kernels, and their elementary functions."""
 
-# What Triton compiles has no annotations; what calls it has.
+# Functions compiled by Triton have no annotations; their callers have.
 # mypy: disable-error-code="no-untyped-def"
 
 import contextlib
@@ -16,18 +16,23 @@ from torch import Tensor
 from genoscan.ops.primitive import OptionalTensors, Tensors
 
 NVIDIA = tl.constexpr(not triton.knobs.runtime.interpret and torch.version.hip is None)
-UNKNOWN = ("length", "n_chunks", "n_rows", "n_directions")
-"""Numbers that a kernel is not compiled anew for."""
+RUNTIME_SIZES = ("length", "n_chunks", "n_rows", "n_directions")
+"""Integer arguments for whose values a kernel is not specialised."""
 
 
 def kernel(function: Any, unaligned: tuple[str, ...] = ()) -> Any:
-    """Mark what runs on the device; what checks argument types must leave it alone.
+    """Declare a function to be compiled by Triton, exempt from run-time type checks.
 
-    Triton reads `unaligned` arguments a number at a time.
+    Parameters
+    ----------
+    function : callable
+        A kernel, or a function that kernels call.
+    unaligned : tuple of str
+        Arguments whose alignment Triton is to ignore: it reads them number by number.
     """
     return triton.jit(
         typing.no_type_check(function),
-        do_not_specialize=UNKNOWN,
+        do_not_specialize=RUNTIME_SIZES,
         do_not_specialize_on_alignment=unaligned,
     )
 
@@ -35,34 +40,43 @@ def kernel(function: Any, unaligned: tuple[str, ...] = ()) -> Any:
 def launch(
     program: Any, grid: tuple[int, ...], *arguments: Any, warps: int = 4, **sizes: float
 ) -> None:
-    """Run a kernel on the device of its first argument; nothing waits for it."""
+    """Launch a kernel on the device of its first argument, asynchronously.
+
+    Parameters
+    ----------
+    program : Triton kernel
+        Declared by `kernel`.
+    grid : tuple of int
+        Number of programs along up to three axes.
+    *arguments
+        Positional arguments of the kernel; the first is a tensor.
+    warps : int
+        Warps of a program.
+    **sizes
+        Compile-time arguments of the kernel.
+    """
     device = arguments[0].device
     elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
     with torch.cuda.device(device) if elsewhere else contextlib.nullcontext():
         program[grid](*arguments, num_warps=warps, enable_fp_fusion=True, **sizes)
 
 
-def pieces(length: int, size: int) -> int:
-    """Return how many pieces of `size` cover `length`."""
-    return -(-length // size)
-
-
-def whole(tensors: Sequence[Tensor]) -> Tensors:
-    """Return the tensors as kernels want them: without gaps."""
+def contiguous(tensors: Sequence[Tensor]) -> Tensors:
+    """Return the tensors detached and contiguous, as kernels read them."""
     return tuple(tensor.detach().contiguous() for tensor in tensors)
 
 
-def moving(
-    inputs: Tensors, tangents: OptionalTensors, still: Container[int] = ()
+def contiguous_tangents(
+    inputs: Tensors, tangents: OptionalTensors, optional: Container[int] = ()
 ) -> tuple[Any, ...]:
-    """Return tangents as kernels want them: zeros for None, except for inputs that may be still.
+    """Return the tangents detached and contiguous, with zeros in place of None.
 
-    Those are the weights, which seldom move.
+    Inputs at the `optional` indices, weights, keep None: their tangents are seldom present.
     """
     count = next(len(dot) for dot in tangents if dot is not None)
     return tuple(
         None
-        if dot is None and i in still
+        if dot is None and i in optional
         else value.new_zeros(count, *value.shape)
         if dot is None
         else dot.detach().contiguous()
@@ -70,16 +84,16 @@ def moving(
     )
 
 
-def total(parts: Tensor) -> Tensor:
-    """Return the sum of what blocks have summed, made in float64: blocks may be many."""
+def sum_blocks(parts: Tensor) -> Tensor:
+    """Return the sum over the first axis, accumulated in float64: there may be many blocks."""
     return parts.sum(0, dtype=torch.float64).to(parts.dtype)
 
 
 @kernel
 def exp(x):
-    """Return exp(x), 0 where that is no normal number."""
+    """Return exp(x), with denormal results flushed to zero."""
     if NVIDIA and x.dtype == tl.float32:
-        # tl.exp would take three more instructions to keep what is smaller than that.
+        # tl.exp takes three more instructions, for denormal results.
         return tl.inline_asm_elementwise(
             "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x * 1.4426950408889634], tl.float32, True, 1
         )
@@ -88,10 +102,10 @@ def exp(x):
 
 @kernel
 def decay(z):
-    """Return near, whether z > -0.7, and exp(z) - 1 where it is, exp(z) where not; z <= 0.
+    """Return near = z > -0.7 and factor, exp(z) - 1 where near and exp(z) elsewhere, for z <= 0.
 
-    exp(z) h is then `held(near, h)` + factor h: no digit is lost of a decay next to 1, nor of
-    one next to 0.
+    exp(z) h = masked(near, h) + factor h, which loses no digits whether exp(z) is close to 1 or
+    to 0.
     """
     # (exp(z) - 1 - z) / z^2 by its Chebyshev interpolant on [-0.7, 0].
     if z.dtype == tl.float64:
@@ -115,7 +129,8 @@ def decay(z):
 
 
 @kernel
-def held(near, h):
+def masked(near, h):
+    """Return h where near, 0 elsewhere."""
     return tl.where(near, h, 0.0)
 
 

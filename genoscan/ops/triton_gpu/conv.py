@@ -1,10 +1,10 @@
-"""The short convolution with its SiLU on the GPU: a pass over memory a rule.
+"""The short convolution with its SiLU on the GPU, a single pass over memory for each rule.
 
-Rows are counted in the padded sequence: taps - 1 of the tail, then the tile's.  The output at t
-reads rows t to t + taps - 1; row p is read by the outputs p - taps + 1 to p.
+Rows are those of the padded sequence: taps - 1 of the tail, followed by the tile's.  The output at
+t reads rows t to t + taps - 1; row p is read by the outputs p - taps + 1 to p.
 """
 
-# What Triton compiles has no annotations; what calls it has.
+# Functions compiled by Triton have no annotations; their callers have.
 # mypy: disable-error-code="no-untyped-def, assignment, misc"
 
 import torch
@@ -15,23 +15,24 @@ from genoscan.ops import reference
 from genoscan.ops.kernels import ConvInputs
 from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors
 from genoscan.ops.triton_gpu.arithmetic import (
+    contiguous,
+    contiguous_tangents,
     kernel,
     launch,
     logistic,
-    moving,
-    pieces,
     silu_slope,
-    total,
-    whole,
+    sum_blocks,
 )
 
-ROOM = 256
-"""Numbers that a program of one warp works on together."""
+BLOCK_SIZE = 256
+"""Numbers that a program, of one warp, processes together."""
 
 
 @kernel
-def _row(x, tail, row, batch, column, in_c, length, CHANNELS: tl.constexpr, TAPS: tl.constexpr):
-    """Return rows of the padded sequence, zeros outside."""
+def _load_rows(
+    x, tail, row, batch, column, in_c, length, CHANNELS: tl.constexpr, TAPS: tl.constexpr
+):
+    """Return rows of the padded sequence, zeros outside of it."""
     before, t = row[:, None], row[:, None] - (TAPS - 1)
     x += batch * length * CHANNELS
     tail += batch * (TAPS - 1) * CHANNELS
@@ -43,8 +44,8 @@ def _row(x, tail, row, batch, column, in_c, length, CHANNELS: tl.constexpr, TAPS
 
 
 @kernel
-def _tile(CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Return this program's rows, columns and which columns there are."""
+def _offsets(CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Return the rows and columns of this program, and the mask of the columns."""
     n_blocks = tl.cdiv(CHANNELS, COLUMNS)
     column = tl.program_id(0) % n_blocks * COLUMNS + tl.arange(0, COLUMNS)
     row = (tl.program_id(0) // n_blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -52,49 +53,75 @@ def _tile(CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @kernel
-def _conv(x, weight, bias, tail, y, next_tail, length,
-          CHANNELS: tl.constexpr, TAPS: tl.constexpr,
-          ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
-    row, column, in_c = _tile(CHANNELS, ROWS, COLUMNS)
+def _conv(
+    x,
+    weight,
+    bias,
+    tail,
+    y,
+    next_tail,
+    length,
+    CHANNELS: tl.constexpr,
+    TAPS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    row, column, in_c = _offsets(CHANNELS, ROWS, COLUMNS)
     batch = tl.program_id(1).to(tl.int64)
     at = row[:, None] * CHANNELS + column[None, :]
     summed = tl.load(bias + column, in_c, 0.0)[None, :]
     for k in tl.static_range(TAPS):
-        value = _row(x, tail, row + k, batch, column, in_c, length, CHANNELS, TAPS)
+        value = _load_rows(x, tail, row + k, batch, column, in_c, length, CHANNELS, TAPS)
         summed += tl.load(weight + column * TAPS + k, in_c, 0.0)[None, :] * value
         if k == 0:
             next_tail += (batch * (TAPS - 1) - length) * CHANNELS
-            beyond = (row >= length) & (row < length + TAPS - 1)
-            tl.store(next_tail + at, value, beyond[:, None] & in_c[None, :])
+            in_next_tail = (row >= length) & (row < length + TAPS - 1)
+            tl.store(next_tail + at, value, in_next_tail[:, None] & in_c[None, :])
     up, _ = logistic(summed)
     y += batch * length * CHANNELS
     tl.store(y + at, summed * up, (row < length)[:, None] & in_c[None, :])
 
 
 @kernel
-def _conv_bar(x, weight, bias, tail, y_bar, next_tail_bar, x_bar, tail_bar, filter_bar, length,
-              CHANNELS: tl.constexpr, TAPS: tl.constexpr,
-              ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
-    """Fill also, unless None, filter_bar (block of rows, taps and bias, c): this block's share."""
-    row, column, in_c = _tile(CHANNELS, ROWS, COLUMNS)
+def _conv_bar(
+    x,
+    weight,
+    bias,
+    tail,
+    y_bar,
+    next_tail_bar,
+    x_bar,
+    tail_bar,
+    filter_bar,
+    length,
+    CHANNELS: tl.constexpr,
+    TAPS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Write the cotangents of x and tail and, unless None, a partial sum of filter_bar.
+
+    filter_bar  (block of rows, taps and bias, channels)
+    """
+    row, column, in_c = _offsets(CHANNELS, ROWS, COLUMNS)
     batch = tl.program_id(1).to(tl.int64)
     at = row[:, None] * CHANNELS + column[None, :]
-    beyond = ((row >= length) & (row < length + TAPS - 1))[:, None] & in_c[None, :]
+    in_next_tail = ((row >= length) & (row < length + TAPS - 1))[:, None] & in_c[None, :]
     next_tail_bar += (batch * (TAPS - 1) - length) * CHANNELS
-    bar = tl.load(next_tail_bar + at, beyond, 0.0)
+    bar = tl.load(next_tail_bar + at, in_next_tail, 0.0)
     values = ()
     for k in tl.static_range(1 - TAPS, TAPS):
-        values += (_row(x, tail, row + k, batch, column, in_c, length, CHANNELS, TAPS),)
+        values += (_load_rows(x, tail, row + k, batch, column, in_c, length, CHANNELS, TAPS),)
     y_bar += batch * length * CHANNELS
     for d in tl.static_range(TAPS):
-        # The output that has read this row with tap TAPS - 1 - d.
+        # The output that reads this row with tap TAPS - 1 - d.
         summed = tl.load(bias + column, in_c, 0.0)[None, :]
         for k in tl.static_range(TAPS):
             summed += tl.load(weight + column * TAPS + k, in_c, 0.0)[None, :] * values[d + k]
         t = row + d - (TAPS - 1)
-        there = ((t >= 0) & (t < length))[:, None] & in_c[None, :]
+        in_y = ((t >= 0) & (t < length))[:, None] & in_c[None, :]
         slope = silu_slope(summed)
-        slope *= tl.load(y_bar + at + (d - TAPS + 1) * CHANNELS, there, 0.0)
+        slope *= tl.load(y_bar + at + (d - TAPS + 1) * CHANNELS, in_y, 0.0)
         bar += tl.load(weight + column * TAPS + TAPS - 1 - d, in_c, 0.0)[None, :] * slope
     n_columns = tl.cdiv(CHANNELS, COLUMNS)
     if filter_bar is not None:
@@ -112,66 +139,84 @@ def _conv_bar(x, weight, bias, tail, y_bar, next_tail_bar, x_bar, tail_bar, filt
 
 
 @kernel
-def _conv_dot(x, weight, bias, tail, x_dot, weight_dot, bias_dot, tail_dot,
-              y, next_tail, y_dot, next_tail_dot, length, n_directions,
-              CHANNELS: tl.constexpr, TAPS: tl.constexpr,
-              ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
-    row, column, in_c = _tile(CHANNELS, ROWS, COLUMNS)
+def _conv_dot(
+    x,
+    weight,
+    bias,
+    tail,
+    x_dot,
+    weight_dot,
+    bias_dot,
+    tail_dot,
+    y,
+    next_tail,
+    y_dot,
+    next_tail_dot,
+    length,
+    n_directions,
+    CHANNELS: tl.constexpr,
+    TAPS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    row, column, in_c = _offsets(CHANNELS, ROWS, COLUMNS)
     batch = tl.program_id(1).to(tl.int64)
     at = row[:, None] * CHANNELS + column[None, :]
     in_y = (row < length)[:, None] & in_c[None, :]
-    beyond = ((row >= length) & (row < length + TAPS - 1))[:, None] & in_c[None, :]
+    in_next_tail = ((row >= length) & (row < length + TAPS - 1))[:, None] & in_c[None, :]
     summed = tl.load(bias + column, in_c, 0.0)[None, :]
     values = ()
     for k in tl.static_range(TAPS):
-        values += (_row(x, tail, row + k, batch, column, in_c, length, CHANNELS, TAPS),)
+        values += (_load_rows(x, tail, row + k, batch, column, in_c, length, CHANNELS, TAPS),)
         summed += tl.load(weight + column * TAPS + k, in_c, 0.0)[None, :] * values[k]
     up, _ = logistic(summed)
     slope = silu_slope(summed)
     tl.store(y + batch * length * CHANNELS + at, summed * up, in_y)
-    tl.store(next_tail + (batch * (TAPS - 1) - length) * CHANNELS + at, values[0], beyond)
+    tl.store(next_tail + (batch * (TAPS - 1) - length) * CHANNELS + at, values[0], in_next_tail)
     for direction in range(n_directions):
-        of_dot = direction * tl.num_programs(1) + batch
+        batch_dot = direction * tl.num_programs(1) + batch
         summed_dot = tl.zeros((ROWS, COLUMNS), summed.dtype)
         if bias_dot is not None:
             summed_dot += tl.load(bias_dot + direction * CHANNELS + column, in_c, 0.0)[None, :]
         for k in tl.static_range(TAPS):
-            value_dot = _row(x_dot, tail_dot, row + k, of_dot, column, in_c, length, CHANNELS, TAPS)
+            value_dot = _load_rows(
+                x_dot, tail_dot, row + k, batch_dot, column, in_c, length, CHANNELS, TAPS
+            )
             summed_dot += tl.load(weight + column * TAPS + k, in_c, 0.0)[None, :] * value_dot
             if weight_dot is not None:
                 at_w = (direction * CHANNELS + column) * TAPS + k
                 summed_dot += tl.load(weight_dot + at_w, in_c, 0.0)[None, :] * values[k]
             if k == 0:
-                first = next_tail_dot + (of_dot * (TAPS - 1) - length) * CHANNELS
-                tl.store(first + at, value_dot, beyond)
-        tl.store(y_dot + of_dot * length * CHANNELS + at, slope * summed_dot, in_y)
+                first = next_tail_dot + (batch_dot * (TAPS - 1) - length) * CHANNELS
+                tl.store(first + at, value_dot, in_next_tail)
+        tl.store(y_dot + batch_dot * length * CHANNELS + at, slope * summed_dot, in_y)
 
 
-def _blocks(inputs: ConvInputs) -> tuple[int, int, dict[str, int]]:
-    """Return blocks of padded rows, programs of a sequence, and sizes."""
+def _grid(inputs: ConvInputs) -> tuple[int, int, dict[str, int]]:
+    """Return the number of blocks of rows, of programs of a sequence, and compile-time sizes."""
     (_, length, channels), (_, taps) = inputs.x.shape, inputs.weight.shape
     columns = min(64, triton.next_power_of_2(channels))
-    rows = ROOM // columns
-    blocks = pieces(length + taps - 1, rows)
+    rows = BLOCK_SIZE // columns
+    blocks = triton.cdiv(length + taps - 1, rows)
     sizes = {"CHANNELS": channels, "TAPS": taps, "ROWS": rows, "COLUMNS": columns}
-    return blocks, blocks * pieces(channels, columns), sizes
+    return blocks, blocks * triton.cdiv(channels, columns), sizes
 
 
 def _forward(given: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
-    inputs = ConvInputs(*whole(given))
+    inputs = ConvInputs(*contiguous(given))
     y, next_tail = torch.empty_like(inputs.x), torch.empty_like(inputs.tail)
     batch, length, _ = y.shape
-    _, programs, sizes = _blocks(inputs)
+    _, programs, sizes = _grid(inputs)
     launch(_conv, (programs, batch), *inputs, y, next_tail, length, warps=1, **sizes)
     return (y, next_tail), ()
 
 
 def _vjp(given: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags) -> OptionalTensors:
-    inputs, (y_bar, next_tail_bar) = ConvInputs(*whole(given)), whole(bars)
+    inputs, (y_bar, next_tail_bar) = ConvInputs(*contiguous(given)), contiguous(bars)
     _, needs_weight, needs_bias, _ = needs_grad
     x_bar, tail_bar = torch.empty_like(inputs.x), torch.empty_like(inputs.tail)
     batch, length, channels = x_bar.shape
-    blocks, programs, sizes = _blocks(inputs)
+    blocks, programs, sizes = _grid(inputs)
     filter_bar = None
     if needs_weight or needs_bias:
         filter_bar = x_bar.new_empty(blocks * batch, sizes["TAPS"] + 1, channels)
@@ -184,17 +229,17 @@ def _vjp(given: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags) -> O
     )
     if filter_bar is None:
         return x_bar, None, None, tail_bar
-    *weight_bar, bias_bar = total(filter_bar)
+    *weight_bar, bias_bar = sum_blocks(filter_bar)
     return x_bar, torch.stack(weight_bar, 1), bias_bar, tail_bar
 
 
 def _jvp(given: Tensors, tangents: OptionalTensors) -> tuple[Tensors, Tensors]:
-    inputs = ConvInputs(*whole(given))
-    dots = ConvInputs(*moving(given, tangents, still=(1, 2)))
+    inputs = ConvInputs(*contiguous(given))
+    dots = ConvInputs(*contiguous_tangents(given, tangents, optional=(1, 2)))
     outputs = (torch.empty_like(inputs.x), torch.empty_like(inputs.tail))
     tangents = (torch.empty_like(dots.x), torch.empty_like(dots.tail))
     count, batch, length, _ = dots.x.shape
-    _, programs, sizes = _blocks(inputs)
+    _, programs, sizes = _grid(inputs)
     arguments = (*inputs, *dots, *outputs, *tangents, length, count)
     launch(_conv_dot, (programs, batch), *arguments, warps=1, **sizes)
     return outputs, tangents

@@ -1,0 +1,603 @@
+"""Triton kernels of the scan: time in chunks, three kernels for each rule.
+
+    chunk_ends   each chunk from a state of zero: its final state, and the sum of its steps
+    carry        sequentially along the chunks: the state at each chunk's start, compensated (Kahan)
+    replay       each chunk again, from the state at its start: the outputs
+
+The decay of a whole chunk is exp(A sum of steps), so chunks are carried as single bases are.  The
+vjp does the same from right to left; its replay recomputes states from checkpoints, the states
+that the forward's replay saved every `SUB` bases, and keeps them in registers.
+
+A program is one warp, so that no warp waits for another: a block of channels, with all states of a
+channel in few threads.  Sums over channels go through memory as partial sums of blocks.
+
+Notation: u, delta, A, B, C, D, h as in Mamba (Gu and Dao, arXiv 2312.00752, equation 2 with
+the Euler input map); `_dot` tangents, `_bar` cotangents; n states, c channels.
+"""
+
+# Functions compiled by Triton have no annotations; their callers have.
+# mypy: disable-error-code="no-untyped-def, assignment, has-type, var-annotated"
+
+from functools import partial
+
+import triton.language as tl
+
+from genoscan.ops.triton_gpu.arithmetic import decay, kernel, masked
+
+LOWEST = tl.constexpr(-87.0)
+"""Bound below which exp(z) is denormal in float32, and would be 0."""
+
+# If these were known to be aligned, Triton would assign four neighbouring channels to a thread, for
+# wider reads, and move numbers between threads at every base.
+UNALIGNED = """
+    A A_dot A_bar u u_dot u_bar delta delta_dot delta_bar y y_dot y_bar
+    ends ends_dot totals totals_dot starts starts_dot checkpoints
+"""
+channel_kernel = partial(kernel, unaligned=tuple(UNALIGNED.split()))
+
+
+@kernel
+def _advance(h, near, factor, inflow):
+    """Return the state after a base, as h plus a change: a small change loses no digits."""
+    return masked(near, h) + (factor * h + inflow)
+
+
+@kernel
+def _add(total, error, term):
+    """Return total + term, and its rounding error, with Kahan's compensation."""
+    change = term - error
+    after = total + change
+    return after, (after - total) - change
+
+
+@kernel
+def _program(CHANNELS: tl.constexpr, STATES: tl.constexpr, N: tl.constexpr, LANES: tl.constexpr):
+    """Return the indices and masks of this program.
+
+    They are: chunk, sequence, channels c, states n, their offsets in arrays (n, c), and the masks
+    of c, of n and of both.
+    """
+    n_blocks = tl.cdiv(CHANNELS, LANES)
+    chunk, batch = tl.program_id(0) // n_blocks, tl.program_id(1).to(tl.int64)
+    c = tl.program_id(0) % n_blocks * LANES + tl.arange(0, LANES)
+    n = tl.arange(0, N)
+    in_c, in_n = (c < CHANNELS) | (CHANNELS % LANES == 0), (n < STATES) | (STATES == N)
+    at = c[None, :] + CHANNELS * n[:, None]
+    return chunk, batch, c, n, at, in_c, in_n, in_n[:, None] & in_c[None, :]
+
+
+@channel_kernel
+def chunk_ends(
+    u,
+    delta,
+    A,
+    B,
+    ends,
+    totals,
+    length,
+    n_chunks,
+    CHANNELS: tl.constexpr,
+    STATES: tl.constexpr,
+    CHUNK: tl.constexpr,
+    UNROLL: tl.constexpr,
+    N: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    """Run each chunk from a state of zero.
+
+    Writes the final states, ends (batch, chunk, n, c), and sums of steps, totals (batch, chunk, c).
+    """
+    chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
+    a = tl.load(A + at, in_nc, 0.0)
+    row = batch * length + chunk * CHUNK
+    u += row * CHANNELS
+    delta += row * CHANNELS
+    B += row * STATES
+    h = tl.zeros((N, LANES), a.dtype)
+    total = tl.zeros((LANES,), a.dtype)
+    error = tl.zeros((LANES,), a.dtype)
+    size = tl.minimum(CHUNK, length - chunk * CHUNK)
+    for t in tl.range(0, size, loop_unroll_factor=UNROLL):
+        step = tl.load(delta + t * CHANNELS + c, in_c, 0.0)
+        inflow = step * tl.load(u + t * CHANNELS + c, in_c, 0.0)
+        b = tl.load(B + t * STATES + n, in_n, 0.0)
+        near, factor = decay(step[None, :] * a)
+        h = _advance(h, near, factor, b[:, None] * inflow[None, :])
+        total, error = _add(total, error, step)
+    index = batch * n_chunks + chunk
+    tl.store(totals + index * CHANNELS + c, total, in_c)
+    tl.store(ends + index * STATES * CHANNELS + at, h, in_nc)
+
+
+@channel_kernel
+def chunk_ends_bar(
+    delta,
+    A,
+    C,
+    y_bar,
+    ends,
+    totals,
+    length,
+    n_chunks,
+    CHANNELS: tl.constexpr,
+    STATES: tl.constexpr,
+    CHUNK: tl.constexpr,
+    UNROLL: tl.constexpr,
+    N: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    """Run each chunk from right to left from zero, for the cotangent of the state at its start."""
+    chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
+    a = tl.load(A + at, in_nc, 0.0)
+    row = batch * length + chunk * CHUNK
+    delta += row * CHANNELS
+    y_bar += row * CHANNELS
+    C += row * STATES
+    size = tl.minimum(CHUNK, length - chunk * CHUNK)
+    # The cotangent sent by the base on the right: `retained`, and `pending`, to be added.
+    retained = tl.zeros((N, LANES), a.dtype)
+    pending = tl.zeros((N, LANES), a.dtype)
+    total = tl.zeros((LANES,), a.dtype)
+    error = tl.zeros((LANES,), a.dtype)
+    for i in tl.range(0, size, loop_unroll_factor=UNROLL):
+        t = size - 1 - i
+        step = tl.load(delta + t * CHANNELS + c, in_c, 0.0)
+        out_bar = tl.load(y_bar + t * CHANNELS + c, in_c, 0.0)
+        c_t = tl.load(C + t * STATES + n, in_n, 0.0)
+        h_bar = retained + (pending + c_t[:, None] * out_bar[None, :])
+        near, factor = decay(step[None, :] * a)
+        retained = masked(near, h_bar)
+        pending = factor * h_bar
+        total, error = _add(total, error, step)
+    index = batch * n_chunks + chunk
+    tl.store(totals + index * CHANNELS + c, total, in_c)
+    tl.store(ends + index * STATES * CHANNELS + at, retained + pending, in_nc)
+
+
+@channel_kernel
+def carry(
+    ends,
+    totals,
+    A,
+    first,
+    last,
+    n_chunks,
+    CHANNELS: tl.constexpr,
+    STATES: tl.constexpr,
+    REVERSE: tl.constexpr,
+    AHEAD: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    """Replace `ends`, each chunk's final state from zero, by the state at its start."""
+    width = CHANNELS * STATES
+    i = tl.program_id(0) * LANES + tl.arange(0, LANES)
+    batch = tl.program_id(1).to(tl.int64)
+    inside = i < width
+    c = i % CHANNELS
+    n = i // CHANNELS
+    at_state = c * STATES + n
+    a = tl.load(A + i, inside, 0.0)
+    h = tl.load(first + batch * width + at_state, inside, 0.0)
+    error = tl.zeros((LANES,), a.dtype)
+    for start in range(0, n_chunks, AHEAD):
+        ends_j, total = (), ()
+        for j in tl.static_range(AHEAD):
+            k = start + j
+            index = batch * n_chunks + (n_chunks - 1 - k if REVERSE else k)
+            valid = inside & (k < n_chunks)
+            ends_j += (tl.load(ends + index * width + i, valid, 0.0),)
+            total += (tl.load(totals + index * CHANNELS + c, valid, 0.0),)
+        for j in tl.static_range(AHEAD):
+            k = start + j
+            index = batch * n_chunks + (n_chunks - 1 - k if REVERSE else k)
+            tl.store(ends + index * width + i, h, inside & (k < n_chunks))
+            near, factor = decay(total[j] * a)
+            before = masked(near, h)
+            change = factor * h + ends_j[j] - masked(near, error)
+            h = before + change
+            error = (h - before) - change
+    tl.store(last + batch * width + at_state, h, inside)
+
+
+@channel_kernel
+def replay(
+    u,
+    delta,
+    A,
+    B,
+    C,
+    D,
+    starts,
+    y,
+    checkpoints,
+    length,
+    n_chunks,
+    CHANNELS: tl.constexpr,
+    STATES: tl.constexpr,
+    CHUNK: tl.constexpr,
+    UNROLL: tl.constexpr,
+    SUB: tl.constexpr,
+    N: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    """Run each chunk from its start; write y and, unless None, the checkpoints.
+
+    checkpoints  (batch, sub-tile, n, c)
+    """
+    chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
+    a = tl.load(A + at, in_nc, 0.0)
+    d = tl.load(D + c, in_c, 0.0)
+    h = tl.load(starts + (batch * n_chunks + chunk) * STATES * CHANNELS + at, in_nc, 0.0)
+    row = batch * length + chunk * CHUNK
+    u += row * CHANNELS
+    delta += row * CHANNELS
+    y += row * CHANNELS
+    B += row * STATES
+    C += row * STATES
+    checkpoint = batch * tl.cdiv(length, SUB) + chunk * (CHUNK // SUB)
+    size = tl.minimum(CHUNK, length - chunk * CHUNK)
+    for t in tl.range(0, size, loop_unroll_factor=UNROLL):
+        if checkpoints is not None:  # noqa: SIM102 -- resolved at compile time, unlike the next
+            if t % SUB == 0:
+                tl.store(checkpoints + (checkpoint + t // SUB) * STATES * CHANNELS + at, h, in_nc)
+        step = tl.load(delta + t * CHANNELS + c, in_c, 0.0)
+        source = tl.load(u + t * CHANNELS + c, in_c, 0.0)
+        b = tl.load(B + t * STATES + n, in_n, 0.0)
+        c_t = tl.load(C + t * STATES + n, in_n, 0.0)
+        near, factor = decay(step[None, :] * a)
+        h = _advance(h, near, factor, b[:, None] * (step * source)[None, :])
+        out = tl.sum(c_t[:, None] * h, 0) + d * source
+        tl.store(y + t * CHANNELS + c, out, in_c)
+
+
+@kernel
+def _load_slabs(array, c, n, in_n, CHANNELS: tl.constexpr, E: tl.constexpr, LANES: tl.constexpr):
+    """Return (E, n, LANES) of an array (n, c), loaded slab by slab so that a thread has E channels.
+
+    The layout of a single load would be up to the version of Triton.
+    """
+    slab = tl.arange(0, E)[:, None, None]
+    for e in tl.static_range(E):
+        in_c = (c + e * LANES < CHANNELS) | (CHANNELS % (E * LANES) == 0)
+        at = c[None, :] + e * LANES + CHANNELS * n[:, None]
+        read = tl.load(array + at, in_n[:, None] & in_c[None, :], 0.0)[None, :, :]
+        value = read if e == 0 else tl.where(slab == e, read, value)  # noqa: F821 (bound at e = 0)
+    return value
+
+
+@channel_kernel
+def replay_bar(
+    u,
+    delta,
+    A,
+    B,
+    C,
+    D,
+    checkpoints,
+    y_bar,
+    starts,
+    u_bar,
+    delta_bar,
+    B_bar,
+    C_bar,
+    A_bar,
+    D_bar,
+    length,
+    n_chunks,
+    n_rows,
+    CHANNELS: tl.constexpr,
+    STATES: tl.constexpr,
+    CHUNK: tl.constexpr,
+    SUB: tl.constexpr,
+    E: tl.constexpr,
+    N: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    """Run each chunk from right to left, from the cotangent sent by the chunk on its right.
+
+    Writes, besides u_bar and delta_bar, partial sums of B_bar and C_bar over blocks of channels,
+    (block, batch x tile, n), and, unless None, of A_bar, (batch x chunk, n, c), and D_bar,
+    (batch x chunk, c).  Axes: E channels of a thread, N states, LANES channels.
+    """
+    n_blocks = tl.cdiv(CHANNELS, E * LANES)
+    chunk, batch = tl.program_id(0) // n_blocks, tl.program_id(1).to(tl.int64)
+    block = tl.program_id(0) % n_blocks
+    first_c = block * E * LANES + tl.arange(0, LANES)
+    c = first_c[None, :] + LANES * tl.arange(0, E)[:, None]
+    n = tl.arange(0, N)
+    in_c, in_n = (c < CHANNELS) | (CHANNELS % (E * LANES) == 0), (n < STATES) | (STATES == N)
+    a = _load_slabs(A, first_c, n, in_n, CHANNELS, E, LANES)
+    d = tl.load(D + c, in_c, 0.0)
+    index = batch * n_chunks + chunk
+    starts += index * STATES * CHANNELS
+    retained = _load_slabs(starts, first_c, n, in_n, CHANNELS, E, LANES)
+    pending = tl.zeros((E, N, LANES), a.dtype)
+    sum_a = tl.zeros((E, N, LANES), a.dtype)
+    sum_d = tl.zeros((E, LANES), a.dtype)
+    row = batch * length + chunk * CHUNK
+    u += row * CHANNELS
+    delta += row * CHANNELS
+    y_bar += row * CHANNELS
+    u_bar += row * CHANNELS
+    delta_bar += row * CHANNELS
+    B += row * STATES
+    C += row * STATES
+    B_bar += (block.to(tl.int64) * n_rows + row) * STATES
+    C_bar += (block.to(tl.int64) * n_rows + row) * STATES
+    size = tl.minimum(CHUNK, length - chunk * CHUNK)
+    checkpoints += (batch * tl.cdiv(length, SUB) + chunk * (CHUNK // SUB)) * STATES * CHANNELS
+    n_subs = tl.cdiv(size, SUB)
+    for i_sub in range(n_subs):
+        first = (n_subs - 1 - i_sub) * SUB
+        # Offsets of rows are known at compile time, so that addresses take no registers.
+        at_c, at_n = first * CHANNELS + c, first * STATES + n
+        checkpoint = checkpoints + first // SUB * STATES * CHANNELS
+        h = _load_slabs(checkpoint, first_c, n, in_n, CHANNELS, E, LANES)
+        befores, factors = (), ()
+        for t in tl.static_range(SUB):
+            # Past the end, steps of zero change nothing.
+            valid = first + t < size
+            step = tl.load(delta + at_c + t * CHANNELS, in_c & valid, 0.0)
+            inflow = step * tl.load(u + at_c + t * CHANNELS, in_c & valid, 0.0)
+            b = tl.load(B + at_n + t * STATES, in_n & valid, 0.0)
+            near, factor = decay(tl.maximum(step[:, None, :] * a, LOWEST, tl.PropagateNan.ALL))
+            befores += (h,)
+            factors += (factor,)
+            h = _advance(h, near, factor, b[None, :, None] * inflow[:, None, :])
+        for t in tl.static_range(SUB - 1, -1, -1):
+            valid = first + t < size
+            step = tl.load(delta + at_c + t * CHANNELS, in_c & valid, 0.0)
+            source = tl.load(u + at_c + t * CHANNELS, in_c & valid, 0.0)
+            out_bar = tl.load(y_bar + at_c + t * CHANNELS, in_c & valid, 0.0)
+            b = tl.load(B + at_n + t * STATES, in_n & valid, 0.0)[None, :, None]
+            c_t = tl.load(C + at_n + t * STATES, in_n & valid, 0.0)[None, :, None]
+            before, factor = befores[t], factors[t]
+            h_bar = retained + (pending + c_t * out_bar[:, None, :])
+            near = factor <= 0
+            z_bar = h_bar * (masked(near, before) + factor * before)
+            retained = masked(near, h_bar)
+            pending = factor * h_bar
+            sum_b = tl.sum(h_bar * b, 1)
+            sum_z = tl.sum(z_bar * a, 1)
+            part_b = tl.sum(tl.sum(h_bar * (step * source)[:, None, :], 0), 1)
+            part_c = tl.sum(tl.sum(h * out_bar[:, None, :], 0), 1)
+            tl.store(u_bar + at_c + t * CHANNELS, sum_b * step + d * out_bar, in_c & valid)
+            tl.store(delta_bar + at_c + t * CHANNELS, sum_z + sum_b * source, in_c & valid)
+            tl.store(B_bar + at_n + t * STATES, part_b, in_n & valid)
+            tl.store(C_bar + at_n + t * STATES, part_c, in_n & valid)
+            if A_bar is not None:
+                sum_a += z_bar * step[:, None, :]
+            if D_bar is not None:
+                sum_d += out_bar * source
+            h = before
+    if A_bar is not None:
+        at = c[:, None, :] + CHANNELS * n[None, :, None]
+        in_cn = in_c[:, None, :] & in_n[None, :, None]
+        tl.store(A_bar + index * STATES * CHANNELS + at, sum_a, in_cn)
+    if D_bar is not None:
+        tl.store(D_bar + index * CHANNELS + c, sum_d, in_c)
+
+
+@channel_kernel
+def chunk_ends_dot(
+    u,
+    delta,
+    A,
+    B,
+    u_dot,
+    delta_dot,
+    A_dot,
+    B_dot,
+    ends,
+    totals,
+    ends_dot,
+    totals_dot,
+    length,
+    n_chunks,
+    n_directions,
+    CHANNELS: tl.constexpr,
+    STATES: tl.constexpr,
+    CHUNK: tl.constexpr,
+    G: tl.constexpr,
+    N: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    """Run each chunk from zero states and tangents, for G directions; as `chunk_ends`."""
+    chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
+    g = tl.program_id(2) * G + tl.arange(0, G)
+    in_g = g < n_directions
+    in_gc = in_g[:, None] & in_c[None, :]
+    in_gn, in_gnc = in_g[:, None] & in_n[None, :], in_g[:, None, None] & in_nc[None, :, :]
+    a = tl.load(A + at, in_nc, 0.0)
+    if A_dot is not None:
+        a_dot = tl.load(
+            A_dot + g[:, None, None] * (CHANNELS * STATES) + at[None, :, :], in_gnc, 0.0
+        )
+    row = batch * length + chunk * CHUNK
+    row_dot = g.to(tl.int64) * tl.num_programs(1) * length + row
+    u += row * CHANNELS
+    delta += row * CHANNELS
+    B += row * STATES
+    u_dot += row_dot[:, None] * CHANNELS + c[None, :]
+    delta_dot += row_dot[:, None] * CHANNELS + c[None, :]
+    B_dot += row_dot[:, None] * STATES + n[None, :]
+    h = tl.zeros((N, LANES), a.dtype)
+    h_dot = tl.zeros((G, N, LANES), a.dtype)
+    total = tl.zeros((LANES,), a.dtype)
+    error = tl.zeros((LANES,), a.dtype)
+    total_dot = tl.zeros((G, LANES), a.dtype)
+    error_dot = tl.zeros((G, LANES), a.dtype)
+    for t in range(tl.minimum(CHUNK, length - chunk * CHUNK)):
+        step = tl.load(delta + t * CHANNELS + c, in_c, 0.0)
+        source = tl.load(u + t * CHANNELS + c, in_c, 0.0)
+        b = tl.load(B + t * STATES + n, in_n, 0.0)
+        step_dot = tl.load(delta_dot + t * CHANNELS, in_gc, 0.0)
+        source_dot = tl.load(u_dot + t * CHANNELS, in_gc, 0.0)
+        b_dot = tl.load(B_dot + t * STATES, in_gn, 0.0)
+        inflow = step * source
+        inflow_dot = step_dot * source[None, :] + step[None, :] * source_dot
+        near, factor = decay(step[None, :] * a)
+        z_dot = step_dot[:, None, :] * a[None, :, :]
+        if A_dot is not None:
+            z_dot += step[None, None, :] * a_dot
+        change = z_dot * (masked(near, h) + factor * h)[None, :, :]
+        change += (
+            b[None, :, None] * inflow_dot[:, None, :] + b_dot[:, :, None] * inflow[None, None, :]
+        )
+        h_dot = _advance(h_dot, near[None, :, :], factor[None, :, :], change)
+        h = _advance(h, near, factor, b[:, None] * inflow[None, :])
+        total, error = _add(total, error, step)
+        total_dot, error_dot = _add(total_dot, error_dot, step_dot)
+    index = batch * n_chunks + chunk
+    index_dot = g.to(tl.int64) * tl.num_programs(1) * n_chunks + index
+    tl.store(totals_dot + index_dot[:, None] * CHANNELS + c[None, :], total_dot, in_gc)
+    at_dot = index_dot[:, None, None] * (STATES * CHANNELS) + at[None, :, :]
+    tl.store(ends_dot + at_dot, h_dot, in_gnc)
+    if tl.program_id(2) == 0:
+        tl.store(totals + index * CHANNELS + c, total, in_c)
+        tl.store(ends + index * STATES * CHANNELS + at, h, in_nc)
+
+
+@channel_kernel
+def carry_dot(
+    starts,
+    totals,
+    ends_dot,
+    totals_dot,
+    A,
+    A_dot,
+    first,
+    last,
+    n_chunks,
+    CHANNELS: tl.constexpr,
+    STATES: tl.constexpr,
+    AHEAD: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    """Replace `ends_dot` by the tangents at each chunk's start for a direction; after `carry`."""
+    width = CHANNELS * STATES
+    i = tl.program_id(0) * LANES + tl.arange(0, LANES)
+    batch, direction = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
+    inside = i < width
+    c = i % CHANNELS
+    n = i // CHANNELS
+    a = tl.load(A + i, inside, 0.0)
+    if A_dot is not None:
+        a_dot = tl.load(A_dot + direction * width + i, inside, 0.0)
+    batch_dot = direction * tl.num_programs(1) + batch
+    at_state = batch_dot * width + c * STATES + n
+    h_dot = tl.load(first + at_state, inside, 0.0)
+    error = tl.zeros((LANES,), a.dtype)
+    for start in range(0, n_chunks, AHEAD):
+        ends_j, before, total, total_dot = (), (), (), ()
+        for j in tl.static_range(AHEAD):
+            valid = inside & (start + j < n_chunks)
+            index = batch * n_chunks + start + j
+            index_dot = batch_dot * n_chunks + start + j
+            ends_j += (tl.load(ends_dot + index_dot * width + i, valid, 0.0),)
+            before += (tl.load(starts + index * width + i, valid, 0.0),)
+            total += (tl.load(totals + index * CHANNELS + c, valid, 0.0),)
+            total_dot += (tl.load(totals_dot + index_dot * CHANNELS + c, valid, 0.0),)
+        for j in tl.static_range(AHEAD):
+            index_dot = batch_dot * n_chunks + start + j
+            tl.store(ends_dot + index_dot * width + i, h_dot, inside & (start + j < n_chunks))
+            near, factor = decay(total[j] * a)
+            z_dot = total_dot[j] * a
+            if A_dot is not None:
+                z_dot += total[j] * a_dot
+            inflow = ends_j[j] + z_dot * (masked(near, before[j]) + factor * before[j])
+            retained = masked(near, h_dot)
+            change = factor * h_dot + inflow - masked(near, error)
+            h_dot = retained + change
+            error = (h_dot - retained) - change
+    tl.store(last + at_state, h_dot, inside)
+
+
+@channel_kernel
+def replay_dot(
+    u,
+    delta,
+    A,
+    B,
+    C,
+    D,
+    u_dot,
+    delta_dot,
+    A_dot,
+    B_dot,
+    C_dot,
+    D_dot,
+    starts,
+    starts_dot,
+    y,
+    y_dot,
+    length,
+    n_chunks,
+    n_directions,
+    CHANNELS: tl.constexpr,
+    STATES: tl.constexpr,
+    CHUNK: tl.constexpr,
+    G: tl.constexpr,
+    N: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    """Run each chunk from its start, for G directions; write y and y_dot."""
+    chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
+    g = tl.program_id(2) * G + tl.arange(0, G)
+    in_g = g < n_directions
+    in_gc = in_g[:, None] & in_c[None, :]
+    in_gn, in_gnc = in_g[:, None] & in_n[None, :], in_g[:, None, None] & in_nc[None, :, :]
+    a = tl.load(A + at, in_nc, 0.0)
+    d = tl.load(D + c, in_c, 0.0)
+    if A_dot is not None:
+        a_dot = tl.load(
+            A_dot + g[:, None, None] * (CHANNELS * STATES) + at[None, :, :], in_gnc, 0.0
+        )
+    if D_dot is not None:
+        d_dot = tl.load(D_dot + g[:, None] * CHANNELS + c[None, :], in_gc, 0.0)
+    index = batch * n_chunks + chunk
+    index_dot = g.to(tl.int64) * tl.num_programs(1) * n_chunks + index
+    h = tl.load(starts + index * STATES * CHANNELS + at, in_nc, 0.0)
+    at_dot = index_dot[:, None, None] * (STATES * CHANNELS) + at[None, :, :]
+    h_dot = tl.load(starts_dot + at_dot, in_gnc, 0.0)
+    row = batch * length + chunk * CHUNK
+    row_dot = g.to(tl.int64) * tl.num_programs(1) * length + row
+    u += row * CHANNELS
+    delta += row * CHANNELS
+    B += row * STATES
+    C += row * STATES
+    y += row * CHANNELS
+    u_dot += row_dot[:, None] * CHANNELS + c[None, :]
+    delta_dot += row_dot[:, None] * CHANNELS + c[None, :]
+    y_dot += row_dot[:, None] * CHANNELS + c[None, :]
+    B_dot += row_dot[:, None] * STATES + n[None, :]
+    C_dot += row_dot[:, None] * STATES + n[None, :]
+    for t in range(tl.minimum(CHUNK, length - chunk * CHUNK)):
+        step = tl.load(delta + t * CHANNELS + c, in_c, 0.0)
+        source = tl.load(u + t * CHANNELS + c, in_c, 0.0)
+        b = tl.load(B + t * STATES + n, in_n, 0.0)
+        c_t = tl.load(C + t * STATES + n, in_n, 0.0)
+        step_dot = tl.load(delta_dot + t * CHANNELS, in_gc, 0.0)
+        source_dot = tl.load(u_dot + t * CHANNELS, in_gc, 0.0)
+        b_dot = tl.load(B_dot + t * STATES, in_gn, 0.0)
+        c_dot = tl.load(C_dot + t * STATES, in_gn, 0.0)
+        inflow = step * source
+        inflow_dot = step_dot * source[None, :] + step[None, :] * source_dot
+        near, factor = decay(step[None, :] * a)
+        z_dot = step_dot[:, None, :] * a[None, :, :]
+        if A_dot is not None:
+            z_dot += step[None, None, :] * a_dot
+        change = z_dot * (masked(near, h) + factor * h)[None, :, :]
+        change += (
+            b[None, :, None] * inflow_dot[:, None, :] + b_dot[:, :, None] * inflow[None, None, :]
+        )
+        h_dot = _advance(h_dot, near[None, :, :], factor[None, :, :], change)
+        h = _advance(h, near, factor, b[:, None] * inflow[None, :])
+        out_dot = tl.sum(c_t[None, :, None] * h_dot + c_dot[:, :, None] * h[None, :, :], 1)
+        out_dot += d[None, :] * source_dot
+        if D_dot is not None:
+            out_dot += d_dot * source[None, :]
+        tl.store(y_dot + t * CHANNELS, out_dot, in_gc)
+        if tl.program_id(2) == 0:
+            out = tl.sum(c_t[:, None] * h, 0) + d * source
+            tl.store(y + t * CHANNELS + c, out, in_c)
