@@ -24,7 +24,7 @@ from genoscan.record import settings
 from genoscan.tracks.columns import write_columns
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.sink import Sink
-from genoscan.tracks.store import Arrays, counts, open_store
+from genoscan.tracks.store import Arrays, count_scores, open_store
 from genoscan.tracks.writer import check_output, open_tracks, write_in_pieces
 
 
@@ -60,12 +60,12 @@ def run(
     with open_store(outputs[0], job.regions, decisive, columns=columns) as store:
         for number, batch in enumerate(job.batches):
             if number not in store.done:
-                store.keep(number, attribute_batch(job, batch, store, progress))
+                store.commit(number, attribute_batch(job, batch, store, progress))
         write_tracks(job, store, outputs)
         record = decisive | {
             "command": list(command),
             "method": repr(job.model.method),
-            **counts(store, job.regions),
+            **count_scores(store, job.regions),
             "regions": [str(region) for region in job.regions],
             "target_values": [store.done[number] for number in range(len(job.batches))],
             "seconds": time.monotonic() - started,

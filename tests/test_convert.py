@@ -160,11 +160,11 @@ def test_files_that_are_no_tracks(tmp_path: Path) -> None:
     text.write_text("hello")
     (tmp_path / "x.bg").write_text("b\t1\t2\t3\n")
     for given_, said in (
-        (cut, "is cut off after 300 bytes"),
-        (text, "is no bigWig"),
+        (cut, "truncated after 300 bytes"),
+        (text, "not a bigWig"),
         (tmp_path / "none.bw", "no such file"),
         (tmp_path / "x.bg", "give --genome"),
-        (tmp_path / "x.bam", "no known format"),
+        (tmp_path / "x.bam", "unknown suffix"),
     ):
         done = genoscan("track", "convert", given_, "-o", out)
         assert done.code == 1, given_

@@ -168,7 +168,7 @@ def test_a_hub_of_a_genome_that_ucsc_has_not(genome: Path, track: Path, tmp_path
     assert "windowingFunction maximum\nlogo on\n" in drawn
     assert (hub / "g" / "peaks.bw").read_bytes() == track.read_bytes()
     assert two_bit(hub / about["twoBitPath"]) == SEQUENCES
-    assert "is there already" in refusal(*arguments[1:])
+    assert "already exists" in refusal(*arguments[1:])
 
 
 def test_a_hub_of_a_genome_that_ucsc_has(genome: Path, track: Path, tmp_path: Path) -> None:
@@ -201,13 +201,13 @@ def test_what_is_refused(genome: Path, track: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     end = "-g", genome, "-o", page
     other = write_fasta(tmp_path / "other.fa", SEQUENCES | {"chr1": bases(30_000, seed=3)})
-    assert "made on another chr1" in refusal("html", track, "-g", other, "-o", page)
+    assert "computed on another chr1" in refusal("html", track, "-g", other, "-o", page)
     short = write_fasta(tmp_path / "short.fa", {"chr9": "ACGT"})
-    assert "made on chr1, which is not in" in refusal("html", track, "-g", short, "-o", page)
-    assert "no such file, expected a bigWig" in refusal("html", tmp_path / "none.bw", *end)
+    assert "computed on chr1, which is not in" in refusal("html", track, "-g", short, "-o", page)
+    assert "file not found, expected a bigWig" in refusal("html", tmp_path / "none.bw", *end)
     assert "expected a bigWig" in refusal("html", tmp_path / "x.bedgraph", *end)
     assert "it is read from, too" in refusal("html", track, "-g", genome, "-o", track)
-    assert "no such file, expected BED" in refusal("html", track, *end, "-a", tmp_path / "none")
+    assert "file not found, expected BED" in refusal("html", track, *end, "-a", tmp_path / "none")
     (tmp_path / "no folder.bw").write_bytes(track.read_bytes())
     assert "cannot be read" in refusal("html", tmp_path / "no folder.bw", *end)
     assert "the folder does not exist" in refusal(
@@ -220,7 +220,7 @@ def test_what_is_refused(genome: Path, track: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def folder(genome: Path, track: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return what is made where a page would be too large."""
-    monkeypatch.setattr("genoscan.export.page._MOST", 3_999)
+    monkeypatch.setattr("genoscan.export.page._EMBED_LIMIT", 3_999)
     page = tmp_path / "looked at" / "page.html"
     page.parent.mkdir()
     for _ in range(2):  # a second time over the first

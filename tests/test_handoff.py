@@ -66,7 +66,7 @@ def test_chrombpnets_layout(columns: Path, tmp_path: Path, monkeypatch: pytest.M
         np.testing.assert_array_equal(file["shap/seq"], scores)
         np.testing.assert_array_equal(file["projected_shap/seq"], one_hot * scores)
     monkeypatch.setattr("genoscan.export.handoff.find_spec", lambda _name: None)
-    assert "needs h5py" in genoscan("export", "modisco", *job, "-o", tmp_path / "none").err
+    assert "requires h5py" in genoscan("export", "modisco", *job, "-o", tmp_path / "none").err
     assert not (tmp_path / "none").exists()
 
 
@@ -101,7 +101,7 @@ def test_what_is_refused(columns: Path, tmp_path: Path) -> None:
         assert done.code == 1
         return done.err
 
-    assert "is not wholly in" in said("--width", "201", "-o", tmp_path / "cut")
+    assert "is not within" in said("--width", "201", "-o", tmp_path / "cut")
     assert not (tmp_path / "cut").exists()
     assert "expected 1 base" in said("--width", "0", "-o", tmp_path / "cut")
-    assert "is there already" in said("-o", tmp_path)
+    assert "already exists" in said("-o", tmp_path)

@@ -113,7 +113,11 @@ def test_an_archive_is_read_as_it_was_written(job: list[Any], tmp_path: Path) ->
     assert isinstance(found.gradient, np.memmap)
     np.savez_compressed(tmp_path / "small.npz", **truth)
     (tmp_path / "cut.npz").write_bytes(path.read_bytes()[:1_000])
-    for name, said in (("small", "expected it stored"), ("cut", "no archive"), ("none", "No such")):
+    for name, said in (
+        ("small", "expected it stored"),
+        ("cut", "not an archive"),
+        ("none", "No such"),
+    ):
         with pytest.raises(InputError, match=said):
             read_columns(tmp_path / f"{name}.npz")
 
@@ -140,7 +144,7 @@ def test_what_is_refused(job: list[Any], tmp_path: Path) -> None:
     halves = attributed(job, tmp_path / "half.npz", "--shard", "2/2")
     assert "shards 2" in said("track", "merge", one, halves, *end)
     another = write_fasta(tmp_path / "h.fa", SEQUENCES | {"b": bases(3_000, seed=9)})
-    assert "made on another b" in said(
+    assert "computed on another b" in said(
         "track", "merge", one, two, three, "-g", another, "-o", tmp_path / "merged.bw"
     )
     for text in ("0/3", "4/3", "half", "1/"):

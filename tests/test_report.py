@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genoscan.export.logo import logo
-from genoscan.export.summary import FLANK, overview, profile, stretches
+from genoscan.export.summary import FLANK, profile, summarize, top_windows
 from genoscan.genome.genome import open_genome
 from genoscan.genome.region import Region
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.reader import BigWig
-from genoscan.tracks.strongest import Strongest
+from genoscan.tracks.top_scores import TopScores
 from genoscan.tracks.writer import open_track
 
 LENGTHS = {"chr1": 30_000, "chr2": 600}
@@ -58,13 +58,13 @@ def written(folder: Path, scores: dict[Region, np.ndarray], name: str = "peaks")
 
 
 @pytest.mark.parametrize("piece", [1_000, 1 << 20])
-def test_an_overview_is_what_numpy_says(
+def test_a_summary_agrees_with_numpy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
     monkeypatch.setattr("genoscan.export.summary.PIECE", piece)
     scores = random_scores()
     with BigWig(written(tmp_path, scores)) as track:
-        seen = overview(track, REGIONS, top=30, curves=3)
+        seen = summarize(track, REGIONS, top=30, curves=3)
     every = np.concatenate([scores[r] for r in REGIONS])
     known = every[~np.isnan(every)]
     assert seen.scored == len(known)
@@ -94,7 +94,7 @@ def test_an_overview_is_what_numpy_says(
     top=st.integers(1, 12),
 )
 def test_the_strongest_are_those_of_a_sorted_list(pieces: list[list[float]], top: int) -> None:
-    strongest, number = Strongest(top), 0
+    strongest, number = TopScores(top), 0
     for piece in pieces:
         strongest.add(number, np.array(piece, np.float32))
         number += len(piece)
@@ -102,13 +102,13 @@ def test_the_strongest_are_those_of_a_sorted_list(pieces: list[list[float]], top
     assert list(strongest.ranked()) == sorted(every, key=lambda row: -abs(row[1]))[:top]
 
 
-def test_stretches_lie_apart_and_within_regions(tmp_path: Path) -> None:
+def test_top_windows_are_disjoint_and_within_regions(tmp_path: Path) -> None:
     with BigWig(written(tmp_path, random_scores())) as track:
-        seen = overview(track, REGIONS, top=2_000, curves=1)
+        seen = summarize(track, REGIONS, top=2_000, curves=1)
         assert seen.regions == 3
         (largest,) = seen.curves
         assert largest.peak == abs(seen.sites[0].score)
-    pieces = stretches(seen.sites, REGIONS, width=60, most=12)
+    pieces = top_windows(seen.sites, REGIONS, width=60, limit=12)
     assert len(pieces) == 12
     first = pieces[0]
     assert first.start <= seen.sites[0].base.start < first.end
@@ -144,7 +144,7 @@ def test_a_profile_finds_what_lies_before_features(tmp_path: Path) -> None:
 
 
 def test_letters_are_as_high_as_their_scores() -> None:
-    drawn = logo("ACN", np.array([2, -1, np.nan], np.float32), told="a <b>")
+    drawn = logo("ACN", np.array([2, -1, np.nan], np.float32), label="a <b>")
     assert re.findall(r'href="#base-(.)"[^>]* height="([\d.]+)"', drawn) == [
         ("A", "60.00"), ("C", "30.00"),
     ]  # fmt: skip
@@ -167,8 +167,8 @@ def test_the_page(tmp_path: Path) -> None:
     assert html.escape("</script><b>") in own
     assert own.count("<option>") == 3
     assert own.count('<svg class="logo"') == 12
-    assert "have the MD5" in own
-    assert "15,840 bases have scores, as many as its record says" in own
+    assert "MD5 checksums match" in own
+    assert "15,840 bases have scores, as stated in its record" in own
     encoded = re.search(r"tab-separated-values;base64,([^\"]+)", own)
     assert encoded
     rows = base64.b64decode(encoded[1]).decode().splitlines()
@@ -199,7 +199,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         assert "Traceback" not in done.err
         return done.err
 
-    assert "no such file" in said(track, "-g", genome, "-a", tmp_path / "none.bed")
+    assert "file not found" in said(track, "-g", genome, "-a", tmp_path / "none.bed")
     for folder in ("/", tmp_path):
         refused = genoscan("report", track, "-g", genome, "-o", folder)
         assert "it is a folder: name a file" in refused.err
@@ -208,7 +208,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     mutated = {chrom: text[::-1] for chrom, text in SEQUENCES.items()}
-    assert "made on another chr1" in said(track, "-g", write_fasta(other / "g.fa", mutated))
+    assert "computed on another chr1" in said(track, "-g", write_fasta(other / "g.fa", mutated))
     track.write_bytes(track.read_bytes()[:400])
     assert str(track) in said(track, "-g", genome)
     Path(f"{track}.json").unlink()
@@ -231,7 +231,7 @@ def test_a_profile_where_little_is_known(tmp_path: Path) -> None:
     with BigWig(written(tmp_path, scores)) as track:
         found = profile(track, REGIONS, features)
     assert found is not None
-    assert (found.features, found.looked_at) == (1, 1)
+    assert (found.features, found.n_sampled) == (1, 1)
     np.testing.assert_array_equal(found.mean[FLANK - 100 : FLANK + 50], 1)
     assert np.isnan(found.mean).sum() == 2 * FLANK + 1 - 150
     assert found.lowest[FLANK] == found.highest[FLANK] == 1
@@ -240,7 +240,7 @@ def test_a_profile_where_little_is_known(tmp_path: Path) -> None:
 def test_scores_of_nought_are_counted(tmp_path: Path) -> None:
     scores = {r: np.full(len(r), i, np.float32) for i, r in enumerate(REGIONS)}
     with BigWig(written(tmp_path, scores)) as track:
-        assert overview(track, REGIONS, top=1, curves=1).counts.sum() == sum(map(len, REGIONS))
+        assert summarize(track, REGIONS, top=1, curves=1).counts.sum() == sum(map(len, REGIONS))
 
 
 @pytest.mark.slow

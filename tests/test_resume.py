@@ -52,11 +52,11 @@ import os, signal
 from genoscan.tracks import store
 # A shell's background job, as a CI's may be, starts with Ctrl-C ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-keep = store.ScoreStore.keep
+keep = store.ScoreStore.commit
 def interrupted(self, *given):
     keep(self, *given)
     os.kill(os.getpid(), signal.{})
-store.ScoreStore.keep = interrupted
+store.ScoreStore.commit = interrupted
 """
 
 
@@ -141,14 +141,14 @@ def test_interrupted(
 
 
 def stop_after_one_batch(folder: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keep = store.ScoreStore.keep
+    keep = store.ScoreStore.commit
 
     def interrupted(self, *given):  # type: ignore[no-untyped-def]
         keep(self, *given)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(store.ScoreStore, "keep", interrupted)
+        patch.setattr(store.ScoreStore, "commit", interrupted)
         assert genoscan(*command(folder, source)).code == 130
     assert listing(folder) == {"x.bw.partial"}
 
@@ -160,7 +160,7 @@ def test_a_model_whose_configuration_was_changed_is_another(
     changed = edited_model(tmp_path / "elsewhere" / "tiny")
     done = genoscan(*command(tmp_path, source), "-m", changed)
     assert done.code == 1
-    assert "holds an unfinished run with model_sha256" in done.err
+    assert "has an unfinished run with model_sha256" in done.err
     assert genoscan(*command(tmp_path, source)).code == 0
 
 
@@ -250,15 +250,15 @@ def test_damage_is_found(unfinished: Path, source: Path, name: str) -> None:
     (unfinished / "x.bw.partial" / name).write_text("x\n")
     done = genoscan(*command(unfinished, source))
     assert (done.code, done.err.count("\n")) == (1, 1)
-    assert f"x.bw.partial/{name}: damaged; remove" in done.err
+    assert f"x.bw.partial/{name}: damaged: remove" in done.err
 
 
 def test_one_run_at_a_time(unfinished: Path, source: Path) -> None:
     """The claim of a run that was killed is lifted by the system."""
-    with store._claimed(unfinished / "x.bw.partial"):
+    with store._locked(unfinished / "x.bw.partial"):
         done = genoscan(*command(unfinished, source))
     assert (done.code, done.err.count("\n")) == (1, 1)
-    assert "another run is at work on it" in done.err
+    assert "in use by another run" in done.err
     assert genoscan(*command(unfinished, source)).code == 0
 
 
@@ -308,11 +308,11 @@ def test_long_settings_are_cut_short_in_messages(tmp_path: Path, length: int, sh
         suppress(KeyboardInterrupt),
         store.open_store(output, regions, {"target": "x" * length}, columns=False) as kept,
     ):
-        kept.keep(0, [0.0])
+        kept.commit(0, [0.0])
         raise KeyboardInterrupt
     with (
         pytest.raises(InputError) as refused,
         store.open_store(output, regions, {"target": "y"}, columns=False),
     ):
         pass
-    assert f"an unfinished run with target {shown}, this one has y;" in str(refused.value)
+    assert f"an unfinished run with target {shown}, this one has y:" in str(refused.value)

@@ -522,7 +522,7 @@ def test_bedgraph_index_reaches_the_end(tmp_path: Path, length: int, suffix: str
 @pytest.mark.parametrize(
     ("first", "then", "message"),
     [
-        (("a", 0, 9), ("a", 8, 10), "a:9-10: overlaps a:1-9, a track has one score a base"),
+        (("a", 0, 9), ("a", 8, 10), "a:9-10: overlaps a:1-9, expected one score per base"),
         (("a", 5, 9), ("a", 1, 3), "a:2-3: comes after a:6-9, expected genome order"),
         (("b", 0, 5), ("a", 8, 10), "a:9-10: comes after b:1-5, expected genome order"),
         (("a", 0, 9), ("a", 9, 11), "a:10-11: ends at 11, a has 10 bases"),
@@ -551,7 +551,7 @@ def test_messages_name_where_a_region_was_written(tmp_path: Path) -> None:
         with open_track(tmp_path / "x.bw", {"a": 10}) as track:
             track.write(Region("a", 2, 5, source="p.bed:7"), np.array(scores, np.float32))
 
-    assert complaint(lambda: act([1, 2])) == "p.bed:7: 2 scores for a region of 3 bases"
+    assert complaint(lambda: act([1, 2])) == "p.bed:7: found 2 scores, expected 3"
     infinite = complaint(lambda: act([1, np.nan, -np.inf]))
     assert infinite == "p.bed:7: the score of a:5 is infinite, expected a number or NaN"
 
@@ -752,11 +752,11 @@ def test_check_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("a.NPZ", ".NPZ"),
     ):
         message = complaint(lambda name=name: check_output(tmp_path / name))
-        assert message.endswith(f'suffix "{suffix}" is of no known format, expected {known}')
+        assert message.endswith(f'unknown suffix "{suffix}", expected one of {known}')
     (tmp_path / "f.bw").mkdir()
     assert "it is a folder" in complaint(lambda: check_output(tmp_path / "f.bw"), OutputError)
     missing = complaint(lambda: check_output(tmp_path / "no" / "x.bw"), OutputError)
-    assert missing.endswith(f"there is no folder {tmp_path / 'no'}: make it first")
+    assert missing.endswith(f"the folder {tmp_path / 'no'} does not exist: create it first")
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert "no permission" in complaint(lambda: check_output(tmp_path / "x.bw"), OutputError)
     assert names_in(tmp_path) == ["f.bw"]
@@ -767,7 +767,7 @@ def test_open_tracks_refuses_what_it_cannot_write(tmp_path: Path) -> None:
         with open_tracks([tmp_path / name for name in names], sizes):
             pass
 
-    assert "no known format" in complaint(lambda: act(["x.npz"], {"a": 1}))
+    assert "unknown suffix" in complaint(lambda: act(["x.npz"], {"a": 1}))
     assert "given twice" in complaint(lambda: act(["x.bw", "x.bw"], {"a": 1}))
     assert "no sequences" in complaint(lambda: act(["x.bw"], {}))
     assert names_in(tmp_path) == []

@@ -10,7 +10,7 @@ from genoscan.cli.options import PATH, check_page, check_unread, say, together
 from genoscan.errors import InputError
 
 if TYPE_CHECKING:
-    from genoscan.export.finished import Finished
+    from genoscan.export.track_file import TrackFile
     from genoscan.genome.genome import Genome
     from genoscan.genome.region import Region
 
@@ -197,8 +197,8 @@ def _opened(
     region_text: str | None,
     output: Path,
     annotation: Path | None = None,
-) -> "tuple[Genome, list[Finished], Region | None]":
-    from genoscan.export.finished import finished
+) -> "tuple[Genome, list[TrackFile], Region | None]":
+    from genoscan.export.track_file import load_track
     from genoscan.genome.genome import open_genome
     from genoscan.genome.region import parse_region
 
@@ -207,4 +207,4 @@ def _opened(
         raise InputError(f"{paths[0]}: two tracks have one name: rename one of them")
     opened = open_genome(genome)
     locus = parse_region(region_text, opened.sizes) if region_text else None
-    return opened, [finished(path, opened) for path in paths], locus
+    return opened, [load_track(path, opened) for path in paths], locus

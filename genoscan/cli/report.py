@@ -28,12 +28,12 @@ def command(track: Path, genome: Path, annotation: Path | None, output: Path) ->
       genoscan report peaks.bw -g chr.fa -a genes.gff3 -o report.html
     """
     from genoscan.export.annotation import read_annotation
-    from genoscan.export.finished import finished
     from genoscan.export.report import write_report
+    from genoscan.export.track_file import load_track
     from genoscan.genome.genome import open_genome
 
     check_page(output, [track], [genome, annotation])
     opened = open_genome(genome)
     features = [] if annotation is None else read_annotation(annotation, opened.sizes)
-    write_report(output, opened, finished(track, opened), features)
+    write_report(output, opened, load_track(track, opened), features)
     click.echo(output)

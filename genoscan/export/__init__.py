@@ -1,1 +1,1 @@
-"""Finished tracks to where they are looked at: pages and genome browsers' own files."""
+"""Export tracks: HTML pages, files for genome browsers and input for other tools."""

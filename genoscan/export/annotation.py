@@ -1,4 +1,4 @@
-"""Genes and other features, to be shown under a track: from BED, GFF3 or GenBank."""
+"""Read genes and other features from BED, GFF3 or GenBank."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -10,26 +10,38 @@ from genoscan.genome.files import head, open_text
 from genoscan.genome.genbank import read_features
 from genoscan.genome.region import Region, check_bounds
 
-_SHOWN = "gene", "pseudogene", "ncRNA_gene"
-"""Of GFF3 and GenBank: what has a name of its own; its parts would lie over it."""
+_GENE_TYPES = "gene", "pseudogene", "ncRNA_gene"
+"""Feature types read from GFF3 and GenBank; subfeatures would overlap their genes."""
 
 
 def read_annotation(path: Path, sizes: Mapping[str, int]) -> list[Region]:
-    """Return the features, genes where the file says what is one, in the file's order.
+    """Read the features of an annotation file.
 
-    The content decides between GenBank and GFF3; what is neither is read as BED.
+    Parameters
+    ----------
+    path
+        GenBank, GFF3 or BED, recognized by content; a file that is neither GenBank nor GFF3 is
+        read as BED.
+    sizes
+        Sequence lengths in bases.
+
+    Returns
+    -------
+    list of Region
+        Genes, or for BED all rows, in the order of the file. All features of a GenBank file
+        without genes.
 
     Raises
     ------
     InputError
-        If the file cannot be read, or a feature does not lie in the genome.
+        If the file cannot be read, or a feature is not within the genome.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file, expected BED, GFF3 or GenBank")
+        raise InputError(f"{path}: file not found, expected BED, GFF3 or GenBank")
     start = head(path, 1 << 14).lstrip()
     if start.startswith(b"LOCUS"):
         found = read_features(path)
-        genes = [f for f in found if f.kind in _SHOWN] or found
+        genes = [f for f in found if f.kind in _GENE_TYPES] or found
         return [check_bounds(part, sizes, clip=False) for gene in genes for part in gene.parts]
     if start.startswith(b"##gff-version"):
         with open_text(path) as lines:
@@ -45,14 +57,14 @@ def _gff3(lines: Iterable[str], path: Path) -> Iterator[Region]:
             continue
         where, columns = f"{path}:{number}", line.rstrip("\n").split("\t")
         if len(columns) != 9:
-            raise InputError(f"{where}: found {len(columns)} columns, expected 9, as GFF3 has")
+            raise InputError(f"{where}: found {len(columns)} columns, expected 9 as in GFF3")
         chrom, _, kind, start, end, _, strand, _, attributes = columns
-        if kind not in _SHOWN:
+        if kind not in _GENE_TYPES:
             continue
         if not (start.isdecimal() and end.isdecimal() and 0 < int(start) <= int(end)):
-            raise InputError(f"{where}: found {start} to {end}, expected 1-based start and end")
-        told = dict(part.split("=", 1) for part in attributes.split(";") if "=" in part)
-        name = next((told[key] for key in ("Name", "gene", "ID") if key in told), "")
+            raise InputError(f"{where}: found {start} to {end}, expected 1-based start <= end")
+        fields = dict(part.split("=", 1) for part in attributes.split(";") if "=" in part)
+        name = next((fields[key] for key in ("Name", "gene", "ID") if key in fields), "")
         strand = strand if strand in ("+", "-") else "."
         yield Region(unquote(chrom), int(start) - 1, int(end), name=unquote(name), strand=strand,
                      source=where)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Columns as other tools take them, with their coordinates: cut out, or the strongest bases."""
+"""Export the four derivatives per base for other tools: TF-MoDISco input and tables of bases."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -14,7 +14,7 @@ from genoscan.genome.region_index import RegionIndex
 from genoscan.tracks.atomic import atomic_directory, atomic_write, os_errors
 from genoscan.tracks.columns import read_columns
 from genoscan.tracks.score import SCORES, blank_unknown
-from genoscan.tracks.strongest import Strongest
+from genoscan.tracks.top_scores import TopScores
 
 _PIECE = 1 << 20
 
@@ -22,45 +22,65 @@ _PIECE = 1 << 20
 def write_modisco(
     output: Path, columns: Path, rows: Sequence[Region], *, width: int, chrombpnet: bool = False
 ) -> None:
-    """Write a folder for TF-MoDISco and Fi-NeMo, `width` bases around the middle of each row.
+    """Write sequences and hypothetical contributions for TF-MoDISco and Fi-NeMo.
 
-    ohe.npz         (rows, 4, width) int8, A C G T; 0 in all four at N
-    attr.npz        (rows, 4, width) float32: the derivatives less the mean of the four, which are
-                    the hypothetical contributions of a gradient; 0 in all four at N
-    cut.narrowPeak  where each was cut, in the same order, on the forward strand: BED with a
-                    summit, the middle, as Fi-NeMo wants it beside them
-    contribs.h5     with `chrombpnet`: the same arrays as raw/seq and shap/seq, and their product
-                    as projected_shap/seq, as ChromBPNet lays them out; needs h5py
-    Memory: 20 bytes a base that is cut.
+    Parameters
+    ----------
+    output
+        Folder to create.
+    columns
+        Archive of `write_columns`.
+    rows
+        Regions; one window is cut around the centre of each.
+    width
+        Window length in bases.
+    chrombpnet
+        Also write contribs.h5; requires h5py.
 
     Raises
     ------
     InputError
-        If the folder is there already, a row reaches past what the columns hold, or there is no
-        h5py.
+        If the folder exists, a window extends beyond the regions of the archive, `width` is not
+        positive, or h5py is missing.
     OutputError
-        If something cannot be written.
+        If a file cannot be written.
+
+    Notes
+    -----
+    The folder contains:
+
+    ohe.npz
+        One-hot sequences, (rows, 4, width) int8, A C G T; all 0 at N.
+    attr.npz
+        Derivatives minus the mean of the four, the hypothetical contributions of a gradient,
+        (rows, 4, width) float32; all 0 at N.
+    cut.narrowPeak
+        Coordinates of the windows, in the same order, forward strand, with the centre as summit;
+        required by Fi-NeMo.
+    contribs.h5
+        The arrays in ChromBPNet's layout: raw/seq, shap/seq and their product projected_shap/seq.
+
+    Memory: 20 bytes per base of the windows.
     """
     if output.exists():
-        raise InputError(f"{output}: is there already: name a folder that is not")
+        raise InputError(f"{output}: already exists: name a new folder")
     if width < 1:
         raise InputError(f"--width {width}: expected 1 base or more")
     if chrombpnet and find_spec("h5py") is None:
-        raise InputError('--chrombpnet: needs h5py: pip install "genoscan[h5]"')
-    held = read_columns(columns)
-    index, cut = RegionIndex(held.regions), [_around(row, width) for row in rows]
+        raise InputError('--chrombpnet: requires h5py: pip install "genoscan[h5]"')
+    archive = read_columns(columns)
+    index, cut = RegionIndex(archive.regions), [_window_around(row, width) for row in rows]
     bases = np.zeros((len(cut), 4, width), np.int8)
     scores = np.zeros((len(cut), 4, width), np.float32)
     for i, (row, region) in enumerate(zip(rows, cut, strict=True)):
         at = index.slice_of(region)
         if at is None:
             raise InputError(
-                f"{row.where}: {region.chrom}:{region.start + 1:,}-{region.end:,} is not wholly in "
-                f"{columns}: attribute regions of at least {width:,} bases, or give a smaller "
-                "--width"
+                f"{row.where}: {region.chrom}:{region.start + 1:,}-{region.end:,} is not within "
+                f"{columns}: attribute regions of at least {width:,} bases, or reduce --width"
             )
-        codes = held.codes[at]
-        gradient = held.gradient[at]
+        codes = archive.codes[at]
+        gradient = archive.gradient[at]
         centred = gradient - gradient.mean(1, keepdims=True)
         bases[i] = codes == np.arange(4)[:, None]
         scores[i] = blank_unknown(centred, codes, fill=0.0).T
@@ -87,37 +107,50 @@ def _write_hdf5(
             file.create_dataset(f"{name}/seq", data=array, compression="gzip")
 
 
-def _around(row: Region, width: int) -> Region:
+def _window_around(row: Region, width: int) -> Region:
     start = (row.start + row.end) // 2 - width // 2
     return Region(row.chrom, start, start + width, name=row.name)
 
 
 def write_sites(output: Path, columns: Path, *, score: str, top: int) -> None:
-    """Write the bases of the largest scores, by size, as a table; equal ones in genome order.
+    """Write the bases with the largest scores as a table.
 
-    A row is a BED row and more: chrom, start, end (0-based, half-open), base, score, and the
-    derivatives along A, C, G and T.
-    Memory: a piece of a million bases, and the rows.
+    Parameters
+    ----------
+    output
+        File to write (TSV).
+    columns
+        Archive of `write_columns`.
+    score
+        Name of the score, a key of `SCORES`.
+    top
+        Number of bases.
 
     Raises
     ------
     InputError
-        If `top` is not positive, or the file is no archive of columns.
+        If `top` is not positive, or the file is not an archive of columns.
     OutputError
         If the table cannot be written.
+
+    Notes
+    -----
+    Columns: chrom, start, end (0-based, half-open, as in BED), base, score, and the derivatives
+    along A, C, G and T. Rows are sorted by decreasing absolute score, ties in genome order.
+    Memory: a million bases, and the rows.
     """
     if top < 1:
         raise InputError(f"--top {top}: expected 1 base or more")
-    held = read_columns(columns)
-    strongest = Strongest(top)
-    for start in range(0, len(held.codes), _PIECE):
+    archive = read_columns(columns)
+    selected = TopScores(top)
+    for start in range(0, len(archive.codes), _PIECE):
         piece = slice(start, start + _PIECE)
-        strongest.add(start, SCORES[score](held.gradient[piece], held.codes[piece]))
-    index = RegionIndex(held.regions)
+        selected.add(start, SCORES[score](archive.gradient[piece], archive.codes[piece]))
+    index = RegionIndex(archive.regions)
     with atomic_write(output) as part, os_errors(output), part.open("w", encoding="utf-8") as file:
         file.write("#chrom\tstart\tend\tbase\tscore\tA\tC\tG\tT\n")
-        for number, value in strongest.ranked():
+        for number, value in selected.ranked():
             at = index.base_at(number)
-            base, four = BASES[held.codes[number]], held.gradient[number]
+            base, four = BASES[archive.codes[number]], archive.gradient[number]
             derivatives = "\t".join(f"{x:.6g}" for x in four)
             file.write(f"{at.chrom}\t{at.start}\t{at.end}\t{base}\t{value:.6g}\t{derivatives}\n")

@@ -1,9 +1,9 @@
-"""A track hub for UCSC's browser: a folder to put behind any web server.
+"""Write a track hub for the UCSC Genome Browser, a folder to be served by any web server.
 
-hub.txt                 what to give the browser
-genomes.txt             the assembly: UCSC's by its name, or the .2bit here
-ASSEMBLY/trackDb.txt    the tracks, and how they are drawn
-ASSEMBLY/*.bw           copies
+hub.txt                 entry point; its URL is given to the browser
+genomes.txt             the assembly: a UCSC name, or the .2bit in this folder
+ASSEMBLY/trackDb.txt    the tracks and their display settings
+ASSEMBLY/*.bw           copies of the tracks
 """
 
 import re
@@ -12,78 +12,93 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from genoscan.errors import InputError
-from genoscan.export.finished import Finished, opening, track_names
+from genoscan.export.track_file import TrackFile, initial_locus, track_names
 from genoscan.export.twobit import write_two_bit
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
 from genoscan.tracks.atomic import atomic_directory, os_errors
 
-_SHORT = 17
-"""Letters of a short label that UCSC shows."""
+_LABEL_LENGTH = 17
+"""Maximum length of a short label at UCSC."""
 
 
 def write_hub(
     output: Path,
     genome: Genome,
-    tracks: Sequence[Finished],
+    tracks: Sequence[TrackFile],
     *,
     email: str,
     assembly: str | None = None,
     locus: Region | None = None,
 ) -> None:
-    """Write the folder; without an assembly of UCSC's the genome goes along as .2bit.
+    """Write a track hub.
+
+    Parameters
+    ----------
+    output
+        Folder to create.
+    genome
+        Genome on which the tracks were computed.
+    tracks
+        Tracks to copy.
+    email
+        Contact address that UCSC shows for the hub.
+    assembly
+        UCSC name of the genome, such as hg38; if None, the genome is included as .2bit.
+    locus
+        Initial locus; default: the first scored region.
 
     Raises
     ------
     InputError
-        If the folder is there already.
+        If the folder exists.
     OutputError
-        If something cannot be written.
+        If a file cannot be written.
     """
     if output.exists():
-        raise InputError(f"{output}: is there already: name a folder that is not")
-    name = assembly or _plain(genome.path.name.split(".")[0])
+        raise InputError(f"{output}: already exists: name a new folder")
+    name = assembly or _identifier(genome.path.name.split(".")[0])
     with os_errors(output), atomic_directory(output) as folder:
         (folder / name).mkdir(parents=True)
-        told = track_names(tracks)
+        names = track_names(tracks)
         hub = {
-            "hub": "genoscan", "shortLabel": told[:_SHORT], "longLabel": told[:80],
+            "hub": "genoscan", "shortLabel": names[:_LABEL_LENGTH], "longLabel": names[:80],
             "genomesFile": "genomes.txt", "email": email,
         }  # fmt: skip
-        about = {"genome": name, "trackDb": f"{name}/trackDb.txt"}
+        assembly_settings = {"genome": name, "trackDb": f"{name}/trackDb.txt"}
         if assembly is None:
             write_two_bit(folder / name / f"{name}.2bit", genome)
-            about |= {
+            assembly_settings |= {
                 "twoBitPath": f"{name}/{name}.2bit", "organism": name, "scientificName": name,
                 "description": genome.path.name, "orderKey": "1",
-                "defaultPos": opening(tracks, locus).replace(",", ""),
+                "defaultPos": initial_locus(tracks, locus).replace(",", ""),
             }  # fmt: skip
         for track in tracks:
             shutil.copyfile(track.path, folder / name / track.path.name)
         (folder / "hub.txt").write_text(_stanza(hub), encoding="utf-8")
-        (folder / "genomes.txt").write_text(_stanza(about), encoding="utf-8")
-        stanzas = "\n".join(_stanza(_drawn(track)) for track in tracks)
+        (folder / "genomes.txt").write_text(_stanza(assembly_settings), encoding="utf-8")
+        stanzas = "\n".join(_stanza(_track_settings(track)) for track in tracks)
         (folder / name / "trackDb.txt").write_text(stanzas, encoding="utf-8")
 
 
-def _drawn(track: Finished) -> dict[str, str]:
+def _track_settings(track: TrackFile) -> dict[str, str]:
     return {
-        "track": f"genoscan_{_plain(track.name)}",
+        "track": f"genoscan_{_identifier(track.name)}",
         "bigDataUrl": track.path.name,
-        "shortLabel": track.name[:_SHORT],
+        "shortLabel": track.name[:_LABEL_LENGTH],
         "longLabel": f"{track.name}: {track.description}"[:80],
         "type": "bigWig",
         "visibility": "full",
         "autoScale": "on",
-        "windowingFunction": "maximum",  # a mean would hide a peak of some bases
-        "logo": "on",  # letters, where they can be read
+        "windowingFunction": "maximum",  # a mean would hide narrow peaks
+        "logo": "on",  # draws bases as letters when zoomed in
         "maxHeightPixels": "128:80:16",
         "color": "0,114,178",
     }
 
 
-def _plain(name: str) -> str:
-    """Return a name of letters, digits and underscores alone, as UCSC wants them."""
+def _identifier(name: str) -> str:
+    """Replace characters other than letters, digits and underscores, as UCSC requires."""
     return re.sub(r"\W", "_", name, flags=re.ASCII)
 
 

@@ -1,11 +1,11 @@
-"""Bases as letters, as high as their scores: a sequence logo as SVG."""
+"""Draw sequence logos as SVG: letters whose heights are scores."""
 
 import html
 
 import numpy as np
 from jaxtyping import Float32
 
-# Outlines in a box of 100 by 100, y downward; colours are Okabe and Ito's.
+# Outlines in a 100 x 100 box, y pointing down; Okabe-Ito colours.
 LETTERS = {
     "A": ("#009E73", "M0 100 39 0H61L100 100H79L71 77H29L21 100ZM35 60H65L50 18Z"),
     "C": (
@@ -22,32 +22,48 @@ LETTERS = {
     "N": ("#777777", "M0 100V0H23L78 66V0H100V100H77L22 34V100Z"),
 }
 _WIDTH, _HALF = 14.0, 60.0
-"""Of a letter, and of the picture above its axis and below it."""
+"""Width of a letter, and height of the picture on either side of the axis."""
 
 OUTLINES = "".join(
     f'<symbol id="base-{name}" viewBox="0 0 100 100" preserveAspectRatio="none">'
     f'<path fill="{colour}" d="{outline}"/></symbol>'
     for name, (colour, outline) in LETTERS.items()
 )
-"""What `logo` refers to: once a page, within an <svg>."""
+"""Symbols that logos refer to; include once per page, within an <svg>."""
 
 
-def logo(bases: str, scores: Float32[np.ndarray, " bases"], *, told: str) -> str:
-    """Return an <svg>; what is below the axis stands on its head, as is usual."""
-    most = float(np.nanmax(np.abs(scores), initial=0)) or 1.0
+def logo(bases: str, scores: Float32[np.ndarray, " bases"], *, label: str) -> str:
+    """Draw a sequence logo.
+
+    Parameters
+    ----------
+    bases
+        Sequence of A, C, G, T and N.
+    scores
+        One per base; NaN and scores too small to see are not drawn. Letters with negative scores
+        are drawn upside down, below the axis.
+    label
+        Text alternative (aria-label).
+
+    Returns
+    -------
+    str
+        An <svg> element, scaled to the largest absolute score.
+    """
+    largest = float(np.nanmax(np.abs(scores), initial=0)) or 1.0
     width = _WIDTH * len(bases)
     letters = []
     for i, (base, score) in enumerate(zip(bases, np.nan_to_num(scores).tolist(), strict=True)):
-        height = abs(score) / most * _HALF
+        height = abs(score) / largest * _HALF
         if height < 0.05:
             continue
-        turned = f' transform="matrix(1 0 0 -1 0 {2 * _HALF + height:.2f})"' if score < 0 else ""
+        flip = f' transform="matrix(1 0 0 -1 0 {2 * _HALF + height:.2f})"' if score < 0 else ""
         letters.append(
             f'<use href="#base-{base}" x="{i * _WIDTH + 0.5:.1f}" width="{_WIDTH - 1:.1f}" '
-            f'y="{_HALF if score < 0 else _HALF - height:.2f}" height="{height:.2f}"{turned}/>'
+            f'y="{_HALF if score < 0 else _HALF - height:.2f}" height="{height:.2f}"{flip}/>'
         )
     return (
-        f'<svg class="logo" role="img" aria-label="{html.escape(told)}" '
+        f'<svg class="logo" role="img" aria-label="{html.escape(label)}" '
         f'viewBox="0 0 {width:g} {2 * _HALF:g}" width="{width:g}" height="{2 * _HALF:g}">'
         f'{"".join(letters)}<line class="axis" x2="{width:g}" y1="{_HALF:g}" y2="{_HALF:g}"/></svg>'
     )

@@ -1,12 +1,13 @@
-"""One HTML file: igv.js, the bases, the tracks and the genes; it may not ask any server.
+"""Write a genome browser page: one HTML file with igv.js, sequence, tracks and genes.
 
-What is too large for one file has a folder beside it, PAGE_files, and has to be served with it.
+The page makes no network requests. Data too large for one file go to a folder beside it,
+PAGE_files; page and folder must then be served together, and requests are limited to that server.
+Both are enforced by the page's Content-Security-Policy.
 
-igv.js is shipped as it is (vendor/); what it is given, and why:
-    fastaURL   the bases around the scores alone, as slices that say where they lie
-    merged     each track twice, by its highest and its lowest scores: a mean over a pixel of many
-               bases would hide a peak of some
-    graphType  dynseq: letters as high as the score, from where letters can be read
+igv.js is included unmodified (vendor/). Its configuration:
+    fastaURL   sequence around the scored regions only, as slices with coordinates
+    merged     each track twice, as maximum and as minimum per pixel: a mean would hide narrow peaks
+    graphType  dynseq: bases drawn as letters scaled by the score when zoomed in
 """
 
 import base64
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from genoscan.export.finished import Finished, format_locus, opening, track_names
+from genoscan.export.track_file import TrackFile, format_locus, initial_locus, track_names
 from genoscan.export.twobit import write_two_bit
 from genoscan.genome.alphabet import decode
 from genoscan.genome.genome import Genome
@@ -32,10 +33,10 @@ from genoscan.tracks.atomic import atomic_write, os_errors
 
 _IGV = "igv-3.8.10.min.js"
 _FLANK = 1_000
-"""Bases shown on either side of what has a score."""
+"""Number of bases shown on either side of scored regions."""
 
-_MOST = 5_000_000
-"""Bases of all tracks together, at 7 to 8 bytes each in the page."""
+_EMBED_LIMIT = 5_000_000
+"""Maximum total of scored bases that are embedded, at 7 to 8 bytes each."""
 
 _GENOME = "genome.2bit"
 
@@ -47,7 +48,7 @@ _PAGE = """\
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline';
- style-src 'unsafe-inline'; img-src data: blob:; connect-src {asked}; font-src data:">
+ style-src 'unsafe-inline'; img-src data: blob:; connect-src {connect_src}; font-src data:">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
 <title>{title}</title>
@@ -57,8 +58,8 @@ dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; }} dd 
 </head>
 <body>
 <h1>{title}</h1>
-<dl>{told}</dl>
-<p><label>Regions with scores: <select id="places">{places}</select></label></p>
+<dl>{descriptions}</dl>
+<p><label>Regions with scores: <select id="places">{options}</select></label></p>
 <main id="browser"></main>
 <script>{igv}</script>
 <script>
@@ -81,51 +82,69 @@ igv.createBrowser(document.getElementById("browser"), config)
 
 
 class _Sources(NamedTuple):
-    """Where a page gets the bases and each track from; `asked` is all that it may ask."""
+    """URLs of sequence and tracks; `connect_src` is the CSP directive that permits them."""
 
     bases: Mapping[str, Any]
     urls: Sequence[str]
-    asked: str
+    connect_src: str
 
 
 def write_page(
     output: Path,
     genome: Genome,
-    tracks: Sequence[Finished],
+    tracks: Sequence[TrackFile],
     annotation: Sequence[Region] = (),
     *,
     locus: Region | None = None,
 ) -> Path | None:
-    """Write a page that shows these tracks, opened at `locus` or at the first region.
+    """Write a genome browser page.
 
-    Size: 1.5 MB, and per base with a score about 8 bytes a track.  Tracks of more than 5,000,000
-    bases lie in a folder beside it, a copy of each, with the genome as .2bit.
+    Parameters
+    ----------
+    output
+        HTML file to write.
+    genome
+        Genome on which the tracks were computed.
+    tracks
+        Tracks to display.
+    annotation
+        Genes to display; those outside the visible regions are omitted.
+    locus
+        Initial locus; default: the first scored region.
 
-    Returns that folder, or None.
+    Returns
+    -------
+    Path or None
+        Folder with copies of the tracks and the genome as .2bit, written if the tracks have more
+        than 5,000,000 scored bases in total; otherwise None.
 
     Raises
     ------
     OutputError
-        If something cannot be written.
+        If a file cannot be written.
+
+    Notes
+    -----
+    File size: 1.5 MB, and about 8 bytes per track and scored base if the tracks are embedded.
     """
-    shown = list(_shown(genome, tracks))
+    visible = list(_visible_regions(genome, tracks))
     bases = sum(len(region) for track in tracks for region in track.regions)
-    if bases <= _MOST:
-        bare = {"indexed": False, "fastaURL": _data("application/gzip", _slices(genome, shown))}
+    if bases <= _EMBED_LIMIT:
+        fasta = {"indexed": False, "fastaURL": _data("application/gzip", _slices(genome, visible))}
         urls = [_data("application/octet-stream", track.path.read_bytes()) for track in tracks]
-        folder, sources = None, _Sources(bare, urls, "data:")
+        folder, sources = None, _Sources(fasta, urls, "data:")
     else:
         folder = output.with_name(f"{output.stem}_files")
         urls = [quote(f"{folder.name}/{track.path.name}") for track in tracks]
         sources = _Sources({"twoBitURL": quote(f"{folder.name}/{_GENOME}")}, urls, "'self'")
         _write_files(folder, genome, tracks)
-    text = _page(genome, tracks, annotation, shown, locus, sources)
+    text = _page(genome, tracks, annotation, visible, locus, sources)
     with atomic_write(output) as part, os_errors(output):
         part.write_text(text, encoding="utf-8")
     return folder
 
 
-def _write_files(folder: Path, genome: Genome, tracks: Sequence[Finished]) -> None:
+def _write_files(folder: Path, genome: Genome, tracks: Sequence[TrackFile]) -> None:
     with os_errors(folder):
         folder.mkdir(exist_ok=True)
     write_two_bit(folder / _GENOME, genome)
@@ -136,9 +155,9 @@ def _write_files(folder: Path, genome: Genome, tracks: Sequence[Finished]) -> No
 
 def _page(
     genome: Genome,
-    tracks: Sequence[Finished],
+    tracks: Sequence[TrackFile],
     annotation: Sequence[Region],
-    shown: Sequence[Region],
+    visible: Sequence[Region],
     locus: Region | None,
     sources: _Sources,
 ) -> str:
@@ -150,33 +169,33 @@ def _page(
             "wholeGenomeView": False,
             **sources.bases,
         },
-        "locus": opening(tracks, locus),
+        "locus": initial_locus(tracks, locus),
         "tracks": [
             *(
                 _track(track, url, _COLOURS[i % len(_COLOURS)])
                 for i, (track, url) in enumerate(zip(tracks, sources.urls, strict=True))
             ),
-            *_genes(annotation, shown),
+            *_genes(annotation, visible),
         ],
     }
     regions = merge((r for track in tracks for r in track.regions), genome.sizes, by_strand=False)
-    seen = locus or tracks[0].regions[0]
-    open_at = next((region for region in regions if _overlap(seen, region)), None)
-    places = "".join(
-        f"<option{' selected' * (region is open_at)}>{html.escape(format_locus(region))}</option>"
+    initial = locus or tracks[0].regions[0]
+    selected = next((region for region in regions if _overlap(initial, region)), None)
+    options = "".join(
+        f"<option{' selected' * (region is selected)}>{html.escape(format_locus(region))}</option>"
         for region in regions
     )
-    told = "".join(
+    descriptions = "".join(
         f"<dt>{html.escape(track.name)}</dt><dd>{html.escape(track.description)}</dd>"
         for track in tracks
     )
     return _PAGE.format(
-        asked=sources.asked,
+        connect_src=sources.connect_src,
         title=html.escape(track_names(tracks)),
-        told=told,
-        places=places,
+        descriptions=descriptions,
+        options=options,
         igv=files("genoscan.export").joinpath("vendor", _IGV).read_text("utf-8"),
-        # Whatever a name holds, it cannot end the script.
+        # Escaped, so that no name can close the <script> element.
         config=json.dumps(config).replace("<", "\\u003c"),
     )
 
@@ -185,8 +204,8 @@ def _overlap(a: Region, b: Region) -> bool:
     return a.chrom == b.chrom and a.start < b.end and b.start < a.end
 
 
-def _shown(genome: Genome, tracks: Sequence[Finished]) -> Iterator[Region]:
-    """Yield what the page holds of the genome: where there are scores, and around."""
+def _visible_regions(genome: Genome, tracks: Sequence[TrackFile]) -> Iterator[Region]:
+    """Yield the visible parts of the genome: scored regions with flanks, merged."""
     around = [
         Region(
             region.chrom,
@@ -199,17 +218,17 @@ def _shown(genome: Genome, tracks: Sequence[Finished]) -> Iterator[Region]:
     yield from merge(around, genome.sizes, by_strand=False)
 
 
-def _slices(genome: Genome, shown: Sequence[Region]) -> bytes:
-    """Return FASTA whose headers say where each piece lies, and how long its sequence is."""
+def _slices(genome: Genome, visible: Sequence[Region]) -> bytes:
+    """Return gzipped FASTA whose headers state coordinates and the length of the sequence."""
     pieces = (
         f">{r.chrom}:{r.start + 1}-{r.end} @len={genome.sizes[r.chrom]}\n".encode()
         + decode(genome.fetch(r.chrom, r.start, r.end))
-        for r in shown
+        for r in visible
     )
     return gzip.compress(b"\n".join(pieces), mtime=0)
 
 
-def _track(track: Finished, url: str, colour: str) -> dict[str, Any]:
+def _track(track: TrackFile, url: str, colour: str) -> dict[str, Any]:
     return {
         "type": "wig",
         "format": "bigwig",
@@ -222,20 +241,20 @@ def _track(track: Finished, url: str, colour: str) -> dict[str, Any]:
     }
 
 
-def _genes(annotation: Sequence[Region], shown: Sequence[Region]) -> Iterator[dict[str, Any]]:
+def _genes(annotation: Sequence[Region], visible: Sequence[Region]) -> Iterator[dict[str, Any]]:
     pieces: dict[str, list[Region]] = defaultdict(list)
-    for region in shown:
+    for region in visible:
         pieces[region.chrom].append(region)
 
-    def is_shown(gene: Region) -> bool:
-        here = pieces[gene.chrom]  # in order, and apart from one another
+    def is_visible(gene: Region) -> bool:
+        here = pieces[gene.chrom]  # sorted and disjoint
         i = bisect_right(here, gene.start, key=lambda piece: piece.end)
         return i < len(here) and here[i].start < gene.end
 
     features = [
         {"chr": g.chrom, "start": g.start, "end": g.end, "name": g.name, "strand": g.strand}
         for g in annotation
-        if is_shown(g)
+        if is_visible(g)
     ]
     if features:
         yield {"type": "annotation", "name": "genes", "displayMode": "EXPANDED",

@@ -1,6 +1,6 @@
-"""Sessions of IGV and JBrowse: small files that say where genome and tracks lie.
+"""Write sessions for IGV and JBrowse, which refer to genome and tracks by path.
 
-Paths are relative to the session, so that a folder with all of them can be moved.
+Paths are relative to the session file, so that a folder that contains all of them can be moved.
 """
 
 import json
@@ -10,31 +10,45 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from genoscan.errors import InputError
-from genoscan.export.finished import Finished, opening, track_names
+from genoscan.export.track_file import TrackFile, initial_locus, track_names
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
 from genoscan.tracks.atomic import atomic_write, os_errors
 
 
 def write_igv_session(
-    output: Path, genome: Genome, tracks: Sequence[Finished], *, locus: Region | None = None
+    output: Path, genome: Genome, tracks: Sequence[TrackFile], *, locus: Region | None = None
 ) -> None:
-    """Write a session for IGV (desktop, or igv.js): peaks kept when zoomed out.
+    """Write a session for IGV (desktop or igv.js).
+
+    Parameters
+    ----------
+    output
+        File to write.
+    genome
+        Genome on which the tracks were computed: FASTA with a .fai index.
+    tracks
+        Tracks to display.
+    locus
+        Initial locus; default: the first scored region.
 
     Raises
     ------
     InputError
-        If the genome is no FASTA with its index.
+        If the genome has no .fai index.
     OutputError
         If the file cannot be written.
+
+    Notes
+    -----
+    Tracks show the maximum of each pixel, so that peaks remain visible when zoomed out.
     """
-    session = ElementTree.Element(
-        "Session", genome=_from(output, _indexed(genome)), locus=opening(tracks, locus), version="8"
-    )
+    fasta, start = _relative(output, _indexed_fasta(genome)), initial_locus(tracks, locus)
+    session = ElementTree.Element("Session", genome=fasta, locus=start, version="8")
     resources = ElementTree.SubElement(session, "Resources")
     panel = ElementTree.SubElement(session, "Panel", name="DataPanel")
     for track in tracks:
-        path = _from(output, track.path)
+        path = _relative(output, track.path)
         ElementTree.SubElement(resources, "Resource", path=path, type="bigwig")
         ElementTree.SubElement(
             panel, "Track", id=path, name=track.name, autoScale="true", windowFunction="max",
@@ -47,28 +61,39 @@ def write_igv_session(
 
 
 def write_jbrowse_config(
-    output: Path, genome: Genome, tracks: Sequence[Finished], *, locus: Region | None = None
+    output: Path, genome: Genome, tracks: Sequence[TrackFile], *, locus: Region | None = None
 ) -> None:
-    """Write a config.json for JBrowse 2, with a session that is open when it starts.
+    """Write a config.json for JBrowse 2 with a default session.
+
+    Parameters
+    ----------
+    output
+        File to write.
+    genome
+        Genome on which the tracks were computed: FASTA with a .fai index.
+    tracks
+        Tracks to display.
+    locus
+        Initial locus; default: the first scored region.
 
     Raises
     ------
     InputError
-        If the genome is no FASTA with its index.
+        If the genome has no .fai index.
     OutputError
         If the file cannot be written.
     """
-    fasta = _indexed(genome)
+    fasta = _indexed_fasta(genome)
 
     def uri(path: Path) -> dict[str, str]:
-        return {"uri": _from(output, path), "locationType": "UriLocation"}
+        return {"uri": _relative(output, path), "locationType": "UriLocation"}
 
-    packed = _with(fasta, ".gzi").is_file()
+    bgzipped = _add_suffix(fasta, ".gzi").is_file()
     adapter = {
-        "type": "BgzipFastaAdapter" if packed else "IndexedFastaAdapter",
+        "type": "BgzipFastaAdapter" if bgzipped else "IndexedFastaAdapter",
         "fastaLocation": uri(fasta),
-        "faiLocation": uri(_with(fasta, ".fai")),
-    } | ({"gziLocation": uri(_with(fasta, ".gzi"))} if packed else {})
+        "faiLocation": uri(_add_suffix(fasta, ".fai")),
+    } | ({"gziLocation": uri(_add_suffix(fasta, ".gzi"))} if bgzipped else {})
     assembly = fasta.name.split(".")[0]
     config = {
         "assemblies": [
@@ -99,7 +124,7 @@ def write_jbrowse_config(
                     "type": "LinearGenomeView",
                     "init": {
                         "assembly": assembly,
-                        "loc": opening(tracks, locus),
+                        "loc": initial_locus(tracks, locus),
                         "tracks": [f"{assembly}-bases", *(track.name for track in tracks)],
                     },
                 }
@@ -110,19 +135,19 @@ def write_jbrowse_config(
         part.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _indexed(genome: Genome) -> Path:
-    if not _with(genome.path, ".fai").is_file():
+def _indexed_fasta(genome: Genome) -> Path:
+    if not _add_suffix(genome.path, ".fai").is_file():
         raise InputError(
-            f"{genome.path}: has no index {genome.path.name}.fai beside it, which a browser needs: "
-            "samtools faidx makes one of a FASTA"
+            f"{genome.path}: no index {genome.path.name}.fai beside it, as browsers require: "
+            "create it with samtools faidx"
         )
     return genome.path
 
 
-def _with(path: Path, suffix: str) -> Path:
+def _add_suffix(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def _from(output: Path, path: Path) -> str:
-    """Return a path as seen from the folder of `output`."""
+def _relative(output: Path, path: Path) -> str:
+    """Return a path relative to the folder of `output`."""
     return Path(os.path.relpath(path.resolve(), output.resolve().parent)).as_posix()

@@ -1,4 +1,4 @@
-"""What a report says of a track, in numbers: curves, strongest bases, profiles, distribution."""
+"""Summarize a track: score ranges along regions, strongest bases, mean profiles, histogram."""
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,23 +11,33 @@ from jaxtyping import Float32, Float64
 from genoscan.genome.region import Region
 from genoscan.genome.region_index import RegionIndex
 from genoscan.tracks.reader import PIECE, BigWig
-from genoscan.tracks.strongest import Strongest
+from genoscan.tracks.top_scores import TopScores
 
 BINS = 1_000
-"""Of a region's curve."""
+"""Maximum number of bins of a region's curve."""
 
 FLANK = 200
-"""Bases on either side of a feature's beginning."""
+"""Number of bases on either side of a feature's first base."""
 
 SHUFFLES = 20
 _FEATURES = 2_000
-_NOTHING = np.inf, -np.inf
+_EMPTY_RANGE = np.inf, -np.inf
 _HISTOGRAM = 120
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The lowest and the highest score of each bin of a region; NaN where none has one."""
+    """Minimum and maximum score in bins along a region.
+
+    Attributes
+    ----------
+    region
+        The region.
+    step
+        Bin width in bases; the last bin may be narrower.
+    low, high
+        Minimum and maximum of each bin, float32; NaN in bins without scores.
+    """
 
     region: Region
     step: int
@@ -35,35 +45,50 @@ class Curve:
     high: Float32[np.ndarray, " bins"]
 
     @property
-    def ends(self) -> tuple[float, float]:
-        """The lowest and the highest score of all; where there is none, infinity and less."""
+    def extremes(self) -> tuple[float, float]:
+        """Minimum and maximum score of the region; (inf, -inf) if it has none."""
         return float(np.fmin.reduce(self.low, initial=np.inf)), float(
             np.fmax.reduce(self.high, initial=-np.inf)
         )
 
     @property
     def peak(self) -> float:
-        """The largest size of a score; 0 where there is none."""
-        low, high = self.ends
+        """Largest absolute score; 0 if the region has none."""
+        low, high = self.extremes
         return max(-low, high, 0.0)
 
 
 class Site(NamedTuple):
-    """A base and its score."""
+    """A base and its score.
+
+    Attributes
+    ----------
+    base
+        Region of length 1.
+    score
+        Score.
+    """
 
     base: Region
     score: float
 
 
 @dataclass(frozen=True)
-class Overview:
-    """All scores of a track.
+class Summary:
+    """Summary of a track.
 
-    curves         of the regions with the largest scores, these first
-    regions        how many there are
-    scored         bases with scores
-    sites          the strongest bases, largest size first, equal ones in genome order
-    edges, counts  a histogram of the scores
+    Attributes
+    ----------
+    curves
+        Of the regions with the largest absolute scores, in decreasing order.
+    regions
+        Number of regions.
+    scored
+        Number of bases with a score.
+    sites
+        Bases with the largest absolute scores, in decreasing order, ties in genome order.
+    edges, counts
+        Histogram of the scores.
     """
 
     curves: tuple[Curve, ...]
@@ -76,62 +101,94 @@ class Overview:
 
 @dataclass(frozen=True)
 class Profile:
-    """Mean sizes of scores around where features begin, along their strand.
+    """Mean absolute score around the first bases of features, in the direction of their strand.
 
-    features         how many begin at a base with a score
-    looked_at        of them, evenly chosen
-    mean             of these, at each offset from -FLANK to FLANK; NaN where none has a score
-    lowest, highest  of `SHUFFLES` means, each of as many places chosen evenly among all bases with
-                     scores; the seed is fixed
+    Attributes
+    ----------
+    features
+        Number of features whose first base has a score.
+    n_sampled
+        Number of these that were averaged, evenly spaced in the list.
+    mean
+        Mean absolute score at offsets from -FLANK to FLANK; NaN where no feature has a score.
+    lowest, highest
+        Minimum and maximum of `SHUFFLES` such means around random bases with scores, as many as
+        `n_sampled`; the seed is fixed.
     """
 
     features: int
-    looked_at: int
+    n_sampled: int
     mean: Float64[np.ndarray, " offsets"]
     lowest: Float64[np.ndarray, " offsets"]
     highest: Float64[np.ndarray, " offsets"]
 
 
-def overview(track: BigWig, regions: Sequence[Region], *, top: int, curves: int) -> Overview:
-    """Read a track twice.  Memory: a million bases, `top` sites and so many curves."""
-    # The number decides between equal ones, and curves are never compared.
-    kept: list[tuple[float, int, Curve]] = []
-    index, strongest, before, ends = RegionIndex(regions), Strongest(top), 0, _NOTHING
+def summarize(track: BigWig, regions: Sequence[Region], *, top: int, curves: int) -> Summary:
+    """Summarize the scores of a track.
+
+    Parameters
+    ----------
+    track
+        Open bigWig.
+    regions
+        Scored regions, disjoint and in genome order.
+    top
+        Number of sites.
+    curves
+        Maximum number of curves.
+
+    Returns
+    -------
+    Summary
+        Curves, sites and histogram.
+
+    Raises
+    ------
+    InputError
+        If the track cannot be read.
+
+    Notes
+    -----
+    Reads the track twice. Memory: a million bases, `top` sites and the curves.
+    """
+    # The region's number breaks ties, so that curves are never compared.
+    heap: list[tuple[float, int, Curve]] = []
+    index, selected, offset, extremes = RegionIndex(regions), TopScores(top), 0, _EMPTY_RANGE
     for number, region in enumerate(regions):
         step = -(-len(region) // BINS)
         bounds = []
         for start, scores in _pieces(track, region, step):
             bounds.append(_bounds(scores, step))
-            strongest.add(before + start - region.start, scores)
-        before += len(region)
+            selected.add(offset + start - region.start, scores)
+        offset += len(region)
         curve = Curve(region, step, *np.concatenate(bounds, 1))
-        ends = min(ends[0], curve.ends[0]), max(ends[1], curve.ends[1])
+        extremes = min(extremes[0], curve.extremes[0]), max(extremes[1], curve.extremes[1])
         entry = curve.peak, -number, curve
-        if len(kept) < curves:
-            heapq.heappush(kept, entry)
+        if len(heap) < curves:
+            heapq.heappush(heap, entry)
         else:
-            heapq.heappushpop(kept, entry)
-    edges = np.histogram_bin_edges(ends if ends != _NOTHING else (), _HISTOGRAM)
+            heapq.heappushpop(heap, entry)
+    edges = np.histogram_bin_edges(extremes if extremes != _EMPTY_RANGE else (), _HISTOGRAM)
     counts = np.zeros(_HISTOGRAM)
     for region in regions:
         for _, scores in _pieces(track, region, 1):
             counts += np.histogram(scores[~np.isnan(scores)].astype(np.float64), edges)[0]
-    sites = tuple(Site(index.base_at(number), score) for number, score in strongest.ranked())
-    largest = tuple(curve for _, _, curve in sorted(kept, reverse=True))
-    return Overview(largest, len(regions), int(counts.sum()), sites, edges, counts)
+    sites = tuple(Site(index.base_at(number), score) for number, score in selected.ranked())
+    largest = tuple(curve for _, _, curve in sorted(heap, reverse=True))
+    return Summary(largest, len(regions), int(counts.sum()), sites, edges, counts)
 
 
 def _pieces(
     track: BigWig, region: Region, step: int
 ) -> Iterator[tuple[int, Float32[np.ndarray, " bases"]]]:
-    """Yield a region's scores, and where they start; pieces end where bins of `step` bases do."""
+    """Yield start and scores of pieces of a region, cut at multiples of `step` bases."""
     stride = max(1, PIECE // step) * step
     for start in range(region.start, region.end, stride):
         yield start, track.scores(region.chrom, start, min(start + stride, region.end))
 
 
 def _bounds(scores: Float32[np.ndarray, " bases"], step: int) -> Float32[np.ndarray, "2 bins"]:
-    """Return the lowest and the highest of each bin; the last may be short."""
+    """Return minimum and maximum of each bin; the last bin may be shorter."""
     padded = np.full((-(-len(scores) // step), step), np.nan, np.float32)
     padded.ravel()[: len(scores)] = scores
     empty = np.isnan(padded).all(1)
@@ -139,62 +196,99 @@ def _bounds(scores: Float32[np.ndarray, " bases"], step: int) -> Float32[np.ndar
     return np.where(empty, np.float32(np.nan), np.stack([low, high]))
 
 
-def stretches(
-    sites: Sequence[Site], regions: Sequence[Region], *, width: int, most: int
+def top_windows(
+    sites: Sequence[Site], regions: Sequence[Region], *, width: int, limit: int
 ) -> list[Region]:
-    """Return pieces around the strongest sites, apart from one another, strongest first."""
-    found: list[Region] = []
+    """Return non-overlapping windows around the strongest sites.
+
+    Parameters
+    ----------
+    sites
+        Bases, strongest first, each within a region.
+    regions
+        Scored regions; each window lies within one of them.
+    width
+        Window length in bases; limited by the length of the region.
+    limit
+        Maximum number of windows.
+
+    Returns
+    -------
+    list of Region
+        In the order of `sites`.
+    """
+    windows: list[Region] = []
     index = RegionIndex(regions)
     for base, _ in sites:
         region = index.containing(base)
         assert region is not None
         start = max(region.start, min(base.start - width // 2, region.end - width))
-        piece = Region(base.chrom, start, min(start + width, region.end))
-        apart = (p.chrom != base.chrom or p.end <= start or piece.end <= p.start for p in found)
-        if all(apart):
-            found.append(piece)
-        if len(found) == most:
+        new = Region(base.chrom, start, min(start + width, region.end))
+        disjoint = (w.chrom != new.chrom or w.end <= start or new.end <= w.start for w in windows)
+        if all(disjoint):
+            windows.append(new)
+        if len(windows) == limit:
             break
-    return found
+    return windows
 
 
 def profile(track: BigWig, regions: Sequence[Region], features: Sequence[Region]) -> Profile | None:
-    """Return the mean sizes of scores around features; None where none begins at a score."""
+    """Average absolute scores around the first bases of features.
+
+    Parameters
+    ----------
+    track
+        Open bigWig.
+    regions
+        Scored regions, disjoint and in genome order.
+    features
+        Features, with strand.
+
+    Returns
+    -------
+    Profile or None
+        None if no feature has a score at its first base.
+
+    Raises
+    ------
+    InputError
+        If the track cannot be read.
+    """
     index = RegionIndex(regions)
 
     def scored(base: Region) -> bool:
         return not np.isnan(track.scores(base.chrom, base.start, base.end)[0])
 
-    within = (base for base in map(_beginning, features) if index.containing(base) is not None)
-    begin = [base for base in within if scored(base)]
-    if not begin:
+    candidates = (base for base in map(_first_base, features) if index.containing(base) is not None)
+    starts = [base for base in candidates if scored(base)]
+    if not starts:
         return None
 
-    def anywhere(strand: str) -> Region:
+    def random_base(strand: str) -> Region:
         while True:
             base = index.base_at(int(random.integers(len(index))))
             if scored(base):
                 return replace(base, strand=strand)
 
-    chosen = [
-        begin[i] for i in np.linspace(0, len(begin) - 1, min(len(begin), _FEATURES)).astype(int)
+    sampled = [
+        starts[i] for i in np.linspace(0, len(starts) - 1, min(len(starts), _FEATURES)).astype(int)
     ]
     random = np.random.default_rng(0)
-    shuffled = [_mean(track, (anywhere(base.strand) for base in chosen)) for _ in range(SHUFFLES)]
+    means = [_mean(track, (random_base(base.strand) for base in sampled)) for _ in range(SHUFFLES)]
     return Profile(
-        len(begin), len(chosen), _mean(track, chosen),
-        np.fmin.reduce(shuffled), np.fmax.reduce(shuffled),
+        len(starts), len(sampled), _mean(track, sampled),
+        np.fmin.reduce(means), np.fmax.reduce(means),
     )  # fmt: skip
 
 
-def _beginning(feature: Region) -> Region:
-    """Return its first base, as it is read."""
+def _first_base(feature: Region) -> Region:
+    """Return the first base of a feature in the direction of its strand."""
     at = feature.end - 1 if feature.strand == "-" else feature.start
     return Region(feature.chrom, at, at + 1, strand=feature.strand)
 
 
 def _mean(track: BigWig, bases: Iterable[Region]) -> Float64[np.ndarray, " offsets"]:
-    """Return the mean size at each offset, of those that have a score there."""
+    """Return the mean absolute score at each offset, over bases with a score there."""
     total, known = np.zeros(2 * FLANK + 1), np.zeros(2 * FLANK + 1)
     for base in bases:
         first = base.start - FLANK

@@ -1,8 +1,9 @@
-"""A genome as UCSC's browser wants one that it does not have: .2bit, two bits a base.
+"""Write genomes as .2bit, two bits per base, for the UCSC Genome Browser and igv.js.
 
-All numbers are little-endian uint32.  A header; an index of names and offsets; and for each
-sequence its length, where its runs of N are, no masks, and its bases, four a byte, first one
-highest, N as T (genome.ucsc.edu/FAQ/FAQformat.html, ".2bit").
+All numbers are little-endian uint32. The file contains a header, an index of names and offsets,
+and for each sequence its length, its runs of N, an empty list of masked intervals, and its bases,
+four per byte, the first in the most significant bits, N encoded as T
+(genome.ucsc.edu/FAQ/FAQformat.html, ".2bit").
 """
 
 import struct
@@ -22,20 +23,29 @@ _SIGNATURE = 0x1A412743
 _LIMIT = 1 << 32
 _PIECE = 1 << 22
 _BITS = np.array([2, 1, 3, 0, 0], np.uint8)
-"""T, C, A, G are 0 to 3; here bases are A, C, G, T, N."""
+"""Code in .2bit (T 0, C 1, A 2, G 3) for each of A, C, G, T, N."""
 
 
 def write_two_bit(output: Path, genome: Genome) -> None:
-    """Write all sequences of a genome; lower case is not kept.
+    """Write all sequences of a genome; soft-masking is not preserved.
 
-    Memory: 4 MB of bases at a time, and 16 bytes a run of N.
+    Parameters
+    ----------
+    output
+        File to write.
+    genome
+        Genome.
 
     Raises
     ------
     InputError
-        If the format cannot hold it: a name over 255 bytes, or 4 GiB and more.
+        If the genome exceeds the limits of the format: names of 255 bytes, less than 4 GiB.
     OutputError
         If the file cannot be written.
+
+    Notes
+    -----
+    Memory: 4 MB of bases, and 16 bytes per run of N.
     """
     runs = {name: _runs_of_n(genome, name) for name in genome.sizes}
     names = [name.encode() for name in genome.sizes]
@@ -46,8 +56,8 @@ def write_two_bit(output: Path, genome: Genome) -> None:
         at += 16 + 8 * len(runs[name][0]) + -(-size // 4)
     if max(map(len, names)) > 255 or at >= _LIMIT:
         raise InputError(
-            f"{genome.path}: a .2bit has names of 255 bytes at most and less than 4 GiB: name the "
-            "assembly if UCSC has it (--assembly hg38)"
+            f"{genome.path}: too large for .2bit, expected names of up to 255 bytes and less than "
+            "4 GiB: if UCSC has the assembly, name it (--assembly hg38)"
         )
     with atomic_write(output) as part, os_errors(output), part.open("wb") as file:
         file.write(struct.pack("<4I", _SIGNATURE, 0, len(names), 0))
@@ -64,7 +74,7 @@ def _write_sequence(
     file.write(struct.pack("<2I", genome.sizes[name], len(starts)))
     file.write(starts.astype("<u4").tobytes() + sizes.astype("<u4").tobytes())
     file.write(struct.pack("<2I", 0, 0))  # masks; reserved
-    for piece in _pieces(genome, name):  # of whole bytes, but for the last
+    for piece in _pieces(genome, name):  # multiples of four bases, except for the last
         bits = np.zeros((-(-len(piece) // 4), 4), np.uint8)
         bits.reshape(-1)[: len(piece)] = _BITS[piece]
         file.write((bits << np.array([6, 4, 2, 0], np.uint8)).sum(1, dtype=np.uint8).tobytes())
@@ -73,14 +83,14 @@ def _write_sequence(
 def _runs_of_n(
     genome: Genome, name: str
 ) -> tuple[Int64[np.ndarray, " runs"], Int64[np.ndarray, " runs"]]:
-    """Return where the runs of N begin, and how long they are."""
+    """Return starts and lengths of the runs of N."""
     edges, at, before = [], 0, False
     for piece in _pieces(genome, name):
         is_n = np.concatenate([[before], piece == N])
         edges.append(np.flatnonzero(is_n[1:] != is_n[:-1]) + at)
         at, before = at + len(piece), bool(is_n[-1])
-    both = np.concatenate([*edges, [at] if before else []]).astype(np.int64)
-    return both[0::2], both[1::2] - both[0::2]
+    boundaries = np.concatenate([*edges, [at] if before else []]).astype(np.int64)
+    return boundaries[0::2], boundaries[1::2] - boundaries[0::2]
 
 
 def _pieces(genome: Genome, name: str) -> Iterator[UInt8[np.ndarray, " bases"]]:

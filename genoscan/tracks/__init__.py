@@ -1,1 +1,1 @@
-"""Where numbers go: scores and track files, written, read and compared.  No torch here."""
+"""Compute scores; write, read, convert and compare track files. Does not import torch."""

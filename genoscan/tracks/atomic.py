@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what to say when they cannot."""
+"""Atomic creation of files and directories; messages for failed writes."""
 
 import errno
 import tempfile
@@ -16,31 +16,43 @@ _REMEDIES = {
     errno.EACCES: "no permission to write here: choose another folder",
     errno.EPERM: "no permission to write here: choose another folder",
     errno.EROFS: "the file system is read-only: choose another folder",
-    errno.ENOENT: "the folder does not exist: make it first",
-    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.ENOENT: "the folder does not exist: create it first",
+    errno.ENOTDIR: "a component of the path is a file, expected a folder",
     errno.EISDIR: "it is a folder: name a file",
-    errno.ENAMETOOLONG: "the name is too long",
+    errno.ENAMETOOLONG: "the file name is too long: choose a shorter one",
 }
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; what is there becomes `path` if the block succeeds.
+    """Write a file atomically: yield a temporary path that replaces `path` on success.
 
-    The file to write lies in the same folder, so that it can take `path`'s name in one step.
-    Whatever ends the block early, Ctrl-C too, removes it and leaves `path` as it was.
+    Parameters
+    ----------
+    path
+        Final path of the file.
+
+    Yields
+    ------
+    Path
+        Temporary file in the same folder, so that the final rename is atomic.
 
     Raises
     ------
     OutputError
-        If the folder cannot be written to.
+        If `path` is a folder, or the folder that contains it cannot be written to.
+
+    Notes
+    -----
+    Any exception in the block, including KeyboardInterrupt, removes the temporary file and leaves
+    `path` unchanged.
     """
     target = path.resolve()
     with os_errors(path):
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a folder")
-    # Always the same name: what a kill leaves behind, the next run takes over. Cut short, so that
-    # a name of the greatest length still has a neighbour.
+    # A fixed name, so that the next run overwrites the remains of a killed one; truncated, so that
+    # it fits where `path` has the longest name allowed.
     part = target.with_name(f".{target.name[:100]}.{zlib.crc32(target.name.encode()):08x}.part")
     try:
         with os_errors(path):
@@ -54,7 +66,18 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def os_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write `path` into an OutputError of one line."""
+    """Convert an OSError raised while writing `path` into an OutputError of one line.
+
+    Parameters
+    ----------
+    path
+        Path that the message names.
+
+    Raises
+    ------
+    OutputError
+        With a remedy where one is known, otherwise with the operating system's message.
+    """
     try:
         yield
     except OutputError:
@@ -64,7 +87,7 @@ def os_errors(path: Path) -> Iterator[None]:
 
 
 def _reason(error: OSError) -> str:
-    """Return what the user can do, or else what the system said, on one line."""
+    """Return a remedy, or the operating system's message, on one line."""
     if error.errno in _REMEDIES:
         return _REMEDIES[error.errno]
     return " ".join(str(error.strerror or error).split())
@@ -72,8 +95,20 @@ def _reason(error: OSError) -> str:
 
 @contextmanager
 def atomic_directory(output: Path) -> Iterator[Path]:
-    """Yield a folder of the same name to fill; it takes `output`'s place once it is whole."""
+    """Create a directory atomically: yield a temporary path that is renamed to `output`.
+
+    Parameters
+    ----------
+    output
+        Final path of the directory.
+
+    Yields
+    ------
+    Path
+        Path of the same name in a temporary folder beside `output`; the block creates the
+        directory there. It is removed if the block raises.
+    """
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
-        made = Path(folder) / output.name
-        yield made
-        made.replace(output)
+        part = Path(folder) / output.name
+        yield part
+        part.replace(output)

@@ -1,8 +1,8 @@
-"""bedGraph: a track as text, one line for each run of equal scores.
+"""Write bedGraph: a text format with one line per run of equal scores.
 
 A line is sequence, start, end, score, separated by tabs; 0-based, half-open, as in BED. Scores are
-written with the fewest digits that read back as the same float32, so 0.0 and -0.0 do not make one
-run. There is no track line: tabix and bedGraphToBigWig take none.
+written with the fewest digits that round-trip to the same float32; 0.0 and -0.0 form separate
+runs. There is no track line, because tabix and bedGraphToBigWig accept none.
 """
 
 from collections.abc import Mapping
@@ -22,10 +22,20 @@ _BGZF_LEVEL = 4
 
 
 class BedGraphWriter:
-    """Scores on their way into one bedGraph file, front to back.
+    """Write scores to one bedGraph file in genome order.
 
-    With `index` the file is compressed by bgzip and indexed by tabix into that path.
-    Memory: the text of 200,000 lines.
+    Parameters
+    ----------
+    path
+        File to write.
+    sizes
+        Sequence lengths in bases, in genome order.
+    index
+        If given, compress the file with bgzip and write its tabix index to this path.
+
+    Notes
+    -----
+    Exact: each score reads back as the same float32. Memory: the text of 200,000 lines.
     """
 
     def __init__(self, path: Path, sizes: Mapping[str, int], *, index: Path | None = None) -> None:
@@ -33,7 +43,7 @@ class BedGraphWriter:
         self._index = index
         self._csi = index_suffix(sizes) == ".csi"
         self._raw: BinaryIO = path.open("wb")
-        # Bio's writer and not pysam's, which does not say why a write failed.
+        # Bio's writer, because pysam's does not report why a write failed.
         self._file = (
             BgzfWriter(fileobj=self._raw, compresslevel=_BGZF_LEVEL) if index else self._raw
         )
@@ -42,14 +52,24 @@ class BedGraphWriter:
         self._value = np.zeros(0, np.float32)
 
     def append(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None:
-        """Add scores that begin at `start`, at or after the end of all that came before."""
+        """Append scores downstream of all scores appended before.
+
+        Parameters
+        ----------
+        chrom
+            Sequence name.
+        start
+            0-based position of the first score, at or after the end of the previous ones.
+        scores
+            One per base, float32; NaN leaves a gap.
+        """
         for first in range(0, len(scores), _ROWS):
             self._append_piece(chrom, start + first, scores[first : first + _ROWS])
 
     def finish(self) -> None:
-        """Write the last line and the index."""
+        """Write the last line and, if requested, the index."""
         self._write_open_run()
-        # Of a BgzfWriter this writes the block that marks the end.
+        # For a BgzfWriter, this also writes bgzip's end-of-file block.
         self._file.close()
         if self._index is None:
             return
@@ -67,18 +87,18 @@ class BedGraphWriter:
             pysam.set_verbosity(verbosity)
 
     def close(self) -> None:
-        """Let go of the file.  Never fails: what cannot be written was said by then."""
+        """Close the file; raises nothing, because `append` and `finish` report failed writes."""
         with suppress(OSError):
             self._raw.close()
 
     def _append_piece(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None:
-        """Write all runs but the last, which the next piece may lengthen."""
+        """Write all runs but the last, which the next piece may extend."""
         bits = scores.view(np.uint32)
         breaks = np.flatnonzero(bits[1:] != bits[:-1]) + 1
         firsts = np.concatenate([np.zeros(1, np.int64), breaks])
         lasts = np.append(breaks, len(scores))
-        kept = ~np.isnan(scores[firsts])
-        starts, ends, values = start + firsts[kept], start + lasts[kept], scores[firsts[kept]]
+        known = ~np.isnan(scores[firsts])
+        starts, ends, values = start + firsts[known], start + lasts[known], scores[firsts[known]]
         if not len(starts):
             return
         if (chrom, int(starts[0])) == (self._chrom, self._end) and values[
@@ -113,5 +133,16 @@ class BedGraphWriter:
 
 
 def index_suffix(sizes: Mapping[str, int]) -> str:
-    """Return the suffix of the index that tabix makes for sequences of these lengths."""
+    """Return the suffix of the tabix index.
+
+    Parameters
+    ----------
+    sizes
+        Sequence lengths in bases.
+
+    Returns
+    -------
+    str
+        ".tbi", or ".csi" if a sequence is longer than the 2^29 bases that .tbi can address.
+    """
     return ".csi" if max(sizes.values()) > _TABIX_LIMIT else ".tbi"

@@ -1,15 +1,15 @@
-"""bigWig: the indexed binary track that every genome browser reads.
+"""Write bigWig, the indexed binary track format of genome browsers.
 
-The file, in order: header; places of the zoom levels; summary of the whole track; tree of
-sequences (bigwig_index.py); data blocks and their tree; every zoom level's blocks and their tree.
-A data block holds neighbouring values (fixedStep), or single ones with their positions (varStep).
-A zoom level holds count, least, greatest, sum and sum of squares of each bin of 16, 64, 256 …
-bases that has a value. Blocks are compressed each on its own.
+File layout: header; zoom level headers; summary of the whole track; chromosome B+ tree
+(bigwig_index.py); data blocks and their R-tree; blocks and R-tree of each zoom level.
+A data block contains consecutive values (fixedStep) or values with their positions (varStep).
+A zoom level contains count, minimum, maximum, sum and sum of squares of each bin of 16, 64, 256 …
+bases that has a value. Each block is compressed separately.
 
-A sequence is taken in **slabs** of 2^20 bases, cut at multiples of 2^20. The bins of all levels and
-the cells that data blocks are cut at nest in a slab, so that one slab is all that is ever held,
-and the file does not depend on how the scores came in pieces. Zoom blocks wait in temporary files
-beside the track; only the trees' rows stay in memory: about 0.01 bytes a base.
+Sequences are processed in **slabs** of 2^20 bases, aligned to multiples of 2^20. Zoom bins and
+the cells at which data blocks are cut divide a slab evenly, so that only one slab is buffered and
+the file does not depend on how the scores were split into pieces. Zoom blocks are buffered in
+temporary files beside the track; only the R-trees' rows stay in memory: about 0.01 bytes per base.
 """
 
 import struct
@@ -23,22 +23,22 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from genoscan.errors import InputError
-from genoscan.tracks.bigwig_index import Blocks, write_blocks, write_names
+from genoscan.tracks.bigwig_index import BlockWriter, write_chrom_tree, write_r_tree
 from genoscan.tracks.bigwig_zoom import (
     BIN,
     LEVEL,
     RECORD,
     RECORDS,
     REDUCTIONS,
-    Level,
+    ZoomLevel,
     finest_bins,
-    merged,
+    merge_bins,
 )
 
 SLAB = 1 << 20
 CELL = 1 << 13
-# Below this many values a run, positions stored with every value cost less than blocks of their
-# own, whose rows would also fill the memory.
+# Below this mean number of values per run, varStep costs less than one fixedStep block per run,
+# whose R-tree rows would also take memory.
 _RUN = 64
 
 _MAGIC = 0x888FFC26
@@ -48,24 +48,39 @@ _HEADER = struct.Struct("<IHHQQQHHQQIQ")
 _SUMMARY = struct.Struct("<Qdddd")
 _SECTION = struct.Struct("<IIIIIBBH")
 _COUNT = struct.Struct("<Q")
-_BIGGEST_BLOCK = max(_SECTION.size + 8 * CELL, RECORD.itemsize * RECORDS)
+_MAX_BLOCK_SIZE = max(_SECTION.size + 8 * CELL, RECORD.itemsize * RECORDS)
 
 
 class BigWigWriter:
-    """Scores on their way into one bigWig file, front to back.
+    """Write scores to one bigWig file in genome order.
 
-    Memory: one slab, whatever the length.
+    Parameters
+    ----------
+    path
+        File to write; temporary files are created beside it.
+    sizes
+        Sequence lengths in bases, in genome order.
+
+    Raises
+    ------
+    InputError
+        If a sequence has 2^32 bases or more.
+
+    Notes
+    -----
+    Exact: each score reads back as the same float32. Memory: one slab of 2^20 bases, and about
+    0.01 bytes per base for the R-trees' rows.
     """
 
     def __init__(self, path: Path, sizes: Mapping[str, int]) -> None:
         for chrom, length in sizes.items():
             if length >= 1 << 32:
                 raise InputError(
-                    f"{chrom}: has {length:,} bases, a bigWig file holds sequences of up to "
-                    f"{(1 << 32) - 1:,}: write a bedGraph instead"
+                    f"{chrom}: has {length:,} bases, expected at most {(1 << 32) - 1:,} "
+                    f"in a bigWig: write a bedGraph instead"
                 )
         self._sizes = sizes
-        self._numbers = {chrom: number for number, chrom in enumerate(sizes)}
+        self._chrom_ids = {chrom: number for number, chrom in enumerate(sizes)}
         self._chrom = ""
         self._slab = 0
         self._filled = 0
@@ -75,21 +90,31 @@ class BigWigWriter:
         with ExitStack() as files:
             self._file: BinaryIO = files.enter_context(path.open("wb", buffering=1 << 20))
             self._levels = [
-                Level(reduction, files.enter_context(tempfile.TemporaryFile(dir=path.parent)))
+                ZoomLevel(reduction, files.enter_context(tempfile.TemporaryFile(dir=path.parent)))
                 for reduction in REDUCTIONS
                 if reduction == REDUCTIONS[0] or reduction < longest
             ]
             self._file.write(bytes(_HEADER.size + LEVEL.size * len(self._levels)))
             self._file.write(bytes(_SUMMARY.size))
-            self._names_place = self._file.tell()
-            write_names(self._file, sizes)
-            self._data_place = self._file.tell()
+            self._chroms_offset = self._file.tell()
+            write_chrom_tree(self._file, sizes)
+            self._data_offset = self._file.tell()
             self._file.write(bytes(_COUNT.size))
-            self._data = Blocks(self._file)
+            self._data = BlockWriter(self._file)
             self._files = files.pop_all()
 
     def append(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None:
-        """Add scores that begin at `start`, at or after the end of all that came before."""
+        """Append scores downstream of all scores appended before.
+
+        Parameters
+        ----------
+        chrom
+            Sequence name.
+        start
+            0-based position of the first score, at or after the end of the previous ones.
+        scores
+            One per base, float32; NaN leaves a gap.
+        """
         done = 0
         while done < len(scores):
             slab, first = divmod(start + done, SLAB)
@@ -102,47 +127,47 @@ class BigWigWriter:
             done += len(piece)
 
     def finish(self) -> None:
-        """Write the trees and the zoom levels, and then the header that makes the file valid."""
+        """Write R-trees and zoom levels, and last the header, which makes the file valid."""
         self._flush()
-        index_place = self._file.tell()
-        write_blocks(self._file, self._data.rows())
-        heads: list[bytes] = []
-        fewest = 0
+        index_offset = self._file.tell()
+        write_r_tree(self._file, self._data.rows())
+        level_headers: list[bytes] = []
+        previous = 0
         for level in self._levels:
             level.flush()
-            # A level that has no fewer records than a finer one shows nothing new.
-            if not heads or level.n_records < fewest:
-                heads.append(level.copy_to(self._file))
-                fewest = level.n_records
+            # Omit a level that has no fewer records than the last one written.
+            if not level_headers or level.n_records < previous:
+                level_headers.append(level.copy_to(self._file))
+                previous = level.n_records
         self._file.write(struct.pack("<I", _MAGIC))
 
         self._file.seek(0)
         self._file.write(
             _HEADER.pack(
-                *(_MAGIC, _VERSION, len(heads)),
-                *(self._names_place, self._data_place, index_place),
-                *(0, 0, 0, self._names_place - _SUMMARY.size, _BIGGEST_BLOCK, 0),
+                *(_MAGIC, _VERSION, len(level_headers)),
+                *(self._chroms_offset, self._data_offset, index_offset),
+                *(0, 0, 0, self._chroms_offset - _SUMMARY.size, _MAX_BLOCK_SIZE, 0),
             )
         )
-        self._file.write(b"".join(heads))
-        self._file.seek(self._names_place - _SUMMARY.size)
+        self._file.write(b"".join(level_headers))
+        self._file.seek(self._chroms_offset - _SUMMARY.size)
         fields = ["valid", "low", "high", "sum", "squares"]
         totals = self._summary[fields][0].item() if len(self._summary) else (0, 0, 0, 0, 0)
         self._file.write(_SUMMARY.pack(*totals))
-        self._file.seek(self._data_place)
+        self._file.seek(self._data_offset)
         self._file.write(_COUNT.pack(self._data.n_blocks))
         self._file.close()
 
     def close(self) -> None:
-        """Let go of the files.  Never fails: what cannot be written was said by then."""
+        """Close the files; raises nothing, because `append` and `finish` report failed writes."""
         with suppress(OSError):
             self._files.close()
 
     def _flush(self) -> None:
-        """Write the slab in hand, data and zoom records, and empty it."""
+        """Write data blocks and zoom records of the current slab, and clear it."""
         if not self._filled:
             return
-        number = self._numbers[self._chrom]
+        number = self._chrom_ids[self._chrom]
         origin = self._slab * SLAB
         filled = self._values[: self._filled]
         for first in range(0, len(filled), CELL):
@@ -151,29 +176,29 @@ class BigWigWriter:
         bins = finest_bins(self._values[:whole_bins], origin)
         for level in self._levels:
             if level.reduction != REDUCTIONS[0]:
-                bins = merged(bins, bins["start"] // level.reduction)
+                bins = merge_bins(bins, bins["start"] // level.reduction)
             level.add(number, bins)
-        everything = np.concatenate([self._summary, bins])
-        self._summary = merged(everything, np.zeros(len(everything), np.int64))
+        bins_so_far = np.concatenate([self._summary, bins])
+        self._summary = merge_bins(bins_so_far, np.zeros(len(bins_so_far), np.int64))
         filled[:] = np.nan
         self._filled = 0
 
 
 def _write_cell(
-    blocks: Blocks, chrom: int, origin: int, values: Float32[np.ndarray, " bases"]
+    blocks: BlockWriter, chrom: int, origin: int, values: Float32[np.ndarray, " bases"]
 ) -> None:
-    """Write the values of one cell, in whichever kind of block they cost least."""
-    kept = np.flatnonzero(~np.isnan(values))
-    if not len(kept):
+    """Write the values of one cell, as varStep or fixedStep, whichever is smaller."""
+    known = np.flatnonzero(~np.isnan(values))
+    if not len(known):
         return
-    breaks = np.flatnonzero(np.diff(kept) > 1) + 1
-    if len(kept) < _RUN * (len(breaks) + 1):
-        items = np.empty(len(kept), [("place", "<u4"), ("value", "<f4")])
-        items["place"] = origin + kept
-        items["value"] = values[kept]
-        _write_section(blocks, chrom, origin + kept, _VAR_STEP, items.tobytes(), repeats=True)
+    breaks = np.flatnonzero(np.diff(known) > 1) + 1
+    if len(known) < _RUN * (len(breaks) + 1):
+        items = np.empty(len(known), [("start", "<u4"), ("value", "<f4")])
+        items["start"] = origin + known
+        items["value"] = values[known]
+        _write_section(blocks, chrom, origin + known, _VAR_STEP, items.tobytes(), repeats=True)
         return
-    for run in np.split(kept, breaks):
+    for run in np.split(known, breaks):
         piece = values[run[0] : run[-1] + 1]
         repeats = int(np.count_nonzero(piece[1:] == piece[:-1])) * 8 >= len(piece)
         body = piece.astype("<f4").tobytes()
@@ -181,16 +206,16 @@ def _write_cell(
 
 
 def _write_section(
-    blocks: Blocks,
+    blocks: BlockWriter,
     chrom: int,
-    places: Int64[np.ndarray, " values"],
+    positions: Int64[np.ndarray, " values"],
     kind: int,
     body: bytes,
     *,
     repeats: bool,
 ) -> None:
-    """Write one data block over the places, which ascend."""
-    start, end = int(places[0]), int(places[-1]) + 1
+    """Write one data block; positions ascend."""
+    start, end = int(positions[0]), int(positions[-1]) + 1
     step = 1 if kind == _FIXED_STEP else 0
-    head = _SECTION.pack(chrom, start, end, step, 1, kind, 0, len(places))
+    head = _SECTION.pack(chrom, start, end, step, 1, kind, 0, len(positions))
     blocks.add((chrom, start, chrom, end), head + body, repeats=repeats)

@@ -1,8 +1,8 @@
-"""The two trees of a bigWig file: of sequences, by name, and of blocks, by where they lie.
+"""Write the two indexes of a bigWig file: the chromosome B+ tree and the R-tree over blocks.
 
-Both are stored alike, so one function writes them: nodes of at most FAN items, each preceded by
-four bytes (leaf?, 0, number of items), the root first. All nodes of a level but its last are
-full, so that a child's place follows from its number.
+Both have the same layout: nodes of at most FAN items, each preceded by four bytes (is leaf, 0,
+number of items), the root first. All nodes of a level but its last are full, so that a child's
+file offset follows from its number.
 
 Kent et al., "BigWig and BigBed", Bioinformatics 26 (2010), supplement, tables 8 to 17.
 """
@@ -18,15 +18,15 @@ from jaxtyping import Shaped
 
 FAN = 256
 
-# A stretch of the genome, from a base of one sequence to a base of the same or a later one.
+# A genomic interval that may span several sequences.
 EXTENT = [("chrom", "<u4"), ("start", "<u4"), ("end_chrom", "<u4"), ("end", "<u4")]
 BLOCK = np.dtype([*EXTENT, ("offset", "<u8"), ("size", "<u8")])
 _BRANCH = np.dtype([*EXTENT, ("offset", "<u8")])
 
-_NAMES_MAGIC = 0x78CA8C91
+_CHROMS_MAGIC = 0x78CA8C91
 _BLOCKS_MAGIC = 0x2468ACE0
 _NODE = struct.Struct("<BBH")
-_NAMES_HEADER = struct.Struct("<IIIIQQ")
+_CHROMS_HEADER = struct.Struct("<IIIIQQ")
 _BLOCKS_HEADER = struct.Struct("<IIQIIIIQII")
 
 Rows = Shaped[np.ndarray, "_"]
@@ -34,8 +34,19 @@ Rows = Shaped[np.ndarray, "_"]
 _PIECE = 1024
 
 
-class Blocks:
-    """Compressed blocks at the end of a file, and a row for each: where it lies in the genome."""
+class BlockWriter:
+    """Append compressed blocks to a file and collect an R-tree row for each.
+
+    Parameters
+    ----------
+    file
+        Open for writing, positioned at its end.
+
+    Attributes
+    ----------
+    n_blocks
+        Number of blocks written so far.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -43,11 +54,22 @@ class Blocks:
         self.n_blocks = 0
 
     def add(self, extent: tuple[int, int, int, int], body: bytes, *, repeats: bool) -> None:
-        """Compress and write one block; `repeats` says that it is worth looking for them."""
-        # Scores hardly ever repeat, and searching them in vain takes most of zlib's time.
+        """Compress and write one block.
+
+        Parameters
+        ----------
+        extent
+            First sequence, start, last sequence and end of the block; sequences by number,
+            positions 0-based, half-open.
+        body
+            Uncompressed content.
+        repeats
+            Whether to search for repeated byte strings.
+        """
+        # Scores rarely repeat, and the search takes most of zlib's time.
         strategy = zlib.Z_DEFAULT_STRATEGY if repeats else zlib.Z_HUFFMAN_ONLY
-        squeeze = zlib.compressobj(1, strategy=strategy)
-        packed = squeeze.compress(body) + squeeze.flush()
+        compressor = zlib.compressobj(1, strategy=strategy)
+        packed = compressor.compress(body) + compressor.flush()
         if self.n_blocks % _PIECE == 0:
             self._rows.append(np.zeros(_PIECE, BLOCK))
         self._rows[-1][self.n_blocks % _PIECE] = (*extent, self._file.tell(), len(packed))
@@ -55,19 +77,27 @@ class Blocks:
         self._file.write(packed)
 
     def rows(self) -> Rows:
-        """Return every block's row, in genome order."""
+        """Return an array of dtype `BLOCK` with one row per block, in genome order."""
         return np.concatenate([*self._rows, np.zeros(0, BLOCK)])[: self.n_blocks]
 
 
-def write_names(file: BinaryIO, sizes: Mapping[str, int]) -> None:
-    """Write the tree of sequences at the file's end; their numbers follow the order of `sizes`."""
+def write_chrom_tree(file: BinaryIO, sizes: Mapping[str, int]) -> None:
+    """Write the chromosome B+ tree at the end of the file.
+
+    Parameters
+    ----------
+    file
+        Open for writing, positioned at its end.
+    sizes
+        Sequence lengths in bases; sequences are numbered in this order.
+    """
     names = [name.encode() for name in sizes]
     width = max(map(len, names))
     leaves = np.zeros(len(names), [("name", f"S{width}"), ("number", "<u4"), ("length", "<u4")])
     leaves["name"] = names
     leaves["number"] = np.arange(len(names))
     leaves["length"] = list(sizes.values())
-    # Readers look names up by bisection.
+    # Readers look up names by bisection.
     leaves = leaves[np.argsort(leaves["name"], kind="stable")]
 
     def branches(first: Rows, last: Rows) -> Rows:
@@ -75,12 +105,20 @@ def write_names(file: BinaryIO, sizes: Mapping[str, int]) -> None:
         rows["name"] = first["name"]
         return rows
 
-    file.write(_NAMES_HEADER.pack(_NAMES_MAGIC, FAN, width, 8, len(names), 0))
+    file.write(_CHROMS_HEADER.pack(_CHROMS_MAGIC, FAN, width, 8, len(names), 0))
     _write_nodes(file, leaves, branches)
 
 
-def write_blocks(file: BinaryIO, blocks: Rows) -> None:
-    """Write the tree of blocks, which are in genome order, at the file's end."""
+def write_r_tree(file: BinaryIO, blocks: Rows) -> None:
+    """Write the R-tree over blocks at the end of the file.
+
+    Parameters
+    ----------
+    file
+        Open for writing, positioned at its end.
+    blocks
+        Rows of dtype `BLOCK`, in genome order.
+    """
 
     def branches(first: Rows, last: Rows) -> Rows:
         rows = np.zeros(len(first), _BRANCH)
@@ -92,17 +130,17 @@ def write_blocks(file: BinaryIO, blocks: Rows) -> None:
     if len(blocks):
         chrom, start = blocks["chrom"][0], blocks["start"][0]
         end_chrom, end = blocks["end_chrom"][-1], blocks["end"][-1]
-    place = file.tell()
+    offset = file.tell()
     file.write(
         _BLOCKS_HEADER.pack(
-            _BLOCKS_MAGIC, FAN, len(blocks), chrom, start, end_chrom, end, place, 1, 0
+            _BLOCKS_MAGIC, FAN, len(blocks), chrom, start, end_chrom, end, offset, 1, 0
         )
     )
     _write_nodes(file, blocks, branches)
 
 
 def _write_nodes(file: BinaryIO, leaves: Rows, branches: Callable[[Rows, Rows], Rows]) -> None:
-    """Write a tree over the leaves; `branches` makes a parent's items from its children's ends."""
+    """Write a tree level by level; `branches` maps first and last children to parent items."""
     levels = [leaves]
     while len(levels[0]) > FAN:
         children = levels[0]
@@ -110,11 +148,11 @@ def _write_nodes(file: BinaryIO, leaves: Rows, branches: Callable[[Rows, Rows], 
         lasts = np.minimum(firsts + FAN, len(children)) - 1
         levels.insert(0, branches(children[firsts], children[lasts]))
 
-    place = file.tell()
+    offset = file.tell()
     for parents, children in pairwise(levels):
-        place += parents.nbytes + _NODE.size * -(-len(parents) // FAN)
+        offset += parents.nbytes + _NODE.size * -(-len(parents) // FAN)
         full = _NODE.size + FAN * children.itemsize
-        parents["offset"] = place + full * np.arange(len(parents), dtype=np.uint64)
+        parents["offset"] = offset + full * np.arange(len(parents), dtype=np.uint64)
 
     for level in levels:
         # An empty tree still has a root.

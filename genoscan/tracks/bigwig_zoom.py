@@ -1,4 +1,4 @@
-"""The zoom levels of a bigWig file: what a browser draws when a pixel spans many bases."""
+"""Zoom levels of a bigWig file: summaries drawn when one pixel spans many bases."""
 
 import struct
 from shutil import copyfileobj
@@ -7,7 +7,7 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from genoscan.tracks.bigwig_index import Blocks, Rows, write_blocks
+from genoscan.tracks.bigwig_index import BlockWriter, Rows, write_r_tree
 
 REDUCTIONS = tuple(16 << 2 * level for level in range(9))
 RECORDS = 1024
@@ -18,57 +18,91 @@ RECORD = np.dtype(
         *[("low", "<f4"), ("high", "<f4"), ("sum", "<f4"), ("squares", "<f4")],
     ]
 )
-# From the first to the last base with a value, and kept in double precision on the way up.
+# Start and end are those of the bases with values; sums are accumulated in float64.
 BIN = np.dtype(
     [
         *[("start", "i8"), ("end", "i8"), ("valid", "i8"), ("low", "f4"), ("high", "f4")],
         *[("sum", "f8"), ("squares", "f8")],
     ]
 )
-_GREATEST = float(np.finfo(np.float32).max)
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
-class Level:
-    """One zoom level: records that wait to fill a block, and blocks in a temporary file."""
+class ZoomLevel:
+    """Collect the records of one zoom level; complete blocks go to a temporary file.
+
+    Parameters
+    ----------
+    reduction
+        Bin width in bases.
+    file
+        Empty temporary file, open for reading and writing.
+
+    Attributes
+    ----------
+    reduction
+        Bin width in bases.
+    n_records
+        Number of records added so far.
+    """
 
     def __init__(self, reduction: int, file: BinaryIO) -> None:
         self.reduction = reduction
         self.n_records = 0
         self._file = file
-        self._blocks = Blocks(file)
-        self._waiting = np.zeros(0, RECORD)
+        self._blocks = BlockWriter(file)
+        self._pending = np.zeros(0, RECORD)
 
     def add(self, chrom: int, bins: Rows) -> None:
-        """Add a record for each bin."""
+        """Add one record per bin.
+
+        Parameters
+        ----------
+        chrom
+            Number of the sequence.
+        bins
+            Rows of dtype `BIN`, in ascending order; sums are clipped to the range of float32.
+        """
         records = np.zeros(len(bins), RECORD)
         records["chrom"] = chrom
         for field in ("start", "end", "valid", "low", "high"):
             records[field] = bins[field]
         for field in ("sum", "squares"):
-            records[field] = np.clip(bins[field], -_GREATEST, _GREATEST)
+            records[field] = np.clip(bins[field], -_FLOAT32_MAX, _FLOAT32_MAX)
         self.n_records += len(records)
-        self._waiting = np.concatenate([self._waiting, records])
-        while len(self._waiting) >= RECORDS:
-            self._write(self._waiting[:RECORDS])
-            self._waiting = self._waiting[RECORDS:]
+        self._pending = np.concatenate([self._pending, records])
+        while len(self._pending) >= RECORDS:
+            self._write(self._pending[:RECORDS])
+            self._pending = self._pending[RECORDS:]
 
     def flush(self) -> None:
-        """Write the records that wait, though they fill no block."""
-        if len(self._waiting):
-            self._write(self._waiting)
-            self._waiting = self._waiting[:0]
+        """Write the pending records as an incomplete block."""
+        if len(self._pending):
+            self._write(self._pending)
+            self._pending = self._pending[:0]
 
     def copy_to(self, file: BinaryIO) -> bytes:
-        """Append count, blocks and tree to the track; return what the header says of the level."""
-        place = file.tell()
+        """Append record count, blocks and R-tree to a bigWig file.
+
+        Parameters
+        ----------
+        file
+            The bigWig, open for writing, positioned at its end.
+
+        Returns
+        -------
+        bytes
+            The level's zoom header.
+        """
+        offset = file.tell()
         file.write(struct.pack("<I", self.n_records))
         rows = self._blocks.rows()
         rows["offset"] += np.uint64(file.tell())
         self._file.seek(0)
         copyfileobj(self._file, file, 1 << 20)
-        index_place = file.tell()
-        write_blocks(file, rows)
-        return LEVEL.pack(self.reduction, 0, place, index_place)
+        index_offset = file.tell()
+        write_r_tree(file, rows)
+        return LEVEL.pack(self.reduction, 0, offset, index_offset)
 
     def _write(self, records: Rows) -> None:
         first, last = records[0].item(), records[-1].item()
@@ -77,18 +111,31 @@ class Level:
 
 
 def finest_bins(values: Float32[np.ndarray, " bases"], origin: int) -> Rows:
-    """Return the bins of the finest level that have a value; the first begins at `origin`."""
+    """Summarize scores in bins of the finest zoom level.
+
+    Parameters
+    ----------
+    values
+        One score per base, NaN where there is none; the length is a multiple of the bin width.
+    origin
+        0-based position of the first score.
+
+    Returns
+    -------
+    array of dtype `BIN`
+        One row per bin that contains a score.
+    """
     width = REDUCTIONS[0]
     rows = values.reshape(-1, width)
     present = ~np.isnan(rows)
     valid = np.count_nonzero(present, axis=1)
-    kept = np.flatnonzero(valid)
-    rows, present = rows[kept], present[kept]
+    known = np.flatnonzero(valid)
+    rows, present = rows[known], present[known]
     exact = np.where(present, rows, 0).astype(np.float64)
-    bins = np.zeros(len(kept), BIN)
-    bins["start"] = origin + width * kept + present.argmax(axis=1)
-    bins["end"] = origin + width * (kept + 1) - present[:, ::-1].argmax(axis=1)
-    bins["valid"] = valid[kept]
+    bins = np.zeros(len(known), BIN)
+    bins["start"] = origin + width * known + present.argmax(axis=1)
+    bins["end"] = origin + width * (known + 1) - present[:, ::-1].argmax(axis=1)
+    bins["valid"] = valid[known]
     bins["low"] = np.fmin.reduce(rows, axis=1)
     bins["high"] = np.fmax.reduce(rows, axis=1)
     bins["sum"] = exact.sum(axis=1)
@@ -96,8 +143,21 @@ def finest_bins(values: Float32[np.ndarray, " bases"], origin: int) -> Rows:
     return bins
 
 
-def merged(bins: Rows, groups: Int64[np.ndarray, " bins"]) -> Rows:
-    """Return one bin for each run of equal group numbers."""
+def merge_bins(bins: Rows, groups: Int64[np.ndarray, " bins"]) -> Rows:
+    """Merge consecutive bins of one group.
+
+    Parameters
+    ----------
+    bins
+        Rows of dtype `BIN`, in ascending order.
+    groups
+        Group number of each bin, ascending.
+
+    Returns
+    -------
+    array of dtype `BIN`
+        One row per group.
+    """
     if not len(bins):
         return bins
     firsts = np.flatnonzero(np.diff(groups, prepend=groups[0] - 1))

@@ -1,9 +1,8 @@
-"""Gradients themselves, four numbers a base, as a numpy archive.
+"""Read and write gradients, four derivatives per base, as a numpy archive.
 
-The archive is a plain zip of arrays, none of them pickled: `gradient` (bases, 4) in the order
-A, C, G, T, NaN where the base is none of them, `codes` (A 0, C 1, G 2, T 3, else 4), and one entry
-a region in `chrom`, `start`, `end`, `name`, `strand` and `offset`, the row of `gradient` where the
-region begins.
+The archive is an uncompressed zip of unpickled arrays: `gradient` (bases, 4), columns A, C, G, T,
+NaN at other bases; `codes` (A 0, C 1, G 2, T 3, else 4); and, with one entry per region, `chrom`,
+`start`, `end`, `name`, `strand` and `offset`, the row of `gradient` at which the region begins.
 """
 
 import mmap
@@ -29,23 +28,36 @@ def write_columns(
     codes: UInt8[np.ndarray, " bases"],
     regions: Sequence[Region],
 ) -> None:
-    """Write the gradient of every region's bases, one region after the other.
+    """Write gradients and bases of regions as an archive.
 
-    Memory: 16 MB beyond the arrays; of memory maps no more than that is resident at a time,
-    unless they are copies on write.
+    Parameters
+    ----------
+    path
+        File to write (.npz).
+    gradient
+        Derivatives along A, C, G and T, float32, the regions concatenated.
+    codes
+        Observed bases, uint8.
+    regions
+        Regions in the order of the arrays.
 
     Raises
     ------
     InputError
-        If the regions' lengths do not add up to the gradient's.
+        If the arrays' lengths differ from the total length of the regions.
     OutputError
         If the file cannot be written.
+
+    Notes
+    -----
+    Memory: 16 MB beyond the arrays. At most 16 MB of a memory map are resident at a time, unless
+    it is copy-on-write.
     """
     lengths = np.array([len(region) for region in regions], np.int64)
     if lengths.sum() != len(gradient) or len(codes) != len(gradient):
         raise InputError(
-            f"{path}: {len(gradient):,} gradients and {len(codes):,} bases for regions of "
-            f"{lengths.sum():,} bases"
+            f"{path}: found {len(gradient):,} gradients and {len(codes):,} bases, expected "
+            f"{lengths.sum():,}, the total length of the regions"
         )
     arrays = {
         "gradient": gradient,
@@ -57,7 +69,7 @@ def write_columns(
         "strand": np.array([region.strand for region in regions], np.str_),
         "offset": np.cumsum(lengths) - lengths,
     }
-    # Stored: scores shrink by less than a tenth, and a reader can map what is not compressed.
+    # Uncompressed, so that readers can map it; compression would save less than a tenth.
     with (
         atomic_write(path) as part,
         os_errors(path),
@@ -68,7 +80,17 @@ def write_columns(
 
 
 class Columns(NamedTuple):
-    """An archive's arrays, mapped; `regions` lie in them one after the other."""
+    """Memory-mapped content of an archive.
+
+    Attributes
+    ----------
+    gradient
+        Derivatives along A, C, G and T, float32, the regions concatenated.
+    codes
+        Observed bases, uint8.
+    regions
+        Regions in the order of the arrays.
+    """
 
     gradient: Float32[np.ndarray, "bases 4"]
     codes: UInt8[np.ndarray, " bases"]
@@ -76,16 +98,26 @@ class Columns(NamedTuple):
 
 
 def read_columns(path: Path) -> Columns:
-    """Map what `write_columns` has written; nothing is read before it is used.
+    """Open an archive of `write_columns` as memory maps.
+
+    Parameters
+    ----------
+    path
+        Archive (.npz).
+
+    Returns
+    -------
+    Columns
+        Gradient and codes are read from disk on access.
 
     Raises
     ------
     InputError
-        If it is no such archive, or cut off.
+        If the file is not such an archive, or is truncated.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            gradient, codes = (_mapped(path, archive, name) for name in ("gradient", "codes"))
+            gradient, codes = (_map_array(path, archive, name) for name in ("gradient", "codes"))
             names = "chrom", "start", "end", "name", "strand"
             rows = []
             for name in names:
@@ -93,21 +125,21 @@ def read_columns(path: Path) -> Columns:
                     rows.append(np.lib.format.read_array(member, allow_pickle=False).tolist())
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path}: no archive of columns, such as -o FILE.npz: {reason}") from None
+        raise InputError(f"{path}: not an archive written by -o FILE.npz: {reason}") from None
     regions = tuple(
         Region(chrom, start, end, name=name, strand=strand)
         for chrom, start, end, name, strand in zip(*rows, strict=True)
     )
     if sum(map(len, regions)) != len(gradient) or len(codes) != len(gradient):
-        raise InputError(f"{path}: damaged: its regions are not as long as its columns")
+        raise InputError(f"{path}: damaged: the lengths of regions and arrays differ")
     return Columns(gradient, codes, regions)
 
 
-def _mapped(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """Map an array that lies in a zip as it is, after a header that says how long it is itself."""
+def _map_array(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """Map an uncompressed array in a zip; the member's header has variable length."""
     member = archive.getinfo(f"{name}.npy")
     if member.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{name} is compressed, expected it stored")
+        raise ValueError(f"{name} is compressed, expected it stored uncompressed")
     with path.open("rb") as file:
         file.seek(member.header_offset + 26)
         lengths = np.frombuffer(file.read(4), "<u2")
@@ -120,8 +152,8 @@ def _mapped(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
 
 
 def _write_array(archive: zipfile.ZipFile, name: str, array: Shaped[np.ndarray, "..."]) -> None:
-    """Write one array in numpy's format, a piece of its rows at a time."""
-    # A ZipInfo of its own has a fixed date: the same arrays give the same bytes.
+    """Write one array in numpy's format, several rows at a time."""
+    # An explicit ZipInfo has a fixed date, so that equal arrays give identical files.
     with archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as member:
         descr = np.lib.format.dtype_to_descr(array.dtype)
         header = {"descr": descr, "fortran_order": False, "shape": array.shape}
@@ -129,14 +161,14 @@ def _write_array(archive: zipfile.ZipFile, name: str, array: Shaped[np.ndarray, 
         rows = max(1, _PIECE_BYTES // max(1, array[:1].nbytes))
         for first in range(0, len(array), rows):
             member.write(array[first : first + rows].tobytes())
-            _forget(array)
+            _release_pages(array)
 
 
-def _forget(array: Shaped[np.ndarray, "..."]) -> None:
-    """Let the pages of a memory map go; the file keeps what they hold."""
+def _release_pages(array: Shaped[np.ndarray, "..."]) -> None:
+    """Release the resident pages of a memory map; the file keeps their content."""
     owner: object = array
     while isinstance(owner, np.ndarray):
-        # A private map has changes that no file keeps.
+        # Changes in a copy-on-write map exist in memory only.
         if isinstance(owner, np.memmap) and owner.mode == "c":
             return
         owner = owner.base

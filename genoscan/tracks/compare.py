@@ -1,4 +1,4 @@
-"""Two tracks of one genome, base by base."""
+"""Compare two tracks of one genome base by base."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,16 @@ from genoscan.tracks.reader import PIECE, BigWig
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two tracks have in common.
+    """Agreement between two tracks.
 
-    both, only_first, only_second  bases with scores in either
-    pearson, spearman              of the bases that both have; NaN where there is no such number
-    largest                        where they differ most: base, first score, second score
+    Attributes
+    ----------
+    both, only_first, only_second
+        Number of bases with a score in both tracks, or in one of them only.
+    pearson, spearman
+        Correlation coefficients over bases with a score in both tracks; NaN if undefined.
+    largest
+        Base, first score and second score, by decreasing absolute difference.
     """
 
     both: int
@@ -30,15 +35,29 @@ class Comparison:
 
 
 def compare(first: Path, second: Path, *, top: int) -> Comparison:
-    """Compare two bigWigs where both have scores.
+    """Compare two bigWigs at bases with a score in both.
 
-    Memory: about 50 bytes a base that both have, for ranks.
+    Parameters
+    ----------
+    first, second
+        bigWig files.
+    top
+        Number of largest differences to return.
+
+    Returns
+    -------
+    Comparison
+        Counts, correlations and the largest differences.
 
     Raises
     ------
     InputError
-        If a file cannot be read, they have no sequence in common, or one of different lengths, or
-        `top` is negative.
+        If a file cannot be read, the tracks share no sequence, a shared sequence has different
+        lengths, or `top` is negative.
+
+    Notes
+    -----
+    Memory: about 50 bytes per base with a score in both tracks, for ranks.
     """
     if top < 0:
         raise InputError(f"--top {top}: expected 0 or more")
@@ -54,7 +73,7 @@ def compare(first: Path, second: Path, *, top: int) -> Comparison:
                 )
         pieces: list[Float32[np.ndarray, "tracks bases"]] = []
         largest: list[tuple[Region, float, float]] = []
-        alone = np.zeros(2, np.int64)
+        n_only = np.zeros(2, np.int64)
         for chrom in dict.fromkeys([*one.sizes, *other.sizes]):
             tracks = [track for track in (one, other) if chrom in track.sizes]
             for start in range(0, tracks[0].sizes[chrom], PIECE):
@@ -62,19 +81,19 @@ def compare(first: Path, second: Path, *, top: int) -> Comparison:
                 scores = np.full((2, end - start), np.nan, np.float32)
                 for track in tracks:
                     scores[int(track is other)] = track.scores(chrom, start, end)
-                there = ~np.isnan(scores)
-                both = there.all(0)
-                alone += (there & ~both).sum(1)
+                scored = ~np.isnan(scores)
+                both = scored.all(0)
+                n_only += (scored & ~both).sum(1)
                 pieces.append(scores[:, both])
-                at = start + np.flatnonzero(both)
+                positions = start + np.flatnonzero(both)
                 for i in np.argsort(-np.abs(np.subtract(*pieces[-1])), kind="stable")[:top]:
-                    base = Region(chrom, int(at[i]), int(at[i]) + 1)
+                    base = Region(chrom, int(positions[i]), int(positions[i]) + 1)
                     largest.append((base, float(pieces[-1][0, i]), float(pieces[-1][1, i])))
                 largest = sorted(largest, key=lambda row: -abs(row[1] - row[2]))[:top]
     common = np.concatenate(pieces, 1)
     ranks = [pd.Series(row).rank().to_numpy() for row in common]
     return Comparison(
-        common.shape[1], int(alone[0]), int(alone[1]),
+        common.shape[1], int(n_only[0]), int(n_only[1]),
         _correlation(*common.astype(np.float64)), _correlation(*ranks), tuple(largest),
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A track in another format, or as another tool wrote it: the same score at every base."""
+"""Convert tracks between bigWig and bedGraph, including those of other tools."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -9,7 +9,7 @@ import numpy as np
 from genoscan.errors import InputError
 from genoscan.genome.region import Region
 from genoscan.tracks.provenance import provenance_path, read_provenance, write_provenance
-from genoscan.tracks.reader import BigWig, Stretch, is_bigwig, read_bedgraph, sequences
+from genoscan.tracks.reader import BigWig, ScoredRegion, is_bigwig, read_bedgraph, sequence_names
 from genoscan.tracks.writer import open_track
 
 
@@ -20,46 +20,61 @@ def write_converted(
     *,
     command: Sequence[str] = (),
 ) -> int:
-    """Write the track at `path` as the suffix of `output` says; return how many bases have scores.
+    """Convert a track to the format of the output's suffix.
 
-    sizes  the genome's sequences, which a bedGraph does not tell; a bigWig has its own
+    Parameters
+    ----------
+    path
+        bigWig or bedGraph file, plain or gzip.
+    output
+        File to write.
+    sizes
+        Sequence lengths in bases; required for a bedGraph, which does not state them.
+    command
+        Command line to store in the record.
 
-    Sequences are written in the order of a bedGraph's rows, whatever that of the genome.
-
-    Exact: the same float32.  What genoscan wrote keeps its record, so that it can be exported.
-    Memory: a million bases.
+    Returns
+    -------
+    int
+        Number of bases with a score.
 
     Raises
     ------
     InputError
-        If the track cannot be read, or its rows are not in order.
+        If the track cannot be read, or its rows are not sorted.
     OutputError
         If the output cannot be written.
+
+    Notes
+    -----
+    Exact: scores remain the same float32. The provenance record, if any, is copied with the new
+    command line. Sequences of a bedGraph are written in the order of its rows. Memory: a million
+    bases.
     """
     record = read_provenance(path) if provenance_path(path).exists() else None
     with ExitStack() as stack:
         if is_bigwig(path):
             track = stack.enter_context(BigWig(path))
-            sizes, stretches = track.sizes, _scored(track)
+            sizes, runs = track.sizes, _scored_runs(track)
         elif sizes is None:
-            raise InputError(f"{path}: does not say how long its sequences are: give --genome")
+            raise InputError(f"{path}: does not state sequence lengths: give --genome")
         else:
-            met = [chrom for chrom in sequences(path) if chrom in sizes]
-            sizes = {chrom: sizes[chrom] for chrom in [*met, *sizes]}
-            stretches = read_bedgraph(path, sizes)
+            found = [chrom for chrom in sequence_names(path) if chrom in sizes]
+            sizes = {chrom: sizes[chrom] for chrom in [*found, *sizes]}
+            runs = read_bedgraph(path, sizes)
         writer, bases = stack.enter_context(open_track(output, sizes)), 0
-        for region, scores in stretches:
+        for region, scores in runs:
             writer.write(region, scores)
             bases += len(region)
     if record is not None:
         write_provenance(output, record | {"command": list(command)})
-    else:  # what lies there is of another track
+    else:  # an existing record belongs to an overwritten track
         provenance_path(output).unlink(missing_ok=True)
     return bases
 
 
-def _scored(track: BigWig) -> Iterator[Stretch]:
-    """Yield the stretches that have scores."""
+def _scored_runs(track: BigWig) -> Iterator[ScoredRegion]:
+    """Yield runs of consecutive bases with scores."""
     for piece, scores in track.pieces():
         edges = np.flatnonzero(np.diff(np.isnan(scores), prepend=True, append=True))
         for first, last in edges.reshape(-1, 2).tolist():

@@ -1,4 +1,4 @@
-"""How a track came to be, as JSON in a file beside it: OUT.json for OUT."""
+"""Provenance records: how a track was computed, as JSON beside it (OUT.json for OUT)."""
 
 import hashlib
 import json
@@ -17,24 +17,49 @@ FORMAT = "genoscan-track/1"
 
 
 def provenance_path(path: Path) -> Path:
-    """Return where the record of the track at `path` lies."""
+    """Return the path of a track's provenance record.
+
+    Parameters
+    ----------
+    path
+        Track file.
+
+    Returns
+    -------
+    Path
+        The same path with ".json" appended.
+    """
     return path.with_name(path.name + ".json")
 
 
 def write_provenance(path: Path, record: Mapping[str, Any]) -> Path:
-    """Write the record of the track at `path`, and return where it went.
+    """Write the provenance record of a track.
 
-    The format comes first, then the record's keys in alphabetical order. JSON has no NaN and no
-    infinity: both become null. Paths become strings, numpy's numbers and arrays plain ones.
+    Parameters
+    ----------
+    path
+        Track file.
+    record
+        Content; may contain paths, numpy scalars and arrays.
+
+    Returns
+    -------
+    Path
+        The record's file.
 
     Raises
     ------
     OutputError
         If the file cannot be written.
+
+    Notes
+    -----
+    `format` comes first, then the other keys in alphabetical order. NaN and infinity, which JSON
+    lacks, become null.
     """
     target = provenance_path(path)
-    plain = _plain(dict(record))
-    document = {"format": FORMAT, **{key: plain[key] for key in plain if key != "format"}}
+    content = _to_json(dict(record))
+    document = {"format": FORMAT, **{key: content[key] for key in content if key != "format"}}
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_write(target) as part, os_errors(target):
         part.write_text(text + "\n", encoding="utf-8")
@@ -42,12 +67,22 @@ def write_provenance(path: Path, record: Mapping[str, Any]) -> Path:
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
-    """Return the record of the track at `path`.
+    """Read the provenance record of a track.
+
+    Parameters
+    ----------
+    path
+        Track file.
+
+    Returns
+    -------
+    dict
+        The record, including `format`.
 
     Raises
     ------
     InputError
-        If there is none, or it is of another format.
+        If the record is missing, is not JSON, or has another format.
     """
     source = provenance_path(path)
     try:
@@ -55,7 +90,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{source}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise InputError(f"{source}: is not JSON: {error}") from error
+        raise InputError(f"{source}: not valid JSON: {error}") from error
     found = record.get("format") if isinstance(record, dict) else None
     if found != FORMAT:
         raise InputError(f'{source}: format is {found!r}, expected "{FORMAT}"')
@@ -63,40 +98,60 @@ def read_provenance(path: Path) -> dict[str, Any]:
 
 
 def check_genome(path: Path, record: Mapping[str, Any], genome: Genome) -> None:
-    """Make sure that a track was made on the sequences of this genome.
+    """Check that a track was computed on the sequences of a genome.
+
+    Parameters
+    ----------
+    path
+        Track file, for messages.
+    record
+        Provenance record of the track.
+    genome
+        Genome to compare with, by sequence name, length and MD5.
 
     Raises
     ------
     InputError
-        If a sequence is not there, or is another one.
+        If a sequence is missing from the genome, or differs.
     """
     for sequence in record["sequences"]:
         name, length = sequence["name"], sequence["length"]
         found = genome.sizes.get(name)
         if found is None:
-            raise InputError(f"{path}: made on {name}, which is not in {genome.path}")
+            raise InputError(f"{path}: computed on {name}, which is not in {genome.path}")
         if found != length or genome.m5(name) != sequence["m5"]:
             raise InputError(
-                f"{path}: made on another {name} ({length:,} bases, MD5 {sequence['m5']}) than "
-                f"that of {genome.path} ({found:,} bases, MD5 {genome.m5(name)}): name the genome "
-                "that the track was made on"
+                f"{path}: computed on another {name} ({length:,} bases, MD5 {sequence['m5']}) than "
+                f"that of {genome.path} ({found:,} bases, MD5 {genome.m5(name)}): give the genome "
+                "that was used"
             )
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal, read piece by piece."""
+    """Return the SHA-256 of a file.
+
+    Parameters
+    ----------
+    path
+        Any file; read in chunks.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _plain(value: Any) -> Any:
-    """Return the value in JSON's types, keys sorted."""
+def _to_json(value: Any) -> Any:
+    """Convert a value to JSON types, with sorted keys."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {str(key): _plain(value[key]) for key in sorted(value, key=str)}
+        return {str(key): _to_json(value[key]) for key in sorted(value, key=str)}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_to_json(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Path):

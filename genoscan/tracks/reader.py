@@ -1,7 +1,7 @@
-"""Track files to scores: what `writer.py` writes, and what others write in the same formats.
+"""Read scores from bigWig and bedGraph files, including those of other tools.
 
-pyBigWig reads; it does not write here, for it fills the last record of every zoom block with
-nought.
+pyBigWig is used for reading only, because it fills the last record of each zoom block that it
+writes with zeros.
 """
 
 import struct
@@ -19,24 +19,34 @@ from genoscan.genome.region import Region, check_bounds, parse_region
 from genoscan.tracks.writer import BEDGRAPH, BIGWIG
 
 PIECE = 1 << 20
-"""Bases that are read at a time."""
+"""Number of bases read at a time."""
 
 _HEADER = struct.Struct("<IHHQQQ")
 _MAGIC, _ZOOMS = 0x888FFC26, 64
-"""How a bigWig begins: magic, version, zoom levels, where sequences, data and index are."""
+"""First fields: magic, version, number of zoom levels, offsets of B+ tree, data and R-tree."""
 
-Stretch = tuple[Region, Float32[np.ndarray, " bases"]]
+ScoredRegion = tuple[Region, Float32[np.ndarray, " bases"]]
 
-_MOST = float(np.finfo(np.float32).max)
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class BigWig:
-    """An open bigWig: `with BigWig(path) as track`; `sizes` are its sequences, in its own order.
+    """Read a bigWig; use as a context manager: `with BigWig(path) as track`.
+
+    Parameters
+    ----------
+    path
+        bigWig file.
+
+    Attributes
+    ----------
+    sizes
+        Sequence lengths in bases, in the order of the file.
 
     Raises
     ------
     InputError
-        If the file is no bigWig, or damaged where it is read.
+        If the file is not a bigWig, or is truncated.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,7 +56,7 @@ class BigWig:
         try:
             self._file = pyBigWig.open(str(path))
         except RuntimeError:
-            raise InputError(f"{path}: cannot be read as bigWig: is it whole, and one?") from None
+            raise InputError(f"{path}: not a bigWig, or damaged: write it again") from None
         self.sizes: dict[str, int] = self._file.chroms()
 
     def __enter__(self) -> "BigWig":
@@ -61,16 +71,40 @@ class BigWig:
         self._file.close()
 
     def scores(self, chrom: str, start: int, end: int) -> Float32[np.ndarray, " bases"]:
-        """Return the score of every base, NaN where there is none."""
+        """Return the scores of an interval.
+
+        Parameters
+        ----------
+        chrom
+            Sequence name.
+        start, end
+            0-based, half-open.
+
+        Returns
+        -------
+        array of shape (end - start,), float32
+            NaN where there is no score.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged.
+        """
         try:
             scores: np.ndarray = self._file.values(chrom, start, end, numpy=True)
         except RuntimeError:
             where = f"{chrom}:{start + 1:,}-{end:,}"
-            raise InputError(f"{self._path}: is damaged: {where} cannot be read") from None
+            raise InputError(f"{self._path}: damaged: {where} cannot be read") from None
         return scores
 
-    def pieces(self) -> Iterator[Stretch]:
-        """Yield every sequence, `PIECE` bases at a time, front to back."""
+    def pieces(self) -> Iterator[ScoredRegion]:
+        """Iterate over all sequences, `PIECE` bases at a time.
+
+        Yields
+        ------
+        Region, array
+            Consecutive regions and their scores, NaN where there is no score.
+        """
         for chrom, length in self.sizes.items():
             for start in range(0, length, PIECE):
                 end = min(start + PIECE, length)
@@ -78,17 +112,17 @@ class BigWig:
 
 
 def _check_header(path: Path) -> None:
-    """Refuse what pyBigWig would read beyond its end."""
+    """Reject truncated files, beyond whose end pyBigWig would read."""
     with read_errors(path), path.open("rb") as file:
         header = file.read(_HEADER.size)
         length = path.stat().st_size
     if len(header) == _HEADER.size:
         magic, _, zooms, *offsets = _HEADER.unpack(header)
         if magic == _MAGIC and max(*offsets, _ZOOMS + 24 * zooms) >= length:
-            raise InputError(f"{path}: is cut off after {length:,} bytes")
+            raise InputError(f"{path}: truncated after {length:,} bytes")
         if magic == _MAGIC:
             return
-    raise InputError(f"{path}: is no bigWig")
+    raise InputError(f"{path}: not a bigWig")
 
 
 def read_track(path: str | Path, region: str | Region) -> Float32[np.ndarray, " bases"]:
@@ -97,66 +131,88 @@ def read_track(path: str | Path, region: str | Region) -> Float32[np.ndarray, " 
     Parameters
     ----------
     path
-        A bigWig or bedGraph, plain or gzip.
+        bigWig or bedGraph file; the latter plain or gzip.
     region
-        "chr1:1,001-2,000" (1-based, inclusive), or a `Region`. Of a bedGraph, which does not state
-        how long its sequences are, with an end.
+        "chr1:1,001-2,000" (1-based, inclusive), or a `Region`. The end is required for a bedGraph,
+        which does not state the lengths of its sequences.
 
     Returns
     -------
-    array of shape (length,)
+    array of shape (length,), float32
         NaN where there is no score.
 
     Raises
     ------
     InputError
-        If the file cannot be read, or has no such sequence.
+        If the file cannot be read, or the region is not within one of its sequences.
     """
     path = Path(path)
     if is_bigwig(path):
         with BigWig(path) as track:
-            place = _in_track(region, track.sizes)
-            return track.scores(place.chrom, place.start, place.end)
-    # A bedGraph does not state lengths.
-    longest = dict.fromkeys(sequences(path), 1 << 40)
-    region = _in_track(region, longest)
+            region = _resolve(region, track.sizes)
+            return track.scores(region.chrom, region.start, region.end)
+    # A bedGraph does not state lengths, so use one above that of any sequence.
+    sizes = dict.fromkeys(sequence_names(path), 1 << 40)
+    region = _resolve(region, sizes)
     scores = np.full(len(region), np.nan, np.float32)
-    for stretch, values in read_bedgraph(path, longest):
-        start, end = max(stretch.start, region.start), min(stretch.end, region.end)
-        if stretch.chrom == region.chrom and start < end:
-            part = values[start - stretch.start : end - stretch.start]
+    for run, values in read_bedgraph(path, sizes):
+        start, end = max(run.start, region.start), min(run.end, region.end)
+        if run.chrom == region.chrom and start < end:
+            part = values[start - run.start : end - run.start]
             scores[start - region.start : end - region.start] = part
     return scores
 
 
-def _in_track(region: str | Region, sizes: Mapping[str, int]) -> Region:
+def _resolve(region: str | Region, sizes: Mapping[str, int]) -> Region:
     if isinstance(region, str):
         return parse_region(region, sizes, option="region")
     return check_bounds(region, sizes, clip=False)
 
 
 def is_bigwig(path: Path) -> bool:
-    """Tell from its name whether a track is a bigWig; otherwise it has to be a bedGraph.
+    """Return whether a file name has the suffix of a bigWig.
+
+    Parameters
+    ----------
+    path
+        Track file.
+
+    Returns
+    -------
+    bool
+        True for bigWig, False for bedGraph.
 
     Raises
     ------
     InputError
-        If it is neither.
+        If the suffix is that of neither format.
     """
     name = path.name.lower()
     if not name.endswith((*BIGWIG, *BEDGRAPH)):
         known = ", ".join((*BIGWIG, *BEDGRAPH))
-        raise InputError(f"{path}: is of no known format, expected {known}")
+        raise InputError(f"{path}: unknown suffix, expected one of {known}")
     return name.endswith(BIGWIG)
 
 
-def read_bedgraph(path: Path, sizes: Mapping[str, int]) -> Iterator[Stretch]:
-    """Yield rows that follow one another as one stretch, of at most `PIECE` bases.
+def read_bedgraph(path: Path, sizes: Mapping[str, int]) -> Iterator[ScoredRegion]:
+    """Iterate over a bedGraph, with adjacent rows joined.
+
+    Parameters
+    ----------
+    path
+        bedGraph file, plain or gzip.
+    sizes
+        Sequence lengths in bases.
+
+    Yields
+    ------
+    Region, array
+        Regions of at most `PIECE` bases, in the order of the file, and their scores, float32.
 
     Raises
     ------
     InputError
-        If the file cannot be read, or a row is malformed or does not fit these sequences.
+        If the file cannot be read, or a row is malformed or not within these sequences.
     """
     check_file(path)
     with open_text(path) as lines:
@@ -164,7 +220,7 @@ def read_bedgraph(path: Path, sizes: Mapping[str, int]) -> Iterator[Stretch]:
         scores: list[float] = []
         lengths: list[int] = []
 
-        def stretch() -> Stretch:
+        def joined() -> ScoredRegion:
             values = np.repeat(np.array(scores, np.float32), lengths)
             return Region(chrom, start, end, source=source), values
 
@@ -174,25 +230,41 @@ def read_bedgraph(path: Path, sizes: Mapping[str, int]) -> Iterator[Stretch]:
                 last = min(first + PIECE, row.end)
                 if (row.chrom, first) != (chrom, end) or last - start > PIECE:
                     if lengths:
-                        yield stretch()
+                        yield joined()
                     chrom, start, source = row.chrom, first, row.source
                     scores, lengths = [], []
                 end = last
                 scores.append(score)
                 lengths.append(last - first)
         if lengths:
-            yield stretch()
+            yield joined()
 
 
-def sequences(path: Path) -> list[str]:
-    """Return the sequences of a bedGraph, in the order of its rows."""
+def sequence_names(path: Path) -> list[str]:
+    """Return the names of the sequences in a bedGraph.
+
+    Parameters
+    ----------
+    path
+        bedGraph file, plain or gzip.
+
+    Returns
+    -------
+    list of str
+        In the order of first appearance.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
     check_file(path)
     with open_text(path) as lines:
         return list(dict.fromkeys(columns[0] for _, columns in _rows(lines)))
 
 
 def _rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and the columns of every line that is one of scores."""
+    """Yield line number and columns of each data line."""
     for number, line in enumerate(lines, 1):
         columns = line.split()
         if columns and not line.startswith("#") and columns[0] not in ("track", "browser"):
@@ -212,10 +284,10 @@ def _row(columns: list[str], where: str, sizes: Mapping[str, int]) -> tuple[Regi
         raise InputError(
             f"{where}: found {' '.join(columns[1:])}, expected start, end and score"
         ) from None
-    if not abs(score) <= _MOST:
-        raise InputError(f"{where}: the score is {text}, expected a float32; a gap has no row")
+    if not abs(score) <= _FLOAT32_MAX:
+        raise InputError(f"{where}: the score is {text}, expected a finite float32; omit gaps")
     if not 0 <= start < end:
-        raise InputError(f"{where}: found {start} to {end}, expected an end after the start")
+        raise InputError(f"{where}: found {start} to {end}, expected 0 <= start < end")
     if end > sizes.get(chrom, 0):
         found = f"has {sizes[chrom]:,} bases" if chrom in sizes else "is not in the genome"
         raise InputError(f"{where}: ends at {end:,}, {chrom} {found}")

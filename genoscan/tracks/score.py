@@ -1,8 +1,7 @@
-"""Four numbers a base made one.
+"""Scores: functions from the four derivatives at a base to one number.
 
-A gradient's columns are A, C, G, T; the base that stands in the genome is the *observed* one.
-Where it is none of the four (codes above 3) there is nothing to compare with, and every score is
-NaN: a gap in the track.
+The columns of a gradient are A, C, G, T; the base in the genome is the *observed* one. Where it
+is not A, C, G or T (codes above 3), every score is NaN: a gap in the track.
 """
 
 from collections.abc import Callable
@@ -16,9 +15,23 @@ _BASES = 4
 def centred(
     gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, " bases"]
 ) -> Float32[np.ndarray, " bases"]:
-    """Return the observed base's derivative less the mean of the four.
+    """Return the observed base's derivative minus the mean of the four.
 
-    Blind to what all four bases share, which no change of sequence can bring about.
+    Parameters
+    ----------
+    gradient
+        Derivatives along A, C, G and T.
+    codes
+        Observed bases.
+
+    Returns
+    -------
+    array of shape (bases,), float32
+        NaN where the base is unknown.
+
+    Notes
+    -----
+    Invariant to a constant added to all four derivatives, to which no substitution is sensitive.
     """
     gradient = blank_unknown(gradient, codes)
     return _observed_column(gradient, codes) - gradient.mean(axis=1)
@@ -27,14 +40,40 @@ def centred(
 def observed(
     gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, " bases"]
 ) -> Float32[np.ndarray, " bases"]:
-    """Return the observed base's derivative: gradient times input."""
+    """Return the observed base's derivative (gradient x input).
+
+    Parameters
+    ----------
+    gradient
+        Derivatives along A, C, G and T.
+    codes
+        Observed bases.
+
+    Returns
+    -------
+    array of shape (bases,), float32
+        NaN where the base is unknown.
+    """
     return _observed_column(blank_unknown(gradient, codes), codes)
 
 
 def magnitude(
     gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, " bases"]
 ) -> Float32[np.ndarray, " bases"]:
-    """Return the length of the four derivatives about their mean: never negative."""
+    """Return the Euclidean norm of the four derivatives after subtraction of their mean.
+
+    Parameters
+    ----------
+    gradient
+        Derivatives along A, C, G and T.
+    codes
+        Observed bases.
+
+    Returns
+    -------
+    array of shape (bases,), float32
+        Non-negative; NaN where the base is unknown.
+    """
     gradient = blank_unknown(gradient, codes)
     columns = gradient - gradient.mean(axis=1, keepdims=True)
     return np.sqrt((columns * columns).sum(axis=1))
@@ -43,13 +82,24 @@ def magnitude(
 def substitution(
     gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, " bases"]
 ) -> Float32[np.ndarray, " bases"]:
-    """Return the largest change, to first order, that another base would make, with its sign.
+    """Return the largest first-order effect of a substitution, signed.
 
-    Of two that are equally large, the first of A, C, G, T is taken.
+    Parameters
+    ----------
+    gradient
+        Derivatives along A, C, G and T.
+    codes
+        Observed bases.
+
+    Returns
+    -------
+    array of shape (bases,), float32
+        g_b - g_observed of the largest absolute value over b; the first of A, C, G, T in case of
+        a tie; NaN where the observed base is unknown.
     """
     gradient = blank_unknown(gradient, codes)
     changes = gradient - _observed_column(gradient, codes)[:, None]
-    # The observed base's own change is 0, so it is largest only where all four are.
+    # The observed base's own change is 0, hence selected only if all four changes are 0.
     largest = np.abs(changes).argmax(axis=1)
     return np.take_along_axis(changes, largest[:, None], axis=1)[:, 0]
 
@@ -67,10 +117,21 @@ def blank_unknown(
     codes: UInt8[np.ndarray, " bases"],
     fill: float = np.nan,
 ) -> Float32[np.ndarray, "bases 4"]:
-    """Return the columns with `fill` where the base is not A, C, G or T.
+    """Replace the derivatives at unknown bases.
 
-    The one rule for such bases: NaN in scores and archives, 0 in files for tools that average
-    columns over sequences.
+    Parameters
+    ----------
+    gradient
+        Derivatives along A, C, G and T.
+    codes
+        Observed bases; above 3 where a base is not A, C, G or T.
+    fill
+        Replacement: NaN in scores and archives, 0 in files for tools that average over sequences.
+
+    Returns
+    -------
+    array of shape (bases, 4), float32
+        A copy.
     """
     return np.where((codes < _BASES)[:, None], gradient, np.float32(fill))
 
@@ -78,6 +139,6 @@ def blank_unknown(
 def _observed_column(
     gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, " bases"]
 ) -> Float32[np.ndarray, " bases"]:
-    """Return each row's value for its own base; any of the four where it has none."""
+    """Return each row's value for its observed base; an arbitrary one if that is unknown."""
     columns = np.minimum(codes, _BASES - 1).astype(np.intp)
     return np.take_along_axis(gradient, columns[:, None], axis=1)[:, 0]

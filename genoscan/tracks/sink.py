@@ -1,4 +1,4 @@
-"""Gradients of windows to scores of regions: cropped, turned forward, averaged over strands."""
+"""Crop window gradients to regions, map them to the forward strand, average strands and score."""
 
 from collections.abc import Sequence
 
@@ -13,19 +13,21 @@ from genoscan.tracks.store import Arrays
 
 
 class Sink:
-    """Receives the gradients of windows read along one strand, tile by tile, in any order.
+    """Store the gradients of a batch of windows on one strand, tile by tile in any order.
 
     Parameters
     ----------
     arrays
-        Where scores go, and the four columns.
-    windows, codes
-        The windows, and their bases as read.
+        Destination of scores and, if present, of the four columns.
+    windows
+        Windows of the batch, of equal length.
+    codes
+        Their bases, in reading direction.
     score
-        Name of the score.
+        Name of the score, a key of `SCORES`.
     strand_index, n_strands
-        Which of the strands this is; the columns become the mean over all, and are scored with the
-        last.
+        Index of this strand, and number of strands whose gradients are averaged; scores are
+        computed with the last strand.
     """
 
     def __init__(
@@ -45,22 +47,43 @@ class Sink:
     def receive(
         self, rows: slice, span: slice, gradients: Float32[np.ndarray, "rows span 4"]
     ) -> None:
-        """Store a tile; several threads may, each with rows of its own."""
+        """Store the gradients of one tile.
+
+        Parameters
+        ----------
+        rows
+            Windows of the tile, as indices into the batch.
+        span
+            Positions of the tile in the window, in reading direction.
+        gradients
+            Derivatives along A, C, G and T, float32.
+
+        Notes
+        -----
+        Threads may call this concurrently for disjoint rows.
+        """
         for row, gradient in zip(range(rows.start, rows.stop), gradients, strict=True):
             self._receive(row, span, gradient)
 
     def check_finite(self, values: Float64[np.ndarray, " windows"], advice: str) -> None:
-        """Refuse targets, and derivatives at known bases, that are NaN or infinite.
+        """Check that targets, and derivatives at known bases, are finite.
+
+        Parameters
+        ----------
+        values
+            Target value of each window.
+        advice
+            Remedy, appended to the message.
 
         Raises
         ------
         NonFiniteError
-            With the advice.
+            If a value is NaN or infinite.
         """
         for window, value, count in zip(self._windows, values, self._non_finite, strict=True):
             if count:
                 found = f"{count:,} of {len(window.scored):,} bases are not finite"
-                raise NonFiniteError(f"{window.scored}: the derivatives of {found}; {advice}")
+                raise NonFiniteError(f"{window.scored}: the derivatives at {found}; {advice}")
             if not np.isfinite(value):
                 raise NonFiniteError(f"{window.scored}: the target is {value}; {advice}")
 
@@ -77,7 +100,7 @@ class Sink:
             return
         at = slice(start - scored.start, stop - scored.start)
         if window.strand == "-":
-            # Positions reversed; A and T, C and G exchanged.
+            # Reverse complement: reversed positions, A and T, C and G exchanged.
             at = slice(scored.stop - stop, scored.stop - start)
             codes, gradient = reverse_complement(codes), gradient[::-1, ::-1]
         offset = self._arrays.offsets[window.scored]

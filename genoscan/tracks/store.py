@@ -1,9 +1,9 @@
-"""Unfinished results, kept beside the output so that no finished batch is ever lost.
+"""Store results in memory, or on disk so that an interrupted run can be resumed.
 
-`OUT.partial/` holds memory maps over all scored bases, one region after the other, and the
-numbers of the batches that are done.  A batch is noted only once its numbers are in the maps;
-whatever a kill leaves of an unfinished one is computed again.  As long as no batch is finished
-there is nothing to go on with, and a run that fails leaves nothing behind.
+`OUT.partial/` contains memory-mapped arrays over all scored bases, the regions concatenated, the
+run's settings, and a journal of finished batches. A batch enters the journal after its results
+have been flushed to disk; a batch that was interrupted is computed again. A run that fails before
+its first batch is finished removes the folder.
 """
 
 import fcntl
@@ -28,14 +28,18 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True)
 class Arrays:
-    """Scores, bases and, where asked for, the four columns of every scored base.
+    """Scores, bases and optionally the four derivatives of every scored base.
 
     Attributes
     ----------
-    scores, codes, columns
-        float32, uint8 and float32 (bases, 4), one region after the other.
+    scores
+        float32, shape (bases,), the regions concatenated.
+    codes
+        Observed bases, uint8, shape (bases,).
+    columns
+        Derivatives along A, C, G and T, float32, shape (bases, 4), or None.
     offsets
-        Where each region begins.
+        Index of each region's first base.
     """
 
     scores: np.ndarray
@@ -44,30 +48,80 @@ class Arrays:
     offsets: Mapping[Region, int]
 
     def slice_of(self, region: Region) -> slice:
-        """Return which rows are a region's."""
+        """Return the indices of a region's bases.
+
+        Parameters
+        ----------
+        region
+            One of the regions.
+
+        Returns
+        -------
+        slice
+            Into the arrays' first axis.
+        """
         first = self.offsets[region]
         return slice(first, first + len(region))
 
     def scores_of(self, region: Region) -> np.ndarray:
-        """Return a region's scores."""
+        """Return the scores of a region.
+
+        Parameters
+        ----------
+        region
+            One of the regions.
+
+        Returns
+        -------
+        array of shape (len(region),), float32
+            A view.
+        """
         return self.scores[self.slice_of(region)]
 
 
 def arrays_in_memory(regions: Sequence[Region]) -> Arrays:
-    """Return arrays for the regions, 21 bytes a base."""
+    """Allocate uninitialised arrays in memory.
+
+    Parameters
+    ----------
+    regions
+        Scored regions.
+
+    Returns
+    -------
+    Arrays
+        With columns.
+
+    Notes
+    -----
+    Memory: 21 bytes per base.
+    """
     total = sum(map(len, regions))
     scores, codes = np.empty(total, np.float32), np.empty(total, np.uint8)
     return Arrays(scores, codes, np.empty((total, 4), np.float32), _offsets(regions))
 
 
-def counts(arrays: Arrays, regions: Sequence[Region]) -> dict[str, int]:
-    """Count the bases that have a score, and the regions in which every score is 0."""
+def count_scores(arrays: Arrays, regions: Sequence[Region]) -> dict[str, int]:
+    """Count bases with a score, and regions in which every score is 0.
+
+    Parameters
+    ----------
+    arrays
+        Results.
+    regions
+        Regions to include.
+
+    Returns
+    -------
+    dict
+        `scored_bases`, and `zero_regions`: regions with scores, all of them 0.
+    """
     scored_bases = zero_regions = 0
     for region in regions:
         scored = zeros = 0
-        whole = arrays.scores_of(region)
-        for start in range(0, len(whole), _PIECE):
-            piece = whole[start : start + _PIECE]
+        scores = arrays.scores_of(region)
+        for start in range(0, len(scores), _PIECE):
+            piece = scores[start : start + _PIECE]
             scored += int(np.isfinite(piece).sum())
             zeros += int((piece == 0).sum())
         scored_bases += scored
@@ -77,16 +131,38 @@ def counts(arrays: Arrays, regions: Sequence[Region]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class ScoreStore(Arrays):
-    """Arrays in files, and which batches are done.
+    """Memory-mapped arrays with a journal of finished batches.
 
-    Memory: on disk, 5 bytes a base, 21 with columns; what is resident the system may drop.
+    Attributes
+    ----------
+    path
+        Folder of the files.
+    done
+        Target values of each finished batch, by batch number.
+
+    Notes
+    -----
+    Disk: 5 bytes per base, 21 with columns. Resident pages can be evicted by the operating system.
     """
 
     path: Path
     done: dict[int, list[float]]
 
-    def keep(self, batch: int, values: Sequence[float]) -> None:
-        """Note that a batch is finished, with its target's values."""
+    def commit(self, batch: int, values: Sequence[float]) -> None:
+        """Flush the arrays and mark a batch as finished.
+
+        Parameters
+        ----------
+        batch
+            Number of the batch.
+        values
+            Target value of each of its windows.
+
+        Raises
+        ------
+        OutputError
+            If the journal cannot be written.
+        """
         for array in (self.scores, self.codes, self.columns):
             if isinstance(array, np.memmap):
                 array.flush()
@@ -101,26 +177,41 @@ class ScoreStore(Arrays):
 def open_store(
     output: Path, regions: Sequence[Region], settings: Mapping[str, Any], *, columns: bool
 ) -> Iterator[ScoreStore]:
-    """Start, or go on with what an earlier run with the same settings has left.
+    """Open the store of a run, or resume that of an interrupted run with the same settings.
 
-    It is all deleted when the block ends well: the finished files have taken its place.
+    Parameters
+    ----------
+    output
+        First output of the run; the store is `OUT.partial/` beside it.
+    regions
+        Scored regions.
+    settings
+        Everything that determines the results, in JSON types.
+    columns
+        Whether to store the four derivatives.
+
+    Yields
+    ------
+    ScoreStore
+        Deleted when the block ends without an exception, and otherwise kept if at least one batch
+        is finished.
 
     Raises
     ------
     InputError
-        If an earlier run had other settings (the message names the first that differs), or
-        another run is at work on it.
+        If the interrupted run had other settings (the message names the first difference), or
+        another process uses the store.
     OutputError
-        If the files cannot be made, or have been damaged.
+        If the files cannot be created, or are damaged.
     """
     path = output.with_name(output.name + ".partial")
     with os_errors(path):
         path.mkdir(exist_ok=True)
-    with _claimed(path):
+    with _locked(path):
         try:
             with os_errors(path):
-                partial = _open(path, regions, json.loads(json.dumps(settings)), output, columns)
-            yield partial
+                store = _open(path, regions, json.loads(json.dumps(settings)), output, columns)
+            yield store
         except BaseException:
             if not (path / _DONE).exists():
                 shutil.rmtree(path, ignore_errors=True)
@@ -130,8 +221,8 @@ def open_store(
 
 
 @contextmanager
-def _claimed(path: Path) -> Iterator[None]:
-    """Keep other runs away; the system lifts the claim of a killed one."""
+def _locked(path: Path) -> Iterator[None]:
+    """Lock the store; the operating system releases the lock of a killed process."""
     with os_errors(path):
         lock = (path / _LOCK).open("ab")
     with lock:
@@ -139,10 +230,10 @@ def _claimed(path: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"{path}: another run is at work on it; wait for its end, or name another output"
+                f"{path}: in use by another run: wait until it has finished, or name another output"
             ) from None
         except OSError:
-            pass  # a file system without locks
+            pass  # the file system does not support locks
         yield
 
 
@@ -154,16 +245,16 @@ def _open(
     shapes = {"scores": (np.float32, (total,)), "codes": (np.uint8, (total,))}
     if columns:
         shapes["columns"] = (np.float32, (total, 4))
-    done = _done(path)
+    done = _read_journal(path)
     if done:
         _check_settings(path, settings, output)
     else:
         for name in (_SETTINGS, *shapes):
             (path / name).unlink(missing_ok=True)
         (path / _SETTINGS).write_text(json.dumps(settings, indent=1))
-    maps = {name: _map(path / name, *shape, old=bool(done)) for name, shape in shapes.items()}
-    found = maps["scores"], maps["codes"], maps.get("columns"), _offsets(regions)
-    return ScoreStore(*found, path, done)
+    maps = {name: _map(path / name, *shape, exists=bool(done)) for name, shape in shapes.items()}
+    arrays = maps["scores"], maps["codes"], maps.get("columns"), _offsets(regions)
+    return ScoreStore(*arrays, path, done)
 
 
 def _offsets(regions: Sequence[Region]) -> dict[Region, int]:
@@ -171,13 +262,13 @@ def _offsets(regions: Sequence[Region]) -> dict[Region, int]:
     return dict(zip(regions, edges[:-1], strict=True))
 
 
-def _map(path: Path, dtype: Any, shape: tuple[int, ...], *, old: bool) -> np.ndarray:
-    """Map a file whose room is taken at once: a full disk is an error here, not a crash later."""
+def _map(path: Path, dtype: Any, shape: tuple[int, ...], *, exists: bool) -> np.ndarray:
+    """Map a preallocated file, so that a full disk raises here and not as SIGBUS later."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    if old and not (path.is_file() and path.stat().st_size == size):
+    if exists and not (path.is_file() and path.stat().st_size == size):
         raise _damaged(path)
     with path.open("ab") as file:
-        if hasattr(os, "posix_fallocate"):  # macOS has none
+        if hasattr(os, "posix_fallocate"):  # not on macOS
             os.posix_fallocate(file.fileno(), 0, size)
         else:
             file.truncate(size)
@@ -192,34 +283,34 @@ def _check_settings(path: Path, settings: dict[str, Any], output: Path) -> None:
     for name in sorted({*before, *settings}):
         if before.get(name) != settings.get(name):
             raise InputError(
-                f"{path}: holds an unfinished run with {name} {_brief(before.get(name))}, this one "
-                f"has {_brief(settings.get(name))}; give the same to go on with it, remove the "
+                f"{path}: has an unfinished run with {name} {_shorten(before.get(name))}, this one "
+                f"has {_shorten(settings.get(name))}: use the same value to resume it, remove the "
                 f"folder to start again, or name another output than {output.name}"
             )
 
 
 def _damaged(file: Path) -> OutputError:
-    return OutputError(f"{file}: damaged; remove {file.parent} to start again")
+    return OutputError(f"{file}: damaged: remove {file.parent} to start again")
 
 
-def _brief(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def _done(path: Path) -> dict[int, list[float]]:
-    """Read the finished batches; a last line that a kill cut short is cut off."""
+def _read_journal(path: Path) -> dict[int, list[float]]:
+    """Read the journal of finished batches; remove an incomplete last line."""
     file = path / _DONE
     if not file.exists():
         return {}
-    found = file.read_bytes()
-    whole = found[: found.rfind(b"\n") + 1]
-    if whole != found:
-        os.truncate(file, len(whole))
-    if not whole:
+    content = file.read_bytes()
+    complete = content[: content.rfind(b"\n") + 1]
+    if complete != content:
+        os.truncate(file, len(complete))
+    if not complete:
         file.unlink()
     try:
-        entries = [json.loads(line) for line in whole.splitlines()]
+        entries = [json.loads(line) for line in complete.splitlines()]
         return {int(entry["batch"]): list(entry["values"]) for entry in entries}
     except (ValueError, KeyError, TypeError):
         raise _damaged(file) from None

@@ -1,6 +1,6 @@
-"""Scores to track files: the suffix picks the format, and a file appears whole or not at all.
+"""Write track files atomically, in the format of the file's suffix.
 
-A format is a class with `append`, `finish` and `close`; a line in `_FORMATS` makes it known.
+A format is a class with `append`, `finish` and `close`, registered in `_FORMATS`.
 """
 
 import os
@@ -22,33 +22,48 @@ BIGWIG = ".bw", ".bigwig"
 _PLAIN = ".bedgraph", ".bg"
 _INDEXED = ".bedgraph.gz", ".bg.gz"
 BEDGRAPH = _PLAIN + _INDEXED
-"""Suffixes, in lower case."""
+"""Suffixes of bedGraph files, in lower case."""
 
 _PIECE = 1 << 20
 
 
 @runtime_checkable
 class TrackWriter(Protocol):
-    """A track being written, front to back."""
+    """Protocol of an open track."""
 
     def write(self, region: Region, scores: Float32[np.ndarray, " bases"]) -> None:
-        """Write a region's scores; NaN means "no score here" and leaves a gap.
+        """Write the scores of a region.
 
-        Regions come in genome order and do not overlap: plan() sees to both.
+        Parameters
+        ----------
+        region
+            Downstream of all regions written before, without overlap.
+        scores
+            One per base, float32; NaN leaves a gap.
 
         Raises
         ------
         InputError
-            If they do not, or a score is infinite.
+            If regions are unsorted or overlap, or a score is infinite.
         OutputError
-            If a file cannot be written, for want of space or permission.
+            If a file cannot be written.
         """
 
 
 def write_in_pieces(
     track: TrackWriter, region: Region, scores: Float32[np.ndarray, " bases"]
 ) -> None:
-    """Write a region's scores from a map on disk, a piece in memory at a time."""
+    """Write the memory-mapped scores of a region, 2^20 bases at a time.
+
+    Parameters
+    ----------
+    track
+        Open track.
+    region
+        Downstream of all regions written before, without overlap.
+    scores
+        One per base, float32; NaN leaves a gap.
+    """
     for start in range(0, len(region), _PIECE):
         piece = np.asarray(scores[start : start + _PIECE])
         first = region.start + start
@@ -57,7 +72,7 @@ def write_in_pieces(
 
 @runtime_checkable
 class _Format(Protocol):
-    """What a file format has to offer: scores in genome order, checked before they come."""
+    """Protocol of a file format; receives validated scores in genome order."""
 
     def append(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None: ...
 
@@ -67,64 +82,100 @@ class _Format(Protocol):
 
 
 def open_track(path: Path, sizes: Mapping[str, int]) -> AbstractContextManager[TrackWriter]:
-    """Open one track over sequences of these lengths, in genome order: `with` gives its writer.
+    """Open a track file for writing.
 
-    The file is at `path` once the block has ended well, and until then what was there before.
+    Parameters
+    ----------
+    path
+        File to write; replaced when the block ends without an exception.
+    sizes
+        Sequence lengths in bases, in genome order.
+
+    Returns
+    -------
+    context manager
+        Its value is a `TrackWriter`.
+
+    Raises
+    ------
+    InputError
+        If the suffix is unknown, or there are no sequences.
+    OutputError
+        If the file cannot be written.
     """
     return open_tracks([path], sizes)
 
 
 @contextmanager
 def open_tracks(paths: Sequence[Path], sizes: Mapping[str, int]) -> Iterator[TrackWriter]:
-    """Open several tracks that take the same scores; all files appear, or none does.
+    """Open several track files for writing the same scores.
 
-    Memory: a few tens of megabytes a track, whatever the lengths.
+    Parameters
+    ----------
+    paths
+        Files to write; all are replaced when the block ends without an exception, otherwise none.
+    sizes
+        Sequence lengths in bases, in genome order.
+
+    Yields
+    ------
+    TrackWriter
+        Writes to all files.
 
     Raises
     ------
     InputError
-        If a suffix is of no track format, a path is given twice, or there are no sequences.
+        If a suffix is unknown, a path is given twice, or there are no sequences.
     OutputError
         If a file cannot be written.
+
+    Notes
+    -----
+    Memory: a few tens of megabytes per track, independent of sequence length.
     """
     for path in paths:
         if _suffix(path) not in _FORMATS:
-            raise _unknown(path, _FORMATS)
+            raise _unknown_suffix(path, _FORMATS)
     if len({path.resolve() for path in paths}) < len(paths):
-        raise InputError(f"{paths[0]}: an output is given twice: name each once")
+        raise InputError(f"{paths[0]}: an output is given twice: give each once")
     if not sizes:
-        raise InputError(f"{paths[0]}: the genome has no sequences, there is nothing to write")
+        raise InputError(f"{paths[0]}: the genome has no sequences, expected at least one")
     with ExitStack() as stack:
         formats = [(path, _FORMATS[_suffix(path)](path, sizes, stack)) for path in paths]
         track = _Track(formats, sizes)
         yield track
-        # Every file is complete before the first takes its name, on leaving the stack.
+        # Complete all files before the stack renames the first.
         track.finish()
 
 
 def check_output(path: Path) -> None:
-    """Say before hours of work what would keep a result from being written to `path`.
+    """Check before a computation that its result can be written.
+
+    Parameters
+    ----------
+    path
+        Output file: a track or an archive (.npz).
 
     Raises
     ------
     InputError
-        If the suffix is of no format that genoscan writes.
+        If the suffix is unknown.
     OutputError
-        If the folder is not there or cannot be written to, or `path` is a folder.
+        If the folder does not exist or cannot be written to, or `path` is a folder.
     """
     if path.suffix != ".npz" and _suffix(path) not in _FORMATS:
-        raise _unknown(path, [*_FORMATS, ".npz"])
+        raise _unknown_suffix(path, [*_FORMATS, ".npz"])
     folder = path.resolve().parent
     if path.is_dir():
         raise OutputError(f"{path}: it is a folder: name a file")
     if not folder.is_dir():
-        raise OutputError(f"{path}: there is no folder {folder}: make it first")
+        raise OutputError(f"{path}: the folder {folder} does not exist: create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{path}: no permission to write in {folder}: choose another folder")
 
 
 class _Track:
-    """One pass of scores, checked once and handed to every format."""
+    """Validate scores once and write them in every format."""
 
     def __init__(self, formats: Sequence[tuple[Path, _Format]], sizes: Mapping[str, int]) -> None:
         self._formats = formats
@@ -134,15 +185,15 @@ class _Track:
 
     def write(self, region: Region, scores: Float32[np.ndarray, " bases"]) -> None:
         self._check(region, scores)
-        for path, form in self._formats:
+        for path, writer in self._formats:
             with os_errors(path):
-                form.append(region.chrom, region.start, scores)
+                writer.append(region.chrom, region.start, scores)
         self._last = region
 
     def finish(self) -> None:
-        for path, form in self._formats:
+        for path, writer in self._formats:
             with os_errors(path):
-                form.finish()
+                writer.finish()
 
     def _check(self, region: Region, scores: Float32[np.ndarray, " bases"]) -> None:
         if region.chrom not in self._sizes:
@@ -154,7 +205,7 @@ class _Track:
             )
         if len(scores) != len(region):
             raise InputError(
-                f"{region.where}: {len(scores):,} scores for a region of {len(region):,} bases"
+                f"{region.where}: found {len(scores):,} scores, expected {len(region):,}"
             )
         if self._last is not None:
             last, rank = self._last, self._ranks[region.chrom]
@@ -165,7 +216,7 @@ class _Track:
                 )
             if (rank, region.start) < (self._ranks[last.chrom], last.end):
                 raise InputError(
-                    f"{region.where}: overlaps {last.where}, a track has one score a base: "
+                    f"{region.where}: overlaps {last.where}, expected one score per base: "
                     f"merge the regions"
                 )
         infinite = np.flatnonzero(np.isinf(scores))
@@ -204,12 +255,10 @@ _FORMATS: dict[str, Callable[[Path, Mapping[str, int], ExitStack], _Format]] = {
 
 
 def _suffix(path: Path) -> str:
-    """Return the one or two suffixes that tell the format, in lower case: bigWig, bedGraph."""
+    """Return the suffix that selects the format, including .gz, in lower case."""
     suffixes = path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:]
     return "".join(suffixes).lower()
 
 
-def _unknown(path: Path, known: Iterable[str]) -> InputError:
-    return InputError(
-        f'{path}: suffix "{path.suffix}" is of no known format, expected {", ".join(known)}'
-    )
+def _unknown_suffix(path: Path, known: Iterable[str]) -> InputError:
+    return InputError(f'{path}: unknown suffix "{path.suffix}", expected one of {", ".join(known)}')

@@ -1,0 +1,125 @@
+"""Load tracks for export: the file and its provenance, checked against the genome."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genoscan.errors import InputError
+from genoscan.genome.genome import Genome
+from genoscan.genome.region import Region, parse_region
+from genoscan.tracks.provenance import check_genome, read_provenance
+from genoscan.tracks.writer import BIGWIG
+
+
+@dataclass(frozen=True)
+class TrackFile:
+    """A bigWig written by genoscan, with its provenance record.
+
+    Attributes
+    ----------
+    path
+        bigWig file.
+    record
+        Provenance record.
+    regions
+        Scored regions.
+    """
+
+    path: Path
+    record: dict[str, Any]
+    regions: tuple[Region, ...]
+
+    @property
+    def name(self) -> str:
+        """Display name: the file name without suffix."""
+        return self.path.stem
+
+    @property
+    def description(self) -> str:
+        """Model, target and score, in one line."""
+        record = self.record
+        # The record of a response has a perturbed position instead of a target.
+        target = record.get("target") or f"response to {record.get('response', {}).get('at', '')}"
+        score = f", {record['score']}" if "score" in record else ""
+        return f"{record['model']}: {target}{score}"
+
+
+def track_names(tracks: Sequence[TrackFile]) -> str:
+    """Return the names of tracks, separated by commas.
+
+    Parameters
+    ----------
+    tracks
+        Tracks to export.
+
+    Returns
+    -------
+    str
+        "a, b, c".
+    """
+    return ", ".join(track.name for track in tracks)
+
+
+def initial_locus(tracks: Sequence[TrackFile], locus: Region | None) -> str:
+    """Return the locus that a browser displays first.
+
+    Parameters
+    ----------
+    tracks
+        Tracks to export.
+    locus
+        Requested locus, or None for the first scored region.
+
+    Returns
+    -------
+    str
+        As formatted by `format_locus`.
+    """
+    return format_locus(locus or tracks[0].regions[0])
+
+
+def format_locus(region: Region) -> str:
+    """Format a region for genome browsers, which do not support quoted names.
+
+    Parameters
+    ----------
+    region
+        Any region.
+
+    Returns
+    -------
+    str
+        "chr1:1,001-2,000", 1-based, inclusive.
+    """
+    return f"{region.chrom}:{region.start + 1:,}-{region.end:,}"
+
+
+def load_track(path: Path, genome: Genome) -> TrackFile:
+    """Load a track and check that it was computed on a genome.
+
+    Parameters
+    ----------
+    path
+        bigWig file, with its provenance record beside it.
+    genome
+        Genome to compare with, by sequence name, length and MD5.
+
+    Returns
+    -------
+    TrackFile
+        The track.
+
+    Raises
+    ------
+    InputError
+        If the file is not a bigWig, its record is missing, or a sequence differs.
+    """
+    if path.suffix.lower() not in BIGWIG:
+        raise InputError(f"{path}: expected a bigWig: write one with attribute -o {path.stem}.bw")
+    if not path.is_file():
+        raise InputError(f"{path}: file not found, expected a bigWig written by genoscan")
+    record = read_provenance(path)
+    check_genome(path, record, genome)
+    regions = tuple(parse_region(text, genome.sizes) for text in record["regions"])
+    return TrackFile(path, record, regions)

@@ -1,0 +1,54 @@
+"""Select the bases with the largest scores from a stream."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float32
+
+
+class TopScores:
+    """Select the scores of largest absolute value; ties are resolved in favour of earlier bases.
+
+    Parameters
+    ----------
+    top
+        Number of scores to select.
+
+    Notes
+    -----
+    Memory: `top` scores, and one array passed to `add`.
+    """
+
+    def __init__(self, top: int) -> None:
+        self._top = top
+        self._scores = np.empty(0, np.float32)
+        self._numbers = np.empty(0, np.int64)
+
+    def add(self, first: int, scores: Float32[np.ndarray, " bases"]) -> None:
+        """Add the scores of consecutive bases.
+
+        Parameters
+        ----------
+        first
+            Number of the first base.
+        scores
+            float32; NaN is ignored.
+        """
+        known = np.flatnonzero(~np.isnan(scores))
+        if len(self._scores) == self._top:
+            # Skip bases below the current threshold before sorting.
+            known = known[np.abs(scores[known]) > np.abs(self._scores[-1])]
+        candidates = np.append(self._scores, scores[known])
+        numbers = np.append(self._numbers, first + known)
+        order = np.argsort(-np.abs(candidates), kind="stable")[: self._top]
+        self._scores, self._numbers = candidates[order], numbers[order]
+
+    def ranked(self) -> Iterator[tuple[int, float]]:
+        """Iterate over the selected scores, by decreasing absolute value.
+
+        Yields
+        ------
+        int, float
+            Number of the base, and its score.
+        """
+        yield from zip(self._numbers.tolist(), self._scores.tolist(), strict=True)
