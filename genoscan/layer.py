@@ -1,4 +1,4 @@
-"""The contract between models and the engine: a causal layer and its carry."""
+"""Interfaces between models and the engine: causal and bidirectional layers, and carries."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -8,57 +8,93 @@ from jaxtyping import Float
 from torch import Tensor
 
 Carry: TypeAlias = Any
-"""A tree of tensors (nested tuples): all that a layer remembers of the bases to its left.
+"""A tree of tensors (nested tuples): the state of a layer after all bases to the left.
 
-A carry owns its memory: a view would keep the whole tile alive that it was cut from.
+The tensors own their memory: a view would keep the tile that it was sliced from alive.
 """
 
 
 @runtime_checkable
 class Layer(Protocol):
-    """A causal map over one tile, plus what it remembers of the tiles before.
+    """A causal map over one tile, given its state after the preceding tiles.
 
-    split law   forward over [0, n) equals forward over [0, k), then [k, n), for every k
-    purity law  the same tile and carry give the same answer; no attribute changes
+    Notes
+    -----
+    Split law: forward over [0, n) equals forward over [0, k) followed by [k, n), for every k.
+    Purity law: the same tile and carry give the same result; no attribute changes.
     """
 
     def begin(self, batch: int) -> Carry:
-        """Return the carry to the left of the first base."""
+        """Return the carry before the first base.
+
+        Parameters
+        ----------
+        batch
+            Number of sequences.
+        """
         ...
 
     def forward(
         self, x: Float[Tensor, "batch tile d_in"], carry: Carry
     ) -> tuple[Float[Tensor, "batch tile d_out"], Carry]:
-        """Return the layer's output over the tile, and the carry at its right edge."""
+        """Return the output over one tile and the carry at its right edge.
+
+        Parameters
+        ----------
+        x
+            Input of the tile, (batch, tile, d_in).
+        carry
+            Carry at the left edge of the tile.
+
+        Returns
+        -------
+        y
+            Output of the tile, (batch, tile, d_out).
+        carry
+            Carry at the right edge of the tile.
+        """
         ...
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
-        """Yield the trained tensors."""
+        """Yield the trainable tensors."""
         ...
 
 
 @runtime_checkable
 class Chain(Layer, Protocol):
-    """A layer that is other layers in sequence, each as causal as the whole.
+    """A composition of causal layers that can be split into consecutive parts.
 
-    chain law  running the parts one after another is running the whole; the carry is a tuple,
-               the parts' carries put end to end
+    Notes
+    -----
+    Chain law: applying the parts in sequence equals applying the whole. The carry is a tuple, the
+    concatenation of the carries of the parts.
     """
 
     def cut(self, parts: int) -> "list[Layer]":
-        """Return at most so many layers of about equal cost, which share the weights."""
+        """Split the chain into consecutive layers of similar cost.
+
+        Parameters
+        ----------
+        parts
+            Maximum number of layers to return.
+
+        Returns
+        -------
+        list of Layer
+            Layers, first to last, that share their weights with this one.
+        """
         ...
 
 
 def leaves(carry: Carry) -> list[Tensor]:
-    """List the carry's tensors, in order."""
+    """Return the tensors of a carry, in order."""
     if isinstance(carry, Tensor):
         return [carry]
     return [leaf for part in carry for leaf in leaves(part)]
 
 
 def map_leaves(function: Callable[[Tensor], Tensor], carry: Carry) -> Carry:
-    """Apply the function to every tensor of the carry and keep its shape."""
+    """Apply a function to every tensor of a carry; return a tree of the same structure."""
     if isinstance(carry, Tensor):
         return function(carry)
     return tuple(map_leaves(function, part) for part in carry)
@@ -66,29 +102,31 @@ def map_leaves(function: Callable[[Tensor], Tensor], carry: Carry) -> Carry:
 
 @runtime_checkable
 class BidirectionalLayer(Protocol):
-    """A layer that looks both ways: two causal layers read the same, one from either end.
+    """A bidirectional layer: two causal layers that process the same input in opposite directions.
 
-    pointwise law  what `before` and `merge` say at a position depends on that position alone
-    residual law   merge(x, left, right) is a map of x plus one of left and right
+    Notes
+    -----
+    Pointwise law: `prepare` and `merge` act on each position independently.
+    Residual law: merge(x, left, right) is the sum of a function of x and one of left and right.
     """
 
     @property
     def left_to_right(self) -> Layer:
-        """The layer that reads left to right."""
+        """Causal layer applied from left to right."""
         ...
 
     @property
     def right_to_left(self) -> Layer:
-        """The layer that reads right to left."""
+        """Causal layer applied from right to left."""
         ...
 
     @property
     def additive(self) -> bool:
-        """Whether `merge` adds what the two say; otherwise its derivative depends on it."""
+        """Whether `merge` adds the two outputs; otherwise its derivative depends on them."""
         ...
 
-    def before(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile read"]:
-        """Return what both read."""
+    def prepare(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile read"]:
+        """Return the common input of both directions, (batch, tile, read)."""
         ...
 
     def merge(
@@ -97,32 +135,45 @@ class BidirectionalLayer(Protocol):
         left: Float[Tensor, "batch tile read"],
         right: Float[Tensor, "batch tile read"],
     ) -> Float[Tensor, "batch tile width"]:
-        """Return the layer's output, from its input and from what the two say of it."""
+        """Combine the input of the layer with the outputs of both directions.
+
+        Parameters
+        ----------
+        x
+            Input of the layer, (batch, tile, width).
+        left, right
+            Outputs of `left_to_right` and `right_to_left`, both in the order of the window.
+
+        Returns
+        -------
+        Tensor
+            Output of the layer, (batch, tile, width).
+        """
         ...
 
 
 @runtime_checkable
 class BidirectionalNetwork(Protocol):
-    """Two-way layers in sequence, between two maps that are pointwise."""
+    """Bidirectional layers in sequence, between a pointwise encoder and a pointwise decoder."""
 
     @property
     def blocks(self) -> Sequence[BidirectionalLayer]:
-        """The layers, first to last."""
+        """Layers, first to last."""
         ...
 
     @property
     def width(self) -> int:
-        """Numbers a position between two layers."""
+        """Channels per position between layers."""
         ...
 
-    def enter(self, x: Float[Tensor, "batch tile d_in"]) -> Float[Tensor, "batch tile width"]:
-        """Return what the first layer reads."""
+    def encode(self, x: Float[Tensor, "batch tile d_in"]) -> Float[Tensor, "batch tile width"]:
+        """Return the input of the first layer, (batch, tile, width)."""
         ...
 
-    def leave(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile d_out"]:
-        """Return the outputs, from what the last layer says."""
+    def decode(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile d_out"]:
+        """Return the outputs, (batch, tile, d_out), from the output of the last layer."""
         ...
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
-        """Yield the trained tensors."""
+        """Yield the trainable tensors."""
         ...

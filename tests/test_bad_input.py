@@ -359,7 +359,11 @@ class TestModels:
 
     @pytest.mark.parametrize("kept", [0, 4, 8, 500, -1, -4096])
     def test_truncated_weights(self, spoil: Callable[..., str], kept: int) -> None:
-        says(spoil(lambda whole: whole[:kept]), "model.safetensors", "not a whole safetensors file")
+        says(
+            spoil(lambda whole: whole[:kept]),
+            "model.safetensors",
+            "not a complete safetensors file",
+        )
 
     def test_tampered_weights(self, folder: Path) -> None:
         """Whatever is changed in the header, the model is refused or is what config.json says."""
@@ -385,10 +389,10 @@ class TestModels:
         ("change", "parts"),
         [
             (lambda t: t.pop("layers.0.A_log"), ['"layers.0.A_log" is missing']),
-            (lambda t: t.update(spare=t["head.weight"]), ['"spare" has no place']),
+            (lambda t: t.update(spare=t["head.weight"]), ['"spare" is not part of the model']),
             (
                 lambda t: t.update({"head.weight": t["head.weight"][:3]}),
-                ['"head.weight" has shape (3, 16)', "config.json says (4, 16)"],
+                ['"head.weight" has shape (3, 16)', "config.json implies (4, 16)"],
             ),
             (
                 lambda t: t.update({"head.weight": t["head.weight"] * np.float32(np.nan)}),
@@ -411,7 +415,7 @@ class TestModels:
     @pytest.mark.parametrize(
         ("change", "parts"),
         [
-            ({"d_model": 32}, ["has shape", "config.json says"]),
+            ({"d_model": 32}, ["has shape", "config.json implies"]),
             ({"d_model": 0}, ["config.json", "d_model"]),
             ({"d_model": None}, ["config.json", "d_model"]),
             ({"layers": []}, ["config.json", "at least one"]),

@@ -14,7 +14,7 @@ from genoscan.layers.mamba import Mamba, MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.norm import RMSNorm
 from genoscan.layers.pd_ssm import PdSsmConfig
-from genoscan.layers.weights import _BLOCKS, _assembled
+from genoscan.layers.weights import _BLOCKS, _build_network
 from genoscan.ops.dispatch import choose
 from genoscan.training.optimizer import adamw
 
@@ -77,7 +77,7 @@ def model_of(kind: str) -> nn.Module:
         d_model=8, layers=(KINDS[kind],), context=1, reach=1, trained_on="nothing",
         label_offset=0 if "two_way" in kind else 1,
     )  # fmt: skip
-    return _assembled(config, KERNELS)
+    return _build_network(config, KERNELS)
 
 
 def test_every_kind_is_listed() -> None:
@@ -139,5 +139,5 @@ def test_a_shared_parameter_is_in_one_group() -> None:
     assert list(map(id, chain(*groups))) == [id(embed.weight)]
     norm = RMSNorm(4, eps=1e-5, kernels=KERNELS)
     norm.weight = embed.weight
-    with pytest.raises(TypeError, match=r"1\.weight: shared by modules that differ"):
+    with pytest.raises(TypeError, match=r"1\.weight: shared by modules whose `decays` differ"):
         decay_groups(nn.Sequential(embed, norm))

@@ -186,7 +186,7 @@ def test_a_model_that_selects_nothing_has_no_margin(tmp_path: Path) -> None:
     command = "attribute", genome, "-o", tmp_path / "score.bw", "--with-margin"
     refused = genoscan(*command, tmp_path / "margin.bw", "-m", tiny_model(tmp_path / "tiny"))
     assert refused.code == 1
-    assert "no layer of the model selects anything" in refused.err
+    assert "the model has no PD-SSM layer" in refused.err
     assert not (tmp_path / "score.bw").exists()
     refused = genoscan(*command, tmp_path / "score.bw")
     assert refused.code == 1
@@ -416,9 +416,9 @@ def test_what_is_no_automaton_is_refused() -> None:
     transitions = torch.zeros(2, 3, 5, dtype=torch.long)
     with pytest.raises(ModelError, match="start: 1 states, expected one for each of 2"):
         from_automaton(transitions, [0])
-    with pytest.raises(ModelError, match="start: a state is outside 0 to 2"):
+    with pytest.raises(ModelError, match="start: state out of range, expected 0 to 2"):
         from_automaton(transitions, [0, 3])
-    with pytest.raises(ModelError, match="transitions: a state is outside 0 to 2"):
+    with pytest.raises(ModelError, match="transitions: state out of range, expected 0 to 2"):
         from_automaton(transitions - 1, [0, 0])
 
 

@@ -13,10 +13,10 @@ def command() -> None:
 @command.command("list")
 def list_models() -> None:
     """List the models that have a name."""
-    from genoscan.layers.catalogue import names
+    from genoscan.layers.catalogue import named_models
     from genoscan.layers.config import read_config
 
-    for name, path in names().items():
+    for name, path in named_models().items():
         config = read_config(path)
         click.echo(f"{name}\t{len(config.layers)} layers, width {config.d_model}\t"
                    f"{config.trained_on}")  # fmt: skip

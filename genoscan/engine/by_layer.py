@@ -77,7 +77,7 @@ def adjoint_by_layer(
     for span in sweep.tiles:
         x = inputs.tile(span).detach().requires_grad_()
         with torch.enable_grad():
-            entered = chain.enter(x)
+            entered = chain.encode(x)
         yield span, torch.autograd.grad(entered, x, x_bar.read(span))[0]
     return AdjointResult(value, None, None, ())
 
@@ -174,7 +174,7 @@ class _LayerwisePass:
         def entered(span: slice) -> Tensor:
             x = inputs.tile(span)
             refuse_transforms(x)
-            return chain.enter(x)
+            return chain.encode(x)
 
         return self.stored((span, entered(span)) for span in self.tiles)
 
@@ -197,7 +197,7 @@ class _LayerwisePass:
     @torch.no_grad()
     def left(self, chain: BidirectionalNetwork, ends: Boundary, span: slice) -> Tensor:
         """Return the outputs over a span, from the last boundary."""
-        return chain.leave(ends.read(span))
+        return chain.decode(ends.read(span))
 
     def scored(
         self, chain: BidirectionalNetwork, ends: Boundary, target: Target
@@ -207,7 +207,7 @@ class _LayerwisePass:
         for span in self.tiles:
             x = ends.read(span).detach().requires_grad_()
             with torch.enable_grad():
-                part = target(chain.leave(x), span)
+                part = target(chain.decode(x), span)
             refuse_transforms(part)
             ends.write(span, torch.autograd.grad(part.sum(), x)[0])
             part = part.detach().double()
@@ -224,7 +224,7 @@ class _LayerwisePass:
             # Both directions have read the output's cotangent here: it can be overwritten.
             at = x.read(span).detach().requires_grad_()
             with torch.enable_grad():
-                read = layer.before(at)
+                read = layer.prepare(at)
                 nothing = at.new_zeros(()).expand(read.shape)
                 ends = read, layer.merge(at, nothing, nothing)
             bars = left + right, x_bar.read(span)
@@ -325,7 +325,7 @@ class _DirectionInputs:
 
     def tile(self, span: slice) -> Any:
         with torch.no_grad():
-            read = self.layer.before(self.x.read(self.place(span)))
+            read = self.layer.prepare(self.x.read(self.place(span)))
         return flip_positions(read) if self.mirrored else read
 
 

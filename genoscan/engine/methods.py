@@ -283,7 +283,7 @@ class Layerwise:
     def unit(self, network: BidirectionalNetwork, x: Tensor) -> tuple[Layer, Tensor]:
         """Return one direction of the first layer, and what it reads."""
         first = network.blocks[0]
-        return first.left_to_right, first.before(network.enter(x)).detach()
+        return first.left_to_right, first.prepare(network.encode(x)).detach()
 
     def gradient(
         self,

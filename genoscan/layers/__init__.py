@@ -1,1 +1,1 @@
-"""How the maths becomes a model."""
+"""Model layers, their configuration and weights."""

@@ -1,8 +1,8 @@
 """Finite automata as PD-SSM models: exact, without training.
 
-A map of the dictionary is a symbol's column of the transition table, the router reads the symbol,
-decays are 1 and nothing flows in: the state is a one-hot vector that only ever moves (Terzić et
-al., NeurIPS 2025, Proposition 2).
+Each map of the dictionary is the transition function of one symbol, and the router selects it by
+the symbol.  Decays are 1 and the inflow is zero, so that the state is a one-hot vector which the
+maps permute or merge (Terzić et al., NeurIPS 2025, Proposition 2).
 """
 
 from collections.abc import Sequence
@@ -27,24 +27,42 @@ def from_automaton(
     device: str = "cpu",
     kernels: str = "auto",
 ) -> Stack:
-    """Return a model of one block that runs these automata side by side, one a head.
+    """Return a model with one block that runs automata in parallel, one per head.
 
-    transitions[h, q, s] is where automaton h goes from state q on symbol s; `start` has each one's
-    first state.  Input is one-hot, (batch, length, symbols), N a symbol like any other.  Outputs,
-    (batch, length, heads x states), are largest among a head's at the state that it is in after
-    the base: exactly so, at any length.
+    Parameters
+    ----------
+    transitions
+        Integer tensor (heads, states, symbols); transitions[h, q, s] is the state of automaton h
+        after symbol s in state q.
+    start
+        Initial state of each automaton.
+    device
+        Device of the model.
+    kernels
+        Name of the kernel set.
+
+    Returns
+    -------
+    Stack
+        Frozen model. Its input is one-hot, (batch, length, symbols), with N an ordinary symbol. Of
+        its outputs, (batch, length, heads x states), the largest of each head is that of the state
+        after the base.
 
     Raises
     ------
     ModelError
-        If a destination or a start is no state, or there is not a start for every automaton.
+        If a state is out of range, or the number of initial states is not that of automata.
+
+    Notes
+    -----
+    Exact at any length.
     """
     heads, n_states, n_symbols = transitions.shape
     if len(start) != heads:
         raise ModelError(f"start: {len(start)} states, expected one for each of {heads} automata")
     for name, states in (("transitions", transitions), ("start", torch.tensor(start))):
         if not bool(((states >= 0) & (states < n_states)).all()):
-            raise ModelError(f"{name}: a state is outside 0 to {n_states - 1}")
+            raise ModelError(f"{name}: state out of range, expected 0 to {n_states - 1}")
     width = n_symbols + heads * n_states
     block = PdSsmConfig(
         heads=heads, d_state=n_states, n_maps=n_symbols, d_conv=1, expand=1, rank=1
@@ -65,13 +83,13 @@ def from_automaton(
 def _write(
     embed: Tensor, layer: PdSsm, head: Tensor, transitions: Tensor, start: Sequence[int]
 ) -> None:
-    """Write what is not zero: symbols lie in the first channels, states in those behind."""
+    """Write the nonzero weights: symbols use the first channels, states the remaining ones."""
     heads, n_states, n_symbols = transitions.shape
     width, sources = n_symbols + heads * n_states, torch.arange(n_states)
     symbols, channels = torch.arange(n_symbols), torch.arange(n_symbols, width)
     embed[symbols, symbols] = 1
     layer.in_proj.weight[:width] = torch.eye(width)
-    layer.in_proj.weight[width:, :n_symbols] = 1  # a gate as wide open for every symbol
+    layer.in_proj.weight[width:, :n_symbols] = 1  # the same gate for every symbol
     layer.conv.weight.fill_(1)
     layer.router.weight.view(heads, n_symbols, width)[:, symbols, symbols] = 1
     for i in range(heads):
@@ -85,13 +103,22 @@ def _write(
 
 
 def open_reading_frames() -> tuple[Int64[Tensor, "frames states symbols"], list[int]]:
-    """Return the automata of the forward strand's three frames, for A, C, G, T and N.
+    """Return automata that recognise open reading frames in the three forward frames.
 
-    Frame f has its first codon at base f.  A state of 8 or more is inside an open reading frame:
-    from the last base of an ATG to the second of the stop codon (TAA, TAG, TGA) that ends it.
-    A codon with an N starts and ends nothing.
+    Returns
+    -------
+    transitions
+        Integer tensor (3 frames, 16 states, 5 symbols), with symbols in the order A, C, G, T, N.
+    start
+        Initial state of each automaton.
+
+    Notes
+    -----
+    The first complete codon of frame f starts at base f.  States 8 to 15 are inside an open reading
+    frame: from the last base of ATG to the second base of the first stop codon (TAA, TAG, TGA) in
+    the same frame.  A codon with an N is neither a start nor a stop codon.
     """
-    # What has been read of a codon, as far as it matters; a dot is anything else.
+    # Distinguishable prefixes of a codon; a dot stands for any other base.
     prefixes = ["", "A", "T", ".", "AT", "TA", "TG", ".."]
     transitions = torch.zeros(3, 16, 5, dtype=torch.long)
     for inside in (False, True):
@@ -104,5 +131,5 @@ def open_reading_frames() -> tuple[Int64[Tensor, "frames states symbols"], list[
                 elif read not in prefixes:
                     read = "." * len(read)
                 transitions[:, 8 * inside + place, symbol] = 8 * now + prefixes.index(read)
-    # Frames 1 and 2 begin with the end of a codon that nothing is known of.
+    # Frames 1 and 2 begin inside a codon whose first bases precede the sequence.
     return transitions, [prefixes.index(""), prefixes.index(".."), prefixes.index(".")]

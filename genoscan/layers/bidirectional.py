@@ -1,15 +1,16 @@
-"""Layers that look both ways: BiMamba, for one strand or for both (Caduceus).
+"""Bidirectional layers: BiMamba, for one strand or for both (Caduceus).
 
-Letters (Schiff et al., Caduceus, arXiv 2403.03234), by position:
-    a       what is held of the forward strand
-    b       what is held of the reverse strand, its channels in the order in which that strand
-            would be read: in Caduceus's own memory they lie the other way round
-A block of one strand is x + fwd(norm x) + flip rev(flip norm x), or with their product.  A block of
-both (rcps: reverse-complement parameter sharing) does that to a as it is read and to b as the
-other strand is read, with the same weights: what is `fwd` to one is `rev` to the other.
+Notation (Schiff et al., Caduceus, arXiv 2403.03234), at each position:
+    a       activations of the forward strand
+    b       activations of the reverse strand, with channels in the order in which that strand is
+            read; Caduceus stores them in reverse order
+A single-strand block computes x + fwd(norm x) + flip rev(flip norm x), or the product of the two
+directions instead of their sum.  A block for both strands (rcps: reverse-complement parameter
+sharing) applies this to a in forward order and to b in the order of the reverse strand, with the
+same weights: `fwd` of one strand is `rev` of the other.
 
-Caduceus with fused_add_norm exchanges the strands before every block, which is not what its
-definition says, but is what its weights were trained with.
+Caduceus with fused_add_norm swaps the strands before every block.  This differs from the published
+definition, but its weights were trained with it.
 """
 
 from collections.abc import Iterator
@@ -25,17 +26,27 @@ from genoscan.layer import Carry, Layer
 from genoscan.layers.mamba import Mamba, MambaConfig
 from genoscan.layers.mamba2 import Mamba2, Mamba2Config
 from genoscan.layers.norm import RMSNorm
-from genoscan.layers.stack import Ends
+from genoscan.layers.stack import SequenceModel
 from genoscan.ops.kernels import Kernels
 
 
 class BidirectionalConfig(BaseModel):
-    """One entry of config.json's `layers`.
+    """A bidirectional block, as one entry of `layers` in config.json.
 
-    strategy        how what the two directions say is put together
-    rcps            whether both strands are held
-    fused_add_norm  whether the strands are exchanged before the block
-    tied            whether both mixers have the same projections in and out
+    Attributes
+    ----------
+    kind
+        Type of the block.
+    inner
+        Mixer of each direction.
+    strategy
+        How the outputs of the two directions are combined.
+    rcps
+        Whether both strands are represented (reverse-complement parameter sharing).
+    fused_add_norm
+        Whether the strands are swapped before the block; no effect without `rcps`.
+    tied
+        Whether both mixers share their input and output projections.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,7 +60,23 @@ class BidirectionalConfig(BaseModel):
 
 
 class BidirectionalBlock(nn.Module):
-    """A two-way block; its two mixers may share what leads into them and out of them."""
+    """A bidirectional block: norm, one mixer per direction, residual.
+
+    Parameters
+    ----------
+    config
+        Settings of the block.
+    d_model
+        Channels per strand.
+    eps
+        Constant added to the mean square in the norm.
+    kernels
+        Kernel set.
+
+    Notes
+    -----
+    With `config.tied` the mixers share their input and output projections.
+    """
 
     def __init__(
         self, config: BidirectionalConfig, d_model: int, *, eps: float, kernels: Kernels
@@ -63,22 +90,22 @@ class BidirectionalBlock(nn.Module):
 
     @property
     def left_to_right(self) -> Layer:
-        """The mixer that reads left to right; of both strands, the one of each."""
-        return Strands(self.fwd, self.rev) if self.config.rcps else self.fwd
+        """Mixer applied from left to right; with rcps, one mixer per strand."""
+        return StrandPair(self.fwd, self.rev) if self.config.rcps else self.fwd
 
     @property
     def right_to_left(self) -> Layer:
-        """The mixer that reads right to left; of both strands, the one of each."""
-        return Strands(self.rev, self.fwd) if self.config.rcps else self.rev
+        """Mixer applied from right to left; with rcps, one mixer per strand."""
+        return StrandPair(self.rev, self.fwd) if self.config.rcps else self.rev
 
     @property
     def additive(self) -> bool:
-        """Whether the two directions are added."""
+        """Whether the outputs of the two directions are added, not multiplied."""
         return self.config.strategy == "add"
 
-    def before(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile width"]:
-        """Return what both mixers read: the normed input."""
-        return by_strand(self.norm, self._exchanged(x))
+    def prepare(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile width"]:
+        """Return the input of both mixers: the normalised input of the block."""
+        return norm_per_strand(self.norm, self._swap_strands(x))
 
     def merge(
         self,
@@ -86,22 +113,43 @@ class BidirectionalBlock(nn.Module):
         left: Float[Tensor, "batch tile width"],
         right: Float[Tensor, "batch tile width"],
     ) -> Float[Tensor, "batch tile width"]:
-        """Return the input plus what the mixers say."""
-        return self._exchanged(x) + (left + right if self.additive else left * right)
+        """Return the input plus the combined outputs of the mixers.
 
-    def _exchanged(self, x: Tensor) -> Tensor:
+        Parameters
+        ----------
+        x
+            Input of the block, (batch, tile, width).
+        left, right
+            Outputs of `left_to_right` and `right_to_left`, both in the order of the window.
+        """
+        return self._swap_strands(x) + (left + right if self.additive else left * right)
+
+    def _swap_strands(self, x: Tensor) -> Tensor:
         return x.flip(-1) if self.config.fused_add_norm and self.config.rcps else x
 
 
 def _mixer(config: MambaConfig | Mamba2Config, d_model: int, kernels: Kernels) -> Mamba | Mamba2:
-    """Return a block without norm and residual, which the two-way one has."""
+    """Return a block without norm and residual, which the bidirectional block provides."""
     if isinstance(config, MambaConfig):
         return Mamba(config, d_model, eps=None, kernels=kernels)
     return Mamba2(config, d_model, eps=None, kernels=kernels)
 
 
-def by_strand(norm: RMSNorm, x: Float[Tensor, "batch tile width"]) -> Tensor:
-    """Norm every strand that is held on its own."""
+def norm_per_strand(norm: RMSNorm, x: Float[Tensor, "batch tile width"]) -> Tensor:
+    """Normalise the channels of each strand separately.
+
+    Parameters
+    ----------
+    norm
+        Norm over the channels of one strand.
+    x
+        Activations of one strand or of both, (batch, tile, width).
+
+    Returns
+    -------
+    Tensor
+        Normalised activations, of the shape of `x`.
+    """
     width = len(norm.weight)
     if x.shape[-1] == width:
         normed: Tensor = norm(x)
@@ -110,70 +158,93 @@ def by_strand(norm: RMSNorm, x: Float[Tensor, "batch tile width"]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Strands:
-    """Two layers side by side: one reads what is held of the forward strand, one of the other."""
+class StrandPair:
+    """Two causal layers in parallel, each applied to the channels of one strand.
+
+    Attributes
+    ----------
+    a
+        Layer for the first half of the channels, the forward strand.
+    b
+        Layer for the second half of the channels, the reverse strand.
+    """
 
     a: Layer
     b: Layer
 
     def begin(self, batch: int) -> Carry:
-        """Return both carries before the first base."""
+        """Return the carries of both layers before the first base."""
         return self.a.begin(batch), self.b.begin(batch)
 
     def forward(
         self, x: Float[Tensor, "batch tile width"], carry: Carry
     ) -> tuple[Float[Tensor, "batch tile width"], Carry]:
-        """Run each on its half of the columns."""
+        """Apply each layer to its half of the channels."""
         halves = x.chunk(2, -1)
-        said = [
+        results = [
             layer.forward(half, before)
             for layer, half, before in zip((self.a, self.b), halves, carry, strict=True)
         ]
-        return torch.cat([y for y, _ in said], -1), tuple(after for _, after in said)
+        return torch.cat([y for y, _ in results], -1), tuple(after for _, after in results)
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the weights of both."""
+        """Yield the parameters of both layers."""
         yield from self.a.parameters()
         yield from self.b.parameters()
 
 
-class BidirectionalStack(Ends):
-    """Embedding, two-way blocks, norm and head."""
+class BidirectionalStack(SequenceModel):
+    """A bidirectional network: embedding, bidirectional blocks, norm and head."""
 
     norm: RMSNorm
 
     @property
     def blocks(self) -> list[BidirectionalBlock]:
-        """The blocks, first to last."""
+        """Blocks, first to last."""
         return list(self.layers)  # type: ignore[arg-type]
 
     @property
     def both_strands(self) -> bool:
-        """Whether the reverse complement is read as the sequence itself is."""
+        """Whether the blocks represent both strands, which makes the network equivariant."""
         return self.blocks[0].config.rcps
 
     @property
     def width(self) -> int:
-        """Numbers a position between two blocks."""
+        """Channels per position between blocks."""
         width: int = self.embed.out_features  # type: ignore[assignment]
         return width
 
     def forward(self, x: Float[Tensor, "batch length d_in"]) -> Tensor:
-        """Return the logits of a whole window, read at once: the definition of the others."""
-        x = self.enter(x)
+        """Return the logits of a whole window, computed at once.
+
+        Parameters
+        ----------
+        x
+            Symbol weights of each base, (batch, length, d_in).
+
+        Returns
+        -------
+        Tensor
+            Logits, (batch, length, d_out).
+
+        Notes
+        -----
+        This is the definition; the engine computes the same function layer by layer.
+        """
+        x = self.encode(x)
         for layer in self.blocks:
-            read = layer.before(x)
+            read = layer.prepare(x)
             left, _ = layer.left_to_right.forward(read, layer.left_to_right.begin(len(x)))
             right, _ = layer.right_to_left.forward(read.flip(1), layer.right_to_left.begin(len(x)))
             x = layer.merge(x, left, right.flip(1))
-        return self.leave(x)
+        return self.decode(x)
 
-    def enter(self, x: Float[Tensor, "batch tile d_in"]) -> Float[Tensor, "batch tile width"]:
-        """Return the embedding of every strand that is held."""
-        entered: Tensor = self.embed(x)
-        return entered
+    def encode(self, x: Float[Tensor, "batch tile d_in"]) -> Float[Tensor, "batch tile width"]:
+        """Return the embedding of every strand represented, (batch, tile, width)."""
+        embedded: Tensor = self.embed(x)
+        return embedded
 
-    def leave(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile d_out"]:
-        """Return the logits."""
-        logits: Tensor = self.head(by_strand(self.norm, x))
+    def decode(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile d_out"]:
+        """Return the logits, (batch, tile, d_out)."""
+        logits: Tensor = self.head(norm_per_strand(self.norm, x))
         return logits

@@ -1,4 +1,4 @@
-"""Where models are found: a folder's path, a name among the shipped ones, or an imported one."""
+"""Model lookup, by path or by the name of a shipped or imported model."""
 
 import difflib
 from pathlib import Path
@@ -11,42 +11,47 @@ from genoscan.layers.config import CONFIG
 DEFAULT = "bacteria"
 
 
-def model_folders() -> list[Path]:
-    """Return the folders that hold models by name: the shipped ones, then the user's own."""
+def model_search_path() -> list[Path]:
+    """Return the directories searched for named models: that of the package, then the user's."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "_models"
     shipped = installed if installed.is_dir() else package.parent / "models"
-    return [shipped, user_models()]
+    return [shipped, user_model_directory()]
 
 
-def user_models() -> Path:
-    """Return the folder of the user's own models."""
+def user_model_directory() -> Path:
+    """Return the directory of imported models, in the user's data directory."""
     return platformdirs.user_data_path("genoscan") / "models"
 
 
-def names() -> dict[str, Path]:
-    """Return every model that has a name, and its folder."""
+def named_models() -> dict[str, Path]:
+    """Return the folder of every named model; shipped models take precedence."""
     found: dict[str, Path] = {}
-    for shelf in model_folders():
-        for config in sorted(shelf.glob(f"*/{CONFIG}")):
+    for directory in model_search_path():
+        for config in sorted(directory.glob(f"*/{CONFIG}")):
             found.setdefault(config.parent.name, config.parent)
     return found
 
 
 def find_model(name: str) -> Path:
-    """Return the folder of a model, given by name or path.
+    """Return the folder of a model.
+
+    Parameters
+    ----------
+    name
+        Name of a shipped or imported model, or path of a model folder.
 
     Raises
     ------
     ModelError
-        If there is none; the message suggests the nearest name.
+        If there is no such model; the message suggests the closest name.
     """
-    known = names()
+    known = named_models()
     if name in known:
         return known[name]
     path = Path(name)
     if path.is_dir():
         return path
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f'did you mean "{near[0]}"?' if near else f"known are: {', '.join(known) or 'none'}"
+    hint = f'did you mean "{near[0]}"?' if near else f"named models: {', '.join(known) or 'none'}"
     raise ModelError(f'no model "{name}", by name or as a folder; {hint}')

@@ -1,4 +1,4 @@
-"""config.json: what a model is, without its weights."""
+"""Model configuration: config.json, validated."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,13 +30,21 @@ LayerConfig = Annotated[
 _KINDS = {"mamba", "mamba2", "pd_ssm", "two_way"}
 
 MASK = 5
-"""The code of a base that is hidden from a masked model."""
+"""Base code of a masked position."""
 
 CONFIG = "config.json"
 
 
 class NormConfig(BaseModel):
-    """The norm before every block and before the head."""
+    """Settings of the norm before each block and before the head.
+
+    Attributes
+    ----------
+    kind
+        Type of the norm.
+    eps
+        Constant added to the mean square.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,19 +53,41 @@ class NormConfig(BaseModel):
 
 
 class ModelConfig(BaseModel):
-    """config.json.
+    """Configuration of a model, as stored in config.json.
 
-    symbols       one letter an input column and output logit
-    base_columns  the columns of A, C, G and T
-    complement    for each column, that of its complement
-    mask          the column of the mask symbol; None for causal models
-    unknown       the column of the symbol for bases that are not A, C, G or T; None: such a base
-                  is read as the mean of A, C, G and T
-    label_offset  an output at position t predicts the base at t + label_offset
-    context       bases read before a region, unless the user says otherwise
-    reach         bases read past a region, whose likelihood the region's bases can change
-    window        the longest window that training saw; None: not known, or any
-    weights       sha256 of model.safetensors; None: not checked
+    Attributes
+    ----------
+    format
+        Version of the file format.
+    d_model
+        Channels of the blocks, per strand.
+    norm
+        Norm before each block and before the head.
+    layers
+        Blocks, first to last.
+    symbols
+        One letter per input column and output logit.
+    base_columns
+        Columns of A, C, G and T.
+    complement
+        For each column, the column of its complement.
+    mask
+        Column of the mask symbol; None for causal models.
+    unknown
+        Column of the symbol for bases other than A, C, G and T; None: such a base is encoded as the
+        mean of A, C, G and T.
+    label_offset
+        The output at position t predicts the base at t + label_offset.
+    context
+        Default number of bases upstream of a region in its window.
+    reach
+        Default number of bases downstream of a region whose likelihood depends on the region.
+    trained_on
+        Description of the training data.
+    window
+        Longest window in training; None: unknown or unlimited.
+    weights
+        SHA-256 of model.safetensors, in hexadecimal; None: not checked.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -82,39 +112,50 @@ class ModelConfig(BaseModel):
     def _columns_exist(self) -> "ModelConfig":
         columns = range(len(self.symbols))
         if sorted(self.complement) != list(columns):
-            raise ValueError(f"complement must hold each of the {len(columns)} columns once")
+            raise ValueError(f"complement must list each of the {len(columns)} columns once")
         if len(set(self.base_columns)) != 4 or not set(self.base_columns) <= set(columns):
-            raise ValueError(f"base_columns must be 4 of the columns 0 to {len(columns) - 1}")
+            raise ValueError(f"base_columns must be 4 different columns in 0 to {len(columns) - 1}")
         if any(self.complement[other] != i for i, other in enumerate(self.complement)):
-            raise ValueError("complement must give every column back when it is applied twice")
+            raise ValueError("complement must be its own inverse")
         a, c, g, t = self.base_columns
         if (self.complement[a], self.complement[c]) != (t, g):
             raise ValueError("complement must pair A with T and C with G")
         for name, column in (("mask", self.mask), ("unknown", self.unknown)):
             if column is not None and column not in columns:
-                raise ValueError(f"{name} must be one of the columns 0 to {len(columns) - 1}")
+                raise ValueError(f"{name} must be a column in 0 to {len(columns) - 1}")
         if not self.layers:
-            raise ValueError("layers: at least one is needed")
-        two_way = [layer for layer in self.layers if layer.kind == "two_way"]
-        if two_way and len(two_way) < len(self.layers):
-            raise ValueError("layers: two-way ones cannot stand among causal ones")
-        if len({layer.rcps for layer in two_way}) > 1:
-            raise ValueError("layers: rcps must be the same in all")
+            raise ValueError("layers: expected at least one")
+        bidirectional = [layer for layer in self.layers if layer.kind == "two_way"]
+        if bidirectional and len(bidirectional) < len(self.layers):
+            raise ValueError("layers: bidirectional (two_way) and causal layers cannot be combined")
+        if len({layer.rcps for layer in bidirectional}) > 1:
+            raise ValueError("layers: rcps must be the same in all layers")
         return self
 
 
 def read_config(path: Path) -> ModelConfig:
-    """Read and validate a model folder's config.json."""
+    """Read and validate the config.json of a model folder.
+
+    Parameters
+    ----------
+    path
+        Model folder.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, unreadable or invalid; the message names the first invalid entry.
+    """
     file = path / CONFIG
     try:
         return ModelConfig.model_validate_json(file.read_bytes())
     except FileNotFoundError:
-        raise ModelError(f"{path}: no {CONFIG} in it: is this a model folder?") from None
+        raise ModelError(f"{path}: {CONFIG} not found; is this a model folder?") from None
     except (NotADirectoryError, IsADirectoryError, PermissionError) as error:
         raise ModelError(f"{file}: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        # A layer's kind picked what it is checked by, and is no place in the file.
+        # pydantic inserts the kind of a layer, which is not a key of the file.
         parts = (str(part) for part in first["loc"] if part not in _KINDS)
         place = ".".join(parts) or "the file"
         raise ModelError(f"{file}: {place}: {first['msg']}") from None
@@ -123,11 +164,25 @@ def read_config(path: Path) -> ModelConfig:
 def base_table(
     config: ModelConfig, *, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "codes symbols"]:
-    """Return the input row of each base code: A, C, G, T, N and, where there is one, the mask.
+    """Return the input row of each base code.
 
-    N is the model's own symbol for unknown bases or, without one, the mean of A, C, G and T: a row
-    of zeros would be a singular point of RMSNorm, whose derivative there grows as eps ** -0.5 with
-    every layer.
+    Parameters
+    ----------
+    config
+        Configuration of the model.
+    dtype, device
+        Of the table.
+
+    Returns
+    -------
+    Tensor
+        (6, symbols): rows of A, C, G, T, N and the mask; the last is zero in models without one.
+
+    Notes
+    -----
+    N is the model's symbol for unknown bases or, without one, the mean of A, C, G and T: zero is a
+    near-singular point of RMSNorm, whose derivative there grows by a factor of eps ** -0.5 with
+    each layer.
     """
     table = torch.zeros(6, len(config.symbols), dtype=dtype, device=device)
     for code, column in enumerate(config.base_columns):

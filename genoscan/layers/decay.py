@@ -1,20 +1,31 @@
-"""Which parameters weight decay applies to.
+"""Parameter groups for weight decay.
 
-Every module class that makes parameters declares it for each of them, in `decays`: attribute name
--> whether it decays.  Weights of linear maps do, embedding and head included; decay rates, skips,
-biases, norms, convolution filters and the maps of PD-SSM do not.
+Every module class with parameters of its own has a class attribute `decays`, which maps the name of
+each parameter to whether weight decay applies.  It applies to the weights of linear maps, including
+embedding and head, but not to decay rates, skip connections, biases, norms, convolution filters and
+the transition maps of PD-SSM.
 """
 
 from torch import nn
 
 
 def decay_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Return the parameters that decay and those that do not, each once, in the model's order.
+    """Return the parameters with weight decay and those without.
+
+    Parameters
+    ----------
+    model
+        Module whose submodules declare `decays`.
+
+    Returns
+    -------
+    decayed, plain
+        Parameters with and without weight decay, each listed once, in the order of the model.
 
     Raises
     ------
     TypeError
-        If a parameter is in no group, or one that several modules share is in both.
+        If a parameter is not declared, or modules that share it declare it differently.
     """
     decays: dict[nn.Parameter, bool] = {}
     for path, module in model.named_modules():
@@ -24,5 +35,5 @@ def decay_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Paramete
             if name not in declared:
                 raise TypeError(f'{place}: declare "{name}" in {type(module).__name__}.decays')
             if decays.setdefault(parameter, declared[name]) != declared[name]:
-                raise TypeError(f"{place}: shared by modules that differ in whether it decays")
+                raise TypeError(f"{place}: shared by modules whose `decays` differ")
     return [p for p in decays if decays[p]], [p for p in decays if not decays[p]]

@@ -1,4 +1,4 @@
-"""The linear map that layers share."""
+"""Linear map, shared by all layers."""
 
 from typing import ClassVar
 
@@ -9,7 +9,19 @@ from genoscan.ops.kernels import Kernels
 
 
 class Linear(nn.Linear):
-    """torch's, its product the kernel set's."""
+    """`torch.nn.Linear`, with the matrix product of a kernel set.
+
+    Parameters
+    ----------
+    width
+        Input channels.
+    out
+        Output channels.
+    bias
+        Whether to add a bias.
+    kernels
+        Kernel set that computes the product.
+    """
 
     decays: ClassVar = {"weight": True, "bias": False}
 
@@ -18,5 +30,6 @@ class Linear(nn.Linear):
         self.kernels = kernels
 
     def forward(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile out"]:
+        """Return x W^T + b, (batch, tile, out)."""
         bias = () if self.bias is None else (self.bias,)
         return self.kernels.linear(x, self.weight, *bias)

@@ -1,13 +1,13 @@
 """One Mamba block: norm, selective state-space mixer, residual.
 
-Letters, as in Mamba (Gu and Dao, arXiv 2312.00752):
-    u       (batch, tile, channels)   the convolved, activated input of the scan
+Notation of Mamba (Gu and Dao, arXiv 2312.00752):
+    u       (batch, tile, channels)   input of the scan, after convolution and activation
     delta   (batch, tile, channels)   step size, softplus of a low-rank projection of u
-    A       (channels, states)        -exp(A_log): how fast each state forgets
-    B, C    (batch, tile, states)     what enters the state, what is read from it
-    D       (channels)                the scan's skip connection
-    z       (batch, tile, channels)   the gate
-with channels = expand x d_model.  The input map is Mamba's Euler one, delta B u.
+    A       (channels, states)        -exp(A_log): decay rate of each state
+    B, C    (batch, tile, states)     input and output projection of the state
+    D       (channels)                skip connection of the scan
+    z       (batch, tile, channels)   gate
+with channels = expand x d_model.  The input is discretised by Mamba's Euler rule, delta B u.
 """
 
 import math
@@ -26,7 +26,21 @@ from genoscan.ops.kernels import Kernels, MambaWeights, mamba_by_operations
 
 
 class MambaConfig(BaseModel):
-    """One entry of config.json's `layers`."""
+    """A Mamba block, as one entry of `layers` in config.json.
+
+    Attributes
+    ----------
+    kind
+        Type of the block.
+    d_state
+        States per channel.
+    d_conv
+        Taps of the convolution.
+    expand
+        Ratio of inner channels to d_model.
+    dt_rank
+        Rank of the step-size projection.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,7 +52,15 @@ class MambaConfig(BaseModel):
 
 
 class Depthwise(nn.Module):
-    """The weights of the short convolution: one filter a channel."""
+    """Weights of a depthwise causal convolution, one filter per channel.
+
+    Parameters
+    ----------
+    channels
+        Number of channels.
+    taps
+        Length of each filter.
+    """
 
     decays: ClassVar = {"weight": False, "bias": False}
 
@@ -50,11 +72,23 @@ class Depthwise(nn.Module):
 
 
 class Mamba(nn.Module):
-    """A Mamba-1 block, x + mixer(norm(x)); its carry is (last inputs of the convolution, h).
+    """A Mamba-1 block, x + mixer(norm(x)).
 
-    Without `eps` it is the mixer alone: a two-way block has norm and residual of its own.
+    Parameters
+    ----------
+    config
+        Settings of the block.
+    d_model
+        Channels of input and output.
+    eps
+        Constant added to the mean square in the norm; None: the mixer alone, without norm and
+        residual, as used in bidirectional blocks.
+    kernels
+        Kernel set.
 
-    Exact: equal to a whole-sequence Mamba whatever the tiling, to rounding.
+    Notes
+    -----
+    Exact: equal to Mamba on the whole sequence for any tiling, up to rounding.
     """
 
     decays: ClassVar = {"A_log": False, "D": False}
@@ -77,11 +111,11 @@ class Mamba(nn.Module):
         self.A_log = nn.Parameter(torch.empty(channels, config.d_state))
         self.D = nn.Parameter(torch.ones(channels))
         self.out_proj = Linear(channels, d_model, bias=False, kernels=kernels)
-        if not self.A_log.is_meta:  # weights that are about to be read need no start
+        if not self.A_log.is_meta:  # weights to be loaded need no initialisation
             self._initialise()
 
     def _initialise(self) -> None:
-        """Start as Mamba does: S4D-real decays 1..N, steps log-uniform in [0.001, 0.1]."""
+        """Initialise as in Mamba: S4D-real decays 1..N, step sizes log-uniform in [0.001, 0.1]."""
         with torch.no_grad():
             self.A_log.copy_(torch.arange(1.0, self.config.d_state + 1).log().expand_as(self.A_log))
             bound = self.config.dt_rank**-0.5
@@ -91,7 +125,7 @@ class Mamba(nn.Module):
             self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))
 
     def begin(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Return the carry before the first base: zeros."""
+        """Return the carry before the first base: zeros, for `batch` sequences."""
         channels, states = self.A_log.shape
         tail = self.A_log.new_zeros(batch, self.config.d_conv - 1, channels)
         return tail, self.A_log.new_zeros(batch, channels, states)
@@ -99,7 +133,23 @@ class Mamba(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch tile d_model"], carry: tuple[Tensor, Tensor]
     ) -> tuple[Float[Tensor, "batch tile d_model"], tuple[Tensor, Tensor]]:
-        """Return x + mixer(norm(x)) over the tile, and the carry at its right edge."""
+        """Return the output over one tile and the carry at its right edge.
+
+        Parameters
+        ----------
+        x
+            Input of the tile, (batch, tile, d_model).
+        carry
+            Last inputs of the convolution, (batch, d_conv - 1, channels), and state of the scan,
+            (batch, channels, states), at the left edge of the tile.
+
+        Returns
+        -------
+        y
+            Output of the tile, (batch, tile, d_model).
+        carry
+            Carry at the right edge of the tile.
+        """
         moving = any(isinstance(part, Dual) for part in (x, *carry))
         block = None if moving else self.kernels.mamba
         run = block or partial(mamba_by_operations, self.kernels)

@@ -1,15 +1,15 @@
-"""One Mamba-2 block: norm, state-space mixer with one decay a head, gated norm, residual.
+"""One Mamba-2 block: norm, state-space mixer with one decay per head, gated norm, residual.
 
-Letters (Dao and Gu, Mamba-2, arXiv 2405.21060):
-    x       (batch, tile, channels)           the convolved, activated input of the scan; a head
-                                              is `head_dim` channels in a row
-    delta   (batch, tile, heads)              step size, softplus(dt + dt_bias), within limits
-    A       (heads)                           -exp(A_log): one decay a head
-    B, C    (batch, tile, groups, states)     what enters the state, what is read from it; heads of
-                                              a group share them
-    D       (heads)                           the scan's skip connection
-    z       (batch, tile, channels)           the gate, before a norm over each group's channels
-with channels = expand x d_model.  The scan is Mamba's, its decays the same throughout a head.
+Notation (Dao and Gu, Mamba-2, arXiv 2405.21060):
+    x       (batch, tile, channels)           input of the scan, after convolution and activation; a
+                                              head has `head_dim` consecutive channels
+    delta   (batch, tile, heads)              step size, softplus(dt + dt_bias), clamped
+    A       (heads)                           -exp(A_log): decay rate of each head
+    B, C    (batch, tile, groups, states)     input and output projection of the state, shared by
+                                              the heads of a group
+    D       (heads)                           skip connection of the scan
+    z       (batch, tile, channels)           gate, applied before a norm over each group's channels
+with channels = expand x d_model.  The scan is that of Mamba, with equal decays within each head.
 """
 
 import math
@@ -28,10 +28,26 @@ from genoscan.ops.kernels import Kernels
 
 
 class Mamba2Config(BaseModel):
-    """One entry of config.json's `layers`.
+    """A Mamba-2 block, as one entry of `layers` in config.json.
 
-    dt_limit  bounds of the step sizes; no upper one: None
-    gate_eps  of the gated norm
+    Attributes
+    ----------
+    kind
+        Type of the block.
+    d_state
+        States per channel.
+    head_dim
+        Channels per head.
+    n_groups
+        Groups of heads that share B and C.
+    d_conv
+        Taps of the convolution.
+    expand
+        Ratio of inner channels to d_model.
+    dt_limit
+        Lower and upper bound of the step size; None: no upper bound.
+    gate_eps
+        Constant added to the mean square in the gated norm.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,11 +63,23 @@ class Mamba2Config(BaseModel):
 
 
 class Mamba2(nn.Module):
-    """A Mamba-2 block, x + mixer(norm(x)); its carry is (last inputs of the convolution, h).
+    """A Mamba-2 block, x + mixer(norm(x)).
 
-    Without `eps` it is the mixer alone: a two-way block has norm and residual of its own.
+    Parameters
+    ----------
+    config
+        Settings of the block.
+    d_model
+        Channels of input and output.
+    eps
+        Constant added to the mean square in the norm; None: the mixer alone, without norm and
+        residual, as used in bidirectional blocks.
+    kernels
+        Kernel set.
 
-    Exact: equal to a whole-sequence Mamba-2 whatever the tiling, to rounding.
+    Notes
+    -----
+    Exact: equal to Mamba-2 on the whole sequence for any tiling, up to rounding.
     """
 
     decays: ClassVar = {"dt_bias": False, "A_log": False, "D": False, "gate_norm": False}
@@ -74,11 +102,11 @@ class Mamba2(nn.Module):
         self.D = nn.Parameter(torch.ones(heads))
         self.gate_norm = nn.Parameter(torch.ones(self.channels))
         self.out_proj = Linear(self.channels, d_model, bias=False, kernels=kernels)
-        if not self.A_log.is_meta:  # weights that are about to be read need no start
+        if not self.A_log.is_meta:  # weights to be loaded need no initialisation
             self._initialise()
 
     def _initialise(self) -> None:
-        """Start as Mamba-2 does: decays uniform in [1, 16], steps log-uniform in [0.001, 0.1]."""
+        """Initialise as in Mamba-2: A uniform in [1, 16], steps log-uniform in [0.001, 0.1]."""
         with torch.no_grad():
             self.A_log.uniform_(1, 16).log_()
             low, high = math.log(0.001), math.log(0.1)
@@ -86,14 +114,30 @@ class Mamba2(nn.Module):
             self.dt_bias.copy_(step + torch.log(-torch.expm1(-step)))
 
     def begin(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Return the carry before the first base: zeros."""
+        """Return the carry before the first base: zeros, for `batch` sequences."""
         tail = self.D.new_zeros(batch, self.config.d_conv - 1, len(self.conv.bias))
         return tail, self.D.new_zeros(batch, self.channels, self.config.d_state)
 
     def forward(
         self, x: Float[Tensor, "batch tile d_model"], carry: tuple[Tensor, Tensor]
     ) -> tuple[Float[Tensor, "batch tile d_model"], tuple[Tensor, Tensor]]:
-        """Return x + mixer(norm(x)) over the tile, and the carry at its right edge."""
+        """Return the output over one tile and the carry at its right edge.
+
+        Parameters
+        ----------
+        x
+            Input of the tile, (batch, tile, d_model).
+        carry
+            Last inputs of the convolution, (batch, d_conv - 1, channels + 2 groups x states), and
+            state of the scan, (batch, channels, states), at the left edge of the tile.
+
+        Returns
+        -------
+        y
+            Output of the tile, (batch, tile, d_model).
+        carry
+            Carry at the right edge of the tile.
+        """
         config, kernels = self.config, self.kernels
         tail, state = carry
         normed = self.norm(x) if self.norm else x
@@ -109,22 +153,22 @@ class Mamba2(nn.Module):
         groups = [part.chunk(config.n_groups, -1) for part in (u, self._by_channel(delta), B, C, z)]
         A = self._by_channel(-torch.exp(self.A_log))[:, None].expand(-1, config.d_state)
         weights = [part.chunk(config.n_groups) for part in (A, self._by_channel(self.D))]
-        said = [
+        results = [
             kernels.scan(u, delta, A, B, C, D, before, None, z)
             for u, delta, B, C, z, A, D, before in zip(
                 *groups, *weights, state.chunk(config.n_groups, 1), strict=True
             )
         ]
-        y = self._gate_normed(torch.cat([y for y, _ in said], -1))
+        y = self._gate_normed(torch.cat([y for y, _ in results], -1))
         y = kernels.linear(y, self.out_proj.weight)
-        state = torch.cat([after for _, after in said], 1)
+        state = torch.cat([after for _, after in results], 1)
         return (x + y if self.norm else y), (tail, state)
 
     def _by_channel(self, heads: Tensor) -> Tensor:
         return heads.repeat_interleave(self.config.head_dim, -1)
 
     def _gate_normed(self, y: Float[Tensor, "batch tile channels"]) -> Tensor:
-        """Norm each group's channels on their own."""
+        """Normalise the channels of each group separately."""
         width = self.channels // self.config.n_groups
         groups = y.unflatten(-1, (-1, width)).flatten(1, 2)
         normed = self.kernels.rms_norm(groups, y.new_ones(width), eps=self.config.gate_eps)

@@ -1,4 +1,4 @@
-"""How near a model's selections are to being others."""
+"""Margins of selections: how close a model is to selecting other transition maps."""
 
 from collections.abc import Iterator
 
@@ -13,31 +13,49 @@ from genoscan.layers.stack import Stack
 
 
 class Margins:
-    """A stack as a layer with one output a base: the least margin of its routers there.
+    """A stack as a layer with one output per base: the smallest margin of its routers.
+
+    Parameters
+    ----------
+    stack
+        Causal stack with at least one PD-SSM block.
 
     Raises
     ------
     UnsupportedModelError
-        If no block of the stack selects anything.
+        If the stack has no PD-SSM block.
+
+    Notes
+    -----
+    The margin of a router is the difference between the probabilities of the selected map and of
+    the second most probable one (`PdSsm.margin`).
     """
 
     def __init__(self, stack: Stack) -> None:
         if not any(isinstance(block, PdSsm) for block in stack.layers):
-            raise UnsupportedModelError("no layer of the model selects anything: expected a PD-SSM")
+            raise UnsupportedModelError("the model has no PD-SSM layer: expected at least one")
         self._stack = stack
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the stack's."""
+        """Yield the parameters of the stack."""
         return self._stack.parameters()
 
     def begin(self, batch: int) -> Carry:
-        """Return the stack's carry before the first base."""
+        """Return the carry of the stack before the first base."""
         return self._stack.begin(batch)
 
     def forward(
         self, x: Float[Tensor, "batch tile d_in"], carry: Carry
     ) -> tuple[Float[Tensor, "batch tile one"], Carry]:
-        """Return the margins over the tile, and the stack's carry at its right edge."""
+        """Return the smallest margins, (batch, tile, 1), and the carry at the right edge.
+
+        Parameters
+        ----------
+        x
+            Symbol weights of each base, (batch, tile, d_in).
+        carry
+            Carry of the stack at the left edge of the tile.
+        """
         x, margins, carries = self._stack.embed(x), [], []
         for block, before in zip(self._stack.layers, carry, strict=True):
             if isinstance(block, PdSsm):

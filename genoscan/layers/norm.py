@@ -1,4 +1,4 @@
-"""The norm that layers share."""
+"""RMSNorm, shared by all layers."""
 
 from typing import ClassVar
 
@@ -10,7 +10,21 @@ from genoscan.ops.kernels import Kernels
 
 
 class RMSNorm(nn.Module):
-    """x over its root mean square, times a weight (Zhang and Sennrich, arXiv 1910.07467)."""
+    """Root mean square normalisation, with a weight per channel.
+
+    Parameters
+    ----------
+    width
+        Number of channels.
+    eps
+        Constant added to the mean square.
+    kernels
+        Kernel set that computes the norm.
+
+    Notes
+    -----
+    Zhang and Sennrich, arXiv 1910.07467.
+    """
 
     decays: ClassVar = {"weight": False}
 
@@ -21,4 +35,5 @@ class RMSNorm(nn.Module):
         self.kernels = kernels
 
     def forward(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile width"]:
+        """Return x divided by its root mean square, times the weight, (batch, tile, width)."""
         return self.kernels.rms_norm(x, self.weight, eps=self.eps)

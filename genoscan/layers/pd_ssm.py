@@ -1,15 +1,15 @@
 """One Flash PD-SSM block: norm, selective permutation-diagonal mixer, residual.
 
-Letters (Terzić et al., NeurIPS 2025; Flash PD-SSM, arXiv 2605.19150):
-    u       (batch, tile, channels)              the convolved, activated input
-    x       (batch, tile, heads, 2, states)      complex states, planes of real and imaginary parts
-    M       (heads, maps, states, states)        the dictionary; a column's largest entry is where
-                                                 that state goes
-    route   (batch, tile, heads)                 which map a step takes: the largest of S u
-    D       (batch, tile, heads, 2, states)      complex decays, in size exp(-relu(...)): at most 1,
-                                                 and exactly 1 where the argument is not positive
-    B, C    what enters a state, what is read from it; C is a function of u, of low rank as D is
-    z       (batch, tile, channels)              the gate
+Notation (Terzić et al., NeurIPS 2025; Flash PD-SSM, arXiv 2605.19150):
+    u       (batch, tile, channels)              input, after convolution and activation
+    x       (batch, tile, heads, 2, states)      complex states, as real and imaginary planes
+    M       (heads, maps, states, states)        dictionary of maps; the largest entry of a column
+                                                 is the destination of that state
+    route   (batch, tile, heads)                 selected map, the argmax of S u
+    D       (batch, tile, heads, 2, states)      complex decays with modulus exp(-relu(...)): at
+                                                 most 1, and exactly 1 for arguments <= 0
+    B, C    input and output projection of the state; C, like D, is a low-rank function of u
+    z       (batch, tile, channels)              gate
 with channels = expand x d_model; y = W_o Re(C x) + skip u, times silu(z).
 """
 
@@ -34,7 +34,25 @@ from genoscan.ops.pd_scan import argmax_maps
 
 
 class PdSsmConfig(BaseModel):
-    """One entry of config.json's `layers`."""
+    """A PD-SSM block, as one entry of `layers` in config.json.
+
+    Attributes
+    ----------
+    kind
+        Type of the block.
+    heads
+        Heads, each with its own states and maps.
+    d_state
+        Complex states per head.
+    n_maps
+        Transition maps per head.
+    d_conv
+        Taps of the convolution.
+    expand
+        Ratio of inner channels to d_model.
+    rank
+        Rank of the projections for decays and for C.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -48,15 +66,34 @@ class PdSsmConfig(BaseModel):
 
 
 class PdSsm(nn.Module):
-    """A PD-SSM block, x + mixer(norm(x)); its carry is (last inputs of the convolution, x).
+    """A PD-SSM block, x + mixer(norm(x)).
 
-    Exact: the same function whatever the tiling, to rounding.  Its derivative is that of the
-    deployed function, which takes maps and routes as they are; where a substitution changes a
-    route there is a jump that no derivative sees, and `margin` says how near one is.
+    Parameters
+    ----------
+    config
+        Settings of the block.
+    d_model
+        Channels of input and output.
+    eps
+        Constant added to the mean square in the norm.
+    kernels
+        Kernel set.
 
-    Training needs a surrogate gradient for the selection. It is used only where `surrogate` is set,
-    which `with_surrogate` does on a copy; whether weights require gradients, and torch's
-    `train` and `eval`, change nothing.
+    Attributes
+    ----------
+    surrogate
+        Gradient estimator of the selection, set by `with_surrogate` in training; None: none.
+    start
+        Initial state, (heads, 2, states).
+
+    Notes
+    -----
+    Exact: the same function for any tiling, up to rounding.  Derivatives are those of the deployed
+    function, with fixed maps and routes.  Where a substitution changes a route, the function is
+    discontinuous, which no derivative captures; `margin` measures the distance to such a change.
+
+    The surrogate gradient depends on `surrogate` alone: neither `requires_grad` of the weights nor
+    `train()` and `eval()` change it.
     """
 
     decays: ClassVar = {"dictionary": False, "D": False}
@@ -85,14 +122,14 @@ class PdSsm(nn.Module):
         self.state_out = Linear(states, channels, bias=False, kernels=kernels)
         self.D = nn.Parameter(torch.ones(channels))
         self.out_proj = Linear(channels, d_model, bias=False, kernels=kernels)
-        if not self.D.is_meta:  # weights that are about to be read need no start
+        if not self.D.is_meta:  # weights to be loaded need no initialisation
             self._initialise()
 
     def _initialise(self) -> None:
-        """Begin in the first state, with decays near 1 and phases all round.
+        """Initialise in the first state, with decays near 1 and uniformly distributed phases.
 
-        Maps begin as permutations, by margins that training soon gets past: maps that are not
-        forget, one after the other, where they began.
+        Maps are initialised as permutations, by small margins that training can overcome:
+        compositions of maps that are not injective soon lose the initial state.
         """
         n_states = self.config.d_state
         with torch.no_grad():
@@ -105,16 +142,32 @@ class PdSsm(nn.Module):
             self.phase.bias.uniform_(-math.pi, math.pi)
 
     def begin(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Return the carry before the first base: no inputs, and the state to start in."""
+        """Return the carry before the first base: zero inputs and the initial state."""
         tail = self.D.new_zeros(batch, self.config.d_conv - 1, len(self.D))
         return tail, self.start.expand(batch, *self.start.shape).clone()
 
     def forward(
         self, x: Float[Tensor, "batch tile d_model"], carry: tuple[Tensor, Tensor]
     ) -> tuple[Float[Tensor, "batch tile d_model"], tuple[Tensor, Tensor]]:
-        """Return x + mixer(norm(x)) over the tile, and the carry at its right edge."""
+        """Return the output over one tile and the carry at its right edge.
+
+        Parameters
+        ----------
+        x
+            Input of the tile, (batch, tile, d_model).
+        carry
+            Last inputs of the convolution, (batch, d_conv - 1, channels), and state of the scan,
+            (batch, heads, 2, states), at the left edge of the tile.
+
+        Returns
+        -------
+        y
+            Output of the tile, (batch, tile, d_model).
+        carry
+            Carry at the right edge of the tile.
+        """
         tail, state = carry
-        u, z, tail = self._entered(x, tail)
+        u, z, tail = self._project_inputs(x, tail)
         size, phase, reading = self.low(u).chunk(3, -1)
         magnitude, angle = torch.exp(-F.relu(self.size(size))), self.phase(phase)
         planes = magnitude * torch.cos(angle), magnitude * torch.sin(angle)
@@ -122,10 +175,10 @@ class PdSsm(nn.Module):
         inflow = self._in_planes(self.B_proj(u))
         scores = self._scores(u)
         route, maps = scores.argmax(-1).to(torch.int16), argmax_maps(self.dictionary)
-        # NaN where scores overflow: the largest of two infinities is not known.
+        # NaN where scores overflow: the argmax of several infinities is undefined.
         decay = decay + 0 * primal(scores).detach().amax(-1)[..., None, None]
         surrogate = self.surrogate
-        # No surrogate changes a value: without a graph there is nothing to add.
+        # Surrogates change derivatives only, and are skipped where no graph is recorded.
         if surrogate is not None and torch.is_grad_enabled() and not isinstance(x, Dual):
             chosen = surrogate, scores, self.dictionary, route, maps
             if surrogate.kind == "activated":
@@ -141,14 +194,28 @@ class PdSsm(nn.Module):
     def margin(
         self, x: Float[Tensor, "batch tile d_model"], carry: tuple[Tensor, Tensor]
     ) -> Float[Tensor, "batch tile"]:
-        """Return how far the chosen map's probability is over the next one's, least of heads."""
+        """Return the margin of the selection at each position.
+
+        Parameters
+        ----------
+        x
+            Input of the tile, (batch, tile, d_model).
+        carry
+            Carry at the left edge of the tile.
+
+        Returns
+        -------
+        Tensor
+            Difference between the largest and second largest probability of the maps, minimum over
+            heads, (batch, tile), from 0 to 1; 1 with a single map.
+        """
         if self.config.n_maps == 1:
             return x.new_ones(x.shape[:2])
-        u, _, _ = self._entered(x, carry[0])
+        u, _, _ = self._project_inputs(x, carry[0])
         first, second = torch.softmax(self._scores(u), -1).topk(2, -1).values.unbind(-1)
         return (first - second).amin(-1)
 
-    def _entered(self, x: Tensor, tail: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _project_inputs(self, x: Tensor, tail: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         normed = self.norm(x)
         u, z = (self.kernels.linear(normed, half) for half in self.in_proj.weight.chunk(2))
         u, tail = self.kernels.conv_silu(u, self.conv.weight, self.conv.bias, tail)
@@ -165,22 +232,22 @@ class PdSsm(nn.Module):
 
 
 def with_surrogate(stack: Stack, surrogate: Surrogate) -> Stack:
-    """Return the stack as it is differentiated in training.
+    """Return a stack that uses a surrogate gradient for its selections.
 
     Parameters
     ----------
     stack
-        Any causal stack; it is left unchanged, and keeps the derivatives of the deployed function.
+        Causal stack; unchanged, with the derivatives of the deployed function.
     surrogate
-        The gradient estimator that all PD-SSM blocks of the returned stack use; read at every
-        forward pass, so that its temperature may be changed between two of them.
+        Gradient estimator of all PD-SSM blocks of the returned stack. It is read in every forward
+        pass, so that its temperature may be changed in between.
 
     Returns
     -------
     Stack
-        One on the same modules and parameters, apart from the PD-SSM blocks, which are copies that
-        share their parameters with the originals. Values are the same; derivatives, with respect
-        to inputs too, are estimates.
+        Stack of the same modules, except for PD-SSM blocks, which are copies that share their
+        parameters with the originals. Outputs are identical; derivatives, including those with
+        respect to inputs, are estimates.
     """
     blocks = [copy.copy(block) for block in stack.layers]
     for block in blocks:

@@ -1,4 +1,4 @@
-"""Layers in sequence are a layer: embedding, blocks, final norm and head."""
+"""Blocks in sequence, with embedding, final norm and head; causal ones form a layer."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,8 +9,20 @@ from torch import Tensor, nn
 from genoscan.layer import Carry, Layer
 
 
-class Ends(nn.Module):
-    """Blocks, and what stands before and after them."""
+class SequenceModel(nn.Module):
+    """The modules of a model: embedding, blocks, final norm and head.
+
+    Parameters
+    ----------
+    embed
+        Map from symbol weights to the width of the blocks.
+    blocks
+        Blocks, first to last.
+    norm
+        Final norm.
+    head
+        Map from the width of the blocks to logits.
+    """
 
     def __init__(
         self, embed: nn.Module, blocks: Sequence[nn.Module], norm: nn.Module, head: nn.Module
@@ -22,22 +34,39 @@ class Ends(nn.Module):
         self.head = head
 
 
-class Stack(Ends):
-    """A whole model as one causal layer: symbols in, one logit a symbol out.
+class Stack(SequenceModel):
+    """A causal model as one layer, from symbol weights to one logit per symbol.
 
-    The input is one row of symbol weights a base (one-hot, or the mean of A, C, G and T for an N
-    that the model has no symbol for), so that the derivative has a column for each symbol.  The
-    carry is the tuple of the blocks' carries.
+    Notes
+    -----
+    The input has one row of symbol weights per base (one-hot, or the mean of A, C, G and T for N
+    if the model has no symbol for it), so that the derivative has one column per symbol.  The carry
+    is the tuple of the carries of the blocks.
     """
 
     def begin(self, batch: int) -> Carry:
-        """Return the carry before the first base."""
+        """Return the carries of all blocks before the first base."""
         return tuple(block.begin(batch) for block in self.layers)  # type: ignore[operator]
 
     def forward(
         self, x: Float[Tensor, "batch tile d_in"], carry: Carry
     ) -> tuple[Float[Tensor, "batch tile d_out"], Carry]:
-        """Return the logits over the tile, and the carry at its right edge."""
+        """Return the logits over one tile and the carry at its right edge.
+
+        Parameters
+        ----------
+        x
+            Symbol weights of each base, (batch, tile, d_in).
+        carry
+            Carry at the left edge of the tile.
+
+        Returns
+        -------
+        logits
+            (batch, tile, d_out).
+        carry
+            Carry at the right edge of the tile.
+        """
         x = self.embed(x)
         carries = []
         for block, before in zip(self.layers, carry, strict=True):
@@ -46,7 +75,18 @@ class Stack(Ends):
         return self.head(self.norm(x)), tuple(carries)
 
     def cut(self, parts: int) -> list[Layer]:
-        """Return at most so many stacks that make this one in sequence, on the same weights."""
+        """Split the stack into consecutive stacks that share its weights.
+
+        Parameters
+        ----------
+        parts
+            Maximum number of stacks.
+
+        Returns
+        -------
+        list of Layer
+            Stacks, first to last, whose composition is this one.
+        """
         parts = min(parts, len(self.layers))
         edges = [len(self.layers) * i // parts for i in range(parts + 1)]
         return [

@@ -1,15 +1,16 @@
-"""Derivatives for a selection that has none, for training alone: two estimators.
+"""Surrogate gradients of PD-SSM's selections, for training only.
 
-A PD-SSM picks one map a step and one destination a column, by argmax: its derivative is zero
-almost everywhere.  Training takes that of softmax instead, at a temperature that may be annealed.
-These are estimators, not the derivative of the deployed function; they are off unless a stack was
-made by `pd_ssm.with_surrogate`.
+A PD-SSM selects one map per step and one destination per column by argmax, whose derivative is zero
+almost everywhere.  Training uses the derivative of a softmax instead, at a temperature that may be
+annealed.  Surrogates are estimators, not the derivative of the deployed function; they are used
+only in stacks returned by `pd_ssm.with_surrogate`.
 
-activated         only the entry that was picked, of the router's and of each column's softmax, has
-                  a derivative (Flash PD-SSM, arXiv 2605.19150, section on its backward pass):
-                  linear in the states, no more memory than the scan's
-straight_through  all of both softmaxes: for every step all maps' scores and, summed over steps,
-                  all destinations; quadratic in the states, in time and not in memory
+activated         differentiates only the selected entry of the router's softmax and of each
+                  column's softmax (Flash PD-SSM, arXiv 2605.19150, section on its backward pass);
+                  time linear in the states, memory of the scan
+straight_through  differentiates all entries of both softmaxes: the scores of all maps at each step
+                  and, summed over steps, all destinations; time quadratic in the states, memory
+                  linear
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,20 @@ from genoscan.ops.kernels import Kernels
 
 @dataclass
 class Surrogate:
-    """Which estimator, and the temperature of its softmaxes; a trainer may lower it as it goes."""
+    """Settings of a surrogate gradient.
+
+    Attributes
+    ----------
+    kind
+        Estimator.
+    temperature
+        Temperature of both softmaxes; may be changed during training.
+
+    Raises
+    ------
+    InputError
+        If `kind` is unknown.
+    """
 
     kind: Literal["activated", "straight_through"] = "activated"
     temperature: float = 1.0
@@ -42,22 +56,45 @@ def activated(
     route: Tensor,
     maps: Tensor,
 ) -> Tensor:
-    """Return the decays times ones: the picked probabilities', whose derivatives they have.
+    """Return the decays, with the derivatives of the selected probabilities attached.
 
-    A step's transition is linear in both, so that a factor's cotangent is the sum that the paper's
-    backward pass needs: over columns for the router, over steps for the dictionary.
+    Parameters
+    ----------
+    decay
+        Complex decays, (batch, tile, heads, 2, states).
+    surrogate
+        Settings of the estimator.
+    scores
+        Scores of the maps, (batch, tile, heads, maps).
+    dictionary
+        (heads, maps, states, states).
+    route
+        Selected maps, int16 (batch, tile, heads).
+    maps
+        Destination of each state, integers (heads, maps, states).
+
+    Returns
+    -------
+    Tensor
+        Of the shape of `decay`.
+
+    Notes
+    -----
+    The decays are multiplied by factors with value 1 and the derivative of the selected
+    probabilities.  Each transition is linear in these factors, so that their cotangents are the
+    sums in the backward pass of Flash PD-SSM (arXiv 2605.19150): over columns for the router, over
+    steps for the dictionary.
     """
     p_map = torch.softmax(scores / surrogate.temperature, -1).gather(-1, route.long()[..., None])
-    p_row = torch.softmax(dictionary / surrogate.temperature, -2).gather(
-        -2, maps.long()[..., None, :]
-    )
+    destinations = maps.long()[..., None, :]
+    p_row = torch.softmax(dictionary / surrogate.temperature, -2).gather(-2, destinations)
     heads = torch.arange(len(maps), device=maps.device)
     by_column = _one(p_row)[..., 0, :][heads, route.long()]
     return decay * (_one(p_map) * by_column)[..., None, :]
 
 
 def _one(probability: Tensor) -> Tensor:
-    """Return 1, with the probability's derivative."""
+    """Return 1, with the derivative of the probability."""
     return 1 + (probability - probability.detach())
 
 
@@ -72,7 +109,34 @@ def straight_through(
     maps: Tensor,
     kernels: Kernels,
 ) -> Tensor:
-    """Return the inflow; its cotangents are states', and they give the softmaxes theirs."""
+    """Return the inflow, with a backward pass that also differentiates both softmaxes.
+
+    Parameters
+    ----------
+    inflow
+        Input of the states, (batch, tile, heads, 2, states).
+    decay, surrogate, scores, dictionary, route, maps
+        As in `activated`.
+    state
+        State before the tile, (batch, heads, 2, states).
+    kernels
+        Kernel set that recomputes the states in the backward pass.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of `inflow`.
+
+    Raises
+    ------
+    NotImplementedError
+        In the backward pass, if it is called with `create_graph`.
+
+    Notes
+    -----
+    The cotangent of the inflow is that of the states, from which the cotangents of the softmaxes
+    are computed.
+    """
     p_map = torch.softmax(scores / surrogate.temperature, -1)
     p_row = torch.softmax(dictionary / surrogate.temperature, -2)
     return _StraightThrough.apply(
@@ -99,7 +163,7 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, x_bar: Tensor) -> tuple[Tensor | None, ...]:
-        """Pull back: the transition's entry (i, q) has the cotangent Re(conj(x_bar_i) d_q x_q)."""
+        """Compute cotangents; that of transition entry (i, q) is Re(conj(x_bar_i) d_q x_q)."""
         if torch.is_grad_enabled():
             raise NotImplementedError(
                 "the straight-through estimator has no second derivative: call backward without "
@@ -109,32 +173,34 @@ class _StraightThrough(torch.autograd.Function):
         x, _ = ctx.kernels.pd_scan(decay, inflow, state, route=route, maps=maps)
         before = torch.cat([state[:, None], x[:, :-1]], 1)
         (d_re, d_im), (re, im) = decay.unbind(-2), before.unbind(-2)
-        turned = torch.stack([d_re * re - d_im * im, d_re * im + d_im * re], -2)
-        there, here = (part.flatten(0, 1).transpose(0, 1) for part in (x_bar, turned))
+        decayed = torch.stack([d_re * re - d_im * im, d_re * im + d_im * re], -2)
+        bars, states = (part.flatten(0, 1).transpose(0, 1) for part in (x_bar, decayed))
         routes = route.flatten(0, 1).T
-        map_bar = _by_map(there, here, maps).unflatten(0, route.shape[:2])
-        row_bar = _by_row(there, here, routes, maps.shape[1])
+        map_bar = _map_bar(bars, states, maps).unflatten(0, route.shape[:2])
+        row_bar = _row_bar(bars, states, routes, maps.shape[1])
         return x_bar, map_bar, row_bar, None, None, None, None, None
 
 
-def _by_map(there: Tensor, here: Tensor, maps: Tensor) -> Tensor:
-    """Return (tokens, heads, maps): the cotangents' sum along each map's arrows.
+def _map_bar(bars: Tensor, states: Tensor, maps: Tensor) -> Tensor:
+    """Return the cotangents of the map probabilities, (tokens, heads, maps).
 
-    there, here  (heads, tokens, planes, states): cotangents where a state goes, and the states
+    Those of a map's transitions are summed; `bars` and `states` are the cotangents of the new
+    states and the decayed previous states, (heads, tokens, planes, states).
     """
     heads = torch.arange(len(maps), device=maps.device)[:, None]
-    # States first: a map then moves whole rows.
-    there, here = (part.permute(0, 3, 2, 1).contiguous() for part in (there, here))
-    sums = [(there[heads, maps[:, k].long()] * here).sum((1, 2)) for k in range(maps.shape[1])]
+    # With the states first, a map permutes contiguous rows.
+    bars, states = (part.permute(0, 3, 2, 1).contiguous() for part in (bars, states))
+    sums = [(bars[heads, maps[:, k].long()] * states).sum((1, 2)) for k in range(maps.shape[1])]
     return torch.stack(sums, -1).transpose(0, 1)
 
 
-def _by_row(there: Tensor, here: Tensor, routes: Tensor, n_maps: int) -> Tensor:
-    """Return (heads, maps, states, states): all arrows' cotangents over the steps of each map."""
+def _row_bar(bars: Tensor, states: Tensor, routes: Tensor, n_maps: int) -> Tensor:
+    """Return the cotangents of all transitions of each map, (heads, maps, states, states)."""
     counts = (routes[..., None] == torch.arange(n_maps, device=routes.device)).sum(1).tolist()
-    bars = there.new_empty(len(there), n_maps, there.shape[-1], there.shape[-1])
-    for bar, sizes, order, *ends in zip(bars, counts, routes.argsort(-1), there, here, strict=True):
+    total = bars.new_empty(len(bars), n_maps, bars.shape[-1], bars.shape[-1])
+    orders = routes.argsort(-1)
+    for out, sizes, order, *ends in zip(total, counts, orders, bars, states, strict=True):
         runs = (end[order].split(sizes) for end in ends)
-        for k, (to, of) in enumerate(zip(*runs, strict=True)):
-            torch.mm(to.flatten(0, 1).T, of.flatten(0, 1), out=bar[k])
-    return bars
+        for k, (bar, state) in enumerate(zip(*runs, strict=True)):
+            torch.mm(bar.flatten(0, 1).T, state.flatten(0, 1), out=out[k])
+    return total

@@ -1,8 +1,8 @@
-"""Weights of a model folder: read, checked against its config.json, written.  Nothing is unpickled.
+"""Weights of a model folder: read, checked against config.json and written, without pickle.
 
-config.json         what the model is (config.py)
+config.json         configuration (config.py)
 model.safetensors   embed.weight, layers.{i}.…, norm.weight, head.weight
-README.md           the model card
+README.md           model card
 """
 
 import hashlib
@@ -39,13 +39,27 @@ _BLOCKS: dict[str, Callable[..., nn.Module]] = {"mamba": Mamba, "mamba2": Mamba2
 
 
 def build(config: ModelConfig, *, device: str = "cpu", kernels: str = "auto") -> Stack:
-    """Make a causal stack with fresh weights; seed torch first."""
-    stack = _assembled(config, choose(device, kernels))
+    """Return a causal stack with randomly initialised weights.
+
+    Parameters
+    ----------
+    config
+        Configuration of a causal model.
+    device
+        Device of the weights.
+    kernels
+        Name of the kernel set.
+
+    Notes
+    -----
+    Weights are drawn from torch's global random generator.
+    """
+    stack = _build_network(config, choose(device, kernels))
     assert isinstance(stack, Stack)
     return stack.to(device)
 
 
-def _assembled(config: ModelConfig, kernels: Kernels) -> Stack | BidirectionalStack:
+def _build_network(config: ModelConfig, kernels: Kernels) -> Stack | BidirectionalStack:
     n_symbols, eps, d_model = len(config.symbols), config.norm.eps, config.d_model
     shared: dict[str, Any] = {"eps": eps, "kernels": kernels}
     first = config.layers[0]
@@ -57,7 +71,7 @@ def _assembled(config: ModelConfig, kernels: Kernels) -> Stack | BidirectionalSt
         blocks=[
             BidirectionalBlock(layer, d_model, **shared)
             for layer in config.layers
-            if isinstance(layer, BidirectionalConfig)  # all are
+            if isinstance(layer, BidirectionalConfig)  # checked in ModelConfig
         ],
         norm=RMSNorm(d_model, **shared),
         head=Linear(width, n_symbols, bias=False, kernels=kernels),
@@ -68,7 +82,21 @@ def assemble(
     layers: Sequence[LayerConfig], d_model: int, d_in: int, d_out: int, *, eps: float,
     kernels: Kernels,
 ) -> Stack:  # fmt: skip
-    """Make a stack of these causal blocks, fresh weights, from `d_in` columns to `d_out`."""
+    """Return a stack of causal blocks with randomly initialised weights.
+
+    Parameters
+    ----------
+    layers
+        Settings of the blocks, first to last.
+    d_model
+        Channels of the blocks.
+    d_in, d_out
+        Input and output channels of the stack.
+    eps
+        Constant added to the mean square in the norms.
+    kernels
+        Kernel set.
+    """
     shared: dict[str, Any] = {"eps": eps, "kernels": kernels}
     return Stack(
         blocks=[_BLOCKS[layer.kind](layer, d_model, **shared) for layer in layers],
@@ -81,13 +109,33 @@ def assemble(
 def read_stack(
     path: Path, config: ModelConfig, *, device: str, dtype: torch.dtype, kernels: str
 ) -> tuple[Stack | BidirectionalStack, str]:
-    """Read a model folder's weights into a frozen stack; return it and the file's sha256.
+    """Read the weights of a model folder into a frozen network.
+
+    Parameters
+    ----------
+    path
+        Model folder.
+    config
+        Its configuration.
+    device
+        Device of the weights.
+    dtype
+        torch.float32 or torch.float64, to which the weights are converted.
+    kernels
+        Name of the kernel set.
+
+    Returns
+    -------
+    stack
+        The network; its parameters require no gradient.
+    sha256
+        Of the weight file, in hexadecimal.
 
     Raises
     ------
     ModelError
-        If the file is missing or damaged, or a tensor is missing, spare, of another shape, not
-        finite or beyond the range of `dtype`; the message names it.
+        If the file is missing or damaged, or a tensor is missing, unexpected, of another shape,
+        not finite or outside the range of `dtype`; the message names the tensor.
     InputError
         If `dtype` is neither float32 nor float64.
     """
@@ -99,14 +147,14 @@ def read_stack(
     fix_mmap_threshold()
     tensors = _read_tensors(path / WEIGHTS)
     with torch.device("meta"):
-        stack = _assembled(config, choose(device, kernels))
-    expected = {name: tuple(tensor.shape) for name, tensor in _tensors(stack).items()}
+        stack = _build_network(config, choose(device, kernels))
+    expected = {name: tuple(tensor.shape) for name, tensor in _named_tensors(stack).items()}
     _check_tensors(path, tensors, expected, dtype)
     sha256 = hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()
     if config.weights not in (None, sha256):
         raise ModelError(
-            f"{path / WEIGHTS}: its sha256 is {sha256}, {CONFIG} says {config.weights}: the file "
-            'is damaged, or was exchanged; if that was meant, set "weights" to null'
+            f"{path / WEIGHTS}: sha256 is {sha256}, {CONFIG} expects {config.weights}: the file is "
+            'damaged or was replaced; if it was replaced on purpose, set "weights" to null'
         )
     stack.load_state_dict(dict(tensors), assign=True, strict=False)  # checked above
     return stack.to(device, dtype).requires_grad_(False), sha256
@@ -117,9 +165,9 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
         with safe_open(file, framework="pt") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except FileNotFoundError:
-        raise ModelError(f"{file}: not there, though {CONFIG} is") from None
+        raise ModelError(f"{file}: file not found, expected beside {CONFIG}") from None
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{file}: not a whole safetensors file ({error})") from None
+        raise ModelError(f"{file}: not a complete safetensors file ({error})") from None
 
 
 def _check_tensors(
@@ -133,20 +181,20 @@ def _check_tensors(
             raise ModelError(f'{path}: tensor "{name}" is missing from {WEIGHTS}')
         found = tuple(tensors[name].shape)
         if found != shape:
-            raise ModelError(f'{path}: tensor "{name}" has shape {found}, {CONFIG} says {shape}')
+            raise ModelError(f'{path}: tensor "{name}" has shape {found}, {CONFIG} implies {shape}')
         if not tensors[name].is_floating_point():
-            raise ModelError(f'{path}: tensor "{name}" holds {tensors[name].dtype}, not floats')
+            raise ModelError(f'{path}: tensor "{name}" is {tensors[name].dtype}, expected floats')
         if not torch.isfinite(tensors[name].double()).all():
-            raise ModelError(f'{path}: tensor "{name}" holds values that are not finite')
+            raise ModelError(f'{path}: tensor "{name}" has values that are not finite')
         _check_range(path, name, tensors[name], dtype)
     if spare := sorted(set(tensors) - set(expected)):
-        raise ModelError(f'{path}: tensor "{spare[0]}" has no place in the model of {CONFIG}')
+        raise ModelError(f'{path}: tensor "{spare[0]}" is not part of the model in {CONFIG}')
 
 
 def _check_range(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> None:
-    """Refuse a tensor that overflows or is lost to underflow in the dtype that it is run in."""
+    """Raise ModelError for a tensor that overflows or underflows in the dtype of the model."""
     given = tensor.double()
-    # Scaled first: the norm of very small or very large numbers would itself leave the range.
+    # Scaled first: the norm of very small or very large numbers would itself under- or overflow.
     largest = given.abs().max() if given.numel() else given.new_zeros(())
     if not largest:
         return
@@ -159,39 +207,62 @@ def _check_range(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> N
         )
 
 
-def _tensors(stack: nn.Module) -> dict[str, Tensor]:
-    """Return every tensor once, under the first of its names."""
+def _named_tensors(stack: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and buffers, shared ones once, under the first of their names."""
     return dict(stack.named_parameters()) | dict(stack.named_buffers())
 
 
 def save_model(path: str | Path, config: ModelConfig, stack: nn.Module, card: str) -> None:
-    """Write a model folder; its config states the weights' checksum."""
-    write_model(Path(path), config, _tensors(stack), card)
+    """Write a model folder.
+
+    Parameters
+    ----------
+    path
+        Folder; created if missing.
+    config
+        Configuration; its checksum is replaced by that of the weights.
+    stack
+        Network whose weights are written.
+    card
+        Model card, Markdown.
+    """
+    write_model(Path(path), config, _named_tensors(stack), card)
 
 
 def write_model(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor], card: str) -> None:
-    """Write a model folder of tensors by name."""
+    """Write a model folder from named tensors.
+
+    Parameters
+    ----------
+    path
+        Folder; created if missing.
+    config
+        Configuration; its checksum is replaced by that of the weights.
+    tensors
+        Weights by name.
+    card
+        Model card, Markdown.
+    """
     path.mkdir(parents=True, exist_ok=True)
-    save_file(_apart(tensors), path / WEIGHTS)
+    save_file(_unshared(tensors), path / WEIGHTS)
     sha256 = hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()
     stated = config.model_copy(update={"weights": sha256}).model_dump(mode="json")
     (path / CONFIG).write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
     (path / CARD).write_text(card, encoding="utf-8")
-    # safetensors keeps its file to the owner; whoever may read the card may read the weights.
+    # safetensors creates files readable by the owner only; use the permissions of the card.
     (path / WEIGHTS).chmod((path / CARD).stat().st_mode & 0o777)
 
 
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return contiguous tensors on the CPU, no two of them in the same memory.
+def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous CPU tensors without shared memory, which safetensors refuses to write.
 
-    Safetensors refuses to write shared memory: a tied embedding of width 1, whose transpose is
-    contiguous too.
+    A tied embedding of width 1 would share its memory: its transpose is contiguous, too.
     """
-    apart: dict[str, Tensor] = {}
+    unshared: dict[str, Tensor] = {}
     used: set[int] = set()
     for name, tensor in tensors.items():
         own = tensor.detach().cpu().contiguous()
         storage = own.untyped_storage().data_ptr()
-        apart[name] = own.clone() if storage in used else own
+        unshared[name] = own.clone() if storage in used else own
         used.add(storage)
-    return apart
+    return unshared

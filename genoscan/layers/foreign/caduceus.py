@@ -1,8 +1,7 @@
 """Caduceus and PlantCaduceus (Schiff et al., arXiv 2403.03234; Zhai et al., PlantCaduceus).
 
-Both are two-way Mamba under a masked-language-model head, of one strand (Ph) or of both (PS).
-Tokens, tied tensors and what `fused_add_norm` does to PS: layers/bidirectional.py and the comments
-here.
+Both are bidirectional Mamba models with a masked-language-model head, for one strand (Ph) or both
+(PS).  For the effect of `fused_add_norm` on PS see layers/bidirectional.py.
 """
 
 import math
@@ -16,16 +15,16 @@ from torch import Tensor
 from genoscan.errors import ModelError
 from genoscan.layers.bidirectional import BidirectionalConfig
 from genoscan.layers.config import ModelConfig, NormConfig
-from genoscan.layers.foreign.mixers import NO_SSM, Ssm, mixer, projections
+from genoscan.layers.foreign.mixers import DEFAULT_SSM, Ssm, mixer_tensors, projection_tensors
 from genoscan.layers.foreign.settings import Epsilon, Settings, read_settings
 from genoscan.layers.foreign.source import CONFIG, Source
 
-_MOST_CONTEXT = 4096
-_MOST_TOKENS = 64
+_MAX_CONTEXT = 4096
+_MAX_TOKENS = 64
 
 
 class _Vocabulary(BaseModel):
-    """Which token is what; the tokenizer writes N as [PAD], which is what training did."""
+    """Meaning of the tokens; the tokenizer encodes N as [PAD], as in training."""
 
     symbols: str
     base_columns: tuple[int, int, int, int]
@@ -44,7 +43,7 @@ _VOCABULARIES: dict[tuple[tuple[int, int], ...], _Vocabulary] = {
 
 
 class _Config(Settings):
-    """What of config.json decides the function; anything else is for training."""
+    """Settings in config.json that determine the function computed."""
 
     d_model: PositiveInt = 2560
     n_layer: PositiveInt = 64
@@ -60,43 +59,55 @@ class _Config(Settings):
     fused_add_norm: bool = True
     d_intermediate: int = Field(0, le=0)
     tie_word_embeddings: bool = True
-    ssm_cfg: Ssm = NO_SSM
+    ssm_cfg: Ssm = DEFAULT_SSM
 
 
 def read(source: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Return the model and its tensors under the names that they have here.
+    """Return the configuration and tensors of a checkpoint in this package's format.
+
+    Parameters
+    ----------
+    source
+        The checkpoint.
+
+    Returns
+    -------
+    config
+        Configuration of the model.
+    tensors
+        Weights by name, float32 or, if stored so, float64.
 
     Raises
     ------
     ModelError
-        If the config asks for what is not supported, or a tensor is not as it says.
+        If a setting is not supported, or a tensor does not match the configuration.
     """
     config = read_settings(source, _Config)
     prefix = "caduceus." if any(name.startswith("caduceus.") for name in source.names) else ""
-    width, told = config.d_model, config.ssm_cfg.layer == "Mamba2"
-    # PlantCAD2 does not say so: its tensors do.
-    mamba2 = told or any(name.endswith("mamba_fwd.dt_bias") for name in source.names)
+    width, mamba2 = config.d_model, config.ssm_cfg.layer == "Mamba2"
+    # The configuration of PlantCAD2 does not name the layer; its tensors identify it.
+    mamba2 = mamba2 or any(name.endswith("mamba_fwd.dt_bias") for name in source.names)
     inner = config.ssm_cfg.inner(source, width, mamba2=mamba2)
     complement = _complement(source, config, prefix + "backbone.")
     vocabulary = _vocabulary(source, complement)
-    words, head = (
+    embedding, head = (
         torch.cat([one, one[complement]], 1) if config.rcps else one
-        for one in _ends(source, config, len(complement), prefix + "backbone.")
+        for one in _io_weights(source, config, len(complement), prefix + "backbone.")
     )
-    made = {"embed.weight": words.T, "head.weight": head}
+    tensors = {"embed.weight": embedding.T, "head.weight": head}
     for i in range(config.n_layer):
         layer = f"{prefix}backbone.layers.{i}."
-        made[f"layers.{i}.norm.weight"] = source.take(layer + _norm(config, "norm"), width)
+        tensors[f"layers.{i}.norm.weight"] = source.take(layer + _norm(config, "norm"), width)
         mixers = layer + ("mixer.submodule." if config.rcps else "mixer.")
         tied = config.bidirectional_weight_tie
-        for way, other in (("fwd", "rev"), ("rev", "fwd")):
-            names = f"{mixers}mamba_{way}.", f"layers.{i}.{way}."
-            made |= mixer(source, *names, inner, width)
-            if way == "fwd" or not tied:
+        for direction, other in (("fwd", "rev"), ("rev", "fwd")):
+            names = f"{mixers}mamba_{direction}.", f"layers.{i}.{direction}."
+            tensors |= mixer_tensors(source, *names, inner, width)
+            if direction == "fwd" or not tied:
                 partner = f"{mixers}mamba_{other}." if tied else None
-                made |= projections(source, *names, inner, width, partner)
-    made["norm.weight"] = source.take(f"{prefix}backbone.{_norm(config, 'norm_f')}", width)
-    source.finish()
+                tensors |= projection_tensors(source, *names, inner, width, partner)
+    tensors["norm.weight"] = source.take(f"{prefix}backbone.{_norm(config, 'norm_f')}", width)
+    source.check_all_used()
     block = BidirectionalConfig(
         inner=inner,
         strategy="multiply" if config.bidirectional_strategy == "ew_multiply" else "add",
@@ -112,48 +123,48 @@ def read(source: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
         **vocabulary.model_dump(),
         complement=tuple(complement.tolist()),
         label_offset=0,
-        context=_MOST_CONTEXT if window is None else min(_MOST_CONTEXT, window // 4),
-        reach=_MOST_CONTEXT if window is None else min(_MOST_CONTEXT, window // 4),
+        context=_MAX_CONTEXT if window is None else min(_MAX_CONTEXT, window // 4),
+        reach=_MAX_CONTEXT if window is None else min(_MAX_CONTEXT, window // 4),
         window=window,
         trained_on=source.origin,
     )
-    return native, made
+    return native, tensors
 
 
 def _complement(source: Source, config: _Config, backbone: str) -> Tensor:
-    """Return each token's complement, of which a file has up to two copies."""
+    """Return the complement of each token, of which a file contains up to two copies."""
     multiple = config.pad_vocab_size_multiple
     size = -(-config.vocab_size // multiple) * multiple
     buffers = f"{backbone}embeddings.word_embeddings.complement_map", "lm_head.complement_map"
-    held = {name: source.take_indices(name, size) for name in buffers if name in source.names}
-    if config.complement_map is not None and size <= _MOST_TOKENS:
-        # By key: transformers saves a map again with its keys sorted as strings.
-        told = torch.tensor([config.complement_map.get(i, i) for i in range(size)])
-    elif held:
-        told = next(iter(held.values()))
+    stored = {name: source.take_indices(name, size) for name in buffers if name in source.names}
+    if config.complement_map is not None and size <= _MAX_TOKENS:
+        # By key: transformers sorts the keys as strings when it saves the map.
+        complement = torch.tensor([config.complement_map.get(i, i) for i in range(size)])
+    elif stored:
+        complement = next(iter(stored.values()))
     else:
         raise ModelError(
             f"{source.folder / CONFIG}: complement_map for {size:,} tokens: expected one, and "
-            f"at most {_MOST_TOKENS} tokens; it shows which tokens are bases"
+            f"at most {_MAX_TOKENS} tokens, to identify the bases"
         )
-    for name, buffer in held.items():
-        if not torch.equal(buffer, told):
+    for name, buffer in stored.items():
+        if not torch.equal(buffer, complement):
             raise ModelError(
                 f'{source.path}: tensor "{name}" differs from complement_map in {CONFIG}'
             )
-    return told
+    return complement
 
 
-def _ends(source: Source, config: _Config, size: int, backbone: str) -> tuple[Tensor, Tensor]:
-    """Return the embedding and the head of one strand, a row a token."""
-    words, head = backbone + "embeddings.word_embeddings.", "lm_head."
-    words += "embedding.weight" if config.rcps else "weight"
+def _io_weights(source: Source, config: _Config, size: int, backbone: str) -> tuple[Tensor, Tensor]:
+    """Return the embedding and the head of one strand, one row per token."""
+    embedding, head = backbone + "embeddings.word_embeddings.", "lm_head."
+    embedding += "embedding.weight" if config.rcps else "weight"
     head += "lm_head.weight" if config.rcps else "weight"
-    # PS ties them whatever its config says.
+    # PS ties them regardless of its configuration.
     if config.rcps or config.tie_word_embeddings:
-        weight = source.take_tied(words, head, size, config.d_model)
+        weight = source.take_tied(embedding, head, size, config.d_model)
         return weight, weight
-    return source.take(words, size, config.d_model), source.take(head, size, config.d_model)
+    return source.take(embedding, size, config.d_model), source.take(head, size, config.d_model)
 
 
 def _vocabulary(source: Source, complement: Tensor) -> _Vocabulary:
@@ -163,23 +174,23 @@ def _vocabulary(source: Source, complement: Tensor) -> _Vocabulary:
     whole = {i: j for pair in pairs for i, j in (pair, pair[::-1])}
     symmetric = paired == [whole.get(i, i) for i in range(len(paired))]
     if known is None or len(known.symbols) != len(paired) or not symmetric:
-        said = ", ".join(f"{i} and {j}" for i, j in enumerate(paired) if i != j)
+        found = ", ".join(f"{i} and {j}" for i, j in enumerate(paired) if i != j)
         raise ModelError(
-            f"{source.folder / CONFIG}: complement_map pairs the tokens {said or 'none'} of "
+            f"{source.folder / CONFIG}: complement_map pairs the tokens {found or 'none'} of "
             f"{len(paired)}: expected 7 and 10, 8 and 9 of 16 (Caduceus) or 3 and 6, 4 and 5 of 8 "
-            "(PlantCaduceus), and back"
+            "(PlantCaduceus), in both directions"
         )
     return known
 
 
 def _trained_window(source: Source) -> int | None:
-    """Return the longest window of training, which only a checkpoint's name tells."""
-    told = re.search(r"seqlen-(\d+)k", source.name)
-    # Powers of two, told in thousands: 131k is 131,072.
-    return 2 ** round(math.log2(1000 * int(told[1]))) if told else None
+    """Return the longest window in training, which only the name of a checkpoint states."""
+    thousands = re.search(r"seqlen-(\d+)k", source.name)
+    # Powers of two, abbreviated in thousands: 131k is 131,072.
+    return 2 ** round(math.log2(1000 * int(thousands[1]))) if thousands else None
 
 
 def _norm(config: _Config, name: str) -> str:
-    """Return a norm's name: PS without fused_add_norm wraps it."""
+    """Return the name of a norm, which PS without fused_add_norm wraps."""
     wrapped = config.rcps and not config.fused_add_norm
     return f"{name}.submodule.weight" if wrapped else f"{name}.weight"

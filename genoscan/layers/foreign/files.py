@@ -1,8 +1,8 @@
-"""The tensors of a checkpoint's files, by the names that they have there.
+"""Tensors of checkpoint files, under their names in these files.
 
-Read are `model.safetensors`, `pytorch_model.bin`, shards of either under their index, and files
-that training wrote (`.ckpt`, `.pt`, `.pth`).  All but safetensors are pickles: torch unpickles
-them with `weights_only`, which builds tensors and containers and runs nothing else.
+Supported are `model.safetensors`, `pytorch_model.bin`, shards of either with their index, and
+training checkpoints (`.ckpt`, `.pt`, `.pth`).  All but safetensors are pickles: torch unpickles
+them with `weights_only`, which creates tensors and containers and runs no other code.
 """
 
 import json
@@ -21,30 +21,41 @@ from genoscan.layers.foreign.naming import is_model
 _INDEX = ".index.json"
 _WHOLE, _PICKLE = "model.safetensors", "pytorch_model.bin"
 _PREFERRED = _WHOLE, _WHOLE + _INDEX, _PICKLE, _PICKLE + _INDEX
-_DEEPEST = 3
-"""Dictionaries in one another, in which a model is looked for."""
+_MAX_DEPTH = 3
+"""Levels of nested dictionaries searched for a model."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a folder, or of one file or index of shards.
+    """Return the tensors of a checkpoint.
+
+    Parameters
+    ----------
+    path
+        Folder, file or index of shards.
+
+    Returns
+    -------
+    dict
+        Tensors on the CPU, by their names in the file.
 
     Raises
     ------
     ModelError
-        If there is no such file, it is damaged, has more than tensors in it, or no one model.
+        If there is no such file, or it is damaged, contains objects other than tensors, or does not
+        contain exactly one model.
     """
     if path.is_file():
         return _read(path)
     for name in _PREFERRED:
         if (path / name).is_file():
             return _read(path / name)
-    # Beside a .ckpt, a .pt or .pth is an optimizer's or a scheduler's.
+    # Next to a .ckpt file, .pt and .pth files contain optimizer or scheduler states.
     pickled = sorted(path.glob("*.ckpt")) or sorted([*path.glob("*.pt"), *path.glob("*.pth")])
     if len(pickled) == 1:
         return _read(pickled[0])
     found = ", ".join(sorted(file.name for file in path.iterdir())[:8]) if path.is_dir() else ""
     raise ModelError(
-        f"{path}: expected {', '.join(_PREFERRED)} or one .ckpt, .pt or .pth in it, found "
+        f"{path}: expected {', '.join(_PREFERRED)} or one .ckpt, .pt or .pth file, found "
         f"{found or 'no such folder'}"
     )
 
@@ -60,29 +71,29 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
         with safe_open(file, framework="pt") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{file}: not a whole safetensors file ({error})") from None
+        raise ModelError(f"{file}: not a complete safetensors file ({error})") from None
 
 
 def _shards(index: Path) -> dict[str, Tensor]:
     try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        files = sorted(set(places.values()))
+        shard_of = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = sorted(set(shard_of.values()))
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(f"{index}: not an index of shards ({error})") from None
     if not all(isinstance(name, str) for name in files):
-        raise ModelError(f"{index}: not an index of shards (expected a file name a tensor)")
+        raise ModelError(f"{index}: not an index of shards (expected one file name per tensor)")
     if outside := [name for name in files if not _is_below(name)]:
-        raise ModelError(f'{index}: shard "{outside[0]}" lies outside its folder')
+        raise ModelError(f'{index}: shard "{outside[0]}" is outside its folder')
     found: dict[str, Tensor] = {}
     for name in files:
         file = index.parent / name
         if not file.is_file():
-            raise ModelError(f'{index}: shard "{name}" is not there: download it too')
+            raise ModelError(f'{index}: shard "{name}" not found: download it too')
         shard = _safetensors(file) if file.suffix == ".safetensors" else _unpickled(file)
-        # What a shard has and the index does not place, counts; what it places elsewhere, does not.
-        found |= {tensor: shard[tensor] for tensor in shard if places.get(tensor, name) == name}
-    if missing := sorted(set(places) - set(found)):
-        raise ModelError(f'{index}: tensor "{missing[0]}" is not in {places[missing[0]]}')
+        # Tensors missing from the index are used; those that it assigns to other shards are not.
+        found |= {tensor: shard[tensor] for tensor in shard if shard_of.get(tensor, name) == name}
+    if missing := sorted(set(shard_of) - set(found)):
+        raise ModelError(f'{index}: tensor "{missing[0]}" is not in {shard_of[missing[0]]}')
     return found
 
 
@@ -93,30 +104,29 @@ def _is_below(name: str) -> bool:
 
 def _unpickled(file: Path) -> dict[str, Tensor]:
     try:
-        held = torch.load(file, map_location="cpu", weights_only=True)
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{file}: holds more than tensors, and is not opened: {_first_line(error)}; save its "
-            "state dict as safetensors where you trust it"
+            f"{file}: contains more than tensors and was not loaded: {_first_line(error)}; save "
+            "its state dict as safetensors if you trust it"
         ) from None
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
+    except Exception as error:  # a damaged pickle may raise any exception
         raise ModelError(f"{file}: cannot be read: {_first_line(error)}") from None
-    if not isinstance(held, dict):
-        raise ModelError(f"{file}: expected tensors by name, found {type(held).__name__}")
-    return _state_dict(file, held)
+    if not isinstance(loaded, dict):
+        raise ModelError(f"{file}: expected tensors by name, found {type(loaded).__name__}")
+    return _state_dict(file, loaded)
 
 
-def _state_dict(file: Path, held: dict[Any, Any]) -> dict[str, Tensor]:
-    """Return the one model in a training checkpoint, wherever it is kept in it."""
-    level: Mapping[str, dict[Any, Any]] = {"": held}
-    for _ in range(_DEEPEST + 1):
-        found = {place: _own_tensors(within) for place, within in level.items()}
+def _state_dict(file: Path, loaded: dict[Any, Any]) -> dict[str, Tensor]:
+    """Return the only model in a training checkpoint, at any level of nesting."""
+    level: Mapping[str, dict[Any, Any]] = {"": loaded}
+    for _ in range(_MAX_DEPTH + 1):
+        found = {place: _tensors_of(within) for place, within in level.items()}
         models = {place: tensors for place, tensors in found.items() if is_model(tensors)}
         if len(models) > 1:
             places = " and ".join(f'"{place}"' for place in models)
             raise ModelError(
-                f"{file}: models under {places}: expected one; save the one that is meant as "
-                "safetensors"
+                f"{file}: models under {places}: expected one; save the intended one as safetensors"
             )
         if models:
             return next(iter(models.values()))
@@ -126,15 +136,15 @@ def _state_dict(file: Path, held: dict[Any, Any]) -> dict[str, Tensor]:
             for key, inner in within.items()
             if isinstance(inner, dict)
         }
-    keys = ", ".join(map(str, list(held)[:5])) or "nothing"
+    keys = ", ".join(map(str, list(loaded)[:5])) or "nothing"
     raise ModelError(
         f"{file}: expected tensors of a Mamba or Caduceus model by name (backbone., lm_head.), "
         f"found {keys}"
     )
 
 
-def _own_tensors(held: dict[Any, Any]) -> dict[str, Tensor]:
-    return {str(name): tensor for name, tensor in held.items() if isinstance(tensor, Tensor)}
+def _tensors_of(loaded: dict[Any, Any]) -> dict[str, Tensor]:
+    return {str(name): tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Checkpoints of the Hugging Face hub, by their id."""
+"""Checkpoints from the Hugging Face hub."""
 
 import re
 from pathlib import Path
@@ -12,31 +12,36 @@ _FILES = [
 ]  # fmt: skip
 
 
-def fetched(source: str) -> Path:
-    """Return the folder or file of that name, or the hub's files of that id, downloaded.
+def locate_checkpoint(source: str) -> Path:
+    """Return the path of a checkpoint, after download if it is given by its hub id.
+
+    Parameters
+    ----------
+    source
+        Folder, file or Hugging Face id, OWNER/NAME.
 
     Raises
     ------
     ModelError
-        If there is no such file, and nothing of that id can be had.
+        If there is no such file or folder, and no such checkpoint can be downloaded.
     """
     path = Path(source)
     if path.exists():
         return path
     if not _ID.fullmatch(source):
-        raise ModelError(f"{source}: there is no such file or folder")
+        raise ModelError(f"{source}: file or folder not found")
     by_hand = (
         f"download config.json and model.safetensors (or pytorch_model.bin) from "
-        f"https://huggingface.co/{source} into a folder, and name that"
+        f"https://huggingface.co/{source} into a folder, and give its path"
     )
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise ModelError(
-            f'{source}: no such folder; for the hub, pip install "genoscan[hub]", or {by_hand}'
+            f'{source}: folder not found; to download it, pip install "genoscan[hub]", or {by_hand}'
         ) from None
     try:
         return Path(snapshot_download(source, allow_patterns=_FILES))
-    except Exception as error:  # the hub's client has many, and no common one
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{source}: cannot be had from the hub ({said}); {by_hand}") from None
+    except Exception as error:  # the client's exceptions have no common base class
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{source}: download from the hub failed ({reason}); {by_hand}") from None

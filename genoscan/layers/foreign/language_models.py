@@ -1,7 +1,7 @@
-"""Causal language models: state-spaces' MambaLMHeadModel, transformers' Mamba and Mamba-2.
+"""Causal language models: MambaLMHeadModel of state-spaces, Mamba and Mamba-2 of transformers.
 
-All are x + mixer(norm(x)), block after block, with one norm and the embedding or a matrix of its
-own as head; the two projects differ in the names of the config, and of one tensor.
+All consist of blocks x + mixer(norm(x)), a final norm, and a head that is either tied to the
+embedding or a separate matrix.  The projects differ in the names of settings and of one tensor.
 """
 
 import math
@@ -14,14 +14,14 @@ from torch import Tensor
 from genoscan.errors import ModelError
 from genoscan.layers.config import ModelConfig, NormConfig
 from genoscan.layers.foreign.mixers import (
-    NO_SSM,
-    Inner,
+    DEFAULT_SSM,
+    MixerConfig,
     Ssm,
     StepLimits,
     check_heads,
-    limit,
-    mixer,
-    projections,
+    dt_limit,
+    mixer_tensors,
+    projection_tensors,
 )
 from genoscan.layers.foreign.settings import Epsilon, Settings, read_settings
 from genoscan.layers.foreign.source import CONFIG, Source
@@ -33,14 +33,14 @@ _CONTEXT, _REACH = 4096, 1024
 _HEAD = "lm_head.weight"
 
 
-class _Shape(NamedTuple):
-    """What both projects say, in their own words."""
+class _Architecture(NamedTuple):
+    """Settings common to both projects."""
 
     width: int
     n_layers: int
     vocabulary: int
     eps: float
-    inner: Inner
+    inner: MixerConfig
     tied: bool
 
 
@@ -52,18 +52,18 @@ class _StateSpaces(Settings):
     rms_norm: Literal[True] = True
     d_intermediate: int = Field(0, le=0)
     tie_embeddings: bool = True
-    ssm_cfg: Ssm = NO_SSM
+    ssm_cfg: Ssm = DEFAULT_SSM
 
-    def shape(self, source: Source) -> _Shape:
-        """Return the sizes; the vocabulary is stored without its padding."""
+    def architecture(self, source: Source) -> _Architecture:
+        """Return the architecture; vocab_size in config.json excludes padding."""
         multiple = self.pad_vocab_size_multiple
         inner = self.ssm_cfg.inner(source, self.d_model, mamba2=self.ssm_cfg.layer == "Mamba2")
         size = -(-self.vocab_size // multiple) * multiple
-        return _Shape(self.d_model, self.n_layer, size, 1e-5, inner, self.tie_embeddings)
+        return _Architecture(self.d_model, self.n_layer, size, 1e-5, inner, self.tie_embeddings)
 
 
 class _Transformers(Settings):
-    """What both classes have; defaults that differ are theirs."""
+    """Settings of both classes; differing defaults are in the subclasses."""
 
     hidden_size: PositiveInt
     num_hidden_layers: PositiveInt
@@ -77,8 +77,8 @@ class _Transformers(Settings):
     use_conv_bias: Literal[True] = True
     hidden_act: Literal["silu", "swish"] = "silu"
 
-    def _shape(self, inner: Inner) -> _Shape:
-        return _Shape(
+    def _architecture(self, inner: MixerConfig) -> _Architecture:
+        return _Architecture(
             self.hidden_size, self.num_hidden_layers, self.vocab_size, self.layer_norm_epsilon,
             inner, self.tie_word_embeddings,
         )  # fmt: skip
@@ -93,10 +93,10 @@ class _TransformersMamba(_Transformers):
     time_step_rank: PositiveInt | Literal["auto"] = "auto"
     intermediate_size: PositiveInt | None = None
 
-    def shape(self, source: Source) -> _Shape:
-        """Return the sizes; where `intermediate_size` is there, `expand` has no say."""
-        told = self.time_step_rank
-        rank = math.ceil(self.hidden_size / 16) if told == "auto" else told
+    def architecture(self, source: Source) -> _Architecture:
+        """Return the architecture; `intermediate_size`, if given, overrides `expand`."""
+        rank = self.time_step_rank
+        rank = math.ceil(self.hidden_size / 16) if rank == "auto" else rank
         channels = self.intermediate_size or self.expand * self.hidden_size
         if channels % self.hidden_size:
             raise ModelError(
@@ -104,7 +104,7 @@ class _TransformersMamba(_Transformers):
                 f"of hidden_size, {self.hidden_size}{source.assumed}"
             )
         expand = channels // self.hidden_size
-        return self._shape(
+        return self._architecture(
             MambaConfig(
                 d_state=self.state_size, d_conv=self.conv_kernel, expand=expand, dt_rank=rank
             )
@@ -122,8 +122,8 @@ class _TransformersMamba2(_Transformers):
     n_groups: PositiveInt = 8
     time_step_limit: StepLimits = (0.0, math.inf)
 
-    def shape(self, source: Source) -> _Shape:
-        """Return the sizes."""
+    def architecture(self, source: Source) -> _Architecture:
+        """Return the architecture."""
         channels = self.expand * self.hidden_size
         if self.num_heads * self.head_dim != channels:
             raise ModelError(
@@ -133,10 +133,10 @@ class _TransformersMamba2(_Transformers):
         inner = Mamba2Config(
             d_state=self.state_size, head_dim=self.head_dim, n_groups=self.n_groups,
             d_conv=self.conv_kernel, expand=self.expand, gate_eps=self.layer_norm_epsilon,
-            dt_limit=limit(self.time_step_limit),
+            dt_limit=dt_limit(self.time_step_limit),
         )  # fmt: skip
         check_heads(source, inner, self.hidden_size)
-        return self._shape(inner)
+        return self._architecture(inner)
 
 
 _CONFIGS: dict[str | None, type[_StateSpaces | _TransformersMamba | _TransformersMamba2]] = {
@@ -147,25 +147,39 @@ _CONFIGS: dict[str | None, type[_StateSpaces | _TransformersMamba | _Transformer
 
 
 def read(source: Source, tokens: Mapping[str, int] | None) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Return the model and its tensors under the names that they have here.
+    """Return the configuration and tensors of a checkpoint in this package's format.
+
+    Parameters
+    ----------
+    source
+        The checkpoint.
+    tokens
+        Token of each base; None: read from the vocabulary of the checkpoint.
+
+    Returns
+    -------
+    config
+        Configuration of the model.
+    tensors
+        Weights by name, float32 or, if stored so, float64.
 
     Raises
     ------
     ModelError
-        If the config asks for what is not supported, a tensor is not as it says, or it is not
-        known which token is which base.
+        If a setting is not supported, a tensor does not match the configuration, or the tokens of
+        the bases are unknown.
     """
-    shape = read_settings(source, _CONFIGS[source.config.get("model_type")]).shape(source)
-    words, head = _ends(source, shape)
-    made = {"embed.weight": words.T, "head.weight": head}
+    shape = read_settings(source, _CONFIGS[source.config.get("model_type")]).architecture(source)
+    embedding, head = _io_weights(source, shape)
+    tensors = {"embed.weight": embedding.T, "head.weight": head}
     for i in range(shape.n_layers):
         layer = f"backbone.layers.{i}."
-        made[f"layers.{i}.norm.weight"] = source.take(layer + "norm.weight", shape.width)
+        tensors[f"layers.{i}.norm.weight"] = source.take(layer + "norm.weight", shape.width)
         names = layer + "mixer.", f"layers.{i}."
-        made |= projections(source, *names, shape.inner, shape.width)
-        made |= mixer(source, *names, shape.inner, shape.width)
-    made["norm.weight"] = source.take("backbone.norm_f.weight", shape.width)
-    source.finish()
+        tensors |= projection_tensors(source, *names, shape.inner, shape.width)
+        tensors |= mixer_tensors(source, *names, shape.inner, shape.width)
+    tensors["norm.weight"] = source.take("backbone.norm_f.weight", shape.width)
+    source.check_all_used()
     native = ModelConfig(
         d_model=shape.width,
         norm=NormConfig(eps=shape.eps),
@@ -175,20 +189,20 @@ def read(source: Source, tokens: Mapping[str, int] | None) -> tuple[ModelConfig,
         reach=_REACH,
         trained_on=source.origin,
     )
-    return native, made
+    return native, tensors
 
 
-def _ends(source: Source, shape: _Shape) -> tuple[Tensor, Tensor]:
-    """Return the embedding and the head, a row a token."""
+def _io_weights(source: Source, shape: _Architecture) -> tuple[Tensor, Tensor]:
+    """Return the embedding and the head, one row per token."""
     embedding, size = "backbone.embeddings.weight", (shape.vocabulary, shape.width)
     if shape.tied:
-        words = source.take_tied(embedding, _HEAD, *size)
-        return words, words
+        weight = source.take_tied(embedding, _HEAD, *size)
+        return weight, weight
     if _HEAD not in source.names and embedding in source.names:
         key = "tie_word_embeddings" if "model_type" in source.config else "tie_embeddings"
-        told = "" if key in source.config else " by the default of its family"
+        origin = "" if key in source.config else " by the default of its family"
         raise ModelError(
-            f'{source.path}: tensor "{_HEAD}" is missing, and {key} is false{told}: expected '
+            f'{source.path}: tensor "{_HEAD}" is missing, and {key} is false{origin}: expected '
             f"that tensor, or {key} true in {CONFIG} if the embedding is also the head"
         )
     return source.take(embedding, *size), source.take(_HEAD, *size)

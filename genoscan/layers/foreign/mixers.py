@@ -1,4 +1,4 @@
-"""A mixer's settings and tensors, which all families name alike, and what they are here."""
+"""Settings and tensors of mixers, whose names all families share, and their conversion."""
 
 import math
 from typing import Annotated, Any, Literal
@@ -11,10 +11,10 @@ from genoscan.layers.foreign.source import CONFIG, Source
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
 
-Inner = MambaConfig | Mamba2Config
+MixerConfig = MambaConfig | Mamba2Config
 
 _SHARED = "in_proj.weight", "out_proj.weight"
-"""What two mixers of a block may share."""
+"""Weights that two mixers of a block may share."""
 
 _TRAINING = frozenset(
     {
@@ -23,11 +23,11 @@ _TRAINING = frozenset(
         "use_mem_eff_path",
     }
 )  # fmt: skip
-"""What `ssm_cfg` may have that does not decide the function."""
+"""Settings in `ssm_cfg` that do not affect the function computed."""
 
 
 def _number(value: Any) -> Any:
-    """Read {"__float__": "Infinity"}, which newer files of transformers write."""
+    """Parse {"__float__": "Infinity"}, as written by recent versions of transformers."""
     return float(value.get("__float__", "")) if isinstance(value, dict) else value
 
 
@@ -40,18 +40,18 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
 
 _Bound = Annotated[float, BeforeValidator(_number)]
 StepLimits = Annotated[tuple[_Bound, _Bound], AfterValidator(_ordered)]
-"""Bounds of Mamba-2's step sizes."""
+"""Lower and upper bound of the step size in Mamba-2."""
 
 
 def _without_training(value: Any) -> Any:
-    """Leave out what is for training; null is as good as nothing, as state-spaces has it."""
+    """Drop settings for training; null is equivalent to {}, as in state-spaces."""
     if isinstance(value, dict):
-        return {name: held for name, held in value.items() if name not in _TRAINING}
+        return {name: setting for name, setting in value.items() if name not in _TRAINING}
     return {} if value is None else value
 
 
 class _Ssm(BaseModel):
-    """All of `ssm_cfg` that decides the function; state-spaces refuses settings that it lacks."""
+    """Settings in `ssm_cfg` that determine the function; others are invalid in state-spaces."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -71,19 +71,28 @@ class _Ssm(BaseModel):
     activation: Literal["silu", "swish"] = "silu"
     dt_limit: StepLimits = (0.0, math.inf)
 
-    def inner(self, source: Source, width: int, *, mamba2: bool) -> Inner:
-        """Return the mixer.
+    def inner(self, source: Source, width: int, *, mamba2: bool) -> MixerConfig:
+        """Return the settings of the mixer.
+
+        Parameters
+        ----------
+        source
+            The checkpoint, named in messages.
+        width
+            Channels of the blocks.
+        mamba2
+            Whether the mixer is Mamba-2.
 
         Raises
         ------
         ModelError
-            If Mamba-2's heads and groups do not divide its channels.
+            If the channels of Mamba-2 are not divisible into its heads and groups.
         """
         sizes: dict[str, Any] = {"d_conv": self.d_conv, "expand": self.expand}
         if mamba2:
             inner = Mamba2Config(
                 d_state=self.d_state or 128, head_dim=self.headdim, n_groups=self.ngroups,
-                dt_limit=limit(self.dt_limit), **sizes,
+                dt_limit=dt_limit(self.dt_limit), **sizes,
             )  # fmt: skip
             check_heads(source, inner, width)
             return inner
@@ -92,62 +101,105 @@ class _Ssm(BaseModel):
 
 
 Ssm = Annotated[_Ssm, BeforeValidator(_without_training)]
-"""`ssm_cfg` of state-spaces' and Caduceus's configs."""
+"""`ssm_cfg` in the configurations of state-spaces and Caduceus."""
 
-NO_SSM = _Ssm()
-"""Of a config that has none."""
+DEFAULT_SSM = _Ssm()
+"""Settings of configurations without `ssm_cfg`."""
 
 
 def check_heads(source: Source, inner: Mamba2Config, width: int) -> None:
-    """Refuse heads that do not divide the channels, and groups that do not divide the heads."""
+    """Check that heads divide the channels, and groups divide the heads.
+
+    Parameters
+    ----------
+    source
+        The checkpoint, named in the message.
+    inner
+        Settings of the mixer.
+    width
+        Channels of the blocks.
+
+    Raises
+    ------
+    ModelError
+        If they do not.
+    """
     channels = inner.expand * width
     if channels % inner.head_dim or channels // inner.head_dim % inner.n_groups:
         raise ModelError(
             f"{source.folder / CONFIG}: {channels} channels, heads of {inner.head_dim} and "
-            f"{inner.n_groups} groups: expected whole heads, as many in each group{source.assumed}"
+            f"{inner.n_groups} groups: expected whole heads, equally many per group{source.assumed}"
         )
 
 
-def limit(bounds: tuple[float, float]) -> tuple[float, float | None]:
-    """Return the bounds of the step sizes, as a `Mamba2Config` has them."""
+def dt_limit(bounds: tuple[float, float]) -> tuple[float, float | None]:
+    """Return the bounds of the step size as in `Mamba2Config`: None for infinity."""
     low, high = bounds
     return low, None if math.isinf(high) else high
 
 
-def mixer(source: Source, theirs: str, ours: str, inner: Inner, width: int) -> dict[str, Tensor]:
-    """Return the tensors of a mixer of a model so wide, without its projections in and out.
+def mixer_tensors(
+    source: Source, old: str, new: str, inner: MixerConfig, width: int
+) -> dict[str, Tensor]:
+    """Return the tensors of a mixer, except for its input and output projections.
 
-    Their names begin with `theirs` in the file, and with `ours` here.
+    Parameters
+    ----------
+    source
+        The checkpoint.
+    old, new
+        Prefixes of the names in the checkpoint and in the result.
+    inner
+        Settings of the mixer.
+    width
+        Channels of the blocks.
+
+    Raises
+    ------
+    ModelError
+        If a tensor is missing or invalid (`Source.take`).
     """
     shapes, convolved = _shapes(inner, width)
-    made = {
-        ours + (_OURS.get(name, name)): source.take(theirs + name, *shape)
+    tensors = {
+        new + _NEW_NAMES.get(name, name): source.take(old + name, *shape)
         for name, shape in shapes.items()
         if name not in _SHARED
     }
-    taps = source.take(theirs + "conv1d.weight", convolved, 1, inner.d_conv)
-    made[ours + "conv.weight"] = taps[:, 0]
-    made[ours + "conv.bias"] = source.take(theirs + "conv1d.bias", convolved)
-    return made
+    taps = source.take(old + "conv1d.weight", convolved, 1, inner.d_conv)
+    bias = source.take(old + "conv1d.bias", convolved)
+    return tensors | {new + "conv.weight": taps[:, 0], new + "conv.bias": bias}
 
 
-def projections(
-    source: Source, theirs: str, ours: str, inner: Inner, width: int, partner: str | None = None
+def projection_tensors(
+    source: Source, old: str, new: str, inner: MixerConfig, width: int, partner: str | None = None
 ) -> dict[str, Tensor]:
-    """Return a mixer's projections in and out; a tied `partner` may have them in its stead."""
+    """Return the input and output projection of a mixer.
+
+    Parameters
+    ----------
+    source, old, new, inner, width
+        As in `mixer_tensors`.
+    partner
+        Prefix of the tied mixer, which may have the tensors instead.
+
+    Raises
+    ------
+    ModelError
+        If a tensor is missing or invalid (`Source.take_tied`).
+    """
     shapes, _ = _shapes(inner, width)
     return {
-        ours + name: source.take(theirs + name, *shapes[name]) if partner is None
-        else source.take_tied(theirs + name, partner + name, *shapes[name])
+        new + name: source.take(old + name, *shapes[name]) if partner is None
+        else source.take_tied(old + name, partner + name, *shapes[name])
         for name in _SHARED
     }  # fmt: skip
 
 
-_OURS = {"norm.weight": "gate_norm"}
+_NEW_NAMES = {"norm.weight": "gate_norm"}
 
 
-def _shapes(inner: Inner, width: int) -> tuple[dict[str, tuple[int, ...]], int]:
-    """Return the shapes of a mixer's tensors, and how many channels are convolved."""
+def _shapes(inner: MixerConfig, width: int) -> tuple[dict[str, tuple[int, ...]], int]:
+    """Return the shapes of the tensors of a mixer and the channels of its convolution."""
     return _mamba(inner, width) if isinstance(inner, MambaConfig) else _mamba2(inner, width)
 
 

@@ -1,7 +1,7 @@
-"""Tensor names without the prefixes of training tools.
+"""Tensor names without the prefixes that training frameworks add.
 
-torch.compile, DistributedDataParallel, FSDP, DeepSpeed and Lightning each put a segment into a
-tensor's name.  Names here are those of the model alone: `backbone.…`, `caduceus.…`, `lm_head.…`.
+torch.compile, DistributedDataParallel, FSDP, DeepSpeed and Lightning each insert a segment into
+tensor names.  Names of the model alone are `backbone.…`, `caduceus.…` and `lm_head.…`.
 """
 
 from collections.abc import Iterable
@@ -12,24 +12,28 @@ from genoscan.errors import ModelError
 _WRAPPERS = frozenset(
     {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
 )
-"""Modules that compute what the module inside them does, wherever they stand in a name."""
+"""Segments for modules that wrap another one, anywhere in a name."""
 
-_HOLDERS = _WRAPPERS | {"model"}
-"""What may stand before one model's names and be absent before others'."""
+_OPTIONAL = _WRAPPERS | {"model"}
+"""Segments that may precede some names of a model and not others."""
 
 _ROOTS = frozenset({"caduceus", "backbone", "lm_head"})
 _BACKBONE = frozenset({"embedding", "embeddings", "layers", "norm_f"})
-"""Where names start.  In a file of the backbone alone they lack `backbone.`"""
+"""First segments of names; files with only the backbone omit `backbone.`"""
 
 _ALIASES = {"backbone.embedding.weight": "backbone.embeddings.weight"}
-"""state-spaces' name of a tensor, and transformers', which reads both."""
+"""Name of a tensor in state-spaces, and in transformers, which accepts both."""
 
 
 class Names(NamedTuple):
-    """Which tensor of the file is which of the model.
+    """Names of the tensors in a file.
 
-    inside   model's name -> names in the file, more than one if the file has it under several
-    outside  names in the file that belong to what was around the model in training
+    Attributes
+    ----------
+    inside
+        For each tensor of the model, its names in the file, of which there may be several.
+    outside
+        Names in the file of tensors that belong to the training setup around the model.
     """
 
     inside: dict[str, list[str]]
@@ -37,17 +41,24 @@ class Names(NamedTuple):
 
 
 def is_model(names: Iterable[str]) -> bool:
-    """Return whether names are those of a model, bare or under prefixes."""
+    """Return whether any name is that of a model, with or without prefixes."""
     return any((_ROOTS | _BACKBONE) & set(name.split(".")) for name in names)
 
 
 def model_names(file: object, names: Iterable[str]) -> Names:
-    """Find the model's tensors among those of a file.
+    """Find the tensors of the model among those of a file.
+
+    Parameters
+    ----------
+    file
+        The file, named in messages.
+    names
+        Names of all its tensors.
 
     Raises
     ------
     ModelError
-        If they lie under prefixes that are of more than one model.
+        If the prefixes are those of more than one model.
     """
     split = {name: name.split(".") for name in sorted(names)}
     whole = any("backbone" in segments for segments in split.values())
@@ -57,11 +68,11 @@ def model_names(file: object, names: Iterable[str]) -> Names:
         for name, segments in split.items()
     }
     roots = sorted({tuple(split[name][:i]) for name, i in starts.items() if i is not None})
-    if len(roots) > 1 and not all(_HOLDERS.issuperset(root) for root in roots):
+    if len(roots) > 1 and not all(_OPTIONAL.issuperset(root) for root in roots):
         places = " and ".join(f'"{".".join(root)}."' if root else "no prefix" for root in roots)
         raise ModelError(
-            f"{file}: tensors of a model under {places}: expected one model; save the one that is "
-            "meant as safetensors"
+            f"{file}: tensors of a model under {places}: expected one model; save the "
+            "intended one as safetensors"
         )
     inside: dict[str, list[str]] = {}
     outside = []

@@ -1,4 +1,4 @@
-"""config.json of any family, validated: what is missing has the default of the family's class."""
+"""Validation of foreign config.json files, with the defaults of each family."""
 
 import re
 from typing import Annotated, TypeVar
@@ -6,13 +6,13 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from genoscan.errors import ModelError
-from genoscan.layers.foreign.source import CONFIG, Source, shown
+from genoscan.layers.foreign.source import CONFIG, Source, format_value
 
 Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
-    """What of a config decides the function; anything else is for training."""
+    """Settings that determine the function computed; others in the file are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -21,33 +21,40 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
 def read_settings(source: Source, kind: type[SettingsT]) -> SettingsT:
-    """Return the validated settings, and note in `source` which sizes are defaults.
+    """Return the validated settings of a checkpoint.
+
+    Parameters
+    ----------
+    source
+        The checkpoint; its `defaults` are set to the sizes missing from config.json.
+    kind
+        Settings class of the family.
 
     Raises
     ------
     ModelError
-        If one is not supported, or is missing and has no default.
+        If a value is not supported, or is missing and has no default.
     """
     try:
         settings = kind.model_validate(source.config)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        # Which member of a union was tried is no place in the file.
+        # pydantic inserts the member of a union, which is not a key of the file.
         place = ".".join(str(part) for part in first["loc"] if re.fullmatch(r"\w+", str(part)))
         where = f"{source.folder / CONFIG}: {place}".removesuffix(": ")
         if first["type"] == "missing":
-            raise ModelError(f"{where} is missing, and has no default") from None
-        said = first["msg"].removeprefix("Value error, ")
+            raise ModelError(f"{where} is missing and has no default") from None
+        reason = first["msg"].removeprefix("Value error, ")
         if not place:
-            raise ModelError(f"{where}: {said}") from None
+            raise ModelError(f"{where}: {reason}") from None
         if first["type"] == "extra_forbidden":
-            raise ModelError(f"{where} is not a known setting, and may change the model") from None
-        found = shown(first["input"])
-        raise ModelError(f"{where} is {found}: {said}; nothing else is supported") from None
+            raise ModelError(f"{where} is an unknown setting, which may change the model") from None
+        found = format_value(first["input"])
+        raise ModelError(f"{where} is {found}: {reason}; other values are not supported") from None
     absent = set(kind.model_fields) - settings.model_fields_set
     source.defaults = {
         name: value
         for name, value in settings
-        if name in absent and isinstance(value, int) and value > 1  # no flags, nothing absent
+        if name in absent and isinstance(value, int) and value > 1  # neither flags nor None
     }
     return settings

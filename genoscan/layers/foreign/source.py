@@ -1,4 +1,4 @@
-"""A foreign checkpoint: its config, and its tensors by the names of the model."""
+"""A foreign checkpoint: its configuration, and its tensors by their names in the model."""
 
 import difflib
 import json
@@ -14,14 +14,41 @@ from genoscan.layers.foreign.files import read_tensors
 from genoscan.layers.foreign.naming import model_names
 
 CONFIG = "config.json"
-_LONGEST = 60
+_MAX_LENGTH = 60
 _FLOATS = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
 
 class Source:
-    """A checkpoint's config, its tensors, and which of these have not been used yet.
+    """A foreign checkpoint, with a record of which tensors have been used.
 
-    Tensors go by the model's names; messages name them as the file does.
+    Parameters
+    ----------
+    path
+        Folder or file.
+    name
+        Name of the checkpoint.
+
+    Attributes
+    ----------
+    name
+        Name of the checkpoint.
+    path
+        Folder or file.
+    folder
+        Folder with config.json.
+    config
+        Contents of config.json.
+    defaults
+        Sizes missing from config.json, with the defaults of the family.
+
+    Raises
+    ------
+    ModelError
+        If the checkpoint cannot be read or does not contain exactly one model.
+
+    Notes
+    -----
+    Methods take the names of tensors in the model; messages give those in the file.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -30,92 +57,123 @@ class Source:
         self.path = path
         self.config: dict[str, Any] = _config(self.folder)
         self.defaults: Mapping[str, int] = {}
-        """Sizes that config.json lacks, as the family's own config class has them."""
         self._tensors = read_tensors(path)
         self._names, self._outside = model_names(path, self._tensors)
-        self._left = set(self._names)
+        self._unused = set(self._names)
 
     @property
     def names(self) -> set[str]:
-        """All tensors of the model."""
+        """Names of all tensors of the model."""
         return set(self._names)
 
     @property
     def origin(self) -> str:
-        """Where the model came from, and what in the file was around it and was left out."""
-        told = f"unknown: imported from {self.name}"
+        """Description of the origin of the model and of tensors that were left out."""
+        origin = f"unknown: imported from {self.name}"
         if not self._outside:
-            return told
+            return origin
         more = ", …" if len(self._outside) > 3 else ""
-        return f"{told}, without {', '.join(self._outside[:3])}{more} outside the model"
+        return f"{origin}, without {', '.join(self._outside[:3])}{more} outside the model"
 
     @property
     def assumed(self) -> str:
-        """The sizes that are defaults, for the end of a message."""
+        """Sizes taken from defaults, for the end of a message; empty if there are none."""
         if not self.defaults:
             return ""
         sizes = ", ".join(f"{name} {size}" for name, size in self.defaults.items())
-        return f" (not in {CONFIG}, so by the default of its family: {sizes})"
+        return f" (not in {CONFIG}; defaults of its family: {sizes})"
 
     def take(self, name: str, *shape: int) -> Tensor:
-        """Return a weight in float32, or in float64 where the file has that.
+        """Return a weight and mark it as used.
+
+        Parameters
+        ----------
+        name
+            Name in the model.
+        *shape
+            Expected shape.
+
+        Returns
+        -------
+        Tensor
+            float64 if it is stored so, float32 otherwise.
 
         Raises
         ------
         ModelError
-            If it is missing, of another shape or of another dtype, or not finite.
+            If the tensor is missing, not finite, or of another shape or dtype.
         """
         tensor = self._shaped(name, shape)
         if tensor.dtype not in _FLOATS:
             raise ModelError(
-                f"{self._place(name)} is of {tensor.dtype}: expected float16, bfloat16, float32 or "
-                "float64 (quantized weights are not read)"
+                f"{self._place(name)} is {tensor.dtype}: expected float16, bfloat16, float32 or "
+                "float64 (quantized weights are not supported)"
             )
         if not torch.isfinite(tensor).all():
-            raise ModelError(f"{self._place(name)} holds values that are not finite")
+            raise ModelError(f"{self._place(name)} has values that are not finite")
         return tensor if tensor.dtype == torch.float64 else tensor.float()
 
     def take_indices(self, name: str, *shape: int) -> Tensor:
-        """Return a buffer of whole numbers, in int64.
+        """Return a buffer of integers as int64 and mark it as used.
+
+        Parameters
+        ----------
+        name
+            Name in the model.
+        *shape
+            Expected shape.
 
         Raises
         ------
         ModelError
-            If it is missing, of another shape, or holds other numbers.
+            If the buffer is missing, of another shape, or has values that are not integers.
         """
         tensor = self._shaped(name, shape)
         whole = tensor.long()
         if not torch.equal(whole.to(tensor.dtype), tensor):
-            raise ModelError(f"{self._place(name)} holds values that are not whole numbers")
+            raise ModelError(f"{self._place(name)} has values that are not integers")
         return whole
 
     def take_tied(self, name: str, partner: str, *shape: int) -> Tensor:
-        """Return a weight that has two names in the model, of which the file may have either.
+        """Return a weight with two names, at least one of which must be in the file.
+
+        Parameters
+        ----------
+        name, partner
+            Names in the model.
+        *shape
+            Expected shape.
 
         Raises
         ------
         ModelError
-            As `take`, or if the file has both and they differ.
+            As in `take`, or if the file has both tensors and they differ.
         """
-        held = [known for known in (name, partner) if known in self._names]
-        if not held:
+        found = [known for known in (name, partner) if known in self._names]
+        if not found:
             raise ModelError(
-                f'{self.path}: tensor "{name}" is missing, and so is "{partner}", which is tied to '
-                f"it{self._nearest(name)}"
+                f'{self.path}: tensor "{name}" is missing, and so is "{partner}", to which it is '
+                f"tied{self._nearest(name)}"
             )
-        weight, *other = (self.take(known, *shape) for known in held)
+        weight, *other = (self.take(known, *shape) for known in found)
         if other and not torch.equal(weight.double(), other[0].double()):
             raise ModelError(
-                f"{self._place(partner)} is said to be tied to another, and differs from it: "
+                f"{self._place(partner)} differs from the tensor to which it is tied, "
                 f'"{self._names[name][0]}"'
             )
         return weight
 
-    def finish(self) -> None:
-        """Refuse a file that holds tensors which have no place in the model."""
-        if self._left:
+    def check_all_used(self) -> None:
+        """Check that all tensors of the model have been used.
+
+        Raises
+        ------
+        ModelError
+            If one has not; the message names it.
+        """
+        if self._unused:
             raise ModelError(
-                f"{self._place(min(self._left))} has no place in the model of its config"
+                f"{self._place(min(self._unused))} is not part of the model in its config"
                 + self.assumed
             )
 
@@ -124,17 +182,17 @@ class Source:
             raise ModelError(f'{self.path}: tensor "{name}" is missing{self._nearest(name)}')
         first, *others = self._names[name]
         tensor = self._tensors[first]
-        self._left.discard(name)
+        self._unused.discard(name)
         if tuple(tensor.shape) != shape:
             raise ModelError(
-                f"{self._place(name)} has shape {tuple(tensor.shape)}, its config says {shape}"
+                f"{self._place(name)} has shape {tuple(tensor.shape)}, its config implies {shape}"
                 + self.assumed
             )
         for other in others:
             if not torch.equal(self._tensors[other].to(tensor.dtype), tensor):
                 raise ModelError(
                     f'{self.path}: tensors "{first}" and "{other}" differ: expected one model; '
-                    "save the one that is meant as safetensors"
+                    "save the intended one as safetensors"
                 )
         return tensor
 
@@ -142,20 +200,20 @@ class Source:
         return f'{self.path}: tensor "{self._names[name][0]}"'
 
     def _nearest(self, name: str) -> str:
-        """Return what of the file is most like a tensor that is missing."""
-        # The last segments tell tensors apart; prefixes are what files differ in.
-        backward = {held[::-1]: held for held in self._tensors}
+        """Return the names in the file most similar to that of a missing tensor."""
+        # Compared from the end: prefixes vary between files, the last segments identify a tensor.
+        backward = {stored[::-1]: stored for stored in self._tensors}
         near = difflib.get_close_matches(name[::-1], list(backward), n=2, cutoff=0.6)
-        found = [backward[held] for held in near] or sorted(self._tensors)[:2]
-        said = " and ".join(f'"{held}"' for held in found) or "none"
+        found = [backward[stored] for stored in near] or sorted(self._tensors)[:2]
+        names = " and ".join(f'"{stored}"' for stored in found) or "none"
         kind = "the most similar" if near else "the first"
-        return f"; of the {len(self._tensors)} there, {kind}: {said}{self.assumed}"
+        return f"; of {len(self._tensors)} in the file, {kind}: {names}{self.assumed}"
 
 
-def shown(value: object) -> str:
-    """Return a config's value as a message shows it: short, and None as JSON has it."""
+def format_value(value: object) -> str:
+    """Return a setting as text for messages: abbreviated, with null for None."""
     text = "null" if value is None else repr(value)
-    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+    return text if len(text) <= _MAX_LENGTH else text[:_MAX_LENGTH] + "…"
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -163,9 +221,9 @@ def _config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{folder}: no {CONFIG} in it, which says what the model is") from None
+        raise ModelError(f"{folder}: {CONFIG} not found, expected beside the weights") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{file}: cannot be read: {error}") from None
     if not isinstance(config, dict):
-        raise ModelError(f"{file}: expected a table of settings")
+        raise ModelError(f"{file}: expected a JSON object of settings")
     return config

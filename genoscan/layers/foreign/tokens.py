@@ -1,4 +1,4 @@
-"""Which token is which base, where the checkpoint or the user says so."""
+"""Tokens of the bases, from the vocabulary of a checkpoint or from the user."""
 
 import json
 from collections.abc import Mapping
@@ -8,12 +8,12 @@ from genoscan.errors import ModelError
 from genoscan.genome.alphabet import BASES
 from genoscan.layers.foreign.source import Source
 
-_MOST = 64
-"""Tokens, of which a model that reads one base a token has no more."""
+_MAX_TOKENS = 64
+"""Largest vocabulary of a model with one base per token."""
 
 
 class Vocabulary(NamedTuple):
-    """Fields of a `ModelConfig`."""
+    """Tokens of a model; the attributes are those of `ModelConfig`."""
 
     symbols: str
     base_columns: tuple[int, int, int, int]
@@ -23,45 +23,64 @@ class Vocabulary(NamedTuple):
 
 
 def parse_tokens(text: str) -> dict[str, int]:
-    """Read A=7,C=8,G=9,T=10 and, if there is one, N=11.
+    """Parse the tokens of the bases.
+
+    Parameters
+    ----------
+    text
+        Such as "A=7,C=8,G=9,T=10"; N is optional.
+
+    Returns
+    -------
+    dict
+        Token of each letter.
 
     Raises
     ------
     ModelError
-        If it says anything else.
+        If the text has another form.
     """
     found = {}
     for part in text.upper().split(","):
         letter, _, number = part.strip().partition("=")
         if letter not in (*BASES, "N") or not number.isdecimal() or letter in found:
-            raise ModelError(f"--tokens {text}: expected A=7,C=8,G=9,T=10 or the like, and N=11")
+            raise ModelError(f"--tokens {text}: expected A=7,C=8,G=9,T=10 or similar, and N=11")
         found[letter] = int(number)
     return found
 
 
 def vocabulary(source: Source, size: int, given: Mapping[str, int] | None) -> Vocabulary:
-    """Return the tokens of a model that reads one base a token.
+    """Return the vocabulary of a model with one base per token.
+
+    Parameters
+    ----------
+    source
+        The checkpoint.
+    size
+        Number of tokens.
+    given
+        Token of each base; None: read from tokenizer.json or vocab.json.
 
     Raises
     ------
     ModelError
-        If they are not known, or are those of another kind of model.
+        If the tokens of the bases are unknown or invalid, or the vocabulary is too large.
     """
-    if size > _MOST:
+    if size > _MAX_TOKENS:
         raise ModelError(
-            f"{source.path}: a vocabulary of {size:,} tokens: expected at most {_MOST}, one base "
-            "a token"
+            f"{source.path}: a vocabulary of {size:,} tokens: expected at most {_MAX_TOKENS}, "
+            "with one base per token"
         )
-    tokens = dict(given) if given is not None else _in_files(source)
+    tokens = dict(given) if given is not None else _tokens_in_files(source)
     missing = [letter for letter in BASES if letter not in tokens]
     if missing:
         raise ModelError(
-            f"{source.folder}: which token is {', '.join(missing)}? expected a tokenizer.json or "
-            "vocab.json with them, or --tokens A=7,C=8,G=9,T=10"
+            f"{source.folder}: no token found for {', '.join(missing)}: expected tokenizer.json or "
+            "vocab.json with these letters, or --tokens A=7,C=8,G=9,T=10"
         )
     places = [tokens[letter] for letter in (*BASES, "N") if letter in tokens]
     if len(set(places)) < len(places) or not 0 <= min(places) <= max(places) < size:
-        raise ModelError(f"{source.folder}: tokens {tokens}: expected different ones below {size}")
+        raise ModelError(f"{source.folder}: tokens {tokens}: expected distinct ones below {size}")
     symbols = ["."] * size
     for letter, token in tokens.items():
         symbols[token] = letter
@@ -72,15 +91,15 @@ def vocabulary(source: Source, size: int, given: Mapping[str, int] | None) -> Vo
     return Vocabulary("".join(symbols), (a, c, g, t), tokens.get("N"), None, tuple(complement))
 
 
-def _in_files(source: Source) -> dict[str, int]:
-    """Return the tokens that are single letters, capitals before small ones."""
+def _tokens_in_files(source: Source) -> dict[str, int]:
+    """Return the tokens of single letters, upper case before lower case."""
     for name in ("tokenizer.json", "vocab.json"):
         file = source.folder / name
         if not file.is_file():
             continue
         try:
-            held: Any = json.loads(file.read_text(encoding="utf-8"))
-            table = held.get("model", {}).get("vocab", {}) if name.startswith("tok") else held
+            content: Any = json.loads(file.read_text(encoding="utf-8"))
+            table = content.get("model", {}).get("vocab", {}) if name[0] == "t" else content
             known = {str(token): int(number) for token, number in table.items()}
         except (OSError, ValueError, AttributeError, TypeError) as error:
             raise ModelError(f"{file}: not a table of tokens ({error})") from None
