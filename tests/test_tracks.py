@@ -725,7 +725,7 @@ def test_replacing_removes_its_part_even_where_the_name_is_long(tmp_path: Path) 
         with atomic_write(too_long) as part:
             part.write_text("new")
 
-    assert complaint(act, OutputError).endswith("the name is too long")
+    assert complaint(act, OutputError).endswith("the file name is too long: choose a shorter one")
     assert names_in(tmp_path) == [path.name]
 
 
@@ -756,7 +756,7 @@ def test_check_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "f.bw").mkdir()
     assert "it is a folder" in complaint(lambda: check_output(tmp_path / "f.bw"), OutputError)
     missing = complaint(lambda: check_output(tmp_path / "no" / "x.bw"), OutputError)
-    assert missing.endswith(f"the folder {tmp_path / 'no'} does not exist: create it first")
+    assert missing.endswith(f"there is no folder {tmp_path / 'no'}: create it first")
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert "no permission" in complaint(lambda: check_output(tmp_path / "x.bw"), OutputError)
     assert names_in(tmp_path) == ["f.bw"]
@@ -843,7 +843,7 @@ def test_columns_and_regions_must_agree(tmp_path: Path) -> None:
             regions=[Region("a", 0, 3)],
         )
 
-    assert complaint(act).endswith("5 gradients and 5 bases for regions of 3 bases")
+    assert complaint(act).endswith("bases, expected 3, the total length of the regions")
     assert names_in(tmp_path) == []
 
 
@@ -877,7 +877,7 @@ def test_provenance_that_is_none(tmp_path: Path) -> None:
     path = tmp_path / "x.bw"
     assert "cannot be read" in complaint(lambda: read_provenance(path))
     for text, message in (
-        ("{", "is not JSON"),
+        ("{", "not valid JSON"),
         ("[]", "format is None"),
         ('{"format": "x"}', "'x'"),
     ):

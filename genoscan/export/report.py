@@ -240,7 +240,7 @@ def _checks(track: TrackFile, genome: Genome, summary: Summary) -> Iterator[str]
     n = len(track.record["sequences"])
     yield (
         f"{n:,} sequence{'s' * (n > 1)} of {genome.path.name}: "
-        f"MD5 {'checksums match' if n > 1 else 'checksum matches'} those of the track."
+        f"MD5 {'checksums match' if n > 1 else 'checksum matches'} the track's record."
     )
     expected = track.record.get("scored_bases")
     if expected is not None:

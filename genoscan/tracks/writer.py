@@ -169,7 +169,7 @@ def check_output(path: Path) -> None:
     if path.is_dir():
         raise OutputError(f"{path}: it is a folder: name a file")
     if not folder.is_dir():
-        raise OutputError(f"{path}: the folder {folder} does not exist: create it first")
+        raise OutputError(f"{path}: there is no folder {folder}: create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{path}: no permission to write in {folder}: choose another folder")
 
