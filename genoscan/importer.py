@@ -75,6 +75,11 @@ def load_model(model: str | Path, *, tokens: str | None = None, **options: Any) 
     **options
         device, dtype, kernels, tile, slots, memory, spill: as in `genoscan.model.load_model`.
 
+    Returns
+    -------
+    Model
+        The model, ready for use.
+
     Raises
     ------
     ModelError
@@ -109,6 +114,11 @@ def wrap(module: torch.nn.Module, *, tokens: str | None = None, **options: Any) 
         As in `import_model`.
     **options
         As in `load_model`.
+
+    Returns
+    -------
+    Model
+        A copy of the module.
 
     Raises
     ------

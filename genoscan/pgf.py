@@ -101,6 +101,11 @@ class FrechetMambaOperator(nn.Module):
         u
             Input, (length, d_model) or (batch, length, d_model).
 
+        Returns
+        -------
+        Tensor
+            Of the shape of u.
+
         Raises
         ------
         InputError
@@ -266,6 +271,11 @@ class FrechetMambaOperator(nn.Module):
         ----------
         u, y_bar, block_size, slots
             As in `pgf_vjp`.
+
+        Returns
+        -------
+        Gradients
+            Derivatives with respect to u and to each parameter.
 
         Notes
         -----

@@ -449,7 +449,7 @@ def test_a_wrong_setting_is_one_line(
         ("mamba", {"intermediate_size": 13}, "intermediate_size is 13: expected a multiple of"),
         ("mamba", {"intermediate_size": 18}, "has shape (24, 6), its config implies (36, 6)"),
         ("mamba", {"time_step_rank": None}, "time_step_rank is null"),
-        ("mamba", {"quantization_config": {"bits": 4}}, "quantized weights are not read"),
+        ("mamba", {"quantization_config": {"bits": 4}}, "quantized weights are not supported"),
         ("mamba", {"of_the_future": {"rotary": 2}}, None),
         ("mamba", {"model_type": None}, "model_type is missing: expected caduceus"),
         ("mamba2", {"hidden_act": "swish"}, None),
@@ -479,7 +479,7 @@ def test_the_padded_vocabulary_of_state_spaces(tmp_path: Path) -> None:
     for size, multiple in ((12, 1), (17, 8)):
         told = config | {"vocab_size": size, "pad_vocab_size_multiple": multiple}
         (folder / "config.json").write_text(json.dumps(told))
-        assert "has shape (16, 6), its config says" in refusal(folder)
+        assert "has shape (16, 6), its config implies" in refusal(folder)
 
 
 def test_complements_come_from_the_weights_too(tmp_path: Path) -> None:

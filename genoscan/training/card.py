@@ -108,8 +108,8 @@ def write_card(facts: CardFacts) -> str:
         Bits per base, lower is better; every A, C, G and T but each sequence's first is scored.
         The Markov chain is the best of orders 1 to 12 and of 21 additive smoothings on the
         validation bases, counted on the whole training split, both strands: {facts.markov}.
-        "Own composition" is the entropy of the held-out bases' own frequencies, which no
-        predictor is told in advance.
+        "Own composition" is the entropy of the held-out bases' own frequencies, which are
+        not available to the predictors.
 
         | held out | bases | this model | Markov | own composition |
         |---|---|---|---|---|

@@ -76,6 +76,11 @@ def split_genomes(genomes: Iterable[Genome], *, validation: float) -> Split:
     validation
         Fraction of each sequence that is held out, between 0 and 1.
 
+    Returns
+    -------
+    Split
+        Training and validation data.
+
     Raises
     ------
     InputError

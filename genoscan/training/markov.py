@@ -134,6 +134,11 @@ def markov_baseline(
     smoothings
         Values of the additive smoothing tried.
 
+    Returns
+    -------
+    MarkovBaseline
+        The selected chain and its scores.
+
     Raises
     ------
     InputError
@@ -174,6 +179,11 @@ def count_words(sequences: Sequence[UInt8[np.ndarray, " _"]], highest_order: int
         Base codes, one array per sequence.
     highest_order
         Longest context, in bases.
+
+    Returns
+    -------
+    WordCounts
+        Counts of all words.
 
     Raises
     ------

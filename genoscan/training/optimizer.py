@@ -34,6 +34,11 @@ def adamw(
     eps
         Constant added to the denominator.
 
+    Returns
+    -------
+    torch.optim.AdamW
+        The optimizer.
+
     Raises
     ------
     TypeError

@@ -251,6 +251,11 @@ def learning_rate(step: int, options: TrainOptions) -> float:
         Index of the update, from 0.
     options
         Training options.
+
+    Returns
+    -------
+    float
+        The learning rate.
     """
     if step < options.warm_up:
         return options.rate * (step + 1) / options.warm_up
