@@ -483,7 +483,8 @@ def others() -> Iterator[tuple[str, ModelConfig, Split, TrainOptions]]:
             yield f"config.layers.{i}.{name}", config, SPLIT, FEW
     for field in fields(TrainOptions):
         value = getattr(FEW, field.name)
-        yield f"options.{field.name}", MIXED, SPLIT, replace(FEW, **{field.name: value + 1})
+        other = "straight_through" if field.name == "surrogate" else value + 1
+        yield f"options.{field.name}", MIXED, SPLIT, replace(FEW, **{field.name: other})
     yield "validation", MIXED, replace(SPLIT, fraction=0.2), FEW
     for field in fields(SequenceId):
         value = other_than(getattr(SPLIT.sequences[1], field.name))
