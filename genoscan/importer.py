@@ -1,4 +1,4 @@
-"""Models from elsewhere: foreign checkpoints and torch modules, as models of our own format."""
+"""Import of foreign checkpoints and torch modules."""
 
 import json
 import tempfile
@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from genoscan.errors import InputError, ModelError
-from genoscan.layers.catalogue import names, user_models
+from genoscan.layers.catalogue import named_models, user_model_directory
 from genoscan.layers.config import CONFIG
 from genoscan.layers.foreign.families import read_foreign
-from genoscan.layers.foreign.hub import fetched
+from genoscan.layers.foreign.hub import locate_checkpoint
 from genoscan.layers.foreign.tokens import parse_tokens
 from genoscan.layers.weights import write_model
 from genoscan.model import Model
@@ -21,39 +21,44 @@ from genoscan.model import load_model as load_native
 from genoscan.tracks.atomic import atomic_directory
 
 _TOLERANCE = 1e-4
-"""Largest difference of logits, relative to their L2 norm, between a module and its copy."""
+"""Largest relative difference (L2) between the logits of a module and of its copy."""
 
 
 def import_model(source: str | Path, *, name: str | None = None, tokens: str | None = None) -> Path:
-    """Convert a foreign checkpoint and keep it under a name; return its folder.
+    """Convert a foreign checkpoint and store it under a name.
 
     Parameters
     ----------
     source
         Folder, file or Hugging Face id of a Caduceus, Mamba or Mamba-2 checkpoint.
     name
-        What it is called from now on; None: the source's name.
+        Name of the stored model; None: that of the source.
     tokens
-        Which token is which base, such as "A=7,C=8,G=9,T=10,N=11", where no vocabulary says so.
+        Token of each base, such as "A=7,C=8,G=9,T=10,N=11", for checkpoints without a vocabulary.
+
+    Returns
+    -------
+    Path
+        Folder of the stored model.
 
     Raises
     ------
     InputError
-        If there is a model of that name.
+        If the name is invalid or in use.
     ModelError
-        If the checkpoint is of no known family, or damaged.
+        If the checkpoint is damaged, or of an unsupported family.
     """
-    told = Path(source).resolve().name
-    name = name or told
-    folder = user_models() / name
+    source_name = Path(source).resolve().name
+    name = name or source_name
+    folder = user_model_directory() / name
     if folder.exists() or name in ("", ".", "..") or Path(name).name != name:
-        raise InputError(f"--name {name}: there is one at {folder}, or it is no name: give another")
+        raise InputError(f"--name {name}: invalid name, or {folder} exists: give another name")
     given = None if tokens is None else parse_tokens(tokens)
-    config, weights = read_foreign(fetched(str(source)), given, name=told)
+    config, weights = read_foreign(locate_checkpoint(str(source)), given, name=source_name)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_directory(folder) as made:
-        write_model(made, config, weights, f"# {name}\n\nImported from `{source}`.\n")
-        load_native(made)
+    with atomic_directory(folder) as partial:
+        write_model(partial, config, weights, f"# {name}\n\nImported from `{source}`.\n")
+        load_native(partial)
     return folder
 
 
@@ -63,12 +68,17 @@ def load_model(model: str | Path, *, tokens: str | None = None, **options: Any) 
     Parameters
     ----------
     model
-        A name of `genoscan models list`, a model folder, or what `import_model` takes; such a
-        checkpoint is converted in memory at every call and not kept.
+        Name as in `genoscan models list`, model folder, or source as in `import_model`, which is
+        converted in each call and not stored.
     tokens
-        As of `import_model`.
+        As in `import_model`.
     **options
-        device, dtype, kernels, tile, slots, memory, spill: as of `genoscan.model.load_model`.
+        device, dtype, kernels, tile, slots, memory, spill: as in `genoscan.model.load_model`.
+
+    Returns
+    -------
+    Model
+        The model, ready for use.
 
     Raises
     ------
@@ -76,16 +86,16 @@ def load_model(model: str | Path, *, tokens: str | None = None, **options: Any) 
         If there is no such model, or it is damaged.
     """
     path = Path(model)
-    if str(model) in names() or ((path / CONFIG).is_file() and _is_native(path)):
+    if str(model) in named_models() or ((path / CONFIG).is_file() and _is_native(path)):
         return load_native(model, **options)
     if not path.exists() and "/" not in str(model):
-        return load_native(model, **options)  # which says what names there are
+        return load_native(model, **options)  # raises ModelError with the known names
     given = None if tokens is None else parse_tokens(tokens)
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / path.resolve().name
-        config, weights = read_foreign(fetched(str(model)), given, name=made.name)
-        write_model(made, config, weights, "")
-        return replace(load_native(made, **options), path=path)
+        native = Path(folder) / path.resolve().name
+        config, weights = read_foreign(locate_checkpoint(str(model)), given, name=native.name)
+        write_model(native, config, weights, "")
+        return replace(load_native(native, **options), path=path)
 
 
 def _is_native(folder: Path) -> bool:
@@ -93,23 +103,29 @@ def _is_native(folder: Path) -> bool:
 
 
 def wrap(module: torch.nn.Module, *, tokens: str | None = None, **options: Any) -> Model:
-    """Return a model of a torch module made of Mamba blocks, checked on a random sequence.
+    """Convert a torch module of Mamba blocks, with a check on a random sequence.
 
     Parameters
     ----------
     module
-        A language model of mambapy (`mambapy.lm.LM` of Mamba blocks), or one that can save itself
-        (`save_pretrained`): of transformers (Mamba, Mamba-2), of state-spaces
-        (`MambaLMHeadModel`), or Caduceus.
+        Language model of mambapy (`mambapy.lm.LM` of Mamba blocks), or one with `save_pretrained`:
+        of transformers (Mamba, Mamba-2), state-spaces (`MambaLMHeadModel`) or Caduceus.
     tokens
-        As of `import_model`.
+        As in `import_model`.
     **options
-        As of `load_model`.
+        As in `load_model`.
+
+    Returns
+    -------
+    Model
+        A copy of the module.
 
     Raises
     ------
+    InputError
+        If the module is of another class.
     ModelError
-        If the module is of no known family, or the copy's logits are not the module's.
+        If the family is not supported, or the logits of the copy differ from those of the module.
     """
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / type(module).__name__
@@ -119,7 +135,7 @@ def wrap(module: torch.nn.Module, *, tokens: str | None = None, **options: Any) 
             _save_mambapy(module, saved)
         else:
             raise InputError(
-                f"{type(module).__name__}: expected a language model of mambapy, or one that has "
+                f"{type(module).__name__}: expected a language model of mambapy, or one with "
                 "save_pretrained: of transformers, state-spaces or Caduceus"
             )
         model = load_model(saved, tokens=tokens, **options)
@@ -128,7 +144,7 @@ def wrap(module: torch.nn.Module, *, tokens: str | None = None, **options: Any) 
 
 
 def _save_mambapy(module: torch.nn.Module, folder: Path) -> None:
-    """Save a mambapy.lm.LM as transformers saves its own Mamba, whose tensors have other names."""
+    """Save a mambapy.lm.LM with the tensor names and settings of Mamba in transformers."""
     own: Any = module.config
     weights = {
         name.replace("embedding.", "backbone.embeddings.")
@@ -168,6 +184,6 @@ def _check_logits(module: torch.nn.Module, model: Model) -> None:
     error = float((ours - theirs).norm() / theirs.norm())
     if not error <= _TOLERANCE:
         raise ModelError(
-            f"{type(module).__name__}: its logits and the copy's differ by {error:.1e}, expected "
-            f"{_TOLERANCE:.0e}: the module computes something else"
+            f"{type(module).__name__}: logits of module and copy differ by {error:.1e}, expected "
+            f"at most {_TOLERANCE:.0e}: the module computes another function"
         )

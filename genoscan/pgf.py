@@ -1,17 +1,16 @@
-"""The operator of Phase Gradient Flow (arXiv 2512.23068) under its authors' names.
+"""The operator of Phase Gradient Flow (arXiv 2512.23068), with the names of the released code.
 
-For people who come from the paper.  One selective layer without convolution, gate or projections,
-as its authors released it: decays shared by all channels, a full step-size projection, the input
-map phi(delta A) B u without the delta of a zero-order hold, softplus at the end, and a state that
-a learnt map of the first inputs begins with.
+A selective layer without convolution, gate or projections: decays shared by all channels, a
+full-rank step-size projection, the input map phi(delta A) B u without the delta of a zero-order
+hold, a final softplus, and an initial state that is a learnt linear map of the first inputs.
 
     h_t = exp(z_t) h_(t-1) + phi(z_t) B_t u_t        phi(z) = (exp(z) - 1) / z
     z_t = softplus(W_dt u_t + b_dt) A                y_t = max(scale, 1/2) softplus(C_t h_t + D u_t)
 
-What the paper calls its gradient is a derivative along one direction (`pgf_forward`).  Every
-input's at once is `pgf_vjp`, every parameter's `pgf_gradients`; the paper has neither.  The
-recurrence is this project's scan, which multiplies by nothing over 1 and takes no logarithms, and
-phi has no epsilon.
+The gradient in the paper is a derivative along one direction (`pgf_forward`).  `pgf_vjp` computes
+the derivatives with respect to all inputs at once, and `pgf_gradients` also those with respect to
+all parameters; the paper has neither.  The recurrence is computed by this package's scan, whose
+factors never exceed 1 and which uses no logarithms; phi has no epsilon.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,17 +30,21 @@ from genoscan.ops.dispatch import choose
 from genoscan.ops.dual import Dual, refuse_transforms
 from genoscan.ops.primitive import check_precision
 
-LEAST_SCALE = 0.5
+MIN_SCALE = 0.5
 
-Receive: TypeAlias = Callable[[Tensor, Tensor, int, int], object]
-"""Takes y and dy of one block, and its start and end."""
+BlockCallback: TypeAlias = Callable[[Tensor, Tensor, int, int], object]
+"""Called with y and dy of one block, and its first and last + 1 position."""
 
 
 class Gradients(NamedTuple):
-    """The derivatives of the sum of y y_bar.
+    """Derivatives of the sum of y y_bar.
 
-    u           (length, d_model) or (batch, length, d_model), as u came
-    parameters  one a parameter, by its name, summed over the batch
+    Attributes
+    ----------
+    u
+        With respect to the input, of its shape.
+    parameters
+        With respect to each parameter, by name, summed over the batch.
     """
 
     u: Tensor
@@ -49,18 +52,31 @@ class Gradients(NamedTuple):
 
 
 class FrechetMambaOperator(nn.Module):
-    """One layer, u -> y; the names of its parameters are those of the released code.
+    """The selective layer of Phase Gradient Flow, u -> y.
 
-    u is (length, d_model), or (batch, length, d_model).  The scan is the device's own; with
-    `kernels="associative"` the paper's associative form, with "reference" its definition.
-    Exact: every method equals whole-sequence autograd to rounding, whatever the block size.
-    Calling the operator is differentiable by autograd, any number of times, and by torch.func; the
-    `pgf_` methods return plain numbers, and run under torch.inference_mode() too.
+    Parameters
+    ----------
+    d_model
+        Number of channels.
+    d_state
+        States per channel.
+    init_window
+        Number of first inputs that determine the initial state; 0: the initial state is zero.
+    kernels
+        Kernel set of the scan: "auto" for the device, "associative" for the associative form of the
+        paper, "reference" for its definition.
 
     Raises
     ------
     InputError
-        If inputs and weights are not float32 or float64 throughout, or under torch.autocast.
+        On use, if inputs and weights are not all float32 or all float64, or under torch.autocast.
+
+    Notes
+    -----
+    Inputs u have shape (length, d_model) or (batch, length, d_model).
+    Exact: all methods equal whole-sequence autograd up to rounding, for any block size.
+    Calls of the operator can be differentiated any number of times by autograd and torch.func. The
+    `pgf_` methods return tensors without a graph, also under torch.inference_mode().
     """
 
     def __init__(
@@ -78,9 +94,25 @@ class FrechetMambaOperator(nn.Module):
         self.init_estimator = nn.Linear(init_window * d_model, d_model * d_state)
 
     def forward(self, u: Float[Tensor, "*batch length d_model"]) -> Tensor:
-        """Return y, of u's shape, in one piece."""
+        """Return y, of the shape of u, computed at once.
+
+        Parameters
+        ----------
+        u
+            Input, (length, d_model) or (batch, length, d_model).
+
+        Returns
+        -------
+        Tensor
+            Of the shape of u.
+
+        Raises
+        ------
+        InputError
+            If the shape or dtype of u is not as expected.
+        """
         x = self._batched(u)
-        y, _ = _Causal(self).forward(x, self._first_state(x))
+        y, _ = _CausalOperator(self).forward(x, self._initial_state(x))
         return y.view(u.shape)
 
     @torch.inference_mode(False)
@@ -91,14 +123,32 @@ class FrechetMambaOperator(nn.Module):
         du: Float[Tensor, "*batch length d_model"],
         block_size: int = 64,
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Yield each block's span, y, and its derivative along du, from the first to the last.
+        """Yield y and its derivative along du block by block, first to last.
 
-        Memory: a block's arrays and two states, besides u and du.
+        Parameters
+        ----------
+        u
+            Input.
+        du
+            Direction, of the shape of u.
+        block_size
+            Positions per block.
+
+        Yields
+        ------
+        span
+            Positions of the block.
+        y, dy
+            Output and derivative in the block.
+
+        Notes
+        -----
+        Memory: the arrays of one block and two states, besides u and du.
         """
         x, x_dot = self._pair(u, du)
-        first = Dual.of(self._first_state(x), self._first_state(x_dot, offset=False)[None])
-        along = DenseDirections(x_dot[None])
-        for span, y, y_dot in tangent(_Causal(self), Dense(x), along, tile=block_size, carry=first):
+        state = Dual.of(self._initial_state(x), self._initial_state(x_dot, offset=False)[None])
+        layer, along = _CausalOperator(self), DenseDirections(x_dot[None])
+        for span, y, y_dot in tangent(layer, Dense(x), along, tile=block_size, carry=state):
             shape = (*u.shape[:-2], -1, self.d_model)
             yield span, y.view(shape), y_dot[0].view(shape)
 
@@ -121,7 +171,7 @@ class FrechetMambaOperator(nn.Module):
         block_size: int = 64,
         *,
         streaming: Literal[True],
-        callback: Receive,
+        callback: BlockCallback,
     ) -> tuple[None, None]: ...
 
     def pgf_forward(
@@ -131,12 +181,28 @@ class FrechetMambaOperator(nn.Module):
         block_size: int = 64,
         *,
         streaming: bool = False,
-        callback: Receive | None = None,
+        callback: BlockCallback | None = None,
     ) -> tuple[Tensor, Tensor] | tuple[None, None]:
-        """Return y and its derivative along du, both of u's shape.
+        """Return y and its derivative along du.
 
-        With `streaming=True`, call `callback(y, dy, start, end)` for every block instead, first to
-        last, and return (None, None): the memory is then that of `pgf_stream`.
+        Parameters
+        ----------
+        u
+            Input.
+        du
+            Direction, of the shape of u.
+        block_size
+            Positions per block.
+        streaming
+            Whether to pass blocks to `callback` instead of returning them, with the memory of
+            `pgf_stream`.
+        callback
+            Called as callback(y, dy, start, end) for each block, first to last.
+
+        Returns
+        -------
+        y, dy
+            Output and derivative, of the shape of u; both None with `streaming=True`.
 
         Raises
         ------
@@ -166,11 +232,29 @@ class FrechetMambaOperator(nn.Module):
         *,
         slots: int = 64,
     ) -> Tensor:
-        """Return the derivative of the sum of y y_bar with respect to every input, of u's shape.
+        """Return the derivative of the sum of y y_bar with respect to all inputs.
 
-        Memory: a block's arrays and `slots` states, besides u, y_bar and what is returned.
+        Parameters
+        ----------
+        u
+            Input.
+        y_bar
+            Cotangent of the output, of the shape of u.
+        block_size
+            Positions per block.
+        slots
+            Maximum number of stored states; fewer need more recomputation.
+
+        Returns
+        -------
+        Tensor
+            Of the shape of u.
+
+        Notes
+        -----
+        Memory: the arrays of one block and `slots` states, besides u, y_bar and the result.
         """
-        return self._pulled(u, y_bar, block_size, slots, {})[0]
+        return self._vjp(u, y_bar, block_size, slots, {})[0]
 
     @torch.inference_mode(False)
     def pgf_gradients(
@@ -181,30 +265,42 @@ class FrechetMambaOperator(nn.Module):
         *,
         slots: int = 64,
     ) -> Gradients:
-        """Return the same and, in the same sweep, the derivatives of every parameter.
+        """Return the derivatives of the sum of y y_bar with respect to all inputs and parameters.
 
-        Memory: as `pgf_vjp`, and twice the parameters.
+        Parameters
+        ----------
+        u, y_bar, block_size, slots
+            As in `pgf_vjp`.
+
+        Returns
+        -------
+        Gradients
+            Derivatives with respect to u and to each parameter.
+
+        Notes
+        -----
+        Memory: as in `pgf_vjp`, plus twice the parameters.
         """
-        # Whether or not they ask for a gradient, here they do.
-        inside = {
-            name: _ordinary(parameter.detach()).requires_grad_()
+        # Derivatives of all parameters, whether or not they require a gradient.
+        trained = {
+            name: _outside_inference(parameter.detach()).requires_grad_()
             for name, parameter in self.named_parameters()
             if not name.startswith("init_estimator")
         }
-        u_bar, result, heads = self._pulled(u, y_bar, block_size, slots, inside)
+        u_bar, result, first = self._vjp(u, y_bar, block_size, slots, trained)
         state_bar = result.carry_bar.flatten(1)
-        if heads is None:
-            heads = state_bar.new_zeros(len(state_bar), self.init_window * self.d_model)
+        if first is None:
+            first = state_bar.new_zeros(len(state_bar), self.init_window * self.d_model)
             state_bar = torch.zeros_like(state_bar)
-        found = dict(zip(inside, result.parameters, strict=True))
-        found["init_estimator.weight"] = state_bar.mT @ heads
+        found = dict(zip(trained, result.parameters, strict=True))
+        found["init_estimator.weight"] = state_bar.mT @ first
         found["init_estimator.bias"] = state_bar.sum(0)
         return Gradients(u_bar, found)
 
-    def _pulled(
-        self, u: Tensor, y_bar: Tensor, block_size: int, slots: int, inside: dict[str, Tensor]
+    def _vjp(
+        self, u: Tensor, y_bar: Tensor, block_size: int, slots: int, trained: dict[str, Tensor]
     ) -> tuple[Tensor, AdjointResult, Tensor | None]:
-        """Return u's cotangent, all that the adjoint knows, and the inputs of the estimator."""
+        """Return the cotangent of u, the result of the adjoint and the inputs of the estimator."""
         x, weights = self._pair(u, y_bar)
         x_bar = torch.empty_like(x)
 
@@ -212,49 +308,49 @@ class FrechetMambaOperator(nn.Module):
             x_bar[:, span] = bar
 
         with torch.no_grad():
-            first = self._first_state(x)
+            state = self._initial_state(x)
         result = consume(
             adjoint(
-                _Causal(self, inside),
+                _CausalOperator(self, trained),
                 Dense(x),
                 WeightedSum(weights),
                 tile=block_size,
                 slots=slots,
-                carry=first,
-                parameters=list(inside.values()),
+                carry=state,
+                parameters=list(trained.values()),
             ),
             receive,
         )
-        heads = self._heads(x)
-        if heads is not None:
-            pulled = result.carry_bar.flatten(1) @ self.init_estimator.weight.detach()
-            x_bar[:, : self.init_window] += pulled.view(len(x), self.init_window, self.d_model)
-        return x_bar.view(u.shape), result, heads
+        first = self._first_inputs(x)
+        if first is not None:
+            first_bar = result.carry_bar.flatten(1) @ self.init_estimator.weight.detach()
+            x_bar[:, : self.init_window] += first_bar.view(len(x), self.init_window, self.d_model)
+        return x_bar.view(u.shape), result, first
 
-    def _heads(self, x: Tensor) -> Tensor | None:
-        """Return the first inputs in a row, or None where there are too few."""
+    def _first_inputs(self, x: Tensor) -> Tensor | None:
+        """Return the flattened first inputs, or None if x is too short."""
         window = self.init_window
         return x[:, :window].flatten(1) if 0 < window <= x.shape[1] else None
 
-    def _first_state(self, x: Tensor, *, offset: bool = True) -> Tensor:
-        """Return the state that the first inputs begin with; without offset, its linear part."""
-        heads = self._heads(x)
-        if heads is None:
+    def _initial_state(self, x: Tensor, *, offset: bool = True) -> Tensor:
+        """Return the initial state estimated from the first inputs, optionally without bias."""
+        first = self._first_inputs(x)
+        if first is None:
             return x.new_zeros(len(x), self.d_model, self.d_state)
         estimator = self.init_estimator
-        state = F.linear(heads, estimator.weight, estimator.bias if offset else None)
+        state = F.linear(first, estimator.weight, estimator.bias if offset else None)
         return state.view(len(x), self.d_model, self.d_state)
 
     def _pair(self, u: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-        """Return an input and a direction or cotangent, (batch, length, d_model), detached."""
+        """Return the input and a direction or cotangent, detached, (batch, length, d_model)."""
         refuse_transforms(u, other, *self.parameters())
         if u.shape != other.shape:
             raise InputError(f"shapes {tuple(u.shape)} and {tuple(other.shape)}: expected the same")
-        x, moved = (_ordinary(self._batched(part).detach()) for part in (u, other))
-        return x, moved
+        x, second = (_outside_inference(self._batched(part).detach()) for part in (u, other))
+        return x, second
 
     def _batched(self, u: Tensor) -> Tensor:
-        """Return (batch, length, d_model)."""
+        """Check the input and return it as (batch, length, d_model)."""
         if u.dim() not in (2, 3) or u.shape[-1] != self.d_model or u.shape[-2] == 0:
             raise InputError(
                 f"input of shape {tuple(u.shape)}: expected (length, {self.d_model}) "
@@ -264,25 +360,25 @@ class FrechetMambaOperator(nn.Module):
         return u if u.dim() == 3 else u[None]
 
 
-def _ordinary(tensor: Tensor) -> Tensor:
-    """Copy a tensor that was made under torch.inference_mode(): autograd refuses those."""
+def _outside_inference(tensor: Tensor) -> Tensor:
+    """Copy tensors created under torch.inference_mode(), which autograd does not accept."""
     return tensor.clone() if tensor.is_inference() else tensor
 
 
-class _Causal:
-    """The operator without its estimator: a `Layer`, whose carry is the state.
+class _CausalOperator:
+    """The operator without the estimator of the initial state: a `Layer` with the state as carry.
 
-    Its weights are the operator's, or, with `inside`, these, and the others fixed.
+    With `trained`, these replace the weights of the same names, and the others are detached.
     """
 
     def __init__(
-        self, operator: FrechetMambaOperator, inside: dict[str, Tensor] | None = None
+        self, operator: FrechetMambaOperator, trained: dict[str, Tensor] | None = None
     ) -> None:
         self._shape = operator.d_model, operator.d_state
         self._weights = dict[str, Tensor](operator.named_parameters())
-        if inside is not None:
-            fixed = {name: _ordinary(w.detach()) for name, w in self._weights.items()}
-            self._weights = fixed | inside
+        if trained is not None:
+            fixed = {name: _outside_inference(w.detach()) for name, w in self._weights.items()}
+            self._weights = fixed | trained
         self._scan = choose(operator.D.device, operator.kernels).scan
         self.parameters = operator.parameters
 
@@ -296,6 +392,6 @@ class _Causal:
         A = -torch.exp(weights["A_log"]).expand(self._shape)
         bias = weights["dt_proj.bias"]
         read, state = self._scan(x, delta, A, B, C, weights["D"], carry, bias, input_map="phi")
-        # From its threshold on torch takes x for softplus(x): at 40 that is so in float64 too.
+        # Above its threshold torch returns x for softplus(x); at 40 they are equal in float64.
         y = F.softplus(read, threshold=40)
-        return y * weights["redshift_scale"].clamp(min=LEAST_SCALE), state
+        return y * weights["redshift_scale"].clamp(min=MIN_SCALE), state

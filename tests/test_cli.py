@@ -695,7 +695,7 @@ class TestTrain:
         ]:
             done = genoscan(*self.asked(path, tmp_path / "made"), *more)
             assert (done.code, done.err.count("\n")) == (1, 1)
-            assert "made.partial: holds a training with other settings: " in done.err
+            assert "made.partial: contains a training run with other settings: " in done.err
             assert differing in done.err
 
     def test_the_folder_appears_whole(

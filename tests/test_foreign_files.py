@@ -220,8 +220,8 @@ def several(tensors: Tensors, **more: Tensors) -> dict[str, Any]:
         (lambda t: t | {"backbone.rotary.inv_freq": torch.ones(2)}, "is not part of the model"),
         (lambda t: {f"model.{n}": x for n, x in t.items()} | {"model.spare": torch.ones(2)},
          'tensor "model.spare" is not part of the model'),
-        (lambda t: t | {EMBEDDING: t[EMBEDDING].to(torch.int8)}, "is of torch.int8"),
-        (lambda t: t | {EMBEDDING: t[EMBEDDING].to(torch.float8_e4m3fn)}, "is of torch.float8"),
+        (lambda t: t | {EMBEDDING: t[EMBEDDING].to(torch.int8)}, "is torch.int8"),
+        (lambda t: t | {EMBEDDING: t[EMBEDDING].to(torch.float8_e4m3fn)}, "is torch.float8"),
         (lambda t: t | {EMBEDDING: t[EMBEDDING].to(torch.complex64)}, "is torch.complex64"),
         (lambda t: t | {EMBEDDING: t[EMBEDDING].double() * 1e308 * 10}, "not finite"),
         (lambda t: {n.replace("mixer.A_log", "mixer.A"): x for n, x in t.items()},
@@ -449,7 +449,7 @@ def test_a_wrong_setting_is_one_line(
         ("mamba", {"intermediate_size": 13}, "intermediate_size is 13: expected a multiple of"),
         ("mamba", {"intermediate_size": 18}, "has shape (24, 6), its config implies (36, 6)"),
         ("mamba", {"time_step_rank": None}, "time_step_rank is null"),
-        ("mamba", {"quantization_config": {"bits": 4}}, "quantized weights are not read"),
+        ("mamba", {"quantization_config": {"bits": 4}}, "quantized weights are not supported"),
         ("mamba", {"of_the_future": {"rotary": 2}}, None),
         ("mamba", {"model_type": None}, "model_type is missing: expected caduceus"),
         ("mamba2", {"hidden_act": "swish"}, None),
@@ -479,7 +479,7 @@ def test_the_padded_vocabulary_of_state_spaces(tmp_path: Path) -> None:
     for size, multiple in ((12, 1), (17, 8)):
         told = config | {"vocab_size": size, "pad_vocab_size_multiple": multiple}
         (folder / "config.json").write_text(json.dumps(told))
-        assert "has shape (16, 6), its config says" in refusal(folder)
+        assert "has shape (16, 6), its config implies" in refusal(folder)
 
 
 def test_complements_come_from_the_weights_too(tmp_path: Path) -> None:

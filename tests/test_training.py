@@ -132,7 +132,7 @@ def test_walks_depend_on_seed_and_number_alone() -> None:
 
 @pytest.mark.parametrize("sequences", [[], [bases(30)], [bases(30), bases(0)]])
 def test_walks_longer_than_every_sequence_are_an_error(sequences: list[np.ndarray]) -> None:
-    with pytest.raises(InputError, match="no sequence holds a walk of 31 bases"):
+    with pytest.raises(InputError, match="no sequence contains a walk of 31 bases"):
         next(walks(sequences, window=10, walk=3, batch=1, seed=1))
 
 
@@ -419,13 +419,13 @@ def other_than(value: Any) -> Any:
 
 def where(refused: Callable[[], object], work: Path) -> str:
     """Return where the settings differ, as the refusal says it."""
-    with pytest.raises(InputError, match="holds a training with other settings: ") as raised:
+    with pytest.raises(InputError, match="contains a training run with other settings: ") as raised:
         refused()
     message = str(raised.value)
     assert "\n" not in message
     assert message.startswith(f"{work}: ")
     assert message.endswith(f"remove {work} to start again")
-    return message.split("other settings: ")[1].split("; resume")[0]
+    return message.split("other settings: ")[1].split("; use")[0]
 
 
 def refusal(work: Path, config: ModelConfig, split: Split, options: TrainOptions) -> str:
@@ -483,7 +483,8 @@ def others() -> Iterator[tuple[str, ModelConfig, Split, TrainOptions]]:
             yield f"config.layers.{i}.{name}", config, SPLIT, FEW
     for field in fields(TrainOptions):
         value = getattr(FEW, field.name)
-        yield f"options.{field.name}", MIXED, SPLIT, replace(FEW, **{field.name: value + 1})
+        other = "straight_through" if field.name == "surrogate" else value + 1
+        yield f"options.{field.name}", MIXED, SPLIT, replace(FEW, **{field.name: other})
     yield "validation", MIXED, replace(SPLIT, fraction=0.2), FEW
     for field in fields(SequenceId):
         value = other_than(getattr(SPLIT.sequences[1], field.name))
@@ -541,7 +542,7 @@ def test_a_missing_tensor_is_refused(stopped: Path, tmp_path: Path, name: str) -
     "name", ["steps", "window", "walk", "batch", "tile", "slots", "report_every"]
 )
 def test_options_of_nothing_are_refused(name: str) -> None:
-    with pytest.raises(InputError, match=f"{name} 0: at least 1"):
+    with pytest.raises(InputError, match=f"{name} 0: expected at least 1"):
         replace(OPTIONS, **{name: 0})
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from genoscan.pgf import LEAST_SCALE, FrechetMambaOperator
+from genoscan.pgf import MIN_SCALE, FrechetMambaOperator
 
 Input = Float[Tensor, "length channels"]
 State = Float[Tensor, "channels states"]
@@ -42,7 +42,7 @@ def inflow(made: FrechetMambaOperator, u: Tensor) -> tuple[Tensor, Tensor]:
 def outputs(made: FrechetMambaOperator, states: Tensor, u: Tensor) -> Tensor:
     """Return y from the states after each step."""
     read = (states * made.C_proj(u)[..., None, :]).sum(-1) + made.D * u
-    return F.softplus(read) * made.redshift_scale.clamp(min=LEAST_SCALE)
+    return F.softplus(read) * made.redshift_scale.clamp(min=MIN_SCALE)
 
 
 def tile(made: FrechetMambaOperator, state: State, u: Input) -> tuple[State, Tensor]:

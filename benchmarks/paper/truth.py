@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.paper.rivals import jvp
-from genoscan.pgf import LEAST_SCALE, FrechetMambaOperator
+from genoscan.pgf import MIN_SCALE, FrechetMambaOperator
 
 _PIECE = 128
 
@@ -136,7 +136,7 @@ def _first(made: FrechetMambaOperator, x: Tensor, *, offset: bool = True) -> Ten
 
 
 def _scale(made: FrechetMambaOperator) -> Tensor:
-    return made.redshift_scale.clamp(min=LEAST_SCALE)
+    return made.redshift_scale.clamp(min=MIN_SCALE)
 
 
 def _pieces(stop: int, start: int = 0) -> list[slice]:

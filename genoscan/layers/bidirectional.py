@@ -121,6 +121,11 @@ class BidirectionalBlock(nn.Module):
             Input of the block, (batch, tile, width).
         left, right
             Outputs of `left_to_right` and `right_to_left`, both in the order of the window.
+
+        Returns
+        -------
+        Tensor
+            Output of the block, (batch, tile, width).
         """
         return self._swap_strands(x) + (left + right if self.additive else left * right)
 

@@ -41,6 +41,11 @@ def find_model(name: str) -> Path:
     name
         Name of a shipped or imported model, or path of a model folder.
 
+    Returns
+    -------
+    Path
+        Model folder.
+
     Raises
     ------
     ModelError

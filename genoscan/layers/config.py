@@ -141,6 +141,11 @@ def read_config(path: Path) -> ModelConfig:
     path
         Model folder.
 
+    Returns
+    -------
+    ModelConfig
+        The validated configuration.
+
     Raises
     ------
     ModelError

@@ -55,6 +55,13 @@ class Margins:
             Symbol weights of each base, (batch, tile, d_in).
         carry
             Carry of the stack at the left edge of the tile.
+
+        Returns
+        -------
+        margins
+            (batch, tile, 1).
+        carry
+            Carry of the stack at the right edge of the tile.
         """
         x, margins, carries = self._stack.embed(x), [], []
         for block, before in zip(self._stack.layers, carry, strict=True):

@@ -50,6 +50,11 @@ def build(config: ModelConfig, *, device: str = "cpu", kernels: str = "auto") ->
     kernels
         Name of the kernel set.
 
+    Returns
+    -------
+    Stack
+        Network whose parameters require gradients.
+
     Notes
     -----
     Weights are drawn from torch's global random generator.
@@ -96,6 +101,11 @@ def assemble(
         Constant added to the mean square in the norms.
     kernels
         Kernel set.
+
+    Returns
+    -------
+    Stack
+        Network whose parameters require gradients.
     """
     shared: dict[str, Any] = {"eps": eps, "kernels": kernels}
     return Stack(

@@ -1,1 +1,1 @@
-"""From FASTA to a trained model, on the same engine."""
+"""Training of models on genomes, with the adjoint engine."""

@@ -1,4 +1,4 @@
-"""The model card: what was trained, on what, for how long, and how well it predicts."""
+"""Model cards: training data, training time and predictive performance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,13 +6,21 @@ from textwrap import dedent
 
 
 @dataclass(frozen=True)
-class Held:
-    """Held-out bases, and the bits that each predictor needs for one of them.
+class HeldOutResult:
+    """Bits per base of each predictor on one set of held-out sequences.
 
-    model        the trained model, reading each sequence from its first base to its last
-    markov       the Markov chain, counted on the training split
-    composition  the entropy of the held-out bases' own composition: what a predictor gets
-                 that knows nothing but how often each base occurs there
+    Attributes
+    ----------
+    name
+        Name of the set.
+    bases
+        Number of bases scored.
+    model
+        Bits per base of the trained model, on whole sequences.
+    markov
+        Bits per base of the Markov chain counted on the training split.
+    composition
+        Entropy of the base composition of the held-out sequences, in bits.
     """
 
     name: str
@@ -24,7 +32,35 @@ class Held:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """All that the card states."""
+    """Contents of a model card.
+
+    Attributes
+    ----------
+    name, kind
+        Name of the model and kinds of its layers.
+    trained_on
+        Short description of the training data.
+    command
+        Command that repeats the training.
+    sources
+        Training sequences, one description each.
+    split
+        Description of the training and validation split.
+    weights
+        Number of weights.
+    training_bases
+        Bases in the training split, one strand.
+    bases_seen
+        Bases processed in training, with repetition.
+    hours
+        Training time.
+    threads
+        Number of CPU threads.
+    markov
+        Order and smoothing of the Markov chain.
+    held_out
+        Results on held-out sequences.
+    """
 
     name: str
     kind: str
@@ -38,11 +74,11 @@ class CardFacts:
     hours: float
     threads: int
     markov: str
-    held: Sequence[Held]
+    held_out: Sequence[HeldOutResult]
 
 
 def write_card(facts: CardFacts) -> str:
-    """Return the card as Markdown."""
+    """Return the model card as Markdown."""
     head = dedent(
         f"""\
         # {facts.name}
@@ -72,8 +108,8 @@ def write_card(facts: CardFacts) -> str:
         Bits per base, lower is better; every A, C, G and T but each sequence's first is scored.
         The Markov chain is the best of orders 1 to 12 and of 21 additive smoothings on the
         validation bases, counted on the whole training split, both strands: {facts.markov}.
-        "Own composition" is the entropy of the held-out bases' own frequencies, which no
-        predictor is told in advance.
+        "Own composition" is the entropy of the held-out bases' own frequencies, which are
+        not available to the predictors.
 
         | held out | bases | this model | Markov | own composition |
         |---|---|---|---|---|
@@ -81,6 +117,6 @@ def write_card(facts: CardFacts) -> str:
     )
     table = "".join(
         f"| {h.name} | {h.bases:,} | **{h.model:.4f}** | {h.markov:.4f} | {h.composition:.4f} |\n"
-        for h in facts.held
+        for h in facts.held_out
     )
     return head + rows + training + table

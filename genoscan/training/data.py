@@ -1,12 +1,13 @@
-"""Bases for training: streams that walk along real sequences, on both strands.
+"""Training data: streams of consecutive windows, from both strands of the sequences.
 
-A stream starts at a random place, reads windows that follow one another, and hands its carry
-from one to the next, so that the model trains on contexts much longer than a window.  After
-`walk` windows every stream starts elsewhere.
+Each stream starts at a random position and passes its carry from one window to the next, so that
+the model is trained on contexts much longer than a window.  After `walk` windows, all streams
+restart at new random positions.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from jaxtyping import UInt8
@@ -18,7 +19,17 @@ from genoscan.genome.genome import Genome
 
 @dataclass(frozen=True)
 class SequenceId:
-    """Identity of a sequence; `m5` is its checksum as in SAM headers."""
+    """Identity of a sequence.
+
+    Attributes
+    ----------
+    name
+        Name of the sequence.
+    length
+        Number of bases.
+    m5
+        MD5 checksum as in SAM headers, in hexadecimal.
+    """
 
     name: str
     length: int
@@ -27,10 +38,16 @@ class SequenceId:
 
 @dataclass(frozen=True)
 class Split:
-    """The last part of every sequence is held out for validation; nothing overlaps.
+    """Disjoint training and validation data: the end of each sequence is held out.
 
-    sequences  the whole sequences that were split, in order
-    fraction   of every sequence, how much is held out
+    Attributes
+    ----------
+    training, validation
+        Base codes, one array per sequence.
+    sequences
+        Sequences that were split, in order.
+    fraction
+        Fraction of each sequence that is held out.
     """
 
     training: list[UInt8[np.ndarray, " bases"]]
@@ -40,17 +57,41 @@ class Split:
 
     @property
     def n_training(self) -> int:
+        """Number of training bases."""
         return sum(len(codes) for codes in self.training)
 
     @property
     def n_validation(self) -> int:
+        """Number of validation bases."""
         return sum(len(codes) for codes in self.validation)
 
 
 def split_genomes(genomes: Iterable[Genome], *, validation: float) -> Split:
-    """Read whole genomes, 1 byte a base, and hold the last `validation` of each sequence out."""
+    """Read genomes and hold out the end of each sequence for validation.
+
+    Parameters
+    ----------
+    genomes
+        Genomes, whose sequences are all used.
+    validation
+        Fraction of each sequence that is held out, between 0 and 1.
+
+    Returns
+    -------
+    Split
+        Training and validation data.
+
+    Raises
+    ------
+    InputError
+        If the fraction is out of range.
+
+    Notes
+    -----
+    Memory: 1 byte per base.
+    """
     if not 0 < validation < 1:
-        raise InputError(f"validation {validation}: a fraction between 0 and 1 is expected")
+        raise InputError(f"validation {validation}: expected a fraction between 0 and 1")
     training, held_out, sequences = [], [], []
     for genome in genomes:
         for chrom, size in genome.sizes.items():
@@ -71,27 +112,52 @@ def walks(
     seed: int,
     first: int = 0,
 ) -> Iterator[UInt8[np.ndarray, "batch bases"]]:
-    """Yield stretches of walk x window + 1 bases, `batch` at a time, from walk number `first` on.
+    """Yield random stretches of the sequences, without end.
 
-    Deterministic: walk number i depends on `seed` and i alone, which is what makes a resumed
-    training the same as an unbroken one.
+    Parameters
+    ----------
+    sequences
+        Base codes, one array per sequence.
+    window
+        Bases per window.
+    walk
+        Windows per stretch.
+    batch
+        Stretches per item.
+    seed
+        Seed of the random generator.
+    first
+        Index of the first item, to resume.
+
+    Yields
+    ------
+    ndarray
+        Base codes, (batch, walk x window + 1), each row from a random strand.
+
+    Raises
+    ------
+    InputError
+        If no sequence is as long as a stretch.
+
+    Notes
+    -----
+    Deterministic: item i depends on `seed` and i only, so that a resumed training equals an
+    uninterrupted one.
     """
     length = walk * window + 1
     starts = np.array([max(0, len(codes) - length + 1) for codes in sequences], np.int64)
     if not starts.any():
         raise InputError(
-            f"no sequence holds a walk of {length:,} bases: give longer sequences, or a smaller "
-            "--window or --walk"
+            f"no sequence contains a walk of {length:,} bases: give longer sequences, or a "
+            "smaller --window or --walk"
         )
     ends = np.cumsum(starts)
-    number = first
-    while True:
+    for number in count(first):
         random = np.random.default_rng((seed, number))
         rows = []
-        for place in random.integers(ends[-1], size=batch):
-            which = int(np.searchsorted(ends, place, side="right"))
-            start = int(place - (ends[which] - starts[which]))
+        for position in random.integers(ends[-1], size=batch):
+            which = int(np.searchsorted(ends, position, side="right"))
+            start = int(position - (ends[which] - starts[which]))
             codes = sequences[which][start : start + length]
             rows.append(reverse_complement(codes) if random.random() < 0.5 else codes)
         yield np.stack(rows)
-        number += 1

@@ -1,4 +1,4 @@
-"""Measure a trained model beside the Markov baseline, and write its folder."""
+"""Evaluate a trained model against the Markov baseline and write its folder."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from genoscan.genome.genome import Genome
 from genoscan.layers.config import ModelConfig
 from genoscan.layers.stack import Stack
 from genoscan.layers.weights import save_model
-from genoscan.training.card import CardFacts, Held, write_card
+from genoscan.training.card import CardFacts, HeldOutResult, write_card
 from genoscan.training.data import Split
 from genoscan.training.markov import markov_baseline
 from genoscan.training.state import STATE
@@ -35,13 +35,40 @@ def finish_model(
     command: str,
     bases_seen: int,
 ) -> None:
-    """Score the held-out bases with the model and the Markov chain; write the model folder."""
-    held = {"validation (the end of every training sequence)": split.validation}
+    """Score held-out sequences with the model and the Markov chain, and write the model folder.
+
+    Parameters
+    ----------
+    output
+        Model folder to write.
+    config
+        Configuration of the model.
+    stack
+        Trained model.
+    split
+        Training and validation data.
+    genomes
+        Genomes of the split.
+    tests
+        Further held-out genomes.
+    work
+        State of the training, which is removed in the end.
+    command
+        Command that repeats the training, for the model card.
+    bases_seen
+        Bases processed in training.
+
+    Raises
+    ------
+    InputError
+        If a set of sequences has no base that can be scored.
+    """
+    held_out = {"validation (the end of every training sequence)": split.validation}
     for genome in tests:
-        held[genome.path.name] = [
+        held_out[genome.path.name] = [
             genome.fetch(chrom, 0, size) for chrom, size in genome.sizes.items()
         ]
-    baseline = markov_baseline(split.training, split.validation, held)
+    baseline = markov_baseline(split.training, split.validation, held_out)
     state = json.loads((work / STATE).read_text())
     facts = CardFacts(
         name=output.name,
@@ -61,15 +88,15 @@ def finish_model(
         hours=state["seconds"] / 3600,
         threads=torch.get_num_threads(),
         markov=f"order {baseline.order}, smoothing {baseline.smoothing:g}",
-        held=[
-            Held(
+        held_out=[
+            HeldOutResult(
                 name,
                 baseline.held_out[name].n_bases,
                 bits_per_base(stack, config, sequences, pieces=None),
                 baseline.held_out[name].bits,
                 _composition(sequences),
             )
-            for name, sequences in held.items()
+            for name, sequences in held_out.items()
         ],
     )
     save_model(output, config, stack, write_card(facts))
@@ -78,7 +105,7 @@ def finish_model(
 
 
 def _composition(sequences: Sequence[np.ndarray]) -> float:
-    """Return the entropy of the bases' own frequencies, in bits."""
+    """Return the entropy of the base composition, in bits."""
     counts = sum(np.bincount(codes[codes < 4], minlength=4) for codes in sequences)
     share = counts / np.sum(counts)
     return float(-(share * np.log2(share, where=share > 0, out=np.zeros(4))).sum())

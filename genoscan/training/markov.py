@@ -1,16 +1,14 @@
-"""The Markov baseline: how well does counting words predict the next base?
+"""Markov baseline: next-base prediction from word counts.
 
-A model that is given more of the sequence should predict its next base better than word counts do.
-This is the count-based model that it is compared with, at its best: the order and the smoothing
-are chosen on the validation sequences, and the words are counted on both strands of the whole
-training split.
+Trained models are compared with a Markov chain whose order and smoothing are selected on the
+validation sequences, and whose words are counted on both strands of the training split:
 
-p(base | the k bases before it) = (n(word) + a) / (n(context) + 4 a)
+p(base | preceding k bases) = (n(word) + a) / (n(context) + 4 a)
 
-where n(word) counts the k bases with the base, n(context) the k bases with any base, and a is the
-smoothing. Where fewer than k bases of A, C, G, T come before, as near a sequence's start and after
-an N, the model of that lower order predicts, so that every A, C, G, T is scored but a sequence's
-first base: the bases that a next-base model is scored on.
+where n(word) counts the k bases followed by the base, n(context) the k bases followed by any base,
+and a is the additive smoothing.  Where fewer than k bases A, C, G, T precede, near the start of a
+sequence or after an N, the chain of that lower order is used.  Thus all A, C, G, T are scored
+except for the first base of each sequence, as for next-base models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,9 +26,20 @@ SMOOTHINGS = tuple(float(a) for a in np.logspace(-2, 3, 21).round(4))
 
 @dataclass(frozen=True, slots=True)
 class WordCounts:
-    """How often each word of 1 to `highest_order` + 1 bases occurs, on both strands.
+    """Counts of words of 1 to `highest_order` + 1 bases, on both strands.
 
-    Memory: 4 bytes a word, 358 MB at order 12.
+    Attributes
+    ----------
+    highest_order
+        Longest context, in bases.
+    counts
+        Count of each word, shorter words first.
+    n_bases
+        Bases counted, on one strand.
+
+    Notes
+    -----
+    Memory: 4 bytes per possible word, 358 MB at order 12.
     """
 
     highest_order: int
@@ -40,7 +49,17 @@ class WordCounts:
 
 @dataclass(frozen=True, slots=True)
 class OrderScore:
-    """What one order reaches on the validation sequences, at the smoothing that suits it best."""
+    """Validation score of one order, at its best smoothing.
+
+    Attributes
+    ----------
+    order
+        Length of the context, in bases.
+    smoothing
+        Additive smoothing with the best score.
+    validation_bits
+        Bits per base on the validation sequences.
+    """
 
     order: int
     smoothing: float
@@ -49,7 +68,15 @@ class OrderScore:
 
 @dataclass(frozen=True, slots=True)
 class HeldOutScore:
-    """The chosen model's bits per base on one set of held-out sequences."""
+    """Score of the selected chain on one set of held-out sequences.
+
+    Attributes
+    ----------
+    bits
+        Bits per base.
+    n_bases
+        Bases scored.
+    """
 
     bits: float
     n_bases: int
@@ -57,9 +84,24 @@ class HeldOutScore:
 
 @dataclass(frozen=True, slots=True)
 class MarkovBaseline:
-    """The Markov model that validation chose, and its bits per base.
+    """The Markov chain selected on the validation sequences, and its scores.
 
-    `training_bases` counts one strand; `by_order` holds every order that was tried, ascending.
+    Attributes
+    ----------
+    order
+        Length of the context, in bases.
+    smoothing
+        Additive smoothing.
+    validation_bits
+        Bits per base on the validation sequences.
+    validation_bases
+        Validation bases scored.
+    training_bases
+        Training bases counted, on one strand.
+    held_out
+        Score on each set of held-out sequences.
+    by_order
+        Validation scores of all orders, in ascending order.
     """
 
     order: int
@@ -79,18 +121,34 @@ def markov_baseline(
     highest_order: int = HIGHEST_ORDER,
     smoothings: Sequence[float] = SMOOTHINGS,
 ) -> MarkovBaseline:
-    """Choose a Markov model's order and smoothing on validation, and score it on held-out bases.
+    """Select a Markov chain on validation sequences and score it on held-out sequences.
 
-    The held-out sequences play no part in the choice. Words cross neither a sequence's edge nor
-    an N, so a sequence cut into pieces counts as pieces.
+    Parameters
+    ----------
+    training, validation
+        Base codes, one array per sequence.
+    held_out
+        Sets of sequences by name, not used in the selection.
+    highest_order
+        Largest order tried.
+    smoothings
+        Values of the additive smoothing tried.
 
-    Memory: 4 bytes for each word, 358 MB at order 12, whatever the sequences' length.
+    Returns
+    -------
+    MarkovBaseline
+        The selected chain and its scores.
 
     Raises
     ------
     InputError
-        If the training, the validation or a held-out set holds no base that can be scored, or
+        If the training, the validation or a held-out set has no base that can be scored, or
         an order or smoothing is not positive.
+
+    Notes
+    -----
+    Words extend neither across the ends of a sequence nor across an N.
+    Memory: 4 bytes per possible word, 358 MB at order 12, independent of sequence length.
     """
     counts = count_words(training, highest_order)
     by_order, validation_bases = select_order(counts, validation, smoothings)
@@ -113,14 +171,28 @@ def markov_baseline(
 
 
 def count_words(sequences: Sequence[UInt8[np.ndarray, " _"]], highest_order: int) -> WordCounts:
-    """Count the words of 1 to `highest_order` + 1 bases of the sequences and of their complements.
+    """Count the words of 1 to `highest_order` + 1 bases on both strands.
 
-    Memory: 4 bytes for each word that there can be, 358 MB at order 12.
+    Parameters
+    ----------
+    sequences
+        Base codes, one array per sequence.
+    highest_order
+        Longest context, in bases.
+
+    Returns
+    -------
+    WordCounts
+        Counts of all words.
 
     Raises
     ------
     InputError
         If the order is below 1, or there is no A, C, G, T in the sequences.
+
+    Notes
+    -----
+    Memory: 4 bytes per possible word, 358 MB at order 12.
     """
     if highest_order < 1:
         raise InputError(f"highest order {highest_order}: expected 1 or more")
@@ -128,7 +200,7 @@ def count_words(sequences: Sequence[UInt8[np.ndarray, " _"]], highest_order: int
     n_bases = 0
     for codes in sequences:
         n_bases += _count(codes, highest_order, counts)
-        # With A0 C1 G2 T3 the complement is 3 - code; N wraps round to 255 and stays no base.
+        # With codes A0 C1 G2 T3 the complement is 3 - code; N wraps to 255, which is not a base.
         _count(3 - codes[::-1], highest_order, counts)
     if n_bases == 0:
         raise InputError("training sequences: no base to count, expected A, C, G or T")
@@ -138,7 +210,23 @@ def count_words(sequences: Sequence[UInt8[np.ndarray, " _"]], highest_order: int
 def select_order(
     counts: WordCounts, validation: Sequence[UInt8[np.ndarray, " _"]], smoothings: Sequence[float]
 ) -> tuple[tuple[OrderScore, ...], int]:
-    """Find each order's best smoothing; return the orders, and how many bases were scored.
+    """Score each order at its best smoothing.
+
+    Parameters
+    ----------
+    counts
+        Word counts of the training sequences.
+    validation
+        Base codes, one array per sequence.
+    smoothings
+        Values of the additive smoothing.
+
+    Returns
+    -------
+    by_order
+        Scores of orders 1 to the highest.
+    n_bases
+        Bases scored.
 
     Raises
     ------
@@ -162,9 +250,25 @@ def bits_per_base(
     order: int,
     smoothings: Sequence[float],
 ) -> tuple[Float[np.ndarray, " smoothings"], int]:
-    """Return the mean of -log2 p over the bases for each smoothing, and how many bases there were.
+    """Return the mean of -log2 p over all bases, for each smoothing.
 
-    The mean is NaN where there is no base to score.
+    Parameters
+    ----------
+    counts
+        Word counts.
+    sequences
+        Base codes, one array per sequence.
+    order
+        Length of the context, in bases.
+    smoothings
+        Values of the additive smoothing.
+
+    Returns
+    -------
+    bits
+        Mean for each smoothing; NaN if there is no base to score.
+    n_bases
+        Bases scored.
 
     Raises
     ------
@@ -172,7 +276,7 @@ def bits_per_base(
         If the order was not counted, or a smoothing is not above zero.
     """
     if not 0 <= order <= counts.highest_order:
-        raise InputError(f"order {order}: expected 0 to {counts.highest_order}, which was counted")
+        raise InputError(f"order {order}: expected 0 to {counts.highest_order}, as counted")
     if not smoothings or min(smoothings) <= 0:
         raise InputError(f"smoothings {list(smoothings)}: expected values above zero")
     grid = np.asarray(smoothings, np.float64)
@@ -185,13 +289,13 @@ def bits_per_base(
 
 @njit(nogil=True)
 def _offset(order):  # type: ignore[no-untyped-def]
-    """Return where the words of `order` + 1 bases begin in the table of counts."""
+    """Return the offset of words of `order` + 1 bases in the table of counts."""
     return ((4 << (2 * order)) - 4) // 3
 
 
 @njit(nogil=True)
 def _count(codes, highest_order, counts):  # type: ignore[no-untyped-def]
-    """Add the words that end at each base; return the number of bases."""
+    """Count the words that end at each base; return the number of bases."""
     mask = (4 << (2 * highest_order)) - 1
     word = 0
     before = 0
@@ -210,7 +314,7 @@ def _count(codes, highest_order, counts):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True)
 def _surprise(codes, order, counts, smoothings, bits):  # type: ignore[no-untyped-def]
-    """Add -log2 p of each base but the first to `bits`; return the number of bases."""
+    """Add -log2 p of each base except the first to `bits`; return the number of bases."""
     mask = (4 << (2 * order)) - 1
     word = 0
     before = 0

@@ -1,4 +1,4 @@
-"""AdamW (arXiv 1711.05101) with the weight decay groups that layers declare."""
+"""AdamW (arXiv 1711.05101), with weight decay groups declared by the layers."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,12 +19,30 @@ def adamw(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
 ) -> torch.optim.AdamW:
-    """Return torch's optimizer over all parameters of the model, in two groups.
+    """Return an AdamW optimizer for all parameters of a model, with two parameter groups.
+
+    Parameters
+    ----------
+    model
+        Model whose layers declare `decays`.
+    rate
+        Learning rate.
+    decay
+        Weight decay, for parameters that declare it.
+    betas
+        Decay rates of the moment estimates.
+    eps
+        Constant added to the denominator.
+
+    Returns
+    -------
+    torch.optim.AdamW
+        The optimizer.
 
     Raises
     ------
     TypeError
-        If a parameter is in no declared group (`decay_groups`).
+        If a parameter is not declared (`decay_groups`).
     """
     decayed, plain = decay_groups(model)
     groups = [
@@ -42,12 +60,25 @@ def update(
     rate: float,
     clip: float,
 ) -> None:
-    """Update the parameters with these gradients, scaled so that their joint norm is at most clip.
+    """Take one optimizer step with clipped gradients.
+
+    Parameters
+    ----------
+    optimizer
+        Optimizer of the parameters.
+    parameters
+        Parameters to update.
+    gradients
+        Gradient of each parameter.
+    rate
+        Learning rate.
+    clip
+        Maximum norm of all gradients together, to which they are scaled down.
 
     Raises
     ------
     InputError
-        If the gradients are not finite; the parameters are unchanged then.
+        If the gradients are not finite; the parameters are then unchanged.
     """
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
@@ -66,9 +97,19 @@ def update(
 def state_tensors(
     optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
 ) -> dict[str, Tensor]:
-    """Return AdamW's state as tensors named KEY.PARAMETER, such as exp_avg.head.weight.
+    """Return the state of AdamW as named tensors.
 
-    Every parameter must have been updated before.
+    Parameters
+    ----------
+    optimizer
+        Optimizer that has updated each parameter at least once.
+    parameters
+        Parameters by name.
+
+    Returns
+    -------
+    dict
+        Tensors named KEY.PARAMETER, such as exp_avg.head.weight.
     """
     return {
         f"{key}.{name}": optimizer.state[parameter][key]
@@ -82,7 +123,16 @@ def load_state(
     parameters: Mapping[str, nn.Parameter],
     tensors: Mapping[str, Tensor],
 ) -> None:
-    """Give AdamW a state as `state_tensors` returns it, for parameters of these names.
+    """Set the state of AdamW.
+
+    Parameters
+    ----------
+    optimizer
+        Optimizer whose state is replaced.
+    parameters
+        Parameters by name.
+    tensors
+        State as returned by `state_tensors`.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""The state of an unfinished training: a safetensors file and a JSON file that names it.
+"""Checkpoints of a training run: a safetensors file, and a JSON file that names it.
 
-state.json            settings, step, seconds, curve, name of the tensor file
-step-N.safetensors    weight.PARAMETER, and the optimizer's KEY.PARAMETER
+state.json            settings, step, seconds, loss curve, name of the tensor file
+step-N.safetensors    weight.PARAMETER, and KEY.PARAMETER of the optimizer
 """
 
 import json
@@ -31,11 +31,25 @@ _WEIGHT = "weight"
 def settings(
     config: ModelConfig, options: Mapping[str, Any], split: Split, weight: Tensor
 ) -> dict[str, Any]:
-    """Return everything that the bits of the trained weights depend on, as it reads from JSON.
+    """Return all settings on which the bits of the trained weights depend.
 
-    `weight` is any parameter of the model: where and in which dtype it is trained.
+    Parameters
+    ----------
+    config
+        Configuration of the model.
+    options
+        Training options.
+    split
+        Training and validation data.
+    weight
+        Any parameter of the model, for its dtype and device.
+
+    Returns
+    -------
+    dict
+        JSON values, with tuples converted to lists.
     """
-    stated = {
+    recorded = {
         "format": _FORMAT,
         "versions": {
             "genoscan": __version__,
@@ -51,12 +65,12 @@ def settings(
         "device": _hardware(weight.device),
         "threads": torch.get_num_threads(),
     }
-    plain: dict[str, Any] = json.loads(json.dumps(stated))
+    plain: dict[str, Any] = json.loads(json.dumps(recorded))
     return plain
 
 
 def _hardware(device: torch.device) -> str:
-    """Return the kind of device, and for a CPU its vector instructions, for a GPU its name."""
+    """Return the device type, with the vector instructions of a CPU or the name of a GPU."""
     if device.type == "cpu":
         return f"cpu {torch.backends.cpu.get_cpu_capability()}"
     if device.type == "cuda":
@@ -66,20 +80,42 @@ def _hardware(device: torch.device) -> str:
 
 def save(
     work: Path,
-    stated: Mapping[str, Any],
+    recorded: Mapping[str, Any],
     step: int,
     seconds: float,
     rows: list[dict[str, Any]],
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Write the state so that a kill at any moment leaves a whole one."""
+    """Write a checkpoint atomically and remove the previous one.
+
+    Parameters
+    ----------
+    work
+        Folder of the training run; created if missing.
+    recorded
+        Settings as returned by `settings`.
+    step
+        Updates done.
+    seconds
+        Training time so far.
+    rows
+        Loss curve, one row per report.
+    parameters
+        Parameters by name.
+    optimizer
+        Optimizer of the parameters.
+
+    Notes
+    -----
+    The folder has a complete checkpoint at all times, even if the process is killed.
+    """
     work.mkdir(parents=True, exist_ok=True)
     tensors = {f"{_WEIGHT}.{name}": p.detach() for name, p in parameters.items()}
     tensors |= state_tensors(optimizer, parameters)
     tensors_name = f"step-{step}.safetensors"
     save_file({name: t.contiguous() for name, t in tensors.items()}, work / tensors_name)
-    state = {"settings": stated, "step": step, "seconds": seconds, "rows": rows}
+    state = {"settings": recorded, "step": step, "seconds": seconds, "rows": rows}
     partial = work / (STATE + ".partial")
     partial.write_text(json.dumps(state | {"tensors": tensors_name}))
     partial.replace(work / STATE)
@@ -90,21 +126,38 @@ def save(
 
 def resume(
     work: Path,
-    stated: Mapping[str, Any],
+    recorded: Mapping[str, Any],
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> tuple[int, float, list[dict[str, Any]]]:
-    """Fill weights and optimizer from a saved state; return its step, seconds and curve.
+    """Load a checkpoint into the parameters and the optimizer.
 
-    Without one they are left unchanged, and the step is 0.
+    Parameters
+    ----------
+    work
+        Folder of the training run.
+    recorded
+        Settings as returned by `settings`.
+    parameters
+        Parameters by name; unchanged if there is no checkpoint.
+    optimizer
+        Optimizer of the parameters; unchanged if there is no checkpoint.
+
+    Returns
+    -------
+    step
+        Updates done; 0 if there is no checkpoint.
+    seconds
+        Training time so far.
+    rows
+        Loss curve, one row per report.
 
     Raises
     ------
     InputError
-        If the state was saved with other settings (the message names the first that differs), or
-        is damaged.
+        If the checkpoint is damaged or has other settings; the message names the first difference.
     """
-    again = f"remove {work} to start again"
+    restart = f"remove {work} to start again"
     try:
         state = json.loads((work / STATE).read_text(encoding="utf-8"))
         found = state["settings"]
@@ -113,11 +166,11 @@ def resume(
     except FileNotFoundError:
         return 0, 0.0, []
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{work / STATE}: damaged; {again}") from None
-    if differing := _first_difference(found, stated):
+        raise InputError(f"{work / STATE}: damaged; {restart}") from None
+    if differing := _first_difference(found, recorded):
         raise InputError(
-            f"{work}: holds a training with other settings: {differing}; resume it with the same "
-            f"ones, or {again}"
+            f"{work}: contains a training run with other settings: {differing}; use the same "
+            f"settings, or {restart}"
         )
     try:
         tensors = load_file(tensors_file)
@@ -127,27 +180,27 @@ def resume(
         load_state(optimizer, parameters, tensors)
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{tensors_file}: {reason}; {again}") from None
+        raise InputError(f"{tensors_file}: {reason}; {restart}") from None
     except KeyError as error:
-        raise InputError(f"{tensors_file}: no tensor {error}; {again}") from None
+        raise InputError(f"{tensors_file}: no tensor {error}; {restart}") from None
     return step, seconds, rows
 
 
 def _first_difference(found: Any, expected: Any, place: str = "") -> str | None:
-    """Return where two JSON values first differ, and how; None if they are equal."""
+    """Return a description of the first difference of two JSON values; None if equal."""
     if isinstance(found, Mapping) and isinstance(expected, Mapping):
         for key in [*expected, *(key for key in found if key not in expected)]:
             inner = f"{place}.{key}" if place else key
             if key not in found:
                 return f"{inner} was not recorded"
             if key not in expected:
-                return f"{inner} was {json.dumps(found[key])}, is none of today's settings"
+                return f"{inner} was {json.dumps(found[key])}, is no longer a setting"
             if differing := _first_difference(found[key], expected[key], inner):
                 return differing
         return None
     if isinstance(found, list) and isinstance(expected, list):
         if len(found) != len(expected):
-            return f"{place}: there were {len(found)}, there are {len(expected)}"
+            return f"{place}: {len(found)} items were recorded, expected {len(expected)}"
         pairs = enumerate(zip(found, expected, strict=True))
         different = (_first_difference(a, b, f"{place}.{i}") for i, (a, b) in pairs)
         return next(filter(None, different), None)

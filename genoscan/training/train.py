@@ -1,7 +1,7 @@
-"""Train a model on genomes: the adjoint engine gives the parameters' derivatives.
+"""Training on genomes, with parameter gradients from the adjoint engine.
 
-Memory is one tile's activations and the optimizer's two numbers a weight, whatever the window.
-Threads share the streams.
+Memory is that of the activations of one tile and of two optimizer moments per weight, independent
+of the window.  Streams are distributed over threads.
 """
 
 import math
@@ -38,28 +38,39 @@ _BETAS, _EPS = (0.9, 0.95), 1e-8
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How to train; defaults are those of the shipped model.
+    """Training options; the defaults are those of the shipped model.
 
     Attributes
     ----------
     steps
-        Updates of the weights.
+        Number of updates of the weights.
     window
-        Bases between updates, a stream.
+        Bases per stream and update.
     walk
-        Windows that a stream reads before it starts elsewhere.
+        Windows before a stream restarts at another position.
     batch
-        Streams read side by side.
+        Number of parallel streams.
     rate
-        Peak learning rate: linear warm-up over `warm_up` steps, then cosine to a hundredth.
+        Peak learning rate: linear warm-up over `warm_up` steps, then cosine decay to 1 %.
+    warm_up
+        Steps of the linear warm-up.
     decay
-        AdamW's weight decay, of the parameters that their layers declare for it.
+        Weight decay of AdamW, for parameters whose layers declare it.
     clip
-        Largest norm of all gradients together.
+        Maximum norm of all gradients together.
+    seed
+        Seed of initial weights and training data.
     tile, slots
-        As of `Adjoint`.
+        As in `Adjoint`.
+    report_every
+        Minimum number of steps between reports; reports fall on the ends of walks.
     surrogate
-        Estimator of the gradient of PD-SSM's selections: "activated" or "straight_through".
+        Gradient estimator for the selections of PD-SSM: "activated" or "straight_through".
+
+    Raises
+    ------
+    InputError
+        If an option is out of range.
     """
 
     steps: int = 4000
@@ -79,18 +90,32 @@ class TrainOptions:
     def __post_init__(self) -> None:
         for name in ("steps", "window", "walk", "batch", "tile", "slots", "report_every"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} {getattr(self, name)}: at least 1 is expected")
+                raise InputError(f"{name} {getattr(self, name)}: expected at least 1")
         for name in ("rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} {getattr(self, name)}: a number above 0 is expected")
+                raise InputError(f"{name} {getattr(self, name)}: expected a number above 0")
         if not 0 <= self.decay < math.inf:
-            raise InputError(f"decay {self.decay}: 0 or a number above is expected")
-        Surrogate(self.surrogate)  # refuses other names
+            raise InputError(f"decay {self.decay}: expected a number of at least 0")
+        Surrogate(self.surrogate)  # raises InputError for other names
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What is told at every report."""
+    """Progress of a training run at a report.
+
+    Attributes
+    ----------
+    step
+        Updates done.
+    bases
+        Bases processed.
+    seconds
+        Training time so far.
+    training_bits
+        Mean bits per base since the previous report.
+    validation_bits
+        Bits per base on samples of the validation data.
+    """
 
     step: int
     bases: int
@@ -108,24 +133,45 @@ def train(
     device: str = "cpu",
     report: Callable[[Progress], object] = lambda _progress: None,
 ) -> Stack:
-    """Train from fresh weights, or from where an earlier call with the same arguments stopped.
+    """Train a model, or resume the training from its last checkpoint.
 
-    `work` keeps the state, saved at every report, and the loss curve.  Deterministic at equal
-    settings (`state.settings`): an interrupted training that is resumed ends with the weights of an
-    unbroken one.  The returned stack has the derivatives of the deployed function.
+    Parameters
+    ----------
+    config
+        Configuration of the model.
+    split
+        Training and validation data.
+    options
+        Training options.
+    work
+        Folder of checkpoints and loss curve, written at each report.
+    device
+        Device of the training.
+    report
+        Called at each report.
+
+    Returns
+    -------
+    Stack
+        Trained model, with the derivatives of the deployed function.
 
     Raises
     ------
     InputError
-        If `work` holds a training with other settings, the sequences are too short, or a gradient
-        is not finite.
+        If `work` contains a training run with other settings, the sequences are too short, or a
+        gradient is not finite.
+
+    Notes
+    -----
+    Deterministic for equal settings (`state.settings`): a resumed training ends with the same
+    weights as an uninterrupted one.
     """
     torch.manual_seed(options.seed)
     stack = build(config, device=device)
     parameters = dict(stack.named_parameters())
     optimizer = adamw(stack, rate=options.rate, decay=options.decay, betas=_BETAS, eps=_EPS)
-    stated = settings(config, asdict(options), split, next(stack.parameters()))
-    step, seconds, rows = resume(work, stated, parameters, optimizer)
+    recorded = settings(config, asdict(options), split, next(stack.parameters()))
+    step, seconds, rows = resume(work, recorded, parameters, optimizer)
     start, recent = time.monotonic() - seconds, []
     for loss in _steps(stack, config, optimizer, split, options, step):
         step += 1
@@ -141,7 +187,7 @@ def train(
             )
             rows.append(asdict(done))
             recent = []
-            save(work, stated, step, seconds, rows, parameters, optimizer)
+            save(work, recorded, step, seconds, rows, parameters, optimizer)
             report(done)
     return stack
 
@@ -154,7 +200,7 @@ def _steps(
     options: TrainOptions,
     step: int,
 ) -> Iterator[float]:
-    """Update the weights once a window; yield the window's bits per base."""
+    """Update the weights once per window; yield the bits per base of each window."""
     weights = list(stack.parameters())
     table, columns = _table_and_columns(stack, config)
     stack = with_surrogate(stack, Surrogate(options.surrogate))
@@ -197,7 +243,20 @@ def _steps(
 
 
 def learning_rate(step: int, options: TrainOptions) -> float:
-    """Return the rate of an update: linear warm-up, then cosine to a hundredth of the peak."""
+    """Return the learning rate of an update: linear warm-up, then cosine decay to 1 % of the peak.
+
+    Parameters
+    ----------
+    step
+        Index of the update, from 0.
+    options
+        Training options.
+
+    Returns
+    -------
+    float
+        The learning rate.
+    """
     if step < options.warm_up:
         return options.rate * (step + 1) / options.warm_up
     done = (step - options.warm_up) / max(1, options.steps - options.warm_up)
@@ -212,10 +271,25 @@ def bits_per_base(
     piece: int = 16_384,
     pieces: int | None = 16,
 ) -> float:
-    """Return the mean of -log2 p(base) over whole sequences, or over evenly spaced pieces of them.
+    """Return the mean of -log2 p(base) over sequences, or over evenly spaced pieces of them.
 
-    `pieces` None reads every sequence from its first base to its last in one go, the carry
-    handed on, and scores every A, C, G and T but each sequence's first.
+    Parameters
+    ----------
+    stack
+        Causal model.
+    config
+        Its configuration.
+    sequences
+        Base codes, one array per sequence.
+    piece
+        Bases per piece.
+    pieces
+        Number of pieces; None: whole sequences.
+
+    Returns
+    -------
+    float
+        Bits per base, over all A, C, G and T except for the first base of each sequence or piece.
     """
     table, columns = _table_and_columns(stack, config)
     nats, n_labels = 0.0, 0
@@ -240,10 +314,10 @@ def _table_and_columns(stack: Stack, config: ModelConfig) -> tuple[Tensor, Tenso
 def _sample(
     sequences: Sequence[UInt8[np.ndarray, " bases"]], piece: int, pieces: int
 ) -> Iterator[UInt8[np.ndarray, " bases"]]:
-    """Yield pieces that lie evenly over all sequences together."""
+    """Yield pieces at evenly spaced positions of the concatenated sequences."""
     sizes = np.cumsum([len(codes) for codes in sequences])
-    for place in np.linspace(0, sizes[-1], pieces, endpoint=False).astype(int):
-        which = int(np.searchsorted(sizes, place, side="right"))
+    for position in np.linspace(0, sizes[-1], pieces, endpoint=False).astype(int):
+        which = int(np.searchsorted(sizes, position, side="right"))
         codes = sequences[which]
-        start = min(int(place - (sizes[which] - len(codes))), max(0, len(codes) - piece))
+        start = min(int(position - (sizes[which] - len(codes))), max(0, len(codes) - piece))
         yield codes[start : start + piece]

@@ -20,6 +20,11 @@ def locate_checkpoint(source: str) -> Path:
     source
         Folder, file or Hugging Face id, OWNER/NAME.
 
+    Returns
+    -------
+    Path
+        Folder or file.
+
     Raises
     ------
     ModelError

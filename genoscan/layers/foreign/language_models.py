@@ -95,8 +95,8 @@ class _TransformersMamba(_Transformers):
 
     def architecture(self, source: Source) -> _Architecture:
         """Return the architecture; `intermediate_size`, if given, overrides `expand`."""
-        rank = self.time_step_rank
-        rank = math.ceil(self.hidden_size / 16) if rank == "auto" else rank
+        given = self.time_step_rank
+        rank = math.ceil(self.hidden_size / 16) if given == "auto" else given
         channels = self.intermediate_size or self.expand * self.hidden_size
         if channels % self.hidden_size:
             raise ModelError(

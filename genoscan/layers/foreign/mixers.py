@@ -154,6 +154,11 @@ def mixer_tensors(
     width
         Channels of the blocks.
 
+    Returns
+    -------
+    dict
+        Tensors by their names in this package.
+
     Raises
     ------
     ModelError
@@ -181,6 +186,11 @@ def projection_tensors(
         As in `mixer_tensors`.
     partner
         Prefix of the tied mixer, which may have the tensors instead.
+
+    Returns
+    -------
+    dict
+        Tensors by their names in this package.
 
     Raises
     ------

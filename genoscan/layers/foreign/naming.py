@@ -55,6 +55,11 @@ def model_names(file: object, names: Iterable[str]) -> Names:
     names
         Names of all its tensors.
 
+    Returns
+    -------
+    Names
+        Names of the tensors of the model and of others.
+
     Raises
     ------
     ModelError

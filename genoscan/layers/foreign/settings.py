@@ -30,6 +30,11 @@ def read_settings(source: Source, kind: type[SettingsT]) -> SettingsT:
     kind
         Settings class of the family.
 
+    Returns
+    -------
+    Settings
+        An instance of `kind`.
+
     Raises
     ------
     ModelError

@@ -123,6 +123,11 @@ class Source:
         *shape
             Expected shape.
 
+        Returns
+        -------
+        Tensor
+            int64.
+
         Raises
         ------
         ModelError
@@ -143,6 +148,11 @@ class Source:
             Names in the model.
         *shape
             Expected shape.
+
+        Returns
+        -------
+        Tensor
+            float64 if it is stored so, float32 otherwise.
 
         Raises
         ------

@@ -61,6 +61,11 @@ def vocabulary(source: Source, size: int, given: Mapping[str, int] | None) -> Vo
     given
         Token of each base; None: read from tokenizer.json or vocab.json.
 
+    Returns
+    -------
+    Vocabulary
+        Symbols, base columns and complement.
+
     Raises
     ------
     ModelError
