@@ -106,7 +106,7 @@ class Attribution:
         return Attributions([self]).to_bigwig(path)
 
     def plot(self) -> "go.Figure":
-        """Return a plotly figure: letters scaled by their scores or, for long sequences, a curve."""
+        """Return a plotly figure: letters scaled by score or, for long sequences, a curve."""
         from genoscan.plot import figure
 
         return figure(self.sequence, self.scores, self.region, title=repr(self))

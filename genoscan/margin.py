@@ -31,9 +31,7 @@ def check_margins(job: Job, path: Path, others: Sequence[Path] = ()) -> None:
         raise InputError(f"--with-margin {path}: an output is given twice: name each once")
     check_output(path)
     if path.suffix == ".npz":
-        raise InputError(
-            f"--with-margin {path}: has one number per base, expected a track such as a .bw"
-        )
+        raise InputError(f"--with-margin {path}: expected a track, such as a .bw")
     Margins(job.model.causal)
 
 

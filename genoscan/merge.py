@@ -95,9 +95,7 @@ def _read_shards(paths: Sequence[Path], genome: Genome) -> list[_Shard]:
     for path in paths:
         shard = _Shard(path, read_provenance(path), read_columns(path))
         if not shard.record.get("shard"):
-            raise InputError(
-                f"{path}: is not a shard: expected an .npz written by attribute --shard"
-            )
+            raise InputError(f"{path}: is not a shard: expected output of attribute --shard")
         check_genome(path, shard.record, genome)
         i, n = parse_shard(shard.record["shard"])
         if i in found:

@@ -166,8 +166,8 @@ def load_model(
     ------
     ModelError
         If a file is missing or damaged, the configuration is not valid, or a tensor is
-        missing, unexpected, of another shape, not finite or beyond the range of `dtype`; the message
-        names it.
+        missing, unexpected, of another shape, not finite or beyond the range of `dtype`; the
+        message names it.
     InputError
         If there is no such model, or an option has no valid value.
     """

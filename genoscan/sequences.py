@@ -101,15 +101,11 @@ def _in_file(genome: Any, region: Any) -> Located:
     if isinstance(genome, str | Path):
         genome = open_genome(genome)
     if not isinstance(genome, Genome):
-        raise InputError(
-            f"found a pair whose first element is {type(genome).__name__}, {_EXPECTED}"
-        )
+        raise InputError(f"found a pair that begins with {type(genome).__name__}, {_EXPECTED}")
     if isinstance(region, str):
         region = parse_region(region, genome.sizes, option="region")
     if not isinstance(region, Region):
-        raise InputError(
-            f"found a pair whose second element is {type(region).__name__}, {_EXPECTED}"
-        )
+        raise InputError(f"found a pair that ends with {type(region).__name__}, {_EXPECTED}")
     return Located(genome, region)
 
 

@@ -39,9 +39,7 @@ def server(folder: Path, port: int) -> ThreadingHTTPServer:
         return ThreadingHTTPServer((_LOOPBACK, port), handler)
     except (OSError, OverflowError) as error:
         if getattr(error, "errno", None) == errno.EADDRINUSE:
-            raise InputError(
-                f"--port {port}: is in use; choose another, or 0 for any free port"
-            ) from None
+            raise InputError(f"--port {port}: is in use; choose another, or 0 for any") from None
         raise InputError(f"--port {port}: cannot be listened on: {error}") from None
 
 

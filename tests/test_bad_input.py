@@ -175,7 +175,7 @@ class TestOutputs:
     @pytest.mark.parametrize("step", ["OUT.partial", "track", "provenance"])
     def test_disk_full(self, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
         """Where it happens before a batch is finished, nothing stays; later, the batches do."""
-        from genoscan.tracks import bigwig, partial
+        from genoscan.tracks import bigwig, store
 
         before = listing(Path())
 
@@ -183,7 +183,7 @@ class TestOutputs:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         if step == "OUT.partial":
-            monkeypatch.setattr(partial.os, "posix_fallocate", full)
+            monkeypatch.setattr(store.os, "posix_fallocate", full)
             says(attribute("-r", "chr1:1-50"), "x.bw.partial", "the disk is full")
             return
         if step == "track":

@@ -145,6 +145,4 @@ def test_what_is_refused(job: list[Any], tmp_path: Path) -> None:
     )
     for text in ("0/3", "4/3", "half", "1/"):
         assert f"--shard {text}" in said("attribute", *job, "--shard", text, *end[2:])
-    assert "batches, expected at most as many" in said(
-        "attribute", *job, "--shard", "1/99", *end[2:]
-    )
+    assert "so at most as many shards" in said("attribute", *job, "--shard", "1/99", *end[2:])
