@@ -86,7 +86,7 @@ def cost(
     """
     timed(warm_up, device)
     before = usage.in_use(device)
-    usage.forget_peak(device)
+    usage.reset_peak(device)
     first, _ = timed(run, device)
     extra = usage.peak(device) - before
     times = [timed(run, device)[0] for _ in range(0 if first > _LONG else again)]

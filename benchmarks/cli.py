@@ -10,11 +10,11 @@ from genoscan.cli.options import (
     MODEL,
     PATH,
     THREADS,
+    combine,
+    log,
     parse_device,
-    say,
     set_threads,
     table,
-    together,
 )
 from genoscan.cli.progress import progress
 from genoscan.errors import GenoscanError, InputError
@@ -22,7 +22,7 @@ from genoscan.errors import GenoscanError, InputError
 if TYPE_CHECKING:
     from benchmarks.experiment import Experiment
 
-ENVIRONMENT = together(
+ENVIRONMENT = combine(
     click.option(
         "--device", default="auto", show_default=True, metavar="DEVICE",
         help="auto, cpu, cuda or cuda:1.",
@@ -172,7 +172,7 @@ def speed(
             output,
             only=only,
             show=lambda name, row: click.echo(row_text(name, row) + "\n"),
-            report=say,
+            report=log,
         )
     draw(document, output.with_suffix(".html"))
     click.echo(summary(document["rows"]))
@@ -183,7 +183,7 @@ def speed(
         raise FailedRowError(f"{', '.join(failed)}: not measured, see above")
 
 
-WHERE = together(
+WHERE = combine(
     click.option(
         "-o", "--output", "folder", metavar="FOLDER", type=PATH, required=True,
         help="Where to write tables and figures. An interrupted run is completed.",
@@ -298,8 +298,8 @@ def _run(
     environment = Environment(parse_device(device), torch.get_num_threads(), quick)
     for name in chosen:
         experiment = experiments[name]
-        with progress(len(experiment.cells(quick)), "cells") as tell:
-            findings = run(name, experiment, folder, environment, progress=tell, report=say)
+        with progress(len(experiment.cells(quick)), "cells") as advance:
+            findings = run(name, experiment, folder, environment, progress=advance, report=log)
         click.echo(f"{name}: {experiment.title}")
         click.echo("\n".join(lines(findings, judged=not quick)))
         click.echo(folder / f"{name}.html")

@@ -8,7 +8,7 @@
     found.plot()
     found.to_bigwig("sensitivity.bw")
 
-Names are imported when they are first used, so that `import genoscan` is quick.
+Names are imported on first use, so that `import genoscan` is fast.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""The Python interface: the pipeline, and the other questions, in memory or with files."""
+"""The Python interface: attributions, predictions, responses and checks, in memory or as files."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -53,20 +53,21 @@ def attribute(
         A string of bases; codes, shape (length,); a one-hot array, numpy or torch; a (genome file,
         region) pair; or a list of these. A (n, length, 4) array is n sequences.
     model
-        As `load_model` returns it, or what `load_model` takes.
+        Return value or first argument of `load_model`.
     target
         "log-likelihood[:REGION]", "logit:POS:BASE" or "log-odds:POS:BASE", POS 1-based in the
-        sequence; of a (genome file, region) pair "logit:CHROM:POS:BASE" as on the command line.
+        sequence; for a (genome file, region) pair "logit:CHROM:POS:BASE" as on the command line.
     score
         "centred", "observed", "magnitude" or "substitution".
     strand
         "+", "-", or "both" for the mean of the two targets.
     context, reach
-        Bases of a file read before and past a region; None: the model's own.
+        Bases of a file read upstream and downstream of a region; None: from the model's
+        configuration.
     masked
-        Hide the target's own bases from a masked model.
+        Replace the bases of the target by the mask token (masked models only).
     batch
-        Sequences of one length read side by side.
+        Sequences of equal length processed together.
     axes
         Order of a one-hot array's axes: "LC" for (length, 4), "CL" for (4, length).
 
@@ -84,9 +85,9 @@ def attribute(
 
     Notes
     -----
-    Exact: whole-window autograd's, up to rounding; equal to what `genoscan attribute` writes, to
-    the bit. Memory: 21 bytes a base for the result; the working memory does not depend on the
-    length for causal models.
+    Exact: equal to whole-window autograd up to rounding, and to the output of `genoscan attribute`
+    to the bit. Memory: 21 bytes per base for the result; for causal models the working memory does
+    not depend on the length.
 
     Examples
     --------
@@ -118,7 +119,7 @@ def attribute(
 def _attributed(
     located: Sequence[Located], model: Model, target: str, options: Options
 ) -> list[Attribution]:
-    """Return attributions of sequences in memory, or of one region of a file, by one job."""
+    """Return attributions of sequences in memory, or of one region of a file, from one job."""
     if not located:
         return []
     genome = located[0].genome
@@ -172,29 +173,30 @@ def attribute_regions(
     genome
         FASTA (plain or bgzip) or GenBank.
     outputs
-        Files; the suffix gives the format: .bw, .bedgraph, .bedgraph.gz or .npz (all four columns).
+        Files; the suffix determines the format: .bw, .bedgraph, .bedgraph.gz or .npz (all four
+        derivatives at each base).
     regions, bed
-        "chr1:1,001-2,000" (1-based, inclusive), `Region`s, and a BED file; none: every sequence.
+        "chr1:1,001-2,000" (1-based, inclusive), `Region`s, and a BED file; none: all sequences.
     clip
-        Trim regions that run past a sequence's end.
+        Trim regions that extend past the end of a sequence.
     model
-        As `load_model` returns it, or what `load_model` takes.
+        Return value or first argument of `load_model`.
     command
-        What the record states as the command.
+        Command line to state in the record.
     progress
         Called with the number of positions of every tile that has been run.
     **options
-        target, score, strand, context, reach, masked, batch, shard: as of `Options`.
+        target, score, strand, context, reach, masked, batch, shard: fields of `Options`.
 
     Returns
     -------
     dict
-        What is written beside each file as its .json.
+        The record written beside each file as its .json.
 
     Notes
     -----
-    As `genoscan attribute`, which runs the same: exact, in flat memory; a run that is killed
-    continues when it is started again.
+    Equal to `genoscan attribute`: exact, in constant memory for causal models. To continue an
+    interrupted run, call again with the same arguments.
     """
     opened = open_genome(genome) if isinstance(genome, str | Path) else genome
     chosen = [
@@ -220,19 +222,21 @@ def predict(
     Parameters
     ----------
     sequence, model, axes
-        As of `attribute`. Of a (genome file, region) pair the region is read alone.
+        As for `attribute`. For a (genome file, region) pair only the region is read.
     strand
-        Reading direction.
+        Strand to read.
 
     Returns
     -------
-    array of shape (length, 4), or a list of such
-        Row i has the logits that predict base i, in the model's dtype; NaN where no output predicts
-        it (the first base of a causal model). Softmax over the row gives probabilities among bases.
+    array of shape (length, 4), or a list of these
+        Row i contains the logits that predict base i, in the model's dtype; NaN where no output
+        predicts it (the first base in a causal model). The softmax of a row is the distribution
+        over the four bases.
 
     Notes
     -----
-    Exact: a whole-window pass, up to rounding. Memory: one tile's activations and the result.
+    Exact: equal to a whole-window forward pass up to rounding. Memory: the activations of one tile,
+    and the result; for bidirectional models also the activations between layers.
     """
     loaded = _loaded(model)
     return _each(sequence, axes, partial(_predicted, loaded, strand))
@@ -251,7 +255,7 @@ def _predicted(model: Model, strand: str, located: Located) -> np.ndarray:
         start = span.start + offset
         rows = rows[: max(0, len(codes) - start)]
         logits[start : start + len(rows)] = rows
-    # The other strand's A is this one's T.
+    # A on one strand is T on the other.
     return logits[::-1, ::-1].copy() if strand == "-" else logits
 
 
@@ -267,33 +271,34 @@ def response(
     finite: bool = False,
     axes: str = "LC",
 ) -> Response:
-    """Return what changing one base does to the predictions around it.
+    """Return how changing one base changes the predictions around it.
 
     Parameters
     ----------
     sequence, model, axes
-        As of `attribute`, one sequence. Of a (genome file, region) pair, the response is that of
+        As for `attribute`, one sequence. For a (genome file, region) pair the response is given for
         the region.
     at
-        1-based position of the base in the sequence; of a pair, in its chromosome.
+        1-based position of the base in the sequence; for a pair, in its chromosome.
     base
-        What it becomes; None: the strongest of the other three, position by position.
+        New base, on the forward strand; None: at each position, the one with the largest effect.
     strand, context
-        Reading direction, and bases read before the base.
+        Strand to read, and bases read upstream of the base.
     of
-        "log-p" for the change of log p of the observed base, "logits" for the norm of the logits'
-        change.
+        "log-p" for the change of log p of the observed base, "logits" for the L2 norm of the change
+        of the logits.
     finite
-        The true change instead of the derivative.
+        Return the true change instead of the derivative.
 
     Returns
     -------
     Response
-        `.values`, one a base of `.region`.
+        `.values`, one per base of `.region`.
 
     Notes
     -----
-    Exact: the derivative along e_base - e_observed, up to rounding. Memory: one tile.
+    Exact: the derivative along e_base - e_observed up to rounding. Memory: one tile; for
+    bidirectional models also the activations between layers.
     """
     located = locate(sequence, axes=axes)
     chrom = located.region.chrom
@@ -305,19 +310,19 @@ def response(
 def verify(
     sequence: Any, model: Model | str | Path = "bacteria", *, axes: str = "LC"
 ) -> list[Check]:
-    """Check on a sequence that a model's derivatives, and the files made of them, are exact.
+    """Check on a sequence that a model's derivatives, and files computed from them, are exact.
 
     Parameters
     ----------
     sequence, axes
-        As of `attribute`, one sequence; its first 65,536 bases are used.
+        As for `attribute`, one sequence; at most its first 65,536 bases are used.
     model
-        As of `attribute`.
+        As for `attribute`.
 
     Returns
     -------
     list of Check
-        Name, value, limit and `passed` of each.
+        With name, value, limit and `passed`.
     """
     located, loaded = locate(sequence, axes=axes), _loaded(model)
     reload = partial(load_model, loaded.path, device=str(loaded.device))
@@ -334,7 +339,7 @@ def _loaded(model: Model | str | Path) -> Model:
     if not isinstance(model, str | Path):
         raise InputError(
             f"model is {type(model).__name__}: expected a Model, a name or a folder; "
-            "genoscan.wrap takes torch modules"
+            "use genoscan.wrap for torch modules"
         )
     return load_model(model)
 

@@ -1,4 +1,4 @@
-"""Results in memory: the gradient of a target at every base of a sequence."""
+"""Results in memory: the gradient of a target with respect to every base of a sequence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,20 +26,20 @@ class Attribution:
     Attributes
     ----------
     region
-        Where the sequence lies.
+        Position of the sequence in its genome.
     codes
-        Its bases: 0 to 3 are A, C, G, T; 4 is N.
+        Bases: 0 to 3 are A, C, G, T; 4 is N.
     gradient
-        d target / d base, columns A, C, G, T; the mean over strands where both were read. NaN at N
+        d target / d base, columns A, C, G, T; the mean over strands if both were read. NaN at N
         and at masked bases.
     scores
-        One number a base (tracks/score.py); NaN where the gradient is.
+        One score per base (tracks/score.py); NaN where the gradient is NaN.
     value
-        The target; the mean over strands where both were read.
+        Value of the target; the mean over strands if both were read.
     target, score, model
-        What was computed, and by which model.
+        Target, score and model, by name.
     size
-        Length of the whole sequence that the region is on, in bases.
+        Length in bases of the sequence that contains the region.
     """
 
     region: Region
@@ -67,13 +67,24 @@ class Attribution:
         return decode(self.codes).decode()
 
     def score_by(self, score: str) -> Float32[np.ndarray, " length"]:
-        """Return another score of the same gradient: centred, observed, magnitude, substitution."""
+        """Return another score of the same gradient.
+
+        Parameters
+        ----------
+        score
+            "centred", "observed", "magnitude" or "substitution".
+
+        Raises
+        ------
+        InputError
+            If there is no such score.
+        """
         if score not in SCORES:
             raise InputError(f"score {score}: expected one of {', '.join(SCORES)}")
         return SCORES[score](self.gradient, self.codes)
 
     def to_dataframe(self) -> "pd.DataFrame":
-        """Return a row a base: chrom, position (1-based), base, score, and the derivatives."""
+        """Return one row per base: chrom, position (1-based), base, score, and the derivatives."""
         import pandas as pd
 
         first = self.region.start + 1
@@ -87,7 +98,7 @@ class Attribution:
         return pd.DataFrame(columns | derivatives)
 
     def to_tangermeme(self) -> Float32[np.ndarray, "1 4 length"]:
-        """Return (1, 4, length): the gradient less its mean over bases; 0 at N."""
+        """Return the gradient minus its mean over A, C, G and T; 0 at N."""
         return Attributions([self]).to_tangermeme()
 
     def to_bigwig(self, path: str | Path) -> Path:
@@ -95,7 +106,7 @@ class Attribution:
         return Attributions([self]).to_bigwig(path)
 
     def plot(self) -> "go.Figure":
-        """Return a plotly figure of the scores: letters as high as they are, or a curve."""
+        """Return a plotly figure: letters scaled by score or, for long sequences, a curve."""
         from genoscan.plot import figure
 
         return figure(self.sequence, self.scores, self.region, title=repr(self))
@@ -106,19 +117,19 @@ class Attribution:
 
 
 class Attributions(tuple[Attribution, ...]):
-    """Attributions of several sequences, in the order in which they were given."""
+    """Attributions of several sequences, in the order given."""
 
     def __repr__(self) -> str:
         return f"Attributions({len(self)} sequences, {sum(map(len, self)):,} bases)"
 
     def to_dataframe(self) -> "pd.DataFrame":
-        """Return a row a base of all sequences."""
+        """Return one row per base of all sequences."""
         import pandas as pd
 
         return pd.concat([one.to_dataframe() for one in self], ignore_index=True)
 
     def to_tangermeme(self) -> Float32[np.ndarray, "n 4 length"]:
-        """Return (n, 4, length): gradients less their mean over bases; 0 at N.
+        """Return gradients minus their means over A, C, G and T; 0 at N.
 
         Raises
         ------
@@ -161,5 +172,5 @@ class Attributions(tuple[Attribution, ...]):
 
 
 def gathered(attributions: Sequence[Attribution], *, many: bool) -> Attribution | Attributions:
-    """Return one attribution, or several, as they were asked for."""
+    """Return `Attributions` if `many`, otherwise the first attribution."""
     return Attributions(attributions) if many else attributions[0]

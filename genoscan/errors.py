@@ -1,24 +1,24 @@
-"""What can go wrong for a user, as a tree.
+"""Errors that a user can correct.
 
 GenoscanError
-├── InputError             a file, region or option has a value that cannot be used
+├── InputError             a file, region or option has an invalid value
 ├── OutputError            a result cannot be written
-├── ModelError             a model folder is incomplete, damaged or contradicts itself
-├── UnsupportedModelError  a sound model that this program cannot serve
+├── ModelError             a model folder is incomplete, damaged or inconsistent
+├── UnsupportedModelError  a valid model that is not supported
 └── NonFiniteError         a result at a known base, or a target, is NaN or infinite
 
-Every message says where, what was found, what was expected and what to do, in one line.
-The command line prints it and exits 1; anything else that escapes is a bug and keeps its
-traceback.
+Every message states, in one line, where the problem is, what was found, what was expected and what
+to do.  The command line prints it and exits with status 1; any other exception is a bug and is
+shown with its traceback.
 """
 
 
 class GenoscanError(Exception):
-    """Anything that the user can put right."""
+    """Base class of errors that a user can correct."""
 
 
 class InputError(GenoscanError, ValueError):
-    """A file, region or option has a value that cannot be used."""
+    """A file, region or option has an invalid value."""
 
 
 class OutputError(GenoscanError, OSError):
@@ -26,11 +26,11 @@ class OutputError(GenoscanError, OSError):
 
 
 class ModelError(GenoscanError):
-    """A model folder is incomplete, damaged or contradicts itself."""
+    """A model folder is incomplete, damaged or inconsistent."""
 
 
 class UnsupportedModelError(GenoscanError, NotImplementedError):
-    """A sound model that this program cannot serve."""
+    """A valid model that is not supported."""
 
 
 class NonFiniteError(GenoscanError, ArithmeticError):

@@ -1,4 +1,4 @@
-"""What a job will cost, before it runs: measured on a few tiles, multiplied out."""
+"""The cost of a job before it runs, extrapolated from a few tiles."""
 
 import time
 from dataclasses import dataclass
@@ -16,19 +16,35 @@ from genoscan.job import Job
 from genoscan.model import Model
 
 _WARM_UP = 64
-"""Bases of a first run, which finds the kernels and takes next to no memory."""
+"""Bases of a first run, which loads the kernels and takes negligible memory."""
 
 
 @dataclass(frozen=True)
 class Estimate:
     """Counts, bytes and seconds of a job.
 
-    again           forward tiles beside each adjoined one, in the longest window
-    engine_bytes    the tiles' activations and the remembered carries, of one batch
-    boundary_bytes  of a two-way model, what lies between its layers, of one batch
-    window_bytes    the bases of one batch
-    disk_bytes      scores and bases (and columns) kept beside the output until it is done
-    by_batch        seconds, batch by batch: of one, a kill loses no more
+    Attributes
+    ----------
+    regions, windows, batches
+        Their numbers; regions after merging.
+    merged_bases
+        Bases to score.
+    read_bases
+        Bases of all windows.
+    longest
+        Bases of the longest window.
+    recomputed
+        Additional forward passes per tile in the longest window.
+    engine_bytes
+        Memory for activations of tiles and for stored carries, for one batch.
+    boundary_bytes
+        Memory for activations between layers, for one batch; 0 for causal models.
+    window_bytes
+        Memory for the bases of one batch.
+    disk_bytes
+        Disk space for scores and bases (and columns) in the output's folder during the run.
+    by_batch
+        Seconds of each batch.
     """
 
     regions: int
@@ -37,7 +53,7 @@ class Estimate:
     batches: int
     read_bases: int
     longest: int
-    again: float
+    recomputed: float
     engine_bytes: int
     boundary_bytes: int
     window_bytes: int
@@ -46,7 +62,15 @@ class Estimate:
 
 
 def estimate(job: Job, *, columns: bool) -> Estimate:
-    """Predict the cost of a job from a few tiles that are run here and now."""
+    """Return the cost of a job, extrapolated from at most four tiles that are run for it.
+
+    Parameters
+    ----------
+    job
+        The job, as `prepare` returns it.
+    columns
+        Whether the four derivatives at each base are written (.npz), too.
+    """
     stack, longest, width = job.model.stack, job.longest, job.widest
     method = job.model.method.fit(stack, longest, width)
     size = min(method.tile, longest)
@@ -58,8 +82,8 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
         of_batch = 0.0
         for windows in zip(*batch, strict=True):
             length = len(windows[0])
-            again = method.cost(stack, length, width).recomputed
-            per_base = (probe.adjoined + probe.forward * again) / (width * size)
+            recomputed = method.cost(stack, length, width).recomputed
+            per_base = (probe.adjoined + probe.forward * recomputed) / (width * size)
             of_batch += per_base * length * len(windows)
         seconds.append(of_batch)
     scored = sum(len(region) for region in job.regions)
@@ -71,7 +95,7 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
         batches=len(job.batches),
         read_bases=sum(len(window) for window in windows_read),
         longest=longest,
-        again=cost.recomputed,
+        recomputed=cost.recomputed,
         engine_bytes=probe.bytes + cost.carry_bytes - of_probe.carry_bytes,
         boundary_bytes=cost.boundary_bytes,
         window_bytes=longest * width,
@@ -81,7 +105,7 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
 
 
 def passes(job: Job) -> int:
-    """Return how many positions a run of the job will report as progress."""
+    """Return the number of positions that a run of the job reports as progress."""
     stack, total = job.model.stack, 0
     for batch in job.batches:
         for windows in zip(*batch, strict=True):
@@ -92,7 +116,7 @@ def passes(job: Job) -> int:
 
 
 class _Probe(NamedTuple):
-    """Bytes that a few tiles take, and the seconds of a tile forward and adjoined."""
+    """Bytes that a few tiles take, and seconds of a tile: forward pass, and differentiated."""
 
     bytes: int
     forward: float
@@ -112,7 +136,7 @@ def _probe(model: Model, method: Method, width: int, size: int, tiles: int) -> _
 
     run(min(_WARM_UP, size))
     before = usage.in_use(str(device))
-    usage.forget_peak(str(device))
+    usage.reset_peak(str(device))
     run(length)
     cost = method.cost(model.stack, length, width)
     taken = usage.peak(str(device)) - before - cost.boundary_bytes
@@ -122,7 +146,7 @@ def _probe(model: Model, method: Method, width: int, size: int, tiles: int) -> _
         layer, x = method.unit(model.stack, first)
         started = time.perf_counter()
         layer.forward(x, layer.begin(width))
-    # Shares, and stages of a sweep, work on a forward tile side by side.
+    # In a sweep, shares and stages compute forward passes in parallel.
     n_shares = len(shares(width, device))
     n_stages = max(1, len(StagePipeline(layer).stages) // n_shares)
     forward = (time.perf_counter() - started) / (n_stages * n_shares)

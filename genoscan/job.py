@@ -1,4 +1,4 @@
-"""A job: what is to be computed, decided and checked before the first tile runs."""
+"""A job: what is computed, planned and checked before the first tile runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,24 +21,29 @@ from genoscan.tracks.score import SCORES
 
 @dataclass(frozen=True)
 class Options:
-    """What is computed of each region; defaults are those of the command line.
+    """What is computed for each region; the defaults are those of the command line.
 
     Attributes
     ----------
     target
-        What is differentiated (targets.py).
+        Quantity to differentiate (targets.py).
     score
-        How four derivatives become one number (tracks/score.py).
+        How the four derivatives at a base become one score (tracks/score.py).
     strand
-        Reading direction: "+", "-", "both" or "bed".
+        Strand to read: "+", "-", "both" or "bed".
     context, reach
-        Bases read before and past a region; None: the model's own.
+        Bases read upstream and downstream of a region; None: from the model's configuration.
     batch
-        Windows of one length that are read side by side.
+        Windows of equal length processed together.
     masked
-        Whether the target's own bases are hidden.
+        Whether the bases of the target are replaced by the mask token.
     shard
-        "I/N" for the I-th of N parts; None for all.
+        "I/N" for shard I of N; None: all.
+
+    Raises
+    ------
+    InputError
+        If score or batch has no valid value.
     """
 
     target: str = "log-likelihood"
@@ -59,14 +64,18 @@ class Options:
 
 @dataclass(frozen=True)
 class Job:
-    """Regions of a genome, a model, a target, and the order of work.
+    """The regions, model, target and batches of one run.
 
     Attributes
     ----------
+    genome, model, target, options
+        The inputs of the job.
+    context, reach
+        Bases read upstream and downstream of a region.
     regions
-        Merged, in genome order.
+        Merged regions in genome order.
     batches
-        Regions' windows, those of equal lengths side by side.
+        Windows of the regions, grouped by equal length, in order of computation.
     """
 
     genome: Genome
@@ -85,18 +94,27 @@ class Job:
 
     @property
     def widest(self) -> int:
-        """Windows in the largest batch."""
+        """Number of windows in the largest batch."""
         return max((len(batch) for batch in self.batches), default=0)
 
     def read(self, windows: Sequence[Window]) -> UInt8[Tensor, "windows length"]:
-        """Fetch windows of one length as they are read, 1 byte a base."""
+        """Return the codes of windows of equal length, on their strands, 1 byte per base."""
         if len(windows) == 1:
             return torch.from_numpy(_fetch(self.genome, windows[0])[None])
         return torch.from_numpy(np.stack([_fetch(self.genome, window) for window in windows]))
 
 
 def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Options) -> Job:
-    """Merge the regions and plan their windows; no regions means every sequence.
+    """Return the job of regions and options: merge the regions, plan windows and batches.
+
+    Parameters
+    ----------
+    genome, model
+        What is read, and the model that reads it.
+    regions
+        Regions in any order; empty: all sequences.
+    options
+        What is computed.
 
     Raises
     ------
@@ -110,7 +128,7 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
     context = model.config.context if options.context is None else options.context
     reach = model.config.reach if options.reach is None else options.reach
     if target.region is not None and not model.bidirectional:
-        reach = 0  # outputs of a causal model depend on nothing past them
+        reach = 0  # causal outputs do not depend on bases downstream of them
     merged = merge(
         regions or whole_genome(genome.sizes), genome.sizes, by_strand=options.strand == "bed"
     )

@@ -1,7 +1,8 @@
-"""Where a derivative does not know: how near a base's routes are to being others, as a track.
+"""Margins of the transitions that PD-SSM layers select, as a track.
 
-A PD-SSM's derivative takes its routes as they are; a substitution that changes one is a jump that
-it cannot see.  The margin is small where that is near.
+The derivative of a PD-SSM layer takes the selected transitions as constants; a substitution that
+changes a selection causes a jump that is not part of it.  Where the margin is small, such a change
+is close.
 """
 
 import tempfile
@@ -25,42 +26,69 @@ from genoscan.tracks.writer import check_output, open_tracks, write_in_pieces
 
 
 def check_margins(job: Job, path: Path, others: Sequence[Path] = ()) -> None:
-    """Refuse what `write_margins` would, and a file that is another output, before any work."""
+    """Raise the errors of `write_margins`, and one if `path` is another output, before any work."""
     if path.resolve() in {other.resolve() for other in others}:
         raise InputError(f"--with-margin {path}: an output is given twice: name each once")
     check_output(path)
     if path.suffix == ".npz":
-        raise InputError(f"--with-margin {path}: one number a base, expected a track: name a .bw")
+        raise InputError(f"--with-margin {path}: expected a track, such as a .bw")
     Margins(job.model.causal)
 
 
 def write_margins(
     job: Job, path: Path, *, command: Sequence[str] = (), progress: Progress = ignore
 ) -> dict[str, Any]:
-    """Write the least margin of all layers and heads at every region's bases.
+    """Write the smallest margin over all layers and heads at every base; return the record.
 
-    The margin of a head is the probability of the map it takes less that of the next; where both
-    strands are read, the smaller of theirs; a gap where the base is no A, C, G or T.
-    Exact: the model's own numbers, in a forward pass.
-    Memory: a window at 1 byte a base, one tile and one carry; a region's margins lie on disk.
+    The margin of a head is the probability of the selected transition minus that of the second most
+    probable one. If both strands are read, the smaller margin is written. Bases other than A, C, G
+    and T are gaps.
+
+    Parameters
+    ----------
+    job
+        Model, regions and strands; the model must have PD-SSM layers.
+    path
+        Track to write; the suffix determines the format.
+    command
+        Command line to state in the record.
+    progress
+        Called with the number of positions of every tile that has been run.
+
+    Returns
+    -------
+    dict
+        The record written beside the track as its .json.
+
+    Raises
+    ------
+    InputError
+        If the suffix is .npz.
+    NonFiniteError
+        If a margin at a known base is NaN or infinite.
+
+    Notes
+    -----
+    Exact: computed in a forward pass. Memory: a window at 1 byte per base, one tile and one carry;
+    margins of a region are on disk.
     """
     check_margins(job, path)
     windows_of = {windows[0].scored: windows for batch in job.batches for windows in batch}
     with open_tracks([path], job.genome.sizes) as track:
         for region in job.regions:
-            with tempfile.TemporaryFile(dir=path.parent) as room:
-                margins = np.memmap(room, np.float32, "w+", shape=(len(region),))
+            with tempfile.TemporaryFile(dir=path.parent) as file:
+                margins = np.memmap(file, np.float32, "w+", shape=(len(region),))
                 margins[:] = np.inf
                 for window in windows_of[region]:
-                    _lower(job, window, margins, progress)
+                    _update_minimum(job, window, margins, progress)
                 write_in_pieces(track, region, margins)
     record = settings(job) | {"command": list(command), "track": "margin"}
     write_provenance(path, record)
     return record
 
 
-def _lower(job: Job, window: Window, margins: np.ndarray, progress: Progress) -> None:
-    """Take the smaller of what is there and a window's margins."""
+def _update_minimum(job: Job, window: Window, margins: np.ndarray, progress: Progress) -> None:
+    """Replace margins by those of a window where these are smaller."""
     codes, scored = job.read([window]), window.scored_span
     rows = margins if window.strand == "+" else margins[::-1]
     layer, inputs = Margins(job.model.causal), OneHot(codes, job.model.table())

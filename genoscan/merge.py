@@ -1,4 +1,4 @@
-"""Shards of a job, each attributed on its own, back to the tracks that one run would write."""
+"""Merge the shards of a job into the tracks that a single run would write."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,12 +13,12 @@ from genoscan.tracks.provenance import check_genome, read_provenance, write_prov
 from genoscan.tracks.score import SCORES
 from genoscan.tracks.writer import open_tracks
 
-_PIECE = 1 << 20
-_OF_A_SHARD = (
+_PIECE = 1 << 20  # bases
+_SHARD_KEYS = (
     "command", "regions", "scored_bases", "seconds", "sequences", "shard", "method",
     "target_values", "windows", "zero_regions",
 )  # fmt: skip
-"""What shards may differ in; all else of their records has to agree."""
+"""Keys of a record in which shards may differ; all others must agree."""
 
 
 class _Shard(NamedTuple):
@@ -30,20 +30,37 @@ class _Shard(NamedTuple):
 def write_merged(
     paths: Sequence[Path], genome: Genome, outputs: Sequence[Path], *, command: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Write the tracks of all shards together; return the provenance.
+    """Write the tracks of a job from the files of its shards; return their record.
 
-    Exact: the same bytes as one run writes with as many threads, because shards are whole batches
-    and scores are made of the same derivatives.
-    Memory: a piece of a million bases.
+    Parameters
+    ----------
+    paths
+        One .npz file per shard, in any order.
+    genome
+        The genome that the shards were computed on.
+    outputs
+        Tracks to write; the suffix determines the format.
+    command
+        Command line to state in the record.
+
+    Returns
+    -------
+    dict
+        The record written beside each output as its .json.
 
     Raises
     ------
     InputError
-        If shards are missing, given twice, or of different jobs or genomes.
+        If shards are missing, given twice, or from different jobs or genomes.
     OutputError
         If a file cannot be written.
+
+    Notes
+    -----
+    Exact: byte for byte the tracks of a single run with the same number of threads, because shards
+    consist of whole batches. Memory: about a million bases at a time.
     """
-    shards = _ordered(paths, genome)
+    shards = _read_shards(paths, genome)
     first = shards[0].record
     rank = {chrom: i for i, chrom in enumerate(genome.sizes)}
     placed = sorted(_regions(shards), key=lambda at: (rank[at[0].chrom], at[0].start))
@@ -57,7 +74,7 @@ def write_merged(
                 track.write(Region(region.chrom, begin, begin + end - start), scores)
     records = [shard.record for shard in shards]
     met = {s["name"]: s for record in records for s in record["sequences"]}
-    record = {key: value for key, value in first.items() if key not in _OF_A_SHARD} | {
+    record = {key: value for key, value in first.items() if key not in _SHARD_KEYS} | {
         "command": list(command),
         "shards": len(shards),
         "sequences": [met[name] for name in genome.sizes if name in met],
@@ -72,17 +89,17 @@ def write_merged(
     return record
 
 
-def _ordered(paths: Sequence[Path], genome: Genome) -> list[_Shard]:
-    """Read the shards, first to last; each once and all of one job."""
+def _read_shards(paths: Sequence[Path], genome: Genome) -> list[_Shard]:
+    """Return the shards in order, after checking that each shard of one job is given once."""
     found: dict[int, _Shard] = {}
     for path in paths:
         shard = _Shard(path, read_provenance(path), read_columns(path))
         if not shard.record.get("shard"):
-            raise InputError(f"{path}: is no shard: expected a file that attribute --shard wrote")
+            raise InputError(f"{path}: is not a shard: expected output of attribute --shard")
         check_genome(path, shard.record, genome)
         i, n = parse_shard(shard.record["shard"])
         if i in found:
-            raise InputError(f"{path}: is shard {i}/{n}, as {found[i].path} is: give each once")
+            raise InputError(f"{path}: is shard {i}/{n}, as is {found[i].path}: give each once")
         found[i] = shard
         one = next(iter(found.values()))
         _check_same(one, shard)
@@ -94,7 +111,7 @@ def _ordered(paths: Sequence[Path], genome: Genome) -> list[_Shard]:
 
 def _check_same(one: _Shard, other: _Shard) -> None:
     settings = [
-        {key: value for key, value in shard.record.items() if key not in _OF_A_SHARD}
+        {key: value for key, value in shard.record.items() if key not in _SHARD_KEYS}
         | {"shards": parse_shard(shard.record["shard"])[1]}
         for shard in (one, other)
     ]
@@ -102,13 +119,13 @@ def _check_same(one: _Shard, other: _Shard) -> None:
         values = [setting.get(name) for setting in settings]
         if values[0] != values[1]:
             raise InputError(
-                f"{other.path}: has {name} {values[1]}, {one.path} has {values[0]}: shards are of "
-                "one job"
+                f"{other.path}: has {name} {values[1]}, {one.path} has {values[0]}: expected one "
+                "job"
             )
 
 
 def _regions(shards: Sequence[_Shard]) -> Iterator[tuple[Region, int, Columns]]:
-    """Yield each region, where it begins in its columns, and these."""
+    """Yield each region, the row at which it begins in its shard's columns, and the columns."""
     for shard in shards:
         offset = 0
         for region in shard.columns.regions:

@@ -1,6 +1,6 @@
 """A model ready to run: configuration, network, and the method that differentiates it.
 
-The one place that knows which kinds of network there are.
+The only module that distinguishes the kinds of network.
 """
 
 import hashlib
@@ -24,22 +24,22 @@ from genoscan.layers.weights import read_stack
 
 @dataclass(frozen=True)
 class Model:
-    """A model ready to run; nothing in it changes.
+    """An immutable model, ready to run.
 
     Attributes
     ----------
     name
-        Name of its folder.
+        Name of the folder.
     path
-        Its folder.
+        The folder.
     config
-        Its config.json.
+        Contents of config.json.
     stack
-        Its network: one-hot bases in, logits out; parameters are frozen.
+        The network, from one-hot bases to logits; parameters are frozen.
     method
-        How it is differentiated.
+        How the network is differentiated.
     weights_sha256
-        Checksum of its model.safetensors.
+        Checksum of model.safetensors.
     """
 
     name: str
@@ -58,9 +58,9 @@ class Model:
 
     @property
     def sha256(self) -> str:
-        """Hash of the whole model: its configuration, in canonical JSON, and its weights.
+        """Hash of the whole model: the configuration, as canonical JSON, and the weights.
 
-        Two models of one hash compute the same function, whatever their folders are called.
+        Models with equal hashes compute the same function, whatever the names of their folders.
         """
         settings = self.config.model_dump(mode="json") | {"weights": self.weights_sha256}
         canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
@@ -68,17 +68,17 @@ class Model:
 
     @property
     def bidirectional(self) -> bool:
-        """Whether an output depends on bases on both sides of it."""
+        """Whether outputs depend on bases on both sides."""
         return isinstance(self.stack, BidirectionalStack)
 
     @property
     def equivariant(self) -> bool:
-        """Whether the reverse complement of a sequence gives the reverse complement's logits."""
+        """Whether reverse-complementing the input reverse-complements the logits."""
         return isinstance(self.stack, BidirectionalStack) and self.stack.both_strands
 
     @property
     def causal(self) -> Stack:
-        """The stack of a model that reads left to right.
+        """The stack of a causal model.
 
         Raises
         ------
@@ -86,7 +86,7 @@ class Model:
             If the model is bidirectional.
         """
         if isinstance(self.stack, BidirectionalStack):
-            raise UnsupportedModelError(f"{self.name}: is bidirectional: expected a causal model")
+            raise UnsupportedModelError(f"{self.name}: is bidirectional, expected a causal model")
         return self.stack
 
     def by_base(
@@ -98,7 +98,7 @@ class Model:
 
     @property
     def advice_on_overflow(self) -> str:
-        """What to do about results that are not finite."""
+        """Advice, for error messages, on results that are not finite."""
         if self.dtype == torch.float64:
             return f"{self.name} overflows on this sequence even in float64: check its weights"
         return f"{self.name} overflows on this sequence: run it with --dtype float64"
@@ -121,7 +121,7 @@ class Model:
         return next(self.stack.parameters()).dtype
 
     def table(self) -> Float[Tensor, "codes symbols"]:
-        """Return the input row of each base code (A, C, G, T, N, mask), one column a symbol."""
+        """Return the input row of each base code (A, C, G, T, N, mask), one column per symbol."""
         return base_table(self.config, dtype=self.dtype, device=self.device)
 
     def columns(self) -> Tensor:
@@ -145,15 +145,15 @@ def load_model(
     Parameters
     ----------
     path
-        Name of a model (`genoscan models list`) or its folder; a `Path` is a folder.
+        Name (see `genoscan models list`) or folder of a model; a `Path` is a folder.
     device
         "cpu", "cuda" or "cuda:N".
     dtype
         torch.float32 or torch.float64.
     kernels
-        Kernel set: "auto" for the device's own; "reference" for plain torch.
+        Kernel set: "auto" for that of the device; "reference" for plain torch.
     tile, slots
-        Settings of `Adjoint`, for causal models; `tile` of `Layerwise`, too.
+        Settings of `Adjoint`, for causal models; `tile` also of `Layerwise`.
     memory, spill
         Settings of `Layerwise`, for bidirectional models.
 
@@ -166,8 +166,8 @@ def load_model(
     ------
     ModelError
         If a file is missing or damaged, the configuration is not valid, or a tensor is
-        missing, spare, of another shape, not finite or beyond the range of `dtype`; the message
-        names it.
+        missing, unexpected, of another shape, not finite or beyond the range of `dtype`; the
+        message names it.
     InputError
         If there is no such model, or an option has no valid value.
     """

@@ -1,4 +1,4 @@
-"""What changing one base does to the predictions around it."""
+"""The response: how changing one base changes the predictions around it."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -28,16 +28,30 @@ from genoscan.tracks.writer import check_output, open_tracks
 
 @dataclass(frozen=True)
 class Probe:
-    """A base of the genome that is changed, and where the change is looked at.
+    """A change of one base of the genome, and where and how its effect is measured.
 
-    at      one base
-    base    the letter it becomes, on the forward strand; None: whichever of the other three
-            changes most, position by position
-    region  where the response is written; None: as far past the base as the model reaches, and
-            before it if the model looks both ways
-    of      "log-p": the change of log p of the observed base; "logits": the length of the
-            logits' change
-    finite  the true change instead of the derivative
+    Attributes
+    ----------
+    at
+        The base: a region of length 1.
+    base
+        New base, on the forward strand; None: at each position, the one with the largest effect.
+    region
+        Region of the response; None: the model's reach from the base, downstream for causal models
+        and on both sides for bidirectional ones.
+    strand
+        Strand that the model reads: "+" or "-".
+    context
+        Bases read upstream of the base; None: from the model's configuration.
+    of
+        "log-p": change of log p of the observed base; "logits": L2 norm of the logits' change.
+    finite
+        Return the true change instead of the derivative.
+
+    Raises
+    ------
+    InputError
+        If strand, of or base has no valid value.
     """
 
     at: Region
@@ -50,7 +64,7 @@ class Probe:
 
     def __post_init__(self) -> None:
         if self.strand not in ("+", "-"):
-            raise InputError(f"--strand {self.strand}: a response is read along + or -")
+            raise InputError(f"--strand {self.strand}: expected + or -")
         if self.of not in ("log-p", "logits"):
             raise InputError(f"--of {self.of}: expected log-p or logits")
         if self.base is not None and (len(self.base) != 1 or self.base.upper() not in BASES):
@@ -58,16 +72,16 @@ class Probe:
 
 
 class Response(NamedTuple):
-    """A response, base by base.
+    """Effect of a change at every base of a region.
 
     Attributes
     ----------
     region
-        Where.
+        Positions of the values.
     values
-        float32, one a base of the region, NaN at N.
+        float32, shape (bases of the region,); NaN at N.
     window
-        What the model has read.
+        Region that the model read.
     """
 
     region: Region
@@ -76,13 +90,29 @@ class Response(NamedTuple):
 
 
 def respond(genome: Genome, model: Model, probe: Probe, *, progress: Progress = ignore) -> Response:
-    """Return the response to the base's change, one number a position.
+    """Return the response to a change of one base.
+
+    Parameters
+    ----------
+    genome, model
+        What is read, and the model that reads it.
+    probe
+        The change.
+    progress
+        Called with the number of positions of every tile that has been run.
+
+    Raises
+    ------
+    InputError
+        If the base is N, is unchanged, or cannot affect the region.
+    NonFiniteError
+        If a value at a known base is NaN or infinite.
 
     Notes
     -----
-    Exact: the derivative along e_base - e_observed (or, `finite`, the true change); of a causal
-    model zero, to the bit, before the base in reading direction. Memory: one tile and one carry,
-    and 4 bytes a position; of a bidirectional model also the activations between layers.
+    Exact: the derivative along e_base - e_observed (with `finite`, the true change); for causal
+    models exactly zero upstream of the base. Memory: one tile, one carry and 4 bytes per position;
+    for bidirectional models also the activations between layers.
     """
     window = _window(genome, model, probe)
     read = genome.fetch(window.region.chrom, window.region.start, window.region.end)
@@ -117,12 +147,29 @@ def write_response(
     command: Sequence[str] = (),
     progress: Progress = ignore,
 ) -> dict[str, Any]:
-    """Write the response (`respond`) as tracks; return the record."""
+    """Write the response to a change of one base as tracks; return their record.
+
+    Parameters
+    ----------
+    genome, model, probe, progress
+        As for `respond`.
+    outputs
+        Tracks to write; the suffix determines the format, .npz excepted.
+    command
+        Command line to state in the record.
+
+    Raises
+    ------
+    InputError, NonFiniteError
+        As for `respond`.
+    OutputError
+        If a file cannot be written.
+    """
     for path in outputs:
         check_output(path)
         if path.suffix == ".npz":
             raise InputError(
-                f"{path}: a response has no four columns, expected a track: name a .bw"
+                f"{path}: a response has no four columns, expected a track such as a .bw"
             )
     started = time.monotonic()
     found = respond(genome, model, probe, progress=progress)
@@ -151,10 +198,10 @@ def write_response(
 
 
 def _window(genome: Genome, model: Model, probe: Probe) -> Window:
-    """Plan what is read: context before the base, up to the far end of the region written.
+    """Return the window: from the context upstream of the base to the end of the region written.
 
-    A bidirectional model responds on both sides of the base, and its outputs need context on both
-    sides of the region as well.
+    Bidirectional models respond on both sides of the base, and need context on both sides of the
+    region as well.
     """
     at, size, reach = probe.at, genome.sizes[probe.at.chrom], model.config.reach
     if len(at) != 1:
@@ -178,15 +225,15 @@ def _window(genome: Genome, model: Model, probe: Probe) -> Window:
 
 
 def _new_bases(probe: Probe, observed: int) -> list[int]:
-    """Return the codes, as read, that the base is changed to."""
+    """Return the codes of the new bases, on the strand that is read."""
     if observed > 3:
-        raise InputError(f"--at {probe.at}: the genome has an N there, nothing to change")
+        raise InputError(f"--at {probe.at}: the genome has an N there; choose an A, C, G or T")
     if probe.base is None:
         return [code for code in range(4) if code != observed]
     code = BASES.index(probe.base.upper())
     code = 3 - code if probe.strand == "-" else code
     if code == observed:
-        raise InputError(f"--base {probe.base}: that is what stands at {probe.at}; name another")
+        raise InputError(f"--base {probe.base}: is the observed base at {probe.at}; choose another")
     return [code]
 
 
@@ -211,7 +258,7 @@ def _derivative(
         if probe.of == "logits":
             yield span, outputs_dot[:, 0].norm(dim=-1)
         else:
-            # In float64, as the log-likelihood: 1 - p would be lost where p is near 1.
+            # In float64, like the log-likelihood: 1 - p would lose its digits where p is near 1.
             change = outputs_dot[:, 0].double()
             mean = (torch.softmax(outputs[0].double(), -1) * change).sum(-1)
             yield span, _of_labels(target, span, change) - mean
@@ -241,11 +288,11 @@ def _finite(
 def _of_labels(
     target: LogLikelihood, span: slice, rows: Float[Tensor, "changes tile symbols"]
 ) -> Float[Tensor, "changes tile"]:
-    """Pick, at every output, the column of the base that it predicts."""
+    """Return, for every output, the column of the base that it predicts."""
     labels, _ = target.labels(span)
     return rows.gather(-1, labels.to(rows.device).expand(len(rows), -1)[..., None])[..., 0]
 
 
 def _strongest(change: Float[Tensor, "changes tile"]) -> np.ndarray:
-    """Return, at every position, the change of the largest size, with its sign."""
+    """Return, at every position, the change that is largest in absolute value."""
     return change.gather(0, change.abs().argmax(0)[None])[0].float().cpu().numpy()

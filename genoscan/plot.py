@@ -1,4 +1,4 @@
-"""Scores as a plotly figure: letters as high as their scores, or, of long sequences, a curve."""
+"""Scores as a plotly figure: letters scaled by their scores or, for long sequences, a curve."""
 
 import re
 from collections.abc import Iterator
@@ -11,16 +11,28 @@ from genoscan.export.logo import LETTERS
 from genoscan.genome.region import Region
 
 LONGEST = 5_000
-"""Bases beyond which letters would make a page slow."""
+"""Longest sequence, in bases, drawn as letters: more polygons make the page slow."""
 
 _STEPS = np.linspace(0, 1, 7)[1:, None]
-_SIZE = 100.0  # of the box that outlines are drawn in, y downward
+_SIZE = 100.0  # side of the box of the letter outlines, whose y axis points down
 
 
 def figure(
     sequence: str, scores: Float32[np.ndarray, " length"], region: Region, *, title: str
 ) -> go.Figure:
-    """Return the figure; positions are 1-based, hover text gives position, base and score."""
+    """Return the figure; positions are 1-based, the hover text has position, base and score.
+
+    Parameters
+    ----------
+    sequence
+        Letters of the bases.
+    scores
+        One score per base; NaN is not drawn.
+    region
+        Position of the sequence.
+    title
+        Title of the figure.
+    """
     made = go.Figure()
     positions = np.arange(region.start + 1, region.end + 1)
     if len(sequence) <= LONGEST:

@@ -1,4 +1,4 @@
-"""What a track's record states: everything that decides its numbers."""
+"""Contents of a track's record: everything that determines its numbers."""
 
 import hashlib
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from genoscan.model import Model
 
 
 def model_record(model: Model) -> dict[str, Any]:
-    """Return which program and model computed."""
+    """Return the program version and the checksums of the model."""
     return {
         "version": __version__,
         "model": model.name,
@@ -23,7 +23,7 @@ def model_record(model: Model) -> dict[str, Any]:
 
 
 def sequence_records(genome: Genome, names: Iterable[str]) -> list[dict[str, Any]]:
-    """Return name, length and M5 of sequences, each once."""
+    """Return name, length and M5 checksum (as in SAM) of sequences, without duplicates."""
     return [
         {"name": name, "length": genome.sizes[name], "m5": genome.m5(name)}
         for name in dict.fromkeys(names)
@@ -31,7 +31,7 @@ def sequence_records(genome: Genome, names: Iterable[str]) -> list[dict[str, Any
 
 
 def settings(job: Job) -> dict[str, Any]:
-    """Return all that decides a job's result, bit by bit: a resumed run must have the same."""
+    """Return everything that determines a job's result to the bit; a resumed run must match it."""
     digest = hashlib.sha256()
     for batch in job.batches:
         for windows in batch:

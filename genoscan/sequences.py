@@ -1,4 +1,4 @@
-"""What users hand in as sequences: strings, codes, one-hot arrays, or regions of files."""
+"""Sequences as arguments: strings, codes, one-hot arrays, or regions of files."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ class Located:
 
 
 def locate(sequence: Any, *, axes: str = "LC", name: str = _NAME) -> Located:
-    """Return where one sequence lies.
+    """Return one sequence as a region of a genome.
 
     Parameters
     ----------
@@ -43,12 +43,12 @@ def locate(sequence: Any, *, axes: str = "LC", name: str = _NAME) -> Located:
     axes
         Order of a one-hot array's axes: "LC" for (length, 4), "CL" for (4, length).
     name
-        Name of a sequence that is in memory.
+        Name of a sequence in memory.
 
     Raises
     ------
     InputError
-        If it is of another type, is empty, or has a letter or row that is not a base.
+        If the sequence has another type, is empty, or has a letter or row that is not a base.
     """
     if isinstance(sequence, tuple) and len(sequence) == 2:
         return _in_file(*sequence)
@@ -66,7 +66,7 @@ def locate(sequence: Any, *, axes: str = "LC", name: str = _NAME) -> Located:
 
 
 def locate_all(sequences: Any, *, axes: str = "LC") -> tuple[list[Located], bool]:
-    """Return where one or many sequences lie, and whether they came as many."""
+    """Return one or several sequences as regions, and whether several were given."""
     many = isinstance(sequences, list)
     if isinstance(sequences, np.ndarray | torch.Tensor) and sequences.ndim == 3:
         many, sequences = True, list(sequences)
@@ -81,7 +81,7 @@ def locate_all(sequences: Any, *, axes: str = "LC") -> tuple[list[Located], bool
 
 
 def named_target(target: str, name: str) -> str:
-    """Return a target with the sequence's name, where it has positions alone.
+    """Return a target with the name of the sequence inserted if it has positions only.
 
     Examples
     --------
@@ -110,7 +110,7 @@ def _in_file(genome: Any, region: Any) -> Located:
 
 
 def _from_array(array: Any, axes: str) -> UInt8[np.ndarray, " bases"]:
-    """Return the codes that an array holds, as codes or one-hot."""
+    """Return the codes of an array of codes or one-hot rows."""
     if isinstance(array, torch.Tensor):
         array = array.detach().cpu().numpy()
     if array.ndim == 1 and array.dtype.kind in "iu":
@@ -132,11 +132,14 @@ def _from_array(array: Any, axes: str) -> UInt8[np.ndarray, " bases"]:
 
 
 def group(located: Sequence[Located], target: str) -> Iterable[list[int]]:
-    """Yield which sequences one job computes: those in memory together, if the target allows it."""
-    together = [
+    """Yield the indices of sequences to compute in one job.
+
+    Sequences in memory share a job, unless the target has positions and so depends on the sequence.
+    """
+    shared = [
         i
         for i, one in enumerate(located)
         if isinstance(one.genome, SequenceGenome) and named_target(target, "s") == target
     ]
-    yield together
-    yield from ([i] for i in range(len(located)) if i not in set(together))
+    yield shared
+    yield from ([i] for i in range(len(located)) if i not in set(shared))

@@ -1,6 +1,6 @@
-"""A web server for one folder and this machine alone, with the ranges that genome browsers ask for.
+"""A local web server for one folder, with the byte-range requests that genome browsers need.
 
-Python's own server sends whole files: a browser would load all of a bigWig to draw a kilobase.
+http.server sends whole files only: a browser would load a complete bigWig to draw a kilobase.
 """
 
 import errno
@@ -18,34 +18,41 @@ _HOSTS = {_LOOPBACK, "localhost"}
 
 
 def server(folder: Path, port: int) -> ThreadingHTTPServer:
-    """Return a server of the folder's files, listening; `serve_forever` answers.  Port 0: any.
+    """Return a server for the files of a folder; call its `serve_forever` to answer requests.
+
+    Parameters
+    ----------
+    folder
+        Only files in it are served, and only to this machine.
+    port
+        TCP port; 0 selects a free one.
 
     Raises
     ------
     InputError
-        If there is no such folder, or the port is taken.
+        If the folder does not exist, or the port is in use.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder, expected one to serve")
+        raise InputError(f"{folder}: no such folder")
     handler = partial(_Files, directory=str(folder.resolve()))
     try:
         return ThreadingHTTPServer((_LOOPBACK, port), handler)
     except (OSError, OverflowError) as error:
         if getattr(error, "errno", None) == errno.EADDRINUSE:
-            raise InputError(f"--port {port}: is in use; name another, or 0 for any") from None
+            raise InputError(f"--port {port}: is in use; choose another, or 0 for any") from None
         raise InputError(f"--port {port}: cannot be listened on: {error}") from None
 
 
 class _Files(SimpleHTTPRequestHandler):
-    """One request: a file of the folder, or a range of its bytes."""
+    """Handler of one request for a file or a range of its bytes."""
 
     left: int | None = None
-    """Bytes of the range that are still to be sent."""
+    """Bytes of the range that remain to be sent; None: the whole file."""
 
     def send_head(self) -> BinaryIO | None:
         host = (self.headers.get("Host") or "").rsplit(":", 1)[0]
         path = Path(self.translate_path(self.path)).resolve()
-        # Another name for this machine is a page elsewhere that wants to look in here.
+        # A different host name indicates DNS rebinding: a remote page trying to read local files.
         if host not in _HOSTS or not path.is_relative_to(self.directory):
             self.send_error(HTTPStatus.NOT_FOUND)
             return None
@@ -73,12 +80,12 @@ class _Files(SimpleHTTPRequestHandler):
         return file
 
     def end_headers(self) -> None:
-        """Say that ranges are served."""
+        """Announce support of ranges."""
         self.send_header("Accept-Ranges", "bytes")
         super().end_headers()
 
     def copyfile(self, source: BinaryIO, outputfile: BinaryIO) -> None:  # type: ignore[override]
-        """Send the range, or all."""
+        """Send the range or the whole file."""
         if self.left is None:
             return super().copyfile(source, outputfile)
         while self.left:
@@ -90,5 +97,5 @@ class _Files(SimpleHTTPRequestHandler):
         self.left = None
         return None
 
-    def log_message(self, *_said: object) -> None:
-        """Say nothing."""
+    def log_message(self, *_arguments: object) -> None:
+        """Write no log."""

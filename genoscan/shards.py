@@ -1,4 +1,4 @@
-"""Shards: runs of whole batches, so that they compute what one run computes, bit by bit."""
+"""Shards: sequences of whole batches, so that merged results equal a single run's to the bit."""
 
 import re
 from bisect import bisect_right
@@ -10,16 +10,16 @@ from genoscan.genome.plan import Batch
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Return which shard of how many a text such as "2/7" names.
+    """Return shard number and number of shards of a text such as "2/7".
 
     Raises
     ------
     InputError
-        If it names none.
+        If the text has another form, or the number is not in 1 to N.
     """
     found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
-        raise InputError(f"--shard {text}: expected I/N, such as 2/7: the second of seven")
+        raise InputError(f"--shard {text}: expected I/N with I from 1 to N, such as 2/7")
     return int(found[1]), int(found[2])
 
 
@@ -34,14 +34,13 @@ def shard_of(batches: Sequence[Batch], shard: str) -> list[Batch]:
     i, n = parse_shard(shard)
     if n > len(batches):
         raise InputError(
-            f"--shard {shard}: there are {len(batches):,} batches, which make as many shards at "
-            "most"
+            f"--shard {shard}: the job has {len(batches):,} batches, so at most as many shards"
         )
     return list(batches[cut(batches, n)[i - 1]])
 
 
 def cut(batches: Sequence[Batch], n: int) -> list[slice]:
-    """Return n runs of batches, none empty, of about equal numbers of bases."""
+    """Return n non-empty slices of the batches with similar numbers of bases."""
     bases = [sum(len(window) for windows in batch for window in windows) for batch in batches]
     middles = [end - own / 2 for own, end in zip(bases, accumulate(bases), strict=True)]
     total, edges = sum(bases), [0]

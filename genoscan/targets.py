@@ -1,13 +1,13 @@
 """Targets as text, in genome coordinates, and the engine's target for each window.
 
-    log-likelihood              every base from the first of the region to the last of the window;
-                                of a bidirectional model, every base of the window
-    log-likelihood:REGION       every base of REGION
+    log-likelihood              all bases from the first of the region to the last of the window;
+                                for bidirectional models, all bases of the window
+    log-likelihood:REGION       all bases of REGION
     logit:CHROM:POS:BASE        the logit that predicts BASE at POS (1-based)
-    log-odds:CHROM:POS:BASE     the same less the mean of the other three
+    log-odds:CHROM:POS:BASE     that logit minus the mean of the other three
 
-Positions and BASE are those of the forward strand; on the reverse strand the target is the
-complement at the same position.
+POS and BASE refer to the forward strand; on the reverse strand the target is the complement at the
+same position.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,13 +37,13 @@ class TargetSpec:
     Attributes
     ----------
     text
-        As the user typed it.
+        As given by the user.
     kind
         "log-likelihood", "logit" or "log-odds".
     region
-        The bases predicted; None: those of each window; of a logit, one base.
+        Bases in the target: one for a logit; None: those of each window.
     base
-        Code of the base whose logit it is.
+        Code of the base of a logit or log-odds.
     """
 
     text: str
@@ -54,12 +54,12 @@ class TargetSpec:
     def check(
         self, regions: Sequence[Region], sizes: Mapping[str, int], strand: str, label_offset: int
     ) -> None:
-        """Refuse a target that no output predicts, because its base is the first that is read.
+        """Check that the model predicts the target on every strand that is read.
 
         Raises
         ------
         InputError
-            If that is so in a direction in which one of the regions is read.
+            If the target is the first base read on a strand, which no output predicts.
         """
         if self.region is None:
             return
@@ -70,12 +70,12 @@ class TargetSpec:
             )
             if read and before + len(self.region) <= label_offset:
                 raise InputError(
-                    f"--target {self.text}: nothing predicts that base, it is the first on strand "
+                    f"--target {self.text}: nothing predicts that base, the first on strand "
                     f"{direction}; choose another position"
                 )
 
     def check_masked(self, model: Model) -> None:
-        """Refuse to mask the bases of the target if that has no meaning.
+        """Check that the bases of the target can be masked.
 
         Raises
         ------
@@ -83,17 +83,17 @@ class TargetSpec:
             If the model has no mask token, or the target is the whole window.
         """
         if model.config.mask is None:
-            raise InputError(f"--masked: {model.name} has no mask token: it is no masked model")
+            raise InputError(f"--masked: {model.name} has no mask token; choose a masked model")
         if self.region is None:
             raise InputError(
-                f"--masked: --target {self.text} would hide every base; name the bases, such as "
+                f"--masked: --target {self.text} would mask all bases; specify a region, such as "
                 "log-likelihood:chr1:1,001-1,010"
             )
 
     def masked(
         self, windows: Sequence[Window], codes: UInt8[Tensor, "batch length"]
     ) -> UInt8[Tensor, "batch length"]:
-        """Return the codes with the bases of the target replaced by mask tokens."""
+        """Return the codes with the bases of the target replaced by the mask token."""
         hidden = codes.clone()
         for row, window in zip(hidden, windows, strict=True):
             assert self.region is not None
@@ -103,7 +103,7 @@ class TargetSpec:
     def for_windows(
         self, windows: Sequence[Window], codes: UInt8[Tensor, "batch length"], model: Model
     ) -> Target:
-        """Return the engine's target for windows of one length, read as `codes`."""
+        """Return the engine's target for windows of equal length with codes `codes`."""
         offset = model.config.label_offset
         if self.kind == "log-likelihood":
             if self.region is None:
@@ -127,12 +127,12 @@ class TargetSpec:
 
 
 def parse_target(text: str, sizes: Mapping[str, int]) -> TargetSpec:
-    """Read a target as the command line gives it.
+    """Parse a target, as written on the command line.
 
     Raises
     ------
     InputError
-        If the text is none of the four forms, or the place is not in the genome.
+        If the text has none of the four forms, or the position is not in the genome.
     """
     kind, _, rest = text.partition(":")
     if kind == "log-likelihood":
@@ -159,7 +159,7 @@ def _affected(window: Window, model: Model) -> slice:
 
 
 def _weights(kind: Kind, model: Model, base: int) -> Tensor:
-    """Return the weight of every output column."""
+    """Return the weight of every output column in a logit or log-odds."""
     row = torch.zeros(len(model.config.symbols), dtype=torch.float64)
     if kind == "log-odds":
         row[list(model.config.base_columns)] = -1 / 3

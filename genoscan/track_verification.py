@@ -1,8 +1,8 @@
-"""The whole way from genome to file against whole-window autograd: windows, strands, scores, files.
+"""Check the complete pipeline, from genome to files, against whole-window autograd.
 
-Expected columns and scores are computed here a second time, directly from the definitions.  Only
-the reading of bases, the model in plain torch operations and torch's autograd are shared with the
-program.
+Expected columns and scores are computed here independently, from their definitions.  Only the
+reading of bases, the model in plain torch operations and torch's autograd are shared with the
+pipeline.
 """
 
 import tempfile
@@ -25,15 +25,19 @@ from genoscan.tracks.columns import read_columns
 from genoscan.tracks.reader import BigWig
 
 BASES = 512
-"""Bases of the genome that are used, at most."""
+"""Bases of the genome used, at most."""
 
 
 @dataclass(frozen=True)
 class _Case:
-    """One command: a strand, a target, a score, and whether the target's bases are masked.
+    """Options of one run.
 
-    position, base  of a logit or log-odds, on the forward strand; None: a log-likelihood
-    stretch         the bases whose likelihood is asked for; None: each window's own
+    Attributes
+    ----------
+    position, base
+        Base of a logit or log-odds, on the forward strand; None: a log-likelihood.
+    stretch
+        Start and end of the bases in the log-likelihood; None: those of each window.
     """
 
     strand: str
@@ -45,7 +49,7 @@ class _Case:
     masked: bool = False
 
     def target(self, chrom: str) -> str:
-        """Return the target as the command line takes it."""
+        """Return the target as written on the command line."""
         if self.position is not None:
             return f"{self.kind}:{{{chrom}}}:{self.position + 1}:{'ACGT'[self.base]}"
         if self.stretch is not None:
@@ -54,17 +58,22 @@ class _Case:
 
     @property
     def span(self) -> tuple[int, int] | None:
-        """The bases that the target names."""
+        """Start and end of the bases named by the target, if any."""
         return self.stretch if self.position is None else (self.position, self.position + 1)
 
 
 @dataclass(frozen=True)
 class TrackErrors:
-    """How far files are from the truth.
+    """Errors of the files of all runs.
 
-    columns  relative L2 error of the four columns at known bases, the largest of all cases
-    scores   scores in the bigWig, and NaN, that are not what its own columns make them
-    bases    that were written, all cases together
+    Attributes
+    ----------
+    columns
+        Largest relative L2 error of the four columns at known bases.
+    scores
+        Number of scores in the bigWig, NaN included, that differ from those of the columns.
+    bases
+        Number of bases written.
     """
 
     columns: float
@@ -75,7 +84,7 @@ class TrackErrors:
 def relative(found: Tensor, truth: Tensor) -> float:
     """Return ||found - truth|| / ||truth||; NaN where either is not finite."""
     found, truth = (part.detach().double().cpu() for part in (found, truth))
-    # A truth of zeros has to be met exactly.
+    # If the truth is zero, any error is far above every limit.
     return float((found - truth).norm() / (truth.norm() or torch.tensor(1e-300)))
 
 
@@ -85,15 +94,17 @@ def check_tracks(
     model: Model,
     plain: Model,
 ) -> TrackErrors:
-    """Run the program on parts of a region, in every reading direction, and compare its files.
+    """Run the pipeline on parts of a region, on every strand, and compare its files.
 
     Parameters
     ----------
+    genome, region
+        Sequence to check on; at most its first 512 bases are used.
     model
-        The model that is verified, in float64: what is compared is all that stands around the
-        kernels, to the rounding of the files.
+        The model to check, in float64, so that errors are those of the pipeline and of rounding in
+        the files.
     plain
-        The same in plain torch operations.
+        The same model in plain torch operations.
     """
     start, n = region.start, min(len(region), BASES)
     parts = [
@@ -112,14 +123,14 @@ def check_tracks(
             )  # fmt: skip
             files = [Path(folder) / f"{number}{suffix}" for suffix in (".npz", ".bw")]
             run(prepare(genome, model, parts, options), files)
-            held = read_columns(files[0])
+            written = read_columns(files[0])
             truth = torch.cat([_truth(genome, plain, part, case, context, reach) for part in parts])
             known = torch.from_numpy(_known(genome, parts, case))
-            found = torch.from_numpy(np.array(held.gradient))
+            found = torch.from_numpy(np.array(written.gradient))
             columns = max(columns, relative(found[known], truth[known]))
             with BigWig(files[1]) as track:
                 read = [track.scores(part.chrom, part.start, part.end) for part in parts]
-            expected = _scores(case.score, found.numpy(), np.array(held.codes))
+            expected = _scores(case.score, found.numpy(), np.array(written.codes))
             scores += int((~_same(np.concatenate(read), expected)).sum())
             scores += int((np.isfinite(expected) != known.numpy()).sum())
             bases += len(expected)
@@ -127,8 +138,10 @@ def check_tracks(
 
 
 def _cases(start: int, n: int, *, masked: bool) -> Iterator[_Case]:
-    """Yield commands that use every strand, target and score; targets lie where a causal model's
-    can depend on both parts."""
+    """Yield runs that cover every strand, target and score.
+
+    Targets are at positions that can depend on both parts in a causal model.
+    """
     yield _Case("+", "centred")
     yield _Case("-", "observed", "log-odds", position=start + max(1, n // 16), base=1)
     yield _Case("both", "magnitude", stretch=(start + 1, start + n - 1))
@@ -139,7 +152,7 @@ def _cases(start: int, n: int, *, masked: bool) -> Iterator[_Case]:
 
 
 def _known(genome: Genome, parts: list[Region], case: _Case) -> np.ndarray:
-    """Return which bases have a score: A, C, G and T that are not hidden."""
+    """Return which bases have a score: A, C, G and T that are not masked."""
     known = []
     for part in parts:
         read = genome.fetch(part.chrom, part.start, part.end) < 4
@@ -153,65 +166,65 @@ def _known(genome: Genome, parts: list[Region], case: _Case) -> np.ndarray:
 def _truth(
     genome: Genome, model: Model, part: Region, case: _Case, context: int, reach: int
 ) -> Float[Tensor, "bases 4"]:
-    """Return a part's columns: the mean over the strands that it is read on."""
+    """Return the columns of a part: the mean over the strands that are read."""
     strands = {"both": "+-", "bed": part.strand}.get(case.strand, case.strand)
     made = [_one_strand(genome, model, part, case, context, reach, s == "-") for s in strands]
     return torch.stack(made).mean(0)
 
 
 def _one_strand(
-    genome: Genome, model: Model, part: Region, case: _Case, context: int, reach: int, turned: bool
+    genome: Genome, model: Model, part: Region, case: _Case, context: int, reach: int, reverse: bool
 ) -> Float[Tensor, "bases 4"]:
-    """Return a part's columns, read along one strand, in forward orientation."""
+    """Return the columns of a part read on one strand, in forward orientation."""
     size, named = genome.sizes[part.chrom], case.span
     start, end, offset = part.start, part.end, model.config.label_offset
     if named is not None and not model.bidirectional:
         reach = 0
-    left, right = (reach, context) if turned else (context, reach)
+    left, right = (reach, context) if reverse else (context, reach)
     if named is not None and model.bidirectional:
         start, end = min(start, named[0]), max(end, named[1])
     start, end = start - left, end + right
     if named is not None:
-        start = min(start, named[0] - (0 if turned else offset))
-        end = max(end, named[1] + (offset if turned else 0))
+        start = min(start, named[0] - (0 if reverse else offset))
+        end = max(end, named[1] + (offset if reverse else 0))
     start, end = max(start, 0), min(end, size)
 
     def read_at(position: int) -> int:
-        return end - 1 - position if turned else position - start
+        return end - 1 - position if reverse else position - start
 
     codes = torch.from_numpy(genome.fetch(part.chrom, start, end).astype(np.int64))
-    if turned:
+    if reverse:
         codes = torch.where(codes < 4, 3 - codes, codes).flip(0)
     first, last = sorted((read_at(part.start), read_at(part.end - 1)))
     if named is not None:
-        asked = sorted((read_at(named[0]), read_at(named[1] - 1)))
+        span = sorted((read_at(named[0]), read_at(named[1] - 1)))
     else:
-        asked = [0 if model.bidirectional else first, len(codes) - 1]
+        span = [0 if model.bidirectional else first, len(codes) - 1]
     hidden = codes.clone()
     if case.masked:
-        hidden[asked[0] : asked[1] + 1] = MASK
+        hidden[span[0] : span[1] + 1] = MASK
     x = model.table()[hidden][None].requires_grad_()
     logits = model.whole(x)[0]
     columns = list(model.config.base_columns)
     if case.position is None:
         value = logits.new_zeros(())
-        for at in range(asked[0], asked[1] + 1):
+        for at in range(span[0], span[1] + 1):
             if codes[at] < 4 and at >= offset:
                 row = torch.log_softmax(logits[at - offset], -1)
                 value = value + row[columns[int(codes[at])]]
     else:
-        base = 3 - case.base if turned else case.base
-        row = logits[asked[0] - offset]
+        base = 3 - case.base if reverse else case.base
+        row = logits[span[0] - offset]
         value = row[columns[base]]
         if case.kind == "log-odds":
             value = value - sum(row[columns[other]] for other in range(4) if other != base) / 3
     (x_bar,) = torch.autograd.grad(value, x)
     rows = x_bar[0, first : last + 1][:, columns]
-    return rows.flip(0, 1) if turned else rows
+    return rows.flip(0, 1) if reverse else rows
 
 
 def _scores(name: str, columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Return what a score is by its definition, base by base, in float32."""
+    """Return scores by their definitions, base by base, in float32."""
     made = np.full(len(codes), np.nan, np.float32)
     for at in np.flatnonzero(codes < 4):
         four, base = columns[at], codes[at]
@@ -229,7 +242,7 @@ def _scores(name: str, columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def _same(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Return where two tracks have the same number to rounding, or both none."""
+    """Return where two tracks are equal up to rounding, or both NaN."""
     largest = np.abs(expected[np.isfinite(expected)]).max(initial=0)
     near = np.isclose(found, expected, rtol=1e-6, atol=1e-6 * largest)
     return near | (np.isnan(found) & np.isnan(expected))

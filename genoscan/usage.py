@@ -1,6 +1,6 @@
-"""How much memory this process or its device takes, took at most, and may take.
+"""Memory in use, its peak and its limit, of this process or its device.
 
-CPU: the kernel's resident set.  CUDA: what torch's allocator has handed out.
+CPU: the resident set size.  CUDA: bytes allocated by torch's caching allocator.
 """
 
 import os
@@ -13,30 +13,30 @@ import torch
 
 MEBIBYTE, GIBIBYTE, PAGE = 2**20, 2**30, 4_096
 
-_STATUS, _FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def in_use(device: str) -> int:
-    """Return the bytes taken at this moment."""
+    """Return the bytes in use."""
     if device != "cpu":
         return torch.cuda.memory_allocated(device)
     return _resident("VmRSS")
 
 
-def forget_peak(device: str) -> None:
-    """Let the next peak be that of what follows."""
+def reset_peak(device: str) -> None:
+    """Reset the peak to the memory in use."""
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats(device)
-    elif _FORGET.exists():
-        # Where the kernel refuses, the peak since the start stands in: too much, never too little.
+    elif _RESET.exists():
+        # If not permitted, the peak is that since the start of the process: an upper bound.
         try:
-            _FORGET.write_text("5")
+            _RESET.write_text("5")
         except OSError:
             return
 
 
 def peak(device: str) -> int:
-    """Return the most bytes taken since the peak was forgotten."""
+    """Return the largest number of bytes in use since `reset_peak`."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated(device)
     return _resident("VmHWM")
@@ -47,16 +47,16 @@ def _resident(field: str) -> int:
         for line in _STATUS.read_text().splitlines():
             if line.startswith(field + ":"):
                 return int(line.split()[1]) * 1024
-    # Other systems keep only the peak; macOS counts it in bytes, the rest in KiB.
+    # Other systems report only the peak: macOS in bytes, the others in KiB.
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
 
 
 def memory_limit(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
-    """Return the bytes that this process may take: of the machine, its control groups and Slurm.
+    """Return the memory limit of this process, in bytes.
 
-    The least of the physical memory, the limits of every control group (v1 or v2) that the process
-    is in, and Slurm's SLURM_MEM_PER_NODE, or SLURM_MEM_PER_CPU times SLURM_CPUS_ON_NODE.
+    The smallest of the physical memory, the limits of every control group (v1 or v2) of the
+    process, and Slurm's SLURM_MEM_PER_NODE, or SLURM_MEM_PER_CPU times SLURM_CPUS_ON_NODE.
     """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_group_limits(root)]
     megabytes = {
@@ -72,7 +72,7 @@ def memory_limit(root: Path = Path("/"), environment: Mapping[str, str] = os.env
 
 
 def _group_limits(root: Path) -> Iterator[int]:
-    """Yield the memory limits of this process's control groups, and of the groups around them."""
+    """Yield the memory limits of this process's control groups and of their parent groups."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:  # not Linux
@@ -91,7 +91,7 @@ def _group_limits(root: Path) -> Iterator[int]:
                 break
             try:
                 text = (folder / name).read_text().strip()
-            except OSError:  # the root group has none; nor has one that is not visible from here
+            except OSError:  # the root group has none; other groups may not be visible
                 continue
-            if text.isdecimal():  # "max" is none
+            if text.isdecimal():  # "max" means no limit
                 yield int(text)

@@ -1,4 +1,4 @@
-"""Proof of exactness on the user's own model and sequence, in numbers."""
+"""Numerical checks of exactness on the user's own model and sequence."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,9 +19,8 @@ from genoscan.gradient import gradient
 from genoscan.model import Model
 from genoscan.track_verification import check_tracks, relative
 
-WHOLE = 4_096
-IDENTITY = 65_536
-FINITE = 1_024
+WHOLE, IDENTITY, FINITE = 4_096, 65_536, 1_024
+"""Bases used, at most: whole-window autograd, dot-product identity, finite differences."""
 _N_BASES, _STEP = 32, 1e-5
 _N_CHANGES = 64
 _SEED = 1
@@ -30,7 +29,19 @@ _FLOAT32 = 1e-5
 
 @dataclass(frozen=True)
 class Check:
-    """One measured number; `limit` None is a figure to know, not a bar."""
+    """One measured error.
+
+    Attributes
+    ----------
+    name
+        What is compared.
+    value
+        Relative error, unless the name states another measure.
+    limit
+        Largest value that passes; None: reported for information only.
+    bases
+        Number of bases used.
+    """
 
     name: str
     value: float
@@ -39,6 +50,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
+        """Whether the value is within the limit."""
         return self.limit is None or self.value <= self.limit
 
 
@@ -49,19 +61,28 @@ def verify(
     *,
     report: Callable[[Check], object] = lambda _check: None,
 ) -> list[Check]:
-    """Check derivatives, and the tracks that are made of them, on a region of a genome.
-
-    Truth is whole-window autograd through plain torch operations in float64, none of the
-    project's own derivative rules in it, over the first 4,096 bases; the identity between
-    tangent and adjoint is checked over the first 65,536; finite differences over 1,024; files,
-    with their windows, strands, targets and scores, over 512.
+    """Check derivatives, and tracks computed from them, on a region of a genome.
 
     Parameters
     ----------
+    genome, region
+        Sequence to check on; at most its first 65,536 bases are used.
     load
-        (dtype, kernel set) -> the model, with the method that is checked.
+        (dtype, kernel set) -> the model, with the method to check.
     report
-        Called with every check as soon as it is made.
+        Called with every check as soon as it is complete.
+
+    Returns
+    -------
+    list of Check
+        In the order of their computation.
+
+    Notes
+    -----
+    The reference is whole-window autograd in float64 through plain torch operations, without any
+    derivative rule of this package, over the first 4,096 bases. The dot-product identity between
+    tangent and adjoint is checked over 65,536 bases, finite differences over 1,024, and files, with
+    their windows, strands, targets and scores, over 512.
     """
     read = genome.fetch(region.chrom, region.start, min(region.end, region.start + IDENTITY))
     codes = torch.from_numpy(read)[None]
@@ -84,7 +105,7 @@ def verify(
     error = relative(tracks[0], truth)
     add("adjoint, float32", error, _float32_limit(error, truth, whole, load), n)
     tracked = check_tracks(genome, region, double, plain)
-    # Files hold float32.
+    # Files are in float32.
     add("columns in files: windows, strands, targets", tracked.columns, 1e-6, tracked.bases)
     add("scores in files that differ from their columns'", tracked.scores, 0, tracked.bases)
     identity = codes[:, :IDENTITY]
@@ -105,7 +126,7 @@ def verify(
 def _float32_limit(
     error: float, truth: Tensor, codes: Tensor, load: Callable[[torch.dtype, str], Model]
 ) -> float:
-    """Return 1e-5, or for models that amplify rounding four times plain torch's own error."""
+    """Return 1e-5 or, for models that amplify rounding, four times the error of plain torch."""
     if error <= _FLOAT32:
         return _FLOAT32
     return max(
@@ -124,7 +145,7 @@ def _gradient(
 
 
 def _whole_window(model: Model, codes: Tensor) -> Float[Tensor, "length d_in"]:
-    """Let torch differentiate the whole window at once, through plain torch operations."""
+    """Return the gradient by autograd on the whole window, through plain torch operations."""
     x = OneHot(codes, model.table()).tile(slice(0, codes.shape[1])).requires_grad_()
     value = _target(model, codes)(model.whole(x), slice(0, codes.shape[1]))
     (x_bar,) = torch.autograd.grad(value.sum(), x)
@@ -148,7 +169,10 @@ def _identity(model: Model, codes: Tensor) -> float:
 
 
 def _finite_differences(model: Model, codes: Tensor) -> float:
-    """Compare with central differences at 32 bases x 4 columns, taken position by position."""
+    """Return the relative error of central differences at 32 bases x 4 columns.
+
+    Differences are taken at each position before they are summed, to avoid cancellation.
+    """
     length = codes.shape[1]
     known = np.flatnonzero(codes[0].numpy() < 4)
     at = np.random.default_rng(_SEED).choice(known, min(_N_BASES, len(known)), replace=False)
@@ -169,7 +193,7 @@ def _finite_differences(model: Model, codes: Tensor) -> float:
 
 
 def _log_p(model: Model, x: Tensor, target: Target):  # type: ignore[no-untyped-def]
-    """Yield log p of the observed bases, a row a changed window, tile by tile."""
+    """Yield log p of the observed bases tile by tile, one row for each changed window."""
     for span, outputs in model.method.forward(model.stack, Dense(x)):
         labels, counted = target.labels(span)  # type: ignore[attr-defined]
         index = labels.expand(len(x), -1)[..., None]
@@ -177,7 +201,7 @@ def _log_p(model: Model, x: Tensor, target: Target):  # type: ignore[no-untyped-
 
 
 def _first_order(model: Model, codes: Tensor, exact: Tensor) -> float:
-    """Correlate g_b - g_observed with the true change of the target, at 64 substitutions."""
+    """Return the correlation of g_b - g_observed with the true change at 64 substitutions."""
     random = np.random.default_rng(_SEED)
     known = np.flatnonzero(codes[0].numpy() < 4)
     at = random.choice(known, min(_N_CHANGES, len(known)), replace=False)
@@ -188,7 +212,7 @@ def _first_order(model: Model, codes: Tensor, exact: Tensor) -> float:
     predicted = rows.gather(1, columns[new][:, None]) - rows.gather(1, columns[old][:, None])
     changed = codes.repeat(1 + len(at), 1)
     changed[torch.arange(1, 1 + len(at)), torch.from_numpy(at)] = new.to(codes.dtype)
-    # Labels stay those of the genome: the derivative holds them fixed.
+    # Labels are those of the genome, as in the derivative, which takes them as constants.
     target = whole_window(codes, columns, model.config.label_offset)
     values = torch.zeros(len(changed), dtype=torch.float64)
     for rows_of in torch.arange(len(changed)).split(8):

@@ -1,4 +1,4 @@
-"""The Snakemake workflow that comes along: where it is, a copy of it, a run of it."""
+"""The Snakemake workflow that is part of genoscan: locate, copy and run it."""
 
 import importlib.util
 import shutil
@@ -12,39 +12,44 @@ from genoscan.tracks.atomic import atomic_directory, os_errors
 
 
 def snakefile() -> Path:
-    """Return the Snakefile of this installation, or of the checkout that it is."""
+    """Return the path of the Snakefile, of the installed package or of the checkout."""
     package = Path(__file__).resolve().parent
     installed = package / "_workflows"
     return (installed if installed.is_dir() else package.parent / "workflows") / "Snakefile"
 
 
 def copy_workflow(folder: Path) -> None:
-    """Copy the workflow to a folder that is not there yet.
+    """Copy the workflow to a new folder.
 
     Raises
     ------
     InputError
-        If it is there.
+        If the folder exists already.
     OutputError
         If it cannot be written.
     """
     if folder.exists():
-        raise InputError(f"{folder}: is there already: name a folder that is not")
+        raise InputError(f"{folder}: is there already; choose a new folder")
     with os_errors(folder), atomic_directory(folder) as made:
-        # What a run has left there is not the workflow.
+        # Files of earlier runs are not part of the workflow.
         left = shutil.ignore_patterns(".snakemake", "results", "logs", "benchmarks")
         shutil.copytree(snakefile().parent, made, ignore=left)
 
 
 def run_workflow(arguments: Sequence[str]) -> int:
-    """Run Snakemake on the workflow, in this folder, with its own arguments; return its status.
+    """Run the workflow in the current folder; return Snakemake's exit status.
+
+    Parameters
+    ----------
+    arguments
+        Passed to Snakemake.
 
     Raises
     ------
     InputError
-        If there is no Snakemake.
+        If Snakemake is not installed.
     """
     if importlib.util.find_spec("snakemake") is None:
-        raise InputError("genoscan workflow run: Snakemake is not here: pip install snakemake")
+        raise InputError("genoscan workflow run: Snakemake is not installed: pip install snakemake")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile()), *arguments]
     return subprocess.run(command, check=False).returncode

@@ -288,7 +288,7 @@ class TestOptions:
             (["--at", "chr1"], ["400 bases, expected one"]),
             (["--at", "1:5"], ['did you mean "chr1"?']),
             (["--at", "chr1:50", "--base", "N"], ["--base N", "expected A, C, G or T"]),
-            (["--at", "chr1:50", "--base", CHR1[49]], ["that is what stands at chr1:50"]),
+            (["--at", "chr1:50", "--base", CHR1[49]], ["is the observed base at chr1:50"]),
             (["--at", "chr1:50", "-r", "chr1:10-50"], ["nothing of chr1:10-50 comes after it"]),
             (["--at", "chr1:50", "-r", "2:60-90"], ["nothing of 2:60-90 is on chr1"]),
             (["--at", "chr1:400"], ["--at chr1:400-400", "comes after it as strand + is read"]),

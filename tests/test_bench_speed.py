@@ -606,7 +606,7 @@ def test_memory_is_the_peak_of_what_ran() -> None:
 
     fill(2**27)
     before = usage.in_use("cpu")
-    usage.forget_peak("cpu")
+    usage.reset_peak("cpu")
     fill(2**26)
     assert usage.peak("cpu") - before == pytest.approx(2**26, rel=0.1)
 

@@ -560,7 +560,7 @@ class TestVerify:
         done = genoscan("verify", genome, "-m", model, "-t", 1, "-r", "chr1:1-100")
         assert done.code == 1
         assert "FAILED" in done.out
-        assert "a check is past its limit" in done.err.splitlines()[-1]
+        assert "a check exceeded its limit" in done.err.splitlines()[-1]
 
     def test_a_wrong_float32_kernel_fails(
         self, model: Path, genome: Path, monkeypatch: pytest.MonkeyPatch

@@ -461,7 +461,7 @@ def test_hidden_bases_have_no_say(cad: Callable[..., Any], tmp_path: Path) -> No
     rows = [line.split() for line in track.read_text().splitlines() if line.startswith("chr1")]
     scored = {at for _, start, end, _ in rows for at in range(int(start), int(end))}
     assert scored == set(range(300, 400)) - {349}
-    assert "would hide every base" in cad("none", "--masked").err
+    assert "would mask all bases" in cad("none", "--masked").err
     refused = genoscan("attribute", tmp_path / "g.fa", "--masked", "-o", tmp_path / "n.bw")
     assert "has no mask token" in refused.err
 

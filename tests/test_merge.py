@@ -135,7 +135,7 @@ def test_what_is_refused(job: list[Any], tmp_path: Path) -> None:
     assert "shard 2 of 3 is missing" in said("track", "merge", one, three, *end)
     assert "give each once" in said("track", "merge", one, two, two, *end)
     whole = attributed(job, tmp_path / "whole.npz")
-    assert "is no shard" in said("track", "merge", one, whole, *end)
+    assert "is not a shard" in said("track", "merge", one, whole, *end)
     other = attributed(job, tmp_path / "other.npz", "--shard", "2/3", "--score", "observed")
     assert "score observed" in said("track", "merge", one, other, three, *end)
     again = edited_model(tmp_path / "again" / "model")
@@ -149,4 +149,4 @@ def test_what_is_refused(job: list[Any], tmp_path: Path) -> None:
     )
     for text in ("0/3", "4/3", "half", "1/"):
         assert f"--shard {text}" in said("attribute", *job, "--shard", text, *end[2:])
-    assert "batches, which make as many" in said("attribute", *job, "--shard", "1/99", *end[2:])
+    assert "so at most as many shards" in said("attribute", *job, "--shard", "1/99", *end[2:])

@@ -193,7 +193,7 @@ def test_a_model_that_selects_nothing_has_no_margin(tmp_path: Path) -> None:
     assert "an output is given twice" in refused.err
     refused = genoscan(*command, tmp_path / "margin.npz")
     assert refused.code == 1
-    assert "expected a track: name a .bw" in refused.err
+    assert "expected a track, such as a .bw" in refused.err
 
 
 # Training

@@ -44,7 +44,7 @@ def serve(task: Task, questions: Iterator[str]) -> Iterator[dict[str, Any]]:
             continue
         # Resident memory includes imports and compiled code, device memory the weights alone.
         before = built if settings.cuda else usage.in_use(device)
-        usage.forget_peak(device)
+        usage.reset_peak(device)
         seconds, result = timed(run, device)
         did = result if isinstance(result, dict) else {}
         yield {"seconds": seconds, "extra_bytes": usage.peak(device) - before, "did": did}

@@ -1,4 +1,4 @@
-"""The command line: options in, messages out.  Nothing here imports torch until a command runs."""
+"""The command line.  torch is not imported until a command runs."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ _INTERRUPTED, _TERMINATED = 130, 143
 def cli() -> None:
     """Exact per-base sensitivities of Mamba DNA models, as genome browser tracks.
 
-    Regions are typed and printed as in samtools: chr1:1,001-2,000 is 1-based and inclusive.
+    Regions are written as in samtools: chr1:1,001-2,000 is 1-based and inclusive.
     """
 
 
@@ -29,11 +29,11 @@ def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def main(group: click.Group = cli) -> NoReturn:
-    """Run one of a group's commands and exit.
+    """Run a command of a group and exit.
 
-    Status: 0 done, 1 an error, reported in one line, 2 usage, 130 Ctrl-C, 143 SIGTERM.
+    Exit status: 0 success; 1 error, reported in one line; 2 wrong usage; 130 Ctrl-C; 143 SIGTERM.
     """
-    # torch's idle threads would otherwise spin on the cores that the scan kernels run on.
+    # Idle torch threads would otherwise busy-wait on the cores that run the scan kernels.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _terminate)
     try:

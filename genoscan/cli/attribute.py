@@ -1,4 +1,4 @@
-"""genoscan attribute: the main job."""
+"""genoscan attribute: sensitivities of all bases of regions, as tracks."""
 
 import sys
 from pathlib import Path
@@ -6,21 +6,21 @@ from typing import Any
 
 import click
 
-from genoscan.cli.options import JOB, PATH, prepare_job, say
+from genoscan.cli.options import JOB, PATH, log, prepare_job
 
 
 @click.command("attribute")
 @JOB
 @click.option(
     "--with-margin", "margin_path", metavar="FILE", type=PATH,
-    help="Write a second track: how near each base's selections are to being others, which a "
-    "derivative cannot see. For models with PD-SSM layers.",
+    help="Also write, for models with PD-SSM layers, a track of how close each base is to a change "
+    "of the selected transition; derivatives do not account for such a change.",
 )  # fmt: skip
 def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any) -> None:
     """Write the exact derivative of the model's score with respect to every base.
 
-    GENOME is FASTA (plain or bgzip) or GenBank. A run that was interrupted goes on where it
-    stopped when the same command is given again.
+    GENOME is FASTA (plain or bgzip) or GenBank. To continue an interrupted run, repeat the same
+    command.
 
     \b
     Example:
@@ -34,26 +34,26 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
     job = prepare_job(outputs=outputs, **options)
     if margin_path is not None:
         check_margins(job, margin_path, outputs)
-    with progress(passes(job)) as tell:
-        record = run(job, outputs, command=sys.argv, progress=tell)
+    with progress(passes(job)) as advance:
+        record = run(job, outputs, command=sys.argv, progress=advance)
     bases, seconds = sum(len(region) for region in job.regions), record["seconds"]
     if record["scored_bases"]:
-        say(f"{bases:,} bases in {seconds:.1f} s ({bases / seconds:,.0f} bases/s)")
+        log(f"{bases:,} bases in {seconds:.1f} s ({bases / seconds:,.0f} bases/s)")
     else:
-        say(
+        log(
             f"no base of the regions has a score ({bases:,} bases, N or masked): the track is "
-            "valid and empty"
+            "valid but empty"
         )
     if zeros := record["zero_regions"]:
-        say(
-            f"{zeros:,} of {len(job.regions):,} regions: every score is 0; the target does not "
-            f"depend on these bases, or its derivatives underflow in {record['dtype']}"
+        log(
+            f"{zeros:,} of {len(job.regions):,} regions: every score is 0; either the target does "
+            f"not depend on these bases, or its derivatives underflow in {record['dtype']}"
         )
     for path in outputs:
         click.echo(path)
     if margin_path is not None:
         with progress(
             sum(len(window) for batch in job.batches for r in batch for window in r)
-        ) as tell:
-            write_margins(job, margin_path, command=sys.argv, progress=tell)
+        ) as advance:
+            write_margins(job, margin_path, command=sys.argv, progress=advance)
         click.echo(margin_path)

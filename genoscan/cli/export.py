@@ -1,4 +1,4 @@
-"""genoscan export: finished tracks to where they are looked at."""
+"""genoscan export: tracks as web pages, browser sessions and input of other tools."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from genoscan.cli.options import PATH, check_page, check_unread, say, together
+from genoscan.cli.options import PATH, check_not_input, check_page, combine, log
 from genoscan.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 
 @click.group("export")
 def command() -> None:
-    """Make pages and browser sessions of finished tracks.
+    """Export tracks to web pages, genome browsers and motif tools.
 
-    TRACK is a bigWig of attribute or response, with its .json beside it; the genome is the one that
-    it was made on, which is checked.
+    TRACK is a bigWig written by attribute or response, with its .json in the same folder. GENOME
+    must be the genome that it was computed on; checksums are compared.
     """
 
 
-TRACKS = together(
+TRACKS = combine(
     click.argument("paths", metavar="TRACK...", type=PATH, nargs=-1, required=True),
     click.option(
         "-g", "--genome", metavar="GENOME", type=PATH, required=True,
-        help="The genome that the tracks were made on: FASTA or GenBank.",
+        help="The genome that the tracks were computed on: FASTA or GenBank.",
     ),
     click.option(
         "-r", "--region", "region_text", metavar="REGION",
-        help="Where it opens.  [default: the first region with scores]",
+        help="Region shown first.  [default: the first region with scores]",
     ),
     click.option(
-        "-o", "--output", metavar="PATH", type=PATH, required=True, help="Where to write."
+        "-o", "--output", metavar="PATH", type=PATH, required=True, help="File or folder to write."
     ),
 )  # fmt: skip
 
@@ -44,17 +44,17 @@ TRACKS = together(
 @TRACKS
 @click.option(
     "-a", "--annotation", metavar="FILE", type=PATH,
-    help="Genes to show: GenBank, GFF3 or BED.",
+    help="Genes to display: GenBank, GFF3 or BED.",
 )  # fmt: skip
 def page(
     paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path,
     annotation: Path | None,
 ) -> None:  # fmt: skip
-    """Write one HTML file that holds all: browser, bases, tracks and genes.
+    """Write a single HTML file with a genome browser, bases, tracks and genes.
 
-    It opens in any web browser and asks no server for anything. Bases are letters, as high as their
-    score, from where letters can be read. Tracks too large for one file lie in PAGE_files beside
-    it, and both are looked at through genoscan serve.
+    It opens in any web browser and makes no network requests. Zoomed in, bases are letters scaled
+    by their scores. Tracks too large for one file are written to the folder PAGE_files; such a page
+    is viewed through genoscan serve.
 
     \b
     Example:
@@ -63,11 +63,11 @@ def page(
     from genoscan.export.annotation import read_annotation
     from genoscan.export.page import write_page
 
-    opened, tracks, locus = _opened(paths, genome, region_text, output, annotation)
+    opened, tracks, locus = _open_inputs(paths, genome, region_text, output, annotation)
     genes = [] if annotation is None else read_annotation(annotation, opened.sizes)
     beside = write_page(output, opened, tracks, genes, locus=locus)
     if beside is not None:
-        say(f"too large for one file: {beside} goes with it; genoscan serve {output.parent}")
+        log(f"some tracks are in {beside}: view the page with genoscan serve {output.parent}")
     click.echo(output)
 
 
@@ -76,7 +76,7 @@ def page(
 def igv(
     paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path
 ) -> None:  # fmt: skip
-    """Write a session file for IGV; genome and tracks stay where they are.
+    """Write an IGV session file that refers to genome and tracks in place.
 
     \b
     Example:
@@ -84,7 +84,7 @@ def igv(
     """
     from genoscan.export.session import write_igv_session
 
-    opened, tracks, locus = _opened(paths, genome, region_text, output)
+    opened, tracks, locus = _open_inputs(paths, genome, region_text, output)
     write_igv_session(output, opened, tracks, locus=locus)
     click.echo(output)
 
@@ -94,7 +94,7 @@ def igv(
 def jbrowse(
     paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path
 ) -> None:  # fmt: skip
-    """Write a config.json for JBrowse 2; genome and tracks stay where they are.
+    """Write a config.json for JBrowse 2 that refers to genome and tracks in place.
 
     \b
     Example:
@@ -102,23 +102,23 @@ def jbrowse(
     """
     from genoscan.export.session import write_jbrowse_config
 
-    opened, tracks, locus = _opened(paths, genome, region_text, output)
+    opened, tracks, locus = _open_inputs(paths, genome, region_text, output)
     write_jbrowse_config(output, opened, tracks, locus=locus)
     click.echo(output)
 
 
 @command.command("hub")
 @TRACKS
-@click.option("--email", metavar="ADDRESS", required=True, help="Whom UCSC's users may ask.")
+@click.option("--email", metavar="ADDRESS", required=True, help="Contact e-mail of the hub.")
 @click.option(
     "--assembly", metavar="NAME",
-    help="UCSC's name of the genome, such as hg38.  [default: the genome goes along as .2bit]",
+    help="UCSC's name of the assembly, such as hg38.  [default: include the genome as .2bit]",
 )  # fmt: skip
 def hub(
     paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path, email: str,
     assembly: str | None,
 ) -> None:  # fmt: skip
-    """Write a track hub for UCSC's browser: a folder to put behind a web server.
+    """Write a track hub for the UCSC browser: a folder to publish on a web server.
 
     \b
     Example:
@@ -126,7 +126,7 @@ def hub(
     """
     from genoscan.export.hub import write_hub
 
-    opened, tracks, locus = _opened(paths, genome, region_text, output)
+    opened, tracks, locus = _open_inputs(paths, genome, region_text, output)
     write_hub(output, opened, tracks, email=email, assembly=assembly, locus=locus)
     click.echo(output / "hub.txt")
 
@@ -135,22 +135,22 @@ def hub(
 @click.argument("columns", metavar="COLUMNS.npz", type=PATH)
 @click.option(
     "-R", "--bed", "bed", metavar="BED", type=PATH, required=True,
-    help="Where to cut: around the middle of each row.",
+    help="Intervals to export, each around the midpoint of a row.",
 )  # fmt: skip
 @click.option(
-    "--width", type=int, default=400, show_default=True, metavar="BASES", help="How wide to cut."
+    "--width", type=int, default=400, show_default=True, metavar="BASES", help="Interval width."
 )
 @click.option(
-    "--chrombpnet", is_flag=True, help="Write them in ChromBPNet's HDF5 layout, too: contribs.h5."
+    "--chrombpnet", is_flag=True, help="Also write contribs.h5, in ChromBPNet's HDF5 layout."
 )
 @click.option(
-    "-o", "--output", metavar="FOLDER", type=PATH, required=True, help="Where to write."
+    "-o", "--output", metavar="FOLDER", type=PATH, required=True, help="Folder to create."
 )  # fmt: skip
 def modisco(columns: Path, bed: Path, width: int, chrombpnet: bool, output: Path) -> None:
-    """Cut sequences and hypothetical contributions for TF-MoDISco and Fi-NeMo.
+    """Export sequences and hypothetical contributions for TF-MoDISco and Fi-NeMo.
 
-    COLUMNS.npz is what attribute -o FILE.npz wrote. Leaves ohe.npz, attr.npz and, with where each
-    was cut, cut.narrowPeak: what Fi-NeMo's extract-regions-modisco-fmt takes as -s, -a and -p.
+    COLUMNS.npz is a file written by attribute -o FILE.npz. Writes ohe.npz, attr.npz and the
+    coordinates, cut.narrowPeak: the -s, -a and -p of Fi-NeMo's extract-regions-modisco-fmt.
 
     \b
     Example:
@@ -169,15 +169,16 @@ def modisco(columns: Path, bed: Path, width: int, chrombpnet: bool, output: Path
 @command.command("sites")
 @click.argument("columns", metavar="COLUMNS.npz", type=PATH)
 @click.option(
-    "--top", type=int, default=100, show_default=True, metavar="N", help="How many bases."
+    "--top", type=int, default=100, show_default=True, metavar="N", help="Number of bases."
 )
 @click.option(
-    "-o", "--output", metavar="TSV", type=PATH, required=True, help="Where to write."
+    "-o", "--output", metavar="TSV", type=PATH, required=True, help="Table to write."
 )  # fmt: skip
 def sites(columns: Path, top: int, output: Path) -> None:
-    """Write the bases of the largest scores as a table, strongest first.
+    """Write a table of the bases with the largest absolute scores, largest first.
 
-    COLUMNS.npz is what attribute -o FILE.npz wrote. Rows begin as in BED: chrom, start, end.
+    COLUMNS.npz is a file written by attribute -o FILE.npz. The first columns are those of BED:
+    chrom, start, end.
 
     \b
     Example:
@@ -186,12 +187,12 @@ def sites(columns: Path, top: int, output: Path) -> None:
     from genoscan.export.handoff import write_sites
     from genoscan.tracks.provenance import read_provenance
 
-    check_unread(output, [columns])
+    check_not_input(output, [columns])
     write_sites(output, columns, score=read_provenance(columns)["score"], top=top)
     click.echo(output)
 
 
-def _opened(
+def _open_inputs(
     paths: Sequence[Path],
     genome: Path,
     region_text: str | None,
@@ -204,7 +205,7 @@ def _opened(
 
     check_page(output, paths, [genome, annotation])
     if len({path.stem for path in paths}) < len(paths):
-        raise InputError(f"{paths[0]}: two tracks have one name: rename one of them")
+        raise InputError(f"{paths[0]}: two tracks have the same file name: rename one of them")
     opened = open_genome(genome)
     locus = parse_region(region_text, opened.sizes) if region_text else None
     return opened, [load_track(path, opened) for path in paths], locus

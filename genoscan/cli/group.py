@@ -1,26 +1,26 @@
-"""Commands are loaded when they run, so that help is quick."""
+"""A group of commands that are imported only when used, so that help is fast."""
 
 import importlib
 
 import click
 
 _COMMANDS = {
-    "attribute": "The main job: exact sensitivity of every base of every region, as a track.",
-    "response": "What changing one base does to the predictions around it, as a track.",
-    "verify": "Prove exactness on your own model and sequence.",
-    "plan": "Say what attribute would cost, before it runs.",
+    "attribute": "Compute the exact sensitivity of every base of every region, as a track.",
+    "response": "Compute how changing one base changes the predictions around it, as a track.",
+    "verify": "Check exactness on your own model and sequence.",
+    "plan": "Estimate the memory and time that attribute needs.",
     "track": "Merge, convert and compare tracks.",
-    "report": "What a track holds, on one page.",
-    "export": "Make pages and browser sessions of finished tracks.",
-    "serve": "Serve a folder to this machine's genome browsers.",
-    "workflow": "Find, copy or run the Snakemake workflow.",
-    "models": "List models; show a model's card.",
+    "report": "Summarise a track on one page.",
+    "export": "Export tracks to web pages, genome browsers and motif tools.",
+    "serve": "Serve a folder to genome browsers on this machine.",
+    "workflow": "Locate, copy or run the Snakemake workflow.",
+    "models": "List, show and import models.",
     "train": "Train a model on genomes.",
 }
 
 
 class Commands(click.Group):
-    """Lists commands in the order of work, and imports one only to run it."""
+    """Lists commands in the usual order of use; imports a command on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)

@@ -1,4 +1,4 @@
-"""genoscan models: what there is, and what it is."""
+"""genoscan models: list, import and show models."""
 
 import click
 
@@ -7,12 +7,12 @@ from genoscan.cli.options import table
 
 @click.group("models")
 def command() -> None:
-    """List models; show a model's card; import foreign ones."""
+    """List models, show a model, import checkpoints of other projects."""
 
 
 @command.command("list")
 def list_models() -> None:
-    """List the models that have a name."""
+    """List the models that are available by name."""
     from genoscan.layers.catalogue import named_models
     from genoscan.layers.config import read_config
 
@@ -24,18 +24,18 @@ def list_models() -> None:
 
 @command.command("import")
 @click.argument("source", metavar="SOURCE")
-@click.option("--name", metavar="NAME", help="What it is called here.  [default: SOURCE's name]")
+@click.option("--name", metavar="NAME", help="Name of the new model.  [default: SOURCE's name]")
 @click.option(
     "--tokens", metavar="TEXT",
-    help="Which token is which base, such as A=7,C=8,G=9,T=10,N=11, where no tokenizer.json or "
-    "vocab.json says so.",
+    help="Token of each base, such as A=7,C=8,G=9,T=10,N=11, if SOURCE has neither tokenizer.json "
+    "nor vocab.json.",
 )  # fmt: skip
 def import_foreign(source: str, name: str | None, tokens: str | None) -> None:
-    """Make a model of a foreign checkpoint: Caduceus, PlantCaduceus, Mamba or Mamba-2.
+    """Import a checkpoint of Caduceus, PlantCaduceus, Mamba or Mamba-2.
 
     SOURCE is a folder with config.json and model.safetensors or pytorch_model.bin, shards of either
-    with their index, or one .ckpt, .pt or .pth; such a file beside its config.json; or an id of the
-    Hugging Face hub, OWNER/NAME. The model is kept under its name; its folder is printed.
+    with their index, or one .ckpt, .pt or .pth; such a file beside its config.json; or an id on the
+    Hugging Face hub, OWNER/NAME. The model is then available by name; its folder is printed.
 
     \b
     Example:
@@ -50,7 +50,7 @@ def import_foreign(source: str, name: str | None, tokens: str | None) -> None:
 @command.command("show")
 @click.argument("model", metavar="MODEL")
 def show(model: str) -> None:
-    """Print what a model is, and its card."""
+    """Print the properties of a model and its model card."""
     from genoscan.layers.weights import CARD
     from genoscan.model import load_model
 

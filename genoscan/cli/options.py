@@ -1,4 +1,4 @@
-"""Options that commands share, and what they turn into; each is defined once."""
+"""Options shared by several commands, and their conversion to values."""
 
 import os
 import re
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def together(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Apply several option decorators, first on top in the help."""
+def combine(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Combine option decorators into one; the help lists the options in this order."""
 
     def apply(command: Command) -> Command:
         for decorator in reversed(decorators):
@@ -32,161 +32,161 @@ def together(*decorators: Callable[[Command], Command]) -> Callable[[Command], C
     return apply
 
 
-# Whether a file can be read is asked when it is opened: a refusal is no usage error.
+# Not checked by click: an unreadable file is an error of status 1, not a usage error.
 PATH = click.Path(path_type=Path, readable=False)
 
 GENOME = click.argument("genome", metavar="GENOME", type=PATH)
 
 OUTPUTS = click.option(
-    "-o",
-    "--output",
-    "outputs",
-    metavar="FILE",
-    type=PATH,
-    multiple=True,
-    required=True,
-    help="Where to write; may repeat. The suffix picks the format: .bw, .bedgraph, "
-    ".bedgraph.gz (bgzip with its tabix index), .npz (all four columns).",
-)
+    "-o", "--output", "outputs", metavar="FILE", type=PATH, multiple=True, required=True,
+    help="Track to write; may be repeated. The suffix determines the format: .bw, .bedgraph, "
+    ".bedgraph.gz (bgzip with tabix index), .npz (all four derivatives at each base).",
+)  # fmt: skip
 
-REGIONS = together(
+REGIONS = combine(
     click.option(
         "-r", "--region", "region_texts", metavar="REGION", multiple=True,
         help="Region as in samtools: chr1, chr1:5,000-6,000, chr1:500- (1-based, inclusive); "
-        "may repeat. Without --region and --bed, every sequence.",
+        "may be repeated.  [default, without --bed: all sequences]",
     ),
     click.option(
         "-R", "--bed", "bed_path", metavar="BED", type=PATH,
-        help="Regions as BED, plain or gzip (0-based, half-open).",
+        help="BED file of regions, plain or gzip (0-based, half-open).",
     ),
-    click.option("--clip", is_flag=True, help="Trim regions that run past a sequence's end."),
+    click.option("--clip", is_flag=True, help="Trim regions that extend past a sequence's end."),
 )  # fmt: skip
 
 MODEL = click.option(
     "-m", "--model", "model_name", metavar="MODEL", default="bacteria", show_default=True,
-    help="A model's name (genoscan models list) or folder.",
+    help="Name (see genoscan models list) or folder of the model.",
 )  # fmt: skip
 
-QUESTION = together(
+TARGET = combine(
     click.option(
         "--target", default="log-likelihood", show_default=True, metavar="TARGET",
-        help="What is differentiated: log-likelihood[:REGION], logit:CHROM:POS:BASE or "
-        "log-odds:CHROM:POS:BASE (POS 1-based).",
+        help="Quantity to differentiate: log-likelihood[:REGION], logit:CHROM:POS:BASE or "
+        "log-odds:CHROM:POS:BASE (POS 1-based; the logit minus the mean of the other three).",
     ),
     click.option(
         "--masked", is_flag=True,
-        help="Hide the target's own bases from a masked model; they have no score then.",
+        help="Replace the bases of the target by the mask token (masked models only); these bases "
+        "then have no score.",
     ),
     click.option(
         "--score", default="centred", show_default=True, metavar="SCORE",
-        help="Four derivatives to one number: centred, observed, magnitude or substitution.",
+        help="How the four derivatives at a base become one score: centred (the observed base's "
+        "minus the mean), observed, magnitude (L2 norm after centring) or substitution (the "
+        "largest first-order effect, signed).",
     ),
     click.option(
         "--strand", default="+", show_default=True, metavar="STRAND",
-        help="Reading direction: +, -, both (mean of the two targets) or bed (column 6).",
+        help="Strand to read: +, -, both (mean of the two targets) or bed (column 6 of the file).",
     ),
     click.option(
         "--context", type=int, metavar="BASES",
-        help="Bases read before a region.  [default: the model's own]",
+        help="Bases upstream of the region that the model also reads (for bidirectional models, on "
+        "both sides).  [default: from the model's configuration]",
     ),
     click.option(
         "--reach", type=int, metavar="BASES",
-        help="Bases past a region whose likelihood counts.  [default: the model's own]",
+        help="Bases downstream of the region included in the log-likelihood; with 0, scores fade "
+        "towards the region's end.  [default: from the model's configuration]",
     ),
 )  # fmt: skip
 
-COMPUTE = together(
+COMPUTE = combine(
     click.option(
         "--tile", type=int, default=1024, show_default=True, metavar="BASES",
-        help="Bases of a window processed at once.",
+        help="Bases processed at once; larger tiles take more memory.",
     ),
     click.option(
         "--slots", type=int, default=64, show_default=True, metavar="N",
-        help="Carries remembered, of models that read one way: fewer cost time, never exactness.",
+        help="Carries stored as checkpoints (causal models); fewer take less memory and more time, "
+        "with the same results.",
     ),
     click.option(
         "--memory", metavar="SIZE",
         help="Memory budget for activations between the layers of bidirectional models, such as "
-        "8GB or 8GiB; less costs time, never exactness.  [default: half of the GPU's, if that is "
-        "enough, or else half of what this process may use: of the machine, its control group "
-        "and Slurm's limit]",
+        "8GB or 8GiB; a smaller budget takes more time, with the same results.  [default: half of "
+        "the GPU's memory if sufficient, otherwise half of the memory available to this process "
+        "under control-group and Slurm limits]",
     ),
     click.option(
         "--spill", metavar="FOLDER", type=PATH,
-        help="Keep what lies between their layers in files of this folder instead.",
+        help="Store these activations in files in this folder instead of memory.",
     ),
     click.option(
         "--batch", type=int, default=4, show_default=True, metavar="N",
-        help="Windows of one length read side by side.",
+        help="Windows of equal length processed together; more can be faster and take more memory.",
     ),
     click.option(
         "--shard", metavar="I/N",
-        help="Do the I-th of N shards of the work alone, such as 2/7; genoscan track merge puts "
-        "their .npz together.",
+        help="Compute only shard I of N, such as 2/7; genoscan track merge combines the .npz files "
+        "of all shards.",
     ),
 )  # fmt: skip
 
 THREADS = click.option(
-    "-t", "--threads", type=int, metavar="N", help="CPU threads.  [default: all cores]"
+    "-t", "--threads", type=int, metavar="N", help="Number of CPU threads.  [default: all cores]"
 )
 
-MACHINE = together(
+MACHINE = combine(
     click.option(
         "--dtype", default="float32", show_default=True, metavar="TYPE",
-        help="float32, or float64 for proof.",
+        help="float32, or float64: slower, for models that overflow and for checks.",
     ),
     click.option(
         "--device", default="auto", show_default=True, metavar="DEVICE",
-        help="auto, cpu, cuda or cuda:1. auto is the CPU: the kernels for GPUs have not been run "
-        "on a card yet.",
+        help="auto, cpu, cuda or cuda:N. auto selects the CPU: the GPU kernels have not yet been "
+        "run on a GPU.",
     ),
     THREADS,
 )  # fmt: skip
 
 
-JOB = together(GENOME, REGIONS, OUTPUTS, MODEL, QUESTION, COMPUTE, MACHINE)
-"""What `attribute` takes, and `plan` as well."""
+JOB = combine(GENOME, REGIONS, OUTPUTS, MODEL, TARGET, COMPUTE, MACHINE)
+"""Options of `attribute` and `plan`."""
 
 
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path | None] = ()) -> None:
-    """Say before anything is read what would keep results from being written."""
+    """Raise an error, before anything is read, if an output cannot be written."""
     from genoscan.tracks.writer import check_output
 
     named: set[Path] = set()
     for path in outputs:
         check_output(path)
-        check_unread(path, inputs)
+        check_not_input(path, inputs)
         if path.resolve() in named:
             raise InputError(f"{path}: an output is given twice: name each once")
         named.add(path.resolve())
 
 
-def check_unread(output: Path, inputs: Sequence[Path | None]) -> None:
-    """Make sure that what is written is not what is read."""
+def check_not_input(output: Path, inputs: Sequence[Path | None]) -> None:
+    """Raise an error if an output is also an input."""
     if output.resolve() in {path.resolve() for path in inputs if path is not None}:
         raise InputError(f"{output}: it is read from, too: name another output")
 
 
 def check_page(output: Path, tracks: Sequence[Path], others: Sequence[Path | None]) -> None:
-    """Say what would keep something to look at from being written, or cost a track its record."""
+    """Raise an error if an export would overwrite an input or a track's record."""
     from genoscan.tracks.provenance import provenance_path
 
-    check_unread(output, [*tracks, *map(provenance_path, tracks), *others])
+    check_not_input(output, [*tracks, *map(provenance_path, tracks), *others])
 
 
 def set_threads(threads: int | None) -> None:
-    """Give torch, and with it the kernels, their threads."""
+    """Set the number of threads of torch and of the kernels; None: all available cores."""
     import torch
 
     if threads is not None and threads < 1:
         raise InputError(f"--threads {threads}: expected at least 1")
-    # Linux may give a process fewer cores than there are.
+    # CPU affinity may restrict a process to some of the cores.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     torch.set_num_threads(threads or cores or 1)
 
 
 def parse_dtype(text: str) -> "torch.dtype":
-    """Turn --dtype into torch's."""
+    """Return the torch.dtype of --dtype."""
     import torch
 
     known = {"float32": torch.float32, "float64": torch.float64}
@@ -196,7 +196,7 @@ def parse_dtype(text: str) -> "torch.dtype":
 
 
 def parse_size(text: str) -> int:
-    """Turn a size such as 8GB (10^9 bytes each), 8GiB (2^30), 500M or 1000000 into bytes."""
+    """Return the bytes of a size such as 8GB (units of 10^9), 8GiB (2^30), 500M or 1000000."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?)?b?", text.strip().lower(), re.ASCII)
     if not match:
         raise InputError(f"--memory {text}: expected a size such as 8GB, 8GiB or 500MB")
@@ -204,7 +204,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_device(text: str) -> str:
-    """Turn --device into a device that is there."""
+    """Return the torch device of --device, which must be available."""
     import torch
 
     if text in ("auto", "cpu"):
@@ -213,12 +213,12 @@ def parse_device(text: str) -> str:
     if kind != "cuda" or (number and not number.isdecimal()):
         raise InputError(f"--device {text}: expected auto, cpu, cuda or cuda:N")
     if int(number or 0) >= torch.cuda.device_count():
-        raise InputError(f"--device {text}: torch sees {torch.cuda.device_count()} CUDA devices")
+        raise InputError(f"--device {text}: torch finds {torch.cuda.device_count()} CUDA devices")
     return text
 
 
-def load_chosen(name: str, dtype: str, device: str, threads: int | None, **method: Any) -> "Model":
-    """Load the model that the options name, with the settings of its method."""
+def open_model(name: str, dtype: str, device: str, threads: int | None, **method: Any) -> "Model":
+    """Load the model given by the options, with the settings of its method."""
     set_threads(threads)
     from genoscan.model import load_model
 
@@ -228,7 +228,7 @@ def load_chosen(name: str, dtype: str, device: str, threads: int | None, **metho
 def read_regions(
     genome: "Genome", texts: Iterable[str], bed_path: Path | None, clip: bool
 ) -> "list[Region]":
-    """Read --region and --bed; say how many were trimmed."""
+    """Return the regions of --region and --bed; log how many were trimmed."""
     from genoscan.genome.bed import read_bed
     from genoscan.genome.region import parse_region
 
@@ -237,7 +237,7 @@ def read_regions(
         regions += read_bed(bed_path, genome.sizes, clip=clip)
     trimmed = sum(region.clipped for region in regions)
     if trimmed:
-        say(f"{trimmed:,} of {len(regions):,} regions trimmed at a sequence's end")
+        log(f"{trimmed:,} of {len(regions):,} regions trimmed at the end of a sequence")
     return regions
 
 
@@ -246,7 +246,7 @@ def prepare_job(
     outputs: tuple[Path, ...], model_name: str, dtype: str, device: str, threads: int | None,
     tile: int, slots: int, memory: str | None, spill: Path | None, **options: Any,
 ) -> "Job":  # fmt: skip
-    """Turn the options of `JOB` into a job; say how many regions were merged."""
+    """Return the job given by the options of `JOB`; log how many regions were merged."""
     from genoscan.genome.genome import open_genome
     from genoscan.job import Options, prepare
 
@@ -256,25 +256,25 @@ def prepare_job(
     allowed = None if memory is None else parse_size(memory)
     method = {"tile": tile, "slots": slots, "memory": allowed, "spill": spill}
     settings = Options(**options)
-    model = load_chosen(model_name, dtype, device, threads, **method)
+    model = open_model(model_name, dtype, device, threads, **method)
     job = prepare(opened, model, regions, settings)
     trained = job.model.config.window
     if trained is not None and job.longest > trained:
-        say(
+        log(
             f"windows of up to {job.longest:,} bases: {model_name} was trained on {trained:,} at "
             "most"
         )
     if len(job.regions) < len(regions):
-        say(f"{len(regions):,} regions merged to {len(job.regions):,} that do not overlap")
+        log(f"{len(regions):,} regions merged to {len(job.regions):,} that do not overlap")
     return job
 
 
-def say(text: str) -> None:
-    """Talk goes to stderr; results go to files or stdout."""
+def log(text: str) -> None:
+    """Write a message to standard error; standard output is for results."""
     click.echo(text, err=True)
 
 
 def table(rows: Mapping[str, object]) -> str:
-    """Lay out names and values in two columns."""
+    """Format names and values in two columns."""
     width = max(len(name) for name in rows)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows.items())

@@ -1,4 +1,4 @@
-"""genoscan plan: what attribute would cost."""
+"""genoscan plan: the cost of an attribute run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from genoscan.estimate import Estimate
     from genoscan.job import Job
 
-_BYTES_A_BASE = 17
-"""Of an .npz: four derivatives and the base."""
+_NPZ_BYTES = 17
+"""Bytes per base of an .npz file: four float32 derivatives and the base."""
 
 
 @click.command("plan")
 @JOB
 @click.option(
     "--whole-genome", is_flag=True,
-    help="Print, too, what the shards of every sequence would take.",
+    help="Also print the time and file size of shards, for all sequences.",
 )  # fmt: skip
 def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> None:
-    """Print memory, tiles, recomputation and time, with attribute's own arguments.
+    """Print the memory, tiles, recomputation and time of an attribute run.
 
-    Nothing is written. Time is that of one tile, run here and now, multiplied out. Lengths will do
-    for a genome: the .fai of samtools faidx.
+    Takes the arguments of attribute and writes nothing. Time is extrapolated from a few tiles that
+    are run on this machine. GENOME may be a .fai index of samtools faidx alone.
 
     \b
     Example:
@@ -39,7 +39,7 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
     job = prepare_job(outputs=outputs, **options)
     tile = job.model.method.tile
     cost = estimate(job, columns=any(path.suffix == ".npz" for path in outputs))
-    boundaries = f"{cost.boundary_bytes / 1e6:,.0f} MB between the layers, of the longest batch"
+    boundaries = f"{cost.boundary_bytes / 1e6:,.0f} MB between the layers, for the longest batch"
     click.echo(
         table(
             {
@@ -48,12 +48,12 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
                 f"bases read (context {job.context:,}, reach {job.reach:,})",
                 "longest window": f"{cost.longest:,} bases, {-(-cost.longest // tile):,} "
                 f"tiles of {tile:,}",
-                "recomputation": f"{cost.again:.2f} forward tiles beside each adjoined one",
-                "engine memory": f"{cost.engine_bytes / 1e6:,.0f} MB, whatever the length",
+                "recomputation": f"{cost.recomputed:.2f} additional forward passes per tile",
+                "engine memory": f"{cost.engine_bytes / 1e6:,.0f} MB, independent of length",
                 **({"boundary memory": boundaries} if cost.boundary_bytes else {}),
-                "window memory": f"{cost.window_bytes / 1e6:,.1f} MB (1 byte a base, a batch)",
-                "disk until done": f"{cost.disk_bytes / 1e6:,.1f} MB beside the first output",
-                "time": f"{sum(cost.by_batch):,.0f} s; a kill costs at most one batch, "
+                "window memory": f"{cost.window_bytes / 1e6:,.1f} MB (1 byte per base of a batch)",
+                "disk until done": f"{cost.disk_bytes / 1e6:,.1f} MB in the first output's folder",
+                "time": f"{sum(cost.by_batch):,.0f} s; an interruption loses at most one batch, "
                 f"{max(cost.by_batch):,.0f} s",
             }
         )
@@ -63,7 +63,7 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
 
 
 def _print_shards(job: "Job", cost: "Estimate") -> None:
-    """Print what the longest of 1, 2, 4, ... shards takes, up to one a batch."""
+    """Print the cost of the longest of 1, 2, 4, ... shards, up to one per batch."""
     from genoscan.shards import cut
 
     most = len(job.batches)
@@ -75,5 +75,5 @@ def _print_shards(job: "Job", cost: "Estimate") -> None:
             sum(len(windows[0].scored) for batch in job.batches[part] for windows in batch)
             for part in parts
         ]
-        size = max(scored) * _BYTES_A_BASE / 1e9
+        size = max(scored) * _NPZ_BYTES / 1e9
         click.echo(f"{n:<8,}  {hours:>14,.2f}  {sum(cost.by_batch) / 3600:>8,.2f}  {size:>16,.2f}")

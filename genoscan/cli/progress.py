@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, a log line now and then elsewhere."""
+"""Progress: a bar on a terminal, otherwise a log line at most every 30 seconds."""
 
 import sys
 import time
@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-_EVERY = 30.0
+_INTERVAL = 30.0  # seconds
 
 
 @contextmanager
 def progress(total: int | None = None, unit: str = "b") -> Iterator[Callable[[int], object]]:
-    """Yield a function that is told how much more is done, of `total` if that is known."""
+    """Yield a function to call with each increment; `total` is the sum of all, if known."""
     if sys.stderr.isatty():
         with tqdm(total=total, unit=unit, unit_scale=True, leave=False) as bar:
             yield bar.update
@@ -20,17 +20,17 @@ def progress(total: int | None = None, unit: str = "b") -> Iterator[Callable[[in
     started = last = time.monotonic()
     done = 0
 
-    def tell(more: int) -> None:
+    def advance(increment: int) -> None:
         nonlocal done, last
-        done += more
+        done += increment
         now = time.monotonic()
-        if now - last >= _EVERY:
+        if now - last >= _INTERVAL:
             last = now
             rate = done / (now - started)
-            told = f"genoscan: {done:,} {unit} done, {rate:,.0f} {unit}/s"
+            line = f"genoscan: {done:,} {unit} done, {rate:,.0f} {unit}/s"
             if total:
                 left = max(0, total - done) / rate
-                told += f", {100 * done / total:.0f} %, {left:,.0f} s left"
-            print(told, file=sys.stderr, flush=True)
+                line += f", {100 * done / total:.0f} %, {left:,.0f} s left"
+            print(line, file=sys.stderr, flush=True)
 
-    yield tell
+    yield advance

@@ -1,4 +1,4 @@
-"""genoscan report: what a track holds, on one page."""
+"""genoscan report: a summary of a track on one page."""
 
 from pathlib import Path
 
@@ -11,17 +11,17 @@ from genoscan.cli.options import PATH, check_page
 @click.argument("track", metavar="TRACK", type=PATH)
 @click.option(
     "-g", "--genome", metavar="GENOME", type=PATH, required=True,
-    help="The genome that the track was made on: FASTA or GenBank.",
+    help="The genome that the track was computed on: FASTA or GenBank.",
 )  # fmt: skip
 @click.option(
     "-a", "--annotation", metavar="FILE", type=PATH,
-    help="Features that scores are averaged around: GenBank, GFF3 or BED.",
+    help="Features around whose starts scores are averaged: GenBank, GFF3 or BED.",
 )  # fmt: skip
-@click.option("-o", "--output", metavar="PATH", type=PATH, required=True, help="Where to write.")
+@click.option("-o", "--output", metavar="PATH", type=PATH, required=True, help="File to write.")
 def command(track: Path, genome: Path, annotation: Path | None, output: Path) -> None:
-    """Write one HTML file about a track: curves, logos, profiles, the strongest bases.
+    """Write an HTML summary of a track: curves, logos, profiles, the largest scores.
 
-    TRACK is a bigWig of attribute or response, with its .json beside it.
+    TRACK is a bigWig written by attribute or response, with its .json in the same folder.
 
     \b
     Example:

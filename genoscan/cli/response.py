@@ -1,41 +1,41 @@
-"""genoscan response: one base, every position that can tell."""
+"""genoscan response: the effect of one base on all predictions around it."""
 
 import sys
 from pathlib import Path
 
 import click
 
-from genoscan.cli.options import GENOME, MACHINE, MODEL, OUTPUTS, check_outputs, load_chosen, say
+from genoscan.cli.options import GENOME, MACHINE, MODEL, OUTPUTS, check_outputs, log, open_model
 
 
 @click.command("response")
 @GENOME
-@click.option("--at", "at_text", metavar="CHROM:POS", required=True, help="The base (1-based).")
+@click.option(
+    "--at", "at_text", metavar="CHROM:POS", required=True, help="Base to change (1-based)."
+)
 @click.option(
     "--base", metavar="BASE",
-    help="What it becomes, on the forward strand.  [default: the strongest of the other three, "
-    "position by position]",
+    help="New base, on the forward strand.  [default: at each position, the one of largest effect]",
 )  # fmt: skip
 @click.option(
     "-r", "--region", "region_text", metavar="REGION",
-    help="Where the response is written.  [default: as far from the base as the model "
-    "reaches]",
+    help="Region for which the response is written.  [default: the model's reach from the base]",
 )  # fmt: skip
 @OUTPUTS
 @MODEL
-@click.option("--strand", default="+", show_default=True, metavar="STRAND", help="+ or -.")
+@click.option("--strand", default="+", show_default=True, metavar="STRAND", help="Strand: + or -.")
 @click.option(
     "--context", type=int, metavar="BASES",
-    help="Bases read before the base.  [default: the model's own]",
+    help="Bases read upstream of the base.  [default: from the model's configuration]",
 )  # fmt: skip
 @click.option(
     "--of", default="log-p", show_default=True, metavar="WHAT",
-    help="log-p: change of log p of the observed base; logits: length of the logits' change.",
+    help="log-p: change of log p(observed base); logits: L2 norm of the change of the logits.",
 )  # fmt: skip
-@click.option("--finite", is_flag=True, help="The true change instead of the derivative.")
+@click.option("--finite", is_flag=True, help="Write the true change instead of the derivative.")
 @click.option(
     "--tile", type=int, default=1024, show_default=True, metavar="BASES",
-    help="Bases of a window processed at once.",
+    help="Bases processed at once; larger tiles take more memory.",
 )  # fmt: skip
 @MACHINE
 def command(
@@ -43,9 +43,9 @@ def command(
     outputs: tuple[Path, ...], model_name: str, strand: str, context: int | None, of: str,
     finite: bool, tile: int, dtype: str, device: str, threads: int | None,
 ) -> None:  # fmt: skip
-    """Write what changing one base does to the model's predictions around it.
+    """Write how changing one base changes the model's predictions around it.
 
-    A causal model answers after the base, one that looks both ways before it too.
+    A causal model responds downstream of the base only, a bidirectional model on both sides.
 
     \b
     Example:
@@ -63,9 +63,9 @@ def command(
     at = parse_region(exact, opened.sizes, option="--at")
     region = parse_region(region_text, opened.sizes) if region_text else None
     probe = Probe(at, base, region, strand, context, of, finite)  # type: ignore[arg-type]
-    model = load_chosen(model_name, dtype, device, threads, tile=tile)
-    with progress() as tell:
-        record = write_response(opened, model, probe, outputs, command=sys.argv, progress=tell)
-    say(f"{record['regions'][0]} in {record['seconds']:.1f} s")
+    model = open_model(model_name, dtype, device, threads, tile=tile)
+    with progress() as advance:
+        record = write_response(opened, model, probe, outputs, command=sys.argv, progress=advance)
+    log(f"{record['regions'][0]} in {record['seconds']:.1f} s")
     for path in outputs:
         click.echo(path)

@@ -1,22 +1,22 @@
-"""genoscan serve: a folder, for the browsers of this machine."""
+"""genoscan serve: a local web server for one folder."""
 
 from pathlib import Path
 
 import click
 
-from genoscan.cli.options import PATH, say
+from genoscan.cli.options import PATH, log
 
 
 @click.command("serve")
 @click.argument("folder", metavar="FOLDER", type=PATH)
 @click.option(
     "--port", type=int, default=8000, show_default=True, metavar="PORT",
-    help="Where to listen; 0: any that is free.",
+    help="TCP port; 0 selects a free one.",
 )  # fmt: skip
 def command(folder: Path, port: int) -> None:
-    """Serve a folder with tracks and sessions to this machine alone, until Ctrl-C.
+    """Serve a folder of tracks and sessions, to this machine only, until Ctrl-C.
 
-    Ranges of files are sent, as genome browsers ask for them, and nothing outside the folder.
+    Supports the byte-range requests of genome browsers; files outside the folder are not served.
 
     \b
     Example:
@@ -26,5 +26,5 @@ def command(folder: Path, port: int) -> None:
 
     with server(folder, port) as running:
         click.echo(f"http://127.0.0.1:{running.server_port}/")
-        say("Ctrl-C ends it")
+        log("press Ctrl-C to stop")
         running.serve_forever()

@@ -1,27 +1,27 @@
-"""genoscan track: tracks to tracks."""
+"""genoscan track: merge, convert and compare tracks."""
 
 import sys
 from pathlib import Path
 
 import click
 
-from genoscan.cli.options import OUTPUTS, PATH, check_outputs, say
+from genoscan.cli.options import OUTPUTS, PATH, check_outputs, log
 
 
 @click.group("track")
 def command() -> None:
-    """Put tracks together, turn them into other formats, compare them."""
+    """Merge, convert and compare tracks."""
 
 
 @command.command("merge")
 @click.argument("shards", metavar="SHARD.npz...", type=PATH, nargs=-1, required=True)
 @click.option(
     "-g", "--genome", metavar="GENOME", type=PATH, required=True,
-    help="The genome that the shards were made on: FASTA or GenBank.",
+    help="The genome that the shards were computed on: FASTA or GenBank.",
 )  # fmt: skip
 @OUTPUTS
 def merge(shards: tuple[Path, ...], genome: Path, outputs: tuple[Path, ...]) -> None:
-    """Make one track of the shards that attribute --shard has left, as one run would have.
+    """Merge the shards written by attribute --shard into the tracks of a single run.
 
     \b
     Example:
@@ -34,7 +34,7 @@ def merge(shards: tuple[Path, ...], genome: Path, outputs: tuple[Path, ...]) -> 
 
     check_outputs(outputs, [genome, *shards])
     record = write_merged(shards, open_genome(genome), outputs, command=sys.argv)
-    say(f"{record['scored_bases']:,} bases of {record['shards']} shards")
+    log(f"{record['scored_bases']:,} bases of {record['shards']} shards")
     for path in outputs:
         click.echo(path)
 
@@ -43,11 +43,11 @@ def merge(shards: tuple[Path, ...], genome: Path, outputs: tuple[Path, ...]) -> 
 @click.argument("track", metavar="TRACK", type=PATH)
 @click.option(
     "-g", "--genome", metavar="GENOME", type=PATH,
-    help="How long the sequences are, which a bedGraph does not say: FASTA or GenBank.",
+    help="FASTA or GenBank with the sequence lengths, required to convert a bedGraph.",
 )  # fmt: skip
-@click.option("-o", "--output", metavar="FILE", type=PATH, required=True, help="Where to write.")
+@click.option("-o", "--output", metavar="FILE", type=PATH, required=True, help="File to write.")
 def convert(track: Path, genome: Path | None, output: Path) -> None:
-    """Write a bigWig as bedGraph, or the other way; the suffix says which.
+    """Convert bigWig to bedGraph or bedGraph to bigWig, according to the suffixes.
 
     \b
     Example:
@@ -59,7 +59,7 @@ def convert(track: Path, genome: Path | None, output: Path) -> None:
 
     check_outputs([output], [track, genome])
     sizes = open_genome(genome).sizes if genome else None
-    say(f"{write_converted(track, output, sizes, command=sys.argv):,} bases with scores")
+    log(f"{write_converted(track, output, sizes, command=sys.argv):,} bases with scores")
     click.echo(output)
 
 
@@ -68,10 +68,10 @@ def convert(track: Path, genome: Path | None, output: Path) -> None:
 @click.argument("second", metavar="TRACK", type=PATH)
 @click.option(
     "-n", "--top", type=int, default=10, show_default=True, metavar="N",
-    help="How many of the largest differences to print.",
+    help="Number of positions to print, by the size of the difference.",
 )  # fmt: skip
 def compare(first: Path, second: Path, top: int) -> None:
-    """Print how two bigWigs of one genome agree, and where they differ most, as a table.
+    """Print the correlation of two bigWigs of one genome, and their largest differences.
 
     \b
     Example:

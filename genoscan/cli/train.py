@@ -1,4 +1,4 @@
-"""genoscan train: from genomes to a model folder."""
+"""genoscan train: train a model on genomes."""
 
 import math
 import os
@@ -11,87 +11,83 @@ from typing import Any, Literal
 
 import click
 
-from genoscan.cli.options import MACHINE, PATH, parse_device, say, set_threads
+from genoscan.cli.options import MACHINE, PATH, log, parse_device, set_threads
 from genoscan.errors import InputError, OutputError
 
 
 @click.command("train")
 @click.argument("genomes", metavar="GENOME...", type=PATH, nargs=-1, required=True)
 @click.option(
-    "-o",
-    "--output",
-    metavar="FOLDER",
-    type=PATH,
-    required=True,
-    help="The model folder to make.",
-)
+    "-o", "--output", metavar="FOLDER", type=PATH, required=True,
+    help="Model folder to create.",
+)  # fmt: skip
 @click.option(
-    "--test",
-    "tests",
-    metavar="GENOME",
-    type=PATH,
-    multiple=True,
-    help="A genome that training never sees; may repeat. Reported on the card.",
-)
-@click.option("--trained-on", default="", metavar="TEXT", help="What the card calls the data.")
+    "--test", "tests", metavar="GENOME", type=PATH, multiple=True,
+    help="Genome held out from training, scored on the model card; may be repeated.",
+)  # fmt: skip
 @click.option(
-    "--validation",
-    default=0.1,
-    show_default=True,
-    metavar="FRACTION",
-    help="The end of every sequence that is held out.",
-)
-@click.option("--width", default=128, show_default=True, metavar="N", help="Model width.")
-@click.option("--layers", default=6, show_default=True, metavar="N", help="Blocks.")
+    "--trained-on", default="", metavar="TEXT",
+    help="Description of the training data on the model card.  [default: names of the files]",
+)  # fmt: skip
 @click.option(
-    "--block",
-    "kinds",
-    type=click.Choice(["mamba", "pd_ssm"]),
-    multiple=True,
-    default=["mamba"],
-    show_default=True,
-    help="What a block is; given more than once, the kinds take turns.",
-)
+    "--validation", default=0.1, show_default=True, metavar="FRACTION",
+    help="Fraction of every sequence, at its end, held out for validation.",
+)  # fmt: skip
 @click.option(
-    "--states",
-    type=int,
-    metavar="N",
-    help="States a channel of Mamba, a head of PD-SSM.  [default: 16, 64]",
-)
-@click.option("--steps", default=4000, show_default=True, metavar="N", help="Updates.")
+    "--width", default=128, show_default=True, metavar="N",
+    help="Model width.",
+)  # fmt: skip
 @click.option(
-    "--window",
-    default=2048,
-    show_default=True,
-    metavar="BASES",
-    help="Bases between updates, a stream.",
-)
+    "--layers", default=6, show_default=True, metavar="N",
+    help="Number of blocks.",
+)  # fmt: skip
 @click.option(
-    "--walk",
-    default=8,
-    show_default=True,
-    metavar="N",
-    help="Windows that a stream reads on before it starts elsewhere.",
-)
-@click.option("--batch", default=4, show_default=True, metavar="N", help="Streams side by side.")
-@click.option("--rate", default=4e-3, show_default=True, metavar="X", help="Peak learning rate.")
-@click.option("--seed", default=1, show_default=True, metavar="N", help="Of weights and walks.")
+    "--block", "kinds", type=click.Choice(["mamba", "pd_ssm"]), multiple=True,
+    default=["mamba"], show_default=True,
+    help="Kind of the blocks; if repeated, the blocks alternate between the kinds.",
+)  # fmt: skip
 @click.option(
-    "--tile",
-    default=2048,
-    show_default=True,
-    metavar="BASES",
-    help="Bases processed at once; memory follows it, not the window.",
-)
-@click.option("--slots", default=16, show_default=True, metavar="N", help="Carries remembered.")
+    "--states", type=int, metavar="N",
+    help="States per channel (Mamba) or per head (PD-SSM).  [default: 16 and 64]",
+)  # fmt: skip
 @click.option(
-    "--surrogate",
-    type=click.Choice(["activated", "straight_through"]),
-    default="activated",
-    show_default=True,
-    help="How the gradient of PD-SSM's selections is estimated: by the entries that were selected, "
-    "or by all of them.",
-)
+    "--steps", default=4000, show_default=True, metavar="N",
+    help="Number of weight updates.",
+)  # fmt: skip
+@click.option(
+    "--window", default=2048, show_default=True, metavar="BASES",
+    help="Bases of each stream between two updates.",
+)  # fmt: skip
+@click.option(
+    "--walk", default=8, show_default=True, metavar="N",
+    help="Consecutive windows that a stream reads before it restarts at a random position.",
+)  # fmt: skip
+@click.option(
+    "--batch", default=4, show_default=True, metavar="N",
+    help="Streams read in parallel.",
+)  # fmt: skip
+@click.option(
+    "--rate", default=4e-3, show_default=True, metavar="X",
+    help="Peak learning rate.",
+)  # fmt: skip
+@click.option(
+    "--seed", default=1, show_default=True, metavar="N",
+    help="Seed of the initial weights and the streams' positions.",
+)  # fmt: skip
+@click.option(
+    "--tile", default=2048, show_default=True, metavar="BASES",
+    help="Bases processed at once; determines the memory, whatever the window.",
+)  # fmt: skip
+@click.option(
+    "--slots", default=16, show_default=True, metavar="N",
+    help="Carries stored as checkpoints; fewer take less memory and more time.",
+)  # fmt: skip
+@click.option(
+    "--surrogate", type=click.Choice(["activated", "straight_through"]),
+    default="activated", show_default=True,
+    help="Estimator of the gradient of PD-SSM's discrete selections: from the selected entries "
+    "(activated) or from all entries (straight_through).",
+)  # fmt: skip
 @MACHINE
 def command(
     genomes: tuple[Path, ...], output: Path, tests: tuple[Path, ...], trained_on: str,
@@ -100,11 +96,11 @@ def command(
     surrogate: Literal["activated", "straight_through"], dtype: str, device: str,
     threads: int | None,
 ) -> None:  # fmt: skip
-    """Train a Mamba or PD-SSM model on genomes, in flat memory, and write its folder.
+    """Train a Mamba or PD-SSM model on genomes, in constant memory.
 
-    Interrupted, it goes on from its last report when the same command is given again; other
-    sequences, settings, threads or versions are refused. The card compares the model with a Markov
-    chain on the same held-out bases.
+    To continue an interrupted training from its last report, repeat the same command with the same
+    sequences, settings, threads and version. The model card compares the model with a Markov chain
+    on the same held-out bases.
     """
     from genoscan.genome.genome import open_genome
     from genoscan.layers.config import ModelConfig
@@ -137,13 +133,13 @@ def command(
     )  # fmt: skip
 
     def report(done: Progress) -> None:
-        say(
+        log(
             f"step {done.step:,} of {steps:,}: {done.bases:,} bases, {done.seconds:,.0f} s, bits "
             f"per base {done.training_bits:.4f} training, {done.validation_bits:.4f} validation"
         )
 
     work = output.with_name(output.name + ".partial")
-    with _explained(work):
+    with _file_errors(work):
         stack = train(config, split, options, work=work, device=parse_device(device), report=report)
         from genoscan.tracks.atomic import atomic_directory
         from genoscan.training.finish import finish_model
@@ -162,7 +158,7 @@ def _block(kind: str, width: int, states: int | None) -> dict[str, Any]:
 
 
 def _check(sizes: Mapping[str, int], rate: float, dtype: str, output: Path) -> None:
-    """Say before hours of work what would end in nothing."""
+    """Raise an error, before any training, for invalid options or an unusable output."""
     for name, size in sizes.items():
         if size < 1:
             raise InputError(f"--{name} {size}: expected at least 1")
@@ -180,8 +176,8 @@ def _check(sizes: Mapping[str, int], rate: float, dtype: str, output: Path) -> N
 
 
 @contextmanager
-def _explained(work: Path) -> Iterator[None]:
-    """Turn the refusal to write or read back what training keeps into one line."""
+def _file_errors(work: Path) -> Iterator[None]:
+    """Convert errors in writing or reading the files of a training into `OutputError`."""
     from safetensors import SafetensorError
 
     from genoscan.tracks.atomic import os_errors

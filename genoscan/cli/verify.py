@@ -1,43 +1,43 @@
-"""genoscan verify: exactness, in numbers."""
+"""genoscan verify: numerical checks of exactness."""
 
 from pathlib import Path
 
 import click
 
-from genoscan.cli.options import GENOME, MODEL, THREADS, say, set_threads
+from genoscan.cli.options import GENOME, MODEL, THREADS, log, set_threads
 from genoscan.errors import GenoscanError, InputError
 
-_FEWEST = 8
+_MIN_BASES = 8
 
 
 class InexactError(GenoscanError):
-    """A check is past its limit."""
+    """A check exceeded its limit."""
 
 
 @click.command("verify")
 @GENOME
 @click.option(
     "-r", "--region", "region_text", metavar="REGION", required=True,
-    help="The sequence to check on; its first 65,536 bases at most.",
+    help="Sequence to check on; at most its first 65,536 bases are used.",
 )  # fmt: skip
 @MODEL
 @click.option(
     "--tile", type=int, default=1024, show_default=True, metavar="BASES",
-    help="Bases of a window processed at once.",
+    help="Bases processed at once.",
 )  # fmt: skip
 @click.option(
     "--slots", type=int, default=8, show_default=True, metavar="N",
-    help="Carries remembered: fewer cost time, never exactness.",
+    help="Carries stored as checkpoints.",
 )  # fmt: skip
 @THREADS
 def command(
     genome: Path, region_text: str, model_name: str, tile: int, slots: int, threads: int | None
 ) -> None:
-    """Prove on your own model and sequence that the derivatives are exact.
+    """Check on your own model and sequence that the derivatives are exact.
 
-    Compares derivatives with whole-window autograd through plain torch, with finite differences
-    and with the tangent, and the files of the whole pipeline with columns and scores that are
-    computed a second time; prints each error beside its limit; exits 1 if one is past it.
+    Compares derivatives with whole-window autograd through plain torch, with finite differences and
+    with the tangent, and the files of the complete pipeline with independently computed columns and
+    scores. Prints each error and its limit; exits with status 1 if any error exceeds its limit.
     """
     from genoscan.engine.methods import Adjoint
     from genoscan.genome.genome import open_genome
@@ -45,17 +45,17 @@ def command(
     from genoscan.model import load_model
     from genoscan.verification import FINITE, Check, verify
 
-    Adjoint(tile, slots)  # refuses what is out of range before anything is read
+    Adjoint(tile, slots)  # raises for invalid values before anything is read
     set_threads(threads)
     opened = open_genome(genome)
     region = parse_region(region_text, opened.sizes)
     codes = opened.fetch(region.chrom, region.start, min(region.end, region.start + FINITE))
-    if (codes[1:] < 4).sum() < _FEWEST:
+    if (codes[1:] < 4).sum() < _MIN_BASES:
         raise InputError(
-            f"--region {region_text}: fewer than {_FEWEST} A, C, G, T among its first {FINITE:,} "
-            "bases, too few to check on; choose another region"
+            f"--region {region_text}: fewer than {_MIN_BASES} A, C, G, T in the first {FINITE:,} "
+            "bases, too few for the checks; choose another region"
         )
-    say(f"{region}: {model_name}, log-likelihood, tile {tile:,}, {slots} slots")
+    log(f"{region}: {model_name}, log-likelihood, tile {tile:,}, {slots} slots")
 
     def show(check: Check) -> None:
         limit = "" if check.limit is None else f"<= {check.limit:.0e}"
@@ -72,4 +72,4 @@ def command(
         report=show,
     )
     if not all(check.passed for check in checks):
-        raise InexactError(f"{region}: a check is past its limit, see above")
+        raise InexactError(f"{region}: a check exceeded its limit, see above")

@@ -1,21 +1,21 @@
-"""genoscan workflow: the Snakemake workflow that comes along."""
+"""genoscan workflow: the Snakemake workflow that is part of genoscan."""
 
 import sys
 from pathlib import Path
 
 import click
 
-from genoscan.cli.options import PATH, say
+from genoscan.cli.options import PATH, log
 
 
 @click.group("workflow")
 def command() -> None:
-    """Find, copy or run the Snakemake workflow."""
+    """Locate, copy or run the Snakemake workflow."""
 
 
 @command.command("path")
 def path() -> None:
-    """Print where the Snakefile is."""
+    """Print the path of the Snakefile."""
     from genoscan.workflow import snakefile
 
     click.echo(snakefile())
@@ -24,18 +24,18 @@ def path() -> None:
 @command.command("init")
 @click.argument("folder", metavar="FOLDER", type=PATH)
 def init(folder: Path) -> None:
-    """Copy the workflow to FOLDER; what to change is FOLDER/config/config.yaml."""
+    """Copy the workflow to a new FOLDER, to be set up in FOLDER/config/config.yaml."""
     from genoscan.workflow import copy_workflow
 
     copy_workflow(folder)
-    say("name your genome and regions in it: those there are the example's")
+    log("enter your genome and regions in this file; it contains those of the example")
     click.echo(folder / "config" / "config.yaml")
 
 
 @command.command("run", context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", metavar="[SNAKEMAKE'S ARGUMENTS]...", nargs=-1, type=click.UNPROCESSED)
 def run(arguments: tuple[str, ...]) -> None:
-    """Run the workflow in this folder, with Snakemake's own arguments.
+    """Run the workflow in the current folder; all arguments are passed to Snakemake.
 
     \b
     Example:
