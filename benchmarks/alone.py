@@ -68,9 +68,7 @@ def alone(function: Callable[..., dict[str, Any]], settings: dict[str, Any]) -> 
     return answer
 
 
-def cost(
-    warm_up: Callable[[], object], run: Callable[[], object], device: str, *, again: int
-) -> dict[str, Any]:
+def cost(warm_up: Callable[[], object], run: Callable[[], object], device: str, *, again: int) -> dict[str, Any]:
     """Return the seconds of a run, and its peak memory above that in use after the warm-up.
 
     Parameters

@@ -6,16 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from genoscan.cli.options import (
-    MODEL,
-    PATH,
-    THREADS,
-    combine,
-    log,
-    parse_device,
-    set_threads,
-    table,
-)
+from genoscan.cli.options import MODEL, PATH, THREADS, combine, log, parse_device, set_threads, table
 from genoscan.cli.progress import progress
 from genoscan.errors import GenoscanError, InputError
 
@@ -23,12 +14,9 @@ if TYPE_CHECKING:
     from benchmarks.experiment import Experiment
 
 ENVIRONMENT = combine(
-    click.option(
-        "--device", default="auto", show_default=True, metavar="DEVICE",
-        help="auto, cpu, cuda or cuda:1.",
-    ),
+    click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="auto, cpu, cuda or cuda:1."),
     THREADS,
-)  # fmt: skip
+)
 
 
 class FailedRowError(GenoscanError):
@@ -43,8 +31,7 @@ def cli() -> None:
 @cli.command("period3")
 @click.argument("track", metavar="NPZ", type=PATH)
 @click.argument("annotation", metavar="GENBANK", type=PATH)
-@click.option("--figure", metavar="HTML", type=PATH,
-              help="Also draw the periodograms as an HTML page.")  # fmt: skip
+@click.option("--figure", metavar="HTML", type=PATH, help="Also draw the periodograms as an HTML page.")
 def period3(track: Path, annotation: Path, figure: Path | None) -> None:
     """Measure period 3 of a track, inside genes and outside.
 
@@ -74,55 +61,72 @@ def period3(track: Path, annotation: Path, figure: Path | None) -> None:
 
 @cli.command("speed")
 @click.option(
-    "-o", "--output", metavar="JSON", type=PATH, required=True,
+    "-o",
+    "--output",
+    metavar="JSON",
+    type=PATH,
+    required=True,
     help="Where to write the numbers, row by row; the figure is written beside it (.html). The "
     "file of an interrupted run is completed.",
-)  # fmt: skip
+)
 @MODEL
 @click.option(
-    "--shape", metavar="WIDTHxLAYERS",
+    "--shape",
+    metavar="WIDTHxLAYERS",
     help="Measure a model of this size with seeded random weights instead, such as 256x16.",
-)  # fmt: skip
-@click.option(
-    "--genome", "genome_path", metavar="FILE", type=PATH,
-    help="FASTA or GenBank file to read bases from.  [default: the shipped chloroplast]",
-)  # fmt: skip
-@click.option(
-    "--only", multiple=True, metavar="ROW",
-    help="Measure this row; may repeat.  [default: every row for the device]",
-)  # fmt: skip
-@click.option(
-    "--quick", is_flag=True,
-    help="Check in a minute that everything runs: --length 128 --tile 50 --rounds 2 --regions 4.",
-)  # fmt: skip
-@click.option(
-    "--length", type=int, metavar="BASES",
-    help="Bases in every row instead of its own length; thresholds are then not judged.",
-)  # fmt: skip
-@click.option(
-    "--rounds", type=int, metavar="N", help="Repetitions of each contender.  [default: 5]"
 )
 @click.option(
-    "--tile", type=int, metavar="BASES",
+    "--genome",
+    "genome_path",
+    metavar="FILE",
+    type=PATH,
+    help="FASTA or GenBank file to read bases from.  [default: the shipped chloroplast]",
+)
+@click.option(
+    "--only", multiple=True, metavar="ROW", help="Measure this row; may repeat.  [default: every row for the device]"
+)
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Check in a minute that everything runs: --length 128 --tile 50 --rounds 2 --regions 4.",
+)
+@click.option(
+    "--length",
+    type=int,
+    metavar="BASES",
+    help="Bases in every row instead of its own length; thresholds are then not judged.",
+)
+@click.option("--rounds", type=int, metavar="N", help="Repetitions of each contender.  [default: 5]")
+@click.option(
+    "--tile",
+    type=int,
+    metavar="BASES",
     help="Bases of a window processed at once, in every row.  [default: as attribute]",
-)  # fmt: skip
+)
 @click.option(
-    "--slots", type=int, metavar="N",
-    help="Carries kept.  [default: one per tile on the CPU, as attribute on a GPU]",
-)  # fmt: skip
+    "--slots", type=int, metavar="N", help="Carries kept.  [default: one per tile on the CPU, as attribute on a GPU]"
+)
 @click.option(
-    "--batch", type=int, metavar="N",
-    help="Windows computed together in row regions.  [default: as attribute]",
-)  # fmt: skip
+    "--batch", type=int, metavar="N", help="Windows computed together in row regions.  [default: as attribute]"
+)
 @click.option(
-    "--regions", type=int, metavar="N",
+    "--regions",
+    type=int,
+    metavar="N",
     help="Regions in row regions, a sample of the 5,000 of its threshold.  [default: 96]",
-)  # fmt: skip
+)
 @ENVIRONMENT
 def speed(
-    output: Path, model_name: str, shape: str | None, genome_path: Path | None,
-    only: tuple[str, ...], quick: bool, device: str, threads: int | None, **sizes: int | None,
-) -> None:  # fmt: skip
+    output: Path,
+    model_name: str,
+    shape: str | None,
+    genome_path: Path | None,
+    only: tuple[str, ...],
+    quick: bool,
+    device: str,
+    threads: int | None,
+    **sizes: int | None,
+) -> None:
     """Compare speed and memory with other programs.
 
     All use the same weights and bases. First every contender's derivative is compared with float64
@@ -164,15 +168,14 @@ def speed(
     with tempfile.TemporaryDirectory(prefix="genoscan-bench-") as folder:
         path = write_fresh_model(Path(folder), shape) if shape else find_model(model_name)
         settings = Settings(
-            model=str(path), genome=str(genome_path or shipped_genome()), device=device,
-            threads=torch.get_num_threads(), **usual | short | given,
-        )  # fmt: skip
+            model=str(path),
+            genome=str(genome_path or shipped_genome()),
+            device=device,
+            threads=torch.get_num_threads(),
+            **usual | short | given,
+        )
         document = run(
-            settings,
-            output,
-            only=only,
-            show=lambda name, row: click.echo(row_text(name, row) + "\n"),
-            report=log,
+            settings, output, only=only, show=lambda name, row: click.echo(row_text(name, row) + "\n"), report=log
         )
     draw(document, output.with_suffix(".html"))
     click.echo(summary(document["rows"]))
@@ -185,15 +188,17 @@ def speed(
 
 WHERE = combine(
     click.option(
-        "-o", "--output", "folder", metavar="FOLDER", type=PATH, required=True,
+        "-o",
+        "--output",
+        "folder",
+        metavar="FOLDER",
+        type=PATH,
+        required=True,
         help="Where to write tables and figures. An interrupted run is completed.",
     ),
-    click.option(
-        "--quick", is_flag=True,
-        help="Check in a minute that everything runs: small sizes, nothing judged.",
-    ),
+    click.option("--quick", is_flag=True, help="Check in a minute that everything runs: small sizes, nothing judged."),
     ENVIRONMENT,
-)  # fmt: skip
+)
 
 
 @cli.command("paper")
@@ -281,9 +286,14 @@ def reading_frame(genome: Path, models: tuple[str, ...], **where: Any) -> None:
 
 
 def _run(
-    experiments: "Mapping[str, Experiment]", names: tuple[str, ...], *, folder: Path, quick: bool,
-    device: str, threads: int | None,
-) -> None:  # fmt: skip
+    experiments: "Mapping[str, Experiment]",
+    names: tuple[str, ...],
+    *,
+    folder: Path,
+    quick: bool,
+    device: str,
+    threads: int | None,
+) -> None:
     import torch
 
     from benchmarks.experiment import Environment

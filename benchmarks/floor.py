@@ -66,11 +66,7 @@ def both_ways(run: Callable[..., Any], *inputs: Tensor) -> tuple[float, float]:
 
 def parts(block: Mamba, limits: dict[str, float]) -> dict[str, dict[str, float]]:
     """Measure the parts of a block, and compute the lower bound of each."""
-    width, channels, config = (
-        block.out_proj.out_features,
-        block.in_proj.out_features // 2,
-        block.config,
-    )
+    width, channels, config = (block.out_proj.out_features, block.in_proj.out_features // 2, block.config)
     x, u = torch.randn(1, TILE, width), torch.randn(1, TILE, channels)
     tail, state = block.begin(1)
     A = -torch.exp(block.A_log)
@@ -89,17 +85,14 @@ def parts(block: Mamba, limits: dict[str, float]) -> dict[str, dict[str, float]]
     a_pass = u.nbytes / limits["GB/s"] / 1e9
     exponentials = u.numel() * config.d_state / limits["Gexp/s"] / 1e9
     scan = both_ways(
-        lambda u, delta, B, C, state, z: block.kernels.scan(
-            u, delta, A, B, C, block.D, state, block.dt_proj.bias, z
-        ),
+        lambda u, delta, B, C, state, z: block.kernels.scan(u, delta, A, B, C, block.D, state, block.dt_proj.bias, z),
         *(torch.randn(1, TILE, channels) for _ in range(2)),
         *(B, C, state),
         torch.randn(1, TILE, channels),
     )
     found["scan"] = (*scan, exponentials, exponentials)
     conv = both_ways(
-        lambda u, tail: block.kernels.conv_silu(u, block.conv.weight, block.conv.bias, tail),
-        *(u.clone(), tail),
+        lambda u, tail: block.kernels.conv_silu(u, block.conv.weight, block.conv.bias, tail), *(u.clone(), tail)
     )
     found["conv_silu"] = (*conv, 2 * a_pass, 3 * a_pass)
     assert block.norm is not None
@@ -128,8 +121,7 @@ def main(path: Path) -> None:
     assert isinstance(block, Mamba)
     scale = len(model.causal.layers) / TILE * 1e6
     rows = {
-        name: {way: seconds * scale for way, seconds in times.items()}
-        for name, times in parts(block, limits).items()
+        name: {way: seconds * scale for way, seconds in times.items()} for name, times in parts(block, limits).items()
     }
     forth, back = (seconds / TILE / TILES * 1e6 for seconds in whole(model))
     # With one slot per tile an adjoint runs every tile forward twice and backward once.

@@ -65,9 +65,7 @@ def drive(
     left, found = list(names), dict[str, float]()
     while left:
         asked = {"rows": left, "budget": end - time.monotonic(), "found": found}
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as worker:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
             assert worker.stdin is not None and worker.stdout is not None
             worker.stdin.write(json.dumps({**task, **asked}) + "\n")
             worker.stdin.close()
@@ -172,16 +170,19 @@ def lines(records: Sequence[Record]) -> Iterator[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure; return 1 if a row failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/gpu"),
-                        help="folder for gpu.json")  # fmt: skip
-    parser.add_argument("--dry-run", action="store_true",
-                        help="every row once, tiny, on the CPU, interpreted")  # fmt: skip
-    parser.add_argument("--budget", type=float, default=540, metavar="SECONDS",
-                        help="rows that do not fit are skipped (default: 540)")  # fmt: skip
-    parser.add_argument("--only", action="append", metavar="ROW", choices=list(ROWS),
-                        help=f"measure this row; may repeat: {', '.join(ROWS)}")  # fmt: skip
-    parser.add_argument("--shape", default="256x16", metavar="WIDTHxLAYERS",
-                        help="of the model (default: 256x16)")  # fmt: skip
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/gpu"), help="folder for gpu.json")
+    parser.add_argument("--dry-run", action="store_true", help="every row once, tiny, on the CPU, interpreted")
+    parser.add_argument(
+        "--budget", type=float, default=540, metavar="SECONDS", help="rows that do not fit are skipped (default: 540)"
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="ROW",
+        choices=list(ROWS),
+        help=f"measure this row; may repeat: {', '.join(ROWS)}",
+    )
+    parser.add_argument("--shape", default="256x16", metavar="WIDTHxLAYERS", help="of the model (default: 256x16)")
     options = parser.parse_args(arguments)
     if options.dry_run:
         os.environ["TRITON_INTERPRET"] = "1"

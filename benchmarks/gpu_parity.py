@@ -15,11 +15,7 @@ from genoscan.genome.genome import open_genome
 from genoscan.genome.region import Region
 from genoscan.gradient import gradient
 from genoscan.job import Options, prepare
-from genoscan.layers.bidirectional import (
-    BidirectionalBlock,
-    BidirectionalConfig,
-    BidirectionalStack,
-)
+from genoscan.layers.bidirectional import BidirectionalBlock, BidirectionalConfig, BidirectionalStack
 from genoscan.layers.config import ModelConfig
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import MambaConfig
@@ -114,9 +110,7 @@ def _rules(
     if by_dual:
         pushed = tupled(*map(Dual.of, inputs, dots))
         return outputs, cotangents, tuple(part.dots for part in pushed)  # type: ignore[attr-defined]
-    along = [
-        torch.func.jvp(tupled, inputs, tuple(dot[i] for dot in dots))[1] for i in range(_DIRECTIONS)
-    ]
+    along = [torch.func.jvp(tupled, inputs, tuple(dot[i] for dot in dots))[1] for i in range(_DIRECTIONS)]
     return outputs, cotangents, tuple(map(torch.stack, zip(*along, strict=True)))
 
 
@@ -149,8 +143,7 @@ def long_engine_error(path: Path, device: str, length: int, tile: int) -> float:
     codes = torch.from_numpy(real_bases(shipped_genome(), length))[None]
     settings: dict[str, Any] = {"device": device, "kernels": "triton", "tile": tile, "slots": 2}
     single, double = (
-        _pulled(load_model(path, dtype=dtype, **settings), codes)
-        for dtype in (torch.float32, torch.float64)
+        _pulled(load_model(path, dtype=dtype, **settings), codes) for dtype in (torch.float32, torch.float64)
     )
     return worst((single,), (double,))
 
@@ -195,9 +188,7 @@ def write_small_model(kind: str, path: Path, n_layers: int) -> None:
     shared: dict[str, Any] = {"d_model": width, "context": 0, "reach": 0, "trained_on": "nothing"}
     torch.manual_seed(1)
     if kind == "PD-SSM":
-        config = ModelConfig(
-            layers=(PdSsmConfig(d_conv=4, rank=2, d_state=16, n_maps=4),) * n_layers, **shared
-        )
+        config = ModelConfig(layers=(PdSsmConfig(d_conv=4, rank=2, d_state=16, n_maps=4),) * n_layers, **shared)
         save_model(path, config, build(config), f"# {kind}\n")
         return
     rcps = kind == "both strands"

@@ -108,17 +108,26 @@ class Bench:
 
     def settings(self, tile: int, slots: int | None = SLOTS, **others: Any) -> Settings:
         return Settings(
-            model=str(self.model), genome=str(shipped_genome()), device=self.device,
-            threads=torch.get_num_threads(), tile=self.size(tile, _TINY_TILE), slots=slots, batch=4,
-            regions=2, rounds=3, kernels="triton", **others,
-        )  # fmt: skip
+            model=str(self.model),
+            genome=str(shipped_genome()),
+            device=self.device,
+            threads=torch.get_num_threads(),
+            tile=self.size(tile, _TINY_TILE),
+            slots=slots,
+            batch=4,
+            regions=2,
+            rounds=3,
+            kernels="triton",
+            **others,
+        )
 
     def fastest(self, mebibytes: float, otherwise: int) -> int:
         """Return the fastest tile measured by row `tiles` within so much memory."""
         speeds = {
-            self.found[f"tiles: {tile:,}, speed"]: tile for tile in TILES
+            self.found[f"tiles: {tile:,}, speed"]: tile
+            for tile in TILES
             if self.found.get(f"tiles: {tile:,}, memory", math.inf) <= mebibytes
-        }  # fmt: skip
+        }
         return speeds[max(speeds)] if speeds else otherwise
 
     def usable(self) -> bool:
@@ -178,8 +187,7 @@ def device(bench: Bench) -> Iterator[Result]:
     details = {"multiprocessors": cores, "machine": machine.machine(bench.device)}
     yield Result("device: memory", memory / usage.GIBIBYTE, "GiB", details=details)
     matmul = torch.backends.cuda.matmul.allow_tf32
-    yield Result("device: tf32 in products", float(matmul), "", at_most(0), exact=True,
-                 details={"tf32_nowhere": exact})  # fmt: skip
+    yield Result("device: tf32 in products", float(matmul), "", at_most(0), exact=True, details={"tf32_nowhere": exact})
 
 
 def kernels(bench: Bench) -> Iterator[Result]:
@@ -222,11 +230,7 @@ def long_engine(bench: Bench) -> Iterator[Result]:
 def track(bench: Bench) -> Iterator[Result]:
     """A track from FASTA to bigWig, read back, against float64 autograd."""
     error = measured_track_error(
-        bench.model,
-        bench.folder,
-        bench.device,
-        bench.size(2_048, _TINY),
-        bench.size(500, _TINY_TILE),
+        bench.model, bench.folder, bench.device, bench.size(2_048, _TINY), bench.size(500, _TINY_TILE)
     )
     yield _error("track: scores read back", error, 1e-5)
 
@@ -261,9 +265,14 @@ def timings(
         times += [answer["seconds"] for answer in answers]
         warm = times if len(times) == 1 or times[0] > _LONG else times[1:]
         found[name] = Timing(
-            replace(task, length=length), "", ready["ready"] - started, first["seconds"],
-            first["extra_bytes"], first["did"], [median(warm)],
-        )  # fmt: skip
+            replace(task, length=length),
+            "",
+            ready["ready"] - started,
+            first["seconds"],
+            first["extra_bytes"],
+            first["did"],
+            [median(warm)],
+        )
         details[name] = {
             "length": length,
             "tile": task.settings.tile,
@@ -291,8 +300,7 @@ def of_speed(
         found, details = timings(bench, row.tasks, again)
         for each in row.measures:
             value = median(each.values(found))
-            yield Result(f"{name}: {each.name}", value, each.unit, each.threshold,
-                         details={"contenders": details})  # fmt: skip
+            yield Result(f"{name}: {each.name}", value, each.unit, each.threshold, details={"contenders": details})
         for contender, numbers in details.items():
             reserved = numbers["reserved_bytes"] / usage.MEBIBYTE
             yield Result(f"{name}: {contender}, reserved by the allocator", reserved, "MiB")
@@ -324,12 +332,7 @@ def slots(bench: Bench) -> Iterator[Result]:
     yield Result("slots: one a tile, memory", memory, "MiB")
 
 
-SWEPT: dict[str, Sequence[int]] = {
-    "SUB": (4, 8),
-    "CHUNK": (32, 64, 128),
-    "UNROLL": (1, 2, 4),
-    "AHEAD": (8, 16, 32),
-}
+SWEPT: dict[str, Sequence[int]] = {"SUB": (4, 8), "CHUNK": (32, 64, 128), "UNROLL": (1, 2, 4), "AHEAD": (8, 16, 32)}
 """The scan's tunables (genoscan/ops/README.md), in genoscan/ops/triton_gpu/scan.py."""
 
 
@@ -360,8 +363,7 @@ def scan_sweep(bench: Bench) -> Iterator[Result]:
             setattr(scan, name, value)
         found, seconds = _sweep_step(bench, inputs, bars)
         _same(found, expected)
-        yield Result("scan sweep: best of each together", 1e12 * seconds / elements, "ps",
-                     details=best)  # fmt: skip
+        yield Result("scan sweep: best of each together", 1e12 * seconds / elements, "ps", details=best)
     finally:
         for name, value in usual.items():
             setattr(scan, name, value)

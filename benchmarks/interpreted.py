@@ -25,9 +25,7 @@ def interpreting(*, small: bool = False) -> Iterator[None]:
     genuine = interpreter._patch_lang
 
     def once(function: Any) -> Any:
-        seen = [
-            module for module in function.__globals__.values() if module is tl or module is tl.core
-        ]
+        seen = [module for module in function.__globals__.values() if module is tl or module is tl.core]
         ready = all(not isinstance(module.static_range, type) for module in seen)
         return None if ready else genuine(function)
 

@@ -34,10 +34,7 @@ def machine(device: str) -> dict[str, object]:
 
 def versions() -> dict[str, str | None]:
     """Return the versions of genoscan, Python and numerical packages; None: not installed."""
-    found: dict[str, str | None] = {
-        "genoscan": __version__,
-        "python": platform.python_version(),
-    }
+    found: dict[str, str | None] = {"genoscan": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
@@ -59,9 +56,7 @@ def commit() -> str | None:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 

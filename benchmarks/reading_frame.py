@@ -60,14 +60,15 @@ def experiment(genome: Path, models: Sequence[str]) -> Experiment:
         f"first half, asked about {_ASKED} in a row at each distance into the second half's genes. "
         "Genes: CDS of one part. Standard errors over genes.",
         lambda _quick: [Cell(name, {"reader": name}) for name in (_BASES, *paths)],
-        partial(_measure, genome, paths), _findings, _draw,
-    )  # fmt: skip
+        partial(_measure, genome, paths),
+        _findings,
+        _draw,
+    )
 
 
 def _measure(
-    path: Path, models: Mapping[str, Path], cell: Cell, _before: Sequence[Row],
-    environment: Environment,
-) -> list[Row]:  # fmt: skip
+    path: Path, models: Mapping[str, Path], cell: Cell, _before: Sequence[Row], environment: Environment
+) -> list[Row]:
     """Return one row per distance."""
     torch.set_num_threads(environment.threads)
     genome, reader = GenBankGenome(path), cell.settings["reader"]
@@ -80,21 +81,22 @@ def _measure(
     vectors: dict[int, Vectors] = {}
     for strand, rows in points.groupby("strand"):
         on_strand, at = codes if strand == "+" else reverse_complement(codes), rows["at"].to_numpy()
-        read = (
-            _nearby(on_strand, at)
-            if reader == _BASES
-            else _held(models[reader], on_strand, at, environment.device)
-        )
+        read = _nearby(on_strand, at) if reader == _BASES else _held(models[reader], on_strand, at, environment.device)
         vectors |= zip(rows.index, read, strict=True)
     x, phases = np.stack([vectors[i] for i in points.index]), points.phase.to_numpy()
     found = _read_out(x[fitted], phases[fitted], x[~fitted])
     asked = points[~fitted].assign(right=found == phases[~fitted])
     by_gene = asked.groupby(["distance", "strand", "gene"], as_index=False).agg({"right": "mean"})
     return [
-        {"reader": reader, "distance": distance, "genes": len(genes), "right": genes.right.mean(),
-         "error": genes.right.std() / len(genes) ** 0.5}
+        {
+            "reader": reader,
+            "distance": distance,
+            "genes": len(genes),
+            "right": genes.right.mean(),
+            "error": genes.right.std() / len(genes) ** 0.5,
+        }
         for distance, genes in by_gene.groupby("distance")
-    ]  # fmt: skip
+    ]
 
 
 def _points(path: Path, chrom: str, size: int) -> pd.DataFrame:
@@ -119,10 +121,9 @@ def _points(path: Path, chrom: str, size: int) -> pd.DataFrame:
             into = distance + np.arange(len(distance)) % _ASKED
         tables.append(
             pd.DataFrame(
-                {"strand": feature.strand, "gene": start, "at": start + into, "phase": into % 3,
-                 "distance": distance}
+                {"strand": feature.strand, "gene": start, "at": start + into, "phase": into % 3, "distance": distance}
             )
-        )  # fmt: skip
+        )
     columns = ["strand", "gene", "at", "phase", "distance"]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
@@ -174,17 +175,22 @@ def _findings(table: pd.DataFrame) -> Iterator[Finding]:
         for row in rows.to_dict("records"):
             yield Finding(
                 f"{reader}, {row['distance']:,.0f} bases into {row['genes']:,.0f} genes",
-                row["right"], f"+/- {row['error']:.3f}",
-            )  # fmt: skip
+                row["right"],
+                f"+/- {row['error']:.3f}",
+            )
 
 
 def _draw(table: pd.DataFrame) -> go.Figure:
     page = go.Figure()
     for shade, (reader, rows) in zip(_SHADES, table.groupby("reader", sort=False), strict=False):
         page.add_scatter(
-            x=rows.distance, y=rows.right, name=reader, mode="lines+markers", line_color=shade,
+            x=rows.distance,
+            y=rows.right,
+            name=reader,
+            mode="lines+markers",
+            line_color=shade,
             error_y={"type": "data", "array": rows.error},
-        )  # fmt: skip
+        )
     page.add_hline(y=1 / 3, line_dash="dot", line_color="#777777", annotation_text="guessing")
     page.update_xaxes(title="bases into the gene", type="log", tickvals=_DISTANCES, tickformat=",")
     return page.update_yaxes(title="codon position right", range=[0, 1.02], tickformat=".0%")

@@ -63,9 +63,7 @@ def run(
     record["findings"] = [_plain(finding, judged=not environment.quick) for finding in findings]
     _write(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
     figure = experiment.draw(table).update_layout(title_text=f"{name}: {experiment.title}")
-    figure.write_html(
-        folder / f"{name}.html", include_plotlyjs=True, config={"displayModeBar": False}
-    )
+    figure.write_html(folder / f"{name}.html", include_plotlyjs=True, config={"displayModeBar": False})
     _picture(figure, folder / f"{name}.png", report)
     return findings
 
@@ -101,8 +99,7 @@ def _resumed(path: Path, record: dict[str, Any], n_cells: int) -> tuple[dict[str
     must = settings if rows["cell"].nunique() >= n_cells else settings | measured
     if differing := [key for key in must if must[key] != record[key]]:
         raise InputError(
-            f"{known}: was measured with another {' and '.join(differing)}: name another folder, "
-            "or remove it"
+            f"{known}: was measured with another {' and '.join(differing)}: name another folder, or remove it"
         )
     named = (dict(zip(rows.columns, row, strict=True)) for row in rows.itertuples(index=False))
     return record | measured, list(named)

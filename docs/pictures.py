@@ -38,31 +38,46 @@ def draw(archive: Path, genes: Path) -> go.Figure:
         if gene.start < STRETCH.stop and gene.end > STRETCH.start:
             ends = max(gene.start, STRETCH.start), min(gene.end, STRETCH.stop)
             figure.add_shape(
-                type="rect", x0=ends[0], x1=ends[1], y0=top, y1=top * 1.12, fillcolor="#999",
-                line_width=0, row=1, col=1,
-            )  # fmt: skip
+                type="rect", x0=ends[0], x1=ends[1], y0=top, y1=top * 1.12, fillcolor="#999", line_width=0, row=1, col=1
+            )
             if ends[1] - ends[0] > 250:
                 arrow = "▶" if gene.strand == "+" else "◀"
                 figure.add_annotation(
-                    x=sum(ends) / 2, y=top * 1.22, text=f"{gene.name} {arrow}", showarrow=False,
-                    font_size=12, row=1, col=1,
-                )  # fmt: skip
+                    x=sum(ends) / 2,
+                    y=top * 1.22,
+                    text=f"{gene.name} {arrow}",
+                    showarrow=False,
+                    font_size=12,
+                    row=1,
+                    col=1,
+                )
     letters = np.array(list(BASES))[codes[LETTERS]]
     positions = np.arange(LETTERS.start, LETTERS.stop) + 1
     for base, colour in COLOURS.items():
         mine = letters == base
         figure.add_bar(
-            x=positions[mine], y=scores[LETTERS][mine], marker_color=colour, text=base,
-            textposition="outside", textfont={"color": colour, "size": 13}, cliponaxis=False,
-            row=2, col=1,
-        )  # fmt: skip
+            x=positions[mine],
+            y=scores[LETTERS][mine],
+            marker_color=colour,
+            text=base,
+            textposition="outside",
+            textfont={"color": colour, "size": 13},
+            cliponaxis=False,
+            row=2,
+            col=1,
+        )
     figure.update_xaxes(tickformat=",d", title=f"{chrom}, position", row=2, col=1)
     figure.update_xaxes(tickformat=",d", row=1, col=1)
     figure.update_yaxes(title="sensitivity (nats)")
     figure.update_layout(
-        template="simple_white", showlegend=False, barmode="overlay", bargap=0.15,
-        width=1200, height=620, margin={"t": 30, "b": 60, "l": 80, "r": 30},
-    )  # fmt: skip
+        template="simple_white",
+        showlegend=False,
+        barmode="overlay",
+        bargap=0.15,
+        width=1200,
+        height=620,
+        margin={"t": 30, "b": 60, "l": 80, "r": 30},
+    )
     return figure
 
 

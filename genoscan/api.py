@@ -97,28 +97,15 @@ def attribute(
     """
     loaded = _loaded(model)
     located, many = locate_all(sequence, axes=axes)
-    options = Options(
-        score=score,
-        strand=strand,
-        context=context,
-        reach=reach,
-        masked=masked,
-        batch=batch,
-    )
+    options = Options(score=score, strand=strand, context=context, reach=reach, masked=masked, batch=batch)
     found: dict[int, Attribution] = {}
     for numbers in group(located, target):
-        for i, one in zip(
-            numbers,
-            _attributed([located[i] for i in numbers], loaded, target, options),
-            strict=True,
-        ):
+        for i, one in zip(numbers, _attributed([located[i] for i in numbers], loaded, target, options), strict=True):
             found[i] = one
     return gathered([found[i] for i in range(len(located))], many=many)
 
 
-def _attributed(
-    located: Sequence[Located], model: Model, target: str, options: Options
-) -> list[Attribution]:
+def _attributed(located: Sequence[Located], model: Model, target: str, options: Options) -> list[Attribution]:
     """Return attributions of sequences in memory, or of one region of a file, from one job."""
     if not located:
         return []
@@ -200,8 +187,7 @@ def attribute_regions(
     """
     opened = open_genome(genome) if isinstance(genome, str | Path) else genome
     chosen = [
-        parse_region(one, opened.sizes, clip=clip, option="region") if isinstance(one, str) else one
-        for one in regions
+        parse_region(one, opened.sizes, clip=clip, option="region") if isinstance(one, str) else one for one in regions
     ]
     if bed is not None:
         chosen += read_bed(Path(bed), opened.sizes, clip=clip)
@@ -211,11 +197,7 @@ def attribute_regions(
 
 
 def predict(
-    sequence: Any,
-    model: Model | str | Path = "bacteria",
-    *,
-    strand: Literal["+", "-"] = "+",
-    axes: str = "LC",
+    sequence: Any, model: Model | str | Path = "bacteria", *, strand: Literal["+", "-"] = "+", axes: str = "LC"
 ) -> Float[np.ndarray, "length 4"] | list[Float[np.ndarray, "length 4"]]:
     """Return the logits of A, C, G and T at every base.
 
@@ -307,9 +289,7 @@ def response(
     return respond(located.genome, _loaded(model), probe)
 
 
-def verify(
-    sequence: Any, model: Model | str | Path = "bacteria", *, axes: str = "LC"
-) -> list[Check]:
+def verify(sequence: Any, model: Model | str | Path = "bacteria", *, axes: str = "LC") -> list[Check]:
     """Check on a sequence that a model's derivatives, and files computed from them, are exact.
 
     Parameters

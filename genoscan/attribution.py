@@ -53,10 +53,7 @@ class Attribution:
     size: int
 
     def __repr__(self) -> str:
-        return (
-            f"Attribution({self.region}, {len(self):,} bases; {self.target} = {self.value:.6g}; "
-            f"model {self.model})"
-        )
+        return f"Attribution({self.region}, {len(self):,} bases; {self.target} = {self.value:.6g}; model {self.model})"
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -138,12 +135,9 @@ class Attributions(tuple[Attribution, ...]):
         """
         lengths = sorted({len(one) for one in self})
         if len(lengths) > 1:
-            raise InputError(
-                f"sequences of {lengths[0]:,} to {lengths[-1]:,} bases: expected one length"
-            )
+            raise InputError(f"sequences of {lengths[0]:,} to {lengths[-1]:,} bases: expected one length")
         centred = (
-            blank_unknown(one.gradient - one.gradient.mean(1, keepdims=True), one.codes, fill=0.0)
-            for one in self
+            blank_unknown(one.gradient - one.gradient.mean(1, keepdims=True), one.codes, fill=0.0) for one in self
         )
         return np.stack([columns.T for columns in centred])
 

@@ -129,9 +129,7 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
     reach = model.config.reach if options.reach is None else options.reach
     if target.region is not None and not model.bidirectional:
         reach = 0  # causal outputs do not depend on bases downstream of them
-    merged = merge(
-        regions or whole_genome(genome.sizes), genome.sizes, by_strand=options.strand == "bed"
-    )
+    merged = merge(regions or whole_genome(genome.sizes), genome.sizes, by_strand=options.strand == "bed")
     target.check(merged, genome.sizes, options.strand, model.config.label_offset)
     windows = plan(
         merged,

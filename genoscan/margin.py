@@ -35,9 +35,7 @@ def check_margins(job: Job, path: Path, others: Sequence[Path] = ()) -> None:
     Margins(job.model.causal)
 
 
-def write_margins(
-    job: Job, path: Path, *, command: Sequence[str] = (), progress: Progress = ignore
-) -> dict[str, Any]:
+def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress: Progress = ignore) -> dict[str, Any]:
     """Write the smallest margin over all layers and heads at every base; return the record.
 
     The margin of a head is the probability of the selected transition minus that of the second most

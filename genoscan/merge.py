@@ -15,9 +15,17 @@ from genoscan.tracks.writer import open_tracks
 
 _PIECE = 1 << 20  # bases
 _SHARD_KEYS = (
-    "command", "regions", "scored_bases", "seconds", "sequences", "shard", "method",
-    "target_values", "windows", "zero_regions",
-)  # fmt: skip
+    "command",
+    "regions",
+    "scored_bases",
+    "seconds",
+    "sequences",
+    "shard",
+    "method",
+    "target_values",
+    "windows",
+    "zero_regions",
+)
 """Keys of a record in which shards may differ; all others must agree."""
 
 
@@ -118,10 +126,7 @@ def _check_same(one: _Shard, other: _Shard) -> None:
     for name in sorted({*settings[0], *settings[1]}):
         values = [setting.get(name) for setting in settings]
         if values[0] != values[1]:
-            raise InputError(
-                f"{other.path}: has {name} {values[1]}, {one.path} has {values[0]}: expected one "
-                "job"
-            )
+            raise InputError(f"{other.path}: has {name} {values[1]}, {one.path} has {values[0]}: expected one job")
 
 
 def _regions(shards: Sequence[_Shard]) -> Iterator[tuple[Region, int, Columns]]:

@@ -89,9 +89,7 @@ class Model:
             raise UnsupportedModelError(f"{self.name}: is bidirectional, expected a causal model")
         return self.stack
 
-    def by_base(
-        self, gradient: Float[Tensor, "... span symbols"]
-    ) -> Float32[np.ndarray, "... span 4"]:
+    def by_base(self, gradient: Float[Tensor, "... span symbols"]) -> Float32[np.ndarray, "... span 4"]:
         """Return the columns of A, C, G and T of a gradient, on the CPU, in float32."""
         columns = gradient[..., list(self.config.base_columns)]
         return columns.float().cpu().numpy()
@@ -105,9 +103,7 @@ class Model:
 
     def whole(self, x: Float[Tensor, "batch length d_in"]) -> Float[Tensor, "batch length d_out"]:
         """Return all outputs of a window at once; memory grows with its length."""
-        outputs: Tensor = (
-            self.stack(x) if self.bidirectional else self.stack(x, self.causal.begin(len(x)))[0]
-        )
+        outputs: Tensor = self.stack(x) if self.bidirectional else self.stack(x, self.causal.begin(len(x)))[0]
         return outputs
 
     @property

@@ -168,9 +168,7 @@ def write_response(
     for path in outputs:
         check_output(path)
         if path.suffix == ".npz":
-            raise InputError(
-                f"{path}: a response has no four columns, expected a track such as a .bw"
-            )
+            raise InputError(f"{path}: a response has no four columns, expected a track such as a .bw")
     started = time.monotonic()
     found = respond(genome, model, probe, progress=progress)
     with open_tracks(outputs, genome.sizes) as track:
@@ -241,20 +239,13 @@ Changes = Iterator[tuple[slice, Float[Tensor, "changes tile"]]]
 
 
 def _derivative(
-    model: Model,
-    codes: Tensor,
-    position: int,
-    bases: list[int],
-    probe: Probe,
-    progress: Progress,
+    model: Model, codes: Tensor, position: int, bases: list[int], probe: Probe, progress: Progress
 ) -> Changes:
     table = model.table()
     directions = BaseChange(position, table[bases] - table[codes[0, position].long()])
     target = whole_window(codes, model.columns(), model.config.label_offset)
     inputs, method = OneHot(codes, table), model.method.fit(model.stack, codes.shape[1], 1)
-    for span, outputs, outputs_dot in method.tangent(
-        model.stack, inputs, directions, progress=progress
-    ):
+    for span, outputs, outputs_dot in method.tangent(model.stack, inputs, directions, progress=progress):
         if probe.of == "logits":
             yield span, outputs_dot[:, 0].norm(dim=-1)
         else:
@@ -264,14 +255,7 @@ def _derivative(
             yield span, _of_labels(target, span, change) - mean
 
 
-def _finite(
-    model: Model,
-    codes: Tensor,
-    position: int,
-    bases: list[int],
-    probe: Probe,
-    progress: Progress,
-) -> Changes:
+def _finite(model: Model, codes: Tensor, position: int, bases: list[int], probe: Probe, progress: Progress) -> Changes:
     changed = codes.repeat(1 + len(bases), 1)
     changed[1:, position] = torch.tensor(bases, dtype=codes.dtype)
     inputs = OneHot(changed, model.table())

@@ -79,9 +79,7 @@ class FrechetMambaOperator(nn.Module):
     `pgf_` methods return tensors without a graph, also under torch.inference_mode().
     """
 
-    def __init__(
-        self, d_model: int, d_state: int = 16, *, init_window: int = 3, kernels: str = "auto"
-    ) -> None:
+    def __init__(self, d_model: int, d_state: int = 16, *, init_window: int = 3, kernels: str = "auto") -> None:
         super().__init__()
         self.kernels = kernels
         self.d_model, self.d_state, self.init_window = d_model, d_state, init_window
@@ -371,9 +369,7 @@ class _CausalOperator:
     With `trained`, these replace the weights of the same names, and the others are detached.
     """
 
-    def __init__(
-        self, operator: FrechetMambaOperator, trained: dict[str, Tensor] | None = None
-    ) -> None:
+    def __init__(self, operator: FrechetMambaOperator, trained: dict[str, Tensor] | None = None) -> None:
         self._shape = operator.d_model, operator.d_state
         self._weights = dict[str, Tensor](operator.named_parameters())
         if trained is not None:

@@ -76,9 +76,7 @@ def run(
     return record
 
 
-def attribute_batch(
-    job: Job, batch: Batch, arrays: Arrays, progress: Progress = ignore
-) -> list[float]:
+def attribute_batch(job: Job, batch: Batch, arrays: Arrays, progress: Progress = ignore) -> list[float]:
     """Compute a batch's scores into the arrays; return the target's value, one a region."""
     model, options = job.model, job.options
     strands = list(zip(*batch, strict=True))

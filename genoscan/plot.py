@@ -17,9 +17,7 @@ _STEPS = np.linspace(0, 1, 7)[1:, None]
 _SIZE = 100.0  # side of the box of the letter outlines, whose y axis points down
 
 
-def figure(
-    sequence: str, scores: Float32[np.ndarray, " length"], region: Region, *, title: str
-) -> go.Figure:
+def figure(sequence: str, scores: Float32[np.ndarray, " length"], region: Region, *, title: str) -> go.Figure:
     """Return the figure; positions are 1-based, the hover text has position, base and score.
 
     Parameters
@@ -41,25 +39,31 @@ def figure(
             if at.any():
                 x, y = _letters(outline, positions[at], scores[at])
                 made.add_scatter(
-                    x=x, y=y, fill="toself", fillcolor=colour, line_width=0, mode="lines",
-                    name=base, hoverinfo="skip",
-                )  # fmt: skip
+                    x=x, y=y, fill="toself", fillcolor=colour, line_width=0, mode="lines", name=base, hoverinfo="skip"
+                )
     curve = len(sequence) > LONGEST
     made.add_scattergl(
-        x=positions, y=scores, mode="lines" if curve else "markers", showlegend=False,
-        line_width=1, marker_opacity=0, text=list(sequence),
+        x=positions,
+        y=scores,
+        mode="lines" if curve else "markers",
+        showlegend=False,
+        line_width=1,
+        marker_opacity=0,
+        text=list(sequence),
         hovertemplate="%{x:,} %{text}: %{y:.4g}<extra></extra>",
-    )  # fmt: skip
+    )
     made.update_layout(
-        title=title, template="plotly_white", xaxis_title=region.chrom, yaxis_title="score",
-        xaxis_tickformat=",d", dragmode="zoom",
-    )  # fmt: skip
+        title=title,
+        template="plotly_white",
+        xaxis_title=region.chrom,
+        yaxis_title="score",
+        xaxis_tickformat=",d",
+        dragmode="zoom",
+    )
     return made
 
 
-def _letters(
-    outline: str, positions: np.ndarray, scores: np.ndarray
-) -> tuple[list[float | None], list[float | None]]:
+def _letters(outline: str, positions: np.ndarray, scores: np.ndarray) -> tuple[list[float | None], list[float | None]]:
     """Return the outlines of one letter at every position, as polygons with gaps between them."""
     x: list[float | None] = []
     y: list[float | None] = []

@@ -14,20 +14,12 @@ from genoscan.model import Model
 
 def model_record(model: Model) -> dict[str, Any]:
     """Return the program version and the checksums of the model."""
-    return {
-        "version": __version__,
-        "model": model.name,
-        "model_sha256": model.sha256,
-        "weights": model.weights_sha256,
-    }
+    return {"version": __version__, "model": model.name, "model_sha256": model.sha256, "weights": model.weights_sha256}
 
 
 def sequence_records(genome: Genome, names: Iterable[str]) -> list[dict[str, Any]]:
     """Return name, length and M5 checksum (as in SAM) of sequences, without duplicates."""
-    return [
-        {"name": name, "length": genome.sizes[name], "m5": genome.m5(name)}
-        for name in dict.fromkeys(names)
-    ]
+    return [{"name": name, "length": genome.sizes[name], "m5": genome.m5(name)} for name in dict.fromkeys(names)]
 
 
 def settings(job: Job) -> dict[str, Any]:

@@ -74,10 +74,7 @@ def locate_all(sequences: Any, *, axes: str = "LC") -> tuple[list[Located], bool
         return [locate(sequences, axes=axes)], False
     if not sequences:
         raise InputError(f"found an empty list, {_EXPECTED}")
-    return [
-        locate(sequence, axes=axes, name=f"{_NAME}_{i}")
-        for i, sequence in enumerate(sequences, start=1)
-    ], True
+    return [locate(sequence, axes=axes, name=f"{_NAME}_{i}") for i, sequence in enumerate(sequences, start=1)], True
 
 
 def named_target(target: str, name: str) -> str:
@@ -121,10 +118,7 @@ def _from_array(array: Any, axes: str) -> UInt8[np.ndarray, " bases"]:
         raise InputError(f'axes "{axes}": expected "LC", (length, 4), or "CL", (4, length)')
     rows = array.T if axes == "CL" else array
     if rows.ndim != 2 or rows.shape[1] != len("ACGT"):
-        raise InputError(
-            f'an array of shape {array.shape}: expected codes, (length, 4), or with axes="CL" '
-            "(4, length)"
-        )
+        raise InputError(f'an array of shape {array.shape}: expected codes, (length, 4), or with axes="CL" (4, length)')
     if not (np.isin(rows, (0, 1)).all() and (rows.sum(1) <= 1).all()):
         at = int((~np.isin(rows, (0, 1)).all(1) | (rows.sum(1) > 1)).argmax())
         raise InputError(f"row {at:,} is {rows[at].tolist()}, expected one 1, or zeros for N")

@@ -51,9 +51,7 @@ class TargetSpec:
     region: Region | None = None
     base: int | None = None
 
-    def check(
-        self, regions: Sequence[Region], sizes: Mapping[str, int], strand: str, label_offset: int
-    ) -> None:
+    def check(self, regions: Sequence[Region], sizes: Mapping[str, int], strand: str, label_offset: int) -> None:
         """Check that the model predicts the target on every strand that is read.
 
         Raises
@@ -90,9 +88,7 @@ class TargetSpec:
                 "log-likelihood:chr1:1,001-1,010"
             )
 
-    def masked(
-        self, windows: Sequence[Window], codes: UInt8[Tensor, "batch length"]
-    ) -> UInt8[Tensor, "batch length"]:
+    def masked(self, windows: Sequence[Window], codes: UInt8[Tensor, "batch length"]) -> UInt8[Tensor, "batch length"]:
         """Return the codes with the bases of the target replaced by the mask token."""
         hidden = codes.clone()
         for row, window in zip(hidden, windows, strict=True):
@@ -100,9 +96,7 @@ class TargetSpec:
             row[window.span_of(self.region)] = MASK
         return hidden
 
-    def for_windows(
-        self, windows: Sequence[Window], codes: UInt8[Tensor, "batch length"], model: Model
-    ) -> Target:
+    def for_windows(self, windows: Sequence[Window], codes: UInt8[Tensor, "batch length"], model: Model) -> Target:
         """Return the engine's target for windows of equal length with codes `codes`."""
         offset = model.config.label_offset
         if self.kind == "log-likelihood":
@@ -118,10 +112,7 @@ class TargetSpec:
                 offset,
             )
         assert self.region is not None and self.base is not None
-        rows = [
-            _weights(self.kind, model, 3 - self.base if w.strand == "-" else self.base)
-            for w in windows
-        ]
+        rows = [_weights(self.kind, model, 3 - self.base if w.strand == "-" else self.base) for w in windows]
         at = [w.span_of(self.region).start - offset for w in windows]
         return LogitAt(torch.tensor(at), torch.stack(rows))
 

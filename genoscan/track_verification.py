@@ -88,12 +88,7 @@ def relative(found: Tensor, truth: Tensor) -> float:
     return float((found - truth).norm() / (truth.norm() or torch.tensor(1e-300)))
 
 
-def check_tracks(
-    genome: Genome,
-    region: Region,
-    model: Model,
-    plain: Model,
-) -> TrackErrors:
+def check_tracks(genome: Genome, region: Region, model: Model, plain: Model) -> TrackErrors:
     """Run the pipeline on parts of a region, on every strand, and compare its files.
 
     Parameters
@@ -118,9 +113,13 @@ def check_tracks(
     with tempfile.TemporaryDirectory() as folder:
         for number, case in enumerate(_cases(start, n, masked=model.config.mask is not None)):
             options = Options(
-                target=case.target(region.chrom), score=case.score, strand=case.strand,
-                context=context, reach=reach, masked=case.masked,
-            )  # fmt: skip
+                target=case.target(region.chrom),
+                score=case.score,
+                strand=case.strand,
+                context=context,
+                reach=reach,
+                masked=case.masked,
+            )
             files = [Path(folder) / f"{number}{suffix}" for suffix in (".npz", ".bw")]
             run(prepare(genome, model, parts, options), files)
             written = read_columns(files[0])

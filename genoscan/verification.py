@@ -109,38 +109,29 @@ def verify(
     add("columns in files: windows, strands, targets", tracked.columns, 1e-6, tracked.bases)
     add("scores in files that differ from their columns'", tracked.scores, 0, tracked.bases)
     identity = codes[:, :IDENTITY]
-    add("<y_bar, J v> = <J' y_bar, v>, float64", _identity(double, identity), 1e-10,
-        identity.shape[1])  # fmt: skip
+    add("<y_bar, J v> = <J' y_bar, v>, float64", _identity(double, identity), 1e-10, identity.shape[1])
     if double.equivariant:
         turned = torch.from_numpy(reverse_complement(whole[0].numpy()))[None]
         other = _gradient(double, turned).flip(0)[:, list(double.config.complement)]
         add("both strands agree, float64", relative(other, exact), 1e-12, n)
     short = codes[:, :FINITE]
-    add("finite differences, float64", _finite_differences(double, short), 1e-6,
-        short.shape[1])  # fmt: skip
-    add("correlation with true change, 64 substitutions", _first_order(single, whole, exact), None,
-        whole.shape[1])  # fmt: skip
+    add("finite differences, float64", _finite_differences(double, short), 1e-6, short.shape[1])
+    add("correlation with true change, 64 substitutions", _first_order(single, whole, exact), None, whole.shape[1])
     return checks
 
 
-def _float32_limit(
-    error: float, truth: Tensor, codes: Tensor, load: Callable[[torch.dtype, str], Model]
-) -> float:
+def _float32_limit(error: float, truth: Tensor, codes: Tensor, load: Callable[[torch.dtype, str], Model]) -> float:
     """Return 1e-5 or, for models that amplify rounding, four times the error of plain torch."""
     if error <= _FLOAT32:
         return _FLOAT32
-    return max(
-        _FLOAT32, 4 * relative(_whole_window(load(torch.float32, "reference"), codes), truth)
-    )
+    return max(_FLOAT32, 4 * relative(_whole_window(load(torch.float32, "reference"), codes), truth))
 
 
 def _target(model: Model, codes: Tensor) -> Target:
     return whole_window(codes, model.columns(), model.config.label_offset)
 
 
-def _gradient(
-    model: Model, codes: Tensor, method: Method | None = None
-) -> Float[Tensor, "length d_in"]:
+def _gradient(model: Model, codes: Tensor, method: Method | None = None) -> Float[Tensor, "length d_in"]:
     return gradient(model, codes, _target(model, codes), method).gradient[0]
 
 
@@ -183,11 +174,7 @@ def _finite_differences(model: Model, codes: Tensor) -> float:
     for column in range(exact.shape[1]):
         change = torch.zeros(len(at), length, exact.shape[1], dtype=x.dtype)
         change[torch.arange(len(at)), torch.from_numpy(at), column] = _STEP
-        for high, low in zip(
-            _log_p(model, x + change, target),
-            _log_p(model, x - change, target),
-            strict=True,
-        ):
+        for high, low in zip(_log_p(model, x + change, target), _log_p(model, x - change, target), strict=True):
             found[:, column] += ((high - low) / (2 * _STEP)).sum(-1)
     return relative(found, exact)
 

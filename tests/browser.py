@@ -17,13 +17,25 @@ def dom(page: str, tmp_path: Path) -> tuple[str, set[str]]:
     log = tmp_path / "net.json"
     seen = subprocess.run(
         [
-            chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            f"--user-data-dir={tmp_path / 'user'}", f"--log-net-log={log}",
-            "--virtual-time-budget=20000", "--dump-dom", page,
+            chromium,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            f"--user-data-dir={tmp_path / 'user'}",
+            f"--log-net-log={log}",
+            "--virtual-time-budget=20000",
+            "--dump-dom",
+            page,
         ],
-        capture_output=True, text=True, check=True, timeout=120,
-    ).stdout  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    ).stdout
     events = json.loads(log.read_text())["events"]
     asked = {event["params"]["url"] for event in events if "url" in event.get("params", {})}
     asked = {url for url in asked if url.startswith(("http", "ws"))}

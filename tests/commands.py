@@ -57,9 +57,7 @@ def benchmark(*arguments: object) -> Outcome:
     return genoscan(*arguments, group=benchmark_cli)
 
 
-def elsewhere(
-    *arguments: object, before: str = "", package: str = "genoscan", **options: Any
-) -> Outcome:
+def elsewhere(*arguments: object, before: str = "", package: str = "genoscan", **options: Any) -> Outcome:
     """Run a command in a process of its own, after the statements of `before`."""
     script = f"{before}\nimport {package}.__main__"
     done = subprocess.run(

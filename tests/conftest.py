@@ -23,9 +23,7 @@ from genoscan.ops.kernels import Kernels
 
 def pytest_configure(config: pytest.Config) -> None:
     # torch's own: the first forward-mode derivative loads a table that torch still scripts.
-    config.addinivalue_line(
-        "filterwarnings", "ignore:.torch.jit.script. is deprecated:DeprecationWarning"
-    )
+    config.addinivalue_line("filterwarnings", "ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -90,12 +88,7 @@ def compiled_kernels() -> None:
 @pytest.fixture
 def poisoned_memory(compiled_kernels: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fill what `empty` returns with NaN, so that an entry nobody wrote is seen."""
-    for module, name in [
-        (torch, "empty"),
-        (torch, "empty_like"),
-        (np, "empty"),
-        (np, "empty_like"),
-    ]:
+    for module, name in [(torch, "empty"), (torch, "empty_like"), (np, "empty"), (np, "empty_like")]:
         genuine = getattr(module, name)
 
         def poisoned(*arguments, genuine=genuine, **options):  # type: ignore[no-untyped-def]

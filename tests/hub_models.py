@@ -31,14 +31,26 @@ def state_spaces(folder: Path, kind: str, model: Any) -> Path:
     config, tensors = model.config, model.state_dict()
     ssm: dict[str, Any] = {"d_state": config.state_size}
     if kind == "mamba2":
-        ssm |= {"layer": "Mamba2", "headdim": config.head_dim, "ngroups": config.n_groups,
-                "dt_limit": list(config.time_step_limit)}  # fmt: skip
+        ssm |= {
+            "layer": "Mamba2",
+            "headdim": config.head_dim,
+            "ngroups": config.n_groups,
+            "dt_limit": list(config.time_step_limit),
+        }
     settings = {
-        "d_model": config.hidden_size, "d_intermediate": 0, "n_layer": config.num_hidden_layers,
-        "vocab_size": 12, "ssm_cfg": ssm, "attn_layer_idx": [], "attn_cfg": {}, "rms_norm": True,
-        "residual_in_fp32": True, "fused_add_norm": True, "pad_vocab_size_multiple": 8,
+        "d_model": config.hidden_size,
+        "d_intermediate": 0,
+        "n_layer": config.num_hidden_layers,
+        "vocab_size": 12,
+        "ssm_cfg": ssm,
+        "attn_layer_idx": [],
+        "attn_cfg": {},
+        "rms_norm": True,
+        "residual_in_fp32": True,
+        "fused_add_norm": True,
+        "pad_vocab_size_multiple": 8,
         "tie_embeddings": config.tie_word_embeddings,
-    }  # fmt: skip
+    }
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(settings))
     renamed = {name.replace("embeddings.", "embedding."): t for name, t in tensors.items()}

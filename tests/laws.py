@@ -27,9 +27,7 @@ def errors(found: Tensor, truth: Tensor) -> tuple[float, float]:
     return float(wrong.norm()) / scale, float(wrong.abs().max()) / top
 
 
-def assert_near(
-    found: Any, truth: Any, dtype: torch.dtype | None = None, *, bar: float | None = None
-) -> None:
+def assert_near(found: Any, truth: Any, dtype: torch.dtype | None = None, *, bar: float | None = None) -> None:
     """Compare tensors, or trees of them, at the table's bar for the dtype found, or at `bar`."""
     for a, b in zip(leaves(found), leaves(truth), strict=True):
         allowed = bar if bar is not None else TOLERANCE[dtype or a.dtype]
@@ -46,16 +44,12 @@ def assert_same_bits(found: Any, truth: Any) -> None:
 def random_like(tree: Carry, seed: int = 1) -> Carry:
     """Return a tree of the same shapes, filled with seeded normal numbers."""
     random = torch.Generator().manual_seed(seed)
-    return map_leaves(
-        lambda leaf: torch.randn(leaf.shape, generator=random, dtype=torch.float64).to(leaf), tree
-    )
+    return map_leaves(lambda leaf: torch.randn(leaf.shape, generator=random, dtype=torch.float64).to(leaf), tree)
 
 
 def inner(a: Carry, b: Carry) -> float:
     """Return the inner product of two trees, summed in float64."""
-    return sum(
-        float((x.double() * y.double()).sum()) for x, y in zip(leaves(a), leaves(b), strict=True)
-    )
+    return sum(float((x.double() * y.double()).sum()) for x, y in zip(leaves(a), leaves(b), strict=True))
 
 
 def split_law(layer: Layer, x: Tensor, carry: Carry, cuts: Sequence[int]) -> None:
@@ -133,9 +127,7 @@ def finish(pull: Generator[tuple[slice, Tensor], None, Any]) -> tuple[Tensor, An
             return torch.cat(pieces[::-1], 1), end.value
 
 
-def push_through(
-    push: Generator[tuple[slice, Tensor, Tensor], None, None],
-) -> tuple[Tensor, Tensor]:
+def push_through(push: Generator[tuple[slice, Tensor, Tensor], None, None]) -> tuple[Tensor, Tensor]:
     """Run a tangent to its end: outputs and their tangents over the whole window."""
     rows = list(push)
     return torch.cat([row[1] for row in rows], 1), torch.cat([row[2] for row in rows], 2)
@@ -174,9 +166,7 @@ TRANSFORMS: dict[str, Callable[[Callable[[Tensor], Tensor], Tensor], Any]] = {
     "jvp": lambda call, x: torch.func.jvp(call, (x,), (torch.ones_like(x),)),
     "grad": lambda call, x: torch.func.grad(call)(x),
     "vmap": lambda call, x: torch.func.vmap(call)(x[None]),
-    "vmap of jvp": lambda call, x: torch.func.vmap(
-        lambda dot: torch.func.jvp(call, (x,), (dot,))[1]
-    )(x[None]),
+    "vmap of jvp": lambda call, x: torch.func.vmap(lambda dot: torch.func.jvp(call, (x,), (dot,))[1])(x[None]),
     "dual level": by_dual_level,
     "recorded dual level": by_recorded_dual_level,
 }

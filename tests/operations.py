@@ -62,12 +62,7 @@ def _gated_scan_problem(batch: int, length: int, channels: int, states: int) -> 
     return u, delta, *others, bias, z
 
 
-def _scan(
-    *inputs: Tensor,
-    bias: Tensor | None = None,
-    z: Tensor | None = None,
-    input_map: str = "euler",
-) -> Tensors:
+def _scan(*inputs: Tensor, bias: Tensor | None = None, z: Tensor | None = None, input_map: str = "euler") -> Tensors:
     """Sum over all that ever entered the state: no recurrence."""
     u, delta, A, B, C, D, state = inputs
     if bias is not None:
@@ -101,9 +96,7 @@ def _rms_norm(x: Tensor, weight: Tensor, *, eps: float) -> Tensors:
 
 LENGTHS = (1, 2, 31, 32, 33, 63, 64, 65, 130)
 CHANNELS = (1, 16, 20, 33, 48)
-_ROWS = [(length, 20, 0) for length in LENGTHS] + [
-    (33, channels, 0) for channels in (*CHANNELS, 1000)
-]
+_ROWS = [(length, 20, 0) for length in LENGTHS] + [(33, channels, 0) for channels in (*CHANNELS, 1000)]
 _CONVOLUTIONS = [
     (length, channels, taps)
     for length in (1, 2, 3, 31, 32, 33, 130)
@@ -139,9 +132,7 @@ OPERATIONS = {
     "phi_scan": Operation(
         kernel="scan",
         problem=_gated_scan_problem,
-        definition=lambda *inputs, input_map: _scan(
-            *inputs[:7], bias=inputs[7], z=inputs[8], input_map=input_map
-        ),
+        definition=lambda *inputs, input_map: _scan(*inputs[:7], bias=inputs[7], z=inputs[8], input_map=input_map),
         sizes=[(33, 20, 17), (130, 20, 4), (65, 16, 40), (33, 48, 16), *_MODEST_SCANS],
         modest=_MODEST_SCANS,
         small=[(3, 3, 2), (34, 2, 1), (2, 1, 17)],
@@ -167,9 +158,7 @@ OPERATIONS = {
     ),
     "linear": Operation(
         kernel="linear",
-        problem=lambda batch, length, channels, out: normals(
-            (batch, length, channels), (out, channels), (out,)
-        ),
+        problem=lambda batch, length, channels, out: normals((batch, length, channels), (out, channels), (out,)),
         definition=lambda x, weight, bias: (torch.einsum("bti,oi->bto", x, weight) + bias,),
         sizes=_PRODUCTS,
         modest=_PRODUCTS,
@@ -180,13 +169,7 @@ OPERATIONS = {
 
 
 def problem(
-    name: str,
-    length: int,
-    channels: int,
-    inner: int = 4,
-    *,
-    batch: int = 2,
-    dtype: torch.dtype = torch.float64,
+    name: str, length: int, channels: int, inner: int = 4, *, batch: int = 2, dtype: torch.dtype = torch.float64
 ) -> Tensors:
     """Return arguments of the operation of this name."""
     made = OPERATIONS[name].problem(batch, length, channels, inner)
@@ -225,11 +208,7 @@ def directions_for(inputs: Tensors, count: int) -> Tensors:
 
 
 def questions(
-    name: str,
-    *size: int,
-    batch: int = 2,
-    dtype: torch.dtype = torch.float64,
-    directions: int = 3,
+    name: str, *size: int, batch: int = 2, dtype: torch.dtype = torch.float64, directions: int = 3
 ) -> tuple[Tensors, Tensors, Tensors]:
     """Return arguments, cotangents and tangents."""
     inputs = problem(name, *size, batch=batch, dtype=dtype)
@@ -250,9 +229,7 @@ def by_layers(call: Callable[..., Tensors], inputs: Tensors, bars: Tensors, dots
     return Rules(*_recorded(call, inputs, bars), tuple(output.dots for output in pushed))
 
 
-def _recorded(
-    call: Callable[..., Tensors], inputs: Tensors, bars: Tensors
-) -> tuple[Tensors, Tensors]:
+def _recorded(call: Callable[..., Tensors], inputs: Tensors, bars: Tensors) -> tuple[Tensors, Tensors]:
     given = tuple(tensor.detach().requires_grad_() for tensor in inputs)
     outputs = call(*given)
     pulled = torch.autograd.grad(outputs, given, bars)
@@ -260,11 +237,7 @@ def _recorded(
 
 
 def by_rules(
-    primitive: Primitive,
-    inputs: OptionalTensors,
-    bars: Tensors,
-    dots: OptionalTensors,
-    **options: Any,
+    primitive: Primitive, inputs: OptionalTensors, bars: Tensors, dots: OptionalTensors, **options: Any
 ) -> Rules:
     """Return what the three rules say."""
     outputs, saved = primitive.forward(inputs, save=True, **options)
@@ -273,9 +246,7 @@ def by_rules(
     return Rules(outputs, tuple(pulled), tangents)
 
 
-def rules(
-    kernels: Kernels, name: str, inputs: OptionalTensors, bars: Tensors, dots: OptionalTensors
-) -> Rules:
+def rules(kernels: Kernels, name: str, inputs: OptionalTensors, bars: Tensors, dots: OptionalTensors) -> Rules:
     """Return what a kernel set's own three rules say, or torch of one that has none."""
     if isinstance(primitive := of(kernels, name), Primitive):
         return by_rules(primitive, inputs, bars, dots, **OPERATIONS[name].options)
@@ -297,9 +268,8 @@ PdProblem = tuple[tuple[Tensor, Tensor, Tensor], dict[str, Tensor]]
 
 
 def pd_problem(
-    length: int, heads: int, n_states: int, *, permute: bool = False, batch: int = 2,
-    dtype: torch.dtype = torch.float64,
-) -> PdProblem:  # fmt: skip
+    length: int, heads: int, n_states: int, *, permute: bool = False, batch: int = 2, dtype: torch.dtype = torch.float64
+) -> PdProblem:
     """Return decays within the unit circle, inflow, state; routes and maps, which may collide."""
     random = torch.Generator().manual_seed(length + heads + n_states)
     n_maps = 3
@@ -312,10 +282,7 @@ def pd_problem(
     else:
         maps = torch.randint(n_states, (heads, n_maps, n_states), generator=random)
     route = torch.randint(n_maps, (batch, length, heads), generator=random)
-    return (decay, inflow, state), {
-        "route": route.to(torch.int16),
-        "maps": maps.to(torch.int16),
-    }
+    return (decay, inflow, state), {"route": route.to(torch.int16), "maps": maps.to(torch.int16)}
 
 
 def pd_by_matrices(
@@ -333,9 +300,8 @@ def pd_by_matrices(
     found = []
     for t in range(decay.shape[1]):
         chosen = torch.stack(
-            [torch.stack([rows[h, route[b, t, h].long()] for h in range(heads)])
-             for b in range(len(decay))]
-        )  # fmt: skip
+            [torch.stack([rows[h, route[b, t, h].long()] for h in range(heads)]) for b in range(len(decay))]
+        )
         x = torch.einsum("bhiq,bhq,bhq->bhi", chosen, decay[:, t], x) + inflow[:, t]
         found.append(torch.stack([x.real, x.imag], -2))
     return torch.stack(found, 1), found[-1]
@@ -350,16 +316,12 @@ def pd_pulled(
     return tuple(part.detach() for part in outputs), torch.autograd.grad(outputs, leaves, bars)
 
 
-def pd_rules(
-    scan: Callable[..., tuple[Tensor, Tensor]], inputs: Tensors, chosen: dict[str, Tensor]
-) -> None:
+def pd_rules(scan: Callable[..., tuple[Tensor, Tensor]], inputs: Tensors, chosen: dict[str, Tensor]) -> None:
     """Hold outputs, cotangents and tangents against dense matrices."""
     found, truth = (pd_pulled(run, inputs, chosen) for run in (scan, pd_by_matrices))
     assert_near(found, truth)
     dots = random_like(tuple(part.expand(3, *part.shape) for part in inputs), 7)
     pushed = scan(*map(Dual.of, inputs, dots), **chosen)
     for i, direction in enumerate(zip(*dots, strict=True)):
-        _, along = torch.func.jvp(
-            lambda *parts: pd_by_matrices(*parts, **chosen), inputs, direction
-        )
+        _, along = torch.func.jvp(lambda *parts: pd_by_matrices(*parts, **chosen), inputs, direction)
         assert_near(tuple(output.dots[i] for output in pushed), along)

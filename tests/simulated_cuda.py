@@ -20,8 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 CARD = torch.device("cuda:0")
 _aten = torch.ops.aten
 _BETWEEN_DEVICES = {_aten.copy_.default}
-_INDEXED = {_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default,
-            _aten._index_put_impl_.default}  # fmt: skip
+_INDEXED = {_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default}
 
 
 class OnCard(Tensor):
@@ -36,9 +35,13 @@ class OnCard(Tensor):
     @staticmethod
     def __new__(cls, inner: Tensor) -> "OnCard":
         made = Tensor._make_wrapper_subclass(
-            cls, inner.size(), strides=inner.stride(), storage_offset=inner.storage_offset(),
-            dtype=inner.dtype, device="cpu",
-        )  # fmt: skip
+            cls,
+            inner.size(),
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
+            device="cpu",
+        )
         made.inner = inner
         return made
 
@@ -46,9 +49,7 @@ class OnCard(Tensor):
         return f"OnCard({self.inner})"
 
     @classmethod
-    def __torch_dispatch__(
-        cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         given = (args[0], *args[2:]) if function in _INDEXED and _is_on(args[0]) else args
         tensors = [leaf for leaf in tree_leaves((given, kwargs)) if isinstance(leaf, Tensor)]
@@ -86,9 +87,7 @@ class Simulated(TorchFunctionMode):
 
     transfers = 0
 
-    def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if function in (Tensor.to, Tensor.cpu, Tensor.cuda):
             return _moved(function, *args, **kwargs)

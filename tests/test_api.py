@@ -74,8 +74,9 @@ def test_files_are_the_command_lines(tiny: genoscan.Model, fasta: Path) -> None:
     ours, theirs = (fasta.with_name(name) for name in ("ours.bw", "theirs.bw"))
     bed = fasta.with_name("r.bed")
     bed.write_text("chr2\t10\t60\nchr1\t20\t50\n")
-    done = command("attribute", fasta, "-R", bed, "-r", REGION, "-m", tiny.path, "--tile", 32,
-                   "--score", "observed", "-o", theirs)  # fmt: skip
+    done = command(
+        "attribute", fasta, "-R", bed, "-r", REGION, "-m", tiny.path, "--tile", 32, "--score", "observed", "-o", theirs
+    )
     assert done.code == 0, done.err
     record = genoscan.attribute_regions(
         fasta, ours, regions=[REGION], bed=bed, model=tiny, score="observed", command=["a", "b"]
@@ -111,9 +112,7 @@ def test_every_form_of_a_sequence_is_the_same(tiny: genoscan.Model, form: str, f
     whole = genoscan.attribute((fasta, "chr1"), tiny)
     np.testing.assert_array_equal(found.gradient, whole.gradient)
     assert found.value == whole.value
-    np.testing.assert_array_equal(
-        genoscan.predict(sequence, tiny, **options), genoscan.predict((fasta, "chr1"), tiny)
-    )
+    np.testing.assert_array_equal(genoscan.predict(sequence, tiny, **options), genoscan.predict((fasta, "chr1"), tiny))
 
 
 def test_biopythons_sequences_are_read(tiny: genoscan.Model) -> None:
@@ -132,11 +131,8 @@ def test_lists_are_their_sequences(tiny: genoscan.Model, fasta: Path) -> None:
         pair = (torch.from_numpy(np.nan_to_num(each.scores)) for each in (one, alone))
         assert_near(*pair, torch.float32)
     positional = genoscan.attribute([LETTERS, LETTERS[10:]], tiny, target="logit:40:A")
-    assert [one.target for one in positional] == [
-        "logit:sequence_1:40:A", "logit:sequence_2:40:A"
-    ]  # fmt: skip
-    rows = np.stack([np.eye(5)[["ACGTN".index(x) for x in part]][:, :4]
-                     for part in (LETTERS[:80], LETTERS[80:160])])  # fmt: skip
+    assert [one.target for one in positional] == ["logit:sequence_1:40:A", "logit:sequence_2:40:A"]
+    rows = np.stack([np.eye(5)[["ACGTN".index(x) for x in part]][:, :4] for part in (LETTERS[:80], LETTERS[80:160])])
     assert len(genoscan.attribute(rows, tiny)) == 2
 
 
@@ -159,9 +155,7 @@ def test_lists_are_their_sequences(tiny: genoscan.Model, fasta: Path) -> None:
         ((3, "chr1"), "a pair that begins with int"),
     ],
 )
-def test_wrong_sequences_are_told_at_the_door(
-    tiny: genoscan.Model, sequence: Any, said: str
-) -> None:
+def test_wrong_sequences_are_told_at_the_door(tiny: genoscan.Model, sequence: Any, said: str) -> None:
     for function in (genoscan.attribute, genoscan.predict):
         with pytest.raises(InputError, match=re.escape(said)):
             function(sequence, tiny)
@@ -208,9 +202,7 @@ def test_results_in_other_forms(tiny: genoscan.Model, tmp_path: Path) -> None:
     found = genoscan.attribute(LETTERS, tiny)
     assert "\n" not in repr(found) and "200 bases" in repr(found)
     table = found.to_dataframe()
-    assert list(table.columns) == [
-        *("chrom", "position", "base", "score"), "d_A", "d_C", "d_G", "d_T"
-    ]  # fmt: skip
+    assert list(table.columns) == [*("chrom", "position", "base", "score"), "d_A", "d_C", "d_G", "d_T"]
     assert table.position.tolist() == list(range(1, 201))
     assert "".join(table.base) == LETTERS
     assert table.score.isna().tolist() == [letter == "N" for letter in LETTERS]
@@ -220,17 +212,13 @@ def test_results_in_other_forms(tiny: genoscan.Model, tmp_path: Path) -> None:
     for name, score in SCORES.items():
         np.testing.assert_array_equal(found.score_by(name), score(found.gradient, found.codes))
     assert found.to_bigwig(tmp_path / "x.bw") == tmp_path / "x.bw"
-    np.testing.assert_array_equal(
-        genoscan.read_track(tmp_path / "x.bw", "sequence:11-60"), found.scores[10:60]
-    )
+    np.testing.assert_array_equal(genoscan.read_track(tmp_path / "x.bw", "sequence:11-60"), found.scores[10:60])
     assert "<table" in found._repr_html_()
     many = genoscan.attribute([LETTERS[:50], LETTERS[50:100]], tiny)
     assert many.to_tangermeme().shape == (2, 4, 50)
     assert len(many.to_dataframe()) == 100
     many.to_bigwig(tmp_path / "y.bw")
-    np.testing.assert_array_equal(
-        genoscan.read_track(tmp_path / "y.bw", "sequence_2"), many[1].scores
-    )
+    np.testing.assert_array_equal(genoscan.read_track(tmp_path / "y.bw", "sequence_2"), many[1].scores)
     with pytest.raises(InputError, match="50 to 60 bases"):
         genoscan.attribute([LETTERS[:50], LETTERS[:60]], tiny).to_tangermeme()
 
@@ -278,8 +266,7 @@ def test_predictions_are_the_logits_of_the_base(request: pytest.FixtureRequest, 
 
 def test_a_response_is_the_command_lines(tiny: genoscan.Model, fasta: Path) -> None:
     out = fasta.with_name("x.bw")
-    done = command("response", fasta, "--at", "chr1:60", "-r", REGION, "-m", tiny.path,
-                   "--tile", 32, "-o", out)  # fmt: skip
+    done = command("response", fasta, "--at", "chr1:60", "-r", REGION, "-m", tiny.path, "--tile", 32, "-o", out)
     assert done.code == 0, done.err
     found = genoscan.response((fasta, REGION), tiny, at=60)
     np.testing.assert_array_equal(found.values, genoscan.read_track(out, REGION))
@@ -373,18 +360,16 @@ def test_the_documented_names_are_those_that_there_are() -> None:
 def test_import_is_quick() -> None:
     script = "import time; t = time.perf_counter(); import genoscan; print(time.perf_counter() - t)"
     seconds = min(
-        float(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
-                             check=True).stdout) for _ in range(3)
-    )  # fmt: skip
+        float(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
+        for _ in range(3)
+    )
     assert seconds < 0.15
 
 
 def test_the_examples_of_the_documentation_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     torch.manual_seed(1)
-    sequences, layer = re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.S
-    )
+    sequences, layer = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.S)
     held: dict[str, Any] = {}
     exec(compile(sequences, "docs/python.md", "exec"), held)
     assert held["one"].gradient.shape == (400, 4)
@@ -396,9 +381,7 @@ def test_the_examples_of_the_documentation_run(monkeypatch: pytest.MonkeyPatch) 
     assert_near(held["gradient"], truth, torch.float32)
 
 
-def test_a_bidirectional_network_given_to_the_causal_engine_is_told(
-    both_ways: genoscan.Model,
-) -> None:
+def test_a_bidirectional_network_given_to_the_causal_engine_is_told(both_ways: genoscan.Model) -> None:
     from genoscan.engine.inputs import OneHot
 
     inputs = OneHot(torch.zeros(1, 8, dtype=torch.uint8), both_ways.table())

@@ -39,9 +39,7 @@ def test_nothing_before_or_after_changes_nothing(step: Step, h: float, h_dot: fl
 
 
 @given(steps, steps, others, others)
-def test_composition_is_one_step_after_the_other(
-    one: Step, two: Step, h: float, h_dot: float
-) -> None:
+def test_composition_is_one_step_after_the_other(one: Step, two: Step, h: float, h_dot: float) -> None:
     """And the tangent is that of the step: the two-fold recurrence itself."""
 
     def taken(step: Step, h: Tensor, h_dot: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,9 +55,7 @@ def test_composition_is_one_step_after_the_other(
 @pytest.mark.parametrize("length", [1, 2, 3, 8, 37])
 def test_prefixes_are_steps_taken_in_turn(length: int) -> None:
     shape = (2, length, 3, 4)
-    a, b, k, j = random_like(
-        (torch.zeros(shape).double(),) * 2 + (torch.zeros(5, *shape).double(),) * 2
-    )
+    a, b, k, j = random_like((torch.zeros(shape).double(),) * 2 + (torch.zeros(5, *shape).double(),) * 2)
     rows = Step(a.sigmoid(), k, b, j)
     found, so_far = prefix_scan(rows), Step(*(part[..., 0, :, :] for part in rows))
     for t in range(length):
@@ -68,12 +64,8 @@ def test_prefixes_are_steps_taken_in_turn(length: int) -> None:
         assert_near(tuple(part[..., t, :, :] for part in found), tuple(so_far))
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [(name, size) for name in SCANS for size in OPERATIONS[name].modest]
-)
-def test_the_scan_is_the_reference(
-    name: str, size: tuple[int, int, int], dtype: torch.dtype
-) -> None:
+@pytest.mark.parametrize(("name", "size"), [(name, size) for name in SCANS for size in OPERATIONS[name].modest])
+def test_the_scan_is_the_reference(name: str, size: tuple[int, int, int], dtype: torch.dtype) -> None:
     asked = questions(name, *size, dtype=dtype)
     assert_near(by_layers(called(ASSOCIATIVE, name), *asked), truth(name, *asked), dtype)
 

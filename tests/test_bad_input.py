@@ -193,9 +193,7 @@ class TestOutputs:
             monkeypatch.setattr(
                 Path,
                 "write_text",
-                lambda path, *given, **options: (
-                    full() if path.suffix == ".part" else write(path, *given, **options)
-                ),
+                lambda path, *given, **options: full() if path.suffix == ".part" else write(path, *given, **options),
             )
         done = genoscan("attribute", "g.fa", "-m", "tiny", "-t", 1, "-r", "chr1:1-50", "-o", "x.bw")
         assert done.code == 1
@@ -272,9 +270,7 @@ class TestOptions:
         """Also what could only give a track of zeros."""
         says(attribute("-r", "chr1:100-150", "--target", target), *parts)
 
-    @pytest.mark.parametrize(
-        ("strand", "position"), [("+", 1), ("-", 400), ("both", 1), ("both", 400), ("bed", 1)]
-    )
+    @pytest.mark.parametrize(("strand", "position"), [("+", 1), ("-", 400), ("both", 1), ("both", 400), ("bed", 1)])
     @pytest.mark.parametrize("kind", ["logit", "log-odds"])
     def test_a_base_that_nothing_predicts(self, kind: str, strand: str, position: int) -> None:
         target = f"{kind}:chr1:{position}:C"
@@ -359,11 +355,7 @@ class TestModels:
 
     @pytest.mark.parametrize("kept", [0, 4, 8, 500, -1, -4096])
     def test_truncated_weights(self, spoil: Callable[..., str], kept: int) -> None:
-        says(
-            spoil(lambda whole: whole[:kept]),
-            "model.safetensors",
-            "not a complete safetensors file",
-        )
+        says(spoil(lambda whole: whole[:kept]), "model.safetensors", "not a complete safetensors file")
 
     def test_tampered_weights(self, folder: Path) -> None:
         """Whatever is changed in the header, the model is refused or is what config.json says."""
@@ -398,10 +390,7 @@ class TestModels:
                 lambda t: t.update({"head.weight": t["head.weight"] * np.float32(np.nan)}),
                 ['"head.weight"', "not finite"],
             ),
-            (
-                lambda t: t.update({"head.weight": t["head.weight"].astype(np.int32)}),
-                ['"head.weight"', "int32"],
-            ),
+            (lambda t: t.update({"head.weight": t["head.weight"].astype(np.int32)}), ['"head.weight"', "int32"]),
         ],
         ids=["missing", "spare", "shape", "nan", "integers"],
     )

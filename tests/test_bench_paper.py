@@ -38,21 +38,11 @@ def unpictured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(go.Figure, "write_image", refuse)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.slow) if n == "fig3" else n for n in EXPERIMENTS],
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "fig3" else n for n in EXPERIMENTS])
 def test_every_experiment_runs(name: str, tmp_path: Path) -> None:
     said: list[str] = []
     cells = EXPERIMENTS[name].cells(True)
-    findings = run(
-        name,
-        EXPERIMENTS[name],
-        tmp_path,
-        QUICK,
-        progress=lambda n: said.append("."),
-        report=said.append,
-    )
+    findings = run(name, EXPERIMENTS[name], tmp_path, QUICK, progress=lambda n: said.append("."), report=said.append)
     assert said.count(".") == len(cells)
     table = pd.read_csv(tmp_path / f"{name}.csv")
     assert list(table.cell.unique()) == [cell.name for cell in cells]
@@ -73,9 +63,7 @@ def test_every_experiment_runs(name: str, tmp_path: Path) -> None:
 def check_every_way(table: pd.DataFrame) -> None:
     """Every way gives the layer's derivative, but the published one that begins anew."""
     errors = table.groupby("contender").error.max()
-    assert set(errors.index) == {
-        n for n, c in CONTENDERS.items() if c.answer in ("direction", "inputs")
-    }
+    assert set(errors.index) == {n for n, c in CONTENDERS.items() if c.answer in ("direction", "inputs")}
     assert errors.pop("checkpoint-published") > 1e-3
     assert (errors < 1e-5).all()
 
@@ -181,9 +169,7 @@ def test_what_would_take_too_much_is_skipped_and_says_so() -> None:
     row = {**settings, "length": 10_000, "status": "measured", "why": "", "seconds": 40.0}
 
     def measured(length: int, *before: Row) -> Row:
-        (found,) = costs.measure(
-            Cell("", settings | {"length": length}), before, Environment("no", 1)
-        )
+        (found,) = costs.measure(Cell("", settings | {"length": length}), before, Environment("no", 1))
         return found
 
     large = measured(100_000, row | {"extra_bytes": 2 * 2**30})

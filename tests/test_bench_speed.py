@@ -31,10 +31,7 @@ from genoscan import usage
 from genoscan.errors import InputError
 from genoscan.model import load_model
 
-CPU = (
-    "mambapy", "transformers", "checkpoint", "forward", "scan", "threads", "tangent", "blocks",
-    "regions",
-)  # fmt: skip
+CPU = ("mambapy", "transformers", "checkpoint", "forward", "scan", "threads", "tangent", "blocks", "regions")
 SOME = ("mambapy", "scan", "regions")
 CUDA = ("blocks", "bigwig", "memory", "gibibyte", "autograd", "paper", "kernels")
 
@@ -148,9 +145,7 @@ class TestQuick:
         assert "microseconds a base" in page
         assert str(output.with_suffix(".html")) in outcome.out
 
-    def test_a_whole_file_is_left_as_it_is(
-        self, done: tuple[Outcome, Path], model_path: Path
-    ) -> None:
+    def test_a_whole_file_is_left_as_it_is(self, done: tuple[Outcome, Path], model_path: Path) -> None:
         before = done[1].read_bytes()
         again = quick(model_path, done[1], SOME)
         assert again.code == 0, again.err
@@ -171,32 +166,21 @@ class TestParity:
     @pytest.mark.parametrize("factor", [1 + 2e-4, float("nan")])
     @pytest.mark.parametrize("name", ["genoscan", "checkpoint", "forward", "tangent-8"])
     def test_a_wrong_contender_stops_the_run(
-        self,
-        name: str,
-        factor: float,
-        settings: Settings,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
+        self, name: str, factor: float, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         self.wrong(name, monkeypatch, factor)
         monkeypatch.setattr(run, "measure", lambda *_a, **_o: pytest.fail("something was timed"))
         only = ("checkpoint", "forward", "tangent")
-        with pytest.raises(
-            parity.ParityError, match=f"^{name}: relative error .* expected at most"
-        ):
+        with pytest.raises(parity.ParityError, match=f"^{name}: relative error .* expected at most"):
             run.run(settings, tmp_path / "out.json", only=only)
         assert not (tmp_path / "out.json").exists()
 
-    def test_a_contender_that_fails(
-        self, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_contender_that_fails(self, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def build(_model: Any, _settings: Settings) -> Any:
             raise RuntimeError("no such thing")
 
         monkeypatch.setitem(CONTENDERS, "forward", replace(CONTENDERS["forward"], build=build))
-        with pytest.raises(
-            parity.ParityError, match=r"^forward: fails on 128 bases: RuntimeError: no"
-        ):
+        with pytest.raises(parity.ParityError, match=r"^forward: fails on 128 bases: RuntimeError: no"):
             run.run(settings, tmp_path / "out.json", only=["forward"])
 
     def test_all_compute_the_same(self, settings: Settings) -> None:
@@ -214,9 +198,7 @@ class TestParity:
         with pytest.raises(parity.ParityError):
             run.run(settings, tmp_path / "out.json", only=["scan"])
 
-    def test_the_window_is_cut_into_several_tiles(
-        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_window_is_cut_into_several_tiles(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[int] = []
         genuine = CONTENDERS["forward"]
 
@@ -260,9 +242,7 @@ class TestRows:
             ("kernels", "vjp reaches", ">= 50", None),
         ],
     )
-    def test_bars(
-        self, row: str, measure: str, bar: str, length: int | None, settings: Settings
-    ) -> None:
+    def test_bars(self, row: str, measure: str, bar: str, length: int | None, settings: Settings) -> None:
         found = rows(replace(settings, length=None))[row]
         (each,) = (each for each in found.measures if each.name == measure)
         assert each.threshold is not None
@@ -293,9 +273,7 @@ class TestRows:
         return each.values(self.timings(row, settings, **seconds))
 
     def test_times_are_compared_round_by_round(self, settings: Settings) -> None:
-        found = self.values(
-            "mambapy", "times faster", settings, genoscan=[1.0, 2.0], mambapy=[30.0, 50.0]
-        )
+        found = self.values("mambapy", "times faster", settings, genoscan=[1.0, 2.0], mambapy=[30.0, 50.0])
         assert found == [30, 25]
 
     def test_eight_sweeps(self, settings: Settings) -> None:
@@ -305,9 +283,7 @@ class TestRows:
 
     def test_speed(self, settings: Settings) -> None:
         length = 80 * 131_072
-        found = self.values(
-            "bigwig", "bases a second", replace(settings, length=None), attribute=[10.0]
-        )
+        found = self.values("bigwig", "bases a second", replace(settings, length=None), attribute=[10.0])
         assert found == [length / 10]
 
     def test_growth(self, settings: Settings) -> None:
@@ -336,11 +312,7 @@ class TestResume:
         return tmp_path / "out.json"
 
     def test_what_is_known_is_kept_at_once(
-        self,
-        settings: Settings,
-        output: Path,
-        timed: list[str],
-        monkeypatch: pytest.MonkeyPatch,
+        self, settings: Settings, output: Path, timed: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         fake = run.measure
 
@@ -359,10 +331,7 @@ class TestResume:
         timed.clear()
         shown: list[str] = []
         document = run.run(
-            settings,
-            output,
-            only=["mambapy", "scan", "regions"],
-            show=lambda name, _row: shown.append(name),
+            settings, output, only=["mambapy", "scan", "regions"], show=lambda name, _row: shown.append(name)
         )
         assert timed == ["exp", "scan-forward", "scan-vjp", "regions-batched", "regions-single"]
         assert shown == ["mambapy", "scan", "regions"]
@@ -375,16 +344,10 @@ class TestResume:
         assert timed == ["exp", "scan-forward", "scan-vjp", "genoscan", "forward"]
 
     @pytest.mark.parametrize(
-        ("change", "said"),
-        [({"tile": 40}, "settings"), ({"rounds": 3}, "settings"), ({"regions": 5}, "settings")],
+        ("change", "said"), [({"tile": 40}, "settings"), ({"rounds": 3}, "settings"), ({"regions": 5}, "settings")]
     )
     def test_other_settings_are_refused(
-        self,
-        change: dict[str, int],
-        said: str,
-        settings: Settings,
-        output: Path,
-        timed: list[str],
+        self, change: dict[str, int], said: str, settings: Settings, output: Path, timed: list[str]
     ) -> None:
         run.run(settings, output, only=["scan"])
         before = output.read_bytes()
@@ -393,11 +356,7 @@ class TestResume:
         assert output.read_bytes() == before
 
     def test_another_commit_or_version_is_refused(
-        self,
-        settings: Settings,
-        output: Path,
-        timed: list[str],
-        monkeypatch: pytest.MonkeyPatch,
+        self, settings: Settings, output: Path, timed: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         run.run(settings, output, only=["scan"])
         versions = machine.versions()
@@ -407,9 +366,7 @@ class TestResume:
             run.run(settings, output, only=["scan"])
 
     @pytest.mark.parametrize("text", ["", "[]", '{"format": "genoscan-track/1"}'])
-    def test_other_files_are_left_alone(
-        self, text: str, settings: Settings, output: Path, timed: list[str]
-    ) -> None:
+    def test_other_files_are_left_alone(self, text: str, settings: Settings, output: Path, timed: list[str]) -> None:
         output.write_text(text)
         with pytest.raises(InputError, match="is there already"):
             run.run(settings, output, only=["scan"])
@@ -418,11 +375,7 @@ class TestResume:
 
 class TestMissing:
     def test_a_peer_that_is_not_installed(
-        self,
-        settings: Settings,
-        tmp_path: Path,
-        timed: list[str],
-        monkeypatch: pytest.MonkeyPatch,
+        self, settings: Settings, tmp_path: Path, timed: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         genuine = contenders.importlib.util.find_spec  # type: ignore[attr-defined]
         monkeypatch.setattr(
@@ -448,11 +401,7 @@ class TestMissing:
         assert timed[3:] == ["genoscan", "mambapy"]
 
     def test_a_second_core(
-        self,
-        settings: Settings,
-        tmp_path: Path,
-        timed: list[str],
-        monkeypatch: pytest.MonkeyPatch,
+        self, settings: Settings, tmp_path: Path, timed: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(machine, "cores", lambda: 1)
         row = run.run(settings, tmp_path / "out.json", only=["threads"])["rows"]["threads"]
@@ -460,10 +409,7 @@ class TestMissing:
 
     def test_a_device(self, settings: Settings, tmp_path: Path, timed: list[str]) -> None:
         row = run.run(settings, tmp_path / "out.json", only=["kernels"])["rows"]["kernels"]
-        assert (row["status"], row["why"]) == (
-            "skipped",
-            "needs a CUDA device: give --device cuda",
-        )
+        assert (row["status"], row["why"]) == ("skipped", "needs a CUDA device: give --device cuda")
         assert timed == []
 
 
@@ -475,17 +421,11 @@ class TestWorkers:
 
     def test_an_end_is_told(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(workers.sys, "executable", "/bin/false")  # type: ignore[attr-defined]
-        with pytest.raises(
-            WorkerError, match=r"^genoscan: its process ended with status 1: it said"
-        ):
+        with pytest.raises(WorkerError, match=r"^genoscan: its process ended with status 1: it said"):
             workers.measure({"x": Task("genoscan", 64, settings)}, 1, report=lambda _line: None)
 
     def test_a_failure_is_the_rows_own(
-        self,
-        settings: Settings,
-        tmp_path: Path,
-        timed: list[str],
-        monkeypatch: pytest.MonkeyPatch,
+        self, settings: Settings, tmp_path: Path, timed: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         fake = run.measure
 
@@ -501,11 +441,7 @@ class TestWorkers:
         assert found["scan"]["status"] == "measured"
 
     def test_a_failed_row_is_an_error_at_the_end(
-        self,
-        model_path: Path,
-        tmp_path: Path,
-        timed: list[str],
-        monkeypatch: pytest.MonkeyPatch,
+        self, model_path: Path, tmp_path: Path, timed: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def measure(*_arguments: Any, **_options: Any) -> dict[str, Timing]:
             raise WorkerError("exp: it went wrong")
@@ -527,18 +463,14 @@ class TestWorkers:
         return ask
 
     @pytest.mark.parametrize("contender", sorted(set(CONTENDERS) - {"exp-rate"}))
-    def test_every_contender_runs(
-        self, contender: str, answers: Callable[..., Iterator[dict[str, Any]]]
-    ) -> None:
+    def test_every_contender_runs(self, contender: str, answers: Callable[..., Iterator[dict[str, Any]]]) -> None:
         ready, first, again = answers(contender, "first\n", "again\n")
         assert set(ready) == {"ready"}
         assert first["seconds"] > 0
         assert set(again) == {"seconds"}
         assert again["seconds"] > 0
 
-    def test_what_was_done_is_counted(
-        self, answers: Callable[..., Iterator[dict[str, Any]]]
-    ) -> None:
+    def test_what_was_done_is_counted(self, answers: Callable[..., Iterator[dict[str, Any]]]) -> None:
         # Two tiles of 50; 32 channels of 4 states.
         _, first = answers("scan-forward", "first")
         assert first["did"] == {"elements": 100 * 32 * 4, "bytes": 4 * 100 * (3 * 32 + 2 * 4)}
@@ -555,13 +487,9 @@ class TestWorkers:
         assert Task.load(task.dump()) == task
         work(io.StringIO(f"{task.dump()}\nfirst\nagain\n"), answers)
         lines = [json.loads(line) for line in answers.getvalue().splitlines()]
-        assert [sorted(line) for line in lines] == [
-            ["ready"], ["did", "extra_bytes", "seconds"], ["seconds"]
-        ]  # fmt: skip
+        assert [sorted(line) for line in lines] == [["ready"], ["did", "extra_bytes", "seconds"], ["seconds"]]
 
-    def test_rivals_may_wait_as_they_like(
-        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_rivals_may_wait_as_they_like(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
         """Both policies are tried on two threads, and the quicker one is measured."""
         policies: list[str] = []
 
@@ -685,31 +613,23 @@ class TestReport:
         ]
         assert summary(rows_of) == "rows: 1 measured, 0 skipped, 0 failed; 1 of 1 bars met"
 
-    def test_a_missed_bar_is_said(
-        self, settings: Settings, tmp_path: Path, timed: list[str]
-    ) -> None:
+    def test_a_missed_bar_is_said(self, settings: Settings, tmp_path: Path, timed: list[str]) -> None:
         own = replace(settings, length=None)
         rows_of = run.run(own, tmp_path / "out.json", only=["mambapy"])["rows"]
         text = row_text("mambapy", rows_of["mambapy"])
         assert re.search(r"times faster +2 x +2 to 2 +bar >= 20 +MISSED", text)
 
-    @pytest.mark.parametrize(
-        ("value", "text"), [(1234567.8, "1,234,568"), (99.51, "99.5"), (0.012345, "0.0123")]
-    )
+    @pytest.mark.parametrize(("value", "text"), [(1234567.8, "1,234,568"), (99.51, "99.5"), (0.012345, "0.0123")])
     def test_digits(self, value: float, text: str) -> None:
         assert digits(value) == text
 
-    def test_the_figure_has_every_contender(
-        self, settings: Settings, tmp_path: Path, timed: list[str]
-    ) -> None:
+    def test_the_figure_has_every_contender(self, settings: Settings, tmp_path: Path, timed: list[str]) -> None:
         document = run.run(settings, tmp_path / "out.json", only=[*CPU, *CUDA])
         page = figure(document)
         n_timings = sum(len(row.get("contenders", {})) for row in document["rows"].values())
         times = [bar for bar in page.data if bar.type == "bar" and bar.xaxis == "x"]
         assert sum(len(bar.x) for bar in times) == n_timings
-        assert {bar.name for bar in times} == {
-            "genoscan", "torch's own way", "peers"
-        }  # fmt: skip
+        assert {bar.name for bar in times} == {"genoscan", "torch's own way", "peers"}
 
 
 class TestCommand:
@@ -719,21 +639,13 @@ class TestCommand:
             (["-o", "x.csv"], "--output x.csv: expected a name that ends in .json"),
             (["-o", "x.json", "--shape", "256"], "--shape 256: expected WIDTHxLAYERS"),
             (["-o", "x.json", "--rounds", "0"], "--rounds 0: expected at least 1"),
-            (
-                ["-o", "x.json", "--only", "all"],
-                "--only all: expected one of mambapy, transformers",
-            ),
+            (["-o", "x.json", "--only", "all"], "--only all: expected one of mambapy, transformers"),
             (["-o", "x.json", "--device", "cuda:99"], "--device cuda:99: torch sees"),
             (["-o", "x.json", "--genome", "no.fa"], "no.fa"),
         ],
     )
     def test_bad_input(
-        self,
-        arguments: list[str],
-        said: str,
-        tmp_path: Path,
-        timed: list[str],
-        monkeypatch: pytest.MonkeyPatch,
+        self, arguments: list[str], said: str, tmp_path: Path, timed: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
         done = speed(*arguments)
@@ -752,10 +664,7 @@ class TestCommand:
 
     def test_sizes_override_quick(self, model_path: Path, tmp_path: Path, timed: list[str]) -> None:
         output = tmp_path / "out.json"
-        done = speed(
-            "--quick", "--tile", 33, "--rounds", 4, "-t", 1, "-m", model_path, "-o", output,
-            "--only", "scan",
-        )  # fmt: skip
+        done = speed("--quick", "--tile", 33, "--rounds", 4, "-t", 1, "-m", model_path, "-o", output, "--only", "scan")
         assert done.code == 0, done.err
         settings = json.loads(output.read_text())["settings"]
         chosen = {key: settings[key] for key in ("tile", "rounds", "length", "threads", "slots")}

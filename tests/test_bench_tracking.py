@@ -73,9 +73,18 @@ def test_a_word_problem_is_its_groups(name: str, order: int) -> None:
 
 
 SMALL = {
-    "width": 16, "heads": 2, "d_state": 4, "n_maps": 4, "steps": 3, "batch": 4, "longest": 6,
-    "held_out": (6, 12), "very_long": 20, "sequences": (32, 32, 4), "every": 2,
-}  # fmt: skip
+    "width": 16,
+    "heads": 2,
+    "d_state": 4,
+    "n_maps": 4,
+    "steps": 3,
+    "batch": 4,
+    "longest": 6,
+    "held_out": (6, 12),
+    "very_long": 20,
+    "sequences": (32, 32, 4),
+    "every": 2,
+}
 
 
 @pytest.mark.parametrize("kind", ["moves", "pd_ssm", "mamba"])

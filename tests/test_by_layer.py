@@ -37,9 +37,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(params=KINDS)
-def problem(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> tuple[BidirectionalStack, Tensor, Any]:
+def problem(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[BidirectionalStack, Tensor, Any]:
     """Return a model in float64, a window, and the logits by the definition."""
     config = caduceus.config(**KINDS[request.param])
     tensors = caduceus.tensors(config)
@@ -80,9 +78,7 @@ def test_outputs_are_the_definitions(problem: tuple[BidirectionalStack, Tensor, 
     assert_near(torch.cat([part for _, part in parts], 1), logits(x))
 
 
-def test_the_adjoint_is_whole_window_autograds(
-    problem: tuple[BidirectionalStack, Tensor, Any],
-) -> None:
+def test_the_adjoint_is_whole_window_autograds(problem: tuple[BidirectionalStack, Tensor, Any]) -> None:
     stack, x, logits = problem
     whole = x.clone().requires_grad_()
     (truth,) = torch.autograd.grad((logits(whole) * weights(x)).sum(), whole)
@@ -92,9 +88,7 @@ def test_the_adjoint_is_whole_window_autograds(
 def test_the_tangent_is_whole_window_jvps(problem: tuple[BidirectionalStack, Tensor, Any]) -> None:
     stack, x, logits = problem
     x_dot = torch.stack([weights(x), weights(x).flip(1)])
-    parts = list(
-        tangent_by_layer(stack, Dense(x), DenseDirections(x_dot), tile=TILE, store=store())
-    )
+    parts = list(tangent_by_layer(stack, Dense(x), DenseDirections(x_dot), tile=TILE, store=store()))
     assert_near(torch.cat([outputs for _, outputs, _ in parts], 1), logits(x))
     dots = torch.cat([dots for _, _, dots in parts], 2)
     for direction, dot in zip(x_dot, dots, strict=True):
@@ -118,9 +112,7 @@ def test_boundaries_and_where_they_lie_change_no_bit(
     assert list(tmp_path.glob("tmp*")) == []
 
 
-def test_directions_side_by_side_change_no_bit(
-    problem: tuple[BidirectionalStack, Tensor, Any],
-) -> None:
+def test_directions_side_by_side_change_no_bit(problem: tuple[BidirectionalStack, Tensor, Any]) -> None:
     stack, x, _ = problem
     beside = pulled(stack, x)
     torch.set_num_threads(1)
@@ -142,9 +134,7 @@ def test_batches_are_their_windows(problem: tuple[BidirectionalStack, Tensor, An
     assert_near(x_bar[1:], alone)
 
 
-def test_sweeps_side_by_side_leave_autograd_as_it_was(
-    problem: tuple[BidirectionalStack, Tensor, Any],
-) -> None:
+def test_sweeps_side_by_side_leave_autograd_as_it_was(problem: tuple[BidirectionalStack, Tensor, Any]) -> None:
     stack, x, _ = problem
     sweeps = [forward_by_layer(stack, Dense(x), tile=TILE, store=store()) for _ in range(2)]
     for _ in zip(*sweeps, strict=True):
@@ -153,9 +143,7 @@ def test_sweeps_side_by_side_leave_autograd_as_it_was(
     assert torch.is_grad_enabled()
 
 
-def test_a_direction_that_fails_stops_the_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_direction_that_fails_stops_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = caduceus.config(strategy="ew_multiply", rcps=False, n_layer=1)
     caduceus.write(tmp_path / "foreign", config, caduceus.tensors(config))
     write_model(tmp_path / "native", *read_foreign(tmp_path / "foreign"), "")

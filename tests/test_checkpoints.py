@@ -6,33 +6,14 @@ from math import comb
 
 import pytest
 
-from genoscan.engine.checkpoints import (
-    Action,
-    Adjoin,
-    Advance,
-    Drop,
-    Restore,
-    Save,
-    advances,
-    schedule,
-)
+from genoscan.engine.checkpoints import Action, Adjoin, Advance, Drop, Restore, Save, advances, schedule
 from genoscan.errors import InputError
 
 BY_HAND: dict[tuple[int, int], list[Action]] = {
     (1, 1): [Save(0), Adjoin(0), Drop(0)],
     (1, 5): [Save(0), Adjoin(0), Drop(0)],
     (2, 1): [Save(0), Advance(0, 1), Adjoin(1), Restore(0), Adjoin(0), Drop(0)],
-    (3, 1): [
-        Save(0),
-        Advance(0, 2),
-        Adjoin(2),
-        Restore(0),
-        Advance(0, 1),
-        Adjoin(1),
-        Restore(0),
-        Adjoin(0),
-        Drop(0),
-    ],
+    (3, 1): [Save(0), Advance(0, 2), Adjoin(2), Restore(0), Advance(0, 1), Adjoin(1), Restore(0), Adjoin(0), Drop(0)],
     (3, 3): [
         Save(0),
         Advance(0, 1),
@@ -111,9 +92,7 @@ def fewest(n_tiles: int, slots: int) -> int:
     alone = n_tiles * (n_tiles - 1) // 2
     if slots == 1:
         return alone
-    splits = (
-        left + fewest(n_tiles - left, slots - 1) + fewest(left, slots) for left in range(1, n_tiles)
-    )
+    splits = (left + fewest(n_tiles - left, slots - 1) + fewest(left, slots) for left in range(1, n_tiles))
     return min(alone, *splits)
 
 

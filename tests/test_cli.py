@@ -87,10 +87,7 @@ def gradient(model: Path, letters: str, first: int, last: int, value: Value) -> 
     """Differentiate a value of the window first..last by its input, a row a base."""
     loaded = load_model(model, dtype=torch.float64, kernels="reference")
     mean = [0.25] * 4
-    rows = [
-        [float(letter == base) for base in "ACGT"] if letter in "ACGT" else mean
-        for letter in letters[first:last]
-    ]
+    rows = [[float(letter == base) for base in "ACGT"] if letter in "ACGT" else mean for letter in letters[first:last]]
     x = torch.tensor(rows, dtype=torch.float64, requires_grad=True)
     logits, _ = loaded.stack(x[None], loaded.stack.begin(1))
     (found,) = torch.autograd.grad(value(logits[0], first), x)
@@ -102,9 +99,8 @@ def mirrored(letters: str) -> str:
 
 
 def truth(
-    model: Path, letters: str, start: int, end: int, strand: str = "+",
-    context: int = CONTEXT, reach: int = REACH,
-) -> Tensor:  # fmt: skip
+    model: Path, letters: str, start: int, end: int, strand: str = "+", context: int = CONTEXT, reach: int = REACH
+) -> Tensor:
     """Return the default target's derivative by the bases start..end."""
     if strand == "both":
         both = [truth(model, letters, start, end, one, context, reach) for one in "+-"]
@@ -114,9 +110,7 @@ def truth(
         turned = truth(model, mirrored(letters), size - end, size - start, "+", context, reach)
         return turned.flip(0, 1)
     first, last = max(0, start - context), min(size, end + reach)
-    return gradient(model, letters, first, last, likelihood(letters, start, last))[
-        start - first : end - first
-    ]
+    return gradient(model, letters, first, last, likelihood(letters, start, last))[start - first : end - first]
 
 
 def score(kind: str, gradient: Tensor, letters: str) -> Tensor:
@@ -171,9 +165,7 @@ class TestAttribute:
         self, attribute: Callable[..., str], model: Path, tmp_path: Path, strand: str
     ) -> None:
         bed = tmp_path / "regions.bed"
-        bed.write_text(
-            "chr1\t100\t190\tone\t0\t+\nchr1\t200\t310\ttwo\t0\t-\nchr2\t150\t230\tthree\t0\t.\n"
-        )
+        bed.write_text("chr1\t100\t190\tone\t0\t+\nchr1\t200\t310\ttwo\t0\t-\nchr2\t150\t230\tthree\t0\t.\n")
         names = ["x.bw", "x.bedGraph", "x.bedgraph.gz", "x.npz"]
         outputs = itertools.chain(*(("-o", tmp_path / name) for name in names))
         attribute("--bed", bed, "--strand", strand, "--tile", 37, *outputs)
@@ -205,12 +197,9 @@ class TestAttribute:
 
     @pytest.mark.parametrize("kind", ["centred", "observed", "magnitude", "substitution"])
     @pytest.mark.parametrize("strand", ["-", "both"])
-    def test_scores(
-        self, attribute: Callable[..., str], model: Path, tmp_path: Path, kind: str, strand: str
-    ) -> None:
+    def test_scores(self, attribute: Callable[..., str], model: Path, tmp_path: Path, kind: str, strand: str) -> None:
         path = tmp_path / "x.bw"
-        attribute("-r", "chr1:120-220", "--score", kind, "--strand", strand, "--dtype", "float64",
-                  "-o", path)  # fmt: skip
+        attribute("-r", "chr1:120-220", "--score", kind, "--strand", strand, "--dtype", "float64", "-o", path)
         true = score(kind, truth(model, CHR1, 119, 220, strand), CHR1[119:220])
         near(read_bigwig(path, "chr1")[119:220], true, FLOAT32_FILES)
 
@@ -218,14 +207,25 @@ class TestAttribute:
     @pytest.mark.parametrize("kind", ["logit", "log-odds"])
     @pytest.mark.parametrize("base", ["A", "g"])
     def test_a_logit_far_off(
-        self, attribute: Callable[..., str], model: Path, tmp_path: Path, strand: str, kind: str,
-        base: str,
-    ) -> None:  # fmt: skip
+        self, attribute: Callable[..., str], model: Path, tmp_path: Path, strand: str, kind: str, base: str
+    ) -> None:
         """The target lies past the reach, and the window grows to hold it."""
         position = 300 if strand == "+" else 60  # 1-based
         path = tmp_path / "x.npz"
-        attribute("-r", "chr1:150-200", "--strand", strand, "--dtype", "float64", "--tile", 50,
-                  "--target", f"{kind}:chr1:{position}:{base}", "-o", path)  # fmt: skip
+        attribute(
+            "-r",
+            "chr1:150-200",
+            "--strand",
+            strand,
+            "--dtype",
+            "float64",
+            "--tile",
+            50,
+            "--target",
+            f"{kind}:chr1:{position}:{base}",
+            "-o",
+            path,
+        )
         letters, start, end, at, read = CHR1, 149, 200, position - 1, base.upper()
         if strand == "-":
             letters, start, end = mirrored(CHR1), 400 - 200, 400 - 149
@@ -244,21 +244,28 @@ class TestAttribute:
         assert told[0][0] == pytest.approx(float(value(row, start - CONTEXT)), rel=1e-9)
 
     @pytest.mark.parametrize("strand", ["+", "-"])
-    @pytest.mark.parametrize(
-        "stretch", [(221, 260), (180, 205), (101, 150)], ids=["after", "overlapping", "inside"]
-    )
+    @pytest.mark.parametrize("stretch", [(221, 260), (180, 205), (101, 150)], ids=["after", "overlapping", "inside"])
     def test_likelihood_of_a_stretch(
-        self, attribute: Callable[..., str], model: Path, tmp_path: Path, strand: str,
-        stretch: tuple[int, int],
-    ) -> None:  # fmt: skip
+        self, attribute: Callable[..., str], model: Path, tmp_path: Path, strand: str, stretch: tuple[int, int]
+    ) -> None:
         first, last = stretch
         start, end, letters = 100, 200, CHR1
         if strand == "-":  # the same figure, seen in a mirror
             start, end, letters = 200, 300, mirrored(CHR1)
             first, last = 401 - last, 401 - first
         path = tmp_path / "x.npz"
-        attribute("-r", f"chr1:{start + 1}-{end}", "--strand", strand, "--dtype", "float64",
-                  "--target", f"log-likelihood:chr1:{first}-{last}", "-o", path)  # fmt: skip
+        attribute(
+            "-r",
+            f"chr1:{start + 1}-{end}",
+            "--strand",
+            strand,
+            "--dtype",
+            "float64",
+            "--target",
+            f"log-likelihood:chr1:{first}-{last}",
+            "-o",
+            path,
+        )
         value = likelihood(letters, stretch[0] - 1, stretch[1])
         window = gradient(model, letters, 100 - CONTEXT, max(200, stretch[1]), value)
         true = window[CONTEXT:][:100]
@@ -266,13 +273,12 @@ class TestAttribute:
         # Nothing past the target can matter to it, so nothing is read there.
         assert json.loads((tmp_path / "x.npz.json").read_text())["reach"] == 0
 
-    def test_both_strands_of_a_target(
-        self, attribute: Callable[..., str], model: Path, tmp_path: Path
-    ) -> None:
+    def test_both_strands_of_a_target(self, attribute: Callable[..., str], model: Path, tmp_path: Path) -> None:
         """The mean of the logit that predicts the base, and of its complement's from the right."""
         path = tmp_path / "x.npz"
-        attribute("-r", "chr1:150-250", "--strand", "both", "--target", "logit:chr1:200:C",
-                  "--dtype", "float64", "-o", path)  # fmt: skip
+        attribute(
+            "-r", "chr1:150-250", "--strand", "both", "--target", "logit:chr1:200:C", "--dtype", "float64", "-o", path
+        )
         plus = gradient(model, CHR1, 149 - CONTEXT, 282, logit(199, "C", False))
         letters = mirrored(CHR1)
         minus = gradient(model, letters, 150 - CONTEXT, 283, logit(200, "G", False))
@@ -284,14 +290,10 @@ class TestAttribute:
     ) -> None:
         attribute("-r", "chr1:200-200", "-o", tmp_path / "x.bw")
         [found] = read_bigwig(tmp_path / "x.bw", "chr1")[199:200]
-        assert found == pytest.approx(
-            float(score("centred", truth(model, CHR1, 199, 200), CHR1[199])[0]), rel=1e-5
-        )
+        assert found == pytest.approx(float(score("centred", truth(model, CHR1, 199, 200), CHR1[199])[0]), rel=1e-5)
         assert abs(found) > 1e-3
 
-    def test_a_region_up_to_the_last_base(
-        self, attribute: Callable[..., str], model: Path, tmp_path: Path
-    ) -> None:
+    def test_a_region_up_to_the_last_base(self, attribute: Callable[..., str], model: Path, tmp_path: Path) -> None:
         """Nothing follows the last base: its derivative is zero, to the bit."""
         attribute("-r", "chr2:180-", "-o", tmp_path / "x.npz")
         found = np.load(tmp_path / "x.npz")["gradient"]
@@ -329,9 +331,7 @@ class TestAttribute:
         assert np.isnan(read_indexed(outputs[2], "gaps")).all()
         assert np.load(outputs[3])["codes"].tolist() == [4] * 90
 
-    def test_uncertain_bases_are_gaps(
-        self, attribute: Callable[..., str], model: Path, tmp_path: Path
-    ) -> None:
+    def test_uncertain_bases_are_gaps(self, attribute: Callable[..., str], model: Path, tmp_path: Path) -> None:
         """The model reads them as the mean of A, C, G and T; their neighbours depend on it."""
         letters = CHR1[:120] + "NNRY" + CHR1[124:150] + "N" + CHR1[151:]
         path = write_fasta(tmp_path / "uncertain.fa", {"chr1": letters})
@@ -351,16 +351,13 @@ class TestAttribute:
         self, attribute: Callable[..., str], genome: Path, tmp_path: Path
     ) -> None:
         """Lower case, CRLF, bgzip, GenBank: the same track, of the same sequences."""
-        lower = write_fasta(
-            tmp_path / "lower.fa", {name: text.lower() for name, text in GENOME.items()}
-        )
+        lower = write_fasta(tmp_path / "lower.fa", {name: text.lower() for name, text in GENOME.items()})
         crlf = write_fasta(tmp_path / "crlf.fa", GENOME, end="\r\n")
         packed = tmp_path / "packed.fa.gz"
         pysam.tabix_compress(str(genome), str(packed))
         genbank = tmp_path / "genome.gb"
         records = [
-            SeqRecord(Seq(text), name, name, annotations={"molecule_type": "DNA"})
-            for name, text in GENOME.items()
+            SeqRecord(Seq(text), name, name, annotations={"molecule_type": "DNA"}) for name, text in GENOME.items()
         ]
         SeqIO.write(records, genbank, "genbank")
         found = []
@@ -371,9 +368,7 @@ class TestAttribute:
             found.append((track.read_bytes(), record["sequences"]))
         assert all(one == found[0] for one in found)
 
-    def test_many_regions_are_the_same_as_one_by_one(
-        self, attribute: Callable[..., str], tmp_path: Path
-    ) -> None:
+    def test_many_regions_are_the_same_as_one_by_one(self, attribute: Callable[..., str], tmp_path: Path) -> None:
         regions = [("chr1", start, start + 23) for start in range(70, 330, 26)]
         regions += [("chr2", start, start + 23) for start in range(0, 200, 50)]
         bed = tmp_path / "peaks.bed"
@@ -396,9 +391,7 @@ class TestAttribute:
         assert archive["end"].tolist() == [180, 200, 20]
 
     def test_clip(self, attribute: Callable[..., str], tmp_path: Path) -> None:
-        said = attribute(
-            "-r", "chr2:200-300", "-r", "chr1:1-10", "--clip", "-o", tmp_path / "x.npz"
-        )
+        said = attribute("-r", "chr2:200-300", "-r", "chr1:1-10", "--clip", "-o", tmp_path / "x.npz")
         assert "1 of 2 regions trimmed" in said
         assert np.load(tmp_path / "x.npz")["end"].tolist() == [10, 230]
 
@@ -414,9 +407,18 @@ class TestAttribute:
         assert record["model_sha256"] == loaded.sha256
         assert [s["name"] for s in record["sequences"]] == ["chr1"]
         assert record["regions"] == ["chr1:101-200"]
-        settings = {"target": "log-likelihood", "score": "centred", "strand": "+", "tile": 50,
-                    "method": "Adjoint(tile=50, slots=2)", "context": CONTEXT, "reach": REACH,
-                    "dtype": "float32", "device": "cpu", "threads": 1}  # fmt: skip
+        settings = {
+            "target": "log-likelihood",
+            "score": "centred",
+            "strand": "+",
+            "tile": 50,
+            "method": "Adjoint(tile=50, slots=2)",
+            "context": CONTEXT,
+            "reach": REACH,
+            "dtype": "float32",
+            "device": "cpu",
+            "threads": 1,
+        }
         assert {name: record[name] for name in settings} == settings
         assert record["command"][:2] == ["genoscan", "attribute"]
         assert not (tmp_path / "x.bw.partial").exists()
@@ -427,8 +429,7 @@ class TestAttribute:
         lines = fasta.read_text().splitlines()
         letters = "".join(lines[1:])[54_000:56_000]
         path = tmp_path / "x.npz"
-        attribute("-r", "NC_000932.1:54,958-55,257", "--tile", 64, "--slots", 2, "-o", path,
-                  on=fasta)  # fmt: skip
+        attribute("-r", "NC_000932.1:54,958-55,257", "--tile", 64, "--slots", 2, "-o", path, on=fasta)
         near(np.load(path)["gradient"], truth(model, letters, 957, 1257))
 
 
@@ -443,9 +444,7 @@ class TestResponse:
         return loaded(x[None], loaded.begin(1))[0][0]
 
     @classmethod
-    def change(
-        cls, model: Path, letters: str, at: int, base: str, of: str, *, finite: bool
-    ) -> Tensor:
+    def change(cls, model: Path, letters: str, at: int, base: str, of: str, *, finite: bool) -> Tensor:
         """Return the change of log p of every base after `at`, or the length of the logits'."""
         old, new = (torch.eye(4, dtype=torch.float64)["ACGT".index(b)] for b in (letters[at], base))
         step = 1.0 if finite else 1e-5
@@ -459,8 +458,9 @@ class TestResponse:
         return change[at:] / (step if finite else 2 * step)
 
     def respond(self, model: Path, genome: Path, out: Path, *arguments: object) -> np.ndarray:
-        done = genoscan("response", genome, "-m", model, "-t", 1, "--dtype", "float64",
-                        "--tile", 30, "-o", out, *arguments)  # fmt: skip
+        done = genoscan(
+            "response", genome, "-m", model, "-t", 1, "--dtype", "float64", "--tile", 30, "-o", out, *arguments
+        )
         assert done.code == 0, done.err
         return read_bigwig(out, "chr1")
 
@@ -473,9 +473,21 @@ class TestResponse:
         region = "chr1:191-260" if strand == "+" else "chr1:141-210"
         base = next(b for b in "ACGT" if b != CHR1[200])
         found = self.respond(
-            model, genome, tmp_path / "x.bw", "--at", "chr1:201", "--base", base, "-r", region,
-            "--strand", strand, "--of", of, *["--finite"] * finite,
-        )  # fmt: skip
+            model,
+            genome,
+            tmp_path / "x.bw",
+            "--at",
+            "chr1:201",
+            "--base",
+            base,
+            "-r",
+            region,
+            "--strand",
+            strand,
+            "--of",
+            of,
+            *["--finite"] * finite,
+        )
         inside = ~np.isnan(found)
         if strand == "+":
             assert np.flatnonzero(inside).tolist() == list(range(190, 260))
@@ -495,19 +507,13 @@ class TestResponse:
         assert np.flatnonzero(~np.isnan(found)).tolist() == list(range(200, 201 + REACH))
         window = CHR1[200 - CONTEXT : 201 + REACH]
         others = [b for b in "ACGT" if b != CHR1[200]]
-        changes = torch.stack(
-            [self.change(model, window, CONTEXT, b, "log-p", finite=False) for b in others]
-        )
+        changes = torch.stack([self.change(model, window, CONTEXT, b, "log-p", finite=False) for b in others])
         true = changes.gather(0, changes.abs().argmax(0)[None])[0]
         near(found[201 : 201 + REACH], true, 1e-6)
 
-    def test_a_region_wholly_after_the_base(
-        self, model: Path, genome: Path, tmp_path: Path
-    ) -> None:
-        whole = self.respond(model, genome, tmp_path / "a.bw", "--at", "chr1:101", "-r",
-                             "chr1:101-160")  # fmt: skip
-        part = self.respond(model, genome, tmp_path / "b.bw", "--at", "chr1:101", "-r",
-                            "chr1:131-160")  # fmt: skip
+    def test_a_region_wholly_after_the_base(self, model: Path, genome: Path, tmp_path: Path) -> None:
+        whole = self.respond(model, genome, tmp_path / "a.bw", "--at", "chr1:101", "-r", "chr1:101-160")
+        part = self.respond(model, genome, tmp_path / "b.bw", "--at", "chr1:101", "-r", "chr1:131-160")
         assert np.array_equal(part[130:160], whole[130:160])
 
     def test_the_adjoint_says_the_same(
@@ -515,10 +521,10 @@ class TestResponse:
     ) -> None:
         """What a base does to all that follows adds up to its derivative of the likelihood."""
         base = next(b for b in "ACGT" if b != CHR1[200])
-        found = self.respond(model, genome, tmp_path / "x.bw", "--at", "chr1:201", "--base", base,
-                             "-r", "chr1:201-300", "--context", 200)  # fmt: skip
-        attribute("-r", "chr1:1-300", "--context", 0, "--reach", 0, "--dtype", "float64",
-                  "-o", tmp_path / "x.npz")  # fmt: skip
+        found = self.respond(
+            model, genome, tmp_path / "x.bw", "--at", "chr1:201", "--base", base, "-r", "chr1:201-300", "--context", 200
+        )
+        attribute("-r", "chr1:1-300", "--context", 0, "--reach", 0, "--dtype", "float64", "-o", tmp_path / "x.npz")
         row = np.load(tmp_path / "x.npz")["gradient"][200]
         expected = row["ACGT".index(base)] - row["ACGT".index(CHR1[200])]
         assert np.nansum(found.astype(float)) == pytest.approx(float(expected), rel=1e-5)
@@ -526,14 +532,29 @@ class TestResponse:
     def test_provenance(self, model: Path, genome: Path, tmp_path: Path) -> None:
         self.respond(model, genome, tmp_path / "x.bw", "--at", "chr1:201", "--finite")
         record = json.loads((tmp_path / "x.bw.json").read_text())
-        assert record["response"] == {"at": "chr1:201-201", "base": None, "of": "log-p",
-                                      "finite": True, "strand": "+"}  # fmt: skip
+        assert record["response"] == {"at": "chr1:201-201", "base": None, "of": "log-p", "finite": True, "strand": "+"}
         assert record["window"] == f"chr1:{201 - CONTEXT}-{201 + REACH}"
 
 
 def test_plan_writes_nothing(model: Path, genome: Path, tmp_path: Path) -> None:
-    done = genoscan("plan", genome, "-m", model, "-t", 1, "-r", "chr1:101-200", "-r", "chr2",
-                    "--tile", 50, "--slots", 2, "-o", tmp_path / "x.bw")  # fmt: skip
+    done = genoscan(
+        "plan",
+        genome,
+        "-m",
+        model,
+        "-t",
+        1,
+        "-r",
+        "chr1:101-200",
+        "-r",
+        "chr2",
+        "--tile",
+        50,
+        "--slots",
+        2,
+        "-o",
+        tmp_path / "x.bw",
+    )
     assert (done.code, done.err) == (0, "")
     rows = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in done.out.splitlines())
     assert rows["regions"] == "2 (330 bases to score)"
@@ -550,9 +571,7 @@ class TestVerify:
         assert done.out.count(" ok") == 7
         assert "400 bp" in done.out
 
-    def test_a_broken_limit_ends_in_1(
-        self, model: Path, genome: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_broken_limit_ends_in_1(self, model: Path, genome: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from genoscan import verification
 
         exact = verification._gradient
@@ -562,9 +581,7 @@ class TestVerify:
         assert "FAILED" in done.out
         assert "a check exceeded its limit" in done.err.splitlines()[-1]
 
-    def test_a_wrong_float32_kernel_fails(
-        self, model: Path, genome: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_wrong_float32_kernel_fails(self, model: Path, genome: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from genoscan.ops import cpu_scan
 
         genuine = cpu_scan._vjp_group
@@ -601,8 +618,7 @@ class TestModels:
         assert "Untrained." in done.out
 
     def test_a_name_is_as_good_as_a_folder(self, genome: Path, tmp_path: Path) -> None:
-        done = genoscan("attribute", genome, "-m", "tiny", "-t", 1, "-r", "chr1:1-9",
-                        "-o", tmp_path / "x.bw")  # fmt: skip
+        done = genoscan("attribute", genome, "-m", "tiny", "-t", 1, "-r", "chr1:1-9", "-o", tmp_path / "x.bw")
         assert done.code == 0
 
     def test_a_near_name_is_suggested(self) -> None:
@@ -614,9 +630,31 @@ class TestModels:
 class TestTrain:
     @staticmethod
     def asked(genome: Path, out: Path, *more: object) -> list[object]:
-        return ["train", genome, "-o", out, "-t", 1, "--width", 16, "--layers", 1, "--states", 4,
-                "--steps", 8, "--window", 16, "--walk", 2, "--batch", 2, "--validation", 0.3,
-                *more]  # fmt: skip
+        return [
+            "train",
+            genome,
+            "-o",
+            out,
+            "-t",
+            1,
+            "--width",
+            16,
+            "--layers",
+            1,
+            "--states",
+            4,
+            "--steps",
+            8,
+            "--window",
+            16,
+            "--walk",
+            2,
+            "--batch",
+            2,
+            "--validation",
+            0.3,
+            *more,
+        ]
 
     def train(self, genome: Path, out: Path, *more: object) -> str:
         done = genoscan(*self.asked(genome, out, *more))
@@ -634,8 +672,11 @@ class TestTrain:
     ) -> None:
         self.train(genome, tmp_path / "made", "--test", genome)
         assert {path.name for path in (tmp_path / "made").iterdir()} == {
-            "README.md", "config.json", "model.safetensors", "training.tsv"
-        }  # fmt: skip
+            "README.md",
+            "config.json",
+            "model.safetensors",
+            "training.tsv",
+        }
         assert {path.name for path in tmp_path.iterdir()} == {"made"}
         attribute("-m", tmp_path / "made", "-r", "chr1:1-50", "-o", tmp_path / "x.bw")
         assert np.abs(read_bigwig(tmp_path / "x.bw", "chr1")[:50]).max() > 0
@@ -662,14 +703,10 @@ class TestTrain:
         said = self.train(genome, tmp_path / "made")
         assert re.findall(r"^step (\d)", said, re.MULTILINE) == ["6", "8"]
         name = "model.safetensors"
-        assert (tmp_path / "made" / name).read_bytes() == (
-            tmp_path / "unbroken" / name
-        ).read_bytes()
+        assert (tmp_path / "made" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes()
         assert {path.name for path in tmp_path.iterdir()} == {"unbroken", "made"}
 
-    def interrupt_at_the_end(
-        self, genome: Path, made: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def interrupt_at_the_end(self, genome: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from genoscan.training import finish
 
         def interrupted(*_given: object) -> None:
@@ -679,9 +716,7 @@ class TestTrain:
             patch.setattr(finish, "write_card", interrupted)
             assert genoscan(*self.asked(genome, made)).code == 130
 
-    def test_other_data_are_not_resumed_on(
-        self, genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_other_data_are_not_resumed_on(self, genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.interrupt_at_the_end(genome, tmp_path / "made", monkeypatch)
         letters = genome.read_text()
         place = letters.rindex("A", 0, len(letters) // 2)
@@ -698,18 +733,14 @@ class TestTrain:
             assert "made.partial: contains a training run with other settings: " in done.err
             assert differing in done.err
 
-    def test_the_folder_appears_whole(
-        self, genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_folder_appears_whole(self, genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Interrupted at the very end, nothing of it is there, and no step is lost."""
         self.interrupt_at_the_end(genome, tmp_path / "made", monkeypatch)
         assert {path.name for path in tmp_path.iterdir()} == {"made.partial"}
         assert "step" not in self.train(genome, tmp_path / "made")
         assert {path.name for path in tmp_path.iterdir()} == {"made"}
 
-    def test_a_full_disk(
-        self, genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_full_disk(self, genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from genoscan.training import state
 
         def full(*_given: object) -> None:
@@ -756,11 +787,20 @@ def test_exit_codes_of_a_real_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["attribute"], ["attribute", "g.fa"], ["attribute", "g.fa", "-o"], ["atribute"],
-     ["attribute", "g.fa", "-o", "x.bw", "--colour"], ["plan", "g.fa", "-o", "x.bw", "--tile", "x"],
-     ["verify", "g.fa"], ["response", "g.fa", "-o", "x.bw"], ["train", "-o", "m"]],
+    [
+        [],
+        ["attribute"],
+        ["attribute", "g.fa"],
+        ["attribute", "g.fa", "-o"],
+        ["atribute"],
+        ["attribute", "g.fa", "-o", "x.bw", "--colour"],
+        ["plan", "g.fa", "-o", "x.bw", "--tile", "x"],
+        ["verify", "g.fa"],
+        ["response", "g.fa", "-o", "x.bw"],
+        ["train", "-o", "m"],
+    ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_usage_errors_end_in_2(arguments: list[str]) -> None:
     done = genoscan(*arguments)
     assert done.code == 2

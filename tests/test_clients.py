@@ -36,10 +36,7 @@ def test_jbrowses_reader_reads_a_bigwig(tmp_path: Path) -> None:
     if npm is None:
         pytest.skip("no npm here")
     packages = ["@gmod/bbi@8", "generic-filehandle2@2"]
-    got = subprocess.run(
-        [npm, "install", "--silent", "--no-audit", "--no-fund", *packages],
-        cwd=tmp_path, check=False,
-    )  # fmt: skip
+    got = subprocess.run([npm, "install", "--silent", "--no-audit", "--no-fund", *packages], cwd=tmp_path, check=False)
     if got.returncode:
         pytest.skip("npm does not get @gmod/bbi here")
     scores = np.random.default_rng(1).standard_normal(5_000).astype(np.float32)
@@ -62,9 +59,7 @@ def run(program: str, *arguments: object, **options: Any) -> str:
     if found is None:
         pytest.skip(f"no {program} here")
     # Their Python is not ours.
-    done = subprocess.run(
-        [found, *map(str, arguments)], capture_output=True, text=True, check=False, **options
-    )
+    done = subprocess.run([found, *map(str, arguments)], capture_output=True, text=True, check=False, **options)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -87,9 +82,17 @@ def scores(tmp_path: Path) -> np.ndarray:
 @pytest.mark.slow
 def test_bedtools_takes_a_bedgraph(scores: np.ndarray, tmp_path: Path) -> None:
     said = run(
-        "bedtools", "map", "-a", tmp_path / "features.bed", "-b", tmp_path / "track.bedgraph",
-        "-c", "4,4", "-o", "mean,count",
-    )  # fmt: skip
+        "bedtools",
+        "map",
+        "-a",
+        tmp_path / "features.bed",
+        "-b",
+        tmp_path / "track.bedgraph",
+        "-c",
+        "4,4",
+        "-o",
+        "mean,count",
+    )
     rows = [line.split("\t")[-2:] for line in said.splitlines()]
     known = [scores[500:800], scores[1_000:1_400][~np.isnan(scores[1_000:1_400])]]
     assert [int(count) for _, count in rows] == [300, 350]
@@ -102,19 +105,28 @@ def test_tabix_finds_a_stretch(scores: np.ndarray, tmp_path: Path) -> None:
     said = run("tabix", tmp_path / "track.bedgraph.gz", "chr1:41,195-41,255")
     found = {int(line.split()[1]): float(line.split()[3]) for line in said.splitlines()}
     assert found == {
-        40_000 + i: pytest.approx(float(scores[i]))
-        for i in range(1_194, 1_255)
-        if not np.isnan(scores[i])
+        40_000 + i: pytest.approx(float(scores[i])) for i in range(1_194, 1_255) if not np.isnan(scores[i])
     }
 
 
 @pytest.mark.slow
 def test_deeptools_computes_a_matrix(scores: np.ndarray, tmp_path: Path) -> None:
     run(
-        "computeMatrix", "reference-point", "-S", tmp_path / "track.bw",
-        "-R", tmp_path / "features.bed", "-b", 50, "-a", 50, "--binSize", 10, "-o",
+        "computeMatrix",
+        "reference-point",
+        "-S",
+        tmp_path / "track.bw",
+        "-R",
+        tmp_path / "features.bed",
+        "-b",
+        50,
+        "-a",
+        50,
+        "--binSize",
+        10,
+        "-o",
         tmp_path / "matrix.gz",
-    )  # fmt: skip
+    )
     lines = gzip.decompress((tmp_path / "matrix.gz").read_bytes()).decode().splitlines()
     found = {row.split("\t")[3]: np.array(row.split("\t")[6:], float) for row in lines[1:]}
     forward = scores[450:550].reshape(10, 10).mean(1)
@@ -134,31 +146,48 @@ def cut(tmp_path: Path) -> Path:
         letters = np.array(["ACGT".index(letter) for letter in motif])
         codes[i, at : at + len(motif)] = letters
         gradient[i, np.arange(at, at + len(motif)), letters] += 1
-    rows = [
-        Region("chr1", 1_000 + 200 * i, 1_000 + 200 * i + width, name=f"p{i}") for i in range(n)
-    ]
+    rows = [Region("chr1", 1_000 + 200 * i, 1_000 + 200 * i + width, name=f"p{i}") for i in range(n)]
     columns = tmp_path / "peaks.npz"
     write_columns(columns, gradient=gradient.reshape(-1, 4), codes=codes.ravel(), regions=rows)
     sequences = [{"name": "chr1", "length": 100_000, "m5": ""}]
     write_provenance(columns, {"sequences": sequences})
-    (tmp_path / "rows.bed").write_text(
-        "".join(f"chr1\t{r.start}\t{r.end}\t{r.name}\n" for r in rows)
+    (tmp_path / "rows.bed").write_text("".join(f"chr1\t{r.start}\t{r.end}\t{r.name}\n" for r in rows))
+    done = genoscan(
+        "export",
+        "modisco",
+        columns,
+        "--bed",
+        tmp_path / "rows.bed",
+        "--width",
+        width,
+        "--chrombpnet",
+        "-o",
+        tmp_path / "cut",
     )
-    done = genoscan("export", "modisco", columns, "--bed", tmp_path / "rows.bed", "--width", width,
-                    "--chrombpnet", "-o", tmp_path / "cut")  # fmt: skip
     assert done.code == 0, done.err
     return tmp_path / "cut"
 
 
 @pytest.mark.slow
 def test_modisco_finds_the_motif(cut: Path, tmp_path: Path) -> None:
-    run("modisco", "motifs", "-s", cut / "ohe.npz", "-a", cut / "attr.npz", "-n", 1_000,
-        "-w", 120, "-o", tmp_path / "motifs.h5")  # fmt: skip
     run(
-        "modisco", "meme", "-i", tmp_path / "motifs.h5", "-o", tmp_path / "motifs.meme", "-t", "PFM"
+        "modisco",
+        "motifs",
+        "-s",
+        cut / "ohe.npz",
+        "-a",
+        cut / "attr.npz",
+        "-n",
+        1_000,
+        "-w",
+        120,
+        "-o",
+        tmp_path / "motifs.h5",
     )
-    rows = re.findall(r"^ *([01]\.\d+(?: +[01]\.\d+){3}) *$",
-                      (tmp_path / "motifs.meme").read_text(), flags=re.MULTILINE)  # fmt: skip
+    run("modisco", "meme", "-i", tmp_path / "motifs.h5", "-o", tmp_path / "motifs.meme", "-t", "PFM")
+    rows = re.findall(
+        r"^ *([01]\.\d+(?: +[01]\.\d+){3}) *$", (tmp_path / "motifs.meme").read_text(), flags=re.MULTILINE
+    )
     found = "".join("ACGT"[int(np.argmax([float(x) for x in row.split()]))] for row in rows)
     assert "TGACTCAGC" in found or "GCTGAGTCA" in found
 
@@ -170,8 +199,17 @@ def test_finemo_takes_regions(cut: Path, tmp_path: Path, layout: str) -> None:
         "modisco-fmt": ["-s", cut / "ohe.npz", "-a", cut / "attr.npz"],
         "chrombpnet-h5": ["-c", cut / "contribs.h5"],
     }
-    run("finemo", f"extract-regions-{layout}", *given[layout], "-p", cut / "cut.narrowPeak",
-        "-w", 120, "-o", tmp_path / "regions.npz")  # fmt: skip
+    run(
+        "finemo",
+        f"extract-regions-{layout}",
+        *given[layout],
+        "-p",
+        cut / "cut.narrowPeak",
+        "-w",
+        120,
+        "-o",
+        tmp_path / "regions.npz",
+    )
     with np.load(tmp_path / "regions.npz") as regions:
         np.testing.assert_array_equal(regions["sequences"], np.load(cut / "ohe.npz")["arr_0"])
         assert regions["contributions"].shape == (300, 4, 120)

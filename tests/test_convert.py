@@ -72,8 +72,7 @@ def test_a_long_row_of_another_tool(tmp_path: Path) -> None:
     (tmp_path / "x.bedgraph").write_text(
         "track type=bedGraph\n# made elsewhere\nb\t0\t300\t0.25\n\na 10 20 -1e-3\na\t20\t21\t7\n"
     )
-    done = genoscan("track", "convert", tmp_path / "x.bedgraph", "-g", genome,
-                    "-o", tmp_path / "x.bw")  # fmt: skip
+    done = genoscan("track", "convert", tmp_path / "x.bedgraph", "-g", genome, "-o", tmp_path / "x.bw")
     assert done.code == 0, done.err
     assert "311 bases" in done.err
     with pyBigWig.open(str(tmp_path / "x.bw")) as file:
@@ -142,9 +141,7 @@ def test_a_bigwig_that_is_cut_off_anywhere(tmp_path: Path) -> None:
         "        print(n)\n"
         "    except InputError: pass\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, track, cut], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", script, track, cut], capture_output=True, text=True, check=False)
     assert done.returncode == 0, (done.returncode, done.stderr[-500:])
     # Zoom levels and what closes the file come last: nothing else may be missing.
     read = [int(line) for line in done.stdout.split()]
@@ -183,8 +180,10 @@ def test_a_comparison_is_pandas_own(tmp_path: Path) -> None:
     a, b = (np.concatenate([scores["b"], scores["a"]]) for scores in (first, second))
     both = ~np.isnan(a) & ~np.isnan(b)
     assert (found.both, found.only_first, found.only_second) == (
-        both.sum(), (~np.isnan(a) & ~both).sum(), (~np.isnan(b) & ~both).sum()
-    )  # fmt: skip
+        both.sum(),
+        (~np.isnan(a) & ~both).sum(),
+        (~np.isnan(b) & ~both).sum(),
+    )
     pair = pd.DataFrame({"a": a[both], "b": b[both]}, dtype=float)
     assert found.pearson == pytest.approx(pair.corr().loc["a", "b"], abs=1e-6)
     assert found.spearman == pytest.approx(pair.rank().corr().loc["a", "b"], abs=1e-6)

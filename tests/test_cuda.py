@@ -16,15 +16,7 @@ import torch
 from commands import bases, genoscan, write_fasta
 from laws import assert_near
 from simulated_cuda import CARD, OnCard, Simulated, simulated_cuda
-from toys import (
-    genome,
-    mixed_config,
-    mixed_stack,
-    one_hot_table,
-    output_columns,
-    tiny_config,
-    tiny_stack,
-)
+from toys import genome, mixed_config, mixed_stack, one_hot_table, output_columns, tiny_config, tiny_stack
 from truth import caduceus
 
 from benchmarks.interpreted import interpreting
@@ -102,9 +94,22 @@ def attributed(model: Path, sequence: Path, device: str, *options: Any) -> np.nd
     out = sequence.parent / f"{device}.npz"
     track = out.with_suffix(".bw")
     done = genoscan(
-        "attribute", sequence, "-m", model, "-o", out, "-o", track, "--device", device,
-        "--context", 0, "--reach", 0, *options,
-    )  # fmt: skip
+        "attribute",
+        sequence,
+        "-m",
+        model,
+        "-o",
+        out,
+        "-o",
+        track,
+        "--device",
+        device,
+        "--context",
+        0,
+        "--reach",
+        0,
+        *options,
+    )
     assert done.code == 0, done.err
     with np.load(out) as columns:
         found = columns["gradient"]
@@ -120,10 +125,7 @@ def assert_the_cpus_track(model: Path, sequence: Path, *options: Any) -> None:
     for column in range(found.shape[1]):
         some = known[:, column]
         # Tracks are float32, whatever was computed in.
-        assert_near(
-            torch.from_numpy(found[some, column]), torch.from_numpy(expected[some, column]),
-            torch.float32,
-        )  # fmt: skip
+        assert_near(torch.from_numpy(found[some, column]), torch.from_numpy(expected[some, column]), torch.float32)
 
 
 @pytest.mark.parametrize("model", ["causal", "PD-SSM", "both directions"])
@@ -146,14 +148,10 @@ OPTIONS = {
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("model", MODELS)
-def test_any_track_is_the_cpus(
-    model: str, options: str, dtype: str, tmp_path: Path, card: None
-) -> None:
+def test_any_track_is_the_cpus(model: str, options: str, dtype: str, tmp_path: Path, card: None) -> None:
     length, tile = LONG
     path, sequence = MODELS[model](tmp_path / "model", 2), write_sequence(tmp_path, length)
-    assert_the_cpus_track(
-        path, sequence, "--tile", tile, "--slots", 2, "--dtype", dtype, *OPTIONS[options]
-    )
+    assert_the_cpus_track(path, sequence, "--tile", tile, "--slots", 2, "--dtype", dtype, *OPTIONS[options])
 
 
 @pytest.mark.slow
@@ -206,8 +204,7 @@ class TestSimulation:
         here, there = torch.ones(2), torch.ones(2, device="cuda")
         assert isinstance(there + 1, OnCard)
         assert (there * torch.tensor(2.0)).device == CARD
-        for mixed in (lambda: here + there, lambda: torch.cat([there, here]),
-                      lambda: here[there.long()]):  # fmt: skip
+        for mixed in (lambda: here + there, lambda: torch.cat([there, here]), lambda: here[there.long()]):
             with pytest.raises(RuntimeError, match="same device"):
                 mixed()
         assert (there[here.long()].cpu() == 1).all()  # torch takes such indices along

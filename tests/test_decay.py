@@ -44,39 +44,39 @@ DECAYS = {
     "mamba": MAMBA_DECAYS,
     "mamba2": MAMBA2_DECAYS,
     "pd_ssm": [
-        "in_proj.weight", "B_proj.weight", "low.weight", "size.weight", "phase.weight",
-        "C_proj.weight", "router.weight", "state_out.weight", "out_proj.weight",
+        "in_proj.weight",
+        "B_proj.weight",
+        "low.weight",
+        "size.weight",
+        "phase.weight",
+        "C_proj.weight",
+        "router.weight",
+        "state_out.weight",
+        "out_proj.weight",
     ],
-    "two_way, mamba": [
-        *within("fwd", MAMBA_DECAYS), "rev.x_proj.weight", "rev.dt_proj.weight"
-    ],
+    "two_way, mamba": [*within("fwd", MAMBA_DECAYS), "rev.x_proj.weight", "rev.dt_proj.weight"],
     "two_way, mamba, untied": [*within("fwd", MAMBA_DECAYS), *within("rev", MAMBA_DECAYS)],
     "two_way, mamba2, both strands": within("fwd", MAMBA2_DECAYS),
-}  # fmt: skip
+}
 DOES_NOT = {
     "mamba": ["norm.weight", *MAMBA_DOES_NOT],
     "mamba2": ["norm.weight", *MAMBA2_DOES_NOT],
-    "pd_ssm": [
-        "norm.weight", "conv.weight", "conv.bias", "size.bias", "phase.bias", "C_proj.bias",
-        "dictionary", "D",
-    ],
-    "two_way, mamba": [
-        "norm.weight", *within("fwd", MAMBA_DOES_NOT), *within("rev", MAMBA_DOES_NOT)
-    ],
-    "two_way, mamba, untied": [
-        "norm.weight", *within("fwd", MAMBA_DOES_NOT), *within("rev", MAMBA_DOES_NOT)
-    ],
-    "two_way, mamba2, both strands": [
-        "norm.weight", *within("fwd", MAMBA2_DOES_NOT), *within("rev", MAMBA2_DOES_NOT)
-    ],
-}  # fmt: skip
+    "pd_ssm": ["norm.weight", "conv.weight", "conv.bias", "size.bias", "phase.bias", "C_proj.bias", "dictionary", "D"],
+    "two_way, mamba": ["norm.weight", *within("fwd", MAMBA_DOES_NOT), *within("rev", MAMBA_DOES_NOT)],
+    "two_way, mamba, untied": ["norm.weight", *within("fwd", MAMBA_DOES_NOT), *within("rev", MAMBA_DOES_NOT)],
+    "two_way, mamba2, both strands": ["norm.weight", *within("fwd", MAMBA2_DOES_NOT), *within("rev", MAMBA2_DOES_NOT)],
+}
 
 
 def model_of(kind: str) -> nn.Module:
     config = ModelConfig(
-        d_model=8, layers=(KINDS[kind],), context=1, reach=1, trained_on="nothing",
+        d_model=8,
+        layers=(KINDS[kind],),
+        context=1,
+        reach=1,
+        trained_on="nothing",
         label_offset=0 if "two_way" in kind else 1,
-    )  # fmt: skip
+    )
     return _build_network(config, KERNELS)
 
 
@@ -120,11 +120,11 @@ class Scaled(Mamba):
 @pytest.mark.parametrize(
     ("module", "place"),
     [
-        (Scaled(), "1.scale: declare \"scale\" in Scaled.decays"),
-        (nn.Linear(3, 3), "1.weight: declare \"weight\" in Linear.decays"),
-        (nn.ParameterList([torch.ones(2)]), "1.0: declare \"0\" in ParameterList.decays"),
+        (Scaled(), '1.scale: declare "scale" in Scaled.decays'),
+        (nn.Linear(3, 3), '1.weight: declare "weight" in Linear.decays'),
+        (nn.ParameterList([torch.ones(2)]), '1.0: declare "0" in ParameterList.decays'),
     ],
-)  # fmt: skip
+)
 def test_a_parameter_in_no_group_is_an_error(module: nn.Module, place: str) -> None:
     model = nn.Sequential(RMSNorm(8, eps=1e-5, kernels=KERNELS), module)
     for make in (decay_groups, lambda model: adamw(model, rate=1.0, decay=0.1)):

@@ -65,10 +65,7 @@ class Fading:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_derivatives_that_fade_end_in_zero(threads: int) -> None:
-    stack, inputs = (
-        tiny_stack(8, 2, dtype=torch.float32),
-        OneHot(genome(300), one_hot_table(torch.float32)),
-    )
+    stack, inputs = (tiny_stack(8, 2, dtype=torch.float32), OneHot(genome(300), one_hot_table(torch.float32)))
     torch.set_num_threads(threads)
     x_bar = torch.cat([bar for _, bar in adjoint(stack, inputs, Fading(), tile=50, slots=3)], 1)
     assert not ((x_bar != 0) & (x_bar.abs() < torch.finfo(torch.float32).tiny)).any()

@@ -18,16 +18,7 @@ from laws import (
     random_like,
 )
 from torch import Tensor
-from toys import (
-    N_CODE,
-    MovingAverage,
-    RunningSum,
-    genome,
-    one_hot_table,
-    output_columns,
-    straight_stack,
-    tiny_stack,
-)
+from toys import N_CODE, MovingAverage, RunningSum, genome, one_hot_table, output_columns, straight_stack, tiny_stack
 
 from genoscan.engine.adjoint import AdjointResult, adjoint, consume
 from genoscan.engine.checkpoints import advances
@@ -62,9 +53,7 @@ def log_p_of_next(outputs: Tensor, codes: Tensor) -> Tensor:
     return torch.where(labels == N_CODE, 0.0, picked)
 
 
-def assert_rows_near(
-    found: Tensor, truth: Tensor, inputs: OneHot, dtype: torch.dtype | None = None
-) -> None:
+def assert_rows_near(found: Tensor, truth: Tensor, inputs: OneHot, dtype: torch.dtype | None = None) -> None:
     """Compare derivatives, once more without those of N, which are large enough to hide others."""
     assert_near(found, truth, dtype)
     bases = inputs.codes != N_CODE
@@ -235,20 +224,12 @@ def test_consume_hands_every_tile_on() -> None:
 
 def test_windows_side_by_side_are_windows_alone() -> None:
     stack, inputs = tiny_stack(22, 2), windows(200, batch=3)
-    target = LogLikelihood(
-        inputs.codes, output_columns(), torch.tensor([0, 50, 120]), torch.tensor([200, 130, 121])
-    )
+    target = LogLikelihood(inputs.codes, output_columns(), torch.tensor([0, 50, 120]), torch.tensor([200, 130, 121]))
     together, result = finish(adjoint(stack, inputs, target, tile=33, slots=3))
     for i in range(3):
         one = OneHot(inputs.codes[i : i + 1], inputs.table)
         alone, value = finish(
-            adjoint(
-                stack,
-                one,
-                likelihood(one, int(target.first[i]), int(target.last[i])),
-                tile=33,
-                slots=3,
-            )
+            adjoint(stack, one, likelihood(one, int(target.first[i]), int(target.last[i])), tile=33, slots=3)
         )
         assert_near(together[i : i + 1], alone)
         assert_near(result.value[i : i + 1], value.value)
@@ -270,9 +251,7 @@ def test_a_window_goes_on_from_the_carry_of_another() -> None:
     expected, whole = finish(adjoint(stack, inputs, target, tile=40, slots=4))
     _, between = stack.forward(inputs.tile(slice(0, 180)), stack.begin(1))
     right = OneHot(inputs.codes[:, 180:], inputs.table)
-    found, part = finish(
-        adjoint(stack, right, likelihood(right, 20, 120), tile=40, slots=4, carry=between)
-    )
+    found, part = finish(adjoint(stack, right, likelihood(right, 20, 120), tile=40, slots=4, carry=between))
     assert_near(found, expected[:, 180:])
     assert_near(part.value, whole.value)
 
@@ -383,9 +362,7 @@ def test_tangent_is_whole_window_jvp(short_truth: Truth) -> None:
 
     expected = [torch.func.jvp(whole, (x,), (one,)) for one in x_dot]
     for tile in (7, 64, 302):
-        push = tangent(
-            short_truth.stack, inputs, DenseDirections(x_dot), tile=tile, carry=short_truth.carry
-        )
+        push = tangent(short_truth.stack, inputs, DenseDirections(x_dot), tile=tile, carry=short_truth.carry)
         outputs, outputs_dot = push_through(push)
         assert_near(outputs, expected[0][0])
         assert_near(outputs_dot, torch.stack([y_dot for _, y_dot in expected]))
@@ -501,13 +478,8 @@ def test_log_likelihood_by_hand(label_offset: int) -> None:
     columns = torch.tensor([5, 2, 3, 0, -1])
     outputs = random_like(torch.zeros(2, 6, 6, dtype=F64))
     log_p = torch.log_softmax(outputs, -1)
-    target = LogLikelihood(
-        codes, columns, torch.tensor([0, 2]), torch.tensor([99, 4]), label_offset
-    )
-    first = {
-        0: [(0, 5), (1, 2), (2, 3), (3, 0), (5, 2)],
-        1: [(0, 2), (1, 3), (2, 0), (4, 2)],
-    }[label_offset]
+    target = LogLikelihood(codes, columns, torch.tensor([0, 2]), torch.tensor([99, 4]), label_offset)
+    first = {0: [(0, 5), (1, 2), (2, 3), (3, 0), (5, 2)], 1: [(0, 2), (1, 3), (2, 0), (4, 2)]}[label_offset]
     second = {0: [(2, 0), (3, 0)], 1: [(1, 0), (2, 0)]}[label_offset]
     expected = [sum(log_p[0, t, c] for t, c in first), sum(log_p[1, t, c] for t, c in second)]
     assert_near(target(outputs, slice(0, 6)), torch.stack(expected))
@@ -516,9 +488,7 @@ def test_log_likelihood_by_hand(label_offset: int) -> None:
 def test_log_likelihood_of_nothing_is_zero() -> None:
     codes = torch.full((1, 20), N_CODE, dtype=torch.uint8)
     stack, inputs = tiny_stack(8, 1), OneHot(codes, one_hot_table())
-    x_bar, result = finish(
-        adjoint(stack, inputs, whole_window(codes, output_columns()), tile=7, slots=2)
-    )
+    x_bar, result = finish(adjoint(stack, inputs, whole_window(codes, output_columns()), tile=7, slots=2))
     assert not x_bar.any()
     assert result.value.tolist() == [0]
 

@@ -54,20 +54,27 @@ def track(tmp_path: Path, genome: Path) -> Path:
     write_provenance(
         path,
         {
-            "model": "</script><b>", "target": "log-likelihood", "score": "centred",
+            "model": "</script><b>",
+            "target": "log-likelihood",
+            "score": "centred",
             "regions": ["chr1:10,001-14,000"],
             "sequences": [{"name": "chr1", "length": 30_000, "m5": m5}],
         },
-    )  # fmt: skip
+    )
     return path
 
 
 @pytest.fixture
 def genes(tmp_path: Path) -> Path:
     path = tmp_path / "genes.gff3"
-    rows = ["chr1\tx\tgene\t12001\t12400\t.\t-\t.\tID=g1;Name=lac%20Z",
-            "chr1\tx\tCDS\t12001\t12400\t.\t-\t0\tID=c1", "chr1\tx\tgene\t1\t60\t.\t+\t.\tID=far",
-            "##FASTA", ">chr1", "ACGT"]  # fmt: skip
+    rows = [
+        "chr1\tx\tgene\t12001\t12400\t.\t-\t.\tID=g1;Name=lac%20Z",
+        "chr1\tx\tCDS\t12001\t12400\t.\t-\t0\tID=c1",
+        "chr1\tx\tgene\t1\t60\t.\t+\t.\tID=far",
+        "##FASTA",
+        ">chr1",
+        "ACGT",
+    ]
     path.write_text("\n".join(["##gff-version 3", "# said", *rows]) + "\n")
     return path
 
@@ -94,9 +101,7 @@ def content(url: str) -> bytes:
     return base64.b64decode(url.partition("base64,")[2])
 
 
-def test_a_page_holds_bases_track_and_genes(
-    genome: Path, track: Path, genes: Path, tmp_path: Path
-) -> None:
+def test_a_page_holds_bases_track_and_genes(genome: Path, track: Path, genes: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     done = genoscan("export", "html", track, "-g", genome, "-a", genes, "-o", page)
     assert (done.code, done.out) == (0, f"{page}\n"), done.err
@@ -106,9 +111,7 @@ def test_a_page_holds_bases_track_and_genes(
     assert letters.decode() == SEQUENCES["chr1"][9_000:15_000]
     scores, annotation = config["tracks"]
     assert content(scores["url"]) == track.read_bytes()
-    assert annotation["features"] == [
-        {"chr": "chr1", "start": 12_000, "end": 12_400, "name": "lac Z", "strand": "-"}
-    ]
+    assert annotation["features"] == [{"chr": "chr1", "start": 12_000, "end": 12_400, "name": "lac Z", "strand": "-"}]
     assert config["locus"] == "chr1:10,001-14,000"
     assert "<option selected>chr1:10,001-14,000</option>" in page.read_text()
     # What a name holds stays text.
@@ -129,13 +132,9 @@ def test_an_igv_session(genome: Path, track: Path, tmp_path: Path) -> None:
     done = genoscan("export", "igv", track, "-g", genome, "-o", session)
     assert done.code == 0, done.err
     root = ElementTree.parse(session).getroot()
-    assert (root.tag, root.attrib["genome"], root.attrib["locus"]) == (
-        "Session", "../g.fa", "chr1:10,001-14,000",
-    )  # fmt: skip
+    assert (root.tag, root.attrib["genome"], root.attrib["locus"]) == ("Session", "../g.fa", "chr1:10,001-14,000")
     assert [r.attrib["path"] for r in root.iter("Resource")] == ["../peaks.bw"]
-    assert [(t.attrib["id"], t.attrib["name"]) for t in root.iter("Track")] == [
-        ("../peaks.bw", "peaks")
-    ]
+    assert [(t.attrib["id"], t.attrib["name"]) for t in root.iter("Track")] == [("../peaks.bw", "peaks")]
 
 
 def test_a_jbrowse_config(genome: Path, track: Path, tmp_path: Path) -> None:
@@ -172,16 +171,15 @@ def test_a_hub_of_a_genome_that_ucsc_has_not(genome: Path, track: Path, tmp_path
 
 
 def test_a_hub_of_a_genome_that_ucsc_has(genome: Path, track: Path, tmp_path: Path) -> None:
-    done = genoscan("export", "hub", track, "-g", genome, "--email", "you@lab.org", "--assembly",
-                    "hg38", "-o", tmp_path / "hub")  # fmt: skip
+    done = genoscan(
+        "export", "hub", track, "-g", genome, "--email", "you@lab.org", "--assembly", "hg38", "-o", tmp_path / "hub"
+    )
     assert done.code == 0, done.err
     text = (tmp_path / "hub" / "genomes.txt").read_text()
     assert text == "genome hg38\ntrackDb hg38/trackDb.txt\n"
 
 
-@given(
-    st.lists(st.text("ACGTN", min_size=1, max_size=40), min_size=1, max_size=4), st.integers(1, 3)
-)
+@given(st.lists(st.text("ACGTN", min_size=1, max_size=40), min_size=1, max_size=4), st.integers(1, 3))
 def test_two_bits_a_base(sequences: list[str], quarters: int) -> None:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr("genoscan.export.twobit._PIECE", 4 * quarters)
@@ -210,9 +208,7 @@ def test_what_is_refused(genome: Path, track: Path, tmp_path: Path) -> None:
     assert "file not found, expected BED" in refusal("html", track, *end, "-a", tmp_path / "none")
     (tmp_path / "no folder.bw").write_bytes(track.read_bytes())
     assert "cannot be read" in refusal("html", tmp_path / "no folder.bw", *end)
-    assert "the folder does not exist" in refusal(
-        "html", track, "-g", genome, "-o", tmp_path / "none" / "p.html"
-    )
+    assert "the folder does not exist" in refusal("html", track, "-g", genome, "-o", tmp_path / "none" / "p.html")
     (tmp_path / "g.fa.fai").unlink()
     assert not page.exists()
 
@@ -239,9 +235,7 @@ def test_what_a_page_does_not_hold_lies_beside_it(folder: Path, track: Path) -> 
 
 
 @pytest.mark.slow
-def test_letters_are_drawn_and_the_highest_is_the_peak(
-    genome: Path, track: Path, tmp_path: Path
-) -> None:
+def test_letters_are_drawn_and_the_highest_is_the_peak(genome: Path, track: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     done = genoscan("export", "html", track, "-g", genome, "-r", "chr1:12,321-12,370", "-o", page)
     assert done.code == 0, done.err
@@ -308,9 +302,7 @@ def test_igv_opens_a_session_that_is_served(genome: Path, track: Path, tmp_path:
     folder.mkdir()
     for path in (genome, Path(f"{genome}.fai"), track, Path(f"{track}.json")):
         shutil.copy(path, folder)
-    done = genoscan(
-        "export", "igv", folder / track.name, "-g", folder / genome.name, "-o", folder / "s.xml"
-    )
+    done = genoscan("export", "igv", folder / track.name, "-g", folder / genome.name, "-o", folder / "s.xml")
     assert done.code == 0, done.err
     script = ROOT / "genoscan" / "export" / "vendor" / "igv-3.8.10.min.js"
     shutil.copy(script, folder / "igv.js")

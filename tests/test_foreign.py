@@ -76,9 +76,7 @@ def test_fused_and_unfused_are_two_functions(tmp_path: Path) -> None:
     fused, unfused = (caduceus.config(fused=fused) for fused in (True, False))
     tensors = caduceus.tensors(fused)
     renamed = {
-        name.replace("norm.weight", "norm.submodule.weight").replace(
-            "norm_f.weight", "norm_f.submodule.weight"
-        ): tensor
+        name.replace("norm.weight", "norm.submodule.weight").replace("norm_f.weight", "norm_f.submodule.weight"): tensor
         for name, tensor in tensors.items()
     }
     models = imported(tmp_path / "a", fused, tensors), imported(tmp_path / "b", unfused, renamed)
@@ -108,20 +106,42 @@ HF_SIZES: list[tuple[str, dict[str, Any]]] = [
     ("mamba", {"hidden_size": 118, "state_size": 8, "num_hidden_layers": 3}),
     (
         "mamba2",
-        {"hidden_size": 32, "state_size": 16, "num_hidden_layers": 3, "num_heads": 8,
-         "head_dim": 8, "n_groups": 1, "chunk_size": 16},
+        {
+            "hidden_size": 32,
+            "state_size": 16,
+            "num_hidden_layers": 3,
+            "num_heads": 8,
+            "head_dim": 8,
+            "n_groups": 1,
+            "chunk_size": 16,
+        },
     ),
     (
         "mamba2",
-        {"hidden_size": 32, "state_size": 24, "num_hidden_layers": 2, "num_heads": 4,
-         "head_dim": 16, "n_groups": 2, "chunk_size": 16},
+        {
+            "hidden_size": 32,
+            "state_size": 24,
+            "num_hidden_layers": 2,
+            "num_heads": 4,
+            "head_dim": 16,
+            "n_groups": 2,
+            "chunk_size": 16,
+        },
     ),
     (
         "mamba2",
-        {"hidden_size": 32, "state_size": 24, "num_hidden_layers": 2, "num_heads": 4,
-         "head_dim": 16, "n_groups": 2, "chunk_size": 16, "time_step_limit": [0.01, 0.3]},
+        {
+            "hidden_size": 32,
+            "state_size": 24,
+            "num_hidden_layers": 2,
+            "num_heads": 4,
+            "head_dim": 16,
+            "n_groups": 2,
+            "chunk_size": 16,
+            "time_step_limit": [0.01, 0.3],
+        },
     ),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("kind", "sizes"), HF_SIZES)
@@ -222,9 +242,7 @@ def as_resaved(folder: Path, _tensors: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("lay", [as_bin, as_lightning, as_shards, as_bare, as_resaved])
-def test_layouts_are_one_model(
-    tmp_path: Path, lay: Callable[[Path, dict[str, Tensor]], None]
-) -> None:
+def test_layouts_are_one_model(tmp_path: Path, lay: Callable[[Path, dict[str, Tensor]], None]) -> None:
     config = caduceus.config()
     tensors = caduceus.tensors(config)
     folder = caduceus.write(tmp_path / "m", config, tensors)
@@ -280,11 +298,7 @@ def test_a_config_that_is_not_the_files(tmp_path: Path, fields: dict[str, Any], 
         ("spare.weight", torch.zeros(2), 'tensor "spare.weight" is not part of the model'),
         (MIXER + "D", torch.zeros(3), f'tensor "{MIXER}D" has shape (3,)'),
         (MIXER + "D", torch.full((24,), torch.nan), "not finite"),
-        (
-            MIXER.replace("fwd", "rev") + "in_proj.weight",
-            torch.zeros(48, 12),
-            "to which it is tied",
-        ),
+        (MIXER.replace("fwd", "rev") + "in_proj.weight", torch.zeros(48, 12), "to which it is tied"),
         ("lm_head.complement_map", torch.arange(16), "differs from complement_map"),
         ("caduceus.backbone.layers.0.mixer.Wqkv.weight", torch.zeros(2), "hybrid with attention"),
     ],
@@ -361,8 +375,19 @@ def cad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     genome = write_fasta(tmp_path / "g.fa", {"chr1": bases(900, seed=4)})
 
     def attribute(name: str, *options: Any) -> Any:
-        done = genoscan("attribute", genome, "--region", "chr1:301-400", "-m", "cad", "--dtype",
-                        "float64", *options, "-o", tmp_path / f"{name}.npz")  # fmt: skip
+        done = genoscan(
+            "attribute",
+            genome,
+            "--region",
+            "chr1:301-400",
+            "-m",
+            "cad",
+            "--dtype",
+            "float64",
+            *options,
+            "-o",
+            tmp_path / f"{name}.npz",
+        )
         if done.code:
             return done
         return torch.from_numpy(np.load(tmp_path / f"{name}.npz")["gradient"])
@@ -455,8 +480,19 @@ def test_hidden_bases_have_no_say(cad: Callable[..., Any], tmp_path: Path) -> No
     others = torch.arange(100) != 49
     assert (hidden - seen)[others].norm() > 0.01 * seen[others].norm()
     track = tmp_path / "hidden.bedgraph"
-    done = genoscan("attribute", tmp_path / "g.fa", "--region", "chr1:301-400", "-m", "cad",
-                    "--target", "log-odds:chr1:350:A", "--masked", "-o", track)  # fmt: skip
+    done = genoscan(
+        "attribute",
+        tmp_path / "g.fa",
+        "--region",
+        "chr1:301-400",
+        "-m",
+        "cad",
+        "--target",
+        "log-odds:chr1:350:A",
+        "--masked",
+        "-o",
+        track,
+    )
     assert done.code == 0, done.err
     rows = [line.split() for line in track.read_text().splitlines() if line.startswith("chr1")]
     scored = {at for _, start, end, _ in rows for at in range(int(start), int(end))}
@@ -471,9 +507,22 @@ def test_a_response_on_both_sides(cad: Callable[..., Any], tmp_path: Path, stran
     assert callable(cad)
     track = tmp_path / "response.bedgraph"
     done = genoscan(
-        "response", tmp_path / "g.fa", "--at", "chr1:350", "--base", "C", "--finite", "-m", "cad",
-        "--dtype", "float64", "--strand", strand, "-o", track,
-    )  # fmt: skip
+        "response",
+        tmp_path / "g.fa",
+        "--at",
+        "chr1:350",
+        "--base",
+        "C",
+        "--finite",
+        "-m",
+        "cad",
+        "--dtype",
+        "float64",
+        "--strand",
+        strand,
+        "-o",
+        track,
+    )
     assert done.code == 0, done.err
     rows = [line.split() for line in track.read_text().splitlines() if line.startswith("chr1")]
     found = np.zeros(900)
@@ -505,15 +554,10 @@ def one_hot(letters: str) -> torch.Tensor:
     ("at", "masked", "strand"),
     [
         *((150, False, "+"), (150, True, "-"), (350, True, "+"), (600, False, "-")),
-        *(
-            pytest.param(*rest, marks=pytest.mark.slow)
-            for rest in product((150, 350, 600), (False, True), "+-")
-        ),
+        *(pytest.param(*rest, marks=pytest.mark.slow) for rest in product((150, 350, 600), (False, True), "+-")),
     ],
 )
-def test_positional_targets_read_the_far_side(
-    cad: Callable[..., Any], at: int, masked: bool, strand: str
-) -> None:
+def test_positional_targets_read_the_far_side(cad: Callable[..., Any], at: int, masked: bool, strand: str) -> None:
     """A bidirectional model's gradient is the whole chromosome's, wherever the target lies."""
     tensors, letters = caduceus.tensors(CONFIG), bases(900, seed=4)
     x = one_hot(letters)

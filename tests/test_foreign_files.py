@@ -41,10 +41,15 @@ EMBEDDING, HEAD = "backbone.embeddings.weight", "lm_head.weight"
 SIZES: dict[str, dict[str, Any]] = {
     "mamba": {"hidden_size": 6, "state_size": 4, "num_hidden_layers": 1},
     "mamba2": {
-        "hidden_size": 6, "state_size": 4, "num_hidden_layers": 1, "num_heads": 4, "head_dim": 3,
-        "n_groups": 2, "tie_word_embeddings": False,
+        "hidden_size": 6,
+        "state_size": 4,
+        "num_hidden_layers": 1,
+        "num_heads": 4,
+        "head_dim": 3,
+        "n_groups": 2,
+        "tie_word_embeddings": False,
     },
-}  # fmt: skip
+}
 IDS = torch.arange(16)[None]
 
 
@@ -129,9 +134,16 @@ def written(folder: Path, form: str, parts: list[Tensors], nesting: tuple[str, .
     strays=st.booleans(),
 )
 def test_any_layout_is_one_model(
-    kind: str, prefix: list[str], within: str | None, form: str, n_shards: int,
-    nesting: tuple[str, ...], bare: bool, half: str, strays: bool,
-) -> None:  # fmt: skip
+    kind: str,
+    prefix: list[str],
+    within: str | None,
+    form: str,
+    n_shards: int,
+    nesting: tuple[str, ...],
+    bare: bool,
+    half: str,
+    strays: bool,
+) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if kind == "caduceus":
@@ -141,8 +153,7 @@ def test_any_layout_is_one_model(
             words = "caduceus.backbone.embeddings.word_embeddings.embedding.weight"
             mixer = "caduceus.backbone.layers.0.mixer.submodule.mamba_"
             pairs = {words: "lm_head.lm_head.weight"} | {
-                f"{mixer}fwd.{way}_proj.weight": f"{mixer}rev.{way}_proj.weight"
-                for way in ("in", "out")
+                f"{mixer}fwd.{way}_proj.weight": f"{mixer}rev.{way}_proj.weight" for way in ("in", "out")
             }
         else:
             _, config, tensors = saved(folder / "plain", kind, tie_word_embeddings=True)
@@ -183,9 +194,7 @@ def test_one_tensor_without_the_others_prefix(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_floats_keep_their_values(tmp_path: Path, dtype: torch.dtype) -> None:
     _, config, tensors = saved(tmp_path / "plain", "mamba")
-    cast = {
-        name: tensor.to(dtype) + torch.tensor(1e-9, dtype=dtype) for name, tensor in tensors.items()
-    }
+    cast = {name: tensor.to(dtype) + torch.tensor(1e-9, dtype=dtype) for name, tensor in tensors.items()}
     native, made = read_foreign(lay(tmp_path / "cast", config, cast), TOKENS)
     write_model(tmp_path / "native", native, made, "")
     stack = load_model(tmp_path / "native", dtype=torch.float64).stack
@@ -209,27 +218,37 @@ def several(tensors: Tensors, **more: Tensors) -> dict[str, Any]:
     ("change", "said"),
     [
         (lambda t: several(t, ema=t), 'models under "model" and "ema": expected one'),
-        (lambda t: {f"{p}.{n}": x for p in ("model", "ema") for n, x in t.items()},
-         'tensors of a model under "ema." and "model."'),
-        (lambda t: t | {f"model.{EMBEDDING}": t[EMBEDDING] + 1},
-         f'tensors "{EMBEDDING}" and "model.{EMBEDDING}" differ'),
+        (
+            lambda t: {f"{p}.{n}": x for p in ("model", "ema") for n, x in t.items()},
+            'tensors of a model under "ema." and "model."',
+        ),
+        (
+            lambda t: t | {f"model.{EMBEDDING}": t[EMBEDDING] + 1},
+            f'tensors "{EMBEDDING}" and "model.{EMBEDDING}" differ',
+        ),
         (lambda t: {"transformer.h.0.weight": torch.ones(2)}, "found transformer.h.0.weight"),
         (lambda _: {}, "found nothing"),
         (lambda _: [1], "expected tensors by name, found list"),
         (lambda t: t | {"spare.weight": torch.ones(2)}, '"spare.weight" is not part of the model'),
         (lambda t: t | {"backbone.rotary.inv_freq": torch.ones(2)}, "is not part of the model"),
-        (lambda t: {f"model.{n}": x for n, x in t.items()} | {"model.spare": torch.ones(2)},
-         'tensor "model.spare" is not part of the model'),
+        (
+            lambda t: {f"model.{n}": x for n, x in t.items()} | {"model.spare": torch.ones(2)},
+            'tensor "model.spare" is not part of the model',
+        ),
         (lambda t: t | {EMBEDDING: t[EMBEDDING].to(torch.int8)}, "is torch.int8"),
         (lambda t: t | {EMBEDDING: t[EMBEDDING].to(torch.float8_e4m3fn)}, "is torch.float8"),
         (lambda t: t | {EMBEDDING: t[EMBEDDING].to(torch.complex64)}, "is torch.complex64"),
         (lambda t: t | {EMBEDDING: t[EMBEDDING].double() * 1e308 * 10}, "not finite"),
-        (lambda t: {n.replace("mixer.A_log", "mixer.A"): x for n, x in t.items()},
-         'mixer.A_log" is missing; of 12 in the file, the most similar: "backbone.layers.'),
-        (lambda t: {f"net.{n.replace('norm_f', 'norm')}": x for n, x in t.items()},
-         '"backbone.norm_f.weight" is missing; of 12 in the file, the most similar: "net.'),
+        (
+            lambda t: {n.replace("mixer.A_log", "mixer.A"): x for n, x in t.items()},
+            'mixer.A_log" is missing; of 12 in the file, the most similar: "backbone.layers.',
+        ),
+        (
+            lambda t: {f"net.{n.replace('norm_f', 'norm')}": x for n, x in t.items()},
+            '"backbone.norm_f.weight" is missing; of 12 in the file, the most similar: "net.',
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_one_model(tmp_path: Path, change: Callable[[Tensors], Any], said: str) -> None:
     _, _, tensors = saved(tmp_path, "mamba")
     (tmp_path / "model.safetensors").unlink()
@@ -274,9 +293,15 @@ def test_a_shard_with_code_in_it_is_not_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "file",
-    ["config.json", "model-00001-of-00002.safetensors", "model.safetensors.index.json",
-     "pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"],
-)  # fmt: skip
+    [
+        "config.json",
+        "model-00001-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model.bin",
+        "pytorch_model-00001-of-00002.bin",
+        "pytorch_model.bin.index.json",
+    ],
+)
 def test_every_layout_is_downloaded(file: str) -> None:
     assert any(fnmatch.fnmatch(file, pattern) for pattern in hub._FILES)
 
@@ -305,9 +330,7 @@ def test_a_checkpoint_beside_its_optimizer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["mamba", "mamba2"])
 @pytest.mark.parametrize("tie", [True, False, None])
 @pytest.mark.parametrize("held", ["embedding", "head", "both", "different", "none"])
-def test_ties_are_those_of_transformers(
-    tmp_path: Path, kind: str, tie: bool | None, held: str
-) -> None:
+def test_ties_are_those_of_transformers(tmp_path: Path, kind: str, tie: bool | None, held: str) -> None:
     _, config, tensors = saved(tmp_path, kind, tie_word_embeddings=False)
     words, head = tensors.pop(EMBEDDING), tensors.pop(HEAD)
     assert not torch.equal(words, head)
@@ -394,33 +417,52 @@ def test_a_missing_setting_is_transformers_or_named(tmp_path: Path, kind: str) -
                 assert "\n" not in str(error)
                 continue
             n_read += 1
-            if key in ("layer_norm_epsilon", "state_size", "conv_kernel", "expand", "hidden_act",
-                       "intermediate_size", "time_step_rank", "time_step_limit"):  # fmt: skip
+            if key in (
+                "layer_norm_epsilon",
+                "state_size",
+                "conv_kernel",
+                "expand",
+                "hidden_act",
+                "intermediate_size",
+                "time_step_rank",
+                "time_step_limit",
+            ):
                 truth = theirs(read.from_pretrained(folder).eval())
                 assert_near(logits(tmp_path / "native", native, made), truth)
     assert n_read > 30
 
 
 WRONG: list[Any] = [
-    None, 0, -1, 1.5, "x" * 5000, {}, float("nan"), float("inf"), 10**9, [0.5, 0.1],
-    [{"x": 1}, 1], {"7": 99, "99": 7}, {"7": 10}, {"layer": []}, {"d_state": 0},
-    {"use_rope": True}, {"layer": "Mamba2", "headdim": 7}, {"dt_limit": [1, 0]},
-]  # fmt: skip
+    None,
+    0,
+    -1,
+    1.5,
+    "x" * 5000,
+    {},
+    float("nan"),
+    float("inf"),
+    10**9,
+    [0.5, 0.1],
+    [{"x": 1}, 1],
+    {"7": 99, "99": 7},
+    {"7": 10},
+    {"layer": []},
+    {"d_state": 0},
+    {"use_rope": True},
+    {"layer": "Mamba2", "headdim": 7},
+    {"dt_limit": [1, 0]},
+]
 
 
 @pytest.mark.parametrize("kind", ["mamba", "mamba2", "state-spaces", "caduceus"])
-def test_a_wrong_setting_is_one_line(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_setting_is_one_line(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any value of any setting: a model, or one short line; never anything else."""
     tokens: dict[str, int] | None = TOKENS
     if kind == "caduceus":
         config, tokens = caduceus.config(d_model=4, n_layer=1), None
         folder = lay(tmp_path / "laid", config, caduceus.tensors(config))
     elif kind == "state-spaces":
-        folder = state_spaces(
-            tmp_path / "laid", "mamba", transformers_model("mamba", **SIZES["mamba"])
-        )
+        folder = state_spaces(tmp_path / "laid", "mamba", transformers_model("mamba", **SIZES["mamba"]))
         config = json.loads((folder / "config.json").read_text())
     else:
         folder = tmp_path / "laid"
@@ -457,10 +499,8 @@ def test_a_wrong_setting_is_one_line(
         ("mamba2", {"n_groups": 3}, "heads of 3 and 3 groups: expected whole heads"),
         ("mamba2", {"time_step_limit": [0.5, 0.1]}, "the lower one first"),
     ],
-)  # fmt: skip
-def test_settings_of_transformers(
-    tmp_path: Path, kind: str, fields: dict[str, Any], said: str | None
-) -> None:
+)
+def test_settings_of_transformers(tmp_path: Path, kind: str, fields: dict[str, Any], said: str | None) -> None:
     model, config, tensors = saved(tmp_path / "plain", kind)
     folder = lay(tmp_path / "laid", config | fields, tensors)
     if said is None:
@@ -544,9 +584,8 @@ def test_native_models_of_width_1(tmp_path: Path, layer: Any) -> None:
     genome = write_fasta(tmp_path / "g.fa", {"chr1": bases(60, seed=4)})
     track = tmp_path / "one.bedgraph"
     done = genoscan(
-        "attribute", genome, "-m", tmp_path / "one", "--dtype", "float64", "--score", "observed",
-        "-o", track,
-    )  # fmt: skip
+        "attribute", genome, "-m", tmp_path / "one", "--dtype", "float64", "--score", "observed", "-o", track
+    )
     assert done.code == 0, done.err
     rows = [line.split() for line in track.read_text().splitlines() if line.startswith("chr1")]
     found = torch.zeros(60, dtype=torch.float64)

@@ -40,9 +40,7 @@ from genoscan.genome.region import Region, check_bounds, parse_region
 DATA = Path(__file__).parent.parent / "data"
 SIZES = {"chr1": 30, "HLA:01:2": 20, "chr2": 12, "chr2:3-4": 8, "1": 9, "chrM": 1}
 
-quick = settings(
-    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+quick = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(autouse=True)
@@ -62,9 +60,7 @@ def complaint(act: Callable[[], object]) -> str:
     return message
 
 
-def make_fasta(
-    path: Path, sequences: dict[str, str], *, width: int = 60, newline: str = "\n"
-) -> Path:
+def make_fasta(path: Path, sequences: dict[str, str], *, width: int = 60, newline: str = "\n") -> Path:
     lines = []
     for name, letters in sequences.items():
         lines.append(f">{name} a description")
@@ -106,8 +102,7 @@ def test_every_other_byte_is_an_error(letter: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("letters", "hint"),
-    [(b"ACGE", "looks like protein"), (b"ACGU", "looks like RNA"), (b"A-C", "remove its gaps")],
+    ("letters", "hint"), [(b"ACGE", "looks like protein"), (b"ACGU", "looks like RNA"), (b"A-C", "remove its gaps")]
 )
 def test_hints_at_what_the_letters_are(letters: bytes, hint: str) -> None:
     assert hint in complaint(lambda: encode(letters, record="x", offset=0))
@@ -300,9 +295,7 @@ def test_bed_rows_of_every_kind(tmp_path: Path) -> None:
 
 
 def test_narrow_peak_gzip_and_bgzip_are_read(tmp_path: Path) -> None:
-    rows = (
-        "chr1\t5\t9\tpeak_1\t812\t.\t7.1\t-1\t3.2\t2\nchr1\t5\t9\tpeak_2\t812\t.\t7.1\t-1\t3\t2\n"
-    )
+    rows = "chr1\t5\t9\tpeak_1\t812\t.\t7.1\t-1\t3.2\t2\nchr1\t5\t9\tpeak_2\t812\t.\t7.1\t-1\t3\t2\n"
     plain = tmp_path / "a.narrowPeak"
     plain.write_text(rows)
     (tmp_path / "b").write_bytes(gzip.compress(rows.encode()))
@@ -351,9 +344,7 @@ def test_bad_bed_rows(tmp_path: Path, row: bytes, parts: list[str]) -> None:
 
 def test_bad_bed_files(tmp_path: Path) -> None:
     path = tmp_path / "a.bed"
-    assert complaint(lambda: read_bed(path, SIZES)) == (
-        f"{path}: cannot be read: No such file or directory"
-    )
+    assert complaint(lambda: read_bed(path, SIZES)) == (f"{path}: cannot be read: No such file or directory")
     assert "is a folder" in complaint(lambda: read_bed(tmp_path, SIZES))
     path.write_text("")
     assert "no regions in it" in complaint(lambda: read_bed(path, SIZES))
@@ -539,9 +530,7 @@ def later(path: Path, seconds: int) -> None:
         {"chr1": bases(1233, 9)},
     ],
 )
-def test_no_stale_index_is_used(
-    tmp_path: Path, packed: bool, age: int, change: dict[str, str]
-) -> None:
+def test_no_stale_index_is_used(tmp_path: Path, packed: bool, age: int, change: dict[str, str]) -> None:
     """Also where the new file has an older time, as `cp -p` leaves it."""
 
     def write(sequences: dict[str, str]) -> Path:
@@ -560,12 +549,8 @@ def test_no_stale_index_is_used(
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize(
-    "lines", [[(200, 50), (200, 60)], [(200, 60), (200, 50)], [(60, 60), (59, 50)]]
-)
-def test_no_index_of_other_line_lengths_is_used(
-    tmp_path: Path, packed: bool, lines: list[tuple[int, int]]
-) -> None:
+@pytest.mark.parametrize("lines", [[(200, 50), (200, 60)], [(200, 60), (200, 50)], [(60, 60), (59, 50)]])
+def test_no_index_of_other_line_lengths_is_used(tmp_path: Path, packed: bool, lines: list[tuple[int, int]]) -> None:
     """The header and the end of the file stay where they were."""
     for length, width in lines:
         plain = make_fasta(tmp_path / "a.fa", {"x": bases(length)}, width=width)
@@ -652,9 +637,7 @@ def test_a_file_that_changes_under_the_reader(tmp_path: Path) -> None:
     fasta = FastaGenome(make_fasta(tmp_path / "a.fa", {"x": bases(1000)}))
     fasta.fetch("x", 0, 5)
     make_fasta(fasta.path, {"x": bases(900)})
-    assert complaint(lambda: fasta.fetch("x", 0, 5)) == (
-        f"{fasta.path}: changed while it was being read; start again"
-    )
+    assert complaint(lambda: fasta.fetch("x", 0, 5)) == (f"{fasta.path}: changed while it was being read; start again")
 
 
 @pytest.mark.parametrize(
@@ -671,10 +654,7 @@ def test_a_file_that_changes_under_the_reader(tmp_path: Path) -> None:
         (b">x\nACGT\n\nACGT\n", ["a line of x differs in length"]),
         (b">x\nA\n>\nACGT\n", [':3: found no name after ">"']),
         (b">x\n\xff\xfe\xfd\n", ["found bytes that are no text"]),
-        (
-            gzip.compress(b">x\nACGT\n", mtime=0),
-            ["compressed with gzip", "expected bgzip", "| bgzip >"],
-        ),
+        (gzip.compress(b">x\nACGT\n", mtime=0), ["compressed with gzip", "expected bgzip", "| bgzip >"]),
         (gzip.compress(b">x\nACGT\n" * 1000, mtime=0)[:-10], ["cut off"]),
     ],
 )
@@ -713,9 +693,7 @@ def test_names_must_match_the_compression(tmp_path: Path) -> None:
     packed = pack(plain)
     packed.rename(tmp_path / "b.fa")
     message = complaint(lambda: open_genome(tmp_path / "b.fa"))
-    assert message.endswith(
-        "compressed with bgzip, which its name does not say; rename it to b.fa.gz"
-    )
+    assert message.endswith("compressed with bgzip, which its name does not say; rename it to b.fa.gz")
     plain.rename(tmp_path / "c.fa.gz")
     message = complaint(lambda: open_genome(tmp_path / "c.fa.gz"))
     assert message.endswith("is not compressed, which its name does not say; rename it to c.fa")
@@ -729,9 +707,7 @@ def test_damaged_bgzip(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
         message = complaint(lambda: FastaGenome(path))
         assert message.startswith(f"{path}: the bgzip end mark is missing: the file is cut off")
     half = len(whole) // 2
-    damaged = (
-        whole[:half] + bytes(byte ^ 255 for byte in whole[half : half + 50]) + whole[half + 50 :]
-    )
+    damaged = whole[:half] + bytes(byte ^ 255 for byte in whole[half : half + 50]) + whole[half + 50 :]
     path.write_bytes(damaged)
     assert complaint(lambda: FastaGenome(path)).startswith(f"{path}: the file is damaged (")
     # The same once there is an index: found when the block is read.
@@ -928,11 +904,7 @@ def test_merge_keeps_touching_regions_and_joins_names() -> None:
         Region("b", 0, 1, source="p.bed:6"),
     ]
     merged = merge(rows, FEW, by_strand=True)
-    assert merged == [
-        Region("b", 0, 1),
-        Region("a", 5, 9, strand="+"),
-        Region("a", 9, 14, strand="+"),
-    ]
+    assert merged == [Region("b", 0, 1), Region("a", 5, 9, strand="+"), Region("a", 9, 14, strand="+")]
     assert [region.name for region in merged] == ["", "x", "y,z"]
     assert [region.clipped for region in merged] == [True, False, False]
     assert merged[2].source == "p.bed:2 and 2 more"
@@ -954,16 +926,9 @@ def test_overlapping_strands_name_both_lines() -> None:
     )
 
 
-@given(
-    regions_of_few(),
-    st.integers(0, 50),
-    st.integers(0, 50),
-    st.sampled_from(["+", "-", "both", "bed"]),
-)
+@given(regions_of_few(), st.integers(0, 50), st.integers(0, 50), st.sampled_from(["+", "-", "both", "bed"]))
 @quick
-def test_windows_surround_their_regions(
-    regions: list[Region], context: int, reach: int, strand: str
-) -> None:
+def test_windows_surround_their_regions(regions: list[Region], context: int, reach: int, strand: str) -> None:
     windows = plan(regions, FEW, Adjoint(), context=context, reach=reach, strand=strand)
     assert len(windows) == len(regions) * (2 if strand == "both" else 1)
     for window in windows:
@@ -1001,23 +966,15 @@ def test_windows_contain_the_target() -> None:
     [window] = plan([region], FEW, Adjoint(), context=5, reach=1, strand="+", target=target)
     assert window.region == Region("b", 5, 33)
     assert window.span_of(target) == slice(25, 28)
-    [window] = plan(
-        [region], FEW, Adjoint(), context=2, reach=1, strand="-", target=Region("b", 0, 11)
-    )
+    [window] = plan([region], FEW, Adjoint(), context=2, reach=1, strand="-", target=Region("b", 0, 11))
     assert window.region == Region("b", 0, 14)
     assert window.span_of(Region("b", 0, 11)) == slice(3, 14)
-    [window] = plan(
-        [region], FEW, Adjoint(), context=0, reach=0, strand="+", target=target, label_offset=1
-    )
+    [window] = plan([region], FEW, Adjoint(), context=0, reach=0, strand="+", target=target, label_offset=1)
     assert window.region == Region("b", 10, 33)
     early = Region("b", 5, 6)
-    [window] = plan(
-        [region], FEW, Adjoint(), context=0, reach=0, strand="-", target=early, label_offset=1
-    )
+    [window] = plan([region], FEW, Adjoint(), context=0, reach=0, strand="-", target=early, label_offset=1)
     assert window.region == Region("b", 5, 12)
-    [window] = plan(
-        [region], FEW, Adjoint(), context=9, reach=9, strand="+", target=Region("b", 11, 12)
-    )
+    [window] = plan([region], FEW, Adjoint(), context=9, reach=9, strand="+", target=Region("b", 11, 12))
     assert window.region == Region("b", 1, 12)
 
 
@@ -1044,9 +1001,7 @@ def test_targets_that_cannot_depend_on_a_region() -> None:
 
     def attempt(target: Region, strand: str) -> str:
         return complaint(
-            lambda: plan(
-                [region], FEW, Adjoint(), strand=strand, target=target, label_offset=1, **lengths
-            )
+            lambda: plan([region], FEW, Adjoint(), strand=strand, target=target, label_offset=1, **lengths)
         )
 
     message = attempt(Region("a", 3, 4), "+")
@@ -1062,9 +1017,7 @@ def test_targets_that_cannot_depend_on_a_region() -> None:
         assert message.startswith(f"p.bed:1: lies wholly after the target at {target} as strand")
         assert attempt(target, "both") == message
         other = "-" if strand == "+" else "+"
-        causal = plan(
-            [region], FEW, Adjoint(), strand=other, target=target, label_offset=1, **lengths
-        )
+        causal = plan([region], FEW, Adjoint(), strand=other, target=target, label_offset=1, **lengths)
         assert len(causal) == 1
         both = plan([region], FEW, Layerwise(), strand="both", target=target, **lengths)
         assert len(both) == 2
@@ -1079,9 +1032,7 @@ def test_targets_that_cannot_depend_on_a_region() -> None:
     ],
 )
 def test_bad_plans(context: int, reach: int, strand: str, message: str) -> None:
-    assert message == complaint(
-        lambda: plan([], FEW, Adjoint(), context=context, reach=reach, strand=strand)
-    )
+    assert message == complaint(lambda: plan([], FEW, Adjoint(), context=context, reach=reach, strand=strand))
 
 
 @given(regions_of_few(), st.integers(1, 4))

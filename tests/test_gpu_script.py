@@ -133,8 +133,7 @@ def test_every_number_is_kept_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
 
     def drive(_command: Any, _task: Any, names: Any, _budget: float, keep: Any) -> None:
         for name in names:
-            keep({"row": name, "name": name, "value": 1.0, "unit": "s", "met": None,
-                  "threshold": None})  # fmt: skip
+            keep({"row": name, "name": name, "value": 1.0, "unit": "s", "met": None, "threshold": None})
             sizes.append(len(json.loads((tmp_path / "gpu.json").read_text())["rows"]))
         keep({"row": "x", "name": "x", "error": "it broke"})
 

@@ -16,8 +16,7 @@ def columns(tmp_path: Path) -> Path:
     genome = write_fasta(tmp_path / "g.fa", {"chr1": LETTERS})
     path, bed = tmp_path / "peaks.npz", tmp_path / "wide.bed"
     bed.write_text("chr1\t600\t800\tone\nchr1\t1000\t1300\ttwo\n")
-    done = genoscan("attribute", genome, "--bed", bed, "-m", tiny_model(tmp_path / "model"),
-                    "-o", path)  # fmt: skip
+    done = genoscan("attribute", genome, "--bed", bed, "-m", tiny_model(tmp_path / "model"), "-o", path)
     assert done.code == 0, done.err
     return path
 
@@ -26,13 +25,9 @@ def test_sequences_and_contributions(columns: Path, tmp_path: Path) -> None:
     rows = [("chr1", 1_100, 1_151, "b"), ("chr1", 690, 710, "a")]
     bed = tmp_path / "rows.bed"
     bed.write_text("".join("\t".join(map(str, row)) + "\n" for row in rows))
-    done = genoscan(
-        "export", "modisco", columns, "--bed", bed, "--width", "60", "-o", tmp_path / "cut"
-    )
+    done = genoscan("export", "modisco", columns, "--bed", bed, "--width", "60", "-o", tmp_path / "cut")
     assert done.code == 0, done.err
-    one_hot, scores = (
-        np.load(tmp_path / "cut" / name)["arr_0"] for name in ("ohe.npz", "attr.npz")
-    )
+    one_hot, scores = (np.load(tmp_path / "cut" / name)["arr_0"] for name in ("ohe.npz", "attr.npz"))
     assert one_hot.shape == scores.shape == (2, 4, 60)
     truth = np.load(columns)
     for (_, start, end, _), ohe, score in zip(rows, one_hot, scores, strict=True):
@@ -58,9 +53,7 @@ def test_chrombpnets_layout(columns: Path, tmp_path: Path, monkeypatch: pytest.M
     job = columns, "--bed", bed, "--width", "60", "--chrombpnet"
     done = genoscan("export", "modisco", *job, "-o", tmp_path / "cut")
     assert done.code == 0, done.err
-    one_hot, scores = (
-        np.load(tmp_path / "cut" / name)["arr_0"] for name in ("ohe.npz", "attr.npz")
-    )
+    one_hot, scores = (np.load(tmp_path / "cut" / name)["arr_0"] for name in ("ohe.npz", "attr.npz"))
     with h5py.File(tmp_path / "cut" / "contribs.h5") as file:
         np.testing.assert_array_equal(file["raw/seq"], one_hot)
         np.testing.assert_array_equal(file["shap/seq"], scores)
@@ -71,9 +64,7 @@ def test_chrombpnets_layout(columns: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("piece", [37, 1 << 20])
-def test_the_strongest_bases(
-    columns: Path, tmp_path: Path, piece: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_strongest_bases(columns: Path, tmp_path: Path, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("genoscan.export.handoff._PIECE", piece)
     table = tmp_path / "sites.tsv"
     done = genoscan("export", "sites", columns, "--top", "20", "-o", table)

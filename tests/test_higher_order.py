@@ -12,14 +12,7 @@ from typing import Any
 import pytest
 import torch
 from laws import TRANSFORMS, assert_near, random_like
-from operations import (
-    OPERATIONS,
-    called,
-    directions_for,
-    pd_by_matrices,
-    pd_problem,
-    problem,
-)
+from operations import OPERATIONS, called, directions_for, pd_by_matrices, pd_problem, problem
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import functional_call
@@ -34,11 +27,7 @@ from genoscan.engine.inputs import Dense
 from genoscan.engine.tangent import DenseDirections, tangent
 from genoscan.engine.target import WeightedSum
 from genoscan.errors import InputError
-from genoscan.layers.bidirectional import (
-    BidirectionalBlock,
-    BidirectionalConfig,
-    BidirectionalStack,
-)
+from genoscan.layers.bidirectional import BidirectionalBlock, BidirectionalConfig, BidirectionalStack
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
@@ -76,9 +65,7 @@ def test_the_permutation_diagonal_scan(way: str) -> None:
         way,
         lambda *given: CPU.pd_scan(*given, **chosen),
         # vmap lays no axis on the loops over maps; autograd knows them as they are.
-        lambda *given: (pd_by_matrices if "func." not in way else REFERENCE.pd_scan)(
-            *given, **chosen
-        ),
+        lambda *given: (pd_by_matrices if "func." not in way else REFERENCE.pd_scan)(*given, **chosen),
         inputs,
     )
 
@@ -130,13 +117,9 @@ def pgf_operator(kernels: str) -> FrechetMambaOperator:
 LAYERS: dict[str, Callable[[str], nn.Module]] = {
     "mamba": lambda kernels: Whole(tiny_stack(4, 1, d_state=2, kernels=kernels)),
     "mamba2": lambda kernels: Whole(mamba2_stack(kernels)),
-    "pd_ssm": lambda kernels: Whole(
-        mixed_stack(4, ("pd_ssm", "mamba"), d_state=3, kernels=kernels)
-    ),
+    "pd_ssm": lambda kernels: Whole(mixed_stack(4, ("pd_ssm", "mamba"), d_state=3, kernels=kernels)),
     "two-way": lambda kernels: Whole(two_way_stack(kernels, tied=False)),
-    "two-way, both strands": lambda kernels: Whole(
-        two_way_stack(kernels, rcps=True, fused_add_norm=True)
-    ),
+    "two-way, both strands": lambda kernels: Whole(two_way_stack(kernels, rcps=True, fused_add_norm=True)),
     "two-way, product of Mamba-2": lambda kernels: Whole(
         two_way_stack(kernels, strategy="multiply", inner=Mamba2Config(d_state=2, head_dim=4))
     ),
@@ -255,17 +238,22 @@ class _Summed(nn.Module):
 
 def test_an_estimator_has_no_second_derivative() -> None:
     (decay, inflow, state), chosen = pd_problem(3, 2, 3)
-    scores, dictionary = random_like(
-        (torch.zeros(2, 3, 2, 3).double(), torch.zeros(2, 3, 3, 3).double())
-    )
+    scores, dictionary = random_like((torch.zeros(2, 3, 2, 3).double(), torch.zeros(2, 3, 3, 3).double()))
     given = opened((inflow, scores, dictionary))
 
     def total() -> Tensor:
         inflow, scores, dictionary = given
         marked = straight_through(
-            inflow, decay, state, Surrogate("straight_through"), scores, dictionary,
-            chosen["route"], chosen["maps"], CPU,
-        )  # fmt: skip
+            inflow,
+            decay,
+            state,
+            Surrogate("straight_through"),
+            scores,
+            dictionary,
+            chosen["route"],
+            chosen["maps"],
+            CPU,
+        )
         return CPU.pd_scan(decay, marked, state, **chosen)[0].pow(2).sum()
 
     first = torch.autograd.grad(total(), given)

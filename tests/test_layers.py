@@ -4,15 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from laws import (
-    assert_near,
-    assert_same_bits,
-    dot_product_law,
-    ownership_law,
-    purity_law,
-    random_like,
-    split_law,
-)
+from laws import assert_near, assert_same_bits, dot_product_law, ownership_law, purity_law, random_like, split_law
 from torch import Tensor
 from toys import (
     MovingAverage,
@@ -50,10 +42,7 @@ LAYERS: dict[str, tuple[int, Callable[[torch.dtype], Layer]]] = {
     "mamba, one tap": (8, lambda dtype: block(8, dtype, d_conv=1)),
     "mamba, eight taps": (8, lambda dtype: block(8, dtype, d_conv=8)),
     "mamba2": (8, lambda dtype: mamba2_block(8, dtype=dtype)),
-    "mamba2, reference kernels": (
-        8,
-        lambda dtype: mamba2_block(8, dtype=dtype, kernels="reference"),
-    ),
+    "mamba2, reference kernels": (8, lambda dtype: mamba2_block(8, dtype=dtype, kernels="reference")),
     "mamba2, groups and odd sizes": (
         10,
         lambda dtype: mamba2_block(10, heads=4, n_groups=2, d_state=17, d_conv=3, dtype=dtype),
@@ -140,9 +129,7 @@ def test_toys_by_thought() -> None:
 
 @pytest.mark.parametrize("kernels", ["reference", "cpu"])
 @pytest.mark.parametrize(("width", "d_state", "d_conv"), [(16, 4, 4), (10, 17, 3), (32, 16, 1)])
-def test_mamba_block_is_the_papers(
-    kernels: str, width: int, d_state: int, d_conv: int, dtype: torch.dtype
-) -> None:
+def test_mamba_block_is_the_papers(kernels: str, width: int, d_state: int, d_conv: int, dtype: torch.dtype) -> None:
     layer = block(width, dtype, kernels, d_state=d_state, d_conv=d_conv)
     exact = block(width, torch.float32, "reference", d_state=d_state, d_conv=d_conv).double()
     x = random_like(torch.zeros(2, LENGTH, width, dtype=dtype))
@@ -162,11 +149,7 @@ def pulled(layer: Mamba, ins: Carry, bars: Carry) -> tuple[Carry, Carry, dict[st
     assert_same_bits(found, torch.autograd.grad(*asked))
     trained = found[len(found) - len(weights) :]
     inputs_bars = found[: len(found) - len(weights)]
-    return (
-        map_leaves(lambda leaf: leaf.detach(), outs),
-        inputs_bars,
-        dict(zip(weights, trained, strict=True)),
-    )
+    return (map_leaves(lambda leaf: leaf.detach(), outs), inputs_bars, dict(zip(weights, trained, strict=True)))
 
 
 @pytest.mark.parametrize("length", [1, 2, 31, 33, LENGTH])

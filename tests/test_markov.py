@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 
 from genoscan.errors import InputError
-from genoscan.training.markov import (
-    SMOOTHINGS,
-    bits_per_base,
-    count_words,
-    markov_baseline,
-    select_order,
-)
+from genoscan.training.markov import SMOOTHINGS, bits_per_base, count_words, markov_baseline, select_order
 
 N = 4
 
@@ -86,10 +80,7 @@ class PlainMarkov:
 class TestMarkov:
     def test_uniform_bases_take_two_bits(self) -> None:
         baseline = markov_baseline(
-            [uniform(100_000, 0)],
-            [uniform(20_000, 1)],
-            {"other": [uniform(20_000, 2)]},
-            highest_order=8,
+            [uniform(100_000, 0)], [uniform(20_000, 1)], {"other": [uniform(20_000, 2)]}, highest_order=8
         )
         assert baseline.held_out["other"].bits == pytest.approx(2, abs=0.002)
         assert baseline.validation_bits == pytest.approx(2, abs=0.002)
@@ -130,9 +121,7 @@ class TestMarkov:
         assert np.array_equal(forward.counts, backward.counts)
         assert forward.n_bases == 4_980
 
-    @pytest.mark.parametrize(
-        ("letters", "n_scored"), [("ACGT", 3), ("ACNNGT", 3), ("NACG", 3), ("A", 0), ("NNN", 0)]
-    )
+    @pytest.mark.parametrize(("letters", "n_scored"), [("ACGT", 3), ("ACNNGT", 3), ("NACG", 3), ("A", 0), ("NNN", 0)])
     def test_every_base_but_a_first_one_is_scored(self, letters: str, n_scored: int) -> None:
         counts = count_words([uniform(100, 6)], 3)
         bits, n_bases = bits_per_base(counts, [encode(letters)], 3, [1.0])

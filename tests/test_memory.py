@@ -121,8 +121,7 @@ linux_only = pytest.mark.skipif(
 
 @linux_only
 @pytest.mark.parametrize(
-    ("kind", "n_layers", "length"),
-    [("adjoint", 2, 16_384), pytest.param("tangent", 1, 16_384, marks=pytest.mark.slow)],
+    ("kind", "n_layers", "length"), [("adjoint", 2, 16_384), pytest.param("tangent", 1, 16_384, marks=pytest.mark.slow)]
 )
 def test_peak_does_not_grow_with_the_window(kind: str, n_layers: int, length: int) -> None:
     # So small a model lies within what the allocator keeps back: it is warmed up for longer.
@@ -190,15 +189,12 @@ def two_way(length: int, *, width: int, n_layers: int) -> tuple[float, float, fl
         write_model(ours, *read_foreign(foreign), "")
         script = f"import test_memory; test_memory.report_two_way({str(ours)!r}, {length})"
         done = subprocess.run(
-            [sys.executable, "-c", script],
-            cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            [sys.executable, "-c", script], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
     assert done.returncode == 0, done.stderr
     peak, most, planned, seconds = map(float, done.stdout.split())
     sizes = [f"{size / MEBIBYTE:,.1f}" for size in (peak, most, planned)]
-    print(
-        f"{length:,}: peak {sizes[0]} MiB, boundaries {sizes[1]}, planned {sizes[2]}; {seconds} s"
-    )
+    print(f"{length:,}: peak {sizes[0]} MiB, boundaries {sizes[1]}, planned {sizes[2]}; {seconds} s")
     return peak / MEBIBYTE, most / MEBIBYTE, planned / MEBIBYTE, seconds
 
 

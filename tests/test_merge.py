@@ -40,21 +40,14 @@ def attributed(job: list[Any], output: Path, *options: object) -> Path:
 
 
 def sharded(job: list[Any], folder: Path, n: int, *options: object) -> list[Path]:
-    return [
-        attributed(job, folder / f"{i}-of-{n}.npz", "--shard", f"{i}/{n}", *options)
-        for i in range(1, n + 1)
-    ]
+    return [attributed(job, folder / f"{i}-of-{n}.npz", "--shard", f"{i}/{n}", *options) for i in range(1, n + 1)]
 
 
 @pytest.mark.parametrize("options", [(), ("--strand", "both", "--score", "substitution")])
-@pytest.mark.parametrize(
-    ("n", "piece"),
-    [(3, 64), *(pytest.param(n, 1 << 20, marks=pytest.mark.slow) for n in (1, 7))],
-)
+@pytest.mark.parametrize(("n", "piece"), [(3, 64), *(pytest.param(n, 1 << 20, marks=pytest.mark.slow) for n in (1, 7))])
 def test_shards_make_the_track_of_one_run(
-    job: list[Any], tmp_path: Path, n: int, piece: int, options: tuple[str, ...],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    job: list[Any], tmp_path: Path, n: int, piece: int, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = attributed(job, tmp_path / "whole.bw", *options)
     for module in ("merge", "tracks.store", "tracks.writer"):
         monkeypatch.setattr(f"genoscan.{module}._PIECE", piece)
@@ -113,11 +106,7 @@ def test_an_archive_is_read_as_it_was_written(job: list[Any], tmp_path: Path) ->
     assert isinstance(found.gradient, np.memmap)
     np.savez_compressed(tmp_path / "small.npz", **truth)
     (tmp_path / "cut.npz").write_bytes(path.read_bytes()[:1_000])
-    for name, said in (
-        ("small", "expected it stored"),
-        ("cut", "not an archive"),
-        ("none", "No such"),
-    ):
+    for name, said in (("small", "expected it stored"), ("cut", "not an archive"), ("none", "No such")):
         with pytest.raises(InputError, match=said):
             read_columns(tmp_path / f"{name}.npz")
 

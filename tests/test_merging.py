@@ -27,9 +27,7 @@ def sweep(length: int, tile: int, way: int) -> Iterator[tuple[slice, Tensor]]:
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 2]))
-def test_the_second_sweep_to_reach_a_position_merges_both(
-    length: int, tile: int, threads: int
-) -> None:
+def test_the_second_sweep_to_reach_a_position_merges_both(length: int, tile: int, threads: int) -> None:
     torch.set_num_threads(threads)
 
     def merge(kept: Boundary, span: slice, left: Tensor, right: Tensor) -> None:

@@ -51,8 +51,18 @@ def model(folder: Path, edit: Edit = lambda _w: None, *, n_layers: int = 2) -> P
 @pytest.mark.parametrize("strand", ["+", "-", "both"])
 def test_what_overflows_is_refused(tmp_path: Path, edit: Edit, strand: str) -> None:
     genome = write_fasta(tmp_path / "g.fa", {"c": bases(300, seed=1)})
-    arguments = ["attribute", genome, "-m", model(tmp_path / "m", edit), "-r", "c:101-200",
-                 "--strand", strand, "-o", tmp_path / "x.bw"]  # fmt: skip
+    arguments = [
+        "attribute",
+        genome,
+        "-m",
+        model(tmp_path / "m", edit),
+        "-r",
+        "c:101-200",
+        "--strand",
+        strand,
+        "-o",
+        tmp_path / "x.bw",
+    ]
     done = genoscan(*arguments)
     assert done.code == 1
     assert done.err.count("\n") == 1
@@ -69,12 +79,11 @@ def test_what_overflows_is_refused(tmp_path: Path, edit: Edit, strand: str) -> N
 def test_a_response_that_overflows_is_refused(tmp_path: Path) -> None:
     genome = write_fasta(tmp_path / "g.fa", {"c": bases(300, seed=1)})
     for more in ([], ["--finite"]):
-        done = genoscan("response", genome, "-m", model(tmp_path / "m", grown), "--at", "c:150",
-                        *more, "-o", tmp_path / "x.bw")  # fmt: skip
-        assert done.code == 1
-        assert (
-            "is not finite; m overflows on this sequence: run it with --dtype float64" in done.err
+        done = genoscan(
+            "response", genome, "-m", model(tmp_path / "m", grown), "--at", "c:150", *more, "-o", tmp_path / "x.bw"
         )
+        assert done.code == 1
+        assert "is not finite; m overflows on this sequence: run it with --dtype float64" in done.err
         assert not (tmp_path / "x.bw").exists()
 
 
@@ -84,8 +93,7 @@ def test_regions_of_zeros_are_told(tmp_path: Path, edit: Edit, zeros: int) -> No
     letters = bases(300, seed=1)
     genome = write_fasta(tmp_path / "g.fa", {"c": letters[:150] + 50 * "N" + letters[200:]})
     regions = [word for place in ("c:51-90", "c:161-190", "c:221-250") for word in ("-r", place)]
-    done = genoscan("attribute", genome, "-m", model(tmp_path / "m", edit), *regions,
-                    "-o", tmp_path / "x.bw")  # fmt: skip
+    done = genoscan("attribute", genome, "-m", model(tmp_path / "m", edit), *regions, "-o", tmp_path / "x.bw")
     assert done.code == 0, done.err
     told = [line for line in done.err.splitlines() if "every score is 0" in line]
     assert [line.partition(":")[0] for line in told] == [f"{zeros} of 3 regions"] * (zeros > 0)

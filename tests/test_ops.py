@@ -61,9 +61,7 @@ def alone_and_all_but(count: int) -> Iterator[tuple[bool, ...]]:
 
 
 @pytest.mark.parametrize(("name", "length", "channels", "inner"), ALL_SIZES)
-def test_every_rule_equals_autograd(
-    name: str, length: int, channels: int, inner: int, dtype: torch.dtype
-) -> None:
+def test_every_rule_equals_autograd(name: str, length: int, channels: int, inner: int, dtype: torch.dtype) -> None:
     asked = questions(name, length, channels, inner, dtype=dtype)
     assert_near(rules(CPU, name, *asked), truth(name, *asked), dtype)
 
@@ -83,9 +81,7 @@ def test_operations_are_what_they_are_said_to_be(
 
 
 @pytest.mark.parametrize("optional", ["bias", "z"])
-def test_steps_are_softened_without_a_gate_and_gated_when_given_ready(
-    kernels: Kernels, optional: str
-) -> None:
+def test_steps_are_softened_without_a_gate_and_gated_when_given_ready(kernels: Kernels, optional: str) -> None:
     def call(*inputs: Tensor) -> Tensors:
         *others, given = inputs
         return kernels.scan(*ScanInputs(*others, **{optional: given}))
@@ -126,14 +122,9 @@ def test_only_what_is_wanted_is_asked_for(name: str, dtype: torch.dtype) -> None
 
 @pytest.mark.parametrize(
     ("name", "fields", "weights"),
-    [
-        ("gated_scan", ScanInputs._fields, {"A", "D", "bias"}),
-        ("conv_silu", ConvInputs._fields, {"weight", "bias"}),
-    ],
+    [("gated_scan", ScanInputs._fields, {"A", "D", "bias"}), ("conv_silu", ConvInputs._fields, {"weight", "bias"})],
 )
-def test_weights_take_no_work_where_none_is_wanted(
-    name: str, fields: tuple[str, ...], weights: set[str]
-) -> None:
+def test_weights_take_no_work_where_none_is_wanted(name: str, fields: tuple[str, ...], weights: set[str]) -> None:
     inputs, bars, _ = questions(name, *MEDIUM)
     _, saved = of(CPU, name).forward(inputs, save=True)
     needs_grad = tuple(field not in weights for field in fields)
@@ -184,9 +175,7 @@ def alike(kernels: Kernels, name: str) -> Callable[..., None]:
 
 @pytest.mark.parametrize("view", [strided, turned, shifted, cut])
 @pytest.mark.parametrize("channels", [16, 20])
-def test_arguments_may_be_views(
-    kernels: Kernels, name: str, view: Callable[[Tensor], Tensor], channels: int
-) -> None:
+def test_arguments_may_be_views(kernels: Kernels, name: str, view: Callable[[Tensor], Tensor], channels: int) -> None:
     asked = questions(name, 33, channels, 5)
     views = [tuple(map(view, tensors)) for tensors in asked]
     alike(kernels, name)(rules(kernels, name, *views), rules(kernels, name, *asked))
@@ -243,9 +232,7 @@ def test_what_is_not_a_number_stays_seen(kernels: Kernels, name: str, dtype: tor
 
 
 @pytest.mark.parametrize(("name", "length", "channels", "inner"), SMALL_SIZES)
-def test_operations_pass_gradcheck(
-    kernels: Kernels, name: str, length: int, channels: int, inner: int
-) -> None:
+def test_operations_pass_gradcheck(kernels: Kernels, name: str, length: int, channels: int, inner: int) -> None:
     inputs = problem(name, length, channels, inner, batch=1)
     for tensor in inputs:
         tensor.requires_grad_()
@@ -255,24 +242,16 @@ def test_operations_pass_gradcheck(
 def test_gradcheck_where_only_some_inputs_are_open(kernels: Kernels, name: str) -> None:
     inputs = problem(name, 9, 2, 3, batch=1)
     for opened in alone_and_all_but(len(inputs)):
-        given = [
-            tensor.detach().requires_grad_(is_open)
-            for tensor, is_open in zip(inputs, opened, strict=True)
-        ]
+        given = [tensor.detach().requires_grad_(is_open) for tensor, is_open in zip(inputs, opened, strict=True)]
         assert torch.autograd.gradcheck(called(kernels, name), given)
 
 
 @pytest.mark.parametrize(("name", "length", "channels", "inner"), SMALL_SIZES)
-def test_tangents_are_central_differences(
-    kernels: Kernels, name: str, length: int, channels: int, inner: int
-) -> None:
+def test_tangents_are_central_differences(kernels: Kernels, name: str, length: int, channels: int, inner: int) -> None:
     inputs = problem(name, length, channels, inner)
     dots, call = directions_for(inputs, 1), called(kernels, name)
     step = 1e-5
-    up, down = (
-        call(*(x + way * dot[0] for x, dot in zip(inputs, dots, strict=True)))
-        for way in (step, -step)
-    )
+    up, down = (call(*(x + way * dot[0] for x, dot in zip(inputs, dots, strict=True))) for way in (step, -step))
     for found, above, below in zip(call(*map(Dual.of, inputs, dots)), up, down, strict=True):
         assert_near(found.dots[0], (above - below) / (2 * step), bar=1e-7)
 
@@ -315,9 +294,7 @@ def test_what_layers_do_between_kernels_is_pushed(
 ) -> None:
     inputs = normals((2, 5, 3), (2, 5, 3))
     dots = tuple(dot * moves for dot, moves in zip(directions_for(inputs, 4), moving, strict=True))
-    expected = [
-        torch.func.jvp(function, inputs, direction) for direction in zip(*dots, strict=True)
-    ]
+    expected = [torch.func.jvp(function, inputs, direction) for direction in zip(*dots, strict=True)]
     triples = zip(moving, inputs, dots, strict=True)
     found = function(*(Dual.of(x, dot) if moves else x for moves, x, dot in triples))
     assert_near(primal(found), expected[0][0])
@@ -371,9 +348,7 @@ def test_a_primitive_passes_save_saved_needs_grad_and_tangents() -> None:
     ) -> OptionalTensors:
         calls.append(("vjp", len(saved), len(bars), *needs_grad))
         (x, y), (squared,), (bar,) = inputs, saved, bars
-        return 2 * c * x * y * bar if needs_grad[0] else None, c * squared * bar if needs_grad[
-            1
-        ] else None
+        return 2 * c * x * y * bar if needs_grad[0] else None, c * squared * bar if needs_grad[1] else None
 
     def definition(x: Tensor, y: Tensor, *, c: float) -> Tensor:
         calls.append(("definition",))
@@ -510,15 +485,7 @@ def found_ends(x: Tensor) -> FoundEnds:
         dots = (torch.ones_like(t)[None] if i == along else None for i, t in enumerate(inputs))
         return rules(CPU, name, inputs, bars, tuple(dots))
 
-    scan = ScanInputs(
-        u=one_row,
-        delta=zero_row,
-        A=zeros[:, None],
-        B=zero,
-        C=zero,
-        D=zeros,
-        state=zeros[None, :, None],
-    )
+    scan = ScanInputs(u=one_row, delta=zero_row, A=zeros[:, None], B=zero, C=zero, D=zeros, state=zeros[None, :, None])
     step = ask("gated_scan", *scan._replace(delta=row, bias=zeros, B=one), along=1)
     gate = ask("gated_scan", *scan._replace(z=row, D=ones), along=8)
     conv = ask("conv_silu", row, ones[:, None], zeros, one_row[:, :0], along=0)
@@ -533,9 +500,7 @@ def found_ends(x: Tensor) -> FoundEnds:
 def units(found: Tensor, exact: np.ndarray, scale: np.ndarray) -> float:
     """Return the largest error, in units of the precision, relative to the scale."""
     wrong = np.abs(found.flatten().numpy().astype(np.longdouble) - exact)
-    return (
-        float((wrong / np.where(exact == 0, 1, np.abs(scale))).max()) / torch.finfo(found.dtype).eps
-    )
+    return float((wrong / np.where(exact == 0, 1, np.abs(scale))).max()) / torch.finfo(found.dtype).eps
 
 
 def test_both_ends_keep_their_digits(dtype: torch.dtype) -> None:

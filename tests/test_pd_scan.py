@@ -18,9 +18,7 @@ SIZES = [(1, 1, 1), (2, 2, 3), (33, 2, 8), (65, 3, 5), (130, 1, 64)]
 @pytest.mark.parametrize("kernels", [CPU, REFERENCE], ids=lambda kernels: kernels.name)
 @pytest.mark.parametrize("permute", [False, True])
 @pytest.mark.parametrize(("length", "heads", "n_states"), SIZES)
-def test_all_three_rules(
-    kernels: Kernels, permute: bool, length: int, heads: int, n_states: int
-) -> None:
+def test_all_three_rules(kernels: Kernels, permute: bool, length: int, heads: int, n_states: int) -> None:
     pd_rules(kernels.pd_scan, *pd_problem(length, heads, n_states, permute=permute))
 
 
@@ -28,10 +26,7 @@ def test_all_three_rules(
 def test_one_input_may_move_alone(moving: int) -> None:
     inputs, chosen = pd_problem(20, 2, 5)
     dots = random_like(tuple(part.expand(2, *part.shape) for part in inputs), 7)
-    given = [
-        Dual.of(p, d) if i == moving else p
-        for i, (p, d) in enumerate(zip(inputs, dots, strict=True))
-    ]
+    given = [Dual.of(p, d) if i == moving else p for i, (p, d) in enumerate(zip(inputs, dots, strict=True))]
     still = [torch.zeros_like(dot) if i != moving else dot for i, dot in enumerate(dots)]
     everything = REFERENCE.pd_scan(*map(Dual.of, inputs, still), **chosen)
     for found, truth in zip(CPU.pd_scan(*given, **chosen), everything, strict=True):
@@ -45,9 +40,7 @@ def test_a_sequence_may_be_cut_anywhere(cut: int) -> None:
     parts, carried = [], state
     for span in (slice(0, cut), slice(cut, None)):
         route = chosen["route"][:, span]
-        part, carried = CPU.pd_scan(
-            decay[:, span], inflow[:, span], carried, route=route, maps=chosen["maps"]
-        )
+        part, carried = CPU.pd_scan(decay[:, span], inflow[:, span], carried, route=route, maps=chosen["maps"])
         parts.append(part)
     assert torch.equal(torch.cat(parts, 1), whole)
     assert torch.equal(carried, end)
@@ -68,10 +61,7 @@ def test_states_that_meet_add_up() -> None:
     ones = torch.zeros(1, 1, 1, 2, 3, dtype=torch.float64)
     ones[..., 0, :] = 1
     state = torch.tensor([[[[1.0, 2.0, 4.0], [1.0, 0.0, 0.0]]]], dtype=torch.float64)
-    maps, route = (
-        torch.full((1, 1, 3), 2, dtype=torch.int16),
-        torch.zeros(1, 1, 1, dtype=torch.int16),
-    )
+    maps, route = (torch.full((1, 1, 3), 2, dtype=torch.int16), torch.zeros(1, 1, 1, dtype=torch.int16))
     _, end = CPU.pd_scan(ones, torch.zeros_like(ones), state, route=route, maps=maps)
     assert end.flatten().tolist() == [0, 0, 7, 0, 0, 1]
 
@@ -116,9 +106,7 @@ def test_more_maps_than_an_index_holds_are_refused() -> None:
         ("maps", 5, "maps: 0 to 5, expected 0 to 4"),
     ],
 )
-def test_what_leads_nowhere_is_refused_where_kernels_would_go_there(
-    name: str, index: int, message: str
-) -> None:
+def test_what_leads_nowhere_is_refused_where_kernels_would_go_there(name: str, index: int, message: str) -> None:
     inputs, chosen = pd_problem(60, 2, 5)
     chosen[name][0, 1, 0] = index
     with pytest.raises(ModelError, match=message):

@@ -81,8 +81,7 @@ def test_decays_reach_one_exactly() -> None:
     """Where they do the state neither fades nor grows, at any length."""
     layer = pd_block(dtype=torch.float32)
     with torch.no_grad():
-        for weight in (layer.size.weight, layer.size.bias, layer.phase.weight, layer.phase.bias,
-                       layer.B_proj.weight):  # fmt: skip
+        for weight in (layer.size.weight, layer.size.bias, layer.phase.weight, layer.phase.bias, layer.B_proj.weight):
             weight.zero_()
     x = random_like(torch.zeros(1, 5_000, 8))
     _, (_, state) = layer(x, layer.begin(1))
@@ -129,9 +128,7 @@ def test_a_sensitivity_is_finite_differences_where_no_route_flips() -> None:
                 moved = x.clone()
                 moved[0, at, column] += step
                 sides.append(float((stack(moved, stack.begin(1))[0] * weights).sum()))
-            assert (sides[0] - sides[1]) / 2e-6 == pytest.approx(
-                float(x_bar[0, at, column]), abs=1e-7
-            )
+            assert (sides[0] - sides[1]) / 2e-6 == pytest.approx(float(x_bar[0, at, column]), abs=1e-7)
 
 
 def test_the_margin_is_that_of_the_nearest_route() -> None:
@@ -158,10 +155,7 @@ def test_margins_are_a_second_track(folder: Path, tmp_path: Path) -> None:
     letters = bases(120, 1) + "NNN" + bases(177, 2)
     genome = write_fasta(tmp_path / "genome.fa", {"one": letters})
     outputs = "-o", tmp_path / "score.bedgraph", "--with-margin", tmp_path / "margin.bedgraph"
-    done = genoscan(
-        "attribute", genome, "-m", folder, "-r", "one:101-200", "--strand", "both", "--tile", 37,
-        *outputs,
-    )  # fmt: skip
+    done = genoscan("attribute", genome, "-m", folder, "-r", "one:101-200", "--strand", "both", "--tile", 37, *outputs)
     assert done.code == 0, done.err
     assert done.out.splitlines() == [str(outputs[1]), str(outputs[3])]
     codes = torch.tensor(["ACGTN".index(letter) for letter in letters[91:209]], dtype=torch.uint8)
@@ -200,9 +194,14 @@ def test_a_model_that_selects_nothing_has_no_margin(tmp_path: Path) -> None:
 
 
 def by_matrices(
-    layer: PdSsm, decay: Tensor, inflow: Tensor, state: Tensor, scores: Tensor,
-    kind: Literal["activated", "straight_through"], temperature: float,
-) -> Tensor:  # fmt: skip
+    layer: PdSsm,
+    decay: Tensor,
+    inflow: Tensor,
+    state: Tensor,
+    scores: Tensor,
+    kind: Literal["activated", "straight_through"],
+    temperature: float,
+) -> Tensor:
     """Return the states by dense transitions whose derivatives are the estimator's."""
     p_map = torch.softmax(scores / temperature, -1)
     p_row = torch.softmax(layer.dictionary / temperature, -2)
@@ -225,9 +224,8 @@ def by_matrices(
 @pytest.mark.parametrize("kind", ["activated", "straight_through"])
 @pytest.mark.parametrize("temperature", [1.0, 0.3])
 def test_training_takes_the_estimators_derivative(
-    kind: Literal["activated", "straight_through"], temperature: float,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    kind: Literal["activated", "straight_through"], temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layer = pd_block().requires_grad_()
     layer.surrogate = Surrogate(kind, temperature)
     x, carry = random_like(torch.zeros(2, 25, 8, dtype=F64)), layer.begin(2)
@@ -276,9 +274,7 @@ KINDS = "pd_ssm", "mamba", "pd_ssm"
 @pytest.mark.parametrize("kernels", ["cpu", "reference"])
 @pytest.mark.parametrize("trained", [False, True])
 @pytest.mark.parametrize("torchs_mode", [False, True])
-def test_sensitivities_do_not_depend_on_what_requires_gradients(
-    kernels: str, trained: bool, torchs_mode: bool
-) -> None:
+def test_sensitivities_do_not_depend_on_what_requires_gradients(kernels: str, trained: bool, torchs_mode: bool) -> None:
     expected, _ = adjoint_of(mixed_stack(kinds=KINDS, kernels=kernels).eval())
     stack = mixed_stack(kinds=KINDS, kernels=kernels).requires_grad_(trained).train(torchs_mode)
     assert_same_bits(adjoint_of(stack)[0], expected)
@@ -292,9 +288,7 @@ def test_sensitivities_do_not_depend_on_what_requires_gradients(
 
 
 @pytest.mark.parametrize("kind", ["activated", "straight_through"])
-def test_a_surrogate_is_used_by_the_copy_alone(
-    kind: Literal["activated", "straight_through"],
-) -> None:
+def test_a_surrogate_is_used_by_the_copy_alone(kind: Literal["activated", "straight_through"]) -> None:
     stack = mixed_stack(kinds=KINDS).requires_grad_()
     expected, _ = adjoint_of(stack)
     trained = with_surrogate(stack, Surrogate(kind))
@@ -350,13 +344,9 @@ def states_of(stack: Stack, codes: Tensor, heads: int, n_symbols: int, tile: int
     return torch.cat(found)
 
 
-@pytest.mark.parametrize(
-    ("heads", "n_states", "n_symbols"), [(1, 1, 2), (1, 64, 5), (3, 17, 4), (2, 2, 1)]
-)
+@pytest.mark.parametrize(("heads", "n_states", "n_symbols"), [(1, 1, 2), (1, 64, 5), (3, 17, 4), (2, 2, 1)])
 @pytest.mark.parametrize("permute", [False, True])
-def test_any_automaton_is_run_without_error(
-    heads: int, n_states: int, n_symbols: int, permute: bool
-) -> None:
+def test_any_automaton_is_run_without_error(heads: int, n_states: int, n_symbols: int, permute: bool) -> None:
     random = torch.Generator().manual_seed(n_states)
     shape = heads, n_states, n_symbols
     transitions = torch.randint(n_states, shape, generator=random)
@@ -450,9 +440,8 @@ def test_no_matrix_is_made_for_a_step(kind: str) -> None:
     length = 4_096
     script = f"import test_pd_ssm; test_pd_ssm.peak_of_a_step({kind!r}, {length})"
     done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [sys.executable, "-c", script], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+    )
     assert int(done.stdout) < 0.25 * length * 256 * 256 * 4
 
 

@@ -50,9 +50,7 @@ class TestPeriod3:
     @pytest.mark.parametrize("rhythm", [0, 1])
     def test_p_is_uniform_where_nothing_is_bound_to_genes(self, rhythm: float) -> None:
         """A rhythm everywhere is as little a gene's as none at all."""
-        found = [
-            period3(noise(seed) + rhythm * RHYTHM, GENES, GENES, n_shifts=99) for seed in range(30)
-        ]
+        found = [period3(noise(seed) + rhythm * RHYTHM, GENES, GENES, n_shifts=99) for seed in range(30)]
         p = np.array([measure.p for measure in found])
         assert np.median(p) == pytest.approx(0.5, abs=0.25)
         assert (p <= 0.05).sum() <= 4
@@ -96,11 +94,7 @@ class TestPeriod3:
         genic = [(1_900, 2_000), (1_950, 1_960)]
         inside, outside = _window_starts(4_000, coding, genic, 150)
         assert inside.tolist() == [*range(100, 851, 150), *range(1_000, 1_551, 150)]
-        assert outside.tolist() == [
-            1_700,
-            *range(2_000, 2_851, 150),
-            *range(3_149, 3_750, 150),
-        ]
+        assert outside.tolist() == [1_700, *range(2_000, 2_851, 150), *range(3_149, 3_750, 150)]
         assert all(b - a >= 150 for a, b in pairwise(sorted([*inside, *outside])))
 
     def test_input_errors(self) -> None:

@@ -34,9 +34,7 @@ def by_definition(made: FrechetMambaOperator, u: Tensor) -> Tensor:
     for u_t in u:
         z = torch.outer(F.softplus(made.dt_proj(u_t)), -made.A_log.exp())
         # The mean of exp over 0..z: by its series the digits of z stay.
-        phi = sum(
-            z**k / torch.lgamma(torch.tensor(k + 2.0, dtype=z.dtype)).exp() for k in range(40)
-        )
+        phi = sum(z**k / torch.lgamma(torch.tensor(k + 2.0, dtype=z.dtype)).exp() for k in range(40))
         h = z.exp() * h + phi * made.B_proj(u_t) * u_t[:, None]
         rows.append(F.softplus(h @ made.C_proj(u_t) + made.D * u_t))
     return torch.stack(rows) * made.redshift_scale.clamp(min=0.5)
@@ -56,10 +54,7 @@ def truth(
     y, dy = torch.func.jvp(lambda u: by_definition(made, u), (u.detach(),), (du,))
     named = dict(made.named_parameters())
     bars = torch.autograd.grad(
-        (by_definition(made, u) * y_bar).sum(),
-        [u, *named.values()],
-        allow_unused=True,
-        materialize_grads=True,
+        (by_definition(made, u) * y_bar).sum(), [u, *named.values()], allow_unused=True, materialize_grads=True
     )
     return y.detach(), dy.detach(), bars[0], dict(zip(named, bars[1:], strict=True))
 
@@ -131,17 +126,10 @@ def test_nothing_moves_before_the_pulse() -> None:
 def test_blocks_stream_in_order_and_hold_no_graph() -> None:
     made, (u, du, _) = operator(), question(100)
     rows = list(made.pgf_stream(u, du, 30))
-    assert [(span.start, span.stop) for span, *_ in rows] == [
-        (0, 10),
-        (10, 40),
-        (40, 70),
-        (70, 100),
-    ]
+    assert [(span.start, span.stop) for span, *_ in rows] == [(0, 10), (10, 40), (40, 70), (70, 100)]
     assert not any(part.requires_grad for _, *parts in rows for part in parts)
     y, dy = made.pgf_forward(u, du, 30)
-    assert_same_bits(
-        (torch.cat([y for _, y, _ in rows]), torch.cat([d for *_, d in rows])), (y, dy)
-    )
+    assert_same_bits((torch.cat([y for _, y, _ in rows]), torch.cat([d for *_, d in rows])), (y, dy))
 
 
 @pytest.mark.parametrize("A_log", [-8.0, -4.0, -1.0, 0.0, 1.0, 2.0, 3.0])
@@ -165,8 +153,7 @@ def everything(made: FrechetMambaOperator, u: Tensor, du: Tensor, y_bar: Tensor)
     blocks = [part for _, *parts in made.pgf_stream(u, du, 7) for part in parts]
     pulled = made.pgf_gradients(u, y_bar, 7)
     forward = made.pgf_forward(u, du, 7)
-    return [made(u), *forward, *blocks, made.pgf_vjp(u, y_bar, 7), pulled.u,
-            *pulled.parameters.values()]  # fmt: skip
+    return [made(u), *forward, *blocks, made.pgf_vjp(u, y_bar, 7), pulled.u, *pulled.parameters.values()]
 
 
 def test_inference_mode_changes_nothing() -> None:
@@ -204,10 +191,7 @@ def test_half_precision_is_refused() -> None:
         for method in methods:
             with pytest.raises(InputError, match="expected float32 or float64"):
                 method(*half[:2])
-            with (
-                torch.autocast("cpu", dtype=kind),
-                pytest.raises(InputError, match=r"torch\.autocast is on"),
-            ):
+            with torch.autocast("cpu", dtype=kind), pytest.raises(InputError, match=r"torch\.autocast is on"):
                 method(*asked[:2])
         with pytest.raises(InputError, match="expected float32 or float64"):
             made.pgf_forward(asked[0], half[1])

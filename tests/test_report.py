@@ -44,23 +44,20 @@ def written(folder: Path, scores: dict[Region, np.ndarray], name: str = "peaks")
     assert genoscan("plan", genome, "-r", "chr2", "-o", folder / "x.bw").code == 0  # its index
     opened = open_genome(genome)
     record = {
-        "model": "</script><b>", "target": "log-likelihood", "score": "centred",
+        "model": "</script><b>",
+        "target": "log-likelihood",
+        "score": "centred",
         "command": ["genoscan", "attribute", "g.fa"],
         "regions": [f"{r.chrom}:{r.start + 1}-{r.end}" for r in REGIONS],
         "scored_bases": int(sum((~np.isnan(values)).sum() for values in scores.values())),
-        "sequences": [
-            {"name": chrom, "length": length, "m5": opened.m5(chrom)}
-            for chrom, length in LENGTHS.items()
-        ],
-    }  # fmt: skip
+        "sequences": [{"name": chrom, "length": length, "m5": opened.m5(chrom)} for chrom, length in LENGTHS.items()],
+    }
     write_provenance(path, record)
     return path
 
 
 @pytest.mark.parametrize("piece", [1_000, 1 << 20])
-def test_a_summary_agrees_with_numpy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
-) -> None:
+def test_a_summary_agrees_with_numpy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
     monkeypatch.setattr("genoscan.export.summary.PIECE", piece)
     scores = random_scores()
     with BigWig(written(tmp_path, scores)) as track:
@@ -88,9 +85,7 @@ def test_a_summary_agrees_with_numpy(
 
 
 @given(
-    pieces=st.lists(
-        st.lists(st.sampled_from([0.0, 1.0, -1.0, 2.5, -3.0, float("nan")]), max_size=9), max_size=9
-    ),
+    pieces=st.lists(st.lists(st.sampled_from([0.0, 1.0, -1.0, 2.5, -3.0, float("nan")]), max_size=9), max_size=9),
     top=st.integers(1, 12),
 )
 def test_the_strongest_are_those_of_a_sorted_list(pieces: list[list[float]], top: int) -> None:
@@ -114,8 +109,7 @@ def test_top_windows_are_disjoint_and_within_regions(tmp_path: Path) -> None:
     assert first.start <= seen.sites[0].base.start < first.end
     for piece in pieces:
         assert len(piece) == 60
-        assert any(r.chrom == piece.chrom and r.start <= piece.start and piece.end <= r.end
-                   for r in REGIONS)  # fmt: skip
+        assert any(r.chrom == piece.chrom and r.start <= piece.start and piece.end <= r.end for r in REGIONS)
     ordered = sorted(pieces, key=lambda p: (p.chrom, p.start))
     for left, right in itertools.pairwise(ordered):
         assert left.chrom != right.chrom or left.end <= right.start
@@ -145,9 +139,7 @@ def test_a_profile_finds_what_lies_before_features(tmp_path: Path) -> None:
 
 def test_letters_are_as_high_as_their_scores() -> None:
     drawn = logo("ACN", np.array([2, -1, np.nan], np.float32), label="a <b>")
-    assert re.findall(r'href="#base-(.)"[^>]* height="([\d.]+)"', drawn) == [
-        ("A", "60.00"), ("C", "30.00"),
-    ]  # fmt: skip
+    assert re.findall(r'href="#base-(.)"[^>]* height="([\d.]+)"', drawn) == [("A", "60.00"), ("C", "30.00")]
     assert drawn.count("matrix(1 0 0 -1") == 1
     assert "a &lt;b&gt;" in drawn
 
@@ -178,9 +170,7 @@ def test_the_page(tmp_path: Path) -> None:
         chrom, start, end, base, score, feature = row.split("\t")
         assert SEQUENCES[chrom][int(start) : int(end)] == base
         with BigWig(track) as scores:
-            assert scores.scores(chrom, int(start), int(end))[0] == pytest.approx(
-                float(score), rel=1e-5
-            )
+            assert scores.scores(chrom, int(start), int(end))[0] == pytest.approx(float(score), rel=1e-5)
         inside = {"chr1": (13_000, 19_000, "one<i>"), "chr2": (150, 480, "two")}[chrom]
         assert feature == (inside[2] if inside[0] <= int(start) < inside[1] else ".")
     curves = re.search(r"curves = (\[.*?\]);\n", own)

@@ -6,15 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from commands import (
-    bases,
-    edited_model,
-    elsewhere,
-    genoscan,
-    listing,
-    tiny_model,
-    write_fasta,
-)
+from commands import bases, edited_model, elsewhere, genoscan, listing, tiny_model, write_fasta
 
 from genoscan import pipeline
 from genoscan.errors import InputError
@@ -89,8 +81,21 @@ def command(out: Path, source: Path, *more: object) -> list[object]:
     """Ask for three regions, each a batch of its own, on both strands."""
     regions = ["-r", "chr1:101-200", "-r", "chr1:301-420", "-r", "chr2:51-110"]
     outputs = [word for name in OUTPUTS for word in ("-o", out / name)]
-    return ["attribute", source / "g.fa", "-m", source / "tiny", "-t", 1, "--strand", "both",
-            "--tile", 50, *regions, *outputs, *more]  # fmt: skip
+    return [
+        "attribute",
+        source / "g.fa",
+        "-m",
+        source / "tiny",
+        "-t",
+        1,
+        "--strand",
+        "both",
+        "--tile",
+        50,
+        *regions,
+        *outputs,
+        *more,
+    ]
 
 
 def assert_finished(folder: Path, source: Path) -> None:
@@ -117,9 +122,7 @@ def test_killed_in_the_middle(source: Path, tmp_path: Path, computed: list[str])
 
 
 @pytest.mark.parametrize("kill", [KILL_BETWEEN_TRACKS, KILL_AT_THE_VERY_END])
-def test_killed_when_all_is_computed(
-    source: Path, tmp_path: Path, computed: list[str], kill: str
-) -> None:
+def test_killed_when_all_is_computed(source: Path, tmp_path: Path, computed: list[str], kill: str) -> None:
     assert elsewhere(*command(tmp_path, source), before=kill).code == -9
     assert "x.bw.partial" in listing(tmp_path)
     assert genoscan(*command(tmp_path, source)).code == 0
@@ -128,9 +131,7 @@ def test_killed_when_all_is_computed(
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_interrupted(
-    source: Path, tmp_path: Path, computed: list[str], name: str, code: int
-) -> None:
+def test_interrupted(source: Path, tmp_path: Path, computed: list[str], name: str, code: int) -> None:
     done = elsewhere(*command(tmp_path, source), before=SIGNAL_AFTER_FIRST_BATCH.format(name))
     assert (done.code, done.out) == (code, "")
     assert "Traceback" not in done.err
@@ -230,11 +231,7 @@ def test_another_genome_is_refused(unfinished: Path, source: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("torn", ['{"batch": 1, "val', '{"batch": 1, "values": [0.5]}'])
 def test_a_torn_note(
-    unfinished: Path,
-    source: Path,
-    computed: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    torn: str,
+    unfinished: Path, source: Path, computed: list[str], monkeypatch: pytest.MonkeyPatch, torn: str
 ) -> None:
     """A note without its line end was not finished; the next one begins a line of its own."""
     notes = unfinished / "x.bw.partial" / "done"
@@ -262,9 +259,7 @@ def test_one_run_at_a_time(unfinished: Path, source: Path) -> None:
     assert genoscan(*command(unfinished, source)).code == 0
 
 
-def test_nothing_finished_leaves_nothing(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_finished_leaves_nothing(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_given: object) -> None:
         raise KeyboardInterrupt
 
@@ -284,9 +279,7 @@ def test_what_a_kill_left_of_the_first_batch_is_no_run(source: Path, tmp_path: P
     assert_finished(tmp_path, source)
 
 
-def test_old_files_stay_until_the_new_are_whole(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_old_files_stay_until_the_new_are_whole(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x.bw").write_text("old")
 
     def interrupted(*_given: object, **_options: object) -> None:
@@ -310,9 +303,6 @@ def test_long_settings_are_cut_short_in_messages(tmp_path: Path, length: int, sh
     ):
         kept.commit(0, [0.0])
         raise KeyboardInterrupt
-    with (
-        pytest.raises(InputError) as refused,
-        store.open_store(output, regions, {"target": "y"}, columns=False),
-    ):
+    with pytest.raises(InputError) as refused, store.open_store(output, regions, {"target": "y"}, columns=False):
         pass
     assert f"an unfinished run with target {shown}, this one has y:" in str(refused.value)

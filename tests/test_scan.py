@@ -90,9 +90,7 @@ def test_decay_to_the_last_place(kind: type, by_lanes: Any) -> None:
 
 
 @KINDS
-def test_decay_beyond_all_numbers_is_next_to_nothing_and_not_nothing(
-    kind: type, by_lanes: Any
-) -> None:
+def test_decay_beyond_all_numbers_is_next_to_nothing_and_not_nothing(kind: type, by_lanes: Any) -> None:
     least = lowest(kind)
     beyond = by_lanes(lane_math.decay, np.array([1.5 * least, 1000 * least, -1e30, -np.inf], kind))
     assert (beyond > 0).all()

@@ -41,9 +41,15 @@ def get(port: int, path: str, **headers: str) -> tuple[int, bytes, str | None]:
 
 @pytest.mark.parametrize(
     ("asked", "start", "end"),
-    [("0-0", 0, 1), ("10-19", 10, 20), ("1270-", 1270, 1280), ("-5", 1275, 1280),
-     ("1000-99999", 1000, 1280), ("-99999", 0, 1280)],
-)  # fmt: skip
+    [
+        ("0-0", 0, 1),
+        ("10-19", 10, 20),
+        ("1270-", 1270, 1280),
+        ("-5", 1275, 1280),
+        ("1000-99999", 1000, 1280),
+        ("-99999", 0, 1280),
+    ],
+)
 def test_ranges(port: int, asked: str, start: int, end: int) -> None:
     status, body, told = get(port, "/track.bw", Range=f"bytes={asked}")
     assert (status, body) == (206, CONTENT[start:end])

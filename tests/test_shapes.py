@@ -22,9 +22,6 @@ def test_annotated_shapes_are_those_of_the_calls() -> None:
     chosen = " or ".join(f"({file} and ({tests}))" for file, tests in CHOSEN.items())
     files = [str(Path(__file__).with_name(f"{file}.py")) for file in CHOSEN]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "-k", chosen, *files],
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-m", "pytest", *options, "-k", chosen, *files], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -77,9 +77,7 @@ def test_a_model_is_cut_into_a_stage_a_thread(stack: Stack, threads: int, stages
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_no_more_tiles_wait_for_cotangents_than_there_are_stages(
-    stack: Stack, threads: int
-) -> None:
+def test_no_more_tiles_wait_for_cotangents_than_there_are_stages(stack: Stack, threads: int) -> None:
     torch.set_num_threads(threads)
     inputs, tiles = Counted(torch.randn(1, LENGTH, 4)), len(Spans(LENGTH, TILE))
     target = WeightedSum(torch.randn(1, LENGTH, 4))

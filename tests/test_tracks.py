@@ -38,9 +38,7 @@ from genoscan.tracks.writer import check_output, open_track, open_tracks
 TRACKS = ["x.bw", "x.bedgraph", "x.bedgraph.gz"]
 GREATEST = float(np.finfo(np.float32).max)
 
-quick = settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+quick = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def complaint(act: Callable[[], object], kind: type[GenoscanError] = InputError) -> str:
@@ -59,9 +57,7 @@ def names_in(folder: Path) -> list[str]:
 
 # ---- scores
 
-GRADIENT = np.array(
-    [[1, 2, 3, 6], [1, 2, 3, 6], [-5, 0, 1, 3], [1, 1, 1, 1], [9, 8, 7, 6]], np.float32
-)
+GRADIENT = np.array([[1, 2, 3, 6], [1, 2, 3, 6], [-5, 0, 1, 3], [1, 1, 1, 1], [9, 8, 7, 6]], np.float32)
 CODES = np.array([0, 3, 2, 1, 4], np.uint8)
 
 
@@ -101,12 +97,7 @@ def test_scores_against_their_definitions(seed: int, length: int) -> None:
         strict=True,
     ):
         changes = [row[base] - row[code] for base in range(4) if base != code]
-        expected = [
-            row[code] - row.mean(),
-            row[code],
-            np.linalg.norm(row - row.mean()),
-            max(changes, key=abs),
-        ]
+        expected = [row[code] - row.mean(), row[code], np.linalg.norm(row - row.mean()), max(changes, key=abs)]
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -128,8 +119,8 @@ RECORD.names = ("chrom", "start", "end", "valid", "low", "high", "sum", "squares
 def parse(path: Path) -> BigWig:
     """Read every byte of a bigWig file that means something."""
     data = path.read_bytes()
-    magic, version, n_zooms, names_at, data_at, index_at, _, _, _, summary_at, buffer, _ = (
-        struct.unpack_from("<IHHQQQHHQQIQ", data)
+    magic, version, n_zooms, names_at, data_at, index_at, _, _, _, summary_at, buffer, _ = struct.unpack_from(
+        "<IHHQQQHHQQIQ", data
     )
     assert (magic, version) == (0x888FFC26, 4)
     assert data[-4:] == data[:4]
@@ -299,8 +290,7 @@ def same_bits(found: np.ndarray, expected: np.ndarray) -> bool:
     found = np.asarray(found).astype(np.float32)
     gaps = np.isnan(expected)
     return bool(
-        (np.isnan(found) == gaps).all()
-        and (found[~gaps].view(np.uint32) == expected[~gaps].view(np.uint32)).all()
+        (np.isnan(found) == gaps).all() and (found[~gaps].view(np.uint32) == expected[~gaps].view(np.uint32)).all()
     )
 
 
@@ -327,12 +317,8 @@ def small_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @quick
-@given(
-    seed=st.integers(0, 2**32 - 1), lengths=st.lists(st.integers(1, 5000), min_size=1, max_size=4)
-)
-def test_bigwig_gives_back_what_was_written(
-    tmp_path: Path, small_slabs: None, seed: int, lengths: list[int]
-) -> None:
+@given(seed=st.integers(0, 2**32 - 1), lengths=st.lists(st.integers(1, 5000), min_size=1, max_size=4))
+def test_bigwig_gives_back_what_was_written(tmp_path: Path, small_slabs: None, seed: int, lengths: list[int]) -> None:
     rng = np.random.default_rng(seed)
     values = {f"c{i}": scattered(rng, length) for i, length in enumerate(lengths)}
     path = write(tmp_path / "x.bw", values, int(rng.integers(50, 3000)))
@@ -344,9 +330,7 @@ def test_bigwig_gives_back_what_was_written(
 
 
 @pytest.mark.parametrize("name", TRACKS)
-def test_the_file_does_not_depend_on_the_pieces(
-    tmp_path: Path, small_slabs: None, name: str
-) -> None:
+def test_the_file_does_not_depend_on_the_pieces(tmp_path: Path, small_slabs: None, name: str) -> None:
     rng = np.random.default_rng(3)
     values = {"a": scattered(rng, 4097), "b": scattered(rng, 3000)}
     whole = write(tmp_path / name, values).read_bytes()
@@ -410,10 +394,7 @@ def test_a_track_without_scores_is_valid(tmp_path: Path, name: str, write_gaps: 
 
 def test_three_thousand_scaffolds_in_natural_order(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
-    values = {
-        f"scaffold_{i}": rng.standard_normal(rng.integers(1, 90)).astype(np.float32)
-        for i in range(1, 3001)
-    }
+    values = {f"scaffold_{i}": rng.standard_normal(rng.integers(1, 90)).astype(np.float32) for i in range(1, 3001)}
     path = write(tmp_path / "x.bw", values)
     track = parse(path)
     assert list(track.sizes) == list(values)
@@ -530,11 +511,7 @@ def test_bedgraph_index_reaches_the_end(tmp_path: Path, length: int, suffix: str
     ],
 )
 def test_regions_out_of_place(
-    tmp_path: Path,
-    name: str,
-    first: tuple[str, int, int],
-    then: tuple[str, int, int],
-    message: str,
+    tmp_path: Path, name: str, first: tuple[str, int, int], then: tuple[str, int, int], message: str
 ) -> None:
     def act() -> None:
         with open_track(tmp_path / name, {"a": 10, "b": 10}) as track:
@@ -574,9 +551,7 @@ def folder_of(path: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("name", TRACKS)
-def test_what_ends_early_leaves_what_was_there(
-    tmp_path: Path, name: str, error: type[BaseException]
-) -> None:
+def test_what_ends_early_leaves_what_was_there(tmp_path: Path, name: str, error: type[BaseException]) -> None:
     scores = {"a": np.arange(9, dtype=np.float32)}
     write(tmp_path / name, scores)
     before = folder_of(tmp_path)
@@ -598,12 +573,7 @@ def test_several_tracks_take_the_same_scores(tmp_path: Path) -> None:
     with open_tracks(paths, {"a": 9}) as track:
         track.write(Region("a", 3, 5), np.array([1, 2], np.float32))
         assert all(name.startswith(".") for name in names_in(tmp_path))
-    assert names_in(tmp_path) == [
-        "x.bedgraph",
-        "x.bedgraph.gz",
-        "x.bedgraph.gz.tbi",
-        "x.bw",
-    ]
+    assert names_in(tmp_path) == ["x.bedgraph", "x.bedgraph.gz", "x.bedgraph.gz.tbi", "x.bw"]
     expected = {"a": np.array([np.nan] * 3 + [1, 2] + [np.nan] * 4, np.float32)}
     assert same_bits(parse(paths[0]).values["a"], expected["a"])
     for path in paths[1:]:
@@ -695,9 +665,7 @@ def test_a_full_disk_leaves_nothing_and_is_said_in_one_line(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", [*TRACKS, "x.npz"])
-def test_a_folder_that_cannot_be_written_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_a_folder_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     def act() -> None:
         if name == "x.npz":
             columns_of(tmp_path / name, [Region("a", 0, 3)])
@@ -733,24 +701,10 @@ def test_replacing_removes_its_part_even_where_the_name_is_long(tmp_path: Path) 
 
 
 def test_check_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (
-        "a.bw",
-        "a.b.bigWig",
-        "a.BIGWIG",
-        "a.bedGraph",
-        "a.bg.gz",
-        "a.bedgraph.gz",
-        "a.npz",
-    ):
+    for name in ("a.bw", "a.b.bigWig", "a.BIGWIG", "a.bedGraph", "a.bg.gz", "a.bedgraph.gz", "a.npz"):
         check_output(tmp_path / name)
     known = ".bw, .bigwig, .bedgraph, .bg, .bedgraph.gz, .bg.gz, .npz"
-    for name, suffix in (
-        ("a.txt", ".txt"),
-        ("a", ""),
-        (".bw", ""),
-        ("a.bw.gz", ".gz"),
-        ("a.NPZ", ".NPZ"),
-    ):
+    for name, suffix in (("a.txt", ".txt"), ("a", ""), (".bw", ""), ("a.bw.gz", ".gz"), ("a.NPZ", ".NPZ")):
         message = complaint(lambda name=name: check_output(tmp_path / name))
         assert message.endswith(f'unknown suffix "{suffix}", expected one of {known}')
     (tmp_path / "f.bw").mkdir()
@@ -786,9 +740,7 @@ def columns_of(path: Path, regions: Sequence[Region]) -> tuple[np.ndarray, np.nd
 
 
 @pytest.mark.parametrize("piece", [1, 40, 1 << 24])
-def test_columns_read_back_without_pickle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
-) -> None:
+def test_columns_read_back_without_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
     monkeypatch.setattr(columns, "_PIECE_BYTES", piece)
     regions = [Region("chrÄ", 5, 9, "peak 1", "-"), Region("b", 0, 30), Region("b", 40, 41, "p")]
     gradient, codes = columns_of(tmp_path / "x.npz", regions)
@@ -824,10 +776,7 @@ def test_columns_from_memory_maps(tmp_path: Path, mode: str) -> None:
     if mode != "r":
         gradient[7] = expected[7] = 3
     write_columns(
-        tmp_path / "x.npz",
-        gradient=gradient[2:4000],
-        codes=np.zeros(3998, np.uint8),
-        regions=[Region("a", 0, 3998)],
+        tmp_path / "x.npz", gradient=gradient[2:4000], codes=np.zeros(3998, np.uint8), regions=[Region("a", 0, 3998)]
     )
     with np.load(tmp_path / "x.npz") as found:
         assert same_bits(found["gradient"], expected[2:4000])
@@ -876,11 +825,7 @@ def test_provenance_reads_back(tmp_path: Path) -> None:
 def test_provenance_that_is_none(tmp_path: Path) -> None:
     path = tmp_path / "x.bw"
     assert "cannot be read" in complaint(lambda: read_provenance(path))
-    for text, message in (
-        ("{", "not valid JSON"),
-        ("[]", "format is None"),
-        ('{"format": "x"}', "'x'"),
-    ):
+    for text, message in (("{", "not valid JSON"), ("[]", "format is None"), ('{"format": "x"}', "'x'")):
         (tmp_path / "x.bw.json").write_text(text)
         assert message in complaint(lambda: read_provenance(path))
 
@@ -893,6 +838,4 @@ def test_provenance_that_json_cannot_hold_leaves_nothing(tmp_path: Path) -> None
 
 def test_file_sha256(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
-    assert file_sha256(tmp_path / "x") == (
-        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    )
+    assert file_sha256(tmp_path / "x") == ("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")

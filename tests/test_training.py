@@ -18,15 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from toys import (
-    N_CODE,
-    genome,
-    mixed_config,
-    one_hot_table,
-    straight_stack,
-    tiny_config,
-    tiny_stack,
-)
+from toys import N_CODE, genome, mixed_config, one_hot_table, straight_stack, tiny_config, tiny_stack
 
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import encode, reverse_complement
@@ -41,13 +33,7 @@ from genoscan.training import state
 from genoscan.training import train as training
 from genoscan.training.data import SequenceId, Split, split_genomes, walks
 from genoscan.training.optimizer import adamw, update
-from genoscan.training.train import (
-    Progress,
-    TrainOptions,
-    bits_per_base,
-    learning_rate,
-    train,
-)
+from genoscan.training.train import Progress, TrainOptions, bits_per_base, learning_rate, train
 
 F32 = torch.float32
 CONFIG = tiny_config(16, 1)
@@ -69,16 +55,13 @@ def repeats(length: int) -> np.ndarray:
 def split_of(training: list[np.ndarray], validation: list[np.ndarray]) -> Split:
     """Return a split of sequences that are not those of a file."""
     sequences = [
-        SequenceId(f"s{i}", len(part), hashlib.md5(part.tobytes()).hexdigest())
-        for i, part in enumerate(training)
+        SequenceId(f"s{i}", len(part), hashlib.md5(part.tobytes()).hexdigest()) for i, part in enumerate(training)
     ]
     return Split(training, validation, sequences, 0.1)
 
 
 SPLIT = split_of([repeats(3000), bases(500)], [repeats(700)])
-OPTIONS = TrainOptions(
-    steps=14, window=48, walk=4, batch=2, rate=1e-2, warm_up=3, tile=32, slots=2, report_every=4
-)
+OPTIONS = TrainOptions(steps=14, window=48, walk=4, batch=2, rate=1e-2, warm_up=3, tile=32, slots=2, report_every=4)
 
 
 # What is read
@@ -140,14 +123,8 @@ def test_split_holds_out_the_end_of_every_sequence(tmp_path: Path) -> None:
     path = tmp_path / "two.fa"
     path.write_text(">a\nACGTACGTAC\n>b\nGGGGCCCNNN\n")
     split = split_genomes([FastaGenome(path)], validation=0.3)
-    assert [part.tolist() for part in split.training] == [
-        codes(b"ACGTACG").tolist(),
-        codes(b"GGGGCCC").tolist(),
-    ]
-    assert [part.tolist() for part in split.validation] == [
-        codes(b"TAC").tolist(),
-        codes(b"NNN").tolist(),
-    ]
+    assert [part.tolist() for part in split.training] == [codes(b"ACGTACG").tolist(), codes(b"GGGGCCC").tolist()]
+    assert [part.tolist() for part in split.validation] == [codes(b"TAC").tolist(), codes(b"NNN").tolist()]
     assert (split.n_training, split.n_validation) == (14, 6)
     assert split.fraction == 0.3
     assert [(s.name, s.length) for s in split.sequences] == [("a", 10), ("b", 10)]
@@ -272,9 +249,7 @@ def test_an_update_follows_the_mean_log_likelihoods_derivative(tmp_path: Path) -
     stack = train(CONFIG, split_of([sequence], [sequence]), options, work=tmp_path)
     torch.manual_seed(options.seed)
     fresh = build(CONFIG)
-    stretch = torch.from_numpy(
-        next(walks([sequence], window=48, walk=1, batch=2, seed=options.seed))
-    ).long()
+    stretch = torch.from_numpy(next(walks([sequence], window=48, walk=1, batch=2, seed=options.seed))).long()
     logits = straight_stack(fresh, one_hot_table(F32)[stretch[:, :-1]], fresh.begin(2))
     labels = stretch[:, 1:].flatten()
     F.cross_entropy(logits.flatten(0, 1), labels, ignore_index=N_CODE).backward()
@@ -321,10 +296,7 @@ def test_training_is_deterministic(tmp_path: Path, unbroken: tuple[Stack, list[P
 
 @pytest.mark.parametrize("updates", [1, 4, 5, 11, 13, 14])
 def test_interrupted_and_resumed_is_unbroken(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    unbroken: tuple[Stack, list[Progress]],
-    updates: int,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unbroken: tuple[Stack, list[Progress]], updates: int
 ) -> None:
     """StoppedError after any update, in the middle of a walk or at a report, twice."""
     done = 0
@@ -353,9 +325,7 @@ def test_interrupted_and_resumed_is_unbroken(
     assert kept == ["state.json", "step-14.safetensors"]
 
 
-def test_a_finished_training_is_not_run_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_training_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stack = train(CONFIG, SPLIT, OPTIONS, work=tmp_path)
 
     def never(*_arguments: object, **_options: object) -> None:
@@ -462,11 +432,21 @@ def test_every_recorded_setting_is_compared(stopped: Path, tmp_path: Path) -> No
 
 
 OTHER_CONFIG: dict[str, Any] = {
-    "d_model": 16, "norm": NormConfig(eps=1e-6), "layers": MIXED.layers[::-1], "symbols": "TCGA",
-    "base_columns": (3, 1, 2, 0), "complement": (3, 2, 1, 0), "mask": 1, "unknown": 1,
-    "label_offset": 2, "context": 10, "reach": 10, "trained_on": "something", "window": 100,
+    "d_model": 16,
+    "norm": NormConfig(eps=1e-6),
+    "layers": MIXED.layers[::-1],
+    "symbols": "TCGA",
+    "base_columns": (3, 1, 2, 0),
+    "complement": (3, 2, 1, 0),
+    "mask": 1,
+    "unknown": 1,
+    "label_offset": 2,
+    "context": 10,
+    "reach": 10,
+    "trained_on": "something",
+    "window": 100,
     "weights": "0",
-}  # fmt: skip
+}
 
 
 def others() -> Iterator[tuple[str, ModelConfig, Split, TrainOptions]]:
@@ -538,25 +518,20 @@ def test_a_missing_tensor_is_refused(stopped: Path, tmp_path: Path, name: str) -
         train(MIXED, SPLIT, FEW, work=tmp_path / "work")
 
 
-@pytest.mark.parametrize(
-    "name", ["steps", "window", "walk", "batch", "tile", "slots", "report_every"]
-)
+@pytest.mark.parametrize("name", ["steps", "window", "walk", "batch", "tile", "slots", "report_every"])
 def test_options_of_nothing_are_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"{name} 0: expected at least 1"):
         replace(OPTIONS, **{name: 0})
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("rate", 0.0), ("rate", math.nan), ("clip", 0.0), ("clip", math.inf), ("decay", -0.1)],
+    ("name", "value"), [("rate", 0.0), ("rate", math.nan), ("clip", 0.0), ("clip", math.inf), ("decay", -0.1)]
 )
 def test_rates_that_are_none_are_refused(name: str, value: float) -> None:
     with pytest.raises(InputError, match=f"{name} {value}: "):
         replace(OPTIONS, **{name: value})
 
 
-def test_slots_do_not_change_what_is_learnt(
-    tmp_path: Path, unbroken: tuple[Stack, list[Progress]]
-) -> None:
+def test_slots_do_not_change_what_is_learnt(tmp_path: Path, unbroken: tuple[Stack, list[Progress]]) -> None:
     stack = train(CONFIG, SPLIT, replace(OPTIONS, slots=1), work=tmp_path)
     assert all(map(torch.equal, weights_of(stack), weights_of(unbroken[0])))

@@ -92,13 +92,7 @@ def as_in_reference(primitive: Primitive, name: str, *weights: int) -> Piece:
 PIECES = {
     "scan": as_in_reference(SCAN, "scan", 2, 5),
     "conv_silu": as_in_reference(CONV_SILU, "conv_silu", 1, 2),
-    "step_size": Piece(
-        STEP_SIZE,
-        lambda x, bias: F.softplus(x + bias, threshold=40),
-        step_size_problem,
-        (1,),
-        {},
-    ),
+    "step_size": Piece(STEP_SIZE, lambda x, bias: F.softplus(x + bias, threshold=40), step_size_problem, (1,), {}),
     "gate": Piece(GATE, lambda y, z: y * F.silu(z), gate_problem, (), {}),
     "rms_norm": as_in_reference(RMS_NORM, "rms_norm", 1),
 }
@@ -160,11 +154,7 @@ def bars_for(name: str, inputs: Tensors) -> Tensors:
 
 
 def questions(
-    name: str,
-    *size: int,
-    batch: int = 2,
-    dtype: torch.dtype = torch.float64,
-    directions: int = 3,
+    name: str, *size: int, batch: int = 2, dtype: torch.dtype = torch.float64, directions: int = 3
 ) -> tuple[Tensors, Tensors, Tensors]:
     """Return arguments, cotangents and tangents."""
     inputs = tuple(tensor.to(dtype) for tensor in PIECES[name].problem(batch, *size))
@@ -187,11 +177,7 @@ SIZES = [
     ("scan", 2, 3, 40),
     *[("conv_silu", 1, 1, 4), ("conv_silu", 2, 5, 8), ("conv_silu", 20, 70, 4)],
     *[("conv_silu", 9, 16, 1), ("conv_silu", 5, 33, 2)],
-    *[
-        (name, *size, 0)
-        for name in ("step_size", "gate", "rms_norm")
-        for size in ((1, 1), (2, 5), (40, 33), (3, 200))
-    ],
+    *[(name, *size, 0) for name in ("step_size", "gate", "rms_norm") for size in ((1, 1), (2, 5), (40, 33), (3, 200))],
 ]
 
 
@@ -295,9 +281,7 @@ def test_all_directions_are_one_at_a_time(name: str) -> None:
 @pytest.mark.parametrize("optional", [("bias",), ("z",), ("bias", "z")])
 def test_the_scan_softens_its_steps_and_gates_its_outputs(optional: tuple[str, ...]) -> None:
     def through(scan: Callable[..., Tensors]) -> Callable[..., Tensors]:
-        return lambda *inputs: scan(
-            *ScanInputs(*inputs[:7], **dict(zip(optional, inputs[7:], strict=True)))
-        )
+        return lambda *inputs: scan(*ScanInputs(*inputs[:7], **dict(zip(optional, inputs[7:], strict=True))))
 
     inputs, bars, _ = questions("scan", 9, 5, 4)
     shapes = {"bias": (5,), "z": inputs[0].shape}
@@ -543,10 +527,7 @@ def compile_for(capability: int) -> list[dict[str, Any]]:
             usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         sizes = {name: int(size) for name, size in re.findall(r"(REG|STACK):(\d+)", usage)}
         still = tuple(i for i, argument in enumerate(arguments) if argument is None)
-        name, block = (
-            program.__name__,
-            {key: options[key] for key in ("G", "E", "PERMUTE") if key in options},
-        )
+        name, block = (program.__name__, {key: options[key] for key in ("G", "E", "PERMUTE") if key in options})
         key = (name, still, *block.items())
         found[key] = {"name": name, "none": still, **block, **sizes}
         found[key]["shared"] = kernel.metadata.shared
@@ -594,8 +575,7 @@ def test_kernels_compile_for_cards_that_are_not_here(capability: int) -> None:
 
 @pytest.mark.parametrize("permute", [False, True])
 @pytest.mark.parametrize(
-    ("length", "heads", "n_states"),
-    [(1, 1, 1), (5, 2, 3), pytest.param(21, 2, 8, marks=pytest.mark.slow)],
+    ("length", "heads", "n_states"), [(1, 1, 1), (5, 2, 3), pytest.param(21, 2, 8, marks=pytest.mark.slow)]
 )
 def test_states_move_as_by_matrices(
     permute: bool, length: int, heads: int, n_states: int, monkeypatch: pytest.MonkeyPatch
@@ -605,9 +585,10 @@ def test_states_move_as_by_matrices(
     monkeypatch.setattr(pd_scan, "CHUNK", 4)
     inputs, chosen = pd_problem(length, heads, n_states, permute=permute)
     pd_rules(
-        lambda *parts, **chosen: here(TRITON.pd_scan(*there(parts), **chosen)), inputs,
+        lambda *parts, **chosen: here(TRITON.pd_scan(*there(parts), **chosen)),
+        inputs,
         {name: part.to(DEVICE) for name, part in chosen.items()},
-    )  # fmt: skip
+    )
 
 
 def test_exponentials_are_as_many_as_counted() -> None:

@@ -27,10 +27,7 @@ def system(root: Path, groups: str, limits: dict[str, str]) -> Path:
         ("0::/a/b\n", {"sys/fs/cgroup/a/b/memory.max": f"{GIBIBYTE}\n"}, GIBIBYTE),
         (
             "0::/a/b\n",
-            {
-                "sys/fs/cgroup/a/b/memory.max": "max\n",
-                "sys/fs/cgroup/a/memory.max": f"{GIBIBYTE}\n",
-            },
+            {"sys/fs/cgroup/a/b/memory.max": "max\n", "sys/fs/cgroup/a/memory.max": f"{GIBIBYTE}\n"},
             GIBIBYTE,
         ),
         (
@@ -39,11 +36,7 @@ def system(root: Path, groups: str, limits: dict[str, str]) -> Path:
             GIBIBYTE,
         ),
         # In a container the path may be the host's, and the limit that of the mount itself.
-        (
-            "4:memory:/docker/1a2b\n",
-            {"sys/fs/cgroup/memory/memory.limit_in_bytes": f"{GIBIBYTE}\n"},
-            GIBIBYTE,
-        ),
+        ("4:memory:/docker/1a2b\n", {"sys/fs/cgroup/memory/memory.limit_in_bytes": f"{GIBIBYTE}\n"}, GIBIBYTE),
         ("4:memory:/\n", {"sys/fs/cgroup/memory/memory.limit_in_bytes": f"{2**63}\n"}, MACHINE),
     ],
 )
@@ -66,11 +59,19 @@ def test_slurm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "size"),
     [
-        ("8GiB", 8 * 2**30), ("8gib", 8 * 2**30), ("8Gi", 8 * 2**30), ("1.5 MiB", 3 * 2**19),
-        ("8GB", 8 * 10**9), ("8G", 8 * 10**9), ("500M", 5 * 10**8), ("12", 12), ("12B", 12),
-        ("2TiB", 2**41), ("3kB", 3000),
+        ("8GiB", 8 * 2**30),
+        ("8gib", 8 * 2**30),
+        ("8Gi", 8 * 2**30),
+        ("1.5 MiB", 3 * 2**19),
+        ("8GB", 8 * 10**9),
+        ("8G", 8 * 10**9),
+        ("500M", 5 * 10**8),
+        ("12", 12),
+        ("12B", 12),
+        ("2TiB", 2**41),
+        ("3kB", 3000),
     ],
-)  # fmt: skip
+)
 def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 

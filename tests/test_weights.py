@@ -96,9 +96,7 @@ def test_names_of_the_tensors(folder: Path) -> None:
         "D",
         "out_proj.weight",
     }
-    assert {name.removeprefix("layers.1.") for name in names if name.startswith("layers.1.")} == (
-        block
-    )
+    assert {name.removeprefix("layers.1.") for name in names if name.startswith("layers.1.")} == (block)
     assert len(names) == 3 + 2 * len(block)
 
 
@@ -113,9 +111,7 @@ def test_other_precisions(tmp_path: Path) -> None:
     half = tiny_stack(8, 1, dtype=torch.bfloat16)
     save_model(tmp_path / "bf16", tiny_config(8, 1), half, "")
     loaded = load_model(tmp_path / "bf16").stack
-    assert_same_bits(
-        tuple(loaded.parameters()), tuple(weight.float() for weight in half.parameters())
-    )
+    assert_same_bits(tuple(loaded.parameters()), tuple(weight.float() for weight in half.parameters()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
@@ -128,11 +124,7 @@ def test_no_model_runs_in_half_precision(tmp_path: Path, dtype: torch.dtype) -> 
 
 def test_table_and_columns_follow_the_config(tmp_path: Path) -> None:
     config = tiny_config(8, 1).model_copy(
-        update={
-            "symbols": "NTGCA.",
-            "base_columns": (4, 3, 2, 1),
-            "complement": (0, 4, 3, 2, 1, 5),
-        }
+        update={"symbols": "NTGCA.", "base_columns": (4, 3, 2, 1), "complement": (0, 4, 3, 2, 1, 5)}
     )
     stack = tiny_stack(8, 1, dtype=F32)
     stack.embed, stack.head = torch.nn.Linear(6, 8, bias=False), torch.nn.Linear(8, 6, bias=False)
@@ -202,9 +194,7 @@ def complex_numbers(tensors: dict[str, Tensor]) -> None:
         (complex_numbers, ['"norm.weight"', "complex64"]),
     ],
 )
-def test_a_damaged_tensor_is_named(
-    folder: Path, damage: Callable[[dict[str, Tensor]], None], words: list[str]
-) -> None:
+def test_a_damaged_tensor_is_named(folder: Path, damage: Callable[[dict[str, Tensor]], None], words: list[str]) -> None:
     tensors = load_file(folder / WEIGHTS)
     damage(tensors)
     save_file(tensors, folder / WEIGHTS)
@@ -353,9 +343,7 @@ def test_a_configuration_that_the_tensors_contradict(
     test_a_configuration_that_is_not_valid(folder, change, words)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"null", b'{"d_model": 8,}', b"\xff\xfe{}", b"\x80\x04K\x01."]
-)
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"d_model": 8,}', b"\xff\xfe{}", b"\x80\x04K\x01."])
 def test_a_configuration_that_is_not_json(folder: Path, content: bytes) -> None:
     (folder / CONFIG).write_bytes(content)
     assert f"{CONFIG}: the file: " in complaint(folder)
@@ -367,17 +355,24 @@ def test_a_configuration_that_is_not_json(folder: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"norm": {"kind": "rms", "eps": 1e-3}}, {"base_columns": (3, 1, 2, 0)}, {"unknown": 0},
-        {"label_offset": 0}, {"context": 7}, {"symbols": "TCGA"}, {"complement": (3, 2, 1, 0, 4)},
-        {"mask": 1}, {"window": 9}, {"trained_on": "mice"},
+        {"norm": {"kind": "rms", "eps": 1e-3}},
+        {"base_columns": (3, 1, 2, 0)},
+        {"unknown": 0},
+        {"label_offset": 0},
+        {"context": 7},
+        {"symbols": "TCGA"},
+        {"complement": (3, 2, 1, 0, 4)},
+        {"mask": 1},
+        {"window": 9},
+        {"trained_on": "mice"},
     ],
-)  # fmt: skip
+)
 def test_the_configuration_is_part_of_a_models_hash(change: dict[str, Any]) -> None:
     config = tiny_config(8, 1)
     stack = tiny_stack(8, 1, dtype=F32)
-    other = ModelConfig.model_validate(config.model_dump(exclude=change.keys()) | change | (
-        {"symbols": "ACGTN"} if "complement" in change else {}
-    ))  # fmt: skip
+    other = ModelConfig.model_validate(
+        config.model_dump(exclude=change.keys()) | change | ({"symbols": "ACGTN"} if "complement" in change else {})
+    )
     model = Model("a", Path(), config, stack, Adjoint(), "0" * 64)
     assert Model("b", Path("b"), other, stack, Adjoint(), "0" * 64).sha256 != model.sha256
     assert Model("a", Path(), config, stack, Adjoint(), "1" * 64).sha256 != model.sha256

@@ -21,10 +21,14 @@ def job(tmp_path: Path) -> Path:
     bed = tmp_path / "peaks.bed"
     bed.write_text("".join(f"chr1\t{at}\t{at + 90 + at // 400}\n" for at in range(200, 3_400, 400)))
     config = {
-        "genome": str(genome), "annotation": str(bed), "shards": 2, "threads": 1,
-        "runs": {"peaks": {"regions": str(bed), "model": str(tiny_model(tmp_path / "model")),
-                           "strand": "both", "batch": 2}},
-    }  # fmt: skip
+        "genome": str(genome),
+        "annotation": str(bed),
+        "shards": 2,
+        "threads": 1,
+        "runs": {
+            "peaks": {"regions": str(bed), "model": str(tiny_model(tmp_path / "model")), "strand": "both", "batch": 2}
+        },
+    }
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
@@ -35,12 +39,24 @@ def snakemake(config: Path, folder: Path, *options: str, snakefile: Path = SNAKE
     here = Path(sys.executable).parent  # where the command is
     done = subprocess.run(
         [
-            sys.executable, "-m", "snakemake", "-s", str(snakefile), "-d", str(folder),
-            "--configfile", str(config), "--cores", "2", *options,
+            sys.executable,
+            "-m",
+            "snakemake",
+            "-s",
+            str(snakefile),
+            "-d",
+            str(folder),
+            "--configfile",
+            str(config),
+            "--cores",
+            "2",
+            *options,
         ],
         env=os.environ | {"PATH": f"{here}{os.pathsep}{os.environ['PATH']}"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -49,8 +65,22 @@ def whole(job: Path) -> bytes:
     """Return the track of one run."""
     config = yaml.safe_load(job.read_text())
     run, output = config["runs"]["peaks"], job.with_name("whole.bw")
-    done = genoscan("attribute", config["genome"], "--bed", run["regions"], "-m", run["model"],
-                    "--strand", "both", "--batch", "2", "-t", "1", "-o", output)  # fmt: skip
+    done = genoscan(
+        "attribute",
+        config["genome"],
+        "--bed",
+        run["regions"],
+        "-m",
+        run["model"],
+        "--strand",
+        "both",
+        "--batch",
+        "2",
+        "-t",
+        "1",
+        "-o",
+        output,
+    )
     assert done.code == 0, done.err
     return output.read_bytes()
 
@@ -75,13 +105,25 @@ def test_killed_and_run_again(job: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     here = Path(sys.executable).parent
     command = [
-        sys.executable, "-m", "snakemake", "-s", str(SNAKEFILE), "-d", str(folder),
-        "--configfile", str(job), "--cores", "1",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "snakemake",
+        "-s",
+        str(SNAKEFILE),
+        "-d",
+        str(folder),
+        "--configfile",
+        str(job),
+        "--cores",
+        "1",
+    ]
     running = subprocess.Popen(
-        command, env=os.environ | {"PATH": f"{here}{os.pathsep}{os.environ['PATH']}"},
-        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        command,
+        env=os.environ | {"PATH": f"{here}{os.pathsep}{os.environ['PATH']}"},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     shards = folder / "results" / "shards" / "peaks"
     while not list(shards.glob("*.npz")):
         assert running.poll() is None
@@ -99,14 +141,22 @@ def test_a_cluster_gets_a_job_a_shard(job: Path, tmp_path: Path) -> None:
     """A scheduler that is a shell script: it notes what it is given, and runs it there and then."""
     log = tmp_path / "submitted"
     submit = tmp_path / "submit"
-    submit.write_text(
-        f'#!/bin/sh\ngrep -o \'"rule": "[a-z]*"\' "$1" >> {log}\nsh "$1" >&2\necho 1\n'
-    )
+    submit.write_text(f'#!/bin/sh\ngrep -o \'"rule": "[a-z]*"\' "$1" >> {log}\nsh "$1" >&2\necho 1\n')
     submit.chmod(0o755)
     snakemake(
-        job, tmp_path / "run", "--executor", "cluster-generic", "--jobs", "1", "--cores", "1",
-        "--cluster-generic-submit-cmd", str(submit), "--seconds-between-status-checks", "1",
-    )  # fmt: skip
+        job,
+        tmp_path / "run",
+        "--executor",
+        "cluster-generic",
+        "--jobs",
+        "1",
+        "--cores",
+        "1",
+        "--cluster-generic-submit-cmd",
+        str(submit),
+        "--seconds-between-status-checks",
+        "1",
+    )
     rules = [line.split('"')[3] for line in log.read_text().splitlines()]
     assert sorted(rules) == ["attribute"] * 3 + ["merge", "page", "report"]
     assert (tmp_path / "run" / "results" / "peaks.bw").read_bytes() == whole(job)
@@ -168,6 +218,5 @@ def test_a_misspelt_key_is_an_error(job: Path, tmp_path: Path) -> None:
 def test_lint_and_format(job: Path, tmp_path: Path) -> None:
     assert "good condition" in snakemake(job, tmp_path / "run", "--lint")
     subprocess.run(
-        [sys.executable, "-m", "snakefmt", "--check", str(SNAKEFILE.parent)],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "snakefmt", "--check", str(SNAKEFILE.parent)], check=True, capture_output=True
+    )

@@ -26,13 +26,7 @@ def each(function: Callable[[Tensor], Tensor], inputs: ScanInputs) -> ScanInputs
 
 
 def scan_problem(
-    *,
-    batch: int = 1,
-    length: int,
-    channels: int,
-    states: int,
-    dtype: torch.dtype = torch.float64,
-    seed: int = 1,
+    *, batch: int = 1, length: int, channels: int, states: int, dtype: torch.dtype = torch.float64, seed: int = 1
 ) -> ScanInputs:
     """Return inputs of a scan such as a Mamba block would make, with a state from the left."""
     random = torch.Generator().manual_seed(seed)
@@ -52,13 +46,9 @@ def scan_problem(
     return each(lambda tensor: tensor.to(dtype), inputs)
 
 
-def tiny_config(
-    width: int = 16, n_layers: int = 2, d_state: int = 4, d_conv: int = 4
-) -> ModelConfig:
+def tiny_config(width: int = 16, n_layers: int = 2, d_state: int = 4, d_conv: int = 4) -> ModelConfig:
     layer = MambaConfig(d_state=d_state, d_conv=d_conv, expand=2, dt_rank=max(1, width // 16))
-    return ModelConfig(
-        d_model=width, layers=(layer,) * n_layers, context=100, reach=50, trained_on="nothing"
-    )
+    return ModelConfig(d_model=width, layers=(layer,) * n_layers, context=100, reach=50, trained_on="nothing")
 
 
 def tiny_stack(
@@ -84,22 +74,18 @@ def tiny_stack(
 
 
 def mixed_config(
-    width: int = 8, kinds: tuple[str, ...] = ("mamba", "pd_ssm"), *, heads: int = 2,
-    d_state: int = 6, n_maps: int = 3,
-) -> ModelConfig:  # fmt: skip
+    width: int = 8, kinds: tuple[str, ...] = ("mamba", "pd_ssm"), *, heads: int = 2, d_state: int = 6, n_maps: int = 3
+) -> ModelConfig:
     made = {
         "mamba": MambaConfig(d_state=4, d_conv=4, expand=2, dt_rank=1),
         "pd_ssm": PdSsmConfig(heads=heads, d_state=d_state, n_maps=n_maps, rank=2),
     }
     return ModelConfig(
-        d_model=width, layers=tuple(made[kind] for kind in kinds), context=9, reach=9,
-        trained_on="nothing",
-    )  # fmt: skip
+        d_model=width, layers=tuple(made[kind] for kind in kinds), context=9, reach=9, trained_on="nothing"
+    )
 
 
-def mixed_stack(
-    *shape: Any, kernels: str = "cpu", dtype: torch.dtype = torch.float64, **sizes: Any
-) -> Stack:
+def mixed_stack(*shape: Any, kernels: str = "cpu", dtype: torch.dtype = torch.float64, **sizes: Any) -> Stack:
     """Return a frozen stack of `mixed_config`'s blocks with seeded weights."""
     torch.manual_seed(3)
     stack = build(mixed_config(*shape, **sizes), kernels=kernels)
@@ -111,16 +97,21 @@ def mixed_stack(
 
 
 def mamba2_block(
-    width: int, *, heads: int = 2, n_groups: int = 1, d_state: int = 5, d_conv: int = 4,
-    dt_limit: tuple[float, float | None] = (0.0, None), dtype: torch.dtype = torch.float64,
+    width: int,
+    *,
+    heads: int = 2,
+    n_groups: int = 1,
+    d_state: int = 5,
+    d_conv: int = 4,
+    dt_limit: tuple[float, float | None] = (0.0, None),
+    dtype: torch.dtype = torch.float64,
     kernels: str = "cpu",
-) -> Mamba2:  # fmt: skip
+) -> Mamba2:
     """Return a frozen Mamba-2 block with seeded weights, none of them at a special value."""
     torch.manual_seed(3)
     config = Mamba2Config(
-        d_state=d_state, head_dim=2 * width // heads, n_groups=n_groups, d_conv=d_conv,
-        dt_limit=dt_limit,
-    )  # fmt: skip
+        d_state=d_state, head_dim=2 * width // heads, n_groups=n_groups, d_conv=d_conv, dt_limit=dt_limit
+    )
     block = Mamba2(config, width, eps=1e-5, kernels=choose("cpu", kernels))
     with torch.no_grad():
         for weight in (block.D, block.gate_norm, block.dt_bias):
@@ -129,12 +120,16 @@ def mamba2_block(
 
 
 def pd_block(
-    width: int = 8, *, heads: int = 2, d_state: int = 6, n_maps: int = 3, kernels: str = "cpu",
+    width: int = 8,
+    *,
+    heads: int = 2,
+    d_state: int = 6,
+    n_maps: int = 3,
+    kernels: str = "cpu",
     dtype: torch.dtype = torch.float64,
-) -> PdSsm:  # fmt: skip
+) -> PdSsm:
     """Return one frozen PD-SSM block with seeded weights."""
-    stack = mixed_stack(width, ("pd_ssm",), heads=heads, d_state=d_state, n_maps=n_maps,
-                        kernels=kernels, dtype=dtype)  # fmt: skip
+    stack = mixed_stack(width, ("pd_ssm",), heads=heads, d_state=d_state, n_maps=n_maps, kernels=kernels, dtype=dtype)
     return stack.layers[0]
 
 

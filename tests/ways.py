@@ -69,9 +69,7 @@ def batched(call: Call, inputs: Tensors, dots: Tensors) -> Tensors:
     """Pull several cotangents back at once."""
     given = opened(inputs)
     numbers = few(call)(*given)
-    return torch.autograd.grad(
-        numbers, given, torch.eye(len(numbers), dtype=numbers.dtype), is_grads_batched=True
-    )
+    return torch.autograd.grad(numbers, given, torch.eye(len(numbers), dtype=numbers.dtype), is_grads_batched=True)
 
 
 def dual_level(call: Call, inputs: Tensors, dots: Tensors) -> Tensors:
@@ -144,7 +142,9 @@ WAYS: dict[str, Callable[[Call, Tensors, Tensors], Any]] = {
     "functional.jacobian": lambda call, x, _: by_autograd.jacobian(few(call), x, vectorize=True),
     "functional.jacobian, forward": lambda call, x, _: by_autograd.jacobian(
         lambda part: few(call)(*x[: smallest(x)], part, *x[smallest(x) + 1 :]),
-        x[smallest(x)], vectorize=True, strategy="forward-mode",
+        x[smallest(x)],
+        vectorize=True,
+        strategy="forward-mode",
     ),
     "func.jvp": lambda call, x, dots: flat(torch.func.jvp(call, x, dots)[1]),
     "func.vjp": func_vjp,
@@ -154,9 +154,7 @@ WAYS: dict[str, Callable[[Call, Tensors, Tensors], Any]] = {
     "func.hessian": lambda call, x, _: torch.func.hessian(energy(call), smallest(x))(*x),
     "func.jacrev": lambda call, x, _: torch.func.jacrev(few(call), each(x))(*x),
     "func.jacfwd": lambda call, x, _: torch.func.jacfwd(few(call), smallest(x))(*x),
-    "func.jvp of func.grad": lambda call, x, dots: torch.func.jvp(
-        torch.func.grad(energy(call), each(x)), x, dots
-    )[1],
+    "func.jvp of func.grad": lambda call, x, dots: torch.func.jvp(torch.func.grad(energy(call), each(x)), x, dots)[1],
     "dual level": dual_level,
     "recorded dual level": recorded_dual_level,
     "moving cotangents": moving_cotangents,
@@ -166,7 +164,7 @@ WAYS: dict[str, Callable[[Call, Tensors, Tensors], Any]] = {
     "backward twice": backward,
     "third derivative": third,
     "dependent inputs": dependent,
-}  # fmt: skip
+}
 
 
 FORWARD_OVER_REVERSE = ("recorded dual level", "moving cotangents")

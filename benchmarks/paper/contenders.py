@@ -63,9 +63,7 @@ def _pushed_with_graph(made: FrechetMambaOperator, u: Tensor, u_dot: Tensor, _bl
     yield slice(0, len(u)), y_dot
 
 
-def _by_autograd(
-    call: Callable[[FrechetMambaOperator, Tensor], Tensor], *, trained: bool = False
-) -> Run:
+def _by_autograd(call: Callable[[FrechetMambaOperator, Tensor], Tensor], *, trained: bool = False) -> Run:
     """Return a run of torch's derivative by the inputs and, if `trained`, the parameters."""
 
     def run(made: FrechetMambaOperator, u: Tensor, y_bar: Tensor, _block: int) -> Parts:
@@ -93,51 +91,45 @@ def _dense(made: FrechetMambaOperator, u: Tensor, _other: Tensor, _block: int) -
 
 
 CONTENDERS = {
-    "ours-direction": Contender(
-        "genoscan, one direction", "direction", _ours_direction, "ours"
-    ),
-    "tile-scan": Contender(
-        "the paper's tile scan", "direction", partial(rivals.pushed, rivals.tile), "theirs"
-    ),
+    "ours-direction": Contender("genoscan, one direction", "direction", _ours_direction, "ours"),
+    "tile-scan": Contender("the paper's tile scan", "direction", partial(rivals.pushed, rivals.tile), "theirs"),
     "jvp": Contender(
-        "forward mode, loop over the recurrence", "direction",
-        partial(rivals.pushed, rivals.piece), "torch",
+        "forward mode, loop over the recurrence", "direction", partial(rivals.pushed, rivals.piece), "torch"
     ),
     "jvp-published": Contender(
-        "forward mode, loop over all of a step, and a graph (as published)", "direction",
-        _pushed_with_graph, "theirs", arrays=2,
+        "forward mode, loop over all of a step, and a graph (as published)",
+        "direction",
+        _pushed_with_graph,
+        "theirs",
+        arrays=2,
     ),
-    "ours-inputs": Contender(
-        "genoscan, every input", "inputs", _ours_inputs, "ours", arrays=1, slots=SLOTS
-    ),
+    "ours-inputs": Contender("genoscan, every input", "inputs", _ours_inputs, "ours", arrays=1, slots=SLOTS),
     "autograd-published": Contender(
-        "autograd, loop over all of a step (as published)", "inputs",
-        _by_autograd(rivals.by_steps, trained=True), "theirs", arrays=1,
-    ),
-    "autograd": Contender(
-        "autograd, loop over the recurrence", "inputs", _by_autograd(rivals.whole), "torch",
+        "autograd, loop over all of a step (as published)",
+        "inputs",
+        _by_autograd(rivals.by_steps, trained=True),
+        "theirs",
         arrays=1,
     ),
-    "pieces": Contender(
-        "autograd, that loop in pieces", "inputs", rivals.in_pieces, "torch", arrays=0
+    "autograd": Contender(
+        "autograd, loop over the recurrence", "inputs", _by_autograd(rivals.whole), "torch", arrays=1
     ),
+    "pieces": Contender("autograd, that loop in pieces", "inputs", rivals.in_pieces, "torch", arrays=0),
     "checkpoint-published": Contender(
-        "checkpointing that begins anew (as published)", "inputs",
-        _by_autograd(rivals.restarted), "theirs", arrays=1,
+        "checkpointing that begins anew (as published)", "inputs", _by_autograd(rivals.restarted), "theirs", arrays=1
     ),
     "fused": Contender(
-        "autograd through genoscan's scan, whole sequence", "inputs",
-        _by_autograd(lambda made, u: made(u)), "torch", arrays=1,
+        "autograd through genoscan's scan, whole sequence",
+        "inputs",
+        _by_autograd(lambda made, u: made(u)),
+        "torch",
+        arrays=1,
     ),
     "ours-parameters": Contender(
-        "genoscan, every parameter", "parameters", _ours_parameters, "ours", arrays=1,
-        slots=SLOTS,
+        "genoscan, every parameter", "parameters", _ours_parameters, "ours", arrays=1, slots=SLOTS
     ),
     "autograd-parameters": Contender(
-        "autograd, every parameter", "parameters", _by_autograd(rivals.whole, trained=True),
-        "torch", arrays=1,
+        "autograd, every parameter", "parameters", _by_autograd(rivals.whole, trained=True), "torch", arrays=1
     ),
-    "dense": Contender(
-        "product of dense transitions (as published)", "nothing", _dense, "theirs"
-    ),
-}  # fmt: skip
+    "dense": Contender("product of dense transitions (as published)", "nothing", _dense, "theirs"),
+}

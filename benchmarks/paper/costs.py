@@ -42,9 +42,18 @@ def measure(cell: Cell, before: Sequence[Row], environment: Environment) -> list
 
 
 def contenders_cost(
-    contender: str, length: int, d_model: int, d_state: int, *, device: str, threads: int,
-    init_window: int = 3, block: int = 64, again: int = 3, judged: bool = False,
-) -> Row:  # fmt: skip
+    contender: str,
+    length: int,
+    d_model: int,
+    d_state: int,
+    *,
+    device: str,
+    threads: int,
+    init_window: int = 3,
+    block: int = 64,
+    again: int = 3,
+    judged: bool = False,
+) -> Row:
     """Measure one contender at one size in this process; with `judged`, also its error."""
     torch.set_num_threads(threads)
     chosen = CONTENDERS[contender]
@@ -55,9 +64,7 @@ def contenders_cost(
         return chosen.run(made, u, other, block)
 
     heads = u[:WARM_UP].clone(), other[:WARM_UP].clone()
-    found = cost(
-        lambda: deque(run(*heads), 0), lambda: deque(run(u, other), 0), device, again=again
-    )
+    found = cost(lambda: deque(run(*heads), 0), lambda: deque(run(u, other), 0), device, again=again)
     array = u.numel() * u.element_size()
     carries = chosen.slots * d_model * d_state * u.element_size()
     found |= {
@@ -78,11 +85,7 @@ def contenders_cost(
 def _too_much(row: Row, before: Sequence[Row]) -> str:
     """Return why a contender is skipped, extrapolating linearly from its last size, or ""."""
     same = ("contender", "d_model", "d_state")
-    known = [
-        old
-        for old in before
-        if old["length"] < row["length"] and all(old[name] == row[name] for name in same)
-    ]
+    known = [old for old in before if old["length"] < row["length"] and all(old[name] == row[name] for name in same)]
     if not known:
         return ""
     last = max(known, key=lambda old: old["length"])
@@ -118,9 +121,7 @@ def _fig1_cells(quick: bool) -> list[Cell]:
         cell
         for name in (*_DIRECTION, *_INPUTS)
         for cell in _cells(
-            [name],
-            [layer | {"length": n} for n in (ours if CONTENDERS[name].side == "ours" else lengths)],
-            again=0,
+            [name], [layer | {"length": n} for n in (ours if CONTENDERS[name].side == "ours" else lengths)], again=0
         )
     ]
 
@@ -136,14 +137,17 @@ def _fig1_findings(table: pd.DataFrame) -> Iterator[Finding]:
                 part = temporaries[ours, length] / temporaries[theirs, length]
                 yield Finding(
                     f"temporaries saved at {length:,}: {ours} against {theirs}",
-                    100 * (1 - part), "%", at_least(97) if theirs == "autograd" else None,
-                )  # fmt: skip
+                    100 * (1 - part),
+                    "%",
+                    at_least(97) if theirs == "autograd" else None,
+                )
     for ours in ("ours-inputs", "ours-direction"):
         sizes = temporaries[ours]
         yield Finding(
             f"temporaries of {ours} at {lengths[-1]:,} against {lengths[0]:,}",
-            sizes[lengths[-1]] / sizes[lengths[0]], "times",
-        )  # fmt: skip
+            sizes[lengths[-1]] / sizes[lengths[0]],
+            "times",
+        )
     for theirs in ("autograd", "autograd-published"):
         sizes = measured.extra_bytes[theirs]
         slope = np.polyfit(sizes.index.to_numpy(float), sizes.to_numpy(float), 1)[0]
@@ -152,9 +156,8 @@ def _fig1_findings(table: pd.DataFrame) -> Iterator[Finding]:
 
 def _fig1_draw(table: pd.DataFrame) -> go.Figure:
     page = panels(
-        ["Temporary memory, one direction", "Temporary memory, every input",
-         "genoscan, every input: what there is"]
-    )  # fmt: skip
+        ["Temporary memory, one direction", "Temporary memory, every input", "genoscan, every input: what there is"]
+    )
     table = table.assign(MiB=table.temporary_bytes / MEBIBYTE)
     for col, answer in enumerate(("direction", "inputs"), 1):
         curves(page, table[table.answer == answer], "length", "MiB", row=1, col=col)
@@ -163,9 +166,14 @@ def _fig1_draw(table: pd.DataFrame) -> go.Figure:
     for kind, colour in kinds.items():
         column = {"input and output": "input_output", "temporaries": "temporary"}.get(kind, "carry")
         page.add_scatter(
-            x=ours.length, y=ours[f"{column}_bytes"] / MEBIBYTE, name=kind,
-            mode="lines+markers", line_color=colour, row=1, col=3,
-        )  # fmt: skip
+            x=ours.length,
+            y=ours[f"{column}_bytes"] / MEBIBYTE,
+            name=kind,
+            mode="lines+markers",
+            line_color=colour,
+            row=1,
+            col=3,
+        )
     page.update_xaxes(type="log", dtick=1, exponentformat="SI", title="steps")
     page.update_yaxes(type="log", title="MiB", row=1, col=1)
     page.update_yaxes(type="log", row=1, col=3)
@@ -180,10 +188,7 @@ def _fig3_cells(quick: bool) -> list[Cell]:
     return [
         cell
         for name in names
-        for sizes in (
-            [_SMALL | {"length": n} for n in small],
-            [layer | {"length": n} for n in large],
-        )
+        for sizes in ([_SMALL | {"length": n} for n in small], [layer | {"length": n} for n in large])
         for size in sizes
         for cell in _cells([name], [size], judged=size["length"] <= _JUDGED)
     ]
@@ -199,14 +204,15 @@ def _fig3_findings(table: pd.DataFrame) -> Iterator[Finding]:
         thresholds = {"autograd-published": at_least(23), "tile-scan": at_least(3)}
         for theirs in rows.index[~rows.index.str.startswith("ours")]:
             yield Finding(
-                f"every input at {length:,}: {theirs} takes as long", rows.seconds[theirs] / ours,
-                "times", thresholds.get(theirs),
-            )  # fmt: skip
+                f"every input at {length:,}: {theirs} takes as long",
+                rows.seconds[theirs] / ours,
+                "times",
+                thresholds.get(theirs),
+            )
         for theirs in ("tile-scan", "jvp"):
             yield Finding(
-                f"one direction at {length:,}: {theirs} takes as long",
-                rows.seconds[theirs] / pushed, "times",
-            )  # fmt: skip
+                f"one direction at {length:,}: {theirs} takes as long", rows.seconds[theirs] / pushed, "times"
+            )
     for name, rows in large[large.length <= _JUDGED].groupby("contender", sort=False):
         yield Finding(f"{name}: largest error", rows.error.max(skipna=False))
 
@@ -244,9 +250,7 @@ def _a3_findings(table: pd.DataFrame) -> Iterator[Finding]:
     for (name, length), rows in table.groupby(["contender", "length"], sort=False):
         rows = rows[rows.d_state >= rows.d_state.max() // 4]
         slope = np.polyfit(np.log(rows.d_state), np.log(rows.seconds), 1)[0]
-        yield Finding(
-            f"{name} at {length:,}: time grows as states to the power", slope, "",
-        )  # fmt: skip
+        yield Finding(f"{name} at {length:,}: time grows as states to the power", slope, "")
 
 
 def _a3_draw(table: pd.DataFrame) -> go.Figure:
@@ -266,19 +270,28 @@ FIG1 = Experiment(
     "projections for all steps together, the same in pieces of which only the states are kept, and "
     "autograd through genoscan's scan.  Memory is the process's own peak beyond what was there "
     "after a warm-up of 64 steps; temporaries leave out inputs, outputs and carries.",
-    _fig1_cells, measure, _fig1_findings, _fig1_draw,
-)  # fmt: skip
+    _fig1_cells,
+    measure,
+    _fig1_findings,
+    _fig1_draw,
+)
 FIG3 = Experiment(
     "time and memory against length, like against like",
     "4 channels of 2 states, tiles of 32, as published, and the layer of Figure 1: at 4 channels "
     "one measures calls, not work.  One direction is compared with one direction, every input "
     "with every input, after a warm-up, median of 3 runs; errors against float64.",
-    _fig3_cells, measure, _fig3_findings, _fig3_draw,
-)  # fmt: skip
+    _fig3_cells,
+    measure,
+    _fig3_findings,
+    _fig3_draw,
+)
 A3 = Experiment(
     "cost against state size",
     "64 channels, 100 steps, as published, where calls are most of the time, and 4,096 steps; the "
     "published rival multiplies dense matrices for a transition that is diagonal, and computes "
     "another thing; the paper's own scan and autograd stand beside it.",
-    _a3_cells, measure, _a3_findings, _a3_draw,
-)  # fmt: skip
+    _a3_cells,
+    measure,
+    _a3_findings,
+    _a3_draw,
+)

@@ -26,9 +26,15 @@ from genoscan.verification import relative
 LIMIT = 1e-5
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _PUBLISHED = {
-    "d_model": 64, "d_state": 16, "a_logs": [-8 + 0.5 * i for i in range(15)], "tiles": [128],
-    "lengths": [1_000, 2_000, 5_000, 10_000], "seeds": 5, "theirs": 10_000, "gradient": False,
-}  # fmt: skip
+    "d_model": 64,
+    "d_state": 16,
+    "a_logs": [-8 + 0.5 * i for i in range(15)],
+    "tiles": [128],
+    "lengths": [1_000, 2_000, 5_000, 10_000],
+    "seeds": 5,
+    "theirs": 10_000,
+    "gradient": False,
+}
 
 
 def measure(cell: Cell, _before: Sequence[Row], environment: Environment) -> list[Row]:
@@ -40,9 +46,7 @@ def measure(cell: Cell, _before: Sequence[Row], environment: Environment) -> lis
     single = replace(environment, threads=1)
 
     def measured(share: Sequence[float]) -> list[Row]:
-        rows: list[Row] = single.alone(errors, {"wanted": {**cell.settings, "a_logs": share}})[
-            "rows"
-        ]
+        rows: list[Row] = single.alone(errors, {"wanted": {**cell.settings, "a_logs": share}})["rows"]
         return rows
 
     with ThreadPoolExecutor(len(shares)) as run_in_parallel:
@@ -59,10 +63,7 @@ def errors(wanted: Mapping[str, Any], *, device: str, threads: int) -> Row:
     longest, seeds = max(wanted["lengths"]), range(1, wanted["seeds"] + 1)
     u, other = (
         torch.stack(parts)
-        for parts in zip(
-            *(noise(longest, wanted["d_model"], scale=0.01, seed=seed) for seed in seeds),
-            strict=True,
-        )
+        for parts in zip(*(noise(longest, wanted["d_model"], scale=0.01, seed=seed) for seed in seeds), strict=True)
     )
     sizes = wanted["d_model"], wanted["d_state"]
     exact = operator(*sizes, dtype=torch.float64)
@@ -86,9 +87,7 @@ def errors(wanted: Mapping[str, Any], *, device: str, threads: int) -> Row:
                 given = u.to(device), other.to(device)
                 # One state per tile: thousands of tiles would otherwise be recomputed repeatedly.
                 found = made.pgf_vjp(*given, tile, slots=-(-longest // tile))
-                rows += _errors(
-                    "genoscan", a_log, tile, found, expected, [longest], answer="inputs"
-                )
+                rows += _errors("genoscan", a_log, tile, found, expected, [longest], answer="inputs")
     return {"rows": rows}
 
 
@@ -101,33 +100,45 @@ def _theirs(made: FrechetMambaOperator, u: Tensor, u_dot: Tensor, tile: int) -> 
     place = made.D.device, made.D.dtype
     sequences = zip(u.to(*place), u_dot.to(*place), strict=True)
     return torch.stack(
-        [
-            torch.cat([part for _, part in rivals.pushed(rivals.tile, made, *pair, tile)])
-            for pair in sequences
-        ]
+        [torch.cat([part for _, part in rivals.pushed(rivals.tile, made, *pair, tile)]) for pair in sequences]
     )
 
 
 def _errors(
-    contender: str, a_log: float, tile: int, found: Tensor, expected: Tensor,
-    lengths: Sequence[int], *, answer: str = "direction",
-) -> Iterator[Row]:  # fmt: skip
+    contender: str,
+    a_log: float,
+    tile: int,
+    found: Tensor,
+    expected: Tensor,
+    lengths: Sequence[int],
+    *,
+    answer: str = "direction",
+) -> Iterator[Row]:
     for length in lengths:
         for seed, (one, truly) in enumerate(zip(found, expected, strict=True), 1):
             error = relative(one[:length], truly[:length])
             yield {
-                "contender": contender, "answer": answer, "a_log": a_log, "tile": tile,
-                "length": length, "seed": seed, "error": error,
+                "contender": contender,
+                "answer": answer,
+                "a_log": a_log,
+                "tile": tile,
+                "length": length,
+                "seed": seed,
+                "error": error,
                 "finite": float(one[:length].isfinite().double().mean()),
-            }  # fmt: skip
+            }
 
 
 def _a1_cells(quick: bool) -> list[Cell]:
     published = _PUBLISHED
     stiff = published | {
-        "a_logs": [float(a) for a in range(-8, 4)], "tiles": [32, 64, 128, 256, 1_024],
-        "lengths": [1_024, 8_192, 131_072], "seeds": 1, "theirs": 8_192, "gradient": True,
-    }  # fmt: skip
+        "a_logs": [float(a) for a in range(-8, 4)],
+        "tiles": [32, 64, 128, 256, 1_024],
+        "lengths": [1_024, 8_192, 131_072],
+        "seeds": 1,
+        "theirs": 8_192,
+        "gradient": True,
+    }
     if quick:
         small = {"d_model": 4, "d_state": 2, "lengths": [40, 80], "theirs": 40, "seeds": 2}
         published = published | small | {"a_logs": [-8.0, -1.0], "tiles": [16]}
@@ -137,19 +148,20 @@ def _a1_cells(quick: bool) -> list[Cell]:
 
 def _fig2_cells(quick: bool) -> list[Cell]:
     surface = _PUBLISHED | {
-        "d_model": 256, "a_logs": [-8.0, -6.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0],
-        "tiles": [32, 128, 1_024], "lengths": [128, 1_024, 4_096, 16_384, 32_768], "seeds": 1,
+        "d_model": 256,
+        "a_logs": [-8.0, -6.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0],
+        "tiles": [32, 128, 1_024],
+        "lengths": [128, 1_024, 4_096, 16_384, 32_768],
+        "seeds": 1,
         "theirs": 4_096,
-    }  # fmt: skip
+    }
     if quick:
         surface |= {"d_model": 4, "d_state": 2, "lengths": [20, 40], "theirs": 20}
     return [Cell("surface", surface)]
 
 
 def _findings(table: pd.DataFrame) -> Iterator[Finding]:
-    for (cell, contender, answer), rows in table.groupby(
-        ["cell", "contender", "answer"], sort=False
-    ):
+    for (cell, contender, answer), rows in table.groupby(["cell", "contender", "answer"], sort=False):
         most, none = (at_most(LIMIT), at_most(0)) if contender == "genoscan" else (None, None)
         name, failures = f"{cell}, {contender}, {answer}", float((rows.finite < 1).sum())
         worst = rows.error.max(skipna=False)
@@ -168,17 +180,23 @@ def _fig2_draw(table: pd.DataFrame) -> go.Figure:
             chosen = table[(table.contender == name) & (table.tile == tile)]
             grid = chosen.pivot_table(index="a_log", columns="length", values="error", dropna=False)
             page.add_heatmap(
-                x=[f"{length:,}" for length in grid.columns], y=[f"{a:g}" for a in grid.index],
-                z=np.log10(grid.to_numpy(float)), zmin=-8, zmax=-4, colorscale="Viridis",
-                colorbar={"title": "log10<br>error"}, hoverongaps=True, row=row, col=col,
-            )  # fmt: skip
+                x=[f"{length:,}" for length in grid.columns],
+                y=[f"{a:g}" for a in grid.index],
+                z=np.log10(grid.to_numpy(float)),
+                zmin=-8,
+                zmax=-4,
+                colorscale="Viridis",
+                colorbar={"title": "log10<br>error"},
+                hoverongaps=True,
+                row=row,
+                col=col,
+            )
     page.update_xaxes(title="steps", row=2)
     page.update_yaxes(title="A_log", col=1)
     page.update_layout(plot_bgcolor="#D55E00", margin_b=60)
     page.add_annotation(
-        text="orange: NaN", xref="paper", yref="paper", x=1, y=1.08, showarrow=False,
-        font_color="#D55E00",
-    )  # fmt: skip
+        text="orange: NaN", xref="paper", yref="paper", x=1, y=1.08, showarrow=False, font_color="#D55E00"
+    )
     return page
 
 
@@ -196,12 +214,16 @@ def _a1_draw(table: pd.DataFrame) -> go.Figure:
             found = best.max() if kind == "error" else best.min()
             label = f"{'genoscan' if name == 'genoscan' else 'the paper'}, tiles of {tile:,}"
             page.add_scatter(
-                x=found.index, y=found, name=label, legendgroup=label,
+                x=found.index,
+                y=found,
+                name=label,
+                legendgroup=label,
                 showlegend=label not in {trace.name for trace in page.data},
-                mode="lines+markers", row=1, col=col,
-                line={"color": shades[str(name)],
-                      "dash": dashes[sorted(table.tile.unique()).index(tile) % 5]},
-            )  # fmt: skip
+                mode="lines+markers",
+                row=1,
+                col=col,
+                line={"color": shades[str(name)], "dash": dashes[sorted(table.tile.unique()).index(tile) % 5]},
+            )
         if kind == "error":
             page.update_yaxes(type="log", exponentformat="power", row=1, col=col)
     page.update_xaxes(title="A_log (A = -exp(A_log): stiff to the right)")
@@ -252,21 +274,22 @@ def _measure_a2(cell: Cell, _before: Sequence[Row], environment: Environment) ->
     }
     return [
         {
-            "precision": wanted["precision"], "seed": wanted["seed"], "length": length,
-            "contender": name, "error": relative(found[:length], expected[:length]),
+            "precision": wanted["precision"],
+            "seed": wanted["seed"],
+            "length": length,
+            "contender": name,
+            "error": relative(found[:length], expected[:length]),
             "finite": float(found[:length].isfinite().double().mean()),
         }
         for name, (found, expected) in answers.items()
         for length in lengths
-    ]  # fmt: skip
+    ]
 
 
 def _a2_findings(table: pd.DataFrame) -> Iterator[Finding]:
     for (name, precision), rows in table.groupby(["contender", "precision"], sort=False):
         threshold = at_most(LIMIT) if name == "genoscan" else None
-        yield Finding(
-            f"{precision}, {name}: largest error", rows.error.max(skipna=False), threshold=threshold
-        )  # fmt: skip
+        yield Finding(f"{precision}, {name}: largest error", rows.error.max(skipna=False), threshold=threshold)
 
 
 def _a2_draw(table: pd.DataFrame) -> go.Figure:
@@ -274,15 +297,20 @@ def _a2_draw(table: pd.DataFrame) -> go.Figure:
     shades = [OURS[0], THEIRS[0], "#777777", THEIRS[1], "#000000"]
     for col, precision in enumerate(_TYPES, 1):
         for shade, (name, rows) in zip(
-            shades,
-            table[table.precision == precision].groupby("contender", sort=False),
-            strict=False,
+            shades, table[table.precision == precision].groupby("contender", sort=False), strict=False
         ):
             found = rows.groupby("length").error.median()
             page.add_scatter(
-                x=found.index, y=found, name=name, legendgroup=name, showlegend=col == 1,
-                mode="lines+markers", line_color=shade, row=1, col=col,
-            )  # fmt: skip
+                x=found.index,
+                y=found,
+                name=name,
+                legendgroup=name,
+                showlegend=col == 1,
+                mode="lines+markers",
+                line_color=shade,
+                row=1,
+                col=col,
+            )
     page.update_xaxes(title="steps", type="log")
     page.update_yaxes(type="log", exponentformat="power", range=[-8.5, 0.5])
     page.update_yaxes(title="relative error, median of seeds", row=1, col=1)
@@ -293,20 +321,29 @@ FIG2 = Experiment(
     "fidelity over length, decay and tile",
     "no script and no data were published; 256 channels of 16 states, inputs 0.01 x noise, one "
     "direction, float32 against float64.",
-    _fig2_cells, measure, _findings, _fig2_draw,
-)  # fmt: skip
+    _fig2_cells,
+    measure,
+    _findings,
+    _fig2_draw,
+)
 A1 = Experiment(
     "stiffness",
     "64 channels of 16 states, A_log from -8 to -1, 5 seeds, lengths to 10,000, tiles of 128, as "
     "published, which is the weak side: A is -exp(A_log).  Then to +3, tiles 32 to 1,024, lengths "
     "to 131,072, one direction and every input.  The published count of successes takes NaN for "
     "one; here it is a failure.",
-    _a1_cells, measure, _findings, _a1_draw,
-)  # fmt: skip
+    _a1_cells,
+    measure,
+    _findings,
+    _a1_draw,
+)
 A2 = Experiment(
     "precision",
     "64 channels of 16 states, A_log -4, tiles of 128, 5 seeds, as published, where the reference "
     "ran in the same low precision; here it is float64 with the same rounded weights and inputs. "
     "Ours keeps few bits and computes in float32.",
-    _a2_cells, _measure_a2, _a2_findings, _a2_draw,
-)  # fmt: skip
+    _a2_cells,
+    _measure_a2,
+    _a2_findings,
+    _a2_draw,
+)

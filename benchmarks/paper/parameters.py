@@ -38,10 +38,12 @@ _LAST = 10
 Pulled = tuple[Tensor, tuple[Tensor, ...]]
 
 _LABELS = {
-    "stack": "genoscan, stack", "autograd": "autograd through genoscan's scan, stack",
-    "ours-parameters": "genoscan, the paper's layer", "deep stack": "genoscan, 16 layers",
+    "stack": "genoscan, stack",
+    "autograd": "autograd through genoscan's scan, stack",
+    "ours-parameters": "genoscan, the paper's layer",
+    "deep stack": "genoscan, 16 layers",
     "autograd-parameters": "autograd, loop, the paper's layer",
-}  # fmt: skip
+}
 
 
 def measure(cell: Cell, _before: Sequence[Row], environment: Environment) -> list[Row]:
@@ -56,18 +58,10 @@ def measure(cell: Cell, _before: Sequence[Row], environment: Environment) -> lis
     return [row | environment.alone(cost_of, wanted)]
 
 
-def _stack(
-    n_layers: int, d_model: int, d_state: int, *, device: str = "cpu", kernels: str = "auto"
-) -> Stack:
+def _stack(n_layers: int, d_model: int, d_state: int, *, device: str = "cpu", kernels: str = "auto") -> Stack:
     """Return trainable Mamba blocks with seeded weights."""
     block = MambaConfig(d_state=d_state, d_conv=4, expand=2, dt_rank=-(-d_model // 16))
-    config = ModelConfig(
-        d_model=d_model,
-        layers=(block,) * n_layers,
-        context=0,
-        reach=0,
-        trained_on="nothing",
-    )
+    config = ModelConfig(d_model=d_model, layers=(block,) * n_layers, context=0, reach=0, trained_on="nothing")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         return build(config, device=device, kernels=kernels).requires_grad_()
@@ -97,9 +91,8 @@ def _by_autograd(stack: Stack, codes: Tensor) -> Pulled:
 
 
 def _compared(
-    n_layers: int, length: int, d_model: int, d_state: int, batch: int, tile: int, dtype: str,
-    environment: Environment,
-) -> Row:  # fmt: skip
+    n_layers: int, length: int, d_model: int, d_state: int, batch: int, tile: int, dtype: str, environment: Environment
+) -> Row:
     """Return the largest relative error of a weight's derivative against float64 autograd."""
     torch.set_num_threads(environment.threads)
     codes, sizes = _codes(batch, length), (n_layers, d_model, d_state)
@@ -115,9 +108,17 @@ def _compared(
 
 
 def stack_cost(
-    way: str, n_layers: int, length: int, d_model: int, d_state: int, batch: int, tile: int, *,
-    device: str, threads: int,
-) -> dict[str, Any]:  # fmt: skip
+    way: str,
+    n_layers: int,
+    length: int,
+    d_model: int,
+    d_state: int,
+    batch: int,
+    tile: int,
+    *,
+    device: str,
+    threads: int,
+) -> dict[str, Any]:
     """Measure the weights' derivatives of a stack in this process, by engine or autograd."""
     torch.set_num_threads(threads)
     stack = _stack(n_layers, d_model, d_state, device=device)
@@ -131,9 +132,16 @@ def stack_cost(
 
 
 def _trained(
-    way: str, n_layers: int, steps: int, length: int, d_model: int, d_state: int, batch: int,
-    tile: int, environment: Environment,
-) -> Row:  # fmt: skip
+    way: str,
+    n_layers: int,
+    steps: int,
+    length: int,
+    d_model: int,
+    d_state: int,
+    batch: int,
+    tile: int,
+    environment: Environment,
+) -> Row:
     """Train a stack on real bases by the engine's or autograd's derivatives; return its loss."""
     torch.set_num_threads(environment.threads)
     stack = _stack(n_layers, d_model, d_state, device=environment.device)
@@ -141,9 +149,7 @@ def _trained(
     bases = torch.from_numpy(real_bases(shipped_genome(), steps * batch * length))
     losses = []
     for codes in bases.view(steps, batch, length):
-        value, bars = (
-            _by_autograd(stack, codes) if way == "autograd" else _pulled(stack, codes, tile)
-        )
+        value, bars = _by_autograd(stack, codes) if way == "autograd" else _pulled(stack, codes, tile)
         losses.append(-float(value) / (batch * (length - 1)) / math.log(2))
         for weight, bar in zip(stack.parameters(), bars, strict=True):
             weight.grad = -bar / (batch * length)
@@ -175,24 +181,15 @@ def _cells(quick: bool) -> list[Cell]:
             for n in depths
             for dtype in ("float32", "float64")
         ),
+        *(Cell(f"{way} {length:,}", {"kind": "memory", "way": way, "length": length} | large) for way, length in ways),
         *(
-            Cell(f"{way} {length:,}", {"kind": "memory", "way": way, "length": length} | large)
-            for way, length in ways
-        ),
-        *(
-            Cell(
-                f"{name} {length:,}",
-                {"kind": "memory", "contender": name, "length": length, "again": 0} | layer,
-            )
+            Cell(f"{name} {length:,}", {"kind": "memory", "contender": name, "length": length, "again": 0} | layer)
             for name in ("ours-parameters", "autograd-parameters")
             for length in published
         ),
         Cell("a million", {"kind": "memory", "way": "deep stack", "length": million} | deep),
         *(
-            Cell(
-                f"trained by {way}, {n} layers",
-                {"kind": "train", "way": way, "n_layers": n} | train,
-            )
+            Cell(f"trained by {way}, {n} layers", {"kind": "train", "way": way, "n_layers": n} | train)
             for n in depths[:3]
             for way in ("engine", "autograd")
         ),
@@ -204,15 +201,18 @@ def _findings(table: pd.DataFrame) -> Iterator[Finding]:
     for dtype, limit in (("float32", 1e-5), ("float64", 1e-11)):
         for row in exact[exact["dtype"] == dtype].to_dict("records"):
             yield Finding(
-                f"{row['n_layers']:.0f} layers, {dtype}: largest difference to autograd "
-                f"({row['worst']})", row["error"], threshold=at_most(limit),
-            )  # fmt: skip
+                f"{row['n_layers']:.0f} layers, {dtype}: largest difference to autograd ({row['worst']})",
+                row["error"],
+                threshold=at_most(limit),
+            )
     memory = table[table.kind == "memory"]
     sizes = memory[memory.way == "stack"].set_index("length").extra_bytes
     yield Finding(
         f"peak memory at {sizes.index[-1]:,} against {sizes.index[0]:,}",
-        sizes.iloc[-1] / max(sizes.iloc[0], PAGE), "times", at_most(1.05),
-    )  # fmt: skip
+        sizes.iloc[-1] / max(sizes.iloc[0], PAGE),
+        "times",
+        at_most(1.05),
+    )
     yield Finding("peak memory of the stack", sizes.max() / MEBIBYTE, "MiB")
     rival = memory[memory.way == "autograd"].set_index("length").extra_bytes
     yield Finding(f"autograd's at {rival.index[-1]:,}", rival.iloc[-1] / MEBIBYTE, "MiB")
@@ -234,15 +234,19 @@ def _draw(table: pd.DataFrame) -> go.Figure:
     shades = dict(zip(_LABELS, (OURS[0], TORCH[1], OURS[1], TORCH[2], THEIRS[0]), strict=True))
     for name, rows in memory.groupby(memory.way.fillna(memory.contender), sort=False):
         page.add_scatter(
-            x=rows.length, y=rows.extra_bytes / MEBIBYTE, name=_LABELS[str(name)],
-            mode="lines+markers", line_color=shades[str(name)], row=1, col=1,
-        )  # fmt: skip
+            x=rows.length,
+            y=rows.extra_bytes / MEBIBYTE,
+            name=_LABELS[str(name)],
+            mode="lines+markers",
+            line_color=shades[str(name)],
+            row=1,
+            col=1,
+        )
     exact = table[table.kind == "exact"]
     for shade, (dtype, rows) in zip(TORCH, exact.groupby("dtype", sort=False), strict=False):
         page.add_scatter(
-            x=rows.n_layers, y=rows.error, name=str(dtype), mode="lines+markers",
-            line_color=shade, row=1, col=2,
-        )  # fmt: skip
+            x=rows.n_layers, y=rows.error, name=str(dtype), mode="lines+markers", line_color=shade, row=1, col=2
+        )
     page.update_xaxes(type="log", title="steps", dtick=1, exponentformat="SI", row=1, col=1)
     page.update_yaxes(type="log", title="MiB", row=1, col=1)
     page.update_xaxes(type="log", title="layers", tickvals=[2, 4, 8, 16], row=1, col=2)
@@ -258,5 +262,8 @@ A4 = Experiment(
     "batch of 2, tiles of 256, 8 carries, which is what `genoscan train` runs; a step of 16 blocks "
     "on 1,000,000 bases.  Then 100 steps of AdamW (1e-3) on 2 x 1,024 bases of a chloroplast, "
     "which stands in for WikiText, by the engine's derivatives and by autograd's.",
-    _cells, measure, _findings, _draw,
-)  # fmt: skip
+    _cells,
+    measure,
+    _findings,
+    _draw,
+)

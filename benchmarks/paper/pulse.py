@@ -39,13 +39,16 @@ def measure(cell: Cell, _before: Sequence[Row], environment: Environment) -> lis
     far = torch.logspace(0, 5, _POINTS).long().unique() - 1
     return [
         {
-            "length": cell.settings["length"], "largest_before": before, "error": error,
-            "distance": int(at), "found": float(found[at].norm()),
+            "length": cell.settings["length"],
+            "largest_before": before,
+            "error": error,
+            "distance": int(at),
+            "found": float(found[at].norm()),
             "expected": float(expected[at].norm()),
         }
         for at in far
         if at < len(found)
-    ]  # fmt: skip
+    ]
 
 
 def _layer(length: int, d_model: int, d_state: int, device: str) -> tuple[float, Tensor, Tensor]:
@@ -98,17 +101,12 @@ def _cells(quick: bool) -> list[Cell]:
     lengths = (50, 100) if quick else (10_000, 20_000, 50_000, 100_000, 128_000, 1_000_000)
     layer = {"d_model": 4, "d_state": 2} if quick else {"d_model": 256, "d_state": 16}
     dna = {"length": 200 if quick else 20_000, "model": "bacteria"}
-    return [
-        *(Cell(f"{length:,} steps", layer | {"length": length}) for length in lengths),
-        Cell("real DNA", dna),
-    ]
+    return [*(Cell(f"{length:,} steps", layer | {"length": length}) for length in lengths), Cell("real DNA", dna)]
 
 
 def _findings(table: pd.DataFrame) -> Iterator[Finding]:
     for cell, rows in table.groupby("cell", sort=False):
-        yield Finding(
-            f"{cell}: largest before the pulse", rows.largest_before.max(), threshold=at_most(0)
-        )
+        yield Finding(f"{cell}: largest before the pulse", rows.largest_before.max(), threshold=at_most(0))
         yield Finding(f"{cell}: error after it", rows.error.max(skipna=False), "", at_most(1e-5))
         last = rows[rows.found > 1e-20].distance.max()
         yield Finding(f"{cell}: last above 1e-20 (the published axis' end)", last, "steps on")
@@ -121,13 +119,18 @@ def _draw(table: pd.DataFrame) -> go.Figure:
         for kind, label in (("found", "genoscan, float32"), ("expected", "float64")):
             ours = kind == "found"
             page.add_scatter(
-                x=rows.distance + 1, y=rows[kind].where(rows[kind] > 0), name=label,
-                legendgroup=label, text=[cell] * len(rows),
+                x=rows.distance + 1,
+                y=rows[kind].where(rows[kind] > 0),
+                name=label,
+                legendgroup=label,
+                text=[cell] * len(rows),
                 showlegend=label not in {trace.name for trace in page.data},
                 mode="lines+markers" if ours else "lines",
                 line={"color": OURS[0] if ours else TORCH[0], "width": 0.5 if ours else 1.5},
-                marker={"size": 5, "symbol": "circle-open"}, row=1, col=col,
-            )  # fmt: skip
+                marker={"size": 5, "symbol": "circle-open"},
+                row=1,
+                col=col,
+            )
     page.update_xaxes(type="log", dtick=1, title="steps from the pulse on, the pulse itself 1")
     page.update_yaxes(type="log", exponentformat="power", title="||response||", dtick=5)
     page.update_yaxes(range=[-45, 2], row=1, col=1)
@@ -141,5 +144,8 @@ FIG4 = Experiment(
     "at 0.8 of the length, as published (100,000 steps in their code, 128,000 in their text), and "
     "1,000,000; the published reference curve was their own output, here it is float64 by another "
     "route.  Then one base of real DNA changed, the shipped model's logits after it.",
-    _cells, measure, _findings, _draw,
-)  # fmt: skip
+    _cells,
+    measure,
+    _findings,
+    _draw,
+)

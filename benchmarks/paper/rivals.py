@@ -87,9 +87,7 @@ def pushed(
     state, state_dot = jvp(partial(first_state, made), (head,), (head_dot,))
     for start in range(0, len(u), block):
         span = slice(start, start + block)
-        (state, _), (state_dot, y_dot) = jvp(
-            partial(run, made), (state, u[span]), (state_dot, u_dot[span])
-        )
+        (state, _), (state_dot, y_dot) = jvp(partial(run, made), (state, u[span]), (state_dot, u_dot[span]))
         yield span, y_dot
 
 
@@ -98,9 +96,7 @@ def whole(made: FrechetMambaOperator, u: Input) -> Tensor:
     return piece(made, first_state(made, u[: made.init_window]), u)[1]
 
 
-def in_pieces(
-    made: FrechetMambaOperator, u: Input, y_bar: Input, _block: int = 0
-) -> Iterator[tuple[slice, Tensor]]:
+def in_pieces(made: FrechetMambaOperator, u: Input, y_bar: Input, _block: int = 0) -> Iterator[tuple[slice, Tensor]]:
     """Yield u's cotangents from right to left, keeping only states between sqrt(length) pieces.
 
     Explicit checkpointing: torch.utils.checkpoint keeps what it recomputes until the end.
@@ -138,9 +134,7 @@ def dense_recursion(made: FrechetMambaOperator, u: Input) -> Tensor:
     Called real-time recurrent learning in the paper's complexity experiment: N^3 work per channel.
     """
     decay, _ = inflow(made, u)
-    product = torch.eye(made.d_state, dtype=u.dtype, device=u.device).expand(
-        made.d_model, made.d_state, made.d_state
-    )
+    product = torch.eye(made.d_state, dtype=u.dtype, device=u.device).expand(made.d_model, made.d_state, made.d_state)
     for row in decay.unbind(0):
         product = torch.diag_embed(row) @ product
     return product

@@ -36,13 +36,7 @@ def phi(z: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def tangents(
-    made: FrechetMambaOperator,
-    A_logs: Decays,
-    u: Input,
-    u_dot: Input,
-    state: State | None = None,
-) -> Output:
+def tangents(made: FrechetMambaOperator, A_logs: Decays, u: Input, u_dot: Input, state: State | None = None) -> Output:
     """Return y's tangent along u_dot; with `state`, for steps after that state."""
     A, x, x_dot = _side_by_side(A_logs, u, u_dot)
     h, h_dot = _first(made, x), _first(made, x_dot, offset=False)
@@ -50,9 +44,7 @@ def tangents(
         h, h_dot = state, torch.zeros_like(state)
     rows = []
     for span in _pieces(x.shape[-2]):
-        now, moved = jvp(
-            lambda part: _moving(made, A, part), (x[..., span, :],), (x_dot[..., span, :],)
-        )
+        now, moved = jvp(lambda part: _moving(made, A, part), (x[..., span, :],), (x_dot[..., span, :],))
         for a, b, c, skip, a_dot, b_dot, c_dot, skip_dot in _steps(*now, *moved):
             h_dot = a * h_dot + (a_dot * h + b_dot)
             h = a * h + b
@@ -68,22 +60,16 @@ def gradients(made: FrechetMambaOperator, A_logs: Decays, u: Input, y_bar: Input
     begun = states(made, A_logs, u, [span.start for span in spans])
     x_bar, h_bar = torch.empty_like(x), torch.zeros_like(begun[0])
     for span in reversed(spans):
-        here, h = (
-            part.detach().requires_grad_() for part in (x[..., span, :], begun.pop(span.start))
-        )
+        here, h = (part.detach().requires_grad_() for part in (x[..., span, :], begun.pop(span.start)))
         value, end = _piece(made, A, h, here, weights[..., span, :])
-        x_bar[..., span, :], h_bar = torch.autograd.grad(
-            [value, end], [here, h], [torch.ones_like(value), h_bar]
-        )
+        x_bar[..., span, :], h_bar = torch.autograd.grad([value, end], [here, h], [torch.ones_like(value), h_bar])
     head = x[..., : made.init_window, :].detach().requires_grad_()
     (head_bar,) = torch.autograd.grad(_first(made, head), head, h_bar)
     x_bar[..., : made.init_window, :] += head_bar
     return x_bar
 
 
-def _piece(
-    made: FrechetMambaOperator, A: Tensor, h: Tensor, x: Tensor, weights: Tensor
-) -> tuple[Tensor, Tensor]:
+def _piece(made: FrechetMambaOperator, A: Tensor, h: Tensor, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Return the weighted sum of y over some steps, and the state after them."""
     rows = []
     for a, b, c, skip in _steps(*_moving(made, A, x)):
@@ -94,9 +80,7 @@ def _piece(
 
 
 @torch.no_grad()
-def states(
-    made: FrechetMambaOperator, A_logs: Decays, u: Input, stops: Sequence[int]
-) -> dict[int, State]:
+def states(made: FrechetMambaOperator, A_logs: Decays, u: Input, stops: Sequence[int]) -> dict[int, State]:
     """Return the state before each of these steps."""
     A, x = _side_by_side(A_logs, u)
     h, found, done = _first(made, x), {}, 0

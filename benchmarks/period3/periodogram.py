@@ -124,11 +124,7 @@ def period3(
 
 
 def mean_periodograms(
-    scores: Float[np.ndarray, " length"],
-    coding: Sequence[Interval],
-    genic: Sequence[Interval],
-    *,
-    width: int = WIDTH,
+    scores: Float[np.ndarray, " length"], coding: Sequence[Interval], genic: Sequence[Interval], *, width: int = WIDTH
 ) -> Periodograms:
     """Average the periodograms of the windows that `period3` compares.
 
@@ -180,9 +176,7 @@ def mean_by_codon_position(
         raise InputError(f"{len(rows)} coding intervals with scores: at least two are needed")
     means = np.array(rows)
     return CodonMeans(
-        means=means.mean(axis=0),
-        errors=means.std(axis=0, ddof=1) / np.sqrt(len(rows)),
-        n_intervals=len(rows),
+        means=means.mean(axis=0), errors=means.std(axis=0, ddof=1) / np.sqrt(len(rows)), n_intervals=len(rows)
     )
 
 
@@ -218,8 +212,7 @@ def _check_intervals(name: str, intervals: Sequence[Interval], length: int) -> N
     for start, end in intervals:
         if not 0 <= start < end <= length:
             raise InputError(
-                f"{name} interval {start}-{end}: expected 0 <= start < end <= {length}, the "
-                "number of scores"
+                f"{name} interval {start}-{end}: expected 0 <= start < end <= {length}, the number of scores"
             )
 
 
@@ -231,9 +224,7 @@ def _need_windows(n_inside: int, n_outside: int, width: int) -> None:
         )
 
 
-def _mean_peak(
-    peaks: Float[np.ndarray, " length"], starts: Int[np.ndarray, " windows"]
-) -> tuple[float, int]:
+def _mean_peak(peaks: Float[np.ndarray, " length"], starts: Int[np.ndarray, " windows"]) -> tuple[float, int]:
     """Return the mean over the windows that have a peak, NaN if none has, and their number."""
     found = peaks[starts]
     found = found[~np.isnan(found)]
@@ -255,9 +246,7 @@ def _mean_periodogram(
     return (total / n_windows if n_windows else total), n_windows
 
 
-def _peaks_everywhere(
-    scores: Float[np.ndarray, " length"], width: int
-) -> Float[np.ndarray, " length"]:
+def _peaks_everywhere(scores: Float[np.ndarray, " length"], width: int) -> Float[np.ndarray, " length"]:
     """Return the peak of the window that starts at each base, round the end to the beginning."""
     if len(scores) < width:
         return np.full(len(scores), np.nan)

@@ -56,9 +56,7 @@ def compare(archive: Path, annotation: Path) -> Comparison:
         raise InputError(f"{archive}: not a .npz track that attribute has written") from None
     features = [f for f in read_features(annotation) if [f.chrom] == chroms.tolist()]
     if not features:
-        raise InputError(
-            f"{archive}: holds {', '.join(chroms[:3])}, expected one whole sequence of {annotation}"
-        )
+        raise InputError(f"{archive}: holds {', '.join(chroms[:3])}, expected one whole sequence of {annotation}")
     coding = [f for f in features if f.kind == "CDS"]
     whole = [f for f in coding if len(f.parts) == 1 and f.strand in "+-"]
     inside, genic = _intervals(coding), _intervals([f for f in features if f.kind in _GENIC])
@@ -66,10 +64,7 @@ def compare(archive: Path, annotation: Path) -> Comparison:
     strong = np.isin(codes, (1, 2)).astype(np.float32)
     return Comparison(
         chrom=str(chroms[0]),
-        results={
-            "track": period3(scores, inside, genic),
-            "G+C": period3(strong, inside, genic),
-        },
+        results={"track": period3(scores, inside, genic), "G+C": period3(strong, inside, genic)},
         periodograms=mean_periodograms(scores, inside, genic),
         by_codon=mean_by_codon_position(scores, _intervals(whole), [f.strand for f in whole]),
     )

@@ -68,15 +68,11 @@ def read_ts(paths: list[Path]) -> Series:
         for number, line in _cases(path):
             *dimensions, name = line.split(":")
             if not dimensions:
-                raise SeriesError(
-                    f"{path}:{number}: expected dimensions and a class, colons between"
-                )
+                raise SeriesError(f"{path}:{number}: expected dimensions and a class, colons between")
             try:
                 case = np.array([d.split(",") for d in dimensions], dtype=np.float32).T
             except ValueError:
-                raise SeriesError(
-                    f"{path}:{number}: expected numbers, as many in every dimension"
-                ) from None
+                raise SeriesError(f"{path}:{number}: expected numbers, as many in every dimension") from None
             if cases and case.shape != cases[0].shape:
                 raise SeriesError(
                     f"{path}:{number}: {case.shape[0]:,} steps of {case.shape[1]} dimensions, "
@@ -115,7 +111,5 @@ def split(series: Series, seed: int) -> tuple[Series, Series, Series]:
     edges = [len(order) * 70 // 100, len(order) * 85 // 100]
     parts = [series.part(rows) for rows in np.split(order, edges)]
     mean, spread = parts[0].x.mean((0, 1)), parts[0].x.std((0, 1)) + 1e-6
-    first, second, third = (
-        Series((part.x - mean) / spread, part.labels, part.classes) for part in parts
-    )
+    first, second, third = (Series((part.x - mean) / spread, part.labels, part.classes) for part in parts)
     return first, second, third

@@ -35,8 +35,7 @@ def planted_order() -> Experiment:
 
     def parts(quick: bool, _seed: int) -> tuple[Draw, Series, Series]:
         validation, test = (
-            planted(6, 300, seed) if quick else planted(n, LENGTH, seed)
-            for n, seed in (_VALIDATION, _TEST)
+            planted(6, 300, seed) if quick else planted(n, LENGTH, seed) for n, seed in (_VALIDATION, _TEST)
         )
         return _fresh, validation, test
 
@@ -130,9 +129,7 @@ def _learnt(run: Run, parts: tuple[Draw, Series, Series]) -> list[Row]:
     return [*rows, {"what": "answer"} | known | last]
 
 
-def step_cost(
-    kind: str, length: int, width: int, d_state: int, n_layers: int, *, device: str, threads: int
-) -> Row:
+def step_cost(kind: str, length: int, width: int, d_state: int, n_layers: int, *, device: str, threads: int) -> Row:
     """Measure the derivatives of all parameters for one series in this process."""
     torch.set_num_threads(threads)
     series = planted(1, length, seed=0)
@@ -162,13 +159,17 @@ def _findings(table: pd.DataFrame) -> Iterator[Finding]:
                 dense = 4 * row["length"] * row["d_state"] ** 2
                 yield Finding(
                     f"{name}: peak memory against one layer's soft matrices, stored",
-                    row["extra_bytes"] / dense, "times", at_most(0.15),
-                )  # fmt: skip
+                    row["extra_bytes"] / dense,
+                    "times",
+                    at_most(0.15),
+                )
         (_, at), (longest, most) = steps[["length", "extra_bytes"]].to_numpy()[-2:]
         yield Finding(
             f"{label}: peak memory at {longest:,.0f} against a quarter of that",
-            most / max(at, 1), "times", at_most(1.05),
-        )  # fmt: skip
+            most / max(at, 1),
+            "times",
+            at_most(1.05),
+        )
 
 
 def _draw(table: pd.DataFrame) -> go.Figure:
@@ -177,15 +178,28 @@ def _draw(table: pd.DataFrame) -> go.Figure:
         curves = table[(table.kind == kind) & (table.what == "curve")]
         for i, (_, rows) in enumerate(curves.groupby("seed")):
             page.add_scatter(
-                x=rows.step, y=rows.validation, name=label, legendgroup=label, showlegend=i == 0,
-                mode="lines+markers", row=1, col=1,
+                x=rows.step,
+                y=rows.validation,
+                name=label,
+                legendgroup=label,
+                showlegend=i == 0,
+                mode="lines+markers",
+                row=1,
+                col=1,
                 line={"color": shades[0], "dash": ("solid", "dot", "dash")[i % 3]},
-            )  # fmt: skip
+            )
         steps = table[(table.kind == kind) & (table.what == "step")]
         page.add_scatter(
-            x=steps.length, y=steps.extra_bytes / MEBIBYTE, name=label, legendgroup=label,
-            showlegend=False, mode="lines+markers", line_color=shades[0], row=1, col=2,
-        )  # fmt: skip
+            x=steps.length,
+            y=steps.extra_bytes / MEBIBYTE,
+            name=label,
+            legendgroup=label,
+            showlegend=False,
+            mode="lines+markers",
+            line_color=shades[0],
+            row=1,
+            col=2,
+        )
     page.update_yaxes(range=[0, 1.02], tickformat=".0%", row=1, col=1)
     page.update_xaxes(title="updates", row=1, col=1)
     page.update_xaxes(title="steps of the series", type="log", row=1, col=2)

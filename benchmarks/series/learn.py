@@ -77,14 +77,10 @@ def build(run: Run, channels: int, n_classes: int) -> Stack:
     rank = -(-run.width // 16)
     pd_ssm = PdSsmConfig(heads=1, d_state=run.d_state, n_maps=8, d_conv=4, rank=rank)
     block: Any = MambaConfig(d_conv=4, dt_rank=rank) if run.kind == "mamba" else pd_ssm
-    return assemble(
-        [block] * run.n_layers, run.width, channels, n_classes, eps=1e-5, kernels=choose("cpu")
-    )
+    return assemble([block] * run.n_layers, run.width, channels, n_classes, eps=1e-5, kernels=choose("cpu"))
 
 
-def means(
-    stack: Stack, x: Float[Tensor, "batch length channels"]
-) -> Float[Tensor, "batch classes"]:
+def means(stack: Stack, x: Float[Tensor, "batch length channels"]) -> Float[Tensor, "batch classes"]:
     """Return the mean of the outputs over all steps, in the memory of one tile."""
     sums: Any = 0
     for _, outputs in forward(stack, Dense(x), tile=TILE):
@@ -105,9 +101,7 @@ def derivatives(
     (found_bar,) = torch.autograd.grad(loss, found)
     weights = list(stack.parameters())
     everywhere = (found_bar / x.shape[1])[:, None].expand(-1, x.shape[1], -1)
-    pull = adjoint(
-        stack, Dense(x), WeightedSum(everywhere), tile=TILE, slots=SLOTS, parameters=weights
-    )
+    pull = adjoint(stack, Dense(x), WeightedSum(everywhere), tile=TILE, slots=SLOTS, parameters=weights)
     return loss.detach(), consume(pull).parameters
 
 

@@ -38,9 +38,7 @@ class Contender:
 
 CONTENDERS: dict[str, Contender] = {
     "genoscan": Contender(
-        windows.engine,
-        "adjoint engine, tile by tile, as attribute runs it",
-        error=parity.gradient_error,
+        windows.engine, "adjoint engine, tile by tile, as attribute runs it", error=parity.gradient_error
     ),
     "autograd": Contender(
         windows.whole,
@@ -75,34 +73,21 @@ CONTENDERS: dict[str, Contender] = {
         parity.gradient_error,
         ("mambapy",),
     ),
-    "forward": Contender(
-        windows.forward,
-        "log-likelihood tile by tile, no derivative",
-        error=parity.value_error,
-    ),
-    "tangent-1": Contender(
-        windows.tangents(1), "tangent engine, one direction", error=parity.slopes_error
-    ),
+    "forward": Contender(windows.forward, "log-likelihood tile by tile, no derivative", error=parity.value_error),
+    "tangent-1": Contender(windows.tangents(1), "tangent engine, one direction", error=parity.slopes_error),
     "tangent-8": Contender(
-        windows.tangents(8),
-        "tangent engine, eight directions in one sweep",
-        error=parity.slopes_error,
+        windows.tangents(8), "tangent engine, eight directions in one sweep", error=parity.slopes_error
     ),
     "scan-forward": Contender(scans.forward, "scan kernel, no derivative, one tile over again"),
     "scan-vjp": Contender(scans.vjp, "scan kernel, its vjp alone, one tile over again"),
     "exp": Contender(scans.exponentials, "torch.exp in pieces of 8,192 elements", "baseline"),
     "exp-rate": Contender(scans.exp_rate, "256 exponentials a number, in registers", "baseline"),
     "copy": Contender(scans.copies, "memory to memory", "baseline"),
-    "regions-batched": Contender(
-        files.attribute(cut=True), "FASTA to bigWig, many regions, in batches"
-    ),
+    "regions-batched": Contender(files.attribute(cut=True), "FASTA to bigWig, many regions, in batches"),
     "regions-single": Contender(
-        files.attribute(cut=True, batched=False),
-        "FASTA to bigWig, many regions, one at a time",
+        files.attribute(cut=True, batched=False), "FASTA to bigWig, many regions, one at a time"
     ),
-    "attribute": Contender(
-        files.attribute(cut=False), "FASTA to bigWig, one sequence as one window"
-    ),
+    "attribute": Contender(files.attribute(cut=False), "FASTA to bigWig, one sequence as one window"),
     "paper-tangent": Contender(
         paper.tile_scan,
         "PGF's tile scan written anew: one direction, tiles of 64, no_grad",
@@ -110,9 +95,7 @@ CONTENDERS: dict[str, Contender] = {
         parity.tile_scan_error,
     ),
     "paper-adjoint": Contender(
-        paper.layer_adjoint,
-        "the same layer and weights: every input's derivative",
-        error=parity.layer_adjoint_error,
+        paper.layer_adjoint, "the same layer and weights: every input's derivative", error=parity.layer_adjoint_error
     ),
 } | {
     f"{kind}-block": Contender(

@@ -12,11 +12,7 @@ from benchmarks.speed.report import digits, spread
 from genoscan.usage import MEBIBYTE
 
 # Okabe and Ito's blue, grey and orange, distinct in all common kinds of colour vision.
-_SIDES = {
-    "ours": ("genoscan", "#0072B2"),
-    "baseline": ("torch's own way", "#999999"),
-    "peer": ("peers", "#D55E00"),
-}
+_SIDES = {"ours": ("genoscan", "#0072B2"), "baseline": ("torch's own way", "#999999"), "peer": ("peers", "#D55E00")}
 _BAR, _LINE, _HEAD = 26, 28, 200
 
 
@@ -29,9 +25,7 @@ def figure(document: Mapping[str, Any]) -> go.Figure:
     """Draw bars of us per base and MiB for every measured row, above a table of all measures."""
     measured = {n: row for n, row in document["rows"].items() if row["status"] == "measured"}
     bars = [
-        (row, label, timing)
-        for row, content in measured.items()
-        for label, timing in content["contenders"].items()
+        (row, label, timing) for row, content in measured.items() for label, timing in content["contenders"].items()
     ]
     lines = [(n, m) for n, row in measured.items() for m in row["measures"]]
     heights = [max(len(bars), 1) * _BAR, (len(lines) + 2) * _LINE]

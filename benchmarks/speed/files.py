@@ -25,18 +25,14 @@ def attribute(
 ) -> Callable[[Model, Settings], Callable[[Codes], Callable[[], dict[str, float]]]]:
     """Return a builder of a job: one window, or regions without context or reach."""
 
-    def build(
-        model: Model, settings: Settings
-    ) -> Callable[[Codes], Callable[[], dict[str, float]]]:
+    def build(model: Model, settings: Settings) -> Callable[[Codes], Callable[[], dict[str, float]]]:
         def prepare_files(codes: Codes) -> Callable[[], dict[str, float]]:
             folder = Path(tempfile.mkdtemp(prefix="genoscan-bench-"))
             path, track = folder / "bench.fa", folder / "bench.bw"
             write_fasta(path, _CHROM, codes[0].numpy())
             length = codes.shape[1]
             size = settings.region if cut else length
-            regions = [
-                Region(_CHROM, start, min(start + size, length)) for start in range(0, length, size)
-            ]
+            regions = [Region(_CHROM, start, min(start + size, length)) for start in range(0, length, size)]
             options = Options(context=0, reach=0, batch=settings.batch if batched else 1)
             method = Adjoint(settings.tile, settings.slots_for(size))
             timed = replace(model, method=method)

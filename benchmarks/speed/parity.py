@@ -37,9 +37,7 @@ class Truth(NamedTuple):
 
 def truth(settings: Settings, codes: windows.Codes) -> Truth:
     """Return the reference's value and derivative over the whole window."""
-    model = load_model(
-        settings.model, device=settings.device, dtype=torch.float64, kernels="reference"
-    )
+    model = load_model(settings.model, device=settings.device, dtype=torch.float64, kernels="reference")
     inputs, target = windows.question(model, codes)
     span = slice(0, inputs.length)
     x = inputs.tile(span).requires_grad_()

@@ -99,8 +99,7 @@ def alike(model: Model) -> MambaConfig:
     first, *others = model.config.layers
     if not isinstance(first, MambaConfig) or any(other != first for other in others):
         raise UnsupportedModelError(
-            f"{model.path}: its blocks differ in kind or shape; "
-            "the peers know only Mamba blocks of one shape"
+            f"{model.path}: its blocks differ in kind or shape; the peers know only Mamba blocks of one shape"
         )
     return first
 

@@ -25,14 +25,10 @@ def row_text(name: str, row: Mapping[str, Any]) -> str:
 def summary(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """Return one line that counts rows by status, and thresholds met."""
     counts = {
-        status: sum(row["status"] == status for row in rows.values())
-        for status in ("measured", "skipped", "failed")
+        status: sum(row["status"] == status for row in rows.values()) for status in ("measured", "skipped", "failed")
     }
     bars = [
-        measure["met"]
-        for row in rows.values()
-        for measure in row.get("measures", [])
-        if measure["met"] is not None
+        measure["met"] for row in rows.values() for measure in row.get("measures", []) if measure["met"] is not None
     ]
     told = ", ".join(f"{n} {status}" for status, n in counts.items())
     judged = f"; {sum(bars)} of {len(bars)} bars met" if bars else ""

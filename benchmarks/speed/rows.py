@@ -43,9 +43,7 @@ class Row:
 
 def ratio(above: str, below: str, *, scale: float = 1.0) -> Values:
     """Return the measure of one contender's time over another's, per round."""
-    return lambda t: [
-        scale * a / b for a, b in zip(t[above].seconds, t[below].seconds, strict=True)
-    ]
+    return lambda t: [scale * a / b for a, b in zip(t[above].seconds, t[below].seconds, strict=True)]
 
 
 def memory_share(above: str, below: str) -> Values:
@@ -82,9 +80,7 @@ def _on_cpu(settings: Settings) -> dict[str, Row]:
             _tasks(settings, 4_096, "genoscan", "mambapy"),
             (
                 Measure("times faster", "x", ratio("mambapy", "genoscan"), at_least(20)),
-                Measure(
-                    "memory, of mambapy's", "%", memory_share("genoscan", "mambapy"), at_most(5)
-                ),
+                Measure("memory, of mambapy's", "%", memory_share("genoscan", "mambapy"), at_most(5)),
             ),
         ),
         "transformers": Row(
@@ -92,26 +88,15 @@ def _on_cpu(settings: Settings) -> dict[str, Row]:
             _tasks(settings, 1_024, "genoscan", "transformers", "transformers-mambapy"),
             (
                 Measure("times faster", "x", ratio("transformers", "genoscan"), at_least(120)),
-                Measure(
-                    "times faster than with mambapy's scan",
-                    "x",
-                    ratio("transformers-mambapy", "genoscan"),
-                ),
+                Measure("times faster than with mambapy's scan", "x", ratio("transformers-mambapy", "genoscan")),
             ),
         ),
         "checkpoint": Row(
             "adjoint against per-block checkpointing of our own layers",
             _tasks(settings, 65_536, "genoscan", "checkpoint", "autograd"),
             (
-                Measure(
-                    "time, of checkpointing's", "x", ratio("genoscan", "checkpoint"), at_most(1)
-                ),
-                Measure(
-                    "memory, of checkpointing's",
-                    "%",
-                    memory_share("genoscan", "checkpoint"),
-                    at_most(10),
-                ),
+                Measure("time, of checkpointing's", "x", ratio("genoscan", "checkpoint"), at_most(1)),
+                Measure("memory, of checkpointing's", "%", memory_share("genoscan", "checkpoint"), at_most(10)),
                 Measure("time, of plain autograd's", "x", ratio("genoscan", "autograd")),
             ),
         ),
@@ -125,9 +110,7 @@ def _on_cpu(settings: Settings) -> dict[str, Row]:
             _tasks(single, 16_384, "exp", "scan-forward", "scan-vjp"),
             (
                 Measure("forward, of exp's time", "x", ratio("scan-forward", "exp"), at_most(0.6)),
-                Measure(
-                    "vjp, of forward's time", "x", ratio("scan-vjp", "scan-forward"), at_most(2.5)
-                ),
+                Measure("vjp, of forward's time", "x", ratio("scan-vjp", "scan-forward"), at_most(2.5)),
             ),
         ),
         "threads": Row(
@@ -162,11 +145,7 @@ def _on_cpu(settings: Settings) -> dict[str, Row]:
             f"{settings.regions:,} regions of {settings.region:,} bp, FASTA to bigWig, "
             f"{settings.batch} side by side against one at a time",
             {name: Task(name, regions, settings) for name in ("regions-batched", "regions-single")},
-            (
-                Measure(
-                    "times faster", "x", ratio("regions-single", "regions-batched"), at_least(1.3)
-                ),
-            ),
+            (Measure("times faster", "x", ratio("regions-single", "regions-batched"), at_least(1.3)),),
         ),
     }
 
@@ -190,10 +169,7 @@ def _on_cuda(settings: Settings) -> dict[str, Row]:
             "memory above the weights as the window grows",
             windows,
             (
-                *(
-                    Measure(f"at {name}", "MiB", memory(name), at_most(4 * 1024))
-                    for name in windows
-                ),
+                *(Measure(f"at {name}", "MiB", memory(name), at_most(4 * 1024)) for name in windows),
                 Measure("growth", "%", _growth, at_most(5)),
                 *(Measure(f"speed at {name}", "bp/s", speed(name)) for name in windows),
             ),
@@ -213,9 +189,7 @@ def _on_cuda(settings: Settings) -> dict[str, Row]:
             _tasks(settings, 131_072, "genoscan", "autograd", "checkpoint"),
             (
                 Measure("time, of autograd's", "x", ratio("genoscan", "autograd"), at_most(1.6)),
-                Measure(
-                    "memory, of autograd's", "%", memory_share("genoscan", "autograd"), at_most(5)
-                ),
+                Measure("memory, of autograd's", "%", memory_share("genoscan", "autograd"), at_most(5)),
                 Measure("time, of checkpointing's", "x", ratio("genoscan", "checkpoint")),
             ),
             devices=_CUDA,

@@ -81,9 +81,7 @@ def run(
             report(f"{name}: {row.title}")
             document["rows"][name] = _measured(row, settings, report)
         elif name not in done:
-            document["rows"][name] = {
-                "title": row.title, "status": "skipped", "why": lacking[name]
-            }  # fmt: skip
+            document["rows"][name] = {"title": row.title, "status": "skipped", "why": lacking[name]}
         _write(output, document)
         show(name, document["rows"][name])
     return document
@@ -129,9 +127,7 @@ def _resumed(output: Path, fresh: Document) -> Document:
         raise InputError(f"{output}: is there already, and not from this command")
     differing = [key for key in _SAME if found.get(key) != fresh[key]]
     # A peer installed since does not count as another version.
-    if any(
-        old not in (None, fresh["versions"].get(k)) for k, old in found.get("versions", {}).items()
-    ):
+    if any(old not in (None, fresh["versions"].get(k)) for k, old in found.get("versions", {}).items()):
         differing.append("versions")
     if differing:
         raise InputError(
@@ -172,9 +168,7 @@ def _check_parity(
         except GenoscanError:
             raise
         except Exception as reason:
-            raise parity.ParityError(
-                f"{name}: fails on {length} bases: {type(reason).__name__}: {reason}"
-            ) from reason
+            raise parity.ParityError(f"{name}: fails on {length} bases: {type(reason).__name__}: {reason}") from reason
         error = contender.error(found, truth)
         report(f"parity: {name} {error:.1e}")
         if not error <= parity.LIMIT:
@@ -197,10 +191,7 @@ def _measured(row: Row, settings: Settings, report: Callable[[str], object]) -> 
         "status": "measured",
         "measured": _now(),
         "contenders": {name: _timing(timing) for name, timing in timings.items()},
-        "measures": [
-            _judged(each, each.values(timings), judged=settings.length is None)
-            for each in row.measures
-        ],
+        "measures": [_judged(each, each.values(timings), judged=settings.length is None) for each in row.measures],
     }
 
 

@@ -84,9 +84,7 @@ def vjp(model: Model, settings: Settings) -> Callable[[Codes], Callable[[], Work
     return prepare
 
 
-def _repeated(
-    turn: Callable[[], None], inputs: ScanInputs, codes: Codes, *, streams: int
-) -> Callable[[], Work]:
+def _repeated(turn: Callable[[], None], inputs: ScanInputs, codes: Codes, *, streams: int) -> Callable[[], Work]:
     """Return a run that calls `turn` once per tile of the codes, and counts its work."""
     length, (channels, states) = inputs.u.shape[1], inputs.A.shape
     n_tiles = -(-codes.shape[1] // length)

@@ -25,9 +25,7 @@ Prepare = Callable[[Codes], Callable[[], Tensor]]
 
 def question(model: Model, codes: Codes) -> tuple[OneHot, Target]:
     """Return the inputs, and the target: the sum of all bases' log-likelihoods."""
-    return OneHot(codes, model.table()), whole_window(
-        codes, model.columns(), model.config.label_offset
-    )
+    return OneHot(codes, model.table()), whole_window(codes, model.columns(), model.config.label_offset)
 
 
 def engine(model: Model, settings: Settings) -> Prepare:
@@ -80,9 +78,7 @@ def tangents(count: int) -> Callable[[Model, Settings], Prepare]:
 
             def run() -> Tensor:
                 slopes = x_dot.new_zeros(count)
-                for span, outputs, outputs_dot in tangent(
-                    model.causal, inputs, directions, tile=settings.tile
-                ):
+                for span, outputs, outputs_dot in tangent(model.causal, inputs, directions, tile=settings.tile):
                     slopes += _slopes(target, span, outputs, outputs_dot)
                 return slopes
 
@@ -100,9 +96,7 @@ def random_directions(count: int, inputs: OneHot) -> Float[Tensor, "directions l
     return torch.from_numpy(random.standard_normal(shape, np.float32)).to(inputs.table)
 
 
-def _slopes(
-    target: Target, span: slice, outputs: Tensor, outputs_dot: Tensor
-) -> Float[Tensor, " directions"]:
+def _slopes(target: Target, span: slice, outputs: Tensor, outputs_dot: Tensor) -> Float[Tensor, " directions"]:
     outputs = outputs.detach().requires_grad_()
     (outputs_bar,) = torch.autograd.grad(target(outputs, span).sum(), outputs)
     return (outputs_dot * outputs_bar).flatten(1).sum(1)

@@ -40,9 +40,7 @@ class Timing:
     seconds: list[float] = field(default_factory=list)
 
 
-def measure(
-    tasks: Mapping[str, Task], rounds: int, *, report: Callable[[str], object]
-) -> dict[str, Timing]:
+def measure(tasks: Mapping[str, Task], rounds: int, *, report: Callable[[str], object]) -> dict[str, Timing]:
     """Run every task once, then `rounds` times in turn, every other round in reverse order.
 
     Raises

@@ -31,11 +31,10 @@ _LABELS = {
     "mamba": ("Mamba", THEIRS[0]),
 }
 _SIZES: dict[str, dict[str, Any]] = {
-    "modular-arithmetic": {
-        "n_layers": 2, "heads": 16, "writes": True, "steps": 9_000, "rate": 3e-3,
-    },
-    "A5": {"heads": 16}, "S5": {"heads": 16, "steps": 4_000},
-}  # fmt: skip
+    "modular-arithmetic": {"n_layers": 2, "heads": 16, "writes": True, "steps": 9_000, "rate": 3e-3},
+    "A5": {"heads": 16},
+    "S5": {"heads": 16, "steps": 4_000},
+}
 """Sizes for tasks that one block of 8 heads cannot learn.
 
 In arithmetic a factor is pending until the next sign decides what is added: one block stores it,
@@ -44,9 +43,15 @@ and several points have to be tracked.
 """
 
 _QUICK = {
-    "width": 16, "steps": 4, "batch": 4, "longest": 6, "held_out": (6, 12), "very_long": 20,
-    "sequences": (32, 32, 4), "every": 2,
-}  # fmt: skip
+    "width": 16,
+    "steps": 4,
+    "batch": 4,
+    "longest": 6,
+    "held_out": (6, 12),
+    "very_long": 20,
+    "sequences": (32, 32, 4),
+    "every": 2,
+}
 
 
 def _cells(task: str, quick: bool) -> Sequence[Cell]:
@@ -68,9 +73,12 @@ def _measure(cell: Cell, _before: Sequence[Row], environment: Environment) -> li
     rows = [known | dict(zip(names, point, strict=True)) for point in learnt.curve]
     best = max(row["validation"] for row in rows)
     last = {
-        "step": rows[-1]["step"], "validation": best, "test": learnt.test,
-        "very_long": learnt.very_long, "seconds": learnt.seconds,
-    }  # fmt: skip
+        "step": rows[-1]["step"],
+        "validation": best,
+        "test": learnt.test,
+        "very_long": learnt.very_long,
+        "seconds": learnt.seconds,
+    }
     return [*rows, known | last]
 
 
@@ -98,10 +106,16 @@ def _draw(task: str, table: pd.DataFrame) -> go.Figure:
         label, shade = _LABELS[str(kind)]
         for col, what in enumerate(("validation", "longest"), 1):
             page.add_scatter(
-                x=rows.step, y=rows[what], name=label, legendgroup=label, mode="lines+markers",
+                x=rows.step,
+                y=rows[what],
+                name=label,
+                legendgroup=label,
+                mode="lines+markers",
                 line={"color": shade, "dash": ("solid", "dot", "dash")[seeds.index(seed) % 3]},
-                showlegend=bool(col == 1 and seed == seeds[0]), row=1, col=col,
-            )  # fmt: skip
+                showlegend=bool(col == 1 and seed == seeds[0]),
+                row=1,
+                col=col,
+            )
     page.add_hline(y=TASKS[task].chance, line_dash="dot", line_color="#777777", row=1, col=1)
     page.update_yaxes(range=[0, 1.02], tickformat=".0%", row=1, col=1)
     return page.update_xaxes(title="steps")
@@ -111,9 +125,10 @@ def _experiment(task: str) -> Experiment:
     one = replace(Run(task, "pd_ssm", 1), **_SIZES.get(task, {}))
     blocks = f"{one.n_layers} block{'s' if one.n_layers > 1 else ''} of {one.width} channels"
     first = (
-        f" The first block is trained whole in both, has {2 * one.n_maps} maps and reads two "
-        "symbols at once." if one.writes else ""
-    )  # fmt: skip
+        f" The first block is trained whole in both, has {2 * one.n_maps} maps and reads two symbols at once."
+        if one.writes
+        else ""
+    )
     return Experiment(
         "state tracking",
         f"{blocks}: PD-SSM of {one.heads} heads of {one.d_state} states "
@@ -124,8 +139,11 @@ def _experiment(task: str) -> Experiment:
         f"to {one.longest}, longer ones once those before are known. Best on validation is tested "
         "on sequences of its own. As in PD-SSM's paper (NeurIPS 2025) otherwise, which learns "
         "with 128 channels from 25.6 million sequences and reports the validation set itself.",
-        partial(_cells, task), _measure, partial(_findings, task), partial(_draw, task),
-    )  # fmt: skip
+        partial(_cells, task),
+        _measure,
+        partial(_findings, task),
+        partial(_draw, task),
+    )
 
 
 EXPERIMENTS = {task: _experiment(task) for task in TASKS}

@@ -123,16 +123,12 @@ def build(run: Run, task: Task) -> Stack:
     """Return the model with seeded weights."""
     torch.manual_seed(run.seed)
     rank = -(-run.width // 16)
-    pd_ssm = PdSsmConfig(
-        heads=run.heads, d_state=run.d_state, n_maps=run.n_maps, d_conv=1, rank=rank
-    )
+    pd_ssm = PdSsmConfig(heads=run.heads, d_state=run.d_state, n_maps=run.n_maps, d_conv=1, rank=rank)
     block: Any = MambaConfig(d_conv=4, dt_rank=rank) if run.kind == "mamba" else pd_ssm
     blocks = [block] * run.n_layers
     if run.writes and run.kind != "mamba":
         blocks[0] = pd_ssm.model_copy(update={"d_conv": 2, "n_maps": 2 * run.n_maps})
-    stack = assemble(
-        blocks, run.width, task.n_tokens, task.n_labels, eps=_EPS, kernels=choose("cpu")
-    )
+    stack = assemble(blocks, run.width, task.n_tokens, task.n_labels, eps=_EPS, kernels=choose("cpu"))
     for i, layer in enumerate(stack.layers):
         if isinstance(layer, PdSsm) and run.kind == "moves" and not (run.writes and i == 0):
             _hold(layer)
@@ -152,9 +148,7 @@ def _hold(block: PdSsm) -> None:
 
 
 @torch.no_grad()
-def accuracy(
-    stack: Stack, task: Task, split: str, lengths: tuple[int, int], n_sequences: int
-) -> float:
+def accuracy(stack: Stack, task: Task, split: str, lengths: tuple[int, int], n_sequences: int) -> float:
     """Return the accuracy at the ends of sequences, lengths evenly spaced between two."""
     random = np.random.default_rng(_HELD_OUT[split])
     sizes = np.linspace(*lengths, min(_SIZES, lengths[1] - lengths[0] + 1)).round().astype(int)

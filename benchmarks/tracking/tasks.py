@@ -83,9 +83,7 @@ def _arithmetic(random: np.random.Generator, n: int, length: int) -> tuple[Token
 def _word_problem(elements: list[tuple[int, ...]], generators: list[tuple[int, ...]]) -> Sample:
     """Return the task of multiplying generators: the product after each of them."""
     index = {element: i for i, element in enumerate(elements)}
-    table = np.array(
-        [[index[tuple(g[x] for x in e)] for g in generators] for e in elements]
-    )  # fmt: skip
+    table = np.array([[index[tuple(g[x] for x in e)] for g in generators] for e in elements])
     start = index[tuple(range(5))]
 
     def sample(random: np.random.Generator, n: int, length: int) -> tuple[Tokens, Labels]:

@@ -12,10 +12,13 @@ from genoscan.cli.options import JOB, PATH, log, prepare_job
 @click.command("attribute")
 @JOB
 @click.option(
-    "--with-margin", "margin_path", metavar="FILE", type=PATH,
+    "--with-margin",
+    "margin_path",
+    metavar="FILE",
+    type=PATH,
     help="Also write, for models with PD-SSM layers, a track of how close each base is to a change "
     "of the selected transition; derivatives do not account for such a change.",
-)  # fmt: skip
+)
 def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any) -> None:
     """Write the exact derivative of the model's score with respect to every base.
 
@@ -40,10 +43,7 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
     if record["scored_bases"]:
         log(f"{bases:,} bases in {seconds:.1f} s ({bases / seconds:,.0f} bases/s)")
     else:
-        log(
-            f"no base of the regions has a score ({bases:,} bases, N or masked): the track is "
-            "valid but empty"
-        )
+        log(f"no base of the regions has a score ({bases:,} bases, N or masked): the track is valid but empty")
     if zeros := record["zero_regions"]:
         log(
             f"{zeros:,} of {len(job.regions):,} regions: every score is 0; either the target does "
@@ -52,8 +52,6 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
     for path in outputs:
         click.echo(path)
     if margin_path is not None:
-        with progress(
-            sum(len(window) for batch in job.batches for r in batch for window in r)
-        ) as advance:
+        with progress(sum(len(window) for batch in job.batches for r in batch for window in r)) as advance:
             write_margins(job, margin_path, command=sys.argv, progress=advance)
         click.echo(margin_path)

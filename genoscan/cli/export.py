@@ -27,29 +27,28 @@ def command() -> None:
 TRACKS = combine(
     click.argument("paths", metavar="TRACK...", type=PATH, nargs=-1, required=True),
     click.option(
-        "-g", "--genome", metavar="GENOME", type=PATH, required=True,
+        "-g",
+        "--genome",
+        metavar="GENOME",
+        type=PATH,
+        required=True,
         help="The genome that the tracks were computed on: FASTA or GenBank.",
     ),
     click.option(
-        "-r", "--region", "region_text", metavar="REGION",
+        "-r",
+        "--region",
+        "region_text",
+        metavar="REGION",
         help="Region shown first.  [default: the first region with scores]",
     ),
-    click.option(
-        "-o", "--output", metavar="PATH", type=PATH, required=True, help="File or folder to write."
-    ),
-)  # fmt: skip
+    click.option("-o", "--output", metavar="PATH", type=PATH, required=True, help="File or folder to write."),
+)
 
 
 @command.command("html")
 @TRACKS
-@click.option(
-    "-a", "--annotation", metavar="FILE", type=PATH,
-    help="Genes to display: GenBank, GFF3 or BED.",
-)  # fmt: skip
-def page(
-    paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path,
-    annotation: Path | None,
-) -> None:  # fmt: skip
+@click.option("-a", "--annotation", metavar="FILE", type=PATH, help="Genes to display: GenBank, GFF3 or BED.")
+def page(paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path, annotation: Path | None) -> None:
     """Write a single HTML file with a genome browser, bases, tracks and genes.
 
     It opens in any web browser and makes no network requests. Zoomed in, bases are letters scaled
@@ -73,9 +72,7 @@ def page(
 
 @command.command("igv")
 @TRACKS
-def igv(
-    paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path
-) -> None:  # fmt: skip
+def igv(paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path) -> None:
     """Write an IGV session file that refers to genome and tracks in place.
 
     \b
@@ -91,9 +88,7 @@ def igv(
 
 @command.command("jbrowse")
 @TRACKS
-def jbrowse(
-    paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path
-) -> None:  # fmt: skip
+def jbrowse(paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path) -> None:
     """Write a config.json for JBrowse 2 that refers to genome and tracks in place.
 
     \b
@@ -111,13 +106,13 @@ def jbrowse(
 @TRACKS
 @click.option("--email", metavar="ADDRESS", required=True, help="Contact e-mail of the hub.")
 @click.option(
-    "--assembly", metavar="NAME",
+    "--assembly",
+    metavar="NAME",
     help="UCSC's name of the assembly, such as hg38.  [default: include the genome as .2bit]",
-)  # fmt: skip
+)
 def hub(
-    paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path, email: str,
-    assembly: str | None,
-) -> None:  # fmt: skip
+    paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path, email: str, assembly: str | None
+) -> None:
     """Write a track hub for the UCSC browser: a folder to publish on a web server.
 
     \b
@@ -134,18 +129,17 @@ def hub(
 @command.command("modisco")
 @click.argument("columns", metavar="COLUMNS.npz", type=PATH)
 @click.option(
-    "-R", "--bed", "bed", metavar="BED", type=PATH, required=True,
+    "-R",
+    "--bed",
+    "bed",
+    metavar="BED",
+    type=PATH,
+    required=True,
     help="Intervals to export, each around the midpoint of a row.",
-)  # fmt: skip
-@click.option(
-    "--width", type=int, default=400, show_default=True, metavar="BASES", help="Interval width."
 )
-@click.option(
-    "--chrombpnet", is_flag=True, help="Also write contribs.h5, in ChromBPNet's HDF5 layout."
-)
-@click.option(
-    "-o", "--output", metavar="FOLDER", type=PATH, required=True, help="Folder to create."
-)  # fmt: skip
+@click.option("--width", type=int, default=400, show_default=True, metavar="BASES", help="Interval width.")
+@click.option("--chrombpnet", is_flag=True, help="Also write contribs.h5, in ChromBPNet's HDF5 layout.")
+@click.option("-o", "--output", metavar="FOLDER", type=PATH, required=True, help="Folder to create.")
 def modisco(columns: Path, bed: Path, width: int, chrombpnet: bool, output: Path) -> None:
     """Export sequences and hypothetical contributions for TF-MoDISco and Fi-NeMo.
 
@@ -168,12 +162,8 @@ def modisco(columns: Path, bed: Path, width: int, chrombpnet: bool, output: Path
 
 @command.command("sites")
 @click.argument("columns", metavar="COLUMNS.npz", type=PATH)
-@click.option(
-    "--top", type=int, default=100, show_default=True, metavar="N", help="Number of bases."
-)
-@click.option(
-    "-o", "--output", metavar="TSV", type=PATH, required=True, help="Table to write."
-)  # fmt: skip
+@click.option("--top", type=int, default=100, show_default=True, metavar="N", help="Number of bases.")
+@click.option("-o", "--output", metavar="TSV", type=PATH, required=True, help="Table to write.")
 def sites(columns: Path, top: int, output: Path) -> None:
     """Write a table of the bases with the largest absolute scores, largest first.
 
@@ -193,11 +183,7 @@ def sites(columns: Path, top: int, output: Path) -> None:
 
 
 def _open_inputs(
-    paths: Sequence[Path],
-    genome: Path,
-    region_text: str | None,
-    output: Path,
-    annotation: Path | None = None,
+    paths: Sequence[Path], genome: Path, region_text: str | None, output: Path, annotation: Path | None = None
 ) -> "tuple[Genome, list[TrackFile], Region | None]":
     from genoscan.export.track_file import load_track
     from genoscan.genome.genome import open_genome

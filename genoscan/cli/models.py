@@ -18,18 +18,17 @@ def list_models() -> None:
 
     for name, path in named_models().items():
         config = read_config(path)
-        click.echo(f"{name}\t{len(config.layers)} layers, width {config.d_model}\t"
-                   f"{config.trained_on}")  # fmt: skip
+        click.echo(f"{name}\t{len(config.layers)} layers, width {config.d_model}\t{config.trained_on}")
 
 
 @command.command("import")
 @click.argument("source", metavar="SOURCE")
 @click.option("--name", metavar="NAME", help="Name of the new model.  [default: SOURCE's name]")
 @click.option(
-    "--tokens", metavar="TEXT",
-    help="Token of each base, such as A=7,C=8,G=9,T=10,N=11, if SOURCE has neither tokenizer.json "
-    "nor vocab.json.",
-)  # fmt: skip
+    "--tokens",
+    metavar="TEXT",
+    help="Token of each base, such as A=7,C=8,G=9,T=10,N=11, if SOURCE has neither tokenizer.json nor vocab.json.",
+)
 def import_foreign(source: str, name: str | None, tokens: str | None) -> None:
     """Import a checkpoint of Caduceus, PlantCaduceus, Mamba or Mamba-2.
 

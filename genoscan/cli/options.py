@@ -38,110 +38,160 @@ PATH = click.Path(path_type=Path, readable=False)
 GENOME = click.argument("genome", metavar="GENOME", type=PATH)
 
 OUTPUTS = click.option(
-    "-o", "--output", "outputs", metavar="FILE", type=PATH, multiple=True, required=True,
+    "-o",
+    "--output",
+    "outputs",
+    metavar="FILE",
+    type=PATH,
+    multiple=True,
+    required=True,
     help="Track to write; may be repeated. The suffix determines the format: .bw, .bedgraph, "
     ".bedgraph.gz (bgzip with tabix index), .npz (all four derivatives at each base).",
-)  # fmt: skip
+)
 
 REGIONS = combine(
     click.option(
-        "-r", "--region", "region_texts", metavar="REGION", multiple=True,
+        "-r",
+        "--region",
+        "region_texts",
+        metavar="REGION",
+        multiple=True,
         help="Region as in samtools: chr1, chr1:5,000-6,000, chr1:500- (1-based, inclusive); "
         "may be repeated.  [default, without --bed: all sequences]",
     ),
     click.option(
-        "-R", "--bed", "bed_path", metavar="BED", type=PATH,
+        "-R",
+        "--bed",
+        "bed_path",
+        metavar="BED",
+        type=PATH,
         help="BED file of regions, plain or gzip (0-based, half-open).",
     ),
     click.option("--clip", is_flag=True, help="Trim regions that extend past a sequence's end."),
-)  # fmt: skip
+)
 
 MODEL = click.option(
-    "-m", "--model", "model_name", metavar="MODEL", default="bacteria", show_default=True,
+    "-m",
+    "--model",
+    "model_name",
+    metavar="MODEL",
+    default="bacteria",
+    show_default=True,
     help="Name (see genoscan models list) or folder of the model.",
-)  # fmt: skip
+)
 
 TARGET = combine(
     click.option(
-        "--target", default="log-likelihood", show_default=True, metavar="TARGET",
+        "--target",
+        default="log-likelihood",
+        show_default=True,
+        metavar="TARGET",
         help="Quantity to differentiate: log-likelihood[:REGION], logit:CHROM:POS:BASE or "
         "log-odds:CHROM:POS:BASE (POS 1-based; the logit minus the mean of the other three).",
     ),
     click.option(
-        "--masked", is_flag=True,
-        help="Replace the bases of the target by the mask token (masked models only); these bases "
-        "then have no score.",
+        "--masked",
+        is_flag=True,
+        help="Replace the bases of the target by the mask token (masked models only); these bases then have no score.",
     ),
     click.option(
-        "--score", default="centred", show_default=True, metavar="SCORE",
+        "--score",
+        default="centred",
+        show_default=True,
+        metavar="SCORE",
         help="How the four derivatives at a base become one score: centred (the observed base's "
         "minus the mean), observed, magnitude (L2 norm after centring) or substitution (the "
         "largest first-order effect, signed).",
     ),
     click.option(
-        "--strand", default="+", show_default=True, metavar="STRAND",
+        "--strand",
+        default="+",
+        show_default=True,
+        metavar="STRAND",
         help="Strand to read: +, -, both (mean of the two targets) or bed (column 6 of the file).",
     ),
     click.option(
-        "--context", type=int, metavar="BASES",
+        "--context",
+        type=int,
+        metavar="BASES",
         help="Bases upstream of the region that the model also reads (for bidirectional models, on "
         "both sides).  [default: from the model's configuration]",
     ),
     click.option(
-        "--reach", type=int, metavar="BASES",
+        "--reach",
+        type=int,
+        metavar="BASES",
         help="Bases downstream of the region included in the log-likelihood; with 0, scores fade "
         "towards the region's end.  [default: from the model's configuration]",
     ),
-)  # fmt: skip
+)
 
 COMPUTE = combine(
     click.option(
-        "--tile", type=int, default=1024, show_default=True, metavar="BASES",
+        "--tile",
+        type=int,
+        default=1024,
+        show_default=True,
+        metavar="BASES",
         help="Bases processed at once; larger tiles take more memory.",
     ),
     click.option(
-        "--slots", type=int, default=64, show_default=True, metavar="N",
+        "--slots",
+        type=int,
+        default=64,
+        show_default=True,
+        metavar="N",
         help="Carries stored as checkpoints (causal models); fewer take less memory and more time, "
         "with the same results.",
     ),
     click.option(
-        "--memory", metavar="SIZE",
+        "--memory",
+        metavar="SIZE",
         help="Memory budget for activations between the layers of bidirectional models, such as "
         "8GB or 8GiB; a smaller budget takes more time, with the same results.  [default: half of "
         "the GPU's memory if sufficient, otherwise half of the memory available to this process "
         "under control-group and Slurm limits]",
     ),
     click.option(
-        "--spill", metavar="FOLDER", type=PATH,
+        "--spill",
+        metavar="FOLDER",
+        type=PATH,
         help="Store these activations in files in this folder instead of memory.",
     ),
     click.option(
-        "--batch", type=int, default=4, show_default=True, metavar="N",
+        "--batch",
+        type=int,
+        default=4,
+        show_default=True,
+        metavar="N",
         help="Windows of equal length processed together; more can be faster and take more memory.",
     ),
     click.option(
-        "--shard", metavar="I/N",
-        help="Compute only shard I of N, such as 2/7; genoscan track merge combines the .npz files "
-        "of all shards.",
+        "--shard",
+        metavar="I/N",
+        help="Compute only shard I of N, such as 2/7; genoscan track merge combines the .npz files of all shards.",
     ),
-)  # fmt: skip
-
-THREADS = click.option(
-    "-t", "--threads", type=int, metavar="N", help="Number of CPU threads.  [default: all cores]"
 )
+
+THREADS = click.option("-t", "--threads", type=int, metavar="N", help="Number of CPU threads.  [default: all cores]")
 
 MACHINE = combine(
     click.option(
-        "--dtype", default="float32", show_default=True, metavar="TYPE",
+        "--dtype",
+        default="float32",
+        show_default=True,
+        metavar="TYPE",
         help="float32, or float64: slower, for models that overflow and for checks.",
     ),
     click.option(
-        "--device", default="auto", show_default=True, metavar="DEVICE",
-        help="auto, cpu, cuda or cuda:N. auto selects the CPU: the GPU kernels have not yet been "
-        "run on a GPU.",
+        "--device",
+        default="auto",
+        show_default=True,
+        metavar="DEVICE",
+        help="auto, cpu, cuda or cuda:N. auto selects the CPU: the GPU kernels have not yet been run on a GPU.",
     ),
     THREADS,
-)  # fmt: skip
+)
 
 
 JOB = combine(GENOME, REGIONS, OUTPUTS, MODEL, TARGET, COMPUTE, MACHINE)
@@ -225,9 +275,7 @@ def open_model(name: str, dtype: str, device: str, threads: int | None, **method
     return load_model(name, device=parse_device(device), dtype=parse_dtype(dtype), **method)
 
 
-def read_regions(
-    genome: "Genome", texts: Iterable[str], bed_path: Path | None, clip: bool
-) -> "list[Region]":
+def read_regions(genome: "Genome", texts: Iterable[str], bed_path: Path | None, clip: bool) -> "list[Region]":
     """Return the regions of --region and --bed; log how many were trimmed."""
     from genoscan.genome.bed import read_bed
     from genoscan.genome.region import parse_region
@@ -242,10 +290,22 @@ def read_regions(
 
 
 def prepare_job(
-    *, genome: Path, region_texts: tuple[str, ...], bed_path: Path | None, clip: bool,
-    outputs: tuple[Path, ...], model_name: str, dtype: str, device: str, threads: int | None,
-    tile: int, slots: int, memory: str | None, spill: Path | None, **options: Any,
-) -> "Job":  # fmt: skip
+    *,
+    genome: Path,
+    region_texts: tuple[str, ...],
+    bed_path: Path | None,
+    clip: bool,
+    outputs: tuple[Path, ...],
+    model_name: str,
+    dtype: str,
+    device: str,
+    threads: int | None,
+    tile: int,
+    slots: int,
+    memory: str | None,
+    spill: Path | None,
+    **options: Any,
+) -> "Job":
     """Return the job given by the options of `JOB`; log how many regions were merged."""
     from genoscan.genome.genome import open_genome
     from genoscan.job import Options, prepare
@@ -260,10 +320,7 @@ def prepare_job(
     job = prepare(opened, model, regions, settings)
     trained = job.model.config.window
     if trained is not None and job.longest > trained:
-        log(
-            f"windows of up to {job.longest:,} bases: {model_name} was trained on {trained:,} at "
-            "most"
-        )
+        log(f"windows of up to {job.longest:,} bases: {model_name} was trained on {trained:,} at most")
     if len(job.regions) < len(regions):
         log(f"{len(regions):,} regions merged to {len(job.regions):,} that do not overlap")
     return job

@@ -18,10 +18,7 @@ _NPZ_BYTES = 17
 
 @click.command("plan")
 @JOB
-@click.option(
-    "--whole-genome", is_flag=True,
-    help="Also print the time and file size of shards, for all sequences.",
-)  # fmt: skip
+@click.option("--whole-genome", is_flag=True, help="Also print the time and file size of shards, for all sequences.")
 def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> None:
     """Print the memory, tiles, recomputation and time of an attribute run.
 
@@ -46,8 +43,7 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
                 "regions": f"{cost.regions:,} ({cost.merged_bases:,} bases to score)",
                 "windows": f"{cost.windows:,} in {cost.batches:,} batches, {cost.read_bases:,} "
                 f"bases read (context {job.context:,}, reach {job.reach:,})",
-                "longest window": f"{cost.longest:,} bases, {-(-cost.longest // tile):,} "
-                f"tiles of {tile:,}",
+                "longest window": f"{cost.longest:,} bases, {-(-cost.longest // tile):,} tiles of {tile:,}",
                 "recomputation": f"{cost.recomputed:.2f} additional forward passes per tile",
                 "engine memory": f"{cost.engine_bytes / 1e6:,.0f} MB, independent of length",
                 **({"boundary memory": boundaries} if cost.boundary_bytes else {}),
@@ -71,9 +67,6 @@ def _print_shards(job: "Job", cost: "Estimate") -> None:
     for n in sorted({most, *(2**i for i in range(most.bit_length()))}):
         parts = cut(job.batches, n)
         hours = max(sum(cost.by_batch[part]) for part in parts) / 3600
-        scored = [
-            sum(len(windows[0].scored) for batch in job.batches[part] for windows in batch)
-            for part in parts
-        ]
+        scored = [sum(len(windows[0].scored) for batch in job.batches[part] for windows in batch) for part in parts]
         size = max(scored) * _NPZ_BYTES / 1e9
         click.echo(f"{n:<8,}  {hours:>14,.2f}  {sum(cost.by_batch) / 3600:>8,.2f}  {size:>16,.2f}")

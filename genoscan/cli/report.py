@@ -10,13 +10,20 @@ from genoscan.cli.options import PATH, check_page
 @click.command("report")
 @click.argument("track", metavar="TRACK", type=PATH)
 @click.option(
-    "-g", "--genome", metavar="GENOME", type=PATH, required=True,
+    "-g",
+    "--genome",
+    metavar="GENOME",
+    type=PATH,
+    required=True,
     help="The genome that the track was computed on: FASTA or GenBank.",
-)  # fmt: skip
+)
 @click.option(
-    "-a", "--annotation", metavar="FILE", type=PATH,
+    "-a",
+    "--annotation",
+    metavar="FILE",
+    type=PATH,
     help="Features around whose starts scores are averaged: GenBank, GFF3 or BED.",
-)  # fmt: skip
+)
 @click.option("-o", "--output", metavar="PATH", type=PATH, required=True, help="File to write.")
 def command(track: Path, genome: Path, annotation: Path | None, output: Path) -> None:
     """Write an HTML summary of a track: curves, logos, profiles, the largest scores.

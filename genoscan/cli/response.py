@@ -10,39 +10,61 @@ from genoscan.cli.options import GENOME, MACHINE, MODEL, OUTPUTS, check_outputs,
 
 @click.command("response")
 @GENOME
+@click.option("--at", "at_text", metavar="CHROM:POS", required=True, help="Base to change (1-based).")
 @click.option(
-    "--at", "at_text", metavar="CHROM:POS", required=True, help="Base to change (1-based)."
+    "--base",
+    metavar="BASE",
+    help="New base, on the forward strand.  [default: at each position, the one of largest effect]",
 )
 @click.option(
-    "--base", metavar="BASE",
-    help="New base, on the forward strand.  [default: at each position, the one of largest effect]",
-)  # fmt: skip
-@click.option(
-    "-r", "--region", "region_text", metavar="REGION",
+    "-r",
+    "--region",
+    "region_text",
+    metavar="REGION",
     help="Region for which the response is written.  [default: the model's reach from the base]",
-)  # fmt: skip
+)
 @OUTPUTS
 @MODEL
 @click.option("--strand", default="+", show_default=True, metavar="STRAND", help="Strand: + or -.")
 @click.option(
-    "--context", type=int, metavar="BASES",
+    "--context",
+    type=int,
+    metavar="BASES",
     help="Bases read upstream of the base.  [default: from the model's configuration]",
-)  # fmt: skip
+)
 @click.option(
-    "--of", default="log-p", show_default=True, metavar="WHAT",
+    "--of",
+    default="log-p",
+    show_default=True,
+    metavar="WHAT",
     help="log-p: change of log p(observed base); logits: L2 norm of the change of the logits.",
-)  # fmt: skip
+)
 @click.option("--finite", is_flag=True, help="Write the true change instead of the derivative.")
 @click.option(
-    "--tile", type=int, default=1024, show_default=True, metavar="BASES",
+    "--tile",
+    type=int,
+    default=1024,
+    show_default=True,
+    metavar="BASES",
     help="Bases processed at once; larger tiles take more memory.",
-)  # fmt: skip
+)
 @MACHINE
 def command(
-    genome: Path, at_text: str, base: str | None, region_text: str | None,
-    outputs: tuple[Path, ...], model_name: str, strand: str, context: int | None, of: str,
-    finite: bool, tile: int, dtype: str, device: str, threads: int | None,
-) -> None:  # fmt: skip
+    genome: Path,
+    at_text: str,
+    base: str | None,
+    region_text: str | None,
+    outputs: tuple[Path, ...],
+    model_name: str,
+    strand: str,
+    context: int | None,
+    of: str,
+    finite: bool,
+    tile: int,
+    dtype: str,
+    device: str,
+    threads: int | None,
+) -> None:
     """Write how changing one base changes the model's predictions around it.
 
     A causal model responds downstream of the base only, a bidirectional model on both sides.

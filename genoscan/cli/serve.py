@@ -10,9 +10,8 @@ from genoscan.cli.options import PATH, log
 @click.command("serve")
 @click.argument("folder", metavar="FOLDER", type=PATH)
 @click.option(
-    "--port", type=int, default=8000, show_default=True, metavar="PORT",
-    help="TCP port; 0 selects a free one.",
-)  # fmt: skip
+    "--port", type=int, default=8000, show_default=True, metavar="PORT", help="TCP port; 0 selects a free one."
+)
 def command(folder: Path, port: int) -> None:
     """Serve a folder of tracks and sessions, to this machine only, until Ctrl-C.
 

@@ -16,9 +16,13 @@ def command() -> None:
 @command.command("merge")
 @click.argument("shards", metavar="SHARD.npz...", type=PATH, nargs=-1, required=True)
 @click.option(
-    "-g", "--genome", metavar="GENOME", type=PATH, required=True,
+    "-g",
+    "--genome",
+    metavar="GENOME",
+    type=PATH,
+    required=True,
     help="The genome that the shards were computed on: FASTA or GenBank.",
-)  # fmt: skip
+)
 @OUTPUTS
 def merge(shards: tuple[Path, ...], genome: Path, outputs: tuple[Path, ...]) -> None:
     """Merge the shards written by attribute --shard into the tracks of a single run.
@@ -42,9 +46,12 @@ def merge(shards: tuple[Path, ...], genome: Path, outputs: tuple[Path, ...]) -> 
 @command.command("convert")
 @click.argument("track", metavar="TRACK", type=PATH)
 @click.option(
-    "-g", "--genome", metavar="GENOME", type=PATH,
+    "-g",
+    "--genome",
+    metavar="GENOME",
+    type=PATH,
     help="FASTA or GenBank with the sequence lengths, required to convert a bedGraph.",
-)  # fmt: skip
+)
 @click.option("-o", "--output", metavar="FILE", type=PATH, required=True, help="File to write.")
 def convert(track: Path, genome: Path | None, output: Path) -> None:
     """Convert bigWig to bedGraph or bedGraph to bigWig, according to the suffixes.
@@ -67,9 +74,14 @@ def convert(track: Path, genome: Path | None, output: Path) -> None:
 @click.argument("first", metavar="TRACK", type=PATH)
 @click.argument("second", metavar="TRACK", type=PATH)
 @click.option(
-    "-n", "--top", type=int, default=10, show_default=True, metavar="N",
+    "-n",
+    "--top",
+    type=int,
+    default=10,
+    show_default=True,
+    metavar="N",
     help="Number of positions to print, by the size of the difference.",
-)  # fmt: skip
+)
 def compare(first: Path, second: Path, top: int) -> None:
     """Print the correlation of two bigWigs of one genome, and their largest differences.
 

@@ -17,85 +17,104 @@ from genoscan.errors import InputError, OutputError
 
 @click.command("train")
 @click.argument("genomes", metavar="GENOME...", type=PATH, nargs=-1, required=True)
+@click.option("-o", "--output", metavar="FOLDER", type=PATH, required=True, help="Model folder to create.")
 @click.option(
-    "-o", "--output", metavar="FOLDER", type=PATH, required=True,
-    help="Model folder to create.",
-)  # fmt: skip
-@click.option(
-    "--test", "tests", metavar="GENOME", type=PATH, multiple=True,
+    "--test",
+    "tests",
+    metavar="GENOME",
+    type=PATH,
+    multiple=True,
     help="Genome held out from training, scored on the model card; may be repeated.",
-)  # fmt: skip
+)
 @click.option(
-    "--trained-on", default="", metavar="TEXT",
+    "--trained-on",
+    default="",
+    metavar="TEXT",
     help="Description of the training data on the model card.  [default: names of the files]",
-)  # fmt: skip
+)
 @click.option(
-    "--validation", default=0.1, show_default=True, metavar="FRACTION",
+    "--validation",
+    default=0.1,
+    show_default=True,
+    metavar="FRACTION",
     help="Fraction of every sequence, at its end, held out for validation.",
-)  # fmt: skip
+)
+@click.option("--width", default=128, show_default=True, metavar="N", help="Model width.")
+@click.option("--layers", default=6, show_default=True, metavar="N", help="Number of blocks.")
 @click.option(
-    "--width", default=128, show_default=True, metavar="N",
-    help="Model width.",
-)  # fmt: skip
-@click.option(
-    "--layers", default=6, show_default=True, metavar="N",
-    help="Number of blocks.",
-)  # fmt: skip
-@click.option(
-    "--block", "kinds", type=click.Choice(["mamba", "pd_ssm"]), multiple=True,
-    default=["mamba"], show_default=True,
+    "--block",
+    "kinds",
+    type=click.Choice(["mamba", "pd_ssm"]),
+    multiple=True,
+    default=["mamba"],
+    show_default=True,
     help="Kind of the blocks; if repeated, the blocks alternate between the kinds.",
-)  # fmt: skip
+)
 @click.option(
-    "--states", type=int, metavar="N",
-    help="States per channel (Mamba) or per head (PD-SSM).  [default: 16 and 64]",
-)  # fmt: skip
+    "--states", type=int, metavar="N", help="States per channel (Mamba) or per head (PD-SSM).  [default: 16 and 64]"
+)
+@click.option("--steps", default=4000, show_default=True, metavar="N", help="Number of weight updates.")
 @click.option(
-    "--steps", default=4000, show_default=True, metavar="N",
-    help="Number of weight updates.",
-)  # fmt: skip
+    "--window", default=2048, show_default=True, metavar="BASES", help="Bases of each stream between two updates."
+)
 @click.option(
-    "--window", default=2048, show_default=True, metavar="BASES",
-    help="Bases of each stream between two updates.",
-)  # fmt: skip
-@click.option(
-    "--walk", default=8, show_default=True, metavar="N",
+    "--walk",
+    default=8,
+    show_default=True,
+    metavar="N",
     help="Consecutive windows that a stream reads before it restarts at a random position.",
-)  # fmt: skip
+)
+@click.option("--batch", default=4, show_default=True, metavar="N", help="Streams read in parallel.")
+@click.option("--rate", default=4e-3, show_default=True, metavar="X", help="Peak learning rate.")
 @click.option(
-    "--batch", default=4, show_default=True, metavar="N",
-    help="Streams read in parallel.",
-)  # fmt: skip
+    "--seed", default=1, show_default=True, metavar="N", help="Seed of the initial weights and the streams' positions."
+)
 @click.option(
-    "--rate", default=4e-3, show_default=True, metavar="X",
-    help="Peak learning rate.",
-)  # fmt: skip
-@click.option(
-    "--seed", default=1, show_default=True, metavar="N",
-    help="Seed of the initial weights and the streams' positions.",
-)  # fmt: skip
-@click.option(
-    "--tile", default=2048, show_default=True, metavar="BASES",
+    "--tile",
+    default=2048,
+    show_default=True,
+    metavar="BASES",
     help="Bases processed at once; determines the memory, whatever the window.",
-)  # fmt: skip
+)
 @click.option(
-    "--slots", default=16, show_default=True, metavar="N",
+    "--slots",
+    default=16,
+    show_default=True,
+    metavar="N",
     help="Carries stored as checkpoints; fewer take less memory and more time.",
-)  # fmt: skip
+)
 @click.option(
-    "--surrogate", type=click.Choice(["activated", "straight_through"]),
-    default="activated", show_default=True,
+    "--surrogate",
+    type=click.Choice(["activated", "straight_through"]),
+    default="activated",
+    show_default=True,
     help="Estimator of the gradient of PD-SSM's discrete selections: from the selected entries "
     "(activated) or from all entries (straight_through).",
-)  # fmt: skip
+)
 @MACHINE
 def command(
-    genomes: tuple[Path, ...], output: Path, tests: tuple[Path, ...], trained_on: str,
-    validation: float, width: int, layers: int, kinds: tuple[str, ...], states: int | None,
-    steps: int, window: int, walk: int, batch: int, rate: float, seed: int, tile: int, slots: int,
-    surrogate: Literal["activated", "straight_through"], dtype: str, device: str,
+    genomes: tuple[Path, ...],
+    output: Path,
+    tests: tuple[Path, ...],
+    trained_on: str,
+    validation: float,
+    width: int,
+    layers: int,
+    kinds: tuple[str, ...],
+    states: int | None,
+    steps: int,
+    window: int,
+    walk: int,
+    batch: int,
+    rate: float,
+    seed: int,
+    tile: int,
+    slots: int,
+    surrogate: Literal["activated", "straight_through"],
+    dtype: str,
+    device: str,
     threads: int | None,
-) -> None:  # fmt: skip
+) -> None:
     """Train a Mamba or PD-SSM model on genomes, in constant memory.
 
     To continue an interrupted training from its last report, repeat the same command with the same
@@ -107,8 +126,16 @@ def command(
     from genoscan.training.data import split_genomes
     from genoscan.training.train import Progress, TrainOptions, train
 
-    sizes = {"width": width, "layers": layers, "steps": steps, "window": window, "walk": walk,
-             "batch": batch, "tile": tile, "slots": slots}  # fmt: skip
+    sizes = {
+        "width": width,
+        "layers": layers,
+        "steps": steps,
+        "window": window,
+        "walk": walk,
+        "batch": batch,
+        "tile": tile,
+        "slots": slots,
+    }
     if states is not None:
         sizes["states"] = states
     _check(sizes, rate, dtype, output)
@@ -128,9 +155,16 @@ def command(
         }
     )
     options = TrainOptions(
-        steps=steps, window=window, walk=walk, batch=batch, rate=rate, seed=seed, tile=tile,
-        slots=slots, surrogate=surrogate,
-    )  # fmt: skip
+        steps=steps,
+        window=window,
+        walk=walk,
+        batch=batch,
+        rate=rate,
+        seed=seed,
+        tile=tile,
+        slots=slots,
+        surrogate=surrogate,
+    )
 
     def report(done: Progress) -> None:
         log(
@@ -146,9 +180,16 @@ def command(
 
         with atomic_directory(output) as made:
             finish_model(
-                made, config, stack, split, opened, unseen, work,
-                command=shlex.join(["genoscan", *sys.argv[1:]]), bases_seen=steps * batch * window,
-            )  # fmt: skip
+                made,
+                config,
+                stack,
+                split,
+                opened,
+                unseen,
+                work,
+                command=shlex.join(["genoscan", *sys.argv[1:]]),
+                bases_seen=steps * batch * window,
+            )
     click.echo(output)
 
 

@@ -17,22 +17,18 @@ class InexactError(GenoscanError):
 @click.command("verify")
 @GENOME
 @click.option(
-    "-r", "--region", "region_text", metavar="REGION", required=True,
+    "-r",
+    "--region",
+    "region_text",
+    metavar="REGION",
+    required=True,
     help="Sequence to check on; at most its first 65,536 bases are used.",
-)  # fmt: skip
+)
 @MODEL
-@click.option(
-    "--tile", type=int, default=1024, show_default=True, metavar="BASES",
-    help="Bases processed at once.",
-)  # fmt: skip
-@click.option(
-    "--slots", type=int, default=8, show_default=True, metavar="N",
-    help="Carries stored as checkpoints.",
-)  # fmt: skip
+@click.option("--tile", type=int, default=1024, show_default=True, metavar="BASES", help="Bases processed at once.")
+@click.option("--slots", type=int, default=8, show_default=True, metavar="N", help="Carries stored as checkpoints.")
 @THREADS
-def command(
-    genome: Path, region_text: str, model_name: str, tile: int, slots: int, threads: int | None
-) -> None:
+def command(genome: Path, region_text: str, model_name: str, tile: int, slots: int, threads: int | None) -> None:
     """Check on your own model and sequence that the derivatives are exact.
 
     Compares derivatives with whole-window autograd through plain torch, with finite differences and
@@ -66,9 +62,7 @@ def command(
     checks = verify(
         opened,
         region,
-        lambda dtype, kernels: load_model(
-            model_name, dtype=dtype, kernels=kernels, tile=tile, slots=slots
-        ),
+        lambda dtype, kernels: load_model(model_name, dtype=dtype, kernels=kernels, tile=tile, slots=slots),
         report=show,
     )
     if not all(check.passed for check in checks):

@@ -292,11 +292,7 @@ def _forward(stage: Layer, x: Tensor, carry: Carry, span: slice) -> _Graph:
 
 
 def _pull(
-    graph: _Graph,
-    right: _TargetEnd | _NextStage,
-    carry_bar: Carry,
-    parameters: Sequence[Tensor],
-    sums: list[Tensor],
+    graph: _Graph, right: _TargetEnd | _NextStage, carry_bar: Carry, parameters: Sequence[Tensor], sums: list[Tensor]
 ) -> tuple[Tensor, Carry]:
     """Pull the cotangents back through one tile; accumulate those of the parameters."""
     with torch.enable_grad():

@@ -80,9 +80,7 @@ class BoundaryStore:
         return self._numbers((count, *like.shape), like)
 
     def _plain(self, like: Float[Tensor, "batch tile width"]) -> TensorBoundary:
-        return TensorBoundary(
-            self._numbers((len(like), self.length, like.shape[-1]), like), like.device
-        )
+        return TensorBoundary(self._numbers((len(like), self.length, like.shape[-1]), like), like.device)
 
     def _numbers(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         if isinstance(self.place, torch.device):

@@ -111,9 +111,7 @@ def tangent_by_layer(
     store: BoundaryStore,
     progress: Progress = lambda _positions: None,
 ) -> Generator[
-    tuple[slice, Float[Tensor, "batch span d_out"], Float[Tensor, "directions batch span d_out"]],
-    None,
-    None,
+    tuple[slice, Float[Tensor, "batch span d_out"], Float[Tensor, "directions batch span d_out"]], None, None
 ]:
     """Yield the outputs and their derivative along each direction, tile by tile, left to right.
 
@@ -155,9 +153,7 @@ class _LayerwisePass:
     def tiles(self) -> Spans:
         return Spans(self.length, self.tile)
 
-    def stored(
-        self, tiles: Iterable[tuple[slice, Tensor]], check: Callable[[], None] = lambda: None
-    ) -> Boundary:
+    def stored(self, tiles: Iterable[tuple[slice, Tensor]], check: Callable[[], None] = lambda: None) -> Boundary:
         """Store tiles as a boundary."""
         made: Boundary | None = None
         for span, tile in tiles:
@@ -239,17 +235,11 @@ class _LayerwisePass:
             self._pulled(layer.left_to_right, forward_inputs, left_bar),
         )
 
-    def _ways(
-        self, layer: BidirectionalLayer, x: Boundary
-    ) -> "tuple[_DirectionInputs, _DirectionInputs]":
+    def _ways(self, layer: BidirectionalLayer, x: Boundary) -> "tuple[_DirectionInputs, _DirectionInputs]":
         """Return the inputs of a layer's two directions."""
-        return _DirectionInputs(layer, x, self.length), _DirectionInputs(
-            layer, x, self.length, mirrored=True
-        )
+        return _DirectionInputs(layer, x, self.length), _DirectionInputs(layer, x, self.length, mirrored=True)
 
-    def _outputs(
-        self, layer: Layer, inputs: "_DirectionInputs"
-    ) -> Generator[tuple[slice, Tensor], None, None]:
+    def _outputs(self, layer: Layer, inputs: "_DirectionInputs") -> Generator[tuple[slice, Tensor], None, None]:
         """Yield the outputs of one direction, with tangents if its inputs have them."""
         first = inputs.tile(self.tiles[0])
         if isinstance(first, Dual):
@@ -260,9 +250,7 @@ class _LayerwisePass:
         for span, outputs in swept:
             yield inputs.placed(span, outputs)
 
-    def _merged(
-        self, layer: BidirectionalLayer, x: Boundary, x_bar: Boundary
-    ) -> tuple[Boundary, Boundary]:
+    def _merged(self, layer: BidirectionalLayer, x: Boundary, x_bar: Boundary) -> tuple[Boundary, Boundary]:
         """Return the cotangents of both directions' outputs, where these depend on the outputs."""
         forward_inputs, reverse_inputs = self._ways(layer, x)
         left, right = two_at_once(
@@ -274,9 +262,7 @@ class _LayerwisePass:
             outputs = [part.read(span).detach().requires_grad_() for part in (left, right)]
             with torch.enable_grad():
                 merged = layer.merge(x.read(span), *outputs)
-            for part, bar in zip(
-                (left, right), torch.autograd.grad(merged, outputs, x_bar.read(span)), strict=True
-            ):
+            for part, bar in zip((left, right), torch.autograd.grad(merged, outputs, x_bar.read(span)), strict=True):
                 part.write(span, bar)
         return left, right
 
@@ -285,9 +271,14 @@ class _LayerwisePass:
     ) -> Generator[tuple[slice, Tensor], None, None]:
         """Yield the cotangents of one direction's inputs."""
         pull = adjoint(
-            layer, inputs, _Bars(inputs, bar), tile=self.tile, slots=len(self.tiles),
-            allocate=self.store.block, progress=self.progress,
-        )  # fmt: skip
+            layer,
+            inputs,
+            _Bars(inputs, bar),
+            tile=self.tile,
+            slots=len(self.tiles),
+            allocate=self.store.block,
+            progress=self.progress,
+        )
         for span, read_bar in pull:
             yield inputs.placed(span, read_bar)
 

@@ -43,9 +43,7 @@ def rightward(
     """Run tiles through all stages, without a graph."""
     queues = [sweep.queue(1) for _ in sweep.stages[1:]]
     runs = [
-        flush_denormals_during(
-            _stage(stage, carries[i], tiles, read if i == 0 else queues[i - 1].get)
-        )
+        flush_denormals_during(_stage(stage, carries[i], tiles, read if i == 0 else queues[i - 1].get))
         for i, stage in enumerate(sweep.stages)
     ]
 

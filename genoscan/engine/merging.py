@@ -91,9 +91,7 @@ def _relative(span: slice, part: slice) -> slice:
     return slice(part.start - span.start, part.stop - span.start)
 
 
-def two_at_once(
-    device: torch.device, *work: Callable[[Callable[[], None]], Result]
-) -> list[Result]:
+def two_at_once(device: torch.device, *work: Callable[[Callable[[], None]], Result]) -> list[Result]:
     """Run two functions, in parallel where a CPU has threads for both (`run_in_parallel`)."""
     if len(shares(len(work), device)) == len(work):
         return run_in_parallel(work)

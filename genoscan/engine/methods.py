@@ -119,12 +119,7 @@ class Method(Protocol):
         ...
 
     def tangent(
-        self,
-        network: Network,
-        inputs: Inputs,
-        directions: Directions,
-        *,
-        progress: Progress = ignore,
+        self, network: Network, inputs: Inputs, directions: Directions, *, progress: Progress = ignore
     ) -> Generator[tuple[slice, Tensor, Tensor], None, None]:
         """Yield the outputs and their derivative along each direction, left to right."""
         ...
@@ -286,12 +281,7 @@ class Layerwise:
         return first.left_to_right, first.prepare(network.encode(x)).detach()
 
     def gradient(
-        self,
-        network: BidirectionalNetwork,
-        inputs: Inputs,
-        target: Target,
-        *,
-        progress: Progress = ignore,
+        self, network: BidirectionalNetwork, inputs: Inputs, target: Target, *, progress: Progress = ignore
     ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
         """Yield d target / d input, left to right (`adjoint_by_layer`)."""
         return adjoint_by_layer(
@@ -304,26 +294,17 @@ class Layerwise:
             progress=progress,
         )
 
-    def forward(
-        self, network: BidirectionalNetwork, inputs: Inputs, *, progress: Progress = ignore
-    ) -> Tiles:
+    def forward(self, network: BidirectionalNetwork, inputs: Inputs, *, progress: Progress = ignore) -> Tiles:
         """Yield the outputs (`forward_by_layer`)."""
         store = self._store(inputs)
         return forward_by_layer(network, inputs, tile=self.tile, store=store, progress=progress)
 
     def tangent(
-        self,
-        network: BidirectionalNetwork,
-        inputs: Inputs,
-        directions: Directions,
-        *,
-        progress: Progress = ignore,
+        self, network: BidirectionalNetwork, inputs: Inputs, directions: Directions, *, progress: Progress = ignore
     ) -> Generator[tuple[slice, Tensor, Tensor], None, None]:
         """Yield the outputs and their derivatives (`tangent_by_layer`)."""
         store = self._store(inputs)
-        return tangent_by_layer(
-            network, inputs, directions, tile=self.tile, store=store, progress=progress
-        )
+        return tangent_by_layer(network, inputs, directions, tile=self.tile, store=store, progress=progress)
 
     def _store(self, inputs: Inputs) -> BoundaryStore:
         return BoundaryStore(inputs.length, self.spill or self.place)

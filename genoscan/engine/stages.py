@@ -128,9 +128,7 @@ class StagePipeline(ThreadGroup):
 class BoundedQueue(Generic[Item]):
     """A queue of at most `maxsize` items, whose waits end with the group."""
 
-    def __init__(
-        self, changed: threading.Condition, ended: Callable[[], bool], maxsize: int
-    ) -> None:
+    def __init__(self, changed: threading.Condition, ended: Callable[[], bool], maxsize: int) -> None:
         self._changed, self._ended, self._maxsize = changed, ended, maxsize
         self._items: deque[Item] = deque()
 

@@ -67,9 +67,7 @@ def tangent(
     carry: Carry | None = None,
     progress: Callable[[int], object] = lambda _positions: None,
 ) -> Generator[
-    tuple[slice, Float[Tensor, "batch span d_out"], Float[Tensor, "directions batch span d_out"]],
-    None,
-    None,
+    tuple[slice, Float[Tensor, "batch span d_out"], Float[Tensor, "directions batch span d_out"]], None, None
 ]:
     """Yield the outputs and their derivative along each direction, tile by tile, left to right.
 

@@ -19,9 +19,7 @@ class Target(Protocol):
     additivity law  target(y over [0, n)) == target(y over [0, k)) + target(y over [k, n))
     """
 
-    def __call__(
-        self, outputs: Float[Tensor, "batch tile d_out"], span: slice
-    ) -> Float[Tensor, " batch"]:
+    def __call__(self, outputs: Float[Tensor, "batch tile d_out"], span: slice) -> Float[Tensor, " batch"]:
         """Return the part of the target that the outputs over this span give."""
         ...
 
@@ -46,9 +44,7 @@ class LogLikelihood:
     last: Int64[Tensor, " batch"]
     label_offset: int = 1
 
-    def __call__(
-        self, outputs: Float[Tensor, "batch tile d_out"], span: slice
-    ) -> Float[Tensor, " batch"]:
+    def __call__(self, outputs: Float[Tensor, "batch tile d_out"], span: slice) -> Float[Tensor, " batch"]:
         labels, counted = self.labels(span)
         # In float64: the derivative is 1 - p, which float32 loses where p is near 1.
         log_p = torch.log_softmax(outputs.double(), -1)
@@ -81,9 +77,7 @@ class LogitAt:
     position: Int64[Tensor, " batch"]
     weights: Float[Tensor, "batch d_out"]
 
-    def __call__(
-        self, outputs: Float[Tensor, "batch tile d_out"], span: slice
-    ) -> Float[Tensor, " batch"]:
+    def __call__(self, outputs: Float[Tensor, "batch tile d_out"], span: slice) -> Float[Tensor, " batch"]:
         inside = (self.position >= span.start) & (self.position < span.stop)
         at = (self.position - span.start).clamp(0, outputs.shape[1] - 1)
         rows = outputs[torch.arange(len(at)), at.to(outputs.device)]
@@ -100,9 +94,7 @@ class WeightedSum:
 
     weights: Float[Tensor, "batch length d_out"]
 
-    def __call__(
-        self, outputs: Float[Tensor, "batch tile d_out"], span: slice
-    ) -> Float[Tensor, " batch"]:
+    def __call__(self, outputs: Float[Tensor, "batch tile d_out"], span: slice) -> Float[Tensor, " batch"]:
         return (outputs * self.weights[:, span].to(outputs)).sum((-1, -2))
 
     def rows(self, rows: slice) -> "WeightedSum":
@@ -115,6 +107,4 @@ def whole_window(
 ) -> LogLikelihood:
     """Return the log-likelihood of every base that something predicts."""
     batch, length = codes.shape
-    return LogLikelihood(
-        codes, columns, torch.zeros(batch).long(), torch.full((batch,), length), label_offset
-    )
+    return LogLikelihood(codes, columns, torch.zeros(batch).long(), torch.full((batch,), length), label_offset)

@@ -66,5 +66,4 @@ def _gff3(lines: Iterable[str], path: Path) -> Iterator[Region]:
         fields = dict(part.split("=", 1) for part in attributes.split(";") if "=" in part)
         name = next((fields[key] for key in ("Name", "gene", "ID") if key in fields), "")
         strand = strand if strand in ("+", "-") else "."
-        yield Region(unquote(chrom), int(start) - 1, int(end), name=unquote(name), strand=strand,
-                     source=where)  # fmt: skip
+        yield Region(unquote(chrom), int(start) - 1, int(end), name=unquote(name), strand=strand, source=where)

@@ -19,9 +19,7 @@ from genoscan.tracks.top_scores import TopScores
 _PIECE = 1 << 20
 
 
-def write_modisco(
-    output: Path, columns: Path, rows: Sequence[Region], *, width: int, chrombpnet: bool = False
-) -> None:
+def write_modisco(output: Path, columns: Path, rows: Sequence[Region], *, width: int, chrombpnet: bool = False) -> None:
     """Write sequences and hypothetical contributions for TF-MoDISco and Fi-NeMo.
 
     Parameters
@@ -101,9 +99,7 @@ def _write_hdf5(
     import h5py
 
     with h5py.File(path, "w") as file:
-        for name, array in (
-            ("raw", bases), ("shap", scores), ("projected_shap", bases * scores),
-        ):  # fmt: skip
+        for name, array in (("raw", bases), ("shap", scores), ("projected_shap", bases * scores)):
             file.create_dataset(f"{name}/seq", data=array, compression="gzip")
 
 

@@ -62,17 +62,23 @@ def write_hub(
         (folder / name).mkdir(parents=True)
         names = track_names(tracks)
         hub = {
-            "hub": "genoscan", "shortLabel": names[:_LABEL_LENGTH], "longLabel": names[:80],
-            "genomesFile": "genomes.txt", "email": email,
-        }  # fmt: skip
+            "hub": "genoscan",
+            "shortLabel": names[:_LABEL_LENGTH],
+            "longLabel": names[:80],
+            "genomesFile": "genomes.txt",
+            "email": email,
+        }
         assembly_settings = {"genome": name, "trackDb": f"{name}/trackDb.txt"}
         if assembly is None:
             write_two_bit(folder / name / f"{name}.2bit", genome)
             assembly_settings |= {
-                "twoBitPath": f"{name}/{name}.2bit", "organism": name, "scientificName": name,
-                "description": genome.path.name, "orderKey": "1",
+                "twoBitPath": f"{name}/{name}.2bit",
+                "organism": name,
+                "scientificName": name,
+                "description": genome.path.name,
+                "orderKey": "1",
                 "defaultPos": initial_locus(tracks, locus).replace(",", ""),
-            }  # fmt: skip
+            }
         for track in tracks:
             shutil.copyfile(track.path, folder / name / track.path.name)
         (folder / "hub.txt").write_text(_stanza(hub), encoding="utf-8")

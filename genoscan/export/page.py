@@ -163,12 +163,7 @@ def _page(
 ) -> str:
     config = {
         "loadDefaultGenomes": False,
-        "reference": {
-            "id": genome.path.name,
-            "name": genome.path.name,
-            "wholeGenomeView": False,
-            **sources.bases,
-        },
+        "reference": {"id": genome.path.name, "name": genome.path.name, "wholeGenomeView": False, **sources.bases},
         "locus": initial_locus(tracks, locus),
         "tracks": [
             *(
@@ -186,8 +181,7 @@ def _page(
         for region in regions
     )
     descriptions = "".join(
-        f"<dt>{html.escape(track.name)}</dt><dd>{html.escape(track.description)}</dd>"
-        for track in tracks
+        f"<dt>{html.escape(track.name)}</dt><dd>{html.escape(track.description)}</dd>" for track in tracks
     )
     return _PAGE.format(
         connect_src=sources.connect_src,
@@ -207,11 +201,7 @@ def _overlap(a: Region, b: Region) -> bool:
 def _visible_regions(genome: Genome, tracks: Sequence[TrackFile]) -> Iterator[Region]:
     """Yield the visible parts of the genome: scored regions with flanks, merged."""
     around = [
-        Region(
-            region.chrom,
-            max(0, region.start - _FLANK),
-            min(genome.sizes[region.chrom], region.end + _FLANK),
-        )
+        Region(region.chrom, max(0, region.start - _FLANK), min(genome.sizes[region.chrom], region.end + _FLANK))
         for track in tracks
         for region in track.regions
     ]
@@ -257,8 +247,7 @@ def _genes(annotation: Sequence[Region], visible: Sequence[Region]) -> Iterator[
         if is_visible(g)
     ]
     if features:
-        yield {"type": "annotation", "name": "genes", "displayMode": "EXPANDED",
-               "features": features}  # fmt: skip
+        yield {"type": "annotation", "name": "genes", "displayMode": "EXPANDED", "features": features}
 
 
 def _data(kind: str, content: bytes) -> str:

@@ -18,17 +18,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from genoscan.export.logo import OUTLINES, logo
-from genoscan.export.summary import (
-    FLANK,
-    SHUFFLES,
-    Curve,
-    Profile,
-    Site,
-    Summary,
-    profile,
-    summarize,
-    top_windows,
-)
+from genoscan.export.summary import FLANK, SHUFFLES, Curve, Profile, Site, Summary, profile, summarize, top_windows
 from genoscan.export.track_file import TrackFile, format_locus
 from genoscan.genome.alphabet import decode
 from genoscan.genome.genome import Genome
@@ -45,9 +35,7 @@ _OMITTED = {"command", "format", "regions", "sequences", "target_values", "windo
 _BLUE, _GREY = "#2a8fd0", "#9a9a9a"
 
 
-def write_report(
-    output: Path, genome: Genome, track: TrackFile, annotation: Sequence[Region] = ()
-) -> None:
+def write_report(output: Path, genome: Genome, track: TrackFile, annotation: Sequence[Region] = ()) -> None:
     """Write a report of a track.
 
     Parameters
@@ -91,9 +79,7 @@ def write_report(
         omitted=f" The {_CURVES} of {summary.regions:,} regions with the largest scores are shown."
         if len(summary.curves) < summary.regions
         else "",
-        regions="".join(
-            f"<option>{html.escape(format_locus(c.region))}</option>" for c in summary.curves
-        ),
+        regions="".join(f"<option>{html.escape(format_locus(c.region))}</option>" for c in summary.curves),
         width=_WIDTH,
         outlines=OUTLINES,
         logos=logos,
@@ -103,8 +89,7 @@ def write_report(
         feature_head="<th>feature" if annotation else "",
         rows="".join(_table_row(row, named=bool(annotation)) for row in rows),
         settings="".join(
-            f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>"
-            for name, value in _settings(track)
+            f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in _settings(track)
         ),
         checks="".join(f"<li>{html.escape(s)}</li>" for s in _checks(track, genome, summary)),
         plotly=get_plotlyjs(),
@@ -153,10 +138,12 @@ def _bars(track: TrackFile) -> go.Figure:
 
 def _histogram(summary: Summary) -> go.Figure:
     bars = go.Bar(
-        x=((summary.edges[1:] + summary.edges[:-1]) / 2).tolist(), y=summary.counts.tolist(),
-        width=float(np.diff(summary.edges)[0]), marker={"color": _BLUE, "line": {"width": 0}},
+        x=((summary.edges[1:] + summary.edges[:-1]) / 2).tolist(),
+        y=summary.counts.tolist(),
+        width=float(np.diff(summary.edges)[0]),
+        marker={"color": _BLUE, "line": {"width": 0}},
         hovertemplate="%{x:.3g}: %{y:,} bases<extra></extra>",
-    )  # fmt: skip
+    )
     return _figure(bars, x="score", y="bases").update_yaxes(type="log", exponentformat="power")
 
 
@@ -164,14 +151,26 @@ def _profile_figure(profile: Profile) -> go.Figure:
     offsets = list(range(-FLANK, FLANK + 1))
     line = {"color": _GREY, "width": 0}
     return _figure(
-        go.Scatter(x=offsets, y=_numbers(profile.lowest), line=line, mode="lines",
-                   hoverinfo="skip"),
-        go.Scatter(x=offsets, y=_numbers(profile.highest), line=line, mode="lines", fill="tonexty",
-                   fillcolor="rgba(140,140,140,0.45)", hoverinfo="skip"),
-        go.Scatter(x=offsets, y=_numbers(profile.mean), line={"color": _BLUE, "width": 1.5},
-                   mode="lines", hovertemplate="%{x}: %{y:.3g}<extra></extra>"),
-        x="offset from a feature's first base, along its strand (bp)", y="mean absolute score",
-    )  # fmt: skip
+        go.Scatter(x=offsets, y=_numbers(profile.lowest), line=line, mode="lines", hoverinfo="skip"),
+        go.Scatter(
+            x=offsets,
+            y=_numbers(profile.highest),
+            line=line,
+            mode="lines",
+            fill="tonexty",
+            fillcolor="rgba(140,140,140,0.45)",
+            hoverinfo="skip",
+        ),
+        go.Scatter(
+            x=offsets,
+            y=_numbers(profile.mean),
+            line={"color": _BLUE, "width": 1.5},
+            mode="lines",
+            hovertemplate="%{x}: %{y:.3g}<extra></extra>",
+        ),
+        x="offset from a feature's first base, along its strand (bp)",
+        y="mean absolute score",
+    )
 
 
 def _profile_section(profile: Profile) -> str:

@@ -51,9 +51,15 @@ def write_igv_session(
         path = _relative(output, track.path)
         ElementTree.SubElement(resources, "Resource", path=path, type="bigwig")
         ElementTree.SubElement(
-            panel, "Track", id=path, name=track.name, autoScale="true", windowFunction="max",
-            renderer="BAR_CHART", height="120",
-        )  # fmt: skip
+            panel,
+            "Track",
+            id=path,
+            name=track.name,
+            autoScale="true",
+            windowFunction="max",
+            renderer="BAR_CHART",
+            height="120",
+        )
     ElementTree.indent(session)
     text = ElementTree.tostring(session, encoding="unicode", xml_declaration=True)
     with atomic_write(output) as part, os_errors(output):
@@ -99,11 +105,7 @@ def write_jbrowse_config(
         "assemblies": [
             {
                 "name": assembly,
-                "sequence": {
-                    "type": "ReferenceSequenceTrack",
-                    "trackId": f"{assembly}-bases",
-                    "adapter": adapter,
-                },
+                "sequence": {"type": "ReferenceSequenceTrack", "trackId": f"{assembly}-bases", "adapter": adapter},
             }
         ],
         "tracks": [

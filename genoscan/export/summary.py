@@ -47,9 +47,7 @@ class Curve:
     @property
     def extremes(self) -> tuple[float, float]:
         """Minimum and maximum score of the region; (inf, -inf) if it has none."""
-        return float(np.fmin.reduce(self.low, initial=np.inf)), float(
-            np.fmax.reduce(self.high, initial=-np.inf)
-        )
+        return float(np.fmin.reduce(self.low, initial=np.inf)), float(np.fmax.reduce(self.high, initial=-np.inf))
 
     @property
     def peak(self) -> float:
@@ -178,9 +176,7 @@ def summarize(track: BigWig, regions: Sequence[Region], *, top: int, curves: int
     return Summary(largest, len(regions), int(counts.sum()), sites, edges, counts)
 
 
-def _pieces(
-    track: BigWig, region: Region, step: int
-) -> Iterator[tuple[int, Float32[np.ndarray, " bases"]]]:
+def _pieces(track: BigWig, region: Region, step: int) -> Iterator[tuple[int, Float32[np.ndarray, " bases"]]]:
     """Yield start and scores of pieces of a region, cut at multiples of `step` bases."""
     stride = max(1, PIECE // step) * step
     for start in range(region.start, region.end, stride):
@@ -196,9 +192,7 @@ def _bounds(scores: Float32[np.ndarray, " bases"], step: int) -> Float32[np.ndar
     return np.where(empty, np.float32(np.nan), np.stack([low, high]))
 
 
-def top_windows(
-    sites: Sequence[Site], regions: Sequence[Region], *, width: int, limit: int
-) -> list[Region]:
+def top_windows(sites: Sequence[Site], regions: Sequence[Region], *, width: int, limit: int) -> list[Region]:
     """Return non-overlapping windows around the strongest sites.
 
     Parameters
@@ -270,15 +264,10 @@ def profile(track: BigWig, regions: Sequence[Region], features: Sequence[Region]
             if scored(base):
                 return replace(base, strand=strand)
 
-    sampled = [
-        starts[i] for i in np.linspace(0, len(starts) - 1, min(len(starts), _FEATURES)).astype(int)
-    ]
+    sampled = [starts[i] for i in np.linspace(0, len(starts) - 1, min(len(starts), _FEATURES)).astype(int)]
     random = np.random.default_rng(0)
     means = [_mean(track, (random_base(base.strand) for base in sampled)) for _ in range(SHUFFLES)]
-    return Profile(
-        len(starts), len(sampled), _mean(track, sampled),
-        np.fmin.reduce(means), np.fmax.reduce(means),
-    )  # fmt: skip
+    return Profile(len(starts), len(sampled), _mean(track, sampled), np.fmin.reduce(means), np.fmax.reduce(means))
 
 
 def _first_base(feature: Region) -> Region:

@@ -68,9 +68,8 @@ def write_two_bit(output: Path, genome: Genome) -> None:
 
 
 def _write_sequence(
-    file: BinaryIO, genome: Genome, name: str, starts: Int64[np.ndarray, " runs"],
-    sizes: Int64[np.ndarray, " runs"],
-) -> None:  # fmt: skip
+    file: BinaryIO, genome: Genome, name: str, starts: Int64[np.ndarray, " runs"], sizes: Int64[np.ndarray, " runs"]
+) -> None:
     file.write(struct.pack("<2I", genome.sizes[name], len(starts)))
     file.write(starts.astype("<u4").tobytes() + sizes.astype("<u4").tobytes())
     file.write(struct.pack("<2I", 0, 0))  # masks; reserved
@@ -80,9 +79,7 @@ def _write_sequence(
         file.write((bits << np.array([6, 4, 2, 0], np.uint8)).sum(1, dtype=np.uint8).tobytes())
 
 
-def _runs_of_n(
-    genome: Genome, name: str
-) -> tuple[Int64[np.ndarray, " runs"], Int64[np.ndarray, " runs"]]:
+def _runs_of_n(genome: Genome, name: str) -> tuple[Int64[np.ndarray, " runs"], Int64[np.ndarray, " runs"]]:
     """Return starts and lengths of the runs of N."""
     edges, at, before = [], 0, False
     for piece in _pieces(genome, name):

@@ -35,8 +35,7 @@ class FaiGenome:
                 columns = line.rstrip("\n").split("\t")
                 if len(columns) < 5 or not all(_NUMBER.fullmatch(text) for text in columns[1:5]):
                     raise InputError(
-                        f"{path}:{number}: expected a name and four numbers, as samtools faidx "
-                        "writes them"
+                        f"{path}:{number}: expected a name and four numbers, as samtools faidx writes them"
                     )
                 if columns[0] in self.sizes:
                     raise InputError(f"{path}:{number}: {columns[0]} comes a second time")

@@ -53,10 +53,7 @@ class FastaGenome:
         self.sizes: dict[str, int] = dict(zip(file.references, file.lengths, strict=True))
         for chrom, size in self.sizes.items():
             if size >= _TOO_LONG:
-                raise InputError(
-                    f"{self.path}: {chrom} is too long, expected fewer than {_TOO_LONG:,} bases; "
-                    f"split it"
-                )
+                raise InputError(f"{self.path}: {chrom} is too long, expected fewer than {_TOO_LONG:,} bases; split it")
 
     def __repr__(self) -> str:
         return f"FastaGenome({str(self.path)!r})"

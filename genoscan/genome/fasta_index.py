@@ -142,9 +142,7 @@ def _check_fasta(path: Path) -> None:
         wish = f"{path.name}.gz" if kind == "bgzip" else path.stem
         raise InputError(f"{path}: {found}, which its name does not say; rename it to {wish}")
     if kind == "bgzip" and not _ends_whole(path):
-        raise InputError(
-            f"{path}: the bgzip end mark is missing: the file is cut off; fetch or make it again"
-        )
+        raise InputError(f"{path}: the bgzip end mark is missing: the file is cut off; fetch or make it again")
     start = head(path, 1000).lstrip()
     if not start:
         raise InputError(f"{path}: the file is empty, expected FASTA")
@@ -164,10 +162,7 @@ def _index_paths(path: Path) -> list[FastaIndex]:
     key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
     cached = platformdirs.user_cache_path("genoscan") / "indexes" / f"{key}-{path.name}"
     packed = compression(path) == "bgzip"
-    return [
-        FastaIndex(Path(f"{base}.fai"), Path(f"{base}.gzi") if packed else None)
-        for base in (path, cached)
-    ]
+    return [FastaIndex(Path(f"{base}.fai"), Path(f"{base}.gzi") if packed else None) for base in (path, cached)]
 
 
 def _fits(path: Path, index: FastaIndex) -> bool:
@@ -175,9 +170,7 @@ def _fits(path: Path, index: FastaIndex) -> bool:
     try:
         if any(stamp(path).modified > file.stat().st_mtime_ns for file in index if file):
             return False
-        with pyfaidx.Faidx(
-            path, index.fai, gzi_indexname=index.gzi, rebuild=False, build_index=False
-        ) as faidx:
+        with pyfaidx.Faidx(path, index.fai, gzi_indexname=index.gzi, rebuild=False, build_index=False) as faidx:
             records = faidx.index
         with _uncompressed(path, index.gzi) as read:
             return bool(records) and all(_comparisons(records, read))
@@ -207,9 +200,7 @@ def _uncompressed(path: Path, gzi: Path | None) -> Iterator[Callable[[int, int],
         yield read
 
 
-def _comparisons(
-    records: dict[str, pyfaidx.IndexRecord], read: Callable[[int, int], bytes]
-) -> Iterator[bool]:
+def _comparisons(records: dict[str, pyfaidx.IndexRecord], read: Callable[[int, int], bytes]) -> Iterator[bool]:
     """Compare headers, line lengths and end of the file with the index.
 
     Times alone miss a file that was replaced by one with an older time, as cp -p and rsync do.
@@ -282,7 +273,5 @@ def _index_errors(path: Path) -> Iterator[None]:
     except _DAMAGE as problem:
         twice = re.fullmatch(r'Duplicate key "(.*)"', str(problem))
         if twice is not None:
-            raise InputError(
-                f'{path}: two sequences are called "{twice[1]}", expected each name once'
-            ) from None
+            raise InputError(f'{path}: two sequences are called "{twice[1]}", expected each name once') from None
         raise InputError(f"{path}: the file is damaged ({problem})") from None

@@ -183,10 +183,7 @@ def _feature(found: Any, record: Any, path: Path) -> Iterator[Feature]:
         if part.ref is not None or start == end:
             continue
         if end > len(record):
-            raise InputError(
-                f"{where}: end {end:,} is past the end of the record, which has {len(record):,} "
-                f"bases"
-            )
+            raise InputError(f"{where}: end {end:,} is past the end of the record, which has {len(record):,} bases")
         strand = _STRANDS.get(part.strand, ".")
         parts.append(Region(record.id, start, end, name=name, strand=strand, source=where))
     if parts:
@@ -203,9 +200,7 @@ def _records(path: Path) -> Iterator[Any]:
         parser = SeqIO.parse(file, "genbank")
         while (record := _next_record(parser, path)) is not None:
             if record.id in names:
-                raise InputError(
-                    f'{path}: two records are called "{record.id}", expected each name once'
-                )
+                raise InputError(f'{path}: two records are called "{record.id}", expected each name once')
             names.add(record.id)
             yield record
     if not names:

@@ -313,12 +313,7 @@ def _directions(region: Region, strand: str) -> tuple[str, ...]:
 
 
 def _check_target(
-    scored: Region,
-    direction: str,
-    size: int,
-    target: Region,
-    rule: ContextRule,
-    label_offset: int,
+    scored: Region, direction: str, size: int, target: Region, rule: ContextRule, label_offset: int
 ) -> None:
     if target.chrom != scored.chrom:
         raise InputError(

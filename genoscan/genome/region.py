@@ -14,8 +14,7 @@ from genoscan.errors import InputError
 
 # One to thirty digits and commas: more than any genome needs, and int() takes them all.
 _COORDINATES = re.compile(
-    r"(?P<start>\d[\d,]{0,29})(?P<dash>-(?P<end>\d[\d,]{0,29})?)?|-(?P<only_end>\d[\d,]{0,29})",
-    re.ASCII,
+    r"(?P<start>\d[\d,]{0,29})(?P<dash>-(?P<end>\d[\d,]{0,29})?)?|-(?P<only_end>\d[\d,]{0,29})", re.ASCII
 )
 _GRAMMAR = "5, 5-, -9 or 5-9, counted from 1"
 
@@ -58,13 +57,10 @@ class Region:
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.end:
             raise InputError(
-                f"{self.source or self.chrom}: found start {self.start} and end {self.end}, "
-                f"expected 0 <= start < end"
+                f"{self.source or self.chrom}: found start {self.start} and end {self.end}, expected 0 <= start < end"
             )
         if self.strand not in ("+", "-", "."):
-            raise InputError(
-                f'{self.source or self.chrom}: strand is "{self.strand}", expected "+", "-" or "."'
-            )
+            raise InputError(f'{self.source or self.chrom}: strand is "{self.strand}", expected "+", "-" or "."')
 
     def __len__(self) -> int:
         return self.end - self.start
@@ -78,9 +74,7 @@ class Region:
         return self.source or str(self)
 
 
-def parse_region(
-    text: str, sizes: Mapping[str, int], *, clip: bool = False, option: str = "--region"
-) -> Region:
+def parse_region(text: str, sizes: Mapping[str, int], *, clip: bool = False, option: str = "--region") -> Region:
     """Return the region of a region string, in the grammar of samtools.
 
     Parameters
@@ -194,10 +188,7 @@ def _split(text: str, sizes: Mapping[str, int]) -> tuple[str, str]:
     before, colon, after = text.rpartition(":")
     if text in sizes:
         if before in sizes:
-            raise InputError(
-                f'both "{before}" and "{text}" are sequences; '
-                f"write {{{text}}} or {{{before}}}:{after}"
-            )
+            raise InputError(f'both "{before}" and "{text}" are sequences; write {{{text}}} or {{{before}}}:{after}')
         return text, ""
     if before in sizes:
         if not after:

@@ -64,9 +64,7 @@ def from_automaton(
         if not bool(((states >= 0) & (states < n_states)).all()):
             raise ModelError(f"{name}: state out of range, expected 0 to {n_states - 1}")
     width = n_symbols + heads * n_states
-    block = PdSsmConfig(
-        heads=heads, d_state=n_states, n_maps=n_symbols, d_conv=1, expand=1, rank=1
-    )  # fmt: skip
+    block = PdSsmConfig(heads=heads, d_state=n_states, n_maps=n_symbols, d_conv=1, expand=1, rank=1)
     shared: dict[str, Any] = {"eps": 1e-5, "kernels": choose(device, kernels)}
     layer = PdSsm(block, width, **shared)
     embed = Linear(n_symbols, width, bias=False, kernels=shared["kernels"])
@@ -80,9 +78,7 @@ def from_automaton(
     return stack.to(device).requires_grad_(False)
 
 
-def _write(
-    embed: Tensor, layer: PdSsm, head: Tensor, transitions: Tensor, start: Sequence[int]
-) -> None:
+def _write(embed: Tensor, layer: PdSsm, head: Tensor, transitions: Tensor, start: Sequence[int]) -> None:
     """Write the nonzero weights: symbols use the first channels, states the remaining ones."""
     heads, n_states, n_symbols = transitions.shape
     width, sources = n_symbols + heads * n_states, torch.arange(n_states)

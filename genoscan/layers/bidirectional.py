@@ -78,9 +78,7 @@ class BidirectionalBlock(nn.Module):
     With `config.tied` the mixers share their input and output projections.
     """
 
-    def __init__(
-        self, config: BidirectionalConfig, d_model: int, *, eps: float, kernels: Kernels
-    ) -> None:
+    def __init__(self, config: BidirectionalConfig, d_model: int, *, eps: float, kernels: Kernels) -> None:
         super().__init__()
         self.config = config
         self.norm = RMSNorm(d_model, eps=eps, kernels=kernels)
@@ -187,8 +185,7 @@ class StrandPair:
         """Apply each layer to its half of the channels."""
         halves = x.chunk(2, -1)
         results = [
-            layer.forward(half, before)
-            for layer, half, before in zip((self.a, self.b), halves, carry, strict=True)
+            layer.forward(half, before) for layer, half, before in zip((self.a, self.b), halves, carry, strict=True)
         ]
         return torch.cat([y for y, _ in results], -1), tuple(after for _, after in results)
 

@@ -23,9 +23,7 @@ from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.pd_ssm import PdSsmConfig
 
-LayerConfig = Annotated[
-    MambaConfig | Mamba2Config | PdSsmConfig | BidirectionalConfig, Field(discriminator="kind")
-]
+LayerConfig = Annotated[MambaConfig | Mamba2Config | PdSsmConfig | BidirectionalConfig, Field(discriminator="kind")]
 
 _KINDS = {"mamba", "mamba2", "pd_ssm", "two_way"}
 

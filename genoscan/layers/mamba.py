@@ -93,9 +93,7 @@ class Mamba(nn.Module):
 
     decays: ClassVar = {"A_log": False, "D": False}
 
-    def __init__(
-        self, config: MambaConfig, d_model: int, *, eps: float | None, kernels: Kernels
-    ) -> None:
+    def __init__(self, config: MambaConfig, d_model: int, *, eps: float | None, kernels: Kernels) -> None:
         super().__init__()
         self.config = config
         self.kernels = kernels
@@ -104,9 +102,7 @@ class Mamba(nn.Module):
         self.norm = None if eps is None else RMSNorm(d_model, eps=eps, kernels=kernels)
         self.in_proj = Linear(d_model, 2 * channels, bias=False, kernels=kernels)
         self.conv = Depthwise(channels, config.d_conv)
-        self.x_proj = Linear(
-            channels, config.dt_rank + 2 * config.d_state, bias=False, kernels=kernels
-        )
+        self.x_proj = Linear(channels, config.dt_rank + 2 * config.d_state, bias=False, kernels=kernels)
         self.dt_proj = Linear(config.dt_rank, channels, kernels=kernels)
         self.A_log = nn.Parameter(torch.empty(channels, config.d_state))
         self.D = nn.Parameter(torch.ones(channels))

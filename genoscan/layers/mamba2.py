@@ -84,18 +84,14 @@ class Mamba2(nn.Module):
 
     decays: ClassVar = {"dt_bias": False, "A_log": False, "D": False, "gate_norm": False}
 
-    def __init__(
-        self, config: Mamba2Config, d_model: int, *, eps: float | None, kernels: Kernels
-    ) -> None:
+    def __init__(self, config: Mamba2Config, d_model: int, *, eps: float | None, kernels: Kernels) -> None:
         super().__init__()
         self.config = config
         self.kernels = kernels
         self.channels = config.expand * d_model
         heads, shared = self.channels // config.head_dim, config.n_groups * config.d_state
         self.norm = None if eps is None else RMSNorm(d_model, eps=eps, kernels=kernels)
-        self.in_proj = Linear(
-            d_model, 2 * self.channels + 2 * shared + heads, bias=False, kernels=kernels
-        )
+        self.in_proj = Linear(d_model, 2 * self.channels + 2 * shared + heads, bias=False, kernels=kernels)
         self.conv = Depthwise(self.channels + 2 * shared, config.d_conv)
         self.dt_bias = nn.Parameter(torch.empty(heads))
         self.A_log = nn.Parameter(torch.empty(heads))
@@ -155,9 +151,7 @@ class Mamba2(nn.Module):
         weights = [part.chunk(config.n_groups) for part in (A, self._by_channel(self.D))]
         results = [
             kernels.scan(u, delta, A, B, C, D, before, None, z)
-            for u, delta, B, C, z, A, D, before in zip(
-                *groups, *weights, state.chunk(config.n_groups, 1), strict=True
-            )
+            for u, delta, B, C, z, A, D, before in zip(*groups, *weights, state.chunk(config.n_groups, 1), strict=True)
         ]
         y = self._gate_normed(torch.cat([y for y, _ in results], -1))
         y = kernels.linear(y, self.out_proj.weight)

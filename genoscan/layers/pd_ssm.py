@@ -115,9 +115,7 @@ class PdSsm(nn.Module):
         self.phase = Linear(config.rank, states, kernels=kernels)
         self.C_proj = Linear(config.rank, 2 * states, kernels=kernels)
         self.router = Linear(channels, config.heads * config.n_maps, bias=False, kernels=kernels)
-        self.dictionary = nn.Parameter(
-            torch.empty(config.heads, config.n_maps, config.d_state, config.d_state)
-        )
+        self.dictionary = nn.Parameter(torch.empty(config.heads, config.n_maps, config.d_state, config.d_state))
         self.register_buffer("start", torch.empty(config.heads, 2, config.d_state))
         self.state_out = Linear(states, channels, bias=False, kernels=kernels)
         self.D = nn.Parameter(torch.ones(channels))

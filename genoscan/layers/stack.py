@@ -24,9 +24,7 @@ class SequenceModel(nn.Module):
         Map from the width of the blocks to logits.
     """
 
-    def __init__(
-        self, embed: nn.Module, blocks: Sequence[nn.Module], norm: nn.Module, head: nn.Module
-    ) -> None:
+    def __init__(self, embed: nn.Module, blocks: Sequence[nn.Module], norm: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.embed = embed
         self.layers = nn.ModuleList(blocks)

@@ -49,12 +49,7 @@ class Surrogate:
 
 
 def activated(
-    decay: Tensor,
-    surrogate: Surrogate,
-    scores: Tensor,
-    dictionary: Tensor,
-    route: Tensor,
-    maps: Tensor,
+    decay: Tensor, surrogate: Surrogate, scores: Tensor, dictionary: Tensor, route: Tensor, maps: Tensor
 ) -> Tensor:
     """Return the decays, with the derivatives of the selected probabilities attached.
 
@@ -139,9 +134,7 @@ def straight_through(
     """
     p_map = torch.softmax(scores / surrogate.temperature, -1)
     p_row = torch.softmax(dictionary / surrogate.temperature, -2)
-    return _StraightThrough.apply(
-        inflow, p_map, p_row, decay.detach(), state.detach(), route, maps, kernels
-    )
+    return _StraightThrough.apply(inflow, p_map, p_row, decay.detach(), state.detach(), route, maps, kernels)
 
 
 class _StraightThrough(torch.autograd.Function):

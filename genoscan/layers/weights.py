@@ -17,11 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from genoscan.errors import InputError, ModelError
-from genoscan.layers.bidirectional import (
-    BidirectionalBlock,
-    BidirectionalConfig,
-    BidirectionalStack,
-)
+from genoscan.layers.bidirectional import BidirectionalBlock, BidirectionalConfig, BidirectionalStack
 from genoscan.layers.config import CONFIG, LayerConfig, ModelConfig
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import Mamba
@@ -84,9 +80,8 @@ def _build_network(config: ModelConfig, kernels: Kernels) -> Stack | Bidirection
 
 
 def assemble(
-    layers: Sequence[LayerConfig], d_model: int, d_in: int, d_out: int, *, eps: float,
-    kernels: Kernels,
-) -> Stack:  # fmt: skip
+    layers: Sequence[LayerConfig], d_model: int, d_in: int, d_out: int, *, eps: float, kernels: Kernels
+) -> Stack:
     """Return a stack of causal blocks with randomly initialised weights.
 
     Parameters
@@ -181,10 +176,7 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def _check_tensors(
-    path: Path,
-    tensors: Mapping[str, Tensor],
-    expected: Mapping[str, tuple[int, ...]],
-    dtype: torch.dtype,
+    path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], dtype: torch.dtype
 ) -> None:
     for name, shape in expected.items():
         if name not in tensors:

@@ -88,6 +88,4 @@ def _parts(tensor: Tensor, directions: int) -> tuple[Tensor, Tensor]:
     return tensor, tensor.new_zeros(directions, *tensor.shape)
 
 
-ASSOCIATIVE = Kernels(
-    "associative", scan, reference.conv_silu, reference.rms_norm, reference.pd_scan
-)
+ASSOCIATIVE = Kernels("associative", scan, reference.conv_silu, reference.rms_norm, reference.pd_scan)

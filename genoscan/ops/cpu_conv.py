@@ -42,9 +42,7 @@ def _forward(rows, weight, bias, y, start, stop, i_batch, first, last):
 
 
 @compiled
-def _jvp(
-    rows, weight, bias, rows_dot, weight_dot, bias_dot, y, y_dot, start, stop, i_batch, first, last
-):
+def _jvp(rows, weight, bias, rows_dot, weight_dot, bias_dot, y, y_dot, start, stop, i_batch, first, last):
     """Write y and y_dot; tangents of weight and bias are empty if they are zero."""
     use_widest_vectors()
     for t in range(start, stop):
@@ -69,9 +67,7 @@ def _jvp(
 
 
 @compiled
-def _vjp(
-    rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, start, stop, i_batch, first, last
-):
+def _vjp(rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, start, stop, i_batch, first, last):
     """Write the cotangents; those of weight and bias are empty if not needed.
 
     `padded_bar` is that of the tail followed by the tile: row t + before is base t's.  Until base t
@@ -158,10 +154,7 @@ def jvp(inputs: Tensors, tangents: OptionalTensors) -> tuple[Tensors, Tensors]:
 
     parallel_for(run, len(y), len(bias) // LANES)
     channels = given.x.shape[-1]
-    return (
-        (unpad_lanes(y, channels), _next_tail(given)),
-        (unpad_lanes(y_dot, channels), _next_tail(dots)),
-    )
+    return ((unpad_lanes(y, channels), _next_tail(given)), (unpad_lanes(y_dot, channels), _next_tail(dots)))
 
 
 def vjp(inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags) -> OptionalTensors:

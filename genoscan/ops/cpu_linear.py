@@ -66,9 +66,7 @@ def _jvp(inputs: OptionalTensors, tangents: OptionalTensors) -> tuple[Tensors, T
     return outputs, (sum(terms[1:], terms[0]),)
 
 
-def _vjp(
-    inputs: OptionalTensors, _saved: Tensors, bars: Tensors, needs_grad: Flags
-) -> OptionalTensors:
+def _vjp(inputs: OptionalTensors, _saved: Tensors, bars: Tensors, needs_grad: Flags) -> OptionalTensors:
     given, needs, (y_bar,) = _Inputs(*inputs), _Inputs(*needs_grad), bars
     return (
         product(y_bar, given.weight) if needs.x else None,

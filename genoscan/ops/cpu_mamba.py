@@ -46,9 +46,7 @@ class _Mamba(torch.autograd.Function):
         filters = weights.conv, weights.conv_bias
         (u, next_tail), _ = CONV_SILU.forward((u_in, *filters, tail), save=False)
         saved = _Saved(x, tail, state, u_in, z, u, product(u, weights.x_proj.mT), None)
-        (y, end), checkpoints = SCAN.forward(
-            _scan_inputs(saved, weights), save=any(ctx.needs_input_grad), donate=True
-        )
+        (y, end), checkpoints = SCAN.forward(_scan_inputs(saved, weights), save=any(ctx.needs_input_grad), donate=True)
         if _needs_grad(ctx).out_proj:
             saved = saved._replace(y=y)
         ctx.eps, ctx.n_checkpoints = eps, len(checkpoints)
@@ -94,15 +92,11 @@ class _Mamba(torch.autograd.Function):
         normed_bar = add_product_(product(u_bar, u_half), z_bar, z_half)
         if weights.norm is None:
             return None, normed_bar, tail_bar, scan.state, *bars.values()
-        x_bar, bars["norm"] = RMS_NORM.vjp(
-            (saved.x, weights.norm), (), (normed_bar,), (True, needs.norm), eps=ctx.eps
-        )
+        x_bar, bars["norm"] = RMS_NORM.vjp((saved.x, weights.norm), (), (normed_bar,), (True, needs.norm), eps=ctx.eps)
         return None, x_bar.add_(y_bar), tail_bar, scan.state, *bars.values()
 
 
-def _definition(
-    x: Tensor, tail: Tensor, state: Tensor, *weights: Any, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def _definition(x: Tensor, tail: Tensor, state: Tensor, *weights: Any, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     return mamba_by_operations(REFERENCE, x, tail, state, MambaWeights(*weights), eps=eps)
 
 
@@ -126,9 +120,7 @@ def _scan_inputs(saved: _Saved, weights: MambaWeights) -> ScanInputs:
     """Return the scan's inputs, with delta computed anew: it is donated to the scan."""
     B, C = saved.selected[..., weights.dt_proj.shape[1] :].chunk(2, -1)
     delta = product(_step(saved, weights), weights.dt_proj.mT)
-    return ScanInputs(
-        saved.u, delta, weights.A, B, C, weights.D, saved.state, weights.dt_bias, saved.z
-    )
+    return ScanInputs(saved.u, delta, weights.A, B, C, weights.D, saved.state, weights.dt_bias, saved.z)
 
 
 def mamba(

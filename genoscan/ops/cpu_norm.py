@@ -125,18 +125,14 @@ def _jvp(inputs: Tensors, tangents: OptionalTensors, *, eps: float) -> tuple[Ten
     return outputs, (_like(y_dot, dots[0]),)
 
 
-def _vjp(
-    inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags, *, eps: float
-) -> OptionalTensors:
+def _vjp(inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags, *, eps: float) -> OptionalTensors:
     x, weight, width = _rows(inputs[0]), pad_lanes(inputs[1]), inputs[0].shape[-1]
     y_bar = _rows(*bars)
     x_bar = aligned_empty(x.shape, x)
     # One sum for each thread, in float64: the sums are long and their terms small.
     sums = np.zeros((torch.get_num_threads(), len(weight) if needs_grad[1] else 0))
     parallel_for(
-        lambda _batch, i_part, first, last: _vjp_rows(
-            x, weight, width, eps, y_bar, x_bar, sums[i_part], first, last
-        ),
+        lambda _batch, i_part, first, last: _vjp_rows(x, weight, width, eps, y_bar, x_bar, sums[i_part], first, last),
         1,
         len(x),
     )

@@ -65,9 +65,7 @@ def _forward(decay, inflow, state, route, maps, x, dx, b, first, last):
 
 
 @compiled
-def _jvp(
-    decay_dot, inflow_dot, state_dot, decay, state, route, maps, x, x_dot, dx, ex, b, first, last
-):
+def _jvp(decay_dot, inflow_dot, state_dot, decay, state, route, maps, x, x_dot, dx, ex, b, first, last):
     """Write x_dot from the states x; dx and ex are buffers for one head."""
     for i in range(len(x_dot)):
         for head in range(first, last):
@@ -85,9 +83,7 @@ def _jvp(
 
 
 @compiled
-def _vjp(
-    decay, state, route, maps, x, x_bar, decay_bar, inflow_bar, state_bar, sent, b, first, last
-):
+def _vjp(decay, state, route, maps, x, x_bar, decay_bar, inflow_bar, state_bar, sent, b, first, last):
     """Write the cotangents; state_bar is that of the final state before, of the first after."""
     for head in range(first, last):
         carried = state_bar[b, head]
@@ -122,9 +118,7 @@ def forward(inputs: Tensors, *, save: bool, route: Tensor, maps: Tensor) -> tupl
     return (states, states[:, -1].clone()), (states,) if save else ()
 
 
-def jvp(
-    inputs: Tensors, tangents: OptionalTensors, *, route: Tensor, maps: Tensor
-) -> tuple[Tensors, Tensors]:
+def jvp(inputs: Tensors, tangents: OptionalTensors, *, route: Tensor, maps: Tensor) -> tuple[Tensors, Tensors]:
     """Return both outputs, and their tangents along every direction."""
     (states, end), _ = forward(inputs, save=False, route=route, maps=maps)
     decay, _, state = _arrays(*inputs)

@@ -73,9 +73,7 @@ def _phi_flag(input_map: str) -> bool | None:
     return True if is_phi(input_map) else None
 
 
-def _forward_group(
-    inputs: ScanInputs, *, save: bool, phi: bool | None, donate: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def _forward_group(inputs: ScanInputs, *, save: bool, phi: bool | None, donate: bool) -> tuple[Tensor, Tensor, Tensor]:
     arrays = u, delta, *_, state, _, _ = _arrays(inputs)
     batch, length, width = u.shape
     groups, n_checkpoints = width // LANES, -(-length // SUB) if save else 0
@@ -206,9 +204,7 @@ def _jvp_group(inputs: ScanInputs, dots: ScanInputs, phi: bool | None) -> tuple[
     )
 
 
-def jvp(
-    inputs: OptionalTensors, tangents: OptionalTensors, *, input_map: str = "euler"
-) -> tuple[Tensors, Tensors]:
+def jvp(inputs: OptionalTensors, tangents: OptionalTensors, *, input_map: str = "euler") -> tuple[Tensors, Tensors]:
     """Return y and the state at the end, and their tangents along every direction."""
     dots = ScanInputs(*tangents)
     groups_dot = _split_states(ScanInputs(*materialize_tangents(inputs, tangents)))

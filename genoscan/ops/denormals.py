@@ -32,9 +32,7 @@ def flush_denormals(enabled: bool = True) -> Generator[None, None, None]:
         torch.set_flush_denormal(before)
 
 
-def flush_denormals_during(
-    tiles: Generator[Item, None, Result],
-) -> Generator[Item, None, Result]:
+def flush_denormals_during(tiles: Generator[Item, None, Result]) -> Generator[Item, None, Result]:
     """Run a generator with denormals flushed to zero; the consumer's mode is unchanged.
 
     Parameters

@@ -87,11 +87,7 @@ class Dual(Tensor):
 
     @classmethod
     def __torch_function__(
-        cls,
-        function: Callable[..., Any],
-        _types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+        cls, function: Callable[..., Any], _types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(function, "__name__", "")
@@ -149,13 +145,7 @@ def _split(x: Any, sizes: list[int], dim: int = 0) -> tuple[Tensor, ...]:
     return x.dots.split(sizes, dim if dim < 0 else dim + 1)
 
 
-_RULES = {
-    F.linear: _linear,
-    Tensor.add: _sum,
-    Tensor.mul: _product,
-    F.softplus: _softplus,
-    Tensor.split: _split,
-}
+_RULES = {F.linear: _linear, Tensor.add: _sum, Tensor.mul: _product, F.softplus: _softplus, Tensor.split: _split}
 
 
 def _any_function(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -135,13 +135,7 @@ class Kernels(NamedTuple):
 
 
 def mamba_by_operations(
-    kernels: Kernels,
-    x: Tensor,
-    tail: Tensor,
-    state: Tensor,
-    weights: MambaWeights,
-    *,
-    eps: float | None,
+    kernels: Kernels, x: Tensor, tail: Tensor, state: Tensor, weights: MambaWeights, *, eps: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return a Mamba block's outputs over a tile, the next tail, and the final state.
 

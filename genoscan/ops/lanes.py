@@ -33,13 +33,7 @@ LANES = 16
 
 # "contract" allows fused multiply-add and no reordering, which would defeat the compensated sums;
 # with numpy's error model divisions can be vectorised, because none raises.
-compiled = numba.njit(
-    nogil=True,
-    cache=True,
-    fastmath={"contract", "nsz"},
-    boundscheck=False,
-    error_model="numpy",
-)
+compiled = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, boundscheck=False, error_model="numpy")
 
 
 class Lanes(types.Type):
@@ -50,11 +44,7 @@ class Lanes(types.Type):
         super().__init__(name=f"Lanes({scalar})")
 
 
-_LLVM_TYPES = {
-    types.float32: ir.FloatType(),
-    types.float64: ir.DoubleType(),
-    types.boolean: ir.IntType(1),
-}
+_LLVM_TYPES = {types.float32: ir.FloatType(), types.float64: ir.DoubleType(), types.boolean: ir.IntType(1)}
 
 
 @register_model(Lanes)
@@ -132,9 +122,7 @@ def _address(context, builder, array_type, array, index_type, index):
     indices = [context.cast(builder, n, k, types.intp) for n, k in zip(numbers, kinds, strict=True)]
     indices[-1] = builder.mul(indices[-1], context.get_constant(types.intp, LANES))
     struct = context.make_array(array_type)(context, builder, array)
-    first = cgutils.get_item_pointer(
-        context, builder, array_type, struct, indices, wraparound=False, boundscheck=False
-    )
+    first = cgutils.get_item_pointer(context, builder, array_type, struct, indices, wraparound=False, boundscheck=False)
     vector = ir.VectorType(_LLVM_TYPES[array_type.dtype], LANES)
     return builder.bitcast(first, vector.as_pointer())
 

@@ -15,9 +15,7 @@ from genoscan.errors import ModelError
 _MAX_SIZE = torch.iinfo(torch.int16).max
 
 
-def argmax_maps(
-    dictionary: Float[Tensor, "heads maps destinations sources"],
-) -> Int16[Tensor, "heads maps sources"]:
+def argmax_maps(dictionary: Float[Tensor, "heads maps destinations sources"]) -> Int16[Tensor, "heads maps sources"]:
     """Return the destination of each state: the row of the largest entry of each column.
 
     Raises
@@ -58,9 +56,7 @@ def check_indices(route: Tensor, maps: Tensor) -> None:
         If an index is out of range.
     """
     _, n_maps, n_states = maps.shape
-    checked = [
-        part for part in (("route", route, n_maps), ("maps", maps, n_states)) if part[1].numel()
-    ]
+    checked = [part for part in (("route", route, n_maps), ("maps", maps, n_states)) if part[1].numel()]
     # A single transfer, because each waits for the GPU.
     ends = torch.stack([end.long() for _, x, _ in checked for end in x.aminmax()]).tolist()
     for (name, _, size), least, most in zip(checked, ends[::2], ends[1::2], strict=True):

@@ -63,9 +63,7 @@ class Primitive:
             dots = tuple(t.dots if isinstance(t, Dual) else None for t in inputs)
             outputs, tangents = self.jvp(primals, dots, **options)
             outputs = tuple(map(Dual.of, outputs, tangents))
-        elif torch.is_grad_enabled() and any(
-            tensor is not None and tensor.requires_grad for tensor in inputs
-        ):
+        elif torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in inputs):
             outputs = _PrimitiveFunction.apply(self, options, *inputs)
         else:
             outputs, _ = self.forward(inputs, save=False, **options)
@@ -105,11 +103,7 @@ def check_precision(tensors: OptionalTensors) -> None:
 
 
 def vjp_by_definition(
-    definition: Callable[..., Any],
-    inputs: OptionalTensors,
-    bars: Tensors,
-    needs_grad: Flags,
-    **options: Any,
+    definition: Callable[..., Any], inputs: OptionalTensors, bars: Tensors, needs_grad: Flags, **options: Any
 ) -> OptionalTensors:
     """Return the cotangents of the inputs by autograd through a definition in torch operations.
 
@@ -160,9 +154,7 @@ class _PrimitiveFunction(torch.autograd.Function):
     # Not split into forward and setup_context: torch would then bind the arguments at each call,
     # which takes longer than a small kernel.
     @staticmethod
-    def forward(
-        ctx: Any, primitive: Primitive, options: dict[str, Any], *inputs: Tensor | None
-    ) -> Tensors:
+    def forward(ctx: Any, primitive: Primitive, options: dict[str, Any], *inputs: Tensor | None) -> Tensors:
         outputs, saved = primitive.forward(inputs, save=True, **options)
         ctx.primitive, ctx.options, ctx.n_inputs = primitive, options, len(inputs)
         ctx.save_for_backward(*inputs, *saved)

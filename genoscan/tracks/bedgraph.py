@@ -44,9 +44,7 @@ class BedGraphWriter:
         self._csi = index_suffix(sizes) == ".csi"
         self._raw: BinaryIO = path.open("wb")
         # Bio's writer, because pysam's does not report why a write failed.
-        self._file = (
-            BgzfWriter(fileobj=self._raw, compresslevel=_BGZF_LEVEL) if index else self._raw
-        )
+        self._file = BgzfWriter(fileobj=self._raw, compresslevel=_BGZF_LEVEL) if index else self._raw
         self._chrom = ""
         self._start = self._end = 0
         self._value = np.zeros(0, np.float32)
@@ -76,12 +74,7 @@ class BedGraphWriter:
         verbosity = pysam.set_verbosity(0)
         try:
             pysam.tabix_index(
-                str(self._path),
-                force=True,
-                preset="bed",
-                index=str(self._index),
-                keep_original=True,
-                csi=self._csi,
+                str(self._path), force=True, preset="bed", index=str(self._index), keep_original=True, csi=self._csi
             )
         finally:
             pysam.set_verbosity(verbosity)
@@ -101,9 +94,7 @@ class BedGraphWriter:
         starts, ends, values = start + firsts[known], start + lasts[known], scores[firsts[known]]
         if not len(starts):
             return
-        if (chrom, int(starts[0])) == (self._chrom, self._end) and values[
-            :1
-        ].tobytes() == self._value.tobytes():
+        if (chrom, int(starts[0])) == (self._chrom, self._end) and values[:1].tobytes() == self._value.tobytes():
             starts[0] = self._start
         else:
             self._write_open_run()
@@ -125,10 +116,7 @@ class BedGraphWriter:
         values: Float32[np.ndarray, " runs"],
     ) -> None:
         columns = starts.tolist(), ends.tolist(), values.astype("U").tolist()
-        lines = [
-            f"{chrom}\t{start}\t{end}\t{value}\n"
-            for start, end, value in zip(*columns, strict=True)
-        ]
+        lines = [f"{chrom}\t{start}\t{end}\t{value}\n" for start, end, value in zip(*columns, strict=True)]
         self._file.write("".join(lines).encode())
 
 

@@ -24,16 +24,7 @@ from jaxtyping import Float32, Int64
 
 from genoscan.errors import InputError
 from genoscan.tracks.bigwig_index import BlockWriter, write_chrom_tree, write_r_tree
-from genoscan.tracks.bigwig_zoom import (
-    BIN,
-    LEVEL,
-    RECORD,
-    RECORDS,
-    REDUCTIONS,
-    ZoomLevel,
-    finest_bins,
-    merge_bins,
-)
+from genoscan.tracks.bigwig_zoom import BIN, LEVEL, RECORD, RECORDS, REDUCTIONS, ZoomLevel, finest_bins, merge_bins
 
 SLAB = 1 << 20
 CELL = 1 << 13
@@ -184,9 +175,7 @@ class BigWigWriter:
         self._filled = 0
 
 
-def _write_cell(
-    blocks: BlockWriter, chrom: int, origin: int, values: Float32[np.ndarray, " bases"]
-) -> None:
+def _write_cell(blocks: BlockWriter, chrom: int, origin: int, values: Float32[np.ndarray, " bases"]) -> None:
     """Write the values of one cell, as varStep or fixedStep, whichever is smaller."""
     known = np.flatnonzero(~np.isnan(values))
     if not len(known):
@@ -206,13 +195,7 @@ def _write_cell(
 
 
 def _write_section(
-    blocks: BlockWriter,
-    chrom: int,
-    positions: Int64[np.ndarray, " values"],
-    kind: int,
-    body: bytes,
-    *,
-    repeats: bool,
+    blocks: BlockWriter, chrom: int, positions: Int64[np.ndarray, " values"], kind: int, body: bytes, *, repeats: bool
 ) -> None:
     """Write one data block; positions ascend."""
     start, end = int(positions[0]), int(positions[-1]) + 1

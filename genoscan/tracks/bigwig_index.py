@@ -131,11 +131,7 @@ def write_r_tree(file: BinaryIO, blocks: Rows) -> None:
         chrom, start = blocks["chrom"][0], blocks["start"][0]
         end_chrom, end = blocks["end_chrom"][-1], blocks["end"][-1]
     offset = file.tell()
-    file.write(
-        _BLOCKS_HEADER.pack(
-            _BLOCKS_MAGIC, FAN, len(blocks), chrom, start, end_chrom, end, offset, 1, 0
-        )
-    )
+    file.write(_BLOCKS_HEADER.pack(_BLOCKS_MAGIC, FAN, len(blocks), chrom, start, end_chrom, end, offset, 1, 0))
     _write_nodes(file, blocks, branches)
 
 

@@ -70,11 +70,7 @@ def write_columns(
         "offset": np.cumsum(lengths) - lengths,
     }
     # Uncompressed, so that readers can map it; compression would save less than a tenth.
-    with (
-        atomic_write(path) as part,
-        os_errors(path),
-        zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive,
-    ):
+    with atomic_write(path) as part, os_errors(path), zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             _write_array(archive, f"{name}.npy", array)
 

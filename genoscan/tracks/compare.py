@@ -93,9 +93,13 @@ def compare(first: Path, second: Path, *, top: int) -> Comparison:
     common = np.concatenate(pieces, 1)
     ranks = [pd.Series(row).rank().to_numpy() for row in common]
     return Comparison(
-        common.shape[1], int(n_only[0]), int(n_only[1]),
-        _correlation(*common.astype(np.float64)), _correlation(*ranks), tuple(largest),
-    )  # fmt: skip
+        common.shape[1],
+        int(n_only[0]),
+        int(n_only[1]),
+        _correlation(*common.astype(np.float64)),
+        _correlation(*ranks),
+        tuple(largest),
+    )
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

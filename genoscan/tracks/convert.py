@@ -14,11 +14,7 @@ from genoscan.tracks.writer import open_track
 
 
 def write_converted(
-    path: Path,
-    output: Path,
-    sizes: Mapping[str, int] | None = None,
-    *,
-    command: Sequence[str] = (),
+    path: Path, output: Path, sizes: Mapping[str, int] | None = None, *, command: Sequence[str] = ()
 ) -> int:
     """Convert a track to the format of the output's suffix.
 

@@ -63,10 +63,7 @@ class BigWig:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
 
@@ -273,17 +270,13 @@ def _rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
 
 def _row(columns: list[str], where: str, sizes: Mapping[str, int]) -> tuple[Region, float]:
     if len(columns) != 4:
-        raise InputError(
-            f"{where}: found {len(columns)} columns, expected chromosome, start, end and score"
-        )
+        raise InputError(f"{where}: found {len(columns)} columns, expected chromosome, start, end and score")
     chrom, *ends, text = columns
     try:
         start, end = map(int, ends)
         score = float(text)
     except ValueError:
-        raise InputError(
-            f"{where}: found {' '.join(columns[1:])}, expected start, end and score"
-        ) from None
+        raise InputError(f"{where}: found {' '.join(columns[1:])}, expected start, end and score") from None
     if not abs(score) <= _FLOAT32_MAX:
         raise InputError(f"{where}: the score is {text}, expected a finite float32; omit gaps")
     if not 0 <= start < end:

@@ -113,9 +113,7 @@ SCORES: dict[str, Callable[..., Float32[np.ndarray, " bases"]]] = {
 
 
 def blank_unknown(
-    gradient: Float32[np.ndarray, "bases 4"],
-    codes: UInt8[np.ndarray, " bases"],
-    fill: float = np.nan,
+    gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, " bases"], fill: float = np.nan
 ) -> Float32[np.ndarray, "bases 4"]:
     """Replace the derivatives at unknown bases.
 

@@ -44,9 +44,7 @@ class Sink:
         self._score = SCORES[score]
         self._non_finite = np.zeros(len(windows), np.int64)
 
-    def receive(
-        self, rows: slice, span: slice, gradients: Float32[np.ndarray, "rows span 4"]
-    ) -> None:
+    def receive(self, rows: slice, span: slice, gradients: Float32[np.ndarray, "rows span 4"]) -> None:
         """Store the gradients of one tile.
 
         Parameters

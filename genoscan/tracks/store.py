@@ -237,9 +237,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _open(
-    path: Path, regions: Sequence[Region], settings: dict[str, Any], output: Path, columns: bool
-) -> ScoreStore:
+def _open(path: Path, regions: Sequence[Region], settings: dict[str, Any], output: Path, columns: bool) -> ScoreStore:
     total = sum(map(len, regions))
     shapes: dict[str, tuple[Any, tuple[int, ...]]]
     shapes = {"scores": (np.float32, (total,)), "codes": (np.uint8, (total,))}

@@ -50,9 +50,7 @@ class TrackWriter(Protocol):
         """
 
 
-def write_in_pieces(
-    track: TrackWriter, region: Region, scores: Float32[np.ndarray, " bases"]
-) -> None:
+def write_in_pieces(track: TrackWriter, region: Region, scores: Float32[np.ndarray, " bases"]) -> None:
     """Write the memory-mapped scores of a region, 2^20 bases at a time.
 
     Parameters
@@ -200,24 +198,17 @@ class _Track:
             raise InputError(f'{region.where}: the track has no sequence "{region.chrom}"')
         if region.end > self._sizes[region.chrom]:
             raise InputError(
-                f"{region.where}: ends at {region.end:,}, {region.chrom} has "
-                f"{self._sizes[region.chrom]:,} bases"
+                f"{region.where}: ends at {region.end:,}, {region.chrom} has {self._sizes[region.chrom]:,} bases"
             )
         if len(scores) != len(region):
-            raise InputError(
-                f"{region.where}: found {len(scores):,} scores, expected {len(region):,}"
-            )
+            raise InputError(f"{region.where}: found {len(scores):,} scores, expected {len(region):,}")
         if self._last is not None:
             last, rank = self._last, self._ranks[region.chrom]
             if (rank, region.end) <= (self._ranks[last.chrom], last.start):
-                raise InputError(
-                    f"{region.where}: comes after {last.where}, expected genome order: "
-                    f"sort the regions"
-                )
+                raise InputError(f"{region.where}: comes after {last.where}, expected genome order: sort the regions")
             if (rank, region.start) < (self._ranks[last.chrom], last.end):
                 raise InputError(
-                    f"{region.where}: overlaps {last.where}, expected one score per base: "
-                    f"merge the regions"
+                    f"{region.where}: overlaps {last.where}, expected one score per base: merge the regions"
                 )
         infinite = np.flatnonzero(np.isinf(scores))
         if len(infinite):

@@ -104,13 +104,7 @@ def split_genomes(genomes: Iterable[Genome], *, validation: float) -> Split:
 
 
 def walks(
-    sequences: Sequence[UInt8[np.ndarray, " bases"]],
-    *,
-    window: int,
-    walk: int,
-    batch: int,
-    seed: int,
-    first: int = 0,
+    sequences: Sequence[UInt8[np.ndarray, " bases"]], *, window: int, walk: int, batch: int, seed: int, first: int = 0
 ) -> Iterator[UInt8[np.ndarray, "batch bases"]]:
     """Yield random stretches of the sequences, without end.
 
@@ -148,8 +142,7 @@ def walks(
     starts = np.array([max(0, len(codes) - length + 1) for codes in sequences], np.int64)
     if not starts.any():
         raise InputError(
-            f"no sequence contains a walk of {length:,} bases: give longer sequences, or a "
-            "smaller --window or --walk"
+            f"no sequence contains a walk of {length:,} bases: give longer sequences, or a smaller --window or --walk"
         )
     ends = np.cumsum(starts)
     for number in count(first):

@@ -65,9 +65,7 @@ def finish_model(
     """
     held_out = {"validation (the end of every training sequence)": split.validation}
     for genome in tests:
-        held_out[genome.path.name] = [
-            genome.fetch(chrom, 0, size) for chrom, size in genome.sizes.items()
-        ]
+        held_out[genome.path.name] = [genome.fetch(chrom, 0, size) for chrom, size in genome.sizes.items()]
     baseline = markov_baseline(split.training, split.validation, held_out)
     state = json.loads((work / STATE).read_text())
     facts = CardFacts(

@@ -245,10 +245,7 @@ def select_order(
 
 
 def bits_per_base(
-    counts: WordCounts,
-    sequences: Sequence[UInt8[np.ndarray, " _"]],
-    order: int,
-    smoothings: Sequence[float],
+    counts: WordCounts, sequences: Sequence[UInt8[np.ndarray, " _"]], order: int, smoothings: Sequence[float]
 ) -> tuple[Float[np.ndarray, " smoothings"], int]:
     """Return the mean of -log2 p over all bases, for each smoothing.
 

@@ -12,12 +12,7 @@ _STATE = "step", "exp_avg", "exp_avg_sq"
 
 
 def adamw(
-    model: nn.Module,
-    *,
-    rate: float,
-    decay: float,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
+    model: nn.Module, *, rate: float, decay: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
 ) -> torch.optim.AdamW:
     """Return an AdamW optimizer for all parameters of a model, with two parameter groups.
 
@@ -45,10 +40,7 @@ def adamw(
         If a parameter is not declared (`decay_groups`).
     """
     decayed, plain = decay_groups(model)
-    groups = [
-        {"params": decayed, "weight_decay": decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
+    groups = [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=rate, betas=betas, eps=eps)
 
 
@@ -85,8 +77,7 @@ def update(
     norm = nn.utils.clip_grad_norm_(parameters, clip)
     if not norm.isfinite():
         raise InputError(
-            f"training: the gradient's norm is {float(norm)}, expected a finite number; use a "
-            "lower learning rate"
+            f"training: the gradient's norm is {float(norm)}, expected a finite number; use a lower learning rate"
         )
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -94,9 +85,7 @@ def update(
     optimizer.zero_grad()
 
 
-def state_tensors(
-    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
-) -> dict[str, Tensor]:
+def state_tensors(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     """Return the state of AdamW as named tensors.
 
     Parameters
@@ -112,16 +101,12 @@ def state_tensors(
         Tensors named KEY.PARAMETER, such as exp_avg.head.weight.
     """
     return {
-        f"{key}.{name}": optimizer.state[parameter][key]
-        for name, parameter in parameters.items()
-        for key in _STATE
+        f"{key}.{name}": optimizer.state[parameter][key] for name, parameter in parameters.items() for key in _STATE
     }
 
 
 def load_state(
-    optimizer: torch.optim.Optimizer,
-    parameters: Mapping[str, nn.Parameter],
-    tensors: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
 ) -> None:
     """Set the state of AdamW.
 
@@ -141,8 +126,5 @@ def load_state(
     """
     names = {parameter: name for name, parameter in parameters.items()}
     ordered = [names[p] for group in optimizer.param_groups for p in group["params"]]
-    state = {
-        i: {key: tensors[f"{key}.{name}"].clone() for key in _STATE}
-        for i, name in enumerate(ordered)
-    }
+    state = {i: {key: tensors[f"{key}.{name}"].clone() for key in _STATE} for i, name in enumerate(ordered)}
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

@@ -28,9 +28,7 @@ _FORMAT = "genoscan-training/1"
 _WEIGHT = "weight"
 
 
-def settings(
-    config: ModelConfig, options: Mapping[str, Any], split: Split, weight: Tensor
-) -> dict[str, Any]:
+def settings(config: ModelConfig, options: Mapping[str, Any], split: Split, weight: Tensor) -> dict[str, Any]:
     """Return all settings on which the bits of the trained weights depend.
 
     Parameters
@@ -125,10 +123,7 @@ def save(
 
 
 def resume(
-    work: Path,
-    recorded: Mapping[str, Any],
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
+    work: Path, recorded: Mapping[str, Any], parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> tuple[int, float, list[dict[str, Any]]]:
     """Load a checkpoint into the parameters and the optimizer.
 
@@ -169,8 +164,7 @@ def resume(
         raise InputError(f"{work / STATE}: damaged; {restart}") from None
     if differing := _first_difference(found, recorded):
         raise InputError(
-            f"{work}: contains a training run with other settings: {differing}; use the same "
-            f"settings, or {restart}"
+            f"{work}: contains a training run with other settings: {differing}; use the same settings, or {restart}"
         )
     try:
         tensors = load_file(tensors_file)

@@ -177,14 +177,10 @@ def train(
         step += 1
         recent.append(loss)
         # Carries are not saved: reports fall on the ends of walks.
-        if step == options.steps or (
-            step % options.walk == 0 and step // options.report_every > len(rows)
-        ):
+        if step == options.steps or (step % options.walk == 0 and step // options.report_every > len(rows)):
             seconds = time.monotonic() - start
             bits = bits_per_base(stack, config, split.validation)
-            done = Progress(
-                step, step * options.batch * options.window, seconds, float(np.mean(recent)), bits
-            )
+            done = Progress(step, step * options.batch * options.window, seconds, float(np.mean(recent)), bits)
             rows.append(asdict(done))
             recent = []
             save(work, recorded, step, seconds, rows, parameters, optimizer)
@@ -193,12 +189,7 @@ def train(
 
 
 def _steps(
-    stack: Stack,
-    config: ModelConfig,
-    optimizer: torch.optim.Optimizer,
-    split: Split,
-    options: TrainOptions,
-    step: int,
+    stack: Stack, config: ModelConfig, optimizer: torch.optim.Optimizer, split: Split, options: TrainOptions, step: int
 ) -> Iterator[float]:
     """Update the weights once per window; yield the bits per base of each window."""
     weights = list(stack.parameters())
@@ -207,10 +198,7 @@ def _steps(
 
     def pull(codes: Tensor, carry: Carry, check: Callable[[], None]) -> AdjointResult:
         inputs, target = OneHot(codes[:, :-1], table), whole_window(codes, columns)
-        tiles = adjoint(
-            stack, inputs, target, tile=options.tile, slots=options.slots, carry=carry,
-            parameters=weights,
-        )  # fmt: skip
+        tiles = adjoint(stack, inputs, target, tile=options.tile, slots=options.slots, carry=carry, parameters=weights)
         return consume(tiles, lambda _span, _x_bar: check())
 
     streams = shares(options.batch, weights[0].device)
@@ -227,9 +215,7 @@ def _steps(
         for i in range(options.walk):
             if step == options.steps:
                 return
-            codes = torch.from_numpy(
-                stretch[:, i * options.window : (i + 1) * options.window + 1].copy()
-            )
+            codes = torch.from_numpy(stretch[:, i * options.window : (i + 1) * options.window + 1].copy())
             results = run_in_parallel(
                 [partial(pull, codes[share], c) for share, c in zip(streams, carries, strict=True)]
             )

@@ -10,11 +10,7 @@ from commands import bases, tiny_model, write_fasta  # noqa: E402
 
 letters = bases(420, 5)
 write_fasta(
-    HERE / "tiny.fa",
-    {
-        "chr1": f"{letters[:200]}NNNNN{letters[205:300].lower()}{letters[300:]}",
-        "chr2": bases(180, 6),
-    },
+    HERE / "tiny.fa", {"chr1": f"{letters[:200]}NNNNN{letters[205:300].lower()}{letters[300:]}", "chr2": bases(180, 6)}
 )
 (HERE / "regions.bed").write_text(
     "chr1\t20\t80\tforward\t0\t+\n"

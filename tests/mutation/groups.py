@@ -52,7 +52,7 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "genoscan/ops/cpu_scan_kernels.py",
         "ahead, back = (group + 1, 0) if group + 1 < last else (first, SUB)",
         "ahead, back = (group + 1, 0) if group - 1 < last else (first, SUB)",
-    ): "both are read by prefetch alone, which loads nothing and may point past the end",
+    ): "both are read by prefetch alone, which loads nothing and may point past the end"
 }
 """(file, before, after) of mutants that no input tells from the original, and why."""
 

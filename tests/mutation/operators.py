@@ -26,13 +26,18 @@ _SKIPPED = (ast.Raise, ast.Assert, ast.Import, ast.ImportFrom, ast.JoinedStr)
 _SKIPPED_FIELDS = {"annotation", "returns", "decorator_list", "type"}
 _TYPES = {"Callable", "Literal", "Sequence", "tuple", "dict", "list"}
 _SPEED_ONLY = {"prefetch", "widest"}
-_SYMMETRIC = {
-    "max", "min", "maximum", "minimum", "isinstance", "issubclass", "getattr", "hasattr", "TypeVar",
-}  # fmt: skip
+_SYMMETRIC = {"max", "min", "maximum", "minimum", "isinstance", "issubclass", "getattr", "hasattr", "TypeVar"}
 _PAIRS = [
-    ("start", "end"), ("start", "stop"), ("first", "last"), ("left", "right"), ("forth", "back"),
-    ("before", "after"), ("low", "high"), ("context", "reach"), ("length", "width"),
-]  # fmt: skip
+    ("start", "end"),
+    ("start", "stop"),
+    ("first", "last"),
+    ("left", "right"),
+    ("forth", "back"),
+    ("before", "after"),
+    ("low", "high"),
+    ("context", "reach"),
+    ("length", "width"),
+]
 _SPEED_ONLY_KEYWORDS = {"align", "buffering", "indent", "maxsize", "warps"}
 
 
@@ -178,9 +183,7 @@ class _Sites:
                 between = self._raw[self._span(one)[1] : self._span(other)[0]].decode()
                 yield "swap", start, end, f"{texts[1]}{between}{texts[0]}"
 
-    def _between(
-        self, left: ast.AST, right: ast.AST, symbol: str, *, escape: bool = True
-    ) -> tuple[int, int]:
+    def _between(self, left: ast.AST, right: ast.AST, symbol: str, *, escape: bool = True) -> tuple[int, int]:
         """Return where the operator between two operands lies."""
         start, end = self._span(left)[1], self._span(right)[0]
         # Comments may lie between the operands.
@@ -242,6 +245,5 @@ def _counts(parent: ast.AST | None) -> bool:
     if isinstance(parent, ast.BinOp):
         return not isinstance(parent.op, ast.LShift | ast.Pow)
     return isinstance(
-        parent,
-        ast.Slice | ast.Subscript | ast.Call | ast.keyword | ast.Compare | ast.Tuple | ast.UnaryOp,
+        parent, ast.Slice | ast.Subscript | ast.Call | ast.keyword | ast.Compare | ast.Tuple | ast.UnaryOp
     )

@@ -24,10 +24,7 @@ from .groups import GROUPS, chosen, reason, tests_of
 from .operators import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = (
-    *("genoscan", "tests", "models", "data", "docs", "workflows", "benchmarks"),
-    *("pyproject.toml", "README.md"),
-)
+COPIED = (*("genoscan", "tests", "models", "data", "docs", "workflows", "benchmarks"), *("pyproject.toml", "README.md"))
 AT_ONCE = 2
 """Mutants that run at a time."""
 BAR = 0.95
@@ -198,9 +195,7 @@ def _say(caught: str, seconds: float, what: str) -> None:
     print(f"{caught:9}{seconds:6.0f} s  {what}", flush=True)
 
 
-def _judge(
-    trees: Trees, control: _Control, number: int, group: str, mutant: Mutant
-) -> dict[str, Any]:
+def _judge(trees: Trees, control: _Control, number: int, group: str, mutant: Mutant) -> dict[str, Any]:
     """Run one mutant; return its row."""
     caught, by, seconds = "", "", 0.0
     tree = trees.folder / f"mutant-{number}"

@@ -19,15 +19,31 @@ PLANT = [0, 1, 2, 6, 5, 4, 3, 7]
 
 
 def config(
-    *, d_model: int = 12, n_layer: int = 2, rcps: bool = True, fused: bool = True,
-    strategy: str = "add", complement: list[int] = COMPLEMENT, vocab_size: int | None = None,
-    mamba2: bool = False, tied: bool = True,
-) -> dict[str, Any]:  # fmt: skip
+    *,
+    d_model: int = 12,
+    n_layer: int = 2,
+    rcps: bool = True,
+    fused: bool = True,
+    strategy: str = "add",
+    complement: list[int] = COMPLEMENT,
+    vocab_size: int | None = None,
+    mamba2: bool = False,
+    tied: bool = True,
+) -> dict[str, Any]:
     plain: dict[str, Any] = {
-        "d_state": 16, "d_conv": 4, "expand": 2, "dt_rank": "auto", "dt_min": 0.001,
-        "dt_max": 0.1, "dt_init": "random", "dt_scale": 1.0, "dt_init_floor": 1e-4,
-        "conv_bias": True, "bias": False, "use_fast_path": True,
-    }  # fmt: skip
+        "d_state": 16,
+        "d_conv": 4,
+        "expand": 2,
+        "dt_rank": "auto",
+        "dt_min": 0.001,
+        "dt_max": 0.1,
+        "dt_init": "random",
+        "dt_scale": 1.0,
+        "dt_init_floor": 1e-4,
+        "conv_bias": True,
+        "bias": False,
+        "use_fast_path": True,
+    }
     # What says that the mixers are Mamba-2's is what it does not say.
     short = {"d_state": 12, "d_conv": 4, "expand": 2, "headdim": 8}
     return {
@@ -49,7 +65,7 @@ def config(
         "ssm_cfg": short if mamba2 else plain,
         "initializer_cfg": {},
         "torch_dtype": "float32",
-    }  # fmt: skip
+    }
 
 
 def tensors(config: dict[str, Any], seed: int = 1) -> dict[str, Tensor]:
@@ -99,9 +115,7 @@ def tensors(config: dict[str, Any], seed: int = 1) -> dict[str, Tensor]:
                 made[m + "in_proj.weight"] = normal(2 * e, d, scale=d**-0.5)
                 made[m + "out_proj.weight"] = normal(d, e, scale=e**-0.5)
         made[layer + _norm(config)] = 1 + normal(d, scale=0.3)
-    made["caduceus.backbone." + _norm(config).replace("norm", "norm_f", 1)] = 1 + normal(
-        d, scale=0.3
-    )
+    made["caduceus.backbone." + _norm(config).replace("norm", "norm_f", 1)] = 1 + normal(d, scale=0.3)
     return made
 
 

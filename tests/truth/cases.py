@@ -66,9 +66,8 @@ def letters(random: np.random.Generator, length: int, regions: Sequence[Region])
 
 
 def draw(
-    seed: int, *, kind: str, offset: int, masked: bool = False, length: int | None = None,
-    strand: str | None = None,
-) -> Case:  # fmt: skip
+    seed: int, *, kind: str, offset: int, masked: bool = False, length: int | None = None, strand: str | None = None
+) -> Case:
     """Return a case of this kind of target that makes sense to a model of this label offset."""
     random = np.random.default_rng(seed)
     for _ in range(10_000):
@@ -96,9 +95,7 @@ def _matters(region: Region, strand: str, where: Region, offset: int, size: int)
     return size - where.start > offset and region.end > where.start + offset
 
 
-def _drawn(
-    random: np.random.Generator, kind: str, masked: bool, length: int, strand: str | None
-) -> Case:
+def _drawn(random: np.random.Generator, kind: str, masked: bool, length: int, strand: str | None) -> Case:
     regions = _regions(random, length)
     strand = strand or str(random.choice(["+", "-", "both", "bed"]))
     sizes = [0, 1, 2, 9, 30, 1000]

@@ -9,9 +9,7 @@ from torch.nn import functional as F
 from truth.mamba import Weights, convolve, recur, rms_norm
 
 
-def mixer(
-    w: Weights, x: Tensor, *, groups: int = 1, limit: Any = (0.0, None), eps: float = 1e-5
-) -> Tensor:
+def mixer(w: Weights, x: Tensor, *, groups: int = 1, limit: Any = (0.0, None), eps: float = 1e-5) -> Tensor:
     """Return the mixer's output, (length, d_model); `w` holds its tensors by their own names."""
     return _run(w, x, groups, limit, eps)[0]
 
@@ -33,9 +31,7 @@ def _run(w: Weights, x: Tensor, groups: int, limit: Any, eps: float) -> tuple[Te
     kinks = [float((delta.detach() - edge).abs().min()) for edge in limit if edge]
     delta = delta.clamp(*limit)
     u = u.unflatten(-1, (heads, -1))
-    B, C = (
-        part.unflatten(-1, (groups, n)).repeat_interleave(heads // groups, 1) for part in (B, C)
-    )
+    B, C = (part.unflatten(-1, (groups, n)).repeat_interleave(heads // groups, 1) for part in (B, C))
     decay = torch.exp(delta * -torch.exp(w["A_log"]))[:, :, None, None]
     inflow = delta[:, :, None, None] * u[..., None] * B[:, :, None, :]
     states = recur(decay, inflow)  # (length, heads, head_dim, n)

@@ -14,28 +14,27 @@ from truth.mamba import Weights
 
 MAMBA = {"kind": "mamba", "d_state": 3, "d_conv": 4, "expand": 2, "dt_rank": 1}
 MAMBA2 = {
-    "kind": "mamba2", "d_state": 3, "head_dim": 4, "n_groups": 2, "d_conv": 3, "expand": 2,
-    "dt_limit": [0.02, 0.9], "gate_eps": 1e-4,
-}  # fmt: skip
-PD_SSM = {
-    "kind": "pd_ssm", "heads": 2, "d_state": 4, "n_maps": 3, "d_conv": 4, "expand": 2, "rank": 2,
-}  # fmt: skip
+    "kind": "mamba2",
+    "d_state": 3,
+    "head_dim": 4,
+    "n_groups": 2,
+    "d_conv": 3,
+    "expand": 2,
+    "dt_limit": [0.02, 0.9],
+    "gate_eps": 1e-4,
+}
+PD_SSM = {"kind": "pd_ssm", "heads": 2, "d_state": 4, "n_maps": 3, "d_conv": 4, "expand": 2, "rank": 2}
 PLAIN = {"symbols": "ACGT", "base_columns": [0, 1, 2, 3], "complement": [3, 2, 1, 0]}
-MIXED_UP = {
-    "symbols": "NT-AGC", "base_columns": [3, 5, 4, 1], "complement": [0, 3, 2, 1, 5, 4],
-    "unknown": 0,
-}  # fmt: skip
+MIXED_UP = {"symbols": "NT-AGC", "base_columns": [3, 5, 4, 1], "complement": [0, 3, 2, 1, 5, 4], "unknown": 0}
 
 CAUSAL: dict[str, dict[str, Any]] = {
     "mamba": PLAIN | {"layers": [MAMBA, MAMBA], "d_model": 8},
     "mamba, symbols mixed up": MIXED_UP
     | {"layers": [MAMBA | {"d_conv": 2, "dt_rank": 2, "expand": 1}], "d_model": 6, "eps": 1e-2},
-    "mamba, 7 taps, labels 2 on": PLAIN
-    | {"layers": [MAMBA | {"d_conv": 7}], "d_model": 5, "label_offset": 2},
+    "mamba, 7 taps, labels 2 on": PLAIN | {"layers": [MAMBA | {"d_conv": 7}], "d_model": 5, "label_offset": 2},
     "mamba, 1 tap": PLAIN | {"layers": [MAMBA | {"d_conv": 1}] * 2, "d_model": 4},
     "mamba2": PLAIN | {"layers": [MAMBA2, MAMBA2 | {"n_groups": 1}], "d_model": 8},
-    "mamba2, symbols mixed up": MIXED_UP
-    | {"layers": [MAMBA2 | {"dt_limit": [0.0, None], "d_conv": 4}], "d_model": 8},
+    "mamba2, symbols mixed up": MIXED_UP | {"layers": [MAMBA2 | {"dt_limit": [0.0, None], "d_conv": 4}], "d_model": 8},
     "pd_ssm": PLAIN | {"layers": [PD_SSM, PD_SSM], "d_model": 6},
     "pd_ssm, one map, symbols mixed up": MIXED_UP
     | {"layers": [PD_SSM | {"n_maps": 1, "heads": 3, "d_conv": 2}], "d_model": 6},
@@ -54,14 +53,11 @@ BOTH_WAYS: dict[str, dict[str, Any]] = {
     "PS unfused, no symbol for N": {"fused": False, "n_layer": 1, "no_unknown": True},
 }
 # Probabilities near 1, whose complement is small.
-CONFIDENT: dict[str, dict[str, Any]] = {
-    "mamba, confident": PLAIN | {"layers": [MAMBA], "d_model": 8, "head": 4.0},
-}
+CONFIDENT: dict[str, dict[str, Any]] = {"mamba, confident": PLAIN | {"layers": [MAMBA], "d_model": 8, "head": 4.0}}
 LONG: dict[str, dict[str, Any]] = {
     "mamba, small": PLAIN | {"layers": [MAMBA, MAMBA], "d_model": 4},
     "mamba2, small": PLAIN | {"layers": [MAMBA2], "d_model": 4},
-    "pd_ssm, small": PLAIN
-    | {"layers": [PD_SSM | {"heads": 1, "d_state": 3, "n_maps": 2}], "d_model": 4},
+    "pd_ssm, small": PLAIN | {"layers": [PD_SSM | {"heads": 1, "d_state": 3, "n_maps": 2}], "d_model": 4},
     "Ph, small": {"rcps": False, "n_layer": 1, "d_model": 4},
     "PS fused, small": {"fused": True, "n_layer": 1, "d_model": 4},
 }
@@ -84,10 +80,15 @@ class Model(NamedTuple):
 def causal(folder: Path, sizes: dict[str, Any]) -> Model:
     """Write a causal model in genoscan's own format."""
     config = {
-        "format": "genoscan-model/1", "mask": None, "unknown": None, "label_offset": 1,
-        "norm": {"kind": "rms", "eps": sizes.get("eps", 1e-5)}, "context": 20, "reach": 10,
+        "format": "genoscan-model/1",
+        "mask": None,
+        "unknown": None,
+        "label_offset": 1,
+        "norm": {"kind": "rms", "eps": sizes.get("eps", 1e-5)},
+        "context": 20,
+        "reach": 10,
         "trained_on": "nothing",
-    } | {name: value for name, value in sizes.items() if name not in OURS}  # fmt: skip
+    } | {name: value for name, value in sizes.items() if name not in OURS}
     weights = seeded(config, seed=sizes.get("seed", 1))
     weights["head.weight"] *= sizes.get("head", 1.0)
     folder.mkdir(parents=True)
@@ -117,20 +118,13 @@ def both_ways(source: Path, sizes: dict[str, Any]) -> tuple[dict[str, Any], Weig
     return config, weights
 
 
-def imported(
-    folder: Path, sizes: dict[str, Any], config: dict[str, Any], weights: Weights
-) -> Model:
+def imported(folder: Path, sizes: dict[str, Any], config: dict[str, Any], weights: Weights) -> Model:
     """Return what a Caduceus checkpoint was imported as; it may be robbed of its symbol for N."""
     native = json.loads((folder / "config.json").read_text())
     if sizes.get("no_unknown"):
         native["unknown"] = None
         (folder / "config.json").write_text(json.dumps(native))
-    return Model(
-        folder,
-        native,
-        lambda x: caduceus.logits(config, weights, x),
-        None,
-    )
+    return Model(folder, native, lambda x: caduceus.logits(config, weights, x), None)
 
 
 def seeded(config: dict[str, Any], seed: int = 1) -> Weights:
@@ -147,10 +141,7 @@ def seeded(config: dict[str, Any], seed: int = 1) -> Weights:
     made = {"embed.weight": normal(d, symbols)}
     for i, layer in enumerate(config["layers"]):
         e, k = layer["expand"] * d, layer["d_conv"]
-        w = {
-            "norm.weight": 1 + normal(d, scale=0.3),
-            "out_proj.weight": normal(d, e, scale=0.7 * e**-0.5),
-        }
+        w = {"norm.weight": 1 + normal(d, scale=0.3), "out_proj.weight": normal(d, e, scale=0.7 * e**-0.5)}
         convolved = e
         if layer["kind"] == "mamba":
             n, r = layer["d_state"], layer["dt_rank"]
@@ -169,11 +160,7 @@ def seeded(config: dict[str, Any], seed: int = 1) -> Weights:
             w["in_proj.weight"] = normal(2 * e, d, scale=d**-0.5)
             w["B_proj.weight"] = normal(2 * heads * n, e, scale=0.5 * e**-0.5)
             w["low.weight"] = normal(3 * r, e, scale=e**-0.5)
-            for name, rows in (
-                ("size", heads * n),
-                ("phase", heads * n),
-                ("C_proj", 2 * heads * n),
-            ):
+            for name, rows in (("size", heads * n), ("phase", heads * n), ("C_proj", 2 * heads * n)):
                 w[f"{name}.weight"], w[f"{name}.bias"] = normal(rows, r, scale=0.5), normal(rows)
             w["size.bias"] += 0.5  # states fade: what never does drifts in phase, in float32
             w["router.weight"] = normal(heads * maps, e)
@@ -183,8 +170,5 @@ def seeded(config: dict[str, Any], seed: int = 1) -> Weights:
         w["conv.weight"] = normal(convolved, k, scale=k**-0.5)
         w["conv.bias"] = normal(convolved, scale=0.1)
         made |= {f"layers.{i}.{name}": tensor for name, tensor in w.items()}
-    made["norm.weight"], made["head.weight"] = (
-        1 + normal(d, scale=0.3),
-        normal(symbols, d, scale=0.5),
-    )
+    made["norm.weight"], made["head.weight"] = (1 + normal(d, scale=0.3), normal(symbols, d, scale=0.5))
     return made

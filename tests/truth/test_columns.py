@@ -57,16 +57,41 @@ def run(folder: Path, model: Model, case: Case, dtype: str) -> Outcome:
     """Run a case."""
     genome = write_fasta(folder / "genome.fa", {"chr0": "ACGT", CHROM: case.letters})
     bed = folder / "regions.bed"
-    rows = (f"{r.chrom}\t{r.start}\t{r.end}\tr{i}\t0\t{r.strand}\n"
-            for i, r in enumerate(case.regions))  # fmt: skip
+    rows = (f"{r.chrom}\t{r.start}\t{r.end}\tr{i}\t0\t{r.strand}\n" for i, r in enumerate(case.regions))
     bed.write_text("".join(rows))
     return genoscan(
-        "attribute", genome, "--bed", bed, "-m", model.folder, "-o", folder / "columns.npz",
-        "-o", folder / "scores.bw", "--target", case.target, "--strand", case.strand,
-        "--context", case.context, "--reach", case.reach, "--score", case.score,
-        "--tile", case.tile, "--slots", case.slots, "--batch", case.batch,
-        "--threads", case.threads, "--dtype", dtype, *(["--masked"] if case.masked else []),
-    )  # fmt: skip
+        "attribute",
+        genome,
+        "--bed",
+        bed,
+        "-m",
+        model.folder,
+        "-o",
+        folder / "columns.npz",
+        "-o",
+        folder / "scores.bw",
+        "--target",
+        case.target,
+        "--strand",
+        case.strand,
+        "--context",
+        case.context,
+        "--reach",
+        case.reach,
+        "--score",
+        case.score,
+        "--tile",
+        case.tile,
+        "--slots",
+        case.slots,
+        "--batch",
+        case.batch,
+        "--threads",
+        case.threads,
+        "--dtype",
+        dtype,
+        *(["--masked"] if case.masked else []),
+    )
 
 
 def answers(model: Model, case: Case, region: Region) -> list[Answer]:
@@ -75,10 +100,7 @@ def answers(model: Model, case: Case, region: Region) -> list[Answer]:
     made = []
     for strand in case.strands(region):
         bounds = window(region, len(codes), strand, case.context, case.reach, target, offset)
-        made.append(
-            answer(model.logits, model.config, codes, bounds, region, strand, target,
-                   masked=case.masked)
-        )  # fmt: skip
+        made.append(answer(model.logits, model.config, codes, bounds, region, strand, target, masked=case.masked))
     return made
 
 
@@ -91,9 +113,14 @@ def relative(found: np.ndarray, truth: np.ndarray) -> float:
 
 
 def check(
-    folder: Path, model: Model, case: Case, *, dtype: str = "float32", bar: float | None = None,
+    folder: Path,
+    model: Model,
+    case: Case,
+    *,
+    dtype: str = "float32",
+    bar: float | None = None,
     truths: Callable[[Model, Case, Region], list[Answer]] = answers,
-) -> list[list[Answer]]:  # fmt: skip
+) -> list[list[Answer]]:
     """Run a case and compare all that it wrote; return what the references say."""
     done = run(folder, model, case, dtype)
     assert done.code == 0, (case, done.err)
@@ -137,9 +164,7 @@ def check(
 def clear(model: Model, case: Case, distance: float = 1e-5) -> bool:
     """Whether rounding cannot move the window past a jump or kink of the model."""
     return model.nearest is None or all(
-        model.nearest(one.inputs) > distance
-        for region in case.merged
-        for one in answers(model, case, region)
+        model.nearest(one.inputs) > distance for region in case.merged for one in answers(model, case, region)
     )
 
 
@@ -178,10 +203,7 @@ def watched() -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
             parts.append((span, part.numpy().copy()))
             yield span, part
 
-    with (
-        mock.patch.object(Adjoint, "gradient", watch),
-        mock.patch.object(Layerwise, "gradient", watch),
-    ):
+    with mock.patch.object(Adjoint, "gradient", watch), mock.patch.object(Layerwise, "gradient", watch):
         yield seen
 
 
@@ -225,10 +247,9 @@ def test_a_bidirectional_models_target_depends_on_both_sides(
     def whole(model: Model, case: Case, region: Region) -> list[Answer]:
         bounds = 0, len(case.letters)
         return [
-            answer(model.logits, model.config, case.codes, bounds, region, way,
-                   parse(case.target), masked=case.masked)
+            answer(model.logits, model.config, case.codes, bounds, region, way, parse(case.target), masked=case.masked)
             for way in case.strands(region)
-        ]  # fmt: skip
+        ]
 
     number = list(BOTH_WAYS).index(name) + masked
     kind, strand = TARGETS[1 + number % 3], "+-"[number % 2]
@@ -267,9 +288,7 @@ def test_nothing_but_n(name: str, load: Load, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("strand", ["+", "-", "both"])
 @pytest.mark.parametrize("name", ["mamba", "mamba, 7 taps, labels 2 on", "pd_ssm"])
-def test_targets_that_depend_on_nothing_are_refused(
-    name: str, strand: str, load: Load, tmp_path: Path
-) -> None:
+def test_targets_that_depend_on_nothing_are_refused(name: str, strand: str, load: Load, tmp_path: Path) -> None:
     model, random = load(name), np.random.default_rng(1)
     offset = model.config["label_offset"]
     for number in range(5):
@@ -290,9 +309,15 @@ def long_case(model: Model, name: str, length: int) -> Case:
     for again in range(20):
         random = np.random.default_rng(1000 * again + seed)
         case = Case(
-            letters(random, length, [region._replace(end=length // 9)]), (region,), TARGETS[0],
-            "-" if strand == "-" else "+", 0, 0, tile=1024, slots=4,
-        )  # fmt: skip
+            letters(random, length, [region._replace(end=length // 9)]),
+            (region,),
+            TARGETS[0],
+            "-" if strand == "-" else "+",
+            0,
+            0,
+            tile=1024,
+            slots=4,
+        )
         if clear(model, case, 1e-6):
             return case
     raise AssertionError("every case is too near a jump or kink")

@@ -108,9 +108,16 @@ def window(
 
 
 def answer(
-    logits: Logits, config: Mapping[str, Any], codes: np.ndarray, bounds: tuple[int, int],
-    region: Region, strand: str, target: Target, *, masked: bool = False,
-) -> Answer:  # fmt: skip
+    logits: Logits,
+    config: Mapping[str, Any],
+    codes: np.ndarray,
+    bounds: tuple[int, int],
+    region: Region,
+    strand: str,
+    target: Target,
+    *,
+    masked: bool = False,
+) -> Answer:
     """Differentiate the target of one window of a chromosome, whose bases are `codes`."""
     start, end = bounds
     length, offset, columns = end - start, config["label_offset"], list(config["base_columns"])

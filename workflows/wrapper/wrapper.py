@@ -10,6 +10,5 @@ tracks = [f"--output={path}" for path in snakemake.output if not path.endswith(b
 extra = snakemake.params.get("extra", "")
 log = snakemake.log_fmt_shell(stdout=False, stderr=True)
 shell(
-    "genoscan attribute {snakemake.input.genome:q} {regions:q} {extra}"
-    " --threads {snakemake.threads} {tracks:q} {log}"
+    "genoscan attribute {snakemake.input.genome:q} {regions:q} {extra} --threads {snakemake.threads} {tracks:q} {log}"
 )

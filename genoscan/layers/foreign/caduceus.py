@@ -34,9 +34,7 @@ class _Vocabulary(BaseModel):
 
 _VOCABULARIES: dict[tuple[tuple[int, int], ...], _Vocabulary] = {
     # [CLS] [SEP] [BOS] [MASK] [PAD] [RESERVED] [UNK] A C G T N, then padding.
-    ((7, 10), (8, 9)): _Vocabulary(
-        symbols=".......ACGTN....", base_columns=(7, 8, 9, 10), mask=3, unknown=4
-    ),
+    ((7, 10), (8, 9)): _Vocabulary(symbols=".......ACGTN....", base_columns=(7, 8, 9, 10), mask=3, unknown=4),
     # [PAD] [MASK] [UNK] a c g t, then padding.
     ((3, 6), (4, 5)): _Vocabulary(symbols="...ACGT.", base_columns=(3, 4, 5, 6), mask=1, unknown=2),
 }
@@ -149,9 +147,7 @@ def _complement(source: Source, config: _Config, backbone: str) -> Tensor:
         )
     for name, buffer in stored.items():
         if not torch.equal(buffer, complement):
-            raise ModelError(
-                f'{source.path}: tensor "{name}" differs from complement_map in {CONFIG}'
-            )
+            raise ModelError(f'{source.path}: tensor "{name}" differs from complement_map in {CONFIG}')
     return complement
 
 

@@ -68,13 +68,8 @@ def _check_supported(source: Source) -> None:
     ssm = source.config.get("ssm_cfg")
     layer = ssm.get("layer", "Mamba1") if isinstance(ssm, dict) else "Mamba1"
     if layer not in ("Mamba1", "Mamba2"):
-        raise ModelError(
-            f"{source.folder / CONFIG}: ssm_cfg.layer is {format_value(layer)}: expected Mamba1 or "
-            "Mamba2"
-        )
+        raise ModelError(f"{source.folder / CONFIG}: ssm_cfg.layer is {format_value(layer)}: expected Mamba1 or Mamba2")
     attention = [name for name in source.names if ".mixer.Wqkv" in name or ".mlp.fc1" in name]
     if source.config.get("attn_layer_idx") or attention:
         found = min(attention, default="attn_layer_idx")
-        raise ModelError(
-            f"{source.path}: {found}: hybrid with attention or an MLP, which is not supported"
-        )
+        raise ModelError(f"{source.path}: {found}: hybrid with attention or an MLP, which is not supported")

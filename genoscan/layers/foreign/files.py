@@ -55,8 +55,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return _read(pickled[0])
     found = ", ".join(sorted(file.name for file in path.iterdir())[:8]) if path.is_dir() else ""
     raise ModelError(
-        f"{path}: expected {', '.join(_PREFERRED)} or one .ckpt, .pt or .pth file, found "
-        f"{found or 'no such folder'}"
+        f"{path}: expected {', '.join(_PREFERRED)} or one .ckpt, .pt or .pth file, found {found or 'no such folder'}"
     )
 
 
@@ -125,9 +124,7 @@ def _state_dict(file: Path, loaded: dict[Any, Any]) -> dict[str, Tensor]:
         models = {place: tensors for place, tensors in found.items() if is_model(tensors)}
         if len(models) > 1:
             places = " and ".join(f'"{place}"' for place in models)
-            raise ModelError(
-                f"{file}: models under {places}: expected one; save the intended one as safetensors"
-            )
+            raise ModelError(f"{file}: models under {places}: expected one; save the intended one as safetensors")
         if models:
             return next(iter(models.values()))
         level = {
@@ -138,8 +135,7 @@ def _state_dict(file: Path, loaded: dict[Any, Any]) -> dict[str, Tensor]:
         }
     keys = ", ".join(map(str, list(loaded)[:5])) or "nothing"
     raise ModelError(
-        f"{file}: expected tensors of a Mamba or Caduceus model by name (backbone., lm_head.), "
-        f"found {keys}"
+        f"{file}: expected tensors of a Mamba or Caduceus model by name (backbone., lm_head.), found {keys}"
     )
 
 

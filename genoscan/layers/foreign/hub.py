@@ -7,9 +7,15 @@ from genoscan.errors import ModelError
 
 _ID = re.compile(r"[\w.-]+/[\w.-]+")
 _FILES = [
-    "config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model.bin",
-    "pytorch_model-*.bin", "pytorch_model.bin.index.json", "tokenizer.json", "vocab.json",
-]  # fmt: skip
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model-*.bin",
+    "pytorch_model.bin.index.json",
+    "tokenizer.json",
+    "vocab.json",
+]
 
 
 def locate_checkpoint(source: str) -> Path:

@@ -79,9 +79,13 @@ class _Transformers(Settings):
 
     def _architecture(self, inner: MixerConfig) -> _Architecture:
         return _Architecture(
-            self.hidden_size, self.num_hidden_layers, self.vocab_size, self.layer_norm_epsilon,
-            inner, self.tie_word_embeddings,
-        )  # fmt: skip
+            self.hidden_size,
+            self.num_hidden_layers,
+            self.vocab_size,
+            self.layer_norm_epsilon,
+            inner,
+            self.tie_word_embeddings,
+        )
 
 
 class _TransformersMamba(_Transformers):
@@ -105,9 +109,7 @@ class _TransformersMamba(_Transformers):
             )
         expand = channels // self.hidden_size
         return self._architecture(
-            MambaConfig(
-                d_state=self.state_size, d_conv=self.conv_kernel, expand=expand, dt_rank=rank
-            )
+            MambaConfig(d_state=self.state_size, d_conv=self.conv_kernel, expand=expand, dt_rank=rank)
         )
 
 
@@ -131,10 +133,14 @@ class _TransformersMamba2(_Transformers):
                 f"expected expand x hidden_size, {channels}" + source.assumed
             )
         inner = Mamba2Config(
-            d_state=self.state_size, head_dim=self.head_dim, n_groups=self.n_groups,
-            d_conv=self.conv_kernel, expand=self.expand, gate_eps=self.layer_norm_epsilon,
+            d_state=self.state_size,
+            head_dim=self.head_dim,
+            n_groups=self.n_groups,
+            d_conv=self.conv_kernel,
+            expand=self.expand,
+            gate_eps=self.layer_norm_epsilon,
             dt_limit=dt_limit(self.time_step_limit),
-        )  # fmt: skip
+        )
         check_heads(source, inner, self.hidden_size)
         return self._architecture(inner)
 

@@ -18,11 +18,21 @@ _SHARED = "in_proj.weight", "out_proj.weight"
 
 _TRAINING = frozenset(
     {
-        "A_init_range", "chunk_size", "conv_init", "dt_init", "dt_init_floor", "dt_max", "dt_min",
-        "dt_scale", "layer_idx", "process_group", "sequence_parallel", "use_fast_path",
+        "A_init_range",
+        "chunk_size",
+        "conv_init",
+        "dt_init",
+        "dt_init_floor",
+        "dt_max",
+        "dt_min",
+        "dt_scale",
+        "layer_idx",
+        "process_group",
+        "sequence_parallel",
+        "use_fast_path",
         "use_mem_eff_path",
     }
-)  # fmt: skip
+)
 """Settings in `ssm_cfg` that do not affect the function computed."""
 
 
@@ -91,9 +101,12 @@ class _Ssm(BaseModel):
         sizes: dict[str, Any] = {"d_conv": self.d_conv, "expand": self.expand}
         if mamba2:
             inner = Mamba2Config(
-                d_state=self.d_state or 128, head_dim=self.headdim, n_groups=self.ngroups,
-                dt_limit=dt_limit(self.dt_limit), **sizes,
-            )  # fmt: skip
+                d_state=self.d_state or 128,
+                head_dim=self.headdim,
+                n_groups=self.ngroups,
+                dt_limit=dt_limit(self.dt_limit),
+                **sizes,
+            )
             check_heads(source, inner, width)
             return inner
         rank = math.ceil(width / 16) if self.dt_rank == "auto" else self.dt_rank
@@ -138,9 +151,7 @@ def dt_limit(bounds: tuple[float, float]) -> tuple[float, float | None]:
     return low, None if math.isinf(high) else high
 
 
-def mixer_tensors(
-    source: Source, old: str, new: str, inner: MixerConfig, width: int
-) -> dict[str, Tensor]:
+def mixer_tensors(source: Source, old: str, new: str, inner: MixerConfig, width: int) -> dict[str, Tensor]:
     """Return the tensors of a mixer, except for its input and output projections.
 
     Parameters
@@ -199,10 +210,11 @@ def projection_tensors(
     """
     shapes, _ = _shapes(inner, width)
     return {
-        new + name: source.take(old + name, *shapes[name]) if partner is None
+        new + name: source.take(old + name, *shapes[name])
+        if partner is None
         else source.take_tied(old + name, partner + name, *shapes[name])
         for name in _SHARED
-    }  # fmt: skip
+    }
 
 
 _NEW_NAMES = {"norm.weight": "gate_norm"}

@@ -9,9 +9,7 @@ from typing import NamedTuple
 
 from genoscan.errors import ModelError
 
-_WRAPPERS = frozenset(
-    {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
-)
+_WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
 """Segments for modules that wrap another one, anywhere in a name."""
 
 _OPTIONAL = _WRAPPERS | {"model"}
@@ -76,8 +74,7 @@ def model_names(file: object, names: Iterable[str]) -> Names:
     if len(roots) > 1 and not all(_OPTIONAL.issuperset(root) for root in roots):
         places = " and ".join(f'"{".".join(root)}."' if root else "no prefix" for root in roots)
         raise ModelError(
-            f"{file}: tensors of a model under {places}: expected one model; save the "
-            "intended one as safetensors"
+            f"{file}: tensors of a model under {places}: expected one model; save the intended one as safetensors"
         )
     inside: dict[str, list[str]] = {}
     outside = []

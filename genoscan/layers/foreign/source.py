@@ -168,8 +168,7 @@ class Source:
         weight, *other = (self.take(known, *shape) for known in found)
         if other and not torch.equal(weight.double(), other[0].double()):
             raise ModelError(
-                f"{self._place(partner)} differs from the tensor to which it is tied, "
-                f'"{self._names[name][0]}"'
+                f'{self._place(partner)} differs from the tensor to which it is tied, "{self._names[name][0]}"'
             )
         return weight
 
@@ -182,10 +181,7 @@ class Source:
             If one has not; the message names it.
         """
         if self._unused:
-            raise ModelError(
-                f"{self._place(min(self._unused))} is not part of the model in its config"
-                + self.assumed
-            )
+            raise ModelError(f"{self._place(min(self._unused))} is not part of the model in its config" + self.assumed)
 
     def _shaped(self, name: str, shape: tuple[int, ...]) -> Tensor:
         if name not in self._names:
@@ -195,8 +191,7 @@ class Source:
         self._unused.discard(name)
         if tuple(tensor.shape) != shape:
             raise ModelError(
-                f"{self._place(name)} has shape {tuple(tensor.shape)}, its config implies {shape}"
-                + self.assumed
+                f"{self._place(name)} has shape {tuple(tensor.shape)}, its config implies {shape}" + self.assumed
             )
         for other in others:
             if not torch.equal(self._tensors[other].to(tensor.dtype), tensor):

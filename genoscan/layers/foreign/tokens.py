@@ -73,8 +73,7 @@ def vocabulary(source: Source, size: int, given: Mapping[str, int] | None) -> Vo
     """
     if size > _MAX_TOKENS:
         raise ModelError(
-            f"{source.path}: a vocabulary of {size:,} tokens: expected at most {_MAX_TOKENS}, "
-            "with one base per token"
+            f"{source.path}: a vocabulary of {size:,} tokens: expected at most {_MAX_TOKENS}, with one base per token"
         )
     tokens = dict(given) if given is not None else _tokens_in_files(source)
     missing = [letter for letter in BASES if letter not in tokens]

@@ -31,15 +31,11 @@ def kernel(function: Any, unaligned: tuple[str, ...] = ()) -> Any:
         Arguments whose alignment Triton is to ignore: it reads them number by number.
     """
     return triton.jit(
-        typing.no_type_check(function),
-        do_not_specialize=RUNTIME_SIZES,
-        do_not_specialize_on_alignment=unaligned,
+        typing.no_type_check(function), do_not_specialize=RUNTIME_SIZES, do_not_specialize_on_alignment=unaligned
     )
 
 
-def launch(
-    program: Any, grid: tuple[int, ...], *arguments: Any, warps: int = 4, **sizes: float
-) -> None:
+def launch(program: Any, grid: tuple[int, ...], *arguments: Any, warps: int = 4, **sizes: float) -> None:
     """Launch a kernel on the device of its first argument, asynchronously.
 
     Parameters
@@ -66,9 +62,7 @@ def contiguous(tensors: Sequence[Tensor]) -> Tensors:
     return tuple(tensor.detach().contiguous() for tensor in tensors)
 
 
-def contiguous_tangents(
-    inputs: Tensors, tangents: OptionalTensors, optional: Container[int] = ()
-) -> tuple[Any, ...]:
+def contiguous_tangents(inputs: Tensors, tangents: OptionalTensors, optional: Container[int] = ()) -> tuple[Any, ...]:
     """Return the tangents detached and contiguous, with zeros in place of None.
 
     Inputs at the `optional` indices, weights, keep None: their tangents are seldom present.

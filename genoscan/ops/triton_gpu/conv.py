@@ -29,16 +29,12 @@ BLOCK_SIZE = 256
 
 
 @kernel
-def _load_rows(
-    x, tail, row, batch, column, in_c, length, CHANNELS: tl.constexpr, TAPS: tl.constexpr
-):
+def _load_rows(x, tail, row, batch, column, in_c, length, CHANNELS: tl.constexpr, TAPS: tl.constexpr):
     """Return rows of the padded sequence, zeros outside of it."""
     before, t = row[:, None], row[:, None] - (TAPS - 1)
     x += batch * length * CHANNELS
     tail += batch * (TAPS - 1) * CHANNELS
-    inner = tl.load(
-        x + t * CHANNELS + column[None, :], in_c[None, :] & (t >= 0) & (t < length), 0.0
-    )
+    inner = tl.load(x + t * CHANNELS + column[None, :], in_c[None, :] & (t >= 0) & (t < length), 0.0)
     in_tail = in_c[None, :] & (before >= 0) & (t < 0)
     return inner + tl.load(tail + before * CHANNELS + column[None, :], in_tail, 0.0)
 
@@ -179,9 +175,7 @@ def _conv_dot(
         if bias_dot is not None:
             summed_dot += tl.load(bias_dot + direction * CHANNELS + column, in_c, 0.0)[None, :]
         for k in tl.static_range(TAPS):
-            value_dot = _load_rows(
-                x_dot, tail_dot, row + k, batch_dot, column, in_c, length, CHANNELS, TAPS
-            )
+            value_dot = _load_rows(x_dot, tail_dot, row + k, batch_dot, column, in_c, length, CHANNELS, TAPS)
             summed_dot += tl.load(weight + column * TAPS + k, in_c, 0.0)[None, :] * value_dot
             if weight_dot is not None:
                 at_w = (direction * CHANNELS + column) * TAPS + k

@@ -59,21 +59,7 @@ def _move(p, q, re, im, PERMUTE: tl.constexpr):
 
 
 @kernel
-def _step(
-    decay,
-    inflow,
-    decay_dot,
-    x,
-    p,
-    x_re,
-    x_im,
-    at_d,
-    at_b,
-    q,
-    in_q,
-    N: tl.constexpr,
-    PERMUTE: tl.constexpr,
-):
+def _step(decay, inflow, decay_dot, x, p, x_re, x_im, at_d, at_b, q, in_q, N: tl.constexpr, PERMUTE: tl.constexpr):
     """Return the state after a step; with `decay_dot` its tangent, `x` being the states before."""
     d_re, d_im = _load(decay + at_d, q, in_q, N)
     re, im = _multiply(d_re, d_im, x_re, x_im)
@@ -145,9 +131,7 @@ def _chunks(
 
     Writes p_end (row, chunk, head, q), d_end and b_end (row, chunk, head, plane, q).
     """
-    head, row, batch, q, in_q, route, maps = _program(
-        route, maps, length, HEADS, MAPS, N, BATCH, LANES
-    )
+    head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
     inverses += head * MAPS * N
     chunk = tl.program_id(0)
     p, d_re, d_im = q, tl.where(in_q, 1.0, 0.0).to(decay.dtype.element_ty), 0.0 * q
@@ -160,9 +144,7 @@ def _chunks(
         c_re, c_im = _load(decay + at_d, q, in_q, N)
         d_re, d_im = _multiply(tl.gather(c_re, p, 0), tl.gather(c_im, p, 0), d_re, d_im)
         move = _load_map(route, inverses, t, q, in_q, HEADS, N) if PERMUTE else p_t
-        b_re, b_im = _step(
-            decay, inflow, decay_dot, x, move, b_re, b_im, at_d, at_b, q, in_q, N, PERMUTE
-        )
+        b_re, b_im = _step(decay, inflow, decay_dot, x, move, b_re, b_im, at_d, at_b, q, in_q, N, PERMUTE)
         p = tl.gather(p_t, p, 0)
     at = ((row * n_chunks + chunk) * HEADS + head) * N
     tl.store(p_end + at + q, p, in_q)
@@ -235,9 +217,7 @@ def _states(
     PERMUTE: tl.constexpr,
 ):
     """Write the states of each chunk from its start; with PERMUTE `maps` are inverses."""
-    head, row, batch, q, in_q, route, maps = _program(
-        route, maps, length, HEADS, MAPS, N, BATCH, LANES
-    )
+    head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
     chunk = tl.program_id(0)
     re, im = _load(starts + ((row * n_chunks + chunk) * HEADS + head) * 2 * N, q, in_q, N)
     for i in range(tl.minimum(CHUNK, length - chunk * CHUNK)):
@@ -267,9 +247,7 @@ def _chunks_bar(
     LANES: tl.constexpr,
 ):
     """Compose the steps of each chunk from right to left: bar = d bar[p] + b."""
-    head, row, batch, q, in_q, route, maps = _program(
-        route, maps, length, HEADS, MAPS, N, BATCH, LANES
-    )
+    head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
     chunk = tl.program_id(0)
     p, d_re = q, tl.where(in_q, 1.0, 0.0).to(decay.dtype.element_ty)
     d_im, b_re, b_im = 0.0 * d_re, 0.0 * d_re, 0.0 * d_re
@@ -281,9 +259,7 @@ def _chunks_bar(
         c_re, c_im = _load(decay + at_d, q, in_q, N)
         y_re, y_im = _load(x_bar + at_d, q, in_q, N)
         d_re, d_im = _multiply(c_re, -c_im, tl.gather(d_re, p_t, 0), tl.gather(d_im, p_t, 0))
-        b_re, b_im = _multiply(
-            c_re, -c_im, tl.gather(b_re + y_re, p_t, 0), tl.gather(b_im + y_im, p_t, 0)
-        )
+        b_re, b_im = _multiply(c_re, -c_im, tl.gather(b_re + y_re, p_t, 0), tl.gather(b_im + y_im, p_t, 0))
         p = tl.gather(p, p_t, 0)
     at = ((row * n_chunks + chunk) * HEADS + head) * N
     tl.store(p_end + at + q, p, in_q)
@@ -312,9 +288,7 @@ def _states_bar(
     LANES: tl.constexpr,
 ):
     """Write the cotangents of each chunk, from that of the state at its end."""
-    head, row, batch, q, in_q, route, maps = _program(
-        route, maps, length, HEADS, MAPS, N, BATCH, LANES
-    )
+    head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
     chunk = tl.program_id(0)
     re, im = _load(ends + ((row * n_chunks + chunk) * HEADS + head) * 2 * N, q, in_q, N)
     n_steps = tl.minimum(CHUNK, length - chunk * CHUNK)
@@ -389,9 +363,7 @@ def _run(
     return out, end
 
 
-def _carry_chunks(
-    p: Tensor, d: Tensor, b: Tensor, first: Tensor, last: Tensor, *, reverse: bool
-) -> None:
+def _carry_chunks(p: Tensor, d: Tensor, b: Tensor, first: Tensor, last: Tensor, *, reverse: bool) -> None:
     """Write the start of each chunk to `b`, from `first` on, and the end of the last to `last`."""
     rows, n_chunks, heads, n_states = p.shape
     lanes = max(2, triton.next_power_of_2(n_states))
@@ -422,9 +394,7 @@ def _vjp(
     return decay_bar, inflow_bar, state_bar
 
 
-def _jvp(
-    given: Tensors, tangents: OptionalTensors, *, route: Tensor, maps: Tensor
-) -> tuple[Tensors, Tensors]:
+def _jvp(given: Tensors, tangents: OptionalTensors, *, route: Tensor, maps: Tensor) -> tuple[Tensors, Tensors]:
     (states, end), _ = _forward(given, save=False, route=route, maps=maps)
     decay, _, state = contiguous(given)
     route, maps = contiguous((route, maps))

@@ -41,9 +41,7 @@ def _offsets(n_rows, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.conste
 
 
 @kernel
-def _step_size(
-    x, bias, delta, n_rows, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
-):
+def _step_size(x, bias, delta, n_rows, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     at, inside, column = _offsets(n_rows, WIDTH, ROWS, COLUMNS)
     shift = tl.load(bias + column, column < WIDTH, 0.0)
     tl.store(delta + at, softplus(tl.load(x + at, inside, 0.0) + shift[None, :]), inside)
@@ -51,15 +49,7 @@ def _step_size(
 
 @kernel
 def _step_size_bar(
-    x,
-    bias,
-    delta_bar,
-    x_bar,
-    bias_bar,
-    n_rows,
-    WIDTH: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    x, bias, delta_bar, x_bar, bias_bar, n_rows, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):
     at, inside, column = _offsets(n_rows, WIDTH, ROWS, COLUMNS)
     shift = tl.load(bias + column, column < WIDTH, 0.0)
@@ -116,9 +106,7 @@ def _step_size_forward(inputs: Tensors, *, save: bool) -> tuple[Tensors, Tensors
     return (delta,), ()
 
 
-def _step_size_vjp(
-    inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags
-) -> OptionalTensors:
+def _step_size_vjp(inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags) -> OptionalTensors:
     x, bias, delta_bar = contiguous((*inputs, *bars))
     x_bar = torch.empty_like(x)
     n_rows, programs, sizes = _column_grid(x)
@@ -185,9 +173,7 @@ def _gate_forward(inputs: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
     return (out,), ()
 
 
-def _gate_vjp(
-    inputs: Tensors, _saved: Tensors, bars: Tensors, _needs_grad: Flags
-) -> OptionalTensors:
+def _gate_vjp(inputs: Tensors, _saved: Tensors, bars: Tensors, _needs_grad: Flags) -> OptionalTensors:
     y, z, out_bar = contiguous((*inputs, *bars))
     y_bar, z_bar = torch.empty_like(y), torch.empty_like(z)
     grid = (triton.cdiv(y.numel(), BLOCK_SIZE),)
@@ -219,14 +205,7 @@ def _scale(x_i, EPS: tl.constexpr, WIDTH: tl.constexpr):
 
 @kernel
 def _rms_norm(
-    x,
-    weight,
-    out,
-    n_rows,
-    EPS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    x, weight, out, n_rows, EPS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):
     at, inside, column = _offsets(n_rows, WIDTH, ROWS, COLUMNS)
     w = tl.load(weight + column, column < WIDTH, 0.0)[None, :]
@@ -311,22 +290,16 @@ def _rms_norm_forward(inputs: Tensors, *, save: bool, eps: float) -> tuple[Tenso
     return (out,), ()
 
 
-def _rms_norm_vjp(
-    inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags, *, eps: float
-) -> OptionalTensors:
+def _rms_norm_vjp(inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags, *, eps: float) -> OptionalTensors:
     x, weight, out_bar = contiguous((*inputs, *bars))
     x_bar = torch.empty_like(x)
     n_rows, programs, sizes = _row_grid(x)
     weight_bar = x.new_empty(programs, len(weight)) if needs_grad[1] else None
-    launch(
-        _rms_norm_bar, (programs,), x, weight, out_bar, x_bar, weight_bar, n_rows, EPS=eps, **sizes
-    )
+    launch(_rms_norm_bar, (programs,), x, weight, out_bar, x_bar, weight_bar, n_rows, EPS=eps, **sizes)
     return x_bar, None if weight_bar is None else sum_blocks(weight_bar)
 
 
-def _rms_norm_jvp(
-    inputs: Tensors, tangents: OptionalTensors, *, eps: float
-) -> tuple[Tensors, Tensors]:
+def _rms_norm_jvp(inputs: Tensors, tangents: OptionalTensors, *, eps: float) -> tuple[Tensors, Tensors]:
     x, weight = contiguous(inputs)
     x_dot, weight_dot = contiguous_tangents(inputs, tangents, optional=(1,))
     out, out_dot = torch.empty_like(x), torch.empty_like(x_dot)

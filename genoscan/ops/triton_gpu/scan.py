@@ -45,9 +45,7 @@ def _states_first(A: Tensor) -> Tensor:
     return A.transpose(-1, -2).contiguous()
 
 
-def _carry_chunks(
-    ends: Tensor, totals: Tensor, A: Tensor, first: Tensor, *, reverse: bool
-) -> Tensor:
+def _carry_chunks(ends: Tensor, totals: Tensor, A: Tensor, first: Tensor, *, reverse: bool) -> Tensor:
     """Replace `ends` by the states at the chunks' starts; return the final state."""
     batch, n_chunks, channels = totals.shape
     last = torch.empty_like(first)

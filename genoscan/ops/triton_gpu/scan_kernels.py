@@ -410,9 +410,7 @@ def chunk_ends_dot(
     in_gn, in_gnc = in_g[:, None] & in_n[None, :], in_g[:, None, None] & in_nc[None, :, :]
     a = tl.load(A + at, in_nc, 0.0)
     if A_dot is not None:
-        a_dot = tl.load(
-            A_dot + g[:, None, None] * (CHANNELS * STATES) + at[None, :, :], in_gnc, 0.0
-        )
+        a_dot = tl.load(A_dot + g[:, None, None] * (CHANNELS * STATES) + at[None, :, :], in_gnc, 0.0)
     row = batch * length + chunk * CHUNK
     row_dot = g.to(tl.int64) * tl.num_programs(1) * length + row
     u += row * CHANNELS
@@ -441,9 +439,7 @@ def chunk_ends_dot(
         if A_dot is not None:
             z_dot += step[None, None, :] * a_dot
         change = z_dot * (masked(near, h) + factor * h)[None, :, :]
-        change += (
-            b[None, :, None] * inflow_dot[:, None, :] + b_dot[:, :, None] * inflow[None, None, :]
-        )
+        change += b[None, :, None] * inflow_dot[:, None, :] + b_dot[:, :, None] * inflow[None, None, :]
         h_dot = _advance(h_dot, near[None, :, :], factor[None, :, :], change)
         h = _advance(h, near, factor, b[:, None] * inflow[None, :])
         total, error = _add(total, error, step)
@@ -550,9 +546,7 @@ def replay_dot(
     a = tl.load(A + at, in_nc, 0.0)
     d = tl.load(D + c, in_c, 0.0)
     if A_dot is not None:
-        a_dot = tl.load(
-            A_dot + g[:, None, None] * (CHANNELS * STATES) + at[None, :, :], in_gnc, 0.0
-        )
+        a_dot = tl.load(A_dot + g[:, None, None] * (CHANNELS * STATES) + at[None, :, :], in_gnc, 0.0)
     if D_dot is not None:
         d_dot = tl.load(D_dot + g[:, None] * CHANNELS + c[None, :], in_gc, 0.0)
     index = batch * n_chunks + chunk
@@ -588,9 +582,7 @@ def replay_dot(
         if A_dot is not None:
             z_dot += step[None, None, :] * a_dot
         change = z_dot * (masked(near, h) + factor * h)[None, :, :]
-        change += (
-            b[None, :, None] * inflow_dot[:, None, :] + b_dot[:, :, None] * inflow[None, None, :]
-        )
+        change += b[None, :, None] * inflow_dot[:, None, :] + b_dot[:, :, None] * inflow[None, None, :]
         h_dot = _advance(h_dot, near[None, :, :], factor[None, :, :], change)
         h = _advance(h, near, factor, b[:, None] * inflow[None, :])
         out_dot = tl.sum(c_t[None, :, None] * h_dot + c_dot[:, :, None] * h[None, :, :], 1)
