@@ -1,5 +1,7 @@
 """What is documented exists, and what exists is documented."""
 
+import doctest
+import importlib
 import json
 import re
 import shlex
@@ -116,3 +118,17 @@ sys.exit(0)
     done = elsewhere(before=asks)
     assert done.code == 0, done.err
     assert json.loads(done.out) == []
+
+
+WITH_EXAMPLES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in sorted((ROOT / "genoscan").rglob("*.py"))
+    if ">>>" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("module", WITH_EXAMPLES)
+def test_examples_of_docstrings(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    found = doctest.testmod(importlib.import_module(module))
+    assert found.attempted and not found.failed

@@ -199,6 +199,7 @@ def two_way(length: int, *, width: int, n_layers: int) -> tuple[float, float, fl
 
 
 @linux_only
+@pytest.mark.slow
 def test_beside_the_boundaries_nothing_grows_with_the_window() -> None:
     size = {"width": 16, "n_layers": 2}
     short, long = (two_way(length, **size) for length in (8_192, 32_768))

@@ -40,7 +40,11 @@ pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 NAMES = tuple(OPERATIONS)
 ALL_SIZES = [(name, *size) for name in NAMES for size in OPERATIONS[name].sizes]
-MODEST_SIZES = [(name, *size) for name in NAMES for size in OPERATIONS[name].modest]
+MODEST_SIZES = [
+    pytest.param(name, *size, marks=pytest.mark.slow if size == (33, 48, 40) else ())
+    for name in NAMES
+    for size in OPERATIONS[name].modest
+]
 SMALL_SIZES = [(name, *size) for name in NAMES for size in OPERATIONS[name].small]
 MEDIUM = (33, 20, 4)
 

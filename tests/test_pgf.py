@@ -65,7 +65,7 @@ def truth_of_length(length: int) -> tuple[Tensor, Tensor, Tensor, dict[str, Tens
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("block_size", [1, 16])
+@pytest.mark.parametrize("block_size", [3, 16])
 def test_all_that_it_says_is_autograds(length: int, block_size: int) -> None:
     made, (u, du, y_bar) = operator(), question(length)
     y, dy, u_bar, parameters_bar = truth_of_length(length)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 PACKAGES = "genoscan.engine,genoscan.layers,beartype.beartype"
 CHOSEN = {
-    "test_engine": "whole_window or parameters",
-    "test_by_layer": "autograds or outputs or tangent",
-    "test_layers": "float32",
+    "test_engine": "whole_window",
+    "test_by_layer": "autograds",
+    "test_layers": "float32 and split",
     "test_pd_ssm": "engines_derivatives",
     "test_foreign": "logits",
 }

@@ -207,8 +207,14 @@ def watched() -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
         yield seen
 
 
-@pytest.mark.parametrize("kind", TARGETS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(name, kind, marks=pytest.mark.slow if (i + j) % 2 else ())
+        for i, name in enumerate(MODELS)
+        for j, kind in enumerate(TARGETS)
+    ],
+)
 def test_columns_scores_and_gaps(name: str, kind: str, load: Load, tmp_path: Path) -> None:
     seed, strand = turn(name, kind)
     check(tmp_path, load(name), drawn(load(name), seed, kind=kind, strand=strand))
