@@ -9,6 +9,7 @@ Notation of `reference.rms_norm`.
 from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ from genoscan.ops.memory import aligned_empty
 from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, materialize_tangents
 
 
-@compiled
+@numba.njit(inline="always")
 def _inner(a, b, row):
     """Return the inner product of a row of a and a row of b."""
     lanes = load(a, (row, 0)) * load(b, (row, 0))
@@ -39,7 +40,7 @@ def _inner(a, b, row):
     return reduce_add(lanes)
 
 
-@compiled
+@numba.njit(inline="always")
 def _scale(x, row, width, eps):
     """Return 1 / sqrt(mean of x^2 + eps); NaN instead of 0 if the squares overflow."""
     mean = _inner(x, x, row) / width

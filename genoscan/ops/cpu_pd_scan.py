@@ -9,6 +9,7 @@ Notation of `reference.pd_scan`.
 # Functions compiled by numba have no annotations; their callers have.
 # mypy: disable-error-code="no-untyped-def, call-arg"
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from genoscan.ops.pd_scan import check_indices
 from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, materialize_tangents
 
 
-@compiled
+@numba.njit(inline="always")
 def _multiply(d, x, out):
     """Write d x, complex, as planes of real and imaginary parts."""
     for q in range(d.shape[1]):
@@ -28,7 +29,7 @@ def _multiply(d, x, out):
         out[1, q] = d[0, q] * x[1, q] + d[1, q] * x[0, q]
 
 
-@compiled
+@numba.njit(inline="always")
 def _multiply_conjugate(d, x, out):
     """Write conj(d) x."""
     for q in range(d.shape[1]):
@@ -36,7 +37,7 @@ def _multiply_conjugate(d, x, out):
         out[1, q] = d[0, q] * x[1, q] - d[1, q] * x[0, q]
 
 
-@compiled
+@numba.njit(inline="always")
 def _scatter_add(p, values, inflow, x):
     """Write the inflow plus the values, each value added at its destination."""
     for plane in range(2):
@@ -46,7 +47,7 @@ def _scatter_add(p, values, inflow, x):
             x[plane, p[q]] += values[plane, q]
 
 
-@compiled
+@numba.njit(inline="always")
 def _gather(p, x, out):
     for plane in range(2):
         for q in range(len(p)):
