@@ -1,4 +1,4 @@
-"""Results in memory: the gradient of a target with respect to every base of a sequence."""
+"""In-memory results: the gradient of a target with respect to every base of a sequence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -98,7 +98,7 @@ class Job:
         return max((len(batch) for batch in self.batches), default=0)
 
     def read(self, windows: Sequence[Window]) -> UInt8[Tensor, "windows length"]:
-        """Return the codes of windows of equal length, on their strands, 1 byte per base."""
+        """Return the base codes of windows of equal length, each read on its own strand."""
         if len(windows) == 1:
             return torch.from_numpy(_fetch(self.genome, windows[0])[None])
         return torch.from_numpy(np.stack([_fetch(self.genome, window) for window in windows]))

@@ -73,7 +73,7 @@ def page(paths: tuple[Path, ...], genome: Path, region_text: str | None, output:
 @command.command("igv")
 @TRACKS
 def igv(paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path) -> None:
-    """Write an IGV session file that refers to genome and tracks in place.
+    """Write an IGV session file that references the genome and tracks by their paths.
 
     \b
     Example:

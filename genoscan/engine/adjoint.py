@@ -216,7 +216,7 @@ def _stage(
     right: _TargetEnd | _NextStage,
     progress: Callable[[int], object],
 ) -> Generator[tuple[slice, Tensor], None, _End]:
-    """Run one stage through the actions, at most `ahead` tiles before their cotangents arrive.
+    """Execute the scheduled actions of one stage, at most `ahead` tiles ahead of the cotangents.
 
     Yields the cotangents of its inputs, tile by tile, right to left.
     """

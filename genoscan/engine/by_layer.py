@@ -293,7 +293,7 @@ def _swept(
 
 @dataclass(frozen=True)
 class _DirectionInputs:
-    """The inputs of a layer's directions; `mirrored` for the one that reads right to left."""
+    """Inputs of one direction of a layer; `mirrored` if it reads right to left."""
 
     layer: BidirectionalLayer
     x: Boundary

@@ -92,7 +92,7 @@ def _relative(span: slice, part: slice) -> slice:
 
 
 def two_at_once(device: torch.device, *work: Callable[[Callable[[], None]], Result]) -> list[Result]:
-    """Run two functions, in parallel where a CPU has threads for both (`run_in_parallel`)."""
+    """Run two functions, in parallel if the CPU has threads for both (`run_in_parallel`)."""
     if len(shares(len(work), device)) == len(work):
         return run_in_parallel(work)
     return [each(lambda: None) for each in work]

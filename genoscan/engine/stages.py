@@ -49,7 +49,7 @@ class ThreadGroup:
 
     @contextmanager
     def beside(self, *work: Callable[[], object]) -> Iterator[None]:
-        """Run functions on threads of their own while the body runs; wait for all of them.
+        """Run each function in its own thread while the `with` body executes; wait for all on exit.
 
         An exception in a thread is raised here; if the body raises, the threads are stopped.
         """

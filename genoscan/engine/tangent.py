@@ -71,10 +71,10 @@ def tangent(
 ]:
     """Yield the outputs and their derivative along each direction, tile by tile, left to right.
 
-    Exact: equal to a whole-window jvp up to rounding; zero, to the bit, before the first
-    position where a direction is not.
-    Memory: one tile and one carry, and a tangent of both for each direction, whatever the length.
-    A given carry may have tangents: its leaves are then `Dual`s.
+    Exact: equal to a whole-window jvp up to rounding; bitwise zero before the
+    first position at which a direction is nonzero.
+    Memory: one tile and one carry, and a tangent of both for each direction, regardless of
+    length. The initial carry, if given, may have tangents: its leaves are then `Dual`s.
     """
 
     def read(span: slice) -> Dual:

@@ -20,7 +20,7 @@ class Target(Protocol):
     """
 
     def __call__(self, outputs: Float[Tensor, "batch tile d_out"], span: slice) -> Float[Tensor, " batch"]:
-        """Return the part of the target that the outputs over this span give."""
+        """Return the contribution of the outputs over this span."""
         ...
 
     def rows(self, rows: slice) -> "Target":

@@ -65,7 +65,7 @@ class Stamp(NamedTuple):
 
 
 def stamp(path: Path) -> Stamp:
-    """Return modification time and size of a file.
+    """Return the modification time and size of a file.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def stamp(path: Path) -> Stamp:
     Returns
     -------
     Stamp
-        As of now.
+        Current modification time and size.
 
     Raises
     ------

@@ -40,7 +40,7 @@ class Feature:
     kind
         Feature key: "gene", "CDS", "tRNA" and so on.
     name
-        Gene, locus tag, product or label, the first that the feature has; "" without any.
+        The first present of gene, locus tag, product and label; "" if none is present.
     strand
         "+" or "-"; "." for a feature on both strands, such as a trans-spliced gene.
     parts

@@ -39,7 +39,7 @@ class Window:
         return self.span_of(self.scored)
 
     def span_of(self, part: Region) -> slice:
-        """Return the positions of a part of the window, in reading direction.
+        """Return the slice of the window that a part covers, in reading direction.
 
         Parameters
         ----------
@@ -49,7 +49,7 @@ class Window:
         Returns
         -------
         slice
-            0 is the first base read.
+            Position 0 is the first base read.
         """
         if self.strand == "-":
             return slice(self.region.end - part.end, self.region.end - part.start)
@@ -255,7 +255,7 @@ def batches(regions: Sequence[StrandWindows], size: int) -> list[Batch]:
     -------
     list of Batch
         In the order of their first regions. Batches depend on the arguments only, so that resumed
-        and sharded runs have the same ones.
+        and sharded runs use identical batches.
 
     Raises
     ------

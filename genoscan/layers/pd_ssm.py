@@ -124,7 +124,7 @@ class PdSsm(nn.Module):
             self._initialise()
 
     def _initialise(self) -> None:
-        """Initialise in the first state, with decays near 1 and uniformly distributed phases.
+        """Initialise the parameters: decays near 1, uniform phases, the first state active.
 
         Maps are initialised as permutations, by small margins that training can overcome:
         compositions of maps that are not injective soon lose the initial state.

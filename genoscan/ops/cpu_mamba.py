@@ -144,13 +144,13 @@ def mamba(
     Returns
     -------
     tuple of Tensor
-        Outputs, next tail and final state, of the shapes of `x`, `tail` and `state`.
+        Outputs, next tail and final state, with the same shapes as `x`, `tail` and `state`.
 
     Notes
     -----
     Exact: the operations of `mamba_by_operations`, and their vjps in reverse order.
-    Memory: for each base, x, three arrays of channels and the scan's checkpoints are saved; a
-    fourth array of channels if the last projection is trained.
+    Memory: `x`, three values per base and channel (four if the last projection is trained), and
+    the checkpoints of the scan are saved.
     """
     inputs = x, tail, state, *weights
     check_precision(inputs)

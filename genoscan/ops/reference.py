@@ -25,7 +25,7 @@ def scan(
     *,
     input_map: str = "euler",
 ) -> tuple[Float[Tensor, "batch tile channels"], Float[Tensor, "batch channels states"]]:
-    """Return outputs and final state of the selective scan.
+    """Return the outputs and the final state of the selective scan.
 
     h_t = exp(delta_t A) h_(t-1) + delta_t u_t B_t;  y_t = C_t . h_t + D u_t.
 
@@ -35,7 +35,7 @@ def scan(
         See `kernels.ScanInputs`.
     input_map : {"euler", "phi"}
         "euler" as above, as in Mamba (Gu and Dao, arXiv 2312.00752, equation 2); with "phi" the
-        input is phi(delta_t A) u_t B_t, with phi(z) = (exp(z) - 1) / z, as in the operator of Phase
+        input is phi(delta_t A) u_t B_t, with phi(x) = (exp(x) - 1) / x, as in the operator of Phase
         Gradient Flow (arXiv 2512.23068).
 
     Returns

@@ -66,7 +66,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def os_errors(path: Path) -> Iterator[None]:
-    """Convert an OSError raised while writing `path` into an OutputError of one line.
+    """Convert an OSError raised while writing `path` into a one-line OutputError.
 
     Parameters
     ----------

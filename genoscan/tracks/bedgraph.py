@@ -80,7 +80,7 @@ class BedGraphWriter:
             pysam.set_verbosity(verbosity)
 
     def close(self) -> None:
-        """Close the file; raises nothing, because `append` and `finish` report failed writes."""
+        """Close the file. Never raises: `append` and `finish` report failed writes."""
         with suppress(OSError):
             self._raw.close()
 

@@ -90,7 +90,7 @@ def arrays_in_memory(regions: Sequence[Region]) -> Arrays:
     Returns
     -------
     Arrays
-        With columns.
+        Uninitialised, with columns.
 
     Notes
     -----

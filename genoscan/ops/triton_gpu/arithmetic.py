@@ -47,7 +47,7 @@ def launch(program: Any, grid: tuple[int, ...], *arguments: Any, warps: int = 4,
     *arguments
         Positional arguments of the kernel; the first is a tensor.
     warps : int
-        Warps of a program.
+        Number of warps per program.
     **sizes
         Compile-time arguments of the kernel.
     """
@@ -58,7 +58,7 @@ def launch(program: Any, grid: tuple[int, ...], *arguments: Any, warps: int = 4,
 
 
 def contiguous(tensors: Sequence[Tensor]) -> Tensors:
-    """Return the tensors detached and contiguous, as kernels read them."""
+    """Return the tensors detached and contiguous, as the kernels require."""
     return tuple(tensor.detach().contiguous() for tensor in tensors)
 
 
