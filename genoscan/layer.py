@@ -10,7 +10,7 @@ from torch import Tensor
 Carry: TypeAlias = Any
 """A tree of tensors (nested tuples): the state of a layer after all bases to the left.
 
-The tensors own their memory: a view would keep the tile that it was sliced from alive.
+No tensor is a view of a tile: a view would keep the memory of the whole tile allocated.
 """
 
 

@@ -33,18 +33,18 @@ from genoscan.ops.primitive import check_precision
 MIN_SCALE = 0.5
 
 BlockCallback: TypeAlias = Callable[[Tensor, Tensor, int, int], object]
-"""Called with y and dy of one block, and its first and last + 1 position."""
+"""Called with y and dy of one block, its first position, and the position after its last."""
 
 
 class Gradients(NamedTuple):
-    """Derivatives of the sum of y y_bar.
+    """Derivatives of the sum of y * y_bar over all outputs.
 
     Attributes
     ----------
     u
-        With respect to the input, of its shape.
+        Derivative with respect to the input, of the same shape.
     parameters
-        With respect to each parameter, by name, summed over the batch.
+        Derivative with respect to each parameter, by name, summed over the batch.
     """
 
     u: Tensor
@@ -63,20 +63,22 @@ class FrechetMambaOperator(nn.Module):
     init_window
         Number of first inputs that determine the initial state; 0: the initial state is zero.
     kernels
-        Kernel set of the scan: "auto" for the device, "associative" for the associative form of the
-        paper, "reference" for its definition.
+        Kernel set of the scan: "auto" for the default of the device, "associative" for the
+        associative form of the paper, "reference" for the definition in plain torch.
 
     Raises
     ------
     InputError
-        On use, if inputs and weights are not all float32 or all float64, or under torch.autocast.
+        When called, if inputs and weights are not all float32 or all float64, or if
+        torch.autocast is enabled.
 
     Notes
     -----
     Inputs u have shape (length, d_model) or (batch, length, d_model).
     Exact: all methods equal whole-sequence autograd up to rounding, for any block size.
     Calls of the operator can be differentiated any number of times by autograd and torch.func. The
-    `pgf_` methods return tensors without a graph, also under torch.inference_mode().
+    `pgf_` methods return tensors without an autograd graph and also run under
+    torch.inference_mode().
     """
 
     def __init__(self, d_model: int, d_state: int = 16, *, init_window: int = 3, kernels: str = "auto") -> None:
@@ -92,7 +94,7 @@ class FrechetMambaOperator(nn.Module):
         self.init_estimator = nn.Linear(init_window * d_model, d_model * d_state)
 
     def forward(self, u: Float[Tensor, "*batch length d_model"]) -> Tensor:
-        """Return y, of the shape of u, computed at once.
+        """Return y, computed over the whole sequence at once.
 
         Parameters
         ----------
@@ -102,7 +104,7 @@ class FrechetMambaOperator(nn.Module):
         Returns
         -------
         Tensor
-            Of the shape of u.
+            Output y, of the shape of u.
 
         Raises
         ------
@@ -230,7 +232,7 @@ class FrechetMambaOperator(nn.Module):
         *,
         slots: int = 64,
     ) -> Tensor:
-        """Return the derivative of the sum of y y_bar with respect to all inputs.
+        """Return the derivative of the sum of y * y_bar with respect to all inputs.
 
         Parameters
         ----------
@@ -246,7 +248,7 @@ class FrechetMambaOperator(nn.Module):
         Returns
         -------
         Tensor
-            Of the shape of u.
+            Derivative with respect to u, of the same shape.
 
         Notes
         -----
@@ -263,7 +265,7 @@ class FrechetMambaOperator(nn.Module):
         *,
         slots: int = 64,
     ) -> Gradients:
-        """Return the derivatives of the sum of y y_bar with respect to all inputs and parameters.
+        """Return the derivatives of the sum of y * y_bar with respect to all inputs and parameters.
 
         Parameters
         ----------
@@ -298,7 +300,7 @@ class FrechetMambaOperator(nn.Module):
     def _vjp(
         self, u: Tensor, y_bar: Tensor, block_size: int, slots: int, trained: dict[str, Tensor]
     ) -> tuple[Tensor, AdjointResult, Tensor | None]:
-        """Return the cotangent of u, the result of the adjoint and the inputs of the estimator."""
+        """Return the cotangent of u, the result of the adjoint, and the input of `init_estimator`."""
         x, weights = self._pair(u, y_bar)
         x_bar = torch.empty_like(x)
 
@@ -331,7 +333,7 @@ class FrechetMambaOperator(nn.Module):
         return x[:, :window].flatten(1) if 0 < window <= x.shape[1] else None
 
     def _initial_state(self, x: Tensor, *, offset: bool = True) -> Tensor:
-        """Return the initial state estimated from the first inputs, optionally without bias."""
+        """Return the initial state, a linear map of the first inputs, with its bias if `offset`."""
         first = self._first_inputs(x)
         if first is None:
             return x.new_zeros(len(x), self.d_model, self.d_state)
@@ -340,7 +342,7 @@ class FrechetMambaOperator(nn.Module):
         return state.view(len(x), self.d_model, self.d_state)
 
     def _pair(self, u: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the input and a direction or cotangent, detached, (batch, length, d_model)."""
+        """Return the input and a direction or cotangent, detached, as (batch, length, d_model)."""
         refuse_transforms(u, other, *self.parameters())
         if u.shape != other.shape:
             raise InputError(f"shapes {tuple(u.shape)} and {tuple(other.shape)}: expected the same")
@@ -359,14 +361,14 @@ class FrechetMambaOperator(nn.Module):
 
 
 def _outside_inference(tensor: Tensor) -> Tensor:
-    """Copy tensors created under torch.inference_mode(), which autograd does not accept."""
+    """Return a copy of a tensor created under torch.inference_mode(), which autograd rejects."""
     return tensor.clone() if tensor.is_inference() else tensor
 
 
 class _CausalOperator:
-    """The operator without the estimator of the initial state: a `Layer` with the state as carry.
+    """The operator without its initial-state estimator: a `Layer` with the state as its carry.
 
-    With `trained`, these replace the weights of the same names, and the others are detached.
+    Tensors in `trained`, if given, replace the weights of the same names; all others are detached.
     """
 
     def __init__(self, operator: FrechetMambaOperator, trained: dict[str, Tensor] | None = None) -> None:
@@ -388,6 +390,6 @@ class _CausalOperator:
         A = -torch.exp(weights["A_log"]).expand(self._shape)
         bias = weights["dt_proj.bias"]
         read, state = self._scan(x, delta, A, B, C, weights["D"], carry, bias, input_map="phi")
-        # Above its threshold torch returns x for softplus(x); at 40 they are equal in float64.
+        # Above the threshold, torch returns x for softplus(x); above 40 both are equal in float64.
         y = F.softplus(read, threshold=40)
         return y * weights["redshift_scale"].clamp(min=MIN_SCALE), state

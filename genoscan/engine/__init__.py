@@ -1,1 +1,1 @@
-"""How sensitivity is computed: tile by tile, exactly, for any causal layer."""
+"""Exact derivatives of networks over long windows, computed tile by tile."""

@@ -1,4 +1,4 @@
-"""One target, every base: cotangents pulled from the window's right end to its left."""
+"""Adjoint sweep: the derivative of one target with respect to every input, from right to left."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -21,7 +21,7 @@ from genoscan.ops.dual import refuse_transforms
 
 Result = TypeVar("Result")
 Allocate = Callable[[int, Tensor], Tensor]
-"""(count, like) -> uninitialised memory for `count` tensors like this one, in one block."""
+"""(count, like) -> one uninitialised block for `count` tensors of the shape and dtype of `like`."""
 
 
 @runtime_checkable
@@ -39,13 +39,13 @@ class AdjointResult(NamedTuple):
     Attributes
     ----------
     value
-        The target, one a window, summed in float64; 0 if cotangents were given.
+        Value of the target for each window, summed in float64; 0 if cotangents were given.
     carry
         The carry after the window.
     carry_bar
         Cotangent of the carry before the window.
     parameters
-        Cotangents of the parameters asked for, summed over windows.
+        Cotangents of the parameters passed to `adjoint`, summed over windows.
     """
 
     value: Float[Tensor, " batch"]
@@ -68,17 +68,16 @@ def adjoint(
 ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
     """Yield the derivative of the target with respect to each input, tile by tile, right to left.
 
-    The generator returns an `AdjointResult`. `progress` is called with the number of positions of
-    every tile that has been run, forward or backward; `allocate` provides the memory of the
-    carries remembered.
+    The generator returns an `AdjointResult`. `progress` is called after each forward or backward
+    pass over a tile, with the number of its positions; `allocate` allocates the stored carries.
 
-    Exact: equal to whole-window autograd up to rounding (tests/test_engine.py); different
-    slots give identical bits.
-    Threads: a `Chain` is cut into as many stages as torch has threads (stages.py), which changes no
-    bit.
-    Memory: one tile's activations and `slots` carries, whatever the length; of s stages the
-    first holds its share of s tiles' activations, the last of one.
-    Time: each tile once backward, and as often forward as `checkpoints.schedule` needs.
+    Exact: equal to whole-window autograd up to rounding (tests/test_engine.py); results for
+    different numbers of slots are bitwise identical.
+    Threads: a `Chain` is cut into at most as many stages as torch has threads (stages.py); results
+    are bitwise identical for any number of stages.
+    Memory: the activations of one tile and `slots` carries, regardless of length; with s stages,
+    the first stage stores its activations for s tiles, the last for one.
+    Time: one backward pass over each tile, and the forward passes of `checkpoints.schedule`.
     """
     tiles = Spans(inputs.length, tile)
     sweep = StagePipeline(layer)
@@ -125,9 +124,11 @@ def consume(
     pull: Generator[tuple[slice, Tensor], None, Result],
     receive: Callable[[slice, Tensor], object] = lambda _span, _x_bar: None,
 ) -> Result:
-    """Run an adjoint to its left end and pass every tile's gradient on; return its result.
+    """Run an adjoint sweep to its end and call `receive` with the gradient of each tile.
 
-    If `receive` raises, the threads of the adjoint are stopped before the exception propagates.
+    Returns the return value of the sweep.
+
+    If `receive` raises, the threads of the sweep are stopped before the exception propagates.
     """
     with closing(pull):
         while True:
@@ -140,7 +141,7 @@ def consume(
 
 
 class _TargetEnd:
-    """Successor of the last stage: the target, or given cotangents."""
+    """Source of cotangents for the last stage: the target, or cotangents given in its place."""
 
     def __init__(self, target: Target | Cotangents, batch: int) -> None:
         self._target = target
@@ -150,7 +151,7 @@ class _TargetEnd:
 
     @property
     def value(self) -> Float[Tensor, " batch"]:
-        """Return the target over the tiles so far, on the CPU."""
+        """Return the sum of the target over the tiles so far, on the CPU."""
         if self._sum is None:
             return torch.zeros(self._batch, dtype=torch.float64)
         return self._sum.cpu()
@@ -159,7 +160,7 @@ class _TargetEnd:
         """No-op: the last stage has no successor."""
 
     def pulled(self, outputs: Tensor, span: slice) -> tuple[Tensor, Tensor]:
-        """Return the value that is differentiated over a tile, and its cotangent."""
+        """Return the value to differentiate over a tile, and its cotangent."""
         if isinstance(self._target, Cotangents):
             return outputs, self._target.tile(span)
         value = self._target(outputs, span)
@@ -170,7 +171,7 @@ class _TargetEnd:
 
 
 class _NextStage:
-    """Successor of every other stage: the next stage."""
+    """Source of cotangents for every stage but the last: the next stage."""
 
     def __init__(self, outputs: BoundedQueue[Tensor], cotangents: BoundedQueue[Tensor]) -> None:
         self._outputs, self._cotangents = outputs, cotangents
@@ -180,12 +181,12 @@ class _NextStage:
         self._outputs.put(outputs.detach())
 
     def pulled(self, outputs: Tensor, _span: slice) -> tuple[Tensor, Tensor]:
-        """Return the outputs, and their cotangent from the next stage."""
+        """Return the outputs and their cotangent, which the next stage computes."""
         return outputs, self._cotangents.get()
 
 
 class _End(NamedTuple):
-    """Results of one stage; as in `AdjointResult`."""
+    """Results of one stage, as in `AdjointResult`; `sums` are the cotangents of the parameters."""
 
     carry: Carry
     carry_bar: Carry
@@ -193,7 +194,7 @@ class _End(NamedTuple):
 
 
 class _Graph(NamedTuple):
-    """A tile that has been run forward and waits for its cotangents."""
+    """Autograd graph of a tile whose backward pass is pending."""
 
     span: slice
     x: Tensor
@@ -218,7 +219,7 @@ def _stage(
 ) -> Generator[tuple[slice, Tensor], None, _End]:
     """Execute the scheduled actions of one stage, at most `ahead` tiles ahead of the cotangents.
 
-    Yields the cotangents of its inputs, tile by tile, right to left.
+    Yields the cotangents of the inputs of the stage, tile by tile, right to left.
     """
     live = map_leaves(lambda leaf: leaf.detach(), live)
     carry_bar = map_leaves(torch.zeros_like, live)
@@ -255,10 +256,10 @@ def _stage(
 
 
 class _Slots:
-    """Remembered carries, in blocks of their own.
+    """Stored carries, copied to blocks that are allocated once.
 
-    Left where they are computed, they would be scattered among the tiles' activations and fragment
-    the heap more, the longer the window is.
+    Uncopied, they would be scattered among the activations of the tiles, and heap fragmentation
+    would increase with the length of the window.
     """
 
     def __init__(self, carry: Carry, slots: int, allocate: Allocate) -> None:
@@ -281,7 +282,7 @@ class _Slots:
 
 
 def _forward(stage: Layer, x: Tensor, carry: Carry, span: slice) -> _Graph:
-    """Run one tile with its graph."""
+    """Run one tile and record its autograd graph."""
     refuse_transforms(x)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
@@ -294,7 +295,7 @@ def _forward(stage: Layer, x: Tensor, carry: Carry, span: slice) -> _Graph:
 def _pull(
     graph: _Graph, right: _TargetEnd | _NextStage, carry_bar: Carry, parameters: Sequence[Tensor], sums: list[Tensor]
 ) -> tuple[Tensor, Carry]:
-    """Pull the cotangents back through one tile; accumulate those of the parameters."""
+    """Return the cotangents of one tile's input and carry; add those of the parameters to `sums`."""
     with torch.enable_grad():
         ends = [right.pulled(graph.outputs, graph.span)]
     ends += zip(leaves(graph.after), leaves(carry_bar), strict=True)

@@ -1,7 +1,7 @@
 """Storage of the activations between layers: in memory or in files.
 
-A boundary is length x width numbers, freed with its last reference. The carries of a layer are
-stored in the same place, one a tile, and are small beside a boundary.
+A boundary is an array of length x width numbers, freed with its last reference. The carries of a
+layer, one per tile, are stored in the same place and are small compared to a boundary.
 """
 
 import tempfile
@@ -19,9 +19,9 @@ from genoscan.ops.dual import Dual, primal
 
 @dataclass(frozen=True)
 class TensorBoundary:
-    """A boundary's numbers, anywhere; tiles are read to, and written from, a device.
+    """A boundary on any device; tiles are read to, and written from, the device of the network.
 
-    A tile read on the device that stores the boundary is a view: use it before it is overwritten.
+    If both devices are the same, `read` returns a view: use it before the tile is overwritten.
     """
 
     numbers: Float[Tensor, "batch length width"]
@@ -64,19 +64,19 @@ Boundary: TypeAlias = TensorBoundary | DualBoundary
 
 @dataclass(frozen=True)
 class BoundaryStore:
-    """Allocates boundaries of one length, on a device or in unnamed files of a folder."""
+    """Allocator of boundaries of one length, on a device or in unnamed files in a folder."""
 
     length: int
     place: torch.device | Path
 
     def boundary(self, like: Float[Tensor, "batch tile width"]) -> Boundary:
-        """Allocate a boundary for such tiles, and for their tangents if they have them."""
+        """Allocate a boundary for tiles like this one, and for their tangents if it has any."""
         if isinstance(like, Dual):
             return DualBoundary(self._plain(primal(like)), self._plain(like.dots.flatten(0, 1)))
         return self._plain(like)
 
     def block(self, count: int, like: Tensor) -> Tensor:
-        """Allocate `count` such tensors in one block."""
+        """Allocate one block for `count` tensors of the shape and dtype of `like`."""
         return self._numbers((count, *like.shape), like)
 
     def _plain(self, like: Float[Tensor, "batch tile width"]) -> TensorBoundary:
@@ -89,7 +89,7 @@ class BoundaryStore:
 
 
 def _unnamed(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return an array in a file that is deleted with the array, or the process."""
+    """Return an array mapped to a file that is deleted with the array or at process exit."""
     with tempfile.TemporaryFile(dir=folder) as file:
         file.truncate(int(np.prod(shape)) * dtype.itemsize)
         return np.memmap(file, dtype=dtype, mode="r+", shape=shape)

@@ -1,12 +1,11 @@
 """Sweeps of bidirectional networks: layer by layer, and tile by tile within a layer.
 
-A bidirectional layer needs all of its input before it can compute any output, so that the
-activations between two layers, a **boundary**, are stored: length x width numbers, in memory or in
-files. Within a layer each direction is causal and runs as in `adjoint.py`: tile by tile, in memory
+A bidirectional layer needs all of its input before it can compute any output. The activations
+between two layers, a **boundary**, are therefore stored: length x width numbers, in memory or in
+files. Within a layer, each direction is causal and runs as in `adjoint.py`: tile by tile, in memory
 that does not depend on the length.
 
-Which boundaries are remembered is decided as for carries (`checkpoints.py`), with layers in place
-of tiles.
+The boundaries to store are chosen as for carries (`checkpoints.py`), with layers in place of tiles.
 """
 
 from collections.abc import Callable, Generator, Iterable
@@ -46,12 +45,12 @@ def adjoint_by_layer(
 
     The generator returns an `AdjointResult` without carries.
 
-    Exact: equal to whole-window autograd up to rounding (tests/test_by_layer.py); any number of
-    boundaries gives the same bits.
-    Memory: one tile's activations of each direction, whatever the length; and in `store` at most
-    `boundaries` boundaries that are remembered, four that are computed with, and the carries of
-    each direction, one a tile.
-    Time: each layer once backward, and forward as often as `checkpoints.schedule` needs, plus one.
+    Exact: equal to whole-window autograd up to rounding (tests/test_by_layer.py); results for
+    different numbers of boundaries are bitwise identical.
+    Memory: the activations of one tile in each direction, regardless of length; in `store`, at most
+    `boundaries` stored boundaries, four boundaries in use, and one carry per tile and direction.
+    Time: one backward pass over each layer, and the forward passes of `checkpoints.schedule` plus
+    one.
     """
     sweep = _swept(chain, inputs, tile, store, progress)
     layers = chain.blocks
@@ -92,7 +91,7 @@ def forward_by_layer(
 ) -> Generator[tuple[slice, Float[Tensor, "batch span d_out"]], None, None]:
     """Yield the outputs tile by tile, left to right.
 
-    Memory: one tile and one carry, and in `store` two boundaries.
+    Memory: one tile and one carry; in `store`, two boundaries.
     """
     sweep = _swept(chain, inputs, tile, store, progress)
     live = sweep.entered(chain, inputs)
@@ -116,8 +115,8 @@ def tangent_by_layer(
     """Yield the outputs and their derivative along each direction, tile by tile, left to right.
 
     Exact: equal to a whole-window jvp up to rounding.
-    Memory: one tile and one carry, and a tangent of both for each direction; in `store` two
-    boundaries, and as many of tangents for each direction.
+    Memory: one tile and one carry, and a tangent of each for every direction; in `store`, two
+    boundaries and their tangents along every direction.
     """
     sweep = _swept(chain, inputs, tile, store, progress)
     live = sweep.entered(chain, _DualInputs(inputs, directions))
@@ -130,7 +129,7 @@ def tangent_by_layer(
 
 @dataclass(frozen=True)
 class _DualInputs:
-    """Inputs with their tangents."""
+    """Inputs and their tangents."""
 
     inputs: Inputs
     directions: Directions
@@ -141,7 +140,7 @@ class _DualInputs:
 
 @dataclass(frozen=True)
 class _LayerwisePass:
-    """Length, tile, storage and device of passes over whole layers."""
+    """Passes over whole layers of a network, with their length, tile, storage and device."""
 
     length: int
     tile: int
@@ -154,7 +153,7 @@ class _LayerwisePass:
         return Spans(self.length, self.tile)
 
     def stored(self, tiles: Iterable[tuple[slice, Tensor]], check: Callable[[], None] = lambda: None) -> Boundary:
-        """Store tiles as a boundary."""
+        """Write tiles to a new boundary and return it."""
         made: Boundary | None = None
         for span, tile in tiles:
             check()
@@ -198,7 +197,7 @@ class _LayerwisePass:
     def scored(
         self, chain: BidirectionalNetwork, ends: Boundary, target: Target
     ) -> tuple[Boundary, Float[Tensor, " batch"]]:
-        """Overwrite the last boundary by its cotangent; return it and the target's value."""
+        """Overwrite the last boundary with its cotangent; return it and the value of the target."""
         value = None
         for span in self.tiles:
             x = ends.read(span).detach().requires_grad_()
@@ -212,12 +211,12 @@ class _LayerwisePass:
         return ends, value.cpu()
 
     def pull(self, layer: BidirectionalLayer, x: Boundary, x_bar: Boundary) -> None:
-        """Overwrite the cotangent of a layer's output by that of its input, `x`."""
+        """Overwrite `x_bar`, the cotangent of a layer's output, with that of its input `x`."""
         forward_inputs, reverse_inputs = self._ways(layer, x)
         left_bar, right_bar = (x_bar, x_bar) if layer.additive else self._merged(layer, x, x_bar)
 
         def pulled(_made: Boundary, span: slice, left: Tensor, right: Tensor) -> None:
-            # Both directions have read the output's cotangent here: it can be overwritten.
+            # Both directions have read the cotangent of the output here, so it can be overwritten.
             at = x.read(span).detach().requires_grad_()
             with torch.enable_grad():
                 read = layer.prepare(at)
@@ -226,7 +225,7 @@ class _LayerwisePass:
             bars = left + right, x_bar.read(span)
             x_bar.write(span, torch.autograd.grad(ends, at, bars)[0])
 
-        # Adjoints run against their layer's direction: that of `right_to_left` from left to right.
+        # Each adjoint runs opposite to its layer: the adjoint of `right_to_left` from left to right.
         merge_directions(
             self.store,
             self.device,
@@ -236,7 +235,7 @@ class _LayerwisePass:
         )
 
     def _ways(self, layer: BidirectionalLayer, x: Boundary) -> "tuple[_DirectionInputs, _DirectionInputs]":
-        """Return the inputs of a layer's two directions."""
+        """Return the inputs of both directions of a layer."""
         return _DirectionInputs(layer, x, self.length), _DirectionInputs(layer, x, self.length, mirrored=True)
 
     def _outputs(self, layer: Layer, inputs: "_DirectionInputs") -> Generator[tuple[slice, Tensor], None, None]:
@@ -251,7 +250,7 @@ class _LayerwisePass:
             yield inputs.placed(span, outputs)
 
     def _merged(self, layer: BidirectionalLayer, x: Boundary, x_bar: Boundary) -> tuple[Boundary, Boundary]:
-        """Return the cotangents of both directions' outputs, where these depend on the outputs."""
+        """Return the cotangents of the outputs of both directions if `merge` is not additive."""
         forward_inputs, reverse_inputs = self._ways(layer, x)
         left, right = two_at_once(
             self.device,
@@ -269,7 +268,7 @@ class _LayerwisePass:
     def _pulled(
         self, layer: Layer, inputs: "_DirectionInputs", bar: Boundary
     ) -> Generator[tuple[slice, Tensor], None, None]:
-        """Yield the cotangents of one direction's inputs."""
+        """Yield the cotangents of the inputs of one direction."""
         pull = adjoint(
             layer,
             inputs,
@@ -293,7 +292,7 @@ def _swept(
 
 @dataclass(frozen=True)
 class _DirectionInputs:
-    """Inputs of one direction of a layer; `mirrored` if it reads right to left."""
+    """Inputs of one direction of a layer, in its reading order; `mirrored` if from right to left."""
 
     layer: BidirectionalLayer
     x: Boundary
@@ -305,13 +304,13 @@ class _DirectionInputs:
         return self.x.batch
 
     def place(self, span: slice) -> slice:
-        """Return a span of the inputs in coordinates of the window."""
+        """Convert a span of the inputs to coordinates of the window."""
         if not self.mirrored:
             return span
         return slice(self.length - span.stop, self.length - span.start)
 
     def placed(self, span: slice, tile: Tensor) -> tuple[slice, Tensor]:
-        """Return a span of the inputs, and values there, in the order of the window."""
+        """Convert a span of the inputs, and values there, to the order of the window."""
         return self.place(span), flip_positions(tile) if self.mirrored else tile
 
     def tile(self, span: slice) -> Any:
@@ -322,7 +321,7 @@ class _DirectionInputs:
 
 @dataclass(frozen=True)
 class _Bars:
-    """The cotangents of one direction's outputs, in its reading order."""
+    """Cotangents of the outputs of one direction, in its reading order."""
 
     inputs: _DirectionInputs
     bars: Boundary

@@ -1,8 +1,8 @@
-"""Which carries to remember so that tiles can be adjoined right to left: integers and verbs.
+"""Binomial checkpointing: a schedule of the carries to store for an adjoint sweep.
 
-The adjoint needs the carry at the left edge of every tile, last tile first.  With room for
-`slots` carries the rest are recomputed from the nearest one on the left.  The split is the
-binomial one, which needs the fewest forward tiles (Griewank and Walther, Algorithm 799,
+The adjoint needs the carry at the left edge of every tile, last tile first.  At most `slots`
+carries are stored; the rest are recomputed from the nearest stored carry on the left.  The binomial
+schedule minimises the number of forward passes over tiles (Griewank and Walther, Algorithm 799,
 ACM TOMS 26, 2000).
 """
 
@@ -14,32 +14,32 @@ from genoscan.errors import InputError
 
 
 class Advance(NamedTuple):
-    """Run tiles start..stop forward; keep only the carry."""
+    """Run tiles start to stop - 1 forward; keep only the carry."""
 
     start: int
     stop: int
 
 
 class Save(NamedTuple):
-    """Remember the carry at this tile's left edge."""
+    """Store the carry at the left edge of this tile."""
 
     tile: int
 
 
 class Restore(NamedTuple):
-    """Go back to the remembered carry at this tile's left edge."""
+    """Load the stored carry at the left edge of this tile."""
 
     tile: int
 
 
 class Drop(NamedTuple):
-    """Forget the carry at this tile's left edge."""
+    """Free the stored carry at the left edge of this tile."""
 
     tile: int
 
 
 class Adjoin(NamedTuple):
-    """Run this tile and pull the cotangents back through it."""
+    """Run this tile forward, then backward."""
 
     tile: int
 
@@ -48,14 +48,14 @@ Action = Advance | Save | Restore | Drop | Adjoin
 
 
 def schedule(n_tiles: int, slots: int) -> Iterator[Action]:
-    """Return the actions that adjoin every tile, last to first, in the fewest forward tiles.
+    """Return the actions that adjoin every tile, last to first, with the fewest forward passes.
 
-    At most `slots` carries are remembered at any time, the first tile's among them.
+    At most `slots` carries are stored at any time, including that of the first tile.
 
     Raises
     ------
     InputError
-        At once, if there is no tile or no slot.
+        When called, if there is no tile or no slot.
     """
     _check(n_tiles, slots)
     return _actions(n_tiles, slots)
@@ -63,7 +63,7 @@ def schedule(n_tiles: int, slots: int) -> Iterator[Action]:
 
 def _actions(n_tiles: int, slots: int) -> Iterator[Action]:
     yield Save(0)
-    pending = [(0, n_tiles, slots)]  # (first tile, its carry remembered; tiles; slots with it)
+    pending = [(0, n_tiles, slots)]  # (first tile, whose carry is stored; tiles; slots, including it)
     while pending:
         first, n, free = pending.pop()
         while n > 1 and free > 1:
@@ -86,7 +86,7 @@ def _actions(n_tiles: int, slots: int) -> Iterator[Action]:
 
 
 def advances(n_tiles: int, slots: int) -> int:
-    """Return how many tiles `schedule` runs forward, besides the one inside each Adjoin."""
+    """Return the number of tiles that `schedule` runs forward, not counting those of `Adjoin`."""
     _check(n_tiles, slots)
     rounds = _rounds(n_tiles, slots)
     return rounds * n_tiles - comb(slots + rounds, slots + 1)
@@ -100,7 +100,7 @@ def _check(n_tiles: int, slots: int) -> None:
 
 
 def _rounds(n: int, slots: int) -> int:
-    """Return how often the most recomputed of n tiles is run forward."""
+    """Return the maximum number of forward passes over any of n tiles."""
     rounds = 0
     while comb(slots + rounds, slots) < n:
         rounds += 1
@@ -108,7 +108,7 @@ def _rounds(n: int, slots: int) -> int:
 
 
 def _split(n: int, slots: int) -> int:
-    """Return how many of n tiles lie left of the next remembered carry."""
+    """Return the number of tiles, of n, to the left of the next carry to store."""
     rounds = _rounds(n, slots)
     fewest_left = comb(slots + rounds - 2, slots) if rounds > 1 else 1
     return max(fewest_left, n - comb(slots - 1 + rounds, slots - 1))

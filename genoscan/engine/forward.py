@@ -1,4 +1,4 @@
-"""Outputs without derivatives: tiles run from the left end of the window to the right."""
+"""Forward sweep: outputs without derivatives, tile by tile, from left to right."""
 
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
@@ -24,8 +24,8 @@ def forward(
     """Yield the outputs tile by tile, left to right.
 
     Exact: equal to a whole-window pass up to rounding.
-    Memory: as many tiles as there are stages (stages.py), and one carry. `progress` is called with
-    the number of positions of every tile.
+    Memory: one tile per stage (stages.py), and one carry. `progress` is called for each tile, with
+    the number of its positions.
     """
 
     def read(span: slice) -> Tensor:
@@ -40,7 +40,7 @@ def forward(
 def rightward(
     sweep: StagePipeline, carries: Sequence[Carry], tiles: Spans, read: Callable[[slice], Tensor]
 ) -> Generator[tuple[slice, Tensor], None, None]:
-    """Run tiles through all stages, without a graph."""
+    """Run tiles through all stages, without an autograd graph."""
     queues = [sweep.queue(1) for _ in sweep.stages[1:]]
     runs = [
         flush_denormals_during(_stage(stage, carries[i], tiles, read if i == 0 else queues[i - 1].get))

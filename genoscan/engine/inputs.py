@@ -1,4 +1,4 @@
-"""Inputs of the engine: windows that are read one tile at a time."""
+"""Inputs of the engine: windows, read tile by tile."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,29 +13,28 @@ from genoscan.errors import InputError
 
 @runtime_checkable
 class Inputs(Protocol):
-    """A window, or a batch of windows of one length, read in tiles."""
+    """A window, or a batch of windows of the same length, read tile by tile."""
 
     @property
     def length(self) -> int:
-        """Positions in the window."""
+        """Number of positions in a window."""
         ...
 
     @property
     def batch(self) -> int:
-        """Windows read side by side."""
+        """Number of windows in the batch."""
         ...
 
     def tile(self, span: slice) -> Float[Tensor, "batch tile d_in"]:
-        """Return the layer's input over the span."""
+        """Return the input of the network over the span."""
         ...
 
 
 @dataclass(frozen=True)
 class OneHot:
-    """Bases as codes, converted to the layer's input one tile at a time.
+    """Bases, stored as codes and converted to the input of the network tile by tile.
 
-    Memory: 1 byte a base.  `table` has a row for each code and a column for each symbol of
-    the model.
+    Memory: 1 byte per base.  `table` has one row per code and one column per symbol of the model.
     """
 
     codes: UInt8[Tensor, "batch length"]
@@ -72,9 +71,9 @@ class Dense:
 
 
 class Spans:
-    """Positions 0..length cut into tiles, left to right; the first may be shorter.
+    """Positions 0 to length - 1, divided into tiles, left to right; the first may be shorter.
 
-    Memory: none that grows with the length.
+    Memory: independent of the length.
     """
 
     def __init__(self, length: int, tile: int) -> None:

@@ -1,4 +1,4 @@
-"""Two sweeps over one window, from either end, merged where the second reaches a position."""
+"""Two sweeps over one window in opposite directions, and the merging of their values."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 Merge: TypeAlias = Callable[[Boundary, slice, Tensor, Tensor], None]
 
 _PARTS = 8
-"""Parts of a tile that are merged one after the other."""
+"""Number of parts of a tile, merged one after the other."""
 
 
 def merge_directions(
@@ -30,15 +30,15 @@ def merge_directions(
     Parameters
     ----------
     store
-        Allocates the boundary, which both sweeps write: the first to reach a position stores its
-        values there, the second merges them with its own. Together they take the memory of one.
+        Allocates the one boundary that both sweeps write: the first to reach a position stores its
+        values there, the second merges them with its own.
     device
-        Where the sweeps run; on a CPU with two threads or more they run in parallel.
+        Device of the sweeps; on a CPU with two threads or more they run in parallel.
     merge
-        Called with the boundary, a span, and the values of both sweeps over the span, those of
-        `left_to_right` first; it writes the merged values.
+        Called with the boundary, a span, and the values of `left_to_right` and `right_to_left` over
+        the span; writes the merged values.
     left_to_right, right_to_left
-        The sweeps: spans of the window and the values there.
+        Sweeps, which yield spans of the window and the values there.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def merge_directions(
 
 
 class _Merger:
-    """The boundary that two sweeps write, and how far each of them is."""
+    """The boundary that two sweeps write, and the position that each of them has reached."""
 
     def __init__(self, store: BoundaryStore, merge: Merge) -> None:
         self._store, self._merge = store, merge
@@ -76,9 +76,9 @@ class _Merger:
                 first, second = second, first
             boundary.write(first, tile[:, _relative(span, first)])
             self._reached[direction] = span.start if direction else span.stop
-            # In parts, and within the lock: the memory that merging takes, beside a tile of the
-            # other sweep, would be needed seldom, and raise the peak of long windows more often
-            # than that of short ones.
+            # Merged in parts, to save memory, and under the lock: otherwise a merge would
+            # occasionally coincide with a tile of the other sweep, more often in long windows, and
+            # peak memory would depend on the length.
             step = max(1, tile.shape[1] // _PARTS)
             for start in range(second.start, second.stop, step):
                 part = slice(start, min(start + step, second.stop))
@@ -87,12 +87,12 @@ class _Merger:
 
 
 def _relative(span: slice, part: slice) -> slice:
-    """Return a part of a span, counted from the span's start."""
+    """Return a part of a span, relative to the start of the span."""
     return slice(part.start - span.start, part.stop - span.start)
 
 
 def two_at_once(device: torch.device, *work: Callable[[Callable[[], None]], Result]) -> list[Result]:
-    """Run two functions, in parallel if the CPU has threads for both (`run_in_parallel`)."""
+    """Run two functions, in parallel on a CPU with two threads or more (`run_in_parallel`)."""
     if len(shares(len(work), device)) == len(work):
         return run_in_parallel(work)
     return [each(lambda: None) for each in work]

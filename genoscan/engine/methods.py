@@ -1,8 +1,8 @@
-"""How derivatives are computed, as a value: one method for each kind of network.
+"""Methods of differentiation: one class for each kind of network.
 
 `Adjoint` sweeps causal networks tile by tile; `Layerwise` sweeps bidirectional networks layer by
-layer, and tile by tile within a layer. A model's method is chosen once, when the model is loaded
-(model.py); everything else calls the protocol and need not know which it is.
+layer, and tile by tile within a layer. The method of a model is chosen once, when the model is
+loaded (model.py); all other code uses the `Method` protocol.
 """
 
 from collections.abc import Callable, Generator
@@ -35,23 +35,23 @@ _CPU = torch.device("cpu")
 
 
 def ignore(_positions: int) -> None:
-    """Report no progress."""
+    """Ignore progress."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What the gradient of one batch of windows costs.
+    """Cost of the gradient of one batch of windows.
 
     Attributes
     ----------
     recomputed
-        Forward passes over a tile besides the one that is differentiated, on average.
+        Average number of forward passes over a tile besides the one that is differentiated.
     passes
-        Passes over each position, forward or backward, in all sweeps together.
+        Number of passes over each position, forward and backward, in all sweeps together.
     carry_bytes
-        Bytes of the carries remembered, in the working memory of the sweep.
+        Size of the carries stored in the working memory of the sweep, in bytes.
     boundary_bytes
-        Bytes of the activations between layers, and of the carries stored with them.
+        Size of the activations between layers and the carries stored with them, in bytes.
     """
 
     recomputed: float
@@ -62,56 +62,56 @@ class Cost:
 
 @runtime_checkable
 class Method(Protocol):
-    """How a network is differentiated: sweeps in tiles of `tile` positions.
+    """A method of differentiation: sweeps over a network in tiles of `tile` positions.
 
-    Networks' parameters are taken as constants, whether or not they require a gradient.
+    Parameters of the network are constants, whether or not they require a gradient.
     """
 
     @property
     def tile(self) -> int:
-        """Positions processed at once."""
+        """Number of positions per tile."""
         ...
 
     def affected(self, span: slice, reach: int) -> slice:
-        """Return the outputs that inputs in a span can change, at most `reach` beyond it."""
+        """Return the span of the outputs that inputs in a span affect, at most `reach` beyond it."""
         ...
 
     def extent(self, span: slice, outputs: slice | None, *, before: int, after: int) -> slice:
-        """Return the window that the derivatives of outputs with respect to a span need.
+        """Return the window needed for the derivatives of outputs with respect to a span.
 
         Parameters
         ----------
         span
-            Positions whose derivatives are wanted, in reading direction.
+            Positions to differentiate with respect to, in reading direction.
         outputs
-            Positions of the outputs that the target reads; None: those of the window itself.
+            Positions of the outputs in the target; None: all outputs of the window.
         before, after
-            Context read on either side, in positions.
+            Number of positions of context on each side.
         """
         ...
 
     def fit(self, network: Network, length: int, batch: int) -> "Method":
-        """Return the method with storage chosen for such windows.
+        """Return a copy with storage chosen for `batch` windows of `length` positions.
 
         Raises
         ------
         InputError
-            If the memory allowed does not suffice for them.
+            If the memory limit is too low for these windows.
         """
         ...
 
     def cost(self, network: Network, length: int, batch: int) -> Cost:
-        """Return what the gradient of `batch` windows of `length` positions costs."""
+        """Return the cost of the gradient of `batch` windows of `length` positions."""
         ...
 
     def unit(self, network: Network, x: Tensor) -> tuple[Layer, Tensor]:
-        """Return the causal layer that one sweep runs, and its input, from the network's."""
+        """Return the causal layer of one sweep, and its input for an input x of the network."""
         ...
 
     def gradient(
         self, network: Network, inputs: Inputs, target: Target, *, progress: Progress = ignore
     ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
-        """Yield d target / d input, tile by tile; the generator returns the target's value."""
+        """Yield d target / d input, tile by tile; the generator returns an `AdjointResult`."""
         ...
 
     def forward(self, network: Network, inputs: Inputs, *, progress: Progress = ignore) -> Tiles:
@@ -138,14 +138,14 @@ class Adjoint:
     Parameters
     ----------
     tile
-        Positions processed at once.
+        Number of positions per tile.
     slots
-        Carries remembered; fewer cost time, never exactness.
+        Maximum number of stored carries; fewer need more recomputation, with the same result.
 
     Notes
     -----
-    Working memory does not depend on the window's length: one tile's activations and `slots`
-    carries.
+    Working memory does not depend on the length of the window: the activations of one tile and
+    `slots` carries.
     """
 
     tile: int = 1024
@@ -155,21 +155,21 @@ class Adjoint:
         _check_positive(tile=self.tile, slots=self.slots)
 
     def affected(self, span: slice, reach: int) -> slice:
-        """Return the span and what follows it."""
+        """Return the span extended to the right by `reach`."""
         return slice(span.start, span.stop + reach)
 
     def extent(self, span: slice, outputs: slice | None, *, before: int, after: int) -> slice:
-        """Return a window with context before the span; nothing past the outputs matters."""
+        """Return a window with context before the span, but none after given outputs."""
         if outputs is None:
             return slice(span.start - before, span.stop + after)
         return slice(min(span.start - before, outputs.start), max(span.stop, outputs.stop))
 
     def fit(self, network: Layer, length: int, batch: int) -> "Adjoint":
-        """Return the method itself: memory follows tile, slots and batch alone."""
+        """Return the method itself: memory does not depend on the length."""
         return self
 
     def cost(self, network: Layer, length: int, batch: int) -> Cost:
-        """Return what the gradient of `batch` windows of `length` positions costs."""
+        """Return the cost of the gradient of `batch` windows of `length` positions."""
         tiles = -(-length // self.tile)
         recomputed = advances(tiles, self.slots) / tiles
         carry = sum(leaf.nbytes for leaf in leaves(network.begin(batch)))
@@ -203,21 +203,22 @@ class Layerwise:
     Parameters
     ----------
     tile
-        Positions processed at once.
+        Number of positions per tile.
     memory
-        Bytes that activations between layers may take; None: half of the GPU's memory if that
-        suffices, or else half of what this process may use.
+        Maximum size of the activations between layers, in bytes; None: half of the GPU's memory if
+        that suffices, otherwise half of the memory available to this process.
     spill
-        Folder whose files store them instead.
+        Folder in which to store these activations in files instead of memory; None: in memory.
     boundaries
-        Activations between layers that are remembered; None: all. `fit` chooses it.
+        Maximum number of boundaries (activations between two layers) to store; None: all. Set by
+        `fit`.
     place
-        Device that stores them. `fit` chooses it.
+        Device on which to store them. Set by `fit`.
 
     Notes
     -----
-    Working memory does not depend on the window's length, except for the activations between
-    layers: length x width numbers each, in `memory` bytes or in `spill`.
+    Working memory does not depend on the length of the window, except for the boundaries, each of
+    length x width numbers, which are stored in at most `memory` bytes or in `spill`.
     """
 
     tile: int = 1024
@@ -232,7 +233,7 @@ class Layerwise:
             raise InputError(f"--spill {self.spill}: expected a folder that exists")
 
     def affected(self, span: slice, reach: int) -> slice:
-        """Return the span and what surrounds it."""
+        """Return the span extended on both sides by `reach`."""
         return slice(span.start - reach, span.stop + reach)
 
     def extent(self, span: slice, outputs: slice | None, *, before: int, after: int) -> slice:
@@ -242,18 +243,18 @@ class Layerwise:
         return slice(start - before, stop + after)
 
     def fit(self, network: BidirectionalNetwork, length: int, batch: int) -> "Layerwise":
-        """Return the method that remembers as many activations as the memory allowed holds.
+        """Return a copy that stores as many boundaries as the memory limit permits.
 
         Raises
         ------
         InputError
-            If it does not hold one, and those that are worked on.
+            If the limit is too low for one stored boundary besides those in use.
         """
         if self.spill is not None:
             return self
         device = next(network.parameters()).device
         if device.type == "cuda" and self.memory is None:
-            # All of it and not what is free, which changes while windows are swept.
+            # Total rather than free memory: the latter changes during sweeps.
             half = torch.cuda.get_device_properties(device).total_memory // 2
             if self._boundary_bytes(network, length, batch) <= half:
                 return replace(self, place=device)
@@ -268,7 +269,7 @@ class Layerwise:
         )
 
     def cost(self, network: BidirectionalNetwork, length: int, batch: int) -> Cost:
-        """Return what the gradient of `batch` windows of `length` positions costs."""
+        """Return the cost of the gradient of `batch` windows of `length` positions."""
         tiles, n_layers = -(-length // self.tile), len(network.blocks)
         recomputed = advances(tiles, tiles) / tiles
         run = advances(n_layers, self.boundaries or n_layers) + 1
@@ -276,7 +277,7 @@ class Layerwise:
         return Cost(recomputed, passes, 0, self._boundary_bytes(network, length, batch))
 
     def unit(self, network: BidirectionalNetwork, x: Tensor) -> tuple[Layer, Tensor]:
-        """Return one direction of the first layer, and what it reads."""
+        """Return one direction of the first layer, and its input."""
         first = network.blocks[0]
         return first.left_to_right, first.prepare(network.encode(x)).detach()
 
@@ -310,11 +311,11 @@ class Layerwise:
         return BoundaryStore(inputs.length, self.spill or self.place)
 
     def _boundary_bytes(self, network: BidirectionalNetwork, length: int, batch: int) -> int:
-        """Return the most that boundaries, and the carries stored with them, take."""
+        """Return the maximum size of the boundaries and the carries stored with them, in bytes."""
         layers = network.blocks
         kept = min(self.boundaries or len(layers), len(layers))
-        # Cotangents on both sides of a layer; the outputs of its two directions, where the merge
-        # is not a sum; and, with fewer boundaries than layers, the one that is computed again.
+        # Two boundaries in use by a layer; the outputs of both directions if the merge is not
+        # additive; and, with fewer boundaries than layers, one that is being recomputed.
         kept += (2 if layers[0].additive else 4) + (kept < len(layers))
         ways = (way.begin(batch) for way in (layers[0].left_to_right, layers[0].right_to_left))
         carries = sum(leaf.nbytes for way in ways for leaf in leaves(way))

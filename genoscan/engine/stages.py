@@ -1,10 +1,9 @@
 """Thread-level parallelism: windows in parallel, or the stages of a network as a pipeline.
 
-Windows of a batch are independent: each thread computes its share of them. For one window the
-network is cut into stages, and tiles pass from stage to stage through queues: while one stage
-computes a tile, the stage before it computes the next. Threads synchronise once a tile and not once
-an operation. Every stage computes what it would compute alone, so that the number of stages changes
-no bit.
+The windows of a batch are independent: each thread computes its share of them. For a single window,
+the network is cut into stages, and tiles pass from stage to stage through queues: while one stage
+computes a tile, the preceding stage computes the next tile. Threads synchronise once per tile
+rather than once per operation. Results are bitwise identical for any number of stages.
 """
 
 import threading
@@ -23,7 +22,7 @@ from genoscan.ops.dual import refuse_transforms
 from genoscan.ops.memory import buffer_pool
 
 _LOOK_UP = 1.0
-"""Seconds after which a waiting thread checks whether the program is ending."""
+"""Interval in seconds at which a waiting thread checks whether the main thread has ended."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -34,7 +33,7 @@ class Stopped(Exception):  # noqa: N818
 
 
 class ThreadGroup:
-    """Threads that run in parallel with the calling one; torch's threads are divided among all."""
+    """Threads that run in parallel with the calling thread; all share torch's threads equally."""
 
     def __init__(self, members: int) -> None:
         self._members, self._threads = members, torch.get_num_threads()
@@ -63,7 +62,7 @@ class ThreadGroup:
         try:
             for thread in threads:
                 thread.start()
-            with buffer_pool(), suppress(Stopped):  # the other thread's exception is raised below
+            with buffer_pool(), suppress(Stopped):  # the original exception is raised below
                 yield
         except BaseException:
             self._end()
@@ -94,7 +93,7 @@ class ThreadGroup:
 
 
 class StagePipeline(ThreadGroup):
-    """The stages of one sweep over a window, and the threads of all but one of them."""
+    """The stages of one sweep over a window; all but one run in threads of the group."""
 
     def __init__(self, layer: Layer) -> None:
         if not isinstance(layer, Layer):
@@ -110,14 +109,14 @@ class StagePipeline(ThreadGroup):
         super().__init__(len(self.stages))
 
     def split(self, carry: Carry) -> list[Carry]:
-        """Split the network's carry into the carries of the stages."""
+        """Split the carry of the network into the carries of the stages."""
         if len(self.stages) == 1:
             return [carry]
         left = iter(carry)
         return [tuple(next(left) for _ in stage.begin(1)) for stage in self.stages]
 
     def join(self, carries: list[Carry]) -> Carry:
-        """Concatenate the carries of the stages to that of the network."""
+        """Concatenate the carries of the stages into the carry of the network."""
         return carries[0] if len(carries) == 1 else sum(carries, ())
 
     def queue(self, maxsize: int) -> "BoundedQueue[Any]":
@@ -126,7 +125,7 @@ class StagePipeline(ThreadGroup):
 
 
 class BoundedQueue(Generic[Item]):
-    """A queue of at most `maxsize` items, whose waits end with the group."""
+    """A queue of at most `maxsize` items; waiting threads are released when the group ends."""
 
     def __init__(self, changed: threading.Condition, ended: Callable[[], bool], maxsize: int) -> None:
         self._changed, self._ended, self._maxsize = changed, ended, maxsize
@@ -150,8 +149,8 @@ class BoundedQueue(Generic[Item]):
     def _wait(self, ready: Callable[[], bool]) -> None:
         with self._changed:
             while not self._changed.wait_for(lambda: ready() or self._ended(), _LOOK_UP):
-                # An uncaught exception of the caller leaves its generator unfinished, and Python
-                # waits for all threads before it exits.
+                # After an uncaught exception the generator is never closed, and Python would wait
+                # for this thread before it exits.
                 if not threading.main_thread().is_alive():
                     raise Stopped
             if self._ended():
@@ -159,17 +158,17 @@ class BoundedQueue(Generic[Item]):
 
 
 def shares(windows: int, device: torch.device) -> list[slice]:
-    """Divide a batch of windows among torch's threads; one part on a GPU."""
+    """Divide a batch of windows into one part per torch thread, or a single part on a GPU."""
     parts = min(torch.get_num_threads(), windows) if device.type == "cpu" else 1
     edges = [windows * i // parts for i in range(parts + 1)]
     return [slice(*edge) for edge in pairwise(edges)]
 
 
 def run_in_parallel(work: Sequence[Callable[[Callable[[], None]], Result]]) -> list[Result]:
-    """Run functions in parallel, each on a thread of its own; return their results in order.
+    """Run functions in parallel, each in its own thread; return their results in order.
 
-    Each is called with a function to call now and then, which raises `Stopped` if another has
-    failed.
+    Each function is called with a check that it should call regularly, which raises `Stopped` if
+    another function has failed.
     """
     group = ThreadGroup(len(work))
     results: dict[int, Result] = {}

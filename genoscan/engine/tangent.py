@@ -1,4 +1,4 @@
-"""Tangents: derivatives of every output along given directions, from left to right."""
+"""Tangent sweep: derivatives of every output along given directions, from left to right."""
 
 from collections.abc import Callable, Generator
 from typing import Protocol, runtime_checkable
@@ -15,15 +15,15 @@ from genoscan.ops.dual import Dual, primal
 
 @runtime_checkable
 class Directions(Protocol):
-    """Directions in input space, ready to be read in tiles."""
+    """Directions in input space, read tile by tile."""
 
     @property
     def count(self) -> int:
-        """How many directions there are."""
+        """Number of directions."""
         ...
 
     def tile(self, span: slice) -> Float[Tensor, "directions batch tile d_in"]:
-        """Return every direction's part over the span."""
+        """Return all directions over the span."""
         ...
 
 
@@ -39,9 +39,10 @@ class DenseDirections:
 
 
 class BaseChange:
-    """Directions from the observed base to others, at one position of one window.
+    """Directions from the observed base to other bases, at one position of one window.
 
-    `changes` has a row a direction: the model's input for the new base less the present one.
+    `changes` has one row per direction: the input of the model for the new base minus the input for
+    the observed base.
     Memory: one tile.
     """
 
@@ -71,10 +72,11 @@ def tangent(
 ]:
     """Yield the outputs and their derivative along each direction, tile by tile, left to right.
 
-    Exact: equal to a whole-window jvp up to rounding; bitwise zero before the
-    first position at which a direction is nonzero.
-    Memory: one tile and one carry, and a tangent of both for each direction, regardless of
-    length. The initial carry, if given, may have tangents: its leaves are then `Dual`s.
+    The initial carry, if given, may have tangents: its leaves are then `Dual`s.
+
+    Exact: equal to a whole-window jvp up to rounding; bitwise zero before the first position at
+    which a direction is nonzero.
+    Memory: one tile and one carry, and a tangent of each for every direction, regardless of length.
     """
 
     def read(span: slice) -> Dual:
@@ -89,7 +91,7 @@ def tangent(
 def pushed(
     layer: Layer, read: Callable[[slice], Dual], tiles: Spans, carry: Carry, count: int
 ) -> Generator[tuple[slice, Dual], None, None]:
-    """Yield outputs with their tangents, from inputs with theirs."""
+    """Yield the outputs and their tangents, given inputs and their tangents."""
     sweep = StagePipeline(layer)
     carries = [map_leaves(lambda leaf: _moving(leaf, count), part) for part in sweep.split(carry)]
     yield from rightward(sweep, carries, tiles, read)  # type: ignore[misc]

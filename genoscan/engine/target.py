@@ -1,4 +1,4 @@
-"""Targets: the scalar that is differentiated, a sum over positions and so computed tile by tile.
+"""Targets: scalars to differentiate, sums over positions and therefore computed tile by tile.
 
 A model's output at position t predicts the base at t + label_offset (1 for a causal
 next-base model).  Labels are held fixed: the derivative is with respect to bases as input.
@@ -14,17 +14,17 @@ from torch import Tensor
 
 @runtime_checkable
 class Target(Protocol):
-    """The scalar that is differentiated, one a window.
+    """The scalar to differentiate, one per window.
 
-    additivity law  target(y over [0, n)) == target(y over [0, k)) + target(y over [k, n))
+    Additivity law: target(y over [0, n)) == target(y over [0, k)) + target(y over [k, n))
     """
 
     def __call__(self, outputs: Float[Tensor, "batch tile d_out"], span: slice) -> Float[Tensor, " batch"]:
-        """Return the contribution of the outputs over this span."""
+        """Return the contribution of the outputs over the span."""
         ...
 
     def rows(self, rows: slice) -> "Target":
-        """Return the target of some windows of the batch."""
+        """Return the target for a slice of the batch."""
         ...
 
 
@@ -32,10 +32,9 @@ class Target(Protocol):
 class LogLikelihood:
     """Sum of log p(base | bases before it) over labels first <= position < last, in nats.
 
-    `first` and `last` are positions in the window, 0-based and half-open as in a slice: `last` is
-    the one after the last label that counts.  `columns` maps a base code to the model's output
-    column, -1 where the model has none; such labels, and labels that the window does not hold, add
-    nothing.
+    `first` and `last` are 0-based positions in the window, half-open as in a slice: `last` is the
+    position after the last label included.  `columns` maps a base code to the output column of the
+    model, or to -1 if there is none; such labels, and labels outside the window, contribute 0.
     """
 
     codes: UInt8[Tensor, "batch length"]
@@ -46,18 +45,18 @@ class LogLikelihood:
 
     def __call__(self, outputs: Float[Tensor, "batch tile d_out"], span: slice) -> Float[Tensor, " batch"]:
         labels, counted = self.labels(span)
-        # In float64: the derivative is 1 - p, which float32 loses where p is near 1.
+        # In float64: the derivative is 1 - p, which loses its digits in float32 if p is near 1.
         log_p = torch.log_softmax(outputs.double(), -1)
         log_p = log_p.gather(-1, labels.to(outputs.device)[..., None])[..., 0]
         return (log_p * counted.to(log_p)).sum(-1)
 
     def rows(self, rows: slice) -> "LogLikelihood":
-        """Return the log-likelihood of some windows of the batch."""
+        """Return the log-likelihood for a slice of the batch."""
         own = {name: getattr(self, name)[rows] for name in ("codes", "first", "last")}
         return replace(self, **own)
 
     def labels(self, span: slice) -> tuple[Int64[Tensor, "batch tile"], Bool[Tensor, "batch tile"]]:
-        """Return the column of the base that each output predicts, and whether it counts."""
+        """Return the column of the base that each output predicts, and whether it is included."""
         length = self.codes.shape[1]
         at = torch.arange(span.start, span.stop) + self.label_offset
         columns = self.columns[self.codes[:, at.clamp(max=length - 1)].long()]
@@ -70,8 +69,8 @@ class LogLikelihood:
 class LogitAt:
     """A weighted sum of the logits of one output.
 
-    `weights` has an entry a symbol: one-hot for a logit; for log-odds, 1 at the symbol and
-    minus a third at the other three.
+    `weights` has one entry per symbol: one-hot for a logit; for log-odds, 1 for the symbol and
+    -1/3 for each of the other three.
     """
 
     position: Int64[Tensor, " batch"]
@@ -84,13 +83,13 @@ class LogitAt:
         return (rows * self.weights.to(outputs)).sum(-1) * inside.to(outputs)
 
     def rows(self, rows: slice) -> "LogitAt":
-        """Return the target of some windows of the batch."""
+        """Return the target for a slice of the batch."""
         return LogitAt(self.position[rows], self.weights[rows])
 
 
 @dataclass(frozen=True)
 class WeightedSum:
-    """The inner product of all outputs with fixed weights: the probe of the dot-product test."""
+    """The inner product of all outputs with fixed weights, used in the dot-product test."""
 
     weights: Float[Tensor, "batch length d_out"]
 
@@ -98,13 +97,13 @@ class WeightedSum:
         return (outputs * self.weights[:, span].to(outputs)).sum((-1, -2))
 
     def rows(self, rows: slice) -> "WeightedSum":
-        """Return the target of some windows of the batch."""
+        """Return the target for a slice of the batch."""
         return WeightedSum(self.weights[rows])
 
 
 def whole_window(
     codes: UInt8[Tensor, "batch length"], columns: Int64[Tensor, " codes"], label_offset: int = 1
 ) -> LogLikelihood:
-    """Return the log-likelihood of every base that something predicts."""
+    """Return the log-likelihood of all bases of the window that an output predicts."""
     batch, length = codes.shape
     return LogLikelihood(codes, columns, torch.zeros(batch).long(), torch.full((batch,), length), label_offset)

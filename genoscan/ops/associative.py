@@ -1,9 +1,9 @@
 """The scan in the associative form of Phase Gradient Flow (arXiv 2512.23068, Proposition 3.2).
 
-The step of a base, together with its tangent, is an element; elements compose associatively, so
-that those of a tile are composed in log2(tile) passes over all bases (recursive doubling).  An
-independent implementation in plain torch; the kernels advance base by base instead.  Only decays,
-at most 1, are multiplied, and nothing is divided, so that no decay causes overflow.
+The step at each base, together with its tangent, is an element of the scan.  Composition is
+associative, so that all steps of a tile are composed in log2(tile) passes (recursive doubling).
+This is an independent implementation in plain torch; the kernels advance base by base instead.
+Decays are at most 1 and are multiplied but never divided by, so that no decay causes overflow.
 """
 
 from typing import NamedTuple
@@ -25,7 +25,7 @@ class Step(NamedTuple):
     Parameters
     ----------
     a, b : Tensor
-        (..., tile, channels, states)
+        Factor and inflow, (..., tile, channels, states).
     k, j : Tensor
         Tangents of a and b, with an axis of directions in front.
     """
@@ -37,7 +37,7 @@ class Step(NamedTuple):
 
 
 def compose(first: Step, second: Step) -> Step:
-    """Return the composition of two steps, the first applied first."""
+    """Return the composition of two steps: `first`, then `second`."""
     return Step(
         a=second.a * first.a,
         k=second.k * first.a + second.a * first.k,
@@ -47,9 +47,9 @@ def compose(first: Step, second: Step) -> Step:
 
 
 def prefix_scan(steps: Step) -> Step:
-    """Return, for every base, the composition of all steps up to and including its own.
+    """Return, for each base, the composition of the steps of all bases up to and including it.
 
-    Memory: three times the steps.  Time: log2(tile) passes over them.
+    Memory: three times the size of `steps`.  Time: log2(tile) passes over the tile.
     """
     length, reach = steps.a.shape[_TIME], 1
     while reach < length:
@@ -82,7 +82,7 @@ def scan(*tensors: Tensor | None, input_map: str = "euler") -> tuple[Tensor, Ten
 
 
 def _parts(tensor: Tensor, directions: int) -> tuple[Tensor, Tensor]:
-    """Return the tensor and its tangents, zeros if it has none."""
+    """Return the tensor and its tangents, or zeros if it has none."""
     if isinstance(tensor, Dual):
         return primal(tensor), tensor.dots
     return tensor, tensor.new_zeros(directions, *tensor.shape)

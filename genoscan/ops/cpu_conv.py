@@ -1,11 +1,11 @@
-"""The short convolution and its SiLU in a single pass, compiled for the CPU.
+"""Short convolution and SiLU in a single pass, compiled for the CPU.
 
-In torch's operations, four shifted products and their derivatives read and write the tile a dozen
-times.  Here each rule goes through it once, base by base, and the few rows in use stay in the L1
-cache.  Notation of `reference.conv_silu`.
+As torch operations, four shifted products and their derivatives read and write the tile a dozen
+times.  Here each rule makes a single pass over the tile, base by base, and the few rows in use stay
+in the L1 cache.  Notation as in `reference.conv_silu`.
 """
 
-# Functions compiled by numba have no annotations; their callers have.
+# Functions compiled by numba have no annotations; their callers do.
 # mypy: disable-error-code="no-untyped-def, call-arg"
 
 import numpy as np
@@ -43,7 +43,7 @@ def _forward(rows, weight, bias, y, start, stop, i_batch, first, last):
 
 @compiled
 def _jvp(rows, weight, bias, rows_dot, weight_dot, bias_dot, y, y_dot, start, stop, i_batch, first, last):
-    """Write y and y_dot; tangents of weight and bias are empty if they are zero."""
+    """Write y and y_dot; zero tangents of weight and bias are passed as empty arrays."""
     use_widest_vectors()
     for t in range(start, stop):
         for group in range(first, last):
@@ -68,15 +68,15 @@ def _jvp(rows, weight, bias, rows_dot, weight_dot, bias_dot, y, y_dot, start, st
 
 @compiled
 def _vjp(rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, start, stop, i_batch, first, last):
-    """Write the cotangents; those of weight and bias are empty if not needed.
+    """Write the cotangents; those of weight and bias are empty arrays if not needed.
 
-    `padded_bar` is that of the tail followed by the tile: row t + before is base t's.  Until base t
-    is processed, the row contains instead the cotangent of the sum, before the SiLU, of base
-    t + before, which is used for the last time at base t; zeros past the tile's end.
+    `padded_bar` is the cotangent of the tail followed by the tile: row t + before is that of base t.
+    Until base t is processed, this row contains the cotangent of the sum before the SiLU at base
+    t + before, which base t is the last to use; zero past the end of the tile.
     """
     use_widest_vectors()
     before = len(weight) - 1
-    # Negative t: the rows of the tail.
+    # Rows of the tail have negative t.
     for t in range(stop - 1, start - 1 if start > 0 else -before - 1, -1):
         if t >= 0:
             for group in range(first, last):
@@ -105,9 +105,9 @@ def _vjp(rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, start, sto
 
 
 def _pieces(x: Tensor, tail: Tensor) -> list[tuple[np.ndarray, int, int]]:
-    """Return two triples (rows, start, stop): base t of start..stop reads rows from t - start on.
+    """Return two triples (rows, start, stop): bases t from start to stop read rows from t - start on.
 
-    The first bases read a copy that begins with the tail, the others the tile itself.
+    The first bases read a copy that begins with the tail; all other bases read the tile itself.
     """
     edge = min(tail.shape[-2], x.shape[-2])
     rows = pad_lanes(torch.cat([tail, x[..., :edge, :]], -2))
@@ -115,7 +115,7 @@ def _pieces(x: Tensor, tail: Tensor) -> list[tuple[np.ndarray, int, int]]:
 
 
 def _next_tail(given: ConvInputs) -> Tensor:
-    """Return the last inputs, as many as in the tail; a copy, so that the tile can be freed."""
+    """Return a copy of the last inputs, as many as in the tail, so that the tile can be freed."""
     before, length = given.tail.shape[-2], given.x.shape[-2]
     if before > length:
         return torch.cat([given.tail[..., length:, :], given.x], -2)
@@ -123,7 +123,7 @@ def _next_tail(given: ConvInputs) -> Tensor:
 
 
 def forward(inputs: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
-    """Return silu of the convolution, and the next tail."""
+    """Return the SiLU of the convolution, and the next tail."""
     given = ConvInputs(*inputs)
     pieces = _pieces(given.x, given.tail)
     weight, bias = pad_lanes(given.weight.mT), pad_lanes(given.bias)
@@ -138,7 +138,7 @@ def forward(inputs: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
 
 
 def jvp(inputs: Tensors, tangents: OptionalTensors) -> tuple[Tensors, Tensors]:
-    """Return both outputs, and their tangents along every direction."""
+    """Return both outputs and their tangents along every direction."""
     given, dots = ConvInputs(*inputs), ConvInputs(*materialize_tangents(inputs, tangents))
     if all(tangents[i] is None for i in (1, 2)):
         dots = dots._replace(weight=dots.weight[..., :0], bias=dots.bias[..., :0])
@@ -158,7 +158,7 @@ def jvp(inputs: Tensors, tangents: OptionalTensors) -> tuple[Tensors, Tensors]:
 
 
 def vjp(inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags) -> OptionalTensors:
-    """Return the cotangents of the inputs; of weight and bias only if needed."""
+    """Return the cotangents of the inputs; those of weight and bias only if needed."""
     given, y_bar = ConvInputs(*inputs), pad_lanes(bars[0])
     pieces = _pieces(given.x, given.tail)
     weight, bias = pad_lanes(given.weight.mT), pad_lanes(given.bias)
@@ -166,8 +166,8 @@ def vjp(inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags) -> O
     before = len(weight) - 1
     padded_bar = aligned_empty((batch, before + length, width), y_bar)
     padded_bar[:, length:] = 0
-    # One sum for each sequence, in float64: threads share none, the sums are long, their terms
-    # small.
+    # One sum for each sequence, so that threads share none; in float64, because the sums are long
+    # and their terms small.
     n_sums = batch if needs_grad[1] or needs_grad[2] else 0
     weight_bar, bias_bar = np.zeros((n_sums, *weight.shape)), np.zeros((n_sums, width))
     outputs = padded_bar, weight_bar, bias_bar
@@ -180,7 +180,7 @@ def vjp(inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags) -> O
     channels = given.x.shape[-1]
     bar = unpad_lanes(padded_bar, channels)
     bar[:, length:] += bars[1]
-    # A contiguous copy: a product with a matrix would copy sequences with gaps between them.
+    # A contiguous copy: otherwise a matrix product would copy it, because sequences have gaps.
     x_bar, tail_bar = contiguous(bar[:, before:]), bar[:, :before].clone()
     if not n_sums:
         return x_bar, None, None, tail_bar

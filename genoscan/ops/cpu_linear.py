@@ -1,6 +1,6 @@
-"""Matrix products with outputs in pooled buffers; torch's own fragment the heap in training.
+"""Matrix products with outputs in pooled buffers; torch's own outputs fragment the heap in training.
 
-Notation of torch.nn.functional.linear.
+Notation as in torch.nn.functional.linear.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def add_product_(y: Tensor, x: Tensor, matrix: Tensor) -> Tensor:
 
 
 def concatenate(parts: Sequence[Tensor], axis: int) -> Tensor:
-    """Return torch.cat of the tensors."""
+    """Return the tensors concatenated along an axis, as torch.cat does."""
     shape = list(parts[0].shape)
     shape[axis] = sum(part.shape[axis] for part in parts)
     return torch.cat(list(parts), axis, out=aligned_empty_tensor(shape, parts[0]))

@@ -1,7 +1,7 @@
 """A Mamba block as a single autograd function, for the CPU.
 
-Recorded operation by operation, autograd's overhead for a tile exceeds the time of some of the
-operations, and autograd saves tensors that are cheap to recompute.
+If each operation is recorded separately, the overhead of autograd for a tile exceeds the time of
+some of the operations, and autograd saves tensors that are cheap to recompute.
 """
 
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from genoscan.ops.reference import REFERENCE
 class _Saved(NamedTuple):
     """Tensors of a tile saved for the vjp, besides the scan's checkpoints.
 
-    Names as in layers/mamba.py; `selected` is x_proj's output, `y` the scan's if it is needed.
+    Names as in layers/mamba.py; `selected` is the output of x_proj, `y` that of the scan if needed.
     """
 
     x: Tensor
@@ -117,7 +117,7 @@ def _step(saved: _Saved, weights: MambaWeights) -> Tensor:
 
 
 def _scan_inputs(saved: _Saved, weights: MambaWeights) -> ScanInputs:
-    """Return the scan's inputs, with delta computed anew: it is donated to the scan."""
+    """Return the inputs of the scan; delta is recomputed, because the scan may overwrite it."""
     B, C = saved.selected[..., weights.dt_proj.shape[1] :].chunk(2, -1)
     delta = product(_step(saved, weights), weights.dt_proj.mT)
     return ScanInputs(saved.u, delta, weights.A, B, C, weights.D, saved.state, weights.dt_bias, saved.z)
@@ -126,7 +126,7 @@ def _scan_inputs(saved: _Saved, weights: MambaWeights) -> ScanInputs:
 def mamba(
     x: Tensor, tail: Tensor, state: Tensor, weights: MambaWeights, *, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a Mamba block's outputs over a tile, the next tail, and the state at the end.
+    """Return the outputs of a Mamba block over a tile, the next tail, and the final state.
 
     Parameters
     ----------
@@ -149,8 +149,8 @@ def mamba(
     Notes
     -----
     Exact: the operations of `mamba_by_operations`, and their vjps in reverse order.
-    Memory: `x`, three values per base and channel (four if the last projection is trained), and
-    the checkpoints of the scan are saved.
+    Memory: saves `x`, three values per base and channel (four if the last projection is trained),
+    and the checkpoints of the scan.
     """
     inputs = x, tail, state, *weights
     check_precision(inputs)

@@ -1,9 +1,9 @@
-"""RMSNorm in a single pass over memory, compiled for the CPU; torch's takes several.
+"""RMSNorm in a single pass over memory, compiled for the CPU; torch's makes several passes.
 
-Notation of `reference.rms_norm`.
+Notation as in `reference.rms_norm`.
 """
 
-# Functions compiled by numba have no annotations; their callers have.
+# Functions compiled by numba have no annotations; their callers do.
 # mypy: disable-error-code="no-untyped-def, call-arg, var-annotated"
 
 from collections.abc import Callable
@@ -72,7 +72,7 @@ def _jvp_rows(x, weight, width, eps, x_dot, weight_dot, y_dot, first, last):
 
 @compiled
 def _vjp_rows(x, weight, width, eps, y_bar, x_bar, weight_bar, first, last):
-    """Write x_bar, and add to weight_bar unless it is empty."""
+    """Write x_bar, and add to weight_bar unless the latter is empty."""
     use_widest_vectors()
     for row in range(first, last):
         scale = _scale(x, row, width, eps)
@@ -93,19 +93,19 @@ def _over_rows(kernel: Callable[..., None], rows: int, *arguments: Any) -> None:
 
 
 def _rows(tensor: Tensor) -> np.ndarray:
-    """Return (batch, tile, channels) as (rows, lanes)."""
+    """Return a tensor (batch, tile, channels) as an array (rows, lanes)."""
     array = pad_lanes(tensor)
     return array.reshape(-1, array.shape[-1])
 
 
 def _rows_by_direction(tensor: Tensor) -> np.ndarray:
-    """Return (directions, batch, tile, channels) as (directions, rows, lanes)."""
+    """Return a tensor (directions, batch, tile, channels) as an array (directions, rows, lanes)."""
     array = pad_lanes(tensor)
     return array.reshape(len(array), -1, array.shape[-1])
 
 
 def _like(array: np.ndarray, tensor: Tensor) -> Tensor:
-    """Return an array of rows in the shape of a tensor."""
+    """Return an array of rows as a tensor of the shape of `tensor`."""
     return unpad_lanes(array, tensor.shape[-1]).reshape(tensor.shape)
 
 

@@ -32,9 +32,9 @@ from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, m
 
 
 def _arrays(inputs: ScanInputs) -> tuple[np.ndarray, ...]:
-    """Return inputs or their tangents as the kernels read them; bias and gate empty if absent.
+    """Return the inputs, or their tangents, as arrays for the kernels; absent ones are empty.
 
-    Last axes of channels are padded to whole vectors.
+    A last axis of channels is padded to whole vectors.
     """
     u, delta, A, B, C, D, state, bias, z = inputs
     bias = D[..., :0] if bias is None else bias
@@ -51,7 +51,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _split_states(inputs: ScanInputs) -> list[ScanInputs]:
-    """Return inputs for groups of states that fit the registers; the outputs y add up."""
+    """Return the inputs of groups of at most `STATES` states; y is the sum of their outputs."""
     n_states = inputs.B.shape[-1]
     if n_states <= STATES:
         return [inputs]
@@ -60,7 +60,7 @@ def _split_states(inputs: ScanInputs) -> list[ScanInputs]:
             A=inputs.A[..., n : n + STATES],
             B=inputs.B[..., n : n + STATES],
             C=inputs.C[..., n : n + STATES],
-            # The skip connection is added once.
+            # The skip connection is added only once.
             D=inputs.D if n == 0 else torch.zeros_like(inputs.D),
             state=inputs.state[..., n : n + STATES],
         )
@@ -69,7 +69,7 @@ def _split_states(inputs: ScanInputs) -> list[ScanInputs]:
 
 
 def _phi_flag(input_map: str) -> bool | None:
-    """Return the kernels' flag for the input map; None, unlike False, is a type of its own."""
+    """Return the kernels' flag, True or None, whose types differ: kernels are compiled for each."""
     return True if is_phi(input_map) else None
 
 
@@ -77,7 +77,7 @@ def _forward_group(inputs: ScanInputs, *, save: bool, phi: bool | None, donate: 
     arrays = u, delta, *_, state, _, _ = _arrays(inputs)
     batch, length, width = u.shape
     groups, n_checkpoints = width // LANES, -(-length // SUB) if save else 0
-    # A block's steps are read before its outputs are written.
+    # The steps of a block are read before its outputs are written.
     y, state_end = delta if donate else aligned_empty(u.shape, u), aligned_empty(state.shape, u)
     checkpoints = aligned_empty((batch, n_checkpoints, groups, state.shape[-1] * LANES), u)
     parallel_for(
@@ -93,9 +93,9 @@ def _forward_group(inputs: ScanInputs, *, save: bool, phi: bool | None, donate: 
 def forward(
     inputs: OptionalTensors, *, save: bool, input_map: str = "euler", donate: bool = False
 ) -> tuple[Tensors, Tensors]:
-    """Return y and the state at the end, and, with `save`, the checkpoints for `vjp`.
+    """Return y and the final state; with `save`, also the checkpoints for `vjp`.
 
-    With `donate` delta may be overwritten.
+    With `donate`, delta may be overwritten.
     """
     parts = _split_states(ScanInputs(*inputs))
     donate = donate and len(parts) == 1
@@ -118,7 +118,7 @@ def _vjp_group(
     outs_bar = pad_lanes(y_bar)
     batch, _, width = u.shape
     groups, n_states, threads = width // LANES, A.shape[-1], torch.get_num_threads()
-    # A sub-tile's steps and cotangents are read before theirs are written.
+    # In each sub-tile, delta and y_bar are read before delta_bar and z_bar are written.
     delta_bar = delta if donate else aligned_empty(u.shape, u)
     z_bar = outs_bar if donate and z.size else aligned_empty(z.shape, u)
     # One sum for each sequence, in float64: the sums are long and their terms small.
@@ -160,9 +160,9 @@ def vjp(
     input_map: str = "euler",
     donate: bool = False,
 ) -> OptionalTensors:
-    """Return the cotangents of the inputs; of A, D and bias only if one of them is needed.
+    """Return the cotangents of the inputs; those of A, D and bias only if any of them is needed.
 
-    With `donate` delta and the cotangent of y may be overwritten.
+    With `donate`, delta and the cotangent of y may be overwritten.
     """
     y_bar, state_end_bar = bars
     needs = ScanInputs(*needs_grad)
@@ -205,7 +205,7 @@ def _jvp_group(inputs: ScanInputs, dots: ScanInputs, phi: bool | None) -> tuple[
 
 
 def jvp(inputs: OptionalTensors, tangents: OptionalTensors, *, input_map: str = "euler") -> tuple[Tensors, Tensors]:
-    """Return y and the state at the end, and their tangents along every direction."""
+    """Return y and the final state, and their tangents along every direction."""
     dots = ScanInputs(*tangents)
     groups_dot = _split_states(ScanInputs(*materialize_tangents(inputs, tangents)))
     if dots.A is None and dots.D is None and dots.bias is None:

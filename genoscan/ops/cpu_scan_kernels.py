@@ -1,17 +1,17 @@
 """Compiled kernels of the CPU scan: one call advances some channel groups of one sequence.
 
-A group is the `LANES` channels of a vector.  For each base all states of a group are advanced
+A group is the `LANES` channels of a vector.  At each base, all states of a group are advanced
 before the next base is read, so that arrays are read in memory order and the state stays in the L1
-cache.  Derivatives need the states again: `forward` saves the state every `SUB` bases, a
-checkpoint, and `vjp` recomputes one sub-tile of `SUB` bases at a time from there.
+cache.  The derivatives need the states again: `forward` saves a checkpoint, the state, every `SUB`
+bases, and `vjp` recomputes one sub-tile of `SUB` bases at a time from its checkpoint.
 
 Notation: u, delta, A, B, C, D, h as in `reference.scan`; rate = A / ln 2, so that a decay is
-2^z2 with z2 = delta rate; `_dot` tangents, `_bar` cotangents.  `error` is the rounding error of the
-last addition to the state, for Kahan's compensation.  `phi_input` is None for the input map
-delta B u, and otherwise selects phi(delta A) B u; the kernels are compiled for each.
+2^z2 with z2 = delta rate; `_dot` marks tangents, `_bar` cotangents.  `error` is the rounding error
+of the last addition to the state, for Kahan's compensation.  `phi_input` is None for the input map
+delta B u, and otherwise selects phi(delta A) B u; the kernels are compiled for each input map.
 """
 
-# Functions compiled by numba have no annotations; their callers have.
+# Functions compiled by numba have no annotations; their callers do.
 # mypy: disable-error-code="no-untyped-def, call-arg"
 
 import math
@@ -33,19 +33,19 @@ from genoscan.ops.lanes import (
 )
 
 STATES = 16
-"""States of a channel that are advanced together; larger numbers are divided into such groups."""
+"""Maximum number of states of a channel advanced together; more are divided into groups."""
 SUB = 32
-"""Bases of a sub-tile, from checkpoint to checkpoint."""
+"""Bases per sub-tile, from one checkpoint to the next."""
 BLOCK = 8
-"""Bases whose steps are computed before the recurrence and whose gates are applied after it."""
+"""Bases per block: steps are computed before its recurrence, gates are applied after it."""
 LN_2 = math.log(2)
 
-# Sizes of buffers below: 256 = STATES LANES, 512 = SUB LANES, 8192 = SUB STATES LANES.
+# Buffer sizes below: 256 = STATES * LANES, 512 = SUB * LANES, 8192 = SUB * STATES * LANES.
 
 
 @numba.njit(inline="always")
 def _gather(lanes, matrix, group, scale):
-    """Copy a group of channels of (channels, states) to lanes, padded with the last channel."""
+    """Copy a group of channels of a matrix to lanes, scaled, and padded with the last channel."""
     for n in range(matrix.shape[-1]):
         for lane in range(LANES):
             channel = min(group * LANES + lane, len(matrix) - 1)
@@ -54,7 +54,7 @@ def _gather(lanes, matrix, group, scale):
 
 @numba.njit(inline="always")
 def _scatter(matrix, lanes, group):
-    """Copy lanes to a group of channels of (channels, states)."""
+    """Copy lanes to a group of channels of a matrix, (channels, states)."""
     for n in range(matrix.shape[-1]):
         for lane in range(min(LANES, len(matrix) - group * LANES)):
             matrix[group * LANES + lane, n] = lanes[n * LANES + lane]
@@ -62,7 +62,7 @@ def _scatter(matrix, lanes, group):
 
 @compiled
 def forward(inputs, y, state_end, checkpoints, phi_input, i_batch, first, last):
-    """Write y, state_end and, unless the array is empty, the checkpoints."""
+    """Write y, state_end and, unless their array is empty, the checkpoints."""
     use_widest_vectors()
     u, delta, A, B, C, D, state, bias, z = inputs
     length, n_states = B.shape[1], B.shape[2]
@@ -84,7 +84,7 @@ def forward(inputs, y, state_end, checkpoints, phi_input, i_batch, first, last):
                     store(checkpoints, (i_batch, start // SUB, group, n), load(h, n))
             for i in range(size):
                 store(steps, i, load(delta, (i_batch, start + i, group)))
-            if has_bias:  # slower in one loop with the loads
+            if has_bias:  # slower if fused with the loop of the loads
                 shift = load(bias, group)
                 for i in range(size):
                     store(steps, i, softplus(load(steps, i) + shift))
@@ -122,8 +122,8 @@ def jvp(inputs, tangents, outputs, carry, phi_input, i_batch, first, last):
     """Write the outputs of `forward`, and their tangents along all directions.
 
     Directions are the first axis of the tangents; factors that do not depend on the direction are
-    computed once in a sub-tile.  `carry` is a buffer for the tangents of h between sub-tiles.
-    Tangents of A, D and bias are empty if all three are zero.
+    computed once per sub-tile.  `carry` is a buffer for the tangents of h between sub-tiles.
+    Tangents of A, D and bias are empty arrays if all three are zero.
     """
     use_widest_vectors()
     u, delta, A, B, C, D, state, bias, z = inputs
@@ -265,11 +265,12 @@ def jvp(inputs, tangents, outputs, carry, phi_input, i_batch, first, last):
 
 @compiled
 def vjp(inputs, checkpoints, bars, outputs, carry, phi_input, i_batch, first, last):
-    """Write the cotangents of the inputs; those of A, D and bias are empty if not needed.
+    """Write the cotangents of the inputs; those of A, D and bias are empty arrays if not needed.
 
-    A base sends exp(z) h_bar to the base on its left in two parts: `h_bar`, which is h_bar itself
-    or 0, and `pending`, the rest, which is added together with the left base's own term in one
-    compensated step.  `carry` is a buffer for h_bar, pending and error between sub-tiles.
+    The term exp(z) h_bar passes from each base to the base on its left in two parts: `h_bar`, which
+    is the cotangent itself or 0, and `pending`, the remainder, which is added to it together with
+    the term of the left base in one compensated step.  `carry` is a buffer for h_bar, pending and
+    error between sub-tiles.
     """
     use_widest_vectors()
     u, delta, A, B, C, D, _, bias, z = inputs

@@ -1,8 +1,8 @@
-"""Flush denormal numbers, those below 1e-38 in float32, to zero during sweeps.
+"""Flush denormal numbers, those below about 1e-38 in float32, to zero during sweeps.
 
-A derivative that decays along a window becomes denormal, and an operation on a denormal takes a
-processor about a hundred cycles: such sweeps took twenty times as long.  The mode belongs to a
-thread.
+Derivatives that decay along a window become denormal, and an operation on a denormal takes about a
+hundred processor cycles: without flushing, such sweeps took twenty times as long.  The mode is set
+per thread.
 """
 
 import sys
@@ -17,13 +17,13 @@ Result = TypeVar("Result")
 
 
 def flushes_denormals() -> bool:
-    """Return whether denormals are flushed to zero on this thread."""
+    """Return whether denormals are flushed to zero in the current thread."""
     return sys.float_info.min / 2 == 0
 
 
 @contextmanager
 def flush_denormals(enabled: bool = True) -> Generator[None, None, None]:
-    """Flush denormals to zero on this thread, or not, and restore its mode on exit."""
+    """Set whether the current thread flushes denormals to zero; restore its mode on exit."""
     before = flushes_denormals()
     torch.set_flush_denormal(enabled)
     try:
@@ -38,7 +38,7 @@ def flush_denormals_during(tiles: Generator[Item, None, Result]) -> Generator[It
     Parameters
     ----------
     tiles : generator
-        Tiles of a sweep; each is computed with denormals flushed.
+        Sweep that yields tiles; each tile is computed with denormals flushed.
 
     Returns
     -------

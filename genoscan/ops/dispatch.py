@@ -11,25 +11,26 @@ NAMES = ("auto", "cpu", "reference", "associative", "triton")
 def choose(device: torch.device | str, name: str = "auto") -> Kernels:
     """Return the kernel set for a device.
 
-    A set is imported when it is first chosen: numba and Triton take seconds to load.
+    A set is imported on first use, because numba and Triton take seconds to import.
 
     Parameters
     ----------
     device : torch.device or str
         Device of the tensors.
     name : str
-        "auto" (the device's own set), "cpu" (numba), "triton" (a CUDA device; the CPU if Triton's
-        interpreter is enabled), "reference" or "associative" (plain torch, any device).
+        "auto" (the default set of the device), "cpu" (numba), "triton" (on a CUDA device, or on the
+        CPU if Triton's interpreter is enabled), "reference" or "associative" (plain torch, on any
+        device).
 
     Returns
     -------
     Kernels
-        The operations, all of one implementation.
+        The kernel set.
 
     Raises
     ------
     InputError
-        If no set has this name, or the set does not run on the device.
+        If the name is unknown, or the set does not run on the device.
     """
     kind = torch.device(device).type
     if name not in NAMES:

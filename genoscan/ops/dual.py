@@ -1,9 +1,9 @@
-"""Tensors with tangents along several directions: forward mode without torch.func's overhead.
+"""Tensors with tangents along several directions: forward mode without the overhead of torch.func.
 
 torch.func dispatches each operation once for the derivative and once for the directions, which
-costs more than a tile's arithmetic, and its level is a global variable, which threads cannot share.
-Here the few operations that dominate the time of layers compute the tangents of all directions
-together; all other operations use torch.func.
+takes longer than the arithmetic of a tile.  Its nesting level is a global variable, so that threads
+cannot use it in parallel.  Here the few operations that dominate the run time of layers compute
+the tangents along all directions together; all other operations use torch.func.
 """
 
 import threading
@@ -28,24 +28,24 @@ def transformed(tensors: Iterable[Tensor | None]) -> bool:
     """
     if torch._C._are_functorch_transforms_active():
         return True
-    # Without Duals, which would dispatch the functions called here.
+    # Duals are excluded, because they would intercept the functions called here.
     plain = [t for t in tensors if t is not None and not isinstance(t, Dual)]
     # torch.autograd.grad(is_grads_batched=True) uses an older batching mechanism than torch.func.
     if any(map(torch._C._functorch.is_legacy_batchedtensor, plain)):
         return True
-    # All threads share the level of forward mode: only a tensor's own tangent shows that this
-    # thread uses it.
+    # The level of forward mode is shared by all threads: only a tensor with a tangent shows that
+    # the current thread uses it.
     in_use = forward_ad._current_level >= 0
     return in_use and any(forward_ad.unpack_dual(t).tangent is not None for t in plain)
 
 
 def refuse_transforms(*tensors: Tensor | None) -> None:
-    """Raise if torch transforms operations on the tensors; their tangents would be lost.
+    """Raise if torch transforms operations on the tensors, because derivatives would be lost.
 
     Raises
     ------
     NotImplementedError
-        If a torch.func transform is active on this thread, or a tensor is batched or has a tangent.
+        If a torch.func transform is active in this thread, or a tensor is batched or has a tangent.
     """
     if transformed(tensors):
         raise NotImplementedError(
@@ -55,11 +55,11 @@ def refuse_transforms(*tensors: Tensor | None) -> None:
 
 
 class Dual(Tensor):
-    """A tensor and its tangents, `dots`, with an axis of directions in front.
+    """A tensor and its tangents, `dots`, with a leading axis of directions.
 
-    Exact to rounding.  Linear maps, sums, products, softplus and the operations of a kernel set
-    have rules of their own; torch.func differentiates any other function.  In-place operations
-    raise NotImplementedError.  No autograd graph is recorded: it would lack the kernels.
+    Exact up to rounding.  Linear maps, sums, products, softplus and the operations of a kernel set
+    have explicit rules; all other functions are differentiated by torch.func.  In-place operations
+    raise NotImplementedError.  No autograd graph is recorded, because it would omit the kernels.
     """
 
     dots: Tensor
@@ -73,12 +73,12 @@ class Dual(Tensor):
         primal : Tensor
             The value.
         dots : Tensor
-            Tangents, (directions, *primal.shape).
+            Tangents, of shape (directions, *primal.shape).
 
         Raises
         ------
         NotImplementedError
-            If torch transforms operations on either.
+            If torch transforms operations on either tensor.
         """
         refuse_transforms(primal, dots)
         dual = primal.detach().as_subclass(Dual)
@@ -128,7 +128,7 @@ def _sum(a: Tensor, b: Tensor, **scale: float) -> Tensor:
 def _product(a: Any, b: Any) -> Tensor:
     axes = max(part.dim() for part in (a, b) if isinstance(part, Tensor))
     duals = [(p, q) for p, q in ((a, b), (b, a)) if isinstance(p, Dual)]
-    if any(part.dim() < axes for part, _ in duals):  # directions would broadcast with an axis
+    if any(part.dim() < axes for part, _ in duals):  # directions would broadcast with another axis
         return NotImplemented
     return reduce(torch.add, (part.dots * primal(other) for part, other in duals))
 
@@ -149,7 +149,7 @@ _RULES = {F.linear: _linear, Tensor.add: _sum, Tensor.mul: _product, F.softplus:
 
 
 def _any_function(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """Return the tangents of the outputs of any function that torch can differentiate."""
+    """Return the tangents of the outputs of a function, computed by torch.func."""
     leaves, tree = tree_flatten((args, kwargs))
     duals = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Dual)]
 

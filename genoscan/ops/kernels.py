@@ -1,4 +1,4 @@
-"""The operations of a layer that each device implements, and their inputs."""
+"""Operations of a layer, implemented by each kernel set, and their inputs."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from genoscan.errors import InputError
 
 
 class ScanInputs(NamedTuple):
-    """The scan's inputs, or a cotangent or tangent for each of them.
+    """Inputs of the scan, or their cotangents or tangents.
 
     Parameters
     ----------
@@ -25,7 +25,8 @@ class ScanInputs(NamedTuple):
     state : Tensor
         State h before the tile, (batch, channels, states).
     bias : Tensor, optional
-        (channels,); if present, step sizes are softplus(delta + bias) instead of delta.
+        Bias of the step sizes, (channels,); if present, they are softplus(delta + bias) instead of
+        delta.
     z : Tensor, optional
         Gate, (batch, tile, channels); if present, outputs are y silu(z) instead of y.
     """
@@ -42,16 +43,16 @@ class ScanInputs(NamedTuple):
 
 
 class ConvInputs(NamedTuple):
-    """The convolution's inputs, or a cotangent or tangent for each of them.
+    """Inputs of the convolution, or their cotangents or tangents.
 
     Parameters
     ----------
     x : Tensor
         Input, (batch, tile, channels).
     weight : Tensor
-        One filter for each channel, (channels, taps).
+        One filter per channel, (channels, taps).
     bias : Tensor
-        (channels,)
+        Bias, (channels,).
     tail : Tensor
         Inputs before the tile, (batch, taps - 1, channels).
     """
@@ -63,7 +64,7 @@ class ConvInputs(NamedTuple):
 
 
 class MambaWeights(NamedTuple):
-    """The weights of a Mamba block, named as in layers/mamba.py.
+    """Weights of a Mamba block, named as in layers/mamba.py, with their shapes.
 
     Parameters
     ----------
@@ -98,7 +99,7 @@ class MambaWeights(NamedTuple):
 
 
 class Kernels(NamedTuple):
-    """A kernel set: one implementation of each operation, as defined in `reference.py`.
+    """A kernel set: an implementation of each operation that is defined in `reference.py`.
 
     Parameters
     ----------
@@ -115,14 +116,14 @@ class Kernels(NamedTuple):
     linear : callable
         (x, weight) or (x, weight, bias) -> x weight^T + bias, as torch.nn.functional.linear
     mamba : callable, optional
-        A whole block, not for `Dual` inputs: (x, tail, state, MambaWeights, eps=...) ->
-        (outputs, next tail, final state).  None: use `mamba_by_operations`.
+        (x, tail, state, MambaWeights, eps=...) -> (outputs, next tail, final state), a whole block,
+        not for `Dual` inputs; None: use `mamba_by_operations`.
 
     Notes
     -----
-    Each operation is exact, and differentiable as any torch function is: by autograd, any number
-    of times, and by torch.func.  Forward mode along the directions of a `Dual`, which has compiled
-    kernels, is for first derivatives only.
+    Each operation is exact and, like any torch function, can be differentiated any number of times
+    by autograd and torch.func.  Forward mode with a `Dual`, which uses compiled kernels, supports
+    first derivatives only.
     """
 
     name: str
@@ -137,7 +138,7 @@ class Kernels(NamedTuple):
 def mamba_by_operations(
     kernels: Kernels, x: Tensor, tail: Tensor, state: Tensor, weights: MambaWeights, *, eps: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a Mamba block's outputs over a tile, the next tail, and the final state.
+    """Return the outputs of a Mamba block over a tile, the next tail, and the final state.
 
     Parameters
     ----------
@@ -153,9 +154,14 @@ def mamba_by_operations(
         Weights of the block.
     eps : float or None
         Added to the mean square in the norm; unused without a norm.
+
+    Returns
+    -------
+    tuple of Tensor
+        Outputs, next tail and final state, with the same shapes as `x`, `tail` and `state`.
     """
     normed = x if weights.norm is None else kernels.rms_norm(x, weights.norm, eps=eps)
-    # Two products instead of one that is split, so that both halves are contiguous.
+    # Two products rather than one that is split, so that both halves are contiguous.
     u, z = (kernels.linear(normed, half) for half in weights.in_proj.chunk(2))
     u, tail = kernels.conv_silu(u, weights.conv, weights.conv_bias, tail)
     ranks = [weights.dt_proj.shape[1], weights.A.shape[1], weights.A.shape[1]]
@@ -172,7 +178,7 @@ def is_phi(input_map: str) -> bool:
     Raises
     ------
     InputError
-        If it is neither.
+        If the input map is neither.
     """
     if input_map not in ("euler", "phi"):
         raise InputError(f'input map "{input_map}": expected "euler" or "phi"')

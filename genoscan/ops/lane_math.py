@@ -1,9 +1,9 @@
-"""Exponential functions of vectors for the CPU kernels: polynomials, inlined.
+"""Exponential functions of vectors for the CPU kernels, as inlined polynomials.
 
 Each function is a stub with numba overloads for float32 and float64.
 """
 
-# Functions compiled by numba have no annotations; their callers have.
+# Functions compiled by numba have no annotations; their callers do.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc, var-annotated"
 
 from llvmlite import ir
@@ -19,9 +19,9 @@ _LOG2_E = 1.4426950408889634
 def decay(z2):
     """Return 2^z2 - 1 for -1 < z2 <= 0, and 2^z2 for z2 <= -1.
 
-    With the same comparison, 2^z2 h = (h if z2 > -1 else 0) + decay(z2) h, which loses no digits
-    whether 2^z2 is close to 1 or to 0.  Accurate to 2 units in the last place: 2^z2 = 2^k 2^r with
-    |r| <= 1/2; never below the smallest normal number.
+    Then 2^z2 h = (h if z2 > -1 else 0) + decay(z2) h, without loss of digits whether 2^z2 is close
+    to 1 or to 0.  Computed as 2^z2 = 2^k 2^r with |r| <= 1/2; accurate to 2 units in the last
+    place.  2^z2 is never below the smallest normal number.
     """
     raise NotImplementedError("compiled code only")
 
@@ -34,13 +34,13 @@ def phi(z2, factor):
 def phi_slope(z2, factor, gain):
     """Return phi'(z) = (exp(z) - phi(z)) / z for z = z2 ln 2, factor = decay(z2), gain = phi(z).
 
-    For small z by the series, the sum of k z^(k-1) / (k+1)!.
+    For small z, computed as the series sum of k z^(k-1) / (k+1)!.
     """
     raise NotImplementedError("compiled code only")
 
 
 def exponential(x):
-    """Return exp(x) for x <= 0, to 2 units in the last place; 0 for a denormal result."""
+    """Return exp(x) for x <= 0, to 2 units in the last place; 0 if the result is denormal."""
     raise NotImplementedError("compiled code only")
 
 
@@ -58,18 +58,18 @@ def softplus(x):
 
 
 def _exp2m1(r):
-    """Return 2^r - 1 for |r| <= 1/2, to a unit in the last place."""
+    """Return 2^r - 1 for |r| <= 1/2, to 1 unit in the last place."""
     raise NotImplementedError("compiled code only")
 
 
 def _reciprocal(x):
-    """Return 1 / x for 1 <= x <= 2, to a unit or two in the last place."""
+    """Return 1 / x for 1 <= x <= 2, to 2 units in the last place."""
     raise NotImplementedError("compiled code only")
 
 
 @intrinsic
 def _exp2_integer(_context, shifted):
-    """Return 2^k from a float whose lowest bits are k plus the exponent's bias."""
+    """Return 2^k, given a float whose lowest bits are k plus the exponent bias."""
     bits, fraction = (32, 23) if shifted.scalar == types.float32 else (64, 52)
 
     def generate(_context, builder, _signature, args):
@@ -82,9 +82,9 @@ def _exp2_integer(_context, shifted):
 
 
 def _exp2_constants(lanes: Lanes) -> tuple[float, float]:
-    """Return the least exponent, and a constant that rounds to an integer k when added.
+    """Return the lowest exponent, and a constant whose addition rounds a number to an integer k.
 
-    The lowest bits of the sum are k plus the exponent's bias.
+    The lowest bits of the sum are k plus the exponent bias.
     """
     if lanes.scalar == types.float32:
         return -126.0, 1.5 * 2**23 + 127
@@ -120,7 +120,7 @@ def _overload_phi_slope(z2, factor, gain):
 
     def chosen(z2, factor, gain):
         z = z2 * _LN_2
-        # Horner's scheme from the last term: term k is z k / ((k + 1) (k - 1)) times term k - 1.
+        # Horner's method, from the last term: term k is z k / ((k + 1) (k - 1)) times term k - 1.
         p = 0.0 * z + 1.0
         for k in range(terms, 1, -1):
             p = p * z * (k / ((k + 1.0) * (k - 1.0))) + 1.0
@@ -132,7 +132,7 @@ def _overload_phi_slope(z2, factor, gain):
 @overload(exponential, inline="always")
 def _overload_exponential(x):
     least, rounder = _exp2_constants(x)
-    # ln 2 in two parts, so that k times the first is exact.
+    # ln 2 as the sum of two parts, so that k times the first is exact.
     high, low = 0.6931471803691238, 1.9082149292705877e-10
     if x.scalar == types.float32:
         high, low = 0.693145751953125, 1.428606765330187e-06
@@ -211,7 +211,7 @@ def _overload_exp2m1(r):
 @overload(_reciprocal, inline="always")
 def _overload_reciprocal(x):
     def in_float32(x):
-        # Accurate to 1 %, then two Newton steps: a third of the time of a division.
+        # An estimate accurate to 1 %, then Newton steps: a third of the time of a division.
         r = (0.32323232 * x - 1.45454545) * x + 2.12121212
         r = r + r * (1.0 - x * r)
         return r + r * (1.0 - x * r)

@@ -1,12 +1,11 @@
 """Vectors of sixteen numbers for the CPU kernels, and the threads that run the kernels.
 
-Sixteen channels are processed side by side in vector registers.  A kernel loads, computes with and
-stores vectors (`Lanes`) as if they were numbers; an index counts vectors along the last axis of an
-array, which `pad_lanes` pads.  The vectors are explicit because numba's loop vectoriser misses
-some of the loops.
+Sixteen channels are processed side by side in vector registers.  Kernels load, store and compute
+with vectors (`Lanes`) as if they were numbers.  The last index of an array counts vectors along its
+last axis, which `pad_lanes` pads.  Vectors are explicit because LLVM does not vectorise all loops.
 """
 
-# Functions compiled by numba have no annotations; their callers have.
+# Functions compiled by numba have no annotations; their callers do.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc, var-annotated"
 
 import operator
@@ -31,13 +30,13 @@ from genoscan.ops.memory import contiguous
 
 LANES = 16
 
-# "contract" allows fused multiply-add and no reordering, which would defeat the compensated sums;
-# with numpy's error model divisions can be vectorised, because none raises.
+# "contract" permits fused multiply-add, but not reordering, which would defeat compensated sums.
+# With numpy's error model divisions do not raise and can therefore be vectorised.
 compiled = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, boundscheck=False, error_model="numpy")
 
 
 class Lanes(types.Type):
-    """Numba type of sixteen numbers of type `scalar`, or booleans from a comparison."""
+    """Numba type of a vector of sixteen numbers of type `scalar`, or of booleans."""
 
     def __init__(self, scalar: types.Type) -> None:
         self.scalar = scalar
@@ -54,7 +53,7 @@ class _LanesModel(models.PrimitiveModel):
 
 
 def _broadcast(context, builder, value, kind, lanes):
-    """Return a vector; a number is copied to all lanes."""
+    """Return the value as a vector; a number is copied to all lanes."""
     if isinstance(kind, Lanes):
         return value
     number = context.cast(builder, value, kind, lanes.scalar)
@@ -65,14 +64,14 @@ def _broadcast(context, builder, value, kind, lanes):
 
 
 def _common_type(a, b):
-    """Return the vector type of an operation on both types, or None if neither is a vector."""
+    """Return the vector type for an operation on two types, or None if neither is a vector."""
     lanes = next((x for x in (a, b) if isinstance(x, Lanes) and x.scalar != types.boolean), None)
     other = [x for x in (a, b) if x != lanes]
     return lanes if all(isinstance(x, types.Float) for x in other) else None
 
 
 def _define_operator(operation, build, compares: bool) -> None:
-    """Register an operator for two vectors, or a vector and a number, with numba."""
+    """Register an operator with numba, for two vectors or a vector and a number."""
 
     @infer_global(operation)
     class _Template(AbstractTemplate):
@@ -114,7 +113,7 @@ def where(_context, condition, yes, no):
 
 
 def _address(context, builder, array_type, array, index_type, index):
-    """Return a pointer to the sixteen numbers at this index."""
+    """Return a pointer to the vector at an index."""
     if isinstance(index_type, types.BaseTuple):
         numbers, kinds = cgutils.unpack_tuple(builder, index), list(index_type)  # type: ignore[call-overload]
     else:
@@ -140,7 +139,7 @@ def load(_context, array, index):
 
 @intrinsic
 def store(_context, array, index, value):
-    """Write a vector, or one number to all of its lanes, to array[index]."""
+    """Write a vector, or a number copied to all lanes, to array[index]."""
     lanes = Lanes(array.dtype)
 
     def generate(context, builder, sig, args):
@@ -168,7 +167,7 @@ def prefetch(_context, array, index):
 
 @intrinsic
 def reduce_add(_context, lanes):
-    """Return the sum over the lanes, by pairwise addition of halves."""
+    """Return the sum over the lanes, by pairwise summation."""
 
     def generate(_context, builder, _signature, args):
         (vector,) = args
@@ -183,7 +182,7 @@ def reduce_add(_context, lanes):
 
 @intrinsic
 def to_float64(_context, lanes):
-    """Return the vector in float64."""
+    """Return the vector converted to float64."""
 
     def generate(_context, builder, signature, args):
         vector = ir.VectorType(ir.DoubleType(), LANES)
@@ -194,10 +193,10 @@ def to_float64(_context, lanes):
 
 @intrinsic
 def use_widest_vectors(_context):
-    """Let the calling kernel use the machine's widest vectors; LLVM prefers 256 bits."""
+    """Let the calling kernel use 512-bit vectors if available; by default LLVM prefers 256 bits."""
 
     def generate(_context, builder, _signature, _arguments):
-        # A plain string attribute, which llvmlite prints but does not list as known.
+        # set.add, because llvmlite emits this attribute but rejects it as unknown.
         set.add(builder.function.attributes, '"prefer-vector-width"="512"')
 
     return types.void(), generate
@@ -205,7 +204,7 @@ def use_widest_vectors(_context):
 
 @intrinsic(prefer_literal=True)
 def alloca(_context, like, size):
-    """Return a pointer to `size` numbers on the stack, which the compiler knows is not aliased."""
+    """Return a pointer to `size` numbers on the stack, known to the compiler to have no alias."""
     count = size.literal_value
     kind = like.dtype
 
@@ -223,17 +222,17 @@ def _thread_pool(threads: int) -> ThreadPoolExecutor:
 
 
 def parallel_for(run: Callable[[int, int, int, int], None], batch: int, groups: int) -> int:
-    """Run a kernel for all sequences and channel groups on `torch.get_num_threads()` threads.
+    """Run a kernel over all sequences and channel groups in `torch.get_num_threads()` threads.
 
     Parameters
     ----------
     run : callable
-        Called as run(i_batch, i_part, first, last) for the groups `first` to `last` of a sequence;
-        it must release the GIL and write nothing that another call writes.
+        Called as run(i_batch, i_part, first, last) for groups `first` to `last` - 1 of a sequence.
+        It must release the GIL, and no two calls may write to the same memory.
     batch : int
         Number of sequences.
     groups : int
-        Number of groups of a sequence.
+        Number of groups per sequence.
 
     Returns
     -------
@@ -267,6 +266,6 @@ def pad_lanes(tensor: Tensor) -> np.ndarray:
 
 
 def unpad_lanes(array: np.ndarray, channels: int) -> Tensor:
-    """Return the array without padding; a copy if there is any, so that its memory is freed."""
+    """Return the array without padding; copied if padded, so that the padded array can be freed."""
     tensor = torch.from_numpy(array)
     return tensor if tensor.shape[-1] == channels else tensor[..., :channels].clone()

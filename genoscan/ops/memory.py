@@ -1,10 +1,10 @@
 """Buffer pool for arrays of the CPU kernels, reused from tile to tile.
 
-The arrays of a tile have few sizes, the same for every tile.  A general allocator splits the memory
-of one array to serve another: glibc before 2.38 seldom places an aligned array where one of the
-same size was freed, and this fragmentation took half as much memory as the arrays, more with every
-tile.  Arrays that torch allocates itself are not pooled; large ones are mapped by the system and
-returned to it when freed.
+The arrays of a tile have only a few sizes, the same for every tile.  A general-purpose allocator
+splits freed memory: glibc before 2.38 seldom places an aligned array where one of the same size was
+freed.  The resulting fragmentation grew with every tile and took half as much memory again as the
+arrays.  Arrays allocated by torch are not pooled; large ones are mapped by the operating system and
+unmapped when freed.
 """
 
 import ctypes
@@ -27,13 +27,13 @@ _MIN_POOLED = 2**15
 
 _M_MMAP_THRESHOLD = -3
 _MMAP_THRESHOLD = 2**17
-"""mallopt's parameter for the size in bytes from which glibc maps memory, and its initial value."""
+"""Size in bytes from which glibc maps memory, at its initial value; set by mallopt."""
 
 _TORCH_TYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
 
 
 class _Block:
-    """Memory mapped by the system, unmapped when the block is garbage-collected."""
+    """Memory mapped by the operating system, unmapped when the block is garbage-collected."""
 
     def __init__(self, size: int) -> None:
         self.memory = np.frombuffer(mmap.mmap(-1, size), np.uint8)
@@ -41,7 +41,7 @@ class _Block:
 
 
 class _PooledBuffer:
-    """Owner of an array's memory: returns the block to its free list with the last reference."""
+    """Owner of the memory of an array; returns the block to its free list when garbage-collected."""
 
     __slots__ = ("__array_interface__", "_block", "_free")
 
@@ -59,10 +59,9 @@ class _PooledBuffer:
 
 
 class _BufferPool:
-    """Free blocks of one thread by size, kept while a context is open.
+    """Free blocks of one thread, by size, kept while a context is open.
 
-    Threads share no blocks, so that the number of blocks does not depend on their relative
-    progress.
+    Each thread has its own pool, so that the number of blocks does not depend on thread timing.
     """
 
     def __init__(self) -> None:
@@ -94,14 +93,14 @@ class _BufferPool:
 
 
 class _PerThread(threading.local):
-    """The calling thread's pool."""
+    """Storage of the pool of the current thread."""
 
     def __init__(self) -> None:
         self.buffers = _BufferPool()
 
 
 def _rounded(size: int) -> int:
-    """Round up, so that arrays of nearly equal size share blocks; unused pages cost nothing."""
+    """Round a size up so that arrays of similar size share blocks; unused pages take no memory."""
     step = 2 ** (size.bit_length() - 4)
     return -(-(size + size // 32) // step) * step
 
@@ -113,20 +112,20 @@ _POOL = _PerThread()
 def fix_mmap_threshold() -> None:
     """Disable glibc's dynamic mmap threshold for the process; no effect on other systems.
 
-    By default the threshold rises to the size of the largest mapped array that was freed, and
-    later arrays below it fragment the heap.  To be called before weights are read: the fragments
-    left by reading them changed the peak memory of a window by a third from run to run.
+    By default, the threshold rises to the size of the largest mapped array that was freed, and
+    later arrays below it fragment the heap.  Call this function before reading weights: otherwise
+    fragmentation made the peak memory of a window vary by a third from run to run.
     """
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
 
 
 def buffer_pool() -> AbstractContextManager[None]:
-    """Reuse freed arrays of the calling thread within the context, which may be nested.
+    """Reuse the memory of freed arrays of the current thread; contexts may be nested.
 
     Notes
     -----
-    Memory: the largest amount that was in use at once, freed when the outermost context exits.
+    Memory: the peak size of the arrays in use, freed when the outermost context exits.
     """
     fix_mmap_threshold()
     return _POOL.buffers.open()
@@ -143,17 +142,17 @@ def aligned_empty_tensor(shape: Sequence[int], like: Tensor) -> Tensor:
 
 
 def flip_positions(x: Tensor) -> Tensor:
-    """Reverse along the position axis.
+    """Return the tensor reversed along the position axis.
 
     Parameters
     ----------
     x : Tensor
-        Shape (batch, tile, ...).
+        Tensor of shape (batch, tile, ...).
 
     Returns
     -------
     Tensor
-        A copy; detached from the graph if `x` is a plain CPU tensor.
+        A reversed copy; detached from the autograd graph if `x` is a plain CPU tensor.
     """
     if x.device.type != "cpu" or isinstance(x, Dual):
         return x.flip(1)
@@ -162,7 +161,7 @@ def flip_positions(x: Tensor) -> Tensor:
 
 
 def contiguous(tensor: Tensor) -> Tensor:
-    """Return the tensor detached and contiguous; copied, to a pooled buffer, only if it is not."""
+    """Return the tensor detached and contiguous; copied to a pooled buffer if not contiguous."""
     tensor = tensor.detach()
     if tensor.is_contiguous():
         return tensor

@@ -1,8 +1,8 @@
-"""Maps of the permutation-diagonal scan: where a step moves each state.
+"""Maps of the permutation-diagonal scan: the destination of each state in a step.
 
 A transition of PD-SSM (Terzić et al., NeurIPS 2025; Flash PD-SSM, arXiv 2605.19150) is a matrix
-with a single 1 in each column, times a complex diagonal.  The matrix is never formed: the 1 of
-column q is in row `maps[q]`, the destination of state q.  States with the same destination are
+with a single 1 in each column, times a complex diagonal.  The matrix is never formed: `maps[q]`, the
+destination of state q, is the row of the 1 in column q.  States with the same destination are
 added.
 """
 
@@ -21,8 +21,8 @@ def argmax_maps(dictionary: Float[Tensor, "heads maps destinations sources"]) ->
     Raises
     ------
     ModelError
-        If a column has no largest entry, because all are equal or one is NaN, or if there are more
-        states or maps than an int16 can index.
+        If a column has no largest entry, because its entries are equal or one is NaN, or if there
+        are more states or maps than an int16 can index.
     """
     _, n_maps, n_states, _ = dictionary.shape
     for size, what in ((n_states, "states"), (n_maps, "maps")):
@@ -41,7 +41,7 @@ def argmax_maps(dictionary: Float[Tensor, "heads maps destinations sources"]) ->
 
 
 def check_indices(route: Tensor, maps: Tensor) -> None:
-    """Check that maps and states are in range, because kernels do not.
+    """Check that the indices of maps and states are in range, because kernels do not.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def check_indices(route: Tensor, maps: Tensor) -> None:
     """
     _, n_maps, n_states = maps.shape
     checked = [part for part in (("route", route, n_maps), ("maps", maps, n_states)) if part[1].numel()]
-    # A single transfer, because each waits for the GPU.
+    # A single transfer, because each transfer synchronises with the GPU.
     ends = torch.stack([end.long() for _, x, _ in checked for end in x.aminmax()]).tolist()
     for (name, _, size), least, most in zip(checked, ends[::2], ends[1::2], strict=True):
         if least < 0 or most >= size:

@@ -16,31 +16,31 @@ from genoscan.errors import InputError
 from genoscan.ops.dual import Dual, primal, transformed
 
 Flags: TypeAlias = tuple[Any, ...]
-"""Booleans, one for each input."""
+"""Booleans, one per input."""
 Tensors: TypeAlias = tuple[Tensor, ...]
 OptionalTensors: TypeAlias = tuple[Any, ...]
-"""Tensors, or None for an absent input, a zero tangent, or a cotangent that is not needed."""
+"""Tensors, or None for an absent input, a zero tangent, or an unneeded cotangent."""
 
 _SINGLE, _DOUBLE = {torch.float32}, {torch.float64}
 
 
 @dataclass(frozen=True)
 class Primitive:
-    """A differentiable operation on tensors; calling it returns its output or outputs.
+    """A differentiable operation on tensors; a call returns its output, or a tuple of outputs.
 
-    Arguments that are not differentiated are passed by keyword, to all four functions.
+    Non-differentiable arguments are passed by keyword, to all four functions.
 
     Parameters
     ----------
     forward : callable
-        (inputs, save=bool) -> (outputs, saved), `saved` being the tensors that `vjp` needs, or ()
-        if `save` is false.
+        (inputs, save=bool) -> (outputs, saved); `saved` is the tuple of tensors that `vjp` needs,
+        or () if `save` is false.
     jvp : callable
-        (inputs, tangents) -> (outputs, tangents of the outputs).  Tangents have one more axis in
-        front, the directions; None is a tangent of zero.
+        (inputs, tangents) -> (outputs, tangents of the outputs).  Tangents have an additional
+        leading axis, the directions; None is a zero tangent.
     vjp : callable
-        (inputs, saved, cotangents of the outputs, needs_grad) -> cotangents of the inputs, which
-        may be None where `needs_grad` is false.
+        (inputs, saved, cotangents of the outputs, needs_grad) -> cotangents of the inputs; may be
+        None for an input whose `needs_grad` is false.
     definition : callable
         inputs -> output or outputs, in plain torch operations.
     outputs : int
@@ -71,7 +71,7 @@ class Primitive:
 
 
 def materialize_tangents(inputs: OptionalTensors, tangents: OptionalTensors) -> OptionalTensors:
-    """Return the tangents, with zeros in place of None for every input that is present."""
+    """Return the tangents, with zeros in place of None, except for absent inputs."""
     count = next(len(dot) for dot in tangents if dot is not None)
     return tuple(
         tensor.new_zeros(count, *tensor.shape) if dot is None and tensor is not None else dot
@@ -80,12 +80,13 @@ def materialize_tangents(inputs: OptionalTensors, tangents: OptionalTensors) -> 
 
 
 def check_precision(tensors: OptionalTensors) -> None:
-    """Require float32 or float64 throughout, and no autocast, which would round to half precision.
+    """Raise unless all tensors are float32, or all float64, and autocast is off.
 
     Raises
     ------
     InputError
-        If a tensor has another dtype, if dtypes differ, or if torch.autocast is on.
+        If a tensor has another dtype, if dtypes differ, or if torch.autocast is on, which would
+        round to half precision.
     """
     given = [tensor for tensor in tensors if tensor is not None]
     dtypes = {tensor.dtype for tensor in given}
@@ -112,19 +113,19 @@ def vjp_by_definition(
     definition : callable
         inputs -> output or outputs.
     inputs : tuple of Tensor or None
-        Inputs, some of which may be computed from others.
+        Inputs; some may have been computed from others.
     bars : tuple of Tensor
         Cotangents of the outputs.
     needs_grad : tuple of bool
-        Inputs whose cotangents are needed.
+        Whether the cotangent of each input is needed.
     **options
         Keyword arguments of the definition.
 
     Returns
     -------
     tuple of Tensor or None
-        Cotangents of the inputs; None where not needed.  If grad mode is on they are themselves
-        differentiable, with respect to inputs and `bars`.
+        Cotangents of the inputs, or None if not needed.  In grad mode they are differentiable with
+        respect to `inputs` and `bars`.
 
     Notes
     -----
@@ -133,7 +134,7 @@ def vjp_by_definition(
     create_graph = torch.is_grad_enabled()
     device = next(bar.device.type for bar in bars)
     with torch.enable_grad(), torch.autocast(device, enabled=False):
-        # Gradients with respect to aliases exclude the dependence of one input on another.
+        # Aliases, so that gradients exclude the dependence of one input on another.
         aliases = tuple(tensor if tensor is None else tensor.view_as(tensor) for tensor in inputs)
         outputs = definition(*aliases, **options)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -151,8 +152,8 @@ def vjp_by_definition(
 
 
 class _PrimitiveFunction(torch.autograd.Function):
-    # Not split into forward and setup_context: torch would then bind the arguments at each call,
-    # which takes longer than a small kernel.
+    # No separate setup_context: torch would then bind the arguments at each call, which takes longer
+    # than a small kernel.
     @staticmethod
     def forward(ctx: Any, primitive: Primitive, options: dict[str, Any], *inputs: Tensor | None) -> Tensors:
         outputs, saved = primitive.forward(inputs, save=True, **options)
@@ -162,7 +163,7 @@ class _PrimitiveFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *bars: Tensor) -> tuple[Any, ...]:
-        tensors = ctx.saved_tensors  # read once: checkpointing recomputes them at each access
+        tensors = ctx.saved_tensors  # read once: activation checkpointing recomputes them at each access
         inputs, saved = tensors[: ctx.n_inputs], tensors[ctx.n_inputs :]
         primitive, needs_grad = ctx.primitive, ctx.needs_input_grad[2:]
         if torch.is_grad_enabled() or transformed(bars):

@@ -1,7 +1,7 @@
 """Definitions of the operations in plain torch.
 
-The other kernel sets, and their derivatives, are tested against these and torch's autograd of
-them.  Any device and precision; slow.
+The other kernel sets and their derivatives are tested against these definitions and their autograd
+derivatives.  They run on any device in any precision, slowly.
 """
 
 import torch
@@ -34,9 +34,9 @@ def scan(
     u, delta, A, B, C, D, state, bias, z
         See `kernels.ScanInputs`.
     input_map : {"euler", "phi"}
-        "euler" as above, as in Mamba (Gu and Dao, arXiv 2312.00752, equation 2); with "phi" the
-        input is phi(delta_t A) u_t B_t, with phi(x) = (exp(x) - 1) / x, as in the operator of Phase
-        Gradient Flow (arXiv 2512.23068).
+        "euler" is the equation above, as in Mamba (Gu and Dao, arXiv 2312.00752, equation 2); "phi"
+        replaces the input term by phi(delta_t A) u_t B_t, with phi(x) = (exp(x) - 1) / x, as in the
+        operator of Phase Gradient Flow (arXiv 2512.23068).
 
     Returns
     -------
@@ -44,7 +44,7 @@ def scan(
         y and the final state.
     """
     if bias is not None:
-        # From the threshold on torch returns x; at the default of 20 that is off by 2e-9.
+        # Above the threshold torch returns x, at the default of 20 with an error of 2e-9.
         delta = F.softplus(delta + bias, threshold=40)
     rate = delta[..., None] * A
     gain = phi(rate) if is_phi(input_map) else delta[..., None]
@@ -58,12 +58,12 @@ def scan(
 
 
 def silu(x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-    """Return x sigmoid(x); the derivative of torch's own has no forward-mode derivative."""
+    """Return x sigmoid(x); the derivative of torch's silu does not support forward mode."""
     return x * torch.sigmoid(x)
 
 
 def phi(z: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-    """Return (exp(z) - 1) / z for z <= 0; for z > -1 by a series, whose derivative is accurate."""
+    """Return (exp(z) - 1) / z for z <= 0; for z > -1 as a series, whose derivative is accurate."""
     small, large = z.clamp(min=-1), z.clamp(max=-1)
     series = torch.ones_like(z)
     for k in range(19, 1, -1):
@@ -77,7 +77,7 @@ def conv_silu(
     bias: Float[Tensor, " channels"],
     tail: Float[Tensor, "batch before channels"],
 ) -> tuple[Float[Tensor, "batch tile channels"], Float[Tensor, "batch before channels"]]:
-    """Return silu of a causal depthwise convolution, and the next tail.
+    """Return the SiLU of a causal depthwise convolution, and the next tail.
 
     y_t = silu(bias + sum over k of weight[:, k] x[t - taps + 1 + k]); the last tap is the current
     base.
@@ -90,7 +90,8 @@ def conv_silu(
     Returns
     -------
     tuple of Tensor
-        y, and the last taps - 1 inputs, a copy: a view would keep the tile's memory.
+        y, and a copy of the last taps - 1 inputs; a view would keep the memory of the tile
+        allocated.
     """
     length, taps = x.shape[1], weight.shape[1]
     padded = torch.cat([tail, x], 1)
@@ -103,7 +104,7 @@ def rms_norm(
 ) -> Float[Tensor, "batch tile width"]:
     """Return weight x / sqrt(mean of x^2 + eps) over the last axis; NaN if the squares overflow."""
     overflow = x.detach().square().mean(-1, keepdim=True).isinf()
-    # A product, because the derivative of an overwritten row would be 0.
+    # A product, because the derivative of an overwritten row would be 0 rather than NaN.
     return F.rms_norm(x, weight.shape, weight, eps) * torch.where(overflow, torch.nan, 1.0).to(x)
 
 
@@ -124,7 +125,7 @@ def pd_scan(
     Parameters
     ----------
     decay, inflow : Tensor
-        d and b, complex, as planes of real and imaginary parts.
+        Complex d and b, as planes of real and imaginary parts.
     state : Tensor
         x before the tile.
     route : Tensor

@@ -1,6 +1,6 @@
-"""Declaration and launch of Triton kernels, and their elementary functions."""
+"""Declaration and launch of Triton kernels, and elementary functions for them."""
 
-# Functions compiled by Triton have no annotations; their callers have.
+# Functions compiled by Triton have no annotations; their callers do.
 # mypy: disable-error-code="no-untyped-def"
 
 import contextlib
@@ -17,18 +17,18 @@ from genoscan.ops.primitive import OptionalTensors, Tensors
 
 NVIDIA = tl.constexpr(not triton.knobs.runtime.interpret and torch.version.hip is None)
 RUNTIME_SIZES = ("length", "n_chunks", "n_rows", "n_directions")
-"""Integer arguments for whose values a kernel is not specialised."""
+"""Integer arguments on whose values kernels are not specialised."""
 
 
 def kernel(function: Any, unaligned: tuple[str, ...] = ()) -> Any:
-    """Declare a function to be compiled by Triton, exempt from run-time type checks.
+    """Declare a function as a Triton kernel, exempt from run-time type checks.
 
     Parameters
     ----------
     function : callable
         A kernel, or a function that kernels call.
     unaligned : tuple of str
-        Arguments whose alignment Triton is to ignore: it reads them number by number.
+        Arguments whose alignment Triton ignores, so that it does not vectorise their loads.
     """
     return triton.jit(
         typing.no_type_check(function), do_not_specialize=RUNTIME_SIZES, do_not_specialize_on_alignment=unaligned
@@ -41,7 +41,7 @@ def launch(program: Any, grid: tuple[int, ...], *arguments: Any, warps: int = 4,
     Parameters
     ----------
     program : Triton kernel
-        Declared by `kernel`.
+        Kernel declared by `kernel`.
     grid : tuple of int
         Number of programs along up to three axes.
     *arguments
@@ -65,7 +65,7 @@ def contiguous(tensors: Sequence[Tensor]) -> Tensors:
 def contiguous_tangents(inputs: Tensors, tangents: OptionalTensors, optional: Container[int] = ()) -> tuple[Any, ...]:
     """Return the tangents detached and contiguous, with zeros in place of None.
 
-    Inputs at the `optional` indices, weights, keep None: their tangents are seldom present.
+    For the inputs at the `optional` indices, weights, None is kept: they seldom have tangents.
     """
     count = next(len(dot) for dot in tangents if dot is not None)
     return tuple(
@@ -79,7 +79,7 @@ def contiguous_tangents(inputs: Tensors, tangents: OptionalTensors, optional: Co
 
 
 def sum_blocks(parts: Tensor) -> Tensor:
-    """Return the sum over the first axis, accumulated in float64: there may be many blocks."""
+    """Return the sum over the first axis, accumulated in float64, as there may be many blocks."""
     return parts.sum(0, dtype=torch.float64).to(parts.dtype)
 
 
@@ -87,7 +87,7 @@ def sum_blocks(parts: Tensor) -> Tensor:
 def exp(x):
     """Return exp(x), with denormal results flushed to zero."""
     if NVIDIA and x.dtype == tl.float32:
-        # tl.exp takes three more instructions, for denormal results.
+        # tl.exp needs three more instructions, which handle denormal results.
         return tl.inline_asm_elementwise(
             "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x * 1.4426950408889634], tl.float32, True, 1
         )
@@ -96,12 +96,12 @@ def exp(x):
 
 @kernel
 def decay(z):
-    """Return near = z > -0.7 and factor, exp(z) - 1 where near and exp(z) elsewhere, for z <= 0.
+    """Return near and factor for z <= 0, with exp(z) h = masked(near, h) + factor h.
 
-    exp(z) h = masked(near, h) + factor h, which loses no digits whether exp(z) is close to 1 or
-    to 0.
+    near = z > -0.7; factor = exp(z) - 1 if near, exp(z) otherwise.  No digits are lost, whether
+    exp(z) is close to 1 or to 0.
     """
-    # (exp(z) - 1 - z) / z^2 by its Chebyshev interpolant on [-0.7, 0].
+    # Chebyshev interpolant of (exp(z) - 1 - z) / z^2 on [-0.7, 0].
     if z.dtype == tl.float64:
         q = 2.42139361784777255e-8 + 1.55629910157251035e-9 * z
         q = 2.74806025482759586e-7 + q * z
@@ -124,7 +124,7 @@ def decay(z):
 
 @kernel
 def masked(near, h):
-    """Return h where near, 0 elsewhere."""
+    """Return h if near, 0 otherwise, elementwise."""
     return tl.where(near, h, 0.0)
 
 
@@ -147,7 +147,7 @@ def silu_slope(x):
 @kernel
 def softplus(x):
     """Return log(1 + exp(x)) to full relative precision."""
-    # log(1 + e) = 2 atanh(e / (2 + e)), by its series' Chebyshev interpolant on [0, 1/9].
+    # log(1 + e) = 2 artanh(s) with s = e / (2 + e); Chebyshev interpolant in s^2 on [0, 1/9].
     small = exp(-tl.abs(x))
     s = small / (2 + small)
     w = s * s

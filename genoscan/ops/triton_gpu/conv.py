@@ -1,10 +1,10 @@
-"""The short convolution with its SiLU on the GPU, a single pass over memory for each rule.
+"""Short convolution and SiLU on the GPU, in a single pass over memory for each rule.
 
-Rows are those of the padded sequence: taps - 1 of the tail, followed by the tile's.  The output at
-t reads rows t to t + taps - 1; row p is read by the outputs p - taps + 1 to p.
+Rows are those of the padded sequence: the taps - 1 rows of the tail, followed by those of the tile.
+Output t reads rows t to t + taps - 1; row p is read by outputs p - taps + 1 to p.
 """
 
-# Functions compiled by Triton have no annotations; their callers have.
+# Functions compiled by Triton have no annotations; their callers do.
 # mypy: disable-error-code="no-untyped-def, assignment, misc"
 
 import torch
@@ -25,12 +25,12 @@ from genoscan.ops.triton_gpu.arithmetic import (
 )
 
 BLOCK_SIZE = 256
-"""Numbers that a program, of one warp, processes together."""
+"""Number of values per program, which is one warp."""
 
 
 @kernel
 def _load_rows(x, tail, row, batch, column, in_c, length, CHANNELS: tl.constexpr, TAPS: tl.constexpr):
-    """Return rows of the padded sequence, zeros outside of it."""
+    """Return rows of the padded sequence, with zeros outside it."""
     before, t = row[:, None], row[:, None] - (TAPS - 1)
     x += batch * length * CHANNELS
     tail += batch * (TAPS - 1) * CHANNELS
@@ -95,9 +95,9 @@ def _conv_bar(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Write the cotangents of x and tail and, unless None, a partial sum of filter_bar.
+    """Write the cotangents of x and tail and, unless filter_bar is None, partial sums to it.
 
-    filter_bar  (block of rows, taps and bias, channels)
+    filter_bar, (block of rows, taps + 1, channels), is the cotangent of the weight and the bias.
     """
     row, column, in_c = _offsets(CHANNELS, ROWS, COLUMNS)
     batch = tl.program_id(1).to(tl.int64)
@@ -110,7 +110,7 @@ def _conv_bar(
         values += (_load_rows(x, tail, row + k, batch, column, in_c, length, CHANNELS, TAPS),)
     y_bar += batch * length * CHANNELS
     for d in tl.static_range(TAPS):
-        # The output that reads this row with tap TAPS - 1 - d.
+        # Recompute the output that reads this row with tap TAPS - 1 - d.
         summed = tl.load(bias + column, in_c, 0.0)[None, :]
         for k in tl.static_range(TAPS):
             summed += tl.load(weight + column * TAPS + k, in_c, 0.0)[None, :] * values[d + k]
@@ -187,7 +187,7 @@ def _conv_dot(
 
 
 def _grid(inputs: ConvInputs) -> tuple[int, int, dict[str, int]]:
-    """Return the number of blocks of rows, of programs of a sequence, and compile-time sizes."""
+    """Return the numbers of row blocks and programs per sequence, and the compile-time sizes."""
     (_, length, channels), (_, taps) = inputs.x.shape, inputs.weight.shape
     columns = min(64, triton.next_power_of_2(channels))
     rows = BLOCK_SIZE // columns

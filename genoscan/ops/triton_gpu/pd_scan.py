@@ -1,19 +1,19 @@
-"""The permutation-diagonal scan on the GPU: time in chunks, three kernels for each rule.
+"""The permutation-diagonal scan on the GPU: a tile in chunks, three kernels for each rule.
 
-    chunks   compose each chunk's steps into one: a map, a diagonal and an inflow
-    starts   sequentially along the chunks: the state at each chunk's start
-    states   each chunk again, from the state at its start
+    chunks   composes the steps of each chunk into one: a map, a diagonal and an inflow
+    starts   computes the state at the start of each chunk, sequentially along the chunks
+    states   runs each chunk again, from the state at its start
 
-Steps compose because maps do, by indexing one with the other (Flash PD-SSM, arXiv 2605.19150).
-From right to left, for cotangents, every step is a gather.  From left to right several states may
-have the same destination: a state's new value is a sum over all states that may be moved to it,
-unless every map is a permutation, whose inverse is gathered instead.
+Steps compose because maps do: one map is indexed with the other (Flash PD-SSM, arXiv 2605.19150).
+From right to left, for cotangents, every step is a gather.  From left to right, several states may
+have the same destination: the new value of a state is a sum over all states, masked by destination.
+If every map is a permutation, each step gathers by the inverse map instead.
 
-A program is one head of one sequence, its states along the lanes.  Notation of
+Each program processes one head of one sequence, with its states along the lanes.  Notation as in
 `reference.pd_scan`: d decay, b inflow, x state, p destinations of the states; (re, im) planes.
 """
 
-# Functions compiled by Triton have no annotations; their callers have.
+# Functions compiled by Triton have no annotations; their callers do.
 # mypy: disable-error-code="no-untyped-def, assignment, has-type, var-annotated"
 
 from typing import Any
@@ -29,7 +29,7 @@ from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors
 from genoscan.ops.triton_gpu.arithmetic import contiguous, contiguous_tangents, kernel, launch
 
 CHUNK = 128
-"""Bases of a chunk, the size that Flash PD-SSM found best."""
+"""Bases per chunk, the best size in the Flash PD-SSM paper."""
 
 
 @kernel
@@ -51,7 +51,7 @@ def _multiply(a_re, a_im, b_re, b_im):
 
 @kernel
 def _move(p, q, re, im, PERMUTE: tl.constexpr):
-    """Return moved values: to the destinations p, or, with PERMUTE, from the sources p."""
+    """Return the values moved to destinations p or, with PERMUTE, gathered from sources p."""
     if PERMUTE:
         return tl.gather(re, p, 0), tl.gather(im, p, 0)
     hit = p[None, :] == q[:, None]
@@ -60,7 +60,7 @@ def _move(p, q, re, im, PERMUTE: tl.constexpr):
 
 @kernel
 def _step(decay, inflow, decay_dot, x, p, x_re, x_im, at_d, at_b, q, in_q, N: tl.constexpr, PERMUTE: tl.constexpr):
-    """Return the state after a step; with `decay_dot` its tangent, `x` being the states before."""
+    """Return the state after a step; with `decay_dot`, its tangent, given the states `x` before."""
     d_re, d_im = _load(decay + at_d, q, in_q, N)
     re, im = _multiply(d_re, d_im, x_re, x_im)
     if decay_dot is not None:
@@ -87,8 +87,8 @@ def _program(
 ):
     """Return the indices and pointers of this program.
 
-    They are: head, row of the inflow, sequence of the decays, states and their mask, and pointers
-    to the head's route and maps.
+    These are the head, the row of the inflow, the sequence of the decays, the states and their mask,
+    and pointers to the route and the maps of the head.
     """
     head = tl.program_id(1) % HEADS
     row = (tl.program_id(1) // HEADS).to(tl.int64)
@@ -100,7 +100,7 @@ def _program(
 
 @kernel
 def _load_map(route, maps, t, q, in_q, HEADS: tl.constexpr, N: tl.constexpr):
-    """Return the map of step t; a lane without a state is mapped to itself."""
+    """Return the map of step t; lanes without a state are mapped to themselves."""
     k = tl.load(route + t * HEADS).to(tl.int64)
     return tl.where(in_q, tl.load(maps + k * N + q, in_q, 0).to(tl.int32), q)
 
@@ -154,7 +154,7 @@ def _chunks(
 
 @kernel
 def _offsets(batch, row, t, head, length, HEADS: tl.constexpr, N: tl.constexpr):
-    """Return the offsets of a step's planes in decays and in inflows."""
+    """Return the offsets of the planes of a step in the decays and in the inflows."""
     at_d = ((batch * length + t) * HEADS + head) * 2 * N
     at_b = ((row * length + t) * HEADS + head) * 2 * N
     return at_d, at_b
@@ -173,7 +173,7 @@ def _starts(
     LANES: tl.constexpr,
     REVERSE: tl.constexpr,
 ):
-    """Replace b_end by the state at each chunk's start; write the final state to `last`."""
+    """Replace b_end by the state at the start of each chunk; write the final state to `last`."""
     head, row = tl.program_id(0) % HEADS, (tl.program_id(0) // HEADS).to(tl.int64)
     q = tl.arange(0, LANES)
     in_q = (q < N) | (N == LANES)
@@ -216,7 +216,7 @@ def _states(
     LANES: tl.constexpr,
     PERMUTE: tl.constexpr,
 ):
-    """Write the states of each chunk from its start; with PERMUTE `maps` are inverses."""
+    """Write the states of each chunk, run from its start; with PERMUTE, `maps` are inverse maps."""
     head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
     chunk = tl.program_id(0)
     re, im = _load(starts + ((row * n_chunks + chunk) * HEADS + head) * 2 * N, q, in_q, N)
@@ -287,7 +287,7 @@ def _states_bar(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Write the cotangents of each chunk, from that of the state at its end."""
+    """Write the cotangents of each chunk, given the cotangent of the state at its end."""
     head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
     chunk = tl.program_id(0)
     re, im = _load(ends + ((row * n_chunks + chunk) * HEADS + head) * 2 * N, q, in_q, N)
@@ -320,7 +320,7 @@ def _sizes(decay: Tensor, maps: Tensor) -> dict[str, int]:
 
 
 def _allocate_chunks(rows: int, decay: Tensor, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return uninitialised map, diagonal and inflow of each chunk's composed step."""
+    """Return uninitialised maps, diagonals and inflows for the composed step of each chunk."""
     heads, _, n_states = maps.shape
     p = maps.new_empty(rows, triton.cdiv(decay.shape[1], CHUNK), heads, n_states, dtype=torch.int32)
     d = decay.new_empty(*p.shape[:3], 2, n_states)
@@ -344,10 +344,10 @@ def _run(
     decay_dot: Tensor | None = None,
     before: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the states after every step and at the end.
+    """Return the states after every step and the final state.
 
-    With `decay_dot` and `before`, the states before every step, these are tangents, as are
-    `inflow` and `state`: one row for each direction and sequence.
+    With `decay_dot` and `before`, the states before every step, return their tangents instead;
+    `inflow` and `state` are then tangents too, with one row for each direction and sequence.
     """
     rows, length, heads = inflow.shape[:3]
     inverses = _inverses(maps)
@@ -364,7 +364,7 @@ def _run(
 
 
 def _carry_chunks(p: Tensor, d: Tensor, b: Tensor, first: Tensor, last: Tensor, *, reverse: bool) -> None:
-    """Write the start of each chunk to `b`, from `first` on, and the end of the last to `last`."""
+    """Replace `b` by the starts of the chunks, given `first`; write the end of the last to `last`."""
     rows, n_chunks, heads, n_states = p.shape
     lanes = max(2, triton.next_power_of_2(n_states))
     sizes = {"HEADS": heads, "N": n_states, "LANES": lanes, "REVERSE": reverse}

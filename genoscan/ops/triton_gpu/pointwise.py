@@ -1,10 +1,10 @@
-"""Step sizes, gate and norm on the GPU, a single pass over memory each.
+"""Step sizes, gate and norm on the GPU, each in a single pass over memory.
 
-`_dot` tangents, `_bar` cotangents.  Sums over all rows are computed in two steps, over each block
-of rows and then over the blocks, so that results are reproducible bit by bit.
+`_dot` marks tangents, `_bar` cotangents.  Sums over all rows are computed in two steps, within each
+block of rows and then over the blocks, so that results are bitwise reproducible.
 """
 
-# Functions compiled by Triton have no annotations; their callers have.
+# Functions compiled by Triton have no annotations; their callers do.
 # mypy: disable-error-code="no-untyped-def"
 
 import torch
@@ -27,12 +27,12 @@ from genoscan.ops.triton_gpu.arithmetic import (
 )
 
 BLOCK_SIZE = 2048
-"""Numbers that a program, of four warps, processes together."""
+"""Number of values per program, which is four warps."""
 
 
 @kernel
 def _offsets(n_rows, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Return the offsets of this program into (rows, width), their mask, and its columns."""
+    """Return the offsets of this program in (rows, width), their mask, and its columns."""
     n_blocks = tl.cdiv(WIDTH, COLUMNS)
     column = tl.program_id(0) % n_blocks * COLUMNS + tl.arange(0, COLUMNS)
     row = (tl.program_id(0) // n_blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -89,7 +89,7 @@ def _step_size_dot(
 
 
 def _column_grid(x: Tensor) -> tuple[int, int, dict[str, int]]:
-    """Return numbers of rows and programs, and sizes, for programs of some columns each."""
+    """Return numbers of rows and programs, and sizes, if each program processes some columns."""
     width = x.shape[-1]
     n_rows = x.numel() // width
     columns = min(128, triton.next_power_of_2(width))
@@ -274,7 +274,7 @@ def _rms_norm_dot(
 
 
 def _row_grid(x: Tensor) -> tuple[int, int, dict[str, int]]:
-    """Return numbers of rows and programs, and sizes, for programs of whole rows."""
+    """Return numbers of rows and programs, and sizes, if each program processes whole rows."""
     width = x.shape[-1]
     n_rows = x.numel() // width
     columns = triton.next_power_of_2(width)

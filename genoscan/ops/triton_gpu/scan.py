@@ -1,4 +1,4 @@
-"""The scan on the GPU: launches of the kernels in `scan_kernels`, three for each rule."""
+"""The selective scan on the GPU: launches of the kernels in `scan_kernels`, three for each rule."""
 
 import torch
 import triton
@@ -11,21 +11,21 @@ from genoscan.ops.triton_gpu import scan_kernels
 from genoscan.ops.triton_gpu.arithmetic import contiguous, contiguous_tangents, launch, sum_blocks
 
 CHUNK = 64
-"""Bases of a chunk: few enough for plain sums, enough for the carry to cost little."""
+"""Bases per chunk: few enough for uncompensated sums, enough for a cheap carry kernel."""
 SUB = 8
-"""Bases of a sub-tile, from checkpoint to checkpoint; they stay in registers.  Divides CHUNK."""
+"""Bases per sub-tile, from one checkpoint to the next, kept in registers; divides CHUNK."""
 AHEAD = 16
-"""Chunks that a program of the carry loads together, to wait for memory once."""
+"""Chunks that a program of the carry kernel loads together, to wait for memory only once."""
 WIDTH = 32
-"""Numbers of the state that a program of the carry processes."""
+"""Values of the state per program of the carry kernel."""
 UNROLL = 1
 """Bases of a chunk whose loads may be in flight together."""
 
 
 def _sizes(inputs: ScanInputs, budget: int, **axes: int) -> dict[str, int]:
-    """Return a kernel's compile-time sizes: all states, and channels within a budget of numbers.
+    """Return the compile-time sizes of a kernel: all states, and channels for `budget` values.
 
-    The threads of a warp are along the channels first, then along the states.
+    The threads of a warp are laid out along the channels first, then along the states.
     """
     channels, states = inputs.A.shape
     n = triton.next_power_of_2(states)
@@ -41,12 +41,12 @@ def _allocate_chunks(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
 
 
 def _states_first(A: Tensor) -> Tensor:
-    """Return A, or its tangents, as (n, c), the layout that kernels read."""
+    """Return A, or its tangents, as (n, c), the layout of the kernels."""
     return A.transpose(-1, -2).contiguous()
 
 
 def _carry_chunks(ends: Tensor, totals: Tensor, A: Tensor, first: Tensor, *, reverse: bool) -> Tensor:
-    """Replace `ends` by the states at the chunks' starts; return the final state."""
+    """Replace `ends` by the states at the starts of the chunks; return the final state."""
     batch, n_chunks, channels = totals.shape
     last = torch.empty_like(first)
     launch(
@@ -64,7 +64,7 @@ def _carry_chunks(ends: Tensor, totals: Tensor, A: Tensor, first: Tensor, *, rev
 
 
 def _contiguous_inputs(given: Tensors) -> ScanInputs:
-    """Return the contiguous inputs without bias and gate, which have kernels of their own."""
+    """Return the inputs, contiguous, without bias and gate, which have separate kernels."""
     u, delta, A, B, C, D, state = contiguous(given)
     return ScanInputs(u, delta, A, B, C, D, state)
 

@@ -1,21 +1,21 @@
-"""Triton kernels of the scan: time in chunks, three kernels for each rule.
+"""Triton kernels of the selective scan: a tile in chunks, three kernels for each rule.
 
-    chunk_ends   each chunk from a state of zero: its final state, and the sum of its steps
-    carry        sequentially along the chunks: the state at each chunk's start, compensated (Kahan)
-    replay       each chunk again, from the state at its start: the outputs
+    chunk_ends   runs each chunk from zero; writes its final state and the sum of its step sizes
+    carry        computes the state at the start of each chunk, sequentially, compensated (Kahan)
+    replay       runs each chunk again, from the state at its start; writes the outputs
 
-The decay of a whole chunk is exp(A sum of steps), so chunks are carried as single bases are.  The
-vjp does the same from right to left; its replay recomputes states from checkpoints, the states
-that the forward's replay saved every `SUB` bases, and keeps them in registers.
+The decay of a whole chunk is exp(A * sum of step sizes), so that a chunk advances the state as a
+single base does.  The vjp runs from right to left in the same way; its replay recomputes the states
+from checkpoints, which the forward replay saves every `SUB` bases, and keeps them in registers.
 
-A program is one warp, so that no warp waits for another: a block of channels, with all states of a
-channel in few threads.  Sums over channels go through memory as partial sums of blocks.
+Each program is one warp, so that no warp waits for another.  It processes a block of channels, with
+all states of a channel in few threads.  Sums over channels are written as partial sums of blocks.
 
-Notation: u, delta, A, B, C, D, h as in Mamba (Gu and Dao, arXiv 2312.00752, equation 2 with
-the Euler input map); `_dot` tangents, `_bar` cotangents; n states, c channels.
+Notation: u, delta, A, B, C, D, h as in Mamba (Gu and Dao, arXiv 2312.00752, equation 2 with the
+Euler input map); `_dot` marks tangents, `_bar` cotangents; n states, c channels.
 """
 
-# Functions compiled by Triton have no annotations; their callers have.
+# Functions compiled by Triton have no annotations; their callers do.
 # mypy: disable-error-code="no-untyped-def, assignment, has-type, var-annotated"
 
 from functools import partial
@@ -25,10 +25,10 @@ import triton.language as tl
 from genoscan.ops.triton_gpu.arithmetic import decay, kernel, masked
 
 LOWEST = tl.constexpr(-87.0)
-"""Bound below which exp(z) is denormal in float32, and would be 0."""
+"""Lower bound of z, below which exp(z) is denormal in float32 and would be flushed to 0."""
 
-# If these were known to be aligned, Triton would assign four neighbouring channels to a thread, for
-# wider reads, and move numbers between threads at every base.
+# If these arrays were known to be aligned, Triton would assign four neighbouring channels to each
+# thread, for wider loads, and exchange values between threads at every base.
 UNALIGNED = """
     A A_dot A_bar u u_dot u_bar delta delta_dot delta_bar y y_dot y_bar
     ends ends_dot totals totals_dot starts starts_dot checkpoints
@@ -38,13 +38,13 @@ channel_kernel = partial(kernel, unaligned=tuple(UNALIGNED.split()))
 
 @kernel
 def _advance(h, near, factor, inflow):
-    """Return the state after a base, as h plus a change: a small change loses no digits."""
+    """Return the state after a base, as h plus a change, so that small changes lose no digits."""
     return masked(near, h) + (factor * h + inflow)
 
 
 @kernel
 def _add(total, error, term):
-    """Return total + term, and its rounding error, with Kahan's compensation."""
+    """Return total + term and its rounding error, with Kahan compensation."""
     change = term - error
     after = total + change
     return after, (after - total) - change
@@ -54,8 +54,8 @@ def _add(total, error, term):
 def _program(CHANNELS: tl.constexpr, STATES: tl.constexpr, N: tl.constexpr, LANES: tl.constexpr):
     """Return the indices and masks of this program.
 
-    They are: chunk, sequence, channels c, states n, their offsets in arrays (n, c), and the masks
-    of c, of n and of both.
+    These are the chunk, the sequence, channels c, states n, their offsets in arrays (n, c), and the
+    masks of c, of n and of both.
     """
     n_blocks = tl.cdiv(CHANNELS, LANES)
     chunk, batch = tl.program_id(0) // n_blocks, tl.program_id(1).to(tl.int64)
@@ -85,7 +85,8 @@ def chunk_ends(
 ):
     """Run each chunk from a state of zero.
 
-    Writes the final states, ends (batch, chunk, n, c), and sums of steps, totals (batch, chunk, c).
+    Writes the final states to `ends`, (batch, chunk, n, c), and the sums of the step sizes to
+    `totals`, (batch, chunk, c).
     """
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     a = tl.load(A + at, in_nc, 0.0)
@@ -126,7 +127,7 @@ def chunk_ends_bar(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Run each chunk from right to left from zero, for the cotangent of the state at its start."""
+    """Run each chunk from right to left, from zero, to the cotangent of the state at its start."""
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     a = tl.load(A + at, in_nc, 0.0)
     row = batch * length + chunk * CHUNK
@@ -134,7 +135,7 @@ def chunk_ends_bar(
     y_bar += row * CHANNELS
     C += row * STATES
     size = tl.minimum(CHUNK, length - chunk * CHUNK)
-    # The cotangent sent by the base on the right: `retained`, and `pending`, to be added.
+    # The cotangent from the base on the right is `retained` + `pending`.
     retained = tl.zeros((N, LANES), a.dtype)
     pending = tl.zeros((N, LANES), a.dtype)
     total = tl.zeros((LANES,), a.dtype)
@@ -168,7 +169,7 @@ def carry(
     AHEAD: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Replace `ends`, each chunk's final state from zero, by the state at its start."""
+    """Replace `ends`, the final state of each chunk run from zero, by the state at its start."""
     width = CHANNELS * STATES
     i = tl.program_id(0) * LANES + tl.arange(0, LANES)
     batch = tl.program_id(1).to(tl.int64)
@@ -220,9 +221,9 @@ def replay(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Run each chunk from its start; write y and, unless None, the checkpoints.
+    """Run each chunk from the state at its start; write y and, unless None, the checkpoints.
 
-    checkpoints  (batch, sub-tile, n, c)
+    Checkpoints have shape (batch, sub-tile, n, c).
     """
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     a = tl.load(A + at, in_nc, 0.0)
@@ -252,9 +253,9 @@ def replay(
 
 @kernel
 def _load_slabs(array, c, n, in_n, CHANNELS: tl.constexpr, E: tl.constexpr, LANES: tl.constexpr):
-    """Return (E, n, LANES) of an array (n, c), loaded slab by slab so that a thread has E channels.
+    """Return (E, n, LANES) of an array (n, c), loaded in E slabs so that a thread has E channels.
 
-    The layout of a single load would be up to the version of Triton.
+    The layout of a single load would depend on the version of Triton.
     """
     slab = tl.arange(0, E)[:, None, None]
     for e in tl.static_range(E):
@@ -293,11 +294,11 @@ def replay_bar(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Run each chunk from right to left, from the cotangent sent by the chunk on its right.
+    """Run each chunk from right to left, from the cotangent of the state at its end.
 
-    Writes, besides u_bar and delta_bar, partial sums of B_bar and C_bar over blocks of channels,
-    (block, batch x tile, n), and, unless None, of A_bar, (batch x chunk, n, c), and D_bar,
-    (batch x chunk, c).  Axes: E channels of a thread, N states, LANES channels.
+    Writes u_bar and delta_bar, and partial sums: B_bar and C_bar for each block of channels, (block,
+    batch x tile, n); unless None, A_bar, (batch x chunk, n, c), and D_bar, (batch x chunk, c), for
+    each chunk.  Axes of values: E channels of a thread, N states, LANES channels.
     """
     n_blocks = tl.cdiv(CHANNELS, E * LANES)
     chunk, batch = tl.program_id(0) // n_blocks, tl.program_id(1).to(tl.int64)
@@ -329,13 +330,13 @@ def replay_bar(
     n_subs = tl.cdiv(size, SUB)
     for i_sub in range(n_subs):
         first = (n_subs - 1 - i_sub) * SUB
-        # Offsets of rows are known at compile time, so that addresses take no registers.
+        # Row offsets from here are compile-time constants, so that addresses take no registers.
         at_c, at_n = first * CHANNELS + c, first * STATES + n
         checkpoint = checkpoints + first // SUB * STATES * CHANNELS
         h = _load_slabs(checkpoint, first_c, n, in_n, CHANNELS, E, LANES)
         befores, factors = (), ()
         for t in tl.static_range(SUB):
-            # Past the end, steps of zero change nothing.
+            # Past the end, steps of size zero have no effect.
             valid = first + t < size
             step = tl.load(delta + at_c + t * CHANNELS, in_c & valid, 0.0)
             inflow = step * tl.load(u + at_c + t * CHANNELS, in_c & valid, 0.0)
@@ -402,7 +403,7 @@ def chunk_ends_dot(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Run each chunk from zero states and tangents, for G directions; as `chunk_ends`."""
+    """Run each chunk from zero state and tangents, for G directions, as in `chunk_ends`."""
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     g = tl.program_id(2) * G + tl.arange(0, G)
     in_g = g < n_directions
@@ -470,7 +471,7 @@ def carry_dot(
     AHEAD: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Replace `ends_dot` by the tangents at each chunk's start for a direction; after `carry`."""
+    """Replace `ends_dot` by the tangents at the start of each chunk; launched after `carry`."""
     width = CHANNELS * STATES
     i = tl.program_id(0) * LANES + tl.arange(0, LANES)
     batch, direction = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
@@ -537,7 +538,7 @@ def replay_dot(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Run each chunk from its start, for G directions; write y and y_dot."""
+    """Run each chunk from its start, with tangents for G directions; write y and y_dot."""
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     g = tl.program_id(2) * G + tl.arange(0, G)
     in_g = g < n_directions
