@@ -11,7 +11,7 @@ from genoscan.genome.genbank import read_features
 from genoscan.genome.region import Region, check_bounds
 
 _GENE_TYPES = "gene", "pseudogene", "ncRNA_gene"
-"""Feature types read from GFF3 and GenBank; subfeatures would overlap their genes."""
+"""Feature types read from GFF3 and GenBank; not subfeatures, which would overlap their genes."""
 
 
 def read_annotation(path: Path, sizes: Mapping[str, int]) -> list[Region]:
@@ -20,15 +20,15 @@ def read_annotation(path: Path, sizes: Mapping[str, int]) -> list[Region]:
     Parameters
     ----------
     path
-        GenBank, GFF3 or BED, recognized by content; a file that is neither GenBank nor GFF3 is
-        read as BED.
+        GenBank, GFF3 or BED file. The format is detected from the content; a file that is neither
+        GenBank nor GFF3 is read as BED.
     sizes
         Sequence lengths in bases.
 
     Returns
     -------
     list of Region
-        Genes, or for BED all rows, in the order of the file. All features of a GenBank file
+        Genes in the order of the file; all rows of a BED file, and all features of a GenBank file
         without genes.
 
     Raises

@@ -27,13 +27,13 @@ def write_modisco(output: Path, columns: Path, rows: Sequence[Region], *, width:
     output
         Folder to create.
     columns
-        Archive of `write_columns`.
+        Archive written by `write_columns`.
     rows
         Regions; one window is cut around the centre of each.
     width
         Window length in bases.
     chrombpnet
-        Also write contribs.h5; requires h5py.
+        Whether to write contribs.h5 as well, which requires h5py.
 
     Raises
     ------
@@ -48,15 +48,15 @@ def write_modisco(output: Path, columns: Path, rows: Sequence[Region], *, width:
     The folder contains:
 
     ohe.npz
-        One-hot sequences, (rows, 4, width) int8, A C G T; all 0 at N.
+        One-hot sequences, int8 of shape (rows, 4, width), in the order A, C, G, T; all 0 at N.
     attr.npz
-        Derivatives minus the mean of the four, the hypothetical contributions of a gradient,
-        (rows, 4, width) float32; all 0 at N.
+        Derivatives minus the mean of the four, which are the hypothetical contributions of a
+        gradient, float32 of shape (rows, 4, width); all 0 at N.
     cut.narrowPeak
-        Coordinates of the windows, in the same order, forward strand, with the centre as summit;
-        required by Fi-NeMo.
+        Coordinates of the windows in the same order, on the forward strand, with the centre as
+        summit; required by Fi-NeMo.
     contribs.h5
-        The arrays in ChromBPNet's layout: raw/seq, shap/seq and their product projected_shap/seq.
+        The same arrays in ChromBPNet's layout: raw/seq, shap/seq and their product projected_shap/seq.
 
     Memory: 20 bytes per base of the windows.
     """
@@ -116,7 +116,7 @@ def write_sites(output: Path, columns: Path, *, score: str, top: int) -> None:
     output
         File to write (TSV).
     columns
-        Archive of `write_columns`.
+        Archive written by `write_columns`.
     score
         Name of the score, a key of `SCORES`.
     top
@@ -133,7 +133,7 @@ def write_sites(output: Path, columns: Path, *, score: str, top: int) -> None:
     -----
     Columns: chrom, start, end (0-based, half-open, as in BED), base, score, and the derivatives
     along A, C, G and T. Rows are sorted by decreasing absolute score, ties in genome order.
-    Memory: a million bases, and the rows.
+    Memory: the derivatives of a million bases, and the rows.
     """
     if top < 1:
         raise InputError(f"--top {top}: expected 1 base or more")

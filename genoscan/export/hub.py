@@ -1,4 +1,4 @@
-"""Write a track hub for the UCSC Genome Browser, a folder to be served by any web server.
+"""Write a track hub for the UCSC Genome Browser: a folder that any web server can serve.
 
 hub.txt                 entry point; its URL is given to the browser
 genomes.txt             the assembly: a UCSC name, or the .2bit in this folder

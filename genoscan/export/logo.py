@@ -1,4 +1,4 @@
-"""Draw sequence logos as SVG: letters whose heights are scores."""
+"""Draw sequence logos as SVG, with letter heights proportional to scores."""
 
 import html
 

@@ -1,12 +1,12 @@
 """Write a genome browser page: one HTML file with igv.js, sequence, tracks and genes.
 
-The page makes no network requests. Data too large for one file go to a folder beside it,
+The page makes no network requests. Data too large for one file are written to a folder beside it,
 PAGE_files; page and folder must then be served together, and requests are limited to that server.
-Both are enforced by the page's Content-Security-Policy.
+The page's Content-Security-Policy enforces these restrictions.
 
 igv.js is included unmodified (vendor/). Its configuration:
     fastaURL   sequence around the scored regions only, as slices with coordinates
-    merged     each track twice, as maximum and as minimum per pixel: a mean would hide narrow peaks
+    merged     each track twice, as maximum and minimum per pixel; a mean would hide narrow peaks
     graphType  dynseq: bases drawn as letters scaled by the score when zoomed in
 """
 
@@ -33,10 +33,10 @@ from genoscan.tracks.atomic import atomic_write, os_errors
 
 _IGV = "igv-3.8.10.min.js"
 _FLANK = 1_000
-"""Number of bases shown on either side of scored regions."""
+"""Number of bases shown on either side of each scored region."""
 
 _EMBED_LIMIT = 5_000_000
-"""Maximum total of scored bases that are embedded, at 7 to 8 bytes each."""
+"""Maximum total number of scored bases of embedded tracks, at 7 to 8 bytes each."""
 
 _GENOME = "genome.2bit"
 
@@ -82,7 +82,7 @@ igv.createBrowser(document.getElementById("browser"), config)
 
 
 class _Sources(NamedTuple):
-    """URLs of sequence and tracks; `connect_src` is the CSP directive that permits them."""
+    """URLs of sequence and tracks; `connect_src` is the value of the CSP directive that permits them."""
 
     bases: Mapping[str, Any]
     urls: Sequence[str]
@@ -209,7 +209,7 @@ def _visible_regions(genome: Genome, tracks: Sequence[TrackFile]) -> Iterator[Re
 
 
 def _slices(genome: Genome, visible: Sequence[Region]) -> bytes:
-    """Return gzipped FASTA whose headers state coordinates and the length of the sequence."""
+    """Return the visible regions as gzipped FASTA; headers state coordinates and sequence length."""
     pieces = (
         f">{r.chrom}:{r.start + 1}-{r.end} @len={genome.sizes[r.chrom]}\n".encode()
         + decode(genome.fetch(r.chrom, r.start, r.end))

@@ -30,7 +30,7 @@ _CURVES = 200
 _WIDTH, _WINDOWS = 60, 12
 _CANDIDATES, _ROWS = 5_000, 50
 _OMITTED = {"command", "format", "regions", "sequences", "target_values", "windows"}
-"""Keys of the record that are long or shown elsewhere on the page."""
+"""Keys of the provenance record that are long or shown elsewhere on the page."""
 
 _BLUE, _GREY = "#2a8fd0", "#9a9a9a"
 
@@ -47,7 +47,7 @@ def write_report(output: Path, genome: Genome, track: TrackFile, annotation: Seq
     track
         Track to summarize.
     annotation
-        Features for the mean profile, and to annotate the strongest bases.
+        Features used for the mean profile and to annotate the strongest bases.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def write_report(output: Path, genome: Genome, track: TrackFile, annotation: Seq
     Notes
     -----
     File size: 5 MB, mostly plotly.js, and 20 kB per region for the 200 regions with the largest
-    scores. Memory: a million bases, the regions, and the page.
+    scores. Memory: the scores of a million bases, the regions, and the page.
     """
     with BigWig(track.path) as scores:
         summary = summarize(scores, track.regions, top=_CANDIDATES, curves=_CURVES)
@@ -128,7 +128,7 @@ def _figure(*traces: Any, x: str, y: str) -> go.Figure:
 
 
 def _bars(track: TrackFile) -> go.Figure:
-    """Return the figure template for the curve of a region."""
+    """Return the empty figure that the page fills with the curve of a region."""
     bars = go.Bar(
         marker={"color": _BLUE, "line": {"width": 0}},
         hovertemplate="%{x:,.0f}: %{customdata[0]:.3g} to %{customdata[1]:.3g}<extra></extra>",

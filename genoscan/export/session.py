@@ -1,6 +1,7 @@
-"""Write sessions for IGV and JBrowse, which refer to genome and tracks by path.
+"""Write IGV and JBrowse sessions, which refer to the genome and the tracks by path.
 
-Paths are relative to the session file, so that a folder that contains all of them can be moved.
+Paths are relative to the session file, so that a folder with the session, the genome
+and the tracks can be moved.
 """
 
 import json
@@ -41,7 +42,7 @@ def write_igv_session(
 
     Notes
     -----
-    Tracks show the maximum of each pixel, so that peaks remain visible when zoomed out.
+    Tracks show the maximum per pixel, so that peaks remain visible when zoomed out.
     """
     fasta, start = _relative(output, _indexed_fasta(genome)), initial_locus(tracks, locus)
     session = ElementTree.Element("Session", genome=fasta, locus=start, version="8")

@@ -14,7 +14,7 @@ from genoscan.tracks.reader import PIECE, BigWig
 from genoscan.tracks.top_scores import TopScores
 
 BINS = 1_000
-"""Maximum number of bins of a region's curve."""
+"""Maximum number of bins in the curve of a region."""
 
 FLANK = 200
 """Number of bases on either side of a feature's first base."""
@@ -36,7 +36,7 @@ class Curve:
     step
         Bin width in bases; the last bin may be narrower.
     low, high
-        Minimum and maximum of each bin, float32; NaN in bins without scores.
+        Minimum and maximum score in each bin, float32; NaN in bins without scores.
     """
 
     region: Region
@@ -64,7 +64,7 @@ class Site(NamedTuple):
     base
         Region of length 1.
     score
-        Score.
+        Score of the base.
     """
 
     base: Region
@@ -78,7 +78,7 @@ class Summary:
     Attributes
     ----------
     curves
-        Of the regions with the largest absolute scores, in decreasing order.
+        Curves of the regions with the largest absolute scores, in decreasing order of these.
     regions
         Number of regions.
     scored
@@ -86,7 +86,7 @@ class Summary:
     sites
         Bases with the largest absolute scores, in decreasing order, ties in genome order.
     edges, counts
-        Histogram of the scores.
+        Bin edges and counts of the histogram of the scores.
     """
 
     curves: tuple[Curve, ...]
@@ -106,12 +106,12 @@ class Profile:
     features
         Number of features whose first base has a score.
     n_sampled
-        Number of these that were averaged, evenly spaced in the list.
+        Number of those features that were averaged, evenly spaced in the list.
     mean
         Mean absolute score at offsets from -FLANK to FLANK; NaN where no feature has a score.
     lowest, highest
-        Minimum and maximum of `SHUFFLES` such means around random bases with scores, as many as
-        `n_sampled`; the seed is fixed.
+        Minimum and maximum at each offset over `SHUFFLES` such means, each around `n_sampled`
+        random bases with scores; the seed is fixed.
     """
 
     features: int
@@ -147,9 +147,10 @@ def summarize(track: BigWig, regions: Sequence[Region], *, top: int, curves: int
 
     Notes
     -----
-    Reads the track twice. Memory: a million bases, `top` sites and the curves.
+    Reads the track twice. Memory: the scores of a million bases, `top` sites and the
+    curves.
     """
-    # The region's number breaks ties, so that curves are never compared.
+    # The number of the region breaks ties, so that curves are never compared.
     heap: list[tuple[float, int, Curve]] = []
     index, selected, offset, extremes = RegionIndex(regions), TopScores(top), 0, _EMPTY_RANGE
     for number, region in enumerate(regions):
@@ -202,14 +203,14 @@ def top_windows(sites: Sequence[Site], regions: Sequence[Region], *, width: int,
     regions
         Scored regions; each window lies within one of them.
     width
-        Window length in bases; limited by the length of the region.
+        Window length in bases; shorter if the region is shorter.
     limit
         Maximum number of windows.
 
     Returns
     -------
     list of Region
-        In the order of `sites`.
+        Windows, in the order of `sites`.
     """
     windows: list[Region] = []
     index = RegionIndex(regions)
@@ -236,12 +237,12 @@ def profile(track: BigWig, regions: Sequence[Region], features: Sequence[Region]
     regions
         Scored regions, disjoint and in genome order.
     features
-        Features, with strand.
+        Features; the strand determines the first base and the direction.
 
     Returns
     -------
     Profile or None
-        None if no feature has a score at its first base.
+        Mean profile; None if no feature has a score at its first base.
 
     Raises
     ------

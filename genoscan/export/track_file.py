@@ -1,4 +1,4 @@
-"""Load tracks for export: the file and its provenance, checked against the genome."""
+"""Load tracks and their provenance records for export, checked against the genome."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ def track_names(tracks: Sequence[TrackFile]) -> str:
     Returns
     -------
     str
-        "a, b, c".
+        Names, such as "a, b, c".
     """
     return ", ".join(track.name for track in tracks)
 
@@ -74,7 +74,7 @@ def initial_locus(tracks: Sequence[TrackFile], locus: Region | None) -> str:
     Returns
     -------
     str
-        As formatted by `format_locus`.
+        Locus, as formatted by `format_locus`.
     """
     return format_locus(locus or tracks[0].regions[0])
 
@@ -90,7 +90,7 @@ def format_locus(region: Region) -> str:
     Returns
     -------
     str
-        "chr1:1,001-2,000", 1-based, inclusive.
+        Locus, such as "chr1:1,001-2,000"; 1-based, inclusive.
     """
     return f"{region.chrom}:{region.start + 1:,}-{region.end:,}"
 
@@ -108,7 +108,7 @@ def load_track(path: Path, genome: Genome) -> TrackFile:
     Returns
     -------
     TrackFile
-        The track.
+        Track with its provenance record and scored regions.
 
     Raises
     ------

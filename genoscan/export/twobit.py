@@ -27,25 +27,25 @@ _BITS = np.array([2, 1, 3, 0, 0], np.uint8)
 
 
 def write_two_bit(output: Path, genome: Genome) -> None:
-    """Write all sequences of a genome; soft-masking is not preserved.
+    """Write all sequences of a genome as .2bit; soft-masking is not preserved.
 
     Parameters
     ----------
     output
         File to write.
     genome
-        Genome.
+        Genome to write.
 
     Raises
     ------
     InputError
-        If the genome exceeds the limits of the format: names of 255 bytes, less than 4 GiB.
+        If the genome exceeds the limits of the format: names of up to 255 bytes, less than 4 GiB.
     OutputError
         If the file cannot be written.
 
     Notes
     -----
-    Memory: 4 MB of bases, and 16 bytes per run of N.
+    Memory: 4 MB for bases, and 16 bytes per run of N.
     """
     runs = {name: _runs_of_n(genome, name) for name in genome.sizes}
     names = [name.encode() for name in genome.sizes]
@@ -72,8 +72,8 @@ def _write_sequence(
 ) -> None:
     file.write(struct.pack("<2I", genome.sizes[name], len(starts)))
     file.write(starts.astype("<u4").tobytes() + sizes.astype("<u4").tobytes())
-    file.write(struct.pack("<2I", 0, 0))  # masks; reserved
-    for piece in _pieces(genome, name):  # multiples of four bases, except for the last
+    file.write(struct.pack("<2I", 0, 0))  # number of masked intervals; reserved
+    for piece in _pieces(genome, name):  # each a multiple of four bases, except for the last
         bits = np.zeros((-(-len(piece) // 4), 4), np.uint8)
         bits.reshape(-1)[: len(piece)] = _BITS[piece]
         file.write((bits << np.array([6, 4, 2, 0], np.uint8)).sum(1, dtype=np.uint8).tobytes())

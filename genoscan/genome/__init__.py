@@ -1,1 +1,1 @@
-"""Genome files, regions and windows: FASTA, GenBank, BED, region strings.  No torch here."""
+"""Genome files, regions and windows: FASTA, GenBank, BED and region strings. Does not import torch."""

@@ -1,7 +1,7 @@
 """Base codes: A 0, C 1, G 2, T 3 and N 4.
 
-Case is ignored, and every IUPAC ambiguity code is encoded as N. Any other letter is an error, U
-included, so that RNA is not mistaken for DNA.
+Case is ignored, and every IUPAC ambiguity code is encoded as N. Any other letter, including U,
+raises an error, so that RNA is not mistaken for DNA.
 """
 
 from typing import Final
@@ -34,7 +34,7 @@ _COMPLEMENTS = np.array([3, 2, 1, 0, N], np.uint8)
 
 
 def encode(letters: bytes, *, record: str, offset: int) -> UInt8[np.ndarray, " bases"]:
-    """Return the codes of a part of a sequence.
+    """Return the base codes of part of a sequence.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def encode(letters: bytes, *, record: str, offset: int) -> UInt8[np.ndarray, " b
     Returns
     -------
     array of shape (bases,)
-        0 to 4.
+        Codes from 0 to 4.
 
     Raises
     ------
@@ -66,17 +66,17 @@ def encode(letters: bytes, *, record: str, offset: int) -> UInt8[np.ndarray, " b
 
 
 def decode(codes: UInt8[np.ndarray, " bases"]) -> bytes:
-    """Return the letters of the codes.
+    """Return the letters of base codes.
 
     Parameters
     ----------
     codes
-        0 to 4, of shape (bases,).
+        Base codes from 0 to 4, of shape (bases,).
 
     Returns
     -------
     bytes
-        A, C, G, T and N, one letter a base.
+        A, C, G, T and N, one letter per base.
     """
     return _LETTERS[codes].tobytes()
 
@@ -87,12 +87,12 @@ def complement(codes: UInt8[np.ndarray, " bases"]) -> UInt8[np.ndarray, " bases"
     Parameters
     ----------
     codes
-        0 to 4, of shape (bases,).
+        Base codes from 0 to 4, of shape (bases,).
 
     Returns
     -------
     array of shape (bases,)
-        A and T exchanged, C and G exchanged; N remains N.
+        Codes with A and T exchanged, and C and G exchanged; N is unchanged.
     """
     return _COMPLEMENTS[codes]
 
@@ -103,12 +103,12 @@ def reverse_complement(codes: UInt8[np.ndarray, " bases"]) -> UInt8[np.ndarray, 
     Parameters
     ----------
     codes
-        0 to 4, of shape (bases,).
+        Base codes from 0 to 4, of shape (bases,).
 
     Returns
     -------
     array of shape (bases,)
-        The complements, last base first.
+        Complemented codes, last base first.
     """
     return _COMPLEMENTS[codes[::-1]]
 

@@ -2,7 +2,7 @@
 
 BED is 0-based and half-open, like all coordinates inside genoscan. Columns 1 to 4 and 6 are read;
 the score and further columns are ignored, so that narrowPeak files can be read too. Rows may be in
-any order and overlap.
+any order and may overlap.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,19 +25,18 @@ def read_bed(path: str | Path, sizes: Mapping[str, int], *, clip: bool = False) 
     sizes
         Length of every sequence of the genome, in bases.
     clip
-        Whether a row that ends past its chromosome is shortened, and marked as `clipped`, instead
-        of refused.
+        Whether to shorten a row that ends past its chromosome, and mark it as `clipped`, instead
+        of raising an error.
 
     Returns
     -------
     list of Region
-        `source` is the file and line of each row.
+        One region per row; its `source` is the file and line number.
 
     Raises
     ------
     InputError
-        If the file cannot be read or has no rows, a row is malformed, or it is outside of the
-        genome.
+        If the file cannot be read or has no rows, or a row is malformed or outside the genome.
     """
     path = Path(path)
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""A genome's sequence names and lengths from a FASTA index alone: enough to plan a run."""
+"""Read sequence names and lengths from a FASTA index alone, which suffices to plan a run."""
 
 import re
 from pathlib import Path
@@ -13,12 +13,12 @@ _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 
 
 class FaiGenome:
-    """Sequence names and lengths of a .fai file, without bases.
+    """Genome with the sequence names and lengths of a .fai file, but without bases.
 
     Parameters
     ----------
     path
-        FASTA index as samtools faidx writes it: name, length and three further columns.
+        FASTA index as written by samtools faidx: name, length and three further columns.
 
     Raises
     ------
@@ -44,11 +44,11 @@ class FaiGenome:
             raise InputError(f"{path}: no sequence in it has bases")
 
     def fetch(self, chrom: str, start: int, end: int) -> UInt8[np.ndarray, " bases"]:
-        """Raise InputError: an index has no bases."""
+        """Raise InputError, because an index has no bases."""
         raise self._no_bases()
 
     def m5(self, chrom: str) -> str:
-        """Raise InputError: an index has no bases."""
+        """Raise InputError, because an index has no bases."""
         raise self._no_bases()
 
     def _no_bases(self) -> InputError:

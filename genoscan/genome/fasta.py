@@ -16,16 +16,16 @@ from genoscan.genome.alphabet import encode
 from genoscan.genome.fasta_index import ensure_index, stamp
 from genoscan.genome.region import unknown_sequence
 
-_PIECE = 1 << 20  # bases read at a time
-_TOO_LONG = (1 << 31) - 1  # pysam's positions are 32-bit; it truncates longer lengths to this one
+_PIECE = 1 << 20  # number of bases per read
+_TOO_LONG = (1 << 31) - 1  # pysam's positions are 32-bit; it truncates longer lengths to this value
 
-# M5 in SAM is the checksum of the printable letters, in upper case.
+# The M5 tag of SAM is the MD5 checksum of the printable characters, converted to upper case.
 _UPPER: Final = bytes(range(256)).upper()
 _NOT_PRINTABLE: Final = bytes(code for code in range(256) if not 33 <= code <= 126)
 
 
 class FastaGenome:
-    """An indexed FASTA file, for any number of threads and forked processes.
+    """Indexed FASTA file that any number of threads and forked processes can read.
 
     Parameters
     ----------
@@ -40,8 +40,8 @@ class FastaGenome:
 
     Notes
     -----
-    The index is checked, and built if there is none (`fasta_index`). Each thread of each process
-    has a file handle of its own, because the position in the file is part of the handle.
+    The index is checked, and built if none is valid (see `fasta_index`). Each thread of each process
+    opens its own file handle, because a handle has a single file position.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -62,7 +62,7 @@ class FastaGenome:
         return FastaGenome, (self.path,)
 
     def fetch(self, chrom: str, start: int, end: int) -> UInt8[np.ndarray, " bases"]:
-        """Return the codes of the bases from start to end, as `Genome.fetch`.
+        """Return the codes of the bases from start to end (see `Genome.fetch`).
 
         Parameters
         ----------
@@ -74,17 +74,17 @@ class FastaGenome:
         Returns
         -------
         array of shape (end - start,)
-            One byte a base.
+            Base codes, one byte per base.
 
         Raises
         ------
         InputError
-            If the interval is outside of the genome, a letter is not a base, or the file is damaged
+            If the interval is outside the genome, a letter is not a base, or the file is damaged
             or has changed since it was opened.
 
         Notes
         -----
-        Memory: one byte a base, and a few megabytes.
+        Memory: one byte per base, plus a few megabytes.
         """
         codes = np.empty(max(0, end - start), np.uint8)
         filled = 0
@@ -95,7 +95,7 @@ class FastaGenome:
         return codes
 
     def m5(self, chrom: str) -> str:
-        """Return the MD5 checksum of a sequence, as `Genome.m5`.
+        """Return the MD5 checksum of a sequence (see `Genome.m5`).
 
         Parameters
         ----------
@@ -114,7 +114,7 @@ class FastaGenome:
 
         Notes
         -----
-        Memory: a few megabytes, for any length.
+        Memory: a few megabytes, regardless of the sequence length.
         """
         digest = hashlib.md5(usedforsecurity=False)
         for letters in self._letters(chrom, 0, self.sizes.get(chrom, 0)):
@@ -125,10 +125,10 @@ class FastaGenome:
         if stamp(self.path) != self._stamp:
             raise InputError(f"{self.path}: changed while it was being read; start again")
         if getattr(self._local, "process", None) != os.getpid():
-            # Errors become exceptions; htslib must not print lines of its own as well.
+            # Errors are raised as exceptions; suppress the messages that htslib would also print.
             pysam.set_verbosity(0)
             self._local.file = pysam.FastaFile(
-                # An absolute path is never taken for a URL or for standard input.
+                # An absolute path is never interpreted as a URL or as standard input.
                 str(self.path.absolute()),
                 filepath_index=str(self._index.fai),
                 filepath_index_compressed=str(self._index.gzi) if self._index.gzi else None,
@@ -138,7 +138,7 @@ class FastaGenome:
         return file
 
     def _letters(self, chrom: str, start: int, end: int) -> Iterator[bytes]:
-        """Yield the letters from start to end, as in the file, in pieces."""
+        """Yield the letters from start to end in pieces, unchanged from the file."""
         if chrom not in self.sizes:
             raise InputError(f"{self.path}: {unknown_sequence(chrom, self.sizes)}")
         if not 0 <= start <= end <= self.sizes[chrom]:

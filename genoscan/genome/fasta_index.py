@@ -1,8 +1,8 @@
 """Find, check and build the index of a FASTA file.
 
-An index contains, for each sequence, its length, the offset of its first base in the file and the
-length of its lines (.fai); for bgzip files also the offset of each compressed block (.gzi). With an
-outdated index wrong bases are read without any error, so that none is used unchecked.
+An index contains the length of each sequence, the file offset of its first base and the length of
+its lines (.fai); for bgzip files, also the offset of each compressed block (.gzi). An outdated index
+gives wrong bases without any error, so every index is checked before use.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ _NAMELESS = re.compile(r"Bad sequence name .* at line (?P<line>\d+)", re.DOTALL)
 
 
 class FastaIndex(NamedTuple):
-    """Paths of the files of an index.
+    """Paths of the index files.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Stamp(NamedTuple):
     modified
         Time of the last modification, in ns.
     size
-        In bytes.
+        Size in bytes.
     """
 
     modified: int
@@ -88,7 +88,7 @@ def stamp(path: Path) -> Stamp:
 
 
 def ensure_index(path: Path) -> FastaIndex:
-    """Return an index that fits a FASTA file, and build it if there is none.
+    """Return a valid index of a FASTA file; build one if there is none.
 
     Parameters
     ----------
@@ -98,7 +98,8 @@ def ensure_index(path: Path) -> FastaIndex:
     Returns
     -------
     FastaIndex
-        Beside the file, or in the user's cache folder if that folder is not writable.
+        Index beside the FASTA file, or in the user's cache folder if the file's folder is not
+        writable.
 
     Raises
     ------
@@ -107,9 +108,9 @@ def ensure_index(path: Path) -> FastaIndex:
 
     Notes
     -----
-    An index fits if it is no older than the file, the first 1,000 sequences have their headers and
-    the end of their first line where it implies, and the file ends after its last base. To build
-    one, memory for the longest line is needed.
+    An index is valid if it is no older than the file, the headers and first line ends of the first
+    1,000 sequences are at the offsets that it implies, and the file ends after the last indexed
+    base. Building an index takes memory for the longest line.
     """
     _check_fasta(path)
     candidates = _index_paths(path)
@@ -180,13 +181,13 @@ def _fits(path: Path, index: FastaIndex) -> bool:
 
 @contextmanager
 def _uncompressed(path: Path, gzi: Path | None) -> Iterator[Callable[[int, int], bytes]]:
-    """Yield a function of offset and count that reads bytes of the decompressed file.
+    """Yield a function `read(offset, count)` that returns bytes of the decompressed file.
 
-    Neither pyfaidx nor pysam gives access to the bytes between two sequences.
+    Neither pyfaidx nor pysam can read the bytes between two sequences.
     """
     with path.open("rb") as raw:
         file = BgzfReader(fileobj=raw, mode="rb") if gzi else raw
-        # The .gzi: a count, then compressed and decompressed offset of all blocks but the first.
+        # A .gzi file has a count, then the compressed and decompressed offsets of all blocks but the first.
         blocks = np.append([0, 0], np.fromfile(gzi, "<i8")[1:]).reshape(-1, 2) if gzi else None
 
         def read(offset: int, count: int) -> bytes:
@@ -201,9 +202,10 @@ def _uncompressed(path: Path, gzi: Path | None) -> Iterator[Callable[[int, int],
 
 
 def _comparisons(records: dict[str, pyfaidx.IndexRecord], read: Callable[[int, int], bytes]) -> Iterator[bool]:
-    """Compare headers, line lengths and end of the file with the index.
+    """Yield whether headers, line lengths and the end of the file agree with the index.
 
-    Times alone miss a file that was replaced by one with an older time, as cp -p and rsync do.
+    Modification times alone do not reveal that a file was replaced by an
+    older one, as by cp -p or rsync.
     """
     for name, record in islice(records.items(), _HEADERS_CHECKED):
         between = read(record.prev_bend, max(0, record.offset - record.prev_bend))
@@ -223,13 +225,13 @@ def _comparisons(records: dict[str, pyfaidx.IndexRecord], read: Callable[[int, i
 
 @contextmanager
 def _scratch_folder(beside: Path) -> Iterator[Path]:
-    """Yield a folder on the same disk; raise OSError if nothing can be written there."""
+    """Yield a temporary folder inside `beside`; raise OSError if `beside` is not writable."""
     with tempfile.TemporaryDirectory(prefix=".genoscan-", dir=beside) as folder:
         yield Path(folder)
 
 
 def _build(path: Path, index: FastaIndex) -> None:
-    """Build the index in a scratch folder and move it into place: other processes may read it."""
+    """Build the index in a temporary folder and move it into place, because other processes may read it."""
     before = stamp(path)
     if index.fai.parent != path.parent:
         index.fai.parent.mkdir(parents=True, exist_ok=True)
@@ -242,7 +244,7 @@ def _build(path: Path, index: FastaIndex) -> None:
             raise InputError(f"{path}: no bases in it, expected lines of sequence after the names")
         if stamp(path) != before:
             raise InputError(f"{path}: changed while it was being indexed; try again")
-        # The index of a file dated in the future must not look outdated for ever.
+        # Otherwise the index of a file dated in the future would always appear outdated.
         now = max(time.time_ns(), before.modified)
         for made, place in zip(aside, index, strict=True):
             if made and place:
@@ -259,7 +261,7 @@ def _index_errors(path: Path) -> Iterator[None]:
         uneven = _UNEVEN_LINE.search(str(problem))
         nameless = _NAMELESS.search(str(problem))
         if nameless is not None:
-            line = int(nameless["line"]) + 1  # counted from 0 there
+            line = int(nameless["line"]) + 1  # pyfaidx counts this line from 0
             raise InputError(f'{path}:{line}: found no name after ">", expected one') from None
         if uneven is None:
             reason = " ".join(str(problem).split()).rstrip(".")

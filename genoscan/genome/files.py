@@ -1,4 +1,4 @@
-"""Open input files, plain, gzip or bgzip, with errors that name the file."""
+"""Open plain, gzip and bgzip input files; errors name the file."""
 
 import gzip
 import io
@@ -27,7 +27,7 @@ def check_file(path: Path) -> None:
     Raises
     ------
     InputError
-        If it is not.
+        If the path is not a regular file.
     """
     try:
         if path.is_file():
@@ -41,7 +41,7 @@ def check_file(path: Path) -> None:
 
 
 def compression(path: Path) -> Literal["plain", "gzip", "bgzip"]:
-    """Return the compression of a file, by its first bytes and not by its name.
+    """Return the compression of a file, detected from its first bytes and not from its name.
 
     Parameters
     ----------
@@ -56,13 +56,13 @@ def compression(path: Path) -> Literal["plain", "gzip", "bgzip"]:
     Raises
     ------
     InputError
-        If it cannot be read.
+        If the file cannot be read.
     """
     with read_errors(path), path.open("rb") as file:
         start = file.read(18)
     if not start.startswith(_GZIP):
         return "plain"
-    # A bgzip block is a gzip member whose extra field is "BC"; every writer puts that one first.
+    # A bgzip block is a gzip member with an extra subfield "BC", which all writers put first.
     is_bgzip = start[3:4] == b"\x04" and start[12:16] == b"BC\x02\x00"
     return "bgzip" if is_bgzip else "gzip"
 
@@ -75,17 +75,17 @@ def head(path: Path, count: int) -> bytes:
     path
         Plain, gzip or bgzip file.
     count
-        Number of bytes; a shorter file gives fewer.
+        Maximum number of bytes.
 
     Returns
     -------
     bytes
-        At most `count` bytes.
+        The first `count` bytes, or the whole content of a shorter file.
 
     Raises
     ------
     InputError
-        If it cannot be read.
+        If the file cannot be read.
     """
     with open_bytes(path) as file:
         return file.read(count)
@@ -103,12 +103,12 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     Yields
     ------
     file object
-        The decompressed bytes.
+        Binary stream of the decompressed content.
 
     Raises
     ------
     InputError
-        If it cannot be read, on opening or later inside the `with`.
+        If the file cannot be read, on opening or later inside the `with` block.
     """
     with read_errors(path), path.open("rb") as file:
         if file.peek(2)[:2] != _GZIP:
@@ -130,31 +130,31 @@ def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
     Yields
     ------
     file object
-        Decompressed text, read as UTF-8; invalid bytes are replaced.
+        Text stream of the decompressed content, decoded as UTF-8; invalid bytes are replaced.
 
     Raises
     ------
     InputError
-        If it cannot be read, on opening or later inside the `with`.
+        If the file cannot be read, on opening or later inside the `with` block.
     """
     with open_bytes(path) as file:
-        # Comments in another encoding must not stop a file whose data are ASCII.
+        # A comment in another encoding must not make a file with ASCII data unreadable.
         yield io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace")
 
 
 @contextmanager
 def read_errors(path: Path) -> Iterator[None]:
-    """Convert read errors inside a `with` statement to InputError.
+    """Convert read errors inside a `with` block to InputError.
 
     Parameters
     ----------
     path
-        The file to name in the message.
+        File to name in the message.
 
     Raises
     ------
     InputError
-        In place of OSError, EOFError and errors of decompression.
+        In place of OSError, EOFError and decompression errors.
     """
     try:
         yield

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 _STRANDS = {1: "+", -1: "-"}
 _NAMING = ("gene", "locus_tag", "product", "label")
-# Biopython only warns of these, and returns an incomplete record.
+# Biopython only issues these warnings and returns an incomplete record.
 _CUT_OFF = ("Premature end", "Expected sequence length")
 
 
@@ -40,12 +40,11 @@ class Feature:
     kind
         Feature key: "gene", "CDS", "tRNA" and so on.
     name
-        The first present of gene, locus tag, product and label; "" if none is present.
+        First of the qualifiers gene, locus_tag, product and label that is present; "" if none is.
     strand
         "+" or "-"; "." for a feature on both strands, such as a trans-spliced gene.
     parts
-        Exons, in the order of the transcript. For positions such as <3 or >10 the given number is
-        used.
+        Exons, in transcript order. For fuzzy positions such as <3 or >10, the given number is used.
     """
 
     chrom: str
@@ -56,7 +55,7 @@ class Feature:
 
 
 class GenBankGenome:
-    """The sequences of a GenBank file, in memory at one byte a base.
+    """Sequences of a GenBank file, in memory at one byte per base.
 
     A sequence is named by its accession and version, such as NC_000932.1, or by its LOCUS name if
     it has no version.
@@ -69,8 +68,8 @@ class GenBankGenome:
     Raises
     ------
     InputError
-        If the file cannot be read, is cut off or not GenBank, a record has no sequence, two records
-        have the same name, or a letter is not a base.
+        If the file cannot be read, is truncated or is not GenBank, a record has no sequence, two
+        records have the same name, or a letter is not a base.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -89,7 +88,7 @@ class GenBankGenome:
         return f"GenBankGenome({str(self.path)!r})"
 
     def fetch(self, chrom: str, start: int, end: int) -> UInt8[np.ndarray, " bases"]:
-        """Return the codes of the bases from start to end, as `Genome.fetch`.
+        """Return the codes of the bases from start to end (see `Genome.fetch`).
 
         Parameters
         ----------
@@ -101,12 +100,12 @@ class GenBankGenome:
         Returns
         -------
         array of shape (end - start,)
-            A copy.
+            Copy of the base codes.
 
         Raises
         ------
         InputError
-            If the interval is outside of the genome.
+            If the interval is outside the genome.
         """
         self._check(chrom)
         if not 0 <= start <= end <= self.sizes[chrom]:
@@ -117,7 +116,7 @@ class GenBankGenome:
         return self._codes[chrom][start:end].copy()
 
     def m5(self, chrom: str) -> str:
-        """Return the MD5 checksum of a sequence, as `Genome.m5`.
+        """Return the MD5 checksum of a sequence (see `Genome.m5`).
 
         Parameters
         ----------
@@ -145,7 +144,8 @@ class GenBankGenome:
 def read_features(path: str | Path) -> list[Feature]:
     """Return the features of a GenBank file, in the order of the file.
 
-    Features of type `source`, parts on other records and parts between two bases are omitted.
+    Features of type `source`, parts on other records and zero-length parts (between two bases) are
+    omitted.
 
     Parameters
     ----------
@@ -155,12 +155,12 @@ def read_features(path: str | Path) -> list[Feature]:
     Returns
     -------
     list of Feature
-        Each with at least one part.
+        Features, each with at least one part.
 
     Raises
     ------
     InputError
-        If the file cannot be read or is cut off, or a feature ends past its record.
+        If the file cannot be read or is truncated, or a feature ends past its record.
     """
     path = Path(path)
     return [
@@ -193,7 +193,7 @@ def _feature(found: Any, record: Any, path: Path) -> Iterator[Feature]:
 
 
 def _records(path: Path) -> Iterator[Any]:
-    """Yield Biopython's records; raise InputError for a repeated name."""
+    """Yield Biopython records; raise InputError if a name is repeated."""
     check_file(path)
     names = set()
     with open_text(path) as file:

@@ -1,4 +1,4 @@
-"""The interface of all genomes, and the function that opens one."""
+"""Define the genome interface, and open genome files."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ class Genome(Protocol):
     Attributes
     ----------
     path
-        The file.
+        Genome file.
     sizes
         Length of every sequence in bases, in the order of the file.
     """
@@ -42,18 +42,18 @@ class Genome(Protocol):
         Returns
         -------
         array of shape (end - start,)
-            Codes of `alphabet`, one byte a base.
+            Base codes (see `alphabet`), one byte per base.
 
         Raises
         ------
         InputError
-            If the interval is outside of the genome, a letter is not a base, or the file cannot be
+            If the interval is outside the genome, a letter is not a base, or the file cannot be
             read.
         """
         ...
 
     def m5(self, chrom: str) -> str:
-        """Return the MD5 checksum of a sequence, as M5 in SAM headers.
+        """Return the MD5 checksum of a sequence, as in the M5 tag of SAM headers.
 
         Parameters
         ----------
@@ -63,7 +63,7 @@ class Genome(Protocol):
         Returns
         -------
         str
-            32 hexadecimal digits; case and line length of the file have no influence.
+            32 hexadecimal digits, independent of the letter case and line length of the file.
 
         Raises
         ------
@@ -79,13 +79,13 @@ def open_genome(path: str | Path) -> Genome:
     Parameters
     ----------
     path
-        FASTA (plain or bgzip), GenBank (plain or gzip), or a .fai, which has no bases and is enough
-        to plan a run.
+        FASTA (plain or bgzip), GenBank (plain or gzip), or a FASTA index (.fai), which has no bases
+        but suffices to plan a run.
 
     Returns
     -------
     Genome
-        FastaGenome, GenBankGenome or FaiGenome.
+        FastaGenome, GenBankGenome or FaiGenome, depending on the format.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def open_genome(path: str | Path) -> Genome:
     start = head(path, 1 << 14).lstrip()
     if start[:1] in (b">", b";"):
         return FastaGenome(path)
-    # GenBank release files begin with title lines.
+    # GenBank release files begin with title lines, so LOCUS may be on a later line.
     if re.search(rb"^LOCUS\s", start, re.MULTILINE):
         return GenBankGenome(path)
     if not start:

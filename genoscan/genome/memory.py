@@ -1,4 +1,4 @@
-"""Sequences in memory, with the interface of a genome."""
+"""Provide sequences in memory with the `Genome` interface."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from genoscan.genome.region import unknown_sequence
 
 
 class SequenceGenome:
-    """Named sequences that are in memory already.
+    """Genome of named sequences in memory.
 
     Parameters
     ----------
     sequences
-        Codes of the bases (`alphabet`) by name.
+        Base codes (see `alphabet`) by sequence name.
     """
 
     path = Path("sequences in memory")
@@ -34,7 +34,7 @@ class SequenceGenome:
         return self._codes(chrom)[start:end].copy()
 
     def m5(self, chrom: str) -> str:
-        """Return the MD5 checksum of a sequence, as M5 in SAM headers."""
+        """Return the MD5 checksum of a sequence, as in the M5 tag of SAM headers."""
         return hashlib.md5(decode(self._codes(chrom)), usedforsecurity=False).hexdigest()
 
     def _codes(self, chrom: str) -> UInt8[np.ndarray, " bases"]:

@@ -19,11 +19,11 @@ class Window:
     Attributes
     ----------
     region
-        What is read, in forward coordinates.
+        Interval that the model reads, in forward coordinates.
     scored
-        What is scored, a part of `region`, in forward coordinates.
+        Interval that is scored, a part of `region`, in forward coordinates.
     strand
-        "+", or "-" for the reverse complement of `region`.
+        "+", or "-" if the reverse complement of `region` is read.
     """
 
     region: Region
@@ -39,7 +39,7 @@ class Window:
         return self.span_of(self.scored)
 
     def span_of(self, part: Region) -> slice:
-        """Return the slice of the window that a part covers, in reading direction.
+        """Return the positions of a part in the window, in reading direction.
 
         Parameters
         ----------
@@ -49,7 +49,7 @@ class Window:
         Returns
         -------
         slice
-            Position 0 is the first base read.
+            Positions in the window; 0 is the first base read.
         """
         if self.strand == "-":
             return slice(self.region.end - part.end, self.region.end - part.start)
@@ -67,7 +67,7 @@ def whole_genome(sizes: Mapping[str, int]) -> list[Region]:
     Returns
     -------
     list of Region
-        Empty sequences are omitted.
+        One region per non-empty sequence.
     """
     return [Region(chrom, 0, size) for chrom, size in sizes.items() if size > 0]
 
@@ -78,27 +78,27 @@ def merge(regions: Iterable[Region], sizes: Mapping[str, int], *, by_strand: boo
     Parameters
     ----------
     regions
-        In any order.
+        Regions in any order.
     sizes
         Length of every sequence, in bases.
     by_strand
-        Whether overlapping regions must have the same strand, "." being "+"; otherwise the strand
-        is ignored.
+        Whether overlapping regions must have the same strand, with "." counted as "+"; if False,
+        the strand is ignored.
 
     Returns
     -------
     list of Region
-        In the order of the genome. Adjacent regions that do not overlap remain separate. The names
-        of merged regions are joined by commas.
+        Merged regions, in the order of the genome. Adjacent regions that do not overlap remain
+        separate. The names of merged regions are joined by commas.
 
     Raises
     ------
     InputError
-        If a sequence is unknown, or regions of different strands overlap with `by_strand`.
+        If a sequence is unknown, or `by_strand` is set and regions on different strands overlap.
     """
     merged: list[Region] = []
     group: list[Region] = []
-    last: Region | None = None  # of the group, the region with the largest end
+    last: Region | None = None  # region with the largest end in the group
     for region in _in_genome_order(regions, sizes):
         if last is not None and region.chrom == last.chrom and region.start < last.end:
             if by_strand and _direction(region) != _direction(last):
@@ -119,17 +119,17 @@ def merge(regions: Iterable[Region], sizes: Mapping[str, int], *, by_strand: boo
 
 @runtime_checkable
 class ContextRule(Protocol):
-    """Which positions matter to which: the method that differentiates a model knows.
+    """Dependence of outputs on input positions, defined by the method that differentiates a model.
 
     Spans are in reading direction.
     """
 
     def affected(self, span: slice, reach: int) -> slice:
-        """Return the outputs that inputs in a span can change, at most `reach` beyond it."""
+        """Return the span of outputs that depend on inputs in `span`, up to `reach` positions beyond it."""
         ...
 
     def extent(self, span: slice, outputs: slice | None, *, before: int, after: int) -> slice:
-        """Return the window that derivatives of outputs with respect to a span need."""
+        """Return the window required for the derivatives of `outputs` with respect to `span`."""
         ...
 
 
@@ -144,7 +144,7 @@ def plan(
     target: Region | None = None,
     label_offset: int = 0,
 ) -> list[Window]:
-    """Return the windows of the regions, in their order.
+    """Return the windows of regions, in the order of the regions.
 
     Parameters
     ----------
@@ -153,15 +153,15 @@ def plan(
     sizes
         Length of every sequence, in bases.
     rule
-        The method of the model: which outputs depend on which inputs.
+        Dependence of the model's outputs on its inputs, defined by the method of differentiation.
     context, reach
         Bases read upstream and downstream of a region, in reading direction.
     strand
-        Reading direction: "+", "-", "both" (two windows a region, "+" first) or "bed" (each
-        region's own; "." is "+").
+        Reading direction: "+", "-", "both" (two windows per region, "+" first) or "bed" (the strand
+        of each region, with "." counted as "+").
     target
-        The bases of a target with a position, contained in every window; None for a target that is
-        defined on each window.
+        Bases of a target at a fixed position in the genome, contained in every window; None for a
+        target that is defined separately for each window.
     label_offset
         Distance in bases from an output of the model to the base that it predicts: 1 for causal
         models, 0 for masked ones.
@@ -169,12 +169,12 @@ def plan(
     Returns
     -------
     list of Window
-        One a region; two with "both".
+        One per region; two per region with strand "both".
 
     Raises
     ------
     InputError
-        If a length is negative, `strand` is not one of the four, or `target` cannot depend on a
+        If a length is negative, `strand` is not one of these values, or `target` cannot depend on a
         region because it is on another chromosome or, in a causal model, upstream of the region.
     """
     for option, length in (("--context", context), ("--reach", reach)):
@@ -203,23 +203,23 @@ def plan(
 
 
 def as_read(region: Region, direction: str, size: int) -> slice:
-    """Return where a region lies on its chromosome, counted in reading direction."""
+    """Return the span of a region on its chromosome, counted in reading direction."""
     if direction == "+":
         return slice(region.start, region.end)
     return slice(size - region.end, size - region.start)
 
 
 def region_read(chrom: str, span: slice, direction: str, size: int) -> Region:
-    """Return the region of a span in reading direction, as far as the chromosome goes."""
+    """Return the region that a span in reading direction covers, clipped to the chromosome."""
     start, end = max(span.start, 0), min(span.stop, size)
     return Region(chrom, *((start, end) if direction == "+" else (size - end, size - start)))
 
 
 StrandWindows = tuple[Window, ...]
-"""The windows of one region: one, or with strand "both" one for each direction."""
+"""Windows of one region: one, or with strand "both" two, one per direction."""
 
 Batch = tuple[StrandWindows, ...]
-"""Regions whose windows have equal lengths and are computed together."""
+"""Regions with windows of equal lengths, computed together."""
 
 
 def by_region(windows: Sequence[Window], strand: str) -> list[StrandWindows]:
@@ -228,14 +228,14 @@ def by_region(windows: Sequence[Window], strand: str) -> list[StrandWindows]:
     Parameters
     ----------
     windows
-        As `plan` returns them.
+        Windows returned by `plan`.
     strand
-        The reading direction that `plan` was given.
+        Reading direction passed to `plan`.
 
     Returns
     -------
     list of StrandWindows
-        One a region, in the same order.
+        One entry per region, in the same order.
     """
     step = 2 if strand == "both" else 1
     return [tuple(windows[i : i + step]) for i in range(0, len(windows), step)]
@@ -249,13 +249,13 @@ def batches(regions: Sequence[StrandWindows], size: int) -> list[Batch]:
     regions
         The windows of every region.
     size
-        Largest number of regions in a batch.
+        Maximum number of regions per batch.
 
     Returns
     -------
     list of Batch
-        In the order of their first regions. Batches depend on the arguments only, so that resumed
-        and sharded runs use identical batches.
+        Batches, in the order of their first regions. They depend only on the arguments, so that
+        resumed and sharded runs use identical batches.
 
     Raises
     ------

@@ -12,7 +12,7 @@ from itertools import islice
 
 from genoscan.errors import InputError
 
-# One to thirty digits and commas: more than any genome needs, and int() takes them all.
+# At most 30 digits and commas: more than any genome needs, and within the limit of int().
 _COORDINATES = re.compile(
     r"(?P<start>\d[\d,]{0,29})(?P<dash>-(?P<end>\d[\d,]{0,29})?)?|-(?P<only_end>\d[\d,]{0,29})", re.ASCII
 )
@@ -23,27 +23,27 @@ _GRAMMAR = "5, 5-, -9 or 5-9, counted from 1"
 class Region:
     """An interval of one sequence, 0-based, half-open, in forward coordinates.
 
-    Regions are equal if sequence, coordinates and strand are.
+    Two regions are equal if their sequences, coordinates and strands are equal.
 
     Attributes
     ----------
     chrom
         Name of the sequence.
     start, end
-        First base, and the one after the last.
+        Positions of the first base and of the base after the last.
     name
-        As in BED; "" without one.
+        Name, as in BED; "" if there is none.
     strand
         "+", "-" or ".".
     source
         Origin, for error messages: "peaks.bed:17" or "--region chr1:5-9".
     clipped
-        Whether it was shortened to fit its sequence.
+        Whether the region was shortened to fit its sequence.
 
     Raises
     ------
     InputError
-        If it is empty, `start` is negative, or `strand` is none of the three.
+        If the region is empty, `start` is negative, or `strand` is not one of these values.
     """
 
     chrom: str
@@ -70,35 +70,35 @@ class Region:
 
     @property
     def where(self) -> str:
-        """The source, or the region string without one, for error messages."""
+        """Source of the region, or its region string if it has none, for error messages."""
         return self.source or str(self)
 
 
 def parse_region(text: str, sizes: Mapping[str, int], *, clip: bool = False, option: str = "--region") -> Region:
-    """Return the region of a region string, in the grammar of samtools.
+    """Parse a region string in the syntax of samtools.
 
     Parameters
     ----------
     text
-        A whole name, `chr1:5` and `chr1:5-` (to the end), `chr1:-9` (from the first base),
-        `chr1:1,001-2,000`, or with braces around a name that contains colons, `{HLA:01}:5-9`.
-        Without braces the longest name is taken.
+        A sequence name alone, `chr1:5` or `chr1:5-` (to the end), `chr1:-9` (from the first base),
+        or `chr1:1,001-2,000`. A name that contains colons may be enclosed in braces:
+        `{HLA:01}:5-9`. Without braces, the longest matching name is used.
     sizes
         Length of every sequence, in bases.
     clip
-        Whether a region that ends past its sequence is shortened instead of refused.
+        Whether to shorten a region that ends past its sequence instead of raising an error.
     option
-        The option of the command line that the string was given to, for error messages.
+        Command-line option with which the string was passed, for error messages.
 
     Returns
     -------
     Region
-        With `source` set.
+        Region with `source` set.
 
     Raises
     ------
     InputError
-        If the string is malformed or ambiguous, or the region is outside of the genome.
+        If the string is malformed or ambiguous, or the region is outside the genome.
     """
     source = f"{option} {text}"
     try:
@@ -106,12 +106,12 @@ def parse_region(text: str, sizes: Mapping[str, int], *, clip: bool = False, opt
         start, end = _bounds(coordinates, sizes[chrom]) if coordinates else (1, sizes[chrom])
     except InputError as problem:
         raise InputError(f"{source}: {problem}") from None
-    # If the end is open and the start past the sequence, check_bounds() raises.
+    # If the end is open and the start is past the sequence, check_bounds() raises.
     return check_bounds(Region(chrom, start - 1, max(start, end), source=source), sizes, clip)
 
 
 def check_bounds(region: Region, sizes: Mapping[str, int], clip: bool) -> Region:
-    """Return a region if it is inside of the genome.
+    """Check that a region is inside the genome, and shorten it if allowed.
 
     Parameters
     ----------
@@ -120,17 +120,17 @@ def check_bounds(region: Region, sizes: Mapping[str, int], clip: bool) -> Region
     sizes
         Length of every sequence, in bases.
     clip
-        Whether a region that ends past its sequence is shortened instead of refused.
+        Whether to shorten a region that ends past its sequence instead of raising an error.
 
     Returns
     -------
     Region
-        The same, or a shorter one with `clipped` set.
+        The same region, or a shortened one with `clipped` set.
 
     Raises
     ------
     InputError
-        If the sequence is unknown, or too short for the region.
+        If the sequence is unknown, or the region exceeds it and is not shortened.
     """
     size = sizes.get(region.chrom)
     if size is None:
@@ -165,7 +165,7 @@ def unknown_sequence(chrom: str, sizes: Mapping[str, int]) -> str:
     Returns
     -------
     str
-        With a similar name, or else the first five names of the genome.
+        Message that suggests a similar name, or else lists the first five names of the genome.
     """
     message = f'no sequence is called "{chrom}"'
     near = _near_name(chrom, sizes)
@@ -177,12 +177,12 @@ def unknown_sequence(chrom: str, sizes: Mapping[str, int]) -> str:
 
 
 def _quoted(chrom: str) -> str:
-    # Braces keep a colon inside the name from being read as the one before the start.
+    # Braces distinguish colons inside the name from the colon before the start.
     return f"{{{chrom}}}" if ":" in chrom else chrom
 
 
 def _split(text: str, sizes: Mapping[str, int]) -> tuple[str, str]:
-    """Return the name of a sequence, and the coordinates or ""."""
+    """Split a region string into sequence name and coordinates ("" if there are none)."""
     if text.startswith("{"):
         return _split_braces(text, sizes)
     before, colon, after = text.rpartition(":")
@@ -236,7 +236,7 @@ def _near_name(chrom: str, sizes: Mapping[str, int]) -> str | None:
     for guess in guesses:
         if guess and guess != chrom and guess in sizes:
             return guess
-    # A genome of many scaffolds is searched in part: this is a hint, not an answer.
+    # Of many scaffolds, only the first are searched, because the result is only a hint.
     names = list(islice(sizes, 10_000))
     for name in names:
         if name.casefold() == chrom.casefold() or name.partition(".")[0] == chrom:

@@ -1,4 +1,4 @@
-"""Positions in arrays that contain the bases of several regions, one region after the other."""
+"""Map genome coordinates to positions in arrays over the bases of concatenated regions."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -11,12 +11,12 @@ from genoscan.genome.region import Region
 class RegionIndex:
     """Map between genome coordinates and positions in the concatenation of regions.
 
-    Its length is the number of bases of all regions. Look-ups take logarithmic time.
+    The length of the index is the total number of bases. Look-ups take logarithmic time.
 
     Parameters
     ----------
     regions
-        Disjoint; those of one sequence in ascending order.
+        Disjoint regions; those on the same sequence in ascending order.
     """
 
     def __init__(self, regions: Sequence[Region]) -> None:
@@ -30,7 +30,7 @@ class RegionIndex:
         return self._ends[-1] if self._ends else 0
 
     def containing(self, region: Region) -> Region | None:
-        """Return the indexed region that contains another one.
+        """Return the indexed region that contains a given region.
 
         Parameters
         ----------
@@ -40,7 +40,7 @@ class RegionIndex:
         Returns
         -------
         Region or None
-            None if no single region contains all of it.
+            The indexed region; None if no single one contains the whole of `region`.
         """
         found = self._find(region)
         return found and found[0]
@@ -56,7 +56,7 @@ class RegionIndex:
         Returns
         -------
         slice or None
-            None if no single indexed region contains all of it.
+            Array positions; None if no single indexed region contains the whole of `region`.
         """
         if (found := self._find(region)) is None:
             return None
@@ -69,12 +69,12 @@ class RegionIndex:
         Parameters
         ----------
         position
-            From 0 to the index's length - 1.
+            Array position, from 0 to the length of the index - 1.
 
         Returns
         -------
         Region
-            One base long.
+            Region of length 1.
         """
         i = bisect_right(self._ends, position)
         at = self._regions[i].end - (self._ends[i] - position)

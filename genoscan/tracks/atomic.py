@@ -51,8 +51,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     with os_errors(path):
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a folder")
-    # A fixed name, so that the next run overwrites the remains of a killed one; truncated, so that
-    # it fits where `path` has the longest name allowed.
+    # The name is fixed, so that the next run overwrites the remains of a killed one, and truncated,
+    # so that it is not too long even if `path` has the longest name allowed.
     part = target.with_name(f".{target.name[:100]}.{zlib.crc32(target.name.encode()):08x}.part")
     try:
         with os_errors(path):
@@ -71,12 +71,12 @@ def os_errors(path: Path) -> Iterator[None]:
     Parameters
     ----------
     path
-        Path that the message names.
+        Path to name in the message.
 
     Raises
     ------
     OutputError
-        With a remedy where one is known, otherwise with the operating system's message.
+        With a remedy if one is known, otherwise with the operating system's message.
     """
     try:
         yield
@@ -87,7 +87,7 @@ def os_errors(path: Path) -> Iterator[None]:
 
 
 def _reason(error: OSError) -> str:
-    """Return a remedy, or the operating system's message, on one line."""
+    """Return a remedy if one is known, otherwise the operating system's message, on one line."""
     if error.errno in _REMEDIES:
         return _REMEDIES[error.errno]
     return " ".join(str(error.strerror or error).split())
@@ -105,8 +105,8 @@ def atomic_directory(output: Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        Path of the same name in a temporary folder beside `output`; the block creates the
-        directory there. It is removed if the block raises.
+        Path with the name of `output` in a temporary folder beside it. The block creates the
+        directory at this path; it is removed if the block raises.
     """
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
         part = Path(folder) / output.name

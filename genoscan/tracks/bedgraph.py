@@ -1,8 +1,8 @@
 """Write bedGraph: a text format with one line per run of equal scores.
 
-A line is sequence, start, end, score, separated by tabs; 0-based, half-open, as in BED. Scores are
-written with the fewest digits that round-trip to the same float32; 0.0 and -0.0 form separate
-runs. There is no track line, because tabix and bedGraphToBigWig accept none.
+A line has sequence, start, end and score, separated by tabs; positions are 0-based, half-open, as in
+BED. Scores are written with the fewest digits that round-trip to the same float32; 0.0 and -0.0 form
+separate runs. There is no track line, because tabix and bedGraphToBigWig accept none.
 """
 
 from collections.abc import Mapping
@@ -43,14 +43,14 @@ class BedGraphWriter:
         self._index = index
         self._csi = index_suffix(sizes) == ".csi"
         self._raw: BinaryIO = path.open("wb")
-        # Bio's writer, because pysam's does not report why a write failed.
+        # Biopython's writer is used, because pysam's does not report why a write failed.
         self._file = BgzfWriter(fileobj=self._raw, compresslevel=_BGZF_LEVEL) if index else self._raw
         self._chrom = ""
         self._start = self._end = 0
         self._value = np.zeros(0, np.float32)
 
     def append(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None:
-        """Append scores downstream of all scores appended before.
+        """Append scores that lie downstream of all those appended before.
 
         Parameters
         ----------
@@ -80,7 +80,7 @@ class BedGraphWriter:
             pysam.set_verbosity(verbosity)
 
     def close(self) -> None:
-        """Close the file. Never raises: `append` and `finish` report failed writes."""
+        """Close the file without raising errors; `append` and `finish` report failed writes."""
         with suppress(OSError):
             self._raw.close()
 

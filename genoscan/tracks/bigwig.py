@@ -3,13 +3,14 @@
 File layout: header; zoom level headers; summary of the whole track; chromosome B+ tree
 (bigwig_index.py); data blocks and their R-tree; blocks and R-tree of each zoom level.
 A data block contains consecutive values (fixedStep) or values with their positions (varStep).
-A zoom level contains count, minimum, maximum, sum and sum of squares of each bin of 16, 64, 256 …
-bases that has a value. Each block is compressed separately.
+A zoom level contains count, minimum, maximum, sum and sum of squares of the values in each non-empty
+bin of 16, 64, 256, … bases. Each block is compressed separately.
 
 Sequences are processed in **slabs** of 2^20 bases, aligned to multiples of 2^20. Zoom bins and
 the cells at which data blocks are cut divide a slab evenly, so that only one slab is buffered and
-the file does not depend on how the scores were split into pieces. Zoom blocks are buffered in
-temporary files beside the track; only the R-trees' rows stay in memory: about 0.01 bytes per base.
+the file does not depend on how the scores are split into pieces. Zoom blocks are buffered in
+temporary files beside the track; only the rows of the R-trees stay in memory, about 0.01 bytes per
+base.
 """
 
 import struct
@@ -28,7 +29,7 @@ from genoscan.tracks.bigwig_zoom import BIN, LEVEL, RECORD, RECORDS, REDUCTIONS,
 
 SLAB = 1 << 20
 CELL = 1 << 13
-# Below this mean number of values per run, varStep costs less than one fixedStep block per run,
+# Below this mean number of values per run, varStep is smaller than one fixedStep block per run,
 # whose R-tree rows would also take memory.
 _RUN = 64
 
@@ -60,7 +61,7 @@ class BigWigWriter:
     Notes
     -----
     Exact: each score reads back as the same float32. Memory: one slab of 2^20 bases, and about
-    0.01 bytes per base for the R-trees' rows.
+    0.01 bytes per base for the rows of the R-trees.
     """
 
     def __init__(self, path: Path, sizes: Mapping[str, int]) -> None:
@@ -95,7 +96,7 @@ class BigWigWriter:
             self._files = files.pop_all()
 
     def append(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None:
-        """Append scores downstream of all scores appended before.
+        """Append scores that lie downstream of all those appended before.
 
         Parameters
         ----------
@@ -118,7 +119,7 @@ class BigWigWriter:
             done += len(piece)
 
     def finish(self) -> None:
-        """Write R-trees and zoom levels, and last the header, which makes the file valid."""
+        """Write R-trees and zoom levels, and finally the header, which makes the file valid."""
         self._flush()
         index_offset = self._file.tell()
         write_r_tree(self._file, self._data.rows())
@@ -150,12 +151,12 @@ class BigWigWriter:
         self._file.close()
 
     def close(self) -> None:
-        """Close the files; raises nothing, because `append` and `finish` report failed writes."""
+        """Close the files without raising errors; `append` and `finish` report failed writes."""
         with suppress(OSError):
             self._files.close()
 
     def _flush(self) -> None:
-        """Write data blocks and zoom records of the current slab, and clear it."""
+        """Write the data blocks and zoom records of the current slab, and clear the slab."""
         if not self._filled:
             return
         number = self._chrom_ids[self._chrom]
@@ -197,7 +198,7 @@ def _write_cell(blocks: BlockWriter, chrom: int, origin: int, values: Float32[np
 def _write_section(
     blocks: BlockWriter, chrom: int, positions: Int64[np.ndarray, " values"], kind: int, body: bytes, *, repeats: bool
 ) -> None:
-    """Write one data block; positions ascend."""
+    """Write one data block; `positions` are in ascending order."""
     start, end = int(positions[0]), int(positions[-1]) + 1
     step = 1 if kind == _FIXED_STEP else 0
     head = _SECTION.pack(chrom, start, end, step, 1, kind, 0, len(positions))

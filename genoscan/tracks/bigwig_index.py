@@ -1,8 +1,8 @@
 """Write the two indexes of a bigWig file: the chromosome B+ tree and the R-tree over blocks.
 
 Both have the same layout: nodes of at most FAN items, each preceded by four bytes (is leaf, 0,
-number of items), the root first. All nodes of a level but its last are full, so that a child's
-file offset follows from its number.
+number of items), the root first. All nodes of a level except the last are full, so that the file
+offset of a child follows from its number.
 
 Kent et al., "BigWig and BigBed", Bioinformatics 26 (2010), supplement, tables 8 to 17.
 """
@@ -40,7 +40,7 @@ class BlockWriter:
     Parameters
     ----------
     file
-        Open for writing, positioned at its end.
+        File open for writing, positioned at its end.
 
     Attributes
     ----------
@@ -59,8 +59,8 @@ class BlockWriter:
         Parameters
         ----------
         extent
-            First sequence, start, last sequence and end of the block; sequences by number,
-            positions 0-based, half-open.
+            First sequence, start on it, last sequence and end on it; sequences are given by number,
+            and positions are 0-based, half-open.
         body
             Uncompressed content.
         repeats
@@ -87,7 +87,7 @@ def write_chrom_tree(file: BinaryIO, sizes: Mapping[str, int]) -> None:
     Parameters
     ----------
     file
-        Open for writing, positioned at its end.
+        File open for writing, positioned at its end.
     sizes
         Sequence lengths in bases; sequences are numbered in this order.
     """
@@ -97,7 +97,7 @@ def write_chrom_tree(file: BinaryIO, sizes: Mapping[str, int]) -> None:
     leaves["name"] = names
     leaves["number"] = np.arange(len(names))
     leaves["length"] = list(sizes.values())
-    # Readers look up names by bisection.
+    # Sorted by name, because readers look names up by bisection.
     leaves = leaves[np.argsort(leaves["name"], kind="stable")]
 
     def branches(first: Rows, last: Rows) -> Rows:
@@ -115,7 +115,7 @@ def write_r_tree(file: BinaryIO, blocks: Rows) -> None:
     Parameters
     ----------
     file
-        Open for writing, positioned at its end.
+        File open for writing, positioned at its end.
     blocks
         Rows of dtype `BLOCK`, in genome order.
     """

@@ -18,7 +18,7 @@ RECORD = np.dtype(
         *[("low", "<f4"), ("high", "<f4"), ("sum", "<f4"), ("squares", "<f4")],
     ]
 )
-# Start and end are those of the bases with values; sums are accumulated in float64.
+# `start` and `end` delimit the bases with values in the bin; sums are accumulated in float64.
 BIN = np.dtype(
     [
         *[("start", "i8"), ("end", "i8"), ("valid", "i8"), ("low", "f4"), ("high", "f4")],
@@ -29,7 +29,7 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class ZoomLevel:
-    """Collect the records of one zoom level; complete blocks go to a temporary file.
+    """Collect the records of one zoom level; complete blocks are written to a temporary file.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class ZoomLevel:
         Returns
         -------
         bytes
-            The level's zoom header.
+            Zoom header of the level.
         """
         offset = file.tell()
         file.write(struct.pack("<I", self.n_records))
@@ -144,7 +144,7 @@ def finest_bins(values: Float32[np.ndarray, " bases"], origin: int) -> Rows:
 
 
 def merge_bins(bins: Rows, groups: Int64[np.ndarray, " bins"]) -> Rows:
-    """Merge consecutive bins of one group.
+    """Merge consecutive bins of the same group.
 
     Parameters
     ----------

@@ -1,8 +1,9 @@
 """Read and write gradients, four derivatives per base, as a numpy archive.
 
-The archive is an uncompressed zip of unpickled arrays: `gradient` (bases, 4), columns A, C, G, T,
-NaN at other bases; `codes` (A 0, C 1, G 2, T 3, else 4); and, with one entry per region, `chrom`,
-`start`, `end`, `name`, `strand` and `offset`, the row of `gradient` at which the region begins.
+The archive is an uncompressed zip file of arrays without pickled objects: `gradient`, of shape
+(bases, 4), with columns A, C, G and T, NaN at unknown bases; `codes` (A 0, C 1, G 2, T 3, others 4);
+and, with one entry per region, `chrom`, `start`, `end`, `name`, `strand` and `offset`, the row of
+`gradient` at which the region begins.
 """
 
 import mmap
@@ -28,16 +29,16 @@ def write_columns(
     codes: UInt8[np.ndarray, " bases"],
     regions: Sequence[Region],
 ) -> None:
-    """Write gradients and bases of regions as an archive.
+    """Write the gradients and bases of regions to an archive.
 
     Parameters
     ----------
     path
         File to write (.npz).
     gradient
-        Derivatives along A, C, G and T, float32, the regions concatenated.
+        Derivatives along A, C, G and T, float32, with the regions concatenated.
     codes
-        Observed bases, uint8.
+        Codes of the observed bases, uint8.
     regions
         Regions in the order of the arrays.
 
@@ -50,8 +51,8 @@ def write_columns(
 
     Notes
     -----
-    Memory: 16 MB beyond the arrays. At most 16 MB of a memory map are resident at a time, unless
-    it is copy-on-write.
+    Memory: 16 MB in addition to the arrays. If an array is a memory map, at most 16 MB of it are
+    resident at a time, unless the map is copy-on-write.
     """
     lengths = np.array([len(region) for region in regions], np.int64)
     if lengths.sum() != len(gradient) or len(codes) != len(gradient):
@@ -76,14 +77,14 @@ def write_columns(
 
 
 class Columns(NamedTuple):
-    """Memory-mapped content of an archive.
+    """Content of an archive, memory-mapped.
 
     Attributes
     ----------
     gradient
-        Derivatives along A, C, G and T, float32, the regions concatenated.
+        Derivatives along A, C, G and T, float32, with the regions concatenated.
     codes
-        Observed bases, uint8.
+        Codes of the observed bases, uint8.
     regions
         Regions in the order of the arrays.
     """
@@ -94,7 +95,7 @@ class Columns(NamedTuple):
 
 
 def read_columns(path: Path) -> Columns:
-    """Open an archive of `write_columns` as memory maps.
+    """Memory-map an archive written by `write_columns`.
 
     Parameters
     ----------
@@ -104,7 +105,7 @@ def read_columns(path: Path) -> Columns:
     Returns
     -------
     Columns
-        Gradient and codes are read from disk on access.
+        Content of the archive; gradient and codes are read from disk on access.
 
     Raises
     ------
@@ -132,7 +133,7 @@ def read_columns(path: Path) -> Columns:
 
 
 def _map_array(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """Map an uncompressed array in a zip; the member's header has variable length."""
+    """Memory-map an uncompressed array in a zip file; the header of the member has variable length."""
     member = archive.getinfo(f"{name}.npy")
     if member.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{name} is compressed, expected it stored uncompressed")

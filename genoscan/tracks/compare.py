@@ -1,4 +1,4 @@
-"""Compare two tracks of one genome base by base."""
+"""Compare two tracks of the same genome base by base."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,12 @@ class Comparison:
     Attributes
     ----------
     both, only_first, only_second
-        Number of bases with a score in both tracks, or in one of them only.
+        Number of bases with a score in both tracks, in the first only, and in the second only.
     pearson, spearman
         Correlation coefficients over bases with a score in both tracks; NaN if undefined.
     largest
-        Base, first score and second score, by decreasing absolute difference.
+        Bases with the largest differences, each with its first and second score, sorted by
+        decreasing absolute difference.
     """
 
     both: int

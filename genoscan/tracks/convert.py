@@ -1,4 +1,4 @@
-"""Convert tracks between bigWig and bedGraph, including those of other tools."""
+"""Convert tracks between bigWig and bedGraph, including those written by other tools."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,18 +16,18 @@ from genoscan.tracks.writer import open_track
 def write_converted(
     path: Path, output: Path, sizes: Mapping[str, int] | None = None, *, command: Sequence[str] = ()
 ) -> int:
-    """Convert a track to the format of the output's suffix.
+    """Convert a track to the format selected by the output's suffix.
 
     Parameters
     ----------
     path
-        bigWig or bedGraph file, plain or gzip.
+        bigWig file, or bedGraph file, plain or gzip.
     output
         File to write.
     sizes
         Sequence lengths in bases; required for a bedGraph, which does not state them.
     command
-        Command line to store in the record.
+        Command line to store in the provenance record.
 
     Returns
     -------
@@ -43,9 +43,9 @@ def write_converted(
 
     Notes
     -----
-    Exact: scores remain the same float32. The provenance record, if any, is copied with the new
-    command line. Sequences of a bedGraph are written in the order of its rows. Memory: a million
-    bases.
+    Exact: float32 scores are unchanged. The provenance record, if any, is copied with the new
+    command line. Sequences of a bedGraph are written in the order of its rows. Memory: the
+    scores of a million bases.
     """
     record = read_provenance(path) if provenance_path(path).exists() else None
     with ExitStack() as stack:
@@ -64,7 +64,7 @@ def write_converted(
             bases += len(region)
     if record is not None:
         write_provenance(output, record | {"command": list(command)})
-    else:  # an existing record belongs to an overwritten track
+    else:  # an existing record belongs to the overwritten track
         provenance_path(output).unlink(missing_ok=True)
     return bases
 

@@ -1,4 +1,4 @@
-"""Provenance records: how a track was computed, as JSON beside it (OUT.json for OUT)."""
+"""Read and write provenance records: OUT.json, beside track OUT, states how it was computed."""
 
 import hashlib
 import json
@@ -40,12 +40,12 @@ def write_provenance(path: Path, record: Mapping[str, Any]) -> Path:
     path
         Track file.
     record
-        Content; may contain paths, numpy scalars and arrays.
+        Content of the record; may contain paths, numpy scalars and arrays.
 
     Returns
     -------
     Path
-        The record's file.
+        Path of the record.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def write_provenance(path: Path, record: Mapping[str, Any]) -> Path:
 
     Notes
     -----
-    `format` comes first, then the other keys in alphabetical order. NaN and infinity, which JSON
+    `format` is the first key; the others follow in alphabetical order. NaN and infinity, which JSON
     lacks, become null.
     """
     target = provenance_path(path)
@@ -82,7 +82,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If the record is missing, is not JSON, or has another format.
+        If the record is missing, is not JSON, or has an unknown format.
     """
     source = provenance_path(path)
     try:

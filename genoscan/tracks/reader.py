@@ -1,7 +1,7 @@
-"""Read scores from bigWig and bedGraph files, including those of other tools.
+"""Read scores from bigWig and bedGraph files, including those written by other tools.
 
-pyBigWig is used for reading only, because it fills the last record of each zoom block that it
-writes with zeros.
+pyBigWig is used for reading only, because when writing it fills the last record of each zoom block
+with zeros.
 """
 
 import struct
@@ -23,7 +23,11 @@ PIECE = 1 << 20
 
 _HEADER = struct.Struct("<IHHQQQ")
 _MAGIC, _ZOOMS = 0x888FFC26, 64
-"""First fields: magic, version, number of zoom levels, offsets of B+ tree, data and R-tree."""
+"""Magic number, and offset of the zoom headers.
+
+The fields of `_HEADER` are magic number, version, number of zoom levels, and offsets of B+ tree,
+data and R-tree.
+"""
 
 ScoredRegion = tuple[Region, Float32[np.ndarray, " bases"]]
 
@@ -80,7 +84,7 @@ class BigWig:
         Returns
         -------
         array of shape (end - start,), float32
-            NaN where there is no score.
+            Scores; NaN where there is none.
 
         Raises
         ------
@@ -109,7 +113,7 @@ class BigWig:
 
 
 def _check_header(path: Path) -> None:
-    """Reject truncated files, beyond whose end pyBigWig would read."""
+    """Reject truncated files, because pyBigWig would read past their end."""
     with read_errors(path), path.open("rb") as file:
         header = file.read(_HEADER.size)
         length = path.stat().st_size
@@ -128,7 +132,7 @@ def read_track(path: str | Path, region: str | Region) -> Float32[np.ndarray, " 
     Parameters
     ----------
     path
-        bigWig or bedGraph file; the latter plain or gzip.
+        bigWig file, or bedGraph file, plain or gzip.
     region
         "chr1:1,001-2,000" (1-based, inclusive), or a `Region`. The end is required for a bedGraph,
         which does not state the lengths of its sequences.
@@ -136,7 +140,7 @@ def read_track(path: str | Path, region: str | Region) -> Float32[np.ndarray, " 
     Returns
     -------
     array of shape (length,), float32
-        NaN where there is no score.
+        Scores; NaN where there is none.
 
     Raises
     ------
@@ -148,7 +152,7 @@ def read_track(path: str | Path, region: str | Region) -> Float32[np.ndarray, " 
         with BigWig(path) as track:
             region = _resolve(region, track.sizes)
             return track.scores(region.chrom, region.start, region.end)
-    # A bedGraph does not state lengths, so use one above that of any sequence.
+    # A bedGraph does not state lengths, so assume one above that of any sequence.
     sizes = dict.fromkeys(sequence_names(path), 1 << 40)
     region = _resolve(region, sizes)
     scores = np.full(len(region), np.nan, np.float32)
@@ -182,7 +186,7 @@ def is_bigwig(path: Path) -> bool:
     Raises
     ------
     InputError
-        If the suffix is that of neither format.
+        If the suffix belongs to neither format.
     """
     name = path.name.lower()
     if not name.endswith((*BIGWIG, *BEDGRAPH)):
@@ -192,7 +196,7 @@ def is_bigwig(path: Path) -> bool:
 
 
 def read_bedgraph(path: Path, sizes: Mapping[str, int]) -> Iterator[ScoredRegion]:
-    """Iterate over a bedGraph, with adjacent rows joined.
+    """Iterate over the scores of a bedGraph, with adjacent rows joined.
 
     Parameters
     ----------
@@ -209,7 +213,7 @@ def read_bedgraph(path: Path, sizes: Mapping[str, int]) -> Iterator[ScoredRegion
     Raises
     ------
     InputError
-        If the file cannot be read, or a row is malformed or not within these sequences.
+        If the file cannot be read, or a row is malformed or not within the given sequences.
     """
     check_file(path)
     with open_text(path) as lines:
@@ -248,7 +252,7 @@ def sequence_names(path: Path) -> list[str]:
     Returns
     -------
     list of str
-        In the order of first appearance.
+        Names, in the order of first appearance.
 
     Raises
     ------

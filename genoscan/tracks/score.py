@@ -1,7 +1,7 @@
-"""Scores: functions from the four derivatives at a base to one number.
+"""Scores: functions that reduce the four derivatives at a base to one number.
 
-The columns of a gradient are A, C, G, T; the base in the genome is the *observed* one. Where it
-is not A, C, G or T (codes above 3), every score is NaN: a gap in the track.
+The columns of a gradient are A, C, G, T; the base in the genome is the *observed* one. If it
+is not A, C, G or T (code above 3), every score is NaN, which leaves a gap in the track.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def centred(
     gradient
         Derivatives along A, C, G and T.
     codes
-        Observed bases.
+        Codes of the observed bases.
 
     Returns
     -------
@@ -31,7 +31,8 @@ def centred(
 
     Notes
     -----
-    Invariant to a constant added to all four derivatives, to which no substitution is sensitive.
+    Invariant to a constant added to all four derivatives, because the effect of a substitution is a
+    difference of two of them.
     """
     gradient = blank_unknown(gradient, codes)
     return _observed_column(gradient, codes) - gradient.mean(axis=1)
@@ -47,7 +48,7 @@ def observed(
     gradient
         Derivatives along A, C, G and T.
     codes
-        Observed bases.
+        Codes of the observed bases.
 
     Returns
     -------
@@ -67,7 +68,7 @@ def magnitude(
     gradient
         Derivatives along A, C, G and T.
     codes
-        Observed bases.
+        Codes of the observed bases.
 
     Returns
     -------
@@ -89,17 +90,17 @@ def substitution(
     gradient
         Derivatives along A, C, G and T.
     codes
-        Observed bases.
+        Codes of the observed bases.
 
     Returns
     -------
     array of shape (bases,), float32
-        g_b - g_observed of the largest absolute value over b; the first of A, C, G, T in case of
-        a tie; NaN where the observed base is unknown.
+        The difference g_b - g_observed with the largest absolute value over bases b; in a tie, that
+        of the first base among A, C, G, T; NaN where the observed base is unknown.
     """
     gradient = blank_unknown(gradient, codes)
     changes = gradient - _observed_column(gradient, codes)[:, None]
-    # The observed base's own change is 0, hence selected only if all four changes are 0.
+    # The change to the observed base itself is 0, hence selected only if all four changes are 0.
     largest = np.abs(changes).argmax(axis=1)
     return np.take_along_axis(changes, largest[:, None], axis=1)[:, 0]
 
@@ -122,14 +123,14 @@ def blank_unknown(
     gradient
         Derivatives along A, C, G and T.
     codes
-        Observed bases; above 3 where a base is not A, C, G or T.
+        Codes of the observed bases; above 3 where a base is not A, C, G or T.
     fill
         Replacement: NaN in scores and archives, 0 in files for tools that average over sequences.
 
     Returns
     -------
     array of shape (bases, 4), float32
-        A copy.
+        Copy of `gradient` with `fill` at unknown bases.
     """
     return np.where((codes < _BASES)[:, None], gradient, np.float32(fill))
 
@@ -137,6 +138,6 @@ def blank_unknown(
 def _observed_column(
     gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, " bases"]
 ) -> Float32[np.ndarray, " bases"]:
-    """Return each row's value for its observed base; an arbitrary one if that is unknown."""
+    """Return the derivative along the observed base in each row; arbitrary if the base is unknown."""
     columns = np.minimum(codes, _BASES - 1).astype(np.intp)
     return np.take_along_axis(gradient, columns[:, None], axis=1)[:, 0]

@@ -1,4 +1,4 @@
-"""Crop window gradients to regions, map them to the forward strand, average strands and score."""
+"""Crop window gradients to regions, map them to the forward strand, average strands and compute scores."""
 
 from collections.abc import Sequence
 
@@ -18,16 +18,16 @@ class Sink:
     Parameters
     ----------
     arrays
-        Destination of scores and, if present, of the four columns.
+        Destination of the scores and, unless `columns` is None, of the four derivatives.
     windows
         Windows of the batch, of equal length.
     codes
-        Their bases, in reading direction.
+        Base codes of the windows, in reading direction.
     score
         Name of the score, a key of `SCORES`.
     strand_index, n_strands
         Index of this strand, and number of strands whose gradients are averaged; scores are
-        computed with the last strand.
+        computed once the last strand is stored.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class Sink:
 
         Notes
         -----
-        Threads may call this concurrently for disjoint rows.
+        Threads may call this method concurrently for disjoint rows.
         """
         for row, gradient in zip(range(rows.start, rows.stop), gradients, strict=True):
             self._receive(row, span, gradient)
 
     def check_finite(self, values: Float64[np.ndarray, " windows"], advice: str) -> None:
-        """Check that targets, and derivatives at known bases, are finite.
+        """Check that the target values and the derivatives at known bases are finite.
 
         Parameters
         ----------
@@ -76,7 +76,7 @@ class Sink:
         Raises
         ------
         NonFiniteError
-            If a value is NaN or infinite.
+            If a target value or derivative is NaN or infinite.
         """
         for window, value, count in zip(self._windows, values, self._non_finite, strict=True):
             if count:
@@ -98,7 +98,7 @@ class Sink:
             return
         at = slice(start - scored.start, stop - scored.start)
         if window.strand == "-":
-            # Reverse complement: reversed positions, A and T, C and G exchanged.
+            # Reverse complement: reverse the positions; exchange A with T and C with G.
             at = slice(scored.stop - stop, scored.stop - start)
             codes, gradient = reverse_complement(codes), gradient[::-1, ::-1]
         offset = self._arrays.offsets[window.scored]

@@ -1,8 +1,8 @@
 """Store results in memory, or on disk so that an interrupted run can be resumed.
 
-`OUT.partial/` contains memory-mapped arrays over all scored bases, the regions concatenated, the
-run's settings, and a journal of finished batches. A batch enters the journal after its results
-have been flushed to disk; a batch that was interrupted is computed again. A run that fails before
+`OUT.partial/` contains memory-mapped arrays over all scored bases, with the regions concatenated, the
+settings of the run, and a journal of finished batches. A batch is entered in the journal after its
+results have been flushed to disk; an interrupted batch is computed again. A run that fails before
 its first batch is finished removes the folder.
 """
 
@@ -28,14 +28,14 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True)
 class Arrays:
-    """Scores, bases and optionally the four derivatives of every scored base.
+    """Score, base code and optionally the four derivatives of every scored base.
 
     Attributes
     ----------
     scores
-        float32, shape (bases,), the regions concatenated.
+        float32, shape (bases,), with the regions concatenated.
     codes
-        Observed bases, uint8, shape (bases,).
+        Codes of the observed bases, uint8, shape (bases,).
     columns
         Derivatives along A, C, G and T, float32, shape (bases, 4), or None.
     offsets
@@ -58,7 +58,7 @@ class Arrays:
         Returns
         -------
         slice
-            Into the arrays' first axis.
+            Slice of the first axis of the arrays.
         """
         first = self.offsets[region]
         return slice(first, first + len(region))
@@ -74,7 +74,7 @@ class Arrays:
         Returns
         -------
         array of shape (len(region),), float32
-            A view.
+            View of the region's scores.
         """
         return self.scores[self.slice_of(region)]
 
@@ -90,7 +90,7 @@ def arrays_in_memory(regions: Sequence[Region]) -> Arrays:
     Returns
     -------
     Arrays
-        Uninitialised, with columns.
+        Uninitialised arrays, including columns.
 
     Notes
     -----
@@ -107,14 +107,14 @@ def count_scores(arrays: Arrays, regions: Sequence[Region]) -> dict[str, int]:
     Parameters
     ----------
     arrays
-        Results.
+        Arrays that contain the scores.
     regions
         Regions to include.
 
     Returns
     -------
     dict
-        `scored_bases`, and `zero_regions`: regions with scores, all of them 0.
+        `scored_bases`, and `zero_regions`: the number of regions with scores that are all 0.
     """
     scored_bases = zero_regions = 0
     for region in regions:
@@ -136,7 +136,7 @@ class ScoreStore(Arrays):
     Attributes
     ----------
     path
-        Folder of the files.
+        Folder that contains the files.
     done
         Target values of each finished batch, by batch number.
 
@@ -156,7 +156,7 @@ class ScoreStore(Arrays):
         batch
             Number of the batch.
         values
-            Target value of each of its windows.
+            Target value of each window in the batch.
 
         Raises
         ------
@@ -177,7 +177,7 @@ class ScoreStore(Arrays):
 def open_store(
     output: Path, regions: Sequence[Region], settings: Mapping[str, Any], *, columns: bool
 ) -> Iterator[ScoreStore]:
-    """Open the store of a run, or resume that of an interrupted run with the same settings.
+    """Create the store of a run, or reopen that of an interrupted run with the same settings.
 
     Parameters
     ----------
@@ -193,8 +193,8 @@ def open_store(
     Yields
     ------
     ScoreStore
-        Deleted when the block ends without an exception, and otherwise kept if at least one batch
-        is finished.
+        Store that is deleted if the block ends without an exception, and otherwise kept if at least
+        one batch is finished.
 
     Raises
     ------
@@ -261,7 +261,7 @@ def _offsets(regions: Sequence[Region]) -> dict[Region, int]:
 
 
 def _map(path: Path, dtype: Any, shape: tuple[int, ...], *, exists: bool) -> np.ndarray:
-    """Map a preallocated file, so that a full disk raises here and not as SIGBUS later."""
+    """Memory-map a preallocated file, so that a full disk raises an error here and not SIGBUS later."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if exists and not (path.is_file() and path.stat().st_size == size):
         raise _damaged(path)

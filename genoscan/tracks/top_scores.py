@@ -7,7 +7,7 @@ from jaxtyping import Float32
 
 
 class TopScores:
-    """Select the scores of largest absolute value; ties are resolved in favour of earlier bases.
+    """Select the scores with the largest absolute values; in a tie, earlier bases are selected.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class TopScores:
         Parameters
         ----------
         first
-            Number of the first base.
+            Index of the first base in the stream.
         scores
             float32; NaN is ignored.
         """
@@ -49,6 +49,6 @@ class TopScores:
         Yields
         ------
         int, float
-            Number of the base, and its score.
+            Index of the base in the stream, and its score.
         """
         yield from zip(self._numbers.tolist(), self._scores.tolist(), strict=True)

@@ -1,6 +1,7 @@
-"""Write track files atomically, in the format of the file's suffix.
+"""Write track files atomically, in the format selected by the file suffix.
 
-A format is a class with `append`, `finish` and `close`, registered in `_FORMATS`.
+A format is a class with `append`, `finish` and `close`. `_FORMATS` maps suffixes to functions that
+open a file in a format.
 """
 
 import os
@@ -37,14 +38,14 @@ class TrackWriter(Protocol):
         Parameters
         ----------
         region
-            Downstream of all regions written before, without overlap.
+            Region downstream of all those written before, without overlap.
         scores
             One per base, float32; NaN leaves a gap.
 
         Raises
         ------
         InputError
-            If regions are unsorted or overlap, or a score is infinite.
+            If the regions are unsorted or overlap, or a score is infinite.
         OutputError
             If a file cannot be written.
         """
@@ -58,7 +59,7 @@ def write_in_pieces(track: TrackWriter, region: Region, scores: Float32[np.ndarr
     track
         Open track.
     region
-        Downstream of all regions written before, without overlap.
+        Region downstream of all those written before, without overlap.
     scores
         One per base, float32; NaN leaves a gap.
     """
@@ -70,7 +71,7 @@ def write_in_pieces(track: TrackWriter, region: Region, scores: Float32[np.ndarr
 
 @runtime_checkable
 class _Format(Protocol):
-    """Protocol of a file format; receives validated scores in genome order."""
+    """Protocol of the writer of one file format; its input is validated and in genome order."""
 
     def append(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None: ...
 
@@ -92,7 +93,7 @@ def open_track(path: Path, sizes: Mapping[str, int]) -> AbstractContextManager[T
     Returns
     -------
     context manager
-        Its value is a `TrackWriter`.
+        Gives a `TrackWriter` on entry.
 
     Raises
     ------
@@ -118,7 +119,7 @@ def open_tracks(paths: Sequence[Path], sizes: Mapping[str, int]) -> Iterator[Tra
     Yields
     ------
     TrackWriter
-        Writes to all files.
+        Track that writes to all files.
 
     Raises
     ------
@@ -173,7 +174,7 @@ def check_output(path: Path) -> None:
 
 
 class _Track:
-    """Validate scores once and write them in every format."""
+    """Track that validates scores once and writes them in every format."""
 
     def __init__(self, formats: Sequence[tuple[Path, _Format]], sizes: Mapping[str, int]) -> None:
         self._formats = formats
