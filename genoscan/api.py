@@ -51,9 +51,9 @@ def attribute(
     ----------
     sequence
         A string of bases; codes, shape (length,); a one-hot array, numpy or torch; a (genome file,
-        region) pair; or a list of these. A (n, length, 4) array is n sequences.
+        region) pair; or a list of these. An array of shape (n, length, 4) has n sequences.
     model
-        Return value or first argument of `load_model`.
+        Loaded model, or first argument of `load_model`.
     target
         "log-likelihood[:REGION]", "logit:POS:BASE" or "log-odds:POS:BASE", POS 1-based in the
         sequence; for a (genome file, region) pair "logit:CHROM:POS:BASE" as on the command line.
@@ -62,32 +62,32 @@ def attribute(
     strand
         "+", "-", or "both" for the mean of the two targets.
     context, reach
-        Bases of a file read upstream and downstream of a region; None: from the model's
+        Number of bases read upstream and downstream of a region of a file; None: from the model's
         configuration.
     masked
-        Replace the bases of the target by the mask token (masked models only).
+        Whether to replace the bases of the target by the mask token (masked models only).
     batch
-        Sequences of equal length processed together.
+        Number of sequences of equal length processed together.
     axes
         Order of a one-hot array's axes: "LC" for (length, 4), "CL" for (4, length).
 
     Returns
     -------
     Attribution or Attributions
-        `Attributions` for a list or a 3-dimensional array.
+        Gradient and scores; `Attributions` for a list or a 3-dimensional array.
 
     Raises
     ------
     InputError
-        If a sequence or an option has no valid value, or the target cannot depend on a region.
+        If a sequence or an option is invalid, or the target cannot depend on a region.
     NonFiniteError
         If a derivative at a known base is NaN or infinite.
 
     Notes
     -----
-    Exact: equal to whole-window autograd up to rounding, and to the output of `genoscan attribute`
-    to the bit. Memory: 21 bytes per base for the result; for causal models the working memory does
-    not depend on the length.
+    Exact: equal to whole-window autograd up to rounding, and bitwise equal to the output of
+    `genoscan attribute`. Memory: 21 bytes per base for the result; for causal models the working
+    memory does not depend on the length.
 
     Examples
     --------
@@ -106,7 +106,7 @@ def attribute(
 
 
 def _attributed(located: Sequence[Located], model: Model, target: str, options: Options) -> list[Attribution]:
-    """Return attributions of sequences in memory, or of one region of a file, from one job."""
+    """Return the attributions of sequences in memory, or of one region of a file, from one job."""
     if not located:
         return []
     genome = located[0].genome
@@ -153,32 +153,33 @@ def attribute_regions(
     progress: Progress = ignore,
     **options: Any,
 ) -> dict[str, Any]:
-    """Write the exact derivatives of regions of a genome as tracks; return their record.
+    """Write the exact derivatives in regions of a genome as tracks; return their record.
 
     Parameters
     ----------
     genome
         FASTA (plain or bgzip) or GenBank.
     outputs
-        Files; the suffix determines the format: .bw, .bedgraph, .bedgraph.gz or .npz (all four
-        derivatives at each base).
+        Files to write; the suffix determines the format: .bw, .bedgraph, .bedgraph.gz or .npz (all
+        four derivatives at each base).
     regions, bed
-        "chr1:1,001-2,000" (1-based, inclusive), `Region`s, and a BED file; none: all sequences.
+        Regions, as "chr1:1,001-2,000" (1-based, inclusive) or `Region`, and a BED file of regions;
+        default: all sequences.
     clip
-        Trim regions that extend past the end of a sequence.
+        Whether to trim regions that extend past the end of a sequence.
     model
-        Return value or first argument of `load_model`.
+        Loaded model, or first argument of `load_model`.
     command
-        Command line to state in the record.
+        Command line to store in the record.
     progress
-        Called with the number of positions of every tile that has been run.
+        Called with the number of positions of each tile that has been processed.
     **options
-        target, score, strand, context, reach, masked, batch, shard: fields of `Options`.
+        Fields of `Options`: target, score, strand, context, reach, masked, batch, shard.
 
     Returns
     -------
     dict
-        The record written beside each file as its .json.
+        Record of the run, also written as JSON beside each file.
 
     Notes
     -----
@@ -210,8 +211,8 @@ def predict(
 
     Returns
     -------
-    array of shape (length, 4), or a list of these
-        Row i contains the logits that predict base i, in the model's dtype; NaN where no output
+    ndarray of shape (length, 4), or list of ndarray
+        Row i contains the logits that predict base i, in the model's dtype; NaN if no output
         predicts it (the first base in a causal model). The softmax of a row is the distribution
         over the four bases.
 
@@ -258,10 +259,11 @@ def response(
     Parameters
     ----------
     sequence, model, axes
-        As for `attribute`, one sequence. For a (genome file, region) pair the response is given for
-        the region.
+        As for `attribute`, but a single sequence. For a (genome file, region) pair the response is
+        that in the region.
     at
-        1-based position of the base in the sequence; for a pair, in its chromosome.
+        1-based position of the base in the sequence; for a (genome file, region) pair, in the
+        chromosome.
     base
         New base, on the forward strand; None: at each position, the one with the largest effect.
     strand, context
@@ -270,12 +272,12 @@ def response(
         "log-p" for the change of log p of the observed base, "logits" for the L2 norm of the change
         of the logits.
     finite
-        Return the true change instead of the derivative.
+        Whether to return the true change instead of the derivative.
 
     Returns
     -------
     Response
-        `.values`, one per base of `.region`.
+        Effect of the change; `values` has one entry per base of `region`.
 
     Notes
     -----
@@ -295,14 +297,14 @@ def verify(sequence: Any, model: Model | str | Path = "bacteria", *, axes: str =
     Parameters
     ----------
     sequence, axes
-        As for `attribute`, one sequence; at most its first 65,536 bases are used.
+        As for `attribute`, but a single sequence; at most its first 65,536 bases are used.
     model
         As for `attribute`.
 
     Returns
     -------
     list of Check
-        With name, value, limit and `passed`.
+        Measured errors and their limits.
     """
     located, loaded = locate(sequence, axes=axes), _loaded(model)
     reload = partial(load_model, loaded.path, device=str(loaded.device))

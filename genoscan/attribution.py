@@ -30,14 +30,14 @@ class Attribution:
     codes
         Bases: 0 to 3 are A, C, G, T; 4 is N.
     gradient
-        d target / d base, columns A, C, G, T; the mean over strands if both were read. NaN at N
-        and at masked bases.
+        Derivative of the target with respect to each base, (length, 4), columns A, C, G, T; the mean
+        over strands if both were read. NaN at N and at masked bases.
     scores
         One score per base (tracks/score.py); NaN where the gradient is NaN.
     value
         Value of the target; the mean over strands if both were read.
     target, score, model
-        Target, score and model, by name.
+        Names of target, score and model.
     size
         Length in bases of the sequence that contains the region.
     """
@@ -60,7 +60,7 @@ class Attribution:
 
     @property
     def sequence(self) -> str:
-        """The bases as letters."""
+        """Bases of the sequence, as letters."""
         return decode(self.codes).decode()
 
     def score_by(self, score: str) -> Float32[np.ndarray, " length"]:
@@ -70,6 +70,11 @@ class Attribution:
         ----------
         score
             "centred", "observed", "magnitude" or "substitution".
+
+        Returns
+        -------
+        ndarray
+            One score per base; NaN where the gradient is NaN.
 
         Raises
         ------
@@ -81,7 +86,7 @@ class Attribution:
         return SCORES[score](self.gradient, self.codes)
 
     def to_dataframe(self) -> "pd.DataFrame":
-        """Return one row per base: chrom, position (1-based), base, score, and the derivatives."""
+        """Return a table of chrom, position (1-based), base, score and derivatives, a row per base."""
         import pandas as pd
 
         first = self.region.start + 1
@@ -95,7 +100,7 @@ class Attribution:
         return pd.DataFrame(columns | derivatives)
 
     def to_tangermeme(self) -> Float32[np.ndarray, "1 4 length"]:
-        """Return the gradient minus its mean over A, C, G and T; 0 at N."""
+        """Return the gradient minus its mean over A, C, G and T, (1, 4, length); 0 at N."""
         return Attributions([self]).to_tangermeme()
 
     def to_bigwig(self, path: str | Path) -> Path:
@@ -114,19 +119,19 @@ class Attribution:
 
 
 class Attributions(tuple[Attribution, ...]):
-    """Attributions of several sequences, in the order given."""
+    """Attributions of several sequences, in the given order."""
 
     def __repr__(self) -> str:
         return f"Attributions({len(self)} sequences, {sum(map(len, self)):,} bases)"
 
     def to_dataframe(self) -> "pd.DataFrame":
-        """Return one row per base of all sequences."""
+        """Return a table with one row per base of all sequences."""
         import pandas as pd
 
         return pd.concat([one.to_dataframe() for one in self], ignore_index=True)
 
     def to_tangermeme(self) -> Float32[np.ndarray, "n 4 length"]:
-        """Return gradients minus their means over A, C, G and T; 0 at N.
+        """Return the gradients minus their means over A, C, G and T, (n, 4, length); 0 at N.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""The cost of a job before it runs, extrapolated from a few tiles."""
+"""Estimate the cost of a job before it runs, by extrapolation from a few tiles."""
 
 import time
 from dataclasses import dataclass
@@ -16,35 +16,35 @@ from genoscan.job import Job
 from genoscan.model import Model
 
 _WARM_UP = 64
-"""Bases of a first run, which loads the kernels and takes negligible memory."""
+"""Length of the warm-up run, in bases; it loads the kernels and takes negligible memory."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Counts, bytes and seconds of a job.
+    """Estimated size, memory, disk space and time of a job.
 
     Attributes
     ----------
     regions, windows, batches
-        Their numbers; regions after merging.
+        Number of merged regions, of windows and of batches.
     merged_bases
-        Bases to score.
+        Number of bases to score.
     read_bases
-        Bases of all windows.
+        Number of bases in all windows.
     longest
-        Bases of the longest window.
+        Length of the longest window, in bases.
     recomputed
         Additional forward passes per tile in the longest window.
     engine_bytes
-        Memory for activations of tiles and for stored carries, for one batch.
+        Memory for the activations of tiles and for stored carries, for one batch.
     boundary_bytes
-        Memory for activations between layers, for one batch; 0 for causal models.
+        Memory for the activations between layers, for one batch; 0 for causal models.
     window_bytes
         Memory for the bases of one batch.
     disk_bytes
         Disk space for scores and bases (and columns) in the output's folder during the run.
     by_batch
-        Seconds of each batch.
+        Time of each batch, in seconds.
     """
 
     regions: int
@@ -62,14 +62,19 @@ class Estimate:
 
 
 def estimate(job: Job, *, columns: bool) -> Estimate:
-    """Return the cost of a job, extrapolated from at most four tiles that are run for it.
+    """Estimate the cost of a job from a run of at most four tiles.
 
     Parameters
     ----------
     job
-        The job, as `prepare` returns it.
+        The job, as returned by `prepare`.
     columns
-        Whether the four derivatives at each base are written (.npz), too.
+        Whether the four derivatives at each base are also written (.npz).
+
+    Returns
+    -------
+    Estimate
+        Estimated size, memory, disk space and time.
     """
     stack, longest, width = job.model.stack, job.longest, job.widest
     method = job.model.method.fit(stack, longest, width)
@@ -116,7 +121,7 @@ def passes(job: Job) -> int:
 
 
 class _Probe(NamedTuple):
-    """Bytes that a few tiles take, and seconds of a tile: forward pass, and differentiated."""
+    """Memory of a few tiles, in bytes; seconds per tile of a forward pass and of the adjoint."""
 
     bytes: int
     forward: float

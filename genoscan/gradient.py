@@ -1,4 +1,4 @@
-"""The centre: the gradient of a target with respect to every base of a batch of windows."""
+"""Gradient of a target with respect to every base of a batch of windows."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,18 +17,19 @@ from genoscan.engine.target import Target
 from genoscan.model import Model
 
 Receive: TypeAlias = Callable[[slice, slice, Tensor], object]
-"""Takes rows of the batch, a span of positions, and the gradient there: (rows, span, symbols)."""
+"""Function of rows of the batch, a span of positions, and their gradient (rows, span, symbols)."""
 
 
 class Gradient(NamedTuple):
-    """A target's value and gradient.
+    """Value and gradient of a target.
 
     Attributes
     ----------
     value
-        The target, one a window.
+        Value of the target, one per window.
     gradient
-        Its derivative with respect to each symbol at each position, as read.
+        Derivative of the target with respect to each symbol at each position, in the orientation of
+        the window.
     """
 
     value: Float64[np.ndarray, " batch"]
@@ -43,22 +44,23 @@ def gradient(
     Parameters
     ----------
     model
-        The model; its weights are constants.
+        The model; its weights are treated as constants.
     codes
-        Windows of one length, read side by side: 0 to 3 are A, C, G, T; 4 is N; 5 the mask.
+        Base codes of windows of equal length: 0 to 3 are A, C, G, T; 4 is N; 5 is the mask.
     target
-        The scalar that is differentiated, one a window.
+        Scalar to differentiate, one per window.
     method
-        How; None: the model's own.
+        Method that computes the gradient; None: that of the model.
 
     Returns
     -------
     Gradient
-        On the model's device, in its dtype.
+        Value of the target, and its gradient on the model's device and in its dtype.
 
     Notes
     -----
-    Exact: whole-window autograd's, up to rounding. Memory: the result, and `stream_gradient`'s.
+    Exact: equal to whole-window autograd up to rounding. Memory: that of `stream_gradient`, plus
+    the result.
     """
     table = model.table()
     whole = table.new_empty(*codes.shape, table.shape[1])
@@ -78,23 +80,29 @@ def stream_gradient(
     *,
     progress: Progress = ignore,
 ) -> Float64[np.ndarray, " batch"]:
-    """Pass the gradient on tile by tile; return the target's value, one a window.
+    """Compute the gradient tile by tile and pass each tile to `receive`.
 
     Parameters
     ----------
     model, codes, target, method
-        As of `gradient`.
+        As for `gradient`.
     receive
-        Called with every tile of the gradient, on several threads at a time, each with rows of its
-        own.
+        Called with each tile of the gradient; several threads may call it concurrently, each with
+        different rows.
     progress
-        Called with the number of positions of every tile that has been run, forward or backward.
+        Called with the number of positions of each tile that has been processed, in either
+        direction.
+
+    Returns
+    -------
+    ndarray
+        Value of the target, one per window.
 
     Notes
     -----
-    Memory: one tile's activations and the method's carries or boundaries, whatever the length.
-    Threads: windows are shared out among torch's threads, and the stages of the network among those
-    that are left.
+    Memory: the activations of one tile and the carries or boundaries that the method stores.
+    Threads: windows are distributed over torch's threads, and the stages of the network over the
+    remaining ones.
     """
     method = (method or model.method).fit(model.stack, codes.shape[1], len(codes))
     counting = Lock()

@@ -46,7 +46,7 @@ def import_model(source: str | Path, *, name: str | None = None, tokens: str | N
     InputError
         If the name is invalid or in use.
     ModelError
-        If the checkpoint is damaged, or of an unsupported family.
+        If the checkpoint is damaged, or its family is not supported.
     """
     source_name = Path(source).resolve().name
     name = name or source_name
@@ -68,7 +68,7 @@ def load_model(model: str | Path, *, tokens: str | None = None, **options: Any) 
     Parameters
     ----------
     model
-        Name as in `genoscan models list`, model folder, or source as in `import_model`, which is
+        Name as in `genoscan models list`, model folder, or source as in `import_model`; a source is
         converted in each call and not stored.
     tokens
         As in `import_model`.
@@ -103,13 +103,14 @@ def _is_native(folder: Path) -> bool:
 
 
 def wrap(module: torch.nn.Module, *, tokens: str | None = None, **options: Any) -> Model:
-    """Convert a torch module of Mamba blocks, with a check on a random sequence.
+    """Convert a torch module of Mamba blocks and check the result on a random sequence.
 
     Parameters
     ----------
     module
-        Language model of mambapy (`mambapy.lm.LM` of Mamba blocks), or one with `save_pretrained`:
-        of transformers (Mamba, Mamba-2), state-spaces (`MambaLMHeadModel`) or Caduceus.
+        Language model of mambapy (`mambapy.lm.LM` of Mamba blocks), or a module with
+        `save_pretrained`: from transformers (Mamba, Mamba-2), state-spaces (`MambaLMHeadModel`) or
+        Caduceus.
     tokens
         As in `import_model`.
     **options
@@ -118,7 +119,7 @@ def wrap(module: torch.nn.Module, *, tokens: str | None = None, **options: Any) 
     Returns
     -------
     Model
-        A copy of the module.
+        Model with a copy of the module's weights.
 
     Raises
     ------
@@ -172,7 +173,7 @@ def _save_mambapy(module: torch.nn.Module, folder: Path) -> None:
 
 
 def _check_logits(module: torch.nn.Module, model: Model) -> None:
-    """Compare logits on a random sequence of 64 bases."""
+    """Raise ModelError if the logits differ on a random sequence of 64 bases."""
     codes = torch.randint(0, 4, (1, 64), generator=torch.Generator().manual_seed(1))
     tokens = torch.tensor(model.config.base_columns)[codes]
     device = next(module.parameters()).device

@@ -1,4 +1,4 @@
-"""A job: what is computed, planned and checked before the first tile runs."""
+"""Jobs: settings, windows and batches, planned and checked before the first tile runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from genoscan.tracks.score import SCORES
 
 @dataclass(frozen=True)
 class Options:
-    """What is computed for each region; the defaults are those of the command line.
+    """Settings of the computation; the defaults are those of the command line.
 
     Attributes
     ----------
@@ -32,18 +32,19 @@ class Options:
     strand
         Strand to read: "+", "-", "both" or "bed".
     context, reach
-        Bases read upstream and downstream of a region; None: from the model's configuration.
+        Number of bases read upstream and downstream of a region; None: from the model's
+        configuration.
     batch
-        Windows of equal length processed together.
+        Number of windows of equal length processed together.
     masked
         Whether the bases of the target are replaced by the mask token.
     shard
-        "I/N" for shard I of N; None: all.
+        "I/N" for shard I of N; None: the whole job.
 
     Raises
     ------
     InputError
-        If score or batch has no valid value.
+        If `score` or `batch` is invalid.
     """
 
     target: str = "log-likelihood"
@@ -71,7 +72,7 @@ class Job:
     genome, model, target, options
         The inputs of the job.
     context, reach
-        Bases read upstream and downstream of a region.
+        Number of bases read upstream and downstream of a region.
     regions
         Merged regions in genome order.
     batches
@@ -98,29 +99,34 @@ class Job:
         return max((len(batch) for batch in self.batches), default=0)
 
     def read(self, windows: Sequence[Window]) -> UInt8[Tensor, "windows length"]:
-        """Return the base codes of windows of equal length, each read on its own strand."""
+        """Return the base codes of windows of equal length, each read on the strand of the window."""
         if len(windows) == 1:
             return torch.from_numpy(_fetch(self.genome, windows[0])[None])
         return torch.from_numpy(np.stack([_fetch(self.genome, window) for window in windows]))
 
 
 def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Options) -> Job:
-    """Return the job of regions and options: merge the regions, plan windows and batches.
+    """Merge regions, plan windows and batches, and return the job.
 
     Parameters
     ----------
     genome, model
-        What is read, and the model that reads it.
+        Genome to read, and model to differentiate.
     regions
         Regions in any order; empty: all sequences.
     options
-        What is computed.
+        Settings of the computation.
+
+    Returns
+    -------
+    Job
+        The job, checked and ready to run.
 
     Raises
     ------
     InputError
-        If an option has no valid value, the target cannot depend on a region, or the memory
-        allowed does not suffice for the longest windows.
+        If an option is invalid, the target cannot depend on a region, or the memory budget does
+        not suffice for the longest windows.
     """
     target = parse_target(options.target, genome.sizes)
     if options.masked:

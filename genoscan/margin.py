@@ -1,8 +1,8 @@
 """Margins of the transitions that PD-SSM layers select, as a track.
 
-The derivative of a PD-SSM layer takes the selected transitions as constants; a substitution that
-changes a selection causes a jump that is not part of it.  Where the margin is small, such a change
-is close.
+The derivative of a PD-SSM layer treats the selected transitions as constants; it does not include
+the jump caused by a substitution that changes a selection.  A small margin indicates that such a
+change is close.
 """
 
 import tempfile
@@ -26,7 +26,7 @@ from genoscan.tracks.writer import check_output, open_tracks, write_in_pieces
 
 
 def check_margins(job: Job, path: Path, others: Sequence[Path] = ()) -> None:
-    """Raise the errors of `write_margins`, and one if `path` is another output, before any work."""
+    """Check the arguments of `write_margins`, and that no other output has the same path."""
     if path.resolve() in {other.resolve() for other in others}:
         raise InputError(f"--with-margin {path}: an output is given twice: name each once")
     check_output(path)
@@ -49,14 +49,14 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
     path
         Track to write; the suffix determines the format.
     command
-        Command line to state in the record.
+        Command line to store in the record.
     progress
-        Called with the number of positions of every tile that has been run.
+        Called with the number of positions of each tile that has been processed.
 
     Returns
     -------
     dict
-        The record written beside the track as its .json.
+        Record of the track, also written as JSON beside it.
 
     Raises
     ------
@@ -67,8 +67,8 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
 
     Notes
     -----
-    Exact: computed in a forward pass. Memory: a window at 1 byte per base, one tile and one carry;
-    margins of a region are on disk.
+    Exact: computed in a forward pass. Memory: 1 byte per base of a window, one tile and one carry;
+    the margins of a region are stored on disk.
     """
     check_margins(job, path)
     windows_of = {windows[0].scored: windows for batch in job.batches for windows in batch}
@@ -86,7 +86,7 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
 
 
 def _update_minimum(job: Job, window: Window, margins: np.ndarray, progress: Progress) -> None:
-    """Replace margins by those of a window where these are smaller."""
+    """Update margins in place to the elementwise minimum with those of a window."""
     codes, scored = job.read([window]), window.scored_span
     rows = margins if window.strand == "+" else margins[::-1]
     layer, inputs = Margins(job.model.causal), OneHot(codes, job.model.table())

@@ -38,7 +38,7 @@ class _Shard(NamedTuple):
 def write_merged(
     paths: Sequence[Path], genome: Genome, outputs: Sequence[Path], *, command: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Write the tracks of a job from the files of its shards; return their record.
+    """Write the tracks of a job from the files of all its shards; return their record.
 
     Parameters
     ----------
@@ -49,12 +49,12 @@ def write_merged(
     outputs
         Tracks to write; the suffix determines the format.
     command
-        Command line to state in the record.
+        Command line to store in the record.
 
     Returns
     -------
     dict
-        The record written beside each output as its .json.
+        Record of the tracks, also written as JSON beside each output.
 
     Raises
     ------
@@ -65,8 +65,8 @@ def write_merged(
 
     Notes
     -----
-    Exact: byte for byte the tracks of a single run with the same number of threads, because shards
-    consist of whole batches. Memory: about a million bases at a time.
+    Exact: byte-identical to the tracks of a single run with the same number of threads, because
+    shards consist of whole batches. Memory: about a million bases at a time.
     """
     shards = _read_shards(paths, genome)
     first = shards[0].record
@@ -130,7 +130,7 @@ def _check_same(one: _Shard, other: _Shard) -> None:
 
 
 def _regions(shards: Sequence[_Shard]) -> Iterator[tuple[Region, int, Columns]]:
-    """Yield each region, the row at which it begins in its shard's columns, and the columns."""
+    """Yield each region, its first row in the columns of its shard, and these columns."""
     for shard in shards:
         offset = 0
         for region in shard.columns.regions:

@@ -1,6 +1,6 @@
 """A model ready to run: configuration, network, and the method that differentiates it.
 
-The only module that distinguishes the kinds of network.
+No other module distinguishes the kinds of network.
 """
 
 import hashlib
@@ -29,9 +29,9 @@ class Model:
     Attributes
     ----------
     name
-        Name of the folder.
+        Name of the model folder.
     path
-        The folder.
+        Path of the model folder.
     config
         Contents of config.json.
     stack
@@ -60,7 +60,7 @@ class Model:
     def sha256(self) -> str:
         """Hash of the whole model: the configuration, as canonical JSON, and the weights.
 
-        Models with equal hashes compute the same function, whatever the names of their folders.
+        Models with equal hashes compute the same function, regardless of their folder names.
         """
         settings = self.config.model_dump(mode="json") | {"weights": self.weights_sha256}
         canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
@@ -96,7 +96,7 @@ class Model:
 
     @property
     def advice_on_overflow(self) -> str:
-        """Advice, for error messages, on results that are not finite."""
+        """Advice in error messages about results that are not finite."""
         if self.dtype == torch.float64:
             return f"{self.name} overflows on this sequence even in float64: check its weights"
         return f"{self.name} overflows on this sequence: run it with --dtype float64"
@@ -113,7 +113,7 @@ class Model:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Floating-point type of the weights and of all that is computed."""
+        """Floating-point type of the weights and of all computations."""
         return next(self.stack.parameters()).dtype
 
     def table(self) -> Float[Tensor, "codes symbols"]:
@@ -141,13 +141,13 @@ def load_model(
     Parameters
     ----------
     path
-        Name (see `genoscan models list`) or folder of a model; a `Path` is a folder.
+        Name (see `genoscan models list`) or folder of a model; a `Path` always means a folder.
     device
         "cpu", "cuda" or "cuda:N".
     dtype
         torch.float32 or torch.float64.
     kernels
-        Kernel set: "auto" for that of the device; "reference" for plain torch.
+        Kernel set: "auto" for the default of the device; "reference" for plain torch.
     tile, slots
         Settings of `Adjoint`, for causal models; `tile` also of `Layerwise`.
     memory, spill
@@ -156,16 +156,16 @@ def load_model(
     Returns
     -------
     Model
-        With frozen weights.
+        The model, with frozen weights.
 
     Raises
     ------
     ModelError
-        If a file is missing or damaged, the configuration is not valid, or a tensor is
-        missing, unexpected, of another shape, not finite or beyond the range of `dtype`; the
-        message names it.
+        If a file is missing or damaged, the configuration is invalid, or a tensor is missing,
+        unexpected, of the wrong shape, not finite or outside the range of `dtype`; the message
+        names it.
     InputError
-        If there is no such model, or an option has no valid value.
+        If there is no such model, or an option is invalid.
     """
     folder = path if isinstance(path, Path) else find_model(path)
     config = read_config(folder)

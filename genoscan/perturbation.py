@@ -28,7 +28,7 @@ from genoscan.tracks.writer import check_output, open_tracks
 
 @dataclass(frozen=True)
 class Probe:
-    """A change of one base of the genome, and where and how its effect is measured.
+    """A change of one base of the genome, with the region and the measure of its effect.
 
     Attributes
     ----------
@@ -42,16 +42,16 @@ class Probe:
     strand
         Strand that the model reads: "+" or "-".
     context
-        Bases read upstream of the base; None: from the model's configuration.
+        Number of bases read upstream of the base; None: from the model's configuration.
     of
-        "log-p": change of log p of the observed base; "logits": L2 norm of the logits' change.
+        "log-p": change of log p of the observed base; "logits": L2 norm of the change of the logits.
     finite
-        Return the true change instead of the derivative.
+        Whether to compute the true change instead of the derivative.
 
     Raises
     ------
     InputError
-        If strand, of or base has no valid value.
+        If `strand`, `of` or `base` is invalid.
     """
 
     at: Region
@@ -77,9 +77,9 @@ class Response(NamedTuple):
     Attributes
     ----------
     region
-        Positions of the values.
+        Region of the values.
     values
-        float32, shape (bases of the region,); NaN at N.
+        Effect at each base of the region, float32; NaN at N.
     window
         Region that the model read.
     """
@@ -95,11 +95,16 @@ def respond(genome: Genome, model: Model, probe: Probe, *, progress: Progress = 
     Parameters
     ----------
     genome, model
-        What is read, and the model that reads it.
+        Genome to read, and model to evaluate.
     probe
-        The change.
+        Change, region and measure of the effect.
     progress
-        Called with the number of positions of every tile that has been run.
+        Called with the number of positions of each tile that has been processed.
+
+    Returns
+    -------
+    Response
+        Effect of the change at each base of the region.
 
     Raises
     ------
@@ -154,9 +159,14 @@ def write_response(
     genome, model, probe, progress
         As for `respond`.
     outputs
-        Tracks to write; the suffix determines the format, .npz excepted.
+        Tracks to write; the suffix, which cannot be .npz, determines the format.
     command
-        Command line to state in the record.
+        Command line to store in the record.
+
+    Returns
+    -------
+    dict
+        Record of the tracks, also written as JSON beside each of them.
 
     Raises
     ------
@@ -196,7 +206,7 @@ def write_response(
 
 
 def _window(genome: Genome, model: Model, probe: Probe) -> Window:
-    """Return the window: from the context upstream of the base to the end of the region written.
+    """Return the window, from the context upstream of the base to the end of the written region.
 
     Bidirectional models respond on both sides of the base, and need context on both sides of the
     region as well.
@@ -212,7 +222,7 @@ def _window(genome: Genome, model: Model, probe: Probe) -> Window:
     span, method = as_read(at, probe.strand, size), model.method
     region = probe.region or region_read(at.chrom, method.affected(span, reach), probe.strand, size)
     written = as_read(region, probe.strand, size)
-    # The first label that depends on a base is the one after it, for causal models.
+    # In a causal model, the first label that depends on a base is the next one.
     if written.stop <= method.affected(span, size).start + model.config.label_offset:
         raise InputError(
             f"--at {at}: nothing of {region} comes after it as strand {probe.strand} is read; "
@@ -223,7 +233,7 @@ def _window(genome: Genome, model: Model, probe: Probe) -> Window:
 
 
 def _new_bases(probe: Probe, observed: int) -> list[int]:
-    """Return the codes of the new bases, on the strand that is read."""
+    """Return the codes of the new bases, on the strand that the model reads."""
     if observed > 3:
         raise InputError(f"--at {probe.at}: the genome has an N there; choose an A, C, G or T")
     if probe.base is None:
@@ -249,7 +259,7 @@ def _derivative(
         if probe.of == "logits":
             yield span, outputs_dot[:, 0].norm(dim=-1)
         else:
-            # In float64, like the log-likelihood: 1 - p would lose its digits where p is near 1.
+            # In float64, like the log-likelihood: 1 - p loses precision if p is near 1.
             change = outputs_dot[:, 0].double()
             mean = (torch.softmax(outputs[0].double(), -1) * change).sum(-1)
             yield span, _of_labels(target, span, change) - mean
@@ -272,11 +282,11 @@ def _finite(model: Model, codes: Tensor, position: int, bases: list[int], probe:
 def _of_labels(
     target: LogLikelihood, span: slice, rows: Float[Tensor, "changes tile symbols"]
 ) -> Float[Tensor, "changes tile"]:
-    """Return, for every output, the column of the base that it predicts."""
+    """Return, for each output, the value in the column of the base that it predicts."""
     labels, _ = target.labels(span)
     return rows.gather(-1, labels.to(rows.device).expand(len(rows), -1)[..., None])[..., 0]
 
 
 def _strongest(change: Float[Tensor, "changes tile"]) -> np.ndarray:
-    """Return, at every position, the change that is largest in absolute value."""
+    """Return the change with the largest absolute value at each position."""
     return change.gather(0, change.abs().argmax(0)[None])[0].float().cpu().numpy()

@@ -1,8 +1,8 @@
 """START HERE: the whole program on one screen.
 
-regions -> windows -> batches            job.py           what is to be computed
-window -> tiles -> gradient              gradient.py      how: exact, in flat memory
-gradient -> scores -> tracks             tracks/sink.py   where the numbers go
+regions -> windows -> batches            job.py           plan of the computation
+window -> tiles -> gradient              gradient.py      exact, in constant memory
+gradient -> scores -> tracks             tracks/sink.py   scores, written as tracks
 """
 
 import time
@@ -31,30 +31,35 @@ from genoscan.tracks.writer import check_output, open_tracks, write_in_pieces
 def run(
     job: Job, outputs: Sequence[Path], *, command: Sequence[str] = (), progress: Progress = ignore
 ) -> dict[str, Any]:
-    """Write d target / d base of every region's bases to every output; return the record.
+    """Write the derivative of the target at every base of the regions; return the record.
 
     Parameters
     ----------
     job
-        What is computed.
+        Job to run, as returned by `prepare`.
     outputs
-        Files to write; the suffix gives the format.
+        Tracks to write; the suffix determines the format.
     command
-        What the record states as the command.
+        Command line to store in the record.
     progress
-        Called with the number of positions of every tile that has been run.
+        Called with the number of positions of each tile that has been processed.
+
+    Returns
+    -------
+    dict
+        Record of the run, also written as JSON beside each output.
 
     Notes
     -----
-    Exact: the derivative itself, to rounding, whatever tile, slots and batch. Memory: a batch's
-    windows at 1 byte a base, and the method's; scores and columns are on disk beside the first
-    output, 5 (or 21) bytes a base, until all is done. Resumable: a killed run that is started again
-    continues after its last finished batch.
+    Exact: the derivative up to rounding, regardless of tile, slots and batch. Memory: 1 byte per
+    base of one batch of windows, and that of the method. During the run, scores (and columns) are
+    stored on disk beside the first output, at 5 (or 21) bytes per base. Resumable: if the process
+    is killed, the same call continues after the last complete batch.
     """
     for path in outputs:
         check_output(path)
     started = time.monotonic()
-    # The strands' mean is taken of columns.
+    # The mean over strands is computed from columns.
     columns = job.options.strand == "both" or any(path.suffix == ".npz" for path in outputs)
     decisive = settings(job) | {"columns": columns}
     with open_store(outputs[0], job.regions, decisive, columns=columns) as store:
@@ -77,7 +82,7 @@ def run(
 
 
 def attribute_batch(job: Job, batch: Batch, arrays: Arrays, progress: Progress = ignore) -> list[float]:
-    """Compute a batch's scores into the arrays; return the target's value, one a region."""
+    """Write the scores of a batch into the arrays; return the target's value for each region."""
     model, options = job.model, job.options
     strands = list(zip(*batch, strict=True))
     values = np.zeros(len(batch))
@@ -99,7 +104,7 @@ def _receive(model: Model, sink: Sink, rows: slice, span: slice, x_bar: Tensor) 
 
 
 def write_tracks(job: Job, arrays: Arrays, outputs: Sequence[Path]) -> None:
-    """Write finished arrays as tracks, front to back."""
+    """Write the complete arrays as tracks, in genome order."""
     tracks = [path for path in outputs if path.suffix != ".npz"]
     if tracks:
         with open_tracks(tracks, job.genome.sizes) as track:

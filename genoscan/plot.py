@@ -18,7 +18,7 @@ _SIZE = 100.0  # side of the box of the letter outlines, whose y axis points dow
 
 
 def figure(sequence: str, scores: Float32[np.ndarray, " length"], region: Region, *, title: str) -> go.Figure:
-    """Return the figure; positions are 1-based, the hover text has position, base and score.
+    """Return a figure of the scores, with 1-based positions and hover text for each base.
 
     Parameters
     ----------
@@ -30,6 +30,11 @@ def figure(sequence: str, scores: Float32[np.ndarray, " length"], region: Region
         Position of the sequence.
     title
         Title of the figure.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Letters scaled by their scores or, for long sequences, a curve.
     """
     made = go.Figure()
     positions = np.arange(region.start + 1, region.end + 1)
@@ -64,7 +69,7 @@ def figure(sequence: str, scores: Float32[np.ndarray, " length"], region: Region
 
 
 def _letters(outline: str, positions: np.ndarray, scores: np.ndarray) -> tuple[list[float | None], list[float | None]]:
-    """Return the outlines of one letter at every position, as polygons with gaps between them."""
+    """Return the outlines of a letter at all its positions, as polygons separated by None."""
     x: list[float | None] = []
     y: list[float | None] = []
     for polygon in _polygons(outline):

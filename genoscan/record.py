@@ -1,4 +1,4 @@
-"""Contents of a track's record: everything that determines its numbers."""
+"""Contents of a track's record: all settings and inputs that determine its values."""
 
 import hashlib
 from collections.abc import Iterable
@@ -18,12 +18,12 @@ def model_record(model: Model) -> dict[str, Any]:
 
 
 def sequence_records(genome: Genome, names: Iterable[str]) -> list[dict[str, Any]]:
-    """Return name, length and M5 checksum (as in SAM) of sequences, without duplicates."""
+    """Return name, length and M5 checksum (as in SAM) of each sequence, without duplicates."""
     return [{"name": name, "length": genome.sizes[name], "m5": genome.m5(name)} for name in dict.fromkeys(names)]
 
 
 def settings(job: Job) -> dict[str, Any]:
-    """Return everything that determines a job's result to the bit; a resumed run must match it."""
+    """Return all settings that determine a job's result bitwise; a resumed run must match them."""
     digest = hashlib.sha256()
     for batch in job.batches:
         for windows in batch:

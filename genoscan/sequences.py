@@ -43,12 +43,17 @@ def locate(sequence: Any, *, axes: str = "LC", name: str = _NAME) -> Located:
     axes
         Order of a one-hot array's axes: "LC" for (length, 4), "CL" for (4, length).
     name
-        Name of a sequence in memory.
+        Name to give to a sequence in memory.
+
+    Returns
+    -------
+    Located
+        The genome, in memory or in a file, and the region.
 
     Raises
     ------
     InputError
-        If the sequence has another type, is empty, or has a letter or row that is not a base.
+        If the type is not supported, or the sequence is empty or has an invalid letter or row.
     """
     if isinstance(sequence, tuple) and len(sequence) == 2:
         return _in_file(*sequence)
@@ -78,7 +83,7 @@ def locate_all(sequences: Any, *, axes: str = "LC") -> tuple[list[Located], bool
 
 
 def named_target(target: str, name: str) -> str:
-    """Return a target with the name of the sequence inserted if it has positions only.
+    """Insert the name of the sequence into a target that has only a position.
 
     Examples
     --------
@@ -126,9 +131,9 @@ def _from_array(array: Any, axes: str) -> UInt8[np.ndarray, " bases"]:
 
 
 def group(located: Sequence[Located], target: str) -> Iterable[list[int]]:
-    """Yield the indices of sequences to compute in one job.
+    """Group the indices of sequences that are computed in one job.
 
-    Sequences in memory share a job, unless the target has positions and so depends on the sequence.
+    Sequences in memory share a job, unless the target has a position, which is specific to one.
     """
     shared = [
         i

@@ -1,6 +1,6 @@
 """A local web server for one folder, with the byte-range requests that genome browsers need.
 
-http.server sends whole files only: a browser would load a complete bigWig to draw a kilobase.
+http.server sends only whole files: a browser would load a complete bigWig to draw a kilobase.
 """
 
 import errno
@@ -23,9 +23,14 @@ def server(folder: Path, port: int) -> ThreadingHTTPServer:
     Parameters
     ----------
     folder
-        Only files in it are served, and only to this machine.
+        Folder whose files are served, to this machine only.
     port
         TCP port; 0 selects a free one.
+
+    Returns
+    -------
+    ThreadingHTTPServer
+        Server bound to the loopback address.
 
     Raises
     ------
@@ -80,7 +85,7 @@ class _Files(SimpleHTTPRequestHandler):
         return file
 
     def end_headers(self) -> None:
-        """Announce support of ranges."""
+        """Add the header that announces support for byte ranges."""
         self.send_header("Accept-Ranges", "bytes")
         super().end_headers()
 
@@ -98,4 +103,4 @@ class _Files(SimpleHTTPRequestHandler):
         return None
 
     def log_message(self, *_arguments: object) -> None:
-        """Write no log."""
+        """Suppress request logs."""

@@ -1,4 +1,4 @@
-"""Shards: sequences of whole batches, so that merged results equal a single run's to the bit."""
+"""Shards: sequences of whole batches; merged results are bitwise equal to those of one run."""
 
 import re
 from bisect import bisect_right
@@ -10,12 +10,12 @@ from genoscan.genome.plan import Batch
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Return shard number and number of shards of a text such as "2/7".
+    """Parse a text such as "2/7" into shard number and number of shards.
 
     Raises
     ------
     InputError
-        If the text has another form, or the number is not in 1 to N.
+        If the text has a different form, or the shard number is not in 1 to N.
     """
     found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
     if found is None or not 1 <= int(found[1]) <= int(found[2]):

@@ -1,4 +1,4 @@
-"""Targets as text, in genome coordinates, and the engine's target for each window.
+"""Parse targets in genome coordinates, and convert them to the engine's targets for windows.
 
     log-likelihood              all bases from the first of the region to the last of the window;
                                 for bidirectional models, all bases of the window
@@ -37,11 +37,11 @@ class TargetSpec:
     Attributes
     ----------
     text
-        As given by the user.
+        Target as given by the user.
     kind
         "log-likelihood", "logit" or "log-odds".
     region
-        Bases in the target: one for a logit; None: those of each window.
+        Bases in the target, a single one for a logit or log-odds; None: determined by each window.
     base
         Code of the base of a logit or log-odds.
     """
@@ -97,7 +97,7 @@ class TargetSpec:
         return hidden
 
     def for_windows(self, windows: Sequence[Window], codes: UInt8[Tensor, "batch length"], model: Model) -> Target:
-        """Return the engine's target for windows of equal length with codes `codes`."""
+        """Return the engine's target for windows of equal length with the given base codes."""
         offset = model.config.label_offset
         if self.kind == "log-likelihood":
             if self.region is None:
@@ -123,7 +123,7 @@ def parse_target(text: str, sizes: Mapping[str, int]) -> TargetSpec:
     Raises
     ------
     InputError
-        If the text has none of the four forms, or the position is not in the genome.
+        If the text has none of the four forms, or the position is outside the genome.
     """
     kind, _, rest = text.partition(":")
     if kind == "log-likelihood":
@@ -150,7 +150,7 @@ def _affected(window: Window, model: Model) -> slice:
 
 
 def _weights(kind: Kind, model: Model, base: int) -> Tensor:
-    """Return the weight of every output column in a logit or log-odds."""
+    """Return the weight of each output column in a logit or log-odds."""
     row = torch.zeros(len(model.config.symbols), dtype=torch.float64)
     if kind == "log-odds":
         row[list(model.config.base_columns)] = -1 / 3

@@ -25,7 +25,7 @@ from genoscan.tracks.columns import read_columns
 from genoscan.tracks.reader import BigWig
 
 BASES = 512
-"""Bases of the genome used, at most."""
+"""Maximum number of bases used."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class _Case:
     position, base
         Base of a logit or log-odds, on the forward strand; None: a log-likelihood.
     stretch
-        Start and end of the bases in the log-likelihood; None: those of each window.
+        Start and end of the bases in the log-likelihood; None: determined by each window.
     """
 
     strand: str
@@ -64,7 +64,7 @@ class _Case:
 
 @dataclass(frozen=True)
 class TrackErrors:
-    """Errors of the files of all runs.
+    """Errors of the files, over all runs.
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ class TrackErrors:
 
 
 def relative(found: Tensor, truth: Tensor) -> float:
-    """Return ||found - truth|| / ||truth||; NaN where either is not finite."""
+    """Return ||found - truth|| / ||truth||; NaN if either has a value that is not finite."""
     found, truth = (part.detach().double().cpu() for part in (found, truth))
     # If the truth is zero, any error is far above every limit.
     return float((found - truth).norm() / (truth.norm() or torch.tensor(1e-300)))
@@ -100,6 +100,11 @@ def check_tracks(genome: Genome, region: Region, model: Model, plain: Model) -> 
         the files.
     plain
         The same model in plain torch operations.
+
+    Returns
+    -------
+    TrackErrors
+        Largest errors over all runs.
     """
     start, n = region.start, min(len(region), BASES)
     parts = [
@@ -151,7 +156,7 @@ def _cases(start: int, n: int, *, masked: bool) -> Iterator[_Case]:
 
 
 def _known(genome: Genome, parts: list[Region], case: _Case) -> np.ndarray:
-    """Return which bases have a score: A, C, G and T that are not masked."""
+    """Return a mask of the bases that have a score: A, C, G and T that are not masked."""
     known = []
     for part in parts:
         read = genome.fetch(part.chrom, part.start, part.end) < 4
@@ -165,7 +170,7 @@ def _known(genome: Genome, parts: list[Region], case: _Case) -> np.ndarray:
 def _truth(
     genome: Genome, model: Model, part: Region, case: _Case, context: int, reach: int
 ) -> Float[Tensor, "bases 4"]:
-    """Return the columns of a part: the mean over the strands that are read."""
+    """Return the columns of a part, averaged over the strands that are read."""
     strands = {"both": "+-", "bed": part.strand}.get(case.strand, case.strand)
     made = [_one_strand(genome, model, part, case, context, reach, s == "-") for s in strands]
     return torch.stack(made).mean(0)
@@ -223,7 +228,7 @@ def _one_strand(
 
 
 def _scores(name: str, columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Return scores by their definitions, base by base, in float32."""
+    """Compute scores from their definitions, base by base, in float32."""
     made = np.full(len(codes), np.nan, np.float32)
     for at in np.flatnonzero(codes < 4):
         four, base = columns[at], codes[at]
@@ -241,7 +246,7 @@ def _scores(name: str, columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def _same(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Return where two tracks are equal up to rounding, or both NaN."""
+    """Return a mask of the positions at which two tracks are equal up to rounding, or both NaN."""
     largest = np.abs(expected[np.isfinite(expected)]).max(initial=0)
     near = np.isclose(found, expected, rtol=1e-6, atol=1e-6 * largest)
     return near | (np.isnan(found) & np.isnan(expected))

@@ -1,4 +1,4 @@
-"""Memory in use, its peak and its limit, of this process or its device.
+"""Memory in use, peak memory and memory limit of this process or its device.
 
 CPU: the resident set size.  CUDA: bytes allocated by torch's caching allocator.
 """
@@ -28,7 +28,7 @@ def reset_peak(device: str) -> None:
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats(device)
     elif _RESET.exists():
-        # If not permitted, the peak is that since the start of the process: an upper bound.
+        # If not permitted, the peak since the start of the process is an upper bound.
         try:
             _RESET.write_text("5")
         except OSError:
@@ -55,8 +55,8 @@ def _resident(field: str) -> int:
 def memory_limit(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
     """Return the memory limit of this process, in bytes.
 
-    The smallest of the physical memory, the limits of every control group (v1 or v2) of the
-    process, and Slurm's SLURM_MEM_PER_NODE, or SLURM_MEM_PER_CPU times SLURM_CPUS_ON_NODE.
+    The limit is the smallest of the physical memory, the limits of all control groups (v1 or v2) of
+    the process, and Slurm's SLURM_MEM_PER_NODE, or SLURM_MEM_PER_CPU times SLURM_CPUS_ON_NODE.
     """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_group_limits(root)]
     megabytes = {

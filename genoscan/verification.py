@@ -20,7 +20,7 @@ from genoscan.model import Model
 from genoscan.track_verification import check_tracks, relative
 
 WHOLE, IDENTITY, FINITE = 4_096, 65_536, 1_024
-"""Bases used, at most: whole-window autograd, dot-product identity, finite differences."""
+"""Maximum number of bases for whole-window autograd, dot-product identity, finite differences."""
 _N_BASES, _STEP = 32, 1e-5
 _N_CHANGES = 64
 _SEED = 1
@@ -34,7 +34,7 @@ class Check:
     Attributes
     ----------
     name
-        What is compared.
+        Name of the comparison.
     value
         Relative error, unless the name states another measure.
     limit
@@ -68,21 +68,21 @@ def verify(
     genome, region
         Sequence to check on; at most its first 65,536 bases are used.
     load
-        (dtype, kernel set) -> the model, with the method to check.
+        Function of dtype and kernel set that returns the model, with the method to check.
     report
-        Called with every check as soon as it is complete.
+        Called with each check as soon as it is complete.
 
     Returns
     -------
     list of Check
-        In the order of their computation.
+        Measured errors, in the order of computation.
 
     Notes
     -----
     The reference is whole-window autograd in float64 through plain torch operations, without any
     derivative rule of this package, over the first 4,096 bases. The dot-product identity between
-    tangent and adjoint is checked over 65,536 bases, finite differences over 1,024, and files, with
-    their windows, strands, targets and scores, over 512.
+    tangent and adjoint is checked over 65,536 bases, finite differences over 1,024, and the files
+    (windows, strands, targets and scores) over 512.
     """
     read = genome.fetch(region.chrom, region.start, min(region.end, region.start + IDENTITY))
     codes = torch.from_numpy(read)[None]
@@ -180,7 +180,7 @@ def _finite_differences(model: Model, codes: Tensor) -> float:
 
 
 def _log_p(model: Model, x: Tensor, target: Target):  # type: ignore[no-untyped-def]
-    """Yield log p of the observed bases tile by tile, one row for each changed window."""
+    """Yield log p of the observed bases tile by tile, with one row per changed window."""
     for span, outputs in model.method.forward(model.stack, Dense(x)):
         labels, counted = target.labels(span)  # type: ignore[attr-defined]
         index = labels.expand(len(x), -1)[..., None]
@@ -199,7 +199,7 @@ def _first_order(model: Model, codes: Tensor, exact: Tensor) -> float:
     predicted = rows.gather(1, columns[new][:, None]) - rows.gather(1, columns[old][:, None])
     changed = codes.repeat(1 + len(at), 1)
     changed[torch.arange(1, 1 + len(at)), torch.from_numpy(at)] = new.to(codes.dtype)
-    # Labels are those of the genome, as in the derivative, which takes them as constants.
+    # Labels remain those of the genome, as in the derivative, which treats them as constants.
     target = whole_window(codes, columns, model.config.label_offset)
     values = torch.zeros(len(changed), dtype=torch.float64)
     for rows_of in torch.arange(len(changed)).split(8):

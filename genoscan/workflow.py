@@ -12,7 +12,7 @@ from genoscan.tracks.atomic import atomic_directory, os_errors
 
 
 def snakefile() -> Path:
-    """Return the path of the Snakefile, of the installed package or of the checkout."""
+    """Return the path of the Snakefile, in the installed package or in the checkout."""
     package = Path(__file__).resolve().parent
     installed = package / "_workflows"
     return (installed if installed.is_dir() else package.parent / "workflows") / "Snakefile"
@@ -24,9 +24,9 @@ def copy_workflow(folder: Path) -> None:
     Raises
     ------
     InputError
-        If the folder exists already.
+        If the folder already exists.
     OutputError
-        If it cannot be written.
+        If the folder cannot be written.
     """
     if folder.exists():
         raise InputError(f"{folder}: is there already; choose a new folder")
@@ -42,7 +42,12 @@ def run_workflow(arguments: Sequence[str]) -> int:
     Parameters
     ----------
     arguments
-        Passed to Snakemake.
+        Arguments of Snakemake.
+
+    Returns
+    -------
+    int
+        Exit status.
 
     Raises
     ------

@@ -143,8 +143,9 @@ def hub(
 def modisco(columns: Path, bed: Path, width: int, chrombpnet: bool, output: Path) -> None:
     """Export sequences and hypothetical contributions for TF-MoDISco and Fi-NeMo.
 
-    COLUMNS.npz is a file written by attribute -o FILE.npz. Writes ohe.npz, attr.npz and the
-    coordinates, cut.narrowPeak: the -s, -a and -p of Fi-NeMo's extract-regions-modisco-fmt.
+    COLUMNS.npz is a file written by attribute -o FILE.npz. Writes ohe.npz, attr.npz and
+    cut.narrowPeak (coordinates), for the options -s, -a and -p of Fi-NeMo's
+    extract-regions-modisco-fmt.
 
     \b
     Example:

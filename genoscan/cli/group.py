@@ -20,7 +20,7 @@ _COMMANDS = {
 
 
 class Commands(click.Group):
-    """Lists commands in the usual order of use; imports a command on first use."""
+    """Command group that lists commands in the usual order of use and imports each on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)

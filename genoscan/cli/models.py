@@ -7,7 +7,7 @@ from genoscan.cli.options import table
 
 @click.group("models")
 def command() -> None:
-    """List models, show a model, import checkpoints of other projects."""
+    """List models, show a model, or import a checkpoint of another project."""
 
 
 @command.command("list")
@@ -32,9 +32,10 @@ def list_models() -> None:
 def import_foreign(source: str, name: str | None, tokens: str | None) -> None:
     """Import a checkpoint of Caduceus, PlantCaduceus, Mamba or Mamba-2.
 
-    SOURCE is a folder with config.json and model.safetensors or pytorch_model.bin, shards of either
-    with their index, or one .ckpt, .pt or .pth; such a file beside its config.json; or an id on the
-    Hugging Face hub, OWNER/NAME. The model is then available by name; its folder is printed.
+    SOURCE is a folder with config.json and the weights: model.safetensors, pytorch_model.bin, shards
+    of either with their index, or one .ckpt, .pt or .pth file. It may also be such a file beside its
+    config.json, or a Hugging Face id, OWNER/NAME. The model is then available by name; its folder is
+    printed.
 
     \b
     Example:

@@ -22,7 +22,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def combine(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Combine option decorators into one; the help lists the options in this order."""
+    """Combine option decorators into one; the help lists the options in the given order."""
 
     def apply(command: Command) -> Command:
         for decorator in reversed(decorators):
@@ -199,7 +199,7 @@ JOB = combine(GENOME, REGIONS, OUTPUTS, MODEL, TARGET, COMPUTE, MACHINE)
 
 
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path | None] = ()) -> None:
-    """Raise an error, before anything is read, if an output cannot be written."""
+    """Raise an error, before any input is read, if an output cannot be written."""
     from genoscan.tracks.writer import check_output
 
     named: set[Path] = set()
@@ -236,7 +236,7 @@ def set_threads(threads: int | None) -> None:
 
 
 def parse_dtype(text: str) -> "torch.dtype":
-    """Return the torch.dtype of --dtype."""
+    """Return the torch.dtype for the value of --dtype."""
     import torch
 
     known = {"float32": torch.float32, "float64": torch.float64}
@@ -254,7 +254,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_device(text: str) -> str:
-    """Return the torch device of --device, which must be available."""
+    """Return the torch device for the value of --device; raise an error if it is unavailable."""
     import torch
 
     if text in ("auto", "cpu"):
@@ -268,7 +268,7 @@ def parse_device(text: str) -> str:
 
 
 def open_model(name: str, dtype: str, device: str, threads: int | None, **method: Any) -> "Model":
-    """Load the model given by the options, with the settings of its method."""
+    """Load the model given by the options; `method` has the settings of its gradient method."""
     set_threads(threads)
     from genoscan.model import load_model
 

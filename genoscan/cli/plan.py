@@ -22,8 +22,8 @@ _NPZ_BYTES = 17
 def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> None:
     """Print the memory, tiles, recomputation and time of an attribute run.
 
-    Takes the arguments of attribute and writes nothing. Time is extrapolated from a few tiles that
-    are run on this machine. GENOME may be a .fai index of samtools faidx alone.
+    Takes the arguments of attribute and writes nothing. Time is extrapolated from a few tiles
+    run on this machine. GENOME may be a .fai index of samtools faidx alone.
 
     \b
     Example:
@@ -59,7 +59,7 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
 
 
 def _print_shards(job: "Job", cost: "Estimate") -> None:
-    """Print the cost of the longest of 1, 2, 4, ... shards, up to one per batch."""
+    """Print the cost of the longest shard for 1, 2, 4, ... shards, up to one shard per batch."""
     from genoscan.shards import cut
 
     most = len(job.batches)

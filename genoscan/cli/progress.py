@@ -12,7 +12,7 @@ _INTERVAL = 30.0  # seconds
 
 @contextmanager
 def progress(total: int | None = None, unit: str = "b") -> Iterator[Callable[[int], object]]:
-    """Yield a function to call with each increment; `total` is the sum of all, if known."""
+    """Yield a function to call with each increment; `total` is the sum of all increments, if known."""
     if sys.stderr.isatty():
         with tqdm(total=total, unit=unit, unit_scale=True, leave=False) as bar:
             yield bar.update

@@ -26,7 +26,7 @@ from genoscan.cli.options import PATH, check_page
 )
 @click.option("-o", "--output", metavar="PATH", type=PATH, required=True, help="File to write.")
 def command(track: Path, genome: Path, annotation: Path | None, output: Path) -> None:
-    """Write an HTML summary of a track: curves, logos, profiles, the largest scores.
+    """Write an HTML summary of a track: curves, logos, profiles and the largest scores.
 
     TRACK is a bigWig written by attribute or response, with its .json in the same folder.
 

@@ -83,7 +83,7 @@ def convert(track: Path, genome: Path | None, output: Path) -> None:
     help="Number of positions to print, by the size of the difference.",
 )
 def compare(first: Path, second: Path, top: int) -> None:
-    """Print the correlation of two bigWigs of one genome, and their largest differences.
+    """Print the correlation of two bigWigs of the same genome, and their largest differences.
 
     \b
     Example:

@@ -117,7 +117,7 @@ def command(
 ) -> None:
     """Train a Mamba or PD-SSM model on genomes, in constant memory.
 
-    To continue an interrupted training from its last report, repeat the same command with the same
+    To continue an interrupted run from its last report, repeat the same command with the same
     sequences, settings, threads and version. The model card compares the model with a Markov chain
     on the same held-out bases.
     """
@@ -218,7 +218,7 @@ def _check(sizes: Mapping[str, int], rate: float, dtype: str, output: Path) -> N
 
 @contextmanager
 def _file_errors(work: Path) -> Iterator[None]:
-    """Convert errors in writing or reading the files of a training into `OutputError`."""
+    """Convert errors in reading or writing the files of a training run into `OutputError`."""
     from safetensors import SafetensorError
 
     from genoscan.tracks.atomic import os_errors

@@ -41,7 +41,7 @@ def command(genome: Path, region_text: str, model_name: str, tile: int, slots: i
     from genoscan.model import load_model
     from genoscan.verification import FINITE, Check, verify
 
-    Adjoint(tile, slots)  # raises for invalid values before anything is read
+    Adjoint(tile, slots)  # raises an error for invalid values before any input is read
     set_threads(threads)
     opened = open_genome(genome)
     region = parse_region(region_text, opened.sizes)

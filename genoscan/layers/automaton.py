@@ -1,8 +1,8 @@
 """Finite automata as PD-SSM models: exact, without training.
 
-Each map of the dictionary is the transition function of one symbol, and the router selects it by
-the symbol.  Decays are 1 and the inflow is zero, so that the state is a one-hot vector which the
-maps permute or merge (Terzić et al., NeurIPS 2025, Proposition 2).
+Each map of the dictionary is the transition function of one symbol, and the router selects the map
+of the current symbol.  Decays are 1 and the inflow is zero, so that the state remains one-hot: the
+maps permute or merge its entries (Terzić et al., NeurIPS 2025, Proposition 2).
 """
 
 from collections.abc import Sequence
@@ -44,14 +44,14 @@ def from_automaton(
     Returns
     -------
     Stack
-        Frozen model. Its input is one-hot, (batch, length, symbols), with N an ordinary symbol. Of
-        its outputs, (batch, length, heads x states), the largest of each head is that of the state
-        after the base.
+        Frozen model. Its input is one-hot, (batch, length, symbols), with N an ordinary symbol. Its
+        output is (batch, length, heads x states); the largest entry of each head belongs to the
+        state after the base.
 
     Raises
     ------
     ModelError
-        If a state is out of range, or the number of initial states is not that of automata.
+        If a state is out of range, or `start` does not have one state per automaton.
 
     Notes
     -----
@@ -79,7 +79,7 @@ def from_automaton(
 
 
 def _write(embed: Tensor, layer: PdSsm, head: Tensor, transitions: Tensor, start: Sequence[int]) -> None:
-    """Write the nonzero weights: symbols use the first channels, states the remaining ones."""
+    """Write the nonzero weights: the first channels are for symbols, the remaining ones for states."""
     heads, n_states, n_symbols = transitions.shape
     width, sources = n_symbols + heads * n_states, torch.arange(n_states)
     symbols, channels = torch.arange(n_symbols), torch.arange(n_symbols, width)

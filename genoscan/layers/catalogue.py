@@ -12,7 +12,7 @@ DEFAULT = "bacteria"
 
 
 def model_search_path() -> list[Path]:
-    """Return the directories searched for named models: that of the package, then the user's."""
+    """Return the directories searched for named models: the package's, then the user's."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "_models"
     shipped = installed if installed.is_dir() else package.parent / "models"

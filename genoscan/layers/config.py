@@ -79,7 +79,7 @@ class ModelConfig(BaseModel):
     context
         Default number of bases upstream of a region in its window.
     reach
-        Default number of bases downstream of a region whose likelihood depends on the region.
+        Default number of bases downstream of a region that are included in the log-likelihood.
     trained_on
         Description of the training data.
     window
@@ -174,18 +174,19 @@ def base_table(
     config
         Configuration of the model.
     dtype, device
-        Of the table.
+        Data type and device of the table.
 
     Returns
     -------
     Tensor
-        (6, symbols): rows of A, C, G, T, N and the mask; the last is zero in models without one.
+        Rows of A, C, G, T, N and the mask, (6, symbols); the last row is zero in models without a
+        mask.
 
     Notes
     -----
-    N is the model's symbol for unknown bases or, without one, the mean of A, C, G and T: zero is a
-    near-singular point of RMSNorm, whose derivative there grows by a factor of eps ** -0.5 with
-    each layer.
+    N is encoded as the model's symbol for unknown bases or, if there is none, as the mean of A, C, G
+    and T, not as zero: at zero RMSNorm is nearly singular, and its derivative grows by a factor of
+    eps ** -0.5 with each layer.
     """
     table = torch.zeros(6, len(config.symbols), dtype=dtype, device=device)
     for code, column in enumerate(config.base_columns):

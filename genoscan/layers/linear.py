@@ -9,7 +9,7 @@ from genoscan.ops.kernels import Kernels
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear`, with the matrix product of a kernel set.
+    """`torch.nn.Linear` with a matrix product computed by a kernel set.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Margins of selections: how close a model is to selecting other transition maps."""
+"""Margins of selections: how close a model is to selecting different transition maps."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from genoscan.layers.stack import Stack
 
 
 class Margins:
-    """A stack as a layer with one output per base: the smallest margin of its routers.
+    """Layer with one output per base: the smallest margin over the routers of a stack.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class Margins:
         Returns
         -------
         margins
-            (batch, tile, 1).
+            Smallest margin over all routers, (batch, tile, 1).
         carry
             Carry of the stack at the right edge of the tile.
         """

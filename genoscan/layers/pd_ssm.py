@@ -82,18 +82,19 @@ class PdSsm(nn.Module):
     Attributes
     ----------
     surrogate
-        Gradient estimator of the selection, set by `with_surrogate` in training; None: none.
+        Gradient estimator of the selection, set by `with_surrogate` for training; None: the
+        derivative of the deployed function.
     start
         Initial state, (heads, 2, states).
 
     Notes
     -----
     Exact: the same function for any tiling, up to rounding.  Derivatives are those of the deployed
-    function, with fixed maps and routes.  Where a substitution changes a route, the function is
-    discontinuous, which no derivative captures; `margin` measures the distance to such a change.
+    function, with fixed maps and routes.  If a substitution changes a route, the function has a
+    jump, which no derivative captures; `margin` measures the distance to such a change.
 
-    The surrogate gradient depends on `surrogate` alone: neither `requires_grad` of the weights nor
-    `train()` and `eval()` change it.
+    The surrogate gradient depends on `surrogate` alone, not on `requires_grad` of the weights or on
+    `train()` and `eval()`.
     """
 
     decays: ClassVar = {"dictionary": False, "D": False}
@@ -126,8 +127,8 @@ class PdSsm(nn.Module):
     def _initialise(self) -> None:
         """Initialise the parameters: decays near 1, uniform phases, the first state active.
 
-        Maps are initialised as permutations, by small margins that training can overcome:
-        compositions of maps that are not injective soon lose the initial state.
+        Maps are initialised as permutations, because compositions of non-injective maps soon lose
+        the initial state.  The margins are small, so that training can change the maps.
         """
         n_states = self.config.d_state
         with torch.no_grad():
@@ -176,7 +177,7 @@ class PdSsm(nn.Module):
         # NaN where scores overflow: the argmax of several infinities is undefined.
         decay = decay + 0 * primal(scores).detach().amax(-1)[..., None, None]
         surrogate = self.surrogate
-        # Surrogates change derivatives only, and are skipped where no graph is recorded.
+        # Surrogates change only derivatives and are skipped if no graph is recorded.
         if surrogate is not None and torch.is_grad_enabled() and not isinstance(x, Dual):
             chosen = surrogate, scores, self.dictionary, route, maps
             if surrogate.kind == "activated":
@@ -235,10 +236,10 @@ def with_surrogate(stack: Stack, surrogate: Surrogate) -> Stack:
     Parameters
     ----------
     stack
-        Causal stack; unchanged, with the derivatives of the deployed function.
+        Causal stack; it is not modified and keeps the derivatives of the deployed function.
     surrogate
         Gradient estimator of all PD-SSM blocks of the returned stack. It is read in every forward
-        pass, so that its temperature may be changed in between.
+        pass, so that its temperature may be changed between passes.
 
     Returns
     -------

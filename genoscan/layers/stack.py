@@ -1,4 +1,4 @@
-"""Blocks in sequence, with embedding, final norm and head; causal ones form a layer."""
+"""Sequence models: embedding, blocks, final norm and head; a causal model is also a layer."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -61,7 +61,7 @@ class Stack(SequenceModel):
         Returns
         -------
         logits
-            (batch, tile, d_out).
+            Logits, (batch, tile, d_out).
         carry
             Carry at the right edge of the tile.
         """
@@ -83,7 +83,7 @@ class Stack(SequenceModel):
         Returns
         -------
         list of Layer
-            Stacks, first to last, whose composition is this one.
+            Stacks, first to last; their composition equals this stack.
         """
         parts = min(parts, len(self.layers))
         edges = [len(self.layers) * i // parts for i in range(parts + 1)]

@@ -1,9 +1,9 @@
 """Surrogate gradients of PD-SSM's selections, for training only.
 
-A PD-SSM selects one map per step and one destination per column by argmax, whose derivative is zero
-almost everywhere.  Training uses the derivative of a softmax instead, at a temperature that may be
-annealed.  Surrogates are estimators, not the derivative of the deployed function; they are used
-only in stacks returned by `pd_ssm.with_surrogate`.
+A PD-SSM selects one map per step and one destination per column by argmax, the derivative of which
+is zero almost everywhere.  Training uses the derivative of a softmax instead, at a temperature that
+may be annealed.  Surrogates are estimators, not the derivative of the deployed function; they are
+used only in stacks returned by `pd_ssm.with_surrogate`.
 
 activated         differentiates only the selected entry of the router's softmax and of each
                   column's softmax (Flash PD-SSM, arXiv 2605.19150, section on its backward pass);
@@ -51,7 +51,7 @@ class Surrogate:
 def activated(
     decay: Tensor, surrogate: Surrogate, scores: Tensor, dictionary: Tensor, route: Tensor, maps: Tensor
 ) -> Tensor:
-    """Return the decays, with the derivatives of the selected probabilities attached.
+    """Return the decays, with the derivative of the selected probabilities added.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def activated(
     scores
         Scores of the maps, (batch, tile, heads, maps).
     dictionary
-        (heads, maps, states, states).
+        Scores of the transitions, (heads, maps, states, states).
     route
         Selected maps, int16 (batch, tile, heads).
     maps
@@ -71,7 +71,7 @@ def activated(
     Returns
     -------
     Tensor
-        Of the shape of `decay`.
+        Decays with unchanged values, of the shape of `decay`.
 
     Notes
     -----
@@ -89,7 +89,7 @@ def activated(
 
 
 def _one(probability: Tensor) -> Tensor:
-    """Return 1, with the derivative of the probability."""
+    """Return 1 with the derivative of the probability."""
     return 1 + (probability - probability.detach())
 
 
@@ -120,7 +120,7 @@ def straight_through(
     Returns
     -------
     Tensor
-        Of the shape of `inflow`.
+        Inflow with unchanged values, of the shape of `inflow`.
 
     Raises
     ------
@@ -129,8 +129,8 @@ def straight_through(
 
     Notes
     -----
-    The cotangent of the inflow is that of the states, from which the cotangents of the softmaxes
-    are computed.
+    The cotangent of the inflow equals that of the states; the cotangents of both softmaxes are
+    computed from it.
     """
     p_map = torch.softmax(scores / surrogate.temperature, -1)
     p_row = torch.softmax(dictionary / surrogate.temperature, -2)
@@ -177,11 +177,11 @@ class _StraightThrough(torch.autograd.Function):
 def _map_bar(bars: Tensor, states: Tensor, maps: Tensor) -> Tensor:
     """Return the cotangents of the map probabilities, (tokens, heads, maps).
 
-    Those of a map's transitions are summed; `bars` and `states` are the cotangents of the new
-    states and the decayed previous states, (heads, tokens, planes, states).
+    The cotangents of all transitions of a map are summed.  `bars` are the cotangents of the new
+    states and `states` the decayed previous states, (heads, tokens, planes, states).
     """
     heads = torch.arange(len(maps), device=maps.device)[:, None]
-    # With the states first, a map permutes contiguous rows.
+    # With the states axis first, a map permutes contiguous rows.
     bars, states = (part.permute(0, 3, 2, 1).contiguous() for part in (bars, states))
     sums = [(bars[heads, maps[:, k].long()] * states).sum((1, 2)) for k in range(maps.shape[1])]
     return torch.stack(sums, -1).transpose(0, 1)

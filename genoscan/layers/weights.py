@@ -1,4 +1,4 @@
-"""Weights of a model folder: read, checked against config.json and written, without pickle.
+"""Read, check and write the weights of a model folder, without pickle.
 
 config.json         configuration (config.py)
 model.safetensors   embed.weight, layers.{i}.…, norm.weight, head.weight
@@ -121,7 +121,7 @@ def read_stack(
     path
         Model folder.
     config
-        Its configuration.
+        Configuration of the model.
     device
         Device of the weights.
     dtype
@@ -134,13 +134,13 @@ def read_stack(
     stack
         The network; its parameters require no gradient.
     sha256
-        Of the weight file, in hexadecimal.
+        SHA-256 of the weight file, in hexadecimal.
 
     Raises
     ------
     ModelError
-        If the file is missing or damaged, or a tensor is missing, unexpected, of another shape,
-        not finite or outside the range of `dtype`; the message names the tensor.
+        If the file is missing or damaged, or a tensor is missing, unexpected, of the wrong
+        shape, not finite or outside the range of `dtype`; the message names the tensor.
     InputError
         If `dtype` is neither float32 nor float64.
     """
@@ -196,7 +196,7 @@ def _check_tensors(
 def _check_range(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> None:
     """Raise ModelError for a tensor that overflows or underflows in the dtype of the model."""
     given = tensor.double()
-    # Scaled first: the norm of very small or very large numbers would itself under- or overflow.
+    # Scale first: the norm of very small or very large numbers would itself underflow or overflow.
     largest = given.abs().max() if given.numel() else given.new_zeros(())
     if not largest:
         return
@@ -210,7 +210,7 @@ def _check_range(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> N
 
 
 def _named_tensors(stack: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and buffers, shared ones once, under the first of their names."""
+    """Return parameters and buffers by name; shared ones appear once, under their first name."""
     return dict(stack.named_parameters()) | dict(stack.named_buffers())
 
 
@@ -256,9 +256,9 @@ def write_model(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor], 
 
 
 def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return contiguous CPU tensors without shared memory, which safetensors refuses to write.
+    """Return contiguous CPU tensors; copy those that share memory, which safetensors rejects.
 
-    A tied embedding of width 1 would share its memory: its transpose is contiguous, too.
+    Contiguous tensors may share memory, too: a tied embedding of width 1 and its transpose do.
     """
     unshared: dict[str, Tensor] = {}
     used: set[int] = set()

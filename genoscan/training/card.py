@@ -18,7 +18,7 @@ class HeldOutResult:
     model
         Bits per base of the trained model, on whole sequences.
     markov
-        Bits per base of the Markov chain counted on the training split.
+        Bits per base of the Markov chain estimated from the training split.
     composition
         Entropy of the base composition of the held-out sequences, in bits.
     """
@@ -43,17 +43,17 @@ class CardFacts:
     command
         Command that repeats the training.
     sources
-        Training sequences, one description each.
+        Description of each training sequence.
     split
         Description of the training and validation split.
     weights
         Number of weights.
     training_bases
-        Bases in the training split, one strand.
+        Bases in the training split, on one strand.
     bases_seen
-        Bases processed in training, with repetition.
+        Bases processed in training, including repetitions.
     hours
-        Training time.
+        Training time, in hours.
     threads
         Number of CPU threads.
     markov

@@ -1,4 +1,4 @@
-"""Training data: streams of consecutive windows, from both strands of the sequences.
+"""Training data: streams of consecutive windows from both strands of the sequences.
 
 Each stream starts at a random position and passes its carry from one window to the next, so that
 the model is trained on contexts much longer than a window.  After `walk` windows, all streams
@@ -72,7 +72,7 @@ def split_genomes(genomes: Iterable[Genome], *, validation: float) -> Split:
     Parameters
     ----------
     genomes
-        Genomes, whose sequences are all used.
+        Genomes; all their sequences are used.
     validation
         Fraction of each sequence that is held out, between 0 and 1.
 
@@ -106,7 +106,7 @@ def split_genomes(genomes: Iterable[Genome], *, validation: float) -> Split:
 def walks(
     sequences: Sequence[UInt8[np.ndarray, " bases"]], *, window: int, walk: int, batch: int, seed: int, first: int = 0
 ) -> Iterator[UInt8[np.ndarray, "batch bases"]]:
-    """Yield random stretches of the sequences, without end.
+    """Yield random stretches of the sequences indefinitely.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def walks(
     seed
         Seed of the random generator.
     first
-        Index of the first item, to resume.
+        Index of the first item; nonzero to resume.
 
     Yields
     ------
@@ -135,7 +135,7 @@ def walks(
 
     Notes
     -----
-    Deterministic: item i depends on `seed` and i only, so that a resumed training equals an
+    Deterministic: item i depends on `seed` and i only, so that a resumed run equals an
     uninterrupted one.
     """
     length = walk * window + 1

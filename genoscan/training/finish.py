@@ -48,11 +48,11 @@ def finish_model(
     split
         Training and validation data.
     genomes
-        Genomes of the split.
+        Genomes that were split into training and validation data.
     tests
         Further held-out genomes.
     work
-        State of the training, which is removed in the end.
+        Folder of the training state, removed at the end.
     command
         Command that repeats the training, for the model card.
     bases_seen

@@ -5,10 +5,10 @@ validation sequences, and whose words are counted on both strands of the trainin
 
 p(base | preceding k bases) = (n(word) + a) / (n(context) + 4 a)
 
-where n(word) counts the k bases followed by the base, n(context) the k bases followed by any base,
-and a is the additive smoothing.  Where fewer than k bases A, C, G, T precede, near the start of a
-sequence or after an N, the chain of that lower order is used.  Thus all A, C, G, T are scored
-except for the first base of each sequence, as for next-base models.
+where n(word) is the count of the k bases followed by the base, n(context) that of the k bases
+followed by any base, and a the additive smoothing.  Near the start of a sequence or after an N,
+fewer than k known bases precede; their number is then the order of the chain.  Thus all A, C, G, T
+except for the first base of each sequence are scored, as for next-base models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -147,7 +147,7 @@ def markov_baseline(
 
     Notes
     -----
-    Words extend neither across the ends of a sequence nor across an N.
+    No word spans an N or two sequences.
     Memory: 4 bytes per possible word, 358 MB at order 12, independent of sequence length.
     """
     counts = count_words(training, highest_order)
@@ -188,7 +188,7 @@ def count_words(sequences: Sequence[UInt8[np.ndarray, " _"]], highest_order: int
     Raises
     ------
     InputError
-        If the order is below 1, or there is no A, C, G, T in the sequences.
+        If the order is below 1, or the sequences contain none of A, C, G, T.
 
     Notes
     -----
@@ -200,7 +200,7 @@ def count_words(sequences: Sequence[UInt8[np.ndarray, " _"]], highest_order: int
     n_bases = 0
     for codes in sequences:
         n_bases += _count(codes, highest_order, counts)
-        # With codes A0 C1 G2 T3 the complement is 3 - code; N wraps to 255, which is not a base.
+        # With codes 0 to 3 for A, C, G, T the complement is 3 - code; N wraps to 255, which is not a base.
         _count(3 - codes[::-1], highest_order, counts)
     if n_bases == 0:
         raise InputError("training sequences: no base to count, expected A, C, G or T")

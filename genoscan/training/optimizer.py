@@ -65,7 +65,7 @@ def update(
     rate
         Learning rate.
     clip
-        Maximum norm of all gradients together, to which they are scaled down.
+        Maximum joint L2 norm of all gradients; larger gradients are scaled down to it.
 
     Raises
     ------

@@ -29,7 +29,7 @@ _WEIGHT = "weight"
 
 
 def settings(config: ModelConfig, options: Mapping[str, Any], split: Split, weight: Tensor) -> dict[str, Any]:
-    """Return all settings on which the bits of the trained weights depend.
+    """Return all settings that determine the trained weights bitwise.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def settings(config: ModelConfig, options: Mapping[str, Any], split: Split, weig
     Returns
     -------
     dict
-        JSON values, with tuples converted to lists.
+        Settings as JSON values; tuples are converted to lists.
     """
     recorded = {
         "format": _FORMAT,
@@ -94,11 +94,11 @@ def save(
     recorded
         Settings as returned by `settings`.
     step
-        Updates done.
+        Number of updates done.
     seconds
-        Training time so far.
+        Training time so far, in seconds.
     rows
-        Loss curve, one row per report.
+        Loss curve, with one row per report.
     parameters
         Parameters by name.
     optimizer
@@ -141,11 +141,11 @@ def resume(
     Returns
     -------
     step
-        Updates done; 0 if there is no checkpoint.
+        Number of updates done; 0 if there is no checkpoint.
     seconds
-        Training time so far.
+        Training time so far, in seconds.
     rows
-        Loss curve, one row per report.
+        Loss curve, with one row per report.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def resume(
 
 
 def _first_difference(found: Any, expected: Any, place: str = "") -> str | None:
-    """Return a description of the first difference of two JSON values; None if equal."""
+    """Describe the first difference between two JSON values; return None if they are equal."""
     if isinstance(found, Mapping) and isinstance(expected, Mapping):
         for key in [*expected, *(key for key in found if key not in expected)]:
             inner = f"{place}.{key}" if place else key

@@ -1,7 +1,7 @@
 """Training on genomes, with parameter gradients from the adjoint engine.
 
-Memory is that of the activations of one tile and of two optimizer moments per weight, independent
-of the window.  Streams are distributed over threads.
+Memory: the activations of one tile and two optimizer moments per weight, independent of the window
+length.  Streams are distributed over threads.
 """
 
 import math
@@ -47,7 +47,7 @@ class TrainOptions:
     window
         Bases per stream and update.
     walk
-        Windows before a stream restarts at another position.
+        Number of windows before a stream restarts at another position.
     batch
         Number of parallel streams.
     rate
@@ -57,9 +57,9 @@ class TrainOptions:
     decay
         Weight decay of AdamW, for parameters whose layers declare it.
     clip
-        Maximum norm of all gradients together.
+        Maximum joint L2 norm of all gradients.
     seed
-        Seed of initial weights and training data.
+        Seed of the initial weights and of the training data.
     tile, slots
         As in `Adjoint`.
     report_every
@@ -106,11 +106,11 @@ class Progress:
     Attributes
     ----------
     step
-        Updates done.
+        Number of updates done.
     bases
-        Bases processed.
+        Number of bases processed.
     seconds
-        Training time so far.
+        Training time so far, in seconds.
     training_bits
         Mean bits per base since the previous report.
     validation_bits
@@ -148,12 +148,12 @@ def train(
     device
         Device of the training.
     report
-        Called at each report.
+        Called with the progress at each report.
 
     Returns
     -------
     Stack
-        Trained model, with the derivatives of the deployed function.
+        Trained model; its derivatives are those of the deployed function, without surrogate.
 
     Raises
     ------
@@ -176,7 +176,7 @@ def train(
     for loss in _steps(stack, config, optimizer, split, options, step):
         step += 1
         recent.append(loss)
-        # Carries are not saved: reports fall on the ends of walks.
+        # Carries are not saved, so reports must fall on the ends of walks.
         if step == options.steps or (step % options.walk == 0 and step // options.report_every > len(rows)):
             seconds = time.monotonic() - start
             bits = bits_per_base(stack, config, split.validation)
@@ -264,7 +264,7 @@ def bits_per_base(
     stack
         Causal model.
     config
-        Its configuration.
+        Configuration of the model.
     sequences
         Base codes, one array per sequence.
     piece

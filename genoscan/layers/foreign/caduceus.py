@@ -73,7 +73,7 @@ def read(source: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
     config
         Configuration of the model.
     tensors
-        Weights by name, float32 or, if stored so, float64.
+        Weights by name; float64 if stored as float64, otherwise float32.
 
     Raises
     ------
@@ -130,13 +130,13 @@ def read(source: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
 
 
 def _complement(source: Source, config: _Config, backbone: str) -> Tensor:
-    """Return the complement of each token, of which a file contains up to two copies."""
+    """Return the complement of each token; all copies in the checkpoint must agree."""
     multiple = config.pad_vocab_size_multiple
     size = -(-config.vocab_size // multiple) * multiple
     buffers = f"{backbone}embeddings.word_embeddings.complement_map", "lm_head.complement_map"
     stored = {name: source.take_indices(name, size) for name in buffers if name in source.names}
     if config.complement_map is not None and size <= _MAX_TOKENS:
-        # By key: transformers sorts the keys as strings when it saves the map.
+        # Look tokens up by key: transformers sorts the keys as strings when it saves the map.
         complement = torch.tensor([config.complement_map.get(i, i) for i in range(size)])
     elif stored:
         complement = next(iter(stored.values()))
@@ -156,7 +156,7 @@ def _io_weights(source: Source, config: _Config, size: int, backbone: str) -> tu
     embedding, head = backbone + "embeddings.word_embeddings.", "lm_head."
     embedding += "embedding.weight" if config.rcps else "weight"
     head += "lm_head.weight" if config.rcps else "weight"
-    # PS ties them regardless of its configuration.
+    # PS models tie embedding and head regardless of their configuration.
     if config.rcps or config.tie_word_embeddings:
         weight = source.take_tied(embedding, head, size, config.d_model)
         return weight, weight
@@ -180,13 +180,13 @@ def _vocabulary(source: Source, complement: Tensor) -> _Vocabulary:
 
 
 def _trained_window(source: Source) -> int | None:
-    """Return the longest window in training, which only the name of a checkpoint states."""
+    """Return the longest window in training, parsed from the checkpoint's name; None if absent."""
     thousands = re.search(r"seqlen-(\d+)k", source.name)
     # Powers of two, abbreviated in thousands: 131k is 131,072.
     return 2 ** round(math.log2(1000 * int(thousands[1]))) if thousands else None
 
 
 def _norm(config: _Config, name: str) -> str:
-    """Return the name of a norm, which PS without fused_add_norm wraps."""
+    """Return the name of a norm's weight; PS without fused_add_norm wraps the norm."""
     wrapped = config.rcps and not config.fused_add_norm
     return f"{name}.submodule.weight" if wrapped else f"{name}.weight"

@@ -30,7 +30,7 @@ def read_foreign(
     config
         Configuration of the model.
     tensors
-        Weights by name, float32 or, if stored so, float64.
+        Weights by name; float64 if stored as float64, otherwise float32.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def read_foreign(
             raise ModelError(f"{place}: --tokens is only for models without a vocabulary")
         return caduceus.read(source)
     settings = set(source.config)
-    # state-spaces has no model_type.
+    # Configurations of state-spaces have no model_type.
     of_mamba = bool(settings & {"d_model", "n_layer", "ssm_cfg"})
     state_spaces = kind is None and of_mamba and not settings & {"rcps", "bidirectional"}
     if kind in ("mamba", "mamba2") or state_spaces:

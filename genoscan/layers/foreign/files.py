@@ -1,8 +1,8 @@
-"""Tensors of checkpoint files, under their names in these files.
+"""Read the tensors of checkpoint files.
 
-Supported are `model.safetensors`, `pytorch_model.bin`, shards of either with their index, and
-training checkpoints (`.ckpt`, `.pt`, `.pth`).  All but safetensors are pickles: torch unpickles
-them with `weights_only`, which creates tensors and containers and runs no other code.
+Supported formats are `model.safetensors`, `pytorch_model.bin`, shards of either with their index,
+and training checkpoints (`.ckpt`, `.pt`, `.pth`).  All except safetensors are pickles: torch
+unpickles them with `weights_only`, which creates only tensors and containers and runs no other code.
 """
 
 import json
@@ -36,7 +36,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Returns
     -------
     dict
-        Tensors on the CPU, by their names in the file.
+        Tensors on the CPU, by name in the file.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def _shards(index: Path) -> dict[str, Tensor]:
         if not file.is_file():
             raise ModelError(f'{index}: shard "{name}" not found: download it too')
         shard = _safetensors(file) if file.suffix == ".safetensors" else _unpickled(file)
-        # Tensors missing from the index are used; those that it assigns to other shards are not.
+        # Include tensors missing from the index, but not those that it assigns to another shard.
         found |= {tensor: shard[tensor] for tensor in shard if shard_of.get(tensor, name) == name}
     if missing := sorted(set(shard_of) - set(found)):
         raise ModelError(f'{index}: tensor "{missing[0]}" is not in {shard_of[missing[0]]}')
@@ -117,7 +117,7 @@ def _unpickled(file: Path) -> dict[str, Tensor]:
 
 
 def _state_dict(file: Path, loaded: dict[Any, Any]) -> dict[str, Tensor]:
-    """Return the only model in a training checkpoint, at any level of nesting."""
+    """Return the tensors of the only model in a training checkpoint, which may be nested."""
     level: Mapping[str, dict[Any, Any]] = {"": loaded}
     for _ in range(_MAX_DEPTH + 1):
         found = {place: _tensors_of(within) for place, within in level.items()}

@@ -19,7 +19,7 @@ _FILES = [
 
 
 def locate_checkpoint(source: str) -> Path:
-    """Return the path of a checkpoint, after download if it is given by its hub id.
+    """Return the path of a checkpoint; download it first if it is given by its hub id.
 
     Parameters
     ----------
@@ -29,12 +29,12 @@ def locate_checkpoint(source: str) -> Path:
     Returns
     -------
     Path
-        Folder or file.
+        Folder or file of the checkpoint.
 
     Raises
     ------
     ModelError
-        If there is no such file or folder, and no such checkpoint can be downloaded.
+        If there is no such file or folder, and the checkpoint cannot be downloaded.
     """
     path = Path(source)
     if path.exists():

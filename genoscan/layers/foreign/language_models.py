@@ -1,7 +1,7 @@
 """Causal language models: MambaLMHeadModel of state-spaces, Mamba and Mamba-2 of transformers.
 
 All consist of blocks x + mixer(norm(x)), a final norm, and a head that is either tied to the
-embedding or a separate matrix.  The projects differ in the names of settings and of one tensor.
+embedding or a separate matrix.  The two projects differ in the names of settings and of one tensor.
 """
 
 import math
@@ -63,7 +63,7 @@ class _StateSpaces(Settings):
 
 
 class _Transformers(Settings):
-    """Settings of both classes; differing defaults are in the subclasses."""
+    """Settings common to Mamba and Mamba-2; subclasses set the defaults that differ."""
 
     hidden_size: PositiveInt
     num_hidden_layers: PositiveInt
@@ -167,7 +167,7 @@ def read(source: Source, tokens: Mapping[str, int] | None) -> tuple[ModelConfig,
     config
         Configuration of the model.
     tensors
-        Weights by name, float32 or, if stored so, float64.
+        Weights by name; float64 if stored as float64, otherwise float32.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Settings and tensors of mixers, whose names all families share, and their conversion."""
+"""Convert settings and tensors of mixers; their names are common to all families."""
 
 import math
 from typing import Annotated, Any, Literal
@@ -61,7 +61,7 @@ def _without_training(value: Any) -> Any:
 
 
 class _Ssm(BaseModel):
-    """Settings in `ssm_cfg` that determine the function; others are invalid in state-spaces."""
+    """Settings in `ssm_cfg` that determine the function; unknown ones are rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -87,11 +87,16 @@ class _Ssm(BaseModel):
         Parameters
         ----------
         source
-            The checkpoint, named in messages.
+            The checkpoint, named in error messages.
         width
             Channels of the blocks.
         mamba2
             Whether the mixer is Mamba-2.
+
+        Returns
+        -------
+        MambaConfig or Mamba2Config
+            Settings of the mixer in this package's format.
 
         Raises
         ------
@@ -121,12 +126,12 @@ DEFAULT_SSM = _Ssm()
 
 
 def check_heads(source: Source, inner: Mamba2Config, width: int) -> None:
-    """Check that heads divide the channels, and groups divide the heads.
+    """Check that head size divides channels, and number of groups divides number of heads.
 
     Parameters
     ----------
     source
-        The checkpoint, named in the message.
+        The checkpoint, named in the error message.
     inner
         Settings of the mixer.
     width
@@ -135,7 +140,7 @@ def check_heads(source: Source, inner: Mamba2Config, width: int) -> None:
     Raises
     ------
     ModelError
-        If they do not.
+        If channels or heads are not divisible in this way.
     """
     channels = inner.expand * width
     if channels % inner.head_dim or channels // inner.head_dim % inner.n_groups:
@@ -146,7 +151,7 @@ def check_heads(source: Source, inner: Mamba2Config, width: int) -> None:
 
 
 def dt_limit(bounds: tuple[float, float]) -> tuple[float, float | None]:
-    """Return the bounds of the step size as in `Mamba2Config`: None for infinity."""
+    """Return the bounds of the step size in the format of `Mamba2Config`: None for infinity."""
     low, high = bounds
     return low, None if math.isinf(high) else high
 
@@ -168,7 +173,7 @@ def mixer_tensors(source: Source, old: str, new: str, inner: MixerConfig, width:
     Returns
     -------
     dict
-        Tensors by their names in this package.
+        Tensors by name in this package.
 
     Raises
     ------
@@ -189,19 +194,20 @@ def mixer_tensors(source: Source, old: str, new: str, inner: MixerConfig, width:
 def projection_tensors(
     source: Source, old: str, new: str, inner: MixerConfig, width: int, partner: str | None = None
 ) -> dict[str, Tensor]:
-    """Return the input and output projection of a mixer.
+    """Return the input and output projections of a mixer.
 
     Parameters
     ----------
     source, old, new, inner, width
         As in `mixer_tensors`.
     partner
-        Prefix of the tied mixer, which may have the tensors instead.
+        Prefix of the mixer to which the projections are tied; tensors missing under `old` are read
+        from it. None: not tied.
 
     Returns
     -------
     dict
-        Tensors by their names in this package.
+        Tensors by name in this package.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Tensor names without the prefixes that training frameworks add.
+"""Remove from tensor names the prefixes that training frameworks add.
 
 torch.compile, DistributedDataParallel, FSDP, DeepSpeed and Lightning each insert a segment into
-tensor names.  Names of the model alone are `backbone.…`, `caduceus.…` and `lm_head.…`.
+tensor names.  Without them, the names of a model begin with `backbone.`, `caduceus.` or `lm_head.`.
 """
 
 from collections.abc import Iterable
@@ -10,17 +10,17 @@ from typing import NamedTuple
 from genoscan.errors import ModelError
 
 _WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
-"""Segments for modules that wrap another one, anywhere in a name."""
+"""Segments inserted by wrapper modules, at any position in a name."""
 
 _OPTIONAL = _WRAPPERS | {"model"}
-"""Segments that may precede some names of a model and not others."""
+"""Segments that may precede only some of the names of a model."""
 
 _ROOTS = frozenset({"caduceus", "backbone", "lm_head"})
 _BACKBONE = frozenset({"embedding", "embeddings", "layers", "norm_f"})
 """First segments of names; files with only the backbone omit `backbone.`"""
 
 _ALIASES = {"backbone.embedding.weight": "backbone.embeddings.weight"}
-"""Name of a tensor in state-spaces, and in transformers, which accepts both."""
+"""Tensor names of state-spaces and their equivalents in transformers, which accepts both."""
 
 
 class Names(NamedTuple):
@@ -29,9 +29,9 @@ class Names(NamedTuple):
     Attributes
     ----------
     inside
-        For each tensor of the model, its names in the file, of which there may be several.
+        Names in the file of each tensor of the model; several if the file has copies.
     outside
-        Names in the file of tensors that belong to the training setup around the model.
+        Names in the file of tensors that are not part of the model.
     """
 
     inside: dict[str, list[str]]
@@ -39,7 +39,7 @@ class Names(NamedTuple):
 
 
 def is_model(names: Iterable[str]) -> bool:
-    """Return whether any name is that of a model, with or without prefixes."""
+    """Return whether any name is that of a model's tensor, with or without prefixes."""
     return any((_ROOTS | _BACKBONE) & set(name.split(".")) for name in names)
 
 
@@ -49,19 +49,19 @@ def model_names(file: object, names: Iterable[str]) -> Names:
     Parameters
     ----------
     file
-        The file, named in messages.
+        The file, named in error messages.
     names
-        Names of all its tensors.
+        Names of all tensors in the file.
 
     Returns
     -------
     Names
-        Names of the tensors of the model and of others.
+        Names of the tensors in the model and of all others.
 
     Raises
     ------
     ModelError
-        If the prefixes are those of more than one model.
+        If the prefixes indicate more than one model.
     """
     split = {name: name.split(".") for name in sorted(names)}
     whole = any("backbone" in segments for segments in split.values())

@@ -26,7 +26,8 @@ def read_settings(source: Source, kind: type[SettingsT]) -> SettingsT:
     Parameters
     ----------
     source
-        The checkpoint; its `defaults` are set to the sizes missing from config.json.
+        The checkpoint; its attribute `defaults` is set to the defaults of sizes missing from
+        config.json.
     kind
         Settings class of the family.
 
@@ -44,7 +45,7 @@ def read_settings(source: Source, kind: type[SettingsT]) -> SettingsT:
         settings = kind.model_validate(source.config)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        # pydantic inserts the member of a union, which is not a key of the file.
+        # pydantic adds the matching member of a union to the location; it is not a key of the file.
         place = ".".join(str(part) for part in first["loc"] if re.fullmatch(r"\w+", str(part)))
         where = f"{source.folder / CONFIG}: {place}".removesuffix(": ")
         if first["type"] == "missing":

@@ -39,7 +39,7 @@ class Source:
     config
         Contents of config.json.
     defaults
-        Sizes missing from config.json, with the defaults of the family.
+        Default values, for the family, of sizes missing from config.json.
 
     Raises
     ------
@@ -48,7 +48,7 @@ class Source:
 
     Notes
     -----
-    Methods take the names of tensors in the model; messages give those in the file.
+    Methods take names of tensors in the model; error messages give the names in the file.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -68,7 +68,7 @@ class Source:
 
     @property
     def origin(self) -> str:
-        """Description of the origin of the model and of tensors that were left out."""
+        """Description of the origin of the model, and of tensors that were left out."""
         origin = f"unknown: imported from {self.name}"
         if not self._outside:
             return origin
@@ -77,7 +77,7 @@ class Source:
 
     @property
     def assumed(self) -> str:
-        """Sizes taken from defaults, for the end of a message; empty if there are none."""
+        """Suffix for error messages that lists sizes taken from defaults; empty if there are none."""
         if not self.defaults:
             return ""
         sizes = ", ".join(f"{name} {size}" for name, size in self.defaults.items())
@@ -96,7 +96,7 @@ class Source:
         Returns
         -------
         Tensor
-            float64 if it is stored so, float32 otherwise.
+            The weight; float64 if stored as float64, otherwise float32.
 
         Raises
         ------
@@ -126,7 +126,7 @@ class Source:
         Returns
         -------
         Tensor
-            int64.
+            The buffer, as int64.
 
         Raises
         ------
@@ -152,7 +152,7 @@ class Source:
         Returns
         -------
         Tensor
-            float64 if it is stored so, float32 otherwise.
+            The weight; float64 if stored as float64, otherwise float32.
 
         Raises
         ------
@@ -178,7 +178,7 @@ class Source:
         Raises
         ------
         ModelError
-            If one has not; the message names it.
+            If a tensor has not been used; the message names it.
         """
         if self._unused:
             raise ModelError(f"{self._place(min(self._unused))} is not part of the model in its config" + self.assumed)
@@ -206,7 +206,7 @@ class Source:
 
     def _nearest(self, name: str) -> str:
         """Return the names in the file most similar to that of a missing tensor."""
-        # Compared from the end: prefixes vary between files, the last segments identify a tensor.
+        # Compare from the end: prefixes vary between files, but the last segments identify a tensor.
         backward = {stored[::-1]: stored for stored in self._tensors}
         near = difflib.get_close_matches(name[::-1], list(backward), n=2, cutoff=0.6)
         found = [backward[stored] for stored in near] or sorted(self._tensors)[:2]

@@ -13,7 +13,7 @@ _MAX_TOKENS = 64
 
 
 class Vocabulary(NamedTuple):
-    """Tokens of a model; the attributes are those of `ModelConfig`."""
+    """Tokens of a model; the attributes are as in `ModelConfig`."""
 
     symbols: str
     base_columns: tuple[int, int, int, int]
@@ -28,7 +28,7 @@ def parse_tokens(text: str) -> dict[str, int]:
     Parameters
     ----------
     text
-        Such as "A=7,C=8,G=9,T=10"; N is optional.
+        Tokens, such as "A=7,C=8,G=9,T=10"; N is optional.
 
     Returns
     -------
@@ -38,7 +38,7 @@ def parse_tokens(text: str) -> dict[str, int]:
     Raises
     ------
     ModelError
-        If the text has another form.
+        If the text does not have this form.
     """
     found = {}
     for part in text.upper().split(","):
@@ -96,7 +96,7 @@ def vocabulary(source: Source, size: int, given: Mapping[str, int] | None) -> Vo
 
 
 def _tokens_in_files(source: Source) -> dict[str, int]:
-    """Return the tokens of single letters, upper case before lower case."""
+    """Return the tokens of the bases in the vocabulary files; upper case takes precedence."""
     for name in ("tokenizer.json", "vocab.json"):
         file = source.folder / name
         if not file.is_file():
