@@ -640,7 +640,7 @@ class TestCommand:
             (["-o", "x.json", "--shape", "256"], "--shape 256: expected WIDTHxLAYERS"),
             (["-o", "x.json", "--rounds", "0"], "--rounds 0: expected at least 1"),
             (["-o", "x.json", "--only", "all"], "--only all: expected one of mambapy, transformers"),
-            (["-o", "x.json", "--device", "cuda:99"], "--device cuda:99: torch sees"),
+            (["-o", "x.json", "--device", "cuda:99"], "--device cuda:99: torch finds"),
             (["-o", "x.json", "--genome", "no.fa"], "no.fa"),
         ],
     )

@@ -53,7 +53,7 @@ def test_every_operation(name: str, way: str) -> None:
     inputs = problem(name, 3, 3, 2)
 
     def truth(*given: Tensor) -> Any:
-        return operation.definition(*given, **operation.numbers)
+        return operation.definition(*given, **operation.options)
 
     hold(way, called(CPU, name), truth, inputs)
 
