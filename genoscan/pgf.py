@@ -61,7 +61,7 @@ class FrechetMambaOperator(nn.Module):
     d_state
         States per channel.
     init_window
-        Number of first inputs that determine the initial state; 0: the initial state is zero.
+        Number of leading inputs that determine the initial state; 0 for a zero initial state.
     kernels
         Kernel set of the scan: "auto" for the default of the device, "associative" for the
         associative form of the paper, "reference" for the definition in plain torch.

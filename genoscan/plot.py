@@ -81,7 +81,7 @@ def _letters(outline: str, positions: np.ndarray, scores: np.ndarray) -> tuple[l
 
 
 def _polygons(outline: str) -> Iterator[Float64[np.ndarray, "points 2"]]:
-    """Yield the closed curves of an SVG path of M, L, H, V, C and Z, with absolute coordinates."""
+    """Yield the closed curves of an SVG path made up of the absolute commands M, L, H, V, C and Z."""
     points: list[np.ndarray] = []
     for command, text in re.findall(r"([MLHVCZ])([^MLHVCZ]*)", outline):
         numbers = [float(number) for number in re.findall(r"-?[\d.]+", text)]

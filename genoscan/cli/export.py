@@ -89,7 +89,7 @@ def igv(paths: tuple[Path, ...], genome: Path, region_text: str | None, output: 
 @command.command("jbrowse")
 @TRACKS
 def jbrowse(paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path) -> None:
-    """Write a config.json for JBrowse 2 that refers to genome and tracks in place.
+    """Write a config.json for JBrowse 2 that references the genome and tracks by their paths.
 
     \b
     Example:

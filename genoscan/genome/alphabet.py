@@ -39,7 +39,7 @@ def encode(letters: bytes, *, record: str, offset: int) -> UInt8[np.ndarray, " b
     Parameters
     ----------
     letters
-        ASCII letters, without line ends.
+        ASCII letters, without newlines.
     record
         Name of the sequence, for error messages.
     offset

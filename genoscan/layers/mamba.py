@@ -81,8 +81,8 @@ class Mamba(nn.Module):
     d_model
         Channels of input and output.
     eps
-        Constant added to the mean square in the norm; None: the mixer alone, without norm and
-        residual, as used in bidirectional blocks.
+        Constant added to the mean square in the norm; None: the mixer alone, without the
+        norm or the residual connection, as used in bidirectional blocks.
     kernels
         Kernel set.
 

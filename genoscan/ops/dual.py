@@ -78,7 +78,7 @@ class Dual(Tensor):
         Raises
         ------
         NotImplementedError
-            If torch transforms operations on either tensor.
+            If either tensor is being transformed by torch.func.
         """
         refuse_transforms(primal, dots)
         dual = primal.detach().as_subclass(Dual)

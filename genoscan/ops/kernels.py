@@ -69,7 +69,7 @@ class MambaWeights(NamedTuple):
     Parameters
     ----------
     norm : Tensor or None
-        (d_model,); None for the mixer alone, without norm and residual.
+        (d_model,); None for the mixer alone, without the norm or the residual connection.
     in_proj : Tensor
         (2 channels, d_model)
     conv, conv_bias : Tensor

@@ -131,7 +131,7 @@ class Source:
         Raises
         ------
         ModelError
-            If the buffer is missing, of another shape, or has values that are not integers.
+            If the buffer is missing, has the wrong shape, or contains non-integer values.
         """
         tensor = self._shaped(name, shape)
         whole = tensor.long()

@@ -65,7 +65,7 @@ def contiguous(tensors: Sequence[Tensor]) -> Tensors:
 def contiguous_tangents(inputs: Tensors, tangents: OptionalTensors, optional: Container[int] = ()) -> tuple[Any, ...]:
     """Return the tangents detached and contiguous, with zeros in place of None.
 
-    For the inputs at the `optional` indices, weights, None is kept: they seldom have tangents.
+    None is kept for the inputs at the `optional` indices (weights), which rarely have tangents.
     """
     count = next(len(dot) for dot in tangents if dot is not None)
     return tuple(

@@ -64,7 +64,7 @@ def _carry_chunks(ends: Tensor, totals: Tensor, A: Tensor, first: Tensor, *, rev
 
 
 def _contiguous_inputs(given: Tensors) -> ScanInputs:
-    """Return the inputs, contiguous, without bias and gate, which have separate kernels."""
+    """Return the inputs as contiguous tensors, excluding bias and gate, which have separate kernels."""
     u, delta, A, B, C, D, state = contiguous(given)
     return ScanInputs(u, delta, A, B, C, D, state)
 

@@ -83,7 +83,7 @@ def chunk_ends(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Run each chunk from a state of zero.
+    """Scan each chunk from a zero initial state.
 
     Writes the final states to `ends`, (batch, chunk, n, c), and the sums of the step sizes to
     `totals`, (batch, chunk, c).
