@@ -38,7 +38,9 @@ def unpictured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(go.Figure, "write_image", refuse)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "fig3" else n for n in EXPERIMENTS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in ("fig1", "fig3", "a2", "a4") else n for n in EXPERIMENTS]
+)
 def test_every_experiment_runs(name: str, tmp_path: Path) -> None:
     said: list[str] = []
     cells = EXPERIMENTS[name].cells(True)

@@ -455,7 +455,7 @@ def test_boundaries_stay_on_a_gpu_that_has_room(
     assert spilling.fit(on_card, 900, 1) == spilling
 
 
-@pytest.mark.parametrize("memory", [None, 250_000])
+@pytest.mark.parametrize("memory", [pytest.param(None, marks=pytest.mark.slow), 250_000])
 def test_progress_ends_at_the_work_that_was_foretold(
     cad: Callable[..., Any], tmp_path: Path, memory: int | None
 ) -> None:

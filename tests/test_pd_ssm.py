@@ -434,7 +434,7 @@ def peak_of_a_step(kind: Literal["activated", "straight_through"], length: int) 
 
 
 @linux_only
-@pytest.mark.parametrize("kind", ["activated", "straight_through"])
+@pytest.mark.parametrize("kind", [pytest.param("activated", marks=pytest.mark.slow), "straight_through"])
 def test_no_matrix_is_made_for_a_step(kind: str) -> None:
     """Not even in training."""
     length = 4_096

@@ -121,7 +121,7 @@ def test_killed_in_the_middle(source: Path, tmp_path: Path, computed: list[str])
     assert_finished(tmp_path, source)
 
 
-@pytest.mark.parametrize("kill", [KILL_BETWEEN_TRACKS, KILL_AT_THE_VERY_END])
+@pytest.mark.parametrize("kill", [KILL_BETWEEN_TRACKS, pytest.param(KILL_AT_THE_VERY_END, marks=pytest.mark.slow)])
 def test_killed_when_all_is_computed(source: Path, tmp_path: Path, computed: list[str], kill: str) -> None:
     assert elsewhere(*command(tmp_path, source), before=kill).code == -9
     assert "x.bw.partial" in listing(tmp_path)
@@ -130,7 +130,7 @@ def test_killed_when_all_is_computed(source: Path, tmp_path: Path, computed: lis
     assert_finished(tmp_path, source)
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), pytest.param("SIGTERM", 143, marks=pytest.mark.slow)])
 def test_interrupted(source: Path, tmp_path: Path, computed: list[str], name: str, code: int) -> None:
     done = elsewhere(*command(tmp_path, source), before=SIGNAL_AFTER_FIRST_BATCH.format(name))
     assert (done.code, done.out) == (code, "")

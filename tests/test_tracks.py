@@ -392,16 +392,16 @@ def test_a_track_without_scores_is_valid(tmp_path: Path, name: str, write_gaps: 
         assert pysam.TabixFile(str(path)).contigs == []
 
 
-def test_three_thousand_scaffolds_in_natural_order(tmp_path: Path) -> None:
+def test_many_scaffolds_in_natural_order(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
-    values = {f"scaffold_{i}": rng.standard_normal(rng.integers(1, 90)).astype(np.float32) for i in range(1, 3001)}
+    values = {f"scaffold_{i}": rng.standard_normal(rng.integers(1, 90)).astype(np.float32) for i in range(1, 1501)}
     path = write(tmp_path / "x.bw", values)
     track = parse(path)
     assert list(track.sizes) == list(values)
     check_zooms(track, values)
     read_everywhere(path, values)
     theirs, tools = pyBigWig.open(str(path)), pybigtools.open(str(path))
-    for chrom in ("scaffold_2", "scaffold_10", "scaffold_999", "scaffold_1000", "scaffold_3000"):
+    for chrom in ("scaffold_2", "scaffold_10", "scaffold_999", "scaffold_1000", "scaffold_1500"):
         mean = values[chrom].astype(np.float64).mean()
         length = len(values[chrom])
         assert theirs.stats(chrom, 0, length)[0] == pytest.approx(mean, rel=1e-5)

@@ -294,7 +294,7 @@ def test_training_is_deterministic(tmp_path: Path, unbroken: tuple[Stack, list[P
     assert not all(map(torch.equal, weights_of(other), weights_of(stack)))
 
 
-@pytest.mark.parametrize("updates", [1, 4, 5, 11, 13, 14])
+@pytest.mark.parametrize("updates", [5, 14, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4, 11, 13))])
 def test_interrupted_and_resumed_is_unbroken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unbroken: tuple[Stack, list[Progress]], updates: int
 ) -> None:
