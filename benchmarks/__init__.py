@@ -12,7 +12,7 @@ floor.py        lower bounds of an adjoint on this CPU
 results/        what was measured, described in README.md
 
 Shared: experiment.py (definition of an experiment), run.py (measures one cell by cell, resumably),
-alone.py (measures in a process of its own), clock.py, machine.py, threshold.py, figure.py.
+alone.py (measures in a separate process), clock.py, machine.py, threshold.py, figure.py.
 """
 
 from pathlib import Path

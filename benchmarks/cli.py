@@ -94,7 +94,7 @@ def period3(track: Path, annotation: Path, figure: Path | None) -> None:
     "--length",
     type=int,
     metavar="BASES",
-    help="Bases in every row instead of its own length; thresholds are then not judged.",
+    help="Bases in every row instead of its own length; thresholds then do not apply.",
 )
 @click.option("--rounds", type=int, metavar="N", help="Repetitions of each contender.  [default: 5]")
 @click.option(
@@ -196,7 +196,7 @@ WHERE = combine(
         required=True,
         help="Where to write tables and figures. An interrupted run is completed.",
     ),
-    click.option("--quick", is_flag=True, help="Check in a minute that everything runs: small sizes, nothing judged."),
+    click.option("--quick", is_flag=True, help="Check in a minute that everything runs: small sizes, no thresholds."),
     ENVIRONMENT,
 )
 

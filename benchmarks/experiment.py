@@ -19,7 +19,7 @@ class Environment:
 
     device   cpu, cuda or cuda:1
     threads  CPU threads
-    quick    small sizes, to check that everything runs; nothing is judged
+    quick    small sizes, to check that everything runs; thresholds do not apply
     """
 
     device: str

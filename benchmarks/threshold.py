@@ -1,4 +1,4 @@
-"""Thresholds that measurements are judged by."""
+"""Thresholds that measurements are compared with."""
 
 from dataclasses import dataclass
 

@@ -1,16 +1,15 @@
 """The Python interface: attributions, predictions, responses and checks, in memory or as files."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
-from genoscan.attribution import Attribution, Attributions, gathered
+from genoscan.attribution import Attribution, Attributions
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import InputError
@@ -28,8 +27,6 @@ from genoscan.sequences import Located, group, locate, locate_all, named_target
 from genoscan.tracks.store import arrays_in_memory
 from genoscan.verification import Check
 from genoscan.verification import verify as check
-
-Found = TypeVar("Found")
 
 
 def attribute(
@@ -102,13 +99,11 @@ def attribute(
     for numbers in group(located, target):
         for i, one in zip(numbers, _attributed([located[i] for i in numbers], loaded, target, options), strict=True):
             found[i] = one
-    return gathered([found[i] for i in range(len(located))], many=many)
+    return Attributions(found[i] for i in range(len(located))) if many else found[0]
 
 
 def _attributed(located: Sequence[Located], model: Model, target: str, options: Options) -> list[Attribution]:
     """Return the attributions of sequences in memory, or of one region of a file, from one job."""
-    if not located:
-        return []
     genome = located[0].genome
     if isinstance(genome, SequenceGenome):
         genomes = [one.genome for one in located if isinstance(one.genome, SequenceGenome)]
@@ -222,7 +217,9 @@ def predict(
     and the result; for bidirectional models also the activations between layers.
     """
     loaded = _loaded(model)
-    return _each(sequence, axes, partial(_predicted, loaded, strand))
+    located, many = locate_all(sequence, axes=axes)
+    found = [_predicted(loaded, strand, one) for one in located]
+    return found if many else found[0]
 
 
 def _predicted(model: Model, strand: str, located: Located) -> np.ndarray:
@@ -232,8 +229,7 @@ def _predicted(model: Model, strand: str, located: Located) -> np.ndarray:
     columns, offset = list(model.config.base_columns), model.config.label_offset
     dtype = torch.empty(0, dtype=model.dtype).numpy().dtype
     logits = np.full((len(codes), len(columns)), np.nan, dtype)
-    method = model.method.fit(model.stack, len(codes), 1)
-    for span, outputs in method.forward(model.stack, OneHot(read, model.table())):
+    for span, outputs in model.method.forward(model.stack, OneHot(read, model.table())):
         rows = outputs[0][:, columns].cpu().numpy()
         start = span.start + offset
         rows = rows[: max(0, len(codes) - start)]
@@ -306,13 +302,8 @@ def verify(sequence: Any, model: Model | str | Path = "bacteria", *, axes: str =
     list of Check
         Measured errors and their limits.
     """
-    located, loaded = locate(sequence, axes=axes), _loaded(model)
-    reload = partial(load_model, loaded.path, device=str(loaded.device))
-    return check(
-        located.genome,
-        located.region,
-        lambda dtype, kernels: replace(reload(dtype=dtype, kernels=kernels), method=loaded.method),
-    )
+    located = locate(sequence, axes=axes)
+    return check(located.genome, located.region, _loaded(model).rebuild)
 
 
 def _loaded(model: Model | str | Path) -> Model:
@@ -324,9 +315,3 @@ def _loaded(model: Model | str | Path) -> Model:
             "use genoscan.wrap for torch modules"
         )
     return load_model(model)
-
-
-def _each(sequence: Any, axes: str, function: Callable[[Located], Found]) -> Found | list[Found]:
-    located, many = locate_all(sequence, axes=axes)
-    found = [function(one) for one in located]
-    return found if many else found[0]

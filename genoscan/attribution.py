@@ -1,6 +1,5 @@
 """In-memory results: the gradient of a target with respect to every base of a sequence."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -168,8 +167,3 @@ class Attributions(tuple[Attribution, ...]):
 
     def _repr_html_(self) -> str:
         return "".join(one._repr_html_() for one in self)
-
-
-def gathered(attributions: Sequence[Attribution], *, many: bool) -> Attribution | Attributions:
-    """Return `Attributions` if `many`, otherwise the first attribution."""
-    return Attributions(attributions) if many else attributions[0]

@@ -38,7 +38,9 @@ class Estimate:
     engine_bytes
         Memory for the activations of tiles and for stored carries, for one batch.
     boundary_bytes
-        Memory for the activations between layers, for one batch; 0 for causal models.
+        Storage for the activations between layers, for one batch; 0 for causal models.
+    boundary_place
+        Where these are stored: "memory", a GPU or a folder.
     window_bytes
         Memory for the bases of one batch.
     disk_bytes
@@ -56,6 +58,7 @@ class Estimate:
     recomputed: float
     engine_bytes: int
     boundary_bytes: int
+    boundary_place: str
     window_bytes: int
     disk_bytes: int
     by_batch: tuple[float, ...]
@@ -103,6 +106,7 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
         recomputed=cost.recomputed,
         engine_bytes=probe.bytes + cost.carry_bytes - of_probe.carry_bytes,
         boundary_bytes=cost.boundary_bytes,
+        boundary_place=cost.boundary_place,
         window_bytes=longest * width,
         disk_bytes=scored * (21 if columns or job.options.strand == "both" else 5),
         by_batch=tuple(seconds),

@@ -99,7 +99,7 @@ def load_model(model: str | Path, *, tokens: str | None = None, **options: Any) 
 
 
 def _is_native(folder: Path) -> bool:
-    return b"genoscan-model/" in (folder / CONFIG).read_bytes()
+    return b'"layers"' in (folder / CONFIG).read_bytes()
 
 
 def wrap(module: torch.nn.Module, *, tokens: str | None = None, **options: Any) -> Model:

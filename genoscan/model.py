@@ -5,7 +5,7 @@ No other module distinguishes the kinds of network.
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from genoscan.layers.bidirectional import BidirectionalStack
 from genoscan.layers.catalogue import find_model
 from genoscan.layers.config import ModelConfig, base_table, read_config
 from genoscan.layers.stack import Stack
-from genoscan.layers.weights import read_stack
+from genoscan.layers.weights import copy_stack, read_stack
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,10 @@ class Model:
         if self.dtype == torch.float64:
             return f"{self.name} overflows on this sequence even in float64: check its weights"
         return f"{self.name} overflows on this sequence: run it with --dtype float64"
+
+    def rebuild(self, dtype: torch.dtype, kernels: str) -> "Model":
+        """Return the same model in another dtype or with another kernel set."""
+        return replace(self, stack=copy_stack(self.stack, self.config, dtype=dtype, kernels=kernels))
 
     def whole(self, x: Float[Tensor, "batch length d_in"]) -> Float[Tensor, "batch length d_out"]:
         """Return all outputs of a window at once; memory grows with its length."""

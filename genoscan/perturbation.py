@@ -254,8 +254,8 @@ def _derivative(
     table = model.table()
     directions = BaseChange(position, table[bases] - table[codes[0, position].long()])
     target = whole_window(codes, model.columns(), model.config.label_offset)
-    inputs, method = OneHot(codes, table), model.method.fit(model.stack, codes.shape[1], 1)
-    for span, outputs, outputs_dot in method.tangent(model.stack, inputs, directions, progress=progress):
+    inputs = OneHot(codes, table)
+    for span, outputs, outputs_dot in model.method.tangent(model.stack, inputs, directions, progress=progress):
         if probe.of == "logits":
             yield span, outputs_dot[:, 0].norm(dim=-1)
         else:
@@ -270,8 +270,7 @@ def _finite(model: Model, codes: Tensor, position: int, bases: list[int], probe:
     changed[1:, position] = torch.tensor(bases, dtype=codes.dtype)
     inputs = OneHot(changed, model.table())
     target = whole_window(codes, model.columns(), model.config.label_offset)
-    method = model.method.fit(model.stack, codes.shape[1], len(changed))
-    for span, outputs in method.forward(model.stack, inputs, progress=progress):
+    for span, outputs in model.method.forward(model.stack, inputs, progress=progress):
         if probe.of == "logits":
             yield span, (outputs[1:] - outputs[0]).norm(dim=-1)
         else:

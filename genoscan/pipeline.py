@@ -110,6 +110,8 @@ def write_tracks(job: Job, arrays: Arrays, outputs: Sequence[Path]) -> None:
         with open_tracks(tracks, job.genome.sizes) as track:
             for region in job.regions:
                 write_in_pieces(track, region, arrays.scores_of(region))
-    for path in set(outputs) - set(tracks):
+    for path in outputs:
+        if path in tracks:
+            continue
         assert arrays.columns is not None
         write_columns(path, gradient=arrays.columns, codes=arrays.codes, regions=job.regions)

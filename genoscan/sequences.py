@@ -140,5 +140,6 @@ def group(located: Sequence[Located], target: str) -> Iterable[list[int]]:
         for i, one in enumerate(located)
         if isinstance(one.genome, SequenceGenome) and named_target(target, "s") == target
     ]
-    yield shared
-    yield from ([i] for i in range(len(located)) if i not in set(shared))
+    if shared:
+        yield shared
+    yield from ([i] for i in sorted(set(range(len(located))) - set(shared)))

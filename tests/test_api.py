@@ -1,9 +1,13 @@
 """The Python interface: the same numbers as the command line's, for every kind of sequence."""
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,9 +189,6 @@ def test_what_is_no_model_is_told(model: Any) -> None:
 
 
 def test_a_model_that_overflows_is_told(tiny: genoscan.Model) -> None:
-    from copy import deepcopy
-    from dataclasses import replace
-
     stack = deepcopy(tiny.stack)
     with torch.no_grad():
         stack.head.weight.mul_(1e38)
@@ -274,6 +275,35 @@ def test_a_response_is_the_command_lines(tiny: genoscan.Model, fasta: Path) -> N
     assert not inside.values[:60].any() and inside.values[60:80].any()
 
 
+def test_predictions_and_responses_need_no_memory_for_gradients(both_ways: genoscan.Model) -> None:
+    """`--memory` and `--spill` are options of attribute; the others store two boundaries."""
+    scant = replace(both_ways, method=genoscan.Layerwise(tile=32, memory=1))
+    np.testing.assert_array_equal(genoscan.predict(LETTERS, scant), genoscan.predict(LETTERS, both_ways))
+    for finite in (False, True):
+        found = (genoscan.response(LETTERS, model, at=60, finite=finite).values for model in (scant, both_ways))
+        np.testing.assert_array_equal(*found)
+    with pytest.raises(InputError, match="need at least"):
+        genoscan.attribute(LETTERS, scant)
+
+
+def test_a_changed_model_is_verified_as_it_is(tiny: genoscan.Model) -> None:
+    stack = deepcopy(tiny.stack)
+    with torch.no_grad():
+        stack.head.weight.mul_(2)
+    changed = replace(tiny, stack=stack)
+    doubled = changed.rebuild(torch.float64, "reference")
+    assert torch.equal(doubled.stack.head.weight, 2 * tiny.stack.head.weight.double())
+    assert all(check.passed for check in genoscan.verify(LETTERS[:60], changed))
+
+
+def test_a_config_without_its_format_is_still_native(tiny: genoscan.Model, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny.path, tmp_path / "plain")
+    config = json.loads((folder / "config.json").read_text())
+    del config["format"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert genoscan.load_model(folder).sha256 == tiny.sha256
+
+
 def test_verify_passes(tiny: genoscan.Model) -> None:
     checks = genoscan.verify(LETTERS[:100], tiny)
     assert len(checks) == 8 and all(check.passed for check in checks)
@@ -320,6 +350,8 @@ def test_wrapped_modules_have_their_own_gradient(make: Callable[[], torch.nn.Mod
     columns = truth[0][:, [TOKENS[base] for base in "ACGT"]]
     found = genoscan.attribute(letters, model, target="logit:50:C")
     assert_near(torch.from_numpy(found.gradient), columns, torch.float32)
+    # The model itself is checked; the files that it was converted from no longer exist.
+    assert all(check.passed for check in genoscan.verify(letters, model))
 
 
 def test_a_wrapped_module_that_computes_something_else_is_refused() -> None:

@@ -403,7 +403,7 @@ def test_an_imported_model_has_its_name(cad: Callable[..., Any], tmp_path: Path)
     assert "both ways" in shown.out
     assert "1,024 bases" in shown.out
     planned = genoscan("plan", tmp_path / "g.fa", "-m", "cad", "-o", tmp_path / "x.bw")
-    assert "between the layers" in planned.out
+    assert "between the layers, for the longest batch, in memory" in planned.out
 
 
 def test_both_strands_give_one_track(cad: Callable[..., Any]) -> None:

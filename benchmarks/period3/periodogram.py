@@ -85,7 +85,7 @@ def period3(
     Circular shifts keep the order and lengths of genes and gaps but not their relation to scores.
 
     Memory: 8 bytes a base beside the scores.
-    Time: `width` additions a base, whatever the number of shifts, and one look-up for each window
+    Time: `width` additions per base, regardless of the number of shifts, and one look-up for each window
     and shift.
 
     Raises

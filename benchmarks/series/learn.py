@@ -42,7 +42,7 @@ Draw = Callable[[np.random.Generator, int, int], Series]
 class Run:
     """Settings that determine a run, bit for bit on one machine.
 
-    lengths  of training series, each after the previous one is learnt; none: as they are
+    lengths  lengths of the training series, in order, each once the one before is learnt; empty: full length
     steps    maximum of updates at a length
     batch    series per update; more of short ones
     """

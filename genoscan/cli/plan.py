@@ -36,7 +36,8 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
     job = prepare_job(outputs=outputs, **options)
     tile = job.model.method.tile
     cost = estimate(job, columns=any(path.suffix == ".npz" for path in outputs))
-    boundaries = f"{cost.boundary_bytes / 1e6:,.0f} MB between the layers, for the longest batch"
+    size = f"{cost.boundary_bytes / 1e6:,.0f} MB"
+    boundaries = f"{size} between the layers, for the longest batch, in {cost.boundary_place}"
     click.echo(
         table(
             {

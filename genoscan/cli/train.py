@@ -74,7 +74,7 @@ from genoscan.errors import InputError, OutputError
     default=2048,
     show_default=True,
     metavar="BASES",
-    help="Bases processed at once; determines the memory, whatever the window.",
+    help="Bases processed at once; determines the memory, regardless of the window.",
 )
 @click.option(
     "--slots",

@@ -55,7 +55,7 @@ def adjoint_by_layer(
     sweep = _swept(chain, inputs, tile, store, progress)
     layers = chain.blocks
     saved: dict[int, Boundary] = {}
-    live, x_bar, value = sweep.entered(chain, inputs), None, torch.zeros(inputs.batch)
+    live, x_bar, value = sweep.encoded(chain, inputs), None, torch.zeros(inputs.batch)
     for action in schedule(len(layers), boundaries):
         match action:
             case Save(number):
@@ -94,11 +94,11 @@ def forward_by_layer(
     Memory: one tile and one carry; in `store`, two boundaries.
     """
     sweep = _swept(chain, inputs, tile, store, progress)
-    live = sweep.entered(chain, inputs)
+    live = sweep.encoded(chain, inputs)
     for layer in chain.blocks:
         live = sweep.run(layer, live)
     for span in sweep.tiles:
-        yield span, sweep.left(chain, live, span)
+        yield span, sweep.decoded(chain, live, span)
 
 
 def tangent_by_layer(
@@ -119,11 +119,11 @@ def tangent_by_layer(
     boundaries and their tangents along every direction.
     """
     sweep = _swept(chain, inputs, tile, store, progress)
-    live = sweep.entered(chain, _DualInputs(inputs, directions))
+    live = sweep.encoded(chain, _DualInputs(inputs, directions))
     for layer in chain.blocks:
         live = sweep.run(layer, live)
     for span in sweep.tiles:
-        outputs = sweep.left(chain, live, span)
+        outputs = sweep.decoded(chain, live, span)
         yield span, primal(outputs), outputs.dots  # type: ignore[attr-defined]
 
 
@@ -163,15 +163,15 @@ class _LayerwisePass:
         return made
 
     @torch.no_grad()
-    def entered(self, chain: BidirectionalNetwork, inputs: Inputs | _DualInputs) -> Boundary:
+    def encoded(self, chain: BidirectionalNetwork, inputs: Inputs | _DualInputs) -> Boundary:
         """Return the boundary before the first layer."""
 
-        def entered(span: slice) -> Tensor:
+        def encode(span: slice) -> Tensor:
             x = inputs.tile(span)
             refuse_transforms(x)
             return chain.encode(x)
 
-        return self.stored((span, entered(span)) for span in self.tiles)
+        return self.stored((span, encode(span)) for span in self.tiles)
 
     def run(self, layer: BidirectionalLayer, x: Boundary) -> Boundary:
         """Return the boundary after a layer."""
@@ -190,7 +190,7 @@ class _LayerwisePass:
         )
 
     @torch.no_grad()
-    def left(self, chain: BidirectionalNetwork, ends: Boundary, span: slice) -> Tensor:
+    def decoded(self, chain: BidirectionalNetwork, ends: Boundary, span: slice) -> Tensor:
         """Return the outputs over a span, from the last boundary."""
         return chain.decode(ends.read(span))
 

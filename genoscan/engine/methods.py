@@ -52,12 +52,15 @@ class Cost:
         Size of the carries stored in the working memory of the sweep, in bytes.
     boundary_bytes
         Size of the activations between layers and the carries stored with them, in bytes.
+    boundary_place
+        Where they are stored: "memory", a GPU or a folder.
     """
 
     recomputed: float
     passes: float
     carry_bytes: int
-    boundary_bytes: int
+    boundary_bytes: int = 0
+    boundary_place: str = ""
 
 
 @runtime_checkable
@@ -173,7 +176,7 @@ class Adjoint:
         tiles = -(-length // self.tile)
         recomputed = advances(tiles, self.slots) / tiles
         carry = sum(leaf.nbytes for leaf in leaves(network.begin(batch)))
-        return Cost(recomputed, 1 + recomputed, min(self.slots, tiles) * carry, 0)
+        return Cost(recomputed, 1 + recomputed, min(self.slots, tiles) * carry)
 
     def unit(self, network: Layer, x: Tensor) -> tuple[Layer, Tensor]:
         """Return the network and its input."""
@@ -274,7 +277,8 @@ class Layerwise:
         recomputed = advances(tiles, tiles) / tiles
         run = advances(n_layers, self.boundaries or n_layers) + 1
         passes = 2 * (n_layers * (1 + recomputed) + run)
-        return Cost(recomputed, passes, 0, self._boundary_bytes(network, length, batch))
+        place = str(self.spill or ("memory" if self.place == _CPU else self.place))
+        return Cost(recomputed, passes, 0, self._boundary_bytes(network, length, batch), place)
 
     def unit(self, network: BidirectionalNetwork, x: Tensor) -> tuple[Layer, Tensor]:
         """Return one direction of the first layer, and its input."""

@@ -1,7 +1,7 @@
 """Parameter groups for weight decay.
 
-Every module class with parameters of its own has a class attribute `decays`, which maps the name of
-each parameter to whether weight decay applies.  It applies to the weights of linear maps, including
+A module class that has parameters declares a class attribute `decays`, which maps the name of each
+parameter to whether weight decay applies.  It applies to the weights of linear maps, including
 embedding and head, but not to decay rates, skip connections, biases, norms, convolution filters and
 the transition maps of PD-SSM.
 """

@@ -161,8 +161,43 @@ def read_stack(
             f"{path / WEIGHTS}: sha256 is {sha256}, {CONFIG} expects {config.weights}: the file is "
             'damaged or was replaced; if it was replaced on purpose, set "weights" to null'
         )
-    stack.load_state_dict(dict(tensors), assign=True, strict=False)  # checked above
-    return stack.to(device, dtype).requires_grad_(False), sha256
+    return _load(stack, tensors, device, dtype), sha256
+
+
+def copy_stack(
+    stack: Stack | BidirectionalStack, config: ModelConfig, *, dtype: torch.dtype, kernels: str
+) -> Stack | BidirectionalStack:
+    """Return a frozen copy of a network in another dtype or with another kernel set.
+
+    Parameters
+    ----------
+    stack
+        Network to copy.
+    config
+        Its configuration.
+    dtype
+        torch.float32 or torch.float64.
+    kernels
+        Name of the kernel set.
+
+    Returns
+    -------
+    Stack or BidirectionalStack
+        The copy, on the same device; weights of unchanged dtype are shared.
+    """
+    tensors = {name: tensor.detach() for name, tensor in _named_tensors(stack).items()}
+    device = next(stack.parameters()).device
+    with torch.device("meta"):
+        copy = _build_network(config, choose(device, kernels))
+    return _load(copy, tensors, device, dtype)
+
+
+def _load(
+    stack: Stack | BidirectionalStack, tensors: Mapping[str, Tensor], device: torch.device | str, dtype: torch.dtype
+) -> Stack | BidirectionalStack:
+    """Load all tensors, which have been checked, and freeze the network."""
+    stack.load_state_dict(dict(tensors), assign=True, strict=False)
+    return stack.to(device, dtype).requires_grad_(False)
 
 
 def _read_tensors(file: Path) -> dict[str, Tensor]:
