@@ -354,6 +354,24 @@ def test_wrapped_modules_have_their_own_gradient(make: Callable[[], torch.nn.Mod
     assert all(check.passed for check in genoscan.verify(letters, model))
 
 
+def test_a_wrapped_module_has_captums_gradient() -> None:
+    """Optional: captum is no dependency of the tests."""
+    attr = pytest.importorskip("captum.attr", exc_type=ImportError)
+    module, letters = transformers_mamba().double(), bases(60, 5)
+    tokens = ",".join(f"{base}={token}" for base, token in TOKENS.items())
+    model = genoscan.wrap(module, tokens=tokens, dtype=torch.float64)
+    embedding = module.get_input_embeddings().weight  # type: ignore[operator]
+
+    def logits(x: torch.Tensor) -> torch.Tensor:
+        return module(inputs_embeds=x @ embedding).logits[:, 48]  # type: ignore[no-any-return]
+
+    x = torch.nn.functional.one_hot(torch.tensor([[TOKENS[letter] for letter in letters]]), 16).double()
+    truth = attr.Saliency(logits).attribute(x.requires_grad_(), target=TOKENS["C"], abs=False)
+    found = genoscan.attribute(letters, model, target="logit:50:C")
+    columns = truth[0][:, [TOKENS[base] for base in "ACGT"]]
+    assert_near(torch.from_numpy(found.gradient), columns, bar=1e-6)
+
+
 def test_a_wrapped_module_that_computes_something_else_is_refused() -> None:
     module = transformers_mamba()
     module.register_forward_hook(lambda _m, _i, out: type(out)(logits=2 * out.logits))
