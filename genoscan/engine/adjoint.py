@@ -1,7 +1,7 @@
 """Adjoint sweep: the derivative of one target with respect to every input, from right to left."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import chain
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from genoscan.engine.checkpoints import Action, Adjoin, Advance, Drop, Restore, Save, schedule
 from genoscan.engine.inputs import Inputs, Spans
+from genoscan.engine.recovery import Recorder, Snapshots, load_adjoint
 from genoscan.engine.stages import BoundedQueue, StagePipeline
 from genoscan.engine.target import Target
 from genoscan.layer import Carry, Layer, leaves, map_leaves
@@ -41,7 +42,7 @@ class AdjointResult(NamedTuple):
     value
         Value of the target for each window, summed in float64; 0 if cotangents were given.
     carry
-        The carry after the window.
+        The carry after the window; None if the sweep was continued from a saved state.
     carry_bar
         Cotangent of the carry before the window.
     parameters
@@ -64,12 +65,15 @@ def adjoint(
     allocate: Allocate = lambda count, like: like.new_empty(count, *like.shape),
     carry: Carry | None = None,
     parameters: Sequence[Tensor] = (),
+    snapshots: Snapshots | None = None,
     progress: Callable[[int], object] = lambda _positions: None,
 ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
     """Yield the derivative of the target with respect to each input, tile by tile, right to left.
 
     The generator returns an `AdjointResult`. `progress` is called after each forward or backward
     pass over a tile, with the number of its positions; `allocate` allocates the stored carries.
+    If `snapshots` are given, the state of the sweep is saved from time to time, and an interrupted
+    sweep continues: tiles whose gradient was received before the last state are not yielded again.
 
     Exact: equal to whole-window autograd up to rounding (tests/test_engine.py); results for
     different numbers of slots are bitwise identical.
@@ -81,19 +85,30 @@ def adjoint(
     """
     tiles = Spans(inputs.length, tile)
     sweep = StagePipeline(layer)
-    carries = sweep.split(layer.begin(inputs.batch) if carry is None else carry)
     count = len(sweep.stages)
+    carry = layer.begin(inputs.batch) if carry is None else carry
+    state = load_adjoint(snapshots, carry, inputs.batch, len(tiles), slots)
+    if not state.left:
+        return AdjointResult(state.value.cpu(), None, state.carry_bar, ())
+    carries = sweep.split(carry)
+    carry_bars = sweep.split(state.carry_bar)
+    stored = {number: sweep.split(saved) for number, saved in state.carries.items()}
+    recorder = Recorder(snapshots, count, sweep.join)
     outputs = [sweep.queue(1) for _ in range(count - 1)]
     cotangents = [sweep.queue(count) for _ in range(count - 1)]
-    last = _TargetEnd(target, inputs.batch)
+    last = _TargetEnd(target, state.value)
     runs = [
         flush_denormals_during(
             _stage(
                 stage,
                 carries[i],
-                schedule(len(tiles), slots),
+                carry_bars[i],
+                schedule(state.left, slots, list(stored)),
                 tiles,
-                slots=min(slots, len(tiles)),
+                stored={number: parts[i] for number, parts in stored.items()},
+                slots=min(slots, state.left),
+                index=i,
+                recorder=recorder,
                 allocate=allocate,
                 parameters=parameters,
                 ahead=count - 1 - i,
@@ -113,8 +128,8 @@ def adjoint(
         ends[0] = yield from runs[0]
     done = [end for end in ends if end is not None]
     return AdjointResult(
-        last.value,
-        sweep.join([end.carry for end in done]),
+        last.sum.cpu(),
+        None if stored else sweep.join([end.carry for end in done]),
         sweep.join([end.carry_bar for end in done]),
         tuple(torch.stack(parts).sum(0) for parts in zip(*(end.sums for end in done), strict=True)),
     )
@@ -143,18 +158,10 @@ def consume(
 class _TargetEnd:
     """Source of cotangents for the last stage: the target, or cotangents given in its place."""
 
-    def __init__(self, target: Target | Cotangents, batch: int) -> None:
+    def __init__(self, target: Target | Cotangents, value: Float[Tensor, " batch"]) -> None:
         self._target = target
         # On the device of the outputs: reading it at every tile would synchronise.
-        self._sum: Tensor | None = None
-        self._batch = batch
-
-    @property
-    def value(self) -> Float[Tensor, " batch"]:
-        """Return the sum of the target over the tiles so far, on the CPU."""
-        if self._sum is None:
-            return torch.zeros(self._batch, dtype=torch.float64)
-        return self._sum.cpu()
+        self.sum: Tensor = value
 
     def put(self, outputs: Tensor) -> None:
         """No-op: the last stage has no successor."""
@@ -166,12 +173,14 @@ class _TargetEnd:
         value = self._target(outputs, span)
         refuse_transforms(value)
         part = value.detach().double()
-        self._sum = part if self._sum is None else self._sum + part
+        self.sum = self.sum.to(part.device) + part
         return value, torch.ones_like(value)
 
 
 class _NextStage:
     """Source of cotangents for every stage but the last: the next stage."""
+
+    sum = None
 
     def __init__(self, outputs: BoundedQueue[Tensor], cotangents: BoundedQueue[Tensor]) -> None:
         self._outputs, self._cotangents = outputs, cotangents
@@ -196,6 +205,7 @@ class _End(NamedTuple):
 class _Graph(NamedTuple):
     """Autograd graph of a tile whose backward pass is pending."""
 
+    tile: int
     span: slice
     x: Tensor
     before: Carry
@@ -206,9 +216,13 @@ class _Graph(NamedTuple):
 def _stage(
     stage: Layer,
     live: Carry,
+    carry_bar: Carry,
     actions: Iterable[Action],
     tiles: Spans,
     *,
+    stored: Mapping[int, Carry],
+    index: int,
+    recorder: Recorder,
     slots: int,
     allocate: Allocate,
     parameters: Sequence[Tensor],
@@ -222,15 +236,18 @@ def _stage(
     Yields the cotangents of the inputs of the stage, tile by tile, right to left.
     """
     live = map_leaves(lambda leaf: leaf.detach(), live)
-    carry_bar = map_leaves(torch.zeros_like, live)
     sums = [torch.zeros_like(parameter) for parameter in parameters]
     saved = _Slots(live, slots, allocate)
+    for number, carry in stored.items():
+        saved.save(number, carry)
     past: Carry = None
     graphs: deque[_Graph] = deque()
     for action in chain(actions, [None]):
         match action:
             case Save(number):
                 saved.save(number, live)
+                if past is None:
+                    recorder.stored(index, number, live)
             case Restore(number):
                 live = saved.restore(number)
             case Drop(number):
@@ -243,15 +260,17 @@ def _stage(
                         right.put(outputs)
                         progress(span.stop - span.start)
             case Adjoin(number):
-                graph = _forward(stage, read(tiles[number]), live, tiles[number])
+                graph = _forward(stage, number, read(tiles[number]), live, tiles[number])
                 right.put(graph.outputs)
                 graphs.append(graph)
                 past = map_leaves(lambda leaf: leaf.detach(), graph.after) if past is None else past
         while len(graphs) > (ahead if action else 0):
-            span = graphs[0].span
+            tile, span = graphs[0][:2]
             x_bar, carry_bar = _pull(graphs.popleft(), right, carry_bar, parameters, sums)
+            recorder.pulled(index, tile, carry_bar, right.sum)
             progress(span.stop - span.start)
             yield span, x_bar
+            recorder.received(index, tile)
     return _End(past, carry_bar, sums)
 
 
@@ -281,7 +300,7 @@ class _Slots:
         self._free.append(self._rows.pop(number))
 
 
-def _forward(stage: Layer, x: Tensor, carry: Carry, span: slice) -> _Graph:
+def _forward(stage: Layer, tile: int, x: Tensor, carry: Carry, span: slice) -> _Graph:
     """Run one tile and record its autograd graph."""
     refuse_transforms(x)
     with torch.enable_grad():
@@ -289,7 +308,7 @@ def _forward(stage: Layer, x: Tensor, carry: Carry, span: slice) -> _Graph:
         # A copy: the slot may be reused before the cotangents of this tile arrive.
         before = map_leaves(lambda leaf: leaf.detach().clone().requires_grad_(), carry)
         outputs, after = stage.forward(x, before)
-    return _Graph(span, x, before, outputs, after)
+    return _Graph(tile, span, x, before, outputs, after)
 
 
 def _pull(

@@ -6,7 +6,8 @@ schedule minimises the number of forward passes over tiles (Griewank and Walther
 ACM TOMS 26, 2000).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from math import comb
 from typing import NamedTuple
 
@@ -47,10 +48,12 @@ class Adjoin(NamedTuple):
 Action = Advance | Save | Restore | Drop | Adjoin
 
 
-def schedule(n_tiles: int, slots: int) -> Iterator[Action]:
+def schedule(n_tiles: int, slots: int, stored: Sequence[int] = ()) -> Iterator[Action]:
     """Return the actions that adjoin every tile, last to first, with the fewest forward passes.
 
-    At most `slots` carries are stored at any time, including that of the first tile.
+    At most `slots` carries are stored at any time, including that of the first tile. `stored` lists
+    the tiles, in ascending order from 0, whose carries an interrupted sweep has stored already; if it
+    is empty, the sweep begins with the carry of the first tile.
 
     Raises
     ------
@@ -58,12 +61,14 @@ def schedule(n_tiles: int, slots: int) -> Iterator[Action]:
         When called, if there is no tile or no slot.
     """
     _check(n_tiles, slots)
-    return _actions(n_tiles, slots)
+    return _actions(n_tiles, slots, stored)
 
 
-def _actions(n_tiles: int, slots: int) -> Iterator[Action]:
-    yield Save(0)
-    pending = [(0, n_tiles, slots)]  # (first tile, whose carry is stored; tiles; slots, including it)
+def _actions(n_tiles: int, slots: int, stored: Sequence[int]) -> Iterator[Action]:
+    yield Restore(stored[-1]) if stored else Save(0)
+    edges = pairwise([*(stored or [0]), n_tiles])
+    # (first tile, whose carry is stored; tiles; slots, including it)
+    pending = [(first, last - first, slots - i) for i, (first, last) in enumerate(edges)]
     while pending:
         first, n, free = pending.pop()
         while n > 1 and free > 1:
