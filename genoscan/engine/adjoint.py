@@ -1,4 +1,4 @@
-"""Adjoint sweep: the derivative of one target with respect to every input, from right to left."""
+"""Adjoint sweep, right to left: the derivative of one target with respect to every input."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -21,12 +21,12 @@ from genoscan.ops.dual import refuse_transforms
 
 Result = TypeVar("Result")
 Allocate = Callable[[int, Tensor], Tensor]
-"""(count, like) -> one uninitialised block for `count` tensors of the shape and dtype of `like`."""
+"""Function (count, like) that returns one uninitialised block for `count` tensors like `like`."""
 
 
 @runtime_checkable
 class Cotangents(Protocol):
-    """Cotangents of a layer's outputs, tile by tile, in place of a target."""
+    """Cotangents of a layer's outputs, read tile by tile and used instead of a target."""
 
     def tile(self, span: slice) -> Float[Tensor, "batch tile d_out"]:
         """Return the outputs' cotangents over the span."""
@@ -41,7 +41,7 @@ class AdjointResult(NamedTuple):
     value
         Value of the target for each window, summed in float64; 0 if cotangents were given.
     carry
-        The carry after the window.
+        Carry after the window.
     carry_bar
         Cotangent of the carry before the window.
     parameters
@@ -68,15 +68,19 @@ def adjoint(
 ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
     """Yield the derivative of the target with respect to each input, tile by tile, right to left.
 
-    The generator returns an `AdjointResult`. `progress` is called after each forward or backward
-    pass over a tile, with the number of its positions; `allocate` allocates the stored carries.
+    The generator returns an `AdjointResult`. `progress` is called after each tile that is run
+    forward, or forward and backward, with the number of its positions. `allocate` allocates the
+    storage of the carries.
 
-    Exact: equal to whole-window autograd up to rounding (tests/test_engine.py); results for
-    different numbers of slots are bitwise identical.
-    Threads: a `Chain` is cut into at most as many stages as torch has threads (stages.py); results
-    are bitwise identical for any number of stages.
-    Memory: the activations of one tile and `slots` carries, regardless of length; with s stages,
-    the first stage stores its activations for s tiles, the last for one.
+    Notes
+    -----
+    The derivative equals that of whole-window autograd up to rounding (tests/test_engine.py).
+    Results are bitwise identical for any number of slots and stages. On a CPU, a `Chain` is cut
+    into at most as many stages as torch has threads (stages.py).
+
+    Memory: the activations of one tile and `slots` carries, regardless of length. With s stages,
+    the first stage stores its activations for s tiles and the last stage for one.
+
     Time: one backward pass over each tile, and the forward passes of `checkpoints.schedule`.
     """
     tiles = Spans(inputs.length, tile)
@@ -126,9 +130,8 @@ def consume(
 ) -> Result:
     """Run an adjoint sweep to its end and call `receive` with the gradient of each tile.
 
-    Returns the return value of the sweep.
-
-    If `receive` raises, the threads of the sweep are stopped before the exception propagates.
+    The return value is that of the generator. If `receive` raises, the threads of the sweep are
+    stopped before the exception propagates.
     """
     with closing(pull):
         while True:
@@ -141,17 +144,17 @@ def consume(
 
 
 class _TargetEnd:
-    """Source of cotangents for the last stage: the target, or cotangents given in its place."""
+    """Source of cotangents for the last stage: the target, or cotangents given instead."""
 
     def __init__(self, target: Target | Cotangents, batch: int) -> None:
         self._target = target
-        # On the device of the outputs: reading it at every tile would synchronise.
+        # Stays on the device of the outputs: a copy to the CPU for every tile would synchronise.
         self._sum: Tensor | None = None
         self._batch = batch
 
     @property
     def value(self) -> Float[Tensor, " batch"]:
-        """Return the sum of the target over the tiles so far, on the CPU."""
+        """Sum of the target over the tiles so far, on the CPU."""
         if self._sum is None:
             return torch.zeros(self._batch, dtype=torch.float64)
         return self._sum.cpu()
@@ -160,7 +163,7 @@ class _TargetEnd:
         """No-op: the last stage has no successor."""
 
     def pulled(self, outputs: Tensor, span: slice) -> tuple[Tensor, Tensor]:
-        """Return the value to differentiate over a tile, and its cotangent."""
+        """Return the value to differentiate in a tile, and its cotangent."""
         if isinstance(self._target, Cotangents):
             return outputs, self._target.tile(span)
         value = self._target(outputs, span)
@@ -171,7 +174,7 @@ class _TargetEnd:
 
 
 class _NextStage:
-    """Source of cotangents for every stage but the last: the next stage."""
+    """Source of cotangents for all stages except the last: the next stage."""
 
     def __init__(self, outputs: BoundedQueue[Tensor], cotangents: BoundedQueue[Tensor]) -> None:
         self._outputs, self._cotangents = outputs, cotangents
@@ -217,9 +220,9 @@ def _stage(
     right: _TargetEnd | _NextStage,
     progress: Callable[[int], object],
 ) -> Generator[tuple[slice, Tensor], None, _End]:
-    """Execute the scheduled actions of one stage, at most `ahead` tiles ahead of the cotangents.
+    """Run one stage and yield the cotangents of its inputs, tile by tile, right to left.
 
-    Yields the cotangents of the inputs of the stage, tile by tile, right to left.
+    The scheduled actions run at most `ahead` tiles ahead of the cotangents.
     """
     live = map_leaves(lambda leaf: leaf.detach(), live)
     carry_bar = map_leaves(torch.zeros_like, live)
@@ -258,8 +261,8 @@ def _stage(
 class _Slots:
     """Stored carries, copied to blocks that are allocated once.
 
-    Uncopied, they would be scattered among the activations of the tiles, and heap fragmentation
-    would increase with the length of the window.
+    Without copying, carries would be scattered among the activations of the tiles, and heap
+    fragmentation would increase with the length of the window.
     """
 
     def __init__(self, carry: Carry, slots: int, allocate: Allocate) -> None:
@@ -282,11 +285,11 @@ class _Slots:
 
 
 def _forward(stage: Layer, x: Tensor, carry: Carry, span: slice) -> _Graph:
-    """Run one tile and record its autograd graph."""
+    """Run one tile forward and record its autograd graph."""
     refuse_transforms(x)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        # A copy: the slot may be reused before the cotangents of this tile arrive.
+        # A copy: the slot may be reused before the cotangents of this tile are available.
         before = map_leaves(lambda leaf: leaf.detach().clone().requires_grad_(), carry)
         outputs, after = stage.forward(x, before)
     return _Graph(span, x, before, outputs, after)

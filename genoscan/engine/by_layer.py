@@ -1,11 +1,12 @@
 """Sweeps of bidirectional networks: layer by layer, and tile by tile within a layer.
 
 A bidirectional layer needs all of its input before it can compute any output. The activations
-between two layers, a **boundary**, are therefore stored: length x width numbers, in memory or in
+between two layers, a **boundary**, are therefore stored: length x width values, in memory or in
 files. Within a layer, each direction is causal and runs as in `adjoint.py`: tile by tile, in memory
 that does not depend on the length.
 
-The boundaries to store are chosen as for carries (`checkpoints.py`), with layers in place of tiles.
+Boundaries are stored and recomputed on the same schedule as carries (`checkpoints.py`), with layers
+instead of tiles.
 """
 
 from collections.abc import Callable, Generator, Iterable
@@ -45,12 +46,17 @@ def adjoint_by_layer(
 
     The generator returns an `AdjointResult` without carries.
 
-    Exact: equal to whole-window autograd up to rounding (tests/test_by_layer.py); results for
-    different numbers of boundaries are bitwise identical.
-    Memory: the activations of one tile in each direction, regardless of length; in `store`, at most
-    `boundaries` stored boundaries, four boundaries in use, and one carry per tile and direction.
-    Time: one backward pass over each layer, and the forward passes of `checkpoints.schedule` plus
-    one.
+    Notes
+    -----
+    The derivative equals that of whole-window autograd up to rounding (tests/test_by_layer.py).
+    Results are bitwise identical for any number of boundaries.
+
+    Memory: the activations of one tile in each direction, regardless of length. `store` contains at
+    most `boundaries` checkpoints, the boundaries in use (two, or four if the merge is not additive,
+    and one that is recomputed), and one carry per tile and direction.
+
+    Time: one backward pass over each layer, the forward passes of `checkpoints.schedule`, and one
+    more forward pass over the last layer.
     """
     sweep = _swept(chain, inputs, tile, store, progress)
     layers = chain.blocks
@@ -91,7 +97,7 @@ def forward_by_layer(
 ) -> Generator[tuple[slice, Float[Tensor, "batch span d_out"]], None, None]:
     """Yield the outputs tile by tile, left to right.
 
-    Memory: one tile and one carry; in `store`, two boundaries.
+    Memory: one tile and one carry, and two boundaries in `store`.
     """
     sweep = _swept(chain, inputs, tile, store, progress)
     live = sweep.encoded(chain, inputs)
@@ -114,9 +120,12 @@ def tangent_by_layer(
 ]:
     """Yield the outputs and their derivative along each direction, tile by tile, left to right.
 
-    Exact: equal to a whole-window jvp up to rounding.
-    Memory: one tile and one carry, and a tangent of each for every direction; in `store`, two
-    boundaries and their tangents along every direction.
+    Notes
+    -----
+    The derivatives equal those of a whole-window jvp up to rounding.
+
+    Memory: one tile and one carry, and two boundaries in `store`, each with one tangent per
+    direction.
     """
     sweep = _swept(chain, inputs, tile, store, progress)
     live = sweep.encoded(chain, _DualInputs(inputs, directions))
@@ -140,7 +149,7 @@ class _DualInputs:
 
 @dataclass(frozen=True)
 class _LayerwisePass:
-    """Passes over whole layers of a network, with their length, tile, storage and device."""
+    """Passes over whole layers of a network, for one window length, tile size, store and device."""
 
     length: int
     tile: int
@@ -174,7 +183,7 @@ class _LayerwisePass:
         return self.stored((span, encode(span)) for span in self.tiles)
 
     def run(self, layer: BidirectionalLayer, x: Boundary) -> Boundary:
-        """Return the boundary after a layer."""
+        """Run a layer and return the boundary after it."""
 
         def merged(made: Boundary, span: slice, left: Tensor, right: Tensor) -> None:
             with torch.no_grad():
@@ -191,7 +200,7 @@ class _LayerwisePass:
 
     @torch.no_grad()
     def decoded(self, chain: BidirectionalNetwork, ends: Boundary, span: slice) -> Tensor:
-        """Return the outputs over a span, from the last boundary."""
+        """Compute the outputs over a span from the last boundary."""
         return chain.decode(ends.read(span))
 
     def scored(
@@ -225,7 +234,7 @@ class _LayerwisePass:
             bars = left + right, x_bar.read(span)
             x_bar.write(span, torch.autograd.grad(ends, at, bars)[0])
 
-        # Each adjoint runs opposite to its layer: the adjoint of `right_to_left` from left to right.
+        # Each adjoint runs in the opposite direction: that of `right_to_left` from left to right.
         merge_directions(
             self.store,
             self.device,
@@ -292,7 +301,7 @@ def _swept(
 
 @dataclass(frozen=True)
 class _DirectionInputs:
-    """Inputs of one direction of a layer, in its reading order; `mirrored` if from right to left."""
+    """Inputs of one direction of a layer, in reading order; `mirrored` for right to left."""
 
     layer: BidirectionalLayer
     x: Boundary
@@ -304,13 +313,13 @@ class _DirectionInputs:
         return self.x.batch
 
     def place(self, span: slice) -> slice:
-        """Convert a span of the inputs to coordinates of the window."""
+        """Convert a span of the inputs to window coordinates."""
         if not self.mirrored:
             return span
         return slice(self.length - span.stop, self.length - span.start)
 
     def placed(self, span: slice, tile: Tensor) -> tuple[slice, Tensor]:
-        """Convert a span of the inputs, and values there, to the order of the window."""
+        """Convert a span of the inputs and the values over it to window order."""
         return self.place(span), flip_positions(tile) if self.mirrored else tile
 
     def tile(self, span: slice) -> Any:
@@ -321,7 +330,7 @@ class _DirectionInputs:
 
 @dataclass(frozen=True)
 class _Bars:
-    """Cotangents of the outputs of one direction, in its reading order."""
+    """Cotangents of the outputs of one direction, in reading order."""
 
     inputs: _DirectionInputs
     bars: Boundary
