@@ -1,4 +1,4 @@
-"""python -m genoscan"""
+"""Entry point of `python -m genoscan`."""
 
 from genoscan.cli import main
 

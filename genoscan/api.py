@@ -48,12 +48,13 @@ def attribute(
     ----------
     sequence
         A string of bases; codes, shape (length,); a one-hot array, numpy or torch; a (genome file,
-        region) pair; or a list of these. An array of shape (n, length, 4) has n sequences.
+        region) pair; or a list of these. An array of shape (n, length, 4) is a batch of n sequences.
     model
-        Loaded model, or first argument of `load_model`.
+        Loaded model, or a name or path accepted by `load_model`.
     target
-        "log-likelihood[:REGION]", "logit:POS:BASE" or "log-odds:POS:BASE", POS 1-based in the
-        sequence; for a (genome file, region) pair "logit:CHROM:POS:BASE" as on the command line.
+        "log-likelihood[:REGION]", "logit:POS:BASE" or "log-odds:POS:BASE". POS is 1-based in
+        the sequence. For a (genome file, region) pair, CHROM precedes POS as on the command line:
+        "logit:CHROM:POS:BASE".
     score
         "centred", "observed", "magnitude" or "substitution".
     strand
@@ -103,7 +104,7 @@ def attribute(
 
 
 def _attributed(located: Sequence[Located], model: Model, target: str, options: Options) -> list[Attribution]:
-    """Return the attributions of sequences in memory, or of one region of a file, from one job."""
+    """Compute, in one job, the attributions of sequences in memory or of one region of a file."""
     genome = located[0].genome
     if isinstance(genome, SequenceGenome):
         genomes = [one.genome for one in located if isinstance(one.genome, SequenceGenome)]
@@ -148,26 +149,26 @@ def attribute_regions(
     progress: Progress = ignore,
     **options: Any,
 ) -> dict[str, Any]:
-    """Write the exact derivatives in regions of a genome as tracks; return their record.
+    """Write the exact derivatives in regions of a genome as tracks; return the record of the run.
 
     Parameters
     ----------
     genome
-        FASTA (plain or bgzip) or GenBank.
+        Open genome, or path of a FASTA (plain or bgzip) or GenBank file.
     outputs
         Files to write; the suffix determines the format: .bw, .bedgraph, .bedgraph.gz or .npz (all
         four derivatives at each base).
     regions, bed
-        Regions, as "chr1:1,001-2,000" (1-based, inclusive) or `Region`, and a BED file of regions;
-        default: all sequences.
+        Regions, each as "chr1:1,001-2,000" (1-based, inclusive) or a `Region`, and a BED file with
+        further regions. If neither is given, all sequences are used.
     clip
         Whether to trim regions that extend past the end of a sequence.
     model
-        Loaded model, or first argument of `load_model`.
+        Loaded model, or a name or path accepted by `load_model`.
     command
         Command line to store in the record.
     progress
-        Called with the number of positions of each tile that has been processed.
+        Called after each processed tile with its number of positions.
     **options
         Fields of `Options`: target, score, strand, context, reach, masked, batch, shard.
 
@@ -178,8 +179,8 @@ def attribute_regions(
 
     Notes
     -----
-    Equal to `genoscan attribute`: exact, in constant memory for causal models. To continue an
-    interrupted run, call again with the same arguments.
+    Equivalent to `genoscan attribute`: exact, and in constant memory for causal models. To continue
+    an interrupted run, call the function again with the same arguments.
     """
     opened = open_genome(genome) if isinstance(genome, str | Path) else genome
     chosen = [
@@ -250,20 +251,22 @@ def response(
     finite: bool = False,
     axes: str = "LC",
 ) -> Response:
-    """Return how changing one base changes the predictions around it.
+    """Return the effect of changing one base on the predictions around it.
 
     Parameters
     ----------
     sequence, model, axes
         As for `attribute`, but a single sequence. For a (genome file, region) pair the response is
-        that in the region.
+        computed in the region.
     at
         1-based position of the base in the sequence; for a (genome file, region) pair, in the
         chromosome.
     base
-        New base, on the forward strand; None: at each position, the one with the largest effect.
+        New base, on the forward strand; None: the base with the largest effect, chosen separately at
+        each position of the response.
     strand, context
-        Strand to read, and bases read upstream of the base.
+        Strand to read, and number of bases to read upstream of the changed base; None: from the
+        model's configuration.
     of
         "log-p" for the change of log p of the observed base, "logits" for the L2 norm of the change
         of the logits.
@@ -277,7 +280,7 @@ def response(
 
     Notes
     -----
-    Exact: the derivative along e_base - e_observed up to rounding. Memory: one tile; for
+    Exact up to rounding: the derivative along e_base - e_observed. Memory: one tile; for
     bidirectional models also the activations between layers.
     """
     located = locate(sequence, axes=axes)
@@ -288,7 +291,7 @@ def response(
 
 
 def verify(sequence: Any, model: Model | str | Path = "bacteria", *, axes: str = "LC") -> list[Check]:
-    """Check on a sequence that a model's derivatives, and files computed from them, are exact.
+    """Check that a model's derivatives on a sequence, and files written from them, are exact.
 
     Parameters
     ----------

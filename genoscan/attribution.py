@@ -27,18 +27,18 @@ class Attribution:
     region
         Position of the sequence in its genome.
     codes
-        Bases: 0 to 3 are A, C, G, T; 4 is N.
+        Base codes: 0 to 3 are A, C, G, T; 4 is N.
     gradient
-        Derivative of the target with respect to each base, (length, 4), columns A, C, G, T; the mean
-        over strands if both were read. NaN at N and at masked bases.
+        Derivative of the target with respect to each base, (length, 4), with columns A, C, G, T;
+        averaged over the strands if both were read. NaN at N and at masked bases.
     scores
         One score per base (tracks/score.py); NaN where the gradient is NaN.
     value
-        Value of the target; the mean over strands if both were read.
+        Value of the target; averaged over the strands if both were read.
     target, score, model
         Names of target, score and model.
     size
-        Length in bases of the sequence that contains the region.
+        Length of the chromosome or sequence that contains the region, in bases.
     """
 
     region: Region
@@ -85,7 +85,7 @@ class Attribution:
         return SCORES[score](self.gradient, self.codes)
 
     def to_dataframe(self) -> "pd.DataFrame":
-        """Return a table of chrom, position (1-based), base, score and derivatives, a row per base."""
+        """Return a table with one row per base: chrom, position (1-based), base, score, derivatives."""
         import pandas as pd
 
         first = self.region.start + 1
@@ -99,7 +99,7 @@ class Attribution:
         return pd.DataFrame(columns | derivatives)
 
     def to_tangermeme(self) -> Float32[np.ndarray, "1 4 length"]:
-        """Return the gradient minus its mean over A, C, G and T, (1, 4, length); 0 at N."""
+        """Return the gradient minus its mean over the four bases, (1, 4, length); 0 at N."""
         return Attributions([self]).to_tangermeme()
 
     def to_bigwig(self, path: str | Path) -> Path:
@@ -107,7 +107,7 @@ class Attribution:
         return Attributions([self]).to_bigwig(path)
 
     def plot(self) -> "go.Figure":
-        """Return a plotly figure: letters scaled by score or, for long sequences, a curve."""
+        """Return a plotly figure with letters scaled by score or, for long sequences, a curve."""
         from genoscan.plot import figure
 
         return figure(self.sequence, self.scores, self.region, title=repr(self))
@@ -130,7 +130,7 @@ class Attributions(tuple[Attribution, ...]):
         return pd.concat([one.to_dataframe() for one in self], ignore_index=True)
 
     def to_tangermeme(self) -> Float32[np.ndarray, "n 4 length"]:
-        """Return the gradients minus their means over A, C, G and T, (n, 4, length); 0 at N.
+        """Return the gradients minus their means over the four bases, (n, 4, length); 0 at N.
 
         Raises
         ------

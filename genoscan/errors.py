@@ -4,12 +4,12 @@ GenoscanError
 ├── InputError             a file, region or option has an invalid value
 ├── OutputError            a result cannot be written
 ├── ModelError             a model folder is incomplete, damaged or inconsistent
-├── UnsupportedModelError  a valid model that is not supported
+├── UnsupportedModelError  a model is valid but not supported
 └── NonFiniteError         a result at a known base, or a target, is NaN or infinite
 
-Every message states, in one line, where the problem is, what was found, what was expected and what
-to do.  The command line prints it and exits with status 1; any other exception is a bug and is
-shown with its traceback.
+Each message is a single line with the location of the problem, the value found, the value expected
+and a remedy.  The command-line interface prints the message and exits with status 1.  Any other
+exception is a bug and is shown with its traceback.
 """
 
 
@@ -18,20 +18,20 @@ class GenoscanError(Exception):
 
 
 class InputError(GenoscanError, ValueError):
-    """A file, region or option has an invalid value."""
+    """Error raised if a file, region or option has an invalid value."""
 
 
 class OutputError(GenoscanError, OSError):
-    """A result cannot be written."""
+    """Error raised if a result cannot be written."""
 
 
 class ModelError(GenoscanError):
-    """A model folder is incomplete, damaged or inconsistent."""
+    """Error raised if a model folder is incomplete, damaged or inconsistent."""
 
 
 class UnsupportedModelError(GenoscanError, NotImplementedError):
-    """A valid model that is not supported."""
+    """Error raised if a model is valid but not supported."""
 
 
 class NonFiniteError(GenoscanError, ArithmeticError):
-    """A result at a known base, or a target, is NaN or infinite."""
+    """Error raised if a result at a known base, or a target, is NaN or infinite."""

@@ -26,7 +26,7 @@ class Estimate:
     Attributes
     ----------
     regions, windows, batches
-        Number of merged regions, of windows and of batches.
+        Numbers of merged regions, windows and batches.
     merged_bases
         Number of bases to score.
     read_bases
@@ -34,19 +34,19 @@ class Estimate:
     longest
         Length of the longest window, in bases.
     recomputed
-        Additional forward passes per tile in the longest window.
+        Average number of additional forward passes per tile in the longest window.
     engine_bytes
         Memory for the activations of tiles and for stored carries, for one batch.
     boundary_bytes
         Storage for the activations between layers, for one batch; 0 for causal models.
     boundary_place
-        Where these are stored: "memory", a GPU or a folder.
+        Storage of these activations: "memory", a GPU or a folder.
     window_bytes
         Memory for the bases of one batch.
     disk_bytes
-        Disk space for scores and bases (and columns) in the output's folder during the run.
+        Disk space used in the output folder during the run for scores, bases and, if needed, columns.
     by_batch
-        Time of each batch, in seconds.
+        Computing time of each batch, in seconds.
     """
 
     regions: int
@@ -114,7 +114,7 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
 
 
 def passes(job: Job) -> int:
-    """Return the number of positions that a run of the job reports as progress."""
+    """Return the total number of positions that a run of the job reports as progress."""
     stack, total = job.model.stack, 0
     for batch in job.batches:
         for windows in zip(*batch, strict=True):
@@ -125,7 +125,7 @@ def passes(job: Job) -> int:
 
 
 class _Probe(NamedTuple):
-    """Memory of a few tiles, in bytes; seconds per tile of a forward pass and of the adjoint."""
+    """Measured memory in bytes, and time per tile of a forward pass and of the adjoint in seconds."""
 
     bytes: int
     forward: float

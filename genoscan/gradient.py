@@ -12,12 +12,13 @@ from torch import Tensor
 from genoscan.engine.adjoint import consume
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.methods import Method, Progress, ignore
+from genoscan.engine.recovery import Snapshots
 from genoscan.engine.stages import run_in_parallel, shares
 from genoscan.engine.target import Target
 from genoscan.model import Model
 
 Receive: TypeAlias = Callable[[slice, slice, Tensor], object]
-"""Function of rows of the batch, a span of positions, and their gradient (rows, span, symbols)."""
+"""Callback for one tile: rows of the batch, span of positions, gradient (rows, span, symbols)."""
 
 
 class Gradient(NamedTuple):
@@ -26,7 +27,7 @@ class Gradient(NamedTuple):
     Attributes
     ----------
     value
-        Value of the target, one per window.
+        Value of the target for each window.
     gradient
         Derivative of the target with respect to each symbol at each position, in the orientation of
         the window.
@@ -48,9 +49,9 @@ def gradient(
     codes
         Base codes of windows of equal length: 0 to 3 are A, C, G, T; 4 is N; 5 is the mask.
     target
-        Scalar to differentiate, one per window.
+        Target to differentiate, a scalar for each window.
     method
-        Method that computes the gradient; None: that of the model.
+        Method of differentiation; None: the method of the model.
 
     Returns
     -------
@@ -59,8 +60,8 @@ def gradient(
 
     Notes
     -----
-    Exact: equal to whole-window autograd up to rounding. Memory: that of `stream_gradient`, plus
-    the result.
+    Exact: equal to whole-window autograd up to rounding. Memory: as in `stream_gradient`, plus the
+    result.
     """
     table = model.table()
     whole = table.new_empty(*codes.shape, table.shape[1])
@@ -78,6 +79,7 @@ def stream_gradient(
     receive: Receive,
     method: Method | None = None,
     *,
+    snapshots: Callable[[slice], Snapshots] | None = None,
     progress: Progress = ignore,
 ) -> Float64[np.ndarray, " batch"]:
     """Compute the gradient tile by tile and pass each tile to `receive`.
@@ -89,20 +91,23 @@ def stream_gradient(
     receive
         Called with each tile of the gradient; several threads may call it concurrently, each with
         different rows.
+    snapshots
+        Function of rows of the batch that returns where to save the state of their sweep, and to
+        continue from; None: nothing is saved.
     progress
-        Called with the number of positions of each tile that has been processed, in either
-        direction.
+        Called after each processed tile, in forward and backward passes, with its number of positions
+        times its number of windows.
 
     Returns
     -------
     ndarray
-        Value of the target, one per window.
+        Value of the target for each window.
 
     Notes
     -----
-    Memory: the activations of one tile and the carries or boundaries that the method stores.
-    Threads: windows are distributed over torch's threads, and the stages of the network over the
-    remaining ones.
+    Memory: the activations of one tile, and the carries or boundaries stored by the method.
+    Threads: windows are distributed over torch's threads, and the stages of the network over any
+    remaining threads.
     """
     method = (method or model.method).fit(model.stack, codes.shape[1], len(codes))
     counting = Lock()
@@ -114,7 +119,8 @@ def stream_gradient(
                 progress(positions * (rows.stop - rows.start))
 
         inputs = OneHot(codes[rows], model.table())
-        pull = method.gradient(model.stack, inputs, target.rows(rows), progress=report)
+        saved = snapshots(rows) if snapshots is not None else None
+        pull = method.gradient(model.stack, inputs, target.rows(rows), snapshots=saved, progress=report)
         return consume(pull, partial(receive, rows)).value.numpy()
 
     parts = shares(len(codes), model.device)

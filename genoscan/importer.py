@@ -1,4 +1,4 @@
-"""Import of foreign checkpoints and torch modules."""
+"""Import foreign checkpoints and torch modules."""
 
 import json
 import tempfile
@@ -21,7 +21,7 @@ from genoscan.model import load_model as load_native
 from genoscan.tracks.atomic import atomic_directory
 
 _TOLERANCE = 1e-4
-"""Largest relative difference (L2) between the logits of a module and of its copy."""
+"""Maximum relative L2 difference between the logits of a module and those of its copy."""
 
 
 def import_model(source: str | Path, *, name: str | None = None, tokens: str | None = None) -> Path:
@@ -32,9 +32,9 @@ def import_model(source: str | Path, *, name: str | None = None, tokens: str | N
     source
         Folder, file or Hugging Face id of a Caduceus, Mamba or Mamba-2 checkpoint.
     name
-        Name of the stored model; None: that of the source.
+        Name of the stored model; None: the name of the source.
     tokens
-        Token of each base, such as "A=7,C=8,G=9,T=10,N=11", for checkpoints without a vocabulary.
+        Token id of each base, such as "A=7,C=8,G=9,T=10,N=11", for checkpoints without a vocabulary.
 
     Returns
     -------
@@ -68,8 +68,8 @@ def load_model(model: str | Path, *, tokens: str | None = None, **options: Any) 
     Parameters
     ----------
     model
-        Name as in `genoscan models list`, model folder, or source as in `import_model`; a source is
-        converted in each call and not stored.
+        Name as in `genoscan models list`, model folder, or source as in `import_model`. A source is
+        converted on every call, and the result is not stored.
     tokens
         As in `import_model`.
     **options
@@ -78,7 +78,7 @@ def load_model(model: str | Path, *, tokens: str | None = None, **options: Any) 
     Returns
     -------
     Model
-        The model, ready for use.
+        The loaded model.
 
     Raises
     ------
@@ -108,9 +108,9 @@ def wrap(module: torch.nn.Module, *, tokens: str | None = None, **options: Any) 
     Parameters
     ----------
     module
-        Language model of mambapy (`mambapy.lm.LM` of Mamba blocks), or a module with
-        `save_pretrained`: from transformers (Mamba, Mamba-2), state-spaces (`MambaLMHeadModel`) or
-        Caduceus.
+        Language model from mambapy (`mambapy.lm.LM` with Mamba blocks), transformers (Mamba,
+        Mamba-2), state-spaces (`MambaLMHeadModel`) or Caduceus; modules that are not from mambapy
+        must have `save_pretrained`.
     tokens
         As in `import_model`.
     **options
@@ -124,7 +124,7 @@ def wrap(module: torch.nn.Module, *, tokens: str | None = None, **options: Any) 
     Raises
     ------
     InputError
-        If the module is of another class.
+        If the class of the module is not supported.
     ModelError
         If the family is not supported, or the logits of the copy differ from those of the module.
     """
@@ -145,7 +145,7 @@ def wrap(module: torch.nn.Module, *, tokens: str | None = None, **options: Any) 
 
 
 def _save_mambapy(module: torch.nn.Module, folder: Path) -> None:
-    """Save a mambapy.lm.LM with the tensor names and settings of Mamba in transformers."""
+    """Save a mambapy.lm.LM with the tensor names and settings used by transformers for Mamba."""
     own: Any = module.config
     weights = {
         name.replace("embedding.", "backbone.embeddings.")
@@ -173,7 +173,7 @@ def _save_mambapy(module: torch.nn.Module, folder: Path) -> None:
 
 
 def _check_logits(module: torch.nn.Module, model: Model) -> None:
-    """Raise ModelError if the logits differ on a random sequence of 64 bases."""
+    """Raise ModelError if the logits of module and model differ on a random sequence of 64 bases."""
     codes = torch.randint(0, 4, (1, 64), generator=torch.Generator().manual_seed(1))
     tokens = torch.tensor(model.config.base_columns)[codes]
     device = next(module.parameters()).device

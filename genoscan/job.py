@@ -1,4 +1,4 @@
-"""Jobs: settings, windows and batches, planned and checked before the first tile runs."""
+"""Jobs: settings, windows and batches, planned and checked before computation starts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Options:
     target
         Quantity to differentiate (targets.py).
     score
-        How the four derivatives at a base become one score (tracks/score.py).
+        Formula that reduces the four derivatives at a base to one score (tracks/score.py).
     strand
         Strand to read: "+", "-", "both" or "bed".
     context, reach
@@ -39,7 +39,7 @@ class Options:
     masked
         Whether the bases of the target are replaced by the mask token.
     shard
-        "I/N" for shard I of N; None: the whole job.
+        "I/N" to compute only shard I of N; None: the whole job.
 
     Raises
     ------
@@ -70,7 +70,7 @@ class Job:
     Attributes
     ----------
     genome, model, target, options
-        The inputs of the job.
+        Inputs of the job.
     context, reach
         Number of bases read upstream and downstream of a region.
     regions
@@ -99,7 +99,7 @@ class Job:
         return max((len(batch) for batch in self.batches), default=0)
 
     def read(self, windows: Sequence[Window]) -> UInt8[Tensor, "windows length"]:
-        """Return the base codes of windows of equal length, each read on the strand of the window."""
+        """Return the base codes of windows of equal length, each window read on its strand."""
         if len(windows) == 1:
             return torch.from_numpy(_fetch(self.genome, windows[0])[None])
         return torch.from_numpy(np.stack([_fetch(self.genome, window) for window in windows]))
@@ -125,8 +125,8 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
     Raises
     ------
     InputError
-        If an option is invalid, the target cannot depend on a region, or the memory budget does
-        not suffice for the longest windows.
+        If an option is invalid, the target cannot depend on a region, or the memory budget is too
+        small for the longest windows.
     """
     target = parse_target(options.target, genome.sizes)
     if options.masked:

@@ -8,20 +8,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 Carry: TypeAlias = Any
-"""A tree of tensors (nested tuples): the state of a layer after all bases to the left.
+"""Tree of tensors (nested tuples): the state of a layer after all preceding positions.
 
-No tensor is a view of a tile: a view would keep the memory of the whole tile allocated.
+No tensor may be a view of a tile, because a view keeps the memory of the whole tile allocated.
 """
 
 
 @runtime_checkable
 class Layer(Protocol):
-    """A causal map over one tile, given its state after the preceding tiles.
+    """A causal map that is applied tile by tile, with a carry passed from each tile to the next.
 
     Notes
     -----
     Split law: forward over [0, n) equals forward over [0, k) followed by [k, n), for every k.
-    Purity law: the same tile and carry give the same result; no attribute changes.
+    Purity law: `forward` depends only on the tile and the carry, and does not change attributes.
     """
 
     def begin(self, batch: int) -> Carry:
@@ -66,8 +66,8 @@ class Chain(Layer, Protocol):
 
     Notes
     -----
-    Chain law: applying the parts in sequence equals applying the whole. The carry is a tuple, the
-    concatenation of the carries of the parts.
+    Chain law: applying the parts in sequence equals applying the whole. The carry is a tuple that
+    concatenates the carries of the parts.
     """
 
     def cut(self, parts: int) -> "list[Layer]":
@@ -81,7 +81,7 @@ class Chain(Layer, Protocol):
         Returns
         -------
         list of Layer
-            Layers, first to last, that share their weights with this one.
+            Layers, first to last, that share their weights with the chain.
         """
         ...
 
@@ -107,7 +107,7 @@ class BidirectionalLayer(Protocol):
     Notes
     -----
     Pointwise law: `prepare` and `merge` act on each position independently.
-    Residual law: merge(x, left, right) is the sum of a function of x and one of left and right.
+    Residual law: merge(x, left, right) = f(x) + g(left, right) for some functions f and g.
     """
 
     @property
@@ -122,7 +122,7 @@ class BidirectionalLayer(Protocol):
 
     @property
     def additive(self) -> bool:
-        """Whether `merge` adds the two outputs; otherwise its derivative depends on them."""
+        """Whether `merge` adds the two outputs; if not, its derivative depends on them."""
         ...
 
     def prepare(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile read"]:
@@ -158,12 +158,12 @@ class BidirectionalNetwork(Protocol):
 
     @property
     def blocks(self) -> Sequence[BidirectionalLayer]:
-        """Layers, first to last."""
+        """Bidirectional layers, first to last."""
         ...
 
     @property
     def width(self) -> int:
-        """Channels per position between layers."""
+        """Number of channels of the activations between layers."""
         ...
 
     def encode(self, x: Float[Tensor, "batch tile d_in"]) -> Float[Tensor, "batch tile width"]:
@@ -171,7 +171,7 @@ class BidirectionalNetwork(Protocol):
         ...
 
     def decode(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile d_out"]:
-        """Return the outputs, (batch, tile, d_out), from the output of the last layer."""
+        """Return the network outputs, (batch, tile, d_out), given the output of the last layer."""
         ...
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:

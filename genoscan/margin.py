@@ -1,8 +1,8 @@
-"""Margins of the transitions that PD-SSM layers select, as a track.
+"""Write the margins of the transitions selected by PD-SSM layers as a track.
 
 The derivative of a PD-SSM layer treats the selected transitions as constants; it does not include
-the jump caused by a substitution that changes a selection.  A small margin indicates that such a
-change is close.
+the jump caused by a substitution that changes a selection.  A small margin indicates that the
+selection is close to changing.
 """
 
 import tempfile
@@ -26,7 +26,7 @@ from genoscan.tracks.writer import check_output, open_tracks, write_in_pieces
 
 
 def check_margins(job: Job, path: Path, others: Sequence[Path] = ()) -> None:
-    """Check the arguments of `write_margins`, and that no other output has the same path."""
+    """Check the arguments of `write_margins`, and that the path differs from all other outputs."""
     if path.resolve() in {other.resolve() for other in others}:
         raise InputError(f"--with-margin {path}: an output is given twice: name each once")
     check_output(path)
@@ -39,8 +39,8 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
     """Write the smallest margin over all layers and heads at every base; return the record.
 
     The margin of a head is the probability of the selected transition minus that of the second most
-    probable one. If both strands are read, the smaller margin is written. Bases other than A, C, G
-    and T are gaps.
+    probable one. If both strands are read, the smaller of their margins is written. Bases other
+    than A, C, G and T are gaps in the track.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
     command
         Command line to store in the record.
     progress
-        Called with the number of positions of each tile that has been processed.
+        Called after each processed tile with its number of positions.
 
     Returns
     -------
@@ -67,8 +67,8 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
 
     Notes
     -----
-    Exact: computed in a forward pass. Memory: 1 byte per base of a window, one tile and one carry;
-    the margins of a region are stored on disk.
+    Exact: computed in a forward pass. Memory: 1 byte per base of a window, plus one tile and one
+    carry. The margins of a region are stored on disk.
     """
     check_margins(job, path)
     windows_of = {windows[0].scored: windows for batch in job.batches for windows in batch}
@@ -86,7 +86,7 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
 
 
 def _update_minimum(job: Job, window: Window, margins: np.ndarray, progress: Progress) -> None:
-    """Update margins in place to the elementwise minimum with those of a window."""
+    """Replace margins in place by their elementwise minimum with the margins of a window."""
     codes, scored = job.read([window]), window.scored_span
     rows = margins if window.strand == "+" else margins[::-1]
     layer, inputs = Margins(job.model.causal), OneHot(codes, job.model.table())

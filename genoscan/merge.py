@@ -26,7 +26,7 @@ _SHARD_KEYS = (
     "windows",
     "zero_regions",
 )
-"""Keys of a record in which shards may differ; all others must agree."""
+"""Record keys whose values may differ between shards; all other values must agree."""
 
 
 class _Shard(NamedTuple):
@@ -45,7 +45,7 @@ def write_merged(
     paths
         One .npz file per shard, in any order.
     genome
-        The genome that the shards were computed on.
+        Genome from which the shards were computed.
     outputs
         Tracks to write; the suffix determines the format.
     command
@@ -66,7 +66,7 @@ def write_merged(
     Notes
     -----
     Exact: byte-identical to the tracks of a single run with the same number of threads, because
-    shards consist of whole batches. Memory: about a million bases at a time.
+    shards consist of whole batches. Memory: about one million bases at a time.
     """
     shards = _read_shards(paths, genome)
     first = shards[0].record
@@ -98,7 +98,7 @@ def write_merged(
 
 
 def _read_shards(paths: Sequence[Path], genome: Genome) -> list[_Shard]:
-    """Return the shards in order, after checking that each shard of one job is given once."""
+    """Return the shards in order, after checking that all shards of one job are given exactly once."""
     found: dict[int, _Shard] = {}
     for path in paths:
         shard = _Shard(path, read_provenance(path), read_columns(path))
@@ -130,7 +130,7 @@ def _check_same(one: _Shard, other: _Shard) -> None:
 
 
 def _regions(shards: Sequence[_Shard]) -> Iterator[tuple[Region, int, Columns]]:
-    """Yield each region, its first row in the columns of its shard, and these columns."""
+    """Yield (region, index of its first row in the shard's columns, columns) for all shards."""
     for shard in shards:
         offset = 0
         for region in shard.columns.regions:

@@ -1,6 +1,6 @@
-"""A model ready to run: configuration, network, and the method that differentiates it.
+"""Models: configuration, network and method of differentiation.
 
-No other module distinguishes the kinds of network.
+Only this module depends on the class of the network.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from genoscan.layers.weights import copy_stack, read_stack
 
 @dataclass(frozen=True)
 class Model:
-    """An immutable model, ready to run.
+    """An immutable network with frozen parameters and its method of differentiation.
 
     Attributes
     ----------
@@ -35,9 +35,9 @@ class Model:
     config
         Contents of config.json.
     stack
-        The network, from one-hot bases to logits; parameters are frozen.
+        Network that maps one-hot bases to logits; its parameters are frozen.
     method
-        How the network is differentiated.
+        Method of differentiation of the network.
     weights_sha256
         Checksum of model.safetensors.
     """
@@ -68,7 +68,7 @@ class Model:
 
     @property
     def bidirectional(self) -> bool:
-        """Whether outputs depend on bases on both sides."""
+        """Whether each output depends on bases on both sides of its position."""
         return isinstance(self.stack, BidirectionalStack)
 
     @property
@@ -78,7 +78,7 @@ class Model:
 
     @property
     def causal(self) -> Stack:
-        """The stack of a causal model.
+        """Network of a causal model.
 
         Raises
         ------
@@ -90,23 +90,23 @@ class Model:
         return self.stack
 
     def by_base(self, gradient: Float[Tensor, "... span symbols"]) -> Float32[np.ndarray, "... span 4"]:
-        """Return the columns of A, C, G and T of a gradient, on the CPU, in float32."""
+        """Return the A, C, G and T columns of a gradient as a float32 NumPy array."""
         columns = gradient[..., list(self.config.base_columns)]
         return columns.float().cpu().numpy()
 
     @property
     def advice_on_overflow(self) -> str:
-        """Advice in error messages about results that are not finite."""
+        """Advice for error messages about results that are not finite."""
         if self.dtype == torch.float64:
             return f"{self.name} overflows on this sequence even in float64: check its weights"
         return f"{self.name} overflows on this sequence: run it with --dtype float64"
 
     def rebuild(self, dtype: torch.dtype, kernels: str) -> "Model":
-        """Return the same model in another dtype or with another kernel set."""
+        """Return a copy of the model with the given dtype and kernel set."""
         return replace(self, stack=copy_stack(self.stack, self.config, dtype=dtype, kernels=kernels))
 
     def whole(self, x: Float[Tensor, "batch length d_in"]) -> Float[Tensor, "batch length d_out"]:
-        """Return all outputs of a window at once; memory grows with its length."""
+        """Return the outputs at all positions of a window at once; memory grows with its length."""
         outputs: Tensor = self.stack(x) if self.bidirectional else self.stack(x, self.causal.begin(len(x)))[0]
         return outputs
 
@@ -140,12 +140,12 @@ def load_model(
     memory: int | None = None,
     spill: Path | None = None,
 ) -> Model:
-    """Load a model and choose the method that differentiates it.
+    """Load a model and choose its method of differentiation.
 
     Parameters
     ----------
     path
-        Name (see `genoscan models list`) or folder of a model; a `Path` always means a folder.
+        Name (see `genoscan models list`) or folder of a model; a `Path` is always a folder.
     device
         "cpu", "cuda" or "cuda:N".
     dtype
@@ -153,7 +153,7 @@ def load_model(
     kernels
         Kernel set: "auto" for the default of the device; "reference" for plain torch.
     tile, slots
-        Settings of `Adjoint`, for causal models; `tile` also of `Layerwise`.
+        Settings of `Adjoint`, for causal models; `tile` is also used by `Layerwise`.
     memory, spill
         Settings of `Layerwise`, for bidirectional models.
 
@@ -166,8 +166,8 @@ def load_model(
     ------
     ModelError
         If a file is missing or damaged, the configuration is invalid, or a tensor is missing,
-        unexpected, of the wrong shape, not finite or outside the range of `dtype`; the message
-        names it.
+        unexpected, of the wrong shape, not finite or outside the range of `dtype`. The
+        message names the cause.
     InputError
         If there is no such model, or an option is invalid.
     """

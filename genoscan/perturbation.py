@@ -1,4 +1,4 @@
-"""The response: how changing one base changes the predictions around it."""
+"""Response of a model's predictions to a change of one base."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -28,23 +28,25 @@ from genoscan.tracks.writer import check_output, open_tracks
 
 @dataclass(frozen=True)
 class Probe:
-    """A change of one base of the genome, with the region and the measure of its effect.
+    """A change of one base of the genome, the region of the response and the measure of its effect.
 
     Attributes
     ----------
     at
-        The base: a region of length 1.
+        Position of the base, a region of length 1.
     base
-        New base, on the forward strand; None: at each position, the one with the largest effect.
+        New base, on the forward strand; None: the base with the largest effect, chosen separately at
+        each position of the response.
     region
-        Region of the response; None: the model's reach from the base, downstream for causal models
-        and on both sides for bidirectional ones.
+        Region of the response; None: the bases within the model's reach of the changed base,
+        downstream for causal models and on both sides for bidirectional models.
     strand
         Strand that the model reads: "+" or "-".
     context
-        Number of bases read upstream of the base; None: from the model's configuration.
+        Number of bases to read upstream of the base; None: from the model's configuration.
     of
-        "log-p": change of log p of the observed base; "logits": L2 norm of the change of the logits.
+        "log-p" for the change of log p of the observed base, "logits" for the L2 norm of the change
+        of the logits.
     finite
         Whether to compute the true change instead of the derivative.
 
@@ -81,7 +83,7 @@ class Response(NamedTuple):
     values
         Effect at each base of the region, float32; NaN at N.
     window
-        Region that the model read.
+        Region read by the model.
     """
 
     region: Region
@@ -99,7 +101,7 @@ def respond(genome: Genome, model: Model, probe: Probe, *, progress: Progress = 
     probe
         Change, region and measure of the effect.
     progress
-        Called with the number of positions of each tile that has been processed.
+        Called after each processed tile with its number of positions.
 
     Returns
     -------
@@ -109,15 +111,15 @@ def respond(genome: Genome, model: Model, probe: Probe, *, progress: Progress = 
     Raises
     ------
     InputError
-        If the base is N, is unchanged, or cannot affect the region.
+        If the observed base is N or equals the new base, or if it cannot affect the region.
     NonFiniteError
         If a value at a known base is NaN or infinite.
 
     Notes
     -----
-    Exact: the derivative along e_base - e_observed (with `finite`, the true change); for causal
-    models exactly zero upstream of the base. Memory: one tile, one carry and 4 bytes per position;
-    for bidirectional models also the activations between layers.
+    Exact: the derivative along e_base - e_observed or, with `finite`, the true change. Upstream of
+    the base, the response of causal models is exactly zero. Memory: one tile, one carry and 4 bytes
+    per position; for bidirectional models also the activations between layers.
     """
     window = _window(genome, model, probe)
     read = genome.fetch(window.region.chrom, window.region.start, window.region.end)
@@ -127,7 +129,7 @@ def respond(genome: Genome, model: Model, probe: Probe, *, progress: Progress = 
     rows = np.zeros(len(window), np.float32)
     sweep = _finite if probe.finite else _derivative
     for span, change in sweep(model, codes, position, bases, probe, progress):
-        # An output predicts the base at its own position plus the offset.
+        # The output at position i predicts the base at position i + label_offset.
         start = span.start + model.config.label_offset
         values = _strongest(change)[: max(0, len(window) - start)]
         rows[start : start + len(values)] = values
@@ -159,14 +161,14 @@ def write_response(
     genome, model, probe, progress
         As for `respond`.
     outputs
-        Tracks to write; the suffix, which cannot be .npz, determines the format.
+        Tracks to write; the suffix determines the format, and .npz is not supported.
     command
         Command line to store in the record.
 
     Returns
     -------
     dict
-        Record of the tracks, also written as JSON beside each of them.
+        Record of the tracks, also written as JSON beside each output.
 
     Raises
     ------
@@ -206,10 +208,10 @@ def write_response(
 
 
 def _window(genome: Genome, model: Model, probe: Probe) -> Window:
-    """Return the window, from the context upstream of the base to the end of the written region.
+    """Return the window to read, from the context upstream of the base to the end of the region.
 
-    Bidirectional models respond on both sides of the base, and need context on both sides of the
-    region as well.
+    Bidirectional models respond on both sides of the base, so their windows have context on both
+    sides of the base and of the region.
     """
     at, size, reach = probe.at, genome.sizes[probe.at.chrom], model.config.reach
     if len(at) != 1:
@@ -222,7 +224,7 @@ def _window(genome: Genome, model: Model, probe: Probe) -> Window:
     span, method = as_read(at, probe.strand, size), model.method
     region = probe.region or region_read(at.chrom, method.affected(span, reach), probe.strand, size)
     written = as_read(region, probe.strand, size)
-    # In a causal model, the first label that depends on a base is the next one.
+    # In a causal model, the first prediction that depends on a base is that of the next base.
     if written.stop <= method.affected(span, size).start + model.config.label_offset:
         raise InputError(
             f"--at {at}: nothing of {region} comes after it as strand {probe.strand} is read; "
@@ -281,7 +283,7 @@ def _finite(model: Model, codes: Tensor, position: int, bases: list[int], probe:
 def _of_labels(
     target: LogLikelihood, span: slice, rows: Float[Tensor, "changes tile symbols"]
 ) -> Float[Tensor, "changes tile"]:
-    """Return, for each output, the value in the column of the base that it predicts."""
+    """Return, for each output, the entry in the column of the observed base that it predicts."""
     labels, _ = target.labels(span)
     return rows.gather(-1, labels.to(rows.device).expand(len(rows), -1)[..., None])[..., 0]
 

@@ -1,16 +1,17 @@
-"""The operator of Phase Gradient Flow (arXiv 2512.23068), with the names of the released code.
+"""The operator of Phase Gradient Flow (arXiv 2512.23068), with the names used in its released code.
 
-A selective layer without convolution, gate or projections: decays shared by all channels, a
-full-rank step-size projection, the input map phi(delta A) B u without the delta of a zero-order
-hold, a final softplus, and an initial state that is a learnt linear map of the first inputs.
+This is a selective layer without convolution, gate or input and output projections.  All channels
+share their decay rates, the step-size projection has full rank, the input map phi(delta A) B u lacks
+the factor delta of a zero-order hold, the output passes through a softplus, and the initial state is
+a learnt linear map of the first inputs.
 
     h_t = exp(z_t) h_(t-1) + phi(z_t) B_t u_t        phi(z) = (exp(z) - 1) / z
     z_t = softplus(W_dt u_t + b_dt) A                y_t = max(scale, 1/2) softplus(C_t h_t + D u_t)
 
 The gradient in the paper is a derivative along one direction (`pgf_forward`).  `pgf_vjp` computes
 the derivatives with respect to all inputs at once, and `pgf_gradients` also those with respect to
-all parameters; the paper has neither.  The recurrence is computed by this package's scan, whose
-factors never exceed 1 and which uses no logarithms; phi has no epsilon.
+all parameters; the paper has neither.  The recurrence is computed by this package's scan, which
+uses no logarithms and only factors of at most 1.  phi is computed without an epsilon.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ from genoscan.ops.primitive import check_precision
 MIN_SCALE = 0.5
 
 BlockCallback: TypeAlias = Callable[[Tensor, Tensor, int, int], object]
-"""Called with y and dy of one block, its first position, and the position after its last."""
+"""Callback for one block with the arguments y, dy, start and end (exclusive)."""
 
 
 class Gradients(NamedTuple):
@@ -52,14 +53,14 @@ class Gradients(NamedTuple):
 
 
 class FrechetMambaOperator(nn.Module):
-    """The selective layer of Phase Gradient Flow, u -> y.
+    """The selective layer of Phase Gradient Flow, which maps u to y.
 
     Parameters
     ----------
     d_model
         Number of channels.
     d_state
-        States per channel.
+        Number of states per channel.
     init_window
         Number of leading inputs that determine the initial state; 0 for a zero initial state.
     kernels
@@ -76,7 +77,7 @@ class FrechetMambaOperator(nn.Module):
     -----
     Inputs u have shape (length, d_model) or (batch, length, d_model).
     Exact: all methods equal whole-sequence autograd up to rounding, for any block size.
-    Calls of the operator can be differentiated any number of times by autograd and torch.func. The
+    The operator can be differentiated to any order by autograd and torch.func. The
     `pgf_` methods return tensors without an autograd graph and also run under
     torch.inference_mode().
     """
@@ -123,16 +124,16 @@ class FrechetMambaOperator(nn.Module):
         du: Float[Tensor, "*batch length d_model"],
         block_size: int = 64,
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Yield y and its derivative along du block by block, first to last.
+        """Yield y and its derivative along du, block by block from first to last.
 
         Parameters
         ----------
         u
-            Input.
+            Input, (length, d_model) or (batch, length, d_model).
         du
             Direction, of the shape of u.
         block_size
-            Positions per block.
+            Number of positions per block.
 
         Yields
         ------
@@ -143,7 +144,7 @@ class FrechetMambaOperator(nn.Module):
 
         Notes
         -----
-        Memory: the arrays of one block and two states, besides u and du.
+        Memory: the arrays of one block and two states, in addition to u and du.
         """
         x, x_dot = self._pair(u, du)
         state = Dual.of(self._initial_state(x), self._initial_state(x_dot, offset=False)[None])
@@ -188,13 +189,13 @@ class FrechetMambaOperator(nn.Module):
         Parameters
         ----------
         u
-            Input.
+            Input, (length, d_model) or (batch, length, d_model).
         du
             Direction, of the shape of u.
         block_size
-            Positions per block.
+            Number of positions per block.
         streaming
-            Whether to pass blocks to `callback` instead of returning them, with the memory of
+            Whether to pass blocks to `callback` instead of returning y and dy; memory is then that of
             `pgf_stream`.
         callback
             Called as callback(y, dy, start, end) for each block, first to last.
@@ -237,13 +238,13 @@ class FrechetMambaOperator(nn.Module):
         Parameters
         ----------
         u
-            Input.
+            Input, (length, d_model) or (batch, length, d_model).
         y_bar
             Cotangent of the output, of the shape of u.
         block_size
-            Positions per block.
+            Number of positions per block.
         slots
-            Maximum number of stored states; fewer need more recomputation.
+            Maximum number of stored states; fewer slots require more recomputation.
 
         Returns
         -------
@@ -252,7 +253,7 @@ class FrechetMambaOperator(nn.Module):
 
         Notes
         -----
-        Memory: the arrays of one block and `slots` states, besides u, y_bar and the result.
+        Memory: the arrays of one block and `slots` states, in addition to u, y_bar and the result.
         """
         return self._vjp(u, y_bar, block_size, slots, {})[0]
 
@@ -279,7 +280,7 @@ class FrechetMambaOperator(nn.Module):
 
         Notes
         -----
-        Memory: as in `pgf_vjp`, plus twice the parameters.
+        Memory: as in `pgf_vjp`, plus twice the size of the parameters.
         """
         # Derivatives of all parameters, whether or not they require a gradient.
         trained = {
@@ -361,12 +362,12 @@ class FrechetMambaOperator(nn.Module):
 
 
 def _outside_inference(tensor: Tensor) -> Tensor:
-    """Return a copy of a tensor created under torch.inference_mode(), which autograd rejects."""
+    """Clone a tensor created under torch.inference_mode(), which autograd rejects; return others."""
     return tensor.clone() if tensor.is_inference() else tensor
 
 
 class _CausalOperator:
-    """The operator without its initial-state estimator: a `Layer` with the state as its carry.
+    """The operator without its initial-state estimator: a `Layer` whose carry is the state.
 
     Tensors in `trained`, if given, replace the weights of the same names; all others are detached.
     """
@@ -390,6 +391,6 @@ class _CausalOperator:
         A = -torch.exp(weights["A_log"]).expand(self._shape)
         bias = weights["dt_proj.bias"]
         read, state = self._scan(x, delta, A, B, C, weights["D"], carry, bias, input_map="phi")
-        # Above the threshold, torch returns x for softplus(x); above 40 both are equal in float64.
+        # Above the threshold, torch returns x as softplus(x); above 40 the two are equal in float64.
         y = F.softplus(read, threshold=40)
         return y * weights["redshift_scale"].clamp(min=MIN_SCALE), state

@@ -1,8 +1,8 @@
-"""START HERE: the whole program on one screen.
+"""START HERE: the pipeline from genome regions to tracks.
 
 regions -> windows -> batches            job.py           plan of the computation
 window -> tiles -> gradient              gradient.py      exact, in constant memory
-gradient -> scores -> tracks             tracks/sink.py   scores, written as tracks
+gradient -> scores -> tracks             tracks/sink.py   one score per base, written as tracks
 """
 
 import time
@@ -31,7 +31,7 @@ from genoscan.tracks.writer import check_output, open_tracks, write_in_pieces
 def run(
     job: Job, outputs: Sequence[Path], *, command: Sequence[str] = (), progress: Progress = ignore
 ) -> dict[str, Any]:
-    """Write the derivative of the target at every base of the regions; return the record.
+    """Write the derivatives of the target at every base of the regions; return the record.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def run(
     command
         Command line to store in the record.
     progress
-        Called with the number of positions of each tile that has been processed.
+        Called after each processed tile with its number of positions.
 
     Returns
     -------
@@ -52,14 +52,14 @@ def run(
     Notes
     -----
     Exact: the derivative up to rounding, regardless of tile, slots and batch. Memory: 1 byte per
-    base of one batch of windows, and that of the method. During the run, scores (and columns) are
-    stored on disk beside the first output, at 5 (or 21) bytes per base. Resumable: if the process
-    is killed, the same call continues after the last complete batch.
+    base of one batch of windows, plus the memory of the method. During the run, scores and bases
+    are stored on disk beside the first output, at 5 bytes per base, or 21 with the four derivatives.
+    Resumable: if the process is killed, the same call continues after the last complete batch.
     """
     for path in outputs:
         check_output(path)
     started = time.monotonic()
-    # The mean over strands is computed from columns.
+    # Scores of the mean over strands are computed from the columns.
     columns = job.options.strand == "both" or any(path.suffix == ".npz" for path in outputs)
     decisive = settings(job) | {"columns": columns}
     with open_store(outputs[0], job.regions, decisive, columns=columns) as store:
@@ -104,7 +104,7 @@ def _receive(model: Model, sink: Sink, rows: slice, span: slice, x_bar: Tensor) 
 
 
 def write_tracks(job: Job, arrays: Arrays, outputs: Sequence[Path]) -> None:
-    """Write the complete arrays as tracks, in genome order."""
+    """Write the completed arrays to the output files, in genome order."""
     tracks = [path for path in outputs if path.suffix != ".npz"]
     if tracks:
         with open_tracks(tracks, job.genome.sizes) as track:

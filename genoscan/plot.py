@@ -11,10 +11,10 @@ from genoscan.export.logo import LETTERS
 from genoscan.genome.region import Region
 
 LONGEST = 5_000
-"""Longest sequence, in bases, drawn as letters: more polygons make the page slow."""
+"""Maximum length of a sequence drawn as letters, in bases; more polygons make the page slow."""
 
 _STEPS = np.linspace(0, 1, 7)[1:, None]
-_SIZE = 100.0  # side of the box of the letter outlines, whose y axis points down
+_SIZE = 100.0  # side of the square that contains each letter outline; the y axis points down
 
 
 def figure(sequence: str, scores: Float32[np.ndarray, " length"], region: Region, *, title: str) -> go.Figure:
@@ -25,9 +25,9 @@ def figure(sequence: str, scores: Float32[np.ndarray, " length"], region: Region
     sequence
         Letters of the bases.
     scores
-        One score per base; NaN is not drawn.
+        One score per base; bases with NaN are not drawn.
     region
-        Position of the sequence.
+        Position of the sequence in its genome.
     title
         Title of the figure.
 
@@ -81,7 +81,7 @@ def _letters(outline: str, positions: np.ndarray, scores: np.ndarray) -> tuple[l
 
 
 def _polygons(outline: str) -> Iterator[Float64[np.ndarray, "points 2"]]:
-    """Yield the closed curves of an SVG path made up of the absolute commands M, L, H, V, C and Z."""
+    """Yield the closed curves of an SVG path as polygons; supports only M, L, H, V, C and Z."""
     points: list[np.ndarray] = []
     for command, text in re.findall(r"([MLHVCZ])([^MLHVCZ]*)", outline):
         numbers = [float(number) for number in re.findall(r"-?[\d.]+", text)]
@@ -100,6 +100,6 @@ def _polygons(outline: str) -> Iterator[Float64[np.ndarray, "points 2"]]:
 
 
 def _cubic(start: np.ndarray, first: np.ndarray, second: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Return points of a cubic Bezier curve, without its start."""
+    """Return points on a cubic Bezier curve, excluding its start point."""
     t = _STEPS
     return (1 - t) ** 3 * start + 3 * t * (1 - t) * ((1 - t) * first + t * second) + t**3 * end

@@ -23,7 +23,7 @@ def sequence_records(genome: Genome, names: Iterable[str]) -> list[dict[str, Any
 
 
 def settings(job: Job) -> dict[str, Any]:
-    """Return all settings that determine a job's result bitwise; a resumed run must match them."""
+    """Return the settings that determine a result bitwise; a resumed run must have the same ones."""
     digest = hashlib.sha256()
     for batch in job.batches:
         for windows in batch:

@@ -1,4 +1,4 @@
-"""Sequences as arguments: strings, codes, one-hot arrays, or regions of files."""
+"""Conversion of sequences (strings, codes, one-hot arrays, regions of files) to genome regions."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class Located:
-    """A sequence as a region of a genome, in memory or in a file."""
+    """A sequence, represented as a region of a genome in memory or in a file."""
 
     genome: Genome
     region: Region
@@ -38,12 +38,12 @@ def locate(sequence: Any, *, axes: str = "LC", name: str = _NAME) -> Located:
     ----------
     sequence
         A string of bases; codes (0 to 3 for A, C, G, T, 4 for N); a one-hot array, numpy or torch,
-        with rows of zeros for N; or a pair of a genome file (path or open genome) and a region
+        in which N is a row of zeros; or a pair of a genome file (path or open genome) and a region
         ("chr1:1,001-2,000" or a `Region`).
     axes
         Order of a one-hot array's axes: "LC" for (length, 4), "CL" for (4, length).
     name
-        Name to give to a sequence in memory.
+        Name assigned to a sequence in memory.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def locate(sequence: Any, *, axes: str = "LC", name: str = _NAME) -> Located:
     Raises
     ------
     InputError
-        If the type is not supported, or the sequence is empty or has an invalid letter or row.
+        If the type is not supported, or the sequence is empty or has an invalid letter, code or row.
     """
     if isinstance(sequence, tuple) and len(sequence) == 2:
         return _in_file(*sequence)
@@ -83,7 +83,7 @@ def locate_all(sequences: Any, *, axes: str = "LC") -> tuple[list[Located], bool
 
 
 def named_target(target: str, name: str) -> str:
-    """Insert the name of the sequence into a target that has only a position.
+    """Insert the sequence name into a target that specifies only a position.
 
     Examples
     --------
@@ -131,9 +131,10 @@ def _from_array(array: Any, axes: str) -> UInt8[np.ndarray, " bases"]:
 
 
 def group(located: Sequence[Located], target: str) -> Iterable[list[int]]:
-    """Group the indices of sequences that are computed in one job.
+    """Yield lists of indices of sequences, one list per job.
 
-    Sequences in memory share a job, unless the target has a position, which is specific to one.
+    Sequences in memory share a job, unless the target specifies a position, which refers to a
+    single sequence. Each region of a file has a separate job.
     """
     shared = [
         i

@@ -1,6 +1,7 @@
 """A local web server for one folder, with the byte-range requests that genome browsers need.
 
-http.server sends only whole files: a browser would load a complete bigWig to draw a kilobase.
+http.server sends only whole files, so a browser would download an entire bigWig to draw one
+kilobase.
 """
 
 import errno
@@ -18,12 +19,12 @@ _HOSTS = {_LOOPBACK, "localhost"}
 
 
 def server(folder: Path, port: int) -> ThreadingHTTPServer:
-    """Return a server for the files of a folder; call its `serve_forever` to answer requests.
+    """Return a server for the files of a folder; its `serve_forever` method handles requests.
 
     Parameters
     ----------
     folder
-        Folder whose files are served, to this machine only.
+        Folder to serve. Only clients on this machine can connect.
     port
         TCP port; 0 selects a free one.
 
@@ -49,10 +50,10 @@ def server(folder: Path, port: int) -> ThreadingHTTPServer:
 
 
 class _Files(SimpleHTTPRequestHandler):
-    """Handler of one request for a file or a range of its bytes."""
+    """Handler of requests for a file or a range of its bytes."""
 
     left: int | None = None
-    """Bytes of the range that remain to be sent; None: the whole file."""
+    """Number of bytes of the range that remain to be sent; None if the whole file is sent."""
 
     def send_head(self) -> BinaryIO | None:
         host = (self.headers.get("Host") or "").rsplit(":", 1)[0]
@@ -85,12 +86,12 @@ class _Files(SimpleHTTPRequestHandler):
         return file
 
     def end_headers(self) -> None:
-        """Add the header that announces support for byte ranges."""
+        """Add the Accept-Ranges header and end the headers."""
         self.send_header("Accept-Ranges", "bytes")
         super().end_headers()
 
     def copyfile(self, source: BinaryIO, outputfile: BinaryIO) -> None:  # type: ignore[override]
-        """Send the range or the whole file."""
+        """Send the requested range or the whole file."""
         if self.left is None:
             return super().copyfile(source, outputfile)
         while self.left:

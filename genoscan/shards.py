@@ -1,4 +1,4 @@
-"""Shards: sequences of whole batches; merged results are bitwise equal to those of one run."""
+"""Split a job into shards of whole batches; merged shards are bitwise equal to a single run."""
 
 import re
 from bisect import bisect_right
@@ -10,12 +10,12 @@ from genoscan.genome.plan import Batch
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Parse a text such as "2/7" into shard number and number of shards.
+    """Parse "I/N", such as "2/7", and return the shard number I and the number of shards N.
 
     Raises
     ------
     InputError
-        If the text has a different form, or the shard number is not in 1 to N.
+        If the text has a different form, or I is not between 1 and N.
     """
     found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
@@ -38,7 +38,7 @@ def shard_of(batches: Sequence[Batch], shard: str) -> list[Batch]:
 
 
 def cut(batches: Sequence[Batch], n: int) -> list[slice]:
-    """Return n non-empty slices of the batches with similar numbers of bases."""
+    """Return n consecutive, non-empty slices of the batches with similar numbers of bases."""
     bases = [sum(len(window) for windows in batch for window in windows) for batch in batches]
     middles = [end - own / 2 for own, end in zip(bases, accumulate(bases), strict=True)]
     total, edges = sum(bases), [0]

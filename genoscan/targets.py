@@ -1,13 +1,13 @@
 """Parse targets in genome coordinates, and convert them to the engine's targets for windows.
 
-    log-likelihood              all bases from the first of the region to the last of the window;
+    log-likelihood              all bases from the start of the region to the end of the window;
                                 for bidirectional models, all bases of the window
     log-likelihood:REGION       all bases of REGION
-    logit:CHROM:POS:BASE        the logit that predicts BASE at POS (1-based)
-    log-odds:CHROM:POS:BASE     that logit minus the mean of the other three
+    logit:CHROM:POS:BASE        logit of BASE in the prediction at POS (1-based)
+    log-odds:CHROM:POS:BASE     logit of BASE minus the mean logit of the other three bases
 
-POS and BASE refer to the forward strand; on the reverse strand the target is the complement at the
-same position.
+POS and BASE refer to the forward strand.  If the reverse strand is read, the target is the complement
+of BASE at the same position.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,11 +37,11 @@ class TargetSpec:
     Attributes
     ----------
     text
-        Target as given by the user.
+        Target as specified by the user.
     kind
         "log-likelihood", "logit" or "log-odds".
     region
-        Bases in the target, a single one for a logit or log-odds; None: determined by each window.
+        Bases in the target (one base for a logit or log-odds); None: determined for each window.
     base
         Code of the base of a logit or log-odds.
     """
@@ -118,12 +118,13 @@ class TargetSpec:
 
 
 def parse_target(text: str, sizes: Mapping[str, int]) -> TargetSpec:
-    """Parse a target, as written on the command line.
+    """Parse a target in command-line syntax.
 
     Raises
     ------
     InputError
-        If the text has none of the four forms, or the position is outside the genome.
+        If the text has none of the four forms, the base is invalid, or the position is outside the
+        genome.
     """
     kind, _, rest = text.partition(":")
     if kind == "log-likelihood":
@@ -144,7 +145,7 @@ def parse_target(text: str, sizes: Mapping[str, int]) -> TargetSpec:
 
 
 def _affected(window: Window, model: Model) -> slice:
-    """Return the part of a window whose predictions its scored bases can change."""
+    """Return the span of a window in which predictions can depend on the scored bases."""
     affected = model.method.affected(window.scored_span, len(window))
     return slice(max(affected.start, 0), min(affected.stop, len(window)))
 

@@ -1,7 +1,7 @@
 """Check the complete pipeline, from genome to files, against whole-window autograd.
 
-Expected columns and scores are computed here independently, from their definitions.  Only the
-reading of bases, the model in plain torch operations and torch's autograd are shared with the
+Expected columns and scores are computed independently, from their definitions.  Only the code
+that reads bases, the model in plain torch operations and torch's autograd are shared with the
 pipeline.
 """
 
@@ -37,7 +37,7 @@ class _Case:
     position, base
         Base of a logit or log-odds, on the forward strand; None: a log-likelihood.
     stretch
-        Start and end of the bases in the log-likelihood; None: determined by each window.
+        Start and end of the bases in the log-likelihood; None: determined for each window.
     """
 
     strand: str
@@ -58,7 +58,7 @@ class _Case:
 
     @property
     def span(self) -> tuple[int, int] | None:
-        """Start and end of the bases named by the target, if any."""
+        """Start and end of the bases in the target; None: determined for each window."""
         return self.stretch if self.position is None else (self.position, self.position + 1)
 
 
@@ -71,7 +71,8 @@ class TrackErrors:
     columns
         Largest relative L2 error of the four columns at known bases.
     scores
-        Number of scores in the bigWig, NaN included, that differ from those of the columns.
+        Number of scores in the bigWig, NaN included, that differ from those computed from the
+        columns, plus the number of bases that wrongly have a score or lack one.
     bases
         Number of bases written.
     """
@@ -82,21 +83,21 @@ class TrackErrors:
 
 
 def relative(found: Tensor, truth: Tensor) -> float:
-    """Return ||found - truth|| / ||truth||; NaN if either has a value that is not finite."""
+    """Return ||found - truth|| / ||truth||; NaN or infinity if a value is not finite."""
     found, truth = (part.detach().double().cpu() for part in (found, truth))
     # If the truth is zero, any error is far above every limit.
     return float((found - truth).norm() / (truth.norm() or torch.tensor(1e-300)))
 
 
 def check_tracks(genome: Genome, region: Region, model: Model, plain: Model) -> TrackErrors:
-    """Run the pipeline on parts of a region, on every strand, and compare its files.
+    """Run the pipeline on parts of a region, on every strand, and measure the errors of its files.
 
     Parameters
     ----------
     genome, region
         Sequence to check on; at most its first 512 bases are used.
     model
-        The model to check, in float64, so that errors are those of the pipeline and of rounding in
+        The model to check, in float64, so that errors come only from the pipeline and from rounding in
         the files.
     plain
         The same model in plain torch operations.
@@ -144,7 +145,7 @@ def check_tracks(genome: Genome, region: Region, model: Model, plain: Model) -> 
 def _cases(start: int, n: int, *, masked: bool) -> Iterator[_Case]:
     """Yield runs that cover every strand, target and score.
 
-    Targets are at positions that can depend on both parts in a causal model.
+    Target positions are chosen so that they can depend on both parts in a causal model.
     """
     yield _Case("+", "centred")
     yield _Case("-", "observed", "log-odds", position=start + max(1, n // 16), base=1)
@@ -156,7 +157,7 @@ def _cases(start: int, n: int, *, masked: bool) -> Iterator[_Case]:
 
 
 def _known(genome: Genome, parts: list[Region], case: _Case) -> np.ndarray:
-    """Return a mask of the bases that have a score: A, C, G and T that are not masked."""
+    """Return a boolean mask of the bases that have a score: A, C, G or T, and not masked."""
     known = []
     for part in parts:
         read = genome.fetch(part.chrom, part.start, part.end) < 4
@@ -246,7 +247,7 @@ def _scores(name: str, columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def _same(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Return a mask of the positions at which two tracks are equal up to rounding, or both NaN."""
+    """Return a boolean mask of positions at which two tracks are equal up to rounding or both NaN."""
     largest = np.abs(expected[np.isfinite(expected)]).max(initial=0)
     near = np.isclose(found, expected, rtol=1e-6, atol=1e-6 * largest)
     return near | (np.isnan(found) & np.isnan(expected))

@@ -17,7 +17,7 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def in_use(device: str) -> int:
-    """Return the bytes in use."""
+    """Return the number of bytes in use."""
     if device != "cpu":
         return torch.cuda.memory_allocated(device)
     return _resident("VmRSS")
@@ -28,7 +28,7 @@ def reset_peak(device: str) -> None:
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats(device)
     elif _RESET.exists():
-        # If not permitted, the peak since the start of the process is an upper bound.
+        # If this is not permitted, the peak since the start of the process is an upper bound.
         try:
             _RESET.write_text("5")
         except OSError:
@@ -47,7 +47,7 @@ def _resident(field: str) -> int:
         for line in _STATUS.read_text().splitlines():
             if line.startswith(field + ":"):
                 return int(line.split()[1]) * 1024
-    # Other systems report only the peak: macOS in bytes, the others in KiB.
+    # Systems other than Linux report only the peak: macOS in bytes, all others in KiB.
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
 

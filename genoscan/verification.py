@@ -20,7 +20,7 @@ from genoscan.model import Model
 from genoscan.track_verification import check_tracks, relative
 
 WHOLE, IDENTITY, FINITE = 4_096, 65_536, 1_024
-"""Maximum number of bases for whole-window autograd, dot-product identity, finite differences."""
+"""Maximum numbers of bases for whole-window autograd, dot-product identity, finite differences."""
 _N_BASES, _STEP = 32, 1e-5
 _N_CHANGES = 64
 _SEED = 1
@@ -38,7 +38,7 @@ class Check:
     value
         Relative error, unless the name states another measure.
     limit
-        Largest value that passes; None: reported for information only.
+        Largest value that passes; None: the value is reported but not checked.
     bases
         Number of bases used.
     """
@@ -50,7 +50,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether the value is within the limit."""
+        """Whether the value is within the limit, if there is one."""
         return self.limit is None or self.value <= self.limit
 
 
@@ -61,14 +61,14 @@ def verify(
     *,
     report: Callable[[Check], object] = lambda _check: None,
 ) -> list[Check]:
-    """Check derivatives, and tracks computed from them, on a region of a genome.
+    """Check derivatives, and the tracks computed from them, on a region of a genome.
 
     Parameters
     ----------
     genome, region
         Sequence to check on; at most its first 65,536 bases are used.
     load
-        Function of dtype and kernel set that returns the model, with the method to check.
+        Function that takes a dtype and a kernel set, and returns the model with the method to check.
     report
         Called with each check as soon as it is complete.
 
@@ -136,7 +136,7 @@ def _gradient(model: Model, codes: Tensor, method: Method | None = None) -> Floa
 
 
 def _whole_window(model: Model, codes: Tensor) -> Float[Tensor, "length d_in"]:
-    """Return the gradient by autograd on the whole window, through plain torch operations."""
+    """Return the gradient by whole-window autograd through plain torch operations."""
     x = OneHot(codes, model.table()).tile(slice(0, codes.shape[1])).requires_grad_()
     value = _target(model, codes)(model.whole(x), slice(0, codes.shape[1]))
     (x_bar,) = torch.autograd.grad(value.sum(), x)
@@ -144,7 +144,7 @@ def _whole_window(model: Model, codes: Tensor) -> Float[Tensor, "length d_in"]:
 
 
 def _identity(model: Model, codes: Tensor) -> float:
-    """Return the relative difference of the two sides of the dot-product identity."""
+    """Return the relative difference between the two sides of the dot-product identity."""
     random = torch.Generator().manual_seed(_SEED)
     inputs = OneHot(codes, model.table())
     shape = (1, codes.shape[1], inputs.table.shape[1])
@@ -160,7 +160,7 @@ def _identity(model: Model, codes: Tensor) -> float:
 
 
 def _finite_differences(model: Model, codes: Tensor) -> float:
-    """Return the relative error of central differences at 32 bases x 4 columns.
+    """Return the relative error of central differences over all columns at 32 bases.
 
     Differences are taken at each position before they are summed, to avoid cancellation.
     """
@@ -188,7 +188,7 @@ def _log_p(model: Model, x: Tensor, target: Target):  # type: ignore[no-untyped-
 
 
 def _first_order(model: Model, codes: Tensor, exact: Tensor) -> float:
-    """Return the correlation of g_b - g_observed with the true change at 64 substitutions."""
+    """Return the correlation between g_b - g_observed and the true change over 64 substitutions."""
     random = np.random.default_rng(_SEED)
     known = np.flatnonzero(codes[0].numpy() < 4)
     at = random.choice(known, min(_N_CHANGES, len(known)), replace=False)

@@ -1,4 +1,4 @@
-"""The Snakemake workflow that is part of genoscan: locate, copy and run it."""
+"""Locate, copy and run the Snakemake workflow distributed with genoscan."""
 
 import importlib.util
 import shutil
@@ -12,7 +12,7 @@ from genoscan.tracks.atomic import atomic_directory, os_errors
 
 
 def snakefile() -> Path:
-    """Return the path of the Snakefile, in the installed package or in the checkout."""
+    """Return the path of the Snakefile in the installed package or the source checkout."""
     package = Path(__file__).resolve().parent
     installed = package / "_workflows"
     return (installed if installed.is_dir() else package.parent / "workflows") / "Snakefile"
@@ -42,12 +42,12 @@ def run_workflow(arguments: Sequence[str]) -> int:
     Parameters
     ----------
     arguments
-        Arguments of Snakemake.
+        Command-line arguments passed to Snakemake.
 
     Returns
     -------
     int
-        Exit status.
+        Exit status of Snakemake.
 
     Raises
     ------

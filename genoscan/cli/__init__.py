@@ -1,4 +1,7 @@
-"""The command line.  torch is not imported until a command runs."""
+"""The command-line interface.
+
+torch is not imported until a command runs.
+"""
 
 import os
 import signal
@@ -29,9 +32,10 @@ def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def main(group: click.Group = cli) -> NoReturn:
-    """Run a command of a group and exit.
+    """Run a command of a group and exit the process.
 
-    Exit status: 0 success; 1 error, reported in one line; 2 wrong usage; 130 Ctrl-C; 143 SIGTERM.
+    The exit status is 0 on success, 1 on an error, which is reported in one line, 2 on a usage
+    error, 130 on Ctrl-C and 143 on SIGTERM.
     """
     # Idle torch threads would otherwise busy-wait on the cores that run the scan kernels.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,4 +1,4 @@
-"""genoscan attribute: sensitivities of all bases of regions, as tracks."""
+"""genoscan attribute: tracks of the sensitivities of all bases in regions."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""genoscan export: tracks as web pages, browser sessions and input of other tools."""
+"""genoscan export: export of tracks to web pages, genome browsers and motif tools."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A group of commands that are imported only when used, so that help is fast."""
+"""A command group that imports a command only when it is used, so that help is fast."""
 
 import importlib
 
@@ -20,7 +20,7 @@ _COMMANDS = {
 
 
 class Commands(click.Group):
-    """Command group that lists commands in the usual order of use and imports each on first use."""
+    """Group that lists commands in the usual order of use and imports each on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)

@@ -1,4 +1,4 @@
-"""Options shared by several commands, and their conversion to values."""
+"""Options shared by several commands, and functions that check and convert their values."""
 
 import os
 import re
@@ -32,7 +32,7 @@ def combine(*decorators: Callable[[Command], Command]) -> Callable[[Command], Co
     return apply
 
 
-# Not checked by click: an unreadable file is an error of status 1, not a usage error.
+# Not checked by click, so that an unreadable file is an error with status 1, not a usage error.
 PATH = click.Path(path_type=Path, readable=False)
 
 GENOME = click.argument("genome", metavar="GENOME", type=PATH)
@@ -199,7 +199,7 @@ JOB = combine(GENOME, REGIONS, OUTPUTS, MODEL, TARGET, COMPUTE, MACHINE)
 
 
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path | None] = ()) -> None:
-    """Raise an error, before any input is read, if an output cannot be written."""
+    """Raise an error if an output cannot be written; called before any input is read."""
     from genoscan.tracks.writer import check_output
 
     named: set[Path] = set()
@@ -225,7 +225,7 @@ def check_page(output: Path, tracks: Sequence[Path], others: Sequence[Path | Non
 
 
 def set_threads(threads: int | None) -> None:
-    """Set the number of threads of torch and of the kernels; None: all available cores."""
+    """Set the number of threads of torch and of the kernels; None selects all available cores."""
     import torch
 
     if threads is not None and threads < 1:
@@ -246,7 +246,10 @@ def parse_dtype(text: str) -> "torch.dtype":
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes of a size such as 8GB (units of 10^9), 8GiB (2^30), 500M or 1000000."""
+    """Return the number of bytes for a size such as 8GB, 8GiB, 500M or 1000000.
+
+    GB are units of 10^9 bytes; GiB are units of 2^30 bytes.
+    """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?)?b?", text.strip().lower(), re.ASCII)
     if not match:
         raise InputError(f"--memory {text}: expected a size such as 8GB, 8GiB or 500MB")
@@ -268,7 +271,10 @@ def parse_device(text: str) -> str:
 
 
 def open_model(name: str, dtype: str, device: str, threads: int | None, **method: Any) -> "Model":
-    """Load the model given by the options; `method` has the settings of its gradient method."""
+    """Load the model selected by the options.
+
+    The keyword arguments in `method` are the settings of the gradient method.
+    """
     set_threads(threads)
     from genoscan.model import load_model
 
@@ -276,7 +282,7 @@ def open_model(name: str, dtype: str, device: str, threads: int | None, **method
 
 
 def read_regions(genome: "Genome", texts: Iterable[str], bed_path: Path | None, clip: bool) -> "list[Region]":
-    """Return the regions of --region and --bed; log how many were trimmed."""
+    """Return the regions of --region and --bed; log the number of trimmed regions."""
     from genoscan.genome.bed import read_bed
     from genoscan.genome.region import parse_region
 
@@ -306,7 +312,7 @@ def prepare_job(
     spill: Path | None,
     **options: Any,
 ) -> "Job":
-    """Return the job given by the options of `JOB`; log how many regions were merged."""
+    """Return the job specified by the options of `JOB`; log the number of regions after merging."""
     from genoscan.genome.genome import open_genome
     from genoscan.job import Options, prepare
 
@@ -332,6 +338,6 @@ def log(text: str) -> None:
 
 
 def table(rows: Mapping[str, object]) -> str:
-    """Format names and values in two columns."""
+    """Return the names and values formatted in two columns."""
     width = max(len(name) for name in rows)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows.items())

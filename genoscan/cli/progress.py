@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, otherwise a log line at most every 30 seconds."""
+"""Progress reports: a bar on a terminal, otherwise at most one log line every 30 seconds."""
 
 import sys
 import time
@@ -12,7 +12,20 @@ _INTERVAL = 30.0  # seconds
 
 @contextmanager
 def progress(total: int | None = None, unit: str = "b") -> Iterator[Callable[[int], object]]:
-    """Yield a function to call with each increment; `total` is the sum of all increments, if known."""
+    """Report progress; yield a function that is to be called with each increment.
+
+    Parameters
+    ----------
+    total : int, optional
+        Sum of all increments; None if unknown.
+    unit : str
+        Unit of the increments.
+
+    Yields
+    ------
+    callable
+        Function that adds an increment.
+    """
     if sys.stderr.isatty():
         with tqdm(total=total, unit=unit, unit_scale=True, leave=False) as bar:
             yield bar.update

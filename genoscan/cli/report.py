@@ -1,4 +1,4 @@
-"""genoscan report: a summary of a track on one page."""
+"""genoscan report: a one-page summary of a track."""
 
 from pathlib import Path
 

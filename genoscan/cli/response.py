@@ -1,4 +1,4 @@
-"""genoscan response: the effect of one base on all predictions around it."""
+"""genoscan response: the effect of changing one base on the predictions around it."""
 
 import sys
 from pathlib import Path

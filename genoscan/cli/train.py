@@ -199,7 +199,7 @@ def _block(kind: str, width: int, states: int | None) -> dict[str, Any]:
 
 
 def _check(sizes: Mapping[str, int], rate: float, dtype: str, output: Path) -> None:
-    """Raise an error, before any training, for invalid options or an unusable output."""
+    """Raise an error if an option is invalid or the output cannot be created."""
     for name, size in sizes.items():
         if size < 1:
             raise InputError(f"--{name} {size}: expected at least 1")

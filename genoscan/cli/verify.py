@@ -11,7 +11,7 @@ _MIN_BASES = 8
 
 
 class InexactError(GenoscanError):
-    """A check exceeded its limit."""
+    """Error raised if a check exceeds its limit."""
 
 
 @click.command("verify")

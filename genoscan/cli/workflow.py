@@ -1,4 +1,4 @@
-"""genoscan workflow: the Snakemake workflow that is part of genoscan."""
+"""genoscan workflow: the Snakemake workflow included in genoscan."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Adjoint sweep: the derivative of one target with respect to every input, from right to left."""
+"""Adjoint sweep, right to left: the derivative of one target with respect to every input."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -22,12 +22,12 @@ from genoscan.ops.dual import refuse_transforms
 
 Result = TypeVar("Result")
 Allocate = Callable[[int, Tensor], Tensor]
-"""(count, like) -> one uninitialised block for `count` tensors of the shape and dtype of `like`."""
+"""Function (count, like) that returns one uninitialised block for `count` tensors like `like`."""
 
 
 @runtime_checkable
 class Cotangents(Protocol):
-    """Cotangents of a layer's outputs, tile by tile, in place of a target."""
+    """Cotangents of a layer's outputs, read tile by tile and used instead of a target."""
 
     def tile(self, span: slice) -> Float[Tensor, "batch tile d_out"]:
         """Return the outputs' cotangents over the span."""
@@ -42,7 +42,7 @@ class AdjointResult(NamedTuple):
     value
         Value of the target for each window, summed in float64; 0 if cotangents were given.
     carry
-        The carry after the window; None if the sweep was continued from a saved state.
+        Carry after the window; None if the sweep was continued from a saved state.
     carry_bar
         Cotangent of the carry before the window.
     parameters
@@ -70,17 +70,21 @@ def adjoint(
 ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
     """Yield the derivative of the target with respect to each input, tile by tile, right to left.
 
-    The generator returns an `AdjointResult`. `progress` is called after each forward or backward
-    pass over a tile, with the number of its positions; `allocate` allocates the stored carries.
-    If `snapshots` are given, the state of the sweep is saved from time to time, and an interrupted
-    sweep continues: tiles whose gradient was received before the last state are not yielded again.
+    The generator returns an `AdjointResult`. `progress` is called after each tile that is run
+    forward, or forward and backward, with the number of its positions. `allocate` allocates the
+    storage of the carries. If `snapshots` are given, the state of the sweep is saved from time to
+    time, and an interrupted sweep continues: tiles whose gradient was received before the last state
+    are not yielded again.
 
-    Exact: equal to whole-window autograd up to rounding (tests/test_engine.py); results for
-    different numbers of slots are bitwise identical.
-    Threads: a `Chain` is cut into at most as many stages as torch has threads (stages.py); results
-    are bitwise identical for any number of stages.
-    Memory: the activations of one tile and `slots` carries, regardless of length; with s stages,
-    the first stage stores its activations for s tiles, the last for one.
+    Notes
+    -----
+    The derivative equals that of whole-window autograd up to rounding (tests/test_engine.py).
+    Results are bitwise identical for any number of slots and stages. On a CPU, a `Chain` is cut
+    into at most as many stages as torch has threads (stages.py).
+
+    Memory: the activations of one tile and `slots` carries, regardless of length. With s stages,
+    the first stage stores its activations for s tiles and the last stage for one.
+
     Time: one backward pass over each tile, and the forward passes of `checkpoints.schedule`.
     """
     tiles = Spans(inputs.length, tile)
@@ -88,7 +92,7 @@ def adjoint(
     count = len(sweep.stages)
     carry = layer.begin(inputs.batch) if carry is None else carry
     state = load_adjoint(snapshots, carry, inputs.batch, len(tiles), slots)
-    if not state.left:
+    if state.carries and not state.left:
         return AdjointResult(state.value.cpu(), None, state.carry_bar, ())
     carries = sweep.split(carry)
     carry_bars = sweep.split(state.carry_bar)
@@ -141,9 +145,8 @@ def consume(
 ) -> Result:
     """Run an adjoint sweep to its end and call `receive` with the gradient of each tile.
 
-    Returns the return value of the sweep.
-
-    If `receive` raises, the threads of the sweep are stopped before the exception propagates.
+    The return value is that of the generator. If `receive` raises, the threads of the sweep are
+    stopped before the exception propagates.
     """
     with closing(pull):
         while True:
@@ -156,7 +159,7 @@ def consume(
 
 
 class _TargetEnd:
-    """Source of cotangents for the last stage: the target, or cotangents given in its place."""
+    """Source of cotangents for the last stage: the target, or cotangents given instead."""
 
     def __init__(self, target: Target | Cotangents, value: Float[Tensor, " batch"]) -> None:
         self._target = target
@@ -167,7 +170,7 @@ class _TargetEnd:
         """No-op: the last stage has no successor."""
 
     def pulled(self, outputs: Tensor, span: slice) -> tuple[Tensor, Tensor]:
-        """Return the value to differentiate over a tile, and its cotangent."""
+        """Return the value to differentiate in a tile, and its cotangent."""
         if isinstance(self._target, Cotangents):
             return outputs, self._target.tile(span)
         value = self._target(outputs, span)
@@ -178,7 +181,7 @@ class _TargetEnd:
 
 
 class _NextStage:
-    """Source of cotangents for every stage but the last: the next stage."""
+    """Source of cotangents for all stages except the last: the next stage."""
 
     sum = None
 
@@ -231,9 +234,9 @@ def _stage(
     right: _TargetEnd | _NextStage,
     progress: Callable[[int], object],
 ) -> Generator[tuple[slice, Tensor], None, _End]:
-    """Execute the scheduled actions of one stage, at most `ahead` tiles ahead of the cotangents.
+    """Run one stage and yield the cotangents of its inputs, tile by tile, right to left.
 
-    Yields the cotangents of the inputs of the stage, tile by tile, right to left.
+    The scheduled actions run at most `ahead` tiles ahead of the cotangents.
     """
     live = map_leaves(lambda leaf: leaf.detach(), live)
     sums = [torch.zeros_like(parameter) for parameter in parameters]
@@ -277,8 +280,8 @@ def _stage(
 class _Slots:
     """Stored carries, copied to blocks that are allocated once.
 
-    Uncopied, they would be scattered among the activations of the tiles, and heap fragmentation
-    would increase with the length of the window.
+    Without copying, carries would be scattered among the activations of the tiles, and heap
+    fragmentation would increase with the length of the window.
     """
 
     def __init__(self, carry: Carry, slots: int, allocate: Allocate) -> None:
@@ -305,7 +308,7 @@ def _forward(stage: Layer, tile: int, x: Tensor, carry: Carry, span: slice) -> _
     refuse_transforms(x)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        # A copy: the slot may be reused before the cotangents of this tile arrive.
+        # A copy: the slot may be reused before the cotangents of this tile are available.
         before = map_leaves(lambda leaf: leaf.detach().clone().requires_grad_(), carry)
         outputs, after = stage.forward(x, before)
     return _Graph(tile, span, x, before, outputs, after)

@@ -1,7 +1,7 @@
 """Storage of the activations between layers: in memory or in files.
 
-A boundary is an array of length x width numbers, freed with its last reference. The carries of a
-layer, one per tile, are stored in the same place and are small compared to a boundary.
+A boundary is an array of length x width values that is freed with its last reference. The carries
+of a layer, one per tile, are stored in the same way; they are small compared to a boundary.
 """
 
 import tempfile
@@ -19,9 +19,9 @@ from genoscan.ops.dual import Dual, primal
 
 @dataclass(frozen=True)
 class TensorBoundary:
-    """A boundary on any device; tiles are read to, and written from, the device of the network.
+    """Boundary stored on any device; tiles are copied from and to the device of the network.
 
-    If both devices are the same, `read` returns a view: use it before the tile is overwritten.
+    If both devices are the same, `read` returns a view, which is valid until the tile is overwritten.
     """
 
     numbers: Float[Tensor, "batch length width"]
@@ -40,7 +40,7 @@ class TensorBoundary:
 
 @dataclass(frozen=True)
 class DualBoundary:
-    """A boundary with its tangents."""
+    """Boundary with tangents."""
 
     numbers: TensorBoundary
     dots: TensorBoundary
@@ -64,13 +64,13 @@ Boundary: TypeAlias = TensorBoundary | DualBoundary
 
 @dataclass(frozen=True)
 class BoundaryStore:
-    """Allocator of boundaries of one length, on a device or in unnamed files in a folder."""
+    """Allocator of boundaries of equal length, on a device or in unnamed files in a folder."""
 
     length: int
     place: torch.device | Path
 
     def boundary(self, like: Float[Tensor, "batch tile width"]) -> Boundary:
-        """Allocate a boundary for tiles like this one, and for their tangents if it has any."""
+        """Allocate a boundary for tiles like `like`, with tangents if `like` has them."""
         if isinstance(like, Dual):
             return DualBoundary(self._plain(primal(like)), self._plain(like.dots.flatten(0, 1)))
         return self._plain(like)
@@ -89,7 +89,7 @@ class BoundaryStore:
 
 
 def _unnamed(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return an array mapped to a file that is deleted with the array or at process exit."""
+    """Return an array mapped to a file that is deleted when the array is freed or the process exits."""
     with tempfile.TemporaryFile(dir=folder) as file:
         file.truncate(int(np.prod(shape)) * dtype.itemsize)
         return np.memmap(file, dtype=dtype, mode="r+", shape=shape)

@@ -1,11 +1,12 @@
 """Sweeps of bidirectional networks: layer by layer, and tile by tile within a layer.
 
 A bidirectional layer needs all of its input before it can compute any output. The activations
-between two layers, a **boundary**, are therefore stored: length x width numbers, in memory or in
+between two layers, a **boundary**, are therefore stored: length x width values, in memory or in
 files. Within a layer, each direction is causal and runs as in `adjoint.py`: tile by tile, in memory
 that does not depend on the length.
 
-The boundaries to store are chosen as for carries (`checkpoints.py`), with layers in place of tiles.
+Boundaries are stored and recomputed on the same schedule as carries (`checkpoints.py`), with layers
+instead of tiles.
 """
 
 from collections.abc import Callable, Generator, Iterable
@@ -22,6 +23,7 @@ from genoscan.engine.checkpoints import Adjoin, Advance, Drop, Restore, Save, sc
 from genoscan.engine.forward import forward
 from genoscan.engine.inputs import Inputs, Spans
 from genoscan.engine.merging import merge_directions, two_at_once
+from genoscan.engine.recovery import Snapshots, load_layer, save_layer
 from genoscan.engine.tangent import Directions, pushed
 from genoscan.engine.target import Target
 from genoscan.layer import BidirectionalLayer, BidirectionalNetwork, Layer
@@ -39,24 +41,38 @@ def adjoint_by_layer(
     tile: int,
     boundaries: int,
     store: BoundaryStore,
+    snapshots: Snapshots | None = None,
     progress: Progress = lambda _positions: None,
 ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
     """Yield the derivative of the target with respect to each input, tile by tile, left to right.
 
-    The generator returns an `AdjointResult` without carries.
+    The generator returns an `AdjointResult` without carries. If `snapshots` are given, the boundary
+    in use is saved from time to time, and an interrupted sweep continues after the last layer saved.
 
-    Exact: equal to whole-window autograd up to rounding (tests/test_by_layer.py); results for
-    different numbers of boundaries are bitwise identical.
-    Memory: the activations of one tile in each direction, regardless of length; in `store`, at most
-    `boundaries` stored boundaries, four boundaries in use, and one carry per tile and direction.
-    Time: one backward pass over each layer, and the forward passes of `checkpoints.schedule` plus
-    one.
+    Notes
+    -----
+    The derivative equals that of whole-window autograd up to rounding (tests/test_by_layer.py).
+    Results are bitwise identical for any number of boundaries.
+
+    Memory: the activations of one tile in each direction, regardless of length. `store` contains at
+    most `boundaries` checkpoints, the boundaries in use (two, or four if the merge is not additive,
+    and one that is recomputed), and one carry per tile and direction.
+
+    Time: one backward pass over each layer, the forward passes of `checkpoints.schedule`, and one
+    more forward pass over the last layer.
     """
     sweep = _swept(chain, inputs, tile, store, progress)
     layers = chain.blocks
-    saved: dict[int, Boundary] = {}
-    live, x_bar, value = sweep.encoded(chain, inputs), None, torch.zeros(inputs.batch)
-    for action in schedule(len(layers), boundaries):
+    state = load_layer(snapshots, store, sweep.device)
+    left, value = len(layers), torch.zeros(inputs.batch)
+    x_bar: Boundary | None = None
+    live = sweep.encoded(chain, inputs)
+    saved = {0: live}
+    if state is not None and state.value is not None:
+        left, x_bar, value = state.layer, state.boundary, state.value
+    elif state is not None and boundaries > 1:
+        saved[state.layer] = state.boundary
+    for action in schedule(left, boundaries, list(saved)) if left else ():
         match action:
             case Save(number):
                 saved[number] = live
@@ -65,13 +81,16 @@ def adjoint_by_layer(
             case Drop(number):
                 del saved[number]
             case Advance(start, stop):
-                for layer in layers[start:stop]:
-                    live = sweep.run(layer, live)
+                for number in range(start, stop):
+                    live = sweep.run(layers[number], live)
+                    if x_bar is None:
+                        save_layer(snapshots, number + 1, live)
             case Adjoin(number):
                 if x_bar is None:
                     ends = sweep.run(layers[number], live)
                     x_bar, value = sweep.scored(chain, ends, target)
                 sweep.pull(layers[number], live, x_bar)
+                save_layer(snapshots, number, x_bar, value)
     assert x_bar is not None
     for span in sweep.tiles:
         x = inputs.tile(span).detach().requires_grad_()
@@ -91,7 +110,7 @@ def forward_by_layer(
 ) -> Generator[tuple[slice, Float[Tensor, "batch span d_out"]], None, None]:
     """Yield the outputs tile by tile, left to right.
 
-    Memory: one tile and one carry; in `store`, two boundaries.
+    Memory: one tile and one carry, and two boundaries in `store`.
     """
     sweep = _swept(chain, inputs, tile, store, progress)
     live = sweep.encoded(chain, inputs)
@@ -114,9 +133,12 @@ def tangent_by_layer(
 ]:
     """Yield the outputs and their derivative along each direction, tile by tile, left to right.
 
-    Exact: equal to a whole-window jvp up to rounding.
-    Memory: one tile and one carry, and a tangent of each for every direction; in `store`, two
-    boundaries and their tangents along every direction.
+    Notes
+    -----
+    The derivatives equal those of a whole-window jvp up to rounding.
+
+    Memory: one tile and one carry, and two boundaries in `store`, each with one tangent per
+    direction.
     """
     sweep = _swept(chain, inputs, tile, store, progress)
     live = sweep.encoded(chain, _DualInputs(inputs, directions))
@@ -140,7 +162,7 @@ class _DualInputs:
 
 @dataclass(frozen=True)
 class _LayerwisePass:
-    """Passes over whole layers of a network, with their length, tile, storage and device."""
+    """Passes over whole layers of a network, for one window length, tile size, store and device."""
 
     length: int
     tile: int
@@ -174,7 +196,7 @@ class _LayerwisePass:
         return self.stored((span, encode(span)) for span in self.tiles)
 
     def run(self, layer: BidirectionalLayer, x: Boundary) -> Boundary:
-        """Return the boundary after a layer."""
+        """Run a layer and return the boundary after it."""
 
         def merged(made: Boundary, span: slice, left: Tensor, right: Tensor) -> None:
             with torch.no_grad():
@@ -191,7 +213,7 @@ class _LayerwisePass:
 
     @torch.no_grad()
     def decoded(self, chain: BidirectionalNetwork, ends: Boundary, span: slice) -> Tensor:
-        """Return the outputs over a span, from the last boundary."""
+        """Compute the outputs over a span from the last boundary."""
         return chain.decode(ends.read(span))
 
     def scored(
@@ -225,7 +247,7 @@ class _LayerwisePass:
             bars = left + right, x_bar.read(span)
             x_bar.write(span, torch.autograd.grad(ends, at, bars)[0])
 
-        # Each adjoint runs opposite to its layer: the adjoint of `right_to_left` from left to right.
+        # Each adjoint runs in the opposite direction: that of `right_to_left` from left to right.
         merge_directions(
             self.store,
             self.device,
@@ -292,7 +314,7 @@ def _swept(
 
 @dataclass(frozen=True)
 class _DirectionInputs:
-    """Inputs of one direction of a layer, in its reading order; `mirrored` if from right to left."""
+    """Inputs of one direction of a layer, in reading order; `mirrored` for right to left."""
 
     layer: BidirectionalLayer
     x: Boundary
@@ -304,13 +326,13 @@ class _DirectionInputs:
         return self.x.batch
 
     def place(self, span: slice) -> slice:
-        """Convert a span of the inputs to coordinates of the window."""
+        """Convert a span of the inputs to window coordinates."""
         if not self.mirrored:
             return span
         return slice(self.length - span.stop, self.length - span.start)
 
     def placed(self, span: slice, tile: Tensor) -> tuple[slice, Tensor]:
-        """Convert a span of the inputs, and values there, to the order of the window."""
+        """Convert a span of the inputs and the values over it to window order."""
         return self.place(span), flip_positions(tile) if self.mirrored else tile
 
     def tile(self, span: slice) -> Any:
@@ -321,7 +343,7 @@ class _DirectionInputs:
 
 @dataclass(frozen=True)
 class _Bars:
-    """Cotangents of the outputs of one direction, in its reading order."""
+    """Cotangents of the outputs of one direction, in reading order."""
 
     inputs: _DirectionInputs
     bars: Boundary

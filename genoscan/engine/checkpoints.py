@@ -15,32 +15,32 @@ from genoscan.errors import InputError
 
 
 class Advance(NamedTuple):
-    """Run tiles start to stop - 1 forward; keep only the carry."""
+    """Action to run tiles start to stop - 1 forward and keep only the last carry."""
 
     start: int
     stop: int
 
 
 class Save(NamedTuple):
-    """Store the carry at the left edge of this tile."""
+    """Action to store the carry at the left edge of a tile."""
 
     tile: int
 
 
 class Restore(NamedTuple):
-    """Load the stored carry at the left edge of this tile."""
+    """Action to load the stored carry at the left edge of a tile."""
 
     tile: int
 
 
 class Drop(NamedTuple):
-    """Free the stored carry at the left edge of this tile."""
+    """Action to free the stored carry at the left edge of a tile."""
 
     tile: int
 
 
 class Adjoin(NamedTuple):
-    """Run this tile forward, then backward."""
+    """Action to run a tile forward, then backward."""
 
     tile: int
 
@@ -49,7 +49,7 @@ Action = Advance | Save | Restore | Drop | Adjoin
 
 
 def schedule(n_tiles: int, slots: int, stored: Sequence[int] = ()) -> Iterator[Action]:
-    """Return the actions that adjoin every tile, last to first, with the fewest forward passes.
+    """Return the actions that run all tiles backward, last to first, with the fewest forward passes.
 
     At most `slots` carries are stored at any time, including that of the first tile. `stored` lists
     the tiles, in ascending order from 0, whose carries an interrupted sweep has stored already; if it
@@ -58,7 +58,7 @@ def schedule(n_tiles: int, slots: int, stored: Sequence[int] = ()) -> Iterator[A
     Raises
     ------
     InputError
-        When called, if there is no tile or no slot.
+        If `n_tiles` or `slots` is less than 1; raised by the call, not by the iteration.
     """
     _check(n_tiles, slots)
     return _actions(n_tiles, slots, stored)
@@ -67,7 +67,7 @@ def schedule(n_tiles: int, slots: int, stored: Sequence[int] = ()) -> Iterator[A
 def _actions(n_tiles: int, slots: int, stored: Sequence[int]) -> Iterator[Action]:
     yield Restore(stored[-1]) if stored else Save(0)
     edges = pairwise([*(stored or [0]), n_tiles])
-    # (first tile, whose carry is stored; tiles; slots, including it)
+    # (first tile, whose carry is stored; number of tiles; slots, including its own)
     pending = [(first, last - first, slots - i) for i, (first, last) in enumerate(edges)]
     while pending:
         first, n, free = pending.pop()
@@ -91,7 +91,7 @@ def _actions(n_tiles: int, slots: int, stored: Sequence[int]) -> Iterator[Action
 
 
 def advances(n_tiles: int, slots: int) -> int:
-    """Return the number of tiles that `schedule` runs forward, not counting those of `Adjoin`."""
+    """Return the number of forward passes over tiles in a schedule, except those of `Adjoin`."""
     _check(n_tiles, slots)
     rounds = _rounds(n_tiles, slots)
     return rounds * n_tiles - comb(slots + rounds, slots + 1)
@@ -105,7 +105,7 @@ def _check(n_tiles: int, slots: int) -> None:
 
 
 def _rounds(n: int, slots: int) -> int:
-    """Return the maximum number of forward passes over any of n tiles."""
+    """Return the maximum number of forward passes over any one of n tiles."""
     rounds = 0
     while comb(slots + rounds, slots) < n:
         rounds += 1
@@ -113,7 +113,7 @@ def _rounds(n: int, slots: int) -> int:
 
 
 def _split(n: int, slots: int) -> int:
-    """Return the number of tiles, of n, to the left of the next carry to store."""
+    """Return how many of n tiles are to the left of the next carry to store."""
     rounds = _rounds(n, slots)
     fewest_left = comb(slots + rounds - 2, slots) if rounds > 1 else 1
     return max(fewest_left, n - comb(slots - 1 + rounds, slots - 1))

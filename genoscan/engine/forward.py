@@ -1,4 +1,4 @@
-"""Forward sweep: outputs without derivatives, tile by tile, from left to right."""
+"""Forward sweep, left to right: outputs without derivatives, tile by tile."""
 
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
@@ -23,9 +23,13 @@ def forward(
 ) -> Generator[tuple[slice, Float[Tensor, "batch span d_out"]], None, None]:
     """Yield the outputs tile by tile, left to right.
 
-    Exact: equal to a whole-window pass up to rounding.
-    Memory: one tile per stage (stages.py), and one carry. `progress` is called for each tile, with
-    the number of its positions.
+    `progress` is called for each tile, with the number of its positions.
+
+    Notes
+    -----
+    The outputs equal those of a whole-window pass up to rounding.
+
+    Memory: one tile per stage (stages.py) and one carry.
     """
 
     def read(span: slice) -> Tensor:
@@ -40,7 +44,7 @@ def forward(
 def rightward(
     sweep: StagePipeline, carries: Sequence[Carry], tiles: Spans, read: Callable[[slice], Tensor]
 ) -> Generator[tuple[slice, Tensor], None, None]:
-    """Run tiles through all stages, without an autograd graph."""
+    """Run tiles through all stages without an autograd graph and yield the outputs."""
     queues = [sweep.queue(1) for _ in sweep.stages[1:]]
     runs = [
         flush_denormals_during(_stage(stage, carries[i], tiles, read if i == 0 else queues[i - 1].get))
@@ -58,7 +62,7 @@ def rightward(
 def _stage(
     stage: Layer, live: Carry, tiles: Spans, read: Callable[[slice], Tensor]
 ) -> Generator[tuple[slice, Tensor], None, None]:
-    """Run every tile through one stage."""
+    """Run every tile through one stage and yield the outputs."""
     for span in tiles:
         with torch.no_grad():
             outputs, live = stage.forward(read(span), live)

@@ -32,9 +32,9 @@ class Inputs(Protocol):
 
 @dataclass(frozen=True)
 class OneHot:
-    """Bases, stored as codes and converted to the input of the network tile by tile.
+    """Bases stored as codes, 1 byte each, and converted to network input tile by tile.
 
-    Memory: 1 byte per base.  `table` has one row per code and one column per symbol of the model.
+    `table` has one row per code and one column per symbol of the model.
     """
 
     codes: UInt8[Tensor, "batch length"]
@@ -71,9 +71,9 @@ class Dense:
 
 
 class Spans:
-    """Positions 0 to length - 1, divided into tiles, left to right; the first may be shorter.
+    """Tiles of the positions 0 to length - 1, left to right; the first tile may be shorter.
 
-    Memory: independent of the length.
+    Memory does not depend on the length.
     """
 
     def __init__(self, length: int, tile: int) -> None:

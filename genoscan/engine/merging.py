@@ -1,4 +1,4 @@
-"""Two sweeps over one window in opposite directions, and the merging of their values."""
+"""Merging of two sweeps over one window in opposite directions."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 Merge: TypeAlias = Callable[[Boundary, slice, Tensor, Tensor], None]
 
 _PARTS = 8
-"""Number of parts of a tile, merged one after the other."""
+"""Number of parts into which a tile is divided for merging."""
 
 
 def merge_directions(
@@ -30,15 +30,15 @@ def merge_directions(
     Parameters
     ----------
     store
-        Allocates the one boundary that both sweeps write: the first to reach a position stores its
-        values there, the second merges them with its own.
+        Allocator of the boundary that both sweeps write. At each position, the first sweep stores
+        its values, and the second sweep replaces them with the merged values.
     device
-        Device of the sweeps; on a CPU with two threads or more they run in parallel.
+        Device of the sweeps, which run in parallel on a CPU with at least two threads.
     merge
-        Called with the boundary, a span, and the values of `left_to_right` and `right_to_left` over
-        the span; writes the merged values.
+        Function that writes the merged values of a span to the boundary; its arguments are the
+        boundary, the span, and the values of `left_to_right` and `right_to_left` over the span.
     left_to_right, right_to_left
-        Sweeps, which yield spans of the window and the values there.
+        Sweeps, which yield spans of the window and the values over each span.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def merge_directions(
 
 
 class _Merger:
-    """The boundary that two sweeps write, and the position that each of them has reached."""
+    """Boundary written by two sweeps, and the position that each sweep has reached."""
 
     def __init__(self, store: BoundaryStore, merge: Merge) -> None:
         self._store, self._merge = store, merge
@@ -76,9 +76,9 @@ class _Merger:
                 first, second = second, first
             boundary.write(first, tile[:, _relative(span, first)])
             self._reached[direction] = span.start if direction else span.stop
-            # Merged in parts, to save memory, and under the lock: otherwise a merge would
-            # occasionally coincide with a tile of the other sweep, more often in long windows, and
-            # peak memory would depend on the length.
+            # Merge in parts to save memory, and under the lock: otherwise a merge could run at the
+            # same time as a tile of the other sweep, more often in long windows, and peak memory
+            # would depend on the length.
             step = max(1, tile.shape[1] // _PARTS)
             for start in range(second.start, second.stop, step):
                 part = slice(start, min(start + step, second.stop))
@@ -92,7 +92,7 @@ def _relative(span: slice, part: slice) -> slice:
 
 
 def two_at_once(device: torch.device, *work: Callable[[Callable[[], None]], Result]) -> list[Result]:
-    """Run two functions, in parallel on a CPU with two threads or more (`run_in_parallel`)."""
+    """Run two functions, in parallel on a CPU with at least two threads, and return their results."""
     if len(shares(len(work), device)) == len(work):
         return run_in_parallel(work)
     return [each(lambda: None) for each in work]

@@ -20,6 +20,7 @@ from genoscan.engine.by_layer import adjoint_by_layer, forward_by_layer, tangent
 from genoscan.engine.checkpoints import advances
 from genoscan.engine.forward import forward
 from genoscan.engine.inputs import Inputs
+from genoscan.engine.recovery import Snapshots
 from genoscan.engine.tangent import Directions, tangent
 from genoscan.engine.target import Target
 from genoscan.errors import InputError
@@ -45,15 +46,15 @@ class Cost:
     Attributes
     ----------
     recomputed
-        Average number of forward passes over a tile besides the one that is differentiated.
+        Average number of forward passes over a tile, except the one that is differentiated.
     passes
-        Number of passes over each position, forward and backward, in all sweeps together.
+        Total number of passes over each position, forward and backward, in all sweeps.
     carry_bytes
         Size of the carries stored in the working memory of the sweep, in bytes.
     boundary_bytes
         Size of the activations between layers and the carries stored with them, in bytes.
     boundary_place
-        Where they are stored: "memory", a GPU or a folder.
+        Storage of these activations and carries: "memory", a GPU or a folder.
     """
 
     recomputed: float
@@ -65,9 +66,9 @@ class Cost:
 
 @runtime_checkable
 class Method(Protocol):
-    """A method of differentiation: sweeps over a network in tiles of `tile` positions.
+    """Method of differentiation: sweeps over a network in tiles of `tile` positions.
 
-    Parameters of the network are constants, whether or not they require a gradient.
+    Parameters of the network are treated as constants, even if they require gradients.
     """
 
     @property
@@ -76,7 +77,7 @@ class Method(Protocol):
         ...
 
     def affected(self, span: slice, reach: int) -> slice:
-        """Return the span of the outputs that inputs in a span affect, at most `reach` beyond it."""
+        """Return the span of outputs affected by inputs in `span`, up to `reach` positions beyond it."""
         ...
 
     def extent(self, span: slice, outputs: slice | None, *, before: int, after: int) -> slice:
@@ -85,11 +86,16 @@ class Method(Protocol):
         Parameters
         ----------
         span
-            Positions to differentiate with respect to, in reading direction.
+            Input positions of the derivatives, in reading direction.
         outputs
             Positions of the outputs in the target; None: all outputs of the window.
         before, after
             Number of positions of context on each side.
+
+        Returns
+        -------
+        slice
+            Positions of the window; they may extend beyond the sequence.
         """
         ...
 
@@ -108,11 +114,17 @@ class Method(Protocol):
         ...
 
     def unit(self, network: Network, x: Tensor) -> tuple[Layer, Tensor]:
-        """Return the causal layer of one sweep, and its input for an input x of the network."""
+        """Return the causal layer of one sweep, and its input for the network input `x`."""
         ...
 
     def gradient(
-        self, network: Network, inputs: Inputs, target: Target, *, progress: Progress = ignore
+        self,
+        network: Network,
+        inputs: Inputs,
+        target: Target,
+        *,
+        snapshots: Snapshots | None = None,
+        progress: Progress = ignore,
     ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
         """Yield d target / d input, tile by tile; the generator returns an `AdjointResult`."""
         ...
@@ -143,12 +155,12 @@ class Adjoint:
     tile
         Number of positions per tile.
     slots
-        Maximum number of stored carries; fewer need more recomputation, with the same result.
+        Maximum number of stored carries; fewer require more recomputation for the same result.
 
     Notes
     -----
-    Working memory does not depend on the length of the window: the activations of one tile and
-    `slots` carries.
+    Working memory consists of the activations of one tile and `slots` carries, regardless of the
+    length of the window.
     """
 
     tile: int = 1024
@@ -162,7 +174,7 @@ class Adjoint:
         return slice(span.start, span.stop + reach)
 
     def extent(self, span: slice, outputs: slice | None, *, before: int, after: int) -> slice:
-        """Return a window with context before the span, but none after given outputs."""
+        """Return a window with context before the span, and after it only if `outputs` is None."""
         if outputs is None:
             return slice(span.start - before, span.stop + after)
         return slice(min(span.start - before, outputs.start), max(span.stop, outputs.stop))
@@ -183,19 +195,27 @@ class Adjoint:
         return network, x
 
     def gradient(
-        self, network: Layer, inputs: Inputs, target: Target, *, progress: Progress = ignore
+        self,
+        network: Layer,
+        inputs: Inputs,
+        target: Target,
+        *,
+        snapshots: Snapshots | None = None,
+        progress: Progress = ignore,
     ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
-        """Yield d target / d input, right to left (`adjoint`)."""
-        return adjoint(network, inputs, target, tile=self.tile, slots=self.slots, progress=progress)
+        """Yield d target / d input, right to left; see `adjoint`."""
+        return adjoint(
+            network, inputs, target, tile=self.tile, slots=self.slots, snapshots=snapshots, progress=progress
+        )
 
     def forward(self, network: Layer, inputs: Inputs, *, progress: Progress = ignore) -> Tiles:
-        """Yield the outputs (`forward`)."""
+        """Yield the outputs; see `forward`."""
         return forward(network, inputs, tile=self.tile, progress=progress)
 
     def tangent(
         self, network: Layer, inputs: Inputs, directions: Directions, *, progress: Progress = ignore
     ) -> Generator[tuple[slice, Tensor, Tensor], None, None]:
-        """Yield the outputs and their derivatives (`tangent`)."""
+        """Yield the outputs and their derivatives; see `tangent`."""
         return tangent(network, inputs, directions, tile=self.tile, progress=progress)
 
 
@@ -211,17 +231,17 @@ class Layerwise:
         Maximum size of the activations between layers, in bytes; None: half of the GPU's memory if
         that suffices, otherwise half of the memory available to this process.
     spill
-        Folder in which to store these activations in files instead of memory; None: in memory.
+        Folder for files with these activations; None: store them in memory.
     boundaries
         Maximum number of boundaries (activations between two layers) to store; None: all. Set by
         `fit`.
     place
-        Device on which to store them. Set by `fit`.
+        Device on which to store boundaries. Set by `fit`.
 
     Notes
     -----
-    Working memory does not depend on the length of the window, except for the boundaries, each of
-    length x width numbers, which are stored in at most `memory` bytes or in `spill`.
+    Apart from the boundaries, working memory does not depend on the length of the window. Each
+    boundary has length x width values. They are stored in at most `memory` bytes, or in `spill`.
     """
 
     tile: int = 1024
@@ -251,7 +271,7 @@ class Layerwise:
         Raises
         ------
         InputError
-            If the limit is too low for one stored boundary besides those in use.
+            If the limit is too low for one stored boundary in addition to those in use.
         """
         if self.spill is not None:
             return self
@@ -286,9 +306,15 @@ class Layerwise:
         return first.left_to_right, first.prepare(network.encode(x)).detach()
 
     def gradient(
-        self, network: BidirectionalNetwork, inputs: Inputs, target: Target, *, progress: Progress = ignore
+        self,
+        network: BidirectionalNetwork,
+        inputs: Inputs,
+        target: Target,
+        *,
+        snapshots: Snapshots | None = None,
+        progress: Progress = ignore,
     ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
-        """Yield d target / d input, left to right (`adjoint_by_layer`)."""
+        """Yield d target / d input, left to right; see `adjoint_by_layer`."""
         return adjoint_by_layer(
             network,
             inputs,
@@ -296,18 +322,19 @@ class Layerwise:
             tile=self.tile,
             boundaries=self.boundaries or len(network.blocks),
             store=self._store(inputs),
+            snapshots=snapshots,
             progress=progress,
         )
 
     def forward(self, network: BidirectionalNetwork, inputs: Inputs, *, progress: Progress = ignore) -> Tiles:
-        """Yield the outputs (`forward_by_layer`)."""
+        """Yield the outputs; see `forward_by_layer`."""
         store = self._store(inputs)
         return forward_by_layer(network, inputs, tile=self.tile, store=store, progress=progress)
 
     def tangent(
         self, network: BidirectionalNetwork, inputs: Inputs, directions: Directions, *, progress: Progress = ignore
     ) -> Generator[tuple[slice, Tensor, Tensor], None, None]:
-        """Yield the outputs and their derivatives (`tangent_by_layer`)."""
+        """Yield the outputs and their derivatives; see `tangent_by_layer`."""
         store = self._store(inputs)
         return tangent_by_layer(network, inputs, directions, tile=self.tile, store=store, progress=progress)
 

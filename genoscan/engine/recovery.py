@@ -1,9 +1,11 @@
 """Saved states of a sweep, from which an interrupted sweep continues.
 
-The state of an adjoint sweep consists of carries that the first forward pass has stored and, once the
-backward pass has begun, of the carry's cotangent at the left edge of the last finished tile. Tiles to
-the right of that edge are not computed again. Because results do not depend on which carries are
-stored, a continued sweep is bitwise equal to an uninterrupted one.
+The state of an adjoint sweep consists of the carries that its first forward pass has stored and, once
+the backward pass has begun, of the cotangent of the carry at the left edge of the last finished tile.
+Tiles to the right of that edge are not computed again. The state of a sweep layer by layer is one
+boundary: the activations after the last layer run forward, or their cotangent before the last layer
+run backward. Results do not depend on which carries or boundaries are stored; a continued sweep is
+therefore bitwise equal to an uninterrupted one.
 """
 
 import threading
@@ -14,9 +16,10 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from genoscan.engine.boundaries import Boundary, BoundaryStore, TensorBoundary
 from genoscan.layer import Carry, leaves, map_leaves
 
-_CARRY, _CUT = "carry-", "cut"
+_CARRY, _CUT, _LAYER = "carry-", "cut", "layer"
 
 
 @runtime_checkable
@@ -145,6 +148,72 @@ class Recorder:
         tensors = {str(i): leaf for i, leaf in enumerate(leaves(carry))} | dict(others)
         if self._snapshots.due(sum(tensor.nbytes for tensor in tensors.values())):
             self._snapshots.save(name, tensors)
+
+
+class LayerState(NamedTuple):
+    """State of a sweep layer by layer.
+
+    Attributes
+    ----------
+    layer
+        Number of layers before the boundary.
+    boundary
+        Activations there, or their cotangent if `value` is given.
+    value
+        Value of the target for each window; None: in the forward pass.
+    """
+
+    layer: int
+    boundary: Boundary
+    value: Float64[Tensor, " batch"] | None
+
+
+def load_layer(snapshots: Snapshots | None, store: BoundaryStore, device: torch.device) -> LayerState | None:
+    """Return the saved state of a sweep layer by layer, if any.
+
+    Parameters
+    ----------
+    snapshots
+        Saved states, if any.
+    store
+        Allocates the boundary.
+    device
+        Device of the network.
+
+    Returns
+    -------
+    LayerState or None
+        The state.
+    """
+    found = snapshots.load().get(_LAYER) if snapshots is not None else None
+    if found is None:
+        return None
+    numbers = found["numbers"]
+    boundary = store.boundary(numbers[:, :1].to(device))
+    assert isinstance(boundary, TensorBoundary)
+    boundary.numbers.copy_(numbers)
+    return LayerState(int(found["layer"]), boundary, found.get("value"))
+
+
+def save_layer(
+    snapshots: Snapshots | None, layer: int, boundary: Boundary, value: Float64[Tensor, " batch"] | None = None
+) -> None:
+    """Save the state of a sweep layer by layer, if a state is due.
+
+    Parameters
+    ----------
+    snapshots
+        Destination; None: nothing is saved.
+    layer, boundary, value
+        As in `LayerState`.
+    """
+    if snapshots is None:
+        return
+    assert isinstance(boundary, TensorBoundary)
+    if not snapshots.due(boundary.numbers.nbytes):
+        return
+    tensors = {"layer": torch.tensor(layer), "numbers": boundary.numbers}
+    snapshots.save(_LAYER, tensors if value is None else tensors | {"value": value})
 
 
 def _unflatten(tensors: Mapping[str, Tensor], like: Carry) -> Carry:

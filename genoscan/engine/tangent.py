@@ -1,4 +1,4 @@
-"""Tangent sweep: derivatives of every output along given directions, from left to right."""
+"""Tangent sweep, left to right: the derivatives of every output along given directions."""
 
 from collections.abc import Callable, Generator
 from typing import Protocol, runtime_checkable
@@ -42,8 +42,7 @@ class BaseChange:
     """Directions from the observed base to other bases, at one position of one window.
 
     `changes` has one row per direction: the input of the model for the new base minus the input for
-    the observed base.
-    Memory: one tile.
+    the observed base.  Tiles are created when read, so that memory does not depend on the length.
     """
 
     def __init__(self, position: int, changes: Float[Tensor, "directions d_in"]) -> None:
@@ -72,11 +71,14 @@ def tangent(
 ]:
     """Yield the outputs and their derivative along each direction, tile by tile, left to right.
 
-    The initial carry, if given, may have tangents: its leaves are then `Dual`s.
+    The leaves of the initial carry may be `Dual`s, that is, have tangents.
 
-    Exact: equal to a whole-window jvp up to rounding; bitwise zero before the first position at
-    which a direction is nonzero.
-    Memory: one tile and one carry, and a tangent of each for every direction, regardless of length.
+    Notes
+    -----
+    The derivatives equal those of a whole-window jvp up to rounding. They are exactly zero before
+    the first position at which a direction is nonzero.
+
+    Memory: one tile and one carry, each with one tangent per direction, regardless of length.
     """
 
     def read(span: slice) -> Dual:
@@ -91,7 +93,7 @@ def tangent(
 def pushed(
     layer: Layer, read: Callable[[slice], Dual], tiles: Spans, carry: Carry, count: int
 ) -> Generator[tuple[slice, Dual], None, None]:
-    """Yield the outputs and their tangents, given inputs and their tangents."""
+    """Yield the outputs and their tangents for inputs with tangents."""
     sweep = StagePipeline(layer)
     carries = [map_leaves(lambda leaf: _moving(leaf, count), part) for part in sweep.split(carry)]
     yield from rightward(sweep, carries, tiles, read)  # type: ignore[misc]

@@ -1,7 +1,7 @@
-"""Targets: scalars to differentiate, sums over positions and therefore computed tile by tile.
+"""Targets: scalars to differentiate, computed tile by tile because they are sums over positions.
 
 A model's output at position t predicts the base at t + label_offset (1 for a causal
-next-base model).  Labels are held fixed: the derivative is with respect to bases as input.
+next-base model).  Labels are constants: the derivative is with respect to the input only.
 """
 
 from dataclasses import dataclass, replace
@@ -14,9 +14,9 @@ from torch import Tensor
 
 @runtime_checkable
 class Target(Protocol):
-    """The scalar to differentiate, one per window.
+    """Scalar to differentiate, one per window.
 
-    Additivity law: target(y over [0, n)) == target(y over [0, k)) + target(y over [k, n))
+    Targets are additive: target(y over [0, n)) == target(y over [0, k)) + target(y over [k, n))
     """
 
     def __call__(self, outputs: Float[Tensor, "batch tile d_out"], span: slice) -> Float[Tensor, " batch"]:
@@ -34,7 +34,7 @@ class LogLikelihood:
 
     `first` and `last` are 0-based positions in the window, half-open as in a slice: `last` is the
     position after the last label included.  `columns` maps a base code to the output column of the
-    model, or to -1 if there is none; such labels, and labels outside the window, contribute 0.
+    model, or to -1 if there is none.  Labels without a column or outside the window contribute 0.
     """
 
     codes: UInt8[Tensor, "batch length"]
@@ -45,7 +45,7 @@ class LogLikelihood:
 
     def __call__(self, outputs: Float[Tensor, "batch tile d_out"], span: slice) -> Float[Tensor, " batch"]:
         labels, counted = self.labels(span)
-        # In float64: the derivative is 1 - p, which loses its digits in float32 if p is near 1.
+        # In float64: the derivative is 1 - p, which loses precision in float32 if p is near 1.
         log_p = torch.log_softmax(outputs.double(), -1)
         log_p = log_p.gather(-1, labels.to(outputs.device)[..., None])[..., 0]
         return (log_p * counted.to(log_p)).sum(-1)
@@ -56,7 +56,7 @@ class LogLikelihood:
         return replace(self, **own)
 
     def labels(self, span: slice) -> tuple[Int64[Tensor, "batch tile"], Bool[Tensor, "batch tile"]]:
-        """Return the column of the base that each output predicts, and whether it is included."""
+        """Return the column of the base that each output predicts, and a mask of the bases included."""
         length = self.codes.shape[1]
         at = torch.arange(span.start, span.stop) + self.label_offset
         columns = self.columns[self.codes[:, at.clamp(max=length - 1)].long()]
@@ -67,10 +67,10 @@ class LogLikelihood:
 
 @dataclass(frozen=True)
 class LogitAt:
-    """A weighted sum of the logits of one output.
+    """Weighted sum of the logits of one output.
 
-    `weights` has one entry per symbol: one-hot for a logit; for log-odds, 1 for the symbol and
-    -1/3 for each of the other three.
+    `weights` has one entry per symbol.  For a logit it is one-hot; for log-odds it is 1 for the
+    symbol and -1/3 for each of the other three.
     """
 
     position: Int64[Tensor, " batch"]
@@ -89,7 +89,7 @@ class LogitAt:
 
 @dataclass(frozen=True)
 class WeightedSum:
-    """The inner product of all outputs with fixed weights, used in the dot-product test."""
+    """Inner product of all outputs with fixed weights, used in the dot-product test."""
 
     weights: Float[Tensor, "batch length d_out"]
 
@@ -104,6 +104,6 @@ class WeightedSum:
 def whole_window(
     codes: UInt8[Tensor, "batch length"], columns: Int64[Tensor, " codes"], label_offset: int = 1
 ) -> LogLikelihood:
-    """Return the log-likelihood of all bases of the window that an output predicts."""
+    """Return the log-likelihood of all bases in the window that are predicted by an output."""
     batch, length = codes.shape
     return LogLikelihood(codes, columns, torch.zeros(batch).long(), torch.full((batch,), length), label_offset)

@@ -1,8 +1,8 @@
 """Finite automata as PD-SSM models: exact, without training.
 
 Each map of the dictionary is the transition function of one symbol, and the router selects the map
-of the current symbol.  Decays are 1 and the inflow is zero, so that the state remains one-hot: the
-maps permute or merge its entries (Terzić et al., NeurIPS 2025, Proposition 2).
+of the current symbol.  Decays are 1 and the inflow is zero, so the state remains one-hot: the maps
+permute or merge its entries (Terzić et al., NeurIPS 2025, Proposition 2).
 """
 
 from collections.abc import Sequence
@@ -44,9 +44,9 @@ def from_automaton(
     Returns
     -------
     Stack
-        Frozen model. Its input is one-hot, (batch, length, symbols), with N an ordinary symbol. Its
-        output is (batch, length, heads x states); the largest entry of each head belongs to the
-        state after the base.
+        Frozen model. Its input is one-hot, (batch, length, symbols), and N is an ordinary symbol.
+        Its output is (batch, length, heads x states); the largest entry of each head is that of
+        the state after the base.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def from_automaton(
 
     Notes
     -----
-    Exact at any length.
+    The model is exact for sequences of any length.
     """
     heads, n_states, n_symbols = transitions.shape
     if len(start) != heads:
@@ -104,7 +104,7 @@ def open_reading_frames() -> tuple[Int64[Tensor, "frames states symbols"], list[
     Returns
     -------
     transitions
-        Integer tensor (3 frames, 16 states, 5 symbols), with symbols in the order A, C, G, T, N.
+        Integer tensor (3, 16, 5): frames, states, and symbols in the order A, C, G, T, N.
     start
         Initial state of each automaton.
 

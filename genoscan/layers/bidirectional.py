@@ -10,7 +10,7 @@ sharing) applies this to a in forward order and to b in the order of the reverse
 same weights: `fwd` of one strand is `rev` of the other.
 
 Caduceus with fused_add_norm swaps the strands before every block.  This differs from the published
-definition, but its weights were trained with it.
+definition, but its published weights were trained this way.
 """
 
 from collections.abc import Iterator
@@ -98,7 +98,7 @@ class BidirectionalBlock(nn.Module):
 
     @property
     def additive(self) -> bool:
-        """Whether the outputs of the two directions are added, not multiplied."""
+        """Whether the outputs of the two directions are added rather than multiplied."""
         return self.config.strategy == "add"
 
     def prepare(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile width"]:
@@ -207,7 +207,7 @@ class BidirectionalStack(SequenceModel):
 
     @property
     def both_strands(self) -> bool:
-        """Whether the blocks represent both strands, which makes the network equivariant."""
+        """Whether the blocks represent both strands; the network is then equivariant."""
         return self.blocks[0].config.rcps
 
     @property
@@ -217,7 +217,7 @@ class BidirectionalStack(SequenceModel):
         return width
 
     def forward(self, x: Float[Tensor, "batch length d_in"]) -> Tensor:
-        """Return the logits of a whole window, computed at once.
+        """Compute the logits of a whole window in one pass.
 
         Parameters
         ----------
@@ -231,7 +231,7 @@ class BidirectionalStack(SequenceModel):
 
         Notes
         -----
-        This is the definition; the engine computes the same function layer by layer.
+        This method defines the network; the engine computes the same function layer by layer.
         """
         x = self.encode(x)
         for layer in self.blocks:
@@ -242,7 +242,7 @@ class BidirectionalStack(SequenceModel):
         return self.decode(x)
 
     def encode(self, x: Float[Tensor, "batch tile d_in"]) -> Float[Tensor, "batch tile width"]:
-        """Return the embedding of every strand represented, (batch, tile, width)."""
+        """Return the embedding, (batch, tile, width), of one strand or both."""
         embedded: Tensor = self.embed(x)
         return embedded
 

@@ -75,7 +75,7 @@ class ModelConfig(BaseModel):
         Column of the symbol for bases other than A, C, G and T; None: such a base is encoded as the
         mean of A, C, G and T.
     label_offset
-        The output at position t predicts the base at t + label_offset.
+        Offset of the labels: the output at position t predicts the base at t + label_offset.
     context
         Default number of bases upstream of a region in its window.
     reach
@@ -185,8 +185,8 @@ def base_table(
     Notes
     -----
     N is encoded as the model's symbol for unknown bases or, if there is none, as the mean of A, C, G
-    and T, not as zero: at zero RMSNorm is nearly singular, and its derivative grows by a factor of
-    eps ** -0.5 with each layer.
+    and T. It is not encoded as zero because RMSNorm is nearly singular at zero: the derivative would
+    grow by a factor of eps ** -0.5 with each layer.
     """
     table = torch.zeros(6, len(config.symbols), dtype=dtype, device=device)
     for code, column in enumerate(config.base_columns):

@@ -81,14 +81,14 @@ class Mamba(nn.Module):
     d_model
         Channels of input and output.
     eps
-        Constant added to the mean square in the norm; None: the mixer alone, without the
-        norm or the residual connection, as used in bidirectional blocks.
+        Constant added to the mean square in the norm; None: only the mixer, without norm and
+        residual connection, as used in bidirectional blocks.
     kernels
         Kernel set.
 
     Notes
     -----
-    Exact: equal to Mamba on the whole sequence for any tiling, up to rounding.
+    For any tiling, the output equals that of Mamba on the whole sequence, up to rounding.
     """
 
     decays: ClassVar = {"A_log": False, "D": False}
@@ -121,7 +121,7 @@ class Mamba(nn.Module):
             self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))
 
     def begin(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Return the carry before the first base: zeros, for `batch` sequences."""
+        """Return the carry of `batch` sequences before the first base, which is zero."""
         channels, states = self.A_log.shape
         tail = self.A_log.new_zeros(batch, self.config.d_conv - 1, channels)
         return tail, self.A_log.new_zeros(batch, channels, states)

@@ -45,7 +45,7 @@ class Mamba2Config(BaseModel):
     expand
         Ratio of inner channels to d_model.
     dt_limit
-        Lower and upper bound of the step size; None: no upper bound.
+        Lower and upper bound of the step size; an upper bound of None is infinite.
     gate_eps
         Constant added to the mean square in the gated norm.
     """
@@ -72,14 +72,14 @@ class Mamba2(nn.Module):
     d_model
         Channels of input and output.
     eps
-        Constant added to the mean square in the norm; None: the mixer alone, without the
-        norm or the residual connection, as used in bidirectional blocks.
+        Constant added to the mean square in the norm; None: only the mixer, without norm and
+        residual connection, as used in bidirectional blocks.
     kernels
         Kernel set.
 
     Notes
     -----
-    Exact: equal to Mamba-2 on the whole sequence for any tiling, up to rounding.
+    For any tiling, the output equals that of Mamba-2 on the whole sequence, up to rounding.
     """
 
     decays: ClassVar = {"dt_bias": False, "A_log": False, "D": False, "gate_norm": False}
@@ -110,7 +110,7 @@ class Mamba2(nn.Module):
             self.dt_bias.copy_(step + torch.log(-torch.expm1(-step)))
 
     def begin(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Return the carry before the first base: zeros, for `batch` sequences."""
+        """Return the carry of `batch` sequences before the first base, which is zero."""
         tail = self.D.new_zeros(batch, self.config.d_conv - 1, len(self.conv.bias))
         return tail, self.D.new_zeros(batch, self.channels, self.config.d_state)
 

@@ -23,7 +23,7 @@ class RMSNorm(nn.Module):
 
     Notes
     -----
-    Zhang and Sennrich, arXiv 1910.07467.
+    Defined by Zhang and Sennrich, arXiv 1910.07467.
     """
 
     decays: ClassVar = {"weight": False}

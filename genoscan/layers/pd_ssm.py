@@ -89,12 +89,12 @@ class PdSsm(nn.Module):
 
     Notes
     -----
-    Exact: the same function for any tiling, up to rounding.  Derivatives are those of the deployed
+    The output does not depend on the tiling, up to rounding.  Derivatives are those of the deployed
     function, with fixed maps and routes.  If a substitution changes a route, the function has a
     jump, which no derivative captures; `margin` measures the distance to such a change.
 
-    The surrogate gradient depends on `surrogate` alone, not on `requires_grad` of the weights or on
-    `train()` and `eval()`.
+    Whether a surrogate gradient is used depends only on `surrogate`, not on `requires_grad` of the
+    weights or on `train()` and `eval()`.
     """
 
     decays: ClassVar = {"dictionary": False, "D": False}
@@ -128,7 +128,8 @@ class PdSsm(nn.Module):
         """Initialise the parameters: decays near 1, uniform phases, the first state active.
 
         Maps are initialised as permutations, because compositions of non-injective maps soon lose
-        the initial state.  The margins are small, so that training can change the maps.
+        all information on the initial state.  The margins are small, so that training can change
+        the maps.
         """
         n_states = self.config.d_state
         with torch.no_grad():
@@ -174,7 +175,7 @@ class PdSsm(nn.Module):
         inflow = self._in_planes(self.B_proj(u))
         scores = self._scores(u)
         route, maps = scores.argmax(-1).to(torch.int16), argmax_maps(self.dictionary)
-        # NaN where scores overflow: the argmax of several infinities is undefined.
+        # NaN if scores overflow: the argmax of several infinities is undefined.
         decay = decay + 0 * primal(scores).detach().amax(-1)[..., None, None]
         surrogate = self.surrogate
         # Surrogates change only derivatives and are skipped if no graph is recorded.
@@ -205,8 +206,8 @@ class PdSsm(nn.Module):
         Returns
         -------
         Tensor
-            Difference between the largest and second largest probability of the maps, minimum over
-            heads, (batch, tile), from 0 to 1; 1 with a single map.
+            Margins, (batch, tile), from 0 to 1: the difference between the largest and the second
+            largest probability of a map, minimum over heads; 1 if there is only one map.
         """
         if self.config.n_maps == 1:
             return x.new_ones(x.shape[:2])
@@ -239,7 +240,7 @@ def with_surrogate(stack: Stack, surrogate: Surrogate) -> Stack:
         Causal stack; it is not modified and keeps the derivatives of the deployed function.
     surrogate
         Gradient estimator of all PD-SSM blocks of the returned stack. It is read in every forward
-        pass, so that its temperature may be changed between passes.
+        pass, so its temperature may be changed between passes.
 
     Returns
     -------

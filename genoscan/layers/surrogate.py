@@ -1,16 +1,16 @@
 """Surrogate gradients of PD-SSM's selections, for training only.
 
-A PD-SSM selects one map per step and one destination per column by argmax, the derivative of which
-is zero almost everywhere.  Training uses the derivative of a softmax instead, at a temperature that
+A PD-SSM selects one map per step and one destination per column by argmax, whose derivative is
+zero almost everywhere.  Training uses the derivative of a softmax instead, at a temperature that
 may be annealed.  Surrogates are estimators, not the derivative of the deployed function; they are
 used only in stacks returned by `pd_ssm.with_surrogate`.
 
 activated         differentiates only the selected entry of the router's softmax and of each
                   column's softmax (Flash PD-SSM, arXiv 2605.19150, section on its backward pass);
-                  time linear in the states, memory of the scan
+                  time is linear in the number of states, memory is that of the scan
 straight_through  differentiates all entries of both softmaxes: the scores of all maps at each step
-                  and, summed over steps, all destinations; time quadratic in the states, memory
-                  linear
+                  and, summed over steps, all destinations; time is quadratic and memory linear in
+                  the number of states
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Surrogate:
     Attributes
     ----------
     kind
-        Estimator.
+        Estimator, "activated" or "straight_through".
     temperature
         Temperature of both softmaxes; may be changed during training.
 
@@ -76,7 +76,7 @@ def activated(
     Notes
     -----
     The decays are multiplied by factors with value 1 and the derivative of the selected
-    probabilities.  Each transition is linear in these factors, so that their cotangents are the
+    probabilities.  Each transition is linear in these factors, so their cotangents are the
     sums in the backward pass of Flash PD-SSM (arXiv 2605.19150): over columns for the router, over
     steps for the dictionary.
     """

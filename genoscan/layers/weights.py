@@ -125,7 +125,7 @@ def read_stack(
     device
         Device of the weights.
     dtype
-        torch.float32 or torch.float64, to which the weights are converted.
+        Data type to which the weights are converted, torch.float32 or torch.float64.
     kernels
         Name of the kernel set.
 
@@ -174,7 +174,7 @@ def copy_stack(
     stack
         Network to copy.
     config
-        Its configuration.
+        Configuration of the network.
     dtype
         torch.float32 or torch.float64.
     kernels
@@ -183,7 +183,7 @@ def copy_stack(
     Returns
     -------
     Stack or BidirectionalStack
-        The copy, on the same device; weights of unchanged dtype are shared.
+        The copy, on the same device. Weights are shared if their dtype is unchanged.
     """
     tensors = {name: tensor.detach() for name, tensor in _named_tensors(stack).items()}
     device = next(stack.parameters()).device
@@ -195,7 +195,7 @@ def copy_stack(
 def _load(
     stack: Stack | BidirectionalStack, tensors: Mapping[str, Tensor], device: torch.device | str, dtype: torch.dtype
 ) -> Stack | BidirectionalStack:
-    """Load all tensors, which have been checked, and freeze the network."""
+    """Load checked tensors into the network and freeze it."""
     stack.load_state_dict(dict(tensors), assign=True, strict=False)
     return stack.to(device, dtype).requires_grad_(False)
 
@@ -229,7 +229,7 @@ def _check_tensors(
 
 
 def _check_range(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> None:
-    """Raise ModelError for a tensor that overflows or underflows in the dtype of the model."""
+    """Raise ModelError if a tensor overflows or underflows in the dtype of the model."""
     given = tensor.double()
     # Scale first: the norm of very small or very large numbers would itself underflow or overflow.
     largest = given.abs().max() if given.numel() else given.new_zeros(())
@@ -293,7 +293,7 @@ def write_model(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor], 
 def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return contiguous CPU tensors; copy those that share memory, which safetensors rejects.
 
-    Contiguous tensors may share memory, too: a tied embedding of width 1 and its transpose do.
+    Contiguous tensors may also share memory, such as a tied embedding of width 1 and its transpose.
     """
     unshared: dict[str, Tensor] = {}
     used: set[int] = set()

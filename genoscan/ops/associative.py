@@ -1,9 +1,9 @@
 """The scan in the associative form of Phase Gradient Flow (arXiv 2512.23068, Proposition 3.2).
 
 The step at each base, together with its tangent, is an element of the scan.  Composition is
-associative, so that all steps of a tile are composed in log2(tile) passes (recursive doubling).
-This is an independent implementation in plain torch; the kernels advance base by base instead.
-Decays are at most 1 and are multiplied but never divided by, so that no decay causes overflow.
+associative, so all steps of a tile can be composed in log2(tile) passes (recursive doubling).
+This is an independent implementation in plain torch; the compiled kernels advance base by base.
+Decays are at most 1 and only ever multiplied, so they cannot overflow.
 """
 
 from typing import NamedTuple
@@ -20,14 +20,14 @@ _TIME = -3
 
 
 class Step(NamedTuple):
-    """The map h -> a h + b, and its action on tangents, h_dot -> a h_dot + k h + j.
+    """An affine map h -> a h + b, and its action on tangents, h_dot -> a h_dot + k h + j.
 
     Parameters
     ----------
     a, b : Tensor
         Factor and inflow, (..., tile, channels, states).
     k, j : Tensor
-        Tangents of a and b, with an axis of directions in front.
+        Tangents of a and b, with a leading axis of directions.
     """
 
     a: Tensor
@@ -37,7 +37,7 @@ class Step(NamedTuple):
 
 
 def compose(first: Step, second: Step) -> Step:
-    """Return the composition of two steps: `first`, then `second`."""
+    """Return the composition of two steps, `first` followed by `second`."""
     return Step(
         a=second.a * first.a,
         k=second.k * first.a + second.a * first.k,
@@ -82,7 +82,7 @@ def scan(*tensors: Tensor | None, input_map: str = "euler") -> tuple[Tensor, Ten
 
 
 def _parts(tensor: Tensor, directions: int) -> tuple[Tensor, Tensor]:
-    """Return the tensor and its tangents, or zeros if it has none."""
+    """Return the tensor and its tangents, which are zero unless it is a `Dual`."""
     if isinstance(tensor, Dual):
         return primal(tensor), tensor.dots
     return tensor, tensor.new_zeros(directions, *tensor.shape)

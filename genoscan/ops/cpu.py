@@ -1,4 +1,4 @@
-"""The kernel set of the CPU: matrix products by torch, all other operations compiled by numba."""
+"""The CPU kernel set: matrix products by torch, all other operations compiled by numba."""
 
 from genoscan.ops.cpu_conv import CONV_SILU
 from genoscan.ops.cpu_linear import LINEAR

@@ -1,8 +1,8 @@
 """Short convolution and SiLU in a single pass, compiled for the CPU.
 
-As torch operations, four shifted products and their derivatives read and write the tile a dozen
-times.  Here each rule makes a single pass over the tile, base by base, and the few rows in use stay
-in the L1 cache.  Notation as in `reference.conv_silu`.
+As torch operations, the four shifted products and their derivatives would read and write the tile a
+dozen times.  Here, each of forward, jvp and vjp makes a single pass over the tile, base by base, so
+that the few rows in use stay in the L1 cache.  Notation as in `reference.conv_silu`.
 """
 
 # Functions compiled by numba have no annotations; their callers do.
@@ -70,9 +70,9 @@ def _jvp(rows, weight, bias, rows_dot, weight_dot, bias_dot, y, y_dot, start, st
 def _vjp(rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, start, stop, i_batch, first, last):
     """Write the cotangents; those of weight and bias are empty arrays if not needed.
 
-    `padded_bar` is the cotangent of the tail followed by the tile: row t + before is that of base t.
+    `padded_bar` is the cotangent of the tail followed by the tile; base t is in row t + before.
     Until base t is processed, this row contains the cotangent of the sum before the SiLU at base
-    t + before, which base t is the last to use; zero past the end of the tile.
+    t + before, or zero past the end of the tile.  Base t is the last to use this value.
     """
     use_widest_vectors()
     before = len(weight) - 1
@@ -105,9 +105,10 @@ def _vjp(rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, start, sto
 
 
 def _pieces(x: Tensor, tail: Tensor) -> list[tuple[np.ndarray, int, int]]:
-    """Return two triples (rows, start, stop): bases t from start to stop read rows from t - start on.
+    """Return two triples (rows, start, stop): input rows, and the range of bases that read them.
 
-    The first bases read a copy that begins with the tail; all other bases read the tile itself.
+    Base t reads the rows that begin at t - start.  The first bases read a copy that begins with the
+    tail; all other bases read the tile itself.
     """
     edge = min(tail.shape[-2], x.shape[-2])
     rows = pad_lanes(torch.cat([tail, x[..., :edge, :]], -2))
@@ -115,7 +116,7 @@ def _pieces(x: Tensor, tail: Tensor) -> list[tuple[np.ndarray, int, int]]:
 
 
 def _next_tail(given: ConvInputs) -> Tensor:
-    """Return a copy of the last inputs, as many as in the tail, so that the tile can be freed."""
+    """Return a copy of the last taps - 1 inputs, so that the tile can be freed."""
     before, length = given.tail.shape[-2], given.x.shape[-2]
     if before > length:
         return torch.cat([given.tail[..., length:, :], given.x], -2)
@@ -138,7 +139,7 @@ def forward(inputs: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
 
 
 def jvp(inputs: Tensors, tangents: OptionalTensors) -> tuple[Tensors, Tensors]:
-    """Return both outputs and their tangents along every direction."""
+    """Return both outputs and their tangents along all directions."""
     given, dots = ConvInputs(*inputs), ConvInputs(*materialize_tangents(inputs, tangents))
     if all(tangents[i] is None for i in (1, 2)):
         dots = dots._replace(weight=dots.weight[..., :0], bias=dots.bias[..., :0])
@@ -158,7 +159,7 @@ def jvp(inputs: Tensors, tangents: OptionalTensors) -> tuple[Tensors, Tensors]:
 
 
 def vjp(inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags) -> OptionalTensors:
-    """Return the cotangents of the inputs; those of weight and bias only if needed."""
+    """Return the cotangents of the inputs; None for weight and bias if neither is needed."""
     given, y_bar = ConvInputs(*inputs), pad_lanes(bars[0])
     pieces = _pieces(given.x, given.tail)
     weight, bias = pad_lanes(given.weight.mT), pad_lanes(given.bias)
@@ -166,8 +167,8 @@ def vjp(inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags) -> O
     before = len(weight) - 1
     padded_bar = aligned_empty((batch, before + length, width), y_bar)
     padded_bar[:, length:] = 0
-    # One sum for each sequence, so that threads share none; in float64, because the sums are long
-    # and their terms small.
+    # One sum per sequence, so that no two threads add to the same sum; in float64, because each sum
+    # has many small terms.
     n_sums = batch if needs_grad[1] or needs_grad[2] else 0
     weight_bar, bias_bar = np.zeros((n_sums, *weight.shape)), np.zeros((n_sums, width))
     outputs = padded_bar, weight_bar, bias_bar
@@ -180,7 +181,8 @@ def vjp(inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags) -> O
     channels = given.x.shape[-1]
     bar = unpad_lanes(padded_bar, channels)
     bar[:, length:] += bars[1]
-    # A contiguous copy: otherwise a matrix product would copy it, because sequences have gaps.
+    # Make a contiguous copy; otherwise, the gaps between sequences would force every matrix product
+    # to copy it.
     x_bar, tail_bar = contiguous(bar[:, before:]), bar[:, :before].clone()
     if not n_sums:
         return x_bar, None, None, tail_bar

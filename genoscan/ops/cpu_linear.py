@@ -1,4 +1,6 @@
-"""Matrix products with outputs in pooled buffers; torch's own outputs fragment the heap in training.
+"""Matrix products with outputs in pooled buffers.
+
+Outputs allocated by torch would fragment the heap in training.
 
 Notation as in torch.nn.functional.linear.
 """
@@ -21,7 +23,7 @@ class _Inputs(NamedTuple):
 
 
 def product(x: Tensor, matrix: Tensor) -> Tensor:
-    """Return x matrix for x of shape (..., features)."""
+    """Return the product x @ matrix, detached, for x of shape (..., features)."""
     x, matrix = x.detach(), matrix.detach()
     y = aligned_empty_tensor((*x.shape[:-1], matrix.shape[-1]), x)
     torch.mm(as_matrix(x), matrix, out=as_matrix(y))
@@ -29,7 +31,7 @@ def product(x: Tensor, matrix: Tensor) -> Tensor:
 
 
 def add_product_(y: Tensor, x: Tensor, matrix: Tensor) -> Tensor:
-    """Add x matrix to y, in place."""
+    """Add the product x @ matrix to y in place, and return y."""
     as_matrix(y).addmm_(as_matrix(x), matrix)
     return y
 
@@ -42,7 +44,7 @@ def concatenate(parts: Sequence[Tensor], axis: int) -> Tensor:
 
 
 def as_matrix(x: Tensor) -> Tensor:
-    """Return a view of (..., features) as (positions, features)."""
+    """Return a view of a tensor (..., features) as a matrix (positions, features)."""
     return x.flatten(0, -2)
 
 

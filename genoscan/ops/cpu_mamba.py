@@ -1,7 +1,7 @@
 """A Mamba block as a single autograd function, for the CPU.
 
-If each operation is recorded separately, the overhead of autograd for a tile exceeds the time of
-some of the operations, and autograd saves tensors that are cheap to recompute.
+If each operation were recorded separately, the overhead of autograd for a tile would exceed the run
+time of some operations, and autograd would save tensors that are cheap to recompute.
 """
 
 from typing import Any, NamedTuple
@@ -20,9 +20,10 @@ from genoscan.ops.reference import REFERENCE
 
 
 class _Saved(NamedTuple):
-    """Tensors of a tile saved for the vjp, besides the scan's checkpoints.
+    """Tensors of a tile saved for the vjp, in addition to the checkpoints of the scan.
 
-    Names as in layers/mamba.py; `selected` is the output of x_proj, `y` that of the scan if needed.
+    Names are as in layers/mamba.py.  `selected` is the output of x_proj; `y` is the output of the
+    scan, or None unless the gradient of out_proj is needed.
     """
 
     x: Tensor
@@ -101,7 +102,7 @@ def _definition(x: Tensor, tail: Tensor, state: Tensor, *weights: Any, eps: floa
 
 
 def _needs_grad(ctx: Any) -> MambaWeights:
-    """Return for each weight whether its gradient is needed."""
+    """Return, for each weight, whether its gradient is needed."""
     return MambaWeights(*ctx.needs_input_grad[-len(MambaWeights._fields) :])
 
 
@@ -117,7 +118,7 @@ def _step(saved: _Saved, weights: MambaWeights) -> Tensor:
 
 
 def _scan_inputs(saved: _Saved, weights: MambaWeights) -> ScanInputs:
-    """Return the inputs of the scan; delta is recomputed, because the scan may overwrite it."""
+    """Return the inputs of the scan, with delta recomputed because the scan may overwrite it."""
     B, C = saved.selected[..., weights.dt_proj.shape[1] :].chunk(2, -1)
     delta = product(_step(saved, weights), weights.dt_proj.mT)
     return ScanInputs(saved.u, delta, weights.A, B, C, weights.D, saved.state, weights.dt_bias, saved.z)
@@ -126,7 +127,7 @@ def _scan_inputs(saved: _Saved, weights: MambaWeights) -> ScanInputs:
 def mamba(
     x: Tensor, tail: Tensor, state: Tensor, weights: MambaWeights, *, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the outputs of a Mamba block over a tile, the next tail, and the final state.
+    """Compute a Mamba block over a tile as a single autograd function.
 
     Parameters
     ----------
@@ -139,7 +140,7 @@ def mamba(
     weights : MambaWeights
         Weights of the block.
     eps : float
-        Added to the mean square in the norm.
+        Constant added to the mean square in the norm.
 
     Returns
     -------
@@ -148,7 +149,7 @@ def mamba(
 
     Notes
     -----
-    Exact: the operations of `mamba_by_operations`, and their vjps in reverse order.
+    Exact: computes the operations of `mamba_by_operations`, and their vjps in reverse order.
     Memory: saves `x`, three values per base and channel (four if the last projection is trained),
     and the checkpoints of the scan.
     """

@@ -1,4 +1,4 @@
-"""RMSNorm in a single pass over memory, compiled for the CPU; torch's makes several passes.
+"""RMSNorm compiled for the CPU, in a single pass over memory; torch makes several passes.
 
 Notation as in `reference.rms_norm`.
 """
@@ -72,7 +72,7 @@ def _jvp_rows(x, weight, width, eps, x_dot, weight_dot, y_dot, first, last):
 
 @compiled
 def _vjp_rows(x, weight, width, eps, y_bar, x_bar, weight_bar, first, last):
-    """Write x_bar, and add to weight_bar unless the latter is empty."""
+    """Write x_bar; unless weight_bar is empty, add the cotangent of the weight to it."""
     use_widest_vectors()
     for row in range(first, last):
         scale = _scale(x, row, width, eps)
@@ -105,7 +105,7 @@ def _rows_by_direction(tensor: Tensor) -> np.ndarray:
 
 
 def _like(array: np.ndarray, tensor: Tensor) -> Tensor:
-    """Return an array of rows as a tensor of the shape of `tensor`."""
+    """Return an array of rows as a tensor with the shape of `tensor`."""
     return unpad_lanes(array, tensor.shape[-1]).reshape(tensor.shape)
 
 
@@ -130,7 +130,7 @@ def _vjp(inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags, *, 
     x, weight, width = _rows(inputs[0]), pad_lanes(inputs[1]), inputs[0].shape[-1]
     y_bar = _rows(*bars)
     x_bar = aligned_empty(x.shape, x)
-    # One sum for each thread, in float64: the sums are long and their terms small.
+    # One sum per thread, in float64 because each sum has many small terms.
     sums = np.zeros((torch.get_num_threads(), len(weight) if needs_grad[1] else 0))
     parallel_for(
         lambda _batch, i_part, first, last: _vjp_rows(x, weight, width, eps, y_bar, x_bar, sums[i_part], first, last),

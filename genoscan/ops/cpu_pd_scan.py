@@ -1,9 +1,9 @@
 """The permutation-diagonal scan, compiled for the CPU.
 
-Each rule makes a single pass: each step moves every state to its destination, so that only two rows
-of states are in use.  Products are computed plane by plane, real and imaginary, in loops that LLVM
-vectorises; the states are then moved one by one, and those with the same destination are added.
-Notation as in `reference.pd_scan`.
+Each kernel makes a single pass over the tile, and a step uses only two rows of states.  Products are
+computed separately for the real and the imaginary plane, in loops that LLVM vectorises.  The states
+are then moved to their destinations one by one; those with the same destination are added.  Notation
+as in `reference.pd_scan`.
 """
 
 # Functions compiled by numba have no annotations; their callers do.
@@ -23,7 +23,7 @@ from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, m
 
 @numba.njit(inline="always")
 def _multiply(d, x, out):
-    """Write d x, complex numbers as planes of real and imaginary parts."""
+    """Write the complex product d x to out, with separate planes of real and imaginary parts."""
     for q in range(d.shape[1]):
         out[0, q] = d[0, q] * x[0, q] - d[1, q] * x[1, q]
         out[1, q] = d[0, q] * x[1, q] + d[1, q] * x[0, q]
@@ -31,7 +31,7 @@ def _multiply(d, x, out):
 
 @numba.njit(inline="always")
 def _multiply_conjugate(d, x, out):
-    """Write conj(d) x."""
+    """Write the complex product conj(d) x to out."""
     for q in range(d.shape[1]):
         out[0, q] = d[0, q] * x[0, q] + d[1, q] * x[1, q]
         out[1, q] = d[0, q] * x[1, q] - d[1, q] * x[0, q]
@@ -39,7 +39,7 @@ def _multiply_conjugate(d, x, out):
 
 @numba.njit(inline="always")
 def _scatter_add(p, values, inflow, x):
-    """Write the inflow plus the values, each added at its destination."""
+    """Write the inflow to x, and add each value at its destination."""
     for plane in range(2):
         for q in range(len(p)):
             x[plane, q] = inflow[plane, q]
@@ -85,7 +85,10 @@ def _jvp(decay_dot, inflow_dot, state_dot, decay, state, route, maps, x, x_dot, 
 
 @compiled
 def _vjp(decay, state, route, maps, x, x_bar, decay_bar, inflow_bar, state_bar, sent, b, first, last):
-    """Write the cotangents; state_bar is that of the final state on entry, of the initial on exit."""
+    """Write the cotangents.
+
+    On entry, state_bar is the cotangent of the final state; on exit, that of the initial state.
+    """
     for head in range(first, last):
         carried = state_bar[b, head]
         for t in range(x.shape[1] - 1, -1, -1):
@@ -104,7 +107,10 @@ def _arrays(*tensors: Tensor) -> list[np.ndarray]:
 
 
 def forward(inputs: Tensors, *, save: bool, route: Tensor, maps: Tensor) -> tuple[Tensors, Tensors]:
-    """Return the states after every step and the final state; with `save`, save the former."""
+    """Return the states after every step and the final state.
+
+    If `save`, the states after every step are also returned for `vjp`.
+    """
     check_indices(route, maps)
     arrays = decay, _, state = _arrays(*inputs)
     choices = _arrays(route, maps)
@@ -120,7 +126,7 @@ def forward(inputs: Tensors, *, save: bool, route: Tensor, maps: Tensor) -> tupl
 
 
 def jvp(inputs: Tensors, tangents: OptionalTensors, *, route: Tensor, maps: Tensor) -> tuple[Tensors, Tensors]:
-    """Return both outputs and their tangents along every direction."""
+    """Return both outputs and their tangents along all directions."""
     (states, end), _ = forward(inputs, save=False, route=route, maps=maps)
     decay, _, state = _arrays(*inputs)
     dots = _arrays(*materialize_tangents(inputs, tangents))

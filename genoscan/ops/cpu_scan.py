@@ -6,14 +6,16 @@ Speed
     release the GIL.
 
 Accuracy
-    A decay enters as exp(z) - 1 if it is close to 1 and as exp(z) otherwise (`lane_math.decay`),
-    and the sum over time is compensated (Kahan), so that errors do not grow with length:
-    tests/test_scan.py checks that the error against float64 over 131,072 bases is at most 1e-5,
-    for decays from exp(-1e-10) to exp(-1e5).  There are no divisions and no logarithms.
+    A decay is computed as exp(z) - 1 if it is close to 1 and as exp(z) otherwise
+    (`lane_math.decay`), and Kahan summation is used along the sequence, so that errors do not grow
+    with length: tests/test_scan.py checks that the error relative to float64 over 131,072 bases is
+    at most 1e-5, for decays from exp(-1e-10) to exp(-1e5).  There are no divisions and no
+    logarithms.
 
 Memory
-    The vjp recomputes the states from checkpoints, one every `SUB` bases: each exponential is
-    evaluated twice in all, and checkpoints take 1 / SUB of the memory of all states.
+    The vjp recomputes the states from checkpoints, which are saved every `SUB` bases.  Each
+    exponential is evaluated twice in total, and checkpoints take 1 / SUB of the memory of all
+    states.
 """
 
 from collections.abc import Sequence
@@ -32,9 +34,10 @@ from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, m
 
 
 def _arrays(inputs: ScanInputs) -> tuple[np.ndarray, ...]:
-    """Return the inputs, or their tangents, as arrays for the kernels; absent ones are empty.
+    """Return the inputs, or their tangents, as arrays for the kernels.
 
-    A last axis of channels is padded to whole vectors.
+    Absent inputs are empty arrays.  If the last axis is that of the channels, it is padded to whole
+    vectors.
     """
     u, delta, A, B, C, D, state, bias, z = inputs
     bias = D[..., :0] if bias is None else bias
@@ -51,7 +54,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _split_states(inputs: ScanInputs) -> list[ScanInputs]:
-    """Return the inputs of groups of at most `STATES` states; y is the sum of their outputs."""
+    """Split the inputs into groups of at most `STATES` states; y is the sum over the groups."""
     n_states = inputs.B.shape[-1]
     if n_states <= STATES:
         return [inputs]
@@ -69,7 +72,10 @@ def _split_states(inputs: ScanInputs) -> list[ScanInputs]:
 
 
 def _phi_flag(input_map: str) -> bool | None:
-    """Return the kernels' flag, True or None, whose types differ: kernels are compiled for each."""
+    """Return True if the input map is "phi", and None otherwise.
+
+    The types differ, so that numba compiles the kernels separately for each input map.
+    """
     return True if is_phi(input_map) else None
 
 
@@ -77,7 +83,7 @@ def _forward_group(inputs: ScanInputs, *, save: bool, phi: bool | None, donate: 
     arrays = u, delta, *_, state, _, _ = _arrays(inputs)
     batch, length, width = u.shape
     groups, n_checkpoints = width // LANES, -(-length // SUB) if save else 0
-    # The steps of a block are read before its outputs are written.
+    # y may overwrite delta: the kernel reads the steps of a block before it writes the outputs.
     y, state_end = delta if donate else aligned_empty(u.shape, u), aligned_empty(state.shape, u)
     checkpoints = aligned_empty((batch, n_checkpoints, groups, state.shape[-1] * LANES), u)
     parallel_for(
@@ -93,9 +99,9 @@ def _forward_group(inputs: ScanInputs, *, save: bool, phi: bool | None, donate: 
 def forward(
     inputs: OptionalTensors, *, save: bool, input_map: str = "euler", donate: bool = False
 ) -> tuple[Tensors, Tensors]:
-    """Return y and the final state; with `save`, also the checkpoints for `vjp`.
+    """Return (y, final state) and a tuple of the checkpoints for `vjp`, empty unless `save`.
 
-    With `donate`, delta may be overwritten.
+    If `donate`, delta may be overwritten.
     """
     parts = _split_states(ScanInputs(*inputs))
     donate = donate and len(parts) == 1
@@ -118,10 +124,10 @@ def _vjp_group(
     outs_bar = pad_lanes(y_bar)
     batch, _, width = u.shape
     groups, n_states, threads = width // LANES, A.shape[-1], torch.get_num_threads()
-    # In each sub-tile, delta and y_bar are read before delta_bar and z_bar are written.
+    # delta_bar and z_bar may overwrite delta and y_bar, which are read first in each sub-tile.
     delta_bar = delta if donate else aligned_empty(u.shape, u)
     z_bar = outs_bar if donate and z.size else aligned_empty(z.shape, u)
-    # One sum for each sequence, in float64: the sums are long and their terms small.
+    # One sum per sequence, in float64 because each sum has many small terms.
     n_sums = batch if weights else 0
     A_bar = np.zeros((n_sums, groups, n_states * LANES))
     D_bar, bias_bar = np.zeros((n_sums, width)), np.zeros((n_sums, width))
@@ -160,9 +166,10 @@ def vjp(
     input_map: str = "euler",
     donate: bool = False,
 ) -> OptionalTensors:
-    """Return the cotangents of the inputs; those of A, D and bias only if any of them is needed.
+    """Return the cotangents of the inputs.
 
-    With `donate`, delta and the cotangent of y may be overwritten.
+    Those of A, D and bias are None unless at least one of the three is needed.  If `donate`, delta
+    and the cotangent of y may be overwritten.
     """
     y_bar, state_end_bar = bars
     needs = ScanInputs(*needs_grad)
@@ -205,7 +212,7 @@ def _jvp_group(inputs: ScanInputs, dots: ScanInputs, phi: bool | None) -> tuple[
 
 
 def jvp(inputs: OptionalTensors, tangents: OptionalTensors, *, input_map: str = "euler") -> tuple[Tensors, Tensors]:
-    """Return y and the final state, and their tangents along every direction."""
+    """Return y and the final state, and their tangents along all directions."""
     dots = ScanInputs(*tangents)
     groups_dot = _split_states(ScanInputs(*materialize_tangents(inputs, tangents)))
     if dots.A is None and dots.D is None and dots.bias is None:

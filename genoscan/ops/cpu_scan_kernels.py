@@ -1,14 +1,14 @@
-"""Compiled kernels of the CPU scan: one call advances some channel groups of one sequence.
+"""Compiled kernels of the CPU scan; each call processes a range of channel groups of one sequence.
 
 A group is the `LANES` channels of a vector.  At each base, all states of a group are advanced
 before the next base is read, so that arrays are read in memory order and the state stays in the L1
-cache.  The derivatives need the states again: `forward` saves a checkpoint, the state, every `SUB`
-bases, and `vjp` recomputes one sub-tile of `SUB` bases at a time from its checkpoint.
+cache.  The vjp requires the states: `forward` saves the state as a checkpoint every `SUB` bases,
+and `vjp` recomputes one sub-tile of `SUB` bases at a time from its checkpoint.
 
 Notation: u, delta, A, B, C, D, h as in `reference.scan`; rate = A / ln 2, so that a decay is
 2^z2 with z2 = delta rate; `_dot` marks tangents, `_bar` cotangents.  `error` is the rounding error
 of the last addition to the state, for Kahan's compensation.  `phi_input` is None for the input map
-delta B u, and otherwise selects phi(delta A) B u; the kernels are compiled for each input map.
+delta B u and True for phi(delta A) B u; the kernels are compiled separately for each.
 """
 
 # Functions compiled by numba have no annotations; their callers do.
@@ -33,11 +33,11 @@ from genoscan.ops.lanes import (
 )
 
 STATES = 16
-"""Maximum number of states of a channel advanced together; more are divided into groups."""
+"""Maximum number of states of a channel per kernel call; more states are split into groups."""
 SUB = 32
-"""Bases per sub-tile, from one checkpoint to the next."""
+"""Bases per sub-tile, which is the distance between two checkpoints."""
 BLOCK = 8
-"""Bases per block: steps are computed before its recurrence, gates are applied after it."""
+"""Bases per block; steps are computed before the recurrence and gates applied after it."""
 LN_2 = math.log(2)
 
 # Buffer sizes below: 256 = STATES * LANES, 512 = SUB * LANES, 8192 = SUB * STATES * LANES.
@@ -45,7 +45,10 @@ LN_2 = math.log(2)
 
 @numba.njit(inline="always")
 def _gather(lanes, matrix, group, scale):
-    """Copy a group of channels of a matrix to lanes, scaled, and padded with the last channel."""
+    """Copy a group of channels of a matrix, multiplied by `scale`, to lanes.
+
+    Lanes without a channel are filled with the last channel.
+    """
     for n in range(matrix.shape[-1]):
         for lane in range(LANES):
             channel = min(group * LANES + lane, len(matrix) - 1)
@@ -62,7 +65,7 @@ def _scatter(matrix, lanes, group):
 
 @compiled
 def forward(inputs, y, state_end, checkpoints, phi_input, i_batch, first, last):
-    """Write y, state_end and, unless their array is empty, the checkpoints."""
+    """Write y and state_end, and also the checkpoints unless `checkpoints` is empty."""
     use_widest_vectors()
     u, delta, A, B, C, D, state, bias, z = inputs
     length, n_states = B.shape[1], B.shape[2]
@@ -84,7 +87,7 @@ def forward(inputs, y, state_end, checkpoints, phi_input, i_batch, first, last):
                     store(checkpoints, (i_batch, start // SUB, group, n), load(h, n))
             for i in range(size):
                 store(steps, i, load(delta, (i_batch, start + i, group)))
-            if has_bias:  # slower if fused with the loop of the loads
+            if has_bias:  # slower if fused with the preceding loop
                 shift = load(bias, group)
                 for i in range(size):
                     store(steps, i, softplus(load(steps, i) + shift))
@@ -191,7 +194,7 @@ def jvp(inputs, tangents, outputs, carry, phi_input, i_batch, first, last):
                     store(states, (i, n), after)
                     out = out + C[i_batch, t, n] * after
                     store(decays, (i, n), factor)
-                    # The derivative of h after this base with respect to z.
+                    # Derivative of h after this base with respect to z.
                     z_slope = retained + factor * before
                     if phi_input is not None:
                         z_slope = z_slope + B[i_batch, t, n] * source * phi_slope(z2, factor, gain)
@@ -267,10 +270,10 @@ def jvp(inputs, tangents, outputs, carry, phi_input, i_batch, first, last):
 def vjp(inputs, checkpoints, bars, outputs, carry, phi_input, i_batch, first, last):
     """Write the cotangents of the inputs; those of A, D and bias are empty arrays if not needed.
 
-    The term exp(z) h_bar passes from each base to the base on its left in two parts: `h_bar`, which
-    is the cotangent itself or 0, and `pending`, the remainder, which is added to it together with
-    the term of the left base in one compensated step.  `carry` is a buffer for h_bar, pending and
-    error between sub-tiles.
+    The term exp(z) h_bar is passed from each base to its left neighbour in two parts: `h_bar`, which
+    is the cotangent itself or 0, and `pending`, the remainder.  At the neighbour, `pending` and the
+    local term are added to `h_bar` in one compensated step.  `carry` is a buffer for h_bar, pending
+    and error between sub-tiles.
     """
     use_widest_vectors()
     u, delta, A, B, C, D, _, bias, z = inputs

@@ -1,4 +1,4 @@
-"""Flush denormal numbers, those below about 1e-38 in float32, to zero during sweeps.
+"""Flushing of denormal numbers, which are below about 1e-38 in float32, to zero during sweeps.
 
 Derivatives that decay along a window become denormal, and an operation on a denormal takes about a
 hundred processor cycles: without flushing, such sweeps took twenty times as long.  The mode is set
@@ -23,7 +23,7 @@ def flushes_denormals() -> bool:
 
 @contextmanager
 def flush_denormals(enabled: bool = True) -> Generator[None, None, None]:
-    """Set whether the current thread flushes denormals to zero; restore its mode on exit."""
+    """Set whether the current thread flushes denormals to zero; restore the old mode on exit."""
     before = flushes_denormals()
     torch.set_flush_denormal(enabled)
     try:
@@ -33,17 +33,17 @@ def flush_denormals(enabled: bool = True) -> Generator[None, None, None]:
 
 
 def flush_denormals_during(tiles: Generator[Item, None, Result]) -> Generator[Item, None, Result]:
-    """Run a generator with denormals flushed to zero; the consumer's mode is unchanged.
+    """Run a generator with denormals flushed to zero, without changing the mode of its consumer.
 
     Parameters
     ----------
     tiles : generator
-        Sweep that yields tiles; each tile is computed with denormals flushed.
+        Sweep that yields tiles; each tile is computed with denormals flushed to zero.
 
     Returns
     -------
     generator
-        The same tiles and the same return value.
+        Generator that yields the same tiles and has the same return value.
     """
     while True:
         with flush_denormals():

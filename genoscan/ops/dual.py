@@ -1,8 +1,8 @@
 """Tensors with tangents along several directions: forward mode without the overhead of torch.func.
 
 torch.func dispatches each operation once for the derivative and once for the directions, which
-takes longer than the arithmetic of a tile.  Its nesting level is a global variable, so that threads
-cannot use it in parallel.  Here the few operations that dominate the run time of layers compute
+takes longer than the arithmetic of a tile.  Its nesting level is a global variable, so threads
+cannot use it in parallel.  Here, the few operations that dominate the run time of layers compute
 the tangents along all directions together; all other operations use torch.func.
 """
 
@@ -21,10 +21,10 @@ _FUNC_LOCK = threading.Lock()
 
 
 def transformed(tensors: Iterable[Tensor | None]) -> bool:
-    """Return whether torch transforms operations on the tensors.
+    """Return whether a torch transform applies to operations on the tensors.
 
-    True under a torch.func transform, and if a tensor is batched or has a tangent of torch's
-    forward mode.
+    This is the case if a torch.func transform is active, or if a tensor is batched or has a tangent
+    of torch's forward mode.
     """
     if torch._C._are_functorch_transforms_active():
         return True
@@ -40,7 +40,7 @@ def transformed(tensors: Iterable[Tensor | None]) -> bool:
 
 
 def refuse_transforms(*tensors: Tensor | None) -> None:
-    """Raise if torch transforms operations on the tensors, because derivatives would be lost.
+    """Raise an error if a torch transform applies to the tensors, as derivatives would be lost.
 
     Raises
     ------
@@ -55,18 +55,19 @@ def refuse_transforms(*tensors: Tensor | None) -> None:
 
 
 class Dual(Tensor):
-    """A tensor and its tangents, `dots`, with a leading axis of directions.
+    """A tensor with tangents, `dots`, which have a leading axis of directions.
 
     Exact up to rounding.  Linear maps, sums, products, softplus and the operations of a kernel set
     have explicit rules; all other functions are differentiated by torch.func.  In-place operations
-    raise NotImplementedError.  No autograd graph is recorded, because it would omit the kernels.
+    raise NotImplementedError.  No autograd graph is recorded, because it would not include the
+    compiled kernels.
     """
 
     dots: Tensor
 
     @staticmethod
     def of(primal: Tensor, dots: Tensor) -> "Dual":
-        """Return the tensor with its tangents.
+        """Return a Dual with the given value and tangents.
 
         Parameters
         ----------
@@ -78,7 +79,7 @@ class Dual(Tensor):
         Raises
         ------
         NotImplementedError
-            If either tensor is being transformed by torch.func.
+            If a torch.func transform is active, or either tensor is batched or has a tangent.
         """
         refuse_transforms(primal, dots)
         dual = primal.detach().as_subclass(Dual)
@@ -109,7 +110,7 @@ def _is_differentiable(leaf: Any) -> bool:
 
 
 def primal(value: Any) -> Any:
-    """Return a Dual's value without its tangents, and any other object unchanged."""
+    """Return the value of a Dual without its tangents; return any other object unchanged."""
     return value.as_subclass(Tensor) if isinstance(value, Dual) else value
 
 
@@ -149,7 +150,7 @@ _RULES = {F.linear: _linear, Tensor.add: _sum, Tensor.mul: _product, F.softplus:
 
 
 def _any_function(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """Return the tangents of the outputs of a function, computed by torch.func."""
+    """Compute the tangents of the outputs of an arbitrary function with torch.func."""
     leaves, tree = tree_flatten((args, kwargs))
     duals = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Dual)]
 

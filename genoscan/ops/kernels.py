@@ -1,4 +1,4 @@
-"""Operations of a layer, implemented by each kernel set, and their inputs."""
+"""Interface of the kernel sets: the operations of a layer and their inputs."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -25,10 +25,10 @@ class ScanInputs(NamedTuple):
     state : Tensor
         State h before the tile, (batch, channels, states).
     bias : Tensor, optional
-        Bias of the step sizes, (channels,); if present, they are softplus(delta + bias) instead of
-        delta.
+        Bias of the step sizes, (channels,).  If given, the step sizes are softplus(delta + bias)
+        instead of delta.
     z : Tensor, optional
-        Gate, (batch, tile, channels); if present, outputs are y silu(z) instead of y.
+        Gate, (batch, tile, channels).  If given, the outputs are y silu(z) instead of y.
     """
 
     u: Tensor
@@ -69,7 +69,7 @@ class MambaWeights(NamedTuple):
     Parameters
     ----------
     norm : Tensor or None
-        (d_model,); None for the mixer alone, without the norm or the residual connection.
+        (d_model,); None for a mixer without the norm and the residual connection.
     in_proj : Tensor
         (2 channels, d_model)
     conv, conv_bias : Tensor
@@ -99,12 +99,12 @@ class MambaWeights(NamedTuple):
 
 
 class Kernels(NamedTuple):
-    """A kernel set: an implementation of each operation that is defined in `reference.py`.
+    """A kernel set, which implements each operation defined in `reference.py`.
 
     Parameters
     ----------
     name : str
-        Name by which `dispatch.choose` returns the set.
+        Name of the set, as passed to `dispatch.choose`.
     scan : callable
         (*ScanInputs, input_map="euler" or "phi") -> (y, final state)
     conv_silu : callable
@@ -114,10 +114,10 @@ class Kernels(NamedTuple):
     pd_scan : callable
         (decay, inflow, state, route=..., maps=...) -> (states after every step, final state)
     linear : callable
-        (x, weight) or (x, weight, bias) -> x weight^T + bias, as torch.nn.functional.linear
+        (x, weight) or (x, weight, bias) -> x weight^T + bias, like torch.nn.functional.linear
     mamba : callable, optional
-        (x, tail, state, MambaWeights, eps=...) -> (outputs, next tail, final state), a whole block,
-        not for `Dual` inputs; None: use `mamba_by_operations`.
+        (x, tail, state, MambaWeights, eps=...) -> (outputs, next tail, final state).  Computes a
+        whole block, but does not support `Dual` inputs.  If None, `mamba_by_operations` is used.
 
     Notes
     -----
@@ -138,7 +138,7 @@ class Kernels(NamedTuple):
 def mamba_by_operations(
     kernels: Kernels, x: Tensor, tail: Tensor, state: Tensor, weights: MambaWeights, *, eps: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the outputs of a Mamba block over a tile, the next tail, and the final state.
+    """Compute a Mamba block over a tile from the separate operations of a kernel set.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def mamba_by_operations(
     weights : MambaWeights
         Weights of the block.
     eps : float or None
-        Added to the mean square in the norm; unused without a norm.
+        Constant added to the mean square in the norm; ignored if there is no norm.
 
     Returns
     -------

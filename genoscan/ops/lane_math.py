@@ -19,9 +19,9 @@ _LOG2_E = 1.4426950408889634
 def decay(z2):
     """Return 2^z2 - 1 for -1 < z2 <= 0, and 2^z2 for z2 <= -1.
 
-    Then 2^z2 h = (h if z2 > -1 else 0) + decay(z2) h, without loss of digits whether 2^z2 is close
-    to 1 or to 0.  Computed as 2^z2 = 2^k 2^r with |r| <= 1/2; accurate to 2 units in the last
-    place.  2^z2 is never below the smallest normal number.
+    Then 2^z2 h = (h if z2 > -1 else 0) + decay(z2) h, without loss of digits if 2^z2 is close to 1
+    or to 0.  The power is computed as 2^z2 = 2^k 2^r with |r| <= 1/2, to 2 units in the last place,
+    and is at least the smallest normal number.
     """
     raise NotImplementedError("compiled code only")
 
@@ -34,7 +34,7 @@ def phi(z2, factor):
 def phi_slope(z2, factor, gain):
     """Return phi'(z) = (exp(z) - phi(z)) / z for z = z2 ln 2, factor = decay(z2), gain = phi(z).
 
-    For small z, computed as the series sum of k z^(k-1) / (k+1)!.
+    For z2 > -1, this is computed as a series, the sum over k of k z^(k-1) / (k+1)!.
     """
     raise NotImplementedError("compiled code only")
 
@@ -52,7 +52,8 @@ def sigmoid(x):
 def softplus(x):
     """Return log(1 + exp(x)), to full relative precision for both signs of x.
 
-    log(1 + e) = 2 artanh(s) with s = e / (2 + e) <= 1/3, an odd series in s.
+    Computed from log(1 + e) = 2 artanh(s), with e = exp(-|x|) and s = e / (2 + e) <= 1/3, as an odd
+    series in s.
     """
     raise NotImplementedError("compiled code only")
 
@@ -82,9 +83,9 @@ def _exp2_integer(_context, shifted):
 
 
 def _exp2_constants(lanes: Lanes) -> tuple[float, float]:
-    """Return the lowest exponent, and a constant whose addition rounds a number to an integer k.
+    """Return the lowest exponent, and the constant that is added to round a number to an integer.
 
-    The lowest bits of the sum are k plus the exponent bias.
+    The lowest bits of the sum are the integer plus the exponent bias.
     """
     if lanes.scalar == types.float32:
         return -126.0, 1.5 * 2**23 + 127
@@ -211,7 +212,8 @@ def _overload_exp2m1(r):
 @overload(_reciprocal, inline="always")
 def _overload_reciprocal(x):
     def in_float32(x):
-        # An estimate accurate to 1 %, then Newton steps: a third of the time of a division.
+        # Estimate to within 1 %, then refine by Newton steps; this takes a third of the time of a
+        # division.
         r = (0.32323232 * x - 1.45454545) * x + 2.12121212
         r = r + r * (1.0 - x * r)
         return r + r * (1.0 - x * r)

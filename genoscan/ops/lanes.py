@@ -1,8 +1,9 @@
-"""Vectors of sixteen numbers for the CPU kernels, and the threads that run the kernels.
+"""SIMD vectors of sixteen numbers for the CPU kernels, and the thread pool that runs the kernels.
 
 Sixteen channels are processed side by side in vector registers.  Kernels load, store and compute
-with vectors (`Lanes`) as if they were numbers.  The last index of an array counts vectors along its
-last axis, which `pad_lanes` pads.  Vectors are explicit because LLVM does not vectorise all loops.
+with vectors (`Lanes`) as if they were numbers.  The last index of an array counts vectors, not
+numbers; `pad_lanes` pads the last axis to whole vectors.  Vectors are explicit because LLVM does not
+vectorise all loops automatically.
 """
 
 # Functions compiled by numba have no annotations; their callers do.
@@ -193,10 +194,10 @@ def to_float64(_context, lanes):
 
 @intrinsic
 def use_widest_vectors(_context):
-    """Let the calling kernel use 512-bit vectors if available; by default LLVM prefers 256 bits."""
+    """Enable 512-bit vectors, if available, in the calling kernel; LLVM's default is 256 bits."""
 
     def generate(_context, builder, _signature, _arguments):
-        # set.add, because llvmlite emits this attribute but rejects it as unknown.
+        # set.add bypasses llvmlite's check, which rejects this attribute although it can be emitted.
         set.add(builder.function.attributes, '"prefer-vector-width"="512"')
 
     return types.void(), generate
@@ -204,7 +205,7 @@ def use_widest_vectors(_context):
 
 @intrinsic(prefer_literal=True)
 def alloca(_context, like, size):
-    """Return a pointer to `size` numbers on the stack, known to the compiler to have no alias."""
+    """Return a pointer to `size` numbers on the stack, which the compiler can treat as unaliased."""
     count = size.literal_value
     kind = like.dtype
 
@@ -266,6 +267,9 @@ def pad_lanes(tensor: Tensor) -> np.ndarray:
 
 
 def unpad_lanes(array: np.ndarray, channels: int) -> Tensor:
-    """Return the array without padding; copied if padded, so that the padded array can be freed."""
+    """Return the array as a tensor without padding.
+
+    A padded array is copied, so that its memory can be freed.
+    """
     tensor = torch.from_numpy(array)
     return tensor if tensor.shape[-1] == channels else tensor[..., :channels].clone()

@@ -1,10 +1,10 @@
-"""Buffer pool for arrays of the CPU kernels, reused from tile to tile.
+"""Pool of buffers for the arrays of the CPU kernels, reused from tile to tile.
 
-The arrays of a tile have only a few sizes, the same for every tile.  A general-purpose allocator
-splits freed memory: glibc before 2.38 seldom places an aligned array where one of the same size was
-freed.  The resulting fragmentation grew with every tile and took half as much memory again as the
-arrays.  Arrays allocated by torch are not pooled; large ones are mapped by the operating system and
-unmapped when freed.
+The arrays of a tile have only a few sizes, which are the same for every tile.  A general-purpose
+allocator splits freed memory: glibc before 2.38 rarely reuses the memory of a freed aligned array
+for another of the same size.  Without the pool, fragmentation grew with every tile and increased
+the memory of the arrays by half.  Arrays allocated by torch are not pooled; large ones are mapped
+by the operating system and unmapped when freed.
 """
 
 import ctypes
@@ -27,7 +27,7 @@ _MIN_POOLED = 2**15
 
 _M_MMAP_THRESHOLD = -3
 _MMAP_THRESHOLD = 2**17
-"""Size in bytes from which glibc maps memory, at its initial value; set by mallopt."""
+"""Mmap threshold in bytes, set by mallopt; this is glibc's initial value."""
 
 _TORCH_TYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
 
@@ -41,7 +41,7 @@ class _Block:
 
 
 class _PooledBuffer:
-    """Owner of the memory of an array; returns the block to its free list when garbage-collected."""
+    """Owner of an array's block; returns the block to its free list when garbage-collected."""
 
     __slots__ = ("__array_interface__", "_block", "_free")
 
@@ -59,7 +59,7 @@ class _PooledBuffer:
 
 
 class _BufferPool:
-    """Free blocks of one thread, by size, kept while a context is open.
+    """Free blocks of one thread, grouped by size and kept as long as a context is open.
 
     Each thread has its own pool, so that the number of blocks does not depend on thread timing.
     """
@@ -93,14 +93,17 @@ class _BufferPool:
 
 
 class _PerThread(threading.local):
-    """Storage of the pool of the current thread."""
+    """Thread-local buffer pool."""
 
     def __init__(self) -> None:
         self.buffers = _BufferPool()
 
 
 def _rounded(size: int) -> int:
-    """Round a size up so that arrays of similar size share blocks; unused pages take no memory."""
+    """Round a size up, so that arrays of similar size can share blocks.
+
+    The additional pages take no memory as long as they are not used.
+    """
     step = 2 ** (size.bit_length() - 4)
     return -(-(size + size // 32) // step) * step
 
@@ -110,18 +113,20 @@ _POOL = _PerThread()
 
 @cache
 def fix_mmap_threshold() -> None:
-    """Disable glibc's dynamic mmap threshold for the process; no effect on other systems.
+    """Disable glibc's dynamic mmap threshold for this process; do nothing on other systems.
 
     By default, the threshold rises to the size of the largest mapped array that was freed, and
-    later arrays below it fragment the heap.  Call this function before reading weights: otherwise
-    fragmentation made the peak memory of a window vary by a third from run to run.
+    smaller arrays allocated later fragment the heap.  Call this function before reading weights:
+    otherwise, fragmentation caused the peak memory of a window to vary by a third between runs.
     """
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
 
 
 def buffer_pool() -> AbstractContextManager[None]:
-    """Reuse the memory of freed arrays of the current thread; contexts may be nested.
+    """Return a context in which the current thread reuses the memory of freed arrays.
+
+    Contexts may be nested.
 
     Notes
     -----
@@ -161,7 +166,7 @@ def flip_positions(x: Tensor) -> Tensor:
 
 
 def contiguous(tensor: Tensor) -> Tensor:
-    """Return the tensor detached and contiguous; copied to a pooled buffer if not contiguous."""
+    """Return the tensor detached and contiguous, copied to a pooled buffer if necessary."""
     tensor = tensor.detach()
     if tensor.is_contiguous():
         return tensor

@@ -1,9 +1,9 @@
 """Maps of the permutation-diagonal scan: the destination of each state in a step.
 
 A transition of PD-SSM (Terzić et al., NeurIPS 2025; Flash PD-SSM, arXiv 2605.19150) is a matrix
-with a single 1 in each column, times a complex diagonal.  The matrix is never formed: `maps[q]`, the
-destination of state q, is the row of the 1 in column q.  States with the same destination are
-added.
+with a single 1 in each column, times a complex diagonal.  The matrix is never formed.  Instead,
+`maps[q]`, the destination of state q, is the row of the 1 in column q.  States with the same
+destination are added.
 """
 
 import torch
@@ -16,7 +16,7 @@ _MAX_SIZE = torch.iinfo(torch.int16).max
 
 
 def argmax_maps(dictionary: Float[Tensor, "heads maps destinations sources"]) -> Int16[Tensor, "heads maps sources"]:
-    """Return the destination of each state: the row of the largest entry of each column.
+    """Return the destination of each state: the row of the largest entry in its column.
 
     Raises
     ------
@@ -41,12 +41,12 @@ def argmax_maps(dictionary: Float[Tensor, "heads maps destinations sources"]) ->
 
 
 def check_indices(route: Tensor, maps: Tensor) -> None:
-    """Check that the indices of maps and states are in range, because kernels do not.
+    """Check that the indices of maps and states are in range; the kernels do not check them.
 
     Parameters
     ----------
     route : Tensor
-        Map selected at each step, (batch, tile, heads).
+        Index of the map selected at each step, (batch, tile, heads).
     maps : Tensor
         Destinations of the states, (heads, maps, states).
 
@@ -57,7 +57,7 @@ def check_indices(route: Tensor, maps: Tensor) -> None:
     """
     _, n_maps, n_states = maps.shape
     checked = [part for part in (("route", route, n_maps), ("maps", maps, n_states)) if part[1].numel()]
-    # A single transfer, because each transfer synchronises with the GPU.
+    # Transfer all values at once, because each transfer synchronises with the GPU.
     ends = torch.stack([end.long() for _, x, _ in checked for end in x.aminmax()]).tolist()
     for (name, _, size), least, most in zip(checked, ends[::2], ends[1::2], strict=True):
         if least < 0 or most >= size:

@@ -1,8 +1,8 @@
-"""A differentiable operation: its definition, jvp and vjp, for autograd, torch.func and Dual.
+"""Differentiable operations with compiled jvp and vjp, for autograd, torch.func and `Dual`.
 
-First derivatives come from the compiled rules.  All other derivatives that torch may request are
-computed through the definition, in plain torch operations: derivatives of derivatives
-(`create_graph=True`), batched cotangents, torch.func transforms, and torch's own forward mode.
+First derivatives are computed by the compiled rules.  All other derivatives are computed through a
+definition in plain torch operations: higher-order derivatives (`create_graph=True`), batched
+cotangents, torch.func transforms, and torch's own forward mode.
 """
 
 from collections.abc import Callable
@@ -16,19 +16,20 @@ from genoscan.errors import InputError
 from genoscan.ops.dual import Dual, primal, transformed
 
 Flags: TypeAlias = tuple[Any, ...]
-"""Booleans, one per input."""
+"""One boolean per input."""
 Tensors: TypeAlias = tuple[Tensor, ...]
 OptionalTensors: TypeAlias = tuple[Any, ...]
-"""Tensors, or None for an absent input, a zero tangent, or an unneeded cotangent."""
+"""Tensors; None stands for an absent input, a zero tangent, or a cotangent that is not needed."""
 
 _SINGLE, _DOUBLE = {torch.float32}, {torch.float64}
 
 
 @dataclass(frozen=True)
 class Primitive:
-    """A differentiable operation on tensors; a call returns its output, or a tuple of outputs.
+    """A differentiable operation on tensors.
 
-    Non-differentiable arguments are passed by keyword, to all four functions.
+    A call returns the output, or a tuple if there are several outputs.  Non-differentiable
+    arguments are passed by keyword to all four functions.
 
     Parameters
     ----------
@@ -37,12 +38,12 @@ class Primitive:
         or () if `save` is false.
     jvp : callable
         (inputs, tangents) -> (outputs, tangents of the outputs).  Tangents have an additional
-        leading axis, the directions; None is a zero tangent.
+        leading axis of directions; None stands for a zero tangent.
     vjp : callable
-        (inputs, saved, cotangents of the outputs, needs_grad) -> cotangents of the inputs; may be
-        None for an input whose `needs_grad` is false.
+        (inputs, saved, cotangents of the outputs, needs_grad) -> cotangents of the inputs.  The
+        cotangent of an input may be None if its `needs_grad` is false.
     definition : callable
-        inputs -> output or outputs, in plain torch operations.
+        (*inputs) -> output, or tuple of outputs, in plain torch operations.
     outputs : int
         Number of outputs.
     """
@@ -71,7 +72,7 @@ class Primitive:
 
 
 def materialize_tangents(inputs: OptionalTensors, tangents: OptionalTensors) -> OptionalTensors:
-    """Return the tangents, with zeros in place of None, except for absent inputs."""
+    """Return the tangents with None replaced by zeros, except for absent inputs."""
     count = next(len(dot) for dot in tangents if dot is not None)
     return tuple(
         tensor.new_zeros(count, *tensor.shape) if dot is None and tensor is not None else dot
@@ -80,13 +81,13 @@ def materialize_tangents(inputs: OptionalTensors, tangents: OptionalTensors) -> 
 
 
 def check_precision(tensors: OptionalTensors) -> None:
-    """Raise unless all tensors are float32, or all float64, and autocast is off.
+    """Check that the tensors are all float32 or all float64, and that autocast is off.
 
     Raises
     ------
     InputError
-        If a tensor has another dtype, if dtypes differ, or if torch.autocast is on, which would
-        round to half precision.
+        If a tensor has another dtype, if the dtypes differ, or if torch.autocast is enabled, which
+        would round to half precision.
     """
     given = [tensor for tensor in tensors if tensor is not None]
     dtypes = {tensor.dtype for tensor in given}
@@ -106,14 +107,14 @@ def check_precision(tensors: OptionalTensors) -> None:
 def vjp_by_definition(
     definition: Callable[..., Any], inputs: OptionalTensors, bars: Tensors, needs_grad: Flags, **options: Any
 ) -> OptionalTensors:
-    """Return the cotangents of the inputs by autograd through a definition in torch operations.
+    """Compute the cotangents of the inputs by autograd through a definition in torch operations.
 
     Parameters
     ----------
     definition : callable
-        inputs -> output or outputs.
+        (*inputs, **options) -> output, or tuple of outputs.
     inputs : tuple of Tensor or None
-        Inputs; some may have been computed from others.
+        Inputs, which may depend on one another.
     bars : tuple of Tensor
         Cotangents of the outputs.
     needs_grad : tuple of bool
@@ -124,8 +125,8 @@ def vjp_by_definition(
     Returns
     -------
     tuple of Tensor or None
-        Cotangents of the inputs, or None if not needed.  In grad mode they are differentiable with
-        respect to `inputs` and `bars`.
+        Cotangents of the inputs; None for those that are not needed.  In grad mode, they are
+        differentiable with respect to `inputs` and `bars`.
 
     Notes
     -----

@@ -1,7 +1,7 @@
-"""Definitions of the operations in plain torch.
+"""Reference definitions of the operations in plain torch.
 
-The other kernel sets and their derivatives are tested against these definitions and their autograd
-derivatives.  They run on any device in any precision, slowly.
+The values and derivatives of all other kernel sets are tested against these definitions and their
+autograd derivatives.  The definitions run on any device and in any precision, but slowly.
 """
 
 import torch
@@ -41,10 +41,10 @@ def scan(
     Returns
     -------
     tuple of Tensor
-        y and the final state.
+        y, (batch, tile, channels), and the final state, (batch, channels, states).
     """
     if bias is not None:
-        # Above the threshold torch returns x, at the default of 20 with an error of 2e-9.
+        # Above the threshold, torch returns x; at the default of 20, the error would be 2e-9.
         delta = F.softplus(delta + bias, threshold=40)
     rate = delta[..., None] * A
     gain = phi(rate) if is_phi(input_map) else delta[..., None]
@@ -58,12 +58,18 @@ def scan(
 
 
 def silu(x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-    """Return x sigmoid(x); the derivative of torch's silu does not support forward mode."""
+    """Return x sigmoid(x).
+
+    Used instead of torch's silu, whose derivative does not support forward mode.
+    """
     return x * torch.sigmoid(x)
 
 
 def phi(z: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-    """Return (exp(z) - 1) / z for z <= 0; for z > -1 as a series, whose derivative is accurate."""
+    """Return (exp(z) - 1) / z for z <= 0.
+
+    For z > -1, this is computed as a series, because its derivative is accurate.
+    """
     small, large = z.clamp(min=-1), z.clamp(max=-1)
     series = torch.ones_like(z)
     for k in range(19, 1, -1):
@@ -79,8 +85,8 @@ def conv_silu(
 ) -> tuple[Float[Tensor, "batch tile channels"], Float[Tensor, "batch before channels"]]:
     """Return the SiLU of a causal depthwise convolution, and the next tail.
 
-    y_t = silu(bias + sum over k of weight[:, k] x[t - taps + 1 + k]); the last tap is the current
-    base.
+    y_t = silu(bias + sum over k of weight[:, k] x[t - taps + 1 + k]).  The last tap multiplies the
+    current base.
 
     Parameters
     ----------
@@ -90,8 +96,8 @@ def conv_silu(
     Returns
     -------
     tuple of Tensor
-        y, and a copy of the last taps - 1 inputs; a view would keep the memory of the tile
-        allocated.
+        y, and the tail of the next tile, which is a copy of the last taps - 1 inputs; a view would
+        keep the memory of the whole tile allocated.
     """
     length, taps = x.shape[1], weight.shape[1]
     padded = torch.cat([tail, x], 1)
@@ -104,7 +110,7 @@ def rms_norm(
 ) -> Float[Tensor, "batch tile width"]:
     """Return weight x / sqrt(mean of x^2 + eps) over the last axis; NaN if the squares overflow."""
     overflow = x.detach().square().mean(-1, keepdim=True).isinf()
-    # A product, because the derivative of an overwritten row would be 0 rather than NaN.
+    # Multiply by NaN rather than overwrite: the derivative of an overwritten row would be 0.
     return F.rms_norm(x, weight.shape, weight, eps) * torch.where(overflow, torch.nan, 1.0).to(x)
 
 
@@ -118,25 +124,25 @@ def pd_scan(
 ) -> tuple[Float[Tensor, "batch tile heads two states"], Float[Tensor, "batch heads two states"]]:
     """Return the states of the permutation-diagonal scan.
 
-    x_t[i] = b_t[i] + sum over q with p(q) = i of d_t[q] x_(t-1)[q], with p = maps[head, route_t]:
-    the transition of PD-SSM (Terzić et al., NeurIPS 2025) with one map selected at each step, as
-    in Flash PD-SSM (arXiv 2605.19150).
+    x_t[i] = b_t[i] + sum over q with p(q) = i of d_t[q] x_(t-1)[q], with p = maps[head, route_t].
+    This is the transition of PD-SSM (Terzić et al., NeurIPS 2025) with one map selected at each
+    step, as in Flash PD-SSM (arXiv 2605.19150).
 
     Parameters
     ----------
     decay, inflow : Tensor
-        Complex d and b, as planes of real and imaginary parts.
+        Complex d and b; the axis of size two separates real and imaginary parts.
     state : Tensor
-        x before the tile.
+        State x before the tile.
     route : Tensor
-        Map selected at each step; not differentiated.
+        Index of the map selected at each step; not differentiated.
     maps : Tensor
-        Destination p(q) of each state q.
+        Destination p(q) of each state q in each map.
 
     Returns
     -------
     tuple of Tensor
-        x after every step, and the final state.
+        States x after every step, and the final state.
     """
     heads, rows = torch.arange(len(maps), device=maps.device), []
     for t in range(decay.shape[1]):

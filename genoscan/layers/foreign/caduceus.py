@@ -1,7 +1,7 @@
 """Caduceus and PlantCaduceus (Schiff et al., arXiv 2403.03234; Zhai et al., PlantCaduceus).
 
 Both are bidirectional Mamba models with a masked-language-model head, for one strand (Ph) or both
-(PS).  For the effect of `fused_add_norm` on PS see layers/bidirectional.py.
+(PS).  For the effect of `fused_add_norm` on PS, see layers/bidirectional.py.
 """
 
 import math
@@ -41,7 +41,7 @@ _VOCABULARIES: dict[tuple[tuple[int, int], ...], _Vocabulary] = {
 
 
 class _Config(Settings):
-    """Settings in config.json that determine the function computed."""
+    """Settings in config.json that affect the output of the model."""
 
     d_model: PositiveInt = 2560
     n_layer: PositiveInt = 64
@@ -83,7 +83,7 @@ def read(source: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
     config = read_settings(source, _Config)
     prefix = "caduceus." if any(name.startswith("caduceus.") for name in source.names) else ""
     width, mamba2 = config.d_model, config.ssm_cfg.layer == "Mamba2"
-    # The configuration of PlantCAD2 does not name the layer; its tensors identify it.
+    # The configuration of PlantCAD2 does not name the layer type; the tensor names identify it.
     mamba2 = mamba2 or any(name.endswith("mamba_fwd.dt_bias") for name in source.names)
     inner = config.ssm_cfg.inner(source, width, mamba2=mamba2)
     complement = _complement(source, config, prefix + "backbone.")
@@ -187,6 +187,6 @@ def _trained_window(source: Source) -> int | None:
 
 
 def _norm(config: _Config, name: str) -> str:
-    """Return the name of a norm's weight; PS without fused_add_norm wraps the norm."""
+    """Return the name of a norm's weight; in PS without fused_add_norm, the norm is wrapped."""
     wrapped = config.rcps and not config.fused_add_norm
     return f"{name}.submodule.weight" if wrapped else f"{name}.weight"

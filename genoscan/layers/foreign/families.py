@@ -59,7 +59,7 @@ def read_foreign(
 
 
 def _check_supported(source: Source) -> None:
-    """Raise ModelError for supported families with unsupported extensions."""
+    """Raise ModelError if a checkpoint of a supported family has unsupported extensions."""
     if source.config.get("quantization_config"):
         raise ModelError(
             f"{source.folder / CONFIG}: quantization_config: quantized weights are not supported; "

@@ -1,4 +1,4 @@
-"""Causal language models: MambaLMHeadModel of state-spaces, Mamba and Mamba-2 of transformers.
+"""Causal language models: MambaLMHeadModel (state-spaces), Mamba and Mamba-2 (transformers).
 
 All consist of blocks x + mixer(norm(x)), a final norm, and a head that is either tied to the
 embedding or a separate matrix.  The two projects differ in the names of settings and of one tensor.
@@ -160,7 +160,7 @@ def read(source: Source, tokens: Mapping[str, int] | None) -> tuple[ModelConfig,
     source
         The checkpoint.
     tokens
-        Token of each base; None: read from the vocabulary of the checkpoint.
+        Token of each base; None: read the tokens from the vocabulary of the checkpoint.
 
     Returns
     -------

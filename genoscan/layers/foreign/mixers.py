@@ -1,4 +1,4 @@
-"""Convert settings and tensors of mixers; their names are common to all families."""
+"""Convert settings and tensors of mixers, which have the same names in all families."""
 
 import math
 from typing import Annotated, Any, Literal
@@ -33,7 +33,7 @@ _TRAINING = frozenset(
         "use_mem_eff_path",
     }
 )
-"""Settings in `ssm_cfg` that do not affect the function computed."""
+"""Settings in `ssm_cfg` that do not affect the output of the model."""
 
 
 def _number(value: Any) -> Any:
@@ -61,7 +61,7 @@ def _without_training(value: Any) -> Any:
 
 
 class _Ssm(BaseModel):
-    """Settings in `ssm_cfg` that determine the function; unknown ones are rejected."""
+    """Settings in `ssm_cfg` that affect the output; unknown settings are rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -126,7 +126,7 @@ DEFAULT_SSM = _Ssm()
 
 
 def check_heads(source: Source, inner: Mamba2Config, width: int) -> None:
-    """Check that head size divides channels, and number of groups divides number of heads.
+    """Check that channels are divisible into whole heads, and heads into groups of equal size.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def check_heads(source: Source, inner: Mamba2Config, width: int) -> None:
     Raises
     ------
     ModelError
-        If channels or heads are not divisible in this way.
+        If the channels or the heads are not divisible.
     """
     channels = inner.expand * width
     if channels % inner.head_dim or channels // inner.head_dim % inner.n_groups:
@@ -201,8 +201,8 @@ def projection_tensors(
     source, old, new, inner, width
         As in `mixer_tensors`.
     partner
-        Prefix of the mixer to which the projections are tied; tensors missing under `old` are read
-        from it. None: not tied.
+        Prefix of the mixer to which the projections are tied; tensors missing under the prefix
+        `old` are read under this one. None: not tied.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Remove from tensor names the prefixes that training frameworks add.
+"""Remove the prefixes that training frameworks add to tensor names.
 
 torch.compile, DistributedDataParallel, FSDP, DeepSpeed and Lightning each insert a segment into
 tensor names.  Without them, the names of a model begin with `backbone.`, `caduceus.` or `lm_head.`.
@@ -17,10 +17,10 @@ _OPTIONAL = _WRAPPERS | {"model"}
 
 _ROOTS = frozenset({"caduceus", "backbone", "lm_head"})
 _BACKBONE = frozenset({"embedding", "embeddings", "layers", "norm_f"})
-"""First segments of names; files with only the backbone omit `backbone.`"""
+"""First segments of names in files with only the backbone, which omit `backbone.` itself."""
 
 _ALIASES = {"backbone.embedding.weight": "backbone.embeddings.weight"}
-"""Tensor names of state-spaces and their equivalents in transformers, which accepts both."""
+"""Tensor names in state-spaces and their equivalents in transformers, which accepts both."""
 
 
 class Names(NamedTuple):
@@ -29,9 +29,9 @@ class Names(NamedTuple):
     Attributes
     ----------
     inside
-        Names in the file of each tensor of the model; several if the file has copies.
+        For each tensor of the model, its name in the file, and those of any copies.
     outside
-        Names in the file of tensors that are not part of the model.
+        Names of the tensors in the file that are not part of the model.
     """
 
     inside: dict[str, list[str]]
@@ -39,7 +39,7 @@ class Names(NamedTuple):
 
 
 def is_model(names: Iterable[str]) -> bool:
-    """Return whether any name is that of a model's tensor, with or without prefixes."""
+    """Return whether any name belongs to a tensor of a model, with or without prefixes."""
     return any((_ROOTS | _BACKBONE) & set(name.split(".")) for name in names)
 
 
@@ -56,7 +56,7 @@ def model_names(file: object, names: Iterable[str]) -> Names:
     Returns
     -------
     Names
-        Names of the tensors in the model and of all others.
+        Names of the tensors of the model, and of all others.
 
     Raises
     ------

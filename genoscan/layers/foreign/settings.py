@@ -12,7 +12,7 @@ Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
-    """Settings that determine the function computed; others in the file are ignored."""
+    """Settings that affect the output of the model; all others in the file are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 

@@ -1,4 +1,4 @@
-"""A foreign checkpoint: its configuration, and its tensors by their names in the model."""
+"""Foreign checkpoints: the configuration, and the tensors by name in the model."""
 
 import difflib
 import json
@@ -39,7 +39,7 @@ class Source:
     config
         Contents of config.json.
     defaults
-        Default values, for the family, of sizes missing from config.json.
+        Defaults of the family for sizes missing from config.json.
 
     Raises
     ------
@@ -68,7 +68,7 @@ class Source:
 
     @property
     def origin(self) -> str:
-        """Description of the origin of the model, and of tensors that were left out."""
+        """Description of the origin of the model, including tensors that were left out."""
         origin = f"unknown: imported from {self.name}"
         if not self._outside:
             return origin
@@ -77,7 +77,7 @@ class Source:
 
     @property
     def assumed(self) -> str:
-        """Suffix for error messages that lists sizes taken from defaults; empty if there are none."""
+        """Suffix for error messages that lists the sizes set to defaults; may be empty."""
         if not self.defaults:
             return ""
         sizes = ", ".join(f"{name} {size}" for name, size in self.defaults.items())
@@ -205,7 +205,7 @@ class Source:
         return f'{self.path}: tensor "{self._names[name][0]}"'
 
     def _nearest(self, name: str) -> str:
-        """Return the names in the file most similar to that of a missing tensor."""
+        """Return a suffix for error messages with the names most similar to that of a missing tensor."""
         # Compare from the end: prefixes vary between files, but the last segments identify a tensor.
         backward = {stored[::-1]: stored for stored in self._tensors}
         near = difflib.get_close_matches(name[::-1], list(backward), n=2, cutoff=0.6)
@@ -216,7 +216,7 @@ class Source:
 
 
 def format_value(value: object) -> str:
-    """Return a setting as text for messages: abbreviated, with null for None."""
+    """Format a setting for messages: abbreviated, with null for None."""
     text = "null" if value is None else repr(value)
     return text if len(text) <= _MAX_LENGTH else text[:_MAX_LENGTH] + "…"
 

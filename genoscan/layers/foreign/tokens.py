@@ -59,7 +59,7 @@ def vocabulary(source: Source, size: int, given: Mapping[str, int] | None) -> Vo
     size
         Number of tokens.
     given
-        Token of each base; None: read from tokenizer.json or vocab.json.
+        Token of each base; None: read the tokens from tokenizer.json or vocab.json.
 
     Returns
     -------

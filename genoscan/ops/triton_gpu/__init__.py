@@ -1,6 +1,7 @@
-"""The kernel set of CUDA devices, in Triton, which only this package imports.
+"""The Triton kernel set for CUDA devices.
 
-For tests it also runs on the CPU, slowly, if TRITON_INTERPRET=1 is set before the import.
+Only this package imports Triton.  For tests, the kernels also run on the CPU, slowly, if
+TRITON_INTERPRET=1 is set before the import.
 """
 
 from torch import Tensor
@@ -26,7 +27,10 @@ def gated_scan(
     *,
     input_map: str = "euler",
 ) -> tuple[Tensor, Tensor]:
-    """Return y and the final state, as `reference.scan` does, with softplus and gate as kernels."""
+    """Return y and the final state, as `reference.scan` does.
+
+    Softplus and gate are separate kernels.
+    """
     if is_phi(input_map):  # not implemented in Triton
         return associative.scan(u, delta, A, B, C, D, state, bias, z, input_map=input_map)
     steps = delta if bias is None else STEP_SIZE(delta, bias)

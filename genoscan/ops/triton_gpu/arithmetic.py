@@ -1,4 +1,4 @@
-"""Declaration and launch of Triton kernels, and elementary functions for them."""
+"""Declaration and launch of Triton kernels, and the elementary functions that they call."""
 
 # Functions compiled by Triton have no annotations; their callers do.
 # mypy: disable-error-code="no-untyped-def"
@@ -17,7 +17,7 @@ from genoscan.ops.primitive import OptionalTensors, Tensors
 
 NVIDIA = tl.constexpr(not triton.knobs.runtime.interpret and torch.version.hip is None)
 RUNTIME_SIZES = ("length", "n_chunks", "n_rows", "n_directions")
-"""Integer arguments on whose values kernels are not specialised."""
+"""Integer arguments for whose values Triton does not compile specialised kernels."""
 
 
 def kernel(function: Any, unaligned: tuple[str, ...] = ()) -> Any:
@@ -29,6 +29,11 @@ def kernel(function: Any, unaligned: tuple[str, ...] = ()) -> Any:
         A kernel, or a function that kernels call.
     unaligned : tuple of str
         Arguments whose alignment Triton ignores, so that it does not vectorise their loads.
+
+    Returns
+    -------
+    Triton kernel
+        The kernel, to be passed to `launch` or called by other kernels.
     """
     return triton.jit(
         typing.no_type_check(function), do_not_specialize=RUNTIME_SIZES, do_not_specialize_on_alignment=unaligned
@@ -43,7 +48,7 @@ def launch(program: Any, grid: tuple[int, ...], *arguments: Any, warps: int = 4,
     program : Triton kernel
         Kernel declared by `kernel`.
     grid : tuple of int
-        Number of programs along up to three axes.
+        Number of programs along each of up to three axes.
     *arguments
         Positional arguments of the kernel; the first is a tensor.
     warps : int
@@ -65,7 +70,7 @@ def contiguous(tensors: Sequence[Tensor]) -> Tensors:
 def contiguous_tangents(inputs: Tensors, tangents: OptionalTensors, optional: Container[int] = ()) -> tuple[Any, ...]:
     """Return the tangents detached and contiguous, with zeros in place of None.
 
-    None is kept for the inputs at the `optional` indices (weights), which rarely have tangents.
+    For inputs at the `optional` indices, None is kept; these are weights, which rarely have tangents.
     """
     count = next(len(dot) for dot in tangents if dot is not None)
     return tuple(
@@ -79,7 +84,7 @@ def contiguous_tangents(inputs: Tensors, tangents: OptionalTensors, optional: Co
 
 
 def sum_blocks(parts: Tensor) -> Tensor:
-    """Return the sum over the first axis, accumulated in float64, as there may be many blocks."""
+    """Return the sum over the first axis, in float64 internally because blocks may be many."""
     return parts.sum(0, dtype=torch.float64).to(parts.dtype)
 
 
@@ -96,9 +101,9 @@ def exp(x):
 
 @kernel
 def decay(z):
-    """Return near and factor for z <= 0, with exp(z) h = masked(near, h) + factor h.
+    """Return near and factor such that exp(z) h = masked(near, h) + factor h, for z <= 0.
 
-    near = z > -0.7; factor = exp(z) - 1 if near, exp(z) otherwise.  No digits are lost, whether
+    near is z > -0.7; factor is exp(z) - 1 if near and exp(z) otherwise.  No digits are lost if
     exp(z) is close to 1 or to 0.
     """
     # Chebyshev interpolant of (exp(z) - 1 - z) / z^2 on [-0.7, 0].

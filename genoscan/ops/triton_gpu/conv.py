@@ -1,7 +1,7 @@
-"""Short convolution and SiLU on the GPU, in a single pass over memory for each rule.
+"""Short convolution and SiLU on the GPU; forward, jvp and vjp each make a single pass over memory.
 
-Rows are those of the padded sequence: the taps - 1 rows of the tail, followed by those of the tile.
-Output t reads rows t to t + taps - 1; row p is read by outputs p - taps + 1 to p.
+Rows are those of the padded sequence: the taps - 1 rows of the tail, followed by the rows of the
+tile.  Output t reads rows t to t + taps - 1, so that row p is read by outputs p - taps + 1 to p.
 """
 
 # Functions compiled by Triton have no annotations; their callers do.
@@ -25,7 +25,7 @@ from genoscan.ops.triton_gpu.arithmetic import (
 )
 
 BLOCK_SIZE = 256
-"""Number of values per program, which is one warp."""
+"""Number of values per program of one warp."""
 
 
 @kernel
@@ -95,9 +95,10 @@ def _conv_bar(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Write the cotangents of x and tail and, unless filter_bar is None, partial sums to it.
+    """Write the cotangents of x and tail and, unless None, the partial sums in filter_bar.
 
-    filter_bar, (block of rows, taps + 1, channels), is the cotangent of the weight and the bias.
+    filter_bar, (block of rows, taps + 1, channels), is the cotangent of the weight and the bias, to
+    be summed over the blocks.
     """
     row, column, in_c = _offsets(CHANNELS, ROWS, COLUMNS)
     batch = tl.program_id(1).to(tl.int64)

@@ -1,16 +1,18 @@
-"""The permutation-diagonal scan on the GPU: a tile in chunks, three kernels for each rule.
+"""The permutation-diagonal scan on the GPU, with three kernels that process a tile in chunks.
 
-    chunks   composes the steps of each chunk into one: a map, a diagonal and an inflow
+    chunks   composes the steps of each chunk into one step: a map, a diagonal and an inflow
     starts   computes the state at the start of each chunk, sequentially along the chunks
     states   runs each chunk again, from the state at its start
 
-Steps compose because maps do: one map is indexed with the other (Flash PD-SSM, arXiv 2605.19150).
-From right to left, for cotangents, every step is a gather.  From left to right, several states may
-have the same destination: the new value of a state is a sum over all states, masked by destination.
-If every map is a permutation, each step gathers by the inverse map instead.
+The composition of two steps is again a step, whose map is one map indexed with the other (Flash
+PD-SSM, arXiv 2605.19150).  For cotangents, from right to left, every step is a gather.  From left to
+right, several states may have the same destination, so the new value of a state is a sum over all
+states, masked by destination.  If every map is a permutation, each step gathers by the inverse map
+instead.
 
 Each program processes one head of one sequence, with its states along the lanes.  Notation as in
-`reference.pd_scan`: d decay, b inflow, x state, p destinations of the states; (re, im) planes.
+`reference.pd_scan`: decay d, inflow b, state x, destinations p of the states; `_re` and `_im` are
+the real and imaginary planes.
 """
 
 # Functions compiled by Triton have no annotations; their callers do.
@@ -51,7 +53,7 @@ def _multiply(a_re, a_im, b_re, b_im):
 
 @kernel
 def _move(p, q, re, im, PERMUTE: tl.constexpr):
-    """Return the values moved to destinations p or, with PERMUTE, gathered from sources p."""
+    """Return the values moved to destinations p or, if PERMUTE, gathered from sources p."""
     if PERMUTE:
         return tl.gather(re, p, 0), tl.gather(im, p, 0)
     hit = p[None, :] == q[:, None]
@@ -60,7 +62,10 @@ def _move(p, q, re, im, PERMUTE: tl.constexpr):
 
 @kernel
 def _step(decay, inflow, decay_dot, x, p, x_re, x_im, at_d, at_b, q, in_q, N: tl.constexpr, PERMUTE: tl.constexpr):
-    """Return the state after a step; with `decay_dot`, its tangent, given the states `x` before."""
+    """Return the state after a step or, unless `decay_dot` is None, its tangent.
+
+    The tangent also depends on `x`, the states before every step.
+    """
     d_re, d_im = _load(decay + at_d, q, in_q, N)
     re, im = _multiply(d_re, d_im, x_re, x_im)
     if decay_dot is not None:
@@ -87,8 +92,8 @@ def _program(
 ):
     """Return the indices and pointers of this program.
 
-    These are the head, the row of the inflow, the sequence of the decays, the states and their mask,
-    and pointers to the route and the maps of the head.
+    These are the head, the row of the inflows, the sequence of the decays, the states and their
+    mask, and pointers to the route and the maps of the head.
     """
     head = tl.program_id(1) % HEADS
     row = (tl.program_id(1) // HEADS).to(tl.int64)
@@ -127,9 +132,10 @@ def _chunks(
     LANES: tl.constexpr,
     PERMUTE: tl.constexpr,
 ):
-    """Compose the steps of each chunk.
+    """Compose the steps of each chunk into one step.
 
-    Writes p_end (row, chunk, head, q), d_end and b_end (row, chunk, head, plane, q).
+    Writes its map p_end, (row, chunk, head, q), and its diagonal d_end and inflow b_end, (row,
+    chunk, head, plane, q).
     """
     head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
     inverses += head * MAPS * N
@@ -154,7 +160,7 @@ def _chunks(
 
 @kernel
 def _offsets(batch, row, t, head, length, HEADS: tl.constexpr, N: tl.constexpr):
-    """Return the offsets of the planes of a step in the decays and in the inflows."""
+    """Return the offsets of a step in the decays and in the inflows."""
     at_d = ((batch * length + t) * HEADS + head) * 2 * N
     at_b = ((row * length + t) * HEADS + head) * 2 * N
     return at_d, at_b
@@ -216,7 +222,10 @@ def _states(
     LANES: tl.constexpr,
     PERMUTE: tl.constexpr,
 ):
-    """Write the states of each chunk, run from its start; with PERMUTE, `maps` are inverse maps."""
+    """Write the states of each chunk, run from the state at its start.
+
+    If PERMUTE, `maps` contains the inverse maps.
+    """
     head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
     chunk = tl.program_id(0)
     re, im = _load(starts + ((row * n_chunks + chunk) * HEADS + head) * 2 * N, q, in_q, N)
@@ -346,8 +355,9 @@ def _run(
 ) -> tuple[Tensor, Tensor]:
     """Return the states after every step and the final state.
 
-    With `decay_dot` and `before`, the states before every step, return their tangents instead;
-    `inflow` and `state` are then tangents too, with one row for each direction and sequence.
+    If `decay_dot` and `before`, the states before every step, are given, return the tangents
+    instead.  In that case, `inflow` and `state` are also tangents, with one row per direction and
+    sequence.
     """
     rows, length, heads = inflow.shape[:3]
     inverses = _inverses(maps)
@@ -364,7 +374,10 @@ def _run(
 
 
 def _carry_chunks(p: Tensor, d: Tensor, b: Tensor, first: Tensor, last: Tensor, *, reverse: bool) -> None:
-    """Replace `b` by the starts of the chunks, given `first`; write the end of the last to `last`."""
+    """Replace `b` by the states at the starts of the chunks; write the final state to `last`.
+
+    `first` is the initial state.  If `reverse`, the states are cotangents, from right to left.
+    """
     rows, n_chunks, heads, n_states = p.shape
     lanes = max(2, triton.next_power_of_2(n_states))
     sizes = {"HEADS": heads, "N": n_states, "LANES": lanes, "REVERSE": reverse}

@@ -27,12 +27,12 @@ from genoscan.ops.triton_gpu.arithmetic import (
 )
 
 BLOCK_SIZE = 2048
-"""Number of values per program, which is four warps."""
+"""Number of values per program of four warps."""
 
 
 @kernel
 def _offsets(n_rows, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Return the offsets of this program in (rows, width), their mask, and its columns."""
+    """Return the offsets of this program in arrays (rows, width), their mask, and the columns."""
     n_blocks = tl.cdiv(WIDTH, COLUMNS)
     column = tl.program_id(0) % n_blocks * COLUMNS + tl.arange(0, COLUMNS)
     row = (tl.program_id(0) // n_blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -89,7 +89,7 @@ def _step_size_dot(
 
 
 def _column_grid(x: Tensor) -> tuple[int, int, dict[str, int]]:
-    """Return numbers of rows and programs, and sizes, if each program processes some columns."""
+    """Return the numbers of rows and programs, and the sizes of a kernel over blocks of columns."""
     width = x.shape[-1]
     n_rows = x.numel() // width
     columns = min(128, triton.next_power_of_2(width))
@@ -274,7 +274,7 @@ def _rms_norm_dot(
 
 
 def _row_grid(x: Tensor) -> tuple[int, int, dict[str, int]]:
-    """Return numbers of rows and programs, and sizes, if each program processes whole rows."""
+    """Return the numbers of rows and programs, and the sizes of a kernel over whole rows."""
     width = x.shape[-1]
     n_rows = x.numel() // width
     columns = triton.next_power_of_2(width)

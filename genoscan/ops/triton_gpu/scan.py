@@ -1,4 +1,4 @@
-"""The selective scan on the GPU: launches of the kernels in `scan_kernels`, three for each rule."""
+"""The selective scan on the GPU, which launches the kernels in `scan_kernels`."""
 
 import torch
 import triton
@@ -11,21 +11,22 @@ from genoscan.ops.triton_gpu import scan_kernels
 from genoscan.ops.triton_gpu.arithmetic import contiguous, contiguous_tangents, launch, sum_blocks
 
 CHUNK = 64
-"""Bases per chunk: few enough for uncompensated sums, enough for a cheap carry kernel."""
+"""Bases per chunk: small enough for uncompensated sums, large enough for a cheap carry kernel."""
 SUB = 8
-"""Bases per sub-tile, from one checkpoint to the next, kept in registers; divides CHUNK."""
+"""Bases between checkpoints, a divisor of CHUNK; the states of so many bases stay in registers."""
 AHEAD = 16
-"""Chunks that a program of the carry kernel loads together, to wait for memory only once."""
+"""Number of chunks that the carry kernel loads together, to wait for memory only once."""
 WIDTH = 32
-"""Values of the state per program of the carry kernel."""
+"""Number of state values per program of the carry kernel."""
 UNROLL = 1
-"""Bases of a chunk whose loads may be in flight together."""
+"""Number of bases whose loads may be in flight at the same time."""
 
 
 def _sizes(inputs: ScanInputs, budget: int, **axes: int) -> dict[str, int]:
-    """Return the compile-time sizes of a kernel: all states, and channels for `budget` values.
+    """Return the compile-time sizes of a kernel: all states, and channels as `budget` permits.
 
-    The threads of a warp are laid out along the channels first, then along the states.
+    `budget` is the number of values N x LANES; LANES is between 1 and 32.  The threads of a warp are
+    laid out along the channels first, then along the states.
     """
     channels, states = inputs.A.shape
     n = triton.next_power_of_2(states)

@@ -1,18 +1,20 @@
-"""Triton kernels of the selective scan: a tile in chunks, three kernels for each rule.
+"""Triton kernels of the selective scan, which process a tile in chunks.
+
+Forward, jvp and vjp each have three steps:
 
     chunk_ends   runs each chunk from zero; writes its final state and the sum of its step sizes
-    carry        computes the state at the start of each chunk, sequentially, compensated (Kahan)
+    carry        computes the state at the start of each chunk sequentially, with Kahan compensation
     replay       runs each chunk again, from the state at its start; writes the outputs
 
-The decay of a whole chunk is exp(A * sum of step sizes), so that a chunk advances the state as a
-single base does.  The vjp runs from right to left in the same way; its replay recomputes the states
-from checkpoints, which the forward replay saves every `SUB` bases, and keeps them in registers.
+The decay of a whole chunk is exp(A * sum of step sizes), so that a chunk advances the state like a
+single base.  The vjp runs in the same way from right to left; its replay recomputes the states from
+checkpoints, which the forward replay saves every `SUB` bases, and keeps them in registers.
 
 Each program is one warp, so that no warp waits for another.  It processes a block of channels, with
-all states of a channel in few threads.  Sums over channels are written as partial sums of blocks.
+all states of a channel in few threads.  Sums over channels are written as one partial sum per block.
 
 Notation: u, delta, A, B, C, D, h as in Mamba (Gu and Dao, arXiv 2312.00752, equation 2 with the
-Euler input map); `_dot` marks tangents, `_bar` cotangents; n states, c channels.
+Euler input map); `_dot` marks tangents, `_bar` cotangents; n is a state and c a channel.
 """
 
 # Functions compiled by Triton have no annotations; their callers do.
@@ -38,7 +40,7 @@ channel_kernel = partial(kernel, unaligned=tuple(UNALIGNED.split()))
 
 @kernel
 def _advance(h, near, factor, inflow):
-    """Return the state after a base, as h plus a change, so that small changes lose no digits."""
+    """Return the state after a base, computed so that small changes to h lose no digits."""
     return masked(near, h) + (factor * h + inflow)
 
 
@@ -54,8 +56,8 @@ def _add(total, error, term):
 def _program(CHANNELS: tl.constexpr, STATES: tl.constexpr, N: tl.constexpr, LANES: tl.constexpr):
     """Return the indices and masks of this program.
 
-    These are the chunk, the sequence, channels c, states n, their offsets in arrays (n, c), and the
-    masks of c, of n and of both.
+    These are the chunk, the sequence, the channels c, the states n, their offsets in arrays of shape
+    (n, c), and the masks of c, of n and of both.
     """
     n_blocks = tl.cdiv(CHANNELS, LANES)
     chunk, batch = tl.program_id(0) // n_blocks, tl.program_id(1).to(tl.int64)
@@ -127,7 +129,7 @@ def chunk_ends_bar(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Run each chunk from right to left, from zero, to the cotangent of the state at its start."""
+    """Compute the cotangent of the state at the start of each chunk, from zero at its end."""
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     a = tl.load(A + at, in_nc, 0.0)
     row = batch * length + chunk * CHUNK
@@ -169,7 +171,10 @@ def carry(
     AHEAD: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Replace `ends`, the final state of each chunk run from zero, by the state at its start."""
+    """Replace `ends`, the final states of the chunks run from zero, by the states at their starts.
+
+    Writes the final state of the tile to `last`.
+    """
     width = CHANNELS * STATES
     i = tl.program_id(0) * LANES + tl.arange(0, LANES)
     batch = tl.program_id(1).to(tl.int64)
@@ -221,9 +226,9 @@ def replay(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Run each chunk from the state at its start; write y and, unless None, the checkpoints.
+    """Run each chunk from the state at its start, and write y.
 
-    Checkpoints have shape (batch, sub-tile, n, c).
+    Unless `checkpoints` is None, also writes the checkpoints, (batch, sub-tile, n, c).
     """
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     a = tl.load(A + at, in_nc, 0.0)
@@ -253,9 +258,10 @@ def replay(
 
 @kernel
 def _load_slabs(array, c, n, in_n, CHANNELS: tl.constexpr, E: tl.constexpr, LANES: tl.constexpr):
-    """Return (E, n, LANES) of an array (n, c), loaded in E slabs so that a thread has E channels.
+    """Load a block of an array (n, c) as (E, n, LANES), with E channels per thread.
 
-    The layout of a single load would depend on the version of Triton.
+    It is loaded in E slabs, because the layout of a single load would depend on the version of
+    Triton.
     """
     slab = tl.arange(0, E)[:, None, None]
     for e in tl.static_range(E):
@@ -296,9 +302,10 @@ def replay_bar(
 ):
     """Run each chunk from right to left, from the cotangent of the state at its end.
 
-    Writes u_bar and delta_bar, and partial sums: B_bar and C_bar for each block of channels, (block,
-    batch x tile, n); unless None, A_bar, (batch x chunk, n, c), and D_bar, (batch x chunk, c), for
-    each chunk.  Axes of values: E channels of a thread, N states, LANES channels.
+    Writes u_bar and delta_bar.  Writes B_bar and C_bar as one partial sum per block of channels,
+    (block, batch x tile, n).  Unless None, A_bar, (batch x chunk, n, c), and D_bar, (batch x chunk,
+    c), are written as one partial sum per chunk.  The axes of values are E channels of a thread, N
+    states and LANES channels.
     """
     n_blocks = tl.cdiv(CHANNELS, E * LANES)
     chunk, batch = tl.program_id(0) // n_blocks, tl.program_id(1).to(tl.int64)
@@ -403,7 +410,7 @@ def chunk_ends_dot(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Run each chunk from zero state and tangents, for G directions, as in `chunk_ends`."""
+    """Run each chunk as `chunk_ends` does, with tangents for G directions that start from zero."""
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     g = tl.program_id(2) * G + tl.arange(0, G)
     in_g = g < n_directions
@@ -471,7 +478,11 @@ def carry_dot(
     AHEAD: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Replace `ends_dot` by the tangents at the start of each chunk; launched after `carry`."""
+    """Replace `ends_dot` by the tangents of the states at the starts of the chunks.
+
+    `starts` is computed by `carry`, which must be launched first.  Writes the tangent of the final
+    state of the tile to `last`.
+    """
     width = CHANNELS * STATES
     i = tl.program_id(0) * LANES + tl.arange(0, LANES)
     batch, direction = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
@@ -538,7 +549,7 @@ def replay_dot(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Run each chunk from its start, with tangents for G directions; write y and y_dot."""
+    """Run each chunk as `replay` does, with tangents for G directions; write y and y_dot."""
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     g = tl.program_id(2) * G + tl.arange(0, G)
     in_g = g < n_directions
