@@ -1,1 +1,1 @@
-"""Export tracks: HTML pages, files for genome browsers and input for other tools."""
+"""Export of tracks: HTML pages, files for genome browsers and input for other tools."""

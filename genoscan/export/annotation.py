@@ -1,4 +1,4 @@
-"""Read genes and other features from BED, GFF3 or GenBank."""
+"""Reader for genes and other features in BED, GFF3 and GenBank files."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from genoscan.genome.genbank import read_features
 from genoscan.genome.region import Region, check_bounds
 
 _GENE_TYPES = "gene", "pseudogene", "ncRNA_gene"
-"""Feature types read from GFF3 and GenBank; not subfeatures, which would overlap their genes."""
+"""Feature types read from GFF3 and GenBank; subfeatures are omitted, because they overlap their genes."""
 
 
 def read_annotation(path: Path, sizes: Mapping[str, int]) -> list[Region]:
@@ -28,8 +28,8 @@ def read_annotation(path: Path, sizes: Mapping[str, int]) -> list[Region]:
     Returns
     -------
     list of Region
-        Genes in the order of the file; all rows of a BED file, and all features of a GenBank file
-        without genes.
+        Genes, in the order of the file. For a BED file, all rows are returned; for a GenBank file
+        without genes, all features.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Export the four derivatives per base for other tools: TF-MoDISco input and tables of bases."""
+"""Export of the four derivatives per base for other tools: TF-MoDISco input and tables of bases."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -33,7 +33,7 @@ def write_modisco(output: Path, columns: Path, rows: Sequence[Region], *, width:
     width
         Window length in bases.
     chrombpnet
-        Whether to write contribs.h5 as well, which requires h5py.
+        Whether to also write contribs.h5, which requires h5py.
 
     Raises
     ------
@@ -48,15 +48,16 @@ def write_modisco(output: Path, columns: Path, rows: Sequence[Region], *, width:
     The folder contains:
 
     ohe.npz
-        One-hot sequences, int8 of shape (rows, 4, width), in the order A, C, G, T; all 0 at N.
+        One-hot sequences in the order A, C, G, T; int8 of shape (rows, 4, width), all 0 at N.
     attr.npz
-        Derivatives minus the mean of the four, which are the hypothetical contributions of a
-        gradient, float32 of shape (rows, 4, width); all 0 at N.
+        Hypothetical contributions, computed as the derivatives minus the mean of the four at each
+        base; float32 of shape (rows, 4, width), all 0 at N.
     cut.narrowPeak
-        Coordinates of the windows in the same order, on the forward strand, with the centre as
-        summit; required by Fi-NeMo.
+        Coordinates of the windows on the forward strand, in the order of the arrays, with the centre
+        of each as its summit; required by Fi-NeMo.
     contribs.h5
-        The same arrays in ChromBPNet's layout: raw/seq, shap/seq and their product projected_shap/seq.
+        The same arrays in ChromBPNet's layout (raw/seq and shap/seq), and their product
+        (projected_shap/seq).
 
     Memory: 20 bytes per base of the windows.
     """
@@ -120,20 +121,20 @@ def write_sites(output: Path, columns: Path, *, score: str, top: int) -> None:
     score
         Name of the score, a key of `SCORES`.
     top
-        Number of bases.
+        Maximum number of bases to write.
 
     Raises
     ------
     InputError
-        If `top` is not positive, or the file is not an archive of columns.
+        If `top` is not positive, or `columns` is not an archive written by `write_columns`.
     OutputError
         If the table cannot be written.
 
     Notes
     -----
     Columns: chrom, start, end (0-based, half-open, as in BED), base, score, and the derivatives
-    along A, C, G and T. Rows are sorted by decreasing absolute score, ties in genome order.
-    Memory: the derivatives of a million bases, and the rows.
+    along A, C, G and T. Rows are sorted by decreasing absolute score, with ties in genome order.
+    Memory: the derivatives of a million bases, and the rows of the table.
     """
     if top < 1:
         raise InputError(f"--top {top}: expected 1 base or more")

@@ -1,9 +1,12 @@
-"""Write a track hub for the UCSC Genome Browser: a folder that any web server can serve.
+"""Track hubs for the UCSC Genome Browser: folders that any web server can serve.
 
-hub.txt                 entry point; its URL is given to the browser
-genomes.txt             the assembly: a UCSC name, or the .2bit in this folder
-ASSEMBLY/trackDb.txt    the tracks and their display settings
-ASSEMBLY/*.bw           copies of the tracks
+A track hub contains:
+
+    hub.txt                 entry point, whose URL the user enters in the browser
+    genomes.txt             assembly: a UCSC name, or the path of a .2bit file in the hub
+    ASSEMBLY/trackDb.txt    tracks and their display settings
+    ASSEMBLY/*.bw           copies of the tracks
+    ASSEMBLY/*.2bit         genome, unless the assembly is a UCSC name
 """
 
 import re
@@ -19,7 +22,7 @@ from genoscan.genome.region import Region
 from genoscan.tracks.atomic import atomic_directory, os_errors
 
 _LABEL_LENGTH = 17
-"""Maximum length of a short label at UCSC."""
+"""Maximum length of a short label in the UCSC Genome Browser, in characters."""
 
 
 def write_hub(
@@ -44,9 +47,9 @@ def write_hub(
     email
         Contact address that UCSC shows for the hub.
     assembly
-        UCSC name of the genome, such as hg38; if None, the genome is included as .2bit.
+        UCSC name of the genome, such as hg38. If None, the genome is included as a .2bit file.
     locus
-        Initial locus; default: the first scored region.
+        Locus to display first; by default, the first scored region.
 
     Raises
     ------
@@ -104,7 +107,7 @@ def _track_settings(track: TrackFile) -> dict[str, str]:
 
 
 def _identifier(name: str) -> str:
-    """Replace characters other than letters, digits and underscores, as UCSC requires."""
+    """Replace all characters except letters, digits and underscores with "_", as UCSC requires."""
     return re.sub(r"\W", "_", name, flags=re.ASCII)
 
 

@@ -1,11 +1,11 @@
-"""Draw sequence logos as SVG, with letter heights proportional to scores."""
+"""Sequence logos as SVG, with letter heights proportional to scores."""
 
 import html
 
 import numpy as np
 from jaxtyping import Float32
 
-# Outlines in a 100 x 100 box, y pointing down; Okabe-Ito colours.
+# Colour (Okabe-Ito palette) and outline of each letter, in a 100 x 100 box with y pointing down.
 LETTERS = {
     "A": ("#009E73", "M0 100 39 0H61L100 100H79L71 77H29L21 100ZM35 60H65L50 18Z"),
     "C": (
@@ -22,14 +22,14 @@ LETTERS = {
     "N": ("#777777", "M0 100V0H23L78 66V0H100V100H77L22 34V100Z"),
 }
 _WIDTH, _HALF = 14.0, 60.0
-"""Width of a letter, and height of the picture on either side of the axis."""
+"""Width of a letter, and height of the logo on either side of the axis, in pixels."""
 
 OUTLINES = "".join(
     f'<symbol id="base-{name}" viewBox="0 0 100 100" preserveAspectRatio="none">'
     f'<path fill="{colour}" d="{outline}"/></symbol>'
     for name, (colour, outline) in LETTERS.items()
 )
-"""Symbols that logos refer to; include once per page, within an <svg>."""
+"""SVG symbols to which logos refer; must be included once per page, within an <svg>."""
 
 
 def logo(bases: str, scores: Float32[np.ndarray, " bases"], *, label: str) -> str:
@@ -40,8 +40,8 @@ def logo(bases: str, scores: Float32[np.ndarray, " bases"], *, label: str) -> st
     bases
         Sequence of A, C, G, T and N.
     scores
-        One per base; NaN and scores too small to see are not drawn. Letters with negative scores
-        are drawn upside down, below the axis.
+        One score per base; NaN and scores too small to be visible are not drawn. Letters with
+        negative scores are drawn upside down, below the axis.
     label
         Text alternative (aria-label).
 

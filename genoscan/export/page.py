@@ -1,13 +1,16 @@
-"""Write a genome browser page: one HTML file with igv.js, sequence, tracks and genes.
+"""Genome browser pages: HTML files with igv.js, the sequence, tracks and genes.
 
-The page makes no network requests. Data too large for one file are written to a folder beside it,
-PAGE_files; page and folder must then be served together, and requests are limited to that server.
-The page's Content-Security-Policy enforces these restrictions.
+Small data are embedded, and the page makes no network requests. Data too large to embed are written
+to a folder beside the page, PAGE_files. The page and the folder must then be served by the same web
+server, and the page makes requests only to this server. The page's Content-Security-Policy enforces
+these restrictions.
 
-igv.js is included unmodified (vendor/). Its configuration:
-    fastaURL   sequence around the scored regions only, as slices with coordinates
-    merged     each track twice, as maximum and minimum per pixel; a mean would hide narrow peaks
-    graphType  dynseq: bases drawn as letters scaled by the score when zoomed in
+igv.js is included unmodified (vendor/). Its configuration includes:
+
+    fastaURL   embedded sequence: only around the scored regions, as slices with coordinates
+    merged     each track drawn twice, as maximum and minimum per pixel, so that narrow peaks remain
+               visible
+    graphType  dynseq: when zoomed in, bases are drawn as letters scaled by the score
 """
 
 import base64
@@ -36,7 +39,7 @@ _FLANK = 1_000
 """Number of bases shown on either side of each scored region."""
 
 _EMBED_LIMIT = 5_000_000
-"""Maximum total number of scored bases of embedded tracks, at 7 to 8 bytes each."""
+"""Maximum total number of scored bases in embedded tracks; each base takes 7 to 8 bytes."""
 
 _GENOME = "genome.2bit"
 
@@ -82,7 +85,7 @@ igv.createBrowser(document.getElementById("browser"), config)
 
 
 class _Sources(NamedTuple):
-    """URLs of sequence and tracks; `connect_src` is the value of the CSP directive that permits them."""
+    """URLs of the sequence and tracks, and the value of the CSP directive connect-src that permits them."""
 
     bases: Mapping[str, Any]
     urls: Sequence[str]
@@ -110,7 +113,7 @@ def write_page(
     annotation
         Genes to display; those outside the visible regions are omitted.
     locus
-        Initial locus; default: the first scored region.
+        Locus to display first; by default, the first scored region.
 
     Returns
     -------
@@ -125,7 +128,7 @@ def write_page(
 
     Notes
     -----
-    File size: 1.5 MB, and about 8 bytes per track and scored base if the tracks are embedded.
+    File size: 1.5 MB, plus about 8 bytes per scored base of each track if the tracks are embedded.
     """
     visible = list(_visible_regions(genome, tracks))
     bases = sum(len(region) for track in tracks for region in track.regions)
@@ -189,7 +192,7 @@ def _page(
         descriptions=descriptions,
         options=options,
         igv=files("genoscan.export").joinpath("vendor", _IGV).read_text("utf-8"),
-        # Escaped, so that no name can close the <script> element.
+        # Escaped, so that a name cannot close the <script> element.
         config=json.dumps(config).replace("<", "\\u003c"),
     )
 
@@ -209,7 +212,7 @@ def _visible_regions(genome: Genome, tracks: Sequence[TrackFile]) -> Iterator[Re
 
 
 def _slices(genome: Genome, visible: Sequence[Region]) -> bytes:
-    """Return the visible regions as gzipped FASTA; headers state coordinates and sequence length."""
+    """Return the visible regions as gzipped FASTA; headers contain coordinates and sequence length."""
     pieces = (
         f">{r.chrom}:{r.start + 1}-{r.end} @len={genome.sizes[r.chrom]}\n".encode()
         + decode(genome.fetch(r.chrom, r.start, r.end))

@@ -1,4 +1,4 @@
-"""Write a report of a track as one HTML file: score ranges, logos, profiles and tables.
+"""Report of a track as one HTML file: score ranges, logos, a mean profile and tables.
 
 The page is rendered from the template report.html and makes no network requests (enforced by its
 Content-Security-Policy).
@@ -30,7 +30,7 @@ _CURVES = 200
 _WIDTH, _WINDOWS = 60, 12
 _CANDIDATES, _ROWS = 5_000, 50
 _OMITTED = {"command", "format", "regions", "sequences", "target_values", "windows"}
-"""Keys of the provenance record that are long or shown elsewhere on the page."""
+"""Keys of the provenance record omitted from the settings: long, or shown elsewhere on the page."""
 
 _BLUE, _GREY = "#2a8fd0", "#9a9a9a"
 
@@ -58,8 +58,8 @@ def write_report(output: Path, genome: Genome, track: TrackFile, annotation: Seq
 
     Notes
     -----
-    File size: 5 MB, mostly plotly.js, and 20 kB per region for the 200 regions with the largest
-    scores. Memory: the scores of a million bases, the regions, and the page.
+    File size: 5 MB, mostly plotly.js, plus 20 kB for each of the (at most 200) regions with the
+    largest scores. Memory: the scores of a million bases, the regions, and the page.
     """
     with BigWig(track.path) as scores:
         summary = summarize(scores, track.regions, top=_CANDIDATES, curves=_CURVES)
@@ -128,7 +128,7 @@ def _figure(*traces: Any, x: str, y: str) -> go.Figure:
 
 
 def _bars(track: TrackFile) -> go.Figure:
-    """Return the empty figure that the page fills with the curve of a region."""
+    """Return an empty bar chart, which the page fills with the curve of the selected region."""
     bars = go.Bar(
         marker={"color": _BLUE, "line": {"width": 0}},
         hovertemplate="%{x:,.0f}: %{customdata[0]:.3g} to %{customdata[1]:.3g}<extra></extra>",
@@ -196,7 +196,7 @@ def _logo(scores: BigWig, genome: Genome, piece: Region) -> str:
 
 
 class _Row(NamedTuple):
-    """A row of the table: a base, and the names of the features that contain it."""
+    """Row of the table of strongest bases: site, base, and names of the features that contain it."""
 
     site: Site
     base: str
@@ -235,7 +235,7 @@ def _settings(track: TrackFile) -> Iterator[tuple[str, str]]:
 
 
 def _checks(track: TrackFile, genome: Genome, summary: Summary) -> Iterator[str]:
-    """Yield the results of the checks made before the page was written."""
+    """Yield one sentence per check: sequence checksums, and number of scored bases."""
     n = len(track.record["sequences"])
     yield (
         f"{n:,} sequence{'s' * (n > 1)} of {genome.path.name}: "

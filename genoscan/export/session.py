@@ -1,7 +1,7 @@
-"""Write IGV and JBrowse sessions, which refer to the genome and the tracks by path.
+"""IGV and JBrowse sessions, which refer to the genome and the tracks by path.
 
-Paths are relative to the session file, so that a folder with the session, the genome
-and the tracks can be moved.
+Paths are relative to the session file, so that a folder that contains the session, the genome and the
+tracks can be moved.
 """
 
 import json
@@ -27,11 +27,11 @@ def write_igv_session(
     output
         File to write.
     genome
-        Genome on which the tracks were computed: FASTA with a .fai index.
+        Genome on which the tracks were computed; a FASTA file with a .fai index.
     tracks
         Tracks to display.
     locus
-        Initial locus; default: the first scored region.
+        Locus to display first; by default, the first scored region.
 
     Raises
     ------
@@ -77,11 +77,11 @@ def write_jbrowse_config(
     output
         File to write.
     genome
-        Genome on which the tracks were computed: FASTA with a .fai index.
+        Genome on which the tracks were computed; a FASTA file with a .fai index.
     tracks
         Tracks to display.
     locus
-        Initial locus; default: the first scored region.
+        Locus to display first; by default, the first scored region.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Summarize a track: score ranges along regions, strongest bases, mean profiles, histogram."""
+"""Summary of a track: score ranges along regions, strongest bases, mean profile and histogram."""
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ BINS = 1_000
 """Maximum number of bins in the curve of a region."""
 
 FLANK = 200
-"""Number of bases on either side of a feature's first base."""
+"""Number of bases in a profile on either side of a feature's first base."""
 
 SHUFFLES = 20
 _FEATURES = 2_000
@@ -32,7 +32,7 @@ class Curve:
     Attributes
     ----------
     region
-        The region.
+        Region that is divided into bins.
     step
         Bin width in bases; the last bin may be narrower.
     low, high
@@ -46,12 +46,12 @@ class Curve:
 
     @property
     def extremes(self) -> tuple[float, float]:
-        """Minimum and maximum score of the region; (inf, -inf) if it has none."""
+        """Minimum and maximum score of the region; (inf, -inf) if it has no scores."""
         return float(np.fmin.reduce(self.low, initial=np.inf)), float(np.fmax.reduce(self.high, initial=-np.inf))
 
     @property
     def peak(self) -> float:
-        """Largest absolute score; 0 if the region has none."""
+        """Largest absolute score; 0 if the region has no scores."""
         low, high = self.extremes
         return max(-low, high, 0.0)
 
@@ -78,13 +78,13 @@ class Summary:
     Attributes
     ----------
     curves
-        Curves of the regions with the largest absolute scores, in decreasing order of these.
+        Curves of the regions with the largest absolute scores, sorted by decreasing `peak`.
     regions
         Number of regions.
     scored
         Number of bases with a score.
     sites
-        Bases with the largest absolute scores, in decreasing order, ties in genome order.
+        Bases with the largest absolute scores, in decreasing order, with ties in genome order.
     edges, counts
         Bin edges and counts of the histogram of the scores.
     """
@@ -106,12 +106,12 @@ class Profile:
     features
         Number of features whose first base has a score.
     n_sampled
-        Number of those features that were averaged, evenly spaced in the list.
+        Number of those features included in the mean, selected at even spacing from the list.
     mean
         Mean absolute score at offsets from -FLANK to FLANK; NaN where no feature has a score.
     lowest, highest
-        Minimum and maximum at each offset over `SHUFFLES` such means, each around `n_sampled`
-        random bases with scores; the seed is fixed.
+        Minimum and maximum at each offset over `SHUFFLES` random samples. Each sample is the mean
+        around `n_sampled` random bases with scores. The seed is fixed.
     """
 
     features: int
@@ -131,7 +131,7 @@ def summarize(track: BigWig, regions: Sequence[Region], *, top: int, curves: int
     regions
         Scored regions, disjoint and in genome order.
     top
-        Number of sites.
+        Maximum number of sites.
     curves
         Maximum number of curves.
 
@@ -147,10 +147,9 @@ def summarize(track: BigWig, regions: Sequence[Region], *, top: int, curves: int
 
     Notes
     -----
-    Reads the track twice. Memory: the scores of a million bases, `top` sites and the
-    curves.
+    The track is read twice. Memory: the scores of a million bases, `top` sites and the curves.
     """
-    # The number of the region breaks ties, so that curves are never compared.
+    # Ties are broken by the region's number, so that curves are never compared.
     heap: list[tuple[float, int, Curve]] = []
     index, selected, offset, extremes = RegionIndex(regions), TopScores(top), 0, _EMPTY_RANGE
     for number, region in enumerate(regions):
@@ -178,14 +177,14 @@ def summarize(track: BigWig, regions: Sequence[Region], *, top: int, curves: int
 
 
 def _pieces(track: BigWig, region: Region, step: int) -> Iterator[tuple[int, Float32[np.ndarray, " bases"]]]:
-    """Yield start and scores of pieces of a region, cut at multiples of `step` bases."""
+    """Yield the start and scores of each piece of a region, cut at multiples of `step` bases."""
     stride = max(1, PIECE // step) * step
     for start in range(region.start, region.end, stride):
         yield start, track.scores(region.chrom, start, min(start + stride, region.end))
 
 
 def _bounds(scores: Float32[np.ndarray, " bases"], step: int) -> Float32[np.ndarray, "2 bins"]:
-    """Return minimum and maximum of each bin; the last bin may be shorter."""
+    """Return the minimum and maximum of each bin; the last bin may be shorter."""
     padded = np.full((-(-len(scores) // step), step), np.nan, np.float32)
     padded.ravel()[: len(scores)] = scores
     empty = np.isnan(padded).all(1)
@@ -203,7 +202,7 @@ def top_windows(sites: Sequence[Site], regions: Sequence[Region], *, width: int,
     regions
         Scored regions; each window lies within one of them.
     width
-        Window length in bases; shorter if the region is shorter.
+        Window length in bases; a window is shorter if its region is shorter.
     limit
         Maximum number of windows.
 
@@ -237,7 +236,7 @@ def profile(track: BigWig, regions: Sequence[Region], features: Sequence[Region]
     regions
         Scored regions, disjoint and in genome order.
     features
-        Features; the strand determines the first base and the direction.
+        Features; the strand of a feature determines its first base and direction.
 
     Returns
     -------

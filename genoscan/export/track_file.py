@@ -1,4 +1,4 @@
-"""Load tracks and their provenance records for export, checked against the genome."""
+"""Tracks and provenance records to export, checked against the genome when loaded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from genoscan.tracks.writer import BIGWIG
 
 @dataclass(frozen=True)
 class TrackFile:
-    """A bigWig written by genoscan, with its provenance record.
+    """bigWig file written by genoscan, with its provenance record.
 
     Attributes
     ----------
@@ -32,12 +32,12 @@ class TrackFile:
 
     @property
     def name(self) -> str:
-        """Display name: the file name without suffix."""
+        """Display name: the file name without its suffix."""
         return self.path.stem
 
     @property
     def description(self) -> str:
-        """Model, target and score, in one line."""
+        """Model, target and score, on one line."""
         record = self.record
         # The record of a response has a perturbed position instead of a target.
         target = record.get("target") or f"response to {record.get('response', {}).get('at', '')}"
@@ -96,7 +96,7 @@ def format_locus(region: Region) -> str:
 
 
 def load_track(path: Path, genome: Genome) -> TrackFile:
-    """Load a track and check that it was computed on a genome.
+    """Load a track and check that it was computed on a given genome.
 
     Parameters
     ----------
@@ -113,7 +113,8 @@ def load_track(path: Path, genome: Genome) -> TrackFile:
     Raises
     ------
     InputError
-        If the file is not a bigWig, its record is missing, or a sequence differs.
+        If the file is not a bigWig, its record is missing, or a sequence
+        differs from the genome.
     """
     if path.suffix.lower() not in BIGWIG:
         raise InputError(f"{path}: expected a bigWig: write one with attribute -o {path.stem}.bw")

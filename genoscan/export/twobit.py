@@ -1,9 +1,11 @@
-"""Write genomes as .2bit, two bits per base, for the UCSC Genome Browser and igv.js.
+"""Writer for .2bit, a format with two bits per base, for the UCSC Genome Browser and igv.js.
 
-All numbers are little-endian uint32. The file contains a header, an index of names and offsets,
-and for each sequence its length, its runs of N, an empty list of masked intervals, and its bases,
-four per byte, the first in the most significant bits, N encoded as T
-(genome.ucsc.edu/FAQ/FAQformat.html, ".2bit").
+All numbers are little-endian uint32, except for the lengths of names, which are uint8. The file
+contains a header, an index of names and offsets, and one record per sequence. A record contains the
+length, the runs of N, an empty list of masked intervals, and the bases. Each byte encodes four bases,
+the first in the most significant bits; N is encoded as T.
+
+Reference: genome.ucsc.edu/FAQ/FAQformat.html, ".2bit".
 """
 
 import struct
@@ -23,7 +25,7 @@ _SIGNATURE = 0x1A412743
 _LIMIT = 1 << 32
 _PIECE = 1 << 22
 _BITS = np.array([2, 1, 3, 0, 0], np.uint8)
-"""Code in .2bit (T 0, C 1, A 2, G 3) for each of A, C, G, T, N."""
+"""Codes of A, C, G, T and N in .2bit (T 0, C 1, A 2, G 3)."""
 
 
 def write_two_bit(output: Path, genome: Genome) -> None:
@@ -39,7 +41,8 @@ def write_two_bit(output: Path, genome: Genome) -> None:
     Raises
     ------
     InputError
-        If the genome exceeds the limits of the format: names of up to 255 bytes, less than 4 GiB.
+        If the genome exceeds the limits of the format: a name is longer than 255 bytes, or the file
+        would be 4 GiB or larger.
     OutputError
         If the file cannot be written.
 
@@ -80,7 +83,7 @@ def _write_sequence(
 
 
 def _runs_of_n(genome: Genome, name: str) -> tuple[Int64[np.ndarray, " runs"], Int64[np.ndarray, " runs"]]:
-    """Return starts and lengths of the runs of N."""
+    """Return the starts and lengths of the runs of N."""
     edges, at, before = [], 0, False
     for piece in _pieces(genome, name):
         is_n = np.concatenate([[before], piece == N])

@@ -34,7 +34,7 @@ _COMPLEMENTS = np.array([3, 2, 1, 0, N], np.uint8)
 
 
 def encode(letters: bytes, *, record: str, offset: int) -> UInt8[np.ndarray, " bases"]:
-    """Return the base codes of part of a sequence.
+    """Encode part of a sequence as base codes.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def encode(letters: bytes, *, record: str, offset: int) -> UInt8[np.ndarray, " b
     Raises
     ------
     InputError
-        If a letter is not an IUPAC nucleotide code. The message counts positions from 1.
+        If a letter is not an IUPAC nucleotide code. Positions in the message are 1-based.
     """
     codes = np.frombuffer(bytearray(letters.translate(_CODES)), np.uint8)
     if codes.size and codes.max() == _NOT_A_BASE:
@@ -66,7 +66,7 @@ def encode(letters: bytes, *, record: str, offset: int) -> UInt8[np.ndarray, " b
 
 
 def decode(codes: UInt8[np.ndarray, " bases"]) -> bytes:
-    """Return the letters of base codes.
+    """Decode base codes to letters.
 
     Parameters
     ----------

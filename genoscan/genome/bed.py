@@ -1,8 +1,8 @@
-"""Read BED files.
+"""Reader for BED files.
 
 BED is 0-based and half-open, like all coordinates inside genoscan. Columns 1 to 4 and 6 are read;
-the score and further columns are ignored, so that narrowPeak files can be read too. Rows may be in
-any order and may overlap.
+the score and any further columns are ignored, so narrowPeak files are accepted. Rows may be in any
+order and may overlap.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +16,7 @@ _HEADER_WORDS = ("browser", "track")
 
 
 def read_bed(path: str | Path, sizes: Mapping[str, int], *, clip: bool = False) -> list[Region]:
-    """Return the rows of a BED file, in the order of the file.
+    """Return the rows of a BED file as regions, in file order.
 
     Parameters
     ----------
@@ -25,8 +25,8 @@ def read_bed(path: str | Path, sizes: Mapping[str, int], *, clip: bool = False) 
     sizes
         Length of every sequence of the genome, in bases.
     clip
-        Whether to shorten a row that ends past its chromosome, and mark it as `clipped`, instead
-        of raising an error.
+        If True, shorten a row that ends past its chromosome and mark it as `clipped`; if False,
+        raise an error.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Read sequence names and lengths from a FASTA index alone, which suffices to plan a run."""
+"""Sequence names and lengths read from a FASTA index, which are sufficient to plan a run."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Read FASTA files, plain or bgzip, through an index."""
+"""Indexed reader for FASTA files, plain or bgzip."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ from genoscan.genome.fasta_index import ensure_index, stamp
 from genoscan.genome.region import unknown_sequence
 
 _PIECE = 1 << 20  # number of bases per read
-_TOO_LONG = (1 << 31) - 1  # pysam's positions are 32-bit; it truncates longer lengths to this value
+_TOO_LONG = (1 << 31) - 1  # pysam uses 32-bit positions and truncates longer lengths to this value
 
 # The M5 tag of SAM is the MD5 checksum of the printable characters, converted to upper case.
 _UPPER: Final = bytes(range(256)).upper()
@@ -25,7 +25,7 @@ _NOT_PRINTABLE: Final = bytes(code for code in range(256) if not 33 <= code <= 1
 
 
 class FastaGenome:
-    """Indexed FASTA file that any number of threads and forked processes can read.
+    """Indexed FASTA file that threads and forked processes can read concurrently.
 
     Parameters
     ----------
@@ -40,8 +40,8 @@ class FastaGenome:
 
     Notes
     -----
-    The index is checked, and built if none is valid (see `fasta_index`). Each thread of each process
-    opens its own file handle, because a handle has a single file position.
+    If no valid index exists, one is built (see `fasta_index`). Each thread of each process opens a
+    separate file handle, because a handle has a single file position.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -62,14 +62,14 @@ class FastaGenome:
         return FastaGenome, (self.path,)
 
     def fetch(self, chrom: str, start: int, end: int) -> UInt8[np.ndarray, " bases"]:
-        """Return the codes of the bases from start to end (see `Genome.fetch`).
+        """Return the base codes of an interval (see `Genome.fetch`).
 
         Parameters
         ----------
         chrom
             Name of a sequence.
         start, end
-            0-based, half-open.
+            Bounds of the interval, 0-based and half-open.
 
         Returns
         -------
@@ -79,8 +79,8 @@ class FastaGenome:
         Raises
         ------
         InputError
-            If the interval is outside the genome, a letter is not a base, or the file is damaged
-            or has changed since it was opened.
+            If the interval is outside the genome, a letter is not an IUPAC nucleotide code, or the
+            file is damaged or has changed since it was opened.
 
         Notes
         -----
@@ -138,7 +138,7 @@ class FastaGenome:
         return file
 
     def _letters(self, chrom: str, start: int, end: int) -> Iterator[bytes]:
-        """Yield the letters from start to end in pieces, unchanged from the file."""
+        """Yield the letters from start to end in pieces, exactly as in the file."""
         if chrom not in self.sizes:
             raise InputError(f"{self.path}: {unknown_sequence(chrom, self.sizes)}")
         if not 0 <= start <= end <= self.sizes[chrom]:

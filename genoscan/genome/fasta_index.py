@@ -1,8 +1,8 @@
-"""Find, check and build the index of a FASTA file.
+"""Lookup, validation and construction of FASTA indexes.
 
-An index contains the length of each sequence, the file offset of its first base and the length of
-its lines (.fai); for bgzip files, also the offset of each compressed block (.gzi). An outdated index
-gives wrong bases without any error, so every index is checked before use.
+A .fai index lists the length of each sequence, the file offset of its first base and the length of
+its lines. For a bgzip file, a .gzi index also lists the offset of each compressed block. An outdated
+index yields wrong bases without an error, so every index is validated before use.
 """
 
 import hashlib
@@ -40,9 +40,9 @@ class FastaIndex(NamedTuple):
     Attributes
     ----------
     fai
-        Offsets of the sequences.
+        File with the offsets of the sequences.
     gzi
-        Offsets of the bgzip blocks; None for a file that is not compressed.
+        File with the offsets of the bgzip blocks; None if the FASTA file is not compressed.
     """
 
     fai: Path
@@ -50,12 +50,12 @@ class FastaIndex(NamedTuple):
 
 
 class Stamp(NamedTuple):
-    """Attributes of a file that change when it is written to.
+    """Modification time and size of a file, compared to detect changes.
 
     Attributes
     ----------
     modified
-        Time of the last modification, in ns.
+        Time of the last modification, in nanoseconds since the epoch.
     size
         Size in bytes.
     """
@@ -88,7 +88,7 @@ def stamp(path: Path) -> Stamp:
 
 
 def ensure_index(path: Path) -> FastaIndex:
-    """Return a valid index of a FASTA file; build one if there is none.
+    """Return a valid index of a FASTA file, building one if necessary.
 
     Parameters
     ----------
@@ -104,13 +104,13 @@ def ensure_index(path: Path) -> FastaIndex:
     Raises
     ------
     InputError
-        If the file is not FASTA, is damaged, or no index can be written.
+        If the file is not FASTA or is damaged, or if no index can be written.
 
     Notes
     -----
     An index is valid if it is no older than the file, the headers and first line ends of the first
-    1,000 sequences are at the offsets that it implies, and the file ends after the last indexed
-    base. Building an index takes memory for the longest line.
+    1,000 sequences are at the offsets implied by the index, and the file ends after the last
+    indexed base. Memory: the longest line of the file, while an index is built.
     """
     _check_fasta(path)
     candidates = _index_paths(path)
@@ -159,7 +159,7 @@ def _ends_whole(path: Path) -> bool:
 
 
 def _index_paths(path: Path) -> list[FastaIndex]:
-    """Return the paths of an index beside the file and in the user's cache folder."""
+    """Return the candidate index paths: beside the file, then in the user's cache folder."""
     key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
     cached = platformdirs.user_cache_path("genoscan") / "indexes" / f"{key}-{path.name}"
     packed = compression(path) == "bgzip"
@@ -187,7 +187,7 @@ def _uncompressed(path: Path, gzi: Path | None) -> Iterator[Callable[[int, int],
     """
     with path.open("rb") as raw:
         file = BgzfReader(fileobj=raw, mode="rb") if gzi else raw
-        # A .gzi file has a count, then the compressed and decompressed offsets of all blocks but the first.
+        # A .gzi file contains a count, then the compressed and decompressed offset of each block except the first.
         blocks = np.append([0, 0], np.fromfile(gzi, "<i8")[1:]).reshape(-1, 2) if gzi else None
 
         def read(offset: int, count: int) -> bytes:
@@ -202,10 +202,10 @@ def _uncompressed(path: Path, gzi: Path | None) -> Iterator[Callable[[int, int],
 
 
 def _comparisons(records: dict[str, pyfaidx.IndexRecord], read: Callable[[int, int], bytes]) -> Iterator[bool]:
-    """Yield whether headers, line lengths and the end of the file agree with the index.
+    """Yield the results of comparing headers, line lengths and the end of the file with the index.
 
-    Modification times alone do not reveal that a file was replaced by an
-    older one, as by cp -p or rsync.
+    Modification times do not reveal that a file was replaced by an older one, for example with
+    `cp -p` or `rsync`.
     """
     for name, record in islice(records.items(), _HEADERS_CHECKED):
         between = read(record.prev_bend, max(0, record.offset - record.prev_bend))
@@ -231,7 +231,10 @@ def _scratch_folder(beside: Path) -> Iterator[Path]:
 
 
 def _build(path: Path, index: FastaIndex) -> None:
-    """Build the index in a temporary folder and move it into place, because other processes may read it."""
+    """Build the index in a temporary folder, then move it into place.
+
+    Other processes therefore never read a partially written file.
+    """
     before = stamp(path)
     if index.fai.parent != path.parent:
         index.fai.parent.mkdir(parents=True, exist_ok=True)
@@ -244,7 +247,7 @@ def _build(path: Path, index: FastaIndex) -> None:
             raise InputError(f"{path}: no bases in it, expected lines of sequence after the names")
         if stamp(path) != before:
             raise InputError(f"{path}: changed while it was being indexed; try again")
-        # Otherwise the index of a file dated in the future would always appear outdated.
+        # If the file is dated in the future, an index with the current time would always appear outdated.
         now = max(time.time_ns(), before.modified)
         for made, place in zip(aside, index, strict=True):
             if made and place:

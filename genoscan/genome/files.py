@@ -1,4 +1,4 @@
-"""Open plain, gzip and bgzip input files; errors name the file."""
+"""Readers for plain, gzip and bgzip input files, with errors that name the file."""
 
 import gzip
 import io
@@ -11,7 +11,7 @@ from typing import BinaryIO, Final, Literal, cast
 from genoscan.errors import InputError
 
 BGZIP_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
-"""The empty block at the end of every complete bgzip file."""
+"""Empty block at the end of every complete bgzip file."""
 
 _GZIP = b"\x1f\x8b"
 
@@ -41,7 +41,7 @@ def check_file(path: Path) -> None:
 
 
 def compression(path: Path) -> Literal["plain", "gzip", "bgzip"]:
-    """Return the compression of a file, detected from its first bytes and not from its name.
+    """Detect the compression of a file from its first bytes, regardless of its name.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def head(path: Path, count: int) -> bytes:
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for one sequential pass; use in a `with` statement.
+    """Open a binary file for a single sequential read, as a context manager.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     Raises
     ------
     InputError
-        If the file cannot be read, on opening or later inside the `with` block.
+        If the file cannot be read, when it is opened or later inside the `with` block.
     """
     with read_errors(path), path.open("rb") as file:
         if file.peek(2)[:2] != _GZIP:
@@ -120,7 +120,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
-    """Open a text file for one sequential pass; use in a `with` statement.
+    """Open a text file for a single sequential read, as a context manager.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
     Raises
     ------
     InputError
-        If the file cannot be read, on opening or later inside the `with` block.
+        If the file cannot be read, when it is opened or later inside the `with` block.
     """
     with open_bytes(path) as file:
         # A comment in another encoding must not make a file with ASCII data unreadable.

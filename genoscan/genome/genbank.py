@@ -1,6 +1,7 @@
-"""Read sequences and features of GenBank files, plain or gzip.
+"""Reader for the sequences and features of GenBank files, plain or gzip.
 
-GenBank coordinates are 1-based and closed; Biopython converts them to 0-based, half-open ones.
+GenBank coordinates are 1-based and closed; Biopython converts them to 0-based, half-open
+coordinates.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 _STRANDS = {1: "+", -1: "-"}
 _NAMING = ("gene", "locus_tag", "product", "label")
-# Biopython only issues these warnings and returns an incomplete record.
+# For a truncated file, Biopython issues one of these warnings and returns an incomplete record.
 _CUT_OFF = ("Premature end", "Expected sequence length")
 
 
@@ -40,11 +41,12 @@ class Feature:
     kind
         Feature key: "gene", "CDS", "tRNA" and so on.
     name
-        First of the qualifiers gene, locus_tag, product and label that is present; "" if none is.
+        Value of the first qualifier present among gene, locus_tag, product and label; "" if there
+        is none.
     strand
         "+" or "-"; "." for a feature on both strands, such as a trans-spliced gene.
     parts
-        Exons, in transcript order. For fuzzy positions such as <3 or >10, the given number is used.
+        Exons, in transcript order. A fuzzy position such as <3 or >10 is replaced by its number.
     """
 
     chrom: str
@@ -55,7 +57,7 @@ class Feature:
 
 
 class GenBankGenome:
-    """Sequences of a GenBank file, in memory at one byte per base.
+    """Genome read from a GenBank file into memory, at one byte per base.
 
     A sequence is named by its accession and version, such as NC_000932.1, or by its LOCUS name if
     it has no version.
@@ -68,8 +70,8 @@ class GenBankGenome:
     Raises
     ------
     InputError
-        If the file cannot be read, is truncated or is not GenBank, a record has no sequence, two
-        records have the same name, or a letter is not a base.
+        If the file cannot be read, is truncated or is not GenBank, if a record has no sequence, if
+        two records have the same name, or if a letter is not an IUPAC nucleotide code.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -88,14 +90,14 @@ class GenBankGenome:
         return f"GenBankGenome({str(self.path)!r})"
 
     def fetch(self, chrom: str, start: int, end: int) -> UInt8[np.ndarray, " bases"]:
-        """Return the codes of the bases from start to end (see `Genome.fetch`).
+        """Return the base codes of an interval (see `Genome.fetch`).
 
         Parameters
         ----------
         chrom
             Name of a sequence.
         start, end
-            0-based, half-open.
+            Bounds of the interval, 0-based and half-open.
 
         Returns
         -------
@@ -142,7 +144,7 @@ class GenBankGenome:
 
 
 def read_features(path: str | Path) -> list[Feature]:
-    """Return the features of a GenBank file, in the order of the file.
+    """Return the features of a GenBank file, in file order.
 
     Features of type `source`, parts on other records and zero-length parts (between two bases) are
     omitted.
@@ -193,7 +195,7 @@ def _feature(found: Any, record: Any, path: Path) -> Iterator[Feature]:
 
 
 def _records(path: Path) -> Iterator[Any]:
-    """Yield Biopython records; raise InputError if a name is repeated."""
+    """Yield the Biopython records of a file; raise InputError if a name is repeated."""
     check_file(path)
     names = set()
     with open_text(path) as file:

@@ -1,4 +1,4 @@
-"""Define the genome interface, and open genome files."""
+"""Genome interface, and a function that opens genome files."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ from genoscan.genome.genbank import GenBankGenome
 
 @runtime_checkable
 class Genome(Protocol):
-    """Named sequences of bases, with 0-based, half-open positions.
+    """Interface of a genome: named sequences of bases, addressed by 0-based, half-open intervals.
 
     Attributes
     ----------
@@ -30,14 +30,14 @@ class Genome(Protocol):
     sizes: dict[str, int]
 
     def fetch(self, chrom: str, start: int, end: int) -> UInt8[np.ndarray, " bases"]:
-        """Return the codes of the bases from start to end.
+        """Return the base codes of an interval.
 
         Parameters
         ----------
         chrom
             Name of a sequence.
         start, end
-            0-based, half-open.
+            Bounds of the interval, 0-based and half-open.
 
         Returns
         -------
@@ -47,8 +47,8 @@ class Genome(Protocol):
         Raises
         ------
         InputError
-            If the interval is outside the genome, a letter is not a base, or the file cannot be
-            read.
+            If the interval is outside the genome, a letter is not an IUPAC nucleotide code, or the
+            file cannot be read.
         """
         ...
 
@@ -74,13 +74,13 @@ class Genome(Protocol):
 
 
 def open_genome(path: str | Path) -> Genome:
-    """Open a genome file; the format is detected from the content.
+    """Open a genome file, detecting its format from the content.
 
     Parameters
     ----------
     path
-        FASTA (plain or bgzip), GenBank (plain or gzip), or a FASTA index (.fai), which has no bases
-        but suffices to plan a run.
+        FASTA (plain or bgzip), GenBank (plain or gzip), or a FASTA index (.fai), which contains
+        no bases but is sufficient to plan a run.
 
     Returns
     -------

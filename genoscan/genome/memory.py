@@ -1,4 +1,4 @@
-"""Provide sequences in memory with the `Genome` interface."""
+"""In-memory sequences with the `Genome` interface."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from genoscan.genome.region import unknown_sequence
 
 
 class SequenceGenome:
-    """Genome of named sequences in memory.
+    """In-memory genome of named sequences.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class SequenceGenome:
         self.sizes = {name: len(codes) for name, codes in sequences.items()}
 
     def fetch(self, chrom: str, start: int, end: int) -> UInt8[np.ndarray, " bases"]:
-        """Return the codes of the bases from start to end, 0-based, half-open."""
+        """Return the base codes of a 0-based, half-open interval."""
         if not 0 <= start <= end <= self._codes(chrom).size:
             raise InputError(f"bases {start:,} to {end:,} are not all in {chrom}")
         return self._codes(chrom)[start:end].copy()

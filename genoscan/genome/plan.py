@@ -1,7 +1,7 @@
-"""Plan the windows that the model reads for each region, and their batches.
+"""Planning of the input windows of regions, and of batches of windows.
 
-A window extends a region by `context` bases upstream and `reach` bases downstream in reading
-direction, clipped at the ends of the chromosome.
+A window extends a region by `context` bases upstream and `reach` bases downstream in the
+reading direction, clipped at the ends of the chromosome.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,14 +14,14 @@ from genoscan.genome.region import Region, unknown_sequence
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The interval that the model reads for one region, and the reading direction.
+    """Input interval of the model for one region, with its reading direction.
 
     Attributes
     ----------
     region
-        Interval that the model reads, in forward coordinates.
+        Input interval, in forward coordinates.
     scored
-        Interval that is scored, a part of `region`, in forward coordinates.
+        Scored part of `region`, in forward coordinates.
     strand
         "+", or "-" if the reverse complement of `region` is read.
     """
@@ -35,11 +35,11 @@ class Window:
 
     @property
     def scored_span(self) -> slice:
-        """Positions of the scored bases in the window, in reading direction."""
+        """Positions of the scored bases in the window, in the reading direction."""
         return self.span_of(self.scored)
 
     def span_of(self, part: Region) -> slice:
-        """Return the positions of a part in the window, in reading direction.
+        """Return the window positions of a part of the window, in the reading direction.
 
         Parameters
         ----------
@@ -82,8 +82,8 @@ def merge(regions: Iterable[Region], sizes: Mapping[str, int], *, by_strand: boo
     sizes
         Length of every sequence, in bases.
     by_strand
-        Whether overlapping regions must have the same strand, with "." counted as "+"; if False,
-        the strand is ignored.
+        If True, require overlapping regions to be on the same strand, with "." treated as "+"; if
+        False, ignore strands.
 
     Returns
     -------
@@ -119,9 +119,9 @@ def merge(regions: Iterable[Region], sizes: Mapping[str, int], *, by_strand: boo
 
 @runtime_checkable
 class ContextRule(Protocol):
-    """Dependence of outputs on input positions, defined by the method that differentiates a model.
+    """Dependence of a model's outputs on its inputs, defined by the differentiation method.
 
-    Spans are in reading direction.
+    Spans are in the reading direction.
     """
 
     def affected(self, span: slice, reach: int) -> slice:
@@ -144,7 +144,7 @@ def plan(
     target: Region | None = None,
     label_offset: int = 0,
 ) -> list[Window]:
-    """Return the windows of regions, in the order of the regions.
+    """Plan the windows of regions, in the order of the regions.
 
     Parameters
     ----------
@@ -153,29 +153,30 @@ def plan(
     sizes
         Length of every sequence, in bases.
     rule
-        Dependence of the model's outputs on its inputs, defined by the method of differentiation.
+        Dependence of the model's outputs on its inputs, defined by the differentiation method.
     context, reach
-        Bases read upstream and downstream of a region, in reading direction.
+        Bases read upstream and downstream of a region, in the reading direction.
     strand
         Reading direction: "+", "-", "both" (two windows per region, "+" first) or "bed" (the strand
-        of each region, with "." counted as "+").
+        of each region, with "." treated as "+").
     target
-        Bases of a target at a fixed position in the genome, contained in every window; None for a
-        target that is defined separately for each window.
+        Region of a target at a fixed position in the genome, included in every window; None if the
+        target is defined separately for each window.
     label_offset
         Distance in bases from an output of the model to the base that it predicts: 1 for causal
-        models, 0 for masked ones.
+        models, 0 for masked models.
 
     Returns
     -------
     list of Window
-        One per region; two per region with strand "both".
+        One window per region, or two if `strand` is "both".
 
     Raises
     ------
     InputError
-        If a length is negative, `strand` is not one of these values, or `target` cannot depend on a
-        region because it is on another chromosome or, in a causal model, upstream of the region.
+        If `context` or `reach` is negative, if `strand` has another value, or if `target` cannot
+        depend on a region because the target is on another chromosome or, in a causal model,
+        upstream of the region.
     """
     for option, length in (("--context", context), ("--reach", reach)):
         if length < 0:
@@ -203,23 +204,23 @@ def plan(
 
 
 def as_read(region: Region, direction: str, size: int) -> slice:
-    """Return the span of a region on its chromosome, counted in reading direction."""
+    """Return the span of a region on its chromosome, counted in the reading direction."""
     if direction == "+":
         return slice(region.start, region.end)
     return slice(size - region.end, size - region.start)
 
 
 def region_read(chrom: str, span: slice, direction: str, size: int) -> Region:
-    """Return the region that a span in reading direction covers, clipped to the chromosome."""
+    """Return the region covered by a span in the reading direction, clipped to the chromosome."""
     start, end = max(span.start, 0), min(span.stop, size)
     return Region(chrom, *((start, end) if direction == "+" else (size - end, size - start)))
 
 
 StrandWindows = tuple[Window, ...]
-"""Windows of one region: one, or with strand "both" two, one per direction."""
+"""Windows of one region: a single window, or one per direction if the strand is "both"."""
 
 Batch = tuple[StrandWindows, ...]
-"""Regions with windows of equal lengths, computed together."""
+"""Windows of regions that are computed together because their windows have equal lengths."""
 
 
 def by_region(windows: Sequence[Window], strand: str) -> list[StrandWindows]:
@@ -247,14 +248,14 @@ def batches(regions: Sequence[StrandWindows], size: int) -> list[Batch]:
     Parameters
     ----------
     regions
-        The windows of every region.
+        Windows of each region.
     size
         Maximum number of regions per batch.
 
     Returns
     -------
     list of Batch
-        Batches, in the order of their first regions. They depend only on the arguments, so that
+        Batches, in the order of their first regions. They depend only on the arguments, so
         resumed and sharded runs use identical batches.
 
     Raises

@@ -21,7 +21,7 @@ _GRAMMAR = "5, 5-, -9 or 5-9, counted from 1"
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """An interval of one sequence, 0-based, half-open, in forward coordinates.
+    """Interval of one sequence, 0-based and half-open, in forward coordinates.
 
     Two regions are equal if their sequences, coordinates and strands are equal.
 
@@ -30,20 +30,20 @@ class Region:
     chrom
         Name of the sequence.
     start, end
-        Positions of the first base and of the base after the last.
+        Position of the first base, and one past the position of the last base.
     name
         Name, as in BED; "" if there is none.
     strand
         "+", "-" or ".".
     source
-        Origin, for error messages: "peaks.bed:17" or "--region chr1:5-9".
+        Origin, for error messages, such as "peaks.bed:17" or "--region chr1:5-9".
     clipped
         Whether the region was shortened to fit its sequence.
 
     Raises
     ------
     InputError
-        If the region is empty, `start` is negative, or `strand` is not one of these values.
+        If the region is empty, `start` is negative, or `strand` has another value.
     """
 
     chrom: str
@@ -70,7 +70,7 @@ class Region:
 
     @property
     def where(self) -> str:
-        """Source of the region, or its region string if it has none, for error messages."""
+        """Location for error messages: `source`, or the region string if `source` is empty."""
         return self.source or str(self)
 
 
@@ -80,7 +80,7 @@ def parse_region(text: str, sizes: Mapping[str, int], *, clip: bool = False, opt
     Parameters
     ----------
     text
-        A sequence name alone, `chr1:5` or `chr1:5-` (to the end), `chr1:-9` (from the first base),
+        A sequence name, `chr1:5` or `chr1:5-` (to the end), `chr1:-9` (from the first base),
         or `chr1:1,001-2,000`. A name that contains colons may be enclosed in braces:
         `{HLA:01}:5-9`. Without braces, the longest matching name is used.
     sizes
@@ -88,12 +88,12 @@ def parse_region(text: str, sizes: Mapping[str, int], *, clip: bool = False, opt
     clip
         Whether to shorten a region that ends past its sequence instead of raising an error.
     option
-        Command-line option with which the string was passed, for error messages.
+        Command-line option that the string was passed to, for error messages.
 
     Returns
     -------
     Region
-        Region with `source` set.
+        The parsed region, with `source` set.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def check_bounds(region: Region, sizes: Mapping[str, int], clip: bool) -> Region
     Parameters
     ----------
     region
-        Any region.
+        Region to check.
     sizes
         Length of every sequence, in bases.
     clip
@@ -158,7 +158,7 @@ def unknown_sequence(chrom: str, sizes: Mapping[str, int]) -> str:
     Parameters
     ----------
     chrom
-        A name that the genome lacks.
+        Sequence name that is not in the genome.
     sizes
         Length of every sequence, in bases.
 
@@ -182,7 +182,7 @@ def _quoted(chrom: str) -> str:
 
 
 def _split(text: str, sizes: Mapping[str, int]) -> tuple[str, str]:
-    """Split a region string into sequence name and coordinates ("" if there are none)."""
+    """Split a region string into a sequence name and coordinates ("" if there are none)."""
     if text.startswith("{"):
         return _split_braces(text, sizes)
     before, colon, after = text.rpartition(":")
@@ -208,7 +208,7 @@ def _split_braces(text: str, sizes: Mapping[str, int]) -> tuple[str, str]:
 
 
 def _bounds(coordinates: str, size: int) -> tuple[int, int]:
-    """Return the first and the last base, counted from 1."""
+    """Return the 1-based positions of the first and the last base."""
     match = _COORDINATES.fullmatch(coordinates)
     if match is None:
         raise InputError(f'coordinates are "{coordinates}", expected {_GRAMMAR}')
@@ -236,7 +236,7 @@ def _near_name(chrom: str, sizes: Mapping[str, int]) -> str | None:
     for guess in guesses:
         if guess and guess != chrom and guess in sizes:
             return guess
-    # Of many scaffolds, only the first are searched, because the result is only a hint.
+    # Search a limited number of names: a genome may have many scaffolds, and the result is only a hint.
     names = list(islice(sizes, 10_000))
     for name in names:
         if name.casefold() == chrom.casefold() or name.partition(".")[0] == chrom:

@@ -1,4 +1,4 @@
-"""Map genome coordinates to positions in arrays over the bases of concatenated regions."""
+"""Mapping between genome coordinates and positions in arrays over concatenated regions."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -9,14 +9,14 @@ from genoscan.genome.region import Region
 
 
 class RegionIndex:
-    """Map between genome coordinates and positions in the concatenation of regions.
+    """Mapping between genome coordinates and positions in the concatenation of regions.
 
     The length of the index is the total number of bases. Look-ups take logarithmic time.
 
     Parameters
     ----------
     regions
-        Disjoint regions; those on the same sequence in ascending order.
+        Disjoint regions, in ascending order within each sequence.
     """
 
     def __init__(self, regions: Sequence[Region]) -> None:
@@ -40,7 +40,7 @@ class RegionIndex:
         Returns
         -------
         Region or None
-            The indexed region; None if no single one contains the whole of `region`.
+            The indexed region; None if no single indexed region contains all of `region`.
         """
         found = self._find(region)
         return found and found[0]
@@ -56,7 +56,7 @@ class RegionIndex:
         Returns
         -------
         slice or None
-            Array positions; None if no single indexed region contains the whole of `region`.
+            Array positions; None if no single indexed region contains all of `region`.
         """
         if (found := self._find(region)) is None:
             return None
@@ -69,7 +69,7 @@ class RegionIndex:
         Parameters
         ----------
         position
-            Array position, from 0 to the length of the index - 1.
+            Array position, at least 0 and less than the length of the index.
 
         Returns
         -------

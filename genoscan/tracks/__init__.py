@@ -1,1 +1,1 @@
-"""Compute scores; write, read, convert and compare track files. Does not import torch."""
+"""Per-base scores and track files: writing, reading, conversion and comparison. Does not import torch."""

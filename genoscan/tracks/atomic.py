@@ -1,4 +1,4 @@
-"""Atomic creation of files and directories; messages for failed writes."""
+"""Atomic creation of files and directories, and error messages for failed writes."""
 
 import errno
 import tempfile
@@ -25,7 +25,7 @@ _REMEDIES = {
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Write a file atomically: yield a temporary path that replaces `path` on success.
+    """Write a file atomically: yield a temporary path that is renamed to `path` on success.
 
     Parameters
     ----------
@@ -51,8 +51,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     with os_errors(path):
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a folder")
-    # The name is fixed, so that the next run overwrites the remains of a killed one, and truncated,
-    # so that it is not too long even if `path` has the longest name allowed.
+    # The temporary name is deterministic, so that the next run overwrites a file left by a killed run.
+    # It is truncated, so that it is not too long even if `path` has the longest name allowed.
     part = target.with_name(f".{target.name[:100]}.{zlib.crc32(target.name.encode()):08x}.part")
     try:
         with os_errors(path):
@@ -71,12 +71,13 @@ def os_errors(path: Path) -> Iterator[None]:
     Parameters
     ----------
     path
-        Path to name in the message.
+        Path to name in the error message.
 
     Raises
     ------
     OutputError
-        With a remedy if one is known, otherwise with the operating system's message.
+        If the block raises an OSError. The message states a remedy if one is known, otherwise the
+        operating system's message.
     """
     try:
         yield
@@ -105,8 +106,8 @@ def atomic_directory(output: Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        Path with the name of `output` in a temporary folder beside it. The block creates the
-        directory at this path; it is removed if the block raises.
+        Path with the same name as `output`, in a temporary folder beside it. The block must create
+        the directory at this path. If the block raises an exception, the directory is removed.
     """
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
         part = Path(folder) / output.name

@@ -1,8 +1,9 @@
-"""Write bedGraph: a text format with one line per run of equal scores.
+"""Writer for bedGraph, a text format with one line per run of equal scores.
 
-A line has sequence, start, end and score, separated by tabs; positions are 0-based, half-open, as in
-BED. Scores are written with the fewest digits that round-trip to the same float32; 0.0 and -0.0 form
-separate runs. There is no track line, because tabix and bedGraphToBigWig accept none.
+Each line contains the sequence name, start, end and score, separated by tabs. Positions are 0-based,
+half-open, as in BED. Scores are written with the fewest digits that round-trip to the same float32;
+0.0 and -0.0 form separate runs. No track line is written, because tabix and bedGraphToBigWig do not
+accept one.
 """
 
 from collections.abc import Mapping
@@ -16,13 +17,13 @@ from Bio.bgzf import BgzfWriter
 from jaxtyping import Float32, Int64
 
 _ROWS = 200_000
-# A .tbi index addresses 2^29 bases.
+# A .tbi index addresses at most 2^29 bases of a sequence.
 _TABIX_LIMIT = 1 << 29
 _BGZF_LEVEL = 4
 
 
 class BedGraphWriter:
-    """Write scores to one bedGraph file in genome order.
+    """Writer that appends scores to one bedGraph file in genome order.
 
     Parameters
     ----------
@@ -50,7 +51,7 @@ class BedGraphWriter:
         self._value = np.zeros(0, np.float32)
 
     def append(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None:
-        """Append scores that lie downstream of all those appended before.
+        """Append the scores of consecutive bases, downstream of all previous ones.
 
         Parameters
         ----------
@@ -59,13 +60,13 @@ class BedGraphWriter:
         start
             0-based position of the first score, at or after the end of the previous ones.
         scores
-            One per base, float32; NaN leaves a gap.
+            One float32 score per base; NaN leaves a gap.
         """
         for first in range(0, len(scores), _ROWS):
             self._append_piece(chrom, start + first, scores[first : first + _ROWS])
 
     def finish(self) -> None:
-        """Write the last line and, if requested, the index."""
+        """Write the last line, close the file and, if requested, write the index."""
         self._write_open_run()
         # For a BgzfWriter, this also writes bgzip's end-of-file block.
         self._file.close()
@@ -80,12 +81,12 @@ class BedGraphWriter:
             pysam.set_verbosity(verbosity)
 
     def close(self) -> None:
-        """Close the file without raising errors; `append` and `finish` report failed writes."""
+        """Close the file and ignore errors; `append` and `finish` raise those of failed writes."""
         with suppress(OSError):
             self._raw.close()
 
     def _append_piece(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None:
-        """Write all runs but the last, which the next piece may extend."""
+        """Write all runs except the last, which the next piece may extend."""
         bits = scores.view(np.uint32)
         breaks = np.flatnonzero(bits[1:] != bits[:-1]) + 1
         firsts = np.concatenate([np.zeros(1, np.int64), breaks])

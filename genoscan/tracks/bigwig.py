@@ -1,16 +1,17 @@
-"""Write bigWig, the indexed binary track format of genome browsers.
+"""Writer for bigWig, the indexed binary track format of genome browsers.
 
 File layout: header; zoom level headers; summary of the whole track; chromosome B+ tree
 (bigwig_index.py); data blocks and their R-tree; blocks and R-tree of each zoom level.
 A data block contains consecutive values (fixedStep) or values with their positions (varStep).
-A zoom level contains count, minimum, maximum, sum and sum of squares of the values in each non-empty
-bin of 16, 64, 256, … bases. Each block is compressed separately.
+A zoom level contains the count, minimum, maximum, sum and sum of squares of the values in each
+non-empty bin; the bins of successive levels are 16, 64, 256, … bases wide. Each block is compressed
+separately.
 
-Sequences are processed in **slabs** of 2^20 bases, aligned to multiples of 2^20. Zoom bins and
-the cells at which data blocks are cut divide a slab evenly, so that only one slab is buffered and
-the file does not depend on how the scores are split into pieces. Zoom blocks are buffered in
-temporary files beside the track; only the rows of the R-trees stay in memory, about 0.01 bytes per
-base.
+Sequences are processed in **slabs** of 2^20 bases, aligned to multiples of 2^20. Data blocks are cut
+at the boundaries of **cells** of 2^13 bases. Cells and zoom bins divide a slab evenly, so that only
+one slab is buffered, and the file does not depend on how the caller splits the scores into pieces.
+Zoom blocks are buffered in temporary files beside the track. Only the rows of the R-trees stay in
+memory, about 0.01 bytes per base.
 """
 
 import struct
@@ -29,8 +30,8 @@ from genoscan.tracks.bigwig_zoom import BIN, LEVEL, RECORD, RECORDS, REDUCTIONS,
 
 SLAB = 1 << 20
 CELL = 1 << 13
-# Below this mean number of values per run, varStep is smaller than one fixedStep block per run,
-# whose R-tree rows would also take memory.
+# Below this mean number of values per run, one varStep block is smaller than a fixedStep block for
+# each run, and needs fewer R-tree rows in memory.
 _RUN = 64
 
 _MAGIC = 0x888FFC26
@@ -44,7 +45,7 @@ _MAX_BLOCK_SIZE = max(_SECTION.size + 8 * CELL, RECORD.itemsize * RECORDS)
 
 
 class BigWigWriter:
-    """Write scores to one bigWig file in genome order.
+    """Writer that appends scores to one bigWig file in genome order.
 
     Parameters
     ----------
@@ -96,7 +97,7 @@ class BigWigWriter:
             self._files = files.pop_all()
 
     def append(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None:
-        """Append scores that lie downstream of all those appended before.
+        """Append the scores of consecutive bases, downstream of all previous ones.
 
         Parameters
         ----------
@@ -105,7 +106,7 @@ class BigWigWriter:
         start
             0-based position of the first score, at or after the end of the previous ones.
         scores
-            One per base, float32; NaN leaves a gap.
+            One float32 score per base; NaN leaves a gap.
         """
         done = 0
         while done < len(scores):
@@ -119,7 +120,10 @@ class BigWigWriter:
             done += len(piece)
 
     def finish(self) -> None:
-        """Write R-trees and zoom levels, and finally the header, which makes the file valid."""
+        """Write the R-trees and zoom levels, then the header, and close the file.
+
+        The header is written last, because it makes the file valid.
+        """
         self._flush()
         index_offset = self._file.tell()
         write_r_tree(self._file, self._data.rows())
@@ -127,7 +131,7 @@ class BigWigWriter:
         previous = 0
         for level in self._levels:
             level.flush()
-            # Omit a level that has no fewer records than the last one written.
+            # Omit a level if it does not have fewer records than the last level written.
             if not level_headers or level.n_records < previous:
                 level_headers.append(level.copy_to(self._file))
                 previous = level.n_records
@@ -151,7 +155,7 @@ class BigWigWriter:
         self._file.close()
 
     def close(self) -> None:
-        """Close the files without raising errors; `append` and `finish` report failed writes."""
+        """Close the files and ignore errors; `append` and `finish` raise those of failed writes."""
         with suppress(OSError):
             self._files.close()
 
@@ -177,7 +181,7 @@ class BigWigWriter:
 
 
 def _write_cell(blocks: BlockWriter, chrom: int, origin: int, values: Float32[np.ndarray, " bases"]) -> None:
-    """Write the values of one cell, as varStep or fixedStep, whichever is smaller."""
+    """Write the values of one cell as varStep or fixedStep, whichever is smaller."""
     known = np.flatnonzero(~np.isnan(values))
     if not len(known):
         return
@@ -198,7 +202,7 @@ def _write_cell(blocks: BlockWriter, chrom: int, origin: int, values: Float32[np
 def _write_section(
     blocks: BlockWriter, chrom: int, positions: Int64[np.ndarray, " values"], kind: int, body: bytes, *, repeats: bool
 ) -> None:
-    """Write one data block; `positions` are in ascending order."""
+    """Write one data block; `positions` must be in ascending order."""
     start, end = int(positions[0]), int(positions[-1]) + 1
     step = 1 if kind == _FIXED_STEP else 0
     head = _SECTION.pack(chrom, start, end, step, 1, kind, 0, len(positions))

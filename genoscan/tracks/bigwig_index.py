@@ -1,10 +1,11 @@
-"""Write the two indexes of a bigWig file: the chromosome B+ tree and the R-tree over blocks.
+"""Writers for the two indexes of a bigWig file: the chromosome B+ tree and the R-tree over blocks.
 
-Both have the same layout: nodes of at most FAN items, each preceded by four bytes (is leaf, 0,
-number of items), the root first. All nodes of a level except the last are full, so that the file
-offset of a child follows from its number.
+Both trees are written level by level, starting with the root. Each node starts with four bytes,
+which encode whether it is a leaf (1 byte), 0 (1 byte) and the number of items (2 bytes), followed
+by at most FAN items. All nodes of a level except the last are full, so that the file offset of a
+child can be computed from its index in the level.
 
-Kent et al., "BigWig and BigBed", Bioinformatics 26 (2010), supplement, tables 8 to 17.
+Reference: Kent et al., "BigWig and BigBed", Bioinformatics 26 (2010), supplement, tables 8 to 17.
 """
 
 import struct
@@ -18,7 +19,7 @@ from jaxtyping import Shaped
 
 FAN = 256
 
-# A genomic interval that may span several sequences.
+# Fields of a genomic interval that may span several sequences.
 EXTENT = [("chrom", "<u4"), ("start", "<u4"), ("end_chrom", "<u4"), ("end", "<u4")]
 BLOCK = np.dtype([*EXTENT, ("offset", "<u8"), ("size", "<u8")])
 _BRANCH = np.dtype([*EXTENT, ("offset", "<u8")])
@@ -35,7 +36,7 @@ _PIECE = 1024
 
 
 class BlockWriter:
-    """Append compressed blocks to a file and collect an R-tree row for each.
+    """Writer that appends compressed blocks to a file and collects an R-tree row for each.
 
     Parameters
     ----------
@@ -59,14 +60,14 @@ class BlockWriter:
         Parameters
         ----------
         extent
-            First sequence, start on it, last sequence and end on it; sequences are given by number,
-            and positions are 0-based, half-open.
+            Number of the first sequence, start position on it, number of the last sequence and end
+            position on it. Positions are 0-based, half-open.
         body
             Uncompressed content.
         repeats
-            Whether to search for repeated byte strings.
+            Whether to search for repeated byte strings; slower, but smaller if there are many.
         """
-        # Scores rarely repeat, and the search takes most of zlib's time.
+        # Scores rarely contain repeats, and the search takes most of zlib's time.
         strategy = zlib.Z_DEFAULT_STRATEGY if repeats else zlib.Z_HUFFMAN_ONLY
         compressor = zlib.compressobj(1, strategy=strategy)
         packed = compressor.compress(body) + compressor.flush()
@@ -97,7 +98,7 @@ def write_chrom_tree(file: BinaryIO, sizes: Mapping[str, int]) -> None:
     leaves["name"] = names
     leaves["number"] = np.arange(len(names))
     leaves["length"] = list(sizes.values())
-    # Sorted by name, because readers look names up by bisection.
+    # Sorted by name, because readers find names by binary search.
     leaves = leaves[np.argsort(leaves["name"], kind="stable")]
 
     def branches(first: Rows, last: Rows) -> Rows:
@@ -136,7 +137,10 @@ def write_r_tree(file: BinaryIO, blocks: Rows) -> None:
 
 
 def _write_nodes(file: BinaryIO, leaves: Rows, branches: Callable[[Rows, Rows], Rows]) -> None:
-    """Write a tree level by level; `branches` maps first and last children to parent items."""
+    """Write a tree level by level.
+
+    `branches` returns the items of parent nodes, given the first and last child of each.
+    """
     levels = [leaves]
     while len(levels[0]) > FAN:
         children = levels[0]

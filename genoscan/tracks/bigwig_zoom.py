@@ -18,7 +18,7 @@ RECORD = np.dtype(
         *[("low", "<f4"), ("high", "<f4"), ("sum", "<f4"), ("squares", "<f4")],
     ]
 )
-# `start` and `end` delimit the bases with values in the bin; sums are accumulated in float64.
+# `start` and `end` delimit the bases with values in a bin; sums are accumulated in float64.
 BIN = np.dtype(
     [
         *[("start", "i8"), ("end", "i8"), ("valid", "i8"), ("low", "f4"), ("high", "f4")],
@@ -29,7 +29,7 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class ZoomLevel:
-    """Collect the records of one zoom level; complete blocks are written to a temporary file.
+    """Records of one zoom level; complete blocks are written to a temporary file.
 
     Parameters
     ----------
@@ -76,13 +76,13 @@ class ZoomLevel:
             self._pending = self._pending[RECORDS:]
 
     def flush(self) -> None:
-        """Write the pending records as an incomplete block."""
+        """Write the remaining records as a block of fewer than `RECORDS` records."""
         if len(self._pending):
             self._write(self._pending)
             self._pending = self._pending[:0]
 
     def copy_to(self, file: BinaryIO) -> bytes:
-        """Append record count, blocks and R-tree to a bigWig file.
+        """Append the record count, blocks and R-tree of the level to a bigWig file.
 
         Parameters
         ----------
@@ -92,7 +92,7 @@ class ZoomLevel:
         Returns
         -------
         bytes
-            Zoom header of the level.
+            Zoom header of the level, to be written at the start of the bigWig.
         """
         offset = file.tell()
         file.write(struct.pack("<I", self.n_records))
@@ -116,7 +116,8 @@ def finest_bins(values: Float32[np.ndarray, " bases"], origin: int) -> Rows:
     Parameters
     ----------
     values
-        One score per base, NaN where there is none; the length is a multiple of the bin width.
+        One score per base, NaN at bases without a score. The length must be a multiple of the bin
+        width.
     origin
         0-based position of the first score.
 

@@ -1,9 +1,11 @@
-"""Read and write gradients, four derivatives per base, as a numpy archive.
+"""Archives of gradients (four derivatives per base) in numpy's .npz format.
 
-The archive is an uncompressed zip file of arrays without pickled objects: `gradient`, of shape
-(bases, 4), with columns A, C, G and T, NaN at unknown bases; `codes` (A 0, C 1, G 2, T 3, others 4);
-and, with one entry per region, `chrom`, `start`, `end`, `name`, `strand` and `offset`, the row of
-`gradient` at which the region begins.
+An archive is an uncompressed zip file of arrays, without pickled objects:
+
+- `gradient` has shape (bases, 4), with columns A, C, G and T; it is NaN at unknown bases.
+- `codes` contains the base codes (A 0, C 1, G 2, T 3, others 4).
+- `chrom`, `start`, `end`, `name`, `strand` and `offset` have one entry per region; `offset` is the
+  row of `gradient` at which the region begins.
 """
 
 import mmap
@@ -40,12 +42,12 @@ def write_columns(
     codes
         Codes of the observed bases, uint8.
     regions
-        Regions in the order of the arrays.
+        Regions, in the order in which the arrays concatenate them.
 
     Raises
     ------
     InputError
-        If the arrays' lengths differ from the total length of the regions.
+        If the length of an array differs from the total length of the regions.
     OutputError
         If the file cannot be written.
 
@@ -70,14 +72,14 @@ def write_columns(
         "strand": np.array([region.strand for region in regions], np.str_),
         "offset": np.cumsum(lengths) - lengths,
     }
-    # Uncompressed, so that readers can map it; compression would save less than a tenth.
+    # Uncompressed, so that readers can memory-map the arrays; compression would save less than 10%.
     with atomic_write(path) as part, os_errors(path), zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             _write_array(archive, f"{name}.npy", array)
 
 
 class Columns(NamedTuple):
-    """Content of an archive, memory-mapped.
+    """Memory-mapped content of an archive.
 
     Attributes
     ----------
@@ -86,7 +88,7 @@ class Columns(NamedTuple):
     codes
         Codes of the observed bases, uint8.
     regions
-        Regions in the order of the arrays.
+        Regions, in the order in which the arrays concatenate them.
     """
 
     gradient: Float32[np.ndarray, "bases 4"]
@@ -110,7 +112,7 @@ def read_columns(path: Path) -> Columns:
     Raises
     ------
     InputError
-        If the file is not such an archive, or is truncated.
+        If the file is not an archive written by `write_columns`, or is truncated.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -133,7 +135,10 @@ def read_columns(path: Path) -> Columns:
 
 
 def _map_array(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """Memory-map an uncompressed array in a zip file; the header of the member has variable length."""
+    """Memory-map an uncompressed array in a zip file.
+
+    The array's offset is computed from the headers in the file, which have variable length.
+    """
     member = archive.getinfo(f"{name}.npy")
     if member.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{name} is compressed, expected it stored uncompressed")
@@ -162,10 +167,10 @@ def _write_array(archive: zipfile.ZipFile, name: str, array: Shaped[np.ndarray, 
 
 
 def _release_pages(array: Shaped[np.ndarray, "..."]) -> None:
-    """Release the resident pages of a memory map; the file keeps their content."""
+    """Release the resident pages of a memory map; their content remains in the file."""
     owner: object = array
     while isinstance(owner, np.ndarray):
-        # Changes in a copy-on-write map exist in memory only.
+        # Changes to a copy-on-write map exist only in memory.
         if isinstance(owner, np.memmap) and owner.mode == "c":
             return
         owner = owner.base

@@ -1,4 +1,4 @@
-"""Compare two tracks of the same genome base by base."""
+"""Base-by-base comparison of two tracks of the same genome."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,12 @@ class Comparison:
     Attributes
     ----------
     both, only_first, only_second
-        Number of bases with a score in both tracks, in the first only, and in the second only.
+        Numbers of bases with a score in both tracks, only in the first, and only in the second.
     pearson, spearman
         Correlation coefficients over bases with a score in both tracks; NaN if undefined.
     largest
-        Bases with the largest differences, each with its first and second score, sorted by
-        decreasing absolute difference.
+        Bases with the largest absolute differences, in decreasing order. Each entry consists of the
+        base, its score in the first track and its score in the second track.
     """
 
     both: int
@@ -36,14 +36,14 @@ class Comparison:
 
 
 def compare(first: Path, second: Path, *, top: int) -> Comparison:
-    """Compare two bigWigs at bases with a score in both.
+    """Compare the scores of two bigWig files base by base.
 
     Parameters
     ----------
     first, second
         bigWig files.
     top
-        Number of largest differences to return.
+        Maximum number of bases in `largest`.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def compare(first: Path, second: Path, *, top: int) -> Comparison:
 
     Notes
     -----
-    Memory: about 50 bytes per base with a score in both tracks, for ranks.
+    Memory: about 50 bytes per base with a score in both tracks, to compute ranks.
     """
     if top < 0:
         raise InputError(f"--top {top}: expected 0 or more")

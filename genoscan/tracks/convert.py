@@ -1,4 +1,4 @@
-"""Convert tracks between bigWig and bedGraph, including those written by other tools."""
+"""Conversion of tracks between bigWig and bedGraph, including those written by other tools."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,16 +16,17 @@ from genoscan.tracks.writer import open_track
 def write_converted(
     path: Path, output: Path, sizes: Mapping[str, int] | None = None, *, command: Sequence[str] = ()
 ) -> int:
-    """Convert a track to the format selected by the output's suffix.
+    """Convert a track to the format selected by the suffix of the output.
 
     Parameters
     ----------
     path
-        bigWig file, or bedGraph file, plain or gzip.
+        bigWig or bedGraph file; a bedGraph file may be gzip-compressed.
     output
         File to write.
     sizes
-        Sequence lengths in bases; required for a bedGraph, which does not state them.
+        Sequence lengths in bases; required for a bedGraph, which does not contain them, and ignored
+        for a bigWig.
     command
         Command line to store in the provenance record.
 
@@ -43,8 +44,8 @@ def write_converted(
 
     Notes
     -----
-    Exact: float32 scores are unchanged. The provenance record, if any, is copied with the new
-    command line. Sequences of a bedGraph are written in the order of its rows. Memory: the
+    Exact: float32 scores are unchanged. If the input has a provenance record, it is copied with the
+    new command line. The sequences of a bedGraph are written in the order of its rows. Memory: the
     scores of a million bases.
     """
     record = read_provenance(path) if provenance_path(path).exists() else None

@@ -1,4 +1,4 @@
-"""Read and write provenance records: OUT.json, beside track OUT, states how it was computed."""
+"""Provenance records: OUT.json, beside track OUT, records how the track was computed."""
 
 import hashlib
 import json
@@ -54,8 +54,8 @@ def write_provenance(path: Path, record: Mapping[str, Any]) -> Path:
 
     Notes
     -----
-    `format` is the first key; the others follow in alphabetical order. NaN and infinity, which JSON
-    lacks, become null.
+    `format` is the first key; the others follow in alphabetical order. NaN and infinity are written
+    as null, because JSON does not support them.
     """
     target = provenance_path(path)
     content = _to_json(dict(record))
@@ -103,7 +103,7 @@ def check_genome(path: Path, record: Mapping[str, Any], genome: Genome) -> None:
     Parameters
     ----------
     path
-        Track file, for messages.
+        Track file, named in error messages.
     record
         Provenance record of the track.
     genome
@@ -112,7 +112,7 @@ def check_genome(path: Path, record: Mapping[str, Any], genome: Genome) -> None:
     Raises
     ------
     InputError
-        If a sequence is missing from the genome, or differs.
+        If a sequence of the track is missing from the genome, or differs in length or MD5.
     """
     for sequence in record["sequences"]:
         name, length = sequence["name"], sequence["length"]

@@ -1,7 +1,7 @@
-"""Read scores from bigWig and bedGraph files, including those written by other tools.
+"""Readers for bigWig and bedGraph files, including those written by other tools.
 
-pyBigWig is used for reading only, because when writing it fills the last record of each zoom block
-with zeros.
+pyBigWig is used only for reading, because its writer fills the last record of each zoom block with
+zeros.
 """
 
 import struct
@@ -23,10 +23,10 @@ PIECE = 1 << 20
 
 _HEADER = struct.Struct("<IHHQQQ")
 _MAGIC, _ZOOMS = 0x888FFC26, 64
-"""Magic number, and offset of the zoom headers.
+"""Magic number, and offset of the zoom headers in bytes.
 
-The fields of `_HEADER` are magic number, version, number of zoom levels, and offsets of B+ tree,
-data and R-tree.
+The fields of `_HEADER` are the magic number, the version, the number of zoom levels, and the offsets
+of the B+ tree, the data and the R-tree.
 """
 
 ScoredRegion = tuple[Region, Float32[np.ndarray, " bases"]]
@@ -35,7 +35,7 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class BigWig:
-    """Read a bigWig; use as a context manager: `with BigWig(path) as track`.
+    """Reader for a bigWig file, used as a context manager: `with BigWig(path) as track`.
 
     Parameters
     ----------
@@ -79,12 +79,12 @@ class BigWig:
         chrom
             Sequence name.
         start, end
-            0-based, half-open.
+            Interval in bases, 0-based, half-open.
 
         Returns
         -------
         array of shape (end - start,), float32
-            Scores; NaN where there is none.
+            Scores; NaN at bases without a score.
 
         Raises
         ------
@@ -104,7 +104,7 @@ class BigWig:
         Yields
         ------
         Region, array
-            Consecutive regions and their scores, NaN where there is no score.
+            Consecutive regions and their scores; NaN at bases without a score.
         """
         for chrom, length in self.sizes.items():
             for start in range(0, length, PIECE):
@@ -113,7 +113,7 @@ class BigWig:
 
 
 def _check_header(path: Path) -> None:
-    """Reject truncated files, because pyBigWig would read past their end."""
+    """Raise if a file is truncated, because pyBigWig would read past its end, or is not a bigWig."""
     with read_errors(path), path.open("rb") as file:
         header = file.read(_HEADER.size)
         length = path.stat().st_size
@@ -132,15 +132,15 @@ def read_track(path: str | Path, region: str | Region) -> Float32[np.ndarray, " 
     Parameters
     ----------
     path
-        bigWig file, or bedGraph file, plain or gzip.
+        bigWig or bedGraph file; a bedGraph file may be gzip-compressed.
     region
-        "chr1:1,001-2,000" (1-based, inclusive), or a `Region`. The end is required for a bedGraph,
-        which does not state the lengths of its sequences.
+        A string such as "chr1:1,001-2,000" (1-based, inclusive), or a `Region`. The end is required
+        for a bedGraph, which does not contain sequence lengths.
 
     Returns
     -------
     array of shape (length,), float32
-        Scores; NaN where there is none.
+        Scores; NaN at bases without a score.
 
     Raises
     ------
@@ -152,7 +152,7 @@ def read_track(path: str | Path, region: str | Region) -> Float32[np.ndarray, " 
         with BigWig(path) as track:
             region = _resolve(region, track.sizes)
             return track.scores(region.chrom, region.start, region.end)
-    # A bedGraph does not state lengths, so assume one above that of any sequence.
+    # A bedGraph does not contain sequence lengths, so assume a length above that of any sequence.
     sizes = dict.fromkeys(sequence_names(path), 1 << 40)
     region = _resolve(region, sizes)
     scores = np.full(len(region), np.nan, np.float32)
@@ -171,7 +171,7 @@ def _resolve(region: str | Region, sizes: Mapping[str, int]) -> Region:
 
 
 def is_bigwig(path: Path) -> bool:
-    """Return whether a file name has the suffix of a bigWig.
+    """Return whether a file name has the suffix of a bigWig file.
 
     Parameters
     ----------
@@ -201,7 +201,7 @@ def read_bedgraph(path: Path, sizes: Mapping[str, int]) -> Iterator[ScoredRegion
     Parameters
     ----------
     path
-        bedGraph file, plain or gzip.
+        bedGraph file, plain or gzip-compressed.
     sizes
         Sequence lengths in bases.
 
@@ -247,12 +247,12 @@ def sequence_names(path: Path) -> list[str]:
     Parameters
     ----------
     path
-        bedGraph file, plain or gzip.
+        bedGraph file, plain or gzip-compressed.
 
     Returns
     -------
     list of str
-        Names, in the order of first appearance.
+        Names, in order of first appearance.
 
     Raises
     ------
@@ -265,7 +265,7 @@ def sequence_names(path: Path) -> list[str]:
 
 
 def _rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number and columns of each data line."""
+    """Yield the line number and columns of each data line."""
     for number, line in enumerate(lines, 1):
         columns = line.split()
         if columns and not line.startswith("#") and columns[0] not in ("track", "browser"):

@@ -1,7 +1,8 @@
 """Scores: functions that reduce the four derivatives at a base to one number.
 
-The columns of a gradient are A, C, G, T; the base in the genome is the *observed* one. If it
-is not A, C, G or T (code above 3), every score is NaN, which leaves a gap in the track.
+The columns of a gradient correspond to A, C, G and T. The *observed* base is the base in the genome.
+If it is not A, C, G or T (code above 3), it is *unknown*, and every score is NaN, which leaves a gap
+in the track.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ _BASES = 4
 def centred(
     gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, " bases"]
 ) -> Float32[np.ndarray, " bases"]:
-    """Return the observed base's derivative minus the mean of the four.
+    """Return the derivative along the observed base minus the mean of the four derivatives.
 
     Parameters
     ----------
@@ -27,12 +28,12 @@ def centred(
     Returns
     -------
     array of shape (bases,), float32
-        NaN where the base is unknown.
+        Scores; NaN where the base is unknown.
 
     Notes
     -----
-    Invariant to a constant added to all four derivatives, because the effect of a substitution is a
-    difference of two of them.
+    The score is invariant to a constant added to all four derivatives. Such a constant does not change
+    the first-order effect of a substitution, which is the difference between two derivatives.
     """
     gradient = blank_unknown(gradient, codes)
     return _observed_column(gradient, codes) - gradient.mean(axis=1)
@@ -41,7 +42,7 @@ def centred(
 def observed(
     gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, " bases"]
 ) -> Float32[np.ndarray, " bases"]:
-    """Return the observed base's derivative (gradient x input).
+    """Return the derivative along the observed base (gradient x input).
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ def observed(
     Returns
     -------
     array of shape (bases,), float32
-        NaN where the base is unknown.
+        Scores; NaN where the base is unknown.
     """
     return _observed_column(blank_unknown(gradient, codes), codes)
 
@@ -73,7 +74,7 @@ def magnitude(
     Returns
     -------
     array of shape (bases,), float32
-        Non-negative; NaN where the base is unknown.
+        Non-negative scores; NaN where the base is unknown.
     """
     gradient = blank_unknown(gradient, codes)
     columns = gradient - gradient.mean(axis=1, keepdims=True)
@@ -83,7 +84,7 @@ def magnitude(
 def substitution(
     gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, " bases"]
 ) -> Float32[np.ndarray, " bases"]:
-    """Return the largest first-order effect of a substitution, signed.
+    """Return the signed first-order effect of the substitution with the largest absolute effect.
 
     Parameters
     ----------
@@ -95,12 +96,12 @@ def substitution(
     Returns
     -------
     array of shape (bases,), float32
-        The difference g_b - g_observed with the largest absolute value over bases b; in a tie, that
-        of the first base among A, C, G, T; NaN where the observed base is unknown.
+        The difference g_b - g_observed with the largest absolute value over bases b. In a tie, the
+        first base in the order A, C, G, T is used. NaN where the observed base is unknown.
     """
     gradient = blank_unknown(gradient, codes)
     changes = gradient - _observed_column(gradient, codes)[:, None]
-    # The change to the observed base itself is 0, hence selected only if all four changes are 0.
+    # The change to the observed base itself is 0; it is selected only if all four changes are 0.
     largest = np.abs(changes).argmax(axis=1)
     return np.take_along_axis(changes, largest[:, None], axis=1)[:, 0]
 
@@ -123,9 +124,9 @@ def blank_unknown(
     gradient
         Derivatives along A, C, G and T.
     codes
-        Codes of the observed bases; above 3 where a base is not A, C, G or T.
+        Codes of the observed bases; above 3 if a base is not A, C, G or T.
     fill
-        Replacement: NaN in scores and archives, 0 in files for tools that average over sequences.
+        Replacement value: NaN for scores and archives, 0 for tools that average over sequences.
 
     Returns
     -------

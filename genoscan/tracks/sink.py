@@ -1,4 +1,4 @@
-"""Crop window gradients to regions, map them to the forward strand, average strands and compute scores."""
+"""Processing of window gradients: cropping to regions, mapping to the forward strand, averaging, scoring."""
 
 from collections.abc import Sequence
 
@@ -13,12 +13,12 @@ from genoscan.tracks.store import Arrays
 
 
 class Sink:
-    """Store the gradients of a batch of windows on one strand, tile by tile in any order.
+    """Receiver for the gradients of a batch of windows on one strand, tile by tile in any order.
 
     Parameters
     ----------
     arrays
-        Destination of the scores and, unless `columns` is None, of the four derivatives.
+        Arrays in which to store the scores and, unless `columns` is None, the four derivatives.
     windows
         Windows of the batch, of equal length.
     codes
@@ -26,8 +26,8 @@ class Sink:
     score
         Name of the score, a key of `SCORES`.
     strand_index, n_strands
-        Index of this strand, and number of strands whose gradients are averaged; scores are
-        computed once the last strand is stored.
+        Index of this strand, and number of strands whose gradients are averaged. Scores are
+        computed when the gradients of the last strand are stored.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class Sink:
         values
             Target value of each window.
         advice
-            Remedy, appended to the message.
+            Remedy to append to the error message.
 
         Raises
         ------
         NonFiniteError
-            If a target value or derivative is NaN or infinite.
+            If a target value, or a derivative at a known base, is NaN or infinite.
         """
         for window, value, count in zip(self._windows, values, self._non_finite, strict=True):
             if count:
@@ -98,7 +98,7 @@ class Sink:
             return
         at = slice(start - scored.start, stop - scored.start)
         if window.strand == "-":
-            # Reverse complement: reverse the positions; exchange A with T and C with G.
+            # Reverse complement: reverse the positions, and exchange A with T and C with G.
             at = slice(scored.stop - stop, scored.stop - start)
             codes, gradient = reverse_complement(codes), gradient[::-1, ::-1]
         offset = self._arrays.offsets[window.scored]

@@ -1,9 +1,9 @@
-"""Store results in memory, or on disk so that an interrupted run can be resumed.
+"""Storage of results in memory, or on disk so that an interrupted run can be resumed.
 
-`OUT.partial/` contains memory-mapped arrays over all scored bases, with the regions concatenated, the
-settings of the run, and a journal of finished batches. A batch is entered in the journal after its
-results have been flushed to disk; an interrupted batch is computed again. A run that fails before
-its first batch is finished removes the folder.
+`OUT.partial/` contains the settings of the run, a journal of finished batches, and memory-mapped
+arrays over all scored bases, with the regions concatenated. A batch is added to the journal after its
+results have been flushed to disk; an interrupted batch is computed again. If a run fails before its
+first batch is finished, the folder is removed.
 """
 
 import fcntl
@@ -28,18 +28,18 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True)
 class Arrays:
-    """Score, base code and optionally the four derivatives of every scored base.
+    """Scores, base codes and, optionally, the four derivatives at all scored bases.
 
     Attributes
     ----------
     scores
-        float32, shape (bases,), with the regions concatenated.
+        Scores, float32, shape (bases,), with the regions concatenated.
     codes
         Codes of the observed bases, uint8, shape (bases,).
     columns
-        Derivatives along A, C, G and T, float32, shape (bases, 4), or None.
+        Derivatives along A, C, G and T, float32, shape (bases, 4); None if they are not stored.
     offsets
-        Index of each region's first base.
+        Index of the first base of each region in the arrays.
     """
 
     scores: np.ndarray
@@ -48,17 +48,17 @@ class Arrays:
     offsets: Mapping[Region, int]
 
     def slice_of(self, region: Region) -> slice:
-        """Return the indices of a region's bases.
+        """Return the slice of the arrays that corresponds to a region.
 
         Parameters
         ----------
         region
-            One of the regions.
+            One of the regions in `offsets`.
 
         Returns
         -------
         slice
-            Slice of the first axis of the arrays.
+            Slice along the first axis of the arrays.
         """
         first = self.offsets[region]
         return slice(first, first + len(region))
@@ -69,7 +69,7 @@ class Arrays:
         Parameters
         ----------
         region
-            One of the regions.
+            One of the regions in `offsets`.
 
         Returns
         -------
@@ -90,7 +90,7 @@ def arrays_in_memory(regions: Sequence[Region]) -> Arrays:
     Returns
     -------
     Arrays
-        Uninitialised arrays, including columns.
+        Uninitialised arrays, including `columns`.
 
     Notes
     -----
@@ -114,7 +114,8 @@ def count_scores(arrays: Arrays, regions: Sequence[Region]) -> dict[str, int]:
     Returns
     -------
     dict
-        `scored_bases`, and `zero_regions`: the number of regions with scores that are all 0.
+        `scored_bases`, the number of bases with a score, and `zero_regions`, the number of regions
+        that have scores, all of which are 0.
     """
     scored_bases = zero_regions = 0
     for region in regions:
@@ -142,7 +143,7 @@ class ScoreStore(Arrays):
 
     Notes
     -----
-    Disk: 5 bytes per base, 21 with columns. Resident pages can be evicted by the operating system.
+    Disk: 5 bytes per base, 21 with `columns`. Resident pages can be evicted by the operating system.
     """
 
     path: Path
@@ -177,30 +178,30 @@ class ScoreStore(Arrays):
 def open_store(
     output: Path, regions: Sequence[Region], settings: Mapping[str, Any], *, columns: bool
 ) -> Iterator[ScoreStore]:
-    """Create the store of a run, or reopen that of an interrupted run with the same settings.
+    """Create the store of a run, or reopen the store of an interrupted run with the same settings.
 
     Parameters
     ----------
     output
-        First output of the run; the store is `OUT.partial/` beside it.
+        First output file of the run, OUT; the store is the folder `OUT.partial/` beside it.
     regions
         Scored regions.
     settings
-        Everything that determines the results, in JSON types.
+        All settings that determine the results, as JSON types.
     columns
         Whether to store the four derivatives.
 
     Yields
     ------
     ScoreStore
-        Store that is deleted if the block ends without an exception, and otherwise kept if at least
-        one batch is finished.
+        Store of the run. It is deleted if the block ends without an exception, or if the block raises
+        before a batch is finished; otherwise it is kept.
 
     Raises
     ------
     InputError
-        If the interrupted run had other settings (the message names the first difference), or
-        another process uses the store.
+        If another process uses the store, or the interrupted run had other settings. In the latter
+        case, the message names the first setting that differs.
     OutputError
         If the files cannot be created, or are damaged.
     """
@@ -222,7 +223,7 @@ def open_store(
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Lock the store; the operating system releases the lock of a killed process."""
+    """Lock the store; the operating system releases the lock if the process is killed."""
     with os_errors(path):
         lock = (path / _LOCK).open("ab")
     with lock:
@@ -261,7 +262,7 @@ def _offsets(regions: Sequence[Region]) -> dict[Region, int]:
 
 
 def _map(path: Path, dtype: Any, shape: tuple[int, ...], *, exists: bool) -> np.ndarray:
-    """Memory-map a preallocated file, so that a full disk raises an error here and not SIGBUS later."""
+    """Preallocate and memory-map a file, so that a full disk raises an error here, not SIGBUS later."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if exists and not (path.is_file() and path.stat().st_size == size):
         raise _damaged(path)
@@ -297,7 +298,7 @@ def _shorten(value: Any) -> str:
 
 
 def _read_journal(path: Path) -> dict[int, list[float]]:
-    """Read the journal of finished batches; remove an incomplete last line."""
+    """Read the journal of finished batches and remove an incomplete last line from it."""
     file = path / _DONE
     if not file.exists():
         return {}

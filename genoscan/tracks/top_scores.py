@@ -1,4 +1,4 @@
-"""Select the bases with the largest scores from a stream."""
+"""Selection of the bases with the largest absolute scores in a stream."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from jaxtyping import Float32
 
 
 class TopScores:
-    """Select the scores with the largest absolute values; in a tie, earlier bases are selected.
+    """Scores with the largest absolute values in a stream; in a tie, earlier bases are selected.
 
     Parameters
     ----------
@@ -16,7 +16,7 @@ class TopScores:
 
     Notes
     -----
-    Memory: `top` scores, and one array passed to `add`.
+    Memory: `top` scores, in addition to the array passed to `add`.
     """
 
     def __init__(self, top: int) -> None:
@@ -30,9 +30,9 @@ class TopScores:
         Parameters
         ----------
         first
-            Index of the first base in the stream.
+            Index in the stream of the first of these bases.
         scores
-            float32; NaN is ignored.
+            One float32 score per base; NaN is ignored.
         """
         known = np.flatnonzero(~np.isnan(scores))
         if len(self._scores) == self._top:
@@ -44,7 +44,7 @@ class TopScores:
         self._scores, self._numbers = candidates[order], numbers[order]
 
     def ranked(self) -> Iterator[tuple[int, float]]:
-        """Iterate over the selected scores, by decreasing absolute value.
+        """Iterate over the selected scores in order of decreasing absolute value.
 
         Yields
         ------

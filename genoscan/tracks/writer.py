@@ -1,7 +1,7 @@
-"""Write track files atomically, in the format selected by the file suffix.
+"""Atomic writing of track files, in the format selected by the file suffix.
 
-A format is a class with `append`, `finish` and `close`. `_FORMATS` maps suffixes to functions that
-open a file in a format.
+Each format is a class with the methods `append`, `finish` and `close`. `_FORMATS` maps each suffix to
+a function that opens a file in the corresponding format.
 """
 
 import os
@@ -30,7 +30,7 @@ _PIECE = 1 << 20
 
 @runtime_checkable
 class TrackWriter(Protocol):
-    """Protocol of an open track."""
+    """Protocol for a track that is open for writing."""
 
     def write(self, region: Region, scores: Float32[np.ndarray, " bases"]) -> None:
         """Write the scores of a region.
@@ -38,9 +38,9 @@ class TrackWriter(Protocol):
         Parameters
         ----------
         region
-            Region downstream of all those written before, without overlap.
+            Region downstream of all regions written before, without overlap.
         scores
-            One per base, float32; NaN leaves a gap.
+            One float32 score per base; NaN leaves a gap.
 
         Raises
         ------
@@ -59,9 +59,9 @@ def write_in_pieces(track: TrackWriter, region: Region, scores: Float32[np.ndarr
     track
         Open track.
     region
-        Region downstream of all those written before, without overlap.
+        Region downstream of all regions written before, without overlap.
     scores
-        One per base, float32; NaN leaves a gap.
+        One float32 score per base; NaN leaves a gap.
     """
     for start in range(0, len(region), _PIECE):
         piece = np.asarray(scores[start : start + _PIECE])
@@ -71,7 +71,7 @@ def write_in_pieces(track: TrackWriter, region: Region, scores: Float32[np.ndarr
 
 @runtime_checkable
 class _Format(Protocol):
-    """Protocol of the writer of one file format; its input is validated and in genome order."""
+    """Protocol for writers of one file format; they receive valid scores in genome order."""
 
     def append(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None: ...
 
@@ -86,14 +86,14 @@ def open_track(path: Path, sizes: Mapping[str, int]) -> AbstractContextManager[T
     Parameters
     ----------
     path
-        File to write; replaced when the block ends without an exception.
+        File to write; it is replaced when the `with` block ends without an exception.
     sizes
         Sequence lengths in bases, in genome order.
 
     Returns
     -------
     context manager
-        Gives a `TrackWriter` on entry.
+        Context manager that returns a `TrackWriter` on entry.
 
     Raises
     ------
@@ -107,12 +107,13 @@ def open_track(path: Path, sizes: Mapping[str, int]) -> AbstractContextManager[T
 
 @contextmanager
 def open_tracks(paths: Sequence[Path], sizes: Mapping[str, int]) -> Iterator[TrackWriter]:
-    """Open several track files for writing the same scores.
+    """Open several track files to write the same scores to each.
 
     Parameters
     ----------
     paths
-        Files to write; all are replaced when the block ends without an exception, otherwise none.
+        Files to write. All are replaced when the `with` block ends without an exception; if it raises,
+        none are.
     sizes
         Sequence lengths in bases, in genome order.
 
@@ -143,12 +144,12 @@ def open_tracks(paths: Sequence[Path], sizes: Mapping[str, int]) -> Iterator[Tra
         formats = [(path, _FORMATS[_suffix(path)](path, sizes, stack)) for path in paths]
         track = _Track(formats, sizes)
         yield track
-        # Complete all files before the stack renames the first.
+        # Complete all files before the exit stack renames the first.
         track.finish()
 
 
 def check_output(path: Path) -> None:
-    """Check before a computation that its result can be written.
+    """Check that an output can be written, before it is computed.
 
     Parameters
     ----------
@@ -174,7 +175,7 @@ def check_output(path: Path) -> None:
 
 
 class _Track:
-    """Track that validates scores once and writes them in every format."""
+    """Track that validates scores once and writes them to files in several formats."""
 
     def __init__(self, formats: Sequence[tuple[Path, _Format]], sizes: Mapping[str, int]) -> None:
         self._formats = formats

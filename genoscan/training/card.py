@@ -41,7 +41,7 @@ class CardFacts:
     trained_on
         Short description of the training data.
     command
-        Command that repeats the training.
+        Command that reproduces the training.
     sources
         Description of each training sequence.
     split

@@ -19,7 +19,7 @@ from genoscan.genome.genome import Genome
 
 @dataclass(frozen=True)
 class SequenceId:
-    """Identity of a sequence.
+    """Name, length and checksum that identify a sequence.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class SequenceId:
 
 @dataclass(frozen=True)
 class Split:
-    """Disjoint training and validation data: the end of each sequence is held out.
+    """Disjoint training and validation data: the end of each sequence is held out for validation.
 
     Attributes
     ----------
@@ -125,8 +125,8 @@ def walks(
 
     Yields
     ------
-    ndarray
-        Base codes, (batch, walk x window + 1), each row from a random strand.
+    array of shape (batch, walk x window + 1)
+        Base codes; each row is from a random strand.
 
     Raises
     ------
@@ -135,8 +135,8 @@ def walks(
 
     Notes
     -----
-    Deterministic: item i depends on `seed` and i only, so that a resumed run equals an
-    uninterrupted one.
+    Deterministic: the random numbers of item i depend only on `seed` and i, so a resumed run equals
+    an uninterrupted one.
     """
     length = walk * window + 1
     starts = np.array([max(0, len(codes) - length + 1) for codes in sequences], np.int64)

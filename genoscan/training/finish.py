@@ -1,4 +1,4 @@
-"""Evaluate a trained model against the Markov baseline and write its folder."""
+"""Evaluation of a trained model against the Markov baseline, and export of its model folder."""
 
 import json
 import shutil
@@ -54,7 +54,7 @@ def finish_model(
     work
         Folder of the training state, removed at the end.
     command
-        Command that repeats the training, for the model card.
+        Command that reproduces the training, for the model card.
     bases_seen
         Bases processed in training.
 

@@ -6,9 +6,9 @@ validation sequences, and whose words are counted on both strands of the trainin
 p(base | preceding k bases) = (n(word) + a) / (n(context) + 4 a)
 
 where n(word) is the count of the k bases followed by the base, n(context) that of the k bases
-followed by any base, and a the additive smoothing.  Near the start of a sequence or after an N,
-fewer than k known bases precede; their number is then the order of the chain.  Thus all A, C, G, T
-except for the first base of each sequence are scored, as for next-base models.
+followed by any base, and a the additive smoothing.  If fewer than k known bases precede, near the
+start of a sequence or after an N, the order is reduced to their number.  All A, C, G and T except
+the first base of each sequence are therefore scored, as for next-base models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -84,7 +84,7 @@ class HeldOutScore:
 
 @dataclass(frozen=True, slots=True)
 class MarkovBaseline:
-    """The Markov chain selected on the validation sequences, and its scores.
+    """Markov chain selected on the validation sequences, and its scores.
 
     Attributes
     ----------
@@ -130,9 +130,9 @@ def markov_baseline(
     held_out
         Sets of sequences by name, not used in the selection.
     highest_order
-        Largest order tried.
+        Largest order to try.
     smoothings
-        Values of the additive smoothing tried.
+        Additive smoothing values to try.
 
     Returns
     -------
@@ -142,8 +142,8 @@ def markov_baseline(
     Raises
     ------
     InputError
-        If the training, the validation or a held-out set has no base that can be scored, or
-        an order or smoothing is not positive.
+        If the training, validation or a held-out set has no base that can be scored, or if
+        `highest_order` or a smoothing is not positive.
 
     Notes
     -----
@@ -188,7 +188,7 @@ def count_words(sequences: Sequence[UInt8[np.ndarray, " _"]], highest_order: int
     Raises
     ------
     InputError
-        If the order is below 1, or the sequences contain none of A, C, G, T.
+        If `highest_order` is below 1, or the sequences contain no A, C, G or T.
 
     Notes
     -----
@@ -219,12 +219,12 @@ def select_order(
     validation
         Base codes, one array per sequence.
     smoothings
-        Values of the additive smoothing.
+        Additive smoothing values.
 
     Returns
     -------
     by_order
-        Scores of orders 1 to the highest.
+        Scores of orders 1 to `counts.highest_order`.
     n_bases
         Bases scored.
 
@@ -258,7 +258,7 @@ def bits_per_base(
     order
         Length of the context, in bases.
     smoothings
-        Values of the additive smoothing.
+        Additive smoothing values.
 
     Returns
     -------
@@ -270,7 +270,7 @@ def bits_per_base(
     Raises
     ------
     InputError
-        If the order was not counted, or a smoothing is not above zero.
+        If `order` is outside the counted range, or a smoothing is not above zero.
     """
     if not 0 <= order <= counts.highest_order:
         raise InputError(f"order {order}: expected 0 to {counts.highest_order}, as counted")

@@ -37,7 +37,7 @@ def adamw(
     Raises
     ------
     TypeError
-        If a parameter is not declared (`decay_groups`).
+        If a layer does not declare weight decay for one of its parameters (see `decay_groups`).
     """
     decayed, plain = decay_groups(model)
     groups = [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
@@ -108,7 +108,7 @@ def state_tensors(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.
 def load_state(
     optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Set the state of AdamW.
+    """Restore the state of AdamW from named tensors.
 
     Parameters
     ----------

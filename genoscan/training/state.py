@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: a safetensors file, and a JSON file that names it.
+"""Checkpoints of a training run: a safetensors file, and a JSON file that refers to it.
 
 state.json            settings, step, seconds, loss curve, name of the tensor file
 step-N.safetensors    weight.PARAMETER, and KEY.PARAMETER of the optimizer
@@ -106,7 +106,8 @@ def save(
 
     Notes
     -----
-    The folder has a complete checkpoint at all times, even if the process is killed.
+    The previous checkpoint is removed only after the new one is complete, so killing the process
+    never leaves the folder without a complete checkpoint.
     """
     work.mkdir(parents=True, exist_ok=True)
     tensors = {f"{_WEIGHT}.{name}": p.detach() for name, p in parameters.items()}
@@ -150,7 +151,8 @@ def resume(
     Raises
     ------
     InputError
-        If the checkpoint is damaged or has other settings; the message names the first difference.
+        If the checkpoint is damaged or was written with other settings; the message then names the
+        first difference.
     """
     restart = f"remove {work} to start again"
     try:

@@ -1,7 +1,7 @@
 """Training on genomes, with parameter gradients from the adjoint engine.
 
-Memory: the activations of one tile and two optimizer moments per weight, independent of the window
-length.  Streams are distributed over threads.
+Memory use is independent of the window length: the activations of one tile, and two optimizer
+moments per weight.  Streams are distributed over threads.
 """
 
 import math
@@ -38,7 +38,7 @@ _BETAS, _EPS = (0.9, 0.95), 1e-8
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Training options; the defaults are those of the shipped model.
+    """Training options, with the values used for the shipped model as defaults.
 
     Attributes
     ----------
@@ -51,7 +51,8 @@ class TrainOptions:
     batch
         Number of parallel streams.
     rate
-        Peak learning rate: linear warm-up over `warm_up` steps, then cosine decay to 1 %.
+        Peak learning rate, reached by linear warm-up over `warm_up` steps and followed by cosine
+        decay to 1 %.
     warm_up
         Steps of the linear warm-up.
     decay
@@ -61,9 +62,9 @@ class TrainOptions:
     seed
         Seed of the initial weights and of the training data.
     tile, slots
-        As in `Adjoint`.
+        See `Adjoint`.
     report_every
-        Minimum number of steps between reports; reports fall on the ends of walks.
+        Minimum number of steps between reports; reports are made at the ends of walks.
     surrogate
         Gradient estimator for the selections of PD-SSM: "activated" or "straight_through".
 
@@ -144,16 +145,17 @@ def train(
     options
         Training options.
     work
-        Folder of checkpoints and loss curve, written at each report.
+        Folder for the checkpoint and the loss curve, which are written at each report.
     device
-        Device of the training.
+        PyTorch device to train on.
     report
-        Called with the progress at each report.
+        Function called with the progress at each report.
 
     Returns
     -------
     Stack
-        Trained model; its derivatives are those of the deployed function, without surrogate.
+        Trained model, without the surrogate used in training: its derivatives are those of the
+        deployed function.
 
     Raises
     ------
@@ -163,7 +165,7 @@ def train(
 
     Notes
     -----
-    Deterministic for equal settings (`state.settings`): a resumed training ends with the same
+    Deterministic for equal settings (`state.settings`): a resumed run ends with the same
     weights as an uninterrupted one.
     """
     torch.manual_seed(options.seed)
@@ -176,7 +178,7 @@ def train(
     for loss in _steps(stack, config, optimizer, split, options, step):
         step += 1
         recent.append(loss)
-        # Carries are not saved, so reports must fall on the ends of walks.
+        # Carries are not saved, so a run can be resumed only at the end of a walk.
         if step == options.steps or (step % options.walk == 0 and step // options.report_every > len(rows)):
             seconds = time.monotonic() - start
             bits = bits_per_base(stack, config, split.validation)
@@ -270,7 +272,7 @@ def bits_per_base(
     piece
         Bases per piece.
     pieces
-        Number of pieces; None: whole sequences.
+        Number of pieces; None to score whole sequences.
 
     Returns
     -------
