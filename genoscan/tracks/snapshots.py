@@ -1,0 +1,98 @@
+"""Saved states of sweeps, as files in the folder of unfinished results."""
+
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genoscan.errors import OutputError
+from genoscan.tracks.atomic import os_errors
+
+SUFFIX = ".state"
+_INTERVAL = 10.0
+"""Minimum time between two states, in seconds."""
+_SHARE = 60
+"""A state is saved at most once in this many times the time that saving it takes."""
+_BYTES_PER_SECOND = 2e8
+"""Assumed speed of a disk, before the first state has been saved."""
+
+Stored: TypeAlias = Callable[[], Sequence[slice] | None]
+"""Function that returns the positions stored since its last call; None: the results are not finite."""
+Checksum: TypeAlias = Callable[[slice], int]
+
+
+class FileSnapshots:
+    """States of one sweep, each a file, with checksums of the results stored before.
+
+    Parameters
+    ----------
+    folder, prefix
+        Folder of the files, and start of their names.
+    stored
+        Returns the positions stored since the last state.
+    checksum
+        Writes the results at these positions to disk and returns their CRC-32.
+
+    Notes
+    -----
+    Files are numpy archives, whose CRC-32 is checked when they are read. A state is written to a
+    temporary file that replaces the former one.
+    """
+
+    def __init__(self, folder: Path, prefix: str, stored: Stored, checksum: Checksum) -> None:
+        self._folder, self._prefix, self._stored, self._checksum = folder, prefix, stored, checksum
+        self._pieces: list[tuple[int, int, int]] = []
+        self._lock = threading.Lock()
+        self._ended, self._took = time.monotonic(), 0.0
+
+    def due(self, nbytes: int) -> bool:
+        """Return whether saving `nbytes` bytes now takes a small share of the time."""
+        took = max(self._took, nbytes / _BYTES_PER_SECOND)
+        return time.monotonic() - self._ended >= max(_INTERVAL, _SHARE * took)
+
+    def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Save a state, unless results stored before it are not finite."""
+        with self._lock, os_errors(self._folder):
+            started = time.monotonic()
+            stored = self._stored()
+            if stored is None:
+                return
+            self._pieces += [(at.start, at.stop, self._checksum(at)) for at in stored]
+            arrays = {key: tensor.numpy(force=True) for key, tensor in tensors.items()}
+            path = self._folder / f"{self._prefix}{name}{SUFFIX}"
+            part = path.with_suffix(".part")
+            with part.open("wb") as file:
+                np.savez(file, **arrays, pieces=np.array(self._pieces, np.int64).reshape(-1, 3))
+            part.replace(path)
+            self._ended = time.monotonic()
+            self._took = self._ended - started
+
+    def load(self) -> dict[str, dict[str, Tensor]]:
+        """Return all states, after checking the results stored before them.
+
+        Raises
+        ------
+        OutputError
+            If a file, or the results, are damaged.
+        """
+        found = {}
+        for path in sorted(self._folder.glob(f"{self._prefix}*{SUFFIX}")):
+            try:
+                with np.load(path, allow_pickle=False) as archive:
+                    arrays = {key: archive[key] for key in archive.files}
+                pieces = arrays.pop("pieces").tolist()
+                intact = all(self._checksum(slice(start, stop)) == crc for start, stop, crc in pieces)
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                intact = False
+            if not intact:
+                raise OutputError(f"{path}: damaged: remove {self._folder} to start again")
+            self._pieces = max(self._pieces, [tuple(piece) for piece in pieces], key=len)
+            name = path.name.removeprefix(self._prefix).removesuffix(SUFFIX)
+            found[name] = {key: torch.from_numpy(array) for key, array in arrays.items()}
+        return found
