@@ -62,10 +62,12 @@ def run(
     # Scores of the mean over strands are computed from the columns.
     columns = job.options.strand == "both" or any(path.suffix == ".npz" for path in outputs)
     decisive = settings(job) | {"columns": columns}
-    with open_store(outputs[0], job.regions, decisive, columns=columns) as store:
+    both = job.options.strand == "both"
+    with open_store(outputs[0], job.regions, decisive, columns=columns, both_strands=both) as store:
         for number, batch in enumerate(job.batches):
             if number not in store.done:
-                store.commit(number, attribute_batch(job, batch, store, progress))
+                values = attribute_batch(job, batch, store, progress, (store.path, number))
+                store.commit(number, values, [windows[0].scored for windows in batch])
         write_tracks(job, store, outputs)
         record = decisive | {
             "command": list(command),
@@ -81,7 +83,9 @@ def run(
     return record
 
 
-def attribute_batch(job: Job, batch: Batch, arrays: Arrays, progress: Progress = ignore) -> list[float]:
+def attribute_batch(
+    job: Job, batch: Batch, arrays: Arrays, progress: Progress = ignore, saved: tuple[Path, int] | None = None
+) -> list[float]:
     """Write the scores of a batch into the arrays; return the target's value for each region."""
     model, options = job.model, job.options
     strands = list(zip(*batch, strict=True))
@@ -93,7 +97,8 @@ def attribute_batch(job: Job, batch: Batch, arrays: Arrays, progress: Progress =
             codes = job.target.masked(windows, codes)
         sink = Sink(arrays, windows, codes.numpy(), options.score, index, len(strands))
         receive = partial(_receive, model, sink)
-        found = stream_gradient(model, codes, target, receive, progress=progress)
+        snapshots = None if saved is None else partial(sink.snapshots, *saved)
+        found = stream_gradient(model, codes, target, receive, snapshots=snapshots, progress=progress)
         sink.check_finite(found, model.advice_on_overflow)
         values += found / len(strands)
     return values.tolist()

@@ -1,6 +1,8 @@
 """Processing of window gradients: cropping to regions, mapping to the forward strand, averaging, scoring."""
 
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
@@ -9,6 +11,7 @@ from genoscan.errors import NonFiniteError
 from genoscan.genome.alphabet import N, reverse_complement
 from genoscan.genome.plan import Window
 from genoscan.tracks.score import SCORES, blank_unknown
+from genoscan.tracks.snapshots import FileSnapshots
 from genoscan.tracks.store import Arrays
 
 
@@ -43,6 +46,24 @@ class Sink:
         self._strand_index, self._n_strands = strand_index, n_strands
         self._score = SCORES[score]
         self._non_finite = np.zeros(len(windows), np.int64)
+        self._stored: list[list[slice]] = [[] for _ in windows]
+
+    def snapshots(self, folder: Path, batch: int, rows: slice) -> FileSnapshots:
+        """Return the saved states of the sweep over some windows of the batch.
+
+        Parameters
+        ----------
+        folder
+            Folder of the files.
+        batch
+            Number of the batch.
+        rows
+            Windows, as indices into the batch.
+        """
+        final = self._strand_index == self._n_strands - 1
+        prefix = f"{batch}.{self._strand_index}.{rows.start}."
+        checksum = partial(self._arrays.checksum, final=final)
+        return FileSnapshots(folder, prefix, partial(self._take_stored, rows), checksum)
 
     def receive(self, rows: slice, span: slice, gradients: Float32[np.ndarray, "rows span 4"]) -> None:
         """Store the gradients of one tile.
@@ -102,14 +123,27 @@ class Sink:
             at = slice(scored.stop - stop, scored.stop - start)
             codes, gradient = reverse_complement(codes), gradient[::-1, ::-1]
         offset = self._arrays.offsets[window.scored]
-        self._store(slice(offset + at.start, offset + at.stop), codes, gradient)
+        at = slice(offset + at.start, offset + at.stop)
+        self._store(at, codes, gradient)
+        self._stored[row].append(at)
 
     def _store(self, at: slice, codes: np.ndarray, gradient: np.ndarray) -> None:
         arrays, n_strands = self._arrays, self._n_strands
         arrays.codes[at] = codes
-        if arrays.columns is not None:
-            before = arrays.columns[at] if self._strand_index else np.float32(0)
-            arrays.columns[at] = before + gradient / np.float32(n_strands)
-            gradient = np.asarray(arrays.columns[at])
-        if self._strand_index == n_strands - 1:
+        final = self._strand_index == n_strands - 1
+        columns = arrays.columns if final else arrays.first
+        if columns is not None:
+            before = np.float32(0) if not self._strand_index or arrays.first is None else arrays.first[at]
+            columns[at] = before + gradient / np.float32(n_strands)
+            gradient = np.asarray(columns[at])
+        if final:
             arrays.scores[at] = self._score(gradient, codes)
+
+    def _take_stored(self, rows: slice) -> list[slice] | None:
+        """Return the indices stored since the last call; None if a derivative is not finite."""
+        if self._non_finite[rows].any():
+            return None
+        stored = [at for row in self._stored[rows] for at in row if at.stop > at.start]
+        for row in self._stored[rows]:
+            row.clear()
+        return stored

@@ -68,7 +68,8 @@ class FileSnapshots:
             path = self._folder / f"{self._prefix}{name}{SUFFIX}"
             part = path.with_suffix(".part")
             with part.open("wb") as file:
-                np.savez(file, **arrays, pieces=np.array(self._pieces, np.int64).reshape(-1, 3))
+                arrays["pieces"] = np.array(self._pieces, np.int64).reshape(-1, 3)
+                np.savez(file, allow_pickle=False, **arrays)
             part.replace(path)
             self._ended = time.monotonic()
             self._took = self._ended - started

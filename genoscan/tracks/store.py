@@ -10,17 +10,19 @@ import fcntl
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from genoscan.errors import InputError, OutputError
 from genoscan.genome.region import Region
 from genoscan.tracks.atomic import os_errors
+from genoscan.tracks.snapshots import SUFFIX
 
 _SETTINGS, _DONE, _LOCK = "settings.json", "done", "lock"
 _PIECE = 1 << 20
@@ -40,12 +42,42 @@ class Arrays:
         Derivatives along A, C, G and T, float32, shape (bases, 4); None if they are not stored.
     offsets
         Index of the first base of each region in the arrays.
+    first
+        Contribution of the first of two strands to `columns`, in the same format; None if one strand
+        is read. On disk it is a separate array, so that a tile of the second strand can be stored
+        again after an interruption; in memory it is `columns` itself.
     """
 
     scores: np.ndarray
     codes: np.ndarray
     columns: np.ndarray | None
     offsets: Mapping[Region, int]
+    first: np.ndarray | None = None
+
+    def checksum(self, at: slice, *, final: bool = True) -> int:
+        """Write results to disk and return their CRC-32.
+
+        Parameters
+        ----------
+        at
+            Indices of the bases.
+        final
+            Whether to use scores, codes and columns; otherwise `first` and codes.
+
+        Returns
+        -------
+        int
+            The checksum.
+        """
+        crc = 0
+        for array in (self.codes, *((self.scores, self.columns) if final else (self.first,))):
+            if array is None:
+                continue
+            if isinstance(array, np.memmap):
+                array.flush()
+            for start in range(at.start, at.stop, _PIECE):
+                crc = zlib.crc32(np.ascontiguousarray(array[start : min(start + _PIECE, at.stop)]), crc)
+        return crc
 
     def slice_of(self, region: Region) -> slice:
         """Return the slice of the arrays that corresponds to a region.
@@ -98,7 +130,8 @@ def arrays_in_memory(regions: Sequence[Region]) -> Arrays:
     """
     total = sum(map(len, regions))
     scores, codes = np.empty(total, np.float32), np.empty(total, np.uint8)
-    return Arrays(scores, codes, np.empty((total, 4), np.float32), _offsets(regions))
+    columns = np.empty((total, 4), np.float32)
+    return Arrays(scores, codes, columns, _offsets(regions), columns)
 
 
 def count_scores(arrays: Arrays, regions: Sequence[Region]) -> dict[str, int]:
@@ -143,13 +176,14 @@ class ScoreStore(Arrays):
 
     Notes
     -----
-    Disk: 5 bytes per base, 21 with `columns`. Resident pages can be evicted by the operating system.
+    Disk: 5 bytes per base, 21 with `columns`, 37 with `first`. Resident pages can be evicted by the
+    operating system.
     """
 
-    path: Path
-    done: dict[int, list[float]]
+    path: Path = Path()
+    done: dict[int, list[float]] = field(default_factory=dict)
 
-    def commit(self, batch: int, values: Sequence[float]) -> None:
+    def commit(self, batch: int, values: Sequence[float], regions: Sequence[Region]) -> None:
         """Flush the arrays and mark a batch as finished.
 
         Parameters
@@ -158,25 +192,29 @@ class ScoreStore(Arrays):
             Number of the batch.
         values
             Target value of each window in the batch.
+        regions
+            Region of each window in the batch.
 
         Raises
         ------
         OutputError
             If the journal cannot be written.
         """
-        for array in (self.scores, self.codes, self.columns):
-            if isinstance(array, np.memmap):
-                array.flush()
-        with os_errors(self.path), (self.path / _DONE).open("a") as file:
-            file.write(json.dumps({"batch": batch, "values": list(values)}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with os_errors(self.path):
+            checksums = [(at.start, at.stop, self.checksum(at)) for at in map(self.slice_of, regions)]
+            entry = {"batch": batch, "values": list(values), "checksums": checksums}
+            with (self.path / _DONE).open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            for path in self.path.glob(f"{batch}.*{SUFFIX}"):
+                path.unlink()
         self.done[batch] = list(values)
 
 
 @contextmanager
 def open_store(
-    output: Path, regions: Sequence[Region], settings: Mapping[str, Any], *, columns: bool
+    output: Path, regions: Sequence[Region], settings: Mapping[str, Any], *, columns: bool, both_strands: bool = False
 ) -> Iterator[ScoreStore]:
     """Create the store of a run, or reopen the store of an interrupted run with the same settings.
 
@@ -190,12 +228,14 @@ def open_store(
         All settings that determine the results, as JSON types.
     columns
         Whether to store the four derivatives.
+    both_strands
+        Whether the results are means over both strands.
 
     Yields
     ------
     ScoreStore
         Store of the run. It is deleted if the block ends without an exception, or if the block raises
-        before a batch is finished; otherwise it is kept.
+        before a batch is finished or the state of a sweep is saved; otherwise it is kept.
 
     Raises
     ------
@@ -211,10 +251,10 @@ def open_store(
     with _locked(path):
         try:
             with os_errors(path):
-                store = _open(path, regions, json.loads(json.dumps(settings)), output, columns)
+                store = _open(path, regions, json.loads(json.dumps(settings)), output, columns, both_strands)
             yield store
         except BaseException:
-            if not (path / _DONE).exists():
+            if not _begun(path):
                 shutil.rmtree(path, ignore_errors=True)
             raise
         with os_errors(path):
@@ -238,22 +278,37 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _open(path: Path, regions: Sequence[Region], settings: dict[str, Any], output: Path, columns: bool) -> ScoreStore:
+def _begun(path: Path) -> bool:
+    """Return whether the folder contains results from which a run can continue."""
+    return (path / _DONE).exists() or any(path.glob(f"*{SUFFIX}"))
+
+
+def _open(
+    path: Path, regions: Sequence[Region], settings: dict[str, Any], output: Path, columns: bool, both_strands: bool
+) -> ScoreStore:
     total = sum(map(len, regions))
     shapes: dict[str, tuple[Any, tuple[int, ...]]]
     shapes = {"scores": (np.float32, (total,)), "codes": (np.uint8, (total,))}
     if columns:
         shapes["columns"] = (np.float32, (total, 4))
-    done = _read_journal(path)
-    if done:
+    if both_strands:
+        shapes["first"] = (np.float32, (total, 4))
+    entries = _read_journal(path)
+    begun = _begun(path)
+    if begun:
         _check_settings(path, settings, output)
     else:
         for name in (_SETTINGS, *shapes):
             (path / name).unlink(missing_ok=True)
         (path / _SETTINGS).write_text(json.dumps(settings, indent=1))
-    maps = {name: _map(path / name, *shape, exists=bool(done)) for name, shape in shapes.items()}
-    arrays = maps["scores"], maps["codes"], maps.get("columns"), _offsets(regions)
-    return ScoreStore(*arrays, path, done)
+    maps = {name: _map(path / name, *shape, exists=begun) for name, shape in shapes.items()}
+    arrays = maps["scores"], maps["codes"], maps.get("columns"), _offsets(regions), maps.get("first")
+    store = ScoreStore(*arrays, path, {batch: entry.values for batch, entry in entries.items()})
+    for entry in entries.values():
+        for start, stop, crc in entry.checksums:
+            if not 0 <= start <= stop <= total or store.checksum(slice(start, stop)) != crc:
+                raise _damaged(path / "scores")
+    return store
 
 
 def _offsets(regions: Sequence[Region]) -> dict[Region, int]:
@@ -297,7 +352,14 @@ def _shorten(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def _read_journal(path: Path) -> dict[int, list[float]]:
+class _Entry(NamedTuple):
+    """Target values of a finished batch, and (start, stop, CRC-32) of its results."""
+
+    values: list[float]
+    checksums: list[tuple[int, int, int]]
+
+
+def _read_journal(path: Path) -> dict[int, _Entry]:
     """Read the journal of finished batches and remove an incomplete last line from it."""
     file = path / _DONE
     if not file.exists():
@@ -309,7 +371,13 @@ def _read_journal(path: Path) -> dict[int, list[float]]:
     if not complete:
         file.unlink()
     try:
-        entries = [json.loads(line) for line in complete.splitlines()]
-        return {int(entry["batch"]): list(entry["values"]) for entry in entries}
+        found = [json.loads(line) for line in complete.splitlines()]
+        return {
+            int(entry["batch"]): _Entry(
+                [float(value) for value in entry["values"]],
+                [(int(start), int(stop), int(crc)) for start, stop, crc in entry["checksums"]],
+            )
+            for entry in found
+        }
     except (ValueError, KeyError, TypeError):
         raise _damaged(file) from None
