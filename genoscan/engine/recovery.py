@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
@@ -30,12 +31,12 @@ class Snapshots(Protocol):
         """Return whether enough time has passed to save another `nbytes` bytes."""
         ...
 
-    def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Save tensors under a name, replacing those saved under it before."""
+    def save(self, name: str, state: Mapping[str, np.ndarray]) -> None:
+        """Save arrays under a name, replacing those saved under it before."""
         ...
 
-    def load(self) -> Mapping[str, Mapping[str, Tensor]]:
-        """Return all saved tensors, by name."""
+    def load(self) -> Mapping[str, Mapping[str, np.ndarray]]:
+        """Return all saved arrays, by name."""
         ...
 
 
@@ -85,7 +86,7 @@ def load_adjoint(snapshots: Snapshots | None, carry: Carry, batch: int, n_tiles:
         return new
     carry_bar, left, value = new.carry_bar, new.left, new.value
     if (cut := found.get(_CUT)) is not None:
-        carry_bar, left, value = _unflatten(cut, carry), int(cut["left"]), cut["value"]
+        carry_bar, left, value = _unflatten(cut, carry), int(cut["left"]), torch.from_numpy(cut["value"])
     numbers = sorted(int(name.removeprefix(_CARRY)) for name in found if name.startswith(_CARRY))
     numbers = [number for number in numbers if number < left]
     numbers = numbers[max(0, len(numbers) - (slots - 1)) :]
@@ -147,7 +148,7 @@ class Recorder:
         carry = self._join([carries[i] for i in range(self._stages)])
         tensors = {str(i): leaf for i, leaf in enumerate(leaves(carry))} | dict(others)
         if self._snapshots.due(sum(tensor.nbytes for tensor in tensors.values())):
-            self._snapshots.save(name, tensors)
+            self._snapshots.save(name, _arrays(tensors))
 
 
 class LayerState(NamedTuple):
@@ -188,11 +189,11 @@ def load_layer(snapshots: Snapshots | None, store: BoundaryStore, device: torch.
     found = snapshots.load().get(_LAYER) if snapshots is not None else None
     if found is None:
         return None
-    numbers = found["numbers"]
+    numbers, value = torch.from_numpy(found["numbers"]), found.get("value")
     boundary = store.boundary(numbers[:, :1].to(device))
     assert isinstance(boundary, TensorBoundary)
     boundary.numbers.copy_(numbers)
-    return LayerState(int(found["layer"]), boundary, found.get("value"))
+    return LayerState(int(found["layer"]), boundary, None if value is None else torch.from_numpy(value))
 
 
 def save_layer(
@@ -213,10 +214,14 @@ def save_layer(
     if not snapshots.due(boundary.numbers.nbytes):
         return
     tensors = {"layer": torch.tensor(layer), "numbers": boundary.numbers}
-    snapshots.save(_LAYER, tensors if value is None else tensors | {"value": value})
+    snapshots.save(_LAYER, _arrays(tensors if value is None else tensors | {"value": value}))
 
 
-def _unflatten(tensors: Mapping[str, Tensor], like: Carry) -> Carry:
+def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {key: tensor.numpy(force=True) for key, tensor in tensors.items()}
+
+
+def _unflatten(arrays: Mapping[str, np.ndarray], like: Carry) -> Carry:
     """Return saved leaves in the structure, and on the device, of a carry."""
     numbers = iter(range(len(leaves(like))))
-    return map_leaves(lambda leaf: tensors[str(next(numbers))].to(leaf.device), like)
+    return map_leaves(lambda leaf: torch.from_numpy(arrays[str(next(numbers))]).to(leaf.device), like)

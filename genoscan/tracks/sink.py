@@ -125,7 +125,7 @@ class Sink:
         offset = self._arrays.offsets[window.scored]
         at = slice(offset + at.start, offset + at.stop)
         self._store(at, codes, gradient)
-        self._stored[row].append(at)
+        self._note(self._stored[row], at)
 
     def _store(self, at: slice, codes: np.ndarray, gradient: np.ndarray) -> None:
         arrays, n_strands = self._arrays, self._n_strands
@@ -138,6 +138,15 @@ class Sink:
             gradient = np.asarray(columns[at])
         if final:
             arrays.scores[at] = self._score(gradient, codes)
+
+    @staticmethod
+    def _note(stored: list[slice], at: slice) -> None:
+        """Add indices to a list of them; merge adjacent ones."""
+        if stored and stored[-1].start == at.stop:
+            at = slice(at.start, stored.pop().stop)
+        elif stored and stored[-1].stop == at.start:
+            at = slice(stored.pop().start, at.stop)
+        stored.append(at)
 
     def _take_stored(self, rows: slice) -> list[slice] | None:
         """Return the indices stored since the last call; None if a derivative is not finite."""

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from genoscan.errors import OutputError
 from genoscan.tracks.atomic import os_errors
@@ -56,7 +54,7 @@ class FileSnapshots:
         took = max(self._took, nbytes / _BYTES_PER_SECOND)
         return time.monotonic() - self._ended >= max(_INTERVAL, _SHARE * took)
 
-    def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+    def save(self, name: str, state: Mapping[str, np.ndarray]) -> None:
         """Save a state, unless results stored before it are not finite."""
         with self._lock, os_errors(self._folder):
             started = time.monotonic()
@@ -64,17 +62,16 @@ class FileSnapshots:
             if stored is None:
                 return
             self._pieces += [(at.start, at.stop, self._checksum(at)) for at in stored]
-            arrays = {key: tensor.numpy(force=True) for key, tensor in tensors.items()}
             path = self._folder / f"{self._prefix}{name}{SUFFIX}"
             part = path.with_suffix(".part")
             with part.open("wb") as file:
-                arrays["pieces"] = np.array(self._pieces, np.int64).reshape(-1, 3)
-                np.savez(file, allow_pickle=False, **arrays)
+                pieces = np.array(self._pieces, np.int64).reshape(-1, 3)
+                np.savez(file, allow_pickle=False, **state, pieces=pieces)
             part.replace(path)
             self._ended = time.monotonic()
             self._took = self._ended - started
 
-    def load(self) -> dict[str, dict[str, Tensor]]:
+    def load(self) -> dict[str, dict[str, np.ndarray]]:
         """Return all states, after checking the results stored before them.
 
         Raises
@@ -95,5 +92,5 @@ class FileSnapshots:
                 raise OutputError(f"{path}: damaged: remove {self._folder} to start again")
             self._pieces = max(self._pieces, [tuple(piece) for piece in pieces], key=len)
             name = path.name.removeprefix(self._prefix).removesuffix(SUFFIX)
-            found[name] = {key: torch.from_numpy(array) for key, array in arrays.items()}
+            found[name] = arrays
         return found

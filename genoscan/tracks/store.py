@@ -76,7 +76,7 @@ class Arrays:
             if isinstance(array, np.memmap):
                 array.flush()
             for start in range(at.start, at.stop, _PIECE):
-                crc = zlib.crc32(np.ascontiguousarray(array[start : min(start + _PIECE, at.stop)]), crc)
+                crc = zlib.crc32(np.ascontiguousarray(array[start : min(start + _PIECE, at.stop)]).data, crc)
         return crc
 
     def slice_of(self, region: Region) -> slice:
