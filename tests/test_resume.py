@@ -301,7 +301,7 @@ def test_long_settings_are_cut_short_in_messages(tmp_path: Path, length: int, sh
         suppress(KeyboardInterrupt),
         store.open_store(output, regions, {"target": "x" * length}, columns=False) as kept,
     ):
-        kept.commit(0, [0.0])
+        kept.commit(0, [0.0], regions)
         raise KeyboardInterrupt
     with pytest.raises(InputError) as refused, store.open_store(output, regions, {"target": "y"}, columns=False):
         pass
