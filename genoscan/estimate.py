@@ -44,7 +44,10 @@ class Estimate:
     window_bytes
         Memory for the bases of one batch.
     disk_bytes
-        Disk space used in the output folder during the run for scores, bases and, if needed, columns.
+        Disk space used in the output folder during the run: scores, bases, columns if needed, and the
+        state of a sweep.
+    state_bytes
+        Disk space for the state of a sweep, from which an interrupted window continues.
     by_batch
         Computing time of each batch, in seconds.
     """
@@ -61,6 +64,7 @@ class Estimate:
     boundary_place: str
     window_bytes: int
     disk_bytes: int
+    state_bytes: int
     by_batch: tuple[float, ...]
 
 
@@ -108,7 +112,8 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
         boundary_bytes=cost.boundary_bytes,
         boundary_place=cost.boundary_place,
         window_bytes=longest * width,
-        disk_bytes=scored * (21 if columns or job.options.strand == "both" else 5),
+        disk_bytes=scored * (37 if job.options.strand == "both" else 21 if columns else 5) + cost.state_bytes,
+        state_bytes=cost.state_bytes,
         by_batch=tuple(seconds),
     )
 

@@ -53,8 +53,10 @@ def run(
     -----
     Exact: the derivative up to rounding, regardless of tile, slots and batch. Memory: 1 byte per
     base of one batch of windows, plus the memory of the method. During the run, scores and bases
-    are stored on disk beside the first output, at 5 bytes per base, or 21 with the four derivatives.
-    Resumable: if the process is killed, the same call continues after the last complete batch.
+    are stored on disk beside the first output, at 5 bytes per base, 21 with the four derivatives, or
+    37 if both strands are read.
+    Resumable: if the process is killed, the same call continues after the last complete batch, and
+    inside a window from the last saved state (at most every 10 s, in less than 2 % of the time).
     """
     for path in outputs:
         check_output(path)

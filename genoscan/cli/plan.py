@@ -49,9 +49,9 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
                 "engine memory": f"{cost.engine_bytes / 1e6:,.0f} MB, independent of length",
                 **({"boundary memory": boundaries} if cost.boundary_bytes else {}),
                 "window memory": f"{cost.window_bytes / 1e6:,.1f} MB (1 byte per base of a batch)",
-                "disk until done": f"{cost.disk_bytes / 1e6:,.1f} MB in the first output's folder",
-                "time": f"{sum(cost.by_batch):,.0f} s; an interruption loses at most one batch, "
-                f"{max(cost.by_batch):,.0f} s",
+                "disk until done": f"{cost.disk_bytes / 1e6:,.1f} MB in the first output's folder, of which "
+                f"{cost.state_bytes / 1e6:,.1f} MB to continue an interrupted window",
+                "time": f"{sum(cost.by_batch):,.0f} s; the longest batch {max(cost.by_batch):,.0f} s",
             }
         )
     )

@@ -51,6 +51,8 @@ class Cost:
         Total number of passes over each position, forward and backward, in all sweeps.
     carry_bytes
         Size of the carries stored in the working memory of the sweep, in bytes.
+    state_bytes
+        Maximum size of a saved state, from which an interrupted sweep continues, in bytes.
     boundary_bytes
         Size of the activations between layers and the carries stored with them, in bytes.
     boundary_place
@@ -60,6 +62,7 @@ class Cost:
     recomputed: float
     passes: float
     carry_bytes: int
+    state_bytes: int
     boundary_bytes: int = 0
     boundary_place: str = ""
 
@@ -188,7 +191,8 @@ class Adjoint:
         tiles = -(-length // self.tile)
         recomputed = advances(tiles, self.slots) / tiles
         carry = sum(leaf.nbytes for leaf in leaves(network.begin(batch)))
-        return Cost(recomputed, 1 + recomputed, min(self.slots, tiles) * carry)
+        stored = min(self.slots, tiles) * carry
+        return Cost(recomputed, 1 + recomputed, stored, stored)
 
     def unit(self, network: Layer, x: Tensor) -> tuple[Layer, Tensor]:
         """Return the network and its input."""
@@ -298,7 +302,8 @@ class Layerwise:
         run = advances(n_layers, self.boundaries or n_layers) + 1
         passes = 2 * (n_layers * (1 + recomputed) + run)
         place = str(self.spill or ("memory" if self.place == _CPU else self.place))
-        return Cost(recomputed, passes, 0, self._boundary_bytes(network, length, batch), place)
+        state = 2 * batch * length * network.width * next(network.parameters()).element_size()
+        return Cost(recomputed, passes, 0, state, self._boundary_bytes(network, length, batch), place)
 
     def unit(self, network: BidirectionalNetwork, x: Tensor) -> tuple[Layer, Tensor]:
         """Return one direction of the first layer, and its input."""

@@ -2,8 +2,9 @@
 
 `OUT.partial/` contains the settings of the run, a journal of finished batches, and memory-mapped
 arrays over all scored bases, with the regions concatenated. A batch is added to the journal after its
-results have been flushed to disk; an interrupted batch is computed again. If a run fails before its
-first batch is finished, the folder is removed.
+results have been flushed to disk. An interrupted batch continues from the last saved states of its
+sweeps (snapshots.py). Checksums of all these results are verified. If a run fails before anything is
+saved, the folder is removed.
 """
 
 import fcntl
