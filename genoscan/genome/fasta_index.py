@@ -9,7 +9,6 @@ import hashlib
 import os
 import re
 import struct
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from Bio.bgzf import BgzfReader, make_virtual_offset
 
 from genoscan.errors import InputError
 from genoscan.genome.files import BGZIP_END, check_file, compression, head, read_errors
+from genoscan.temporary import scratch_folder
 
 # Raised by Biopython, pyfaidx and numpy for damaged files.
 _DAMAGE: Final = (ValueError, RuntimeError, EOFError, struct.error, zlib.error)
@@ -223,19 +223,12 @@ def _comparisons(records: dict[str, pyfaidx.IndexRecord], read: Callable[[int, i
     yield last.rlen == 0 or bool(tail[:1].strip())
 
 
-@contextmanager
-def _scratch_folder(beside: Path) -> Iterator[Path]:
-    """Yield a temporary folder inside `beside`; raise OSError if `beside` is not writable."""
-    with tempfile.TemporaryDirectory(prefix=".genoscan-", dir=beside) as folder:
-        yield Path(folder)
-
-
 def _build(path: Path, index: FastaIndex) -> None:
     """Build the index in a temporary folder and move it into place, because other processes may read it."""
     before = stamp(path)
     if index.fai.parent != path.parent:
         index.fai.parent.mkdir(parents=True, exist_ok=True)
-    with _scratch_folder(index.fai.parent) as folder:
+    with scratch_folder(index.fai.parent) as folder:
         aside = FastaIndex(folder / "fai", folder / "gzi")
         with _index_errors(path):
             faidx = pyfaidx.Faidx(path, aside.fai, gzi_indexname=aside.gzi)
