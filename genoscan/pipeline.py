@@ -21,11 +21,13 @@ from genoscan.gradient import stream_gradient
 from genoscan.job import Job
 from genoscan.model import Model
 from genoscan.record import settings
+from genoscan.tracks.atomic import AtomicFiles, atomic_files
 from genoscan.tracks.columns import write_columns
+from genoscan.tracks.outputs import check_outputs
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.sink import Sink
 from genoscan.tracks.store import Arrays, count_scores, open_store
-from genoscan.tracks.writer import check_output, open_tracks, write_in_pieces
+from genoscan.tracks.writer import open_tracks, write_in_pieces
 
 
 def run(
@@ -56,17 +58,16 @@ def run(
     are stored on disk beside the first output, at 5 bytes per base, or 21 with the four derivatives.
     Resumable: if the process is killed, the same call continues after the last complete batch.
     """
-    for path in outputs:
-        check_output(path)
+    check_outputs(outputs, [job.genome.path])
     started = time.monotonic()
     # Scores of the mean over strands are computed from the columns.
     columns = job.options.strand == "both" or any(path.suffix == ".npz" for path in outputs)
     decisive = settings(job) | {"columns": columns}
-    with open_store(outputs[0], job.regions, decisive, columns=columns) as store:
+    with open_store(outputs[0], job.regions, decisive, columns=columns) as store, atomic_files() as files:
         for number, batch in enumerate(job.batches):
             if number not in store.done:
                 store.commit(number, attribute_batch(job, batch, store, progress))
-        write_tracks(job, store, outputs)
+        write_tracks(job, store, outputs, files)
         record = decisive | {
             "command": list(command),
             "method": repr(job.model.method),
@@ -77,7 +78,7 @@ def run(
             "torch": torch.__version__,
         }
         for path in outputs:
-            write_provenance(path, record)
+            write_provenance(path, record, files)
     return record
 
 
@@ -103,15 +104,15 @@ def _receive(model: Model, sink: Sink, rows: slice, span: slice, x_bar: Tensor) 
     sink.receive(rows, span, model.by_base(x_bar))
 
 
-def write_tracks(job: Job, arrays: Arrays, outputs: Sequence[Path]) -> None:
+def write_tracks(job: Job, arrays: Arrays, outputs: Sequence[Path], files: AtomicFiles) -> None:
     """Write the completed arrays to the output files, in genome order."""
     tracks = [path for path in outputs if path.suffix != ".npz"]
     if tracks:
-        with open_tracks(tracks, job.genome.sizes) as track:
+        with open_tracks(tracks, job.genome.sizes, files) as track:
             for region in job.regions:
                 write_in_pieces(track, region, arrays.scores_of(region))
     for path in outputs:
         if path in tracks:
             continue
         assert arrays.columns is not None
-        write_columns(path, gradient=arrays.columns, codes=arrays.codes, regions=job.regions)
+        write_columns(path, gradient=arrays.columns, codes=arrays.codes, regions=job.regions, files=files)

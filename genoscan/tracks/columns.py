@@ -17,7 +17,7 @@ from jaxtyping import Float32, Shaped, UInt8
 
 from genoscan.errors import InputError
 from genoscan.genome.region import Region
-from genoscan.tracks.atomic import atomic_write, os_errors
+from genoscan.tracks.atomic import AtomicFiles, joined, os_errors
 
 _PIECE_BYTES = 16 << 20
 
@@ -28,6 +28,7 @@ def write_columns(
     gradient: Float32[np.ndarray, "bases 4"],
     codes: UInt8[np.ndarray, " bases"],
     regions: Sequence[Region],
+    files: AtomicFiles | None = None,
 ) -> None:
     """Write the gradients and bases of regions to an archive.
 
@@ -41,6 +42,8 @@ def write_columns(
         Codes of the observed bases, uint8.
     regions
         Regions in the order of the arrays.
+    files
+        Transaction at whose end the file is replaced; None: as soon as it is complete.
 
     Raises
     ------
@@ -71,7 +74,11 @@ def write_columns(
         "offset": np.cumsum(lengths) - lengths,
     }
     # Uncompressed, so that readers can map it; compression would save less than a tenth.
-    with atomic_write(path) as part, os_errors(path), zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+    with (
+        joined(files) as together,
+        os_errors(path),
+        zipfile.ZipFile(together.create(path), "w", zipfile.ZIP_STORED) as archive,
+    ):
         for name, array in arrays.items():
             _write_array(archive, f"{name}.npy", array)
 
