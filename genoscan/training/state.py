@@ -31,7 +31,8 @@ from genoscan.training.optimizer import load_state, state_tensors
 STATE = "state.json"
 _FORMAT = "genoscan-training/1"
 _WEIGHT = "weight"
-_NAMES = STATE, "step-*.safetensors", ".state.json.*.part"
+_TEMPORARY = ".tmp??????", ".state.json.*.part"
+"""Names of temporary files of safetensors and of `save`, which a killed process leaves."""
 
 
 def settings(config: ModelConfig, options: Mapping[str, Any], split: Split, weight: Tensor) -> dict[str, Any]:
@@ -86,6 +87,8 @@ def _hardware(device: torch.device) -> str:
 def open_work(work: Path) -> Iterator[None]:
     """Create and lock the folder of a training run; remove it at the end if it is empty.
 
+    The remains of a killed process are removed.
+
     Parameters
     ----------
     work
@@ -96,8 +99,11 @@ def open_work(work: Path) -> Iterator[None]:
     OutputError
         If another run uses the folder, or it is a symbolic link or contains other files.
     """
-    make_partial_folder(work, _NAMES)
+    make_partial_folder(work, (STATE, "step-*.safetensors", *_TEMPORARY))
     with locked_folder(work):
+        for pattern in _TEMPORARY:
+            for remains in work.glob(pattern):
+                remains.unlink()
         try:
             yield
         finally:
