@@ -21,7 +21,8 @@ from genoscan.genome.plan import Window
 from genoscan.job import Job
 from genoscan.layers.margins import Margins
 from genoscan.record import settings
-from genoscan.tracks.atomic import atomic_files, resolve
+from genoscan.temporary import allocate
+from genoscan.tracks.atomic import atomic_files, os_errors, resolve
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.writer import check_output, open_tracks, write_in_pieces
 
@@ -78,7 +79,9 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
         with open_tracks([path], job.genome.sizes, files) as track:
             for region in job.regions:
                 with tempfile.TemporaryFile(dir=path.parent) as file:
-                    margins = np.memmap(file, np.float32, "w+", shape=(len(region),))
+                    with os_errors(path):
+                        allocate(file.fileno(), len(region) * np.dtype(np.float32).itemsize)
+                    margins = np.memmap(file, np.float32, "r+", shape=(len(region),))
                     margins[:] = np.inf
                     for window in windows_of[region]:
                         _update_minimum(job, window, margins, progress)

@@ -201,6 +201,27 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
         return
 
 
+def allocate(descriptor: int, size: int) -> None:
+    """Reserve disk space for a memory map, which would otherwise end with SIGBUS on a full disk.
+
+    Parameters
+    ----------
+    descriptor
+        Open file.
+    size
+        Size in bytes.
+
+    Raises
+    ------
+    OSError
+        If the disk is full.
+    """
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.ftruncate(descriptor, size)
+
+
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
     """Lock a folder during the block.
@@ -218,10 +239,11 @@ def locked_folder(folder: Path) -> Iterator[None]:
     with _opened(folder) as descriptor:
         try:
             _lock(descriptor, patience=_PATIENCE)
+            in_use = not _refers_to(folder, descriptor)  # removed by a run that has just finished
         except BlockingIOError:
-            raise OutputError(
-                f"{folder}: in use by another run: wait until it has finished, or name another output"
-            ) from None
+            in_use = True
+        if in_use:
+            raise OutputError(f"{folder}: in use by another run: wait until it has finished, or name another output")
         yield
 
 
