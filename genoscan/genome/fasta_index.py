@@ -169,6 +169,8 @@ def _index_paths(path: Path) -> list[FastaIndex]:
 def _fits(path: Path, index: FastaIndex) -> bool:
     """Return whether the index is no older than the file and agrees with its content."""
     try:
+        if not all(file.is_file() for file in index if file):
+            return False
         if any(stamp(path).modified > file.stat().st_mtime_ns for file in index if file):
             return False
         with pyfaidx.Faidx(path, index.fai, gzi_indexname=index.gzi, rebuild=False, build_index=False) as faidx:
@@ -225,6 +227,9 @@ def _comparisons(records: dict[str, pyfaidx.IndexRecord], read: Callable[[int, i
 
 def _build(path: Path, index: FastaIndex) -> None:
     """Build the index in a temporary folder and move it into place, because other processes may read it."""
+    for place in index:
+        if place and place.exists() and not place.is_file():
+            raise OSError(f"{place} is not a regular file")
     before = stamp(path)
     if index.fai.parent != path.parent:
         index.fai.parent.mkdir(parents=True, exist_ok=True)
