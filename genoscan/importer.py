@@ -18,7 +18,8 @@ from genoscan.layers.foreign.tokens import parse_tokens
 from genoscan.layers.weights import write_model
 from genoscan.model import Model
 from genoscan.model import load_model as load_native
-from genoscan.tracks.atomic import atomic_directory
+from genoscan.temporary import scratch_folder
+from genoscan.tracks.atomic import atomic_directory, os_errors
 
 _TOLERANCE = 1e-4
 """Maximum relative L2 difference between the logits of a module and those of its copy."""
@@ -55,8 +56,9 @@ def import_model(source: str | Path, *, name: str | None = None, tokens: str | N
         raise InputError(f"--name {name}: invalid name, or {folder} exists: give another name")
     given = None if tokens is None else parse_tokens(tokens)
     config, weights = read_foreign(locate_checkpoint(str(source)), given, name=source_name)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_directory(folder) as partial:
+    with os_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with os_errors(folder), atomic_directory(folder) as partial:
         write_model(partial, config, weights, f"# {name}\n\nImported from `{source}`.\n")
         load_native(partial)
     return folder
@@ -91,8 +93,8 @@ def load_model(model: str | Path, *, tokens: str | None = None, **options: Any) 
     if not path.exists() and "/" not in str(model):
         return load_native(model, **options)  # raises ModelError with the known names
     given = None if tokens is None else parse_tokens(tokens)
-    with tempfile.TemporaryDirectory() as folder:
-        native = Path(folder) / path.resolve().name
+    with scratch_folder(Path(tempfile.gettempdir())) as folder:
+        native = folder / path.resolve().name
         config, weights = read_foreign(locate_checkpoint(str(model)), given, name=native.name)
         write_model(native, config, weights, "")
         return replace(load_native(native, **options), path=path)
@@ -128,8 +130,8 @@ def wrap(module: torch.nn.Module, *, tokens: str | None = None, **options: Any) 
     ModelError
         If the family is not supported, or the logits of the copy differ from those of the module.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        saved = Path(folder) / type(module).__name__
+    with scratch_folder(Path(tempfile.gettempdir())) as folder:
+        saved = folder / type(module).__name__
         if hasattr(module, "save_pretrained"):
             module.save_pretrained(saved)  # type: ignore[operator]
         elif type(module).__module__.startswith("mambapy."):

@@ -21,13 +21,15 @@ from genoscan.genome.plan import Window
 from genoscan.job import Job
 from genoscan.layers.margins import Margins
 from genoscan.record import settings
+from genoscan.temporary import allocate
+from genoscan.tracks.atomic import atomic_files, os_errors, resolve
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.writer import check_output, open_tracks, write_in_pieces
 
 
 def check_margins(job: Job, path: Path, others: Sequence[Path] = ()) -> None:
     """Check the arguments of `write_margins`, and that the path differs from all other outputs."""
-    if path.resolve() in {other.resolve() for other in others}:
+    if resolve(path) in map(resolve, others):
         raise InputError(f"--with-margin {path}: an output is given twice: name each once")
     check_output(path)
     if path.suffix == ".npz":
@@ -72,16 +74,19 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
     """
     check_margins(job, path)
     windows_of = {windows[0].scored: windows for batch in job.batches for windows in batch}
-    with open_tracks([path], job.genome.sizes) as track:
-        for region in job.regions:
-            with tempfile.TemporaryFile(dir=path.parent) as file:
-                margins = np.memmap(file, np.float32, "w+", shape=(len(region),))
-                margins[:] = np.inf
-                for window in windows_of[region]:
-                    _update_minimum(job, window, margins, progress)
-                write_in_pieces(track, region, margins)
     record = settings(job) | {"command": list(command), "track": "margin"}
-    write_provenance(path, record)
+    with atomic_files() as files:
+        with open_tracks([path], job.genome.sizes, files) as track:
+            for region in job.regions:
+                with tempfile.TemporaryFile(dir=path.parent) as file:
+                    with os_errors(path):
+                        allocate(file.fileno(), len(region) * np.dtype(np.float32).itemsize)
+                    margins = np.memmap(file, np.float32, "r+", shape=(len(region),))
+                    margins[:] = np.inf
+                    for window in windows_of[region]:
+                        _update_minimum(job, window, margins, progress)
+                    write_in_pieces(track, region, margins)
+        write_provenance(path, record, files)
     return record
 
 

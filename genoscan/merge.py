@@ -8,8 +8,9 @@ from genoscan.errors import InputError
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
 from genoscan.shards import parse_shard
+from genoscan.tracks.atomic import atomic_files
 from genoscan.tracks.columns import Columns, read_columns
-from genoscan.tracks.provenance import check_genome, read_provenance, write_provenance
+from genoscan.tracks.provenance import TRACK_KEYS, check_genome, read_provenance, write_provenance
 from genoscan.tracks.score import SCORES
 from genoscan.tracks.writer import open_tracks
 
@@ -23,6 +24,7 @@ _SHARD_KEYS = (
     "shard",
     "method",
     "target_values",
+    *TRACK_KEYS,
     "windows",
     "zero_regions",
 )
@@ -72,14 +74,6 @@ def write_merged(
     first = shards[0].record
     rank = {chrom: i for i, chrom in enumerate(genome.sizes)}
     placed = sorted(_regions(shards), key=lambda at: (rank[at[0].chrom], at[0].start))
-    with open_tracks(outputs, genome.sizes) as track:
-        for region, offset, columns in placed:
-            for start in range(0, len(region), _PIECE):
-                end = min(start + _PIECE, len(region))
-                at = slice(offset + start, offset + end)
-                scores = SCORES[first["score"]](columns.gradient[at], columns.codes[at])
-                begin = region.start + start
-                track.write(Region(region.chrom, begin, begin + end - start), scores)
     records = [shard.record for shard in shards]
     met = {s["name"]: s for record in records for s in record["sequences"]}
     record = {key: value for key, value in first.items() if key not in _SHARD_KEYS} | {
@@ -92,8 +86,17 @@ def write_merged(
         "target_values": [value for record in records for value in record["target_values"]],
         "seconds": sum(record["seconds"] for record in records),
     }
-    for path in outputs:
-        write_provenance(path, record)
+    with atomic_files() as files:
+        with open_tracks(outputs, genome.sizes, files) as track:
+            for region, offset, columns in placed:
+                for start in range(0, len(region), _PIECE):
+                    end = min(start + _PIECE, len(region))
+                    at = slice(offset + start, offset + end)
+                    scores = SCORES[first["score"]](columns.gradient[at], columns.codes[at])
+                    begin = region.start + start
+                    track.write(Region(region.chrom, begin, begin + end - start), scores)
+        for path in outputs:
+            write_provenance(path, record, files)
     return record
 
 

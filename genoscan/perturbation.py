@@ -22,6 +22,7 @@ from genoscan.genome.plan import Window, as_read, region_read
 from genoscan.genome.region import Region
 from genoscan.model import Model
 from genoscan.record import model_record, sequence_records
+from genoscan.tracks.atomic import atomic_files
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.writer import check_output, open_tracks
 
@@ -183,8 +184,6 @@ def write_response(
             raise InputError(f"{path}: a response has no four columns, expected a track such as a .bw")
     started = time.monotonic()
     found = respond(genome, model, probe, progress=progress)
-    with open_tracks(outputs, genome.sizes) as track:
-        track.write(found.region, found.values)
     record = {
         **model_record(model),
         "command": list(command),
@@ -202,8 +201,11 @@ def write_response(
         "dtype": str(model.dtype).removeprefix("torch."),
         "seconds": time.monotonic() - started,
     }
-    for path in outputs:
-        write_provenance(path, record)
+    with atomic_files() as files:
+        with open_tracks(outputs, genome.sizes, files) as track:
+            track.write(found.region, found.values)
+        for path in outputs:
+            write_provenance(path, record, files)
     return record
 
 

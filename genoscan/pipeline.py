@@ -21,11 +21,13 @@ from genoscan.gradient import stream_gradient
 from genoscan.job import Job
 from genoscan.model import Model
 from genoscan.record import settings
+from genoscan.tracks.atomic import AtomicFiles, atomic_files
 from genoscan.tracks.columns import write_columns
+from genoscan.tracks.outputs import check_outputs
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.sink import Sink
 from genoscan.tracks.store import Arrays, count_scores, open_store
-from genoscan.tracks.writer import check_output, open_tracks, write_in_pieces
+from genoscan.tracks.writer import open_tracks, write_in_pieces
 
 
 def run(
@@ -51,26 +53,22 @@ def run(
 
     Notes
     -----
-    Exact: the derivative up to rounding, regardless of tile, slots and batch. Memory: 1 byte per
-    base of one batch of windows, plus the memory of the method. During the run, scores and bases
-    are stored on disk beside the first output, at 5 bytes per base, 21 with the four derivatives, or
-    37 if both strands are read.
-    Resumable: if the process is killed, the same call continues after the last complete batch, and
-    inside a window from the last saved state (at most every 10 s, in less than 2 % of the time).
+    Exact: the derivative up to rounding, regardless of tile, slots and batch. Memory: that of the
+    method, and 1 byte per base of a batch. Disk until done: 5 bytes per base, 21 with the four
+    derivatives, 37 for both strands. A killed run continues when called again, also inside a window.
     """
-    for path in outputs:
-        check_output(path)
+    check_outputs(outputs, [job.genome.path])
     started = time.monotonic()
     # Scores of the mean over strands are computed from the columns.
-    columns = job.options.strand == "both" or any(path.suffix == ".npz" for path in outputs)
-    decisive = settings(job) | {"columns": columns}
     both = job.options.strand == "both"
-    with open_store(outputs[0], job.regions, decisive, columns=columns, both_strands=both) as store:
+    arrays = {"columns": both or any(path.suffix == ".npz" for path in outputs), "both_strands": both}
+    decisive = settings(job) | {"columns": arrays["columns"]}
+    with open_store(outputs[0], job.regions, decisive, **arrays) as store, atomic_files() as files:
         for number, batch in enumerate(job.batches):
             if number not in store.done:
                 values = attribute_batch(job, batch, store, progress, (store.path, number))
                 store.commit(number, values, [windows[0].scored for windows in batch])
-        write_tracks(job, store, outputs)
+        write_tracks(job, store, outputs, files)
         record = decisive | {
             "command": list(command),
             "method": repr(job.model.method),
@@ -81,7 +79,7 @@ def run(
             "torch": torch.__version__,
         }
         for path in outputs:
-            write_provenance(path, record)
+            write_provenance(path, record, files)
     return record
 
 
@@ -110,15 +108,13 @@ def _receive(model: Model, sink: Sink, rows: slice, span: slice, x_bar: Tensor) 
     sink.receive(rows, span, model.by_base(x_bar))
 
 
-def write_tracks(job: Job, arrays: Arrays, outputs: Sequence[Path]) -> None:
+def write_tracks(job: Job, arrays: Arrays, outputs: Sequence[Path], files: AtomicFiles) -> None:
     """Write the completed arrays to the output files, in genome order."""
     tracks = [path for path in outputs if path.suffix != ".npz"]
     if tracks:
-        with open_tracks(tracks, job.genome.sizes) as track:
+        with open_tracks(tracks, job.genome.sizes, files) as track:
             for region in job.regions:
                 write_in_pieces(track, region, arrays.scores_of(region))
-    for path in outputs:
-        if path in tracks:
-            continue
+    for path in [path for path in outputs if path not in tracks]:
         assert arrays.columns is not None
-        write_columns(path, gradient=arrays.columns, codes=arrays.codes, regions=job.regions)
+        write_columns(path, gradient=arrays.columns, codes=arrays.codes, regions=job.regions, files=files)

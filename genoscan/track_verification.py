@@ -21,6 +21,7 @@ from genoscan.job import Options, prepare
 from genoscan.layers.config import MASK
 from genoscan.model import Model
 from genoscan.pipeline import run
+from genoscan.temporary import scratch_folder
 from genoscan.tracks.columns import read_columns
 from genoscan.tracks.reader import BigWig
 
@@ -116,7 +117,7 @@ def check_tracks(genome: Genome, region: Region, model: Model, plain: Model) -> 
     tile = min(model.method.tile, max(1, n // 3))
     model = replace(model, method=replace(model.method, tile=tile))  # type: ignore[type-var]
     columns, scores, bases = 0.0, 0, 0
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder(Path(tempfile.gettempdir())) as folder:
         for number, case in enumerate(_cases(start, n, masked=model.config.mask is not None)):
             options = Options(
                 target=case.target(region.chrom),
@@ -126,7 +127,7 @@ def check_tracks(genome: Genome, region: Region, model: Model, plain: Model) -> 
                 reach=reach,
                 masked=case.masked,
             )
-            files = [Path(folder) / f"{number}{suffix}" for suffix in (".npz", ".bw")]
+            files = [folder / f"{number}{suffix}" for suffix in (".npz", ".bw")]
             run(prepare(genome, model, parts, options), files)
             written = read_columns(files[0])
             truth = torch.cat([_truth(genome, plain, part, case, context, reach) for part in parts])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genoscan.errors import InputError
-from genoscan.tracks.atomic import atomic_directory, os_errors
+from genoscan.tracks.atomic import atomic_directory, check_new_folder, os_errors
 
 
 def snakefile() -> Path:
@@ -28,8 +28,7 @@ def copy_workflow(folder: Path) -> None:
     OutputError
         If the folder cannot be written.
     """
-    if folder.exists():
-        raise InputError(f"{folder}: is there already; choose a new folder")
+    check_new_folder(folder)
     with os_errors(folder), atomic_directory(folder) as made:
         # Files of earlier runs are not part of the workflow.
         left = shutil.ignore_patterns(".snakemake", "results", "logs", "benchmarks")

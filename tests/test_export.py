@@ -208,7 +208,7 @@ def test_what_is_refused(genome: Path, track: Path, tmp_path: Path) -> None:
     assert "file not found, expected BED" in refusal("html", track, *end, "-a", tmp_path / "none")
     (tmp_path / "no folder.bw").write_bytes(track.read_bytes())
     assert "cannot be read" in refusal("html", tmp_path / "no folder.bw", *end)
-    assert "the folder does not exist" in refusal("html", track, "-g", genome, "-o", tmp_path / "none" / "p.html")
+    assert "there is no folder" in refusal("html", track, "-g", genome, "-o", tmp_path / "none" / "p.html")
     (tmp_path / "g.fa.fai").unlink()
     assert not page.exists()
 

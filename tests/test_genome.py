@@ -600,7 +600,7 @@ def test_a_file_dated_in_the_future_keeps_its_index(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written(
     tmp_path: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
 ) -> None:
-    scratch = fasta_index._scratch_folder
+    scratch = fasta_index.scratch_folder
 
     @contextmanager
     def read_only(beside: Path) -> Iterator[Path]:
@@ -609,7 +609,7 @@ def test_a_folder_that_cannot_be_written(
         with scratch(beside) as folder:
             yield folder
 
-    monkeypatch.setattr(fasta_index, "_scratch_folder", read_only)
+    monkeypatch.setattr(fasta_index, "scratch_folder", read_only)
     closed = {tmp_path}
     path = make_fasta(tmp_path / "a.fa", {"x": bases(100)})
     path = pack(path) if packed else path

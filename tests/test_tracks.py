@@ -675,7 +675,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "write_bytes", refuse)
+    monkeypatch.setattr(Path, "touch", refuse)
     message = complaint(act, OutputError)
     assert message.endswith("cannot be written: no permission to write here: choose another folder")
     assert message.startswith(f"{tmp_path / name}")
@@ -807,11 +807,12 @@ def test_provenance_reads_back(tmp_path: Path) -> None:
         "target": {"value": float("-inf")},
         "command": ("genoscan", "attribute"),
     }
+    (tmp_path / "x.bw").write_bytes(b"track")
     target = write_provenance(tmp_path / "x.bw", record)
     assert target == tmp_path / "x.bw.json"
     text = target.read_text()
     keys = list(json.loads(text))
-    assert keys == ["format", "checks", "command", "model", "target", "version"]
+    assert keys == ["format", "checks", "command", "model", "target", "track_bytes", "track_sha256", "version"]
     found = read_provenance(tmp_path / "x.bw")
     assert found["format"] == "genoscan-track/1"
     assert found["checks"] == {"error": 1e-7, "n": 3, "worst": None}
@@ -831,9 +832,10 @@ def test_provenance_that_is_none(tmp_path: Path) -> None:
 
 
 def test_provenance_that_json_cannot_hold_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "x.bw").touch()
     with pytest.raises(TypeError):
         write_provenance(tmp_path / "x.bw", {"thing": object()})
-    assert names_in(tmp_path) == []
+    assert names_in(tmp_path) == ["x.bw"]
 
 
 def test_file_sha256(tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def test_the_workflow_that_comes_along(
     assert (done.code, done.out) == (0, f"{folder / 'config' / 'config.yaml'}\n"), done.err
     assert (folder / "Snakefile").read_bytes() == SNAKEFILE.read_bytes()
     assert not (folder / ".snakemake").exists()
-    assert "is there already" in genoscan("workflow", "init", folder).err
+    assert "already exists" in genoscan("workflow", "init", folder).err
     assert genoscan("workflow", "run", "--version").code == 0
     assert capfd.readouterr().out.startswith("9.")
     assert genoscan("workflow", "run", "--no-such").code not in (0, None)

@@ -33,7 +33,10 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
     from genoscan.estimate import passes
     from genoscan.margin import check_margins, write_margins
     from genoscan.pipeline import run
+    from genoscan.tracks.outputs import check_outputs
 
+    if margin_path is not None:
+        check_outputs([margin_path], [options["genome"], options["bed_path"]])
     job = prepare_job(outputs=outputs, **options)
     if margin_path is not None:
         check_margins(job, margin_path, outputs)

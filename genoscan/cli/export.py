@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from genoscan.cli.options import PATH, check_not_input, check_page, combine, log
+from genoscan.cli.options import PATH, combine, log
 from genoscan.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,8 +61,10 @@ def page(paths: tuple[Path, ...], genome: Path, region_text: str | None, output:
     """
     from genoscan.export.annotation import read_annotation
     from genoscan.export.page import write_page
+    from genoscan.tracks.outputs import check_file
 
-    opened, tracks, locus = _open_inputs(paths, genome, region_text, output, annotation)
+    check_file(output, [*paths, genome, annotation])
+    opened, tracks, locus = _open_inputs(paths, genome, region_text)
     genes = [] if annotation is None else read_annotation(annotation, opened.sizes)
     beside = write_page(output, opened, tracks, genes, locus=locus)
     if beside is not None:
@@ -80,8 +82,10 @@ def igv(paths: tuple[Path, ...], genome: Path, region_text: str | None, output: 
       genoscan export igv peaks.bw -g chr.fa -o peaks.xml
     """
     from genoscan.export.session import write_igv_session
+    from genoscan.tracks.outputs import check_file
 
-    opened, tracks, locus = _open_inputs(paths, genome, region_text, output)
+    check_file(output, [*paths, genome])
+    opened, tracks, locus = _open_inputs(paths, genome, region_text)
     write_igv_session(output, opened, tracks, locus=locus)
     click.echo(output)
 
@@ -96,8 +100,10 @@ def jbrowse(paths: tuple[Path, ...], genome: Path, region_text: str | None, outp
       genoscan export jbrowse peaks.bw -g chr.fa -o config.json
     """
     from genoscan.export.session import write_jbrowse_config
+    from genoscan.tracks.outputs import check_file
 
-    opened, tracks, locus = _open_inputs(paths, genome, region_text, output)
+    check_file(output, [*paths, genome])
+    opened, tracks, locus = _open_inputs(paths, genome, region_text)
     write_jbrowse_config(output, opened, tracks, locus=locus)
     click.echo(output)
 
@@ -120,8 +126,10 @@ def hub(
       genoscan export hub peaks.bw -g chr.fa --email you@lab.org -o hub
     """
     from genoscan.export.hub import write_hub
+    from genoscan.tracks.atomic import check_new_folder
 
-    opened, tracks, locus = _open_inputs(paths, genome, region_text, output)
+    check_new_folder(output)
+    opened, tracks, locus = _open_inputs(paths, genome, region_text)
     write_hub(output, opened, tracks, email=email, assembly=assembly, locus=locus)
     click.echo(output / "hub.txt")
 
@@ -154,8 +162,10 @@ def modisco(columns: Path, bed: Path, width: int, chrombpnet: bool, output: Path
     """
     from genoscan.export.handoff import write_modisco
     from genoscan.genome.bed import read_bed
+    from genoscan.tracks.atomic import check_new_folder
     from genoscan.tracks.provenance import read_provenance
 
+    check_new_folder(output)
     sizes = {s["name"]: s["length"] for s in read_provenance(columns)["sequences"]}
     write_modisco(output, columns, read_bed(bed, sizes), width=width, chrombpnet=chrombpnet)
     click.echo(output)
@@ -176,21 +186,21 @@ def sites(columns: Path, top: int, output: Path) -> None:
       genoscan export sites peaks.npz --top 500 -o sites.tsv
     """
     from genoscan.export.handoff import write_sites
+    from genoscan.tracks.outputs import check_file
     from genoscan.tracks.provenance import read_provenance
 
-    check_not_input(output, [columns])
+    check_file(output, [columns])
     write_sites(output, columns, score=read_provenance(columns)["score"], top=top)
     click.echo(output)
 
 
 def _open_inputs(
-    paths: Sequence[Path], genome: Path, region_text: str | None, output: Path, annotation: Path | None = None
+    paths: Sequence[Path], genome: Path, region_text: str | None
 ) -> "tuple[Genome, list[TrackFile], Region | None]":
     from genoscan.export.track_file import load_track
     from genoscan.genome.genome import open_genome
     from genoscan.genome.region import parse_region
 
-    check_page(output, paths, [genome, annotation])
     if len({path.stem for path in paths}) < len(paths):
         raise InputError(f"{paths[0]}: two tracks have the same file name: rename one of them")
     opened = open_genome(genome)

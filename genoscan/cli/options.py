@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -198,32 +198,6 @@ JOB = combine(GENOME, REGIONS, OUTPUTS, MODEL, TARGET, COMPUTE, MACHINE)
 """Options of `attribute` and `plan`."""
 
 
-def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path | None] = ()) -> None:
-    """Raise an error if an output cannot be written; called before any input is read."""
-    from genoscan.tracks.writer import check_output
-
-    named: set[Path] = set()
-    for path in outputs:
-        check_output(path)
-        check_not_input(path, inputs)
-        if path.resolve() in named:
-            raise InputError(f"{path}: an output is given twice: name each once")
-        named.add(path.resolve())
-
-
-def check_not_input(output: Path, inputs: Sequence[Path | None]) -> None:
-    """Raise an error if an output is also an input."""
-    if output.resolve() in {path.resolve() for path in inputs if path is not None}:
-        raise InputError(f"{output}: it is read from, too: name another output")
-
-
-def check_page(output: Path, tracks: Sequence[Path], others: Sequence[Path | None]) -> None:
-    """Raise an error if an export would overwrite an input or a track's record."""
-    from genoscan.tracks.provenance import provenance_path
-
-    check_not_input(output, [*tracks, *map(provenance_path, tracks), *others])
-
-
 def set_threads(threads: int | None) -> None:
     """Set the number of threads of torch and of the kernels; None selects all available cores."""
     import torch
@@ -315,6 +289,7 @@ def prepare_job(
     """Return the job specified by the options of `JOB`; log the number of regions after merging."""
     from genoscan.genome.genome import open_genome
     from genoscan.job import Options, prepare
+    from genoscan.tracks.outputs import check_outputs
 
     check_outputs(outputs, [genome, bed_path])
     opened = open_genome(genome)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from genoscan.cli.options import PATH, check_page
+from genoscan.cli.options import PATH
 
 
 @click.command("report")
@@ -38,8 +38,9 @@ def command(track: Path, genome: Path, annotation: Path | None, output: Path) ->
     from genoscan.export.report import write_report
     from genoscan.export.track_file import load_track
     from genoscan.genome.genome import open_genome
+    from genoscan.tracks.outputs import check_file
 
-    check_page(output, [track], [genome, annotation])
+    check_file(output, [track, genome, annotation])
     opened = open_genome(genome)
     features = [] if annotation is None else read_annotation(annotation, opened.sizes)
     write_report(output, opened, load_track(track, opened), features)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from genoscan.cli.options import GENOME, MACHINE, MODEL, OUTPUTS, check_outputs, log, open_model
+from genoscan.cli.options import GENOME, MACHINE, MODEL, OUTPUTS, log, open_model
 
 
 @click.command("response")
@@ -77,6 +77,7 @@ def command(
     from genoscan.genome.genome import open_genome
     from genoscan.genome.region import parse_region
     from genoscan.perturbation import Probe, write_response
+    from genoscan.tracks.outputs import check_outputs
 
     check_outputs(outputs, [genome])
     opened = open_genome(genome)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from genoscan.cli.options import OUTPUTS, PATH, check_outputs, log
+from genoscan.cli.options import OUTPUTS, PATH, log
 
 
 @click.group("track")
@@ -35,6 +35,7 @@ def merge(shards: tuple[Path, ...], genome: Path, outputs: tuple[Path, ...]) -> 
     """
     from genoscan.genome.genome import open_genome
     from genoscan.merge import write_merged
+    from genoscan.tracks.outputs import check_outputs
 
     check_outputs(outputs, [genome, *shards])
     record = write_merged(shards, open_genome(genome), outputs, command=sys.argv)
@@ -63,6 +64,7 @@ def convert(track: Path, genome: Path | None, output: Path) -> None:
     """
     from genoscan.genome.genome import open_genome
     from genoscan.tracks.convert import write_converted
+    from genoscan.tracks.outputs import check_outputs
 
     check_outputs([output], [track, genome])
     sizes = open_genome(genome).sizes if genome else None

@@ -1,8 +1,8 @@
 """genoscan train: train a model on genomes."""
 
 import math
-import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -172,12 +172,13 @@ def command(
             f"per base {done.training_bits:.4f} training, {done.validation_bits:.4f} validation"
         )
 
-    work = output.with_name(output.name + ".partial")
-    with _file_errors(work):
-        stack = train(config, split, options, work=work, device=parse_device(device), report=report)
-        from genoscan.tracks.atomic import atomic_directory
-        from genoscan.training.finish import finish_model
+    from genoscan.tracks.atomic import atomic_directory, partial_folder
+    from genoscan.training.finish import finish_model
+    from genoscan.training.state import open_work
 
+    work = partial_folder(output)
+    with _file_errors(work), open_work(work):
+        stack = train(config, split, options, work=work, device=parse_device(device), report=report)
         with atomic_directory(output) as made:
             finish_model(
                 made,
@@ -190,6 +191,7 @@ def command(
                 command=shlex.join(["genoscan", *sys.argv[1:]]),
                 bases_seen=steps * batch * window,
             )
+        shutil.rmtree(work)
     click.echo(output)
 
 
@@ -200,6 +202,8 @@ def _block(kind: str, width: int, states: int | None) -> dict[str, Any]:
 
 def _check(sizes: Mapping[str, int], rate: float, dtype: str, output: Path) -> None:
     """Raise an error if an option is invalid or the output cannot be created."""
+    from genoscan.tracks.atomic import check_new_folder
+
     for name, size in sizes.items():
         if size < 1:
             raise InputError(f"--{name} {size}: expected at least 1")
@@ -207,13 +211,7 @@ def _check(sizes: Mapping[str, int], rate: float, dtype: str, output: Path) -> N
         raise InputError(f"--rate {rate}: expected a number above 0")
     if dtype != "float32":
         raise InputError(f"--dtype {dtype}: training is in float32")
-    if output.exists():
-        raise OutputError(f"{output}: is there already; name another folder, or remove it")
-    folder = output.resolve().parent
-    if not folder.is_dir():
-        raise OutputError(f"{output}: there is no folder {folder}: make it first")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{output}: no permission to write in {folder}: choose another folder")
+    check_new_folder(output)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from genoscan.errors import InputError
 from genoscan.genome.alphabet import BASES
 from genoscan.genome.region import Region
 from genoscan.genome.region_index import RegionIndex
-from genoscan.tracks.atomic import atomic_directory, atomic_write, os_errors
+from genoscan.tracks.atomic import atomic_directory, atomic_write, check_new_folder, os_errors
 from genoscan.tracks.columns import read_columns
 from genoscan.tracks.score import SCORES, blank_unknown
 from genoscan.tracks.top_scores import TopScores
@@ -61,8 +61,7 @@ def write_modisco(output: Path, columns: Path, rows: Sequence[Region], *, width:
 
     Memory: 20 bytes per base of the windows.
     """
-    if output.exists():
-        raise InputError(f"{output}: already exists: name a new folder")
+    check_new_folder(output)
     if width < 1:
         raise InputError(f"--width {width}: expected 1 base or more")
     if chrombpnet and find_spec("h5py") is None:

@@ -14,12 +14,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from genoscan.errors import InputError
 from genoscan.export.track_file import TrackFile, initial_locus, track_names
 from genoscan.export.twobit import write_two_bit
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
-from genoscan.tracks.atomic import atomic_directory, os_errors
+from genoscan.tracks.atomic import atomic_directory, check_new_folder, os_errors
 
 _LABEL_LENGTH = 17
 """Maximum length of a short label in the UCSC Genome Browser, in characters."""
@@ -58,8 +57,7 @@ def write_hub(
     OutputError
         If a file cannot be written.
     """
-    if output.exists():
-        raise InputError(f"{output}: already exists: name a new folder")
+    check_new_folder(output)
     name = assembly or _identifier(genome.path.name.split(".")[0])
     with os_errors(output), atomic_directory(output) as folder:
         (folder / name).mkdir(parents=True)

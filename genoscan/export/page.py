@@ -32,7 +32,7 @@ from genoscan.genome.alphabet import decode
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import merge
 from genoscan.genome.region import Region
-from genoscan.tracks.atomic import atomic_write, os_errors
+from genoscan.tracks.atomic import AtomicFiles, atomic_files, os_errors
 
 _IGV = "igv-3.8.10.min.js"
 _FLANK = 1_000
@@ -140,19 +140,22 @@ def write_page(
         folder = output.with_name(f"{output.stem}_files")
         urls = [quote(f"{folder.name}/{track.path.name}") for track in tracks]
         sources = _Sources({"twoBitURL": quote(f"{folder.name}/{_GENOME}")}, urls, "'self'")
-        _write_files(folder, genome, tracks)
     text = _page(genome, tracks, annotation, visible, locus, sources)
-    with atomic_write(output) as part, os_errors(output):
-        part.write_text(text, encoding="utf-8")
+    with atomic_files() as files:
+        part = files.create(output)
+        with os_errors(output):
+            part.write_text(text, encoding="utf-8")
+        if folder is not None:
+            _write_files(folder, genome, tracks, files)
     return folder
 
 
-def _write_files(folder: Path, genome: Genome, tracks: Sequence[TrackFile]) -> None:
-    with os_errors(folder):
-        folder.mkdir(exist_ok=True)
-    write_two_bit(folder / _GENOME, genome)
+def _write_files(folder: Path, genome: Genome, tracks: Sequence[TrackFile], files: AtomicFiles) -> None:
+    files.make_folder(folder)
+    write_two_bit(folder / _GENOME, genome, files)
     for track in tracks:
-        with atomic_write(folder / track.path.name) as part, os_errors(folder):
+        part = files.create(folder / track.path.name)
+        with os_errors(folder):
             shutil.copyfile(track.path, part)
 
 

@@ -19,7 +19,7 @@ from jaxtyping import Int64, UInt8
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import N
 from genoscan.genome.genome import Genome
-from genoscan.tracks.atomic import atomic_write, os_errors
+from genoscan.tracks.atomic import AtomicFiles, joined, os_errors
 
 _SIGNATURE = 0x1A412743
 _LIMIT = 1 << 32
@@ -28,7 +28,7 @@ _BITS = np.array([2, 1, 3, 0, 0], np.uint8)
 """Codes of A, C, G, T and N in .2bit (T 0, C 1, A 2, G 3)."""
 
 
-def write_two_bit(output: Path, genome: Genome) -> None:
+def write_two_bit(output: Path, genome: Genome, files: AtomicFiles | None = None) -> None:
     """Write all sequences of a genome as .2bit; soft-masking is not preserved.
 
     Parameters
@@ -37,6 +37,8 @@ def write_two_bit(output: Path, genome: Genome) -> None:
         File to write.
     genome
         Genome to write.
+    files
+        Transaction at whose end the file is replaced; None: as soon as it is complete.
 
     Raises
     ------
@@ -62,7 +64,7 @@ def write_two_bit(output: Path, genome: Genome) -> None:
             f"{genome.path}: too large for .2bit, expected names of up to 255 bytes and less than "
             "4 GiB: if UCSC has the assembly, name it (--assembly hg38)"
         )
-    with atomic_write(output) as part, os_errors(output), part.open("wb") as file:
+    with joined(files) as together, os_errors(output), together.create(output).open("wb") as file:
         file.write(struct.pack("<4I", _SIGNATURE, 0, len(names), 0))
         for encoded, offset in zip(names, offsets, strict=True):
             file.write(struct.pack("<B", len(encoded)) + encoded + struct.pack("<I", offset))

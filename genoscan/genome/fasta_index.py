@@ -9,7 +9,6 @@ import hashlib
 import os
 import re
 import struct
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from Bio.bgzf import BgzfReader, make_virtual_offset
 
 from genoscan.errors import InputError
 from genoscan.genome.files import BGZIP_END, check_file, compression, head, read_errors
+from genoscan.temporary import scratch_folder
 
 # Raised by Biopython, pyfaidx and numpy for damaged files.
 _DAMAGE: Final = (ValueError, RuntimeError, EOFError, struct.error, zlib.error)
@@ -169,6 +169,8 @@ def _index_paths(path: Path) -> list[FastaIndex]:
 def _fits(path: Path, index: FastaIndex) -> bool:
     """Return whether the index is no older than the file and agrees with its content."""
     try:
+        if not all(file.is_file() for file in index if file):
+            return False
         if any(stamp(path).modified > file.stat().st_mtime_ns for file in index if file):
             return False
         with pyfaidx.Faidx(path, index.fai, gzi_indexname=index.gzi, rebuild=False, build_index=False) as faidx:
@@ -223,22 +225,18 @@ def _comparisons(records: dict[str, pyfaidx.IndexRecord], read: Callable[[int, i
     yield last.rlen == 0 or bool(tail[:1].strip())
 
 
-@contextmanager
-def _scratch_folder(beside: Path) -> Iterator[Path]:
-    """Yield a temporary folder inside `beside`; raise OSError if `beside` is not writable."""
-    with tempfile.TemporaryDirectory(prefix=".genoscan-", dir=beside) as folder:
-        yield Path(folder)
-
-
 def _build(path: Path, index: FastaIndex) -> None:
     """Build the index in a temporary folder, then move it into place.
 
     Other processes therefore never read a partially written file.
     """
+    for place in index:
+        if place and place.exists() and not place.is_file():
+            raise OSError(f"{place} is not a regular file")
     before = stamp(path)
     if index.fai.parent != path.parent:
         index.fai.parent.mkdir(parents=True, exist_ok=True)
-    with _scratch_folder(index.fai.parent) as folder:
+    with scratch_folder(index.fai.parent) as folder:
         aside = FastaIndex(folder / "fai", folder / "gzi")
         with _index_errors(path):
             faidx = pyfaidx.Faidx(path, aside.fai, gzi_indexname=aside.gzi)

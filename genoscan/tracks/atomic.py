@@ -1,13 +1,19 @@
-"""Atomic creation of files and directories, and error messages for failed writes."""
+"""Atomic creation of files and directories; messages for failed writes.
+
+All files of a job are written in one transaction, `atomic_files`. Each is complete under a temporary
+name (temporary.py) before the first one is renamed.
+"""
 
 import errno
-import tempfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 
-from genoscan.errors import OutputError
+from genoscan.errors import InputError, OutputError
+from genoscan.temporary import Temporary, shorten, temporary_file, temporary_folder
 
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space or choose another folder",
@@ -19,8 +25,129 @@ _REMEDIES = {
     errno.ENOENT: "the folder does not exist: create it first",
     errno.ENOTDIR: "a component of the path is a file, expected a folder",
     errno.EISDIR: "it is a folder: name a file",
+    errno.EEXIST: "it already exists: remove it or choose another name",
+    errno.ENOTEMPTY: "it already exists: remove it or choose another name",
+    errno.ELOOP: "it is a symbolic link that leads to itself: name another file",
     errno.ENAMETOOLONG: "the file name is too long: choose a shorter one",
 }
+_NAME_BYTES = 255
+
+
+class AtomicFiles:
+    """Files of one job, which replace existing ones together; see `atomic_files`."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._created: dict[Path, Temporary] = {}
+        self._obsolete: list[Path] = []
+
+    def create(self, path: Path) -> Path:
+        """Create the temporary file of an output.
+
+        Parameters
+        ----------
+        path
+            Final path. The target of a symbolic link is replaced, and the link is kept.
+
+        Returns
+        -------
+        Path
+            Empty file to write to, in the same folder as the output.
+
+        Raises
+        ------
+        InputError
+            If the path was created before.
+        OutputError
+            If it is not a regular file, cannot be created or is being written by another process.
+
+        Notes
+        -----
+        A file that describes others, such as a record or an index, is created after them: files are
+        renamed in reverse order, so that after a crash in between, readers notice the mismatch.
+        """
+        check_regular(path)
+        target = resolve(path)
+        if target in self._created:
+            raise InputError(f"{path}: an output is given twice: give each once")
+        with os_errors(path):
+            self._created[target] = self._stack.enter_context(temporary_file(target))
+        return self._created[target].path
+
+    def make_folder(self, path: Path) -> None:
+        """Create a folder for files of this job if it is missing; it is removed if it remains empty."""
+        with os_errors(path):
+            path.mkdir(exist_ok=True)
+        self._stack.callback(_remove_if_empty, path)
+
+    def current(self, path: Path) -> Path:
+        """Return the temporary path of a file of this job, or the path itself of any other file."""
+        created = self._created.get(resolve(path))
+        return path if created is None else created.path
+
+    def remove(self, path: Path) -> None:
+        """Remove an obsolete file, if it exists, before the first file is renamed."""
+        self._obsolete.append(path)
+
+    def _commit(self) -> None:
+        for path in self._obsolete:
+            with os_errors(path):
+                path.unlink(missing_ok=True)
+        for target, created in reversed(self._created.items()):
+            with os_errors(target):
+                created.replace(target)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
+
+
+@contextmanager
+def atomic_files() -> Iterator[AtomicFiles]:
+    """Write several files that replace existing ones only if all are complete.
+
+    Yields
+    ------
+    AtomicFiles
+        Transaction: files created in it are renamed at the end of the block.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be renamed.
+
+    Notes
+    -----
+    Any exception in the block, including KeyboardInterrupt, removes the temporary files and leaves
+    the existing ones unchanged. Other processes that create a file of the same name raise an error
+    until the last file has been renamed.
+    """
+    with ExitStack() as stack:
+        files = AtomicFiles(stack)
+        yield files
+        files._commit()
+
+
+@contextmanager
+def joined(files: AtomicFiles | None) -> Iterator[AtomicFiles]:
+    """Join a transaction, or open one for the block.
+
+    Parameters
+    ----------
+    files
+        Transaction of the caller, or None.
+
+    Yields
+    ------
+    AtomicFiles
+        `files`, or a new transaction that ends with the block.
+    """
+    if files is not None:
+        yield files
+        return
+    with atomic_files() as own:
+        yield own
 
 
 @contextmanager
@@ -40,28 +167,16 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises
     ------
     OutputError
-        If `path` is a folder, or the folder that contains it cannot be written to.
+        If `path` is not a regular file, the folder that contains it cannot be written to, or another
+        process writes the same file.
 
     Notes
     -----
     Any exception in the block, including KeyboardInterrupt, removes the temporary file and leaves
     `path` unchanged.
     """
-    target = path.resolve()
-    with os_errors(path):
-        if target.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "is a folder")
-    # The temporary name is deterministic, so that the next run overwrites a file left by a killed run.
-    # It is truncated, so that it is not too long even if `path` has the longest name allowed.
-    part = target.with_name(f".{target.name[:100]}.{zlib.crc32(target.name.encode()):08x}.part")
-    try:
-        with os_errors(path):
-            part.write_bytes(b"")
-        yield part
-        with os_errors(path):
-            part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_files() as files:
+        yield files.create(path)
 
 
 @contextmanager
@@ -108,8 +223,133 @@ def atomic_directory(output: Path) -> Iterator[Path]:
     Path
         Path with the same name as `output`, in a temporary folder beside it. The block must create
         the directory at this path. If the block raises an exception, the directory is removed.
+
+    Raises
+    ------
+    OutputError
+        If the directory cannot be renamed, or another process creates the same directory.
     """
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
-        part = Path(folder) / output.name
+    target = resolve(output)
+    with ExitStack() as stack:
+        with os_errors(output):
+            folder = stack.enter_context(temporary_folder(target))
+        part = folder.path / output.name
         yield part
-        part.replace(output)
+        with os_errors(output):
+            part.replace(target)
+
+
+def resolve(path: Path) -> Path:
+    """Return the path of a file with symbolic links resolved, also if they form a loop."""
+    return Path(os.path.realpath(path))
+
+
+def check_regular(path: Path) -> None:
+    """Check that a path can be replaced by a regular file.
+
+    Parameters
+    ----------
+    path
+        Existing or new file.
+
+    Raises
+    ------
+    OutputError
+        If the path is a folder, device, FIFO or socket, or its name is too long.
+    """
+    with os_errors(path):
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError:
+            return
+    if stat.S_ISDIR(mode):
+        raise OutputError(f"{path}: it is a folder: name a file")
+    if not stat.S_ISREG(mode):
+        raise OutputError(f"{path}: it is a device, FIFO or socket: name a file")
+
+
+def check_writable(path: Path) -> None:
+    """Check before a computation that a file can be written.
+
+    Parameters
+    ----------
+    path
+        Existing or new file.
+
+    Raises
+    ------
+    OutputError
+        If the folder does not exist or cannot be written to, or as for `check_regular`.
+    """
+    folder = resolve(path).parent
+    with os_errors(path):
+        missing = not folder.is_dir()
+    if missing:
+        raise OutputError(f"{path}: there is no folder {folder}: create it first")
+    check_regular(path)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: no permission to write in {folder}: choose another folder")
+
+
+def check_new_folder(path: Path) -> None:
+    """Check that a folder can be created.
+
+    Parameters
+    ----------
+    path
+        New folder.
+
+    Raises
+    ------
+    InputError
+        If the path exists.
+    OutputError
+        If the folder that contains it does not exist or cannot be written to, or as for `check_regular`.
+    """
+    if os.path.lexists(path):
+        raise InputError(f"{path}: already exists: name a new folder")
+    check_writable(path)
+
+
+def partial_folder(output: Path) -> Path:
+    """Return the folder of the unfinished work for an output.
+
+    Parameters
+    ----------
+    output
+        Output of the run.
+
+    Returns
+    -------
+    Path
+        OUT.partial beside the output, shortened if the name would be too long.
+    """
+    name = f"{output.name}.partial"
+    return output.with_name(name if len(os.fsencode(name)) <= _NAME_BYTES else f"{shorten(output.name)}.partial")
+
+
+def make_partial_folder(path: Path, names: Sequence[str]) -> None:
+    """Create the folder of unfinished work, or check that an existing one contains nothing else.
+
+    Parameters
+    ----------
+    path
+        Folder.
+    names
+        Names, or patterns of names, of the files that belong to unfinished work.
+
+    Raises
+    ------
+    OutputError
+        If the folder is a symbolic link, contains other files, or cannot be created.
+    """
+    if path.is_symlink():
+        raise OutputError(f"{path}: is a symbolic link, expected a folder of unfinished work: name another output")
+    with os_errors(path):
+        path.mkdir(exist_ok=True)
+        for entry in sorted(path.iterdir()):
+            if entry.is_symlink() or not entry.is_file() or not any(fnmatch(entry.name, name) for name in names):
+                raise OutputError(
+                    f"{path}: contains {entry.name}, which is not part of unfinished work: move the folder or "
+                    "name another output"
+                )

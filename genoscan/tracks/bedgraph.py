@@ -16,6 +16,9 @@ import pysam
 from Bio.bgzf import BgzfWriter
 from jaxtyping import Float32, Int64
 
+INDEX_SUFFIXES = ".tbi", ".csi"
+"""Suffixes of tabix indexes."""
+
 _ROWS = 200_000
 # A .tbi index addresses at most 2^29 bases of a sequence.
 _TABIX_LIMIT = 1 << 29

@@ -19,7 +19,7 @@ from jaxtyping import Float32, Shaped, UInt8
 
 from genoscan.errors import InputError
 from genoscan.genome.region import Region
-from genoscan.tracks.atomic import atomic_write, os_errors
+from genoscan.tracks.atomic import AtomicFiles, joined, os_errors
 
 _PIECE_BYTES = 16 << 20
 
@@ -30,6 +30,7 @@ def write_columns(
     gradient: Float32[np.ndarray, "bases 4"],
     codes: UInt8[np.ndarray, " bases"],
     regions: Sequence[Region],
+    files: AtomicFiles | None = None,
 ) -> None:
     """Write the gradients and bases of regions to an archive.
 
@@ -42,7 +43,9 @@ def write_columns(
     codes
         Codes of the observed bases, uint8.
     regions
-        Regions, in the order in which the arrays concatenate them.
+        Regions, in the order in which they are concatenated in the arrays.
+    files
+        Transaction at the end of which the file appears; None: as soon as it is complete.
 
     Raises
     ------
@@ -73,7 +76,11 @@ def write_columns(
         "offset": np.cumsum(lengths) - lengths,
     }
     # Uncompressed, so that readers can memory-map the arrays; compression would save less than 10%.
-    with atomic_write(path) as part, os_errors(path), zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+    with (
+        joined(files) as together,
+        os_errors(path),
+        zipfile.ZipFile(together.create(path), "w", zipfile.ZIP_STORED) as archive,
+    ):
         for name, array in arrays.items():
             _write_array(archive, f"{name}.npy", array)
 

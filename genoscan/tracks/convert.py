@@ -8,9 +8,10 @@ import numpy as np
 
 from genoscan.errors import InputError
 from genoscan.genome.region import Region
+from genoscan.tracks.atomic import AtomicFiles, atomic_files
 from genoscan.tracks.provenance import provenance_path, read_provenance, write_provenance
 from genoscan.tracks.reader import BigWig, ScoredRegion, is_bigwig, read_bedgraph, sequence_names
-from genoscan.tracks.writer import open_track
+from genoscan.tracks.writer import open_tracks
 
 
 def write_converted(
@@ -49,6 +50,16 @@ def write_converted(
     scores of a million bases.
     """
     record = read_provenance(path) if provenance_path(path).exists() else None
+    with atomic_files() as files:
+        bases = _copy_scores(path, output, sizes, files)
+        if record is not None:
+            write_provenance(output, record | {"command": list(command)}, files)
+        else:  # an existing record belongs to the overwritten track
+            files.remove(provenance_path(output))
+    return bases
+
+
+def _copy_scores(path: Path, output: Path, sizes: Mapping[str, int] | None, files: AtomicFiles) -> int:
     with ExitStack() as stack:
         if is_bigwig(path):
             track = stack.enter_context(BigWig(path))
@@ -59,14 +70,10 @@ def write_converted(
             found = [chrom for chrom in sequence_names(path) if chrom in sizes]
             sizes = {chrom: sizes[chrom] for chrom in [*found, *sizes]}
             runs = read_bedgraph(path, sizes)
-        writer, bases = stack.enter_context(open_track(output, sizes)), 0
+        writer, bases = stack.enter_context(open_tracks([output], sizes, files)), 0
         for region, scores in runs:
             writer.write(region, scores)
             bases += len(region)
-    if record is not None:
-        write_provenance(output, record | {"command": list(command)})
-    else:  # an existing record belongs to the overwritten track
-        provenance_path(output).unlink(missing_ok=True)
     return bases
 
 

@@ -10,10 +10,15 @@ from typing import Any
 import numpy as np
 
 from genoscan.errors import InputError
+from genoscan.genome.files import read_errors
 from genoscan.genome.genome import Genome
-from genoscan.tracks.atomic import atomic_write, os_errors
+from genoscan.tracks.atomic import AtomicFiles, joined, os_errors
 
 FORMAT = "genoscan-track/1"
+_BYTES, _SHA256 = "track_bytes", "track_sha256"
+
+TRACK_KEYS = _BYTES, _SHA256
+"""Keys of the size and the checksum of the track file; records of earlier versions lack them."""
 
 
 def provenance_path(path: Path) -> Path:
@@ -32,15 +37,19 @@ def provenance_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def write_provenance(path: Path, record: Mapping[str, Any]) -> Path:
-    """Write the provenance record of a track.
+def write_provenance(path: Path, record: Mapping[str, Any], files: AtomicFiles | None = None) -> Path:
+    """Write the provenance record of a complete track.
 
     Parameters
     ----------
     path
         Track file.
     record
-        Content of the record; may contain paths, numpy scalars and arrays.
+        Content of the record; may contain paths, numpy scalars and arrays. Size and checksum of the
+        track are added.
+    files
+        Transaction in which the track was written, and at whose end the record is replaced; None:
+        the track exists, and the record is written immediately.
 
     Returns
     -------
@@ -58,12 +67,48 @@ def write_provenance(path: Path, record: Mapping[str, Any]) -> Path:
     as null, because JSON does not support them.
     """
     target = provenance_path(path)
-    content = _to_json(dict(record))
-    document = {"format": FORMAT, **{key: content[key] for key in content if key != "format"}}
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-    with atomic_write(target) as part, os_errors(target):
-        part.write_text(text + "\n", encoding="utf-8")
+    with joined(files) as together:
+        track = together.current(path)
+        with os_errors(path):
+            file = {_BYTES: track.stat().st_size, _SHA256: file_sha256(track)}
+        content = _to_json({**record, **file})
+        document = {"format": FORMAT, **{key: content[key] for key in content if key != "format"}}
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+        part = together.create(target)
+        with os_errors(target):
+            part.write_text(text + "\n", encoding="utf-8")
     return target
+
+
+def check_track(path: Path, record: Mapping[str, Any]) -> None:
+    """Check that a track is the file that its record describes.
+
+    Parameters
+    ----------
+    path
+        Track file.
+    record
+        Its record; one without size and checksum, of an earlier version, is accepted.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or differs.
+
+    Notes
+    -----
+    Reads the whole file.
+    """
+    if _SHA256 not in record:
+        return
+    with read_errors(path):
+        same = path.stat().st_size == record[_BYTES] and file_sha256(path) == record[_SHA256]
+    if not same:
+        source = provenance_path(path)
+        raise InputError(
+            f"{path}: is not the file that {source.name} describes: one of the two was replaced: copy both "
+            "from one run, or write the track again"
+        )
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
@@ -82,7 +127,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If the record is missing, is not JSON, or has an unknown format.
+        If the record is missing, is not JSON, has an unknown format, or describes another file.
     """
     source = provenance_path(path)
     try:
@@ -94,6 +139,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
     found = record.get("format") if isinstance(record, dict) else None
     if found != FORMAT:
         raise InputError(f'{source}: format is {found!r}, expected "{FORMAT}"')
+    check_track(path, record)
     return record
 
 

@@ -22,10 +22,11 @@ import numpy as np
 
 from genoscan.errors import InputError, OutputError
 from genoscan.genome.region import Region
-from genoscan.tracks.atomic import os_errors
+from genoscan.tracks.atomic import make_partial_folder, os_errors, partial_folder
 from genoscan.tracks.snapshots import SUFFIX
 
 _SETTINGS, _DONE, _LOCK = "settings.json", "done", "lock"
+_NAMES = _SETTINGS, _DONE, _LOCK, "scores", "codes", "columns", "first", f"*{SUFFIX}", "*.part"
 _PIECE = 1 << 20
 
 
@@ -246,9 +247,8 @@ def open_store(
     OutputError
         If the files cannot be created, or are damaged.
     """
-    path = output.with_name(output.name + ".partial")
-    with os_errors(path):
-        path.mkdir(exist_ok=True)
+    path = partial_folder(output)
+    make_partial_folder(path, _NAMES)
     with _locked(path):
         try:
             with os_errors(path):

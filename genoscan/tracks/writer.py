@@ -4,20 +4,20 @@ Each format is a class with the methods `append`, `finish` and `close`. `_FORMAT
 a function that opens a file in the corresponding format.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
 
-from genoscan.errors import InputError, OutputError
+from genoscan.errors import InputError
 from genoscan.genome.region import Region
-from genoscan.tracks.atomic import atomic_write, os_errors
-from genoscan.tracks.bedgraph import BedGraphWriter, index_suffix
+from genoscan.tracks.atomic import AtomicFiles, atomic_files, check_regular, check_writable, joined, os_errors
+from genoscan.tracks.bedgraph import INDEX_SUFFIXES, BedGraphWriter, index_suffix
 from genoscan.tracks.bigwig import BigWigWriter
+from genoscan.tracks.provenance import provenance_path
 
 BIGWIG = ".bw", ".bigwig"
 _PLAIN = ".bedgraph", ".bg"
@@ -80,20 +80,22 @@ class _Format(Protocol):
     def close(self) -> None: ...
 
 
-def open_track(path: Path, sizes: Mapping[str, int]) -> AbstractContextManager[TrackWriter]:
-    """Open a track file for writing.
+@contextmanager
+def open_track(path: Path, sizes: Mapping[str, int]) -> Iterator[TrackWriter]:
+    """Open a track file without a record for writing.
 
     Parameters
     ----------
     path
-        File to write; it is replaced when the `with` block ends without an exception.
+        File to write; replaced when the `with` block ends without an exception. The record of the
+        replaced file is removed.
     sizes
         Sequence lengths in bases, in genome order.
 
-    Returns
-    -------
-    context manager
-        Context manager that returns a `TrackWriter` on entry.
+    Yields
+    ------
+    TrackWriter
+        Open track.
 
     Raises
     ------
@@ -102,11 +104,15 @@ def open_track(path: Path, sizes: Mapping[str, int]) -> AbstractContextManager[T
     OutputError
         If the file cannot be written.
     """
-    return open_tracks([path], sizes)
+    with atomic_files() as files, open_tracks([path], sizes, files) as track:
+        files.remove(provenance_path(path))
+        yield track
 
 
 @contextmanager
-def open_tracks(paths: Sequence[Path], sizes: Mapping[str, int]) -> Iterator[TrackWriter]:
+def open_tracks(
+    paths: Sequence[Path], sizes: Mapping[str, int], files: AtomicFiles | None = None
+) -> Iterator[TrackWriter]:
     """Open several track files to write the same scores to each.
 
     Parameters
@@ -116,6 +122,8 @@ def open_tracks(paths: Sequence[Path], sizes: Mapping[str, int]) -> Iterator[Tra
         none are.
     sizes
         Sequence lengths in bases, in genome order.
+    files
+        Transaction at whose end the files are replaced; None: at the end of the block.
 
     Yields
     ------
@@ -136,15 +144,12 @@ def open_tracks(paths: Sequence[Path], sizes: Mapping[str, int]) -> Iterator[Tra
     for path in paths:
         if _suffix(path) not in _FORMATS:
             raise _unknown_suffix(path, _FORMATS)
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise InputError(f"{paths[0]}: an output is given twice: give each once")
     if not sizes:
         raise InputError(f"{paths[0]}: the genome has no sequences, expected at least one")
-    with ExitStack() as stack:
-        formats = [(path, _FORMATS[_suffix(path)](path, sizes, stack)) for path in paths]
+    with joined(files) as together, ExitStack() as stack:
+        formats = [(path, _FORMATS[_suffix(path)](path, sizes, together, stack)) for path in paths]
         track = _Track(formats, sizes)
         yield track
-        # Complete all files before the exit stack renames the first.
         track.finish()
 
 
@@ -161,17 +166,14 @@ def check_output(path: Path) -> None:
     InputError
         If the suffix is unknown.
     OutputError
-        If the folder does not exist or cannot be written to, or `path` is a folder.
+        If the folder does not exist or cannot be written to, or the file or one written beside it has
+        a name that is too long or is not a regular file.
     """
     if path.suffix != ".npz" and _suffix(path) not in _FORMATS:
         raise _unknown_suffix(path, [*_FORMATS, ".npz"])
-    folder = path.resolve().parent
-    if path.is_dir():
-        raise OutputError(f"{path}: it is a folder: name a file")
-    if not folder.is_dir():
-        raise OutputError(f"{path}: there is no folder {folder}: create it first")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{path}: no permission to write in {folder}: choose another folder")
+    check_writable(path)
+    for beside in (provenance_path(path), *index_paths(path)):
+        check_regular(beside)
 
 
 class _Track:
@@ -220,31 +222,50 @@ class _Track:
             )
 
 
-def _open_bigwig(path: Path, sizes: Mapping[str, int], stack: ExitStack) -> _Format:
-    part = stack.enter_context(atomic_write(path))
+def _open_bigwig(path: Path, sizes: Mapping[str, int], files: AtomicFiles, stack: ExitStack) -> _Format:
+    part = files.create(path)
     with os_errors(path):
         return stack.enter_context(closing(BigWigWriter(part, sizes)))
 
 
-def _open_bedgraph(path: Path, sizes: Mapping[str, int], stack: ExitStack) -> _Format:
-    part = stack.enter_context(atomic_write(path))
+def _open_bedgraph(path: Path, sizes: Mapping[str, int], files: AtomicFiles, stack: ExitStack) -> _Format:
+    part = files.create(path)
     with os_errors(path):
         return stack.enter_context(closing(BedGraphWriter(part, sizes)))
 
 
-def _open_indexed_bedgraph(path: Path, sizes: Mapping[str, int], stack: ExitStack) -> _Format:
-    index = path.with_name(path.name + index_suffix(sizes))
-    index_part = stack.enter_context(atomic_write(index))
-    part = stack.enter_context(atomic_write(path))
+def _open_indexed_bedgraph(path: Path, sizes: Mapping[str, int], files: AtomicFiles, stack: ExitStack) -> _Format:
+    part = files.create(path)
+    for index in index_paths(path):
+        if index.suffix == index_suffix(sizes):
+            index_part = files.create(index)
+        else:
+            files.remove(index)  # of an earlier track; tabix would prefer a .csi
     with os_errors(path):
         return stack.enter_context(closing(BedGraphWriter(part, sizes, index=index_part)))
 
 
-_FORMATS: dict[str, Callable[[Path, Mapping[str, int], ExitStack], _Format]] = {
+_FORMATS: dict[str, Callable[[Path, Mapping[str, int], AtomicFiles, ExitStack], _Format]] = {
     **dict.fromkeys(BIGWIG, _open_bigwig),
     **dict.fromkeys(_PLAIN, _open_bedgraph),
     **dict.fromkeys(_INDEXED, _open_indexed_bedgraph),
 }
+
+
+def index_paths(path: Path) -> list[Path]:
+    """Return the paths that an index of a track may have.
+
+    Parameters
+    ----------
+    path
+        Track file.
+
+    Returns
+    -------
+    list of Path
+        Two paths for a compressed bedGraph, none for other formats.
+    """
+    return [path.with_name(path.name + suffix) for suffix in INDEX_SUFFIXES if _suffix(path) in _INDEXED]
 
 
 def _suffix(path: Path) -> str:

@@ -1,7 +1,6 @@
 """Evaluation of a trained model against the Markov baseline, and export of its model folder."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def finish_model(
     tests
         Further held-out genomes.
     work
-        Folder of the training state, removed at the end.
+        Folder of the training state.
     command
         Command that reproduces the training, for the model card.
     bases_seen
@@ -99,7 +98,6 @@ def finish_model(
     )
     save_model(output, config, stack, write_card(facts))
     pd.DataFrame(state["rows"]).to_csv(output / CURVE, sep="\t", index=False, float_format="%.5g")
-    shutil.rmtree(work)
 
 
 def _composition(sequences: Sequence[np.ndarray]) -> float:

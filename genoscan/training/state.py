@@ -4,8 +4,10 @@ state.json            settings, step, seconds, loss curve, name of the tensor fi
 step-N.safetensors    weight.PARAMETER, and KEY.PARAMETER of the optimizer
 """
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,17 @@ from torch import Tensor, nn
 from genoscan import __version__
 from genoscan.errors import InputError
 from genoscan.layers.config import ModelConfig
+from genoscan.temporary import locked_folder
+from genoscan.tracks.atomic import atomic_write, make_partial_folder
+from genoscan.tracks.provenance import file_sha256
 from genoscan.training.data import Split
 from genoscan.training.optimizer import load_state, state_tensors
 
 STATE = "state.json"
 _FORMAT = "genoscan-training/1"
 _WEIGHT = "weight"
+_TEMPORARY = ".tmp??????", ".state.json.*.part"
+"""Names of temporary files of safetensors and of `save`, which a killed process leaves."""
 
 
 def settings(config: ModelConfig, options: Mapping[str, Any], split: Split, weight: Tensor) -> dict[str, Any]:
@@ -76,6 +83,34 @@ def _hardware(device: torch.device) -> str:
     return device.type
 
 
+@contextmanager
+def open_work(work: Path) -> Iterator[None]:
+    """Create and lock the folder of a training run; remove it at the end if it is empty.
+
+    The remains of a killed process are removed.
+
+    Parameters
+    ----------
+    work
+        Folder of the training run.
+
+    Raises
+    ------
+    OutputError
+        If another run uses the folder, or it is a symbolic link or contains other files.
+    """
+    make_partial_folder(work, (STATE, "step-*.safetensors", *_TEMPORARY))
+    with locked_folder(work):
+        for pattern in _TEMPORARY:
+            for remains in work.glob(pattern):
+                remains.unlink()
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                work.rmdir()
+
+
 def save(
     work: Path,
     recorded: Mapping[str, Any],
@@ -115,9 +150,9 @@ def save(
     tensors_name = f"step-{step}.safetensors"
     save_file({name: t.contiguous() for name, t in tensors.items()}, work / tensors_name)
     state = {"settings": recorded, "step": step, "seconds": seconds, "rows": rows}
-    partial = work / (STATE + ".partial")
-    partial.write_text(json.dumps(state | {"tensors": tensors_name}))
-    partial.replace(work / STATE)
+    state |= {"tensors": tensors_name, "tensors_sha256": file_sha256(work / tensors_name)}
+    with atomic_write(work / STATE) as part:
+        part.write_text(json.dumps(state | {"checksum": _checksum(state)}))
     for old in work.glob("step-*.safetensors"):
         if old.name != tensors_name:
             old.unlink()
@@ -160,10 +195,13 @@ def resume(
         found = state["settings"]
         step, seconds, rows = state["step"], state["seconds"], state["rows"]
         tensors_file = work / state["tensors"]
+        damaged = state.get("checksum", _checksum(state)) != _checksum(state)
     except FileNotFoundError:
         return 0, 0.0, []
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{work / STATE}: damaged; {restart}") from None
+    if damaged:
+        raise InputError(f"{work / STATE}: damaged; {restart}")
     if differing := _first_difference(found, recorded):
         raise InputError(
             f"{work}: contains a training run with other settings: {differing}; use the same settings, or {restart}"
@@ -179,7 +217,15 @@ def resume(
         raise InputError(f"{tensors_file}: {reason}; {restart}") from None
     except KeyError as error:
         raise InputError(f"{tensors_file}: no tensor {error}; {restart}") from None
+    if "tensors_sha256" in state and file_sha256(tensors_file) != state["tensors_sha256"]:
+        raise InputError(f"{tensors_file}: damaged; {restart}")
     return step, seconds, rows
+
+
+def _checksum(state: Mapping[str, Any]) -> str:
+    """Return the checksum of all values of a state except for the settings, which are compared."""
+    values = {key: state[key] for key in sorted(state) if key not in ("settings", "checksum")}
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def _first_difference(found: Any, expected: Any, place: str = "") -> str | None:

@@ -1,0 +1,349 @@
+"""Temporary files and folders beside their final path, locked while a process uses them.
+
+Their names are hidden and derived from the final name, so that a second process that writes the same
+output is noticed, and the remains of a killed one are removed by the next. The operating system
+releases the lock of a process that ends.
+"""
+
+import fcntl
+import glob
+import os
+import platform
+import secrets
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+from genoscan.errors import OutputError
+
+_NAME_BYTES = 100
+_PATIENCE = 0.3
+"""Seconds to wait for a lock: a process that removes remains holds it briefly."""
+
+
+class _Kind(NamedTuple):
+    """How to create, open and remove a file or a folder."""
+
+    create: Callable[[Path], None]
+    flags: int
+    remove: Callable[[Path], None]
+
+
+_FILE = _Kind(lambda path: path.touch(exist_ok=False), os.O_RDWR | os.O_NOFOLLOW, os.unlink)
+_FOLDER = _Kind(lambda path: path.mkdir(0o700), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, shutil.rmtree)
+
+
+@dataclass(frozen=True)
+class Temporary:
+    """A temporary file or folder of this process.
+
+    Attributes
+    ----------
+    path
+        Temporary path.
+    lock
+        File descriptor with the lock; None if the file system has no locks.
+    """
+
+    path: Path
+    lock: int | None
+
+    def is_ours(self) -> bool:
+        """Return whether the path still refers to the file or folder that was created."""
+        return self.lock is None or _refers_to(self.path, self.lock)
+
+    def replace(self, target: Path) -> None:
+        """Rename the file to its final path.
+
+        Parameters
+        ----------
+        target
+            Final path in the same folder.
+
+        Raises
+        ------
+        OutputError
+            If another process has removed or replaced the temporary file.
+        OSError
+            If the file cannot be renamed.
+        """
+        # Only if locks of one machine are invisible on another that writes the same output.
+        if not self.is_ours():
+            raise OutputError(f"{target}: also written by another process: run the command again")
+        self.path.replace(target)
+
+
+def temporary_path(target: Path) -> Path:
+    """Return the path of the temporary file or folder of an output.
+
+    Parameters
+    ----------
+    target
+        Final path.
+
+    Returns
+    -------
+    Path
+        Path in the same folder, with a name that is never too long.
+    """
+    return target.with_name(f".{shorten(target.name)}.part")
+
+
+def shorten(name: str) -> str:
+    """Return a short name that identifies a file name.
+
+    Parameters
+    ----------
+    name
+        File name.
+
+    Returns
+    -------
+    str
+        The first 100 bytes and a checksum of the name.
+    """
+    encoded = os.fsencode(name)
+    return f"{encoded[:_NAME_BYTES].decode(errors='ignore')}.{zlib.crc32(encoded):08x}"
+
+
+@contextmanager
+def temporary_file(target: Path) -> Iterator[Temporary]:
+    """Create and lock the temporary file of an output; it is removed at the end unless renamed.
+
+    Parameters
+    ----------
+    target
+        Final path.
+
+    Yields
+    ------
+    Temporary
+        Empty file.
+
+    Raises
+    ------
+    OutputError
+        If another process writes the same output.
+    OSError
+        If the file cannot be created.
+    """
+    with _temporary(target, _FILE) as file:
+        yield file
+
+
+@contextmanager
+def temporary_folder(target: Path) -> Iterator[Temporary]:
+    """Create and lock the temporary folder of an output; it is removed at the end with its content.
+
+    Parameters
+    ----------
+    target
+        Final path.
+
+    Yields
+    ------
+    Temporary
+        Empty folder.
+
+    Raises
+    ------
+    OutputError
+        If another process writes the same output.
+    OSError
+        If the folder cannot be created.
+    """
+    with _temporary(target, _FOLDER) as folder:
+        yield folder
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """Create a folder for intermediate files; it is removed at the end with its content.
+
+    Parameters
+    ----------
+    parent
+        Folder in which to create it.
+
+    Yields
+    ------
+    Path
+        Empty folder.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be created.
+
+    Notes
+    -----
+    Folders of killed processes of the same user and machine are removed. Any number of processes may
+    have a scratch folder in one parent.
+    """
+    prefix = f"genoscan-{platform.node()[:50]}-{os.getuid()}-"
+    for remains in parent.glob(f".{glob.escape(prefix)}*.part"):
+        with suppress(OSError), _opened(remains) as descriptor:
+            if _lock(descriptor, patience=0):
+                shutil.rmtree(remains)
+    for number in count():
+        try:
+            claimed = _claim(temporary_path(parent / f"{prefix}{number}"), _FOLDER, patience=0)
+        except BlockingIOError:
+            continue
+        with _released(claimed, _FOLDER):
+            yield claimed.path
+        return
+
+
+def allocate(descriptor: int, size: int) -> None:
+    """Reserve disk space for a memory map, which would otherwise end with SIGBUS on a full disk.
+
+    Parameters
+    ----------
+    descriptor
+        Open file.
+    size
+        Size in bytes.
+
+    Raises
+    ------
+    OSError
+        If the disk is full.
+    """
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.ftruncate(descriptor, size)
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder during the block.
+
+    Parameters
+    ----------
+    folder
+        Existing folder; not locked if the file system has no locks.
+
+    Raises
+    ------
+    OutputError
+        If another process has locked the folder.
+    """
+    with _opened(folder) as descriptor:
+        try:
+            _lock(descriptor, patience=_PATIENCE)
+            in_use = not _refers_to(folder, descriptor)  # removed by a run that has just finished
+        except BlockingIOError:
+            in_use = True
+        if in_use:
+            raise OutputError(f"{folder}: in use by another run: wait until it has finished, or name another output")
+        yield
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, _FOLDER.flags)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _temporary(target: Path, kind: _Kind) -> Iterator[Temporary]:
+    try:
+        claimed = _claim(temporary_path(target), kind, patience=_PATIENCE)
+    except BlockingIOError:
+        raise OutputError(f"{target}: is being written by another process: wait or name another output") from None
+    with _released(claimed, kind):
+        yield claimed
+
+
+@contextmanager
+def _released(claimed: Temporary, kind: _Kind) -> Iterator[None]:
+    """Remove a temporary file or folder at the end of the block, unless renamed, and release its lock."""
+    try:
+        yield
+    finally:
+        with suppress(FileNotFoundError):
+            # After the renaming, the path may refer to the temporary file of another process.
+            if claimed.is_ours():
+                kind.remove(claimed.path)
+        if claimed.lock is not None:
+            os.close(claimed.lock)
+
+
+def _claim(path: Path, kind: _Kind, *, patience: float) -> Temporary:
+    """Create and lock a file or folder after removing the remains of a killed process.
+
+    Remains are replaced and not reused: a process on another machine, whose lock may be invisible
+    here, would otherwise write to the same file. Raises BlockingIOError if another process uses it.
+    """
+    while True:
+        try:
+            kind.create(path)
+            is_new = True
+        except FileExistsError:
+            is_new = False
+        try:
+            descriptor = os.open(path, kind.flags)
+        except FileNotFoundError:  # removed by another process
+            continue
+        except OSError:  # belongs to another user
+            return _unlocked(path, kind)
+        with ExitStack() as stack:
+            stack.callback(os.close, descriptor)
+            if not _lock(descriptor, patience=patience):
+                if is_new:
+                    kind.remove(path)
+                return _unlocked(path, kind)
+            if not _refers_to(path, descriptor):  # replaced before it was locked
+                continue
+            if is_new:
+                stack.pop_all()
+                return Temporary(path, descriptor)
+            try:
+                kind.remove(path)
+            except OSError:  # contains files of another user
+                return _unlocked(path, kind)
+
+
+def _unlocked(path: Path, kind: _Kind) -> Temporary:
+    """Create a file or folder with a unique name, without a lock."""
+    unique = path.with_name(f"{path.stem}.{secrets.token_hex(8)}.part")
+    kind.create(unique)
+    return Temporary(unique, None)
+
+
+def _lock(descriptor: int, *, patience: float) -> bool:
+    """Lock an open file; return False if the file system has no locks.
+
+    Raises BlockingIOError if another process has locked it.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            # flock and not fcntl, whose lock ends as soon as a library closes the same file.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.02)
+        except OSError:
+            return False
+        else:
+            return True
+
+
+def _refers_to(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,78 @@
+"""Check before a computation that its outputs can be written and overwrite no input."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from genoscan.errors import InputError
+from genoscan.temporary import temporary_path
+from genoscan.tracks.atomic import check_writable, partial_folder, resolve
+from genoscan.tracks.provenance import provenance_path
+from genoscan.tracks.writer import check_output, index_paths
+
+_INDEXES = ".fai", ".gzi", ".tbi", ".csi"
+
+
+def check_outputs(outputs: Sequence[Path], inputs: Iterable[Path | None] = ()) -> None:
+    """Check the tracks and archives that a command will write.
+
+    Parameters
+    ----------
+    outputs
+        Files to write.
+    inputs
+        Files to read; None for options that are not given.
+
+    Raises
+    ------
+    InputError
+        If a suffix is unknown, an output is given twice, or a file to write is also an input.
+    OutputError
+        If an output cannot be written.
+    """
+    named: set[Path] = set()
+    read = _read(inputs)
+    for path in outputs:
+        check_output(path)
+        written = [path, provenance_path(path), *index_paths(path)]
+        _check_not_read(path, [*written, partial_folder(path)], read)
+        if resolve(path) in named:
+            raise InputError(f"{path}: an output is given twice: name each once")
+        named.add(resolve(path))
+
+
+def check_file(output: Path, inputs: Iterable[Path | None]) -> None:
+    """Check a file, such as a page or a table, that a command will write.
+
+    Parameters
+    ----------
+    output
+        File to write.
+    inputs
+        Files to read; None for options that are not given.
+
+    Raises
+    ------
+    InputError
+        If the file is also an input, or the record or index of one.
+    OutputError
+        If it cannot be written.
+    """
+    check_writable(output)
+    _check_not_read(output, [output], _read(inputs))
+
+
+def _read(inputs: Iterable[Path | None]) -> set[Path]:
+    """Return the files that are read for the inputs, including records and indexes."""
+    return {
+        resolve(file)
+        for path in inputs
+        if path is not None
+        for file in (path, provenance_path(path), *(path.with_name(path.name + suffix) for suffix in _INDEXES))
+    }
+
+
+def _check_not_read(output: Path, written: Sequence[Path], read: set[Path]) -> None:
+    for path in [*written, *(temporary_path(resolve(path)) for path in written)]:
+        if resolve(path) in read:
+            also = "" if path == output else f" {path.name}, which is written beside it,"
+            raise InputError(f"{output}:{also or ' it'} is read from, too: name another output")
