@@ -13,11 +13,11 @@ from jaxtyping import UInt8
 
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import encode
+from genoscan.genome.fai import TOO_LONG
 from genoscan.genome.fasta_index import ensure_index, stamp
 from genoscan.genome.region import unknown_sequence
 
 _PIECE = 1 << 20  # number of bases per read
-_TOO_LONG = (1 << 31) - 1  # pysam's positions are 32-bit; it truncates longer lengths to this value
 
 # The M5 tag of SAM is the MD5 checksum of the printable characters, converted to upper case.
 _UPPER: Final = bytes(range(256)).upper()
@@ -52,8 +52,8 @@ class FastaGenome:
         file = self._file()
         self.sizes: dict[str, int] = dict(zip(file.references, file.lengths, strict=True))
         for chrom, size in self.sizes.items():
-            if size >= _TOO_LONG:
-                raise InputError(f"{self.path}: {chrom} is too long, expected fewer than {_TOO_LONG:,} bases; split it")
+            if size >= TOO_LONG:
+                raise InputError(f"{self.path}: {chrom} is too long, expected fewer than {TOO_LONG:,} bases; split it")
 
     def __repr__(self) -> str:
         return f"FastaGenome({str(self.path)!r})"
