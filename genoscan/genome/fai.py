@@ -13,6 +13,7 @@ from genoscan.errors import InputError
 from genoscan.genome.files import compression, excerpt, open_text
 
 _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 TOO_LONG: Final = (1 << 31) - 1
 """Positions of pysam are 32-bit; it truncates longer lengths to this value."""
 
@@ -124,6 +125,8 @@ def fai_rows(path: Path) -> Iterator[FaiRow]:
                 name = next(iter(bases[1:].split()), b"").decode()
                 if not name:
                     raise InputError(f'{where}: found no name after ">", expected one')
+                if _CONTROL.search(name):
+                    raise InputError(f"{where}: found a control character in the name {excerpt(name)}")
                 start, length, shape, ragged = position, 0, (0, 0), ""
             elif not name:
                 if text and not text.startswith(";"):

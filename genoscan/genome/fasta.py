@@ -127,12 +127,15 @@ class FastaGenome:
         if getattr(self._local, "process", None) != os.getpid():
             # Errors are raised as exceptions; suppress the messages that htslib would also print.
             pysam.set_verbosity(0)
-            self._local.file = pysam.FastaFile(
-                # An absolute path is never interpreted as a URL or as standard input.
-                str(self.path.absolute()),
-                filepath_index=str(self._index.fai),
-                filepath_index_compressed=str(self._index.gzi) if self._index.gzi else None,
-            )
+            try:
+                self._local.file = pysam.FastaFile(
+                    # An absolute path is never interpreted as a URL or as standard input.
+                    str(self.path.absolute()),
+                    filepath_index=str(self._index.fai),
+                    filepath_index_compressed=str(self._index.gzi) if self._index.gzi else None,
+                )
+            except (OSError, ValueError) as problem:
+                raise InputError(f"{self.path}: cannot be opened with its index {self._index.fai}: {problem}") from None
             self._local.process = os.getpid()
         file: pysam.FastaFile = self._local.file
         return file

@@ -275,14 +275,14 @@ def _next_record(parser: Iterator[Any], path: Path) -> Any | None:
         try:
             record = next(parser, None)
         except (ValueError, AssertionError, IndexError) as problem:
-            reason = str(problem).partition("\n")[0] or type(problem).__name__
+            reason = excerpt(str(problem).partition("\n")[0], 120) or type(problem).__name__
             raise InputError(f"{path}: not GenBank, damaged or cut off ({reason})") from None
     for warning in raised:
         text = " ".join(str(warning.message).split())
         if not issubclass(warning.category, BiopythonWarning):
             warnings.warn_explicit(text, warning.category, warning.filename, warning.lineno)
         elif text.startswith(_CUT_OFF):
-            raise InputError(f"{path}: the file is cut off ({text.rstrip('.')})")
+            raise InputError(f"{path}: the file is cut off ({excerpt(text.rstrip('.'), 120)})")
         else:
             _log.debug("%s: %s", path, text)
     return record

@@ -29,6 +29,7 @@ from genoscan.genome.region import Region
 
 _POSITION = re.compile(r"\d{1,18}", re.ASCII)
 _FASTA = re.compile(r">|##\s*FASTA\b", re.IGNORECASE)
+_SKIPPED = "#", "track ", "browser "  # the latter two are for the browser of UCSC
 _CIRCULAR = re.compile(r"Is_circular\s*=\s*\"?true", re.IGNORECASE)
 
 _GENE_NAMES = "name", "gene_name", "gene", "locus_tag", "gene_id", "transcript_id", "id"
@@ -169,7 +170,7 @@ def _rows(lines: Iterable[str], path: Path, sizes: Mapping[str, int], malformed:
     for number, line in enumerate(lines, 1):
         if _FASTA.match(line):
             return
-        if line.startswith("#") or not line.strip():
+        if line.startswith(_SKIPPED) or not line.strip():
             continue
         try:
             yield _row(line, f"{path}:{number}", number, sizes)
