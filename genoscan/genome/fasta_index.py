@@ -7,7 +7,6 @@ gives wrong bases without any error, so every index is checked before use.
 
 import hashlib
 import os
-import re
 import struct
 import tempfile
 import time
@@ -21,7 +20,7 @@ from typing import BinaryIO, Final, NamedTuple
 import numpy as np
 import platformdirs
 import pyfaidx
-from Bio.bgzf import BgzfReader, make_virtual_offset
+from Bio.bgzf import BgzfBlocks, BgzfReader, make_virtual_offset
 from jaxtyping import Int64
 
 from genoscan.errors import InputError
@@ -211,7 +210,7 @@ def _read_blocks(raw: BinaryIO, gzi: Path) -> Int64[np.ndarray, "blocks 2"]:
         raise ValueError("the number of blocks is not the one stated")
     blocks = np.array([0, 0, *numbers], np.int64).reshape(-1, 2)
     steps = np.diff(blocks, axis=0)
-    if ((steps < 1) | (steps > _BGZIP_BLOCK)).any():
+    if (steps < [1, 0]).any() or (steps > _BGZIP_BLOCK).any():
         raise ValueError("blocks are not in order")
     for i in range(1, len(blocks), max(1, len(blocks) // _HEADERS_CHECKED)):
         raw.seek(int(blocks[i, 0]) - 4)
@@ -278,19 +277,30 @@ def _build(path: Path, index: FastaIndex) -> None:
         aside = FastaIndex(folder / "fai", folder / "gzi")
         with read_errors(path), _index_errors(path):
             rows = list(fai_rows(path))
-        aside.fai.write_text("".join("\t".join(map(str, row)) + "\n" for row in rows), encoding="utf-8")
-        os.utime(aside.fai, ns=(now, now))
-        with _index_errors(path):
-            faidx = pyfaidx.Faidx(path, aside.fai, gzi_indexname=aside.gzi, rebuild=False)
-            faidx.close()
-        if not any(record.rlen for record in faidx.index.values()):
+            blocks = _block_offsets(path) if index.gzi else None
+        names: set[str] = set()
+        for row in rows:
+            if row.name in names:
+                raise InputError(f'{path}: two sequences are called "{row.name}", expected each name once')
+            names.add(row.name)
+        if not any(row.length for row in rows):
             raise InputError(f"{path}: no bases in it, expected lines of sequence after the names")
+        aside.fai.write_text("".join("\t".join(map(str, row)) + "\n" for row in rows), encoding="utf-8")
+        if blocks is not None:
+            blocks.tofile(aside.gzi)
         if stamp(path) != before:
             raise InputError(f"{path}: changed while it was being indexed; try again")
         for made, place in zip(aside, index, strict=True):
             if made and place:
                 os.utime(made, ns=(now, now))
                 made.replace(place)
+
+
+def _block_offsets(path: Path) -> Int64[np.ndarray, " numbers"]:
+    """Return the content of a .gzi file, as bgzip writes it."""
+    with path.open("rb") as file:
+        offsets = [(start, data_start) for start, _, data_start, _ in BgzfBlocks(file)][1:-1]
+    return np.array([len(offsets), *(number for pair in offsets for number in pair)], np.int64)
 
 
 @contextmanager
@@ -301,7 +311,4 @@ def _index_errors(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except _DAMAGE as problem:
-        twice = re.fullmatch(r'Duplicate key "(.*)"', str(problem))
-        if twice is not None:
-            raise InputError(f'{path}: two sequences are called "{twice[1]}", expected each name once') from None
         raise InputError(f"{path}: the file is damaged ({problem})") from None
