@@ -11,7 +11,7 @@ import struct
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -220,7 +220,7 @@ def _read_blocks(raw: BinaryIO, gzi: Path) -> Int64[np.ndarray, "blocks 2"]:
     return blocks
 
 
-def _is_possible(records: Mapping[str, pyfaidx.IndexRecord], size: int) -> bool:
+def _is_possible(records: dict[str, pyfaidx.IndexRecord], size: int) -> bool:
     """Return whether sequences are in order, do not overlap, and fit into a file of `size` bytes."""
     return all(
         record.rlen >= 0
@@ -232,7 +232,7 @@ def _is_possible(records: Mapping[str, pyfaidx.IndexRecord], size: int) -> bool:
     )
 
 
-def _comparisons(records: Mapping[str, pyfaidx.IndexRecord], read: Callable[[int, int], bytes]) -> Iterator[bool]:
+def _comparisons(records: dict[str, pyfaidx.IndexRecord], read: Callable[[int, int], bytes]) -> Iterator[bool]:
     """Yield whether headers, line lengths and last bases agree with the index, and the file ends there.
 
     Modification times alone do not reveal that a file was replaced by an
@@ -287,7 +287,7 @@ def _build(path: Path, index: FastaIndex) -> None:
             raise InputError(f"{path}: no bases in it, expected lines of sequence after the names")
         aside.fai.write_text("".join("\t".join(map(str, row)) + "\n" for row in rows), encoding="utf-8")
         if blocks is not None:
-            blocks.tofile(aside.gzi)
+            blocks.tofile(folder / "gzi")
         if stamp(path) != before:
             raise InputError(f"{path}: changed while it was being indexed; try again")
         for made, place in zip(aside, index, strict=True):

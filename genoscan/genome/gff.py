@@ -5,11 +5,12 @@ its gene and transcript. Rows may be in any order.
 """
 
 import re
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import zip_longest
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.parse import unquote
@@ -30,11 +31,13 @@ from genoscan.genome.region import Region
 _POSITION = re.compile(r"\d{1,18}", re.ASCII)
 _FASTA = re.compile(r">|##\s*FASTA\b", re.IGNORECASE)
 _SKIPPED = "#", "track ", "browser "  # the latter two are for the browser of UCSC
-_CIRCULAR = re.compile(r"Is_circular\s*=\s*\"?true", re.IGNORECASE)
+_CIRCULAR = re.compile(r"is_circular\s*=\s*\"?true", re.IGNORECASE)
 
 _GENE_NAMES = "name", "gene_name", "gene", "locus_tag", "gene_id", "transcript_id", "id"
 # Name is a protein accession (NCBI) or the product (Bakta) in rows of a CDS.
 _OTHER_NAMES = "gene", "gene_name", "name", "locus_tag", "gene_id", "transcript_id", "id"
+
+_USED = frozenset((*_GENE_NAMES, "parent"))
 
 _EXON, _CDS = "exon", "cds"
 _UTR = "utr", "five_prime_utr", "three_prime_utr", "5utr", "3utr", "five_prime_untranslated_region"
@@ -207,36 +210,44 @@ def _role(kind: str) -> _Role:
 
 
 def _attributes(text: str) -> tuple[dict[str, str], bool]:
-    """Return the attributes by lower-case name, and whether they are in the syntax of GTF."""
-    first = text.partition(";")[0].partition('"')[0]
-    if "=" not in first:
-        words = text.split()
-        # AUGUSTUS writes only the ID in the rows of genes and transcripts.
-        pairs = _gtf_pairs(text) if len(words) > 1 else [("id", word.rstrip(";")) for word in words if word != "."]
-        is_gtf = True
-    else:
-        pairs = ((key, value) for key, found, value in (part.partition("=") for part in text.split(";")) if found)
-        is_gtf = False
+    """Return the attributes that are used by lower-case name, and whether they are in the syntax of GTF."""
+    is_gtf = "=" not in text.partition(";")[0].partition('"')[0]
     fields: dict[str, str] = {}
-    for key, value in pairs:
-        value = value.strip()
-        if len(value) > 1 and value[0] == value[-1] == '"':
-            value = value[1:-1].strip()
-        if value not in ("", "."):
-            fields.setdefault(key.strip().casefold(), value)
+    for key, value in _gtf_pairs(text) if is_gtf else _gff3_pairs(text):
+        key = key.strip().casefold()
+        if key in _USED and key not in fields:
+            value = value.strip()
+            if len(value) > 1 and value[0] == value[-1] == '"':
+                value = value[1:-1].strip()
+            if value not in ("", "."):
+                fields[key] = value
     return fields, is_gtf
+
+
+def _gff3_pairs(text: str) -> Iterator[tuple[str, str]]:
+    for item in text.split(";"):
+        key, found, value = item.partition("=")
+        if found:
+            yield key, value
 
 
 def _gtf_pairs(text: str) -> Iterator[tuple[str, str]]:
     """Yield names and values; values in quotes may contain semicolons."""
     pieces = text.split('"')
-    for outside, quoted in zip_longest(pieces[::2], pieces[1::2]):
-        *before, last = outside.split(";")
-        for item in before if quoted is not None else [*before, last]:
-            key, _, value = item.strip().partition(" ")
-            yield key, value
-        if quoted is not None:
-            yield last.strip().rstrip("= "), quoted
+    if len(pieces) == 1 and len(text.split()) == 1:
+        yield "id", text.rstrip(";")  # AUGUSTUS writes only the ID in the rows of genes and transcripts
+        return
+    unquoted = []
+    for outside, quoted in zip(pieces[::2], pieces[1::2], strict=False):
+        before, _, key = outside.rpartition(";")
+        if before:
+            unquoted.append(before)
+        yield key.rstrip("= "), quoted
+    if len(pieces) % 2:
+        unquoted.append(pieces[-1])
+    for item in (item for items in unquoted for item in items.split(";")):
+        key, _, value = item.strip().partition(" ")
+        yield key, value
 
 
 def _keys(row: _Row, role: _Role, fields: Mapping[str, str], is_gtf: bool) -> tuple[_Key, tuple[_Key, ...]]:
@@ -267,6 +278,7 @@ class _Tree:
         self._exons: dict[_Key, _Exons] = {}
         self._others: list[Feature] = []
         self._other_ids: set[_Key] = set()
+        self._found: dict[tuple[_Key, ...], list[_Key]] = {}
 
     def add(self, row: _Row) -> None:
         role = _role(row.kind)
@@ -278,10 +290,11 @@ class _Tree:
         own, parents = _keys(row, role, fields, is_gtf)
         parents = tuple(parent for parent in parents if parent not in self._other_ids)
         if role == "part":
-            name, genes = _name(fields, _OTHER_NAMES, is_gtf), parents[1:] if is_gtf else ()
             for parent in (parents[:1] if is_gtf else parents) or (own,):
-                exons = self._exons.setdefault(parent, _Exons(row, name, genes))
-                exons.add(row.kind, (row.start, row.end))
+                if parent not in self._exons:
+                    name, genes = _name(fields, _OTHER_NAMES, is_gtf), parents[1:] if is_gtf else ()
+                    self._exons[parent] = _Exons(row, name, genes)
+                self._exons[parent].add(row.kind, (row.start, row.end))
             return
         names, nodes = (_GENE_NAMES, self._genes) if role == "gene" else (_OTHER_NAMES, self._transcripts)
         nodes[own].append(_Node(row, _name(fields, names, is_gtf), parents))
@@ -327,21 +340,29 @@ class _Tree:
             if not parents:
                 alone += [(exons.row.number, feature) for feature in exons.features(origin.get(exons.row.chrom))]
         for key, nodes in self._genes.items():
+            transcripts = sorted(by_gene[key], key=itemgetter(0))
+            longest = max((t.end - t.start for t in transcripts), default=0)
             for node in nodes:
-                transcripts = by_gene[key]
-                if not transcripts and key in without_transcript:
-                    transcripts = [without_transcript[key].transcript((node.row.start, node.row.end))]
-                genes.append((node.row.number, node.feature(transcripts)))
+                start, end = node.row.start, node.row.end
+                if key in without_transcript and not transcripts:
+                    own = [without_transcript[key].transcript((start, end))]
+                else:  # an ID may be repeated
+                    first, last = (bisect_left(transcripts, at, key=itemgetter(0)) for at in (start - longest, end))
+                    own = transcripts[first:last]
+                genes.append((node.row.number, node.feature(own)))
         in_gene = gene_index(gene for _, gene in genes)
         rows = genes + [(number, feature) for number, feature in alone if not in_gene(feature)]
         return [feature for _, feature in sorted(rows, key=lambda row: row[0])]
 
     def _ancestors(self, parents: tuple[_Key, ...]) -> list[_Key]:
         """Return the genes of a transcript, which may be part of another transcript."""
-        for _ in range(_LEVELS):
-            genes = [parent for parent in parents if parent in self._genes]
-            if genes:
-                return genes
-            above = (node.parents for parent in parents for node in self._transcripts.get(parent, ()))
-            parents = tuple(dict.fromkeys(key for keys in above for key in keys))
-        return []
+        if parents not in self._found:
+            above = parents
+            for _ in range(_LEVELS):
+                genes = [parent for parent in above if parent in self._genes]
+                if genes or not above:
+                    break
+                rows = (node.parents for parent in above for node in self._transcripts.get(parent, ()))
+                above = tuple(dict.fromkeys(key for keys in rows for key in keys))
+            self._found[parents] = genes
+        return self._found[parents]
