@@ -119,8 +119,8 @@ GTF_MODEL = gff(
             "exon 151 170",
             "CDS 151 170",
             "exon 101 120",
-            "CDS 111 120",
-            "start_codon 168 170",
+            "CDS 114 120",
+            "stop_codon 111 113",
         )
     ),
 )

@@ -312,6 +312,26 @@ def test_exons_and_a_count_of_rows_that_are_left_out(genome: Path, track: Path, 
 
 
 @pytest.mark.slow
+def test_igv_draws_coding_exons_higher(genome: Path, track: Path, tmp_path: Path) -> None:
+    path, page = tmp_path / "genes", tmp_path / "page.html"
+    coding = 'chr1\tx\tCDS\t12101\t12200\t.\t-\t.\tgene_id "g"; transcript_id "t"\n'
+    path.write_text(MODEL + "\n" + coding)
+    done = genoscan("export", "html", track, "-g", genome, "-a", path, "-r", "chr1:11,900-12,500", "-o", page)
+    assert done.code == 0, done.err
+    before, after = page.read_text().rsplit("document.body.dataset.ready", 1)
+    page.write_text(
+        f"{before}setTimeout(() => {{ document.body.dataset.picture = browser.toSVG(); }}, 3000); "
+        f"document.body.dataset.ready{after}"
+    )
+    seen, _ = dom(page.as_uri(), tmp_path)
+    (picture,) = re.findall(r'data-picture="([^"]*)"', seen)
+    boxes = re.findall(r'<rect fill="rgb\(0,0,150\)"[^>]* width="(\d+)" height="(\d+)"/>', html.unescape(picture))
+    heights = [int(height) for _, height in boxes]
+    # Untranslated on both sides of the coding part of one exon, and the other exon.
+    assert sorted(heights)[:3] == [7, 7, 7] and sorted(heights)[3:] == [14]
+
+
+@pytest.mark.slow
 def test_a_browser_opens_the_page(genome: Path, track: Path, genes: Path, tmp_path: Path) -> None:
     """Everything is there, and no request leaves the page."""
     page = tmp_path / "page.html"

@@ -39,9 +39,10 @@ _OTHER_NAMES = "gene", "gene_name", "name", "locus_tag", "gene_id", "transcript_
 
 _USED = frozenset((*_GENE_NAMES, "parent"))
 
-_EXON, _CDS = "exon", "cds"
+_EXON = "exon"
+_CODING = "cds", "start_codon", "stop_codon"  # the CDS of GTF does not contain the stop codon
 _UTR = "utr", "five_prime_utr", "three_prime_utr", "5utr", "3utr", "five_prime_untranslated_region"
-_SIGNALS = "start_codon", "stop_codon", "intron", "selenocysteine", "stop_codon_redefined_as_selenocysteine"
+_SIGNALS = "intron", "selenocysteine", "stop_codon_redefined_as_selenocysteine"
 _SEQUENCES = "region", "chromosome", "contig", "scaffold", "supercontig", "sequence", "source", "databank_entry"
 
 _LEVELS = 8
@@ -49,7 +50,6 @@ _LEVELS = 8
 
 _Key = tuple[str, str, str]
 """Namespace (genes and transcripts have separate ones in GTF), sequence and ID."""
-
 
 _Role = Literal["gene", "transcript", "part", "signal", "other"]
 
@@ -88,7 +88,7 @@ class _Exons:
     untranslated: list[Interval] = field(default_factory=list)
 
     def add(self, kind: str, interval: Interval) -> None:
-        parts = self.exons if kind == _EXON else self.coding if kind == _CDS else self.untranslated
+        parts = self.exons if kind == _EXON else self.coding if kind in _CODING else self.untranslated
         parts.append(interval)
 
     @property
@@ -202,7 +202,7 @@ def _row(line: str, where: str, number: int, sizes: Mapping[str, int]) -> _Row:
 def _role(kind: str) -> _Role:
     if kind in ("gene", "pseudogene") or kind.endswith(("_gene", "_pseudogene")):
         return "gene"
-    if kind in (_EXON, _CDS, *_UTR):
+    if kind in (_EXON, *_CODING, *_UTR):
         return "part"
     if kind in _SIGNALS:
         return "signal"
