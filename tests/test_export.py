@@ -285,6 +285,52 @@ def test_annotations_of_other_kinds(tmp_path: Path) -> None:
             read_annotation(bad, SIZES)
 
 
+MODEL = """\
+chr1\tx\tgene\t12001\t12400\t.\t-\t.\tgene_id "g"; gene_name "abcA"
+chr1\tx\texon\t12001\t12300\t.\t-\t.\tgene_id "g"; transcript_id "t"
+chr1\tx\texon\t12390\t12400\t.\t-\t.\tgene_id "g"; transcript_id "t"
+chr9\tx\tgene\t1\t9\t.\t-\t.\tgene_id "h"
+chr1\tx
+"""
+
+
+def test_exons_and_a_count_of_rows_that_are_left_out(genome: Path, track: Path, tmp_path: Path) -> None:
+    path, page, report = tmp_path / "genes", tmp_path / "page.html", tmp_path / "report.html"
+    path.write_text(MODEL)
+    for command in (("export", "html"), ("report",)):
+        done = genoscan(*command, track, "-g", genome, "-a", path, "-o", page if "html" in command else report)
+        assert done.code == 0, done.err
+        assert done.err == (
+            f'{path}: 1 feature skipped on sequences that the genome lacks, such as "chr9"; 1 malformed row skipped, '
+            f"the first at {path}:5: found 2 columns separated by tabs, expected 9 as in GFF3\n"
+        )
+    (gene,) = config_of(page)["tracks"][1]["features"]
+    assert gene["name"] == "abcA"
+    assert gene["exons"] == [{"start": 12_000, "end": 12_300}, {"start": 12_389, "end": 12_400}]
+    # The largest scores are at bases 11,000 and 12,346.
+    assert "<td>abcA (intron)\n" in report.read_text()
+
+
+@pytest.mark.slow
+def test_igv_draws_coding_exons_higher(genome: Path, track: Path, tmp_path: Path) -> None:
+    path, page = tmp_path / "genes", tmp_path / "page.html"
+    coding = 'chr1\tx\tCDS\t12101\t12200\t.\t-\t.\tgene_id "g"; transcript_id "t"\n'
+    path.write_text(MODEL + "\n" + coding)
+    done = genoscan("export", "html", track, "-g", genome, "-a", path, "-r", "chr1:11,900-12,500", "-o", page)
+    assert done.code == 0, done.err
+    before, after = page.read_text().rsplit("document.body.dataset.ready", 1)
+    page.write_text(
+        f"{before}setTimeout(() => {{ document.body.dataset.picture = browser.toSVG(); }}, 3000); "
+        f"document.body.dataset.ready{after}"
+    )
+    seen, _ = dom(page.as_uri(), tmp_path)
+    (picture,) = re.findall(r'data-picture="([^"]*)"', seen)
+    boxes = re.findall(r'<rect fill="rgb\(0,0,150\)"[^>]* width="(\d+)" height="(\d+)"/>', html.unescape(picture))
+    heights = [int(height) for _, height in boxes]
+    # Untranslated on both sides of the coding part of one exon, and the other exon.
+    assert sorted(heights)[:3] == [7, 7, 7] and sorted(heights)[3:] == [14]
+
+
 @pytest.mark.slow
 def test_a_browser_opens_the_page(genome: Path, track: Path, genes: Path, tmp_path: Path) -> None:
     """Everything is there, and no request leaves the page."""

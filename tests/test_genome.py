@@ -23,7 +23,7 @@ import platformdirs
 import pysam
 import pytest
 from Bio import bgzf
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from genoscan.engine.methods import Adjoint, Layerwise
@@ -633,6 +633,68 @@ def test_a_folder_that_cannot_be_written(
     assert "Permission denied" in message
 
 
+@settings(quick, max_examples=40)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), min_size=1, max_size=4), st.booleans(), st.booleans())
+def test_empty_lines_may_follow_a_sequence(
+    tmp_path: Path, shapes: list[tuple[int, int]], crlf: bool, packed: bool
+) -> None:
+    """As samtools faidx has it, and the same from its index, where no sequence is empty."""
+    end = "\r\n" if crlf else "\n"
+    expected = {f"s{i}": bases(length, i) for i, (length, _) in enumerate(shapes)}
+    content = ""
+    for (name, letters), (_, blank) in zip(expected.items(), shapes, strict=True):
+        content += f">{name}{end}" + "".join(letters[i : i + 4] + end for i in range(0, len(letters), 4)) + end * blank
+    (tmp_path / "a.fa").write_bytes(content.encode())
+    path = pack(tmp_path / "a.fa") if packed else tmp_path / "a.fa"
+    index = Path(f"{path}.fai")
+    index.unlink(missing_ok=True)
+    Path(f"{path}.gzi").unlink(missing_ok=True)
+    if not any(expected.values()):
+        assert "no bases in it" in complaint(lambda: FastaGenome(path))
+        return
+    found = FastaGenome(path)
+    assert {name: text(found, name, 0, size) for name, size in found.sizes.items()} == expected
+    if all(expected.values()):
+        made = index.read_text()
+        pysam.faidx(str(path), "--fai-idx", str(index))
+        assert index.read_text() == made
+        FastaGenome(path)
+        assert index.read_text() == made
+
+
+@settings(quick, max_examples=50)
+@given(
+    st.lists(st.tuples(*[st.integers(0, 300) | st.integers(-(10**30), 10**30)] * 4), min_size=1, max_size=3),
+    st.sampled_from(["x", "y", "z"]),
+)
+@example([(1000000000000000, 4, 60, 61), (2000, 3058, 60, 61)], "x")
+@example([(100, 3, 10**15, 10**15)], "x")
+@example([(10**400, 3, 1, 2)], "x")
+def test_an_index_of_any_numbers_is_made_again(tmp_path: Path, numbers: list[tuple[int, ...]], name: str) -> None:
+    path = tmp_path / "a.fa"
+    path.write_text(f">x\n{bases(100)}\n>y description\n{bases(20)}\n{bases(7)}\n\n\n")
+    names = [name, *"xyz"]
+    rows = ["\t".join(map(str, [names[i], *row])) for i, row in enumerate(numbers)]
+    Path(f"{path}.fai").write_text("\n".join(rows) + "\n")
+    assert FastaGenome(path).sizes == {"x": 100, "y": 27}
+    assert Path(f"{path}.fai").read_text() == "x\t100\t3\t100\t101\ny\t27\t119\t20\t21\n"
+
+
+@settings(quick, max_examples=25)
+@given(st.integers(0, 4), st.integers(-(2**63), 2**63 - 1) | st.integers(-9, 70_000))
+def test_a_damaged_index_of_blocks_is_made_again(tmp_path: Path, place: int, number: int) -> None:
+    path = tmp_path / "a.fa.gz"
+    if not path.exists():
+        pack(make_fasta(tmp_path / "a.fa", {"x": bases(150_000)}))
+        FastaGenome(path)
+    index = Path(f"{path}.gzi")
+    whole = index.read_bytes()
+    assert len(whole) == 5 * 8
+    index.write_bytes(whole[: 8 * place] + number.to_bytes(8, "little", signed=True) + whole[8 * place + 8 :])
+    assert text(FastaGenome(path), "x", 0, 150_000) == bases(150_000)
+    assert index.read_bytes() == whole
+
+
 def test_a_file_that_changes_under_the_reader(tmp_path: Path) -> None:
     fasta = FastaGenome(make_fasta(tmp_path / "a.fa", {"x": bases(1000)}))
     fasta.fetch("x", 0, 5)
@@ -651,7 +713,13 @@ def test_a_file_that_changes_under_the_reader(tmp_path: Path) -> None:
         (b">x\n", ["no bases in it"]),
         (b">x\nACGT\n>y\nACGT\n>x\nA\n", ['two sequences are called "x"']),
         (b">x\nACGT\nAC\nACGT\n", [":3: a line of x differs in length"]),
-        (b">x\nACGT\n\nACGT\n", ["a line of x differs in length"]),
+        (b">x\nACGT\n\nACGT\n", [":3: a line of x differs in length", "it is empty; remove it"]),
+        (b">x\n\nACGT\n", [":2: a line of x differs in length", "it is empty; remove it"]),
+        (b">x\nACGT\nAC\n\nAC\n", [":3: a line of x differs in length"]),
+        (b">x\nACGT\nACGTA\n", [":3: a line of x differs in length"]),
+        (b">x\nAC GT\n", [":2: found a space within a line of x"]),
+        (b">x\nAC\n>y\0z\nAC\n", [":3: found a control character in the name y"]),
+        (b">x\nAC\n\n\n>x\nA\n", ['two sequences are called "x"']),
         (b">x\nA\n>\nACGT\n", [':3: found no name after ">"']),
         (b">x\n\xff\xfe\xfd\n", ["found bytes that are no text"]),
         (gzip.compress(b">x\nACGT\n", mtime=0), ["compressed with gzip", "expected bgzip", "| bgzip >"]),
@@ -796,6 +864,26 @@ def test_the_same_genome_has_the_same_m5_in_every_format(tmp_path: Path) -> None
     assert len(checksums) == 1
 
 
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [
+        ("VERSION     NODE_1_cov_2.052837\n", "NODE_1_cov_2.052837"),
+        ("VERSION     NC_1.10  GI:7\n", "NC_1.10"),
+        ("VERSION     .\n", "TEST"),
+        ("VERSION\n", "TEST"),
+        ("", "TEST"),
+    ],
+)
+def test_genbank_names_are_those_of_the_file(tmp_path: Path, version: str, name: str) -> None:
+    path = tmp_path / "a.gb"
+    record = RECORD.replace("VERSION     TEST.1\n", version)
+    path.write_text(record + RECORD.replace("TEST", "SECOND"))
+    assert list(GenBankGenome(path).sizes) == [name, "SECOND.1"]
+    assert read_features(path)[0].chrom == name
+    path.write_text(RECORD.replace("TEST", "SECOND") + record)
+    assert list(GenBankGenome(path).sizes) == ["SECOND.1", name]
+
+
 def test_genbank_features(tmp_path: Path) -> None:
     path = tmp_path / "a.gb"
     path.write_text(RECORD)
@@ -820,7 +908,8 @@ def test_genbank_features(tmp_path: Path) -> None:
         (RECORD[: RECORD.index("tRNA   ")], "damaged or cut off"),
         (RECORD[:40], "damaged or cut off"),
         (RECORD.replace("       61 ttttttttta", ""), "cut off (Expected sequence length 70"),
-        (RECORD + RECORD, 'two records are called "TEST.1"'),
+        (RECORD + RECORD, 'two records are called "TEST.1" in the VERSION line'),
+        (2 * RECORD.replace("VERSION     TEST.1", "VERSION     ."), 'two records are called "TEST" in the LOCUS line'),
         (RECORD.replace("acgtacgtac", "acgtmkvlef"), 'TEST.1: position 8 is "L"'),
         (re.sub(r"ORIGIN.*//", "CONTIG      join(A:1..70)\n//", RECORD, flags=re.S), "no sequence"),
     ],

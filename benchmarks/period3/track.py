@@ -16,7 +16,7 @@ from benchmarks.period3.periodogram import (
     period3,
 )
 from genoscan.errors import InputError
-from genoscan.genome.genbank import Feature, read_features
+from genoscan.genome.genbank import GenBankFeature, read_features
 from genoscan.tracks.score import centred
 
 _GENIC = ("gene", "CDS", "tRNA", "rRNA", "ncRNA", "tmRNA", "misc_RNA")
@@ -70,5 +70,5 @@ def compare(archive: Path, annotation: Path) -> Comparison:
     )
 
 
-def _intervals(features: list[Feature]) -> list[Interval]:
+def _intervals(features: list[GenBankFeature]) -> list[Interval]:
     return [(part.start, part.end) for feature in features for part in feature.parts]

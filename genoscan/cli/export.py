@@ -47,7 +47,7 @@ TRACKS = combine(
 
 @command.command("html")
 @TRACKS
-@click.option("-a", "--annotation", metavar="FILE", type=PATH, help="Genes to display: GenBank, GFF3 or BED.")
+@click.option("-a", "--annotation", metavar="FILE", type=PATH, help="Genes to display: GenBank, GFF3, GTF or BED.")
 def page(paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path, annotation: Path | None) -> None:
     """Write a single HTML file with a genome browser, bases, tracks and genes.
 
@@ -65,7 +65,7 @@ def page(paths: tuple[Path, ...], genome: Path, region_text: str | None, output:
 
     check_file(output, [*paths, genome, annotation])
     opened, tracks, locus = _open_inputs(paths, genome, region_text)
-    genes = [] if annotation is None else read_annotation(annotation, opened.sizes)
+    genes = [] if annotation is None else read_annotation(annotation, opened.sizes, log)
     beside = write_page(output, opened, tracks, genes, locus=locus)
     if beside is not None:
         log(f"some tracks are in {beside}: view the page with genoscan serve {output.parent}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from genoscan.cli.options import PATH
+from genoscan.cli.options import PATH, log
 
 
 @click.command("report")
@@ -22,7 +22,7 @@ from genoscan.cli.options import PATH
     "--annotation",
     metavar="FILE",
     type=PATH,
-    help="Features around whose starts scores are averaged: GenBank, GFF3 or BED.",
+    help="Features around whose starts scores are averaged: GenBank, GFF3, GTF or BED.",
 )
 @click.option("-o", "--output", metavar="PATH", type=PATH, required=True, help="File to write.")
 def command(track: Path, genome: Path, annotation: Path | None, output: Path) -> None:
@@ -42,6 +42,6 @@ def command(track: Path, genome: Path, annotation: Path | None, output: Path) ->
 
     check_file(output, [track, genome, annotation])
     opened = open_genome(genome)
-    features = [] if annotation is None else read_annotation(annotation, opened.sizes)
+    features = [] if annotation is None else read_annotation(annotation, opened.sizes, log)
     write_report(output, opened, load_track(track, opened), features)
     click.echo(output)

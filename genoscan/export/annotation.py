@@ -1,69 +1,120 @@
-"""Reader for genes and other features in BED, GFF3 and GenBank files."""
+"""Reader for genes and other features in BED, GFF3, GTF and GenBank files."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from urllib.parse import unquote
+from typing import Literal
 
 from genoscan.errors import InputError
-from genoscan.genome.bed import read_bed
-from genoscan.genome.files import head, open_text
+from genoscan.genome.bed import data_lines, is_bed_row, read_bed_features
+from genoscan.genome.feature import Feature, MalformedRows, Placement, gene_index, place
+from genoscan.genome.files import excerpt, head, open_text
 from genoscan.genome.genbank import read_features
-from genoscan.genome.region import Region, check_bounds
+from genoscan.genome.gff import is_gff_row, read_gff
 
-_GENE_TYPES = "gene", "pseudogene", "ncRNA_gene"
-"""Feature types read from GFF3 and GenBank; subfeatures are omitted, because they overlap their genes."""
+_GENES = "gene", "pseudogene", "ncRNA_gene"
+_PRODUCTS = "CDS", "tRNA", "rRNA", "ncRNA", "tmRNA"
+"""GenBank features that are displayed if they belong to no gene."""
+
+# GenBank release files begin with title lines, so LOCUS may be on a later line.
+_LOCUS = re.compile(rb"^LOCUS +\S", re.MULTILINE)
+_GFF_VERSION = re.compile(r"##\s*gff-version\b", re.IGNORECASE)
+
+_log = logging.getLogger(__name__)
 
 
-def read_annotation(path: Path, sizes: Mapping[str, int]) -> list[Region]:
+def read_annotation(
+    path: Path, sizes: Mapping[str, int], notify: Callable[[str], None] = _log.warning
+) -> list[Feature]:
     """Read the features of an annotation file.
 
     Parameters
     ----------
     path
-        GenBank, GFF3 or BED file. The format is detected from the content; a file that is neither
-        GenBank nor GFF3 is read as BED.
+        GenBank, GFF3, GTF or BED file, plain or gzip. The format is detected from the content.
     sizes
         Sequence lengths in bases.
+    notify
+        Receives one line with the number of features and rows that were skipped or shortened, if
+        there are any, or if there are no features.
 
     Returns
     -------
-    list of Region
-        Genes, in the order of the file. For a BED file, all rows are returned; for a GenBank file
-        without genes, all features.
+    list of Feature
+        Genes in the order of the file, and CDS and RNAs that belong to no gene; all rows of a BED
+        file, and all features of a file without genes.
 
     Raises
     ------
     InputError
-        If the file cannot be read, or a feature is not within the genome.
+        If the file cannot be read, its format is unknown, or all its rows are malformed.
     """
     if not path.is_file():
-        raise InputError(f"{path}: file not found, expected BED, GFF3 or GenBank")
-    start = head(path, 1 << 14).lstrip()
-    if start.startswith(b"LOCUS"):
-        found = read_features(path)
-        genes = [f for f in found if f.kind in _GENE_TYPES] or found
-        return [check_bounds(part, sizes, clip=False) for gene in genes for part in gene.parts]
-    if start.startswith(b"##gff-version"):
+        raise InputError(f"{path}: file not found, expected BED, GFF3, GTF or GenBank")
+    malformed = MalformedRows()
+    circular: set[str] = set()
+    if _LOCUS.search(head(path, 1 << 14)):
+        features = _genbank(path, malformed)
+    elif _text_format(path) == "GFF":
         with open_text(path) as lines:
-            return [check_bounds(region, sizes, clip=False) for region in _gff3(lines, path)]
-    return read_bed(path, sizes)
+            features, circular = read_gff(lines, path, sizes, malformed)
+    else:
+        with open_text(path) as lines:
+            features = read_bed_features(lines, path, malformed)
+    if malformed.first is not None and not features:
+        raise malformed.first
+    placement = place(features, sizes, circular)
+    notes = list(_notes(placement, malformed))
+    if notes:
+        notify(f"{path}: {'; '.join(notes)}")
+    return placement.features
 
 
-def _gff3(lines: Iterable[str], path: Path) -> Iterator[Region]:
-    for number, line in enumerate(lines, 1):
-        if line.startswith("##FASTA"):
-            return
-        if line.startswith("#") or not line.strip():
-            continue
-        where, columns = f"{path}:{number}", line.rstrip("\n").split("\t")
-        if len(columns) != 9:
-            raise InputError(f"{where}: found {len(columns)} columns, expected 9 as in GFF3")
-        chrom, _, kind, start, end, _, strand, _, attributes = columns
-        if kind not in _GENE_TYPES:
-            continue
-        if not (start.isdecimal() and end.isdecimal() and 0 < int(start) <= int(end)):
-            raise InputError(f"{where}: found {start} to {end}, expected 1-based start <= end")
-        fields = dict(part.split("=", 1) for part in attributes.split(";") if "=" in part)
-        name = next((fields[key] for key in ("Name", "gene", "ID") if key in fields), "")
-        strand = strand if strand in ("+", "-") else "."
-        yield Region(unquote(chrom), int(start) - 1, int(end), name=unquote(name), strand=strand, source=where)
+def _text_format(path: Path) -> Literal["GFF", "BED"]:
+    """Return the format of the first row that is valid in one of the formats."""
+    first = None
+    with open_text(path) as lines:
+        for number, line in enumerate(lines, 1):
+            if _GFF_VERSION.match(line) or is_gff_row(line):
+                return "GFF"
+            if not any(data_lines([line])):
+                continue
+            if is_bed_row(line):
+                return "BED"
+            first = first or f"{path}:{number}: found {excerpt(line.strip())!r}"
+    if first is None:
+        raise InputError(f"{path}: no features in it, expected at least one row of BED, GFF3 or GTF")
+    raise InputError(f"{first}, expected BED, GFF3, GTF or GenBank, with tabs between the columns")
+
+
+def _genbank(path: Path, malformed: MalformedRows) -> list[Feature]:
+    found = read_features(path, malformed)
+    genes = [part for feature in found if feature.kind in _GENES for part in feature.features()]
+    is_in_gene = gene_index(genes)
+    return [
+        part
+        for feature in found
+        if not genes or feature.kind in (*_GENES, *_PRODUCTS)
+        for part in feature.features()
+        if not genes or feature.kind in _GENES or not is_in_gene(part)
+    ]
+
+
+def _notes(placement: Placement, malformed: MalformedRows) -> Iterator[str]:
+    """Yield what was skipped or shortened, in words."""
+    if placement.unknown:
+        name, count = excerpt(next(iter(placement.unknown))), sum(placement.unknown.values())
+        yield f'{_features(count)} skipped on sequences that the genome lacks, such as "{name}"'
+    if placement.past_end:
+        yield f"{_features(placement.past_end)} skipped past the end of the sequence"
+    if placement.trimmed:
+        yield f"{_features(placement.trimmed)} trimmed at the end of the sequence"
+    if malformed.first is not None:
+        yield f"{malformed.count:,} malformed row{'s' * (malformed.count > 1)} skipped, the first at {malformed.first}"
+    if not placement.features:
+        yield "no feature is left to show"
+
+
+def _features(count: int) -> str:
+    return f"{count:,} feature{'s' * (count > 1)}"

@@ -29,6 +29,7 @@ from urllib.parse import quote
 from genoscan.export.track_file import TrackFile, format_locus, initial_locus, track_names
 from genoscan.export.twobit import write_two_bit
 from genoscan.genome.alphabet import decode
+from genoscan.genome.feature import Feature, Transcript
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import merge
 from genoscan.genome.region import Region
@@ -96,7 +97,7 @@ def write_page(
     output: Path,
     genome: Genome,
     tracks: Sequence[TrackFile],
-    annotation: Sequence[Region] = (),
+    annotation: Sequence[Feature] = (),
     *,
     locus: Region | None = None,
 ) -> Path | None:
@@ -111,7 +112,7 @@ def write_page(
     tracks
         Tracks to display.
     annotation
-        Genes to display; those outside the visible regions are omitted.
+        Genes to display, each transcript separately; those outside the visible regions are omitted.
     locus
         Locus to display first; by default, the first scored region.
 
@@ -162,7 +163,7 @@ def _write_files(folder: Path, genome: Genome, tracks: Sequence[TrackFile], file
 def _page(
     genome: Genome,
     tracks: Sequence[TrackFile],
-    annotation: Sequence[Region],
+    annotation: Sequence[Feature],
     visible: Sequence[Region],
     locus: Region | None,
     sources: _Sources,
@@ -237,7 +238,7 @@ def _track(track: TrackFile, url: str, colour: str) -> dict[str, Any]:
     }
 
 
-def _genes(annotation: Sequence[Region], visible: Sequence[Region]) -> Iterator[dict[str, Any]]:
+def _genes(annotation: Sequence[Feature], visible: Sequence[Region]) -> Iterator[dict[str, Any]]:
     pieces: dict[str, list[Region]] = defaultdict(list)
     for region in visible:
         pieces[region.chrom].append(region)
@@ -248,12 +249,30 @@ def _genes(annotation: Sequence[Region], visible: Sequence[Region]) -> Iterator[
         return i < len(here) and here[i].start < gene.end
 
     features = [
-        {"chr": g.chrom, "start": g.start, "end": g.end, "name": g.name, "strand": g.strand}
+        {"chr": g.chrom, "start": g.start, "end": g.end, "name": g.name, "strand": g.strand} | shape
         for g in annotation
         if is_visible(g)
+        for shape in map(_exons, g.transcripts or (None,))
     ]
     if features:
         yield {"type": "annotation", "name": "genes", "displayMode": "EXPANDED", "features": features}
+
+
+def _exons(transcript: Transcript | None) -> dict[str, Any]:
+    """Return the properties of a transcript for igv.js, which draws untranslated exons thinner."""
+    if transcript is None:
+        return {}
+    exons: list[dict[str, int | bool]] = []
+    for start, end in transcript.exons:
+        exon: dict[str, int | bool] = {"start": start, "end": end}
+        if transcript.coding is not None:
+            first, last = max(start, transcript.coding[0]), min(end, transcript.coding[1])
+            if first >= last:
+                exon["utr"] = True
+            elif (first, last) != (start, end):
+                exon |= {"cdStart": first, "cdEnd": last}
+        exons.append(exon)
+    return {"start": transcript.start, "end": transcript.end, "exons": exons}
 
 
 def _data(kind: str, content: bytes) -> str:

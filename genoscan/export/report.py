@@ -21,6 +21,7 @@ from genoscan.export.logo import OUTLINES, logo
 from genoscan.export.summary import FLANK, SHUFFLES, Curve, Profile, Site, Summary, profile, summarize, top_windows
 from genoscan.export.track_file import TrackFile, format_locus
 from genoscan.genome.alphabet import decode
+from genoscan.genome.feature import Feature
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
 from genoscan.tracks.atomic import atomic_write, os_errors
@@ -35,7 +36,7 @@ _OMITTED = {"command", "format", "regions", "sequences", "target_values", "windo
 _BLUE, _GREY = "#2a8fd0", "#9a9a9a"
 
 
-def write_report(output: Path, genome: Genome, track: TrackFile, annotation: Sequence[Region] = ()) -> None:
+def write_report(output: Path, genome: Genome, track: TrackFile, annotation: Sequence[Feature] = ()) -> None:
     """Write a report of a track.
 
     Parameters
@@ -203,11 +204,11 @@ class _Row(NamedTuple):
     feature: str
 
 
-def _row(genome: Genome, site: Site, features: Sequence[Region]) -> _Row:
+def _row(genome: Genome, site: Site, features: Sequence[Feature]) -> _Row:
     at = site.base
     base = decode(genome.fetch(at.chrom, at.start, at.end)).decode()
-    names = (f.name for f in features if f.chrom == at.chrom and f.start <= at.start < f.end)
-    plain = dict.fromkeys(" ".join(name.split()) for name in names if name)
+    inside = (f for f in features if f.name and f.chrom == at.chrom and f.start <= at.start < f.end)
+    plain = dict.fromkeys(" ".join(f.name.split()) + " (intron)" * f.is_intron(at.start) for f in inside)
     return _Row(site, base, ", ".join(plain))
 
 

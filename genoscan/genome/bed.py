@@ -5,14 +5,18 @@ the score and any further columns are ignored, so narrowPeak files are accepted.
 order and may overlap.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from genoscan.errors import InputError
-from genoscan.genome.files import open_text
+from genoscan.genome.feature import Feature, MalformedRows, Transcript, make_feature, merge_overlapping
+from genoscan.genome.files import excerpt, open_text
 from genoscan.genome.region import Region, check_bounds
 
 _HEADER_WORDS = ("browser", "track")
+_NUMBER = re.compile(r"\d{1,18}", re.ASCII)
+_NUMBERS = re.compile(r"\d{1,18}(,\d{1,18})*,?", re.ASCII)
 
 
 def read_bed(path: str | Path, sizes: Mapping[str, int], *, clip: bool = False) -> list[Region]:
@@ -48,11 +52,89 @@ def read_bed(path: str | Path, sizes: Mapping[str, int], *, clip: bool = False) 
     return regions
 
 
-def _rows(lines: Iterable[str], path: Path) -> Iterator[Region]:
+def read_bed_features(lines: Iterable[str], path: Path, malformed: MalformedRows) -> list[Feature]:
+    """Read the rows of a BED file with their blocks, columns 7 to 12.
+
+    Parameters
+    ----------
+    lines
+        Lines of the file.
+    path
+        File to name in errors.
+    malformed
+        Receives the malformed rows.
+
+    Returns
+    -------
+    list of Feature
+        Features in the order of the file. Columns 7 to 12 that are not blocks of BED are ignored.
+    """
+    features = []
+    for number, line in data_lines(lines):
+        try:
+            region = _row(line, f"{path}:{number}")
+        except InputError as problem:
+            malformed.add(problem)
+        else:
+            columns = line.split("\t", 12) if "\t" in line else line.split(None, 12)
+            features.append(make_feature(region, _blocks(region, columns[6:12])))
+    return features
+
+
+def data_lines(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Yield the rows of a BED file, without empty lines, comments and lines for a browser.
+
+    Parameters
+    ----------
+    lines
+        Lines of the file.
+
+    Yields
+    ------
+    int, str
+        Line number, counted from 1, and text.
+    """
     for number, line in enumerate(lines, 1):
         line = line.rstrip()
-        if not line or line.startswith("#") or line.split(maxsplit=1)[0] in _HEADER_WORDS:
-            continue
+        if line and not line.startswith("#") and line.split(maxsplit=1)[0] not in _HEADER_WORDS:
+            yield number, line
+
+
+def is_bed_row(line: str) -> bool:
+    """Return whether a line begins with the columns of BED: name, start and end.
+
+    Parameters
+    ----------
+    line
+        A line of text.
+
+    Returns
+    -------
+    bool
+        Whether columns 2 and 3 are whole numbers.
+    """
+    columns = line.split("\t", 3) if "\t" in line else line.split(None, 3)
+    return len(columns) > 2 and all(_NUMBER.fullmatch(column.strip()) for column in columns[1:3])
+
+
+def _blocks(region: Region, columns: list[str]) -> list[Transcript]:
+    if len(columns) < 6 or not all(_NUMBERS.fullmatch(columns[i].strip()) for i in (0, 1, 3, 4, 5)):
+        return []
+    thick_start, thick_end, (count, *_), lengths, starts = (
+        [int(text) for text in columns[i].strip().rstrip(",").split(",")] for i in (0, 1, 3, 4, 5)
+    )
+    exons = merge_overlapping(
+        (region.start + start, region.start + start + length)
+        for start, length in zip(starts, lengths, strict=False)
+        if length
+    )
+    if not (count == len(lengths) == len(starts) and exons) or exons[-1][1] > region.end:
+        return []
+    return [Transcript(region.start, region.end, exons, (thick_start[0], max(thick_start[0], thick_end[0])))]
+
+
+def _rows(lines: Iterable[str], path: Path) -> Iterator[Region]:
+    for number, line in data_lines(lines):
         yield _row(line, f"{path}:{number}")
 
 
@@ -75,12 +157,12 @@ def _row(line: str, where: str) -> Region:
     if len(columns) > 5:
         strand = columns[5]
     if strand not in ("+", "-", "."):
-        raise InputError(f'{where}: strand (column 6) is "{strand}", expected "+", "-" or "."')
+        raise InputError(f'{where}: strand (column 6) is "{excerpt(strand)}", expected "+", "-" or "."')
     return Region(chrom, start, end, name=name, strand=strand, source=where)
 
 
 def _number(text: str, column: str, where: str) -> int:
-    if text.isascii() and text.isdecimal() and len(text) < 19:
+    if _NUMBER.fullmatch(text):
         return int(text)
     hint = "; a line of column names must begin with #" if text[:1].isalpha() else ""
-    raise InputError(f'{where}: {column} is "{text}", expected a whole number, 0 or more{hint}')
+    raise InputError(f'{where}: {column} is "{excerpt(text)}", expected a whole number, 0 or more{hint}')

@@ -1,15 +1,21 @@
-"""Sequence names and lengths read from a FASTA index, which are sufficient to plan a run."""
+"""Index of a FASTA file (.fai): its rows, and a genome without bases, which is sufficient to plan a run."""
 
+import gzip
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
 from genoscan.errors import InputError
-from genoscan.genome.files import open_text
+from genoscan.genome.files import compression, excerpt, open_text
 
 _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+TOO_LONG: Final = (1 << 31) - 1
+"""Positions of pysam are 32-bit; it truncates longer lengths to this value."""
 
 
 class FaiGenome:
@@ -39,6 +45,10 @@ class FaiGenome:
                     )
                 if columns[0] in self.sizes:
                     raise InputError(f"{path}:{number}: {columns[0]} comes a second time")
+                if int(columns[1]) >= TOO_LONG:
+                    raise InputError(
+                        f"{path}:{number}: {columns[0]} is too long, expected fewer than {TOO_LONG:,} bases"
+                    )
                 self.sizes[columns[0]] = int(columns[1])
         if not any(self.sizes.values()):
             raise InputError(f"{path}: no sequence in it has bases")
@@ -53,3 +63,93 @@ class FaiGenome:
 
     def _no_bases(self) -> InputError:
         return InputError(f"{self.path}: holds lengths and no bases, expected FASTA or GenBank")
+
+
+class FaiRow(NamedTuple):
+    """A row of a .fai file.
+
+    Attributes
+    ----------
+    name, length
+        Name and number of bases of the sequence.
+    offset
+        Position of its first base in the file.
+    line_bases, line_bytes
+        Length of its lines without and with the line end.
+    """
+
+    name: str
+    length: int
+    offset: int
+    line_bases: int
+    line_bytes: int
+
+
+def fai_rows(path: Path) -> Iterator[FaiRow]:
+    """Yield the rows of the index of a FASTA file, as samtools faidx writes them.
+
+    Parameters
+    ----------
+    path
+        FASTA file, plain or bgzip. Empty lines may follow a sequence.
+
+    Yields
+    ------
+    FaiRow
+        Rows in the order of the file; names may be repeated.
+
+    Raises
+    ------
+    InputError
+        If a sequence has no name, lines differ in length, or the file is not text.
+    """
+    name = ""
+    start = length = position = 0
+    shape = 0, 0  # bases and bytes of a line
+    ragged = ""  # what is wrong if more bases follow
+    with path.open("rb") as raw, gzip.open(raw) if compression(path) == "bgzip" else raw as file:
+        for number, line in enumerate(file, 1):
+            position += len(line)
+            bases = line.rstrip()
+            if bases.isalpha() and not ragged and (len(bases), len(line)) == shape:
+                length += len(bases)
+                continue
+            where = f"{path}:{number}"
+            try:
+                text = bases.decode()
+            except UnicodeDecodeError:
+                raise InputError(f"{where}: found bytes that are no text, expected FASTA") from None
+            if text.startswith(">"):
+                if name:
+                    yield FaiRow(name, length, start, *shape)
+                name = next(iter(bases[1:].split()), b"").decode()
+                if not name:
+                    raise InputError(f'{where}: found no name after ">", expected one')
+                if _CONTROL.search(name):
+                    raise InputError(f"{where}: found a control character in the name {excerpt(name)}")
+                start, length, shape, ragged = position, 0, (0, 0), ""
+            elif not name:
+                if text and not text.startswith(";"):
+                    raise InputError(f"{where}: found {excerpt(text)!r}, expected a line that begins with >")
+            elif not bases:
+                ragged = (
+                    ragged or f"{where}: a line of {name} differs in length from its others: it is empty; remove it"
+                )
+            elif ragged:
+                raise InputError(ragged)
+            elif [bases] != line.split():
+                raise InputError(f"{where}: found a space within a line of {name}, expected bases only")
+            else:
+                n_bytes = len(line) if line.endswith(b"\n") else len(bases) + 1
+                if not length:
+                    shape = len(bases), n_bytes
+                elif (len(bases), n_bytes) != shape:
+                    ragged = (
+                        f"{where}: a line of {name} differs in length from its others, expected that of the "
+                        f"last line only; wrap the lines again"
+                    )
+                    if len(bases) > shape[0]:
+                        raise InputError(ragged)
+                length += len(bases)
+    if name:
+        yield FaiRow(name, length, start, *shape)

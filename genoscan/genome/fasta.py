@@ -13,11 +13,11 @@ from jaxtyping import UInt8
 
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import encode
+from genoscan.genome.fai import TOO_LONG
 from genoscan.genome.fasta_index import ensure_index, stamp
 from genoscan.genome.region import unknown_sequence
 
 _PIECE = 1 << 20  # number of bases per read
-_TOO_LONG = (1 << 31) - 1  # pysam uses 32-bit positions and truncates longer lengths to this value
 
 # The M5 tag of SAM is the MD5 checksum of the printable characters, converted to upper case.
 _UPPER: Final = bytes(range(256)).upper()
@@ -52,8 +52,8 @@ class FastaGenome:
         file = self._file()
         self.sizes: dict[str, int] = dict(zip(file.references, file.lengths, strict=True))
         for chrom, size in self.sizes.items():
-            if size >= _TOO_LONG:
-                raise InputError(f"{self.path}: {chrom} is too long, expected fewer than {_TOO_LONG:,} bases; split it")
+            if size >= TOO_LONG:
+                raise InputError(f"{self.path}: {chrom} is too long, expected fewer than {TOO_LONG:,} bases; split it")
 
     def __repr__(self) -> str:
         return f"FastaGenome({str(self.path)!r})"
@@ -127,12 +127,15 @@ class FastaGenome:
         if getattr(self._local, "process", None) != os.getpid():
             # Errors are raised as exceptions; suppress the messages that htslib would also print.
             pysam.set_verbosity(0)
-            self._local.file = pysam.FastaFile(
-                # An absolute path is never interpreted as a URL or as standard input.
-                str(self.path.absolute()),
-                filepath_index=str(self._index.fai),
-                filepath_index_compressed=str(self._index.gzi) if self._index.gzi else None,
-            )
+            try:
+                self._local.file = pysam.FastaFile(
+                    # An absolute path is never interpreted as a URL or as standard input.
+                    str(self.path.absolute()),
+                    filepath_index=str(self._index.fai),
+                    filepath_index_compressed=str(self._index.gzi) if self._index.gzi else None,
+                )
+            except (OSError, ValueError) as problem:
+                raise InputError(f"{self.path}: cannot be opened with its index {self._index.fai}: {problem}") from None
             self._local.process = os.getpid()
         file: pysam.FastaFile = self._local.file
         return file

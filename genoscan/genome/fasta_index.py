@@ -7,7 +7,6 @@ index yields wrong bases without an error, so every index is validated before us
 
 import hashlib
 import os
-import re
 import struct
 import time
 import zlib
@@ -15,14 +14,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 import numpy as np
 import platformdirs
 import pyfaidx
-from Bio.bgzf import BgzfReader, make_virtual_offset
+from Bio.bgzf import BgzfBlocks, BgzfReader, make_virtual_offset
+from jaxtyping import Int64
 
 from genoscan.errors import InputError
+from genoscan.genome.fai import fai_rows
 from genoscan.genome.files import BGZIP_END, check_file, compression, head, read_errors
 from genoscan.temporary import scratch_folder
 
@@ -30,8 +31,8 @@ from genoscan.temporary import scratch_folder
 _DAMAGE: Final = (ValueError, RuntimeError, EOFError, struct.error, zlib.error)
 
 _HEADERS_CHECKED = 1000
-_UNEVEN_LINE = re.compile(r"found in >(?P<name>.*) at line (?P<line>\d+)")
-_NAMELESS = re.compile(r"Bad sequence name .* at line (?P<line>\d+)", re.DOTALL)
+_BGZIP_BLOCK = 1 << 16  # maximum size of a block, compressed or not
+_BGZIP_START = b"\x1f\x8b\x08\x04"
 
 
 class FastaIndex(NamedTuple):
@@ -108,9 +109,10 @@ def ensure_index(path: Path) -> FastaIndex:
 
     Notes
     -----
-    An index is valid if it is no older than the file, the headers and first line ends of the first
-    1,000 sequences are at the offsets implied by the index, and the file ends after the last
-    indexed base. Memory: the longest line of the file, while an index is built.
+    An index is valid if it is no older than the file, its numbers are possible for a file of this
+    size, the headers, first line ends and last bases of the first 1,000 sequences are at the offsets
+    implied by the index, and the file ends after the last indexed base. Memory: the longest line of
+    the file, while an index is built.
     """
     _check_fasta(path)
     candidates = _index_paths(path)
@@ -175,22 +177,22 @@ def _fits(path: Path, index: FastaIndex) -> bool:
             return False
         with pyfaidx.Faidx(path, index.fai, gzi_indexname=index.gzi, rebuild=False, build_index=False) as faidx:
             records = faidx.index
-        with _uncompressed(path, index.gzi) as read:
-            return bool(records) and all(_comparisons(records, read))
-    except (OSError, *_DAMAGE):
+        with _uncompressed(path, index.gzi) as (read, size):
+            return bool(records) and _is_possible(records, size) and all(_comparisons(records, read))
+    except (OSError, OverflowError, MemoryError, *_DAMAGE):  # an index may contain any numbers
         return False
 
 
 @contextmanager
-def _uncompressed(path: Path, gzi: Path | None) -> Iterator[Callable[[int, int], bytes]]:
-    """Yield a function `read(offset, count)` that returns bytes of the decompressed file.
+def _uncompressed(path: Path, gzi: Path | None) -> Iterator[tuple[Callable[[int, int], bytes], int]]:
+    """Yield a function `read(offset, count)` of the decompressed file, and the maximum size of that file.
 
     Neither pyfaidx nor pysam can read the bytes between two sequences.
     """
     with path.open("rb") as raw:
         file = BgzfReader(fileobj=raw, mode="rb") if gzi else raw
-        # A .gzi file contains a count, then the compressed and decompressed offset of each block except the first.
-        blocks = np.append([0, 0], np.fromfile(gzi, "<i8")[1:]).reshape(-1, 2) if gzi else None
+        blocks = _read_blocks(raw, gzi) if gzi else None
+        size = int(blocks[-1, 1]) + _BGZIP_BLOCK if blocks is not None else path.stat().st_size
 
         def read(offset: int, count: int) -> bytes:
             if blocks is not None:
@@ -200,29 +202,64 @@ def _uncompressed(path: Path, gzi: Path | None) -> Iterator[Callable[[int, int],
             found: bytes = file.read(count)
             return found
 
-        yield read
+        yield read, size
+
+
+def _read_blocks(raw: BinaryIO, gzi: Path) -> Int64[np.ndarray, "blocks 2"]:
+    """Return compressed and decompressed offsets of the bgzip blocks; raise ValueError if they are wrong."""
+    # A .gzi file has a count, then the offsets of all blocks but the first.
+    count, *numbers = np.fromfile(gzi, "<i8").tolist() or [-1]
+    if len(numbers) != 2 * count:
+        raise ValueError("the number of blocks is not the one stated")
+    blocks = np.array([0, 0, *numbers], np.int64).reshape(-1, 2)
+    steps = np.diff(blocks, axis=0)
+    if (steps < [1, 0]).any() or (steps > _BGZIP_BLOCK).any():
+        raise ValueError("blocks are not in order")
+    for i in range(1, len(blocks), max(1, len(blocks) // _HEADERS_CHECKED)):
+        raw.seek(int(blocks[i, 0]) - 4)
+        # A block ends with its decompressed size.
+        if raw.read(8) != int(steps[i - 1, 1]).to_bytes(4, "little") + _BGZIP_START:
+            raise ValueError("no block begins at an offset")
+    return blocks
+
+
+def _is_possible(records: dict[str, pyfaidx.IndexRecord], size: int) -> bool:
+    """Return whether sequences are in order, do not overlap, and fit into a file of `size` bytes."""
+    return all(
+        record.rlen >= 0
+        and 0 <= record.lenc <= record.lenb
+        and (record.rlen == 0 or record.lenc > 0)
+        and record.prev_bend + len(name) + 2 <= record.offset  # ">", the name and a line end
+        and record.bend - (record.lenb - record.lenc) <= size
+        for name, record in records.items()
+    )
 
 
 def _comparisons(records: dict[str, pyfaidx.IndexRecord], read: Callable[[int, int], bytes]) -> Iterator[bool]:
-    """Yield the results of comparing headers, line lengths and the end of the file with the index.
+    """Yield the results of comparing headers, line lengths, last bases and the end of the file with the index.
 
     Modification times do not reveal that a file was replaced by an older one, for example with
     `cp -p` or `rsync`.
     """
     for name, record in islice(records.items(), _HEADERS_CHECKED):
-        between = read(record.prev_bend, max(0, record.offset - record.prev_bend))
+        between = read(record.prev_bend, record.offset - record.prev_bend)
         *before, header = between.splitlines() or [b""]
         yield between.endswith(b"\n") and header.startswith(b">")
         yield header[1:].split()[:1] == [name.encode()]
         yield all(not line.strip() or line.startswith(b";") for line in before)
         yield b"\n" not in read(record.offset, min(record.lenc, 4096))
-        line_end = read(record.offset + record.lenc, max(0, record.lenb - record.lenc))
+        line_end = read(record.offset + record.lenc, record.lenb - record.lenc)
         yield record.rlen <= record.lenc or line_end.isspace()
+        yield record.rlen == 0 or bool(read(_last_base(record), 1).strip())
     last = next(reversed(records.values()))
-    end = last.bend - (last.lenb - last.lenc)  # bend includes the line end
-    tail = read(max(0, end - 1), 4096)
+    tail = read(max(0, _last_base(last)), 4096)
     yield not tail[1:].strip()
     yield last.rlen == 0 or bool(tail[:1].strip())
+
+
+def _last_base(record: pyfaidx.IndexRecord) -> int:
+    offset: int = record.bend - (record.lenb - record.lenc) - 1  # bend includes the line end
+    return offset
 
 
 def _build(path: Path, index: FastaIndex) -> None:
@@ -234,47 +271,46 @@ def _build(path: Path, index: FastaIndex) -> None:
         if place and place.exists() and not place.is_file():
             raise OSError(f"{place} is not a regular file")
     before = stamp(path)
+    # Otherwise the index of a file dated in the future would always appear outdated.
+    now = max(time.time_ns(), before.modified)
     if index.fai.parent != path.parent:
         index.fai.parent.mkdir(parents=True, exist_ok=True)
     with scratch_folder(index.fai.parent) as folder:
         aside = FastaIndex(folder / "fai", folder / "gzi")
-        with _index_errors(path):
-            faidx = pyfaidx.Faidx(path, aside.fai, gzi_indexname=aside.gzi)
-            faidx.close()
-        if not any(record.rlen for record in faidx.index.values()):
+        with read_errors(path), _index_errors(path):
+            rows = list(fai_rows(path))
+            blocks = _block_offsets(path) if index.gzi else None
+        names: set[str] = set()
+        for row in rows:
+            if row.name in names:
+                raise InputError(f'{path}: two sequences are called "{row.name}", expected each name once')
+            names.add(row.name)
+        if not any(row.length for row in rows):
             raise InputError(f"{path}: no bases in it, expected lines of sequence after the names")
+        aside.fai.write_text("".join("\t".join(map(str, row)) + "\n" for row in rows), encoding="utf-8")
+        if blocks is not None:
+            blocks.tofile(folder / "gzi")
         if stamp(path) != before:
             raise InputError(f"{path}: changed while it was being indexed; try again")
-        # If the file is dated in the future, an index with the current time would always appear outdated.
-        now = max(time.time_ns(), before.modified)
         for made, place in zip(aside, index, strict=True):
             if made and place:
                 os.utime(made, ns=(now, now))
                 made.replace(place)
 
 
+def _block_offsets(path: Path) -> Int64[np.ndarray, " numbers"]:
+    """Return the content of a .gzi file, as bgzip writes it."""
+    with path.open("rb") as file:
+        offsets = [(start, data_start) for start, _, data_start, _ in BgzfBlocks(file)][1:-1]
+    return np.array([len(offsets), *(number for pair in offsets for number in pair)], np.int64)
+
+
 @contextmanager
 def _index_errors(path: Path) -> Iterator[None]:
-    """Convert pyfaidx's errors to InputError."""
+    """Convert errors of damaged files to InputError."""
     try:
         yield
-    except pyfaidx.FastaIndexingError as problem:
-        uneven = _UNEVEN_LINE.search(str(problem))
-        nameless = _NAMELESS.search(str(problem))
-        if nameless is not None:
-            line = int(nameless["line"]) + 1  # pyfaidx counts this line from 0
-            raise InputError(f'{path}:{line}: found no name after ">", expected one') from None
-        if uneven is None:
-            reason = " ".join(str(problem).split()).rstrip(".")
-            raise InputError(f"{path}: not FASTA: {reason}") from None
-        raise InputError(
-            f"{path}:{uneven['line']}: a line of {uneven['name']} differs in length from its "
-            f"others, expected that of the last line only; wrap the lines again"
-        ) from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: found bytes that are no text, expected FASTA") from None
+    except InputError:
+        raise
     except _DAMAGE as problem:
-        twice = re.fullmatch(r'Duplicate key "(.*)"', str(problem))
-        if twice is not None:
-            raise InputError(f'{path}: two sequences are called "{twice[1]}", expected each name once') from None
         raise InputError(f"{path}: the file is damaged ({problem})") from None

@@ -67,6 +67,27 @@ def compression(path: Path) -> Literal["plain", "gzip", "bgzip"]:
     return "bgzip" if is_bgzip else "gzip"
 
 
+def excerpt(text: str, length: int = 40) -> str:
+    """Return the beginning of a text in a form that fits into a one-line message.
+
+    Parameters
+    ----------
+    text
+        Any text from a file.
+    length
+        Maximum number of characters.
+
+    Returns
+    -------
+    str
+        Text without control characters; "..." follows if it was cut.
+    """
+    plain = "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text[:length]
+    )
+    return plain + "..." * (len(text) > length)
+
+
 def head(path: Path, count: int) -> bytes:
     """Return the first bytes of a file, after decompression.
 

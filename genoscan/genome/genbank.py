@@ -5,10 +5,12 @@ coordinates.
 """
 
 import hashlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from jaxtyping import UInt8
 
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import encode
-from genoscan.genome.files import check_file, open_text
+from genoscan.genome.feature import Feature, MalformedRows, Transcript, make_feature, merge_overlapping
+from genoscan.genome.files import check_file, excerpt, open_text
 from genoscan.genome.region import Region, unknown_sequence
 
 _log = logging.getLogger(__name__)
@@ -31,7 +34,7 @@ _CUT_OFF = ("Premature end", "Expected sequence length")
 
 
 @dataclass(frozen=True, slots=True)
-class Feature:
+class GenBankFeature:
     """A feature of a GenBank record.
 
     Attributes
@@ -47,6 +50,8 @@ class Feature:
         "+" or "-"; "." for a feature on both strands, such as a trans-spliced gene.
     parts
         Exons, in transcript order. A fuzzy position such as <3 or >10 is replaced by its number.
+    trans_spliced
+        Whether the exons are of separate transcripts.
     """
 
     chrom: str
@@ -54,13 +59,25 @@ class Feature:
     name: str
     strand: str
     parts: tuple[Region, ...]
+    trans_spliced: bool = False
+
+    def features(self) -> list[Feature]:
+        """Return a feature with its exons; more if they cross the origin or are on both strands."""
+        runs = [[self.parts[0]]]
+        for before, after in pairwise(self.parts):
+            follows = after.start < before.start if after.strand == "-" else before.start < after.start
+            if after.strand == before.strand and follows and not self.trans_spliced:
+                runs[-1].append(after)
+            else:
+                runs.append([after])
+        return [_join(run) for run in runs]
 
 
 class GenBankGenome:
     """Genome read from a GenBank file into memory, at one byte per base.
 
-    A sequence is named by its accession and version, such as NC_000932.1, or by its LOCUS name if
-    it has no version.
+    A sequence is named as in its VERSION line, such as NC_000932.1, or by its LOCUS name if there is
+    no version.
 
     Parameters
     ----------
@@ -143,8 +160,17 @@ class GenBankGenome:
             raise InputError(f"{self.path}: {unknown_sequence(chrom, self.sizes)}")
 
 
-def read_features(path: str | Path) -> list[Feature]:
-    """Return the features of a GenBank file, in file order.
+def _join(exons: list[Region]) -> Feature:
+    first = exons[0]
+    start, end = min(exon.start for exon in exons), max(exon.end for exon in exons)
+    whole = Region(first.chrom, start, end, name=first.name, strand=first.strand, source=first.source)
+    return make_feature(
+        whole, [Transcript(start, end, merge_overlapping((exon.start, exon.end) for exon in exons), None)]
+    )
+
+
+def read_features(path: str | Path, malformed: MalformedRows | None = None) -> list[GenBankFeature]:
+    """Return the features of a GenBank file, in the order of the file.
 
     Features of type `source`, parts on other records and zero-length parts (between two bases) are
     omitted.
@@ -153,56 +179,92 @@ def read_features(path: str | Path) -> list[Feature]:
     ----------
     path
         GenBank file, plain or gzip.
+    malformed
+        Receives the features without a valid location. If it is None, these and features that end
+        past their record are an error.
 
     Returns
     -------
-    list of Feature
+    list of GenBankFeature
         Features, each with at least one part.
 
     Raises
     ------
     InputError
-        If the file cannot be read or is truncated, or a feature ends past its record.
+        If the file cannot be read or is truncated, or a location is invalid.
     """
     path = Path(path)
-    return [
-        feature
-        for record in _records(path)
-        for found in record.features
-        if found.type != "source"
-        for feature in _feature(found, record, path)
-    ]
+    features: list[GenBankFeature] = []
+    for record in _records(path):
+        for found in record.features:
+            if found.type == "source":
+                continue
+            try:
+                features += _feature(found, record, path, strict=malformed is None)
+            except InputError as problem:
+                if malformed is None:
+                    raise
+                malformed.add(problem)
+    return features
 
 
-def _feature(found: Any, record: Any, path: Path) -> Iterator[Feature]:
+def _feature(found: Any, record: Any, path: Path, *, strict: bool) -> Iterator[GenBankFeature]:
+    names = (" ".join(found.qualifiers.get(key, [""])[0].split()) for key in _NAMING)
+    name = next(filter(None, names), "")
+    where = f"{path}: {record.id}: {excerpt(f'{found.type} {name}'.rstrip())}"
     if found.location is None:
-        return
-    name = next((found.qualifiers[key][0] for key in _NAMING if key in found.qualifiers), "")
-    where = f"{path}: {record.id}: {found.type} {name}".rstrip()
+        raise InputError(f"{where}: no valid location")
     parts = []
     for part in found.location.parts:
         start, end = int(part.start), int(part.end)
-        if part.ref is not None or start == end:
-            continue
-        if end > len(record):
-            raise InputError(f"{where}: end {end:,} is past the end of the record, which has {len(record):,} bases")
-        strand = _STRANDS.get(part.strand, ".")
-        parts.append(Region(record.id, start, end, name=name, strand=strand, source=where))
+        if part.ref is None and start != end:
+            if strict and end > len(record):
+                raise InputError(f"{where}: end {end:,} is past the end of the record, which has {len(record):,} bases")
+            strand = _STRANDS.get(part.strand, ".")
+            parts.append(Region(record.id, start, end, name=name, strand=strand, source=where))
     if parts:
         strands = {part.strand for part in parts}
         strand = strands.pop() if len(strands) == 1 else "."
-        yield Feature(record.id, found.type, name, strand, tuple(parts))
+        yield GenBankFeature(record.id, found.type, name, strand, tuple(parts), "trans_splicing" in found.qualifiers)
+
+
+class _Lines:
+    """Text file from which Biopython reads; retains the last VERSION line.
+
+    Biopython reads a version as a number, so that NODE_1_cov_2.052837 becomes NODE_1_cov_2.52837.
+    """
+
+    def __init__(self, file: io.TextIOWrapper) -> None:
+        self.version = ""
+        self._file = file
+
+    def read(self, count: int) -> str:
+        return self._file.read(count)
+
+    def readline(self) -> str:
+        line = self._file.readline()
+        if line.startswith("LOCUS "):
+            self.version = ""
+        elif line.startswith("VERSION "):
+            self.version = next(iter(line.split()[1:]), "")
+        return line
 
 
 def _records(path: Path) -> Iterator[Any]:
-    """Yield the Biopython records of a file; raise InputError if a name is repeated."""
+    """Yield the Biopython records of a file, with its names; raise InputError if a name is repeated."""
     check_file(path)
     names = set()
     with open_text(path) as file:
-        parser = SeqIO.parse(file, "genbank")
+        lines = _Lines(file)
+        parser = SeqIO.parse(lines, "genbank")
         while (record := _next_record(parser, path)) is not None:
+            line = "LOCUS" if lines.version in ("", ".") else "VERSION"
+            record.id = record.name if line == "LOCUS" else lines.version
             if record.id in names:
-                raise InputError(f'{path}: two records are called "{record.id}", expected each name once')
+                raise InputError(
+                    f'{path}: two records are called "{excerpt(record.id)}" in the {line} line, '
+                    f"expected each name once; rename one of them"
+                )
             names.add(record.id)
             yield record
     if not names:
@@ -215,14 +277,14 @@ def _next_record(parser: Iterator[Any], path: Path) -> Any | None:
         try:
             record = next(parser, None)
         except (ValueError, AssertionError, IndexError) as problem:
-            reason = str(problem).partition("\n")[0] or type(problem).__name__
+            reason = excerpt(str(problem).partition("\n")[0], 120) or type(problem).__name__
             raise InputError(f"{path}: not GenBank, damaged or cut off ({reason})") from None
     for warning in raised:
         text = " ".join(str(warning.message).split())
         if not issubclass(warning.category, BiopythonWarning):
             warnings.warn_explicit(text, warning.category, warning.filename, warning.lineno)
         elif text.startswith(_CUT_OFF):
-            raise InputError(f"{path}: the file is cut off ({text.rstrip('.')})")
+            raise InputError(f"{path}: the file is cut off ({excerpt(text.rstrip('.'), 120)})")
         else:
             _log.debug("%s: %s", path, text)
     return record

@@ -1,0 +1,244 @@
+"""Features of an annotation: genes and other named intervals, with their transcripts."""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+from genoscan.errors import InputError
+from genoscan.genome.region import Region
+
+Interval = tuple[int, int]
+"""Start and end, 0-based, half-open."""
+
+
+class Transcript(NamedTuple):
+    """Exons of a transcript, 0-based, half-open.
+
+    Attributes
+    ----------
+    start, end
+        Extent; introns and exons lie within it.
+    exons
+        Exons in ascending order, disjoint.
+    coding
+        Interval from the first to the last coding base, as thickStart and thickEnd of BED; empty if
+        no base is coding, None if this is unknown.
+    """
+
+    start: int
+    end: int
+    exons: tuple[Interval, ...]
+    coding: Interval | None = None
+
+    def cut(self, start: int, end: int) -> "Transcript | None":
+        """Return the part from `start` to `end`, or None if no exon overlaps it."""
+        exons = tuple((max(a, start), min(b, end)) for a, b in self.exons if a < end and start < b)
+        if not exons:
+            return None
+        coding = self.coding and (min(max(self.coding[0], start), end), max(start, min(self.coding[1], end)))
+        return Transcript(max(self.start, start), min(self.end, end), exons, coding)
+
+    def shift(self, by: int) -> "Transcript":
+        """Return the transcript moved by a number of bases."""
+        exons = tuple((a + by, b + by) for a, b in self.exons)
+        return Transcript(
+            self.start + by, self.end + by, exons, self.coding and (self.coding[0] + by, self.coding[1] + by)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Feature(Region):
+    """A region with transcripts.
+
+    Attributes
+    ----------
+    transcripts
+        Distinct transcripts; empty if the feature is a single block.
+    """
+
+    transcripts: tuple[Transcript, ...] = field(default=(), compare=False)
+
+    def is_intron(self, position: int) -> bool:
+        """Return whether a base of the feature is inside transcripts, but in no exon of them."""
+        around = [t for t in self.transcripts if t.start <= position < t.end]
+        return bool(around) and not any(a <= position < b for t in around for a, b in t.exons)
+
+
+class MalformedRows:
+    """Number of malformed rows of a file, and the error of the first.
+
+    Attributes
+    ----------
+    count
+        Number of rows.
+    first
+        Error of the first row; None if there is none.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: InputError | None = None
+
+    def add(self, problem: InputError) -> None:
+        """Count a row.
+
+        Parameters
+        ----------
+        problem
+            Error that names file and line.
+        """
+        self.count += 1
+        self.first = self.first or problem
+
+
+def make_feature(region: Region, transcripts: Iterable[Transcript]) -> Feature:
+    """Return a feature, without the transcripts if they only repeat its extent.
+
+    Parameters
+    ----------
+    region
+        Extent, name, strand and source.
+    transcripts
+        Transcripts; parts outside the region are removed.
+
+    Returns
+    -------
+    Feature
+        Feature with distinct transcripts.
+    """
+    whole = region.start, region.end
+    inside = [cut for transcript in transcripts if (cut := transcript.cut(*whole))]
+    plain = all(t.exons == (whole,) and t.coding in (None, whole) for t in inside)
+    return Feature(
+        region.chrom,
+        region.start,
+        region.end,
+        name=region.name,
+        strand=region.strand,
+        source=region.source,
+        transcripts=() if plain else tuple(dict.fromkeys(inside)),
+    )
+
+
+def merge_overlapping(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
+    """Return intervals in ascending order; those that share bases are merged.
+
+    Parameters
+    ----------
+    intervals
+        Intervals in any order.
+
+    Returns
+    -------
+    tuple of (int, int)
+        Disjoint intervals; adjacent ones are not merged.
+    """
+    merged: list[Interval] = []
+    for start, end in sorted(intervals):
+        if merged and start < merged[-1][1]:
+            merged[-1] = merged[-1][0], max(end, merged[-1][1])
+        else:
+            merged.append((start, end))
+    return tuple(merged)
+
+
+def gene_index(genes: Iterable[Feature]) -> Callable[[Feature], bool]:
+    """Return a function that determines whether a feature is within a gene on the same strand.
+
+    Parameters
+    ----------
+    genes
+        Genes in any order.
+
+    Returns
+    -------
+    callable
+        Function of a feature; its time grows with the logarithm of the number of genes.
+    """
+    intervals: dict[tuple[str, str], list[Interval]] = defaultdict(list)
+    for gene in genes:
+        intervals[gene.chrom, gene.strand].append((gene.start, gene.end))
+    ends = {}
+    for key, found in intervals.items():
+        found.sort()
+        ends[key] = list(accumulate((end for _, end in found), max))
+
+    def is_in_gene(feature: Feature) -> bool:
+        key = feature.chrom, feature.strand
+        i = bisect_right(intervals.get(key, ()), feature.start, key=lambda interval: interval[0])
+        return i > 0 and ends[key][i - 1] >= feature.end
+
+    return is_in_gene
+
+
+class Placement(NamedTuple):
+    """Features within a genome, and the number of the others.
+
+    Attributes
+    ----------
+    features
+        Features within the genome.
+    unknown
+        Number of features on each sequence that the genome lacks.
+    past_end
+        Number of features that start past the end of their sequence.
+    trimmed
+        Number of features shortened to the end of their sequence.
+    """
+
+    features: list[Feature]
+    unknown: dict[str, int]
+    past_end: int
+    trimmed: int
+
+
+def place(features: Iterable[Feature], sizes: Mapping[str, int], circular: Collection[str]) -> Placement:
+    """Select features within a genome; shorten those that end past their sequence.
+
+    Parameters
+    ----------
+    features
+        Features in any order.
+    sizes
+        Sequence lengths in bases.
+    circular
+        Names of the circular sequences. A feature across the origin of one, which ends past its
+        length, becomes two features.
+
+    Returns
+    -------
+    Placement
+        Features in the given order, and the numbers of the others.
+    """
+    found: list[Feature] = []
+    unknown: dict[str, int] = defaultdict(int)
+    past_end = trimmed = 0
+    for feature in features:
+        size = sizes.get(feature.chrom)
+        if size is None:
+            unknown[feature.chrom] += 1
+        elif feature.end <= size:
+            found.append(feature)
+        elif feature.chrom in circular and size:
+            turn = feature.start // size * size
+            end = min(feature.end, feature.start + size)
+            trimmed += end < feature.end
+            cuts = feature.start, min(end, turn + size), end
+            found += [_part(feature, a, b, a // size * size) for a, b in pairwise(cuts) if a < b]
+        elif feature.start >= size:
+            past_end += 1
+        else:
+            trimmed += 1
+            found.append(_part(feature, feature.start, size, 0))
+    return Placement(found, dict(unknown), past_end, trimmed)
+
+
+def _part(feature: Feature, start: int, end: int, origin: int) -> Feature:
+    """Return the part from `start` to `end`, in coordinates that count from `origin`."""
+    transcripts = [cut.shift(-origin) for t in feature.transcripts if (cut := t.cut(start, end))]
+    return replace(
+        feature, start=start - origin, end=end - origin, transcripts=tuple(dict.fromkeys(transcripts)), clipped=True
+    )

@@ -1,0 +1,368 @@
+"""Read genes, transcripts and exons from GFF3 and GTF files.
+
+Both formats have nine columns and 1-based, closed coordinates. In GFF3 a row names its parent, in GTF
+its gene and transcript. Rows may be in any order.
+"""
+
+import re
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from operator import itemgetter
+from pathlib import Path
+from typing import Literal, NamedTuple
+from urllib.parse import unquote
+
+from genoscan.errors import InputError
+from genoscan.genome.feature import (
+    Feature,
+    Interval,
+    MalformedRows,
+    Transcript,
+    gene_index,
+    make_feature,
+    merge_overlapping,
+)
+from genoscan.genome.files import excerpt
+from genoscan.genome.region import Region
+
+_POSITION = re.compile(r"\d{1,18}", re.ASCII)
+_FASTA = re.compile(r">|##\s*FASTA\b", re.IGNORECASE)
+_SKIPPED = "#", "track ", "browser "  # the latter two are for the browser of UCSC
+_CIRCULAR = re.compile(r"is_circular\s*=\s*\"?true", re.IGNORECASE)
+
+_GENE_NAMES = "name", "gene_name", "gene", "locus_tag", "gene_id", "transcript_id", "id"
+# Name is a protein accession (NCBI) or the product (Bakta) in rows of a CDS.
+_OTHER_NAMES = "gene", "gene_name", "name", "locus_tag", "gene_id", "transcript_id", "id"
+
+_USED = frozenset((*_GENE_NAMES, "parent"))
+
+_EXON = "exon"
+_CODING = "cds", "start_codon", "stop_codon"  # the CDS of GTF does not contain the stop codon
+_UTR = "utr", "five_prime_utr", "three_prime_utr", "5utr", "3utr", "five_prime_untranslated_region"
+_SIGNALS = "intron", "selenocysteine", "stop_codon_redefined_as_selenocysteine"
+_SEQUENCES = "region", "chromosome", "contig", "scaffold", "supercontig", "sequence", "source", "databank_entry"
+
+_LEVELS = 8
+"""Maximum number of levels from an exon's parent to its gene."""
+
+_Key = tuple[str, str, str]
+"""Namespace (genes and transcripts have separate ones in GTF), sequence and ID."""
+
+_Role = Literal["gene", "transcript", "part", "signal", "other"]
+
+
+class _Row(NamedTuple):
+    where: str
+    number: int
+    chrom: str
+    kind: str
+    start: int
+    end: int
+    strand: str
+    attributes: str
+
+
+class _Node(NamedTuple):
+    """A gene or transcript."""
+
+    row: _Row
+    name: str
+    parents: tuple[_Key, ...]
+
+    def feature(self, transcripts: Iterable[Transcript]) -> Feature:
+        return _feature(self.row, self.name, (self.row.start, self.row.end), transcripts)
+
+
+@dataclass(slots=True)
+class _Exons:
+    """Exons that have the same parent, or an ID but no parent."""
+
+    row: _Row
+    name: str
+    genes: tuple[_Key, ...]
+    exons: list[Interval] = field(default_factory=list)
+    coding: list[Interval] = field(default_factory=list)
+    untranslated: list[Interval] = field(default_factory=list)
+
+    def add(self, kind: str, interval: Interval) -> None:
+        parts = self.exons if kind == _EXON else self.coding if kind in _CODING else self.untranslated
+        parts.append(interval)
+
+    @property
+    def blocks(self) -> tuple[Interval, ...]:
+        return merge_overlapping(self.exons or self.coding + self.untranslated)
+
+    @property
+    def extent(self) -> Interval:
+        return self.blocks[0][0], max(end for _, end in self.blocks)
+
+    def transcript(self, extent: Interval) -> Transcript:
+        coding = (min(self.coding)[0], max(end for _, end in self.coding)) if self.coding else None
+        return Transcript(*extent, self.blocks, coding).cut(*extent) or Transcript(*extent, (extent,))
+
+    def features(self, circle: int | None) -> list[Feature]:
+        """Return one feature; more if the exons are on both sides of the origin of a circular sequence."""
+        if circle is not None and self.blocks[0][0] == 0 and self.blocks[-1][1] == circle:
+            return [_feature(self.row, self.name, block, ()) for block in self.blocks]
+        return [_feature(self.row, self.name, self.extent, [self.transcript(self.extent)])]
+
+
+def _feature(row: _Row, name: str, extent: Interval, transcripts: Iterable[Transcript]) -> Feature:
+    return make_feature(Region(row.chrom, *extent, name=name, strand=row.strand, source=row.where), transcripts)
+
+
+def is_gff_row(line: str) -> bool:
+    """Return whether a line has the columns of GFF3 and GTF: start and end in columns 4 and 5.
+
+    Parameters
+    ----------
+    line
+        A line of text.
+
+    Returns
+    -------
+    bool
+        False for rows of BED, which has start and end in columns 2 and 3.
+    """
+    columns = [column.strip() for column in line.split("\t", 9)]
+    if len(columns) < 8 or not all(map(_POSITION.fullmatch, columns[3:5])):
+        return False
+    return not all(map(_POSITION.fullmatch, columns[1:3]))
+
+
+def read_gff(
+    lines: Iterable[str], path: Path, sizes: Mapping[str, int], malformed: MalformedRows
+) -> tuple[list[Feature], set[str]]:
+    """Read the features of a GFF3 or GTF file.
+
+    Parameters
+    ----------
+    lines
+        Lines of the file, up to the end or to its sequences in FASTA format.
+    path
+        File to name in errors.
+    sizes
+        Sequence lengths in bases; names with percent signs are decoded if they are not among these.
+    malformed
+        Receives the rows without nine columns or with invalid coordinates.
+
+    Returns
+    -------
+    features : list of Feature
+        Genes with their transcripts. Transcripts, CDS and RNAs that belong to no gene are features
+        too. If a file has none of these: all its features, except whole sequences.
+    circular : set of str
+        Names of the circular sequences.
+
+    Notes
+    -----
+    Memory: the exons of the file.
+    """
+    tree, circular = _Tree(), set()
+    for row in _rows(lines, path, sizes, malformed):
+        if _CIRCULAR.search(row.attributes):
+            circular.add(row.chrom)
+        tree.add(row)
+    return tree.features({chrom: sizes.get(chrom, 0) for chrom in circular}), circular
+
+
+def _rows(lines: Iterable[str], path: Path, sizes: Mapping[str, int], malformed: MalformedRows) -> Iterator[_Row]:
+    for number, line in enumerate(lines, 1):
+        if _FASTA.match(line):
+            return
+        if line.startswith(_SKIPPED) or not line.strip():
+            continue
+        try:
+            yield _row(line, f"{path}:{number}", number, sizes)
+        except InputError as problem:
+            malformed.add(problem)
+
+
+def _row(line: str, where: str, number: int, sizes: Mapping[str, int]) -> _Row:
+    columns = line.split("\t", 9)
+    if len(columns) < 8:
+        count = f"{len(columns)} column{'s' * (len(columns) > 1)}"
+        raise InputError(f"{where}: found {count} separated by tabs, expected 9 as in GFF3")
+    chrom, _, kind, start, end, _, strand, *_ = map(str.strip, columns)
+    if not (_POSITION.fullmatch(start) and _POSITION.fullmatch(end) and 0 < int(start) <= int(end)):
+        raise InputError(f"{where}: found {excerpt(start)} to {excerpt(end)}, expected 1-based start <= end")
+    if not chrom:
+        raise InputError(f"{where}: found no sequence name in column 1")
+    if "%" in chrom and chrom not in sizes:
+        chrom = unquote(chrom)
+    attributes = columns[8].strip() if len(columns) > 8 else ""
+    strand = strand if strand in ("+", "-") else "."
+    return _Row(where, number, chrom, kind.casefold(), int(start) - 1, int(end), strand, attributes)
+
+
+@lru_cache(maxsize=1024)
+def _role(kind: str) -> _Role:
+    if kind in ("gene", "pseudogene") or kind.endswith(("_gene", "_pseudogene")):
+        return "gene"
+    if kind in (_EXON, *_CODING, *_UTR):
+        return "part"
+    if kind in _SIGNALS:
+        return "signal"
+    return "transcript" if kind.endswith(("rna", "transcript", "_gene_segment")) else "other"
+
+
+def _attributes(text: str) -> tuple[dict[str, str], bool]:
+    """Return the attributes that are used by lower-case name, and whether they are in the syntax of GTF."""
+    is_gtf = "=" not in text.partition(";")[0].partition('"')[0]
+    fields: dict[str, str] = {}
+    for key, value in _gtf_pairs(text) if is_gtf else _gff3_pairs(text):
+        key = key.strip().casefold()
+        if key in _USED and key not in fields:
+            value = value.strip()
+            if len(value) > 1 and value[0] == value[-1] == '"':
+                value = value[1:-1].strip()
+            if value not in ("", "."):
+                fields[key] = value
+    return fields, is_gtf
+
+
+def _gff3_pairs(text: str) -> Iterator[tuple[str, str]]:
+    for item in text.split(";"):
+        key, found, value = item.partition("=")
+        if found:
+            yield key, value
+
+
+def _gtf_pairs(text: str) -> Iterator[tuple[str, str]]:
+    """Yield names and values; values in quotes may contain semicolons."""
+    pieces = text.split('"')
+    if len(pieces) == 1 and len(text.split()) == 1:
+        yield "id", text.rstrip(";")  # AUGUSTUS writes only the ID in the rows of genes and transcripts
+        return
+    unquoted = []
+    for outside, quoted in zip(pieces[::2], pieces[1::2], strict=False):
+        before, _, key = outside.rpartition(";")
+        if before:
+            unquoted.append(before)
+        yield key.rstrip("= "), quoted
+    if len(pieces) % 2:
+        unquoted.append(pieces[-1])
+    for item in (item for items in unquoted for item in items.split(";")):
+        key, _, value = item.strip().partition(" ")
+        yield key, value
+
+
+def _keys(row: _Row, role: _Role, fields: Mapping[str, str], is_gtf: bool) -> tuple[_Key, tuple[_Key, ...]]:
+    """Return the key of a row and those of its parents; in GTF the transcript's, then the gene's."""
+    unique = ("row", row.chrom, str(row.number))
+    if not is_gtf:
+        own = ("", row.chrom, fields["id"]) if "id" in fields else unique
+        return own, tuple(("", row.chrom, parent.strip()) for parent in fields.get("parent", "").split(",") if parent)
+    levels = [(level, fields.get(f"{level}_id")) for level in ("transcript", "gene")]
+    keys = {level: (level, row.chrom, found) for level, found in levels if found}
+    if role in ("gene", "transcript"):
+        bare = (role, row.chrom, fields["id"]) if "id" in fields else unique
+        return keys.pop(role, bare), tuple(keys.values()) if role == "transcript" else ()
+    return unique, tuple(keys.values())
+
+
+def _name(fields: Mapping[str, str], keys: Iterable[str], is_gtf: bool) -> str:
+    name = next((fields[key] for key in keys if key in fields), "")
+    return " ".join((name if is_gtf else unquote(name)).split())
+
+
+class _Tree:
+    """Genes, transcripts and exons of a file, joined by their IDs."""
+
+    def __init__(self) -> None:
+        self._genes: dict[_Key, list[_Node]] = defaultdict(list)
+        self._transcripts: dict[_Key, list[_Node]] = defaultdict(list)
+        self._exons: dict[_Key, _Exons] = {}
+        self._others: list[Feature] = []
+        self._other_ids: set[_Key] = set()
+        self._found: dict[tuple[_Key, ...], list[_Key]] = {}
+
+    def add(self, row: _Row) -> None:
+        role = _role(row.kind)
+        if role == "other":
+            self._add_other(row)
+        if role in ("other", "signal"):
+            return
+        fields, is_gtf = _attributes(row.attributes)
+        own, parents = _keys(row, role, fields, is_gtf)
+        parents = tuple(parent for parent in parents if parent not in self._other_ids)
+        if role == "part":
+            for parent in (parents[:1] if is_gtf else parents) or (own,):
+                if parent not in self._exons:
+                    name, genes = _name(fields, _OTHER_NAMES, is_gtf), parents[1:] if is_gtf else ()
+                    self._exons[parent] = _Exons(row, name, genes)
+                self._exons[parent].add(row.kind, (row.start, row.end))
+            return
+        names, nodes = (_GENE_NAMES, self._genes) if role == "gene" else (_OTHER_NAMES, self._transcripts)
+        nodes[own].append(_Node(row, _name(fields, names, is_gtf), parents))
+
+    def _add_other(self, row: _Row) -> None:
+        has_genes = bool(self._genes or self._transcripts or self._exons)
+        if has_genes and row.kind.endswith("match"):
+            return  # alignments, of which there may be millions
+        fields, is_gtf = _attributes(row.attributes)
+        self._other_ids.add(_keys(row, "other", fields, is_gtf)[0])
+        if not has_genes and row.kind not in _SEQUENCES:
+            name = _name(fields, _GENE_NAMES, is_gtf)
+            self._others.append(_feature(row, name, (row.start, row.end), ()))
+
+    def features(self, origin: Mapping[str, int]) -> list[Feature]:
+        """Return the features in the order of the file.
+
+        Parameters
+        ----------
+        origin
+            Lengths of the circular sequences.
+        """
+        if not (self._genes or self._transcripts or self._exons):
+            return self._others
+        genes: list[tuple[int, Feature]] = []
+        alone: list[tuple[int, Feature]] = []
+        by_gene: dict[_Key, list[Transcript]] = defaultdict(list)
+        without_transcript = {key: self._exons.pop(key) for key in self._genes if key in self._exons}
+        for key, nodes in self._transcripts.items():
+            exons = self._exons.pop(key, None)
+            for node in nodes:
+                extent = node.row.start, node.row.end
+                transcript = exons.transcript(extent) if exons else Transcript(*extent, (extent,))
+                parents = self._ancestors(node.parents or (exons.genes if exons else ()))
+                for parent in parents:
+                    by_gene[parent].append(transcript)
+                if not parents:
+                    alone.append((node.row.number, node.feature([transcript])))
+        for exons in self._exons.values():
+            parents = self._ancestors(exons.genes)
+            for parent in parents:
+                by_gene[parent].append(exons.transcript(exons.extent))
+            if not parents:
+                alone += [(exons.row.number, feature) for feature in exons.features(origin.get(exons.row.chrom))]
+        for key, nodes in self._genes.items():
+            transcripts = sorted(by_gene[key], key=itemgetter(0))
+            longest = max((t.end - t.start for t in transcripts), default=0)
+            for node in nodes:
+                start, end = node.row.start, node.row.end
+                if key in without_transcript and not transcripts:
+                    own = [without_transcript[key].transcript((start, end))]
+                else:  # an ID may be repeated
+                    first, last = (bisect_left(transcripts, at, key=itemgetter(0)) for at in (start - longest, end))
+                    own = transcripts[first:last]
+                genes.append((node.row.number, node.feature(own)))
+        in_gene = gene_index(gene for _, gene in genes)
+        rows = genes + [(number, feature) for number, feature in alone if not in_gene(feature)]
+        return [feature for _, feature in sorted(rows, key=lambda row: row[0])]
+
+    def _ancestors(self, parents: tuple[_Key, ...]) -> list[_Key]:
+        """Return the genes of a transcript, which may be part of another transcript."""
+        if parents not in self._found:
+            above = parents
+            for _ in range(_LEVELS):
+                genes = [parent for parent in above if parent in self._genes]
+                if genes or not above:
+                    break
+                rows = (node.parents for parent in above for node in self._transcripts.get(parent, ()))
+                above = tuple(dict.fromkeys(key for keys in rows for key in keys))
+            self._found[parents] = genes
+        return self._found[parents]
