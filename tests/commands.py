@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 from unittest import mock
 
 import click
@@ -18,7 +18,7 @@ import torch
 from toys import tiny_config, tiny_stack
 
 from benchmarks.cli import cli as benchmark_cli
-from genoscan.cli import cli, main
+from genoscan.cli import cli, failure, main
 from genoscan.layers.weights import save_model
 
 CONTEXT, REACH = 64, 32
@@ -34,10 +34,12 @@ class Outcome(NamedTuple):
 
 
 def genoscan(*arguments: object, group: click.Group = cli) -> Outcome:
-    """Run a command in this process; what is no GenoscanError escapes with its traceback."""
+    """Run a command in this process; a crash escapes with its traceback."""
     out, err = io.StringIO(), io.StringIO()
-    terminate = signal.getsignal(signal.SIGTERM)
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGALRM
+    handlers, hook = [signal.getsignal(number) for number in numbers], sys.unraisablehook
     with (
+        mock.patch.object(failure, "_saved_traceback", _raise),
         mock.patch.object(sys, "argv", [group.name, *map(str, arguments)]),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
@@ -47,9 +49,15 @@ def genoscan(*arguments: object, group: click.Group = cli) -> Outcome:
         except SystemExit as end:
             code = end.code
         finally:
-            signal.signal(signal.SIGTERM, terminate)
+            sys.unraisablehook = hook
+            for number, handler in zip(numbers, handlers, strict=True):
+                signal.signal(number, handler)
     assert isinstance(code, int)
     return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
 
 
 def benchmark(*arguments: object) -> Outcome:
