@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,7 +54,23 @@ def genoscan(*arguments: object, group: click.Group = cli) -> Outcome:
             for number, handler in zip(numbers, handlers, strict=True):
                 signal.signal(number, handler)
     assert isinstance(code, int)
+    assert_options_exist(group, [str(argument) for argument in arguments], err.getvalue())
     return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def assert_options_exist(group: click.Group, arguments: list[str], err: str) -> None:
+    """Check that errors name only options of the command that was run, or of a command that they name."""
+    command: click.Command = group
+    for argument in arguments:
+        if isinstance(command, click.Group) and (found := command.get_command(click.Context(command), argument)):
+            command = found
+    options = {name for parameter in command.params for name in parameter.opts}
+    for line in err.splitlines():
+        if line.startswith("genoscan: error:"):
+            # Options of another command follow its name, as in "attribute --shard"; quoted input is not advice.
+            own = re.sub(r"\b(genoscan|attribute|response|plan|serve|samtools|bcftools) [^;:,)]*", "", line)
+            unknown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", own)) - options - set(arguments)
+            assert not unknown, (unknown, line)
 
 
 def _raise(error: BaseException) -> NoReturn:

@@ -13,6 +13,7 @@ from genoscan.genome.files import open_text
 from genoscan.genome.region import Region, check_bounds
 
 _HEADER_WORDS = ("browser", "track")
+_VCF_HEADERS = ("##fileformat=VCF", "#CHROM\tPOS\tID\tREF\tALT")
 
 
 def read_bed(path: str | Path, sizes: Mapping[str, int], *, clip: bool = False) -> list[Region]:
@@ -50,6 +51,11 @@ def read_bed(path: str | Path, sizes: Mapping[str, int], *, clip: bool = False) 
 
 def _rows(lines: Iterable[str], path: Path) -> Iterator[Region]:
     for number, line in enumerate(lines, 1):
+        if line.startswith(_VCF_HEADERS):
+            raise InputError(
+                f"{path}:{number}: is a VCF, expected BED; genoscan response --at CHROM:POS computes the effect of "
+                "a single variant, and bcftools query -f '%CHROM\\t%POS0\\t%END\\n' converts a VCF to BED"
+            )
         line = line.rstrip()
         if not line or line.startswith("#") or line.split(maxsplit=1)[0] in _HEADER_WORDS:
             continue

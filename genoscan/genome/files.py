@@ -15,6 +15,9 @@ BGZIP_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b000300000000
 
 _GZIP = b"\x1f\x8b"
 
+_MAX_LINE = 1 << 20
+"""Maximum length of a line of text, in characters; the longest lines in use, BED12 rows, have about 10^5."""
+
 
 def check_file(path: Path) -> None:
     """Check that a path is a regular file, which allows random access.
@@ -118,6 +121,30 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
                 yield cast(BinaryIO, unpacked)
 
 
+class _BoundedLines(io.TextIOWrapper):
+    """Text stream that raises InputError at a line that is too long, without reading all of it."""
+
+    def __init__(self, file: io.BufferedIOBase, path: Path) -> None:
+        # A comment in another encoding must not make a file with ASCII data unreadable.
+        super().__init__(file, encoding="utf-8-sig", errors="replace")
+        self._path, self._number = path, 0
+
+    def readline(self, size: int = -1, /) -> str:
+        line = super().readline(_MAX_LINE + 1 if size is None or size < 0 else size)
+        self._number += 1
+        if len(line) > _MAX_LINE:
+            raise InputError(
+                f"{self._path}:{self._number}: found a line of more than {_MAX_LINE:,} characters, "
+                "expected shorter ones; is it a file of another format?"
+            )
+        return line
+
+    def __next__(self) -> str:
+        if line := self.readline():
+            return line
+        raise StopIteration
+
+
 @contextmanager
 def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
     """Open a text file for one sequential pass; use in a `with` statement.
@@ -135,11 +162,11 @@ def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
     Raises
     ------
     InputError
-        If the file cannot be read, on opening or later inside the `with` block.
+        If the file cannot be read or has a line of more than 2^20 characters, on opening or later
+        inside the `with` block.
     """
     with open_bytes(path) as file:
-        # A comment in another encoding must not make a file with ASCII data unreadable.
-        yield io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace")
+        yield _BoundedLines(cast(io.BufferedIOBase, file), path)
 
 
 @contextmanager
