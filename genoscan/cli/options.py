@@ -322,13 +322,13 @@ def prepare_job(
     check_outputs(outputs, [genome, bed_path])
     opened = open_genome(genome)
     regions = read_regions(opened, region_texts, bed_path, clip)
-    if options["strand"] == "bed":
-        _check_strands(regions, bed_path)
     allowed = None if memory is None else parse_size(memory)
     method = {"tile": tile, "slots": slots, "memory": allowed, "spill": spill}
     settings = Options(**options)
     model = open_model(model_name, dtype, device, threads, **method)
     job = prepare(opened, model, regions, settings)
+    if options["strand"] == "bed":
+        _warn_about_strands(regions, bed_path)
     _warn_about_options(job, outputs, spill)
     trained = job.model.config.window
     if trained is not None and job.longest > trained:
@@ -338,17 +338,14 @@ def prepare_job(
     return job
 
 
-def _check_strands(regions: "Sequence[Region]", bed_path: Path | None) -> None:
-    """Raise an error if no region has a strand; log the number of regions without one."""
+def _warn_about_strands(regions: "Sequence[Region]", bed_path: Path | None) -> None:
+    """Log the number of regions without a strand; they are read on the forward strand."""
     absent = sum(region.strand == "." for region in regions)
+    where = "--strand bed" if bed_path is None else f"{bed_path}: --strand bed"
     if absent == len(regions):
-        where = "--strand bed" if bed_path is None else f"{bed_path}: --strand bed"
-        raise InputError(
-            f"{where}: no region has a strand, expected + or - in column 6 of a BED file (--bed); "
-            "add the column, or use --strand +, - or both"
-        )
-    if absent:
-        log(f"{absent:,} of {len(regions):,} regions have no strand in column 6: read as +")
+        log(f"{where}: no region has a strand (column 6 of a BED file), all are read on strand +")
+    elif absent:
+        log(f"{where}: {absent:,} of {len(regions):,} regions have no strand (column 6), these are read on strand +")
 
 
 def _warn_about_options(job: "Job", outputs: Sequence[Path], spill: Path | None) -> None:
