@@ -31,6 +31,8 @@ class Estimate:
         Number of bases to score.
     read_bases
         Number of bases in all windows.
+    context_share
+        Fraction of these bases that are not scored; the time is proportional to all bases read.
     longest
         Length of the longest window, in bases.
     recomputed
@@ -43,6 +45,8 @@ class Estimate:
         Storage of these activations: "memory", a GPU or a folder.
     window_bytes
         Memory for the bases of one batch.
+    base_bytes
+        Memory of the process before the computation: interpreter, libraries, model and genome index.
     disk_bytes
         Disk space used in the output folder during the run: scores, bases, columns if needed, and the
         state of a sweep.
@@ -57,12 +61,14 @@ class Estimate:
     windows: int
     batches: int
     read_bases: int
+    context_share: float
     longest: int
     recomputed: float
     engine_bytes: int
     boundary_bytes: int
     boundary_place: str
     window_bytes: int
+    base_bytes: int
     disk_bytes: int
     state_bytes: int
     by_batch: tuple[float, ...]
@@ -83,6 +89,7 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
     Estimate
         Estimated size, memory, disk space and time.
     """
+    base_bytes = usage.in_use("cpu")
     stack, longest, width = job.model.stack, job.longest, job.widest
     method = job.model.method.fit(stack, longest, width)
     size = min(method.tile, longest)
@@ -105,13 +112,15 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
         merged_bases=scored,
         windows=len(windows_read),
         batches=len(job.batches),
-        read_bases=sum(len(window) for window in windows_read),
+        read_bases=(read_bases := sum(len(window) for window in windows_read)),
+        context_share=1 - sum(len(window.scored) for window in windows_read) / read_bases,
         longest=longest,
         recomputed=cost.recomputed,
         engine_bytes=probe.bytes + cost.carry_bytes - of_probe.carry_bytes,
         boundary_bytes=cost.boundary_bytes,
         boundary_place=cost.boundary_place,
         window_bytes=longest * width,
+        base_bytes=base_bytes,
         disk_bytes=scored * (37 if job.options.strand == "both" else 21 if columns else 5) + cost.state_bytes,
         state_bytes=cost.state_bytes,
         by_batch=tuple(seconds),

@@ -4,12 +4,13 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 from unittest import mock
 
 import click
@@ -18,7 +19,7 @@ import torch
 from toys import tiny_config, tiny_stack
 
 from benchmarks.cli import cli as benchmark_cli
-from genoscan.cli import cli, main
+from genoscan.cli import cli, failure, main
 from genoscan.layers.weights import save_model
 
 CONTEXT, REACH = 64, 32
@@ -34,10 +35,12 @@ class Outcome(NamedTuple):
 
 
 def genoscan(*arguments: object, group: click.Group = cli) -> Outcome:
-    """Run a command in this process; what is no GenoscanError escapes with its traceback."""
+    """Run a command in this process; a crash escapes with its traceback."""
     out, err = io.StringIO(), io.StringIO()
-    terminate = signal.getsignal(signal.SIGTERM)
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGALRM
+    handlers, hook = [signal.getsignal(number) for number in numbers], sys.unraisablehook
     with (
+        mock.patch.object(failure, "_saved_traceback", _raise),
         mock.patch.object(sys, "argv", [group.name, *map(str, arguments)]),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
@@ -47,9 +50,31 @@ def genoscan(*arguments: object, group: click.Group = cli) -> Outcome:
         except SystemExit as end:
             code = end.code
         finally:
-            signal.signal(signal.SIGTERM, terminate)
+            sys.unraisablehook = hook
+            for number, handler in zip(numbers, handlers, strict=True):
+                signal.signal(number, handler)
     assert isinstance(code, int)
+    assert_options_exist(group, [str(argument) for argument in arguments], err.getvalue())
     return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def assert_options_exist(group: click.Group, arguments: list[str], err: str) -> None:
+    """Check that errors name only options of the command that was run, or of a command that they name."""
+    command: click.Command = group
+    for argument in arguments:
+        if isinstance(command, click.Group) and (found := command.get_command(click.Context(command), argument)):
+            command = found
+    options = {name for parameter in command.params for name in parameter.opts}
+    for line in err.splitlines():
+        if line.startswith("genoscan: error:"):
+            # Options of another command follow its name, as in "attribute --shard"; quoted input is not advice.
+            own = re.sub(r"\b(genoscan|attribute|response|plan|serve|samtools|bcftools) [^;:,)]*", "", line)
+            unknown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", own)) - options - set(arguments)
+            assert not unknown, (unknown, line)
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
 
 
 def benchmark(*arguments: object) -> Outcome:

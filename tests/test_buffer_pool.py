@@ -69,7 +69,7 @@ def test_a_larger_buffer_is_used_where_none_fits() -> None:
 def test_nothing_is_kept_after_the_outermost_context() -> None:
     with buffer_pool(), buffer_pool():
         outlives = aligned_empty(LARGE, LIKE)
-        free = outlives.base._free
+        free = outlives.base.__del__.func.__self__
     del outlives
     with buffer_pool():
         assert len(free) == 1
@@ -100,7 +100,7 @@ def test_a_thread_that_has_ended_keeps_nothing() -> None:
 
     def work() -> None:
         with buffer_pool():
-            block = aligned_empty(LARGE, LIKE).base._block
+            block = aligned_empty(LARGE, LIKE).base.__del__.args[0]
             held.append(weakref.ref(block))
 
     with buffer_pool():

@@ -4,18 +4,17 @@ torch is not imported until a command runs.
 """
 
 import os
-import signal
 import sys
-from types import FrameType
+from contextlib import suppress
 from typing import NoReturn
 
 import click
 
 from genoscan import __version__
+from genoscan.cli.failure import describe_failure
 from genoscan.cli.group import Commands
+from genoscan.cli.signals import INTERRUPTED, exit_status, ignore_signals, install_handlers
 from genoscan.errors import GenoscanError
-
-_INTERRUPTED, _TERMINATED = 130, 143
 
 
 @click.group("genoscan", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,10 +26,6 @@ def cli() -> None:
     """
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(_TERMINATED)
-
-
 def main(group: click.Group = cli) -> NoReturn:
     """Run a command of a group and exit the process.
 
@@ -39,19 +34,63 @@ def main(group: click.Group = cli) -> NoReturn:
     """
     # Idle torch threads would otherwise busy-wait on the cores that run the scan kernels.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    signal.signal(signal.SIGTERM, _terminate)
+    install_handlers()
     try:
-        group.main(standalone_mode=False)
-    except click.UsageError as error:
+        status = _run(group)
+        sys.stdout.flush()
+    except BaseException as error:
+        status = _report(group, error)
+    ignore_signals()
+    _close_output()
+    sys.exit(status)
+
+
+def _run(group: click.Group) -> int:
+    """Run the command; return its exit status."""
+    name = group.name or ""
+    if f"_{name.upper()}_COMPLETE" in os.environ:
+        group.main(prog_name=name)
+    # Not group.main, which prints an empty line on Ctrl-C, and takes EOFError for Ctrl-C.
+    with group.make_context(name, sys.argv[1:]) as context:
+        group.invoke(context)
+    return 0
+
+
+def _report(group: click.Group, error: BaseException) -> int:
+    """Print at most one line for the exception that ended a command; return the exit status."""
+    if (stopped := exit_status()) is not None:
+        # Libraries may have replaced KeyboardInterrupt by another exception.
+        if stopped == INTERRUPTED:
+            _print(f"{group.name}: interrupted")
+        return stopped
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error, click.ClickException):
         error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo(f"{group.name}: interrupted", err=True)
-        sys.exit(_INTERRUPTED)
-    except GenoscanError as error:
-        click.echo(f"{group.name}: error: {' '.join(str(error).split())}", err=True)
-        sys.exit(1)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
-    sys.exit(0)
+        return error.exit_code
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        _print(f"{group.name}: interrupted")
+        return INTERRUPTED
+    if not isinstance(error, BrokenPipeError):
+        known = isinstance(error, GenoscanError)
+        _print(f"{group.name}: error: {' '.join((str(error) if known else describe_failure(error)).split())}")
+    return 1
+
+
+def _print(line: str) -> None:
+    with suppress(OSError):
+        click.echo(line, err=True)
+
+
+def _close_output() -> None:
+    """Redirect standard output to the null device if it cannot be written to.
+
+    Otherwise the interpreter would report the same error again when it shuts down.
+    """
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -167,7 +167,14 @@ def modisco(columns: Path, bed: Path, width: int, chrombpnet: bool, output: Path
 
     check_new_folder(output)
     sizes = {s["name"]: s["length"] for s in read_provenance(columns)["sequences"]}
-    write_modisco(output, columns, read_bed(bed, sizes), width=width, chrombpnet=chrombpnet)
+    rows = read_bed(bed, sizes)
+    left_out = write_modisco(output, columns, rows, width=width, chrombpnet=chrombpnet)
+    if left_out:
+        places = ", ".join(row.where for row in left_out[:5]) + (", ..." if len(left_out) > 5 else "")
+        log(
+            f"{len(left_out):,} of {len(rows):,} rows left out, because the {width:,} bases around the centre "
+            f"are not within {columns}: {places}"
+        )
     click.echo(output)
 
 
@@ -190,7 +197,8 @@ def sites(columns: Path, top: int, output: Path) -> None:
     from genoscan.tracks.provenance import read_provenance
 
     check_file(output, [columns])
-    write_sites(output, columns, score=read_provenance(columns)["score"], top=top)
+    if not write_sites(output, columns, score=read_provenance(columns)["score"], top=top):
+        log(f"no base of {columns} has a score: the table has no rows")
     click.echo(output)
 
 

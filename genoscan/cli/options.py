@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -258,11 +258,14 @@ def open_model(name: str, dtype: str, device: str, threads: int | None, **method
 def read_regions(genome: "Genome", texts: Iterable[str], bed_path: Path | None, clip: bool) -> "list[Region]":
     """Return the regions of --region and --bed; log the number of trimmed regions."""
     from genoscan.genome.bed import read_bed
-    from genoscan.genome.region import parse_region
+    from genoscan.genome.region import PastEndError, parse_region
 
-    regions = [parse_region(text, genome.sizes, clip=clip) for text in texts]
-    if bed_path is not None:
-        regions += read_bed(bed_path, genome.sizes, clip=clip)
+    try:
+        regions = [parse_region(text, genome.sizes, clip=clip) for text in texts]
+        if bed_path is not None:
+            regions += read_bed(bed_path, genome.sizes, clip=clip)
+    except PastEndError as error:
+        raise InputError(f"{error}, and --clip trims regions") from None
     trimmed = sum(region.clipped for region in regions)
     if trimmed:
         log(f"{trimmed:,} of {len(regions):,} regions trimmed at the end of a sequence")
@@ -299,12 +302,62 @@ def prepare_job(
     settings = Options(**options)
     model = open_model(model_name, dtype, device, threads, **method)
     job = prepare(opened, model, regions, settings)
+    if options["strand"] == "bed":
+        _warn_about_strands(regions, bed_path)
+    _warn_about_options(job, outputs, spill)
     trained = job.model.config.window
     if trained is not None and job.longest > trained:
         log(f"windows of up to {job.longest:,} bases: {model_name} was trained on {trained:,} at most")
     if len(job.regions) < len(regions):
         log(f"{len(regions):,} regions merged to {len(job.regions):,} that do not overlap")
     return job
+
+
+def _warn_about_strands(regions: "Sequence[Region]", bed_path: Path | None) -> None:
+    """Log the number of regions without a strand; they are read on the forward strand."""
+    absent = sum(region.strand == "." for region in regions)
+    where = "--strand bed" if bed_path is None else f"{bed_path}: --strand bed"
+    if absent == len(regions):
+        log(f"{where}: no region has a strand (column 6 of a BED file), all are read on strand +")
+    elif absent:
+        log(f"{where}: {absent:,} of {len(regions):,} regions have no strand (column 6), these are read on strand +")
+
+
+def _warn_about_options(job: "Job", outputs: Sequence[Path], spill: Path | None) -> None:
+    """Log the options that have no effect with this model, target and kind of output."""
+    reasons = {}
+    if job.model.bidirectional:
+        reasons["slots"] = "the model is bidirectional"
+        if spill is not None:
+            reasons["memory"] = "--spill stores the activations in files"
+    else:
+        reasons["memory"] = reasons["spill"] = "the model is causal"
+        if job.target.region is not None:
+            reasons["reach"] = "the model is causal, and the target is at a fixed position"
+    if all(path.suffix == ".npz" for path in outputs):
+        reasons["score"] = "a .npz file contains the four derivatives; only export sites uses the score"
+    warn_without_effect(**reasons)
+
+
+def warn_without_effect(**reasons: str) -> None:
+    """Log, in one line, options of the current command that were given but have no effect.
+
+    Parameters
+    ----------
+    **reasons
+        Reason for each parameter of the command that has no effect; parameters that were not given
+        are ignored.
+    """
+    context = click.get_current_context()
+    given = [
+        f"{parameter.opts[-1]} ({reasons[parameter.name]})"
+        for parameter in context.command.params
+        if parameter.name is not None
+        and parameter.name in reasons
+        and context.get_parameter_source(parameter.name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if given:
+        log(f"without effect: {'; '.join(given)}")
 
 
 def log(text: str) -> None:

@@ -43,9 +43,11 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
             {
                 "regions": f"{cost.regions:,} ({cost.merged_bases:,} bases to score)",
                 "windows": f"{cost.windows:,} in {cost.batches:,} batches, {cost.read_bases:,} "
-                f"bases read (context {job.context:,}, reach {job.reach:,})",
+                f"bases read, {cost.context_share:.0%} of them not scored "
+                f"(context {job.context:,}, reach {job.reach:,})",
                 "longest window": f"{cost.longest:,} bases, {-(-cost.longest // tile):,} tiles of {tile:,}",
                 "recomputation": f"{cost.recomputed:.2f} additional forward passes per tile",
+                "process memory": f"{cost.base_bytes / 1e6:,.0f} MB for interpreter, libraries, model and index",
                 "engine memory": f"{cost.engine_bytes / 1e6:,.0f} MB, independent of length",
                 **({"boundary memory": boundaries} if cost.boundary_bytes else {}),
                 "window memory": f"{cost.window_bytes / 1e6:,.1f} MB (1 byte per base of a batch)",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from genoscan.cli.options import OUTPUTS, PATH, log
+from genoscan.cli.options import OUTPUTS, PATH, log, warn_without_effect
 
 
 @click.group("track")
@@ -40,6 +40,8 @@ def merge(shards: tuple[Path, ...], genome: Path, outputs: tuple[Path, ...]) -> 
     check_outputs(outputs, [genome, *shards])
     record = write_merged(shards, open_genome(genome), outputs, command=sys.argv)
     log(f"{record['scored_bases']:,} bases of {record['shards']} shards")
+    if not record["scored_bases"]:
+        log("no base of the shards has a score: the track is valid but empty")
     for path in outputs:
         click.echo(path)
 
@@ -65,10 +67,14 @@ def convert(track: Path, genome: Path | None, output: Path) -> None:
     from genoscan.genome.genome import open_genome
     from genoscan.tracks.convert import write_converted
     from genoscan.tracks.outputs import check_outputs
+    from genoscan.tracks.reader import is_bigwig
 
     check_outputs([output], [track, genome])
+    if is_bigwig(track):
+        warn_without_effect(genome="a bigWig contains the lengths of its sequences")
     sizes = open_genome(genome).sizes if genome else None
-    log(f"{write_converted(track, output, sizes, command=sys.argv):,} bases with scores")
+    bases = write_converted(track, output, sizes, command=sys.argv)
+    log(f"{bases:,} bases with scores" if bases else "no base has a score: the track is valid but empty")
     click.echo(output)
 
 
@@ -94,6 +100,8 @@ def compare(first: Path, second: Path, top: int) -> None:
     from genoscan.tracks.compare import compare as compared
 
     found = compared(first, second, top=top)
+    if not found.both:
+        log("no base has a score in both tracks")
     for name in ("both", "only_first", "only_second", "pearson", "spearman"):
         value = getattr(found, name)
         click.echo(f"#{name}\t{value if isinstance(value, int) else format(value, '.6g')}")

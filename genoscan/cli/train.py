@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import click
 
-from genoscan.cli.options import MACHINE, PATH, log, parse_device, set_threads
+from genoscan.cli.options import MACHINE, PATH, log, parse_device, set_threads, warn_without_effect
 from genoscan.errors import InputError, OutputError
 
 
@@ -139,6 +139,8 @@ def command(
     if states is not None:
         sizes["states"] = states
     _check(sizes, rate, dtype, output)
+    if "pd_ssm" not in kinds[:layers]:
+        warn_without_effect(surrogate="no block is of kind pd_ssm")
     set_threads(threads)
     opened = [open_genome(path) for path in genomes]
     unseen = [open_genome(path) for path in tests]

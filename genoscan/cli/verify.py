@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from genoscan.cli.options import GENOME, MODEL, THREADS, log, set_threads
+from genoscan.cli.options import GENOME, MODEL, THREADS, log, set_threads, warn_without_effect
 from genoscan.errors import GenoscanError, InputError
 
 _MIN_BASES = 8
@@ -51,6 +51,8 @@ def command(genome: Path, region_text: str, model_name: str, tile: int, slots: i
             f"--region {region_text}: fewer than {_MIN_BASES} A, C, G, T in the first {FINITE:,} "
             "bases, too few for the checks; choose another region"
         )
+    if load_model(model_name).bidirectional:
+        warn_without_effect(slots="the model is bidirectional")
     log(f"{region}: {model_name}, log-likelihood, tile {tile:,}, {slots} slots")
 
     def show(check: Check) -> None:

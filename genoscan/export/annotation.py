@@ -78,7 +78,7 @@ def _text_format(path: Path) -> Literal["GFF", "BED"]:
         for number, line in enumerate(lines, 1):
             if _GFF_VERSION.match(line) or is_gff_row(line):
                 return "GFF"
-            if not any(data_lines([line])):
+            if not any(data_lines([line], path)):
                 continue
             if is_bed_row(line):
                 return "BED"

@@ -19,7 +19,9 @@ from genoscan.tracks.top_scores import TopScores
 _PIECE = 1 << 20
 
 
-def write_modisco(output: Path, columns: Path, rows: Sequence[Region], *, width: int, chrombpnet: bool = False) -> None:
+def write_modisco(
+    output: Path, columns: Path, rows: Sequence[Region], *, width: int, chrombpnet: bool = False
+) -> list[Region]:
     """Write sequences and hypothetical contributions for TF-MoDISco and Fi-NeMo.
 
     Parameters
@@ -35,10 +37,15 @@ def write_modisco(output: Path, columns: Path, rows: Sequence[Region], *, width:
     chrombpnet
         Whether to also write contribs.h5, which requires h5py.
 
+    Returns
+    -------
+    list of Region
+        Rows that were left out because their windows extend beyond the regions of the archive.
+
     Raises
     ------
     InputError
-        If the folder exists, a window extends beyond the regions of the archive, `width` is not
+        If the folder exists, no window is within a region of the archive, `width` is not
         positive, or h5py is missing.
     OutputError
         If a file cannot be written.
@@ -67,16 +74,19 @@ def write_modisco(output: Path, columns: Path, rows: Sequence[Region], *, width:
     if chrombpnet and find_spec("h5py") is None:
         raise InputError('--chrombpnet: requires h5py: pip install "genoscan[h5]"')
     archive = read_columns(columns)
-    index, cut = RegionIndex(archive.regions), [_window_around(row, width) for row in rows]
+    index = RegionIndex(archive.regions)
+    windows = [(row, _window_around(row, width)) for row in rows]
+    cut = [(window, at) for _, window in windows if window is not None and (at := index.slice_of(window)) is not None]
+    left_out = [row for row, window in windows if window is None or index.slice_of(window) is None]
+    if not cut:
+        raise InputError(
+            f"{left_out[0].where}: the window of {width:,} bases around the centre, as those of all "
+            f"{len(left_out):,} rows, is not within {columns}: attribute regions of at least "
+            f"{width:,} bases, or reduce --width"
+        )
     bases = np.zeros((len(cut), 4, width), np.int8)
     scores = np.zeros((len(cut), 4, width), np.float32)
-    for i, (row, region) in enumerate(zip(rows, cut, strict=True)):
-        at = index.slice_of(region)
-        if at is None:
-            raise InputError(
-                f"{row.where}: {region.chrom}:{region.start + 1:,}-{region.end:,} is not within "
-                f"{columns}: attribute regions of at least {width:,} bases, or reduce --width"
-            )
+    for i, (_, at) in enumerate(cut):
         codes = archive.codes[at]
         gradient = archive.gradient[at]
         centred = gradient - gradient.mean(1, keepdims=True)
@@ -87,10 +97,11 @@ def write_modisco(output: Path, columns: Path, rows: Sequence[Region], *, width:
         np.savez(folder / "ohe.npz", bases)
         np.savez(folder / "attr.npz", scores)
         rest = f"0\t.\t0\t-1\t-1\t{width // 2}"
-        lines = (f"{r.chrom}\t{r.start}\t{r.end}\t{r.name or '.'}\t{rest}\n" for r in cut)
+        lines = (f"{r.chrom}\t{r.start}\t{r.end}\t{r.name or '.'}\t{rest}\n" for r, _ in cut)
         (folder / "cut.narrowPeak").write_text("".join(lines), encoding="utf-8")
         if chrombpnet:
             _write_hdf5(folder / "contribs.h5", bases, scores)
+    return left_out
 
 
 def _write_hdf5(
@@ -103,12 +114,13 @@ def _write_hdf5(
             file.create_dataset(f"{name}/seq", data=array, compression="gzip")
 
 
-def _window_around(row: Region, width: int) -> Region:
+def _window_around(row: Region, width: int) -> Region | None:
+    """Return the window around the centre of a row; None if it starts before the sequence."""
     start = (row.start + row.end) // 2 - width // 2
-    return Region(row.chrom, start, start + width, name=row.name)
+    return None if start < 0 else Region(row.chrom, start, start + width, name=row.name)
 
 
-def write_sites(output: Path, columns: Path, *, score: str, top: int) -> None:
+def write_sites(output: Path, columns: Path, *, score: str, top: int) -> int:
     """Write the bases with the largest scores as a table.
 
     Parameters
@@ -121,6 +133,11 @@ def write_sites(output: Path, columns: Path, *, score: str, top: int) -> None:
         Name of the score, a key of `SCORES`.
     top
         Maximum number of bases to write.
+
+    Returns
+    -------
+    int
+        Number of rows; less than `top` if fewer bases have a score.
 
     Raises
     ------
@@ -145,8 +162,10 @@ def write_sites(output: Path, columns: Path, *, score: str, top: int) -> None:
     index = RegionIndex(archive.regions)
     with atomic_write(output) as part, os_errors(output), part.open("w", encoding="utf-8") as file:
         file.write("#chrom\tstart\tend\tbase\tscore\tA\tC\tG\tT\n")
-        for number, value in selected.ranked():
+        ranked = list(selected.ranked())
+        for number, value in ranked:
             at = index.base_at(number)
             base, four = BASES[archive.codes[number]], archive.gradient[number]
             derivatives = "\t".join(f"{x:.6g}" for x in four)
             file.write(f"{at.chrom}\t{at.start}\t{at.end}\t{base}\t{value:.6g}\t{derivatives}\n")
+    return len(ranked)

@@ -17,6 +17,7 @@ from genoscan.genome.region import Region, check_bounds
 _HEADER_WORDS = ("browser", "track")
 _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 _NUMBERS = re.compile(r"\d{1,18}(,\d{1,18})*,?", re.ASCII)
+_VCF_HEADERS = ("##fileformat=VCF", "#CHROM\tPOS\tID\tREF\tALT")
 
 
 def read_bed(path: str | Path, sizes: Mapping[str, int], *, clip: bool = False) -> list[Region]:
@@ -70,7 +71,7 @@ def read_bed_features(lines: Iterable[str], path: Path, malformed: MalformedRows
         Features in the order of the file. Columns 7 to 12 that are not blocks of BED are ignored.
     """
     features = []
-    for number, line in data_lines(lines):
+    for number, line in data_lines(lines, path):
         try:
             region = _row(line, f"{path}:{number}")
         except InputError as problem:
@@ -81,20 +82,32 @@ def read_bed_features(lines: Iterable[str], path: Path, malformed: MalformedRows
     return features
 
 
-def data_lines(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+def data_lines(lines: Iterable[str], path: Path) -> Iterator[tuple[int, str]]:
     """Yield the rows of a BED file, without empty lines, comments and lines for a browser.
 
     Parameters
     ----------
     lines
         Lines of the file.
+    path
+        File to name in errors.
 
     Yields
     ------
     int, str
         Line number, counted from 1, and text.
+
+    Raises
+    ------
+    InputError
+        If the file is a VCF.
     """
     for number, line in enumerate(lines, 1):
+        if line.startswith(_VCF_HEADERS):
+            raise InputError(
+                f"{path}:{number}: is a VCF, expected BED; genoscan response --at CHROM:POS computes the effect of "
+                "a single variant, and bcftools query -f '%CHROM\\t%POS0\\t%END\\n' converts a VCF to BED"
+            )
         line = line.rstrip()
         if line and not line.startswith("#") and line.split(maxsplit=1)[0] not in _HEADER_WORDS:
             yield number, line
@@ -134,7 +147,7 @@ def _blocks(region: Region, columns: list[str]) -> list[Transcript]:
 
 
 def _rows(lines: Iterable[str], path: Path) -> Iterator[Region]:
-    for number, line in data_lines(lines):
+    for number, line in data_lines(lines, path):
         yield _row(line, f"{path}:{number}")
 
 

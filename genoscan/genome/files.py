@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final, Literal, cast
+from typing import Any, BinaryIO, Final, Literal, cast
 
 from genoscan.errors import InputError
 
@@ -14,6 +14,9 @@ BGZIP_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b000300000000
 """Empty block at the end of every complete bgzip file."""
 
 _GZIP = b"\x1f\x8b"
+
+_MAX_LINE = 1 << 20
+"""Maximum length of a line of text, in characters; the longest lines in use, BED12 rows, have about 10^5."""
 
 
 def check_file(path: Path) -> None:
@@ -139,6 +142,30 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
                 yield cast(BinaryIO, unpacked)
 
 
+class _BoundedLines(io.TextIOWrapper):
+    """Text stream that raises InputError at a line that is too long, without reading all of it."""
+
+    def __init__(self, file: Any, path: Path) -> None:
+        # A comment in another encoding must not make a file with ASCII data unreadable.
+        super().__init__(file, encoding="utf-8-sig", errors="replace")
+        self._path, self._number = path, 0
+
+    def readline(self, size: int | None = -1, /) -> str:  # type: ignore[override]
+        line = super().readline(_MAX_LINE + 1 if size is None or size < 0 else size)
+        self._number += 1
+        if len(line) > _MAX_LINE:
+            raise InputError(
+                f"{self._path}:{self._number}: found a line of more than {_MAX_LINE:,} characters, "
+                "expected shorter ones; is it a file of another format?"
+            )
+        return line
+
+    def __next__(self) -> str:  # type: ignore[override]
+        if line := self.readline():
+            return line
+        raise StopIteration
+
+
 @contextmanager
 def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
     """Open a text file for a single sequential read, as a context manager.
@@ -156,11 +183,11 @@ def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
     Raises
     ------
     InputError
-        If the file cannot be read, when it is opened or later inside the `with` block.
+        If the file cannot be read, or has a line of more than 2^20 characters, when it is opened or
+        later inside the `with` block.
     """
     with open_bytes(path) as file:
-        # A comment in another encoding must not make a file with ASCII data unreadable.
-        yield io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace")
+        yield _BoundedLines(cast(io.BufferedIOBase, file), path)
 
 
 @contextmanager

@@ -19,6 +19,10 @@ _COORDINATES = re.compile(
 _GRAMMAR = "5, 5-, -9 or 5-9, counted from 1"
 
 
+class PastEndError(InputError):
+    """Error raised if a region ends past its sequence and is not to be shortened."""
+
+
 @dataclass(frozen=True, slots=True)
 class Region:
     """Interval of one sequence, 0-based and half-open, in forward coordinates.
@@ -130,7 +134,9 @@ def check_bounds(region: Region, sizes: Mapping[str, int], clip: bool) -> Region
     Raises
     ------
     InputError
-        If the sequence is unknown, or the region exceeds it and is not shortened.
+        If the sequence is unknown, or the region is past its end.
+    PastEndError
+        If the region ends past its sequence and is not shortened.
     """
     size = sizes.get(region.chrom)
     if size is None:
@@ -144,10 +150,9 @@ def check_bounds(region: Region, sizes: Mapping[str, int], clip: bool) -> Region
             f"is it meant for this genome?"
         )
     if not clip:
-        raise InputError(
+        raise PastEndError(
             f"{region.where}: end {region.end:,} is past {its_length}; "
-            f'"{_quoted(region.chrom)}:{region.start + 1}-" means "to the end", '
-            f"and --clip trims regions"
+            f'"{_quoted(region.chrom)}:{region.start + 1}-" means "to the end"'
         )
     return replace(region, end=size, clipped=True)
 

@@ -14,7 +14,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -41,21 +41,22 @@ class _Block:
 
 
 class _PooledBuffer:
-    """Owner of an array's block; returns the block to its free list when garbage-collected."""
+    """Owner of an array's block; returns the block to its free list when garbage-collected.
 
-    __slots__ = ("__array_interface__", "_block", "_free")
+    The destructor is an attribute of the instance that calls only C functions. In a Python function,
+    Ctrl-C could raise KeyboardInterrupt, which Python discards in destructors.
+    """
+
+    __slots__ = ("__array_interface__", "__del__")
 
     def __init__(self, block: _Block, free: list[_Block], shape: Sequence[int], kind: str) -> None:
-        self._block, self._free = block, free
+        self.__del__ = partial(free.append, block)
         self.__array_interface__ = {
             "version": 3,
             "shape": tuple(shape),
             "typestr": kind,
             "data": (block.address, False),
         }
-
-    def __del__(self) -> None:
-        self._free.append(self._block)
 
 
 class _BufferPool:

@@ -1,0 +1,63 @@
+"""Handling of Ctrl-C and SIGTERM: each ends the process once, with one line and no partial messages."""
+
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+INTERRUPTED, TERMINATED = 130, 143
+"""Exit statuses of a process that was ended by Ctrl-C and by SIGTERM."""
+
+_RETRY = 0.001
+"""Seconds until a signal that Python discarded is raised again."""
+
+_received: list[int] = []
+
+
+def install_handlers() -> None:
+    """Raise KeyboardInterrupt on the first Ctrl-C, and SystemExit on the first SIGTERM.
+
+    Notes
+    -----
+    Later signals are ignored, so that they cannot interrupt the removal of temporary files. Python
+    prints and discards an exception that is raised in a destructor or callback; the exception of a
+    signal is raised again instead, shortly after. Ctrl-C remains ignored if it was ignored when the
+    process started, as in background jobs of a shell.
+    """
+    _received.clear()
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGALRM, lambda _signal, _frame: _raise(_received[0]))
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _stop)
+    sys.unraisablehook = _retry
+
+
+def exit_status() -> int | None:
+    """Return the exit status of the signal that was received; None if there was none."""
+    if not _received:
+        return None
+    return INTERRUPTED if _received[0] == signal.SIGINT else TERMINATED
+
+
+def ignore_signals() -> None:
+    """Ignore Ctrl-C and SIGTERM while the interpreter shuts down."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    if not _received:
+        _received.append(number)
+        _raise(number)
+
+
+def _raise(number: int) -> NoReturn:
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(TERMINATED)
+
+
+def _retry(discarded: "sys.UnraisableHookArgs") -> None:
+    if _received and issubclass(discarded.exc_type, KeyboardInterrupt | SystemExit):
+        # Not here: an exception raised in this function would be discarded, too.
+        signal.setitimer(signal.ITIMER_REAL, _RETRY)
+    else:
+        sys.__unraisablehook__(discarded)

@@ -1,0 +1,49 @@
+"""Folder in which numba caches compiled kernels."""
+
+import atexit
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+import numba
+
+
+def choose_cache() -> bool:
+    """Choose a folder for the kernel cache if numba finds none; return whether kernels can be cached.
+
+    Notes
+    -----
+    By default numba caches beside the source file or else in the user's cache folder, and raises
+    RuntimeError if neither is writable. In that case the cache is in the folder for temporary
+    files, and without such a folder kernels are compiled in every process.
+    """
+    try:
+        numba.njit(cache=True)(_probe)
+    except RuntimeError:
+        try:
+            numba.config.CACHE_DIR = str(_temporary_cache())
+        except OSError:
+            return False
+    return True
+
+
+def _probe() -> None:
+    """Do nothing; numba decides for this function whether it can be cached."""
+
+
+def _temporary_cache() -> Path:
+    """Return a folder for temporary files that belongs to this user only."""
+    shared = Path(tempfile.gettempdir()) / f"genoscan-kernels-{os.getuid()}"
+    try:
+        shared.mkdir(mode=0o700)
+    except FileExistsError:
+        found = shared.lstat()
+        # numba unpickles cached files, so another user must not be able to write them.
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+            private = Path(tempfile.mkdtemp(prefix="genoscan-kernels-"))
+            atexit.register(shutil.rmtree, private, ignore_errors=True)
+            return private
+    tempfile.TemporaryFile(dir=shared).close()
+    return shared
