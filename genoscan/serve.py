@@ -4,18 +4,30 @@ http.server sends only whole files, so a browser would download an entire bigWig
 kilobase.
 """
 
+import contextlib
 import errno
+import math
 import re
+import socket
+import sys
+import threading
+import time
 from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from genoscan.errors import InputError
 
 _LOOPBACK = "127.0.0.1"
 _HOSTS = {_LOOPBACK, "localhost"}
+_MAX_CONNECTIONS = 64
+"""Maximum number of connections, each with its thread; browsers open at most 6 to one server."""
+_HEAD_SECONDS = 10
+"""Maximum time from the connection to the end of the request's headers."""
+_SECONDS = 30
+"""Maximum time for which a read, or the sending of one piece, may block."""
 
 
 def server(folder: Path, port: int) -> ThreadingHTTPServer:
@@ -31,7 +43,8 @@ def server(folder: Path, port: int) -> ThreadingHTTPServer:
     Returns
     -------
     ThreadingHTTPServer
-        Server bound to the loopback address.
+        Server bound to the loopback address. It closes connections of clients that are too slow
+        and, if there are too many connections, the one open longest.
 
     Raises
     ------
@@ -42,18 +55,76 @@ def server(folder: Path, port: int) -> ThreadingHTTPServer:
         raise InputError(f"{folder}: no such folder")
     handler = partial(_Files, directory=str(folder.resolve()))
     try:
-        return ThreadingHTTPServer((_LOOPBACK, port), handler)
+        return _Server((_LOOPBACK, port), handler)
     except (OSError, OverflowError) as error:
         if getattr(error, "errno", None) == errno.EADDRINUSE:
             raise InputError(f"--port {port}: is in use; choose another, or 0 for any") from None
         raise InputError(f"--port {port}: cannot be listened on: {error}") from None
 
 
+class _Server(ThreadingHTTPServer):
+    """Server with a bounded number of connections."""
+
+    request_queue_size = _MAX_CONNECTIONS
+
+    def __init__(self, *arguments: Any) -> None:
+        self._lock = threading.Lock()
+        self._deadlines: dict[socket.socket, float] = {}  # oldest first
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Handle a connection in a new thread; if there are too many, close the oldest first."""
+        with self._lock:
+            if len(self._deadlines) >= _MAX_CONNECTIONS:
+                self._cut(next(iter(self._deadlines)))
+            self._deadlines[request] = time.monotonic() + _HEAD_SECONDS
+        super().process_request(request, client_address)
+
+    def keep(self, request: socket.socket) -> None:
+        """Lift the deadline of a connection whose request is complete."""
+        with self._lock:
+            if request in self._deadlines:
+                self._deadlines[request] = math.inf
+
+    def service_actions(self) -> None:
+        """Close the connections whose request is not complete in time; called twice a second."""
+        now = time.monotonic()
+        with self._lock:
+            for request in [request for request, deadline in self._deadlines.items() if deadline < now]:
+                self._cut(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        with self._lock:
+            self._deadlines.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Report an error, unless the connection was closed, by the client or by the server."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
+
+    def _cut(self, request: socket.socket) -> None:
+        # Ends reads and writes of the connection's thread, which then closes the socket.
+        del self._deadlines[request]
+        with contextlib.suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)
+
+
 class _Files(SimpleHTTPRequestHandler):
     """Handler of requests for a file or a range of its bytes."""
 
+    server: _Server
+    timeout = _SECONDS
+
     left: int | None = None
     """Number of bytes of the range that remain to be sent; None if the whole file is sent."""
+
+    def parse_request(self) -> bool:
+        """Parse the request and its headers, which must be complete in time."""
+        parsed = super().parse_request()
+        self.server.keep(self.connection)
+        return parsed
 
     def send_head(self) -> BinaryIO | None:
         host = (self.headers.get("Host") or "").rsplit(":", 1)[0]

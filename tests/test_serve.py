@@ -1,13 +1,16 @@
 """The server of a folder: ranges, and nothing that is not in it."""
 
 import http.client
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from commands import genoscan
 
+from genoscan import serve
 from genoscan.errors import InputError
 from genoscan.serve import server
 
@@ -71,6 +74,64 @@ def test_nothing_outside_the_folder(port: int) -> None:
             assert status == 404
             assert b"not for you" not in body
     assert get(port, "/track.bw", Host="evil.example")[0] == 404
+
+
+def connections(port: int, n: int, request: bytes) -> list[socket.socket]:
+    found = []
+    for _ in range(n):
+        found.append(socket.create_connection(("127.0.0.1", port), timeout=10))
+        found[-1].sendall(request)
+    return found
+
+
+def ended(connection: socket.socket) -> bool:
+    """Whether the server closes the connection before it has sent anything, at most 10 s from now."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+@pytest.mark.parametrize("request_", [b"", b"GET /track.bw HTTP/1.1\r\nHost: localh", b"GET /tr"])
+def test_many_slow_clients_hold_no_other(port: int, request_: bytes) -> None:
+    before = threading.active_count()
+    slow = connections(port, serve._MAX_CONNECTIONS + 40, request_)
+    assert get(port, "/track.bw")[:2] == (200, CONTENT)
+    assert all(ended(connection) for connection in slow[:40])
+    assert threading.active_count() <= before + serve._MAX_CONNECTIONS
+    for connection in slow:
+        connection.close()
+
+
+def test_a_request_that_takes_too_long_is_ended(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then does not extend the time."""
+    monkeypatch.setattr(serve, "_HEAD_SECONDS", 0.1)
+    (slow,) = connections(port, 1, b"GET /track.bw HTTP/1.1\r\nX: ")
+    start = time.monotonic()
+    with pytest.raises(ConnectionError):
+        while time.monotonic() < start + 10:
+            slow.sendall(b"x")
+            time.sleep(0.02)
+    slow.close()
+    assert get(port, "/track.bw")[:2] == (200, CONTENT)
+
+
+def test_a_client_that_does_not_read_is_ended(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(serve._Files, "timeout", 0.2)
+    with (tmp_path / "served" / "large").open("wb") as file:
+        file.truncate(100 << 20)
+    before = threading.active_count()
+    for header in (b"", b"Range: bytes=1-\r\n"):
+        (slow,) = connections(port, 1, b"GET /large HTTP/1.1\r\nHost: localhost\r\n" + header + b"\r\n")
+        assert slow.recv(9) == b"HTTP/1.0 "
+        end = time.monotonic() + 10
+        while threading.active_count() > before and time.monotonic() < end:
+            time.sleep(0.02)
+        assert threading.active_count() == before
+        slow.close()
+    assert "Traceback" not in "".join(capfd.readouterr())
 
 
 def test_a_port_in_use(port: int, tmp_path: Path) -> None:

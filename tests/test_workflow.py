@@ -1,24 +1,29 @@
 """The Snakemake workflow: the bytes of one run, whatever the shards."""
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from commands import ROOT, bases, genoscan, tiny_model, write_fasta
 
 SNAKEFILE = ROOT / "workflows" / "Snakefile"
+HOSTILE = """$(touch ran) `touch ran`;touch ran;'x' "y" & #*"""
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
-    """Return a config of one run, of eight batches."""
-    genome = write_fasta(tmp_path / "g.fa", {"chr1": bases(4_000, seed=1)})
-    bed = tmp_path / "peaks.bed"
+    """Return a config of one run, of eight batches, whose paths contain what a shell interprets."""
+    genome = write_fasta(tmp_path / f"g {HOSTILE}.fa", {"chr1": bases(4_000, seed=1)})
+    bed = tmp_path / f"{HOSTILE} peaks.bed"
     bed.write_text("".join(f"chr1\t{at}\t{at + 90 + at // 400}\n" for at in range(200, 3_400, 400)))
     config = {
         "genome": str(genome),
@@ -26,7 +31,12 @@ def job(tmp_path: Path) -> Path:
         "shards": 2,
         "threads": 1,
         "runs": {
-            "peaks": {"regions": str(bed), "model": str(tiny_model(tmp_path / "model")), "strand": "both", "batch": 2}
+            "peaks": {
+                "regions": str(bed),
+                "model": str(tiny_model(tmp_path / f"{HOSTILE} model")),
+                "strand": "both",
+                "batch": 2,
+            }
         },
     }
     path = tmp_path / "config.yaml"
@@ -90,6 +100,7 @@ def test_shards_make_the_track_of_one_run(job: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "results" / "peaks.bw").read_bytes() == whole(job)
     assert "igv.createBrowser" in (tmp_path / "run" / "results" / "peaks.html").read_text()
     assert not list((tmp_path / "run" / "results" / "shards").rglob("*.npz"))
+    assert not (tmp_path / "run" / "ran").exists()
     assert "Nothing to be done" in snakemake(job, tmp_path / "run")
 
 
@@ -178,18 +189,20 @@ def test_as_a_part_of_another_workflow(job: Path, tmp_path: Path) -> None:
 def test_a_wrapper_is_a_step_of_any_workflow(job: Path, tmp_path: Path) -> None:
     config = yaml.safe_load(job.read_text())
     run, snakefile = config["runs"]["peaks"], tmp_path / "Snakefile"
+    option = f"--model {shlex.quote(run['model'])}"
     snakefile.write_text(
         "rule attribute:\n"
         f"    input: genome={config['genome']!r}, regions={run['regions']!r}\n"
         '    output: "peaks.bw", "peaks.bw.json"\n'
-        '    log: "peaks.log"\n'
+        '    log: "the $(touch ran).log"\n'
         "    threads: 1\n"
-        f"    params: extra='--model {run['model']} --strand both --batch 2'\n"
+        f"    params: extra={f'{option} --strand both --batch 2'!r}\n"
         f"    wrapper: 'file:{SNAKEFILE.parent / 'wrapper'}'\n"
     )
     snakemake(job, tmp_path / "run", snakefile=snakefile)
     assert (tmp_path / "run" / "peaks.bw").read_bytes() == whole(job)
-    assert "bases/s" in (tmp_path / "run" / "peaks.log").read_text()
+    assert "bases/s" in (tmp_path / "run" / "the $(touch ran).log").read_text()
+    assert not (tmp_path / "run" / "ran").exists()
 
 
 def test_the_workflow_that_comes_along(
@@ -211,8 +224,56 @@ def test_the_workflow_that_comes_along(
 
 def test_a_misspelt_key_is_an_error(job: Path, tmp_path: Path) -> None:
     job.write_text(job.read_text().replace("shards:", "sahrds:"))
-    with pytest.raises(AssertionError, match="sahrds"):
+    with pytest.raises(AssertionError, match=r"Error: config: top level: .*sahrds"):
         snakemake(job, tmp_path / "run", "-n")
+
+
+@pytest.mark.parametrize("file", [*SNAKEFILE.parent.rglob("*.smk"), SNAKEFILE], ids=lambda file: file.name)
+def test_every_value_in_a_shell_block_is_quoted(file: Path) -> None:
+    """A rule for new rules: {...} in a command has :q, except numbers that the schema checks."""
+    commands = re.findall(r"^    shell:\n((?:        .*\n)+)", file.read_text(), re.M)
+    assert len(commands) == file.read_text().count("shell:")
+    for command in commands:
+        assert set(re.findall(r"{[^{}]*(?<!:q)}", command)) <= {"{threads}"}
+        assert "{output" in command
+
+
+SCHEMA = yaml.safe_load((SNAKEFILE.parent / "schemas" / "config.schema.yaml").read_text())
+EXECUTED = ["$(touch ran)", "`touch ran`", "2; touch ran", "a\nb", "", {"a": 1}, [1], True, None, 0.5, -1]
+
+
+@pytest.mark.parametrize("value", EXECUTED, ids=repr)
+def test_a_config_of_other_types_is_refused(value: object) -> None:
+    """Numbers and choices have no other values; text has no line breaks."""
+    config: dict[str, Any] = {"genome": "g.fa", "runs": {"a": {"regions": "b.bed"}}}
+    jsonschema.validate(config, SCHEMA)
+    for key in ("shards", "threads", "device"):
+        assert_refused(config | {key: value})
+    for key in ("score", "strand", "context", "reach", "batch"):
+        assert_refused(config | {"runs": {"a": {"regions": "b.bed", key: value}}})
+    if not isinstance(value, str) or value in ("", "a\nb"):
+        for key in ("genome", "annotation"):
+            assert_refused(config | {key: value})
+        for key in ("regions", "model", "target"):
+            assert_refused(config | {"runs": {"a": {"regions": "b.bed", key: value}}})
+    if isinstance(value, str):
+        assert_refused(config | {"runs": {value: {"regions": "b.bed"}}})
+
+
+@pytest.mark.parametrize("name", ["..", ".", "-n", "a/b", "a\n", "a b", "a.report", "{run}", "x" * 200, "é"])
+def test_runs_have_plain_names(name: str) -> None:
+    assert_refused({"genome": "g.fa", "runs": {name: {"regions": "b.bed"}}})
+
+
+@pytest.mark.parametrize("path", ["a{run}.fa", "a\tb.fa", "a\x00", "a\x7f"])
+def test_paths_have_no_wildcards_and_control_characters(path: str) -> None:
+    assert_refused({"genome": path, "runs": {"a": {"regions": "b.bed"}}})
+    assert_refused({"genome": "g.fa", "runs": {"a": {"regions": path}}})
+
+
+def assert_refused(config: object) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(config, SCHEMA)
 
 
 def test_lint_and_format(job: Path, tmp_path: Path) -> None:

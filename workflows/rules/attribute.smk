@@ -21,9 +21,9 @@ rule attribute:
         shard=shard,
         device=config["device"],
     shell:
-        "genoscan attribute {input.genome} --bed {input.regions} --shard {params.shard}"
-        " {params.question:q} --device {params.device} --threads {threads}"
-        " -o {output.columns} 2> {log}"
+        "genoscan attribute --bed={input.regions:q} --shard={params.shard:q} {params.question:q}"
+        " --device={params.device:q} --threads={threads} --output={output.columns:q}"
+        " -- {input.genome:q} 2> {log:q}"
 
 
 rule merge:
@@ -39,4 +39,5 @@ rule merge:
     conda:
         "../envs/genoscan.yaml"
     shell:
-        "genoscan track merge {input.columns} -g {input.genome} -o {output.track} 2> {log}"
+        "genoscan track merge --genome={input.genome:q} --output={output.track:q}"
+        " -- {input.columns:q} 2> {log:q}"

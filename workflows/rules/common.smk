@@ -1,8 +1,9 @@
 # What the rules ask of the config.
+import re
 
 
 wildcard_constraints:
-    run="|".join(config["runs"]),
+    run="|".join(map(re.escape, config["runs"])),
 
 
 GENOME = local(config["genome"])

@@ -16,7 +16,8 @@ rule page:
     params:
         genes=genes,
     shell:
-        "genoscan export html {input.track} -g {input.genome} {params.genes:q} -o {output} 2> {log}"
+        "genoscan export html --genome={input.genome:q} {params.genes:q} --output={output:q}"
+        " -- {input.track:q} 2> {log:q}"
 
 
 rule report:
@@ -34,4 +35,5 @@ rule report:
     params:
         genes=genes,
     shell:
-        "genoscan report {input.track} -g {input.genome} {params.genes:q} -o {output} 2> {log}"
+        "genoscan report --genome={input.genome:q} {params.genes:q} --output={output:q}"
+        " -- {input.track:q} 2> {log:q}"
