@@ -21,7 +21,7 @@ from genoscan.genome.plan import Window
 from genoscan.job import Job
 from genoscan.layers.margins import Margins
 from genoscan.record import settings
-from genoscan.tracks.provenance import write_provenance
+from genoscan.tracks.provenance import region_records, write_provenance
 from genoscan.tracks.writer import check_output, open_tracks, write_in_pieces
 
 
@@ -80,7 +80,7 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
                 for window in windows_of[region]:
                     _update_minimum(job, window, margins, progress)
                 write_in_pieces(track, region, margins)
-    record = settings(job) | {"command": list(command), "track": "margin"}
+    record = settings(job) | {"command": list(command), "regions": region_records(job.regions), "track": "margin"}
     write_provenance(path, record)
     return record
 

@@ -22,7 +22,7 @@ from genoscan.job import Job
 from genoscan.model import Model
 from genoscan.record import settings
 from genoscan.tracks.columns import write_columns
-from genoscan.tracks.provenance import write_provenance
+from genoscan.tracks.provenance import region_records, write_provenance
 from genoscan.tracks.sink import Sink
 from genoscan.tracks.store import Arrays, count_scores, open_store
 from genoscan.tracks.writer import check_output, open_tracks, write_in_pieces
@@ -71,7 +71,7 @@ def run(
             "command": list(command),
             "method": repr(job.model.method),
             **count_scores(store, job.regions),
-            "regions": [str(region) for region in job.regions],
+            "regions": region_records(job.regions),
             "target_values": [store.done[number] for number in range(len(job.batches))],
             "seconds": time.monotonic() - started,
             "torch": torch.__version__,

@@ -156,7 +156,7 @@ def modisco(columns: Path, bed: Path, width: int, chrombpnet: bool, output: Path
     from genoscan.genome.bed import read_bed
     from genoscan.tracks.provenance import read_provenance
 
-    sizes = {s["name"]: s["length"] for s in read_provenance(columns)["sequences"]}
+    sizes = {s["name"]: s["length"] for s in read_provenance(columns, required=["sequences"])["sequences"]}
     write_modisco(output, columns, read_bed(bed, sizes), width=width, chrombpnet=chrombpnet)
     click.echo(output)
 
@@ -179,7 +179,7 @@ def sites(columns: Path, top: int, output: Path) -> None:
     from genoscan.tracks.provenance import read_provenance
 
     check_not_input(output, [columns])
-    write_sites(output, columns, score=read_provenance(columns)["score"], top=top)
+    write_sites(output, columns, score=read_provenance(columns, required=["score"])["score"], top=top)
     click.echo(output)
 
 

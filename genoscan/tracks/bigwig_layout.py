@@ -118,7 +118,7 @@ class BigWigLayout:
             body = self._decompress(body)
         if len(body) < SECTION.size:
             raise self._damaged("a data block is too short")
-        chrom, start, end, step, span, kind, _, n_items = SECTION.unpack_from(body)
+        chrom, start, _, step, span, kind, _, n_items = SECTION.unpack_from(body)
         if chrom != block["chrom"] or kind not in _ITEMS:
             raise self._damaged("a data block and its index differ")
         if len(body) < SECTION.size + n_items * _ITEMS[kind].itemsize:

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from genoscan.errors import InputError, OutputError
 from genoscan.genome.region import Region
+from genoscan.json_input import parse_json
 from genoscan.tracks.atomic import os_errors
 
 _SETTINGS, _DONE, _LOCK = "settings.json", "done", "lock"
@@ -275,7 +277,7 @@ def _map(path: Path, dtype: Any, shape: tuple[int, ...], *, exists: bool) -> np.
 
 def _check_settings(path: Path, settings: dict[str, Any], output: Path) -> None:
     try:
-        before = dict(json.loads((path / _SETTINGS).read_text()))
+        before = dict(parse_json((path / _SETTINGS).read_bytes()))
     except (ValueError, TypeError, FileNotFoundError):
         raise _damaged(path / _SETTINGS) from None
     for name in sorted({*before, *settings}):
@@ -285,6 +287,15 @@ def _check_settings(path: Path, settings: dict[str, Any], output: Path) -> None:
                 f"has {_shorten(settings.get(name))}: use the same value to resume it, remove the "
                 f"folder to start again, or name another output than {output.name}"
             )
+
+
+class _JournalEntry(BaseModel):
+    """A line of the journal: number of a finished batch, and the target's value for each of its windows."""
+
+    model_config = ConfigDict(strict=True)
+
+    batch: NonNegativeInt
+    values: list[float]
 
 
 def _damaged(file: Path) -> OutputError:
@@ -308,7 +319,6 @@ def _read_journal(path: Path) -> dict[int, list[float]]:
     if not complete:
         file.unlink()
     try:
-        entries = [json.loads(line) for line in complete.splitlines()]
-        return {int(entry["batch"]): list(entry["values"]) for entry in entries}
-    except (ValueError, KeyError, TypeError):
+        return {entry.batch: entry.values for entry in map(_JournalEntry.model_validate_json, complete.splitlines())}
+    except ValidationError:
         raise _damaged(file) from None
