@@ -30,34 +30,10 @@ TIME_LIMIT = 10.0
 
 _SEQUENCES = {name: "".join(random.Random(name).choices("ACGTN", (9, 9, 9, 9, 1), k=n)) for name, n in SIZES.items()}
 _WORDS = (
-    *(
-        b"",
-        b"\0",
-        b"\xff\xfe",
-        b"\xef\xbb\xbf",
-        b"\r\n",
-        b"\n\n",
-        b"\t",
-        b" ",
-        b"-",
-        b"+",
-        b"NaN",
-        b"1e999",
-        b"\x1f\x8b",
-    ),
-    *(
-        b"-1",
-        b"0",
-        b"99999999999999999999",
-        b"1" * 5000,
-        b"null",
-        b"true",
-        b"[]",
-        b"{}",
-        b"[" * 20_000,
-        b'{"a":' * 20_000,
-    ),
+    *(b"", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\r\n", b"\n\n", b"\t", b" ", b"-", b"+", b"NaN", b"1e999", b"-1"),
+    *(b"0", b"99999999999999999999", b"1" * 5000, b"null", b"true", b"[]", b"{}", b"[" * 20_000, b'{"a":' * 20_000),
     *(b'"', b"'", b"<b>", b"\\ud800", b"..", b"/", b">", b"@", b"#", b"//", b"LOCUS", b"join(", b")", b"\x80" * 300),
+    b"\x1f\x8b",
 )
 _VALUES: tuple[Any, ...] = (
     *(None, True, -1, 0, 10**30, 1e308, float("nan"), float("inf"), "", "x", "a:b c", "\ud800", "c1:0-0", "{", "-"),
@@ -81,6 +57,8 @@ def mutate(content: bytes, rng: random.Random) -> bytes:
     changed = bytearray(content)
     for _ in range(rng.choice((1, 1, 2, 4))):
         at = rng.randrange(min(len(changed), rng.choice((64, 400, len(changed) or 1))) or 1)
+        if rng.random() < 0.2:  # near the end
+            at = max(0, len(changed) - 1 - at)
         size = rng.choice((1, 1, 2, 4, 8, 40))
         kind = rng.randrange(9)
         if kind == 0 and changed:
@@ -253,9 +231,11 @@ _GFF = (
     b"c1\tx\tmRNA\t11\t500\t.\t+\t.\tID=m1;Parent=g1\nc2\tx\tgene\t100\t300\t.\t-\t.\tlocus_tag=b\n##FASTA\n>c1\nACGT\n"
 )
 _GENBANK = (
-    b"LOCUS       c1          60 bp    DNA     linear   BCT 01-JAN-2020\nDEFINITION  .\nACCESSION   c1\nVERSION     c1.1\n"
+    b"LOCUS       c1          60 bp    DNA     linear   BCT 01-JAN-2020\n"
+    b"DEFINITION  .\nACCESSION   c1\nVERSION     c1.1\n"
     b"FEATURES             Location/Qualifiers\n     source          1..60\n     gene            complement(11..40)\n"
-    b'                     /gene="abc"\n     CDS             join(1..5,9..12)\n                     /locus_tag="d"\nORIGIN\n'
+    b'                     /gene="abc"\n     CDS             join(1..5,9..12)\n                     /locus_tag="d"\n'
+    b"ORIGIN\n"
     b"        1 acgtacgtac gtacgtnacg tacgtacgta cgtacgtacg tacgtacgta cgtacgtacg\n//\n"
 )
 
@@ -347,12 +327,12 @@ def _read_state(folder: Path) -> None:
 def _resume(folder: Path) -> None:
     from genoscan.tracks.store import open_store
 
-    with suppress(_Stopped), open_store(folder / "x.bw", [Region("c1", 0, 9)], {"a": [1]}, columns=False) as store:
+    with suppress(_StoppedError), open_store(folder / "x.bw", [Region("c1", 0, 9)], {"a": [1]}, columns=False) as store:
         store.done.get(0)
-        raise _Stopped
+        raise _StoppedError
 
 
-class _Stopped(Exception):
+class _StoppedError(Exception):
     """Keeps the files of an unfinished run."""
 
 

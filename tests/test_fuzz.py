@@ -234,7 +234,7 @@ def test_members_are_stored_once_and_apart(tmp_path: Path) -> None:
     content = bytearray(readers()["npz"].files["x.npz"])
     content[content.index(b"codes.npy") + 400] ^= 1  # a code
     path.write_bytes(content)
-    with pytest.raises(InputError, match="CRC|value"):
+    with pytest.raises(InputError, match=r"CRC|value"):
         read_columns(path)
 
 
