@@ -86,17 +86,38 @@ class BigWig:
             where = f"{chrom}:{start + 1:,}-{end:,}"
             raise InputError(f"{self._path}: {where} is not within a sequence of the file")
         scores = np.full(end - start, np.nan, np.float32)
+        with read_errors(self._path):
+            for block in self._blocks(chrom, start, end):
+                _fill(scores, start, self._layout.items(block))
+        return scores
+
+    def _blocks(self, chrom: str, start: int, end: int) -> np.ndarray:
+        """Return the rows of the data blocks that overlap an interval."""
         here = self._blocks_of[chrom]
         # Blocks are disjoint, so that their ends are sorted too.
         first = here.start + np.searchsorted(self._ends[here], np.uint32(start), "right")
         last = here.start + np.searchsorted(self._starts[here], np.uint32(end), "left")
-        with read_errors(self._path):
-            for block in self._layout.blocks[first:last]:
-                _fill(scores, start, self._layout.items(block))
-        return scores
+        return self._layout.blocks[first:last]
+
+    def is_empty(self, chrom: str, start: int, end: int) -> bool:
+        """Return whether an interval has no data block, without reading any.
+
+        Parameters
+        ----------
+        chrom
+            Name of a sequence of the file.
+        start, end
+            0-based, half-open, within the sequence.
+
+        Returns
+        -------
+        bool
+            If True, the interval has no score.
+        """
+        return not len(self._blocks(chrom, start, end))
 
     def pieces(self) -> Iterator[ScoredRegion]:
-        """Iterate over all sequences, `PIECE` bases at a time.
+        """Iterate over all sequences, `PIECE` bases at a time, without pieces that have no data block.
 
         Yields
         ------
@@ -106,7 +127,8 @@ class BigWig:
         for chrom, length in self.sizes.items():
             for start in range(0, length, PIECE):
                 end = min(start + PIECE, length)
-                yield Region(chrom, start, end), self.scores(chrom, start, end)
+                if not self.is_empty(chrom, start, end):
+                    yield Region(chrom, start, end), self.scores(chrom, start, end)
 
 
 def _fill(scores: Float32[np.ndarray, " bases"], start: int, items: Items) -> None:
