@@ -57,7 +57,12 @@ def import_model(source: str | Path, *, name: str | None = None, tokens: str | N
     config, weights = read_foreign(locate_checkpoint(str(source)), given, name=source_name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_directory(folder) as partial:
-        write_model(partial, config, weights, f"# {name}\n\nImported from `{source_name if Path(source).is_absolute() else source}`.\n")
+        write_model(
+            partial,
+            config,
+            weights,
+            f"# {name}\n\nImported from `{source_name if Path(source).is_absolute() else source}`.\n",
+        )
         load_native(partial)
     return folder
 
