@@ -180,6 +180,15 @@ def test_items_of_other_tools(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(ours.scores("c1", start, end), expected)
 
 
+def test_names_with_blanks_survive_a_bedgraph(tmp_path: Path) -> None:
+    sizes = {"a b:1-5": 30, "c": 20}
+    (tmp_path / "x.bg").write_text("track type=x\ta\tb\tc\na b:1-5\t2\t4\t1.5\nc\t1\t2\t3\n")
+    assert write_converted(tmp_path / "x.bg", tmp_path / "x.bw", sizes) == 3
+    assert write_converted(tmp_path / "x.bw", tmp_path / "y.bg") == 3
+    assert write_converted(tmp_path / "y.bg", tmp_path / "y.bw", sizes) == 3
+    assert (tmp_path / "x.bw").read_bytes() == (tmp_path / "y.bw").read_bytes()
+
+
 # ---- .npz
 
 

@@ -292,7 +292,8 @@ def _rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     for number, line in enumerate(lines, 1):
         columns = line.split()
         if columns and not line.startswith("#") and columns[0] not in ("track", "browser"):
-            yield number, columns
+            # The name of a sequence may contain blanks if columns are separated by tabs.
+            yield number, [text.strip() for text in line.split("\t")] if line.count("\t") == 3 else columns
 
 
 def _row(columns: list[str], where: str, sizes: Mapping[str, int]) -> tuple[Region, float]:
