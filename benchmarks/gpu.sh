@@ -8,7 +8,7 @@
 #   pip download -d wheels -c constraints.txt --no-deps --only-binary=:all: --python-version 3.12 \
 #     --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 \
 #     --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
-#     annotated-types biopython packaging platformdirs pyBigWig pydantic pydantic-core pyfaidx pysam \
+#     annotated-types biopython packaging platformdirs pydantic pydantic-core pyfaidx pysam \
 #     safetensors tqdm typing-extensions typing-inspection
 #
 # Writes gpu.json and gpu.log, the printed output, to $OUT or else benchmarks/results/gpu/.

@@ -58,8 +58,9 @@ def import_model(source: str | Path, *, name: str | None = None, tokens: str | N
     config, weights = read_foreign(locate_checkpoint(str(source)), given, name=source_name)
     with os_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
+    shown = source_name if Path(source).is_absolute() else source
     with os_errors(folder), atomic_directory(folder) as partial:
-        write_model(partial, config, weights, f"# {name}\n\nImported from `{source}`.\n")
+        write_model(partial, config, weights, f"# {name}\n\nImported from `{shown}`.\n")
         load_native(partial)
     return folder
 

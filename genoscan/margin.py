@@ -23,7 +23,7 @@ from genoscan.layers.margins import Margins
 from genoscan.record import settings
 from genoscan.temporary import allocate
 from genoscan.tracks.atomic import atomic_files, os_errors, resolve
-from genoscan.tracks.provenance import write_provenance
+from genoscan.tracks.provenance import region_records, write_provenance
 from genoscan.tracks.writer import check_output, open_tracks, write_in_pieces
 
 
@@ -74,7 +74,7 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
     """
     check_margins(job, path)
     windows_of = {windows[0].scored: windows for batch in job.batches for windows in batch}
-    record = settings(job) | {"command": list(command), "track": "margin"}
+    record = settings(job) | {"command": list(command), "regions": region_records(job.regions), "track": "margin"}
     with atomic_files() as files:
         with open_tracks([path], job.genome.sizes, files) as track:
             for region in job.regions:

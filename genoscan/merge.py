@@ -1,6 +1,7 @@
 """Merge the shards of a job into the tracks that a single run would write."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,11 +11,21 @@ from genoscan.genome.region import Region
 from genoscan.shards import parse_shard
 from genoscan.tracks.atomic import atomic_files
 from genoscan.tracks.columns import Columns, read_columns
-from genoscan.tracks.provenance import TRACK_KEYS, check_genome, read_provenance, write_provenance
+from genoscan.tracks.provenance import (
+    TRACK_KEYS,
+    check_genome,
+    provenance_path,
+    read_provenance,
+    region_records,
+    write_provenance,
+)
 from genoscan.tracks.score import SCORES
 from genoscan.tracks.writer import open_tracks
 
 _PIECE = 1 << 20  # bases
+_LISTED = 5
+_REQUIRED = "score", "sequences", "scored_bases"
+_SUMS = "scored_bases", "zero_regions", "seconds"
 _SHARD_KEYS = (
     "command",
     "regions",
@@ -80,11 +91,9 @@ def write_merged(
         "command": list(command),
         "shards": len(shards),
         "sequences": [met[name] for name in genome.sizes if name in met],
-        "regions": [str(region) for region, _, _ in placed],
-        "scored_bases": sum(record["scored_bases"] for record in records),
-        "zero_regions": sum(record["zero_regions"] for record in records),
-        "target_values": [value for record in records for value in record["target_values"]],
-        "seconds": sum(record["seconds"] for record in records),
+        "regions": region_records(region for region, _, _ in placed),
+        "target_values": [value for record in records for value in record.get("target_values", [])],
+        **{key: sum(record[key] for record in records) for key in _SUMS if all(key in record for record in records)},
     }
     with atomic_files() as files:
         with open_tracks(outputs, genome.sizes, files) as track:
@@ -104,20 +113,30 @@ def _read_shards(paths: Sequence[Path], genome: Genome) -> list[_Shard]:
     """Return the shards in order, after checking that all shards of one job are given exactly once."""
     found: dict[int, _Shard] = {}
     for path in paths:
-        shard = _Shard(path, read_provenance(path), read_columns(path))
+        shard = _Shard(path, read_provenance(path, required=_REQUIRED), read_columns(path))
         if not shard.record.get("shard"):
             raise InputError(f"{path}: is not a shard: expected output of attribute --shard")
         check_genome(path, shard.record, genome)
+        _check_regions(shard)
         i, n = parse_shard(shard.record["shard"])
         if i in found:
             raise InputError(f"{path}: is shard {i}/{n}, as is {found[i].path}: give each once")
         found[i] = shard
         one = next(iter(found.values()))
         _check_same(one, shard)
-    missing = [str(i) for i in range(1, n + 1) if i not in found]
-    if missing:
-        raise InputError(f"{paths[0]}: shard {', '.join(missing)} of {n} is missing")
+    if len(found) < n:
+        missing = ", ".join(islice((str(i) for i in range(1, n + 1) if i not in found), _LISTED))
+        more = n - len(found) - _LISTED
+        raise InputError(f"{paths[0]}: shard {missing}{f' and {more:,} more' * (more > 0)} of {n} is missing")
     return [found[i] for i in range(1, n + 1)]
+
+
+def _check_regions(shard: _Shard) -> None:
+    """Check that the regions of the archive are on sequences of its record."""
+    sizes = {s["name"]: s["length"] for s in shard.record["sequences"]}
+    for region in shard.columns.regions:
+        if region.end > sizes.get(region.chrom, 0):
+            raise InputError(f"{shard.path}: {region} is not within a sequence of {provenance_path(shard.path)}")
 
 
 def _check_same(one: _Shard, other: _Shard) -> None:

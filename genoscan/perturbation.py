@@ -23,7 +23,7 @@ from genoscan.genome.region import Region
 from genoscan.model import Model
 from genoscan.record import model_record, sequence_records
 from genoscan.tracks.atomic import atomic_files
-from genoscan.tracks.provenance import write_provenance
+from genoscan.tracks.provenance import region_records, write_provenance
 from genoscan.tracks.writer import check_output, open_tracks
 
 
@@ -189,14 +189,14 @@ def write_response(
         "command": list(command),
         "sequences": sequence_records(genome, [probe.at.chrom]),
         "response": {
-            "at": str(probe.at),
+            "at": region_records([probe.at])[0],
             "base": probe.base,
             "of": probe.of,
             "finite": probe.finite,
             "strand": probe.strand,
         },
-        "window": str(found.window),
-        "regions": [str(found.region)],
+        "window": region_records([found.window])[0],
+        "regions": region_records([found.region]),
         "tile": model.method.tile,
         "dtype": str(model.dtype).removeprefix("torch."),
         "seconds": time.monotonic() - started,

@@ -24,7 +24,7 @@ from genoscan.record import settings
 from genoscan.tracks.atomic import AtomicFiles, atomic_files
 from genoscan.tracks.columns import write_columns
 from genoscan.tracks.outputs import check_outputs
-from genoscan.tracks.provenance import write_provenance
+from genoscan.tracks.provenance import region_records, write_provenance
 from genoscan.tracks.sink import Sink
 from genoscan.tracks.store import Arrays, count_scores, open_store
 from genoscan.tracks.writer import open_tracks, write_in_pieces
@@ -73,7 +73,7 @@ def run(
             "command": list(command),
             "method": repr(job.model.method),
             **count_scores(store, job.regions),
-            "regions": [str(region) for region in job.regions],
+            "regions": region_records(job.regions),
             "target_values": [store.done[number] for number in range(len(job.batches))],
             "seconds": time.monotonic() - started,
             "torch": torch.__version__,

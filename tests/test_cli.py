@@ -406,7 +406,7 @@ class TestAttribute:
         assert record["weights"] == loaded.weights_sha256
         assert record["model_sha256"] == loaded.sha256
         assert [s["name"] for s in record["sequences"]] == ["chr1"]
-        assert record["regions"] == ["chr1:101-200"]
+        assert record["regions"] == [{"chrom": "chr1", "start": 100, "end": 200, "name": "", "strand": "."}]
         settings = {
             "target": "log-likelihood",
             "score": "centred",
@@ -532,8 +532,10 @@ class TestResponse:
     def test_provenance(self, model: Path, genome: Path, tmp_path: Path) -> None:
         self.respond(model, genome, tmp_path / "x.bw", "--at", "chr1:201", "--finite")
         record = json.loads((tmp_path / "x.bw.json").read_text())
-        assert record["response"] == {"at": "chr1:201-201", "base": None, "of": "log-p", "finite": True, "strand": "+"}
-        assert record["window"] == f"chr1:{201 - CONTEXT}-{201 + REACH}"
+        at = record["response"].pop("at")
+        assert (at["chrom"], at["start"], at["end"]) == ("chr1", 200, 201)
+        assert record["response"] == {"base": None, "of": "log-p", "finite": True, "strand": "+"}
+        assert (record["window"]["start"], record["window"]["end"]) == (200 - CONTEXT, 201 + REACH)
 
 
 def test_plan_writes_nothing(model: Path, genome: Path, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_an_archive_is_read_as_it_was_written(job: list[Any], tmp_path: Path) ->
     assert isinstance(found.gradient, np.memmap)
     np.savez_compressed(tmp_path / "small.npz", **truth)
     (tmp_path / "cut.npz").write_bytes(path.read_bytes()[:1_000])
-    for name, said in (("small", "expected it stored"), ("cut", "not an archive"), ("none", "No such")):
+    for name, said in (("small", "expected it stored"), ("cut", "not an archive"), ("none", "no such file")):
         with pytest.raises(InputError, match=said):
             read_columns(tmp_path / f"{name}.npz")
 

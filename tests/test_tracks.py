@@ -803,8 +803,8 @@ def test_provenance_reads_back(tmp_path: Path) -> None:
     record = {
         "version": "1.0",
         "checks": {"error": np.float64(1e-7), "worst": float("nan"), "n": np.int64(3)},
-        "model": {"path": Path("models/tiny"), "sizes": np.arange(3)},
-        "target": {"value": float("-inf")},
+        "files": {"path": Path("models/tiny"), "sizes": np.arange(3)},
+        "worst": {"value": float("-inf")},
         "command": ("genoscan", "attribute"),
     }
     (tmp_path / "x.bw").write_bytes(b"track")
@@ -812,13 +812,13 @@ def test_provenance_reads_back(tmp_path: Path) -> None:
     assert target == tmp_path / "x.bw.json"
     text = target.read_text()
     keys = list(json.loads(text))
-    assert keys == ["format", "checks", "command", "model", "target", "track_bytes", "track_sha256", "version"]
+    assert keys == ["format", "checks", "command", "files", "track_bytes", "track_sha256", "version", "worst"]
     found = read_provenance(tmp_path / "x.bw")
     assert found["format"] == "genoscan-track/1"
     assert found["checks"] == {"error": 1e-7, "n": 3, "worst": None}
-    assert found["model"] == {"path": "models/tiny", "sizes": [0, 1, 2]}
+    assert found["files"] == {"path": "models/tiny", "sizes": [0, 1, 2]}
     assert found["command"] == ["genoscan", "attribute"]
-    assert found["target"] == {"value": None}
+    assert found["worst"] == {"value": None}
     write_provenance(tmp_path / "x.bw", dict(reversed(record.items())))
     assert target.read_text() == text
 

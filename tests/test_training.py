@@ -498,7 +498,7 @@ def test_every_setting_is_recorded(stopped: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("text", ["", "[]", "{", "3", '{"settings": {}}'])
 def test_a_damaged_note_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)
-    with pytest.raises(InputError, match=r"state.json: damaged; remove .* to start again$"):
+    with pytest.raises(InputError, match=r"state.json: damaged: .*; remove .* to start again$"):
         train(CONFIG, SPLIT, FEW, work=tmp_path)
 
 

@@ -166,7 +166,7 @@ def modisco(columns: Path, bed: Path, width: int, chrombpnet: bool, output: Path
     from genoscan.tracks.provenance import read_provenance
 
     check_new_folder(output)
-    sizes = {s["name"]: s["length"] for s in read_provenance(columns)["sequences"]}
+    sizes = {s["name"]: s["length"] for s in read_provenance(columns, required=["sequences"])["sequences"]}
     rows = read_bed(bed, sizes)
     left_out = write_modisco(output, columns, rows, width=width, chrombpnet=chrombpnet)
     if left_out:
@@ -197,7 +197,7 @@ def sites(columns: Path, top: int, output: Path) -> None:
     from genoscan.tracks.provenance import read_provenance
 
     check_file(output, [columns])
-    if not write_sites(output, columns, score=read_provenance(columns)["score"], top=top):
+    if not write_sites(output, columns, score=read_provenance(columns, required=["score"])["score"], top=top):
         log(f"no base of {columns} has a score: the table has no rows")
     click.echo(output)
 

@@ -75,7 +75,7 @@ def command(
     """
     from genoscan.cli.progress import progress
     from genoscan.genome.genome import open_genome
-    from genoscan.genome.region import parse_region
+    from genoscan.genome.region import Region, parse_region
     from genoscan.perturbation import Probe, write_response
     from genoscan.tracks.outputs import check_outputs
 
@@ -89,6 +89,6 @@ def command(
     model = open_model(model_name, dtype, device, threads, tile=tile)
     with progress() as advance:
         record = write_response(opened, model, probe, outputs, command=sys.argv, progress=advance)
-    log(f"{record['regions'][0]} in {record['seconds']:.1f} s")
+    log(f"{Region(**record['regions'][0])} in {record['seconds']:.1f} s")
     for path in outputs:
         click.echo(path)

@@ -121,7 +121,10 @@ def command(
     sequences, settings, threads and version. The model card compares the model with a Markov chain
     on the same held-out bases.
     """
+    from pydantic import ValidationError
+
     from genoscan.genome.genome import open_genome
+    from genoscan.json_input import first_problem
     from genoscan.layers.config import ModelConfig
     from genoscan.training.data import split_genomes
     from genoscan.training.train import Progress, TrainOptions, train
@@ -147,15 +150,19 @@ def command(
     split = split_genomes(opened, validation=validation)
     if split.n_validation < 2:
         raise InputError(f"--validation {validation}: leaves {split.n_validation} bases to score")
-    config = ModelConfig.model_validate(
-        {
-            "d_model": width,
-            "layers": [_block(kinds[i % len(kinds)], width, states) for i in range(layers)],
-            "context": 2 * window,
-            "reach": window // 2,
-            "trained_on": trained_on or ", ".join(path.name for path in genomes),
-        }
-    )
+    try:
+        config = ModelConfig.model_validate(
+            {
+                "d_model": width,
+                "layers": [_block(kinds[i % len(kinds)], width, states) for i in range(layers)],
+                "context": 2 * window,
+                "reach": window // 2,
+                "trained_on": trained_on or ", ".join(path.name for path in genomes),
+            }
+        )
+    except ValidationError as error:
+        problem = first_problem(error, omit=kinds)
+        raise InputError(f"--width, --layers, --states or --window is too large: {problem}") from None
     options = TrainOptions(
         steps=steps,
         window=window,
@@ -175,6 +182,7 @@ def command(
         )
 
     from genoscan.tracks.atomic import atomic_directory, partial_folder
+    from genoscan.tracks.provenance import portable_command
     from genoscan.training.finish import finish_model
     from genoscan.training.state import open_work
 
@@ -190,7 +198,7 @@ def command(
                 opened,
                 unseen,
                 work,
-                command=shlex.join(["genoscan", *sys.argv[1:]]),
+                command=shlex.join(portable_command(["genoscan", *sys.argv[1:]])),
                 bases_seen=steps * batch * window,
             )
         shutil.rmtree(work)

@@ -7,8 +7,8 @@ from typing import Any
 
 from genoscan.errors import InputError
 from genoscan.genome.genome import Genome
-from genoscan.genome.region import Region, parse_region
-from genoscan.tracks.provenance import check_genome, read_provenance
+from genoscan.genome.region import Region
+from genoscan.tracks.provenance import check_genome, read_provenance, scored_regions
 from genoscan.tracks.writer import BIGWIG
 
 
@@ -40,9 +40,12 @@ class TrackFile:
         """Model, target and score, on one line."""
         record = self.record
         # The record of a response has a perturbed position instead of a target.
-        target = record.get("target") or f"response to {record.get('response', {}).get('at', '')}"
-        score = f", {record['score']}" if "score" in record else ""
-        return f"{record['model']}: {target}{score}"
+        target, score = record.get("target"), record.get("score")
+        if response := record.get("response"):
+            at = response["at"]
+            base = at if isinstance(at, str) else f"{at['chrom']}:{at['end']:,}"
+            target = f"response to {base}"
+        return f"{record['model']}: {target}" + (f", {score}" if score else "")
 
 
 def track_names(tracks: Sequence[TrackFile]) -> str:
@@ -120,7 +123,6 @@ def load_track(path: Path, genome: Genome) -> TrackFile:
         raise InputError(f"{path}: expected a bigWig: write one with attribute -o {path.stem}.bw")
     if not path.is_file():
         raise InputError(f"{path}: file not found, expected a bigWig written by genoscan")
-    record = read_provenance(path)
+    record = read_provenance(path, required=("model", "sequences", "regions"))
     check_genome(path, record, genome)
-    regions = tuple(parse_region(text, genome.sizes) for text in record["regions"])
-    return TrackFile(path, record, regions)
+    return TrackFile(path, record, scored_regions(path, record, genome))

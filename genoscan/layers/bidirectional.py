@@ -19,18 +19,19 @@ from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from genoscan.layer import Carry, Layer
 from genoscan.layers.mamba import Mamba, MambaConfig
 from genoscan.layers.mamba2 import Mamba2, Mamba2Config
 from genoscan.layers.norm import RMSNorm
+from genoscan.layers.schema import Schema
 from genoscan.layers.stack import SequenceModel
 from genoscan.ops.kernels import Kernels
 
 
-class BidirectionalConfig(BaseModel):
+class BidirectionalConfig(Schema):
     """A bidirectional block, as one entry of `layers` in config.json.
 
     Attributes
@@ -48,8 +49,6 @@ class BidirectionalConfig(BaseModel):
     tied
         Whether both mixers share their input and output projections.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["two_way"] = "two_way"
     inner: Annotated[MambaConfig | Mamba2Config, Field(discriminator="kind")]

@@ -5,26 +5,20 @@ from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveFloat, ValidationError, model_validator
 from torch import Tensor
 
 from genoscan.errors import ModelError
+from genoscan.json_input import first_problem, parse_json
 from genoscan.layers.bidirectional import BidirectionalConfig
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.pd_ssm import PdSsmConfig
+from genoscan.layers.schema import Bases, Schema, Size
 
 LayerConfig = Annotated[MambaConfig | Mamba2Config | PdSsmConfig | BidirectionalConfig, Field(discriminator="kind")]
 
+_MAX_LAYERS = 10_000
 _KINDS = {"mamba", "mamba2", "pd_ssm", "two_way"}
 
 MASK = 5
@@ -33,7 +27,7 @@ MASK = 5
 CONFIG = "config.json"
 
 
-class NormConfig(BaseModel):
+class NormConfig(Schema):
     """Settings of the norm before each block and before the head.
 
     Attributes
@@ -44,13 +38,11 @@ class NormConfig(BaseModel):
         Constant added to the mean square.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     kind: Literal["rms"] = "rms"
     eps: PositiveFloat = 1e-5
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Schema):
     """Configuration of a model, as stored in config.json.
 
     Attributes
@@ -88,22 +80,20 @@ class ModelConfig(BaseModel):
         SHA-256 of model.safetensors, in hexadecimal; None: not checked.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     format: Literal["genoscan-model/1"] = "genoscan-model/1"
-    d_model: PositiveInt
+    d_model: Size
     norm: NormConfig = NormConfig()
-    layers: tuple[LayerConfig, ...]
+    layers: Annotated[tuple[LayerConfig, ...], Field(max_length=_MAX_LAYERS)]
     symbols: str = "ACGT"
     base_columns: tuple[int, int, int, int] = (0, 1, 2, 3)
     complement: tuple[int, ...] = (3, 2, 1, 0)
     mask: NonNegativeInt | None = None
     unknown: NonNegativeInt | None = None
-    label_offset: NonNegativeInt = 1
-    context: NonNegativeInt
-    reach: NonNegativeInt
+    label_offset: Bases = 1
+    context: Bases
+    reach: Bases
     trained_on: str
-    window: PositiveInt | None = None
+    window: Annotated[Bases, Field(ge=1)] | None = None
     weights: str | None = None
 
     @model_validator(mode="after")
@@ -151,17 +141,16 @@ def read_config(path: Path) -> ModelConfig:
     """
     file = path / CONFIG
     try:
-        return ModelConfig.model_validate_json(file.read_bytes())
+        return ModelConfig.model_validate(parse_json(file.read_bytes()))
     except FileNotFoundError:
         raise ModelError(f"{path}: {CONFIG} not found; is this a model folder?") from None
-    except (NotADirectoryError, IsADirectoryError, PermissionError) as error:
+    except OSError as error:
         raise ModelError(f"{file}: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors()[0]
         # pydantic inserts the kind of a layer, which is not a key of the file.
-        parts = (str(part) for part in first["loc"] if part not in _KINDS)
-        place = ".".join(parts) or "the file"
-        raise ModelError(f"{file}: {place}: {first['msg']}") from None
+        raise ModelError(f"{file}: {first_problem(error, omit=_KINDS)}") from None
+    except ValueError as error:
+        raise ModelError(f"{file}: not valid JSON: {error}") from None
 
 
 def base_table(

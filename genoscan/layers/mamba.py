@@ -16,16 +16,16 @@ from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 
 from genoscan.layers.linear import Linear
 from genoscan.layers.norm import RMSNorm
+from genoscan.layers.schema import Schema, Size
 from genoscan.ops.dual import Dual
 from genoscan.ops.kernels import Kernels, MambaWeights, mamba_by_operations
 
 
-class MambaConfig(BaseModel):
+class MambaConfig(Schema):
     """A Mamba block, as one entry of `layers` in config.json.
 
     Attributes
@@ -42,13 +42,11 @@ class MambaConfig(BaseModel):
         Rank of the step-size projection.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     kind: Literal["mamba"] = "mamba"
-    d_state: PositiveInt = 16
-    d_conv: int = Field(4, ge=1)
-    expand: PositiveInt = 2
-    dt_rank: PositiveInt
+    d_state: Size = 16
+    d_conv: Size = 4
+    expand: Size = 2
+    dt_rank: Size
 
 
 class Depthwise(nn.Module):

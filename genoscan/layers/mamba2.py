@@ -17,17 +17,18 @@ from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import Depthwise
 from genoscan.layers.norm import RMSNorm
+from genoscan.layers.schema import Schema, Size
 from genoscan.ops.kernels import Kernels
 
 
-class Mamba2Config(BaseModel):
+class Mamba2Config(Schema):
     """A Mamba-2 block, as one entry of `layers` in config.json.
 
     Attributes
@@ -50,14 +51,12 @@ class Mamba2Config(BaseModel):
         Constant added to the mean square in the gated norm.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     kind: Literal["mamba2"] = "mamba2"
-    d_state: PositiveInt = 128
-    head_dim: PositiveInt = 64
-    n_groups: PositiveInt = 1
-    d_conv: int = Field(4, ge=1)
-    expand: PositiveInt = 2
+    d_state: Size = 128
+    head_dim: Size = 64
+    n_groups: Size = 1
+    d_conv: Size = 4
+    expand: Size = 2
     dt_limit: tuple[NonNegativeFloat, PositiveFloat | None] = (0.0, None)
     gate_eps: PositiveFloat = 1e-5
 

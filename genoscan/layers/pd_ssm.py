@@ -19,13 +19,13 @@ from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import Depthwise
 from genoscan.layers.norm import RMSNorm
+from genoscan.layers.schema import Schema, Size
 from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate, activated, straight_through
 from genoscan.ops.dual import Dual, primal
@@ -33,7 +33,7 @@ from genoscan.ops.kernels import Kernels
 from genoscan.ops.pd_scan import argmax_maps
 
 
-class PdSsmConfig(BaseModel):
+class PdSsmConfig(Schema):
     """A PD-SSM block, as one entry of `layers` in config.json.
 
     Attributes
@@ -54,15 +54,13 @@ class PdSsmConfig(BaseModel):
         Rank of the projections for decays and for C.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     kind: Literal["pd_ssm"] = "pd_ssm"
-    heads: PositiveInt = 2
-    d_state: PositiveInt = 64
-    n_maps: PositiveInt = 16
-    d_conv: int = Field(4, ge=1)
-    expand: PositiveInt = 2
-    rank: PositiveInt
+    heads: Size = 2
+    d_state: Size = 64
+    n_maps: Size = 16
+    d_conv: Size = 4
+    expand: Size = 2
+    rank: Size
 
 
 class PdSsm(nn.Module):

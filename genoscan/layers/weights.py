@@ -151,8 +151,12 @@ def read_stack(
         )
     fix_mmap_threshold()
     tensors = _read_tensors(path / WEIGHTS)
-    with torch.device("meta"):
-        stack = _build_network(config, choose(device, kernels))
+    kernel_set = choose(device, kernels)
+    try:
+        with torch.device("meta"):
+            stack = _build_network(config, kernel_set)
+    except RuntimeError as error:  # a tensor of 2^63 bytes or more
+        raise ModelError(f"{path / CONFIG}: its sizes are too large: {str(error).splitlines()[0]}") from None
     expected = {name: tuple(tensor.shape) for name, tensor in _named_tensors(stack).items()}
     _check_tensors(path, tensors, expected, dtype)
     sha256 = hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()

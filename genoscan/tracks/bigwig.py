@@ -34,14 +34,14 @@ CELL = 1 << 13
 # each run, and needs fewer R-tree rows in memory.
 _RUN = 64
 
-_MAGIC = 0x888FFC26
+MAGIC = 0x888FFC26
 _VERSION = 4
-_VAR_STEP, _FIXED_STEP = 2, 3
-_HEADER = struct.Struct("<IHHQQQHHQQIQ")
+VAR_STEP, FIXED_STEP = 2, 3
+HEADER = struct.Struct("<IHHQQQHHQQIQ")
 _SUMMARY = struct.Struct("<Qdddd")
-_SECTION = struct.Struct("<IIIIIBBH")
+SECTION = struct.Struct("<IIIIIBBH")
 _COUNT = struct.Struct("<Q")
-_MAX_BLOCK_SIZE = max(_SECTION.size + 8 * CELL, RECORD.itemsize * RECORDS)
+_MAX_BLOCK_SIZE = max(SECTION.size + 8 * CELL, RECORD.itemsize * RECORDS)
 
 
 class BigWigWriter:
@@ -87,7 +87,7 @@ class BigWigWriter:
                 for reduction in REDUCTIONS
                 if reduction == REDUCTIONS[0] or reduction < longest
             ]
-            self._file.write(bytes(_HEADER.size + LEVEL.size * len(self._levels)))
+            self._file.write(bytes(HEADER.size + LEVEL.size * len(self._levels)))
             self._file.write(bytes(_SUMMARY.size))
             self._chroms_offset = self._file.tell()
             write_chrom_tree(self._file, sizes)
@@ -135,12 +135,12 @@ class BigWigWriter:
             if not level_headers or level.n_records < previous:
                 level_headers.append(level.copy_to(self._file))
                 previous = level.n_records
-        self._file.write(struct.pack("<I", _MAGIC))
+        self._file.write(struct.pack("<I", MAGIC))
 
         self._file.seek(0)
         self._file.write(
-            _HEADER.pack(
-                *(_MAGIC, _VERSION, len(level_headers)),
+            HEADER.pack(
+                *(MAGIC, _VERSION, len(level_headers)),
                 *(self._chroms_offset, self._data_offset, index_offset),
                 *(0, 0, 0, self._chroms_offset - _SUMMARY.size, _MAX_BLOCK_SIZE, 0),
             )
@@ -190,13 +190,13 @@ def _write_cell(blocks: BlockWriter, chrom: int, origin: int, values: Float32[np
         items = np.empty(len(known), [("start", "<u4"), ("value", "<f4")])
         items["start"] = origin + known
         items["value"] = values[known]
-        _write_section(blocks, chrom, origin + known, _VAR_STEP, items.tobytes(), repeats=True)
+        _write_section(blocks, chrom, origin + known, VAR_STEP, items.tobytes(), repeats=True)
         return
     for run in np.split(known, breaks):
         piece = values[run[0] : run[-1] + 1]
         repeats = int(np.count_nonzero(piece[1:] == piece[:-1])) * 8 >= len(piece)
         body = piece.astype("<f4").tobytes()
-        _write_section(blocks, chrom, origin + run, _FIXED_STEP, body, repeats=repeats)
+        _write_section(blocks, chrom, origin + run, FIXED_STEP, body, repeats=repeats)
 
 
 def _write_section(
@@ -204,6 +204,6 @@ def _write_section(
 ) -> None:
     """Write one data block; `positions` must be in ascending order."""
     start, end = int(positions[0]), int(positions[-1]) + 1
-    step = 1 if kind == _FIXED_STEP else 0
-    head = _SECTION.pack(chrom, start, end, step, 1, kind, 0, len(positions))
+    step = 1 if kind == FIXED_STEP else 0
+    head = SECTION.pack(chrom, start, end, step, 1, kind, 0, len(positions))
     blocks.add((chrom, start, chrom, end), head + body, repeats=repeats)

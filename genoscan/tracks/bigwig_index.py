@@ -22,13 +22,13 @@ FAN = 256
 # Fields of a genomic interval that may span several sequences.
 EXTENT = [("chrom", "<u4"), ("start", "<u4"), ("end_chrom", "<u4"), ("end", "<u4")]
 BLOCK = np.dtype([*EXTENT, ("offset", "<u8"), ("size", "<u8")])
-_BRANCH = np.dtype([*EXTENT, ("offset", "<u8")])
+BRANCH = np.dtype([*EXTENT, ("offset", "<u8")])
 
-_CHROMS_MAGIC = 0x78CA8C91
-_BLOCKS_MAGIC = 0x2468ACE0
-_NODE = struct.Struct("<BBH")
-_CHROMS_HEADER = struct.Struct("<IIIIQQ")
-_BLOCKS_HEADER = struct.Struct("<IIQIIIIQII")
+CHROMS_MAGIC = 0x78CA8C91
+BLOCKS_MAGIC = 0x2468ACE0
+NODE = struct.Struct("<BBH")
+CHROMS_HEADER = struct.Struct("<IIIIQQ")
+BLOCKS_HEADER = struct.Struct("<IIQIIIIQII")
 
 Rows = Shaped[np.ndarray, "_"]
 
@@ -106,7 +106,7 @@ def write_chrom_tree(file: BinaryIO, sizes: Mapping[str, int]) -> None:
         rows["name"] = first["name"]
         return rows
 
-    file.write(_CHROMS_HEADER.pack(_CHROMS_MAGIC, FAN, width, 8, len(names), 0))
+    file.write(CHROMS_HEADER.pack(CHROMS_MAGIC, FAN, width, 8, len(names), 0))
     _write_nodes(file, leaves, branches)
 
 
@@ -122,7 +122,7 @@ def write_r_tree(file: BinaryIO, blocks: Rows) -> None:
     """
 
     def branches(first: Rows, last: Rows) -> Rows:
-        rows = np.zeros(len(first), _BRANCH)
+        rows = np.zeros(len(first), BRANCH)
         rows["chrom"], rows["start"] = first["chrom"], first["start"]
         rows["end_chrom"], rows["end"] = last["end_chrom"], last["end"]
         return rows
@@ -132,7 +132,7 @@ def write_r_tree(file: BinaryIO, blocks: Rows) -> None:
         chrom, start = blocks["chrom"][0], blocks["start"][0]
         end_chrom, end = blocks["end_chrom"][-1], blocks["end"][-1]
     offset = file.tell()
-    file.write(_BLOCKS_HEADER.pack(_BLOCKS_MAGIC, FAN, len(blocks), chrom, start, end_chrom, end, offset, 1, 0))
+    file.write(BLOCKS_HEADER.pack(BLOCKS_MAGIC, FAN, len(blocks), chrom, start, end_chrom, end, offset, 1, 0))
     _write_nodes(file, blocks, branches)
 
 
@@ -150,12 +150,12 @@ def _write_nodes(file: BinaryIO, leaves: Rows, branches: Callable[[Rows, Rows], 
 
     offset = file.tell()
     for parents, children in pairwise(levels):
-        offset += parents.nbytes + _NODE.size * -(-len(parents) // FAN)
-        full = _NODE.size + FAN * children.itemsize
+        offset += parents.nbytes + NODE.size * -(-len(parents) // FAN)
+        full = NODE.size + FAN * children.itemsize
         parents["offset"] = offset + full * np.arange(len(parents), dtype=np.uint64)
 
     for level in levels:
         # An empty tree still has a root.
         for first in range(0, max(len(level), 1), FAN):
             items = level[first : first + FAN]
-            file.write(_NODE.pack(level is leaves, 0, len(items)) + items.tobytes())
+            file.write(NODE.pack(level is leaves, 0, len(items)) + items.tobytes())

@@ -8,16 +8,24 @@ An archive is an uncompressed zip file of arrays, without pickled objects:
   row of `gradient` at which the region begins.
 """
 
+import math
 import mmap
+import re
+import struct
+import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
 
 from genoscan.errors import InputError
+from genoscan.genome.alphabet import N
+from genoscan.genome.files import check_file, read_errors
 from genoscan.genome.region import Region
 from genoscan.tracks.atomic import AtomicFiles, joined, os_errors
 
@@ -119,45 +127,172 @@ def read_columns(path: Path) -> Columns:
     Raises
     ------
     InputError
-        If the file is not an archive written by `write_columns`, or is truncated.
+        If the file is not an archive written by `write_columns`, or is truncated or damaged.
+
+    Notes
+    -----
+    Names, types, shapes and positions of all arrays are compared with the size of the file before
+    an array is read. Checksums are verified for all arrays except the gradient, which is not read.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            gradient, codes = (_map_array(path, archive, name) for name in ("gradient", "codes"))
-            names = "chrom", "start", "end", "name", "strand"
-            rows = []
-            for name in names:
-                with archive.open(f"{name}.npy") as member:
-                    rows.append(np.lib.format.read_array(member, allow_pickle=False).tolist())
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not an archive written by -o FILE.npz: {reason}") from None
-    regions = tuple(
-        Region(chrom, start, end, name=name, strand=strand)
-        for chrom, start, end, name, strand in zip(*rows, strict=True)
-    )
-    if sum(map(len, regions)) != len(gradient) or len(codes) != len(gradient):
-        raise InputError(f"{path}: damaged: the lengths of regions and arrays differ")
-    return Columns(gradient, codes, regions)
+    check_file(path)
+    with read_errors(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return _read_archive(path, archive)
+        # zipfile raises all of these for damaged or encrypted files.
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, LookupError, ValueError, struct.error) as error:
+            if isinstance(error, InputError):
+                raise
+            raise _not_columns(path, " ".join(str(error).split())) from None
 
 
-def _map_array(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """Memory-map an uncompressed array in a zip file.
+def _not_columns(path: Path, reason: str) -> InputError:
+    return InputError(f"{path}: not an archive written by -o FILE.npz, or damaged: {reason}")
 
-    The array's offset is computed from the headers in the file, which have variable length.
-    """
-    member = archive.getinfo(f"{name}.npy")
-    if member.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{name} is compressed, expected it stored uncompressed")
+
+def _read_archive(path: Path, archive: zipfile.ZipFile) -> Columns:
+    members = _find_members(path, archive)
+    gradient, codes = members["gradient"], members["codes"]
+    n_bases, n_regions = codes.shape[0], members["start"].shape[0]
+    for name, member in members.items():
+        expected = _KINDS[name].shape(n_bases if name in ("gradient", "codes") else n_regions)
+        if member.shape != expected:
+            raise _not_columns(path, f"{name} has shape {member.shape}, expected {expected}")
+    _check_codes(path, archive, codes)
+    columns = {}
+    for name in ("chrom", "start", "end", "name", "strand", "offset"):
+        # zipfile compares the checksum of a member that is read completely.
+        body = archive.read(f"{name}.npy")
+        array = np.frombuffer(body, members[name].dtype, n_regions, len(body) - members[name].n_bytes)
+        columns[name] = array.tolist() if array.dtype.kind == "i" else _decode(path, name, array)
+    regions = _regions(path, columns)
+    if sum(map(len, regions)) != n_bases:
+        raise _not_columns(path, "the lengths of regions and arrays differ")
+    return Columns(gradient.map(path), codes.map(path), regions)
+
+
+class _Kind(NamedTuple):
+    """Pattern of numpy's data type, its name, and number of columns; 0 columns: one-dimensional."""
+
+    descr: str
+    words: str
+    n_columns: int = 0
+
+    def shape(self, n_rows: int) -> tuple[int, ...]:
+        return (n_rows, self.n_columns) if self.n_columns else (n_rows,)
+
+
+_KINDS = {
+    "gradient": _Kind("<f4", "float32", 4),
+    "codes": _Kind(r"\|u1", "uint8"),
+    "chrom": _Kind(r"<U\d{1,7}", "text"),
+    "start": _Kind("<i8", "int64"),
+    "end": _Kind("<i8", "int64"),
+    "name": _Kind(r"<U\d{1,7}", "text"),
+    "strand": _Kind("<U1", "text of length 1"),
+    "offset": _Kind("<i8", "int64"),
+}
+_NPY_HEADER = re.compile(
+    r"\{'descr': '(?P<descr>[^']+)', 'fortran_order': False, 'shape': \((?P<shape>\d{1,18}(?:,|, \d))\), \} *\n",
+    re.ASCII,
+)
+"""Header that numpy writes; a pattern, because numpy's own reader evaluates it as Python."""
+
+_LOCAL = struct.Struct("<4s5H3I2H")  # header of a member of a zip file
+
+
+class _Member(NamedTuple):
+    """An array in the archive: data type, shape, and position of its data in the file."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    start: int
+    n_bytes: int
+
+    def map(self, path: Path) -> np.ndarray:
+        """Memory-map the array."""
+        if not self.n_bytes:
+            return np.zeros(self.shape, self.dtype)
+        return np.memmap(path, self.dtype, "r", self.start, self.shape)
+
+
+def _find_members(path: Path, archive: zipfile.ZipFile) -> dict[str, _Member]:
+    """Find the arrays in the file, without reading them."""
+    infos = archive.infolist()
+    members, spans = {}, []
     with path.open("rb") as file:
-        file.seek(member.header_offset + 26)
-        lengths = np.frombuffer(file.read(4), "<u2")
-        file.seek(int(lengths.sum()), 1)
-        np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        if not np.prod(shape):
-            return np.zeros(shape, dtype)
-        return np.memmap(path, dtype, "r", file.tell(), shape)
+        for name in _KINDS:
+            same = [info for info in infos if info.filename == f"{name}.npy"]
+            if len(same) != 1:
+                raise _not_columns(path, f"{len(same)} arrays are called {name}, expected one")
+            info = same[0]
+            if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.compress_size != info.file_size:
+                raise _not_columns(path, f"{name} is compressed or encrypted, expected it stored")
+            file.seek(info.header_offset)
+            local = file.read(_LOCAL.size)
+            if len(local) < _LOCAL.size or local[:4] != b"PK\3\4":
+                raise _not_columns(path, f"{name} is not where the archive states it")
+            *_, n_name, n_extra = _LOCAL.unpack(local)
+            start = info.header_offset + _LOCAL.size + n_name + n_extra
+            spans.append((info.header_offset, start + info.file_size))
+            if spans[-1][1] > archive.start_dir:
+                raise _not_columns(path, f"{name} exceeds the archive")
+            file.seek(start)
+            members[name] = _read_npy_header(path, name, file, start, info.file_size)
+    spans.sort()
+    if any(start < end for (_, end), (start, _) in pairwise(spans)):
+        raise _not_columns(path, "arrays overlap")
+    return members
+
+
+def _read_npy_header(path: Path, name: str, file: BinaryIO, start: int, size: int) -> _Member:
+    """Read the header of an array and compare the size that it implies with that of the member."""
+    head = file.read(10)
+    n_header = int.from_bytes(head[8:], "little")
+    text = file.read(n_header).decode("latin1")
+    found = _NPY_HEADER.fullmatch(text)
+    if head[:8] != b"\x93NUMPY\x01\x00" or found is None or not re.fullmatch(_KINDS[name].descr, found["descr"]):
+        raise _not_columns(path, f"{name} is not an array of {_KINDS[name].words}")
+    dtype = np.dtype(found["descr"])
+    shape = tuple(int(n) for n in found["shape"].split(",") if n)
+    n_bytes = math.prod(shape) * dtype.itemsize
+    if 10 + n_header + n_bytes != size:
+        raise _not_columns(path, f"{name} has {size - 10 - n_header:,} bytes, its shape {shape} requires {n_bytes:,}")
+    return _Member(dtype, shape, start + 10 + n_header, n_bytes)
+
+
+def _check_codes(path: Path, archive: zipfile.ZipFile, codes: _Member) -> None:
+    """Read the codes once, which compares their checksum, and check their values."""
+    with archive.open("codes.npy") as file:
+        file.read(archive.getinfo("codes.npy").file_size - codes.n_bytes)
+        while piece := file.read(_PIECE_BYTES):
+            if (highest := int(np.frombuffer(piece, np.uint8).max())) > N:
+                raise _not_columns(path, f"codes has the value {highest}, expected at most {N}")
+
+
+def _decode(path: Path, name: str, array: np.ndarray) -> list[str]:
+    """Return text as numpy stores it, four bytes per character, padded with zeros."""
+    letters = array.view("<u4").reshape(len(array), -1) if array.itemsize else np.zeros((len(array), 0), "<u4")
+    surrogate = (letters >= 0xD800) & (letters < 0xE000)
+    control = ((letters > 0) & (letters < 32)) | (letters == 127)
+    inside = (letters[:, 1:] > 0) & (letters[:, :-1] == 0)
+    if (letters > sys.maxunicode).any() or surrogate.any() or control.any() or inside.any():
+        raise _not_columns(path, f"{name} is not valid text")
+    texts: list[str] = array.tolist()
+    return texts
+
+
+def _regions(path: Path, columns: Mapping[str, list[Any]]) -> tuple[Region, ...]:
+    regions, offset = [], 0
+    rows = zip(*(columns[key] for key in ("chrom", "start", "end", "name", "strand", "offset")), strict=True)
+    for number, (chrom, start, end, name, strand, stated) in enumerate(rows, 1):
+        where = f"{path}: region {number}"
+        if not chrom or stated != offset:
+            raise InputError(f"{where}: sequence is {chrom!r} and offset {stated}, expected a name and {offset}")
+        region = Region(chrom, start, end, name=name, strand=strand, source=where)
+        regions.append(replace(region, source=""))
+        offset += len(region)
+    return tuple(regions)
 
 
 def _write_array(archive: zipfile.ZipFile, name: str, array: Shaped[np.ndarray, "..."]) -> None:

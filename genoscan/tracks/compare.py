@@ -72,15 +72,18 @@ def compare(first: Path, second: Path, *, top: int) -> Comparison:
                     f"{second}: {chrom} has {other.sizes[chrom]:,} bases, {one.sizes[chrom]:,} in "
                     f"{first}: are both of one genome?"
                 )
-        pieces: list[Float32[np.ndarray, "tracks bases"]] = []
+        pieces: list[Float32[np.ndarray, "tracks bases"]] = [np.zeros((2, 0), np.float32)]
         largest: list[tuple[Region, float, float]] = []
         n_only = np.zeros(2, np.int64)
         for chrom in dict.fromkeys([*one.sizes, *other.sizes]):
             tracks = [track for track in (one, other) if chrom in track.sizes]
             for start in range(0, tracks[0].sizes[chrom], PIECE):
                 end = min(start + PIECE, tracks[0].sizes[chrom])
+                scored_tracks = [track for track in tracks if not track.is_empty(chrom, start, end)]
+                if not scored_tracks:
+                    continue
                 scores = np.full((2, end - start), np.nan, np.float32)
-                for track in tracks:
+                for track in scored_tracks:
                     scores[int(track is other)] = track.scores(chrom, start, end)
                 scored = ~np.isnan(scores)
                 both = scored.all(0)

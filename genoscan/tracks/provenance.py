@@ -1,24 +1,176 @@
-"""Provenance records: OUT.json, beside track OUT, records how the track was computed."""
+"""Provenance records: OUT.json, beside track OUT, records how the track was computed.
+
+A record is a JSON object with the format "genoscan-track/1". `TrackRecord` lists the keys that
+genoscan reads; all other keys are kept. Regions are objects with `chrom`, `start` and `end` (0-based,
+half-open, as in BED), `name` and `strand`; records written before were region strings, such as
+"chr1:1,001-2,000" (1-based, inclusive), which are still read.
+"""
 
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path, PurePath
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveInt,
+    Tag,
+    ValidationError,
+    field_validator,
+)
 
 from genoscan.errors import InputError
 from genoscan.genome.files import read_errors
 from genoscan.genome.genome import Genome
+from genoscan.genome.region import Region, parse_region
+from genoscan.json_input import first_problem, parse_json
 from genoscan.tracks.atomic import AtomicFiles, joined, os_errors
+from genoscan.tracks.score import SCORES
 
 FORMAT = "genoscan-track/1"
 _BYTES, _SHA256 = "track_bytes", "track_sha256"
 
 TRACK_KEYS = _BYTES, _SHA256
 """Keys of the size and the checksum of the track file; records of earlier versions lack them."""
+
+_MAX_BYTES = 1 << 28
+_TEXT, _FIELDS = "text", "fields"
+_ABSOLUTE = re.compile(r"(?P<option>-[A-Za-z]|--[\w-]+=|)(?P<path>/.*)", re.DOTALL)
+
+Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""Name without control characters, which would break the rows of a table."""
+
+
+class _Table(BaseModel):
+    """A JSON object; keys that are not listed are kept."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class SequenceRecord(_Table):
+    """A sequence of the genome.
+
+    Attributes
+    ----------
+    name
+        Name.
+    length
+        Length in bases.
+    m5
+        MD5 checksum, as in SAM.
+    """
+
+    name: Text
+    length: NonNegativeInt
+    m5: str
+
+
+class RegionRecord(_Table):
+    """A region, 0-based, half-open, in forward coordinates.
+
+    Attributes
+    ----------
+    chrom
+        Name of the sequence.
+    start, end
+        Positions of the first base and of the base after the last.
+    name
+        Name, as in BED; "" if there is none.
+    strand
+        "+", "-" or ".".
+    """
+
+    chrom: Text
+    start: NonNegativeInt
+    end: PositiveInt
+    name: str = ""
+    strand: Literal["+", "-", "."] = "."
+
+
+def _region_kind(value: object) -> str:
+    return _TEXT if isinstance(value, str) else _FIELDS
+
+
+AnyRegion = Annotated[Annotated[str, Tag(_TEXT)] | Annotated[RegionRecord, Tag(_FIELDS)], Discriminator(_region_kind)]
+
+
+class ResponseRecord(_Table):
+    """Perturbed base of a response.
+
+    Attributes
+    ----------
+    at
+        The base.
+    """
+
+    at: AnyRegion
+
+
+class TrackRecord(_Table):
+    """Keys of a provenance record that are read; which of them exist depends on the command.
+
+    Attributes
+    ----------
+    format
+        Format of the record.
+    model
+        Name of the model.
+    command
+        Command line, without paths of the machine.
+    sequences
+        Sequences on which the track was computed.
+    regions
+        Scored regions.
+    response
+        Perturbed base, in the record of a response.
+    target, score, shard
+        Options of the run.
+    scored_bases, zero_regions
+        Number of bases with a score, and of regions in which all scores are 0.
+    target_values
+        Values of the target for each window, by batch; null if not finite.
+    seconds
+        Duration of the run.
+    """
+
+    format: Literal["genoscan-track/1"]
+    model: str = ""
+    command: list[str] = []
+    sequences: list[SequenceRecord] = []
+    regions: list[AnyRegion] = []
+    response: ResponseRecord | None = None
+    target: str | None = None
+    score: str | None = None
+    shard: str | None = None
+    scored_bases: NonNegativeInt = 0
+    zero_regions: NonNegativeInt = 0
+    target_values: list[list[FiniteFloat | None]] = []
+    seconds: FiniteFloat = 0.0
+
+    @field_validator("score")
+    @classmethod
+    def _score_exists(cls, score: str | None) -> str | None:
+        if score is not None and score not in SCORES:
+            raise ValueError(f"expected one of {', '.join(SCORES)}")
+        return score
+
+    @field_validator("sequences")
+    @classmethod
+    def _names_differ(cls, sequences: list[SequenceRecord]) -> list[SequenceRecord]:
+        if len({sequence.name for sequence in sequences}) < len(sequences):
+            raise ValueError("two sequences have the same name")
+        return sequences
 
 
 def provenance_path(path: Path) -> Path:
@@ -64,7 +216,8 @@ def write_provenance(path: Path, record: Mapping[str, Any], files: AtomicFiles |
     Notes
     -----
     `format` is the first key; the others follow in alphabetical order. NaN and infinity are written
-    as null, because JSON does not support them.
+    as null, because JSON does not support them. `command` is written without paths of this machine;
+    see `portable_command`.
     """
     target = provenance_path(path)
     with joined(files) as together:
@@ -72,6 +225,8 @@ def write_provenance(path: Path, record: Mapping[str, Any], files: AtomicFiles |
         with os_errors(path):
             file = {_BYTES: track.stat().st_size, _SHA256: file_sha256(track)}
         content = _to_json({**record, **file})
+        if "command" in content:
+            content["command"] = portable_command(content["command"])
         document = {"format": FORMAT, **{key: content[key] for key in content if key != "format"}}
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
         part = together.create(target)
@@ -111,36 +266,164 @@ def check_track(path: Path, record: Mapping[str, Any]) -> None:
         )
 
 
-def read_provenance(path: Path) -> dict[str, Any]:
+def read_provenance(path: Path, *, required: Collection[str] = ()) -> dict[str, Any]:
     """Read the provenance record of a track.
 
     Parameters
     ----------
     path
         Track file.
+    required
+        Keys that must exist and not be empty.
 
     Returns
     -------
     dict
-        The record, including `format`.
+        The record, including `format` and keys of other versions.
 
     Raises
     ------
     InputError
-        If the record is missing, is not JSON, has an unknown format, or describes another file.
+        If the record is missing, is not JSON, has an unknown format, lacks a required key, describes
+        another file, or has a value that does not fit `TrackRecord`; the message names the key.
     """
     source = provenance_path(path)
+    with read_errors(source), source.open("rb") as file:
+        text = file.read(_MAX_BYTES + 1)
+    if len(text) > _MAX_BYTES:
+        raise InputError(f"{source}: longer than {_MAX_BYTES >> 20} MiB, expected the record of a track")
     try:
-        record = json.loads(source.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{source}: cannot be read: {error.strerror}") from error
+        record = parse_json(text)
     except ValueError as error:
-        raise InputError(f"{source}: not valid JSON: {error}") from error
+        raise InputError(f"{source}: not valid JSON: {error}") from None
     found = record.get("format") if isinstance(record, dict) else None
     if found != FORMAT:
         raise InputError(f'{source}: format is {found!r}, expected "{FORMAT}"')
+    try:
+        TrackRecord.model_validate(record)
+    except ValidationError as error:
+        raise InputError(f"{source}: {first_problem(error, omit=(_TEXT, _FIELDS))}") from None
+    for key in required:
+        if record.get(key) in (None, "", []):
+            raise InputError(f"{source}: {key} is missing or empty: write the track again")
     check_track(path, record)
-    return record
+    return dict(record)
+
+
+def region_records(regions: Iterable[Region]) -> list[dict[str, Any]]:
+    """Return regions as they are stored in a record.
+
+    Parameters
+    ----------
+    regions
+        Any regions.
+
+    Returns
+    -------
+    list of dict
+        `chrom`, `start`, `end` (0-based, half-open), `name` and `strand` of each region.
+    """
+    return [
+        {"chrom": region.chrom, "start": region.start, "end": region.end, "name": region.name, "strand": region.strand}
+        for region in regions
+    ]
+
+
+def region_of(stored: str | Mapping[str, Any], sizes: Mapping[str, int], *, where: str) -> Region:
+    """Return a region that is stored in a record as an object, or, in older records, as a string.
+
+    Parameters
+    ----------
+    stored
+        Value in the record.
+    sizes
+        Sequence lengths in bases.
+    where
+        Record and key, for messages.
+
+    Returns
+    -------
+    Region
+        The region.
+
+    Raises
+    ------
+    InputError
+        If the region is not within a sequence.
+    """
+    if isinstance(stored, str):
+        region = parse_region(stored, sizes, clip=True, option=f"{where}:")
+        if region.clipped:
+            raise InputError(f"{where}: {stored} ends past {region.chrom}, which has {sizes[region.chrom]:,} bases")
+        return replace(region, source="")
+    chrom, start, end = stored["chrom"], stored["start"], stored["end"]
+    if not start < end <= sizes.get(chrom, 0):
+        length = f"has {sizes[chrom]:,} bases" if chrom in sizes else "is not one of its sequences"
+        raise InputError(f"{where}: found {chrom} from {start:,} to {end:,}, but {chrom} {length}")
+    return Region(chrom, start, end, name=stored.get("name", ""), strand=stored.get("strand", "."))
+
+
+def scored_regions(path: Path, record: Mapping[str, Any], genome: Genome) -> tuple[Region, ...]:
+    """Return the scored regions of a track.
+
+    Parameters
+    ----------
+    path
+        Track file, for messages.
+    record
+        Provenance record of the track.
+    genome
+        Genome on which the track was computed.
+
+    Returns
+    -------
+    tuple of Region
+        Regions, disjoint and in ascending order on each sequence.
+
+    Raises
+    ------
+    InputError
+        If a region is not within a sequence of the record, or regions overlap.
+    """
+    source = provenance_path(path)
+    sizes = {s["name"]: s["length"] for s in record["sequences"]}
+    regions = tuple(
+        region_of(stored, sizes, where=f"{source}: regions.{number}") for number, stored in enumerate(record["regions"])
+    )
+    rank = {chrom: number for number, chrom in enumerate(genome.sizes)}
+    regions = tuple(sorted(regions, key=lambda region: (rank[region.chrom], region.start)))
+    for one, other in pairwise(regions):
+        if one.chrom == other.chrom and other.start < one.end:
+            raise InputError(f"{source}: regions: {one} and {other} overlap, expected disjoint regions")
+    return regions
+
+
+def portable_command(arguments: Sequence[str]) -> list[str]:
+    """Return a command line without paths of this machine.
+
+    Parameters
+    ----------
+    arguments
+        Program and arguments.
+
+    Returns
+    -------
+    list of str
+        The same arguments, with each absolute path, also one attached to an option as in
+        `--genome=/data/chr.fa` or `-o/tmp/x.bw`, replaced by its last component. The program is
+        given by its name; relative paths are unchanged.
+    """
+    if not arguments:
+        return []
+    program = PurePath(arguments[0])
+    # `python -m genoscan` states the path of the module.
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    return [name, *map(_without_folder, arguments[1:])]
+
+
+def _without_folder(argument: str) -> str:
+    found = _ABSOLUTE.fullmatch(argument)
+    return argument if found is None else found["option"] + PurePath(found["path"]).name
 
 
 def check_genome(path: Path, record: Mapping[str, Any], genome: Genome) -> None:

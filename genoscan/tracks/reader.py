@@ -1,33 +1,21 @@
-"""Readers for bigWig and bedGraph files, including those written by other tools.
+"""Read scores from bigWig and bedGraph files, including those written by other tools."""
 
-pyBigWig is used only for reading, because its writer fills the last record of each zoom block with
-zeros.
-"""
-
-import struct
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-import pyBigWig
 from jaxtyping import Float32
 
 from genoscan.errors import InputError
 from genoscan.genome.files import check_file, open_text, read_errors
 from genoscan.genome.region import Region, check_bounds, parse_region
+from genoscan.tracks.bigwig_layout import BigWigLayout, Items
 from genoscan.tracks.writer import BEDGRAPH, BIGWIG
 
 PIECE = 1 << 20
 """Number of bases read at a time."""
-
-_HEADER = struct.Struct("<IHHQQQ")
-_MAGIC, _ZOOMS = 0x888FFC26, 64
-"""Magic number, and offset of the zoom headers in bytes.
-
-The fields of `_HEADER` are the magic number, the version, the number of zoom levels, and the offsets
-of the B+ tree, the data and the R-tree.
-"""
 
 ScoredRegion = tuple[Region, Float32[np.ndarray, " bases"]]
 
@@ -55,13 +43,16 @@ class BigWig:
 
     def __init__(self, path: Path) -> None:
         check_file(path)
-        _check_header(path)
         self._path = path
-        try:
-            self._file = pyBigWig.open(str(path))
-        except RuntimeError:
-            raise InputError(f"{path}: not a bigWig, or damaged: write it again") from None
-        self.sizes: dict[str, int] = self._file.chroms()
+        with ExitStack() as files, read_errors(path):
+            file = files.enter_context(path.open("rb"))
+            self._layout = BigWigLayout(path, file.fileno())
+            self._file = files.pop_all()
+        self.sizes: dict[str, int] = self._layout.sizes
+        blocks = self._layout.blocks
+        self._starts, self._ends = np.ascontiguousarray(blocks["start"]), np.ascontiguousarray(blocks["end"])
+        edges = np.searchsorted(blocks["chrom"], np.arange(len(self.sizes) + 1)).tolist()
+        self._blocks_of = dict(zip(self.sizes, map(slice, edges, edges[1:]), strict=True))
 
     def __enter__(self) -> "BigWig":
         return self
@@ -89,17 +80,44 @@ class BigWig:
         Raises
         ------
         InputError
-            If the file is damaged.
+            If the file is damaged, or the interval is not within one of its sequences.
         """
-        try:
-            scores: np.ndarray = self._file.values(chrom, start, end, numpy=True)
-        except RuntimeError:
+        if not 0 <= start <= end <= self.sizes.get(chrom, -1):
             where = f"{chrom}:{start + 1:,}-{end:,}"
-            raise InputError(f"{self._path}: damaged: {where} cannot be read") from None
+            raise InputError(f"{self._path}: {where} is not within a sequence of the file")
+        scores = np.full(end - start, np.nan, np.float32)
+        with read_errors(self._path):
+            for block in self._blocks(chrom, start, end):
+                _fill(scores, start, self._layout.items(block))
         return scores
 
+    def _blocks(self, chrom: str, start: int, end: int) -> np.ndarray:
+        """Return the rows of the data blocks that overlap an interval."""
+        here = self._blocks_of[chrom]
+        # Blocks are disjoint, so that their ends are sorted too.
+        first = here.start + np.searchsorted(self._ends[here], np.uint32(start), "right")
+        last = here.start + np.searchsorted(self._starts[here], np.uint32(end), "left")
+        return self._layout.blocks[first:last]
+
+    def is_empty(self, chrom: str, start: int, end: int) -> bool:
+        """Return whether an interval has no data block, without reading any.
+
+        Parameters
+        ----------
+        chrom
+            Name of a sequence of the file.
+        start, end
+            0-based, half-open, within the sequence.
+
+        Returns
+        -------
+        bool
+            If True, the interval has no score.
+        """
+        return not len(self._blocks(chrom, start, end))
+
     def pieces(self) -> Iterator[ScoredRegion]:
-        """Iterate over all sequences, `PIECE` bases at a time.
+        """Iterate over all sequences, `PIECE` bases at a time, without pieces that have no data block.
 
         Yields
         ------
@@ -109,21 +127,26 @@ class BigWig:
         for chrom, length in self.sizes.items():
             for start in range(0, length, PIECE):
                 end = min(start + PIECE, length)
-                yield Region(chrom, start, end), self.scores(chrom, start, end)
+                if not self.is_empty(chrom, start, end):
+                    yield Region(chrom, start, end), self.scores(chrom, start, end)
 
 
-def _check_header(path: Path) -> None:
-    """Raise if a file is truncated, because pyBigWig would read past its end, or is not a bigWig."""
-    with read_errors(path), path.open("rb") as file:
-        header = file.read(_HEADER.size)
-        length = path.stat().st_size
-    if len(header) == _HEADER.size:
-        magic, _, zooms, *offsets = _HEADER.unpack(header)
-        if magic == _MAGIC and max(*offsets, _ZOOMS + 24 * zooms) >= length:
-            raise InputError(f"{path}: truncated after {length:,} bytes")
-        if magic == _MAGIC:
-            return
-    raise InputError(f"{path}: not a bigWig")
+def _fill(scores: Float32[np.ndarray, " bases"], start: int, items: Items) -> None:
+    """Copy the scores of a block to an array whose first base is at `start`."""
+    starts, ends = np.maximum(items.starts - start, 0), np.minimum(items.ends - start, len(scores))
+    inside = starts < ends
+    starts, lengths = starts[inside], (ends - starts)[inside]
+    if not len(starts):
+        return
+    values, total = items.values[inside], int(lengths.sum())
+    if total > len(values):
+        values = np.repeat(values, lengths)
+    first, last = int(starts[0]), int(starts[-1] + lengths[-1])
+    if last - first == total:
+        scores[first:last] = values
+    else:
+        positions = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(total)
+        scores[positions] = values
 
 
 def read_track(path: str | Path, region: str | Region) -> Float32[np.ndarray, " bases"]:
@@ -269,7 +292,8 @@ def _rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     for number, line in enumerate(lines, 1):
         columns = line.split()
         if columns and not line.startswith("#") and columns[0] not in ("track", "browser"):
-            yield number, columns
+            # The name of a sequence may contain blanks if columns are separated by tabs.
+            yield number, [text.strip() for text in line.split("\t")] if line.count("\t") == 3 else columns
 
 
 def _row(columns: list[str], where: str, sizes: Mapping[str, int]) -> tuple[Region, float]:

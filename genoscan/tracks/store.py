@@ -16,12 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from genoscan.errors import InputError, OutputError
 from genoscan.genome.region import Region
+from genoscan.json_input import parse_json
 from genoscan.tracks.atomic import make_partial_folder, os_errors, partial_folder
 from genoscan.tracks.snapshots import SUFFIX
 
@@ -332,7 +334,7 @@ def _map(path: Path, dtype: Any, shape: tuple[int, ...], *, exists: bool) -> np.
 
 def _check_settings(path: Path, settings: dict[str, Any], output: Path) -> None:
     try:
-        before = dict(json.loads((path / _SETTINGS).read_text()))
+        before = dict(parse_json((path / _SETTINGS).read_bytes()))
     except (ValueError, TypeError, FileNotFoundError):
         raise _damaged(path / _SETTINGS) from None
     for name in sorted({*before, *settings}):
@@ -344,6 +346,26 @@ def _check_settings(path: Path, settings: dict[str, Any], output: Path) -> None:
             )
 
 
+class _JournalEntry(BaseModel):
+    """A line of the journal: a finished batch.
+
+    Attributes
+    ----------
+    batch
+        Number of the batch.
+    values
+        Value of the target for each window.
+    checksums
+        Start, stop and CRC-32 of the results of each window.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    batch: NonNegativeInt
+    values: list[float]
+    checksums: list[tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]]
+
+
 def _damaged(file: Path) -> OutputError:
     return OutputError(f"{file}: damaged: remove {file.parent} to start again")
 
@@ -353,14 +375,7 @@ def _shorten(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-class _Entry(NamedTuple):
-    """Target values of a finished batch, and (start, stop, CRC-32) of its results."""
-
-    values: list[float]
-    checksums: list[tuple[int, int, int]]
-
-
-def _read_journal(path: Path) -> dict[int, _Entry]:
+def _read_journal(path: Path) -> dict[int, _JournalEntry]:
     """Read the journal of finished batches and remove an incomplete last line from it."""
     file = path / _DONE
     if not file.exists():
@@ -372,13 +387,6 @@ def _read_journal(path: Path) -> dict[int, _Entry]:
     if not complete:
         file.unlink()
     try:
-        found = [json.loads(line) for line in complete.splitlines()]
-        return {
-            int(entry["batch"]): _Entry(
-                [float(value) for value in entry["values"]],
-                [(int(start), int(stop), int(crc)) for start, stop, crc in entry["checksums"]],
-            )
-            for entry in found
-        }
-    except (ValueError, KeyError, TypeError):
+        return {entry.batch: entry for entry in map(_JournalEntry.model_validate_json, complete.splitlines())}
+    except ValidationError:
         raise _damaged(file) from None

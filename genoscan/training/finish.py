@@ -1,6 +1,5 @@
 """Evaluation of a trained model against the Markov baseline, and export of its model folder."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from genoscan.layers.weights import save_model
 from genoscan.training.card import CardFacts, HeldOutResult, write_card
 from genoscan.training.data import Split
 from genoscan.training.markov import markov_baseline
-from genoscan.training.state import STATE
+from genoscan.training.state import read_state
 from genoscan.training.train import bits_per_base
 
 CURVE = "training.tsv"
@@ -66,7 +65,7 @@ def finish_model(
     for genome in tests:
         held_out[genome.path.name] = [genome.fetch(chrom, 0, size) for chrom, size in genome.sizes.items()]
     baseline = markov_baseline(split.training, split.validation, held_out)
-    state = json.loads((work / STATE).read_text())
+    state = read_state(work)
     facts = CardFacts(
         name=output.name,
         kind=" and ".join(dict.fromkeys(_KINDS[layer.kind] for layer in config.layers)),
@@ -82,7 +81,7 @@ def finish_model(
         weights=sum(weight.numel() for weight in stack.parameters()),
         training_bases=split.n_training,
         bases_seen=bases_seen,
-        hours=state["seconds"] / 3600,
+        hours=state.seconds / 3600,
         threads=torch.get_num_threads(),
         markov=f"order {baseline.order}, smoothing {baseline.smoothing:g}",
         held_out=[
@@ -97,7 +96,7 @@ def finish_model(
         ],
     )
     save_model(output, config, stack, write_card(facts))
-    pd.DataFrame(state["rows"]).to_csv(output / CURVE, sep="\t", index=False, float_format="%.5g")
+    pd.DataFrame(state.rows).to_csv(output / CURVE, sep="\t", index=False, float_format="%.5g")
 
 
 def _composition(sequences: Sequence[np.ndarray]) -> float:

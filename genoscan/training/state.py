@@ -10,17 +10,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numba
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from genoscan import __version__
 from genoscan.errors import InputError
+from genoscan.json_input import first_problem, parse_json
 from genoscan.layers.config import ModelConfig
 from genoscan.temporary import locked_folder
 from genoscan.tracks.atomic import atomic_write, make_partial_folder
@@ -158,6 +160,70 @@ def save(
             old.unlink()
 
 
+class State(BaseModel):
+    """Content of state.json.
+
+    Attributes
+    ----------
+    settings
+        Settings as returned by `settings`.
+    step
+        Number of updates done.
+    seconds
+        Training time so far, in seconds.
+    rows
+        Loss curve, with one row per report.
+    tensors
+        Name of the tensor file.
+    tensors_sha256, checksum
+        Checksums of the tensor file, and of the values except for the settings; None: in the state
+        of an earlier version.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    settings: dict[str, Any]
+    step: NonNegativeInt
+    seconds: Annotated[FiniteFloat, Field(ge=0)]
+    rows: list[dict[str, Any]]
+    tensors: Annotated[str, Field(pattern=r"^step-\d+\.safetensors$")]
+    tensors_sha256: str | None = None
+    checksum: str | None = None
+
+
+def read_state(work: Path) -> State:
+    """Read state.json.
+
+    Parameters
+    ----------
+    work
+        Folder of the training run.
+
+    Returns
+    -------
+    State
+        Its content.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or is damaged; the message names the key.
+    """
+    file, restart = work / STATE, f"remove {work} to start again"
+    try:
+        # A loss that is not finite is stored as NaN.
+        state = State.model_validate(parse_json(file.read_bytes(), constants=True))
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}; {restart}") from None
+    except ValidationError as error:
+        raise InputError(f"{file}: damaged: {first_problem(error)}; {restart}") from None
+    except ValueError as error:
+        raise InputError(f"{file}: damaged: {error}; {restart}") from None
+    if state.checksum not in (None, _checksum(state.model_dump())):
+        raise InputError(f"{file}: damaged; {restart}")
+    return state
+
+
 def resume(
     work: Path, recorded: Mapping[str, Any], parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> tuple[int, float, list[dict[str, Any]]]:
@@ -190,19 +256,11 @@ def resume(
         first difference.
     """
     restart = f"remove {work} to start again"
-    try:
-        state = json.loads((work / STATE).read_text(encoding="utf-8"))
-        found = state["settings"]
-        step, seconds, rows = state["step"], state["seconds"], state["rows"]
-        tensors_file = work / state["tensors"]
-        damaged = state.get("checksum", _checksum(state)) != _checksum(state)
-    except FileNotFoundError:
+    if not (work / STATE).exists():
         return 0, 0.0, []
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{work / STATE}: damaged; {restart}") from None
-    if damaged:
-        raise InputError(f"{work / STATE}: damaged; {restart}")
-    if differing := _first_difference(found, recorded):
+    state = read_state(work)
+    tensors_file = work / state.tensors
+    if differing := _first_difference(state.settings, recorded):
         raise InputError(
             f"{work}: contains a training run with other settings: {differing}; use the same settings, or {restart}"
         )
@@ -217,9 +275,9 @@ def resume(
         raise InputError(f"{tensors_file}: {reason}; {restart}") from None
     except KeyError as error:
         raise InputError(f"{tensors_file}: no tensor {error}; {restart}") from None
-    if "tensors_sha256" in state and file_sha256(tensors_file) != state["tensors_sha256"]:
+    if state.tensors_sha256 is not None and file_sha256(tensors_file) != state.tensors_sha256:
         raise InputError(f"{tensors_file}: damaged; {restart}")
-    return step, seconds, rows
+    return state.step, state.seconds, state.rows
 
 
 def _checksum(state: Mapping[str, Any]) -> str:

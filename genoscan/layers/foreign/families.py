@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic import ValidationError
 from torch import Tensor
 
 from genoscan.errors import ModelError
+from genoscan.json_input import first_problem
 from genoscan.layers.config import ModelConfig
 from genoscan.layers.foreign import caduceus, language_models
 from genoscan.layers.foreign.source import CONFIG, Source, format_value
@@ -40,6 +42,13 @@ def read_foreign(
     """
     source = Source(path, name or path.resolve().name)
     _check_supported(source)
+    try:
+        return _read(source, tokens)
+    except ValidationError as error:  # settings that are valid for the family but not here
+        raise ModelError(f"{source.folder / CONFIG}: {first_problem(error)}") from None
+
+
+def _read(source: Source, tokens: Mapping[str, int] | None) -> tuple[ModelConfig, dict[str, Tensor]]:
     kind, place = source.config.get("model_type"), source.folder / CONFIG
     if kind == "caduceus":
         if tokens is not None:

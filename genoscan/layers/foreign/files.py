@@ -5,7 +5,6 @@ and training checkpoints (`.ckpt`, `.pt`, `.pth`).  All except safetensors are p
 unpickles them with `weights_only`, which creates only tensors and containers and runs no other code.
 """
 
-import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from genoscan.errors import ModelError
+from genoscan.json_input import parse_json
 from genoscan.layers.foreign.naming import is_model
 
 _INDEX = ".index.json"
@@ -75,7 +75,7 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
 
 def _shards(index: Path) -> dict[str, Tensor]:
     try:
-        shard_of = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shard_of = parse_json(index.read_bytes())["weight_map"]
         files = sorted(set(shard_of.values()))
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(f"{index}: not an index of shards ({error})") from None

@@ -1,7 +1,6 @@
 """Foreign checkpoints: the configuration, and the tensors by name in the model."""
 
 import difflib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from genoscan.errors import ModelError
+from genoscan.json_input import parse_json
 from genoscan.layers.foreign.files import read_tensors
 from genoscan.layers.foreign.naming import model_names
 
@@ -224,7 +224,7 @@ def format_value(value: object) -> str:
 def _config(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = parse_json(file.read_bytes(), constants=True)
     except FileNotFoundError:
         raise ModelError(f"{folder}: {CONFIG} not found, expected beside the weights") from None
     except (OSError, ValueError) as error:

@@ -1,11 +1,11 @@
 """Tokens of the bases, from the vocabulary of a checkpoint or from the user."""
 
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from genoscan.errors import ModelError
 from genoscan.genome.alphabet import BASES
+from genoscan.json_input import parse_json
 from genoscan.layers.foreign.source import Source
 
 _MAX_TOKENS = 64
@@ -102,7 +102,7 @@ def _tokens_in_files(source: Source) -> dict[str, int]:
         if not file.is_file():
             continue
         try:
-            content: Any = json.loads(file.read_text(encoding="utf-8"))
+            content: Any = parse_json(file.read_bytes())
             table = content.get("model", {}).get("vocab", {}) if name[0] == "t" else content
             known = {str(token): int(number) for token, number in table.items()}
         except (OSError, ValueError, AttributeError, TypeError) as error:
