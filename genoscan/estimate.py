@@ -47,6 +47,8 @@ class Estimate:
         Memory for the bases of one batch.
     base_bytes
         Memory of the process before the computation: interpreter, libraries, model and genome index.
+    memory_bytes
+        Peak memory of the process, including `base_bytes`, without the memory of a GPU.
     disk_bytes
         Disk space used in the output folder during the run: scores, bases, columns if needed, and the
         state of a sweep.
@@ -69,6 +71,7 @@ class Estimate:
     boundary_place: str
     window_bytes: int
     base_bytes: int
+    memory_bytes: int
     disk_bytes: int
     state_bytes: int
     by_batch: tuple[float, ...]
@@ -107,6 +110,10 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
         seconds.append(of_batch)
     scored = sum(len(region) for region in job.regions)
     windows_read = [w for batch in job.batches for windows in batch for w in windows]
+    engine_bytes = probe.bytes + cost.carry_bytes - of_probe.carry_bytes
+    memory_bytes = base_bytes + longest * width
+    memory_bytes += engine_bytes if job.model.device.type == "cpu" else 0
+    memory_bytes += cost.boundary_bytes if cost.boundary_place == "memory" else 0
     return Estimate(
         regions=len(job.regions),
         merged_bases=scored,
@@ -116,11 +123,12 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
         context_share=1 - sum(len(window.scored) for window in windows_read) / read_bases,
         longest=longest,
         recomputed=cost.recomputed,
-        engine_bytes=probe.bytes + cost.carry_bytes - of_probe.carry_bytes,
+        engine_bytes=engine_bytes,
         boundary_bytes=cost.boundary_bytes,
         boundary_place=cost.boundary_place,
         window_bytes=longest * width,
         base_bytes=base_bytes,
+        memory_bytes=memory_bytes,
         disk_bytes=scored * (37 if job.options.strand == "both" else 21 if columns else 5) + cost.state_bytes,
         state_bytes=cost.state_bytes,
         by_batch=tuple(seconds),

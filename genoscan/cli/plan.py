@@ -43,14 +43,15 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
             {
                 "regions": f"{cost.regions:,} ({cost.merged_bases:,} bases to score)",
                 "windows": f"{cost.windows:,} in {cost.batches:,} batches, {cost.read_bases:,} "
-                f"bases read, {cost.context_share:.0%} of them not scored "
-                f"(context {job.context:,}, reach {job.reach:,})",
+                f"bases read (context {job.context:,}, reach {job.reach:,})",
+                "context": f"{cost.context_share:.0%} of the bases read are not scored",
                 "longest window": f"{cost.longest:,} bases, {-(-cost.longest // tile):,} tiles of {tile:,}",
                 "recomputation": f"{cost.recomputed:.2f} additional forward passes per tile",
                 "process memory": f"{cost.base_bytes / 1e6:,.0f} MB for interpreter, libraries, model and index",
                 "engine memory": f"{cost.engine_bytes / 1e6:,.0f} MB, independent of length",
                 **({"boundary memory": boundaries} if cost.boundary_bytes else {}),
                 "window memory": f"{cost.window_bytes / 1e6:,.1f} MB (1 byte per base of a batch)",
+                "total memory": f"{cost.memory_bytes / 1e6:,.0f} MB, without the memory of a GPU",
                 "disk until done": f"{cost.disk_bytes / 1e6:,.1f} MB in the first output's folder, of which "
                 f"{cost.state_bytes / 1e6:,.1f} MB to continue an interrupted window",
                 "time": f"{sum(cost.by_batch):,.0f} s; the longest batch {max(cost.by_batch):,.0f} s",

@@ -147,10 +147,10 @@ class _BoundedLines(io.TextIOWrapper):
 
     def __init__(self, file: Any, path: Path) -> None:
         # A comment in another encoding must not make a file with ASCII data unreadable.
-        super().__init__(file, encoding="utf-8-sig", errors="replace")
+        super().__init__(cast(BinaryIO, file), encoding="utf-8-sig", errors="replace")
         self._path, self._number = path, 0
 
-    def readline(self, size: int | None = -1, /) -> str:  # type: ignore[override]
+    def readline(self, size: int = -1, /) -> str:  # type: ignore[override]
         line = super().readline(_MAX_LINE + 1 if size is None or size < 0 else size)
         self._number += 1
         if len(line) > _MAX_LINE:

@@ -23,7 +23,7 @@ def choose_cache() -> bool:
         numba.njit(cache=True)(_probe)
     except RuntimeError:
         try:
-            numba.config.CACHE_DIR = str(_temporary_cache())
+            numba.config.CACHE_DIR = str(_temporary_cache())  # type: ignore[attr-defined]
         except OSError:
             return False
     return True
