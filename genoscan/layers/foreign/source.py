@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from genoscan.errors import ModelError
+from genoscan.layers.downloads import check_downloaded
 from genoscan.layers.foreign.files import read_tensors
 from genoscan.layers.foreign.naming import model_names
 
@@ -223,6 +224,7 @@ def format_value(value: object) -> str:
 
 def _config(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
+    check_downloaded(file, "JSON")
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
