@@ -1,6 +1,8 @@
 """Import foreign checkpoints and torch modules."""
 
 import json
+import os
+import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,10 @@ from genoscan.model import Model
 from genoscan.model import load_model as load_native
 from genoscan.temporary import scratch_folder
 from genoscan.tracks.atomic import atomic_directory, os_errors
+
+_NAME = re.compile(r"[^.\-/\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*")
+_MAX_NAME = 100
+"""Names of models, which are also folders, and shown in lists."""
 
 _TOLERANCE = 1e-4
 """Maximum relative L2 difference between the logits of a module and those of its copy."""
@@ -51,9 +57,16 @@ def import_model(source: str | Path, *, name: str | None = None, tokens: str | N
     """
     source_name = Path(source).resolve().name
     name = name or source_name
+    if not _NAME.fullmatch(name) or len(os.fsencode(name)) > _MAX_NAME:
+        raise InputError(
+            f"--name {name!r}: expected at most {_MAX_NAME} bytes without / \\ and control characters, "
+            "not starting with . or -"
+        )
+    if name in named_models():
+        raise InputError(f"--name {name}: {named_models()[name]} exists: give another name")
     folder = user_model_directory() / name
-    if folder.exists() or name in ("", ".", "..") or Path(name).name != name:
-        raise InputError(f"--name {name}: invalid name, or {folder} exists: give another name")
+    if folder.exists():
+        raise InputError(f"--name {name}: {folder} exists: give another name")
     given = None if tokens is None else parse_tokens(tokens)
     config, weights = read_foreign(locate_checkpoint(str(source)), given, name=source_name)
     with os_errors(folder):

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import numpy as np
@@ -177,6 +178,44 @@ def test_a_hub_of_a_genome_that_ucsc_has(genome: Path, track: Path, tmp_path: Pa
     assert done.code == 0, done.err
     text = (tmp_path / "hub" / "genomes.txt").read_text()
     assert text == "genome hg38\ntrackDb hg38/trackDb.txt\n"
+
+
+@pytest.mark.parametrize("name", ["../x", "../../x", "/x", "a/b", "..", ".", "", "a\nb", "-a", "a\0", "a b", "x" * 300])
+def test_an_assembly_is_a_plain_name(genome: Path, track: Path, tmp_path: Path, name: str) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    said = refusal("hub", track, "-g", genome, "--email", "a@b", "--assembly", name, "-o", tmp_path / "in" / "hub")
+    assert "--assembly" in said
+    assert said.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_names_in_a_hub_are_quoted(genome: Path, track: Path, tmp_path: Path) -> None:
+    """Each setting is one line, each URL one word, and each track has a name of its own."""
+    names = ["a b", "a_b", "#%?&+é", "x\nbigDataUrl y"]
+    tracks = []
+    for name in names:
+        tracks.append(tmp_path / f"{name}.bw")
+        tracks[-1].write_bytes(track.read_bytes())
+        tracks[-1].with_name(f"{name}.bw.json").write_bytes(track.with_name(track.name + ".json").read_bytes())
+    hub = tmp_path / "hub"
+    done = genoscan("export", "hub", *tracks, "-g", genome, "--email", "a@b\nhub x", "-o", hub)
+    assert done.code == 0, done.err
+    stanzas = [
+        dict(line.split(" ", 1) for line in stanza.splitlines())
+        for stanza in (hub / "g" / "trackDb.txt").read_text().split("\n\n")
+    ]
+    for stanza, path in zip(stanzas, tracks, strict=True):
+        assert re.fullmatch(r"[\w.%~-]+", stanza["bigDataUrl"], re.ASCII)
+        assert (hub / "g" / unquote(stanza["bigDataUrl"])).read_bytes() == path.read_bytes()
+    assert len({stanza["track"] for stanza in stanzas}) == len(names)
+    assert all(re.fullmatch(r"\w+", stanza["track"], re.ASCII) for stanza in stanzas)
+    keys = [line.split()[0] for line in (hub / "hub.txt").read_text().splitlines()]
+    assert keys == ["hub", "shortLabel", "longLabel", "genomesFile", "email"]
+    config = tmp_path / "config.json"
+    done = genoscan("export", "jbrowse", tracks[2], "-g", genome, "-o", config)
+    assert done.code == 0, done.err
+    uri = json.loads(config.read_text())["tracks"][0]["adapter"]["bigWigLocation"]["uri"]
+    assert (uri, unquote(uri)) == ("%23%25%3F%26%2B%C3%A9.bw", tracks[2].name)
 
 
 @given(st.lists(st.text("ACGTN", min_size=1, max_size=40), min_size=1, max_size=4), st.integers(1, 3))

@@ -3,6 +3,7 @@
 The truth is transformers' own reading of the files, and the same tensors under their plain names.
 """
 
+import argparse
 import fnmatch
 import functools
 import json
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from commands import bases, genoscan, write_fasta
+from commands import bases, genoscan, tiny_model, write_fasta
 from hub_models import TOKENS, state_spaces, transformers_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -322,6 +323,115 @@ def test_a_checkpoint_beside_its_optimizer(tmp_path: Path) -> None:
     read_foreign(tmp_path, TOKENS)
     torch.save({"state_dict": tensors}, tmp_path / "epoch=3.ckpt")
     assert "found config.json, epoch=3.ckpt" in refusal(tmp_path)
+
+
+# What lies where the weights should
+
+PAGES = {
+    "is a Git LFS pointer, not": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n",
+    "is an HTML page, not": b"\xef\xbb\xbf\n <!DOCTYPE html><html><title>Sign in</title></html>",
+    "is XML, perhaps": b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>",
+}
+
+
+@pytest.mark.parametrize("said", PAGES)
+@pytest.mark.parametrize(
+    "file",
+    [
+        *("model.safetensors", "pytorch_model.bin", "last.ckpt", "last.pt", "last.pth"),
+        *("model.safetensors.index.json", "pytorch_model.bin.index.json", "config.json", "vocab.json"),
+    ],
+)
+def test_a_page_in_place_of_a_file_is_named(tmp_path: Path, said: str, file: str) -> None:
+    saved(tmp_path, "mamba")
+    if file not in ("config.json", "vocab.json"):
+        (tmp_path / "model.safetensors").unlink()
+    (tmp_path / file).write_bytes(PAGES[said])
+    assert f"{tmp_path / file}: {said}" in refusal(tmp_path, None)
+
+
+@pytest.mark.parametrize("said", PAGES)
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_page_in_a_model_folder_is_named(tmp_path: Path, said: str, file: str) -> None:
+    folder = tiny_model(tmp_path / "m")
+    (folder / file).write_bytes(PAGES[said])
+    with pytest.raises(ModelError) as refused:
+        load_model(folder)
+    assert f"{folder / file}: {said}" in str(refused.value)
+
+
+@settings(max_examples=25, deadline=None)
+@given(content=st.binary(max_size=64) | st.text(max_size=64).map(str.encode), whole=st.booleans())
+def test_no_advice_to_load_unsafely(content: bytes, whole: bool) -> None:
+    """Any bytes as a pickle: one line, without torch's advice to switch its checks off."""
+    with tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary) / "pytorch_model.bin"
+        file.write_bytes(content if whole else b"\x80\x02" + content)
+        with pytest.raises(ModelError) as refused:
+            files.read_tensors(file)
+    assert "\n" not in str(refused.value)
+    assert "\x1b" not in str(refused.value)
+    for advice in ("weights_only", "add_safe_globals", "torch.load", "arbitrary code"):
+        assert advice not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("spare", "said"),
+    [
+        (Path("a"), "found pathlib.PosixPath"),
+        (argparse.Namespace(lr=1), "found argparse.Namespace"),
+        (print, "found "),
+        (torch.nn.Linear(1, 1), "found torch.nn.modules.linear.Linear"),
+    ],
+)
+def test_other_objects_are_named(tmp_path: Path, spare: object, said: str) -> None:
+    _, _, tensors = saved(tmp_path, "mamba")
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({"state_dict": tensors, "spare": spare}, tmp_path / "last.ckpt")
+    assert f"contains more than tensors and was not loaded: {said}" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("first", [b"{", b"["])
+def test_a_header_may_begin_like_json(tmp_path: Path, first: bytes) -> None:
+    """The first byte of safetensors is the low one of the header's size."""
+    save_file({"w": torch.ones(1)}, tmp_path / "model.safetensors")
+    content = (tmp_path / "model.safetensors").read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + size].ljust(256 + first[0])
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + content[8 + size :])
+    assert (tmp_path / "model.safetensors").read_bytes()[:1] == first
+    assert len(files.read_tensors(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("kind", ["mamba", "mamba2", "state-spaces", "caduceus"])
+def test_a_checkpoint_as_model_is_told_to_be_imported(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "a b"
+    if kind == "caduceus":
+        config = caduceus.config(d_model=4, n_layer=1)
+        lay(folder, config, caduceus.tensors(config))
+    elif kind == "state-spaces":
+        state_spaces(folder, "mamba", transformers_model("mamba", **SIZES["mamba"]))
+    else:
+        saved(folder, kind)
+    genome = write_fasta(tmp_path / "g.fa", {"chr1": bases(60, seed=4)})
+    done = genoscan("attribute", genome, "-m", folder, "-o", tmp_path / "x.bw")
+    assert (done.code, done.err.count("\n")) == (1, 1), done.err
+    assert f"genoscan models import '{folder}' --name NAME" in done.err
+    done = genoscan("attribute", genome, "-m", folder / "config.json", "-o", tmp_path / "x.bw")
+    assert "is a file, expected a name or a model folder" in done.err
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "/x", "a/b", "..", ".", ".x", "-x", "a\nb", "a\0", "a\\b", "x" * 101, "bacteria"]
+)
+def test_a_name_of_a_model_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    saved(tmp_path / "hf", "mamba")
+    before = sorted(tmp_path.rglob("*"))
+    done = genoscan("models", "import", tmp_path / "hf", "--tokens", "A=7,C=8,G=9,T=10", "--name", name)
+    assert (done.code, done.err.count("\n")) == (1, 1), done.err
+    assert "--name" in done.err
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 # Tied pairs

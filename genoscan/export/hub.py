@@ -11,10 +11,12 @@ A track hub contains:
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
-from genoscan.export.track_file import TrackFile, initial_locus, track_names
+from genoscan.errors import InputError
+from genoscan.export.track_file import TrackFile, track_names
 from genoscan.export.twobit import write_two_bit
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
@@ -22,6 +24,9 @@ from genoscan.tracks.atomic import atomic_directory, check_new_folder, os_errors
 
 _LABEL_LENGTH = 17
 """Maximum length of a short label in the UCSC Genome Browser, in characters."""
+
+_ASSEMBLY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+"""Name of an assembly, which is also a folder of the hub."""
 
 
 def write_hub(
@@ -53,12 +58,14 @@ def write_hub(
     Raises
     ------
     InputError
-        If the folder exists.
+        If the folder exists, or the assembly is not a UCSC name: letters, digits and `_ . -`.
     OutputError
         If a file cannot be written.
     """
     check_new_folder(output)
-    name = assembly or _identifier(genome.path.name.split(".")[0])
+    if assembly is not None and not _ASSEMBLY.fullmatch(assembly):
+        raise InputError(f"--assembly {assembly!r}: expected UCSC's name, such as hg38: letters, digits, _, . and -")
+    name = assembly or _identifier(genome.path.name.split(".")[0]) or "genome"
     with os_errors(output), atomic_directory(output) as folder:
         (folder / name).mkdir(parents=True)
         names = track_names(tracks)
@@ -71,6 +78,7 @@ def write_hub(
         }
         assembly_settings = {"genome": name, "trackDb": f"{name}/trackDb.txt"}
         if assembly is None:
+            start = locus or tracks[0].regions[0]
             write_two_bit(folder / name / f"{name}.2bit", genome)
             assembly_settings |= {
                 "twoBitPath": f"{name}/{name}.2bit",
@@ -78,30 +86,36 @@ def write_hub(
                 "scientificName": name,
                 "description": genome.path.name,
                 "orderKey": "1",
-                "defaultPos": initial_locus(tracks, locus).replace(",", ""),
+                "defaultPos": f"{start.chrom}:{start.start + 1}-{start.end}",
             }
         for track in tracks:
             shutil.copyfile(track.path, folder / name / track.path.name)
         (folder / "hub.txt").write_text(_stanza(hub), encoding="utf-8")
         (folder / "genomes.txt").write_text(_stanza(assembly_settings), encoding="utf-8")
-        stanzas = "\n".join(_stanza(_track_settings(track)) for track in tracks)
+        stanzas = "\n".join(map(_stanza, _track_settings(tracks)))
         (folder / name / "trackDb.txt").write_text(stanzas, encoding="utf-8")
 
 
-def _track_settings(track: TrackFile) -> dict[str, str]:
-    return {
-        "track": f"genoscan_{_identifier(track.name)}",
-        "bigDataUrl": track.path.name,
-        "shortLabel": track.name[:_LABEL_LENGTH],
-        "longLabel": f"{track.name}: {track.description}"[:80],
-        "type": "bigWig",
-        "visibility": "full",
-        "autoScale": "on",
-        "windowingFunction": "maximum",  # a mean would hide narrow peaks
-        "logo": "on",  # draws bases as letters when zoomed in
-        "maxHeightPixels": "128:80:16",
-        "color": "0,114,178",
-    }
+def _track_settings(tracks: Sequence[TrackFile]) -> Iterator[dict[str, str]]:
+    used: set[str] = set()
+    for track in tracks:
+        identifier = f"genoscan_{_identifier(track.name)}"
+        while identifier in used:  # different names may have the same identifier
+            identifier += "_"
+        used.add(identifier)
+        yield {
+            "track": identifier,
+            "bigDataUrl": quote(track.path.name),
+            "shortLabel": track.name[:_LABEL_LENGTH],
+            "longLabel": f"{track.name}: {track.description}"[:80],
+            "type": "bigWig",
+            "visibility": "full",
+            "autoScale": "on",
+            "windowingFunction": "maximum",  # a mean would hide narrow peaks
+            "logo": "on",  # draws bases as letters when zoomed in
+            "maxHeightPixels": "128:80:16",
+            "color": "0,114,178",
+        }
 
 
 def _identifier(name: str) -> str:
@@ -110,4 +124,5 @@ def _identifier(name: str) -> str:
 
 
 def _stanza(settings: Mapping[str, str]) -> str:
+    """Format settings, one per line; blanks and line breaks in values become single blanks."""
     return "".join(f"{key} {' '.join(value.split())}\n" for key, value in settings.items())

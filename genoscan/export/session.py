@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 from genoscan.errors import InputError
@@ -93,7 +94,7 @@ def write_jbrowse_config(
     fasta = _indexed_fasta(genome)
 
     def uri(path: Path) -> dict[str, str]:
-        return {"uri": _relative(output, path), "locationType": "UriLocation"}
+        return {"uri": quote(_relative(output, path)), "locationType": "UriLocation"}
 
     bgzipped = _add_suffix(fasta, ".gzi").is_file()
     adapter = {

@@ -1,6 +1,7 @@
 """Model lookup, by path or by the name of a shipped or imported model."""
 
 import difflib
+import shlex
 from pathlib import Path
 
 import platformdirs
@@ -57,6 +58,11 @@ def find_model(name: str) -> Path:
     path = Path(name)
     if path.is_dir():
         return path
+    if path.is_file():
+        raise ModelError(
+            f"{name}: is a file, expected a name or a model folder; a checkpoint is imported with "
+            f"genoscan models import {shlex.quote(name)} --name NAME"
+        )
     near = difflib.get_close_matches(name, known, n=1)
     hint = f'did you mean "{near[0]}"?' if near else f"named models: {', '.join(known) or 'none'}"
     raise ModelError(f'no model "{name}", by name or as a folder; {hint}')

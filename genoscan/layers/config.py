@@ -1,5 +1,6 @@
 """Model configuration: config.json, validated."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from genoscan.errors import ModelError
 from genoscan.json_input import first_problem, parse_json
 from genoscan.layers.bidirectional import BidirectionalConfig
+from genoscan.layers.downloads import check_downloaded
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.pd_ssm import PdSsmConfig
@@ -25,6 +27,9 @@ MASK = 5
 """Base code of a masked position."""
 
 CONFIG = "config.json"
+
+_FOREIGN = {"model_type", "architectures", "transformers_version", "hidden_size", "n_layer", "ssm_cfg"}
+"""Keys of config.json in checkpoints of Hugging Face and state-spaces."""
 
 
 class NormConfig(Schema):
@@ -140,17 +145,31 @@ def read_config(path: Path) -> ModelConfig:
         If the file is missing, unreadable or invalid; the message names the first invalid entry.
     """
     file = path / CONFIG
+    check_downloaded(file, "JSON")
     try:
-        return ModelConfig.model_validate(parse_json(file.read_bytes()))
+        content = parse_json(file.read_bytes())
+        return ModelConfig.model_validate(content)
     except FileNotFoundError:
         raise ModelError(f"{path}: {CONFIG} not found; is this a model folder?") from None
     except OSError as error:
         raise ModelError(f"{file}: {error.strerror}") from None
     except ValidationError as error:
+        if _is_foreign(content):
+            raise ModelError(
+                f"{path}: is a checkpoint of another project, not a model folder of genoscan; import it: "
+                f"genoscan models import {shlex.quote(str(path))} --name NAME"
+            ) from None
         # pydantic inserts the kind of a layer, which is not a key of the file.
         raise ModelError(f"{file}: {first_problem(error, omit=_KINDS)}") from None
     except ValueError as error:
         raise ModelError(f"{file}: not valid JSON: {error}") from None
+
+
+def _is_foreign(settings: object) -> bool:
+    """Return whether a config.json has settings of Hugging Face or state-spaces, and none of `ModelConfig` only."""
+    if not isinstance(settings, dict):
+        return False
+    return not settings.keys() & {"format", "layers"} and bool(settings.keys() & _FOREIGN)
 
 
 def base_table(

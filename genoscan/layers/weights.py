@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from genoscan.errors import InputError, ModelError
 from genoscan.layers.bidirectional import BidirectionalBlock, BidirectionalConfig, BidirectionalStack
 from genoscan.layers.config import CONFIG, LayerConfig, ModelConfig
+from genoscan.layers.downloads import check_downloaded
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import Mamba
 from genoscan.layers.mamba2 import Mamba2
@@ -205,6 +206,7 @@ def _load(
 
 
 def _read_tensors(file: Path) -> dict[str, Tensor]:
+    check_downloaded(file)
     try:
         with safe_open(file, framework="pt") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118

@@ -6,6 +6,7 @@ unpickles them with `weights_only`, which creates only tensors and containers an
 """
 
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from genoscan.errors import ModelError
 from genoscan.json_input import parse_json
+from genoscan.layers.downloads import check_downloaded
 from genoscan.layers.foreign.naming import is_model
 
 _INDEX = ".index.json"
@@ -66,6 +68,7 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 
 def _safetensors(file: Path) -> dict[str, Tensor]:
+    check_downloaded(file)
     try:
         with safe_open(file, framework="pt") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
@@ -74,6 +77,7 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def _shards(index: Path) -> dict[str, Tensor]:
+    check_downloaded(index, "JSON")
     try:
         shard_of = parse_json(index.read_bytes())["weight_map"]
         files = sorted(set(shard_of.values()))
@@ -102,15 +106,11 @@ def _is_below(name: str) -> bool:
 
 
 def _unpickled(file: Path) -> dict[str, Tensor]:
+    check_downloaded(file)
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{file}: contains more than tensors and was not loaded: {_first_line(error)}; save "
-            "its state dict as safetensors if you trust it"
-        ) from None
     except Exception as error:  # a damaged pickle may raise any exception
-        raise ModelError(f"{file}: cannot be read: {_first_line(error)}") from None
+        raise ModelError(f"{file}: {_reason(error)}") from None
     if not isinstance(loaded, dict):
         raise ModelError(f"{file}: expected tensors by name, found {type(loaded).__name__}")
     return _state_dict(file, loaded)
@@ -143,5 +143,16 @@ def _tensors_of(loaded: dict[Any, Any]) -> dict[str, Tensor]:
     return {str(name): tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _reason(error: Exception) -> str:
+    """Return why torch did not load a file, without its advice to load it unsafely."""
+    text = str(error).strip()
+    remedy = "save its state dict as safetensors if you trust it"
+    if "TorchScript" in text:
+        return f"is a TorchScript archive, which contains code, and was not loaded; {remedy}"
+    if found := re.search(r"GLOBAL ([\w.]+)", text):
+        return f"contains more than tensors and was not loaded: found {found[1]}; {remedy}"
+    if "unrecognized" in text or "Can only" in text:
+        return f"contains more than tensors and was not loaded; {remedy}"
+    if isinstance(error, pickle.UnpicklingError) or "weights_only" in text:
+        return "cannot be read: damaged, or not written by torch.save"
+    return f"cannot be read: {(text.splitlines() or [type(error).__name__])[0]}"

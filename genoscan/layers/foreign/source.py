@@ -10,6 +10,7 @@ from torch import Tensor
 
 from genoscan.errors import ModelError
 from genoscan.json_input import parse_json
+from genoscan.layers.downloads import check_downloaded
 from genoscan.layers.foreign.files import read_tensors
 from genoscan.layers.foreign.naming import model_names
 
@@ -223,6 +224,7 @@ def format_value(value: object) -> str:
 
 def _config(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
+    check_downloaded(file, "JSON")
     try:
         config = parse_json(file.read_bytes(), constants=True)
     except FileNotFoundError:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from genoscan.errors import ModelError
 from genoscan.genome.alphabet import BASES
 from genoscan.json_input import parse_json
+from genoscan.layers.downloads import check_downloaded
 from genoscan.layers.foreign.source import Source
 
 _MAX_TOKENS = 64
@@ -101,6 +102,7 @@ def _tokens_in_files(source: Source) -> dict[str, int]:
         file = source.folder / name
         if not file.is_file():
             continue
+        check_downloaded(file, "JSON")
         try:
             content: Any = parse_json(file.read_bytes())
             table = content.get("model", {}).get("vocab", {}) if name[0] == "t" else content

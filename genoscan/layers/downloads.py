@@ -1,0 +1,47 @@
+"""Recognise files that an incomplete download leaves in place of a model's files."""
+
+from pathlib import Path
+
+from genoscan.errors import ModelError
+
+_START = 512
+_POINTER = b"version https://git-lfs"
+
+
+def check_downloaded(file: Path, content: str = "weights") -> None:
+    """Check that a file is not a pointer, a web page or an error message in place of its content.
+
+    Parameters
+    ----------
+    file
+        File of a model; a file that cannot be read is left to its reader.
+    content
+        Expected content, for the message: "weights" or "JSON".
+
+    Raises
+    ------
+    ModelError
+        If the file is a Git LFS pointer, an HTML page, XML or, in place of weights, JSON.
+    """
+    try:
+        if not file.is_file():
+            return
+        with file.open("rb") as opened:
+            start = opened.read(_START)
+    except OSError:
+        return
+    if b"\0" in start:  # binary: the size of a safetensors header can begin with "{"
+        return
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    again = "download the file itself again"
+    found = None
+    if text.startswith(_POINTER):
+        found = f"is a Git LFS pointer, not {content}: git lfs pull"
+    elif text.startswith((b"<!doctype html", b"<html", b"<head", b"<!--")) or b"<html" in text:
+        found = f"is an HTML page, not {content}: {again}"
+    elif text.startswith(b"<?xml"):
+        found = f"is XML, perhaps a server's error message, not {content}: {again}"
+    elif content == "weights" and text.startswith((b"{", b"[")):
+        found = f"is JSON, perhaps a server's error message, not {content}: {again}"
+    if found is not None:
+        raise ModelError(f"{file}: {found}")
