@@ -80,9 +80,8 @@ def write_modisco(
     left_out = [row for row, window in windows if window is None or index.slice_of(window) is None]
     if not cut:
         raise InputError(
-            f"{left_out[0].where}: the window of {width:,} bases around the centre, as those of all "
-            f"{len(left_out):,} rows, is not within {columns}: attribute regions of at least "
-            f"{width:,} bases, or reduce --width"
+            f"{left_out[0].where}: the {width:,} bases around the centre are not within {columns}, and no other "
+            f"row has them: attribute regions of at least {width:,} bases around the centres, or reduce --width"
         )
     bases = np.zeros((len(cut), 4, width), np.int8)
     scores = np.zeros((len(cut), 4, width), np.float32)
