@@ -434,7 +434,7 @@ def test_a_checkpoint_as_model_is_told_to_be_imported(tmp_path: Path, kind: str)
     assert (done.code, done.err.count("\n")) == (1, 1), done.err
     assert f"genoscan models import '{folder}' --name NAME" in done.err
     done = genoscan("attribute", genome, "-m", folder / "config.json", "-o", tmp_path / "x.bw")
-    assert "is a file, expected a name or a model folder" in done.err
+    assert "it is a file, expected a name or a model folder" in done.err
 
 
 @pytest.mark.parametrize(
