@@ -125,7 +125,7 @@ def written(folder: Path, form: str, parts: list[Tensors], nesting: tuple[str, .
 @settings(max_examples=30, deadline=None)
 @given(
     kind=st.sampled_from(["mamba", "mamba2", "caduceus"]),
-    prefix=st.lists(st.sampled_from(["model", *WRAPPERS]), max_size=3),
+    prefix=st.lists(st.sampled_from(["model", "net", "student", *WRAPPERS]), max_size=3),
     within=st.sampled_from([None, *WRAPPERS]),
     form=st.sampled_from(["safetensors", "bin", "ckpt", "pt"]),
     n_shards=st.integers(1, 3),
@@ -179,9 +179,25 @@ def test_any_layout_is_one_model(
         written(folder / "other", form, parts, nesting)
         again, found = read_foreign(folder / "other", tokens, name="x")
         assert ("criterion.weight" in again.trained_on) == bool(prefix and strays)
+        assert ("removed from the names" in again.trained_on) == bool({"net", "student"} & set(prefix))
         assert again.model_copy(update={"trained_on": native.trained_on}) == native
         assert found.keys() == made.keys()
         assert all(torch.equal(found[name], made[name]) for name in made)
+
+
+@pytest.mark.parametrize("head", ["", "model.", "decoder."])
+def test_a_head_with_another_prefix(tmp_path: Path, head: str) -> None:
+    _, config, tensors = saved(tmp_path / "plain", "mamba2")
+    _, made = read_foreign(tmp_path / "plain", TOKENS)
+    for start in ("", "backbone."):
+        apart = {
+            f"{head}{n}" if n == HEAD else f"encoder.trunk.{start}{n.removeprefix('backbone.')}": tensor
+            for n, tensor in tensors.items()
+        }
+        native, found = read_foreign(lay(tmp_path / "apart", config, apart), TOKENS)
+        assert all(torch.equal(found[name], made[name]) for name in made)
+        assert "encoder.trunk." in native.trained_on
+    assert "tensors of a model under" in refusal(lay(tmp_path / "two", config, apart | {f"x.{HEAD}": tensors[HEAD]}))
 
 
 def test_one_tensor_without_the_others_prefix(tmp_path: Path) -> None:
@@ -418,7 +434,7 @@ def test_a_checkpoint_as_model_is_told_to_be_imported(tmp_path: Path, kind: str)
     assert (done.code, done.err.count("\n")) == (1, 1), done.err
     assert f"genoscan models import '{folder}' --name NAME" in done.err
     done = genoscan("attribute", genome, "-m", folder / "config.json", "-o", tmp_path / "x.bw")
-    assert "is a file, expected a name or a model folder" in done.err
+    assert "it is a file, expected a name or a model folder" in done.err
 
 
 @pytest.mark.parametrize(

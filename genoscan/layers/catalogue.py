@@ -60,7 +60,7 @@ def find_model(name: str) -> Path:
         return path
     if path.is_file():
         raise ModelError(
-            f"{name}: is a file, expected a name or a model folder; a checkpoint is imported with "
+            f'no model "{name}": it is a file, expected a name or a model folder; to import a checkpoint: '
             f"genoscan models import {shlex.quote(name)} --name NAME"
         )
     near = difflib.get_close_matches(name, known, n=1)

@@ -32,10 +32,13 @@ class Names(NamedTuple):
         For each tensor of the model, its name in the file, and those of any copies.
     outside
         Names of the tensors in the file that are not part of the model.
+    prefixes
+        Unknown prefixes that were removed, such as `student.net.`; not those of frameworks.
     """
 
     inside: dict[str, list[str]]
     outside: list[str]
+    prefixes: list[str]
 
 
 def is_model(names: Iterable[str]) -> bool:
@@ -71,7 +74,11 @@ def model_names(file: object, names: Iterable[str]) -> Names:
         for name, segments in split.items()
     }
     roots = sorted({tuple(split[name][:i]) for name, i in starts.items() if i is not None})
-    if len(roots) > 1 and not all(_OPTIONAL.issuperset(root) for root in roots):
+    unknown = [root for root in roots if not _OPTIONAL.issuperset(root)]
+    # The head and the backbone may have different prefixes, if there is one of each.
+    parts = {(split[name][i] == "lm_head", *split[name][:i]) for name, i in starts.items() if i is not None}
+    n_heads = sum(bool(is_head) for is_head, *_ in parts)
+    if len(roots) > 1 and unknown and (n_heads > 1 or len(parts) - n_heads > 1):
         places = " and ".join(f'"{".".join(root)}."' if root else "no prefix" for root in roots)
         raise ModelError(
             f"{file}: tensors of a model under {places}: expected one model; save the intended one as safetensors"
@@ -91,4 +98,4 @@ def model_names(file: object, names: Iterable[str]) -> Names:
             kept.insert(0, "backbone")
         known = ".".join(kept) or name
         inside.setdefault(_ALIASES.get(known, known), []).append(name)
-    return Names(inside, outside)
+    return Names(inside, outside, [f"{'.'.join(root)}." for root in unknown])

@@ -59,7 +59,7 @@ class Source:
         self.config: dict[str, Any] = _config(self.folder)
         self.defaults: Mapping[str, int] = {}
         self._tensors = read_tensors(path)
-        self._names, self._outside = model_names(path, self._tensors)
+        self._names, self._outside, self._prefixes = model_names(path, self._tensors)
         self._unused = set(self._names)
 
     @property
@@ -69,8 +69,10 @@ class Source:
 
     @property
     def origin(self) -> str:
-        """Description of the origin of the model, including tensors that were left out."""
+        """Description of the origin of the model: tensors left out, and unknown prefixes removed from names."""
         origin = f"unknown: imported from {self.name}"
+        if self._prefixes:
+            origin += f", with {' and '.join(self._prefixes)} removed from the names of its tensors"
         if not self._outside:
             return origin
         more = ", …" if len(self._outside) > 3 else ""
