@@ -176,3 +176,9 @@ def test_interrupts_at_random_times_print_one_line(tmp_path: Path) -> None:
             time.sleep(chance.choice([0, 0.001, 0.01]))
         _, err = process.communicate(timeout=60)
         assert (process.returncode, err) == (130, "genoscan: interrupted\n")
+
+
+def test_no_destructor_in_python() -> None:
+    """Python discards KeyboardInterrupt in a destructor."""
+    for path in (ROOT / "genoscan").rglob("*.py"):
+        assert "def __del__" not in path.read_text(), path

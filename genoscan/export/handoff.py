@@ -79,9 +79,10 @@ def write_modisco(
     cut = [(window, at) for _, window in windows if window is not None and (at := index.slice_of(window)) is not None]
     left_out = [row for row, window in windows if window is None or index.slice_of(window) is None]
     if not cut:
+        others = f" (nor is any of {len(rows) - 1:,} other rows)" if len(rows) > 1 else ""
         raise InputError(
-            f"{left_out[0].where}: the {width:,} bases around the centre are not within {columns}, and no other "
-            f"row has them: attribute regions of at least {width:,} bases around the centres, or reduce --width"
+            f"{left_out[0].where}: the window of {width:,} bases around the centre is not within {columns}{others}: "
+            f"attribute regions of at least {width:,} bases, or reduce --width"
         )
     bases = np.zeros((len(cut), 4, width), np.int8)
     scores = np.zeros((len(cut), 4, width), np.float32)

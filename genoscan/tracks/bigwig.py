@@ -7,10 +7,10 @@ A zoom level contains the count, minimum, maximum, sum and sum of squares of the
 non-empty bin; the bins of successive levels are 16, 64, 256, … bases wide. Each block is compressed
 separately.
 
-Sequences are processed in **slabs** of 2^20 bases, aligned to multiples of 2^20. Data blocks are cut
-at the boundaries of **cells** of 2^13 bases. Cells and zoom bins divide a slab evenly, so that only
-one slab is buffered, and the file does not depend on how the caller splits the scores into pieces.
-Zoom blocks are buffered in temporary files beside the track. Only the rows of the R-trees stay in
+Sequences are processed in **slabs** of 2^20 bases, aligned to multiples of 2^20. Zoom bins and
+the cells at which data blocks are cut divide a slab evenly, so that only one slab is buffered and
+the file does not depend on how the scores are split into pieces. Short sequences share the buffer.
+Zoom blocks are buffered in temporary files beside the track; only the rows of the R-trees stay in
 memory, about 0.01 bytes per base.
 """
 
@@ -18,6 +18,7 @@ import struct
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,13 +26,14 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from genoscan.errors import InputError
-from genoscan.tracks.bigwig_index import BlockWriter, write_chrom_tree, write_r_tree
-from genoscan.tracks.bigwig_zoom import BIN, LEVEL, RECORD, RECORDS, REDUCTIONS, ZoomLevel, finest_bins, merge_bins
+from genoscan.tracks.bigwig_index import BlockWriter, Rows, write_chrom_tree, write_r_tree
+from genoscan.tracks.bigwig_zoom import LEVEL, RECORD, RECORDS, REDUCTIONS, Summary, ZoomLevel, finest_bins, merge_bins
 
 SLAB = 1 << 20
 CELL = 1 << 13
-# Below this mean number of values per run, one varStep block is smaller than a fixedStep block for
-# each run, and needs fewer R-tree rows in memory.
+BIN_WIDTH = REDUCTIONS[0]
+# Below this mean number of values per run, varStep is smaller than one fixedStep block per run,
+# whose R-tree rows would also take memory.
 _RUN = 64
 
 MAGIC = 0x888FFC26
@@ -42,6 +44,28 @@ _SUMMARY = struct.Struct("<Qdddd")
 SECTION = struct.Struct("<IIIIIBBH")
 _COUNT = struct.Struct("<Q")
 _MAX_BLOCK_SIZE = max(SECTION.size + 8 * CELL, RECORD.itemsize * RECORDS)
+
+
+@dataclass
+class _Part:
+    """Part of the buffer that contains a slab.
+
+    Attributes
+    ----------
+    chrom
+        Number of the sequence.
+    origin
+        0-based position of the first base of the slab.
+    offset
+        Position of this base in the buffer.
+    filled
+        Number of bases from the first one to the last one with a score.
+    """
+
+    chrom: int
+    origin: int
+    offset: int
+    filled: int = 0
 
 
 class BigWigWriter:
@@ -76,16 +100,17 @@ class BigWigWriter:
         self._chrom_ids = {chrom: number for number, chrom in enumerate(sizes)}
         self._chrom = ""
         self._slab = 0
-        self._filled = 0
+        self._parts: list[_Part] = []
+        self._used = 0
         self._values = np.full(SLAB, np.nan, np.float32)
-        self._summary = np.zeros(0, BIN)
+        self._summary = Summary()
         longest = max(sizes.values())
         with ExitStack() as files:
             self._file: BinaryIO = files.enter_context(path.open("wb", buffering=1 << 20))
             self._levels = [
                 ZoomLevel(reduction, files.enter_context(tempfile.TemporaryFile(dir=path.parent)))
                 for reduction in REDUCTIONS
-                if reduction == REDUCTIONS[0] or reduction < longest
+                if reduction == BIN_WIDTH or reduction < longest
             ]
             self._file.write(bytes(HEADER.size + LEVEL.size * len(self._levels)))
             self._file.write(bytes(_SUMMARY.size))
@@ -112,11 +137,11 @@ class BigWigWriter:
         while done < len(scores):
             slab, first = divmod(start + done, SLAB)
             if (chrom, slab) != (self._chrom, self._slab):
-                self._flush()
-                self._chrom, self._slab = chrom, slab
+                self._begin_slab(chrom, slab)
+            part = self._parts[-1]
             piece = scores[done : done + SLAB - first]
-            self._values[first : first + len(piece)] = piece
-            self._filled = first + len(piece)
+            self._values[part.offset + first : part.offset + first + len(piece)] = piece
+            part.filled = first + len(piece)
             done += len(piece)
 
     def finish(self) -> None:
@@ -147,9 +172,8 @@ class BigWigWriter:
         )
         self._file.write(b"".join(level_headers))
         self._file.seek(self._chroms_offset - _SUMMARY.size)
-        fields = ["valid", "low", "high", "sum", "squares"]
-        totals = self._summary[fields][0].item() if len(self._summary) else (0, 0, 0, 0, 0)
-        self._file.write(_SUMMARY.pack(*totals))
+        total = self._summary
+        self._file.write(_SUMMARY.pack(total.valid, total.low, total.high, total.sum, total.squares))
         self._file.seek(self._data_offset)
         self._file.write(_COUNT.pack(self._data.n_blocks))
         self._file.close()
@@ -159,33 +183,47 @@ class BigWigWriter:
         with suppress(OSError):
             self._files.close()
 
+    def _begin_slab(self, chrom: str, slab: int) -> None:
+        """Assign a part of the buffer to a slab of a sequence."""
+        origin = slab * SLAB
+        length = -(-min(SLAB, self._sizes[chrom] - origin) // BIN_WIDTH) * BIN_WIDTH
+        if self._used + length > SLAB:
+            self._flush()
+        self._parts.append(_Part(self._chrom_ids[chrom], origin, self._used))
+        self._chrom, self._slab = chrom, slab
+        self._used += length
+
     def _flush(self) -> None:
-        """Write the data blocks and zoom records of the current slab, and clear the slab."""
-        if not self._filled:
-            return
-        number = self._chrom_ids[self._chrom]
-        origin = self._slab * SLAB
-        filled = self._values[: self._filled]
-        for first in range(0, len(filled), CELL):
-            _write_cell(self._data, number, origin + first, filled[first : first + CELL])
-        whole_bins = -(-self._filled // REDUCTIONS[0]) * REDUCTIONS[0]
-        bins = finest_bins(self._values[:whole_bins], origin)
+        """Write the data blocks and zoom records of the buffered slabs, and clear the buffer."""
+        for part in self._parts:
+            filled = self._values[part.offset : part.offset + part.filled]
+            for first in range(0, len(filled), CELL):
+                _write_cell(self._data, part.chrom, part.origin + first, filled[first : first + CELL])
+        if self._parts:
+            values = self._values[: self._used]
+            offsets = np.array([part.offset for part in self._parts]) // BIN_WIDTH
+            n_bins = np.diff(offsets, append=len(values) // BIN_WIDTH)
+            chroms = np.repeat([part.chrom for part in self._parts], n_bins)
+            origins = np.repeat([part.origin - part.offset for part in self._parts], n_bins)
+            self._add_bins(finest_bins(values, chroms, origins + BIN_WIDTH * np.arange(len(origins))))
+            values[:] = np.nan
+        self._parts, self._used = [], 0
+
+    def _add_bins(self, bins: Rows) -> None:
         for level in self._levels:
-            if level.reduction != REDUCTIONS[0]:
-                bins = merge_bins(bins, bins["start"] // level.reduction)
-            level.add(number, bins)
-        bins_so_far = np.concatenate([self._summary, bins])
-        self._summary = merge_bins(bins_so_far, np.zeros(len(bins_so_far), np.int64))
-        filled[:] = np.nan
-        self._filled = 0
+            if level.reduction != BIN_WIDTH:
+                bins = merge_bins(bins, level.reduction)
+            level.add(bins)
+        self._summary.add(bins)
 
 
 def _write_cell(blocks: BlockWriter, chrom: int, origin: int, values: Float32[np.ndarray, " bases"]) -> None:
-    """Write the values of one cell as varStep or fixedStep, whichever is smaller."""
-    known = np.flatnonzero(~np.isnan(values))
+    """Write the values of one cell, as varStep or fixedStep, whichever is smaller."""
+    # Not flatnonzero and diff, which take most of the time for many short sequences.
+    (known,) = (~np.isnan(values)).nonzero()
     if not len(known):
         return
-    breaks = np.flatnonzero(np.diff(known) > 1) + 1
+    breaks = (known[1:] - known[:-1] > 1).nonzero()[0] + 1
     if len(known) < _RUN * (len(breaks) + 1):
         items = np.empty(len(known), [("start", "<u4"), ("value", "<f4")])
         items["start"] = origin + known

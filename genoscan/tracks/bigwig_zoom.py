@@ -21,7 +21,7 @@ RECORD = np.dtype(
 # `start` and `end` delimit the bases with values in a bin; sums are accumulated in float64.
 BIN = np.dtype(
     [
-        *[("start", "i8"), ("end", "i8"), ("valid", "i8"), ("low", "f4"), ("high", "f4")],
+        *[("chrom", "u4"), ("start", "i8"), ("end", "i8"), ("valid", "i8"), ("low", "f4"), ("high", "f4")],
         *[("sum", "f8"), ("squares", "f8")],
     ]
 )
@@ -53,19 +53,16 @@ class ZoomLevel:
         self._blocks = BlockWriter(file)
         self._pending = np.zeros(0, RECORD)
 
-    def add(self, chrom: int, bins: Rows) -> None:
+    def add(self, bins: Rows) -> None:
         """Add one record per bin.
 
         Parameters
         ----------
-        chrom
-            Number of the sequence.
         bins
             Rows of dtype `BIN`, in ascending order; sums are clipped to the range of float32.
         """
         records = np.zeros(len(bins), RECORD)
-        records["chrom"] = chrom
-        for field in ("start", "end", "valid", "low", "high"):
+        for field in ("chrom", "start", "end", "valid", "low", "high"):
             records[field] = bins[field]
         for field in ("sum", "squares"):
             records[field] = np.clip(bins[field], -_FLOAT32_MAX, _FLOAT32_MAX)
@@ -110,16 +107,17 @@ class ZoomLevel:
         self._blocks.add(extent, records.tobytes(), repeats=True)
 
 
-def finest_bins(values: Float32[np.ndarray, " bases"], origin: int) -> Rows:
+def finest_bins(
+    values: Float32[np.ndarray, " bases"], chroms: Int64[np.ndarray, " bins"], starts: Int64[np.ndarray, " bins"]
+) -> Rows:
     """Summarize scores in bins of the finest zoom level.
 
     Parameters
     ----------
     values
-        One score per base, NaN at bases without a score. The length must be a multiple of the bin
-        width.
-    origin
-        0-based position of the first score.
+        One score per base, NaN where there is none; the length is a multiple of the bin width.
+    chroms, starts
+        Number of the sequence and 0-based position of the first base of each bin.
 
     Returns
     -------
@@ -134,8 +132,9 @@ def finest_bins(values: Float32[np.ndarray, " bases"], origin: int) -> Rows:
     rows, present = rows[known], present[known]
     exact = np.where(present, rows, 0).astype(np.float64)
     bins = np.zeros(len(known), BIN)
-    bins["start"] = origin + width * known + present.argmax(axis=1)
-    bins["end"] = origin + width * (known + 1) - present[:, ::-1].argmax(axis=1)
+    bins["chrom"] = chroms[known]
+    bins["start"] = starts[known] + present.argmax(axis=1)
+    bins["end"] = starts[known] + width - present[:, ::-1].argmax(axis=1)
     bins["valid"] = valid[known]
     bins["low"] = np.fmin.reduce(rows, axis=1)
     bins["high"] = np.fmax.reduce(rows, axis=1)
@@ -144,26 +143,28 @@ def finest_bins(values: Float32[np.ndarray, " bases"], origin: int) -> Rows:
     return bins
 
 
-def merge_bins(bins: Rows, groups: Int64[np.ndarray, " bins"]) -> Rows:
-    """Merge consecutive bins of the same group.
+def merge_bins(bins: Rows, reduction: int) -> Rows:
+    """Merge bins into wider bins.
 
     Parameters
     ----------
     bins
-        Rows of dtype `BIN`, in ascending order.
-    groups
-        Group number of each bin, ascending.
+        Rows of dtype `BIN`, in genome order.
+    reduction
+        Width of the wider bins, in bases.
 
     Returns
     -------
     array of dtype `BIN`
-        One row per group.
+        One row per wider bin that contains a score.
     """
     if not len(bins):
         return bins
-    firsts = np.flatnonzero(np.diff(groups, prepend=groups[0] - 1))
+    groups = (bins["chrom"].astype(np.int64) << 32) + bins["start"] // reduction
+    firsts = np.flatnonzero(np.diff(groups, prepend=-1))
     lasts = np.append(firsts[1:], len(bins)) - 1
     wider = np.zeros(len(firsts), BIN)
+    wider["chrom"] = bins["chrom"][firsts]
     wider["start"] = bins["start"][firsts]
     wider["end"] = bins["end"][lasts]
     wider["low"] = np.minimum.reduceat(bins["low"], firsts)
@@ -171,3 +172,35 @@ def merge_bins(bins: Rows, groups: Int64[np.ndarray, " bins"]) -> Rows:
     for field in ("valid", "sum", "squares"):
         wider[field] = np.add.reduceat(bins[field], firsts)
     return wider
+
+
+class Summary:
+    """Summary of the values of the whole track.
+
+    Attributes
+    ----------
+    valid
+        Number of values.
+    low, high, sum, squares
+        Minimum, maximum, sum and sum of squares of the values; 0 if there are none.
+    """
+
+    def __init__(self) -> None:
+        self.valid = 0
+        self.low = self.high = self.sum = self.squares = 0.0
+
+    def add(self, bins: Rows) -> None:
+        """Add the values of bins, in genome order; sums are accumulated sequence by sequence."""
+        if not len(bins):
+            return
+        first = self.valid == 0
+        low, high = float(bins["low"].min()), float(bins["high"].max())
+        self.low, self.high = (low, high) if first else (min(self.low, low), max(self.high, high))
+        starts = np.flatnonzero(np.diff(bins["chrom"].astype(np.int64), prepend=-1))
+        # reduceat adds the pairwise sum of the other values to the first value, which is the previous
+        # total for the sums of a single sequence, and here -0.0, the neutral element.
+        places = starts + np.maximum(np.arange(len(starts)) - first, 0)
+        for field in ("sum", "squares"):
+            sums = np.add.reduceat(np.insert(bins[field], starts[int(first) :], -0.0), places)
+            setattr(self, field, sum(sums.tolist(), start=-0.0 if first else getattr(self, field)))
+        self.valid += int(bins["valid"].sum())

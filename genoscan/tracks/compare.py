@@ -74,6 +74,7 @@ def compare(first: Path, second: Path, *, top: int) -> Comparison:
                 )
         pieces: list[Float32[np.ndarray, "tracks bases"]] = [np.zeros((2, 0), np.float32)]
         largest: list[tuple[Region, float, float]] = []
+        least = -np.inf
         n_only = np.zeros(2, np.int64)
         for chrom in dict.fromkeys([*one.sizes, *other.sizes]):
             tracks = [track for track in (one, other) if chrom in track.sizes]
@@ -89,11 +90,14 @@ def compare(first: Path, second: Path, *, top: int) -> Comparison:
                 both = scored.all(0)
                 n_only += (scored & ~both).sum(1)
                 pieces.append(scores[:, both])
+                if len(largest) == top and not (np.abs(np.subtract(*pieces[-1], dtype=np.float64)) > least).any():
+                    continue
                 positions = start + np.flatnonzero(both)
                 for i in np.argsort(-np.abs(np.subtract(*pieces[-1])), kind="stable")[:top]:
                     base = Region(chrom, int(positions[i]), int(positions[i]) + 1)
                     largest.append((base, float(pieces[-1][0, i]), float(pieces[-1][1, i])))
                 largest = sorted(largest, key=lambda row: -abs(row[1] - row[2]))[:top]
+                least = abs(largest[-1][1] - largest[-1][2]) if largest else np.inf
     common = np.concatenate(pieces, 1)
     ranks = [pd.Series(row).rank().to_numpy() for row in common]
     return Comparison(

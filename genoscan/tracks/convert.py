@@ -80,7 +80,9 @@ def _copy_scores(path: Path, output: Path, sizes: Mapping[str, int] | None, file
 def _scored_runs(track: BigWig) -> Iterator[ScoredRegion]:
     """Yield runs of consecutive bases with scores."""
     for piece, scores in track.pieces():
-        edges = np.flatnonzero(np.diff(np.isnan(scores), prepend=True, append=True))
+        scored = np.zeros(len(scores) + 2, bool)
+        scored[1:-1] = ~np.isnan(scores)
+        edges = np.flatnonzero(scored[1:] != scored[:-1])
         for first, last in edges.reshape(-1, 2).tolist():
             region = Region(piece.chrom, piece.start + first, piece.start + last)
             yield region, scores[first:last]

@@ -214,10 +214,10 @@ class _Track:
                 raise InputError(
                     f"{region.where}: overlaps {last.where}, expected one score per base: merge the regions"
                 )
-        infinite = np.flatnonzero(np.isinf(scores))
-        if len(infinite):
+        infinite = np.isinf(scores)
+        if infinite.any():
             raise InputError(
-                f"{region.where}: the score of {region.chrom}:{region.start + infinite[0] + 1:,} "
+                f"{region.where}: the score of {region.chrom}:{region.start + infinite.argmax() + 1:,} "
                 f"is infinite, expected a number or NaN"
             )
 
