@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from commands import ROOT, Outcome, bases, elsewhere, genoscan, listing, tiny_model, write_fasta
+from hub_models import transformers_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toys import mixed_config, mixed_stack
@@ -411,6 +413,62 @@ def test_killed_before_a_renaming(folder: Path, name: str) -> None:
         for file, content in whole.items():
             assert file.endswith(".json") or found[file] == content
     assert number > 1
+
+
+KILLED: dict[str, tuple[object, ...]] = {
+    **COMMANDS,
+    "import": ("models", "import", "foreign", "--name", "o", "--tokens", "A=7,C=8,G=9,T=10"),
+    "train": ("train", "g.fa", "-o", "o", "-t", 1, "--steps", 40, "--window", 64, "--batch", 2, "--width", 8),
+}
+SAVE_OFTEN = """
+from genoscan.tracks import snapshots
+snapshots._INTERVAL = snapshots._SHARE = 0
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in KILLED if name not in ("igv", "jbrowse", "sites")])
+def test_killed_at_random_times(folder: Path, name: str) -> None:
+    """Four kills a command, spread over its time: the same bytes afterwards, and nothing left behind."""
+    random = np.random.default_rng(sum(map(ord, name)))
+    data = folder.parent / "data"
+    transformers_model("mamba", hidden_size=16, num_hidden_layers=2, state_size=8).save_pretrained(folder / "foreign")
+    words = [sys.executable, "-c", f"{SAVE_OFTEN}\nimport genoscan.__main__", *map(str, KILLED[name])]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_DATA_HOME": str(data)}
+
+    def made() -> dict[str, bytes]:
+        inside = {str(path.relative_to(data)): path.read_bytes() for path in data.rglob("*") if path.is_file()}
+        return outputs_in(folder) | inside
+
+    def remove() -> None:
+        shutil.rmtree(data, ignore_errors=True)
+        for path in [*folder.glob("o"), *folder.glob("o.*"), *folder.glob("o_*")]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    started = time.monotonic()
+    subprocess.run(words, cwd=folder, env=environment, check=True, capture_output=True)
+    took, whole = time.monotonic() - started, made()
+    killed = 0
+    for number in range(4):
+        remove()
+        # The last third of the time is that in which files are written.
+        after = took * ((number + random.random()) / 6 + 1 / 3)
+        process = subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            process.communicate(timeout=after)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            killed += 1
+        if killed and (folder / "o").is_dir():
+            remove()  # the folder is complete: it had been renamed
+        subprocess.run(words, cwd=folder, env=environment, check=True, capture_output=True)
+        found = made()
+        assert set(found) == set(whole)
+        for file, content in whole.items():
+            unequal = file.endswith((".json", "README.md", ".tsv")) and name != "sites"  # seconds
+            assert unequal or found[file] == content, file
+    assert killed
 
 
 # ---- a record and its track
