@@ -175,7 +175,10 @@ def test_interrupts_at_random_times_print_one_line(tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)
             time.sleep(chance.choice([0, 0.001, 0.01]))
         _, err = process.communicate(timeout=60)
-        assert (process.returncode, err) == (130, "genoscan: interrupted\n")
+        assert err == "genoscan: interrupted\n"
+        # If an extension module was interrupted during its import, Python ends with the signal itself,
+        # for which shells report 130, too.
+        assert process.returncode in (130, -signal.SIGINT)
 
 
 def test_no_destructor_in_python() -> None:
