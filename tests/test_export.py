@@ -182,6 +182,7 @@ def test_a_hub_of_a_genome_that_ucsc_has(genome: Path, track: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["../x", "../../x", "/x", "a/b", "..", ".", "", "a\nb", "-a", "a\0", "a b", "x" * 300])
 def test_an_assembly_is_a_plain_name(genome: Path, track: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "in").mkdir()
     before = sorted(tmp_path.rglob("*"))
     said = refusal("hub", track, "-g", genome, "--email", "a@b", "--assembly", name, "-o", tmp_path / "in" / "hub")
     assert "--assembly" in said

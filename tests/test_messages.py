@@ -157,7 +157,6 @@ def test_clip_is_suggested_only_where_it_exists(folder: Path, tmp_path: Path) ->
     for command in (
         ["verify", folder / "g.fa", "-r", "chr1:5-700"],
         ["response", folder / "g.fa", "--at", "chr1:5", "-r", "chr1:5-700", "-o", tmp_path / "x.bw"],
-        ["report", folder / "x.bw", "-a", bed, *genome],
         ["export", "html", folder / "x.bw", "-r", "chr1:5-700", *genome],
         ["export", "modisco", folder / "x.npz", "-R", bed, "-o", tmp_path / "m"],
     ):

@@ -62,9 +62,9 @@ def write_hub(
     OutputError
         If a file cannot be written.
     """
-    check_new_folder(output)
     if assembly is not None and not _ASSEMBLY.fullmatch(assembly):
         raise InputError(f"--assembly {assembly!r}: expected UCSC's name, such as hg38: letters, digits, _, . and -")
+    check_new_folder(output)
     name = assembly or _identifier(genome.path.name.split(".")[0]) or "genome"
     with os_errors(output), atomic_directory(output) as folder:
         (folder / name).mkdir(parents=True)
