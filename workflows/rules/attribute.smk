@@ -3,7 +3,7 @@
 
 rule attribute:
     input:
-        genome=GENOME,
+        genome=genome,
         regions=regions,
     output:
         columns=temp("results/shards/{run}/{scatteritem}.npz"),
@@ -30,7 +30,7 @@ rule merge:
     input:
         columns=gather.shards("results/shards/{{run}}/{scatteritem}.npz"),
         records=gather.shards("results/shards/{{run}}/{scatteritem}.npz.json"),
-        genome=GENOME,
+        genome=genome,
     output:
         track="results/{run}.bw",
         record="results/{run}.bw.json",

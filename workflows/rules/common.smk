@@ -1,16 +1,27 @@
 # What the rules ask of the config.
 import re
+import sys
 
 
 wildcard_constraints:
     run="|".join(map(re.escape, config["runs"])),
 
 
-GENOME = local(config["genome"])
+def given(path):
+    """Return an input; refuse a name that Snakemake does not quote in the scripts of cluster jobs."""
+    if workflow.non_local_exec and re.search(r"""['\\]|\A".*"\Z""", path):
+        sys.exit(
+            f"Error: config: {path}: without --executor, or rename it: \\ and ' are unsafe in cluster jobs"
+        )
+    return local(path)
+
+
+def genome(wildcards):
+    return given(config["genome"])
 
 
 def regions(wildcards):
-    return local(config["runs"][wildcards.run]["regions"])
+    return given(config["runs"][wildcards.run]["regions"])
 
 
 def question(wildcards):
@@ -25,8 +36,8 @@ def shard(wildcards):
     return wildcards.scatteritem.replace("-of-", "/")
 
 
-def annotation():
-    return [local(config["annotation"])] if "annotation" in config else []
+def annotation(wildcards):
+    return [given(config["annotation"])] if "annotation" in config else []
 
 
 def genes(wildcards, input):

@@ -5,8 +5,8 @@ rule page:
     input:
         track="results/{run}.bw",
         record="results/{run}.bw.json",
-        genome=GENOME,
-        annotation=annotation(),
+        genome=genome,
+        annotation=annotation,
     output:
         report("results/{run}.html", category="tracks"),
     log:
@@ -24,8 +24,8 @@ rule report:
     input:
         track="results/{run}.bw",
         record="results/{run}.bw.json",
-        genome=GENOME,
-        annotation=annotation(),
+        genome=genome,
+        annotation=annotation,
     output:
         report("results/{run}.report.html", category="reports"),
     log:
