@@ -7,7 +7,7 @@ four per byte, the first in the most significant bits, N encoded as T
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,7 +26,7 @@ _BITS = np.array([2, 1, 3, 0, 0], np.uint8)
 """Code in .2bit (T 0, C 1, A 2, G 3) for each of A, C, G, T, N."""
 
 
-def write_two_bit(output: Path, genome: Genome) -> None:
+def write_two_bit(output: Path, genome: Genome, renamed: Mapping[str, str] | None = None) -> None:
     """Write all sequences of a genome as .2bit; soft-masking is not preserved.
 
     Parameters
@@ -35,6 +35,8 @@ def write_two_bit(output: Path, genome: Genome) -> None:
         File to write.
     genome
         Genome to write.
+    renamed
+        Names to write for some of the sequences, instead of their own.
 
     Raises
     ------
@@ -48,7 +50,7 @@ def write_two_bit(output: Path, genome: Genome) -> None:
     Memory: 4 MB for bases, and 16 bytes per run of N.
     """
     runs = {name: _runs_of_n(genome, name) for name in genome.sizes}
-    names = [name.encode() for name in genome.sizes]
+    names = [(renamed or {}).get(name, name).encode() for name in genome.sizes]
     at = 16 + sum(5 + len(name) for name in names)
     offsets = []
     for name, size in genome.sizes.items():
