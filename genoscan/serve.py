@@ -5,6 +5,7 @@ kilobase.
 """
 
 import errno
+import io
 import re
 from functools import partial
 from http import HTTPStatus
@@ -55,6 +56,9 @@ class _Files(SimpleHTTPRequestHandler):
     left: int | None = None
     """Number of bytes of the range that remain to be sent; None if the whole file is sent."""
 
+    restricted = False
+    """Whether the response is a page of the server's own, which needs no scripts."""
+
     def send_head(self) -> BinaryIO | None:
         host = (self.headers.get("Host") or "").rsplit(":", 1)[0]
         path = Path(self.translate_path(self.path)).resolve()
@@ -86,9 +90,23 @@ class _Files(SimpleHTTPRequestHandler):
         return file
 
     def end_headers(self) -> None:
-        """Add the Accept-Ranges header and end the headers."""
+        """Add headers that all responses have, and end the headers."""
         self.send_header("Accept-Ranges", "bytes")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        if self.restricted:
+            self.send_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+            self.restricted = False
         super().end_headers()
+
+    def list_directory(self, path: str) -> io.BytesIO | None:  # type: ignore[override]
+        """Send the list of a folder's files, as a page that may not run scripts."""
+        self.restricted = True
+        return super().list_directory(path)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Send an error, as a page that may not run scripts."""
+        self.restricted = True
+        super().send_error(code, message, explain)
 
     def copyfile(self, source: BinaryIO, outputfile: BinaryIO) -> None:  # type: ignore[override]
         """Send the requested range or the whole file."""

@@ -26,6 +26,16 @@ _OPTIONS = (
     "--remote-debugging-pipe",
 )
 
+# Keep the object that igv.js makes, as igvBrowser.
+_KEEP = """
+let igv_module;
+Object.defineProperty(globalThis, "igv", { get: () => igv_module, set(module) {
+  const { createBrowser } = module;
+  module.createBrowser = async (...rest) => (globalThis.igvBrowser = await createBrowser(...rest));
+  igv_module = module;
+} });
+"""
+
 
 class Tab:
     """A page in a browser, the addresses that it asked and what the browser complained of."""
@@ -41,6 +51,7 @@ class Tab:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
         self._call("Browser.setDownloadBehavior", behavior="deny")
+        self._call("Page.addScriptToEvaluateOnNewDocument", source=_KEEP)
 
     def open(self, page: str, *, ready: str = "document.body.dataset.ready === 'yes'") -> None:
         """Open a page, and wait until it is ready."""
@@ -59,9 +70,8 @@ class Tab:
     def value(self, expression: str) -> Any:
         """Return the value of an expression; promises are awaited."""
         answer = self._call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        if "exceptionDetails" in answer:
-            return None  # the page is being replaced
-        return answer["result"].get("value")
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer.get("result", {}).get("value")  # nothing while another page is being opened
 
     def click(self, x: float, y: float, *, button: str = "left") -> None:
         """Press and release a mouse button."""
@@ -121,7 +131,7 @@ def browser(folder: Path) -> Iterator[Tab]:
 
     process = subprocess.Popen(
         [chromium, *_OPTIONS, f"--user-data-dir={folder / 'user'}"],
-        preexec_fn=connect,  # noqa: PLW1509
+        preexec_fn=connect,
         close_fds=False,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -129,7 +139,7 @@ def browser(folder: Path) -> Iterator[Tab]:
     os.close(to_read)
     os.close(to_write)
     try:
-        with open(send, "wb") as send_file, open(receive, "rb") as receive_file:
+        with os.fdopen(send, "wb") as send_file, os.fdopen(receive, "rb") as receive_file:
             yield Tab(send_file, receive_file)
     finally:
         process.kill()

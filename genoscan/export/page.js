@@ -37,12 +37,22 @@ function popup(track, rows) {
   }
   return box.innerHTML;
 }
+// Messages of igv.js repeat what was typed, and are inserted as HTML.
+function alertText(alert) {
+  const present = alert.present;
+  alert.present = (problem, ...rest) => {
+    const text = String(problem.message ?? problem).replace(/<\/?b>/g, "");
+    const message = Object.assign(document.createElement("div"), { textContent: text }).innerHTML;
+    present.call(alert, problem.message === undefined ? message : { message }, ...rest);
+  };
+}
 igv.createBrowser(document.getElementById("browser"), config)
   .then(browser => {
     const search = browser.search;
     browser.search = (text, ...rest) =>
       search.call(browser, String(text).trim().split(/\s+/).map(igvLocus).join(" "), ...rest);
     browser.on("trackclick", popup);
+    alertText(browser.alert);
     const places = document.getElementById("places");
     places.addEventListener("change", () => browser.search(places.value));
     document.body.dataset.ready = "yes";

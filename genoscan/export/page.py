@@ -174,6 +174,8 @@ def _page(
     config = {
         "loadDefaultGenomes": False,
         "search": False,
+        # The menu of sequences is filled before the table of names is read.
+        "showChromosomeWidget": not names,
         "reference": {"id": genome.path.name, "name": genome.path.name, "wholeGenomeView": False, **sources.bases},
         "locus": _igv_locus(initial, names),
         "tracks": [
@@ -185,7 +187,8 @@ def _page(
         ],
     }
     options = "".join(
-        f"<option{_value(region, names)}{' selected' * (region is selected)}>{html.escape(format_locus(region))}</option>"
+        f"<option{_value(region, names)}{' selected' * (region is selected)}>"
+        f"{html.escape(format_locus(region))}</option>"
         for region in regions
     )
     descriptions = "".join(

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 from genoscan.errors import InputError
@@ -42,9 +43,12 @@ def write_igv_session(
 
     Notes
     -----
-    Tracks show the maximum per pixel, so that peaks remain visible when zoomed out.
+    Tracks show the maximum per pixel, so that peaks remain visible when zoomed out. igv.js splits a
+    locus at its first colon: of a sequence whose name contains one, the session shows all.
     """
     fasta, start = _relative(output, _indexed_fasta(genome)), initial_locus(tracks, locus)
+    chrom = (locus or tracks[0].regions[0]).chrom
+    start = chrom if ":" in chrom else start
     session = ElementTree.Element("Session", genome=fasta, locus=start, version="8")
     resources = ElementTree.SubElement(session, "Resources")
     panel = ElementTree.SubElement(session, "Panel", name="DataPanel")
@@ -93,7 +97,7 @@ def write_jbrowse_config(
     fasta = _indexed_fasta(genome)
 
     def uri(path: Path) -> dict[str, str]:
-        return {"uri": _relative(output, path), "locationType": "UriLocation"}
+        return {"uri": quote(os.fsencode(_relative(output, path))), "locationType": "UriLocation"}
 
     bgzipped = _add_suffix(fasta, ".gzi").is_file()
     adapter = {
