@@ -16,6 +16,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 from browser import Tab, browser
+from commands import ROOT as ROOT_FOLDER
 from commands import bases, genoscan, write_fasta
 from hypothesis import given
 from hypothesis import strategies as st
@@ -274,6 +275,53 @@ def test_a_browser_runs_nothing(payload: str, tmp_path: Path) -> None:
         assert tab.value("document.querySelector('.ytitle').textContent") == text
         assert tab.value("document.querySelector('.xtitle').textContent") == f"{name}:1-200"
         check_tab(tab, made.report)
+
+
+def write_sessions(folder: Path) -> tuple[Path, Path]:
+    """Write an IGV session and a JBrowse configuration of sequences with colons and a file with a blank."""
+    make(folder, {name: bases(300, seed=i) for i, name in enumerate(COLONS)}, track="a #%41", fasta="x")
+    written = folder / "s.xml", folder / "config.json"
+    for kind, output in zip(("igv", "jbrowse"), written, strict=True):
+        done = genoscan("export", kind, folder / "a #%41.bw", "-g", folder / "x.fa", "-o", output)
+        assert done.code == 0, done.err
+    return written
+
+
+def test_sessions_of_names_with_colons(tmp_path: Path) -> None:
+    session, config = write_sessions(tmp_path)
+    assert f'locus="{COLONS[0]}"' in session.read_text()
+    text = config.read_text()
+    assert f'"loc": "{COLONS[0]}:1-300"' in text
+    assert '"uri": "a%20%23%2541.bw"' in text
+
+
+def test_file_names_that_are_not_text(tmp_path: Path) -> None:
+    """Pages show a replacement character; a session, which is XML, is refused."""
+    made, odd = make(tmp_path, {"chr1": bases(300, seed=1)}), tmp_path / "a\udcff\x01.bw"
+    made.page.unlink()
+    shutil.copy(tmp_path / "peaks.bw", odd)
+    shutil.copy(tmp_path / "peaks.bw.json", f"{odd}.json")
+    assert genoscan("export", "html", odd, "-g", tmp_path / "g.fa", "-o", made.page).code == 0
+    assert "<h1>a\ufffd" in made.page.read_text(encoding="utf-8")
+    done = genoscan("export", "igv", odd, "-g", tmp_path / "g.fa", "-o", tmp_path / "s.xml")
+    assert done.code == 1
+    assert "XML can represent: rename it" in done.err
+    assert not (tmp_path / "s.xml").exists()
+
+
+@pytest.mark.slow
+def test_igv_opens_a_session_of_a_name_with_colons(tmp_path: Path) -> None:
+    write_sessions(tmp_path)
+    shutil.copy(ROOT_FOLDER / "genoscan" / "export" / "vendor" / "igv-3.8.10.min.js", tmp_path / "igv.js")
+    (tmp_path / "index.html").write_text(
+        '<script src="igv.js"></script><body><div id="b"></div><script>igv.createBrowser(document.getElementById("b"),'
+        '{sessionURL: "s.xml", loadDefaultGenomes: false, search: false})'
+        '.then(() => document.body.dataset.ready = "yes")'
+        "</script>"
+    )
+    with served(tmp_path) as address, browser(tmp_path) as tab:
+        tab.open(f"{address}/index.html")
+        assert tab.value("String(igvBrowser.currentLoci())") == f"{COLONS[0]}:1-300"
 
 
 @contextmanager

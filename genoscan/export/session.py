@@ -6,6 +6,7 @@ and the tracks can be moved.
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -16,6 +17,8 @@ from genoscan.export.track_file import TrackFile, initial_locus, track_names
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
 from genoscan.tracks.atomic import atomic_write, os_errors
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def write_igv_session(
@@ -37,7 +40,7 @@ def write_igv_session(
     Raises
     ------
     InputError
-        If the genome has no .fai index.
+        If the genome has no .fai index, or a name contains a character that XML excludes.
     OutputError
         If the file cannot be written.
 
@@ -67,6 +70,11 @@ def write_igv_session(
         )
     ElementTree.indent(session)
     text = ElementTree.tostring(session, encoding="unicode", xml_declaration=True)
+    if excluded := _NOT_XML.search(text):
+        raise InputError(
+            f"{output}: a file or sequence name contains {excluded[0]!a}, expected characters that XML can "
+            "represent: rename it"
+        )
     with atomic_write(output) as part, os_errors(output):
         part.write_text(text + "\n", encoding="utf-8")
 
