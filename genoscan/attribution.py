@@ -1,5 +1,6 @@
 """In-memory results: the gradient of a target with respect to every base of a sequence."""
 
+import html
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,7 +115,7 @@ class Attribution:
 
     def _repr_html_(self) -> str:
         strongest = self.to_dataframe().assign(size=np.abs(self.scores)).nlargest(10, "size")
-        return f"<p>{self!r}</p>{strongest.drop(columns='size').to_html(index=False)}"
+        return f"<p>{html.escape(repr(self))}</p>{strongest.drop(columns='size').to_html(index=False)}"
 
 
 class Attributions(tuple[Attribution, ...]):

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float32, Float64
 
 from genoscan.export.logo import LETTERS
+from genoscan.export.markup import plotly_text
 from genoscan.genome.region import Region
 
 LONGEST = 5_000
@@ -58,9 +59,9 @@ def figure(sequence: str, scores: Float32[np.ndarray, " length"], region: Region
         hovertemplate="%{x:,} %{text}: %{y:.4g}<extra></extra>",
     )
     made.update_layout(
-        title=title,
+        title=plotly_text(title),
         template="plotly_white",
-        xaxis_title=region.chrom,
+        xaxis_title=plotly_text(region.chrom),
         yaxis_title="score",
         xaxis_tickformat=",d",
         dragmode="zoom",

@@ -6,6 +6,7 @@ kilobase.
 
 import contextlib
 import errno
+import io
 import math
 import re
 import socket
@@ -120,6 +121,9 @@ class _Files(SimpleHTTPRequestHandler):
     left: int | None = None
     """Number of bytes of the range that remain to be sent; None if the whole file is sent."""
 
+    restricted = False
+    """Whether the response is a page of the server's own, which needs no scripts."""
+
     def parse_request(self) -> bool:
         """Parse the request and its headers, which must be complete in time."""
         parsed = super().parse_request()
@@ -157,9 +161,23 @@ class _Files(SimpleHTTPRequestHandler):
         return file
 
     def end_headers(self) -> None:
-        """Add the Accept-Ranges header and end the headers."""
+        """Add headers that all responses have, and end the headers."""
         self.send_header("Accept-Ranges", "bytes")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        if self.restricted:
+            self.send_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+            self.restricted = False
         super().end_headers()
+
+    def list_directory(self, path: str) -> io.BytesIO | None:  # type: ignore[override]
+        """Send the list of a folder's files, as a page that may not run scripts."""
+        self.restricted = True
+        return super().list_directory(path)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Send an error, as a page that may not run scripts."""
+        self.restricted = True
+        super().send_error(code, message, explain)
 
     def copyfile(self, source: BinaryIO, outputfile: BinaryIO) -> None:  # type: ignore[override]
         """Send the requested range or the whole file."""

@@ -141,3 +141,17 @@ def test_a_port_in_use(port: int, tmp_path: Path) -> None:
     assert "cannot be listened on" in genoscan("serve", tmp_path, "--port", 99_999).err
     with pytest.raises(InputError, match="no such folder"):
         server(tmp_path / "none", 0)
+
+
+def test_pages_of_the_server_itself_run_no_scripts(port: int) -> None:
+    def policy(path: str) -> str | None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.getheader("X-Content-Type-Options") == "nosniff"
+        return answer.getheader("Content-Security-Policy")
+
+    for path in ("/", "/none"):
+        assert "default-src 'none'" in (policy(path) or "")
+    assert policy("/track.bw") is None

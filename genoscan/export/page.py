@@ -7,26 +7,33 @@ these restrictions.
 
 igv.js is included unmodified (vendor/). Its configuration includes:
 
-    fastaURL   embedded sequence: only around the scored regions, as slices with coordinates
-    merged     each track drawn twice, as maximum and minimum per pixel, so that narrow peaks remain
-               visible
+    fastaURL   sequence around the scored regions only, as slices with coordinates
+    merged     each track drawn twice, as maximum and minimum per pixel; a mean would hide narrow peaks
     graphType  dynseq: when zoomed in, bases are drawn as letters scaled by the score
+    name       escaped for tracks, which igv.js inserts as HTML; not for features, whose names are drawn
+               on a canvas; their popups are built by page.js
+    aliasURL   other names for sequences whose names igv.js would misread (igv_names.py)
+    search     off; igv.js would ask a server for names that it does not know
 """
 
 import base64
 import gzip
 import html
-import json
+import os
 import shutil
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from string import Template
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from genoscan.export.track_file import TrackFile, format_locus, initial_locus, track_names
+from genoscan.export.igv_names import igv_name_table, igv_names
+from genoscan.export.markup import script_json, security_policy
+from genoscan.export.track_file import TrackFile, format_locus, track_names
 from genoscan.export.twobit import write_two_bit
 from genoscan.genome.alphabet import decode
 from genoscan.genome.feature import Feature, Transcript
@@ -51,8 +58,7 @@ _PAGE = """\
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline';
- style-src 'unsafe-inline'; img-src data: blob:; connect-src {connect_src}; font-src data:">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
 <title>{title}</title>
@@ -66,31 +72,19 @@ dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; }} dd 
 <p><label>Regions with scores: <select id="places">{options}</select></label></p>
 <main id="browser"></main>
 <script>{igv}</script>
-<script>
-const config = {config};
-config.tracks = config.tracks.map(track => track.type !== "wig" ? track : {{
-  type: "merged", name: track.name, height: track.height, alpha: 1, autoscale: true,
-  tracks: ["max", "min"].map(windowFunction => ({{ ...track, windowFunction }})),
-}});
-igv.createBrowser(document.getElementById("browser"), config)
-  .then(browser => {{
-    const places = document.getElementById("places");
-    places.addEventListener("change", () => browser.search(places.value));
-    document.body.dataset.ready = "yes";
-  }})
-  .catch(error => {{ document.body.prepend(String(error)); }});
-</script>
+<script>{script}</script>
 </body>
 </html>
 """
 
 
 class _Sources(NamedTuple):
-    """URLs of the sequence and tracks, and the value of the CSP directive connect-src that permits them."""
+    """URLs of sequence and tracks, value of the CSP directive connect-src, and names of sequences within igv.js."""
 
     bases: Mapping[str, Any]
     urls: Sequence[str]
-    connect_src: str
+    connect: str
+    names: Mapping[str, str]
 
 
 def write_page(
@@ -133,27 +127,40 @@ def write_page(
     """
     visible = list(_visible_regions(genome, tracks))
     bases = sum(len(region) for track in tracks for region in track.regions)
-    if bases <= _EMBED_LIMIT:
-        fasta = {"indexed": False, "fastaURL": _data("application/gzip", _slices(genome, visible))}
+    embedded = bases <= _EMBED_LIMIT
+    shown = list(dict.fromkeys(region.chrom for region in visible)) if embedded else list(genome.sizes)
+    names = igv_names(shown, genome.sizes)
+    reference: dict[str, Any] = {}
+    if table := igv_name_table(shown, names):
+        reference = {"aliasURL": _data("text/plain", table.encode()), "nameSet": "name"}
+    if embedded:
+        reference |= {"indexed": False, "fastaURL": _data("application/gzip", _slices(genome, visible, names))}
         urls = [_data("application/octet-stream", track.path.read_bytes()) for track in tracks]
-        folder, sources = None, _Sources(fasta, urls, "data:")
+        folder, sources = None, _Sources(reference, urls, "'none'", names)
     else:
         folder = output.with_name(f"{output.stem}_files")
-        urls = [quote(f"{folder.name}/{track.path.name}") for track in tracks]
-        sources = _Sources({"twoBitURL": quote(f"{folder.name}/{_GENOME}")}, urls, "'self'")
+        urls = [_relative_url(folder.name, track.path.name) for track in tracks]
+        reference["twoBitURL"] = _relative_url(folder.name, _GENOME)
+        sources = _Sources(reference, urls, "'self'", names)
     text = _page(genome, tracks, annotation, visible, locus, sources)
     with atomic_files() as files:
         part = files.create(output)
         with os_errors(output):
-            part.write_text(text, encoding="utf-8")
+            part.write_text(text, encoding="utf-8", errors="replace")
         if folder is not None:
-            _write_files(folder, genome, tracks, files)
+            _write_files(folder, genome, tracks, names, files)
     return folder
 
 
-def _write_files(folder: Path, genome: Genome, tracks: Sequence[TrackFile], files: AtomicFiles) -> None:
+def _relative_url(*parts: str) -> str:
+    return "/".join(quote(os.fsencode(part), safe="") for part in parts)
+
+
+def _write_files(
+    folder: Path, genome: Genome, tracks: Sequence[TrackFile], names: Mapping[str, str], files: AtomicFiles
+) -> None:
     files.make_folder(folder)
-    write_two_bit(folder / _GENOME, genome, files)
+    write_two_bit(folder / _GENOME, genome, files, renamed=names)
     for track in tracks:
         part = files.create(folder / track.path.name)
         with os_errors(folder):
@@ -168,37 +175,54 @@ def _page(
     locus: Region | None,
     sources: _Sources,
 ) -> str:
+    names = sources.names
+    regions = merge((r for track in tracks for r in track.regions), genome.sizes, by_strand=False)
+    initial = locus or tracks[0].regions[0]
+    selected = next((region for region in regions if _overlap(initial, region)), None)
     config = {
         "loadDefaultGenomes": False,
+        "search": False,
+        # The menu of sequences is filled before the table of names is read.
+        "showChromosomeWidget": not names,
         "reference": {"id": genome.path.name, "name": genome.path.name, "wholeGenomeView": False, **sources.bases},
-        "locus": initial_locus(tracks, locus),
+        "locus": _igv_locus(initial, names),
         "tracks": [
             *(
                 _track(track, url, _COLOURS[i % len(_COLOURS)])
                 for i, (track, url) in enumerate(zip(tracks, sources.urls, strict=True))
             ),
-            *_genes(annotation, visible),
+            *_genes(annotation, visible, names),
         ],
     }
-    regions = merge((r for track in tracks for r in track.regions), genome.sizes, by_strand=False)
-    initial = locus or tracks[0].regions[0]
-    selected = next((region for region in regions if _overlap(initial, region)), None)
     options = "".join(
-        f"<option{' selected' * (region is selected)}>{html.escape(format_locus(region))}</option>"
+        f"<option{_value(region, names)}{' selected' * (region is selected)}>"
+        f"{html.escape(format_locus(region))}</option>"
         for region in regions
     )
     descriptions = "".join(
         f"<dt>{html.escape(track.name)}</dt><dd>{html.escape(track.description)}</dd>" for track in tracks
     )
+    folder = files("genoscan.export")
+    igv = folder.joinpath("vendor", _IGV).read_text("utf-8")
+    script = Template(folder.joinpath("page.js").read_text("utf-8")).substitute(
+        config=script_json(config), names=script_json(list(names.items()))
+    )
     return _PAGE.format(
-        connect_src=sources.connect_src,
+        policy=security_policy([igv, script], connect=sources.connect),
         title=html.escape(track_names(tracks)),
         descriptions=descriptions,
         options=options,
-        igv=files("genoscan.export").joinpath("vendor", _IGV).read_text("utf-8"),
-        # Escaped, so that a name cannot close the <script> element.
-        config=json.dumps(config).replace("<", "\\u003c"),
+        igv=igv,
+        script=script,
     )
+
+
+def _value(region: Region, names: Mapping[str, str]) -> str:
+    return f' value="{_igv_locus(region, names)}"' if region.chrom in names else ""
+
+
+def _igv_locus(region: Region, names: Mapping[str, str]) -> str:
+    return format_locus(replace(region, chrom=names.get(region.chrom, region.chrom)))
 
 
 def _overlap(a: Region, b: Region) -> bool:
@@ -215,10 +239,10 @@ def _visible_regions(genome: Genome, tracks: Sequence[TrackFile]) -> Iterator[Re
     yield from merge(around, genome.sizes, by_strand=False)
 
 
-def _slices(genome: Genome, visible: Sequence[Region]) -> bytes:
+def _slices(genome: Genome, visible: Sequence[Region], names: Mapping[str, str]) -> bytes:
     """Return the visible regions as gzipped FASTA; headers contain coordinates and sequence length."""
     pieces = (
-        f">{r.chrom}:{r.start + 1}-{r.end} @len={genome.sizes[r.chrom]}\n".encode()
+        f">{names.get(r.chrom, r.chrom)}:{r.start + 1}-{r.end} @len={genome.sizes[r.chrom]}\n".encode()
         + decode(genome.fetch(r.chrom, r.start, r.end))
         for r in visible
     )
@@ -229,7 +253,7 @@ def _track(track: TrackFile, url: str, colour: str) -> dict[str, Any]:
     return {
         "type": "wig",
         "format": "bigwig",
-        "name": track.name,
+        "name": html.escape(track.name),
         "url": url,
         "graphType": "dynseq",
         "height": 140,
@@ -238,7 +262,9 @@ def _track(track: TrackFile, url: str, colour: str) -> dict[str, Any]:
     }
 
 
-def _genes(annotation: Sequence[Feature], visible: Sequence[Region]) -> Iterator[dict[str, Any]]:
+def _genes(
+    annotation: Sequence[Feature], visible: Sequence[Region], names: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
     pieces: dict[str, list[Region]] = defaultdict(list)
     for region in visible:
         pieces[region.chrom].append(region)
@@ -249,7 +275,7 @@ def _genes(annotation: Sequence[Feature], visible: Sequence[Region]) -> Iterator
         return i < len(here) and here[i].start < gene.end
 
     features = [
-        {"chr": g.chrom, "start": g.start, "end": g.end, "name": g.name, "strand": g.strand} | shape
+        {"chr": names.get(g.chrom, g.chrom), "start": g.start, "end": g.end, "name": g.name, "strand": g.strand} | shape
         for g in annotation
         if is_visible(g)
         for shape in map(_exons, g.transcripts or (None,))

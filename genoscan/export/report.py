@@ -1,7 +1,7 @@
 """Report of a track as one HTML file: score ranges, logos, a mean profile and tables.
 
-The page is rendered from the template report.html and makes no network requests (enforced by its
-Content-Security-Policy).
+The page is rendered from the templates report.html and report.js. It makes no network requests and
+runs no other script (enforced by its Content-Security-Policy).
 """
 
 import html
@@ -18,6 +18,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from genoscan.export.logo import OUTLINES, logo
+from genoscan.export.markup import plotly_text, script_json, security_policy
 from genoscan.export.summary import FLANK, SHUFFLES, Curve, Profile, Site, Summary, profile, summarize, top_windows
 from genoscan.export.track_file import TrackFile, format_locus
 from genoscan.genome.alphabet import decode
@@ -73,8 +74,13 @@ def write_report(output: Path, genome: Genome, track: TrackFile, annotation: Seq
     if averages is not None:
         figures["profile"] = _profile_figure(averages)
     rows = [_row(genome, site, annotation) for site in summary.sites[:_ROWS]]
-    page = Template(files("genoscan.export").joinpath("report.html").read_text("utf-8"))
-    text = page.substitute(
+    plotly = get_plotlyjs()
+    script = _template("report.js").substitute(
+        figures=script_json({name: json.loads(figure.to_json()) for name, figure in figures.items()}),
+        curves=script_json([_curve_json(curve) for curve in summary.curves]),
+    )
+    text = _template("report.html").substitute(
+        policy=security_policy([plotly, script]),
         title=html.escape(track.name),
         description=html.escape(f"{track.description}; {genome.path.name}"),
         omitted=f" The {_CURVES} of {summary.regions:,} regions with the largest scores are shown."
@@ -93,17 +99,15 @@ def write_report(output: Path, genome: Genome, track: TrackFile, annotation: Seq
             f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in _settings(track)
         ),
         checks="".join(f"<li>{html.escape(s)}</li>" for s in _checks(track, genome, summary)),
-        plotly=get_plotlyjs(),
-        figures=_json({name: json.loads(figure.to_json()) for name, figure in figures.items()}),
-        curves=_json([_curve_json(curve) for curve in summary.curves]),
+        plotly=plotly,
+        script=script,
     )
     with atomic_write(output) as part, os_errors(output):
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="replace")
 
 
-def _json(value: Any) -> str:
-    """Return JSON that is safe inside a <script> element."""
-    return json.dumps(value).replace("<", "\\u003c")
+def _template(name: str) -> Template:
+    return Template(files("genoscan.export").joinpath(name).read_text("utf-8"))
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:
@@ -113,6 +117,7 @@ def _numbers(values: np.ndarray) -> list[float | None]:
 def _curve_json(curve: Curve) -> dict[str, Any]:
     return {
         "name": format_locus(curve.region),
+        "title": plotly_text(format_locus(curve.region)),
         "first": curve.region.start + 1,
         "step": curve.step,
         "low": _numbers(curve.low),
@@ -134,7 +139,7 @@ def _bars(track: TrackFile) -> go.Figure:
         marker={"color": _BLUE, "line": {"width": 0}},
         hovertemplate="%{x:,.0f}: %{customdata[0]:.3g} to %{customdata[1]:.3g}<extra></extra>",
     )
-    return _figure(bars, x="", y=str(track.record.get("score", "score")))
+    return _figure(bars, x="", y=plotly_text(str(track.record.get("score", "score"))))
 
 
 def _histogram(summary: Summary) -> go.Figure:

@@ -6,6 +6,7 @@ tracks can be moved.
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -16,6 +17,8 @@ from genoscan.export.track_file import TrackFile, initial_locus, track_names
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
 from genoscan.tracks.atomic import atomic_write, os_errors
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def write_igv_session(
@@ -37,15 +40,18 @@ def write_igv_session(
     Raises
     ------
     InputError
-        If the genome has no .fai index.
+        If the genome has no .fai index, or a name contains a character that XML excludes.
     OutputError
         If the file cannot be written.
 
     Notes
     -----
-    Tracks show the maximum per pixel, so that peaks remain visible when zoomed out.
+    Tracks show the maximum per pixel, so that peaks remain visible when zoomed out. igv.js splits a
+    locus at its first colon: of a sequence whose name contains one, the session shows all.
     """
     fasta, start = _relative(output, _indexed_fasta(genome)), initial_locus(tracks, locus)
+    chrom = (locus or tracks[0].regions[0]).chrom
+    start = chrom if ":" in chrom else start
     session = ElementTree.Element("Session", genome=fasta, locus=start, version="8")
     resources = ElementTree.SubElement(session, "Resources")
     panel = ElementTree.SubElement(session, "Panel", name="DataPanel")
@@ -64,6 +70,11 @@ def write_igv_session(
         )
     ElementTree.indent(session)
     text = ElementTree.tostring(session, encoding="unicode", xml_declaration=True)
+    if excluded := _NOT_XML.search(text):
+        raise InputError(
+            f"{output}: a file or sequence name contains {excluded[0]!a}, expected characters that XML can "
+            "represent: rename it"
+        )
     with atomic_write(output) as part, os_errors(output):
         part.write_text(text + "\n", encoding="utf-8")
 
@@ -94,7 +105,7 @@ def write_jbrowse_config(
     fasta = _indexed_fasta(genome)
 
     def uri(path: Path) -> dict[str, str]:
-        return {"uri": quote(_relative(output, path)), "locationType": "UriLocation"}
+        return {"uri": quote(os.fsencode(_relative(output, path))), "locationType": "UriLocation"}
 
     bgzipped = _add_suffix(fasta, ".gzi").is_file()
     adapter = {

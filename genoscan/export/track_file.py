@@ -1,5 +1,6 @@
 """Tracks and provenance records to export, checked against the genome when loaded."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +33,8 @@ class TrackFile:
 
     @property
     def name(self) -> str:
-        """Display name: the file name without its suffix."""
-        return self.path.stem
+        """Display name: the file name without its suffix; bytes that are not UTF-8 become U+FFFD."""
+        return os.fsencode(self.path.stem).decode("utf-8", "replace")
 
     @property
     def description(self) -> str:

@@ -9,7 +9,7 @@ Reference: genome.ucsc.edu/FAQ/FAQformat.html, ".2bit".
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,7 +28,9 @@ _BITS = np.array([2, 1, 3, 0, 0], np.uint8)
 """Codes of A, C, G, T and N in .2bit (T 0, C 1, A 2, G 3)."""
 
 
-def write_two_bit(output: Path, genome: Genome, files: AtomicFiles | None = None) -> None:
+def write_two_bit(
+    output: Path, genome: Genome, files: AtomicFiles | None = None, *, renamed: Mapping[str, str] | None = None
+) -> None:
     """Write all sequences of a genome as .2bit; soft-masking is not preserved.
 
     Parameters
@@ -38,7 +40,9 @@ def write_two_bit(output: Path, genome: Genome, files: AtomicFiles | None = None
     genome
         Genome to write.
     files
-        Transaction at whose end the file is replaced; None: as soon as it is complete.
+        Transaction at the end of which the file is replaced; None: as soon as it is complete.
+    renamed
+        Names to write for some of the sequences, instead of their own.
 
     Raises
     ------
@@ -53,7 +57,7 @@ def write_two_bit(output: Path, genome: Genome, files: AtomicFiles | None = None
     Memory: 4 MB for bases, and 16 bytes per run of N.
     """
     runs = {name: _runs_of_n(genome, name) for name in genome.sizes}
-    names = [name.encode() for name in genome.sizes]
+    names = [(renamed or {}).get(name, name).encode() for name in genome.sizes]
     at = 16 + sum(5 + len(name) for name in names)
     offsets = []
     for name, size in genome.sizes.items():
