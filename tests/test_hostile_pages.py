@@ -76,7 +76,7 @@ def make(
         {
             "model": record,
             "target": record,
-            "score": record,
+            "score": "centred",
             "command": ["genoscan", record],
             "note": {record: [record]},
             "regions": [str(region) for region in regions],
