@@ -37,7 +37,7 @@ class Attribution:
     value
         Value of the target; averaged over the strands if both were read.
     target, score, model
-        Names of target, score and model.
+        Names of the target, the score and the model.
     size
         Length of the chromosome or sequence that contains the region, in bases.
     """

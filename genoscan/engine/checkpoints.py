@@ -51,14 +51,14 @@ Action = Advance | Save | Restore | Drop | Adjoin
 def schedule(n_tiles: int, slots: int, stored: Sequence[int] = ()) -> Iterator[Action]:
     """Return the actions that run all tiles backward, last to first, with the fewest forward passes.
 
-    At most `slots` carries are stored at any time, including that of the first tile. `stored` lists
+    At most `slots` carries are stored at any time, including the carry of the first tile. `stored` lists
     the tiles, in ascending order from 0, whose carries an interrupted sweep has stored already; if it
     is empty, the sweep begins with the carry of the first tile.
 
     Raises
     ------
     InputError
-        If `n_tiles` or `slots` is less than 1; raised by the call, not by the iteration.
+        If `n_tiles` or `slots` is less than 1; raised when the function is called, not during iteration.
     """
     _check(n_tiles, slots)
     return _actions(n_tiles, slots, stored)

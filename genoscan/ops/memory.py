@@ -2,8 +2,8 @@
 
 The arrays of a tile have only a few sizes, which are the same for every tile.  A general-purpose
 allocator splits freed memory: glibc before 2.38 rarely reuses the memory of a freed aligned array
-for another of the same size.  Without the pool, fragmentation grew with every tile and increased
-the memory of the arrays by half.  Arrays allocated by torch are not pooled; large ones are mapped
+for another of the same size.  Without the pool, fragmentation grows with every tile and
+increases the memory used for the arrays by half.  Arrays allocated by torch are not pooled; large ones are mapped
 by the operating system and unmapped when freed.
 """
 

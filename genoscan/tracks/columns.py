@@ -94,7 +94,7 @@ def write_columns(
 
 
 class Columns(NamedTuple):
-    """Memory-mapped content of an archive.
+    """Memory-mapped contents of an archive.
 
     Attributes
     ----------

@@ -227,7 +227,7 @@ _NEW_NAMES = {"norm.weight": "gate_norm"}
 
 
 def _shapes(inner: MixerConfig, width: int) -> tuple[dict[str, tuple[int, ...]], int]:
-    """Return the shapes of the tensors of a mixer and the channels of its convolution."""
+    """Return the shapes of a mixer's tensors and the number of channels in its convolution."""
     return _mamba(inner, width) if isinstance(inner, MambaConfig) else _mamba2(inner, width)
 
 

@@ -42,7 +42,7 @@ class Names(NamedTuple):
 
 
 def is_model(names: Iterable[str]) -> bool:
-    """Return whether any name belongs to a tensor of a model, with or without prefixes."""
+    """Return whether any of the names is that of a model tensor, with or without a prefix."""
     return any((_ROOTS | _BACKBONE) & set(name.split(".")) for name in names)
 
 

@@ -129,7 +129,7 @@ def decay(z):
 
 @kernel
 def masked(near, h):
-    """Return h if near, 0 otherwise, elementwise."""
+    """Return h where the mask `near` is true and 0 elsewhere."""
     return tl.where(near, h, 0.0)
 
 

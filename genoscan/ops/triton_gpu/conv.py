@@ -95,10 +95,10 @@ def _conv_bar(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Write the cotangents of x and tail and, unless None, the partial sums in filter_bar.
+    """Write the cotangents of x and tail and, unless filter_bar is None, partial sums of those of the filter.
 
-    filter_bar, (block of rows, taps + 1, channels), is the cotangent of the weight and the bias, to
-    be summed over the blocks.
+    filter_bar has shape (block of rows, taps + 1, channels) and receives the contribution of each block to
+    the cotangents of the weight and the bias; the caller sums over the blocks.
     """
     row, column, in_c = _offsets(CHANNELS, ROWS, COLUMNS)
     batch = tl.program_id(1).to(tl.int64)

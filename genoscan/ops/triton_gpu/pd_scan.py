@@ -296,7 +296,7 @@ def _states_bar(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Write the cotangents of each chunk, given the cotangent of the state at its end."""
+    """Write the cotangents of the decays and inflows of each chunk, given that of the state at its end."""
     head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
     chunk = tl.program_id(0)
     re, im = _load(ends + ((row * n_chunks + chunk) * HEADS + head) * 2 * N, q, in_q, N)
