@@ -8,7 +8,7 @@
     found.plot()
     found.to_bigwig("sensitivity.bw")
 
-Names are imported on first use to keep `import genoscan` fast.
+Each name is imported on first use to keep `import genoscan` fast.
 """
 
 import importlib

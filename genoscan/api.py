@@ -1,4 +1,4 @@
-"""The Python interface: attributions, predictions, responses and checks, in memory or as files."""
+"""Python interface for attributions, predictions, responses and checks, in memory or as files."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -47,8 +47,9 @@ def attribute(
     Parameters
     ----------
     sequence
-        A string of bases; codes, shape (length,); a one-hot array, numpy or torch; a (genome file,
-        region) pair; or a list of these. An array of shape (n, length, 4) is a batch of n sequences.
+        A string of bases; an array of base codes of shape (length,); a one-hot NumPy array or torch
+        tensor; a (genome file, region) pair; or a list of these. A one-hot array of shape
+        (n, length, 4) is a batch of n sequences.
     model
         Loaded model, or a name or path accepted by `load_model`.
     target
@@ -60,10 +61,10 @@ def attribute(
     strand
         "+", "-", or "both" for the mean of the two targets.
     context, reach
-        Number of bases read upstream and downstream of a region of a file; None: from the model's
-        configuration.
+        Numbers of bases to read upstream and downstream of a region of a file. If None, the value in
+        the model's configuration is used.
     masked
-        Whether to replace the bases of the target by the mask token (masked models only).
+        Whether to replace the bases of the target with the mask token (masked models only).
     batch
         Number of sequences of equal length processed together.
     axes
@@ -83,9 +84,9 @@ def attribute(
 
     Notes
     -----
-    Exact: equal to whole-window autograd up to rounding, and bitwise equal to the output of
-    `genoscan attribute`. Memory: 21 bytes per base for the result; for causal models the working
-    memory does not depend on the length.
+    The result is equal to that of whole-window autograd up to rounding, and bitwise equal to the
+    output of `genoscan attribute`. It takes 21 bytes of memory per base. For causal models, the
+    working memory does not depend on the length of the sequence.
 
     Examples
     --------
@@ -104,7 +105,7 @@ def attribute(
 
 
 def _attributed(located: Sequence[Located], model: Model, target: str, options: Options) -> list[Attribution]:
-    """Compute, in one job, the attributions of sequences in memory or of one region of a file."""
+    """Return the attributions of sequences in memory, or of one region of a file, from a single job."""
     genome = located[0].genome
     if isinstance(genome, SequenceGenome):
         genomes = [one.genome for one in located if isinstance(one.genome, SequenceGenome)]
@@ -159,8 +160,9 @@ def attribute_regions(
         Files to write; the suffix determines the format: .bw, .bedgraph, .bedgraph.gz or .npz (all
         four derivatives at each base).
     regions, bed
-        Regions, each as "chr1:1,001-2,000" (1-based, inclusive) or a `Region`, and a BED file with
-        further regions. If neither is given, all sequences are used.
+        `regions` is a sequence of strings such as "chr1:1,001-2,000" (1-based, inclusive) or of
+        `Region` objects, and `bed` is a BED file with further regions. If neither is given, all
+        sequences are used in full.
     clip
         Whether to trim regions that extend past the end of a sequence.
     model
@@ -168,9 +170,9 @@ def attribute_regions(
     command
         Command line to store in the record.
     progress
-        Called after each processed tile with its number of positions.
+        Function called after each processed tile with the number of positions in that tile.
     **options
-        Fields of `Options`: target, score, strand, context, reach, masked, batch, shard.
+        Fields of `Options`, namely target, score, strand, context, reach, masked, batch, shard.
 
     Returns
     -------
@@ -179,8 +181,9 @@ def attribute_regions(
 
     Notes
     -----
-    Equivalent to `genoscan attribute`: exact, and in constant memory for causal models. To continue
-    an interrupted run, call the function again with the same arguments.
+    The function is equivalent to `genoscan attribute`: the derivatives are exact, and the memory is
+    constant for causal models. To continue an interrupted run, call the function again with the same
+    arguments.
     """
     opened = open_genome(genome) if isinstance(genome, str | Path) else genome
     chosen = [
@@ -201,21 +204,22 @@ def predict(
     Parameters
     ----------
     sequence, model, axes
-        As for `attribute`. For a (genome file, region) pair only the region is read.
+        As for `attribute`. For a (genome file, region) pair, only the bases of the region are read.
     strand
-        Strand to read.
+        Strand to read, "+" or "-".
 
     Returns
     -------
     ndarray of shape (length, 4), or list of ndarray
-        Row i contains the logits that predict base i, in the model's dtype; NaN if no output
-        predicts it (the first base in a causal model). The softmax of a row is the distribution
-        over the four bases.
+        Row i contains the logits that predict base i, in the model's dtype. The row is NaN if no
+        output predicts the base, as for the first base in a causal model. The softmax of a row is
+        the predicted distribution over the four bases.
 
     Notes
     -----
-    Exact: equal to a whole-window forward pass up to rounding. Memory: the activations of one tile,
-    and the result; for bidirectional models also the activations between layers.
+    The result is equal to that of a whole-window forward pass up to rounding. Memory is needed for
+    the activations of one tile and for the result; bidirectional models also need memory for the
+    activations between layers.
     """
     loaded = _loaded(model)
     located, many = locate_all(sequence, axes=axes)
@@ -256,22 +260,22 @@ def response(
     Parameters
     ----------
     sequence, model, axes
-        As for `attribute`, but a single sequence. For a (genome file, region) pair the response is
+        As for `attribute`, but a single sequence. For a (genome file, region) pair, the response is
         computed in the region.
     at
         1-based position of the base in the sequence; for a (genome file, region) pair, in the
         chromosome.
     base
-        New base, on the forward strand; None: the base with the largest effect, chosen separately at
-        each position of the response.
+        New base, on the forward strand. If None, the base with the largest effect is chosen separately
+        at each position of the response.
     strand, context
-        Strand to read, and number of bases to read upstream of the changed base; None: from the
-        model's configuration.
+        Strand to read, and number of bases to read upstream of the changed base. If `context` is
+        None, the value in the model's configuration is used.
     of
         "log-p" for the change of log p of the observed base, "logits" for the L2 norm of the change
         of the logits.
     finite
-        Whether to return the true change instead of the derivative.
+        Whether to return the finite change instead of the derivative.
 
     Returns
     -------
@@ -280,8 +284,9 @@ def response(
 
     Notes
     -----
-    Exact up to rounding: the derivative along e_base - e_observed. Memory: one tile; for
-    bidirectional models also the activations between layers.
+    The derivative is taken along e_base - e_observed and is exact up to rounding. Memory is needed for
+    the activations of one tile; bidirectional models also need memory for the activations between
+    layers.
     """
     located = locate(sequence, axes=axes)
     chrom = located.region.chrom
@@ -291,7 +296,7 @@ def response(
 
 
 def verify(sequence: Any, model: Model | str | Path = "bacteria", *, axes: str = "LC") -> list[Check]:
-    """Check that a model's derivatives on a sequence, and files written from them, are exact.
+    """Check that a model's derivatives on a sequence, and the files written from them, are exact.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""In-memory results: the gradient of a target with respect to every base of a sequence."""
+"""Results in memory: the gradient of a target with respect to every base of a sequence."""
 
 import html
 from dataclasses import dataclass
@@ -30,8 +30,8 @@ class Attribution:
     codes
         Base codes: 0 to 3 are A, C, G, T; 4 is N.
     gradient
-        Derivative of the target with respect to each base, (length, 4), with columns A, C, G, T;
-        averaged over the strands if both were read. NaN at N and at masked bases.
+        Derivative of the target with respect to each base, of shape (length, 4), with columns A, C, G
+        and T; averaged over the strands if both were read. NaN at N and at masked bases.
     scores
         One score per base (tracks/score.py); NaN where the gradient is NaN.
     value
@@ -79,14 +79,14 @@ class Attribution:
         Raises
         ------
         InputError
-            If there is no such score.
+            If there is no score of this name.
         """
         if score not in SCORES:
             raise InputError(f"score {score}: expected one of {', '.join(SCORES)}")
         return SCORES[score](self.gradient, self.codes)
 
     def to_dataframe(self) -> "pd.DataFrame":
-        """Return a table with one row per base: chrom, position (1-based), base, score, derivatives."""
+        """Return a table with one row per base: chrom, position (1-based), base, score and derivatives."""
         import pandas as pd
 
         first = self.region.start + 1
@@ -100,11 +100,11 @@ class Attribution:
         return pd.DataFrame(columns | derivatives)
 
     def to_tangermeme(self) -> Float32[np.ndarray, "1 4 length"]:
-        """Return the gradient minus its mean over the four bases, (1, 4, length); 0 at N."""
+        """Return the gradient minus its mean over the bases, of shape (1, 4, length), with zeros at N."""
         return Attributions([self]).to_tangermeme()
 
     def to_bigwig(self, path: str | Path) -> Path:
-        """Write the scores as a bigWig; return its path."""
+        """Write the scores to a bigWig file; return its path."""
         return Attributions([self]).to_bigwig(path)
 
     def plot(self) -> "go.Figure":
@@ -125,13 +125,13 @@ class Attributions(tuple[Attribution, ...]):
         return f"Attributions({len(self)} sequences, {sum(map(len, self)):,} bases)"
 
     def to_dataframe(self) -> "pd.DataFrame":
-        """Return a table with one row per base of all sequences."""
+        """Return one table for all sequences, with one row per base."""
         import pandas as pd
 
         return pd.concat([one.to_dataframe() for one in self], ignore_index=True)
 
     def to_tangermeme(self) -> Float32[np.ndarray, "n 4 length"]:
-        """Return the gradients minus their means over the four bases, (n, 4, length); 0 at N.
+        """Return the gradients minus their means over the bases, of shape (n, 4, length), with zeros at N.
 
         Raises
         ------
@@ -147,7 +147,7 @@ class Attributions(tuple[Attribution, ...]):
         return np.stack([columns.T for columns in centred])
 
     def to_bigwig(self, path: str | Path) -> Path:
-        """Write all scores as one bigWig; return its path.
+        """Write all scores to one bigWig file; return its path.
 
         Raises
         ------

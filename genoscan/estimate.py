@@ -16,7 +16,7 @@ from genoscan.job import Job
 from genoscan.model import Model
 
 _WARM_UP = 64
-"""Length of the warm-up run, in bases; it loads the kernels and takes negligible memory."""
+"""Length, in bases, of the warm-up run, which loads the kernels and needs little memory."""
 
 
 @dataclass(frozen=True)
@@ -32,28 +32,28 @@ class Estimate:
     read_bases
         Number of bases in all windows.
     context_share
-        Fraction of these bases that are not scored; the time is proportional to all bases read.
+        Fraction of `read_bases` that are not scored; the time is proportional to `read_bases`.
     longest
         Length of the longest window, in bases.
     recomputed
         Average number of additional forward passes per tile in the longest window.
     engine_bytes
-        Memory for the activations of tiles and for stored carries, for one batch.
+        Memory for the activations of tiles and for the stored carries of one batch.
     boundary_bytes
-        Storage for the activations between layers, for one batch; 0 for causal models.
+        Storage for the activations between the layers, for one batch; 0 for causal models.
     boundary_place
-        Storage of these activations: "memory", a GPU or a folder.
+        Location of the activations between the layers: "memory", a GPU or a folder.
     window_bytes
         Memory for the bases of one batch.
     base_bytes
         Memory of the process before the computation: interpreter, libraries, model and genome index.
     memory_bytes
-        Peak memory of the process, including `base_bytes`, without the memory of a GPU.
+        Peak memory of the process, including `base_bytes` but not the memory of a GPU.
     disk_bytes
-        Disk space used in the output folder during the run: scores, bases, columns if needed, and the
-        state of a sweep.
+        Disk space used in the output folder during the run, for the scores, the bases, the derivatives
+        if they are needed, and the state of a sweep.
     state_bytes
-        Disk space for the state of a sweep, from which an interrupted window continues.
+        Disk space for the saved state of a sweep, from which an interrupted window is resumed.
     by_batch
         Computing time of each batch, in seconds.
     """
@@ -90,7 +90,7 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
     Returns
     -------
     Estimate
-        Estimated size, memory, disk space and time.
+        Estimated size, memory, disk space and computing time.
     """
     base_bytes = usage.in_use("cpu")
     stack, longest, width = job.model.stack, job.longest, job.widest
@@ -147,7 +147,7 @@ def passes(job: Job) -> int:
 
 
 class _Probe(NamedTuple):
-    """Measured memory in bytes, and time per tile of a forward pass and of the adjoint in seconds."""
+    """Measured memory, in bytes, and times per tile of a forward pass and of the adjoint, in seconds."""
 
     bytes: int
     forward: float

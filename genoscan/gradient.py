@@ -1,4 +1,4 @@
-"""Gradient of a target with respect to every base of a batch of windows."""
+"""Gradients of a target with respect to every base of a batch of windows."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +18,7 @@ from genoscan.engine.target import Target
 from genoscan.model import Model
 
 Receive: TypeAlias = Callable[[slice, slice, Tensor], object]
-"""Callback for one tile: rows of the batch, span of positions, gradient (rows, span, symbols)."""
+"""Callback for one tile, called with the rows of the batch, the span of positions and the gradient."""
 
 
 class Gradient(NamedTuple):
@@ -51,7 +51,7 @@ def gradient(
     target
         Target to differentiate, a scalar for each window.
     method
-        Method of differentiation; None: the method of the model.
+        Method of differentiation. If None, the method of the model is used.
 
     Returns
     -------
@@ -60,8 +60,8 @@ def gradient(
 
     Notes
     -----
-    Exact: equal to whole-window autograd up to rounding. Memory: as in `stream_gradient`, plus the
-    result.
+    The gradient is equal to that of whole-window autograd up to rounding. Memory is needed as in
+    `stream_gradient`, and for the result.
     """
     table = model.table()
     whole = table.new_empty(*codes.shape, table.shape[1])
@@ -89,14 +89,15 @@ def stream_gradient(
     model, codes, target, method
         As for `gradient`.
     receive
-        Called with each tile of the gradient; several threads may call it concurrently, each with
-        different rows.
+        Function called with each tile of the gradient. Several threads may call it concurrently, each
+        with different rows of the batch.
     snapshots
-        Function of rows of the batch that returns where to save the state of their sweep, and to
-        continue from; None: nothing is saved.
+        Function that takes a slice of the rows of the batch and returns the snapshots in which the
+        state of the sweep over these rows is saved, and from which an interrupted sweep is resumed.
+        If None, no state is saved.
     progress
-        Called after each processed tile, in forward and backward passes, with its number of positions
-        times its number of windows.
+        Function called after each tile that is processed in a forward or backward pass, with the
+        number of positions in the tile times the number of windows.
 
     Returns
     -------
@@ -105,8 +106,8 @@ def stream_gradient(
 
     Notes
     -----
-    Memory: the activations of one tile, and the carries or boundaries stored by the method.
-    Threads: windows are distributed over torch's threads, and the stages of the network over any
+    Memory is needed for the activations of one tile, and for the carries or boundaries stored by the
+    method. The windows are distributed over torch's threads, and the stages of the network over any
     remaining threads.
     """
     method = (method or model.method).fit(model.stack, codes.shape[1], len(codes))

@@ -25,7 +25,7 @@ from genoscan.tracks.atomic import atomic_directory, os_errors
 
 _NAME = re.compile(r"[^.\-/\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*")
 _MAX_NAME = 100
-"""Names of models, which are also folders, and shown in lists."""
+"""Maximum length of a model name, which is also the name of its folder."""
 
 _TOLERANCE = 1e-4
 """Maximum relative L2 difference between the logits of a module and those of its copy."""
@@ -39,7 +39,7 @@ def import_model(source: str | Path, *, name: str | None = None, tokens: str | N
     source
         Folder, file or Hugging Face id of a Caduceus, Mamba or Mamba-2 checkpoint.
     name
-        Name of the stored model; None: the name of the source.
+        Name under which to store the model. If None, the name of the source is used.
     tokens
         Token id of each base, such as "A=7,C=8,G=9,T=10,N=11", for checkpoints without a vocabulary.
 
@@ -84,12 +84,12 @@ def load_model(model: str | Path, *, tokens: str | None = None, **options: Any) 
     Parameters
     ----------
     model
-        Name as in `genoscan models list`, model folder, or source as in `import_model`. A source is
+        Name listed by `genoscan models list`, model folder, or source as in `import_model`. A source is
         converted on every call, and the result is not stored.
     tokens
         As in `import_model`.
     **options
-        device, dtype, kernels, tile, slots, memory, spill: as in `genoscan.model.load_model`.
+        Options device, dtype, kernels, tile, slots, memory and spill of `genoscan.model.load_model`.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def load_model(model: str | Path, *, tokens: str | None = None, **options: Any) 
     Raises
     ------
     ModelError
-        If there is no such model, or it is damaged.
+        If the model does not exist or is damaged.
     """
     path = Path(model)
     if str(model) in named_models() or ((path / CONFIG).is_file() and _is_native(path)):
@@ -125,8 +125,8 @@ def wrap(module: torch.nn.Module, *, tokens: str | None = None, **options: Any) 
     ----------
     module
         Language model from mambapy (`mambapy.lm.LM` with Mamba blocks), transformers (Mamba,
-        Mamba-2), state-spaces (`MambaLMHeadModel`) or Caduceus; modules that are not from mambapy
-        must have `save_pretrained`.
+        Mamba-2), state-spaces (`MambaLMHeadModel`) or Caduceus. Modules that are not from mambapy
+        must have a `save_pretrained` method.
     tokens
         As in `import_model`.
     **options
@@ -161,7 +161,7 @@ def wrap(module: torch.nn.Module, *, tokens: str | None = None, **options: Any) 
 
 
 def _save_mambapy(module: torch.nn.Module, folder: Path) -> None:
-    """Save a mambapy.lm.LM with the tensor names and settings used by transformers for Mamba."""
+    """Save a mambapy.lm.LM with the tensor names and settings that transformers uses for Mamba."""
     own: Any = module.config
     weights = {
         name.replace("embedding.", "backbone.embeddings.")
@@ -189,7 +189,7 @@ def _save_mambapy(module: torch.nn.Module, folder: Path) -> None:
 
 
 def _check_logits(module: torch.nn.Module, model: Model) -> None:
-    """Raise ModelError if the logits of module and model differ on a random sequence of 64 bases."""
+    """Raise ModelError if the logits of the module and the model differ on 64 random bases."""
     codes = torch.randint(0, 4, (1, 64), generator=torch.Generator().manual_seed(1))
     tokens = torch.tensor(model.config.base_columns)[codes]
     device = next(module.parameters()).device

@@ -1,4 +1,4 @@
-"""Jobs: settings, windows and batches, planned and checked before computation starts."""
+"""Jobs, which consist of settings, windows and batches, checked before the computation starts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,14 +32,14 @@ class Options:
     strand
         Strand to read: "+", "-", "both" or "bed".
     context, reach
-        Number of bases read upstream and downstream of a region; None: from the model's
-        configuration.
+        Numbers of bases to read upstream and downstream of a region. If None, the value in the model's
+        configuration is used.
     batch
         Number of windows of equal length processed together.
     masked
-        Whether the bases of the target are replaced by the mask token.
+        Whether the bases of the target are replaced with the mask token.
     shard
-        "I/N" to compute only shard I of N; None: the whole job.
+        "I/N" to compute only shard I of N. If None, the whole job is computed.
 
     Raises
     ------
@@ -72,11 +72,11 @@ class Job:
     genome, model, target, options
         Inputs of the job.
     context, reach
-        Number of bases read upstream and downstream of a region.
+        Numbers of bases read upstream and downstream of a region.
     regions
         Merged regions in genome order.
     batches
-        Windows of the regions, grouped by equal length, in order of computation.
+        Windows of the regions, grouped by equal length, in the order in which they are computed.
     """
 
     genome: Genome
@@ -99,7 +99,7 @@ class Job:
         return max((len(batch) for batch in self.batches), default=0)
 
     def read(self, windows: Sequence[Window]) -> UInt8[Tensor, "windows length"]:
-        """Return the base codes of windows of equal length, each window read on its strand."""
+        """Return the base codes of windows of equal length, each read on the strand of the window."""
         if len(windows) == 1:
             return torch.from_numpy(_fetch(self.genome, windows[0])[None])
         return torch.from_numpy(np.stack([_fetch(self.genome, window) for window in windows]))
@@ -113,7 +113,7 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
     genome, model
         Genome to read, and model to differentiate.
     regions
-        Regions in any order; empty: all sequences.
+        Regions in any order. If there are none, all sequences are used in full.
     options
         Settings of the computation.
 

@@ -1,4 +1,4 @@
-"""Parse JSON that users, other programs or other versions may have written."""
+"""Parsing of JSON from users, from other programs or from other versions of genoscan."""
 
 import json
 import re
@@ -17,20 +17,21 @@ def parse_json(text: bytes, *, constants: bool = False) -> Any:
     Parameters
     ----------
     text
-        Document in UTF-8.
+        JSON document encoded in UTF-8.
     constants
-        Whether to accept NaN and Infinity, which JSON lacks but Python's json module writes.
+        Whether to accept NaN and Infinity, which are not valid JSON but are written by Python's json
+        module.
 
     Returns
     -------
     object
-        Content as dict, list, str, int, float, bool or None.
+        Contents, as a dict, list, str, int, float, bool or None.
 
     Raises
     ------
     ValueError
-        If the text is not JSON, is nested too deeply to be parsed, has a key twice in one object, or
-        a string with half of a surrogate pair, which cannot be written to a file.
+        If the text is not valid JSON, is nested too deeply to be parsed, repeats a key within an
+        object, or contains an unpaired surrogate, which has no UTF-8 encoding.
     """
     try:
         content = json.loads(
@@ -60,19 +61,19 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def first_problem(error: ValidationError, *, omit: Collection[str] = ()) -> str:
-    """Describe the first problem that a schema found in a document, in one line.
+    """Describe, in one line, the first error in the validation of a document.
 
     Parameters
     ----------
     error
-        Error raised by pydantic.
+        Validation error raised by pydantic.
     omit
-        Parts of the location that pydantic inserts and that are not keys of the document.
+        Parts of the location that are inserted by pydantic and are not keys of the document.
 
     Returns
     -------
     str
-        Location, such as "sequences.1.length", the value found there, and what was expected.
+        Location, such as "sequences.1.length", value found there, and expected value.
     """
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"] if part not in omit) or "the file"

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Carry: TypeAlias = Any
-"""Tree of tensors (nested tuples): the state of a layer after all preceding positions.
+"""Tree of tensors (nested tuples) with the state of a layer after all preceding positions.
 
 No tensor may be a view of a tile, because a view keeps the memory of the whole tile allocated.
 """
@@ -20,7 +20,8 @@ class Layer(Protocol):
 
     Notes
     -----
-    Split law: forward over [0, n) equals forward over [0, k) followed by [k, n), for every k.
+    Split law: `forward` over [0, n) equals `forward` over [0, k) followed by `forward` over [k, n), for
+    every k.
     Purity law: `forward` depends only on the tile and the carry, and does not change attributes.
     """
 
@@ -66,8 +67,8 @@ class Chain(Layer, Protocol):
 
     Notes
     -----
-    Chain law: applying the parts in sequence equals applying the whole. The carry is a tuple that
-    concatenates the carries of the parts.
+    Chain law: applying the parts in sequence is equivalent to applying the whole chain. The carry of
+    the chain is a tuple, the concatenation of the carries of its parts.
     """
 
     def cut(self, parts: int) -> "list[Layer]":
@@ -81,13 +82,13 @@ class Chain(Layer, Protocol):
         Returns
         -------
         list of Layer
-            Layers, first to last, that share their weights with the chain.
+            Layers in the order in which they are applied; they share their weights with the chain.
         """
         ...
 
 
 def leaves(carry: Carry) -> list[Tensor]:
-    """Return the tensors of a carry, in order."""
+    """Return a list of the tensors in a carry, in order."""
     if isinstance(carry, Tensor):
         return [carry]
     return [leaf for part in carry for leaf in leaves(part)]
@@ -102,7 +103,7 @@ def map_leaves(function: Callable[[Tensor], Tensor], carry: Carry) -> Carry:
 
 @runtime_checkable
 class BidirectionalLayer(Protocol):
-    """A bidirectional layer: two causal layers that process the same input in opposite directions.
+    """A pair of causal layers that process the same input in opposite directions.
 
     Notes
     -----
@@ -122,11 +123,11 @@ class BidirectionalLayer(Protocol):
 
     @property
     def additive(self) -> bool:
-        """Whether `merge` adds the two outputs; if not, its derivative depends on them."""
+        """Whether `merge` adds the two outputs; otherwise, its derivative depends on them."""
         ...
 
     def prepare(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile read"]:
-        """Return the common input of both directions, (batch, tile, read)."""
+        """Return the input shared by both directions, with an arbitrary number of channels."""
         ...
 
     def merge(
@@ -171,7 +172,7 @@ class BidirectionalNetwork(Protocol):
         ...
 
     def decode(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile d_out"]:
-        """Return the network outputs, (batch, tile, d_out), given the output of the last layer."""
+        """Return the outputs of the network, (batch, tile, d_out), from the output of the last layer."""
         ...
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:

@@ -1,8 +1,8 @@
-"""Write the margins of the transitions selected by PD-SSM layers as a track.
+"""Tracks of the margins by which PD-SSM layers select their transitions.
 
-The derivative of a PD-SSM layer treats the selected transitions as constants; it does not include
-the jump caused by a substitution that changes a selection.  A small margin indicates that the
-selection is close to changing.
+The derivative of a PD-SSM layer treats the selected transitions as constants, so it does not include
+the jump in the output when a substitution changes a selection.  A small margin indicates that a small
+change of the input may change the selection.
 """
 
 import tempfile
@@ -28,7 +28,7 @@ from genoscan.tracks.writer import check_output, open_tracks, write_in_pieces
 
 
 def check_margins(job: Job, path: Path, others: Sequence[Path] = ()) -> None:
-    """Check the arguments of `write_margins`, and that the path differs from all other outputs."""
+    """Check the arguments of `write_margins`, and that `path` differs from all other outputs."""
     if resolve(path) in map(resolve, others):
         raise InputError(f"--with-margin {path}: an output is given twice: name each once")
     check_output(path)
@@ -38,7 +38,7 @@ def check_margins(job: Job, path: Path, others: Sequence[Path] = ()) -> None:
 
 
 def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress: Progress = ignore) -> dict[str, Any]:
-    """Write the smallest margin over all layers and heads at every base; return the record.
+    """Write the smallest margin over all layers and heads at every base; return the record of the track.
 
     The margin of a head is the probability of the selected transition minus that of the second most
     probable one. If both strands are read, the smaller of their margins is written. Bases other
@@ -47,13 +47,13 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
     Parameters
     ----------
     job
-        Model, regions and strands; the model must have PD-SSM layers.
+        Job that specifies the model, regions and strands; the model must have PD-SSM layers.
     path
         Track to write; the suffix determines the format.
     command
         Command line to store in the record.
     progress
-        Called after each processed tile with its number of positions.
+        Function called after each processed tile with the number of positions in that tile.
 
     Returns
     -------
@@ -69,8 +69,8 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
 
     Notes
     -----
-    Exact: computed in a forward pass. Memory: 1 byte per base of a window, plus one tile and one
-    carry. The margins of a region are stored on disk.
+    The margins are computed exactly, in a forward pass. Memory is needed for one tile and one carry,
+    plus 1 byte per base of a window. The margins of a region are stored in a temporary file.
     """
     check_margins(job, path)
     windows_of = {windows[0].scored: windows for batch in job.batches for windows in batch}
@@ -91,7 +91,7 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
 
 
 def _update_minimum(job: Job, window: Window, margins: np.ndarray, progress: Progress) -> None:
-    """Replace margins in place by their elementwise minimum with the margins of a window."""
+    """Replace `margins` in place with the elementwise minimum of `margins` and those of a window."""
     codes, scored = job.read([window]), window.scored_span
     rows = margins if window.strand == "+" else margins[::-1]
     layer, inputs = Margins(job.model.causal), OneHot(codes, job.model.table())

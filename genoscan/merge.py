@@ -1,4 +1,4 @@
-"""Merge the shards of a job into the tracks that a single run would write."""
+"""Merging of the shards of a job into the tracks that a single run would write."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -39,7 +39,7 @@ _SHARD_KEYS = (
     "windows",
     "zero_regions",
 )
-"""Record keys whose values may differ between shards; all other values must agree."""
+"""Keys of the record whose values may differ between shards; all other values must be equal."""
 
 
 class _Shard(NamedTuple):
@@ -51,7 +51,7 @@ class _Shard(NamedTuple):
 def write_merged(
     paths: Sequence[Path], genome: Genome, outputs: Sequence[Path], *, command: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Write the tracks of a job from the files of all its shards; return their record.
+    """Write the tracks of a job from the files of all its shards; return the record of the tracks.
 
     Parameters
     ----------
@@ -78,8 +78,9 @@ def write_merged(
 
     Notes
     -----
-    Exact: byte-identical to the tracks of a single run with the same number of threads, because
-    shards consist of whole batches. Memory: about one million bases at a time.
+    The tracks are byte-identical to those of a single run with the same number of threads, because
+    shards consist of whole batches. About one million bases are processed at a time to limit the
+    memory.
     """
     shards = _read_shards(paths, genome)
     first = shards[0].record
@@ -110,7 +111,7 @@ def write_merged(
 
 
 def _read_shards(paths: Sequence[Path], genome: Genome) -> list[_Shard]:
-    """Return the shards in order, after checking that all shards of one job are given exactly once."""
+    """Return the shards in order after checking that each shard of one job is given exactly once."""
     found: dict[int, _Shard] = {}
     for path in paths:
         shard = _Shard(path, read_provenance(path, required=_REQUIRED), read_columns(path))
@@ -132,7 +133,7 @@ def _read_shards(paths: Sequence[Path], genome: Genome) -> list[_Shard]:
 
 
 def _check_regions(shard: _Shard) -> None:
-    """Check that the regions of the archive are on sequences of its record."""
+    """Check that each region in the archive lies within a sequence listed in the archive's record."""
     sizes = {s["name"]: s["length"] for s in shard.record["sequences"]}
     for region in shard.columns.regions:
         if region.end > sizes.get(region.chrom, 0):
@@ -152,7 +153,7 @@ def _check_same(one: _Shard, other: _Shard) -> None:
 
 
 def _regions(shards: Sequence[_Shard]) -> Iterator[tuple[Region, int, Columns]]:
-    """Yield (region, index of its first row in the shard's columns, columns) for all shards."""
+    """Yield each region of all shards, the index of its first row in the columns, and the columns."""
     for shard in shards:
         offset = 0
         for region in shard.columns.regions:

@@ -1,4 +1,4 @@
-"""Models: configuration, network and method of differentiation.
+"""Models, which consist of a configuration, a network and a method of differentiation.
 
 Only this module depends on the class of the network.
 """
@@ -35,7 +35,7 @@ class Model:
     config
         Contents of config.json.
     stack
-        Network that maps one-hot bases to logits; its parameters are frozen.
+        Network with frozen parameters that maps one-hot bases to logits.
     method
         Method of differentiation of the network.
     weights_sha256
@@ -58,7 +58,7 @@ class Model:
 
     @property
     def sha256(self) -> str:
-        """Hash of the whole model: the configuration, as canonical JSON, and the weights.
+        """SHA-256 hash of the whole model: its configuration, as canonical JSON, and its weights.
 
         Models with equal hashes compute the same function, regardless of their folder names.
         """
@@ -73,7 +73,7 @@ class Model:
 
     @property
     def equivariant(self) -> bool:
-        """Whether reverse-complementing the input reverse-complements the logits."""
+        """Whether the logits of the reverse-complemented input are the reverse-complemented logits."""
         return isinstance(self.stack, BidirectionalStack) and self.stack.both_strands
 
     @property
@@ -96,7 +96,7 @@ class Model:
 
     @property
     def advice_on_overflow(self) -> str:
-        """Advice for error messages about results that are not finite."""
+        """Advice that is included in error messages about results that are not finite."""
         if self.dtype == torch.float64:
             return f"{self.name} overflows on this sequence even in float64: check its weights"
         return f"{self.name} overflows on this sequence: run it with --dtype float64"
@@ -106,7 +106,7 @@ class Model:
         return replace(self, stack=copy_stack(self.stack, self.config, dtype=dtype, kernels=kernels))
 
     def whole(self, x: Float[Tensor, "batch length d_in"]) -> Float[Tensor, "batch length d_out"]:
-        """Return the outputs at all positions of a window at once; memory grows with its length."""
+        """Return the outputs at all positions of a window; the memory grows with the window length."""
         outputs: Tensor = self.stack(x) if self.bidirectional else self.stack(x, self.causal.begin(len(x)))[0]
         return outputs
 
@@ -121,11 +121,11 @@ class Model:
         return next(self.stack.parameters()).dtype
 
     def table(self) -> Float[Tensor, "codes symbols"]:
-        """Return the input row of each base code (A, C, G, T, N, mask), one column per symbol."""
+        """Return a table with one input row per base code (A, C, G, T, N, mask) and one column per symbol."""
         return base_table(self.config, dtype=self.dtype, device=self.device)
 
     def columns(self) -> Tensor:
-        """Return the output column of each base code, -1 for N."""
+        """Return the output column of each base code; -1 for N."""
         return torch.tensor([*self.config.base_columns, -1])
 
 
@@ -151,7 +151,7 @@ def load_model(
     dtype
         torch.float32 or torch.float64.
     kernels
-        Kernel set: "auto" for the default of the device; "reference" for plain torch.
+        Kernel set: "auto" for the default of the device, or "reference" for plain torch operations.
     tile, slots
         Settings of `Adjoint`, for causal models; `tile` is also used by `Layerwise`.
     memory, spill

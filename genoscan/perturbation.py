@@ -29,27 +29,28 @@ from genoscan.tracks.writer import check_output, open_tracks
 
 @dataclass(frozen=True)
 class Probe:
-    """A change of one base of the genome, the region of the response and the measure of its effect.
+    """A change of one base of the genome, with the region and the measure of the response.
 
     Attributes
     ----------
     at
         Position of the base, a region of length 1.
     base
-        New base, on the forward strand; None: the base with the largest effect, chosen separately at
-        each position of the response.
+        New base, on the forward strand. If None, the base with the largest effect is chosen separately
+        at each position of the response.
     region
-        Region of the response; None: the bases within the model's reach of the changed base,
-        downstream for causal models and on both sides for bidirectional models.
+        Region of the response. If None, it consists of the bases within the model's reach of the
+        changed base, downstream for causal models and on both sides for bidirectional models.
     strand
         Strand that the model reads: "+" or "-".
     context
-        Number of bases to read upstream of the base; None: from the model's configuration.
+        Number of bases to read upstream of the changed base. If None, the value in the model's
+        configuration is used.
     of
         "log-p" for the change of log p of the observed base, "logits" for the L2 norm of the change
         of the logits.
     finite
-        Whether to compute the true change instead of the derivative.
+        Whether to compute the finite change instead of the derivative.
 
     Raises
     ------
@@ -100,9 +101,9 @@ def respond(genome: Genome, model: Model, probe: Probe, *, progress: Progress = 
     genome, model
         Genome to read, and model to evaluate.
     probe
-        Change, region and measure of the effect.
+        Change of a base, region of the response and measure of the effect.
     progress
-        Called after each processed tile with its number of positions.
+        Function called after each processed tile with the number of positions in that tile.
 
     Returns
     -------
@@ -112,15 +113,16 @@ def respond(genome: Genome, model: Model, probe: Probe, *, progress: Progress = 
     Raises
     ------
     InputError
-        If the observed base is N or equals the new base, or if it cannot affect the region.
+        If the observed base is N or equals the new base, or if the change cannot affect the region.
     NonFiniteError
         If a value at a known base is NaN or infinite.
 
     Notes
     -----
-    Exact: the derivative along e_base - e_observed or, with `finite`, the true change. Upstream of
-    the base, the response of causal models is exactly zero. Memory: one tile, one carry and 4 bytes
-    per position; for bidirectional models also the activations between layers.
+    The response is the derivative along e_base - e_observed or, with `finite`, the finite change; both
+    are exact up to rounding. Upstream of the base, the response of a causal model is exactly zero.
+    Memory is needed for one tile and one carry, plus 4 bytes per position; bidirectional models also
+    need memory for the activations between layers.
     """
     window = _window(genome, model, probe)
     read = genome.fetch(window.region.chrom, window.region.start, window.region.end)
@@ -155,7 +157,7 @@ def write_response(
     command: Sequence[str] = (),
     progress: Progress = ignore,
 ) -> dict[str, Any]:
-    """Write the response to a change of one base as tracks; return their record.
+    """Write the response to a change of one base as tracks; return the record of the tracks.
 
     Parameters
     ----------
@@ -210,10 +212,10 @@ def write_response(
 
 
 def _window(genome: Genome, model: Model, probe: Probe) -> Window:
-    """Return the window to read, from the context upstream of the base to the end of the region.
+    """Return the window to read, which extends from the context upstream of the base to the region's end.
 
-    Bidirectional models respond on both sides of the base, so their windows have context on both
-    sides of the base and of the region.
+    Bidirectional models respond on both sides of the base, so the window includes context on both sides
+    of the base and of the region.
     """
     at, size, reach = probe.at, genome.sizes[probe.at.chrom], model.config.reach
     if len(at) != 1:
@@ -237,7 +239,7 @@ def _window(genome: Genome, model: Model, probe: Probe) -> Window:
 
 
 def _new_bases(probe: Probe, observed: int) -> list[int]:
-    """Return the codes of the new bases, on the strand that the model reads."""
+    """Return the codes of the new bases on the strand that is read."""
     if observed > 3:
         raise InputError(f"--at {probe.at}: the genome has an N there; choose an A, C, G or T")
     if probe.base is None:
@@ -285,7 +287,7 @@ def _finite(model: Model, codes: Tensor, position: int, bases: list[int], probe:
 def _of_labels(
     target: LogLikelihood, span: slice, rows: Float[Tensor, "changes tile symbols"]
 ) -> Float[Tensor, "changes tile"]:
-    """Return, for each output, the entry in the column of the observed base that it predicts."""
+    """Select, in the row of each output, the entry of the observed base that the output predicts."""
     labels, _ = target.labels(span)
     return rows.gather(-1, labels.to(rows.device).expand(len(rows), -1)[..., None])[..., 0]
 

@@ -1,17 +1,17 @@
-"""The operator of Phase Gradient Flow (arXiv 2512.23068), with the names used in its released code.
+"""Operator of Phase Gradient Flow (arXiv 2512.23068), with the names used in the released code.
 
-This is a selective layer without convolution, gate or input and output projections.  All channels
-share their decay rates, the step-size projection has full rank, the input map phi(delta A) B u lacks
-the factor delta of a zero-order hold, the output passes through a softplus, and the initial state is
-a learnt linear map of the first inputs.
+This is a selective layer without a convolution, a gate, or input and output projections.  All
+channels have the same decay rates, and the step-size projection has full rank.  The input map
+phi(delta A) B u lacks the factor delta of a zero-order hold.  A softplus is applied to the output,
+and the initial state is a learnt linear map of the first inputs.
 
     h_t = exp(z_t) h_(t-1) + phi(z_t) B_t u_t        phi(z) = (exp(z) - 1) / z
     z_t = softplus(W_dt u_t + b_dt) A                y_t = max(scale, 1/2) softplus(C_t h_t + D u_t)
 
 The gradient in the paper is a derivative along one direction (`pgf_forward`).  `pgf_vjp` computes
 the derivatives with respect to all inputs at once, and `pgf_gradients` also those with respect to
-all parameters; the paper has neither.  The recurrence is computed by this package's scan, which
-uses no logarithms and only factors of at most 1.  phi is computed without an epsilon.
+all parameters; neither is in the paper.  The recurrence is computed by this package's scan, which
+uses no logarithms, and all its factors are at most 1.  phi is computed without an epsilon.
 """
 
 from collections.abc import Callable, Iterator
@@ -43,7 +43,7 @@ class Gradients(NamedTuple):
     Attributes
     ----------
     u
-        Derivative with respect to the input, of the same shape.
+        Derivative with respect to the input, of the same shape as the input.
     parameters
         Derivative with respect to each parameter, by name, summed over the batch.
     """
@@ -53,7 +53,7 @@ class Gradients(NamedTuple):
 
 
 class FrechetMambaOperator(nn.Module):
-    """The selective layer of Phase Gradient Flow, which maps u to y.
+    """Selective layer of Phase Gradient Flow, which maps an input u to an output y.
 
     Parameters
     ----------
@@ -76,7 +76,8 @@ class FrechetMambaOperator(nn.Module):
     Notes
     -----
     Inputs u have shape (length, d_model) or (batch, length, d_model).
-    Exact: all methods equal whole-sequence autograd up to rounding, for any block size.
+    The results of all methods equal those of whole-sequence autograd up to rounding, for any block
+    size.
     The operator can be differentiated to any order by autograd and torch.func. The
     `pgf_` methods return tensors without an autograd graph and also run under
     torch.inference_mode().
@@ -95,7 +96,7 @@ class FrechetMambaOperator(nn.Module):
         self.init_estimator = nn.Linear(init_window * d_model, d_model * d_state)
 
     def forward(self, u: Float[Tensor, "*batch length d_model"]) -> Tensor:
-        """Return y, computed over the whole sequence at once.
+        """Return the output y over the whole sequence.
 
         Parameters
         ----------
@@ -105,7 +106,7 @@ class FrechetMambaOperator(nn.Module):
         Returns
         -------
         Tensor
-            Output y, of the shape of u.
+            Output y, of the same shape as u.
 
         Raises
         ------
@@ -124,14 +125,14 @@ class FrechetMambaOperator(nn.Module):
         du: Float[Tensor, "*batch length d_model"],
         block_size: int = 64,
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Yield y and its derivative along du, block by block from first to last.
+        """Yield y and its derivative along du, one block at a time, from the first block to the last.
 
         Parameters
         ----------
         u
             Input, (length, d_model) or (batch, length, d_model).
         du
-            Direction, of the shape of u.
+            Direction of the derivative, of the same shape as u.
         block_size
             Number of positions per block.
 
@@ -144,7 +145,7 @@ class FrechetMambaOperator(nn.Module):
 
         Notes
         -----
-        Memory: the arrays of one block and two states, in addition to u and du.
+        Memory is needed for the arrays of one block and two states, in addition to u and du.
         """
         x, x_dot = self._pair(u, du)
         state = Dual.of(self._initial_state(x), self._initial_state(x_dot, offset=False)[None])
@@ -191,19 +192,19 @@ class FrechetMambaOperator(nn.Module):
         u
             Input, (length, d_model) or (batch, length, d_model).
         du
-            Direction, of the shape of u.
+            Direction of the derivative, of the same shape as u.
         block_size
             Number of positions per block.
         streaming
-            Whether to pass blocks to `callback` instead of returning y and dy; memory is then that of
-            `pgf_stream`.
+            Whether to pass blocks to `callback` instead of returning y and dy; the memory is then the same
+            as for `pgf_stream`.
         callback
-            Called as callback(y, dy, start, end) for each block, first to last.
+            Function called as callback(y, dy, start, end) for each block, from the first to the last.
 
         Returns
         -------
         y, dy
-            Output and derivative, of the shape of u; both None with `streaming=True`.
+            Output and derivative, of the same shape as u; both None if `streaming` is True.
 
         Raises
         ------
@@ -240,20 +241,21 @@ class FrechetMambaOperator(nn.Module):
         u
             Input, (length, d_model) or (batch, length, d_model).
         y_bar
-            Cotangent of the output, of the shape of u.
+            Cotangent of the output, of the same shape as u.
         block_size
             Number of positions per block.
         slots
-            Maximum number of stored states; fewer slots require more recomputation.
+            Maximum number of states to store; a smaller number requires more recomputation.
 
         Returns
         -------
         Tensor
-            Derivative with respect to u, of the same shape.
+            Derivative with respect to u, of the same shape as u.
 
         Notes
         -----
-        Memory: the arrays of one block and `slots` states, in addition to u, y_bar and the result.
+        Memory is needed for the arrays of one block and for `slots` states, in addition to u, y_bar and the
+        result.
         """
         return self._vjp(u, y_bar, block_size, slots, {})[0]
 
@@ -280,7 +282,7 @@ class FrechetMambaOperator(nn.Module):
 
         Notes
         -----
-        Memory: as in `pgf_vjp`, plus twice the size of the parameters.
+        Memory is needed as in `pgf_vjp`, plus twice the size of the parameters.
         """
         # Derivatives of all parameters, whether or not they require a gradient.
         trained = {
@@ -329,12 +331,12 @@ class FrechetMambaOperator(nn.Module):
         return x_bar.view(u.shape), result, first
 
     def _first_inputs(self, x: Tensor) -> Tensor | None:
-        """Return the flattened first inputs, or None if x is too short."""
+        """Return the first `init_window` inputs, flattened; None if `init_window` is 0 or x is shorter."""
         window = self.init_window
         return x[:, :window].flatten(1) if 0 < window <= x.shape[1] else None
 
     def _initial_state(self, x: Tensor, *, offset: bool = True) -> Tensor:
-        """Return the initial state, a linear map of the first inputs, with its bias if `offset`."""
+        """Return the linear map of the first inputs that is the initial state; `offset` adds its bias."""
         first = self._first_inputs(x)
         if first is None:
             return x.new_zeros(len(x), self.d_model, self.d_state)
@@ -343,7 +345,7 @@ class FrechetMambaOperator(nn.Module):
         return state.view(len(x), self.d_model, self.d_state)
 
     def _pair(self, u: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the input and a direction or cotangent, detached, as (batch, length, d_model)."""
+        """Return u and a direction or cotangent, detached and of shape (batch, length, d_model)."""
         refuse_transforms(u, other, *self.parameters())
         if u.shape != other.shape:
             raise InputError(f"shapes {tuple(u.shape)} and {tuple(other.shape)}: expected the same")
@@ -351,7 +353,7 @@ class FrechetMambaOperator(nn.Module):
         return x, second
 
     def _batched(self, u: Tensor) -> Tensor:
-        """Check the input and return it as (batch, length, d_model)."""
+        """Check the input and return it with shape (batch, length, d_model)."""
         if u.dim() not in (2, 3) or u.shape[-1] != self.d_model or u.shape[-2] == 0:
             raise InputError(
                 f"input of shape {tuple(u.shape)}: expected (length, {self.d_model}) "
@@ -362,14 +364,15 @@ class FrechetMambaOperator(nn.Module):
 
 
 def _outside_inference(tensor: Tensor) -> Tensor:
-    """Clone a tensor created under torch.inference_mode(), which autograd rejects; return others."""
+    """Return a clone if autograd would reject the tensor because it was created in inference mode."""
     return tensor.clone() if tensor.is_inference() else tensor
 
 
 class _CausalOperator:
-    """The operator without its initial-state estimator: a `Layer` whose carry is the state.
+    """Operator without its initial-state estimator, as a `Layer` whose carry is the state.
 
-    Tensors in `trained`, if given, replace the weights of the same names; all others are detached.
+    If `trained` is given, its tensors replace the weights of the same names, and all other weights are
+    detached.
     """
 
     def __init__(self, operator: FrechetMambaOperator, trained: dict[str, Tensor] | None = None) -> None:

@@ -33,7 +33,7 @@ from genoscan.tracks.writer import open_tracks, write_in_pieces
 def run(
     job: Job, outputs: Sequence[Path], *, command: Sequence[str] = (), progress: Progress = ignore
 ) -> dict[str, Any]:
-    """Write the derivatives of the target at every base of the regions; return the record.
+    """Write the derivatives of the target at every base of the regions; return the record of the run.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def run(
     command
         Command line to store in the record.
     progress
-        Called after each processed tile with its number of positions.
+        Function called after each processed tile with the number of positions in that tile.
 
     Returns
     -------
@@ -53,9 +53,11 @@ def run(
 
     Notes
     -----
-    Exact: the derivative up to rounding, regardless of tile, slots and batch. Memory: that of the
-    method, and 1 byte per base of a batch. Disk until done: 5 bytes per base, 21 with the four
-    derivatives, 37 for both strands. A killed run continues when called again, also inside a window.
+    The derivatives are exact up to rounding, for any tile size, number of slots and batch size. The
+    memory is that of the method, plus 1 byte per base of a batch. Until the run is complete, it uses 5
+    bytes of disk space per base, 21 if the four derivatives are stored, and 37 if they are stored for
+    both strands. To continue an interrupted run, even one interrupted within a window, call the
+    function again with the same arguments.
     """
     check_outputs(outputs, [job.genome.path])
     started = time.monotonic()
@@ -86,7 +88,7 @@ def run(
 def attribute_batch(
     job: Job, batch: Batch, arrays: Arrays, progress: Progress = ignore, saved: tuple[Path, int] | None = None
 ) -> list[float]:
-    """Write the scores of a batch into the arrays; return the target's value for each region."""
+    """Write the scores of a batch to `arrays`; return the value of the target for each region."""
     model, options = job.model, job.options
     strands = list(zip(*batch, strict=True))
     values = np.zeros(len(batch))
@@ -109,7 +111,7 @@ def _receive(model: Model, sink: Sink, rows: slice, span: slice, x_bar: Tensor) 
 
 
 def write_tracks(job: Job, arrays: Arrays, outputs: Sequence[Path], files: AtomicFiles) -> None:
-    """Write the completed arrays to the output files, in genome order."""
+    """Write completed arrays to the output files, in genome order."""
     tracks = [path for path in outputs if path.suffix != ".npz"]
     if tracks:
         with open_tracks(tracks, job.genome.sizes, files) as track:

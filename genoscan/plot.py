@@ -12,7 +12,7 @@ from genoscan.export.markup import plotly_text
 from genoscan.genome.region import Region
 
 LONGEST = 5_000
-"""Maximum length of a sequence drawn as letters, in bases; more polygons make the page slow."""
+"""Maximum length, in bases, of a sequence that is drawn as letters; more would slow down the page."""
 
 _STEPS = np.linspace(0, 1, 7)[1:, None]
 _SIZE = 100.0  # side of the square that contains each letter outline; the y axis points down
@@ -26,7 +26,7 @@ def figure(sequence: str, scores: Float32[np.ndarray, " length"], region: Region
     sequence
         Letters of the bases.
     scores
-        One score per base; bases with NaN are not drawn.
+        One score per base; bases whose score is NaN are not drawn.
     region
         Position of the sequence in its genome.
     title
@@ -70,7 +70,7 @@ def figure(sequence: str, scores: Float32[np.ndarray, " length"], region: Region
 
 
 def _letters(outline: str, positions: np.ndarray, scores: np.ndarray) -> tuple[list[float | None], list[float | None]]:
-    """Return the outlines of a letter at all its positions, as polygons separated by None."""
+    """Return the x and y coordinates of a letter's outlines at all positions, separated by None."""
     x: list[float | None] = []
     y: list[float | None] = []
     for polygon in _polygons(outline):

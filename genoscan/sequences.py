@@ -1,4 +1,4 @@
-"""Conversion of sequences (strings, codes, one-hot arrays, regions of files) to genome regions."""
+"""Conversion of strings, codes, one-hot arrays and regions of files to genome regions."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -37,9 +37,9 @@ def locate(sequence: Any, *, axes: str = "LC", name: str = _NAME) -> Located:
     Parameters
     ----------
     sequence
-        A string of bases; codes (0 to 3 for A, C, G, T, 4 for N); a one-hot array, numpy or torch,
-        in which N is a row of zeros; or a pair of a genome file (path or open genome) and a region
-        ("chr1:1,001-2,000" or a `Region`).
+        A string of bases; an array of codes (0 to 3 for A, C, G and T; 4 for N); a one-hot NumPy array
+        or torch tensor, in which N is a row of zeros; or a pair of a genome (path or open genome) and
+        a region (a string such as "chr1:1,001-2,000" or a `Region`).
     axes
         Order of a one-hot array's axes: "LC" for (length, 4), "CL" for (4, length).
     name
@@ -48,12 +48,13 @@ def locate(sequence: Any, *, axes: str = "LC", name: str = _NAME) -> Located:
     Returns
     -------
     Located
-        The genome, in memory or in a file, and the region.
+        Genome, in memory or in a file, and region of the genome.
 
     Raises
     ------
     InputError
-        If the type is not supported, or the sequence is empty or has an invalid letter, code or row.
+        If the type of `sequence` is not supported, or the sequence is empty or contains an invalid
+        letter, code or row.
     """
     if isinstance(sequence, tuple) and len(sequence) == 2:
         return _in_file(*sequence)
@@ -71,7 +72,7 @@ def locate(sequence: Any, *, axes: str = "LC", name: str = _NAME) -> Located:
 
 
 def locate_all(sequences: Any, *, axes: str = "LC") -> tuple[list[Located], bool]:
-    """Return one or several sequences as regions, and whether several were given."""
+    """Return the regions of one or several sequences, and whether several sequences were given."""
     many = isinstance(sequences, list)
     if isinstance(sequences, np.ndarray | torch.Tensor) and sequences.ndim == 3:
         many, sequences = True, list(sequences)
@@ -83,7 +84,7 @@ def locate_all(sequences: Any, *, axes: str = "LC") -> tuple[list[Located], bool
 
 
 def named_target(target: str, name: str) -> str:
-    """Insert the sequence name into a target that specifies only a position.
+    """Insert the name of a sequence into a target that specifies a position without a sequence.
 
     Examples
     --------
@@ -112,7 +113,7 @@ def _in_file(genome: Any, region: Any) -> Located:
 
 
 def _from_array(array: Any, axes: str) -> UInt8[np.ndarray, " bases"]:
-    """Return the codes of an array of codes or one-hot rows."""
+    """Return the base codes of an array that contains codes or one-hot rows."""
     if isinstance(array, torch.Tensor):
         array = array.detach().cpu().numpy()
     if array.ndim == 1 and array.dtype.kind in "iu":
@@ -131,10 +132,10 @@ def _from_array(array: Any, axes: str) -> UInt8[np.ndarray, " bases"]:
 
 
 def group(located: Sequence[Located], target: str) -> Iterable[list[int]]:
-    """Yield lists of indices of sequences, one list per job.
+    """Yield the indices of the sequences in each job, one list per job.
 
-    Sequences in memory share a job, unless the target specifies a position, which refers to a
-    single sequence. Each region of a file has a separate job.
+    All sequences in memory share one job, unless the target specifies a position, which refers to a
+    single sequence. Each region of a file is computed in a separate job.
     """
     shared = [
         i

@@ -1,7 +1,7 @@
-"""A local web server for one folder, with the byte-range requests that genome browsers need.
+"""A local web server for one folder that supports the byte-range requests of genome browsers.
 
-http.server sends only whole files, so a browser would download an entire bigWig to draw one
-kilobase.
+Python's http.server sends only whole files, so a browser would have to download an entire bigWig to
+draw one kilobase.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ from genoscan.errors import InputError
 _LOOPBACK = "127.0.0.1"
 _HOSTS = {_LOOPBACK, "localhost"}
 _MAX_CONNECTIONS = 64
-"""Maximum number of connections, each with its thread; browsers open at most 6 to one server."""
+"""Maximum number of connections, each handled by one thread; browsers open at most 6 per server."""
 _HEAD_SECONDS = 10
-"""Maximum time from the connection to the end of the request's headers."""
+"""Maximum number of seconds between the connection and the end of the request's headers."""
 _SECONDS = 30
-"""Maximum time for which a read, or the sending of one piece, may block."""
+"""Maximum number of seconds for which receiving or sending one block of data may take."""
 
 
 def server(folder: Path, port: int) -> ThreadingHTTPServer:
@@ -44,8 +44,8 @@ def server(folder: Path, port: int) -> ThreadingHTTPServer:
     Returns
     -------
     ThreadingHTTPServer
-        Server bound to the loopback address. It closes connections of clients that are too slow
-        and, if there are too many connections, the one open longest.
+        Server bound to the loopback address. It closes the connections of clients that are too slow
+        and, if there are too many connections, the oldest one.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def server(folder: Path, port: int) -> ThreadingHTTPServer:
 
 
 class _Server(ThreadingHTTPServer):
-    """Server with a bounded number of connections."""
+    """HTTP server with a bounded number of connections."""
 
     request_queue_size = _MAX_CONNECTIONS
 
@@ -74,7 +74,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(*arguments)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Handle a connection in a new thread; if there are too many, close the oldest first."""
+        """Handle a connection in a new thread; if there are too many connections, close the oldest."""
         with self._lock:
             if len(self._deadlines) >= _MAX_CONNECTIONS:
                 self._cut(next(iter(self._deadlines)))
@@ -82,13 +82,13 @@ class _Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def keep(self, request: socket.socket) -> None:
-        """Lift the deadline of a connection whose request is complete."""
+        """Remove the deadline of a connection whose request has been received completely."""
         with self._lock:
             if request in self._deadlines:
                 self._deadlines[request] = math.inf
 
     def service_actions(self) -> None:
-        """Close the connections whose request is not complete in time; called twice a second."""
+        """Close the connections whose deadlines have passed; called twice per second."""
         now = time.monotonic()
         with self._lock:
             for request in [request for request, deadline in self._deadlines.items() if deadline < now]:
@@ -101,7 +101,7 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Report an error, unless the connection was closed, by the client or by the server."""
+        """Report an error, unless it was caused by a timeout or by a closed connection."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
@@ -119,13 +119,13 @@ class _Files(SimpleHTTPRequestHandler):
     timeout = _SECONDS
 
     left: int | None = None
-    """Number of bytes of the range that remain to be sent; None if the whole file is sent."""
+    """Number of bytes in the requested range still to be sent; None if the whole file is sent."""
 
     restricted = False
     """Whether the response is a page of the server's own, which needs no scripts."""
 
     def parse_request(self) -> bool:
-        """Parse the request and its headers, which must be complete in time."""
+        """Parse the request and its headers, and remove the deadline; return whether they are valid."""
         parsed = super().parse_request()
         self.server.keep(self.connection)
         return parsed
@@ -180,7 +180,7 @@ class _Files(SimpleHTTPRequestHandler):
         super().send_error(code, message, explain)
 
     def copyfile(self, source: BinaryIO, outputfile: BinaryIO) -> None:  # type: ignore[override]
-        """Send the requested range or the whole file."""
+        """Send the requested range of the file, or the whole file if no range was requested."""
         if self.left is None:
             return super().copyfile(source, outputfile)
         while self.left:

@@ -1,4 +1,4 @@
-"""Split a job into shards of whole batches; merged shards are bitwise equal to a single run."""
+"""Shards of a job, which consist of whole batches; merged shards are bitwise equal to a single run."""
 
 import re
 from bisect import bisect_right
@@ -24,7 +24,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def shard_of(batches: Sequence[Batch], shard: str) -> list[Batch]:
-    """Return the batches of one shard.
+    """Return the batches of a shard, specified as "I/N".
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Parse targets in genome coordinates, and convert them to the engine's targets for windows.
+"""Targets in genome coordinates, and their conversion to the engine's targets for windows.
 
     log-likelihood              all bases from the start of the region to the end of the window;
                                 for bidirectional models, all bases of the window
@@ -41,7 +41,8 @@ class TargetSpec:
     kind
         "log-likelihood", "logit" or "log-odds".
     region
-        Bases in the target (one base for a logit or log-odds); None: determined for each window.
+        Bases in the target, a single base for a logit or log-odds. If None, the bases are determined
+        for each window.
     base
         Code of the base of a logit or log-odds.
     """
@@ -52,12 +53,12 @@ class TargetSpec:
     base: int | None = None
 
     def check(self, regions: Sequence[Region], sizes: Mapping[str, int], strand: str, label_offset: int) -> None:
-        """Check that the model predicts the target on every strand that is read.
+        """Check that an output of the model predicts the target on every strand that is read.
 
         Raises
         ------
         InputError
-            If the target is the first base read on a strand, which no output predicts.
+            If the target is the first base that is read on a strand, which no output predicts.
         """
         if self.region is None:
             return
@@ -89,7 +90,7 @@ class TargetSpec:
             )
 
     def masked(self, windows: Sequence[Window], codes: UInt8[Tensor, "batch length"]) -> UInt8[Tensor, "batch length"]:
-        """Return the codes with the bases of the target replaced by the mask token."""
+        """Return a copy of the codes with the bases of the target replaced with the mask token."""
         hidden = codes.clone()
         for row, window in zip(hidden, windows, strict=True):
             assert self.region is not None
@@ -97,7 +98,7 @@ class TargetSpec:
         return hidden
 
     def for_windows(self, windows: Sequence[Window], codes: UInt8[Tensor, "batch length"], model: Model) -> Target:
-        """Return the engine's target for windows of equal length with the given base codes."""
+        """Return the target in the engine's format, for windows of equal length with the given base codes."""
         offset = model.config.label_offset
         if self.kind == "log-likelihood":
             if self.region is None:
@@ -151,7 +152,7 @@ def _affected(window: Window, model: Model) -> slice:
 
 
 def _weights(kind: Kind, model: Model, base: int) -> Tensor:
-    """Return the weight of each output column in a logit or log-odds."""
+    """Return the weight of each output column in a logit or a log-odds target."""
     row = torch.zeros(len(model.config.symbols), dtype=torch.float64)
     if kind == "log-odds":
         row[list(model.config.base_columns)] = -1 / 3

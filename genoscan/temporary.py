@@ -1,8 +1,9 @@
-"""Temporary files and folders beside their final path, locked while a process uses them.
+"""Temporary files and folders next to their final paths, locked while a process uses them.
 
-Their names are hidden and derived from the final name, so that a second process that writes the same
-output is noticed, and the remains of a killed one are removed by the next. The operating system
-releases the lock of a process that ends.
+Temporary names are hidden, and are derived from the final names. As a result, two processes that
+write the same output are detected, and a temporary file left behind by a killed process is removed
+by the next process that writes the same output. The operating system releases the locks of a
+process when it ends.
 """
 
 import fcntl
@@ -24,11 +25,11 @@ from genoscan.errors import OutputError
 
 _NAME_BYTES = 100
 _PATIENCE = 0.3
-"""Seconds to wait for a lock: a process that removes remains holds it briefly."""
+"""Number of seconds to wait for a lock, which is held briefly by a process that removes old files."""
 
 
 class _Kind(NamedTuple):
-    """How to create, open and remove a file or a folder."""
+    """Functions and flags with which a file or a folder is created, opened and removed."""
 
     create: Callable[[Path], None]
     flags: int
@@ -46,16 +47,16 @@ class Temporary:
     Attributes
     ----------
     path
-        Temporary path.
+        Path of the temporary file or folder.
     lock
-        File descriptor with the lock; None if the file system has no locks.
+        Descriptor of the locked file or folder; None if the file system does not support locks.
     """
 
     path: Path
     lock: int | None
 
     def is_ours(self) -> bool:
-        """Return whether the path still refers to the file or folder that was created."""
+        """Return whether the path still refers to the file or folder that this process created."""
         return self.lock is None or _refers_to(self.path, self.lock)
 
     def replace(self, target: Path) -> None:
@@ -90,13 +91,13 @@ def temporary_path(target: Path) -> Path:
     Returns
     -------
     Path
-        Path in the same folder, with a name that is never too long.
+        Path in the same folder, with a name of bounded length.
     """
     return target.with_name(f".{shorten(target.name)}.part")
 
 
 def shorten(name: str) -> str:
-    """Return a short name that identifies a file name.
+    """Return a name of bounded length that is derived from a file name.
 
     Parameters
     ----------
@@ -106,7 +107,7 @@ def shorten(name: str) -> str:
     Returns
     -------
     str
-        The first 100 bytes and a checksum of the name.
+        First 100 bytes of the name, and a checksum of the whole name.
     """
     encoded = os.fsencode(name)
     return f"{encoded[:_NAME_BYTES].decode(errors='ignore')}.{zlib.crc32(encoded):08x}"
@@ -114,7 +115,7 @@ def shorten(name: str) -> str:
 
 @contextmanager
 def temporary_file(target: Path) -> Iterator[Temporary]:
-    """Create and lock the temporary file of an output; it is removed at the end unless renamed.
+    """Create and lock the temporary file of an output; on exit, remove it unless it has been renamed.
 
     Parameters
     ----------
@@ -124,12 +125,12 @@ def temporary_file(target: Path) -> Iterator[Temporary]:
     Yields
     ------
     Temporary
-        Empty file.
+        The empty temporary file.
 
     Raises
     ------
     OutputError
-        If another process writes the same output.
+        If another process is writing the same output.
     OSError
         If the file cannot be created.
     """
@@ -139,7 +140,7 @@ def temporary_file(target: Path) -> Iterator[Temporary]:
 
 @contextmanager
 def temporary_folder(target: Path) -> Iterator[Temporary]:
-    """Create and lock the temporary folder of an output; it is removed at the end with its content.
+    """Create and lock the temporary folder of an output; on exit, remove it with its contents.
 
     Parameters
     ----------
@@ -149,12 +150,12 @@ def temporary_folder(target: Path) -> Iterator[Temporary]:
     Yields
     ------
     Temporary
-        Empty folder.
+        The empty temporary folder.
 
     Raises
     ------
     OutputError
-        If another process writes the same output.
+        If another process is writing the same output.
     OSError
         If the folder cannot be created.
     """
@@ -164,17 +165,17 @@ def temporary_folder(target: Path) -> Iterator[Temporary]:
 
 @contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
-    """Create a folder for intermediate files; it is removed at the end with its content.
+    """Create a folder for intermediate files; on exit, remove it with its contents.
 
     Parameters
     ----------
     parent
-        Folder in which to create it.
+        Folder in which the new folder is created.
 
     Yields
     ------
     Path
-        Empty folder.
+        The new, empty folder.
 
     Raises
     ------
@@ -183,8 +184,8 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
 
     Notes
     -----
-    Folders of killed processes of the same user and machine are removed. Any number of processes may
-    have a scratch folder in one parent.
+    Scratch folders left behind in `parent` by killed processes of the same user on the same machine
+    are removed. Several processes may have scratch folders in the same parent folder.
     """
     prefix = f"genoscan-{platform.node()[:50]}-{os.getuid()}-"
     for remains in parent.glob(f".{glob.escape(prefix)}*.part"):
@@ -202,12 +203,12 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
 
 
 def allocate(descriptor: int, size: int) -> None:
-    """Reserve disk space for a memory map, which would otherwise end with SIGBUS on a full disk.
+    """Reserve disk space for a memory-mapped file, to avoid a SIGBUS if the disk becomes full.
 
     Parameters
     ----------
     descriptor
-        Open file.
+        Descriptor of the open file.
     size
         Size in bytes.
 
@@ -224,12 +225,12 @@ def allocate(descriptor: int, size: int) -> None:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Lock a folder during the block.
+    """Lock a folder until the context exits.
 
     Parameters
     ----------
     folder
-        Existing folder; not locked if the file system has no locks.
+        Existing folder. It is not locked if the file system does not support locks.
 
     Raises
     ------
@@ -268,7 +269,7 @@ def _temporary(target: Path, kind: _Kind) -> Iterator[Temporary]:
 
 @contextmanager
 def _released(claimed: Temporary, kind: _Kind) -> Iterator[None]:
-    """Remove a temporary file or folder at the end of the block, unless renamed, and release its lock."""
+    """Release the lock on exit, after removing the file or folder unless it has been renamed."""
     try:
         yield
     finally:
@@ -281,10 +282,11 @@ def _released(claimed: Temporary, kind: _Kind) -> Iterator[None]:
 
 
 def _claim(path: Path, kind: _Kind, *, patience: float) -> Temporary:
-    """Create and lock a file or folder after removing the remains of a killed process.
+    """Create and lock a file or folder; first remove one left behind by a killed process.
 
-    Remains are replaced and not reused: a process on another machine, whose lock may be invisible
-    here, would otherwise write to the same file. Raises BlockingIOError if another process uses it.
+    A file left behind is replaced rather than reused, because a process on another machine, whose lock
+    may be invisible on this one, could still be writing to it. Raises BlockingIOError if another process
+    has locked the file or folder.
     """
     while True:
         try:
@@ -316,14 +318,14 @@ def _claim(path: Path, kind: _Kind, *, patience: float) -> Temporary:
 
 
 def _unlocked(path: Path, kind: _Kind) -> Temporary:
-    """Create a file or folder with a unique name, without a lock."""
+    """Create a file or folder with a unique name, and do not lock it."""
     unique = path.with_name(f"{path.stem}.{secrets.token_hex(8)}.part")
     kind.create(unique)
     return Temporary(unique, None)
 
 
 def _lock(descriptor: int, *, patience: float) -> bool:
-    """Lock an open file; return False if the file system has no locks.
+    """Lock an open file; return False if the file system does not support locks.
 
     Raises BlockingIOError if another process has locked it.
     """

@@ -1,8 +1,8 @@
-"""Check the complete pipeline, from genome to files, against whole-window autograd.
+"""Checks of the complete pipeline, from genome to files, against whole-window autograd.
 
-Expected columns and scores are computed independently, from their definitions.  Only the code
-that reads bases, the model in plain torch operations and torch's autograd are shared with the
-pipeline.
+The expected columns and scores are computed independently of the pipeline, from their definitions.
+Only the code that reads the bases, the model in plain torch operations, and torch's autograd are used
+in both computations.
 """
 
 import tempfile
@@ -26,7 +26,7 @@ from genoscan.tracks.columns import read_columns
 from genoscan.tracks.reader import BigWig
 
 BASES = 512
-"""Maximum number of bases used."""
+"""Maximum number of bases used in the checks."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,10 @@ class _Case:
     Attributes
     ----------
     position, base
-        Base of a logit or log-odds, on the forward strand; None: a log-likelihood.
+        Position and code of the base of a logit or log-odds, on the forward strand. If `position` is
+        None, the target is a log-likelihood.
     stretch
-        Start and end of the bases in the log-likelihood; None: determined for each window.
+        Start and end of the bases in the log-likelihood. If None, they are determined for each window.
     """
 
     strand: str
@@ -59,23 +60,23 @@ class _Case:
 
     @property
     def span(self) -> tuple[int, int] | None:
-        """Start and end of the bases in the target; None: determined for each window."""
+        """Start and end of the bases in the target; None if they are determined for each window."""
         return self.stretch if self.position is None else (self.position, self.position + 1)
 
 
 @dataclass(frozen=True)
 class TrackErrors:
-    """Errors of the files, over all runs.
+    """Errors in the written files, over all runs.
 
     Attributes
     ----------
     columns
         Largest relative L2 error of the four columns at known bases.
     scores
-        Number of scores in the bigWig, NaN included, that differ from those computed from the
-        columns, plus the number of bases that wrongly have a score or lack one.
+        Number of scores in the bigWig, including NaN, that differ from the scores computed from the
+        columns, plus the number of bases that have an unexpected score or lack an expected one.
     bases
-        Number of bases written.
+        Number of bases in the written files.
     """
 
     columns: float
@@ -84,22 +85,22 @@ class TrackErrors:
 
 
 def relative(found: Tensor, truth: Tensor) -> float:
-    """Return ||found - truth|| / ||truth||; NaN or infinity if a value is not finite."""
+    """Return ||found - truth|| / ||truth||, which is NaN or infinite if a value is not finite."""
     found, truth = (part.detach().double().cpu() for part in (found, truth))
     # If the truth is zero, any error is far above every limit.
     return float((found - truth).norm() / (truth.norm() or torch.tensor(1e-300)))
 
 
 def check_tracks(genome: Genome, region: Region, model: Model, plain: Model) -> TrackErrors:
-    """Run the pipeline on parts of a region, on every strand, and measure the errors of its files.
+    """Run the pipeline on parts of a region, on every strand; return the errors in its files.
 
     Parameters
     ----------
     genome, region
-        Sequence to check on; at most its first 512 bases are used.
+        Sequence used for the checks; at most its first 512 bases are read.
     model
-        The model to check, in float64, so that errors come only from the pipeline and from rounding in
-        the files.
+        The model to check, in float64, so that all errors are due to the pipeline or to rounding in the
+        files.
     plain
         The same model in plain torch operations.
 
@@ -146,7 +147,7 @@ def check_tracks(genome: Genome, region: Region, model: Model, plain: Model) -> 
 def _cases(start: int, n: int, *, masked: bool) -> Iterator[_Case]:
     """Yield runs that cover every strand, target and score.
 
-    Target positions are chosen so that they can depend on both parts in a causal model.
+    The positions are chosen so that, in a causal model, the targets can depend on both parts.
     """
     yield _Case("+", "centred")
     yield _Case("-", "observed", "log-odds", position=start + max(1, n // 16), base=1)
@@ -158,7 +159,7 @@ def _cases(start: int, n: int, *, masked: bool) -> Iterator[_Case]:
 
 
 def _known(genome: Genome, parts: list[Region], case: _Case) -> np.ndarray:
-    """Return a boolean mask of the bases that have a score: A, C, G or T, and not masked."""
+    """Return a boolean mask of the bases that have a score, which are all unmasked A, C, G and T."""
     known = []
     for part in parts:
         read = genome.fetch(part.chrom, part.start, part.end) < 4
@@ -172,7 +173,7 @@ def _known(genome: Genome, parts: list[Region], case: _Case) -> np.ndarray:
 def _truth(
     genome: Genome, model: Model, part: Region, case: _Case, context: int, reach: int
 ) -> Float[Tensor, "bases 4"]:
-    """Return the columns of a part, averaged over the strands that are read."""
+    """Return the expected columns of a part, averaged over the strands that are read."""
     strands = {"both": "+-", "bed": part.strand}.get(case.strand, case.strand)
     made = [_one_strand(genome, model, part, case, context, reach, s == "-") for s in strands]
     return torch.stack(made).mean(0)
@@ -181,7 +182,7 @@ def _truth(
 def _one_strand(
     genome: Genome, model: Model, part: Region, case: _Case, context: int, reach: int, reverse: bool
 ) -> Float[Tensor, "bases 4"]:
-    """Return the columns of a part read on one strand, in forward orientation."""
+    """Return the expected columns of a part that is read on one strand, in forward orientation."""
     size, named = genome.sizes[part.chrom], case.span
     start, end, offset = part.start, part.end, model.config.label_offset
     if named is not None and not model.bidirectional:
@@ -248,7 +249,7 @@ def _scores(name: str, columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def _same(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Return a boolean mask of positions at which two tracks are equal up to rounding or both NaN."""
+    """Return a boolean mask of the positions at which the tracks are equal up to rounding or both NaN."""
     largest = np.abs(expected[np.isfinite(expected)]).max(initial=0)
     near = np.isclose(found, expected, rtol=1e-6, atol=1e-6 * largest)
     return near | (np.isnan(found) & np.isnan(expected))

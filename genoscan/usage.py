@@ -1,6 +1,7 @@
-"""Memory in use, peak memory and memory limit of this process or its device.
+"""Current memory, peak memory and memory limit of this process or its device.
 
-CPU: the resident set size.  CUDA: bytes allocated by torch's caching allocator.
+On a CPU, the memory in use is the resident set size; on CUDA devices, it is the memory allocated by
+torch's caching allocator.
 """
 
 import os
@@ -24,7 +25,7 @@ def in_use(device: str) -> int:
 
 
 def reset_peak(device: str) -> None:
-    """Reset the peak to the memory in use."""
+    """Reset the peak to the current memory in use."""
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats(device)
     elif _RESET.exists():
@@ -36,7 +37,7 @@ def reset_peak(device: str) -> None:
 
 
 def peak(device: str) -> int:
-    """Return the largest number of bytes in use since `reset_peak`."""
+    """Return the largest number of bytes in use since the last call of `reset_peak`."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated(device)
     return _resident("VmHWM")
@@ -55,8 +56,9 @@ def _resident(field: str) -> int:
 def memory_limit(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
     """Return the memory limit of this process, in bytes.
 
-    The limit is the smallest of the physical memory, the limits of all control groups (v1 or v2) of
-    the process, and Slurm's SLURM_MEM_PER_NODE, or SLURM_MEM_PER_CPU times SLURM_CPUS_ON_NODE.
+    The limit is the minimum of the physical memory, the limits of all control groups (v1 or v2) of the
+    process, and the limit set by Slurm, which is SLURM_MEM_PER_NODE or, if that is not set,
+    SLURM_MEM_PER_CPU times SLURM_CPUS_ON_NODE.
     """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_group_limits(root)]
     megabytes = {

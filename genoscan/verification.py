@@ -1,4 +1,4 @@
-"""Numerical checks of exactness on the user's own model and sequence."""
+"""Numerical checks of exactness on a given model and sequence."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from genoscan.model import Model
 from genoscan.track_verification import check_tracks, relative
 
 WHOLE, IDENTITY, FINITE = 4_096, 65_536, 1_024
-"""Maximum numbers of bases for whole-window autograd, dot-product identity, finite differences."""
+"""Maximum numbers of bases for whole-window autograd, the identity and finite differences."""
 _N_BASES, _STEP = 32, 1e-5
 _N_CHANGES = 64
 _SEED = 1
@@ -29,7 +29,7 @@ _FLOAT32 = 1e-5
 
 @dataclass(frozen=True)
 class Check:
-    """One measured error.
+    """A measured error and its limit.
 
     Attributes
     ----------
@@ -38,9 +38,9 @@ class Check:
     value
         Relative error, unless the name states another measure.
     limit
-        Largest value that passes; None: the value is reported but not checked.
+        Largest value that passes. If None, the value is reported but not checked.
     bases
-        Number of bases used.
+        Number of bases used in the comparison.
     """
 
     name: str
@@ -61,16 +61,16 @@ def verify(
     *,
     report: Callable[[Check], object] = lambda _check: None,
 ) -> list[Check]:
-    """Check derivatives, and the tracks computed from them, on a region of a genome.
+    """Check a model's derivatives, and the tracks computed from them, on a region of a genome.
 
     Parameters
     ----------
     genome, region
-        Sequence to check on; at most its first 65,536 bases are used.
+        Sequence used for the checks; at most its first 65,536 bases are read.
     load
         Function that takes a dtype and a kernel set, and returns the model with the method to check.
     report
-        Called with each check as soon as it is complete.
+        Function called with each check as soon as it is complete.
 
     Returns
     -------
@@ -121,7 +121,7 @@ def verify(
 
 
 def _float32_limit(error: float, truth: Tensor, codes: Tensor, load: Callable[[torch.dtype, str], Model]) -> float:
-    """Return 1e-5 or, for models that amplify rounding, four times the error of plain torch."""
+    """Return 1e-5 or, for models that amplify rounding errors, four times the error of plain torch."""
     if error <= _FLOAT32:
         return _FLOAT32
     return max(_FLOAT32, 4 * relative(_whole_window(load(torch.float32, "reference"), codes), truth))
@@ -160,9 +160,9 @@ def _identity(model: Model, codes: Tensor) -> float:
 
 
 def _finite_differences(model: Model, codes: Tensor) -> float:
-    """Return the relative error of central differences over all columns at 32 bases.
+    """Return the relative error between central differences and all columns at 32 random bases.
 
-    Differences are taken at each position before they are summed, to avoid cancellation.
+    The differences are computed at each position before they are summed, to avoid cancellation.
     """
     length = codes.shape[1]
     known = np.flatnonzero(codes[0].numpy() < 4)
@@ -180,7 +180,7 @@ def _finite_differences(model: Model, codes: Tensor) -> float:
 
 
 def _log_p(model: Model, x: Tensor, target: Target):  # type: ignore[no-untyped-def]
-    """Yield log p of the observed bases tile by tile, with one row per changed window."""
+    """Yield log p of the observed bases, one tile at a time, with one row per changed window."""
     for span, outputs in model.method.forward(model.stack, Dense(x)):
         labels, counted = target.labels(span)  # type: ignore[attr-defined]
         index = labels.expand(len(x), -1)[..., None]
@@ -188,7 +188,7 @@ def _log_p(model: Model, x: Tensor, target: Target):  # type: ignore[no-untyped-
 
 
 def _first_order(model: Model, codes: Tensor, exact: Tensor) -> float:
-    """Return the correlation between g_b - g_observed and the true change over 64 substitutions."""
+    """Return the correlation of g_b - g_observed with the true change over 64 random substitutions."""
     random = np.random.default_rng(_SEED)
     known = np.flatnonzero(codes[0].numpy() < 4)
     at = random.choice(known, min(_N_CHANGES, len(known)), replace=False)

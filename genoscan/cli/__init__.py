@@ -46,7 +46,7 @@ def main(group: click.Group = cli) -> NoReturn:
 
 
 def _run(group: click.Group) -> int:
-    """Run the command; return its exit status."""
+    """Run a command of the group; return the exit status."""
     name = group.name or ""
     if f"_{name.upper()}_COMPLETE" in os.environ:
         group.main(prog_name=name)
@@ -85,9 +85,9 @@ def _print(line: str) -> None:
 
 
 def _close_output() -> None:
-    """Redirect standard output to the null device if it cannot be written to.
+    """Redirect standard output to the null device if writing to standard output fails.
 
-    Otherwise the interpreter would report the same error again when it shuts down.
+    Otherwise, the interpreter would report the same error again while shutting down.
     """
     try:
         sys.stdout.flush()

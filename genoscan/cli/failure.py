@@ -21,7 +21,7 @@ _NO_MEMORY = (
     "can't start new thread",
     "failed to map segment",
 )
-"""Texts, in lower case, by which torch, numba and the dynamic linker report a lack of memory."""
+"""Lower-case texts with which torch, numba and the dynamic linker report a lack of memory."""
 
 
 def describe_failure(error: BaseException) -> str:
@@ -30,13 +30,13 @@ def describe_failure(error: BaseException) -> str:
     Parameters
     ----------
     error
-        Any exception; for one that is neither a lack of memory nor a failed operation on a file, a
-        traceback is written to a new file in the temporary folder.
+        The exception. Its traceback is written to a new file in the temporary folder, unless the
+        exception reports a lack of memory or a failed file operation.
 
     Returns
     -------
     str
-        Cause and remedy, or the path of the traceback and how to report it.
+        Cause and remedy, or the path of the traceback file and instructions for reporting it.
     """
     if _is_out_of_memory(error):
         return (
@@ -50,7 +50,7 @@ def describe_failure(error: BaseException) -> str:
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:
-    """Return whether an exception, or one that it replaced, reports a lack of memory."""
+    """Return whether an exception, or one in its chain of causes, reports a lack of memory."""
     if error is None:
         return False
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
@@ -71,7 +71,7 @@ def _in_one_line(error: BaseException) -> str:
 
 
 def _saved_traceback(error: BaseException) -> str:
-    """Write the traceback to a new file; return how to report it."""
+    """Write the traceback to a new file; return instructions for reporting it."""
     details = [
         f"genoscan {__version__}, Python {platform.python_version()}, {platform.platform()}",
         shlex.join(sys.argv),

@@ -1,4 +1,4 @@
-"""Options shared by several commands, and functions that check and convert their values."""
+"""Options shared by several commands, and functions that check and convert option values."""
 
 import os
 import re
@@ -199,7 +199,7 @@ JOB = combine(GENOME, REGIONS, OUTPUTS, MODEL, TARGET, COMPUTE, MACHINE)
 
 
 def set_threads(threads: int | None) -> None:
-    """Set the number of threads of torch and of the kernels; None selects all available cores."""
+    """Set the number of threads used by torch and the kernels; if None, use all available cores."""
     import torch
 
     if threads is not None and threads < 1:
@@ -220,9 +220,9 @@ def parse_dtype(text: str) -> "torch.dtype":
 
 
 def parse_size(text: str) -> int:
-    """Return the number of bytes for a size such as 8GB, 8GiB, 500M or 1000000.
+    """Return the number of bytes in a size such as 8GB, 8GiB, 500M or 1000000.
 
-    GB are units of 10^9 bytes; GiB are units of 2^30 bytes.
+    1 GB is 10^9 bytes, and 1 GiB is 2^30 bytes.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?)?b?", text.strip().lower(), re.ASCII)
     if not match:
@@ -231,7 +231,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_device(text: str) -> str:
-    """Return the torch device for the value of --device; raise an error if it is unavailable."""
+    """Return the torch device for the value of --device; raise an error if the device is unavailable."""
     import torch
 
     if text in ("auto", "cpu"):
@@ -256,7 +256,7 @@ def open_model(name: str, dtype: str, device: str, threads: int | None, **method
 
 
 def read_regions(genome: "Genome", texts: Iterable[str], bed_path: Path | None, clip: bool) -> "list[Region]":
-    """Return the regions of --region and --bed; log the number of trimmed regions."""
+    """Return the regions given by --region and --bed; log the number of trimmed regions."""
     from genoscan.genome.bed import read_bed
     from genoscan.genome.region import PastEndError, parse_region
 
@@ -314,7 +314,7 @@ def prepare_job(
 
 
 def _warn_about_strands(regions: "Sequence[Region]", bed_path: Path | None) -> None:
-    """Log the number of regions without a strand; they are read on the forward strand."""
+    """Log the number of regions without a strand, which are read on the forward strand."""
     absent = sum(region.strand == "." for region in regions)
     where = "--strand bed" if bed_path is None else f"{bed_path}: --strand bed"
     if absent == len(regions):
@@ -324,7 +324,7 @@ def _warn_about_strands(regions: "Sequence[Region]", bed_path: Path | None) -> N
 
 
 def _warn_about_options(job: "Job", outputs: Sequence[Path], spill: Path | None) -> None:
-    """Log the options that have no effect with this model, target and kind of output."""
+    """Log the given options that have no effect with this model, target and output format."""
     reasons = {}
     if job.model.bidirectional:
         reasons["slots"] = "the model is bidirectional"
@@ -340,13 +340,13 @@ def _warn_about_options(job: "Job", outputs: Sequence[Path], spill: Path | None)
 
 
 def warn_without_effect(**reasons: str) -> None:
-    """Log, in one line, options of the current command that were given but have no effect.
+    """Log, in one line, the given options of the current command that have no effect.
 
     Parameters
     ----------
     **reasons
-        Reason for each parameter of the command that has no effect; parameters that were not given
-        are ignored.
+        Reason why a parameter of the command has no effect, by the name of the parameter. Parameters
+        that were not given on the command line are ignored.
     """
     context = click.get_current_context()
     given = [
@@ -366,6 +366,6 @@ def log(text: str) -> None:
 
 
 def table(rows: Mapping[str, object]) -> str:
-    """Return the names and values formatted in two columns."""
+    """Format the names and values in two columns."""
     width = max(len(name) for name in rows)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows.items())

@@ -1,4 +1,4 @@
-"""genoscan plan: the memory and time of an attribute run."""
+"""genoscan plan: estimates of the memory and time of an attribute run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -12,7 +12,7 @@ _INTERVAL = 30.0  # seconds
 
 @contextmanager
 def progress(total: int | None = None, unit: str = "b") -> Iterator[Callable[[int], object]]:
-    """Report progress; yield a function that is to be called with each increment.
+    """Report progress; yield a function to call with each increment.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def progress(total: int | None = None, unit: str = "b") -> Iterator[Callable[[in
     Yields
     ------
     callable
-        Function that adds an increment.
+        Function that adds an increment to the progress.
     """
     if sys.stderr.isatty():
         with tqdm(total=total, unit=unit, unit_scale=True, leave=False) as bar:

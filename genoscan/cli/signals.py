@@ -1,4 +1,4 @@
-"""Handling of Ctrl-C and SIGTERM: each ends the process once, with one line and no partial messages."""
+"""Handling of Ctrl-C and SIGTERM, which end the process with at most one line of output."""
 
 import signal
 import sys
@@ -6,23 +6,23 @@ from types import FrameType
 from typing import NoReturn
 
 INTERRUPTED, TERMINATED = 130, 143
-"""Exit statuses of a process that was ended by Ctrl-C and by SIGTERM."""
+"""Exit statuses of processes ended by Ctrl-C and by SIGTERM, respectively."""
 
 _RETRY = 0.001
-"""Seconds until a signal that Python discarded is raised again."""
+"""Number of seconds after which the exception of a signal is raised again if Python discarded it."""
 
 _received: list[int] = []
 
 
 def install_handlers() -> None:
-    """Raise KeyboardInterrupt on the first Ctrl-C, and SystemExit on the first SIGTERM.
+    """Install handlers that raise KeyboardInterrupt on Ctrl-C and SystemExit on SIGTERM.
 
     Notes
     -----
-    Later signals are ignored, so that they cannot interrupt the removal of temporary files. Python
-    prints and discards an exception that is raised in a destructor or callback; the exception of a
-    signal is raised again instead, shortly after. Ctrl-C remains ignored if it was ignored when the
-    process started, as in background jobs of a shell.
+    Only the first signal raises an exception; later ones are ignored, so that they cannot interrupt the
+    removal of temporary files. Python discards an exception that is raised in a destructor or callback,
+    so the exception of a discarded signal is raised again shortly afterwards. Ctrl-C remains ignored if
+    it was ignored when the process started, as in background jobs of a shell.
     """
     _received.clear()
     signal.signal(signal.SIGTERM, _stop)
@@ -33,7 +33,7 @@ def install_handlers() -> None:
 
 
 def exit_status() -> int | None:
-    """Return the exit status of the signal that was received; None if there was none."""
+    """Return the exit status for the signal that was received; None if no signal was received."""
     if not _received:
         return None
     return INTERRUPTED if _received[0] == signal.SIGINT else TERMINATED

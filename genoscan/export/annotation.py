@@ -32,18 +32,18 @@ def read_annotation(
     Parameters
     ----------
     path
-        GenBank, GFF3, GTF or BED file, plain or gzip. The format is detected from the content.
+        GenBank, GFF3, GTF or BED file, plain or gzip. The format is detected from the contents.
     sizes
-        Sequence lengths in bases.
+        Length of each sequence, in bases.
     notify
-        Receives one line with the number of features and rows that were skipped or shortened, if
-        there are any, or if there are no features.
+        Function called with one line of text if features or rows were skipped or shortened, or if no
+        features remain. The line contains their numbers.
 
     Returns
     -------
     list of Feature
-        Genes in the order of the file, and CDS and RNAs that belong to no gene; all rows of a BED
-        file, and all features of a file without genes.
+        Genes, and CDS and RNA features that belong to no gene, in the order of the file. All features
+        are returned if the file has no genes, and all rows if it is a BED file.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def read_annotation(
 
 
 def _text_format(path: Path) -> Literal["GFF", "BED"]:
-    """Return the format of the first row that is valid in one of the formats."""
+    """Return the format of a text file, given by the first row that is valid GFF or BED."""
     first = None
     with open_text(path) as lines:
         for number, line in enumerate(lines, 1):
@@ -102,7 +102,7 @@ def _genbank(path: Path, malformed: MalformedRows) -> list[Feature]:
 
 
 def _notes(placement: Placement, malformed: MalformedRows) -> Iterator[str]:
-    """Yield what was skipped or shortened, in words."""
+    """Yield messages about the features and rows that were skipped or shortened."""
     if placement.unknown:
         name, count = excerpt(next(iter(placement.unknown))), sum(placement.unknown.values())
         yield f'{_features(count)} skipped on sequences that the genome lacks, such as "{name}"'

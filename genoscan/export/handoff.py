@@ -31,7 +31,7 @@ def write_modisco(
     columns
         Archive written by `write_columns`.
     rows
-        Regions; one window is cut around the centre of each.
+        Regions; one window is cut around the centre of each region.
     width
         Window length in bases.
     chrombpnet
@@ -57,16 +57,16 @@ def write_modisco(
     ohe.npz
         One-hot sequences in the order A, C, G, T; int8 of shape (rows, 4, width), all 0 at N.
     attr.npz
-        Hypothetical contributions, computed as the derivatives minus the mean of the four at each
-        base; float32 of shape (rows, 4, width), all 0 at N.
+        Hypothetical contributions, which are the four derivatives at each base minus their mean;
+        float32 of shape (rows, 4, width), all 0 at N.
     cut.narrowPeak
-        Coordinates of the windows on the forward strand, in the order of the arrays, with the centre
-        of each as its summit; required by Fi-NeMo.
+        Coordinates of the windows on the forward strand, in the order of the rows of the arrays, with
+        the centre of each window as its summit; required by Fi-NeMo.
     contribs.h5
         The same arrays in ChromBPNet's layout (raw/seq and shap/seq), and their product
         (projected_shap/seq).
 
-    Memory: 20 bytes per base of the windows.
+    Memory: 20 bytes per base, over all windows.
     """
     check_new_folder(output)
     if width < 1:
@@ -115,7 +115,7 @@ def _write_hdf5(
 
 
 def _window_around(row: Region, width: int) -> Region | None:
-    """Return the window around the centre of a row; None if it starts before the sequence."""
+    """Return the window around the centre of a row; None if it would start before the sequence."""
     start = (row.start + row.end) // 2 - width // 2
     return None if start < 0 else Region(row.chrom, start, start + width, name=row.name)
 
@@ -126,7 +126,7 @@ def write_sites(output: Path, columns: Path, *, score: str, top: int) -> int:
     Parameters
     ----------
     output
-        File to write (TSV).
+        TSV file to write.
     columns
         Archive written by `write_columns`.
     score
@@ -137,7 +137,7 @@ def write_sites(output: Path, columns: Path, *, score: str, top: int) -> int:
     Returns
     -------
     int
-        Number of rows; less than `top` if fewer bases have a score.
+        Number of rows written, which is less than `top` if fewer bases have a score.
 
     Raises
     ------
@@ -150,7 +150,7 @@ def write_sites(output: Path, columns: Path, *, score: str, top: int) -> int:
     -----
     Columns: chrom, start, end (0-based, half-open, as in BED), base, score, and the derivatives
     along A, C, G and T. Rows are sorted by decreasing absolute score, with ties in genome order.
-    Memory: the derivatives of a million bases, and the rows of the table.
+    Memory is needed for the derivatives of a million bases and for the rows of the table.
     """
     if top < 1:
         raise InputError(f"--top {top}: expected 1 base or more")

@@ -26,7 +26,7 @@ _LABEL_LENGTH = 17
 """Maximum length of a short label in the UCSC Genome Browser, in characters."""
 
 _ASSEMBLY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-"""Name of an assembly, which is also a folder of the hub."""
+"""Pattern of assembly names, each of which is also the name of a folder in the hub."""
 
 
 def write_hub(
@@ -49,7 +49,7 @@ def write_hub(
     tracks
         Tracks to copy.
     email
-        Contact address that UCSC shows for the hub.
+        E-mail address that UCSC displays as the contact for the hub.
     assembly
         UCSC name of the genome, such as hg38. If None, the genome is included as a .2bit file.
     locus
@@ -58,7 +58,7 @@ def write_hub(
     Raises
     ------
     InputError
-        If the folder exists, or the assembly is not a UCSC name: letters, digits and `_ . -`.
+        If the folder exists, or `assembly` contains characters other than letters, digits and `_ . -`.
     OutputError
         If a file cannot be written.
     """
@@ -124,5 +124,5 @@ def _identifier(name: str) -> str:
 
 
 def _stanza(settings: Mapping[str, str]) -> str:
-    """Format settings, one per line; blanks and line breaks in values become single blanks."""
+    """Format settings, one per line; replace each run of whitespace in a value with one space."""
     return "".join(f"{key} {' '.join(value.split())}\n" for key, value in settings.items())

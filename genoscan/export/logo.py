@@ -29,7 +29,7 @@ OUTLINES = "".join(
     f'<path fill="{colour}" d="{outline}"/></symbol>'
     for name, (colour, outline) in LETTERS.items()
 )
-"""SVG symbols to which logos refer; must be included once per page, within an <svg>."""
+"""SVG symbols to which logos refer; they must be included once per page, within an <svg>."""
 
 
 def logo(bases: str, scores: Float32[np.ndarray, " bases"], *, label: str) -> str:
@@ -40,10 +40,10 @@ def logo(bases: str, scores: Float32[np.ndarray, " bases"], *, label: str) -> st
     bases
         Sequence of A, C, G, T and N.
     scores
-        One score per base; NaN and scores too small to be visible are not drawn. Letters with
-        negative scores are drawn upside down, below the axis.
+        One score per base. Letters whose scores are NaN or too small to be visible are not drawn, and
+        letters with negative scores are drawn upside down, below the axis.
     label
-        Text alternative (aria-label).
+        Text alternative to the image (aria-label).
 
     Returns
     -------

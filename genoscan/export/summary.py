@@ -1,4 +1,4 @@
-"""Summary of a track: score ranges along regions, strongest bases, mean profile and histogram."""
+"""Summary of a track: score ranges along regions, largest scores, mean profile and histogram."""
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ BINS = 1_000
 """Maximum number of bins in the curve of a region."""
 
 FLANK = 200
-"""Number of bases in a profile on either side of a feature's first base."""
+"""Number of bases in a profile on each side of a feature's first base."""
 
 SHUFFLES = 20
 _FEATURES = 2_000
@@ -36,7 +36,7 @@ class Curve:
     step
         Bin width in bases; the last bin may be narrower.
     low, high
-        Minimum and maximum score in each bin, float32; NaN in bins without scores.
+        Minimum and maximum score in each bin, as float32; NaN in bins without scores.
     """
 
     region: Region
@@ -46,12 +46,12 @@ class Curve:
 
     @property
     def extremes(self) -> tuple[float, float]:
-        """Minimum and maximum score of the region; (inf, -inf) if it has no scores."""
+        """Minimum and maximum score in the region; (inf, -inf) if the region has no scores."""
         return float(np.fmin.reduce(self.low, initial=np.inf)), float(np.fmax.reduce(self.high, initial=-np.inf))
 
     @property
     def peak(self) -> float:
-        """Largest absolute score; 0 if the region has no scores."""
+        """Largest absolute score in the region; 0 if the region has no scores."""
         low, high = self.extremes
         return max(-low, high, 0.0)
 
@@ -84,7 +84,8 @@ class Summary:
     scored
         Number of bases with a score.
     sites
-        Bases with the largest absolute scores, in decreasing order, with ties in genome order.
+        Bases with the largest absolute scores, sorted by decreasing absolute score, with ties in
+        genome order.
     edges, counts
         Bin edges and counts of the histogram of the scores.
     """
@@ -106,12 +107,12 @@ class Profile:
     features
         Number of features whose first base has a score.
     n_sampled
-        Number of those features included in the mean, selected at even spacing from the list.
+        Number of these features that are included in the mean, spaced evenly over all of them.
     mean
-        Mean absolute score at offsets from -FLANK to FLANK; NaN where no feature has a score.
+        Mean absolute score at each offset from -FLANK to FLANK; NaN at an offset without scores.
     lowest, highest
-        Minimum and maximum at each offset over `SHUFFLES` random samples. Each sample is the mean
-        around `n_sampled` random bases with scores. The seed is fixed.
+        Minimum and maximum, at each offset, of `SHUFFLES` random profiles. Each of them is the mean
+        around `n_sampled` random bases that have scores. The seed is fixed.
     """
 
     features: int
@@ -147,7 +148,8 @@ def summarize(track: BigWig, regions: Sequence[Region], *, top: int, curves: int
 
     Notes
     -----
-    The track is read twice. Memory: the scores of a million bases, `top` sites and the curves.
+    The track is read twice. Memory is needed for the scores of a million bases, the sites and the
+    curves.
     """
     # Ties are broken by the region's number, so that curves are never compared.
     heap: list[tuple[float, int, Curve]] = []
@@ -184,7 +186,7 @@ def _pieces(track: BigWig, region: Region, step: int) -> Iterator[tuple[int, Flo
 
 
 def _bounds(scores: Float32[np.ndarray, " bases"], step: int) -> Float32[np.ndarray, "2 bins"]:
-    """Return the minimum and maximum of each bin; the last bin may be shorter."""
+    """Return the minimum and maximum score of each bin; the last bin may be narrower."""
     padded = np.full((-(-len(scores) // step), step), np.nan, np.float32)
     padded.ravel()[: len(scores)] = scores
     empty = np.isnan(padded).all(1)
@@ -193,14 +195,14 @@ def _bounds(scores: Float32[np.ndarray, " bases"], step: int) -> Float32[np.ndar
 
 
 def top_windows(sites: Sequence[Site], regions: Sequence[Region], *, width: int, limit: int) -> list[Region]:
-    """Return non-overlapping windows around the strongest sites.
+    """Return non-overlapping windows around the sites with the largest absolute scores.
 
     Parameters
     ----------
     sites
-        Bases, strongest first, each within a region.
+        Bases within the regions, sorted by decreasing absolute score.
     regions
-        Scored regions; each window lies within one of them.
+        Scored regions; each window lies within one region.
     width
         Window length in bases; a window is shorter if its region is shorter.
     limit
@@ -227,7 +229,7 @@ def top_windows(sites: Sequence[Site], regions: Sequence[Region], *, width: int,
 
 
 def profile(track: BigWig, regions: Sequence[Region], features: Sequence[Region]) -> Profile | None:
-    """Average absolute scores around the first bases of features.
+    """Return the mean absolute scores around the first bases of features.
 
     Parameters
     ----------
@@ -236,7 +238,7 @@ def profile(track: BigWig, regions: Sequence[Region], features: Sequence[Region]
     regions
         Scored regions, disjoint and in genome order.
     features
-        Features; the strand of a feature determines its first base and direction.
+        Features; the strand of a feature determines its first base and its direction.
 
     Returns
     -------
@@ -277,7 +279,7 @@ def _first_base(feature: Region) -> Region:
 
 
 def _mean(track: BigWig, bases: Iterable[Region]) -> Float64[np.ndarray, " offsets"]:
-    """Return the mean absolute score at each offset, over bases with a score there."""
+    """Return the mean absolute score at each offset from the bases, ignoring NaN."""
     total, known = np.zeros(2 * FLANK + 1), np.zeros(2 * FLANK + 1)
     for base in bases:
         first = base.start - FLANK

@@ -1,4 +1,4 @@
-"""Writer for .2bit, a format with two bits per base, for the UCSC Genome Browser and igv.js.
+"""Writer for the .2bit format of the UCSC Genome Browser, which stores two bits per base.
 
 All numbers are little-endian uint32, except for the lengths of names, which are uint8. The file
 contains a header, an index of names and offsets, and one record per sequence. A record contains the
@@ -47,14 +47,14 @@ def write_two_bit(
     Raises
     ------
     InputError
-        If the genome exceeds the limits of the format: a name is longer than 255 bytes, or the file
+        If the genome exceeds a limit of the format, because a name is longer than 255 bytes or the file
         would be 4 GiB or larger.
     OutputError
         If the file cannot be written.
 
     Notes
     -----
-    Memory: 4 MB for bases, and 16 bytes per run of N.
+    Memory: 4 MB for the bases, and 16 bytes per run of N.
     """
     runs = {name: _runs_of_n(genome, name) for name in genome.sizes}
     names = [(renamed or {}).get(name, name).encode() for name in genome.sizes]

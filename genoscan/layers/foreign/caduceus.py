@@ -24,7 +24,7 @@ _MAX_TOKENS = 64
 
 
 class _Vocabulary(BaseModel):
-    """Meaning of the tokens; the tokenizer encodes N as [PAD], as in training."""
+    """Meanings of the tokens; the tokenizer encodes N as [PAD], as it did during training."""
 
     symbols: str
     base_columns: tuple[int, int, int, int]
@@ -130,7 +130,7 @@ def read(source: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
 
 
 def _complement(source: Source, config: _Config, backbone: str) -> Tensor:
-    """Return the complement of each token; all copies in the checkpoint must agree."""
+    """Return the complement of each token; all copies of this map in the checkpoint must agree."""
     multiple = config.pad_vocab_size_multiple
     size = -(-config.vocab_size // multiple) * multiple
     buffers = f"{backbone}embeddings.word_embeddings.complement_map", "lm_head.complement_map"
@@ -152,7 +152,7 @@ def _complement(source: Source, config: _Config, backbone: str) -> Tensor:
 
 
 def _io_weights(source: Source, config: _Config, size: int, backbone: str) -> tuple[Tensor, Tensor]:
-    """Return the embedding and the head of one strand, one row per token."""
+    """Return the embedding and the head of one strand, each with one row per token."""
     embedding, head = backbone + "embeddings.word_embeddings.", "lm_head."
     embedding += "embedding.weight" if config.rcps else "weight"
     head += "lm_head.weight" if config.rcps else "weight"
@@ -180,13 +180,13 @@ def _vocabulary(source: Source, complement: Tensor) -> _Vocabulary:
 
 
 def _trained_window(source: Source) -> int | None:
-    """Return the longest window in training, parsed from the checkpoint's name; None if absent."""
+    """Return the longest training window, parsed from the checkpoint's name; None if it has none."""
     thousands = re.search(r"seqlen-(\d+)k", source.name)
     # Powers of two, abbreviated in thousands: 131k is 131,072.
     return 2 ** round(math.log2(1000 * int(thousands[1]))) if thousands else None
 
 
 def _norm(config: _Config, name: str) -> str:
-    """Return the name of a norm's weight; in PS without fused_add_norm, the norm is wrapped."""
+    """Return the name of a norm's weight; PS models without fused_add_norm wrap the norm."""
     wrapped = config.rcps and not config.fused_add_norm
     return f"{name}.submodule.weight" if wrapped else f"{name}.weight"

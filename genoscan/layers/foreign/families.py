@@ -1,4 +1,4 @@
-"""Family detection and conversion of foreign checkpoints."""
+"""Detection of the family of a foreign checkpoint, and conversion of the checkpoint."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,9 +23,9 @@ def read_foreign(
     path
         Folder or file of the checkpoint.
     tokens
-        Token of each base, if the checkpoint has no vocabulary.
+        Token ids of the bases, for checkpoints without a vocabulary.
     name
-        Name of the checkpoint; default: that of `path`.
+        Name of the checkpoint; by default, the name of `path`.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def _read(source: Source, tokens: Mapping[str, int] | None) -> tuple[ModelConfig
 
 
 def _check_supported(source: Source) -> None:
-    """Raise ModelError if a checkpoint of a supported family has unsupported extensions."""
+    """Raise ModelError if a checkpoint of a supported family has unsupported settings."""
     if source.config.get("quantization_config"):
         raise ModelError(
             f"{source.folder / CONFIG}: quantization_config: quantized weights are not supported; "

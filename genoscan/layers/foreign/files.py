@@ -1,4 +1,4 @@
-"""Read the tensors of checkpoint files.
+"""Reader for the tensors of checkpoint files.
 
 Supported formats are `model.safetensors`, `pytorch_model.bin`, shards of either with their index,
 and training checkpoints (`.ckpt`, `.pt`, `.pth`).  All except safetensors are pickles: torch
@@ -24,7 +24,7 @@ _INDEX = ".index.json"
 _WHOLE, _PICKLE = "model.safetensors", "pytorch_model.bin"
 _PREFERRED = _WHOLE, _WHOLE + _INDEX, _PICKLE, _PICKLE + _INDEX
 _MAX_DEPTH = 3
-"""Levels of nested dictionaries searched for a model."""
+"""Maximum depth of nested dictionaries that are searched for a model."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -33,18 +33,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Parameters
     ----------
     path
-        Folder, file or index of shards.
+        Folder of a checkpoint, file with tensors, or index of shards.
 
     Returns
     -------
     dict
-        Tensors on the CPU, by name in the file.
+        Tensors on the CPU, by their names in the file.
 
     Raises
     ------
     ModelError
-        If there is no such file, or it is damaged, contains objects other than tensors, or does not
-        contain exactly one model.
+        If the file does not exist, is damaged, contains objects other than tensors, or does not contain
+        exactly one model.
     """
     if path.is_file():
         return _read(path)
@@ -117,7 +117,7 @@ def _unpickled(file: Path) -> dict[str, Tensor]:
 
 
 def _state_dict(file: Path, loaded: dict[Any, Any]) -> dict[str, Tensor]:
-    """Return the tensors of the only model in a training checkpoint, which may be nested."""
+    """Return the tensors of the only model in the nested dictionaries of a training checkpoint."""
     level: Mapping[str, dict[Any, Any]] = {"": loaded}
     for _ in range(_MAX_DEPTH + 1):
         found = {place: _tensors_of(within) for place, within in level.items()}
@@ -144,7 +144,7 @@ def _tensors_of(loaded: dict[Any, Any]) -> dict[str, Tensor]:
 
 
 def _reason(error: Exception) -> str:
-    """Return why torch did not load a file, without its advice to load it unsafely."""
+    """Return the reason why torch rejected a file, without torch's advice to load the file unsafely."""
     text = str(error).strip()
     remedy = "save its state dict as safetensors if you trust it"
     if "TorchScript" in text:

@@ -19,12 +19,12 @@ _FILES = [
 
 
 def locate_checkpoint(source: str) -> Path:
-    """Return the path of a checkpoint; download it first if it is given by its hub id.
+    """Return the path of a checkpoint; first download the checkpoint if its hub id is given.
 
     Parameters
     ----------
     source
-        Folder, file or Hugging Face id, OWNER/NAME.
+        Folder or file of the checkpoint, or its Hugging Face id, OWNER/NAME.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def locate_checkpoint(source: str) -> Path:
     Raises
     ------
     ModelError
-        If there is no such file or folder, and the checkpoint cannot be downloaded.
+        If the file or folder does not exist and the checkpoint cannot be downloaded.
     """
     path = Path(source)
     if path.exists():

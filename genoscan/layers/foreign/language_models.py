@@ -1,7 +1,8 @@
 """Causal language models: MambaLMHeadModel (state-spaces), Mamba and Mamba-2 (transformers).
 
-All consist of blocks x + mixer(norm(x)), a final norm, and a head that is either tied to the
-embedding or a separate matrix.  The two projects differ in the names of settings and of one tensor.
+Each model consists of blocks x + mixer(norm(x)), a final norm, and a head that is either tied to the
+embedding or a separate matrix.  The two projects differ in the names of the settings and of one
+tensor.
 """
 
 import math
@@ -55,7 +56,7 @@ class _StateSpaces(Settings):
     ssm_cfg: Ssm = DEFAULT_SSM
 
     def architecture(self, source: Source) -> _Architecture:
-        """Return the architecture; vocab_size in config.json excludes padding."""
+        """Return the architecture, with padding added to the vocab_size in config.json."""
         multiple = self.pad_vocab_size_multiple
         inner = self.ssm_cfg.inner(source, self.d_model, mamba2=self.ssm_cfg.layer == "Mamba2")
         size = -(-self.vocab_size // multiple) * multiple
@@ -160,7 +161,7 @@ def read(source: Source, tokens: Mapping[str, int] | None) -> tuple[ModelConfig,
     source
         The checkpoint.
     tokens
-        Token of each base; None: read the tokens from the vocabulary of the checkpoint.
+        Token ids of the bases. If None, they are read from the vocabulary of the checkpoint.
 
     Returns
     -------
@@ -199,7 +200,7 @@ def read(source: Source, tokens: Mapping[str, int] | None) -> tuple[ModelConfig,
 
 
 def _io_weights(source: Source, shape: _Architecture) -> tuple[Tensor, Tensor]:
-    """Return the embedding and the head, one row per token."""
+    """Return the embedding and the head, each with one row per token."""
     embedding, size = "backbone.embeddings.weight", (shape.vocabulary, shape.width)
     if shape.tied:
         weight = source.take_tied(embedding, _HEAD, *size)

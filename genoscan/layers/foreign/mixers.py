@@ -1,4 +1,4 @@
-"""Convert settings and tensors of mixers, which have the same names in all families."""
+"""Conversion of the settings and tensors of mixers, whose names are the same in all families."""
 
 import math
 from typing import Annotated, Any, Literal
@@ -37,7 +37,7 @@ _TRAINING = frozenset(
 
 
 def _number(value: Any) -> Any:
-    """Parse {"__float__": "Infinity"}, as written by recent versions of transformers."""
+    """Parse numbers such as {"__float__": "Infinity"}, written by recent versions of transformers."""
     return float(value.get("__float__", "")) if isinstance(value, dict) else value
 
 
@@ -50,18 +50,18 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
 
 _Bound = Annotated[float, BeforeValidator(_number)]
 StepLimits = Annotated[tuple[_Bound, _Bound], AfterValidator(_ordered)]
-"""Lower and upper bound of the step size in Mamba-2."""
+"""Lower and upper bounds of the step size in Mamba-2."""
 
 
 def _without_training(value: Any) -> Any:
-    """Drop settings for training; null is equivalent to {}, as in state-spaces."""
+    """Remove the settings that do not affect the output; treat null as {}, like state-spaces."""
     if isinstance(value, dict):
         return {name: setting for name, setting in value.items() if name not in _TRAINING}
     return {} if value is None else value
 
 
 class _Ssm(BaseModel):
-    """Settings in `ssm_cfg` that affect the output; unknown settings are rejected."""
+    """Settings in `ssm_cfg` that affect the output of the model; unknown settings are rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -89,7 +89,7 @@ class _Ssm(BaseModel):
         source
             The checkpoint, named in error messages.
         width
-            Channels of the blocks.
+            Number of channels of the blocks.
         mamba2
             Whether the mixer is Mamba-2.
 
@@ -101,7 +101,7 @@ class _Ssm(BaseModel):
         Raises
         ------
         ModelError
-            If the channels of Mamba-2 are not divisible into its heads and groups.
+            If the channels of Mamba-2 cannot be divided equally into its heads and groups.
         """
         sizes: dict[str, Any] = {"d_conv": self.d_conv, "expand": self.expand}
         if mamba2:
@@ -122,11 +122,11 @@ Ssm = Annotated[_Ssm, BeforeValidator(_without_training)]
 """`ssm_cfg` in the configurations of state-spaces and Caduceus."""
 
 DEFAULT_SSM = _Ssm()
-"""Settings of configurations without `ssm_cfg`."""
+"""Default settings for configurations without `ssm_cfg`."""
 
 
 def check_heads(source: Source, inner: Mamba2Config, width: int) -> None:
-    """Check that channels are divisible into whole heads, and heads into groups of equal size.
+    """Check that the channels can be divided into equal heads, and the heads into equal groups.
 
     Parameters
     ----------
@@ -135,12 +135,12 @@ def check_heads(source: Source, inner: Mamba2Config, width: int) -> None:
     inner
         Settings of the mixer.
     width
-        Channels of the blocks.
+        Number of channels of the blocks.
 
     Raises
     ------
     ModelError
-        If the channels or the heads are not divisible.
+        If the channels or the heads cannot be divided equally.
     """
     channels = inner.expand * width
     if channels % inner.head_dim or channels // inner.head_dim % inner.n_groups:
@@ -151,7 +151,7 @@ def check_heads(source: Source, inner: Mamba2Config, width: int) -> None:
 
 
 def dt_limit(bounds: tuple[float, float]) -> tuple[float, float | None]:
-    """Return the bounds of the step size in the format of `Mamba2Config`: None for infinity."""
+    """Return the bounds of the step size in the format of `Mamba2Config`, with None for infinity."""
     low, high = bounds
     return low, None if math.isinf(high) else high
 
@@ -164,16 +164,16 @@ def mixer_tensors(source: Source, old: str, new: str, inner: MixerConfig, width:
     source
         The checkpoint.
     old, new
-        Prefixes of the names in the checkpoint and in the result.
+        Prefixes of the tensor names in the checkpoint and in the result.
     inner
         Settings of the mixer.
     width
-        Channels of the blocks.
+        Number of channels of the blocks.
 
     Returns
     -------
     dict
-        Tensors by name in this package.
+        Tensors by their names in this package.
 
     Raises
     ------
@@ -201,13 +201,13 @@ def projection_tensors(
     source, old, new, inner, width
         As in `mixer_tensors`.
     partner
-        Prefix of the mixer to which the projections are tied; tensors missing under the prefix
-        `old` are read under this one. None: not tied.
+        Prefix of the mixer to which the projections are tied. Tensors that are missing under the
+        prefix `old` are read under this prefix. If None, the projections are not tied.
 
     Returns
     -------
     dict
-        Tensors by name in this package.
+        Tensors by their names in this package.
 
     Raises
     ------

@@ -1,7 +1,8 @@
-"""Remove the prefixes that training frameworks add to tensor names.
+"""Removal of the segments that training frameworks insert into tensor names.
 
 torch.compile, DistributedDataParallel, FSDP, DeepSpeed and Lightning each insert a segment into
-tensor names.  Without them, the names of a model begin with `backbone.`, `caduceus.` or `lm_head.`.
+tensor names.  Without these segments, the tensor names of a model begin with `backbone.`, `caduceus.`
+or `lm_head.`.
 """
 
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ _OPTIONAL = _WRAPPERS | {"model"}
 
 _ROOTS = frozenset({"caduceus", "backbone", "lm_head"})
 _BACKBONE = frozenset({"embedding", "embeddings", "layers", "norm_f"})
-"""First segments of names in files with only the backbone, which omit `backbone.` itself."""
+"""First segments of tensor names in files that contain only the backbone and omit `backbone.`."""
 
 _ALIASES = {"backbone.embedding.weight": "backbone.embeddings.weight"}
 """Tensor names in state-spaces and their equivalents in transformers, which accepts both."""
@@ -29,7 +30,7 @@ class Names(NamedTuple):
     Attributes
     ----------
     inside
-        For each tensor of the model, its name in the file, and those of any copies.
+        Names in the file of each tensor and of any copies, by the name of the tensor in the model.
     outside
         Names of the tensors in the file that are not part of the model.
     prefixes
@@ -59,7 +60,7 @@ def model_names(file: object, names: Iterable[str]) -> Names:
     Returns
     -------
     Names
-        Names of the tensors of the model, and of all others.
+        Names of the tensors of the model, and names of all other tensors.
 
     Raises
     ------

@@ -12,7 +12,7 @@ Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
-    """Settings that affect the output of the model; all others in the file are ignored."""
+    """Settings that affect the output of the model; all other settings in the file are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -26,8 +26,8 @@ def read_settings(source: Source, kind: type[SettingsT]) -> SettingsT:
     Parameters
     ----------
     source
-        The checkpoint; its attribute `defaults` is set to the defaults of sizes missing from
-        config.json.
+        The checkpoint. Its attribute `defaults` is set to the default values of the sizes that are
+        missing from config.json.
     kind
         Settings class of the family.
 

@@ -1,4 +1,4 @@
-"""Foreign checkpoints: the configuration, and the tensors by name in the model."""
+"""Foreign checkpoints, with their configurations, and their tensors by name in the model."""
 
 import difflib
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ _FLOATS = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
 
 class Source:
-    """A foreign checkpoint, with a record of which tensors have been used.
+    """A foreign checkpoint that records which of its tensors have been used.
 
     Parameters
     ----------
     path
-        Folder or file.
+        Folder or file of the checkpoint.
     name
         Name of the checkpoint.
 
@@ -34,13 +34,13 @@ class Source:
     name
         Name of the checkpoint.
     path
-        Folder or file.
+        Folder or file of the checkpoint.
     folder
-        Folder with config.json.
+        Folder that contains config.json.
     config
         Contents of config.json.
     defaults
-        Defaults of the family for sizes missing from config.json.
+        Default values, in the family, of the sizes that are missing from config.json.
 
     Raises
     ------
@@ -49,7 +49,7 @@ class Source:
 
     Notes
     -----
-    Methods take names of tensors in the model; error messages give the names in the file.
+    The methods take the names of tensors in the model; error messages give their names in the file.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -80,7 +80,7 @@ class Source:
 
     @property
     def assumed(self) -> str:
-        """Suffix for error messages that lists the sizes set to defaults; may be empty."""
+        """Suffix for error messages that lists the sizes set to default values; empty if there are none."""
         if not self.defaults:
             return ""
         sizes = ", ".join(f"{name} {size}" for name, size in self.defaults.items())
@@ -92,9 +92,9 @@ class Source:
         Parameters
         ----------
         name
-            Name in the model.
+            Name of the tensor in the model.
         *shape
-            Expected shape.
+            Expected shape of the tensor.
 
         Returns
         -------
@@ -104,7 +104,7 @@ class Source:
         Raises
         ------
         ModelError
-            If the tensor is missing, not finite, or of another shape or dtype.
+            If the tensor is missing, has values that are not finite, or has an unexpected shape or dtype.
         """
         tensor = self._shaped(name, shape)
         if tensor.dtype not in _FLOATS:
@@ -122,9 +122,9 @@ class Source:
         Parameters
         ----------
         name
-            Name in the model.
+            Name of the tensor in the model.
         *shape
-            Expected shape.
+            Expected shape of the tensor.
 
         Returns
         -------
@@ -143,14 +143,14 @@ class Source:
         return whole
 
     def take_tied(self, name: str, partner: str, *shape: int) -> Tensor:
-        """Return a weight with two names, at least one of which must be in the file.
+        """Return a weight that has two names, at least one of which must be in the file.
 
         Parameters
         ----------
         name, partner
-            Names in the model.
+            Names of the tensor in the model.
         *shape
-            Expected shape.
+            Expected shape of the tensor.
 
         Returns
         -------
@@ -160,7 +160,7 @@ class Source:
         Raises
         ------
         ModelError
-            As in `take`, or if the file has both tensors and they differ.
+            As in `take`, or if the file contains both tensors and they differ.
         """
         found = [known for known in (name, partner) if known in self._names]
         if not found:
@@ -208,7 +208,7 @@ class Source:
         return f'{self.path}: tensor "{self._names[name][0]}"'
 
     def _nearest(self, name: str) -> str:
-        """Return a suffix for error messages with the names most similar to that of a missing tensor."""
+        """Return a suffix for error messages that lists the names most similar to that of a missing tensor."""
         # Compare from the end: prefixes vary between files, but the last segments identify a tensor.
         backward = {stored[::-1]: stored for stored in self._tensors}
         near = difflib.get_close_matches(name[::-1], list(backward), n=2, cutoff=0.6)
@@ -219,7 +219,7 @@ class Source:
 
 
 def format_value(value: object) -> str:
-    """Format a setting for messages: abbreviated, with null for None."""
+    """Format a setting for messages; abbreviate long values, and write None as null."""
     text = "null" if value is None else repr(value)
     return text if len(text) <= _MAX_LENGTH else text[:_MAX_LENGTH] + "…"
 

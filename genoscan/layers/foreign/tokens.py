@@ -10,11 +10,11 @@ from genoscan.layers.downloads import check_downloaded
 from genoscan.layers.foreign.source import Source
 
 _MAX_TOKENS = 64
-"""Largest vocabulary of a model with one base per token."""
+"""Maximum size of the vocabulary of a model with one base per token."""
 
 
 class Vocabulary(NamedTuple):
-    """Tokens of a model; the attributes are as in `ModelConfig`."""
+    """Vocabulary of a model; the attributes are the same as in `ModelConfig`."""
 
     symbols: str
     base_columns: tuple[int, int, int, int]
@@ -24,17 +24,17 @@ class Vocabulary(NamedTuple):
 
 
 def parse_tokens(text: str) -> dict[str, int]:
-    """Parse the tokens of the bases.
+    """Parse the token ids of the bases.
 
     Parameters
     ----------
     text
-        Tokens, such as "A=7,C=8,G=9,T=10"; N is optional.
+        Token ids, such as "A=7,C=8,G=9,T=10"; N is optional.
 
     Returns
     -------
     dict
-        Token of each letter.
+        Token id of each base, by letter.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def vocabulary(source: Source, size: int, given: Mapping[str, int] | None) -> Vo
     size
         Number of tokens.
     given
-        Token of each base; None: read the tokens from tokenizer.json or vocab.json.
+        Token ids of the bases. If None, they are read from tokenizer.json or vocab.json.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def vocabulary(source: Source, size: int, given: Mapping[str, int] | None) -> Vo
 
 
 def _tokens_in_files(source: Source) -> dict[str, int]:
-    """Return the tokens of the bases in the vocabulary files; upper case takes precedence."""
+    """Return the token ids of the bases in the vocabulary files; upper case takes precedence."""
     for name in ("tokenizer.json", "vocab.json"):
         file = source.folder / name
         if not file.is_file():
