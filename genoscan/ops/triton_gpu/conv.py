@@ -1,7 +1,8 @@
 """Short convolution and SiLU on the GPU; forward, jvp and vjp each make a single pass over memory.
 
-Rows are those of the padded sequence: the taps - 1 rows of the tail, followed by the rows of the
-tile.  Output t reads rows t to t + taps - 1, so that row p is read by outputs p - taps + 1 to p.
+Rows are the rows of the padded sequence: the taps - 1 rows of the tail, followed by the rows of the
+tile.  Output t is computed from rows t to t + taps - 1, so that row p contributes to outputs
+p - taps + 1 to p.
 """
 
 # Functions compiled by Triton have no annotations; their callers do.
@@ -30,7 +31,7 @@ BLOCK_SIZE = 256
 
 @kernel
 def _load_rows(x, tail, row, batch, column, in_c, length, CHANNELS: tl.constexpr, TAPS: tl.constexpr):
-    """Return rows of the padded sequence, with zeros outside it."""
+    """Return rows of the padded sequence; rows outside it are zero."""
     before, t = row[:, None], row[:, None] - (TAPS - 1)
     x += batch * length * CHANNELS
     tail += batch * (TAPS - 1) * CHANNELS
@@ -41,7 +42,7 @@ def _load_rows(x, tail, row, batch, column, in_c, length, CHANNELS: tl.constexpr
 
 @kernel
 def _offsets(CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Return the rows and columns of this program, and the mask of the columns."""
+    """Return the rows and the columns of this program, and the mask of the columns."""
     n_blocks = tl.cdiv(CHANNELS, COLUMNS)
     column = tl.program_id(0) % n_blocks * COLUMNS + tl.arange(0, COLUMNS)
     row = (tl.program_id(0) // n_blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -95,10 +96,10 @@ def _conv_bar(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Write the cotangents of x and tail and, unless None, the partial sums in filter_bar.
+    """Write the cotangents of the tile, the tail, the weight and the bias.
 
-    filter_bar, (block of rows, taps + 1, channels), is the cotangent of the weight and the bias, to
-    be summed over the blocks.
+    Unless `filter_bar` is None, partial sums of the cotangents of the weight and the bias are
+    written to it, (block of rows, taps + 1, channels), and must then be summed over the blocks.
     """
     row, column, in_c = _offsets(CHANNELS, ROWS, COLUMNS)
     batch = tl.program_id(1).to(tl.int64)
@@ -188,7 +189,7 @@ def _conv_dot(
 
 
 def _grid(inputs: ConvInputs) -> tuple[int, int, dict[str, int]]:
-    """Return the numbers of row blocks and programs per sequence, and the compile-time sizes."""
+    """Return the number of row blocks and of programs per sequence, and the compile-time sizes."""
     (_, length, channels), (_, taps) = inputs.x.shape, inputs.weight.shape
     columns = min(64, triton.next_power_of_2(channels))
     rows = BLOCK_SIZE // columns
