@@ -30,19 +30,20 @@ class Cotangents(Protocol):
     """Cotangents of a layer's outputs, read tile by tile and used instead of a target."""
 
     def tile(self, span: slice) -> Float[Tensor, "batch tile d_out"]:
-        """Return the outputs' cotangents over the span."""
+        """Return the cotangents of the outputs over the span."""
         ...
 
 
 class AdjointResult(NamedTuple):
-    """Results of an adjoint sweep besides the gradient.
+    """Results of an adjoint sweep, in addition to the gradient.
 
     Attributes
     ----------
     value
-        Value of the target for each window, summed in float64; 0 if cotangents were given.
+        Value of the target for each window, summed in float64; 0 if cotangents are used instead of a
+        target.
     carry
-        Carry after the window; None if the sweep was continued from a saved state.
+        Carry after the window; None if the sweep is continued from a saved state.
     carry_bar
         Cotangent of the carry before the window.
     parameters
@@ -70,11 +71,11 @@ def adjoint(
 ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
     """Yield the derivative of the target with respect to each input, tile by tile, right to left.
 
-    The generator returns an `AdjointResult`. `progress` is called after each tile that is run
-    forward, or forward and backward, with the number of its positions. `allocate` allocates the
-    storage of the carries. If `snapshots` are given, the state of the sweep is saved from time to
-    time, and an interrupted sweep continues: tiles whose gradient was received before the last state
-    are not yielded again.
+    The generator returns an `AdjointResult`. Each time a tile has been run forward, or forward and
+    backward, `progress` is called with the number of positions in the tile. The storage of the
+    carries is allocated by `allocate`. If `snapshots` are given, the state of the sweep is saved
+    from time to time, and an interrupted sweep continues from the last saved state: tiles whose
+    gradient was received before this state was saved are not yielded again.
 
     Notes
     -----
@@ -82,10 +83,11 @@ def adjoint(
     Results are bitwise identical for any number of slots and stages. On a CPU, a `Chain` is cut
     into at most as many stages as torch has threads (stages.py).
 
-    Memory: the activations of one tile and `slots` carries, regardless of length. With s stages,
-    the first stage stores its activations for s tiles and the last stage for one.
+    Memory: the activations of one tile and `slots` carries, regardless of the length of the window.
+    With s stages, the first stage stores its activations for s tiles, and the last stage for one
+    tile.
 
-    Time: one backward pass over each tile, and the forward passes of `checkpoints.schedule`.
+    Time: one backward pass over each tile, and the forward passes listed by `checkpoints.schedule`.
     """
     tiles = Spans(inputs.length, tile)
     sweep = StagePipeline(layer)
@@ -145,8 +147,8 @@ def consume(
 ) -> Result:
     """Run an adjoint sweep to its end and call `receive` with the gradient of each tile.
 
-    The return value is that of the generator. If `receive` raises, the threads of the sweep are
-    stopped before the exception propagates.
+    The return value of the generator is returned. If `receive` raises an exception, the threads of
+    the sweep are stopped before the exception propagates.
     """
     with closing(pull):
         while True:
@@ -159,7 +161,7 @@ def consume(
 
 
 class _TargetEnd:
-    """Source of cotangents for the last stage: the target, or cotangents given instead."""
+    """Source of cotangents for the last stage: the target, or the cotangents that replace it."""
 
     def __init__(self, target: Target | Cotangents, value: Float[Tensor, " batch"]) -> None:
         self._target = target
@@ -167,10 +169,10 @@ class _TargetEnd:
         self.sum: Tensor = value
 
     def put(self, outputs: Tensor) -> None:
-        """No-op: the last stage has no successor."""
+        """Do nothing, because no stage follows the last one."""
 
     def pulled(self, outputs: Tensor, span: slice) -> tuple[Tensor, Tensor]:
-        """Return the value to differentiate in a tile, and its cotangent."""
+        """Return the value to differentiate over a tile, and its cotangent."""
         if isinstance(self._target, Cotangents):
             return outputs, self._target.tile(span)
         value = self._target(outputs, span)
@@ -181,7 +183,7 @@ class _TargetEnd:
 
 
 class _NextStage:
-    """Source of cotangents for all stages except the last: the next stage."""
+    """Source of cotangents for every stage except the last: the next stage."""
 
     sum = None
 
@@ -198,7 +200,10 @@ class _NextStage:
 
 
 class _End(NamedTuple):
-    """Results of one stage, as in `AdjointResult`; `sums` are the cotangents of the parameters."""
+    """Results of one stage.
+
+    The attributes are those of `AdjointResult`; `sums` are the cotangents of the parameters.
+    """
 
     carry: Carry
     carry_bar: Carry
@@ -236,7 +241,7 @@ def _stage(
 ) -> Generator[tuple[slice, Tensor], None, _End]:
     """Run one stage and yield the cotangents of its inputs, tile by tile, right to left.
 
-    The scheduled actions run at most `ahead` tiles ahead of the cotangents.
+    The actions run at most `ahead` tiles ahead of the backward passes.
     """
     live = map_leaves(lambda leaf: leaf.detach(), live)
     sums = [torch.zeros_like(parameter) for parameter in parameters]
@@ -317,7 +322,7 @@ def _forward(stage: Layer, tile: int, x: Tensor, carry: Carry, span: slice) -> _
 def _pull(
     graph: _Graph, right: _TargetEnd | _NextStage, carry_bar: Carry, parameters: Sequence[Tensor], sums: list[Tensor]
 ) -> tuple[Tensor, Carry]:
-    """Return the cotangents of one tile's input and carry; add those of the parameters to `sums`."""
+    """Return the cotangents of a tile's input and carry; add the parameters' cotangents to `sums`."""
     with torch.enable_grad():
         ends = [right.pulled(graph.outputs, graph.span)]
     ends += zip(leaves(graph.after), leaves(carry_bar), strict=True)

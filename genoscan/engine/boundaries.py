@@ -1,7 +1,7 @@
-"""Storage of the activations between layers: in memory or in files.
+"""Storage of the activations between layers, in memory or in files.
 
 A boundary is an array of length x width values that is freed with its last reference. The carries
-of a layer, one per tile, are stored in the same way; they are small compared to a boundary.
+of a layer, one per tile, are stored in the same way and are small compared with a boundary.
 """
 
 import tempfile
@@ -19,9 +19,10 @@ from genoscan.ops.dual import Dual, primal
 
 @dataclass(frozen=True)
 class TensorBoundary:
-    """Boundary stored on any device; tiles are copied from and to the device of the network.
+    """Boundary stored on any device, whose tiles are copied to and from the device of the network.
 
-    If both devices are the same, `read` returns a view, which is valid until the tile is overwritten.
+    If the two devices are the same, `read` returns a view, which is valid until the tile is
+    overwritten.
     """
 
     numbers: Float[Tensor, "batch length width"]

@@ -1,9 +1,9 @@
-"""Sweeps of bidirectional networks: layer by layer, and tile by tile within a layer.
+"""Sweeps of bidirectional networks, layer by layer, and tile by tile within a layer.
 
-A bidirectional layer needs all of its input before it can compute any output. The activations
-between two layers, a **boundary**, are therefore stored: length x width values, in memory or in
-files. Within a layer, each direction is causal and runs as in `adjoint.py`: tile by tile, in memory
-that does not depend on the length.
+Every output of a bidirectional layer depends on all of its input. The activations between two
+layers, called a **boundary**, are therefore stored: length x width values, in memory or in files.
+Within a layer, each direction is causal and runs as in `adjoint.py`: tile by tile, in memory that
+does not depend on the length of the window.
 
 Boundaries are stored and recomputed on the same schedule as carries (`checkpoints.py`), with layers
 instead of tiles.
@@ -46,20 +46,22 @@ def adjoint_by_layer(
 ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
     """Yield the derivative of the target with respect to each input, tile by tile, left to right.
 
-    The generator returns an `AdjointResult` without carries. If `snapshots` are given, the boundary
-    in use is saved from time to time, and an interrupted sweep continues after the last layer saved.
+    The generator returns an `AdjointResult` without carries. If `snapshots` are given, the current
+    boundary is saved from time to time, and an interrupted sweep continues from the last boundary
+    saved.
 
     Notes
     -----
     The derivative equals that of whole-window autograd up to rounding (tests/test_by_layer.py).
     Results are bitwise identical for any number of boundaries.
 
-    Memory: the activations of one tile in each direction, regardless of length. `store` contains at
-    most `boundaries` checkpoints, the boundaries in use (two, or four if the merge is not additive,
-    and one that is recomputed), and one carry per tile and direction.
+    Memory: the activations of one tile in each direction, regardless of the length of the window.
+    `store` contains at most `boundaries` checkpoints, the boundaries in use, and one carry per tile
+    and direction. Two boundaries are in use, or four if the merge is not additive, and one more
+    while boundaries are recomputed.
 
-    Time: one backward pass over each layer, the forward passes of `checkpoints.schedule`, and one
-    more forward pass over the last layer.
+    Time: one backward pass over each layer, the forward passes listed by `checkpoints.schedule`, and
+    one more forward pass over the last layer.
     """
     sweep = _swept(chain, inputs, tile, store, progress)
     layers = chain.blocks
@@ -151,7 +153,7 @@ def tangent_by_layer(
 
 @dataclass(frozen=True)
 class _DualInputs:
-    """Inputs and their tangents."""
+    """Inputs with tangents, read tile by tile."""
 
     inputs: Inputs
     directions: Directions
@@ -219,7 +221,7 @@ class _LayerwisePass:
     def scored(
         self, chain: BidirectionalNetwork, ends: Boundary, target: Target
     ) -> tuple[Boundary, Float[Tensor, " batch"]]:
-        """Overwrite the last boundary with its cotangent; return it and the value of the target."""
+        """Overwrite the last boundary with its cotangent; return both it and the value of the target."""
         value = None
         for span in self.tiles:
             x = ends.read(span).detach().requires_grad_()
@@ -233,7 +235,7 @@ class _LayerwisePass:
         return ends, value.cpu()
 
     def pull(self, layer: BidirectionalLayer, x: Boundary, x_bar: Boundary) -> None:
-        """Overwrite `x_bar`, the cotangent of a layer's output, with that of its input `x`."""
+        """Overwrite `x_bar`, the cotangent of a layer's output, with the cotangent of its input `x`."""
         forward_inputs, reverse_inputs = self._ways(layer, x)
         left_bar, right_bar = (x_bar, x_bar) if layer.additive else self._merged(layer, x, x_bar)
 
@@ -261,7 +263,7 @@ class _LayerwisePass:
         return _DirectionInputs(layer, x, self.length), _DirectionInputs(layer, x, self.length, mirrored=True)
 
     def _outputs(self, layer: Layer, inputs: "_DirectionInputs") -> Generator[tuple[slice, Tensor], None, None]:
-        """Yield the outputs of one direction, with tangents if its inputs have them."""
+        """Yield the outputs of one direction, with tangents if the inputs have tangents."""
         first = inputs.tile(self.tiles[0])
         if isinstance(first, Dual):
             carry = layer.begin(inputs.batch)
@@ -314,7 +316,10 @@ def _swept(
 
 @dataclass(frozen=True)
 class _DirectionInputs:
-    """Inputs of one direction of a layer, in reading order; `mirrored` for right to left."""
+    """Inputs of one direction of a layer, in the order in which they are processed.
+
+    `mirrored` is true for the direction from right to left.
+    """
 
     layer: BidirectionalLayer
     x: Boundary
@@ -343,7 +348,7 @@ class _DirectionInputs:
 
 @dataclass(frozen=True)
 class _Bars:
-    """Cotangents of the outputs of one direction, in reading order."""
+    """Cotangents of the outputs of one direction, in the order of `inputs`."""
 
     inputs: _DirectionInputs
     bars: Boundary

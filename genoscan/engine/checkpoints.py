@@ -1,9 +1,9 @@
 """Binomial checkpointing: a schedule of the carries to store for an adjoint sweep.
 
-The adjoint needs the carry at the left edge of every tile, last tile first.  At most `slots`
-carries are stored; the rest are recomputed from the nearest stored carry on the left.  The binomial
-schedule minimises the number of forward passes over tiles (Griewank and Walther, Algorithm 799,
-ACM TOMS 26, 2000).
+An adjoint sweep uses the carry at the left edge of every tile, from the last tile to the first.  At
+most `slots` carries are stored; the rest are recomputed from the nearest stored carry on the left.
+The binomial schedule minimises the number of forward passes over tiles (Griewank and Walther,
+Algorithm 799, ACM TOMS 26, 2000).
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from genoscan.errors import InputError
 
 
 class Advance(NamedTuple):
-    """Action to run tiles start to stop - 1 forward and keep only the last carry."""
+    """Action to run tiles `start` to `stop` - 1 forward and keep only the last carry."""
 
     start: int
     stop: int
@@ -91,7 +91,7 @@ def _actions(n_tiles: int, slots: int, stored: Sequence[int]) -> Iterator[Action
 
 
 def advances(n_tiles: int, slots: int) -> int:
-    """Return the number of forward passes over tiles in a schedule, except those of `Adjoin`."""
+    """Return the number of forward passes over tiles in a schedule, excluding `Adjoin` actions."""
     _check(n_tiles, slots)
     rounds = _rounds(n_tiles, slots)
     return rounds * n_tiles - comb(slots + rounds, slots + 1)
@@ -105,7 +105,7 @@ def _check(n_tiles: int, slots: int) -> None:
 
 
 def _rounds(n: int, slots: int) -> int:
-    """Return the maximum number of forward passes over any one of n tiles."""
+    """Return the maximum number of forward passes over any one of `n` tiles."""
     rounds = 0
     while comb(slots + rounds, slots) < n:
         rounds += 1
@@ -113,7 +113,7 @@ def _rounds(n: int, slots: int) -> int:
 
 
 def _split(n: int, slots: int) -> int:
-    """Return how many of n tiles are to the left of the next carry to store."""
+    """Return the number of tiles, out of `n`, to the left of the next carry to store."""
     rounds = _rounds(n, slots)
     fewest_left = comb(slots + rounds - 2, slots) if rounds > 1 else 1
     return max(fewest_left, n - comb(slots - 1 + rounds, slots - 1))

@@ -23,7 +23,7 @@ def forward(
 ) -> Generator[tuple[slice, Float[Tensor, "batch span d_out"]], None, None]:
     """Yield the outputs tile by tile, left to right.
 
-    `progress` is called for each tile, with the number of its positions.
+    `progress` is called once per tile, with the number of positions in the tile.
 
     Notes
     -----

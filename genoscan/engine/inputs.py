@@ -32,7 +32,7 @@ class Inputs(Protocol):
 
 @dataclass(frozen=True)
 class OneHot:
-    """Bases stored as codes, 1 byte each, and converted to network input tile by tile.
+    """Bases stored as codes of one byte each, and converted to network input tile by tile.
 
     `table` has one row per code and one column per symbol of the model.
     """
@@ -71,9 +71,9 @@ class Dense:
 
 
 class Spans:
-    """Tiles of the positions 0 to length - 1, left to right; the first tile may be shorter.
+    """Sequence of the spans of tiles, from left to right; the first tile may be shorter.
 
-    Memory does not depend on the length.
+    The tiles cover positions 0 to `length` - 1. Memory does not depend on `length`.
     """
 
     def __init__(self, length: int, tile: int) -> None:

@@ -33,12 +33,12 @@ def merge_directions(
         Allocator of the boundary that both sweeps write. At each position, the first sweep stores
         its values, and the second sweep replaces them with the merged values.
     device
-        Device of the sweeps, which run in parallel on a CPU with at least two threads.
+        Device of the sweeps. On a CPU with at least two threads, the sweeps run in parallel.
     merge
-        Function that writes the merged values of a span to the boundary; its arguments are the
+        Function that writes the merged values of a span to the boundary. Its arguments are the
         boundary, the span, and the values of `left_to_right` and `right_to_left` over the span.
     left_to_right, right_to_left
-        Sweeps, which yield spans of the window and the values over each span.
+        The two sweeps, each of which yields spans of the window and the values over each span.
 
     Returns
     -------

@@ -36,7 +36,7 @@ _CPU = torch.device("cpu")
 
 
 def ignore(_positions: int) -> None:
-    """Ignore progress."""
+    """Discard a progress report."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Cost:
     Attributes
     ----------
     recomputed
-        Average number of forward passes over a tile, except the one that is differentiated.
+        Average number of forward passes over a tile, excluding the pass that is differentiated.
     passes
         Total number of passes over each position, forward and backward, in all sweeps.
     carry_bytes
@@ -56,7 +56,7 @@ class Cost:
     boundary_bytes
         Size of the activations between layers and the carries stored with them, in bytes.
     boundary_place
-        Storage of these activations and carries: "memory", a GPU or a folder.
+        Location of these activations and carries: "memory", a GPU or a folder.
     """
 
     recomputed: float
@@ -91,14 +91,14 @@ class Method(Protocol):
         span
             Input positions of the derivatives, in reading direction.
         outputs
-            Positions of the outputs in the target; None: all outputs of the window.
+            Positions of the outputs in the target; all outputs of the window if None.
         before, after
             Number of positions of context on each side.
 
         Returns
         -------
         slice
-            Positions of the window; they may extend beyond the sequence.
+            Positions of the window, which may extend beyond the sequence.
         """
         ...
 
@@ -129,7 +129,10 @@ class Method(Protocol):
         snapshots: Snapshots | None = None,
         progress: Progress = ignore,
     ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
-        """Yield d target / d input, tile by tile; the generator returns an `AdjointResult`."""
+        """Yield the derivative of the target with respect to the input, tile by tile.
+
+        The generator returns an `AdjointResult`.
+        """
         ...
 
     def forward(self, network: Network, inputs: Inputs, *, progress: Progress = ignore) -> Tiles:
@@ -158,7 +161,8 @@ class Adjoint:
     tile
         Number of positions per tile.
     slots
-        Maximum number of stored carries; fewer require more recomputation for the same result.
+        Maximum number of stored carries. A lower number increases recomputation but does not change
+        the results.
 
     Notes
     -----
@@ -177,13 +181,13 @@ class Adjoint:
         return slice(span.start, span.stop + reach)
 
     def extent(self, span: slice, outputs: slice | None, *, before: int, after: int) -> slice:
-        """Return a window with context before the span, and after it only if `outputs` is None."""
+        """Return a window with context before the span and, only if `outputs` is None, after it."""
         if outputs is None:
             return slice(span.start - before, span.stop + after)
         return slice(min(span.start - before, outputs.start), max(span.stop, outputs.stop))
 
     def fit(self, network: Layer, length: int, batch: int) -> "Adjoint":
-        """Return the method itself: memory does not depend on the length."""
+        """Return the method itself, because its memory does not depend on the length."""
         return self
 
     def cost(self, network: Layer, length: int, batch: int) -> Cost:
@@ -207,7 +211,10 @@ class Adjoint:
         snapshots: Snapshots | None = None,
         progress: Progress = ignore,
     ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
-        """Yield d target / d input, right to left; see `adjoint`."""
+        """Yield the derivative of the target with respect to the input, right to left.
+
+        See `adjoint`.
+        """
         return adjoint(
             network, inputs, target, tile=self.tile, slots=self.slots, snapshots=snapshots, progress=progress
         )
@@ -232,20 +239,21 @@ class Layerwise:
     tile
         Number of positions per tile.
     memory
-        Maximum size of the activations between layers, in bytes; None: half of the GPU's memory if
-        that suffices, otherwise half of the memory available to this process.
+        Maximum size of the activations between layers, in bytes. If None, it is half of the GPU's
+        memory if this is enough, and half of the memory available to this process otherwise.
     spill
-        Folder for files with these activations; None: store them in memory.
+        Folder for files with these activations. If None, they are stored in memory.
     boundaries
-        Maximum number of boundaries (activations between two layers) to store; None: all. Set by
-        `fit`.
+        Maximum number of boundaries (activations between two layers) to store; all of them if None.
+        Set by `fit`.
     place
         Device on which to store boundaries. Set by `fit`.
 
     Notes
     -----
     Apart from the boundaries, working memory does not depend on the length of the window. Each
-    boundary has length x width values. They are stored in at most `memory` bytes, or in `spill`.
+    boundary has length x width values. Boundaries are stored in at most `memory` bytes of memory or,
+    if `spill` is given, in files.
     """
 
     tile: int = 1024
@@ -275,7 +283,7 @@ class Layerwise:
         Raises
         ------
         InputError
-            If the limit is too low for one stored boundary in addition to those in use.
+            If the limit is too low for one stored boundary in addition to the boundaries in use.
         """
         if self.spill is not None:
             return self
@@ -319,7 +327,10 @@ class Layerwise:
         snapshots: Snapshots | None = None,
         progress: Progress = ignore,
     ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
-        """Yield d target / d input, left to right; see `adjoint_by_layer`."""
+        """Yield the derivative of the target with respect to the input, left to right.
+
+        See `adjoint_by_layer`.
+        """
         return adjoint_by_layer(
             network,
             inputs,

@@ -1,11 +1,12 @@
 """Saved states of a sweep, from which an interrupted sweep continues.
 
-The state of an adjoint sweep consists of the carries that its first forward pass has stored and, once
-the backward pass has begun, of the cotangent of the carry at the left edge of the last finished tile.
-Tiles to the right of that edge are not computed again. The state of a sweep layer by layer is one
-boundary: the activations after the last layer run forward, or their cotangent before the last layer
-run backward. Results do not depend on which carries or boundaries are stored; a continued sweep is
-therefore bitwise equal to an uninterrupted one.
+The state of an adjoint sweep consists of the carries stored in its first forward pass and, once the
+backward pass has begun, the cotangent of the carry at the left edge of the last finished tile.
+Tiles to the right of that edge are not computed again. The state of a layer-by-layer sweep is one
+boundary. In the forward pass, it contains the activations after the last finished layer; in the
+backward pass, it contains the cotangent of the activations before that layer. Results do not depend
+on which carries or boundaries are stored. The results of a continued sweep are therefore bitwise
+equal to those of an uninterrupted sweep.
 """
 
 import threading
@@ -25,14 +26,14 @@ _CARRY, _CUT, _LAYER = "carry-", "cut", "layer"
 
 @runtime_checkable
 class Snapshots(Protocol):
-    """Storage of the states of one sweep; safe to use from several threads."""
+    """Thread-safe storage of the states of one sweep."""
 
     def due(self, nbytes: int) -> bool:
         """Return whether enough time has passed to save another `nbytes` bytes."""
         ...
 
     def save(self, name: str, state: Mapping[str, np.ndarray]) -> None:
-        """Save arrays under a name, replacing those saved under it before."""
+        """Save arrays under a name, replacing any arrays already saved under this name."""
         ...
 
     def load(self) -> Mapping[str, Mapping[str, np.ndarray]]:
@@ -46,13 +47,14 @@ class AdjointState(NamedTuple):
     Attributes
     ----------
     carries
-        Stored carries of the network, by tile, in ascending order from 0; empty in a new sweep.
+        Stored carries of the network, with tile numbers as keys, in ascending order from 0; empty in
+        a new sweep.
     left
-        Number of tiles, from the first, whose gradient is still to be computed.
+        Number of tiles, counted from the first, whose gradient has not been computed.
     carry_bar
         Cotangent of the carry after these tiles.
     value
-        Sum of the target over the other tiles.
+        Value of the target for each window, summed over all other tiles.
     """
 
     carries: Mapping[int, Carry]
@@ -62,7 +64,7 @@ class AdjointState(NamedTuple):
 
 
 def load_adjoint(snapshots: Snapshots | None, carry: Carry, batch: int, n_tiles: int, slots: int) -> AdjointState:
-    """Return the saved state of an adjoint sweep, or that of a new one.
+    """Return the saved state of an adjoint sweep or, without one, the state of a new sweep.
 
     Parameters
     ----------
@@ -71,14 +73,14 @@ def load_adjoint(snapshots: Snapshots | None, carry: Carry, batch: int, n_tiles:
     carry
         Carry before the first tile.
     batch, n_tiles
-        Number of windows, and of tiles of a window.
+        Number of windows, and number of tiles in a window.
     slots
         Maximum number of carries to return.
 
     Returns
     -------
     AdjointState
-        The state.
+        State with which the sweep begins.
     """
     new = AdjointState({}, n_tiles, map_leaves(torch.zeros_like, carry), torch.zeros(batch, dtype=torch.float64))
     found = snapshots.load() if snapshots is not None else {}
@@ -95,16 +97,18 @@ def load_adjoint(snapshots: Snapshots | None, carry: Carry, batch: int, n_tiles:
 
 
 class Recorder:
-    """Collects the states of the stages of an adjoint sweep; saves those at the same tile together.
+    """Recorder of the states of an adjoint sweep.
+
+    The states of all stages at the same tile are collected and saved together.
 
     Parameters
     ----------
     snapshots
-        Destination; None: nothing is recorded.
+        Destination of the states. If None, nothing is recorded.
     stages
         Number of stages of the sweep.
     join
-        Function that concatenates the carries of the stages into that of the network.
+        Function that concatenates the carries of the stages into the carry of the network.
     """
 
     def __init__(self, snapshots: Snapshots | None, stages: int, join: Callable[[list[Carry]], Carry]) -> None:
@@ -115,7 +119,7 @@ class Recorder:
         self._values: dict[int, Tensor] = {}
 
     def stored(self, stage: int, tile: int, carry: Carry) -> None:
-        """Record the carry of a stage before a tile, stored in the first forward pass."""
+        """Record the carry of a stage before a tile, in the first forward pass."""
         if self._snapshots is None or tile == 0:
             return
         with self._lock:
@@ -127,7 +131,11 @@ class Recorder:
         self._save(f"{_CARRY}{tile}", carries, {})
 
     def pulled(self, stage: int, tile: int, carry_bar: Carry, value: Tensor | None) -> None:
-        """Record the cotangent of the carry before a tile; the last stage has the target's sum."""
+        """Record the cotangent of the carry of a stage before a tile.
+
+        The last stage also passes `value`, the sum of the target over this tile and all tiles to its
+        right.
+        """
         if self._snapshots is None:
             return
         with self._lock:
@@ -136,7 +144,10 @@ class Recorder:
                 self._values[tile] = value
 
     def received(self, stage: int, tile: int) -> None:
-        """Save the state after a tile, once the first stage's gradient has been received."""
+        """Save the state at the left edge of a tile once the gradient of the tile has been received.
+
+        Only calls with `stage` 0, the first stage, have an effect.
+        """
         if self._snapshots is None or stage > 0:
             return
         with self._lock:
@@ -152,16 +163,16 @@ class Recorder:
 
 
 class LayerState(NamedTuple):
-    """State of a sweep layer by layer.
+    """State of a layer-by-layer sweep.
 
     Attributes
     ----------
     layer
         Number of layers before the boundary.
     boundary
-        Activations there, or their cotangent if `value` is given.
+        Activations after these layers, or their cotangent if `value` is not None.
     value
-        Value of the target for each window; None: in the forward pass.
+        Value of the target for each window; None in the forward pass.
     """
 
     layer: int
@@ -170,21 +181,21 @@ class LayerState(NamedTuple):
 
 
 def load_layer(snapshots: Snapshots | None, store: BoundaryStore, device: torch.device) -> LayerState | None:
-    """Return the saved state of a sweep layer by layer, if any.
+    """Return the saved state of a layer-by-layer sweep, if any.
 
     Parameters
     ----------
     snapshots
         Saved states, if any.
     store
-        Allocates the boundary.
+        Allocator of the boundary.
     device
         Device of the network.
 
     Returns
     -------
     LayerState or None
-        The state.
+        The saved state; None if there is none.
     """
     found = snapshots.load().get(_LAYER) if snapshots is not None else None
     if found is None:
@@ -199,12 +210,12 @@ def load_layer(snapshots: Snapshots | None, store: BoundaryStore, device: torch.
 def save_layer(
     snapshots: Snapshots | None, layer: int, boundary: Boundary, value: Float64[Tensor, " batch"] | None = None
 ) -> None:
-    """Save the state of a sweep layer by layer, if a state is due.
+    """Save the state of a layer-by-layer sweep if enough time has passed since the last one.
 
     Parameters
     ----------
     snapshots
-        Destination; None: nothing is saved.
+        Destination of the state. If None, nothing is saved.
     layer, boundary, value
         As in `LayerState`.
     """
@@ -222,6 +233,6 @@ def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
 
 def _unflatten(arrays: Mapping[str, np.ndarray], like: Carry) -> Carry:
-    """Return saved leaves in the structure, and on the device, of a carry."""
+    """Return saved leaves with the structure, and on the device, of a carry."""
     numbers = iter(range(len(leaves(like))))
     return map_leaves(lambda leaf: torch.from_numpy(arrays[str(next(numbers))]).to(leaf.device), like)

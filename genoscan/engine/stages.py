@@ -1,9 +1,10 @@
 """Thread-level parallelism: windows in parallel, or the stages of a network as a pipeline.
 
-The windows of a batch are independent: each thread computes a share of them. For a single window,
-the network is cut into stages, and tiles pass from stage to stage through queues: while one stage
-computes a tile, the preceding stage computes the next tile. Threads synchronise once per tile
-rather than once per operation. Results are bitwise identical for any number of stages.
+The windows of a batch are independent, and each thread computes a share of them. For a single
+window, the network is cut into stages, and tiles are passed from stage to stage through queues.
+While one stage computes a tile, the preceding stage computes the next tile. Threads synchronise
+once per tile rather than once per operation. Results are bitwise identical for any number of
+stages.
 """
 
 import threading
@@ -33,7 +34,7 @@ class Stopped(Exception):  # noqa: N818
 
 
 class ThreadGroup:
-    """Threads that run in parallel with the caller; each gets an equal share of torch's threads."""
+    """Threads that run in parallel with the caller and divide torch's threads equally."""
 
     def __init__(self, members: int) -> None:
         self._members, self._threads = members, torch.get_num_threads()
@@ -50,7 +51,8 @@ class ThreadGroup:
     def beside(self, *work: Callable[[], object]) -> Iterator[None]:
         """Run each function in its own thread while the `with` body executes; wait for all on exit.
 
-        An exception in a thread is re-raised on exit. If the body raises, the threads are stopped.
+        An exception in a thread is re-raised on exit. If the body raises an exception, the threads
+        are stopped.
         """
         if not work:
             with buffer_pool():
@@ -93,7 +95,7 @@ class ThreadGroup:
 
 
 class StagePipeline(ThreadGroup):
-    """Stages of one sweep over a window; all but one of them run in threads of the group."""
+    """Stages of one sweep over a window, all but one of which run in threads of the group."""
 
     def __init__(self, layer: Layer) -> None:
         if not isinstance(layer, Layer):
@@ -125,7 +127,7 @@ class StagePipeline(ThreadGroup):
 
 
 class BoundedQueue(Generic[Item]):
-    """Queue of at most `maxsize` items; waiting threads are released when the group ends."""
+    """Queue of at most `maxsize` items, which releases waiting threads when the group ends."""
 
     def __init__(self, changed: threading.Condition, ended: Callable[[], bool], maxsize: int) -> None:
         self._changed, self._ended, self._maxsize = changed, ended, maxsize
@@ -167,8 +169,8 @@ def shares(windows: int, device: torch.device) -> list[slice]:
 def run_in_parallel(work: Sequence[Callable[[Callable[[], None]], Result]]) -> list[Result]:
     """Run functions in parallel, each in its own thread; return their results in order.
 
-    The argument of each function is a callable that it should call regularly and that raises
-    `Stopped` if another function has failed.
+    The argument of each function is a callable that raises `Stopped` if another function has failed.
+    Each function should call it regularly.
     """
     group = ThreadGroup(len(work))
     results: dict[int, Result] = {}

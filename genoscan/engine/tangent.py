@@ -39,7 +39,7 @@ class DenseDirections:
 
 
 class BaseChange:
-    """Directions from the observed base to other bases, at one position of one window.
+    """Directions from the observed base to other bases at one position of one window.
 
     `changes` has one row per direction: the input of the model for the new base minus the input for
     the observed base.  Tiles are created when read, so that memory does not depend on the length.
@@ -71,7 +71,7 @@ def tangent(
 ]:
     """Yield the outputs and their derivative along each direction, tile by tile, left to right.
 
-    The leaves of the initial carry may be `Dual`s, that is, have tangents.
+    The leaves of the initial carry may have tangents, as `Dual` tensors.
 
     Notes
     -----

@@ -1,7 +1,8 @@
-"""Targets: scalars to differentiate, computed tile by tile because they are sums over positions.
+"""Targets: scalars to differentiate, each a sum over positions, computed tile by tile.
 
-A model's output at position t predicts the base at t + label_offset (1 for a causal
-next-base model).  Labels are constants: the derivative is with respect to the input only.
+The output of a model at position t predicts the base at t + label_offset; the offset is 1 for a
+causal model of the next base.  Labels are constants: the derivative is with respect to the input
+only.
 """
 
 from dataclasses import dataclass, replace
@@ -14,13 +15,13 @@ from torch import Tensor
 
 @runtime_checkable
 class Target(Protocol):
-    """Scalar to differentiate, one per window.
+    """Scalar to differentiate, with one value per window.
 
     Targets are additive: target(y over [0, n)) == target(y over [0, k)) + target(y over [k, n))
     """
 
     def __call__(self, outputs: Float[Tensor, "batch tile d_out"], span: slice) -> Float[Tensor, " batch"]:
-        """Return the contribution of the outputs over the span."""
+        """Return the contribution of the outputs over the span to the target."""
         ...
 
     def rows(self, rows: slice) -> "Target":
@@ -51,12 +52,12 @@ class LogLikelihood:
         return (log_p * counted.to(log_p)).sum(-1)
 
     def rows(self, rows: slice) -> "LogLikelihood":
-        """Return the log-likelihood for a slice of the batch."""
+        """Return the target for a slice of the batch."""
         own = {name: getattr(self, name)[rows] for name in ("codes", "first", "last")}
         return replace(self, **own)
 
     def labels(self, span: slice) -> tuple[Int64[Tensor, "batch tile"], Bool[Tensor, "batch tile"]]:
-        """Return the column of the base that each output predicts, and a mask of the bases included."""
+        """Return the column of the base predicted by each output, and a mask of the bases to include."""
         length = self.codes.shape[1]
         at = torch.arange(span.start, span.stop) + self.label_offset
         columns = self.columns[self.codes[:, at.clamp(max=length - 1)].long()]
@@ -69,8 +70,8 @@ class LogLikelihood:
 class LogitAt:
     """Weighted sum of the logits of one output.
 
-    `weights` has one entry per symbol.  For a logit it is one-hot; for log-odds it is 1 for the
-    symbol and -1/3 for each of the other three.
+    `weights` has one entry per symbol.  For a logit, the weights are one-hot.  For log-odds, the
+    weight is 1 for the symbol and -1/3 for each of the other three.
     """
 
     position: Int64[Tensor, " batch"]
@@ -104,6 +105,6 @@ class WeightedSum:
 def whole_window(
     codes: UInt8[Tensor, "batch length"], columns: Int64[Tensor, " codes"], label_offset: int = 1
 ) -> LogLikelihood:
-    """Return the log-likelihood of all bases in the window that are predicted by an output."""
+    """Return the log-likelihood of all bases in the window that an output predicts."""
     batch, length = codes.shape
     return LogLikelihood(codes, columns, torch.zeros(batch).long(), torch.full((batch,), length), label_offset)

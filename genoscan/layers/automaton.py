@@ -1,4 +1,4 @@
-"""Finite automata as PD-SSM models: exact, without training.
+"""Finite automata as PD-SSM models, which are exact and need no training.
 
 Each map of the dictionary is the transition function of one symbol, and the router selects the map
 of the current symbol.  Decays are 1 and the inflow is zero, so the state remains one-hot: the maps
@@ -32,7 +32,7 @@ def from_automaton(
     Parameters
     ----------
     transitions
-        Integer tensor (heads, states, symbols); transitions[h, q, s] is the state of automaton h
+        Integer tensor (heads, states, symbols). `transitions[h, q, s]` is the state of automaton h
         after symbol s in state q.
     start
         Initial state of each automaton.
@@ -45,8 +45,8 @@ def from_automaton(
     -------
     Stack
         Frozen model. Its input is one-hot, (batch, length, symbols), and N is an ordinary symbol.
-        Its output is (batch, length, heads x states); the largest entry of each head is that of
-        the state after the base.
+        Its output has shape (batch, length, heads x states). The index of the largest output of each
+        head is the state after the base.
 
     Raises
     ------
@@ -79,7 +79,10 @@ def from_automaton(
 
 
 def _write(embed: Tensor, layer: PdSsm, head: Tensor, transitions: Tensor, start: Sequence[int]) -> None:
-    """Write the nonzero weights: the first channels are for symbols, the remaining ones for states."""
+    """Write the nonzero weights of a model.
+
+    The first channels represent symbols, and the remaining channels represent states.
+    """
     heads, n_states, n_symbols = transitions.shape
     width, sources = n_symbols + heads * n_states, torch.arange(n_states)
     symbols, channels = torch.arange(n_symbols), torch.arange(n_symbols, width)
@@ -112,7 +115,7 @@ def open_reading_frames() -> tuple[Int64[Tensor, "frames states symbols"], list[
     -----
     The first complete codon of frame f starts at base f.  States 8 to 15 are inside an open reading
     frame: from the last base of ATG to the second base of the first stop codon (TAA, TAG, TGA) in
-    the same frame.  A codon with an N is neither a start nor a stop codon.
+    the same frame.  A codon that contains an N is neither a start codon nor a stop codon.
     """
     # Distinguishable prefixes of a codon; a dot stands for any other base.
     prefixes = ["", "A", "T", ".", "AT", "TA", "TG", ".."]

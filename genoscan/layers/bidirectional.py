@@ -1,13 +1,13 @@
-"""Bidirectional layers: BiMamba, for one strand or for both (Caduceus).
+"""Bidirectional layers: BiMamba, for one strand or for both strands (Caduceus).
 
 Notation (Schiff et al., Caduceus, arXiv 2403.03234), at each position:
     a       activations of the forward strand
     b       activations of the reverse strand, with channels in the order in which that strand is
             read; Caduceus stores them in reverse order
-A single-strand block computes x + fwd(norm x) + flip rev(flip norm x), or the product of the two
-directions instead of their sum.  A block for both strands (rcps: reverse-complement parameter
-sharing) applies this to a in forward order and to b in the order of the reverse strand, with the
-same weights: `fwd` of one strand is `rev` of the other.
+A single-strand block computes x + fwd(norm x) + flip rev(flip norm x), or multiplies the outputs of
+the two directions instead of adding them.  A block for both strands (rcps: reverse-complement
+parameter sharing) applies this to a in forward order and to b in the order of the reverse strand,
+with the same weights: `fwd` of one strand is `rev` of the other.
 
 Caduceus with fused_add_norm swaps the strands before every block.  This differs from the published
 definition, but its published weights were trained this way.
@@ -41,11 +41,11 @@ class BidirectionalConfig(Schema):
     inner
         Mixer of each direction.
     strategy
-        How the outputs of the two directions are combined.
+        Operation that combines the outputs of the two directions.
     rcps
         Whether both strands are represented (reverse-complement parameter sharing).
     fused_add_norm
-        Whether the strands are swapped before the block; no effect without `rcps`.
+        Whether the strands are swapped before the block. It has no effect unless `rcps` is true.
     tied
         Whether both mixers share their input and output projections.
     """
@@ -59,14 +59,14 @@ class BidirectionalConfig(Schema):
 
 
 class BidirectionalBlock(nn.Module):
-    """A bidirectional block: norm, one mixer per direction, residual.
+    """A bidirectional block: norm, one mixer per direction, residual connection.
 
     Parameters
     ----------
     config
         Settings of the block.
     d_model
-        Channels per strand.
+        Number of channels per strand.
     eps
         Constant added to the mean square in the norm.
     kernels
@@ -74,7 +74,7 @@ class BidirectionalBlock(nn.Module):
 
     Notes
     -----
-    With `config.tied` the mixers share their input and output projections.
+    If `config.tied` is true, the mixers share their input and output projections.
     """
 
     def __init__(self, config: BidirectionalConfig, d_model: int, *, eps: float, kernels: Kernels) -> None:
@@ -131,7 +131,7 @@ class BidirectionalBlock(nn.Module):
 
 
 def _mixer(config: MambaConfig | Mamba2Config, d_model: int, kernels: Kernels) -> Mamba | Mamba2:
-    """Return a block without norm and residual, which the bidirectional block provides."""
+    """Return a mixer without norm and residual connection, which the bidirectional block provides."""
     if isinstance(config, MambaConfig):
         return Mamba(config, d_model, eps=None, kernels=kernels)
     return Mamba2(config, d_model, eps=None, kernels=kernels)
@@ -143,9 +143,9 @@ def norm_per_strand(norm: RMSNorm, x: Float[Tensor, "batch tile width"]) -> Tens
     Parameters
     ----------
     norm
-        Norm over the channels of one strand.
+        Norm to apply to the channels of one strand.
     x
-        Activations of one strand or of both, (batch, tile, width).
+        Activations of one or both strands, (batch, tile, width).
 
     Returns
     -------
@@ -166,9 +166,9 @@ class StrandPair:
     Attributes
     ----------
     a
-        Layer for the first half of the channels, the forward strand.
+        Layer for the forward strand, the first half of the channels.
     b
-        Layer for the second half of the channels, the reverse strand.
+        Layer for the reverse strand, the second half of the channels.
     """
 
     a: Layer
@@ -195,7 +195,7 @@ class StrandPair:
 
 
 class BidirectionalStack(SequenceModel):
-    """A bidirectional network: embedding, bidirectional blocks, norm and head."""
+    """A bidirectional network: embedding, bidirectional blocks, final norm and head."""
 
     norm: RMSNorm
 
@@ -206,12 +206,12 @@ class BidirectionalStack(SequenceModel):
 
     @property
     def both_strands(self) -> bool:
-        """Whether the blocks represent both strands; the network is then equivariant."""
+        """Whether the blocks represent both strands, which makes the network equivariant."""
         return self.blocks[0].config.rcps
 
     @property
     def width(self) -> int:
-        """Channels per position between blocks."""
+        """Number of channels per position between blocks."""
         width: int = self.embed.out_features  # type: ignore[assignment]
         return width
 
@@ -241,7 +241,7 @@ class BidirectionalStack(SequenceModel):
         return self.decode(x)
 
     def encode(self, x: Float[Tensor, "batch tile d_in"]) -> Float[Tensor, "batch tile width"]:
-        """Return the embedding, (batch, tile, width), of one strand or both."""
+        """Return the embedding of one or both strands, (batch, tile, width)."""
         embedded: Tensor = self.embed(x)
         return embedded
 

@@ -13,7 +13,7 @@ DEFAULT = "bacteria"
 
 
 def model_search_path() -> list[Path]:
-    """Return the directories searched for named models: the package's, then the user's."""
+    """Return the directories searched for named models: the package directory, then the user's."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "_models"
     shipped = installed if installed.is_dir() else package.parent / "models"
@@ -26,7 +26,7 @@ def user_model_directory() -> Path:
 
 
 def named_models() -> dict[str, Path]:
-    """Return the folder of every named model; shipped models take precedence."""
+    """Return a dictionary from model names to folders; shipped models take precedence."""
     found: dict[str, Path] = {}
     for directory in model_search_path():
         for config in sorted(directory.glob(f"*/{CONFIG}")):
@@ -50,7 +50,7 @@ def find_model(name: str) -> Path:
     Raises
     ------
     ModelError
-        If there is no such model; the message suggests the closest name.
+        If there is no such model. The error message suggests the closest name.
     """
     known = named_models()
     if name in known:

@@ -1,4 +1,4 @@
-"""Model configuration: config.json, validated."""
+"""Validated model configuration, read from config.json."""
 
 import shlex
 from pathlib import Path
@@ -55,13 +55,13 @@ class ModelConfig(Schema):
     format
         Version of the file format.
     d_model
-        Channels of the blocks, per strand.
+        Number of channels per strand between the blocks.
     norm
         Norm before each block and before the head.
     layers
         Blocks, first to last.
     symbols
-        One letter per input column and output logit.
+        Symbols, one letter for each input column and output logit.
     base_columns
         Columns of A, C, G and T.
     complement
@@ -69,8 +69,8 @@ class ModelConfig(Schema):
     mask
         Column of the mask symbol; None for causal models.
     unknown
-        Column of the symbol for bases other than A, C, G and T; None: such a base is encoded as the
-        mean of A, C, G and T.
+        Column of the symbol for bases other than A, C, G and T. If None, such a base is encoded as
+        the mean of A, C, G and T.
     label_offset
         Offset of the labels: the output at position t predicts the base at t + label_offset.
     context
@@ -80,9 +80,9 @@ class ModelConfig(Schema):
     trained_on
         Description of the training data.
     window
-        Longest window in training; None: unknown or unlimited.
+        Length of the longest window in training; None if unknown or unlimited.
     weights
-        SHA-256 of model.safetensors, in hexadecimal; None: not checked.
+        SHA-256 of model.safetensors, in hexadecimal. If None, the checksum is not checked.
     """
 
     format: Literal["genoscan-model/1"] = "genoscan-model/1"
@@ -142,7 +142,8 @@ def read_config(path: Path) -> ModelConfig:
     Raises
     ------
     ModelError
-        If the file is missing, unreadable or invalid; the message names the first invalid entry.
+        If the file is missing, unreadable or invalid. The error message names the first invalid
+        entry.
     """
     file = path / CONFIG
     check_downloaded(file, "JSON")
@@ -166,7 +167,10 @@ def read_config(path: Path) -> ModelConfig:
 
 
 def _is_foreign(settings: object) -> bool:
-    """Return whether a config.json has settings of Hugging Face or state-spaces, and none of `ModelConfig` only."""
+    """Return whether a config.json has the format of Hugging Face or state-spaces.
+
+    Such a file has at least one setting of these formats, and neither `format` nor `layers`.
+    """
     if not isinstance(settings, dict):
         return False
     return not settings.keys() & {"format", "layers"} and bool(settings.keys() & _FOREIGN)

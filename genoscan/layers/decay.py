@@ -15,7 +15,7 @@ def decay_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Paramete
     Parameters
     ----------
     model
-        Module whose submodules declare `decays`.
+        Model whose module classes declare `decays`.
 
     Returns
     -------
@@ -25,7 +25,7 @@ def decay_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Paramete
     Raises
     ------
     TypeError
-        If a parameter is not declared, or modules that share it declare it differently.
+        If a parameter is not declared, or is declared differently by modules that share it.
     """
     decays: dict[nn.Parameter, bool] = {}
     for path, module in model.named_modules():

@@ -1,4 +1,4 @@
-"""Recognise files that an incomplete download leaves in place of a model's files."""
+"""Detection of files left by an incomplete download in place of the files of a model."""
 
 from pathlib import Path
 
@@ -9,19 +9,19 @@ _POINTER = b"version https://git-lfs"
 
 
 def check_downloaded(file: Path, content: str = "weights") -> None:
-    """Check that a file is not a pointer, a web page or an error message in place of its content.
+    """Check that a file does not contain a pointer, a web page or an error message instead of data.
 
     Parameters
     ----------
     file
-        File of a model; a file that cannot be read is left to its reader.
+        File of a model. A file that cannot be read passes the check.
     content
-        Expected content, for the message: "weights" or "JSON".
+        Expected content, which the error message names: "weights" or "JSON".
 
     Raises
     ------
     ModelError
-        If the file is a Git LFS pointer, an HTML page, XML or, in place of weights, JSON.
+        If the file is a Git LFS pointer, HTML or XML, or if it is JSON instead of weights.
     """
     try:
         if not file.is_file():

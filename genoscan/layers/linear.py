@@ -1,4 +1,4 @@
-"""Linear map, shared by all layers."""
+"""Linear map, used by all layers."""
 
 from typing import ClassVar
 
@@ -14,9 +14,9 @@ class Linear(nn.Linear):
     Parameters
     ----------
     width
-        Input channels.
+        Number of input channels.
     out
-        Output channels.
+        Number of output channels.
     bias
         Whether to add a bias.
     kernels

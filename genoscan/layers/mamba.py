@@ -1,10 +1,10 @@
-"""One Mamba block: norm, selective state-space mixer, residual.
+"""One Mamba block: norm, selective state-space mixer, residual connection.
 
 Notation of Mamba (Gu and Dao, arXiv 2312.00752):
     u       (batch, tile, channels)   input of the scan, after convolution and activation
     delta   (batch, tile, channels)   step size, softplus of a low-rank projection of u
     A       (channels, states)        -exp(A_log): decay rate of each state
-    B, C    (batch, tile, states)     input and output projection of the state
+    B, C    (batch, tile, states)     input and output projections of the state
     D       (channels)                skip connection of the scan
     z       (batch, tile, channels)   gate
 with channels = expand x d_model.  The input is discretised by Mamba's Euler rule, delta B u.
@@ -33,11 +33,11 @@ class MambaConfig(Schema):
     kind
         Type of the block.
     d_state
-        States per channel.
+        Number of states per channel.
     d_conv
-        Taps of the convolution.
+        Number of taps of the convolution.
     expand
-        Ratio of inner channels to d_model.
+        Ratio of the number of inner channels to `d_model`.
     dt_rank
         Rank of the step-size projection.
     """
@@ -77,10 +77,10 @@ class Mamba(nn.Module):
     config
         Settings of the block.
     d_model
-        Channels of input and output.
+        Number of input and output channels.
     eps
-        Constant added to the mean square in the norm; None: only the mixer, without norm and
-        residual connection, as used in bidirectional blocks.
+        Constant added to the mean square in the norm. If None, the block is the mixer only, without
+        norm and residual connection, as used in bidirectional blocks.
     kernels
         Kernel set.
 
@@ -109,7 +109,7 @@ class Mamba(nn.Module):
             self._initialise()
 
     def _initialise(self) -> None:
-        """Initialise as in Mamba: S4D-real decays 1..N, step sizes log-uniform in [0.001, 0.1]."""
+        """Initialise as in Mamba: S4D-Real decay rates 1 to N, step sizes log-uniform in [0.001, 0.1]."""
         with torch.no_grad():
             self.A_log.copy_(torch.arange(1.0, self.config.d_state + 1).log().expand_as(self.A_log))
             bound = self.config.dt_rank**-0.5
@@ -119,7 +119,7 @@ class Mamba(nn.Module):
             self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))
 
     def begin(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Return the carry of `batch` sequences before the first base, which is zero."""
+        """Return the carry before the first base, which is zero, for `batch` sequences."""
         channels, states = self.A_log.shape
         tail = self.A_log.new_zeros(batch, self.config.d_conv - 1, channels)
         return tail, self.A_log.new_zeros(batch, channels, states)
@@ -134,8 +134,8 @@ class Mamba(nn.Module):
         x
             Input of the tile, (batch, tile, d_model).
         carry
-            Last inputs of the convolution, (batch, d_conv - 1, channels), and state of the scan,
-            (batch, channels, states), at the left edge of the tile.
+            The last inputs of the convolution, (batch, d_conv - 1, channels), and the state of the
+            scan, (batch, channels, states), at the left edge of the tile.
 
         Returns
         -------

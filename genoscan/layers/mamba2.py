@@ -1,11 +1,11 @@
-"""One Mamba-2 block: norm, state-space mixer with one decay per head, gated norm, residual.
+"""One Mamba-2 block: norm, mixer with one decay per head, gated norm, residual connection.
 
 Notation (Dao and Gu, Mamba-2, arXiv 2405.21060):
     x       (batch, tile, channels)           input of the scan, after convolution and activation; a
                                               head has `head_dim` consecutive channels
     delta   (batch, tile, heads)              step size, softplus(dt + dt_bias), clamped
     A       (heads)                           -exp(A_log): decay rate of each head
-    B, C    (batch, tile, groups, states)     input and output projection of the state, shared by
+    B, C    (batch, tile, groups, states)     input and output projections of the state, shared by
                                               the heads of a group
     D       (heads)                           skip connection of the scan
     z       (batch, tile, channels)           gate, applied before a norm over each group's channels
@@ -36,17 +36,17 @@ class Mamba2Config(Schema):
     kind
         Type of the block.
     d_state
-        States per channel.
+        Number of states per channel.
     head_dim
-        Channels per head.
+        Number of channels per head.
     n_groups
-        Groups of heads that share B and C.
+        Number of groups of heads; the heads of a group share B and C.
     d_conv
-        Taps of the convolution.
+        Number of taps of the convolution.
     expand
-        Ratio of inner channels to d_model.
+        Ratio of the number of inner channels to `d_model`.
     dt_limit
-        Lower and upper bound of the step size; an upper bound of None is infinite.
+        Lower and upper bounds of the step size. If the upper bound is None, it is infinite.
     gate_eps
         Constant added to the mean square in the gated norm.
     """
@@ -69,10 +69,10 @@ class Mamba2(nn.Module):
     config
         Settings of the block.
     d_model
-        Channels of input and output.
+        Number of input and output channels.
     eps
-        Constant added to the mean square in the norm; None: only the mixer, without norm and
-        residual connection, as used in bidirectional blocks.
+        Constant added to the mean square in the norm. If None, the block is the mixer only, without
+        norm and residual connection, as used in bidirectional blocks.
     kernels
         Kernel set.
 
@@ -101,7 +101,7 @@ class Mamba2(nn.Module):
             self._initialise()
 
     def _initialise(self) -> None:
-        """Initialise as in Mamba-2: A uniform in [1, 16], steps log-uniform in [0.001, 0.1]."""
+        """Initialise as in Mamba-2: -A uniform in [1, 16], step sizes log-uniform in [0.001, 0.1]."""
         with torch.no_grad():
             self.A_log.uniform_(1, 16).log_()
             low, high = math.log(0.001), math.log(0.1)
@@ -109,7 +109,7 @@ class Mamba2(nn.Module):
             self.dt_bias.copy_(step + torch.log(-torch.expm1(-step)))
 
     def begin(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Return the carry of `batch` sequences before the first base, which is zero."""
+        """Return the carry before the first base, which is zero, for `batch` sequences."""
         tail = self.D.new_zeros(batch, self.config.d_conv - 1, len(self.conv.bias))
         return tail, self.D.new_zeros(batch, self.channels, self.config.d_state)
 
@@ -123,8 +123,8 @@ class Mamba2(nn.Module):
         x
             Input of the tile, (batch, tile, d_model).
         carry
-            Last inputs of the convolution, (batch, d_conv - 1, channels + 2 groups x states), and
-            state of the scan, (batch, channels, states), at the left edge of the tile.
+            The last inputs of the convolution, (batch, d_conv - 1, channels + 2 groups x states),
+            and the state of the scan, (batch, channels, states), at the left edge of the tile.
 
         Returns
         -------

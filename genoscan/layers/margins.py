@@ -1,4 +1,4 @@
-"""Margins of selections: how close a model is to selecting different transition maps."""
+"""Margins of selections, which measure how close a model is to selecting other transition maps."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from genoscan.layers.stack import Stack
 
 
 class Margins:
-    """Layer with one output per base: the smallest margin over the routers of a stack.
+    """Layer whose output at each base is the smallest margin over the routers of a stack.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class Margins:
     Notes
     -----
     The margin of a router is the difference between the probabilities of the selected map and of
-    the second most probable one (`PdSsm.margin`).
+    the second most probable map (`PdSsm.margin`).
     """
 
     def __init__(self, stack: Stack) -> None:
@@ -47,7 +47,7 @@ class Margins:
     def forward(
         self, x: Float[Tensor, "batch tile d_in"], carry: Carry
     ) -> tuple[Float[Tensor, "batch tile one"], Carry]:
-        """Return the smallest margins, (batch, tile, 1), and the carry at the right edge.
+        """Return the smallest margins over one tile and the carry at its right edge.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""RMSNorm, shared by all layers."""
+"""RMSNorm, used by all layers."""
 
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ from genoscan.ops.kernels import Kernels
 
 
 class RMSNorm(nn.Module):
-    """Root mean square normalisation, with a weight per channel.
+    """Root mean square normalisation with one weight per channel.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ class RMSNorm(nn.Module):
 
     Notes
     -----
-    Defined by Zhang and Sennrich, arXiv 1910.07467.
+    The norm is defined by Zhang and Sennrich, arXiv 1910.07467.
     """
 
     decays: ClassVar = {"weight": False}

@@ -1,14 +1,14 @@
-"""One Flash PD-SSM block: norm, selective permutation-diagonal mixer, residual.
+"""One Flash PD-SSM block: norm, selective permutation-diagonal mixer, residual connection.
 
 Notation (Terzić et al., NeurIPS 2025; Flash PD-SSM, arXiv 2605.19150):
     u       (batch, tile, channels)              input, after convolution and activation
     x       (batch, tile, heads, 2, states)      complex states, as real and imaginary planes
     M       (heads, maps, states, states)        dictionary of maps; the largest entry of a column
                                                  is the destination of that state
-    route   (batch, tile, heads)                 selected map, the argmax of S u
+    route   (batch, tile, heads)                 index of the selected map, the argmax of S u
     D       (batch, tile, heads, 2, states)      complex decays with modulus exp(-relu(...)): at
                                                  most 1, and exactly 1 for arguments <= 0
-    B, C    input and output projection of the state; C, like D, is a low-rank function of u
+    B, C    input and output projections of the state; C, like D, is a low-rank function of u
     z       (batch, tile, channels)              gate
 with channels = expand x d_model; y = W_o Re(C x) + skip u, times silu(z).
 """
@@ -41,15 +41,15 @@ class PdSsmConfig(Schema):
     kind
         Type of the block.
     heads
-        Heads, each with its own states and maps.
+        Number of heads. Each head has separate states and maps.
     d_state
-        Complex states per head.
+        Number of complex states per head.
     n_maps
-        Transition maps per head.
+        Number of transition maps per head.
     d_conv
-        Taps of the convolution.
+        Number of taps of the convolution.
     expand
-        Ratio of inner channels to d_model.
+        Ratio of the number of inner channels to `d_model`.
     rank
         Rank of the projections for decays and for C.
     """
@@ -71,7 +71,7 @@ class PdSsm(nn.Module):
     config
         Settings of the block.
     d_model
-        Channels of input and output.
+        Number of input and output channels.
     eps
         Constant added to the mean square in the norm.
     kernels
@@ -80,19 +80,20 @@ class PdSsm(nn.Module):
     Attributes
     ----------
     surrogate
-        Gradient estimator of the selection, set by `with_surrogate` for training; None: the
-        derivative of the deployed function.
+        Gradient estimator of the selection, set by `with_surrogate` for training. If None, gradients
+        are those of the deployed function.
     start
         Initial state, (heads, 2, states).
 
     Notes
     -----
-    The output does not depend on the tiling, up to rounding.  Derivatives are those of the deployed
-    function, with fixed maps and routes.  If a substitution changes a route, the function has a
-    jump, which no derivative captures; `margin` measures the distance to such a change.
+    Up to rounding, the output does not depend on the tiling.  Unless a surrogate is set, derivatives
+    are those of the deployed function, with fixed maps and routes.  If a substitution changes a
+    route, the function has a jump, which derivatives do not capture; `margin` measures the distance
+    to such a change.
 
-    Whether a surrogate gradient is used depends only on `surrogate`, not on `requires_grad` of the
-    weights or on `train()` and `eval()`.
+    Whether a surrogate gradient is used depends only on `surrogate`, and not on `requires_grad` of
+    the weights, `train()` or `eval()`.
     """
 
     decays: ClassVar = {"dictionary": False, "D": False}
@@ -123,10 +124,10 @@ class PdSsm(nn.Module):
             self._initialise()
 
     def _initialise(self) -> None:
-        """Initialise the parameters: decays near 1, uniform phases, the first state active.
+        """Initialise the parameters, with decays near 1, uniform phases and the first state active.
 
         Maps are initialised as permutations, because compositions of non-injective maps soon lose
-        all information on the initial state.  The margins are small, so that training can change
+        all information about the initial state.  The margins are small, so that training can change
         the maps.
         """
         n_states = self.config.d_state
@@ -140,7 +141,7 @@ class PdSsm(nn.Module):
             self.phase.bias.uniform_(-math.pi, math.pi)
 
     def begin(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Return the carry before the first base: zero inputs and the initial state."""
+        """Return the carry before the first base, which consists of zero inputs and the initial state."""
         tail = self.D.new_zeros(batch, self.config.d_conv - 1, len(self.D))
         return tail, self.start.expand(batch, *self.start.shape).clone()
 
@@ -154,8 +155,8 @@ class PdSsm(nn.Module):
         x
             Input of the tile, (batch, tile, d_model).
         carry
-            Last inputs of the convolution, (batch, d_conv - 1, channels), and state of the scan,
-            (batch, heads, 2, states), at the left edge of the tile.
+            The last inputs of the convolution, (batch, d_conv - 1, channels), and the state of the
+            scan, (batch, heads, 2, states), at the left edge of the tile.
 
         Returns
         -------
@@ -204,8 +205,9 @@ class PdSsm(nn.Module):
         Returns
         -------
         Tensor
-            Margins, (batch, tile), from 0 to 1: the difference between the largest and the second
-            largest probability of a map, minimum over heads; 1 if there is only one map.
+            Margins, (batch, tile), from 0 to 1. A margin is the difference between the largest and
+            the second largest probability of a map, and the minimum over heads is returned. If there
+            is only one map, the margin is 1.
         """
         if self.config.n_maps == 1:
             return x.new_ones(x.shape[:2])
@@ -235,7 +237,7 @@ def with_surrogate(stack: Stack, surrogate: Surrogate) -> Stack:
     Parameters
     ----------
     stack
-        Causal stack; it is not modified and keeps the derivatives of the deployed function.
+        Causal stack. It is not modified and keeps the derivatives of the deployed function.
     surrogate
         Gradient estimator of all PD-SSM blocks of the returned stack. It is read in every forward
         pass, so its temperature may be changed between passes.

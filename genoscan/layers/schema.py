@@ -1,17 +1,17 @@
-"""Base class and types of the tables in config.json."""
+"""Base class and field types of the tables in config.json."""
 
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Size = Annotated[int, Field(ge=1, le=1 << 16)]
-"""Size of an axis of a tensor; the limit is far above that of any model, and prevents overflow."""
+"""Size of a tensor axis; the limit prevents overflow and far exceeds the size of any model."""
 
 Bases = Annotated[int, Field(ge=0, le=1 << 40)]
 """Number of bases."""
 
 
 class Schema(BaseModel):
-    """A table of config.json: immutable, without unknown keys and non-finite numbers."""
+    """An immutable table of config.json; unknown keys and non-finite numbers are rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""Sequence models: embedding, blocks, final norm and head; a causal model is also a layer."""
+"""Sequence models, which consist of an embedding, blocks, a final norm and a head."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -33,7 +33,7 @@ class SequenceModel(nn.Module):
 
 
 class Stack(SequenceModel):
-    """A causal model as one layer, from symbol weights to one logit per symbol.
+    """A causal model as one layer that maps symbol weights to one logit per symbol.
 
     Notes
     -----

@@ -1,15 +1,15 @@
-"""Surrogate gradients of PD-SSM's selections, for training only.
+"""Surrogate gradients of the selections of PD-SSM, for training only.
 
-A PD-SSM selects one map per step and one destination per column by argmax, whose derivative is
-zero almost everywhere.  Training uses the derivative of a softmax instead, at a temperature that
-may be annealed.  Surrogates are estimators, not the derivative of the deployed function; they are
-used only in stacks returned by `pd_ssm.with_surrogate`.
+A PD-SSM selects one map per step and one destination per column by argmax, whose derivative is zero
+almost everywhere.  Training uses the derivative of a softmax instead, at a temperature that may be
+annealed.  Surrogate gradients are estimates that differ from the derivative of the deployed
+function; they are used only in stacks returned by `pd_ssm.with_surrogate`.
 
 activated         differentiates only the selected entry of the router's softmax and of each
                   column's softmax (Flash PD-SSM, arXiv 2605.19150, section on its backward pass);
-                  time is linear in the number of states, memory is that of the scan
+                  time is linear in the number of states, and memory is that of the scan
 straight_through  differentiates all entries of both softmaxes: the scores of all maps at each step
-                  and, summed over steps, all destinations; time is quadratic and memory linear in
+                  and, summed over steps, all destinations; time is quadratic and memory is linear in
                   the number of states
 """
 
@@ -32,7 +32,7 @@ class Surrogate:
     kind
         Estimator, "activated" or "straight_through".
     temperature
-        Temperature of both softmaxes; may be changed during training.
+        Temperature of both softmaxes. It may be changed during training.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def activated(
     dictionary
         Scores of the transitions, (heads, maps, states, states).
     route
-        Selected maps, int16 (batch, tile, heads).
+        Index of the map selected at each step, int16 (batch, tile, heads).
     maps
         Destination of each state, integers (heads, maps, states).
 
@@ -75,8 +75,8 @@ def activated(
 
     Notes
     -----
-    The decays are multiplied by factors with value 1 and the derivative of the selected
-    probabilities.  Each transition is linear in these factors, so their cotangents are the
+    The decays are multiplied by factors whose value is 1 and whose derivative is that of the
+    selected probabilities.  Each transition is linear in these factors, so their cotangents are the
     sums in the backward pass of Flash PD-SSM (arXiv 2605.19150): over columns for the router, over
     steps for the dictionary.
     """
@@ -89,7 +89,7 @@ def activated(
 
 
 def _one(probability: Tensor) -> Tensor:
-    """Return 1 with the derivative of the probability."""
+    """Return a value of 1 whose derivative is that of the probability."""
     return 1 + (probability - probability.detach())
 
 
@@ -129,8 +129,8 @@ def straight_through(
 
     Notes
     -----
-    The cotangent of the inflow equals that of the states; the cotangents of both softmaxes are
-    computed from it.
+    The cotangent of the inflow equals the cotangent of the states, from which the cotangents of both
+    softmaxes are computed.
     """
     p_map = torch.softmax(scores / surrogate.temperature, -1)
     p_row = torch.softmax(dictionary / surrogate.temperature, -2)
@@ -156,7 +156,7 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, x_bar: Tensor) -> tuple[Tensor | None, ...]:
-        """Compute cotangents; that of transition entry (i, q) is Re(conj(x_bar_i) d_q x_q)."""
+        """Compute the cotangents; for entry (i, q) of a transition, Re(conj(x_bar_i) d_q x_q)."""
         if torch.is_grad_enabled():
             raise NotImplementedError(
                 "the straight-through estimator has no second derivative: call backward without "

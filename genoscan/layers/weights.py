@@ -1,4 +1,4 @@
-"""Read, check and write the weights of a model folder, without pickle.
+"""Reading, checking and writing of the weights of a model folder, without pickle.
 
 config.json         configuration (config.py)
 model.safetensors   embed.weight, layers.{i}.…, norm.weight, head.weight
@@ -90,9 +90,9 @@ def assemble(
     layers
         Settings of the blocks, first to last.
     d_model
-        Channels of the blocks.
+        Number of channels between the blocks.
     d_in, d_out
-        Input and output channels of the stack.
+        Number of input channels and number of output channels of the stack.
     eps
         Constant added to the mean square in the norms.
     kernels
@@ -126,7 +126,7 @@ def read_stack(
     device
         Device of the weights.
     dtype
-        Data type to which the weights are converted, torch.float32 or torch.float64.
+        Data type to which the weights are converted, `torch.float32` or `torch.float64`.
     kernels
         Name of the kernel set.
 
@@ -140,8 +140,8 @@ def read_stack(
     Raises
     ------
     ModelError
-        If the file is missing or damaged, or a tensor is missing, unexpected, of the wrong
-        shape, not finite or outside the range of `dtype`; the message names the tensor.
+        If the file is missing or damaged, or if a tensor is missing, unexpected, of the wrong shape,
+        not finite or outside the range of `dtype`. The error message names the tensor.
     InputError
         If `dtype` is neither float32 nor float64.
     """
@@ -181,7 +181,7 @@ def copy_stack(
     config
         Configuration of the network.
     dtype
-        torch.float32 or torch.float64.
+        Data type of the copy, `torch.float32` or `torch.float64`.
     kernels
         Name of the kernel set.
 
@@ -200,7 +200,7 @@ def copy_stack(
 def _load(
     stack: Stack | BidirectionalStack, tensors: Mapping[str, Tensor], device: torch.device | str, dtype: torch.dtype
 ) -> Stack | BidirectionalStack:
-    """Load checked tensors into the network and freeze it."""
+    """Load tensors that have been checked into the network, and freeze it."""
     stack.load_state_dict(dict(tensors), assign=True, strict=False)
     return stack.to(device, dtype).requires_grad_(False)
 
@@ -251,7 +251,7 @@ def _check_range(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> N
 
 
 def _named_tensors(stack: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and buffers by name; shared ones appear once, under their first name."""
+    """Return parameters and buffers by name; a shared tensor appears once, under its first name."""
     return dict(stack.named_parameters()) | dict(stack.named_buffers())
 
 
@@ -261,13 +261,13 @@ def save_model(path: str | Path, config: ModelConfig, stack: nn.Module, card: st
     Parameters
     ----------
     path
-        Folder; created if missing.
+        Folder to write. It is created if it does not exist.
     config
-        Configuration; its checksum is replaced by that of the weights.
+        Configuration. Its checksum is replaced by the checksum of the weights.
     stack
         Network whose weights are written.
     card
-        Model card, Markdown.
+        Model card in Markdown.
     """
     write_model(Path(path), config, _named_tensors(stack), card)
 
@@ -278,13 +278,13 @@ def write_model(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor], 
     Parameters
     ----------
     path
-        Folder; created if missing.
+        Folder to write. It is created if it does not exist.
     config
-        Configuration; its checksum is replaced by that of the weights.
+        Configuration. Its checksum is replaced by the checksum of the weights.
     tensors
-        Weights by name.
+        Weights, with names as keys.
     card
-        Model card, Markdown.
+        Model card in Markdown.
     """
     path.mkdir(parents=True, exist_ok=True)
     save_file(_unshared(tensors), path / WEIGHTS)
@@ -297,9 +297,10 @@ def write_model(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor], 
 
 
 def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return contiguous CPU tensors; copy those that share memory, which safetensors rejects.
+    """Return contiguous CPU tensors that share no memory, as safetensors requires.
 
-    Contiguous tensors may also share memory, such as a tied embedding of width 1 and its transpose.
+    Contiguous tensors may share memory; an example is a tied embedding of width 1 and its transpose.
+    Such tensors are copied.
     """
     unshared: dict[str, Tensor] = {}
     used: set[int] = set()

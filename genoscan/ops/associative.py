@@ -1,9 +1,9 @@
 """The scan in the associative form of Phase Gradient Flow (arXiv 2512.23068, Proposition 3.2).
 
 The step at each base, together with its tangent, is an element of the scan.  Composition is
-associative, so all steps of a tile can be composed in log2(tile) passes (recursive doubling).
-This is an independent implementation in plain torch; the compiled kernels advance base by base.
-Decays are at most 1 and only ever multiplied, so they cannot overflow.
+associative, so all steps of a tile can be composed in log2(tile) passes (recursive doubling).  This
+is an independent implementation in plain torch; the compiled kernels advance base by base.  Decays
+are at most 1 and are only multiplied, so that their products cannot overflow.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ _TIME = -3
 
 
 class Step(NamedTuple):
-    """An affine map h -> a h + b, and its action on tangents, h_dot -> a h_dot + k h + j.
+    """An affine map h -> a h + b, which maps tangents by h_dot -> a h_dot + k h + j.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def prefix_scan(steps: Step) -> Step:
 
 
 def scan(*tensors: Tensor | None, input_map: str = "euler") -> tuple[Tensor, Tensor]:
-    """Return y and the final state, as `reference.scan` does."""
+    """Return the outputs and the final state, as `reference.scan` does."""
     u, delta, A, B, C, D, state, bias, z = ScanInputs(*tensors)  # type: ignore[arg-type]
     if bias is not None:
         delta = F.softplus(delta + bias, threshold=40)

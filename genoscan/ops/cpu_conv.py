@@ -1,8 +1,9 @@
 """Short convolution and SiLU in a single pass, compiled for the CPU.
 
 As torch operations, the four shifted products and their derivatives would read and write the tile a
-dozen times.  Here, each of forward, jvp and vjp makes a single pass over the tile, base by base, so
-that the few rows in use stay in the L1 cache.  Notation as in `reference.conv_silu`.
+dozen times.  Here, the forward pass, the jvp and the vjp each make a single pass over the tile,
+base by base, so that the few rows in use stay in the L1 cache.  Notation as in
+`reference.conv_silu`.
 """
 
 # Functions compiled by numba have no annotations; their callers do.
@@ -43,7 +44,7 @@ def _forward(rows, weight, bias, y, start, stop, i_batch, first, last):
 
 @compiled
 def _jvp(rows, weight, bias, rows_dot, weight_dot, bias_dot, y, y_dot, start, stop, i_batch, first, last):
-    """Write y and y_dot; zero tangents of weight and bias are passed as empty arrays."""
+    """Write `y` and `y_dot`; zero tangents of the weight and the bias are passed as empty arrays."""
     use_widest_vectors()
     for t in range(start, stop):
         for group in range(first, last):
@@ -68,11 +69,11 @@ def _jvp(rows, weight, bias, rows_dot, weight_dot, bias_dot, y, y_dot, start, st
 
 @compiled
 def _vjp(rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, start, stop, i_batch, first, last):
-    """Write the cotangents; those of weight and bias are empty arrays if not needed.
+    """Write the cotangents; unneeded cotangents of the weight and the bias are empty arrays.
 
     `padded_bar` is the cotangent of the tail followed by the tile; base t is in row t + before.
     Until base t is processed, this row contains the cotangent of the sum before the SiLU at base
-    t + before, or zero past the end of the tile.  Base t is the last to use this value.
+    t + before, or zero past the end of the tile.  Base t is the last base to use this value.
     """
     use_widest_vectors()
     before = len(weight) - 1
@@ -105,10 +106,11 @@ def _vjp(rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, start, sto
 
 
 def _pieces(x: Tensor, tail: Tensor) -> list[tuple[np.ndarray, int, int]]:
-    """Return two triples (rows, start, stop): input rows, and the range of bases that read them.
+    """Return two triples (rows, start, stop): input rows, and the range of bases computed from them.
 
-    Base t reads the rows that begin at t - start.  The first bases read a copy that begins with the
-    tail; all other bases read the tile itself.
+    The output at base t is computed from the rows that begin at row t - start.  For the first
+    bases, the rows are a copy that begins with the tail; for all other bases, they are the tile
+    itself.
     """
     edge = min(tail.shape[-2], x.shape[-2])
     rows = pad_lanes(torch.cat([tail, x[..., :edge, :]], -2))
@@ -139,7 +141,7 @@ def forward(inputs: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
 
 
 def jvp(inputs: Tensors, tangents: OptionalTensors) -> tuple[Tensors, Tensors]:
-    """Return both outputs and their tangents along all directions."""
+    """Return the two outputs, and their tangents along all directions."""
     given, dots = ConvInputs(*inputs), ConvInputs(*materialize_tangents(inputs, tangents))
     if all(tangents[i] is None for i in (1, 2)):
         dots = dots._replace(weight=dots.weight[..., :0], bias=dots.bias[..., :0])
@@ -159,7 +161,7 @@ def jvp(inputs: Tensors, tangents: OptionalTensors) -> tuple[Tensors, Tensors]:
 
 
 def vjp(inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags) -> OptionalTensors:
-    """Return the cotangents of the inputs; None for weight and bias if neither is needed."""
+    """Return the cotangents of the inputs; those of weight and bias are None if neither is needed."""
     given, y_bar = ConvInputs(*inputs), pad_lanes(bars[0])
     pieces = _pieces(given.x, given.tail)
     weight, bias = pad_lanes(given.weight.mT), pad_lanes(given.bias)

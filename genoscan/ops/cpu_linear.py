@@ -1,8 +1,8 @@
 """Matrix products with outputs in pooled buffers.
 
-Outputs allocated by torch would fragment the heap in training.
+Outputs allocated by torch would fragment the heap during training.
 
-Notation as in torch.nn.functional.linear.
+Notation as in `torch.nn.functional.linear`.
 """
 
 from collections.abc import Sequence
@@ -31,13 +31,13 @@ def product(x: Tensor, matrix: Tensor) -> Tensor:
 
 
 def add_product_(y: Tensor, x: Tensor, matrix: Tensor) -> Tensor:
-    """Add the product x @ matrix to y in place, and return y."""
+    """Add the product x @ matrix to `y` in place, and return `y`."""
     as_matrix(y).addmm_(as_matrix(x), matrix)
     return y
 
 
 def concatenate(parts: Sequence[Tensor], axis: int) -> Tensor:
-    """Return the tensors concatenated along an axis, as torch.cat does."""
+    """Return the concatenation of the tensors along an axis, as `torch.cat` does."""
     shape = list(parts[0].shape)
     shape[axis] = sum(part.shape[axis] for part in parts)
     return torch.cat(list(parts), axis, out=aligned_empty_tensor(shape, parts[0]))

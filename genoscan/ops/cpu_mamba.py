@@ -22,8 +22,8 @@ from genoscan.ops.reference import REFERENCE
 class _Saved(NamedTuple):
     """Tensors of a tile saved for the vjp, in addition to the checkpoints of the scan.
 
-    Names are as in layers/mamba.py.  `selected` is the output of x_proj; `y` is the output of the
-    scan, or None unless the gradient of out_proj is needed.
+    Names are as in layers/mamba.py.  `selected` is the output of `x_proj`.  `y` is the output of
+    the scan if the gradient of `out_proj` is needed, and None otherwise.
     """
 
     x: Tensor
@@ -118,7 +118,7 @@ def _step(saved: _Saved, weights: MambaWeights) -> Tensor:
 
 
 def _scan_inputs(saved: _Saved, weights: MambaWeights) -> ScanInputs:
-    """Return the inputs of the scan, with delta recomputed because the scan may overwrite it."""
+    """Return the inputs of the scan, with `delta` recomputed because the scan may overwrite it."""
     B, C = saved.selected[..., weights.dt_proj.shape[1] :].chunk(2, -1)
     delta = product(_step(saved, weights), weights.dt_proj.mT)
     return ScanInputs(saved.u, delta, weights.A, B, C, weights.D, saved.state, weights.dt_bias, saved.z)
@@ -149,9 +149,11 @@ def mamba(
 
     Notes
     -----
-    Exact: computes the operations of `mamba_by_operations`, and their vjps in reverse order.
-    Memory: saves `x`, three values per base and channel (four if the last projection is trained),
-    and the checkpoints of the scan.
+    The function is exact: it computes the operations of `mamba_by_operations`, and their vjps in
+    reverse order.
+
+    Memory: `x`, three values per base and channel (four if the last projection is trained), and the
+    checkpoints of the scan are saved for the vjp.
     """
     inputs = x, tail, state, *weights
     check_precision(inputs)

@@ -33,7 +33,7 @@ from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, m
 
 @numba.njit(inline="always")
 def _inner(a, b, row):
-    """Return the inner product of a row of a and a row of b."""
+    """Return the inner product of a row of `a` and a row of `b`."""
     lanes = load(a, (row, 0)) * load(b, (row, 0))
     for group in range(1, a.shape[1] // LANES):
         lanes = lanes + load(a, (row, group)) * load(b, (row, group))
@@ -42,7 +42,7 @@ def _inner(a, b, row):
 
 @numba.njit(inline="always")
 def _scale(x, row, width, eps):
-    """Return 1 / sqrt(mean of x^2 + eps); NaN instead of 0 if the squares overflow."""
+    """Return 1 / sqrt(mean of x^2 + eps), or NaN rather than 0 if the squares overflow."""
     mean = _inner(x, x, row) / width
     return 1.0 / np.sqrt(mean + eps) if mean < np.inf else np.nan
 
@@ -72,7 +72,7 @@ def _jvp_rows(x, weight, width, eps, x_dot, weight_dot, y_dot, first, last):
 
 @compiled
 def _vjp_rows(x, weight, width, eps, y_bar, x_bar, weight_bar, first, last):
-    """Write x_bar; unless weight_bar is empty, add the cotangent of the weight to it."""
+    """Write `x_bar`; add the cotangent of the weight to `weight_bar` unless this array is empty."""
     use_widest_vectors()
     for row in range(first, last):
         scale = _scale(x, row, width, eps)

@@ -1,9 +1,9 @@
 """The permutation-diagonal scan, compiled for the CPU.
 
-Each kernel makes a single pass over the tile, and a step uses only two rows of states.  Products are
-computed separately for the real and the imaginary plane, in loops that LLVM vectorises.  The states
-are then moved to their destinations one by one; those with the same destination are added.  Notation
-as in `reference.pd_scan`.
+Each kernel makes a single pass over the tile, and each step uses only two rows of states.  Products
+are computed separately for the real and the imaginary plane, in loops that LLVM vectorises.  The
+states are then moved to their destinations one by one, and states with the same destination are
+added.  Notation as in `reference.pd_scan`.
 """
 
 # Functions compiled by numba have no annotations; their callers do.
@@ -23,7 +23,7 @@ from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, m
 
 @numba.njit(inline="always")
 def _multiply(d, x, out):
-    """Write the complex product d x to out, with separate planes of real and imaginary parts."""
+    """Write the complex product d x to `out`; real and imaginary parts are in separate planes."""
     for q in range(d.shape[1]):
         out[0, q] = d[0, q] * x[0, q] - d[1, q] * x[1, q]
         out[1, q] = d[0, q] * x[1, q] + d[1, q] * x[0, q]
@@ -31,7 +31,7 @@ def _multiply(d, x, out):
 
 @numba.njit(inline="always")
 def _multiply_conjugate(d, x, out):
-    """Write the complex product conj(d) x to out."""
+    """Write the complex product conj(d) x to `out`."""
     for q in range(d.shape[1]):
         out[0, q] = d[0, q] * x[0, q] + d[1, q] * x[1, q]
         out[1, q] = d[0, q] * x[1, q] - d[1, q] * x[0, q]
@@ -39,7 +39,7 @@ def _multiply_conjugate(d, x, out):
 
 @numba.njit(inline="always")
 def _scatter_add(p, values, inflow, x):
-    """Write the inflow to x, and add each value at its destination."""
+    """Write the inflow to `x`, then add each value at its destination."""
     for plane in range(2):
         for q in range(len(p)):
             x[plane, q] = inflow[plane, q]
@@ -67,7 +67,7 @@ def _forward(decay, inflow, state, route, maps, x, dx, b, first, last):
 
 @compiled
 def _jvp(decay_dot, inflow_dot, state_dot, decay, state, route, maps, x, x_dot, dx, ex, b, first, last):
-    """Write x_dot, given the states x; dx and ex are buffers for one head."""
+    """Write `x_dot`, given the states `x`; `dx` and `ex` are buffers for one head."""
     for i in range(len(x_dot)):
         for head in range(first, last):
             before, before_dot = state[b, head], state_dot[i, b, head]
@@ -87,7 +87,8 @@ def _jvp(decay_dot, inflow_dot, state_dot, decay, state, route, maps, x, x_dot, 
 def _vjp(decay, state, route, maps, x, x_bar, decay_bar, inflow_bar, state_bar, sent, b, first, last):
     """Write the cotangents.
 
-    On entry, state_bar is the cotangent of the final state; on exit, that of the initial state.
+    On entry, `state_bar` is the cotangent of the final state; on exit, it is the cotangent of the
+    initial state.
     """
     for head in range(first, last):
         carried = state_bar[b, head]
@@ -109,7 +110,7 @@ def _arrays(*tensors: Tensor) -> list[np.ndarray]:
 def forward(inputs: Tensors, *, save: bool, route: Tensor, maps: Tensor) -> tuple[Tensors, Tensors]:
     """Return the states after every step and the final state.
 
-    If `save`, the states after every step are also returned for `vjp`.
+    If `save` is true, the states after every step are also returned separately, for `vjp`.
     """
     check_indices(route, maps)
     arrays = decay, _, state = _arrays(*inputs)
@@ -126,7 +127,7 @@ def forward(inputs: Tensors, *, save: bool, route: Tensor, maps: Tensor) -> tupl
 
 
 def jvp(inputs: Tensors, tangents: OptionalTensors, *, route: Tensor, maps: Tensor) -> tuple[Tensors, Tensors]:
-    """Return both outputs and their tangents along all directions."""
+    """Return the two outputs, and their tangents along all directions."""
     (states, end), _ = forward(inputs, save=False, route=route, maps=maps)
     decay, _, state = _arrays(*inputs)
     dots = _arrays(*materialize_tangents(inputs, tangents))
@@ -145,7 +146,7 @@ def jvp(inputs: Tensors, tangents: OptionalTensors, *, route: Tensor, maps: Tens
 def vjp(
     inputs: Tensors, saved: Tensors, bars: Tensors, _needs: Flags, *, route: Tensor, maps: Tensor
 ) -> OptionalTensors:
-    """Return the cotangents of decay, inflow and state."""
+    """Return the cotangents of the decay, the inflow and the state."""
     decay, _, state = _arrays(*inputs)
     (x,), (x_bar, end_bar) = _arrays(*saved), _arrays(*bars)
     choices = _arrays(route, maps)

@@ -14,8 +14,8 @@ Accuracy
 
 Memory
     The vjp recomputes the states from checkpoints, which are saved every `SUB` bases.  Each
-    exponential is evaluated twice in total, and checkpoints take 1 / SUB of the memory of all
-    states.
+    exponential is evaluated twice in total, and the checkpoints take 1 / `SUB` of the memory that
+    all states would take.
 """
 
 from collections.abc import Sequence
@@ -36,8 +36,8 @@ from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, m
 def _arrays(inputs: ScanInputs) -> tuple[np.ndarray, ...]:
     """Return the inputs, or their tangents, as arrays for the kernels.
 
-    Absent inputs are empty arrays.  If the last axis is that of the channels, it is padded to whole
-    vectors.
+    Absent inputs are empty arrays.  If the last axis of an array is the channel axis, it is padded
+    to a whole number of vectors.
     """
     u, delta, A, B, C, D, state, bias, z = inputs
     bias = D[..., :0] if bias is None else bias
@@ -54,7 +54,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _split_states(inputs: ScanInputs) -> list[ScanInputs]:
-    """Split the inputs into groups of at most `STATES` states; y is the sum over the groups."""
+    """Split the inputs into groups of at most `STATES` states; the sum of their outputs is y."""
     n_states = inputs.B.shape[-1]
     if n_states <= STATES:
         return [inputs]
@@ -74,7 +74,8 @@ def _split_states(inputs: ScanInputs) -> list[ScanInputs]:
 def _phi_flag(input_map: str) -> bool | None:
     """Return True if the input map is "phi", and None otherwise.
 
-    The types differ, so that numba compiles the kernels separately for each input map.
+    The two values have different types, so that numba compiles the kernels separately for each input
+    map.
     """
     return True if is_phi(input_map) else None
 
@@ -99,9 +100,9 @@ def _forward_group(inputs: ScanInputs, *, save: bool, phi: bool | None, donate: 
 def forward(
     inputs: OptionalTensors, *, save: bool, input_map: str = "euler", donate: bool = False
 ) -> tuple[Tensors, Tensors]:
-    """Return (y, final state) and a tuple of the checkpoints for `vjp`, empty unless `save`.
+    """Return (y, final state) and a tuple of the checkpoints, which is empty unless `save` is true.
 
-    If `donate`, delta may be overwritten.
+    If `donate` is true, `delta` may be overwritten.
     """
     parts = _split_states(ScanInputs(*inputs))
     donate = donate and len(parts) == 1
@@ -168,8 +169,8 @@ def vjp(
 ) -> OptionalTensors:
     """Return the cotangents of the inputs.
 
-    Those of A, D and bias are None unless at least one of the three is needed.  If `donate`, delta
-    and the cotangent of y may be overwritten.
+    The cotangents of `A`, `D` and `bias` are None unless at least one of the three is needed.  If
+    `donate` is true, `delta` and the cotangent of y may be overwritten.
     """
     y_bar, state_end_bar = bars
     needs = ScanInputs(*needs_grad)
@@ -212,7 +213,7 @@ def _jvp_group(inputs: ScanInputs, dots: ScanInputs, phi: bool | None) -> tuple[
 
 
 def jvp(inputs: OptionalTensors, tangents: OptionalTensors, *, input_map: str = "euler") -> tuple[Tensors, Tensors]:
-    """Return y and the final state, and their tangents along all directions."""
+    """Return the outputs and the final state, and their tangents along all directions."""
     dots = ScanInputs(*tangents)
     groups_dot = _split_states(ScanInputs(*materialize_tangents(inputs, tangents)))
     if dots.A is None and dots.D is None and dots.bias is None:

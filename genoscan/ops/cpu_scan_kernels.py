@@ -5,9 +5,9 @@ before the next base is read, so that arrays are read in memory order and the st
 cache.  The vjp requires the states: `forward` saves the state as a checkpoint every `SUB` bases,
 and `vjp` recomputes one sub-tile of `SUB` bases at a time from its checkpoint.
 
-Notation: u, delta, A, B, C, D, h as in `reference.scan`; rate = A / ln 2, so that a decay is
-2^z2 with z2 = delta rate; `_dot` marks tangents, `_bar` cotangents.  `error` is the rounding error
-of the last addition to the state, for Kahan's compensation.  `phi_input` is None for the input map
+Notation: u, delta, A, B, C, D, h as in `reference.scan`; rate = A / ln 2, so that a decay is 2^z2
+with z2 = delta rate; `_dot` marks tangents, `_bar` cotangents.  `error` is the rounding error of
+the last addition to the state, for Kahan summation.  `phi_input` is None for the input map
 delta B u and True for phi(delta A) B u; the kernels are compiled separately for each.
 """
 
@@ -35,9 +35,9 @@ from genoscan.ops.lanes import (
 STATES = 16
 """Maximum number of states of a channel per kernel call; more states are split into groups."""
 SUB = 32
-"""Bases per sub-tile, which is the distance between two checkpoints."""
+"""Number of bases per sub-tile, which is the distance between two checkpoints."""
 BLOCK = 8
-"""Bases per block; steps are computed before the recurrence and gates applied after it."""
+"""Number of bases per block; steps are computed before the recurrence, and gates are applied after it."""
 LN_2 = math.log(2)
 
 # Buffer sizes below: 256 = STATES * LANES, 512 = SUB * LANES, 8192 = SUB * STATES * LANES.
@@ -65,7 +65,7 @@ def _scatter(matrix, lanes, group):
 
 @compiled
 def forward(inputs, y, state_end, checkpoints, phi_input, i_batch, first, last):
-    """Write y and state_end, and also the checkpoints unless `checkpoints` is empty."""
+    """Write `y` and `state_end`, and also the checkpoints unless `checkpoints` is empty."""
     use_widest_vectors()
     u, delta, A, B, C, D, state, bias, z = inputs
     length, n_states = B.shape[1], B.shape[2]
@@ -124,9 +124,9 @@ def forward(inputs, y, state_end, checkpoints, phi_input, i_batch, first, last):
 def jvp(inputs, tangents, outputs, carry, phi_input, i_batch, first, last):
     """Write the outputs of `forward`, and their tangents along all directions.
 
-    Directions are the first axis of the tangents; factors that do not depend on the direction are
-    computed once per sub-tile.  `carry` is a buffer for the tangents of h between sub-tiles.
-    Tangents of A, D and bias are empty arrays if all three are zero.
+    Directions are along the first axis of the tangents; factors that do not depend on the direction
+    are computed once per sub-tile.  `carry` is a buffer for the tangents of `h` between sub-tiles.
+    The tangents of `A`, `D` and `bias` are empty arrays if all three are zero.
     """
     use_widest_vectors()
     u, delta, A, B, C, D, state, bias, z = inputs
@@ -268,12 +268,12 @@ def jvp(inputs, tangents, outputs, carry, phi_input, i_batch, first, last):
 
 @compiled
 def vjp(inputs, checkpoints, bars, outputs, carry, phi_input, i_batch, first, last):
-    """Write the cotangents of the inputs; those of A, D and bias are empty arrays if not needed.
+    """Write the cotangents of the inputs; unneeded cotangents of A, D and bias are empty arrays.
 
-    The term exp(z) h_bar is passed from each base to its left neighbour in two parts: `h_bar`, which
-    is the cotangent itself or 0, and `pending`, the remainder.  At the neighbour, `pending` and the
-    local term are added to `h_bar` in one compensated step.  `carry` is a buffer for h_bar, pending
-    and error between sub-tiles.
+    The term exp(z) h_bar is passed from each base to its left neighbour in two parts: `h_bar`,
+    which is the cotangent itself or 0, and `pending`, the remainder.  At the neighbour, `pending`
+    and the local term are added to `h_bar` in one compensated step.  `carry` is a buffer for
+    `h_bar`, `pending` and `error` between sub-tiles.
     """
     use_widest_vectors()
     u, delta, A, B, C, D, _, bias, z = inputs

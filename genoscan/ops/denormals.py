@@ -1,8 +1,8 @@
-"""Flushing of denormal numbers, which are below about 1e-38 in float32, to zero during sweeps.
+"""Flushing of denormal numbers (below about 1e-38 in float32) to zero during sweeps.
 
-Derivatives that decay along a window become denormal, and an operation on a denormal takes about a
-hundred processor cycles: without flushing, such sweeps took twenty times as long.  The mode is set
-per thread.
+Derivatives that decay along a window become denormal, and an operation on a denormal number takes
+about a hundred processor cycles: without flushing, such sweeps take about twenty times as long.
+The mode is set separately for each thread.
 """
 
 import sys
@@ -17,13 +17,13 @@ Result = TypeVar("Result")
 
 
 def flushes_denormals() -> bool:
-    """Return whether denormals are flushed to zero in the current thread."""
+    """Return whether denormal numbers are flushed to zero in the current thread."""
     return sys.float_info.min / 2 == 0
 
 
 @contextmanager
 def flush_denormals(enabled: bool = True) -> Generator[None, None, None]:
-    """Set whether the current thread flushes denormals to zero; restore the old mode on exit."""
+    """Set whether denormal numbers are flushed to zero in this thread; restore the mode on exit."""
     before = flushes_denormals()
     torch.set_flush_denormal(enabled)
     try:
@@ -33,12 +33,12 @@ def flush_denormals(enabled: bool = True) -> Generator[None, None, None]:
 
 
 def flush_denormals_during(tiles: Generator[Item, None, Result]) -> Generator[Item, None, Result]:
-    """Run a generator with denormals flushed to zero, without changing the mode of its consumer.
+    """Run a generator with denormals flushed to zero, leaving the mode of its consumer unchanged.
 
     Parameters
     ----------
     tiles : generator
-        Sweep that yields tiles; each tile is computed with denormals flushed to zero.
+        Sweep that yields tiles. Each tile is computed with denormal numbers flushed to zero.
 
     Returns
     -------

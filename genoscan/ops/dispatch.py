@@ -11,7 +11,7 @@ NAMES = ("auto", "cpu", "reference", "associative", "triton")
 def choose(device: torch.device | str, name: str = "auto") -> Kernels:
     """Return the kernel set for a device.
 
-    A set is imported on first use, because numba and Triton take seconds to import.
+    A kernel set is imported on first use, because numba and Triton take seconds to import.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def choose(device: torch.device | str, name: str = "auto") -> Kernels:
     Raises
     ------
     InputError
-        If the name is unknown, or the set does not run on the device.
+        If the name is unknown, or if the kernel set does not run on the device.
     """
     kind = torch.device(device).type
     if name not in NAMES:

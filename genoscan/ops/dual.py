@@ -1,9 +1,9 @@
 """Tensors with tangents along several directions: forward mode without the overhead of torch.func.
 
 torch.func dispatches each operation once for the derivative and once for the directions, which
-takes longer than the arithmetic of a tile.  Its nesting level is a global variable, so threads
-cannot use it in parallel.  Here, the few operations that dominate the run time of layers compute
-the tangents along all directions together; all other operations use torch.func.
+takes longer than the arithmetic of a tile.  Its nesting level is a global variable, so that it
+cannot be used by several threads in parallel.  Here, the few operations that dominate the run time
+of layers compute the tangents along all directions together; all other operations use torch.func.
 """
 
 import threading
@@ -24,7 +24,7 @@ def transformed(tensors: Iterable[Tensor | None]) -> bool:
     """Return whether a torch transform applies to operations on the tensors.
 
     This is the case if a torch.func transform is active, or if a tensor is batched or has a tangent
-    of torch's forward mode.
+    in torch's forward mode.
     """
     if torch._C._are_functorch_transforms_active():
         return True
@@ -40,7 +40,7 @@ def transformed(tensors: Iterable[Tensor | None]) -> bool:
 
 
 def refuse_transforms(*tensors: Tensor | None) -> None:
-    """Raise an error if a torch transform applies to the tensors, as derivatives would be lost.
+    """Raise an error if a torch transform applies to the tensors, because derivatives would be lost.
 
     Raises
     ------
@@ -57,17 +57,17 @@ def refuse_transforms(*tensors: Tensor | None) -> None:
 class Dual(Tensor):
     """A tensor with tangents, `dots`, which have a leading axis of directions.
 
-    Exact up to rounding.  Linear maps, sums, products, softplus and the operations of a kernel set
-    have explicit rules; all other functions are differentiated by torch.func.  In-place operations
-    raise NotImplementedError.  No autograd graph is recorded, because it would not include the
-    compiled kernels.
+    Tangents are exact up to rounding.  Linear maps, sums, products, softplus and the operations of
+    a kernel set have explicit rules; all other functions are differentiated by torch.func.
+    In-place operations raise NotImplementedError.  No autograd graph is recorded, because it would
+    not include the compiled kernels.
     """
 
     dots: Tensor
 
     @staticmethod
     def of(primal: Tensor, dots: Tensor) -> "Dual":
-        """Return a Dual with the given value and tangents.
+        """Return a `Dual` with the given value and tangents.
 
         Parameters
         ----------
@@ -110,7 +110,7 @@ def _is_differentiable(leaf: Any) -> bool:
 
 
 def primal(value: Any) -> Any:
-    """Return the value of a Dual without its tangents; return any other object unchanged."""
+    """Return the value of a `Dual` without its tangents; return any other object unchanged."""
     return value.as_subclass(Tensor) if isinstance(value, Dual) else value
 
 

@@ -1,4 +1,4 @@
-"""Folder in which numba caches compiled kernels."""
+"""Choice of the folder in which numba caches compiled kernels."""
 
 import atexit
 import os
@@ -15,9 +15,10 @@ def choose_cache() -> bool:
 
     Notes
     -----
-    By default numba caches beside the source file or else in the user's cache folder, and raises
-    RuntimeError if neither is writable. In that case the cache is in the folder for temporary
-    files, and without such a folder kernels are compiled in every process.
+    By default, numba caches kernels in the folder of the source file or, if that is not writable, in
+    the user's cache folder. If neither is writable, numba raises RuntimeError, and the cache is
+    placed in the folder for temporary files instead. If this is also impossible, kernels are
+    compiled again in every process.
     """
     try:
         numba.njit(cache=True)(_probe)
@@ -30,11 +31,11 @@ def choose_cache() -> bool:
 
 
 def _probe() -> None:
-    """Do nothing; numba decides for this function whether it can be cached."""
+    """Do nothing; compiled only to test whether numba finds a folder for its cache."""
 
 
 def _temporary_cache() -> Path:
-    """Return a folder for temporary files that belongs to this user only."""
+    """Return a folder for temporary files that only the current user can read and write."""
     shared = Path(tempfile.gettempdir()) / f"genoscan-kernels-{os.getuid()}"
     try:
         shared.mkdir(mode=0o700)

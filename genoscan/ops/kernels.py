@@ -1,4 +1,4 @@
-"""Interface of the kernel sets: the operations of a layer and their inputs."""
+"""Interface of the kernel sets: the operations used by layers, and the inputs of these operations."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -64,7 +64,7 @@ class ConvInputs(NamedTuple):
 
 
 class MambaWeights(NamedTuple):
-    """Weights of a Mamba block, named as in layers/mamba.py, with their shapes.
+    """Weights of a Mamba block, named as in layers/mamba.py and described by their shapes.
 
     Parameters
     ----------
@@ -116,13 +116,14 @@ class Kernels(NamedTuple):
     linear : callable
         (x, weight) or (x, weight, bias) -> x weight^T + bias, like torch.nn.functional.linear
     mamba : callable, optional
-        (x, tail, state, MambaWeights, eps=...) -> (outputs, next tail, final state).  Computes a
-        whole block, but does not support `Dual` inputs.  If None, `mamba_by_operations` is used.
+        (x, tail, state, MambaWeights, eps=...) -> (outputs, next tail, final state).  The function
+        computes a whole block, but does not support `Dual` inputs.  If it is None,
+        `mamba_by_operations` is used.
 
     Notes
     -----
     Each operation is exact and, like any torch function, can be differentiated any number of times
-    by autograd and torch.func.  Forward mode with a `Dual`, which uses compiled kernels, supports
+    by autograd and torch.func.  Forward mode with `Dual` tensors uses compiled kernels and supports
     first derivatives only.
     """
 
@@ -178,7 +179,7 @@ def is_phi(input_map: str) -> bool:
     Raises
     ------
     InputError
-        If the input map is neither.
+        If the input map is neither "phi" nor "euler".
     """
     if input_map not in ("euler", "phi"):
         raise InputError(f'input map "{input_map}": expected "euler" or "phi"')

@@ -19,9 +19,9 @@ _LOG2_E = 1.4426950408889634
 def decay(z2):
     """Return 2^z2 - 1 for -1 < z2 <= 0, and 2^z2 for z2 <= -1.
 
-    Then 2^z2 h = (h if z2 > -1 else 0) + decay(z2) h, without loss of digits if 2^z2 is close to 1
-    or to 0.  The power is computed as 2^z2 = 2^k 2^r with |r| <= 1/2, to 2 units in the last place,
-    and is at least the smallest normal number.
+    It follows that 2^z2 h = (h if z2 > -1 else 0) + decay(z2) h, without loss of digits if 2^z2 is
+    close to 1 or to 0.  The power is computed as 2^z2 = 2^k 2^r with |r| <= 1/2, to 2 units in the
+    last place, and is at least the smallest normal number.
     """
     raise NotImplementedError("compiled code only")
 
@@ -32,7 +32,7 @@ def phi(z2, factor):
 
 
 def phi_slope(z2, factor, gain):
-    """Return phi'(z) = (exp(z) - phi(z)) / z for z = z2 ln 2, factor = decay(z2), gain = phi(z).
+    """Return phi'(z) = (exp(z) - phi(z)) / z for z = z2 ln 2, factor = decay(z2) and gain = phi(z).
 
     For z2 > -1, this is computed as a series, the sum over k of k z^(k-1) / (k+1)!.
     """
@@ -40,7 +40,7 @@ def phi_slope(z2, factor, gain):
 
 
 def exponential(x):
-    """Return exp(x) for x <= 0, to 2 units in the last place; 0 if the result is denormal."""
+    """Return exp(x) for x <= 0, to 2 units in the last place, or 0 if the result is denormal."""
     raise NotImplementedError("compiled code only")
 
 
@@ -52,8 +52,8 @@ def sigmoid(x):
 def softplus(x):
     """Return log(1 + exp(x)), to full relative precision for both signs of x.
 
-    Computed from log(1 + e) = 2 artanh(s), with e = exp(-|x|) and s = e / (2 + e) <= 1/3, as an odd
-    series in s.
+    The result is computed from log(1 + e) = 2 artanh(s), an odd series in s, with e = exp(-|x|) and
+    s = e / (2 + e) <= 1/3.
     """
     raise NotImplementedError("compiled code only")
 
@@ -83,9 +83,9 @@ def _exp2_integer(_context, shifted):
 
 
 def _exp2_constants(lanes: Lanes) -> tuple[float, float]:
-    """Return the lowest exponent, and the constant that is added to round a number to an integer.
+    """Return the lowest exponent, and a constant to add to a number to round it to an integer.
 
-    The lowest bits of the sum are the integer plus the exponent bias.
+    The lowest bits of the sum of number and constant are the integer plus the exponent bias.
     """
     if lanes.scalar == types.float32:
         return -126.0, 1.5 * 2**23 + 127

@@ -1,4 +1,4 @@
-"""SIMD vectors of sixteen numbers for the CPU kernels, and the thread pool that runs the kernels.
+"""SIMD vectors of sixteen numbers for the CPU kernels, and a thread pool that runs these kernels.
 
 Sixteen channels are processed side by side in vector registers.  Kernels load, store and compute
 with vectors (`Lanes`) as if they were numbers.  The last index of an array counts vectors, not
@@ -57,7 +57,7 @@ class _LanesModel(models.PrimitiveModel):
 
 
 def _broadcast(context, builder, value, kind, lanes):
-    """Return the value as a vector; a number is copied to all lanes."""
+    """Return a value as a vector; a number is copied to all lanes."""
     if isinstance(kind, Lanes):
         return value
     number = context.cast(builder, value, kind, lanes.scalar)
@@ -105,7 +105,7 @@ _define_operator(operator.le, lambda builder, a, b: builder.fcmp_ordered("<=", a
 
 @intrinsic
 def where(_context, condition, yes, no):
-    """Return `yes` in lanes where the condition is true and `no` elsewhere."""
+    """Return `yes` in the lanes in which the condition is true, and `no` in all other lanes."""
     lanes = _common_type(yes, no)
 
     def generate(context, builder, sig, args):
@@ -197,7 +197,7 @@ def to_float64(_context, lanes):
 
 @intrinsic
 def use_widest_vectors(_context):
-    """Enable 512-bit vectors, if available, in the calling kernel; LLVM's default is 256 bits."""
+    """Enable 512-bit vectors, if available, in the calling kernel; the default of LLVM is 256 bits."""
 
     def generate(_context, builder, _signature, _arguments):
         # set.add bypasses llvmlite's check, which rejects this attribute although it can be emitted.
@@ -208,7 +208,7 @@ def use_widest_vectors(_context):
 
 @intrinsic(prefer_literal=True)
 def alloca(_context, like, size):
-    """Return a pointer to `size` numbers on the stack, which the compiler can treat as unaliased."""
+    """Return a pointer to `size` numbers on the stack, which the compiler can assume to be unaliased."""
     count = size.literal_value
     kind = like.dtype
 
@@ -231,8 +231,8 @@ def parallel_for(run: Callable[[int, int, int, int], None], batch: int, groups: 
     Parameters
     ----------
     run : callable
-        Called as run(i_batch, i_part, first, last) for groups `first` to `last` - 1 of a sequence.
-        It must release the GIL, and no two calls may write to the same memory.
+        Kernel, called as `run(i_batch, i_part, first, last)` for groups `first` to `last` - 1 of a
+        sequence.  It must release the GIL, and no two calls may write to the same memory.
     batch : int
         Number of sequences.
     groups : int
@@ -272,7 +272,7 @@ def pad_lanes(tensor: Tensor) -> np.ndarray:
 def unpad_lanes(array: np.ndarray, channels: int) -> Tensor:
     """Return the array as a tensor without padding.
 
-    A padded array is copied, so that its memory can be freed.
+    If the array is padded, it is copied, so that its memory can be freed.
     """
     tensor = torch.from_numpy(array)
     return tensor if tensor.shape[-1] == channels else tensor[..., :channels].clone()

@@ -1,4 +1,4 @@
-"""Pool of buffers for the arrays of the CPU kernels, reused from tile to tile.
+"""Pool of buffers for the arrays of the CPU kernels, which are reused from tile to tile.
 
 The arrays of a tile have only a few sizes, which are the same for every tile.  A general-purpose
 allocator splits freed memory: glibc before 2.38 rarely reuses the memory of a freed aligned array
@@ -43,7 +43,7 @@ class _Block:
 class _PooledBuffer:
     """Owner of an array's block; returns the block to its free list when garbage-collected.
 
-    The destructor is an attribute of the instance that calls only C functions. In a Python function,
+    The destructor is an attribute of the instance and calls only C functions. In a Python function,
     Ctrl-C could raise KeyboardInterrupt, which Python discards in destructors.
     """
 
@@ -60,7 +60,7 @@ class _PooledBuffer:
 
 
 class _BufferPool:
-    """Free blocks of one thread, grouped by size and kept as long as a context is open.
+    """Free blocks of one thread, grouped by size and kept while a `buffer_pool` context is open.
 
     Each thread has its own pool, so that the number of blocks does not depend on thread timing.
     """
@@ -80,7 +80,7 @@ class _BufferPool:
                 self._free.clear()
 
     def allocate(self, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-        """Return an uninitialised array."""
+        """Return an uninitialised array in a pooled buffer."""
         size = math.prod(shape) * dtype.itemsize
         if self._n_open == 0 or size < _MIN_POOLED:
             return torch.empty(shape, dtype=_TORCH_TYPES[dtype]).numpy()
@@ -94,7 +94,7 @@ class _BufferPool:
 
 
 class _PerThread(threading.local):
-    """Thread-local buffer pool."""
+    """Storage of one buffer pool per thread."""
 
     def __init__(self) -> None:
         self.buffers = _BufferPool()
@@ -103,7 +103,7 @@ class _PerThread(threading.local):
 def _rounded(size: int) -> int:
     """Round a size up, so that arrays of similar size can share blocks.
 
-    The additional pages take no memory as long as they are not used.
+    Additional pages take no memory until they are used.
     """
     step = 2 ** (size.bit_length() - 4)
     return -(-(size + size // 32) // step) * step
@@ -116,9 +116,9 @@ _POOL = _PerThread()
 def fix_mmap_threshold() -> None:
     """Disable glibc's dynamic mmap threshold for this process; do nothing on other systems.
 
-    By default, the threshold rises to the size of the largest mapped array that was freed, and
+    By default, the threshold rises to the size of the largest mapped array that has been freed, and
     smaller arrays allocated later fragment the heap.  Call this function before reading weights:
-    otherwise, fragmentation caused the peak memory of a window to vary by a third between runs.
+    otherwise, because of fragmentation, the peak memory of a window varies by a third between runs.
     """
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
@@ -131,7 +131,7 @@ def buffer_pool() -> AbstractContextManager[None]:
 
     Notes
     -----
-    Memory: the peak size of the arrays in use, freed when the outermost context exits.
+    Memory: the peak size of the arrays in use.  It is freed when the outermost context exits.
     """
     fix_mmap_threshold()
     return _POOL.buffers.open()
@@ -158,7 +158,7 @@ def flip_positions(x: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        A reversed copy; detached from the autograd graph if `x` is a plain CPU tensor.
+        A reversed copy, detached from the autograd graph if `x` is a plain CPU tensor.
     """
     if x.device.type != "cpu" or isinstance(x, Dual):
         return x.flip(1)
@@ -167,7 +167,7 @@ def flip_positions(x: Tensor) -> Tensor:
 
 
 def contiguous(tensor: Tensor) -> Tensor:
-    """Return the tensor detached and contiguous, copied to a pooled buffer if necessary."""
+    """Return a detached, contiguous tensor, which is copied to a pooled buffer if necessary."""
     tensor = tensor.detach()
     if tensor.is_contiguous():
         return tensor

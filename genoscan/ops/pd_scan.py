@@ -1,8 +1,8 @@
-"""Maps of the permutation-diagonal scan: the destination of each state in a step.
+"""Maps of the permutation-diagonal scan, which specify the destination of each state in a step.
 
 A transition of PD-SSM (Terzić et al., NeurIPS 2025; Flash PD-SSM, arXiv 2605.19150) is a matrix
 with a single 1 in each column, times a complex diagonal.  The matrix is never formed.  Instead,
-`maps[q]`, the destination of state q, is the row of the 1 in column q.  States with the same
+`maps[q]`, the destination of state q, is the row of the entry 1 in column q.  States with the same
 destination are added.
 """
 
@@ -21,8 +21,8 @@ def argmax_maps(dictionary: Float[Tensor, "heads maps destinations sources"]) ->
     Raises
     ------
     ModelError
-        If a column has no largest entry, because its entries are equal or one is NaN, or if there
-        are more states or maps than an int16 can index.
+        If a column has no largest entry, because all its entries are equal or one is NaN, or if
+        there are more states or maps than an int16 can index.
     """
     _, n_maps, n_states, _ = dictionary.shape
     for size, what in ((n_states, "states"), (n_maps, "maps")):
@@ -41,7 +41,7 @@ def argmax_maps(dictionary: Float[Tensor, "heads maps destinations sources"]) ->
 
 
 def check_indices(route: Tensor, maps: Tensor) -> None:
-    """Check that the indices of maps and states are in range; the kernels do not check them.
+    """Check that the indices of maps and states are in range, because the kernels do not.
 
     Parameters
     ----------

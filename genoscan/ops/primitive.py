@@ -1,8 +1,8 @@
 """Differentiable operations with compiled jvp and vjp, for autograd, torch.func and `Dual`.
 
-First derivatives are computed by the compiled rules.  All other derivatives are computed through a
-definition in plain torch operations: higher-order derivatives (`create_graph=True`), batched
-cotangents, torch.func transforms, and torch's own forward mode.
+First derivatives are computed by compiled rules.  Higher-order derivatives (`create_graph=True`),
+batched cotangents, torch.func transforms and torch's own forward mode are computed through a
+definition in plain torch operations.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,7 @@ class Primitive:
         leading axis of directions; None stands for a zero tangent.
     vjp : callable
         (inputs, saved, cotangents of the outputs, needs_grad) -> cotangents of the inputs.  The
-        cotangent of an input may be None if its `needs_grad` is false.
+        cotangent of an input may be None if its entry in `needs_grad` is false.
     definition : callable
         (*inputs) -> output, or tuple of outputs, in plain torch operations.
     outputs : int
@@ -72,7 +72,7 @@ class Primitive:
 
 
 def materialize_tangents(inputs: OptionalTensors, tangents: OptionalTensors) -> OptionalTensors:
-    """Return the tangents with None replaced by zeros, except for absent inputs."""
+    """Return the tangents, with zeros in place of None unless the input is absent."""
     count = next(len(dot) for dot in tangents if dot is not None)
     return tuple(
         tensor.new_zeros(count, *tensor.shape) if dot is None and tensor is not None else dot
@@ -86,7 +86,7 @@ def check_precision(tensors: OptionalTensors) -> None:
     Raises
     ------
     InputError
-        If a tensor has another dtype, if the dtypes differ, or if torch.autocast is enabled, which
+        If a tensor has another dtype, if the dtypes differ, or if `torch.autocast` is enabled, which
         would round to half precision.
     """
     given = [tensor for tensor in tensors if tensor is not None]

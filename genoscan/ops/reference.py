@@ -60,7 +60,7 @@ def scan(
 def silu(x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
     """Return x sigmoid(x).
 
-    Used instead of torch's silu, whose derivative does not support forward mode.
+    This function is used instead of torch's silu, whose derivative does not support forward mode.
     """
     return x * torch.sigmoid(x)
 
@@ -68,7 +68,7 @@ def silu(x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
 def phi(z: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
     """Return (exp(z) - 1) / z for z <= 0.
 
-    For z > -1, this is computed as a series, because its derivative is accurate.
+    For z > -1, this is computed as a series, whose derivative is also accurate.
     """
     small, large = z.clamp(min=-1), z.clamp(max=-1)
     series = torch.ones_like(z)
@@ -96,7 +96,7 @@ def conv_silu(
     Returns
     -------
     tuple of Tensor
-        y, and the tail of the next tile, which is a copy of the last taps - 1 inputs; a view would
+        y, and the tail of the next tile, which is a copy of the last taps - 1 inputs.  A view would
         keep the memory of the whole tile allocated.
     """
     length, taps = x.shape[1], weight.shape[1]
@@ -108,7 +108,7 @@ def conv_silu(
 def rms_norm(
     x: Float[Tensor, "batch tile width"], weight: Float[Tensor, " width"], *, eps: float
 ) -> Float[Tensor, "batch tile width"]:
-    """Return weight x / sqrt(mean of x^2 + eps) over the last axis; NaN if the squares overflow."""
+    """Return weight x / sqrt(mean of x^2 + eps) over the last axis, or NaN if the squares overflow."""
     overflow = x.detach().square().mean(-1, keepdim=True).isinf()
     # Multiply by NaN rather than overwrite: the derivative of an overwritten row would be 0.
     return F.rms_norm(x, weight.shape, weight, eps) * torch.where(overflow, torch.nan, 1.0).to(x)
@@ -131,18 +131,18 @@ def pd_scan(
     Parameters
     ----------
     decay, inflow : Tensor
-        Complex d and b; the axis of size two separates real and imaginary parts.
+        The complex d and b; the axis of size two separates real and imaginary parts.
     state : Tensor
-        State x before the tile.
+        The state x before the tile.
     route : Tensor
-        Index of the map selected at each step; not differentiated.
+        Index of the map selected at each step.  It is not differentiated.
     maps : Tensor
-        Destination p(q) of each state q in each map.
+        The destination p(q) of each state q in each map.
 
     Returns
     -------
     tuple of Tensor
-        States x after every step, and the final state.
+        The states x after every step, and the final state.
     """
     heads, rows = torch.arange(len(maps), device=maps.device), []
     for t in range(decay.shape[1]):

@@ -27,9 +27,9 @@ def gated_scan(
     *,
     input_map: str = "euler",
 ) -> tuple[Tensor, Tensor]:
-    """Return y and the final state, as `reference.scan` does.
+    """Return the outputs and the final state, as `reference.scan` does.
 
-    Softplus and gate are separate kernels.
+    The softplus and the gate are computed by separate kernels.
     """
     if is_phi(input_map):  # not implemented in Triton
         return associative.scan(u, delta, A, B, C, D, state, bias, z, input_map=input_map)

@@ -1,4 +1,4 @@
-"""Declaration and launch of Triton kernels, and the elementary functions that they call."""
+"""Declaration and launch of Triton kernels, and elementary functions that they call."""
 
 # Functions compiled by Triton have no annotations; their callers do.
 # mypy: disable-error-code="no-untyped-def"
@@ -28,7 +28,7 @@ def kernel(function: Any, unaligned: tuple[str, ...] = ()) -> Any:
     function : callable
         A kernel, or a function that kernels call.
     unaligned : tuple of str
-        Arguments whose alignment Triton ignores, so that it does not vectorise their loads.
+        Names of arguments whose alignment Triton ignores, so that it does not vectorise their loads.
 
     Returns
     -------
@@ -63,14 +63,14 @@ def launch(program: Any, grid: tuple[int, ...], *arguments: Any, warps: int = 4,
 
 
 def contiguous(tensors: Sequence[Tensor]) -> Tensors:
-    """Return the tensors detached and contiguous, as the kernels require."""
+    """Return detached, contiguous tensors, as the kernels require."""
     return tuple(tensor.detach().contiguous() for tensor in tensors)
 
 
 def contiguous_tangents(inputs: Tensors, tangents: OptionalTensors, optional: Container[int] = ()) -> tuple[Any, ...]:
-    """Return the tangents detached and contiguous, with zeros in place of None.
+    """Return detached, contiguous tangents, with zeros in place of None.
 
-    For inputs at the `optional` indices, None is kept; these are weights, which rarely have tangents.
+    At the indices in `optional`, None is kept; these inputs are weights, which rarely have tangents.
     """
     count = next(len(dot) for dot in tangents if dot is not None)
     return tuple(
@@ -84,7 +84,7 @@ def contiguous_tangents(inputs: Tensors, tangents: OptionalTensors, optional: Co
 
 
 def sum_blocks(parts: Tensor) -> Tensor:
-    """Return the sum over the first axis, in float64 internally because blocks may be many."""
+    """Return the sum over the first axis, accumulated in float64 because there may be many blocks."""
     return parts.sum(0, dtype=torch.float64).to(parts.dtype)
 
 
@@ -101,10 +101,10 @@ def exp(x):
 
 @kernel
 def decay(z):
-    """Return near and factor such that exp(z) h = masked(near, h) + factor h, for z <= 0.
+    """Return `near` and `factor` such that exp(z) h = masked(near, h) + factor h, for z <= 0.
 
-    near is z > -0.7; factor is exp(z) - 1 if near and exp(z) otherwise.  No digits are lost if
-    exp(z) is close to 1 or to 0.
+    `near` is true if z > -0.7.  `factor` is exp(z) - 1 if `near` is true, and exp(z) otherwise.  No
+    digits are lost if exp(z) is close to 1 or to 0.
     """
     # Chebyshev interpolant of (exp(z) - 1 - z) / z^2 on [-0.7, 0].
     if z.dtype == tl.float64:

@@ -1,7 +1,8 @@
 """Short convolution and SiLU on the GPU; forward, jvp and vjp each make a single pass over memory.
 
-Rows are those of the padded sequence: the taps - 1 rows of the tail, followed by the rows of the
-tile.  Output t reads rows t to t + taps - 1, so that row p is read by outputs p - taps + 1 to p.
+Rows are the rows of the padded sequence: the taps - 1 rows of the tail, followed by the rows of the
+tile.  Output t is computed from rows t to t + taps - 1, so that row p contributes to outputs
+p - taps + 1 to p.
 """
 
 # Functions compiled by Triton have no annotations; their callers do.
@@ -30,7 +31,7 @@ BLOCK_SIZE = 256
 
 @kernel
 def _load_rows(x, tail, row, batch, column, in_c, length, CHANNELS: tl.constexpr, TAPS: tl.constexpr):
-    """Return rows of the padded sequence, with zeros outside it."""
+    """Return rows of the padded sequence; rows outside it are zero."""
     before, t = row[:, None], row[:, None] - (TAPS - 1)
     x += batch * length * CHANNELS
     tail += batch * (TAPS - 1) * CHANNELS
@@ -41,7 +42,7 @@ def _load_rows(x, tail, row, batch, column, in_c, length, CHANNELS: tl.constexpr
 
 @kernel
 def _offsets(CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Return the rows and columns of this program, and the mask of the columns."""
+    """Return the rows and the columns of this program, and the mask of the columns."""
     n_blocks = tl.cdiv(CHANNELS, COLUMNS)
     column = tl.program_id(0) % n_blocks * COLUMNS + tl.arange(0, COLUMNS)
     row = (tl.program_id(0) // n_blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -188,7 +189,7 @@ def _conv_dot(
 
 
 def _grid(inputs: ConvInputs) -> tuple[int, int, dict[str, int]]:
-    """Return the numbers of row blocks and programs per sequence, and the compile-time sizes."""
+    """Return the number of row blocks and of programs per sequence, and the compile-time sizes."""
     (_, length, channels), (_, taps) = inputs.x.shape, inputs.weight.shape
     columns = min(64, triton.next_power_of_2(channels))
     rows = BLOCK_SIZE // columns

@@ -5,10 +5,10 @@
     states   runs each chunk again, from the state at its start
 
 The composition of two steps is again a step, whose map is one map indexed with the other (Flash
-PD-SSM, arXiv 2605.19150).  For cotangents, from right to left, every step is a gather.  From left to
-right, several states may have the same destination, so the new value of a state is a sum over all
-states, masked by destination.  If every map is a permutation, each step gathers by the inverse map
-instead.
+PD-SSM, arXiv 2605.19150).  For cotangents, which are computed from right to left, every step is a
+gather.  From left to right, several states may have the same destination, so that the new value of
+a state is a sum over all states, masked by destination.  If every map is a permutation, each step
+is a gather with the inverse map instead.
 
 Each program processes one head of one sequence, with its states along the lanes.  Notation as in
 `reference.pd_scan`: decay d, inflow b, state x, destinations p of the states; `_re` and `_im` are
@@ -31,7 +31,7 @@ from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors
 from genoscan.ops.triton_gpu.arithmetic import contiguous, contiguous_tangents, kernel, launch
 
 CHUNK = 128
-"""Bases per chunk, the best size in the Flash PD-SSM paper."""
+"""Number of bases per chunk; this is the best size in the Flash PD-SSM paper."""
 
 
 @kernel
@@ -53,7 +53,7 @@ def _multiply(a_re, a_im, b_re, b_im):
 
 @kernel
 def _move(p, q, re, im, PERMUTE: tl.constexpr):
-    """Return the values moved to destinations p or, if PERMUTE, gathered from sources p."""
+    """Return the values moved to destinations `p` or, if PERMUTE is true, gathered from sources `p`."""
     if PERMUTE:
         return tl.gather(re, p, 0), tl.gather(im, p, 0)
     hit = p[None, :] == q[:, None]
@@ -62,7 +62,7 @@ def _move(p, q, re, im, PERMUTE: tl.constexpr):
 
 @kernel
 def _step(decay, inflow, decay_dot, x, p, x_re, x_im, at_d, at_b, q, in_q, N: tl.constexpr, PERMUTE: tl.constexpr):
-    """Return the state after a step or, unless `decay_dot` is None, its tangent.
+    """Return the state after a step or, unless `decay_dot` is None, the tangent of this state.
 
     The tangent also depends on `x`, the states before every step.
     """
@@ -92,7 +92,7 @@ def _program(
 ):
     """Return the indices and pointers of this program.
 
-    These are the head, the row of the inflows, the sequence of the decays, the states and their
+    The values are the head, the row of the inflows, the sequence of the decays, the states and their
     mask, and pointers to the route and the maps of the head.
     """
     head = tl.program_id(1) % HEADS
@@ -105,7 +105,7 @@ def _program(
 
 @kernel
 def _load_map(route, maps, t, q, in_q, HEADS: tl.constexpr, N: tl.constexpr):
-    """Return the map of step t; lanes without a state are mapped to themselves."""
+    """Return the map of step `t`; lanes without a state are mapped to themselves."""
     k = tl.load(route + t * HEADS).to(tl.int64)
     return tl.where(in_q, tl.load(maps + k * N + q, in_q, 0).to(tl.int32), q)
 
@@ -134,8 +134,8 @@ def _chunks(
 ):
     """Compose the steps of each chunk into one step.
 
-    Writes its map p_end, (row, chunk, head, q), and its diagonal d_end and inflow b_end, (row,
-    chunk, head, plane, q).
+    For this step, the map is written to `p_end`, (row, chunk, head, q), and the diagonal and the
+    inflow are written to `d_end` and `b_end`, (row, chunk, head, plane, q).
     """
     head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
     inverses += head * MAPS * N
@@ -179,7 +179,7 @@ def _starts(
     LANES: tl.constexpr,
     REVERSE: tl.constexpr,
 ):
-    """Replace b_end by the state at the start of each chunk; write the final state to `last`."""
+    """Replace `b_end` by the state at the start of each chunk; write the final state to `last`."""
     head, row = tl.program_id(0) % HEADS, (tl.program_id(0) // HEADS).to(tl.int64)
     q = tl.arange(0, LANES)
     in_q = (q < N) | (N == LANES)
@@ -224,7 +224,7 @@ def _states(
 ):
     """Write the states of each chunk, run from the state at its start.
 
-    If PERMUTE, `maps` contains the inverse maps.
+    If PERMUTE is true, `maps` contains the inverse maps.
     """
     head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
     chunk = tl.program_id(0)
@@ -255,7 +255,7 @@ def _chunks_bar(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Compose the steps of each chunk from right to left: bar = d bar[p] + b."""
+    """Compose the steps of each chunk from right to left; a step is bar = d bar[p] + b."""
     head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
     chunk = tl.program_id(0)
     p, d_re = q, tl.where(in_q, 1.0, 0.0).to(decay.dtype.element_ty)
@@ -355,7 +355,7 @@ def _run(
 ) -> tuple[Tensor, Tensor]:
     """Return the states after every step and the final state.
 
-    If `decay_dot` and `before`, the states before every step, are given, return the tangents
+    If `decay_dot` and `before`, the states before every step, are given, the tangents are returned
     instead.  In that case, `inflow` and `state` are also tangents, with one row per direction and
     sequence.
     """
@@ -376,7 +376,8 @@ def _run(
 def _carry_chunks(p: Tensor, d: Tensor, b: Tensor, first: Tensor, last: Tensor, *, reverse: bool) -> None:
     """Replace `b` by the states at the starts of the chunks; write the final state to `last`.
 
-    `first` is the initial state.  If `reverse`, the states are cotangents, from right to left.
+    `first` is the initial state.  If `reverse` is true, the states are cotangents, and the chunks
+    are processed from right to left.
     """
     rows, n_chunks, heads, n_states = p.shape
     lanes = max(2, triton.next_power_of_2(n_states))

@@ -1,7 +1,7 @@
 """Step sizes, gate and norm on the GPU, each in a single pass over memory.
 
-`_dot` marks tangents, `_bar` cotangents.  Sums over all rows are computed in two steps, within each
-block of rows and then over the blocks, so that results are bitwise reproducible.
+`_dot` marks tangents, `_bar` cotangents.  Sums over all rows are computed in two steps, first
+within each block of rows and then over the blocks, so that results are bitwise reproducible.
 """
 
 # Functions compiled by Triton have no annotations; their callers do.
@@ -32,7 +32,7 @@ BLOCK_SIZE = 2048
 
 @kernel
 def _offsets(n_rows, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Return the offsets of this program in arrays (rows, width), their mask, and the columns."""
+    """Return the offsets of this program in arrays (rows, width), the mask, and the columns."""
     n_blocks = tl.cdiv(WIDTH, COLUMNS)
     column = tl.program_id(0) % n_blocks * COLUMNS + tl.arange(0, COLUMNS)
     row = (tl.program_id(0) // n_blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -89,7 +89,10 @@ def _step_size_dot(
 
 
 def _column_grid(x: Tensor) -> tuple[int, int, dict[str, int]]:
-    """Return the numbers of rows and programs, and the sizes of a kernel over blocks of columns."""
+    """Return the number of rows, the number of programs, and the compile-time sizes of a kernel.
+
+    Each program of the kernel processes a block of columns.
+    """
     width = x.shape[-1]
     n_rows = x.numel() // width
     columns = min(128, triton.next_power_of_2(width))
@@ -198,7 +201,7 @@ GATE = Primitive(_gate_forward, _gate_jvp, _gate_vjp, _gate_definition)
 
 @kernel
 def _scale(x_i, EPS: tl.constexpr, WIDTH: tl.constexpr):
-    """Return 1 / sqrt(mean of x^2 + eps); NaN instead of 0 if the squares overflow."""
+    """Return 1 / sqrt(mean of x^2 + eps), or NaN rather than 0 if the squares overflow."""
     mean = tl.sum(x_i * x_i, 1) / WIDTH
     return tl.where(mean < float("inf"), 1 / tl.sqrt(mean + EPS), float("nan"))
 
@@ -274,7 +277,10 @@ def _rms_norm_dot(
 
 
 def _row_grid(x: Tensor) -> tuple[int, int, dict[str, int]]:
-    """Return the numbers of rows and programs, and the sizes of a kernel over whole rows."""
+    """Return the number of rows, the number of programs, and the compile-time sizes of a kernel.
+
+    Each program of the kernel processes whole rows.
+    """
     width = x.shape[-1]
     n_rows = x.numel() // width
     columns = triton.next_power_of_2(width)

@@ -11,9 +11,9 @@ from genoscan.ops.triton_gpu import scan_kernels
 from genoscan.ops.triton_gpu.arithmetic import contiguous, contiguous_tangents, launch, sum_blocks
 
 CHUNK = 64
-"""Bases per chunk: small enough for uncompensated sums, large enough for a cheap carry kernel."""
+"""Number of bases per chunk: small enough for uncompensated sums, large enough for a cheap carry kernel."""
 SUB = 8
-"""Bases between checkpoints, a divisor of CHUNK; the states of so many bases stay in registers."""
+"""Number of bases between checkpoints, a divisor of `CHUNK`; their states stay in registers."""
 AHEAD = 16
 """Number of chunks that the carry kernel loads together, to wait for memory only once."""
 WIDTH = 32
@@ -35,14 +35,14 @@ def _sizes(inputs: ScanInputs, budget: int, **axes: int) -> dict[str, int]:
 
 
 def _allocate_chunks(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
-    """Return uninitialised ends (batch, chunk, n, c) and totals (batch, chunk, c)."""
+    """Return the uninitialised tensors `ends`, (batch, chunk, n, c), and `totals`, (batch, chunk, c)."""
     batch, length, channels = inputs.u.shape
     totals = inputs.u.new_empty(batch, triton.cdiv(length, CHUNK), channels)
     return totals.new_empty(*totals.shape[:2], *inputs.A.T.shape), totals
 
 
 def _states_first(A: Tensor) -> Tensor:
-    """Return A, or its tangents, as (n, c), the layout of the kernels."""
+    """Return `A`, or its tangents, in the layout of the kernels, (n, c)."""
     return A.transpose(-1, -2).contiguous()
 
 
@@ -65,7 +65,7 @@ def _carry_chunks(ends: Tensor, totals: Tensor, A: Tensor, first: Tensor, *, rev
 
 
 def _contiguous_inputs(given: Tensors) -> ScanInputs:
-    """Return the inputs as contiguous tensors, excluding bias and gate, which have separate kernels."""
+    """Return contiguous inputs without bias and gate, which are processed by separate kernels."""
     u, delta, A, B, C, D, state = contiguous(given)
     return ScanInputs(u, delta, A, B, C, D, state)
 

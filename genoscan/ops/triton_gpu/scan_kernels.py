@@ -6,12 +6,14 @@ Forward, jvp and vjp each have three steps:
     carry        computes the state at the start of each chunk sequentially, with Kahan compensation
     replay       runs each chunk again, from the state at its start; writes the outputs
 
-The decay of a whole chunk is exp(A * sum of step sizes), so that a chunk advances the state like a
-single base.  The vjp runs in the same way from right to left; its replay recomputes the states from
-checkpoints, which the forward replay saves every `SUB` bases, and keeps them in registers.
+The decay of a whole chunk is exp(A * sum of step sizes), so that the state is advanced over a chunk
+as over a single base.  The vjp runs in the same way from right to left; its replay recomputes the
+states from checkpoints, which the forward replay saves every `SUB` bases, and keeps them in
+registers.
 
 Each program is one warp, so that no warp waits for another.  It processes a block of channels, with
-all states of a channel in few threads.  Sums over channels are written as one partial sum per block.
+all states of a channel in a few threads.  Sums over channels are written as one partial sum per
+block.
 
 Notation: u, delta, A, B, C, D, h as in Mamba (Gu and Dao, arXiv 2312.00752, equation 2 with the
 Euler input map); `_dot` marks tangents, `_bar` cotangents; n is a state and c a channel.
@@ -40,13 +42,13 @@ channel_kernel = partial(kernel, unaligned=tuple(UNALIGNED.split()))
 
 @kernel
 def _advance(h, near, factor, inflow):
-    """Return the state after a base, computed so that small changes to h lose no digits."""
+    """Return the state after a base, computed so that small changes of the state lose no digits."""
     return masked(near, h) + (factor * h + inflow)
 
 
 @kernel
 def _add(total, error, term):
-    """Return total + term and its rounding error, with Kahan compensation."""
+    """Return the sum of `total` and `term`, and its rounding error, with Kahan compensation."""
     change = term - error
     after = total + change
     return after, (after - total) - change
@@ -56,8 +58,8 @@ def _add(total, error, term):
 def _program(CHANNELS: tl.constexpr, STATES: tl.constexpr, N: tl.constexpr, LANES: tl.constexpr):
     """Return the indices and masks of this program.
 
-    These are the chunk, the sequence, the channels c, the states n, their offsets in arrays of shape
-    (n, c), and the masks of c, of n and of both.
+    The values are the chunk, the sequence, the channels c, the states n, the offsets in arrays of
+    shape (n, c), and the masks of c, of n and of both.
     """
     n_blocks = tl.cdiv(CHANNELS, LANES)
     chunk, batch = tl.program_id(0) // n_blocks, tl.program_id(1).to(tl.int64)
@@ -87,7 +89,7 @@ def chunk_ends(
 ):
     """Scan each chunk from a zero initial state.
 
-    Writes the final states to `ends`, (batch, chunk, n, c), and the sums of the step sizes to
+    The final states are written to `ends`, (batch, chunk, n, c), and the sums of the step sizes to
     `totals`, (batch, chunk, c).
     """
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
@@ -171,9 +173,9 @@ def carry(
     AHEAD: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Replace `ends`, the final states of the chunks run from zero, by the states at their starts.
+    """Replace `ends`, the final states of chunks run from zero, by the states at the chunks' starts.
 
-    Writes the final state of the tile to `last`.
+    The final state of the tile is written to `last`.
     """
     width = CHANNELS * STATES
     i = tl.program_id(0) * LANES + tl.arange(0, LANES)
@@ -226,9 +228,9 @@ def replay(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Run each chunk from the state at its start, and write y.
+    """Run each chunk from the state at its start, and write `y`.
 
-    Unless `checkpoints` is None, also writes the checkpoints, (batch, sub-tile, n, c).
+    Unless `checkpoints` is None, the checkpoints, (batch, sub-tile, n, c), are also written.
     """
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     a = tl.load(A + at, in_nc, 0.0)
@@ -260,8 +262,8 @@ def replay(
 def _load_slabs(array, c, n, in_n, CHANNELS: tl.constexpr, E: tl.constexpr, LANES: tl.constexpr):
     """Load a block of an array (n, c) as (E, n, LANES), with E channels per thread.
 
-    It is loaded in E slabs, because the layout of a single load would depend on the version of
-    Triton.
+    The block is loaded in E slabs, because the layout of a single load would depend on the version
+    of Triton.
     """
     slab = tl.arange(0, E)[:, None, None]
     for e in tl.static_range(E):
@@ -302,10 +304,10 @@ def replay_bar(
 ):
     """Run each chunk from right to left, from the cotangent of the state at its end.
 
-    Writes u_bar and delta_bar.  Writes B_bar and C_bar as one partial sum per block of channels,
-    (block, batch x tile, n).  Unless None, A_bar, (batch x chunk, n, c), and D_bar, (batch x chunk,
-    c), are written as one partial sum per chunk.  The axes of values are E channels of a thread, N
-    states and LANES channels.
+    The cotangents are written to `u_bar` and `delta_bar`.  One partial sum per block of channels is
+    written to `B_bar` and `C_bar`, (block, batch x tile, n).  One partial sum per chunk is written
+    to `A_bar`, (batch x chunk, n, c), and `D_bar`, (batch x chunk, c), unless these are None.
+    Blocks of values have three axes: the E channels of a thread, N states and LANES channels.
     """
     n_blocks = tl.cdiv(CHANNELS, E * LANES)
     chunk, batch = tl.program_id(0) // n_blocks, tl.program_id(1).to(tl.int64)
@@ -480,8 +482,8 @@ def carry_dot(
 ):
     """Replace `ends_dot` by the tangents of the states at the starts of the chunks.
 
-    `starts` is computed by `carry`, which must be launched first.  Writes the tangent of the final
-    state of the tile to `last`.
+    `starts` is computed by `carry`, which must be launched first.  The tangent of the final state
+    of the tile is written to `last`.
     """
     width = CHANNELS * STATES
     i = tl.program_id(0) * LANES + tl.arange(0, LANES)
@@ -549,7 +551,7 @@ def replay_dot(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Run each chunk as `replay` does, with tangents for G directions; write y and y_dot."""
+    """Run each chunk as `replay` does, with tangents for G directions; write `y` and `y_dot`."""
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     g = tl.program_id(2) * G + tl.arange(0, G)
     in_g = g < n_directions
