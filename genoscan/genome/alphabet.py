@@ -76,7 +76,7 @@ def decode(codes: UInt8[np.ndarray, " bases"]) -> bytes:
     Returns
     -------
     bytes
-        A, C, G, T and N, one letter per base.
+        Letters A, C, G, T and N, one per base.
     """
     return _LETTERS[codes].tobytes()
 
@@ -108,7 +108,7 @@ def reverse_complement(codes: UInt8[np.ndarray, " bases"]) -> UInt8[np.ndarray, 
     Returns
     -------
     array of shape (bases,)
-        Complemented codes, last base first.
+        Complemented codes, in reverse order.
     """
     return _COMPLEMENTS[codes[::-1]]
 

@@ -1,8 +1,8 @@
 """Reader for BED files.
 
-BED is 0-based and half-open, like all coordinates inside genoscan. Columns 1 to 4 and 6 are read;
-the score and any further columns are ignored, so narrowPeak files are accepted. Rows may be in any
-order and may overlap.
+BED is 0-based and half-open, like all coordinates inside genoscan. `read_bed` reads
+columns 1 to 4 and 6 and ignores all other columns, so narrowPeak files are accepted.
+`read_bed_features` also reads columns 7 to 12. Rows may be in any order and may overlap.
 """
 
 import re
@@ -36,7 +36,7 @@ def read_bed(path: str | Path, sizes: Mapping[str, int], *, clip: bool = False) 
     Returns
     -------
     list of Region
-        One region per row; its `source` is the file and line number.
+        One region per row; `source` contains the file name and the line number of the row.
 
     Raises
     ------
@@ -54,21 +54,21 @@ def read_bed(path: str | Path, sizes: Mapping[str, int], *, clip: bool = False) 
 
 
 def read_bed_features(lines: Iterable[str], path: Path, malformed: MalformedRows) -> list[Feature]:
-    """Read the rows of a BED file with their blocks, columns 7 to 12.
+    """Read the rows of a BED file, including their blocks (columns 7 to 12).
 
     Parameters
     ----------
     lines
         Lines of the file.
     path
-        File to name in errors.
+        Path of the file, for error messages.
     malformed
-        Receives the malformed rows.
+        Object to which the malformed rows are added.
 
     Returns
     -------
     list of Feature
-        Features in the order of the file. Columns 7 to 12 that are not blocks of BED are ignored.
+        Features in the order of the file. Columns 7 to 12 are ignored if they do not describe blocks.
     """
     features = []
     for number, line in data_lines(lines, path):
@@ -83,24 +83,24 @@ def read_bed_features(lines: Iterable[str], path: Path, malformed: MalformedRows
 
 
 def data_lines(lines: Iterable[str], path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the rows of a BED file, without empty lines, comments and lines for a browser.
+    """Yield the rows of a BED file, omitting empty lines, comments and header lines for browsers.
 
     Parameters
     ----------
     lines
         Lines of the file.
     path
-        File to name in errors.
+        Path of the file, for error messages.
 
     Yields
     ------
     int, str
-        Line number, counted from 1, and text.
+        Line number, starting at 1, and text of the row.
 
     Raises
     ------
     InputError
-        If the file is a VCF.
+        If the file is a VCF file.
     """
     for number, line in enumerate(lines, 1):
         if line.startswith(_VCF_HEADERS):
@@ -114,7 +114,7 @@ def data_lines(lines: Iterable[str], path: Path) -> Iterator[tuple[int, str]]:
 
 
 def is_bed_row(line: str) -> bool:
-    """Return whether a line begins with the columns of BED: name, start and end.
+    """Return whether a line begins with the first three columns of BED: name, start and end.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def is_bed_row(line: str) -> bool:
     Returns
     -------
     bool
-        Whether columns 2 and 3 are whole numbers.
+        True if columns 2 and 3 are whole numbers.
     """
     columns = line.split("\t", 3) if "\t" in line else line.split(None, 3)
     return len(columns) > 2 and all(_NUMBER.fullmatch(column.strip()) for column in columns[1:3])

@@ -1,4 +1,4 @@
-"""Index of a FASTA file (.fai): its rows, and a genome without bases, which is sufficient to plan a run."""
+"""Indexes of FASTA files (.fai): their rows, and a genome without bases, sufficient to plan a run."""
 
 import gzip
 import re
@@ -15,7 +15,7 @@ from genoscan.genome.files import compression, excerpt, open_text
 _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 TOO_LONG: Final = (1 << 31) - 1
-"""Positions of pysam are 32-bit; it truncates longer lengths to this value."""
+"""Length to which pysam truncates longer sequences, because its positions are 32-bit integers."""
 
 
 class FaiGenome:
@@ -54,11 +54,11 @@ class FaiGenome:
             raise InputError(f"{path}: no sequence in it has bases")
 
     def fetch(self, chrom: str, start: int, end: int) -> UInt8[np.ndarray, " bases"]:
-        """Raise InputError, because an index has no bases."""
+        """Raise InputError, because an index does not contain bases."""
         raise self._no_bases()
 
     def m5(self, chrom: str) -> str:
-        """Raise InputError, because an index has no bases."""
+        """Raise InputError, because an index does not contain bases."""
         raise self._no_bases()
 
     def _no_bases(self) -> InputError:
@@ -66,16 +66,16 @@ class FaiGenome:
 
 
 class FaiRow(NamedTuple):
-    """A row of a .fai file.
+    """Row of a .fai file.
 
     Attributes
     ----------
     name, length
-        Name and number of bases of the sequence.
+        Name of the sequence, and its length in bases.
     offset
-        Position of its first base in the file.
+        Position of the first base of the sequence in the uncompressed file, in bytes.
     line_bases, line_bytes
-        Length of its lines without and with the line end.
+        Length of the lines of the sequence, without the line end and with it.
     """
 
     name: str
@@ -86,7 +86,7 @@ class FaiRow(NamedTuple):
 
 
 def fai_rows(path: Path) -> Iterator[FaiRow]:
-    """Yield the rows of the index of a FASTA file, as samtools faidx writes them.
+    """Yield the rows of the index of a FASTA file, as written by samtools faidx.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def fai_rows(path: Path) -> Iterator[FaiRow]:
     name = ""
     start = length = position = 0
     shape = 0, 0  # bases and bytes of a line
-    ragged = ""  # what is wrong if more bases follow
+    ragged = ""  # problem to report if more bases follow
     with path.open("rb") as raw, gzip.open(raw) if compression(path) == "bgzip" else raw as file:
         for number, line in enumerate(file, 1):
             position += len(line)

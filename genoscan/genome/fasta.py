@@ -141,7 +141,7 @@ class FastaGenome:
         return file
 
     def _letters(self, chrom: str, start: int, end: int) -> Iterator[bytes]:
-        """Yield the letters from start to end in pieces, exactly as in the file."""
+        """Yield the letters from `start` to `end` in pieces, exactly as they are in the file."""
         if chrom not in self.sizes:
             raise InputError(f"{self.path}: {unknown_sequence(chrom, self.sizes)}")
         if not 0 <= start <= end <= self.sizes[chrom]:

@@ -51,7 +51,7 @@ class FastaIndex(NamedTuple):
 
 
 class Stamp(NamedTuple):
-    """Modification time and size of a file, compared to detect changes.
+    """Modification time and size of a file, which are compared to detect changes.
 
     Attributes
     ----------
@@ -111,8 +111,8 @@ def ensure_index(path: Path) -> FastaIndex:
     -----
     An index is valid if it is no older than the file, its numbers are possible for a file of this
     size, the headers, first line ends and last bases of the first 1,000 sequences are at the offsets
-    implied by the index, and the file ends after the last indexed base. Memory: the longest line of
-    the file, while an index is built.
+    implied by the index, and the file ends after the last indexed base. Memory, while an index is
+    built: the longest line of the file.
     """
     _check_fasta(path)
     candidates = _index_paths(path)
@@ -169,7 +169,7 @@ def _index_paths(path: Path) -> list[FastaIndex]:
 
 
 def _fits(path: Path, index: FastaIndex) -> bool:
-    """Return whether the index is no older than the file and agrees with its content."""
+    """Return whether the index is no older than the file and agrees with the contents of the file."""
     try:
         if not all(file.is_file() for file in index if file):
             return False
@@ -185,7 +185,7 @@ def _fits(path: Path, index: FastaIndex) -> bool:
 
 @contextmanager
 def _uncompressed(path: Path, gzi: Path | None) -> Iterator[tuple[Callable[[int, int], bytes], int]]:
-    """Yield a function `read(offset, count)` of the decompressed file, and the maximum size of that file.
+    """Yield a function `read(offset, count)` for the decompressed file, and an upper bound on its size.
 
     Neither pyfaidx nor pysam can read the bytes between two sequences.
     """
@@ -206,7 +206,7 @@ def _uncompressed(path: Path, gzi: Path | None) -> Iterator[tuple[Callable[[int,
 
 
 def _read_blocks(raw: BinaryIO, gzi: Path) -> Int64[np.ndarray, "blocks 2"]:
-    """Return compressed and decompressed offsets of the bgzip blocks; raise ValueError if they are wrong."""
+    """Return the compressed and decompressed offset of each bgzip block; raise ValueError if one is wrong."""
     # A .gzi file has a count, then the offsets of all blocks but the first.
     count, *numbers = np.fromfile(gzi, "<i8").tolist() or [-1]
     if len(numbers) != 2 * count:
@@ -224,7 +224,7 @@ def _read_blocks(raw: BinaryIO, gzi: Path) -> Int64[np.ndarray, "blocks 2"]:
 
 
 def _is_possible(records: dict[str, pyfaidx.IndexRecord], size: int) -> bool:
-    """Return whether sequences are in order, do not overlap, and fit into a file of `size` bytes."""
+    """Return whether the sequences are in order, do not overlap and fit into a file of `size` bytes."""
     return all(
         record.rlen >= 0
         and 0 <= record.lenc <= record.lenb
@@ -236,10 +236,10 @@ def _is_possible(records: dict[str, pyfaidx.IndexRecord], size: int) -> bool:
 
 
 def _comparisons(records: dict[str, pyfaidx.IndexRecord], read: Callable[[int, int], bytes]) -> Iterator[bool]:
-    """Yield the results of comparing headers, line lengths, last bases and the end of the file with the index.
+    """Compare a file with its index, and yield whether each compared part agrees.
 
-    Modification times do not reveal that a file was replaced by an older one, for example with
-    `cp -p` or `rsync`.
+    Headers, line lengths, last bases and the end of the file are compared, because modification times
+    do not reveal that a file was replaced by an older file, for example with `cp -p` or `rsync`.
     """
     for name, record in islice(records.items(), _HEADERS_CHECKED):
         between = read(record.prev_bend, record.offset - record.prev_bend)
@@ -299,7 +299,7 @@ def _build(path: Path, index: FastaIndex) -> None:
 
 
 def _block_offsets(path: Path) -> Int64[np.ndarray, " numbers"]:
-    """Return the content of a .gzi file, as bgzip writes it."""
+    """Return the numbers in the .gzi index that bgzip would write for a file."""
     with path.open("rb") as file:
         offsets = [(start, data_start) for start, _, data_start, _ in BgzfBlocks(file)][1:-1]
     return np.array([len(offsets), *(number for pair in offsets for number in pair)], np.int64)
@@ -307,7 +307,7 @@ def _block_offsets(path: Path) -> Int64[np.ndarray, " numbers"]:
 
 @contextmanager
 def _index_errors(path: Path) -> Iterator[None]:
-    """Convert errors of damaged files to InputError."""
+    """Convert the errors that damaged files cause to InputError."""
     try:
         yield
     except InputError:

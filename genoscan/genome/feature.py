@@ -11,21 +11,21 @@ from genoscan.errors import InputError
 from genoscan.genome.region import Region
 
 Interval = tuple[int, int]
-"""Start and end, 0-based, half-open."""
+"""Start and end of an interval, 0-based and half-open."""
 
 
 class Transcript(NamedTuple):
-    """Exons of a transcript, 0-based, half-open.
+    """Transcript of a feature; coordinates are 0-based and half-open.
 
     Attributes
     ----------
     start, end
-        Extent; introns and exons lie within it.
+        Extent of the transcript, which contains all of its exons and introns.
     exons
-        Exons in ascending order, disjoint.
+        Disjoint exons, in ascending order.
     coding
-        Interval from the first to the last coding base, as thickStart and thickEnd of BED; empty if
-        no base is coding, None if this is unknown.
+        Interval from the first to the last coding base, like thickStart and thickEnd in BED. The
+        interval is empty if no base is coding, and None if this is unknown.
     """
 
     start: int
@@ -34,7 +34,7 @@ class Transcript(NamedTuple):
     coding: Interval | None = None
 
     def cut(self, start: int, end: int) -> "Transcript | None":
-        """Return the part from `start` to `end`, or None if no exon overlaps it."""
+        """Return the part of the transcript from `start` to `end`, or None if it overlaps no exon."""
         exons = tuple((max(a, start), min(b, end)) for a, b in self.exons if a < end and start < b)
         if not exons:
             return None
@@ -42,7 +42,7 @@ class Transcript(NamedTuple):
         return Transcript(max(self.start, start), min(self.end, end), exons, coding)
 
     def shift(self, by: int) -> "Transcript":
-        """Return the transcript moved by a number of bases."""
+        """Return a copy of the transcript, shifted by a number of bases."""
         exons = tuple((a + by, b + by) for a, b in self.exons)
         return Transcript(
             self.start + by, self.end + by, exons, self.coding and (self.coding[0] + by, self.coding[1] + by)
@@ -51,7 +51,7 @@ class Transcript(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Feature(Region):
-    """A region with transcripts.
+    """Region with transcripts.
 
     Attributes
     ----------
@@ -62,20 +62,20 @@ class Feature(Region):
     transcripts: tuple[Transcript, ...] = field(default=(), compare=False)
 
     def is_intron(self, position: int) -> bool:
-        """Return whether a base of the feature is inside transcripts, but in no exon of them."""
+        """Return whether a position is within at least one transcript, but not within an exon."""
         around = [t for t in self.transcripts if t.start <= position < t.end]
         return bool(around) and not any(a <= position < b for t in around for a, b in t.exons)
 
 
 class MalformedRows:
-    """Number of malformed rows of a file, and the error of the first.
+    """Count of the malformed rows of a file, and the error for the first of them.
 
     Attributes
     ----------
     count
-        Number of rows.
+        Number of malformed rows.
     first
-        Error of the first row; None if there is none.
+        Error for the first malformed row; None if there is no such row.
     """
 
     def __init__(self) -> None:
@@ -83,26 +83,26 @@ class MalformedRows:
         self.first: InputError | None = None
 
     def add(self, problem: InputError) -> None:
-        """Count a row.
+        """Count a malformed row.
 
         Parameters
         ----------
         problem
-            Error that names file and line.
+            Error for the row, which names the file and the line.
         """
         self.count += 1
         self.first = self.first or problem
 
 
 def make_feature(region: Region, transcripts: Iterable[Transcript]) -> Feature:
-    """Return a feature, without the transcripts if they only repeat its extent.
+    """Create a feature; omit its transcripts if they only repeat its extent.
 
     Parameters
     ----------
     region
-        Extent, name, strand and source.
+        Region with the extent, name, strand and source of the feature.
     transcripts
-        Transcripts; parts outside the region are removed.
+        Transcripts of the feature; parts outside the region are removed.
 
     Returns
     -------
@@ -124,7 +124,7 @@ def make_feature(region: Region, transcripts: Iterable[Transcript]) -> Feature:
 
 
 def merge_overlapping(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
-    """Return intervals in ascending order; those that share bases are merged.
+    """Merge intervals that share bases, and return all intervals in ascending order.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def merge_overlapping(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
     Returns
     -------
     tuple of (int, int)
-        Disjoint intervals; adjacent ones are not merged.
+        Disjoint intervals; adjacent intervals are not merged.
     """
     merged: list[Interval] = []
     for start, end in sorted(intervals):
@@ -156,7 +156,8 @@ def gene_index(genes: Iterable[Feature]) -> Callable[[Feature], bool]:
     Returns
     -------
     callable
-        Function of a feature; its time grows with the logarithm of the number of genes.
+        Function that takes a feature and returns a bool. Its run time is logarithmic in the number of
+        genes.
     """
     intervals: dict[tuple[str, str], list[Interval]] = defaultdict(list)
     for gene in genes:
@@ -175,18 +176,18 @@ def gene_index(genes: Iterable[Feature]) -> Callable[[Feature], bool]:
 
 
 class Placement(NamedTuple):
-    """Features within a genome, and the number of the others.
+    """Features within a genome, and counts of the omitted and the shortened features.
 
     Attributes
     ----------
     features
         Features within the genome.
     unknown
-        Number of features on each sequence that the genome lacks.
+        Number of omitted features on each sequence that is not in the genome.
     past_end
-        Number of features that start past the end of their sequence.
+        Number of omitted features that start past the end of their sequence.
     trimmed
-        Number of features shortened to the end of their sequence.
+        Number of features that were shortened to fit their sequence.
     """
 
     features: list[Feature]
@@ -196,7 +197,7 @@ class Placement(NamedTuple):
 
 
 def place(features: Iterable[Feature], sizes: Mapping[str, int], circular: Collection[str]) -> Placement:
-    """Select features within a genome; shorten those that end past their sequence.
+    """Select the features within a genome; shorten features that extend past the end of their sequence.
 
     Parameters
     ----------
@@ -205,13 +206,13 @@ def place(features: Iterable[Feature], sizes: Mapping[str, int], circular: Colle
     sizes
         Sequence lengths in bases.
     circular
-        Names of the circular sequences. A feature across the origin of one, which ends past its
-        length, becomes two features.
+        Names of the circular sequences. A feature that crosses the origin of a circular sequence
+        ends past the length of the sequence; it is split into two features.
 
     Returns
     -------
     Placement
-        Features in the given order, and the numbers of the others.
+        Selected features in the given order, and counts of the omitted and the shortened features.
     """
     found: list[Feature] = []
     unknown: dict[str, int] = defaultdict(int)
@@ -237,7 +238,7 @@ def place(features: Iterable[Feature], sizes: Mapping[str, int], circular: Colle
 
 
 def _part(feature: Feature, start: int, end: int, origin: int) -> Feature:
-    """Return the part from `start` to `end`, in coordinates that count from `origin`."""
+    """Return the part of a feature from `start` to `end`, in coordinates relative to `origin`."""
     transcripts = [cut.shift(-origin) for t in feature.transcripts if (cut := t.cut(start, end))]
     return replace(
         feature, start=start - origin, end=end - origin, transcripts=tuple(dict.fromkeys(transcripts)), clipped=True

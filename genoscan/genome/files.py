@@ -83,7 +83,7 @@ def excerpt(text: str, length: int = 40) -> str:
     Returns
     -------
     str
-        Text without control characters; "..." follows if it was cut.
+        Beginning of the text, without control characters, followed by "..." if it was shortened.
     """
     plain = "".join(
         character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text[:length]
@@ -104,7 +104,7 @@ def head(path: Path, count: int) -> bytes:
     Returns
     -------
     bytes
-        The first `count` bytes, or the whole content of a shorter file.
+        The first `count` bytes, or the whole contents of a shorter file.
 
     Raises
     ------
@@ -127,12 +127,12 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     Yields
     ------
     file object
-        Binary stream of the decompressed content.
+        Binary stream of the decompressed contents.
 
     Raises
     ------
     InputError
-        If the file cannot be read, when it is opened or later inside the `with` block.
+        If the file cannot be read, either when it is opened or later inside the `with` block.
     """
     with read_errors(path), path.open("rb") as file:
         if file.peek(2)[:2] != _GZIP:
@@ -143,7 +143,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
 
 class _BoundedLines(io.TextIOWrapper):
-    """Text stream that raises InputError at a line that is too long, without reading all of it."""
+    """Text stream that raises InputError if a line is too long, without reading the whole line."""
 
     def __init__(self, file: Any, path: Path) -> None:
         # A comment in another encoding must not make a file with ASCII data unreadable.
@@ -178,13 +178,13 @@ def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
     Yields
     ------
     file object
-        Text stream of the decompressed content, decoded as UTF-8; invalid bytes are replaced.
+        Text stream of the decompressed contents, decoded as UTF-8; invalid bytes are replaced.
 
     Raises
     ------
     InputError
-        If the file cannot be read, or has a line of more than 2^20 characters, when it is opened or
-        later inside the `with` block.
+        If, either when the file is opened or later inside the `with` block, it cannot be read or a line
+        has more than 2^20 characters.
     """
     with open_bytes(path) as file:
         yield _BoundedLines(cast(io.BufferedIOBase, file), path)
@@ -202,7 +202,7 @@ def read_errors(path: Path) -> Iterator[None]:
     Raises
     ------
     InputError
-        In place of OSError, EOFError and decompression errors.
+        If the block raises OSError, EOFError or a decompression error.
     """
     try:
         yield

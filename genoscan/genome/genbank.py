@@ -35,7 +35,7 @@ _CUT_OFF = ("Premature end", "Expected sequence length")
 
 @dataclass(frozen=True, slots=True)
 class GenBankFeature:
-    """A feature of a GenBank record.
+    """Feature of a GenBank record.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class GenBankFeature:
     parts
         Exons, in transcript order. A fuzzy position such as <3 or >10 is replaced by its number.
     trans_spliced
-        Whether the exons are of separate transcripts.
+        Whether the exons belong to separate transcripts.
     """
 
     chrom: str
@@ -62,7 +62,7 @@ class GenBankFeature:
     trans_spliced: bool = False
 
     def features(self) -> list[Feature]:
-        """Return a feature with its exons; more if they cross the origin or are on both strands."""
+        """Return one feature, or several if the exons cross the origin, change strand or are trans-spliced."""
         runs = [[self.parts[0]]]
         for before, after in pairwise(self.parts):
             follows = after.start < before.start if after.strand == "-" else before.start < after.start
@@ -180,8 +180,8 @@ def read_features(path: str | Path, malformed: MalformedRows | None = None) -> l
     path
         GenBank file, plain or gzip.
     malformed
-        Receives the features without a valid location. If it is None, these and features that end
-        past their record are an error.
+        Object to which features without a valid location are added. If None, a feature that has no
+        valid location or ends past its record raises an error.
 
     Returns
     -------
@@ -229,9 +229,10 @@ def _feature(found: Any, record: Any, path: Path, *, strict: bool) -> Iterator[G
 
 
 class _Lines:
-    """Text file from which Biopython reads; retains the last VERSION line.
+    """Text file that is passed to Biopython, and that stores the version of the current record.
 
-    Biopython reads a version as a number, so that NODE_1_cov_2.052837 becomes NODE_1_cov_2.52837.
+    Biopython parses part of a version as a number and would change NODE_1_cov_2.052837 to
+    NODE_1_cov_2.52837.
     """
 
     def __init__(self, file: io.TextIOWrapper) -> None:
@@ -251,7 +252,7 @@ class _Lines:
 
 
 def _records(path: Path) -> Iterator[Any]:
-    """Yield the Biopython records of a file, with its names; raise InputError if a name is repeated."""
+    """Yield the Biopython records of a file, named as in the file; raise InputError if a name is repeated."""
     check_file(path)
     names = set()
     with open_text(path) as file:

@@ -79,8 +79,8 @@ def open_genome(path: str | Path) -> Genome:
     Parameters
     ----------
     path
-        FASTA (plain or bgzip), GenBank (plain or gzip), or a FASTA index (.fai), which contains
-        no bases but is sufficient to plan a run.
+        FASTA file (plain or bgzip), GenBank file (plain or gzip), or FASTA index (.fai), which
+        contains no bases but is sufficient to plan a run.
 
     Returns
     -------

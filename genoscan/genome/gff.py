@@ -1,7 +1,7 @@
-"""Read genes, transcripts and exons from GFF3 and GTF files.
+"""Reader for the genes, transcripts and exons in GFF3 and GTF files.
 
-Both formats have nine columns and 1-based, closed coordinates. In GFF3 a row names its parent, in GTF
-its gene and transcript. Rows may be in any order.
+Both formats have nine columns and 1-based, closed coordinates. A GFF3 row contains the
+ID of its parent, and a GTF row the IDs of its gene and transcript. Rows may be in any order.
 """
 
 import re
@@ -49,7 +49,7 @@ _LEVELS = 8
 """Maximum number of levels from an exon's parent to its gene."""
 
 _Key = tuple[str, str, str]
-"""Namespace (genes and transcripts have separate ones in GTF), sequence and ID."""
+"""Namespace, sequence and ID; in GTF, genes and transcripts have separate namespaces."""
 
 _Role = Literal["gene", "transcript", "part", "signal", "other"]
 
@@ -66,7 +66,7 @@ class _Row(NamedTuple):
 
 
 class _Node(NamedTuple):
-    """A gene or transcript."""
+    """Gene or transcript."""
 
     row: _Row
     name: str
@@ -78,7 +78,7 @@ class _Node(NamedTuple):
 
 @dataclass(slots=True)
 class _Exons:
-    """Exons that have the same parent, or an ID but no parent."""
+    """Exons with the same parent or, if they have no parent, with the same ID."""
 
     row: _Row
     name: str
@@ -104,7 +104,7 @@ class _Exons:
         return Transcript(*extent, self.blocks, coding).cut(*extent) or Transcript(*extent, (extent,))
 
     def features(self, circle: int | None) -> list[Feature]:
-        """Return one feature; more if the exons are on both sides of the origin of a circular sequence."""
+        """Return one feature, or one per block if the exons adjoin both sides of a circular sequence's origin."""
         if circle is not None and self.blocks[0][0] == 0 and self.blocks[-1][1] == circle:
             return [_feature(self.row, self.name, block, ()) for block in self.blocks]
         return [_feature(self.row, self.name, self.extent, [self.transcript(self.extent)])]
@@ -115,7 +115,7 @@ def _feature(row: _Row, name: str, extent: Interval, transcripts: Iterable[Trans
 
 
 def is_gff_row(line: str) -> bool:
-    """Return whether a line has the columns of GFF3 and GTF: start and end in columns 4 and 5.
+    """Return whether a line is a row of a GFF3 or GTF file, with start and end in columns 4 and 5.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def is_gff_row(line: str) -> bool:
     Returns
     -------
     bool
-        False for rows of BED, which has start and end in columns 2 and 3.
+        True for a GFF3 or GTF row; False for a BED row, which has start and end in columns 2 and 3.
     """
     columns = [column.strip() for column in line.split("\t", 9)]
     if len(columns) < 8 or not all(map(_POSITION.fullmatch, columns[3:5])):
@@ -141,25 +141,26 @@ def read_gff(
     Parameters
     ----------
     lines
-        Lines of the file, up to the end or to its sequences in FASTA format.
+        Lines of the file. Reading stops at sequences in FASTA format.
     path
-        File to name in errors.
+        Path of the file, for error messages.
     sizes
-        Sequence lengths in bases; names with percent signs are decoded if they are not among these.
+        Sequence lengths in bases. A percent-encoded sequence name is decoded unless it is one of the
+        keys.
     malformed
-        Receives the rows without nine columns or with invalid coordinates.
+        Object to which rows with missing columns or invalid coordinates are added.
 
     Returns
     -------
     features : list of Feature
-        Genes with their transcripts. Transcripts, CDS and RNAs that belong to no gene are features
-        too. If a file has none of these: all its features, except whole sequences.
+        Genes with their transcripts, and transcripts, CDS and RNAs that do not belong to a gene. If
+        the file contains none of these, all of its features except whole sequences.
     circular : set of str
         Names of the circular sequences.
 
     Notes
     -----
-    Memory: the exons of the file.
+    Memory: all exons of the file.
     """
     tree, circular = _Tree(), set()
     for row in _rows(lines, path, sizes, malformed):
@@ -210,7 +211,7 @@ def _role(kind: str) -> _Role:
 
 
 def _attributes(text: str) -> tuple[dict[str, str], bool]:
-    """Return the attributes that are used by lower-case name, and whether they are in the syntax of GTF."""
+    """Return the attributes in `_USED`, keyed by lower-case name, and whether the text is in GTF syntax."""
     is_gtf = "=" not in text.partition(";")[0].partition('"')[0]
     fields: dict[str, str] = {}
     for key, value in _gtf_pairs(text) if is_gtf else _gff3_pairs(text):
@@ -232,7 +233,7 @@ def _gff3_pairs(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _gtf_pairs(text: str) -> Iterator[tuple[str, str]]:
-    """Yield names and values; values in quotes may contain semicolons."""
+    """Yield the names and values of GTF attributes; quoted values may contain semicolons."""
     pieces = text.split('"')
     if len(pieces) == 1 and len(text.split()) == 1:
         yield "id", text.rstrip(";")  # AUGUSTUS writes only the ID in the rows of genes and transcripts
@@ -251,7 +252,7 @@ def _gtf_pairs(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _keys(row: _Row, role: _Role, fields: Mapping[str, str], is_gtf: bool) -> tuple[_Key, tuple[_Key, ...]]:
-    """Return the key of a row and those of its parents; in GTF the transcript's, then the gene's."""
+    """Return the key of a row and the keys of its parents; in GTF, the transcript precedes the gene."""
     unique = ("row", row.chrom, str(row.number))
     if not is_gtf:
         own = ("", row.chrom, fields["id"]) if "id" in fields else unique
@@ -270,7 +271,7 @@ def _name(fields: Mapping[str, str], keys: Iterable[str], is_gtf: bool) -> str:
 
 
 class _Tree:
-    """Genes, transcripts and exons of a file, joined by their IDs."""
+    """Genes, transcripts and exons of a file, linked by their IDs."""
 
     def __init__(self) -> None:
         self._genes: dict[_Key, list[_Node]] = defaultdict(list)
@@ -315,7 +316,7 @@ class _Tree:
         Parameters
         ----------
         origin
-            Lengths of the circular sequences.
+            Length of each circular sequence, by name.
         """
         if not (self._genes or self._transcripts or self._exons):
             return self._others
@@ -355,7 +356,7 @@ class _Tree:
         return [feature for _, feature in sorted(rows, key=lambda row: row[0])]
 
     def _ancestors(self, parents: tuple[_Key, ...]) -> list[_Key]:
-        """Return the genes of a transcript, which may be part of another transcript."""
+        """Return the keys of the nearest genes above a row whose parents may have further parents."""
         if parents not in self._found:
             above = parents
             for _ in range(_LEVELS):

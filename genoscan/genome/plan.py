@@ -1,7 +1,7 @@
 """Planning of the input windows of regions, and of batches of windows.
 
 A window extends a region by `context` bases upstream and `reach` bases downstream in the
-reading direction, clipped at the ends of the chromosome.
+reading direction, and is clipped at the ends of the chromosome.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -129,7 +129,7 @@ class ContextRule(Protocol):
         ...
 
     def extent(self, span: slice, outputs: slice | None, *, before: int, after: int) -> slice:
-        """Return the window required for the derivatives of `outputs` with respect to `span`."""
+        """Return the window required for the derivatives of `outputs` with respect to the inputs in `span`."""
         ...
 
 
@@ -144,7 +144,7 @@ def plan(
     target: Region | None = None,
     label_offset: int = 0,
 ) -> list[Window]:
-    """Plan the windows of regions, in the order of the regions.
+    """Plan the input windows of regions.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def plan(
     rule
         Dependence of the model's outputs on its inputs, defined by the differentiation method.
     context, reach
-        Bases read upstream and downstream of a region, in the reading direction.
+        Number of bases read upstream and downstream of a region, in the reading direction.
     strand
         Reading direction: "+", "-", "both" (two windows per region, "+" first) or "bed" (the strand
         of each region, with "." treated as "+").
@@ -169,12 +169,12 @@ def plan(
     Returns
     -------
     list of Window
-        One window per region, or two if `strand` is "both".
+        One window per region, or two if `strand` is "both", in the order of the regions.
 
     Raises
     ------
     InputError
-        If `context` or `reach` is negative, if `strand` has another value, or if `target` cannot
+        If `context` or `reach` is negative, if `strand` has an invalid value, or if `target` cannot
         depend on a region because the target is on another chromosome or, in a causal model,
         upstream of the region.
     """
@@ -220,7 +220,7 @@ StrandWindows = tuple[Window, ...]
 """Windows of one region: a single window, or one per direction if the strand is "both"."""
 
 Batch = tuple[StrandWindows, ...]
-"""Windows of regions that are computed together because their windows have equal lengths."""
+"""Windows of several regions, which are of equal length and are computed together."""
 
 
 def by_region(windows: Sequence[Window], strand: str) -> list[StrandWindows]:
@@ -236,7 +236,7 @@ def by_region(windows: Sequence[Window], strand: str) -> list[StrandWindows]:
     Returns
     -------
     list of StrandWindows
-        One entry per region, in the same order.
+        One entry per region, in the order of the windows.
     """
     step = 2 if strand == "both" else 1
     return [tuple(windows[i : i + step]) for i in range(0, len(windows), step)]

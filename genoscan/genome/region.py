@@ -20,7 +20,7 @@ _GRAMMAR = "5, 5-, -9 or 5-9, counted from 1"
 
 
 class PastEndError(InputError):
-    """Error raised if a region ends past its sequence and is not to be shortened."""
+    """Error raised if a region ends past its sequence and must not be shortened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Region:
     Raises
     ------
     InputError
-        If the region is empty, `start` is negative, or `strand` has another value.
+        If the region is empty, `start` is negative, or `strand` has an invalid value.
     """
 
     chrom: str
@@ -134,7 +134,7 @@ def check_bounds(region: Region, sizes: Mapping[str, int], clip: bool) -> Region
     Raises
     ------
     InputError
-        If the sequence is unknown, or the region is past its end.
+        If the sequence is unknown, or the region starts past the end of its sequence.
     PastEndError
         If the region ends past its sequence and is not shortened.
     """

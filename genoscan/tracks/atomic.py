@@ -1,7 +1,7 @@
-"""Atomic creation of files and directories; messages for failed writes.
+"""Atomic creation of files and directories, and error messages for failed writes.
 
-All files of a job are written in one transaction, `atomic_files`. Each is complete under a temporary
-name (temporary.py) before the first one is renamed.
+All files of a job are written in one transaction, `atomic_files`: each file is completed under a
+temporary name (see temporary.py) before the first file is renamed.
 """
 
 import errno
@@ -34,7 +34,7 @@ _NAME_BYTES = 255
 
 
 class AtomicFiles:
-    """Files of one job, which replace existing ones together; see `atomic_files`."""
+    """Transaction in which the output files of a job replace existing files together; see `atomic_files`."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -57,14 +57,16 @@ class AtomicFiles:
         Raises
         ------
         InputError
-            If the path was created before.
+            If a file has already been created for this path.
         OutputError
-            If it is not a regular file, cannot be created or is being written by another process.
+            If the path is not a regular file, or the file cannot be created or is being written by
+            another process.
 
         Notes
         -----
-        A file that describes others, such as a record or an index, is created after them: files are
-        renamed in reverse order, so that after a crash in between, readers notice the mismatch.
+        A file that describes other files, such as a record or an index, must be created after them.
+        Files are renamed in reverse order of creation, so that after a crash between two renames,
+        readers detect the mismatch.
         """
         check_regular(path)
         target = resolve(path)
@@ -75,18 +77,18 @@ class AtomicFiles:
         return self._created[target].path
 
     def make_folder(self, path: Path) -> None:
-        """Create a folder for files of this job if it is missing; it is removed if it remains empty."""
+        """Create a missing folder for files of this job; at the end of the job, remove it if it is empty."""
         with os_errors(path):
             path.mkdir(exist_ok=True)
         self._stack.callback(_remove_if_empty, path)
 
     def current(self, path: Path) -> Path:
-        """Return the temporary path of a file of this job, or the path itself of any other file."""
+        """Return the temporary path of a file of this job; return any other path unchanged."""
         created = self._created.get(resolve(path))
         return path if created is None else created.path
 
     def remove(self, path: Path) -> None:
-        """Remove an obsolete file, if it exists, before the first file is renamed."""
+        """Mark an obsolete file, which is removed before the first file is renamed."""
         self._obsolete.append(path)
 
     def _commit(self) -> None:
@@ -105,12 +107,12 @@ def _remove_if_empty(folder: Path) -> None:
 
 @contextmanager
 def atomic_files() -> Iterator[AtomicFiles]:
-    """Write several files that replace existing ones only if all are complete.
+    """Write several files, which replace existing files only if all of them are complete.
 
     Yields
     ------
     AtomicFiles
-        Transaction: files created in it are renamed at the end of the block.
+        Transaction. The files created in it are renamed at the end of the block.
 
     Raises
     ------
@@ -120,8 +122,8 @@ def atomic_files() -> Iterator[AtomicFiles]:
     Notes
     -----
     Any exception in the block, including KeyboardInterrupt, removes the temporary files and leaves
-    the existing ones unchanged. Other processes that create a file of the same name raise an error
-    until the last file has been renamed.
+    the existing files unchanged. Until the last file has been renamed, another process that tries to
+    create a file with the same name raises an error.
     """
     with ExitStack() as stack:
         files = AtomicFiles(stack)
@@ -131,12 +133,12 @@ def atomic_files() -> Iterator[AtomicFiles]:
 
 @contextmanager
 def joined(files: AtomicFiles | None) -> Iterator[AtomicFiles]:
-    """Join a transaction, or open one for the block.
+    """Use the caller's transaction, or open a new one for the block.
 
     Parameters
     ----------
     files
-        Transaction of the caller, or None.
+        Transaction of the caller, or None to open a new one.
 
     Yields
     ------
@@ -168,7 +170,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     ------
     OutputError
         If `path` is not a regular file, the folder that contains it cannot be written to, or another
-        process writes the same file.
+        process is writing the same file.
 
     Notes
     -----
@@ -191,8 +193,8 @@ def os_errors(path: Path) -> Iterator[None]:
     Raises
     ------
     OutputError
-        If the block raises an OSError. The message states a remedy if one is known, otherwise the
-        operating system's message.
+        If the block raises an OSError. The message gives a remedy if one is known, and otherwise
+        repeats the operating system's message.
     """
     try:
         yield
@@ -203,7 +205,7 @@ def os_errors(path: Path) -> Iterator[None]:
 
 
 def _reason(error: OSError) -> str:
-    """Return a remedy if one is known, otherwise the operating system's message, on one line."""
+    """Return, on one line, a remedy if one is known, or else the operating system's message."""
     if error.errno in _REMEDIES:
         return _REMEDIES[error.errno]
     return " ".join(str(error.strerror or error).split())
@@ -227,7 +229,7 @@ def atomic_directory(output: Path) -> Iterator[Path]:
     Raises
     ------
     OutputError
-        If the directory cannot be renamed, or another process creates the same directory.
+        If the directory cannot be renamed, or another process is creating the same directory.
     """
     target = resolve(output)
     with ExitStack() as stack:
@@ -240,7 +242,7 @@ def atomic_directory(output: Path) -> Iterator[Path]:
 
 
 def resolve(path: Path) -> Path:
-    """Return the path of a file with symbolic links resolved, also if they form a loop."""
+    """Return a path with its symbolic links resolved, without an error if they form a loop."""
     return Path(os.path.realpath(path))
 
 
@@ -279,7 +281,8 @@ def check_writable(path: Path) -> None:
     Raises
     ------
     OutputError
-        If the folder does not exist or cannot be written to, or as for `check_regular`.
+        If the folder that contains the file does not exist or cannot be written to, or if
+        `check_regular` raises an error.
     """
     folder = resolve(path).parent
     with os_errors(path):
@@ -304,7 +307,8 @@ def check_new_folder(path: Path) -> None:
     InputError
         If the path exists.
     OutputError
-        If the folder that contains it does not exist or cannot be written to, or as for `check_regular`.
+        If the folder that contains the path does not exist or cannot be written to, or if
+        `check_regular` raises an error.
     """
     if os.path.lexists(path):
         raise InputError(f"{path}: already exists: name a new folder")
@@ -312,7 +316,7 @@ def check_new_folder(path: Path) -> None:
 
 
 def partial_folder(output: Path) -> Path:
-    """Return the folder of the unfinished work for an output.
+    """Return the path of the folder that contains the unfinished work for an output.
 
     Parameters
     ----------
@@ -322,21 +326,21 @@ def partial_folder(output: Path) -> Path:
     Returns
     -------
     Path
-        OUT.partial beside the output, shortened if the name would be too long.
+        OUT.partial, beside the output OUT. The name is shortened if it would be too long.
     """
     name = f"{output.name}.partial"
     return output.with_name(name if len(os.fsencode(name)) <= _NAME_BYTES else f"{shorten(output.name)}.partial")
 
 
 def make_partial_folder(path: Path, names: Sequence[str]) -> None:
-    """Create the folder of unfinished work, or check that an existing one contains nothing else.
+    """Create a folder for unfinished work, or check that an existing folder contains nothing else.
 
     Parameters
     ----------
     path
-        Folder.
+        Folder of unfinished work.
     names
-        Names, or patterns of names, of the files that belong to unfinished work.
+        Names, or glob patterns of names, of the files that belong to unfinished work.
 
     Raises
     ------

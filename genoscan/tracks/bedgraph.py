@@ -1,7 +1,7 @@
 """Writer for bedGraph, a text format with one line per run of equal scores.
 
-Each line contains the sequence name, start, end and score, separated by tabs. Positions are 0-based,
-half-open, as in BED. Scores are written with the fewest digits that round-trip to the same float32;
+Each line contains the sequence name, start, end and score, separated by tabs. Positions are 0-based
+and half-open, as in BED. Scores are written with the fewest digits that round-trip to the same float32;
 0.0 and -0.0 form separate runs. No track line is written, because tabix and bedGraphToBigWig do not
 accept one.
 """
@@ -35,7 +35,7 @@ class BedGraphWriter:
     sizes
         Sequence lengths in bases, in genome order.
     index
-        If given, compress the file with bgzip and write its tabix index to this path.
+        Path of the tabix index. If it is given, the file is compressed with bgzip and indexed.
 
     Notes
     -----
@@ -54,14 +54,14 @@ class BedGraphWriter:
         self._value = np.zeros(0, np.float32)
 
     def append(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None:
-        """Append the scores of consecutive bases, downstream of all previous ones.
+        """Append the scores of consecutive bases, which must be downstream of all previous bases.
 
         Parameters
         ----------
         chrom
             Sequence name.
         start
-            0-based position of the first score, at or after the end of the previous ones.
+            0-based position of the first score, at or after the end of the previous scores.
         scores
             One float32 score per base; NaN leaves a gap.
         """
@@ -84,12 +84,12 @@ class BedGraphWriter:
             pysam.set_verbosity(verbosity)
 
     def close(self) -> None:
-        """Close the file and ignore errors; `append` and `finish` raise those of failed writes."""
+        """Close the file and ignore errors; failed writes raise errors in `append` and `finish`."""
         with suppress(OSError):
             self._raw.close()
 
     def _append_piece(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None:
-        """Write all runs except the last, which the next piece may extend."""
+        """Write all runs of a piece except the last, which may continue in the next piece."""
         bits = scores.view(np.uint32)
         breaks = np.flatnonzero(bits[1:] != bits[:-1]) + 1
         firsts = np.concatenate([np.zeros(1, np.int64), breaks])
@@ -125,7 +125,7 @@ class BedGraphWriter:
 
 
 def index_suffix(sizes: Mapping[str, int]) -> str:
-    """Return the suffix of the tabix index.
+    """Return the suffix of a tabix index that can address all sequences.
 
     Parameters
     ----------

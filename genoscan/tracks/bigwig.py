@@ -122,14 +122,14 @@ class BigWigWriter:
             self._files = files.pop_all()
 
     def append(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None:
-        """Append the scores of consecutive bases, downstream of all previous ones.
+        """Append the scores of consecutive bases, which must be downstream of all previous bases.
 
         Parameters
         ----------
         chrom
             Sequence name.
         start
-            0-based position of the first score, at or after the end of the previous ones.
+            0-based position of the first score, at or after the end of the previous scores.
         scores
             One float32 score per base; NaN leaves a gap.
         """
@@ -147,7 +147,7 @@ class BigWigWriter:
     def finish(self) -> None:
         """Write the R-trees and zoom levels, then the header, and close the file.
 
-        The header is written last, because it makes the file valid.
+        The header is written last, so that an incomplete file is not a valid bigWig file.
         """
         self._flush()
         index_offset = self._file.tell()
@@ -179,7 +179,7 @@ class BigWigWriter:
         self._file.close()
 
     def close(self) -> None:
-        """Close the files and ignore errors; `append` and `finish` raise those of failed writes."""
+        """Close the files and ignore errors; failed writes raise errors in `append` and `finish`."""
         with suppress(OSError):
             self._files.close()
 

@@ -1,9 +1,9 @@
 """Writers for the two indexes of a bigWig file: the chromosome B+ tree and the R-tree over blocks.
 
 Both trees are written level by level, starting with the root. Each node starts with four bytes,
-which encode whether it is a leaf (1 byte), 0 (1 byte) and the number of items (2 bytes), followed
+which encode whether the node is a leaf (1 byte), 0 (1 byte) and the number of items (2 bytes), followed
 by at most FAN items. All nodes of a level except the last are full, so that the file offset of a
-child can be computed from its index in the level.
+child can be computed from the child's index in its level.
 
 Reference: Kent et al., "BigWig and BigBed", Bioinformatics 26 (2010), supplement, tables 8 to 17.
 """
@@ -36,7 +36,7 @@ _PIECE = 1024
 
 
 class BlockWriter:
-    """Writer that appends compressed blocks to a file and collects an R-tree row for each.
+    """Writer that appends compressed blocks to a file and collects one R-tree row for each block.
 
     Parameters
     ----------
@@ -60,12 +60,13 @@ class BlockWriter:
         Parameters
         ----------
         extent
-            Number of the first sequence, start position on it, number of the last sequence and end
-            position on it. Positions are 0-based, half-open.
+            Number of the first sequence, start position on that sequence, number of the last sequence
+            and end position on that sequence. Positions are 0-based and half-open.
         body
-            Uncompressed content.
+            Uncompressed contents of the block.
         repeats
-            Whether to search for repeated byte strings; slower, but smaller if there are many.
+            Whether to search for repeated byte strings. The search takes longer, but reduces the size of
+            a block that contains many of them.
         """
         # Scores rarely contain repeats, and the search takes most of zlib's time.
         strategy = zlib.Z_DEFAULT_STRATEGY if repeats else zlib.Z_HUFFMAN_ONLY
@@ -139,7 +140,8 @@ def write_r_tree(file: BinaryIO, blocks: Rows) -> None:
 def _write_nodes(file: BinaryIO, leaves: Rows, branches: Callable[[Rows, Rows], Rows]) -> None:
     """Write a tree level by level.
 
-    `branches` returns the items of parent nodes, given the first and last child of each.
+    `branches` computes the items of the parent level, one for each node, from the first and the last
+    items of the nodes.
     """
     levels = [leaves]
     while len(levels[0]) > FAN:

@@ -1,10 +1,10 @@
-"""Read the structure of a bigWig file: header, chromosome B+ tree, R-tree over data blocks, and blocks.
+"""Reader for the structure of a bigWig file: header, chromosome B+ tree, data blocks and their R-tree.
 
 Every offset, size and count is compared with the length of the file before it is used, so that a
-damaged file raises an error instead of reading outside the file or allocating without bound. Zoom
-levels, which are only used by genome browsers, are checked for truncation.
+damaged file raises an error instead of causing a read outside the file or an unlimited allocation.
+Of the zoom levels, which only genome browsers use, only the indexes are read, to detect truncation.
 
-Kent et al., "BigWig and BigBed", Bioinformatics 26 (2010), supplement, tables 5 to 17.
+Reference: Kent et al., "BigWig and BigBed", Bioinformatics 26 (2010), supplement, tables 5 to 17.
 """
 
 import os
@@ -30,21 +30,21 @@ _ITEMS = {
     FIXED_STEP: np.dtype([("value", "<f4")]),
 }
 _MAX_BLOCK = SECTION.size + (2**16 - 1) * _ITEMS[_BED_GRAPH].itemsize
-"""Size of the longest data block, which states its number of items in two bytes."""
+"""Maximum size of a data block in bytes; the number of its items is stored in two bytes."""
 
 _MAX_DEPTH = 32
-"""Limit on the levels of a tree; with two items per node these are enough for 2^32 items."""
+"""Maximum number of levels of a tree, sufficient for 2^32 items with two items per node."""
 
 
 class Items(NamedTuple):
-    """Intervals of constant score on one sequence, in ascending order without overlap.
+    """Disjoint intervals of constant score on one sequence, in ascending order.
 
     Attributes
     ----------
     starts, ends
-        0-based, half-open.
+        Bounds of the intervals, 0-based and half-open.
     values
-        One score per interval.
+        Score of each interval.
     """
 
     starts: Int64[np.ndarray, " items"]
@@ -53,30 +53,30 @@ class Items(NamedTuple):
 
 
 class BigWigLayout:
-    """The sequences and data blocks of an open bigWig file.
+    """Sequences and data blocks of an open bigWig file.
 
     Parameters
     ----------
     path
-        File, for messages.
+        Path of the file, for error messages.
     descriptor
-        File descriptor, open for reading.
+        File descriptor that is open for reading.
 
     Attributes
     ----------
     sizes
-        Sequence lengths in bases, in the order of the sequences' numbers.
+        Sequence lengths in bases, in ascending order of the sequence numbers.
     blocks
-        Rows of dtype `BLOCK`, one per data block, sorted by sequence number and start.
+        Rows of dtype `BLOCK`, one per data block, sorted by sequence number and start position.
 
     Raises
     ------
     InputError
-        If the file is not a bigWig, or is truncated or damaged.
+        If the file is not a bigWig file, or is truncated or damaged.
 
     Notes
     -----
-    Memory: 32 bytes per data block, and the names of the sequences.
+    Memory: 32 bytes per data block, in addition to the names and lengths of the sequences.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
@@ -101,12 +101,12 @@ class BigWigLayout:
         Parameters
         ----------
         block
-            A row of `blocks`.
+            Row of `blocks`.
 
         Returns
         -------
         Items
-            Content of the block.
+            Intervals in the block, with their scores.
 
         Raises
         ------
@@ -142,7 +142,7 @@ class BigWigLayout:
         return InputError(f"{self._path}: truncated after {self._length:,} bytes, or damaged: write it again")
 
     def _read(self, offset: int, size: int) -> bytes:
-        """Read bytes that must be inside the file."""
+        """Read bytes of the file; raise InputError if they extend past its end."""
         if offset + size > self._length:
             raise self._truncated()
         found = os.pread(self._descriptor, size, offset)
@@ -162,7 +162,7 @@ class BigWigLayout:
             self._read_index(index)
 
     def _read_sizes(self, offset: int) -> dict[str, int]:
-        """Read the chromosome B+ tree."""
+        """Return the sequence lengths in the chromosome B+ tree that begins at an offset."""
         magic, _, width, value_size, n_chroms, _ = CHROMS_HEADER.unpack(self._read(offset, CHROMS_HEADER.size))
         if magic != CHROMS_MAGIC or value_size != 8 or not 0 < width <= self._length:
             raise self._damaged("the table of sequences cannot be read")
@@ -187,7 +187,7 @@ class BigWigLayout:
         return sizes
 
     def _read_blocks(self, offset: int) -> Rows:
-        """Return the rows of the data blocks, sorted and checked against the sequences."""
+        """Return one row per data block, sorted and checked against the sequence lengths."""
         rows = self._read_index(offset)
         lengths = np.array(self._lengths)
         if not ((rows["chrom"] == rows["end_chrom"]) & (rows["chrom"] < len(lengths))).all():
@@ -201,7 +201,7 @@ class BigWigLayout:
         return rows
 
     def _read_index(self, offset: int) -> Rows:
-        """Return the rows of an R-tree, after checking that their blocks are inside the file."""
+        """Return one row per block of an R-tree, after checking that all blocks are within the file."""
         magic, *_ = BLOCKS_HEADER.unpack(self._read(offset, BLOCKS_HEADER.size))
         if magic != BLOCKS_MAGIC:
             raise self._damaged("there is no index where the header states it")
@@ -218,7 +218,7 @@ class BigWigLayout:
         return rows
 
     def _read_tree(self, root: int, leaf: np.dtype, branch: np.dtype) -> Rows:
-        """Return the items of all leaves of a tree, in its order."""
+        """Return the items of all leaves of a tree, in the order of the tree."""
         found = [np.zeros(0, leaf)]
         pending, n_read = [(root, 1)], 0
         while pending:

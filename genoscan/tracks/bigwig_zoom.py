@@ -1,4 +1,4 @@
-"""Zoom levels of a bigWig file: summaries drawn when one pixel spans many bases."""
+"""Zoom levels of a bigWig file: summaries that browsers draw when one pixel spans many bases."""
 
 import struct
 from shutil import copyfileobj
@@ -59,7 +59,7 @@ class ZoomLevel:
         Parameters
         ----------
         bins
-            Rows of dtype `BIN`, in ascending order; sums are clipped to the range of float32.
+            Rows of dtype `BIN`, in ascending order. Their sums are clipped to the range of float32.
         """
         records = np.zeros(len(bins), RECORD)
         for field in ("chrom", "start", "end", "valid", "low", "high"):
@@ -84,12 +84,12 @@ class ZoomLevel:
         Parameters
         ----------
         file
-            The bigWig, open for writing, positioned at its end.
+            bigWig file, open for writing and positioned at its end.
 
         Returns
         -------
         bytes
-            Zoom header of the level, to be written at the start of the bigWig.
+            Zoom header of the level, to be written at the start of the bigWig file.
         """
         offset = file.tell()
         file.write(struct.pack("<I", self.n_records))

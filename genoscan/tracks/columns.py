@@ -53,7 +53,8 @@ def write_columns(
     regions
         Regions, in the order in which they are concatenated in the arrays.
     files
-        Transaction at the end of which the file appears; None: as soon as it is complete.
+        Transaction at the end of which the file is moved to `path`. If None, the file is moved as soon
+        as it is complete.
 
     Raises
     ------
@@ -103,7 +104,7 @@ class Columns(NamedTuple):
     codes
         Codes of the observed bases, uint8.
     regions
-        Regions, in the order in which the arrays concatenate them.
+        Regions, in the order in which they are concatenated in the arrays.
     """
 
     gradient: Float32[np.ndarray, "bases 4"]
@@ -122,7 +123,7 @@ def read_columns(path: Path) -> Columns:
     Returns
     -------
     Columns
-        Content of the archive; gradient and codes are read from disk on access.
+        Contents of the archive; the gradient and the codes are read from disk on access.
 
     Raises
     ------
@@ -131,8 +132,9 @@ def read_columns(path: Path) -> Columns:
 
     Notes
     -----
-    Names, types, shapes and positions of all arrays are compared with the size of the file before
-    an array is read. Checksums are verified for all arrays except the gradient, which is not read.
+    Before an array is read, the names, types and shapes of all arrays are checked, and their positions
+    are compared with the size of the file. Checksums are verified for all arrays except the gradient,
+    which is not read.
     """
     check_file(path)
     with read_errors(path):
@@ -172,7 +174,7 @@ def _read_archive(path: Path, archive: zipfile.ZipFile) -> Columns:
 
 
 class _Kind(NamedTuple):
-    """Pattern of numpy's data type, its name, and number of columns; 0 columns: one-dimensional."""
+    """Expected type of an array, as a pattern and as a name, and number of columns; 0 if one-dimensional."""
 
     descr: str
     words: str
@@ -196,13 +198,13 @@ _NPY_HEADER = re.compile(
     r"\{'descr': '(?P<descr>[^']+)', 'fortran_order': False, 'shape': \((?P<shape>\d{1,18}(?:,|, \d))\), \} *\n",
     re.ASCII,
 )
-"""Header that numpy writes; a pattern, because numpy's own reader evaluates it as Python."""
+"""Pattern of the header that numpy writes; numpy's own reader would evaluate the header as Python."""
 
 _LOCAL = struct.Struct("<4s5H3I2H")  # header of a member of a zip file
 
 
 class _Member(NamedTuple):
-    """An array in the archive: data type, shape, and position of its data in the file."""
+    """Array in an archive: its data type, its shape, and the position and size of its data."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -217,7 +219,7 @@ class _Member(NamedTuple):
 
 
 def _find_members(path: Path, archive: zipfile.ZipFile) -> dict[str, _Member]:
-    """Find the arrays in the file, without reading them."""
+    """Return the arrays of an archive by name, without reading their data."""
     infos = archive.infolist()
     members, spans = {}, []
     with path.open("rb") as file:
@@ -246,7 +248,7 @@ def _find_members(path: Path, archive: zipfile.ZipFile) -> dict[str, _Member]:
 
 
 def _read_npy_header(path: Path, name: str, file: BinaryIO, start: int, size: int) -> _Member:
-    """Read the header of an array and compare the size that it implies with that of the member."""
+    """Read the header of an array, and check that it implies the size of the archive member."""
     head = file.read(10)
     n_header = int.from_bytes(head[8:], "little")
     text = file.read(n_header).decode("latin1")
@@ -262,7 +264,7 @@ def _read_npy_header(path: Path, name: str, file: BinaryIO, start: int, size: in
 
 
 def _check_codes(path: Path, archive: zipfile.ZipFile, codes: _Member) -> None:
-    """Read the codes once, which compares their checksum, and check their values."""
+    """Read all codes once, so that zipfile verifies their checksum, and check their values."""
     with archive.open("codes.npy") as file:
         file.read(archive.getinfo("codes.npy").file_size - codes.n_bytes)
         while piece := file.read(_PIECE_BYTES):
@@ -271,7 +273,7 @@ def _check_codes(path: Path, archive: zipfile.ZipFile, codes: _Member) -> None:
 
 
 def _decode(path: Path, name: str, array: np.ndarray) -> list[str]:
-    """Return text as numpy stores it, four bytes per character, padded with zeros."""
+    """Convert a numpy array of text, with zero-padded 4-byte characters, to valid strings."""
     letters = array.view("<u4").reshape(len(array), -1) if array.itemsize else np.zeros((len(array), 0), "<u4")
     surrogate = (letters >= 0xD800) & (letters < 0xE000)
     control = ((letters > 0) & (letters < 32)) | (letters == 127)
@@ -296,7 +298,7 @@ def _regions(path: Path, columns: Mapping[str, list[Any]]) -> tuple[Region, ...]
 
 
 def _write_array(archive: zipfile.ZipFile, name: str, array: Shaped[np.ndarray, "..."]) -> None:
-    """Write one array in numpy's format, several rows at a time."""
+    """Write an array in numpy's .npy format, several rows at a time."""
     # An explicit ZipInfo has a fixed date, so that equal arrays give identical files.
     with archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as member:
         descr = np.lib.format.dtype_to_descr(array.dtype)
@@ -309,7 +311,7 @@ def _write_array(archive: zipfile.ZipFile, name: str, array: Shaped[np.ndarray, 
 
 
 def _release_pages(array: Shaped[np.ndarray, "..."]) -> None:
-    """Release the resident pages of a memory map; their content remains in the file."""
+    """Release the resident pages of a memory map; the data remain in the file."""
     owner: object = array
     while isinstance(owner, np.ndarray):
         # Changes to a copy-on-write map exist only in memory.

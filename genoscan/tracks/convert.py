@@ -45,8 +45,8 @@ def write_converted(
 
     Notes
     -----
-    Exact: float32 scores are unchanged. If the input has a provenance record, it is copied with the
-    new command line. The sequences of a bedGraph are written in the order of its rows. Memory: the
+    Exact: float32 scores are unchanged. If the input has a provenance record, the record is copied with
+    the new command line. The sequences of a bedGraph are written in the order of its rows. Memory: the
     scores of a million bases.
     """
     record = read_provenance(path) if provenance_path(path).exists() else None

@@ -1,4 +1,4 @@
-"""Check before a computation that its outputs can be written and overwrite no input."""
+"""Checks before a computation that its outputs can be written and do not overwrite an input."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ def check_outputs(outputs: Sequence[Path], inputs: Iterable[Path | None] = ()) -
     outputs
         Files to write.
     inputs
-        Files to read; None for options that are not given.
+        Files that the command will read; None for an option that was not given.
 
     Raises
     ------
@@ -41,28 +41,28 @@ def check_outputs(outputs: Sequence[Path], inputs: Iterable[Path | None] = ()) -
 
 
 def check_file(output: Path, inputs: Iterable[Path | None]) -> None:
-    """Check a file, such as a page or a table, that a command will write.
+    """Check a page, a table or another file without a record that a command will write.
 
     Parameters
     ----------
     output
         File to write.
     inputs
-        Files to read; None for options that are not given.
+        Files that the command will read; None for an option that was not given.
 
     Raises
     ------
     InputError
-        If the file is also an input, or the record or index of one.
+        If the file is also an input, or the record or the index of an input.
     OutputError
-        If it cannot be written.
+        If the file cannot be written.
     """
     check_writable(output)
     _check_not_read(output, [output], _read(inputs))
 
 
 def _read(inputs: Iterable[Path | None]) -> set[Path]:
-    """Return the files that are read for the inputs, including records and indexes."""
+    """Return the paths of the inputs and of their possible records and indexes."""
     return {
         resolve(file)
         for path in inputs

@@ -1,9 +1,9 @@
-"""Provenance records: OUT.json, beside track OUT, records how the track was computed.
+"""Provenance records: OUT.json, beside a track OUT, records how the track was computed.
 
 A record is a JSON object with the format "genoscan-track/1". `TrackRecord` lists the keys that
 genoscan reads; all other keys are kept. Regions are objects with `chrom`, `start` and `end` (0-based,
-half-open, as in BED), `name` and `strand`; records written before were region strings, such as
-"chr1:1,001-2,000" (1-based, inclusive), which are still read.
+half-open, as in BED), `name` and `strand`. In records of earlier versions, which can still be read,
+regions are strings such as "chr1:1,001-2,000" (1-based, inclusive).
 """
 
 import hashlib
@@ -42,7 +42,7 @@ FORMAT = "genoscan-track/1"
 _BYTES, _SHA256 = "track_bytes", "track_sha256"
 
 TRACK_KEYS = _BYTES, _SHA256
-"""Keys of the size and the checksum of the track file; records of earlier versions lack them."""
+"""Keys of the size and the checksum of the track file, which are missing in older records."""
 
 _MAX_BYTES = 1 << 28
 _TEXT, _FIELDS = "text", "fields"
@@ -53,22 +53,22 @@ Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
 class _Table(BaseModel):
-    """A JSON object; keys that are not listed are kept."""
+    """JSON object in which additional keys are kept."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
 
 class SequenceRecord(_Table):
-    """A sequence of the genome.
+    """Sequence of the genome.
 
     Attributes
     ----------
     name
-        Name.
+        Name of the sequence.
     length
         Length in bases.
     m5
-        MD5 checksum, as in SAM.
+        MD5 checksum, as in the M5 tag of SAM headers.
     """
 
     name: Text
@@ -77,7 +77,7 @@ class SequenceRecord(_Table):
 
 
 class RegionRecord(_Table):
-    """A region, 0-based, half-open, in forward coordinates.
+    """Region, 0-based and half-open, in forward coordinates.
 
     Attributes
     ----------
@@ -111,14 +111,14 @@ class ResponseRecord(_Table):
     Attributes
     ----------
     at
-        The base.
+        Region that consists of the perturbed base.
     """
 
     at: AnyRegion
 
 
 class TrackRecord(_Table):
-    """Keys of a provenance record that are read; which of them exist depends on the command.
+    """Keys of a provenance record that genoscan reads; the keys present depend on the command.
 
     Attributes
     ----------
@@ -127,7 +127,7 @@ class TrackRecord(_Table):
     model
         Name of the model.
     command
-        Command line, without paths of the machine.
+        Command line, without absolute paths.
     sequences
         Sequences on which the track was computed.
     regions
@@ -135,13 +135,13 @@ class TrackRecord(_Table):
     response
         Perturbed base, in the record of a response.
     target, score, shard
-        Options of the run.
+        Values of the command-line options with these names.
     scored_bases, zero_regions
-        Number of bases with a score, and of regions in which all scores are 0.
+        Number of bases with a score, and number of regions in which all scores are 0.
     target_values
-        Values of the target for each window, by batch; null if not finite.
+        Value of the target for each window, grouped by batch; null if the value is not finite.
     seconds
-        Duration of the run.
+        Duration of the run, in seconds.
     """
 
     format: Literal["genoscan-track/1"]
@@ -197,11 +197,11 @@ def write_provenance(path: Path, record: Mapping[str, Any], files: AtomicFiles |
     path
         Track file.
     record
-        Content of the record; may contain paths, numpy scalars and arrays. Size and checksum of the
-        track are added.
+        Contents of the record, which may include paths, numpy scalars and arrays. The size and the
+        checksum of the track are added.
     files
-        Transaction in which the track was written, and at whose end the record is replaced; None:
-        the track exists, and the record is written immediately.
+        Transaction in which the track was written, and at the end of which the record is replaced. If
+        None, the track must exist, and the record is written immediately.
 
     Returns
     -------
@@ -216,8 +216,8 @@ def write_provenance(path: Path, record: Mapping[str, Any], files: AtomicFiles |
     Notes
     -----
     `format` is the first key; the others follow in alphabetical order. NaN and infinity are written
-    as null, because JSON does not support them. `command` is written without paths of this machine;
-    see `portable_command`.
+    as null, because JSON does not support them. `command` is written without absolute
+    paths; see `portable_command`.
     """
     target = provenance_path(path)
     with joined(files) as together:
@@ -243,16 +243,17 @@ def check_track(path: Path, record: Mapping[str, Any]) -> None:
     path
         Track file.
     record
-        Its record; one without size and checksum, of an earlier version, is accepted.
+        Provenance record of the track. A record without size and checksum, as written by earlier
+        versions, is accepted.
 
     Raises
     ------
     InputError
-        If the file is missing or differs.
+        If the file is missing, or its size or checksum differs from the record.
 
     Notes
     -----
-    Reads the whole file.
+    The whole file is read.
     """
     if _SHA256 not in record:
         return
@@ -279,7 +280,7 @@ def read_provenance(path: Path, *, required: Collection[str] = ()) -> dict[str, 
     Returns
     -------
     dict
-        The record, including `format` and keys of other versions.
+        The record, including `format` and all additional keys.
 
     Raises
     ------
@@ -311,12 +312,12 @@ def read_provenance(path: Path, *, required: Collection[str] = ()) -> dict[str, 
 
 
 def region_records(regions: Iterable[Region]) -> list[dict[str, Any]]:
-    """Return regions as they are stored in a record.
+    """Convert regions to the objects that are stored in a record.
 
     Parameters
     ----------
     regions
-        Any regions.
+        Regions to convert.
 
     Returns
     -------
@@ -330,7 +331,7 @@ def region_records(regions: Iterable[Region]) -> list[dict[str, Any]]:
 
 
 def region_of(stored: str | Mapping[str, Any], sizes: Mapping[str, int], *, where: str) -> Region:
-    """Return a region that is stored in a record as an object, or, in older records, as a string.
+    """Convert a region from a record, in which it is stored as an object or, in older records, a string.
 
     Parameters
     ----------
@@ -339,17 +340,17 @@ def region_of(stored: str | Mapping[str, Any], sizes: Mapping[str, int], *, wher
     sizes
         Sequence lengths in bases.
     where
-        Record and key, for messages.
+        Record and key, for error messages.
 
     Returns
     -------
     Region
-        The region.
+        The converted region.
 
     Raises
     ------
     InputError
-        If the region is not within a sequence.
+        If the region is not within one of the sequences.
     """
     if isinstance(stored, str):
         region = parse_region(stored, sizes, clip=True, option=f"{where}:")
@@ -369,7 +370,7 @@ def scored_regions(path: Path, record: Mapping[str, Any], genome: Genome) -> tup
     Parameters
     ----------
     path
-        Track file, for messages.
+        Track file, for error messages.
     record
         Provenance record of the track.
     genome
@@ -378,12 +379,12 @@ def scored_regions(path: Path, record: Mapping[str, Any], genome: Genome) -> tup
     Returns
     -------
     tuple of Region
-        Regions, disjoint and in ascending order on each sequence.
+        Disjoint regions, in the order of the genome.
 
     Raises
     ------
     InputError
-        If a region is not within a sequence of the record, or regions overlap.
+        If a region is not within a sequence of the record, or if regions overlap.
     """
     source = provenance_path(path)
     sizes = {s["name"]: s["length"] for s in record["sequences"]}
@@ -399,7 +400,7 @@ def scored_regions(path: Path, record: Mapping[str, Any], genome: Genome) -> tup
 
 
 def portable_command(arguments: Sequence[str]) -> list[str]:
-    """Return a command line without paths of this machine.
+    """Return a command line without absolute paths.
 
     Parameters
     ----------
@@ -409,9 +410,9 @@ def portable_command(arguments: Sequence[str]) -> list[str]:
     Returns
     -------
     list of str
-        The same arguments, with each absolute path, also one attached to an option as in
-        `--genome=/data/chr.fa` or `-o/tmp/x.bw`, replaced by its last component. The program is
-        given by its name; relative paths are unchanged.
+        The arguments, with each absolute path replaced by its last component, including paths attached
+        to an option as in `--genome=/data/chr.fa` or `-o/tmp/x.bw`. The path of the program is replaced
+        by its name; relative paths are unchanged.
     """
     if not arguments:
         return []
@@ -457,12 +458,12 @@ def check_genome(path: Path, record: Mapping[str, Any], genome: Genome) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file.
+    """Return the SHA-256 checksum of a file.
 
     Parameters
     ----------
     path
-        Any file; read in chunks.
+        File, which is read in chunks.
 
     Returns
     -------
@@ -474,7 +475,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _to_json(value: Any) -> Any:
-    """Convert a value to JSON types, with sorted keys."""
+    """Convert a value to JSON types, with the keys in alphabetical order."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, Mapping):

@@ -38,7 +38,7 @@ class BigWig:
     Raises
     ------
     InputError
-        If the file is not a bigWig, or is truncated.
+        If the file is not a bigWig file, or is truncated or damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -70,7 +70,7 @@ class BigWig:
         chrom
             Sequence name.
         start, end
-            Interval in bases, 0-based, half-open.
+            Bounds of the interval, 0-based and half-open.
 
         Returns
         -------
@@ -80,7 +80,7 @@ class BigWig:
         Raises
         ------
         InputError
-            If the file is damaged, or the interval is not within one of its sequences.
+            If the file is damaged, or the interval is not within a sequence of the file.
         """
         if not 0 <= start <= end <= self.sizes.get(chrom, -1):
             where = f"{chrom}:{start + 1:,}-{end:,}"
@@ -100,29 +100,29 @@ class BigWig:
         return self._layout.blocks[first:last]
 
     def is_empty(self, chrom: str, start: int, end: int) -> bool:
-        """Return whether an interval has no data block, without reading any.
+        """Return whether no data block overlaps an interval, without reading a block.
 
         Parameters
         ----------
         chrom
             Name of a sequence of the file.
         start, end
-            0-based, half-open, within the sequence.
+            Bounds of the interval, 0-based and half-open, within the sequence.
 
         Returns
         -------
         bool
-            If True, the interval has no score.
+            True if no data block overlaps the interval, which then contains no scores.
         """
         return not len(self._blocks(chrom, start, end))
 
     def pieces(self) -> Iterator[ScoredRegion]:
-        """Iterate over all sequences, `PIECE` bases at a time, without pieces that have no data block.
+        """Iterate over all sequences, `PIECE` bases at a time, omitting pieces without a data block.
 
         Yields
         ------
         Region, array
-            Consecutive regions and their scores; NaN at bases without a score.
+            Regions in the order of the file, and their scores; NaN at bases without a score.
         """
         for chrom, length in self.sizes.items():
             for start in range(0, length, PIECE):
@@ -132,7 +132,7 @@ class BigWig:
 
 
 def _fill(scores: Float32[np.ndarray, " bases"], start: int, items: Items) -> None:
-    """Copy the scores of a block to an array whose first base is at `start`."""
+    """Copy the scores of a block to an array whose first score is for the base at `start`."""
     starts, ends = np.maximum(items.starts - start, 0), np.minimum(items.ends - start, len(scores))
     inside = starts < ends
     starts, lengths = starts[inside], (ends - starts)[inside]
@@ -168,7 +168,7 @@ def read_track(path: str | Path, region: str | Region) -> Float32[np.ndarray, " 
     Raises
     ------
     InputError
-        If the file cannot be read, or the region is not within one of its sequences.
+        If the file cannot be read, or the region is not within a sequence of the file.
     """
     path = Path(path)
     if is_bigwig(path):
@@ -219,7 +219,7 @@ def is_bigwig(path: Path) -> bool:
 
 
 def read_bedgraph(path: Path, sizes: Mapping[str, int]) -> Iterator[ScoredRegion]:
-    """Iterate over the scores of a bedGraph, with adjacent rows joined.
+    """Iterate over the scores of a bedGraph file, with adjacent rows joined.
 
     Parameters
     ----------
@@ -265,7 +265,7 @@ def read_bedgraph(path: Path, sizes: Mapping[str, int]) -> Iterator[ScoredRegion
 
 
 def sequence_names(path: Path) -> list[str]:
-    """Return the names of the sequences in a bedGraph.
+    """Return the names of the sequences in a bedGraph file.
 
     Parameters
     ----------

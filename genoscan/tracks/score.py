@@ -28,7 +28,7 @@ def centred(
     Returns
     -------
     array of shape (bases,), float32
-        Scores; NaN where the base is unknown.
+        Scores; NaN at unknown bases.
 
     Notes
     -----
@@ -54,7 +54,7 @@ def observed(
     Returns
     -------
     array of shape (bases,), float32
-        Scores; NaN where the base is unknown.
+        Scores; NaN at unknown bases.
     """
     return _observed_column(blank_unknown(gradient, codes), codes)
 
@@ -74,7 +74,7 @@ def magnitude(
     Returns
     -------
     array of shape (bases,), float32
-        Non-negative scores; NaN where the base is unknown.
+        Non-negative scores; NaN at unknown bases.
     """
     gradient = blank_unknown(gradient, codes)
     columns = gradient - gradient.mean(axis=1, keepdims=True)
@@ -97,7 +97,7 @@ def substitution(
     -------
     array of shape (bases,), float32
         The difference g_b - g_observed with the largest absolute value over bases b. In a tie, the
-        first base in the order A, C, G, T is used. NaN where the observed base is unknown.
+        first base in the order A, C, G, T is used. The score is NaN at unknown bases.
     """
     gradient = blank_unknown(gradient, codes)
     changes = gradient - _observed_column(gradient, codes)[:, None]
@@ -139,6 +139,6 @@ def blank_unknown(
 def _observed_column(
     gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, " bases"]
 ) -> Float32[np.ndarray, " bases"]:
-    """Return the derivative along the observed base in each row; arbitrary if the base is unknown."""
+    """Return the derivative along the observed base in each row; its value at unknown bases is arbitrary."""
     columns = np.minimum(codes, _BASES - 1).astype(np.intp)
     return np.take_along_axis(gradient, columns[:, None], axis=1)[:, 0]

@@ -16,20 +16,20 @@ from genoscan.tracks.store import Arrays
 
 
 class Sink:
-    """Receiver for the gradients of a batch of windows on one strand, tile by tile in any order.
+    """Receiver for the gradients of a batch of windows on one strand, which arrive in tiles in any order.
 
     Parameters
     ----------
     arrays
-        Arrays in which to store the scores and, unless `columns` is None, the four derivatives.
+        Arrays in which to store the scores and, unless `arrays.columns` is None, the four derivatives.
     windows
         Windows of the batch, of equal length.
     codes
-        Base codes of the windows, in reading direction.
+        Base codes of the windows, in the reading direction.
     score
         Name of the score, a key of `SCORES`.
     strand_index, n_strands
-        Index of this strand, and number of strands whose gradients are averaged. Scores are
+        Index of this strand, and number of strands over which gradients are averaged. Scores are
         computed when the gradients of the last strand are stored.
     """
 
@@ -49,16 +49,21 @@ class Sink:
         self._stored: list[list[slice]] = [[] for _ in windows]
 
     def snapshots(self, folder: Path, batch: int, rows: slice) -> FileSnapshots:
-        """Return the saved states of the sweep over some windows of the batch.
+        """Return the storage for states of the sweep over some windows of the batch.
 
         Parameters
         ----------
         folder
-            Folder of the files.
+            Folder that contains the files of the states.
         batch
             Number of the batch.
         rows
             Windows, as indices into the batch.
+
+        Returns
+        -------
+        FileSnapshots
+            Storage for the states, in files whose names identify batch, strand and windows.
         """
         final = self._strand_index == self._n_strands - 1
         prefix = f"{batch}.{self._strand_index}.{rows.start}."
@@ -73,7 +78,7 @@ class Sink:
         rows
             Windows of the tile, as indices into the batch.
         span
-            Positions of the tile in the window, in reading direction.
+            Positions of the tile in the window, in the reading direction.
         gradients
             Derivatives along A, C, G and T, float32.
 
@@ -141,7 +146,7 @@ class Sink:
 
     @staticmethod
     def _note(stored: list[slice], at: slice) -> None:
-        """Add indices to a list of them; merge adjacent ones."""
+        """Append a slice to a list, or merge it with the last slice of the list if the two are adjacent."""
         if stored and stored[-1].start == at.stop:
             at = slice(at.start, stored.pop().stop)
         elif stored and stored[-1].stop == at.start:
@@ -149,7 +154,7 @@ class Sink:
         stored.append(at)
 
     def _take_stored(self, rows: slice) -> list[slice] | None:
-        """Return the indices stored since the last call; None if a derivative is not finite."""
+        """Return the array slices stored since the last call, or None if a derivative is not finite."""
         if self._non_finite[rows].any():
             return None
         stored = [at for row in self._stored[rows] for at in row if at.stop > at.start]

@@ -1,4 +1,4 @@
-"""Saved states of sweeps, as files in the folder of unfinished results."""
+"""States of sweeps, saved as files in the folder of unfinished results."""
 
 import threading
 import time
@@ -16,31 +16,31 @@ SUFFIX = ".state"
 _INTERVAL = 10.0
 """Minimum time between two states, in seconds."""
 _SHARE = 60
-"""A state is saved at most once in this many times the time that saving it takes."""
+"""Minimum time between two states, as a multiple of the time required to save a state."""
 _BYTES_PER_SECOND = 2e8
-"""Assumed speed of a disk, before the first state has been saved."""
+"""Disk speed that is assumed until the first state has been saved."""
 
 Stored: TypeAlias = Callable[[], Sequence[slice] | None]
-"""Function that returns the positions stored since its last call; None: the results are not finite."""
+"""Function that returns the positions stored since its last call, or None if a result is not finite."""
 Checksum: TypeAlias = Callable[[slice], int]
 
 
 class FileSnapshots:
-    """States of one sweep, each a file, with checksums of the results stored before.
+    """States of one sweep, each saved in a file with checksums of the results stored before it.
 
     Parameters
     ----------
     folder, prefix
-        Folder of the files, and start of their names.
+        Folder of the files, and prefix of their names.
     stored
-        Returns the positions stored since the last state.
+        Function that returns the positions stored since its last call, or None if a result is not finite.
     checksum
-        Writes the results at these positions to disk and returns their CRC-32.
+        Function that writes the results at given positions to disk and returns their CRC-32.
 
     Notes
     -----
-    Files are numpy archives, whose CRC-32 is checked when they are read. A state is written to a
-    temporary file that replaces the former one.
+    The files are numpy archives, whose CRC-32 checksums are verified when they are read. Each file is
+    written under a temporary name before it replaces the previous file of the same name.
     """
 
     def __init__(self, folder: Path, prefix: str, stored: Stored, checksum: Checksum) -> None:
@@ -50,12 +50,12 @@ class FileSnapshots:
         self._ended, self._took = time.monotonic(), 0.0
 
     def due(self, nbytes: int) -> bool:
-        """Return whether saving `nbytes` bytes now takes a small share of the time."""
+        """Return whether enough time has passed since the last state to save `nbytes` bytes."""
         took = max(self._took, nbytes / _BYTES_PER_SECOND)
         return time.monotonic() - self._ended >= max(_INTERVAL, _SHARE * took)
 
     def save(self, name: str, state: Mapping[str, np.ndarray]) -> None:
-        """Save a state, unless results stored before it are not finite."""
+        """Save a state, unless one of the results computed before it is not finite."""
         with self._lock, os_errors(self._folder):
             started = time.monotonic()
             stored = self._stored()
@@ -72,12 +72,17 @@ class FileSnapshots:
             self._took = self._ended - started
 
     def load(self) -> dict[str, dict[str, np.ndarray]]:
-        """Return all states, after checking the results stored before them.
+        """Return all saved states, after verifying the results stored before each state.
+
+        Returns
+        -------
+        dict
+            Arrays of each state, by name of the state.
 
         Raises
         ------
         OutputError
-            If a file, or the results, are damaged.
+            If a file or one of the results is damaged.
         """
         found = {}
         for path in sorted(self._folder.glob(f"{self._prefix}*{SUFFIX}")):

@@ -3,7 +3,7 @@
 `OUT.partial/` contains the settings of the run, a journal of finished batches, and memory-mapped
 arrays over all scored bases, with the regions concatenated. A batch is added to the journal after its
 results have been flushed to disk. An interrupted batch continues from the last saved states of its
-sweeps (snapshots.py). Checksums of all these results are verified. If a run fails before anything is
+sweeps (see snapshots.py). Checksums of all these results are verified. If a run fails before anything is
 saved, the folder is removed.
 """
 
@@ -45,10 +45,10 @@ class Arrays:
     columns
         Derivatives along A, C, G and T, float32, shape (bases, 4); None if they are not stored.
     offsets
-        Index of the first base of each region in the arrays.
+        Array index of the first base of each region, by region.
     first
-        Contribution of the first of two strands to `columns`, in the same format; None if one strand
-        is read. On disk it is a separate array, so that a tile of the second strand can be stored
+        Contribution of the first of two strands to `columns`, in the same format; None if only one
+        strand is read. On disk it is a separate array, so that a tile of the second strand can be stored
         again after an interruption; in memory it is `columns` itself.
     """
 
@@ -66,12 +66,13 @@ class Arrays:
         at
             Indices of the bases.
         final
-            Whether to use scores, codes and columns; otherwise `first` and codes.
+            If True, include `codes`, `scores` and `columns`; if False, `codes` and `first`. Arrays that
+            are None are omitted.
 
         Returns
         -------
         int
-            The checksum.
+            CRC-32 of the results.
         """
         crc = 0
         for array in (self.codes, *((self.scores, self.columns) if final else (self.first,))):
@@ -152,7 +153,7 @@ def count_scores(arrays: Arrays, regions: Sequence[Region]) -> dict[str, int]:
     -------
     dict
         `scored_bases`, the number of bases with a score, and `zero_regions`, the number of regions
-        that have scores, all of which are 0.
+        with at least one score and no score other than 0.
     """
     scored_bases = zero_regions = 0
     for region in regions:
@@ -180,8 +181,8 @@ class ScoreStore(Arrays):
 
     Notes
     -----
-    Disk: 5 bytes per base, 21 with `columns`, 37 with `first`. Resident pages can be evicted by the
-    operating system.
+    Disk: 5 bytes per base, plus 16 bytes if `columns` is stored and 16 bytes if `first` is stored.
+    Memory: the operating system can evict resident pages of the arrays.
     """
 
     path: Path = Path()
@@ -229,7 +230,7 @@ def open_store(
     regions
         Scored regions.
     settings
-        All settings that determine the results, as JSON types.
+        All settings that determine the results, as JSON values.
     columns
         Whether to store the four derivatives.
     both_strands
@@ -238,13 +239,13 @@ def open_store(
     Yields
     ------
     ScoreStore
-        Store of the run. It is deleted if the block ends without an exception, or if the block raises
-        before a batch is finished or the state of a sweep is saved; otherwise it is kept.
+        Store of the run. It is deleted if the block ends without an exception, or if the block raises an
+        exception before a batch is finished or the state of a sweep is saved; otherwise it is kept.
 
     Raises
     ------
     InputError
-        If another process uses the store, or the interrupted run had other settings. In the latter
+        If another process uses the store, or the interrupted run had different settings. In the latter
         case, the message names the first setting that differs.
     OutputError
         If the files cannot be created, or are damaged.
@@ -320,7 +321,7 @@ def _offsets(regions: Sequence[Region]) -> dict[Region, int]:
 
 
 def _map(path: Path, dtype: Any, shape: tuple[int, ...], *, exists: bool) -> np.ndarray:
-    """Preallocate and memory-map a file, so that a full disk raises an error here, not SIGBUS later."""
+    """Preallocate and memory-map a file, so that a full disk causes an error here and not SIGBUS later."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if exists and not (path.is_file() and path.stat().st_size == size):
         raise _damaged(path)
@@ -347,7 +348,7 @@ def _check_settings(path: Path, settings: dict[str, Any], output: Path) -> None:
 
 
 class _JournalEntry(BaseModel):
-    """A line of the journal: a finished batch.
+    """Line of the journal, which describes a finished batch.
 
     Attributes
     ----------
@@ -356,7 +357,7 @@ class _JournalEntry(BaseModel):
     values
         Value of the target for each window.
     checksums
-        Start, stop and CRC-32 of the results of each window.
+        Start index, stop index and CRC-32 of the results of each window.
     """
 
     model_config = ConfigDict(strict=True)
@@ -376,7 +377,7 @@ def _shorten(value: Any) -> str:
 
 
 def _read_journal(path: Path) -> dict[int, _JournalEntry]:
-    """Read the journal of finished batches and remove an incomplete last line from it."""
+    """Read the journal of finished batches; remove its last line if that line is incomplete."""
     file = path / _DONE
     if not file.exists():
         return {}

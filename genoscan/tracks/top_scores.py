@@ -12,7 +12,7 @@ class TopScores:
     Parameters
     ----------
     top
-        Number of scores to select.
+        Maximum number of scores to select.
 
     Notes
     -----
@@ -30,7 +30,7 @@ class TopScores:
         Parameters
         ----------
         first
-            Index in the stream of the first of these bases.
+            Index of the first of these bases in the stream.
         scores
             One float32 score per base; NaN is ignored.
         """

@@ -38,7 +38,7 @@ class TrackWriter(Protocol):
         Parameters
         ----------
         region
-            Region downstream of all regions written before, without overlap.
+            Region that is downstream of all previously written regions and does not overlap them.
         scores
             One float32 score per base; NaN leaves a gap.
 
@@ -59,7 +59,7 @@ def write_in_pieces(track: TrackWriter, region: Region, scores: Float32[np.ndarr
     track
         Open track.
     region
-        Region downstream of all regions written before, without overlap.
+        Region that is downstream of all previously written regions and does not overlap them.
     scores
         One float32 score per base; NaN leaves a gap.
     """
@@ -71,7 +71,7 @@ def write_in_pieces(track: TrackWriter, region: Region, scores: Float32[np.ndarr
 
 @runtime_checkable
 class _Format(Protocol):
-    """Protocol for writers of one file format; they receive valid scores in genome order."""
+    """Protocol for a writer of one file format, which receives valid scores in genome order."""
 
     def append(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None: ...
 
@@ -82,13 +82,13 @@ class _Format(Protocol):
 
 @contextmanager
 def open_track(path: Path, sizes: Mapping[str, int]) -> Iterator[TrackWriter]:
-    """Open a track file without a record for writing.
+    """Open a track file for writing, without a provenance record.
 
     Parameters
     ----------
     path
-        File to write; replaced when the `with` block ends without an exception. The record of the
-        replaced file is removed.
+        File to write. When the `with` block ends without an exception, an existing file is replaced
+        and its provenance record is removed.
     sizes
         Sequence lengths in bases, in genome order.
 
@@ -118,12 +118,13 @@ def open_tracks(
     Parameters
     ----------
     paths
-        Files to write. All are replaced when the `with` block ends without an exception; if it raises,
-        none are.
+        Files to write. If the `with` block ends without an exception, all existing files are replaced;
+        otherwise, none is replaced.
     sizes
         Sequence lengths in bases, in genome order.
     files
-        Transaction at whose end the files are replaced; None: at the end of the block.
+        Transaction at the end of which the files are replaced. If None, they are replaced at the end of
+        the block.
 
     Yields
     ------
@@ -166,8 +167,8 @@ def check_output(path: Path) -> None:
     InputError
         If the suffix is unknown.
     OutputError
-        If the folder does not exist or cannot be written to, or the file or one written beside it has
-        a name that is too long or is not a regular file.
+        If the folder does not exist or cannot be written to, or if the file, its record or its index
+        has a name that is too long or is not a regular file.
     """
     if path.suffix != ".npz" and _suffix(path) not in _FORMATS:
         raise _unknown_suffix(path, [*_FORMATS, ".npz"])
@@ -253,7 +254,7 @@ _FORMATS: dict[str, Callable[[Path, Mapping[str, int], AtomicFiles, ExitStack], 
 
 
 def index_paths(path: Path) -> list[Path]:
-    """Return the paths that an index of a track may have.
+    """Return the possible paths of the index of a track.
 
     Parameters
     ----------

@@ -49,9 +49,9 @@ class CardFacts:
     weights
         Number of weights.
     training_bases
-        Bases in the training split, on one strand.
+        Number of bases in the training split, counted on one strand.
     bases_seen
-        Bases processed in training, including repetitions.
+        Number of bases processed in training, including repetitions.
     hours
         Training time, in hours.
     threads

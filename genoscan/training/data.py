@@ -1,7 +1,7 @@
 """Training data: streams of consecutive windows from both strands of the sequences.
 
-Each stream starts at a random position and passes its carry from one window to the next, so that
-the model is trained on contexts much longer than a window.  After `walk` windows, all streams
+Each stream starts at a random position, and its carry is passed from one window to the next, so
+that the model is trained on contexts much longer than a window.  After `walk` windows, all streams
 restart at new random positions.
 """
 
@@ -28,7 +28,7 @@ class SequenceId:
     length
         Number of bases.
     m5
-        MD5 checksum as in SAM headers, in hexadecimal.
+        MD5 checksum, as in the M5 tag of SAM headers, in hexadecimal.
     """
 
     name: str
@@ -72,7 +72,7 @@ def split_genomes(genomes: Iterable[Genome], *, validation: float) -> Split:
     Parameters
     ----------
     genomes
-        Genomes; all their sequences are used.
+        Genomes, all sequences of which are used.
     validation
         Fraction of each sequence that is held out, between 0 and 1.
 
@@ -113,11 +113,11 @@ def walks(
     sequences
         Base codes, one array per sequence.
     window
-        Bases per window.
+        Number of bases per window.
     walk
-        Windows per stretch.
+        Number of windows per stretch.
     batch
-        Stretches per item.
+        Number of stretches per item.
     seed
         Seed of the random generator.
     first
@@ -126,17 +126,17 @@ def walks(
     Yields
     ------
     array of shape (batch, walk x window + 1)
-        Base codes; each row is from a random strand.
+        Base codes; each row is a stretch of a random strand.
 
     Raises
     ------
     InputError
-        If no sequence is as long as a stretch.
+        If all sequences are shorter than a stretch.
 
     Notes
     -----
-    Deterministic: the random numbers of item i depend only on `seed` and i, so a resumed run equals
-    an uninterrupted one.
+    Deterministic: the random numbers of item i depend only on `seed` and i, so a resumed run
+    yields the same items as an uninterrupted one.
     """
     length = walk * window + 1
     starts = np.array([max(0, len(codes) - length + 1) for codes in sequences], np.int64)

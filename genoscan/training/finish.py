@@ -54,7 +54,7 @@ def finish_model(
     command
         Command that reproduces the training, for the model card.
     bases_seen
-        Bases processed in training.
+        Number of bases processed in training.
 
     Raises
     ------

@@ -5,10 +5,11 @@ validation sequences, and whose words are counted on both strands of the trainin
 
 p(base | preceding k bases) = (n(word) + a) / (n(context) + 4 a)
 
-where n(word) is the count of the k bases followed by the base, n(context) that of the k bases
-followed by any base, and a the additive smoothing.  If fewer than k known bases precede, near the
-start of a sequence or after an N, the order is reduced to their number.  All A, C, G and T except
-the first base of each sequence are therefore scored, as for next-base models.
+where n(word) is the count of the k bases followed by the base, n(context) is the count of the
+k bases followed by any base, and a is the additive smoothing.  If fewer than k known bases precede a
+base, because it is near the start of a sequence or follows an N, the order is reduced to their
+number.  Therefore, all A, C, G and T except the first base of each sequence are scored, as for
+next-base models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,11 +32,11 @@ class WordCounts:
     Attributes
     ----------
     highest_order
-        Longest context, in bases.
+        Length of the longest context, in bases.
     counts
         Count of each word, shorter words first.
     n_bases
-        Bases counted, on one strand.
+        Number of bases counted, on one strand.
 
     Notes
     -----
@@ -49,7 +50,7 @@ class WordCounts:
 
 @dataclass(frozen=True, slots=True)
 class OrderScore:
-    """Validation score of one order, at its best smoothing.
+    """Validation score of one order with its best smoothing.
 
     Attributes
     ----------
@@ -75,7 +76,7 @@ class HeldOutScore:
     bits
         Bits per base.
     n_bases
-        Bases scored.
+        Number of bases scored.
     """
 
     bits: float
@@ -95,9 +96,9 @@ class MarkovBaseline:
     validation_bits
         Bits per base on the validation sequences.
     validation_bases
-        Validation bases scored.
+        Number of validation bases scored.
     training_bases
-        Training bases counted, on one strand.
+        Number of training bases counted, on one strand.
     held_out
         Score on each set of held-out sequences.
     by_order
@@ -142,12 +143,12 @@ def markov_baseline(
     Raises
     ------
     InputError
-        If the training, validation or a held-out set has no base that can be scored, or if
+        If the training set, the validation set or a held-out set has no base that can be scored, or if
         `highest_order` or a smoothing is not positive.
 
     Notes
     -----
-    No word spans an N or two sequences.
+    No word contains an N or extends over two sequences.
     Memory: 4 bytes per possible word, 358 MB at order 12, independent of sequence length.
     """
     counts = count_words(training, highest_order)
@@ -178,7 +179,7 @@ def count_words(sequences: Sequence[UInt8[np.ndarray, " _"]], highest_order: int
     sequences
         Base codes, one array per sequence.
     highest_order
-        Longest context, in bases.
+        Length of the longest context, in bases.
 
     Returns
     -------
@@ -210,7 +211,7 @@ def count_words(sequences: Sequence[UInt8[np.ndarray, " _"]], highest_order: int
 def select_order(
     counts: WordCounts, validation: Sequence[UInt8[np.ndarray, " _"]], smoothings: Sequence[float]
 ) -> tuple[tuple[OrderScore, ...], int]:
-    """Score each order at its best smoothing.
+    """Score each order with its best smoothing.
 
     Parameters
     ----------
@@ -226,7 +227,7 @@ def select_order(
     by_order
         Scores of orders 1 to `counts.highest_order`.
     n_bases
-        Bases scored.
+        Number of bases scored.
 
     Raises
     ------
@@ -265,12 +266,12 @@ def bits_per_base(
     bits
         Mean for each smoothing; NaN if there is no base to score.
     n_bases
-        Bases scored.
+        Number of bases scored.
 
     Raises
     ------
     InputError
-        If `order` is outside the counted range, or a smoothing is not above zero.
+        If `order` is negative or above `counts.highest_order`, or a smoothing is not above zero.
     """
     if not 0 <= order <= counts.highest_order:
         raise InputError(f"order {order}: expected 0 to {counts.highest_order}, as counted")
@@ -292,7 +293,7 @@ def _offset(order):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True)
 def _count(codes, highest_order, counts):  # type: ignore[no-untyped-def]
-    """Count the words that end at each base; return the number of bases."""
+    """Add the words that end at each base to `counts`; return the number of known bases."""
     mask = (4 << (2 * highest_order)) - 1
     word = 0
     before = 0
@@ -311,7 +312,7 @@ def _count(codes, highest_order, counts):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True)
 def _surprise(codes, order, counts, smoothings, bits):  # type: ignore[no-untyped-def]
-    """Add -log2 p of each base except the first to `bits`; return the number of bases."""
+    """Add -log2 p of each base except the first to `bits`; return the number of scored bases."""
     mask = (4 << (2 * order)) - 1
     word = 0
     before = 0

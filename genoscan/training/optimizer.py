@@ -1,4 +1,4 @@
-"""AdamW (arXiv 1711.05101), with weight decay groups declared by the layers."""
+"""AdamW (arXiv 1711.05101), with the weight decay of each parameter declared by its layer."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,7 +23,7 @@ def adamw(
     rate
         Learning rate.
     decay
-        Weight decay, for parameters that declare it.
+        Weight decay of the parameters for which the layers declare it.
     betas
         Decay rates of the moment estimates.
     eps
@@ -65,12 +65,12 @@ def update(
     rate
         Learning rate.
     clip
-        Maximum joint L2 norm of all gradients; larger gradients are scaled down to it.
+        Maximum L2 norm of all gradients together. If the norm is larger, all gradients are scaled down.
 
     Raises
     ------
     InputError
-        If the gradients are not finite; the parameters are then unchanged.
+        If a gradient is not finite. The parameters are then unchanged.
     """
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
@@ -98,7 +98,7 @@ def state_tensors(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.
     Returns
     -------
     dict
-        Tensors named KEY.PARAMETER, such as exp_avg.head.weight.
+        Tensors by name. A name has the form KEY.PARAMETER, as in exp_avg.head.weight.
     """
     return {
         f"{key}.{name}": optimizer.state[parameter][key] for name, parameter in parameters.items() for key in _STATE

@@ -1,7 +1,9 @@
 """Checkpoints of a training run: a safetensors file, and a JSON file that refers to it.
 
-state.json            settings, step, seconds, loss curve, name of the tensor file
-step-N.safetensors    weight.PARAMETER, and KEY.PARAMETER of the optimizer
+- `state.json` contains the settings, the step, the training time, the loss curve, and the name and
+  checksum of the tensor file.
+- `step-N.safetensors` contains the weights, named weight.PARAMETER, and the state of the optimizer,
+  named KEY.PARAMETER.
 """
 
 import hashlib
@@ -34,11 +36,11 @@ STATE = "state.json"
 _FORMAT = "genoscan-training/1"
 _WEIGHT = "weight"
 _TEMPORARY = ".tmp??????", ".state.json.*.part"
-"""Names of temporary files of safetensors and of `save`, which a killed process leaves."""
+"""Patterns for the temporary files that safetensors and `save` leave behind if the process is killed."""
 
 
 def settings(config: ModelConfig, options: Mapping[str, Any], split: Split, weight: Tensor) -> dict[str, Any]:
-    """Return all settings that determine the trained weights bitwise.
+    """Return all settings that determine the exact bits of the trained weights.
 
     Parameters
     ----------
@@ -49,7 +51,7 @@ def settings(config: ModelConfig, options: Mapping[str, Any], split: Split, weig
     split
         Training and validation data.
     weight
-        Any parameter of the model, for its dtype and device.
+        Any parameter of the model; its dtype and device are recorded.
 
     Returns
     -------
@@ -77,7 +79,7 @@ def settings(config: ModelConfig, options: Mapping[str, Any], split: Split, weig
 
 
 def _hardware(device: torch.device) -> str:
-    """Return the device type, with the vector instructions of a CPU or the name of a GPU."""
+    """Return the device type, followed by the vector instructions of a CPU or the name of a GPU."""
     if device.type == "cpu":
         return f"cpu {torch.backends.cpu.get_cpu_capability()}"
     if device.type == "cuda":
@@ -89,7 +91,7 @@ def _hardware(device: torch.device) -> str:
 def open_work(work: Path) -> Iterator[None]:
     """Create and lock the folder of a training run; remove it at the end if it is empty.
 
-    The remains of a killed process are removed.
+    Temporary files that a killed process left behind are removed.
 
     Parameters
     ----------
@@ -99,7 +101,7 @@ def open_work(work: Path) -> Iterator[None]:
     Raises
     ------
     OutputError
-        If another run uses the folder, or it is a symbolic link or contains other files.
+        If another run uses the folder, or the folder is a symbolic link or contains other files.
     """
     make_partial_folder(work, (STATE, "step-*.safetensors", *_TEMPORARY))
     with locked_folder(work):
@@ -127,11 +129,11 @@ def save(
     Parameters
     ----------
     work
-        Folder of the training run; created if missing.
+        Folder of the training run, which is created if it is missing.
     recorded
         Settings as returned by `settings`.
     step
-        Number of updates done.
+        Number of updates completed.
     seconds
         Training time so far, in seconds.
     rows
@@ -143,8 +145,8 @@ def save(
 
     Notes
     -----
-    The previous checkpoint is removed only after the new one is complete, so killing the process
-    never leaves the folder without a complete checkpoint.
+    The previous checkpoint is removed only after the new one is complete, so that killing the
+    process never leaves the folder without a complete checkpoint.
     """
     work.mkdir(parents=True, exist_ok=True)
     tensors = {f"{_WEIGHT}.{name}": p.detach() for name, p in parameters.items()}
@@ -161,14 +163,14 @@ def save(
 
 
 class State(BaseModel):
-    """Content of state.json.
+    """Contents of state.json.
 
     Attributes
     ----------
     settings
         Settings as returned by `settings`.
     step
-        Number of updates done.
+        Number of updates completed.
     seconds
         Training time so far, in seconds.
     rows
@@ -176,8 +178,8 @@ class State(BaseModel):
     tensors
         Name of the tensor file.
     tensors_sha256, checksum
-        Checksums of the tensor file, and of the values except for the settings; None: in the state
-        of an earlier version.
+        Checksum of the tensor file, and checksum of all values in state.json except the settings;
+        None if the file was written by an earlier version.
     """
 
     model_config = ConfigDict(strict=True)
@@ -202,12 +204,12 @@ def read_state(work: Path) -> State:
     Returns
     -------
     State
-        Its content.
+        Contents of the file.
 
     Raises
     ------
     InputError
-        If the file cannot be read or is damaged; the message names the key.
+        If the file cannot be read or is damaged. If a value is invalid, the message names its key.
     """
     file, restart = work / STATE, f"remove {work} to start again"
     try:
@@ -243,7 +245,7 @@ def resume(
     Returns
     -------
     step
-        Number of updates done; 0 if there is no checkpoint.
+        Number of updates completed; 0 if there is no checkpoint.
     seconds
         Training time so far, in seconds.
     rows
@@ -252,8 +254,8 @@ def resume(
     Raises
     ------
     InputError
-        If the checkpoint is damaged or was written with other settings; the message then names the
-        first difference.
+        If the checkpoint is damaged, or was written with different settings. In the latter case, the
+        message names the first difference.
     """
     restart = f"remove {work} to start again"
     if not (work / STATE).exists():
@@ -281,7 +283,7 @@ def resume(
 
 
 def _checksum(state: Mapping[str, Any]) -> str:
-    """Return the checksum of all values of a state except for the settings, which are compared."""
+    """Return a checksum of all values of a state except the settings, which are compared directly."""
     values = {key: state[key] for key in sorted(state) if key not in ("settings", "checksum")}
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 

@@ -1,7 +1,7 @@
 """Training on genomes, with parameter gradients from the adjoint engine.
 
-Memory use is independent of the window length: the activations of one tile, and two optimizer
-moments per weight.  Streams are distributed over threads.
+Memory use is independent of the window length: it includes the activations of one tile and two
+optimizer moments per weight.  Streams are distributed over threads.
 """
 
 import math
@@ -45,7 +45,7 @@ class TrainOptions:
     steps
         Number of updates of the weights.
     window
-        Bases per stream and update.
+        Number of bases that each stream contributes to an update.
     walk
         Number of windows before a stream restarts at another position.
     batch
@@ -54,11 +54,11 @@ class TrainOptions:
         Peak learning rate, reached by linear warm-up over `warm_up` steps and followed by cosine
         decay to 1 %.
     warm_up
-        Steps of the linear warm-up.
+        Number of steps of the linear warm-up.
     decay
-        Weight decay of AdamW, for parameters whose layers declare it.
+        Weight decay of AdamW, applied to the parameters for which the layers declare it.
     clip
-        Maximum joint L2 norm of all gradients.
+        Maximum L2 norm of all gradients together.
     seed
         Seed of the initial weights and of the training data.
     tile, slots
@@ -66,7 +66,7 @@ class TrainOptions:
     report_every
         Minimum number of steps between reports; reports are made at the ends of walks.
     surrogate
-        Gradient estimator for the selections of PD-SSM: "activated" or "straight_through".
+        Gradient estimator for the selections of PD-SSM layers: "activated" or "straight_through".
 
     Raises
     ------
@@ -102,12 +102,12 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a training run at a report.
+    """Progress of a training run at the time of a report.
 
     Attributes
     ----------
     step
-        Number of updates done.
+        Number of updates completed.
     bases
         Number of bases processed.
     seconds
@@ -154,13 +154,13 @@ def train(
     Returns
     -------
     Stack
-        Trained model, without the surrogate used in training: its derivatives are those of the
-        deployed function.
+        Trained model, without the surrogate used in training, so that its derivatives are the
+        derivatives of the deployed function.
 
     Raises
     ------
     InputError
-        If `work` contains a training run with other settings, the sequences are too short, or a
+        If `work` contains a training run with different settings, the sequences are too short, or a
         gradient is not finite.
 
     Notes
@@ -236,7 +236,7 @@ def learning_rate(step: int, options: TrainOptions) -> float:
     Parameters
     ----------
     step
-        Index of the update, from 0.
+        Index of the update, starting at 0.
     options
         Training options.
 
@@ -270,7 +270,7 @@ def bits_per_base(
     sequences
         Base codes, one array per sequence.
     piece
-        Bases per piece.
+        Number of bases per piece.
     pieces
         Number of pieces; None to score whole sequences.
 
@@ -293,7 +293,7 @@ def bits_per_base(
 
 
 def _table_and_columns(stack: Stack, config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Return the input row and the output column of each base code."""
+    """Return the table of input rows and the indices of output columns, both indexed by base code."""
     weight = next(stack.parameters())
     table = base_table(config, dtype=weight.dtype, device=weight.device)
     return table, torch.tensor([*config.base_columns, -1])
