@@ -23,7 +23,8 @@ from genoscan.layers.margins import Margins
 from genoscan.record import settings
 from genoscan.temporary import allocate
 from genoscan.tracks.atomic import atomic_files, os_errors, resolve
-from genoscan.tracks.provenance import region_records, write_provenance
+from genoscan.tracks.provenance import write_provenance
+from genoscan.tracks.record_schema import region_records
 from genoscan.tracks.writer import check_output, open_tracks, write_in_pieces
 
 

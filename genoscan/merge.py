@@ -11,14 +11,8 @@ from genoscan.genome.region import Region
 from genoscan.shards import parse_shard
 from genoscan.tracks.atomic import atomic_files
 from genoscan.tracks.columns import Columns, read_columns
-from genoscan.tracks.provenance import (
-    TRACK_KEYS,
-    check_genome,
-    provenance_path,
-    read_provenance,
-    region_records,
-    write_provenance,
-)
+from genoscan.tracks.provenance import TRACK_KEYS, check_genome, provenance_path, read_provenance, write_provenance
+from genoscan.tracks.record_schema import region_records
 from genoscan.tracks.score import SCORES
 from genoscan.tracks.writer import open_tracks
 

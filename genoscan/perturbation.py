@@ -23,7 +23,8 @@ from genoscan.genome.region import Region
 from genoscan.model import Model
 from genoscan.record import model_record, sequence_records
 from genoscan.tracks.atomic import atomic_files
-from genoscan.tracks.provenance import region_records, write_provenance
+from genoscan.tracks.provenance import write_provenance
+from genoscan.tracks.record_schema import region_records
 from genoscan.tracks.writer import check_output, open_tracks
 
 

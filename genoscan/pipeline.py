@@ -24,7 +24,8 @@ from genoscan.record import settings
 from genoscan.tracks.atomic import AtomicFiles, atomic_files
 from genoscan.tracks.columns import write_columns
 from genoscan.tracks.outputs import check_outputs
-from genoscan.tracks.provenance import region_records, write_provenance
+from genoscan.tracks.provenance import write_provenance
+from genoscan.tracks.record_schema import region_records
 from genoscan.tracks.sink import Sink
 from genoscan.tracks.store import Arrays, count_scores, open_store
 from genoscan.tracks.writer import open_tracks, write_in_pieces

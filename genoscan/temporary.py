@@ -114,53 +114,35 @@ def shorten(name: str) -> str:
 
 
 @contextmanager
-def temporary_file(target: Path) -> Iterator[Temporary]:
-    """Create and lock the temporary file of an output; on exit, remove it unless it has been renamed.
+def temporary(target: Path, *, folder: bool = False) -> Iterator[Temporary]:
+    """Create and lock the temporary file or folder of an output; on exit, remove it unless it has been renamed.
 
     Parameters
     ----------
     target
         Final path.
+    folder
+        Whether to create a folder, which is removed with its contents.
 
     Yields
     ------
     Temporary
-        The empty temporary file.
+        The empty file or folder.
 
     Raises
     ------
     OutputError
         If another process is writing the same output.
     OSError
-        If the file cannot be created.
+        If the file or folder cannot be created.
     """
-    with _temporary(target, _FILE) as file:
-        yield file
-
-
-@contextmanager
-def temporary_folder(target: Path) -> Iterator[Temporary]:
-    """Create and lock the temporary folder of an output; on exit, remove it with its contents.
-
-    Parameters
-    ----------
-    target
-        Final path.
-
-    Yields
-    ------
-    Temporary
-        The empty temporary folder.
-
-    Raises
-    ------
-    OutputError
-        If another process is writing the same output.
-    OSError
-        If the folder cannot be created.
-    """
-    with _temporary(target, _FOLDER) as folder:
-        yield folder
+    kind = _FOLDER if folder else _FILE
+    try:
+        claimed = _claim(temporary_path(target), kind, patience=_PATIENCE)
+    except BlockingIOError:
+        raise OutputError(f"{target}: is being written by another process: wait or name another output") from None
+    with _released(claimed, kind):
+        yield claimed
 
 
 @contextmanager
@@ -255,16 +237,6 @@ def _opened(folder: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _temporary(target: Path, kind: _Kind) -> Iterator[Temporary]:
-    try:
-        claimed = _claim(temporary_path(target), kind, patience=_PATIENCE)
-    except BlockingIOError:
-        raise OutputError(f"{target}: is being written by another process: wait or name another output") from None
-    with _released(claimed, kind):
-        yield claimed
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+
+from genoscan.serve import server
 
 _OPTIONS = (
     "--headless",
@@ -152,3 +155,16 @@ def dom(page: str, tmp_path: Path) -> tuple[str, set[str]]:
         tab.open(page, ready="document.readyState === 'complete' && Object.keys(document.body.dataset).length > 0")
         time.sleep(1)
         return tab.value("document.documentElement.outerHTML"), tab.asked
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a folder, and give its address."""
+    with server(folder, 0) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{running.server_port}"
+        finally:
+            running.shutdown()
+            thread.join()

@@ -22,7 +22,7 @@ import numpy as np
 
 from genoscan.errors import GenoscanError
 from genoscan.genome.region import Region
-from genoscan.tracks import provenance
+from genoscan.tracks import provenance, record_schema
 
 SIZES = {"c1": 3000, "c2": 2000}
 TIME_LIMIT = 10.0
@@ -170,7 +170,7 @@ def _record() -> bytes:
         "seconds": 1.5,
         "target_values": [[-8.5], [None]],
         "sequences": [{"name": name, "length": n, "m5": _m5(name)} for name, n in SIZES.items()],
-        "regions": [*provenance.region_records([Region("c1", 10, 500, "g:1 b", "+")]), "c2:100-300"],
+        "regions": [*record_schema.region_records([Region("c1", 10, 500, "g:1 b", "+")]), "c2:100-300"],
         "newer": {"kept": [1, 2, {"a": None}]},
     }
     return json.dumps(record).encode()
@@ -354,7 +354,6 @@ def readers() -> dict[str, Reader]:
         "done": b'{"batch": 0, "values": [1.5]}\n{"batch": 1, "values": [NaN]}\n',
         "scores": bytes(36),
         "codes": bytes(9),
-        "lock": b"",
     }
     partial = {f"x.bw.partial/{name}": content for name, content in unfinished.items()}
     return {

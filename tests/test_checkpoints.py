@@ -1,10 +1,13 @@
 """The schedule of carries: orders written out by hand, and what holds for every size."""
 
 import time
+from collections.abc import Sequence
 from functools import cache
 from math import comb
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from genoscan.engine.checkpoints import Action, Adjoin, Advance, Drop, Restore, Save, advances, schedule
 from genoscan.errors import InputError
@@ -53,13 +56,13 @@ def test_orders_by_hand(n_tiles: int, slots: int) -> None:
     assert list(schedule(n_tiles, slots)) == BY_HAND[n_tiles, slots]
 
 
-def follow(n_tiles: int, slots: int) -> int:
+def follow(n_tiles: int, slots: int, stored: Sequence[int] = ()) -> int:
     """Obey the schedule as an engine would; return how many tiles were advanced over."""
-    saved: set[int] = set()
-    live: int | None = 0
+    saved = set(stored)
+    live = None if stored else 0
     adjoined: list[int] = []
     cost = 0
-    for action in schedule(n_tiles, slots):
+    for action in schedule(n_tiles, slots, stored):
         match action:
             case Save(tile):
                 assert live == tile
@@ -100,6 +103,13 @@ def fewest(n_tiles: int, slots: int) -> int:
 def test_every_size_takes_the_fewest_advances(slots: int) -> None:
     for n_tiles in range(1, 61):
         assert follow(n_tiles, slots) == fewest(n_tiles, slots) == advances(n_tiles, slots)
+
+
+@given(st.integers(1, 60), st.integers(1, 8), st.data())
+def test_any_stored_carries_serve(n_tiles: int, slots: int, data: st.DataObject) -> None:
+    """Those of an interrupted sweep cost at most as much as a single one."""
+    others = data.draw(st.sets(st.integers(1, n_tiles - 1), max_size=slots - 1)) if n_tiles > 1 else set()
+    assert follow(n_tiles, slots, [0, *sorted(others)]) <= n_tiles * (n_tiles - 1) // 2
 
 
 def test_known_costs() -> None:

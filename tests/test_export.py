@@ -7,9 +7,6 @@ import json
 import re
 import shutil
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -18,7 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from Bio import SeqIO
-from browser import browser, dom
+from browser import browser, dom, served
 from commands import ROOT, bases, genoscan, write_fasta
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +25,6 @@ from genoscan.export.annotation import read_annotation
 from genoscan.export.twobit import write_two_bit
 from genoscan.genome.genome import open_genome
 from genoscan.genome.region import Region
-from genoscan.serve import server
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.writer import open_track
 
@@ -78,19 +74,6 @@ def genes(tmp_path: Path) -> Path:
     ]
     path.write_text("\n".join(["##gff-version 3", "# said", *rows]) + "\n")
     return path
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """Serve a folder, and give its address."""
-    with server(folder, 0) as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{running.server_port}"
-        finally:
-            running.shutdown()
-            thread.join()
 
 
 def config_of(page: Path) -> Any:

@@ -24,7 +24,7 @@ from genoscan.genome.region import Region
 from genoscan.json_input import parse_json
 from genoscan.layers.config import CONFIG, read_config
 from genoscan.model import load_model
-from genoscan.tracks import provenance
+from genoscan.tracks import provenance, record_schema
 from genoscan.tracks.columns import read_columns
 from genoscan.tracks.compare import compare
 from genoscan.tracks.convert import write_converted
@@ -316,7 +316,7 @@ def test_regions_are_told_apart(tmp_path: Path) -> None:
     regions = [Region(chrom, 2, 9, name=f"{chrom}:x y", strand="-") for chrom in genome.sizes]
     record = {
         "sequences": [{"name": name, "length": 20, "m5": genome.m5(name)} for name in genome.sizes],
-        "regions": provenance.region_records(regions),
+        "regions": record_schema.region_records(regions),
     }
     (tmp_path / "x.bw").write_bytes(b"a track")
     provenance.write_provenance(tmp_path / "x.bw", record)

@@ -4,9 +4,6 @@ import base64
 import hashlib
 import re
 import shutil
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +12,7 @@ from urllib.parse import quote
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from browser import Tab, browser
+from browser import Tab, browser, served
 from commands import ROOT as ROOT_FOLDER
 from commands import bases, genoscan, write_fasta
 from hypothesis import given
@@ -26,7 +23,6 @@ from genoscan.export.igv_names import igv_name_table, igv_names
 from genoscan.export.markup import script_json
 from genoscan.genome.genome import open_genome
 from genoscan.genome.region import Region
-from genoscan.serve import server
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.writer import open_track
 
@@ -322,19 +318,6 @@ def test_igv_opens_a_session_of_a_name_with_colons(tmp_path: Path) -> None:
     with served(tmp_path) as address, browser(tmp_path) as tab:
         tab.open(f"{address}/index.html")
         assert tab.value("String(igvBrowser.currentLoci())") == f"{COLONS[0]}:1-300"
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """Serve a folder, and give its address."""
-    with server(folder, 0) as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{running.server_port}"
-        finally:
-            running.shutdown()
-            thread.join()
 
 
 @pytest.mark.slow

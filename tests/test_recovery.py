@@ -3,16 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from commands import bases, elsewhere, listing, tiny_model, write_fasta
 from commands import genoscan as command
-from hypothesis import given
-from hypothesis import strategies as st
 from truth import caduceus
 
 import genoscan
-from genoscan.engine.checkpoints import Adjoin, Advance, Drop, Restore, Save, schedule
 from genoscan.errors import OutputError
 from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.weights import write_model
@@ -152,29 +148,3 @@ def test_flipped_bytes_are_noticed(
         with pytest.raises(OutputError, match="damaged: remove"):
             run(source, tmp_path, "causal", "+")
         return
-
-
-@given(st.integers(1, 60), st.integers(1, 8), st.data())
-def test_schedules_from_stored_carries(n: int, slots: int, data: st.DataObject) -> None:
-    """Every tile is adjoined once, last to first, from the carry at its left edge."""
-    stored = [0, *sorted(data.draw(st.sets(st.integers(1, n - 1), max_size=slots - 1)) if n > 1 else [])]
-    slot, live, adjoined = set(stored), None, []
-    for action in schedule(n, slots, stored):
-        match action:
-            case Save(tile):
-                assert live == tile
-                slot.add(tile)
-            case Restore(tile):
-                assert tile in slot
-                live = tile
-            case Drop(tile):
-                slot.remove(tile)
-            case Advance(start, stop):
-                assert live == start
-                live = stop
-            case Adjoin(tile):
-                assert live == tile
-                adjoined.append(tile)
-        assert len(slot) <= slots
-    assert adjoined == list(np.arange(n)[::-1])
-    assert not slot

@@ -11,6 +11,7 @@ from commands import bases, edited_model, elsewhere, genoscan, listing, tiny_mod
 from genoscan import pipeline
 from genoscan.errors import InputError
 from genoscan.genome.region import Region
+from genoscan.temporary import locked_folder
 from genoscan.tracks import store
 from genoscan.tracks.sink import Sink
 
@@ -252,7 +253,7 @@ def test_damage_is_found(unfinished: Path, source: Path, name: str) -> None:
 
 def test_one_run_at_a_time(unfinished: Path, source: Path) -> None:
     """The claim of a run that was killed is lifted by the system."""
-    with store._locked(unfinished / "x.bw.partial"):
+    with locked_folder(unfinished / "x.bw.partial"):
         done = genoscan(*command(unfinished, source))
     assert (done.code, done.err.count("\n")) == (1, 1)
     assert "in use by another run" in done.err

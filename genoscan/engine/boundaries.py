@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genoscan.ops.dual import Dual, primal
+from genoscan.temporary import allocate
 
 
 @dataclass(frozen=True)
@@ -92,5 +93,5 @@ class BoundaryStore:
 def _unnamed(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Return an array mapped to a file that is deleted when the array is freed or the process exits."""
     with tempfile.TemporaryFile(dir=folder) as file:
-        file.truncate(int(np.prod(shape)) * dtype.itemsize)
+        allocate(file.fileno(), int(np.prod(shape)) * dtype.itemsize)
         return np.memmap(file, dtype=dtype, mode="r+", shape=shape)

@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from genoscan.errors import InputError, OutputError
-from genoscan.temporary import Temporary, shorten, temporary_file, temporary_folder
+from genoscan.temporary import Temporary, shorten, temporary
 
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space or choose another folder",
@@ -73,7 +73,7 @@ class AtomicFiles:
         if target in self._created:
             raise InputError(f"{path}: an output is given twice: give each once")
         with os_errors(path):
-            self._created[target] = self._stack.enter_context(temporary_file(target))
+            self._created[target] = self._stack.enter_context(temporary(target))
         return self._created[target].path
 
     def make_folder(self, path: Path) -> None:
@@ -234,7 +234,7 @@ def atomic_directory(output: Path) -> Iterator[Path]:
     target = resolve(output)
     with ExitStack() as stack:
         with os_errors(output):
-            folder = stack.enter_context(temporary_folder(target))
+            folder = stack.enter_context(temporary(target, folder=True))
         part = folder.path / output.name
         yield part
         with os_errors(output):

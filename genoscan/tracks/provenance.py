@@ -1,42 +1,27 @@
 """Provenance records: OUT.json, beside a track OUT, records how the track was computed.
 
-A record is a JSON object with the format "genoscan-track/1". `TrackRecord` lists the keys that
-genoscan reads; all other keys are kept. Regions are objects with `chrom`, `start` and `end` (0-based,
-half-open, as in BED), `name` and `strand`. In records of earlier versions, which can still be read,
-regions are strings such as "chr1:1,001-2,000" (1-based, inclusive).
+A record is a JSON object with the format "genoscan-track/1"; record_schema.py describes its keys.
 """
 
 import hashlib
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path, PurePath
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    FiniteFloat,
-    NonNegativeInt,
-    PositiveInt,
-    Tag,
-    ValidationError,
-    field_validator,
-)
+from pydantic import ValidationError
 
 from genoscan.errors import InputError
 from genoscan.genome.files import read_errors
 from genoscan.genome.genome import Genome
-from genoscan.genome.region import Region, parse_region
+from genoscan.genome.region import Region
 from genoscan.json_input import first_problem, parse_json
 from genoscan.tracks.atomic import AtomicFiles, joined, os_errors
-from genoscan.tracks.score import SCORES
+from genoscan.tracks.record_schema import REGION_KINDS, TrackRecord, region_of
 
 FORMAT = "genoscan-track/1"
 _BYTES, _SHA256 = "track_bytes", "track_sha256"
@@ -45,132 +30,7 @@ TRACK_KEYS = _BYTES, _SHA256
 """Keys of the size and the checksum of the track file, which are missing in older records."""
 
 _MAX_BYTES = 1 << 28
-_TEXT, _FIELDS = "text", "fields"
 _ABSOLUTE = re.compile(r"(?P<option>-[A-Za-z]|--[\w-]+=|)(?P<path>/.*)", re.DOTALL)
-
-Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
-"""Name without control characters, which would break the rows of a table."""
-
-
-class _Table(BaseModel):
-    """JSON object in which additional keys are kept."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-
-class SequenceRecord(_Table):
-    """Sequence of the genome.
-
-    Attributes
-    ----------
-    name
-        Name of the sequence.
-    length
-        Length in bases.
-    m5
-        MD5 checksum, as in the M5 tag of SAM headers.
-    """
-
-    name: Text
-    length: NonNegativeInt
-    m5: str
-
-
-class RegionRecord(_Table):
-    """Region, 0-based and half-open, in forward coordinates.
-
-    Attributes
-    ----------
-    chrom
-        Name of the sequence.
-    start, end
-        Positions of the first base and of the base after the last.
-    name
-        Name, as in BED; "" if there is none.
-    strand
-        "+", "-" or ".".
-    """
-
-    chrom: Text
-    start: NonNegativeInt
-    end: PositiveInt
-    name: str = ""
-    strand: Literal["+", "-", "."] = "."
-
-
-def _region_kind(value: object) -> str:
-    return _TEXT if isinstance(value, str) else _FIELDS
-
-
-AnyRegion = Annotated[Annotated[str, Tag(_TEXT)] | Annotated[RegionRecord, Tag(_FIELDS)], Discriminator(_region_kind)]
-
-
-class ResponseRecord(_Table):
-    """Perturbed base of a response.
-
-    Attributes
-    ----------
-    at
-        Region that consists of the perturbed base.
-    """
-
-    at: AnyRegion
-
-
-class TrackRecord(_Table):
-    """Keys of a provenance record that genoscan reads; the keys present depend on the command.
-
-    Attributes
-    ----------
-    format
-        Format of the record.
-    model
-        Name of the model.
-    command
-        Command line, without absolute paths.
-    sequences
-        Sequences on which the track was computed.
-    regions
-        Scored regions.
-    response
-        Perturbed base, in the record of a response.
-    target, score, shard
-        Values of the command-line options with these names.
-    scored_bases, zero_regions
-        Number of bases with a score, and number of regions in which all scores are 0.
-    target_values
-        Value of the target for each window, grouped by batch; null if the value is not finite.
-    seconds
-        Duration of the run, in seconds.
-    """
-
-    format: Literal["genoscan-track/1"]
-    model: str = ""
-    command: list[str] = []
-    sequences: list[SequenceRecord] = []
-    regions: list[AnyRegion] = []
-    response: ResponseRecord | None = None
-    target: str | None = None
-    score: str | None = None
-    shard: str | None = None
-    scored_bases: NonNegativeInt = 0
-    zero_regions: NonNegativeInt = 0
-    target_values: list[list[FiniteFloat | None]] = []
-    seconds: FiniteFloat = 0.0
-
-    @field_validator("score")
-    @classmethod
-    def _score_exists(cls, score: str | None) -> str | None:
-        if score is not None and score not in SCORES:
-            raise ValueError(f"expected one of {', '.join(SCORES)}")
-        return score
-
-    @field_validator("sequences")
-    @classmethod
-    def _names_differ(cls, sequences: list[SequenceRecord]) -> list[SequenceRecord]:
-        if len({sequence.name for sequence in sequences}) < len(sequences):
-            raise ValueError("two sequences have the same name")
-        return sequences
 
 
 def provenance_path(path: Path) -> Path:
@@ -303,65 +163,12 @@ def read_provenance(path: Path, *, required: Collection[str] = ()) -> dict[str, 
     try:
         TrackRecord.model_validate(record)
     except ValidationError as error:
-        raise InputError(f"{source}: {first_problem(error, omit=(_TEXT, _FIELDS))}") from None
+        raise InputError(f"{source}: {first_problem(error, omit=REGION_KINDS)}") from None
     for key in required:
         if record.get(key) in (None, "", []):
             raise InputError(f"{source}: {key} is missing or empty: write the track again")
     check_track(path, record)
     return dict(record)
-
-
-def region_records(regions: Iterable[Region]) -> list[dict[str, Any]]:
-    """Convert regions to the objects that are stored in a record.
-
-    Parameters
-    ----------
-    regions
-        Regions to convert.
-
-    Returns
-    -------
-    list of dict
-        `chrom`, `start`, `end` (0-based, half-open), `name` and `strand` of each region.
-    """
-    return [
-        {"chrom": region.chrom, "start": region.start, "end": region.end, "name": region.name, "strand": region.strand}
-        for region in regions
-    ]
-
-
-def region_of(stored: str | Mapping[str, Any], sizes: Mapping[str, int], *, where: str) -> Region:
-    """Convert a region from a record, in which it is stored as an object or, in older records, a string.
-
-    Parameters
-    ----------
-    stored
-        Value in the record.
-    sizes
-        Sequence lengths in bases.
-    where
-        Record and key, for error messages.
-
-    Returns
-    -------
-    Region
-        The converted region.
-
-    Raises
-    ------
-    InputError
-        If the region is not within one of the sequences.
-    """
-    if isinstance(stored, str):
-        region = parse_region(stored, sizes, clip=True, option=f"{where}:")
-        if region.clipped:
-            raise InputError(f"{where}: {stored} ends past {region.chrom}, which has {sizes[region.chrom]:,} bases")
-        return replace(region, source="")
-    chrom, start, end = stored["chrom"], stored["start"], stored["end"]
-    if not start < end <= sizes.get(chrom, 0):
-        length = f"has {sizes[chrom]:,} bases" if chrom in sizes else "is not one of its sequences"
-        raise InputError(f"{where}: found {chrom} from {start:,} to {end:,}, but {chrom} {length}")
-    return Region(chrom, start, end, name=stored.get("name", ""), strand=stored.get("strand", "."))
 
 
 def scored_regions(path: Path, record: Mapping[str, Any], genome: Genome) -> tuple[Region, ...]:

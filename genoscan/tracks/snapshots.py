@@ -1,5 +1,6 @@
 """States of sweeps, saved as files in the folder of unfinished results."""
 
+import os
 import threading
 import time
 import zipfile
@@ -67,6 +68,8 @@ class FileSnapshots:
             with part.open("wb") as file:
                 pieces = np.array(self._pieces, np.int64).reshape(-1, 3)
                 np.savez(file, allow_pickle=False, **state, pieces=pieces)
+                file.flush()
+                os.fsync(file.fileno())
             part.replace(path)
             self._ended = time.monotonic()
             self._took = self._ended - started

@@ -7,14 +7,13 @@ sweeps (see snapshots.py). Checksums of all these results are verified. If a run
 saved, the folder is removed.
 """
 
-import fcntl
 import json
 import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,12 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 from genoscan.errors import InputError, OutputError
 from genoscan.genome.region import Region
 from genoscan.json_input import parse_json
+from genoscan.temporary import allocate, locked_folder
 from genoscan.tracks.atomic import make_partial_folder, os_errors, partial_folder
 from genoscan.tracks.snapshots import SUFFIX
 
-_SETTINGS, _DONE, _LOCK = "settings.json", "done", "lock"
-_NAMES = _SETTINGS, _DONE, _LOCK, "scores", "codes", "columns", "first", f"*{SUFFIX}", "*.part"
+_SETTINGS, _DONE = "settings.json", "done"
+_NAMES = _SETTINGS, _DONE, "scores", "codes", "columns", "first", f"*{SUFFIX}", "*.part"
 _PIECE = 1 << 20
 
 
@@ -56,7 +56,7 @@ class Arrays:
     codes: np.ndarray
     columns: np.ndarray | None
     offsets: Mapping[Region, int]
-    first: np.ndarray | None = None
+    first: np.ndarray | None
 
     def checksum(self, at: slice, *, final: bool = True) -> int:
         """Write results to disk and return their CRC-32.
@@ -185,8 +185,8 @@ class ScoreStore(Arrays):
     Memory: the operating system can evict resident pages of the arrays.
     """
 
-    path: Path = Path()
-    done: dict[int, list[float]] = field(default_factory=dict)
+    path: Path
+    done: dict[int, list[float]]
 
     def commit(self, batch: int, values: Sequence[float], regions: Sequence[Region]) -> None:
         """Flush the arrays and mark a batch as finished.
@@ -252,7 +252,7 @@ def open_store(
     """
     path = partial_folder(output)
     make_partial_folder(path, _NAMES)
-    with _locked(path):
+    with locked_folder(path):
         try:
             with os_errors(path):
                 store = _open(path, regions, json.loads(json.dumps(settings)), output, columns, both_strands)
@@ -263,23 +263,6 @@ def open_store(
             raise
         with os_errors(path):
             shutil.rmtree(path)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Lock the store; the operating system releases the lock if the process is killed."""
-    with os_errors(path):
-        lock = (path / _LOCK).open("ab")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{path}: in use by another run: wait until it has finished, or name another output"
-            ) from None
-        except OSError:
-            pass  # the file system does not support locks
-        yield
 
 
 def _begun(path: Path) -> bool:
@@ -326,10 +309,7 @@ def _map(path: Path, dtype: Any, shape: tuple[int, ...], *, exists: bool) -> np.
     if exists and not (path.is_file() and path.stat().st_size == size):
         raise _damaged(path)
     with path.open("ab") as file:
-        if hasattr(os, "posix_fallocate"):  # not on macOS
-            os.posix_fallocate(file.fileno(), 0, size)
-        else:
-            file.truncate(size)
+        allocate(file.fileno(), size)
     return np.memmap(path, dtype, "r+", shape=shape)
 
 
