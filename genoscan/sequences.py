@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyfaidx
 import torch
+from Bio.Seq import Seq
 from jaxtyping import UInt8
 
 from genoscan.errors import InputError
@@ -37,9 +39,10 @@ def locate(sequence: Any, *, axes: str = "LC", name: str = _NAME) -> Located:
     Parameters
     ----------
     sequence
-        A string of bases; an array of codes (0 to 3 for A, C, G and T; 4 for N); a one-hot NumPy array
-        or torch tensor, in which N is a row of zeros; or a pair of a genome (path or open genome) and
-        a region (a string such as "chr1:1,001-2,000" or a `Region`).
+        A string of bases, or a sequence of Biopython or pyfaidx; an array of codes (0 to 3 for A, C, G
+        and T; 4 for N); a one-hot NumPy array or torch tensor, in which N is a row of zeros; or a pair
+        of a genome (path, open genome or `pyfaidx.Fasta`) and a region (a string such as
+        "chr1:1,001-2,000" or a `Region`).
     axes
         Order of a one-hot array's axes: "LC" for (length, 4), "CL" for (4, length).
     name
@@ -62,8 +65,8 @@ def locate(sequence: Any, *, axes: str = "LC", name: str = _NAME) -> Located:
         codes = encode(sequence.encode("ascii", "replace"), record=name, offset=0)
     elif isinstance(sequence, np.ndarray | torch.Tensor):
         codes = _from_array(sequence, axes)
-    elif type(sequence).__module__.startswith("Bio.Seq"):
-        codes = encode(bytes(sequence), record=name, offset=0)
+    elif isinstance(sequence, Seq | pyfaidx.Sequence):
+        codes = encode(str(sequence).encode("ascii", "replace"), record=name, offset=0)
     else:
         raise InputError(f"found {type(sequence).__name__}, {_EXPECTED}")
     if not len(codes):
@@ -101,6 +104,8 @@ def named_target(target: str, name: str) -> str:
 
 
 def _in_file(genome: Any, region: Any) -> Located:
+    if isinstance(genome, pyfaidx.Fasta):
+        genome = genome.filename
     if isinstance(genome, str | Path):
         genome = open_genome(genome)
     if not isinstance(genome, Genome):

@@ -126,6 +126,16 @@ def test_biopythons_sequences_are_read(tiny: genoscan.Model) -> None:
     np.testing.assert_array_equal(found.scores, genoscan.attribute(LETTERS, tiny).scores)
 
 
+def test_sequences_and_files_of_pyfaidx_are_read(tiny: genoscan.Model, fasta: Path) -> None:
+    import pyfaidx
+
+    with pyfaidx.Fasta(fasta) as file:
+        length = len(file["chr1"])
+        for sequence in (file["chr1"][:length], file["chr1"][:], (file, "chr1")):
+            found = genoscan.attribute(sequence, tiny)
+            np.testing.assert_array_equal(found.scores, genoscan.attribute((fasta, "chr1"), tiny).scores)
+
+
 def test_lists_are_their_sequences(tiny: genoscan.Model, fasta: Path) -> None:
     many = [LETTERS, bases(90, 3), LETTERS[:50], (fasta, "chr2"), LETTERS]
     found = genoscan.attribute(many, tiny)

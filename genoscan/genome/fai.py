@@ -84,6 +84,17 @@ class FaiRow(NamedTuple):
     line_bases: int
     line_bytes: int
 
+    @property
+    def end(self) -> int:
+        """Position after the last base and its line end."""
+        lines = -(-self.length // max(1, self.line_bases))
+        return self.offset + self.length + lines * (self.line_bytes - self.line_bases)
+
+    @property
+    def last_base(self) -> int:
+        """Position of the last base; that before `offset`, if the sequence is empty."""
+        return self.end - (self.line_bytes - self.line_bases) - 1
+
 
 def fai_rows(path: Path) -> Iterator[FaiRow]:
     """Yield the rows of the index of a FASTA file, as written by samtools faidx.

@@ -5,6 +5,7 @@ its lines. For a bgzip file, a .gzi index also lists the offset of each compress
 index yields wrong bases without an error, so every index is validated before use.
 """
 
+import csv
 import hashlib
 import os
 import struct
@@ -12,22 +13,22 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import starmap
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 import numpy as np
+import pandas as pd
 import platformdirs
-import pyfaidx
 from Bio.bgzf import BgzfBlocks, BgzfReader, make_virtual_offset
 from jaxtyping import Int64
 
 from genoscan.errors import InputError
-from genoscan.genome.fai import fai_rows
+from genoscan.genome.fai import FaiRow, fai_rows
 from genoscan.genome.files import BGZIP_END, check_file, compression, head, read_errors
 from genoscan.temporary import scratch_folder
 
-# Raised by Biopython, pyfaidx and numpy for damaged files.
+# Raised by Biopython, pandas and numpy for damaged files.
 _DAMAGE: Final = (ValueError, RuntimeError, EOFError, struct.error, zlib.error)
 
 _HEADERS_CHECKED = 1000
@@ -175,10 +176,9 @@ def _fits(path: Path, index: FastaIndex) -> bool:
             return False
         if any(stamp(path).modified > file.stat().st_mtime_ns for file in index if file):
             return False
-        with pyfaidx.Faidx(path, index.fai, gzi_indexname=index.gzi, rebuild=False, build_index=False) as faidx:
-            records = faidx.index
+        rows = _read_rows(index.fai)
         with _uncompressed(path, index.gzi) as (read, size):
-            return bool(records) and _is_possible(records, size) and all(_comparisons(records, read))
+            return _is_possible(rows, size) and all(_comparisons(rows, read))
     except (OSError, OverflowError, MemoryError, *_DAMAGE):  # an index may contain any numbers
         return False
 
@@ -187,7 +187,7 @@ def _fits(path: Path, index: FastaIndex) -> bool:
 def _uncompressed(path: Path, gzi: Path | None) -> Iterator[tuple[Callable[[int, int], bytes], int]]:
     """Yield a function `read(offset, count)` for the decompressed file, and an upper bound on its size.
 
-    Neither pyfaidx nor pysam can read the bytes between two sequences.
+    pysam cannot read the bytes between two sequences.
     """
     with path.open("rb") as raw:
         file = BgzfReader(fileobj=raw, mode="rb") if gzi else raw
@@ -223,43 +223,61 @@ def _read_blocks(raw: BinaryIO, gzi: Path) -> Int64[np.ndarray, "blocks 2"]:
     return blocks
 
 
-def _is_possible(records: dict[str, pyfaidx.IndexRecord], size: int) -> bool:
-    """Return whether the sequences are in order, do not overlap and fit into a file of `size` bytes."""
-    return all(
-        record.rlen >= 0
-        and 0 <= record.lenc <= record.lenb
-        and (record.rlen == 0 or record.lenc > 0)
-        and record.prev_bend + len(name) + 2 <= record.offset  # ">", the name and a line end
-        and record.bend - (record.lenb - record.lenc) <= size
-        for name, record in records.items()
+def _read_rows(fai: Path) -> pd.DataFrame:
+    """Return the rows of an index, with the fields of `FaiRow` as columns; raise ValueError if it is damaged."""
+    numbers = dict.fromkeys(FaiRow._fields[1:], np.int64)
+    return pd.read_csv(
+        fai,
+        sep="\t",
+        header=None,
+        names=FaiRow._fields,
+        dtype={"name": str, **numbers},
+        keep_default_na=False,
+        quoting=csv.QUOTE_NONE,
+        skip_blank_lines=False,
     )
 
 
-def _comparisons(records: dict[str, pyfaidx.IndexRecord], read: Callable[[int, int], bytes]) -> Iterator[bool]:
+def _is_possible(rows: pd.DataFrame, size: int) -> bool:
+    """Return whether the sequences are in order, do not overlap and fit into a file of `size` bytes."""
+    if rows.empty or rows["name"].duplicated().any():
+        return False
+    # In float64, because products of damaged numbers would overflow as integers.
+    length, offset, bases, width = rows[list(FaiRow._fields[1:])].to_numpy(np.float64).T
+    line_end = width - bases
+    end = offset + length + np.ceil(length / np.maximum(bases, 1)) * line_end
+    header = np.array([len(name.encode()) for name in rows["name"]]) + 2  # ">", the name and a line end
+    return bool(
+        (length >= 0).all()
+        and ((bases > 0) | ((bases == 0) & (length == 0))).all()
+        and (line_end >= 0).all()
+        and (np.concatenate([[0], end[:-1]]) + header <= offset).all()
+        and (end - line_end <= size).all()
+    )
+
+
+def _comparisons(rows: pd.DataFrame, read: Callable[[int, int], bytes]) -> Iterator[bool]:
     """Compare a file with its index, and yield whether each compared part agrees.
 
     Headers, line lengths, last bases and the end of the file are compared, because modification times
     do not reveal that a file was replaced by an older file, for example with `cp -p` or `rsync`.
     """
-    for name, record in islice(records.items(), _HEADERS_CHECKED):
-        between = read(record.prev_bend, record.offset - record.prev_bend)
+    end = 0  # of the previous sequence
+    for row in starmap(FaiRow, rows.head(_HEADERS_CHECKED).itertuples(index=False)):
+        between = read(end, row.offset - end)
         *before, header = between.splitlines() or [b""]
         yield between.endswith(b"\n") and header.startswith(b">")
-        yield header[1:].split()[:1] == [name.encode()]
+        yield header[1:].split()[:1] == [row.name.encode()]
         yield all(not line.strip() or line.startswith(b";") for line in before)
-        yield b"\n" not in read(record.offset, min(record.lenc, 4096))
-        line_end = read(record.offset + record.lenc, record.lenb - record.lenc)
-        yield record.rlen <= record.lenc or line_end.isspace()
-        yield record.rlen == 0 or bool(read(_last_base(record), 1).strip())
-    last = next(reversed(records.values()))
-    tail = read(max(0, _last_base(last)), 4096)
+        yield b"\n" not in read(row.offset, min(row.line_bases, 4096))
+        line_end = read(row.offset + row.line_bases, row.line_bytes - row.line_bases)
+        yield row.length <= row.line_bases or line_end.isspace()
+        yield row.length == 0 or bool(read(row.last_base, 1).strip())
+        end = row.end
+    last = FaiRow(*next(rows.tail(1).itertuples(index=False)))
+    tail = read(max(0, last.last_base), 4096)
     yield not tail[1:].strip()
-    yield last.rlen == 0 or bool(tail[:1].strip())
-
-
-def _last_base(record: pyfaidx.IndexRecord) -> int:
-    offset: int = record.bend - (record.lenb - record.lenc) - 1  # bend includes the line end
-    return offset
+    yield last.length == 0 or bool(tail[:1].strip())
 
 
 def _build(path: Path, index: FastaIndex) -> None:

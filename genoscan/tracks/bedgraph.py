@@ -9,12 +9,12 @@ accept one.
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pysam
 from Bio.bgzf import BgzfWriter
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 
 INDEX_SUFFIXES = ".tbi", ".csi"
 """Suffixes of tabix indexes."""
@@ -23,6 +23,18 @@ _ROWS = 200_000
 # A .tbi index addresses at most 2^29 bases of a sequence.
 _TABIX_LIMIT = 1 << 29
 _BGZF_LEVEL = 4
+
+
+class _Run(NamedTuple):
+    """Consecutive bases with the same score, which is represented by its text."""
+
+    chrom: str
+    start: int
+    end: int
+    value: str
+
+    def line(self) -> str:
+        return f"{self.chrom}\t{self.start}\t{self.end}\t{self.value}\n"
 
 
 class BedGraphWriter:
@@ -49,9 +61,7 @@ class BedGraphWriter:
         self._raw: BinaryIO = path.open("wb")
         # Biopython's writer is used, because pysam's does not report why a write failed.
         self._file = BgzfWriter(fileobj=self._raw, compresslevel=_BGZF_LEVEL) if index else self._raw
-        self._chrom = ""
-        self._start = self._end = 0
-        self._value = np.zeros(0, np.float32)
+        self._open: _Run | None = None
 
     def append(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None:
         """Append the scores of consecutive bases, which must be downstream of all previous bases.
@@ -70,7 +80,8 @@ class BedGraphWriter:
 
     def finish(self) -> None:
         """Write the last line, close the file and, if requested, write the index."""
-        self._write_open_run()
+        if self._open is not None:
+            self._file.write(self._open.line().encode())
         # For a BgzfWriter, this also writes bgzip's end-of-file block.
         self._file.close()
         if self._index is None:
@@ -91,36 +102,23 @@ class BedGraphWriter:
     def _append_piece(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None:
         """Write all runs of a piece except the last, which may continue in the next piece."""
         bits = scores.view(np.uint32)
-        breaks = np.flatnonzero(bits[1:] != bits[:-1]) + 1
-        firsts = np.concatenate([np.zeros(1, np.int64), breaks])
-        lasts = np.append(breaks, len(scores))
-        known = ~np.isnan(scores[firsts])
-        starts, ends, values = start + firsts[known], start + lasts[known], scores[firsts[known]]
-        if not len(starts):
+        edges = np.flatnonzero(bits[1:] != bits[:-1]) + 1
+        edges = np.concatenate([[0], edges, [len(scores)]])
+        values = scores[edges[:-1]]
+        known = ~np.isnan(values)
+        starts, ends = start + edges[:-1][known], start + edges[1:][known]
+        runs = list(zip(starts.tolist(), ends.tolist(), values[known].astype("U").tolist(), strict=True))
+        if not runs:
             return
-        if (chrom, int(starts[0])) == (self._chrom, self._end) and values[:1].tobytes() == self._value.tobytes():
-            starts[0] = self._start
-        else:
-            self._write_open_run()
-        self._write(chrom, starts[:-1], ends[:-1], values[:-1])
-        self._chrom, self._start, self._end = chrom, int(starts[-1]), int(ends[-1])
-        self._value = values[-1:]
-
-    def _write_open_run(self) -> None:
-        ends = np.full(len(self._value), self._end, np.int64)
-        starts = np.full(len(self._value), self._start, np.int64)
-        self._write(self._chrom, starts, ends, self._value)
-        self._value = self._value[:0]
-
-    def _write(
-        self,
-        chrom: str,
-        starts: Int64[np.ndarray, " runs"],
-        ends: Int64[np.ndarray, " runs"],
-        values: Float32[np.ndarray, " runs"],
-    ) -> None:
-        columns = starts.tolist(), ends.tolist(), values.astype("U").tolist()
-        lines = [f"{chrom}\t{start}\t{end}\t{value}\n" for start, end, value in zip(*columns, strict=True)]
+        lines = []
+        if self._open is not None:
+            start, end, value = runs[0]
+            if (chrom, start, value) == (self._open.chrom, self._open.end, self._open.value):
+                runs[0] = self._open.start, end, value
+            else:
+                lines.append(self._open.line())
+        self._open = _Run(chrom, *runs.pop())
+        lines += [f"{chrom}\t{start}\t{end}\t{value}\n" for start, end, value in runs]
         self._file.write("".join(lines).encode())
 
 

@@ -36,6 +36,17 @@ _MAX_DEPTH = 32
 """Maximum number of levels of a tree, sufficient for 2^32 items with two items per node."""
 
 
+class Block(NamedTuple):
+    """Extent of a data block on its sequence, and its place in the file; the fields of dtype `BLOCK`."""
+
+    chrom: int
+    start: int
+    end_chrom: int
+    end: int
+    offset: int
+    size: int
+
+
 class Items(NamedTuple):
     """Disjoint intervals of constant score on one sequence, in ascending order.
 
@@ -95,13 +106,13 @@ class BigWigLayout:
         # pyBigWig writes no R-tree, hence offset 0, if there are no scores.
         self.blocks = self._read_blocks(index) if index else np.zeros(0, BLOCK)
 
-    def items(self, block: np.void) -> Items:
+    def items(self, block: Block) -> Items:
         """Read one data block.
 
         Parameters
         ----------
         block
-            Row of `blocks`.
+            Row of `blocks`, as Python integers.
 
         Returns
         -------
@@ -113,25 +124,28 @@ class BigWigLayout:
         InputError
             If the block is damaged.
         """
-        body = self._read(int(block["offset"]), int(block["size"]))
+        body = self._read(block.offset, block.size)
         if self._compressed:
             body = self._decompress(body)
         if len(body) < SECTION.size:
             raise self._damaged("a data block is too short")
         chrom, start, _, step, span, kind, _, n_items = SECTION.unpack_from(body)
-        if chrom != block["chrom"] or kind not in _ITEMS:
+        if chrom != block.chrom or kind not in _ITEMS:
             raise self._damaged("a data block and its index differ")
         if len(body) < SECTION.size + n_items * _ITEMS[kind].itemsize:
             raise self._damaged(f"a data block has fewer than its {n_items:,} items")
         rows = np.frombuffer(body, _ITEMS[kind], n_items, SECTION.size)
         if kind == FIXED_STEP:
             starts = start + step * np.arange(n_items, dtype=np.int64)
+            sorted_and_disjoint = span > 0 and (step >= span or n_items < 2)
         else:
             starts = rows["start"].astype(np.int64)
         ends = rows["end"].astype(np.int64) if kind == _BED_GRAPH else starts + span
-        if n_items and not (starts[0] >= block["start"] and ends[-1] <= block["end"]):
+        if kind != FIXED_STEP:
+            sorted_and_disjoint = bool((starts < ends).all() and (starts[1:] >= ends[:-1]).all())
+        if n_items and not (starts[0] >= block.start and ends[-1] <= block.end):
             raise self._damaged("a data block and its index differ")
-        if not ((starts < ends).all() and (starts[1:] >= ends[:-1]).all()):
+        if not sorted_and_disjoint:
             raise self._damaged("intervals overlap or are not sorted")
         return Items(starts, ends, rows["value"].astype(np.float32))
 

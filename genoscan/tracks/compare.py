@@ -1,7 +1,9 @@
 """Base-by-base comparison of two tracks of the same genome."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,8 @@ from jaxtyping import Float32
 from genoscan.errors import InputError
 from genoscan.genome.region import Region
 from genoscan.tracks.reader import PIECE, BigWig
+
+_Piece: TypeAlias = tuple[Region, Float32[np.ndarray, "2 bases"]]
 
 
 @dataclass(frozen=True)
@@ -72,42 +76,62 @@ def compare(first: Path, second: Path, *, top: int) -> Comparison:
                     f"{second}: {chrom} has {other.sizes[chrom]:,} bases, {one.sizes[chrom]:,} in "
                     f"{first}: are both of one genome?"
                 )
-        pieces: list[Float32[np.ndarray, "tracks bases"]] = [np.zeros((2, 0), np.float32)]
+        common: list[Float32[np.ndarray, "2 bases"]] = [np.zeros((2, 0), np.float32)]
         largest: list[tuple[Region, float, float]] = []
-        least = -np.inf
         n_only = np.zeros(2, np.int64)
-        for chrom in dict.fromkeys([*one.sizes, *other.sizes]):
-            tracks = [track for track in (one, other) if chrom in track.sizes]
-            for start in range(0, tracks[0].sizes[chrom], PIECE):
-                end = min(start + PIECE, tracks[0].sizes[chrom])
-                scored_tracks = [track for track in tracks if not track.is_empty(chrom, start, end)]
-                if not scored_tracks:
-                    continue
-                scores = np.full((2, end - start), np.nan, np.float32)
-                for track in scored_tracks:
-                    scores[int(track is other)] = track.scores(chrom, start, end)
-                scored = ~np.isnan(scores)
-                both = scored.all(0)
-                n_only += (scored & ~both).sum(1)
-                pieces.append(scores[:, both])
-                if len(largest) == top and not (np.abs(np.subtract(*pieces[-1], dtype=np.float64)) > least).any():
-                    continue
-                positions = start + np.flatnonzero(both)
-                for i in np.argsort(-np.abs(np.subtract(*pieces[-1])), kind="stable")[:top]:
-                    base = Region(chrom, int(positions[i]), int(positions[i]) + 1)
-                    largest.append((base, float(pieces[-1][0, i]), float(pieces[-1][1, i])))
-                largest = sorted(largest, key=lambda row: -abs(row[1] - row[2]))[:top]
-                least = abs(largest[-1][1] - largest[-1][2]) if largest else np.inf
-    common = np.concatenate(pieces, 1)
-    ranks = [pd.Series(row).rank().to_numpy() for row in common]
+        for pieces in _joined(_scores_of_both(one, other)):
+            scores = np.concatenate([scores for _, scores in pieces], 1)
+            scored = ~np.isnan(scores)
+            both = np.flatnonzero(scored.all(0))
+            n_only += scored.sum(1) - len(both)
+            common.append(scores[:, both])
+            difference = np.abs(np.subtract(*common[-1], dtype=np.float64))
+            edges = np.cumsum([0, *(len(region) for region, _ in pieces)])
+            for i in both[np.argsort(-difference, kind="stable")[:top]]:
+                which = int(edges.searchsorted(i, "right")) - 1
+                region, at = pieces[which][0], int(i - edges[which])
+                base = Region(region.chrom, region.start + at, region.start + at + 1)
+                largest.append((base, float(scores[0, i]), float(scores[1, i])))
+            largest = sorted(largest, key=lambda row: -abs(row[1] - row[2]))[:top]
+    first_scores, second_scores = np.concatenate(common, 1)
+    ranks = [pd.Series(row).rank().to_numpy() for row in (first_scores, second_scores)]
     return Comparison(
-        common.shape[1],
+        len(first_scores),
         int(n_only[0]),
         int(n_only[1]),
-        _correlation(*common.astype(np.float64)),
+        _correlation(first_scores.astype(np.float64), second_scores.astype(np.float64)),
         _correlation(*ranks),
         tuple(largest),
     )
+
+
+def _scores_of_both(one: BigWig, other: BigWig) -> Iterator[_Piece]:
+    """Yield the regions in which a track has data, and the scores of both tracks; NaN where one has none."""
+    sizes = one.sizes | other.sizes
+    for chrom, size in sizes.items():
+        for start in range(0, size, PIECE):
+            region = Region(chrom, start, min(start + PIECE, size))
+            scores = np.full((2, len(region)), np.nan, np.float32)
+            found = [
+                chrom in track.sizes and track.fill(row, chrom, start)
+                for track, row in zip((one, other), scores, strict=True)
+            ]
+            if any(found):
+                yield region, scores
+
+
+def _joined(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
+    """Group pieces into lists of at least `PIECE` bases, because sequences can be short and numerous."""
+    group: list[_Piece] = []
+    bases = 0
+    for piece in pieces:
+        group.append(piece)
+        bases += len(piece[0])
+        if bases >= PIECE:
+            yield group
+            group, bases = [], 0
+    if group:
+        yield group
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

@@ -11,7 +11,7 @@ from jaxtyping import Float32
 from genoscan.errors import InputError
 from genoscan.genome.files import check_file, open_text, read_errors
 from genoscan.genome.region import Region, check_bounds, parse_region
-from genoscan.tracks.bigwig_layout import BigWigLayout, Items
+from genoscan.tracks.bigwig_layout import BigWigLayout, Block, Items
 from genoscan.tracks.writer import BEDGRAPH, BIGWIG
 
 PIECE = 1 << 20
@@ -86,35 +86,41 @@ class BigWig:
             where = f"{chrom}:{start + 1:,}-{end:,}"
             raise InputError(f"{self._path}: {where} is not within a sequence of the file")
         scores = np.full(end - start, np.nan, np.float32)
-        with read_errors(self._path):
-            for block in self._blocks(chrom, start, end):
-                _fill(scores, start, self._layout.items(block))
+        self.fill(scores, chrom, start)
         return scores
 
-    def _blocks(self, chrom: str, start: int, end: int) -> np.ndarray:
-        """Return the rows of the data blocks that overlap an interval."""
-        here = self._blocks_of[chrom]
-        # Blocks are disjoint, so that their ends are sorted too.
-        first = here.start + np.searchsorted(self._ends[here], np.uint32(start), "right")
-        last = here.start + np.searchsorted(self._starts[here], np.uint32(end), "left")
-        return self._layout.blocks[first:last]
-
-    def is_empty(self, chrom: str, start: int, end: int) -> bool:
-        """Return whether no data block overlaps an interval, without reading a block.
+    def fill(self, scores: Float32[np.ndarray, " bases"], chrom: str, start: int) -> bool:
+        """Overwrite an array with the scores of an interval, except at bases without a score.
 
         Parameters
         ----------
+        scores
+            Array to fill; its length is that of the interval, which lies within the sequence.
         chrom
             Name of a sequence of the file.
-        start, end
-            Bounds of the interval, 0-based and half-open, within the sequence.
+        start
+            Start of the interval, 0-based.
 
         Returns
         -------
         bool
-            True if no data block overlaps the interval, which then contains no scores.
+            False if no data block overlaps the interval, and the array is unchanged.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged.
         """
-        return not len(self._blocks(chrom, start, end))
+        here = self._blocks_of[chrom]
+        # Blocks are disjoint, so that their ends are sorted too.
+        first = here.start + int(self._ends[here].searchsorted(np.uint32(start), "right"))
+        last = here.start + int(self._starts[here].searchsorted(np.uint32(start + len(scores)), "left"))
+        if first >= last:
+            return False
+        with read_errors(self._path):
+            for block in self._layout.blocks[first:last].tolist():
+                _fill(scores, start, self._layout.items(Block(*block)))
+        return True
 
     def pieces(self) -> Iterator[ScoredRegion]:
         """Iterate over all sequences, `PIECE` bases at a time, omitting pieces without a data block.
@@ -127,21 +133,24 @@ class BigWig:
         for chrom, length in self.sizes.items():
             for start in range(0, length, PIECE):
                 end = min(start + PIECE, length)
-                if not self.is_empty(chrom, start, end):
-                    yield Region(chrom, start, end), self.scores(chrom, start, end)
+                scores = np.full(end - start, np.nan, np.float32)
+                if self.fill(scores, chrom, start):
+                    yield Region(chrom, start, end), scores
 
 
 def _fill(scores: Float32[np.ndarray, " bases"], start: int, items: Items) -> None:
     """Copy the scores of a block to an array whose first score is for the base at `start`."""
-    starts, ends = np.maximum(items.starts - start, 0), np.minimum(items.ends - start, len(scores))
-    inside = starts < ends
-    starts, lengths = starts[inside], (ends - starts)[inside]
-    if not len(starts):
-        return
-    values, total = items.values[inside], int(lengths.sum())
+    starts, ends, values = items.starts - start, items.ends - start, items.values
+    if not len(starts) or starts[0] < 0 or ends[-1] > len(scores):
+        starts, ends = np.maximum(starts, 0), np.minimum(ends, len(scores))
+        inside = starts < ends
+        starts, ends, values = starts[inside], ends[inside], values[inside]
+        if not len(starts):
+            return
+    lengths = ends - starts
+    first, last, total = int(starts[0]), int(ends[-1]), int(lengths.sum())
     if total > len(values):
         values = np.repeat(values, lengths)
-    first, last = int(starts[0]), int(starts[-1] + lengths[-1])
     if last - first == total:
         scores[first:last] = values
     else:
