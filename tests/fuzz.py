@@ -259,7 +259,7 @@ def _read_bed(folder: Path) -> None:
 
 
 def _read_annotation(path: Path) -> None:
-    from genoscan.export.annotation import read_annotation
+    from genoscan.genome.annotation import read_annotation
 
     read_annotation(path, SIZES)
 

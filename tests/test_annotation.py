@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from genoscan.errors import InputError
-from genoscan.export.annotation import read_annotation
 from genoscan.export.page import _genes
+from genoscan.genome.annotation import read_annotation
 from genoscan.genome.feature import Feature, Transcript
 from genoscan.genome.region import Region
 
@@ -192,7 +192,8 @@ def test_genes_and_what_belongs_to_none(tmp_path: Path) -> None:
         "chr1 x exon 401 470 . + .|Parent=t",
         "chr1 x cDNA_match 1 900 . + .|ID=m",
     )
-    assert [(f.name, f.transcripts) for f in read(tmp_path / "x", text)] == [("a", ()), ("b", ()), ("c", ())]
+    a, b = (Transcript(*span, (span,), span) for span in ((100, 200), (300, 360)))
+    assert [(f.name, f.transcripts) for f in read(tmp_path / "x", text)] == [("a", (a,)), ("b", (b,)), ("c", ())]
 
 
 CIRCLE = gff("chr2 x region 1 300 . + .|ID=chr2;Is_circular=true")
@@ -282,25 +283,15 @@ def feature_sets(draw: st.DrawFn) -> list[dict[str, Any]]:
         inside = [at for a, b in exons for at in (a, b - 1)]
         first, last = sorted((draw(st.sampled_from(inside)), draw(st.sampled_from(inside))))
         models = (Transcript(start, end, exons, (first, last + 1)),)
-        whole = len(exons) == 1 and (first, last + 1) == (start, end)
         name, strand = f"{draw(names)}{number}", draw(st.sampled_from("+-"))
         found.append(
-            {
-                "chrom": chrom,
-                "start": start,
-                "end": end,
-                "name": name,
-                "strand": strand,
-                "transcripts": () if whole else models,
-            }
+            {"chrom": chrom, "start": start, "end": end, "name": name, "strand": strand, "transcripts": models}
         )
     return found
 
 
 def parts(feature: Feature) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Return the exons and the coding intervals."""
-    if not feature.transcripts:
-        return [(feature.start, feature.end)], [(feature.start, feature.end)]
     (transcript,) = feature.transcripts
     assert transcript.coding is not None
     low, high = transcript.coding
@@ -380,9 +371,7 @@ def test_genbank_features_are_read_as_they_were_written(tmp_path: Path, drawn: l
     for f, before in zip(found, expected, strict=True):
         exons = parts(before)[0]
         adjacent = all(b == c for (_, b), (c, _) in pairwise(exons))
-        assert (
-            f.transcripts == (() if len(exons) == 1 else (Transcript(f.start, f.end, tuple(exons), None),)) or adjacent
-        )
+        assert f.transcripts == (Transcript(f.start, f.end, tuple(exons), (f.start, f.end)),) or adjacent
 
 
 SEEDS = [text.encode() for text in (f"##gff-version 3\n{GENE_MODEL}", CIRCLE + GENE, GTF_MODEL, BED_MODEL)]

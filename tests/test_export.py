@@ -21,8 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genoscan.errors import InputError
-from genoscan.export.annotation import read_annotation
 from genoscan.export.twobit import write_two_bit
+from genoscan.genome.annotation import read_annotation
 from genoscan.genome.genome import open_genome
 from genoscan.genome.region import Region
 from genoscan.tracks.provenance import write_provenance

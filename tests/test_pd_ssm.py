@@ -31,7 +31,7 @@ from genoscan.layers.surrogate import Surrogate
 from genoscan.layers.weights import build, save_model
 from genoscan.model import load_model
 from genoscan.ops.dual import Dual, primal
-from genoscan.training.data import SequenceId, Split
+from genoscan.training.data import Piece, SequenceId, Split
 from genoscan.training.train import TrainOptions, train
 
 F64 = torch.float64
@@ -311,7 +311,7 @@ def test_no_surrogate_is_on_unless_asked_for(folder: Path, tmp_path: Path) -> No
     """Neither in what is built and loaded, nor in what training returns."""
     options = TrainOptions(steps=2, window=16, walk=2, batch=2, tile=16, warm_up=0)
     codes = genome(200)[0].numpy()
-    split = Split([codes], [codes[:50]], [SequenceId("one", 200, "")], 0.1)
+    split = Split([Piece(codes)], [Piece(codes[:50])], [SequenceId("one", 200, "")], 0.1)
     trained = train(mixed_config(), split, options, work=tmp_path)
     assert all(weight.requires_grad for weight in trained.parameters())
     frozen = copy.deepcopy(trained).requires_grad_(False)

@@ -24,6 +24,7 @@ from genoscan.errors import InputError
 from genoscan.genome.alphabet import encode, reverse_complement
 from genoscan.genome.fasta import FastaGenome
 from genoscan.layers.config import ModelConfig, NormConfig
+from genoscan.layers.heads import HeadConfig
 from genoscan.layers.linear import Linear
 from genoscan.layers.norm import RMSNorm
 from genoscan.layers.stack import Stack
@@ -31,9 +32,11 @@ from genoscan.layers.weights import build
 from genoscan.ops.dispatch import choose
 from genoscan.training import state
 from genoscan.training import train as training
-from genoscan.training.data import SequenceId, Split, split_genomes, walks
+from genoscan.training.data import Piece, SequenceId, Split, read_stretches, split_genomes, stretches
+from genoscan.training.evaluation import bits_per_base, sample
+from genoscan.training.labels import LabelledHead
 from genoscan.training.optimizer import adamw, update
-from genoscan.training.train import Progress, TrainOptions, bits_per_base, learning_rate, train
+from genoscan.training.train import Progress, TrainOptions, learning_rate, train
 
 F32 = torch.float32
 CONFIG = tiny_config(16, 1)
@@ -57,7 +60,14 @@ def split_of(training: list[np.ndarray], validation: list[np.ndarray]) -> Split:
     sequences = [
         SequenceId(f"s{i}", len(part), hashlib.md5(part.tobytes()).hexdigest()) for i, part in enumerate(training)
     ]
-    return Split(training, validation, sequences, 0.1)
+    return Split(list(map(Piece, training)), list(map(Piece, validation)), sequences, 0.1)
+
+
+def walks(sequences: list[np.ndarray], *, window: int, walk: int, **settings: int) -> Iterator[np.ndarray]:
+    """Yield the bases of random stretches, each of a walk and the base after it."""
+    split, length = split_of(sequences, []), walk * window + 1
+    for rows in stretches([len(codes) for codes in sequences], length=length, **settings):
+        yield read_stretches(split, rows, length)[0]
 
 
 SPLIT = split_of([repeats(3000), bases(500)], [repeats(700)])
@@ -123,10 +133,10 @@ def test_split_holds_out_the_end_of_every_sequence(tmp_path: Path) -> None:
     path = tmp_path / "two.fa"
     path.write_text(">a\nACGTACGTAC\n>b\nGGGGCCCNNN\n")
     split = split_genomes([FastaGenome(path)], validation=0.3)
-    assert [part.tolist() for part in split.training] == [codes(b"ACGTACG").tolist(), codes(b"GGGGCCC").tolist()]
-    assert [part.tolist() for part in split.validation] == [codes(b"TAC").tolist(), codes(b"NNN").tolist()]
+    assert [part.codes.tolist() for part in split.training] == [codes(b"ACGTACG").tolist(), codes(b"GGGGCCC").tolist()]
+    assert [part.codes.tolist() for part in split.validation] == [codes(b"TAC").tolist(), codes(b"NNN").tolist()]
     assert (split.n_training, split.n_validation) == (14, 6)
-    assert split.fraction == 0.3
+    assert split.held_out == 0.3
     assert [(s.name, s.length) for s in split.sequences] == [("a", 10), ("b", 10)]
     assert [s.m5 for s in split.sequences] == [
         hashlib.md5(letters).hexdigest() for letters in (b"ACGTACGTAC", b"GGGGCCCNNN")
@@ -155,7 +165,7 @@ def test_bits_per_base_by_hand() -> None:
     sequences = [bases(2500, n_share=0.05), bases(0), bases(1), bases(300, seed=2)]
     parts = [by_hand(stack, codes) for codes in sequences if len(codes) > 1]
     expected = sum(bits for bits, _ in parts) / sum(count for _, count in parts)
-    assert bits_per_base(stack, CONFIG, sequences, pieces=None) == pytest.approx(expected, rel=1e-5)
+    assert bits_per_base(stack, CONFIG, list(map(Piece, sequences))) == pytest.approx(expected, rel=1e-5)
 
 
 def test_bits_per_base_of_pieces() -> None:
@@ -165,21 +175,21 @@ def test_bits_per_base_of_pieces() -> None:
     pieces = [sequences[0][0:100], sequences[0][500:600], sequences[1], sequences[2][460:560]]
     parts = [by_hand(stack, codes) for codes in pieces]
     expected = sum(bits for bits, _ in parts) / sum(count for _, count in parts)
-    found = bits_per_base(stack, CONFIG, sequences, piece=100, pieces=4)
+    found = bits_per_base(stack, CONFIG, list(sample(list(map(Piece, sequences)), 100, 4)))
     assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_bits_per_base_of_nothing() -> None:
     stack = tiny_stack(16, 1, dtype=F32)
     nothing = np.full(50, N_CODE, np.uint8)
-    assert bits_per_base(stack, CONFIG, [nothing], pieces=None) == 0
+    assert bits_per_base(stack, CONFIG, [Piece(nothing)]) == 0
 
 
 def test_a_model_that_knows_nothing_needs_two_bits() -> None:
     stack = tiny_stack(16, 1, dtype=F32)
     with torch.no_grad():
         stack.head.weight.zero_()
-    assert bits_per_base(stack, CONFIG, [bases(500)], pieces=None) == pytest.approx(2)
+    assert bits_per_base(stack, CONFIG, [Piece(bases(500))]) == pytest.approx(2)
 
 
 # What is learnt
@@ -239,8 +249,8 @@ def test_a_repetitive_genome_is_learnt(tmp_path: Path) -> None:
     assert [done.step for done in told] == [24, 48, 72]
     assert [done.bases for done in told] == [step * 4 * 64 for step in (24, 48, 72)]
     assert told[-1].validation_bits < 1
-    assert told[-1].training_bits < told[0].training_bits
-    assert told[-1].validation_bits == bits_per_base(stack, CONFIG, split.validation)
+    assert told[-1].training_loss < told[0].training_loss
+    assert told[-1].validation_bits == bits_per_base(stack, CONFIG, list(sample(split.validation)))
 
 
 def test_an_update_follows_the_mean_log_likelihoods_derivative(tmp_path: Path) -> None:
@@ -443,6 +453,8 @@ OTHER_CONFIG: dict[str, Any] = {
     "label_offset": 2,
     "context": 10,
     "reach": 10,
+    "language_model": False,
+    "heads": {"h": HeadConfig(kind="per_base", labels=("a",), link="sigmoid")},
     "trained_on": "something",
     "window": 100,
     "weights": "0",
@@ -463,9 +475,14 @@ def others() -> Iterator[tuple[str, ModelConfig, Split, TrainOptions]]:
             yield f"config.layers.{i}.{name}", config, SPLIT, FEW
     for field in fields(TrainOptions):
         value = getattr(FEW, field.name)
-        other = "straight_through" if field.name == "surrogate" else value + 1
+        other = {"surrogate": "straight_through", "language_model": "masked", "freeze": True}.get(
+            field.name
+        ) or value + 1
         yield f"options.{field.name}", MIXED, SPLIT, replace(FEW, **{field.name: other})
-    yield "validation", MIXED, replace(SPLIT, fraction=0.2), FEW
+    yield "validation", MIXED, replace(SPLIT, held_out=0.2), FEW
+    yield "regions", MIXED, replace(SPLIT, regions=("chr1:1-9",)), FEW
+    head = LabelledHead(OTHER_CONFIG["heads"]["h"], {s.name: np.zeros(s.length, np.uint32) for s in SPLIT.sequences})
+    yield "labels", MIXED, replace(SPLIT, heads={"h": head}), FEW
     for field in fields(SequenceId):
         value = other_than(getattr(SPLIT.sequences[1], field.name))
         sequences = [SPLIT.sequences[0], replace(SPLIT.sequences[1], **{field.name: value})]

@@ -64,7 +64,9 @@ def _stack(n_layers: int, d_model: int, d_state: int, *, device: str = "cpu", ke
     config = ModelConfig(d_model=d_model, layers=(block,) * n_layers, context=0, reach=0, trained_on="nothing")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        return build(config, device=device, kernels=kernels).requires_grad_()
+        stack = build(config, device=device, kernels=kernels).requires_grad_()
+    assert isinstance(stack, Stack)
+    return stack
 
 
 def _codes(batch: int, length: int) -> Tensor:

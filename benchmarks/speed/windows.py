@@ -136,7 +136,6 @@ def checkpointed(model: Model, settings: Settings) -> Prepare:
         for block, before in zip(stack.layers, stack.begin(1), strict=True):
             # Blocks are deterministic: the generators' states need not be saved.
             x, _ = checkpoint(block, x, before, use_reentrant=False, preserve_rng_state=False)
-        logits: Tensor = stack.head(stack.norm(x))
-        return logits
+        return stack.outputs(stack.norm(x))
 
     return by_autograd(model, logits)

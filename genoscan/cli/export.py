@@ -59,8 +59,8 @@ def page(paths: tuple[Path, ...], genome: Path, region_text: str | None, output:
     Example:
       genoscan export html peaks.bw -g chr.fa -a genes.gff3 -o peaks.html
     """
-    from genoscan.export.annotation import read_annotation
     from genoscan.export.page import write_page
+    from genoscan.genome.annotation import read_annotation
     from genoscan.tracks.outputs import check_file
 
     check_file(output, [*paths, genome, annotation])

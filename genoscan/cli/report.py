@@ -34,9 +34,9 @@ def command(track: Path, genome: Path, annotation: Path | None, output: Path) ->
     Example:
       genoscan report peaks.bw -g chr.fa -a genes.gff3 -o report.html
     """
-    from genoscan.export.annotation import read_annotation
     from genoscan.export.report import write_report
     from genoscan.export.track_file import load_track
+    from genoscan.genome.annotation import read_annotation
     from genoscan.genome.genome import open_genome
     from genoscan.tracks.outputs import check_file
 

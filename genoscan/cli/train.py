@@ -4,15 +4,19 @@ import math
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
 
-from genoscan.cli.options import MACHINE, PATH, log, parse_device, set_threads, warn_without_effect
+from genoscan.cli.options import MACHINE, PATH, log, open_model, parse_device, set_threads, warn_without_effect
 from genoscan.errors import InputError, OutputError
+
+_TICK = 10
+"""Seconds between lines about the progress of the training."""
 
 
 @click.command("train")
@@ -33,11 +37,65 @@ from genoscan.errors import InputError, OutputError
     help="Description of the training data on the model card.  [default: names of the files]",
 )
 @click.option(
+    "-r",
+    "--region",
+    "region_texts",
+    metavar="REGION",
+    multiple=True,
+    help="Region to train on, as in samtools; may be repeated.  [default: all sequences]",
+)
+@click.option(
     "--validation",
-    default=0.1,
+    "validation",
+    default=("0.1",),
+    show_default="0.1",
+    multiple=True,
+    metavar="FRACTION|REGION",
+    help="Held out for validation: a fraction of every sequence or --region, at its end, or a region; "
+    "regions may be repeated.",
+)
+@click.option(
+    "--labels",
+    "label_paths",
+    metavar="FILE",
+    type=PATH,
+    multiple=True,
+    help="Annotation of the genomes (GFF3, GTF, GenBank or BED) from which task heads are learnt; may be repeated.",
+)
+@click.option(
+    "--head",
+    "scheme",
+    type=click.Choice(["genes", "frames", "intervals"]),
+    help="Task heads to learn from --labels: genes (class and splice sites, starts and stops of each "
+    "base), frames (codon position, starts and stops; genomes without introns) or intervals (one "
+    "label per feature name).",
+)
+@click.option(
+    "--language-model",
+    type=click.Choice(["next-base", "masked", "none"]),
+    help="Language-model head: next-base, masked (bidirectional blocks only) or none.  [default: none with --head, "
+    "otherwise masked for bidirectional blocks and next-base for causal ones]",
+)
+@click.option("--bidirectional", is_flag=True, help="Read each window in both directions (Mamba blocks only).")
+@click.option(
+    "--rcps",
+    is_flag=True,
+    help="Share parameters between both strands, so that the reverse-complemented sequence has the "
+    "reverse-complemented predictions; bidirectional blocks only.",
+)
+@click.option(
+    "--from",
+    "origin",
+    metavar="MODEL",
+    help="Start from the weights of a model; its blocks determine the architecture.",
+)
+@click.option("--freeze", is_flag=True, help="Train the heads only; requires --from.")
+@click.option(
+    "--site-weight",
+    default=20.0,
     show_default=True,
-    metavar="FRACTION",
-    help="Fraction of every sequence, at its end, held out for validation.",
+    metavar="X",
+    help="Weight of rare labels (heads with a sigmoid link) in the loss.",
 )
 @click.option("--width", default=128, show_default=True, metavar="N", help="Model width.")
 @click.option("--layers", default=6, show_default=True, metavar="N", help="Number of blocks.")
@@ -59,10 +117,10 @@ from genoscan.errors import InputError, OutputError
 )
 @click.option(
     "--walk",
-    default=8,
-    show_default=True,
+    type=int,
     metavar="N",
-    help="Consecutive windows that a stream reads before it restarts at a random position.",
+    help="Consecutive windows that a stream reads before it restarts at a random position.  [default: 8, "
+    "1 for bidirectional blocks]",
 )
 @click.option("--batch", default=4, show_default=True, metavar="N", help="Streams read in parallel.")
 @click.option("--rate", default=4e-3, show_default=True, metavar="X", help="Peak learning rate.")
@@ -97,14 +155,23 @@ def command(
     output: Path,
     tests: tuple[Path, ...],
     trained_on: str,
-    validation: float,
+    region_texts: tuple[str, ...],
+    validation: tuple[str, ...],
+    label_paths: tuple[Path, ...],
+    scheme: str | None,
+    language_model: Literal["next-base", "masked", "none"] | None,
+    bidirectional: bool,
+    rcps: bool,
+    origin: str | None,
+    freeze: bool,
+    site_weight: float,
     width: int,
     layers: int,
-    kinds: tuple[str, ...],
+    kinds: tuple[Literal["mamba", "pd_ssm"], ...],
     states: int | None,
     steps: int,
     window: int,
-    walk: int,
+    walk: int | None,
     batch: int,
     rate: float,
     seed: int,
@@ -121,14 +188,20 @@ def command(
     sequences, settings, threads and version. The model card compares the model with a Markov chain
     on the same held-out bases.
     """
-    from pydantic import ValidationError
-
     from genoscan.genome.genome import open_genome
-    from genoscan.json_input import first_problem
-    from genoscan.layers.config import ModelConfig
-    from genoscan.training.data import split_genomes
+    from genoscan.training.setup import (
+        Architecture,
+        extended_config,
+        initial_weights,
+        new_config,
+        read_labels,
+        read_split,
+    )
     from genoscan.training.train import Progress, TrainOptions, train
 
+    before = None if origin is None else open_model(origin, dtype, device, threads)
+    both = bidirectional if before is None else before.bidirectional
+    walk = walk or (1 if both else 8)
     sizes = {
         "width": width,
         "layers": layers,
@@ -142,27 +215,28 @@ def command(
     if states is not None:
         sizes["states"] = states
     _check(sizes, rate, dtype, output)
+    if bool(label_paths) != (scheme is not None):
+        raise InputError("--labels and --head: expected both, or neither")
+    if freeze and origin is None:
+        raise InputError("--freeze: expected --from too, because random blocks would never be trained")
     if "pd_ssm" not in kinds[:layers]:
         warn_without_effect(surrogate="no block is of kind pd_ssm")
     set_threads(threads)
     opened = [open_genome(path) for path in genomes]
     unseen = [open_genome(path) for path in tests]
-    split = split_genomes(opened, validation=validation)
-    if split.n_validation < 2:
-        raise InputError(f"--validation {validation}: leaves {split.n_validation} bases to score")
-    try:
-        config = ModelConfig.model_validate(
-            {
-                "d_model": width,
-                "layers": [_block(kinds[i % len(kinds)], width, states) for i in range(layers)],
-                "context": 2 * window,
-                "reach": window // 2,
-                "trained_on": trained_on or ", ".join(path.name for path in genomes),
-            }
-        )
-    except ValidationError as error:
-        problem = first_problem(error, omit=kinds)
-        raise InputError(f"--width, --layers, --states or --window is too large: {problem}") from None
+    heads = read_labels(label_paths, scheme, opened, unseen) if scheme else {}
+    split = read_split(opened, region_texts, validation, heads)
+    predicts = language_model or ("none" if scheme else "masked" if both else "next-base")
+    described = trained_on or ", ".join(path.name for path in genomes)
+    shapes = {name: head.config for name, head in heads.items()}
+    initial = None
+    if before is None:
+        architecture = Architecture(width, layers, kinds, states, bidirectional, rcps)
+        config = new_config(architecture, window=window, language_model=predicts, heads=shapes, trained_on=described)
+    else:
+        warn_without_effect(**dict.fromkeys(("width", "layers", "kinds", "states", "bidirectional", "rcps"), "--from"))
+        config = extended_config(before, language_model=predicts, heads=shapes, trained_on=described)
+        initial = initial_weights(before, config)
     options = TrainOptions(
         steps=steps,
         window=window,
@@ -173,41 +247,75 @@ def command(
         tile=tile,
         slots=slots,
         surrogate=surrogate,
+        language_model=predicts,
+        site_weight=site_weight,
+        freeze=freeze,
     )
 
     def report(done: Progress) -> None:
+        found = [] if done.validation_bits is None else [f"{done.validation_bits:.4f} bits per base"]
+        found += [f"{name} {value:.3f}" for name, value in done.labels.items() if not name.endswith(" F1")]
         log(
-            f"step {done.step:,} of {steps:,}: {done.bases:,} bases, {done.seconds:,.0f} s, bits "
-            f"per base {done.training_bits:.4f} training, {done.validation_bits:.4f} validation"
+            f"step {done.step:,} of {steps:,}: {done.bases:,} bases, {done.seconds:,.0f} s, loss "
+            f"{done.training_loss:.4f} bits; validation: {', '.join(found)}"
         )
 
     from genoscan.tracks.atomic import atomic_directory, partial_folder
     from genoscan.tracks.provenance import portable_command
-    from genoscan.training.finish import finish_model
+    from genoscan.training.finish import Finished, finish_model
     from genoscan.training.state import open_work
 
     work = partial_folder(output)
     with _file_errors(work), open_work(work):
-        stack = train(config, split, options, work=work, device=parse_device(device), report=report)
+        stack = train(
+            config,
+            split,
+            options,
+            work=work,
+            device=parse_device(device),
+            initial=initial,
+            report=report,
+            after_step=_ticker(steps, batch * window),
+        )
+        trained = Finished(
+            config=config,
+            stack=stack,
+            split=split,
+            genomes=opened,
+            tests=unseen,
+            heads=heads,
+            language_model=predicts,
+            origin=""
+            if before is None
+            else f"Started from the weights of {before.name} (sha256 {before.weights_sha256}).",
+            command=shlex.join(portable_command(["genoscan", *sys.argv[1:]])),
+            bases_seen=steps * batch * window,
+        )
         with atomic_directory(output) as made:
-            finish_model(
-                made,
-                config,
-                stack,
-                split,
-                opened,
-                unseen,
-                work,
-                command=shlex.join(portable_command(["genoscan", *sys.argv[1:]])),
-                bases_seen=steps * batch * window,
-            )
+            finish_model(made, work, trained)
         shutil.rmtree(work)
     click.echo(output)
 
 
-def _block(kind: str, width: int, states: int | None) -> dict[str, Any]:
-    rank = {"mamba": "dt_rank", "pd_ssm": "rank"}[kind]
-    return {"kind": kind, rank: math.ceil(width / 16)} | ({"d_state": states} if states else {})
+def _ticker(steps: int, bases: int) -> Callable[[int, float], None]:
+    """Return a function that logs the loss, the speed and the remaining time, at most every 10 seconds."""
+    first: list[tuple[int, float]] = []
+    last = [-math.inf]
+
+    def after_step(step: int, loss: float) -> None:
+        now = time.monotonic()
+        if not first:
+            first.append((step, now))
+        if now < last[0] + _TICK:
+            return
+        last[0] = now
+        text = f"step {step:,} of {steps:,}: loss {loss:.4f} bits"
+        if step > first[0][0]:
+            pace = (now - first[0][1]) / (step - first[0][0])
+            text += f", {bases / pace:,.0f} bases/s, {(steps - step) * pace / 60:,.0f} min left"
+        log(text)
+
+    return after_step
 
 
 def _check(sizes: Mapping[str, int], rate: float, dtype: str, output: Path) -> None:

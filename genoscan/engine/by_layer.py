@@ -9,7 +9,7 @@ Boundaries are stored and recomputed on the same schedule as carries (`checkpoin
 instead of tiles.
 """
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,7 @@ def adjoint_by_layer(
     tile: int,
     boundaries: int,
     store: BoundaryStore,
+    parameters: Sequence[Tensor] = (),
     snapshots: Snapshots | None = None,
     progress: Progress = lambda _positions: None,
 ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
@@ -48,12 +49,12 @@ def adjoint_by_layer(
 
     The generator returns an `AdjointResult` without carries. If `snapshots` are given, the current
     boundary is saved from time to time, and an interrupted sweep continues from the last boundary
-    saved.
+    saved; the cotangents of parameters are not saved.
 
     Notes
     -----
     The derivative equals that of whole-window autograd up to rounding (tests/test_by_layer.py).
-    Results are bitwise identical for any number of boundaries.
+    Results are bitwise identical for any number of boundaries, the cotangents of parameters too.
 
     Memory: the activations of one tile in each direction, regardless of the length of the window.
     `store` contains at most `boundaries` checkpoints, the boundaries in use, and one carry per tile
@@ -63,7 +64,7 @@ def adjoint_by_layer(
     Time: one backward pass over each layer, the forward passes listed by `checkpoints.schedule`, and
     one more forward pass over the last layer.
     """
-    sweep = _swept(chain, inputs, tile, store, progress)
+    sweep = _swept(chain, inputs, tile, store, progress, parameters)
     layers = chain.blocks
     state = load_layer(snapshots, store, sweep.device)
     left, value = len(layers), torch.zeros(inputs.batch)
@@ -98,8 +99,8 @@ def adjoint_by_layer(
         x = inputs.tile(span).detach().requires_grad_()
         with torch.enable_grad():
             entered = chain.encode(x)
-        yield span, torch.autograd.grad(entered, x, x_bar.read(span))[0]
-    return AdjointResult(value, None, None, ())
+        yield span, sweep.sums.grad([entered], x, [x_bar.read(span)])
+    return AdjointResult(value, None, None, sweep.sums.totals())
 
 
 def forward_by_layer(
@@ -162,6 +163,38 @@ class _DualInputs:
         return Dual.of(self.inputs.tile(span), self.directions.tile(span))
 
 
+class _ParameterSums:
+    """Cotangents of parameters, summed over tiles, layers and directions."""
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self._sums = {parameter: torch.zeros_like(parameter) for parameter in parameters}
+
+    def __bool__(self) -> bool:
+        return bool(self._sums)
+
+    def of(self, parameters: Iterable[Tensor]) -> list[Tensor]:
+        """Return the distinct parameters that are summed."""
+        return [parameter for parameter in dict.fromkeys(parameters) if parameter in self._sums]
+
+    def add(self, parameters: Sequence[Tensor], bars: Iterable[Tensor | None]) -> None:
+        """Add the cotangents of some parameters; None is zero."""
+        for parameter, bar in zip(parameters, bars, strict=True):
+            if bar is not None:
+                self._sums[parameter] += bar
+
+    def grad(self, outputs: Sequence[Tensor], x: Tensor, bars: Sequence[Tensor] | None = None) -> Tensor:
+        """Return the cotangent of `x`, and add those of all parameters."""
+        parameters = list(self._sums)
+        x_bar, *found = torch.autograd.grad(outputs, [x, *parameters], bars, allow_unused=True)
+        self.add(parameters, found)
+        assert x_bar is not None
+        return x_bar
+
+    def totals(self) -> tuple[Tensor, ...]:
+        """Return the sums, in the order of the parameters."""
+        return tuple(self._sums.values())
+
+
 @dataclass(frozen=True)
 class _LayerwisePass:
     """Passes over whole layers of a network, for one window length, tile size, store and device."""
@@ -171,6 +204,7 @@ class _LayerwisePass:
     store: BoundaryStore
     progress: Progress
     device: torch.device
+    sums: _ParameterSums
 
     @property
     def tiles(self) -> Spans:
@@ -228,7 +262,7 @@ class _LayerwisePass:
             with torch.enable_grad():
                 part = target(chain.decode(x), span)
             refuse_transforms(part)
-            ends.write(span, torch.autograd.grad(part.sum(), x)[0])
+            ends.write(span, self.sums.grad([part.sum()], x))
             part = part.detach().double()
             value = part if value is None else value + part
         assert value is not None
@@ -239,24 +273,35 @@ class _LayerwisePass:
         forward_inputs, reverse_inputs = self._ways(layer, x)
         left_bar, right_bar = (x_bar, x_bar) if layer.additive else self._merged(layer, x, x_bar)
 
-        def pulled(_made: Boundary, span: slice, left: Tensor, right: Tensor) -> None:
-            # Both directions have read the cotangent of the output here, so it can be overwritten.
-            at = x.read(span).detach().requires_grad_()
-            with torch.enable_grad():
-                read = layer.prepare(at)
-                nothing = at.new_zeros(()).expand(read.shape)
-                ends = read, layer.merge(at, nothing, nothing)
-            bars = left + right, x_bar.read(span)
-            x_bar.write(span, torch.autograd.grad(ends, at, bars)[0])
+        def pulled(made: Boundary, span: slice, left: Tensor, right: Tensor) -> None:
+            if self.sums:
+                made.write(span, left + right)
+            else:  # Both directions have read the cotangent of the output here, so it can be overwritten.
+                self._pull_span(layer, x, x_bar, span, left + right)
 
         # Each adjoint runs in the opposite direction: that of `right_to_left` from left to right.
-        merge_directions(
-            self.store,
-            self.device,
-            pulled,
-            self._pulled(layer.right_to_left, reverse_inputs, right_bar),
-            self._pulled(layer.left_to_right, forward_inputs, left_bar),
-        )
+        ways = (layer.right_to_left, reverse_inputs, right_bar), (layer.left_to_right, forward_inputs, left_bar)
+        found: tuple[list[Tensor], list[Tensor]] = ([], [])
+        sweeps = [self._pulled(*way, bars) for way, bars in zip(ways, found, strict=True)]
+        read_bar = merge_directions(self.store, self.device, pulled, *sweeps)
+        for (way, _, _), bars in zip(ways, found, strict=True):
+            self.sums.add(self.sums.of(way.parameters()), bars)
+        if self.sums:
+            # In tiles of fixed extent: the spans that are merged depend on the speed of both directions,
+            # and with them the rounding of sums over positions.
+            for span in self.tiles:
+                self._pull_span(layer, x, x_bar, span, read_bar.read(span))
+
+    def _pull_span(
+        self, layer: BidirectionalLayer, x: Boundary, x_bar: Boundary, span: slice, read_bar: Tensor
+    ) -> None:
+        """Overwrite the cotangent of the output with that of the input, given that of the mixers' input."""
+        at = x.read(span).detach().requires_grad_()
+        with torch.enable_grad():
+            read = layer.prepare(at)
+            nothing = at.new_zeros(()).expand(read.shape)
+            ends = [read, layer.merge(at, nothing, nothing)]
+        x_bar.write(span, self.sums.grad(ends, at, [read_bar, x_bar.read(span)]))
 
     def _ways(self, layer: BidirectionalLayer, x: Boundary) -> "tuple[_DirectionInputs, _DirectionInputs]":
         """Return the inputs of both directions of a layer."""
@@ -290,9 +335,9 @@ class _LayerwisePass:
         return left, right
 
     def _pulled(
-        self, layer: Layer, inputs: "_DirectionInputs", bar: Boundary
+        self, layer: Layer, inputs: "_DirectionInputs", bar: Boundary, bars: list[Tensor]
     ) -> Generator[tuple[slice, Tensor], None, None]:
-        """Yield the cotangents of the inputs of one direction."""
+        """Yield the cotangents of the inputs of one direction; append those of its parameters to `bars`."""
         pull = adjoint(
             layer,
             inputs,
@@ -300,18 +345,29 @@ class _LayerwisePass:
             tile=self.tile,
             slots=len(self.tiles),
             allocate=self.store.block,
+            parameters=self.sums.of(layer.parameters()),
             progress=self.progress,
         )
-        for span, read_bar in pull:
+        while True:
+            try:
+                span, read_bar = next(pull)
+            except StopIteration as end:
+                bars += end.value.parameters
+                return
             yield inputs.placed(span, read_bar)
 
 
 def _swept(
-    chain: BidirectionalNetwork, inputs: Inputs, tile: int, store: BoundaryStore, progress: Progress
+    chain: BidirectionalNetwork,
+    inputs: Inputs,
+    tile: int,
+    store: BoundaryStore,
+    progress: Progress,
+    parameters: Sequence[Tensor] = (),
 ) -> _LayerwisePass:
-    parameters = list(chain.parameters())
-    refuse_transforms(*parameters)
-    return _LayerwisePass(inputs.length, tile, store, progress, parameters[0].device)
+    weights = list(chain.parameters())
+    refuse_transforms(*weights)
+    return _LayerwisePass(inputs.length, tile, store, progress, weights[0].device, _ParameterSums(parameters))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ layer, and tile by tile within a layer. The method of a model is chosen once, wh
 loaded (model.py); all other code uses the `Method` protocol.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -71,7 +71,8 @@ class Cost:
 class Method(Protocol):
     """Method of differentiation: sweeps over a network in tiles of `tile` positions.
 
-    Parameters of the network are treated as constants, even if they require gradients.
+    Parameters of the network are treated as constants, even if they require gradients, unless their
+    cotangents are requested.
     """
 
     @property
@@ -126,12 +127,13 @@ class Method(Protocol):
         inputs: Inputs,
         target: Target,
         *,
+        parameters: Sequence[Tensor] = (),
         snapshots: Snapshots | None = None,
         progress: Progress = ignore,
     ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
         """Yield the derivative of the target with respect to the input, tile by tile.
 
-        The generator returns an `AdjointResult`.
+        The generator returns an `AdjointResult`, with the cotangents of the given parameters.
         """
         ...
 
@@ -208,6 +210,7 @@ class Adjoint:
         inputs: Inputs,
         target: Target,
         *,
+        parameters: Sequence[Tensor] = (),
         snapshots: Snapshots | None = None,
         progress: Progress = ignore,
     ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
@@ -216,7 +219,14 @@ class Adjoint:
         See `adjoint`.
         """
         return adjoint(
-            network, inputs, target, tile=self.tile, slots=self.slots, snapshots=snapshots, progress=progress
+            network,
+            inputs,
+            target,
+            tile=self.tile,
+            slots=self.slots,
+            parameters=parameters,
+            snapshots=snapshots,
+            progress=progress,
         )
 
     def forward(self, network: Layer, inputs: Inputs, *, progress: Progress = ignore) -> Tiles:
@@ -324,6 +334,7 @@ class Layerwise:
         inputs: Inputs,
         target: Target,
         *,
+        parameters: Sequence[Tensor] = (),
         snapshots: Snapshots | None = None,
         progress: Progress = ignore,
     ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
@@ -338,6 +349,7 @@ class Layerwise:
             tile=self.tile,
             boundaries=self.boundaries or len(network.blocks),
             store=self._store(inputs),
+            parameters=parameters,
             snapshots=snapshots,
             progress=progress,
         )

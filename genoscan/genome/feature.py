@@ -95,7 +95,7 @@ class MalformedRows:
 
 
 def make_feature(region: Region, transcripts: Iterable[Transcript]) -> Feature:
-    """Create a feature; omit its transcripts if they only repeat its extent.
+    """Create a feature; omit its transcripts if they add nothing to its extent.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def make_feature(region: Region, transcripts: Iterable[Transcript]) -> Feature:
     """
     whole = region.start, region.end
     inside = [cut for transcript in transcripts if (cut := transcript.cut(*whole))]
-    plain = all(t.exons == (whole,) and t.coding in (None, whole) for t in inside)
+    plain = all(t.exons == (whole,) and t.coding is None for t in inside)
     return Feature(
         region.chrom,
         region.start,

@@ -70,7 +70,7 @@ class GenBankFeature:
                 runs[-1].append(after)
             else:
                 runs.append([after])
-        return [_join(run) for run in runs]
+        return [_join(run, coding=self.kind == "CDS") for run in runs]
 
 
 class GenBankGenome:
@@ -160,13 +160,12 @@ class GenBankGenome:
             raise InputError(f"{self.path}: {unknown_sequence(chrom, self.sizes)}")
 
 
-def _join(exons: list[Region]) -> Feature:
+def _join(exons: list[Region], *, coding: bool) -> Feature:
     first = exons[0]
     start, end = min(exon.start for exon in exons), max(exon.end for exon in exons)
     whole = Region(first.chrom, start, end, name=first.name, strand=first.strand, source=first.source)
-    return make_feature(
-        whole, [Transcript(start, end, merge_overlapping((exon.start, exon.end) for exon in exons), None)]
-    )
+    blocks = merge_overlapping((exon.start, exon.end) for exon in exons)
+    return make_feature(whole, [Transcript(start, end, blocks, (start, end) if coding else None)])
 
 
 def read_features(path: str | Path, malformed: MalformedRows | None = None) -> list[GenBankFeature]:

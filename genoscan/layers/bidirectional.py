@@ -195,7 +195,7 @@ class StrandPair:
 
 
 class BidirectionalStack(SequenceModel):
-    """A bidirectional network: embedding, bidirectional blocks, final norm and head."""
+    """A bidirectional network: embedding, bidirectional blocks, final norm and heads."""
 
     norm: RMSNorm
 
@@ -247,5 +247,4 @@ class BidirectionalStack(SequenceModel):
 
     def decode(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile d_out"]:
         """Return the logits, (batch, tile, d_out)."""
-        logits: Tensor = self.head(norm_per_strand(self.norm, x))
-        return logits
+        return self.outputs(norm_per_strand(self.norm, x))

@@ -1,6 +1,7 @@
 """Validated model configuration, read from config.json."""
 
 import shlex
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +14,7 @@ from genoscan.errors import ModelError
 from genoscan.json_input import first_problem, parse_json
 from genoscan.layers.bidirectional import BidirectionalConfig
 from genoscan.layers.downloads import check_downloaded
+from genoscan.layers.heads import HeadConfig, HeadName
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.pd_ssm import PdSsmConfig
@@ -20,7 +22,7 @@ from genoscan.layers.schema import Bases, Schema, Size
 
 LayerConfig = Annotated[MambaConfig | Mamba2Config | PdSsmConfig | BidirectionalConfig, Field(discriminator="kind")]
 
-_MAX_LAYERS = 10_000
+_MAX_LAYERS, _MAX_HEADS = 10_000, 1_000
 _KINDS = {"mamba", "mamba2", "pd_ssm", "two_way"}
 
 MASK = 5
@@ -77,6 +79,10 @@ class ModelConfig(Schema):
         Default number of bases upstream of a region in its window.
     reach
         Default number of bases downstream of a region that are included in the log-likelihood.
+    language_model
+        Whether the model has a language-model head.
+    heads
+        Task heads by name.
     trained_on
         Description of the training data.
     window
@@ -97,6 +103,8 @@ class ModelConfig(Schema):
     label_offset: Bases = 1
     context: Bases
     reach: Bases
+    language_model: bool = True
+    heads: dict[HeadName, HeadConfig] = Field(default_factory=dict, max_length=_MAX_HEADS)
     trained_on: str
     window: Annotated[Bases, Field(ge=1)] | None = None
     weights: str | None = None
@@ -123,7 +131,27 @@ class ModelConfig(Schema):
             raise ValueError("layers: bidirectional (two_way) and causal layers cannot be combined")
         if len({layer.rcps for layer in bidirectional}) > 1:
             raise ValueError("layers: rcps must be the same in all layers")
+        if not (self.language_model or self.heads):
+            raise ValueError("heads: expected at least one in a model without a language model")
+        for name, head in self.heads.items():
+            if head.fold and self.strands == 1:
+                raise ValueError(f"heads.{name}.fold: expected false, because the model represents one strand")
         return self
+
+    @property
+    def output_columns(self) -> dict[str, slice]:
+        """Output columns of each head by name; the name of the language-model head is ""."""
+        widths = {"": len(self.symbols)} if self.language_model else {}
+        for name, head in self.heads.items():
+            widths[name] = self.strands * self.d_model if head.pool == "max" else len(head.labels)
+        ends = list(accumulate(widths.values()))
+        return {name: slice(end - width, end) for (name, width), end in zip(widths.items(), ends, strict=True)}
+
+    @property
+    def strands(self) -> int:
+        """Number of strands that the features of a position represent, 1 or 2."""
+        first = self.layers[0]
+        return 2 if isinstance(first, BidirectionalConfig) and first.rcps else 1
 
 
 def read_config(path: Path) -> ModelConfig:

@@ -253,4 +253,4 @@ def with_surrogate(stack: Stack, surrogate: Surrogate) -> Stack:
     for block in blocks:
         if isinstance(block, PdSsm):
             block.surrogate = surrogate
-    return Stack(stack.embed, blocks, stack.norm, stack.head)
+    return Stack(stack.embed, blocks, stack.norm, stack.head, stack.heads)

@@ -1,8 +1,10 @@
-"""Sequence models, which consist of an embedding, blocks, a final norm and a head."""
+"""Sequence models, which consist of an embedding, blocks, a final norm and heads."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Self
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -10,7 +12,7 @@ from genoscan.layer import Carry, Layer
 
 
 class SequenceModel(nn.Module):
-    """The modules of a model: embedding, blocks, final norm and head.
+    """The modules of a model: embedding, blocks, final norm and heads.
 
     Parameters
     ----------
@@ -21,19 +23,52 @@ class SequenceModel(nn.Module):
     norm
         Final norm.
     head
-        Map from the width of the blocks to logits.
+        Language-model head: map from the width of the blocks to one logit per symbol. None if the model
+        has only task heads.
+    heads
+        Task heads.
+
+    Notes
+    -----
+    The outputs are those of all heads, concatenated: first the language model's, then those of the
+    task heads in order.
     """
 
-    def __init__(self, embed: nn.Module, blocks: Sequence[nn.Module], norm: nn.Module, head: nn.Module) -> None:
+    def __init__(
+        self,
+        embed: nn.Module,
+        blocks: Sequence[nn.Module],
+        norm: nn.Module,
+        head: nn.Module | None,
+        heads: Iterable[nn.Module] = (),
+    ) -> None:
         super().__init__()
         self.embed = embed
         self.layers = nn.ModuleList(blocks)
         self.norm = norm
         self.head = head
+        self.heads = nn.ModuleList(heads)
+
+    def outputs(self, features: Float[Tensor, "batch tile features"]) -> Float[Tensor, "batch tile d_out"]:
+        """Return the outputs of all heads for the final, normalised features."""
+        heads = [*([] if self.head is None else [self.head]), *self.heads]
+        parts = [head(features) for head in heads]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+    def select(self, head: int | None) -> Self:
+        """Return the network with a single head; it shares its weights with this network.
+
+        Parameters
+        ----------
+        head
+            Index of a task head; None for the language-model head.
+        """
+        chosen = (self.head, []) if head is None else (None, [self.heads[head]])
+        return type(self)(self.embed, list(self.layers), self.norm, *chosen)
 
 
 class Stack(SequenceModel):
-    """A causal model as one layer that maps symbol weights to one logit per symbol.
+    """A causal model as one layer that maps symbol weights to logits.
 
     Notes
     -----
@@ -70,7 +105,7 @@ class Stack(SequenceModel):
         for block, before in zip(self.layers, carry, strict=True):
             x, after = block(x, before)
             carries.append(after)
-        return self.head(self.norm(x)), tuple(carries)
+        return self.outputs(self.norm(x)), tuple(carries)
 
     def cut(self, parts: int) -> list[Layer]:
         """Split the stack into consecutive stacks that share its weights.
@@ -93,6 +128,7 @@ class Stack(SequenceModel):
                 list(self.layers[start:stop]),
                 self.norm if stop == len(self.layers) else nn.Identity(),
                 self.head if stop == len(self.layers) else nn.Identity(),
+                self.heads if stop == len(self.layers) else (),
             )
             for start, stop in pairwise(edges)
         ]

@@ -1,7 +1,7 @@
 """Reading, checking and writing of the weights of a model folder, without pickle.
 
 config.json         configuration (config.py)
-model.safetensors   embed.weight, layers.{i}.…, norm.weight, head.weight
+model.safetensors   embed.weight, layers.{i}.…, norm.weight, head.weight, heads.{i}.…
 README.md           model card
 """
 
@@ -20,6 +20,7 @@ from genoscan.errors import InputError, ModelError
 from genoscan.layers.bidirectional import BidirectionalBlock, BidirectionalConfig, BidirectionalStack
 from genoscan.layers.config import CONFIG, LayerConfig, ModelConfig
 from genoscan.layers.downloads import check_downloaded
+from genoscan.layers.heads import Head
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import Mamba
 from genoscan.layers.mamba2 import Mamba2
@@ -32,16 +33,21 @@ from genoscan.ops.memory import fix_mmap_threshold
 
 WEIGHTS, CARD = "model.safetensors", "README.md"
 
-_BLOCKS: dict[str, Callable[..., nn.Module]] = {"mamba": Mamba, "mamba2": Mamba2, "pd_ssm": PdSsm}
+_BLOCKS: dict[str, Callable[..., nn.Module]] = {
+    "mamba": Mamba,
+    "mamba2": Mamba2,
+    "pd_ssm": PdSsm,
+    "two_way": BidirectionalBlock,
+}
 
 
-def build(config: ModelConfig, *, device: str = "cpu", kernels: str = "auto") -> Stack:
-    """Return a causal stack with randomly initialised weights.
+def build(config: ModelConfig, *, device: str = "cpu", kernels: str = "auto") -> Stack | BidirectionalStack:
+    """Return a network with randomly initialised weights.
 
     Parameters
     ----------
     config
-        Configuration of a causal model.
+        Configuration of the model.
     device
         Device of the weights.
     kernels
@@ -49,35 +55,27 @@ def build(config: ModelConfig, *, device: str = "cpu", kernels: str = "auto") ->
 
     Returns
     -------
-    Stack
+    Stack or BidirectionalStack
         Network whose parameters require gradients.
 
     Notes
     -----
     Weights are drawn from torch's global random generator.
     """
-    stack = _build_network(config, choose(device, kernels))
-    assert isinstance(stack, Stack)
-    return stack.to(device)
+    return _build_network(config, choose(device, kernels)).to(device)
 
 
 def _build_network(config: ModelConfig, kernels: Kernels) -> Stack | BidirectionalStack:
-    n_symbols, eps, d_model = len(config.symbols), config.norm.eps, config.d_model
-    shared: dict[str, Any] = {"eps": eps, "kernels": kernels}
-    first = config.layers[0]
-    if not isinstance(first, BidirectionalConfig):
-        return assemble(config.layers, d_model, n_symbols, n_symbols, **shared)
-    width = 2 * d_model if first.rcps else d_model
-    return BidirectionalStack(
-        embed=Linear(n_symbols, width, bias=False, kernels=kernels),
-        blocks=[
-            BidirectionalBlock(layer, d_model, **shared)
-            for layer in config.layers
-            if isinstance(layer, BidirectionalConfig)  # checked in ModelConfig
-        ],
-        norm=RMSNorm(d_model, **shared),
-        head=Linear(width, n_symbols, bias=False, kernels=kernels),
-    )
+    n_symbols, d_model, width = len(config.symbols), config.d_model, config.strands * config.d_model
+    shared: dict[str, Any] = {"eps": config.norm.eps, "kernels": kernels}
+    kind = BidirectionalStack if isinstance(config.layers[0], BidirectionalConfig) else Stack
+    # The order determines which random numbers initialise which weights.
+    blocks = [_BLOCKS[layer.kind](layer, d_model, **shared) for layer in config.layers]
+    embed = Linear(n_symbols, width, bias=False, kernels=kernels)
+    norm = RMSNorm(d_model, **shared)
+    head = Linear(width, n_symbols, bias=False, kernels=kernels) if config.language_model else None
+    heads = [Head(head, d_model, config.strands, kernels) for head in config.heads.values()]
+    return kind(embed, blocks, norm, head, heads)
 
 
 def assemble(

@@ -1,20 +1,25 @@
 """Training data: streams of consecutive windows from both strands of the sequences.
 
-Each stream starts at a random position, and its carry is passed from one window to the next, so
-that the model is trained on contexts much longer than a window.  After `walk` windows, all streams
-restart at new random positions.
+Each stream starts at a random position.  In a causal model, its carry is passed from one window to
+the next, so that the model is trained on contexts much longer than a window.  After `walk` windows,
+all streams restart at new random positions.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt32
 
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import reverse_complement
+from genoscan.genome.feature import Interval
 from genoscan.genome.genome import Genome
+from genoscan.genome.region import Region
+from genoscan.training.labels import LabelledHead, Labels
 
 
 @dataclass(frozen=True)
@@ -37,44 +42,80 @@ class SequenceId:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """Part of a sequence.
+
+    Attributes
+    ----------
+    codes
+        Base codes.
+    labels
+        Labels of each base, by task head; empty for a model without task heads.
+    """
+
+    codes: UInt8[np.ndarray, " bases"]
+    labels: Mapping[str, Labels] = field(default_factory=dict)
+
+    def cut(self, start: int, stop: int) -> "Piece":
+        """Return the part from `start` to `stop`."""
+        return Piece(self.codes[start:stop], {name: labels[start:stop] for name, labels in self.labels.items()})
+
+
+@dataclass(frozen=True)
 class Split:
-    """Disjoint training and validation data: the end of each sequence is held out for validation.
+    """Disjoint training and validation data.
 
     Attributes
     ----------
     training, validation
-        Base codes, one array per sequence.
+        Parts of the sequences.
     sequences
         Sequences that were split, in order.
-    fraction
-        Fraction of each sequence that is held out.
+    regions
+        Regions used for training, as text; empty if whole sequences are used.
+    held_out
+        Fraction of each region that is held out at its end, or held-out regions, as text.
+    heads
+        Task heads with their labels, by name.
     """
 
-    training: list[UInt8[np.ndarray, " bases"]]
-    validation: list[UInt8[np.ndarray, " bases"]]
+    training: list[Piece]
+    validation: list[Piece]
     sequences: list[SequenceId]
-    fraction: float
+    held_out: float | tuple[str, ...]
+    regions: tuple[str, ...] = ()
+    heads: Mapping[str, LabelledHead] = field(default_factory=dict)
 
     @property
     def n_training(self) -> int:
         """Number of training bases."""
-        return sum(len(codes) for codes in self.training)
+        return sum(len(piece.codes) for piece in self.training)
 
     @property
     def n_validation(self) -> int:
         """Number of validation bases."""
-        return sum(len(codes) for codes in self.validation)
+        return sum(len(piece.codes) for piece in self.validation)
 
 
-def split_genomes(genomes: Iterable[Genome], *, validation: float) -> Split:
-    """Read genomes and hold out the end of each sequence for validation.
+def split_genomes(
+    genomes: Sequence[Genome],
+    *,
+    validation: float | Sequence[Region],
+    regions: Sequence[Region] = (),
+    heads: Mapping[str, LabelledHead] | None = None,
+) -> Split:
+    """Read genomes and divide them into training and validation data.
 
     Parameters
     ----------
     genomes
-        Genomes, all sequences of which are used.
+        Genomes with different sequence names.
     validation
-        Fraction of each sequence that is held out, between 0 and 1.
+        Fraction of each region that is held out at its end, between 0 and 1, or regions to hold out.
+    regions
+        Regions to use; all sequences in full if there are none.
+    heads
+        Task heads with labels of the sequences.
 
     Returns
     -------
@@ -84,38 +125,83 @@ def split_genomes(genomes: Iterable[Genome], *, validation: float) -> Split:
     Raises
     ------
     InputError
-        If the fraction is out of range.
+        If the fraction is out of range, or a region for training overlaps one that is held out.
 
     Notes
     -----
-    Memory: 1 byte per base.
+    Memory: 1 byte per base, and 4 bytes per base and task head.
     """
-    if not 0 < validation < 1:
+    heads = heads or {}
+    if not isinstance(validation, Sequence) and not 0 < validation < 1:
         raise InputError(f"validation {validation}: expected a fraction between 0 and 1")
     training, held_out, sequences = [], [], []
     for genome in genomes:
         for chrom, size in genome.sizes.items():
-            codes = genome.fetch(chrom, 0, size)
-            cut = round(size * (1 - validation))
-            training.append(codes[:cut])
-            held_out.append(codes[cut:])
-            sequences.append(SequenceId(chrom, size, genome.m5(chrom)))
-    return Split(training, held_out, sequences, validation)
+            labels = {name: head.labels[chrom] for name, head in heads.items() if chrom in head.labels}
+            whole = Piece(genome.fetch(chrom, 0, size), labels)
+            chosen = [(r.start, r.end) for r in regions if r.chrom == chrom] if regions else [(0, size)]
+            if isinstance(validation, Sequence):
+                apart = sorted((r.start, r.end) for r in validation if r.chrom == chrom)
+                training += [
+                    whole.cut(*part) for span in chosen for part in _subtract(span, apart, strict=bool(regions))
+                ]
+                held_out += [whole.cut(*span) for span in apart]
+            else:
+                for start, end in chosen:
+                    cut = start + round((end - start) * (1 - validation))
+                    training.append(whole.cut(start, cut))
+                    held_out.append(whole.cut(cut, end))
+                apart = []
+            if chosen or apart:
+                sequences.append(SequenceId(chrom, size, genome.m5(chrom)))
+    fraction = tuple(map(str, validation)) if isinstance(validation, Sequence) else validation
+    return Split(training, held_out, sequences, fraction, tuple(map(str, regions)), heads)
 
 
-def walks(
-    sequences: Sequence[UInt8[np.ndarray, " bases"]], *, window: int, walk: int, batch: int, seed: int, first: int = 0
-) -> Iterator[UInt8[np.ndarray, "batch bases"]]:
-    """Yield random stretches of the sequences indefinitely.
+def _subtract(span: Interval, apart: Sequence[Interval], *, strict: bool) -> Iterator[Interval]:
+    """Yield the parts of a span outside disjoint intervals."""
+    start, end = span
+    for first, last in apart:
+        if first < end and start < last:
+            if strict:
+                raise InputError(
+                    f"bases {max(start, first) + 1:,} to {min(end, last):,} are in a region for training and in one "
+                    "for validation, expected different bases"
+                )
+            if start < first:
+                yield start, first
+            start = max(start, last)
+    if start < end:
+        yield start, end
+
+
+class Stretch(NamedTuple):
+    """Part of a piece, read on one strand.
+
+    Attributes
+    ----------
+    piece
+        Index of the piece.
+    start
+        Position of the first base on the forward strand.
+    reverse
+        Whether the reverse complement is read.
+    """
+
+    piece: int
+    start: int
+    reverse: bool
+
+
+def stretches(lengths: Sequence[int], *, length: int, batch: int, seed: int, first: int = 0) -> Iterator[list[Stretch]]:
+    """Yield random stretches of pieces indefinitely.
 
     Parameters
     ----------
-    sequences
-        Base codes, one array per sequence.
-    window
-        Number of bases per window.
-    walk
-        Number of windows per stretch.
+    lengths
+        Lengths of the pieces, in bases.
+    length
+        Number of bases per stretch.
     batch
         Number of stretches per item.
     seed
@@ -125,21 +211,20 @@ def walks(
 
     Yields
     ------
-    array of shape (batch, walk x window + 1)
-        Base codes; each row is a stretch of a random strand.
+    list of Stretch
+        Stretches on random strands; all positions are equally likely.
 
     Raises
     ------
     InputError
-        If all sequences are shorter than a stretch.
+        If all pieces are shorter than a stretch.
 
     Notes
     -----
     Deterministic: the random numbers of item i depend only on `seed` and i, so a resumed run
     yields the same items as an uninterrupted one.
     """
-    length = walk * window + 1
-    starts = np.array([max(0, len(codes) - length + 1) for codes in sequences], np.int64)
+    starts = np.array([max(0, n - length + 1) for n in lengths], np.int64)
     if not starts.any():
         raise InputError(
             f"no sequence contains a walk of {length:,} bases: give longer sequences, or a smaller --window or --walk"
@@ -151,6 +236,18 @@ def walks(
         for position in random.integers(ends[-1], size=batch):
             which = int(np.searchsorted(ends, position, side="right"))
             start = int(position - (ends[which] - starts[which]))
-            codes = sequences[which][start : start + length]
-            rows.append(reverse_complement(codes) if random.random() < 0.5 else codes)
-        yield np.stack(rows)
+            rows.append(Stretch(which, start, bool(random.random() < 0.5)))
+        yield rows
+
+
+def read_stretches(
+    split: Split, rows: Sequence[Stretch], length: int
+) -> tuple[UInt8[np.ndarray, "batch bases"], dict[str, UInt32[np.ndarray, "batch bases"]]]:
+    """Return the base codes and labels of stretches of the training data, in the reading direction."""
+    codes, labels = [], defaultdict(list)
+    for row in rows:
+        piece = split.training[row.piece].cut(row.start, row.start + length)
+        codes.append(reverse_complement(piece.codes) if row.reverse else piece.codes)
+        for name, found in piece.labels.items():
+            labels[name].append(split.heads[name].reverse_complement(found) if row.reverse else found)
+    return np.stack(codes), {name: np.stack(found) for name, found in labels.items()}

@@ -1,102 +1,169 @@
-"""Evaluation of a trained model against the Markov baseline, and export of its model folder."""
+"""Evaluation of a trained model against its baselines, and export of its model folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import torch
 
 from genoscan.genome.genome import Genome
 from genoscan.layers.config import ModelConfig
-from genoscan.layers.stack import Stack
 from genoscan.layers.weights import save_model
 from genoscan.training.card import CardFacts, HeldOutResult, write_card
-from genoscan.training.data import Split
-from genoscan.training.markov import markov_baseline
+from genoscan.training.data import Piece, Split
+from genoscan.training.evaluation import Network, baseline_metrics, bits_per_base, label_metrics
+from genoscan.training.labels import LabelledHead
+from genoscan.training.markov import MarkovBaseline, markov_baseline
+from genoscan.training.objective import LanguageModel
 from genoscan.training.state import read_state
-from genoscan.training.train import bits_per_base
 
-CURVE = "training.tsv"
-_KINDS = {"mamba": "Mamba", "pd_ssm": "PD-SSM"}
+CURVE, PLOT = "training.tsv", "training.html"
+_KINDS = {"mamba": "Mamba", "mamba2": "Mamba-2", "pd_ssm": "PD-SSM"}
+_VALIDATION = "validation data"
 
 
-def finish_model(
-    output: Path,
-    config: ModelConfig,
-    stack: Stack,
-    split: Split,
-    genomes: Sequence[Genome],
-    tests: Sequence[Genome],
-    work: Path,
-    *,
-    command: str,
-    bases_seen: int,
-) -> None:
-    """Score held-out sequences with the model and the Markov chain, and write the model folder.
+@dataclass(frozen=True)
+class Finished:
+    """A trained model with the data of its training.
+
+    Attributes
+    ----------
+    config, stack
+        Configuration and network.
+    split
+        Training and validation data.
+    genomes, tests
+        Genomes that were split, and further held-out genomes.
+    heads
+        Task heads, with labels of the genomes and of the held-out genomes that are annotated.
+    language_model
+        What the language-model head was trained to predict.
+    origin
+        Description of the model that provided the initial weights; "" if there was none.
+    command
+        Command that reproduces the training.
+    bases_seen
+        Number of bases processed in training.
+    """
+
+    config: ModelConfig
+    stack: Network
+    split: Split
+    genomes: Sequence[Genome]
+    tests: Sequence[Genome]
+    heads: Mapping[str, LabelledHead]
+    language_model: LanguageModel
+    origin: str
+    command: str
+    bases_seen: int
+
+
+def finish_model(output: Path, work: Path, trained: Finished) -> None:
+    """Score held-out sequences with the model and its baselines, and write the model folder.
 
     Parameters
     ----------
     output
         Model folder to write.
-    config
-        Configuration of the model.
-    stack
-        Trained model.
-    split
-        Training and validation data.
-    genomes
-        Genomes that were split into training and validation data.
-    tests
-        Further held-out genomes.
     work
         Folder of the training state.
-    command
-        Command that reproduces the training, for the model card.
-    bases_seen
-        Number of bases processed in training.
+    trained
+        The trained model.
 
     Raises
     ------
     InputError
         If a set of sequences has no base that can be scored.
     """
-    held_out = {"validation (the end of every training sequence)": split.validation}
-    for genome in tests:
-        held_out[genome.path.name] = [genome.fetch(chrom, 0, size) for chrom, size in genome.sizes.items()]
-    baseline = markov_baseline(split.training, split.validation, held_out)
+    config, stack, split = trained.config, trained.stack, trained.split
+    held_out = {_VALIDATION: split.validation}
+    for genome in trained.tests:
+        held_out[genome.path.name] = [_whole(genome, chrom, trained.heads) for chrom in genome.sizes]
+    chain = _markov(trained, held_out)
     state = read_state(work)
     facts = CardFacts(
         name=output.name,
-        kind=" and ".join(dict.fromkeys(_KINDS[layer.kind] for layer in config.layers)),
+        kind=_describe_layers(config),
+        predicts=_describe_predictions(trained),
         trained_on=config.trained_on,
-        command=command,
+        command=trained.command,
         sources=[
             f"{genome.path.name}: {chrom}, {size:,} bases, M5 {genome.m5(chrom)}"
-            for genome in genomes
+            for genome in trained.genomes
             for chrom, size in genome.sizes.items()
         ],
-        split=f"The first {split.n_training:,} bases (of every sequence, its start) were trained "
-        f"on, the last {split.n_validation:,} held out.",
+        split=_describe_split(split),
+        origin=trained.origin,
         weights=sum(weight.numel() for weight in stack.parameters()),
         training_bases=split.n_training,
-        bases_seen=bases_seen,
+        bases_seen=trained.bases_seen,
         hours=state.seconds / 3600,
         threads=torch.get_num_threads(),
-        markov=f"order {baseline.order}, smoothing {baseline.smoothing:g}",
-        held_out=[
-            HeldOutResult(
-                name,
-                baseline.held_out[name].n_bases,
-                bits_per_base(stack, config, sequences, pieces=None),
-                baseline.held_out[name].bits,
-                _composition(sequences),
-            )
-            for name, sequences in held_out.items()
-        ],
+        markov="" if chain is None else f"order {chain.order}, smoothing {chain.smoothing:g}",
+        held_out=[_result(trained, name, pieces, chain) for name, pieces in held_out.items()],
     )
     save_model(output, config, stack, write_card(facts))
-    pd.DataFrame(state.rows).to_csv(output / CURVE, sep="\t", index=False, float_format="%.5g")
+    rows = pd.json_normalize(state.rows)
+    rows.columns = rows.columns.str.removeprefix("labels.")
+    rows.to_csv(output / CURVE, sep="\t", index=False, float_format="%.5g")
+    _plot(rows, output.name).write_html(output / PLOT, include_plotlyjs=True)
+
+
+def _whole(genome: Genome, chrom: str, heads: Mapping[str, LabelledHead]) -> Piece:
+    labels = {name: head.labels[chrom] for name, head in heads.items() if chrom in head.labels}
+    return Piece(genome.fetch(chrom, 0, genome.sizes[chrom]), labels)
+
+
+def _markov(trained: Finished, held_out: Mapping[str, Sequence[Piece]]) -> MarkovBaseline | None:
+    if trained.language_model != "next-base":
+        return None
+    codes = {name: [piece.codes for piece in pieces] for name, pieces in held_out.items()}
+    return markov_baseline([piece.codes for piece in trained.split.training], codes[_VALIDATION], codes)
+
+
+def _result(trained: Finished, name: str, pieces: Sequence[Piece], chain: MarkovBaseline | None) -> HeldOutResult:
+    config, stack = trained.config, trained.stack
+    masked, bits = trained.language_model == "masked", None
+    if config.language_model:
+        bits = bits_per_base(stack, config, pieces, masked=masked)
+    labelled = bool(config.heads) and all(piece.labels for piece in pieces)
+    return HeldOutResult(
+        name,
+        sum(len(piece.codes) for piece in pieces) if chain is None else chain.held_out[name].n_bases,
+        bits,
+        None if chain is None else chain.held_out[name].bits,
+        _composition([piece.codes for piece in pieces]),
+        label_metrics(stack, config, pieces) if labelled else {},
+        baseline_metrics(trained.split.heads, trained.split.training, pieces) if labelled else {},
+    )
+
+
+def _describe_layers(config: ModelConfig) -> str:
+    kinds = [layer.inner.kind if layer.kind == "two_way" else layer.kind for layer in config.layers]
+    direction = "bidirectional" if config.layers[0].kind == "two_way" else "causal"
+    return f"{direction} {' and '.join(dict.fromkeys(_KINDS[kind] for kind in kinds))}"
+
+
+def _describe_predictions(trained: Finished) -> str:
+    predicted = {"next-base": ["each base from those before it"], "masked": ["masked bases"]}.get(
+        trained.language_model, []
+    )
+    for name, head in trained.config.heads.items():
+        predicted.append(f"{name} ({', '.join(head.labels)}) at each base")
+    return "; and ".join(predicted)
+
+
+def _describe_split(split: Split) -> str:
+    trained = f"Trained on {split.n_training:,} bases"
+    where = f" ({', '.join(split.regions)})" if split.regions else ""
+    if isinstance(split.held_out, tuple):
+        return f"{trained}{where}; {split.n_validation:,} bases ({', '.join(split.held_out)}) were held out."
+    what = "region" if split.regions else "sequence"
+    return f"{trained}{where}, the start of every {what}; the last {split.n_validation:,} were held out."
 
 
 def _composition(sequences: Sequence[np.ndarray]) -> float:
@@ -104,3 +171,21 @@ def _composition(sequences: Sequence[np.ndarray]) -> float:
     counts = sum(np.bincount(codes[codes < 4], minlength=4) for codes in sequences)
     share = counts / np.sum(counts)
     return float(-(share * np.log2(share, where=share > 0, out=np.zeros(4))).sum())
+
+
+def _plot(rows: pd.DataFrame, name: str) -> Any:
+    """Return the loss curve, and the validation metrics on a second axis."""
+    figure = go.Figure(layout={"title": f"Training of {name}", "template": "plotly_white"})
+    for column in rows.columns.drop(["step", "bases", "seconds"]):
+        if rows[column].notna().any() and not column.endswith(" F1"):
+            in_bits = column in ("training_loss", "validation_bits")
+            figure.add_scatter(
+                x=rows["bases"], y=rows[column], name=column.replace("_", " "), yaxis="y" if in_bits else "y2"
+            )
+    figure.update_layout(
+        xaxis_title="bases seen in training",
+        yaxis_title="bits",
+        yaxis2={"title": "accuracy or AUPRC", "overlaying": "y", "side": "right", "range": [0, 1]},
+        legend={"x": 1.08},
+    )
+    return figure

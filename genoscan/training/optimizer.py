@@ -14,7 +14,7 @@ _STATE = "step", "exp_avg", "exp_avg_sq"
 def adamw(
     model: nn.Module, *, rate: float, decay: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
 ) -> torch.optim.AdamW:
-    """Return an AdamW optimizer for all parameters of a model, with two parameter groups.
+    """Return an AdamW optimizer for the parameters of a model that require gradients, in two groups.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def adamw(
     TypeError
         If a layer does not declare weight decay for one of its parameters (see `decay_groups`).
     """
-    decayed, plain = decay_groups(model)
+    decayed, plain = ([p for p in group if p.requires_grad] for group in decay_groups(model))
     groups = [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=rate, betas=betas, eps=eps)
 

@@ -30,6 +30,7 @@ from genoscan.temporary import locked_folder
 from genoscan.tracks.atomic import atomic_write, make_partial_folder
 from genoscan.tracks.provenance import file_sha256
 from genoscan.training.data import Split
+from genoscan.training.labels import LabelledHead
 from genoscan.training.optimizer import load_state, state_tensors
 
 STATE = "state.json"
@@ -39,7 +40,13 @@ _TEMPORARY = ".tmp??????", ".state.json.*.part"
 """Patterns for the temporary files that safetensors and `save` leave behind if the process is killed."""
 
 
-def settings(config: ModelConfig, options: Mapping[str, Any], split: Split, weight: Tensor) -> dict[str, Any]:
+def settings(
+    config: ModelConfig,
+    options: Mapping[str, Any],
+    split: Split,
+    weight: Tensor,
+    initial: Mapping[str, Tensor] | None = None,
+) -> dict[str, Any]:
     """Return all settings that determine the exact bits of the trained weights.
 
     Parameters
@@ -52,6 +59,8 @@ def settings(config: ModelConfig, options: Mapping[str, Any], split: Split, weig
         Training and validation data.
     weight
         Any parameter of the model; its dtype and device are recorded.
+    initial
+        Initial values of parameters; None if all are drawn at random.
 
     Returns
     -------
@@ -68,14 +77,45 @@ def settings(config: ModelConfig, options: Mapping[str, Any], split: Split, weig
         },
         "config": config.model_dump(mode="json"),
         "options": dict(options),
-        "validation": split.fraction,
+        "validation": split.held_out,
+        "regions": split.regions,
         "sequences": [asdict(sequence) for sequence in split.sequences],
+        "labels": {name: _labels_sha256(head, split) for name, head in split.heads.items()},
+        "initial": None if initial is None else tensors_sha256(initial),
         "dtype": str(weight.dtype).removeprefix("torch."),
         "device": _hardware(weight.device),
         "threads": torch.get_num_threads(),
     }
     plain: dict[str, Any] = json.loads(json.dumps(recorded))
     return plain
+
+
+def _labels_sha256(head: LabelledHead, split: Split) -> str:
+    """Return a checksum of the labels of all sequences that are split."""
+    digest = hashlib.sha256()
+    for sequence in split.sequences:
+        labels = np.ascontiguousarray(head.labels[sequence.name])
+        digest.update(sequence.name.encode() + b"\0" + labels.tobytes())
+    return digest.hexdigest()
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Return a checksum of named tensors.
+
+    Parameters
+    ----------
+    tensors
+        Tensors by name; their order does not matter.
+
+    Returns
+    -------
+    str
+        SHA-256, in hexadecimal.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + b"\0" + tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _hardware(device: torch.device) -> str:

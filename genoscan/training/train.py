@@ -1,35 +1,35 @@
-"""Training on genomes, with parameter gradients from the adjoint engine.
+"""Training on genomes, with parameter gradients from the engine.
 
-Memory use is independent of the window length: it includes the activations of one tile and two
-optimizer moments per weight.  Streams are distributed over threads.
+Memory use is independent of the window length for causal models; bidirectional models store the
+activations between layers, unless a window fits into one tile.  Windows are distributed over threads.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 from torch import Tensor
 
-from genoscan.engine.adjoint import AdjointResult, adjoint, consume
-from genoscan.engine.forward import forward
+from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.stages import run_in_parallel, shares
-from genoscan.engine.target import whole_window
+from genoscan.engine.target import Target
 from genoscan.errors import InputError
 from genoscan.layer import Carry
+from genoscan.layers.bidirectional import BidirectionalStack
 from genoscan.layers.config import ModelConfig, base_table
 from genoscan.layers.pd_ssm import with_surrogate
-from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate
 from genoscan.layers.weights import build
-from genoscan.training.data import Split, walks
+from genoscan.training.data import Split, read_stretches, stretches
+from genoscan.training.evaluation import Network, bits_per_base, label_metrics, method_of, sample
+from genoscan.training.objective import LanguageModel, prepare_batch
 from genoscan.training.optimizer import adamw, update
 from genoscan.training.state import resume, save, settings
 
@@ -38,7 +38,7 @@ _BETAS, _EPS = (0.9, 0.95), 1e-8
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Training options, with the values used for the shipped model as defaults.
+    """Training options, with the values used for the shipped language model as defaults.
 
     Attributes
     ----------
@@ -67,6 +67,13 @@ class TrainOptions:
         Minimum number of steps between reports; reports are made at the ends of walks.
     surrogate
         Gradient estimator for the selections of PD-SSM layers: "activated" or "straight_through".
+    language_model
+        What the language-model head predicts: "next-base", "masked" or "none".
+    site_weight
+        Weight of heads with a sigmoid link in the objective, whose labels are rare; other heads have
+        weight 1.
+    freeze
+        Whether only the heads are trained.
 
     Raises
     ------
@@ -87,12 +94,15 @@ class TrainOptions:
     slots: int = 16
     report_every: int = 200
     surrogate: Literal["activated", "straight_through"] = "activated"
+    language_model: LanguageModel = "next-base"
+    site_weight: float = 20.0
+    freeze: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "window", "walk", "batch", "tile", "slots", "report_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} {getattr(self, name)}: expected at least 1")
-        for name in ("rate", "clip"):
+        for name in ("rate", "clip", "site_weight"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} {getattr(self, name)}: expected a number above 0")
         if not 0 <= self.decay < math.inf:
@@ -112,17 +122,21 @@ class Progress:
         Number of bases processed.
     seconds
         Training time so far, in seconds.
-    training_bits
-        Mean bits per base since the previous report.
+    training_loss
+        Mean loss since the previous report, in bits: bits per base for a language model alone,
+        otherwise the weighted sum over all heads (see objective.py).
     validation_bits
-        Bits per base on samples of the validation data.
+        Bits per base on samples of the validation data; None without a language model.
+    labels
+        Metrics of the task heads on the same samples (see `label_metrics`).
     """
 
     step: int
     bases: int
     seconds: float
-    training_bits: float
-    validation_bits: float
+    training_loss: float
+    validation_bits: float | None
+    labels: Mapping[str, float] = field(default_factory=dict)
 
 
 def train(
@@ -132,8 +146,10 @@ def train(
     *,
     work: Path,
     device: str = "cpu",
+    initial: Mapping[str, Tensor] | None = None,
     report: Callable[[Progress], object] = lambda _progress: None,
-) -> Stack:
+    after_step: Callable[[int, float], object] = lambda _step, _loss: None,
+) -> Network:
     """Train a model, or resume the training from its last checkpoint.
 
     Parameters
@@ -148,12 +164,16 @@ def train(
         Folder for the checkpoint and the loss curve, which are written at each report.
     device
         PyTorch device to train on.
+    initial
+        Initial values of parameters, by name; the others are drawn at random.
     report
         Function called with the progress at each report.
+    after_step
+        Function called after each update with the number of updates and the loss in bits.
 
     Returns
     -------
-    Stack
+    Stack or BidirectionalStack
         Trained model, without the surrogate used in training, so that its derivatives are the
         derivatives of the deployed function.
 
@@ -170,19 +190,34 @@ def train(
     """
     torch.manual_seed(options.seed)
     stack = build(config, device=device)
-    parameters = dict(stack.named_parameters())
+    with torch.no_grad():
+        for name, parameter in stack.named_parameters():
+            if initial is not None and name in initial:
+                parameter.copy_(initial[name])
+    if options.freeze:
+        stack.requires_grad_(False)
+        for head in (stack.head, stack.heads):
+            if head is not None:
+                head.requires_grad_(True)
+    parameters = {name: p for name, p in stack.named_parameters() if p.requires_grad}
     optimizer = adamw(stack, rate=options.rate, decay=options.decay, betas=_BETAS, eps=_EPS)
-    recorded = settings(config, asdict(options), split, next(stack.parameters()))
+    recorded = settings(config, asdict(options), split, next(stack.parameters()), initial)
     step, seconds, rows = resume(work, recorded, parameters, optimizer)
     start, recent = time.monotonic() - seconds, []
     for loss in _steps(stack, config, optimizer, split, options, step):
         step += 1
         recent.append(loss)
+        after_step(step, loss)
         # Carries are not saved, so a run can be resumed only at the end of a walk.
         if step == options.steps or (step % options.walk == 0 and step // options.report_every > len(rows)):
             seconds = time.monotonic() - start
-            bits = bits_per_base(stack, config, split.validation)
-            done = Progress(step, step * options.batch * options.window, seconds, float(np.mean(recent)), bits)
+            done = Progress(
+                step,
+                step * options.batch * options.window,
+                seconds,
+                float(np.mean(recent)),
+                *_validate(stack, config, split, options),
+            )
             rows.append(asdict(done))
             recent = []
             save(work, recorded, step, seconds, rows, parameters, optimizer)
@@ -190,44 +225,102 @@ def train(
     return stack
 
 
+def _validate(
+    stack: Network, config: ModelConfig, split: Split, options: TrainOptions
+) -> tuple[float | None, Mapping[str, float]]:
+    """Return bits per base, and metrics of the task heads, on samples of the validation data."""
+    pieces = list(sample(split.validation))
+    masked = options.language_model == "masked"
+    bits = None if options.language_model == "none" else bits_per_base(stack, config, pieces, masked=masked)
+    return bits, label_metrics(stack, config, pieces) if config.heads else {}
+
+
+class _Pulled(NamedTuple):
+    """Value of the objective for each window, cotangents of the parameters, and the carry after the windows."""
+
+    value: Tensor
+    parameters: Sequence[Tensor]
+    carry: Carry
+
+
 def _steps(
-    stack: Stack, config: ModelConfig, optimizer: torch.optim.Optimizer, split: Split, options: TrainOptions, step: int
+    stack: Network,
+    config: ModelConfig,
+    optimizer: torch.optim.Optimizer,
+    split: Split,
+    options: TrainOptions,
+    step: int,
 ) -> Iterator[float]:
-    """Update the weights once per window; yield the bits per base of each window."""
-    weights = list(stack.parameters())
-    table, columns = _table_and_columns(stack, config)
-    stack = with_surrogate(stack, Surrogate(options.surrogate))
-
-    def pull(codes: Tensor, carry: Carry, check: Callable[[], None]) -> AdjointResult:
-        inputs, target = OneHot(codes[:, :-1], table), whole_window(codes, columns)
-        tiles = adjoint(stack, inputs, target, tile=options.tile, slots=options.slots, carry=carry, parameters=weights)
-        return consume(tiles, lambda _span, _x_bar: check())
-
-    streams = shares(options.batch, weights[0].device)
-    stretches = walks(
-        split.training,
-        window=options.window,
-        walk=options.walk,
+    """Update the weights once per window; yield the loss of each window, in bits."""
+    weights = [parameter for parameter in stack.parameters() if parameter.requires_grad]
+    device = next(stack.parameters()).device
+    table = base_table(config, dtype=torch.float32, device=device)
+    if not isinstance(stack, BidirectionalStack):
+        stack = with_surrogate(stack, Surrogate(options.surrogate))
+    pull = partial(_pull, stack, table, weights, options)
+    streams = shares(options.batch, device)
+    extra = 1 if options.language_model == "next-base" else 0
+    importance = {name: options.site_weight for name, head in config.heads.items() if head.link == "sigmoid"}
+    drawn = stretches(
+        [len(piece.codes) for piece in split.training],
+        length=options.walk * options.window + extra,
         batch=options.batch,
         seed=options.seed,
         first=step // options.walk,
     )
-    for stretch in stretches:
-        carries = [stack.begin(share.stop - share.start) for share in streams]
+    for rows in drawn:
+        codes, labels = read_stretches(split, rows, options.walk * options.window + extra)
+        carries: list[Carry] = [None for _ in streams]
         for i in range(options.walk):
             if step == options.steps:
                 return
-            codes = torch.from_numpy(stretch[:, i * options.window : (i + 1) * options.window + 1].copy())
-            results = run_in_parallel(
-                [partial(pull, codes[share], c) for share, c in zip(streams, carries, strict=True)]
+            start, stop = i * options.window, (i + 1) * options.window
+            batch = prepare_batch(
+                config,
+                codes[:, start : stop + extra],
+                {name: found[:, start:stop] for name, found in labels.items()},
+                language_model=options.language_model,
+                weights=importance,
+                random=np.random.default_rng((options.seed, step, 1)),
             )
+            work = [
+                partial(pull, batch.codes[r], batch.objective.rows(r), c) for r, c in zip(streams, carries, strict=True)
+            ]
+            results = run_in_parallel(work)
             carries = [result.carry for result in results]
-            n_labels = max(1, int((codes[:, 1:] < 4).sum()))
             parts = zip(*(result.parameters for result in results), strict=True)
-            bars = [-torch.stack(part).sum(0) / n_labels for part in parts]
+            bars = [-torch.stack(part).sum(0) for part in parts]
             update(optimizer, weights, bars, rate=learning_rate(step, options), clip=options.clip)
             step += 1
-            yield -sum(float(result.value.sum()) for result in results) / n_labels / math.log(2)
+            yield -sum(float(result.value.sum()) for result in results) / math.log(2)
+
+
+def _pull(
+    stack: Network,
+    table: Tensor,
+    weights: Sequence[Tensor],
+    options: TrainOptions,
+    codes: Tensor,
+    target: Target,
+    carry: Carry | None,
+    check: Callable[[], None],
+) -> _Pulled:
+    """Return the objective of some windows, and the cotangents of the trained parameters."""
+    inputs = OneHot(codes, table)
+    if not isinstance(stack, BidirectionalStack):
+        tiles = adjoint(stack, inputs, target, tile=options.tile, slots=options.slots, carry=carry, parameters=weights)
+        result = consume(tiles, lambda _span, _x_bar: check())
+        return _Pulled(result.value, result.parameters, result.carry)
+    whole = slice(0, inputs.length)
+    if inputs.length <= options.tile:
+        # One tile: the engine would run each layer twice and save no memory.
+        value = target(stack(inputs.tile(whole)), whole)
+        bars = torch.autograd.grad(value.sum(), weights, allow_unused=True, materialize_grads=True)
+        return _Pulled(value.detach(), bars, None)
+    method = method_of(stack, options.tile)
+    tiles = method.gradient(stack, inputs, target, parameters=weights)
+    result = consume(tiles, lambda _span, _x_bar: check())
+    return _Pulled(result.value, result.parameters, None)
 
 
 def learning_rate(step: int, options: TrainOptions) -> float:
@@ -249,63 +342,3 @@ def learning_rate(step: int, options: TrainOptions) -> float:
         return options.rate * (step + 1) / options.warm_up
     done = (step - options.warm_up) / max(1, options.steps - options.warm_up)
     return options.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
-
-
-def bits_per_base(
-    stack: Stack,
-    config: ModelConfig,
-    sequences: Sequence[UInt8[np.ndarray, " bases"]],
-    *,
-    piece: int = 16_384,
-    pieces: int | None = 16,
-) -> float:
-    """Return the mean of -log2 p(base) over sequences, or over evenly spaced pieces of them.
-
-    Parameters
-    ----------
-    stack
-        Causal model.
-    config
-        Configuration of the model.
-    sequences
-        Base codes, one array per sequence.
-    piece
-        Number of bases per piece.
-    pieces
-        Number of pieces; None to score whole sequences.
-
-    Returns
-    -------
-    float
-        Bits per base, over all A, C, G and T except for the first base of each sequence or piece.
-    """
-    table, columns = _table_and_columns(stack, config)
-    nats, n_labels = 0.0, 0
-    tile = 2048
-    for codes in sequences if pieces is None else _sample(sequences, piece, pieces):
-        window = torch.from_numpy(codes)[None]
-        inputs = OneHot(window, table)
-        target = whole_window(window, columns)
-        for span, outputs in forward(stack, inputs, tile=tile):
-            nats -= float(target(outputs, span).double().sum())
-        n_labels += int((codes[1:] < 4).sum())
-    return nats / max(1, n_labels) / math.log(2)
-
-
-def _table_and_columns(stack: Stack, config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Return the table of input rows and the indices of output columns, both indexed by base code."""
-    weight = next(stack.parameters())
-    table = base_table(config, dtype=weight.dtype, device=weight.device)
-    return table, torch.tensor([*config.base_columns, -1])
-
-
-def _sample(
-    sequences: Sequence[UInt8[np.ndarray, " bases"]], piece: int, pieces: int
-) -> Iterator[UInt8[np.ndarray, " bases"]]:
-    """Yield pieces at evenly spaced positions of the concatenated sequences."""
-    sizes = np.cumsum([len(codes) for codes in sequences])
-    for position in np.linspace(0, sizes[-1], pieces, endpoint=False).astype(int):
-        which = int(np.searchsorted(sizes, position, side="right"))
-        codes = sequences[which]
-        start = min(int(position - (sizes[which] - len(codes))), max(0, len(codes) - piece))
-        yield codes[start : start + piece]

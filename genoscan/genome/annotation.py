@@ -2,13 +2,14 @@
 
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
 from genoscan.errors import InputError
 from genoscan.genome.bed import data_lines, is_bed_row, read_bed_features
-from genoscan.genome.feature import Feature, MalformedRows, Placement, gene_index, place
+from genoscan.genome.feature import Feature, MalformedRows, Placement, gene_index, make_feature, place
 from genoscan.genome.files import excerpt, head, open_text
 from genoscan.genome.genbank import read_features
 from genoscan.genome.gff import is_gff_row, read_gff
@@ -92,8 +93,19 @@ def _genbank(path: Path, malformed: MalformedRows) -> list[Feature]:
     found = read_features(path, malformed)
     genes = [part for feature in found if feature.kind in _GENES for part in feature.features()]
     is_in_gene = gene_index(genes)
+    products: dict[tuple[str, str, str], list[Feature]] = defaultdict(list)
+    for feature in found:
+        if feature.kind in _PRODUCTS:
+            for part in feature.features():
+                products[part.chrom, part.strand, part.name].append(part)
+
+    def with_transcripts(gene: Feature) -> Feature:
+        same_name = products[gene.chrom, gene.strand, gene.name]
+        inside = [part for part in same_name if gene.start <= part.start and part.end <= gene.end]
+        return make_feature(gene, [transcript for part in inside for transcript in part.transcripts])
+
     return [
-        part
+        with_transcripts(part) if feature.kind in _GENES else part
         for feature in found
         if not genes or feature.kind in (*_GENES, *_PRODUCTS)
         for part in feature.features()

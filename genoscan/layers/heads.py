@@ -1,0 +1,151 @@
+"""Task heads: linear maps from the final features of a model to the logits of named labels.
+
+A per-base head labels the base at each position.  A pooled head labels a whole window:
+
+    mean, first, last       the logits are pooled over positions, which is equivalent to pooling the
+                            features, because the head is linear
+    max                     each feature channel is reduced to its maximum over positions, and the
+                            head is applied to the maxima
+
+In a model for both strands (rcps), the features of a position are (a, b), see bidirectional.py.  A
+head that folds strands has weights for one strand: its logits are the mean of f(a) and of f(b) with
+the labels complemented, so that the logits of a reverse-complemented window are complemented.
+"""
+
+import re
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import AfterValidator, Field, model_validator
+from torch import Tensor, nn
+
+from genoscan.layers.schema import Schema
+from genoscan.ops.kernels import Kernels
+
+RESERVED = "log-likelihood", "logit", "log-odds"
+"""Names of targets of the language model, which no head can have."""
+
+_NAME = re.compile(r"[A-Za-z0-9_.'+-]+")
+
+
+def _check_label(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r}: expected letters, digits and _ . ' + - only")
+    return name
+
+
+def _check_head_name(name: str) -> str:
+    if name in RESERVED:
+        raise ValueError(f"{name!r} is the name of a target, choose another name")
+    return _check_label(name)
+
+
+Label = Annotated[str, AfterValidator(_check_label)]
+HeadName = Annotated[str, AfterValidator(_check_head_name)]
+
+
+class HeadConfig(Schema):
+    """Configuration of a task head: one entry of `heads` in config.json.
+
+    Attributes
+    ----------
+    kind
+        Whether the labels belong to a base ("per_base") or to the window ("pooled").
+    labels
+        Names of the labels, one per logit.
+    complement
+        For each label, the index of its label on the reverse-complemented sequence. If None, labels
+        are the same on both strands. Required if a label ends in + or -.
+    pool
+        Reduction over positions; None for a per-base head.
+    link
+        Function that converts logits to probabilities: "softmax" over the labels, "sigmoid" of each
+        logit, or "none" if the logits are not converted.
+    fold
+        Whether the head has weights for one strand only and is averaged over both strands (models
+        for both strands only).
+    bias
+        Whether a bias is added.
+    """
+
+    kind: Literal["per_base", "pooled"]
+    labels: Annotated[tuple[Label, ...], Field(min_length=1, max_length=1 << 16)]
+    complement: tuple[int, ...] | None = None
+    pool: Literal["mean", "max", "first", "last"] | None = None
+    link: Literal["softmax", "sigmoid", "none"]
+    fold: bool = False
+    bias: bool = True
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "HeadConfig":
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError("labels: expected different names")
+        if (self.pool is None) != (self.kind == "per_base"):
+            raise ValueError(f"pool {self.pool or 'null'}: expected mean, max, first or last for a pooled head only")
+        if self.complement is None:
+            stranded = [label for label in self.labels if label.endswith(("+", "-"))]
+            if stranded:
+                raise ValueError(f"complement: required, because the label {stranded[0]} has a strand")
+            return self
+        if sorted(self.complement) != list(range(len(self.labels))):
+            raise ValueError(f"complement: expected each index from 0 to {len(self.labels) - 1} once")
+        for i, other in enumerate(self.complement):
+            if self.complement[other] != i:
+                raise ValueError("complement: expected a permutation that is its own inverse")
+            name, partner = self.labels[i], self.labels[other]
+            turned = name[:-1] + {"+": "-", "-": "+"}.get(name[-1], name[-1])
+            if turned != name and partner != turned:
+                raise ValueError(f"complement: pairs {name} with {partner}, expected {turned}")
+        return self
+
+    @property
+    def complements(self) -> tuple[int, ...]:
+        """Index of each label's label on the reverse-complemented sequence."""
+        return self.complement or tuple(range(len(self.labels)))
+
+
+class Head(nn.Module):
+    """A task head.
+
+    Parameters
+    ----------
+    config
+        Settings of the head.
+    d_model
+        Number of channels per strand.
+    strands
+        Number of strands that the features represent, 1 or 2.
+    kernels
+        Kernel set that computes the product.
+    """
+
+    decays: ClassVar = {"weight": True, "bias": False}
+
+    def __init__(self, config: HeadConfig, d_model: int, strands: int, kernels: Kernels) -> None:
+        super().__init__()
+        self.config = config
+        self.kernels = kernels
+        self._folds = config.fold and strands == 2
+        width = d_model if self._folds else strands * d_model
+        linear = nn.Linear(width, len(config.labels), bias=config.bias)
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def matrix(self) -> Float[Tensor, "labels features"]:
+        """Return the weights of all features, of both strands if there are two."""
+        if not self._folds:
+            return self.weight
+        return torch.cat([self.weight, self.weight[list(self.config.complements)]], 1) / 2
+
+    def offset(self) -> Float[Tensor, " labels"] | None:
+        """Return the bias of each label, None if there is none."""
+        if self.bias is None or not self._folds:
+            return self.bias
+        return (self.bias + self.bias[list(self.config.complements)]) / 2
+
+    def forward(self, x: Float[Tensor, "batch tile features"]) -> Float[Tensor, "batch tile out"]:
+        """Return the logits at each position; the features themselves if the head pools their maxima."""
+        if self.config.pool == "max":
+            return x
+        offset = self.offset()
+        return self.kernels.linear(x, self.matrix(), *(() if offset is None else (offset,)))

@@ -1,0 +1,219 @@
+"""Evaluation of models in training, on samples of the validation data or on whole sequences."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32
+from torch import Tensor
+
+from genoscan.engine.inputs import OneHot
+from genoscan.engine.methods import Adjoint, Layerwise, Method
+from genoscan.engine.target import LogLikelihood, whole_window
+from genoscan.genome.alphabet import N, reverse_complement
+from genoscan.layers.bidirectional import BidirectionalStack
+from genoscan.layers.config import ModelConfig, base_table
+from genoscan.layers.stack import Stack
+from genoscan.training.data import Piece
+from genoscan.training.labels import MAX_LABELS, LabelledHead, Labels
+from genoscan.training.metrics import average_precision, best_f1
+from genoscan.training.objective import mask_bases
+from genoscan.training.site_models import SiteModel, site_model
+
+Network: TypeAlias = Stack | BidirectionalStack
+
+PIECE, PIECES = 16_384, 16
+"""Number of bases per sampled piece, and number of pieces."""
+
+_TILE = 2048
+_SEED = 1
+
+
+def method_of(stack: Network, tile: int, slots: int = 64) -> Method:
+    """Return the method of differentiation of a network."""
+    if isinstance(stack, BidirectionalStack):
+        return Layerwise(tile, boundaries=len(stack.blocks))
+    return Adjoint(tile, slots)
+
+
+def sample(pieces: Sequence[Piece], length: int = PIECE, count: int = PIECES) -> Iterator[Piece]:
+    """Yield parts at evenly spaced positions in the concatenated pieces.
+
+    Parameters
+    ----------
+    pieces
+        Pieces to sample.
+    length
+        Maximum number of bases per part.
+    count
+        Number of parts.
+    """
+    sizes = np.cumsum([len(piece.codes) for piece in pieces])
+    for position in np.linspace(0, sizes[-1], count, endpoint=False).astype(int):
+        which = int(np.searchsorted(sizes, position, side="right"))
+        n = len(pieces[which].codes)
+        start = min(int(position - (sizes[which] - n)), max(0, n - length))
+        yield pieces[which].cut(start, start + length)
+
+
+def bits_per_base(stack: Network, config: ModelConfig, pieces: Sequence[Piece], *, masked: bool = False) -> float:
+    """Return the mean of -log2 p(base) over known bases.
+
+    Parameters
+    ----------
+    stack
+        Network with a language-model head.
+    config
+        Configuration of the network.
+    pieces
+        Sequences to predict, each in full.
+    masked
+        Whether to predict masked bases rather than the next base.
+
+    Returns
+    -------
+    float
+        Bits per base, over all A, C, G and T except for those that no output predicts or, if
+        `masked` is true, over those that are masked.
+    """
+    table, columns = _table_and_columns(stack, config)
+    random = np.random.default_rng(_SEED)
+    nats, n_labels = 0.0, 0
+    for piece in pieces:
+        codes = torch.from_numpy(piece.codes)[None]
+        read, target = codes, whole_window(codes, columns, config.label_offset)
+        if masked:
+            read, hidden = mask_bases(codes, random)
+            target = whole_window(torch.where(hidden, codes, torch.tensor(N, dtype=torch.uint8)), columns, 0)
+        n_labels += _count(target, len(piece.codes))
+        for span, outputs in method_of(stack, _TILE).forward(stack, OneHot(read, table)):
+            nats -= float(target(outputs[..., config.output_columns[""]], span).double().sum())
+    return nats / max(1, n_labels) / math.log(2)
+
+
+def label_metrics(stack: Network, config: ModelConfig, pieces: Sequence[Piece]) -> dict[str, float]:
+    """Return the metrics of every task head.
+
+    Parameters
+    ----------
+    stack
+        Network with per-base heads.
+    config
+        Configuration of the network.
+    pieces
+        Labelled sequences, each read in full.
+
+    Returns
+    -------
+    dict
+        "HEAD accuracy" for softmax heads, and "HEAD:LABEL AUPRC" and "HEAD:LABEL F1" (at the best
+        threshold) for every label with at least one base; ignored bases are left out.
+
+    Notes
+    -----
+    Memory: 4 bytes per base and label, and 30 bytes per base.
+    """
+    logits = _predictions(stack, config, pieces)
+    metrics: dict[str, float] = {}
+    for name, head in config.heads.items():
+        outputs = logits[:, config.output_columns[name]]
+        labels = np.concatenate([piece.labels[name] for piece in pieces])
+        if head.link == "softmax":
+            known = labels >> MAX_LABELS == 0
+            metrics[f"{name} accuracy"] = float(
+                (labels[known] >> outputs.argmax(1)[known].astype(np.uint32) & 1).mean()
+            )
+            outputs = torch.log_softmax(torch.from_numpy(outputs), -1).numpy()
+        for label, scores in zip(head.labels, outputs.T, strict=True):
+            truth, counted = masks(labels, head.labels.index(label))
+            if truth.any():
+                metrics[f"{name}:{label} AUPRC"] = average_precision(scores[counted], truth)
+                metrics[f"{name}:{label} F1"] = best_f1(scores[counted], truth)[0]
+    return metrics
+
+
+def masks(labels: Labels, number: int) -> tuple[Bool[np.ndarray, " counted"], Bool[np.ndarray, " bases"]]:
+    """Return whether the label is present, at all bases where it is not ignored, and a mask of these bases."""
+    counted = labels >> np.uint32(number + MAX_LABELS) & 1 == 0
+    return (labels[counted] >> np.uint32(number) & 1).astype(bool), counted
+
+
+def baseline_metrics(
+    heads: Mapping[str, LabelledHead], training: Sequence[Piece], pieces: Sequence[Piece]
+) -> dict[str, float]:
+    """Return the metrics of baselines that are estimated from the training data.
+
+    Parameters
+    ----------
+    heads
+        Task heads.
+    training
+        Labelled training data.
+    pieces
+        Labelled sequences to predict.
+
+    Returns
+    -------
+    dict
+        Metrics as in `label_metrics`: accuracy of the most frequent class for softmax heads, and
+        AUPRC of the better of two site models (site_models.py) for labels of sigmoid heads.
+    """
+    metrics: dict[str, float] = {}
+    for name, head in heads.items():
+        labels = np.concatenate([piece.labels[name] for piece in pieces])
+        if head.config.link == "softmax":
+            counts = [_count_class(training, name, i) for i in range(len(head.config.labels))]
+            known = labels >> MAX_LABELS == 0
+            metrics[f"{name} accuracy"] = float((labels[known] >> np.uint32(np.argmax(counts)) & 1).mean())
+            continue
+        for i, label in enumerate(head.config.labels):
+            truth, counted = masks(labels, i)
+            reverse = label.endswith("-")
+            if truth.any():
+                sites = [_in_reading_direction(piece, name, i, reverse) for piece in training]
+                found = []
+                for order in (0, 1):
+                    model = site_model(sites, order=order)
+                    scores = np.concatenate([_scores(model, piece.codes, reverse) for piece in pieces])
+                    found.append(average_precision(scores[counted], truth))
+                metrics[f"{name}:{label} AUPRC"] = max(found)
+    return metrics
+
+
+def _count_class(pieces: Sequence[Piece], name: str, number: int) -> int:
+    return sum(int(masks(piece.labels[name], number)[0].sum()) for piece in pieces)
+
+
+def _in_reading_direction(piece: Piece, name: str, number: int, reverse: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the base codes of a piece, and the positions of a label, in the reading direction of the label."""
+    at = np.flatnonzero(piece.labels[name] >> np.uint32(number) & 1)
+    return (reverse_complement(piece.codes), len(piece.codes) - 1 - at) if reverse else (piece.codes, at)
+
+
+def _scores(model: SiteModel, codes: np.ndarray, reverse: bool) -> np.ndarray:
+    """Return the scores of a site model that reads one strand, in forward order."""
+    return model.scores(reverse_complement(codes))[::-1] if reverse else model.scores(codes)
+
+
+def _predictions(stack: Network, config: ModelConfig, pieces: Sequence[Piece]) -> Float32[np.ndarray, "bases outputs"]:
+    """Return the outputs at all bases."""
+    table, _ = _table_and_columns(stack, config)
+    outputs = []
+    for piece in pieces:
+        codes = torch.from_numpy(np.ascontiguousarray(piece.codes))[None]
+        for _, tile in method_of(stack, _TILE).forward(stack, OneHot(codes, table)):
+            outputs.append(tile[0].float().cpu().numpy())
+    return np.concatenate(outputs)
+
+
+def _table_and_columns(stack: Network, config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Return the table of input rows and the indices of output columns, both indexed by base code."""
+    weight = next(stack.parameters())
+    table = base_table(config, dtype=weight.dtype, device=weight.device)
+    return table, torch.tensor([*config.base_columns, -1])
+
+
+def _count(target: LogLikelihood, length: int) -> int:
+    return int(target.labels(slice(0, length))[1].sum())

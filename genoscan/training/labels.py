@@ -1,0 +1,273 @@
+"""Labels of bases, from the genes or intervals of an annotation, for the training of per-base heads.
+
+Schemes:
+
+    genes       heads `genes`, one class per base: intergenic, UTR, CDS or intron, by strand; and `sites`,
+                donors, acceptors, starts and stops, by strand.  A gene is represented by the transcript
+                with the longest CDS.
+    frames      heads `frames`, one class per base: its position in the codon, by strand, or none; and
+                `sites`, starts and stops, by strand.  For genomes without introns.
+    intervals   head `intervals`, with one label per feature name, by strand if features have strands.
+
+A site is labelled at one base: the first base of an intron (donor), the last base of an intron
+(acceptor), the first base of a CDS (start), or its last base (stop), in the reading direction.  Bases
+about which the annotation is ambiguous are ignored in training: bases in two classes of equal rank,
+exons and introns of genes without a CDS, and sites of other transcripts than the chosen one.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, Literal
+
+import numpy as np
+from jaxtyping import UInt32
+
+from genoscan.errors import InputError
+from genoscan.genome.feature import Feature, Interval, Transcript
+from genoscan.layers.heads import HeadConfig
+
+MAX_LABELS: Final = 16
+"""Maximum number of labels of a head; labels and ignored labels are stored as bits of 32-bit integers."""
+
+_OPPOSITE = {"+": "-", "-": "+"}
+
+Labels = UInt32[np.ndarray, " bases"]
+"""One bit per label in the lower half; in the upper half, one bit per label that is ignored at the base."""
+
+
+def ignored(labels: int) -> int:
+    """Return the bits that mark labels as ignored."""
+    return labels << MAX_LABELS
+
+
+@dataclass(frozen=True)
+class LabelledHead:
+    """A head, and its labels on each sequence.
+
+    Attributes
+    ----------
+    config
+        Configuration of the head.
+    labels
+        Labels of each base, by sequence.
+    """
+
+    config: HeadConfig
+    labels: Mapping[str, Labels]
+
+    def reverse_complement(self, labels: Labels) -> Labels:
+        """Return the labels of the reverse-complemented sequence."""
+        turned = np.zeros_like(labels)
+        for i, other in enumerate(self.config.complements):
+            for shift in (0, MAX_LABELS):
+                turned |= (labels >> (i + shift) & 1) << np.uint32(other + shift)
+        return turned[::-1]
+
+
+def _by_strand(names: Iterable[str]) -> tuple[str, ...]:
+    names = list(names)
+    return tuple(name + strand for strand in "+-" for name in names)
+
+
+def _head(common: Sequence[str], stranded: Sequence[str], link: Literal["softmax", "sigmoid"]) -> HeadConfig:
+    labels = (*common, *_by_strand(stranded))
+    complement = [
+        labels.index(name[:-1] + _OPPOSITE[name[-1]] if i >= len(common) else name) for i, name in enumerate(labels)
+    ]
+    return HeadConfig(kind="per_base", labels=labels, complement=tuple(complement), link=link)
+
+
+class _Marks:
+    """Labels of one sequence for one head."""
+
+    def __init__(self, config: HeadConfig, size: int) -> None:
+        self.labels = np.zeros(size, np.uint32)
+        self._bits = {name: np.uint32(1 << i) for i, name in enumerate(config.labels)}
+
+    def add(self, name: str, start: int, end: int) -> None:
+        self.labels[max(start, 0) : max(end, 0)] |= self._bits[name]
+
+    def ignore(self, name: str, start: int, end: int) -> None:
+        self.labels[max(start, 0) : max(end, 0)] |= self._bits[name] << np.uint32(MAX_LABELS)
+
+
+def _introns(transcript: Transcript) -> list[Interval]:
+    return [(a, b) for (_, a), (b, _) in pairwise(transcript.exons) if a < b]
+
+
+def _coding(transcript: Transcript) -> list[Interval]:
+    """Return the coding parts of the exons."""
+    if transcript.coding is None:
+        return []
+    low, high = transcript.coding
+    return [(max(a, low), min(b, high)) for a, b in transcript.exons if a < high and low < b]
+
+
+def _coding_bases(transcript: Transcript) -> int:
+    return sum(end - start for start, end in _coding(transcript))
+
+
+def _sites(transcript: Transcript, strand: str, *, introns: bool) -> Iterator[tuple[str, int]]:
+    """Yield the name and position of each site of a transcript."""
+    if introns:
+        for start, end in _introns(transcript):
+            yield "donor", start if strand == "+" else end - 1
+            yield "acceptor", end - 1 if strand == "+" else start
+    if transcript.coding is not None:
+        low, high = transcript.coding
+        yield "start", low if strand == "+" else high - 1
+        yield "stop", high - 1 if strand == "+" else low
+
+
+def _chosen(gene: Feature) -> Transcript | None:
+    """Return the transcript with the longest CDS; None if there is none with a CDS."""
+    coding = [transcript for transcript in gene.transcripts if _coding_bases(transcript)]
+    return max(coding, key=_coding_bases, default=None)
+
+
+def _mark_sites(marks: _Marks, gene: Feature, chosen: Transcript | None, *, introns: bool) -> None:
+    for transcript in gene.transcripts:
+        for name, at in _sites(transcript, gene.strand, introns=introns):
+            mark = marks.add if transcript is chosen else marks.ignore
+            mark(name + gene.strand, at, at + 1)
+
+
+GENES: Final = _head(["intergenic"], ["UTR", "CDS", "intron"], "softmax")
+GENE_SITES: Final = _head([], ["donor", "acceptor", "start", "stop"], "sigmoid")
+FRAMES: Final = _head(["none"], ["codon1", "codon2", "codon3"], "softmax")
+FRAME_SITES: Final = _head([], ["start", "stop"], "sigmoid")
+
+
+def _label_genes(genes: Sequence[Feature], size: int) -> dict[str, Labels]:
+    classes, sites = _Marks(GENES, size), _Marks(GENE_SITES, size)
+    unknown = np.zeros(size, bool)
+    for gene in genes:
+        chosen = _chosen(gene)
+        _mark_sites(sites, gene, chosen, introns=True)
+        if chosen is None:
+            unknown[gene.start : gene.end] = True
+            continue
+        for start, end in chosen.exons:
+            classes.add(f"UTR{gene.strand}", start, end)
+        for start, end in _coding(chosen):
+            classes.add(f"CDS{gene.strand}", start, end)
+        for start, end in _introns(chosen):
+            classes.add(f"intron{gene.strand}", start, end)
+    return {
+        "genes": _one_class(classes.labels, GENES, ("CDS", "UTR", "intron"), unknown),
+        "sites": _settled(sites.labels),
+    }
+
+
+def _label_frames(genes: Sequence[Feature], size: int) -> dict[str, Labels]:
+    classes, sites = _Marks(FRAMES, size), _Marks(FRAME_SITES, size)
+    unknown = np.zeros(size, bool)
+    for gene in genes:
+        chosen = _chosen(gene)
+        _mark_sites(sites, gene, chosen, introns=False)
+        if chosen is None:
+            continue  # genes of RNA are not coding
+        before = 0
+        for start, end in _coding(chosen)[:: 1 if gene.strand == "+" else -1]:
+            for position in range(3):
+                bit = np.uint32(1 << FRAMES.labels.index(f"codon{position + 1}{gene.strand}"))
+                first = (position - before) % 3
+                if gene.strand == "+":
+                    classes.labels[start + first : end : 3] |= bit
+                else:
+                    classes.labels[start:end][::-1][first::3] |= bit
+            before += end - start
+    return {"frames": _one_class(classes.labels, FRAMES, ("codon",), unknown), "sites": _settled(sites.labels)}
+
+
+def _one_class(labels: Labels, config: HeadConfig, ranks: Sequence[str], unknown: np.ndarray) -> Labels:
+    """Return one class per base: the only one of the highest rank; ignore the base if there are several."""
+    found = np.zeros_like(labels)
+    for rank in ranks:
+        mask = np.uint32(sum(1 << i for i, name in enumerate(config.labels) if name.startswith(rank)))
+        found = np.where(found == 0, labels & mask, found)
+    everything = np.uint32(ignored((1 << len(config.labels)) - 1))
+    several = (found & (found - np.uint32(1))) != 0
+    found[found == 0] = 1
+    found[(several | (unknown & (found == 1)))] |= everything
+    return found
+
+
+def _settled(sites: Labels) -> Labels:
+    """Return the labels without the mark that ignores a site which is also labelled."""
+    return sites & ~((sites & np.uint32((1 << MAX_LABELS) - 1)) << np.uint32(MAX_LABELS))
+
+
+_SCHEMES: Final[Mapping[str, tuple[dict[str, HeadConfig], Callable[[Sequence[Feature], int], dict[str, Labels]]]]] = {
+    "genes": ({"genes": GENES, "sites": GENE_SITES}, _label_genes),
+    "frames": ({"frames": FRAMES, "sites": FRAME_SITES}, _label_frames),
+}
+
+SCHEMES: Final = (*_SCHEMES, "intervals")
+
+
+def label_bases(scheme: str, features: Sequence[Feature], sizes: Mapping[str, int]) -> dict[str, LabelledHead]:
+    """Label every base of the annotated sequences.
+
+    Parameters
+    ----------
+    scheme
+        One of `SCHEMES`.
+    features
+        Features within the sequences, as returned by `read_annotation`.
+    sizes
+        Sequence lengths in bases. A sequence without features is labelled too.
+
+    Returns
+    -------
+    dict
+        Heads by name, with the labels of every sequence.
+
+    Raises
+    ------
+    InputError
+        If there is no feature of the kind that the scheme requires, or there are too many labels.
+
+    Notes
+    -----
+    Memory: 4 bytes per base and head.
+    """
+    by_chrom: dict[str, list[Feature]] = {chrom: [] for chrom in sizes}
+    for feature in features:
+        by_chrom[feature.chrom].append(feature)
+    if scheme == "intervals":
+        config = _interval_head(features)
+        return {
+            "intervals": LabelledHead(config, {c: _label_intervals(f, sizes[c], config) for c, f in by_chrom.items()})
+        }
+    heads, label = _SCHEMES[scheme]
+    if not any(_chosen(feature) for feature in features):
+        raise InputError(f"no gene has a CDS, which --head {scheme} requires")
+    if any(feature.strand not in _OPPOSITE and feature.transcripts for feature in features):
+        features = [feature for feature in features if feature.strand in _OPPOSITE]
+        by_chrom = {chrom: [f for f in found if f.strand in _OPPOSITE] for chrom, found in by_chrom.items()}
+    labels = {chrom: label(found, sizes[chrom]) for chrom, found in by_chrom.items()}
+    return {
+        name: LabelledHead(config, {c: found[name] for c, found in labels.items()}) for name, config in heads.items()
+    }
+
+
+def _interval_head(features: Sequence[Feature]) -> HeadConfig:
+    names = sorted({feature.name or "region" for feature in features})
+    stranded = bool(features) and all(feature.strand in _OPPOSITE for feature in features)
+    n_labels = len(names) * (2 if stranded else 1)
+    if not 1 <= n_labels <= MAX_LABELS:
+        raise InputError(
+            f"found {len(names):,} names of features, which are {n_labels:,} labels, expected 1 to {MAX_LABELS}; "
+            "keep the features of interest, and give those of one kind the same name"
+        )
+    return _head([], names, "sigmoid") if stranded else _head(names, [], "sigmoid")
+
+
+def _label_intervals(features: Sequence[Feature], size: int, config: HeadConfig) -> Labels:
+    marks = _Marks(config, size)
+    for feature in features:
+        name = feature.name or "region"
+        marks.add(name if name in config.labels else name + feature.strand, feature.start, feature.end)
+    return marks.labels

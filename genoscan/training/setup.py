@@ -1,0 +1,301 @@
+"""Preparation of a training run: configuration of the model, training data and initial weights."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+from torch import Tensor
+
+from genoscan.errors import InputError
+from genoscan.genome.annotation import read_annotation
+from genoscan.genome.genome import Genome
+from genoscan.genome.region import Region, parse_region, unknown_sequence
+from genoscan.json_input import first_problem
+from genoscan.layers.config import ModelConfig
+from genoscan.layers.heads import HeadConfig
+from genoscan.model import Model
+from genoscan.training.data import Split, split_genomes
+from genoscan.training.labels import LabelledHead, label_bases
+from genoscan.training.objective import LanguageModel
+
+Kind = Literal["mamba", "pd_ssm"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Blocks of a new model.
+
+    Attributes
+    ----------
+    width
+        Number of channels between the blocks.
+    layers
+        Number of blocks.
+    kinds
+        Kinds of the blocks, which alternate if there are several.
+    states
+        Number of states per channel (Mamba) or head (PD-SSM); None for the default of the kind.
+    bidirectional
+        Whether each block reads a window in both directions.
+    rcps
+        Whether both strands are represented, with shared parameters.
+    """
+
+    width: int
+    layers: int
+    kinds: Sequence[Kind] = ("mamba",)
+    states: int | None = None
+    bidirectional: bool = False
+    rcps: bool = False
+
+    def __post_init__(self) -> None:
+        if self.bidirectional and set(self.kinds) != {"mamba"}:
+            raise InputError("--bidirectional: expected --block mamba, other blocks are causal")
+        if self.rcps and not self.bidirectional:
+            raise InputError("--rcps: expected --bidirectional too")
+
+    def blocks(self) -> list[dict[str, Any]]:
+        """Return the entries of `layers` in config.json."""
+        made = []
+        for i in range(self.layers):
+            kind = self.kinds[i % len(self.kinds)]
+            rank = {"mamba": "dt_rank", "pd_ssm": "rank"}[kind]
+            block = {"kind": kind, rank: math.ceil(self.width / 16)}
+            block |= {"d_state": self.states} if self.states else {}
+            made.append({"kind": "two_way", "inner": block, "rcps": self.rcps} if self.bidirectional else block)
+        return made
+
+
+def new_config(
+    architecture: Architecture,
+    *,
+    window: int,
+    language_model: LanguageModel,
+    heads: Mapping[str, HeadConfig],
+    trained_on: str,
+) -> ModelConfig:
+    """Return the configuration of a new model.
+
+    Parameters
+    ----------
+    architecture
+        Blocks of the model.
+    window
+        Number of bases per window in training.
+    language_model
+        What the language-model head predicts.
+    heads
+        Task heads by name.
+    trained_on
+        Description of the training data.
+
+    Returns
+    -------
+    ModelConfig
+        The configuration.
+
+    Raises
+    ------
+    InputError
+        If a size is too large, or the language model does not suit the blocks.
+    """
+    both = architecture.bidirectional
+    if language_model != "none" and (language_model == "masked") != both:
+        blocks, expected = ("bidirectional", "masked") if both else ("causal", "next-base")
+        raise InputError(f"--language-model {language_model}: the blocks are {blocks}, expected {expected} or none")
+    masked = {"symbols": "ACGT.", "complement": (3, 2, 1, 0, 4), "mask": 4} if language_model == "masked" else {}
+    around = {"label_offset": 0, "context": window // 2, "reach": window // 2, "window": window}
+    try:
+        return ModelConfig.model_validate(
+            {
+                "d_model": architecture.width,
+                "layers": architecture.blocks(),
+                "context": 2 * window,
+                "reach": window // 2,
+                "language_model": language_model != "none",
+                "heads": {name: _fold(head, architecture.rcps) for name, head in heads.items()},
+                "trained_on": trained_on,
+                **(around if both else {}),
+                **masked,
+            }
+        )
+    except ValidationError as error:
+        problem = first_problem(error, omit={"mamba", "pd_ssm", "two_way"})
+        raise InputError(f"--width, --layers, --states or --window is too large: {problem}") from None
+
+
+def _fold(head: HeadConfig, rcps: bool) -> dict[str, Any]:
+    return head.model_dump() | {"fold": rcps}
+
+
+def extended_config(
+    model: Model, *, language_model: LanguageModel, heads: Mapping[str, HeadConfig], trained_on: str
+) -> ModelConfig:
+    """Return the configuration of a model that continues another model, with heads to be trained.
+
+    Parameters
+    ----------
+    model
+        Model that provides the initial weights.
+    language_model, heads, trained_on
+        As for `new_config`.
+
+    Returns
+    -------
+    ModelConfig
+        The configuration of `model` with the given heads.
+
+    Raises
+    ------
+    InputError
+        If the model cannot be trained in this way.
+    """
+    before = model.config
+    if language_model == "masked" and before.mask is None:
+        raise InputError(f"--language-model masked: {model.name} has no mask symbol; expected none")
+    if language_model != "none" and (language_model == "masked") != model.bidirectional:
+        expected = "masked" if model.bidirectional else "next-base"
+        raise InputError(
+            f"--language-model {language_model}: {model.name} does not support it, expected {expected} or none"
+        )
+    changes = {
+        "language_model": language_model != "none",
+        "heads": {name: _fold(head, before.strands == 2) for name, head in heads.items()},
+        "trained_on": f"{trained_on}; before, {before.trained_on}" if before.trained_on else trained_on,
+        "weights": None,
+    }
+    return ModelConfig.model_validate(before.model_dump() | changes)
+
+
+def initial_weights(model: Model, config: ModelConfig) -> dict[str, Tensor]:
+    """Return the weights of a model that a continued model starts from.
+
+    Parameters
+    ----------
+    model
+        Model that provides the weights.
+    config
+        Configuration of the continued model, as returned by `extended_config`.
+
+    Returns
+    -------
+    dict
+        Weights by name: all blocks, and each head that both models have with the same labels.
+    """
+    tensors = dict(model.stack.named_parameters())
+    numbers = {name: i for i, name in enumerate(model.config.heads)}
+    kept: dict[str, Tensor] = {name: tensor for name, tensor in tensors.items() if not name.startswith("heads.")}
+    if not config.language_model:
+        kept.pop("head.weight", None)
+    for i, (name, head) in enumerate(config.heads.items()):
+        if model.config.heads.get(name) == head:
+            prefix = f"heads.{numbers[name]}."
+            kept |= {f"heads.{i}.{k.removeprefix(prefix)}": v for k, v in tensors.items() if k.startswith(prefix)}
+    return kept
+
+
+def read_labels(
+    paths: Sequence[Path], scheme: str, genomes: Sequence[Genome], tests: Sequence[Genome] = ()
+) -> dict[str, LabelledHead]:
+    """Return the labelled heads of a scheme, from annotation files.
+
+    Parameters
+    ----------
+    paths
+        Annotation files.
+    scheme
+        Name of the scheme (see labels.py).
+    genomes
+        Annotated genomes.
+    tests
+        Further genomes, which may be annotated.
+
+    Returns
+    -------
+    dict
+        Heads by name, with labels of the sequences of each annotated genome.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, no feature is on a sequence of one of the genomes, or the annotation
+        does not have the features that the scheme requires.
+    """
+    sizes = _sizes([*genomes, *tests])
+    features = [feature for path in paths for feature in read_annotation(path, sizes)]
+    names = ", ".join(map(str, paths))
+    annotated = {feature.chrom for feature in features}
+    for genome in genomes:
+        if annotated.isdisjoint(genome.sizes):
+            raise InputError(
+                f"{names}: no feature is on a sequence of {genome.path}, expected {_examples(genome.sizes)}"
+            )
+    labelled = [genome for genome in (*genomes, *tests) if not annotated.isdisjoint(genome.sizes)]
+    try:
+        return label_bases(scheme, features, _sizes(labelled))
+    except InputError as problem:
+        raise InputError(f"{names}: {problem}") from None
+
+
+def _examples(sizes: Mapping[str, int]) -> str:
+    names = list(sizes)
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _sizes(genomes: Sequence[Genome]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for genome in genomes:
+        for chrom, size in genome.sizes.items():
+            if chrom in sizes:
+                raise InputError(f"{genome.path}: {chrom} is also in another genome, expected different names")
+            sizes[chrom] = size
+    return sizes
+
+
+def read_split(
+    genomes: Sequence[Genome], regions: Sequence[str], validation: Sequence[str], heads: Mapping[str, LabelledHead]
+) -> Split:
+    """Return the training and validation data.
+
+    Parameters
+    ----------
+    genomes
+        Genomes to train on.
+    regions
+        Regions to train on, as text; all sequences if there are none.
+    validation
+        A fraction, or regions, as text.
+    heads
+        Task heads with labels.
+
+    Returns
+    -------
+    Split
+        Training and validation data.
+
+    Raises
+    ------
+    InputError
+        If a text is not valid, or fewer than 2 bases are held out.
+    """
+    sizes = _sizes(genomes)
+    chosen = [parse_region(text, sizes) for text in regions]
+    held_out: float | list[Region]
+    try:
+        held_out = float(validation[0]) if len(validation) == 1 else [_region(text, sizes) for text in validation]
+    except ValueError:
+        held_out = [_region(text, sizes) for text in validation]
+    split = split_genomes(genomes, validation=held_out, regions=chosen, heads=heads)
+    if split.n_validation < 2:
+        raise InputError(f"--validation {' '.join(validation)}: leaves {split.n_validation} bases to score")
+    return split
+
+
+def _region(text: str, sizes: Mapping[str, int]) -> Region:
+    chrom = text.partition(":")[0]
+    if chrom not in sizes and ":" not in text and "{" not in text:
+        raise InputError(f"--validation {text}: expected a fraction or a region; {unknown_sequence(chrom, sizes)}")
+    return parse_region(text, sizes, option="--validation")
