@@ -24,7 +24,7 @@ from genoscan.layers.weights import copy_stack, read_stack
 
 @dataclass(frozen=True)
 class Model:
-    """An immutable network with frozen parameters and its method of differentiation.
+    """An immutable network with frozen parameters, together with its differentiation method.
 
     Attributes
     ----------

@@ -1,17 +1,17 @@
 """Operator of Phase Gradient Flow (arXiv 2512.23068), with the names used in the released code.
 
-This is a selective layer without a convolution, a gate, or input and output projections.  All
-channels have the same decay rates, and the step-size projection has full rank.  The input map
-phi(delta A) B u lacks the factor delta of a zero-order hold.  A softplus is applied to the output,
+This is a selective layer without a convolution, a gate, or input and output projections. All
+channels have the same decay rates, and the step-size projection has full rank. The input map
+phi(delta A) B u lacks the factor delta of a zero-order hold. A softplus is applied to the output,
 and the initial state is a learnt linear map of the first inputs.
 
     h_t = exp(z_t) h_(t-1) + phi(z_t) B_t u_t        phi(z) = (exp(z) - 1) / z
     z_t = softplus(W_dt u_t + b_dt) A                y_t = max(scale, 1/2) softplus(C_t h_t + D u_t)
 
-The gradient in the paper is a derivative along one direction (`pgf_forward`).  `pgf_vjp` computes
+The gradient in the paper is a derivative along one direction (`pgf_forward`). `pgf_vjp` computes
 the derivatives with respect to all inputs at once, and `pgf_gradients` also those with respect to
-all parameters; neither is in the paper.  The recurrence is computed by this package's scan, which
-uses no logarithms, and all its factors are at most 1.  phi is computed without an epsilon.
+all parameters; neither is in the paper. The recurrence is computed by this package's scan, which
+uses no logarithms, and all its factors are at most 1. phi is computed without an epsilon.
 """
 
 from collections.abc import Callable, Iterator

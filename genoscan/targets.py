@@ -6,7 +6,7 @@
     logit:CHROM:POS:BASE        logit of BASE in the prediction at POS (1-based)
     log-odds:CHROM:POS:BASE     logit of BASE minus the mean logit of the other three bases
 
-POS and BASE refer to the forward strand.  If the reverse strand is read, the target is the complement
+POS and BASE refer to the forward strand. If the reverse strand is read, the target is the complement
 of BASE at the same position.
 """
 

@@ -15,13 +15,13 @@ class SequenceModel(nn.Module):
     Parameters
     ----------
     embed
-        Map from symbol weights to the width of the blocks.
+        Map from symbol weights to the input to the first block.
     blocks
         Blocks, first to last.
     norm
         Final norm.
     head
-        Map from the width of the blocks to logits.
+        Map from the normalised output of the last block to logits.
     """
 
     def __init__(self, embed: nn.Module, blocks: Sequence[nn.Module], norm: nn.Module, head: nn.Module) -> None:
@@ -38,7 +38,7 @@ class Stack(SequenceModel):
     Notes
     -----
     The input has one row of symbol weights per base (one-hot, or the mean of A, C, G and T for N
-    if the model has no symbol for it), so that the derivative has one column per symbol.  The carry
+    if the model has no symbol for it), so that the derivative has one column per symbol. The carry
     is the tuple of the carries of the blocks.
     """
 
@@ -54,7 +54,7 @@ class Stack(SequenceModel):
         Parameters
         ----------
         x
-            Symbol weights of each base, (batch, tile, d_in).
+            Symbol weights for each base, (batch, tile, d_in).
         carry
             Carry at the left edge of the tile.
 

@@ -1,8 +1,8 @@
 """The scan in the associative form of Phase Gradient Flow (arXiv 2512.23068, Proposition 3.2).
 
-The step at each base, together with its tangent, is an element of the scan.  Composition is
-associative, so all steps of a tile can be composed in log2(tile) passes (recursive doubling).  This
-is an independent implementation in plain torch; the compiled kernels advance base by base.  Decays
+The step at each base, together with its tangent, is an element of the scan. Composition is
+associative, so all steps of a tile can be composed in log2(tile) passes (recursive doubling). This
+is an independent implementation in plain torch; the compiled kernels advance base by base. Decays
 are at most 1 and are only multiplied, so that their products cannot overflow.
 """
 
@@ -49,7 +49,7 @@ def compose(first: Step, second: Step) -> Step:
 def prefix_scan(steps: Step) -> Step:
     """Return, for each base, the composition of the steps of all bases up to and including it.
 
-    Memory: three times the size of `steps`.  Time: log2(tile) passes over the tile.
+    Memory: three times the size of `steps`. Time: log2(tile) passes over the tile.
     """
     length, reach = steps.a.shape[_TIME], 1
     while reach < length:

@@ -1,8 +1,8 @@
 """Short convolution and SiLU in a single pass, compiled for the CPU.
 
 As torch operations, the four shifted products and their derivatives would read and write the tile a
-dozen times.  Here, the forward pass, the jvp and the vjp each make a single pass over the tile,
-base by base, so that the few rows in use stay in the L1 cache.  Notation as in
+dozen times. Here, the forward pass, the jvp and the vjp each make a single pass over the tile,
+base by base, so that the few rows in use stay in the L1 cache. Notation as in
 `reference.conv_silu`.
 """
 
@@ -73,7 +73,7 @@ def _vjp(rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, start, sto
 
     `padded_bar` is the cotangent of the tail followed by the tile; base t is in row t + before.
     Until base t is processed, this row contains the cotangent of the sum before the SiLU at base
-    t + before, or zero past the end of the tile.  Base t is the last base to use this value.
+    t + before, or zero past the end of the tile. Base t is the last base to use this value.
     """
     use_widest_vectors()
     before = len(weight) - 1
@@ -108,7 +108,7 @@ def _vjp(rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, start, sto
 def _pieces(x: Tensor, tail: Tensor) -> list[tuple[np.ndarray, int, int]]:
     """Return two triples (rows, start, stop): input rows, and the range of bases computed from them.
 
-    The output at base t is computed from the rows that begin at row t - start.  For the first
+    The output at base t is computed from the rows that begin at row t - start. For the first
     bases, the rows are a copy that begins with the tail; for all other bases, they are the tile
     itself.
     """

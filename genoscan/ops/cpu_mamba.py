@@ -22,7 +22,7 @@ from genoscan.ops.reference import REFERENCE
 class _Saved(NamedTuple):
     """Tensors of a tile saved for the vjp, in addition to the checkpoints of the scan.
 
-    Names are as in layers/mamba.py.  `selected` is the output of `x_proj`.  `y` is the output of
+    Names are as in layers/mamba.py. `selected` is the output of `x_proj`. `y` is the output of
     the scan if the gradient of `out_proj` is needed, and None otherwise.
     """
 

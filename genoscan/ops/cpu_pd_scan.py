@@ -1,9 +1,9 @@
 """The permutation-diagonal scan, compiled for the CPU.
 
-Each kernel makes a single pass over the tile, and each step uses only two rows of states.  Products
-are computed separately for the real and the imaginary plane, in loops that LLVM vectorises.  The
+Each kernel makes a single pass over the tile, and each step uses only two rows of states. Products
+are computed separately for the real and the imaginary plane, in loops that LLVM vectorises. The
 states are then moved to their destinations one by one, and states with the same destination are
-added.  Notation as in `reference.pd_scan`.
+added. Notation as in `reference.pd_scan`.
 """
 
 # Functions compiled by numba have no annotations; their callers do.

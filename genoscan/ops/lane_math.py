@@ -20,7 +20,7 @@ def decay(z2):
     """Return 2^z2 - 1 for -1 < z2 <= 0, and 2^z2 for z2 <= -1.
 
     It follows that 2^z2 h = (h if z2 > -1 else 0) + decay(z2) h, without loss of digits if 2^z2 is
-    close to 1 or to 0.  The power is computed as 2^z2 = 2^k 2^r with |r| <= 1/2, to 2 units in the
+    close to 1 or to 0. The power is computed as 2^z2 = 2^k 2^r with |r| <= 1/2, to 2 units in the
     last place, and is at least the smallest normal number.
     """
     raise NotImplementedError("compiled code only")

@@ -1,8 +1,8 @@
 """SIMD vectors of sixteen numbers for the CPU kernels, and a thread pool that runs these kernels.
 
-Sixteen channels are processed side by side in vector registers.  Kernels load, store and compute
-with vectors (`Lanes`) as if they were numbers.  The last index of an array counts vectors, not
-numbers; `pad_lanes` pads the last axis to whole vectors.  Vectors are explicit because LLVM does not
+Sixteen channels are processed side by side in vector registers. Kernels load, store and compute
+with vectors (`Lanes`) as if they were numbers. The last index of an array counts vectors, not
+numbers; `pad_lanes` pads the last axis to whole vectors. Vectors are explicit because LLVM does not
 vectorise all loops automatically.
 """
 
@@ -232,7 +232,7 @@ def parallel_for(run: Callable[[int, int, int, int], None], batch: int, groups: 
     ----------
     run : callable
         Kernel, called as `run(i_batch, i_part, first, last)` for groups `first` to `last` - 1 of a
-        sequence.  It must release the GIL, and no two calls may write to the same memory.
+        sequence. It must release the GIL, and no two calls may write to the same memory.
     batch : int
         Number of sequences.
     groups : int

@@ -1,7 +1,7 @@
 """Training data: streams of consecutive windows from both strands of the sequences.
 
 Each stream starts at a random position, and its carry is passed from one window to the next, so
-that the model is trained on contexts much longer than a window.  After `walk` windows, all streams
+that the model is trained on contexts much longer than a window. After `walk` windows, all streams
 restart at new random positions.
 """
 

@@ -1,7 +1,7 @@
 """Training on genomes, with parameter gradients from the adjoint engine.
 
 Memory use is independent of the window length: it includes the activations of one tile and two
-optimizer moments per weight.  Streams are distributed over threads.
+optimizer moments per weight. Streams are distributed over threads.
 """
 
 import math

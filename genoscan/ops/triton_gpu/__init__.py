@@ -1,6 +1,6 @@
 """The Triton kernel set for CUDA devices.
 
-Only this package imports Triton.  For tests, the kernels also run on the CPU, slowly, if
+Only this package imports Triton. For tests, the kernels also run on the CPU, slowly, if
 TRITON_INTERPRET=1 is set before the import.
 """
 

@@ -103,7 +103,7 @@ def exp(x):
 def decay(z):
     """Return `near` and `factor` such that exp(z) h = masked(near, h) + factor h, for z <= 0.
 
-    `near` is true if z > -0.7.  `factor` is exp(z) - 1 if `near` is true, and exp(z) otherwise.  No
+    `near` is true if z > -0.7. `factor` is exp(z) - 1 if `near` is true, and exp(z) otherwise. No
     digits are lost if exp(z) is close to 1 or to 0.
     """
     # Chebyshev interpolant of (exp(z) - 1 - z) / z^2 on [-0.7, 0].

@@ -1,7 +1,7 @@
 """Short convolution and SiLU on the GPU; forward, jvp and vjp each make a single pass over memory.
 
 Rows are the rows of the padded sequence: the taps - 1 rows of the tail, followed by the rows of the
-tile.  Output t is computed from rows t to t + taps - 1, so that row p contributes to outputs
+tile. Output t is computed from rows t to t + taps - 1, so that row p contributes to outputs
 p - taps + 1 to p.
 """
 

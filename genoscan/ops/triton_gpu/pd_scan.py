@@ -5,12 +5,12 @@
     states   runs each chunk again, from the state at its start
 
 The composition of two steps is again a step, whose map is one map indexed with the other (Flash
-PD-SSM, arXiv 2605.19150).  For cotangents, which are computed from right to left, every step is a
-gather.  From left to right, several states may have the same destination, so that the new value of
-a state is a sum over all states, masked by destination.  If every map is a permutation, each step
+PD-SSM, arXiv 2605.19150). For cotangents, which are computed from right to left, every step is a
+gather. From left to right, several states may have the same destination, so that the new value of
+a state is a sum over all states, masked by destination. If every map is a permutation, each step
 is a gather with the inverse map instead.
 
-Each program processes one head of one sequence, with its states along the lanes.  Notation as in
+Each program processes one head of one sequence, with its states along the lanes. Notation as in
 `reference.pd_scan`: decay d, inflow b, state x, destinations p of the states; `_re` and `_im` are
 the real and imaginary planes.
 """
@@ -356,7 +356,7 @@ def _run(
     """Return the states after every step and the final state.
 
     If `decay_dot` and `before`, the states before every step, are given, the tangents are returned
-    instead.  In that case, `inflow` and `state` are also tangents, with one row per direction and
+    instead. In that case, `inflow` and `state` are also tangents, with one row per direction and
     sequence.
     """
     rows, length, heads = inflow.shape[:3]
@@ -376,7 +376,7 @@ def _run(
 def _carry_chunks(p: Tensor, d: Tensor, b: Tensor, first: Tensor, last: Tensor, *, reverse: bool) -> None:
     """Replace `b` by the states at the starts of the chunks; write the final state to `last`.
 
-    `first` is the initial state.  If `reverse` is true, the states are cotangents, and the chunks
+    `first` is the initial state. If `reverse` is true, the states are cotangents, and the chunks
     are processed from right to left.
     """
     rows, n_chunks, heads, n_states = p.shape

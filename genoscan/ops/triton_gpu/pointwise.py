@@ -1,6 +1,6 @@
 """Step sizes, gate and norm on the GPU, each in a single pass over memory.
 
-`_dot` marks tangents, `_bar` cotangents.  Sums over all rows are computed in two steps, first
+`_dot` marks tangents, `_bar` cotangents. Sums over all rows are computed in two steps, first
 within each block of rows and then over the blocks, so that results are bitwise reproducible.
 """
 

@@ -25,7 +25,7 @@ UNROLL = 1
 def _sizes(inputs: ScanInputs, budget: int, **axes: int) -> dict[str, int]:
     """Return the compile-time sizes of a kernel: all states, and as many channels as `budget` permits.
 
-    `budget` is the maximum number of values, N x LANES; LANES is between 1 and 32.  The threads of a warp are
+    `budget` is the maximum number of values, N x LANES; LANES is between 1 and 32. The threads of a warp are
     laid out along the channels first, then along the states.
     """
     channels, states = inputs.A.shape

@@ -7,12 +7,12 @@ Forward, jvp and vjp each have three steps:
     replay       runs each chunk again, from the state at its start; writes the outputs
 
 The decay of a whole chunk is exp(A * sum of step sizes), so that the state is advanced over a chunk
-as over a single base.  The vjp runs in the same way from right to left; its replay recomputes the
+as over a single base. The vjp runs in the same way from right to left; its replay recomputes the
 states from checkpoints, which the forward replay saves every `SUB` bases, and keeps them in
 registers.
 
-Each program is one warp, so that no warp waits for another.  It processes a block of channels, with
-all states of a channel in a few threads.  Sums over channels are written as one partial sum per
+Each program is one warp, so that no warp waits for another. It processes a block of channels, with
+all states of a channel in a few threads. Sums over channels are written as one partial sum per
 block.
 
 Notation: u, delta, A, B, C, D, h as in Mamba (Gu and Dao, arXiv 2312.00752, equation 2 with the
@@ -304,8 +304,8 @@ def replay_bar(
 ):
     """Run each chunk from right to left, from the cotangent of the state at its end.
 
-    The cotangents are written to `u_bar` and `delta_bar`.  One partial sum per block of channels is
-    written to `B_bar` and `C_bar`, (block, batch x tile, n).  One partial sum per chunk is written
+    The cotangents are written to `u_bar` and `delta_bar`. One partial sum per block of channels is
+    written to `B_bar` and `C_bar`, (block, batch x tile, n). One partial sum per chunk is written
     to `A_bar`, (batch x chunk, n, c), and `D_bar`, (batch x chunk, c), unless these are None.
     Blocks of values have three axes: the E channels of a thread, N states and LANES channels.
     """
@@ -482,7 +482,7 @@ def carry_dot(
 ):
     """Replace `ends_dot` by the tangents of the states at the starts of the chunks.
 
-    `starts` is computed by `carry`, which must be launched first.  The tangent of the final state
+    `starts` is computed by `carry`, which must be launched first. The tangent of the final state
     of the tile is written to `last`.
     """
     width = CHANNELS * STATES
