@@ -20,7 +20,7 @@ _TIME = -3
 
 
 class Step(NamedTuple):
-    """An affine map h -> a h + b, which maps tangents by h_dot -> a h_dot + k h + j.
+    """An affine map of the state, h -> a h + b, and of its tangent, h_dot -> a h_dot + k h + j.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def prefix_scan(steps: Step) -> Step:
 
 
 def scan(*tensors: Tensor | None, input_map: str = "euler") -> tuple[Tensor, Tensor]:
-    """Return the outputs and the final state, as `reference.scan` does."""
+    """Return the outputs and the final state, like `reference.scan`."""
     u, delta, A, B, C, D, state, bias, z = ScanInputs(*tensors)  # type: ignore[arg-type]
     if bias is not None:
         delta = F.softplus(delta + bias, threshold=40)
@@ -82,7 +82,7 @@ def scan(*tensors: Tensor | None, input_map: str = "euler") -> tuple[Tensor, Ten
 
 
 def _parts(tensor: Tensor, directions: int) -> tuple[Tensor, Tensor]:
-    """Return the tensor and its tangents, which are zero unless it is a `Dual`."""
+    """Return the tensor and its tangents, which are zero unless the tensor is a `Dual`."""
     if isinstance(tensor, Dual):
         return primal(tensor), tensor.dots
     return tensor, tensor.new_zeros(directions, *tensor.shape)

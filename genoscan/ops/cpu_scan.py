@@ -54,7 +54,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _split_states(inputs: ScanInputs) -> list[ScanInputs]:
-    """Split the inputs into groups of at most `STATES` states; the sum of their outputs is y."""
+    """Split the inputs into groups of at most `STATES` states; the sum of the outputs of the groups is y."""
     n_states = inputs.B.shape[-1]
     if n_states <= STATES:
         return [inputs]
@@ -74,7 +74,7 @@ def _split_states(inputs: ScanInputs) -> list[ScanInputs]:
 def _phi_flag(input_map: str) -> bool | None:
     """Return True if the input map is "phi", and None otherwise.
 
-    The two values have different types, so that numba compiles the kernels separately for each input
+    True and None have different types, so that numba compiles the kernels separately for each input
     map.
     """
     return True if is_phi(input_map) else None
@@ -169,8 +169,8 @@ def vjp(
 ) -> OptionalTensors:
     """Return the cotangents of the inputs.
 
-    The cotangents of `A`, `D` and `bias` are None unless at least one of the three is needed. If
-    `donate` is true, `delta` and the cotangent of y may be overwritten.
+    The cotangents of `A`, `D` and `bias` are None unless at least one of them is needed. If `donate` is
+    true, `delta` and the cotangent of y may be overwritten.
     """
     y_bar, state_end_bar = bars
     needs = ScanInputs(*needs_grad)

@@ -1,8 +1,8 @@
 """Tensors with tangents along several directions: forward mode without the overhead of torch.func.
 
-torch.func dispatches each operation once for the derivative and once for the directions, which
-takes longer than the arithmetic of a tile. Its nesting level is a global variable, so that it
-cannot be used by several threads in parallel. Here, the few operations that dominate the run time
+torch.func dispatches each operation once for the derivative and once for the directions, which takes
+longer than the arithmetic of a tile. The nesting level of torch.func is a global variable, so that
+several threads cannot use torch.func in parallel. Here, the few operations that dominate the run time
 of layers compute the tangents along all directions together; all other operations use torch.func.
 """
 
@@ -79,7 +79,7 @@ class Dual(Tensor):
         Raises
         ------
         NotImplementedError
-            If a torch.func transform is active, or either tensor is batched or has a tangent.
+            If a torch.func transform is active, or `primal` or `dots` is batched or has a tangent.
         """
         refuse_transforms(primal, dots)
         dual = primal.detach().as_subclass(Dual)

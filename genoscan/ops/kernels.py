@@ -1,4 +1,4 @@
-"""Interface of the kernel sets: the operations used by layers, and the inputs of these operations."""
+"""Interface of the kernel sets: the operations used by layers, and the inputs to these operations."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from genoscan.errors import InputError
 
 
 class ScanInputs(NamedTuple):
-    """Inputs of the scan, or their cotangents or tangents.
+    """Inputs to the scan, or the cotangents or tangents of these inputs.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class ScanInputs(NamedTuple):
 
 
 class ConvInputs(NamedTuple):
-    """Inputs of the convolution, or their cotangents or tangents.
+    """Inputs to the convolution, or the cotangents or tangents of these inputs.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def mamba_by_operations(
     x : Tensor
         Input, (batch, tile, d_model).
     tail : Tensor
-        Inputs of the convolution before the tile, (batch, taps - 1, channels).
+        Inputs to the convolution before the tile, (batch, taps - 1, channels).
     state : Tensor
         State of the scan before the tile, (batch, channels, states).
     weights : MambaWeights

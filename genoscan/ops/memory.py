@@ -1,10 +1,10 @@
-"""Pool of buffers for the arrays of the CPU kernels, which are reused from tile to tile.
+"""Pool of buffers that the CPU kernels reuse from tile to tile for their arrays.
 
 The arrays of a tile have only a few sizes, which are the same for every tile. A general-purpose
-allocator splits freed memory: glibc before 2.38 rarely reuses the memory of a freed aligned array
-for another of the same size. Without the pool, fragmentation grows with every tile and
-increases the memory used for the arrays by half. Arrays allocated by torch are not pooled; large ones are mapped
-by the operating system and unmapped when freed.
+allocator splits freed memory: glibc before 2.38 rarely reuses the memory of a freed aligned array for
+another of the same size. Without the pool, fragmentation grows with every tile and increases the memory
+used for the arrays by half. Arrays allocated by torch are not pooled; large ones are mapped by the
+operating system, and unmapped when they are freed.
 """
 
 import ctypes
@@ -167,7 +167,7 @@ def flip_positions(x: Tensor) -> Tensor:
 
 
 def contiguous(tensor: Tensor) -> Tensor:
-    """Return a detached, contiguous tensor, which is copied to a pooled buffer if necessary."""
+    """Return a detached, contiguous tensor, copying it to a pooled buffer if necessary."""
     tensor = tensor.detach()
     if tensor.is_contiguous():
         return tensor

@@ -119,7 +119,7 @@ def walks(
     batch
         Number of stretches per item.
     seed
-        Seed of the random generator.
+        Seed for the random generator.
     first
         Index of the first item; nonzero to resume.
 

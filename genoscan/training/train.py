@@ -60,7 +60,7 @@ class TrainOptions:
     clip
         Maximum L2 norm of all gradients together.
     seed
-        Seed of the initial weights and of the training data.
+        Random seed for the initial weights and the training data.
     tile, slots
         See `Adjoint`.
     report_every
@@ -302,7 +302,7 @@ def _table_and_columns(stack: Stack, config: ModelConfig) -> tuple[Tensor, Tenso
 def _sample(
     sequences: Sequence[UInt8[np.ndarray, " bases"]], piece: int, pieces: int
 ) -> Iterator[UInt8[np.ndarray, " bases"]]:
-    """Yield pieces at evenly spaced positions of the concatenated sequences."""
+    """Yield pieces at evenly spaced positions in the concatenated sequences."""
     sizes = np.cumsum([len(codes) for codes in sequences])
     for position in np.linspace(0, sizes[-1], pieces, endpoint=False).astype(int):
         which = int(np.searchsorted(sizes, position, side="right"))

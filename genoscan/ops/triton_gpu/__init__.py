@@ -27,7 +27,7 @@ def gated_scan(
     *,
     input_map: str = "euler",
 ) -> tuple[Tensor, Tensor]:
-    """Return the outputs and the final state, as `reference.scan` does.
+    """Return the outputs and the final state, like `reference.scan`.
 
     The softplus and the gate are computed by separate kernels.
     """

@@ -42,7 +42,7 @@ def _load_rows(x, tail, row, batch, column, in_c, length, CHANNELS: tl.constexpr
 
 @kernel
 def _offsets(CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Return the rows and the columns of this program, and the mask of the columns."""
+    """Return the rows and columns processed by this program, and the mask of the columns."""
     n_blocks = tl.cdiv(CHANNELS, COLUMNS)
     column = tl.program_id(0) % n_blocks * COLUMNS + tl.arange(0, COLUMNS)
     row = (tl.program_id(0) // n_blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -96,10 +96,10 @@ def _conv_bar(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Write the cotangents of x and tail and, unless filter_bar is None, partial sums of those of the filter.
+    """Write the cotangents of `x` and `tail` and, unless `filter_bar` is None, partial sums for the filter.
 
-    filter_bar has shape (block of rows, taps + 1, channels) and receives the contribution of each block to
-    the cotangents of the weight and the bias; the caller sums over the blocks.
+    `filter_bar` has shape (block of rows, taps + 1, channels) and receives the contribution of each
+    block to the cotangents of the weight and the bias; the caller sums over the blocks.
     """
     row, column, in_c = _offsets(CHANNELS, ROWS, COLUMNS)
     batch = tl.program_id(1).to(tl.int64)

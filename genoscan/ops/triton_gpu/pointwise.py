@@ -32,7 +32,7 @@ BLOCK_SIZE = 2048
 
 @kernel
 def _offsets(n_rows, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Return the offsets of this program in arrays (rows, width), the mask, and the columns."""
+    """Return the offsets of this program in arrays of shape (rows, width), the mask, and the columns."""
     n_blocks = tl.cdiv(WIDTH, COLUMNS)
     column = tl.program_id(0) % n_blocks * COLUMNS + tl.arange(0, COLUMNS)
     row = (tl.program_id(0) // n_blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
