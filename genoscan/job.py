@@ -1,4 +1,4 @@
-"""Jobs, which consist of settings, windows and batches, checked before the computation starts."""
+"""Jobs: settings, windows and batches, all of which are checked before the computation starts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

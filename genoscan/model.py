@@ -35,7 +35,7 @@ class Model:
     config
         Contents of config.json.
     stack
-        Network with frozen parameters that maps one-hot bases to logits.
+        Network with frozen parameters, which maps one-hot bases to logits.
     method
         Method of differentiation of the network.
     weights_sha256

@@ -93,7 +93,7 @@ def relative(found: Tensor, truth: Tensor) -> float:
 
 
 def check_tracks(genome: Genome, region: Region, model: Model, plain: Model) -> TrackErrors:
-    """Run the pipeline on parts of a region, on every strand; return the errors in its files.
+    """Run the pipeline on two parts of a region, on every strand; return the errors in the written files.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def _known(genome: Genome, parts: list[Region], case: _Case) -> np.ndarray:
 def _truth(
     genome: Genome, model: Model, part: Region, case: _Case, context: int, reach: int
 ) -> Float[Tensor, "bases 4"]:
-    """Return the expected columns of a part of the region, averaged over the strands that are read."""
+    """Return the expected columns of one part of the region, averaged over the strands that are read."""
     strands = {"both": "+-", "bed": part.strand}.get(case.strand, case.strand)
     made = [_one_strand(genome, model, part, case, context, reach, s == "-") for s in strands]
     return torch.stack(made).mean(0)

@@ -36,7 +36,7 @@ def describe_failure(error: BaseException) -> str:
     Returns
     -------
     str
-        Cause and remedy, or the path of the traceback file and instructions for reporting it.
+        Cause and remedy, or the path of the traceback file and instructions for reporting the bug.
     """
     if _is_out_of_memory(error):
         return (

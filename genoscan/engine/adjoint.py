@@ -169,7 +169,7 @@ class _TargetEnd:
         self.sum: Tensor = value
 
     def put(self, outputs: Tensor) -> None:
-        """Do nothing, because no stage follows the last one."""
+        """Do nothing, because no stage follows the last stage."""
 
     def pulled(self, outputs: Tensor, span: slice) -> tuple[Tensor, Tensor]:
         """Return the value to differentiate for a tile, and its cotangent."""

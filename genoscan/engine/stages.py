@@ -170,7 +170,7 @@ def run_in_parallel(work: Sequence[Callable[[Callable[[], None]], Result]]) -> l
     """Run functions in parallel, each in its own thread; return their results in order.
 
     The argument of each function is a callable that raises `Stopped` if another function has failed.
-    Each function should call it regularly.
+    Each function should call this callable regularly.
     """
     group = ThreadGroup(len(work))
     results: dict[int, Result] = {}

@@ -36,8 +36,8 @@ class LogLikelihood:
 
     `first` and `last` are 0-based positions in the window, half-open as in a slice: `last` is the
     position after the last label included. `columns` maps a base code to the output column of the
-    model, or to -1 if the base has no column. Labels without a column or outside the window contribute
-    0.
+    model, or to -1 if the base has no column. Labels without a column or outside the window are
+    omitted.
     """
 
     codes: UInt8[Tensor, "batch length"]

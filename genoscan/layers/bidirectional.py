@@ -131,7 +131,7 @@ class BidirectionalBlock(nn.Module):
 
 
 def _mixer(config: MambaConfig | Mamba2Config, d_model: int, kernels: Kernels) -> Mamba | Mamba2:
-    """Return a mixer without norm and residual connection, which the bidirectional block provides."""
+    """Return a mixer without norm and residual connection; the bidirectional block provides these."""
     if isinstance(config, MambaConfig):
         return Mamba(config, d_model, eps=None, kernels=kernels)
     return Mamba2(config, d_model, eps=None, kernels=kernels)

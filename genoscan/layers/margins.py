@@ -13,7 +13,7 @@ from genoscan.layers.stack import Stack
 
 
 class Margins:
-    """Layer whose output at each base is the smallest margin over the routers of a stack.
+    """Layer that outputs, at each base, the smallest margin over the routers of a stack.
 
     Parameters
     ----------

@@ -156,7 +156,7 @@ def store(_context, array, index, value):
 
 @intrinsic
 def prefetch(_context, array, index):
-    """Prefetch the vector at array[index], which may be out of bounds."""
+    """Prefetch the vector at array[index]; the index may be out of bounds."""
 
     def generate(context, builder, sig, args):
         address = _address(context, builder, sig.args[0], args[0], sig.args[1], args[1])
@@ -208,7 +208,7 @@ def use_widest_vectors(_context):
 
 @intrinsic(prefer_literal=True)
 def alloca(_context, like, size):
-    """Return a pointer to `size` numbers on the stack, which the compiler can assume to be unaliased."""
+    """Return a pointer to `size` numbers on the stack; the compiler can assume that they are unaliased."""
     count = size.literal_value
     kind = like.dtype
 

@@ -6,10 +6,9 @@ Forward, jvp and vjp each have three steps:
     carry        computes the state at the start of each chunk sequentially, with Kahan compensation
     replay       runs each chunk again, from the state at its start; writes the outputs
 
-The decay of a whole chunk is exp(A * sum of step sizes), so that the state is advanced over a chunk
-as over a single base. The vjp runs in the same way from right to left; its replay recomputes the
-states from checkpoints, which the forward replay saves every `SUB` bases, and keeps them in
-registers.
+The decay of a whole chunk is exp(A * sum of step sizes), so that the state is advanced over a chunk as
+over a single base. The vjp runs in the same way from right to left; its replay recomputes the states
+from checkpoints saved by the forward replay every `SUB` bases, and keeps the states in registers.
 
 Each program is one warp, so that no warp waits for another. It processes a block of channels, with
 all states of a channel in a few threads. Sums over channels are written as one partial sum per
