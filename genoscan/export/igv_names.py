@@ -1,9 +1,10 @@
 """Names under which igv.js can display sequences.
 
 igv.js splits a locus at its first colon and at spaces, inserts sequence names into the page as HTML,
-reads FASTA as Latin-1, and identifies names that differ in case or in the prefix "chr". Sequences whose
-names it would misread ("HLA-A*01:01", or "chr5:100-500" from bedtools getfasta) are given other names
-within igv.js, and a table tells igv.js where to find their scores and which names to display.
+reads FASTA as Latin-1, and treats names that differ in case or in the prefix "chr" as the same.
+Sequences whose names it would misread ("HLA-A*01:01", or "chr5:100-500" from bedtools getfasta) are
+given other names within igv.js, and a table tells igv.js where to find their scores and which names to
+display.
 """
 
 import re
@@ -73,8 +74,8 @@ def igv_name_table(shown: Collection[str], renamed: Mapping[str, str]) -> str:
     -------
     str
         Tab-separated: name within igv.js, name to display, name as igv.js reads it from a bigWig. Empty
-        if igv.js needs no table. With a table, igv.js no longer identifies names that differ in case or
-        in the prefix "chr".
+        if igv.js needs no table. With a table, igv.js no longer treats names that differ in case or in
+        the prefix "chr" as the same.
     """
     if not renamed and len({_identity(name) for name in shown}) == len(shown):
         return ""
