@@ -53,13 +53,13 @@ def attribute(
     model
         Loaded model, or a name or path accepted by `load_model`.
     target
-        "log-likelihood[:REGION]", "logit:POS:BASE" or "log-odds:POS:BASE". POS is 1-based in
+        "log-likelihood[:REGION]", "logit:POS:BASE" or "log-odds:POS:BASE". POS is a 1-based position in
         the sequence. For a (genome file, region) pair, CHROM precedes POS as on the command line:
         "logit:CHROM:POS:BASE".
     score
         "centred", "observed", "magnitude" or "substitution".
     strand
-        "+", "-", or "both" for the mean of the two targets.
+        "+", "-", or "both" for the mean of the targets on the two strands.
     context, reach
         Numbers of bases to read upstream and downstream of a region of a file. If None, the value in
         the model's configuration is used.
@@ -84,9 +84,9 @@ def attribute(
 
     Notes
     -----
-    The result is equal to that of whole-window autograd up to rounding, and bitwise equal to the
-    output of `genoscan attribute`. It takes 21 bytes of memory per base. For causal models, the
-    working memory does not depend on the length of the sequence.
+    The result equals that of whole-window autograd up to rounding, and is bitwise equal to the output
+    of `genoscan attribute`. It occupies 21 bytes of memory per base. For causal models, the working
+    memory does not depend on the length of the sequence.
 
     Examples
     --------
@@ -105,7 +105,7 @@ def attribute(
 
 
 def _attributed(located: Sequence[Located], model: Model, target: str, options: Options) -> list[Attribution]:
-    """Return the attributions of sequences in memory, or of one region of a file, from a single job."""
+    """Return the attributions of sequences in memory, or of one region of a file, computed in a single job."""
     genome = located[0].genome
     if isinstance(genome, SequenceGenome):
         genomes = [one.genome for one in located if isinstance(one.genome, SequenceGenome)]
@@ -217,8 +217,8 @@ def predict(
 
     Notes
     -----
-    The result is equal to that of a whole-window forward pass up to rounding. Memory is needed for
-    the activations of one tile and for the result; bidirectional models also need memory for the
+    The result equals that of a whole-window forward pass up to rounding. Memory is needed for the
+    activations of one tile and for the result; bidirectional models also need memory for the
     activations between layers.
     """
     loaded = _loaded(model)
@@ -272,8 +272,8 @@ def response(
         Strand to read, and number of bases to read upstream of the changed base. If `context` is
         None, the value in the model's configuration is used.
     of
-        "log-p" for the change of log p of the observed base, "logits" for the L2 norm of the change
-        of the logits.
+        "log-p" for the change in log p of the observed base, "logits" for the L2 norm of the change in
+        the logits.
     finite
         Whether to return the finite change instead of the derivative.
 
@@ -284,9 +284,9 @@ def response(
 
     Notes
     -----
-    The derivative is taken along e_base - e_observed and is exact up to rounding. Memory is needed for
-    the activations of one tile; bidirectional models also need memory for the activations between
-    layers.
+    The derivative is taken along e_base - e_observed, where e denotes the one-hot encoding of a base,
+    and is exact up to rounding. Memory is needed for the activations of one tile; bidirectional models
+    also need memory for the activations between layers.
     """
     located = locate(sequence, axes=axes)
     chrom = located.region.chrom

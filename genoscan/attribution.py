@@ -79,7 +79,7 @@ class Attribution:
         Raises
         ------
         InputError
-            If there is no score of this name.
+            If there is no score with this name.
         """
         if score not in SCORES:
             raise InputError(f"score {score}: expected one of {', '.join(SCORES)}")

@@ -8,7 +8,7 @@ GenoscanError
 └── NonFiniteError         a result at a known base, or a target, is NaN or infinite
 
 Each message is a single line with the location of the problem, the value found, the value expected
-and a remedy.  The command-line interface prints the message and exits with status 1.  It also prints
+and a remedy. The command-line interface prints the message and exits with status 1. It also prints
 a single line for any other exception; if the exception indicates a bug, its traceback is written to
 a file.
 """

@@ -32,7 +32,7 @@ class Estimate:
     read_bases
         Number of bases in all windows.
     context_share
-        Fraction of `read_bases` that are not scored; the time is proportional to `read_bases`.
+        Fraction of `read_bases` not scored; the time is proportional to `read_bases`.
     longest
         Length of the longest window, in bases.
     recomputed
@@ -147,7 +147,7 @@ def passes(job: Job) -> int:
 
 
 class _Probe(NamedTuple):
-    """Measured memory, in bytes, and times per tile of a forward pass and of the adjoint, in seconds."""
+    """Measured memory in bytes, and seconds per tile in a forward pass and in the adjoint."""
 
     bytes: int
     forward: float

@@ -60,7 +60,7 @@ def gradient(
 
     Notes
     -----
-    The gradient is equal to that of whole-window autograd up to rounding. Memory is needed as in
+    The gradient equals that of whole-window autograd up to rounding. Memory is needed as in
     `stream_gradient`, and for the result.
     """
     table = model.table()

@@ -1,4 +1,4 @@
-"""Jobs, which consist of settings, windows and batches, checked before the computation starts."""
+"""Jobs: settings, windows and batches, all of which are checked before the computation starts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,13 +70,13 @@ class Job:
     Attributes
     ----------
     genome, model, target, options
-        Inputs of the job.
+        Inputs to the job.
     context, reach
         Numbers of bases read upstream and downstream of a region.
     regions
         Merged regions in genome order.
     batches
-        Windows of the regions, grouped by equal length, in the order in which they are computed.
+        Windows of the regions, grouped by length, in the order in which they are computed.
     """
 
     genome: Genome
@@ -99,7 +99,7 @@ class Job:
         return max((len(batch) for batch in self.batches), default=0)
 
     def read(self, windows: Sequence[Window]) -> UInt8[Tensor, "windows length"]:
-        """Return the base codes of windows of equal length, each read on the strand of the window."""
+        """Return the base codes of windows of equal length, each read on its own strand."""
         if len(windows) == 1:
             return torch.from_numpy(_fetch(self.genome, windows[0])[None])
         return torch.from_numpy(np.stack([_fetch(self.genome, window) for window in windows]))

@@ -1,4 +1,4 @@
-"""Parsing of JSON from users, from other programs or from other versions of genoscan."""
+"""Parsing of JSON written by users, by other programs or by other versions of genoscan."""
 
 import json
 import re
@@ -61,7 +61,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def first_problem(error: ValidationError, *, omit: Collection[str] = ()) -> str:
-    """Describe, in one line, the first error in the validation of a document.
+    """Describe, in one line, the first error found in the validation of a document.
 
     Parameters
     ----------

@@ -20,8 +20,7 @@ class Layer(Protocol):
 
     Notes
     -----
-    Split law: `forward` over [0, n) equals `forward` over [0, k) followed by `forward` over [k, n), for
-    every k.
+    Split law: `forward` over [0, n) equals `forward` over [0, k) followed by `forward` over [k, n), for 0 <= k <= n.
     Purity law: `forward` depends only on the tile and the carry, and does not change attributes.
     """
 
@@ -43,14 +42,14 @@ class Layer(Protocol):
         Parameters
         ----------
         x
-            Input of the tile, (batch, tile, d_in).
+            Input over the tile, (batch, tile, d_in).
         carry
             Carry at the left edge of the tile.
 
         Returns
         -------
         y
-            Output of the tile, (batch, tile, d_out).
+            Output over the tile, (batch, tile, d_out).
         carry
             Carry at the right edge of the tile.
         """
@@ -123,11 +122,11 @@ class BidirectionalLayer(Protocol):
 
     @property
     def additive(self) -> bool:
-        """Whether `merge` adds the two outputs; otherwise, its derivative depends on them."""
+        """Whether `merge` adds the outputs of the two directions; otherwise, its derivative depends on them."""
         ...
 
     def prepare(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile read"]:
-        """Return the input shared by both directions, with an arbitrary number of channels."""
+        """Return the input shared by the two directions, which may have any number of channels."""
         ...
 
     def merge(
@@ -136,12 +135,12 @@ class BidirectionalLayer(Protocol):
         left: Float[Tensor, "batch tile read"],
         right: Float[Tensor, "batch tile read"],
     ) -> Float[Tensor, "batch tile width"]:
-        """Combine the input of the layer with the outputs of both directions.
+        """Combine the input to the layer with the outputs of the two directions.
 
         Parameters
         ----------
         x
-            Input of the layer, (batch, tile, width).
+            Input to the layer, (batch, tile, width).
         left, right
             Outputs of `left_to_right` and `right_to_left`, both in the order of the window.
 
@@ -168,7 +167,7 @@ class BidirectionalNetwork(Protocol):
         ...
 
     def encode(self, x: Float[Tensor, "batch tile d_in"]) -> Float[Tensor, "batch tile width"]:
-        """Return the input of the first layer, (batch, tile, width)."""
+        """Return the input to the first layer, (batch, tile, width)."""
         ...
 
     def decode(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile d_out"]:

@@ -1,8 +1,8 @@
 """Tracks of the margins by which PD-SSM layers select their transitions.
 
 The derivative of a PD-SSM layer treats the selected transitions as constants, so it does not include
-the jump in the output when a substitution changes a selection.  A small margin indicates that a small
-change of the input may change the selection.
+the jump in the output when a substitution changes a selection. A small margin indicates that a small
+change in the input may change the selection.
 """
 
 import tempfile

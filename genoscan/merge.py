@@ -1,4 +1,4 @@
-"""Merging of the shards of a job into the tracks that a single run would write."""
+"""Merging of the shards of a job into the tracks that a single run would have written."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice

@@ -24,7 +24,7 @@ from genoscan.layers.weights import copy_stack, read_stack
 
 @dataclass(frozen=True)
 class Model:
-    """An immutable network with frozen parameters and its method of differentiation.
+    """An immutable network with frozen parameters, together with its differentiation method.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Model:
     config
         Contents of config.json.
     stack
-        Network with frozen parameters that maps one-hot bases to logits.
+        Network with frozen parameters, which maps one-hot bases to logits.
     method
         Method of differentiation of the network.
     weights_sha256

@@ -40,16 +40,17 @@ class Probe:
         New base, on the forward strand. If None, the base with the largest effect is chosen separately
         at each position of the response.
     region
-        Region of the response. If None, it consists of the bases within the model's reach of the
-        changed base, downstream for causal models and on both sides for bidirectional models.
+        Region in which to compute the response. If None, it consists of the bases within the model's
+        reach of the changed base, downstream for causal models and on both sides for bidirectional
+        models.
     strand
         Strand that the model reads: "+" or "-".
     context
         Number of bases to read upstream of the changed base. If None, the value in the model's
         configuration is used.
     of
-        "log-p" for the change of log p of the observed base, "logits" for the L2 norm of the change
-        of the logits.
+        "log-p" for the change in log p of the observed base, "logits" for the L2 norm of the change in
+        the logits.
     finite
         Whether to compute the finite change instead of the derivative.
 
@@ -77,12 +78,12 @@ class Probe:
 
 
 class Response(NamedTuple):
-    """Effect of a change at every base of a region.
+    """Effect of a change at each base of a region.
 
     Attributes
     ----------
     region
-        Region of the values.
+        Region covered by the values.
     values
         Effect at each base of the region, float32; NaN at N.
     window
@@ -120,10 +121,10 @@ def respond(genome: Genome, model: Model, probe: Probe, *, progress: Progress = 
 
     Notes
     -----
-    The response is the derivative along e_base - e_observed or, with `finite`, the finite change; both
-    are exact up to rounding. Upstream of the base, the response of a causal model is exactly zero.
-    Memory is needed for one tile and one carry, plus 4 bytes per position; bidirectional models also
-    need memory for the activations between layers.
+    The response is the derivative along e_base - e_observed, where e denotes the one-hot encoding of a
+    base, or, with `finite`, the finite change. It is exact up to rounding. Upstream of the base, the
+    response of a causal model is exactly zero. Memory is needed for one tile and one carry, plus 4
+    bytes per position; bidirectional models also need memory for the activations between layers.
     """
     window = _window(genome, model, probe)
     read = genome.fetch(window.region.chrom, window.region.start, window.region.end)

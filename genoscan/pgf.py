@@ -1,17 +1,17 @@
 """Operator of Phase Gradient Flow (arXiv 2512.23068), with the names used in the released code.
 
-This is a selective layer without a convolution, a gate, or input and output projections.  All
-channels have the same decay rates, and the step-size projection has full rank.  The input map
-phi(delta A) B u lacks the factor delta of a zero-order hold.  A softplus is applied to the output,
+This is a selective layer without a convolution, a gate, or input and output projections. All
+channels have the same decay rates, and the step-size projection has full rank. The input map
+phi(delta A) B u lacks the factor delta of a zero-order hold. A softplus is applied to the output,
 and the initial state is a learnt linear map of the first inputs.
 
     h_t = exp(z_t) h_(t-1) + phi(z_t) B_t u_t        phi(z) = (exp(z) - 1) / z
     z_t = softplus(W_dt u_t + b_dt) A                y_t = max(scale, 1/2) softplus(C_t h_t + D u_t)
 
-The gradient in the paper is a derivative along one direction (`pgf_forward`).  `pgf_vjp` computes
-the derivatives with respect to all inputs at once, and `pgf_gradients` also those with respect to
-all parameters; neither is in the paper.  The recurrence is computed by this package's scan, which
-uses no logarithms, and all its factors are at most 1.  phi is computed without an epsilon.
+The gradient in the paper is a derivative along one direction (`pgf_forward`). `pgf_vjp` computes the
+derivatives with respect to all inputs at once, and `pgf_gradients` also those with respect to all
+parameters; neither is in the paper. The recurrence is computed by this package's scan, which uses no
+logarithms, and all factors are at most 1. phi is computed without an epsilon.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ BlockCallback: TypeAlias = Callable[[Tensor, Tensor, int, int], object]
 
 
 class Gradients(NamedTuple):
-    """Derivatives of the sum of y * y_bar over all outputs.
+    """Derivatives of the sum of y * y_bar over all outputs y, where y_bar is the cotangent of y.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Gradients(NamedTuple):
 
 
 class FrechetMambaOperator(nn.Module):
-    """Selective layer of Phase Gradient Flow, which maps an input u to an output y.
+    """Selective layer of Phase Gradient Flow: a map from an input u to an output y.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class FrechetMambaOperator(nn.Module):
 
     Notes
     -----
-    Inputs u have shape (length, d_model) or (batch, length, d_model).
+    Inputs `u` have shape (length, d_model) or (batch, length, d_model).
     The results of all methods equal those of whole-sequence autograd up to rounding, for any block
     size.
     The operator can be differentiated to any order by autograd and torch.func. The
@@ -106,12 +106,12 @@ class FrechetMambaOperator(nn.Module):
         Returns
         -------
         Tensor
-            Output y, of the same shape as u.
+            Output y, of the same shape as `u`.
 
         Raises
         ------
         InputError
-            If the shape or dtype of u is not as expected.
+            If the shape or dtype of `u` is not as expected.
         """
         x = self._batched(u)
         y, _ = _CausalOperator(self).forward(x, self._initial_state(x))
@@ -125,14 +125,14 @@ class FrechetMambaOperator(nn.Module):
         du: Float[Tensor, "*batch length d_model"],
         block_size: int = 64,
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Yield y and its derivative along du, one block at a time, from the first block to the last.
+        """Yield the output y and its derivative along `du`, one block at a time, from the first block to the last.
 
         Parameters
         ----------
         u
             Input, (length, d_model) or (batch, length, d_model).
         du
-            Direction of the derivative, of the same shape as u.
+            Direction of the derivative, of the same shape as `u`.
         block_size
             Number of positions per block.
 
@@ -145,7 +145,7 @@ class FrechetMambaOperator(nn.Module):
 
         Notes
         -----
-        Memory is needed for the arrays of one block and two states, in addition to u and du.
+        Memory is needed for the arrays of one block and two states, in addition to `u` and `du`.
         """
         x, x_dot = self._pair(u, du)
         state = Dual.of(self._initial_state(x), self._initial_state(x_dot, offset=False)[None])
@@ -185,19 +185,19 @@ class FrechetMambaOperator(nn.Module):
         streaming: bool = False,
         callback: BlockCallback | None = None,
     ) -> tuple[Tensor, Tensor] | tuple[None, None]:
-        """Return y and its derivative along du.
+        """Return the output y and its derivative along `du`.
 
         Parameters
         ----------
         u
             Input, (length, d_model) or (batch, length, d_model).
         du
-            Direction of the derivative, of the same shape as u.
+            Direction of the derivative, of the same shape as `u`.
         block_size
             Number of positions per block.
         streaming
-            Whether to pass blocks to `callback` instead of returning y and dy; the memory is then the same
-            as for `pgf_stream`.
+            Whether to pass blocks to `callback` instead of returning `y` and `dy`; the memory is then
+            the same as for `pgf_stream`.
         callback
             Function called as callback(y, dy, start, end) for each block, from the first to the last.
 
@@ -234,14 +234,14 @@ class FrechetMambaOperator(nn.Module):
         *,
         slots: int = 64,
     ) -> Tensor:
-        """Return the derivative of the sum of y * y_bar with respect to all inputs.
+        """Return the derivative of the sum of y * `y_bar` with respect to all inputs, for the output y.
 
         Parameters
         ----------
         u
             Input, (length, d_model) or (batch, length, d_model).
         y_bar
-            Cotangent of the output, of the same shape as u.
+            Cotangent of the output, of the same shape as `u`.
         block_size
             Number of positions per block.
         slots
@@ -250,12 +250,12 @@ class FrechetMambaOperator(nn.Module):
         Returns
         -------
         Tensor
-            Derivative with respect to u, of the same shape as u.
+            Derivative with respect to `u`, of the same shape as `u`.
 
         Notes
         -----
-        Memory is needed for the arrays of one block and for `slots` states, in addition to u, y_bar and the
-        result.
+        Memory is needed for the arrays of one block and for `slots` states, in addition to `u`, `y_bar`
+        and the result.
         """
         return self._vjp(u, y_bar, block_size, slots, {})[0]
 
@@ -268,7 +268,7 @@ class FrechetMambaOperator(nn.Module):
         *,
         slots: int = 64,
     ) -> Gradients:
-        """Return the derivatives of the sum of y * y_bar with respect to all inputs and parameters.
+        """Return the derivatives of the sum of y * `y_bar` with respect to all inputs and parameters.
 
         Parameters
         ----------
@@ -278,7 +278,7 @@ class FrechetMambaOperator(nn.Module):
         Returns
         -------
         Gradients
-            Derivatives with respect to u and to each parameter.
+            Derivatives with respect to `u` and to each parameter.
 
         Notes
         -----
@@ -303,7 +303,7 @@ class FrechetMambaOperator(nn.Module):
     def _vjp(
         self, u: Tensor, y_bar: Tensor, block_size: int, slots: int, trained: dict[str, Tensor]
     ) -> tuple[Tensor, AdjointResult, Tensor | None]:
-        """Return the cotangent of u, the result of the adjoint, and the input of `init_estimator`."""
+        """Return the cotangent of `u`, the result of the adjoint, and the input to `init_estimator`."""
         x, weights = self._pair(u, y_bar)
         x_bar = torch.empty_like(x)
 
@@ -331,12 +331,12 @@ class FrechetMambaOperator(nn.Module):
         return x_bar.view(u.shape), result, first
 
     def _first_inputs(self, x: Tensor) -> Tensor | None:
-        """Return the first `init_window` inputs, flattened; None if `init_window` is 0 or x is shorter."""
+        """Return the first `init_window` inputs, flattened; None if `init_window` is 0 or `x` is shorter."""
         window = self.init_window
         return x[:, :window].flatten(1) if 0 < window <= x.shape[1] else None
 
     def _initial_state(self, x: Tensor, *, offset: bool = True) -> Tensor:
-        """Return the linear map of the first inputs that is the initial state; `offset` adds its bias."""
+        """Return the initial state, a linear map of the first inputs, with the bias of this map if `offset` is true."""
         first = self._first_inputs(x)
         if first is None:
             return x.new_zeros(len(x), self.d_model, self.d_state)
@@ -345,7 +345,7 @@ class FrechetMambaOperator(nn.Module):
         return state.view(len(x), self.d_model, self.d_state)
 
     def _pair(self, u: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-        """Return u and a direction or cotangent, detached and of shape (batch, length, d_model)."""
+        """Return `u` and a direction or cotangent, detached and of shape (batch, length, d_model)."""
         refuse_transforms(u, other, *self.parameters())
         if u.shape != other.shape:
             raise InputError(f"shapes {tuple(u.shape)} and {tuple(other.shape)}: expected the same")

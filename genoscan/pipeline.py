@@ -55,7 +55,7 @@ def run(
     Notes
     -----
     The derivatives are exact up to rounding, for any tile size, number of slots and batch size. The
-    memory is that of the method, plus 1 byte per base of a batch. Until the run is complete, it uses 5
+    memory is that of the method, plus 1 byte per base of a batch. Until it is complete, the run uses 5
     bytes of disk space per base, 21 if the four derivatives are stored, and 37 if they are stored for
     both strands. To continue an interrupted run, even one interrupted within a window, call the
     function again with the same arguments.

@@ -70,7 +70,7 @@ def figure(sequence: str, scores: Float32[np.ndarray, " length"], region: Region
 
 
 def _letters(outline: str, positions: np.ndarray, scores: np.ndarray) -> tuple[list[float | None], list[float | None]]:
-    """Return the x and y coordinates of a letter's outlines at all positions, separated by None."""
+    """Return the x and y coordinates of a letter's outlines at all its positions, separated by None."""
     x: list[float | None] = []
     y: list[float | None] = []
     for polygon in _polygons(outline):

@@ -1,4 +1,4 @@
-"""A local web server for one folder that supports the byte-range requests of genome browsers.
+"""A local web server for one folder, with support for the byte-range requests of genome browsers.
 
 Python's http.server sends only whole files, so a browser would have to download an entire bigWig to
 draw one kilobase.

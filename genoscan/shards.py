@@ -1,4 +1,4 @@
-"""Shards of a job, which consist of whole batches; merged shards are bitwise equal to a single run."""
+"""Shards of a job, which consist of whole batches; merged shards are bitwise equal to the results of a single run."""
 
 import re
 from bisect import bisect_right
@@ -38,7 +38,7 @@ def shard_of(batches: Sequence[Batch], shard: str) -> list[Batch]:
 
 
 def cut(batches: Sequence[Batch], n: int) -> list[slice]:
-    """Return n consecutive, non-empty slices of the batches with similar numbers of bases."""
+    """Return `n` consecutive, non-empty slices of the batches, with similar numbers of bases."""
     bases = [sum(len(window) for windows in batch for window in windows) for batch in batches]
     middles = [end - own / 2 for own, end in zip(bases, accumulate(bases), strict=True)]
     total, edges = sum(bases), [0]

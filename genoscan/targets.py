@@ -6,8 +6,8 @@
     logit:CHROM:POS:BASE        logit of BASE in the prediction at POS (1-based)
     log-odds:CHROM:POS:BASE     logit of BASE minus the mean logit of the other three bases
 
-POS and BASE refer to the forward strand.  If the reverse strand is read, the target is the complement
-of BASE at the same position.
+POS and BASE refer to the forward strand. If the reverse strand is read, the complement of BASE at the
+same position is used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -124,8 +124,8 @@ def parse_target(text: str, sizes: Mapping[str, int]) -> TargetSpec:
     Raises
     ------
     InputError
-        If the text has none of the four forms, the base is invalid, or the position is outside the
-        genome.
+        If the text has none of the forms listed at the start of this module, the base is invalid, or
+        the position is outside the genome.
     """
     kind, _, rest = text.partition(":")
     if kind == "log-likelihood":

@@ -29,7 +29,7 @@ _PATIENCE = 0.3
 
 
 class _Kind(NamedTuple):
-    """Functions and flags with which a file or a folder is created, opened and removed."""
+    """Functions and flags used to create, open and remove a file or a folder."""
 
     create: Callable[[Path], None]
     flags: int

@@ -1,8 +1,8 @@
 """Checks of the complete pipeline, from genome to files, against whole-window autograd.
 
-The expected columns and scores are computed independently of the pipeline, from their definitions.
-Only the code that reads the bases, the model in plain torch operations, and torch's autograd are used
-in both computations.
+The expected columns and scores are computed independently of the pipeline, from their definitions. Only
+the code that reads the bases, the model in plain torch operations, and torch's autograd are used both
+in the pipeline and in these checks.
 """
 
 import tempfile
@@ -39,7 +39,8 @@ class _Case:
         Position and code of the base of a logit or log-odds, on the forward strand. If `position` is
         None, the target is a log-likelihood.
     stretch
-        Start and end of the bases in the log-likelihood. If None, they are determined for each window.
+        Start and end of the interval of bases in the log-likelihood. If None, they are determined for
+        each window.
     """
 
     strand: str
@@ -60,7 +61,7 @@ class _Case:
 
     @property
     def span(self) -> tuple[int, int] | None:
-        """Start and end of the bases in the target; None if they are determined for each window."""
+        """Start and end of the interval of bases in the target; None if they are determined for each window."""
         return self.stretch if self.position is None else (self.position, self.position + 1)
 
 
@@ -92,7 +93,7 @@ def relative(found: Tensor, truth: Tensor) -> float:
 
 
 def check_tracks(genome: Genome, region: Region, model: Model, plain: Model) -> TrackErrors:
-    """Run the pipeline on parts of a region, on every strand; return the errors in its files.
+    """Run the pipeline on two parts of a region, on every strand; return the errors in the written files.
 
     Parameters
     ----------
@@ -147,7 +148,8 @@ def check_tracks(genome: Genome, region: Region, model: Model, plain: Model) -> 
 def _cases(start: int, n: int, *, masked: bool) -> Iterator[_Case]:
     """Yield runs that cover every strand, target and score.
 
-    The positions are chosen so that, in a causal model, the targets can depend on both parts.
+    `start` and `n` are the start and the length of the region. Positions are chosen so that, in a causal
+    model, the target can depend on each of the parts that are scored by `check_tracks`.
     """
     yield _Case("+", "centred")
     yield _Case("-", "observed", "log-odds", position=start + max(1, n // 16), base=1)
@@ -173,7 +175,7 @@ def _known(genome: Genome, parts: list[Region], case: _Case) -> np.ndarray:
 def _truth(
     genome: Genome, model: Model, part: Region, case: _Case, context: int, reach: int
 ) -> Float[Tensor, "bases 4"]:
-    """Return the expected columns of a part, averaged over the strands that are read."""
+    """Return the expected columns of one part of the region, averaged over the strands that are read."""
     strands = {"both": "+-", "bed": part.strand}.get(case.strand, case.strand)
     made = [_one_strand(genome, model, part, case, context, reach, s == "-") for s in strands]
     return torch.stack(made).mean(0)
@@ -182,7 +184,7 @@ def _truth(
 def _one_strand(
     genome: Genome, model: Model, part: Region, case: _Case, context: int, reach: int, reverse: bool
 ) -> Float[Tensor, "bases 4"]:
-    """Return the expected columns of a part that is read on one strand, in forward orientation."""
+    """Return the expected columns of a part of the region that is read on one strand, in forward orientation."""
     size, named = genome.sizes[part.chrom], case.span
     start, end, offset = part.start, part.end, model.config.label_offset
     if named is not None and not model.bidirectional:

@@ -37,7 +37,7 @@ def reset_peak(device: str) -> None:
 
 
 def peak(device: str) -> int:
-    """Return the largest number of bytes in use since the last call of `reset_peak`."""
+    """Return the largest number of bytes in use since the last call to `reset_peak`."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated(device)
     return _resident("VmHWM")

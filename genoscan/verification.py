@@ -188,7 +188,7 @@ def _log_p(model: Model, x: Tensor, target: Target):  # type: ignore[no-untyped-
 
 
 def _first_order(model: Model, codes: Tensor, exact: Tensor) -> float:
-    """Return the correlation of g_b - g_observed with the true change over 64 random substitutions."""
+    """Return the correlation between first-order and true effects of 64 random substitutions."""
     random = np.random.default_rng(_SEED)
     known = np.flatnonzero(codes[0].numpy() < 4)
     at = random.choice(known, min(_N_CHANGES, len(known)), replace=False)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def command() -> None:
     """Export tracks to web pages, genome browsers and motif tools.
 
-    TRACK is a bigWig written by attribute or response, with its .json in the same folder. GENOME
-    must be the genome that it was computed on; checksums are compared.
+    TRACK is a bigWig written by attribute or response, with its .json in the same folder. GENOME must
+    be the genome on which the track was computed; checksums are compared.
     """
 
 
@@ -51,9 +51,9 @@ TRACKS = combine(
 def page(paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path, annotation: Path | None) -> None:
     """Write a single HTML file with a genome browser, bases, tracks and genes.
 
-    It opens in any web browser and makes no network requests. Zoomed in, bases are letters scaled
-    by their scores. Tracks too large for one file are written to the folder PAGE_files; such a page
-    is viewed through genoscan serve.
+    It opens in any web browser and makes no network requests. When zoomed in, it shows the bases as
+    letters scaled by their scores. Tracks too large for one file are written to the folder PAGE_files;
+    such a page is viewed through genoscan serve.
 
     \b
     Example:

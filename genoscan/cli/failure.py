@@ -36,7 +36,7 @@ def describe_failure(error: BaseException) -> str:
     Returns
     -------
     str
-        Cause and remedy, or the path of the traceback file and instructions for reporting it.
+        Cause and remedy, or the path of the traceback file and instructions for reporting the bug.
     """
     if _is_out_of_memory(error):
         return (
@@ -71,7 +71,7 @@ def _in_one_line(error: BaseException) -> str:
 
 
 def _saved_traceback(error: BaseException) -> str:
-    """Write the traceback to a new file; return instructions for reporting it."""
+    """Write the traceback to a new file; return instructions for reporting the bug."""
     details = [
         f"genoscan {__version__}, Python {platform.python_version()}, {platform.platform()}",
         shlex.join(sys.argv),

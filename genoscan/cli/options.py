@@ -345,8 +345,8 @@ def warn_without_effect(**reasons: str) -> None:
     Parameters
     ----------
     **reasons
-        Reason why a parameter of the command has no effect, by the name of the parameter. Parameters
-        that were not given on the command line are ignored.
+        Reasons why parameters of the command have no effect, by parameter name. Parameters that were
+        not given on the command line are ignored.
     """
     context = click.get_current_context()
     given = [
@@ -366,6 +366,6 @@ def log(text: str) -> None:
 
 
 def table(rows: Mapping[str, object]) -> str:
-    """Format the names and values in two columns."""
+    """Format names and values in two columns."""
     width = max(len(name) for name in rows)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows.items())

@@ -21,7 +21,7 @@ def install_handlers() -> None:
     -----
     Only the first signal raises an exception; later ones are ignored, so that they cannot interrupt the
     removal of temporary files. Python discards an exception that is raised in a destructor or callback,
-    so the exception of a discarded signal is raised again shortly afterwards. Ctrl-C remains ignored if
+    so an exception discarded in this way is raised again shortly afterwards. Ctrl-C remains ignored if
     it was ignored when the process started, as in background jobs of a shell.
     """
     _received.clear()

@@ -334,7 +334,7 @@ def _check(sizes: Mapping[str, int], rate: float, dtype: str, output: Path) -> N
 
 @contextmanager
 def _file_errors(work: Path) -> Iterator[None]:
-    """Raise errors in reading or writing the files of a training run as `OutputError`."""
+    """Convert errors in reading or writing the files of a training run to `OutputError`."""
     from safetensors import SafetensorError
 
     from genoscan.tracks.atomic import os_errors

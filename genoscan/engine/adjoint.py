@@ -72,10 +72,10 @@ def adjoint(
     """Yield the derivative of the target with respect to each input, tile by tile, right to left.
 
     The generator returns an `AdjointResult`. Each time a tile has been run forward, or forward and
-    backward, `progress` is called with the number of positions in the tile. The storage of the
-    carries is allocated by `allocate`. If `snapshots` are given, the state of the sweep is saved
-    from time to time, and an interrupted sweep continues from the last saved state: tiles whose
-    gradient was received before this state was saved are not yielded again.
+    backward, `progress` is called with the number of positions in the tile. Storage for the carries is
+    allocated by `allocate`. If `snapshots` are given, the state of the sweep is saved from time to
+    time, and an interrupted sweep continues from the last saved state: tiles whose gradient was
+    received before this state was saved are not yielded again.
 
     Notes
     -----
@@ -169,10 +169,10 @@ class _TargetEnd:
         self.sum: Tensor = value
 
     def put(self, outputs: Tensor) -> None:
-        """Do nothing, because no stage follows the last one."""
+        """Do nothing, because no stage follows the last stage."""
 
     def pulled(self, outputs: Tensor, span: slice) -> tuple[Tensor, Tensor]:
-        """Return the value to differentiate over a tile, and its cotangent."""
+        """Return the value to differentiate for a tile, and its cotangent."""
         if isinstance(self._target, Cotangents):
             return outputs, self._target.tile(span)
         value = self._target(outputs, span)
@@ -183,7 +183,7 @@ class _TargetEnd:
 
 
 class _NextStage:
-    """Source of cotangents for every stage except the last: the next stage."""
+    """Source of cotangents for every stage except the last: the stage that follows it."""
 
     sum = None
 
@@ -195,7 +195,7 @@ class _NextStage:
         self._outputs.put(outputs.detach())
 
     def pulled(self, outputs: Tensor, _span: slice) -> tuple[Tensor, Tensor]:
-        """Return the outputs and their cotangent, which the next stage computes."""
+        """Return the outputs, and their cotangent as computed by the next stage."""
         return outputs, self._cotangents.get()
 
 
@@ -241,7 +241,7 @@ def _stage(
 ) -> Generator[tuple[slice, Tensor], None, _End]:
     """Run one stage and yield the cotangents of its inputs, tile by tile, right to left.
 
-    The actions run at most `ahead` tiles ahead of the backward passes.
+    Actions are carried out at most `ahead` tiles ahead of the backward passes.
     """
     live = map_leaves(lambda leaf: leaf.detach(), live)
     sums = [torch.zeros_like(parameter) for parameter in parameters]

@@ -1,7 +1,7 @@
 """Storage of the activations between layers, in memory or in files.
 
-A boundary is an array of length x width values that is freed with its last reference. The carries
-of a layer, one per tile, are stored in the same way and are small compared with a boundary.
+A boundary is an array of length x width values that is freed when its last reference is deleted. The
+carries of a layer, one per tile, are stored in the same way and are small compared with a boundary.
 """
 
 import tempfile
@@ -20,10 +20,10 @@ from genoscan.temporary import allocate
 
 @dataclass(frozen=True)
 class TensorBoundary:
-    """Boundary stored on any device, whose tiles are copied to and from the device of the network.
+    """Boundary stored on any device; its tiles are copied to and from the device of the network.
 
-    If the two devices are the same, `read` returns a view, which is valid until the tile is
-    overwritten.
+    If the boundary is stored on the network's device, `read` returns a view, which is valid until the
+    tile is overwritten.
     """
 
     numbers: Float[Tensor, "batch length width"]
@@ -72,7 +72,7 @@ class BoundaryStore:
     place: torch.device | Path
 
     def boundary(self, like: Float[Tensor, "batch tile width"]) -> Boundary:
-        """Allocate a boundary for tiles like `like`, with tangents if `like` has them."""
+        """Allocate a boundary for tiles such as `like`, with tangents if `like` has any."""
         if isinstance(like, Dual):
             return DualBoundary(self._plain(primal(like)), self._plain(like.dots.flatten(0, 1)))
         return self._plain(like)

@@ -1,9 +1,9 @@
 """Sweeps of bidirectional networks, layer by layer, and tile by tile within a layer.
 
-Every output of a bidirectional layer depends on all of its input. The activations between two
-layers, called a **boundary**, are therefore stored: length x width values, in memory or in files.
-Within a layer, each direction is causal and runs as in `adjoint.py`: tile by tile, in memory that
-does not depend on the length of the window.
+Every output of a bidirectional layer depends on its entire input. The activations between two layers,
+called a **boundary**, are therefore stored: length x width values, in memory or in files. Within a
+layer, each direction is causal and runs as in `adjoint.py`: tile by tile, in memory that does not
+depend on the length of the window.
 
 Boundaries are stored and recomputed on the same schedule as carries (`checkpoints.py`), with layers
 instead of tiles.
@@ -57,9 +57,9 @@ def adjoint_by_layer(
     Results are bitwise identical for any number of boundaries, the cotangents of parameters too.
 
     Memory: the activations of one tile in each direction, regardless of the length of the window.
-    `store` contains at most `boundaries` checkpoints, the boundaries in use, and one carry per tile
-    and direction. Two boundaries are in use, or four if the merge is not additive, and one more
-    while boundaries are recomputed.
+    `store` contains the boundaries in use, at most `boundaries` checkpoints, and one carry per tile and
+    direction. Two boundaries are in use, or four if the merge is not additive, and one more while
+    boundaries are recomputed.
 
     Time: one backward pass over each layer, the forward passes listed by `checkpoints.schedule`, and
     one more forward pass over the last layer.
@@ -255,7 +255,7 @@ class _LayerwisePass:
     def scored(
         self, chain: BidirectionalNetwork, ends: Boundary, target: Target
     ) -> tuple[Boundary, Float[Tensor, " batch"]]:
-        """Overwrite the last boundary with its cotangent; return both it and the value of the target."""
+        """Overwrite the last boundary with its cotangent; return this boundary and the value of the target."""
         value = None
         for span in self.tiles:
             x = ends.read(span).detach().requires_grad_()
@@ -269,7 +269,7 @@ class _LayerwisePass:
         return ends, value.cpu()
 
     def pull(self, layer: BidirectionalLayer, x: Boundary, x_bar: Boundary) -> None:
-        """Overwrite `x_bar`, the cotangent of a layer's output, with the cotangent of its input `x`."""
+        """Overwrite `x_bar`, the cotangent of a layer's output, with the cotangent of the layer's input, `x`."""
         forward_inputs, reverse_inputs = self._ways(layer, x)
         left_bar, right_bar = (x_bar, x_bar) if layer.additive else self._merged(layer, x, x_bar)
 
@@ -304,7 +304,7 @@ class _LayerwisePass:
         x_bar.write(span, self.sums.grad(ends, at, [read_bar, x_bar.read(span)]))
 
     def _ways(self, layer: BidirectionalLayer, x: Boundary) -> "tuple[_DirectionInputs, _DirectionInputs]":
-        """Return the inputs of both directions of a layer."""
+        """Return the inputs to the two directions of a layer."""
         return _DirectionInputs(layer, x, self.length), _DirectionInputs(layer, x, self.length, mirrored=True)
 
     def _outputs(self, layer: Layer, inputs: "_DirectionInputs") -> Generator[tuple[slice, Tensor], None, None]:
@@ -319,7 +319,7 @@ class _LayerwisePass:
             yield inputs.placed(span, outputs)
 
     def _merged(self, layer: BidirectionalLayer, x: Boundary, x_bar: Boundary) -> tuple[Boundary, Boundary]:
-        """Return the cotangents of the outputs of both directions if `merge` is not additive."""
+        """Return the cotangents of the outputs of the two directions, for a `merge` that is not additive."""
         forward_inputs, reverse_inputs = self._ways(layer, x)
         left, right = two_at_once(
             self.device,
@@ -337,7 +337,7 @@ class _LayerwisePass:
     def _pulled(
         self, layer: Layer, inputs: "_DirectionInputs", bar: Boundary, bars: list[Tensor]
     ) -> Generator[tuple[slice, Tensor], None, None]:
-        """Yield the cotangents of the inputs of one direction; append those of its parameters to `bars`."""
+        """Yield the cotangents of the inputs to one direction; append the cotangents of its parameters to `bars`."""
         pull = adjoint(
             layer,
             inputs,
@@ -372,7 +372,7 @@ def _swept(
 
 @dataclass(frozen=True)
 class _DirectionInputs:
-    """Inputs of one direction of a layer, in the order in which they are processed.
+    """Inputs to one direction of a layer, in the order in which they are processed.
 
     `mirrored` is true for the direction from right to left.
     """
@@ -404,7 +404,7 @@ class _DirectionInputs:
 
 @dataclass(frozen=True)
 class _Bars:
-    """Cotangents of the outputs of one direction, in the order of `inputs`."""
+    """Cotangents of the outputs of one direction, in the same order as `inputs`."""
 
     inputs: _DirectionInputs
     bars: Boundary

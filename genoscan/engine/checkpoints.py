@@ -1,6 +1,6 @@
-"""Binomial checkpointing: a schedule of the carries to store for an adjoint sweep.
+"""Binomial checkpointing: a schedule of the carries to store in an adjoint sweep.
 
-An adjoint sweep uses the carry at the left edge of every tile, from the last tile to the first.  At
+An adjoint sweep uses the carry at the left edge of every tile, from the last tile to the first. At
 most `slots` carries are stored; the rest are recomputed from the nearest stored carry on the left.
 The binomial schedule minimises the number of forward passes over tiles (Griewank and Walther,
 Algorithm 799, ACM TOMS 26, 2000).
@@ -15,32 +15,32 @@ from genoscan.errors import InputError
 
 
 class Advance(NamedTuple):
-    """Action to run tiles `start` to `stop` - 1 forward and keep only the last carry."""
+    """Action that runs tiles `start` to `stop` - 1 forward and keeps only the last carry."""
 
     start: int
     stop: int
 
 
 class Save(NamedTuple):
-    """Action to store the carry at the left edge of a tile."""
+    """Action that stores the carry at the left edge of a tile."""
 
     tile: int
 
 
 class Restore(NamedTuple):
-    """Action to load the stored carry at the left edge of a tile."""
+    """Action that loads the stored carry at the left edge of a tile."""
 
     tile: int
 
 
 class Drop(NamedTuple):
-    """Action to free the stored carry at the left edge of a tile."""
+    """Action that frees the stored carry at the left edge of a tile."""
 
     tile: int
 
 
 class Adjoin(NamedTuple):
-    """Action to run a tile forward, then backward."""
+    """Action that runs a tile forward, then backward."""
 
     tile: int
 
@@ -51,9 +51,9 @@ Action = Advance | Save | Restore | Drop | Adjoin
 def schedule(n_tiles: int, slots: int, stored: Sequence[int] = ()) -> Iterator[Action]:
     """Return the actions that run all tiles backward, last to first, with the fewest forward passes.
 
-    At most `slots` carries are stored at any time, including the carry of the first tile. `stored` lists
-    the tiles, in ascending order from 0, whose carries an interrupted sweep has stored already; if it
-    is empty, the sweep begins with the carry of the first tile.
+    At most `slots` carries are stored at any time, including the carry of the first tile. `stored`
+    lists the tiles whose carries have already been stored by an interrupted sweep, in ascending order
+    from 0; if it is empty, the sweep begins with the carry of the first tile.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def _check(n_tiles: int, slots: int) -> None:
 
 
 def _rounds(n: int, slots: int) -> int:
-    """Return the maximum number of forward passes over any one of `n` tiles."""
+    """Return the maximum number of forward passes over any single tile, for `n` tiles."""
     rounds = 0
     while comb(slots + rounds, slots) < n:
         rounds += 1
@@ -113,7 +113,7 @@ def _rounds(n: int, slots: int) -> int:
 
 
 def _split(n: int, slots: int) -> int:
-    """Return the number of tiles, out of `n`, to the left of the next carry to store."""
+    """Return how many of `n` tiles are to the left of the next carry to store."""
     rounds = _rounds(n, slots)
     fewest_left = comb(slots + rounds - 2, slots) if rounds > 1 else 1
     return max(fewest_left, n - comb(slots - 1 + rounds, slots - 1))

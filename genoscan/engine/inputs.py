@@ -1,4 +1,4 @@
-"""Inputs of the engine: windows, read tile by tile."""
+"""Inputs to the engine: windows, read tile by tile."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,13 +26,13 @@ class Inputs(Protocol):
         ...
 
     def tile(self, span: slice) -> Float[Tensor, "batch tile d_in"]:
-        """Return the input of the network over the span."""
+        """Return the input to the network over the span."""
         ...
 
 
 @dataclass(frozen=True)
 class OneHot:
-    """Bases stored as codes of one byte each, and converted to network input tile by tile.
+    """Bases stored as codes of one byte each; a tile is converted to network input when it is read.
 
     `table` has one row per code and one column per symbol of the model.
     """
@@ -71,7 +71,7 @@ class Dense:
 
 
 class Spans:
-    """Sequence of the spans of tiles, from left to right; the first tile may be shorter.
+    """Sequence of the spans of tiles, from left to right; the first tile may be shorter than the others.
 
     The tiles cover positions 0 to `length` - 1. Memory does not depend on `length`.
     """

@@ -1,4 +1,4 @@
-"""Merging of two sweeps over one window in opposite directions."""
+"""Merging of two sweeps that run over one window in opposite directions."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -30,10 +30,10 @@ def merge_directions(
     Parameters
     ----------
     store
-        Allocator of the boundary that both sweeps write. At each position, the first sweep stores
+        Allocator for the boundary to which both sweeps write. At each position, the first sweep stores
         its values, and the second sweep replaces them with the merged values.
     device
-        Device of the sweeps. On a CPU with at least two threads, the sweeps run in parallel.
+        Device on which the sweeps run. On a CPU with at least two threads, the sweeps run in parallel.
     merge
         Function that writes the merged values of a span to the boundary. Its arguments are the
         boundary, the span, and the values of `left_to_right` and `right_to_left` over the span.
@@ -58,7 +58,7 @@ def merge_directions(
 
 
 class _Merger:
-    """Boundary written by two sweeps, and the position that each sweep has reached."""
+    """Boundary to which two sweeps write, and the position that each sweep has reached."""
 
     def __init__(self, store: BoundaryStore, merge: Merge) -> None:
         self._store, self._merge = store, merge

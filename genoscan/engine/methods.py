@@ -90,9 +90,10 @@ class Method(Protocol):
         Parameters
         ----------
         span
-            Input positions of the derivatives, in reading direction.
+            Positions of the inputs with respect to which derivatives are taken, in the reading
+            direction.
         outputs
-            Positions of the outputs in the target; all outputs of the window if None.
+            Positions of the outputs that enter the target. If None, all outputs of the window enter it.
         before, after
             Number of positions of context on each side.
 
@@ -109,7 +110,7 @@ class Method(Protocol):
         Raises
         ------
         InputError
-            If the memory limit is too low for these windows.
+            If the memory limit is too low for such windows.
         """
         ...
 
@@ -118,7 +119,7 @@ class Method(Protocol):
         ...
 
     def unit(self, network: Network, x: Tensor) -> tuple[Layer, Tensor]:
-        """Return the causal layer of one sweep, and its input for the network input `x`."""
+        """Return the causal layer of one sweep, and the input to this layer if `x` is the input to the network."""
         ...
 
     def gradient(
@@ -201,7 +202,7 @@ class Adjoint:
         return Cost(recomputed, 1 + recomputed, stored, stored)
 
     def unit(self, network: Layer, x: Tensor) -> tuple[Layer, Tensor]:
-        """Return the network and its input."""
+        """Return the network and its input, unchanged."""
         return network, x
 
     def gradient(
@@ -293,7 +294,7 @@ class Layerwise:
         Raises
         ------
         InputError
-            If the limit is too low for one stored boundary in addition to the boundaries in use.
+            If the limit is too low to store one boundary in addition to the boundaries in use.
         """
         if self.spill is not None:
             return self

@@ -29,7 +29,7 @@ class Snapshots(Protocol):
     """Thread-safe storage of the states of one sweep."""
 
     def due(self, nbytes: int) -> bool:
-        """Return whether enough time has passed to save another `nbytes` bytes."""
+        """Return whether enough time has passed since the last save to write `nbytes` more bytes."""
         ...
 
     def save(self, name: str, state: Mapping[str, np.ndarray]) -> None:
@@ -50,11 +50,11 @@ class AdjointState(NamedTuple):
         Stored carries of the network, with tile numbers as keys, in ascending order from 0; empty in
         a new sweep.
     left
-        Number of tiles, counted from the first, whose gradient has not been computed.
+        Number of tiles, counted from the first, whose gradients have not been computed.
     carry_bar
         Cotangent of the carry after these tiles.
     value
-        Value of the target for each window, summed over all other tiles.
+        Value of the target for each window, summed over the tiles to the right of these.
     """
 
     carries: Mapping[int, Carry]
@@ -106,7 +106,7 @@ class Recorder:
     snapshots
         Destination of the states. If None, nothing is recorded.
     stages
-        Number of stages of the sweep.
+        Number of stages in the sweep.
     join
         Function that concatenates the carries of the stages into the carry of the network.
     """
@@ -119,7 +119,7 @@ class Recorder:
         self._values: dict[int, Tensor] = {}
 
     def stored(self, stage: int, tile: int, carry: Carry) -> None:
-        """Record the carry of a stage before a tile, in the first forward pass."""
+        """Record a stage's carry before a tile, in the first forward pass."""
         if self._snapshots is None or tile == 0:
             return
         with self._lock:
@@ -131,7 +131,7 @@ class Recorder:
         self._save(f"{_CARRY}{tile}", carries, {})
 
     def pulled(self, stage: int, tile: int, carry_bar: Carry, value: Tensor | None) -> None:
-        """Record the cotangent of the carry of a stage before a tile.
+        """Record the cotangent of a stage's carry before a tile.
 
         The last stage also passes `value`, the sum of the target over this tile and all tiles to its
         right.
@@ -188,7 +188,7 @@ def load_layer(snapshots: Snapshots | None, store: BoundaryStore, device: torch.
     snapshots
         Saved states, if any.
     store
-        Allocator of the boundary.
+        Allocator for the boundary.
     device
         Device of the network.
 
@@ -210,7 +210,7 @@ def load_layer(snapshots: Snapshots | None, store: BoundaryStore, device: torch.
 def save_layer(
     snapshots: Snapshots | None, layer: int, boundary: Boundary, value: Float64[Tensor, " batch"] | None = None
 ) -> None:
-    """Save the state of a layer-by-layer sweep if enough time has passed since the last one.
+    """Save the state of a layer-by-layer sweep if enough time has passed since the last save.
 
     Parameters
     ----------
@@ -233,6 +233,6 @@ def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
 
 def _unflatten(arrays: Mapping[str, np.ndarray], like: Carry) -> Carry:
-    """Return saved leaves with the structure, and on the device, of a carry."""
+    """Return saved leaves as a carry with the structure of `like`, on the same device."""
     numbers = iter(range(len(leaves(like))))
     return map_leaves(lambda leaf: torch.from_numpy(arrays[str(next(numbers))]).to(leaf.device), like)

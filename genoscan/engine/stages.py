@@ -49,7 +49,7 @@ class ThreadGroup:
 
     @contextmanager
     def beside(self, *work: Callable[[], object]) -> Iterator[None]:
-        """Run each function in its own thread while the `with` body executes; wait for all on exit.
+        """Run each function in its own thread while the `with` body executes; wait for all of them on exit.
 
         An exception in a thread is re-raised on exit. If the body raises an exception, the threads
         are stopped.
@@ -95,7 +95,7 @@ class ThreadGroup:
 
 
 class StagePipeline(ThreadGroup):
-    """Stages of one sweep over a window, all but one of which run in threads of the group."""
+    """Stages of one sweep over a window; all but one of the stages run in threads of the group."""
 
     def __init__(self, layer: Layer) -> None:
         if not isinstance(layer, Layer):
@@ -127,7 +127,7 @@ class StagePipeline(ThreadGroup):
 
 
 class BoundedQueue(Generic[Item]):
-    """Queue of at most `maxsize` items, which releases waiting threads when the group ends."""
+    """Queue of at most `maxsize` items; it releases waiting threads when the group ends."""
 
     def __init__(self, changed: threading.Condition, ended: Callable[[], bool], maxsize: int) -> None:
         self._changed, self._ended, self._maxsize = changed, ended, maxsize
@@ -170,7 +170,7 @@ def run_in_parallel(work: Sequence[Callable[[Callable[[], None]], Result]]) -> l
     """Run functions in parallel, each in its own thread; return their results in order.
 
     The argument of each function is a callable that raises `Stopped` if another function has failed.
-    Each function should call it regularly.
+    Each function should call this callable regularly.
     """
     group = ThreadGroup(len(work))
     results: dict[int, Result] = {}

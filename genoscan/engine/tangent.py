@@ -41,8 +41,8 @@ class DenseDirections:
 class BaseChange:
     """Directions from the observed base to other bases at one position of one window.
 
-    `changes` has one row per direction: the input of the model for the new base minus the input for
-    the observed base.  Tiles are created when read, so that memory does not depend on the length.
+    `changes` has one row per direction: the input to the model for the new base minus that for the
+    observed base. Tiles are created when read, so that memory does not depend on the length.
     """
 
     def __init__(self, position: int, changes: Float[Tensor, "directions d_in"]) -> None:

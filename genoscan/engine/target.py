@@ -1,7 +1,7 @@
 """Targets: scalars to differentiate, each a sum over positions, computed tile by tile.
 
-The output of a model at position t predicts the base at t + label_offset; the offset is 1 for a
-causal model of the next base.  Labels are constants: the derivative is with respect to the input
+The output of a model at position t predicts the base at t + label_offset; the offset is 1 for a causal
+model, which predicts the next base. Labels are constants: the derivative is with respect to the input
 only.
 """
 
@@ -17,7 +17,8 @@ from torch import Tensor
 class Target(Protocol):
     """Scalar to differentiate, with one value per window.
 
-    Targets are additive: target(y over [0, n)) == target(y over [0, k)) + target(y over [k, n))
+    Targets are additive over the outputs y: for 0 <= k <= n,
+    target(y over [0, n)) == target(y over [0, k)) + target(y over [k, n)).
     """
 
     def __call__(self, outputs: Float[Tensor, "batch tile d_out"], span: slice) -> Float[Tensor, " batch"]:
@@ -31,11 +32,12 @@ class Target(Protocol):
 
 @dataclass(frozen=True)
 class LogLikelihood:
-    """Sum of log p(base | bases before it) over labels first <= position < last, in nats.
+    """Sum of log p(base | preceding bases), in nats, over the labels at `first` <= position < `last`.
 
     `first` and `last` are 0-based positions in the window, half-open as in a slice: `last` is the
-    position after the last label included.  `columns` maps a base code to the output column of the
-    model, or to -1 if there is none.  Labels without a column or outside the window contribute 0.
+    position after the last label included. `columns` maps a base code to the output column of the
+    model, or to -1 if the base has no column. Labels without a column or outside the window are
+    omitted.
     """
 
     codes: UInt8[Tensor, "batch length"]
@@ -70,7 +72,7 @@ class LogLikelihood:
 class LogitAt:
     """Weighted sum of the logits of one output.
 
-    `weights` has one entry per symbol.  For a logit, the weights are one-hot.  For log-odds, the
+    `weights` has one entry per symbol. For a logit, the weights are one-hot. For log-odds, the
     weight is 1 for the symbol and -1/3 for each of the other three.
     """
 
@@ -90,7 +92,7 @@ class LogitAt:
 
 @dataclass(frozen=True)
 class WeightedSum:
-    """Inner product of all outputs with fixed weights, used in the dot-product test."""
+    """Inner product of all outputs and fixed weights, used in the dot-product test."""
 
     weights: Float[Tensor, "batch length d_out"]
 
@@ -105,6 +107,6 @@ class WeightedSum:
 def whole_window(
     codes: UInt8[Tensor, "batch length"], columns: Int64[Tensor, " codes"], label_offset: int = 1
 ) -> LogLikelihood:
-    """Return the log-likelihood of all bases in the window that an output predicts."""
+    """Return the log-likelihood of all bases in the window that are predicted by some output."""
     batch, length = codes.shape
     return LogLikelihood(codes, columns, torch.zeros(batch).long(), torch.full((batch,), length), label_offset)

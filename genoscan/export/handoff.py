@@ -1,4 +1,4 @@
-"""Export of the four derivatives per base for other tools: TF-MoDISco input and tables of bases."""
+"""Export of the four derivatives at each base for other tools: TF-MoDISco input and tables of bases."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec

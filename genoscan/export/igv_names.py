@@ -1,9 +1,10 @@
 """Names under which igv.js can display sequences.
 
 igv.js splits a locus at its first colon and at spaces, inserts sequence names into the page as HTML,
-reads FASTA as Latin-1, and identifies names that differ in case or in the prefix "chr". Sequences whose
-names it would misread ("HLA-A*01:01", or "chr5:100-500" from bedtools getfasta) are given
-another name within igv.js, and a table from which it finds their scores and the name to display.
+reads FASTA as Latin-1, and treats names that differ in case or in the prefix "chr" as the same.
+Sequences whose names it would misread ("HLA-A*01:01", or "chr5:100-500" from bedtools getfasta) are
+given other names within igv.js, and a table tells igv.js where to find their scores and which names to
+display.
 """
 
 import re
@@ -72,9 +73,9 @@ def igv_name_table(shown: Collection[str], renamed: Mapping[str, str]) -> str:
     Returns
     -------
     str
-        Tab-separated: name within igv.js, name to display, name as igv.js reads it from a bigWig.
-        Empty if igv.js needs no table. With a table, igv.js no longer regards names that differ in
-        case or in "chr" as the same.
+        Tab-separated: name within igv.js, name to display, name as igv.js reads it from a bigWig. Empty
+        if igv.js needs no table. With a table, igv.js no longer treats names that differ in case or in
+        the prefix "chr" as the same.
     """
     if not renamed and len({_identity(name) for name in shown}) == len(shown):
         return ""
@@ -83,6 +84,6 @@ def igv_name_table(shown: Collection[str], renamed: Mapping[str, str]) -> str:
 
 
 def _identity(name: str) -> str:
-    """Return the same text for names that igv.js may regard as one."""
+    """Return a text that is the same for all names that igv.js may regard as one name."""
     bare = name.casefold().removeprefix("chr")
     return "mt" if bare == "m" else bare

@@ -1,6 +1,6 @@
 """Encode text for the scripts and figures of pages, and restrict pages to their own scripts.
 
-Names of files, sequences and genes may contain anything, also HTML. HTML is encoded by
+Names of files, sequences and genes may contain anything, including HTML. HTML is encoded by
 `html.escape`, scripts by `script_json`, text of figures by `plotly_text`.
 """
 
@@ -29,10 +29,10 @@ def security_policy(scripts: Sequence[str], *, connect: str = "'none'") -> str:
 
     Notes
     -----
-    Styles remain `unsafe-inline`: igv.js and plotly set style attributes and add <style> elements
-    while they run, whose hashes are not known in advance. Styles run no code, and images and fonts
-    cannot be requested from a server. Neither library needs `eval`, workers or frames for the
-    tracks and figures of these pages. `blob:` images are used when a picture is saved as PNG.
+    Styles remain `unsafe-inline`: igv.js and plotly set style attributes and, while they run, add
+    <style> elements whose hashes are not known in advance. Styles cannot run code, and images and fonts
+    cannot be requested from a server. Neither library needs `eval`, workers or frames for the tracks
+    and figures of these pages. `blob:` images are used when a picture is saved as PNG.
     """
     hashes = " ".join(f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" for script in scripts)
     return (

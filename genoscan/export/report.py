@@ -49,7 +49,7 @@ def write_report(output: Path, genome: Genome, track: TrackFile, annotation: Seq
     track
         Track to summarize.
     annotation
-        Features used for the mean profile and to annotate the strongest bases.
+        Features used to compute the mean profile and to annotate the strongest bases.
 
     Raises
     ------

@@ -47,7 +47,8 @@ def write_igv_session(
     Notes
     -----
     Tracks show the maximum per pixel, so that peaks remain visible when zoomed out. igv.js splits a
-    locus at its first colon: of a sequence whose name contains one, the session shows all.
+    locus at its first colon; if the name of the sequence contains a colon, the session therefore shows
+    the whole sequence.
     """
     fasta, start = _relative(output, _indexed_fasta(genome)), initial_locus(tracks, locus)
     chrom = (locus or tracks[0].regions[0]).chrom

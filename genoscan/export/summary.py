@@ -111,8 +111,8 @@ class Profile:
     mean
         Mean absolute score at each offset from -FLANK to FLANK; NaN at an offset without scores.
     lowest, highest
-        Minimum and maximum, at each offset, of `SHUFFLES` random profiles. Each of them is the mean
-        around `n_sampled` random bases that have scores. The seed is fixed.
+        Minimum and maximum, at each offset, of `SHUFFLES` random profiles. Each random profile is the
+        mean around `n_sampled` random bases that have scores. The random seed is fixed.
     """
 
     features: int

@@ -1,4 +1,4 @@
-"""Writer for the .2bit format of the UCSC Genome Browser, which stores two bits per base.
+"""Writer for .2bit, the format in which the UCSC Genome Browser stores genomes with two bits per base.
 
 All numbers are little-endian uint32, except for the lengths of names, which are uint8. The file
 contains a header, an index of names and offsets, and one record per sequence. A record contains the
@@ -40,7 +40,8 @@ def write_two_bit(
     genome
         Genome to write.
     files
-        Transaction at the end of which the file is replaced; None: as soon as it is complete.
+        Transaction at the end of which the file is replaced. If None, it is replaced as soon as it is
+        complete.
     renamed
         Names to write for some of the sequences, instead of their own.
 

@@ -38,7 +38,7 @@ def read_annotation(
         Length of each sequence, in bases.
     notify
         Function called with one line of text if features or rows were skipped or shortened, or if no
-        features remain. The line contains their numbers.
+        features remain. The line states how many.
 
     Returns
     -------

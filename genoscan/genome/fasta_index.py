@@ -170,7 +170,7 @@ def _index_paths(path: Path) -> list[FastaIndex]:
 
 
 def _fits(path: Path, index: FastaIndex) -> bool:
-    """Return whether the index is no older than the file and agrees with the contents of the file."""
+    """Return whether the index is no older than the file and matches its contents."""
     try:
         if not all(file.is_file() for file in index if file):
             return False

@@ -197,7 +197,7 @@ class Placement(NamedTuple):
 
 
 def place(features: Iterable[Feature], sizes: Mapping[str, int], circular: Collection[str]) -> Placement:
-    """Select the features within a genome; shorten features that extend past the end of their sequence.
+    """Select the features within a genome; shorten those that extend past the end of their sequence.
 
     Parameters
     ----------

@@ -132,7 +132,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     Raises
     ------
     InputError
-        If the file cannot be read, either when it is opened or later inside the `with` block.
+        If the file cannot be read. This can be raised on opening or later, inside the `with` block.
     """
     with read_errors(path), path.open("rb") as file:
         if file.peek(2)[:2] != _GZIP:
@@ -183,8 +183,8 @@ def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
     Raises
     ------
     InputError
-        If, either when the file is opened or later inside the `with` block, it cannot be read or a line
-        has more than 2^20 characters.
+        If the file cannot be read or a line has more than 2^20 characters. This can be raised on
+        opening or later, inside the `with` block.
     """
     with open_bytes(path) as file:
         yield _BoundedLines(cast(io.BufferedIOBase, file), path)

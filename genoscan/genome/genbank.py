@@ -228,7 +228,7 @@ def _feature(found: Any, record: Any, path: Path, *, strict: bool) -> Iterator[G
 
 
 class _Lines:
-    """Text file that is passed to Biopython, and that stores the version of the current record.
+    """Text file to pass to Biopython; it stores the version of the current record.
 
     Biopython parses part of a version as a number and would change NODE_1_cov_2.052837 to
     NODE_1_cov_2.52837.

@@ -145,8 +145,8 @@ def read_gff(
     path
         Path of the file, for error messages.
     sizes
-        Sequence lengths in bases. A percent-encoded sequence name is decoded unless it is one of the
-        keys.
+        Sequence lengths in bases. A percent-encoded sequence name is decoded unless it is a key of
+        `sizes`.
     malformed
         Object to which rows with missing columns or invalid coordinates are added.
 
@@ -252,7 +252,7 @@ def _gtf_pairs(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _keys(row: _Row, role: _Role, fields: Mapping[str, str], is_gtf: bool) -> tuple[_Key, tuple[_Key, ...]]:
-    """Return the key of a row and the keys of its parents; in GTF, the transcript precedes the gene."""
+    """Return the key of a row and the keys of its parents; for GTF, the transcript precedes the gene."""
     unique = ("row", row.chrom, str(row.number))
     if not is_gtf:
         own = ("", row.chrom, fields["id"]) if "id" in fields else unique
@@ -356,7 +356,7 @@ class _Tree:
         return [feature for _, feature in sorted(rows, key=lambda row: row[0])]
 
     def _ancestors(self, parents: tuple[_Key, ...]) -> list[_Key]:
-        """Return the keys of the nearest genes above a row whose parents may have further parents."""
+        """Return the keys of the nearest genes above a row, given its parents, which may have parents themselves."""
         if parents not in self._found:
             above = parents
             for _ in range(_LEVELS):

@@ -14,12 +14,12 @@ from genoscan.genome.region import Region, unknown_sequence
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Input interval of the model for one region, with its reading direction.
+    """Interval that the model reads for one region, with the reading direction.
 
     Attributes
     ----------
     region
-        Input interval, in forward coordinates.
+        Interval that the model reads, in forward coordinates.
     scored
         Scored part of `region`, in forward coordinates.
     strand

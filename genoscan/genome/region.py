@@ -92,7 +92,7 @@ def parse_region(text: str, sizes: Mapping[str, int], *, clip: bool = False, opt
     clip
         Whether to shorten a region that ends past its sequence instead of raising an error.
     option
-        Command-line option that the string was passed to, for error messages.
+        Command-line option to which the string was passed, for error messages.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """Finite automata as PD-SSM models, which are exact and need no training.
 
 Each map of the dictionary is the transition function of one symbol, and the router selects the map
-of the current symbol.  Decays are 1 and the inflow is zero, so the state remains one-hot: the maps
+of the current symbol. Decays are 1 and the inflow is zero, so the state remains one-hot: the maps
 permute or merge its entries (Terzić et al., NeurIPS 2025, Proposition 2).
 """
 
@@ -113,9 +113,9 @@ def open_reading_frames() -> tuple[Int64[Tensor, "frames states symbols"], list[
 
     Notes
     -----
-    The first complete codon of frame f starts at base f.  States 8 to 15 are inside an open reading
+    The first complete codon of frame f starts at base f. States 8 to 15 are inside an open reading
     frame: from the last base of ATG to the second base of the first stop codon (TAA, TAG, TGA) in
-    the same frame.  A codon that contains an N is neither a start codon nor a stop codon.
+    the same frame. A codon that contains an N is neither a start codon nor a stop codon.
     """
     # Distinguishable prefixes of a codon; a dot stands for any other base.
     prefixes = ["", "A", "T", ".", "AT", "TA", "TG", ".."]

@@ -5,11 +5,11 @@ Notation (Schiff et al., Caduceus, arXiv 2403.03234), at each position:
     b       activations of the reverse strand, with channels in the order in which that strand is
             read; Caduceus stores them in reverse order
 A single-strand block computes x + fwd(norm x) + flip rev(flip norm x), or multiplies the outputs of
-the two directions instead of adding them.  A block for both strands (rcps: reverse-complement
+the two directions instead of adding them. A block for both strands (rcps: reverse-complement
 parameter sharing) applies this to a in forward order and to b in the order of the reverse strand,
 with the same weights: `fwd` of one strand is `rev` of the other.
 
-Caduceus with fused_add_norm swaps the strands before every block.  This differs from the published
+Caduceus with fused_add_norm swaps the strands before every block. This differs from the published
 definition, but its published weights were trained this way.
 """
 
@@ -32,14 +32,14 @@ from genoscan.ops.kernels import Kernels
 
 
 class BidirectionalConfig(Schema):
-    """A bidirectional block, as one entry of `layers` in config.json.
+    """Configuration of a bidirectional block: one entry of `layers` in config.json.
 
     Attributes
     ----------
     kind
         Type of the block.
     inner
-        Mixer of each direction.
+        Configuration of the mixer of each direction.
     strategy
         Operation that combines the outputs of the two directions.
     rcps
@@ -47,7 +47,7 @@ class BidirectionalConfig(Schema):
     fused_add_norm
         Whether the strands are swapped before the block. It has no effect unless `rcps` is true.
     tied
-        Whether both mixers share their input and output projections.
+        Whether the mixers of the two directions share their input and output projections.
     """
 
     kind: Literal["two_way"] = "two_way"
@@ -101,7 +101,7 @@ class BidirectionalBlock(nn.Module):
         return self.config.strategy == "add"
 
     def prepare(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile width"]:
-        """Return the input of both mixers: the normalised input of the block."""
+        """Return the input to the mixers: the normalised input to the block."""
         return norm_per_strand(self.norm, self._swap_strands(x))
 
     def merge(
@@ -110,12 +110,12 @@ class BidirectionalBlock(nn.Module):
         left: Float[Tensor, "batch tile width"],
         right: Float[Tensor, "batch tile width"],
     ) -> Float[Tensor, "batch tile width"]:
-        """Return the input plus the combined outputs of the mixers.
+        """Return the input to the block plus the combined outputs of the mixers.
 
         Parameters
         ----------
         x
-            Input of the block, (batch, tile, width).
+            Input to the block, (batch, tile, width).
         left, right
             Outputs of `left_to_right` and `right_to_left`, both in the order of the window.
 
@@ -131,7 +131,7 @@ class BidirectionalBlock(nn.Module):
 
 
 def _mixer(config: MambaConfig | Mamba2Config, d_model: int, kernels: Kernels) -> Mamba | Mamba2:
-    """Return a mixer without norm and residual connection, which the bidirectional block provides."""
+    """Return a mixer without norm and residual connection; the bidirectional block provides these."""
     if isinstance(config, MambaConfig):
         return Mamba(config, d_model, eps=None, kernels=kernels)
     return Mamba2(config, d_model, eps=None, kernels=kernels)
@@ -175,7 +175,7 @@ class StrandPair:
     b: Layer
 
     def begin(self, batch: int) -> Carry:
-        """Return the carries of both layers before the first base."""
+        """Return the carries of the two layers before the first base."""
         return self.a.begin(batch), self.b.begin(batch)
 
     def forward(
@@ -189,7 +189,7 @@ class StrandPair:
         return torch.cat([y for y, _ in results], -1), tuple(after for _, after in results)
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters of both layers."""
+        """Yield the parameters of the two layers."""
         yield from self.a.parameters()
         yield from self.b.parameters()
 
@@ -221,7 +221,7 @@ class BidirectionalStack(SequenceModel):
         Parameters
         ----------
         x
-            Symbol weights of each base, (batch, length, d_in).
+            Symbol weights for each base, (batch, length, d_in).
 
         Returns
         -------

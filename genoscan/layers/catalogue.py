@@ -21,7 +21,7 @@ def model_search_path() -> list[Path]:
 
 
 def user_model_directory() -> Path:
-    """Return the directory of imported models, in the user's data directory."""
+    """Return the directory for imported models, within the user's data directory."""
     return platformdirs.user_data_path("genoscan") / "models"
 
 

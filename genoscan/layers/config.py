@@ -35,7 +35,7 @@ _FOREIGN = {"model_type", "architectures", "transformers_version", "hidden_size"
 
 
 class NormConfig(Schema):
-    """Settings of the norm before each block and before the head.
+    """Settings of the norm that precedes each block and the head.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class ModelConfig(Schema):
     d_model
         Number of channels per strand between the blocks.
     norm
-        Norm before each block and before the head.
+        Norm that precedes each block and the head.
     layers
         Blocks, first to last.
     symbols
@@ -67,7 +67,7 @@ class ModelConfig(Schema):
     base_columns
         Columns of A, C, G and T.
     complement
-        For each column, the column of its complement.
+        For each column, the column of the complementary symbol.
     mask
         Column of the mask symbol; None for causal models.
     unknown
@@ -207,7 +207,7 @@ def _is_foreign(settings: object) -> bool:
 def base_table(
     config: ModelConfig, *, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "codes symbols"]:
-    """Return the input row of each base code.
+    """Return the input row for each base code.
 
     Parameters
     ----------

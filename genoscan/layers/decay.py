@@ -1,9 +1,9 @@
 """Parameter groups for weight decay.
 
-A module class with parameters declares a class attribute `decays`, a dictionary from the name of
-each parameter to True if weight decay applies.  Weight decay applies to the weights of linear maps,
-including embedding and head, but not to decay rates, skip connections, biases, norms, convolution
-filters and the transition maps of PD-SSM.
+A module class with parameters declares a class attribute `decays`, a dictionary that maps the name of
+each parameter to whether weight decay applies to it. Weight decay applies to the weights of linear
+maps, including the embedding and the head, but not to decay rates, skip connections, biases, norms,
+convolution filters and the transition maps of PD-SSM.
 """
 
 from torch import nn

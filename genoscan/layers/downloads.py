@@ -16,7 +16,7 @@ def check_downloaded(file: Path, content: str = "weights") -> None:
     file
         File of a model. A file that cannot be read passes the check.
     content
-        Expected content, which the error message names: "weights" or "JSON".
+        Expected content, named in the error message: "weights" or "JSON".
 
     Raises
     ------

@@ -1,13 +1,13 @@
 """Task heads: linear maps from the final features of a model to the logits of named labels.
 
-A per-base head labels the base at each position.  A pooled head labels a whole window:
+A per-base head labels the base at each position. A pooled head labels a whole window:
 
     mean, first, last       the logits are pooled over positions, which is equivalent to pooling the
                             features, because the head is linear
     max                     each feature channel is reduced to its maximum over positions, and the
                             head is applied to the maxima
 
-In a model for both strands (rcps), the features of a position are (a, b), see bidirectional.py.  A
+In a model for both strands (rcps), the features of a position are (a, b), see bidirectional.py. A
 head that folds strands has weights for one strand: its logits are the mean of f(a) and of f(b) with
 the labels complemented, so that the logits of a reverse-complemented window are complemented.
 """

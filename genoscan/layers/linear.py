@@ -30,6 +30,6 @@ class Linear(nn.Linear):
         self.kernels = kernels
 
     def forward(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile out"]:
-        """Return x W^T + b, (batch, tile, out)."""
+        """Return `x` W^T + b, (batch, tile, out), with the weight W and the bias b."""
         bias = () if self.bias is None else (self.bias,)
         return self.kernels.linear(x, self.weight, *bias)

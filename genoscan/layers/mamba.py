@@ -1,13 +1,13 @@
 """One Mamba block: norm, selective state-space mixer, residual connection.
 
 Notation of Mamba (Gu and Dao, arXiv 2312.00752):
-    u       (batch, tile, channels)   input of the scan, after convolution and activation
+    u       (batch, tile, channels)   input to the scan, after convolution and activation
     delta   (batch, tile, channels)   step size, softplus of a low-rank projection of u
     A       (channels, states)        -exp(A_log): decay rate of each state
     B, C    (batch, tile, states)     input and output projections of the state
     D       (channels)                skip connection of the scan
     z       (batch, tile, channels)   gate
-with channels = expand x d_model.  The input is discretised by Mamba's Euler rule, delta B u.
+with channels = expand x d_model. The input is discretised by Mamba's Euler rule, delta B u.
 """
 
 import math
@@ -26,7 +26,7 @@ from genoscan.ops.kernels import Kernels, MambaWeights, mamba_by_operations
 
 
 class MambaConfig(Schema):
-    """A Mamba block, as one entry of `layers` in config.json.
+    """Configuration of a Mamba block: one entry of `layers` in config.json.
 
     Attributes
     ----------
@@ -109,7 +109,7 @@ class Mamba(nn.Module):
             self._initialise()
 
     def _initialise(self) -> None:
-        """Initialise as in Mamba: S4D-Real decay rates 1 to N, step sizes log-uniform in [0.001, 0.1]."""
+        """Initialise as in Mamba: S4D-Real decay rates 1 to `d_state`, step sizes log-uniform in [0.001, 0.1]."""
         with torch.no_grad():
             self.A_log.copy_(torch.arange(1.0, self.config.d_state + 1).log().expand_as(self.A_log))
             bound = self.config.dt_rank**-0.5
@@ -132,15 +132,15 @@ class Mamba(nn.Module):
         Parameters
         ----------
         x
-            Input of the tile, (batch, tile, d_model).
+            Input over the tile, (batch, tile, d_model).
         carry
-            The last inputs of the convolution, (batch, d_conv - 1, channels), and the state of the
+            The last inputs to the convolution, (batch, d_conv - 1, channels), and the state of the
             scan, (batch, channels, states), at the left edge of the tile.
 
         Returns
         -------
         y
-            Output of the tile, (batch, tile, d_model).
+            Output over the tile, (batch, tile, d_model).
         carry
             Carry at the right edge of the tile.
         """

@@ -1,7 +1,7 @@
 """One Mamba-2 block: norm, mixer with one decay per head, gated norm, residual connection.
 
 Notation (Dao and Gu, Mamba-2, arXiv 2405.21060):
-    x       (batch, tile, channels)           input of the scan, after convolution and activation; a
+    x       (batch, tile, channels)           input to the scan, after convolution and activation; a
                                               head has `head_dim` consecutive channels
     delta   (batch, tile, heads)              step size, softplus(dt + dt_bias), clamped
     A       (heads)                           -exp(A_log): decay rate of each head
@@ -9,7 +9,7 @@ Notation (Dao and Gu, Mamba-2, arXiv 2405.21060):
                                               the heads of a group
     D       (heads)                           skip connection of the scan
     z       (batch, tile, channels)           gate, applied before a norm over each group's channels
-with channels = expand x d_model.  The scan is that of Mamba, with equal decays within each head.
+with channels = expand x d_model. The scan is that of Mamba, with equal decays within each head.
 """
 
 import math
@@ -29,7 +29,7 @@ from genoscan.ops.kernels import Kernels
 
 
 class Mamba2Config(Schema):
-    """A Mamba-2 block, as one entry of `layers` in config.json.
+    """Configuration of a Mamba-2 block: one entry of `layers` in config.json.
 
     Attributes
     ----------
@@ -121,15 +121,15 @@ class Mamba2(nn.Module):
         Parameters
         ----------
         x
-            Input of the tile, (batch, tile, d_model).
+            Input over the tile, (batch, tile, d_model).
         carry
-            The last inputs of the convolution, (batch, d_conv - 1, channels + 2 groups x states),
-            and the state of the scan, (batch, channels, states), at the left edge of the tile.
+            The last inputs to the convolution, (batch, d_conv - 1, channels + 2 groups x states), and
+            the state of the scan, (batch, channels, states), at the left edge of the tile.
 
         Returns
         -------
         y
-            Output of the tile, (batch, tile, d_model).
+            Output over the tile, (batch, tile, d_model).
         carry
             Carry at the right edge of the tile.
         """

@@ -1,4 +1,4 @@
-"""Margins of selections, which measure how close a model is to selecting other transition maps."""
+"""Margins of selections: measures of how close a model is to selecting other transition maps."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from genoscan.layers.stack import Stack
 
 
 class Margins:
-    """Layer whose output at each base is the smallest margin over the routers of a stack.
+    """Layer that outputs, at each base, the smallest margin over the routers of a stack.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Margins:
         Parameters
         ----------
         x
-            Symbol weights of each base, (batch, tile, d_in).
+            Symbol weights for each base, (batch, tile, d_in).
         carry
             Carry of the stack at the left edge of the tile.
 

@@ -35,5 +35,5 @@ class RMSNorm(nn.Module):
         self.kernels = kernels
 
     def forward(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile width"]:
-        """Return x divided by its root mean square, times the weight, (batch, tile, width)."""
+        """Return `x` divided by its root mean square, times the weight, (batch, tile, width)."""
         return self.kernels.rms_norm(x, self.weight, eps=self.eps)

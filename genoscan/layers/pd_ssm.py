@@ -3,14 +3,17 @@
 Notation (Terzić et al., NeurIPS 2025; Flash PD-SSM, arXiv 2605.19150):
     u       (batch, tile, channels)              input, after convolution and activation
     x       (batch, tile, heads, 2, states)      complex states, as real and imaginary planes
-    M       (heads, maps, states, states)        dictionary of maps; the largest entry of a column
-                                                 is the destination of that state
-    route   (batch, tile, heads)                 index of the selected map, the argmax of S u
+    M       (heads, maps, states, states)        dictionary of maps; the row of the largest entry
+                                                 in a column is the destination of the
+                                                 column's state
+    route   (batch, tile, heads)                 index of the selected map, the argmax of the
+                                                 output of the router, a linear map of u
     D       (batch, tile, heads, 2, states)      complex decays with modulus exp(-relu(...)): at
                                                  most 1, and exactly 1 for arguments <= 0
     B, C    input and output projections of the state; C, like D, is a low-rank function of u
     z       (batch, tile, channels)              gate
-with channels = expand x d_model; y = W_o Re(C x) + skip u, times silu(z).
+with channels = expand x d_model. The mixer is the output projection of (W Re(C x) + s u) silu(z), with
+a matrix W and one weight s per channel.
 """
 
 import copy
@@ -34,7 +37,7 @@ from genoscan.ops.pd_scan import argmax_maps
 
 
 class PdSsmConfig(Schema):
-    """A PD-SSM block, as one entry of `layers` in config.json.
+    """Configuration of a PD-SSM block: one entry of `layers` in config.json.
 
     Attributes
     ----------
@@ -51,7 +54,7 @@ class PdSsmConfig(Schema):
     expand
         Ratio of the number of inner channels to `d_model`.
     rank
-        Rank of the projections for decays and for C.
+        Rank of the projections that compute the decays and C.
     """
 
     kind: Literal["pd_ssm"] = "pd_ssm"
@@ -80,15 +83,15 @@ class PdSsm(nn.Module):
     Attributes
     ----------
     surrogate
-        Gradient estimator of the selection, set by `with_surrogate` for training. If None, gradients
+        Gradient estimator for the selection, set by `with_surrogate` for training. If None, gradients
         are those of the deployed function.
     start
         Initial state, (heads, 2, states).
 
     Notes
     -----
-    Up to rounding, the output does not depend on the tiling.  Unless a surrogate is set, derivatives
-    are those of the deployed function, with fixed maps and routes.  If a substitution changes a
+    Up to rounding, the output does not depend on the tiling. Unless a surrogate is set, derivatives
+    are those of the deployed function, with fixed maps and routes. If a substitution changes a
     route, the function has a jump, which derivatives do not capture; `margin` measures the distance
     to such a change.
 
@@ -127,7 +130,7 @@ class PdSsm(nn.Module):
         """Initialise the parameters, with decays near 1, uniform phases and the first state active.
 
         Maps are initialised as permutations, because compositions of non-injective maps soon lose
-        all information about the initial state.  The margins are small, so that training can change
+        all information about the initial state. The margins are small, so that training can change
         the maps.
         """
         n_states = self.config.d_state
@@ -153,15 +156,15 @@ class PdSsm(nn.Module):
         Parameters
         ----------
         x
-            Input of the tile, (batch, tile, d_model).
+            Input over the tile, (batch, tile, d_model).
         carry
-            The last inputs of the convolution, (batch, d_conv - 1, channels), and the state of the
+            The last inputs to the convolution, (batch, d_conv - 1, channels), and the state of the
             scan, (batch, heads, 2, states), at the left edge of the tile.
 
         Returns
         -------
         y
-            Output of the tile, (batch, tile, d_model).
+            Output over the tile, (batch, tile, d_model).
         carry
             Carry at the right edge of the tile.
         """
@@ -198,7 +201,7 @@ class PdSsm(nn.Module):
         Parameters
         ----------
         x
-            Input of the tile, (batch, tile, d_model).
+            Input over the tile, (batch, tile, d_model).
         carry
             Carry at the left edge of the tile.
 
@@ -239,7 +242,7 @@ def with_surrogate(stack: Stack, surrogate: Surrogate) -> Stack:
     stack
         Causal stack. It is not modified and keeps the derivatives of the deployed function.
     surrogate
-        Gradient estimator of all PD-SSM blocks of the returned stack. It is read in every forward
+        Gradient estimator for all PD-SSM blocks of the returned stack. It is read in every forward
         pass, so its temperature may be changed between passes.
 
     Returns

@@ -17,7 +17,7 @@ class SequenceModel(nn.Module):
     Parameters
     ----------
     embed
-        Map from symbol weights to the width of the blocks.
+        Map from symbol weights to the input to the first block.
     blocks
         Blocks, first to last.
     norm
@@ -73,7 +73,7 @@ class Stack(SequenceModel):
     Notes
     -----
     The input has one row of symbol weights per base (one-hot, or the mean of A, C, G and T for N
-    if the model has no symbol for it), so that the derivative has one column per symbol.  The carry
+    if the model has no symbol for it), so that the derivative has one column per symbol. The carry
     is the tuple of the carries of the blocks.
     """
 
@@ -89,7 +89,7 @@ class Stack(SequenceModel):
         Parameters
         ----------
         x
-            Symbol weights of each base, (batch, tile, d_in).
+            Symbol weights for each base, (batch, tile, d_in).
         carry
             Carry at the left edge of the tile.
 

@@ -1,14 +1,14 @@
 """Surrogate gradients of the selections of PD-SSM, for training only.
 
 A PD-SSM selects one map per step and one destination per column by argmax, whose derivative is zero
-almost everywhere.  Training uses the derivative of a softmax instead, at a temperature that may be
-annealed.  Surrogate gradients are estimates that differ from the derivative of the deployed
+almost everywhere. Training uses the derivative of a softmax instead, at a temperature that may be
+annealed. Surrogate gradients are estimates that differ from the derivative of the deployed
 function; they are used only in stacks returned by `pd_ssm.with_surrogate`.
 
 activated         differentiates only the selected entry of the router's softmax and of each
                   column's softmax (Flash PD-SSM, arXiv 2605.19150, section on its backward pass);
                   time is linear in the number of states, and memory is that of the scan
-straight_through  differentiates all entries of both softmaxes: the scores of all maps at each step
+straight_through  differentiates all entries of these softmaxes: the scores of all maps at each step
                   and, summed over steps, all destinations; time is quadratic and memory is linear in
                   the number of states
 """
@@ -32,7 +32,7 @@ class Surrogate:
     kind
         Estimator, "activated" or "straight_through".
     temperature
-        Temperature of both softmaxes. It may be changed during training.
+        Temperature of the softmaxes over maps and over destinations. It may be changed during training.
 
     Raises
     ------
@@ -51,7 +51,7 @@ class Surrogate:
 def activated(
     decay: Tensor, surrogate: Surrogate, scores: Tensor, dictionary: Tensor, route: Tensor, maps: Tensor
 ) -> Tensor:
-    """Return the decays, with the derivative of the selected probabilities added.
+    """Return the decays, with derivatives that also include those of the selected probabilities.
 
     Parameters
     ----------
@@ -75,8 +75,8 @@ def activated(
 
     Notes
     -----
-    The decays are multiplied by factors whose value is 1 and whose derivative is that of the
-    selected probabilities.  Each transition is linear in these factors, so their cotangents are the
+    The decays are multiplied by factors whose value is 1 and whose derivative is that of the selected
+    probabilities. Each transition is linear in these factors, so the cotangents of the factors are the
     sums in the backward pass of Flash PD-SSM (arXiv 2605.19150): over columns for the router, over
     steps for the dictionary.
     """
@@ -89,7 +89,7 @@ def activated(
 
 
 def _one(probability: Tensor) -> Tensor:
-    """Return a value of 1 whose derivative is that of the probability."""
+    """Return the value 1, with the derivative of the probability."""
     return 1 + (probability - probability.detach())
 
 
@@ -104,12 +104,12 @@ def straight_through(
     maps: Tensor,
     kernels: Kernels,
 ) -> Tensor:
-    """Return the inflow, with a backward pass that also differentiates both softmaxes.
+    """Return the inflow, with a backward pass that also differentiates the softmaxes over maps and destinations.
 
     Parameters
     ----------
     inflow
-        Input of the states, (batch, tile, heads, 2, states).
+        Input to the states, (batch, tile, heads, 2, states).
     decay, surrogate, scores, dictionary, route, maps
         As in `activated`.
     state
@@ -129,8 +129,8 @@ def straight_through(
 
     Notes
     -----
-    The cotangent of the inflow equals the cotangent of the states, from which the cotangents of both
-    softmaxes are computed.
+    The cotangent of the inflow equals that of the states. From it, the cotangents of the softmaxes over
+    maps and over destinations are computed.
     """
     p_map = torch.softmax(scores / surrogate.temperature, -1)
     p_row = torch.softmax(dictionary / surrogate.temperature, -2)
@@ -156,7 +156,11 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, x_bar: Tensor) -> tuple[Tensor | None, ...]:
-        """Compute the cotangents; for entry (i, q) of a transition, Re(conj(x_bar_i) d_q x_q)."""
+        """Compute the cotangents of the inflow and of the probabilities of maps and destinations.
+
+        The cotangent of entry (i, q) of a transition is Re(conj(x_bar_i) d_q x_q), where d is the decay,
+        x the state before the step and x_bar the cotangent of the state after it.
+        """
         if torch.is_grad_enabled():
             raise NotImplementedError(
                 "the straight-through estimator has no second derivative: call backward without "
@@ -175,10 +179,11 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def _map_bar(bars: Tensor, states: Tensor, maps: Tensor) -> Tensor:
-    """Return the cotangents of the map probabilities, (tokens, heads, maps).
+    """Return the cotangents of the map probabilities, (steps, heads, maps).
 
-    The cotangents of all transitions of a map are summed.  `bars` are the cotangents of the new
-    states and `states` the decayed previous states, (heads, tokens, planes, states).
+    The cotangents of all transitions of a map are summed. `bars` are the cotangents of the new states,
+    and `states` the decayed previous states, (heads, steps, planes, states), where the steps are those
+    of all sequences of the batch.
     """
     heads = torch.arange(len(maps), device=maps.device)[:, None]
     # With the states axis first, a map permutes contiguous rows.

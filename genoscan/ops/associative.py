@@ -1,8 +1,8 @@
 """The scan in the associative form of Phase Gradient Flow (arXiv 2512.23068, Proposition 3.2).
 
-The step at each base, together with its tangent, is an element of the scan.  Composition is
-associative, so all steps of a tile can be composed in log2(tile) passes (recursive doubling).  This
-is an independent implementation in plain torch; the compiled kernels advance base by base.  Decays
+The step at each base, together with its tangent, is an element of the scan. Composition is
+associative, so all steps of a tile can be composed in log2(tile) passes (recursive doubling). This
+is an independent implementation in plain torch; the compiled kernels advance base by base. Decays
 are at most 1 and are only multiplied, so that their products cannot overflow.
 """
 
@@ -20,7 +20,7 @@ _TIME = -3
 
 
 class Step(NamedTuple):
-    """An affine map h -> a h + b, which maps tangents by h_dot -> a h_dot + k h + j.
+    """An affine map of the state, h -> a h + b, and of its tangent, h_dot -> a h_dot + k h + j.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def compose(first: Step, second: Step) -> Step:
 def prefix_scan(steps: Step) -> Step:
     """Return, for each base, the composition of the steps of all bases up to and including it.
 
-    Memory: three times the size of `steps`.  Time: log2(tile) passes over the tile.
+    Memory: three times the size of `steps`. Time: log2(tile) passes over the tile.
     """
     length, reach = steps.a.shape[_TIME], 1
     while reach < length:
@@ -62,7 +62,7 @@ def prefix_scan(steps: Step) -> Step:
 
 
 def scan(*tensors: Tensor | None, input_map: str = "euler") -> tuple[Tensor, Tensor]:
-    """Return the outputs and the final state, as `reference.scan` does."""
+    """Return the outputs and the final state, like `reference.scan`."""
     u, delta, A, B, C, D, state, bias, z = ScanInputs(*tensors)  # type: ignore[arg-type]
     if bias is not None:
         delta = F.softplus(delta + bias, threshold=40)
@@ -82,7 +82,7 @@ def scan(*tensors: Tensor | None, input_map: str = "euler") -> tuple[Tensor, Ten
 
 
 def _parts(tensor: Tensor, directions: int) -> tuple[Tensor, Tensor]:
-    """Return the tensor and its tangents, which are zero unless it is a `Dual`."""
+    """Return the tensor and its tangents, which are zero unless the tensor is a `Dual`."""
     if isinstance(tensor, Dual):
         return primal(tensor), tensor.dots
     return tensor, tensor.new_zeros(directions, *tensor.shape)

@@ -22,7 +22,7 @@ from genoscan.ops.reference import REFERENCE
 class _Saved(NamedTuple):
     """Tensors of a tile saved for the vjp, in addition to the checkpoints of the scan.
 
-    Names are as in layers/mamba.py.  `selected` is the output of `x_proj`.  `y` is the output of
+    Names are as in layers/mamba.py. `selected` is the output of `x_proj`. `y` is the output of
     the scan if the gradient of `out_proj` is needed, and None otherwise.
     """
 
@@ -118,7 +118,7 @@ def _step(saved: _Saved, weights: MambaWeights) -> Tensor:
 
 
 def _scan_inputs(saved: _Saved, weights: MambaWeights) -> ScanInputs:
-    """Return the inputs of the scan, with `delta` recomputed because the scan may overwrite it."""
+    """Return the inputs to the scan, with `delta` recomputed because the scan may overwrite it."""
     B, C = saved.selected[..., weights.dt_proj.shape[1] :].chunk(2, -1)
     delta = product(_step(saved, weights), weights.dt_proj.mT)
     return ScanInputs(saved.u, delta, weights.A, B, C, weights.D, saved.state, weights.dt_bias, saved.z)
@@ -134,7 +134,7 @@ def mamba(
     x : Tensor
         Input, (batch, tile, d_model).
     tail : Tensor
-        Inputs of the convolution before the tile, (batch, taps - 1, channels).
+        Inputs to the convolution before the tile, (batch, taps - 1, channels).
     state : Tensor
         State of the scan before the tile, (batch, channels, states).
     weights : MambaWeights
@@ -149,11 +149,11 @@ def mamba(
 
     Notes
     -----
-    The function is exact: it computes the operations of `mamba_by_operations`, and their vjps in
-    reverse order.
+    The function is exact: it computes the operations of `mamba_by_operations` and, in reverse order,
+    their vjps.
 
-    Memory: `x`, three values per base and channel (four if the last projection is trained), and the
-    checkpoints of the scan are saved for the vjp.
+    Memory: `x`, three values per base and channel (four if `out_proj` is trained), and the checkpoints
+    of the scan are saved for the vjp.
     """
     inputs = x, tail, state, *weights
     check_precision(inputs)

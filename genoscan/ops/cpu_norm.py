@@ -105,7 +105,7 @@ def _rows_by_direction(tensor: Tensor) -> np.ndarray:
 
 
 def _like(array: np.ndarray, tensor: Tensor) -> Tensor:
-    """Return an array of rows as a tensor with the shape of `tensor`."""
+    """Return an array of rows as a tensor of the same shape as `tensor`."""
     return unpad_lanes(array, tensor.shape[-1]).reshape(tensor.shape)
 
 

@@ -2,18 +2,18 @@
 
 Speed
     Sixteen channels are processed side by side in vector registers; the exponential is an inlined
-    polynomial.  Channel groups are divided among `torch.get_num_threads()` threads; the kernels
+    polynomial. Channel groups are divided among `torch.get_num_threads()` threads; the kernels
     release the GIL.
 
 Accuracy
     A decay is computed as exp(z) - 1 if it is close to 1 and as exp(z) otherwise
     (`lane_math.decay`), and Kahan summation is used along the sequence, so that errors do not grow
     with length: tests/test_scan.py checks that the error relative to float64 over 131,072 bases is
-    at most 1e-5, for decays from exp(-1e-10) to exp(-1e5).  There are no divisions and no
+    at most 1e-5, for decays from exp(-1e-10) to exp(-1e5). There are no divisions and no
     logarithms.
 
 Memory
-    The vjp recomputes the states from checkpoints, which are saved every `SUB` bases.  Each
+    The vjp recomputes the states from checkpoints, which are saved every `SUB` bases. Each
     exponential is evaluated twice in total, and the checkpoints take 1 / `SUB` of the memory that
     all states would take.
 """
@@ -36,7 +36,7 @@ from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, m
 def _arrays(inputs: ScanInputs) -> tuple[np.ndarray, ...]:
     """Return the inputs, or their tangents, as arrays for the kernels.
 
-    Absent inputs are empty arrays.  If the last axis of an array is the channel axis, it is padded
+    Absent inputs are empty arrays. If the last axis of an array is the channel axis, it is padded
     to a whole number of vectors.
     """
     u, delta, A, B, C, D, state, bias, z = inputs
@@ -54,7 +54,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _split_states(inputs: ScanInputs) -> list[ScanInputs]:
-    """Split the inputs into groups of at most `STATES` states; the sum of their outputs is y."""
+    """Split the inputs into groups of at most `STATES` states; the sum of the outputs of the groups is y."""
     n_states = inputs.B.shape[-1]
     if n_states <= STATES:
         return [inputs]
@@ -74,7 +74,7 @@ def _split_states(inputs: ScanInputs) -> list[ScanInputs]:
 def _phi_flag(input_map: str) -> bool | None:
     """Return True if the input map is "phi", and None otherwise.
 
-    The two values have different types, so that numba compiles the kernels separately for each input
+    True and None have different types, so that numba compiles the kernels separately for each input
     map.
     """
     return True if is_phi(input_map) else None
@@ -169,8 +169,8 @@ def vjp(
 ) -> OptionalTensors:
     """Return the cotangents of the inputs.
 
-    The cotangents of `A`, `D` and `bias` are None unless at least one of the three is needed.  If
-    `donate` is true, `delta` and the cotangent of y may be overwritten.
+    The cotangents of `A`, `D` and `bias` are None unless at least one of them is needed. If `donate` is
+    true, `delta` and the cotangent of y may be overwritten.
     """
     y_bar, state_end_bar = bars
     needs = ScanInputs(*needs_grad)

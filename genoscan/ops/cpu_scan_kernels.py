@@ -1,14 +1,14 @@
 """Compiled kernels of the CPU scan; each call processes a range of channel groups of one sequence.
 
-A group is the `LANES` channels of a vector.  At each base, all states of a group are advanced
+A group is the `LANES` channels of a vector. At each base, all states of a group are advanced
 before the next base is read, so that arrays are read in memory order and the state stays in the L1
-cache.  The vjp requires the states: `forward` saves the state as a checkpoint every `SUB` bases,
+cache. The vjp requires the states: `forward` saves the state as a checkpoint every `SUB` bases,
 and `vjp` recomputes one sub-tile of `SUB` bases at a time from its checkpoint.
 
-Notation: u, delta, A, B, C, D, h as in `reference.scan`; rate = A / ln 2, so that a decay is 2^z2
-with z2 = delta rate; `_dot` marks tangents, `_bar` cotangents.  `error` is the rounding error of
-the last addition to the state, for Kahan summation.  `phi_input` is None for the input map
-delta B u and True for phi(delta A) B u; the kernels are compiled separately for each.
+Notation: u, delta, A, B, C, D, h as in `reference.scan`; rate = A / ln 2, so that a decay is 2^z2 with
+z2 = delta * rate; `_dot` marks tangents, `_bar` cotangents. `error` is the rounding error of the last
+addition to the state, for Kahan summation. `phi_input` is None for the input map delta B u and True for
+phi(delta A) B u; the kernels are compiled separately for each.
 """
 
 # Functions compiled by numba have no annotations; their callers do.
@@ -124,9 +124,9 @@ def forward(inputs, y, state_end, checkpoints, phi_input, i_batch, first, last):
 def jvp(inputs, tangents, outputs, carry, phi_input, i_batch, first, last):
     """Write the outputs of `forward`, and their tangents along all directions.
 
-    Directions are along the first axis of the tangents; factors that do not depend on the direction
-    are computed once per sub-tile.  `carry` is a buffer for the tangents of `h` between sub-tiles.
-    The tangents of `A`, `D` and `bias` are empty arrays if all three are zero.
+    Directions are along the first axis of the tangents; factors that do not depend on the direction are
+    computed once per sub-tile. `carry` is a buffer for the tangents of `h` between sub-tiles. The
+    tangents of `A`, `D` and `bias` are empty arrays if all of them are zero.
     """
     use_widest_vectors()
     u, delta, A, B, C, D, state, bias, z = inputs
@@ -271,8 +271,8 @@ def vjp(inputs, checkpoints, bars, outputs, carry, phi_input, i_batch, first, la
     """Write the cotangents of the inputs; unneeded cotangents of A, D and bias are empty arrays.
 
     The term exp(z) h_bar is passed from each base to its left neighbour in two parts: `h_bar`,
-    which is the cotangent itself or 0, and `pending`, the remainder.  At the neighbour, `pending`
-    and the local term are added to `h_bar` in one compensated step.  `carry` is a buffer for
+    which is the cotangent itself or 0, and `pending`, the remainder. At the neighbour, `pending`
+    and the local term are added to `h_bar` in one compensated step. `carry` is a buffer for
     `h_bar`, `pending` and `error` between sub-tiles.
     """
     use_widest_vectors()

@@ -1,8 +1,8 @@
 """Tensors with tangents along several directions: forward mode without the overhead of torch.func.
 
-torch.func dispatches each operation once for the derivative and once for the directions, which
-takes longer than the arithmetic of a tile.  Its nesting level is a global variable, so that it
-cannot be used by several threads in parallel.  Here, the few operations that dominate the run time
+torch.func dispatches each operation once for the derivative and once for the directions, which takes
+longer than the arithmetic of a tile. The nesting level of torch.func is a global variable, so that
+several threads cannot use torch.func in parallel. Here, the few operations that dominate the run time
 of layers compute the tangents along all directions together; all other operations use torch.func.
 """
 
@@ -57,9 +57,9 @@ def refuse_transforms(*tensors: Tensor | None) -> None:
 class Dual(Tensor):
     """A tensor with tangents, `dots`, which have a leading axis of directions.
 
-    Tangents are exact up to rounding.  Linear maps, sums, products, softplus and the operations of
+    Tangents are exact up to rounding. Linear maps, sums, products, softplus and the operations of
     a kernel set have explicit rules; all other functions are differentiated by torch.func.
-    In-place operations raise NotImplementedError.  No autograd graph is recorded, because it would
+    In-place operations raise NotImplementedError. No autograd graph is recorded, because it would
     not include the compiled kernels.
     """
 
@@ -79,7 +79,7 @@ class Dual(Tensor):
         Raises
         ------
         NotImplementedError
-            If a torch.func transform is active, or either tensor is batched or has a tangent.
+            If a torch.func transform is active, or `primal` or `dots` is batched or has a tangent.
         """
         refuse_transforms(primal, dots)
         dual = primal.detach().as_subclass(Dual)

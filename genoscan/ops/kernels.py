@@ -1,4 +1,4 @@
-"""Interface of the kernel sets: the operations used by layers, and the inputs of these operations."""
+"""Interface of the kernel sets: the operations used by layers, and the inputs to these operations."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from genoscan.errors import InputError
 
 
 class ScanInputs(NamedTuple):
-    """Inputs of the scan, or their cotangents or tangents.
+    """Inputs to the scan, or the cotangents or tangents of these inputs.
 
     Parameters
     ----------
@@ -25,10 +25,10 @@ class ScanInputs(NamedTuple):
     state : Tensor
         State h before the tile, (batch, channels, states).
     bias : Tensor, optional
-        Bias of the step sizes, (channels,).  If given, the step sizes are softplus(delta + bias)
+        Bias of the step sizes, (channels,). If given, the step sizes are softplus(delta + bias)
         instead of delta.
     z : Tensor, optional
-        Gate, (batch, tile, channels).  If given, the outputs are y silu(z) instead of y.
+        Gate, (batch, tile, channels). If given, the outputs are y silu(z) instead of y.
     """
 
     u: Tensor
@@ -43,7 +43,7 @@ class ScanInputs(NamedTuple):
 
 
 class ConvInputs(NamedTuple):
-    """Inputs of the convolution, or their cotangents or tangents.
+    """Inputs to the convolution, or the cotangents or tangents of these inputs.
 
     Parameters
     ----------
@@ -116,14 +116,14 @@ class Kernels(NamedTuple):
     linear : callable
         (x, weight) or (x, weight, bias) -> x weight^T + bias, like torch.nn.functional.linear
     mamba : callable, optional
-        (x, tail, state, MambaWeights, eps=...) -> (outputs, next tail, final state).  The function
-        computes a whole block, but does not support `Dual` inputs.  If it is None,
+        (x, tail, state, MambaWeights, eps=...) -> (outputs, next tail, final state). The function
+        computes a whole block, but does not support `Dual` inputs. If it is None,
         `mamba_by_operations` is used.
 
     Notes
     -----
     Each operation is exact and, like any torch function, can be differentiated any number of times
-    by autograd and torch.func.  Forward mode with `Dual` tensors uses compiled kernels and supports
+    by autograd and torch.func. Forward mode with `Dual` tensors uses compiled kernels and supports
     first derivatives only.
     """
 
@@ -148,7 +148,7 @@ def mamba_by_operations(
     x : Tensor
         Input, (batch, tile, d_model).
     tail : Tensor
-        Inputs of the convolution before the tile, (batch, taps - 1, channels).
+        Inputs to the convolution before the tile, (batch, taps - 1, channels).
     state : Tensor
         State of the scan before the tile, (batch, channels, states).
     weights : MambaWeights

@@ -19,9 +19,9 @@ _LOG2_E = 1.4426950408889634
 def decay(z2):
     """Return 2^z2 - 1 for -1 < z2 <= 0, and 2^z2 for z2 <= -1.
 
-    It follows that 2^z2 h = (h if z2 > -1 else 0) + decay(z2) h, without loss of digits if 2^z2 is
-    close to 1 or to 0.  The power is computed as 2^z2 = 2^k 2^r with |r| <= 1/2, to 2 units in the
-    last place, and is at least the smallest normal number.
+    For any h, 2^z2 h = (h if z2 > -1 else 0) + decay(z2) h, without loss of digits if 2^z2 is close to
+    1 or to 0. The power is computed as 2^z2 = 2^k 2^r, for an integer k and |r| <= 1/2, to 2 units in
+    the last place, and is at least the smallest normal number.
     """
     raise NotImplementedError("compiled code only")
 
@@ -34,7 +34,7 @@ def phi(z2, factor):
 def phi_slope(z2, factor, gain):
     """Return phi'(z) = (exp(z) - phi(z)) / z for z = z2 ln 2, factor = decay(z2) and gain = phi(z).
 
-    For z2 > -1, this is computed as a series, the sum over k of k z^(k-1) / (k+1)!.
+    For z2 > -1, this is computed as a series, the sum of k z^(k-1) / (k+1)! over k >= 1.
     """
     raise NotImplementedError("compiled code only")
 
@@ -70,7 +70,7 @@ def _reciprocal(x):
 
 @intrinsic
 def _exp2_integer(_context, shifted):
-    """Return 2^k, given a float whose lowest bits are k plus the exponent bias."""
+    """Return 2^k, given a float whose lowest bits are the integer k plus the exponent bias."""
     bits, fraction = (32, 23) if shifted.scalar == types.float32 else (64, 52)
 
     def generate(_context, builder, _signature, args):
@@ -85,7 +85,7 @@ def _exp2_integer(_context, shifted):
 def _exp2_constants(lanes: Lanes) -> tuple[float, float]:
     """Return the lowest exponent, and a constant to add to a number to round it to an integer.
 
-    The lowest bits of the sum of number and constant are the integer plus the exponent bias.
+    The lowest bits of the sum of the number and the constant are the integer plus the exponent bias.
     """
     if lanes.scalar == types.float32:
         return -126.0, 1.5 * 2**23 + 127

@@ -1,8 +1,8 @@
 """SIMD vectors of sixteen numbers for the CPU kernels, and a thread pool that runs these kernels.
 
-Sixteen channels are processed side by side in vector registers.  Kernels load, store and compute
-with vectors (`Lanes`) as if they were numbers.  The last index of an array counts vectors, not
-numbers; `pad_lanes` pads the last axis to whole vectors.  Vectors are explicit because LLVM does not
+Sixteen channels are processed side by side in vector registers. Kernels load, store and compute
+with vectors (`Lanes`) as if they were numbers. The last index of an array counts vectors, not
+numbers; `pad_lanes` pads the last axis to whole vectors. Vectors are explicit because LLVM does not
 vectorise all loops automatically.
 """
 
@@ -156,7 +156,7 @@ def store(_context, array, index, value):
 
 @intrinsic
 def prefetch(_context, array, index):
-    """Prefetch the vector at array[index], which may be out of bounds."""
+    """Prefetch the vector at array[index]; the index may be out of bounds."""
 
     def generate(context, builder, sig, args):
         address = _address(context, builder, sig.args[0], args[0], sig.args[1], args[1])
@@ -208,7 +208,7 @@ def use_widest_vectors(_context):
 
 @intrinsic(prefer_literal=True)
 def alloca(_context, like, size):
-    """Return a pointer to `size` numbers on the stack, which the compiler can assume to be unaliased."""
+    """Return a pointer to `size` numbers on the stack; the compiler can assume that they are unaliased."""
     count = size.literal_value
     kind = like.dtype
 
@@ -232,7 +232,7 @@ def parallel_for(run: Callable[[int, int, int, int], None], batch: int, groups: 
     ----------
     run : callable
         Kernel, called as `run(i_batch, i_part, first, last)` for groups `first` to `last` - 1 of a
-        sequence.  It must release the GIL, and no two calls may write to the same memory.
+        sequence. It must release the GIL, and no two calls may write to the same memory.
     batch : int
         Number of sequences.
     groups : int

@@ -1,10 +1,10 @@
-"""Pool of buffers for the arrays of the CPU kernels, which are reused from tile to tile.
+"""Pool of buffers that the CPU kernels reuse from tile to tile for their arrays.
 
-The arrays of a tile have only a few sizes, which are the same for every tile.  A general-purpose
-allocator splits freed memory: glibc before 2.38 rarely reuses the memory of a freed aligned array
-for another of the same size.  Without the pool, fragmentation grows with every tile and
-increases the memory used for the arrays by half.  Arrays allocated by torch are not pooled; large ones are mapped
-by the operating system and unmapped when freed.
+The arrays of a tile have only a few sizes, which are the same for every tile. A general-purpose
+allocator splits freed memory: glibc before 2.38 rarely reuses the memory of a freed aligned array for
+another of the same size. Without the pool, fragmentation grows with every tile and increases the memory
+used for the arrays by half. Arrays allocated by torch are not pooled; large ones are mapped by the
+operating system, and unmapped when they are freed.
 """
 
 import ctypes
@@ -117,7 +117,7 @@ def fix_mmap_threshold() -> None:
     """Disable glibc's dynamic mmap threshold for this process; do nothing on other systems.
 
     By default, the threshold rises to the size of the largest mapped array that has been freed, and
-    smaller arrays allocated later fragment the heap.  Call this function before reading weights:
+    smaller arrays allocated later fragment the heap. Call this function before reading weights:
     otherwise, because of fragmentation, the peak memory of a window varies by a third between runs.
     """
     with suppress(AttributeError, OSError, TypeError):
@@ -131,7 +131,7 @@ def buffer_pool() -> AbstractContextManager[None]:
 
     Notes
     -----
-    Memory: the peak size of the arrays in use.  It is freed when the outermost context exits.
+    Memory: the peak size of the arrays in use. It is freed when the outermost context exits.
     """
     fix_mmap_threshold()
     return _POOL.buffers.open()
@@ -167,7 +167,7 @@ def flip_positions(x: Tensor) -> Tensor:
 
 
 def contiguous(tensor: Tensor) -> Tensor:
-    """Return a detached, contiguous tensor, which is copied to a pooled buffer if necessary."""
+    """Return a detached, contiguous tensor, copying it to a pooled buffer if necessary."""
     tensor = tensor.detach()
     if tensor.is_contiguous():
         return tensor

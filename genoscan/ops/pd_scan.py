@@ -1,8 +1,8 @@
 """Maps of the permutation-diagonal scan, which specify the destination of each state in a step.
 
 A transition of PD-SSM (Terzić et al., NeurIPS 2025; Flash PD-SSM, arXiv 2605.19150) is a matrix
-with a single 1 in each column, times a complex diagonal.  The matrix is never formed.  Instead,
-`maps[q]`, the destination of state q, is the row of the entry 1 in column q.  States with the same
+with a single 1 in each column, times a complex diagonal. The matrix is never formed. Instead,
+`maps[q]`, the destination of state q, is the row of the entry 1 in column q. States with the same
 destination are added.
 """
 

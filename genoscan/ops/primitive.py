@@ -1,8 +1,8 @@
 """Differentiable operations with compiled jvp and vjp, for autograd, torch.func and `Dual`.
 
-First derivatives are computed by compiled rules.  Higher-order derivatives (`create_graph=True`),
-batched cotangents, torch.func transforms and torch's own forward mode are computed through a
-definition in plain torch operations.
+First derivatives are computed by compiled rules. Higher-order derivatives (`create_graph=True`),
+batched cotangents, torch.func transforms and torch's own forward mode are computed through a definition
+written in plain torch operations.
 """
 
 from collections.abc import Callable
@@ -28,8 +28,8 @@ _SINGLE, _DOUBLE = {torch.float32}, {torch.float64}
 class Primitive:
     """A differentiable operation on tensors.
 
-    A call returns the output, or a tuple if there are several outputs.  Non-differentiable
-    arguments are passed by keyword to all four functions.
+    A call returns the output, or a tuple if there are several outputs. Non-differentiable arguments are
+    passed by keyword to `forward`, `jvp`, `vjp` and `definition`.
 
     Parameters
     ----------
@@ -37,10 +37,10 @@ class Primitive:
         (inputs, save=bool) -> (outputs, saved); `saved` is the tuple of tensors that `vjp` needs,
         or () if `save` is false.
     jvp : callable
-        (inputs, tangents) -> (outputs, tangents of the outputs).  Tangents have an additional
+        (inputs, tangents) -> (outputs, tangents of the outputs). Tangents have an additional
         leading axis of directions; None stands for a zero tangent.
     vjp : callable
-        (inputs, saved, cotangents of the outputs, needs_grad) -> cotangents of the inputs.  The
+        (inputs, saved, cotangents of the outputs, needs_grad) -> cotangents of the inputs. The
         cotangent of an input may be None if its entry in `needs_grad` is false.
     definition : callable
         (*inputs) -> output, or tuple of outputs, in plain torch operations.
@@ -72,7 +72,7 @@ class Primitive:
 
 
 def materialize_tangents(inputs: OptionalTensors, tangents: OptionalTensors) -> OptionalTensors:
-    """Return the tangents, with zeros in place of None unless the input is absent."""
+    """Return the tangents, with zeros in place of None except for absent inputs."""
     count = next(len(dot) for dot in tangents if dot is not None)
     return tuple(
         tensor.new_zeros(count, *tensor.shape) if dot is None and tensor is not None else dot
@@ -107,7 +107,7 @@ def check_precision(tensors: OptionalTensors) -> None:
 def vjp_by_definition(
     definition: Callable[..., Any], inputs: OptionalTensors, bars: Tensors, needs_grad: Flags, **options: Any
 ) -> OptionalTensors:
-    """Compute the cotangents of the inputs by autograd through a definition in torch operations.
+    """Compute the cotangents of the inputs by autograd through a definition written in torch operations.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def vjp_by_definition(
     Returns
     -------
     tuple of Tensor or None
-        Cotangents of the inputs; None for those that are not needed.  In grad mode, they are
+        Cotangents of the inputs; None for those that are not needed. In grad mode, they are
         differentiable with respect to `inputs` and `bars`.
 
     Notes

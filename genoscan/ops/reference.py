@@ -1,7 +1,7 @@
 """Reference definitions of the operations in plain torch.
 
 The values and derivatives of all other kernel sets are tested against these definitions and their
-autograd derivatives.  The definitions run on any device and in any precision, but slowly.
+autograd derivatives. The definitions run on any device and in any precision, but slowly.
 """
 
 import torch
@@ -27,7 +27,7 @@ def scan(
 ) -> tuple[Float[Tensor, "batch tile channels"], Float[Tensor, "batch channels states"]]:
     """Return the outputs and the final state of the selective scan.
 
-    h_t = exp(delta_t A) h_(t-1) + delta_t u_t B_t;  y_t = C_t . h_t + D u_t.
+    h_t = exp(delta_t A) h_(t-1) + delta_t u_t B_t; y_t = C_t . h_t + D u_t.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def conv_silu(
 ) -> tuple[Float[Tensor, "batch tile channels"], Float[Tensor, "batch before channels"]]:
     """Return the SiLU of a causal depthwise convolution, and the next tail.
 
-    y_t = silu(bias + sum over k of weight[:, k] x[t - taps + 1 + k]).  The last tap multiplies the
+    y_t = silu(bias + sum over k of weight[:, k] x[t - taps + 1 + k]). The last tap multiplies the
     current base.
 
     Parameters
@@ -96,7 +96,7 @@ def conv_silu(
     Returns
     -------
     tuple of Tensor
-        y, and the tail of the next tile, which is a copy of the last taps - 1 inputs.  A view would
+        y, and the tail of the next tile, which is a copy of the last taps - 1 inputs. A view would
         keep the memory of the whole tile allocated.
     """
     length, taps = x.shape[1], weight.shape[1]
@@ -135,7 +135,7 @@ def pd_scan(
     state : Tensor
         The state x before the tile.
     route : Tensor
-        Index of the map selected at each step.  It is not differentiated.
+        Index of the map selected at each step. It is not differentiated.
     maps : Tensor
         The destination p(q) of each state q in each map.
 

@@ -121,8 +121,8 @@ def atomic_files() -> Iterator[AtomicFiles]:
 
     Notes
     -----
-    Any exception in the block, including KeyboardInterrupt, removes the temporary files and leaves
-    the existing files unchanged. Until the last file has been renamed, another process that tries to
+    Any exception in the block, including KeyboardInterrupt, removes the temporary files and leaves the
+    existing files unchanged. Until the last file has been renamed, any attempt by another process to
     create a file with the same name raises an error.
     """
     with ExitStack() as stack:

@@ -48,7 +48,7 @@ _MAX_BLOCK_SIZE = max(SECTION.size + 8 * CELL, RECORD.itemsize * RECORDS)
 
 @dataclass
 class _Part:
-    """Part of the buffer that contains a slab.
+    """Part of the buffer, which contains one slab.
 
     Attributes
     ----------

@@ -1,9 +1,9 @@
 """Writers for the two indexes of a bigWig file: the chromosome B+ tree and the R-tree over blocks.
 
-Both trees are written level by level, starting with the root. Each node starts with four bytes,
-which encode whether the node is a leaf (1 byte), 0 (1 byte) and the number of items (2 bytes), followed
-by at most FAN items. All nodes of a level except the last are full, so that the file offset of a
-child can be computed from the child's index in its level.
+Both trees are written level by level, starting with the root. Each node starts with four bytes: a flag
+for leaves (1 byte), a zero (1 byte) and the number of items (2 bytes). At most `FAN` items follow. All
+nodes of a level except the last are full, so that the file offset of a child can be computed from the
+child's index in its level.
 
 Reference: Kent et al., "BigWig and BigBed", Bioinformatics 26 (2010), supplement, tables 8 to 17.
 """

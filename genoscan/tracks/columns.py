@@ -65,7 +65,7 @@ def write_columns(
 
     Notes
     -----
-    Memory: 16 MB in addition to the arrays. If an array is a memory map, at most 16 MB of it are
+    Memory: 16 MB in addition to the arrays. If an array is a memory map, at most 16 MB of it is
     resident at a time, unless the map is copy-on-write.
     """
     lengths = np.array([len(region) for region in regions], np.int64)
@@ -174,7 +174,7 @@ def _read_archive(path: Path, archive: zipfile.ZipFile) -> Columns:
 
 
 class _Kind(NamedTuple):
-    """Expected type of an array, as a pattern and as a name, and number of columns; 0 if one-dimensional."""
+    """Expected type of an array, as a pattern and as a name, and its number of columns, or 0 if one-dimensional."""
 
     descr: str
     words: str

@@ -96,8 +96,9 @@ def substitution(
     Returns
     -------
     array of shape (bases,), float32
-        The difference g_b - g_observed with the largest absolute value over bases b. In a tie, the
-        first base in the order A, C, G, T is used. The score is NaN at unknown bases.
+        The difference g_b - g_observed with the largest absolute value over bases b, where g_b is the
+        derivative along b. In a tie, the first base in the order A, C, G, T is used. The score is NaN
+        at unknown bases.
     """
     gradient = blank_unknown(gradient, codes)
     changes = gradient - _observed_column(gradient, codes)[:, None]

@@ -16,7 +16,7 @@ from genoscan.tracks.store import Arrays
 
 
 class Sink:
-    """Receiver for the gradients of a batch of windows on one strand, which arrive in tiles in any order.
+    """Receiver for the gradients of a batch of windows on one strand; the gradients arrive in tiles, in any order.
 
     Parameters
     ----------

@@ -51,12 +51,12 @@ class FileSnapshots:
         self._ended, self._took = time.monotonic(), 0.0
 
     def due(self, nbytes: int) -> bool:
-        """Return whether enough time has passed since the last state to save `nbytes` bytes."""
+        """Return whether enough time has passed since the last save to write `nbytes` more bytes."""
         took = max(self._took, nbytes / _BYTES_PER_SECOND)
         return time.monotonic() - self._ended >= max(_INTERVAL, _SHARE * took)
 
     def save(self, name: str, state: Mapping[str, np.ndarray]) -> None:
-        """Save a state, unless one of the results computed before it is not finite."""
+        """Save a state, unless one of the results stored before it is not finite."""
         with self._lock, os_errors(self._folder):
             started = time.monotonic()
             stored = self._stored()

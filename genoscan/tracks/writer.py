@@ -167,8 +167,8 @@ def check_output(path: Path) -> None:
     InputError
         If the suffix is unknown.
     OutputError
-        If the folder does not exist or cannot be written to, or if the file, its record or its index
-        has a name that is too long or is not a regular file.
+        If the folder does not exist or cannot be written to, or if the file, its record or its index is
+        not a regular file or has a name that is too long.
     """
     if path.suffix != ".npz" and _suffix(path) not in _FORMATS:
         raise _unknown_suffix(path, [*_FORMATS, ".npz"])
@@ -254,7 +254,7 @@ _FORMATS: dict[str, Callable[[Path, Mapping[str, int], AtomicFiles, ExitStack], 
 
 
 def index_paths(path: Path) -> list[Path]:
-    """Return the possible paths of the index of a track.
+    """Return the paths at which the index of a track may be written.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Training data: streams of consecutive windows from both strands of the sequences.
 
-Each stream starts at a random position.  In a causal model, its carry is passed from one window to
-the next, so that the model is trained on contexts much longer than a window.  After `walk` windows,
+Each stream starts at a random position. In a causal model, its carry is passed from one window to
+the next, so that the model is trained on contexts much longer than a window. After `walk` windows,
 all streams restart at new random positions.
 """
 
@@ -205,7 +205,7 @@ def stretches(lengths: Sequence[int], *, length: int, batch: int, seed: int, fir
     batch
         Number of stretches per item.
     seed
-        Seed of the random generator.
+        Seed for the random generator.
     first
         Index of the first item; nonzero to resume.
 

@@ -3,14 +3,14 @@
 Schemes:
 
     genes       heads `genes`, one class per base: intergenic, UTR, CDS or intron, by strand; and `sites`,
-                donors, acceptors, starts and stops, by strand.  A gene is represented by the transcript
+                donors, acceptors, starts and stops, by strand. A gene is represented by the transcript
                 with the longest CDS.
     frames      heads `frames`, one class per base: its position in the codon, by strand, or none; and
-                `sites`, starts and stops, by strand.  For genomes without introns.
+                `sites`, starts and stops, by strand. For genomes without introns.
     intervals   head `intervals`, with one label per feature name, by strand if features have strands.
 
 A site is labelled at one base: the first base of an intron (donor), the last base of an intron
-(acceptor), the first base of a CDS (start), or its last base (stop), in the reading direction.  Bases
+(acceptor), the first base of a CDS (start), or its last base (stop), in the reading direction. Bases
 about which the annotation is ambiguous are ignored in training: bases in two classes of equal rank,
 exons and introns of genes without a CDS, and sites of other transcripts than the chosen one.
 """

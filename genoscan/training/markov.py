@@ -6,9 +6,9 @@ validation sequences, and whose words are counted on both strands of the trainin
 p(base | preceding k bases) = (n(word) + a) / (n(context) + 4 a)
 
 where n(word) is the count of the k bases followed by the base, n(context) is the count of the
-k bases followed by any base, and a is the additive smoothing.  If fewer than k known bases precede a
+k bases followed by any base, and a is the additive smoothing. If fewer than k known bases precede a
 base, because it is near the start of a sequence or follows an N, the order is reduced to their
-number.  Therefore, all A, C, G and T except the first base of each sequence are scored, as for
+number. Therefore, all A, C, G and T except the first base of each sequence are scored, as for
 next-base models.
 """
 

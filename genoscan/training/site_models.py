@@ -5,7 +5,7 @@ Both score a base by its surroundings, from 20 bases upstream to 20 bases downst
     sum over positions i of log p_i(x_i | x_{i-1}) - log q(x_i | x_{i-1})
 
 where p_i is estimated from the sites of the training data, and q from all of its bases; in a weight
-matrix, the probabilities do not depend on the previous base.  Counts are increased by 1/4.
+matrix, the probabilities do not depend on the previous base. Counts are increased by 1/4.
 """
 
 from collections.abc import Sequence

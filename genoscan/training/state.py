@@ -131,7 +131,7 @@ def _hardware(device: torch.device) -> str:
 def open_work(work: Path) -> Iterator[None]:
     """Create and lock the folder of a training run; remove it at the end if it is empty.
 
-    Temporary files that a killed process left behind are removed.
+    Temporary files left behind by a killed process are removed.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Training on genomes, with parameter gradients from the engine.
 
 Memory use is independent of the window length for causal models; bidirectional models store the
-activations between layers, unless a window fits into one tile.  Windows are distributed over threads.
+activations between layers, unless a window fits into one tile. Windows are distributed over threads.
 """
 
 import math
@@ -60,7 +60,7 @@ class TrainOptions:
     clip
         Maximum L2 norm of all gradients together.
     seed
-        Seed of the initial weights and of the training data.
+        Random seed for the initial weights and the training data.
     tile, slots
         See `Adjoint`.
     report_every

@@ -1,7 +1,7 @@
 """Caduceus and PlantCaduceus (Schiff et al., arXiv 2403.03234; Zhai et al., PlantCaduceus).
 
 Both are bidirectional Mamba models with a masked-language-model head, for one strand (Ph) or both
-(PS).  For the effect of `fused_add_norm` on PS, see layers/bidirectional.py.
+(PS). For the effect of `fused_add_norm` on PS, see layers/bidirectional.py.
 """
 
 import math
@@ -180,7 +180,7 @@ def _vocabulary(source: Source, complement: Tensor) -> _Vocabulary:
 
 
 def _trained_window(source: Source) -> int | None:
-    """Return the longest training window, parsed from the checkpoint's name; None if it has none."""
+    """Return the longest training window, parsed from the checkpoint's name; None if the name does not contain one."""
     thousands = re.search(r"seqlen-(\d+)k", source.name)
     # Powers of two, abbreviated in thousands: 131k is 131,072.
     return 2 ** round(math.log2(1000 * int(thousands[1]))) if thousands else None

@@ -1,7 +1,7 @@
 """Reader for the tensors of checkpoint files.
 
 Supported formats are `model.safetensors`, `pytorch_model.bin`, shards of either with their index,
-and training checkpoints (`.ckpt`, `.pt`, `.pth`).  All except safetensors are pickles: torch
+and training checkpoints (`.ckpt`, `.pt`, `.pth`). All except safetensors are pickles: torch
 unpickles them with `weights_only`, which creates only tensors and containers and runs no other code.
 """
 

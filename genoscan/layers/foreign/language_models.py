@@ -1,7 +1,7 @@
 """Causal language models: MambaLMHeadModel (state-spaces), Mamba and Mamba-2 (transformers).
 
 Each model consists of blocks x + mixer(norm(x)), a final norm, and a head that is either tied to the
-embedding or a separate matrix.  The two projects differ in the names of the settings and of one
+embedding or a separate matrix. The two projects use different names for the settings and for one
 tensor.
 """
 
@@ -56,7 +56,7 @@ class _StateSpaces(Settings):
     ssm_cfg: Ssm = DEFAULT_SSM
 
     def architecture(self, source: Source) -> _Architecture:
-        """Return the architecture, with padding added to the vocab_size in config.json."""
+        """Return the architecture, with the vocab_size from config.json padded."""
         multiple = self.pad_vocab_size_multiple
         inner = self.ssm_cfg.inner(source, self.d_model, mamba2=self.ssm_cfg.layer == "Mamba2")
         size = -(-self.vocab_size // multiple) * multiple

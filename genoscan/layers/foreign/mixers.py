@@ -1,4 +1,4 @@
-"""Conversion of the settings and tensors of mixers, whose names are the same in all families."""
+"""Conversion of the settings and tensors of mixers, which have the same names in all families."""
 
 import math
 from typing import Annotated, Any, Literal
@@ -54,7 +54,7 @@ StepLimits = Annotated[tuple[_Bound, _Bound], AfterValidator(_ordered)]
 
 
 def _without_training(value: Any) -> Any:
-    """Remove the settings that do not affect the output; treat null as {}, like state-spaces."""
+    """Remove the settings that do not affect the output; treat null as {}, as state-spaces does."""
     if isinstance(value, dict):
         return {name: setting for name, setting in value.items() if name not in _TRAINING}
     return {} if value is None else value

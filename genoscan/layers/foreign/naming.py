@@ -1,7 +1,7 @@
 """Removal of the segments that training frameworks insert into tensor names.
 
 torch.compile, DistributedDataParallel, FSDP, DeepSpeed and Lightning each insert a segment into
-tensor names.  Without these segments, the tensor names of a model begin with `backbone.`, `caduceus.`
+tensor names. Without these segments, the tensor names of a model begin with `backbone.`, `caduceus.`
 or `lm_head.`.
 """
 
@@ -30,7 +30,8 @@ class Names(NamedTuple):
     Attributes
     ----------
     inside
-        Names in the file of each tensor and of any copies, by the name of the tensor in the model.
+        Names, in the file, of each tensor of the model and of any copies, by the name of the tensor in
+        the model.
     outside
         Names of the tensors in the file that are not part of the model.
     prefixes

@@ -1,4 +1,4 @@
-"""Foreign checkpoints, with their configurations, and their tensors by name in the model."""
+"""Foreign checkpoints: their configurations, and their tensors by their names in the model."""
 
 import difflib
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ class Source:
     config
         Contents of config.json.
     defaults
-        Default values, in the family, of the sizes that are missing from config.json.
+        Default values, for the family, of the sizes that are missing from config.json.
 
     Raises
     ------
@@ -160,7 +160,8 @@ class Source:
         Raises
         ------
         ModelError
-            As in `take`, or if the file contains both tensors and they differ.
+            As in `take`, or if the file contains a tensor under each of the names and these tensors
+            differ.
         """
         found = [known for known in (name, partner) if known in self._names]
         if not found:

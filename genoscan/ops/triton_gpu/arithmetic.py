@@ -1,4 +1,4 @@
-"""Declaration and launch of Triton kernels, and elementary functions that they call."""
+"""Declaration and launch of Triton kernels, and the elementary functions that these kernels call."""
 
 # Functions compiled by Triton have no annotations; their callers do.
 # mypy: disable-error-code="no-untyped-def"
@@ -101,9 +101,9 @@ def exp(x):
 
 @kernel
 def decay(z):
-    """Return `near` and `factor` such that exp(z) h = masked(near, h) + factor h, for z <= 0.
+    """Return `near` and `factor` such that exp(z) h = masked(near, h) + factor h for any h, for z <= 0.
 
-    `near` is true if z > -0.7.  `factor` is exp(z) - 1 if `near` is true, and exp(z) otherwise.  No
+    `near` is true if z > -0.7. `factor` is exp(z) - 1 if `near` is true, and exp(z) otherwise. No
     digits are lost if exp(z) is close to 1 or to 0.
     """
     # Chebyshev interpolant of (exp(z) - 1 - z) / z^2 on [-0.7, 0].
@@ -129,7 +129,7 @@ def decay(z):
 
 @kernel
 def masked(near, h):
-    """Return h where the mask `near` is true and 0 elsewhere."""
+    """Return `h` where the mask `near` is true, and 0 elsewhere."""
     return tl.where(near, h, 0.0)
 
 

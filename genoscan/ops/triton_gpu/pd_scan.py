@@ -4,15 +4,15 @@
     starts   computes the state at the start of each chunk, sequentially along the chunks
     states   runs each chunk again, from the state at its start
 
-The composition of two steps is again a step, whose map is one map indexed with the other (Flash
-PD-SSM, arXiv 2605.19150).  For cotangents, which are computed from right to left, every step is a
-gather.  From left to right, several states may have the same destination, so that the new value of
-a state is a sum over all states, masked by destination.  If every map is a permutation, each step
-is a gather with the inverse map instead.
+The composition of two steps is again a step; its map is the map of the second step indexed with that of
+the first (Flash PD-SSM, arXiv 2605.19150). For cotangents, which are computed from right to left, every
+step is a gather. From left to right, several states may have the same destination, so that the new
+value of a state is a sum over all states, masked by destination. If every map is a permutation, each
+step is a gather with the inverse map instead.
 
-Each program processes one head of one sequence, with its states along the lanes.  Notation as in
-`reference.pd_scan`: decay d, inflow b, state x, destinations p of the states; `_re` and `_im` are
-the real and imaginary planes.
+Each program processes one head of one sequence, with its states along the lanes. Notation as in
+`reference.pd_scan`: decay d, inflow b, state x, destinations p of the states; q is the index of a
+state; `_re` and `_im` are the real and imaginary planes.
 """
 
 # Functions compiled by Triton have no annotations; their callers do.
@@ -53,7 +53,7 @@ def _multiply(a_re, a_im, b_re, b_im):
 
 @kernel
 def _move(p, q, re, im, PERMUTE: tl.constexpr):
-    """Return the values moved to destinations `p` or, if PERMUTE is true, gathered from sources `p`."""
+    """Return the values moved to destinations `p` or, if `PERMUTE` is true, gathered from sources `p`."""
     if PERMUTE:
         return tl.gather(re, p, 0), tl.gather(im, p, 0)
     hit = p[None, :] == q[:, None]
@@ -134,8 +134,8 @@ def _chunks(
 ):
     """Compose the steps of each chunk into one step.
 
-    For this step, the map is written to `p_end`, (row, chunk, head, q), and the diagonal and the
-    inflow are written to `d_end` and `b_end`, (row, chunk, head, plane, q).
+    For each composed step, the map is written to `p_end`, (row, chunk, head, q), and the diagonal and
+    the inflow are written to `d_end` and `b_end`, (row, chunk, head, plane, q).
     """
     head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
     inverses += head * MAPS * N
@@ -179,7 +179,7 @@ def _starts(
     LANES: tl.constexpr,
     REVERSE: tl.constexpr,
 ):
-    """Replace `b_end` by the state at the start of each chunk; write the final state to `last`."""
+    """Replace `b_end` with the state at the start of each chunk; write the final state to `last`."""
     head, row = tl.program_id(0) % HEADS, (tl.program_id(0) // HEADS).to(tl.int64)
     q = tl.arange(0, LANES)
     in_q = (q < N) | (N == LANES)
@@ -224,7 +224,7 @@ def _states(
 ):
     """Write the states of each chunk, run from the state at its start.
 
-    If PERMUTE is true, `maps` contains the inverse maps.
+    If `PERMUTE` is true, `maps` contains the inverse maps.
     """
     head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
     chunk = tl.program_id(0)
@@ -255,7 +255,7 @@ def _chunks_bar(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Compose the steps of each chunk from right to left; a step is bar = d bar[p] + b."""
+    """Compose the steps of each chunk from right to left; a step maps a cotangent bar to d bar[p] + b."""
     head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
     chunk = tl.program_id(0)
     p, d_re = q, tl.where(in_q, 1.0, 0.0).to(decay.dtype.element_ty)
@@ -296,7 +296,7 @@ def _states_bar(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Write the cotangents of the decays and inflows of each chunk, given that of the state at its end."""
+    """Write the cotangents of the decays and inflows of each chunk, given the cotangent of its final state."""
     head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
     chunk = tl.program_id(0)
     re, im = _load(ends + ((row * n_chunks + chunk) * HEADS + head) * 2 * N, q, in_q, N)
@@ -356,7 +356,7 @@ def _run(
     """Return the states after every step and the final state.
 
     If `decay_dot` and `before`, the states before every step, are given, the tangents are returned
-    instead.  In that case, `inflow` and `state` are also tangents, with one row per direction and
+    instead. In that case, `inflow` and `state` are also tangents, with one row per direction and
     sequence.
     """
     rows, length, heads = inflow.shape[:3]
@@ -374,9 +374,9 @@ def _run(
 
 
 def _carry_chunks(p: Tensor, d: Tensor, b: Tensor, first: Tensor, last: Tensor, *, reverse: bool) -> None:
-    """Replace `b` by the states at the starts of the chunks; write the final state to `last`.
+    """Replace `b` with the states at the starts of the chunks; write the final state to `last`.
 
-    `first` is the initial state.  If `reverse` is true, the states are cotangents, and the chunks
+    `first` is the initial state. If `reverse` is true, the states are cotangents, and the chunks
     are processed from right to left.
     """
     rows, n_chunks, heads, n_states = p.shape

@@ -1,6 +1,6 @@
 """Step sizes, gate and norm on the GPU, each in a single pass over memory.
 
-`_dot` marks tangents, `_bar` cotangents.  Sums over all rows are computed in two steps, first
+`_dot` marks tangents, `_bar` cotangents. Sums over all rows are computed in two steps, first
 within each block of rows and then over the blocks, so that results are bitwise reproducible.
 """
 
@@ -32,7 +32,7 @@ BLOCK_SIZE = 2048
 
 @kernel
 def _offsets(n_rows, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Return the offsets of this program in arrays (rows, width), the mask, and the columns."""
+    """Return the offsets of this program in arrays of shape (rows, width), the mask, and the columns."""
     n_blocks = tl.cdiv(WIDTH, COLUMNS)
     column = tl.program_id(0) % n_blocks * COLUMNS + tl.arange(0, COLUMNS)
     row = (tl.program_id(0) // n_blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)

@@ -1,4 +1,4 @@
-"""The selective scan on the GPU, which launches the kernels in `scan_kernels`."""
+"""The selective scan on the GPU: launches of the kernels in `scan_kernels`, with their notation."""
 
 import torch
 import triton
@@ -25,8 +25,9 @@ UNROLL = 1
 def _sizes(inputs: ScanInputs, budget: int, **axes: int) -> dict[str, int]:
     """Return the compile-time sizes of a kernel: all states, and as many channels as `budget` permits.
 
-    `budget` is the maximum number of values, N x LANES; LANES is between 1 and 32.  The threads of a warp are
-    laid out along the channels first, then along the states.
+    `budget` is the maximum of `N` x `LANES`, where `N` is the number of states, rounded up to a power
+    of two, and `LANES` is the number of channels, between 1 and 32. The threads of a warp are laid out
+    along the channels first, then along the states.
     """
     channels, states = inputs.A.shape
     n = triton.next_power_of_2(states)
@@ -42,12 +43,12 @@ def _allocate_chunks(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
 
 
 def _states_first(A: Tensor) -> Tensor:
-    """Return `A`, or its tangents, in the layout of the kernels, (n, c)."""
+    """Return `A`, or its tangents, in the layout expected by the kernels, (n, c)."""
     return A.transpose(-1, -2).contiguous()
 
 
 def _carry_chunks(ends: Tensor, totals: Tensor, A: Tensor, first: Tensor, *, reverse: bool) -> Tensor:
-    """Replace `ends` by the states at the starts of the chunks; return the final state."""
+    """Replace `ends` with the states at the starts of the chunks; return the final state."""
     batch, n_chunks, channels = totals.shape
     last = torch.empty_like(first)
     launch(

@@ -6,17 +6,17 @@ Forward, jvp and vjp each have three steps:
     carry        computes the state at the start of each chunk sequentially, with Kahan compensation
     replay       runs each chunk again, from the state at its start; writes the outputs
 
-The decay of a whole chunk is exp(A * sum of step sizes), so that the state is advanced over a chunk
-as over a single base.  The vjp runs in the same way from right to left; its replay recomputes the
-states from checkpoints, which the forward replay saves every `SUB` bases, and keeps them in
-registers.
+The decay of a whole chunk is exp(A * sum of step sizes), so that the state is advanced over a chunk as
+over a single base. The vjp runs in the same way from right to left; its replay recomputes the states
+from checkpoints saved by the forward replay every `SUB` bases, and keeps the states in registers.
 
-Each program is one warp, so that no warp waits for another.  It processes a block of channels, with
-all states of a channel in a few threads.  Sums over channels are written as one partial sum per
+Each program is one warp, so that no warp waits for another. It processes a block of channels, with
+all states of a channel in a few threads. Sums over channels are written as one partial sum per
 block.
 
-Notation: u, delta, A, B, C, D, h as in Mamba (Gu and Dao, arXiv 2312.00752, equation 2 with the
-Euler input map); `_dot` marks tangents, `_bar` cotangents; n is a state and c a channel.
+Notation: u, delta, A, B, C, D, h as in Mamba (Gu and Dao, arXiv 2312.00752, equation 2 with the Euler
+input map); `_dot` marks tangents, `_bar` cotangents; n is the index of a state, and c that of a
+channel.
 """
 
 # Functions compiled by Triton have no annotations; their callers do.
@@ -42,7 +42,7 @@ channel_kernel = partial(kernel, unaligned=tuple(UNALIGNED.split()))
 
 @kernel
 def _advance(h, near, factor, inflow):
-    """Return the state after a base, computed so that small changes of the state lose no digits."""
+    """Return the state after a base, computed so that small changes in the state lose no digits."""
     return masked(near, h) + (factor * h + inflow)
 
 
@@ -58,8 +58,8 @@ def _add(total, error, term):
 def _program(CHANNELS: tl.constexpr, STATES: tl.constexpr, N: tl.constexpr, LANES: tl.constexpr):
     """Return the indices and masks of this program.
 
-    The values are the chunk, the sequence, the channels c, the states n, the offsets in arrays of
-    shape (n, c), and the masks of c, of n and of both.
+    The values are the chunk, the sequence, the channels c, the states n, the offsets in arrays of shape
+    (n, c), and the masks of c, of n and of (n, c).
     """
     n_blocks = tl.cdiv(CHANNELS, LANES)
     chunk, batch = tl.program_id(0) // n_blocks, tl.program_id(1).to(tl.int64)
@@ -131,7 +131,7 @@ def chunk_ends_bar(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Compute the cotangent of the state at the start of each chunk, from zero at its end."""
+    """Compute the cotangent of the state at the start of each chunk, with a cotangent of zero at its end."""
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     a = tl.load(A + at, in_nc, 0.0)
     row = batch * length + chunk * CHUNK
@@ -173,7 +173,7 @@ def carry(
     AHEAD: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Replace `ends`, the final states of chunks run from zero, by the states at the chunks' starts.
+    """Replace `ends`, the final states of chunks run from zero, with the states at the starts of the chunks.
 
     The final state of the tile is written to `last`.
     """
@@ -260,10 +260,10 @@ def replay(
 
 @kernel
 def _load_slabs(array, c, n, in_n, CHANNELS: tl.constexpr, E: tl.constexpr, LANES: tl.constexpr):
-    """Load a block of an array (n, c) as (E, n, LANES), with E channels per thread.
+    """Load a block of an array of shape (n, c) as (`E`, n, `LANES`), with `E` channels per thread.
 
-    The block is loaded in E slabs, because the layout of a single load would depend on the version
-    of Triton.
+    The block is loaded in `E` slabs, because the layout of a single load would depend on the version of
+    Triton.
     """
     slab = tl.arange(0, E)[:, None, None]
     for e in tl.static_range(E):
@@ -302,12 +302,12 @@ def replay_bar(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Run each chunk from right to left, from the cotangent of the state at its end.
+    """Run each chunk from right to left, starting with the cotangent of the state at its end.
 
-    The cotangents are written to `u_bar` and `delta_bar`.  One partial sum per block of channels is
-    written to `B_bar` and `C_bar`, (block, batch x tile, n).  One partial sum per chunk is written
-    to `A_bar`, (batch x chunk, n, c), and `D_bar`, (batch x chunk, c), unless these are None.
-    Blocks of values have three axes: the E channels of a thread, N states and LANES channels.
+    The cotangents are written to `u_bar` and `delta_bar`. One partial sum per block of channels is
+    written to `B_bar` and `C_bar`, (block, batch x tile, n). One partial sum per chunk is written to
+    `A_bar`, (batch x chunk, n, c), and `D_bar`, (batch x chunk, c), unless these are None. Blocks of
+    values have three axes: `E` slabs, `N` states, and `LANES` channels per slab.
     """
     n_blocks = tl.cdiv(CHANNELS, E * LANES)
     chunk, batch = tl.program_id(0) // n_blocks, tl.program_id(1).to(tl.int64)
@@ -412,7 +412,10 @@ def chunk_ends_dot(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Run each chunk as `chunk_ends` does, with tangents for G directions that start from zero."""
+    """Run each chunk as `chunk_ends` does, together with the tangents along `G` directions.
+
+    States and tangents are zero at the start of each chunk.
+    """
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     g = tl.program_id(2) * G + tl.arange(0, G)
     in_g = g < n_directions
@@ -480,9 +483,9 @@ def carry_dot(
     AHEAD: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Replace `ends_dot` by the tangents of the states at the starts of the chunks.
+    """Replace `ends_dot` with the tangents of the states at the starts of the chunks.
 
-    `starts` is computed by `carry`, which must be launched first.  The tangent of the final state
+    `starts` is computed by `carry`, which must be launched first. The tangent of the final state
     of the tile is written to `last`.
     """
     width = CHANNELS * STATES
@@ -551,7 +554,7 @@ def replay_dot(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Run each chunk as `replay` does, with tangents for G directions; write `y` and `y_dot`."""
+    """Run each chunk as `replay` does, together with the tangents along `G` directions; write `y` and `y_dot`."""
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     g = tl.program_id(2) * G + tl.arange(0, G)
     in_g = g < n_directions
