@@ -27,7 +27,7 @@ _HOMES = {
     "Layer": "layer",
     "Layerwise": "engine.methods",
     "LogLikelihood": "engine.target",
-    "LogitAt": "engine.target",
+    "LogitSum": "engine.target",
     "Model": "model",
     "ModelError": "errors",
     "NonFiniteError": "errors",

@@ -39,6 +39,7 @@ def attribute(
     context: int | None = None,
     reach: int | None = None,
     masked: bool = False,
+    contrast: str | None = None,
     batch: int = 4,
     axes: str = "LC",
 ) -> Attribution | Attributions:
@@ -53,8 +54,9 @@ def attribute(
     model
         Loaded model, or a name or path accepted by `load_model`.
     target
-        "log-likelihood[:REGION]", "logit:POS:BASE" or "log-odds:POS:BASE". POS is a 1-based position in
-        the sequence. For a (genome file, region) pair, CHROM precedes POS as on the command line:
+        "log-likelihood[:REGION]", "logit:POS:BASE" or "log-odds:POS:BASE"; for task heads,
+        "HEAD:LABEL[@REGION]", such as "sites:donor+@120-120". POS and REGION are 1-based in the
+        sequence. For a (genome file, region) pair, they include CHROM as on the command line:
         "logit:CHROM:POS:BASE".
     score
         "centred", "observed", "magnitude" or "substitution".
@@ -65,6 +67,8 @@ def attribute(
         the model's configuration is used.
     masked
         Whether to replace the bases of the target with the mask token (masked models only).
+    contrast
+        Label whose logit is subtracted from that of a task head, or "strongest".
     batch
         Number of sequences of equal length processed together.
     axes
@@ -96,7 +100,9 @@ def attribute(
     """
     loaded = _loaded(model)
     located, many = locate_all(sequence, axes=axes)
-    options = Options(score=score, strand=strand, context=context, reach=reach, masked=masked, batch=batch)
+    options = Options(
+        score=score, strand=strand, context=context, reach=reach, masked=masked, contrast=contrast, batch=batch
+    )
     found: dict[int, Attribution] = {}
     for numbers in group(located, target):
         for i, one in zip(numbers, _attributed([located[i] for i in numbers], loaded, target, options), strict=True):
@@ -117,7 +123,7 @@ def _attributed(located: Sequence[Located], model: Model, target: str, options: 
     values: dict[Region, float] = {}
     for batch in job.batches:
         scored = [windows[0].scored for windows in batch]
-        values |= zip(scored, attribute_batch(job, batch, arrays), strict=True)
+        values |= zip(scored, attribute_batch(job, batch, arrays)[0], strict=True)
     assert arrays.columns is not None
     made = []
     for region in regions:
@@ -172,7 +178,7 @@ def attribute_regions(
     progress
         Function called after each processed tile with the number of positions in that tile.
     **options
-        Fields of `Options`, namely target, score, strand, context, reach, masked, batch, shard.
+        Fields of `Options`, namely target, contrast, score, strand, context, reach, masked, batch, shard.
 
     Returns
     -------
@@ -231,7 +237,7 @@ def _predicted(model: Model, strand: str, located: Located) -> np.ndarray:
     region = located.region
     codes = located.genome.fetch(region.chrom, region.start, region.end)
     read = torch.from_numpy(reverse_complement(codes) if strand == "-" else codes)[None]
-    columns, offset = list(model.config.base_columns), model.config.label_offset
+    columns, offset = list(model.config.base_columns), model.label_offset
     dtype = torch.empty(0, dtype=model.dtype).numpy().dtype
     logits = np.full((len(codes), len(columns)), np.nan, dtype)
     for span, outputs in model.method.forward(model.stack, OneHot(read, model.table())):

@@ -160,7 +160,7 @@ def _probe(model: Model, method: Method, width: int, size: int, tiles: int) -> _
 
     def run(length: int) -> float:
         read = codes[:, :length]
-        target = whole_window(read, model.columns(), model.config.label_offset)
+        target = whole_window(read, model.columns(), model.label_offset)
         started = time.perf_counter()
         stream_gradient(model, read, target, lambda *_tile: None, method)
         return time.perf_counter() - started

@@ -13,6 +13,7 @@ from genoscan.genome.alphabet import reverse_complement
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import Batch, Window, batches, by_region, merge, plan, whole_genome
 from genoscan.genome.region import Region
+from genoscan.label_target import LabelTarget
 from genoscan.model import Model
 from genoscan.shards import shard_of
 from genoscan.targets import TargetSpec, parse_target
@@ -38,6 +39,9 @@ class Options:
         Number of windows of equal length processed together.
     masked
         Whether the bases of the target are replaced with the mask token.
+    contrast
+        Label whose logit is subtracted from a label target, or "strongest" for the label with the
+        largest logit, other than that of the target. If None, no logit is subtracted.
     shard
         "I/N" to compute only shard I of N. If None, the whole job is computed.
 
@@ -54,6 +58,7 @@ class Options:
     reach: int | None = None
     batch: int = 4
     masked: bool = False
+    contrast: str | None = None
     shard: str | None = None
 
     def __post_init__(self) -> None:
@@ -81,7 +86,7 @@ class Job:
 
     genome: Genome
     model: Model
-    target: TargetSpec
+    target: TargetSpec | LabelTarget
     options: Options
     context: int
     reach: int
@@ -128,15 +133,16 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
         If an option is invalid, the target cannot depend on a region, or the memory budget is too
         small for the longest windows.
     """
-    target = parse_target(options.target, genome.sizes)
+    target = parse_target(options.target, genome.sizes, model, options.contrast)
+    model = model.with_head(target.head)
     if options.masked:
         target.check_masked(model)
-    context = model.config.context if options.context is None else options.context
-    reach = model.config.reach if options.reach is None else options.reach
-    if target.region is not None and not model.bidirectional:
+    context = _default(options.context, 0 if target.pooled else model.config.context)
+    reach = _default(options.reach, 0 if target.pooled else model.config.reach)
+    if not model.bidirectional and not target.pooled and (target.head or target.region is not None):
         reach = 0  # causal outputs do not depend on bases downstream of them
     merged = merge(regions or whole_genome(genome.sizes), genome.sizes, by_strand=options.strand == "bed")
-    target.check(merged, genome.sizes, options.strand, model.config.label_offset)
+    target.check(merged, genome.sizes, options.strand, model.label_offset)
     windows = plan(
         merged,
         genome.sizes,
@@ -144,9 +150,10 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
         context=context,
         reach=reach,
         strand=options.strand,
-        target=target.region,
-        label_offset=model.config.label_offset,
+        target=None if target.pooled else target.region,
+        label_offset=model.label_offset,
     )
+    target.check_windows(windows)
     order = batches(by_region(windows, options.strand), options.batch)
     if options.shard is not None:
         order = shard_of(order, options.shard)
@@ -155,6 +162,10 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
     job = Job(genome, model, target, options, context, reach, tuple(merged), tuple(order))
     model.method.fit(model.stack, job.longest, job.widest)
     return job
+
+
+def _default(given: int | None, default: int) -> int:
+    return default if given is None else given
 
 
 def _fetch(genome: Genome, window: Window) -> UInt8[np.ndarray, " bases"]:

@@ -28,6 +28,7 @@ _SHARD_KEYS = (
     "sequences",
     "shard",
     "method",
+    "target_labels",
     "target_values",
     *TRACK_KEYS,
     "windows",
@@ -87,7 +88,7 @@ def write_merged(
         "shards": len(shards),
         "sequences": [met[name] for name in genome.sizes if name in met],
         "regions": region_records(region for region, _, _ in placed),
-        "target_values": [value for record in records for value in record.get("target_values", [])],
+        **_joined_lists(records, ("target_values", "target_labels")),
         **{key: sum(record[key] for record in records) for key in _SUMS if all(key in record for record in records)},
     }
     with atomic_files() as files:
@@ -102,6 +103,15 @@ def write_merged(
         for path in outputs:
             write_provenance(path, record, files)
     return record
+
+
+def _joined_lists(records: Sequence[dict[str, Any]], keys: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the lists of all records, joined, for the keys that a record has."""
+    return {
+        key: [value for record in records for value in record.get(key, [])]
+        for key in keys
+        if any(key in record for record in records)
+    }
 
 
 def _read_shards(paths: Sequence[Path], genome: Genome) -> list[_Shard]:

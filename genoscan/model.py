@@ -6,6 +6,7 @@ Only this module depends on the class of the network.
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -34,20 +35,50 @@ class Model:
         Path of the model folder.
     config
         Contents of config.json.
-    stack
-        Network with frozen parameters, which maps one-hot bases to logits.
+    network
+        Network with frozen parameters, which maps one-hot bases to the outputs of all heads.
     method
         Method of differentiation of the network.
     weights_sha256
         Checksum of model.safetensors.
+    head
+        Name of the task head whose outputs are computed; "" for the language-model head.
     """
 
     name: str
     path: Path
     config: ModelConfig
-    stack: Stack | BidirectionalStack
+    network: Stack | BidirectionalStack
     method: Method
     weights_sha256: str
+    head: str = ""
+
+    @cached_property
+    def stack(self) -> Stack | BidirectionalStack:
+        """Network that maps one-hot bases to the outputs of the selected head."""
+        if not self.config.heads:
+            return self.network
+        return self.network.select(list(self.config.heads).index(self.head) if self.head else None)
+
+    def with_head(self, head: str) -> "Model":
+        """Return the model with another head selected; "" selects the language-model head.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If the model does not have this head.
+        """
+        if head not in self.config.output_columns:
+            raise UnsupportedModelError(
+                f"{self.name}: has no {f'head {head}' if head else 'language model'}, expected one of its heads: "
+                f"{', '.join(filter(None, self.config.output_columns))}"
+            )
+        return replace(self, head=head)
+
+    @property
+    def label_offset(self) -> int:
+        """Offset of the predicted positions: the output at position t is about the base at t + label_offset."""
+        return 0 if self.head else self.config.label_offset
 
     def __repr__(self) -> str:
         kinds = ", ".join(dict.fromkeys(layer.kind for layer in self.config.layers))
@@ -69,12 +100,12 @@ class Model:
     @property
     def bidirectional(self) -> bool:
         """Whether each output depends on bases on both sides of its position."""
-        return isinstance(self.stack, BidirectionalStack)
+        return isinstance(self.network, BidirectionalStack)
 
     @property
     def equivariant(self) -> bool:
         """Whether the logits of the reverse-complemented input are the reverse-complemented logits."""
-        return isinstance(self.stack, BidirectionalStack) and self.stack.both_strands
+        return isinstance(self.network, BidirectionalStack) and self.network.both_strands
 
     @property
     def causal(self) -> Stack:
@@ -103,7 +134,7 @@ class Model:
 
     def rebuild(self, dtype: torch.dtype, kernels: str) -> "Model":
         """Return a copy of the model with the given dtype and kernel set."""
-        return replace(self, stack=copy_stack(self.stack, self.config, dtype=dtype, kernels=kernels))
+        return replace(self, network=copy_stack(self.network, self.config, dtype=dtype, kernels=kernels))
 
     def whole(self, x: Float[Tensor, "batch length d_in"]) -> Float[Tensor, "batch length d_out"]:
         """Return the outputs at all positions of a window; the memory grows with the window length."""
@@ -113,12 +144,12 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        return next(self.stack.parameters()).device
+        return next(self.network.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
         """Floating-point type of the weights and of all computations."""
-        return next(self.stack.parameters()).dtype
+        return next(self.network.parameters()).dtype
 
     def table(self) -> Float[Tensor, "codes symbols"]:
         """Return a table with one input row per base code (A, C, G, T, N, mask) and one column per symbol."""
@@ -176,4 +207,5 @@ def load_model(
     stack, sha256 = read_stack(folder, config, device=device, dtype=dtype, kernels=kernels)
     causal, bidirectional = Adjoint(tile, slots), Layerwise(tile, memory, spill)
     method = bidirectional if isinstance(stack, BidirectionalStack) else causal
-    return Model(folder.resolve().name, folder, config, stack, method, sha256)
+    head = "" if config.language_model else next(iter(config.heads))
+    return Model(folder.resolve().name, folder, config, stack, method, sha256, head)

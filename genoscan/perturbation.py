@@ -135,7 +135,7 @@ def respond(genome: Genome, model: Model, probe: Probe, *, progress: Progress = 
     sweep = _finite if probe.finite else _derivative
     for span, change in sweep(model, codes, position, bases, probe, progress):
         # The output at position i predicts the base at position i + label_offset.
-        start = span.start + model.config.label_offset
+        start = span.start + model.label_offset
         values = _strongest(change)[: max(0, len(window) - start)]
         rows[start : start + len(values)] = values
     rows = rows[window.scored_span]
@@ -231,7 +231,7 @@ def _window(genome: Genome, model: Model, probe: Probe) -> Window:
     region = probe.region or region_read(at.chrom, method.affected(span, reach), probe.strand, size)
     written = as_read(region, probe.strand, size)
     # In a causal model, the first prediction that depends on a base is that of the next base.
-    if written.stop <= method.affected(span, size).start + model.config.label_offset:
+    if written.stop <= method.affected(span, size).start + model.label_offset:
         raise InputError(
             f"--at {at}: nothing of {region} comes after it as strand {probe.strand} is read; "
             "a causal model responds after the base"
@@ -261,7 +261,7 @@ def _derivative(
 ) -> Changes:
     table = model.table()
     directions = BaseChange(position, table[bases] - table[codes[0, position].long()])
-    target = whole_window(codes, model.columns(), model.config.label_offset)
+    target = whole_window(codes, model.columns(), model.label_offset)
     inputs = OneHot(codes, table)
     for span, outputs, outputs_dot in model.method.tangent(model.stack, inputs, directions, progress=progress):
         if probe.of == "logits":
@@ -277,7 +277,7 @@ def _finite(model: Model, codes: Tensor, position: int, bases: list[int], probe:
     changed = codes.repeat(1 + len(bases), 1)
     changed[1:, position] = torch.tensor(bases, dtype=codes.dtype)
     inputs = OneHot(changed, model.table())
-    target = whole_window(codes, model.columns(), model.config.label_offset)
+    target = whole_window(codes, model.columns(), model.label_offset)
     for span, outputs in model.method.forward(model.stack, inputs, progress=progress):
         if probe.of == "logits":
             yield span, (outputs[1:] - outputs[0]).norm(dim=-1)

@@ -19,6 +19,7 @@ from genoscan.engine.methods import Progress, ignore
 from genoscan.genome.plan import Batch
 from genoscan.gradient import stream_gradient
 from genoscan.job import Job
+from genoscan.label_target import LabelValue, Resolved, mean_over_strands
 from genoscan.model import Model
 from genoscan.record import settings
 from genoscan.tracks.atomic import AtomicFiles, atomic_files
@@ -55,10 +56,9 @@ def run(
     Notes
     -----
     The derivatives are exact up to rounding, for any tile size, number of slots and batch size. The
-    memory is that of the method, plus 1 byte per base of a batch. Until it is complete, the run uses 5
-    bytes of disk space per base, 21 if the four derivatives are stored, and 37 if they are stored for
-    both strands. To continue an interrupted run, even one interrupted within a window, call the
-    function again with the same arguments.
+    memory is that of the method, plus 1 byte per base of a batch. Disk space until the run is complete:
+    5 bytes per base, 21 with the four derivatives, 37 with those of both strands. To continue an
+    interrupted run, even within a window, call the function again with the same arguments.
     """
     check_outputs(outputs, [job.genome.path])
     started = time.monotonic()
@@ -69,8 +69,8 @@ def run(
     with open_store(outputs[0], job.regions, decisive, **arrays) as store, atomic_files() as files:
         for number, batch in enumerate(job.batches):
             if number not in store.done:
-                values = attribute_batch(job, batch, store, progress, (store.path, number))
-                store.commit(number, values, [windows[0].scored for windows in batch])
+                values, details = attribute_batch(job, batch, store, progress, (store.path, number))
+                store.commit(number, values, [windows[0].scored for windows in batch], details)
         write_tracks(job, store, outputs, files)
         record = decisive | {
             "command": list(command),
@@ -78,6 +78,7 @@ def run(
             **count_scores(store, job.regions),
             "regions": region_records(job.regions),
             "target_values": [store.done[number] for number in range(len(job.batches))],
+            **({"target_labels": [store.details[i] for i in range(len(job.batches))]} if job.target.head else {}),
             "seconds": time.monotonic() - started,
             "torch": torch.__version__,
         }
@@ -88,23 +89,20 @@ def run(
 
 def attribute_batch(
     job: Job, batch: Batch, arrays: Arrays, progress: Progress = ignore, saved: tuple[Path, int] | None = None
-) -> list[float]:
-    """Write the scores of a batch to `arrays`; return the value of the target for each region."""
+) -> tuple[list[float], list[LabelValue]]:
+    """Write the scores of a batch to `arrays`; return the value and labels of the target for each region."""
     model, options = job.model, job.options
-    strands = list(zip(*batch, strict=True))
-    values = np.zeros(len(batch))
-    for index, windows in enumerate(strands):
-        codes = job.read(windows)
-        target = job.target.for_windows(windows, codes, model)
-        if options.masked:
-            codes = job.target.masked(windows, codes)
-        sink = Sink(arrays, windows, codes.numpy(), options.score, index, len(strands))
+    values, resolved, n_strands = np.zeros(len(batch)), list[Resolved](), len(batch[0])
+    for index, windows in enumerate(zip(*batch, strict=True)):
+        resolved.append(job.target.resolve(windows, job.read(windows), model, resolved, masked=options.masked))
+        target, codes, _ = resolved[-1]
+        sink = Sink(arrays, windows, codes.numpy(), options.score, index, n_strands)
         receive = partial(_receive, model, sink)
         snapshots = None if saved is None else partial(sink.snapshots, *saved)
         found = stream_gradient(model, codes, target, receive, snapshots=snapshots, progress=progress)
         sink.check_finite(found, model.advice_on_overflow)
-        values += found / len(strands)
-    return values.tolist()
+        values += found / n_strands
+    return values.tolist(), mean_over_strands(resolved)
 
 
 def _receive(model: Model, sink: Sink, rows: slice, span: slice, x_bar: Tensor) -> None:
@@ -118,6 +116,7 @@ def write_tracks(job: Job, arrays: Arrays, outputs: Sequence[Path], files: Atomi
         with open_tracks(tracks, job.genome.sizes, files) as track:
             for region in job.regions:
                 write_in_pieces(track, region, arrays.scores_of(region))
-    for path in [path for path in outputs if path not in tracks]:
-        assert arrays.columns is not None
-        write_columns(path, gradient=arrays.columns, codes=arrays.codes, regions=job.regions, files=files)
+    for path in outputs:
+        if path not in tracks:
+            assert arrays.columns is not None
+            write_columns(path, gradient=arrays.columns, codes=arrays.codes, regions=job.regions, files=files)

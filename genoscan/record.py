@@ -36,6 +36,7 @@ def settings(job: Job) -> dict[str, Any]:
         "windows": digest.hexdigest(),
         "target": options.target,
         "masked": options.masked,
+        "contrast": options.contrast,
         "score": options.score,
         "strand": options.strand,
         "shard": options.shard,

@@ -93,9 +93,14 @@ def named_target(target: str, name: str) -> str:
     --------
     >>> named_target("logit:7:A", "sequence")
     'logit:sequence:7:A'
+    >>> named_target("sites:donor+@7-7", "sequence")
+    'sites:donor+@sequence:7-7'
     >>> named_target("log-likelihood", "sequence")
     'log-likelihood'
     """
+    label, at, span = target.partition("@")
+    if at and re.fullmatch(r"[\d,]+(-[\d,]*)?", span):
+        return f"{label}@{name}:{span}"
     kind, _, place = target.partition(":")
     alone = {"logit": r"[\d,]+:\w", "log-odds": r"[\d,]+:\w", "log-likelihood": r"[\d,]+(-[\d,]*)?"}
     if kind in alone and re.fullmatch(alone[kind], place):

@@ -6,28 +6,32 @@
     logit:CHROM:POS:BASE        logit of BASE in the prediction at POS (1-based)
     log-odds:CHROM:POS:BASE     logit of BASE minus the mean logit of the other three bases
 
+    HEAD:LABEL[@REGION]         see label_target.py
+
 POS and BASE refer to the forward strand. If the reverse strand is read, the complement of BASE at the
 same position is used.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from genoscan.engine.target import LogitAt, LogLikelihood, Target
+from genoscan.engine.target import LogitSum, LogLikelihood, Target
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import BASES
 from genoscan.genome.plan import Window
 from genoscan.genome.region import Region, parse_region
+from genoscan.label_target import LabelTarget, Resolved, parse_label_target
 from genoscan.layers.config import MASK
+from genoscan.layers.heads import RESERVED
 from genoscan.model import Model
 
 Kind = Literal["log-likelihood", "logit", "log-odds"]
-_EXPECTED = "expected log-likelihood[:REGION], logit:CHROM:POS:BASE or log-odds:CHROM:POS:BASE"
+_LANGUAGE_MODEL = "log-likelihood[:REGION], logit:CHROM:POS:BASE or log-odds:CHROM:POS:BASE"
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,12 @@ class TargetSpec:
     kind: Kind
     region: Region | None = None
     base: int | None = None
+
+    head: ClassVar = ""
+    pooled: ClassVar = False
+
+    def check_windows(self, windows: Sequence[Window]) -> None:
+        """Check nothing further: each window is extended to include the target."""
 
     def check(self, regions: Sequence[Region], sizes: Mapping[str, int], strand: str, label_offset: int) -> None:
         """Check that an output of the model predicts the target on every strand that is read.
@@ -97,9 +107,22 @@ class TargetSpec:
             row[window.span_of(self.region)] = MASK
         return hidden
 
+    def resolve(
+        self,
+        windows: Sequence[Window],
+        codes: UInt8[Tensor, "batch length"],
+        model: Model,
+        before: Sequence[Resolved],
+        *,
+        masked: bool,
+    ) -> Resolved:
+        """Return the target for windows on one strand; see `LabelTarget.resolve`."""
+        read = self.masked(windows, codes) if masked else codes
+        return Resolved(self.for_windows(windows, codes, model), read, [])
+
     def for_windows(self, windows: Sequence[Window], codes: UInt8[Tensor, "batch length"], model: Model) -> Target:
         """Return the target in the engine's format, for windows of equal length with the given base codes."""
-        offset = model.config.label_offset
+        offset = model.label_offset
         if self.kind == "log-likelihood":
             if self.region is None:
                 spans = [_affected(window, model) for window in windows]
@@ -114,20 +137,41 @@ class TargetSpec:
             )
         assert self.region is not None and self.base is not None
         rows = [_weights(self.kind, model, 3 - self.base if w.strand == "-" else self.base) for w in windows]
-        at = [w.span_of(self.region).start - offset for w in windows]
-        return LogitAt(torch.tensor(at), torch.stack(rows))
+        at = torch.tensor([w.span_of(self.region).start - offset for w in windows])
+        return LogitSum(at, at + 1, torch.stack(rows))
 
 
-def parse_target(text: str, sizes: Mapping[str, int]) -> TargetSpec:
+def parse_target(
+    text: str, sizes: Mapping[str, int], model: Model, contrast: str | None = None
+) -> TargetSpec | LabelTarget:
     """Parse a target in command-line syntax.
+
+    Parameters
+    ----------
+    text
+        The target.
+    sizes
+        Sequence lengths in bases.
+    model
+        Model whose outputs the target uses.
+    contrast
+        Label that is subtracted from a label target, or "strongest".
 
     Raises
     ------
     InputError
-        If the text has none of the forms listed at the start of this module, the base is invalid, or
-        the position is outside the genome.
+        If the text has none of the forms, the model does not have the head or label, the base is
+        invalid, or the position is outside the genome.
     """
     kind, _, rest = text.partition(":")
+    if kind not in RESERVED:
+        if not rest:
+            raise InputError(f"--target {text}: {_expected(model)}")
+        return parse_label_target(text, sizes, model.config, model.name, contrast)
+    if not model.config.language_model:
+        raise InputError(f"--target {text}: {model.name} has no language model, {_expected(model)}")
+    if contrast is not None:
+        raise InputError(f"--contrast {contrast}: expected a target of a head, not --target {text}")
     if kind == "log-likelihood":
         if not rest and text == kind:
             return TargetSpec(text, "log-likelihood")
@@ -142,7 +186,15 @@ def parse_target(text: str, sizes: Mapping[str, int]) -> TargetSpec:
             name = chrom if chrom.startswith("{") else f"{{{chrom}}}"
             region = parse_region(f"{name}:{position}-{position}", sizes, option="--target")
             return TargetSpec(text, kind, region, BASES.index(base.upper()))  # type: ignore[arg-type]
-    raise InputError(f"--target {text}: {_EXPECTED}")
+    raise InputError(f"--target {text}: {_expected(model)}")
+
+
+def _expected(model: Model) -> str:
+    """Return the forms of targets that a model has."""
+    forms = [_LANGUAGE_MODEL] if model.config.language_model else []
+    for name, head in model.config.heads.items():
+        forms.append(f"{name}:LABEL[@REGION] with a label among {', '.join(head.labels)}")
+    return f"expected {' or '.join(forms)}"
 
 
 def _affected(window: Window, model: Model) -> slice:

@@ -186,7 +186,7 @@ def _one_strand(
 ) -> Float[Tensor, "bases 4"]:
     """Return the expected columns of a part of the region that is read on one strand, in forward orientation."""
     size, named = genome.sizes[part.chrom], case.span
-    start, end, offset = part.start, part.end, model.config.label_offset
+    start, end, offset = part.start, part.end, model.label_offset
     if named is not None and not model.bidirectional:
         reach = 0
     left, right = (reach, context) if reverse else (context, reach)

@@ -128,7 +128,7 @@ def _float32_limit(error: float, truth: Tensor, codes: Tensor, load: Callable[[t
 
 
 def _target(model: Model, codes: Tensor) -> Target:
-    return whole_window(codes, model.columns(), model.config.label_offset)
+    return whole_window(codes, model.columns(), model.label_offset)
 
 
 def _gradient(model: Model, codes: Tensor, method: Method | None = None) -> Float[Tensor, "length d_in"]:
@@ -168,7 +168,7 @@ def _finite_differences(model: Model, codes: Tensor) -> float:
     known = np.flatnonzero(codes[0].numpy() < 4)
     at = np.random.default_rng(_SEED).choice(known, min(_N_BASES, len(known)), replace=False)
     exact = _gradient(model, codes)[torch.from_numpy(at)]
-    target, x = whole_window(codes, model.columns(), model.config.label_offset), None
+    target, x = whole_window(codes, model.columns(), model.label_offset), None
     x = OneHot(codes, model.table()).tile(slice(0, length))
     found = torch.zeros_like(exact)
     for column in range(exact.shape[1]):
@@ -200,7 +200,7 @@ def _first_order(model: Model, codes: Tensor, exact: Tensor) -> float:
     changed = codes.repeat(1 + len(at), 1)
     changed[torch.arange(1, 1 + len(at)), torch.from_numpy(at)] = new.to(codes.dtype)
     # Labels remain those of the genome, as in the derivative, which treats them as constants.
-    target = whole_window(codes, columns, model.config.label_offset)
+    target = whole_window(codes, columns, model.label_offset)
     values = torch.zeros(len(changed), dtype=torch.float64)
     for rows_of in torch.arange(len(changed)).split(8):
         x = OneHot(changed[rows_of], model.table()).tile(slice(0, codes.shape[1]))

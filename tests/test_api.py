@@ -203,7 +203,7 @@ def test_a_model_that_overflows_is_told(tiny: genoscan.Model) -> None:
     with torch.no_grad():
         stack.head.weight.mul_(1e38)
     with pytest.raises(NonFiniteError):
-        genoscan.attribute("ACGTACGTAC", replace(tiny, stack=stack), target="logit:9:A")
+        genoscan.attribute("ACGTACGTAC", replace(tiny, network=stack), target="logit:9:A")
 
 
 # Results
@@ -300,7 +300,7 @@ def test_a_changed_model_is_verified_as_it_is(tiny: genoscan.Model) -> None:
     stack = deepcopy(tiny.stack)
     with torch.no_grad():
         stack.head.weight.mul_(2)
-    changed = replace(tiny, stack=stack)
+    changed = replace(tiny, network=stack)
     doubled = changed.rebuild(torch.float64, "reference")
     assert torch.equal(doubled.stack.head.weight, 2 * tiny.stack.head.weight.double())
     assert all(check.passed for check in genoscan.verify(LETTERS[:60], changed))
@@ -445,7 +445,7 @@ def test_a_bidirectional_network_given_to_the_causal_engine_is_told(both_ways: g
     from genoscan.engine.inputs import OneHot
 
     inputs = OneHot(torch.zeros(1, 8, dtype=torch.uint8), both_ways.table())
-    target = genoscan.LogitAt(torch.tensor([3]), torch.ones(1, 16))
+    target = genoscan.LogitSum(torch.tensor([3]), torch.tensor([4]), torch.ones(1, 16))
     with pytest.raises(InputError, match="expected a causal layer"):
         next(genoscan.Adjoint().gradient(both_ways.stack, inputs, target))
 

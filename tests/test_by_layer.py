@@ -1,5 +1,6 @@
 """Two-way models: whole windows under torch's autograd are what their sweeps must give."""
 
+import copy
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from torch.func import jvp
 from torch.nn import functional as F
 from truth import caduceus
 
+from genoscan.engine.adjoint import consume
 from genoscan.engine.boundaries import BoundaryStore
 from genoscan.engine.by_layer import adjoint_by_layer, forward_by_layer, tangent_by_layer
 from genoscan.engine.inputs import Dense, Spans
@@ -93,6 +95,28 @@ def test_the_tangent_is_whole_window_jvps(problem: tuple[BidirectionalStack, Ten
     dots = torch.cat([dots for _, _, dots in parts], 2)
     for direction, dot in zip(x_dot, dots, strict=True):
         assert_near(dot, jvp(logits, (x,), (direction,))[1])
+
+
+def test_parameters_are_whole_window_autograds(problem: tuple[BidirectionalStack, Tensor, Any]) -> None:
+    """For any tiles, boundaries and threads; the last two change no bit."""
+    stack, x, _ = problem
+    stack = copy.deepcopy(stack).requires_grad_()
+    parameters = list(stack.parameters())
+    truth = torch.autograd.grad((stack(x) * weights(x)).sum(), parameters)
+
+    def found(**options: Any) -> tuple[Tensor, ...]:
+        settings: dict[str, Any] = {"tile": TILE, "boundaries": 9, "store": store()}
+        pull = adjoint_by_layer(stack, Dense(x), WeightedSum(weights(x)), parameters=parameters, **settings | options)
+        return consume(pull).parameters
+
+    whole = found()
+    for parameter, expected in zip(whole, truth, strict=True):
+        assert_near(parameter, expected)
+    for parameter, expected in zip(found(tile=LENGTH), truth, strict=True):
+        assert_near(parameter, expected)
+    assert all(map(torch.equal, found(boundaries=1), whole))
+    torch.set_num_threads(1)
+    assert all(map(torch.equal, found(), whole))
 
 
 @pytest.mark.parametrize("tile", [2, LENGTH, 100])

@@ -22,7 +22,7 @@ from truth import caduceus
 from benchmarks.interpreted import interpreting
 from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.inputs import OneHot
-from genoscan.engine.target import LogitAt, Target, whole_window
+from genoscan.engine.target import LogitSum, Target, whole_window
 from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.weights import save_model, write_model
 from genoscan.tracks.reader import BigWig
@@ -187,7 +187,7 @@ def test_the_device_is_waited_for_once_a_tile(target: str, card: None) -> None:
         codes = genome(length)
         made: Target = whole_window(codes, output_columns())
         if target == "logit":
-            made = LogitAt(torch.tensor([length - 2]), one_hot_table()[:1])
+            made = LogitSum(torch.tensor([length - 2]), torch.tensor([length - 1]), one_hot_table()[:1])
         inputs = OneHot(codes, one_hot_table().to("cuda"))
         Simulated.transfers = 0
         pull = adjoint(stack, inputs, made, tile=5, slots=2)

@@ -24,7 +24,7 @@ from genoscan.engine.adjoint import AdjointResult, adjoint, consume
 from genoscan.engine.checkpoints import advances
 from genoscan.engine.inputs import Dense, OneHot, Spans
 from genoscan.engine.tangent import BaseChange, DenseDirections, tangent
-from genoscan.engine.target import LogitAt, LogLikelihood, Target, WeightedSum, whole_window
+from genoscan.engine.target import LogitSum, LogLikelihood, Target, WeightedSum, whole_window
 from genoscan.errors import InputError
 from genoscan.layer import Carry, leaves, map_leaves
 from genoscan.layers.stack import Stack
@@ -257,7 +257,7 @@ def test_a_window_goes_on_from_the_carry_of_another() -> None:
 
 def test_bases_after_the_target_are_zero_to_the_bit() -> None:
     stack, inputs = tiny_stack(22, 2, dtype=F32), windows(300, F32)
-    target = LogitAt(torch.tensor([123]), torch.eye(4)[1:2])
+    target = LogitSum(torch.tensor([123]), torch.tensor([124]), torch.eye(4)[1:2])
     x_bar, _ = finish(adjoint(stack, inputs, target, tile=50, slots=4))
     assert not x_bar[:, 124:].any()
     assert x_bar[:, 123].all()
@@ -463,7 +463,7 @@ def test_every_target_adds_up() -> None:
         whole_window(codes, output_columns(), label_offset=0),
         LogLikelihood(codes, output_columns(), *per_window),
         LogLikelihood(codes, output_columns(), *per_window, label_offset=0),
-        LogitAt(torch.tensor([0, 31, 59]), random_like(torch.zeros(3, 4, dtype=F64))),
+        LogitSum(torch.tensor([0, 31, 59]), torch.tensor([1, 32, 60]), random_like(torch.zeros(3, 4, dtype=F64))),
         WeightedSum(random_like(outputs, seed=2)),
     ]
     for target in targets:
@@ -503,7 +503,7 @@ def test_labels_are_held_fixed() -> None:
 def test_logit_at_by_hand() -> None:
     outputs = random_like(torch.zeros(2, 6, 4, dtype=F64))
     odds = torch.tensor([[-1 / 3, 1, -1 / 3, -1 / 3], [1, 0, 0, 0]], dtype=F64)
-    target = LogitAt(torch.tensor([2, 5]), odds)
+    target = LogitSum(torch.tensor([2, 5]), torch.tensor([3, 6]), odds)
     expected = torch.stack([outputs[0, 2, 1] - outputs[0, 2, [0, 2, 3]].mean(), outputs[1, 5, 0]])
     assert_near(target(outputs, slice(0, 6)), expected)
     assert target(outputs[:, :2], slice(0, 2)).tolist() == [0, 0]

@@ -86,8 +86,16 @@ TARGET = combine(
         default="log-likelihood",
         show_default=True,
         metavar="TARGET",
-        help="Quantity to differentiate: log-likelihood[:REGION], logit:CHROM:POS:BASE or "
-        "log-odds:CHROM:POS:BASE (POS 1-based; the logit minus the mean of the other three).",
+        help="Quantity to differentiate. Language models: log-likelihood[:REGION], "
+        "logit:CHROM:POS:BASE or log-odds:CHROM:POS:BASE (POS 1-based; the logit minus the mean of the "
+        "other three). Task heads (see genoscan models show): HEAD:LABEL[@REGION], the logit of a label, "
+        "summed over REGION (one base: @chr1:500-500) or over each scored region.",
+    ),
+    click.option(
+        "--contrast",
+        metavar="LABEL",
+        help="Subtract the logit of another label of the same head; strongest for the label with the "
+        "largest logit, chosen for each region.",
     ),
     click.option(
         "--masked",

@@ -13,7 +13,7 @@ from genoscan.cli.options import PATH, log
     "--port", type=int, default=8000, show_default=True, metavar="PORT", help="TCP port; 0 selects a free one."
 )
 def command(folder: Path, port: int) -> None:
-    """Serve a folder of tracks and sessions, to this machine only, until interrupted with Ctrl-C.
+    """Serve a folder of tracks and sessions to this machine only, until Ctrl-C.
 
     Supports the byte-range requests of genome browsers; files outside the folder are not served.
 

@@ -69,25 +69,51 @@ class LogLikelihood:
 
 
 @dataclass(frozen=True)
-class LogitAt:
-    """Weighted sum of the logits of one output.
+class LogitSum:
+    """Weighted sum of the logits of the outputs at positions first <= position < last.
 
-    `weights` has one entry per symbol. For a logit, the weights are one-hot. For log-odds, the
-    weight is 1 for the symbol and -1/3 for each of the other three.
+    `weights` has one entry per output column. For a logit, the weights are one-hot. For log-odds, the
+    weight is 1 for the symbol and -1/3 for each of the other three. Positions outside the window
+    contribute 0.
     """
 
-    position: Int64[Tensor, " batch"]
+    first: Int64[Tensor, " batch"]
+    last: Int64[Tensor, " batch"]
     weights: Float[Tensor, "batch d_out"]
 
     def __call__(self, outputs: Float[Tensor, "batch tile d_out"], span: slice) -> Float[Tensor, " batch"]:
-        inside = (self.position >= span.start) & (self.position < span.stop)
-        at = (self.position - span.start).clamp(0, outputs.shape[1] - 1)
-        rows = outputs[torch.arange(len(at)), at.to(outputs.device)]
-        return (rows * self.weights.to(outputs)).sum(-1) * inside.to(outputs)
+        at = torch.arange(span.start, span.stop)
+        inside = (at >= self.first[:, None]) & (at < self.last[:, None])
+        return ((outputs * self.weights.to(outputs)[:, None]).sum(-1) * inside.to(outputs)).sum(-1)
 
-    def rows(self, rows: slice) -> "LogitAt":
+    def rows(self, rows: slice) -> "LogitSum":
         """Return the target for a slice of the batch."""
-        return LogitAt(self.position[rows], self.weights[rows])
+        return LogitSum(self.first[rows], self.last[rows], self.weights[rows])
+
+
+@dataclass(frozen=True)
+class PooledMaximum:
+    """Weighted sum of the maxima of all output columns, plus an offset.
+
+    `positions` are the positions of the maxima, from a forward pass. The derivative is therefore that of
+    the selected outputs; it jumps where two outputs are equal.
+    """
+
+    positions: Int64[Tensor, "batch d_out"]
+    weights: Float[Tensor, "batch d_out"]
+    offset: Float[Tensor, " batch"]
+
+    def __call__(self, outputs: Float[Tensor, "batch tile d_out"], span: slice) -> Float[Tensor, " batch"]:
+        inside = (self.positions >= span.start) & (self.positions < span.stop)
+        at = (self.positions - span.start).clamp(0, outputs.shape[1] - 1).to(outputs.device)
+        rows = outputs.gather(1, at[:, None])[:, 0]
+        # Each column carries an equal part of the offset, so that the parts of all tiles sum to it.
+        part = self.offset[:, None] / self.positions.shape[1]
+        return ((rows * self.weights.to(outputs) + part.to(outputs)) * inside.to(outputs)).sum(-1)
+
+    def rows(self, rows: slice) -> "PooledMaximum":
+        """Return the target for a slice of the batch."""
+        return PooledMaximum(self.positions[rows], self.weights[rows], self.offset[rows])
 
 
 @dataclass(frozen=True)

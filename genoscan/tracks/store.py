@@ -176,8 +176,9 @@ class ScoreStore(Arrays):
     ----------
     path
         Folder that contains the files.
-    done
-        Target values of each finished batch, by batch number.
+    done, details
+        Target values of each finished batch, by batch number, and further results for each window as
+        JSON values.
 
     Notes
     -----
@@ -187,8 +188,11 @@ class ScoreStore(Arrays):
 
     path: Path
     done: dict[int, list[float]]
+    details: dict[int, list[dict[str, Any]]]
 
-    def commit(self, batch: int, values: Sequence[float], regions: Sequence[Region]) -> None:
+    def commit(
+        self, batch: int, values: Sequence[float], regions: Sequence[Region], details: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
         """Flush the arrays and mark a batch as finished.
 
         Parameters
@@ -207,7 +211,7 @@ class ScoreStore(Arrays):
         """
         with os_errors(self.path):
             checksums = [(at.start, at.stop, self.checksum(at)) for at in map(self.slice_of, regions)]
-            entry = {"batch": batch, "values": list(values), "checksums": checksums}
+            entry = {"batch": batch, "values": list(values), "details": list(details), "checksums": checksums}
             with (self.path / _DONE).open("a") as file:
                 file.write(json.dumps(entry) + "\n")
                 file.flush()
@@ -215,6 +219,7 @@ class ScoreStore(Arrays):
             for path in self.path.glob(f"{batch}.*{SUFFIX}"):
                 path.unlink()
         self.done[batch] = list(values)
+        self.details[batch] = list(map(dict, details))
 
 
 @contextmanager
@@ -290,7 +295,8 @@ def _open(
         (path / _SETTINGS).write_text(json.dumps(settings, indent=1))
     maps = {name: _map(path / name, *shape, exists=begun) for name, shape in shapes.items()}
     arrays = maps["scores"], maps["codes"], maps.get("columns"), _offsets(regions), maps.get("first")
-    store = ScoreStore(*arrays, path, {batch: entry.values for batch, entry in entries.items()})
+    done = {batch: entry.values for batch, entry in entries.items()}
+    store = ScoreStore(*arrays, path, done, {batch: entry.details for batch, entry in entries.items()})
     for entry in entries.values():
         for start, stop, crc in entry.checksums:
             if not 0 <= start <= stop <= total or store.checksum(slice(start, stop)) != crc:
@@ -344,6 +350,7 @@ class _JournalEntry(BaseModel):
 
     batch: NonNegativeInt
     values: list[float]
+    details: list[dict[str, Any]] = []
     checksums: list[tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]]
 
 

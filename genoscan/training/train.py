@@ -32,6 +32,7 @@ from genoscan.training.evaluation import Network, bits_per_base, label_metrics, 
 from genoscan.training.objective import LanguageModel, prepare_batch
 from genoscan.training.optimizer import adamw, update
 from genoscan.training.state import resume, save, settings
+from genoscan.training.strands import average_strands, tie_strands
 
 _BETAS, _EPS = (0.9, 0.95), 1e-8
 
@@ -194,6 +195,7 @@ def train(
         for name, parameter in stack.named_parameters():
             if initial is not None and name in initial:
                 parameter.copy_(initial[name])
+    tie_strands(config, dict(stack.named_parameters()))
     if options.freeze:
         stack.requires_grad_(False)
         for head in (stack.head, stack.heads):
@@ -252,7 +254,8 @@ def _steps(
     step: int,
 ) -> Iterator[float]:
     """Update the weights once per window; yield the loss of each window, in bits."""
-    weights = [parameter for parameter in stack.parameters() if parameter.requires_grad]
+    trained = {name: parameter for name, parameter in stack.named_parameters() if parameter.requires_grad}
+    weights = list(trained.values())
     device = next(stack.parameters()).device
     table = base_table(config, dtype=torch.float32, device=device)
     if not isinstance(stack, BidirectionalStack):
@@ -289,7 +292,9 @@ def _steps(
             results = run_in_parallel(work)
             carries = [result.carry for result in results]
             parts = zip(*(result.parameters for result in results), strict=True)
-            bars = [-torch.stack(part).sum(0) for part in parts]
+            bars = [
+                average_strands(config, name, -torch.stack(p).sum(0)) for name, p in zip(trained, parts, strict=True)
+            ]
             update(optimizer, weights, bars, rate=learning_rate(step, options), clip=options.clip)
             step += 1
             yield -sum(float(result.value.sum()) for result in results) / math.log(2)

@@ -1,0 +1,373 @@
+"""Training of task heads: labels from annotation, metrics, baselines and the whole command."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from commands import bases, genoscan
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from genoscan.genome.alphabet import encode
+from genoscan.genome.annotation import read_annotation
+from genoscan.layers.config import ModelConfig
+from genoscan.model import load_model
+from genoscan.training.data import Piece, SequenceId, Split
+from genoscan.training.labels import MAX_LABELS, label_bases
+from genoscan.training.metrics import average_precision, best_f1, top_n_precision
+from genoscan.training.objective import prepare_batch
+from genoscan.training.setup import Architecture, new_config
+from genoscan.training.site_models import FLANK, site_model
+from genoscan.training.train import TrainOptions, train
+
+GENE = """\
+##gff-version 3
+chr1\tx\tgene\t11\t60\t.\t+\t.\tID=g
+chr1\tx\tmRNA\t11\t60\t.\t+\t.\tID=t;Parent=g
+chr1\tx\texon\t11\t30\t.\t+\t.\tParent=t
+chr1\tx\texon\t41\t60\t.\t+\t.\tParent=t
+chr1\tx\tCDS\t16\t30\t.\t+\t0\tParent=t
+chr1\tx\tCDS\t41\t50\t.\t+\t0\tParent=t
+chr1\tx\tmRNA\t11\t60\t.\t+\t.\tID=u;Parent=g
+chr1\tx\texon\t11\t60\t.\t+\t.\tParent=u
+chr1\tx\tCDS\t16\t18\t.\t+\t0\tParent=u
+chr1\tx\tgene\t71\t80\t.\t-\t.\tID=r
+chr1\tx\tncRNA\t71\t80\t.\t-\t.\tID=n;Parent=r
+chr1\tx\texon\t71\t80\t.\t-\t.\tParent=n
+"""
+
+
+def labelled(tmp_path: Path, text: str, scheme: str, size: int = 100) -> dict[str, Any]:
+    (tmp_path / "a").write_text(text)
+    sizes = {"chr1": size}
+    return label_bases(scheme, read_annotation(tmp_path / "a", sizes), sizes)
+
+
+def words(head: Any) -> tuple[list[str], list[str]]:
+    """Return the names of the labels of each base, and of those ignored there."""
+    bits = head.labels["chr1"]
+    names = head.config.labels
+    return tuple(
+        [",".join(n for i, n in enumerate(names) if b >> (i + shift) & 1) for b in bits.tolist()]
+        for shift in (0, MAX_LABELS)
+    )  # type: ignore[return-value]
+
+
+def test_genes_by_hand(tmp_path: Path) -> None:
+    heads = labelled(tmp_path, GENE, "genes")
+    classes, ignored = words(heads["genes"])
+    expected = ["intergenic"] * 100
+    expected[10:60] = ["UTR+"] * 50
+    expected[15:30] = ["CDS+"] * 15
+    expected[30:40] = ["intron+"] * 10
+    expected[40:50] = ["CDS+"] * 10
+    assert classes == expected
+    assert [at for at, names in enumerate(ignored) if names] == list(range(70, 80))  # a gene without a CDS
+    sites, ignored = words(heads["sites"])
+    assert {at: name for at, name in enumerate(sites) if name} == {
+        15: "start+",
+        30: "donor+",
+        39: "acceptor+",
+        49: "stop+",
+    }
+    assert {at: name for at, name in enumerate(ignored) if name} == {17: "stop+"}  # of the shorter CDS
+
+
+def test_frames_by_hand(tmp_path: Path) -> None:
+    text = "##gff-version 3\nchr1\tx\tCDS\t11\t19\t.\t+\t0\tID=a\nchr1\tx\tCDS\t31\t36\t.\t-\t0\tID=b\n"
+    heads = labelled(tmp_path, text, "frames")
+    classes, _ = words(heads["frames"])
+    assert classes[9:20] == ["none", *["codon1+", "codon2+", "codon3+"] * 3, "none"]
+    assert classes[29:37] == ["none", *["codon3-", "codon2-", "codon1-"] * 2, "none"]
+    sites, _ = words(heads["sites"])
+    assert {at: name for at, name in enumerate(sites) if name} == {10: "start+", 18: "stop+", 35: "start-", 30: "stop-"}
+
+
+def test_intervals_by_hand(tmp_path: Path) -> None:
+    heads = labelled(tmp_path, "chr1\t5\t8\tpeak\nchr1\t7\t9\tother\n", "intervals")
+    names, _ = words(heads["intervals"])
+    assert heads["intervals"].config.complements == (0, 1)
+    assert names[4:10] == ["", "peak", "peak", "other,peak", "other", ""]
+    heads = labelled(tmp_path, "chr1\t5\t8\tpeak\t0\t-\nchr1\t7\t9\tpeak\t0\t+\n", "intervals")
+    assert words(heads["intervals"])[0][4:10] == ["", "peak-", "peak-", "peak+,peak-", "peak+", ""]
+
+
+@pytest.mark.parametrize("scheme", ["genes", "frames"])
+def test_labels_of_the_other_strand(tmp_path: Path, scheme: str) -> None:
+    """An annotation turned around has the labels turned around."""
+    size, turned = 100, []
+    for line in GENE.splitlines()[1:]:
+        columns = line.split("\t")
+        columns[3:5] = str(size + 1 - int(columns[4])), str(size + 1 - int(columns[3]))
+        columns[6] = {"+": "-", "-": "+"}[columns[6]]
+        turned.append("\t".join(columns))
+    forward = labelled(tmp_path, GENE, scheme)
+    reverse = labelled(tmp_path, "##gff-version 3\n" + "\n".join(turned) + "\n", scheme)
+    for name, head in forward.items():
+        labels = head.reverse_complement(head.labels["chr1"])
+        np.testing.assert_array_equal(labels, reverse[name].labels["chr1"])
+        np.testing.assert_array_equal(head.reverse_complement(labels), head.labels["chr1"])
+
+
+# Metrics and baselines
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=30))
+def test_metrics_by_definition(drawn: list[tuple[int, bool]]) -> None:
+    scores, truth = np.array([float(s) for s, _ in drawn]), np.array([t for _, t in drawn])
+    n = int(truth.sum())
+    if not n:
+        assert np.isnan(average_precision(scores, truth))
+        return
+    area = before = 0.0
+    best = 0.0
+    for threshold in sorted(set(scores), reverse=True):
+        called = scores >= threshold
+        precision, recall = truth[called].mean(), truth[called].sum() / n
+        area += precision * (recall - before)
+        before = recall
+        best = max(best, 2 * precision * recall / (precision + recall) if recall else 0)
+    assert average_precision(scores, truth) == pytest.approx(area)
+    f1, threshold = best_f1(scores, truth)
+    assert f1 == pytest.approx(best)
+    called = scores >= threshold
+    assert 2 * truth[called].sum() / (called.sum() + n) == pytest.approx(best)
+    distinct = scores + np.linspace(0, 0.5, len(scores))
+    assert top_n_precision(distinct, truth) == pytest.approx(truth[np.argsort(-distinct)[:n]].mean())
+
+
+def test_site_models_by_hand() -> None:
+    codes = encode(bases(4000, 3).encode(), record="x", offset=0)
+    sites = np.arange(50, 3900, 37)
+    for order in (0, 1):
+        model = site_model([(codes, sites)], order=order)
+        found = model.scores(codes)
+        for at in (100, 2000):
+            total = 0.0
+            for i in range(-FLANK, FLANK + 1):
+                before, base = codes[at + i - 1], codes[at + i]
+                pairs = [(codes[s + i - 1], codes[s + i]) for s in sites]
+                background = list(itertools.pairwise(codes))
+                if order == 0:
+                    # As counted: every base with a base or the edge before it.
+                    p = (sum(b == base for _, b in pairs) + 0.25) / (len(pairs) + 1)
+                    q = ((codes == base).sum() + 0.25) / (len(codes) + 1)
+                else:
+                    p = (sum(pair == (before, base) for pair in pairs) + 0.25) / (
+                        sum(a == before for a, _ in pairs) + 1
+                    )
+                    q = (sum(pair == (before, base) for pair in background) + 0.25) / (
+                        sum(a == before for a, _ in background) + 1
+                    )
+                total += np.log(p) - np.log(q)
+            assert found[at] == pytest.approx(total, rel=1e-3, abs=1e-3)
+
+
+# Training
+
+
+def split_of(length: int) -> Split:
+    """Return a genome in which every TATA is labelled, on both strands."""
+    codes = encode(bases(length, 4).encode(), record="x", offset=0)
+    text = codes.tobytes()
+    pattern = bytes([3, 0, 3, 0])
+    from genoscan.genome.feature import Feature
+
+    starts = [i for i in range(length - 3) if text[i : i + 4] == pattern]
+    features = [Feature("chr1", i, i + 4, "TATA", strand) for i in starts for strand in "+-"]
+    heads = label_bases("intervals", features, {"chr1": length})
+    labels = {name: head.labels["chr1"] for name, head in heads.items()}
+    return Split(
+        [Piece(codes, labels).cut(0, length * 3 // 4)],
+        [Piece(codes, labels).cut(length * 3 // 4, length)],
+        [SequenceId("chr1", length, "0")],
+        0.25,
+        heads=heads,
+    )
+
+
+def config_of(split: Split, *, rcps: bool = False, masked: bool = False) -> ModelConfig:
+    architecture = Architecture(8, 1, states=4, bidirectional=True, rcps=rcps)
+    heads = {name: head.config for name, head in split.heads.items()}
+    return new_config(
+        architecture, window=48, language_model="masked" if masked else "none", heads=heads, trained_on="nothing"
+    )
+
+
+OPTIONS = TrainOptions(
+    steps=6, window=48, walk=1, batch=2, rate=1e-2, warm_up=2, tile=48, report_every=2, language_model="none"
+)
+
+
+@pytest.mark.parametrize("tile", [48, 20])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("rcps", [False, True])
+def test_interrupted_and_resumed_is_unbroken(tmp_path: Path, tile: int, masked: bool, rcps: bool) -> None:
+    split = split_of(2000)
+    config = config_of(split, rcps=rcps, masked=masked)
+    options = replace(OPTIONS, tile=tile, language_model="masked" if masked else "none")
+    whole = train(config, split, options, work=tmp_path / "a")
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(done: Any) -> None:
+        if done.step == 4:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train(config, split, options, work=tmp_path / "b", report=stop)
+    again = train(config, split, options, work=tmp_path / "b")
+    assert all(map(torch.equal, whole.parameters(), again.parameters()))
+
+
+def test_the_loss_is_the_sum_of_its_parts() -> None:
+    split = split_of(500)
+    config = config_of(split)
+    [piece] = split.training
+    codes, labels = piece.codes[None, :100], {"intervals": piece.labels["intervals"][None, :100]}
+    batch = prepare_batch(
+        config, codes, labels, language_model="none", weights={"intervals": 3.0}, random=np.random.default_rng(0)
+    )
+    outputs = torch.randn(1, 100, 2, dtype=torch.float64)
+    truth = torch.from_numpy(labels["intervals"][0, :, None] >> np.arange(2) & 1).double()
+    expected = -3 * F.binary_cross_entropy_with_logits(outputs[0], truth)
+    assert float(batch.objective(outputs, slice(0, 100))) == pytest.approx(float(expected))
+    parts = [batch.objective(outputs[:, a:b], slice(a, b)) for a, b in ((0, 40), (40, 100))]
+    assert float(sum(parts)) == pytest.approx(float(expected))
+
+
+def test_a_motif_is_learnt(tmp_path: Path) -> None:
+    split = split_of(20_000)
+    options = replace(OPTIONS, steps=300, window=256, batch=4, tile=256, rate=2e-2, report_every=300)
+    told: list[Any] = []
+    train(config_of(split), split, options, work=tmp_path, report=told.append)
+    assert told[-1].labels["intervals:TATA+ AUPRC"] > 0.95
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def annotated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("annotated")
+    (folder / "g.fa").write_text(f">chr1\n{bases(3000, 1)}\n")
+    (folder / "g.gff3").write_text(GENE)
+    (folder / "g.bed").write_text("chr1\t100\t110\tpeak\nchr1\t2800\t2810\tpeak\n")
+    return folder
+
+
+def asked(folder: Path, out: Path, *more: object) -> list[object]:
+    sizes = [
+        "--width",
+        "8",
+        "--layers",
+        "1",
+        "--states",
+        "4",
+        "--window",
+        "64",
+        "--batch",
+        "2",
+        "--steps",
+        "4",
+        "-t",
+        "1",
+    ]
+    return ["train", folder / "g.fa", "-o", out, *sizes, *more]
+
+
+@pytest.mark.parametrize("direction", [[], ["--bidirectional"], ["--bidirectional", "--rcps"]])
+def test_a_model_with_heads_is_made_and_asked(annotated: Path, tmp_path: Path, direction: list[str]) -> None:
+    made = tmp_path / "made"
+    more = ["--labels", annotated / "g.bed", "--head", "intervals", *direction]
+    done = genoscan(*asked(annotated, made, *more, "--test", annotated / "g.fa"))
+    assert done.code == 1  # the same names twice
+    done = genoscan(*asked(annotated, made, *more))
+    assert done.code == 0, done.err
+    assert "intervals:peak AUPRC" in (made / "README.md").read_text()
+    assert done.err.startswith("step 1 of 4: loss ")
+    done = genoscan(
+        "attribute",
+        annotated / "g.fa",
+        "-m",
+        made,
+        "--target",
+        "intervals:peak",
+        "-r",
+        "chr1:90-120",
+        "-o",
+        tmp_path / "x.bw",
+    )
+    assert done.code == 0, done.err
+    continued = tmp_path / "continued"
+    done = genoscan(*asked(annotated, continued, *more[:4], "--from", made, "--freeze"))
+    assert done.code == 0, done.err
+    before, after = (load_file(folder / "model.safetensors") for folder in (made, continued))
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {"heads.0.weight", "heads.0.bias"}
+    assert load_model(continued).config.heads == load_model(made).config.heads
+    assert "Started from the weights of made" in (continued / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--labels", "{}/g.gff3"], "expected both, or neither"),
+        (["--head", "genes"], "expected both, or neither"),
+        (["--labels", "{}/other.gff3", "--head", "genes"], "no feature is on a sequence of"),
+        (["--labels", "{}/g.bed", "--head", "genes"], "no gene has a CDS"),
+        (["--labels", "{}/many.bed", "--head", "intervals"], "20 labels, expected 1 to 16"),
+        (["--labels", "{}/missing.gff3", "--head", "genes"], "missing.gff3"),
+        (["--freeze"], "expected --from too"),
+        (["--rcps"], "expected --bidirectional too"),
+        (["--bidirectional", "--block", "pd_ssm"], "expected --block mamba"),
+        (["--language-model", "masked"], "the blocks are causal"),
+        (["--language-model", "next-base", "--bidirectional"], "the blocks are bidirectional"),
+        (["--from", "nothing"], "nothing"),
+        (["-r", "chr1:1-4000"], "3,000"),
+        (["--validation", "chr1:1-5000"], "3,000"),
+        (["-r", "chr1:1-2000", "--validation", "chr1:1900-2100"], "expected different bases"),
+        (["--validation", "2"], "between 0 and 1"),
+        (["--validation", "x"], "expected a fraction or a region"),
+    ],
+)
+def test_bad_input_gets_one_line(annotated: Path, tmp_path: Path, more: list[str], said: str) -> None:
+    (annotated / "other.gff3").write_text(GENE.replace("chr1\t", "chrX\t"))
+    (annotated / "many.bed").write_text("".join(f"chr1\t{i}\t{i + 1}\tn{i}\n" for i in range(20)))
+    done = genoscan(*asked(annotated, tmp_path / "made", *(text.format(annotated) for text in more)))
+    assert (done.code, done.out) == (1, ""), done.err
+    assert said in done.err.splitlines()[-1]
+    assert done.err.count("genoscan: error") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_killed_training_resumes_to_the_same_weights(annotated: Path, tmp_path: Path) -> None:
+    more = ["--labels", annotated / "g.bed", "--head", "intervals", "--bidirectional", "--steps", "900"]
+    command = [sys.executable, "-m", "genoscan", *map(str, asked(annotated, tmp_path / "whole", *more))]
+    subprocess.run(command, check=True, capture_output=True)
+    command = [sys.executable, "-m", "genoscan", *map(str, asked(annotated, tmp_path / "killed", *more))]
+    for _ in range(2):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if b"validation:" in line:
+                break
+        time.sleep(0.2)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    subprocess.run(command, check=True, capture_output=True)
+    whole, killed = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "killed"))
+    assert whole == killed
