@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from commands import bases, genoscan
+from headed import LAYERS, MAMBA, STRANDED, write_headed
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -18,46 +19,17 @@ from genoscan.genome.region import Region
 from genoscan.job import Options, prepare
 from genoscan.layers.config import ModelConfig
 from genoscan.layers.heads import HeadConfig
-from genoscan.layers.weights import build, save_model
 from genoscan.model import Model, load_model
 from genoscan.pipeline import run
 from genoscan.tracks.columns import read_columns
-from genoscan.training.strands import tie_strands
 
-MAMBA = {"kind": "mamba", "d_state": 3, "dt_rank": 1}
-LAYERS: dict[str, dict[str, Any]] = {
-    "causal": {"layers": [MAMBA, MAMBA]},
-    "bidirectional": {"layers": [{"kind": "two_way", "inner": MAMBA}] * 2, "label_offset": 0},
-    "rcps": {"layers": [{"kind": "two_way", "inner": MAMBA, "rcps": True}] * 2, "label_offset": 0},
-}
-STRANDED = {"labels": ["none", "site+", "site-"], "complement": [0, 2, 1]}
 SIZE = 60
 REGION = Region("chr1", 20, 36)
 
 
-def heads(kind: str) -> dict[str, Any]:
-    """Return a head of every kind, folded and not where there are two strands."""
-    made: dict[str, Any] = {"sites": {"kind": "per_base", "link": "softmax", **STRANDED}}
-    for pool in ("mean", "max", "first", "last"):
-        made[pool] = {"kind": "pooled", "pool": pool, "link": "sigmoid", **STRANDED}
-    if kind == "rcps":
-        made |= {f"folded-{name}": head | {"fold": True} for name, head in made.items()}
-    return made
-
-
 @pytest.fixture(scope="module", params=LAYERS)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """Return a small model in float64 with seeded weights, none of them at a special value."""
-    settings = {"d_model": 6, "context": 9, "reach": 5, "trained_on": "nothing", "heads": heads(request.param)}
-    config = ModelConfig.model_validate(settings | LAYERS[request.param])
-    torch.manual_seed(5)
-    stack = build(config)
-    with torch.no_grad():
-        for weight in stack.parameters():
-            weight.add_(0.3 * torch.randn_like(weight))
-        tie_strands(config, dict(stack.named_parameters()))
-    folder = tmp_path_factory.mktemp(request.param) / "model"
-    save_model(folder, config, stack, "")
+    folder = write_headed(tmp_path_factory.mktemp(request.param) / "model", request.param)
     return load_model(folder, dtype=torch.float64, tile=7)
 
 
@@ -201,12 +173,7 @@ def test_equivariant_models_complement_their_labels(model: Model, fasta: FastaGe
 
 
 def test_models_without_a_language_model(tmp_path: Path, fasta: FastaGenome) -> None:
-    settings = {"d_model": 6, "context": 9, "reach": 5, "trained_on": "", "language_model": False}
-    config = ModelConfig.model_validate(settings | LAYERS["bidirectional"] | {"heads": heads("bidirectional")})
-    stack = build(config)
-    assert stack.head is None
-    save_model(tmp_path / "m", config, stack, "")
-    loaded = load_model(tmp_path / "m")
+    loaded = load_model(write_headed(tmp_path / "m", "bidirectional", language_model=False))
     assert loaded.head == "sites"
     with pytest.raises(Exception, match=r"has no language model, expected sites:LABEL\[@REGION\]"):
         prepare(fasta, loaded, [REGION], Options())

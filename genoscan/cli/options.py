@@ -134,52 +134,53 @@ TARGET = combine(
     ),
 )
 
-COMPUTE = combine(
-    click.option(
-        "--tile",
-        type=int,
-        default=1024,
-        show_default=True,
-        metavar="BASES",
-        help="Bases processed at once; larger tiles take more memory.",
-    ),
-    click.option(
-        "--slots",
-        type=int,
-        default=64,
-        show_default=True,
-        metavar="N",
-        help="Carries stored as checkpoints (causal models); fewer take less memory and more time, "
-        "with the same results.",
-    ),
-    click.option(
-        "--memory",
-        metavar="SIZE",
-        help="Memory budget for activations between the layers of bidirectional models, such as "
-        "8GB or 8GiB; a smaller budget takes more time, with the same results.  [default: half of "
-        "the GPU's memory if sufficient, otherwise half of the memory available to this process "
-        "under control-group and Slurm limits]",
-    ),
-    click.option(
-        "--spill",
-        metavar="FOLDER",
-        type=PATH,
-        help="Store these activations in files in this folder instead of memory.",
-    ),
-    click.option(
-        "--batch",
-        type=int,
-        default=4,
-        show_default=True,
-        metavar="N",
-        help="Windows of equal length processed together; more can be faster and take more memory.",
-    ),
-    click.option(
-        "--shard",
-        metavar="I/N",
-        help="Compute only shard I of N, such as 2/7; genoscan track merge combines the .npz files of all shards.",
-    ),
+TILE = click.option(
+    "--tile",
+    type=int,
+    default=1024,
+    show_default=True,
+    metavar="BASES",
+    help="Bases processed at once; larger tiles take more memory.",
 )
+
+SLOTS = click.option(
+    "--slots",
+    type=int,
+    default=64,
+    show_default=True,
+    metavar="N",
+    help="Carries stored as checkpoints (causal models); fewer take less memory and more time, with the same results.",
+)
+
+MEMORY = click.option(
+    "--memory",
+    metavar="SIZE",
+    help="Memory budget for activations between the layers of bidirectional models, such as "
+    "8GB or 8GiB; a smaller budget takes more time, with the same results.  [default: half of "
+    "the GPU's memory if sufficient, otherwise half of the memory available to this process "
+    "under control-group and Slurm limits]",
+)
+
+SPILL = click.option(
+    "--spill", metavar="FOLDER", type=PATH, help="Store these activations in files in this folder instead of memory."
+)
+
+BATCH = click.option(
+    "--batch",
+    type=int,
+    default=4,
+    show_default=True,
+    metavar="N",
+    help="Windows of equal length processed together; more can be faster and take more memory.",
+)
+
+SHARD = click.option(
+    "--shard",
+    metavar="I/N",
+    help="Compute only shard I of N, such as 2/7; genoscan track merge combines the .npz files of all shards.",
+)
+
+COMPUTE = combine(TILE, SLOTS, MEMORY, SPILL, BATCH, SHARD)
 
 THREADS = click.option("-t", "--threads", type=int, metavar="N", help="Number of CPU threads.  [default: all cores]")
 

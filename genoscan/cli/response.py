@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from genoscan.cli.options import GENOME, MACHINE, MODEL, OUTPUTS, log, open_model
+from genoscan.cli.options import GENOME, MACHINE, MODEL, OUTPUTS, TILE, log, open_model
 
 
 @click.command("response")
@@ -40,14 +40,7 @@ from genoscan.cli.options import GENOME, MACHINE, MODEL, OUTPUTS, log, open_mode
     help="log-p: change of log p(observed base); logits: L2 norm of the change of the logits.",
 )
 @click.option("--finite", is_flag=True, help="Write the true change instead of the derivative.")
-@click.option(
-    "--tile",
-    type=int,
-    default=1024,
-    show_default=True,
-    metavar="BASES",
-    help="Bases processed at once; larger tiles take more memory.",
-)
+@TILE
 @MACHINE
 def command(
     genome: Path,

@@ -118,6 +118,10 @@ class Method(Protocol):
         """Return the cost of the gradient of `batch` windows of `length` positions."""
         ...
 
+    def forward_passes(self, network: Network) -> int:
+        """Return the number of times that `forward` reports the progress of each position."""
+        ...
+
     def unit(self, network: Network, x: Tensor) -> tuple[Layer, Tensor]:
         """Return the causal layer of one sweep, and the input to this layer if `x` is the input to the network."""
         ...
@@ -200,6 +204,10 @@ class Adjoint:
         carry = sum(leaf.nbytes for leaf in leaves(network.begin(batch)))
         stored = min(self.slots, tiles) * carry
         return Cost(recomputed, 1 + recomputed, stored, stored)
+
+    def forward_passes(self, network: Layer) -> int:
+        """Return 1."""
+        return 1
 
     def unit(self, network: Layer, x: Tensor) -> tuple[Layer, Tensor]:
         """Return the network and its input, unchanged."""
@@ -323,6 +331,10 @@ class Layerwise:
         place = str(self.spill or ("memory" if self.place == _CPU else self.place))
         state = 2 * batch * length * network.width * next(network.parameters()).element_size()
         return Cost(recomputed, passes, 0, state, self._boundary_bytes(network, length, batch), place)
+
+    def forward_passes(self, network: BidirectionalNetwork) -> int:
+        """Return 2 per layer, one for each direction."""
+        return 2 * len(network.blocks)
 
     def unit(self, network: BidirectionalNetwork, x: Tensor) -> tuple[Layer, Tensor]:
         """Return one direction of the first layer, and its input."""

@@ -74,9 +74,48 @@ def write_columns(
             f"{path}: found {len(gradient):,} gradients and {len(codes):,} bases, expected "
             f"{lengths.sum():,}, the total length of the regions"
         )
-    arrays = {
-        "gradient": gradient,
-        "codes": codes,
+    _write_archive(path, {"gradient": gradient, "codes": codes}, regions, files)
+
+
+def write_predictions(
+    path: Path,
+    predictions: Float32[np.ndarray, "bases labels"],
+    labels: Sequence[str],
+    codes: UInt8[np.ndarray, " bases"],
+    regions: Sequence[Region],
+    files: AtomicFiles | None = None,
+) -> None:
+    """Write the predictions for regions to an archive.
+
+    Parameters
+    ----------
+    path
+        File to write (.npz). It contains `predictions`, `labels`, `codes` and the arrays that describe the
+        regions.
+    predictions
+        Predictions, float32, with the regions concatenated.
+    labels
+        Name of each column.
+    codes
+        Codes of the observed bases, uint8.
+    regions, files
+        As for `write_columns`.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    arrays = {"predictions": predictions, "labels": np.array(labels, np.str_), "codes": codes}
+    _write_archive(path, arrays, regions, files)
+
+
+def _write_archive(
+    path: Path, arrays: Mapping[str, np.ndarray], regions: Sequence[Region], files: AtomicFiles | None
+) -> None:
+    """Write arrays and the description of the regions."""
+    lengths = np.array([len(region) for region in regions], np.int64)
+    described = {
         "chrom": np.array([region.chrom for region in regions], np.str_),
         "start": np.array([region.start for region in regions], np.int64),
         "end": np.array([region.end for region in regions], np.int64),
@@ -90,7 +129,7 @@ def write_columns(
         os_errors(path),
         zipfile.ZipFile(together.create(path), "w", zipfile.ZIP_STORED) as archive,
     ):
-        for name, array in arrays.items():
+        for name, array in (dict(arrays) | described).items():
             _write_array(archive, f"{name}.npy", array)
 
 

@@ -224,7 +224,13 @@ class ScoreStore(Arrays):
 
 @contextmanager
 def open_store(
-    output: Path, regions: Sequence[Region], settings: Mapping[str, Any], *, columns: bool, both_strands: bool = False
+    output: Path,
+    regions: Sequence[Region],
+    settings: Mapping[str, Any],
+    *,
+    columns: bool,
+    both_strands: bool = False,
+    width: int = 4,
 ) -> Iterator[ScoreStore]:
     """Create the store of a run, or reopen the store of an interrupted run with the same settings.
 
@@ -240,6 +246,8 @@ def open_store(
         Whether to store the four derivatives.
     both_strands
         Whether the results are means over both strands.
+    width
+        Number of values per base in `columns`.
 
     Yields
     ------
@@ -260,7 +268,7 @@ def open_store(
     with locked_folder(path):
         try:
             with os_errors(path):
-                store = _open(path, regions, json.loads(json.dumps(settings)), output, columns, both_strands)
+                store = _open(path, regions, json.loads(json.dumps(settings)), output, columns, both_strands, width)
             yield store
         except BaseException:
             if not _begun(path):
@@ -276,13 +284,19 @@ def _begun(path: Path) -> bool:
 
 
 def _open(
-    path: Path, regions: Sequence[Region], settings: dict[str, Any], output: Path, columns: bool, both_strands: bool
+    path: Path,
+    regions: Sequence[Region],
+    settings: dict[str, Any],
+    output: Path,
+    columns: bool,
+    both_strands: bool,
+    width: int,
 ) -> ScoreStore:
     total = sum(map(len, regions))
     shapes: dict[str, tuple[Any, tuple[int, ...]]]
     shapes = {"scores": (np.float32, (total,)), "codes": (np.uint8, (total,))}
     if columns:
-        shapes["columns"] = (np.float32, (total, 4))
+        shapes["columns"] = (np.float32, (total, width))
     if both_strands:
         shapes["first"] = (np.float32, (total, 4))
     entries = _read_journal(path)

@@ -269,6 +269,30 @@ def index_paths(path: Path) -> list[Path]:
     return [path.with_name(path.name + suffix) for suffix in INDEX_SUFFIXES if _suffix(path) in _INDEXED]
 
 
+def split_suffix(path: Path) -> tuple[str, str]:
+    """Split the name of a track into its stem and the suffix that selects its format.
+
+    Parameters
+    ----------
+    path
+        Track file; the stem of ".bw" is empty.
+
+    Returns
+    -------
+    stem, suffix
+        Parts of the name.
+
+    Raises
+    ------
+    InputError
+        If the suffix is unknown.
+    """
+    for suffix in sorted(_FORMATS, key=len, reverse=True):
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)], path.name[-len(suffix) :]
+    raise _unknown_suffix(path, _FORMATS)
+
+
 def _suffix(path: Path) -> str:
     """Return the suffix that selects the format, including .gz, in lower case."""
     suffixes = path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:]

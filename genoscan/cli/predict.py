@@ -1,0 +1,118 @@
+"""genoscan predict: tracks of the predictions at all bases in regions."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from genoscan.cli.options import (
+    BATCH,
+    GENOME,
+    MACHINE,
+    MEMORY,
+    MODEL,
+    REGIONS,
+    SPILL,
+    TILE,
+    open_model,
+    parse_size,
+    read_regions,
+)
+
+
+@click.command("predict")
+@GENOME
+@REGIONS
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    metavar="FILE|FOLDER/",
+    multiple=True,
+    required=True,
+    help="What to write; may be repeated. P.bw writes one track per prediction, P.HEAD.LABEL.bw; FOLDER/ "
+    "writes FOLDER/HEAD.LABEL.bw. The suffix determines the format: .bw, .bedgraph, .bedgraph.gz, "
+    ".npz (all predictions in one file) or .bed (calls, with --call).",
+)
+@MODEL
+@click.option(
+    "--head",
+    "heads",
+    metavar="HEAD",
+    multiple=True,
+    help="Task head, or language-model; may be repeated.  [default: all heads that label bases, or else "
+    "the language model]",
+)
+@click.option("--logits", is_flag=True, help="Write logits instead of probabilities.")
+@click.option(
+    "--call",
+    "calls",
+    metavar="LABEL",
+    multiple=True,
+    help="Write the bases with this label to -o FILE.bed, with the probability x 1000 as score; may be repeated.",
+)
+@click.option("--threshold", default=0.5, show_default=True, metavar="P", help="Lowest probability of a call.")
+@click.option(
+    "--strand",
+    default="+",
+    show_default=True,
+    metavar="STRAND",
+    help="Strand to read: +, - or both (mean of the two predictions).",
+)
+@click.option(
+    "--context",
+    type=int,
+    metavar="BASES",
+    help="Bases upstream of the region that the model also reads (for bidirectional models, on both "
+    "sides).  [default: from the model's configuration]",
+)
+@TILE
+@MEMORY
+@SPILL
+@BATCH
+@MACHINE
+def command(
+    genome: Path,
+    region_texts: tuple[str, ...],
+    bed_path: Path | None,
+    clip: bool,
+    outputs: tuple[str, ...],
+    model_name: str,
+    heads: tuple[str, ...],
+    logits: bool,
+    calls: tuple[str, ...],
+    threshold: float,
+    strand: str,
+    context: int | None,
+    tile: int,
+    memory: str | None,
+    spill: Path | None,
+    batch: int,
+    dtype: str,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Write the model's predictions at every base.
+
+    For a task head, one track per label: probabilities or logits. For a language model, the
+    log-likelihood of the observed base, the entropy in bits, and the probabilities of A, C, G and T.
+
+    \b
+    Example:
+      genoscan predict chr.fa -m arabidopsis-genes --head sites -o sites.bw
+    """
+    from genoscan.cli.progress import progress
+    from genoscan.genome.genome import open_genome
+    from genoscan.prediction import PredictOptions, prepare_prediction, write_predicted
+
+    opened = open_genome(genome)
+    regions = read_regions(opened, region_texts, bed_path, clip)
+    allowed = None if memory is None else parse_size(memory)
+    model = open_model(model_name, dtype, device, threads, tile=tile, memory=allowed, spill=spill)
+    options = PredictOptions(heads, logits, strand, context, batch, calls, threshold)
+    files = [Path(text) / ".bw" if text.endswith("/") or Path(text).is_dir() else Path(text) for text in outputs]
+    job = prepare_prediction(opened, model, regions, files, options)
+    with progress(job.positions) as advance:
+        written = write_predicted(job, command=sys.argv, progress=advance)
+    for path in written:
+        click.echo(path)

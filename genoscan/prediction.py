@@ -1,0 +1,378 @@
+"""Predictions as tracks: probabilities or logits of labels, or what a language model predicts at each base.
+
+task head         one track per label, HEAD.LABEL
+language model    log-likelihood of the observed base, entropy of the four bases in bits, and the
+                  probabilities of A, C, G and T
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from genoscan.engine.inputs import OneHot
+from genoscan.engine.methods import Progress, ignore
+from genoscan.errors import InputError, NonFiniteError
+from genoscan.genome.alphabet import BASES, reverse_complement
+from genoscan.genome.genome import Genome
+from genoscan.genome.plan import Batch, Window, batches, by_region, merge, plan, whole_genome
+from genoscan.genome.region import Region
+from genoscan.layers.heads import HeadConfig
+from genoscan.model import Model
+from genoscan.prediction_files import LANGUAGE_MODEL, Column, prediction_files, write_prediction
+from genoscan.record import model_record, sequence_records
+from genoscan.tracks.atomic import atomic_files
+from genoscan.tracks.outputs import check_file, check_outputs
+from genoscan.tracks.record_schema import region_records
+from genoscan.tracks.store import Arrays, open_store
+
+_PIECE = 1 << 18
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Settings of a prediction.
+
+    Attributes
+    ----------
+    heads
+        Task heads, or "language-model". If empty, all per-base heads or, without such heads, the
+        language model.
+    logits
+        Whether to write logits rather than probabilities of labels.
+    strand
+        Strand to read: "+", "-" or "both" for the mean of the two predictions.
+    context
+        Number of bases to read around a region. If None, the value in the model's configuration is
+        used.
+    batch
+        Number of windows of equal length processed together.
+    calls
+        Labels whose bases with a probability of at least `threshold` are written as BED.
+    threshold
+        Lowest probability of a call.
+    """
+
+    heads: tuple[str, ...] = ()
+    logits: bool = False
+    strand: str = "+"
+    context: int | None = None
+    batch: int = 4
+    calls: tuple[str, ...] = ()
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A prediction that is checked and ready to be computed.
+
+    Attributes
+    ----------
+    genome, model, options
+        Inputs.
+    outputs
+        Files to write.
+    heads
+        Task heads, or "language-model".
+    columns
+        Predicted quantities.
+    regions
+        Merged regions in genome order.
+    batches
+        Windows of the regions, grouped by equal length.
+    context
+        Number of bases read around a region.
+    """
+
+    genome: Genome
+    model: Model
+    options: PredictOptions
+    outputs: tuple[Path, ...]
+    heads: tuple[str, ...]
+    columns: tuple[Column, ...]
+    regions: tuple[Region, ...]
+    batches: tuple[Batch, ...]
+    context: int
+
+    @property
+    def paths(self) -> list[Path]:
+        """Files to write."""
+        return [path for output in self.outputs for path, _ in prediction_files(output, self.columns)]
+
+    @property
+    def calls(self) -> list[Column]:
+        """Labels to write as BED."""
+        names = self.options.calls
+        return [c for c in self.columns if c.label in names or f"{c.head}:{c.label}" in names]
+
+    @property
+    def positions(self) -> int:
+        """Number of positions that are reported as progress."""
+        passes = self.model.method.forward_passes(self.model.network)
+        return passes * sum(len(window) for batch in self.batches for windows in batch for window in windows)
+
+
+def prepare_prediction(
+    genome: Genome, model: Model, regions: Sequence[Region], outputs: Sequence[Path], options: PredictOptions
+) -> Prediction:
+    """Check the inputs of a prediction, and plan its windows.
+
+    Parameters
+    ----------
+    genome, model
+        Genome to read, and model to apply.
+    regions
+        Regions in any order. If there are none, all sequences are used in full.
+    outputs
+        Files to write. A track PREFIX.bw or PREFIX.bedgraph is written for each quantity, as
+        PREFIX.NAME.bw; FOLDER/.bw is written as FOLDER/NAME.bw. A .npz archive contains all
+        quantities, and a .bed file contains the calls.
+    options
+        Settings of the prediction.
+
+    Returns
+    -------
+    Prediction
+        The prediction, ready for `write_predicted`.
+
+    Raises
+    ------
+    InputError
+        If an option is invalid.
+    OutputError
+        If an output cannot be written.
+    """
+    if options.strand not in ("+", "-", "both"):
+        raise InputError(f"--strand {options.strand}: expected +, - or both")
+    if not 0 <= options.threshold <= 1:
+        raise InputError(f"--threshold {options.threshold}: expected a probability, 0 to 1")
+    heads = _heads(model, options)
+    columns = tuple(_columns(model, heads))
+    _check_calls(options, heads, columns, outputs)
+    merged = merge(regions or whole_genome(genome.sizes), genome.sizes, by_strand=False)
+    context = model.config.context if options.context is None else options.context
+    windows = plan(
+        merged,
+        genome.sizes,
+        model.method,
+        context=context,
+        reach=context if model.bidirectional else 0,
+        strand=options.strand,
+        label_offset=model.config.label_offset,
+    )
+    order = tuple(batches(by_region(windows, options.strand), options.batch))
+    job = Prediction(genome, model, options, tuple(outputs), heads, columns, tuple(merged), order, context)
+    check_outputs([path for path in job.paths if path.suffix != ".bed"], [genome.path])
+    for path in job.paths:
+        if path.suffix == ".bed":
+            check_file(path, [genome.path])
+    return job
+
+
+def write_predicted(job: Prediction, *, command: Sequence[str] = (), progress: Progress = ignore) -> list[Path]:
+    """Compute predictions and write them as tracks.
+
+    Parameters
+    ----------
+    job
+        Prediction, as returned by `prepare_prediction`.
+    command
+        Command line to store in the records.
+    progress
+        Function called after each processed tile with the number of positions in that tile.
+
+    Returns
+    -------
+    list of Path
+        Files that were written.
+
+    Raises
+    ------
+    NonFiniteError
+        If a prediction is not finite.
+
+    Notes
+    -----
+    The predictions are equal to those of a whole-window forward pass up to rounding. The working memory
+    of causal models does not depend on the length of a region; bidirectional models need memory for the
+    activations between layers. Disk space until the run is complete: 5 bytes per base, and 4 bytes per
+    base and predicted label. Regions that are complete are kept if the run is interrupted.
+    """
+    started = time.monotonic()
+    settings, width = _settings(job), len(job.columns)
+    with open_store(job.outputs[0], job.regions, settings, columns=True, width=width) as store, atomic_files() as files:
+        for number, batch in enumerate(job.batches):
+            if number not in store.done:
+                _predict_batch(job, batch, store, progress)
+                store.commit(number, [], [windows[0].scored for windows in batch])
+        record = settings | {
+            "command": list(command),
+            "regions": region_records(job.regions),
+            "seconds": time.monotonic() - started,
+            "torch": torch.__version__,
+        }
+        for output in job.outputs:
+            write_prediction(
+                output,
+                store,
+                job.columns,
+                job.regions,
+                job.genome.sizes,
+                record,
+                files,
+                calls=job.calls,
+                threshold=job.options.threshold,
+            )
+    return job.paths
+
+
+def _check_calls(
+    options: PredictOptions, heads: Sequence[str], columns: Sequence[Column], outputs: Sequence[Path]
+) -> None:
+    called = {column.label for column in columns} | {f"{column.head}:{column.label}" for column in columns}
+    for call in options.calls:
+        if call not in called or LANGUAGE_MODEL in heads:
+            raise InputError(f"--call {call}: expected a label of a head: {', '.join(c.label for c in columns)}")
+    beds = any(path.suffix == ".bed" for path in outputs)
+    if beds != bool(options.calls):
+        raise InputError("--call and -o FILE.bed: expected both, or neither")
+    if beds and options.logits:
+        raise InputError("--logits: calls are made from probabilities; write them in another run")
+
+
+def _heads(model: Model, options: PredictOptions) -> tuple[str, ...]:
+    per_base = tuple(name for name, head in model.config.heads.items() if head.kind == "per_base")
+    for name in options.heads:
+        if name not in per_base and not (name == LANGUAGE_MODEL and model.config.language_model):
+            known = ", ".join((*per_base, *([LANGUAGE_MODEL] if model.config.language_model else [])))
+            pooled = " (it labels windows, not bases)" if name in model.config.heads else ""
+            raise InputError(f"--head {name}: {model.name} has no such head{pooled}, expected one of {known}")
+    if options.heads:
+        return tuple(dict.fromkeys(options.heads))
+    if not per_base and not model.config.language_model:
+        raise InputError(f"{model.name}: its heads label windows, expected a model that predicts bases")
+    return per_base or (LANGUAGE_MODEL,)
+
+
+def _columns(model: Model, heads: Sequence[str]) -> Iterator[Column]:
+    number = 0
+    for head in heads:
+        labels = tuple(BASES) if head == LANGUAGE_MODEL else model.config.heads[head].labels
+        for label in labels:
+            yield Column(label if head == LANGUAGE_MODEL else f"{head}.{label}", head, label, number)
+            number += 1
+
+
+def _settings(job: Prediction) -> dict[str, Any]:
+    options, model = job.options, job.model
+    return {
+        **model_record(model),
+        "sequences": sequence_records(job.genome, (region.chrom for region in job.regions)),
+        "heads": list(job.heads),
+        "predicted": [column.name for column in job.columns],
+        "logits": options.logits,
+        "strand": options.strand,
+        "context": job.context,
+        "tile": model.method.tile,
+        "batch": options.batch,
+        "windows": [str(windows[0].scored) for batch in job.batches for windows in batch],
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _predict_batch(job: Prediction, batch: Batch, arrays: Arrays, progress: Progress) -> None:
+    assert arrays.columns is not None
+    n_strands = len(batch[0])
+    for index, windows in enumerate(zip(*batch, strict=True)):
+        fetched = [_fetch(job.genome, window) for window in windows]
+        codes = torch.from_numpy(np.stack(fetched))
+        for window in windows:
+            at = arrays.slice_of(window.scored)
+            if not index:
+                # What no output predicts, such as the first base that a causal model reads.
+                arrays.columns[at] = np.nan
+        inputs = OneHot(codes, job.model.table())
+        method = job.model.method.fit(job.model.network, codes.shape[1], len(windows))
+        for span, outputs in method.forward(job.model.network, inputs, progress=progress):
+            for row, window in enumerate(windows):
+                for head, values in _values(job, outputs[row]):
+                    _store(job, arrays, window, span, head, values, index, n_strands)
+        for window, read in zip(windows, fetched, strict=True):
+            arrays.codes[arrays.slice_of(window.scored)] = _scored_codes(window, read)
+            _check_finite(job, arrays, window)
+
+
+def _fetch(genome: Genome, window: Window) -> UInt8[np.ndarray, " bases"]:
+    codes = genome.fetch(window.region.chrom, window.region.start, window.region.end)
+    return reverse_complement(codes) if window.strand == "-" else codes
+
+
+def _scored_codes(window: Window, codes: np.ndarray) -> np.ndarray:
+    scored = codes[window.scored_span]
+    return reverse_complement(scored) if window.strand == "-" else scored
+
+
+def _values(job: Prediction, outputs: Tensor) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the values of each head at the positions of a tile, (tile, labels)."""
+    config = job.model.config
+    for head in job.heads:
+        if head == LANGUAGE_MODEL:
+            logits = outputs[:, config.output_columns[""]].double()
+            values = torch.softmax(logits, -1)[:, list(config.base_columns)]
+        else:
+            values = outputs[:, config.output_columns[head]].double()
+            if not job.options.logits:
+                values = _probabilities(config.heads[head], values)
+        yield head, values.float().cpu().numpy()
+
+
+def _probabilities(head: HeadConfig, logits: Tensor) -> Tensor:
+    if head.link == "softmax":
+        return torch.softmax(logits, -1)
+    return torch.sigmoid(logits) if head.link == "sigmoid" else logits
+
+
+def _store(
+    job: Prediction,
+    arrays: Arrays,
+    window: Window,
+    span: slice,
+    head: str,
+    values: np.ndarray,
+    index: int,
+    n_strands: int,
+) -> None:
+    """Store the values of a head that are about scored bases, in the forward direction."""
+    assert arrays.columns is not None
+    offset = job.model.config.label_offset if head == LANGUAGE_MODEL else 0
+    scored = window.scored_span
+    start, stop = max(span.start + offset, scored.start), min(span.stop + offset, scored.stop)
+    if start >= stop:
+        return
+    values = values[start - offset - span.start : stop - offset - span.start]
+    at = slice(start - scored.start, stop - scored.start)
+    if window.strand == "-":
+        at = slice(scored.stop - stop, scored.stop - start)
+        order = [3, 2, 1, 0] if head == LANGUAGE_MODEL else list(job.model.config.heads[head].complements)
+        values = values[::-1][:, order]
+    numbers = [column.number for column in job.columns if column.head == head]
+    first = arrays.offsets[window.scored]
+    rows, columns = slice(first + at.start, first + at.stop), slice(numbers[0], numbers[-1] + 1)
+    before = arrays.columns[rows, columns] if index else np.float32(0)
+    arrays.columns[rows, columns] = before + values / np.float32(n_strands)
+
+
+def _check_finite(job: Prediction, arrays: Arrays, window: Window) -> None:
+    assert arrays.columns is not None
+    at = arrays.slice_of(window.scored)
+    for start in range(at.start, at.stop, _PIECE):
+        if np.isinf(arrays.columns[start : min(start + _PIECE, at.stop)]).any():
+            raise NonFiniteError(f"{window.scored}: a prediction is infinite; {job.model.advice_on_overflow}")

@@ -1,0 +1,177 @@
+"""Predictions: whole-window forward passes are what the tracks must contain."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from commands import bases, genoscan
+from headed import LAYERS, STRANDED, write_headed
+from laws import assert_near
+
+from genoscan.genome.fasta import FastaGenome
+from genoscan.model import Model, load_model
+from genoscan.tracks.reader import read_track
+
+SIZE = 90
+START, END = 20, 61
+
+
+@pytest.fixture(scope="module")
+def fasta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("genome") / "g.fa"
+    letters = bases(SIZE, 3)
+    path.write_text(f">chr1\n{letters[:30]}N{letters[31:]}\n>chr2\nACGTACGTNN\n")
+    return path
+
+
+@pytest.fixture(scope="module", params=LAYERS)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_headed(tmp_path_factory.mktemp(request.param) / "m", request.param)
+
+
+def predict(fasta: Path, model: Path, *more: object) -> list[str]:
+    done = genoscan("predict", fasta, "-m", model, "--tile", 16, "-t", 2, "--dtype", "float64", *more)
+    assert done.code == 0, done.err
+    return done.out.split()
+
+
+def whole(model: Model, fasta: Path, strand: str, context: int) -> tuple[torch.Tensor, np.ndarray]:
+    """Return the outputs of all heads at scored bases, forward, and the codes of the bases."""
+    start, end = max(0, START - context), END + (context if model.bidirectional else 0)
+    if strand == "-" and not model.bidirectional:
+        start, end = START, END + context
+    end = min(end, SIZE)
+    codes = torch.from_numpy(FastaGenome(fasta).fetch("chr1", start, end).astype(np.int64))
+    read = torch.where(codes < 4, 3 - codes, codes).flip(0) if strand == "-" else codes
+    network = model.network
+    x = model.table()[read][None]
+    outputs = network(x)[0] if model.bidirectional else network(x, network.begin(1))[0][0]
+    if strand == "-":
+        outputs = outputs.flip(0)
+    return outputs[START - start : END - start], codes[START - start : END - start].numpy()
+
+
+@pytest.mark.parametrize("strand", ["+", "-", "both"])
+def test_labels_are_whole_window_probabilities(model: Path, fasta: Path, strand: str, tmp_path: Path) -> None:
+    where = "-r", f"chr1:{START + 1}-{END}", "--context", 11, "--strand", strand
+    loaded = load_model(model, dtype=torch.float64)
+    columns = loaded.config.output_columns["sites"]
+    for more in ([], ["--logits"]):
+        paths = predict(
+            fasta, model, *where, *more, "--head", "sites", "-o", tmp_path / "p.bw", "-o", tmp_path / "p.npz"
+        )
+        names = [f"sites.{label}" for label in STRANDED["labels"]]
+        assert paths == [*(str(tmp_path / f"p.{name}.bw") for name in names), str(tmp_path / "p.npz")]
+        expected = []
+        for direction in "+-" if strand == "both" else strand:
+            logits = whole(loaded, fasta, direction, 11)[0][:, columns]
+            values = logits if more else torch.softmax(logits, -1)
+            expected.append(values if direction == "+" else values[:, [0, 2, 1]])
+        mean = torch.stack(expected).mean(0)
+        tracks = np.stack([read_track(path, f"chr1:{START + 1}-{END}") for path in paths[:3]], 1)
+        assert_near(torch.from_numpy(tracks), mean.float(), torch.float32)
+        archive = np.load(tmp_path / "p.npz")
+        np.testing.assert_array_equal(archive["predictions"], tracks)
+        assert archive["labels"].tolist() == names
+        record = json.loads(Path(f"{paths[0]}.json").read_text())
+        assert (record["prediction"], record["logits"], record["strand"]) == (names[0], bool(more), strand)
+
+
+@pytest.mark.parametrize("strand", ["+", "-"])
+def test_the_language_model_by_definition(model: Path, fasta: Path, strand: str, tmp_path: Path) -> None:
+    where = "-r", f"chr1:{START + 1}-{END}", "--context", 11, "--strand", strand, "--head", "language-model"
+    loaded = load_model(model, dtype=torch.float64)
+    offset = loaded.config.label_offset
+    outputs, codes = whole(loaded, fasta, strand, 11 + offset)
+    p = torch.softmax(outputs[:, :4], -1)
+    if strand == "-":
+        p = p.flip(1)
+    if offset:  # the output before (or, on strand -, after) a base predicts it
+        wide = whole(loaded, fasta, strand, 11)[0]
+        p = torch.softmax(wide[:, :4], -1)
+        p = torch.cat([p[:1] * torch.nan, p[:-1]]) if strand == "+" else torch.cat([p[1:], p[:1] * torch.nan]).flip(1)
+    (tmp_path / "folder").mkdir()
+    predict(fasta, model, *where, "-o", f"{tmp_path / 'folder'}/")
+    found = {path.stem: read_track(path, f"chr1:{START + 1}-{END}") for path in (tmp_path / "folder").glob("*.bw")}
+    assert set(found) == {*"ACGT", "log-likelihood", "entropy"}
+    inside = slice(1, None) if strand == "+" else slice(None, -1)  # the edge is predicted from the context
+    tracks = torch.from_numpy(np.stack([found[base] for base in "ACGT"], 1))
+    assert_near(tracks[inside], p[inside].float(), torch.float32)
+    known = codes < 4
+    observed = torch.log(tracks.double())[torch.arange(len(codes)), torch.from_numpy(np.minimum(codes, 3))]
+    assert np.isnan(found["log-likelihood"][~known]).all()
+    np.testing.assert_allclose(found["log-likelihood"][known], observed[known], rtol=1e-5)
+    share = tracks.double() / tracks.double().sum(1, keepdim=True)
+    np.testing.assert_allclose(found["entropy"], -(share * share.log2()).sum(1), rtol=1e-4)
+
+
+def test_calls_are_bases_above_the_threshold(model: Path, fasta: Path, tmp_path: Path) -> None:
+    more = "--head", "sites", "--call", "site+", "--call", "sites:site-", "--threshold", 0.4
+    predict(fasta, model, *more, "-o", tmp_path / "c.bed", "-o", tmp_path / "c.bedgraph")
+    rows = [line.split("\t") for line in (tmp_path / "c.bed").read_text().splitlines()]
+    assert rows
+    expected = []
+    for chrom, size in (("chr1", SIZE), ("chr2", 10)):
+        p = {x: read_track(tmp_path / f"c.sites.site{x}.bedgraph", f"{chrom}:1-{size}") for x in "+-"}
+        for at in range(size):
+            for strand in "+-":
+                if p[strand][at] >= 0.4:
+                    score = str(round(1000 * float(p[strand][at])))
+                    expected.append([chrom, str(at), str(at + 1), f"site{strand}", score, strand])
+    assert rows == expected
+
+
+def test_an_interrupted_prediction_goes_on(model: Path, fasta: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    from genoscan import prediction
+
+    asked = "predict", fasta, "-m", model, "-o", tmp_path / "x.npz", "--batch", 1
+    run, seen = prediction._predict_batch, []
+
+    def stopping(*given: Any) -> None:
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+        seen.append(given)
+        run(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction, "_predict_batch", stopping)
+        assert genoscan(*asked).code == 130
+    assert not (tmp_path / "x.npz").exists()
+    with monkeypatch.context() as patch:
+        again: list[Any] = []
+        patch.setattr(prediction, "_predict_batch", lambda *given: (again.append(given), run(*given)))
+        assert genoscan(*asked).code == 0
+    assert len(again) == 1
+    done = genoscan(*asked[:-4], "-o", tmp_path / "y.npz")
+    assert done.code == 0
+    with np.load(tmp_path / "x.npz") as x, np.load(tmp_path / "y.npz") as y:
+        for name in x.files:
+            np.testing.assert_array_equal(x[name], y[name])
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--head", "nothing"], "has no such head, expected one of sites, language-model"),
+        (["--head", "mean"], "it labels windows, not bases"),
+        (["--call", "site+"], "expected both, or neither"),
+        (["-o", "{}/x.bed"], "expected both, or neither"),
+        (["--call", "x", "-o", "{}/x.bed"], "expected a label of a head: none, site+, site-"),
+        (["--call", "site+", "-o", "{}/x.bed", "--logits"], "calls are made from probabilities"),
+        (["--strand", "bed"], "expected +, - or both"),
+        (["--threshold", "2"], "expected a probability"),
+        (["-o", "{}/x.wig"], "unknown suffix"),
+        (["--context", "-1"], "expected 0 bases or more"),
+    ],
+)
+def test_bad_input_gets_one_line(fasta: Path, tmp_path: Path, more: list[str], said: str) -> None:
+    model = write_headed(tmp_path / "m", "causal")
+    (tmp_path / "out").mkdir()
+    given = [text.format(tmp_path / "out") for text in more]
+    done = genoscan("predict", fasta, "-m", model, "-o", tmp_path / "out" / "p.bw", *given)
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1), done.err
+    assert said in done.err
+    assert list((tmp_path / "out").iterdir()) == []
