@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from Bio import SeqIO
 from browser import browser, dom, served
-from commands import ROOT, bases, genoscan, write_fasta
+from commands import ROOT, bases, genoscan, tiny_model, write_fasta
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -152,6 +152,25 @@ def test_a_hub_of_a_genome_that_ucsc_has_not(genome: Path, track: Path, tmp_path
     assert (hub / "g" / "peaks.bw").read_bytes() == track.read_bytes()
     assert two_bit(hub / about["twoBitPath"]) == SEQUENCES
     assert "already exists" in refusal(*arguments[1:])
+
+
+def test_base_probabilities_are_a_logo_in_a_hub(genome: Path, tmp_path: Path) -> None:
+    model = tiny_model(tmp_path / "tiny")
+    done = genoscan("predict", genome, "-m", model, "-o", tmp_path / "p.bw")
+    assert done.code == 0, done.err
+    tracks = done.out.split()
+    hub = tmp_path / "hub"
+    done = genoscan("export", "hub", *tracks[::-1], "-g", genome, "--email", "a@b", "-o", hub)
+    assert done.code == 0, done.err
+    stanzas = [
+        dict(line.split(" ", 1) for line in stanza.splitlines())
+        for stanza in (hub / "g" / "trackDb.txt").read_text().split("\n\n")
+    ]
+    assert (stanzas[0]["container"], stanzas[0]["logo"]) == ("multiWig", "on")
+    assert [stanza["bigDataUrl"] for stanza in stanzas[1:5]] == [f"p.{base}.bw" for base in "ACGT"]
+    assert {stanza.get("parent") for stanza in stanzas[1:5]} == {stanzas[0]["track"]}
+    assert sorted(stanza["bigDataUrl"] for stanza in stanzas[5:]) == ["p.entropy.bw", "p.log-likelihood.bw"]
+    assert "predicted entropy" in stanzas[5]["longLabel"] + stanzas[6]["longLabel"]
 
 
 def test_a_hub_of_a_genome_that_ucsc_has(genome: Path, track: Path, tmp_path: Path) -> None:

@@ -57,7 +57,11 @@ def show(model: str) -> None:
     loaded = load_model(model)
     path = loaded.path
     config = loaded.config
-    n_weights = sum(weight.numel() for weight in loaded.stack.parameters())
+    n_weights = sum(weight.numel() for weight in loaded.network.parameters())
+    heads = {
+        f"head {name}": f"{', '.join(head.labels)} ({head.kind.replace('_', ' ')}, {head.pool or head.link})"
+        for name, head in config.heads.items()
+    }
     click.echo(
         table(
             {
@@ -68,6 +72,8 @@ def show(model: str) -> None:
                 "width": config.d_model,
                 "weights": f"{n_weights:,}",
                 "symbols": config.symbols,
+                "language model": "yes" if config.language_model else "no",
+                **heads,
                 "trained window": f"{config.window:,} bases" if config.window else "unknown",
                 "context": f"{config.context:,} bases",
                 "reach": f"{config.reach:,} bases",

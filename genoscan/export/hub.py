@@ -18,6 +18,7 @@ from urllib.parse import quote
 from genoscan.errors import InputError
 from genoscan.export.track_file import TrackFile, track_names
 from genoscan.export.twobit import write_two_bit
+from genoscan.genome.alphabet import BASES
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
 from genoscan.tracks.atomic import atomic_directory, check_new_folder, os_errors
@@ -98,13 +99,41 @@ def write_hub(
 
 def _track_settings(tracks: Sequence[TrackFile]) -> Iterator[dict[str, str]]:
     used: set[str] = set()
-    for track in tracks:
-        identifier = f"genoscan_{_identifier(track.name)}"
+
+    def identify(name: str) -> str:
+        identifier = f"genoscan_{_identifier(name)}"
         while identifier in used:  # different names may have the same identifier
             identifier += "_"
         used.add(identifier)
+        return identifier
+
+    for name, bases in _base_probabilities(tracks).items():
+        container = identify(name)
         yield {
-            "track": identifier,
+            "track": container,
+            "container": "multiWig",
+            "shortLabel": name[:_LABEL_LENGTH],
+            "longLabel": f"{name}: probabilities of A, C, G and T"[:80],
+            "type": "bigWig",
+            "visibility": "full",
+            "aggregate": "stacked",
+            "logo": "on",  # draws a sequence logo of four tracks in the order A, C, G, T
+            "viewLimits": "0:1",
+            "maxHeightPixels": "128:80:16",
+        }
+        for track in bases:
+            yield {
+                "track": identify(track.name),
+                "parent": container,
+                "bigDataUrl": quote(track.path.name),
+                "shortLabel": track.name[:_LABEL_LENGTH],
+                "longLabel": f"{track.name}: {track.description}"[:80],
+                "type": "bigWig",
+            }
+    grouped = {track.path for bases in _base_probabilities(tracks).values() for track in bases}
+    for track in [track for track in tracks if track.path not in grouped]:
+        yield {
+            "track": identify(track.name),
             "bigDataUrl": quote(track.path.name),
             "shortLabel": track.name[:_LABEL_LENGTH],
             "longLabel": f"{track.name}: {track.description}"[:80],
@@ -116,6 +145,16 @@ def _track_settings(tracks: Sequence[TrackFile]) -> Iterator[dict[str, str]]:
             "maxHeightPixels": "128:80:16",
             "color": "0,114,178",
         }
+
+
+def _base_probabilities(tracks: Sequence[TrackFile]) -> dict[str, list[TrackFile]]:
+    """Return the tracks of the probabilities of A, C, G and T, in this order, by their common name."""
+    found: dict[str, dict[str, TrackFile]] = {}
+    for track in tracks:
+        stem, _, base = track.name.rpartition(".")
+        if base in BASES and track.record.get("prediction") == base:
+            found.setdefault(stem or "probabilities", {})[base] = track
+    return {name: [bases[base] for base in BASES] for name, bases in found.items() if len(bases) == len(BASES)}
 
 
 def _identifier(name: str) -> str:

@@ -38,8 +38,10 @@ class TrackFile:
 
     @property
     def description(self) -> str:
-        """Model, target and score, on one line."""
+        """Model, target and score, or model and prediction, on one line."""
         record = self.record
+        if prediction := record.get("prediction"):
+            return f"{record['model']}: predicted {prediction}{', logits' if record.get('logits') else ''}"
         # The record of a response has a perturbed position instead of a target.
         target, score = record.get("target"), record.get("score")
         if response := record.get("response"):

