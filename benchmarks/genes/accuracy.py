@@ -7,7 +7,8 @@ counted on the training regions.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -158,3 +159,54 @@ def class_accuracy(parts: Sequence[LabelledRegion], logits: Sequence[np.ndarray]
         right += int((found[counted] >> best[counted] & 1).sum())
         total += int(counted.sum())
     return right / total
+
+
+def exon_f1(parts: Sequence[LabelledRegion], logits: Sequence[np.ndarray]) -> float:
+    """Return the F1 score of coding exons with both ends exactly right.
+
+    A predicted exon is a run of bases whose most probable class is CDS on one strand; an annotated one is a
+    run of bases labelled CDS on that strand.
+    """
+    hits = called = annotated = 0
+    for part, values in zip(parts, logits, strict=True):
+        labels, names = part.labels("genes"), part.heads["genes"].config.labels
+        best = values.argmax(1)
+        for strand in "+-":
+            i = names.index(f"CDS{strand}")
+            found, truth = (set(_runs(mask)) for mask in (best == i, (labels >> np.uint32(i) & 1).astype(bool)))
+            hits, called, annotated = hits + len(found & truth), called + len(found), annotated + len(truth)
+    return 2 * hits / (called + annotated)
+
+
+def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def without_utr_introns(part: LabelledRegion) -> LabelledRegion:
+    """Return the region with donors and acceptors beside untranslated exons ignored."""
+    sites, genes = part.heads["sites"], part.heads["genes"]
+    chrom = part.region.chrom
+    labels, classes = sites.labels[chrom].copy(), genes.labels[chrom]
+    for name, strand in product(("donor", "acceptor"), "+-"):
+        i = sites.config.labels.index(name + strand)
+        at = np.flatnonzero(labels >> np.uint32(i) & 1)
+        exon = at - 1 if (name == "donor") == (strand == "+") else at + 1
+        utr = np.uint32(1 << genes.config.labels.index(f"UTR{strand}"))
+        beside = at[classes[np.clip(exon, 0, len(classes) - 1)] & utr != 0]
+        labels[beside] |= np.uint32(1 << (i + MAX_LABELS))
+    heads = part.heads | {"sites": replace(sites, labels={**sites.labels, chrom: labels})}
+    return replace(part, heads=heads)
+
+
+def without_regions(part: LabelledRegion, regions: Sequence[Region]) -> LabelledRegion:
+    """Return the region with all labels ignored in some other regions."""
+    heads = {}
+    for name, head in part.heads.items():
+        labels = head.labels[part.region.chrom].copy()
+        everything = np.uint32(((1 << len(head.config.labels)) - 1) << MAX_LABELS)
+        for region in regions:
+            if region.chrom == part.region.chrom:
+                labels[region.start : region.end] |= everything
+        heads[name] = replace(head, labels={**head.labels, part.region.chrom: labels})
+    return replace(part, heads=heads)

