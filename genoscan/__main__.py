@@ -1,4 +1,4 @@
-"""Entry point of `python -m genoscan`."""
+"""Entry point for `python -m genoscan`."""
 
 from genoscan.cli import main
 

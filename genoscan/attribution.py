@@ -1,4 +1,4 @@
-"""Results in memory: the gradient of a target with respect to every base of a sequence."""
+"""In-memory results: the gradient of a target with respect to every base of a sequence."""
 
 import html
 from dataclasses import dataclass
@@ -28,18 +28,19 @@ class Attribution:
     region
         Position of the sequence in its genome.
     codes
-        Base codes: 0 to 3 are A, C, G, T; 4 is N.
+        Base codes: 0 to 3 are A, C, G and T; 4 is N.
     gradient
-        Derivative of the target with respect to each base, of shape (length, 4), with columns A, C, G
-        and T; averaged over the strands if both were read. NaN at N and at masked bases.
+        Derivatives of the target with respect to A, C, G and T at each position, of shape (length, 4).
+        If both strands were read, this is the mean over the strands. The values at N and at masked
+        bases are NaN.
     scores
-        One score per base (tracks/score.py); NaN where the gradient is NaN.
+        One score per base (see tracks/score.py); NaN where the gradient is NaN.
     value
-        Value of the target; averaged over the strands if both were read.
+        Value of the target. If both strands were read, this is the mean over the strands.
     target, score, model
         Names of the target, the score and the model.
     size
-        Length of the chromosome or sequence that contains the region, in bases.
+        Length, in bases, of the chromosome or sequence that contains the region.
     """
 
     region: Region
@@ -60,16 +61,16 @@ class Attribution:
 
     @property
     def sequence(self) -> str:
-        """Bases of the sequence, as letters."""
+        """The sequence as a string of letters."""
         return decode(self.codes).decode()
 
     def score_by(self, score: str) -> Float32[np.ndarray, " length"]:
-        """Return another score of the same gradient.
+        """Compute another score from the same gradient.
 
         Parameters
         ----------
         score
-            "centred", "observed", "magnitude" or "substitution".
+            Name of the score: "centred", "observed", "magnitude" or "substitution".
 
         Returns
         -------
@@ -86,7 +87,11 @@ class Attribution:
         return SCORES[score](self.gradient, self.codes)
 
     def to_dataframe(self) -> "pd.DataFrame":
-        """Return a table with one row per base: chrom, position (1-based), base, score and derivatives."""
+        """Return a table with one row per base.
+
+        The columns are chrom, position (1-based), base, score and the derivatives d_A, d_C, d_G and
+        d_T.
+        """
         import pandas as pd
 
         first = self.region.start + 1
@@ -100,7 +105,10 @@ class Attribution:
         return pd.DataFrame(columns | derivatives)
 
     def to_tangermeme(self) -> Float32[np.ndarray, "1 4 length"]:
-        """Return the gradient minus its mean over the bases, of shape (1, 4, length), with zeros at N."""
+        """Return the centred gradient as an array of shape (1, 4, length).
+
+        At each position, the mean of the four derivatives is subtracted. The values at N are zero.
+        """
         return Attributions([self]).to_tangermeme()
 
     def to_bigwig(self, path: str | Path) -> Path:
@@ -108,7 +116,11 @@ class Attribution:
         return Attributions([self]).to_bigwig(path)
 
     def plot(self) -> "go.Figure":
-        """Return a plotly figure with letters scaled by score or, for long sequences, a curve."""
+        """Return a plotly figure of the scores.
+
+        Each base is drawn as a letter, scaled by the score of the base. Long sequences are drawn as a
+        curve.
+        """
         from genoscan.plot import figure
 
         return figure(self.sequence, self.scores, self.region, title=repr(self))
@@ -119,7 +131,7 @@ class Attribution:
 
 
 class Attributions(tuple[Attribution, ...]):
-    """Attributions of several sequences, in the given order."""
+    """Attributions of several sequences, in the order in which the sequences were given."""
 
     def __repr__(self) -> str:
         return f"Attributions({len(self)} sequences, {sum(map(len, self)):,} bases)"
@@ -131,7 +143,9 @@ class Attributions(tuple[Attribution, ...]):
         return pd.concat([one.to_dataframe() for one in self], ignore_index=True)
 
     def to_tangermeme(self) -> Float32[np.ndarray, "n 4 length"]:
-        """Return the gradients minus their means over the bases, of shape (n, 4, length), with zeros at N.
+        """Return the centred gradients of n sequences as an array of shape (n, 4, length).
+
+        At each position, the mean of the four derivatives is subtracted. The values at N are zero.
 
         Raises
         ------

@@ -5,12 +5,12 @@ GenoscanError
 ├── OutputError            a result cannot be written
 ├── ModelError             a model folder is incomplete, damaged or inconsistent
 ├── UnsupportedModelError  a model is valid but not supported
-└── NonFiniteError         a result at a known base, or a target, is NaN or infinite
+└── NonFiniteError         a target, or a result at an A, C, G or T, is NaN or infinite
 
-Each message is a single line with the location of the problem, the value found, the value expected
-and a remedy. The command-line interface prints the message and exits with status 1. It also prints
-a single line for any other exception; if the exception indicates a bug, its traceback is written to
-a file.
+Each message is a single line that states the location of the problem, the value found, the value
+expected and a remedy. The command-line interface prints the message and exits with status 1. For any
+other exception, it also prints a single line. If that exception indicates a bug, the traceback is
+written to a file.
 """
 
 
@@ -35,4 +35,4 @@ class UnsupportedModelError(GenoscanError, NotImplementedError):
 
 
 class NonFiniteError(GenoscanError, ArithmeticError):
-    """Error raised if a result at a known base, or a target, is NaN or infinite."""
+    """Error raised if a target, or a result at an A, C, G or T, is NaN or infinite."""

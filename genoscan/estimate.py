@@ -1,4 +1,4 @@
-"""Estimate the cost of a job before it runs, by extrapolation from a few tiles."""
+"""Estimate of a job's cost, extrapolated from a run on a few tiles."""
 
 import time
 from dataclasses import dataclass
@@ -21,39 +21,40 @@ _WARM_UP = 64
 
 @dataclass(frozen=True)
 class Estimate:
-    """Estimated size, memory, disk space and time of a job.
+    """Estimated size, memory, disk space and computing time of a job.
 
     Attributes
     ----------
     regions, windows, batches
-        Numbers of merged regions, windows and batches.
+        Number of regions after merging, number of windows, and number of batches.
     merged_bases
         Number of bases to score.
     read_bases
-        Number of bases in all windows.
+        Total number of bases in all windows.
     context_share
-        Fraction of `read_bases` not scored; the time is proportional to `read_bases`.
+        Fraction of `read_bases` that is not scored. The computing time is proportional to `read_bases`.
     longest
         Length of the longest window, in bases.
     recomputed
         Average number of additional forward passes per tile in the longest window.
     engine_bytes
-        Memory for the activations of tiles and for the stored carries of one batch.
+        Memory that one batch needs for the activations of tiles and for the stored carries.
     boundary_bytes
-        Storage for the activations between the layers, for one batch; 0 for causal models.
+        Storage that one batch needs for the activations between layers; 0 for causal models.
     boundary_place
-        Location of the activations between the layers: "memory", a GPU or a folder.
+        Where the activations between layers are stored: "memory", a GPU or a folder.
     window_bytes
-        Memory for the bases of one batch.
+        Memory that one batch needs for its bases.
     base_bytes
-        Memory of the process before the computation: interpreter, libraries, model and genome index.
+        Memory that the process uses before the computation starts, for the interpreter, the libraries,
+        the model and the genome index.
     memory_bytes
-        Peak memory of the process, including `base_bytes` but not the memory of a GPU.
+        Peak memory of the process, including `base_bytes` but excluding GPU memory.
     disk_bytes
-        Disk space used in the output folder during the run, for the scores, the bases, the derivatives
-        if they are needed, and the state of a sweep.
+        Disk space that the run uses in the output folder for the scores, the bases, the derivatives (if
+        they are needed) and the saved state of a sweep.
     state_bytes
-        Disk space for the saved state of a sweep, from which an interrupted window is resumed.
+        Disk space for the saved state of a sweep. An interrupted window is resumed from this state.
     by_batch
         Computing time of each batch, in seconds.
     """
@@ -85,7 +86,7 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
     job
         The job, as returned by `prepare`.
     columns
-        Whether the four derivatives at each base are also written (.npz).
+        Whether the four derivatives at each base are also written, to a .npz file.
 
     Returns
     -------
@@ -147,7 +148,7 @@ def passes(job: Job) -> int:
 
 
 class _Probe(NamedTuple):
-    """Measured memory in bytes, and seconds per tile in a forward pass and in the adjoint."""
+    """Measured memory in bytes, and seconds per tile for the forward pass and for the adjoint pass."""
 
     bytes: int
     forward: float

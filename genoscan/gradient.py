@@ -1,4 +1,4 @@
-"""Gradients of a target with respect to every base of a batch of windows."""
+"""Gradients of a target with respect to every base in a batch of windows."""
 
 from collections.abc import Callable
 from functools import partial
@@ -29,8 +29,8 @@ class Gradient(NamedTuple):
     value
         Value of the target for each window.
     gradient
-        Derivative of the target with respect to each symbol at each position, in the orientation of
-        the window.
+        Derivative of the target with respect to each symbol at each position. The positions are in the
+        orientation of the window.
     """
 
     value: Float64[np.ndarray, " batch"]
@@ -47,21 +47,22 @@ def gradient(
     model
         The model; its weights are treated as constants.
     codes
-        Base codes of windows of equal length: 0 to 3 are A, C, G, T; 4 is N; 5 is the mask.
+        Base codes of windows that have the same length. Codes 0 to 3 are A, C, G and T, 4 is N, and 5
+        is the mask.
     target
-        Target to differentiate, a scalar for each window.
+        Target to differentiate. It has one scalar value for each window.
     method
-        Method of differentiation. If None, the method of the model is used.
+        Method of differentiation. If None, the model's own method is used.
 
     Returns
     -------
     Gradient
-        Value of the target, and its gradient on the model's device and in its dtype.
+        Value and gradient of the target. The gradient has the device and the dtype of the model.
 
     Notes
     -----
-    The gradient equals that of whole-window autograd up to rounding. Memory is needed as in
-    `stream_gradient`, and for the result.
+    The gradient equals that of whole-window autograd up to rounding. The function needs as much memory
+    as `stream_gradient`, plus memory for the result.
     """
     table = model.table()
     whole = table.new_empty(*codes.shape, table.shape[1])
@@ -92,12 +93,12 @@ def stream_gradient(
         Function called with each tile of the gradient. Several threads may call it concurrently, each
         with different rows of the batch.
     snapshots
-        Function that takes a slice of the rows of the batch and returns the snapshots in which the
-        state of the sweep over these rows is saved, and from which an interrupted sweep is resumed.
-        If None, no state is saved.
+        Function that takes a slice of rows of the batch and returns the snapshots for these rows. The
+        state of the sweep is saved in the snapshots, and an interrupted sweep is resumed from them. If
+        None, no state is saved.
     progress
-        Function called after each tile that is processed in a forward or backward pass, with the
-        number of positions in the tile times the number of windows.
+        Function called after each tile in a forward or backward pass. Its argument is the number of
+        positions in the tile times the number of windows.
 
     Returns
     -------
@@ -106,9 +107,9 @@ def stream_gradient(
 
     Notes
     -----
-    Memory is needed for the activations of one tile, and for the carries or boundaries stored by the
-    method. The windows are distributed over torch's threads, and the stages of the network over any
-    remaining threads.
+    Memory is needed for the activations of one tile, and for the carries or boundaries that the method
+    stores. The windows are distributed over torch's threads. The stages of the network are distributed
+    over any remaining threads.
     """
     method = (method or model.method).fit(model.stack, codes.shape[1], len(codes))
     counting = Lock()

@@ -1,4 +1,4 @@
-"""Import foreign checkpoints and torch modules."""
+"""Import of checkpoints from other projects, and of torch modules."""
 
 import json
 import os
@@ -32,7 +32,7 @@ _TOLERANCE = 1e-4
 
 
 def import_model(source: str | Path, *, name: str | None = None, tokens: str | None = None) -> Path:
-    """Convert a foreign checkpoint and store it under a name.
+    """Convert a checkpoint from another project and store it as a named model.
 
     Parameters
     ----------
@@ -41,7 +41,8 @@ def import_model(source: str | Path, *, name: str | None = None, tokens: str | N
     name
         Name under which to store the model. If None, the name of the source is used.
     tokens
-        Token id of each base, such as "A=7,C=8,G=9,T=10,N=11", for checkpoints without a vocabulary.
+        Token id of each base, such as "A=7,C=8,G=9,T=10,N=11". Token ids are needed only for
+        checkpoints without a vocabulary.
 
     Returns
     -------
@@ -79,17 +80,18 @@ def import_model(source: str | Path, *, name: str | None = None, tokens: str | N
 
 
 def load_model(model: str | Path, *, tokens: str | None = None, **options: Any) -> Model:
-    """Load a model by name, folder, foreign checkpoint or Hugging Face id.
+    """Load a model from a name, a folder, a checkpoint from another project or a Hugging Face id.
 
     Parameters
     ----------
     model
-        Name listed by `genoscan models list`, model folder, or source as in `import_model`. A source is
-        converted on every call, and the result is not stored.
+        Name listed by `genoscan models list`, path of a model folder, or any source that `import_model`
+        accepts. Such a source is converted on each call, and the converted model is not stored.
     tokens
         As in `import_model`.
     **options
-        Options device, dtype, kernels, tile, slots, memory and spill of `genoscan.model.load_model`.
+        Options that are passed to `genoscan.model.load_model`: device, dtype, kernels, tile, slots,
+        memory and spill.
 
     Returns
     -------
@@ -119,14 +121,14 @@ def _is_native(folder: Path) -> bool:
 
 
 def wrap(module: torch.nn.Module, *, tokens: str | None = None, **options: Any) -> Model:
-    """Convert a torch module of Mamba blocks and check the result on a random sequence.
+    """Convert a torch module that consists of Mamba blocks, and check the result on a random sequence.
 
     Parameters
     ----------
     module
-        Language model from mambapy (`mambapy.lm.LM` with Mamba blocks), transformers (Mamba,
-        Mamba-2), state-spaces (`MambaLMHeadModel`) or Caduceus. Modules that are not from mambapy
-        must have a `save_pretrained` method.
+        Language model from mambapy (`mambapy.lm.LM` with Mamba blocks), transformers (Mamba or
+        Mamba-2), state-spaces (`MambaLMHeadModel`) or Caduceus. Modules that are not from mambapy must
+        have a `save_pretrained` method.
     tokens
         As in `import_model`.
     **options
@@ -142,7 +144,7 @@ def wrap(module: torch.nn.Module, *, tokens: str | None = None, **options: Any) 
     InputError
         If the class of the module is not supported.
     ModelError
-        If the family is not supported, or the logits of the copy differ from those of the module.
+        If the model family is not supported, or the logits of the copy differ from those of the module.
     """
     with scratch_folder(Path(tempfile.gettempdir())) as folder:
         saved = folder / type(module).__name__
@@ -161,7 +163,7 @@ def wrap(module: torch.nn.Module, *, tokens: str | None = None, **options: Any) 
 
 
 def _save_mambapy(module: torch.nn.Module, folder: Path) -> None:
-    """Save a mambapy.lm.LM with the tensor names and settings that transformers uses for Mamba."""
+    """Save a `mambapy.lm.LM` with the tensor names and settings that transformers uses for Mamba."""
     own: Any = module.config
     weights = {
         name.replace("embedding.", "backbone.embeddings.")
@@ -189,7 +191,7 @@ def _save_mambapy(module: torch.nn.Module, folder: Path) -> None:
 
 
 def _check_logits(module: torch.nn.Module, model: Model) -> None:
-    """Raise ModelError if the logits of the module and the model differ on 64 random bases."""
+    """Raise ModelError if the module and the model give different logits for 64 random bases."""
     codes = torch.randint(0, 4, (1, 64), generator=torch.Generator().manual_seed(1))
     tokens = torch.tensor(model.config.base_columns)[codes]
     device = next(module.parameters()).device

@@ -25,7 +25,7 @@ def parse_json(text: bytes, *, constants: bool = False) -> Any:
     Returns
     -------
     object
-        Contents, as a dict, list, str, int, float, bool or None.
+        Contents of the document, as a dict, list, str, int, float, bool or None.
 
     Raises
     ------
@@ -61,19 +61,21 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def first_problem(error: ValidationError, *, omit: Collection[str] = ()) -> str:
-    """Describe, in one line, the first error found in the validation of a document.
+    """Describe the first validation error of a document in one line.
 
     Parameters
     ----------
     error
         Validation error raised by pydantic.
     omit
-        Parts of the location that are inserted by pydantic and are not keys of the document.
+        Parts of the location to leave out. pydantic inserts these parts; they are not keys of the
+        document.
 
     Returns
     -------
     str
-        Location, such as "sequences.1.length", value found there, and expected value.
+        Location of the error, such as "sequences.1.length", the value found there, and the expected
+        value.
     """
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"] if part not in omit) or "the file"

@@ -1,8 +1,8 @@
 """Tracks of the margins by which PD-SSM layers select their transitions.
 
 The derivative of a PD-SSM layer treats the selected transitions as constants, so it does not include
-the jump in the output when a substitution changes a selection. A small margin indicates that a small
-change in the input may change the selection.
+the jump in the output that occurs when a substitution changes a selection. A small margin indicates
+that a small change in the input may change the selection.
 """
 
 import tempfile
@@ -39,39 +39,40 @@ def check_margins(job: Job, path: Path, others: Sequence[Path] = ()) -> None:
 
 
 def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress: Progress = ignore) -> dict[str, Any]:
-    """Write the smallest margin over all layers and heads at every base; return the record of the track.
+    """Write the smallest margin at each base as a track; return the record of the track.
 
-    The margin of a head is the probability of the selected transition minus that of the second most
-    probable one. If both strands are read, the smaller of their margins is written. Bases other
-    than A, C, G and T are gaps in the track.
+    The margin of a head is the probability of the selected transition minus the probability of the
+    second most probable transition. At each base, the track contains the smallest margin over all
+    layers and heads. If both strands are read, the smallest margin is taken over both strands. Bases
+    other than A, C, G and T are gaps in the track.
 
     Parameters
     ----------
     job
-        Job that specifies the model, regions and strands; the model must have PD-SSM layers.
+        Job that specifies the model, the regions and the strands; the model must have PD-SSM layers.
     path
-        Track to write; the suffix determines the format.
+        Path of the track. The suffix determines the format.
     command
         Command line to store in the record.
     progress
-        Function called after each processed tile with the number of positions in that tile.
+        Function called after each processed tile. Its argument is the number of positions in the tile.
 
     Returns
     -------
     dict
-        Record of the track, also written as JSON beside it.
+        Record of the track. It is also written to a JSON file beside the track.
 
     Raises
     ------
     InputError
         If the suffix is .npz.
     NonFiniteError
-        If a margin at a known base is NaN or infinite.
+        If a margin at an A, C, G or T is NaN or infinite.
 
     Notes
     -----
     The margins are computed exactly, in a forward pass. Memory is needed for one tile and one carry,
-    plus 1 byte per base of a window. The margins of a region are stored in a temporary file.
+    and for 1 byte per base of a window. The margins of a region are stored in a temporary file.
     """
     check_margins(job, path)
     windows_of = {windows[0].scored: windows for batch in job.batches for windows in batch}
@@ -92,7 +93,7 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
 
 
 def _update_minimum(job: Job, window: Window, margins: np.ndarray, progress: Progress) -> None:
-    """Replace `margins` in place with the elementwise minimum of `margins` and those of a window."""
+    """Set `margins`, in place, to the elementwise minimum of `margins` and the margins in a window."""
     codes, scored = job.read([window]), window.scored_span
     rows = margins if window.strand == "+" else margins[::-1]
     layer, inputs = Margins(job.model.causal), OneHot(codes, job.model.table())

@@ -1,4 +1,4 @@
-"""Merging of the shards of a job into the tracks that a single run would have written."""
+"""Merging of a job's shards into the tracks that a single run would have written."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -46,36 +46,36 @@ class _Shard(NamedTuple):
 def write_merged(
     paths: Sequence[Path], genome: Genome, outputs: Sequence[Path], *, command: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Write the tracks of a job from the files of all its shards; return the record of the tracks.
+    """Write the tracks of a job from the files of all shards; return the record of the tracks.
 
     Parameters
     ----------
     paths
         One .npz file per shard, in any order.
     genome
-        Genome from which the shards were computed.
+        Genome for which the shards were computed.
     outputs
-        Tracks to write; the suffix determines the format.
+        Paths of the tracks. The suffixes determine the formats.
     command
         Command line to store in the record.
 
     Returns
     -------
     dict
-        Record of the tracks, also written as JSON beside each output.
+        Record of the tracks. It is also written to a JSON file beside each track.
 
     Raises
     ------
     InputError
-        If shards are missing, given twice, or from different jobs or genomes.
+        If a shard is missing or is given twice, or if the shards are from different jobs or genomes.
     OutputError
         If a file cannot be written.
 
     Notes
     -----
     The tracks are byte-identical to those of a single run with the same number of threads, because
-    shards consist of whole batches. About one million bases are processed at a time to limit the
-    memory.
+    shards consist of whole batches. About one million bases are processed at a time to limit the memory
+    use.
     """
     shards = _read_shards(paths, genome)
     first = shards[0].record
@@ -106,7 +106,10 @@ def write_merged(
 
 
 def _joined_lists(records: Sequence[dict[str, Any]], keys: Sequence[str]) -> dict[str, list[Any]]:
-    """Return the lists of all records, joined, for the keys that a record has."""
+    """Return a dictionary that maps each key to the concatenated lists of all records.
+
+    Keys that occur in no record are omitted.
+    """
     return {
         key: [value for record in records for value in record.get(key, [])]
         for key in keys
@@ -115,7 +118,7 @@ def _joined_lists(records: Sequence[dict[str, Any]], keys: Sequence[str]) -> dic
 
 
 def _read_shards(paths: Sequence[Path], genome: Genome) -> list[_Shard]:
-    """Return the shards in order after checking that each shard of one job is given exactly once."""
+    """Read the shards of one job, check that each is given exactly once, and return them in order."""
     found: dict[int, _Shard] = {}
     for path in paths:
         shard = _Shard(path, read_provenance(path, required=_REQUIRED), read_columns(path))
@@ -137,7 +140,7 @@ def _read_shards(paths: Sequence[Path], genome: Genome) -> list[_Shard]:
 
 
 def _check_regions(shard: _Shard) -> None:
-    """Check that each region in the archive lies within a sequence listed in the archive's record."""
+    """Check that each region of a shard lies within a sequence that the shard's record lists."""
     sizes = {s["name"]: s["length"] for s in shard.record["sequences"]}
     for region in shard.columns.regions:
         if region.end > sizes.get(region.chrom, 0):
@@ -157,7 +160,7 @@ def _check_same(one: _Shard, other: _Shard) -> None:
 
 
 def _regions(shards: Sequence[_Shard]) -> Iterator[tuple[Region, int, Columns]]:
-    """Yield each region of all shards, the index of its first row in the columns, and the columns."""
+    """Yield each region of each shard, the index of its first row in the columns, and the columns."""
     for shard in shards:
         offset = 0
         for region in shard.columns.regions:

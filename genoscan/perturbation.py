@@ -1,4 +1,4 @@
-"""Response of a model's predictions to a change of one base."""
+"""Response of a model's predictions to a change in one base."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -30,18 +30,18 @@ from genoscan.tracks.writer import check_output, open_tracks
 
 @dataclass(frozen=True)
 class Probe:
-    """A change of one base of the genome, with the region and the measure of the response.
+    """A change in one base of the genome, and the settings that define the response.
 
     Attributes
     ----------
     at
-        Position of the base, a region of length 1.
+        Position of the base, as a region of length 1.
     base
         New base, on the forward strand. If None, the base with the largest effect is chosen separately
-        at each position of the response.
+        for each position of the region.
     region
-        Region in which to compute the response. If None, it consists of the bases within the model's
-        reach of the changed base, downstream for causal models and on both sides for bidirectional
+        Region in which to compute the response. If None, the region extends from the changed base to
+        the limit of the model's reach, downstream for causal models and on both sides for bidirectional
         models.
     strand
         Strand that the model reads: "+" or "-".
@@ -49,8 +49,8 @@ class Probe:
         Number of bases to read upstream of the changed base. If None, the value in the model's
         configuration is used.
     of
-        "log-p" for the change in log p of the observed base, "logits" for the L2 norm of the change in
-        the logits.
+        Measure of the response: "log-p" for the change in the log-probability of the observed base, or
+        "logits" for the L2 norm of the change in the logits.
     finite
         Whether to compute the finite change instead of the derivative.
 
@@ -78,14 +78,14 @@ class Probe:
 
 
 class Response(NamedTuple):
-    """Effect of a change at each base of a region.
+    """Effect of changing one base, measured at each base of a region.
 
     Attributes
     ----------
     region
         Region covered by the values.
     values
-        Effect at each base of the region, float32; NaN at N.
+        Effect at each base of the region, as float32. The value at N is NaN.
     window
         Region read by the model.
     """
@@ -96,16 +96,16 @@ class Response(NamedTuple):
 
 
 def respond(genome: Genome, model: Model, probe: Probe, *, progress: Progress = ignore) -> Response:
-    """Return the response to a change of one base.
+    """Return the response to a change in one base.
 
     Parameters
     ----------
     genome, model
-        Genome to read, and model to evaluate.
+        Genome that the model reads, and the model.
     probe
-        Change of a base, region of the response and measure of the effect.
+        Change in one base, and settings that define the response.
     progress
-        Function called after each processed tile with the number of positions in that tile.
+        Function called after each processed tile. Its argument is the number of positions in the tile.
 
     Returns
     -------
@@ -117,14 +117,15 @@ def respond(genome: Genome, model: Model, probe: Probe, *, progress: Progress = 
     InputError
         If the observed base is N or equals the new base, or if the change cannot affect the region.
     NonFiniteError
-        If a value at a known base is NaN or infinite.
+        If the response at an A, C, G or T is NaN or infinite.
 
     Notes
     -----
-    The response is the derivative along e_base - e_observed, where e denotes the one-hot encoding of a
-    base, or, with `finite`, the finite change. It is exact up to rounding. Upstream of the base, the
-    response of a causal model is exactly zero. Memory is needed for one tile and one carry, plus 4
-    bytes per position; bidirectional models also need memory for the activations between layers.
+    If `probe.finite` is true, the response is the finite change. Otherwise, it is the derivative along
+    e_new - e_observed, where e_new and e_observed are the one-hot encodings of the new base and the
+    observed base. The response is exact up to rounding. In a causal model, it is exactly zero upstream
+    of the changed base. Memory is needed for one tile and one carry, and for 4 bytes per position.
+    Bidirectional models also need memory for the activations between layers.
     """
     window = _window(genome, model, probe)
     read = genome.fetch(window.region.chrom, window.region.start, window.region.end)
@@ -159,21 +160,21 @@ def write_response(
     command: Sequence[str] = (),
     progress: Progress = ignore,
 ) -> dict[str, Any]:
-    """Write the response to a change of one base as tracks; return the record of the tracks.
+    """Write the response to a change in one base as tracks; return the record of the tracks.
 
     Parameters
     ----------
     genome, model, probe, progress
         As for `respond`.
     outputs
-        Tracks to write; the suffix determines the format, and .npz is not supported.
+        Paths of the tracks. The suffixes determine the formats; .npz is not supported.
     command
         Command line to store in the record.
 
     Returns
     -------
     dict
-        Record of the tracks, also written as JSON beside each output.
+        Record of the tracks. It is also written to a JSON file beside each track.
 
     Raises
     ------
@@ -214,7 +215,7 @@ def write_response(
 
 
 def _window(genome: Genome, model: Model, probe: Probe) -> Window:
-    """Return the window to read, which extends from the context upstream of the base to the region's end.
+    """Return the window to read, from the context upstream of the base to the end of the region.
 
     Bidirectional models respond on both sides of the base, so the window includes context on both sides
     of the base and of the region.
@@ -241,7 +242,7 @@ def _window(genome: Genome, model: Model, probe: Probe) -> Window:
 
 
 def _new_bases(probe: Probe, observed: int) -> list[int]:
-    """Return the codes of the new bases on the strand that is read."""
+    """Return the codes of the new bases, on the strand that the model reads."""
     if observed > 3:
         raise InputError(f"--at {probe.at}: the genome has an N there; choose an A, C, G or T")
     if probe.base is None:
@@ -289,11 +290,11 @@ def _finite(model: Model, codes: Tensor, position: int, bases: list[int], probe:
 def _of_labels(
     target: LogLikelihood, span: slice, rows: Float[Tensor, "changes tile symbols"]
 ) -> Float[Tensor, "changes tile"]:
-    """Select, in the row of each output, the entry of the observed base that the output predicts."""
+    """Select, from the row of each output, the entry for the observed base that the output predicts."""
     labels, _ = target.labels(span)
     return rows.gather(-1, labels.to(rows.device).expand(len(rows), -1)[..., None])[..., 0]
 
 
 def _strongest(change: Float[Tensor, "changes tile"]) -> np.ndarray:
-    """Return the change with the largest absolute value at each position."""
+    """Return, for each position, the change with the largest absolute value."""
     return change.gather(0, change.abs().argmax(0)[None])[0].float().cpu().numpy()

@@ -1,17 +1,19 @@
-"""Operator of Phase Gradient Flow (arXiv 2512.23068), with the names used in the released code.
+"""Phase Gradient Flow operator (arXiv 2512.23068), with the names used in the released code.
 
-This is a selective layer without a convolution, a gate, or input and output projections. All
-channels have the same decay rates, and the step-size projection has full rank. The input map
-phi(delta A) B u lacks the factor delta of a zero-order hold. A softplus is applied to the output,
-and the initial state is a learnt linear map of the first inputs.
+The operator is a selective layer that has no convolution, no gate, and no input or output projection.
+All channels share the same decay rates, and the step-size projection has full rank. Unlike a zero-order
+hold, the input map phi(delta A) B u does not include the step size delta as a factor. A softplus is
+applied to the output. The initial state is a learnt linear function of the first inputs. At position t,
+u_t is the input, h_t the state and y_t the output:
 
     h_t = exp(z_t) h_(t-1) + phi(z_t) B_t u_t        phi(z) = (exp(z) - 1) / z
     z_t = softplus(W_dt u_t + b_dt) A                y_t = max(scale, 1/2) softplus(C_t h_t + D u_t)
 
 The gradient in the paper is a derivative along one direction (`pgf_forward`). `pgf_vjp` computes the
-derivatives with respect to all inputs at once, and `pgf_gradients` also those with respect to all
-parameters; neither is in the paper. The recurrence is computed by this package's scan, which uses no
-logarithms, and all factors are at most 1. phi is computed without an epsilon.
+derivatives with respect to all inputs at once, and `pgf_gradients` also computes the derivatives with
+respect to all parameters. Neither method is in the paper. The recurrence is computed by the scan of
+this package. The scan uses no logarithms, and all its factors are at most 1. The function phi is
+computed without an added epsilon.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,14 +40,14 @@ BlockCallback: TypeAlias = Callable[[Tensor, Tensor, int, int], object]
 
 
 class Gradients(NamedTuple):
-    """Derivatives of the sum of y * y_bar over all outputs y, where y_bar is the cotangent of y.
+    """Derivatives of sum(y * y_bar), where y is the output and y_bar is the cotangent of the output.
 
     Attributes
     ----------
     u
-        Derivative with respect to the input, of the same shape as the input.
+        Derivative with respect to the input, with the same shape as the input.
     parameters
-        Derivative with respect to each parameter, by name, summed over the batch.
+        Derivatives with respect to the parameters, by parameter name, summed over the batch.
     """
 
     u: Tensor
@@ -62,25 +64,24 @@ class FrechetMambaOperator(nn.Module):
     d_state
         Number of states per channel.
     init_window
-        Number of leading inputs that determine the initial state; 0 for a zero initial state.
+        Number of inputs, from the start of the sequence, that determine the initial state. If 0, the
+        initial state is zero.
     kernels
-        Kernel set of the scan: "auto" for the default of the device, "associative" for the
-        associative form of the paper, "reference" for the definition in plain torch.
+        Kernel set for the scan: "auto" for the default of the device, "associative" for the associative
+        form in the paper, or "reference" for the definition in plain torch operations.
 
     Raises
     ------
     InputError
-        When called, if inputs and weights are not all float32 or all float64, or if
-        torch.autocast is enabled.
+        If the operator is called with inputs and weights that are not all float32 or all float64, or
+        while torch.autocast is enabled.
 
     Notes
     -----
-    Inputs `u` have shape (length, d_model) or (batch, length, d_model).
-    The results of all methods equal those of whole-sequence autograd up to rounding, for any block
-    size.
-    The operator can be differentiated to any order by autograd and torch.func. The
-    `pgf_` methods return tensors without an autograd graph and also run under
-    torch.inference_mode().
+    The input `u` has shape (length, d_model) or (batch, length, d_model). The results of all methods
+    equal those of whole-sequence autograd up to rounding, for any block size. The operator can be
+    differentiated to any order by autograd and torch.func. The `pgf_` methods return tensors without an
+    autograd graph and also run under torch.inference_mode().
     """
 
     def __init__(self, d_model: int, d_state: int = 16, *, init_window: int = 3, kernels: str = "auto") -> None:
@@ -101,12 +102,12 @@ class FrechetMambaOperator(nn.Module):
         Parameters
         ----------
         u
-            Input, (length, d_model) or (batch, length, d_model).
+            Input of shape (length, d_model) or (batch, length, d_model).
 
         Returns
         -------
         Tensor
-            Output y, of the same shape as `u`.
+            Output y, with the same shape as `u`.
 
         Raises
         ------
@@ -125,14 +126,14 @@ class FrechetMambaOperator(nn.Module):
         du: Float[Tensor, "*batch length d_model"],
         block_size: int = 64,
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Yield the output y and its derivative along `du`, one block at a time, from the first block to the last.
+        """Yield the output y and its derivative along `du`, block by block from first to last.
 
         Parameters
         ----------
         u
-            Input, (length, d_model) or (batch, length, d_model).
+            Input of shape (length, d_model) or (batch, length, d_model).
         du
-            Direction of the derivative, of the same shape as `u`.
+            Direction of the derivative, with the same shape as `u`.
         block_size
             Number of positions per block.
 
@@ -145,7 +146,7 @@ class FrechetMambaOperator(nn.Module):
 
         Notes
         -----
-        Memory is needed for the arrays of one block and two states, in addition to `u` and `du`.
+        In addition to `u` and `du`, memory is needed for the arrays of one block and for two states.
         """
         x, x_dot = self._pair(u, du)
         state = Dual.of(self._initial_state(x), self._initial_state(x_dot, offset=False)[None])
@@ -190,21 +191,22 @@ class FrechetMambaOperator(nn.Module):
         Parameters
         ----------
         u
-            Input, (length, d_model) or (batch, length, d_model).
+            Input of shape (length, d_model) or (batch, length, d_model).
         du
-            Direction of the derivative, of the same shape as `u`.
+            Direction of the derivative, with the same shape as `u`.
         block_size
             Number of positions per block.
         streaming
-            Whether to pass blocks to `callback` instead of returning `y` and `dy`; the memory is then
-            the same as for `pgf_stream`.
+            Whether to pass each block to `callback` instead of returning `y` and `dy`. If true, only as
+            much memory is needed as for `pgf_stream`.
         callback
-            Function called as callback(y, dy, start, end) for each block, from the first to the last.
+            Function called as `callback(y, dy, start, end)` for each block, from the first to the last.
 
         Returns
         -------
         y, dy
-            Output and derivative, of the same shape as u; both None if `streaming` is True.
+            Output and derivative, each with the same shape as `u`. Both are None if `streaming` is
+            true.
 
         Raises
         ------
@@ -234,14 +236,14 @@ class FrechetMambaOperator(nn.Module):
         *,
         slots: int = 64,
     ) -> Tensor:
-        """Return the derivative of the sum of y * `y_bar` with respect to all inputs, for the output y.
+        """Return the derivative of sum(y * y_bar) with respect to the input, where y is the output.
 
         Parameters
         ----------
         u
-            Input, (length, d_model) or (batch, length, d_model).
+            Input of shape (length, d_model) or (batch, length, d_model).
         y_bar
-            Cotangent of the output, of the same shape as `u`.
+            Cotangent of the output, with the same shape as `u`.
         block_size
             Number of positions per block.
         slots
@@ -250,12 +252,12 @@ class FrechetMambaOperator(nn.Module):
         Returns
         -------
         Tensor
-            Derivative with respect to `u`, of the same shape as `u`.
+            Derivative with respect to `u`, with the same shape as `u`.
 
         Notes
         -----
-        Memory is needed for the arrays of one block and for `slots` states, in addition to `u`, `y_bar`
-        and the result.
+        In addition to `u`, `y_bar` and the result, memory is needed for the arrays of one block and for
+        `slots` states.
         """
         return self._vjp(u, y_bar, block_size, slots, {})[0]
 
@@ -268,7 +270,7 @@ class FrechetMambaOperator(nn.Module):
         *,
         slots: int = 64,
     ) -> Gradients:
-        """Return the derivatives of the sum of y * `y_bar` with respect to all inputs and parameters.
+        """Return the derivatives of sum(y * y_bar) with respect to the input and all parameters.
 
         Parameters
         ----------
@@ -282,7 +284,7 @@ class FrechetMambaOperator(nn.Module):
 
         Notes
         -----
-        Memory is needed as in `pgf_vjp`, plus twice the size of the parameters.
+        The method needs as much memory as `pgf_vjp`, plus twice the size of the parameters.
         """
         # Derivatives of all parameters, whether or not they require a gradient.
         trained = {
@@ -303,7 +305,7 @@ class FrechetMambaOperator(nn.Module):
     def _vjp(
         self, u: Tensor, y_bar: Tensor, block_size: int, slots: int, trained: dict[str, Tensor]
     ) -> tuple[Tensor, AdjointResult, Tensor | None]:
-        """Return the cotangent of `u`, the result of the adjoint, and the input to `init_estimator`."""
+        """Return the cotangent of `u`, the adjoint result, and the input to `init_estimator`."""
         x, weights = self._pair(u, y_bar)
         x_bar = torch.empty_like(x)
 
@@ -331,12 +333,15 @@ class FrechetMambaOperator(nn.Module):
         return x_bar.view(u.shape), result, first
 
     def _first_inputs(self, x: Tensor) -> Tensor | None:
-        """Return the first `init_window` inputs, flattened; None if `init_window` is 0 or `x` is shorter."""
+        """Return the first `init_window` inputs, flattened.
+
+        The result is None if `init_window` is 0 or `x` has fewer inputs.
+        """
         window = self.init_window
         return x[:, :window].flatten(1) if 0 < window <= x.shape[1] else None
 
     def _initial_state(self, x: Tensor, *, offset: bool = True) -> Tensor:
-        """Return the initial state, a linear map of the first inputs, with the bias of this map if `offset` is true."""
+        """Compute the initial state from the first inputs, with a bias if `offset` is true."""
         first = self._first_inputs(x)
         if first is None:
             return x.new_zeros(len(x), self.d_model, self.d_state)
@@ -345,7 +350,7 @@ class FrechetMambaOperator(nn.Module):
         return state.view(len(x), self.d_model, self.d_state)
 
     def _pair(self, u: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `u` and a direction or cotangent, detached and of shape (batch, length, d_model)."""
+        """Return `u` and a direction or cotangent, detached and with shape (batch, length, d_model)."""
         refuse_transforms(u, other, *self.parameters())
         if u.shape != other.shape:
             raise InputError(f"shapes {tuple(u.shape)} and {tuple(other.shape)}: expected the same")
@@ -364,15 +369,18 @@ class FrechetMambaOperator(nn.Module):
 
 
 def _outside_inference(tensor: Tensor) -> Tensor:
-    """Return a clone if autograd would reject the tensor because it was created in inference mode."""
+    """Return the tensor, or a clone if the tensor was created in inference mode.
+
+    Autograd would reject a tensor that was created in inference mode.
+    """
     return tensor.clone() if tensor.is_inference() else tensor
 
 
 class _CausalOperator:
-    """Operator without its initial-state estimator, as a `Layer` whose carry is the state.
+    """The operator without its initial-state estimator, as a `Layer` that carries the state.
 
-    If `trained` is given, its tensors replace the weights of the same names, and all other weights are
-    detached.
+    If `trained` is given, its tensors replace the weights with the same names, and all other weights
+    are detached.
     """
 
     def __init__(self, operator: FrechetMambaOperator, trained: dict[str, Tensor] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Scores as a plotly figure: letters scaled by their scores or, for long sequences, a curve."""
+"""Plotly figures that show scores as scaled letters or, for long sequences, as a curve."""
 
 import re
 from collections.abc import Iterator
@@ -24,9 +24,9 @@ def figure(sequence: str, scores: Float32[np.ndarray, " length"], region: Region
     Parameters
     ----------
     sequence
-        Letters of the bases.
+        Sequence of bases, as letters.
     scores
-        One score per base; bases whose score is NaN are not drawn.
+        One score per base; bases with a NaN score are not drawn.
     region
         Position of the sequence in its genome.
     title
@@ -35,7 +35,7 @@ def figure(sequence: str, scores: Float32[np.ndarray, " length"], region: Region
     Returns
     -------
     plotly.graph_objects.Figure
-        Letters scaled by their scores or, for long sequences, a curve.
+        Figure with scaled letters or, for long sequences, with a curve.
     """
     made = go.Figure()
     positions = np.arange(region.start + 1, region.end + 1)
@@ -70,7 +70,10 @@ def figure(sequence: str, scores: Float32[np.ndarray, " length"], region: Region
 
 
 def _letters(outline: str, positions: np.ndarray, scores: np.ndarray) -> tuple[list[float | None], list[float | None]]:
-    """Return the x and y coordinates of a letter's outlines at all its positions, separated by None."""
+    """Return the x and y coordinates of a letter's outlines at all positions where the letter occurs.
+
+    The value None separates one outline from the next.
+    """
     x: list[float | None] = []
     y: list[float | None] = []
     for polygon in _polygons(outline):
@@ -82,7 +85,10 @@ def _letters(outline: str, positions: np.ndarray, scores: np.ndarray) -> tuple[l
 
 
 def _polygons(outline: str) -> Iterator[Float64[np.ndarray, "points 2"]]:
-    """Yield the closed curves of an SVG path as polygons; supports only M, L, H, V, C and Z."""
+    """Yield the closed curves of an SVG path as polygons.
+
+    The path may contain only the commands M, L, H, V, C and Z.
+    """
     points: list[np.ndarray] = []
     for command, text in re.findall(r"([MLHVCZ])([^MLHVCZ]*)", outline):
         numbers = [float(number) for number in re.findall(r"-?[\d.]+", text)]

@@ -1,4 +1,4 @@
-"""Record of a track, with all settings and inputs that determine its values."""
+"""Record of a track: all settings and inputs that determine the values of the track."""
 
 import hashlib
 from collections.abc import Iterable
@@ -13,17 +13,20 @@ from genoscan.model import Model
 
 
 def model_record(model: Model) -> dict[str, Any]:
-    """Return the program version, and the name and checksums of the model."""
+    """Return the version of genoscan, and the name and checksums of the model."""
     return {"version": __version__, "model": model.name, "model_sha256": model.sha256, "weights": model.weights_sha256}
 
 
 def sequence_records(genome: Genome, names: Iterable[str]) -> list[dict[str, Any]]:
-    """Return the name, length and M5 checksum (as in SAM) of each sequence, without duplicates."""
+    """Return the name, length and M5 checksum (as in SAM) of each distinct sequence."""
     return [{"name": name, "length": genome.sizes[name], "m5": genome.m5(name)} for name in dict.fromkeys(names)]
 
 
 def settings(job: Job) -> dict[str, Any]:
-    """Return the settings that affect a result bitwise; a run can only be resumed with equal settings."""
+    """Return the settings that determine the exact bits of a result.
+
+    A run can be resumed only with the same settings.
+    """
     digest = hashlib.sha256()
     for batch in job.batches:
         for windows in batch:

@@ -1,4 +1,4 @@
-"""Conversion of strings, codes, one-hot arrays and regions of files to genome regions."""
+"""Conversion of strings, base codes, one-hot arrays and file regions to regions of a genome."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -39,19 +39,19 @@ def locate(sequence: Any, *, axes: str = "LC", name: str = _NAME) -> Located:
     Parameters
     ----------
     sequence
-        A string of bases, or a sequence of Biopython or pyfaidx; an array of codes (0 to 3 for A, C, G
-        and T; 4 for N); a one-hot NumPy array or torch tensor, in which N is a row of zeros; or a pair
-        of a genome (path, open genome or `pyfaidx.Fasta`) and a region (a string such as
-        "chr1:1,001-2,000" or a `Region`).
+        One of the following: a string of bases; a Biopython or pyfaidx sequence; an array of base codes
+        (0 to 3 for A, C, G and T, and 4 for N); a one-hot NumPy array or torch tensor, in which N is a
+        row of zeros; or a pair of a genome and a region. The genome is a path, an open genome or a
+        `pyfaidx.Fasta`. The region is a string such as "chr1:1,001-2,000" or a `Region`.
     axes
-        Order of a one-hot array's axes: "LC" for (length, 4), "CL" for (4, length).
+        Order of the axes of a one-hot array: "LC" for (length, 4) or "CL" for (4, length).
     name
-        Name assigned to a sequence in memory.
+        Name to assign to a sequence in memory.
 
     Returns
     -------
     Located
-        Genome, in memory or in a file, and region of the genome.
+        The genome, in memory or in a file, and the region of the genome.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def locate(sequence: Any, *, axes: str = "LC", name: str = _NAME) -> Located:
 
 
 def locate_all(sequences: Any, *, axes: str = "LC") -> tuple[list[Located], bool]:
-    """Return the regions of one or several sequences, and whether several sequences were given."""
+    """Return the regions of one or more sequences, and whether they were given as a list or batch."""
     many = isinstance(sequences, list)
     if isinstance(sequences, np.ndarray | torch.Tensor) and sequences.ndim == 3:
         many, sequences = True, list(sequences)
@@ -87,7 +87,7 @@ def locate_all(sequences: Any, *, axes: str = "LC") -> tuple[list[Located], bool
 
 
 def named_target(target: str, name: str) -> str:
-    """Insert the name of a sequence into a target that specifies a position without a sequence.
+    """Insert the name of a sequence into a target that specifies a position without naming a sequence.
 
     Examples
     --------
@@ -123,7 +123,7 @@ def _in_file(genome: Any, region: Any) -> Located:
 
 
 def _from_array(array: Any, axes: str) -> UInt8[np.ndarray, " bases"]:
-    """Return the base codes of an array that contains codes or one-hot rows."""
+    """Return the base codes in an array that contains either codes or one-hot rows."""
     if isinstance(array, torch.Tensor):
         array = array.detach().cpu().numpy()
     if array.ndim == 1 and array.dtype.kind in "iu":
@@ -144,8 +144,9 @@ def _from_array(array: Any, axes: str) -> UInt8[np.ndarray, " bases"]:
 def group(located: Sequence[Located], target: str) -> Iterable[list[int]]:
     """Yield the indices of the sequences in each job, one list per job.
 
-    All sequences in memory share one job, unless the target specifies a position, which refers to a
-    single sequence. Each region of a file is computed in a separate job.
+    All sequences in memory share one job unless the target specifies a position. A position refers to a
+    single sequence, so each sequence then has its own job. Each region of a file always has its own
+    job.
     """
     shared = [
         i

@@ -1,7 +1,7 @@
 """A local web server for one folder, with support for the byte-range requests of genome browsers.
 
-Python's http.server sends only whole files, so a browser would have to download an entire bigWig to
-draw one kilobase.
+Python's http.server sends only whole files. With it, a browser would have to download an entire bigWig
+file to draw one kilobase.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _SECONDS = 30
 
 
 def server(folder: Path, port: int) -> ThreadingHTTPServer:
-    """Return a server for the files of a folder; its `serve_forever` method handles requests.
+    """Return a server for the files in a folder; its `serve_forever` method handles requests.
 
     Parameters
     ----------
@@ -44,8 +44,8 @@ def server(folder: Path, port: int) -> ThreadingHTTPServer:
     Returns
     -------
     ThreadingHTTPServer
-        Server bound to the loopback address. It closes the connections of clients that are too slow
-        and, if there are too many connections, the oldest one.
+        Server bound to the loopback address. It closes connections to clients that are too slow. If
+        there are too many connections, it closes the oldest one.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def server(folder: Path, port: int) -> ThreadingHTTPServer:
 
 
 class _Server(ThreadingHTTPServer):
-    """HTTP server with a bounded number of connections."""
+    """HTTP server with a limited number of connections."""
 
     request_queue_size = _MAX_CONNECTIONS
 
@@ -74,7 +74,10 @@ class _Server(ThreadingHTTPServer):
         super().__init__(*arguments)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Handle a connection in a new thread; if there are too many connections, close the oldest."""
+        """Handle a connection in a new thread.
+
+        If there are too many connections, the oldest one is closed.
+        """
         with self._lock:
             if len(self._deadlines) >= _MAX_CONNECTIONS:
                 self._cut(next(iter(self._deadlines)))
@@ -88,7 +91,10 @@ class _Server(ThreadingHTTPServer):
                 self._deadlines[request] = math.inf
 
     def service_actions(self) -> None:
-        """Close the connections whose deadlines have passed; called twice per second."""
+        """Close the connections whose deadlines have passed.
+
+        The server calls this method twice per second.
+        """
         now = time.monotonic()
         with self._lock:
             for request in [request for request, deadline in self._deadlines.items() if deadline < now]:
@@ -113,7 +119,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Files(SimpleHTTPRequestHandler):
-    """Handler of requests for a file or a range of its bytes."""
+    """Request handler that sends a whole file or a range of its bytes."""
 
     server: _Server
     timeout = _SECONDS
@@ -125,7 +131,7 @@ class _Files(SimpleHTTPRequestHandler):
     """Whether the response is a page of the server's own, which needs no scripts."""
 
     def parse_request(self) -> bool:
-        """Parse the request and its headers, and remove the deadline; return whether they are valid."""
+        """Parse a request and remove the deadline; return whether the request is valid."""
         parsed = super().parse_request()
         self.server.keep(self.connection)
         return parsed
@@ -161,7 +167,7 @@ class _Files(SimpleHTTPRequestHandler):
         return file
 
     def end_headers(self) -> None:
-        """Add headers that all responses have, and end the headers."""
+        """Add the headers that all responses share, and end the header section."""
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("X-Content-Type-Options", "nosniff")
         if self.restricted:
@@ -170,12 +176,12 @@ class _Files(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def list_directory(self, path: str) -> io.BytesIO | None:  # type: ignore[override]
-        """Send the list of a folder's files, as a page that may not run scripts."""
+        """Send a list of the files in a folder, as a page that is not allowed to run scripts."""
         self.restricted = True
         return super().list_directory(path)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Send an error, as a page that may not run scripts."""
+        """Send an error message, as a page that is not allowed to run scripts."""
         self.restricted = True
         super().send_error(code, message, explain)
 

@@ -1,4 +1,8 @@
-"""Shards of a job, which consist of whole batches; merged shards are bitwise equal to the results of a single run."""
+"""Division of a job into shards.
+
+Each shard consists of whole batches. The merged shards are bitwise equal to the results of a single
+run.
+"""
 
 import re
 from bisect import bisect_right
@@ -10,12 +14,14 @@ from genoscan.genome.plan import Batch
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Parse "I/N", such as "2/7", and return the shard number I and the number of shards N.
+    """Parse text of the form "I/N", such as "2/7"; return I and N.
+
+    I is the number of the shard, and N is the number of shards.
 
     Raises
     ------
     InputError
-        If the text has a different form, or I is not between 1 and N.
+        If the text does not have the form "I/N", or if I is not between 1 and N.
     """
     found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
@@ -24,7 +30,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def shard_of(batches: Sequence[Batch], shard: str) -> list[Batch]:
-    """Return the batches of a shard, specified as "I/N".
+    """Return the batches of a shard that is given in the form "I/N".
 
     Raises
     ------
@@ -38,7 +44,7 @@ def shard_of(batches: Sequence[Batch], shard: str) -> list[Batch]:
 
 
 def cut(batches: Sequence[Batch], n: int) -> list[slice]:
-    """Return `n` consecutive, non-empty slices of the batches, with similar numbers of bases."""
+    """Divide the batches into `n` consecutive, non-empty slices with similar numbers of bases."""
     bases = [sum(len(window) for windows in batch for window in windows) for batch in batches]
     middles = [end - own / 2 for own, end in zip(bases, accumulate(bases), strict=True)]
     total, edges = sum(bases), [0]

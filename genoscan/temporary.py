@@ -1,9 +1,9 @@
 """Temporary files and folders next to their final paths, locked while a process uses them.
 
-Temporary names are hidden, and are derived from the final names. As a result, two processes that
-write the same output are detected, and a temporary file left behind by a killed process is removed
-by the next process that writes the same output. The operating system releases the locks of a
-process when it ends.
+Temporary files and folders have hidden names that are derived from their final names. A process
+therefore detects that another process is writing the same output. If a killed process leaves a
+temporary file behind, the next process that writes the same output removes it. When a process ends, the
+operating system releases the locks of the process.
 """
 
 import fcntl
@@ -81,7 +81,7 @@ class Temporary:
 
 
 def temporary_path(target: Path) -> Path:
-    """Return the path of the temporary file or folder of an output.
+    """Return the path of the temporary file or folder for an output.
 
     Parameters
     ----------
@@ -91,13 +91,13 @@ def temporary_path(target: Path) -> Path:
     Returns
     -------
     Path
-        Path in the same folder, with a name of bounded length.
+        Path in the folder of the output. The length of the file name is limited.
     """
     return target.with_name(f".{shorten(target.name)}.part")
 
 
 def shorten(name: str) -> str:
-    """Return a name of bounded length that is derived from a file name.
+    """Derive a name of limited length from a file name.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def shorten(name: str) -> str:
     Returns
     -------
     str
-        First 100 bytes of the name, and a checksum of the whole name.
+        First 100 bytes of the name, followed by a checksum of the whole name.
     """
     encoded = os.fsencode(name)
     return f"{encoded[:_NAME_BYTES].decode(errors='ignore')}.{zlib.crc32(encoded):08x}"
@@ -115,19 +115,21 @@ def shorten(name: str) -> str:
 
 @contextmanager
 def temporary(target: Path, *, folder: bool = False) -> Iterator[Temporary]:
-    """Create and lock the temporary file or folder of an output; on exit, remove it unless it has been renamed.
+    """Create and lock the temporary file or folder for an output.
+
+    On exit, the file or folder is removed unless it has been renamed.
 
     Parameters
     ----------
     target
         Final path.
     folder
-        Whether to create a folder, which is removed with its contents.
+        Whether to create a folder instead of a file. A folder is removed with its contents.
 
     Yields
     ------
     Temporary
-        The empty file or folder.
+        The new, empty file or folder.
 
     Raises
     ------
@@ -166,8 +168,9 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
 
     Notes
     -----
-    Scratch folders left behind in `parent` by killed processes of the same user on the same machine
-    are removed. Several processes may have scratch folders in the same parent folder.
+    Scratch folders in `parent` that were left behind by killed processes are removed if those processes
+    ran on this machine and belonged to the same user. Several processes may have scratch folders in the
+    same parent folder.
     """
     prefix = f"genoscan-{platform.node()[:50]}-{os.getuid()}-"
     for remains in parent.glob(f".{glob.escape(prefix)}*.part"):
@@ -185,7 +188,7 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
 
 
 def allocate(descriptor: int, size: int) -> None:
-    """Reserve disk space for a memory-mapped file, to avoid a SIGBUS if the disk becomes full.
+    """Reserve disk space for a memory-mapped file, so that a full disk cannot cause a SIGBUS.
 
     Parameters
     ----------
@@ -241,7 +244,7 @@ def _opened(folder: Path) -> Iterator[int]:
 
 @contextmanager
 def _released(claimed: Temporary, kind: _Kind) -> Iterator[None]:
-    """Release the lock on exit, after removing the file or folder unless it has been renamed."""
+    """On exit, remove the file or folder unless it has been renamed, and release the lock."""
     try:
         yield
     finally:
@@ -254,11 +257,11 @@ def _released(claimed: Temporary, kind: _Kind) -> Iterator[None]:
 
 
 def _claim(path: Path, kind: _Kind, *, patience: float) -> Temporary:
-    """Create and lock a file or folder; first remove one left behind by a killed process.
+    """Create and lock a file or folder; first remove any that a killed process left behind.
 
-    A file left behind is replaced rather than reused, because a process on another machine, whose lock
-    may be invisible on this one, could still be writing to it. Raises BlockingIOError if another process
-    has locked the file or folder.
+    A file that was left behind is replaced rather than reused. A process on another machine could still
+    be writing to the file, and the lock of that process may be invisible on this machine. The function
+    raises BlockingIOError if another process has locked the file or folder.
     """
     while True:
         try:
@@ -290,7 +293,7 @@ def _claim(path: Path, kind: _Kind, *, patience: float) -> Temporary:
 
 
 def _unlocked(path: Path, kind: _Kind) -> Temporary:
-    """Create a file or folder with a unique name, and do not lock it."""
+    """Create a file or folder with a unique name, without locking it."""
     unique = path.with_name(f"{path.stem}.{secrets.token_hex(8)}.part")
     kind.create(unique)
     return Temporary(unique, None)
@@ -299,7 +302,7 @@ def _unlocked(path: Path, kind: _Kind) -> Temporary:
 def _lock(descriptor: int, *, patience: float) -> bool:
     """Lock an open file; return False if the file system does not support locks.
 
-    Raises BlockingIOError if another process has locked it.
+    The function raises BlockingIOError if another process has locked the file.
     """
     deadline = time.monotonic() + patience
     while True:

@@ -1,8 +1,8 @@
-"""Checks of the complete pipeline, from genome to files, against whole-window autograd.
+"""Checks of the complete pipeline, from the genome to the files, against whole-window autograd.
 
-The expected columns and scores are computed independently of the pipeline, from their definitions. Only
-the code that reads the bases, the model in plain torch operations, and torch's autograd are used both
-in the pipeline and in these checks.
+The expected columns and scores are computed from their definitions, independently of the pipeline. The
+pipeline and the checks share only the code that reads the bases, the model in plain torch operations,
+and torch's autograd.
 """
 
 import tempfile
@@ -36,11 +36,11 @@ class _Case:
     Attributes
     ----------
     position, base
-        Position and code of the base of a logit or log-odds, on the forward strand. If `position` is
+        Position and base code in a logit or log-odds target, on the forward strand. If `position` is
         None, the target is a log-likelihood.
     stretch
-        Start and end of the interval of bases in the log-likelihood. If None, they are determined for
-        each window.
+        Start and end of the interval of a log-likelihood target. If None, the interval is determined
+        separately for each window.
     """
 
     strand: str
@@ -52,7 +52,7 @@ class _Case:
     masked: bool = False
 
     def target(self, chrom: str) -> str:
-        """Return the target as written on the command line."""
+        """Return the target in the form that the command line accepts."""
         if self.position is not None:
             return f"{self.kind}:{{{chrom}}}:{self.position + 1}:{'ACGT'[self.base]}"
         if self.stretch is not None:
@@ -61,23 +61,27 @@ class _Case:
 
     @property
     def span(self) -> tuple[int, int] | None:
-        """Start and end of the interval of bases in the target; None if they are determined for each window."""
+        """Start and end of the target interval.
+
+        The value is None if the interval is determined separately for each window.
+        """
         return self.stretch if self.position is None else (self.position, self.position + 1)
 
 
 @dataclass(frozen=True)
 class TrackErrors:
-    """Errors in the written files, over all runs.
+    """Errors in the written files, summarised over all runs.
 
     Attributes
     ----------
     columns
-        Largest relative L2 error of the four columns at known bases.
+        Largest relative L2 error of the four columns, computed over all unmasked A, C, G and T.
     scores
-        Number of scores in the bigWig, including NaN, that differ from the scores computed from the
-        columns, plus the number of bases that have an unexpected score or lack an expected one.
+        Number of errors in the bigWig file. An error is a score, which may be NaN, that differs from
+        the score computed from the columns. A base that has an unexpected score or lacks an expected
+        score is also an error.
     bases
-        Number of bases in the written files.
+        Total number of bases in the written files.
     """
 
     columns: float
@@ -86,24 +90,27 @@ class TrackErrors:
 
 
 def relative(found: Tensor, truth: Tensor) -> float:
-    """Return ||found - truth|| / ||truth||, which is NaN or infinite if a value is not finite."""
+    """Return ||found - truth|| / ||truth||.
+
+    The result is NaN or infinite if either tensor contains a value that is not finite.
+    """
     found, truth = (part.detach().double().cpu() for part in (found, truth))
     # If the truth is zero, any error is far above every limit.
     return float((found - truth).norm() / (truth.norm() or torch.tensor(1e-300)))
 
 
 def check_tracks(genome: Genome, region: Region, model: Model, plain: Model) -> TrackErrors:
-    """Run the pipeline on two parts of a region, on every strand; return the errors in the written files.
+    """Run the pipeline on two parts of a region and on every strand; return the errors in the files.
 
     Parameters
     ----------
     genome, region
-        Sequence used for the checks; at most its first 512 bases are read.
+        Genome, and region to use for the checks. At most the first 512 bases of the region are read.
     model
-        The model to check, in float64, so that all errors are due to the pipeline or to rounding in the
-        files.
+        The model to check, in float64. All errors are therefore due to the pipeline or to rounding in
+        the files.
     plain
-        The same model in plain torch operations.
+        The same model, implemented with plain torch operations.
 
     Returns
     -------
@@ -146,10 +153,10 @@ def check_tracks(genome: Genome, region: Region, model: Model, plain: Model) -> 
 
 
 def _cases(start: int, n: int, *, masked: bool) -> Iterator[_Case]:
-    """Yield runs that cover every strand, target and score.
+    """Yield runs that cover every strand, every kind of target and every score.
 
-    `start` and `n` are the start and the length of the region. Positions are chosen so that, in a causal
-    model, the target can depend on each of the parts that are scored by `check_tracks`.
+    `start` is the start of the region, and `n` is the length of the region. The positions are chosen so
+    that the target of a causal model can depend on each part of the region that `check_tracks` scores.
     """
     yield _Case("+", "centred")
     yield _Case("-", "observed", "log-odds", position=start + max(1, n // 16), base=1)
@@ -161,7 +168,7 @@ def _cases(start: int, n: int, *, masked: bool) -> Iterator[_Case]:
 
 
 def _known(genome: Genome, parts: list[Region], case: _Case) -> np.ndarray:
-    """Return a boolean mask of the bases that have a score, which are all unmasked A, C, G and T."""
+    """Return a boolean mask of the bases that have a score: all unmasked A, C, G and T."""
     known = []
     for part in parts:
         read = genome.fetch(part.chrom, part.start, part.end) < 4
@@ -175,7 +182,10 @@ def _known(genome: Genome, parts: list[Region], case: _Case) -> np.ndarray:
 def _truth(
     genome: Genome, model: Model, part: Region, case: _Case, context: int, reach: int
 ) -> Float[Tensor, "bases 4"]:
-    """Return the expected columns of one part of the region, averaged over the strands that are read."""
+    """Return the expected columns for one part of the region.
+
+    The columns are averaged over the strands that are read.
+    """
     strands = {"both": "+-", "bed": part.strand}.get(case.strand, case.strand)
     made = [_one_strand(genome, model, part, case, context, reach, s == "-") for s in strands]
     return torch.stack(made).mean(0)
@@ -184,7 +194,10 @@ def _truth(
 def _one_strand(
     genome: Genome, model: Model, part: Region, case: _Case, context: int, reach: int, reverse: bool
 ) -> Float[Tensor, "bases 4"]:
-    """Return the expected columns of a part of the region that is read on one strand, in forward orientation."""
+    """Return the expected columns for one part of the region, read on one strand.
+
+    The columns are in forward orientation.
+    """
     size, named = genome.sizes[part.chrom], case.span
     start, end, offset = part.start, part.end, model.label_offset
     if named is not None and not model.bidirectional:
@@ -251,7 +264,10 @@ def _scores(name: str, columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def _same(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Return a boolean mask of the positions at which the tracks are equal up to rounding or both NaN."""
+    """Return a boolean mask of the positions at which the tracks agree.
+
+    Two tracks agree at a position if they are equal up to rounding or are both NaN.
+    """
     largest = np.abs(expected[np.isfinite(expected)]).max(initial=0)
     near = np.isclose(found, expected, rtol=1e-6, atol=1e-6 * largest)
     return near | (np.isnan(found) & np.isnan(expected))

@@ -1,6 +1,6 @@
-"""Current memory, peak memory and memory limit of this process or its device.
+"""Current memory use, peak memory use and memory limit of this process or of its device.
 
-On a CPU, the memory in use is the resident set size; on CUDA devices, it is the memory allocated by
+On a CPU, the memory in use is the resident set size. On a CUDA device, it is the memory allocated by
 torch's caching allocator.
 """
 
@@ -18,14 +18,14 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def in_use(device: str) -> int:
-    """Return the number of bytes in use."""
+    """Return the number of bytes of memory in use."""
     if device != "cpu":
         return torch.cuda.memory_allocated(device)
     return _resident("VmRSS")
 
 
 def reset_peak(device: str) -> None:
-    """Reset the peak to the current memory in use."""
+    """Reset the peak memory use to the current memory use."""
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats(device)
     elif _RESET.exists():
@@ -37,7 +37,7 @@ def reset_peak(device: str) -> None:
 
 
 def peak(device: str) -> int:
-    """Return the largest number of bytes in use since the last call to `reset_peak`."""
+    """Return the peak memory use since the last call to `reset_peak`, in bytes."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated(device)
     return _resident("VmHWM")
@@ -56,9 +56,9 @@ def _resident(field: str) -> int:
 def memory_limit(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
     """Return the memory limit of this process, in bytes.
 
-    The limit is the minimum of the physical memory, the limits of all control groups (v1 or v2) of the
-    process, and the limit set by Slurm, which is SLURM_MEM_PER_NODE or, if that is not set,
-    SLURM_MEM_PER_CPU times SLURM_CPUS_ON_NODE.
+    The result is the smallest of the physical memory, the limits of all control groups (v1 or v2) of
+    the process, and the limit set by Slurm. The Slurm limit is SLURM_MEM_PER_NODE. If this variable is
+    not set, the limit is SLURM_MEM_PER_CPU times SLURM_CPUS_ON_NODE.
     """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_group_limits(root)]
     megabytes = {

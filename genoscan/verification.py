@@ -1,4 +1,4 @@
-"""Numerical checks of exactness on a given model and sequence."""
+"""Numerical checks that derivatives are exact, for a given model and sequence."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -38,7 +38,7 @@ class Check:
     value
         Relative error, unless the name states another measure.
     limit
-        Largest value that passes. If None, the value is reported but not checked.
+        Largest value that passes the check. If None, the value is reported but not checked.
     bases
         Number of bases used in the comparison.
     """
@@ -50,7 +50,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether the value is within the limit, if there is one."""
+        """Whether the value is within the limit; true if there is no limit."""
         return self.limit is None or self.value <= self.limit
 
 
@@ -66,23 +66,24 @@ def verify(
     Parameters
     ----------
     genome, region
-        Sequence used for the checks; at most its first 65,536 bases are read.
+        Genome, and region to use for the checks. At most the first 65,536 bases of the region are read.
     load
-        Function that takes a dtype and a kernel set, and returns the model with the method to check.
+        Function that takes a dtype and a kernel set, and returns the model, set up with the gradient
+        method to check.
     report
         Function called with each check as soon as it is complete.
 
     Returns
     -------
     list of Check
-        Measured errors, in the order of computation.
+        Checks, in the order in which they were completed.
 
     Notes
     -----
-    The reference is whole-window autograd in float64 through plain torch operations, without any
-    derivative rule of this package, over the first 4,096 bases. The dot-product identity between
-    tangent and adjoint is checked over 65,536 bases, finite differences over 1,024, and the files
-    (windows, strands, targets and scores) over 512.
+    The reference is whole-window autograd in float64, over the first 4,096 bases. It uses plain torch
+    operations and no derivative rule of this package. The dot-product identity between tangent and
+    adjoint is checked over 65,536 bases. Finite differences are checked over 1,024 bases, and the files
+    (windows, strands, targets and scores) over 512 bases.
     """
     read = genome.fetch(region.chrom, region.start, min(region.end, region.start + IDENTITY))
     codes = torch.from_numpy(read)[None]
@@ -136,7 +137,7 @@ def _gradient(model: Model, codes: Tensor, method: Method | None = None) -> Floa
 
 
 def _whole_window(model: Model, codes: Tensor) -> Float[Tensor, "length d_in"]:
-    """Return the gradient by whole-window autograd through plain torch operations."""
+    """Compute the gradient with whole-window autograd through plain torch operations."""
     x = OneHot(codes, model.table()).tile(slice(0, codes.shape[1])).requires_grad_()
     value = _target(model, codes)(model.whole(x), slice(0, codes.shape[1]))
     (x_bar,) = torch.autograd.grad(value.sum(), x)
@@ -160,7 +161,7 @@ def _identity(model: Model, codes: Tensor) -> float:
 
 
 def _finite_differences(model: Model, codes: Tensor) -> float:
-    """Return the relative error between central differences and all columns at 32 random bases.
+    """Return the relative difference between central differences and all columns at 32 random bases.
 
     The differences are computed at each position before they are summed, to avoid cancellation.
     """
@@ -180,7 +181,7 @@ def _finite_differences(model: Model, codes: Tensor) -> float:
 
 
 def _log_p(model: Model, x: Tensor, target: Target):  # type: ignore[no-untyped-def]
-    """Yield log p of the observed bases, one tile at a time, with one row per changed window."""
+    """Yield the log-probabilities of the observed bases, tile by tile, with one row per window."""
     for span, outputs in model.method.forward(model.stack, Dense(x)):
         labels, counted = target.labels(span)  # type: ignore[attr-defined]
         index = labels.expand(len(x), -1)[..., None]
@@ -188,7 +189,7 @@ def _log_p(model: Model, x: Tensor, target: Target):  # type: ignore[no-untyped-
 
 
 def _first_order(model: Model, codes: Tensor, exact: Tensor) -> float:
-    """Return the correlation between first-order and true effects of 64 random substitutions."""
+    """Return the correlation of first-order effects with true effects, for 64 random substitutions."""
     random = np.random.default_rng(_SEED)
     known = np.flatnonzero(codes[0].numpy() < 4)
     at = random.choice(known, min(_N_CHANGES, len(known)), replace=False)

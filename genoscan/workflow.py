@@ -1,4 +1,4 @@
-"""Location, copying and execution of the Snakemake workflow distributed with genoscan."""
+"""Functions that locate, copy and run the Snakemake workflow distributed with genoscan."""
 
 import importlib.util
 import shutil

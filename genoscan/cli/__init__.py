@@ -1,6 +1,6 @@
 """The command-line interface.
 
-torch is not imported until a command runs.
+The torch library is not imported until a command runs.
 """
 
 import os
@@ -29,8 +29,8 @@ def cli() -> None:
 def main(group: click.Group = cli) -> NoReturn:
     """Run a command of a group and exit the process.
 
-    The exit status is 0 on success, 1 on an error, which is reported in one line, 2 on a usage
-    error, 130 on Ctrl-C and 143 on SIGTERM.
+    The exit status is 0 on success, 1 on an error, 2 on a usage error, 130 on Ctrl-C and 143 on
+    SIGTERM. An error is reported in one line.
     """
     # Idle torch threads would otherwise busy-wait on the cores that run the scan kernels.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

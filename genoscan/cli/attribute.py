@@ -1,4 +1,4 @@
-"""genoscan attribute: tracks of the sensitivities of all bases in regions."""
+"""genoscan attribute: compute tracks of per-base sensitivities."""
 
 import sys
 from pathlib import Path

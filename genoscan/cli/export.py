@@ -1,4 +1,4 @@
-"""genoscan export: export of tracks to web pages, genome browsers and motif tools."""
+"""genoscan export: export tracks to web pages, genome browsers and motif tools."""
 
 from collections.abc import Sequence
 from pathlib import Path

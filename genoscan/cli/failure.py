@@ -1,4 +1,4 @@
-"""One-line messages for exceptions other than `GenoscanError`, including crashes."""
+"""One-line messages for exceptions other than `GenoscanError`, such as those caused by bugs."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""A command group that imports a command only when it is used, which keeps the help fast."""
+"""A command group that imports each command only when it is used, so that help appears quickly."""
 
 import importlib
 
@@ -21,7 +21,7 @@ _COMMANDS = {
 
 
 class Commands(click.Group):
-    """Command group that lists commands in the usual order of use and imports each on first use."""
+    """Command group that imports commands on first use and lists them in the usual order of use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)

@@ -208,7 +208,7 @@ JOB = combine(GENOME, REGIONS, OUTPUTS, MODEL, TARGET, COMPUTE, MACHINE)
 
 
 def set_threads(threads: int | None) -> None:
-    """Set the number of threads used by torch and the kernels; if None, use all available cores."""
+    """Set the number of threads for torch and the kernels; None selects all available cores."""
     import torch
 
     if threads is not None and threads < 1:
@@ -219,7 +219,7 @@ def set_threads(threads: int | None) -> None:
 
 
 def parse_dtype(text: str) -> "torch.dtype":
-    """Return the torch.dtype for the value of --dtype."""
+    """Convert the value of --dtype to a torch.dtype."""
     import torch
 
     known = {"float32": torch.float32, "float64": torch.float64}
@@ -240,7 +240,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_device(text: str) -> str:
-    """Return the torch device for the value of --device; raise an error if the device is unavailable."""
+    """Convert the value of --device to a torch device; raise an error if the device is unavailable."""
     import torch
 
     if text in ("auto", "cpu"):
@@ -298,7 +298,7 @@ def prepare_job(
     spill: Path | None,
     **options: Any,
 ) -> "Job":
-    """Return the job specified by the options of `JOB`; log the number of regions after merging."""
+    """Return the job specified by the options in `JOB`; log the number of regions after merging."""
     from genoscan.genome.genome import open_genome
     from genoscan.job import Options, prepare
     from genoscan.tracks.outputs import check_outputs
@@ -323,7 +323,7 @@ def prepare_job(
 
 
 def _warn_about_strands(regions: "Sequence[Region]", bed_path: Path | None) -> None:
-    """Log the number of regions without a strand, which are read on the forward strand."""
+    """Log how many regions have no strand; these regions are read on the forward strand."""
     absent = sum(region.strand == "." for region in regions)
     where = "--strand bed" if bed_path is None else f"{bed_path}: --strand bed"
     if absent == len(regions):
@@ -333,7 +333,7 @@ def _warn_about_strands(regions: "Sequence[Region]", bed_path: Path | None) -> N
 
 
 def _warn_about_options(job: "Job", outputs: Sequence[Path], spill: Path | None) -> None:
-    """Log the given options that have no effect with this model, target and output format."""
+    """Log which of the given options have no effect with this model, target and output format."""
     reasons = {}
     if job.model.bidirectional:
         reasons["slots"] = "the model is bidirectional"
@@ -349,7 +349,7 @@ def _warn_about_options(job: "Job", outputs: Sequence[Path], spill: Path | None)
 
 
 def warn_without_effect(**reasons: str) -> None:
-    """Log, in one line, the given options of the current command that have no effect.
+    """Log, in one line, which options given to the current command have no effect.
 
     Parameters
     ----------
@@ -370,7 +370,7 @@ def warn_without_effect(**reasons: str) -> None:
 
 
 def log(text: str) -> None:
-    """Write a message to standard error; standard output is for results."""
+    """Write a message to standard error; standard output is reserved for results."""
     click.echo(text, err=True)
 
 

@@ -1,4 +1,4 @@
-"""genoscan plan: estimates of the memory and time of an attribute run."""
+"""genoscan plan: estimate the memory and time that `genoscan attribute` needs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Progress reports: a bar on a terminal, otherwise at most one log line every 30 seconds."""
+"""Progress reports: a bar on a terminal, or otherwise at most one log line every 30 seconds."""
 
 import sys
 import time
@@ -17,7 +17,7 @@ def progress(total: int | None = None, unit: str = "b") -> Iterator[Callable[[in
     Parameters
     ----------
     total : int, optional
-        Sum of all increments; None if unknown.
+        Sum of all increments. None if the sum is unknown.
     unit : str
         Unit of the increments.
 

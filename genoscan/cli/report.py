@@ -1,4 +1,4 @@
-"""genoscan report: a one-page summary of a track."""
+"""genoscan report: summarise a track on one page."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""genoscan response: the effect of changing one base on the predictions around it."""
+"""genoscan response: compute how changing one base affects the predictions around it."""
 
 import sys
 from pathlib import Path

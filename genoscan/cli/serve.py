@@ -1,4 +1,4 @@
-"""genoscan serve: a local web server for one folder."""
+"""genoscan serve: run a local web server for one folder."""
 
 from pathlib import Path
 

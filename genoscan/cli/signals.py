@@ -19,10 +19,10 @@ def install_handlers() -> None:
 
     Notes
     -----
-    Only the first signal raises an exception; later ones are ignored, so that they cannot interrupt the
-    removal of temporary files. Python discards an exception that is raised in a destructor or callback,
-    so an exception discarded in this way is raised again shortly afterwards. Ctrl-C remains ignored if
-    it was ignored when the process started, as in background jobs of a shell.
+    Only the first signal raises an exception; later signals are ignored, so that they cannot interrupt
+    the removal of temporary files. Python discards an exception that is raised in a destructor or
+    callback. In this case, the exception is raised again shortly afterwards. Ctrl-C remains ignored if
+    it was ignored when the process started, as in the background jobs of a shell.
     """
     _received.clear()
     signal.signal(signal.SIGTERM, _stop)
@@ -33,7 +33,7 @@ def install_handlers() -> None:
 
 
 def exit_status() -> int | None:
-    """Return the exit status for the signal that was received; None if no signal was received."""
+    """Return the exit status for the received signal, or None if no signal was received."""
     if not _received:
         return None
     return INTERRUPTED if _received[0] == signal.SIGINT else TERMINATED

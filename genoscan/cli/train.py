@@ -298,7 +298,10 @@ def command(
 
 
 def _ticker(steps: int, bases: int) -> Callable[[int, float], None]:
-    """Return a function that logs the loss, the speed and the remaining time, at most every 10 seconds."""
+    """Return a function that logs the loss, the speed and the remaining time.
+
+    The returned function writes to the log at most once every 10 seconds.
+    """
     first: list[tuple[int, float]] = []
     last = [-math.inf]
 
@@ -334,7 +337,7 @@ def _check(sizes: Mapping[str, int], rate: float, dtype: str, output: Path) -> N
 
 @contextmanager
 def _file_errors(work: Path) -> Iterator[None]:
-    """Convert errors in reading or writing the files of a training run to `OutputError`."""
+    """Raise `OutputError` if a file of a training run cannot be read or written."""
     from safetensors import SafetensorError
 
     from genoscan.tracks.atomic import os_errors

@@ -1,4 +1,4 @@
-"""genoscan verify: numerical checks of exactness."""
+"""genoscan verify: check numerically that derivatives are exact."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""genoscan workflow: the Snakemake workflow included in genoscan."""
+"""genoscan workflow: locate, copy or run the Snakemake workflow."""
 
 import sys
 from pathlib import Path
@@ -24,7 +24,7 @@ def path() -> None:
 @command.command("init")
 @click.argument("folder", metavar="FOLDER", type=PATH)
 def init(folder: Path) -> None:
-    """Copy the workflow to a new FOLDER, to be set up in FOLDER/config/config.yaml."""
+    """Copy the workflow to a new FOLDER. Its settings are in FOLDER/config/config.yaml."""
     from genoscan.workflow import copy_workflow
 
     copy_workflow(folder)

@@ -1,15 +1,15 @@
 """Markov baseline: next-base prediction from word counts.
 
-Trained models are compared with a Markov chain whose order and smoothing are selected on the
-validation sequences, and whose words are counted on both strands of the training split:
+Trained models are compared with a Markov chain. The order and the smoothing of the chain are selected
+on the validation sequences. Its words are counted on both strands of the training sequences:
 
 p(base | preceding k bases) = (n(word) + a) / (n(context) + 4 a)
 
-where n(word) is the count of the k bases followed by the base, n(context) is the count of the
-k bases followed by any base, and a is the additive smoothing. If fewer than k known bases precede a
-base, because it is near the start of a sequence or follows an N, the order is reduced to their
-number. Therefore, all A, C, G and T except the first base of each sequence are scored, as for
-next-base models.
+where n(word) is the count of the k bases followed by the base, n(context) is the count of the k bases
+followed by any base, and a is the additive smoothing. Near the start of a sequence or after an N, fewer
+than k known bases may precede a base. In this case, the order is reduced to the number of known bases.
+Therefore, every A, C, G and T except the first base of each sequence is scored, as for next-base
+models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,20 +27,20 @@ SMOOTHINGS = tuple(float(a) for a in np.logspace(-2, 3, 21).round(4))
 
 @dataclass(frozen=True, slots=True)
 class WordCounts:
-    """Counts of words of 1 to `highest_order` + 1 bases, on both strands.
+    """Counts, on both strands, of all words that have 1 to `highest_order` + 1 bases.
 
     Attributes
     ----------
     highest_order
         Length of the longest context, in bases.
     counts
-        Count of each word, shorter words first.
+        Count of each word, with shorter words before longer words.
     n_bases
         Number of bases counted, on one strand.
 
     Notes
     -----
-    Memory: 4 bytes per possible word, 358 MB at order 12.
+    The counts need 4 bytes of memory per possible word (358 MB at order 12).
     """
 
     highest_order: int
@@ -57,7 +57,7 @@ class OrderScore:
     order
         Length of the context, in bases.
     smoothing
-        Additive smoothing with the best score.
+        Additive smoothing that gives the best score.
     validation_bits
         Bits per base on the validation sequences.
     """
@@ -100,7 +100,7 @@ class MarkovBaseline:
     training_bases
         Number of training bases counted, on one strand.
     held_out
-        Score on each set of held-out sequences.
+        Score on each set of held-out sequences, by the name of the set.
     by_order
         Validation scores of all orders, in ascending order.
     """
@@ -129,7 +129,7 @@ def markov_baseline(
     training, validation
         Base codes, one array per sequence.
     held_out
-        Sets of sequences by name, not used in the selection.
+        Sets of sequences, by name. They are not used to select the chain.
     highest_order
         Largest order to try.
     smoothings
@@ -148,8 +148,8 @@ def markov_baseline(
 
     Notes
     -----
-    No word contains an N or extends over two sequences.
-    Memory: 4 bytes per possible word, 358 MB at order 12, independent of sequence length.
+    No word contains an N or extends over two sequences. The counts need 4 bytes of memory per possible
+    word (358 MB at order 12), whatever the length of the sequences.
     """
     counts = count_words(training, highest_order)
     by_order, validation_bases = select_order(counts, validation, smoothings)
@@ -172,7 +172,7 @@ def markov_baseline(
 
 
 def count_words(sequences: Sequence[UInt8[np.ndarray, " _"]], highest_order: int) -> WordCounts:
-    """Count the words of 1 to `highest_order` + 1 bases on both strands.
+    """Count, on both strands, all words that have 1 to `highest_order` + 1 bases.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def count_words(sequences: Sequence[UInt8[np.ndarray, " _"]], highest_order: int
 
     Notes
     -----
-    Memory: 4 bytes per possible word, 358 MB at order 12.
+    The counts need 4 bytes of memory per possible word (358 MB at order 12).
     """
     if highest_order < 1:
         raise InputError(f"highest order {highest_order}: expected 1 or more")
@@ -248,7 +248,7 @@ def select_order(
 def bits_per_base(
     counts: WordCounts, sequences: Sequence[UInt8[np.ndarray, " _"]], order: int, smoothings: Sequence[float]
 ) -> tuple[Float[np.ndarray, " smoothings"], int]:
-    """Return the mean of -log2 p over all bases, for each smoothing.
+    """Return the mean of -log2 p(base) over all scored bases, for each smoothing.
 
     Parameters
     ----------
@@ -287,13 +287,13 @@ def bits_per_base(
 
 @njit(nogil=True)
 def _offset(order):  # type: ignore[no-untyped-def]
-    """Return the offset of words of `order` + 1 bases in the table of counts."""
+    """Return the offset, in the table of counts, of the words that have `order` + 1 bases."""
     return ((4 << (2 * order)) - 4) // 3
 
 
 @njit(nogil=True)
 def _count(codes, highest_order, counts):  # type: ignore[no-untyped-def]
-    """Add the words that end at each base to `counts`; return the number of known bases."""
+    """Increment `counts` for the words that end at each base; return the number of known bases."""
     mask = (4 << (2 * highest_order)) - 1
     word = 0
     before = 0
@@ -312,7 +312,7 @@ def _count(codes, highest_order, counts):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True)
 def _surprise(codes, order, counts, smoothings, bits):  # type: ignore[no-untyped-def]
-    """Add -log2 p of each base except the first to `bits`; return the number of scored bases."""
+    """Add -log2 p(base) to `bits` for each base except the first; return the number of scored bases."""
     mask = (4 << (2 * order)) - 1
     word = 0
     before = 0

@@ -1,4 +1,4 @@
-"""Metrics of predicted labels."""
+"""Metrics for predicted labels."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
@@ -8,20 +8,21 @@ Truth = Bool[np.ndarray, " bases"]
 
 
 def average_precision(scores: Scores, truth: Truth) -> float:
-    """Return the area under the precision-recall curve, as the average precision.
+    """Return the area under the precision-recall curve, computed as the average precision.
 
     Parameters
     ----------
     scores
-        Predictions; higher is more likely positive.
+        Predicted scores. A base with a higher score is more likely to be positive.
     truth
         Whether each base is positive.
 
     Returns
     -------
     float
-        Sum over thresholds of precision times the increase in recall; NaN if there is no positive.
-        Bases with equal scores share a threshold, so that the value does not depend on their order.
+        Sum, over all thresholds, of the precision times the increase in recall; NaN if no base is
+        positive. Bases with equal scores share a threshold, so the value does not depend on the order
+        of the bases.
     """
     hits, called = _by_threshold(scores, truth)
     if not hits[-1:].sum():
@@ -30,7 +31,7 @@ def average_precision(scores: Scores, truth: Truth) -> float:
 
 
 def best_f1(scores: Scores, truth: Truth) -> tuple[float, float]:
-    """Return the highest F1 score over all thresholds, and its threshold.
+    """Return the highest F1 score over all thresholds, and the threshold that gives it.
 
     Parameters
     ----------
@@ -40,9 +41,9 @@ def best_f1(scores: Scores, truth: Truth) -> tuple[float, float]:
     Returns
     -------
     f1
-        Harmonic mean of precision and recall; NaN if there is no positive.
+        Harmonic mean of precision and recall; NaN if no base is positive.
     threshold
-        Lowest score that is called positive.
+        Lowest score that is called positive; NaN if no base is positive.
     """
     hits, called = _by_threshold(scores, truth)
     if not hits[-1:].sum():
@@ -53,7 +54,7 @@ def best_f1(scores: Scores, truth: Truth) -> tuple[float, float]:
 
 
 def top_n_precision(scores: Scores, truth: Truth) -> float:
-    """Return the precision of the n highest scores, where n is the number of positives.
+    """Return the precision of the n highest scores, where n is the number of positive bases.
 
     Parameters
     ----------
@@ -63,7 +64,8 @@ def top_n_precision(scores: Scores, truth: Truth) -> float:
     Returns
     -------
     float
-        Share of positives; NaN if there is no positive. Ties at the last place count in proportion.
+        Share of positive bases among the n bases with the highest scores; NaN if no base is positive.
+        If several bases are tied for the last places, each is counted in proportion.
     """
     n = int(truth.sum())
     if not n:
@@ -74,7 +76,10 @@ def top_n_precision(scores: Scores, truth: Truth) -> float:
 
 
 def _by_threshold(scores: Scores, truth: Truth) -> tuple[Int64[np.ndarray, " levels"], Int64[np.ndarray, " levels"]]:
-    """Return the numbers of true positives and of calls at each threshold, from the highest to the lowest."""
+    """Return the number of true positives and the number of positive calls at each threshold.
+
+    The thresholds are ordered from the highest to the lowest.
+    """
     order = np.argsort(scores, kind="stable")[::-1]
     ordered = scores[order]
     last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)) if len(ordered) else np.zeros(0, np.int64)

@@ -1,4 +1,7 @@
-"""AdamW (arXiv 1711.05101), with the weight decay of each parameter declared by its layer."""
+"""The AdamW optimizer (arXiv 1711.05101).
+
+Each layer declares which of its parameters have weight decay.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +17,9 @@ _STATE = "step", "exp_avg", "exp_avg_sq"
 def adamw(
     model: nn.Module, *, rate: float, decay: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
 ) -> torch.optim.AdamW:
-    """Return an AdamW optimizer for the parameters of a model that require gradients, in two groups.
+    """Return an AdamW optimizer for the trainable parameters of a model.
+
+    The parameters are in two groups. The first group has weight decay, and the second has none.
 
     Parameters
     ----------
@@ -23,7 +28,7 @@ def adamw(
     rate
         Learning rate.
     decay
-        Weight decay of the parameters for which the layers declare it.
+        Weight decay of the parameters in the first group.
     betas
         Decay rates of the moment estimates.
     eps
@@ -37,7 +42,7 @@ def adamw(
     Raises
     ------
     TypeError
-        If a layer does not declare weight decay for one of its parameters (see `decay_groups`).
+        If a layer does not declare whether one of its parameters has weight decay (see `decay_groups`).
     """
     decayed, plain = ([p for p in group if p.requires_grad] for group in decay_groups(model))
     groups = [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
@@ -65,7 +70,8 @@ def update(
     rate
         Learning rate.
     clip
-        Maximum L2 norm of all gradients together. If the norm is larger, all gradients are scaled down.
+        Maximum L2 norm of all gradients together. If the norm is larger, all gradients are scaled down
+        by the same factor.
 
     Raises
     ------

@@ -1,11 +1,13 @@
-"""Baseline for site labels: a position weight matrix, or a first-order Markov model of the flanks.
+"""Baselines for site labels: a position weight matrix and a first-order Markov model.
 
-Both score a base by its surroundings, from 20 bases upstream to 20 bases downstream:
+Each model scores a base from its surroundings, which extend from 20 bases upstream to 20 bases
+downstream. Let x_i be the base at position i of the surroundings. The score is
 
     sum over positions i of log p_i(x_i | x_{i-1}) - log q(x_i | x_{i-1})
 
-where p_i is estimated from the sites of the training data, and q from all of its bases; in a weight
-matrix, the probabilities do not depend on the previous base. Counts are increased by 1/4.
+where p_i is estimated from the surroundings of the sites in the training data, and q is estimated from
+all bases in the training data. In a weight matrix, the probabilities do not depend on the previous
+base. A pseudocount of 1/4 is added to each count.
 """
 
 from collections.abc import Sequence
@@ -26,14 +28,15 @@ _CODES = N + 1
 
 @dataclass(frozen=True)
 class SiteModel:
-    """Log-odds of a site, by position in its surroundings and by bases.
+    """Log-odds of a site, by position in its surroundings, previous base and base.
 
     Attributes
     ----------
     order
-        Number of previous bases on which a probability depends, 0 or 1.
+        Number of previous bases on which each probability depends: 0 or 1.
     log_odds
-        Log-odds by position, previous base and base, with N as fifth base; (2 x FLANK + 1, 5, 5).
+        Log-odds by position, previous base and base, of shape (2 * FLANK + 1, 5, 5). N is the fifth
+        base.
     """
 
     order: int
@@ -45,12 +48,13 @@ class SiteModel:
         Parameters
         ----------
         codes
-            Base codes, in the reading direction of the sites. Bases outside the sequence are N.
+            Base codes, in the direction in which the sites are read. Positions outside the sequence
+            count as N.
 
         Returns
         -------
         array of shape (bases,)
-            Log-odds; N contributes 0.
+            Log-odds at every base. The contribution of an N is 0.
         """
         pairs = _pairs(codes)
         total = np.zeros(len(codes), np.float32)
@@ -60,19 +64,20 @@ class SiteModel:
 
 
 def site_model(sequences: Sequence[tuple[UInt8[np.ndarray, " bases"], np.ndarray]], *, order: int) -> SiteModel:
-    """Estimate a site model.
+    """Estimate a site model from sequences with known sites.
 
     Parameters
     ----------
     sequences
-        Base codes, and positions of the sites, of each sequence in the reading direction of the sites.
+        Base codes of each sequence, and positions of the sites in the sequence. Each sequence is in the
+        direction in which its sites are read.
     order
-        Number of previous bases on which a probability depends, 0 or 1.
+        Number of previous bases on which each probability depends: 0 or 1.
 
     Returns
     -------
     SiteModel
-        The model.
+        The estimated model.
     """
     width = 2 * FLANK + 1
     counts = np.zeros((width, _CODES * _CODES))
@@ -87,14 +92,20 @@ def site_model(sequences: Sequence[tuple[UInt8[np.ndarray, " bases"], np.ndarray
 
 
 def _pairs(codes: UInt8[np.ndarray, " bases"]) -> UInt8[np.ndarray, " padded"]:
-    """Return previous base x 5 + base, for `FLANK` positions before the first base to as many after the last."""
+    """Return 5 * (code of the previous base) + (code of the base) for each position.
+
+    The positions include `FLANK` positions before the first base and `FLANK` positions after the last.
+    """
     padded = np.full(len(codes) + 2 * FLANK + 1, N, np.uint8)
     padded[FLANK + 1 : FLANK + 1 + len(codes)] = codes
     return padded[:-1] * np.uint8(_CODES) + padded[1:]
 
 
 def _log_p(counts: np.ndarray, order: int) -> np.ndarray:
-    """Return log p(base | previous base) at each position; 0 if either is N and the model depends on it."""
+    """Return log p(base | previous base) at each position.
+
+    The value is 0 if the base is N. At order 1, it is also 0 if the previous base is N.
+    """
     known = counts.reshape(-1, _CODES, _CODES)[:, :, :N]
     if order == 0:
         known = np.broadcast_to(known.sum(1, keepdims=True), known.shape)

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: a safetensors file, and a JSON file that refers to it.
+"""Checkpoints of a training run, each a safetensors file and a JSON file that refers to it.
 
 - `state.json` contains the settings, the step, the training time, the loss curve, and the name and
   checksum of the tensor file.
@@ -60,7 +60,7 @@ def settings(
     weight
         Any parameter of the model; its dtype and device are recorded.
     initial
-        Initial values of parameters; None if all are drawn at random.
+        Initial values of parameters. None if all parameters are drawn at random.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def settings(
 
 
 def _labels_sha256(head: LabelledHead, split: Split) -> str:
-    """Return a checksum of the labels of all sequences that are split."""
+    """Return a checksum of the labels of a head, over all sequences in the split."""
     digest = hashlib.sha256()
     for sequence in split.sequences:
         labels = np.ascontiguousarray(head.labels[sequence.name])
@@ -110,7 +110,7 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     Returns
     -------
     str
-        SHA-256, in hexadecimal.
+        SHA-256 checksum, in hexadecimal.
     """
     digest = hashlib.sha256()
     for name in sorted(tensors):
@@ -129,9 +129,9 @@ def _hardware(device: torch.device) -> str:
 
 @contextmanager
 def open_work(work: Path) -> Iterator[None]:
-    """Create and lock the folder of a training run; remove it at the end if it is empty.
+    """Create and lock the folder of a training run; on exit, remove it if it is empty.
 
-    Temporary files left behind by a killed process are removed.
+    If a killed process left temporary files behind, these files are removed.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def save(
     Parameters
     ----------
     work
-        Folder of the training run, which is created if it is missing.
+        Folder of the training run. It is created if it does not exist.
     recorded
         Settings as returned by `settings`.
     step
@@ -185,8 +185,8 @@ def save(
 
     Notes
     -----
-    The previous checkpoint is removed only after the new one is complete, so that killing the
-    process never leaves the folder without a complete checkpoint.
+    The previous checkpoint is removed only after the new one is complete. The folder therefore contains
+    a complete checkpoint even if the process is killed.
     """
     work.mkdir(parents=True, exist_ok=True)
     tensors = {f"{_WEIGHT}.{name}": p.detach() for name, p in parameters.items()}
@@ -218,8 +218,8 @@ class State(BaseModel):
     tensors
         Name of the tensor file.
     tensors_sha256, checksum
-        Checksum of the tensor file, and checksum of all values in state.json except the settings;
-        None if the file was written by an earlier version.
+        Checksum of the tensor file, and checksum of all values in state.json except the settings; both
+        are None if an earlier version wrote the file.
     """
 
     model_config = ConfigDict(strict=True)
@@ -323,7 +323,7 @@ def resume(
 
 
 def _checksum(state: Mapping[str, Any]) -> str:
-    """Return a checksum of all values of a state except the settings, which are compared directly."""
+    """Return a checksum of all values in a state except the settings, which are compared directly."""
     values = {key: state[key] for key in sorted(state) if key not in ("settings", "checksum")}
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 

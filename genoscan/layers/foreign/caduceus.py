@@ -1,7 +1,8 @@
-"""Caduceus and PlantCaduceus (Schiff et al., arXiv 2403.03234; Zhai et al., PlantCaduceus).
+"""Checkpoints of Caduceus (Schiff et al., arXiv 2403.03234) and PlantCaduceus (Zhai et al.).
 
-Both are bidirectional Mamba models with a masked-language-model head, for one strand (Ph) or both
-(PS). For the effect of `fused_add_norm` on PS, see layers/bidirectional.py.
+Both families are bidirectional Mamba models with a head for masked language modelling. Ph models
+process one strand, and PS models process both strands. For the effect of `fused_add_norm` on PS models,
+see layers/bidirectional.py.
 """
 
 import math
@@ -24,7 +25,10 @@ _MAX_TOKENS = 64
 
 
 class _Vocabulary(BaseModel):
-    """Meanings of the tokens; the tokenizer encodes N as [PAD], as it did during training."""
+    """Meanings of the tokens.
+
+    The tokenizer encodes N as [PAD], as it did when the model was trained.
+    """
 
     symbols: str
     base_columns: tuple[int, int, int, int]
@@ -41,7 +45,7 @@ _VOCABULARIES: dict[tuple[tuple[int, int], ...], _Vocabulary] = {
 
 
 class _Config(Settings):
-    """Settings in config.json that affect the output of the model."""
+    """Settings in config.json that affect the model's output."""
 
     d_model: PositiveInt = 2560
     n_layer: PositiveInt = 64
@@ -61,7 +65,7 @@ class _Config(Settings):
 
 
 def read(source: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Return the configuration and tensors of a checkpoint in this package's format.
+    """Convert a checkpoint to a configuration and tensors in this package's format.
 
     Parameters
     ----------
@@ -73,7 +77,7 @@ def read(source: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
     config
         Configuration of the model.
     tensors
-        Weights by name; float64 if stored as float64, otherwise float32.
+        Weights by name. A weight is float64 if it is stored as float64; otherwise, it is float32.
 
     Raises
     ------
@@ -130,7 +134,7 @@ def read(source: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
 
 
 def _complement(source: Source, config: _Config, backbone: str) -> Tensor:
-    """Return the complement of each token; all copies of this map in the checkpoint must agree."""
+    """Return the complement of each token; all complement maps in the checkpoint must agree."""
     multiple = config.pad_vocab_size_multiple
     size = -(-config.vocab_size // multiple) * multiple
     buffers = f"{backbone}embeddings.word_embeddings.complement_map", "lm_head.complement_map"
@@ -152,7 +156,7 @@ def _complement(source: Source, config: _Config, backbone: str) -> Tensor:
 
 
 def _io_weights(source: Source, config: _Config, size: int, backbone: str) -> tuple[Tensor, Tensor]:
-    """Return the embedding and the head of one strand, each with one row per token."""
+    """Return the embedding and the head for one strand, each with one row per token."""
     embedding, head = backbone + "embeddings.word_embeddings.", "lm_head."
     embedding += "embedding.weight" if config.rcps else "weight"
     head += "lm_head.weight" if config.rcps else "weight"
@@ -180,13 +184,13 @@ def _vocabulary(source: Source, complement: Tensor) -> _Vocabulary:
 
 
 def _trained_window(source: Source) -> int | None:
-    """Return the longest training window, parsed from the checkpoint's name; None if the name does not contain one."""
+    """Return the longest training window given in the checkpoint's name; None if none is given."""
     thousands = re.search(r"seqlen-(\d+)k", source.name)
     # Powers of two, abbreviated in thousands: 131k is 131,072.
     return 2 ** round(math.log2(1000 * int(thousands[1]))) if thousands else None
 
 
 def _norm(config: _Config, name: str) -> str:
-    """Return the name of a norm's weight; PS models without fused_add_norm wrap the norm."""
+    """Return the name of a norm's weight; PS models without `fused_add_norm` wrap the norm."""
     wrapped = config.rcps and not config.fused_add_norm
     return f"{name}.submodule.weight" if wrapped else f"{name}.weight"

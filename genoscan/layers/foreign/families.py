@@ -1,4 +1,4 @@
-"""Detection of the family of a foreign checkpoint, and conversion of the checkpoint."""
+"""Conversion of checkpoints from other projects, after detection of the model family."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,19 +25,19 @@ def read_foreign(
     tokens
         Token ids of the bases, for checkpoints without a vocabulary.
     name
-        Name of the checkpoint; by default, the name of `path`.
+        Name of the checkpoint. If None, the name of `path` is used.
 
     Returns
     -------
     config
         Configuration of the model.
     tensors
-        Weights by name; float64 if stored as float64, otherwise float32.
+        Weights by name. A weight is float64 if it is stored as float64; otherwise, it is float32.
 
     Raises
     ------
     ModelError
-        If the family is not supported, or the checkpoint is damaged or does not match its
+        If the model family is not supported, or if the checkpoint is damaged or does not match its
         configuration.
     """
     source = Source(path, name or path.resolve().name)

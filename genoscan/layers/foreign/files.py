@@ -1,8 +1,9 @@
-"""Reader for the tensors of checkpoint files.
+"""Functions that read tensors from checkpoint files.
 
-Supported formats are `model.safetensors`, `pytorch_model.bin`, shards of either with their index,
-and training checkpoints (`.ckpt`, `.pt`, `.pth`). All except safetensors are pickles: torch
-unpickles them with `weights_only`, which creates only tensors and containers and runs no other code.
+The supported formats are `model.safetensors`, `pytorch_model.bin`, sharded versions of either file with
+an index, and training checkpoints (`.ckpt`, `.pt` or `.pth`). All formats except safetensors are
+pickles. torch unpickles them in its `weights_only` mode, which creates only tensors and containers and
+runs no other code.
 """
 
 import pickle
@@ -33,7 +34,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Parameters
     ----------
     path
-        Folder of a checkpoint, file with tensors, or index of shards.
+        Folder of a checkpoint, file that contains tensors, or index of shards.
 
     Returns
     -------
@@ -117,7 +118,7 @@ def _unpickled(file: Path) -> dict[str, Tensor]:
 
 
 def _state_dict(file: Path, loaded: dict[Any, Any]) -> dict[str, Tensor]:
-    """Return the tensors of the only model in the nested dictionaries of a training checkpoint."""
+    """Find the only model in the nested dictionaries of a training checkpoint; return its tensors."""
     level: Mapping[str, dict[Any, Any]] = {"": loaded}
     for _ in range(_MAX_DEPTH + 1):
         found = {place: _tensors_of(within) for place, within in level.items()}

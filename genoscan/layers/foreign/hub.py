@@ -1,4 +1,4 @@
-"""Checkpoints from the Hugging Face hub."""
+"""Checkpoints from the Hugging Face Hub."""
 
 import re
 from pathlib import Path
@@ -19,12 +19,12 @@ _FILES = [
 
 
 def locate_checkpoint(source: str) -> Path:
-    """Return the path of a checkpoint; first download the checkpoint if its hub id is given.
+    """Return the path of a checkpoint; if a Hugging Face id is given, download the checkpoint first.
 
     Parameters
     ----------
     source
-        Folder or file of the checkpoint, or its Hugging Face id, OWNER/NAME.
+        Folder, file or Hugging Face id (OWNER/NAME) of the checkpoint.
 
     Returns
     -------

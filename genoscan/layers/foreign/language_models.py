@@ -1,8 +1,8 @@
-"""Causal language models: MambaLMHeadModel (state-spaces), Mamba and Mamba-2 (transformers).
+"""Causal language models from state-spaces (MambaLMHeadModel) and transformers (Mamba and Mamba-2).
 
-Each model consists of blocks x + mixer(norm(x)), a final norm, and a head that is either tied to the
-embedding or a separate matrix. The two projects use different names for the settings and for one
-tensor.
+Each model consists of blocks that compute x + mixer(norm(x)), a final norm, and a head. The head is
+either tied to the embedding or a separate matrix. The projects state-spaces and transformers use
+different names for the settings and for one tensor.
 """
 
 import math
@@ -35,7 +35,7 @@ _HEAD = "lm_head.weight"
 
 
 class _Architecture(NamedTuple):
-    """Settings common to both projects."""
+    """Settings that models from state-spaces and transformers have in common."""
 
     width: int
     n_layers: int
@@ -56,7 +56,7 @@ class _StateSpaces(Settings):
     ssm_cfg: Ssm = DEFAULT_SSM
 
     def architecture(self, source: Source) -> _Architecture:
-        """Return the architecture, with the vocab_size from config.json padded."""
+        """Return the architecture; round `vocab_size` up to a multiple of `pad_vocab_size_multiple`."""
         multiple = self.pad_vocab_size_multiple
         inner = self.ssm_cfg.inner(source, self.d_model, mamba2=self.ssm_cfg.layer == "Mamba2")
         size = -(-self.vocab_size // multiple) * multiple
@@ -64,7 +64,7 @@ class _StateSpaces(Settings):
 
 
 class _Transformers(Settings):
-    """Settings common to Mamba and Mamba-2; subclasses set the defaults that differ."""
+    """Settings that Mamba and Mamba-2 have in common; subclasses set the defaults that differ."""
 
     hidden_size: PositiveInt
     num_hidden_layers: PositiveInt
@@ -154,21 +154,21 @@ _CONFIGS: dict[str | None, type[_StateSpaces | _TransformersMamba | _Transformer
 
 
 def read(source: Source, tokens: Mapping[str, int] | None) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Return the configuration and tensors of a checkpoint in this package's format.
+    """Convert a checkpoint to a configuration and tensors in this package's format.
 
     Parameters
     ----------
     source
         The checkpoint.
     tokens
-        Token ids of the bases. If None, they are read from the vocabulary of the checkpoint.
+        Token ids of the bases. If None, the token ids are read from the checkpoint's vocabulary.
 
     Returns
     -------
     config
         Configuration of the model.
     tensors
-        Weights by name; float64 if stored as float64, otherwise float32.
+        Weights by name. A weight is float64 if it is stored as float64; otherwise, it is float32.
 
     Raises
     ------

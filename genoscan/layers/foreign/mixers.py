@@ -1,4 +1,7 @@
-"""Conversion of the settings and tensors of mixers, which have the same names in all families."""
+"""Conversion of the settings and tensors of mixers.
+
+The tensors of a mixer have the same names in all model families.
+"""
 
 import math
 from typing import Annotated, Any, Literal
@@ -37,7 +40,10 @@ _TRAINING = frozenset(
 
 
 def _number(value: Any) -> Any:
-    """Parse numbers such as {"__float__": "Infinity"}, written by recent versions of transformers."""
+    """Convert a number that may be written as {"__float__": "Infinity"}.
+
+    Recent versions of transformers write some numbers in this form.
+    """
     return float(value.get("__float__", "")) if isinstance(value, dict) else value
 
 
@@ -54,7 +60,7 @@ StepLimits = Annotated[tuple[_Bound, _Bound], AfterValidator(_ordered)]
 
 
 def _without_training(value: Any) -> Any:
-    """Remove the settings that do not affect the output; treat null as {}, as state-spaces does."""
+    """Remove the settings that do not affect the output; treat null like {}, as state-spaces does."""
     if isinstance(value, dict):
         return {name: setting for name, setting in value.items() if name not in _TRAINING}
     return {} if value is None else value
@@ -87,9 +93,9 @@ class _Ssm(BaseModel):
         Parameters
         ----------
         source
-            The checkpoint, named in error messages.
+            The checkpoint. Error messages name it.
         width
-            Number of channels of the blocks.
+            Number of channels in each block.
         mamba2
             Whether the mixer is Mamba-2.
 
@@ -101,7 +107,7 @@ class _Ssm(BaseModel):
         Raises
         ------
         ModelError
-            If the channels of Mamba-2 cannot be divided equally into its heads and groups.
+            If the channels of a Mamba-2 mixer cannot be divided equally into heads and groups.
         """
         sizes: dict[str, Any] = {"d_conv": self.d_conv, "expand": self.expand}
         if mamba2:
@@ -131,11 +137,11 @@ def check_heads(source: Source, inner: Mamba2Config, width: int) -> None:
     Parameters
     ----------
     source
-        The checkpoint, named in the error message.
+        The checkpoint. The error message names it.
     inner
         Settings of the mixer.
     width
-        Number of channels of the blocks.
+        Number of channels in each block.
 
     Raises
     ------
@@ -164,11 +170,11 @@ def mixer_tensors(source: Source, old: str, new: str, inner: MixerConfig, width:
     source
         The checkpoint.
     old, new
-        Prefixes of the tensor names in the checkpoint and in the result.
+        Prefix of the tensor names in the checkpoint, and prefix of the tensor names in the result.
     inner
         Settings of the mixer.
     width
-        Number of channels of the blocks.
+        Number of channels in each block.
 
     Returns
     -------
@@ -178,7 +184,7 @@ def mixer_tensors(source: Source, old: str, new: str, inner: MixerConfig, width:
     Raises
     ------
     ModelError
-        If a tensor is missing or invalid (`Source.take`).
+        If a tensor is missing or invalid (see `Source.take`).
     """
     shapes, convolved = _shapes(inner, width)
     tensors = {
@@ -201,8 +207,9 @@ def projection_tensors(
     source, old, new, inner, width
         As in `mixer_tensors`.
     partner
-        Prefix of the mixer to which the projections are tied. Tensors that are missing under the
-        prefix `old` are read under this prefix. If None, the projections are not tied.
+        Prefix of the tensor names of a second mixer, if the two mixers share their projections. A
+        tensor that is missing under the prefix `old` is then read under the prefix `partner`. If None,
+        the projections are not shared.
 
     Returns
     -------
@@ -212,7 +219,7 @@ def projection_tensors(
     Raises
     ------
     ModelError
-        If a tensor is missing or invalid (`Source.take_tied`).
+        If a tensor is missing or invalid (see `Source.take_tied`).
     """
     shapes, _ = _shapes(inner, width)
     return {

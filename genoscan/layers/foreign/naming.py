@@ -30,12 +30,12 @@ class Names(NamedTuple):
     Attributes
     ----------
     inside
-        Names, in the file, of each tensor of the model and of any copies, by the name of the tensor in
-        the model.
+        For each tensor of the model, the names of the tensor in the file. A tensor has several names if
+        the file contains copies of it. The keys are the names of the tensors in the model.
     outside
         Names of the tensors in the file that are not part of the model.
     prefixes
-        Unknown prefixes that were removed, such as `student.net.`; not those of frameworks.
+        Removed prefixes that no known framework inserts, such as `student.net.`.
     """
 
     inside: dict[str, list[str]]
@@ -44,24 +44,24 @@ class Names(NamedTuple):
 
 
 def is_model(names: Iterable[str]) -> bool:
-    """Return whether any of the names is that of a model tensor, with or without a prefix."""
+    """Return whether any of the names belongs to a model tensor, with or without a prefix."""
     return any((_ROOTS | _BACKBONE) & set(name.split(".")) for name in names)
 
 
 def model_names(file: object, names: Iterable[str]) -> Names:
-    """Find the tensors of the model among those of a file.
+    """Find the tensors of the model among all tensors in a file.
 
     Parameters
     ----------
     file
-        The file, named in error messages.
+        The file. Error messages name it.
     names
         Names of all tensors in the file.
 
     Returns
     -------
     Names
-        Names of the tensors of the model, and names of all other tensors.
+        Names of the tensors of the model, names of all other tensors, and removed prefixes.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Validation of foreign config.json files, with the defaults of each family."""
+"""Validation of config.json files from other projects, with the defaults of each model family."""
 
 import re
 from typing import Annotated, TypeVar
@@ -12,7 +12,7 @@ Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
-    """Settings that affect the output of the model; all other settings in the file are ignored."""
+    """Settings that affect the output of the model; all other settings in config.json are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -26,10 +26,10 @@ def read_settings(source: Source, kind: type[SettingsT]) -> SettingsT:
     Parameters
     ----------
     source
-        The checkpoint. Its attribute `defaults` is set to the default values of the sizes that are
-        missing from config.json.
+        The checkpoint. If sizes are missing from config.json, their default values are stored in the
+        attribute `defaults` of the checkpoint.
     kind
-        Settings class of the family.
+        Settings class of the model family.
 
     Returns
     -------

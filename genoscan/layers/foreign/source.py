@@ -1,4 +1,4 @@
-"""Foreign checkpoints: their configurations, and their tensors by their names in the model."""
+"""Checkpoints from other projects, with their configurations and tensors."""
 
 import difflib
 from collections.abc import Mapping
@@ -20,7 +20,9 @@ _FLOATS = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
 
 class Source:
-    """A foreign checkpoint that records which of its tensors have been used.
+    """A checkpoint from another project.
+
+    The object records which tensors of the checkpoint have been used.
 
     Parameters
     ----------
@@ -40,7 +42,7 @@ class Source:
     config
         Contents of config.json.
     defaults
-        Default values, for the family, of the sizes that are missing from config.json.
+        Default values, set by the model family, of the sizes that are missing from config.json.
 
     Raises
     ------
@@ -49,7 +51,8 @@ class Source:
 
     Notes
     -----
-    The methods take the names of tensors in the model; error messages give their names in the file.
+    The methods take the name that a tensor has in the model. Error messages give the name that the
+    tensor has in the file.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -69,7 +72,11 @@ class Source:
 
     @property
     def origin(self) -> str:
-        """Description of the origin of the model: tensors left out, and unknown prefixes removed from names."""
+        """Description of the origin of the model.
+
+        The description lists tensors that were left out, and unknown prefixes that were removed from
+        tensor names.
+        """
         origin = f"unknown: imported from {self.name}"
         if self._prefixes:
             origin += f", with {' and '.join(self._prefixes)} removed from the names of its tensors"
@@ -80,7 +87,11 @@ class Source:
 
     @property
     def assumed(self) -> str:
-        """Suffix for error messages that lists the sizes set to default values; empty if there are none."""
+        """Suffix for error messages.
+
+        The suffix lists the sizes that were set to default values. It is empty if there are no such
+        sizes.
+        """
         if not self.defaults:
             return ""
         sizes = ", ".join(f"{name} {size}" for name, size in self.defaults.items())
@@ -99,12 +110,13 @@ class Source:
         Returns
         -------
         Tensor
-            The weight; float64 if stored as float64, otherwise float32.
+            The weight. It is float64 if it is stored as float64; otherwise, it is float32.
 
         Raises
         ------
         ModelError
-            If the tensor is missing, has values that are not finite, or has an unexpected shape or dtype.
+            If the tensor is missing, contains values that are not finite, or has an unexpected shape or
+            dtype.
         """
         tensor = self._shaped(name, shape)
         if tensor.dtype not in _FLOATS:
@@ -148,20 +160,19 @@ class Source:
         Parameters
         ----------
         name, partner
-            Names of the tensor in the model.
+            The two names of the tensor in the model.
         *shape
             Expected shape of the tensor.
 
         Returns
         -------
         Tensor
-            The weight; float64 if stored as float64, otherwise float32.
+            The weight. It is float64 if it is stored as float64; otherwise, it is float32.
 
         Raises
         ------
         ModelError
-            As in `take`, or if the file contains a tensor under each of the names and these tensors
-            differ.
+            As in `take`, or if the file contains different tensors under the two names.
         """
         found = [known for known in (name, partner) if known in self._names]
         if not found:
@@ -182,7 +193,7 @@ class Source:
         Raises
         ------
         ModelError
-            If a tensor has not been used; the message names it.
+            If a tensor has not been used; the message names the tensor.
         """
         if self._unused:
             raise ModelError(f"{self._place(min(self._unused))} is not part of the model in its config" + self.assumed)
@@ -209,7 +220,10 @@ class Source:
         return f'{self.path}: tensor "{self._names[name][0]}"'
 
     def _nearest(self, name: str) -> str:
-        """Return a suffix for error messages that lists the names most similar to that of a missing tensor."""
+        """Return a suffix for error messages.
+
+        The suffix lists the names that are most similar to the name of a missing tensor.
+        """
         # Compare from the end: prefixes vary between files, but the last segments identify a tensor.
         backward = {stored[::-1]: stored for stored in self._tensors}
         near = difflib.get_close_matches(name[::-1], list(backward), n=2, cutoff=0.6)
@@ -220,7 +234,7 @@ class Source:
 
 
 def format_value(value: object) -> str:
-    """Format a setting for messages; abbreviate long values, and write None as null."""
+    """Format a setting for a message; abbreviate a long value, and write None as null."""
     text = "null" if value is None else repr(value)
     return text if len(text) <= _MAX_LENGTH else text[:_MAX_LENGTH] + "…"
 

@@ -1,4 +1,4 @@
-"""Tokens of the bases, from the vocabulary of a checkpoint or from the user."""
+"""Token ids of the bases, read from a checkpoint's vocabulary or given by the user."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ _MAX_TOKENS = 64
 
 
 class Vocabulary(NamedTuple):
-    """Vocabulary of a model; the attributes are the same as in `ModelConfig`."""
+    """Vocabulary of a model, with the same attributes as in `ModelConfig`."""
 
     symbols: str
     base_columns: tuple[int, int, int, int]
@@ -51,7 +51,7 @@ def parse_tokens(text: str) -> dict[str, int]:
 
 
 def vocabulary(source: Source, size: int, given: Mapping[str, int] | None) -> Vocabulary:
-    """Return the vocabulary of a model with one base per token.
+    """Return the vocabulary of a model that has one base per token.
 
     Parameters
     ----------
@@ -60,12 +60,12 @@ def vocabulary(source: Source, size: int, given: Mapping[str, int] | None) -> Vo
     size
         Number of tokens.
     given
-        Token ids of the bases. If None, they are read from tokenizer.json or vocab.json.
+        Token ids of the bases. If None, the token ids are read from tokenizer.json or vocab.json.
 
     Returns
     -------
     Vocabulary
-        Symbols, base columns and complement.
+        Symbols, base columns, token of N, and complement.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def vocabulary(source: Source, size: int, given: Mapping[str, int] | None) -> Vo
 
 
 def _tokens_in_files(source: Source) -> dict[str, int]:
-    """Return the token ids of the bases in the vocabulary files; upper case takes precedence."""
+    """Read the token ids of the bases from the vocabulary files; upper case takes precedence."""
     for name in ("tokenizer.json", "vocab.json"):
         file = source.folder / name
         if not file.is_file():
