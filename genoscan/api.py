@@ -203,31 +203,49 @@ def attribute_regions(
 
 
 def predict(
-    sequence: Any, model: Model | str | Path = "bacteria", *, strand: Literal["+", "-"] = "+", axes: str = "LC"
-) -> Float[np.ndarray, "length 4"] | list[Float[np.ndarray, "length 4"]]:
-    """Return the logits of A, C, G and T at every base.
+    sequence: Any,
+    model: Model | str | Path = "bacteria",
+    *,
+    head: str | None = None,
+    strand: Literal["+", "-"] = "+",
+    axes: str = "LC",
+) -> Float[np.ndarray, "length labels"] | list[Float[np.ndarray, "length labels"]]:
+    """Return the logits of A, C, G and T, or of the labels of a task head, at every base.
 
     Parameters
     ----------
     sequence, model, axes
         As for `attribute`. For a (genome file, region) pair, only the bases of the region are read.
+    head
+        Name of a per-base task head. If None, the language model or, in a model without one, the
+        first head.
     strand
         Strand to read, "+" or "-".
 
     Returns
     -------
-    ndarray of shape (length, 4), or list of ndarray
-        Row i contains the logits that predict base i, in the model's dtype. The row is NaN if no
-        output predicts the base, as for the first base in a causal model. The softmax of a row is
-        the predicted distribution over the four bases.
+    ndarray of shape (length, 4) or (length, labels), or list of ndarray
+        Row i contains the logits for base i, in the model's dtype. For the language model, the
+        columns are A, C, G and T; the softmax of a row is the predicted distribution over the four
+        bases, and the row is NaN if no output predicts the base, as for the first base in a causal
+        model. For a task head, the columns are its labels, on the forward strand.
+
+    Raises
+    ------
+    InputError
+        If the model has no such head, or the head labels windows instead of bases.
 
     Notes
     -----
-    The result equals that of a whole-window forward pass up to rounding. Memory is needed for the
-    activations of one tile and for the result; bidirectional models also need memory for the
+    The result is equal to that of a whole-window forward pass up to rounding. Memory is needed for
+    the activations of one tile and for the result; bidirectional models also need memory for the
     activations between layers.
     """
     loaded = _loaded(model)
+    if head is not None:
+        loaded = loaded.with_head(head)
+    if loaded.head and loaded.config.heads[loaded.head].kind == "pooled":
+        raise InputError(f"head {loaded.head}: labels windows, expected a head that labels bases")
     located, many = locate_all(sequence, axes=axes)
     found = [_predicted(loaded, strand, one) for one in located]
     return found if many else found[0]
@@ -237,16 +255,20 @@ def _predicted(model: Model, strand: str, located: Located) -> np.ndarray:
     region = located.region
     codes = located.genome.fetch(region.chrom, region.start, region.end)
     read = torch.from_numpy(reverse_complement(codes) if strand == "-" else codes)[None]
-    columns, offset = list(model.config.base_columns), model.label_offset
+    # A on one strand is T on the other.
+    complement: Sequence[int] = (3, 2, 1, 0)
+    columns: Sequence[int] = model.config.base_columns
+    if model.head:
+        complement = model.config.heads[model.head].complements
+        columns = range(len(complement))
     dtype = torch.empty(0, dtype=model.dtype).numpy().dtype
     logits = np.full((len(codes), len(columns)), np.nan, dtype)
     for span, outputs in model.method.forward(model.stack, OneHot(read, model.table())):
-        rows = outputs[0][:, columns].cpu().numpy()
-        start = span.start + offset
+        rows = outputs[0][:, list(columns)].cpu().numpy()
+        start = span.start + model.label_offset
         rows = rows[: max(0, len(codes) - start)]
         logits[start : start + len(rows)] = rows
-    # A on one strand is T on the other.
-    return logits[::-1, ::-1].copy() if strand == "-" else logits
+    return logits[::-1, list(complement)].copy() if strand == "-" else logits
 
 
 def response(

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from genoscan.composition import describe_difference
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import InputError, NonFiniteError
@@ -271,6 +272,7 @@ def _columns(model: Model, heads: Sequence[str]) -> Iterator[Column]:
 
 def _settings(job: Prediction) -> dict[str, Any]:
     options, model = job.options, job.model
+    unlike = describe_difference(job.genome, job.regions, model.config, model.name)
     return {
         **model_record(model),
         "sequences": sequence_records(job.genome, (region.chrom for region in job.regions)),
@@ -285,6 +287,7 @@ def _settings(job: Prediction) -> dict[str, Any]:
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,
         "threads": torch.get_num_threads(),
+        **({} if unlike is None else {"warning": unlike}),
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from genoscan import __version__
+from genoscan.composition import describe_difference
 from genoscan.genome.genome import Genome
 from genoscan.job import Job
 from genoscan.model import Model
@@ -33,6 +34,7 @@ def settings(job: Job) -> dict[str, Any]:
             for window in windows:
                 digest.update(f"{window.region}{window.scored}{window.strand};".encode())
     options, model = job.options, job.model
+    unlike = describe_difference(job.genome, job.regions, model.config, model.name)
     return {
         **model_record(model),
         "sequences": sequence_records(job.genome, (region.chrom for region in job.regions)),
@@ -50,4 +52,5 @@ def settings(job: Job) -> dict[str, Any]:
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,
         "threads": torch.get_num_threads(),
+        **({} if unlike is None else {"warning": unlike}),
     }

@@ -13,6 +13,7 @@ from headed import LAYERS, MAMBA, STRANDED, write_headed
 from pydantic import ValidationError
 from torch import Tensor
 
+import genoscan as genoscan_api
 from genoscan.engine.inputs import OneHot
 from genoscan.genome.fasta import FastaGenome
 from genoscan.genome.region import Region
@@ -229,6 +230,25 @@ def test_bad_targets_get_one_line(
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
     assert said in done.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("strand", ["+", "-"])
+def test_the_python_interface(model: Model, fasta: FastaGenome, strand: str) -> None:
+    letters = "".join("ACGTN"[code] for code in fasta.fetch("chr1", 0, SIZE))
+    found = genoscan_api.predict(letters, model, head="sites", strand=strand)
+    codes = torch.from_numpy(fasta.fetch("chr1", 0, SIZE).astype(np.int64))
+    read = (3 - codes).flip(0) if strand == "-" else codes
+    expected = logits(model, "sites", features(model, model.table()[read][None])).detach().numpy()
+    expected = expected[::-1][:, [0, 2, 1]] if strand == "-" else expected
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    target = "sites:site+@30-30"
+    one = genoscan_api.attribute(letters, model, target=target, strand=strand, contrast="strongest")
+    others = np.delete(found[29], 1)
+    assert one.value == pytest.approx(found[29, 1] - others.max())  # type: ignore[union-attr]
+    with pytest.raises(Exception, match="labels windows"):
+        genoscan_api.predict(letters, model, head="mean")
+    with pytest.raises(Exception, match="has no head nothing"):
+        genoscan_api.predict(letters, model, head="nothing")
 
 
 def test_the_command_takes_labels(model: Model, fasta: FastaGenome, tmp_path: Path) -> None:

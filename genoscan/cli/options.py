@@ -317,9 +317,18 @@ def prepare_job(
     trained = job.model.config.window
     if trained is not None and job.longest > trained:
         log(f"windows of up to {job.longest:,} bases: {model_name} was trained on {trained:,} at most")
+    warn_about_composition(job.genome, job.regions, job.model)
     if len(job.regions) < len(regions):
         log(f"{len(regions):,} regions merged to {len(job.regions):,} that do not overlap")
     return job
+
+
+def warn_about_composition(genome: "Genome", regions: "Sequence[Region]", model: "Model") -> None:
+    """Log a warning if the regions are unlike the training data of the model."""
+    from genoscan.composition import describe_difference
+
+    if (unlike := describe_difference(genome, regions, model.config, model.name)) is not None:
+        log(unlike)
 
 
 def _warn_about_strands(regions: "Sequence[Region]", bed_path: Path | None) -> None:

@@ -17,6 +17,7 @@ from genoscan.cli.options import (
     open_model,
     parse_size,
     read_regions,
+    warn_about_composition,
 )
 
 
@@ -112,6 +113,7 @@ def command(
     options = PredictOptions(heads, logits, strand, context, batch, calls, threshold)
     files = [Path(text) / ".bw" if text.endswith("/") or Path(text).is_dir() else Path(text) for text in outputs]
     job = prepare_prediction(opened, model, regions, files, options)
+    warn_about_composition(opened, job.regions, model)
     with progress(job.positions) as advance:
         written = write_predicted(job, command=sys.argv, progress=advance)
     for path in written:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
@@ -188,6 +188,7 @@ def command(
     sequences, settings, threads and version. The model card compares the model with a Markov chain
     on the same held-out bases.
     """
+    from genoscan.composition import gc_range
     from genoscan.genome.genome import open_genome
     from genoscan.training.setup import (
         Architecture,
@@ -227,15 +228,19 @@ def command(
     heads = read_labels(label_paths, scheme, opened, unseen) if scheme else {}
     split = read_split(opened, region_texts, validation, heads)
     predicts = language_model or ("none" if scheme else "masked" if both else "next-base")
-    described = trained_on or ", ".join(path.name for path in genomes)
-    shapes = {name: head.config for name, head in heads.items()}
+    about: dict[str, Any] = {
+        "language_model": predicts,
+        "heads": {name: head.config for name, head in heads.items()},
+        "trained_on": trained_on or ", ".join(path.name for path in genomes),
+        "gc_range": gc_range(piece.codes for piece in split.training),
+    }
     initial = None
     if before is None:
         architecture = Architecture(width, layers, kinds, states, bidirectional, rcps)
-        config = new_config(architecture, window=window, language_model=predicts, heads=shapes, trained_on=described)
+        config = new_config(architecture, window=window, **about)
     else:
         warn_without_effect(**dict.fromkeys(("width", "layers", "kinds", "states", "bidirectional", "rcps"), "--from"))
-        config = extended_config(before, language_model=predicts, heads=shapes, trained_on=described)
+        config = extended_config(before, **about)
         initial = initial_weights(before, config)
     options = TrainOptions(
         steps=steps,

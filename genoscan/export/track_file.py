@@ -38,17 +38,18 @@ class TrackFile:
 
     @property
     def description(self) -> str:
-        """Model, target and score, or model and prediction, on one line."""
+        """Model, target and score, or model and prediction, and the warning of the run, on one line."""
         record = self.record
+        warning = f"; {record['warning']}" if record.get("warning") else ""
         if prediction := record.get("prediction"):
-            return f"{record['model']}: predicted {prediction}{', logits' if record.get('logits') else ''}"
+            return f"{record['model']}: predicted {prediction}{', logits' if record.get('logits') else ''}{warning}"
         # The record of a response has a perturbed position instead of a target.
         target, score = record.get("target"), record.get("score")
         if response := record.get("response"):
             at = response["at"]
             base = at if isinstance(at, str) else f"{at['chrom']}:{at['end']:,}"
             target = f"response to {base}"
-        return f"{record['model']}: {target}" + (f", {score}" if score else "")
+        return f"{record['model']}: {target}" + (f", {score}" if score else "") + warning
 
 
 def track_names(tracks: Sequence[TrackFile]) -> str:

@@ -18,7 +18,7 @@ from genoscan.layers.heads import HeadConfig, HeadName
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.pd_ssm import PdSsmConfig
-from genoscan.layers.schema import Bases, Schema, Size
+from genoscan.layers.schema import Bases, Schema, Share, Size
 
 LayerConfig = Annotated[MambaConfig | Mamba2Config | PdSsmConfig | BidirectionalConfig, Field(discriminator="kind")]
 
@@ -87,6 +87,8 @@ class ModelConfig(Schema):
         Description of the training data.
     window
         Length of the longest window in training; None if unknown or unlimited.
+    gc_range
+        Range of the G+C content of the training data, as shares of 1; None if unknown.
     weights
         SHA-256 of model.safetensors, in hexadecimal. If None, the checksum is not checked.
     """
@@ -107,6 +109,7 @@ class ModelConfig(Schema):
     heads: dict[HeadName, HeadConfig] = Field(default_factory=dict, max_length=_MAX_HEADS)
     trained_on: str
     window: Annotated[Bases, Field(ge=1)] | None = None
+    gc_range: tuple[Share, Share] | None = None
     weights: str | None = None
 
     @model_validator(mode="after")

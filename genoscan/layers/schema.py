@@ -11,6 +11,10 @@ Bases = Annotated[int, Field(ge=0, le=1 << 40)]
 """Number of bases."""
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+"""Part of a whole."""
+
+
 class Schema(BaseModel):
     """An immutable table of config.json; unknown keys and non-finite numbers are rejected."""
 

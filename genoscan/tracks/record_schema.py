@@ -124,6 +124,8 @@ class TrackRecord(_Table):
         Value of the target for each window, grouped by batch; null if the value is not finite.
     seconds
         Duration of the run, in seconds.
+    warning
+        Warning about the run, such as that the sequences are unlike the model's training data.
     """
 
     format: Literal["genoscan-track/1"]
@@ -141,6 +143,7 @@ class TrackRecord(_Table):
     zero_regions: NonNegativeInt = 0
     target_values: list[list[FiniteFloat | None]] = []
     seconds: FiniteFloat = 0.0
+    warning: str | None = None
 
     @field_validator("score")
     @classmethod

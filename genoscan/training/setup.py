@@ -76,6 +76,7 @@ def new_config(
     language_model: LanguageModel,
     heads: Mapping[str, HeadConfig],
     trained_on: str,
+    gc_range: tuple[float, float] | None = None,
 ) -> ModelConfig:
     """Return the configuration of a new model.
 
@@ -91,6 +92,8 @@ def new_config(
         Task heads by name.
     trained_on
         Description of the training data.
+    gc_range
+        Range of the G+C content of the training data.
 
     Returns
     -------
@@ -118,6 +121,7 @@ def new_config(
                 "language_model": language_model != "none",
                 "heads": {name: _fold(head, architecture.rcps) for name, head in heads.items()},
                 "trained_on": trained_on,
+                "gc_range": gc_range,
                 **(around if both else {}),
                 **masked,
             }
@@ -132,7 +136,12 @@ def _fold(head: HeadConfig, rcps: bool) -> dict[str, Any]:
 
 
 def extended_config(
-    model: Model, *, language_model: LanguageModel, heads: Mapping[str, HeadConfig], trained_on: str
+    model: Model,
+    *,
+    language_model: LanguageModel,
+    heads: Mapping[str, HeadConfig],
+    trained_on: str,
+    gc_range: tuple[float, float] | None = None,
 ) -> ModelConfig:
     """Return the configuration of a model that continues another model, with heads to be trained.
 
@@ -140,7 +149,7 @@ def extended_config(
     ----------
     model
         Model that provides the initial weights.
-    language_model, heads, trained_on
+    language_model, heads, trained_on, gc_range
         As for `new_config`.
 
     Returns
@@ -165,6 +174,7 @@ def extended_config(
         "language_model": language_model != "none",
         "heads": {name: _fold(head, before.strands == 2) for name, head in heads.items()},
         "trained_on": f"{trained_on}; before, {before.trained_on}" if before.trained_on else trained_on,
+        "gc_range": gc_range,
         "weights": None,
     }
     return ModelConfig.model_validate(before.model_dump() | changes)
