@@ -60,7 +60,7 @@ ABC = ("chr1", 100, 200, "+", "abcA")
         GENE.rstrip("\n"),
         GENE.replace("\n", "  \t\n"),
         f"track name=x\n{GENE}",
-        gzip.compress(GENE.encode()),
+        gzip.compress(GENE.encode(), mtime=0),
         GENE.encode().replace(b"g1", b"g\xff\xfe"),
         gff('chr1 x gene 101 200 . + .|gene_id "g1"; gene_name "abcA";'),
         f"#!genome-build GRCh38\n{gff('chr1 x gene 101 200 . + .|gene_id ' + chr(34) + 'abcA' + chr(34))}",

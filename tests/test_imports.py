@@ -9,3 +9,13 @@ def test_no_import_cycles() -> None:
     graph = grimp.build_graph("genoscan")
     imports = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
     TopologicalSorter(imports).prepare()  # raises CycleError with the modules of a cycle
+
+
+def test_names_of_tests_do_not_depend_on_the_time() -> None:
+    """Parameters become names, which must be equal in all processes of a run; a gzip header contains the time."""
+    for path in Path(__file__).parent.glob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            for decorator in getattr(node, "decorator_list", []):
+                for call in ast.walk(decorator):
+                    if isinstance(call, ast.Call) and ast.unparse(call.func) == "gzip.compress":
+                        assert "mtime" in {keyword.arg for keyword in call.keywords}, f"{path}:{call.lineno}"
