@@ -1,6 +1,8 @@
 """No module imports itself, directly or through others; imports inside functions count."""
 
+import ast
 from graphlib import TopologicalSorter
+from pathlib import Path
 
 import grimp
 
