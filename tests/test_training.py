@@ -457,6 +457,7 @@ OTHER_CONFIG: dict[str, Any] = {
     "heads": {"h": HeadConfig(kind="per_base", labels=("a",), link="sigmoid")},
     "trained_on": "something",
     "window": 100,
+    "gc_range": (0.1, 0.9),
     "weights": "0",
 }
 

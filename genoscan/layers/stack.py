@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Self
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from genoscan.layer import Carry, Layer
+
+Network = TypeVar("Network", bound="SequenceModel")
 
 
 class SequenceModel(nn.Module):
@@ -55,7 +57,7 @@ class SequenceModel(nn.Module):
         parts = [head(features) for head in heads]
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
-    def select(self, head: int | None) -> Self:
+    def select(self: Network, head: int | None) -> Network:
         """Return the network with a single head; it shares its weights with this network.
 
         Parameters
