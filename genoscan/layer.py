@@ -1,4 +1,4 @@
-"""Interfaces between models and the engine: causal and bidirectional layers, and carries."""
+"""Interfaces between models and the engine: causal layers, bidirectional layers, and carries."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -16,12 +16,15 @@ No tensor may be a view of a tile, because a view keeps the memory of the whole 
 
 @runtime_checkable
 class Layer(Protocol):
-    """A causal map that is applied tile by tile, with a carry passed from each tile to the next.
+    """A causal map that is applied tile by tile and passes a carry from each tile to the next.
 
     Notes
     -----
-    Split law: `forward` over [0, n) equals `forward` over [0, k) followed by `forward` over [k, n), for 0 <= k <= n.
-    Purity law: `forward` depends only on the tile and the carry, and does not change attributes.
+    Split law: for 0 <= k <= n, `forward` over positions [0, n) is equivalent to `forward` over [0, k)
+    followed by `forward` over [k, n).
+
+    Purity law: the result of `forward` depends only on the tile and the carry, and `forward` does not
+    change any attribute.
     """
 
     def begin(self, batch: int) -> Carry:
@@ -37,19 +40,19 @@ class Layer(Protocol):
     def forward(
         self, x: Float[Tensor, "batch tile d_in"], carry: Carry
     ) -> tuple[Float[Tensor, "batch tile d_out"], Carry]:
-        """Return the output over one tile and the carry at its right edge.
+        """Return the output over one tile and the carry at the right edge of the tile.
 
         Parameters
         ----------
         x
-            Input over the tile, (batch, tile, d_in).
+            Input over the tile, of shape (batch, tile, d_in).
         carry
             Carry at the left edge of the tile.
 
         Returns
         -------
         y
-            Output over the tile, (batch, tile, d_out).
+            Output over the tile, of shape (batch, tile, d_out).
         carry
             Carry at the right edge of the tile.
         """
@@ -62,12 +65,12 @@ class Layer(Protocol):
 
 @runtime_checkable
 class Chain(Layer, Protocol):
-    """A composition of causal layers that can be split into consecutive parts.
+    """Composition of causal layers, which can be split into consecutive parts.
 
     Notes
     -----
     Chain law: applying the parts in sequence is equivalent to applying the whole chain. The carry of
-    the chain is a tuple, the concatenation of the carries of its parts.
+    the chain is a tuple that concatenates the carries of the parts.
     """
 
     def cut(self, parts: int) -> "list[Layer]":
@@ -81,7 +84,7 @@ class Chain(Layer, Protocol):
         Returns
         -------
         list of Layer
-            Layers in the order in which they are applied; they share their weights with the chain.
+            Layers in the order in which they are applied. They share their weights with the chain.
         """
         ...
 
@@ -94,7 +97,7 @@ def leaves(carry: Carry) -> list[Tensor]:
 
 
 def map_leaves(function: Callable[[Tensor], Tensor], carry: Carry) -> Carry:
-    """Apply a function to every tensor of a carry; return a tree of the same structure."""
+    """Apply a function to every tensor in a carry, and return a tree with the same structure."""
     if isinstance(carry, Tensor):
         return function(carry)
     return tuple(map_leaves(function, part) for part in carry)
@@ -107,26 +110,30 @@ class BidirectionalLayer(Protocol):
     Notes
     -----
     Pointwise law: `prepare` and `merge` act on each position independently.
-    Residual law: merge(x, left, right) = f(x) + g(left, right) for some functions f and g.
+
+    Residual law: `merge(x, left, right)` equals `f(x) + g(left, right)` for some functions `f` and `g`.
     """
 
     @property
     def left_to_right(self) -> Layer:
-        """Causal layer applied from left to right."""
+        """Causal layer that is applied from left to right."""
         ...
 
     @property
     def right_to_left(self) -> Layer:
-        """Causal layer applied from right to left."""
+        """Causal layer that is applied from right to left."""
         ...
 
     @property
     def additive(self) -> bool:
-        """Whether `merge` adds the outputs of the two directions; otherwise, its derivative depends on them."""
+        """Whether `merge` adds the outputs of the two directions.
+
+        If it does not, the derivative of `merge` depends on these outputs.
+        """
         ...
 
     def prepare(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile read"]:
-        """Return the input shared by the two directions, which may have any number of channels."""
+        """Return the input that both directions receive; it may have any number of channels."""
         ...
 
     def merge(
@@ -140,25 +147,25 @@ class BidirectionalLayer(Protocol):
         Parameters
         ----------
         x
-            Input to the layer, (batch, tile, width).
+            Input to the layer, of shape (batch, tile, width).
         left, right
-            Outputs of `left_to_right` and `right_to_left`, both in the order of the window.
+            Outputs of `left_to_right` and `right_to_left`, both in window order.
 
         Returns
         -------
         Tensor
-            Output of the layer, (batch, tile, width).
+            Output of the layer, of shape (batch, tile, width).
         """
         ...
 
 
 @runtime_checkable
 class BidirectionalNetwork(Protocol):
-    """Bidirectional layers in sequence, between a pointwise encoder and a pointwise decoder."""
+    """Sequence of bidirectional layers between a pointwise encoder and a pointwise decoder."""
 
     @property
     def blocks(self) -> Sequence[BidirectionalLayer]:
-        """Bidirectional layers, first to last."""
+        """Bidirectional layers, from first to last."""
         ...
 
     @property
@@ -167,11 +174,14 @@ class BidirectionalNetwork(Protocol):
         ...
 
     def encode(self, x: Float[Tensor, "batch tile d_in"]) -> Float[Tensor, "batch tile width"]:
-        """Return the input to the first layer, (batch, tile, width)."""
+        """Return the input to the first layer, of shape (batch, tile, width)."""
         ...
 
     def decode(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile d_out"]:
-        """Return the outputs of the network, (batch, tile, d_out), from the output of the last layer."""
+        """Return the outputs of the network, computed from the output of the last layer.
+
+        The shape of the outputs is (batch, tile, d_out).
+        """
         ...
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:

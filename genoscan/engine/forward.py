@@ -1,4 +1,4 @@
-"""Forward sweep, left to right: outputs without derivatives, tile by tile."""
+"""Forward sweep from left to right: outputs without derivatives, tile by tile."""
 
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
@@ -21,15 +21,15 @@ def forward(
     carry: Carry | None = None,
     progress: Callable[[int], object] = lambda _positions: None,
 ) -> Generator[tuple[slice, Float[Tensor, "batch span d_out"]], None, None]:
-    """Yield the outputs tile by tile, left to right.
+    """Yield the outputs tile by tile, from left to right.
 
     `progress` is called once per tile, with the number of positions in the tile.
 
     Notes
     -----
-    The outputs equal those of a whole-window pass up to rounding.
+    The outputs equal those of a single pass over the whole window, up to rounding.
 
-    Memory: one tile per stage (stages.py) and one carry.
+    Memory: the activations of one tile per stage (stages.py), and one carry.
     """
 
     def read(span: slice) -> Tensor:
@@ -44,7 +44,7 @@ def forward(
 def rightward(
     sweep: StagePipeline, carries: Sequence[Carry], tiles: Spans, read: Callable[[slice], Tensor]
 ) -> Generator[tuple[slice, Tensor], None, None]:
-    """Run tiles through all stages without an autograd graph and yield the outputs."""
+    """Run tiles through all stages and yield the outputs; no autograd graph is recorded."""
     queues = [sweep.queue(1) for _ in sweep.stages[1:]]
     runs = [
         flush_denormals_during(_stage(stage, carries[i], tiles, read if i == 0 else queues[i - 1].get))

@@ -1,4 +1,4 @@
-"""Inputs to the engine: windows, read tile by tile."""
+"""Inputs to the engine: windows that are read tile by tile."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from genoscan.errors import InputError
 
 @runtime_checkable
 class Inputs(Protocol):
-    """A window, or a batch of windows of the same length, read tile by tile."""
+    """A window, or a batch of windows of equal length, that is read tile by tile."""
 
     @property
     def length(self) -> int:
@@ -32,7 +32,7 @@ class Inputs(Protocol):
 
 @dataclass(frozen=True)
 class OneHot:
-    """Bases stored as codes of one byte each; a tile is converted to network input when it is read.
+    """Bases stored as one-byte codes; each tile is converted to network input when it is read.
 
     `table` has one row per code and one column per symbol of the model.
     """
@@ -71,9 +71,10 @@ class Dense:
 
 
 class Spans:
-    """Sequence of the spans of tiles, from left to right; the first tile may be shorter than the others.
+    """Sequence of the spans of all tiles, from left to right.
 
-    The tiles cover positions 0 to `length` - 1. Memory does not depend on `length`.
+    The tiles cover positions 0 to `length - 1`. The first tile may be shorter than the others. The
+    memory that the sequence uses does not depend on `length`.
     """
 
     def __init__(self, length: int, tile: int) -> None:

@@ -1,4 +1,4 @@
-"""Merging of two sweeps that run over one window in opposite directions."""
+"""Merging of two sweeps that run over the same window in opposite directions."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -25,25 +25,25 @@ def merge_directions(
     left_to_right: Iterable[tuple[slice, Tensor]],
     right_to_left: Iterable[tuple[slice, Tensor]],
 ) -> Boundary:
-    """Run two opposite sweeps and merge their tiles; return the merged boundary.
+    """Run two sweeps in opposite directions and merge their tiles.
 
     Parameters
     ----------
     store
-        Allocator for the boundary to which both sweeps write. At each position, the first sweep stores
-        its values, and the second sweep replaces them with the merged values.
+        Allocator for the boundary to which both sweeps write. At each position, the sweep that arrives
+        first stores its values, and the other sweep replaces them with the merged values.
     device
         Device on which the sweeps run. On a CPU with at least two threads, the sweeps run in parallel.
     merge
         Function that writes the merged values of a span to the boundary. Its arguments are the
         boundary, the span, and the values of `left_to_right` and `right_to_left` over the span.
     left_to_right, right_to_left
-        The two sweeps, each of which yields spans of the window and the values over each span.
+        The two sweeps. Each sweep yields spans of the window and the values over each span.
 
     Returns
     -------
     Boundary
-        Merged values at every position.
+        Boundary with the merged values at every position.
     """
     merger = _Merger(store, merge)
 
@@ -67,7 +67,7 @@ class _Merger:
         self._lock = threading.Lock()
 
     def receive(self, direction: int, span: slice, tile: Tensor) -> None:
-        """Store the part of a tile that the other sweep has not reached; merge the rest."""
+        """Store the part of a tile that the other sweep has not reached, and merge the rest."""
         with self._lock:
             boundary = self.boundary = self.boundary or self._store.boundary(tile)
             met = min(max(self._reached[1 - direction], span.start), span.stop)
@@ -92,7 +92,10 @@ def _relative(span: slice, part: slice) -> slice:
 
 
 def two_at_once(device: torch.device, *work: Callable[[Callable[[], None]], Result]) -> list[Result]:
-    """Run two functions, in parallel on a CPU with at least two threads, and return their results."""
+    """Run two functions and return their results.
+
+    On a CPU with at least two threads, the functions run in parallel.
+    """
     if len(shares(len(work), device)) == len(work):
         return run_in_parallel(work)
     return [each(lambda: None) for each in work]

@@ -1,8 +1,8 @@
 """Methods of differentiation: one class for each kind of network.
 
-`Adjoint` sweeps causal networks tile by tile; `Layerwise` sweeps bidirectional networks layer by
-layer, and tile by tile within a layer. The method of a model is chosen once, when the model is
-loaded (model.py); all other code uses the `Method` protocol.
+`Adjoint` sweeps over causal networks tile by tile. `Layerwise` sweeps over bidirectional networks
+layer by layer, and tile by tile within each layer. The method for a model is chosen once, when the
+model is loaded (model.py). All other code uses the `Method` protocol.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -50,13 +50,13 @@ class Cost:
     passes
         Total number of passes over each position, forward and backward, in all sweeps.
     carry_bytes
-        Size of the carries stored in the working memory of the sweep, in bytes.
+        Size, in bytes, of the carries that a sweep stores in working memory.
     state_bytes
-        Maximum size of a saved state, from which an interrupted sweep continues, in bytes.
+        Maximum size, in bytes, of a saved state from which an interrupted sweep continues.
     boundary_bytes
-        Size of the activations between layers and the carries stored with them, in bytes.
+        Size, in bytes, of the activations between layers and of the carries stored with them.
     boundary_place
-        Location of these activations and carries: "memory", a GPU or a folder.
+        Place where these activations and carries are stored: "memory", a GPU or a folder.
     """
 
     recomputed: float
@@ -69,9 +69,9 @@ class Cost:
 
 @runtime_checkable
 class Method(Protocol):
-    """Method of differentiation: sweeps over a network in tiles of `tile` positions.
+    """Method of differentiation that sweeps over a network in tiles of `tile` positions.
 
-    Parameters of the network are treated as constants, even if they require gradients, unless their
+    The parameters of the network are treated as constants, even if they require gradients, unless their
     cotangents are requested.
     """
 
@@ -81,36 +81,37 @@ class Method(Protocol):
         ...
 
     def affected(self, span: slice, reach: int) -> slice:
-        """Return the span of outputs affected by inputs in `span`, up to `reach` positions beyond it."""
+        """Return the span of outputs that inputs in `span` affect, up to `reach` positions away."""
         ...
 
     def extent(self, span: slice, outputs: slice | None, *, before: int, after: int) -> slice:
-        """Return the window needed for the derivatives of outputs with respect to a span.
+        """Return the window needed for the derivatives of outputs with respect to inputs in a span.
 
         Parameters
         ----------
         span
-            Positions of the inputs with respect to which derivatives are taken, in the reading
-            direction.
+            Positions of the inputs with respect to which derivatives are taken. Positions are counted
+            in the reading direction.
         outputs
-            Positions of the outputs that enter the target. If None, all outputs of the window enter it.
+            Positions of the outputs that contribute to the target. If None, all outputs of the window
+            contribute to it.
         before, after
-            Number of positions of context on each side.
+            Number of context positions on each side.
 
         Returns
         -------
         slice
-            Positions of the window, which may extend beyond the sequence.
+            Positions of the window, which may extend beyond the ends of the sequence.
         """
         ...
 
     def fit(self, network: Network, length: int, batch: int) -> "Method":
-        """Return a copy with storage chosen for `batch` windows of `length` positions.
+        """Return a copy whose storage is chosen for `batch` windows of `length` positions.
 
         Raises
         ------
         InputError
-            If the memory limit is too low for such windows.
+            If the memory limit is too low for these windows.
         """
         ...
 
@@ -123,7 +124,7 @@ class Method(Protocol):
         ...
 
     def unit(self, network: Network, x: Tensor) -> tuple[Layer, Tensor]:
-        """Return the causal layer of one sweep, and the input to this layer if `x` is the input to the network."""
+        """Return the causal layer of one sweep, and the layer's input for the network input `x`."""
         ...
 
     def gradient(
@@ -138,18 +139,18 @@ class Method(Protocol):
     ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
         """Yield the derivative of the target with respect to the input, tile by tile.
 
-        The generator returns an `AdjointResult`, with the cotangents of the given parameters.
+        The generator returns an `AdjointResult`, which contains the cotangents of the given parameters.
         """
         ...
 
     def forward(self, network: Network, inputs: Inputs, *, progress: Progress = ignore) -> Tiles:
-        """Yield the outputs, tile by tile, left to right."""
+        """Yield the outputs tile by tile, from left to right."""
         ...
 
     def tangent(
         self, network: Network, inputs: Inputs, directions: Directions, *, progress: Progress = ignore
     ) -> Generator[tuple[slice, Tensor, Tensor], None, None]:
-        """Yield the outputs and their derivative along each direction, left to right."""
+        """Yield the outputs and their derivatives along each direction, from left to right."""
         ...
 
 
@@ -161,7 +162,7 @@ def _check_positive(**numbers: int) -> None:
 
 @dataclass(frozen=True)
 class Adjoint:
-    """Tiled adjoint of a causal network.
+    """Adjoint of a causal network, computed tile by tile.
 
     Parameters
     ----------
@@ -184,17 +185,17 @@ class Adjoint:
         _check_positive(tile=self.tile, slots=self.slots)
 
     def affected(self, span: slice, reach: int) -> slice:
-        """Return the span extended to the right by `reach`."""
+        """Return the span, extended to the right by `reach` positions."""
         return slice(span.start, span.stop + reach)
 
     def extent(self, span: slice, outputs: slice | None, *, before: int, after: int) -> slice:
-        """Return a window with context before the span and, only if `outputs` is None, after it."""
+        """Return a window with context before the span and, if `outputs` is None, after the span."""
         if outputs is None:
             return slice(span.start - before, span.stop + after)
         return slice(min(span.start - before, outputs.start), max(span.stop, outputs.stop))
 
     def fit(self, network: Layer, length: int, batch: int) -> "Adjoint":
-        """Return the method itself, because its memory does not depend on the length."""
+        """Return the method itself, because its memory use does not depend on the window length."""
         return self
 
     def cost(self, network: Layer, length: int, batch: int) -> Cost:
@@ -210,7 +211,7 @@ class Adjoint:
         return 1
 
     def unit(self, network: Layer, x: Tensor) -> tuple[Layer, Tensor]:
-        """Return the network and its input, unchanged."""
+        """Return the network and its input without changes."""
         return network, x
 
     def gradient(
@@ -223,9 +224,9 @@ class Adjoint:
         snapshots: Snapshots | None = None,
         progress: Progress = ignore,
     ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
-        """Yield the derivative of the target with respect to the input, right to left.
+        """Yield the derivative of the target with respect to the input, from right to left.
 
-        See `adjoint`.
+        See `engine.adjoint.adjoint`.
         """
         return adjoint(
             network,
@@ -239,40 +240,40 @@ class Adjoint:
         )
 
     def forward(self, network: Layer, inputs: Inputs, *, progress: Progress = ignore) -> Tiles:
-        """Yield the outputs; see `forward`."""
+        """Yield the outputs; see `engine.forward.forward`."""
         return forward(network, inputs, tile=self.tile, progress=progress)
 
     def tangent(
         self, network: Layer, inputs: Inputs, directions: Directions, *, progress: Progress = ignore
     ) -> Generator[tuple[slice, Tensor, Tensor], None, None]:
-        """Yield the outputs and their derivatives; see `tangent`."""
+        """Yield the outputs and their derivatives; see `engine.tangent.tangent`."""
         return tangent(network, inputs, directions, tile=self.tile, progress=progress)
 
 
 @dataclass(frozen=True)
 class Layerwise:
-    """Layer-by-layer adjoint of a bidirectional network.
+    """Adjoint of a bidirectional network, computed layer by layer.
 
     Parameters
     ----------
     tile
         Number of positions per tile.
     memory
-        Maximum size of the activations between layers, in bytes. If None, it is half of the GPU's
-        memory if this is enough, and half of the memory available to this process otherwise.
+        Maximum size, in bytes, of the activations between layers. If None, the limit is half of the
+        GPU's memory if that is enough; otherwise, it is half of the memory available to this process.
     spill
-        Folder for files with these activations. If None, they are stored in memory.
+        Folder for files that store these activations. If None, they are stored in memory.
     boundaries
-        Maximum number of boundaries (activations between two layers) to store; all of them if None.
-        Set by `fit`.
+        Maximum number of boundaries (activations between two layers) to store. If None, all boundaries
+        are stored. `fit` sets this attribute.
     place
-        Device on which to store boundaries. Set by `fit`.
+        Device on which boundaries are stored. `fit` sets this attribute.
 
     Notes
     -----
-    Apart from the boundaries, working memory does not depend on the length of the window. Each
-    boundary has length x width values. Boundaries are stored in at most `memory` bytes of memory or,
-    if `spill` is given, in files.
+    Apart from the boundaries, working memory does not depend on the length of the window. A boundary
+    contains `width` values for each position. Boundaries are stored in at most `memory` bytes of memory
+    or, if `spill` is given, in files.
     """
 
     tile: int = 1024
@@ -287,7 +288,7 @@ class Layerwise:
             raise InputError(f"--spill {self.spill}: expected a folder that exists")
 
     def affected(self, span: slice, reach: int) -> slice:
-        """Return the span extended on both sides by `reach`."""
+        """Return the span, extended on both sides by `reach` positions."""
         return slice(span.start - reach, span.stop + reach)
 
     def extent(self, span: slice, outputs: slice | None, *, before: int, after: int) -> slice:
@@ -302,7 +303,7 @@ class Layerwise:
         Raises
         ------
         InputError
-            If the limit is too low to store one boundary in addition to the boundaries in use.
+            If the limit is too low for one stored boundary in addition to the boundaries in use.
         """
         if self.spill is not None:
             return self
@@ -337,7 +338,7 @@ class Layerwise:
         return 2 * len(network.blocks)
 
     def unit(self, network: BidirectionalNetwork, x: Tensor) -> tuple[Layer, Tensor]:
-        """Return one direction of the first layer, and its input."""
+        """Return one direction of the first layer, and the input to this direction."""
         first = network.blocks[0]
         return first.left_to_right, first.prepare(network.encode(x)).detach()
 
@@ -351,9 +352,9 @@ class Layerwise:
         snapshots: Snapshots | None = None,
         progress: Progress = ignore,
     ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
-        """Yield the derivative of the target with respect to the input, left to right.
+        """Yield the derivative of the target with respect to the input, from left to right.
 
-        See `adjoint_by_layer`.
+        See `engine.by_layer.adjoint_by_layer`.
         """
         return adjoint_by_layer(
             network,
@@ -368,14 +369,14 @@ class Layerwise:
         )
 
     def forward(self, network: BidirectionalNetwork, inputs: Inputs, *, progress: Progress = ignore) -> Tiles:
-        """Yield the outputs; see `forward_by_layer`."""
+        """Yield the outputs; see `engine.by_layer.forward_by_layer`."""
         store = self._store(inputs)
         return forward_by_layer(network, inputs, tile=self.tile, store=store, progress=progress)
 
     def tangent(
         self, network: BidirectionalNetwork, inputs: Inputs, directions: Directions, *, progress: Progress = ignore
     ) -> Generator[tuple[slice, Tensor, Tensor], None, None]:
-        """Yield the outputs and their derivatives; see `tangent_by_layer`."""
+        """Yield the outputs and their derivatives; see `engine.by_layer.tangent_by_layer`."""
         store = self._store(inputs)
         return tangent_by_layer(network, inputs, directions, tile=self.tile, store=store, progress=progress)
 
@@ -383,7 +384,7 @@ class Layerwise:
         return BoundaryStore(inputs.length, self.spill or self.place)
 
     def _boundary_bytes(self, network: BidirectionalNetwork, length: int, batch: int) -> int:
-        """Return the maximum size of the boundaries and the carries stored with them, in bytes."""
+        """Return the maximum size, in bytes, of the boundaries and of the carries stored with them."""
         layers = network.blocks
         kept = min(self.boundaries or len(layers), len(layers))
         # Two boundaries in use by a layer; the outputs of both directions if the merge is not

@@ -1,12 +1,15 @@
 """Saved states of a sweep, from which an interrupted sweep continues.
 
-The state of an adjoint sweep consists of the carries stored in its first forward pass and, once the
-backward pass has begun, the cotangent of the carry at the left edge of the last finished tile.
-Tiles to the right of that edge are not computed again. The state of a layer-by-layer sweep is one
-boundary. In the forward pass, it contains the activations after the last finished layer; in the
-backward pass, it contains the cotangent of the activations before that layer. Results do not depend
-on which carries or boundaries are stored. The results of a continued sweep are therefore bitwise
-equal to those of an uninterrupted sweep.
+The state of an adjoint sweep consists of the carries stored during its first forward pass. Once the
+backward pass has begun, it also includes the cotangent of the carry at the left edge of the last
+finished tile. Tiles to the right of that edge are not computed again.
+
+The state of a layer-by-layer sweep is one boundary. During the forward pass, the boundary contains the
+activations after the last finished layer. During the backward pass, it contains the cotangent of the
+activations before the last finished layer.
+
+The results do not depend on which carries or boundaries are stored. The results of a continued sweep
+are therefore bitwise equal to those of an uninterrupted sweep.
 """
 
 import threading
@@ -26,18 +29,18 @@ _CARRY, _CUT, _LAYER = "carry-", "cut", "layer"
 
 @runtime_checkable
 class Snapshots(Protocol):
-    """Thread-safe storage of the states of one sweep."""
+    """Thread-safe storage for the states of one sweep."""
 
     def due(self, nbytes: int) -> bool:
-        """Return whether enough time has passed since the last save to write `nbytes` more bytes."""
+        """Return whether enough time has passed since the last save to write another `nbytes` bytes."""
         ...
 
     def save(self, name: str, state: Mapping[str, np.ndarray]) -> None:
-        """Save arrays under a name, replacing any arrays already saved under this name."""
+        """Save arrays under a name, and replace any arrays that were saved under this name before."""
         ...
 
     def load(self) -> Mapping[str, Mapping[str, np.ndarray]]:
-        """Return all saved arrays, by name."""
+        """Return all saved arrays by name."""
         ...
 
 
@@ -47,14 +50,14 @@ class AdjointState(NamedTuple):
     Attributes
     ----------
     carries
-        Stored carries of the network, with tile numbers as keys, in ascending order from 0; empty in
-        a new sweep.
+        Stored carries of the network. The keys are tile numbers in ascending order from 0. The mapping
+        is empty in a new sweep.
     left
         Number of tiles, counted from the first, whose gradients have not been computed.
     carry_bar
-        Cotangent of the carry after these tiles.
+        Cotangent of the carry after the last of these tiles.
     value
-        Value of the target for each window, summed over the tiles to the right of these.
+        Value of the target for each window, summed over all tiles whose gradients have been computed.
     """
 
     carries: Mapping[int, Carry]
@@ -64,7 +67,7 @@ class AdjointState(NamedTuple):
 
 
 def load_adjoint(snapshots: Snapshots | None, carry: Carry, batch: int, n_tiles: int, slots: int) -> AdjointState:
-    """Return the saved state of an adjoint sweep or, without one, the state of a new sweep.
+    """Return the saved state of an adjoint sweep or, if none was saved, the state of a new sweep.
 
     Parameters
     ----------
@@ -73,14 +76,14 @@ def load_adjoint(snapshots: Snapshots | None, carry: Carry, batch: int, n_tiles:
     carry
         Carry before the first tile.
     batch, n_tiles
-        Number of windows, and number of tiles in a window.
+        Number of windows, and number of tiles in each window.
     slots
         Maximum number of carries to return.
 
     Returns
     -------
     AdjointState
-        State with which the sweep begins.
+        State from which the sweep starts.
     """
     new = AdjointState({}, n_tiles, map_leaves(torch.zeros_like, carry), torch.zeros(batch, dtype=torch.float64))
     found = snapshots.load() if snapshots is not None else {}
@@ -99,12 +102,12 @@ def load_adjoint(snapshots: Snapshots | None, carry: Carry, batch: int, n_tiles:
 class Recorder:
     """Recorder of the states of an adjoint sweep.
 
-    The states of all stages at the same tile are collected and saved together.
+    The states that the stages reach at the same tile are collected and saved together.
 
     Parameters
     ----------
     snapshots
-        Destination of the states. If None, nothing is recorded.
+        Storage for the states. If None, nothing is recorded.
     stages
         Number of stages in the sweep.
     join
@@ -119,7 +122,7 @@ class Recorder:
         self._values: dict[int, Tensor] = {}
 
     def stored(self, stage: int, tile: int, carry: Carry) -> None:
-        """Record a stage's carry before a tile, in the first forward pass."""
+        """Record the carry of a stage before a tile, during the first forward pass."""
         if self._snapshots is None or tile == 0:
             return
         with self._lock:
@@ -131,10 +134,10 @@ class Recorder:
         self._save(f"{_CARRY}{tile}", carries, {})
 
     def pulled(self, stage: int, tile: int, carry_bar: Carry, value: Tensor | None) -> None:
-        """Record the cotangent of a stage's carry before a tile.
+        """Record the cotangent of the carry of a stage before a tile.
 
-        The last stage also passes `value`, the sum of the target over this tile and all tiles to its
-        right.
+        The last stage also passes `value`, which is the sum of the target over this tile and all tiles
+        to its right.
         """
         if self._snapshots is None:
             return
@@ -144,9 +147,9 @@ class Recorder:
                 self._values[tile] = value
 
     def received(self, stage: int, tile: int) -> None:
-        """Save the state at the left edge of a tile once the gradient of the tile has been received.
+        """Save the state at the left edge of a tile once the caller has received the tile's gradient.
 
-        Only calls with `stage` 0, the first stage, have an effect.
+        Only calls by the first stage (`stage` 0) have an effect.
         """
         if self._snapshots is None or stage > 0:
             return
@@ -195,7 +198,7 @@ def load_layer(snapshots: Snapshots | None, store: BoundaryStore, device: torch.
     Returns
     -------
     LayerState or None
-        The saved state; None if there is none.
+        The saved state, or None if no state was saved.
     """
     found = snapshots.load().get(_LAYER) if snapshots is not None else None
     if found is None:
@@ -215,9 +218,9 @@ def save_layer(
     Parameters
     ----------
     snapshots
-        Destination of the state. If None, nothing is saved.
+        Storage for the state. If None, nothing is saved.
     layer, boundary, value
-        As in `LayerState`.
+        Attributes of the state, as defined in `LayerState`.
     """
     if snapshots is None:
         return
@@ -233,6 +236,6 @@ def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
 
 def _unflatten(arrays: Mapping[str, np.ndarray], like: Carry) -> Carry:
-    """Return saved leaves as a carry with the structure of `like`, on the same device."""
+    """Return saved leaves as a carry that has the structure of `like` and is on the same device."""
     numbers = iter(range(len(leaves(like))))
     return map_leaves(lambda leaf: torch.from_numpy(arrays[str(next(numbers))]).to(leaf.device), like)

@@ -1,10 +1,10 @@
-"""Thread-level parallelism: windows in parallel, or the stages of a network as a pipeline.
+"""Thread-level parallelism: threads share the windows of a batch or the stages of a network.
 
-The windows of a batch are independent, and each thread computes a share of them. For a single
-window, the network is cut into stages, and tiles are passed from stage to stage through queues.
-While one stage computes a tile, the preceding stage computes the next tile. Threads synchronise
-once per tile rather than once per operation. Results are bitwise identical for any number of
-stages.
+The windows of a batch are independent of each other, and each thread computes a share of them. For a
+single window, the network is divided into stages, and tiles are passed from stage to stage through
+queues. While one stage computes a tile, the preceding stage computes the next tile. Threads
+synchronise once per tile rather than once per operation. The results are bitwise identical for any
+number of stages.
 """
 
 import threading
@@ -30,11 +30,11 @@ Result = TypeVar("Result")
 
 
 class Stopped(Exception):  # noqa: N818
-    """Exception raised in a thread if its group has ended or another thread has failed."""
+    """Exception raised in a thread if its group has ended or another thread of the group has failed."""
 
 
 class ThreadGroup:
-    """Threads that run in parallel with the caller and divide torch's threads equally."""
+    """Threads that run in parallel with the caller; each receives an equal share of torch's threads."""
 
     def __init__(self, members: int) -> None:
         self._members, self._threads = members, torch.get_num_threads()
@@ -43,15 +43,15 @@ class ThreadGroup:
         self._failure: BaseException | None = None
 
     def check(self) -> None:
-        """Raise `Stopped` if another thread has failed or the group has ended."""
+        """Raise `Stopped` if another thread of the group has failed or the group has ended."""
         if self._ended:
             raise Stopped
 
     @contextmanager
     def beside(self, *work: Callable[[], object]) -> Iterator[None]:
-        """Run each function in its own thread while the `with` body executes; wait for all of them on exit.
+        """Run each function in its own thread during the `with` body, and wait for all threads on exit.
 
-        An exception in a thread is re-raised on exit. If the body raises an exception, the threads
+        An exception in a thread is raised again on exit. If the body raises an exception, the threads
         are stopped.
         """
         if not work:
@@ -95,7 +95,7 @@ class ThreadGroup:
 
 
 class StagePipeline(ThreadGroup):
-    """Stages of one sweep over a window; all but one of the stages run in threads of the group."""
+    """Stages of one sweep over a window; every stage but one runs in a thread of the group."""
 
     def __init__(self, layer: Layer) -> None:
         if not isinstance(layer, Layer):
@@ -127,21 +127,21 @@ class StagePipeline(ThreadGroup):
 
 
 class BoundedQueue(Generic[Item]):
-    """Queue of at most `maxsize` items; it releases waiting threads when the group ends."""
+    """Queue of at most `maxsize` items, which releases waiting threads when the group ends."""
 
     def __init__(self, changed: threading.Condition, ended: Callable[[], bool], maxsize: int) -> None:
         self._changed, self._ended, self._maxsize = changed, ended, maxsize
         self._items: deque[Item] = deque()
 
     def put(self, item: Item) -> None:
-        """Append an item; wait while the queue is full."""
+        """Wait while the queue is full, and then append an item."""
         self._wait(lambda: len(self._items) < self._maxsize)
         with self._changed:
             self._items.append(item)
             self._changed.notify_all()
 
     def get(self, _span: slice | None = None) -> Item:
-        """Remove and return the first item; wait while the queue is empty."""
+        """Wait while the queue is empty, and then remove and return its first item."""
         self._wait(lambda: bool(self._items))
         with self._changed:
             item = self._items.popleft()
@@ -160,17 +160,17 @@ class BoundedQueue(Generic[Item]):
 
 
 def shares(windows: int, device: torch.device) -> list[slice]:
-    """Divide a batch of windows into one part per torch thread, or a single part on a GPU."""
+    """Divide a batch of windows into one part per torch thread, or into a single part on a GPU."""
     parts = min(torch.get_num_threads(), windows) if device.type == "cpu" else 1
     edges = [windows * i // parts for i in range(parts + 1)]
     return [slice(*edge) for edge in pairwise(edges)]
 
 
 def run_in_parallel(work: Sequence[Callable[[Callable[[], None]], Result]]) -> list[Result]:
-    """Run functions in parallel, each in its own thread; return their results in order.
+    """Run functions in parallel, each in its own thread, and return their results in order.
 
-    The argument of each function is a callable that raises `Stopped` if another function has failed.
-    Each function should call this callable regularly.
+    Each function is called with one argument: a callable that raises `Stopped` if another function has
+    failed. The function should call this callable regularly.
     """
     group = ThreadGroup(len(work))
     results: dict[int, Result] = {}

@@ -1,4 +1,4 @@
-"""Tangent sweep, left to right: the derivatives of every output along given directions."""
+"""Tangent sweep from left to right: the derivatives of every output along given directions."""
 
 from collections.abc import Callable, Generator
 from typing import Protocol, runtime_checkable
@@ -15,7 +15,7 @@ from genoscan.ops.dual import Dual, primal
 
 @runtime_checkable
 class Directions(Protocol):
-    """Directions in input space, read tile by tile."""
+    """Directions in the input space, which are read tile by tile."""
 
     @property
     def count(self) -> int:
@@ -41,8 +41,9 @@ class DenseDirections:
 class BaseChange:
     """Directions from the observed base to other bases at one position of one window.
 
-    `changes` has one row per direction: the input to the model for the new base minus that for the
-    observed base. Tiles are created when read, so that memory does not depend on the length.
+    `changes` has one row per direction: the model input for the new base minus the model input for the
+    observed base. Each tile is created when it is read, so that memory use does not depend on the
+    length of the window.
     """
 
     def __init__(self, position: int, changes: Float[Tensor, "directions d_in"]) -> None:
@@ -69,16 +70,17 @@ def tangent(
 ) -> Generator[
     tuple[slice, Float[Tensor, "batch span d_out"], Float[Tensor, "directions batch span d_out"]], None, None
 ]:
-    """Yield the outputs and their derivative along each direction, tile by tile, left to right.
+    """Yield the outputs and their derivatives along each direction, tile by tile, from left to right.
 
-    The leaves of the initial carry may have tangents, as `Dual` tensors.
+    The leaves of the initial carry may be `Dual` tensors, which have tangents.
 
     Notes
     -----
-    The derivatives equal those of a whole-window jvp up to rounding. They are exactly zero before
-    the first position at which a direction is nonzero.
+    The derivatives equal those computed by a `jvp` over the whole window, up to rounding. They are
+    exactly zero before the first position at which a direction is nonzero.
 
-    Memory: one tile and one carry, each with one tangent per direction, regardless of length.
+    Memory: the activations of one tile and one carry, each with one tangent per direction, regardless
+    of the length of the window.
     """
 
     def read(span: slice) -> Dual:
@@ -93,7 +95,7 @@ def tangent(
 def pushed(
     layer: Layer, read: Callable[[slice], Dual], tiles: Spans, carry: Carry, count: int
 ) -> Generator[tuple[slice, Dual], None, None]:
-    """Yield the outputs and their tangents for inputs with tangents."""
+    """Run tiles with tangents through all stages, and yield the outputs with their tangents."""
     sweep = StagePipeline(layer)
     carries = [map_leaves(lambda leaf: _moving(leaf, count), part) for part in sweep.split(carry)]
     yield from rightward(sweep, carries, tiles, read)  # type: ignore[misc]

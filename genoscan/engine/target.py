@@ -1,8 +1,8 @@
-"""Targets: scalars to differentiate, each a sum over positions, computed tile by tile.
+"""Targets: the scalars to differentiate, which are computed tile by tile as sums over positions.
 
-The output of a model at position t predicts the base at t + label_offset; the offset is 1 for a causal
-model, which predicts the next base. Labels are constants: the derivative is with respect to the input
-only.
+The output of a model at position `t` predicts the base at position `t + label_offset`. The offset is 1
+for a causal model, which predicts the next base. Labels are constants: the derivative is taken only
+with respect to the input.
 """
 
 from dataclasses import dataclass, replace
@@ -17,26 +17,26 @@ from torch import Tensor
 class Target(Protocol):
     """Scalar to differentiate, with one value per window.
 
-    Targets are additive over the outputs y: for 0 <= k <= n,
-    target(y over [0, n)) == target(y over [0, k)) + target(y over [k, n)).
+    A target is additive over positions. Let `target([a, b))` denote its value for the outputs at
+    positions `a` to `b - 1`. Then `target([0, n)) == target([0, k)) + target([k, n))` for 0 <= k <= n.
     """
 
     def __call__(self, outputs: Float[Tensor, "batch tile d_out"], span: slice) -> Float[Tensor, " batch"]:
-        """Return the contribution of the outputs over the span to the target."""
+        """Return the contribution that the outputs over the span make to the target."""
         ...
 
     def rows(self, rows: slice) -> "Target":
-        """Return the target for a slice of the batch."""
+        """Return the target for a slice of the windows in the batch."""
         ...
 
 
 @dataclass(frozen=True)
 class LogLikelihood:
-    """Sum of log p(base | preceding bases), in nats, over the labels at `first` <= position < `last`.
+    """Log-likelihood, in nats, of the labels at positions `first` to `last - 1`.
 
-    `first` and `last` are 0-based positions in the window, half-open as in a slice: `last` is the
-    position after the last label included. `columns` maps a base code to the output column of the
-    model, or to -1 if the base has no column. Labels without a column or outside the window are
+    The log-likelihood is the sum of log p(base | preceding bases) over these labels. `first` and `last`
+    are 0-based positions in the window. `columns` maps each base code to an output column of the model,
+    or to -1 if the base has no column. Labels that have no column or lie outside the window are
     omitted.
     """
 
@@ -54,12 +54,12 @@ class LogLikelihood:
         return (log_p * counted.to(log_p)).sum(-1)
 
     def rows(self, rows: slice) -> "LogLikelihood":
-        """Return the target for a slice of the batch."""
+        """Return the target for a slice of the windows in the batch."""
         own = {name: getattr(self, name)[rows] for name in ("codes", "first", "last")}
         return replace(self, **own)
 
     def labels(self, span: slice) -> tuple[Int64[Tensor, "batch tile"], Bool[Tensor, "batch tile"]]:
-        """Return the column of the base predicted by each output, and a mask of the bases to include."""
+        """Return the column of the base that each output predicts, and a mask of included bases."""
         length = self.codes.shape[1]
         at = torch.arange(span.start, span.stop) + self.label_offset
         columns = self.columns[self.codes[:, at.clamp(max=length - 1)].long()]
@@ -70,11 +70,11 @@ class LogLikelihood:
 
 @dataclass(frozen=True)
 class LogitSum:
-    """Weighted sum of the logits of the outputs at positions first <= position < last.
+    """Weighted sum of the logits of the outputs at positions `first` to `last - 1`.
 
-    `weights` has one entry per output column. For a logit, the weights are one-hot. For log-odds, the
-    weight is 1 for the symbol and -1/3 for each of the other three. Positions outside the window
-    contribute 0.
+    `weights` has one entry per output column. For a single logit, the weights are one-hot. For
+    log-odds, the weight is 1 for one symbol and -1/3 for each of the other three symbols. Positions
+    outside the window contribute 0.
     """
 
     first: Int64[Tensor, " batch"]
@@ -87,7 +87,7 @@ class LogitSum:
         return ((outputs * self.weights.to(outputs)[:, None]).sum(-1) * inside.to(outputs)).sum(-1)
 
     def rows(self, rows: slice) -> "LogitSum":
-        """Return the target for a slice of the batch."""
+        """Return the target for a slice of the windows in the batch."""
         return LogitSum(self.first[rows], self.last[rows], self.weights[rows])
 
 
@@ -95,8 +95,8 @@ class LogitSum:
 class PooledMaximum:
     """Weighted sum of the maxima of all output columns, plus an offset.
 
-    `positions` are the positions of the maxima, from a forward pass. The derivative is therefore that of
-    the selected outputs; it jumps where two outputs are equal.
+    `positions` contains the position of each maximum, as determined by a forward pass. The derivative
+    is therefore that of the selected outputs. It is discontinuous where two outputs are equal.
     """
 
     positions: Int64[Tensor, "batch d_out"]
@@ -112,13 +112,13 @@ class PooledMaximum:
         return ((rows * self.weights.to(outputs) + part.to(outputs)) * inside.to(outputs)).sum(-1)
 
     def rows(self, rows: slice) -> "PooledMaximum":
-        """Return the target for a slice of the batch."""
+        """Return the target for a slice of the windows in the batch."""
         return PooledMaximum(self.positions[rows], self.weights[rows], self.offset[rows])
 
 
 @dataclass(frozen=True)
 class WeightedSum:
-    """Inner product of all outputs and fixed weights, used in the dot-product test."""
+    """Inner product of all outputs with fixed weights, which is used in the dot-product test."""
 
     weights: Float[Tensor, "batch length d_out"]
 
@@ -126,13 +126,13 @@ class WeightedSum:
         return (outputs * self.weights[:, span].to(outputs)).sum((-1, -2))
 
     def rows(self, rows: slice) -> "WeightedSum":
-        """Return the target for a slice of the batch."""
+        """Return the target for a slice of the windows in the batch."""
         return WeightedSum(self.weights[rows])
 
 
 def whole_window(
     codes: UInt8[Tensor, "batch length"], columns: Int64[Tensor, " codes"], label_offset: int = 1
 ) -> LogLikelihood:
-    """Return the log-likelihood of all bases in the window that are predicted by some output."""
+    """Return the `LogLikelihood` of all bases in the window that an output predicts."""
     batch, length = codes.shape
     return LogLikelihood(codes, columns, torch.zeros(batch).long(), torch.full((batch,), length), label_offset)

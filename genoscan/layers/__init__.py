@@ -1,1 +1,1 @@
-"""Model layers, their configuration and weights."""
+"""Layers, configuration and weights of models."""

@@ -1,8 +1,8 @@
-"""Finite automata as PD-SSM models, which are exact and need no training.
+"""PD-SSM models that run finite automata exactly and need no training.
 
-Each map of the dictionary is the transition function of one symbol, and the router selects the map
-of the current symbol. Decays are 1 and the inflow is zero, so the state remains one-hot: the maps
-permute or merge its entries (Terzić et al., NeurIPS 2025, Proposition 2).
+Each map of the dictionary is the transition function for one symbol, and the router selects the map
+for the current symbol. All decays are 1 and the inflow is zero. The state therefore remains one-hot,
+and each map permutes or merges the entries of the state (Terzić et al., NeurIPS 2025, Proposition 2).
 """
 
 from collections.abc import Sequence
@@ -27,13 +27,13 @@ def from_automaton(
     device: str = "cpu",
     kernels: str = "auto",
 ) -> Stack:
-    """Return a model with one block that runs automata in parallel, one per head.
+    """Return a model with one block, in which each head runs one automaton.
 
     Parameters
     ----------
     transitions
-        Integer tensor (heads, states, symbols). `transitions[h, q, s]` is the state of automaton h
-        after symbol s in state q.
+        Integer tensor of shape (heads, states, symbols). `transitions[h, q, s]` is the state that
+        automaton `h` enters when it reads symbol `s` in state `q`.
     start
         Initial state of each automaton.
     device
@@ -44,14 +44,14 @@ def from_automaton(
     Returns
     -------
     Stack
-        Frozen model. Its input is one-hot, (batch, length, symbols), and N is an ordinary symbol.
-        Its output has shape (batch, length, heads x states). The index of the largest output of each
-        head is the state after the base.
+        Frozen model. Its input is one-hot and has shape (batch, length, symbols); N is an ordinary
+        symbol. Its output has shape (batch, length, heads x states). For each head, the index of the
+        largest output is the state of the automaton after the base.
 
     Raises
     ------
     ModelError
-        If a state is out of range, or `start` does not have one state per automaton.
+        If a state is out of range, or if `start` does not contain one state per automaton.
 
     Notes
     -----
@@ -81,7 +81,7 @@ def from_automaton(
 def _write(embed: Tensor, layer: PdSsm, head: Tensor, transitions: Tensor, start: Sequence[int]) -> None:
     """Write the nonzero weights of a model.
 
-    The first channels represent symbols, and the remaining channels represent states.
+    The first channels represent symbols. The remaining channels represent states.
     """
     heads, n_states, n_symbols = transitions.shape
     width, sources = n_symbols + heads * n_states, torch.arange(n_states)
@@ -107,15 +107,17 @@ def open_reading_frames() -> tuple[Int64[Tensor, "frames states symbols"], list[
     Returns
     -------
     transitions
-        Integer tensor (3, 16, 5): frames, states, and symbols in the order A, C, G, T, N.
+        Integer tensor of shape (3, 16, 5). Its axes are frames, states and symbols. The symbols are in
+        the order A, C, G, T, N.
     start
         Initial state of each automaton.
 
     Notes
     -----
-    The first complete codon of frame f starts at base f. States 8 to 15 are inside an open reading
-    frame: from the last base of ATG to the second base of the first stop codon (TAA, TAG, TGA) in
-    the same frame. A codon that contains an N is neither a start codon nor a stop codon.
+    The first complete codon of frame `f` starts at base `f`. While an automaton is inside an open
+    reading frame, its state is one of 8 to 15. This is the case from the last base of ATG to the second
+    base of the first stop codon (TAA, TAG or TGA) in the same frame. A codon that contains an N is
+    neither a start codon nor a stop codon.
     """
     # Distinguishable prefixes of a codon; a dot stands for any other base.
     prefixes = ["", "A", "T", ".", "AT", "TA", "TG", ".."]

@@ -2,15 +2,16 @@
 
 Notation (Schiff et al., Caduceus, arXiv 2403.03234), at each position:
     a       activations of the forward strand
-    b       activations of the reverse strand, with channels in the order in which that strand is
-            read; Caduceus stores them in reverse order
-A single-strand block computes x + fwd(norm x) + flip rev(flip norm x), or multiplies the outputs of
-the two directions instead of adding them. A block for both strands (rcps: reverse-complement
-parameter sharing) applies this to a in forward order and to b in the order of the reverse strand,
-with the same weights: `fwd` of one strand is `rev` of the other.
+    b       activations of the reverse strand; the channels are in the order in which that strand is
+            read, whereas Caduceus stores them in reverse order
+A single-strand block computes `x + fwd(norm x) + flip rev(flip norm x)`, or it multiplies the outputs
+of the two directions instead of adding them. A block for both strands (rcps: reverse-complement
+parameter sharing) applies the same computation, with the same weights, to `a` in forward order and to
+`b` in the order of the reverse strand. The mixer `fwd` of one strand is therefore the mixer `rev` of
+the other strand.
 
-Caduceus with fused_add_norm swaps the strands before every block. This differs from the published
-definition, but its published weights were trained this way.
+With `fused_add_norm`, Caduceus swaps the strands before every block. This differs from the published
+definition of Caduceus, but the published weights were trained this way.
 """
 
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ class BidirectionalConfig(Schema):
     kind
         Type of the block.
     inner
-        Configuration of the mixer of each direction.
+        Configuration of the mixers, which is the same for both directions.
     strategy
         Operation that combines the outputs of the two directions.
     rcps
@@ -59,7 +60,7 @@ class BidirectionalConfig(Schema):
 
 
 class BidirectionalBlock(nn.Module):
-    """A bidirectional block: norm, one mixer per direction, residual connection.
+    """A bidirectional block: a norm, one mixer per direction, and a residual connection.
 
     Parameters
     ----------
@@ -87,12 +88,12 @@ class BidirectionalBlock(nn.Module):
 
     @property
     def left_to_right(self) -> Layer:
-        """Mixer applied from left to right; with rcps, one mixer per strand."""
+        """Mixer that is applied from left to right or, with `rcps`, one such mixer per strand."""
         return StrandPair(self.fwd, self.rev) if self.config.rcps else self.fwd
 
     @property
     def right_to_left(self) -> Layer:
-        """Mixer applied from right to left; with rcps, one mixer per strand."""
+        """Mixer that is applied from right to left or, with `rcps`, one such mixer per strand."""
         return StrandPair(self.rev, self.fwd) if self.config.rcps else self.rev
 
     @property
@@ -101,7 +102,7 @@ class BidirectionalBlock(nn.Module):
         return self.config.strategy == "add"
 
     def prepare(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile width"]:
-        """Return the input to the mixers: the normalised input to the block."""
+        """Return the input to the mixers, which is the normalised input to the block."""
         return norm_per_strand(self.norm, self._swap_strands(x))
 
     def merge(
@@ -115,14 +116,14 @@ class BidirectionalBlock(nn.Module):
         Parameters
         ----------
         x
-            Input to the block, (batch, tile, width).
+            Input to the block, of shape (batch, tile, width).
         left, right
-            Outputs of `left_to_right` and `right_to_left`, both in the order of the window.
+            Outputs of `left_to_right` and `right_to_left`, both in window order.
 
         Returns
         -------
         Tensor
-            Output of the block, (batch, tile, width).
+            Output of the block, of shape (batch, tile, width).
         """
         return self._swap_strands(x) + (left + right if self.additive else left * right)
 
@@ -131,7 +132,7 @@ class BidirectionalBlock(nn.Module):
 
 
 def _mixer(config: MambaConfig | Mamba2Config, d_model: int, kernels: Kernels) -> Mamba | Mamba2:
-    """Return a mixer without norm and residual connection; the bidirectional block provides these."""
+    """Return a mixer without a norm or a residual connection; the bidirectional block provides both."""
     if isinstance(config, MambaConfig):
         return Mamba(config, d_model, eps=None, kernels=kernels)
     return Mamba2(config, d_model, eps=None, kernels=kernels)
@@ -145,12 +146,12 @@ def norm_per_strand(norm: RMSNorm, x: Float[Tensor, "batch tile width"]) -> Tens
     norm
         Norm to apply to the channels of one strand.
     x
-        Activations of one or both strands, (batch, tile, width).
+        Activations of one or both strands, of shape (batch, tile, width).
 
     Returns
     -------
     Tensor
-        Normalised activations, of the shape of `x`.
+        Normalised activations, with the same shape as `x`.
     """
     width = len(norm.weight)
     if x.shape[-1] == width:
@@ -166,9 +167,9 @@ class StrandPair:
     Attributes
     ----------
     a
-        Layer for the forward strand, the first half of the channels.
+        Layer for the channels of the forward strand, which are the first half of all channels.
     b
-        Layer for the reverse strand, the second half of the channels.
+        Layer for the channels of the reverse strand, which are the second half of all channels.
     """
 
     a: Layer
@@ -181,7 +182,7 @@ class StrandPair:
     def forward(
         self, x: Float[Tensor, "batch tile width"], carry: Carry
     ) -> tuple[Float[Tensor, "batch tile width"], Carry]:
-        """Apply each layer to its half of the channels."""
+        """Apply one layer to each half of the channels."""
         halves = x.chunk(2, -1)
         results = [
             layer.forward(half, before) for layer, half, before in zip((self.a, self.b), halves, carry, strict=True)
@@ -195,38 +196,41 @@ class StrandPair:
 
 
 class BidirectionalStack(SequenceModel):
-    """A bidirectional network: embedding, bidirectional blocks, final norm and heads."""
+    """A bidirectional network: an embedding, bidirectional blocks, a final norm and heads."""
 
     norm: RMSNorm
 
     @property
     def blocks(self) -> list[BidirectionalBlock]:
-        """Blocks, first to last."""
+        """Blocks, from first to last."""
         return list(self.layers)  # type: ignore[arg-type]
 
     @property
     def both_strands(self) -> bool:
-        """Whether the blocks represent both strands, which makes the network equivariant."""
+        """Whether the blocks represent both strands.
+
+        If they do, the network is reverse-complement equivariant.
+        """
         return self.blocks[0].config.rcps
 
     @property
     def width(self) -> int:
-        """Number of channels per position between blocks."""
+        """Number of channels of the activations between blocks."""
         width: int = self.embed.out_features  # type: ignore[assignment]
         return width
 
     def forward(self, x: Float[Tensor, "batch length d_in"]) -> Tensor:
-        """Compute the logits of a whole window in one pass.
+        """Return the logits for a whole window, computed in one pass.
 
         Parameters
         ----------
         x
-            Symbol weights for each base, (batch, length, d_in).
+            Symbol weights for each base, of shape (batch, length, d_in).
 
         Returns
         -------
         Tensor
-            Logits, (batch, length, d_out).
+            Logits, of shape (batch, length, d_out).
 
         Notes
         -----
@@ -241,10 +245,10 @@ class BidirectionalStack(SequenceModel):
         return self.decode(x)
 
     def encode(self, x: Float[Tensor, "batch tile d_in"]) -> Float[Tensor, "batch tile width"]:
-        """Return the embedding of one or both strands, (batch, tile, width)."""
+        """Return the embedding of one or both strands, of shape (batch, tile, width)."""
         embedded: Tensor = self.embed(x)
         return embedded
 
     def decode(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile d_out"]:
-        """Return the logits, (batch, tile, d_out)."""
+        """Return the logits, of shape (batch, tile, d_out)."""
         return self.outputs(norm_per_strand(self.norm, x))

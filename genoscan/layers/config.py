@@ -1,4 +1,4 @@
-"""Validated model configuration, read from config.json."""
+"""Model configuration, which is read from config.json and validated."""
 
 import shlex
 from itertools import accumulate
@@ -61,24 +61,25 @@ class ModelConfig(Schema):
     norm
         Norm that precedes each block and the head.
     layers
-        Blocks, first to last.
+        Blocks, from first to last.
     symbols
-        Symbols, one letter for each input column and output logit.
+        String of symbols. Each letter stands for one input column and one output logit.
     base_columns
         Columns of A, C, G and T.
     complement
         For each column, the column of the complementary symbol.
     mask
-        Column of the mask symbol; None for causal models.
+        Column of the mask symbol. It is None for causal models.
     unknown
         Column of the symbol for bases other than A, C, G and T. If None, such a base is encoded as
         the mean of A, C, G and T.
     label_offset
-        Offset of the labels: the output at position t predicts the base at t + label_offset.
+        Offset of the labels: the output at position `t` predicts the base at position
+        `t + label_offset`.
     context
-        Default number of bases upstream of a region in its window.
+        Default number of bases that a window includes upstream of its region.
     reach
-        Default number of bases downstream of a region that are included in the log-likelihood.
+        Default number of bases that the log-likelihood includes downstream of a region.
     language_model
         Whether the model has a language-model head.
     heads
@@ -86,9 +87,9 @@ class ModelConfig(Schema):
     trained_on
         Description of the training data.
     window
-        Length of the longest window in training; None if unknown or unlimited.
+        Length of the longest training window. It is None if the length is unknown or unlimited.
     gc_range
-        Range of the G+C content of the training data, as shares of 1; None if unknown.
+        Range of the G+C content of the training data, as shares of 1. It is None if it is unknown.
     weights
         SHA-256 of model.safetensors, in hexadecimal. If None, the checksum is not checked.
     """
@@ -143,7 +144,7 @@ class ModelConfig(Schema):
 
     @property
     def output_columns(self) -> dict[str, slice]:
-        """Output columns of each head by name; the name of the language-model head is ""."""
+        """Output columns of each head, keyed by head name; the language-model head is named ""."""
         widths = {"": len(self.symbols)} if self.language_model else {}
         for name, head in self.heads.items():
             widths[name] = self.strands * self.d_model if head.pool == "max" else len(head.labels)
@@ -152,7 +153,7 @@ class ModelConfig(Schema):
 
     @property
     def strands(self) -> int:
-        """Number of strands that the features of a position represent, 1 or 2."""
+        """Number of strands, 1 or 2, that the features at a position represent."""
         first = self.layers[0]
         return 2 if isinstance(first, BidirectionalConfig) and first.rcps else 1
 
@@ -200,7 +201,7 @@ def read_config(path: Path) -> ModelConfig:
 def _is_foreign(settings: object) -> bool:
     """Return whether a config.json has the format of Hugging Face or state-spaces.
 
-    Such a file has at least one setting of these formats, and neither `format` nor `layers`.
+    Such a file contains at least one setting of these formats, but neither `format` nor `layers`.
     """
     if not isinstance(settings, dict):
         return False
@@ -210,7 +211,7 @@ def _is_foreign(settings: object) -> bool:
 def base_table(
     config: ModelConfig, *, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "codes symbols"]:
-    """Return the input row for each base code.
+    """Return a table with the network input for each base code.
 
     Parameters
     ----------
@@ -222,14 +223,14 @@ def base_table(
     Returns
     -------
     Tensor
-        Rows of A, C, G, T, N and the mask, (6, symbols); the last row is zero in models without a
-        mask.
+        Table of shape (6, symbols), with rows for A, C, G, T, N and the mask. The row for the mask is
+        zero in models without a mask symbol.
 
     Notes
     -----
     N is encoded as the model's symbol for unknown bases or, if there is none, as the mean of A, C, G
     and T. It is not encoded as zero because RMSNorm is nearly singular at zero: the derivative would
-    grow by a factor of eps ** -0.5 with each layer.
+    grow by a factor of `eps ** -0.5` with each layer.
     """
     table = torch.zeros(6, len(config.symbols), dtype=dtype, device=device)
     for code, column in enumerate(config.base_columns):

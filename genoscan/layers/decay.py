@@ -1,16 +1,16 @@
 """Parameter groups for weight decay.
 
-A module class with parameters declares a class attribute `decays`, a dictionary that maps the name of
-each parameter to whether weight decay applies to it. Weight decay applies to the weights of linear
-maps, including the embedding and the head, but not to decay rates, skip connections, biases, norms,
-convolution filters and the transition maps of PD-SSM.
+A module class with parameters declares a class attribute `decays`. This dictionary maps the name of
+each parameter to True if weight decay applies to the parameter, and to False otherwise. Weight decay
+applies to the weights of linear maps, including the embedding and the head. It does not apply to decay
+rates, skip connections, biases, norms, convolution filters or the transition maps of PD-SSM.
 """
 
 from torch import nn
 
 
 def decay_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Return the parameters with weight decay and those without.
+    """Return the parameters to which weight decay applies, and those to which it does not apply.
 
     Parameters
     ----------
@@ -20,12 +20,13 @@ def decay_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Paramete
     Returns
     -------
     decayed, plain
-        Parameters with and without weight decay, each listed once, in the order of the model.
+        Parameters with and without weight decay. Each parameter is listed once, in the order of the
+        model.
 
     Raises
     ------
     TypeError
-        If a parameter is not declared, or is declared differently by modules that share it.
+        If a parameter is not declared, or if modules that share a parameter declare it differently.
     """
     decays: dict[nn.Parameter, bool] = {}
     for path, module in model.named_modules():

@@ -1,4 +1,4 @@
-"""Detection of files left by an incomplete download in place of the files of a model."""
+"""Detection of files that an incomplete download has left in place of model files."""
 
 from pathlib import Path
 
@@ -16,12 +16,12 @@ def check_downloaded(file: Path, content: str = "weights") -> None:
     file
         File of a model. A file that cannot be read passes the check.
     content
-        Expected content, named in the error message: "weights" or "JSON".
+        Expected content, "weights" or "JSON". The error message names it.
 
     Raises
     ------
     ModelError
-        If the file is a Git LFS pointer, HTML or XML, or if it is JSON instead of weights.
+        If the file is a Git LFS pointer, HTML or XML, or if it is JSON although weights are expected.
     """
     try:
         if not file.is_file():

@@ -1,4 +1,4 @@
-"""Linear map, used by all layers."""
+"""Linear map that is used by all layers."""
 
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ from genoscan.ops.kernels import Kernels
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear` with a matrix product computed by a kernel set.
+    """`torch.nn.Linear` whose matrix product is computed by a kernel set.
 
     Parameters
     ----------
@@ -30,6 +30,9 @@ class Linear(nn.Linear):
         self.kernels = kernels
 
     def forward(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile out"]:
-        """Return `x` W^T + b, (batch, tile, out), with the weight W and the bias b."""
+        """Return `x @ W.T + b` for the weight `W` and the bias `b`.
+
+        The shape of the result is (batch, tile, out).
+        """
         bias = () if self.bias is None else (self.bias,)
         return self.kernels.linear(x, self.weight, *bias)

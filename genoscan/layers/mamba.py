@@ -1,13 +1,14 @@
-"""One Mamba block: norm, selective state-space mixer, residual connection.
+"""A Mamba block: a norm, a selective state-space mixer and a residual connection.
 
 Notation of Mamba (Gu and Dao, arXiv 2312.00752):
     u       (batch, tile, channels)   input to the scan, after convolution and activation
-    delta   (batch, tile, channels)   step size, softplus of a low-rank projection of u
+    delta   (batch, tile, channels)   step size: softplus of a low-rank projection of u
     A       (channels, states)        -exp(A_log): decay rate of each state
     B, C    (batch, tile, states)     input and output projections of the state
     D       (channels)                skip connection of the scan
     z       (batch, tile, channels)   gate
-with channels = expand x d_model. The input is discretised by Mamba's Euler rule, delta B u.
+The number of channels is `expand` x `d_model`. The input is discretised by Mamba's Euler rule,
+`delta B u`.
 """
 
 import math
@@ -50,7 +51,7 @@ class MambaConfig(Schema):
 
 
 class Depthwise(nn.Module):
-    """Weights of a depthwise causal convolution, one filter per channel.
+    """Weights of a depthwise causal convolution with one filter per channel.
 
     Parameters
     ----------
@@ -70,7 +71,7 @@ class Depthwise(nn.Module):
 
 
 class Mamba(nn.Module):
-    """A Mamba-1 block, x + mixer(norm(x)).
+    """A Mamba-1 block, which computes `x + mixer(norm(x))`.
 
     Parameters
     ----------
@@ -79,8 +80,8 @@ class Mamba(nn.Module):
     d_model
         Number of input and output channels.
     eps
-        Constant added to the mean square in the norm. If None, the block is the mixer only, without
-        norm and residual connection, as used in bidirectional blocks.
+        Constant added to the mean square in the norm. If None, the block consists of the mixer alone,
+        without a norm or a residual connection. Bidirectional blocks contain such mixers.
     kernels
         Kernel set.
 
@@ -109,7 +110,10 @@ class Mamba(nn.Module):
             self._initialise()
 
     def _initialise(self) -> None:
-        """Initialise as in Mamba: S4D-Real decay rates 1 to `d_state`, step sizes log-uniform in [0.001, 0.1]."""
+        """Initialise the parameters as in Mamba.
+
+        The decay rates are 1 to `d_state` (S4D-Real). The step sizes are log-uniform in [0.001, 0.1].
+        """
         with torch.no_grad():
             self.A_log.copy_(torch.arange(1.0, self.config.d_state + 1).log().expand_as(self.A_log))
             bound = self.config.dt_rank**-0.5
@@ -119,7 +123,7 @@ class Mamba(nn.Module):
             self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))
 
     def begin(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Return the carry before the first base, which is zero, for `batch` sequences."""
+        """Return the carry before the first base for `batch` sequences; all its values are zero."""
         channels, states = self.A_log.shape
         tail = self.A_log.new_zeros(batch, self.config.d_conv - 1, channels)
         return tail, self.A_log.new_zeros(batch, channels, states)
@@ -127,20 +131,20 @@ class Mamba(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch tile d_model"], carry: tuple[Tensor, Tensor]
     ) -> tuple[Float[Tensor, "batch tile d_model"], tuple[Tensor, Tensor]]:
-        """Return the output over one tile and the carry at its right edge.
+        """Return the output over one tile and the carry at the right edge of the tile.
 
         Parameters
         ----------
         x
-            Input over the tile, (batch, tile, d_model).
+            Input over the tile, of shape (batch, tile, d_model).
         carry
-            The last inputs to the convolution, (batch, d_conv - 1, channels), and the state of the
-            scan, (batch, channels, states), at the left edge of the tile.
+            Carry at the left edge of the tile: the last inputs to the convolution, of shape (batch,
+            d_conv - 1, channels), and the state of the scan, of shape (batch, channels, states).
 
         Returns
         -------
         y
-            Output over the tile, (batch, tile, d_model).
+            Output over the tile, of shape (batch, tile, d_model).
         carry
             Carry at the right edge of the tile.
         """

@@ -1,4 +1,4 @@
-"""One Mamba-2 block: norm, mixer with one decay per head, gated norm, residual connection.
+"""A Mamba-2 block: a norm, a mixer with one decay per head and a gated norm, and a residual connection.
 
 Notation (Dao and Gu, Mamba-2, arXiv 2405.21060):
     x       (batch, tile, channels)           input to the scan, after convolution and activation; a
@@ -9,7 +9,8 @@ Notation (Dao and Gu, Mamba-2, arXiv 2405.21060):
                                               the heads of a group
     D       (heads)                           skip connection of the scan
     z       (batch, tile, channels)           gate, applied before a norm over each group's channels
-with channels = expand x d_model. The scan is that of Mamba, with equal decays within each head.
+The number of channels is `expand` x `d_model`. The scan is that of Mamba, with equal decays within each
+head.
 """
 
 import math
@@ -40,13 +41,13 @@ class Mamba2Config(Schema):
     head_dim
         Number of channels per head.
     n_groups
-        Number of groups of heads; the heads of a group share B and C.
+        Number of groups of heads. The heads of a group share `B` and `C`.
     d_conv
         Number of taps of the convolution.
     expand
         Ratio of the number of inner channels to `d_model`.
     dt_limit
-        Lower and upper bounds of the step size. If the upper bound is None, it is infinite.
+        Lower and upper bounds of the step size. An upper bound of None stands for infinity.
     gate_eps
         Constant added to the mean square in the gated norm.
     """
@@ -62,7 +63,7 @@ class Mamba2Config(Schema):
 
 
 class Mamba2(nn.Module):
-    """A Mamba-2 block, x + mixer(norm(x)).
+    """A Mamba-2 block, which computes `x + mixer(norm(x))`.
 
     Parameters
     ----------
@@ -71,8 +72,8 @@ class Mamba2(nn.Module):
     d_model
         Number of input and output channels.
     eps
-        Constant added to the mean square in the norm. If None, the block is the mixer only, without
-        norm and residual connection, as used in bidirectional blocks.
+        Constant added to the mean square in the norm. If None, the block consists of the mixer alone,
+        without a norm or a residual connection. Bidirectional blocks contain such mixers.
     kernels
         Kernel set.
 
@@ -101,7 +102,10 @@ class Mamba2(nn.Module):
             self._initialise()
 
     def _initialise(self) -> None:
-        """Initialise as in Mamba-2: -A uniform in [1, 16], step sizes log-uniform in [0.001, 0.1]."""
+        """Initialise the parameters as in Mamba-2.
+
+        `-A` is uniform in [1, 16]. The step sizes are log-uniform in [0.001, 0.1].
+        """
         with torch.no_grad():
             self.A_log.uniform_(1, 16).log_()
             low, high = math.log(0.001), math.log(0.1)
@@ -109,27 +113,28 @@ class Mamba2(nn.Module):
             self.dt_bias.copy_(step + torch.log(-torch.expm1(-step)))
 
     def begin(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Return the carry before the first base, which is zero, for `batch` sequences."""
+        """Return the carry before the first base for `batch` sequences; all its values are zero."""
         tail = self.D.new_zeros(batch, self.config.d_conv - 1, len(self.conv.bias))
         return tail, self.D.new_zeros(batch, self.channels, self.config.d_state)
 
     def forward(
         self, x: Float[Tensor, "batch tile d_model"], carry: tuple[Tensor, Tensor]
     ) -> tuple[Float[Tensor, "batch tile d_model"], tuple[Tensor, Tensor]]:
-        """Return the output over one tile and the carry at its right edge.
+        """Return the output over one tile and the carry at the right edge of the tile.
 
         Parameters
         ----------
         x
-            Input over the tile, (batch, tile, d_model).
+            Input over the tile, of shape (batch, tile, d_model).
         carry
-            The last inputs to the convolution, (batch, d_conv - 1, channels + 2 groups x states), and
-            the state of the scan, (batch, channels, states), at the left edge of the tile.
+            Carry at the left edge of the tile: the last inputs to the convolution, of shape (batch,
+            d_conv - 1, channels + 2 x groups x states), and the state of the scan, of shape (batch,
+            channels, states).
 
         Returns
         -------
         y
-            Output over the tile, (batch, tile, d_model).
+            Output over the tile, of shape (batch, tile, d_model).
         carry
             Carry at the right edge of the tile.
         """

@@ -1,4 +1,4 @@
-"""Margins of selections: measures of how close a model is to selecting other transition maps."""
+"""Margins of selections, which measure how close a model is to selecting other transition maps."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from genoscan.layers.stack import Stack
 
 
 class Margins:
-    """Layer that outputs, at each base, the smallest margin over the routers of a stack.
+    """Layer that returns, at each base, the smallest margin over all routers of a stack.
 
     Parameters
     ----------
@@ -27,8 +27,8 @@ class Margins:
 
     Notes
     -----
-    The margin of a router is the difference between the probabilities of the selected map and of
-    the second most probable map (`PdSsm.margin`).
+    The margin of a router is the difference between the probability of the selected map and that of the
+    second most probable map (`PdSsm.margin`).
     """
 
     def __init__(self, stack: Stack) -> None:
@@ -47,19 +47,19 @@ class Margins:
     def forward(
         self, x: Float[Tensor, "batch tile d_in"], carry: Carry
     ) -> tuple[Float[Tensor, "batch tile one"], Carry]:
-        """Return the smallest margins over one tile and the carry at its right edge.
+        """Return the smallest margins over one tile, and the carry at the right edge of the tile.
 
         Parameters
         ----------
         x
-            Symbol weights for each base, (batch, tile, d_in).
+            Symbol weights for each base, of shape (batch, tile, d_in).
         carry
             Carry of the stack at the left edge of the tile.
 
         Returns
         -------
         margins
-            Smallest margin over all routers, (batch, tile, 1).
+            Smallest margin over all routers, of shape (batch, tile, 1).
         carry
             Carry of the stack at the right edge of the tile.
         """

@@ -1,4 +1,4 @@
-"""RMSNorm, used by all layers."""
+"""RMSNorm, which is used by all layers."""
 
 from typing import ClassVar
 
@@ -23,7 +23,7 @@ class RMSNorm(nn.Module):
 
     Notes
     -----
-    The norm is defined by Zhang and Sennrich, arXiv 1910.07467.
+    The norm is defined in Zhang and Sennrich (arXiv 1910.07467).
     """
 
     decays: ClassVar = {"weight": False}
@@ -35,5 +35,8 @@ class RMSNorm(nn.Module):
         self.kernels = kernels
 
     def forward(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile width"]:
-        """Return `x` divided by its root mean square, times the weight, (batch, tile, width)."""
+        """Return `x` divided by its root mean square and multiplied by the weight.
+
+        The shape of the result is (batch, tile, width).
+        """
         return self.kernels.rms_norm(x, self.weight, eps=self.eps)

@@ -1,4 +1,4 @@
-"""One Flash PD-SSM block: norm, selective permutation-diagonal mixer, residual connection.
+"""A Flash PD-SSM block: a norm, a selective permutation-diagonal mixer and a residual connection.
 
 Notation (Terzić et al., NeurIPS 2025; Flash PD-SSM, arXiv 2605.19150):
     u       (batch, tile, channels)              input, after convolution and activation
@@ -6,14 +6,15 @@ Notation (Terzić et al., NeurIPS 2025; Flash PD-SSM, arXiv 2605.19150):
     M       (heads, maps, states, states)        dictionary of maps; the row of the largest entry
                                                  in a column is the destination of the
                                                  column's state
-    route   (batch, tile, heads)                 index of the selected map, the argmax of the
-                                                 output of the router, a linear map of u
-    D       (batch, tile, heads, 2, states)      complex decays with modulus exp(-relu(...)): at
-                                                 most 1, and exactly 1 for arguments <= 0
+    route   (batch, tile, heads)                 index of the selected map: the argmax of the
+                                                 router's output, which is a linear map of u
+    D       (batch, tile, heads, 2, states)      complex decays with modulus exp(-relu(...)); the
+                                                 modulus is at most 1, and it is exactly 1 if the
+                                                 argument of relu is not positive
     B, C    input and output projections of the state; C, like D, is a low-rank function of u
     z       (batch, tile, channels)              gate
-with channels = expand x d_model. The mixer is the output projection of (W Re(C x) + s u) silu(z), with
-a matrix W and one weight s per channel.
+The number of channels is `expand` x `d_model`. The mixer computes the output projection of
+`(W Re(C x) + s u) silu(z)`, where `W` is a matrix and `s` contains one weight per channel.
 """
 
 import copy
@@ -44,7 +45,7 @@ class PdSsmConfig(Schema):
     kind
         Type of the block.
     heads
-        Number of heads. Each head has separate states and maps.
+        Number of heads. Each head has its own states and maps.
     d_state
         Number of complex states per head.
     n_maps
@@ -67,7 +68,7 @@ class PdSsmConfig(Schema):
 
 
 class PdSsm(nn.Module):
-    """A PD-SSM block, x + mixer(norm(x)).
+    """A PD-SSM block, which computes `x + mixer(norm(x))`.
 
     Parameters
     ----------
@@ -83,20 +84,20 @@ class PdSsm(nn.Module):
     Attributes
     ----------
     surrogate
-        Gradient estimator for the selection, set by `with_surrogate` for training. If None, gradients
-        are those of the deployed function.
+        Gradient estimator for the selections. It is set by `with_surrogate` for training. If it is
+        None, gradients are those of the deployed function.
     start
-        Initial state, (heads, 2, states).
+        Initial state, of shape (heads, 2, states).
 
     Notes
     -----
-    Up to rounding, the output does not depend on the tiling. Unless a surrogate is set, derivatives
-    are those of the deployed function, with fixed maps and routes. If a substitution changes a
-    route, the function has a jump, which derivatives do not capture; `margin` measures the distance
-    to such a change.
+    Up to rounding, the output does not depend on the tiling. Unless a surrogate is set, derivatives are
+    those of the deployed function, with fixed maps and routes. If a substitution changes a route, the
+    value of the function jumps. Derivatives do not capture this jump; `margin` measures how close a
+    selection is to such a change.
 
-    Whether a surrogate gradient is used depends only on `surrogate`, and not on `requires_grad` of
-    the weights, `train()` or `eval()`.
+    Whether a surrogate gradient is used depends only on `surrogate`. It does not depend on the
+    `requires_grad` attributes of the weights, or on calls to `train()` or `eval()`.
     """
 
     decays: ClassVar = {"dictionary": False, "D": False}
@@ -127,11 +128,11 @@ class PdSsm(nn.Module):
             self._initialise()
 
     def _initialise(self) -> None:
-        """Initialise the parameters, with decays near 1, uniform phases and the first state active.
+        """Initialise the parameters with decays near 1, uniform phases and an active first state.
 
-        Maps are initialised as permutations, because compositions of non-injective maps soon lose
-        all information about the initial state. The margins are small, so that training can change
-        the maps.
+        Maps are initialised as permutations because compositions of non-injective maps soon lose all
+        information about the initial state. The margins are small, so that training can change the
+        maps.
         """
         n_states = self.config.d_state
         with torch.no_grad():
@@ -144,27 +145,27 @@ class PdSsm(nn.Module):
             self.phase.bias.uniform_(-math.pi, math.pi)
 
     def begin(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Return the carry before the first base, which consists of zero inputs and the initial state."""
+        """Return the carry before the first base: zero convolution inputs, and the initial state."""
         tail = self.D.new_zeros(batch, self.config.d_conv - 1, len(self.D))
         return tail, self.start.expand(batch, *self.start.shape).clone()
 
     def forward(
         self, x: Float[Tensor, "batch tile d_model"], carry: tuple[Tensor, Tensor]
     ) -> tuple[Float[Tensor, "batch tile d_model"], tuple[Tensor, Tensor]]:
-        """Return the output over one tile and the carry at its right edge.
+        """Return the output over one tile and the carry at the right edge of the tile.
 
         Parameters
         ----------
         x
-            Input over the tile, (batch, tile, d_model).
+            Input over the tile, of shape (batch, tile, d_model).
         carry
-            The last inputs to the convolution, (batch, d_conv - 1, channels), and the state of the
-            scan, (batch, heads, 2, states), at the left edge of the tile.
+            Carry at the left edge of the tile: the last inputs to the convolution, of shape (batch,
+            d_conv - 1, channels), and the state of the scan, of shape (batch, heads, 2, states).
 
         Returns
         -------
         y
-            Output over the tile, (batch, tile, d_model).
+            Output over the tile, of shape (batch, tile, d_model).
         carry
             Carry at the right edge of the tile.
         """
@@ -201,16 +202,16 @@ class PdSsm(nn.Module):
         Parameters
         ----------
         x
-            Input over the tile, (batch, tile, d_model).
+            Input over the tile, of shape (batch, tile, d_model).
         carry
             Carry at the left edge of the tile.
 
         Returns
         -------
         Tensor
-            Margins, (batch, tile), from 0 to 1. A margin is the difference between the largest and
-            the second largest probability of a map, and the minimum over heads is returned. If there
-            is only one map, the margin is 1.
+            Margins between 0 and 1, of shape (batch, tile). The margin of a head is the difference
+            between the probability of the most probable map and that of the second most probable map.
+            The smallest margin over all heads is returned. If there is only one map, the margin is 1.
         """
         if self.config.n_maps == 1:
             return x.new_ones(x.shape[:2])
@@ -242,15 +243,15 @@ def with_surrogate(stack: Stack, surrogate: Surrogate) -> Stack:
     stack
         Causal stack. It is not modified and keeps the derivatives of the deployed function.
     surrogate
-        Gradient estimator for all PD-SSM blocks of the returned stack. It is read in every forward
-        pass, so its temperature may be changed between passes.
+        Gradient estimator for all PD-SSM blocks of the returned stack. The blocks read it in every
+        forward pass, so its temperature may be changed between passes.
 
     Returns
     -------
     Stack
-        Stack of the same modules, except for PD-SSM blocks, which are copies that share their
-        parameters with the originals. Outputs are identical; derivatives, including those with
-        respect to inputs, are estimates.
+        Stack of the same modules, except that PD-SSM blocks are copied. The copies share their
+        parameters with the original blocks. The outputs are identical to those of `stack`. The
+        derivatives, including those with respect to inputs, are estimates.
     """
     blocks = [copy.copy(block) for block in stack.layers]
     for block in blocks:

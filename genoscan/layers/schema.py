@@ -1,4 +1,4 @@
-"""Base class and field types of the tables in config.json."""
+"""Base class and field types for the tables in config.json."""
 
 from typing import Annotated
 
@@ -16,6 +16,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Schema(BaseModel):
-    """An immutable table of config.json; unknown keys and non-finite numbers are rejected."""
+    """An immutable table in config.json; unknown keys and non-finite numbers are rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -14,26 +14,26 @@ Network = TypeVar("Network", bound="SequenceModel")
 
 
 class SequenceModel(nn.Module):
-    """The modules of a model: embedding, blocks, final norm and heads.
+    """The modules of a model: an embedding, blocks, a final norm and heads.
 
     Parameters
     ----------
     embed
-        Map from symbol weights to the input to the first block.
+        Module that maps symbol weights to the input to the first block.
     blocks
-        Blocks, first to last.
+        Blocks, from first to last.
     norm
         Final norm.
     head
-        Language-model head: map from the width of the blocks to one logit per symbol. None if the model
-        has only task heads.
+        Language-model head, which maps the final features to one logit per symbol. It is None if the
+        model has only task heads.
     heads
         Task heads.
 
     Notes
     -----
-    The outputs are those of all heads, concatenated: first the language model's, then those of the
-    task heads in order.
+    The outputs of all heads are concatenated. The outputs of the language-model head come first,
+    followed by those of the task heads in order.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class SequenceModel(nn.Module):
         self.heads = nn.ModuleList(heads)
 
     def outputs(self, features: Float[Tensor, "batch tile features"]) -> Float[Tensor, "batch tile d_out"]:
-        """Return the outputs of all heads for the final, normalised features."""
+        """Return the outputs of all heads for the features after the final norm."""
         heads = [*([] if self.head is None else [self.head]), *self.heads]
         parts = [head(features) for head in heads]
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
@@ -63,20 +63,21 @@ class SequenceModel(nn.Module):
         Parameters
         ----------
         head
-            Index of a task head; None for the language-model head.
+            Index of a task head, or None for the language-model head.
         """
         chosen = (self.head, []) if head is None else (None, [self.heads[head]])
         return type(self)(self.embed, list(self.layers), self.norm, *chosen)
 
 
 class Stack(SequenceModel):
-    """A causal model as one layer that maps symbol weights to logits.
+    """A causal model in the form of one layer, which maps symbol weights to logits.
 
     Notes
     -----
-    The input has one row of symbol weights per base (one-hot, or the mean of A, C, G and T for N
-    if the model has no symbol for it), so that the derivative has one column per symbol. The carry
-    is the tuple of the carries of the blocks.
+    The input has one row of symbol weights per base, so that the derivative has one column per symbol.
+    The row of each base is one-hot, with one exception: if the model has no symbol for N, the row of an
+    N is the mean of the rows of A, C, G and T. The carry is a tuple that contains the carries of the
+    blocks.
     """
 
     def begin(self, batch: int) -> Carry:
@@ -86,19 +87,19 @@ class Stack(SequenceModel):
     def forward(
         self, x: Float[Tensor, "batch tile d_in"], carry: Carry
     ) -> tuple[Float[Tensor, "batch tile d_out"], Carry]:
-        """Return the logits over one tile and the carry at its right edge.
+        """Return the logits over one tile and the carry at the right edge of the tile.
 
         Parameters
         ----------
         x
-            Symbol weights for each base, (batch, tile, d_in).
+            Symbol weights for each base, of shape (batch, tile, d_in).
         carry
             Carry at the left edge of the tile.
 
         Returns
         -------
         logits
-            Logits, (batch, tile, d_out).
+            Logits, of shape (batch, tile, d_out).
         carry
             Carry at the right edge of the tile.
         """
@@ -120,7 +121,7 @@ class Stack(SequenceModel):
         Returns
         -------
         list of Layer
-            Stacks, first to last; their composition equals this stack.
+            Stacks, from first to last. Their composition equals this stack.
         """
         parts = min(parts, len(self.layers))
         edges = [len(self.layers) * i // parts for i in range(parts + 1)]

@@ -1,16 +1,16 @@
-"""Surrogate gradients of the selections of PD-SSM, for training only.
+"""Surrogate gradients for training models with PD-SSM blocks.
 
-A PD-SSM selects one map per step and one destination per column by argmax, whose derivative is zero
-almost everywhere. Training uses the derivative of a softmax instead, at a temperature that may be
-annealed. Surrogate gradients are estimates that differ from the derivative of the deployed
-function; they are used only in stacks returned by `pd_ssm.with_surrogate`.
+A PD-SSM selects one map per step and one destination per column by an argmax, whose derivative is
+zero almost everywhere. Training instead uses the derivative of a softmax, at a temperature that may be
+annealed. Surrogate gradients are estimates and differ from the derivative of the deployed function.
+They are used only for training, and only in stacks returned by `pd_ssm.with_surrogate`.
 
 activated         differentiates only the selected entry of the router's softmax and of each
                   column's softmax (Flash PD-SSM, arXiv 2605.19150, section on its backward pass);
                   time is linear in the number of states, and memory is that of the scan
-straight_through  differentiates all entries of these softmaxes: the scores of all maps at each step
-                  and, summed over steps, all destinations; time is quadratic and memory is linear in
-                  the number of states
+straight_through  differentiates all entries of these softmaxes: the scores of all maps at each
+                  step, and the scores of all destinations, summed over steps; time is quadratic
+                  and memory is linear in the number of states
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Surrogate:
     Attributes
     ----------
     kind
-        Estimator, "activated" or "straight_through".
+        Name of the estimator, "activated" or "straight_through".
     temperature
         Temperature of the softmaxes over maps and over destinations. It may be changed during training.
 
@@ -51,34 +51,34 @@ class Surrogate:
 def activated(
     decay: Tensor, surrogate: Surrogate, scores: Tensor, dictionary: Tensor, route: Tensor, maps: Tensor
 ) -> Tensor:
-    """Return the decays, with derivatives that also include those of the selected probabilities.
+    """Return the decays; their derivatives also include those of the selected probabilities.
 
     Parameters
     ----------
     decay
-        Complex decays, (batch, tile, heads, 2, states).
+        Complex decays, of shape (batch, tile, heads, 2, states).
     surrogate
         Settings of the estimator.
     scores
-        Scores of the maps, (batch, tile, heads, maps).
+        Scores of the maps, of shape (batch, tile, heads, maps).
     dictionary
-        Scores of the transitions, (heads, maps, states, states).
+        Scores of the transitions, of shape (heads, maps, states, states).
     route
-        Index of the map selected at each step, int16 (batch, tile, heads).
+        Index of the map selected at each step, an int16 tensor of shape (batch, tile, heads).
     maps
-        Destination of each state, integers (heads, maps, states).
+        Destination of each state, an integer tensor of shape (heads, maps, states).
 
     Returns
     -------
     Tensor
-        Decays with unchanged values, of the shape of `decay`.
+        Decays with unchanged values, of the same shape as `decay`.
 
     Notes
     -----
     The decays are multiplied by factors whose value is 1 and whose derivative is that of the selected
-    probabilities. Each transition is linear in these factors, so the cotangents of the factors are the
-    sums in the backward pass of Flash PD-SSM (arXiv 2605.19150): over columns for the router, over
-    steps for the dictionary.
+    probabilities. Each transition is linear in these factors. The cotangents of the factors are
+    therefore the sums that the backward pass of Flash PD-SSM computes (arXiv 2605.19150): sums over
+    columns for the router, and sums over steps for the dictionary.
     """
     p_map = torch.softmax(scores / surrogate.temperature, -1).gather(-1, route.long()[..., None])
     destinations = maps.long()[..., None, :]
@@ -89,7 +89,7 @@ def activated(
 
 
 def _one(probability: Tensor) -> Tensor:
-    """Return the value 1, with the derivative of the probability."""
+    """Return a tensor that has the value 1 and the derivative of the probability."""
     return 1 + (probability - probability.detach())
 
 
@@ -104,33 +104,33 @@ def straight_through(
     maps: Tensor,
     kernels: Kernels,
 ) -> Tensor:
-    """Return the inflow, with a backward pass that also differentiates the softmaxes over maps and destinations.
+    """Return the inflow; its backward pass also differentiates the softmaxes of the selections.
 
     Parameters
     ----------
     inflow
-        Input to the states, (batch, tile, heads, 2, states).
+        Input to the states, of shape (batch, tile, heads, 2, states).
     decay, surrogate, scores, dictionary, route, maps
-        As in `activated`.
+        Arguments as in `activated`.
     state
-        State before the tile, (batch, heads, 2, states).
+        State before the tile, of shape (batch, heads, 2, states).
     kernels
         Kernel set that recomputes the states in the backward pass.
 
     Returns
     -------
     Tensor
-        Inflow with unchanged values, of the shape of `inflow`.
+        Inflow with unchanged values, of the same shape as `inflow`.
 
     Raises
     ------
     NotImplementedError
-        In the backward pass, if it is called with `create_graph`.
+        If the backward pass is called with `create_graph`.
 
     Notes
     -----
-    The cotangent of the inflow equals that of the states. From it, the cotangents of the softmaxes over
-    maps and over destinations are computed.
+    The cotangent of the inflow equals that of the states. The cotangents of the softmaxes over maps and
+    over destinations are computed from it.
     """
     p_map = torch.softmax(scores / surrogate.temperature, -1)
     p_row = torch.softmax(dictionary / surrogate.temperature, -2)
@@ -156,10 +156,11 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, x_bar: Tensor) -> tuple[Tensor | None, ...]:
-        """Compute the cotangents of the inflow and of the probabilities of maps and destinations.
+        """Compute the cotangents of the inflow, map probabilities and destination probabilities.
 
-        The cotangent of entry (i, q) of a transition is Re(conj(x_bar_i) d_q x_q), where d is the decay,
-        x the state before the step and x_bar the cotangent of the state after it.
+        The cotangent of entry `(i, q)` of a transition is `Re(conj(x_bar_i) d_q x_q)`. Here, `d` is the
+        decay, `x` is the state before the step, and `x_bar` is the cotangent of the state after the
+        step.
         """
         if torch.is_grad_enabled():
             raise NotImplementedError(
@@ -179,11 +180,12 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def _map_bar(bars: Tensor, states: Tensor, maps: Tensor) -> Tensor:
-    """Return the cotangents of the map probabilities, (steps, heads, maps).
+    """Return the cotangents of the map probabilities, of shape (steps, heads, maps).
 
-    The cotangents of all transitions of a map are summed. `bars` are the cotangents of the new states,
-    and `states` the decayed previous states, (heads, steps, planes, states), where the steps are those
-    of all sequences of the batch.
+    The cotangents of all transitions of a map are summed. `bars` contains the cotangents of the states
+    after each step. `states` contains the states before each step, multiplied by the decays. The shape
+    of each of these tensors is (heads, steps, planes, states). The steps are those of all sequences in
+    the batch.
     """
     heads = torch.arange(len(maps), device=maps.device)[:, None]
     # With the states axis first, a map permutes contiguous rows.
@@ -193,7 +195,7 @@ def _map_bar(bars: Tensor, states: Tensor, maps: Tensor) -> Tensor:
 
 
 def _row_bar(bars: Tensor, states: Tensor, routes: Tensor, n_maps: int) -> Tensor:
-    """Return the cotangents of all transitions of each map, (heads, maps, states, states)."""
+    """Return the cotangents of all transitions of each map, of shape (heads, maps, states, states)."""
     counts = (routes[..., None] == torch.arange(n_maps, device=routes.device)).sum(1).tolist()
     total = bars.new_empty(len(bars), n_maps, bars.shape[-1], bars.shape[-1])
     orders = routes.argsort(-1)

@@ -1,4 +1,4 @@
-"""Reading, checking and writing of the weights of a model folder, without pickle.
+"""Functions that read, check and write the weights of a model folder without pickle.
 
 config.json         configuration (config.py)
 model.safetensors   embed.weight, layers.{i}.…, norm.weight, head.weight, heads.{i}.…
@@ -60,7 +60,7 @@ def build(config: ModelConfig, *, device: str = "cpu", kernels: str = "auto") ->
 
     Notes
     -----
-    Weights are drawn from torch's global random generator.
+    The weights are drawn from torch's global random number generator.
     """
     return _build_network(config, choose(device, kernels)).to(device)
 
@@ -86,11 +86,11 @@ def assemble(
     Parameters
     ----------
     layers
-        Settings of the blocks, first to last.
+        Settings of the blocks, from first to last.
     d_model
         Number of channels between the blocks.
     d_in, d_out
-        Number of input channels and number of output channels of the stack.
+        Number of input channels and number of output channels.
     eps
         Constant added to the mean square in the norms.
     kernels
@@ -131,15 +131,16 @@ def read_stack(
     Returns
     -------
     stack
-        The network; its parameters require no gradient.
+        Network whose parameters do not require gradients.
     sha256
         SHA-256 of the weight file, in hexadecimal.
 
     Raises
     ------
     ModelError
-        If the file is missing or damaged, or if a tensor is missing, unexpected, of the wrong shape,
-        not finite or outside the range of `dtype`. The error message names the tensor.
+        If the file is missing or damaged, if a tensor is missing or unexpected, or if a tensor has the
+        wrong shape, values that are not finite, or values outside the range of `dtype`. The error
+        message names the tensor.
     InputError
         If `dtype` is neither float32 nor float64.
     """
@@ -186,7 +187,8 @@ def copy_stack(
     Returns
     -------
     Stack or BidirectionalStack
-        The copy, on the same device. Weights are shared if their dtype is unchanged.
+        Copy on the same device as `stack`. It shares the weights of `stack` if their dtype is
+        unchanged.
     """
     tensors = {name: tensor.detach() for name, tensor in _named_tensors(stack).items()}
     device = next(stack.parameters()).device
@@ -198,7 +200,7 @@ def copy_stack(
 def _load(
     stack: Stack | BidirectionalStack, tensors: Mapping[str, Tensor], device: torch.device | str, dtype: torch.dtype
 ) -> Stack | BidirectionalStack:
-    """Load tensors that have been checked into the network, and freeze it."""
+    """Load checked tensors into the network, and freeze the network."""
     stack.load_state_dict(dict(tensors), assign=True, strict=False)
     return stack.to(device, dtype).requires_grad_(False)
 
@@ -233,7 +235,7 @@ def _check_tensors(
 
 
 def _check_range(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> None:
-    """Raise ModelError if a tensor overflows or underflows in the dtype of the model."""
+    """Raise `ModelError` if a tensor overflows or underflows in the dtype of the model."""
     given = tensor.double()
     # Scale first: the norm of very small or very large numbers would itself underflow or overflow.
     largest = given.abs().max() if given.numel() else given.new_zeros(())
@@ -249,7 +251,7 @@ def _check_range(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> N
 
 
 def _named_tensors(stack: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and buffers by name; a shared tensor appears once, under its first name."""
+    """Return the parameters and buffers by name; a shared tensor appears only under its first name."""
     return dict(stack.named_parameters()) | dict(stack.named_buffers())
 
 
@@ -261,7 +263,7 @@ def save_model(path: str | Path, config: ModelConfig, stack: nn.Module, card: st
     path
         Folder to write. It is created if it does not exist.
     config
-        Configuration. Its checksum is replaced by the checksum of the weights.
+        Configuration of the model. Its checksum is replaced by that of the weights.
     stack
         Network whose weights are written.
     card
@@ -278,9 +280,9 @@ def write_model(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor], 
     path
         Folder to write. It is created if it does not exist.
     config
-        Configuration. Its checksum is replaced by the checksum of the weights.
+        Configuration of the model. Its checksum is replaced by that of the weights.
     tensors
-        Weights, with names as keys.
+        Weights, with tensor names as keys.
     card
         Model card in Markdown.
     """
@@ -297,8 +299,8 @@ def write_model(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor], 
 def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return contiguous CPU tensors that share no memory, as safetensors requires.
 
-    Contiguous tensors may share memory; an example is a tied embedding of width 1 and its transpose.
-    Such tensors are copied.
+    Even contiguous tensors may share memory; an example is a tied embedding of width 1 and its
+    transpose. Such tensors are copied.
     """
     unshared: dict[str, Tensor] = {}
     used: set[int] = set()

@@ -1,9 +1,10 @@
 """The scan in the associative form of Phase Gradient Flow (arXiv 2512.23068, Proposition 3.2).
 
-The step at each base, together with its tangent, is an element of the scan. Composition is
-associative, so all steps of a tile can be composed in log2(tile) passes (recursive doubling). This
-is an independent implementation in plain torch; the compiled kernels advance base by base. Decays
-are at most 1 and are only multiplied, so that their products cannot overflow.
+Each element of the scan is the step at one base, together with the tangent of this step. Composition of
+steps is associative, so all steps of a tile can be composed in log2(tile) passes (recursive doubling).
+This module is an independent implementation in plain torch, whereas the compiled kernels advance base
+by base. The decays are at most 1 and are combined only by multiplication, so their products cannot
+overflow.
 """
 
 from typing import NamedTuple
@@ -20,14 +21,14 @@ _TIME = -3
 
 
 class Step(NamedTuple):
-    """An affine map of the state, h -> a h + b, and of its tangent, h_dot -> a h_dot + k h + j.
+    """An affine map of the state, `h -> a h + b`, and of its tangent, `h_dot -> a h_dot + k h + j`.
 
     Parameters
     ----------
     a, b : Tensor
-        Factor and inflow, (..., tile, channels, states).
+        Factor and inflow, of shape (..., tile, channels, states).
     k, j : Tensor
-        Tangents of a and b, with a leading axis of directions.
+        Tangents of `a` and `b`, with a leading axis of directions.
     """
 
     a: Tensor
@@ -47,7 +48,7 @@ def compose(first: Step, second: Step) -> Step:
 
 
 def prefix_scan(steps: Step) -> Step:
-    """Return, for each base, the composition of the steps of all bases up to and including it.
+    """Return, for each base, the composition of all steps up to and including the step at that base.
 
     Memory: three times the size of `steps`. Time: log2(tile) passes over the tile.
     """
@@ -62,7 +63,7 @@ def prefix_scan(steps: Step) -> Step:
 
 
 def scan(*tensors: Tensor | None, input_map: str = "euler") -> tuple[Tensor, Tensor]:
-    """Return the outputs and the final state, like `reference.scan`."""
+    """Return the outputs and the final state, as `reference.scan` does."""
     u, delta, A, B, C, D, state, bias, z = ScanInputs(*tensors)  # type: ignore[arg-type]
     if bias is not None:
         delta = F.softplus(delta + bias, threshold=40)

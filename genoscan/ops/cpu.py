@@ -1,4 +1,4 @@
-"""The CPU kernel set: matrix products by torch, all other operations compiled by numba."""
+"""CPU kernel set: torch computes matrix products, and numba compiles all other operations."""
 
 from genoscan.ops.cpu_conv import CONV_SILU
 from genoscan.ops.cpu_linear import LINEAR

@@ -2,7 +2,7 @@
 
 With torch operations, the four shifted products and their derivatives would take a dozen passes over
 the tile. Here, the forward pass, the jvp and the vjp each make a single pass over the tile, base by
-base, so that the few rows in use stay in the L1 cache. Notation as in `reference.conv_silu`.
+base, so that the few rows in use stay in the L1 cache. The notation is that of `reference.conv_silu`.
 """
 
 # Functions compiled by numba have no annotations; their callers do.
@@ -68,12 +68,13 @@ def _jvp(rows, weight, bias, rows_dot, weight_dot, bias_dot, y, y_dot, start, st
 
 @compiled
 def _vjp(rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, start, stop, i_batch, first, last):
-    """Write the cotangents of the inputs; unneeded cotangents of the weight and the bias are empty arrays.
+    """Write the cotangents of the inputs.
 
-    `padded_bar` is the cotangent of the tail followed by the tile; base t is in row t + `before`, where
-    `before` is the number of rows of the tail. Until base t is processed, this row contains the
-    cotangent of the sum before the SiLU at base t + `before`, or zero past the end of the tile. This
-    value is used for the last time at base t.
+    Unneeded cotangents of the weight and the bias are empty arrays. `padded_bar` is the cotangent of
+    the tail followed by that of the tile. Base `t` is in row `t + before`, where `before` is the number
+    of rows of the tail. Until base `t` is processed, this row contains the cotangent of the sum before
+    the SiLU at base `t + before`. If this base is past the end of the tile, the row contains zero. The
+    value in the row is last used at base `t`.
     """
     use_widest_vectors()
     before = len(weight) - 1
@@ -108,9 +109,9 @@ def _vjp(rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, start, sto
 def _pieces(x: Tensor, tail: Tensor) -> list[tuple[np.ndarray, int, int]]:
     """Return two triples (rows, start, stop): input rows, and the range of bases computed from them.
 
-    The output at base t is computed from the rows that begin at row t - start. For the first
-    bases, the rows are a copy that begins with the tail; for all other bases, they are the tile
-    itself.
+    The output at base `t` is computed from the rows that begin at row `t - start`. For the first
+    bases, the rows are a copy that begins with the tail. For all other bases, the rows are those of the
+    tile itself.
     """
     edge = min(tail.shape[-2], x.shape[-2])
     rows = pad_lanes(torch.cat([tail, x[..., :edge, :]], -2))
@@ -118,7 +119,7 @@ def _pieces(x: Tensor, tail: Tensor) -> list[tuple[np.ndarray, int, int]]:
 
 
 def _next_tail(given: ConvInputs) -> Tensor:
-    """Return the last taps - 1 inputs, as a copy so that the tile can be freed."""
+    """Return a copy of the last `taps - 1` inputs, so that the tile can be freed."""
     before, length = given.tail.shape[-2], given.x.shape[-2]
     if before > length:
         return torch.cat([given.tail[..., length:, :], given.x], -2)
@@ -141,7 +142,7 @@ def forward(inputs: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
 
 
 def jvp(inputs: Tensors, tangents: OptionalTensors) -> tuple[Tensors, Tensors]:
-    """Return the outputs of `forward`, and their tangents along all directions."""
+    """Return the outputs of `forward`, and the tangents of the outputs along all directions."""
     given, dots = ConvInputs(*inputs), ConvInputs(*materialize_tangents(inputs, tangents))
     if all(tangents[i] is None for i in (1, 2)):
         dots = dots._replace(weight=dots.weight[..., :0], bias=dots.bias[..., :0])
@@ -161,7 +162,10 @@ def jvp(inputs: Tensors, tangents: OptionalTensors) -> tuple[Tensors, Tensors]:
 
 
 def vjp(inputs: Tensors, _saved: Tensors, bars: Tensors, needs_grad: Flags) -> OptionalTensors:
-    """Return the cotangents of the inputs; those of the weight and the bias are None if neither is needed."""
+    """Return the cotangents of the inputs.
+
+    The cotangents of the weight and the bias are None if neither is needed.
+    """
     given, y_bar = ConvInputs(*inputs), pad_lanes(bars[0])
     pieces = _pieces(given.x, given.tail)
     weight, bias = pad_lanes(given.weight.mT), pad_lanes(given.bias)

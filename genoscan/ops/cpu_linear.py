@@ -1,8 +1,8 @@
-"""Matrix products with outputs in pooled buffers.
+"""Matrix products whose outputs are stored in pooled buffers.
 
 Outputs allocated by torch would fragment the heap during training.
 
-Notation as in `torch.nn.functional.linear`.
+The notation is that of `torch.nn.functional.linear`.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class _Inputs(NamedTuple):
 
 
 def product(x: Tensor, matrix: Tensor) -> Tensor:
-    """Return the product x @ matrix, detached, for x of shape (..., features)."""
+    """Return the detached product `x @ matrix` for `x` of shape (..., features)."""
     x, matrix = x.detach(), matrix.detach()
     y = aligned_empty_tensor((*x.shape[:-1], matrix.shape[-1]), x)
     torch.mm(as_matrix(x), matrix, out=as_matrix(y))
@@ -31,7 +31,7 @@ def product(x: Tensor, matrix: Tensor) -> Tensor:
 
 
 def add_product_(y: Tensor, x: Tensor, matrix: Tensor) -> Tensor:
-    """Add the product x @ matrix to `y` in place, and return `y`."""
+    """Add the product `x @ matrix` to `y` in place, and return `y`."""
     as_matrix(y).addmm_(as_matrix(x), matrix)
     return y
 
@@ -44,7 +44,7 @@ def concatenate(parts: Sequence[Tensor], axis: int) -> Tensor:
 
 
 def as_matrix(x: Tensor) -> Tensor:
-    """Return a view of a tensor (..., features) as a matrix (positions, features)."""
+    """Return a view of a tensor of shape (..., features) as a matrix of shape (positions, features)."""
     return x.flatten(0, -2)
 
 

@@ -1,6 +1,7 @@
-"""RMSNorm compiled for the CPU, in a single pass over memory; torch makes several passes.
+"""RMSNorm, compiled for the CPU.
 
-Notation as in `reference.rms_norm`.
+It makes a single pass over memory, whereas torch makes several. The notation is that of
+`reference.rms_norm`.
 """
 
 # Functions compiled by numba have no annotations; their callers do.
@@ -42,7 +43,7 @@ def _inner(a, b, row):
 
 @numba.njit(inline="always")
 def _scale(x, row, width, eps):
-    """Return 1 / sqrt(mean of x^2 + eps), or NaN rather than 0 if the squares overflow."""
+    """Return `1 / sqrt(mean(x^2) + eps)`, or NaN rather than 0 if the squares overflow."""
     mean = _inner(x, x, row) / width
     return 1.0 / np.sqrt(mean + eps) if mean < np.inf else np.nan
 
@@ -93,19 +94,22 @@ def _over_rows(kernel: Callable[..., None], rows: int, *arguments: Any) -> None:
 
 
 def _rows(tensor: Tensor) -> np.ndarray:
-    """Return a tensor (batch, tile, channels) as an array (rows, lanes)."""
+    """Return a tensor of shape (batch, tile, channels) as an array of shape (rows, lanes)."""
     array = pad_lanes(tensor)
     return array.reshape(-1, array.shape[-1])
 
 
 def _rows_by_direction(tensor: Tensor) -> np.ndarray:
-    """Return a tensor (directions, batch, tile, channels) as an array (directions, rows, lanes)."""
+    """Return tangents as an array of shape (directions, rows, lanes).
+
+    The shape of `tensor` is (directions, batch, tile, channels).
+    """
     array = pad_lanes(tensor)
     return array.reshape(len(array), -1, array.shape[-1])
 
 
 def _like(array: np.ndarray, tensor: Tensor) -> Tensor:
-    """Return an array of rows as a tensor of the same shape as `tensor`."""
+    """Return an array of rows as a tensor with the shape of `tensor`."""
     return unpad_lanes(array, tensor.shape[-1]).reshape(tensor.shape)
 
 

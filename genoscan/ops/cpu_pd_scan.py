@@ -1,9 +1,9 @@
 """The permutation-diagonal scan, compiled for the CPU.
 
-Each kernel makes a single pass over the tile, and each step uses only two rows of states. Products
-are computed separately for the real and the imaginary plane, in loops that LLVM vectorises. The
-states are then moved to their destinations one by one, and states with the same destination are
-added. Notation as in `reference.pd_scan`.
+Each kernel makes a single pass over the tile, and each step uses only two rows of states. Products are
+computed separately for the real and the imaginary plane, in loops that LLVM vectorises. The states are
+then moved to their destinations one by one, and states with the same destination are added. The
+notation is that of `reference.pd_scan`.
 """
 
 # Functions compiled by numba have no annotations; their callers do.
@@ -23,7 +23,10 @@ from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, m
 
 @numba.njit(inline="always")
 def _multiply(d, x, out):
-    """Write the complex product of `d` and `x` to `out`; real and imaginary parts are in separate planes."""
+    """Write the complex product of `d` and `x` to `out`.
+
+    The real and imaginary parts are in separate planes.
+    """
     for q in range(d.shape[1]):
         out[0, q] = d[0, q] * x[0, q] - d[1, q] * x[1, q]
         out[1, q] = d[0, q] * x[1, q] + d[1, q] * x[0, q]
@@ -31,7 +34,7 @@ def _multiply(d, x, out):
 
 @numba.njit(inline="always")
 def _multiply_conjugate(d, x, out):
-    """Write the complex product of the conjugate of `d` and `x` to `out`."""
+    """Write the product of `x` and the complex conjugate of `d` to `out`."""
     for q in range(d.shape[1]):
         out[0, q] = d[0, q] * x[0, q] + d[1, q] * x[1, q]
         out[1, q] = d[0, q] * x[1, q] - d[1, q] * x[0, q]
@@ -39,7 +42,7 @@ def _multiply_conjugate(d, x, out):
 
 @numba.njit(inline="always")
 def _scatter_add(p, values, inflow, x):
-    """Write the inflow to `x`, then add each value at its destination."""
+    """Write the inflow to `x`, and then add each value at its destination in `x`."""
     for plane in range(2):
         for q in range(len(p)):
             x[plane, q] = inflow[plane, q]
@@ -108,9 +111,9 @@ def _arrays(*tensors: Tensor) -> list[np.ndarray]:
 
 
 def forward(inputs: Tensors, *, save: bool, route: Tensor, maps: Tensor) -> tuple[Tensors, Tensors]:
-    """Return the states after every step and the final state.
+    """Return the states after each step, and the final state.
 
-    If `save` is true, the states after every step are also returned separately, for `vjp`.
+    If `save` is true, the states after each step are also returned separately, for `vjp`.
     """
     check_indices(route, maps)
     arrays = decay, _, state = _arrays(*inputs)
@@ -127,7 +130,7 @@ def forward(inputs: Tensors, *, save: bool, route: Tensor, maps: Tensor) -> tupl
 
 
 def jvp(inputs: Tensors, tangents: OptionalTensors, *, route: Tensor, maps: Tensor) -> tuple[Tensors, Tensors]:
-    """Return the outputs of `forward`, and their tangents along all directions."""
+    """Return the outputs of `forward`, and the tangents of the outputs along all directions."""
     (states, end), _ = forward(inputs, save=False, route=route, maps=maps)
     decay, _, state = _arrays(*inputs)
     dots = _arrays(*materialize_tangents(inputs, tangents))

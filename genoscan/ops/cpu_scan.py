@@ -1,21 +1,20 @@
 """The selective scan, compiled for the CPU with numba and vectorised over channels.
 
 Speed
-    Sixteen channels are processed side by side in vector registers; the exponential is an inlined
-    polynomial. Channel groups are divided among `torch.get_num_threads()` threads; the kernels
+    Sixteen channels are processed side by side in vector registers, and the exponential is an inlined
+    polynomial. Channel groups are divided among `torch.get_num_threads()` threads, and the kernels
     release the GIL.
 
 Accuracy
-    A decay is computed as exp(z) - 1 if it is close to 1 and as exp(z) otherwise
-    (`lane_math.decay`), and Kahan summation is used along the sequence, so that errors do not grow
-    with length: tests/test_scan.py checks that the error relative to float64 over 131,072 bases is
-    at most 1e-5, for decays from exp(-1e-10) to exp(-1e5). There are no divisions and no
-    logarithms.
+    A decay is computed as exp(z) - 1 if it is close to 1, and as exp(z) otherwise (`lane_math.decay`).
+    Kahan summation is used along the sequence. As a result, errors do not grow with the length of the
+    sequence: tests/test_scan.py checks that the error relative to float64 over 131,072 bases is at most
+    1e-5, for decays from exp(-1e-10) to exp(-1e5). There are no divisions and no logarithms.
 
 Memory
-    The vjp recomputes the states from checkpoints, which are saved every `SUB` bases. Each
-    exponential is evaluated twice in total, and the checkpoints take 1 / `SUB` of the memory that
-    all states would take.
+    The vjp recomputes the states from checkpoints, which are saved once every `SUB` bases. Each
+    exponential is evaluated twice in total. The checkpoints take 1 / `SUB` of the memory that all
+    states would take.
 """
 
 from collections.abc import Sequence
@@ -36,8 +35,8 @@ from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, m
 def _arrays(inputs: ScanInputs) -> tuple[np.ndarray, ...]:
     """Return the inputs, or their tangents, as arrays for the kernels.
 
-    Absent inputs are empty arrays. If the last axis of an array is the channel axis, it is padded
-    to a whole number of vectors.
+    An absent input becomes an empty array. If the last axis of an array is the channel axis, it is
+    padded to a whole number of vectors.
     """
     u, delta, A, B, C, D, state, bias, z = inputs
     bias = D[..., :0] if bias is None else bias
@@ -54,7 +53,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _split_states(inputs: ScanInputs) -> list[ScanInputs]:
-    """Split the inputs into groups of at most `STATES` states; the sum of the outputs of the groups is y."""
+    """Split the inputs into groups of at most `STATES` states; the outputs of the groups sum to `y`."""
     n_states = inputs.B.shape[-1]
     if n_states <= STATES:
         return [inputs]
@@ -100,9 +99,9 @@ def _forward_group(inputs: ScanInputs, *, save: bool, phi: bool | None, donate: 
 def forward(
     inputs: OptionalTensors, *, save: bool, input_map: str = "euler", donate: bool = False
 ) -> tuple[Tensors, Tensors]:
-    """Return (y, final state) and a tuple of the checkpoints, which is empty unless `save` is true.
+    """Return the pair (y, final state), and a tuple of checkpoints.
 
-    If `donate` is true, `delta` may be overwritten.
+    The tuple is empty unless `save` is true. If `donate` is true, `delta` may be overwritten.
     """
     parts = _split_states(ScanInputs(*inputs))
     donate = donate and len(parts) == 1
@@ -170,7 +169,7 @@ def vjp(
     """Return the cotangents of the inputs.
 
     The cotangents of `A`, `D` and `bias` are None unless at least one of them is needed. If `donate` is
-    true, `delta` and the cotangent of y may be overwritten.
+    true, `delta` and the cotangent of `y` may be overwritten.
     """
     y_bar, state_end_bar = bars
     needs = ScanInputs(*needs_grad)
@@ -213,7 +212,7 @@ def _jvp_group(inputs: ScanInputs, dots: ScanInputs, phi: bool | None) -> tuple[
 
 
 def jvp(inputs: OptionalTensors, tangents: OptionalTensors, *, input_map: str = "euler") -> tuple[Tensors, Tensors]:
-    """Return the outputs and the final state, and their tangents along all directions."""
+    """Return the outputs and the final state, with their tangents along all directions."""
     dots = ScanInputs(*tangents)
     groups_dot = _split_states(ScanInputs(*materialize_tangents(inputs, tangents)))
     if dots.A is None and dots.D is None and dots.bias is None:

@@ -1,14 +1,15 @@
 """Compiled kernels of the CPU scan; each call processes a range of channel groups of one sequence.
 
-A group is the `LANES` channels of a vector. At each base, all states of a group are advanced
-before the next base is read, so that arrays are read in memory order and the state stays in the L1
-cache. The vjp requires the states: `forward` saves the state as a checkpoint every `SUB` bases,
-and `vjp` recomputes one sub-tile of `SUB` bases at a time from its checkpoint.
+A group consists of the `LANES` channels of one vector. At each base, all states of a group are advanced
+before the next base is read. Arrays are therefore read in memory order, and the state stays in the L1
+cache. The vjp requires the states. `forward` saves the state as a checkpoint once every `SUB` bases,
+and `vjp` recomputes one sub-tile of `SUB` bases at a time from the checkpoint of the sub-tile.
 
-Notation: u, delta, A, B, C, D, h as in `reference.scan`; rate = A / ln 2, so that a decay is 2^z2 with
-z2 = delta * rate; `_dot` marks tangents, `_bar` cotangents. `error` is the rounding error of the last
-addition to the state, for Kahan summation. `phi_input` is None for the input map delta B u and True for
-phi(delta A) B u; the kernels are compiled separately for each.
+Notation: u, delta, A, B, C, D and h are defined in `reference.scan`. `rate` is A / ln 2, so that a
+decay is 2^z2 with z2 = delta * rate. The suffix `_dot` marks tangents, and `_bar` marks cotangents.
+`error` is the rounding error of the last addition to the state, for Kahan summation. `phi_input` is
+None for the input map delta B u and True for phi(delta A) B u; the kernels are compiled separately for
+each input map.
 """
 
 # Functions compiled by numba have no annotations; their callers do.
@@ -45,9 +46,9 @@ LN_2 = math.log(2)
 
 @numba.njit(inline="always")
 def _gather(lanes, matrix, group, scale):
-    """Copy a group of channels of a matrix, multiplied by `scale`, to lanes.
+    """Copy a group of channels of a matrix to lanes, and multiply them by `scale`.
 
-    Lanes without a channel are filled with the last channel.
+    Lanes that have no channel are filled with the last channel.
     """
     for n in range(matrix.shape[-1]):
         for lane in range(LANES):
@@ -57,7 +58,7 @@ def _gather(lanes, matrix, group, scale):
 
 @numba.njit(inline="always")
 def _scatter(matrix, lanes, group):
-    """Copy lanes to a group of channels of a matrix, (channels, states)."""
+    """Copy lanes to a group of channels of a matrix of shape (channels, states)."""
     for n in range(matrix.shape[-1]):
         for lane in range(min(LANES, len(matrix) - group * LANES)):
             matrix[group * LANES + lane, n] = lanes[n * LANES + lane]
@@ -122,11 +123,11 @@ def forward(inputs, y, state_end, checkpoints, phi_input, i_batch, first, last):
 
 @compiled
 def jvp(inputs, tangents, outputs, carry, phi_input, i_batch, first, last):
-    """Write the outputs of `forward`, and their tangents along all directions.
+    """Write the outputs of `forward`, and the tangents of the outputs along all directions.
 
-    Directions are along the first axis of the tangents; factors that do not depend on the direction are
-    computed once per sub-tile. `carry` is a buffer for the tangents of `h` between sub-tiles. The
-    tangents of `A`, `D` and `bias` are empty arrays if all of them are zero.
+    The first axis of the tangents is the axis of directions. Factors that do not depend on the
+    direction are computed once per sub-tile. `carry` is a buffer for the tangents of `h` between
+    sub-tiles. The tangents of `A`, `D` and `bias` are empty arrays if all of them are zero.
     """
     use_widest_vectors()
     u, delta, A, B, C, D, state, bias, z = inputs
@@ -268,12 +269,12 @@ def jvp(inputs, tangents, outputs, carry, phi_input, i_batch, first, last):
 
 @compiled
 def vjp(inputs, checkpoints, bars, outputs, carry, phi_input, i_batch, first, last):
-    """Write the cotangents of the inputs; unneeded cotangents of A, D and bias are empty arrays.
+    """Write the cotangents of the inputs; unneeded cotangents of `A`, `D` and `bias` are empty arrays.
 
-    The term exp(z) h_bar is passed from each base to its left neighbour in two parts: `h_bar`,
-    which is the cotangent itself or 0, and `pending`, the remainder. At the neighbour, `pending`
-    and the local term are added to `h_bar` in one compensated step. `carry` is a buffer for
-    `h_bar`, `pending` and `error` between sub-tiles.
+    The term `exp(z) h_bar` is passed from each base to its left neighbour in two parts: `h_bar`, which
+    is the cotangent itself or 0, and `pending`, which is the remainder. At the neighbour, `pending` and
+    the local term are added to `h_bar` in one compensated step. `carry` is a buffer for `h_bar`,
+    `pending` and `error` between sub-tiles.
     """
     use_widest_vectors()
     u, delta, A, B, C, D, _, bias, z = inputs

@@ -1,8 +1,8 @@
 """Flushing of denormal numbers (below about 1e-38 in float32) to zero during sweeps.
 
-Derivatives that decay along a window become denormal, and an operation on a denormal number takes
-about a hundred processor cycles: without flushing, such sweeps take about twenty times as long.
-The mode is set separately for each thread.
+Derivatives that decay along a window become denormal, and each operation on a denormal number takes
+about a hundred processor cycles. Without flushing, such sweeps take about twenty times as long. The
+mode is set separately for each thread.
 """
 
 import sys
@@ -23,7 +23,7 @@ def flushes_denormals() -> bool:
 
 @contextmanager
 def flush_denormals(enabled: bool = True) -> Generator[None, None, None]:
-    """Set whether denormal numbers are flushed to zero in this thread; restore the mode on exit."""
+    """Set whether this thread flushes denormal numbers to zero, and restore the mode on exit."""
     before = flushes_denormals()
     torch.set_flush_denormal(enabled)
     try:
@@ -33,7 +33,7 @@ def flush_denormals(enabled: bool = True) -> Generator[None, None, None]:
 
 
 def flush_denormals_during(tiles: Generator[Item, None, Result]) -> Generator[Item, None, Result]:
-    """Run a generator with denormals flushed to zero, leaving the mode of its consumer unchanged.
+    """Flush denormal numbers to zero while a generator runs; its consumer's mode does not change.
 
     Parameters
     ----------

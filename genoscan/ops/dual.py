@@ -1,9 +1,9 @@
 """Tensors with tangents along several directions: forward mode without the overhead of torch.func.
 
-torch.func dispatches each operation once for the derivative and once for the directions, which takes
-longer than the arithmetic of a tile. The nesting level of torch.func is a global variable, so that
-several threads cannot use torch.func in parallel. Here, the few operations that dominate the run time
-of layers compute the tangents along all directions together; all other operations use torch.func.
+torch.func dispatches each operation once for the derivative and once for the directions. This takes
+longer than the arithmetic on a tile. The nesting level of torch.func is a global variable, so several
+threads cannot use torch.func in parallel. Here, the few operations that dominate the run time of layers
+compute the tangents along all directions together. All other operations use torch.func.
 """
 
 import threading
@@ -45,7 +45,7 @@ def refuse_transforms(*tensors: Tensor | None) -> None:
     Raises
     ------
     NotImplementedError
-        If a torch.func transform is active in this thread, or a tensor is batched or has a tangent.
+        If a torch.func transform is active in this thread, or if a tensor is batched or has a tangent.
     """
     if transformed(tensors):
         raise NotImplementedError(
@@ -55,7 +55,7 @@ def refuse_transforms(*tensors: Tensor | None) -> None:
 
 
 class Dual(Tensor):
-    """A tensor with tangents, `dots`, which have a leading axis of directions.
+    """A tensor with tangents; the tangents are stored in `dots` and have a leading axis of directions.
 
     Tangents are exact up to rounding. Linear maps, sums, products, softplus and the operations of
     a kernel set have explicit rules; all other functions are differentiated by torch.func.
@@ -79,7 +79,7 @@ class Dual(Tensor):
         Raises
         ------
         NotImplementedError
-            If a torch.func transform is active, or `primal` or `dots` is batched or has a tangent.
+            If a torch.func transform is active, or if `primal` or `dots` is batched or has a tangent.
         """
         refuse_transforms(primal, dots)
         dual = primal.detach().as_subclass(Dual)
@@ -110,7 +110,7 @@ def _is_differentiable(leaf: Any) -> bool:
 
 
 def primal(value: Any) -> Any:
-    """Return the value of a `Dual` without its tangents; return any other object unchanged."""
+    """Return the value of a `Dual` without the tangents, or return any other object unchanged."""
     return value.as_subclass(Tensor) if isinstance(value, Dual) else value
 
 

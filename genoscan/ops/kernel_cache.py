@@ -15,10 +15,10 @@ def choose_cache() -> bool:
 
     Notes
     -----
-    By default, numba caches kernels in the folder of the source file or, if that is not writable, in
-    the user's cache folder. If neither is writable, numba raises RuntimeError, and the cache is
-    placed in the folder for temporary files instead. If this is also impossible, kernels are
-    compiled again in every process.
+    By default, numba caches kernels in the folder of the source file or, if that folder is not
+    writable, in the user's cache folder. If neither folder is writable, numba raises RuntimeError, and
+    this function places the cache in the folder for temporary files. If this is also impossible,
+    kernels are compiled again in every process.
     """
     try:
         numba.njit(cache=True)(_probe)
@@ -31,7 +31,7 @@ def choose_cache() -> bool:
 
 
 def _probe() -> None:
-    """Do nothing; compiled only to test whether numba finds a folder for its cache."""
+    """Do nothing; this function is compiled only to test whether numba finds a folder for its cache."""
 
 
 def _temporary_cache() -> Path:

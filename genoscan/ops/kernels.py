@@ -1,4 +1,4 @@
-"""Interface of the kernel sets: the operations used by layers, and the inputs to these operations."""
+"""Interface of the kernel sets: the operations that layers use, and the inputs to these operations."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,20 +15,21 @@ class ScanInputs(NamedTuple):
     Parameters
     ----------
     u, delta : Tensor
-        Inputs and step sizes, (batch, tile, channels).
+        Inputs and step sizes, of shape (batch, tile, channels).
     A : Tensor
-        Decay rates <= 0, (channels, states).
+        Decay rates, of shape (channels, states). They are at most 0.
     B, C : Tensor
-        Input and output vectors, (batch, tile, states).
+        Input and output vectors, of shape (batch, tile, states).
     D : Tensor
-        Skip connection, (channels,).
+        Skip connection, of shape (channels,).
     state : Tensor
-        State h before the tile, (batch, channels, states).
+        State `h` before the tile, of shape (batch, channels, states).
     bias : Tensor, optional
-        Bias of the step sizes, (channels,). If given, the step sizes are softplus(delta + bias)
-        instead of delta.
+        Bias of the step sizes, of shape (channels,). If it is given, the step sizes are
+        `softplus(delta + bias)` instead of `delta`.
     z : Tensor, optional
-        Gate, (batch, tile, channels). If given, the outputs are y silu(z) instead of y.
+        Gate, of shape (batch, tile, channels). If it is given, the outputs are `y silu(z)` instead of
+        `y`.
     """
 
     u: Tensor
@@ -48,13 +49,13 @@ class ConvInputs(NamedTuple):
     Parameters
     ----------
     x : Tensor
-        Input, (batch, tile, channels).
+        Input, of shape (batch, tile, channels).
     weight : Tensor
-        One filter per channel, (channels, taps).
+        One filter per channel, of shape (channels, taps).
     bias : Tensor
-        Bias, (channels,).
+        Bias, of shape (channels,).
     tail : Tensor
-        Inputs before the tile, (batch, taps - 1, channels).
+        Inputs before the tile, of shape (batch, taps - 1, channels).
     """
 
     x: Tensor
@@ -64,26 +65,26 @@ class ConvInputs(NamedTuple):
 
 
 class MambaWeights(NamedTuple):
-    """Weights of a Mamba block, named as in layers/mamba.py and described by their shapes.
+    """Weights of a Mamba block, which have the same names as in layers/mamba.py.
 
     Parameters
     ----------
     norm : Tensor or None
-        (d_model,); None for a mixer without the norm and the residual connection.
+        Shape (d_model,). It is None for a mixer without a norm and a residual connection.
     in_proj : Tensor
-        (2 channels, d_model)
+        Shape (2 x channels, d_model).
     conv, conv_bias : Tensor
-        (channels, taps) and (channels,)
+        Shapes (channels, taps) and (channels,).
     x_proj : Tensor
-        (rank + 2 states, channels)
+        Shape (rank + 2 x states, channels).
     dt_proj, dt_bias : Tensor
-        (channels, rank) and (channels,)
+        Shapes (channels, rank) and (channels,).
     A : Tensor
-        (channels, states)
+        Shape (channels, states).
     D : Tensor
-        (channels,)
+        Shape (channels,).
     out_proj : Tensor
-        (d_model, channels)
+        Shape (d_model, channels).
     """
 
     norm: Tensor | None
@@ -106,25 +107,27 @@ class Kernels(NamedTuple):
     name : str
         Name of the set, as passed to `dispatch.choose`.
     scan : callable
-        (*ScanInputs, input_map="euler" or "phi") -> (y, final state)
+        Function `(*ScanInputs, input_map="euler" or "phi") -> (y, final state)`.
     conv_silu : callable
-        (*ConvInputs) -> (y, next tail)
+        Function `(*ConvInputs) -> (y, next tail)`.
     rms_norm : callable
-        (x, weight, eps=...) -> x divided by its root mean square, times weight
+        Function `(x, weight, eps=...)` that returns `x` divided by its root mean square and multiplied
+        by `weight`.
     pd_scan : callable
-        (decay, inflow, state, route=..., maps=...) -> (states after every step, final state)
+        Function `(decay, inflow, state, route=..., maps=...) -> (states after each step, final state)`.
     linear : callable
-        (x, weight) or (x, weight, bias) -> x weight^T + bias, like torch.nn.functional.linear
+        Function `(x, weight)` or `(x, weight, bias)` that returns `x @ weight.T + bias`, as
+        `torch.nn.functional.linear` does.
     mamba : callable, optional
-        (x, tail, state, MambaWeights, eps=...) -> (outputs, next tail, final state). The function
+        Function `(x, tail, state, MambaWeights, eps=...) -> (outputs, next tail, final state)`. It
         computes a whole block, but does not support `Dual` inputs. If it is None,
         `mamba_by_operations` is used.
 
     Notes
     -----
-    Each operation is exact and, like any torch function, can be differentiated any number of times
-    by autograd and torch.func. Forward mode with `Dual` tensors uses compiled kernels and supports
-    first derivatives only.
+    Each operation is exact. Like any torch function, it can be differentiated any number of times by
+    autograd and torch.func. Forward mode with `Dual` tensors uses compiled kernels and supports only
+    first derivatives.
     """
 
     name: str
@@ -146,20 +149,20 @@ def mamba_by_operations(
     kernels : Kernels
         Implementation of the operations.
     x : Tensor
-        Input, (batch, tile, d_model).
+        Input, of shape (batch, tile, d_model).
     tail : Tensor
-        Inputs to the convolution before the tile, (batch, taps - 1, channels).
+        Inputs to the convolution before the tile, of shape (batch, taps - 1, channels).
     state : Tensor
-        State of the scan before the tile, (batch, channels, states).
+        State of the scan before the tile, of shape (batch, channels, states).
     weights : MambaWeights
         Weights of the block.
     eps : float or None
-        Constant added to the mean square in the norm; ignored if there is no norm.
+        Constant added to the mean square in the norm. It is ignored if there is no norm.
 
     Returns
     -------
     tuple of Tensor
-        Outputs, next tail and final state, with the same shapes as `x`, `tail` and `state`.
+        Outputs, next tail and final state. Their shapes are those of `x`, `tail` and `state`.
     """
     normed = x if weights.norm is None else kernels.rms_norm(x, weights.norm, eps=eps)
     # Two products rather than one that is split, so that both halves are contiguous.

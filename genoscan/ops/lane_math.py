@@ -1,4 +1,4 @@
-"""Exponential functions of vectors for the CPU kernels, as inlined polynomials.
+"""Exponential functions of vectors for the CPU kernels, computed by inlined polynomials.
 
 Each function is a stub with numba overloads for float32 and float64.
 """
@@ -17,60 +17,65 @@ _LOG2_E = 1.4426950408889634
 
 
 def decay(z2):
-    """Return 2^z2 - 1 for -1 < z2 <= 0, and 2^z2 for z2 <= -1.
+    """Return `2^z2 - 1` for -1 < z2 <= 0, and `2^z2` for z2 <= -1.
 
-    For any h, 2^z2 h = (h if z2 > -1 else 0) + decay(z2) h, without loss of digits if 2^z2 is close to
-    1 or to 0. The power is computed as 2^z2 = 2^k 2^r, for an integer k and |r| <= 1/2, to 2 units in
-    the last place, and is at least the smallest normal number.
+    For any `h`, the product `2^z2 h` equals `(h if z2 > -1 else 0) + decay(z2) h`. This sum loses no
+    digits if `2^z2` is close to 1 or to 0. The power is computed as `2^z2 = 2^k 2^r`, where `k` is an
+    integer and |r| <= 1/2. It is accurate to 2 units in the last place, and it is at least the smallest
+    normal number.
     """
     raise NotImplementedError("compiled code only")
 
 
 def phi(z2, factor):
-    """Return phi(z) = (exp(z) - 1) / z for z = z2 ln 2 and factor = decay(z2)."""
+    """Return `phi(z) = (exp(z) - 1) / z` for `z = z2 ln 2` and `factor = decay(z2)`."""
     raise NotImplementedError("compiled code only")
 
 
 def phi_slope(z2, factor, gain):
-    """Return phi'(z) = (exp(z) - phi(z)) / z for z = z2 ln 2, factor = decay(z2) and gain = phi(z).
+    """Return `phi'(z) = (exp(z) - phi(z)) / z` for `z = z2 ln 2`.
 
-    For z2 > -1, this is computed as a series, the sum of k z^(k-1) / (k+1)! over k >= 1.
+    The arguments are `factor = decay(z2)` and `gain = phi(z)`. For z2 > -1, the result is computed as a
+    series: the sum of `k z^(k-1) / (k+1)!` over k >= 1.
     """
     raise NotImplementedError("compiled code only")
 
 
 def exponential(x):
-    """Return exp(x) for x <= 0, to 2 units in the last place, or 0 if the result is denormal."""
+    """Return `exp(x)` for x <= 0 to 2 units in the last place, or 0 if the result is denormal."""
     raise NotImplementedError("compiled code only")
 
 
 def sigmoid(x):
-    """Return 1 / (1 + exp(-x)), to full relative precision for both signs of x."""
+    """Return `1 / (1 + exp(-x))` to full relative precision for both signs of `x`."""
     raise NotImplementedError("compiled code only")
 
 
 def softplus(x):
-    """Return log(1 + exp(x)), to full relative precision for both signs of x.
+    """Return `log(1 + exp(x))` to full relative precision for both signs of `x`.
 
-    The result is computed from log(1 + e) = 2 artanh(s), an odd series in s, with e = exp(-|x|) and
-    s = e / (2 + e) <= 1/3.
+    The result is computed from `log(1 + e) = 2 artanh(s)`, where `e = exp(-|x|)` and
+    `s = e / (2 + e) <= 1/3`. The right-hand side is an odd series in `s`.
     """
     raise NotImplementedError("compiled code only")
 
 
 def _exp2m1(r):
-    """Return 2^r - 1 for |r| <= 1/2, to 1 unit in the last place."""
+    """Return `2^r - 1` for |r| <= 1/2 to 1 unit in the last place."""
     raise NotImplementedError("compiled code only")
 
 
 def _reciprocal(x):
-    """Return 1 / x for 1 <= x <= 2, to 2 units in the last place."""
+    """Return `1 / x` for 1 <= x <= 2 to 2 units in the last place."""
     raise NotImplementedError("compiled code only")
 
 
 @intrinsic
 def _exp2_integer(_context, shifted):
-    """Return 2^k, given a float whose lowest bits are the integer k plus the exponent bias."""
+    """Return `2^k` for an integer `k`.
+
+    `shifted` is a float whose lowest bits are the integer plus the exponent bias.
+    """
     bits, fraction = (32, 23) if shifted.scalar == types.float32 else (64, 52)
 
     def generate(_context, builder, _signature, args):
@@ -83,9 +88,9 @@ def _exp2_integer(_context, shifted):
 
 
 def _exp2_constants(lanes: Lanes) -> tuple[float, float]:
-    """Return the lowest exponent, and a constant to add to a number to round it to an integer.
+    """Return the lowest exponent, and a constant that rounds a number to an integer when added to it.
 
-    The lowest bits of the sum of the number and the constant are the integer plus the exponent bias.
+    The lowest bits of the sum are the integer plus the exponent bias.
     """
     if lanes.scalar == types.float32:
         return -126.0, 1.5 * 2**23 + 127

@@ -1,9 +1,9 @@
 """SIMD vectors of sixteen numbers for the CPU kernels, and a thread pool that runs these kernels.
 
-Sixteen channels are processed side by side in vector registers. Kernels load, store and compute
-with vectors (`Lanes`) as if they were numbers. The last index of an array counts vectors, not
-numbers; `pad_lanes` pads the last axis to whole vectors. Vectors are explicit because LLVM does not
-vectorise all loops automatically.
+Sixteen channels are processed side by side in vector registers. Kernels load and store vectors
+(`Lanes`) and compute with them as if they were numbers. The last index of an array counts vectors
+rather than numbers, and `pad_lanes` pads the last axis to whole vectors. Vectors are explicit because
+LLVM does not vectorise all loops automatically.
 """
 
 # Functions compiled by numba have no annotations; their callers do.
@@ -40,7 +40,7 @@ compiled = numba.njit(
 
 
 class Lanes(types.Type):
-    """Numba type of a vector of sixteen numbers of type `scalar`, or of booleans."""
+    """Numba type of a vector of sixteen elements, which are numbers of type `scalar` or booleans."""
 
     def __init__(self, scalar: types.Type) -> None:
         self.scalar = scalar
@@ -57,7 +57,7 @@ class _LanesModel(models.PrimitiveModel):
 
 
 def _broadcast(context, builder, value, kind, lanes):
-    """Return a value as a vector; a number is copied to all lanes."""
+    """Return a value as a vector; if the value is a number, copy it to all lanes."""
     if isinstance(kind, Lanes):
         return value
     number = context.cast(builder, value, kind, lanes.scalar)
@@ -75,7 +75,7 @@ def _common_type(a, b):
 
 
 def _define_operator(operation, build, compares: bool) -> None:
-    """Register an operator with numba, for two vectors or a vector and a number."""
+    """Register an operator with numba for two vectors, and for a vector and a number."""
 
     @infer_global(operation)
     class _Template(AbstractTemplate):
@@ -132,7 +132,7 @@ def _address(context, builder, array_type, array, index_type, index):
 
 @intrinsic
 def load(_context, array, index):
-    """Return the vector at array[index]."""
+    """Return the vector at `array[index]`."""
 
     def generate(context, builder, sig, args):
         address = _address(context, builder, sig.args[0], args[0], sig.args[1], args[1])
@@ -143,7 +143,7 @@ def load(_context, array, index):
 
 @intrinsic
 def store(_context, array, index, value):
-    """Write a vector, or a number copied to all lanes, to array[index]."""
+    """Write a vector, or a number copied to all lanes, to `array[index]`."""
     lanes = Lanes(array.dtype)
 
     def generate(context, builder, sig, args):
@@ -156,7 +156,7 @@ def store(_context, array, index, value):
 
 @intrinsic
 def prefetch(_context, array, index):
-    """Prefetch the vector at array[index]; the index may be out of bounds."""
+    """Prefetch the vector at `array[index]`; the index may be out of bounds."""
 
     def generate(context, builder, sig, args):
         address = _address(context, builder, sig.args[0], args[0], sig.args[1], args[1])
@@ -171,7 +171,7 @@ def prefetch(_context, array, index):
 
 @intrinsic
 def reduce_add(_context, lanes):
-    """Return the sum over the lanes, by pairwise summation."""
+    """Return the sum over the lanes, computed by pairwise summation."""
 
     def generate(_context, builder, _signature, args):
         (vector,) = args
@@ -197,7 +197,7 @@ def to_float64(_context, lanes):
 
 @intrinsic
 def use_widest_vectors(_context):
-    """Enable 512-bit vectors, if available, in the calling kernel; the default of LLVM is 256 bits."""
+    """Enable 512-bit vectors in the calling kernel if available; LLVM's default is 256 bits."""
 
     def generate(_context, builder, _signature, _arguments):
         # set.add bypasses llvmlite's check, which rejects this attribute although it can be emitted.
@@ -208,7 +208,7 @@ def use_widest_vectors(_context):
 
 @intrinsic(prefer_literal=True)
 def alloca(_context, like, size):
-    """Return a pointer to `size` numbers on the stack; the compiler can assume that they are unaliased."""
+    """Return a pointer to `size` numbers on the stack, which the compiler may treat as unaliased."""
     count = size.literal_value
     kind = like.dtype
 
@@ -231,8 +231,8 @@ def parallel_for(run: Callable[[int, int, int, int], None], batch: int, groups: 
     Parameters
     ----------
     run : callable
-        Kernel, called as `run(i_batch, i_part, first, last)` for groups `first` to `last` - 1 of a
-        sequence. It must release the GIL, and no two calls may write to the same memory.
+        Kernel that is called as `run(i_batch, i_part, first, last)` for groups `first` to `last - 1` of
+        a sequence. It must release the GIL, and no two calls may write to the same memory.
     batch : int
         Number of sequences.
     groups : int
@@ -262,7 +262,7 @@ def parallel_for(run: Callable[[int, int, int, int], None], batch: int, groups: 
 
 
 def pad_lanes(tensor: Tensor) -> np.ndarray:
-    """Return a contiguous array with the last axis zero-padded to a multiple of `LANES`."""
+    """Return a contiguous array whose last axis is zero-padded to a multiple of `LANES`."""
     if spare := -tensor.shape[-1] % LANES:
         tensor = torch.cat([tensor, tensor.new_zeros(*tensor.shape[:-1], spare)], -1)
     array: np.ndarray = contiguous(tensor).numpy(force=True)
@@ -272,7 +272,7 @@ def pad_lanes(tensor: Tensor) -> np.ndarray:
 def unpad_lanes(array: np.ndarray, channels: int) -> Tensor:
     """Return the array as a tensor without padding.
 
-    If the array is padded, it is copied, so that its memory can be freed.
+    If the array is padded, it is copied so that the memory of the array can be freed.
     """
     tensor = torch.from_numpy(array)
     return tensor if tensor.shape[-1] == channels else tensor[..., :channels].clone()

@@ -1,10 +1,11 @@
-"""Pool of buffers that the CPU kernels reuse from tile to tile for their arrays.
+"""Pool of buffers that hold the arrays of the CPU kernels and are reused from tile to tile.
 
-The arrays of a tile have only a few sizes, which are the same for every tile. A general-purpose
-allocator splits freed memory: glibc before 2.38 rarely reuses the memory of a freed aligned array for
-another of the same size. Without the pool, fragmentation grows with every tile and increases the memory
-used for the arrays by half. Arrays allocated by torch are not pooled; large ones are mapped by the
-operating system, and unmapped when they are freed.
+The arrays of a tile have only a few different sizes, which are the same for every tile. A
+general-purpose allocator splits freed memory: after an aligned array has been freed, glibc before
+version 2.38 rarely reuses its memory for another array of the same size. Without the pool,
+fragmentation grows with every tile and increases the memory used for the arrays by half. Arrays that
+torch allocates are not pooled. If such an array is large, it is mapped by the operating system and
+unmapped when it is freed.
 """
 
 import ctypes
@@ -33,7 +34,7 @@ _TORCH_TYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch
 
 
 class _Block:
-    """Memory mapped by the operating system, unmapped when the block is garbage-collected."""
+    """Memory that is mapped by the operating system, and unmapped when the block is collected."""
 
     def __init__(self, size: int) -> None:
         self.memory = np.frombuffer(mmap.mmap(-1, size), np.uint8)
@@ -41,10 +42,10 @@ class _Block:
 
 
 class _PooledBuffer:
-    """Owner of an array's block; returns the block to its free list when garbage-collected.
+    """Owner of an array's block; when garbage-collected, it returns the block to the free list.
 
-    The destructor is an attribute of the instance and calls only C functions. In a Python function,
-    Ctrl-C could raise KeyboardInterrupt, which Python discards in destructors.
+    The destructor is an attribute of the instance and calls only C functions. If the destructor were a
+    Python function, Ctrl-C could raise KeyboardInterrupt in it, and Python would discard the exception.
     """
 
     __slots__ = ("__array_interface__", "__del__")
@@ -62,7 +63,7 @@ class _PooledBuffer:
 class _BufferPool:
     """Free blocks of one thread, grouped by size and kept while a `buffer_pool` context is open.
 
-    Each thread has its own pool, so that the number of blocks does not depend on thread timing.
+    Each thread has its own pool, so the number of blocks does not depend on the timing of the threads.
     """
 
     def __init__(self) -> None:
@@ -94,16 +95,16 @@ class _BufferPool:
 
 
 class _PerThread(threading.local):
-    """Storage of one buffer pool per thread."""
+    """Storage for one buffer pool per thread."""
 
     def __init__(self) -> None:
         self.buffers = _BufferPool()
 
 
 def _rounded(size: int) -> int:
-    """Round a size up, so that arrays of similar size can share blocks.
+    """Round a size up so that arrays of similar sizes can share blocks.
 
-    Additional pages take no memory until they are used.
+    The additional pages take no memory until they are used.
     """
     step = 2 ** (size.bit_length() - 4)
     return -(-(size + size // 32) // step) * step
@@ -116,9 +117,9 @@ _POOL = _PerThread()
 def fix_mmap_threshold() -> None:
     """Disable glibc's dynamic mmap threshold for this process; do nothing on other systems.
 
-    By default, the threshold rises to the size of the largest mapped array that has been freed, and
-    smaller arrays allocated later fragment the heap. Call this function before reading weights:
-    otherwise, because of fragmentation, the peak memory of a window varies by a third between runs.
+    By default, the threshold rises to the size of the largest mapped array that has been freed. Smaller
+    arrays that are allocated later then fragment the heap. Call this function before weights are read;
+    otherwise, fragmentation makes the peak memory of a window vary by a third between runs.
     """
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
@@ -131,24 +132,24 @@ def buffer_pool() -> AbstractContextManager[None]:
 
     Notes
     -----
-    Memory: the peak size of the arrays in use. It is freed when the outermost context exits.
+    Memory: the peak size of the arrays in use. This memory is freed when the outermost context exits.
     """
     fix_mmap_threshold()
     return _POOL.buffers.open()
 
 
 def aligned_empty(shape: Sequence[int], like: np.ndarray) -> np.ndarray:
-    """Return an uninitialised, cache-line-aligned array of the dtype of `like`."""
+    """Return an uninitialised, cache-line-aligned array with the dtype of `like`."""
     return _POOL.buffers.allocate(shape, like.dtype)
 
 
 def aligned_empty_tensor(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Return an uninitialised, cache-line-aligned CPU tensor of the dtype of `like`."""
+    """Return an uninitialised, cache-line-aligned CPU tensor with the dtype of `like`."""
     return torch.from_numpy(aligned_empty(shape, like.numpy(force=True)))
 
 
 def flip_positions(x: Tensor) -> Tensor:
-    """Return the tensor reversed along the position axis.
+    """Return the tensor with its positions in reverse order.
 
     Parameters
     ----------
@@ -158,7 +159,7 @@ def flip_positions(x: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        A reversed copy, detached from the autograd graph if `x` is a plain CPU tensor.
+        Reversed copy. If `x` is a plain CPU tensor, the copy is detached from the autograd graph.
     """
     if x.device.type != "cpu" or isinstance(x, Dual):
         return x.flip(1)
@@ -167,7 +168,7 @@ def flip_positions(x: Tensor) -> Tensor:
 
 
 def contiguous(tensor: Tensor) -> Tensor:
-    """Return a detached, contiguous tensor, copying it to a pooled buffer if necessary."""
+    """Return a detached, contiguous tensor; if necessary, copy the data to a pooled buffer."""
     tensor = tensor.detach()
     if tensor.is_contiguous():
         return tensor

@@ -1,9 +1,9 @@
 """Maps of the permutation-diagonal scan, which specify the destination of each state in a step.
 
-A transition of PD-SSM (Terzić et al., NeurIPS 2025; Flash PD-SSM, arXiv 2605.19150) is a matrix
-with a single 1 in each column, times a complex diagonal. The matrix is never formed. Instead,
-`maps[q]`, the destination of state q, is the row of the entry 1 in column q. States with the same
-destination are added.
+A transition of PD-SSM (Terzić et al., NeurIPS 2025; Flash PD-SSM, arXiv 2605.19150) is the product of a
+matrix with a single 1 in each column and a complex diagonal matrix. The first matrix is never formed.
+Instead, `maps[q]` contains the destination of state `q`, that is, the row of the entry 1 in column `q`.
+States with the same destination are added.
 """
 
 import torch
@@ -16,12 +16,12 @@ _MAX_SIZE = torch.iinfo(torch.int16).max
 
 
 def argmax_maps(dictionary: Float[Tensor, "heads maps destinations sources"]) -> Int16[Tensor, "heads maps sources"]:
-    """Return the destination of each state: the row of the largest entry in its column.
+    """Return the destination of each state: the row of the largest entry in the column of the state.
 
     Raises
     ------
     ModelError
-        If a column has no largest entry, because all its entries are equal or one is NaN, or if
+        If a column has no largest entry because all its entries are equal or one of them is NaN, or if
         there are more states or maps than an int16 can index.
     """
     _, n_maps, n_states, _ = dictionary.shape
@@ -41,14 +41,14 @@ def argmax_maps(dictionary: Float[Tensor, "heads maps destinations sources"]) ->
 
 
 def check_indices(route: Tensor, maps: Tensor) -> None:
-    """Check that the indices of maps and states are in range, because the kernels do not.
+    """Check that the indices of maps and states are in range, because the kernels do not check this.
 
     Parameters
     ----------
     route : Tensor
-        Index of the map selected at each step, (batch, tile, heads).
+        Index of the map selected at each step, of shape (batch, tile, heads).
     maps : Tensor
-        Destinations of the states, (heads, maps, states).
+        Destinations of the states, of shape (heads, maps, states).
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""Differentiable operations with compiled jvp and vjp, for autograd, torch.func and `Dual`.
+"""Differentiable operations with a compiled jvp and vjp, for autograd, torch.func and `Dual`.
 
-First derivatives are computed by compiled rules. Higher-order derivatives (`create_graph=True`),
-batched cotangents, torch.func transforms and torch's own forward mode are computed through a definition
-written in plain torch operations.
+Compiled rules compute first derivatives. Higher-order derivatives (`create_graph=True`), batched
+cotangents, torch.func transforms and torch's own forward mode use a definition written in plain torch
+operations.
 """
 
 from collections.abc import Callable
@@ -34,16 +34,16 @@ class Primitive:
     Parameters
     ----------
     forward : callable
-        (inputs, save=bool) -> (outputs, saved); `saved` is the tuple of tensors that `vjp` needs,
-        or () if `save` is false.
+        Function `(inputs, save=bool) -> (outputs, saved)`, where `saved` is the tuple of tensors that
+        `vjp` needs, or `()` if `save` is false.
     jvp : callable
-        (inputs, tangents) -> (outputs, tangents of the outputs). Tangents have an additional
-        leading axis of directions; None stands for a zero tangent.
+        Function `(inputs, tangents) -> (outputs, tangents of the outputs)`. Tangents have an additional
+        leading axis of directions. None stands for a zero tangent.
     vjp : callable
-        (inputs, saved, cotangents of the outputs, needs_grad) -> cotangents of the inputs. The
-        cotangent of an input may be None if its entry in `needs_grad` is false.
+        Function `(inputs, saved, cotangents of the outputs, needs_grad) -> cotangents of the inputs`.
+        The cotangent of an input may be None if its entry in `needs_grad` is false.
     definition : callable
-        (*inputs) -> output, or tuple of outputs, in plain torch operations.
+        Function `(*inputs) -> output, or tuple of outputs`, written in plain torch operations.
     outputs : int
         Number of outputs.
     """
@@ -72,7 +72,7 @@ class Primitive:
 
 
 def materialize_tangents(inputs: OptionalTensors, tangents: OptionalTensors) -> OptionalTensors:
-    """Return the tangents, with zeros in place of None except for absent inputs."""
+    """Return the tangents, with zeros in place of None for inputs that are present."""
     count = next(len(dot) for dot in tangents if dot is not None)
     return tuple(
         tensor.new_zeros(count, *tensor.shape) if dot is None and tensor is not None else dot
@@ -86,7 +86,7 @@ def check_precision(tensors: OptionalTensors) -> None:
     Raises
     ------
     InputError
-        If a tensor has another dtype, if the dtypes differ, or if `torch.autocast` is enabled, which
+        If a tensor has another dtype, if the dtypes differ, or if `torch.autocast` is enabled. Autocast
         would round to half precision.
     """
     given = [tensor for tensor in tensors if tensor is not None]
@@ -107,12 +107,12 @@ def check_precision(tensors: OptionalTensors) -> None:
 def vjp_by_definition(
     definition: Callable[..., Any], inputs: OptionalTensors, bars: Tensors, needs_grad: Flags, **options: Any
 ) -> OptionalTensors:
-    """Compute the cotangents of the inputs by autograd through a definition written in torch operations.
+    """Compute the cotangents of the inputs by autograd through a definition in torch operations.
 
     Parameters
     ----------
     definition : callable
-        (*inputs, **options) -> output, or tuple of outputs.
+        Function `(*inputs, **options) -> output, or tuple of outputs`.
     inputs : tuple of Tensor or None
         Inputs, which may depend on one another.
     bars : tuple of Tensor
@@ -125,7 +125,7 @@ def vjp_by_definition(
     Returns
     -------
     tuple of Tensor or None
-        Cotangents of the inputs; None for those that are not needed. In grad mode, they are
+        Cotangents of the inputs. Those that are not needed are None. In grad mode, the cotangents are
         differentiable with respect to `inputs` and `bars`.
 
     Notes

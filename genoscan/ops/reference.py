@@ -1,7 +1,7 @@
 """Reference definitions of the operations in plain torch.
 
 The values and derivatives of all other kernel sets are tested against these definitions and their
-autograd derivatives. The definitions run on any device and in any precision, but slowly.
+autograd derivatives. The definitions run on any device and in any precision, but they are slow.
 """
 
 import torch
@@ -27,21 +27,22 @@ def scan(
 ) -> tuple[Float[Tensor, "batch tile channels"], Float[Tensor, "batch channels states"]]:
     """Return the outputs and the final state of the selective scan.
 
-    h_t = exp(delta_t A) h_(t-1) + delta_t u_t B_t; y_t = C_t . h_t + D u_t.
+    The scan computes `h_t = exp(delta_t A) h_(t-1) + delta_t u_t B_t` and `y_t = C_t . h_t + D u_t`.
 
     Parameters
     ----------
     u, delta, A, B, C, D, state, bias, z
         See `kernels.ScanInputs`.
     input_map : {"euler", "phi"}
-        "euler" is the equation above, as in Mamba (Gu and Dao, arXiv 2312.00752, equation 2); "phi"
-        replaces the input term by phi(delta_t A) u_t B_t, with phi(x) = (exp(x) - 1) / x, as in the
-        operator of Phase Gradient Flow (arXiv 2512.23068).
+        "euler" selects the recurrence above, as in Mamba (Gu and Dao, arXiv 2312.00752, equation 2).
+        "phi" replaces the input term by `phi(delta_t A) u_t B_t` with `phi(x) = (exp(x) - 1) / x`, as
+        in the operator of Phase Gradient Flow (arXiv 2512.23068).
 
     Returns
     -------
     tuple of Tensor
-        y, (batch, tile, channels), and the final state, (batch, channels, states).
+        Outputs `y`, of shape (batch, tile, channels), and the final state, of shape (batch, channels,
+        states).
     """
     if bias is not None:
         # Above the threshold, torch returns x; at the default of 20, the error would be 2e-9.
@@ -58,17 +59,17 @@ def scan(
 
 
 def silu(x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-    """Return x sigmoid(x).
+    """Return `x sigmoid(x)`.
 
-    This function is used instead of torch's silu, whose derivative does not support forward mode.
+    This function is used instead of torch's `silu`, whose derivative does not support forward mode.
     """
     return x * torch.sigmoid(x)
 
 
 def phi(z: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-    """Return (exp(z) - 1) / z for z <= 0.
+    """Return `(exp(z) - 1) / z` for z <= 0.
 
-    For z > -1, this is computed as a series, whose derivative is also accurate.
+    For z > -1, the result is computed as a series. The derivative of this series is also accurate.
     """
     small, large = z.clamp(min=-1), z.clamp(max=-1)
     series = torch.ones_like(z)
@@ -85,8 +86,8 @@ def conv_silu(
 ) -> tuple[Float[Tensor, "batch tile channels"], Float[Tensor, "batch before channels"]]:
     """Return the SiLU of a causal depthwise convolution, and the next tail.
 
-    y_t = silu(bias + sum over k of weight[:, k] x[t - taps + 1 + k]). The last tap multiplies the
-    current base.
+    The output is `y_t = silu(bias + sum over k of weight[:, k] x[t - taps + 1 + k])`. The last tap
+    multiplies the input at the current base.
 
     Parameters
     ----------
@@ -96,8 +97,8 @@ def conv_silu(
     Returns
     -------
     tuple of Tensor
-        y, and the tail of the next tile, which is a copy of the last taps - 1 inputs. A view would
-        keep the memory of the whole tile allocated.
+        Outputs `y`, and the tail for the next tile. The tail is a copy of the last `taps - 1` inputs; a
+        view would keep the memory of the whole tile allocated.
     """
     length, taps = x.shape[1], weight.shape[1]
     padded = torch.cat([tail, x], 1)
@@ -108,7 +109,7 @@ def conv_silu(
 def rms_norm(
     x: Float[Tensor, "batch tile width"], weight: Float[Tensor, " width"], *, eps: float
 ) -> Float[Tensor, "batch tile width"]:
-    """Return weight x / sqrt(mean of x^2 + eps) over the last axis, or NaN if the squares overflow."""
+    """Return `weight x / sqrt(mean(x^2) + eps)` over the last axis, or NaN if the squares overflow."""
     overflow = x.detach().square().mean(-1, keepdim=True).isinf()
     # Multiply by NaN rather than overwrite: the derivative of an overwritten row would be 0.
     return F.rms_norm(x, weight.shape, weight, eps) * torch.where(overflow, torch.nan, 1.0).to(x)
@@ -124,25 +125,25 @@ def pd_scan(
 ) -> tuple[Float[Tensor, "batch tile heads two states"], Float[Tensor, "batch heads two states"]]:
     """Return the states of the permutation-diagonal scan.
 
-    x_t[i] = b_t[i] + sum over q with p(q) = i of d_t[q] x_(t-1)[q], with p = maps[head, route_t].
-    This is the transition of PD-SSM (Terzić et al., NeurIPS 2025) with one map selected at each
-    step, as in Flash PD-SSM (arXiv 2605.19150).
+    A step computes `x_t[i] = b_t[i] + sum of d_t[q] x_(t-1)[q] over all q with p(q) = i`, where `p` is
+    `maps[head, route_t]`. This is the transition of PD-SSM (Terzić et al., NeurIPS 2025). One map is
+    selected at each step, as in Flash PD-SSM (arXiv 2605.19150).
 
     Parameters
     ----------
     decay, inflow : Tensor
-        The complex d and b; the axis of size two separates real and imaginary parts.
+        The complex values `d` and `b`. The axis of size two separates real and imaginary parts.
     state : Tensor
-        The state x before the tile.
+        The state `x` before the tile.
     route : Tensor
         Index of the map selected at each step. It is not differentiated.
     maps : Tensor
-        The destination p(q) of each state q in each map.
+        The destination `p(q)` of each state `q` in each map.
 
     Returns
     -------
     tuple of Tensor
-        The states x after every step, and the final state.
+        The states `x` after each step, and the final state.
     """
     heads, rows = torch.arange(len(maps), device=maps.device), []
     for t in range(decay.shape[1]):

@@ -1,6 +1,6 @@
 """The Triton kernel set for CUDA devices.
 
-Only this package imports Triton. For tests, the kernels also run on the CPU, slowly, if
+Only this package imports Triton. For tests, the kernels can also run on the CPU, although slowly, if
 TRITON_INTERPRET=1 is set before the import.
 """
 
@@ -27,7 +27,7 @@ def gated_scan(
     *,
     input_map: str = "euler",
 ) -> tuple[Tensor, Tensor]:
-    """Return the outputs and the final state, like `reference.scan`.
+    """Return the outputs and the final state, as `reference.scan` does.
 
     The softplus and the gate are computed by separate kernels.
     """

@@ -1,4 +1,4 @@
-"""Declaration and launch of Triton kernels, and the elementary functions that these kernels call."""
+"""Declaration and launch of Triton kernels, and elementary functions that these kernels call."""
 
 # Functions compiled by Triton have no annotations; their callers do.
 # mypy: disable-error-code="no-untyped-def"
@@ -21,7 +21,7 @@ RUNTIME_SIZES = ("length", "n_chunks", "n_rows", "n_directions")
 
 
 def kernel(function: Any, unaligned: tuple[str, ...] = ()) -> Any:
-    """Declare a function as a Triton kernel, exempt from run-time type checks.
+    """Declare a function as a Triton kernel, which is exempt from run-time type checks.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def kernel(function: Any, unaligned: tuple[str, ...] = ()) -> Any:
     Returns
     -------
     Triton kernel
-        The kernel, to be passed to `launch` or called by other kernels.
+        Kernel that can be passed to `launch` or called by other kernels.
     """
     return triton.jit(
         typing.no_type_check(function), do_not_specialize=RUNTIME_SIZES, do_not_specialize_on_alignment=unaligned
@@ -41,16 +41,16 @@ def kernel(function: Any, unaligned: tuple[str, ...] = ()) -> Any:
 
 
 def launch(program: Any, grid: tuple[int, ...], *arguments: Any, warps: int = 4, **sizes: float) -> None:
-    """Launch a kernel on the device of its first argument, asynchronously.
+    """Launch a kernel asynchronously on the device of its first argument.
 
     Parameters
     ----------
     program : Triton kernel
-        Kernel declared by `kernel`.
+        Kernel that was declared by `kernel`.
     grid : tuple of int
         Number of programs along each of up to three axes.
     *arguments
-        Positional arguments of the kernel; the first is a tensor.
+        Positional arguments of the kernel. The first argument is a tensor.
     warps : int
         Number of warps per program.
     **sizes
@@ -70,7 +70,8 @@ def contiguous(tensors: Sequence[Tensor]) -> Tensors:
 def contiguous_tangents(inputs: Tensors, tangents: OptionalTensors, optional: Container[int] = ()) -> tuple[Any, ...]:
     """Return detached, contiguous tangents, with zeros in place of None.
 
-    At the indices in `optional`, None is kept; these inputs are weights, which rarely have tangents.
+    None is kept at the indices in `optional`. The inputs at these indices are weights, which rarely
+    have tangents.
     """
     count = next(len(dot) for dot in tangents if dot is not None)
     return tuple(
@@ -90,7 +91,7 @@ def sum_blocks(parts: Tensor) -> Tensor:
 
 @kernel
 def exp(x):
-    """Return exp(x), with denormal results flushed to zero."""
+    """Return `exp(x)`, with denormal results flushed to zero."""
     if NVIDIA and x.dtype == tl.float32:
         # tl.exp needs three more instructions, which handle denormal results.
         return tl.inline_asm_elementwise(
@@ -101,10 +102,10 @@ def exp(x):
 
 @kernel
 def decay(z):
-    """Return `near` and `factor` such that exp(z) h = masked(near, h) + factor h for any h, for z <= 0.
+    """Return `near` and `factor` such that `exp(z) h = masked(near, h) + factor h` for any `h`.
 
-    `near` is true if z > -0.7. `factor` is exp(z) - 1 if `near` is true, and exp(z) otherwise. No
-    digits are lost if exp(z) is close to 1 or to 0.
+    The argument `z` is at most 0. `near` is true if z > -0.7. `factor` is `exp(z) - 1` if `near` is
+    true, and `exp(z)` otherwise. No digits are lost if `exp(z)` is close to 1 or to 0.
     """
     # Chebyshev interpolant of (exp(z) - 1 - z) / z^2 on [-0.7, 0].
     if z.dtype == tl.float64:
@@ -135,7 +136,7 @@ def masked(near, h):
 
 @kernel
 def logistic(x):
-    """Return 1 / (1 + exp(-x)) and 1 / (1 + exp(x)), each to full relative precision."""
+    """Return `1 / (1 + exp(-x))` and `1 / (1 + exp(x))`, each to full relative precision."""
     small = exp(-tl.abs(x))
     larger = 1 / (1 + small)
     smaller = small * larger
@@ -144,14 +145,14 @@ def logistic(x):
 
 @kernel
 def silu_slope(x):
-    """Return the derivative of x / (1 + exp(-x))."""
+    """Return the derivative of `x / (1 + exp(-x))`."""
     up, down = logistic(x)
     return up * (1 + x * down)
 
 
 @kernel
 def softplus(x):
-    """Return log(1 + exp(x)) to full relative precision."""
+    """Return `log(1 + exp(x))` to full relative precision."""
     # log(1 + e) = 2 artanh(s) with s = e / (2 + e); Chebyshev interpolant in s^2 on [0, 1/9].
     small = exp(-tl.abs(x))
     s = small / (2 + small)

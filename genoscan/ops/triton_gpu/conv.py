@@ -1,8 +1,8 @@
 """Short convolution and SiLU on the GPU; forward, jvp and vjp each make a single pass over memory.
 
-Rows are the rows of the padded sequence: the taps - 1 rows of the tail, followed by the rows of the
-tile. Output t is computed from rows t to t + taps - 1, so that row p contributes to outputs
-p - taps + 1 to p.
+The rows are those of the padded sequence: the `taps - 1` rows of the tail, followed by the rows of the
+tile. Output `t` is computed from rows `t` to `t + taps - 1`. Row `p` therefore contributes to outputs
+`p - taps + 1` to `p`.
 """
 
 # Functions compiled by Triton have no annotations; their callers do.
@@ -31,7 +31,7 @@ BLOCK_SIZE = 256
 
 @kernel
 def _load_rows(x, tail, row, batch, column, in_c, length, CHANNELS: tl.constexpr, TAPS: tl.constexpr):
-    """Return rows of the padded sequence; rows outside it are zero."""
+    """Return rows of the padded sequence; rows outside the sequence are zero."""
     before, t = row[:, None], row[:, None] - (TAPS - 1)
     x += batch * length * CHANNELS
     tail += batch * (TAPS - 1) * CHANNELS
@@ -42,7 +42,7 @@ def _load_rows(x, tail, row, batch, column, in_c, length, CHANNELS: tl.constexpr
 
 @kernel
 def _offsets(CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Return the rows and columns processed by this program, and the mask of the columns."""
+    """Return the rows and columns that this program processes, and the mask of the columns."""
     n_blocks = tl.cdiv(CHANNELS, COLUMNS)
     column = tl.program_id(0) % n_blocks * COLUMNS + tl.arange(0, COLUMNS)
     row = (tl.program_id(0) // n_blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -96,10 +96,10 @@ def _conv_bar(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Write the cotangents of `x` and `tail` and, unless `filter_bar` is None, partial sums for the filter.
+    """Write the cotangents of `x` and `tail`, and partial sums to `filter_bar` unless it is None.
 
-    `filter_bar` has shape (block of rows, taps + 1, channels) and receives the contribution of each
-    block to the cotangents of the weight and the bias; the caller sums over the blocks.
+    `filter_bar` has shape (block of rows, taps + 1, channels). It receives the contribution of each
+    block to the cotangents of the weight and the bias. The caller sums over the blocks.
     """
     row, column, in_c = _offsets(CHANNELS, ROWS, COLUMNS)
     batch = tl.program_id(1).to(tl.int64)
@@ -189,7 +189,7 @@ def _conv_dot(
 
 
 def _grid(inputs: ConvInputs) -> tuple[int, int, dict[str, int]]:
-    """Return the number of row blocks and of programs per sequence, and the compile-time sizes."""
+    """Return the numbers of row blocks and of programs per sequence, and the compile-time sizes."""
     (_, length, channels), (_, taps) = inputs.x.shape, inputs.weight.shape
     columns = min(64, triton.next_power_of_2(channels))
     rows = BLOCK_SIZE // columns

@@ -2,17 +2,18 @@
 
     chunks   composes the steps of each chunk into one step: a map, a diagonal and an inflow
     starts   computes the state at the start of each chunk, sequentially along the chunks
-    states   runs each chunk again, from the state at its start
+    states   runs each chunk again, from the state at the start of the chunk
 
-The composition of two steps is again a step; its map is the map of the second step indexed with that of
-the first (Flash PD-SSM, arXiv 2605.19150). For cotangents, which are computed from right to left, every
-step is a gather. From left to right, several states may have the same destination, so that the new
-value of a state is a sum over all states, masked by destination. If every map is a permutation, each
-step is a gather with the inverse map instead.
+The composition of two steps is again a step. Its map is the map of the second step indexed with the map
+of the first step (Flash PD-SSM, arXiv 2605.19150). Cotangents are computed from right to left; in this
+direction, every step is a gather. From left to right, several states may have the same destination. The
+new value of a state is then a sum over all states, masked by destination. If every map is a
+permutation, each step is instead a gather with the inverse map.
 
-Each program processes one head of one sequence, with its states along the lanes. Notation as in
-`reference.pd_scan`: decay d, inflow b, state x, destinations p of the states; q is the index of a
-state; `_re` and `_im` are the real and imaginary planes.
+Each program processes one head of one sequence, with the states of the head along the lanes. The
+notation is that of `reference.pd_scan`: `d` is the decay, `b` the inflow, `x` the state, and `p`
+contains the destinations of the states. `q` is the index of a state. The suffixes `_re` and `_im` mark
+the real and imaginary planes.
 """
 
 # Functions compiled by Triton have no annotations; their callers do.
@@ -53,7 +54,7 @@ def _multiply(a_re, a_im, b_re, b_im):
 
 @kernel
 def _move(p, q, re, im, PERMUTE: tl.constexpr):
-    """Return the values moved to destinations `p` or, if `PERMUTE` is true, gathered from sources `p`."""
+    """Return values moved to destinations `p` or, if `PERMUTE` is true, gathered from sources `p`."""
     if PERMUTE:
         return tl.gather(re, p, 0), tl.gather(im, p, 0)
     hit = p[None, :] == q[:, None]
@@ -64,7 +65,7 @@ def _move(p, q, re, im, PERMUTE: tl.constexpr):
 def _step(decay, inflow, decay_dot, x, p, x_re, x_im, at_d, at_b, q, in_q, N: tl.constexpr, PERMUTE: tl.constexpr):
     """Return the state after a step or, unless `decay_dot` is None, the tangent of this state.
 
-    The tangent also depends on `x`, the states before every step.
+    The tangent also depends on `x`, which contains the state before each step.
     """
     d_re, d_im = _load(decay + at_d, q, in_q, N)
     re, im = _multiply(d_re, d_im, x_re, x_im)
@@ -92,8 +93,8 @@ def _program(
 ):
     """Return the indices and pointers of this program.
 
-    The values are the head, the row of the inflows, the sequence of the decays, the states and their
-    mask, and pointers to the route and the maps of the head.
+    The values are the head, the row of the inflows, the sequence of the decays, the states, the mask of
+    the states, and pointers to the route and the maps of the head.
     """
     head = tl.program_id(1) % HEADS
     row = (tl.program_id(1) // HEADS).to(tl.int64)
@@ -105,7 +106,7 @@ def _program(
 
 @kernel
 def _load_map(route, maps, t, q, in_q, HEADS: tl.constexpr, N: tl.constexpr):
-    """Return the map of step `t`; lanes without a state are mapped to themselves."""
+    """Return the map for step `t`; lanes without a state are mapped to themselves."""
     k = tl.load(route + t * HEADS).to(tl.int64)
     return tl.where(in_q, tl.load(maps + k * N + q, in_q, 0).to(tl.int32), q)
 
@@ -134,8 +135,8 @@ def _chunks(
 ):
     """Compose the steps of each chunk into one step.
 
-    For each composed step, the map is written to `p_end`, (row, chunk, head, q), and the diagonal and
-    the inflow are written to `d_end` and `b_end`, (row, chunk, head, plane, q).
+    The map of each composed step is written to `p_end`, of shape (row, chunk, head, q). The diagonal
+    and the inflow are written to `d_end` and `b_end`, of shape (row, chunk, head, plane, q).
     """
     head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
     inverses += head * MAPS * N
@@ -160,7 +161,7 @@ def _chunks(
 
 @kernel
 def _offsets(batch, row, t, head, length, HEADS: tl.constexpr, N: tl.constexpr):
-    """Return the offsets of a step in the decays and in the inflows."""
+    """Return the offsets of a step in the arrays of decays and inflows."""
     at_d = ((batch * length + t) * HEADS + head) * 2 * N
     at_b = ((row * length + t) * HEADS + head) * 2 * N
     return at_d, at_b
@@ -222,7 +223,7 @@ def _states(
     LANES: tl.constexpr,
     PERMUTE: tl.constexpr,
 ):
-    """Write the states of each chunk, run from the state at its start.
+    """Write the states of each chunk, computed from the state at the start of the chunk.
 
     If `PERMUTE` is true, `maps` contains the inverse maps.
     """
@@ -255,7 +256,10 @@ def _chunks_bar(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Compose the steps of each chunk from right to left; a step maps a cotangent bar to d bar[p] + b."""
+    """Compose the steps of each chunk from right to left.
+
+    A step maps a cotangent `bar` to `d bar[p] + b`.
+    """
     head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
     chunk = tl.program_id(0)
     p, d_re = q, tl.where(in_q, 1.0, 0.0).to(decay.dtype.element_ty)
@@ -296,7 +300,7 @@ def _states_bar(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Write the cotangents of the decays and inflows of each chunk, given the cotangent of its final state."""
+    """Write the cotangents of the decays and inflows of each chunk, given that of its final state."""
     head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
     chunk = tl.program_id(0)
     re, im = _load(ends + ((row * n_chunks + chunk) * HEADS + head) * 2 * N, q, in_q, N)
@@ -337,7 +341,7 @@ def _allocate_chunks(rows: int, decay: Tensor, maps: Tensor) -> tuple[Tensor, Te
 
 
 def _inverses(maps: Tensor) -> Tensor | None:
-    """Return the inverse maps, or None unless every map is a permutation."""
+    """Return the inverse maps if every map is a permutation, and None otherwise."""
     inverses = maps.long().argsort(-1)
     identity = torch.arange(maps.shape[-1], device=maps.device).expand_as(inverses)
     composed = maps.long().gather(-1, inverses)
@@ -353,11 +357,11 @@ def _run(
     decay_dot: Tensor | None = None,
     before: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the states after every step and the final state.
+    """Return the states after each step, and the final state.
 
-    If `decay_dot` and `before`, the states before every step, are given, the tangents are returned
-    instead. In that case, `inflow` and `state` are also tangents, with one row per direction and
-    sequence.
+    If `decay_dot` is given, the tangents of these states are returned instead. `before` then contains
+    the states before each step, and `inflow` and `state` are also tangents, with one row per direction
+    and sequence.
     """
     rows, length, heads = inflow.shape[:3]
     inverses = _inverses(maps)

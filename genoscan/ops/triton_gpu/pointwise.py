@@ -1,7 +1,8 @@
-"""Step sizes, gate and norm on the GPU, each in a single pass over memory.
+"""Step sizes, gate and norm on the GPU, each computed in a single pass over memory.
 
-`_dot` marks tangents, `_bar` cotangents. Sums over all rows are computed in two steps, first
-within each block of rows and then over the blocks, so that results are bitwise reproducible.
+The suffix `_dot` marks tangents, and `_bar` marks cotangents. Sums over all rows are computed in two
+steps: first within each block of rows, and then over the blocks. The results are therefore bitwise
+reproducible.
 """
 
 # Functions compiled by Triton have no annotations; their callers do.
@@ -32,7 +33,7 @@ BLOCK_SIZE = 2048
 
 @kernel
 def _offsets(n_rows, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Return the offsets of this program in arrays of shape (rows, width), the mask, and the columns."""
+    """Return this program's offsets in arrays of shape (rows, width), the mask, and the columns."""
     n_blocks = tl.cdiv(WIDTH, COLUMNS)
     column = tl.program_id(0) % n_blocks * COLUMNS + tl.arange(0, COLUMNS)
     row = (tl.program_id(0) // n_blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -201,7 +202,7 @@ GATE = Primitive(_gate_forward, _gate_jvp, _gate_vjp, _gate_definition)
 
 @kernel
 def _scale(x_i, EPS: tl.constexpr, WIDTH: tl.constexpr):
-    """Return 1 / sqrt(mean of x^2 + eps), or NaN rather than 0 if the squares overflow."""
+    """Return `1 / sqrt(mean(x^2) + eps)`, or NaN rather than 0 if the squares overflow."""
     mean = tl.sum(x_i * x_i, 1) / WIDTH
     return tl.where(mean < float("inf"), 1 / tl.sqrt(mean + EPS), float("nan"))
 

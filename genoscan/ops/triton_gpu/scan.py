@@ -1,4 +1,7 @@
-"""The selective scan on the GPU: launches of the kernels in `scan_kernels`, with their notation."""
+"""The selective scan on the GPU: functions that launch the kernels in `scan_kernels`.
+
+The notation is that of `scan_kernels`.
+"""
 
 import torch
 import triton
@@ -23,11 +26,11 @@ UNROLL = 1
 
 
 def _sizes(inputs: ScanInputs, budget: int, **axes: int) -> dict[str, int]:
-    """Return the compile-time sizes of a kernel: all states, and as many channels as `budget` permits.
+    """Return the compile-time sizes of a kernel with all states and as many channels as possible.
 
-    `budget` is the maximum of `N` x `LANES`, where `N` is the number of states, rounded up to a power
-    of two, and `LANES` is the number of channels, between 1 and 32. The threads of a warp are laid out
-    along the channels first, then along the states.
+    `budget` limits the product of `N` and `LANES`. `N` is the number of states, rounded up to a power
+    of two. `LANES` is the number of channels, from 1 to 32. The threads of a warp are laid out first
+    along the channels and then along the states.
     """
     channels, states = inputs.A.shape
     n = triton.next_power_of_2(states)
@@ -36,19 +39,22 @@ def _sizes(inputs: ScanInputs, budget: int, **axes: int) -> dict[str, int]:
 
 
 def _allocate_chunks(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
-    """Return the uninitialised tensors `ends`, (batch, chunk, n, c), and `totals`, (batch, chunk, c)."""
+    """Return the uninitialised tensors `ends` and `totals`.
+
+    Their shapes are (batch, chunk, n, c) and (batch, chunk, c).
+    """
     batch, length, channels = inputs.u.shape
     totals = inputs.u.new_empty(batch, triton.cdiv(length, CHUNK), channels)
     return totals.new_empty(*totals.shape[:2], *inputs.A.T.shape), totals
 
 
 def _states_first(A: Tensor) -> Tensor:
-    """Return `A`, or its tangents, in the layout expected by the kernels, (n, c)."""
+    """Return `A`, or its tangents, in the layout (n, c) that the kernels expect."""
     return A.transpose(-1, -2).contiguous()
 
 
 def _carry_chunks(ends: Tensor, totals: Tensor, A: Tensor, first: Tensor, *, reverse: bool) -> Tensor:
-    """Replace `ends` with the states at the starts of the chunks; return the final state."""
+    """Replace `ends` with the states at the starts of the chunks, and return the final state."""
     batch, n_chunks, channels = totals.shape
     last = torch.empty_like(first)
     launch(
@@ -66,7 +72,7 @@ def _carry_chunks(ends: Tensor, totals: Tensor, A: Tensor, first: Tensor, *, rev
 
 
 def _contiguous_inputs(given: Tensors) -> ScanInputs:
-    """Return contiguous inputs without bias and gate, which are processed by separate kernels."""
+    """Return contiguous inputs without the bias and the gate, which separate kernels process."""
     u, delta, A, B, C, D, state = contiguous(given)
     return ScanInputs(u, delta, A, B, C, D, state)
 

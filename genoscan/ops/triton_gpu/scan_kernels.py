@@ -6,17 +6,17 @@ Forward, jvp and vjp each have three steps:
     carry        computes the state at the start of each chunk sequentially, with Kahan compensation
     replay       runs each chunk again, from the state at its start; writes the outputs
 
-The decay of a whole chunk is exp(A * sum of step sizes), so that the state is advanced over a chunk as
-over a single base. The vjp runs in the same way from right to left; its replay recomputes the states
-from checkpoints saved by the forward replay every `SUB` bases, and keeps the states in registers.
+The decay of a whole chunk is exp(A * sum of step sizes). The state is therefore advanced over a chunk
+as over a single base. The vjp runs in the same way from right to left. Its replay recomputes the states
+from checkpoints, which the forward replay saves every `SUB` bases, and keeps the states in registers.
 
 Each program is one warp, so that no warp waits for another. It processes a block of channels, with
 all states of a channel in a few threads. Sums over channels are written as one partial sum per
 block.
 
-Notation: u, delta, A, B, C, D, h as in Mamba (Gu and Dao, arXiv 2312.00752, equation 2 with the Euler
-input map); `_dot` marks tangents, `_bar` cotangents; n is the index of a state, and c that of a
-channel.
+Notation: u, delta, A, B, C, D and h are defined as in Mamba (Gu and Dao, arXiv 2312.00752, equation 2
+with the Euler input map). The suffix `_dot` marks tangents, and `_bar` marks cotangents. n is the index
+of a state, and c is the index of a channel.
 """
 
 # Functions compiled by Triton have no annotations; their callers do.
@@ -48,7 +48,7 @@ def _advance(h, near, factor, inflow):
 
 @kernel
 def _add(total, error, term):
-    """Return the sum of `total` and `term`, and its rounding error, with Kahan compensation."""
+    """Return the Kahan-compensated sum of `total` and `term`, and the rounding error of this sum."""
     change = term - error
     after = total + change
     return after, (after - total) - change
@@ -58,8 +58,8 @@ def _add(total, error, term):
 def _program(CHANNELS: tl.constexpr, STATES: tl.constexpr, N: tl.constexpr, LANES: tl.constexpr):
     """Return the indices and masks of this program.
 
-    The values are the chunk, the sequence, the channels c, the states n, the offsets in arrays of shape
-    (n, c), and the masks of c, of n and of (n, c).
+    The values are the chunk, the sequence, the channels `c`, the states `n`, the offsets in arrays of
+    shape (n, c), and the masks of `c`, of `n` and of (n, c).
     """
     n_blocks = tl.cdiv(CHANNELS, LANES)
     chunk, batch = tl.program_id(0) // n_blocks, tl.program_id(1).to(tl.int64)
@@ -89,8 +89,8 @@ def chunk_ends(
 ):
     """Scan each chunk from a zero initial state.
 
-    The final states are written to `ends`, (batch, chunk, n, c), and the sums of the step sizes to
-    `totals`, (batch, chunk, c).
+    The final states are written to `ends`, of shape (batch, chunk, n, c). The sums of the step sizes
+    are written to `totals`, of shape (batch, chunk, c).
     """
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     a = tl.load(A + at, in_nc, 0.0)
@@ -131,7 +131,10 @@ def chunk_ends_bar(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Compute the cotangent of the state at the start of each chunk, with a cotangent of zero at its end."""
+    """Compute the cotangent of the state at the start of each chunk.
+
+    The cotangent of the state at the end of each chunk is taken to be zero.
+    """
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     a = tl.load(A + at, in_nc, 0.0)
     row = batch * length + chunk * CHUNK
@@ -173,9 +176,10 @@ def carry(
     AHEAD: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Replace `ends`, the final states of chunks run from zero, with the states at the starts of the chunks.
+    """Replace `ends` with the states at the starts of the chunks.
 
-    The final state of the tile is written to `last`.
+    On entry, `ends` contains the final states of chunks that were run from zero. The final state of the
+    tile is written to `last`.
     """
     width = CHANNELS * STATES
     i = tl.program_id(0) * LANES + tl.arange(0, LANES)
@@ -228,9 +232,9 @@ def replay(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Run each chunk from the state at its start, and write `y`.
+    """Run each chunk from the state at the start of the chunk, and write `y`.
 
-    Unless `checkpoints` is None, the checkpoints, (batch, sub-tile, n, c), are also written.
+    Unless `checkpoints` is None, the checkpoints, of shape (batch, sub-tile, n, c), are also written.
     """
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     a = tl.load(A + at, in_nc, 0.0)
@@ -260,10 +264,10 @@ def replay(
 
 @kernel
 def _load_slabs(array, c, n, in_n, CHANNELS: tl.constexpr, E: tl.constexpr, LANES: tl.constexpr):
-    """Load a block of an array of shape (n, c) as (`E`, n, `LANES`), with `E` channels per thread.
+    """Load a block of an array of shape (n, c) as a block of shape (`E`, n, `LANES`).
 
-    The block is loaded in `E` slabs, because the layout of a single load would depend on the version of
-    Triton.
+    Each thread processes `E` channels. The block is loaded in `E` slabs because the layout of a single
+    load would depend on the version of Triton.
     """
     slab = tl.arange(0, E)[:, None, None]
     for e in tl.static_range(E):
@@ -304,10 +308,11 @@ def replay_bar(
 ):
     """Run each chunk from right to left, starting with the cotangent of the state at its end.
 
-    The cotangents are written to `u_bar` and `delta_bar`. One partial sum per block of channels is
-    written to `B_bar` and `C_bar`, (block, batch x tile, n). One partial sum per chunk is written to
-    `A_bar`, (batch x chunk, n, c), and `D_bar`, (batch x chunk, c), unless these are None. Blocks of
-    values have three axes: `E` slabs, `N` states, and `LANES` channels per slab.
+    The cotangents of `u` and `delta` are written to `u_bar` and `delta_bar`. One partial sum per block
+    of channels is written to `B_bar` and `C_bar`, of shape (block, batch x tile, n). One partial sum
+    per chunk is written to `A_bar`, of shape (batch x chunk, n, c), and to `D_bar`, of shape (batch x
+    chunk, c), unless these are None. Blocks of values have three axes: `E` slabs, `N` states, and
+    `LANES` channels per slab.
     """
     n_blocks = tl.cdiv(CHANNELS, E * LANES)
     chunk, batch = tl.program_id(0) // n_blocks, tl.program_id(1).to(tl.int64)
@@ -414,7 +419,7 @@ def chunk_ends_dot(
 ):
     """Run each chunk as `chunk_ends` does, together with the tangents along `G` directions.
 
-    States and tangents are zero at the start of each chunk.
+    The states and tangents are zero at the start of each chunk.
     """
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     g = tl.program_id(2) * G + tl.arange(0, G)
@@ -554,7 +559,10 @@ def replay_dot(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Run each chunk as `replay` does, together with the tangents along `G` directions; write `y` and `y_dot`."""
+    """Run each chunk as `replay` does, and write `y`.
+
+    The tangents of `y` along `G` directions are computed at the same time and written to `y_dot`.
+    """
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     g = tl.program_id(2) * G + tl.arange(0, G)
     in_g = g < n_directions
