@@ -142,8 +142,11 @@ def test_peak_at_a_megabase_is_that_at_65_kilobases() -> None:
     assert long <= 1.05 * short + 2 * MEBIBYTE, (short, long)
 
 
-def report_two_way(model_path: str, length: int) -> None:
-    """Print a two-way sweep's peak, its boundaries' most, what is planned for them, and seconds."""
+def report_two_way(model_path: str, length: int, trained: bool = False) -> None:
+    """Print a two-way sweep's peak, its boundaries' most, what is planned for them, and seconds.
+
+    If `trained` is true, the cotangents of all parameters are summed too.
+    """
     torch.set_num_threads(2)
     model = load_model(model_path)
     held, most, new = 0, 0, boundaries.BoundaryStore._numbers
@@ -164,10 +167,11 @@ def report_two_way(model_path: str, length: int) -> None:
 
     boundaries.BoundaryStore._numbers = counted  # type: ignore[method-assign]
     method, codes = Layerwise(), genome(length)
+    parameters = list(model.stack.requires_grad_().parameters()) if trained else []
 
     def run(codes: Tensor) -> None:
         target = whole_window(codes, model.columns(), 0)
-        consume(method.gradient(model.stack, OneHot(codes, model.table()), target))
+        consume(method.gradient(model.stack, OneHot(codes, model.table()), target, parameters=parameters))
 
     run(codes[:, :1024].clone())
     ctypes.CDLL(None).malloc_trim(0)
@@ -180,14 +184,14 @@ def report_two_way(model_path: str, length: int) -> None:
     print(in_status("VmHWM") - before, most, planned, seconds)
 
 
-def two_way(length: int, *, width: int, n_layers: int) -> tuple[float, float, float, float]:
+def two_way(length: int, *, width: int, n_layers: int, trained: bool = False) -> tuple[float, float, float, float]:
     """Return what `report_two_way` prints, from a process of its own; bytes in MiB."""
     config = caduceus.config(d_model=width, n_layer=n_layers)
     with tempfile.TemporaryDirectory() as folder:
         foreign, ours = Path(folder) / "foreign", Path(folder) / "ours"
         caduceus.write(foreign, config, caduceus.tensors(config))
         write_model(ours, *read_foreign(foreign), "")
-        script = f"import test_memory; test_memory.report_two_way({str(ours)!r}, {length})"
+        script = f"import test_memory; test_memory.report_two_way({str(ours)!r}, {length}, {trained})"
         done = subprocess.run(
             [sys.executable, "-c", script], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
         )
@@ -205,6 +209,14 @@ def test_beside_the_boundaries_nothing_grows_with_the_window() -> None:
     short, long = (two_way(length, **size) for length in (8_192, 32_768))
     assert short[1] == short[2]
     assert long[1] == long[2]
+    assert long[0] - long[1] <= 1.05 * (short[0] - short[1]) + 2
+
+
+@linux_only
+@pytest.mark.slow
+def test_beside_the_boundaries_nothing_grows_in_training() -> None:
+    size = {"width": 16, "n_layers": 2, "trained": True}
+    short, long = (two_way(length, **size) for length in (8_192, 131_072))
     assert long[0] - long[1] <= 1.05 * (short[0] - short[1]) + 2
 
 
