@@ -1,1 +1,1 @@
-"""Export of tracks: HTML pages, files for genome browsers and input for other tools."""
+"""Export of tracks as HTML pages, files for genome browsers and input files for other tools."""

@@ -1,4 +1,4 @@
-"""Export of the four derivatives at each base for other tools: TF-MoDISco input and tables of bases."""
+"""Export of the four derivatives at each base, as input files for TF-MoDISco or as a table."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -40,7 +40,7 @@ def write_modisco(
     Returns
     -------
     list of Region
-        Rows that were left out because their windows extend beyond the regions of the archive.
+        Rows that were left out because their windows are not within a region of the archive.
 
     Raises
     ------
@@ -55,18 +55,19 @@ def write_modisco(
     The folder contains:
 
     ohe.npz
-        One-hot sequences in the order A, C, G, T; int8 of shape (rows, 4, width), all 0 at N.
+        One-hot sequences in the order A, C, G, T, as an int8 array of shape (windows, 4, width). All
+        four values are 0 at an N.
     attr.npz
-        Hypothetical contributions, which are the four derivatives at each base minus their mean;
-        float32 of shape (rows, 4, width), all 0 at N.
+        Hypothetical contributions, which are the four derivatives at each base minus their mean, as a
+        float32 array of shape (windows, 4, width). All four values are 0 at an N.
     cut.narrowPeak
-        Coordinates of the windows on the forward strand, in the order of the rows of the arrays, with
-        the centre of each window as its summit; required by Fi-NeMo.
+        Coordinates of the windows on the forward strand, in the same order as in the arrays. The summit
+        of each window is its centre. Fi-NeMo requires this file.
     contribs.h5
-        The same arrays in ChromBPNet's layout (raw/seq and shap/seq), and their product
-        (projected_shap/seq).
+        The sequences (raw/seq), the contributions (shap/seq) and their product (projected_shap/seq), in
+        the layout of ChromBPNet.
 
-    Memory: 20 bytes per base, over all windows.
+    Memory: 20 bytes per base of each window.
     """
     check_new_folder(output)
     if width < 1:
@@ -115,13 +116,13 @@ def _write_hdf5(
 
 
 def _window_around(row: Region, width: int) -> Region | None:
-    """Return the window around the centre of a row; None if it would start before the sequence."""
+    """Return the window around the centre of a row; None if it would start before position 0."""
     start = (row.start + row.end) // 2 - width // 2
     return None if start < 0 else Region(row.chrom, start, start + width, name=row.name)
 
 
 def write_sites(output: Path, columns: Path, *, score: str, top: int) -> int:
-    """Write the bases with the largest scores as a table.
+    """Write a table of the bases with the largest absolute scores.
 
     Parameters
     ----------
@@ -137,7 +138,7 @@ def write_sites(output: Path, columns: Path, *, score: str, top: int) -> int:
     Returns
     -------
     int
-        Number of rows written, which is less than `top` if fewer bases have a score.
+        Number of rows written. It is less than `top` if fewer bases have a score.
 
     Raises
     ------
@@ -148,9 +149,9 @@ def write_sites(output: Path, columns: Path, *, score: str, top: int) -> int:
 
     Notes
     -----
-    Columns: chrom, start, end (0-based, half-open, as in BED), base, score, and the derivatives
-    along A, C, G and T. Rows are sorted by decreasing absolute score, with ties in genome order.
-    Memory is needed for the derivatives of a million bases and for the rows of the table.
+    Columns: chrom, start, end (0-based, half-open, as in BED), base, score, and the derivatives along
+    A, C, G and T. Rows are sorted by decreasing absolute score, and ties are in genome order. Memory is
+    needed for the derivatives at a million bases and for the rows of the table.
     """
     if top < 1:
         raise InputError(f"--top {top}: expected 1 base or more")

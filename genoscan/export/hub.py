@@ -6,7 +6,7 @@ A track hub contains:
     genomes.txt             assembly: a UCSC name, or the path of a .2bit file in the hub
     ASSEMBLY/trackDb.txt    tracks and their display settings
     ASSEMBLY/*.bw           copies of the tracks
-    ASSEMBLY/*.2bit         genome, unless the assembly is a UCSC name
+    ASSEMBLY/*.2bit         genome; included only if genomes.txt does not contain a UCSC name
 """
 
 import re
@@ -59,7 +59,8 @@ def write_hub(
     Raises
     ------
     InputError
-        If the folder exists, or `assembly` contains characters other than letters, digits and `_ . -`.
+        If the folder exists, or `assembly` contains a character that is not a letter, a digit, "_", "."
+        or "-".
     OutputError
         If a file cannot be written.
     """

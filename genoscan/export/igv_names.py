@@ -1,10 +1,10 @@
 """Names under which igv.js can display sequences.
 
 igv.js splits a locus at its first colon and at spaces, inserts sequence names into the page as HTML,
-reads FASTA as Latin-1, and treats names that differ in case or in the prefix "chr" as the same.
-Sequences whose names it would misread ("HLA-A*01:01", or "chr5:100-500" from bedtools getfasta) are
-given other names within igv.js, and a table tells igv.js where to find their scores and which names to
-display.
+reads FASTA as Latin-1, and treats names that differ only in case or in the prefix "chr" as the same. It
+would misread names such as "HLA-A*01:01", or "chr5:100-500", which bedtools getfasta writes. Sequences
+with such names are given other names within igv.js. A table tells igv.js where to find the scores of
+these sequences and which names to display.
 """
 
 import re
@@ -33,12 +33,13 @@ def igv_names(shown: Iterable[str], genome: Collection[str]) -> dict[str, str]:
     shown
         Names of the sequences on the page.
     genome
-        Names of all sequences, which remain distinct from the new names.
+        Names of all sequences in the genome. Each new name differs from all of them.
 
     Returns
     -------
     dict of str to str
-        New name for each name that needs one: letters, digits, "_", "." and "-".
+        New name of each sequence that needs one. New names consist of letters, digits, "_", "." and
+        "-".
     """
     names = list(shown)
     # Of chr5 and chr5:100-500, the former is renamed, too: its coordinates would look like the latter.
@@ -73,9 +74,10 @@ def igv_name_table(shown: Collection[str], renamed: Mapping[str, str]) -> str:
     Returns
     -------
     str
-        Tab-separated: name within igv.js, name to display, name as igv.js reads it from a bigWig. Empty
-        if igv.js needs no table. With a table, igv.js no longer treats names that differ in case or in
-        the prefix "chr" as the same.
+        Tab-separated table with three columns: the name within igv.js, the name to display, and the
+        name as igv.js reads it from a bigWig file. The text is empty if igv.js needs no table. If there
+        is a table, igv.js no longer treats names that differ only in case or in the prefix "chr" as the
+        same.
     """
     if not renamed and len({_identity(name) for name in shown}) == len(shown):
         return ""
@@ -84,6 +86,6 @@ def igv_name_table(shown: Collection[str], renamed: Mapping[str, str]) -> str:
 
 
 def _identity(name: str) -> str:
-    """Return a text that is the same for all names that igv.js may regard as one name."""
+    """Return a key that is equal for all names that igv.js may treat as the same name."""
     bare = name.casefold().removeprefix("chr")
     return "mt" if bare == "m" else bare

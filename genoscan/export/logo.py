@@ -1,4 +1,4 @@
-"""Sequence logos as SVG, with letter heights proportional to scores."""
+"""Sequence logos in SVG; the height of each letter is proportional to its absolute score."""
 
 import html
 
@@ -38,17 +38,17 @@ def logo(bases: str, scores: Float32[np.ndarray, " bases"], *, label: str) -> st
     Parameters
     ----------
     bases
-        Sequence of A, C, G, T and N.
+        Letters of the sequence: A, C, G, T or N.
     scores
         One score per base. Letters whose scores are NaN or too small to be visible are not drawn, and
         letters with negative scores are drawn upside down, below the axis.
     label
-        Text alternative to the image (aria-label).
+        Text alternative for the image (aria-label).
 
     Returns
     -------
     str
-        An <svg> element, scaled to the largest absolute score.
+        An <svg> element. The letter with the largest absolute score has the maximum height.
     """
     largest = float(np.nanmax(np.abs(scores), initial=0)) or 1.0
     width = _WIDTH * len(bases)

@@ -1,7 +1,7 @@
-"""Encode text for the scripts and figures of pages, and restrict pages to their own scripts.
+"""Encoding of text for web pages, and a policy that restricts each page to its own scripts.
 
-Names of files, sequences and genes may contain anything, including HTML. HTML is encoded by
-`html.escape`, scripts by `script_json`, text of figures by `plotly_text`.
+Names of files, sequences and genes may contain anything, including HTML. Such text is encoded with
+`html.escape` in HTML, with `script_json` in scripts and with `plotly_text` in figures.
 """
 
 import html
@@ -29,10 +29,10 @@ def security_policy(scripts: Sequence[str], *, connect: str = "'none'") -> str:
 
     Notes
     -----
-    Styles remain `unsafe-inline`: igv.js and plotly set style attributes and, while they run, add
-    <style> elements whose hashes are not known in advance. Styles cannot run code, and images and fonts
-    cannot be requested from a server. Neither library needs `eval`, workers or frames for the tracks
-    and figures of these pages. `blob:` images are used when a picture is saved as PNG.
+    Inline styles are allowed (`unsafe-inline`), because igv.js and plotly set style attributes and,
+    while they run, add <style> elements whose hashes are not known in advance. Styles cannot run code,
+    and images and fonts cannot be requested from a server. Neither library needs `eval`, workers or
+    frames to draw its tracks or figures. `blob:` images are used when a user saves a picture as PNG.
     """
     hashes = " ".join(f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" for script in scripts)
     return (
@@ -58,7 +58,7 @@ def script_json(value: Any) -> str:
 
 
 def plotly_text(text: str) -> str:
-    """Return text that plotly displays unchanged, instead of as a subset of HTML.
+    """Escape a text so that plotly does not interpret any of it as HTML.
 
     Parameters
     ----------
@@ -68,6 +68,6 @@ def plotly_text(text: str) -> str:
     Returns
     -------
     str
-        Text for titles, labels and hover text of a plotly figure.
+        Escaped text for the titles, labels and hover text of a plotly figure.
     """
     return html.escape(text, quote=False)

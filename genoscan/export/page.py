@@ -1,19 +1,20 @@
-"""Genome browser pages: HTML files with igv.js, the sequence, tracks and genes.
+"""Genome browser pages: HTML files that contain igv.js, the sequence, the tracks and the genes.
 
-Small data are embedded, and the page makes no network requests. Data too large to embed are written
-to a folder beside the page, PAGE_files. The page and the folder must then be served by the same web
-server, and the page makes requests only to this server. The page's Content-Security-Policy enforces
-these restrictions.
+If the data are small, they are embedded, and the page makes no network requests. Data that are too
+large to embed are written to PAGE_files, a folder beside the page. The same web server must then serve
+the page and the folder, and the page makes requests only to this server. The page's
+Content-Security-Policy enforces these restrictions.
 
 igv.js is included unmodified (vendor/). Its configuration includes:
 
-    fastaURL   sequence around the scored regions only, as slices with coordinates
-    merged     each track drawn twice, as maximum and minimum per pixel; a mean would hide narrow peaks
-    graphType  dynseq: when zoomed in, bases are drawn as letters scaled by the score
-    name       escaped for tracks, which igv.js inserts as HTML; not for features, whose names are drawn
-               on a canvas; their popups are built by page.js
-    aliasURL   other names for sequences whose names igv.js would misread (igv_names.py)
-    search     off; igv.js would ask a server for names that it does not know
+    fastaURL   only the sequence around the scored regions, as slices with coordinates
+    merged     each track is drawn twice: as the maximum and as the minimum per pixel, because a mean
+               would hide narrow peaks
+    graphType  dynseq: when the user zooms in, bases are drawn as letters scaled by their scores
+    name       track names are escaped, because igv.js inserts them as HTML; feature names are not,
+               because igv.js draws them on a canvas, and page.js builds the popups of features
+    aliasURL   other names for sequences whose names igv.js would misread (see igv_names.py)
+    search     off, because igv.js would ask a server for names that it does not know
 """
 
 import base64
@@ -79,7 +80,12 @@ dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; }} dd 
 
 
 class _Sources(NamedTuple):
-    """URLs of sequence and tracks, value of the CSP directive connect-src, and names of sequences within igv.js."""
+    """Sources of the data that a page displays.
+
+    `bases` contains the settings of igv.js for the reference sequence, and `urls` contains the URLs of
+    the tracks. `connect` is the value of the Content-Security-Policy directive connect-src. `names`
+    maps names of sequences to their names within igv.js.
+    """
 
     bases: Mapping[str, Any]
     urls: Sequence[str]
@@ -106,15 +112,16 @@ def write_page(
     tracks
         Tracks to display.
     annotation
-        Genes to display, each transcript separately; those outside the visible regions are omitted.
+        Genes to display. Each transcript is drawn separately, and genes outside the visible regions are
+        omitted.
     locus
         Locus to display first; by default, the first scored region.
 
     Returns
     -------
     Path or None
-        Folder with copies of the tracks and the genome as .2bit, written if the tracks have more
-        than 5,000,000 scored bases in total; otherwise None.
+        Folder that contains a copy of each track, and the genome in .2bit format. It is written if the
+        tracks have more than 5,000,000 scored bases in total; otherwise, the result is None.
 
     Raises
     ------
@@ -230,7 +237,7 @@ def _overlap(a: Region, b: Region) -> bool:
 
 
 def _visible_regions(genome: Genome, tracks: Sequence[TrackFile]) -> Iterator[Region]:
-    """Yield the visible parts of the genome: scored regions with flanks, merged."""
+    """Yield the visible regions of the genome: scored regions with flanks, merged if they overlap."""
     around = [
         Region(region.chrom, max(0, region.start - _FLANK), min(genome.sizes[region.chrom], region.end + _FLANK))
         for track in tracks
@@ -240,7 +247,10 @@ def _visible_regions(genome: Genome, tracks: Sequence[TrackFile]) -> Iterator[Re
 
 
 def _slices(genome: Genome, visible: Sequence[Region], names: Mapping[str, str]) -> bytes:
-    """Return the visible regions as gzipped FASTA; headers contain coordinates and sequence length."""
+    """Return gzipped FASTA text of the visible regions.
+
+    Each header contains the coordinates of a region and the length of its sequence.
+    """
     pieces = (
         f">{names.get(r.chrom, r.chrom)}:{r.start + 1}-{r.end} @len={genome.sizes[r.chrom]}\n".encode()
         + decode(genome.fetch(r.chrom, r.start, r.end))
@@ -285,7 +295,10 @@ def _genes(
 
 
 def _exons(transcript: Transcript | None) -> dict[str, Any]:
-    """Return the properties of a transcript for igv.js, which draws untranslated exons thinner."""
+    """Return the properties of a transcript for igv.js.
+
+    igv.js draws untranslated exons thinner than coding exons.
+    """
     if transcript is None:
         return {}
     exons: list[dict[str, int | bool]] = []

@@ -1,7 +1,7 @@
-"""Report of a track as one HTML file: score ranges, logos, a mean profile and tables.
+"""Report on a track: an HTML file with score ranges, logos, a mean profile and tables.
 
-The page is rendered from the templates report.html and report.js. It makes no network requests and
-runs no other script (enforced by its Content-Security-Policy).
+The page is rendered from the templates report.html and report.js. Its Content-Security-Policy blocks
+all network requests, and all scripts except those of the page.
 """
 
 import html
@@ -38,7 +38,7 @@ _BLUE, _GREY = "#2a8fd0", "#9a9a9a"
 
 
 def write_report(output: Path, genome: Genome, track: TrackFile, annotation: Sequence[Feature] = ()) -> None:
-    """Write a report of a track.
+    """Write a report on a track.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def write_report(output: Path, genome: Genome, track: TrackFile, annotation: Seq
     track
         Track to summarize.
     annotation
-        Features used to compute the mean profile and to annotate the strongest bases.
+        Features for the mean profile. They also annotate the bases with the largest absolute scores.
 
     Raises
     ------
@@ -60,8 +60,9 @@ def write_report(output: Path, genome: Genome, track: TrackFile, annotation: Seq
 
     Notes
     -----
-    File size: 5 MB, mostly plotly.js, plus 20 kB for each of the (at most 200) regions with the
-    largest scores. Memory: the scores of a million bases, the regions, and the page.
+    File size: 5 MB, mostly plotly.js, plus 20 kB for each of the regions with the largest absolute
+    scores, of which at most 200 are included. Memory is needed for the scores of a million bases, the
+    regions and the page.
     """
     with BigWig(track.path) as scores:
         summary = summarize(scores, track.regions, top=_CANDIDATES, curves=_CURVES)
@@ -202,7 +203,7 @@ def _logo(scores: BigWig, genome: Genome, piece: Region) -> str:
 
 
 class _Row(NamedTuple):
-    """Row of the table of strongest bases: site, base, and names of the features that contain it."""
+    """Row of the table of sites: a site, its base, and the names of the features that contain it."""
 
     site: Site
     base: str
@@ -224,7 +225,7 @@ def _table_row(row: _Row, *, named: bool) -> str:
 
 
 def _table_url(rows: Sequence[_Row]) -> str:
-    """Return the table of the strongest bases as a data URL for download."""
+    """Return a data URL from which the table of sites can be downloaded."""
     lines = ["#chrom\tstart\tend\tbase\tscore\tfeature\n"]
     for (at, score), base, feature in rows:
         place = f"{at.chrom}\t{at.start}\t{at.end}"
@@ -241,7 +242,7 @@ def _settings(track: TrackFile) -> Iterator[tuple[str, str]]:
 
 
 def _checks(track: TrackFile, genome: Genome, summary: Summary) -> Iterator[str]:
-    """Yield one sentence per check: sequence checksums, and number of scored bases."""
+    """Yield a sentence about the sequence checksums and one about the number of scored bases."""
     n = len(track.record["sequences"])
     yield (
         f"{n:,} sequence{'s' * (n > 1)} of {genome.path.name}: "

@@ -1,7 +1,7 @@
 """IGV and JBrowse sessions, which refer to the genome and the tracks by path.
 
-Paths are relative to the session file, so that a folder that contains the session, the genome and the
-tracks can be moved.
+The paths are relative to the session file. A folder that contains the session, the genome and the
+tracks can therefore be moved.
 """
 
 import json
@@ -40,15 +40,15 @@ def write_igv_session(
     Raises
     ------
     InputError
-        If the genome has no .fai index, or a name contains a character that XML excludes.
+        If the genome has no .fai index, or a name contains a character that XML does not allow.
     OutputError
         If the file cannot be written.
 
     Notes
     -----
-    Tracks show the maximum per pixel, so that peaks remain visible when zoomed out. igv.js splits a
-    locus at its first colon; if the name of the sequence contains a colon, the session therefore shows
-    the whole sequence.
+    Tracks show the maximum per pixel, so that peaks remain visible when the user zooms out. igv.js
+    splits a locus at its first colon. Therefore, if the name of a sequence contains a colon, the
+    session shows the whole sequence.
     """
     fasta, start = _relative(output, _indexed_fasta(genome)), initial_locus(tracks, locus)
     chrom = (locus or tracks[0].regions[0]).chrom
@@ -165,5 +165,5 @@ def _add_suffix(path: Path, suffix: str) -> Path:
 
 
 def _relative(output: Path, path: Path) -> str:
-    """Return a path relative to the folder of `output`."""
+    """Return a path relative to the folder that contains `output`."""
     return Path(os.path.relpath(path.resolve(), output.resolve().parent)).as_posix()

@@ -27,7 +27,7 @@ _HISTOGRAM = 120
 
 @dataclass(frozen=True)
 class Curve:
-    """Minimum and maximum score in bins along a region.
+    """Minimum and maximum score in each bin of a region.
 
     Attributes
     ----------
@@ -80,14 +80,14 @@ class Summary:
     curves
         Curves of the regions with the largest absolute scores, sorted by decreasing `peak`.
     regions
-        Number of regions.
+        Number of scored regions.
     scored
         Number of bases with a score.
     sites
-        Bases with the largest absolute scores, sorted by decreasing absolute score, with ties in
-        genome order.
+        Bases with the largest absolute scores, sorted by decreasing absolute score. Ties are in genome
+        order.
     edges, counts
-        Bin edges and counts of the histogram of the scores.
+        Bin edges and bin counts of the score histogram.
     """
 
     curves: tuple[Curve, ...]
@@ -100,18 +100,19 @@ class Summary:
 
 @dataclass(frozen=True)
 class Profile:
-    """Mean absolute score around the first bases of features, in the direction of their strand.
+    """Mean absolute score at each offset from the first base of a feature, along the feature's strand.
 
     Attributes
     ----------
     features
         Number of features whose first base has a score.
     n_sampled
-        Number of these features that are included in the mean, spaced evenly over all of them.
+        Number of features that are included in the mean. They are spaced evenly among the features that
+        `features` counts.
     mean
-        Mean absolute score at each offset from -FLANK to FLANK; NaN at an offset without scores.
+        Mean absolute score at each offset from `-FLANK` to `FLANK`; NaN at an offset without scores.
     lowest, highest
-        Minimum and maximum, at each offset, of `SHUFFLES` random profiles. Each random profile is the
+        Minimum and maximum of `SHUFFLES` random profiles at each offset. Each random profile is the
         mean around `n_sampled` random bases that have scores. The random seed is fixed.
     """
 
@@ -128,7 +129,7 @@ def summarize(track: BigWig, regions: Sequence[Region], *, top: int, curves: int
     Parameters
     ----------
     track
-        Open bigWig.
+        Open bigWig file.
     regions
         Scored regions, disjoint and in genome order.
     top
@@ -179,7 +180,7 @@ def summarize(track: BigWig, regions: Sequence[Region], *, top: int, curves: int
 
 
 def _pieces(track: BigWig, region: Region, step: int) -> Iterator[tuple[int, Float32[np.ndarray, " bases"]]]:
-    """Yield the start and scores of each piece of a region, cut at multiples of `step` bases."""
+    """Cut a region at multiples of `step` bases, and yield the start and the scores of each piece."""
     stride = max(1, PIECE // step) * step
     for start in range(region.start, region.end, stride):
         yield start, track.scores(region.chrom, start, min(start + stride, region.end))
@@ -229,12 +230,12 @@ def top_windows(sites: Sequence[Site], regions: Sequence[Region], *, width: int,
 
 
 def profile(track: BigWig, regions: Sequence[Region], features: Sequence[Region]) -> Profile | None:
-    """Return the mean absolute scores around the first bases of features.
+    """Compute the mean profile around the first bases of features.
 
     Parameters
     ----------
     track
-        Open bigWig.
+        Open bigWig file.
     regions
         Scored regions, disjoint and in genome order.
     features
@@ -273,13 +274,13 @@ def profile(track: BigWig, regions: Sequence[Region], features: Sequence[Region]
 
 
 def _first_base(feature: Region) -> Region:
-    """Return the first base of a feature in the direction of its strand."""
+    """Return the first base of a feature on its strand."""
     at = feature.end - 1 if feature.strand == "-" else feature.start
     return Region(feature.chrom, at, at + 1, strand=feature.strand)
 
 
 def _mean(track: BigWig, bases: Iterable[Region]) -> Float64[np.ndarray, " offsets"]:
-    """Return the mean absolute score at each offset from the bases, ignoring NaN."""
+    """Return the mean absolute score at each offset from the given bases; NaN scores are ignored."""
     total, known = np.zeros(2 * FLANK + 1), np.zeros(2 * FLANK + 1)
     for base in bases:
         first = base.start - FLANK

@@ -1,4 +1,4 @@
-"""Tracks and provenance records to export, checked against the genome when loaded."""
+"""Tracks to export, which are compared with the genome when they are loaded."""
 
 import os
 from collections.abc import Sequence
@@ -33,12 +33,12 @@ class TrackFile:
 
     @property
     def name(self) -> str:
-        """Display name: the file name without its suffix; bytes that are not UTF-8 become U+FFFD."""
+        """File name without its suffix, for display. Bytes that are not valid UTF-8 become U+FFFD."""
         return os.fsencode(self.path.stem).decode("utf-8", "replace")
 
     @property
     def description(self) -> str:
-        """Model, target and score, or model and prediction, and the warning of the run, on one line."""
+        """Model with its target and score or its prediction, and the warning of the run, on one line."""
         record = self.record
         warning = f"; {record['warning']}" if record.get("warning") else ""
         if prediction := record.get("prediction"):
@@ -87,7 +87,7 @@ def initial_locus(tracks: Sequence[TrackFile], locus: Region | None) -> str:
 
 
 def format_locus(region: Region) -> str:
-    """Format a region for genome browsers, which do not support quoted names.
+    """Format a region as a locus for genome browsers, which do not support names in braces.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def format_locus(region: Region) -> str:
     Returns
     -------
     str
-        Locus, such as "chr1:1,001-2,000"; 1-based, inclusive.
+        Locus with 1-based, inclusive coordinates, such as "chr1:1,001-2,000".
     """
     return f"{region.chrom}:{region.start + 1:,}-{region.end:,}"
 
@@ -110,7 +110,7 @@ def load_track(path: Path, genome: Genome) -> TrackFile:
     path
         bigWig file, with its provenance record beside it.
     genome
-        Genome to compare with, by sequence name, length and MD5.
+        Genome whose sequence names, lengths and MD5 checksums are compared with the record.
 
     Returns
     -------
@@ -120,8 +120,8 @@ def load_track(path: Path, genome: Genome) -> TrackFile:
     Raises
     ------
     InputError
-        If the file is not a bigWig, its record is missing, or a sequence
-        differs from the genome.
+        If the file is not a bigWig file, its record is missing, or a sequence of the track differs from
+        the sequence with the same name in the genome.
     """
     if path.suffix.lower() not in BIGWIG:
         raise InputError(f"{path}: expected a bigWig: write one with attribute -o {path.stem}.bw")

@@ -1,9 +1,9 @@
-"""Writer for .2bit, the format in which the UCSC Genome Browser stores genomes with two bits per base.
+"""Writer for .2bit, a format of the UCSC Genome Browser that stores genomes with two bits per base.
 
 All numbers are little-endian uint32, except for the lengths of names, which are uint8. The file
 contains a header, an index of names and offsets, and one record per sequence. A record contains the
-length, the runs of N, an empty list of masked intervals, and the bases. Each byte encodes four bases,
-the first in the most significant bits; N is encoded as T.
+sequence length, the runs of N, an empty list of masked intervals, and the bases. Each byte encodes four
+bases; the most significant bits encode the first of them. N is encoded as T.
 
 Reference: genome.ucsc.edu/FAQ/FAQformat.html, ".2bit".
 """
@@ -31,7 +31,7 @@ _BITS = np.array([2, 1, 3, 0, 0], np.uint8)
 def write_two_bit(
     output: Path, genome: Genome, files: AtomicFiles | None = None, *, renamed: Mapping[str, str] | None = None
 ) -> None:
-    """Write all sequences of a genome as .2bit; soft-masking is not preserved.
+    """Write all sequences of a genome to a .2bit file, without soft-masking.
 
     Parameters
     ----------
@@ -40,16 +40,16 @@ def write_two_bit(
     genome
         Genome to write.
     files
-        Transaction at the end of which the file is replaced. If None, it is replaced as soon as it is
-        complete.
+        When this transaction ends, an existing file is replaced. If None, an existing file is replaced
+        as soon as the new file is complete.
     renamed
-        Names to write for some of the sequences, instead of their own.
+        New names of sequences, by their names in the genome. All other sequences keep their names.
 
     Raises
     ------
     InputError
-        If the genome exceeds a limit of the format, because a name is longer than 255 bytes or the file
-        would be 4 GiB or larger.
+        If a name is longer than 255 bytes or the file would be 4 GiB or larger. The format allows
+        neither.
     OutputError
         If the file cannot be written.
 
@@ -90,7 +90,7 @@ def _write_sequence(
 
 
 def _runs_of_n(genome: Genome, name: str) -> tuple[Int64[np.ndarray, " runs"], Int64[np.ndarray, " runs"]]:
-    """Return the starts and lengths of the runs of N."""
+    """Return the starts and the lengths of the runs of N in a sequence."""
     edges, at, before = [], 0, False
     for piece in _pieces(genome, name):
         is_n = np.concatenate([[before], piece == N])

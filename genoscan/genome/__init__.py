@@ -1,1 +1,4 @@
-"""Genome files, regions and windows: FASTA, GenBank, BED and region strings. Does not import torch."""
+"""Genomes, regions and windows, and readers for FASTA, GenBank, annotation and BED files.
+
+This package does not import torch.
+"""

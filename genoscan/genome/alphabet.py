@@ -34,7 +34,7 @@ _COMPLEMENTS = np.array([3, 2, 1, 0, N], np.uint8)
 
 
 def encode(letters: bytes, *, record: str, offset: int) -> UInt8[np.ndarray, " bases"]:
-    """Encode part of a sequence as base codes.
+    """Convert letters of a sequence to base codes.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def encode(letters: bytes, *, record: str, offset: int) -> UInt8[np.ndarray, " b
     record
         Name of the sequence, for error messages.
     offset
-        0-based position of the first letter in the sequence.
+        0-based position in the sequence at which `letters` begins.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def encode(letters: bytes, *, record: str, offset: int) -> UInt8[np.ndarray, " b
 
 
 def decode(codes: UInt8[np.ndarray, " bases"]) -> bytes:
-    """Decode base codes to letters.
+    """Convert base codes to letters.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def complement(codes: UInt8[np.ndarray, " bases"]) -> UInt8[np.ndarray, " bases"
     Returns
     -------
     array of shape (bases,)
-        Codes with A and T exchanged, and C and G exchanged; N is unchanged.
+        Codes in which A and T are exchanged, and C and G are exchanged. N is unchanged.
     """
     return _COMPLEMENTS[codes]
 

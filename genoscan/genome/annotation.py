@@ -33,18 +33,19 @@ def read_annotation(
     Parameters
     ----------
     path
-        GenBank, GFF3, GTF or BED file, plain or gzip. The format is detected from the contents.
+        GenBank, GFF3, GTF or BED file, plain or gzip-compressed. The format is detected from the
+        contents.
     sizes
-        Length of each sequence, in bases.
+        Length of each sequence of the genome, in bases.
     notify
-        Function called with one line of text if features or rows were skipped or shortened, or if no
-        features remain. The line states how many.
+        Function that receives a one-line message if features or rows were skipped or shortened, or if
+        no features remain. The message states how many were skipped or shortened.
 
     Returns
     -------
     list of Feature
-        Genes, and CDS and RNA features that belong to no gene, in the order of the file. All features
-        are returned if the file has no genes, and all rows if it is a BED file.
+        Genes, and the CDS and RNA features that belong to no gene, in the order of the file. If the
+        file has no genes, all its features are returned. For a BED file, all rows are returned.
 
     Raises
     ------
@@ -73,7 +74,7 @@ def read_annotation(
 
 
 def _text_format(path: Path) -> Literal["GFF", "BED"]:
-    """Return the format of a text file, given by the first row that is valid GFF or BED."""
+    """Return the format of a text file, as determined by its first valid GFF or BED row."""
     first = None
     with open_text(path) as lines:
         for number, line in enumerate(lines, 1):

@@ -26,12 +26,12 @@ def read_bed(path: str | Path, sizes: Mapping[str, int], *, clip: bool = False) 
     Parameters
     ----------
     path
-        Plain, gzip or bgzip file, or a pipe.
+        File (plain, gzip or bgzip) or pipe.
     sizes
-        Length of every sequence of the genome, in bases.
+        Length of each sequence of the genome, in bases.
     clip
-        If True, shorten a row that ends past its chromosome and mark it as `clipped`; if False,
-        raise an error.
+        If True, shorten each row that extends past the end of its chromosome, and mark the region as
+        `clipped`. If False, raise an error for such a row.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def read_bed_features(lines: Iterable[str], path: Path, malformed: MalformedRows
     path
         Path of the file, for error messages.
     malformed
-        Object to which the malformed rows are added.
+        Object that counts the malformed rows.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def read_bed_features(lines: Iterable[str], path: Path, malformed: MalformedRows
 
 
 def data_lines(lines: Iterable[str], path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the rows of a BED file, omitting empty lines, comments and header lines for browsers.
+    """Yield the rows of a BED file; omit empty lines, comments, and header lines for genome browsers.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def data_lines(lines: Iterable[str], path: Path) -> Iterator[tuple[int, str]]:
 
 
 def is_bed_row(line: str) -> bool:
-    """Return whether a line begins with the first three columns of BED: name, start and end.
+    """Return whether a line begins with the three required columns of BED: name, start and end.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Indexes of FASTA files (.fai): their rows, and a genome without bases, sufficient to plan a run."""
+"""FASTA indexes (.fai): their rows, and a genome that has sequence names and lengths but no bases."""
 
 import gzip
 import re
@@ -24,7 +24,7 @@ class FaiGenome:
     Parameters
     ----------
     path
-        FASTA index as written by samtools faidx: name, length and three further columns.
+        FASTA index in the format of samtools faidx: a name, a length and three further columns.
 
     Raises
     ------
@@ -73,9 +73,10 @@ class FaiRow(NamedTuple):
     name, length
         Name of the sequence, and its length in bases.
     offset
-        Position of the first base of the sequence in the uncompressed file, in bytes.
+        Byte position of the first base in the uncompressed file.
     line_bases, line_bytes
-        Length of the lines of the sequence, without the line end and with it.
+        Length of a full line of the sequence, in bases, and its length in bytes, including the line
+        end.
     """
 
     name: str
@@ -86,23 +87,23 @@ class FaiRow(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Position after the last base and its line end."""
+        """Byte position after the last base and the line end that follows it."""
         lines = -(-self.length // max(1, self.line_bases))
         return self.offset + self.length + lines * (self.line_bytes - self.line_bases)
 
     @property
     def last_base(self) -> int:
-        """Position of the last base; that before `offset`, if the sequence is empty."""
+        """Byte position of the last base; the position before `offset` if the sequence is empty."""
         return self.end - (self.line_bytes - self.line_bases) - 1
 
 
 def fai_rows(path: Path) -> Iterator[FaiRow]:
-    """Yield the rows of the index of a FASTA file, as written by samtools faidx.
+    """Read a FASTA file and yield the rows of its index, as samtools faidx would write them.
 
     Parameters
     ----------
     path
-        FASTA file, plain or bgzip. Empty lines may follow a sequence.
+        FASTA file, plain or bgzip-compressed. Empty lines may follow a sequence.
 
     Yields
     ------

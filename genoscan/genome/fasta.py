@@ -1,4 +1,4 @@
-"""Indexed reader for FASTA files, plain or bgzip."""
+"""Indexed reader for plain and bgzip-compressed FASTA files."""
 
 import hashlib
 import os
@@ -30,7 +30,7 @@ class FastaGenome:
     Parameters
     ----------
     path
-        FASTA file, plain or bgzip.
+        FASTA file, plain or bgzip-compressed.
 
     Raises
     ------
@@ -141,7 +141,7 @@ class FastaGenome:
         return file
 
     def _letters(self, chrom: str, start: int, end: int) -> Iterator[bytes]:
-        """Yield the letters from `start` to `end` in pieces, exactly as they are in the file."""
+        """Yield the letters from `start` to `end` in pieces, with the same case as in the file."""
         if chrom not in self.sizes:
             raise InputError(f"{self.path}: {unknown_sequence(chrom, self.sizes)}")
         if not 0 <= start <= end <= self.sizes[chrom]:

@@ -52,7 +52,7 @@ class FastaIndex(NamedTuple):
 
 
 class Stamp(NamedTuple):
-    """Modification time and size of a file, which are compared to detect changes.
+    """Modification time and size of a file. A difference in either shows that the file has changed.
 
     Attributes
     ----------
@@ -90,12 +90,12 @@ def stamp(path: Path) -> Stamp:
 
 
 def ensure_index(path: Path) -> FastaIndex:
-    """Return a valid index of a FASTA file, building one if necessary.
+    """Return a valid index of a FASTA file; build an index if necessary.
 
     Parameters
     ----------
     path
-        FASTA file, plain or bgzip.
+        FASTA file, plain or bgzip-compressed.
 
     Returns
     -------
@@ -110,10 +110,10 @@ def ensure_index(path: Path) -> FastaIndex:
 
     Notes
     -----
-    An index is valid if it is no older than the file, its numbers are possible for a file of this
-    size, the headers, first line ends and last bases of the first 1,000 sequences are at the offsets
-    implied by the index, and the file ends after the last indexed base. Memory, while an index is
-    built: the longest line of the file.
+    An index is valid if it is no older than the file and its numbers are possible for a file of this
+    size. In addition, the header, the first line end and the last base of each of the first 1,000
+    sequences must be at the offsets that the index implies, and the file must end after the last
+    indexed base. Building an index requires memory for the longest line of the file.
     """
     _check_fasta(path)
     candidates = _index_paths(path)
@@ -162,7 +162,7 @@ def _ends_whole(path: Path) -> bool:
 
 
 def _index_paths(path: Path) -> list[FastaIndex]:
-    """Return the candidate index paths: beside the file, then in the user's cache folder."""
+    """Return the possible index paths: first beside the file, then in the user's cache folder."""
     key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
     cached = platformdirs.user_cache_path("genoscan") / "indexes" / f"{key}-{path.name}"
     packed = compression(path) == "bgzip"
@@ -170,7 +170,7 @@ def _index_paths(path: Path) -> list[FastaIndex]:
 
 
 def _fits(path: Path, index: FastaIndex) -> bool:
-    """Return whether the index is no older than the file and matches its contents."""
+    """Return whether an index is no older than the file and agrees with the contents of the file."""
     try:
         if not all(file.is_file() for file in index if file):
             return False
@@ -185,9 +185,11 @@ def _fits(path: Path, index: FastaIndex) -> bool:
 
 @contextmanager
 def _uncompressed(path: Path, gzi: Path | None) -> Iterator[tuple[Callable[[int, int], bytes], int]]:
-    """Yield a function `read(offset, count)` for the decompressed file, and an upper bound on its size.
+    """Yield a function that reads decompressed bytes, and an upper bound on the decompressed size.
 
-    pysam cannot read the bytes between two sequences.
+    The arguments of the function are the offset and the number of bytes.
+
+    pysam is not used here, because it cannot read the bytes between two sequences.
     """
     with path.open("rb") as raw:
         file = BgzfReader(fileobj=raw, mode="rb") if gzi else raw
@@ -206,7 +208,10 @@ def _uncompressed(path: Path, gzi: Path | None) -> Iterator[tuple[Callable[[int,
 
 
 def _read_blocks(raw: BinaryIO, gzi: Path) -> Int64[np.ndarray, "blocks 2"]:
-    """Return the compressed and decompressed offset of each bgzip block; raise ValueError if one is wrong."""
+    """Return the compressed and the decompressed offset of each bgzip block.
+
+    Raise ValueError if an offset is wrong.
+    """
     # A .gzi file has a count, then the offsets of all blocks but the first.
     count, *numbers = np.fromfile(gzi, "<i8").tolist() or [-1]
     if len(numbers) != 2 * count:
@@ -224,7 +229,10 @@ def _read_blocks(raw: BinaryIO, gzi: Path) -> Int64[np.ndarray, "blocks 2"]:
 
 
 def _read_rows(fai: Path) -> pd.DataFrame:
-    """Return the rows of an index, with the fields of `FaiRow` as columns; raise ValueError if it is damaged."""
+    """Return the rows of an index as a table whose columns are the fields of `FaiRow`.
+
+    Raise ValueError if the index is damaged.
+    """
     numbers = dict.fromkeys(FaiRow._fields[1:], np.int64)
     return pd.read_csv(
         fai,
@@ -239,7 +247,7 @@ def _read_rows(fai: Path) -> pd.DataFrame:
 
 
 def _is_possible(rows: pd.DataFrame, size: int) -> bool:
-    """Return whether the sequences are in order, do not overlap and fit into a file of `size` bytes."""
+    """Return whether the indexed sequences are in order, do not overlap and fit into `size` bytes."""
     if rows.empty or rows["name"].duplicated().any():
         return False
     # In float64, because products of damaged numbers would overflow as integers.
@@ -257,10 +265,11 @@ def _is_possible(rows: pd.DataFrame, size: int) -> bool:
 
 
 def _comparisons(rows: pd.DataFrame, read: Callable[[int, int], bytes]) -> Iterator[bool]:
-    """Compare a file with its index, and yield whether each compared part agrees.
+    """Compare parts of a file with its index, and yield for each part whether it agrees.
 
-    Headers, line lengths, last bases and the end of the file are compared, because modification times
-    do not reveal that a file was replaced by an older file, for example with `cp -p` or `rsync`.
+    The headers, the line lengths, the last bases and the end of the file are compared. This is
+    necessary because modification times do not reveal that a file was replaced with an older file, for
+    example by `cp -p` or `rsync`.
     """
     end = 0  # of the previous sequence
     for row in starmap(FaiRow, rows.head(_HEADERS_CHECKED).itertuples(index=False)):
@@ -281,7 +290,7 @@ def _comparisons(rows: pd.DataFrame, read: Callable[[int, int], bytes]) -> Itera
 
 
 def _build(path: Path, index: FastaIndex) -> None:
-    """Build the index in a temporary folder, then move it into place.
+    """Build an index in a temporary folder, then move it into place.
 
     Other processes therefore never read a partially written file.
     """
@@ -325,7 +334,7 @@ def _block_offsets(path: Path) -> Int64[np.ndarray, " numbers"]:
 
 @contextmanager
 def _index_errors(path: Path) -> Iterator[None]:
-    """Convert the errors that damaged files cause to InputError."""
+    """Raise InputError in place of the errors that a damaged file causes."""
     try:
         yield
     except InputError:

@@ -25,7 +25,7 @@ class Transcript(NamedTuple):
         Disjoint exons, in ascending order.
     coding
         Interval from the first to the last coding base, like thickStart and thickEnd in BED. The
-        interval is empty if no base is coding, and None if this is unknown.
+        interval is empty if no base is coding. It is None if the coding bases are unknown.
     """
 
     start: int
@@ -42,7 +42,7 @@ class Transcript(NamedTuple):
         return Transcript(max(self.start, start), min(self.end, end), exons, coding)
 
     def shift(self, by: int) -> "Transcript":
-        """Return a copy of the transcript, shifted by a number of bases."""
+        """Return a copy of the transcript in which `by` has been added to all coordinates."""
         exons = tuple((a + by, b + by) for a, b in self.exons)
         return Transcript(
             self.start + by, self.end + by, exons, self.coding and (self.coding[0] + by, self.coding[1] + by)
@@ -51,7 +51,7 @@ class Transcript(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Feature(Region):
-    """Region with transcripts.
+    """Region of an annotation, with its transcripts.
 
     Attributes
     ----------
@@ -62,13 +62,13 @@ class Feature(Region):
     transcripts: tuple[Transcript, ...] = field(default=(), compare=False)
 
     def is_intron(self, position: int) -> bool:
-        """Return whether a position is within at least one transcript, but not within an exon."""
+        """Return whether a position is within at least one transcript, but not within any exon."""
         around = [t for t in self.transcripts if t.start <= position < t.end]
         return bool(around) and not any(a <= position < b for t in around for a, b in t.exons)
 
 
 class MalformedRows:
-    """Count of the malformed rows of a file, and the error for the first of them.
+    """Number of malformed rows in a file, and the error for the first of these rows.
 
     Attributes
     ----------
@@ -88,14 +88,14 @@ class MalformedRows:
         Parameters
         ----------
         problem
-            Error for the row, which names the file and the line.
+            Error for the row. Its message names the file and the line.
         """
         self.count += 1
         self.first = self.first or problem
 
 
 def make_feature(region: Region, transcripts: Iterable[Transcript]) -> Feature:
-    """Create a feature; omit its transcripts if they add nothing to its extent.
+    """Create a feature; omit its transcripts if they add no information to its extent.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def make_feature(region: Region, transcripts: Iterable[Transcript]) -> Feature:
 
 
 def merge_overlapping(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
-    """Merge intervals that share bases, and return all intervals in ascending order.
+    """Merge intervals that share bases, and return the resulting intervals in ascending order.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def gene_index(genes: Iterable[Feature]) -> Callable[[Feature], bool]:
 
 
 class Placement(NamedTuple):
-    """Features within a genome, and counts of the omitted and the shortened features.
+    """Features within a genome, and the numbers of omitted and shortened features.
 
     Attributes
     ----------
@@ -206,13 +206,13 @@ def place(features: Iterable[Feature], sizes: Mapping[str, int], circular: Colle
     sizes
         Sequence lengths in bases.
     circular
-        Names of the circular sequences. A feature that crosses the origin of a circular sequence
-        ends past the length of the sequence; it is split into two features.
+        Names of the circular sequences. If a feature crosses the origin of a circular sequence, its end
+        is greater than the sequence length. Such a feature is split into two features.
 
     Returns
     -------
     Placement
-        Selected features in the given order, and counts of the omitted and the shortened features.
+        Selected features in the given order, and the numbers of omitted and shortened features.
     """
     found: list[Feature] = []
     unknown: dict[str, int] = defaultdict(int)

@@ -1,4 +1,4 @@
-"""Readers for plain, gzip and bgzip input files, with errors that name the file."""
+"""Functions that read plain, gzip and bgzip files and raise errors that name the file."""
 
 import gzip
 import io
@@ -20,7 +20,7 @@ _MAX_LINE = 1 << 20
 
 
 def check_file(path: Path) -> None:
-    """Check that a path is a regular file, which allows random access.
+    """Check that a path refers to a regular file; other files do not allow random access.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def head(path: Path, count: int) -> bytes:
     Parameters
     ----------
     path
-        Plain, gzip or bgzip file.
+        File (plain, gzip or bgzip).
     count
         Maximum number of bytes.
 
@@ -117,12 +117,12 @@ def head(path: Path, count: int) -> bytes:
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """Open a binary file for a single sequential read, as a context manager.
+    """Context manager that opens a file so that its bytes can be read once, from beginning to end.
 
     Parameters
     ----------
     path
-        Plain, gzip or bgzip file, or a pipe.
+        File (plain, gzip or bgzip) or pipe.
 
     Yields
     ------
@@ -132,7 +132,8 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     Raises
     ------
     InputError
-        If the file cannot be read. This can be raised on opening or later, inside the `with` block.
+        If the file cannot be read. The error may occur when the file is opened or inside the `with`
+        block.
     """
     with read_errors(path), path.open("rb") as file:
         if file.peek(2)[:2] != _GZIP:
@@ -143,7 +144,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
 
 class _BoundedLines(io.TextIOWrapper):
-    """Text stream that raises InputError if a line is too long, without reading the whole line."""
+    """Text stream that raises InputError if a line is too long, before it has read the whole line."""
 
     def __init__(self, file: Any, path: Path) -> None:
         # A comment in another encoding must not make a file with ASCII data unreadable.
@@ -168,12 +169,12 @@ class _BoundedLines(io.TextIOWrapper):
 
 @contextmanager
 def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
-    """Open a text file for a single sequential read, as a context manager.
+    """Context manager that opens a text file so that it can be read once, from beginning to end.
 
     Parameters
     ----------
     path
-        Plain, gzip or bgzip file, or a pipe.
+        File (plain, gzip or bgzip) or pipe.
 
     Yields
     ------
@@ -183,8 +184,8 @@ def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
     Raises
     ------
     InputError
-        If the file cannot be read or a line has more than 2^20 characters. This can be raised on
-        opening or later, inside the `with` block.
+        If the file cannot be read or a line has more than 2^20 characters. The error may occur when the
+        file is opened or inside the `with` block.
     """
     with open_bytes(path) as file:
         yield _BoundedLines(cast(io.BufferedIOBase, file), path)
@@ -192,7 +193,7 @@ def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
 
 @contextmanager
 def read_errors(path: Path) -> Iterator[None]:
-    """Convert read errors inside a `with` block to InputError.
+    """Convert read errors in a `with` block into InputError.
 
     Parameters
     ----------

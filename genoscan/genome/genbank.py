@@ -1,4 +1,4 @@
-"""Reader for the sequences and features of GenBank files, plain or gzip.
+"""Reader for the sequences and features in plain and gzip-compressed GenBank files.
 
 GenBank coordinates are 1-based and closed; Biopython converts them to 0-based, half-open
 coordinates.
@@ -44,12 +44,13 @@ class GenBankFeature:
     kind
         Feature key: "gene", "CDS", "tRNA" and so on.
     name
-        Value of the first qualifier present among gene, locus_tag, product and label; "" if there
-        is none.
+        Value of the qualifier "gene", "locus_tag", "product" or "label". The first one that is present,
+        in this order, is used. The name is "" if none is present.
     strand
         "+" or "-"; "." for a feature on both strands, such as a trans-spliced gene.
     parts
-        Exons, in transcript order. A fuzzy position such as <3 or >10 is replaced by its number.
+        Exons, in transcript order. A fuzzy position, such as "<3" or ">10", is replaced with its
+        number.
     trans_spliced
         Whether the exons belong to separate transcripts.
     """
@@ -62,7 +63,10 @@ class GenBankFeature:
     trans_spliced: bool = False
 
     def features(self) -> list[Feature]:
-        """Return one feature, or several if the exons cross the origin, change strand or are trans-spliced."""
+        """Return the feature as one or more `Feature` objects.
+
+        The feature is split where its exons cross the origin, change strand or are trans-spliced.
+        """
         runs = [[self.parts[0]]]
         for before, after in pairwise(self.parts):
             follows = after.start < before.start if after.strand == "-" else before.start < after.start
@@ -74,15 +78,15 @@ class GenBankFeature:
 
 
 class GenBankGenome:
-    """Genome read from a GenBank file into memory, at one byte per base.
+    """Genome that is read from a GenBank file and kept in memory, with one byte per base.
 
-    A sequence is named as in its VERSION line, such as NC_000932.1, or by its LOCUS name if there is
-    no version.
+    The name of a sequence is the version in its VERSION line, such as NC_000932.1. If there is no
+    version, it is the name in the LOCUS line.
 
     Parameters
     ----------
     path
-        GenBank file, plain or gzip.
+        GenBank file, plain or gzip-compressed.
 
     Raises
     ------
@@ -171,16 +175,16 @@ def _join(exons: list[Region], *, coding: bool) -> Feature:
 def read_features(path: str | Path, malformed: MalformedRows | None = None) -> list[GenBankFeature]:
     """Return the features of a GenBank file, in the order of the file.
 
-    Features of type `source`, parts on other records and zero-length parts (between two bases) are
-    omitted.
+    Features of type `source` are omitted. Parts of features are omitted if they are on other records or
+    have zero length (between two bases).
 
     Parameters
     ----------
     path
-        GenBank file, plain or gzip.
+        GenBank file, plain or gzip-compressed.
     malformed
-        Object to which features without a valid location are added. If None, a feature that has no
-        valid location or ends past its record raises an error.
+        Object that counts the features without a valid location. If None, an error is raised if a
+        feature has no valid location or extends past the end of its record.
 
     Returns
     -------
@@ -228,7 +232,7 @@ def _feature(found: Any, record: Any, path: Path, *, strict: bool) -> Iterator[G
 
 
 class _Lines:
-    """Text file to pass to Biopython; it stores the version of the current record.
+    """Text file that is passed to Biopython and stores the version of the current record.
 
     Biopython parses part of a version as a number and would change NODE_1_cov_2.052837 to
     NODE_1_cov_2.52837.
@@ -251,7 +255,10 @@ class _Lines:
 
 
 def _records(path: Path) -> Iterator[Any]:
-    """Yield the Biopython records of a file, named as in the file; raise InputError if a name is repeated."""
+    """Yield the records of a file as Biopython objects, with their names as in the file.
+
+    Raise InputError if a name is repeated.
+    """
     check_file(path)
     names = set()
     with open_text(path) as file:

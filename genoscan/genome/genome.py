@@ -23,7 +23,7 @@ class Genome(Protocol):
     path
         Genome file.
     sizes
-        Length of every sequence in bases, in the order of the file.
+        Length of each sequence in bases. The sequences are in the order of the file.
     """
 
     path: Path
@@ -63,7 +63,8 @@ class Genome(Protocol):
         Returns
         -------
         str
-            32 hexadecimal digits, independent of the letter case and line length of the file.
+            32 hexadecimal digits, which do not depend on the letter case or the line length of the
+            file.
 
         Raises
         ------
@@ -74,13 +75,13 @@ class Genome(Protocol):
 
 
 def open_genome(path: str | Path) -> Genome:
-    """Open a genome file, detecting its format from the content.
+    """Open a genome file; its format is detected from its contents.
 
     Parameters
     ----------
     path
-        FASTA file (plain or bgzip), GenBank file (plain or gzip), or FASTA index (.fai), which
-        contains no bases but is sufficient to plan a run.
+        FASTA file (plain or bgzip-compressed), GenBank file (plain or gzip-compressed), or FASTA index
+        (.fai). An index contains no bases but is sufficient to plan a run.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """Reader for the genes, transcripts and exons in GFF3 and GTF files.
 
-Both formats have nine columns and 1-based, closed coordinates. A GFF3 row contains the
-ID of its parent, and a GTF row the IDs of its gene and transcript. Rows may be in any order.
+Both formats have nine columns and 1-based, closed coordinates. A GFF3 row contains the ID of its
+parent, and a GTF row contains the IDs of its gene and transcript. Rows may be in any order.
 """
 
 import re
@@ -104,7 +104,7 @@ class _Exons:
         return Transcript(*extent, self.blocks, coding).cut(*extent) or Transcript(*extent, (extent,))
 
     def features(self, circle: int | None) -> list[Feature]:
-        """Return one feature, or one per block if the exons adjoin both sides of a circular sequence's origin."""
+        """Return one feature, or one per block if the exons cross the origin of a circular sequence."""
         if circle is not None and self.blocks[0][0] == 0 and self.blocks[-1][1] == circle:
             return [_feature(self.row, self.name, block, ()) for block in self.blocks]
         return [_feature(self.row, self.name, self.extent, [self.transcript(self.extent)])]
@@ -125,7 +125,7 @@ def is_gff_row(line: str) -> bool:
     Returns
     -------
     bool
-        True for a GFF3 or GTF row; False for a BED row, which has start and end in columns 2 and 3.
+        True for a GFF3 or GTF row; False for a BED row, which has its start and end in columns 2 and 3.
     """
     columns = [column.strip() for column in line.split("\t", 9)]
     if len(columns) < 8 or not all(map(_POSITION.fullmatch, columns[3:5])):
@@ -141,26 +141,27 @@ def read_gff(
     Parameters
     ----------
     lines
-        Lines of the file. Reading stops at sequences in FASTA format.
+        Lines of the file. Reading stops where sequences in FASTA format begin.
     path
         Path of the file, for error messages.
     sizes
         Sequence lengths in bases. A percent-encoded sequence name is decoded unless it is a key of
         `sizes`.
     malformed
-        Object to which rows with missing columns or invalid coordinates are added.
+        Object that counts the rows with missing columns or invalid coordinates.
 
     Returns
     -------
     features : list of Feature
-        Genes with their transcripts, and transcripts, CDS and RNAs that do not belong to a gene. If
-        the file contains none of these, all of its features except whole sequences.
+        Genes with their transcripts, and transcripts, CDS and RNAs that do not belong to a gene. If the
+        file contains none of these, all of its features are returned, except those that represent whole
+        sequences.
     circular : set of str
         Names of the circular sequences.
 
     Notes
     -----
-    Memory: all exons of the file.
+    Memory is needed for all exons in the file.
     """
     tree, circular = _Tree(), set()
     for row in _rows(lines, path, sizes, malformed):
@@ -211,7 +212,7 @@ def _role(kind: str) -> _Role:
 
 
 def _attributes(text: str) -> tuple[dict[str, str], bool]:
-    """Return the attributes in `_USED`, keyed by lower-case name, and whether the text is in GTF syntax."""
+    """Return the attributes in `_USED`, by lower-case name, and whether the text is in GTF syntax."""
     is_gtf = "=" not in text.partition(";")[0].partition('"')[0]
     fields: dict[str, str] = {}
     for key, value in _gtf_pairs(text) if is_gtf else _gff3_pairs(text):
@@ -252,7 +253,7 @@ def _gtf_pairs(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _keys(row: _Row, role: _Role, fields: Mapping[str, str], is_gtf: bool) -> tuple[_Key, tuple[_Key, ...]]:
-    """Return the key of a row and the keys of its parents; for GTF, the transcript precedes the gene."""
+    """Return the key of a row and the keys of its parents; in GTF, a transcript precedes its gene."""
     unique = ("row", row.chrom, str(row.number))
     if not is_gtf:
         own = ("", row.chrom, fields["id"]) if "id" in fields else unique
@@ -356,7 +357,7 @@ class _Tree:
         return [feature for _, feature in sorted(rows, key=lambda row: row[0])]
 
     def _ancestors(self, parents: tuple[_Key, ...]) -> list[_Key]:
-        """Return the keys of the nearest genes above a row, given its parents, which may have parents themselves."""
+        """Return the keys of the nearest genes among a row's parents and their ancestors."""
         if parents not in self._found:
             above = parents
             for _ in range(_LEVELS):

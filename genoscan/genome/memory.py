@@ -1,4 +1,4 @@
-"""In-memory sequences with the `Genome` interface."""
+"""In-memory implementation of the `Genome` interface."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from genoscan.genome.region import unknown_sequence
 
 
 class SequenceGenome:
-    """In-memory genome of named sequences.
+    """Genome whose named sequences are held in memory.
 
     Parameters
     ----------

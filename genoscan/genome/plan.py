@@ -1,7 +1,7 @@
-"""Planning of the input windows of regions, and of batches of windows.
+"""Planning of the windows that the model reads, and of batches of windows.
 
-A window extends a region by `context` bases upstream and `reach` bases downstream in the
-reading direction, and is clipped at the ends of the chromosome.
+A window contains a region, `context` bases upstream of it and `reach` bases downstream of it, in the
+reading direction. The window is clipped at the ends of the chromosome.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,21 +35,21 @@ class Window:
 
     @property
     def scored_span(self) -> slice:
-        """Positions of the scored bases in the window, in the reading direction."""
+        """Positions of the scored bases within the window, in the reading direction."""
         return self.span_of(self.scored)
 
     def span_of(self, part: Region) -> slice:
-        """Return the window positions of a part of the window, in the reading direction.
+        """Return the positions that a part of the window occupies, in the reading direction.
 
         Parameters
         ----------
         part
-            A part of `region`, in forward coordinates.
+            Part of `region`, in forward coordinates.
 
         Returns
         -------
         slice
-            Positions in the window; 0 is the first base read.
+            Positions in the window; position 0 is the first base that the model reads.
         """
         if self.strand == "-":
             return slice(self.region.end - part.end, self.region.end - part.start)
@@ -57,17 +57,17 @@ class Window:
 
 
 def whole_genome(sizes: Mapping[str, int]) -> list[Region]:
-    """Return one region for each sequence, in the order of the genome.
+    """Return one region for each non-empty sequence, in the order of the genome.
 
     Parameters
     ----------
     sizes
-        Length of every sequence, in bases.
+        Length of each sequence, in bases.
 
     Returns
     -------
     list of Region
-        One region per non-empty sequence.
+        Regions that cover whole sequences.
     """
     return [Region(chrom, 0, size) for chrom, size in sizes.items() if size > 0]
 
@@ -80,7 +80,7 @@ def merge(regions: Iterable[Region], sizes: Mapping[str, int], *, by_strand: boo
     regions
         Regions in any order.
     sizes
-        Length of every sequence, in bases.
+        Length of each sequence, in bases.
     by_strand
         If True, require overlapping regions to be on the same strand, with "." treated as "+"; if
         False, ignore strands.
@@ -89,12 +89,12 @@ def merge(regions: Iterable[Region], sizes: Mapping[str, int], *, by_strand: boo
     -------
     list of Region
         Merged regions, in the order of the genome. Adjacent regions that do not overlap remain
-        separate. The names of merged regions are joined by commas.
+        separate. The names of merged regions are joined with commas.
 
     Raises
     ------
     InputError
-        If a sequence is unknown, or `by_strand` is set and regions on different strands overlap.
+        If a sequence is unknown, or if `by_strand` is True and regions on different strands overlap.
     """
     merged: list[Region] = []
     group: list[Region] = []
@@ -119,17 +119,20 @@ def merge(regions: Iterable[Region], sizes: Mapping[str, int], *, by_strand: boo
 
 @runtime_checkable
 class ContextRule(Protocol):
-    """Dependence of a model's outputs on its inputs, defined by the differentiation method.
+    """Rule that states which outputs of a model depend on which inputs.
 
-    Spans are in the reading direction.
+    Each differentiation method defines its own rule. Spans are in the reading direction.
     """
 
     def affected(self, span: slice, reach: int) -> slice:
-        """Return the span of outputs that depend on inputs in `span`, up to `reach` positions beyond it."""
+        """Return the span of the outputs that inputs in `span` affect.
+
+        Outputs more than `reach` positions away from `span` are ignored.
+        """
         ...
 
     def extent(self, span: slice, outputs: slice | None, *, before: int, after: int) -> slice:
-        """Return the window required for the derivatives of `outputs` with respect to the inputs in `span`."""
+        """Return the window needed to differentiate `outputs` with respect to the inputs in `span`."""
         ...
 
 
@@ -144,24 +147,25 @@ def plan(
     target: Region | None = None,
     label_offset: int = 0,
 ) -> list[Window]:
-    """Plan the input windows of regions.
+    """Plan the windows that the model reads to score regions.
 
     Parameters
     ----------
     regions
         Regions to score, in the order of the genome.
     sizes
-        Length of every sequence, in bases.
+        Length of each sequence, in bases.
     rule
-        Dependence of the model's outputs on its inputs, defined by the differentiation method.
+        Rule that states which outputs of the model depend on which inputs.
     context, reach
-        Number of bases read upstream and downstream of a region, in the reading direction.
+        Number of bases to read upstream of a region, and number of bases to read downstream of it, in
+        the reading direction.
     strand
         Reading direction: "+", "-", "both" (two windows per region, "+" first) or "bed" (the strand
         of each region, with "." treated as "+").
     target
-        Region of a target at a fixed position in the genome, included in every window; None if the
-        target is defined separately for each window.
+        Region of a target at a fixed position in the genome; every window then includes this region. If
+        None, the target is defined separately for each window.
     label_offset
         Distance in bases from an output of the model to the base that it predicts: 1 for causal
         models, 0 for masked models.
@@ -169,7 +173,8 @@ def plan(
     Returns
     -------
     list of Window
-        One window per region, or two if `strand` is "both", in the order of the regions.
+        One window per region, or two windows if `strand` is "both". The windows are in the order of the
+        regions.
 
     Raises
     ------
@@ -204,14 +209,14 @@ def plan(
 
 
 def as_read(region: Region, direction: str, size: int) -> slice:
-    """Return the span of a region on its chromosome, counted in the reading direction."""
+    """Return the positions of a region on its chromosome, counted in the reading direction."""
     if direction == "+":
         return slice(region.start, region.end)
     return slice(size - region.end, size - region.start)
 
 
 def region_read(chrom: str, span: slice, direction: str, size: int) -> Region:
-    """Return the region covered by a span in the reading direction, clipped to the chromosome."""
+    """Return the region that a span in the reading direction covers, clipped to the chromosome."""
     start, end = max(span.start, 0), min(span.stop, size)
     return Region(chrom, *((start, end) if direction == "+" else (size - end, size - start)))
 
@@ -224,7 +229,7 @@ Batch = tuple[StrandWindows, ...]
 
 
 def by_region(windows: Sequence[Window], strand: str) -> list[StrandWindows]:
-    """Group the windows of `plan` by region.
+    """Collect the windows of each region.
 
     Parameters
     ----------
@@ -255,8 +260,8 @@ def batches(regions: Sequence[StrandWindows], size: int) -> list[Batch]:
     Returns
     -------
     list of Batch
-        Batches, in the order of their first regions. They depend only on the arguments, so
-        resumed and sharded runs use identical batches.
+        Batches, in the order of their first regions. The batches depend only on the arguments. Resumed
+        and sharded runs therefore use identical batches.
 
     Raises
     ------

@@ -1,7 +1,8 @@
 """Regions of a genome, and region strings.
 
-Inside genoscan a region is 0-based and half-open. A region string is 1-based and closed, as in
-samtools: "chr1:1,001-2,000" is Region("chr1", 1000, 2000). Only this module converts between them.
+Inside genoscan, a region is 0-based and half-open. A region string is 1-based and closed, as in
+samtools: "chr1:1,001-2,000" is Region("chr1", 1000, 2000). Only this module converts between the two
+conventions.
 """
 
 import difflib
@@ -20,7 +21,7 @@ _GRAMMAR = "5, 5-, -9 or 5-9, counted from 1"
 
 
 class PastEndError(InputError):
-    """Error raised if a region ends past its sequence and must not be shortened."""
+    """Error raised if a region extends past the end of its sequence and must not be shortened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +35,13 @@ class Region:
     chrom
         Name of the sequence.
     start, end
-        Position of the first base, and one past the position of the last base.
+        Position of the first base, and the position after the last base.
     name
         Name, as in BED; "" if there is none.
     strand
         "+", "-" or ".".
     source
-        Origin, for error messages, such as "peaks.bed:17" or "--region chr1:5-9".
+        Origin of the region for error messages, such as "peaks.bed:17" or "--region chr1:5-9".
     clipped
         Whether the region was shortened to fit its sequence.
 
@@ -84,20 +85,20 @@ def parse_region(text: str, sizes: Mapping[str, int], *, clip: bool = False, opt
     Parameters
     ----------
     text
-        A sequence name, `chr1:5` or `chr1:5-` (to the end), `chr1:-9` (from the first base),
-        or `chr1:1,001-2,000`. A name that contains colons may be enclosed in braces:
-        `{HLA:01}:5-9`. Without braces, the longest matching name is used.
+        Sequence name, `chr1:1,001-2,000`, `chr1:5` or `chr1:5-` (from base 5 to the end of the
+        sequence), or `chr1:-9` (from the first base to base 9). A name that contains colons may be
+        enclosed in braces: `{HLA:01}:5-9`. Without braces, the longest matching name is used.
     sizes
-        Length of every sequence, in bases.
+        Length of each sequence, in bases.
     clip
-        Whether to shorten a region that ends past its sequence instead of raising an error.
+        If True, shorten a region that extends past the end of its sequence; if False, raise an error.
     option
         Command-line option to which the string was passed, for error messages.
 
     Returns
     -------
     Region
-        The parsed region, with `source` set.
+        Parsed region, with `source` set.
 
     Raises
     ------
@@ -115,28 +116,28 @@ def parse_region(text: str, sizes: Mapping[str, int], *, clip: bool = False, opt
 
 
 def check_bounds(region: Region, sizes: Mapping[str, int], clip: bool) -> Region:
-    """Check that a region is inside the genome, and shorten it if allowed.
+    """Check that a region is inside the genome, and shorten it if necessary and permitted.
 
     Parameters
     ----------
     region
         Region to check.
     sizes
-        Length of every sequence, in bases.
+        Length of each sequence, in bases.
     clip
-        Whether to shorten a region that ends past its sequence instead of raising an error.
+        If True, shorten a region that extends past the end of its sequence; if False, raise an error.
 
     Returns
     -------
     Region
-        The same region, or a shortened one with `clipped` set.
+        The same region, or a shortened copy with `clipped` set.
 
     Raises
     ------
     InputError
         If the sequence is unknown, or the region starts past the end of its sequence.
     PastEndError
-        If the region ends past its sequence and is not shortened.
+        If the region extends past the end of its sequence and must not be shortened.
     """
     size = sizes.get(region.chrom)
     if size is None:
@@ -165,7 +166,7 @@ def unknown_sequence(chrom: str, sizes: Mapping[str, int]) -> str:
     chrom
         Sequence name that is not in the genome.
     sizes
-        Length of every sequence, in bases.
+        Length of each sequence, in bases.
 
     Returns
     -------
@@ -213,7 +214,7 @@ def _split_braces(text: str, sizes: Mapping[str, int]) -> tuple[str, str]:
 
 
 def _bounds(coordinates: str, size: int) -> tuple[int, int]:
-    """Return the 1-based positions of the first and the last base."""
+    """Parse coordinates, and return the 1-based positions of the first and the last base."""
     match = _COORDINATES.fullmatch(coordinates)
     if match is None:
         raise InputError(f'coordinates are "{coordinates}", expected {_GRAMMAR}')

@@ -1,4 +1,4 @@
-"""Mapping between genome coordinates and positions in arrays over concatenated regions."""
+"""Mapping between genome coordinates and positions in arrays of concatenated regions."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -9,9 +9,9 @@ from genoscan.genome.region import Region
 
 
 class RegionIndex:
-    """Mapping between genome coordinates and positions in the concatenation of regions.
+    """Mapping between genome coordinates and positions in the concatenated regions.
 
-    The length of the index is the total number of bases. Look-ups take logarithmic time.
+    The length of an index is the total number of bases in its regions. Look-ups take logarithmic time.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class RegionIndex:
         return found and found[0]
 
     def slice_of(self, region: Region) -> slice | None:
-        """Return the array positions of a region's bases.
+        """Return the array positions of the bases in a region.
 
         Parameters
         ----------

@@ -1,1 +1,4 @@
-"""Per-base scores and track files: writing, reading, conversion and comparison. Does not import torch."""
+"""Per-base scores, and functions that write, read, convert and compare track files.
+
+This package does not import torch.
+"""

@@ -1,7 +1,7 @@
 """Atomic creation of files and directories, and error messages for failed writes.
 
-All files of a job are written in one transaction, `atomic_files`: each file is completed under a
-temporary name (see temporary.py) before the first file is renamed.
+All files of a job are written in one transaction (see `atomic_files`). Every file is completed under a
+temporary name (see temporary.py) before any file is renamed.
 """
 
 import errno
@@ -34,7 +34,7 @@ _NAME_BYTES = 255
 
 
 class AtomicFiles:
-    """Transaction in which the output files of a job replace existing files together; see `atomic_files`."""
+    """Transaction in which a job replaces its output files together; see `atomic_files`."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -42,12 +42,13 @@ class AtomicFiles:
         self._obsolete: list[Path] = []
 
     def create(self, path: Path) -> Path:
-        """Create the temporary file of an output.
+        """Create the temporary file for an output.
 
         Parameters
         ----------
         path
-            Final path. The target of a symbolic link is replaced, and the link is kept.
+            Final path of the output. If this is a symbolic link, the target of the link is replaced,
+            and the link is kept.
 
         Returns
         -------
@@ -65,8 +66,8 @@ class AtomicFiles:
         Notes
         -----
         A file that describes other files, such as a record or an index, must be created after them.
-        Files are renamed in reverse order of creation, so that after a crash between two renames,
-        readers detect the mismatch.
+        Files are renamed in reverse order of creation. After a crash between two renames, readers
+        therefore detect that the files do not match.
         """
         check_regular(path)
         target = resolve(path)
@@ -77,18 +78,21 @@ class AtomicFiles:
         return self._created[target].path
 
     def make_folder(self, path: Path) -> None:
-        """Create a missing folder for files of this job; at the end of the job, remove it if it is empty."""
+        """Create a folder for files of this job, unless it exists.
+
+        The folder is removed at the end of the job if it is then empty.
+        """
         with os_errors(path):
             path.mkdir(exist_ok=True)
         self._stack.callback(_remove_if_empty, path)
 
     def current(self, path: Path) -> Path:
-        """Return the temporary path of a file of this job; return any other path unchanged."""
+        """Return the temporary path of a file that this job writes; return any other path unchanged."""
         created = self._created.get(resolve(path))
         return path if created is None else created.path
 
     def remove(self, path: Path) -> None:
-        """Mark an obsolete file, which is removed before the first file is renamed."""
+        """Mark a file as obsolete; it is removed before any file is renamed."""
         self._obsolete.append(path)
 
     def _commit(self) -> None:
@@ -107,12 +111,12 @@ def _remove_if_empty(folder: Path) -> None:
 
 @contextmanager
 def atomic_files() -> Iterator[AtomicFiles]:
-    """Write several files, which replace existing files only if all of them are complete.
+    """Context manager that writes several files in one transaction.
 
     Yields
     ------
     AtomicFiles
-        Transaction. The files created in it are renamed at the end of the block.
+        Transaction. The files that are created in it are renamed at the end of the `with` block.
 
     Raises
     ------
@@ -133,7 +137,7 @@ def atomic_files() -> Iterator[AtomicFiles]:
 
 @contextmanager
 def joined(files: AtomicFiles | None) -> Iterator[AtomicFiles]:
-    """Use the caller's transaction, or open a new one for the block.
+    """Context manager that uses the caller's transaction or opens a new one for the `with` block.
 
     Parameters
     ----------
@@ -154,7 +158,7 @@ def joined(files: AtomicFiles | None) -> Iterator[AtomicFiles]:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Write a file atomically: yield a temporary path that is renamed to `path` on success.
+    """Context manager that writes a file atomically: a temporary file is renamed to `path` on success.
 
     Parameters
     ----------
@@ -164,7 +168,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        Temporary file in the same folder, so that the final rename is atomic.
+        Temporary file in the same folder as `path`. The final rename is therefore atomic.
 
     Raises
     ------
@@ -183,7 +187,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def os_errors(path: Path) -> Iterator[None]:
-    """Convert an OSError raised while writing `path` into a one-line OutputError.
+    """Context manager that converts an OSError in its block into a one-line OutputError.
 
     Parameters
     ----------
@@ -205,7 +209,7 @@ def os_errors(path: Path) -> Iterator[None]:
 
 
 def _reason(error: OSError) -> str:
-    """Return, on one line, a remedy if one is known, or else the operating system's message."""
+    """Return a remedy if one is known, or else the operating system's message, on one line."""
     if error.errno in _REMEDIES:
         return _REMEDIES[error.errno]
     return " ".join(str(error.strerror or error).split())
@@ -213,7 +217,7 @@ def _reason(error: OSError) -> str:
 
 @contextmanager
 def atomic_directory(output: Path) -> Iterator[Path]:
-    """Create a directory atomically: yield a temporary path that is renamed to `output`.
+    """Context manager that creates a directory atomically: a temporary path is renamed to `output`.
 
     Parameters
     ----------
@@ -242,7 +246,7 @@ def atomic_directory(output: Path) -> Iterator[Path]:
 
 
 def resolve(path: Path) -> Path:
-    """Return a path with its symbolic links resolved, without an error if they form a loop."""
+    """Return a path with its symbolic links resolved; a loop of links does not raise an error."""
     return Path(os.path.realpath(path))
 
 
@@ -252,7 +256,7 @@ def check_regular(path: Path) -> None:
     Parameters
     ----------
     path
-        Existing or new file.
+        Path of an existing or new file.
 
     Raises
     ------
@@ -271,12 +275,12 @@ def check_regular(path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Check before a computation that a file can be written.
+    """Check, before a computation starts, that a file can be written.
 
     Parameters
     ----------
     path
-        Existing or new file.
+        Path of an existing or new file.
 
     Raises
     ------
@@ -300,7 +304,7 @@ def check_new_folder(path: Path) -> None:
     Parameters
     ----------
     path
-        New folder.
+        Path of the new folder.
 
     Raises
     ------
@@ -326,21 +330,21 @@ def partial_folder(output: Path) -> Path:
     Returns
     -------
     Path
-        OUT.partial, beside the output OUT. The name is shortened if it would be too long.
+        `OUT.partial`, beside the output `OUT`. The name is shortened if it would be too long.
     """
     name = f"{output.name}.partial"
     return output.with_name(name if len(os.fsencode(name)) <= _NAME_BYTES else f"{shorten(output.name)}.partial")
 
 
 def make_partial_folder(path: Path, names: Sequence[str]) -> None:
-    """Create a folder for unfinished work, or check that an existing folder contains nothing else.
+    """Create a folder for unfinished work, or check that an existing folder contains only such work.
 
     Parameters
     ----------
     path
-        Folder of unfinished work.
+        Folder for unfinished work.
     names
-        Names, or glob patterns of names, of the files that belong to unfinished work.
+        Names or glob patterns of the files that belong to unfinished work.
 
     Raises
     ------

@@ -1,9 +1,9 @@
 """Writer for bedGraph, a text format with one line per run of equal scores.
 
-Each line contains the sequence name, start, end and score, separated by tabs. Positions are 0-based
-and half-open, as in BED. Scores are written with the fewest digits that round-trip to the same float32;
-0.0 and -0.0 form separate runs. No track line is written, because tabix and bedGraphToBigWig do not
-accept one.
+Each line contains the sequence name, start, end and score, separated by tabs. Positions are 0-based and
+half-open, as in BED. Each score is written with the fewest digits from which the same float32 can be
+read back. The scores 0.0 and -0.0 form separate runs. No track line is written, because tabix and
+bedGraphToBigWig do not accept one.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ _BGZF_LEVEL = 4
 
 
 class _Run(NamedTuple):
-    """Consecutive bases with the same score, which is represented by its text."""
+    """Run of consecutive bases with the same score. The score is stored as text."""
 
     chrom: str
     start: int
@@ -47,11 +47,12 @@ class BedGraphWriter:
     sizes
         Sequence lengths in bases, in genome order.
     index
-        Path of the tabix index. If it is given, the file is compressed with bgzip and indexed.
+        Path of the tabix index. If a path is given, the file is compressed with bgzip and indexed.
 
     Notes
     -----
-    Exact: each score reads back as the same float32. Memory: the text of 200,000 lines.
+    The format is exact: each score is read back as the same float32. Memory is needed for the text of
+    200,000 lines.
     """
 
     def __init__(self, path: Path, sizes: Mapping[str, int], *, index: Path | None = None) -> None:
@@ -95,12 +96,12 @@ class BedGraphWriter:
             pysam.set_verbosity(verbosity)
 
     def close(self) -> None:
-        """Close the file and ignore errors; failed writes raise errors in `append` and `finish`."""
+        """Close the file. Errors are ignored, because `append` and `finish` report failed writes."""
         with suppress(OSError):
             self._raw.close()
 
     def _append_piece(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None:
-        """Write all runs of a piece except the last, which may continue in the next piece."""
+        """Write all runs of a piece except the last run, which may continue in the next piece."""
         bits = scores.view(np.uint32)
         edges = np.flatnonzero(bits[1:] != bits[:-1]) + 1
         edges = np.concatenate([[0], edges, [len(scores)]])

@@ -1,17 +1,18 @@
 """Writer for bigWig, the indexed binary track format of genome browsers.
 
-File layout: header; zoom level headers; summary of the whole track; chromosome B+ tree
-(bigwig_index.py); data blocks and their R-tree; blocks and R-tree of each zoom level.
-A data block contains consecutive values (fixedStep) or values with their positions (varStep).
-A zoom level contains the count, minimum, maximum, sum and sum of squares of the values in each
-non-empty bin; the bins of successive levels are 16, 64, 256, … bases wide. Each block is compressed
-separately.
+A file contains, in this order, the header, the headers of the zoom levels, a summary of the whole
+track, the chromosome B+ tree (see bigwig_index.py), the data blocks and their R-tree, and the blocks
+and the R-tree of each zoom level. A data block contains consecutive values (fixedStep) or values with
+their positions (varStep). A zoom level contains the count, minimum, maximum, sum and sum of squares of
+the values in each non-empty bin; the bins of successive levels are 16, 64, 256, … bases wide. Each
+block is compressed separately.
 
-Sequences are processed in **slabs** of 2^20 bases, aligned to multiples of 2^20. Zoom bins and
-the cells at which data blocks are cut divide a slab evenly, so that only one slab is buffered and
-the file does not depend on how the scores are split into pieces. Short sequences share the buffer.
-Zoom blocks are buffered in temporary files beside the track; only the rows of the R-trees stay in
-memory, about 0.01 bytes per base.
+Sequences are processed in **slabs** of 2^20 bases, which start at multiples of 2^20. Each slab is
+divided evenly into **cells** of 2^13 bases, and no data block extends beyond its cell. Slabs are also
+divided evenly into zoom bins. Therefore, only one slab has to be buffered, and the contents of the file
+do not depend on how the scores are split into pieces. The buffer can hold several short sequences at a
+time. Zoom blocks are buffered in temporary files beside the track. Only the rows of the R-trees stay in
+memory, and they need about 0.01 bytes per base.
 """
 
 import struct
@@ -48,7 +49,7 @@ _MAX_BLOCK_SIZE = max(SECTION.size + 8 * CELL, RECORD.itemsize * RECORDS)
 
 @dataclass
 class _Part:
-    """Part of the buffer, which contains one slab.
+    """Part of the buffer that contains one slab.
 
     Attributes
     ----------
@@ -57,9 +58,9 @@ class _Part:
     origin
         0-based position of the first base of the slab.
     offset
-        Position of this base in the buffer.
+        Position of the first base of the slab in the buffer.
     filled
-        Number of bases from the first one to the last one with a score.
+        Number of bases from the first base of the slab to the last base that was appended.
     """
 
     chrom: int
@@ -85,8 +86,8 @@ class BigWigWriter:
 
     Notes
     -----
-    Exact: each score reads back as the same float32. Memory: one slab of 2^20 bases, and about
-    0.01 bytes per base for the rows of the R-trees.
+    The format is exact: each score is read back as the same float32. Memory is needed for one slab of
+    2^20 bases and for the rows of the R-trees, which take about 0.01 bytes per base.
     """
 
     def __init__(self, path: Path, sizes: Mapping[str, int]) -> None:
@@ -179,7 +180,7 @@ class BigWigWriter:
         self._file.close()
 
     def close(self) -> None:
-        """Close the files and ignore errors; failed writes raise errors in `append` and `finish`."""
+        """Close the files. Errors are ignored, because `append` and `finish` report failed writes."""
         with suppress(OSError):
             self._files.close()
 
@@ -218,7 +219,7 @@ class BigWigWriter:
 
 
 def _write_cell(blocks: BlockWriter, chrom: int, origin: int, values: Float32[np.ndarray, " bases"]) -> None:
-    """Write the values of one cell, as varStep or fixedStep, whichever is smaller."""
+    """Write the values of one cell in varStep or fixedStep format, whichever takes less space."""
     # Not flatnonzero and diff, which take most of the time for many short sequences.
     (known,) = (~np.isnan(values)).nonzero()
     if not len(known):

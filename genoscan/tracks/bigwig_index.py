@@ -1,9 +1,9 @@
-"""Writers for the two indexes of a bigWig file: the chromosome B+ tree and the R-tree over blocks.
+"""Writers for the two indexes of a bigWig file: the chromosome B+ tree and the R-tree of the blocks.
 
 Both trees are written level by level, starting with the root. Each node starts with four bytes: a flag
-for leaves (1 byte), a zero (1 byte) and the number of items (2 bytes). At most `FAN` items follow. All
-nodes of a level except the last are full, so that the file offset of a child can be computed from the
-child's index in its level.
+that marks a leaf (1 byte), a zero (1 byte) and the number of items (2 bytes). At most `FAN` items
+follow. Each node of a level, except the last node, is full. The file offset of a child can therefore be
+computed from the child's index in its level.
 
 Reference: Kent et al., "BigWig and BigBed", Bioinformatics 26 (2010), supplement, tables 8 to 17.
 """
@@ -65,8 +65,8 @@ class BlockWriter:
         body
             Uncompressed contents of the block.
         repeats
-            Whether to search for repeated byte strings. The search takes longer, but reduces the size of
-            a block that contains many of them.
+            Whether to search for repeated byte strings. The search takes time, but reduces the size of
+            a block that contains many repeated strings.
         """
         # Scores rarely contain repeats, and the search takes most of zlib's time.
         strategy = zlib.Z_DEFAULT_STRATEGY if repeats else zlib.Z_HUFFMAN_ONLY
@@ -91,7 +91,7 @@ def write_chrom_tree(file: BinaryIO, sizes: Mapping[str, int]) -> None:
     file
         File open for writing, positioned at its end.
     sizes
-        Sequence lengths in bases; sequences are numbered in this order.
+        Sequence lengths in bases. The sequences are numbered in the order of this mapping.
     """
     names = [name.encode() for name in sizes]
     width = max(map(len, names))
@@ -112,7 +112,7 @@ def write_chrom_tree(file: BinaryIO, sizes: Mapping[str, int]) -> None:
 
 
 def write_r_tree(file: BinaryIO, blocks: Rows) -> None:
-    """Write the R-tree over blocks at the end of the file.
+    """Write the R-tree of the blocks at the end of the file.
 
     Parameters
     ----------
@@ -140,8 +140,8 @@ def write_r_tree(file: BinaryIO, blocks: Rows) -> None:
 def _write_nodes(file: BinaryIO, leaves: Rows, branches: Callable[[Rows, Rows], Rows]) -> None:
     """Write a tree level by level.
 
-    `branches` computes the items of the parent level, one for each node, from the first and the last
-    items of the nodes.
+    `branches` takes the first items and the last items of all nodes in a level, and returns the items
+    of the parent level, one for each node.
     """
     levels = [leaves]
     while len(levels[0]) > FAN:

@@ -1,8 +1,9 @@
 """Reader for the structure of a bigWig file: header, chromosome B+ tree, data blocks and their R-tree.
 
 Every offset, size and count is compared with the length of the file before it is used, so that a
-damaged file raises an error instead of causing a read outside the file or an unlimited allocation.
-Of the zoom levels, which only genome browsers use, only the indexes are read, to detect truncation.
+damaged file raises an error instead of causing a read outside the file or an unlimited allocation. The
+data of the zoom levels are not read, because only genome browsers use them. The indexes of the zoom
+levels are read to detect truncation.
 
 Reference: Kent et al., "BigWig and BigBed", Bioinformatics 26 (2010), supplement, tables 5 to 17.
 """
@@ -37,7 +38,7 @@ _MAX_DEPTH = 32
 
 
 class Block(NamedTuple):
-    """Extent of a data block on its sequence, and its place in the file; the fields of dtype `BLOCK`."""
+    """Position of a data block on its sequence and in the file; has the fields of dtype `BLOCK`."""
 
     chrom: int
     start: int
@@ -76,7 +77,7 @@ class BigWigLayout:
     Attributes
     ----------
     sizes
-        Sequence lengths in bases, in ascending order of the sequence numbers.
+        Length of each sequence in bases, in ascending order of the sequence numbers.
     blocks
         Rows of dtype `BLOCK`, one per data block, sorted by sequence number and start position.
 
@@ -156,7 +157,7 @@ class BigWigLayout:
         return InputError(f"{self._path}: truncated after {self._length:,} bytes, or damaged: write it again")
 
     def _read(self, offset: int, size: int) -> bytes:
-        """Read bytes of the file; raise InputError if they extend past its end."""
+        """Read bytes from the file; raise InputError if they extend past the end of the file."""
         if offset + size > self._length:
             raise self._truncated()
         found = os.pread(self._descriptor, size, offset)
@@ -176,7 +177,7 @@ class BigWigLayout:
             self._read_index(index)
 
     def _read_sizes(self, offset: int) -> dict[str, int]:
-        """Return the sequence lengths in the chromosome B+ tree that begins at an offset."""
+        """Return the sequence lengths in the chromosome B+ tree that begins at `offset`."""
         magic, _, width, value_size, n_chroms, _ = CHROMS_HEADER.unpack(self._read(offset, CHROMS_HEADER.size))
         if magic != CHROMS_MAGIC or value_size != 8 or not 0 < width <= self._length:
             raise self._damaged("the table of sequences cannot be read")
@@ -201,7 +202,7 @@ class BigWigLayout:
         return sizes
 
     def _read_blocks(self, offset: int) -> Rows:
-        """Return one row per data block, sorted and checked against the sequence lengths."""
+        """Return one row per data block, in sorted order, after checks against the sequence lengths."""
         rows = self._read_index(offset)
         lengths = np.array(self._lengths)
         if not ((rows["chrom"] == rows["end_chrom"]) & (rows["chrom"] < len(lengths))).all():
@@ -232,7 +233,7 @@ class BigWigLayout:
         return rows
 
     def _read_tree(self, root: int, leaf: np.dtype, branch: np.dtype) -> Rows:
-        """Return the items of all leaves of a tree, in the order of the tree."""
+        """Return the items of all leaves of a tree, in the order of the leaves."""
         found = [np.zeros(0, leaf)]
         pending, n_read = [(root, 1)], 0
         while pending:

@@ -73,7 +73,7 @@ class ZoomLevel:
             self._pending = self._pending[RECORDS:]
 
     def flush(self) -> None:
-        """Write the remaining records as a block of fewer than `RECORDS` records."""
+        """Write the remaining records, of which there are fewer than `RECORDS`, as one block."""
         if len(self._pending):
             self._write(self._pending)
             self._pending = self._pending[:0]
@@ -89,7 +89,7 @@ class ZoomLevel:
         Returns
         -------
         bytes
-            Zoom header of the level, to be written at the start of the bigWig file.
+            Header of the level, which belongs at the start of the bigWig file.
         """
         offset = file.tell()
         file.write(struct.pack("<I", self.n_records))
@@ -110,14 +110,15 @@ class ZoomLevel:
 def finest_bins(
     values: Float32[np.ndarray, " bases"], chroms: Int64[np.ndarray, " bins"], starts: Int64[np.ndarray, " bins"]
 ) -> Rows:
-    """Summarize scores in bins of the finest zoom level.
+    """Summarize the scores in each bin of the finest zoom level.
 
     Parameters
     ----------
     values
-        One score per base, NaN where there is none; the length is a multiple of the bin width.
+        One score per base; NaN at bases without a score. The number of bases is a multiple of the bin
+        width.
     chroms, starts
-        Number of the sequence and 0-based position of the first base of each bin.
+        For each bin, the number of its sequence and the 0-based position of its first base.
 
     Returns
     -------
@@ -175,7 +176,7 @@ def merge_bins(bins: Rows, reduction: int) -> Rows:
 
 
 class Summary:
-    """Summary of the values of the whole track.
+    """Summary of all values in a track.
 
     Attributes
     ----------
@@ -190,7 +191,7 @@ class Summary:
         self.low = self.high = self.sum = self.squares = 0.0
 
     def add(self, bins: Rows) -> None:
-        """Add the values of bins, in genome order; sums are accumulated sequence by sequence."""
+        """Add the values of bins in genome order; the values are summed sequence by sequence."""
         if not len(bins):
             return
         first = self.valid == 0

@@ -2,8 +2,8 @@
 
 An archive is an uncompressed zip file of arrays, without pickled objects:
 
-- `gradient` has shape (bases, 4), with columns A, C, G and T; it is NaN at unknown bases.
-- `codes` contains the base codes (A 0, C 1, G 2, T 3, others 4).
+- `gradient` has shape (bases, 4), with columns for A, C, G and T; it is NaN at unknown bases.
+- `codes` contains the base codes (0 for A, 1 for C, 2 for G, 3 for T, and 4 for all others).
 - `chrom`, `start`, `end`, `name`, `strand` and `offset` have one entry per region; `offset` is the
   row of `gradient` at which the region begins.
 """
@@ -47,14 +47,14 @@ def write_columns(
     path
         File to write (.npz).
     gradient
-        Derivatives along A, C, G and T, float32, with the regions concatenated.
+        Derivatives along A, C, G and T in the concatenated regions, as float32.
     codes
-        Codes of the observed bases, uint8.
+        Codes of the observed bases, as uint8.
     regions
         Regions, in the order in which they are concatenated in the arrays.
     files
-        Transaction at the end of which the file is moved to `path`. If None, the file is moved as soon
-        as it is complete.
+        When this transaction ends, the file is moved to `path`. If None, the file is moved as soon as
+        it is complete.
 
     Raises
     ------
@@ -139,9 +139,9 @@ class Columns(NamedTuple):
     Attributes
     ----------
     gradient
-        Derivatives along A, C, G and T, float32, with the regions concatenated.
+        Derivatives along A, C, G and T in the concatenated regions, as float32.
     codes
-        Codes of the observed bases, uint8.
+        Codes of the observed bases, as uint8.
     regions
         Regions, in the order in which they are concatenated in the arrays.
     """
@@ -162,7 +162,7 @@ def read_columns(path: Path) -> Columns:
     Returns
     -------
     Columns
-        Contents of the archive; the gradient and the codes are read from disk on access.
+        Contents of the archive; the gradient and the codes are read from disk when they are accessed.
 
     Raises
     ------
@@ -172,8 +172,8 @@ def read_columns(path: Path) -> Columns:
     Notes
     -----
     Before an array is read, the names, types and shapes of all arrays are checked, and their positions
-    are compared with the size of the file. Checksums are verified for all arrays except the gradient,
-    which is not read.
+    are compared with the size of the file. The checksums of all arrays are verified, except that of the
+    gradient, which is not read.
     """
     check_file(path)
     with read_errors(path):
@@ -213,7 +213,10 @@ def _read_archive(path: Path, archive: zipfile.ZipFile) -> Columns:
 
 
 class _Kind(NamedTuple):
-    """Expected type of an array, as a pattern and as a name, and its number of columns, or 0 if one-dimensional."""
+    """Expected type of an array, as a pattern and in words, and the number of columns.
+
+    The number of columns is 0 if the array is one-dimensional.
+    """
 
     descr: str
     words: str
@@ -251,14 +254,14 @@ class _Member(NamedTuple):
     n_bytes: int
 
     def map(self, path: Path) -> np.ndarray:
-        """Memory-map the array."""
+        """Return a memory map of the array."""
         if not self.n_bytes:
             return np.zeros(self.shape, self.dtype)
         return np.memmap(path, self.dtype, "r", self.start, self.shape)
 
 
 def _find_members(path: Path, archive: zipfile.ZipFile) -> dict[str, _Member]:
-    """Return the arrays of an archive by name, without reading their data."""
+    """Return a description of each array in an archive, by name; the data are not read."""
     infos = archive.infolist()
     members, spans = {}, []
     with path.open("rb") as file:
@@ -287,7 +290,7 @@ def _find_members(path: Path, archive: zipfile.ZipFile) -> dict[str, _Member]:
 
 
 def _read_npy_header(path: Path, name: str, file: BinaryIO, start: int, size: int) -> _Member:
-    """Read the header of an array, and check that it implies the size of the archive member."""
+    """Read the header of an array, and check that it agrees with the size of the archive member."""
     head = file.read(10)
     n_header = int.from_bytes(head[8:], "little")
     text = file.read(n_header).decode("latin1")
@@ -303,7 +306,7 @@ def _read_npy_header(path: Path, name: str, file: BinaryIO, start: int, size: in
 
 
 def _check_codes(path: Path, archive: zipfile.ZipFile, codes: _Member) -> None:
-    """Read all codes once, so that zipfile verifies their checksum, and check their values."""
+    """Check the values of all codes; zipfile verifies their checksum while they are read."""
     with archive.open("codes.npy") as file:
         file.read(archive.getinfo("codes.npy").file_size - codes.n_bytes)
         while piece := file.read(_PIECE_BYTES):
@@ -312,7 +315,7 @@ def _check_codes(path: Path, archive: zipfile.ZipFile, codes: _Member) -> None:
 
 
 def _decode(path: Path, name: str, array: np.ndarray) -> list[str]:
-    """Convert a numpy array of text, with zero-padded 4-byte characters, to valid strings."""
+    """Convert a numpy array of text to strings, and check that the text is valid."""
     letters = array.view("<u4").reshape(len(array), -1) if array.itemsize else np.zeros((len(array), 0), "<u4")
     surrogate = (letters >= 0xD800) & (letters < 0xE000)
     control = ((letters > 0) & (letters < 32)) | (letters == 127)

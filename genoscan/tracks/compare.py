@@ -1,4 +1,4 @@
-"""Base-by-base comparison of two tracks of the same genome."""
+"""Base-by-base comparison of two tracks on the same genome."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,12 +23,14 @@ class Comparison:
     Attributes
     ----------
     both, only_first, only_second
-        Numbers of bases with a score in both tracks, only in the first, and only in the second.
+        Number of bases that have a score in both tracks, only in the first track, and only in the
+        second track.
     pearson, spearman
-        Correlation coefficients over bases with a score in both tracks; NaN if undefined.
+        Correlation coefficients over the bases that have a score in both tracks; NaN if undefined.
     largest
-        Bases with the largest absolute differences, in decreasing order. Each entry consists of the
-        base, its score in the first track and its score in the second track.
+        Bases at which the absolute difference between the scores is largest, sorted by decreasing
+        absolute difference. Each entry consists of the base, its score in the first track and its score
+        in the second track.
     """
 
     both: int
@@ -57,12 +59,12 @@ def compare(first: Path, second: Path, *, top: int) -> Comparison:
     Raises
     ------
     InputError
-        If a file cannot be read, the tracks share no sequence, a shared sequence has different
-        lengths, or `top` is negative.
+        If a file cannot be read, if the tracks share no sequence, if a shared sequence has different
+        lengths in the two tracks, or if `top` is negative.
 
     Notes
     -----
-    Memory: about 50 bytes per base with a score in both tracks, to compute ranks.
+    The computation of ranks needs about 50 bytes of memory per base that has a score in both tracks.
     """
     if top < 0:
         raise InputError(f"--top {top}: expected 0 or more")
@@ -106,7 +108,7 @@ def compare(first: Path, second: Path, *, top: int) -> Comparison:
 
 
 def _scores_of_both(one: BigWig, other: BigWig) -> Iterator[_Piece]:
-    """Yield the regions in which a track has data, and the scores of both tracks; NaN where one has none."""
+    """Yield regions in which either track has data, and the scores of both; missing scores are NaN."""
     sizes = one.sizes | other.sizes
     for chrom, size in sizes.items():
         for start in range(0, size, PIECE):
@@ -121,7 +123,7 @@ def _scores_of_both(one: BigWig, other: BigWig) -> Iterator[_Piece]:
 
 
 def _joined(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
-    """Group pieces into lists of at least `PIECE` bases, because sequences can be short and numerous."""
+    """Group pieces into lists of at least `PIECE` bases, because there may be many short sequences."""
     group: list[_Piece] = []
     bases = 0
     for piece in pieces:

@@ -1,4 +1,4 @@
-"""Conversion of tracks between bigWig and bedGraph, including those written by other tools."""
+"""Conversion of tracks between bigWig and bedGraph, including tracks written by other tools."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -26,8 +26,8 @@ def write_converted(
     output
         File to write.
     sizes
-        Sequence lengths in bases; required for a bedGraph, which does not contain them, and ignored
-        for a bigWig.
+        Sequence lengths in bases. They are required for a bedGraph file, which does not contain them,
+        and ignored for a bigWig file.
     command
         Command line to store in the provenance record.
 
@@ -45,9 +45,9 @@ def write_converted(
 
     Notes
     -----
-    Exact: float32 scores are unchanged. If the input has a provenance record, the record is copied with
-    the new command line. The sequences of a bedGraph are written in the order of its rows. Memory: the
-    scores of a million bases.
+    The conversion is exact: it does not change float32 scores. If the input has a provenance record,
+    the record is copied, and the new command line is stored in the copy. The sequences of a bedGraph
+    file are written in the order of its rows. Memory is needed for the scores of a million bases.
     """
     record = read_provenance(path) if provenance_path(path).exists() else None
     with atomic_files() as files:
@@ -78,7 +78,7 @@ def _copy_scores(path: Path, output: Path, sizes: Mapping[str, int] | None, file
 
 
 def _scored_runs(track: BigWig) -> Iterator[ScoredRegion]:
-    """Yield runs of consecutive bases with scores."""
+    """Yield runs of consecutive bases that have scores."""
     for piece, scores in track.pieces():
         scored = np.zeros(len(scores) + 2, bool)
         scored[1:-1] = ~np.isnan(scores)

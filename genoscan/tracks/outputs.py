@@ -1,4 +1,4 @@
-"""Checks before a computation that its outputs can be written and do not overwrite an input."""
+"""Checks made before a computation: all outputs can be written, and none overwrites an input."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -41,7 +41,7 @@ def check_outputs(outputs: Sequence[Path], inputs: Iterable[Path | None] = ()) -
 
 
 def check_file(output: Path, inputs: Iterable[Path | None]) -> None:
-    """Check a page, a table or another file without a record that a command will write.
+    """Check a page, a table or any other output that has no provenance record.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def check_file(output: Path, inputs: Iterable[Path | None]) -> None:
 
 
 def _read(inputs: Iterable[Path | None]) -> set[Path]:
-    """Return the paths of the inputs and of their possible records and indexes."""
+    """Return the paths of the inputs, and of the records and indexes that the inputs may have."""
     return {
         resolve(file)
         for path in inputs

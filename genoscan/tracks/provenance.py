@@ -1,4 +1,4 @@
-"""Provenance records: OUT.json, beside a track OUT, records how the track was computed.
+"""Provenance records: a file OUT.json, beside the track OUT, states how the track was computed.
 
 A record is a JSON object with the format "genoscan-track/1"; record_schema.py describes its keys.
 """
@@ -57,11 +57,11 @@ def write_provenance(path: Path, record: Mapping[str, Any], files: AtomicFiles |
     path
         Track file.
     record
-        Contents of the record, which may include paths, numpy scalars and arrays. The size and the
-        checksum of the track are added.
+        Contents of the record, which may include paths, numpy scalars and numpy arrays. The size and
+        the checksum of the track are added to these contents.
     files
-        Transaction in which the track was written, and at the end of which the record is replaced. If
-        None, the track must exist, and the record is written immediately.
+        Transaction in which the track was written. An existing record is replaced when the transaction
+        ends. If None, the track must exist, and the record is written immediately.
 
     Returns
     -------
@@ -75,9 +75,9 @@ def write_provenance(path: Path, record: Mapping[str, Any], files: AtomicFiles |
 
     Notes
     -----
-    `format` is the first key; the others follow in alphabetical order. NaN and infinity are written
-    as null, because JSON does not support them. `command` is written without absolute
-    paths; see `portable_command`.
+    `format` is the first key. The other keys follow in alphabetical order. NaN and infinity are written
+    as null, because JSON does not support them. `command` is written without absolute paths; see
+    `portable_command`.
     """
     target = provenance_path(path)
     with joined(files) as together:
@@ -103,13 +103,13 @@ def check_track(path: Path, record: Mapping[str, Any]) -> None:
     path
         Track file.
     record
-        Provenance record of the track. A record without size and checksum, as written by earlier
-        versions, is accepted.
+        Provenance record of the track. Earlier versions wrote records without a size and a checksum;
+        such records are accepted.
 
     Raises
     ------
     InputError
-        If the file is missing, or its size or checksum differs from the record.
+        If the file is missing, or its size or checksum differs from that in the record.
 
     Notes
     -----
@@ -135,7 +135,7 @@ def read_provenance(path: Path, *, required: Collection[str] = ()) -> dict[str, 
     path
         Track file.
     required
-        Keys that must exist and not be empty.
+        Keys that must be present and have non-empty values.
 
     Returns
     -------
@@ -146,7 +146,8 @@ def read_provenance(path: Path, *, required: Collection[str] = ()) -> dict[str, 
     ------
     InputError
         If the record is missing, is not JSON, has an unknown format, lacks a required key, describes
-        another file, or has a value that does not fit `TrackRecord`; the message names the key.
+        another file, or has a value that `TrackRecord` does not allow. If the error concerns a key, the
+        message names the key.
     """
     source = provenance_path(path)
     with read_errors(source), source.open("rb") as file:
@@ -191,7 +192,7 @@ def scored_regions(path: Path, record: Mapping[str, Any], genome: Genome) -> tup
     Raises
     ------
     InputError
-        If a region is not within a sequence of the record, or if regions overlap.
+        If a region is not within one of the sequences in the record, or if regions overlap.
     """
     source = provenance_path(path)
     sizes = {s["name"]: s["length"] for s in record["sequences"]}
@@ -217,9 +218,9 @@ def portable_command(arguments: Sequence[str]) -> list[str]:
     Returns
     -------
     list of str
-        The arguments, with each absolute path replaced by its last component, including paths attached
-        to an option as in `--genome=/data/chr.fa` or `-o/tmp/x.bw`. The path of the program is replaced
-        by its name; relative paths are unchanged.
+        The arguments, with each absolute path replaced with its last component. This includes paths
+        that are attached to an option, as in `--genome=/data/chr.fa` or `-o/tmp/x.bw`. The path of the
+        program is replaced with the program's name, and relative paths are unchanged.
     """
     if not arguments:
         return []
@@ -240,16 +241,16 @@ def check_genome(path: Path, record: Mapping[str, Any], genome: Genome) -> None:
     Parameters
     ----------
     path
-        Track file, named in error messages.
+        Track file, for error messages.
     record
         Provenance record of the track.
     genome
-        Genome to compare with, by sequence name, length and MD5.
+        Genome whose sequence names, lengths and MD5 checksums are compared with the record.
 
     Raises
     ------
     InputError
-        If a sequence of the track is missing from the genome, or differs in length or MD5.
+        If a sequence of the track is missing from the genome, or its length or MD5 checksum differs.
     """
     for sequence in record["sequences"]:
         name, length = sequence["name"], sequence["length"]
@@ -270,7 +271,7 @@ def file_sha256(path: Path) -> str:
     Parameters
     ----------
     path
-        File, which is read in chunks.
+        Any file. The file is read in chunks.
 
     Returns
     -------
@@ -282,7 +283,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _to_json(value: Any) -> Any:
-    """Convert a value to JSON types, with the keys in alphabetical order."""
+    """Convert a value to JSON types, and sort the keys of mappings alphabetically."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Read scores from bigWig and bedGraph files, including those written by other tools."""
+"""Readers for the scores in bigWig and bedGraph files, including files written by other tools."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -95,16 +95,17 @@ class BigWig:
         Parameters
         ----------
         scores
-            Array to fill; its length is that of the interval, which lies within the sequence.
+            Array to fill, which has the same length as the interval. The interval must lie within the
+            sequence.
         chrom
-            Name of a sequence of the file.
+            Name of a sequence in the file.
         start
             Start of the interval, 0-based.
 
         Returns
         -------
         bool
-            False if no data block overlaps the interval, and the array is unchanged.
+            False if no data block overlaps the interval; the array is then unchanged.
 
         Raises
         ------
@@ -123,7 +124,7 @@ class BigWig:
         return True
 
     def pieces(self) -> Iterator[ScoredRegion]:
-        """Iterate over all sequences, `PIECE` bases at a time, omitting pieces without a data block.
+        """Iterate over all sequences, `PIECE` bases at a time; pieces without a data block are omitted.
 
         Yields
         ------
@@ -139,7 +140,7 @@ class BigWig:
 
 
 def _fill(scores: Float32[np.ndarray, " bases"], start: int, items: Items) -> None:
-    """Copy the scores of a block to an array whose first score is for the base at `start`."""
+    """Copy the scores of a block to an array whose first element is the score at position `start`."""
     starts, ends, values = items.starts - start, items.ends - start, items.values
     if not len(starts) or starts[0] < 0 or ends[-1] > len(scores):
         starts, ends = np.maximum(starts, 0), np.minimum(ends, len(scores))
@@ -159,15 +160,15 @@ def _fill(scores: Float32[np.ndarray, " bases"], start: int, items: Items) -> No
 
 
 def read_track(path: str | Path, region: str | Region) -> Float32[np.ndarray, " bases"]:
-    """Return the score of every base of a region.
+    """Return the score of every base in a region.
 
     Parameters
     ----------
     path
         bigWig or bedGraph file; a bedGraph file may be gzip-compressed.
     region
-        A string such as "chr1:1,001-2,000" (1-based, inclusive), or a `Region`. The end is required
-        for a bedGraph, which does not contain sequence lengths.
+        A string such as "chr1:1,001-2,000" (1-based, inclusive), or a `Region`. For a bedGraph file,
+        the string must contain an end position, because the file does not contain sequence lengths.
 
     Returns
     -------
@@ -228,7 +229,7 @@ def is_bigwig(path: Path) -> bool:
 
 
 def read_bedgraph(path: Path, sizes: Mapping[str, int]) -> Iterator[ScoredRegion]:
-    """Iterate over the scores of a bedGraph file, with adjacent rows joined.
+    """Iterate over the scores in a bedGraph file; adjacent rows are joined.
 
     Parameters
     ----------
@@ -240,12 +241,12 @@ def read_bedgraph(path: Path, sizes: Mapping[str, int]) -> Iterator[ScoredRegion
     Yields
     ------
     Region, array
-        Regions of at most `PIECE` bases, in the order of the file, and their scores, float32.
+        Regions of at most `PIECE` bases, in the order of the file, and their scores as float32.
 
     Raises
     ------
     InputError
-        If the file cannot be read, or a row is malformed or not within the given sequences.
+        If the file cannot be read, or a row is malformed or outside the given sequences.
     """
     check_file(path)
     with open_text(path) as lines:
@@ -297,7 +298,7 @@ def sequence_names(path: Path) -> list[str]:
 
 
 def _rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line number and columns of each data line."""
+    """Yield the line number and the columns of each data line."""
     for number, line in enumerate(lines, 1):
         columns = line.split()
         if columns and not line.startswith("#") and columns[0] not in ("track", "browser"):

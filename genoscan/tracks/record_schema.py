@@ -1,8 +1,8 @@
-"""Schema of provenance records: the keys that genoscan reads, and the form of regions.
+"""Schema of provenance records: the keys that genoscan reads, and the representation of regions.
 
-All other keys of a record are kept. Regions are objects with `chrom`, `start` and `end` (0-based,
-half-open, as in BED), `name` and `strand`. In records of earlier versions, which can still be read,
-regions are strings such as "chr1:1,001-2,000" (1-based, inclusive).
+All other keys of a record are kept. Regions are objects with the keys `chrom`, `start`, `end`, `name`
+and `strand`; the coordinates are 0-based and half-open, as in BED. In records of earlier versions,
+which can still be read, regions are strings such as "chr1:1,001-2,000" (1-based, inclusive).
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,7 +33,7 @@ Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
 class _Table(BaseModel):
-    """JSON object in which additional keys are kept."""
+    """JSON object that keeps additional keys."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -64,7 +64,7 @@ class RegionRecord(_Table):
     chrom
         Name of the sequence.
     start, end
-        Positions of the first base and of the base after the last.
+        Position of the first base, and the position after the last base.
     name
         Name, as in BED; "" if there is none.
     strand
@@ -86,19 +86,21 @@ AnyRegion = Annotated[Annotated[str, Tag(_STRING)] | Annotated[RegionRecord, Tag
 
 
 class ResponseRecord(_Table):
-    """Perturbed base of a response.
+    """Base whose perturbation caused a response.
 
     Attributes
     ----------
     at
-        Region that consists of the perturbed base.
+        Region of length 1 that contains the perturbed base.
     """
 
     at: AnyRegion
 
 
 class TrackRecord(_Table):
-    """Keys of a provenance record that genoscan reads; the keys present depend on the command.
+    """Keys that genoscan reads in a provenance record.
+
+    Which keys are present depends on the command.
 
     Attributes
     ----------
@@ -113,7 +115,7 @@ class TrackRecord(_Table):
     regions
         Scored regions.
     response
-        Perturbed base, in the record of a response.
+        Perturbed base; present only in the record of a response.
     target, score, shard
         Values of the command-line options with these names.
     prediction, logits
@@ -121,7 +123,7 @@ class TrackRecord(_Table):
     scored_bases, zero_regions
         Number of bases with a score, and number of regions in which all scores are 0.
     target_values
-        Value of the target for each window, grouped by batch; null if the value is not finite.
+        Value of the target for each window, grouped by batch; null where a value is not finite.
     seconds
         Duration of the run, in seconds.
     warning
@@ -180,7 +182,7 @@ def region_records(regions: Iterable[Region]) -> list[dict[str, Any]]:
 
 
 def region_of(stored: str | Mapping[str, Any], sizes: Mapping[str, int], *, where: str) -> Region:
-    """Convert a region from a record, in which it is stored as an object or, in older records, a string.
+    """Convert a stored region, which is an object or, in records of earlier versions, a string.
 
     Parameters
     ----------
@@ -189,7 +191,7 @@ def region_of(stored: str | Mapping[str, Any], sizes: Mapping[str, int], *, wher
     sizes
         Sequence lengths in bases.
     where
-        Record and key, for error messages.
+        Names of the record and the key, for error messages.
 
     Returns
     -------

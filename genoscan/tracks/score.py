@@ -1,8 +1,8 @@
 """Scores: functions that reduce the four derivatives at a base to one number.
 
-The columns of a gradient correspond to A, C, G and T. The *observed* base is the base in the genome.
-If it is not A, C, G or T (code above 3), it is *unknown*, and every score is NaN, which leaves a gap
-in the track.
+The columns of a gradient correspond to A, C, G and T. The *observed* base is the base in the genome. A
+base that is not A, C, G or T (code above 3) is *unknown*. Every score is NaN at an unknown base, which
+leaves a gap in the track.
 """
 
 from collections.abc import Callable
@@ -32,8 +32,9 @@ def centred(
 
     Notes
     -----
-    The score is invariant to a constant added to all four derivatives. Such a constant does not change
-    the first-order effect of a substitution, which is the difference between two derivatives.
+    The score does not change if a constant is added to all four derivatives. Such a constant does not
+    change the first-order effect of a substitution either, because this effect is the difference
+    between two derivatives.
     """
     gradient = blank_unknown(gradient, codes)
     return _observed_column(gradient, codes) - gradient.mean(axis=1)
@@ -96,9 +97,9 @@ def substitution(
     Returns
     -------
     array of shape (bases,), float32
-        The difference g_b - g_observed with the largest absolute value over bases b, where g_b is the
-        derivative along b. In a tie, the first base in the order A, C, G, T is used. The score is NaN
-        at unknown bases.
+        For each base, the difference `g_b - g_observed` with the largest absolute value, where `g_b` is
+        the derivative along letter b and `g_observed` is the derivative along the observed base. In a
+        tie, the first letter in the order A, C, G, T is used. The score is NaN at unknown bases.
     """
     gradient = blank_unknown(gradient, codes)
     changes = gradient - _observed_column(gradient, codes)[:, None]
@@ -125,7 +126,7 @@ def blank_unknown(
     gradient
         Derivatives along A, C, G and T.
     codes
-        Codes of the observed bases; above 3 if a base is not A, C, G or T.
+        Codes of the observed bases. A code is above 3 if the base is not A, C, G or T.
     fill
         Replacement value: NaN for scores and archives, 0 for tools that average over sequences.
 
@@ -140,6 +141,6 @@ def blank_unknown(
 def _observed_column(
     gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, " bases"]
 ) -> Float32[np.ndarray, " bases"]:
-    """Return the derivative along the observed base in each row; its value at unknown bases is arbitrary."""
+    """Return the derivative along each observed base; values at unknown bases are arbitrary."""
     columns = np.minimum(codes, _BASES - 1).astype(np.intp)
     return np.take_along_axis(gradient, columns[:, None], axis=1)[:, 0]

@@ -1,4 +1,4 @@
-"""Processing of window gradients: cropping to regions, mapping to the forward strand, averaging, scoring."""
+"""Processing of window gradients: cropping, mapping to the forward strand, averaging and scoring."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -16,20 +16,23 @@ from genoscan.tracks.store import Arrays
 
 
 class Sink:
-    """Receiver for the gradients of a batch of windows on one strand; the gradients arrive in tiles, in any order.
+    """Receiver for the gradients of a batch of windows on one strand.
+
+    The gradients arrive in tiles, in any order.
 
     Parameters
     ----------
     arrays
-        Arrays in which to store the scores and, unless `arrays.columns` is None, the four derivatives.
+        Arrays in which the scores are stored and, unless `arrays.columns` is None, the four
+        derivatives.
     windows
-        Windows of the batch, of equal length.
+        Windows of the batch, which have equal lengths.
     codes
         Base codes of the windows, in the reading direction.
     score
         Name of the score, a key of `SCORES`.
     strand_index, n_strands
-        Index of this strand, and number of strands over which gradients are averaged. Scores are
+        Index of this strand, and the number of strands over which gradients are averaged. Scores are
         computed when the gradients of the last strand are stored.
     """
 
@@ -49,7 +52,7 @@ class Sink:
         self._stored: list[list[slice]] = [[] for _ in windows]
 
     def snapshots(self, folder: Path, batch: int, rows: slice) -> FileSnapshots:
-        """Return the storage for states of the sweep over some windows of the batch.
+        """Return the storage for the states of a sweep over some of the windows in the batch.
 
         Parameters
         ----------
@@ -58,12 +61,13 @@ class Sink:
         batch
             Number of the batch.
         rows
-            Windows, as indices into the batch.
+            Slice of the batch that contains the windows.
 
         Returns
         -------
         FileSnapshots
-            Storage for the states, in files whose names identify batch, strand and windows.
+            Storage for the states. The names of its files identify the batch, the strand and the
+            windows.
         """
         final = self._strand_index == self._n_strands - 1
         prefix = f"{batch}.{self._strand_index}.{rows.start}."
@@ -76,11 +80,11 @@ class Sink:
         Parameters
         ----------
         rows
-            Windows of the tile, as indices into the batch.
+            Slice of the batch that contains the windows of the tile.
         span
             Positions of the tile in the window, in the reading direction.
         gradients
-            Derivatives along A, C, G and T, float32.
+            Derivatives along A, C, G and T, as float32.
 
         Notes
         -----
@@ -146,7 +150,7 @@ class Sink:
 
     @staticmethod
     def _note(stored: list[slice], at: slice) -> None:
-        """Append a slice to a list, or merge it with the last slice of the list if the two are adjacent."""
+        """Append a slice to a list, or merge it with the last slice if the two slices are adjacent."""
         if stored and stored[-1].start == at.stop:
             at = slice(at.start, stored.pop().stop)
         elif stored and stored[-1].stop == at.start:
@@ -154,7 +158,10 @@ class Sink:
         stored.append(at)
 
     def _take_stored(self, rows: slice) -> list[slice] | None:
-        """Return the array slices stored since the last call, or None if a derivative is not finite."""
+        """Return the slices of the arrays that were filled since the last call, or None.
+
+        The result is None if a derivative is not finite.
+        """
         if self._non_finite[rows].any():
             return None
         stored = [at for row in self._stored[rows] for at in row if at.stop > at.start]

@@ -1,4 +1,4 @@
-"""States of sweeps, saved as files in the folder of unfinished results."""
+"""Storage of the states of sweeps, as files in the folder for unfinished work."""
 
 import os
 import threading
@@ -27,21 +27,24 @@ Checksum: TypeAlias = Callable[[slice], int]
 
 
 class FileSnapshots:
-    """States of one sweep, each saved in a file with checksums of the results stored before it.
+    """Storage for the states of one sweep.
+
+    Each state is saved in a file of its own, with checksums of the results that were stored before it.
 
     Parameters
     ----------
     folder, prefix
-        Folder of the files, and prefix of their names.
+        Folder that contains the files, and the prefix of their names.
     stored
-        Function that returns the positions stored since its last call, or None if a result is not finite.
+        Function that returns the positions whose results were stored since its last call, or None if a
+        result is not finite.
     checksum
         Function that writes the results at given positions to disk and returns their CRC-32.
 
     Notes
     -----
-    The files are numpy archives, whose CRC-32 checksums are verified when they are read. Each file is
-    written under a temporary name before it replaces the previous file of the same name.
+    The files are numpy archives. Their CRC-32 checksums are verified when the files are read. Each file
+    is written under a temporary name before it replaces the previous file of the same name.
     """
 
     def __init__(self, folder: Path, prefix: str, stored: Stored, checksum: Checksum) -> None:
@@ -51,12 +54,12 @@ class FileSnapshots:
         self._ended, self._took = time.monotonic(), 0.0
 
     def due(self, nbytes: int) -> bool:
-        """Return whether enough time has passed since the last save to write `nbytes` more bytes."""
+        """Return whether it is time to save a state of `nbytes` bytes."""
         took = max(self._took, nbytes / _BYTES_PER_SECOND)
         return time.monotonic() - self._ended >= max(_INTERVAL, _SHARE * took)
 
     def save(self, name: str, state: Mapping[str, np.ndarray]) -> None:
-        """Save a state, unless one of the results stored before it is not finite."""
+        """Save a state, unless a result that was stored before the state is not finite."""
         with self._lock, os_errors(self._folder):
             started = time.monotonic()
             stored = self._stored()
@@ -75,12 +78,12 @@ class FileSnapshots:
             self._took = self._ended - started
 
     def load(self) -> dict[str, dict[str, np.ndarray]]:
-        """Return all saved states, after verifying the results stored before each state.
+        """Return all saved states, and verify the results that were stored before each state.
 
         Returns
         -------
         dict
-            Arrays of each state, by name of the state.
+            Arrays of each state, by the name of the state.
 
         Raises
         ------

@@ -1,10 +1,10 @@
-"""Storage of results in memory, or on disk so that an interrupted run can be resumed.
+"""Storage of results in memory or on disk; a run can be resumed from results on disk.
 
-`OUT.partial/` contains the settings of the run, a journal of finished batches, and memory-mapped
-arrays over all scored bases, with the regions concatenated. A batch is added to the journal after its
+`OUT.partial/` contains the settings of the run, a journal of finished batches, and memory-mapped arrays
+that contain all scored bases in the concatenated regions. A batch is added to the journal after its
 results have been flushed to disk. An interrupted batch continues from the last saved states of its
-sweeps (see snapshots.py). Checksums of all these results are verified. If a run fails before anything is
-saved, the folder is removed.
+sweeps (see snapshots.py). When a run is resumed, the checksums of all stored results are verified. If a
+run fails before anything is saved, the folder is removed.
 """
 
 import json
@@ -39,17 +39,19 @@ class Arrays:
     Attributes
     ----------
     scores
-        Scores, float32, shape (bases,), with the regions concatenated.
+        Scores in the concatenated regions, as a float32 array of shape (bases,).
     codes
-        Codes of the observed bases, uint8, shape (bases,).
+        Codes of the observed bases, as a uint8 array of shape (bases,).
     columns
-        Derivatives along A, C, G and T, float32, shape (bases, 4); None if they are not stored.
+        Derivatives along A, C, G and T, as a float32 array of shape (bases, 4); None if they are not
+        stored.
     offsets
-        Array index of the first base of each region, by region.
+        Array index of the first base of each region.
     first
-        Contribution of the first of two strands to `columns`, in the same format; None if only one
-        strand is read. On disk it is a separate array, so that a tile of the second strand can be stored
-        again after an interruption; in memory it is `columns` itself.
+        Contribution of the first of two strands to `columns`, with the same type and shape; None if
+        only one strand is read. On disk, `first` is a separate array, so that a tile of the second
+        strand can be stored again after an interruption. In memory, `first` is the same array as
+        `columns`.
     """
 
     scores: np.ndarray
@@ -64,10 +66,10 @@ class Arrays:
         Parameters
         ----------
         at
-            Indices of the bases.
+            Slice of the arrays that contains the results.
         final
-            If True, include `codes`, `scores` and `columns`; if False, `codes` and `first`. Arrays that
-            are None are omitted.
+            If True, include `codes`, `scores` and `columns`; if False, include `codes` and `first`.
+            Arrays that are None are omitted.
 
         Returns
         -------
@@ -117,7 +119,7 @@ class Arrays:
 
 
 def arrays_in_memory(regions: Sequence[Region]) -> Arrays:
-    """Allocate uninitialised arrays in memory.
+    """Allocate uninitialized arrays in memory.
 
     Parameters
     ----------
@@ -127,7 +129,7 @@ def arrays_in_memory(regions: Sequence[Region]) -> Arrays:
     Returns
     -------
     Arrays
-        Uninitialised arrays, including `columns`.
+        Uninitialized arrays, including `columns`.
 
     Notes
     -----
@@ -140,7 +142,7 @@ def arrays_in_memory(regions: Sequence[Region]) -> Arrays:
 
 
 def count_scores(arrays: Arrays, regions: Sequence[Region]) -> dict[str, int]:
-    """Count bases with a score, and regions in which every score is 0.
+    """Count the bases that have a score, and the regions in which every score is 0.
 
     Parameters
     ----------
@@ -152,8 +154,8 @@ def count_scores(arrays: Arrays, regions: Sequence[Region]) -> dict[str, int]:
     Returns
     -------
     dict
-        `scored_bases`, the number of bases with a score, and `zero_regions`, the number of regions
-        with at least one score and no score other than 0.
+        `scored_bases` is the number of bases that have a score. `zero_regions` is the number of regions
+        that have at least one score and no score other than 0.
     """
     scored_bases = zero_regions = 0
     for region in regions:
@@ -177,13 +179,13 @@ class ScoreStore(Arrays):
     path
         Folder that contains the files.
     done, details
-        Target values of each finished batch, by batch number, and further results for each window as
-        JSON values.
+        Results of each finished batch, by batch number: `done` contains the target values, and
+        `details` contains further results for each window as JSON values.
 
     Notes
     -----
-    Disk: 5 bytes per base, plus 16 bytes if `columns` is stored and 16 bytes if `first` is stored.
-    Memory: the operating system can evict resident pages of the arrays.
+    Disk: 5 bytes per base, plus 16 bytes per base for each of `columns` and `first` that is stored.
+    Memory: the operating system can remove pages of the arrays from memory.
     """
 
     path: Path
@@ -237,7 +239,7 @@ def open_store(
     Parameters
     ----------
     output
-        First output file of the run, OUT; the store is the folder `OUT.partial/` beside it.
+        First output file of the run, `OUT`. The store is the folder `OUT.partial/` beside this file.
     regions
         Scored regions.
     settings
@@ -245,21 +247,22 @@ def open_store(
     columns
         Whether to store the four derivatives.
     both_strands
-        Whether the results are means over both strands.
+        Whether the results are means over the two strands.
     width
         Number of values per base in `columns`.
 
     Yields
     ------
     ScoreStore
-        Store of the run. It is deleted if the block ends without an exception, or if the block raises an
-        exception before a batch is finished or the state of a sweep is saved; otherwise it is kept.
+        Store of the run. It is deleted if the `with` block ends without an exception. If the block
+        raises an exception, the store is kept if a batch has been finished or a state of a sweep has
+        been saved; otherwise, it is deleted.
 
     Raises
     ------
     InputError
-        If another process uses the store, or the interrupted run had different settings. In the latter
-        case, the message names the first setting that differs.
+        If another process is using the store, or the interrupted run had different settings. In the
+        latter case, the message names the first setting that differs.
     OutputError
         If the files cannot be created, or are damaged.
     """
@@ -279,7 +282,7 @@ def open_store(
 
 
 def _begun(path: Path) -> bool:
-    """Return whether the folder contains results from which a run can continue."""
+    """Return whether a folder contains results from which a run can continue."""
     return (path / _DONE).exists() or any(path.glob(f"*{SUFFIX}"))
 
 
@@ -324,7 +327,11 @@ def _offsets(regions: Sequence[Region]) -> dict[Region, int]:
 
 
 def _map(path: Path, dtype: Any, shape: tuple[int, ...], *, exists: bool) -> np.ndarray:
-    """Preallocate and memory-map a file, so that a full disk causes an error here and not SIGBUS later."""
+    """Allocate and memory-map a file.
+
+    The space is allocated in advance, so that a full disk causes an error here rather than a SIGBUS
+    later.
+    """
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if exists and not (path.is_file() and path.stat().st_size == size):
         raise _damaged(path)
@@ -348,7 +355,7 @@ def _check_settings(path: Path, settings: dict[str, Any], output: Path) -> None:
 
 
 class _JournalEntry(BaseModel):
-    """Line of the journal, which describes a finished batch.
+    """Line of the journal that describes one finished batch.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Selection of the bases with the largest absolute scores in a stream."""
+"""Selection of the bases with the largest absolute scores in a stream of scores."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from jaxtyping import Float32
 
 
 class TopScores:
-    """Scores with the largest absolute values in a stream; in a tie, earlier bases are selected.
+    """Selection of the scores with the largest absolute values in a stream; earlier bases win ties.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Atomic writing of track files, in the format selected by the file suffix.
 
-Each format is a class with the methods `append`, `finish` and `close`. `_FORMATS` maps each suffix to
-a function that opens a file in the corresponding format.
+Each format is implemented by a class with the methods `append`, `finish` and `close`. `_FORMATS` maps
+each suffix to a function that opens a file in the corresponding format.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -71,7 +71,7 @@ def write_in_pieces(track: TrackWriter, region: Region, scores: Float32[np.ndarr
 
 @runtime_checkable
 class _Format(Protocol):
-    """Protocol for a writer of one file format, which receives valid scores in genome order."""
+    """Protocol for the writer of a file format; the writer receives valid scores in genome order."""
 
     def append(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None: ...
 
@@ -82,7 +82,7 @@ class _Format(Protocol):
 
 @contextmanager
 def open_track(path: Path, sizes: Mapping[str, int]) -> Iterator[TrackWriter]:
-    """Open a track file for writing, without a provenance record.
+    """Open a track file for writing; a provenance record is not written.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def open_track(path: Path, sizes: Mapping[str, int]) -> Iterator[TrackWriter]:
 def open_tracks(
     paths: Sequence[Path], sizes: Mapping[str, int], files: AtomicFiles | None = None
 ) -> Iterator[TrackWriter]:
-    """Open several track files to write the same scores to each.
+    """Open several track files, and write the same scores to each of them.
 
     Parameters
     ----------
@@ -123,13 +123,13 @@ def open_tracks(
     sizes
         Sequence lengths in bases, in genome order.
     files
-        Transaction at the end of which the files are replaced. If None, they are replaced at the end of
-        the block.
+        When this transaction ends, the files are replaced. If None, the files are replaced at the end
+        of the `with` block.
 
     Yields
     ------
     TrackWriter
-        Track that writes to all files.
+        Track that writes its scores to all files.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def open_tracks(
 
     Notes
     -----
-    Memory: a few tens of megabytes per track, independent of sequence length.
+    Memory: a few tens of megabytes per track, regardless of the sequence lengths.
     """
     for path in paths:
         if _suffix(path) not in _FORMATS:
@@ -155,7 +155,7 @@ def open_tracks(
 
 
 def check_output(path: Path) -> None:
-    """Check that an output can be written, before it is computed.
+    """Check, before a computation starts, that its output can be written.
 
     Parameters
     ----------
@@ -294,7 +294,7 @@ def split_suffix(path: Path) -> tuple[str, str]:
 
 
 def _suffix(path: Path) -> str:
-    """Return the suffix that selects the format, including .gz, in lower case."""
+    """Return the lower-case suffix that selects the format, including ".gz" if present."""
     suffixes = path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:]
     return "".join(suffixes).lower()
 
