@@ -15,7 +15,7 @@ written to a file.
 
 
 class GenoscanError(Exception):
-    """Base class of errors that a user can correct."""
+    """Base class for errors that a user can correct."""
 
 
 class InputError(GenoscanError, ValueError):

@@ -10,10 +10,10 @@ from genoscan import usage
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.methods import Method
 from genoscan.engine.stages import StagePipeline, shares
-from genoscan.engine.target import whole_window
 from genoscan.gradient import stream_gradient
 from genoscan.job import Job
 from genoscan.model import Model
+from genoscan.targets import whole_target
 
 _WARM_UP = 64
 """Length, in bases, of the warm-up run, which loads the kernels and needs little memory."""
@@ -161,7 +161,7 @@ def _probe(model: Model, method: Method, width: int, size: int, tiles: int) -> _
 
     def run(length: int) -> float:
         read = codes[:, :length]
-        target = whole_window(read, model.columns(), model.label_offset)
+        target = whole_target(model, read)
         started = time.perf_counter()
         stream_gradient(model, read, target, lambda *_tile: None, method)
         return time.perf_counter() - started

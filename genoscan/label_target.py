@@ -50,16 +50,16 @@ LabelValue: TypeAlias = dict[str, float | str]
 
 
 class Resolved(NamedTuple):
-    """A target for windows of equal length on one strand.
+    """Target for windows of equal length, read on one strand.
 
     Attributes
     ----------
     target
         Target in the engine's format.
     codes
-        Base codes to read, in which the bases of the target may be masked.
+        Base codes of the input, in which the bases of the target may be masked.
     labels
-        Further results for each window; empty for a target of the language model.
+        Probability and contrast of each window; empty if the target is one of the language model's.
     """
 
     target: Target

@@ -76,6 +76,12 @@ class Model:
         return replace(self, head=head)
 
     @property
+    def n_outputs(self) -> int:
+        """Number of outputs of the selected head at each position."""
+        columns = self.config.output_columns[self.head]
+        return columns.stop - columns.start
+
+    @property
     def label_offset(self) -> int:
         """Offset of the predicted positions: the output at position t is about the base at t + label_offset."""
         return 0 if self.head else self.config.label_offset
@@ -105,7 +111,8 @@ class Model:
     @property
     def equivariant(self) -> bool:
         """Whether the logits of the reverse-complemented input are the reverse-complemented logits."""
-        return isinstance(self.network, BidirectionalStack) and self.network.both_strands
+        represents_both = isinstance(self.network, BidirectionalStack) and self.network.both_strands
+        return represents_both and (not self.head or self.config.heads[self.head].fold)
 
     @property
     def causal(self) -> Stack:
@@ -176,7 +183,7 @@ def load_model(
     Parameters
     ----------
     path
-        Name (see `genoscan models list`) or folder of a model; a `Path` is always a folder.
+        Name (see `genoscan models list`) or folder of a model; a `Path` is always treated as a folder.
     device
         "cpu", "cuda" or "cuda:N".
     dtype

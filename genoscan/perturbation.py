@@ -15,7 +15,7 @@ from genoscan.engine.inputs import OneHot
 from genoscan.engine.methods import Progress, ignore
 from genoscan.engine.tangent import BaseChange
 from genoscan.engine.target import LogLikelihood, whole_window
-from genoscan.errors import InputError, NonFiniteError
+from genoscan.errors import InputError, NonFiniteError, UnsupportedModelError
 from genoscan.genome.alphabet import BASES, N, reverse_complement
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import Window, as_read, region_read
@@ -225,6 +225,8 @@ def _window(genome: Genome, model: Model, probe: Probe) -> Window:
         raise InputError(f"--at {at}: {len(at):,} bases, expected one")
     if probe.region is not None and probe.region.chrom != at.chrom:
         raise InputError(f"--at {at}: nothing of {probe.region} is on {at.chrom}")
+    if model.head:
+        raise UnsupportedModelError(f"{model.name}: has no language model, which a response requires")
     context = model.config.context if probe.context is None else probe.context
     if context < 0:
         raise InputError(f"--context {context}: expected 0 bases or more")

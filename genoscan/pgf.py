@@ -11,7 +11,7 @@ u_t is the input, h_t the state and y_t the output:
 
 The gradient in the paper is a derivative along one direction (`pgf_forward`). `pgf_vjp` computes the
 derivatives with respect to all inputs at once, and `pgf_gradients` also computes the derivatives with
-respect to all parameters. Neither method is in the paper. The recurrence is computed by the scan of
+respect to all parameters. Neither has a counterpart in the paper. The recurrence is computed by the scan of
 this package. The scan uses no logarithms, and all its factors are at most 1. The function phi is
 computed without an added epsilon.
 """

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from genoscan.engine.target import LogitSum, LogLikelihood, Target
+from genoscan.engine.target import LogitSum, LogLikelihood, Target, whole_window
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import BASES
 from genoscan.genome.plan import Window
@@ -141,6 +141,33 @@ class TargetSpec:
         return LogitSum(at, at + 1, torch.stack(rows))
 
 
+def whole_target(model: Model, codes: UInt8[Tensor, "batch length"]) -> LogLikelihood | LogitSum:
+    """Return a target that depends on all outputs of windows, for measurements and checks.
+
+    Parameters
+    ----------
+    model
+        Model with the head to use.
+    codes
+        Base codes of the windows.
+
+    Returns
+    -------
+    LogLikelihood or LogitSum
+        Log-likelihood of the windows or, for a task head, a weighted sum of all its outputs. A label
+        and its complement have the same weight, so that an equivariant head has the same target on
+        the reverse-complemented windows.
+    """
+    if not model.head:
+        return whole_window(codes, model.columns(), model.label_offset)
+    head, weights = model.config.heads[model.head], torch.ones(model.n_outputs)
+    if head.pool != "max":
+        pairs = [min(i, other) for i, other in enumerate(head.complements)]
+        weights += torch.tensor(pairs) / len(pairs)
+    batch, length = codes.shape
+    return LogitSum(torch.zeros(batch).long(), torch.full((batch,), length), weights.expand(batch, -1))
+
+
 def parse_target(
     text: str, sizes: Mapping[str, int], model: Model, contrast: str | None = None
 ) -> TargetSpec | LabelTarget:
@@ -190,7 +217,7 @@ def parse_target(
 
 
 def _expected(model: Model) -> str:
-    """Return the forms of targets that a model has."""
+    """Return a description of the targets that a model accepts."""
     forms = [_LANGUAGE_MODEL] if model.config.language_model else []
     for name, head in model.config.heads.items():
         forms.append(f"{name}:LABEL[@REGION] with a label among {', '.join(head.labels)}")

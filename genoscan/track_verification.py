@@ -50,9 +50,13 @@ class _Case:
     base: int = 0
     stretch: tuple[int, int] | None = None
     masked: bool = False
+    head: str = ""
 
     def target(self, chrom: str) -> str:
         """Return the target in the form that the command line accepts."""
+        if self.head:
+            place = "" if self.stretch is None else f"@{{{chrom}}}:{self.stretch[0] + 1}-{self.stretch[1]}"
+            return f"{self.head}:{self.kind}{place}"
         if self.position is not None:
             return f"{self.kind}:{{{chrom}}}:{self.position + 1}:{'ACGT'[self.base]}"
         if self.stretch is not None:
@@ -127,7 +131,7 @@ def check_tracks(genome: Genome, region: Region, model: Model, plain: Model) -> 
     model = replace(model, method=replace(model.method, tile=tile))  # type: ignore[type-var]
     columns, scores, bases = 0.0, 0, 0
     with scratch_folder(Path(tempfile.gettempdir())) as folder:
-        for number, case in enumerate(_cases(start, n, masked=model.config.mask is not None)):
+        for number, case in enumerate(_cases(start, n, model)):
             options = Options(
                 target=case.target(region.chrom),
                 score=case.score,
@@ -152,19 +156,27 @@ def check_tracks(genome: Genome, region: Region, model: Model, plain: Model) -> 
     return TrackErrors(columns, scores, bases)
 
 
-def _cases(start: int, n: int, *, masked: bool) -> Iterator[_Case]:
-    """Yield runs that cover every strand, every kind of target and every score.
+def _cases(start: int, n: int, model: Model) -> Iterator[_Case]:
+    """Yield runs that cover every strand, target and score.
 
-    `start` is the start of the region, and `n` is the length of the region. The positions are chosen so
-    that the target of a causal model can depend on each part of the region that `check_tracks` scores.
+    The positions are chosen so that, even in a causal model, each target can depend on bases of both
+    parts of the region.
     """
-    yield _Case("+", "centred")
-    yield _Case("-", "observed", "log-odds", position=start + max(1, n // 16), base=1)
-    yield _Case("both", "magnitude", stretch=(start + 1, start + n - 1))
+    stretch = (start + 1, start + n - 1)
     between = start + 7 * n // 16
-    yield _Case("bed", "substitution", "logit", position=between, base=2)
-    if masked:
-        yield _Case("both", "centred", "log-odds", position=between, base=3, masked=True)
+    if model.config.language_model:
+        yield _Case("+", "centred")
+        yield _Case("-", "observed", "log-odds", position=start + max(1, n // 16), base=1)
+        yield _Case("both", "magnitude", stretch=stretch)
+        yield _Case("bed", "substitution", "logit", position=between, base=2)
+        if model.config.mask is not None:
+            yield _Case("both", "centred", "log-odds", position=between, base=3, masked=True)
+    for head, config in model.config.heads.items():
+        if config.kind == "per_base":
+            first, last = config.labels[0], config.labels[-1]
+            yield _Case("+", "observed", first, head=head)
+            yield _Case("both", "magnitude", last, stretch=stretch, head=head)
+            yield _Case("bed", "substitution", last, stretch=(between, between + 1), head=head)
 
 
 def _known(genome: Genome, parts: list[Region], case: _Case) -> np.ndarray:
@@ -187,6 +199,7 @@ def _truth(
     The columns are averaged over the strands that are read.
     """
     strands = {"both": "+-", "bed": part.strand}.get(case.strand, case.strand)
+    model = model.with_head(case.head)
     made = [_one_strand(genome, model, part, case, context, reach, s == "-") for s in strands]
     return torch.stack(made).mean(0)
 
@@ -200,7 +213,7 @@ def _one_strand(
     """
     size, named = genome.sizes[part.chrom], case.span
     start, end, offset = part.start, part.end, model.label_offset
-    if named is not None and not model.bidirectional:
+    if (named is not None or case.head) and not model.bidirectional:
         reach = 0
     left, right = (reach, context) if reverse else (context, reach)
     if named is not None and model.bidirectional:
@@ -220,6 +233,8 @@ def _one_strand(
     first, last = sorted((read_at(part.start), read_at(part.end - 1)))
     if named is not None:
         span = sorted((read_at(named[0]), read_at(named[1] - 1)))
+    elif case.head:
+        span = [first, last]
     else:
         span = [0 if model.bidirectional else first, len(codes) - 1]
     hidden = codes.clone()
@@ -228,7 +243,11 @@ def _one_strand(
     x = model.table()[hidden][None].requires_grad_()
     logits = model.whole(x)[0]
     columns = list(model.config.base_columns)
-    if case.position is None:
+    if case.head:
+        head = model.config.heads[case.head]
+        label = head.labels.index(case.kind)
+        value = logits[span[0] : span[1] + 1, head.complements[label] if reverse else label].sum()
+    elif case.position is None:
         value = logits.new_zeros(())
         for at in range(span[0], span[1] + 1):
             if codes[at] < 4 and at >= offset:

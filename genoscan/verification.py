@@ -1,6 +1,6 @@
 """Numerical checks that derivatives are exact, for a given model and sequence."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,12 +11,13 @@ from torch import Tensor
 from genoscan.engine.inputs import Dense, OneHot
 from genoscan.engine.methods import Method
 from genoscan.engine.tangent import DenseDirections
-from genoscan.engine.target import Target, WeightedSum, whole_window
+from genoscan.engine.target import LogitSum, LogLikelihood, WeightedSum
 from genoscan.genome.alphabet import reverse_complement
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
 from genoscan.gradient import gradient
 from genoscan.model import Model
+from genoscan.targets import whole_target
 from genoscan.track_verification import check_tracks, relative
 
 WHOLE, IDENTITY, FINITE = 4_096, 65_536, 1_024
@@ -128,18 +129,14 @@ def _float32_limit(error: float, truth: Tensor, codes: Tensor, load: Callable[[t
     return max(_FLOAT32, 4 * relative(_whole_window(load(torch.float32, "reference"), codes), truth))
 
 
-def _target(model: Model, codes: Tensor) -> Target:
-    return whole_window(codes, model.columns(), model.label_offset)
-
-
 def _gradient(model: Model, codes: Tensor, method: Method | None = None) -> Float[Tensor, "length d_in"]:
-    return gradient(model, codes, _target(model, codes), method).gradient[0]
+    return gradient(model, codes, whole_target(model, codes), method).gradient[0]
 
 
 def _whole_window(model: Model, codes: Tensor) -> Float[Tensor, "length d_in"]:
     """Compute the gradient with whole-window autograd through plain torch operations."""
     x = OneHot(codes, model.table()).tile(slice(0, codes.shape[1])).requires_grad_()
-    value = _target(model, codes)(model.whole(x), slice(0, codes.shape[1]))
+    value = whole_target(model, codes)(model.whole(x), slice(0, codes.shape[1]))
     (x_bar,) = torch.autograd.grad(value.sum(), x)
     return x_bar[0]
 
@@ -150,7 +147,7 @@ def _identity(model: Model, codes: Tensor) -> float:
     inputs = OneHot(codes, model.table())
     shape = (1, codes.shape[1], inputs.table.shape[1])
     x_dot = torch.randn(shape, generator=random, dtype=torch.float64)
-    y_bar = torch.randn(shape, generator=random, dtype=torch.float64)
+    y_bar = torch.randn(1, codes.shape[1], model.n_outputs, generator=random, dtype=torch.float64)
     left = 0.0
     directions = DenseDirections(x_dot[None])
     for span, _, outputs_dot in model.method.tangent(model.stack, inputs, directions):
@@ -169,21 +166,26 @@ def _finite_differences(model: Model, codes: Tensor) -> float:
     known = np.flatnonzero(codes[0].numpy() < 4)
     at = np.random.default_rng(_SEED).choice(known, min(_N_BASES, len(known)), replace=False)
     exact = _gradient(model, codes)[torch.from_numpy(at)]
-    target, x = whole_window(codes, model.columns(), model.label_offset), None
+    target = whole_target(model, codes)
     x = OneHot(codes, model.table()).tile(slice(0, length))
     found = torch.zeros_like(exact)
     for column in range(exact.shape[1]):
         change = torch.zeros(len(at), length, exact.shape[1], dtype=x.dtype)
         change[torch.arange(len(at)), torch.from_numpy(at), column] = _STEP
-        for high, low in zip(_log_p(model, x + change, target), _log_p(model, x - change, target), strict=True):
+        for high, low in zip(
+            _by_position(model, x + change, target), _by_position(model, x - change, target), strict=True
+        ):
             found[:, column] += ((high - low) / (2 * _STEP)).sum(-1)
     return relative(found, exact)
 
 
-def _log_p(model: Model, x: Tensor, target: Target):  # type: ignore[no-untyped-def]
-    """Yield the log-probabilities of the observed bases, tile by tile, with one row per window."""
+def _by_position(model: Model, x: Tensor, target: LogLikelihood | LogitSum) -> Iterator[Float[Tensor, "windows tile"]]:
+    """Yield the contribution of each position to the target, one tile at a time, with one row per window."""
     for span, outputs in model.method.forward(model.stack, Dense(x)):
-        labels, counted = target.labels(span)  # type: ignore[attr-defined]
+        if isinstance(target, LogitSum):
+            yield (outputs * target.weights[0].to(outputs)).sum(-1)
+            continue
+        labels, counted = target.labels(span)
         index = labels.expand(len(x), -1)[..., None]
         yield torch.log_softmax(outputs.double(), -1).gather(-1, index)[..., 0] * counted
 
@@ -201,11 +203,11 @@ def _first_order(model: Model, codes: Tensor, exact: Tensor) -> float:
     changed = codes.repeat(1 + len(at), 1)
     changed[torch.arange(1, 1 + len(at)), torch.from_numpy(at)] = new.to(codes.dtype)
     # Labels remain those of the genome, as in the derivative, which treats them as constants.
-    target = whole_window(codes, columns, model.label_offset)
+    target = whole_target(model, codes)
     values = torch.zeros(len(changed), dtype=torch.float64)
     for rows_of in torch.arange(len(changed)).split(8):
         x = OneHot(changed[rows_of], model.table()).tile(slice(0, codes.shape[1]))
-        for part in _log_p(model, x, target):
+        for part in _by_position(model, x, target):
             values[rows_of] += part.double().sum(-1)
     true = values[1:] - values[0]
     return float(np.corrcoef(predicted[:, 0].double().numpy(), true.numpy())[0, 1])

@@ -181,6 +181,19 @@ def test_models_without_a_language_model(tmp_path: Path, fasta: FastaGenome) -> 
     assert prepare(fasta, loaded, [REGION], Options(target="sites:none")).model.stack is not loaded.network
 
 
+def test_models_with_heads_are_verified(model: Model, fasta: FastaGenome, tmp_path: Path) -> None:
+    """The command checks the language model and, if there is none, the first head; files of all heads."""
+    kind = "rcps" if model.equivariant else "bidirectional" if model.bidirectional else "causal"
+    alone = write_headed(tmp_path / "alone", kind, language_model=False)
+    for path in (model.path, alone):
+        done = genoscan("verify", fasta.path, "-r", "chr1", "-m", path, "--tile", 16, "-t", 2)
+        assert done.code == 0, done.out + done.err
+    done = genoscan("plan", fasta.path, "-m", alone, "--target", "sites:site+", "-o", tmp_path / "x.bw")
+    assert done.code == 0, done.err
+    done = genoscan("response", fasta.path, "-m", alone, "--at", "chr1:30", "-o", tmp_path / "x.bw")
+    assert (done.code, "has no language model" in done.err) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

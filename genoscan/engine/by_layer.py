@@ -250,7 +250,7 @@ class _LayerwisePass:
 
     @torch.no_grad()
     def decoded(self, chain: BidirectionalNetwork, ends: Boundary, span: slice) -> Tensor:
-        """Return the outputs over a span, computed from the last boundary."""
+        """Return the outputs over a span, computed from the stored output of the last layer."""
         return chain.decode(ends.read(span))
 
     def scored(
@@ -308,7 +308,7 @@ class _LayerwisePass:
         x_bar.write(span, self.sums.grad(ends, at, [read_bar, x_bar.read(span)]))
 
     def _ways(self, layer: BidirectionalLayer, x: Boundary) -> "tuple[_DirectionInputs, _DirectionInputs]":
-        """Return the inputs to the two directions of a layer."""
+        """Return the input to the left-to-right direction of a layer and the input to the other direction."""
         return _DirectionInputs(layer, x, self.length), _DirectionInputs(layer, x, self.length, mirrored=True)
 
     def _outputs(self, layer: Layer, inputs: "_DirectionInputs") -> Generator[tuple[slice, Tensor], None, None]:
@@ -400,7 +400,7 @@ class _DirectionInputs:
         return slice(self.length - span.stop, self.length - span.start)
 
     def placed(self, span: slice, tile: Tensor) -> tuple[slice, Tensor]:
-        """Convert a span to window coordinates, and the values over the span to window order."""
+        """Convert a span to window coordinates, and arrange its values in the order of the window."""
         return self.place(span), flip_positions(tile) if self.mirrored else tile
 
     def tile(self, span: slice) -> Any:

@@ -247,7 +247,7 @@ def _visible_regions(genome: Genome, tracks: Sequence[TrackFile]) -> Iterator[Re
 
 
 def _slices(genome: Genome, visible: Sequence[Region], names: Mapping[str, str]) -> bytes:
-    """Return gzipped FASTA text of the visible regions.
+    """Return the visible regions as gzipped FASTA text.
 
     Each header contains the coordinates of a region and the length of its sequence.
     """

@@ -51,7 +51,7 @@ class Transcript(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Feature(Region):
-    """Region of an annotation, with its transcripts.
+    """Annotated region, with its transcripts.
 
     Attributes
     ----------

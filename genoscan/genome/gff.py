@@ -253,7 +253,10 @@ def _gtf_pairs(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _keys(row: _Row, role: _Role, fields: Mapping[str, str], is_gtf: bool) -> tuple[_Key, tuple[_Key, ...]]:
-    """Return the key of a row and the keys of its parents; in GTF, a transcript precedes its gene."""
+    """Return the key of a row and the keys of its parents.
+
+    For GTF, the transcript is listed before the gene.
+    """
     unique = ("row", row.chrom, str(row.number))
     if not is_gtf:
         own = ("", row.chrom, fields["id"]) if "id" in fields else unique

@@ -40,7 +40,7 @@ compiled = numba.njit(
 
 
 class Lanes(types.Type):
-    """Numba type of a vector of sixteen elements, which are numbers of type `scalar` or booleans."""
+    """Numba type of a vector of sixteen elements, either booleans or numbers of type `scalar`."""
 
     def __init__(self, scalar: types.Type) -> None:
         self.scalar = scalar

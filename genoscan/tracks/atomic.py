@@ -34,7 +34,7 @@ _NAME_BYTES = 255
 
 
 class AtomicFiles:
-    """Transaction in which a job replaces its output files together; see `atomic_files`."""
+    """Transaction in which a job replaces all its output files at once; see `atomic_files`."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack

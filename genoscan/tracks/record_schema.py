@@ -98,7 +98,7 @@ class ResponseRecord(_Table):
 
 
 class TrackRecord(_Table):
-    """Keys that genoscan reads in a provenance record.
+    """Keys that genoscan reads from a provenance record.
 
     Which keys are present depends on the command.
 
@@ -127,7 +127,7 @@ class TrackRecord(_Table):
     seconds
         Duration of the run, in seconds.
     warning
-        Warning about the run, such as that the sequences are unlike the model's training data.
+        Warning about the run, for example that the sequences are unlike the model's training data.
     """
 
     format: Literal["genoscan-track/1"]

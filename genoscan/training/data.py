@@ -74,7 +74,7 @@ class Split:
     regions
         Regions used for training, as text; empty if whole sequences are used.
     held_out
-        Fraction of each region that is held out at its end, or held-out regions, as text.
+        Fraction held out at the end of each region, or the held-out regions themselves, as text.
     heads
         Task heads with their labels, by name.
     """
@@ -111,7 +111,7 @@ def split_genomes(
     genomes
         Genomes with different sequence names.
     validation
-        Fraction of each region that is held out at its end, between 0 and 1, or regions to hold out.
+        Fraction to hold out at the end of each region, between 0 and 1, or regions to hold out.
     regions
         Regions to use; all sequences in full if there are none.
     heads

@@ -1,4 +1,4 @@
-"""Evaluation of models in training, on samples of the validation data or on whole sequences."""
+"""Evaluation of models during training, on samples of the validation data or on whole sequences."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -152,13 +152,13 @@ def baseline_metrics(
     training
         Labelled training data.
     pieces
-        Labelled sequences to predict.
+        Labelled sequences on which the baselines are evaluated.
 
     Returns
     -------
     dict
         Metrics as in `label_metrics`: accuracy of the most frequent class for softmax heads, and
-        AUPRC of the better of two site models (site_models.py) for labels of sigmoid heads.
+        AUPRC of the better of two site models (site_models.py) for the labels of sigmoid heads.
     """
     metrics: dict[str, float] = {}
     for name, head in heads.items():

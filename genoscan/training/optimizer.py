@@ -19,7 +19,7 @@ def adamw(
 ) -> torch.optim.AdamW:
     """Return an AdamW optimizer for the trainable parameters of a model.
 
-    The parameters are in two groups. The first group has weight decay, and the second has none.
+    The parameters are in two groups. Weight decay is applied only to the first group.
 
     Parameters
     ----------

@@ -61,7 +61,7 @@ def model_names(file: object, names: Iterable[str]) -> Names:
     Returns
     -------
     Names
-        Names of the tensors of the model, names of all other tensors, and removed prefixes.
+        Names of the tensors of the model, names of all other tensors, and the prefixes that were removed.
 
     Raises
     ------
