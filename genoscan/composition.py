@@ -17,7 +17,7 @@ _C, _G, _KNOWN = 1, 2, 4
 
 
 def gc_contents(pieces: Iterable[np.ndarray]) -> np.ndarray:
-    """Return the G+C content of each piece that consists of A, C, G and T for the most part.
+    """Return the G+C content of each piece, omitting pieces in which at least half of the bases are unknown.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def gc_contents(pieces: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def gc_range(sequences: Iterable[np.ndarray]) -> tuple[float, float] | None:
-    """Return the range of the G+C content of sequences: percentiles 1 and 99 over pieces of 4,096 bases.
+    """Return the 1st and 99th percentiles of the G+C content over pieces of 4,096 bases.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def describe_difference(genome: Genome, regions: Sequence[Region], config: Model
 
 
 def _sample(genome: Genome, regions: Sequence[Region]) -> Iterator[np.ndarray]:
-    """Yield pieces at evenly spaced positions in the concatenated regions, centred on short regions."""
+    """Yield pieces at evenly spaced positions in the concatenated regions; a piece is centred on a short region."""
     ends = np.cumsum([len(region) for region in regions])
     for position in np.linspace(0, ends[-1], _PIECES, endpoint=False).astype(int):
         which = int(np.searchsorted(ends, position, side="right"))

@@ -46,7 +46,7 @@ class Prediction:
 
 
 LabelValue: TypeAlias = dict[str, float | str]
-"""Further results for a region: `probability` of the label, and `contrast`, the label that is subtracted."""
+"""Values reported for a region: `probability` of the label, and `contrast`, the label that is subtracted."""
 
 
 class Resolved(NamedTuple):
@@ -68,7 +68,7 @@ class Resolved(NamedTuple):
 
 
 def mean_over_strands(resolved: Sequence[Resolved]) -> list[LabelValue]:
-    """Return the further results of each region; probabilities are averaged over the strands."""
+    """Return the probability and contrast of each region, with probabilities averaged over strands."""
     merged = []
     for strands in zip(*(one.labels for one in resolved), strict=True):
         value = dict(strands[0])
@@ -113,12 +113,12 @@ class LabelTarget:
 
     @property
     def needs_prediction(self) -> bool:
-        """Whether the target depends on a prediction, or has a probability to report."""
+        """Whether a forward pass is needed before the target can be defined or its probability reported."""
         one_base = self.region is not None and len(self.region) == 1
         return self.pooled or one_base or self.contrast == STRONGEST
 
     def check(self, regions: Sequence[Region], sizes: Mapping[str, int], strand: str, label_offset: int) -> None:
-        """Check nothing further: every base has an output of its own."""
+        """Accept any region, because every base has an output."""
 
     def check_windows(self, windows: Sequence[Window]) -> None:
         """Check that a pooled region is within every window.
@@ -169,7 +169,7 @@ class LabelTarget:
         *,
         masked: bool,
     ) -> Resolved:
-        """Return the target for windows on one strand, and its further results.
+        """Return the target for windows on one strand, with the probability and contrast of each window.
 
         Parameters
         ----------
@@ -180,7 +180,7 @@ class LabelTarget:
         model
             Model whose selected head is that of the target.
         before
-            Results for the same regions on the strands that were resolved before. A contrast that is
+            Resolved targets of the same regions on strands that were handled earlier. A contrast that is
             chosen for each window is chosen on the first strand.
         masked
             Whether to mask the bases of the target.
@@ -265,7 +265,10 @@ class LabelTarget:
         return self._read(int(logits.argmax()), window)
 
     def probability(self, window: Window, prediction: Prediction) -> float | None:
-        """Return the probability of the label; None for a sum over several bases, or if the head has none."""
+        """Return the probability of the label.
+
+        It is None if the target is a sum over several bases, or if the head defines no probabilities.
+        """
         if not self.pooled and (self.region is None or len(self.region) > 1):
             return None
         if self.config.link == "none":
@@ -274,7 +277,7 @@ class LabelTarget:
         return float(squash(prediction.logits)[self._read(self.label, window)])
 
     def _read(self, label: int, window: Window) -> int:
-        """Convert a label of the forward strand to one of the strand of a window, or back."""
+        """Convert a label between the forward strand and the strand on which a window is read."""
         return self.config.complements[label] if window.strand == "-" else label
 
     def _span(self, window: Window) -> slice:
@@ -284,7 +287,7 @@ class LabelTarget:
         return slice(0, len(window)) if self.pooled else window.scored_span
 
     def _summed(self, span: slice) -> tuple[int, int]:
-        """Return the first position of a sum, and the position after the last."""
+        """Return the positions to sum over, as the first position and the position after the last one."""
         if self.config.pool == "first":
             return span.start, span.start + 1
         if self.config.pool == "last":
@@ -293,7 +296,7 @@ class LabelTarget:
 
 
 def _larger(best: tuple[Tensor, Tensor] | None, values: Tensor, positions: Tensor, start: int) -> tuple[Tensor, Tensor]:
-    """Return the maxima of two parts of a window and their positions, the first of equal ones."""
+    """Return the maxima over two parts of a window, with their positions; the first of equal values is kept."""
     positions = positions + start
     if best is None:
         return values, positions

@@ -71,7 +71,7 @@ class PredictOptions:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A prediction that is checked and ready to be computed.
+    """Prediction that has been checked and is ready to be computed.
 
     Attributes
     ----------
@@ -108,7 +108,7 @@ class Prediction:
 
     @property
     def calls(self) -> list[Column]:
-        """Labels to write as BED."""
+        """Labels whose calls are written as BED."""
         names = self.options.calls
         return [c for c in self.columns if c.label in names or f"{c.head}:{c.label}" in names]
 
@@ -122,7 +122,7 @@ class Prediction:
 def prepare_prediction(
     genome: Genome, model: Model, regions: Sequence[Region], outputs: Sequence[Path], options: PredictOptions
 ) -> Prediction:
-    """Check the inputs of a prediction, and plan its windows.
+    """Check the inputs to a prediction and plan its windows.
 
     Parameters
     ----------
@@ -324,7 +324,7 @@ def _scored_codes(window: Window, codes: np.ndarray) -> np.ndarray:
 
 
 def _values(job: Prediction, outputs: Tensor) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the values of each head at the positions of a tile, (tile, labels)."""
+    """Yield the name of each head and its values at the positions of a tile, of shape (tile, labels)."""
     config = job.model.config
     for head in job.heads:
         if head == LANGUAGE_MODEL:
@@ -353,7 +353,7 @@ def _store(
     index: int,
     n_strands: int,
 ) -> None:
-    """Store the values of a head that are about scored bases, in the forward direction."""
+    """Store those values of a head that refer to scored bases, in forward orientation."""
     assert arrays.columns is not None
     offset = job.model.config.label_offset if head == LANGUAGE_MODEL else 0
     scored = window.scored_span

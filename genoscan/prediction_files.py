@@ -21,7 +21,7 @@ _PIECE = 1 << 18
 
 
 class Column(NamedTuple):
-    """A predicted quantity, and its column in the arrays.
+    """Predicted quantity, with its column in the arrays.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Column(NamedTuple):
 
 
 def prediction_files(output: Path, columns: Sequence[Column]) -> list[tuple[Path, str]]:
-    """Return the files of an output, and the quantity that each contains.
+    """Return the files that belong to an output, and the quantity that each contains.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def write_prediction(
     calls: Sequence[Column],
     threshold: float,
 ) -> None:
-    """Write all files of an output, with their records.
+    """Write all files that belong to an output, with their records.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def write_prediction(
 
 
 def _quantity(arrays: Arrays, rows: slice, columns: Sequence[Column], name: str) -> Float32[np.ndarray, " bases"]:
-    """Return the values of a quantity at some rows of the arrays."""
+    """Return the values of a quantity in a slice of the arrays."""
     assert arrays.columns is not None
     values = arrays.columns[rows]
     if name not in (LOG_LIKELIHOOD, ENTROPY):

@@ -101,12 +101,12 @@ class HeadConfig(Schema):
 
     @property
     def complements(self) -> tuple[int, ...]:
-        """Index of each label's label on the reverse-complemented sequence."""
+        """For each label, the index of the corresponding label on the reverse-complemented sequence."""
         return self.complement or tuple(range(len(self.labels)))
 
 
 class Head(nn.Module):
-    """A task head.
+    """Task head, a linear map from features to the logits of labels.
 
     Parameters
     ----------
@@ -132,19 +132,19 @@ class Head(nn.Module):
         self.weight, self.bias = linear.weight, linear.bias
 
     def matrix(self) -> Float[Tensor, "labels features"]:
-        """Return the weights of all features, of both strands if there are two."""
+        """Return the weights for all features, including those of the reverse strand if there is one."""
         if not self._folds:
             return self.weight
         return torch.cat([self.weight, self.weight[list(self.config.complements)]], 1) / 2
 
     def offset(self) -> Float[Tensor, " labels"] | None:
-        """Return the bias of each label, None if there is none."""
+        """Return the bias of each label, or None if the head has no bias."""
         if self.bias is None or not self._folds:
             return self.bias
         return (self.bias + self.bias[list(self.config.complements)]) / 2
 
     def forward(self, x: Float[Tensor, "batch tile features"]) -> Float[Tensor, "batch tile out"]:
-        """Return the logits at each position; the features themselves if the head pools their maxima."""
+        """Return the logits at each position or, if the head pools maxima, the features themselves."""
         if self.config.pool == "max":
             return x
         offset = self.offset()

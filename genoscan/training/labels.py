@@ -43,7 +43,7 @@ def ignored(labels: int) -> int:
 
 @dataclass(frozen=True)
 class LabelledHead:
-    """A head, and its labels on each sequence.
+    """Head with its labels on each sequence.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ def _head(common: Sequence[str], stranded: Sequence[str], link: Literal["softmax
 
 
 class _Marks:
-    """Labels of one sequence for one head."""
+    """Labels of one sequence for one head, which are set feature by feature."""
 
     def __init__(self, config: HeadConfig, size: int) -> None:
         self.labels = np.zeros(size, np.uint32)
@@ -182,7 +182,7 @@ def _label_frames(genes: Sequence[Feature], size: int) -> dict[str, Labels]:
 
 
 def _one_class(labels: Labels, config: HeadConfig, ranks: Sequence[str], unknown: np.ndarray) -> Labels:
-    """Return one class per base: the only one of the highest rank; ignore the base if there are several."""
+    """Return one class per base, that of the highest rank; a base with several such classes is ignored."""
     found = np.zeros_like(labels)
     for rank in ranks:
         mask = np.uint32(sum(1 << i for i, name in enumerate(config.labels) if name.startswith(rank)))
@@ -195,7 +195,7 @@ def _one_class(labels: Labels, config: HeadConfig, ranks: Sequence[str], unknown
 
 
 def _settled(sites: Labels) -> Labels:
-    """Return the labels without the mark that ignores a site which is also labelled."""
+    """Return the labels; a site that is both labelled and ignored is no longer ignored."""
     return sites & ~((sites & np.uint32((1 << MAX_LABELS) - 1)) << np.uint32(MAX_LABELS))
 
 

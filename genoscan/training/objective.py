@@ -33,7 +33,7 @@ MASKED, REPLACED, KEPT = 0.15, 0.1, 0.1
 
 @dataclass(frozen=True)
 class LabelLikelihood:
-    """Weighted log-likelihood of the labels of one head.
+    """Log-likelihood of the labels of one head.
 
     Attributes
     ----------
@@ -55,13 +55,13 @@ class LabelLikelihood:
         return (log_p * counted).sum((-1, -2))
 
     def at(self, span: slice, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return two masks of shape (batch, tile, labels): labels that are present, and not ignored."""
+        """Return masks of the labels that are present and of those that count, of shape (batch, tile, labels)."""
         bits = torch.arange(len(self.config.labels), device=device)
         labels = self.labels[:, span].to(device)[..., None]
         return (labels >> bits & 1).bool(), ~(labels >> (bits + MAX_LABELS) & 1).bool()
 
     def count(self) -> int:
-        """Return the number of terms in the sum: bases of a softmax head, bases times labels otherwise."""
+        """Return the number of terms in the sum, which are bases for a softmax head, and otherwise labels of bases."""
         whole = slice(0, self.labels.shape[1])
         _, counted = self.at(whole, self.labels.device)
         return int((counted.all(-1) if self.config.link == "softmax" else counted).sum())
@@ -73,7 +73,7 @@ class LabelLikelihood:
 
 @dataclass(frozen=True)
 class Part:
-    """A term of an objective: a target of some output columns, with a weight."""
+    """Term of an objective: a target that uses certain output columns, with a weight."""
 
     columns: slice
     target: Target
@@ -82,7 +82,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Objective:
-    """Weighted sum of targets, each of its own output columns; additive over positions."""
+    """Weighted sum of targets, each of which uses its own output columns."""
 
     parts: tuple[Part, ...]
 
@@ -120,7 +120,7 @@ def prepare_batch(
     weights: Mapping[str, float],
     random: np.random.Generator,
 ) -> Batch:
-    """Return the windows to read and their objective.
+    """Return the windows of one update, with their objective.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def prepare_batch(
 
 
 def mask_bases(codes: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Return the codes with masked and replaced bases, and a mask of the bases to predict, as in BERT."""
+    """Mask and replace bases as in BERT; return the new codes and a mask of the bases to predict."""
     drawn = torch.from_numpy(random.random(codes.shape))
     fate = torch.from_numpy(random.random(codes.shape))
     bases = torch.from_numpy(random.integers(0, N, codes.shape).astype(np.uint8))

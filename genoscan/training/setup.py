@@ -143,7 +143,7 @@ def extended_config(
     trained_on: str,
     gc_range: tuple[float, float] | None = None,
 ) -> ModelConfig:
-    """Return the configuration of a model that continues another model, with heads to be trained.
+    """Return the configuration of a model that starts from another model and has the given heads.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def extended_config(
 
 
 def initial_weights(model: Model, config: ModelConfig) -> dict[str, Tensor]:
-    """Return the weights of a model that a continued model starts from.
+    """Return the weights with which the training of a continued model starts.
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ def initial_weights(model: Model, config: ModelConfig) -> dict[str, Tensor]:
 def read_labels(
     paths: Sequence[Path], scheme: str, genomes: Sequence[Genome], tests: Sequence[Genome] = ()
 ) -> dict[str, LabelledHead]:
-    """Return the labelled heads of a scheme, from annotation files.
+    """Read annotation files, and return the labelled heads of a scheme.
 
     Parameters
     ----------
@@ -268,7 +268,7 @@ def _sizes(genomes: Sequence[Genome]) -> dict[str, int]:
 def read_split(
     genomes: Sequence[Genome], regions: Sequence[str], validation: Sequence[str], heads: Mapping[str, LabelledHead]
 ) -> Split:
-    """Return the training and validation data.
+    """Divide genomes into training and validation data.
 
     Parameters
     ----------

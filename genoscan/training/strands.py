@@ -17,7 +17,7 @@ _AXES = {"embed.weight": 0, "head.weight": 1}
 
 
 def average_strands(config: ModelConfig, name: str, tensor: Tensor) -> Tensor:
-    """Average the paired weights of a tensor, or their gradients.
+    """Average the paired weights of a tensor, or the gradients of these weights.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def average_strands(config: ModelConfig, name: str, tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def tie_strands(config: ModelConfig, parameters: Mapping[str, Tensor]) -> None:
-    """Replace paired weights by their average.
+    """Replace each pair of weights with its average.
 
     Parameters
     ----------
