@@ -298,7 +298,7 @@ def test_a_model_with_heads_is_made_and_asked(annotated: Path, tmp_path: Path, d
     done = genoscan(*asked(annotated, made, *more))
     assert done.code == 0, done.err
     assert "intervals:peak AUPRC" in (made / "README.md").read_text()
-    assert done.err.startswith("step 1 of 4: loss ")
+    assert done.err.startswith("step 0 of 4: 2,700 bases for training, 300 held out\nstep 1 of 4: loss ")
     done = genoscan(
         "attribute",
         annotated / "g.fa",

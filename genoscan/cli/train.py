@@ -280,6 +280,9 @@ def command(
             device=parse_device(device),
             initial=initial,
             report=report,
+            before_steps=lambda step: log(
+                f"step {step:,} of {steps:,}: {split.n_training:,} bases for training, {split.n_validation:,} held out"
+            ),
             after_step=_ticker(steps, batch * window),
         )
         trained = Finished(

@@ -149,6 +149,7 @@ def train(
     device: str = "cpu",
     initial: Mapping[str, Tensor] | None = None,
     report: Callable[[Progress], object] = lambda _progress: None,
+    before_steps: Callable[[int], object] = lambda _step: None,
     after_step: Callable[[int, float], object] = lambda _step, _loss: None,
 ) -> Network:
     """Train a model, or resume the training from its last checkpoint.
@@ -169,6 +170,8 @@ def train(
         Initial values of parameters, by name; the others are drawn at random.
     report
         Function called with the progress at each report.
+    before_steps
+        Function called before the first update with the number of updates already completed.
     after_step
         Function called after each update with the number of updates and the loss in bits.
 
@@ -205,6 +208,8 @@ def train(
     optimizer = adamw(stack, rate=options.rate, decay=options.decay, betas=_BETAS, eps=_EPS)
     recorded = settings(config, asdict(options), split, next(stack.parameters()), initial)
     step, seconds, rows = resume(work, recorded, parameters, optimizer)
+    if step < options.steps:
+        before_steps(step)
     start, recent = time.monotonic() - seconds, []
     for loss in _steps(stack, config, optimizer, split, options, step):
         step += 1
