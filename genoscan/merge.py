@@ -140,7 +140,7 @@ def _read_shards(paths: Sequence[Path], genome: Genome) -> list[_Shard]:
 
 
 def _check_regions(shard: _Shard) -> None:
-    """Check that each region of a shard lies within a sequence that the shard's record lists."""
+    """Check that each region of a shard lies within a sequence listed in the shard's record."""
     sizes = {s["name"]: s["length"] for s in shard.record["sequences"]}
     for region in shard.columns.regions:
         if region.end > sizes.get(region.chrom, 0):

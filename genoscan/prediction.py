@@ -114,7 +114,7 @@ class Prediction:
 
     @property
     def positions(self) -> int:
-        """Number of positions that are reported as progress."""
+        """Total number of positions, for progress reporting."""
         passes = self.model.method.forward_passes(self.model.network)
         return passes * sum(len(window) for batch in self.batches for windows in batch for window in windows)
 

@@ -31,12 +31,12 @@ BASES = 512
 
 @dataclass(frozen=True)
 class _Case:
-    """Options of one run.
+    """Options for one run.
 
     Attributes
     ----------
     position, base
-        Position and base code in a logit or log-odds target, on the forward strand. If `position` is
+        Position and base code that define a logit or log-odds target, on the forward strand. If `position` is
         None, the target is a log-likelihood.
     stretch
         Start and end of the interval of a log-likelihood target. If None, the interval is determined

@@ -1,4 +1,4 @@
-"""Binomial checkpointing: a schedule that determines which carries an adjoint sweep stores.
+"""Binomial checkpointing: a schedule that determines which of the carries are stored during an adjoint sweep.
 
 An adjoint sweep needs the carry at the left edge of every tile, from the last tile to the first. At
 most `slots` carries are stored. Every other carry is recomputed from the nearest stored carry to its

@@ -116,7 +116,7 @@ class Method(Protocol):
         ...
 
     def cost(self, network: Network, length: int, batch: int) -> Cost:
-        """Return the cost of the gradient of `batch` windows of `length` positions."""
+        """Return the cost of computing the gradient for `batch` windows of `length` positions each."""
         ...
 
     def forward_passes(self, network: Network) -> int:
@@ -199,7 +199,7 @@ class Adjoint:
         return self
 
     def cost(self, network: Layer, length: int, batch: int) -> Cost:
-        """Return the cost of the gradient of `batch` windows of `length` positions."""
+        """Return the cost of computing the gradient for `batch` windows of `length` positions each."""
         tiles = -(-length // self.tile)
         recomputed = advances(tiles, self.slots) / tiles
         carry = sum(leaf.nbytes for leaf in leaves(network.begin(batch)))
@@ -324,7 +324,7 @@ class Layerwise:
         )
 
     def cost(self, network: BidirectionalNetwork, length: int, batch: int) -> Cost:
-        """Return the cost of the gradient of `batch` windows of `length` positions."""
+        """Return the cost of computing the gradient for `batch` windows of `length` positions each."""
         tiles, n_layers = -(-length // self.tile), len(network.blocks)
         recomputed = advances(tiles, tiles) / tiles
         run = advances(n_layers, self.boundaries or n_layers) + 1

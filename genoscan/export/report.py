@@ -61,7 +61,7 @@ def write_report(output: Path, genome: Genome, track: TrackFile, annotation: Seq
     Notes
     -----
     File size: 5 MB, mostly plotly.js, plus 20 kB for each of the regions with the largest absolute
-    scores, of which at most 200 are included. Memory is needed for the scores of a million bases, the
+    scores, of which at most 200 are included. Memory: the scores of at most a million bases at a time, the
     regions and the page.
     """
     with BigWig(track.path) as scores:

@@ -149,7 +149,7 @@ def summarize(track: BigWig, regions: Sequence[Region], *, top: int, curves: int
 
     Notes
     -----
-    The track is read twice. Memory is needed for the scores of a million bases, the sites and the
+    The track is read twice. Memory: the scores of at most a million bases at a time, the sites and the
     curves.
     """
     # Ties are broken by the region's number, so that curves are never compared.

@@ -88,7 +88,7 @@ class MalformedRows:
         Parameters
         ----------
         problem
-            Error for the row. Its message names the file and the line.
+            Error raised for the row. Its message names the file and the line.
         """
         self.count += 1
         self.first = self.first or problem

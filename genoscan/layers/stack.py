@@ -81,7 +81,7 @@ class Stack(SequenceModel):
     """
 
     def begin(self, batch: int) -> Carry:
-        """Return the carries of all blocks before the first base."""
+        """Return the initial carries of all blocks, before the first base is read."""
         return tuple(block.begin(batch) for block in self.layers)  # type: ignore[operator]
 
     def forward(

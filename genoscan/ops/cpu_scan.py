@@ -73,7 +73,7 @@ def _split_states(inputs: ScanInputs) -> list[ScanInputs]:
 def _phi_flag(input_map: str) -> bool | None:
     """Return True if the input map is "phi", and None otherwise.
 
-    True and None have different types, so that numba compiles the kernels separately for each input
+    True and None have different types, so numba compiles the kernels separately for each input
     map.
     """
     return True if is_phi(input_map) else None

@@ -81,7 +81,7 @@ class _BufferPool:
                 self._free.clear()
 
     def allocate(self, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-        """Return an uninitialised array in a pooled buffer."""
+        """Return an uninitialised array backed by a pooled buffer."""
         size = math.prod(shape) * dtype.itemsize
         if self._n_open == 0 or size < _MIN_POOLED:
             return torch.empty(shape, dtype=_TORCH_TYPES[dtype]).numpy()

@@ -47,7 +47,7 @@ def write_converted(
     -----
     The conversion is exact: it does not change float32 scores. If the input has a provenance record,
     the record is copied, and the new command line is stored in the copy. The sequences of a bedGraph
-    file are written in the order of its rows. Memory is needed for the scores of a million bases.
+    file are written in the order of its rows. Memory: the scores of at most a million bases at a time.
     """
     record = read_provenance(path) if provenance_path(path).exists() else None
     with atomic_files() as files:

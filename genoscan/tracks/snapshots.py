@@ -59,7 +59,7 @@ class FileSnapshots:
         return time.monotonic() - self._ended >= max(_INTERVAL, _SHARE * took)
 
     def save(self, name: str, state: Mapping[str, np.ndarray]) -> None:
-        """Save a state, unless a result that was stored before the state is not finite."""
+        """Save a state, provided that all results stored so far are finite."""
         with self._lock, os_errors(self._folder):
             started = time.monotonic()
             stored = self._stored()

@@ -119,7 +119,7 @@ class Arrays:
 
 
 def arrays_in_memory(regions: Sequence[Region]) -> Arrays:
-    """Allocate uninitialized arrays in memory.
+    """Allocate uninitialised arrays in memory.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def arrays_in_memory(regions: Sequence[Region]) -> Arrays:
     Returns
     -------
     Arrays
-        Uninitialized arrays, including `columns`.
+        Uninitialised arrays, including the optional `columns`.
 
     Notes
     -----

@@ -23,7 +23,7 @@ class HeldOutResult:
     composition
         Entropy of the base composition of the held-out sequences, in bits.
     labels, baseline
-        Metrics of the task heads, and of their baselines (see `evaluation.py`).
+        Metrics for the task heads and for their baselines (see `evaluation.py`).
     """
 
     name: str

@@ -194,7 +194,7 @@ class Stretch(NamedTuple):
 
 
 def stretches(lengths: Sequence[int], *, length: int, batch: int, seed: int, first: int = 0) -> Iterator[list[Stretch]]:
-    """Yield random stretches of pieces indefinitely.
+    """Yield batches of random stretches, each within one of the pieces, indefinitely.
 
     Parameters
     ----------
@@ -203,11 +203,11 @@ def stretches(lengths: Sequence[int], *, length: int, batch: int, seed: int, fir
     length
         Number of bases per stretch.
     batch
-        Number of stretches per item.
+        Number of stretches per batch.
     seed
         Seed for the random generator.
     first
-        Index of the first item; nonzero to resume.
+        Index of the first batch; nonzero when resuming.
 
     Yields
     ------
@@ -221,8 +221,8 @@ def stretches(lengths: Sequence[int], *, length: int, batch: int, seed: int, fir
 
     Notes
     -----
-    Deterministic: the random numbers of item i depend only on `seed` and i, so a resumed run
-    yields the same items as an uninterrupted one.
+    Deterministic: the random numbers of batch `i` depend only on `seed` and `i`, so a resumed run
+    yields the same batches as an uninterrupted one.
     """
     starts = np.array([max(0, n - length + 1) for n in lengths], np.int64)
     if not starts.any():

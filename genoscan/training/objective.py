@@ -97,14 +97,14 @@ class Objective:
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows of one update.
+    """Windows that are used in one update.
 
     Attributes
     ----------
     codes
-        Base codes to read.
+        Base codes that the model reads.
     objective
-        Objective of the windows.
+        Objective to evaluate on the windows.
     """
 
     codes: UInt8[Tensor, "batch length"]
@@ -120,7 +120,7 @@ def prepare_batch(
     weights: Mapping[str, float],
     random: np.random.Generator,
 ) -> Batch:
-    """Return the windows of one update, with their objective.
+    """Return the windows that are used in one update, with the objective.
 
     Parameters
     ----------

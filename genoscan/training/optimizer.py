@@ -1,6 +1,6 @@
 """The AdamW optimizer (arXiv 1711.05101).
 
-Each layer declares which of its parameters have weight decay.
+Each layer declares which of its parameters are subject to weight decay.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Preparation of a training run: configuration of the model, training data and initial weights."""
+"""Preparation of a training run: model configuration, training data and initial weights."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -97,7 +97,7 @@ def vocabulary(source: Source, size: int, given: Mapping[str, int] | None) -> Vo
 
 
 def _tokens_in_files(source: Source) -> dict[str, int]:
-    """Read the token ids of the bases from the vocabulary files; upper case takes precedence."""
+    """Read the token ids of the bases, upper-case ones if there are both, from the vocabulary files."""
     for name in ("tokenizer.json", "vocab.json"):
         file = source.folder / name
         if not file.is_file():

@@ -300,7 +300,7 @@ def _states_bar(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Write the cotangents of the decays and inflows of each chunk, given that of its final state."""
+    """Write the cotangents of each chunk's decays and inflows, given the cotangent of its final state."""
     head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
     chunk = tl.program_id(0)
     re, im = _load(ends + ((row * n_chunks + chunk) * HEADS + head) * 2 * N, q, in_q, N)
