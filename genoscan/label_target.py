@@ -273,8 +273,7 @@ class LabelTarget:
             return None
         if self.config.link == "none":
             return None
-        squash = torch.sigmoid if self.config.link == "sigmoid" else lambda logits: torch.softmax(logits, -1)
-        return float(squash(prediction.logits)[self._read(self.label, window)])
+        return float(self.config.probabilities(prediction.logits)[self._read(self.label, window)])
 
     def _read(self, label: int, window: Window) -> int:
         """Convert a label between the forward strand and the strand on which a window is read."""

@@ -24,7 +24,6 @@ from genoscan.genome.alphabet import BASES, reverse_complement
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import Batch, Window, batches, by_region, merge, plan, whole_genome
 from genoscan.genome.region import Region
-from genoscan.layers.heads import HeadConfig
 from genoscan.model import Model
 from genoscan.prediction_files import LANGUAGE_MODEL, Column, prediction_files, write_prediction
 from genoscan.record import model_record, sequence_records
@@ -333,14 +332,8 @@ def _values(job: Prediction, outputs: Tensor) -> Iterator[tuple[str, np.ndarray]
         else:
             values = outputs[:, config.output_columns[head]].double()
             if not job.options.logits:
-                values = _probabilities(config.heads[head], values)
+                values = config.heads[head].probabilities(values)
         yield head, values.float().cpu().numpy()
-
-
-def _probabilities(head: HeadConfig, logits: Tensor) -> Tensor:
-    if head.link == "softmax":
-        return torch.softmax(logits, -1)
-    return torch.sigmoid(logits) if head.link == "sigmoid" else logits
 
 
 def _store(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from commands import bases, genoscan
@@ -152,6 +153,37 @@ def test_an_interrupted_prediction_goes_on(model: Path, fasta: Path, tmp_path: P
             np.testing.assert_array_equal(x[name], y[name])
 
 
+@pytest.mark.parametrize("strand", ["+", "-", "both"])
+def test_windows_are_a_table(model: Path, fasta: Path, strand: str, tmp_path: Path) -> None:
+    loaded = load_model(model, dtype=torch.float64)
+    (tmp_path / "r.bed").write_text("chr1\t40\t70\tb\nchr1\t2\t32\ta\nchr1\t5\t9\tc\n")
+    out = tmp_path / "p.tsv"
+    where = "--bed", tmp_path / "r.bed", "--strand", strand
+    assert predict(fasta, model, *where, "-o", out) == [str(out)]
+    found = pd.read_csv(out, sep="\t")
+    assert found["name"].tolist() == ["b", "a", "c"]
+    assert found.columns[:5].tolist() == ["chrom", "start", "end", "name", "strand"]
+    network = loaded.network
+    for _, row in found.iterrows():
+        codes = torch.from_numpy(FastaGenome(fasta).fetch("chr1", row["start"], row["end"]).astype(np.int64))
+        for name in ("mean", "max", "first", "last"):
+            expected = []
+            for direction in "+-" if strand == "both" else strand:
+                read = torch.where(codes < 4, 3 - codes, codes).flip(0) if direction == "-" else codes
+                x = loaded.table()[read][None]
+                outputs = network(x)[0] if loaded.bidirectional else network(x, network.begin(1))[0][0]
+                part = outputs[:, loaded.config.output_columns[name]]
+                if name == "max":
+                    head = network.heads[list(loaded.config.heads).index(name)]
+                    logits = part.max(0).values @ head.weight.T + head.bias
+                else:
+                    logits = {"mean": part.mean(0), "first": part[0], "last": part[-1]}[name]
+                p = torch.sigmoid(logits)
+                expected.append(p[[0, 2, 1]] if direction == "-" else p)
+            mean = torch.stack(expected).mean(0)
+            np.testing.assert_allclose(row[[f"{name}.{x}" for x in STRANDED["labels"]]].astype(float), mean, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -165,6 +197,7 @@ def test_an_interrupted_prediction_goes_on(model: Path, fasta: Path, tmp_path: P
         (["--threshold", "2"], "expected a probability"),
         (["-o", "{}/x.wig"], "unknown suffix"),
         (["--context", "-1"], "expected 0 bases or more"),
+        (["-o", "{}/x.tsv"], "expected a single .tsv file"),
     ],
 )
 def test_bad_input_gets_one_line(fasta: Path, tmp_path: Path, more: list[str], said: str) -> None:

@@ -1,7 +1,9 @@
 """genoscan predict: tracks of the predictions at all bases in regions."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,6 +21,12 @@ from genoscan.cli.options import (
     read_regions,
     warn_about_composition,
 )
+from genoscan.errors import InputError
+
+if TYPE_CHECKING:
+    from genoscan.genome.genome import Genome
+    from genoscan.genome.region import Region
+    from genoscan.model import Model
 
 
 @click.command("predict")
@@ -33,7 +41,8 @@ from genoscan.cli.options import (
     required=True,
     help="What to write; may be repeated. P.bw writes one track per prediction, P.HEAD.LABEL.bw; FOLDER/ "
     "writes FOLDER/HEAD.LABEL.bw. The suffix determines the format: .bw, .bedgraph, .bedgraph.gz, "
-    ".npz (all predictions in one file) or .bed (calls, with --call).",
+    ".npz (all predictions in one file), .bed (calls, with --call) or .tsv (one row per region, for heads "
+    "that label windows).",
 )
 @MODEL
 @click.option(
@@ -110,6 +119,9 @@ def command(
     regions = read_regions(opened, region_texts, bed_path, clip)
     allowed = None if memory is None else parse_size(memory)
     model = open_model(model_name, dtype, device, threads, tile=tile, memory=allowed, spill=spill)
+    if any(text.endswith(".tsv") for text in outputs):
+        _write_table(opened, model, regions, outputs, heads, logits, strand, context, batch)
+        return
     options = PredictOptions(heads, logits, strand, context, batch, calls, threshold)
     files = [Path(text) / ".bw" if text.endswith("/") or Path(text).is_dir() else Path(text) for text in outputs]
     job = prepare_prediction(opened, model, regions, files, options)
@@ -118,3 +130,40 @@ def command(
         written = write_predicted(job, command=sys.argv, progress=advance)
     for path in written:
         click.echo(path)
+
+
+def _write_table(
+    genome: "Genome",
+    model: "Model",
+    regions: "Sequence[Region]",
+    outputs: Sequence[str],
+    heads: Sequence[str],
+    logits: bool,
+    strand: str,
+    context: int | None,
+    batch: int,
+) -> None:
+    """Write the predictions of pooled heads as a table."""
+    from genoscan.cli.progress import progress
+    from genoscan.tracks.outputs import check_file
+    from genoscan.window_prediction import predict_windows, write_windows
+
+    if len(outputs) > 1:
+        raise InputError(f"{outputs[1]}: expected a single .tsv file; write tracks in another run")
+    output = Path(outputs[0])
+    check_file(output, [genome.path])
+    warn_about_composition(genome, regions, model)
+    with progress(None) as advance:
+        found = predict_windows(
+            genome,
+            model,
+            regions,
+            heads=heads,
+            logits=logits,
+            strand=strand,
+            context=context,
+            batch=batch,
+            progress=advance,
+        )
+    write_windows(found, output)
+    click.echo(output)

@@ -99,6 +99,12 @@ class HeadConfig(Schema):
                 raise ValueError(f"complement: pairs {name} with {partner}, expected {turned}")
         return self
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probabilities of the labels, along the last axis; the logits if the link is "none"."""
+        if self.link == "softmax":
+            return torch.softmax(logits, -1)
+        return torch.sigmoid(logits) if self.link == "sigmoid" else logits
+
     @property
     def complements(self) -> tuple[int, ...]:
         """For each label, the index of the corresponding label on the reverse-complemented sequence."""

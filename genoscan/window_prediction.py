@@ -1,0 +1,143 @@
+"""Predictions of pooled heads: one row per region, with the probability or logit of each label."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from genoscan.engine.methods import Progress, ignore
+from genoscan.errors import InputError, NonFiniteError
+from genoscan.genome.alphabet import reverse_complement
+from genoscan.genome.genome import Genome
+from genoscan.genome.plan import Window, batches, by_region, plan, whole_genome
+from genoscan.genome.region import Region
+from genoscan.label_target import LabelTarget
+from genoscan.layers.heads import HeadConfig
+from genoscan.model import Model
+from genoscan.tracks.atomic import atomic_write
+
+
+def predict_windows(
+    genome: Genome,
+    model: Model,
+    regions: Sequence[Region],
+    *,
+    heads: Sequence[str] = (),
+    logits: bool = False,
+    strand: str = "+",
+    context: int | None = None,
+    batch: int = 4,
+    progress: Progress = ignore,
+) -> pd.DataFrame:
+    """Return the predictions of pooled heads for regions of a genome.
+
+    Parameters
+    ----------
+    genome, model
+        Genome to read, and model to apply.
+    regions
+        Regions, each of which is one window; all sequences in full if there are none.
+    heads
+        Names of pooled heads; all pooled heads if there are none.
+    logits
+        Whether to return logits rather than probabilities.
+    strand
+        Strand to read: "+", "-" or "both" for the mean of the two predictions.
+    context
+        Number of bases around a region that belong to its window; 0 if None.
+    batch
+        Number of windows of equal length processed together.
+    progress
+        Function called after each batch with the number of positions in it.
+
+    Returns
+    -------
+    DataFrame
+        Columns `chrom`, `start`, `end` (0-based, half-open), `name`, `strand`, and HEAD.LABEL for each
+        label, with one row per region in the given order.
+
+    Raises
+    ------
+    InputError
+        If the model has no such pooled head, or an option is invalid.
+    NonFiniteError
+        If a prediction is not finite.
+
+    Notes
+    -----
+    The working memory of causal models does not depend on the length of a region; bidirectional models
+    need memory for the activations between layers.
+    """
+    pooled = {name: head for name, head in model.config.heads.items() if head.kind == "pooled"}
+    for name in heads:
+        if name not in pooled:
+            raise InputError(
+                f"--head {name}: {model.name} has no such pooled head, expected one of {', '.join(pooled)}"
+            )
+    chosen = {name: pooled[name] for name in (heads or pooled)}
+    if not chosen:
+        raise InputError(f"{model.name}: has no pooled head, which a table requires; write tracks, such as -o P.bw")
+    if strand not in ("+", "-", "both"):
+        raise InputError(f"--strand {strand}: expected +, - or both")
+    regions = regions or whole_genome(genome.sizes)
+    around = context or 0
+    reach = around if model.bidirectional else 0
+    windows = plan(regions, genome.sizes, model.method, context=around, reach=reach, strand=strand)
+    grouped = by_region(windows, strand)
+    rows: dict[int, dict[str, float]] = {}
+    numbers = {id(strands): number for number, strands in enumerate(grouped)}
+    for group in batches(grouped, batch):
+        found = [_batch(genome, model, one, chosen, logits) for one in zip(*group, strict=True)]
+        for strands, *values in zip(group, *found, strict=True):
+            rows[numbers[id(strands)]] = {name: sum(v[name] for v in values) / len(values) for name in values[0]}
+            progress(sum(len(window) for window in strands))
+    about = pd.DataFrame(
+        [(r.chrom, r.start, r.end, r.name, r.strand) for r in regions],
+        columns=["chrom", "start", "end", "name", "strand"],
+    )
+    return pd.concat([about, pd.DataFrame([rows[number] for number in range(len(grouped))])], axis=1)
+
+
+def write_windows(predictions: pd.DataFrame, output: Path) -> None:
+    """Write predictions as a table of tab-separated values, with one header line.
+
+    Parameters
+    ----------
+    predictions
+        Predictions, as returned by `predict_windows`.
+    output
+        File to write.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    with atomic_write(output) as part:
+        predictions.to_csv(part, sep="\t", index=False, float_format="%.6g")
+
+
+def _batch(
+    genome: Genome, model: Model, windows: Sequence[Window], heads: dict[str, HeadConfig], logits: bool
+) -> list[dict[str, float]]:
+    """Return the predictions for windows of equal length, by HEAD.LABEL on the forward strand."""
+    codes = torch.from_numpy(np.stack([_fetch(genome, window) for window in windows]))
+    rows: list[dict[str, float]] = [{} for _ in windows]
+    for name, head in heads.items():
+        target = LabelTarget(name, name, head, 0)
+        for window, row, found in zip(
+            windows, rows, target.predict(windows, codes, model.with_head(name)), strict=True
+        ):
+            values = found.logits if logits else head.probabilities(found.logits)
+            if not values.isfinite().all():
+                raise NonFiniteError(f"{window.scored}: a prediction is not finite; {model.advice_on_overflow}")
+            order = head.complements if window.strand == "-" else range(len(head.labels))
+            row |= {f"{name}.{label}": float(values[i]) for label, i in zip(head.labels, order, strict=True)}
+    return rows
+
+
+def _fetch(genome: Genome, window: Window) -> np.ndarray:
+    codes = genome.fetch(window.region.chrom, window.region.start, window.region.end)
+    return reverse_complement(codes) if window.strand == "-" else codes
