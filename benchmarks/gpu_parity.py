@@ -19,7 +19,7 @@ from genoscan.layers.bidirectional import BidirectionalBlock, BidirectionalConfi
 from genoscan.layers.config import ModelConfig
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import MambaConfig
-from genoscan.layers.norm import RMSNorm
+from genoscan.layers.norm import NormConfig, RMSNorm
 from genoscan.layers.pd_ssm import PdSsmConfig
 from genoscan.layers.weights import build, save_model
 from genoscan.model import Model, load_model
@@ -197,7 +197,7 @@ def write_small_model(kind: str, path: Path, n_layers: int) -> None:
     made: dict[str, Any] = {"kernels": choose("cpu", "reference")}
     stack = BidirectionalStack(
         embed=Linear(4, (1 + rcps) * width, bias=False, **made),
-        blocks=[BidirectionalBlock(layer, width, eps=1e-5, **made) for _ in range(n_layers)],
+        blocks=[BidirectionalBlock(layer, width, norm=NormConfig(), **made) for _ in range(n_layers)],
         norm=RMSNorm(width, eps=1e-5, **made),
         head=Linear((1 + rcps) * width, 4, bias=False, **made),
     )

@@ -12,7 +12,7 @@ from genoscan.layers.decay import decay_groups
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import Mamba, MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
-from genoscan.layers.norm import RMSNorm
+from genoscan.layers.norm import NormConfig, RMSNorm
 from genoscan.layers.pd_ssm import PdSsmConfig
 from genoscan.layers.weights import _BLOCKS, _build_network
 from genoscan.ops.dispatch import choose
@@ -113,7 +113,7 @@ class Scaled(Mamba):
     """A kind of layer whose author forgot to declare a parameter."""
 
     def __init__(self) -> None:
-        super().__init__(MAMBA, 8, eps=1e-5, kernels=KERNELS)
+        super().__init__(MAMBA, 8, norm=NormConfig(), kernels=KERNELS)
         self.scale = nn.Parameter(torch.ones(8))
 
 

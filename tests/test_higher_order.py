@@ -31,7 +31,7 @@ from genoscan.layers.bidirectional import BidirectionalBlock, BidirectionalConfi
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
-from genoscan.layers.norm import RMSNorm
+from genoscan.layers.norm import NormConfig, RMSNorm
 from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate, straight_through
 from genoscan.ops.cpu import CPU
@@ -103,7 +103,7 @@ def two_way_stack(kernels: str, **options: Any) -> BidirectionalStack:
     held = 2 * width if config.rcps else width
     return BidirectionalStack(
         Linear(4, held, bias=False, **shared),
-        [BidirectionalBlock(config, width, eps=1e-5, **shared)],
+        [BidirectionalBlock(config, width, norm=NormConfig(), **shared)],
         RMSNorm(width, eps=1e-5, **shared),
         Linear(held, 4, bias=False, **shared),
     )

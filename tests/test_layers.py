@@ -9,6 +9,7 @@ from torch import Tensor
 from toys import (
     MovingAverage,
     RunningSum,
+    biased_stack,
     mamba2_block,
     mixed_stack,
     pd_block,
@@ -52,6 +53,14 @@ LAYERS: dict[str, tuple[int, Callable[[torch.dtype], Layer]]] = {
     "pd_ssm, reference kernels": (8, lambda dtype: pd_block(8, dtype=dtype, kernels="reference")),
     "pd_ssm, odd sizes": (10, lambda dtype: pd_block(10, heads=3, d_state=17, dtype=dtype)),
     "mamba and pd_ssm": (4, lambda dtype: mixed_stack(8, ("mamba", "pd_ssm"), dtype=dtype)),
+    "layer norm and biases": (8, lambda dtype: biased_stack(dtype=dtype).layers[0]),
+    "layer norm and biases, reference kernels": (
+        8,
+        lambda dtype: biased_stack(dtype=dtype, kernels="reference").layers[0],
+    ),
+    "mamba2, layer norm": (8, lambda dtype: biased_stack("mamba2", dtype=dtype).layers[0]),
+    "pd_ssm, layer norm": (8, lambda dtype: biased_stack("pd_ssm", dtype=dtype).layers[0]),
+    "stack, layer norm and biases": (4, lambda dtype: biased_stack(dtype=dtype)),
     "stack": (4, lambda dtype: tiny_stack(16, 3, dtype=dtype)),
     "stack, odd sizes": (4, lambda dtype: tiny_stack(22, 2, d_state=5, dtype=dtype)),
 }

@@ -23,10 +23,10 @@ from toys import N_CODE, genome, mixed_config, one_hot_table, straight_stack, ti
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import encode, reverse_complement
 from genoscan.genome.fasta import FastaGenome
-from genoscan.layers.config import ModelConfig, NormConfig
+from genoscan.layers.config import ModelConfig
 from genoscan.layers.heads import HeadConfig
 from genoscan.layers.linear import Linear
-from genoscan.layers.norm import RMSNorm
+from genoscan.layers.norm import NormConfig, RMSNorm
 from genoscan.layers.stack import Stack
 from genoscan.layers.weights import build
 from genoscan.ops.dispatch import choose
@@ -444,6 +444,7 @@ def test_every_recorded_setting_is_compared(stopped: Path, tmp_path: Path) -> No
 OTHER_CONFIG: dict[str, Any] = {
     "d_model": 16,
     "norm": NormConfig(eps=1e-6),
+    "embed_bias": True,
     "layers": MIXED.layers[::-1],
     "symbols": "TCGA",
     "base_columns": (3, 1, 2, 0),

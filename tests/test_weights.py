@@ -18,9 +18,10 @@ from toys import tiny_config, tiny_stack
 from genoscan.engine.methods import Adjoint
 from genoscan.errors import InputError, ModelError
 from genoscan.layers.bidirectional import BidirectionalConfig
-from genoscan.layers.config import CONFIG, ModelConfig, NormConfig
+from genoscan.layers.config import CONFIG, ModelConfig
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
+from genoscan.layers.norm import NormConfig
 from genoscan.layers.pd_ssm import PdSsmConfig
 from genoscan.layers.weights import CARD, WEIGHTS, save_model
 from genoscan.model import Model, load_model

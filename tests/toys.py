@@ -11,6 +11,7 @@ from genoscan.layer import Carry
 from genoscan.layers.config import ModelConfig
 from genoscan.layers.mamba import Mamba, MambaConfig
 from genoscan.layers.mamba2 import Mamba2, Mamba2Config
+from genoscan.layers.norm import NormConfig
 from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
 from genoscan.layers.stack import Stack
 from genoscan.layers.weights import build
@@ -73,6 +74,32 @@ def tiny_stack(
     return stack.to(dtype).requires_grad_(False)
 
 
+def biased_stack(kind: str = "mamba", *, dtype: torch.dtype = torch.float64, kernels: str = "cpu") -> Stack:
+    """Return a small frozen model with LayerNorm and, in Mamba blocks and the embedding, every bias."""
+    layers: dict[str, Any] = {
+        "mamba": MambaConfig(d_state=3, dt_rank=1, bias=True),
+        "mamba2": Mamba2Config(d_state=4, head_dim=4),
+        "pd_ssm": PdSsmConfig(heads=2, d_state=5, n_maps=3, rank=1),
+    }
+    config = ModelConfig(
+        d_model=8,
+        norm=NormConfig(kind="layer", eps=1e-3),
+        embed_bias=True,
+        layers=(layers[kind],) * 2,
+        context=100,
+        reach=50,
+        trained_on="nothing",
+    )
+    torch.manual_seed(4)
+    stack = build(config, kernels=kernels)
+    assert isinstance(stack, Stack)
+    with torch.no_grad():
+        for name, weight in stack.named_parameters():
+            if name.endswith(("bias", "norm.weight", ".D")):
+                weight.add_(0.3 * torch.randn_like(weight))
+    return stack.to(dtype).requires_grad_(False)
+
+
 def mixed_config(
     width: int = 8, kinds: tuple[str, ...] = ("mamba", "pd_ssm"), *, heads: int = 2, d_state: int = 6, n_maps: int = 3
 ) -> ModelConfig:
@@ -112,7 +139,7 @@ def mamba2_block(
     config = Mamba2Config(
         d_state=d_state, head_dim=2 * width // heads, n_groups=n_groups, d_conv=d_conv, dt_limit=dt_limit
     )
-    block = Mamba2(config, width, eps=1e-5, kernels=choose("cpu", kernels))
+    block = Mamba2(config, width, norm=NormConfig(), kernels=choose("cpu", kernels))
     with torch.no_grad():
         for weight in (block.D, block.gate_norm, block.dt_bias):
             weight.add_(0.3 * torch.randn_like(weight))

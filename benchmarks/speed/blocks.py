@@ -17,6 +17,7 @@ from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.inputs import Dense
 from genoscan.engine.target import WeightedSum
 from genoscan.layers.mamba import Mamba, MambaConfig
+from genoscan.layers.norm import NormConfig
 from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
 from genoscan.model import Model
 from genoscan.ops.dispatch import choose
@@ -29,7 +30,7 @@ Run = Callable[[], Tensor]
 
 def block(kind: str, *, device: str = "cpu", kernels: str = "auto") -> Mamba | PdSsm:
     """Return a frozen block."""
-    shared: dict[str, Any] = {"eps": 1e-5, "kernels": choose(device, kernels)}
+    shared: dict[str, Any] = {"norm": NormConfig(), "kernels": choose(device, kernels)}
     made: Mamba | PdSsm
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)

@@ -6,7 +6,6 @@ and each map permutes or merges the entries of the state (Terzić et al., NeurIP
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Int64
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from genoscan.errors import ModelError
 from genoscan.layers.linear import Linear
-from genoscan.layers.norm import RMSNorm
+from genoscan.layers.norm import NormConfig, build_norm
 from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
 from genoscan.layers.stack import Stack
 from genoscan.ops.dispatch import choose
@@ -65,16 +64,16 @@ def from_automaton(
             raise ModelError(f"{name}: state out of range, expected 0 to {n_states - 1}")
     width = n_symbols + heads * n_states
     block = PdSsmConfig(heads=heads, d_state=n_states, n_maps=n_symbols, d_conv=1, expand=1, rank=1)
-    shared: dict[str, Any] = {"eps": 1e-5, "kernels": choose(device, kernels)}
-    layer = PdSsm(block, width, **shared)
-    embed = Linear(n_symbols, width, bias=False, kernels=shared["kernels"])
-    head = Linear(width, heads * n_states, bias=False, kernels=shared["kernels"])
+    norm, shared = NormConfig(), {"kernels": choose(device, kernels)}
+    layer = PdSsm(block, width, norm=norm, **shared)
+    embed = Linear(n_symbols, width, bias=False, **shared)
+    head = Linear(width, heads * n_states, bias=False, **shared)
     with torch.no_grad():
         for part in (embed, layer, head):
             for name, weight in part.state_dict().items():
                 weight.fill_(1 if name == "norm.weight" else 0)
         _write(embed.weight, layer, head.weight, transitions, start)
-    stack = Stack(embed, [layer], RMSNorm(width, **shared), head)
+    stack = Stack(embed, [layer], build_norm(norm, width, **shared), head)
     return stack.to(device).requires_grad_(False)
 
 

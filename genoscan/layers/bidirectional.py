@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from genoscan.layer import Carry, Layer
 from genoscan.layers.mamba import Mamba, MambaConfig
 from genoscan.layers.mamba2 import Mamba2, Mamba2Config
-from genoscan.layers.norm import RMSNorm
+from genoscan.layers.norm import Norm, NormConfig, build_norm
 from genoscan.layers.schema import Schema
 from genoscan.layers.stack import SequenceModel
 from genoscan.ops.kernels import Kernels
@@ -68,8 +68,8 @@ class BidirectionalBlock(nn.Module):
         Settings of the block.
     d_model
         Number of channels per strand.
-    eps
-        Constant added to the mean square in the norm.
+    norm
+        Settings of the norm.
     kernels
         Kernel set.
 
@@ -78,10 +78,10 @@ class BidirectionalBlock(nn.Module):
     If `config.tied` is true, the mixers share their input and output projections.
     """
 
-    def __init__(self, config: BidirectionalConfig, d_model: int, *, eps: float, kernels: Kernels) -> None:
+    def __init__(self, config: BidirectionalConfig, d_model: int, *, norm: NormConfig, kernels: Kernels) -> None:
         super().__init__()
         self.config = config
-        self.norm = RMSNorm(d_model, eps=eps, kernels=kernels)
+        self.norm = build_norm(norm, d_model, kernels)
         self.fwd, self.rev = (_mixer(config.inner, d_model, kernels) for _ in range(2))
         if config.tied:
             self.rev.in_proj, self.rev.out_proj = self.fwd.in_proj, self.fwd.out_proj
@@ -134,11 +134,11 @@ class BidirectionalBlock(nn.Module):
 def _mixer(config: MambaConfig | Mamba2Config, d_model: int, kernels: Kernels) -> Mamba | Mamba2:
     """Return a mixer without a norm or a residual connection; the bidirectional block provides both."""
     if isinstance(config, MambaConfig):
-        return Mamba(config, d_model, eps=None, kernels=kernels)
-    return Mamba2(config, d_model, eps=None, kernels=kernels)
+        return Mamba(config, d_model, norm=None, kernels=kernels)
+    return Mamba2(config, d_model, norm=None, kernels=kernels)
 
 
-def norm_per_strand(norm: RMSNorm, x: Float[Tensor, "batch tile width"]) -> Tensor:
+def norm_per_strand(norm: Norm, x: Float[Tensor, "batch tile width"]) -> Tensor:
     """Normalise the channels of each strand separately.
 
     Parameters
@@ -198,7 +198,7 @@ class StrandPair:
 class BidirectionalStack(SequenceModel):
     """A bidirectional network: an embedding, bidirectional blocks, a final norm and heads."""
 
-    norm: RMSNorm
+    norm: Norm
 
     @property
     def blocks(self) -> list[BidirectionalBlock]:

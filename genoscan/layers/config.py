@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, NonNegativeInt, PositiveFloat, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 from torch import Tensor
 
 from genoscan.errors import ModelError
@@ -17,6 +17,7 @@ from genoscan.layers.downloads import check_downloaded
 from genoscan.layers.heads import HeadConfig, HeadName
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
+from genoscan.layers.norm import NormConfig
 from genoscan.layers.pd_ssm import PdSsmConfig
 from genoscan.layers.schema import Bases, Schema, Share, Size
 
@@ -34,21 +35,6 @@ _FOREIGN = {"model_type", "architectures", "transformers_version", "hidden_size"
 """Keys of config.json in checkpoints of Hugging Face and state-spaces."""
 
 
-class NormConfig(Schema):
-    """Settings of the norm that precedes each block and the head.
-
-    Attributes
-    ----------
-    kind
-        Type of the norm.
-    eps
-        Constant added to the mean square.
-    """
-
-    kind: Literal["rms"] = "rms"
-    eps: PositiveFloat = 1e-5
-
-
 class ModelConfig(Schema):
     """Configuration of a model, as stored in config.json.
 
@@ -59,7 +45,9 @@ class ModelConfig(Schema):
     d_model
         Number of channels per strand between the blocks.
     norm
-        Norm that precedes each block and the head.
+        Norm that precedes each block and the heads.
+    embed_bias
+        Whether the embedding has a bias.
     layers
         Blocks, from first to last.
     symbols
@@ -97,6 +85,7 @@ class ModelConfig(Schema):
     format: Literal["genoscan-model/1"] = "genoscan-model/1"
     d_model: Size
     norm: NormConfig = NormConfig()
+    embed_bias: bool = False
     layers: Annotated[tuple[LayerConfig, ...], Field(max_length=_MAX_LAYERS)]
     symbols: str = "ACGT"
     base_columns: tuple[int, int, int, int] = (0, 1, 2, 3)

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genoscan.layers.linear import Linear
-from genoscan.layers.norm import RMSNorm
+from genoscan.layers.norm import LayerNorm, NormConfig, RMSNorm, build_norm
 from genoscan.layers.schema import Schema, Size
 from genoscan.ops.dual import Dual
 from genoscan.ops.kernels import Kernels, MambaWeights, mamba_by_operations
@@ -41,6 +41,8 @@ class MambaConfig(Schema):
         Ratio of the number of inner channels to `d_model`.
     dt_rank
         Rank of the step-size projection.
+    bias
+        Whether the input and output projections have biases.
     """
 
     kind: Literal["mamba"] = "mamba"
@@ -48,6 +50,7 @@ class MambaConfig(Schema):
     d_conv: Size = 4
     expand: Size = 2
     dt_rank: Size
+    bias: bool = False
 
 
 class Depthwise(nn.Module):
@@ -79,9 +82,9 @@ class Mamba(nn.Module):
         Settings of the block.
     d_model
         Number of input and output channels.
-    eps
-        Constant added to the mean square in the norm. If None, the block consists of the mixer alone,
-        without a norm or a residual connection. Bidirectional blocks contain such mixers.
+    norm
+        Settings of the norm. If None, the block consists of the mixer alone, without a norm or a
+        residual connection. Bidirectional blocks contain such mixers.
     kernels
         Kernel set.
 
@@ -92,20 +95,19 @@ class Mamba(nn.Module):
 
     decays: ClassVar = {"A_log": False, "D": False}
 
-    def __init__(self, config: MambaConfig, d_model: int, *, eps: float | None, kernels: Kernels) -> None:
+    def __init__(self, config: MambaConfig, d_model: int, *, norm: NormConfig | None, kernels: Kernels) -> None:
         super().__init__()
         self.config = config
         self.kernels = kernels
         channels = config.expand * d_model
-        self.eps = eps
-        self.norm = None if eps is None else RMSNorm(d_model, eps=eps, kernels=kernels)
-        self.in_proj = Linear(d_model, 2 * channels, bias=False, kernels=kernels)
+        self.norm = None if norm is None else build_norm(norm, d_model, kernels)
+        self.in_proj = Linear(d_model, 2 * channels, bias=config.bias, kernels=kernels)
         self.conv = Depthwise(channels, config.d_conv)
         self.x_proj = Linear(channels, config.dt_rank + 2 * config.d_state, bias=False, kernels=kernels)
         self.dt_proj = Linear(config.dt_rank, channels, kernels=kernels)
         self.A_log = nn.Parameter(torch.empty(channels, config.d_state))
         self.D = nn.Parameter(torch.ones(channels))
-        self.out_proj = Linear(channels, d_model, bias=False, kernels=kernels)
+        self.out_proj = Linear(channels, d_model, bias=config.bias, kernels=kernels)
         if not self.A_log.is_meta:  # weights to be loaded need no initialisation
             self._initialise()
 
@@ -148,15 +150,19 @@ class Mamba(nn.Module):
         carry
             Carry at the right edge of the tile.
         """
-        moving = any(isinstance(part, Dual) for part in (x, *carry))
-        block = None if moving else self.kernels.mamba
+        # The kernels for whole blocks do not support tangents and biases, and RMSNorm is their only norm.
+        plain = self.config.bias or any(isinstance(part, Dual) for part in (x, *carry))
+        block = None if plain else self.kernels.mamba
         run = block or partial(mamba_by_operations, self.kernels)
-        x, tail, state = run(x, *carry, self._weights(), eps=self.eps)
-        return x, (tail, state)
+        if isinstance(self.norm, LayerNorm):
+            y, tail, state = run(self.norm(x), *carry, self._weights(), eps=None)
+            return x + y, (tail, state)
+        y, tail, state = run(x, *carry, self._weights(), eps=self.norm.eps if self.norm else None)
+        return y, (tail, state)
 
     def _weights(self) -> MambaWeights:
         return MambaWeights(
-            norm=self.norm.weight if self.norm else None,
+            norm=self.norm.weight if isinstance(self.norm, RMSNorm) else None,
             in_proj=self.in_proj.weight,
             conv=self.conv.weight,
             conv_bias=self.conv.bias,
@@ -166,4 +172,6 @@ class Mamba(nn.Module):
             A=-torch.exp(self.A_log),
             D=self.D,
             out_proj=self.out_proj.weight,
+            in_bias=self.in_proj.bias,
+            out_bias=self.out_proj.bias,
         )

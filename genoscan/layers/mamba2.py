@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import Depthwise
-from genoscan.layers.norm import RMSNorm
+from genoscan.layers.norm import NormConfig, build_norm
 from genoscan.layers.schema import Schema, Size
 from genoscan.ops.kernels import Kernels
 
@@ -71,9 +71,9 @@ class Mamba2(nn.Module):
         Settings of the block.
     d_model
         Number of input and output channels.
-    eps
-        Constant added to the mean square in the norm. If None, the block consists of the mixer alone,
-        without a norm or a residual connection. Bidirectional blocks contain such mixers.
+    norm
+        Settings of the norm. If None, the block consists of the mixer alone, without a norm or a
+        residual connection. Bidirectional blocks contain such mixers.
     kernels
         Kernel set.
 
@@ -84,13 +84,13 @@ class Mamba2(nn.Module):
 
     decays: ClassVar = {"dt_bias": False, "A_log": False, "D": False, "gate_norm": False}
 
-    def __init__(self, config: Mamba2Config, d_model: int, *, eps: float | None, kernels: Kernels) -> None:
+    def __init__(self, config: Mamba2Config, d_model: int, *, norm: NormConfig | None, kernels: Kernels) -> None:
         super().__init__()
         self.config = config
         self.kernels = kernels
         self.channels = config.expand * d_model
         heads, shared = self.channels // config.head_dim, config.n_groups * config.d_state
-        self.norm = None if eps is None else RMSNorm(d_model, eps=eps, kernels=kernels)
+        self.norm = None if norm is None else build_norm(norm, d_model, kernels)
         self.in_proj = Linear(d_model, 2 * self.channels + 2 * shared + heads, bias=False, kernels=kernels)
         self.conv = Depthwise(self.channels + 2 * shared, config.d_conv)
         self.dt_bias = nn.Parameter(torch.empty(heads))

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import Depthwise
-from genoscan.layers.norm import RMSNorm
+from genoscan.layers.norm import NormConfig, build_norm
 from genoscan.layers.schema import Schema, Size
 from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate, activated, straight_through
@@ -76,8 +76,8 @@ class PdSsm(nn.Module):
         Settings of the block.
     d_model
         Number of input and output channels.
-    eps
-        Constant added to the mean square in the norm.
+    norm
+        Settings of the norm.
     kernels
         Kernel set.
 
@@ -104,13 +104,13 @@ class PdSsm(nn.Module):
     surrogate: Surrogate | None
     start: Tensor
 
-    def __init__(self, config: PdSsmConfig, d_model: int, *, eps: float, kernels: Kernels) -> None:
+    def __init__(self, config: PdSsmConfig, d_model: int, *, norm: NormConfig, kernels: Kernels) -> None:
         super().__init__()
         self.config = config
         self.kernels = kernels
         self.surrogate = None
         channels, states = config.expand * d_model, config.heads * config.d_state
-        self.norm = RMSNorm(d_model, eps=eps, kernels=kernels)
+        self.norm = build_norm(norm, d_model, kernels)
         self.in_proj = Linear(d_model, 2 * channels, bias=False, kernels=kernels)
         self.conv = Depthwise(channels, config.d_conv)
         self.B_proj = Linear(channels, 2 * states, bias=False, kernels=kernels)

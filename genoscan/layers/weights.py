@@ -24,7 +24,7 @@ from genoscan.layers.heads import Head
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import Mamba
 from genoscan.layers.mamba2 import Mamba2
-from genoscan.layers.norm import RMSNorm
+from genoscan.layers.norm import NormConfig, build_norm
 from genoscan.layers.pd_ssm import PdSsm
 from genoscan.layers.stack import Stack
 from genoscan.ops.dispatch import choose
@@ -67,12 +67,12 @@ def build(config: ModelConfig, *, device: str = "cpu", kernels: str = "auto") ->
 
 def _build_network(config: ModelConfig, kernels: Kernels) -> Stack | BidirectionalStack:
     n_symbols, d_model, width = len(config.symbols), config.d_model, config.strands * config.d_model
-    shared: dict[str, Any] = {"eps": config.norm.eps, "kernels": kernels}
+    shared: dict[str, Any] = {"norm": config.norm, "kernels": kernels}
     kind = BidirectionalStack if isinstance(config.layers[0], BidirectionalConfig) else Stack
     # The order determines which random numbers initialise which weights.
     blocks = [_BLOCKS[layer.kind](layer, d_model, **shared) for layer in config.layers]
-    embed = Linear(n_symbols, width, bias=False, kernels=kernels)
-    norm = RMSNorm(d_model, **shared)
+    embed = Linear(n_symbols, width, bias=config.embed_bias, kernels=kernels)
+    norm = build_norm(config.norm, d_model, kernels)
     head = Linear(width, n_symbols, bias=False, kernels=kernels) if config.language_model else None
     heads = [Head(head, d_model, config.strands, kernels) for head in config.heads.values()]
     return kind(embed, blocks, norm, head, heads)
@@ -101,11 +101,11 @@ def assemble(
     Stack
         Network whose parameters require gradients.
     """
-    shared: dict[str, Any] = {"eps": eps, "kernels": kernels}
+    shared: dict[str, Any] = {"norm": NormConfig(eps=eps), "kernels": kernels}
     return Stack(
         blocks=[_BLOCKS[layer.kind](layer, d_model, **shared) for layer in layers],
         embed=Linear(d_in, d_model, bias=False, kernels=kernels),
-        norm=RMSNorm(d_model, **shared),
+        norm=build_norm(shared["norm"], d_model, kernels),
         head=Linear(d_model, d_out, bias=False, kernels=kernels),
     )
 

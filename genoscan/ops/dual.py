@@ -57,8 +57,8 @@ def refuse_transforms(*tensors: Tensor | None) -> None:
 class Dual(Tensor):
     """A tensor with tangents; the tangents are stored in `dots` and have a leading axis of directions.
 
-    Tangents are exact up to rounding. Linear maps, sums, products, softplus and the operations of
-    a kernel set have explicit rules; all other functions are differentiated by torch.func.
+    Tangents are exact up to rounding. Linear maps, sums, products, softplus, layer norms and the
+    operations of a kernel set have explicit rules; all other functions are differentiated by torch.func.
     In-place operations raise NotImplementedError. No autograd graph is recorded, because it would
     not include the compiled kernels.
     """
@@ -134,6 +134,14 @@ def _product(a: Any, b: Any) -> Tensor:
     return reduce(torch.add, (part.dots * primal(other) for part, other in duals))
 
 
+def _layer_norm(x: Any, shape: list[int], weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    if isinstance(weight, Dual) or isinstance(bias, Dual) or len(shape) > 1:
+        return NotImplemented
+    centred, dots = (part - part.mean(-1, keepdim=True) for part in (primal(x), x.dots))
+    scale = torch.rsqrt(centred.square().mean(-1, keepdim=True) + eps)
+    return weight * scale * (dots - centred * (scale**2 * (centred * dots).mean(-1, keepdim=True)))
+
+
 def _softplus(x: Any, *arguments: Any, **options: Any) -> Tensor:
     with torch.enable_grad():
         value = primal(x).detach().requires_grad_()
@@ -146,7 +154,14 @@ def _split(x: Any, sizes: list[int], dim: int = 0) -> tuple[Tensor, ...]:
     return x.dots.split(sizes, dim if dim < 0 else dim + 1)
 
 
-_RULES = {F.linear: _linear, Tensor.add: _sum, Tensor.mul: _product, F.softplus: _softplus, Tensor.split: _split}
+_RULES = {
+    F.linear: _linear,
+    F.layer_norm: _layer_norm,
+    F.softplus: _softplus,
+    Tensor.add: _sum,
+    Tensor.mul: _product,
+    Tensor.split: _split,
+}
 
 
 def _any_function(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -85,6 +85,8 @@ class MambaWeights(NamedTuple):
         Shape (channels,).
     out_proj : Tensor
         Shape (d_model, channels).
+    in_bias, out_bias : Tensor, optional
+        Biases of the projections. Shapes (2 x channels,) and (d_model,).
     """
 
     norm: Tensor | None
@@ -97,6 +99,8 @@ class MambaWeights(NamedTuple):
     A: Tensor
     D: Tensor
     out_proj: Tensor
+    in_bias: Tensor | None = None
+    out_bias: Tensor | None = None
 
 
 class Kernels(NamedTuple):
@@ -120,8 +124,8 @@ class Kernels(NamedTuple):
         `torch.nn.functional.linear` does.
     mamba : callable, optional
         Function `(x, tail, state, MambaWeights, eps=...) -> (outputs, next tail, final state)`. It
-        computes a whole block, but does not support `Dual` inputs. If it is None,
-        `mamba_by_operations` is used.
+        computes a whole block, but does not support `Dual` inputs or biases of the projections. If it
+        is None, `mamba_by_operations` is used.
 
     Notes
     -----
@@ -166,13 +170,14 @@ def mamba_by_operations(
     """
     normed = x if weights.norm is None else kernels.rms_norm(x, weights.norm, eps=eps)
     # Two products rather than one that is split, so that both halves are contiguous.
-    u, z = (kernels.linear(normed, half) for half in weights.in_proj.chunk(2))
+    halves = [weights.in_proj.chunk(2), *([] if weights.in_bias is None else [weights.in_bias.chunk(2)])]
+    u, z = (kernels.linear(normed, *half) for half in zip(*halves, strict=True))
     u, tail = kernels.conv_silu(u, weights.conv, weights.conv_bias, tail)
     ranks = [weights.dt_proj.shape[1], weights.A.shape[1], weights.A.shape[1]]
     step, B, C = kernels.linear(u, weights.x_proj).split(ranks, -1)
     delta = kernels.linear(step, weights.dt_proj)
     y, state = kernels.scan(u, delta, weights.A, B, C, weights.D, state, weights.dt_bias, z)
-    y = kernels.linear(y, weights.out_proj)
+    y = kernels.linear(y, weights.out_proj, *([] if weights.out_bias is None else [weights.out_bias]))
     return (y if weights.norm is None else x + y), tail, state
 
 

@@ -32,7 +32,7 @@ def mixer(w: Weights, x: Tensor) -> Tensor:
     """Return the mixer's output, (length, d_model); `w` holds its tensors by their own names."""
     channels, n = w["A_log"].shape
     rank = w["dt_proj.weight"].shape[1]
-    u, z = (x @ w["in_proj.weight"].T).split([channels, channels], -1)
+    u, z = (x @ w["in_proj.weight"].T + w.get("in_proj.bias", 0)).split([channels, channels], -1)
     c = F.silu(convolve(u, w["conv.weight"], w["conv.bias"]))
     low, B, C = (c @ w["x_proj.weight"].T).split([rank, n, n], -1)
     pre = low @ w["dt_proj.weight"].T + w["dt_proj.bias"]
@@ -40,4 +40,4 @@ def mixer(w: Weights, x: Tensor) -> Tensor:
     decay = torch.exp(delta[:, :, None] * -torch.exp(w["A_log"]))
     states = recur(decay, (delta * c)[:, :, None] * B[:, None, :])
     y = (states * C[:, None, :]).sum(-1) + w["D"] * c
-    return (y * F.silu(z)) @ w["out_proj.weight"].T
+    return (y * F.silu(z)) @ w["out_proj.weight"].T + w.get("out_proj.bias", 0)

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from genoscan.errors import ModelError
 from genoscan.layers.bidirectional import BidirectionalConfig
-from genoscan.layers.config import ModelConfig, NormConfig
+from genoscan.layers.config import ModelConfig
 from genoscan.layers.foreign.mixers import DEFAULT_SSM, Ssm, mixer_tensors, projection_tensors
 from genoscan.layers.foreign.settings import Epsilon, Settings, read_settings
 from genoscan.layers.foreign.source import CONFIG, Source
+from genoscan.layers.norm import NormConfig
 
 _MAX_CONTEXT = 4096
 _MAX_TOKENS = 64

@@ -13,7 +13,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from genoscan.errors import ModelError
-from genoscan.layers.config import ModelConfig, NormConfig
+from genoscan.layers.config import ModelConfig
 from genoscan.layers.foreign.mixers import (
     DEFAULT_SSM,
     MixerConfig,
@@ -29,6 +29,7 @@ from genoscan.layers.foreign.source import CONFIG, Source
 from genoscan.layers.foreign.tokens import vocabulary
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
+from genoscan.layers.norm import NormConfig
 
 _CONTEXT, _REACH = 4096, 1024
 _HEAD = "lm_head.weight"
