@@ -6,17 +6,18 @@ import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors.torch import save_file
 
 from genoscan.errors import InputError, ModelError
 from genoscan.layers.catalogue import named_models, user_model_directory
-from genoscan.layers.config import CONFIG
+from genoscan.layers.config import CONFIG, ModelConfig
 from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.foreign.hub import locate_checkpoint
 from genoscan.layers.foreign.tokens import parse_tokens
+from genoscan.layers.heads import Pooling
 from genoscan.layers.weights import write_model
 from genoscan.model import Model
 from genoscan.model import load_model as load_native
@@ -31,18 +32,24 @@ _TOLERANCE = 1e-4
 """Maximum relative L2 difference between the logits of a module and those of its copy."""
 
 
-def import_model(source: str | Path, *, name: str | None = None, tokens: str | None = None) -> Path:
+def import_model(
+    source: str | Path, *, name: str | None = None, tokens: str | None = None, pooling: Pooling | None = None
+) -> Path:
     """Convert a checkpoint from another project and store it as a named model.
 
     Parameters
     ----------
     source
-        Folder, file or Hugging Face id of a Caduceus, Mamba or Mamba-2 checkpoint.
+        Folder, file or Hugging Face id of a checkpoint of a language model (Caduceus, Mamba or Mamba-2)
+        or of a model fine-tuned from it, with a classification or segmentation head.
     name
         Name under which to store the model. If None, the name of the source is used.
     tokens
         Token id of each base, such as "A=7,C=8,G=9,T=10,N=11". Token ids are needed only for
         checkpoints without a vocabulary.
+    pooling
+        Reduction over positions in the classification head: "mean", "max", "first" or "last". Checkpoints
+        do not state it; if None, it is that of the code that writes such heads.
 
     Returns
     -------
@@ -52,7 +59,7 @@ def import_model(source: str | Path, *, name: str | None = None, tokens: str | N
     Raises
     ------
     InputError
-        If the name is invalid or in use.
+        If the name is invalid or in use, or the pooling is unknown.
     ModelError
         If the checkpoint is damaged, or its family is not supported.
     """
@@ -68,8 +75,7 @@ def import_model(source: str | Path, *, name: str | None = None, tokens: str | N
     folder = user_model_directory() / name
     if folder.exists():
         raise InputError(f"--name {name}: {folder} exists: give another name")
-    given = None if tokens is None else parse_tokens(tokens)
-    config, weights = read_foreign(locate_checkpoint(str(source)), given, name=source_name)
+    config, weights = _read(source, source_name, tokens, pooling)
     with os_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     shown = source_name if Path(source).is_absolute() else source
@@ -79,7 +85,18 @@ def import_model(source: str | Path, *, name: str | None = None, tokens: str | N
     return folder
 
 
-def load_model(model: str | Path, *, tokens: str | None = None, **options: Any) -> Model:
+def _read(
+    source: str | Path, name: str, tokens: str | None, pooling: Pooling | None
+) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
+    if pooling not in (None, *get_args(Pooling)):
+        raise InputError(f"--pooling {pooling}: expected {', '.join(get_args(Pooling))}")
+    given = None if tokens is None else parse_tokens(tokens)
+    return read_foreign(locate_checkpoint(str(source)), given, name=name, pooling=pooling)
+
+
+def load_model(
+    model: str | Path, *, tokens: str | None = None, pooling: Pooling | None = None, **options: Any
+) -> Model:
     """Load a model from a name, a folder, a checkpoint from another project or a Hugging Face id.
 
     Parameters
@@ -87,7 +104,7 @@ def load_model(model: str | Path, *, tokens: str | None = None, **options: Any) 
     model
         Name listed by `genoscan models list`, path of a model folder, or any source that `import_model`
         accepts. Such a source is converted on each call, and the converted model is not stored.
-    tokens
+    tokens, pooling
         As in `import_model`.
     **options
         Options that are passed to `genoscan.model.load_model`: device, dtype, kernels, tile, slots,
@@ -108,10 +125,9 @@ def load_model(model: str | Path, *, tokens: str | None = None, **options: Any) 
         return load_native(model, **options)
     if not path.exists() and "/" not in str(model):
         return load_native(model, **options)  # raises ModelError with the known names
-    given = None if tokens is None else parse_tokens(tokens)
     with scratch_folder(Path(tempfile.gettempdir())) as folder:
         native = folder / path.resolve().name
-        config, weights = read_foreign(locate_checkpoint(str(model)), given, name=native.name)
+        config, weights = _read(model, native.name, tokens, pooling)
         write_model(native, config, weights, "")
         return replace(load_native(native, **options), path=path)
 
@@ -144,7 +160,8 @@ def wrap(module: torch.nn.Module, *, tokens: str | None = None, **options: Any) 
     InputError
         If the class of the module is not supported.
     ModelError
-        If the model family is not supported, or the logits of the copy differ from those of the module.
+        If the model family is not supported, the module has task heads instead of a language model, or the
+        logits of the copy differ from those of the module.
     """
     with scratch_folder(Path(tempfile.gettempdir())) as folder:
         saved = folder / type(module).__name__
@@ -192,6 +209,11 @@ def _save_mambapy(module: torch.nn.Module, folder: Path) -> None:
 
 def _check_logits(module: torch.nn.Module, model: Model) -> None:
     """Raise ModelError if the module and the model give different logits for 64 random bases."""
+    if not model.config.language_model:
+        raise ModelError(
+            f"{type(module).__name__}: task heads, expected a language model; save the module with "
+            "save_pretrained and load its folder"
+        )
     codes = torch.randint(0, 4, (1, 64), generator=torch.Generator().manual_seed(1))
     tokens = torch.tensor(model.config.base_columns)[codes]
     device = next(module.parameters()).device

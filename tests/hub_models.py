@@ -30,7 +30,9 @@ def state_spaces(folder: Path, kind: str, model: Any) -> Path:
     """Lay the model out as state-spaces does."""
     config, tensors = model.config, model.state_dict()
     ssm: dict[str, Any] = {"d_state": config.state_size}
-    if kind == "mamba2":
+    if kind == "mamba":
+        ssm["bias"] = config.use_bias
+    else:
         ssm |= {
             "layer": "Mamba2",
             "headdim": config.head_dim,

@@ -104,6 +104,7 @@ def test_both_strands_say_the_same(tmp_path: Path, fused: bool, n_layer: int) ->
 HF_SIZES: list[tuple[str, dict[str, Any]]] = [
     ("mamba", {"hidden_size": 32, "state_size": 16, "num_hidden_layers": 2}),
     ("mamba", {"hidden_size": 118, "state_size": 8, "num_hidden_layers": 3}),
+    ("mamba", {"hidden_size": 16, "state_size": 4, "num_hidden_layers": 2, "use_bias": True}),
     (
         "mamba2",
         {
@@ -275,7 +276,7 @@ MIXER = "caduceus.backbone.layers.0.mixer.submodule.mamba_fwd."
         ({"attn_layer_idx": [3]}, "hybrid with attention"),
         ({"d_intermediate": 512}, "d_intermediate is 512"),
         ({"bidirectional": False}, "bidirectional is False"),
-        ({"rms_norm": False}, "rms_norm is False"),
+        ({"rms_norm": False}, 'tensor "caduceus.backbone.layers.0.norm.bias" is missing'),
         ({"n_layer": 3}, 'tensor "caduceus.backbone.layers.2.norm.weight" is missing'),
         ({"n_layer": 1}, 'tensor "caduceus.backbone.layers.1.'),
         ({"d_model": 16}, "has shape (16, 12), its config implies (16, 16)"),

@@ -1,5 +1,7 @@
 """genoscan models: list, import and show models."""
 
+from typing import Any
+
 import click
 
 from genoscan.cli.options import table
@@ -27,15 +29,26 @@ def list_models() -> None:
 @click.option(
     "--tokens",
     metavar="TEXT",
-    help="Token of each base, such as A=7,C=8,G=9,T=10,N=11, if SOURCE has neither tokenizer.json nor vocab.json.",
+    help="Token of each base, such as A=7,C=8,G=9,T=10,N=11, if SOURCE has no tokenizer.json, vocab.json or vocab.txt.",
 )
-def import_foreign(source: str, name: str | None, tokens: str | None) -> None:
-    """Import a checkpoint of Caduceus, PlantCaduceus, Mamba or Mamba-2.
+@click.option(
+    "--pooling",
+    type=click.Choice(["mean", "max", "first", "last"]),
+    help="Pooling over positions in SOURCE's classification head, which checkpoints do not state.  [default: mean; "
+    "last for the heads score and classifier of causal models]",
+)
+def import_foreign(source: str, name: str | None, tokens: str | None, pooling: Any) -> None:
+    """Import a checkpoint of Caduceus, PlantCaduceus, Mamba or Mamba-2, or of a model fine-tuned from one.
 
     SOURCE is a folder with config.json and the weights: model.safetensors, pytorch_model.bin, shards
     of either with their index, or one .ckpt, .pt or .pth file. It may also be such a file beside its
     config.json, or a Hugging Face id, OWNER/NAME. The model is then available by name; its folder is
     printed.
+
+    Heads that classify windows (CaduceusForSequenceClassification, Plant DNAMamba, Orthrus with a head)
+    become the head "classes", with the labels in config.json or label_0, label_1 and so on. GENATATOR's
+    heads become "segments" and "transcript". `genoscan models show` lists heads and labels, and
+    --target HEAD:LABEL selects one.
 
     \b
     Example:
@@ -44,7 +57,7 @@ def import_foreign(source: str, name: str | None, tokens: str | None) -> None:
     """
     from genoscan.importer import import_model
 
-    click.echo(import_model(source, name=name, tokens=tokens))
+    click.echo(import_model(source, name=name, tokens=tokens, pooling=pooling))
 
 
 @command.command("show")

@@ -41,6 +41,12 @@ def _check_head_name(name: str) -> str:
     return _check_label(name)
 
 
+Pooling = Literal["mean", "max", "first", "last"]
+"""Reduction over positions."""
+
+Link = Literal["softmax", "sigmoid", "none"]
+"""Function that converts logits to probabilities."""
+
 Label = Annotated[str, AfterValidator(_check_label)]
 HeadName = Annotated[str, AfterValidator(_check_head_name)]
 
@@ -72,8 +78,8 @@ class HeadConfig(Schema):
     kind: Literal["per_base", "pooled"]
     labels: Annotated[tuple[Label, ...], Field(min_length=1, max_length=1 << 16)]
     complement: tuple[int, ...] | None = None
-    pool: Literal["mean", "max", "first", "last"] | None = None
-    link: Literal["softmax", "sigmoid", "none"]
+    pool: Pooling | None = None
+    link: Link
     fold: bool = False
     bias: bool = True
 

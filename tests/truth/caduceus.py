@@ -16,6 +16,7 @@ from truth import mamba, mamba2
 
 COMPLEMENT = [0, 1, 2, 3, 4, 5, 6, 10, 9, 8, 7, 11, 12, 13, 14, 15]
 PLANT = [0, 1, 2, 6, 5, 4, 3, 7]
+PROJECTIONS = "in_proj.weight", "out_proj.weight", "in_proj.bias", "out_proj.bias"
 
 
 def config(
@@ -29,6 +30,8 @@ def config(
     vocab_size: int | None = None,
     mamba2: bool = False,
     tied: bool = True,
+    rms_norm: bool = True,
+    bias: bool = False,
 ) -> dict[str, Any]:
     plain: dict[str, Any] = {
         "d_state": 16,
@@ -41,7 +44,7 @@ def config(
         "dt_scale": 1.0,
         "dt_init_floor": 1e-4,
         "conv_bias": True,
-        "bias": False,
+        "bias": bias,
         "use_fast_path": True,
     }
     # What says that the mixers are Mamba-2's is what it does not say.
@@ -58,7 +61,7 @@ def config(
         "bidirectional": True,
         "bidirectional_strategy": strategy,
         "bidirectional_weight_tie": tied,
-        "rms_norm": True,
+        "rms_norm": rms_norm,
         "norm_epsilon": 1e-5,
         "fused_add_norm": fused,
         "residual_in_fp32": False,
@@ -114,8 +117,13 @@ def tensors(config: dict[str, Any], seed: int = 1) -> dict[str, Tensor]:
             if way == "mamba_fwd." or not config["bidirectional_weight_tie"]:
                 made[m + "in_proj.weight"] = normal(2 * e, d, scale=d**-0.5)
                 made[m + "out_proj.weight"] = normal(d, e, scale=e**-0.5)
+                if ssm["bias"]:
+                    made[m + "in_proj.bias"], made[m + "out_proj.bias"] = normal(2 * e), normal(d)
         made[layer + _norm(config)] = 1 + normal(d, scale=0.3)
     made["caduceus.backbone." + _norm(config).replace("norm", "norm_f", 1)] = 1 + normal(d, scale=0.3)
+    if not config["rms_norm"]:
+        norms = [name for name in made if "norm" in name and "mamba_" not in name]
+        made |= {name.removesuffix("weight") + "bias": normal(d, scale=0.3) for name in norms}
     return made
 
 
@@ -133,15 +141,37 @@ def write(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> P
 
 def logits(config: dict[str, Any], tensors: dict[str, Tensor], ids_one_hot: Tensor) -> Tensor:
     """Return the logits of one window, (length, vocabulary), from one-hot tokens, in float64."""
+    h = hidden(config, tensors, ids_one_hot)
+    words = "caduceus.backbone.embeddings.word_embeddings."
+    if not config["rcps"]:
+        return h @ tensors[words + "weight"].double().T
+    E, complement = tensors[words + "embedding.weight"].double(), tensors[words + "complement_map"].long()
+    a, b = h.chunk(2, 1)
+    return a @ E.T + b.flip(1) @ E[complement].T
+
+
+def hidden(config: dict[str, Any], tensors: dict[str, Tensor], ids_one_hot: Tensor) -> Tensor:
+    """Return the last hidden state as Caduceus returns it: of both strands, side by side, if there are two."""
     weights = {name: tensor.double() for name, tensor in tensors.items()}
     x = ids_one_hot.double()
     return _both_strands(config, weights, x) if config["rcps"] else _one_strand(config, weights, x)
 
 
+def pooled(x: Tensor, pooling: str) -> Tensor:
+    return {"mean": x.mean(0), "max": x.amax(0), "first": x[0], "last": x[-1]}[pooling]
+
+
+def classes(config: dict[str, Any], tensors: dict[str, Tensor], ids_one_hot: Tensor, pooling: str) -> Tensor:
+    """Return the logits of CaduceusForSequenceClassification: each strand is pooled and scored, as it is read."""
+    h, weight = hidden(config, tensors, ids_one_hot), tensors["score.weight"].double()
+    strands = [h.chunk(2, 1)[0], _turned(h.chunk(2, 1)[1])] if config["rcps"] else [h]
+    return torch.stack([pooled(strand, pooling) @ weight.T for strand in strands]).mean(0)
+
+
 def _own(w: dict[str, Tensor], own: str, shared: str) -> dict[str, Tensor]:
     """Return a mixer's tensors; the projections in and out may be another's."""
     mine = {k.removeprefix(own): v for k, v in w.items() if k.startswith(own)}
-    mine |= {name: w[shared + name] for name in ("in_proj.weight", "out_proj.weight")}
+    mine |= {name: w[shared + name] for name in PROJECTIONS if shared + name in w}
     mine["conv.weight"], mine["conv.bias"] = mine["conv1d.weight"][:, 0], mine["conv1d.bias"]
     if "norm.weight" in mine:
         mine["gate_norm"] = mine["norm.weight"]
@@ -158,8 +188,12 @@ def _mixer(config: dict[str, Any], w: dict[str, Tensor], i: int, h: Tensor) -> T
     return forward + back if config["bidirectional_strategy"] == "add" else forward * back
 
 
-def _rms(x: Tensor, weight: Tensor) -> Tensor:
-    return mamba.rms_norm(x, weight, 1e-5)
+def _normed(w: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+    """Return RMSNorm, or LayerNorm where there is a bias."""
+    bias = name.removesuffix("weight") + "bias"
+    if bias not in w:
+        return mamba.rms_norm(x, w[name], 1e-5)
+    return mamba.rms_norm(x - x.mean(-1, keepdim=True), w[name], 1e-5) + w[bias]
 
 
 def _one_strand(config: dict[str, Any], w: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -167,8 +201,8 @@ def _one_strand(config: dict[str, Any], w: dict[str, Tensor], x: Tensor) -> Tens
     h, r = x @ E, torch.zeros(len(x), E.shape[1], dtype=torch.float64)
     for i in range(config["n_layer"]):
         r = r + h
-        h = _mixer(config, w, i, _rms(r, w[f"caduceus.backbone.layers.{i}.norm.weight"]))
-    return _rms(r + h, w["caduceus.backbone.norm_f.weight"]) @ E.T
+        h = _mixer(config, w, i, _normed(w, f"caduceus.backbone.layers.{i}.norm.weight", r))
+    return _normed(w, "caduceus.backbone.norm_f.weight", r + h)
 
 
 def _turned(x: Tensor) -> Tensor:
@@ -182,13 +216,13 @@ def _both_strands(config: dict[str, Any], w: dict[str, Tensor], x: Tensor) -> Te
     b = _turned(x.flip(0) @ E[complement])
     ra, rb = torch.zeros_like(a), torch.zeros_like(b)
     for i in range(config["n_layer"]):
-        weight = w[f"caduceus.backbone.layers.{i}.{_norm(config)}"]
+        norm = f"caduceus.backbone.layers.{i}.{_norm(config)}"
         ra, rb = ra + a, rb + b
         if config["fused_add_norm"]:
             ra, rb = rb, ra
-        a = _mixer(config, w, i, _rms(ra, weight))
-        b = _turned(_mixer(config, w, i, _turned(_turned(_rms(_turned(rb), weight)))))
-    weight = w["caduceus.backbone." + _norm(config).replace("norm", "norm_f", 1)]
-    a = _rms(ra + a, weight)
-    b = _turned(_rms(_turned(rb + b), weight))
-    return a @ E.T + b.flip(1) @ E[complement].T
+        a = _mixer(config, w, i, _normed(w, norm, ra))
+        b = _turned(_mixer(config, w, i, _turned(_turned(_normed(w, norm, _turned(rb))))))
+    norm = "caduceus.backbone." + _norm(config).replace("norm", "norm_f", 1)
+    a = _normed(w, norm, ra + a)
+    b = _turned(_normed(w, norm, _turned(rb + b)))
+    return torch.cat([a, b], 1)

@@ -1,8 +1,16 @@
-"""Checkpoints of Caduceus (Schiff et al., arXiv 2403.03234) and PlantCaduceus (Zhai et al.).
+"""Checkpoints of Caduceus (Schiff et al., arXiv 2403.03234), PlantCaduceus (Zhai et al.) and GENATATOR.
 
-Both families are bidirectional Mamba models with a head for masked language modelling. Ph models
-process one strand, and PS models process both strands. For the effect of `fused_add_norm` on PS models,
-see layers/bidirectional.py.
+All are bidirectional Mamba models. Ph models process one strand, and PS models process both strands. For
+the effect of `fused_add_norm` on PS models, see layers/bidirectional.py. The heads are
+
+    lm_head         masked language model
+    score           classification of windows (CaduceusForSequenceClassification). In PS models, the logits
+                    are the mean over both strands, which share the weights
+    fc              segmentation of a transcript, per base (GENATATOR). In PS models, the input is the
+                    concatenation of the features of both strands
+    type_head       type of a transcript (GENATATOR), from the same features at the last base
+
+A checkpoint with one of the last three heads has no language model.
 """
 
 import math
@@ -16,13 +24,23 @@ from torch import Tensor
 from genoscan.errors import ModelError
 from genoscan.layers.bidirectional import BidirectionalConfig
 from genoscan.layers.config import ModelConfig
-from genoscan.layers.foreign.mixers import DEFAULT_SSM, Ssm, mixer_tensors, projection_tensors
+from genoscan.layers.foreign.heads import TaskHead, classification_head, head_tensors, linear_tensors
+from genoscan.layers.foreign.mixers import DEFAULT_SSM, Ssm, mixer_tensors, norm_tensors, projection_tensors
 from genoscan.layers.foreign.settings import Epsilon, Settings, read_settings
 from genoscan.layers.foreign.source import CONFIG, Source
+from genoscan.layers.heads import HeadConfig, Pooling
 from genoscan.layers.norm import NormConfig
 
 _MAX_CONTEXT = 4096
 _MAX_TOKENS = 64
+
+_GENATATOR = {
+    "fc": ("segments", HeadConfig(kind="per_base", labels=("5UTR", "exon", "intron", "3UTR", "CDS"), link="sigmoid")),
+    "type_head": ("transcript", HeadConfig(kind="pooled", labels=("lncRNA",), pool="last", link="sigmoid")),
+}
+"""Task heads of GENATATOR by their names in its files: names and configurations here."""
+
+_GENATATOR_WINDOW = 250_000
 
 
 class _Vocabulary(BaseModel):
@@ -57,7 +75,7 @@ class _Config(Settings):
     bidirectional: Literal[True] = True
     bidirectional_strategy: Literal["add", "ew_multiply"] | None = "add"
     bidirectional_weight_tie: bool = True
-    rms_norm: Literal[True] = True
+    rms_norm: bool = True
     norm_epsilon: Epsilon = 1e-5
     fused_add_norm: bool = True
     d_intermediate: int = Field(0, le=0)
@@ -65,13 +83,15 @@ class _Config(Settings):
     ssm_cfg: Ssm = DEFAULT_SSM
 
 
-def read(source: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
+def read(source: Source, pooling: Pooling | None) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Convert a checkpoint to a configuration and tensors in this package's format.
 
     Parameters
     ----------
     source
         The checkpoint.
+    pooling
+        Pooling of the classification head; if None, the mean.
 
     Returns
     -------
@@ -93,14 +113,17 @@ def read(source: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
     inner = config.ssm_cfg.inner(source, width, mamba2=mamba2)
     complement = _complement(source, config, prefix + "backbone.")
     vocabulary = _vocabulary(source, complement)
-    embedding, head = (
-        torch.cat([one, one[complement]], 1) if config.rcps else one
-        for one in _io_weights(source, config, len(complement), prefix + "backbone.")
-    )
-    tensors = {"embed.weight": embedding.T, "head.weight": head}
+    tasks, note = _task_heads(source, config, pooling)
+    rows = _io_weights(source, config, len(complement), prefix + "backbone.", language_model=not tasks)
+    if config.rcps:
+        rows = {name: torch.cat([one, one[complement]], 1) for name, one in rows.items()}
+    tensors = rows | {"embed.weight": rows["embed.weight"].T} | head_tensors(tasks)
+    # PS models without fused_add_norm wrap their norms.
+    wrapper = "submodule." if config.rcps and not config.fused_add_norm else ""
+    norm, norm_f = f"norm.{wrapper}", f"norm_f.{wrapper}"
     for i in range(config.n_layer):
         layer = f"{prefix}backbone.layers.{i}."
-        tensors[f"layers.{i}.norm.weight"] = source.take(layer + _norm(config, "norm"), width)
+        tensors |= norm_tensors(source, layer + norm, f"layers.{i}.norm.", width, bias=not config.rms_norm)
         mixers = layer + ("mixer.submodule." if config.rcps else "mixer.")
         tied = config.bidirectional_weight_tie
         for direction, other in (("fwd", "rev"), ("rev", "fwd")):
@@ -109,7 +132,7 @@ def read(source: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
             if direction == "fwd" or not tied:
                 partner = f"{mixers}mamba_{other}." if tied else None
                 tensors |= projection_tensors(source, *names, inner, width, partner)
-    tensors["norm.weight"] = source.take(f"{prefix}backbone.{_norm(config, 'norm_f')}", width)
+    tensors |= norm_tensors(source, f"{prefix}backbone.{norm_f}", "norm.", width, bias=not config.rms_norm)
     source.check_all_used()
     block = BidirectionalConfig(
         inner=inner,
@@ -118,10 +141,10 @@ def read(source: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
         fused_add_norm=config.fused_add_norm and config.rcps,
         tied=config.bidirectional_weight_tie,
     )
-    window = _trained_window(source)
+    window = _trained_window(source) or (_GENATATOR_WINDOW if _is_genatator(source) else None)
     native = ModelConfig(
         d_model=width,
-        norm=NormConfig(eps=config.norm_epsilon),
+        norm=NormConfig(kind="rms" if config.rms_norm else "layer", eps=config.norm_epsilon),
         layers=(block,) * config.n_layer,
         **vocabulary.model_dump(),
         complement=tuple(complement.tolist()),
@@ -129,7 +152,9 @@ def read(source: Source) -> tuple[ModelConfig, dict[str, Tensor]]:
         context=_MAX_CONTEXT if window is None else min(_MAX_CONTEXT, window // 4),
         reach=_MAX_CONTEXT if window is None else min(_MAX_CONTEXT, window // 4),
         window=window,
-        trained_on=source.origin,
+        language_model=not tasks,
+        heads={task.name: task.config for task in tasks},
+        trained_on=source.origin + note,
     )
     return native, tensors
 
@@ -156,16 +181,48 @@ def _complement(source: Source, config: _Config, backbone: str) -> Tensor:
     return complement
 
 
-def _io_weights(source: Source, config: _Config, size: int, backbone: str) -> tuple[Tensor, Tensor]:
-    """Return the embedding and the head for one strand, each with one row per token."""
+def _task_heads(source: Source, config: _Config, pooling: Pooling | None) -> tuple[list[TaskHead], str]:
+    """Return the task heads, and a note on their pooling."""
+    if config.rcps and pooling in ("first", "last"):
+        raise ModelError(
+            f"{source.path}: --pooling {pooling}: a model of both strands (rcps) would read the first base of one "
+            "strand and the last of the other, which is not supported: expected mean or max"
+        )
+    if not _is_genatator(source):
+        return classification_head(source, {"score": "mean"}, config.d_model, pooling, fold=config.rcps)
+    if pooling is not None:
+        raise ModelError(f"{source.path}: --pooling {pooling}: the heads of GENATATOR have a pooling of their own")
+    heads = []
+    for name, (own_name, head) in _GENATATOR.items():
+        if f"{name}.weight" in source.names:
+            tensors = linear_tensors(source, name, len(head.labels), (1 + config.rcps) * config.d_model)
+            if config.rcps:  # Caduceus stores the channels of the reverse strand in reverse order.
+                forward, reverse = tensors["weight"].chunk(2, 1)
+                tensors["weight"] = torch.cat([forward, reverse.flip(1)], 1)
+            heads.append(TaskHead(own_name, head, tensors))
+            source.omit(f"{name}_middle.")  # used by the loss only
+    return heads, ""
+
+
+def _is_genatator(source: Source) -> bool:
+    return any(f"{name}.weight" in source.names for name in _GENATATOR)
+
+
+def _io_weights(
+    source: Source, config: _Config, size: int, backbone: str, *, language_model: bool
+) -> dict[str, Tensor]:
+    """Return the embedding and the head of a language model for one strand, each with one row per token."""
     embedding, head = backbone + "embeddings.word_embeddings.", "lm_head."
     embedding += "embedding.weight" if config.rcps else "weight"
     head += "lm_head.weight" if config.rcps else "weight"
+    if not language_model:
+        return {"embed.weight": source.take(embedding, size, config.d_model)}
     # PS models tie embedding and head regardless of their configuration.
     if config.rcps or config.tie_word_embeddings:
         weight = source.take_tied(embedding, head, size, config.d_model)
-        return weight, weight
-    return source.take(embedding, size, config.d_model), source.take(head, size, config.d_model)
+        return {"embed.weight": weight, "head.weight": weight}
+    names = {"embed.weight": embedding, "head.weight": head}
+    return {new: source.take(old, size, config.d_model) for new, old in names.items()}
 
 
 def _vocabulary(source: Source, complement: Tensor) -> _Vocabulary:
@@ -189,9 +246,3 @@ def _trained_window(source: Source) -> int | None:
     thousands = re.search(r"seqlen-(\d+)k", source.name)
     # Powers of two, abbreviated in thousands: 131k is 131,072.
     return 2 ** round(math.log2(1000 * int(thousands[1]))) if thousands else None
-
-
-def _norm(config: _Config, name: str) -> str:
-    """Return the name of a norm's weight; PS models without `fused_add_norm` wrap the norm."""
-    wrapped = config.rcps and not config.fused_add_norm
-    return f"{name}.submodule.weight" if wrapped else f"{name}.weight"

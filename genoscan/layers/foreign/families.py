@@ -9,12 +9,13 @@ from torch import Tensor
 from genoscan.errors import ModelError
 from genoscan.json_input import first_problem
 from genoscan.layers.config import ModelConfig
-from genoscan.layers.foreign import caduceus, language_models
+from genoscan.layers.foreign import caduceus, language_models, orthrus
 from genoscan.layers.foreign.source import CONFIG, Source, format_value
+from genoscan.layers.heads import Pooling
 
 
 def read_foreign(
-    path: Path, tokens: Mapping[str, int] | None = None, *, name: str | None = None
+    path: Path, tokens: Mapping[str, int] | None = None, *, name: str | None = None, pooling: Pooling | None = None
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Read a checkpoint of a supported family and convert it to this package's format.
 
@@ -26,6 +27,9 @@ def read_foreign(
         Token ids of the bases, for checkpoints without a vocabulary.
     name
         Name of the checkpoint. If None, the name of `path` is used.
+    pooling
+        Pooling of the classification head, which checkpoints do not state. If None, the pooling of the
+        code that writes such heads is used.
 
     Returns
     -------
@@ -43,26 +47,28 @@ def read_foreign(
     source = Source(path, name or path.resolve().name)
     _check_supported(source)
     try:
-        return _read(source, tokens)
+        return _read(source, tokens, pooling)
     except ValidationError as error:  # settings that are valid for the family but not here
         raise ModelError(f"{source.folder / CONFIG}: {first_problem(error)}") from None
 
 
-def _read(source: Source, tokens: Mapping[str, int] | None) -> tuple[ModelConfig, dict[str, Tensor]]:
+def _read(
+    source: Source, tokens: Mapping[str, int] | None, pooling: Pooling | None
+) -> tuple[ModelConfig, dict[str, Tensor]]:
     kind, place = source.config.get("model_type"), source.folder / CONFIG
-    if kind == "caduceus":
+    if kind in ("caduceus", "orthrus"):
         if tokens is not None:
             raise ModelError(f"{place}: --tokens is only for models without a vocabulary")
-        return caduceus.read(source)
+        return (caduceus if kind == "caduceus" else orthrus).read(source, pooling)
     settings = set(source.config)
     # Configurations of state-spaces have no model_type.
     of_mamba = bool(settings & {"d_model", "n_layer", "ssm_cfg"})
     state_spaces = kind is None and of_mamba and not settings & {"rcps", "bidirectional"}
     if kind in ("mamba", "mamba2") or state_spaces:
-        return language_models.read(source, tokens)
+        return language_models.read(source, tokens, pooling)
     found = "missing" if kind is None else format_value(kind)
     raise ModelError(
-        f"{place}: model_type is {found}: expected caduceus, mamba, mamba2, or none with d_model "
+        f"{place}: model_type is {found}: expected caduceus, mamba, mamba2, orthrus, or none with d_model "
         "and n_layer (state-spaces); other families are not supported"
     )
 

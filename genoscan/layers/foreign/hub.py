@@ -15,6 +15,7 @@ _FILES = [
     "pytorch_model.bin.index.json",
     "tokenizer.json",
     "vocab.json",
+    "vocab.txt",
 ]
 
 

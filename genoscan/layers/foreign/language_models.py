@@ -1,8 +1,13 @@
-"""Causal language models from state-spaces (MambaLMHeadModel) and transformers (Mamba and Mamba-2).
+"""Causal models from state-spaces (MambaLMHeadModel) and transformers (Mamba and Mamba-2), and their classifiers.
 
-Each model consists of blocks that compute x + mixer(norm(x)), a final norm, and a head. The head is
-either tied to the embedding or a separate matrix. The projects state-spaces and transformers use
-different names for the settings and for one tensor.
+Each model consists of blocks that compute x + mixer(norm(x)), a final norm, and a head. The head of a
+language model is either tied to the embedding or a separate matrix. A classifier has a classification
+head instead. The projects state-spaces and transformers use different names for the settings and for one
+tensor.
+
+Checkpoints do not state the pooling of a classification head. The heads `score` and `classifier` of
+transformers are applied to the last base, and `classification_head`, from Plant DNAMamba's code for the
+Mamba of state-spaces, to the mean over bases.
 """
 
 import math
@@ -14,25 +19,30 @@ from torch import Tensor
 
 from genoscan.errors import ModelError
 from genoscan.layers.config import ModelConfig
+from genoscan.layers.foreign.heads import STATE_SPACES, TRANSFORMERS, classification_head, head_tensors
 from genoscan.layers.foreign.mixers import (
     DEFAULT_SSM,
     MixerConfig,
     Ssm,
     StepLimits,
     check_heads,
+    check_unbiased,
     dt_limit,
     mixer_tensors,
+    norm_tensors,
     projection_tensors,
 )
 from genoscan.layers.foreign.settings import Epsilon, Settings, read_settings
 from genoscan.layers.foreign.source import CONFIG, Source
 from genoscan.layers.foreign.tokens import vocabulary
+from genoscan.layers.heads import Pooling
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.norm import NormConfig
 
 _CONTEXT, _REACH = 4096, 1024
 _HEAD = "lm_head.weight"
+_POOLING: dict[str, Pooling] = {**dict.fromkeys(TRANSFORMERS, "last"), STATE_SPACES: "mean"}
 
 
 class _Architecture(NamedTuple):
@@ -44,6 +54,7 @@ class _Architecture(NamedTuple):
     eps: float
     inner: MixerConfig
     tied: bool
+    norm: Literal["rms", "layer"] = "rms"
 
 
 class _StateSpaces(Settings):
@@ -51,7 +62,7 @@ class _StateSpaces(Settings):
     n_layer: PositiveInt = 64
     vocab_size: PositiveInt = 50277
     pad_vocab_size_multiple: PositiveInt = 8
-    rms_norm: Literal[True] = True
+    rms_norm: bool = True
     d_intermediate: int = Field(0, le=0)
     tie_embeddings: bool = True
     ssm_cfg: Ssm = DEFAULT_SSM
@@ -61,7 +72,8 @@ class _StateSpaces(Settings):
         multiple = self.pad_vocab_size_multiple
         inner = self.ssm_cfg.inner(source, self.d_model, mamba2=self.ssm_cfg.layer == "Mamba2")
         size = -(-self.vocab_size // multiple) * multiple
-        return _Architecture(self.d_model, self.n_layer, size, 1e-5, inner, self.tie_embeddings)
+        norm: Literal["rms", "layer"] = "rms" if self.rms_norm else "layer"
+        return _Architecture(self.d_model, self.n_layer, size, 1e-5, inner, self.tie_embeddings, norm)
 
 
 class _Transformers(Settings):
@@ -75,7 +87,7 @@ class _Transformers(Settings):
     conv_kernel: PositiveInt = 4
     expand: PositiveInt = 2
     layer_norm_epsilon: Epsilon = 1e-5
-    use_bias: Literal[False] = False
+    use_bias: bool = False
     use_conv_bias: Literal[True] = True
     hidden_act: Literal["silu", "swish"] = "silu"
 
@@ -111,7 +123,9 @@ class _TransformersMamba(_Transformers):
             )
         expand = channels // self.hidden_size
         return self._architecture(
-            MambaConfig(d_state=self.state_size, d_conv=self.conv_kernel, expand=expand, dt_rank=rank)
+            MambaConfig(
+                d_state=self.state_size, d_conv=self.conv_kernel, expand=expand, dt_rank=rank, bias=self.use_bias
+            )
         )
 
 
@@ -128,6 +142,7 @@ class _TransformersMamba2(_Transformers):
 
     def architecture(self, source: Source) -> _Architecture:
         """Return the architecture."""
+        check_unbiased(source, "use_bias", self.use_bias)
         channels = self.expand * self.hidden_size
         if self.num_heads * self.head_dim != channels:
             raise ModelError(
@@ -154,7 +169,9 @@ _CONFIGS: dict[str | None, type[_StateSpaces | _TransformersMamba | _Transformer
 }
 
 
-def read(source: Source, tokens: Mapping[str, int] | None) -> tuple[ModelConfig, dict[str, Tensor]]:
+def read(
+    source: Source, tokens: Mapping[str, int] | None, pooling: Pooling | None
+) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Convert a checkpoint to a configuration and tensors in this package's format.
 
     Parameters
@@ -163,6 +180,8 @@ def read(source: Source, tokens: Mapping[str, int] | None) -> tuple[ModelConfig,
         The checkpoint.
     tokens
         Token ids of the bases. If None, the token ids are read from the checkpoint's vocabulary.
+    pooling
+        Pooling of the classification head. If None, the pooling of the code that writes such heads is used.
 
     Returns
     -------
@@ -178,34 +197,40 @@ def read(source: Source, tokens: Mapping[str, int] | None) -> tuple[ModelConfig,
         the bases are unknown.
     """
     shape = read_settings(source, _CONFIGS[source.config.get("model_type")]).architecture(source)
-    embedding, head = _io_weights(source, shape)
-    tensors = {"embed.weight": embedding.T, "head.weight": head}
+    heads, note = classification_head(source, _POOLING, shape.width, pooling)
+    rows = _io_weights(source, shape, language_model=not heads)
+    tensors = rows | {"embed.weight": rows["embed.weight"].T} | head_tensors(heads)
+    biased = shape.norm == "layer"
     for i in range(shape.n_layers):
         layer = f"backbone.layers.{i}."
-        tensors[f"layers.{i}.norm.weight"] = source.take(layer + "norm.weight", shape.width)
+        tensors |= norm_tensors(source, layer + "norm.", f"layers.{i}.norm.", shape.width, bias=biased)
         names = layer + "mixer.", f"layers.{i}."
         tensors |= projection_tensors(source, *names, shape.inner, shape.width)
         tensors |= mixer_tensors(source, *names, shape.inner, shape.width)
-    tensors["norm.weight"] = source.take("backbone.norm_f.weight", shape.width)
+    tensors |= norm_tensors(source, "backbone.norm_f.", "norm.", shape.width, bias=biased)
     source.check_all_used()
     native = ModelConfig(
         d_model=shape.width,
-        norm=NormConfig(eps=shape.eps),
+        norm=NormConfig(kind=shape.norm, eps=shape.eps),
         layers=(shape.inner,) * shape.n_layers,
         **vocabulary(source, shape.vocabulary, tokens)._asdict(),
         context=_CONTEXT,
         reach=_REACH,
-        trained_on=source.origin,
+        language_model=not heads,
+        heads={head.name: head.config for head in heads},
+        trained_on=source.origin + note,
     )
     return native, tensors
 
 
-def _io_weights(source: Source, shape: _Architecture) -> tuple[Tensor, Tensor]:
-    """Return the embedding and the head, each with one row per token."""
+def _io_weights(source: Source, shape: _Architecture, *, language_model: bool) -> dict[str, Tensor]:
+    """Return the embedding and the head of a language model, each with one row per token."""
     embedding, size = "backbone.embeddings.weight", (shape.vocabulary, shape.width)
+    if not language_model:
+        return {"embed.weight": source.take(embedding, *size)}
     if shape.tied:
         weight = source.take_tied(embedding, _HEAD, *size)
-        return weight, weight
+        return {"embed.weight": weight, "head.weight": weight}
     if _HEAD not in source.names and embedding in source.names:
         key = "tie_word_embeddings" if "model_type" in source.config else "tie_embeddings"
         origin = "" if key in source.config else " by the default of its family"
@@ -213,4 +238,4 @@ def _io_weights(source: Source, shape: _Architecture) -> tuple[Tensor, Tensor]:
             f'{source.path}: tensor "{_HEAD}" is missing, and {key} is false{origin}: expected '
             f"that tensor, or {key} true in {CONFIG} if the embedding is also the head"
         )
-    return source.take(embedding, *size), source.take(_HEAD, *size)
+    return {"embed.weight": source.take(embedding, *size), "head.weight": source.take(_HEAD, *size)}

@@ -16,8 +16,8 @@ from genoscan.layers.mamba2 import Mamba2Config
 
 MixerConfig = MambaConfig | Mamba2Config
 
-_SHARED = "in_proj.weight", "out_proj.weight"
-"""Weights that two mixers of a block may share."""
+_SHARED = "in_proj.weight", "out_proj.weight", "in_proj.bias", "out_proj.bias"
+"""Weights that two mixers of a block may share; not all mixers have biases."""
 
 _TRAINING = frozenset(
     {
@@ -77,7 +77,7 @@ class _Ssm(BaseModel):
     expand: PositiveInt = 2
     dt_rank: PositiveInt | Literal["auto"] = "auto"
     conv_bias: Literal[True] = True
-    bias: Literal[False] = False
+    bias: bool = False
     headdim: PositiveInt = 64
     ngroups: PositiveInt = 1
     rmsnorm: Literal[True] = True
@@ -107,10 +107,12 @@ class _Ssm(BaseModel):
         Raises
         ------
         ModelError
-            If the channels of a Mamba-2 mixer cannot be divided equally into heads and groups.
+            If the channels of a Mamba-2 mixer cannot be divided equally into heads and groups, or its
+            projections have biases.
         """
         sizes: dict[str, Any] = {"d_conv": self.d_conv, "expand": self.expand}
         if mamba2:
+            check_unbiased(source, "ssm_cfg.bias", self.bias)
             inner = Mamba2Config(
                 d_state=self.d_state or 128,
                 head_dim=self.headdim,
@@ -121,7 +123,7 @@ class _Ssm(BaseModel):
             check_heads(source, inner, width)
             return inner
         rank = math.ceil(width / 16) if self.dt_rank == "auto" else self.dt_rank
-        return MambaConfig(d_state=self.d_state or 16, dt_rank=rank, **sizes)
+        return MambaConfig(d_state=self.d_state or 16, dt_rank=rank, bias=self.bias, **sizes)
 
 
 Ssm = Annotated[_Ssm, BeforeValidator(_without_training)]
@@ -129,6 +131,12 @@ Ssm = Annotated[_Ssm, BeforeValidator(_without_training)]
 
 DEFAULT_SSM = _Ssm()
 """Default settings for configurations without `ssm_cfg`."""
+
+
+def check_unbiased(source: Source, key: str, bias: bool) -> None:
+    """Raise ModelError if the projections of Mamba-2 have biases, which only those of Mamba may have."""
+    if bias:
+        raise ModelError(f"{source.folder / CONFIG}: {key} is True: expected false for Mamba-2")
 
 
 def check_heads(source: Source, inner: Mamba2Config, width: int) -> None:
@@ -227,7 +235,35 @@ def projection_tensors(
         if partner is None
         else source.take_tied(old + name, partner + name, *shapes[name])
         for name in _SHARED
+        if name in shapes
     }
+
+
+def norm_tensors(source: Source, old: str, new: str, width: int, *, bias: bool) -> dict[str, Tensor]:
+    """Return the weight of a norm and, if it is a LayerNorm, its bias.
+
+    Parameters
+    ----------
+    source
+        The checkpoint.
+    old, new
+        Prefixes of the tensor names in the checkpoint and in the result.
+    width
+        Number of channels.
+    bias
+        Whether the norm has a bias.
+
+    Returns
+    -------
+    dict
+        Tensors by their names in this package.
+
+    Raises
+    ------
+    ModelError
+        If a tensor is missing or invalid (`Source.take`).
+    """
+    return {new + name: source.take(old + name, width) for name in ("weight", *(["bias"] if bias else []))}
 
 
 _NEW_NAMES = {"norm.weight": "gate_norm"}
@@ -249,6 +285,8 @@ def _mamba(inner: MambaConfig, width: int) -> tuple[dict[str, tuple[int, ...]], 
         "A_log": (channels, states),
         "D": (channels,),
     }
+    if inner.bias:
+        shapes |= {"in_proj.bias": (2 * channels,), "out_proj.bias": (width,)}
     return shapes, channels
 
 

@@ -1,8 +1,8 @@
 """Removal of the segments that training frameworks insert into tensor names.
 
 torch.compile, DistributedDataParallel, FSDP, DeepSpeed and Lightning each insert a segment into
-tensor names. Without these segments, the tensor names of a model begin with `backbone.`, `caduceus.`
-or `lm_head.`.
+tensor names. Without these segments, the tensor names of a model begin with `backbone.`, `caduceus.`,
+`lm_head.` or the name of a task head.
 """
 
 from collections.abc import Iterable
@@ -16,11 +16,19 @@ _WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoi
 _OPTIONAL = _WRAPPERS | {"model"}
 """Segments that may precede only some of the names of a model."""
 
-_ROOTS = frozenset({"caduceus", "backbone", "lm_head"})
+_ROOTS = frozenset({"caduceus", "caduceus_model", "backbone", "lm_head"})
+_TASK_HEADS = frozenset(
+    {"score", "classifier", "classification_head", "fc", "fc_middle", "type_head", "type_head_middle"}
+)
+"""First segments of the names of task heads. They are common words elsewhere, so that they do not identify a model."""
+
 _BACKBONE = frozenset({"embedding", "embeddings", "layers", "norm_f"})
 """First segments of tensor names in files that contain only the backbone and omit `backbone.`."""
 
-_ALIASES = {"backbone.embedding.weight": "backbone.embeddings.weight"}
+_ALIASES = {
+    "backbone.embedding.weight": "backbone.embeddings.weight",
+    "backbone.embedding.bias": "backbone.embeddings.bias",
+}
 """Tensor names in state-spaces and their equivalents in transformers, which accepts both."""
 
 
@@ -91,13 +99,18 @@ def model_names(file: object, names: Iterable[str]) -> Names:
         segments = split[name]
         if i is None:
             around = [root for root in roots if tuple(segments[: len(root)]) == root]
-            if roots and not around:
-                outside.append(name)
-                continue
             i = max(map(len, around), default=0)
+            if roots and not around:
+                bare = [segment for segment in segments if segment not in _OPTIONAL]
+                if not bare or bare[0] not in _TASK_HEADS:
+                    outside.append(name)
+                    continue
+                i = segments.index(bare[0])
         kept = [segment for segment in segments[i:] if segment not in _WRAPPERS]
         if not whole and kept and kept[0] in _BACKBONE:
             kept.insert(0, "backbone")
+        if kept[:1] == ["caduceus_model"]:  # GENATATOR's name for it
+            kept[0] = "caduceus"
         known = ".".join(kept) or name
         inside.setdefault(_ALIASES.get(known, known), []).append(name)
     return Names(inside, outside, [f"{'.'.join(root)}." for root in unknown])

@@ -128,6 +128,25 @@ class Source:
             raise ModelError(f"{self._place(name)} has values that are not finite")
         return tensor if tensor.dtype == torch.float64 else tensor.float()
 
+    def n_rows(self, name: str) -> int:
+        """Return the size of the first axis of a tensor.
+
+        Raises
+        ------
+        ModelError
+            If the tensor is a single number or empty.
+        """
+        shape = self._tensors[self._names[name][0]].shape
+        if 0 in shape or not shape:
+            raise ModelError(f"{self._place(name)} has shape {tuple(shape)}: expected at least one row")
+        return shape[0]
+
+    def omit(self, prefix: str) -> None:
+        """Leave out all tensors of the model whose names begin with `prefix`; `origin` lists them."""
+        left_out = sorted(name for name in self._unused if name.startswith(prefix))
+        self._outside += [stored for name in left_out for stored in self._names[name]]
+        self._unused.difference_update(left_out)
+
     def take_indices(self, name: str, *shape: int) -> Tensor:
         """Return a buffer of integers as int64 and mark it as used.
 

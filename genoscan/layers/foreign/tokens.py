@@ -1,6 +1,8 @@
 """Token ids of the bases, read from a checkpoint's vocabulary or given by the user."""
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from genoscan.errors import ModelError
@@ -60,7 +62,7 @@ def vocabulary(source: Source, size: int, given: Mapping[str, int] | None) -> Vo
     size
         Number of tokens.
     given
-        Token ids of the bases. If None, the token ids are read from tokenizer.json or vocab.json.
+        Token ids of the bases. If None, the token ids are read from tokenizer.json, vocab.json or vocab.txt.
 
     Returns
     -------
@@ -74,14 +76,15 @@ def vocabulary(source: Source, size: int, given: Mapping[str, int] | None) -> Vo
     """
     if size > _MAX_TOKENS:
         raise ModelError(
-            f"{source.path}: a vocabulary of {size:,} tokens: expected at most {_MAX_TOKENS}, with one base per token"
+            f"{source.path}: a vocabulary of {size:,} tokens: expected at most {_MAX_TOKENS}, with one base per token; "
+            "models of words of several bases (k-mers, BPE) are not supported"
         )
     tokens = dict(given) if given is not None else _tokens_in_files(source)
     missing = [letter for letter in BASES if letter not in tokens]
     if missing:
         raise ModelError(
-            f"{source.folder}: no token found for {', '.join(missing)}: expected tokenizer.json or "
-            "vocab.json with these letters, or --tokens A=7,C=8,G=9,T=10"
+            f"{source.folder}: no token found for {', '.join(missing)}: expected tokenizer.json, "
+            "vocab.json or vocab.txt with these letters, or --tokens A=7,C=8,G=9,T=10"
         )
     places = [tokens[letter] for letter in (*BASES, "N") if letter in tokens]
     if len(set(places)) < len(places) or not 0 <= min(places) <= max(places) < size:
@@ -98,19 +101,31 @@ def vocabulary(source: Source, size: int, given: Mapping[str, int] | None) -> Vo
 
 def _tokens_in_files(source: Source) -> dict[str, int]:
     """Read the token ids of the bases, upper-case ones if there are both, from the vocabulary files."""
-    for name in ("tokenizer.json", "vocab.json"):
+    for name in ("tokenizer.json", "vocab.json", "vocab.txt"):
         file = source.folder / name
         if not file.is_file():
             continue
-        check_downloaded(file, "JSON")
+        check_downloaded(file, "a vocabulary" if name == "vocab.txt" else "JSON")
         try:
-            content: Any = parse_json(file.read_bytes())
-            table = content.get("model", {}).get("vocab", {}) if name[0] == "t" else content
-            known = {str(token): int(number) for token, number in table.items()}
+            known = _tokens(file)
         except (OSError, ValueError, AttributeError, TypeError) as error:
             raise ModelError(f"{file}: not a table of tokens ({error})") from None
+        if words := sorted(token for token in known if re.fullmatch("[ACGTN]{2,}", token.upper())):
+            raise ModelError(
+                f"{file}: token {words[0]!r}: expected one base per token; models of words of several bases "
+                "(k-mers, BPE) are not supported"
+            )
         for letters in (str.upper, str.lower):
             found = {b: known[letters(b)] for b in (*BASES, "N") if letters(b) in known}
             if set(BASES) <= set(found):
                 return found
     return {}
+
+
+def _tokens(file: Path) -> dict[str, int]:
+    """Return the ids of all tokens in a vocabulary file."""
+    if file.name == "vocab.txt":  # one token per line
+        return {token: number for number, token in enumerate(file.read_text(encoding="utf-8").splitlines())}
+    content: Any = parse_json(file.read_bytes())
+    table = content.get("model", {}).get("vocab", {}) if file.name == "tokenizer.json" else content
+    return {str(token): int(number) for token, number in table.items()}
