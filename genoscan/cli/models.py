@@ -38,7 +38,7 @@ def list_models() -> None:
     "last for the heads score and classifier of causal models]",
 )
 def import_foreign(source: str, name: str | None, tokens: str | None, pooling: Any) -> None:
-    """Import a checkpoint of Caduceus, PlantCaduceus, Mamba or Mamba-2, or of a model fine-tuned from one.
+    """Import a checkpoint of Caduceus, Mamba or Mamba-2, or of a model fine-tuned from one.
 
     SOURCE is a folder with config.json and the weights: model.safetensors, pytorch_model.bin, shards
     of either with their index, or one .ckpt, .pt or .pth file. It may also be such a file beside its
