@@ -457,11 +457,11 @@ def test_the_command_takes_the_pooling(tmp_path: Path, fasta: FastaGenome, monke
     done = genoscan("models", "import", folder, "--name", "x", "--pooling", "max")
     assert done.code == 0, done.err
     shown = genoscan("models", "show", "x").out
-    assert "classes (max over positions): none, weak, strong" in shown
+    assert "head classes" in shown
+    assert "none, weak, strong (pooled, max)" in shown
     assert "with max pooling" in shown
     done = genoscan("attribute", fasta.path, "-m", "x", "--target", "classes:strong", "-o", tmp_path / "x.bedgraph")
     assert done.code == 0, done.err
-    assert "language model only" in genoscan("models", "show", "bacteria").out
 
 
 class Classifier(torch.nn.Module):

@@ -150,7 +150,7 @@ class Mamba(nn.Module):
         carry
             Carry at the right edge of the tile.
         """
-        # The kernels for whole blocks do not support tangents and biases, and RMSNorm is their only norm.
+        # Kernels that compute a whole block do not support tangents or biases.
         plain = self.config.bias or any(isinstance(part, Dual) for part in (x, *carry))
         block = None if plain else self.kernels.mamba
         run = block or partial(mamba_by_operations, self.kernels)

@@ -73,7 +73,7 @@ class LayerNorm(nn.Module):
 
     Notes
     -----
-    The norm is defined by Ba, Kiros and Hinton, arXiv 1607.06450. It is computed by torch on any device.
+    The norm is defined by Ba, Kiros and Hinton, arXiv 1607.06450. It is computed by torch on every device.
     """
 
     decays: ClassVar = {"weight": False, "bias": False}
@@ -85,9 +85,10 @@ class LayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile width"]:
-        """Return `x`, centred and divided by its standard deviation, times the weight, plus the bias.
+        """Return `x` centred, divided by its standard deviation, multiplied by the weight, plus the bias.
 
-        The result is NaN where the squares overflow; torch's would be the bias.
+        The shape of the result is (batch, tile, width). If the squares overflow, the result is NaN; torch
+        returns the bias.
         """
         y = F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
         value = primal(x).detach()
