@@ -472,7 +472,7 @@ def others() -> Iterator[tuple[str, ModelConfig, Split, TrainOptions]]:
         for name in set(type(layer).model_fields) - {"kind"}:
             value = getattr(layer, name)
             layers = list(MIXED.layers)
-            layers[i] = layer.model_copy(update={name: value + 1})
+            layers[i] = layer.model_copy(update={name: not value if isinstance(value, bool) else value + 1})
             config = MIXED.model_copy(update={"layers": tuple(layers)})
             yield f"config.layers.{i}.{name}", config, SPLIT, FEW
     for field in fields(TrainOptions):
