@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from genoscan.genome.alphabet import encode
 from genoscan.genome.annotation import read_annotation
 from genoscan.layers.config import ModelConfig
+from genoscan.layers.weights import build
 from genoscan.model import load_model
 from genoscan.training.data import Piece, SequenceId, Split
 from genoscan.training.labels import MAX_LABELS, label_bases
@@ -29,6 +30,7 @@ from genoscan.training.metrics import average_precision, best_f1, top_n_precisio
 from genoscan.training.objective import prepare_batch
 from genoscan.training.setup import Architecture, new_config
 from genoscan.training.site_models import FLANK, site_model
+from genoscan.training.strands import average_strands, tie_strands
 from genoscan.training.train import TrainOptions, train
 
 GENE = """\
@@ -371,3 +373,21 @@ def test_killed_training_resumes_to_the_same_weights(annotated: Path, tmp_path: 
     subprocess.run(command, check=True, capture_output=True)
     whole, killed = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "killed"))
     assert whole == killed
+
+
+def test_weights_of_both_strands_are_paired() -> None:
+    split = split_of(500)
+    config = config_of(split, rcps=True, masked=True).model_copy(update={"embed_bias": True})
+    torch.manual_seed(1)
+    stack = build(config)
+    parameters = dict(stack.named_parameters())
+    with torch.no_grad():
+        stack.embed.bias.normal_()
+    tie_strands(config, parameters)
+    x = torch.eye(5)[torch.randint(0, 4, (1, 30))]
+    turned = x.flip(1)[..., list(config.complement)]
+    outputs, other = stack(x)[0], stack(turned)[0].flip(0)
+    order = [*config.complement, *(5 + i for i in config.heads["intervals"].complements)]
+    assert torch.allclose(outputs, other[:, order], atol=1e-5)
+    for name, parameter in parameters.items():
+        assert torch.allclose(average_strands(config, name, parameter), parameter)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from genoscan.layers.config import ModelConfig
 
-_AXES = {"embed.weight": 0, "head.weight": 1}
-"""Tensors with paired weights, and the axis of their channels; the other axis has one entry per symbol."""
+_AXES = {"embed.weight": 0, "embed.bias": 0, "head.weight": 1}
+"""Tensors with paired weights, and the axis of their channels; another axis has one entry per symbol."""
 
 
 def average_strands(config: ModelConfig, name: str, tensor: Tensor) -> Tensor:
@@ -37,9 +37,14 @@ def average_strands(config: ModelConfig, name: str, tensor: Tensor) -> Tensor:
         return tensor
     channels = _AXES[name]
     forward, reverse = tensor.chunk(2, channels)
-    complement = torch.tensor(config.complement, device=tensor.device)
-    mean = (forward + reverse.index_select(1 - channels, complement)) / 2
-    return torch.cat([mean, mean.index_select(1 - channels, complement)], channels)
+
+    def complement(half: Tensor) -> Tensor:
+        """Exchange the entries of complementary symbols."""
+        return half if half.ndim == 1 else half.index_select(1 - channels, pairs)
+
+    pairs = torch.tensor(config.complement, device=tensor.device)
+    mean = (forward + complement(reverse)) / 2
+    return torch.cat([mean, complement(mean)], channels)
 
 
 @torch.no_grad()
