@@ -113,9 +113,11 @@ class BigWig:
             If the file is damaged.
         """
         here = self._blocks_of[chrom]
-        # Blocks are disjoint, so that their ends are sorted too.
-        first = here.start + int(self._ends[here].searchsorted(np.uint32(start), "right"))
-        last = here.start + int(self._starts[here].searchsorted(np.uint32(start + len(scores)), "left"))
+        first, last = here.start, here.stop
+        if len(scores) < self.sizes[chrom]:
+            # Blocks are disjoint, so that their ends are sorted too.
+            first += int(self._ends[here].searchsorted(np.uint32(start), "right"))
+            last = here.start + int(self._starts[here].searchsorted(np.uint32(start + len(scores)), "left"))
         if first >= last:
             return False
         with read_errors(self._path):
