@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -208,10 +209,8 @@ def train(
     optimizer = adamw(stack, rate=options.rate, decay=options.decay, betas=_BETAS, eps=_EPS)
     recorded = settings(config, asdict(options), split, next(stack.parameters()), initial)
     step, seconds, rows = resume(work, recorded, parameters, optimizer)
-    if step < options.steps:
-        before_steps(step)
     start, recent = time.monotonic() - seconds, []
-    for loss in _steps(stack, config, optimizer, split, options, step):
+    for loss in _steps(stack, config, optimizer, split, options, step, before_steps):
         step += 1
         recent.append(loss)
         after_step(step, loss)
@@ -257,6 +256,7 @@ def _steps(
     split: Split,
     options: TrainOptions,
     step: int,
+    before_steps: Callable[[int], object],
 ) -> Iterator[float]:
     """Update the weights once per window; yield the loss of each window, in bits."""
     trained = {name: parameter for name, parameter in stack.named_parameters() if parameter.requires_grad}
@@ -276,7 +276,10 @@ def _steps(
         seed=options.seed,
         first=step // options.walk,
     )
-    for rows in drawn:
+    first = next(drawn)  # raises InputError if the sequences are too short
+    if step < options.steps:
+        before_steps(step)
+    for rows in chain([first], drawn):
         codes, labels = read_stretches(split, rows, options.walk * options.window + extra)
         carries: list[Carry] = [None for _ in streams]
         for i in range(options.walk):
