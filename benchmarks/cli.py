@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from genoscan.cli.options import MODEL, PATH, THREADS, combine, log, parse_device, set_threads, table
+from genoscan.cli.inputs import parse_device, set_threads
+from genoscan.cli.messages import log, table
+from genoscan.cli.options import MODEL, PATH, THREADS, combine
 from genoscan.cli.progress import progress
 from genoscan.errors import GenoscanError, InputError
 

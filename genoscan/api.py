@@ -12,7 +12,7 @@ from jaxtyping import Float
 from genoscan.attribution import Attribution, Attributions
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.methods import Progress, ignore
-from genoscan.errors import InputError
+from genoscan.errors import InputError, NonFiniteError
 from genoscan.genome.alphabet import reverse_complement
 from genoscan.genome.bed import read_bed
 from genoscan.genome.genome import Genome, open_genome
@@ -234,6 +234,8 @@ def predict(
     ------
     InputError
         If the model has no such head, or the head labels windows instead of bases.
+    NonFiniteError
+        If a logit is NaN or infinite.
 
     Notes
     -----
@@ -267,6 +269,8 @@ def _predicted(model: Model, strand: str, located: Located) -> np.ndarray:
         rows = outputs[0][:, list(columns)].cpu().numpy()
         start = span.start + model.label_offset
         rows = rows[: max(0, len(codes) - start)]
+        if not np.isfinite(rows).all():
+            raise NonFiniteError(f"{region}: a prediction is not finite; {model.advice_on_overflow}")
         logits[start : start + len(rows)] = rows
     return logits[::-1, list(complement)].copy() if strand == "-" else logits
 

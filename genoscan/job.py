@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from genoscan.composition import describe_difference
 from genoscan.errors import InputError
-from genoscan.genome.alphabet import reverse_complement
 from genoscan.genome.genome import Genome
-from genoscan.genome.plan import Batch, Window, batches, by_region, merge, plan, whole_genome
+from genoscan.genome.plan import Batch, Window, batches, by_region, merge, plan, read_windows, whole_genome
 from genoscan.genome.region import Region
 from genoscan.label_target import LabelTarget
 from genoscan.model import Model
@@ -103,11 +103,14 @@ class Job:
         """Number of windows in the largest batch."""
         return max((len(batch) for batch in self.batches), default=0)
 
+    @cached_property
+    def warning(self) -> str | None:
+        """Warning if the regions are unlike the training data of the model; None otherwise."""
+        return describe_difference(self.genome, self.regions, self.model.config, self.model.name)
+
     def read(self, windows: Sequence[Window]) -> UInt8[Tensor, "windows length"]:
         """Return the base codes of windows of equal length, each read on its own strand."""
-        if len(windows) == 1:
-            return torch.from_numpy(_fetch(self.genome, windows[0])[None])
-        return torch.from_numpy(np.stack([_fetch(self.genome, window) for window in windows]))
+        return torch.from_numpy(read_windows(self.genome, windows))
 
 
 def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Options) -> Job:
@@ -166,8 +169,3 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
 
 def _default(given: int | None, default: int) -> int:
     return default if given is None else given
-
-
-def _fetch(genome: Genome, window: Window) -> UInt8[np.ndarray, " bases"]:
-    codes = genome.fetch(window.region.chrom, window.region.start, window.region.end)
-    return reverse_complement(codes) if window.strand == "-" else codes

@@ -3,12 +3,12 @@
     per-base head     sum of the logit of LABEL over REGION or, without one, over each scored region
     pooled head       logit of LABEL for the window or, with REGION, for the positions of REGION in it
 
-With a contrast, the logit of another label is subtracted.  LABEL refers to the forward strand: if the
+With a contrast, the logit of another label is subtracted. LABEL refers to the forward strand: if the
 reverse strand is read, the target is the complement of the label.
 """
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.target import LogitSum, PooledMaximum, Target
-from genoscan.errors import InputError
+from genoscan.errors import InputError, NonFiniteError
 from genoscan.genome.plan import Window
 from genoscan.genome.region import Region, parse_region
 from genoscan.layers.config import MASK, ModelConfig
@@ -30,7 +30,7 @@ STRONGEST = "strongest"
 
 
 @dataclass(frozen=True)
-class Prediction:
+class LabelLogits:
     """Logits of all labels of a head for one window.
 
     Attributes
@@ -76,6 +76,37 @@ def mean_over_strands(resolved: Sequence[Resolved]) -> list[LabelValue]:
             value["probability"] = sum(float(strand["probability"]) for strand in strands) / len(strands)
         merged.append(value)
     return merged
+
+
+def check_masked(text: str, region: Region | None, model: Model, example: str) -> None:
+    """Check that the bases of a target can be masked.
+
+    Parameters
+    ----------
+    text, region
+        Target as specified by the user, and the bases in it.
+    model
+        Model that reads the masked bases.
+    example
+        Target to recommend if there is no region.
+
+    Raises
+    ------
+    InputError
+        If the model has no mask token, or the target has no region.
+    """
+    if model.config.mask is None:
+        raise InputError(f"--masked: {model.name} has no mask token; choose a masked model")
+    if region is None:
+        raise InputError(f"--masked: --target {text} would mask all bases; specify a region, {example}")
+
+
+def mask_spans(codes: UInt8[Tensor, "batch length"], spans: Iterable[slice]) -> UInt8[Tensor, "batch length"]:
+    """Return a copy of the codes with one span of each window replaced with the mask token."""
+    hidden = codes.clone()
+    for row, span in zip(hidden, spans, strict=True):
+        row[span] = MASK
+    return hidden
 
 
 @dataclass(frozen=True)
@@ -146,19 +177,7 @@ class LabelTarget:
         InputError
             If the model has no mask token, or the target has no region.
         """
-        if model.config.mask is None:
-            raise InputError(f"--masked: {model.name} has no mask token; choose a masked model")
-        if self.region is None:
-            raise InputError(
-                f"--masked: --target {self.text} would mask all bases; specify a region, {self.text}@REGION"
-            )
-
-    def masked(self, windows: Sequence[Window], codes: UInt8[Tensor, "batch length"]) -> UInt8[Tensor, "batch length"]:
-        """Return a copy of the codes with the bases of the target replaced with the mask token."""
-        hidden = codes.clone()
-        for row, window in zip(hidden, windows, strict=True):
-            row[self._span(window)] = MASK
-        return hidden
+        check_masked(self.text, self.region, model, f"{self.text}@REGION")
 
     def resolve(
         self,
@@ -186,7 +205,7 @@ class LabelTarget:
             Whether to mask the bases of the target.
         """
         if masked:
-            codes = self.masked(windows, codes)
+            codes = mask_spans(codes, map(self._span, windows))
         predictions = self.predict(windows, codes, model) if self.needs_prediction else []
         values: list[LabelValue] = []
         contrasts: list[int | None] = []
@@ -204,7 +223,7 @@ class LabelTarget:
         self,
         windows: Sequence[Window],
         model: Model,
-        predictions: Sequence[Prediction],
+        predictions: Sequence[LabelLogits],
         contrasts: Sequence[int | None],
     ) -> Target:
         spans = [self._span(window) for window in windows]
@@ -217,11 +236,9 @@ class LabelTarget:
             rows.append(row)
         weights = torch.stack(rows)
         if self.config.pool == "max":
-            (head,) = model.stack.heads
-            matrix, offset = head.matrix().double().cpu(), head.offset()  # type: ignore[operator]
-            bias = torch.zeros(len(rows)) if offset is None else weights @ offset.double().cpu()
+            matrix, bias = _linear(model)
             positions = torch.stack([p.positions for p in predictions if p.positions is not None])
-            return PooledMaximum(positions, weights @ matrix, bias.double())
+            return PooledMaximum(positions, weights @ matrix, weights @ bias)
         first, last = (torch.tensor(edges) for edges in zip(*map(self._summed, spans), strict=True))
         if self.config.pool == "mean":
             weights = weights / (last - first)[:, None]
@@ -229,8 +246,14 @@ class LabelTarget:
 
     def predict(
         self, windows: Sequence[Window], codes: UInt8[Tensor, "batch length"], model: Model
-    ) -> list[Prediction]:
-        """Return the logits of all labels for windows of equal length, by one forward pass."""
+    ) -> list[LabelLogits]:
+        """Return the logits of all labels for windows of equal length, by one forward pass.
+
+        Raises
+        ------
+        NonFiniteError
+            If an output over the positions of the target is not finite.
+        """
         spans = [self._summed(self._span(window)) for window in windows]
         best: list[tuple[Tensor, Tensor] | None] = [None] * len(windows)
         totals = [torch.zeros(len(self.config.labels), dtype=torch.float64) for _ in windows]
@@ -240,21 +263,21 @@ class LabelTarget:
                 if first >= last:
                     continue
                 part = outputs[i, first - tile.start : last - tile.start].detach().double().cpu()
+                if not part.isfinite().all():
+                    raise NonFiniteError(f"{windows[i].scored}: a prediction is not finite; {model.advice_on_overflow}")
                 if self.config.pool == "max":
                     best[i] = _larger(best[i], *part.max(0), first)
                 else:
                     totals[i] += part.sum(0)
         if self.config.pool == "max":
-            (head,) = model.stack.heads
+            matrix, bias = _linear(model)
             found = [one for one in best if one is not None]
-            matrix, offset = head.matrix().double().cpu(), head.offset()  # type: ignore[operator]
-            bias = 0 if offset is None else offset.double().cpu()
-            return [Prediction(matrix @ features + bias, positions) for features, positions in found]
+            return [LabelLogits(matrix @ features + bias, positions) for features, positions in found]
         if self.config.pool == "mean":
             totals = [total / (stop - start) for total, (start, stop) in zip(totals, spans, strict=True)]
-        return [Prediction(total, None) for total in totals]
+        return [LabelLogits(total, None) for total in totals]
 
-    def _contrast(self, window: Window, prediction: Prediction | None) -> int | None:
+    def _contrast(self, window: Window, prediction: LabelLogits | None) -> int | None:
         """Return the label that is subtracted, on the forward strand; None if there is no contrast."""
         if self.contrast != STRONGEST:
             assert not isinstance(self.contrast, str)
@@ -264,7 +287,7 @@ class LabelTarget:
         logits[self._read(self.label, window)] = -torch.inf
         return self._read(int(logits.argmax()), window)
 
-    def probability(self, window: Window, prediction: Prediction) -> float | None:
+    def probability(self, window: Window, prediction: LabelLogits) -> float | None:
         """Return the probability of the label.
 
         It is None if the target is a sum over several bases, or if the head defines no probabilities.
@@ -292,6 +315,13 @@ class LabelTarget:
         if self.config.pool == "last":
             return span.stop - 1, span.stop
         return span.start, span.stop
+
+
+def _linear(model: Model) -> tuple[Tensor, Tensor]:
+    """Return the weights and the biases of the selected head, in float64."""
+    (head,) = model.stack.heads
+    matrix, offset = head.matrix().double().cpu(), head.offset()  # type: ignore[operator]
+    return matrix, matrix.new_zeros(len(matrix)) if offset is None else offset.double().cpu()
 
 
 def _larger(best: tuple[Tensor, Tensor] | None, values: Tensor, positions: Tensor, start: int) -> tuple[Tensor, Tensor]:
@@ -365,6 +395,5 @@ def _label(text: str, option: str, label: str, head: str, config: HeadConfig) ->
 
 
 def _near(name: str, known: Mapping[str, object] | Sequence[str]) -> str:
-    near: Iterator[str] = iter(difflib.get_close_matches(name, list(known), 1, 0.5))
-    found = next(near, None)
-    return f"; did you mean {found}?" if found else ""
+    near = difflib.get_close_matches(name, list(known), 1, 0.5)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -16,9 +16,9 @@ from genoscan.engine.methods import Progress, ignore
 from genoscan.engine.tangent import BaseChange
 from genoscan.engine.target import LogLikelihood, whole_window
 from genoscan.errors import InputError, NonFiniteError, UnsupportedModelError
-from genoscan.genome.alphabet import BASES, N, reverse_complement
+from genoscan.genome.alphabet import BASES, N
 from genoscan.genome.genome import Genome
-from genoscan.genome.plan import Window, as_read, region_read
+from genoscan.genome.plan import Window, as_read, read_windows, region_read
 from genoscan.genome.region import Region
 from genoscan.model import Model
 from genoscan.record import model_record, sequence_records
@@ -128,8 +128,7 @@ def respond(genome: Genome, model: Model, probe: Probe, *, progress: Progress = 
     Bidirectional models also need memory for the activations between layers.
     """
     window = _window(genome, model, probe)
-    read = genome.fetch(window.region.chrom, window.region.start, window.region.end)
-    codes = torch.from_numpy(reverse_complement(read) if window.strand == "-" else read)[None]
+    codes = torch.from_numpy(read_windows(genome, [window]))
     position = window.span_of(probe.at).start
     bases = _new_bases(probe, int(codes[0, position]))
     rows = np.zeros(len(window), np.float32)

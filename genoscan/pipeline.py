@@ -13,14 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from genoscan.engine.methods import Progress, ignore
 from genoscan.genome.plan import Batch
 from genoscan.gradient import stream_gradient
 from genoscan.job import Job
 from genoscan.label_target import LabelValue, Resolved, mean_over_strands
-from genoscan.model import Model
 from genoscan.record import settings
 from genoscan.tracks.atomic import AtomicFiles, atomic_files
 from genoscan.tracks.columns import write_columns
@@ -96,17 +94,12 @@ def attribute_batch(
     for index, windows in enumerate(zip(*batch, strict=True)):
         resolved.append(job.target.resolve(windows, job.read(windows), model, resolved, masked=options.masked))
         target, codes, _ = resolved[-1]
-        sink = Sink(arrays, windows, codes.numpy(), options.score, index, n_strands)
-        receive = partial(_receive, model, sink)
+        sink = Sink(arrays, windows, codes.numpy(), options.score, model.by_base, index, n_strands)
         snapshots = None if saved is None else partial(sink.snapshots, *saved)
-        found = stream_gradient(model, codes, target, receive, snapshots=snapshots, progress=progress)
+        found = stream_gradient(model, codes, target, sink.receive, snapshots=snapshots, progress=progress)
         sink.check_finite(found, model.advice_on_overflow)
         values += found / n_strands
     return values.tolist(), mean_over_strands(resolved)
-
-
-def _receive(model: Model, sink: Sink, rows: slice, span: slice, x_bar: Tensor) -> None:
-    sink.receive(rows, span, model.by_base(x_bar))
 
 
 def write_tracks(job: Job, arrays: Arrays, outputs: Sequence[Path], files: AtomicFiles) -> None:

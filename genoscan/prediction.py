@@ -5,34 +5,34 @@ language model    log-likelihood of the observed base, entropy of the four bases
                   probabilities of A, C, G and T
 """
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 from torch import Tensor
+from torch.nn.functional import pad
 
 from genoscan.composition import describe_difference
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import InputError, NonFiniteError
-from genoscan.genome.alphabet import BASES, reverse_complement
+from genoscan.genome.alphabet import BASES, N, reverse_complement
 from genoscan.genome.genome import Genome
-from genoscan.genome.plan import Batch, Window, batches, by_region, merge, plan, whole_genome
+from genoscan.genome.plan import Batch, Window, batches, by_region, merge, plan, read_windows, whole_genome
 from genoscan.genome.region import Region
 from genoscan.model import Model
 from genoscan.prediction_files import LANGUAGE_MODEL, Column, prediction_files, write_prediction
-from genoscan.record import model_record, sequence_records
+from genoscan.record import input_settings
 from genoscan.tracks.atomic import atomic_files
 from genoscan.tracks.outputs import check_file, check_outputs
 from genoscan.tracks.record_schema import region_records
 from genoscan.tracks.store import Arrays, open_store
-
-_PIECE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,11 @@ class Prediction:
         """Labels whose calls are written as BED."""
         names = self.options.calls
         return [c for c in self.columns if c.label in names or f"{c.head}:{c.label}" in names]
+
+    @cached_property
+    def warning(self) -> str | None:
+        """Warning if the regions are unlike the training data of the model; None otherwise."""
+        return describe_difference(self.genome, self.regions, self.model.config, self.model.name)
 
     @property
     def positions(self) -> int:
@@ -270,105 +275,77 @@ def _columns(model: Model, heads: Sequence[str]) -> Iterator[Column]:
 
 
 def _settings(job: Prediction) -> dict[str, Any]:
-    options, model = job.options, job.model
-    unlike = describe_difference(job.genome, job.regions, model.config, model.name)
+    options = job.options
     return {
-        **model_record(model),
-        "sequences": sequence_records(job.genome, (region.chrom for region in job.regions)),
+        **input_settings(job.genome, job.model, job.regions, job.batches, job.warning),
         "heads": list(job.heads),
         "predicted": [column.name for column in job.columns],
         "logits": options.logits,
         "strand": options.strand,
         "context": job.context,
-        "tile": model.method.tile,
         "batch": options.batch,
-        "windows": [str(windows[0].scored) for batch in job.batches for windows in batch],
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": model.device.type,
-        "threads": torch.get_num_threads(),
-        **({} if unlike is None else {"warning": unlike}),
     }
 
 
 def _predict_batch(job: Prediction, batch: Batch, arrays: Arrays, progress: Progress) -> None:
-    assert arrays.columns is not None
-    n_strands = len(batch[0])
     for index, windows in enumerate(zip(*batch, strict=True)):
-        fetched = [_fetch(job.genome, window) for window in windows]
-        codes = torch.from_numpy(np.stack(fetched))
-        for window in windows:
-            at = arrays.slice_of(window.scored)
-            if not index:
-                # What no output predicts, such as the first base that a causal model reads.
-                arrays.columns[at] = np.nan
-        inputs = OneHot(codes, job.model.table())
-        method = job.model.method.fit(job.model.network, codes.shape[1], len(windows))
+        read = read_windows(job.genome, windows)
+        if not index:
+            for window, codes in zip(windows, read, strict=True):
+                at, scored = arrays.slice_of(window.scored), codes[window.scored_span]
+                arrays.codes[at] = reverse_complement(scored) if window.strand == "-" else scored
+        inputs = OneHot(torch.from_numpy(read), job.model.table())
+        method = job.model.method.fit(job.model.network, inputs.length, len(windows))
         for span, outputs in method.forward(job.model.network, inputs, progress=progress):
             for row, window in enumerate(windows):
-                for head, values in _values(job, outputs[row]):
-                    _store(job, arrays, window, span, head, values, index, n_strands)
-        for window, read in zip(windows, fetched, strict=True):
-            arrays.codes[arrays.slice_of(window.scored)] = _scored_codes(window, read)
-            _check_finite(job, arrays, window)
-
-
-def _fetch(genome: Genome, window: Window) -> UInt8[np.ndarray, " bases"]:
-    codes = genome.fetch(window.region.chrom, window.region.start, window.region.end)
-    return reverse_complement(codes) if window.strand == "-" else codes
-
-
-def _scored_codes(window: Window, codes: np.ndarray) -> np.ndarray:
-    scored = codes[window.scored_span]
-    return reverse_complement(scored) if window.strand == "-" else scored
-
-
-def _values(job: Prediction, outputs: Tensor) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the name of each head and its values at the positions of a tile, of shape (tile, labels)."""
-    config = job.model.config
-    for head in job.heads:
-        if head == LANGUAGE_MODEL:
-            logits = outputs[:, config.output_columns[""]].double()
-            values = torch.softmax(logits, -1)[:, list(config.base_columns)]
-        else:
-            values = outputs[:, config.output_columns[head]].double()
-            if not job.options.logits:
-                values = config.heads[head].probabilities(values)
-        yield head, values.float().cpu().numpy()
+                for head in job.heads:
+                    _store(job, arrays, window, span, outputs[row], head, index, len(batch[0]))
 
 
 def _store(
-    job: Prediction,
-    arrays: Arrays,
-    window: Window,
-    span: slice,
-    head: str,
-    values: np.ndarray,
-    index: int,
-    n_strands: int,
+    job: Prediction, arrays: Arrays, window: Window, span: slice, outputs: Tensor, head: str, index: int, n_strands: int
 ) -> None:
-    """Store those values of a head that refer to scored bases, in forward orientation."""
+    """Store the predictions of a head for the scored bases of a tile, in forward orientation.
+
+    The first tile includes the bases that no output predicts, such as the first base that a causal
+    language model reads; their predictions are NaN.
+    """
     assert arrays.columns is not None
-    offset = job.model.config.label_offset if head == LANGUAGE_MODEL else 0
+    config, language_model = job.model.config, head == LANGUAGE_MODEL
+    offset = config.label_offset if language_model else 0
     scored = window.scored_span
-    start, stop = max(span.start + offset, scored.start), min(span.stop + offset, scored.stop)
+    start = max(span.start + offset if span.start else 0, scored.start)
+    stop = min(span.stop + offset, scored.stop)
     if start >= stop:
         return
-    values = values[start - offset - span.start : stop - offset - span.start]
-    at = slice(start - scored.start, stop - scored.start)
-    if window.strand == "-":
-        at = slice(scored.stop - stop, scored.stop - start)
-        order = [3, 2, 1, 0] if head == LANGUAGE_MODEL else list(job.model.config.heads[head].complements)
-        values = values[::-1][:, order]
+    first, last = (max(at - offset - span.start, 0) for at in (start, stop))
+    logits = outputs[first:last, config.output_columns["" if language_model else head]].double().cpu()
+    order: Sequence[int] = (3, 2, 1, 0)
+    if language_model:
+        log_p = torch.log_softmax(logits, -1)[:, list(config.base_columns)]
+        values = log_p.exp()
+    else:
+        values = logits if job.options.logits else config.heads[head].probabilities(logits)
+        order = config.heads[head].complements
+    if not (logits.isfinite().all() and values.float().isfinite().all()):
+        raise NonFiniteError(f"{window.scored}: a prediction is not finite; {job.model.advice_on_overflow}")
+
+    def forward(values: Tensor) -> Tensor:
+        """Return values for all bases of the tile, and for the labels of the forward strand."""
+        values = pad(values, (0, 0, stop - start - len(values), 0), value=torch.nan)
+        return values.flip(0)[:, list(order)] if window.strand == "-" else values
+
+    at = arrays.offsets[window.scored] + (scored.stop - stop if window.strand == "-" else start - scored.start)
+    rows = slice(at, at + stop - start)
     numbers = [column.number for column in job.columns if column.head == head]
-    first = arrays.offsets[window.scored]
-    rows, columns = slice(first + at.start, first + at.stop), slice(numbers[0], numbers[-1] + 1)
+    columns = slice(numbers[0], numbers[-1] + 1)
     before = arrays.columns[rows, columns] if index else np.float32(0)
-    arrays.columns[rows, columns] = before + values / np.float32(n_strands)
-
-
-def _check_finite(job: Prediction, arrays: Arrays, window: Window) -> None:
-    assert arrays.columns is not None
-    at = arrays.slice_of(window.scored)
-    for start in range(at.start, at.stop, _PIECE):
-        if np.isinf(arrays.columns[start : min(start + _PIECE, at.stop)]).any():
-            raise NonFiniteError(f"{window.scored}: a prediction is infinite; {job.model.advice_on_overflow}")
+    arrays.columns[rows, columns] = before + forward(values).float().numpy() / np.float32(n_strands)
+    if language_model:
+        # From logarithms, because small probabilities underflow; the mean over strands is that of probabilities.
+        codes = torch.from_numpy(arrays.codes[rows]).long()
+        observed = forward(log_p).gather(1, codes.clamp(max=N - 1)[:, None])[:, 0] - math.log(n_strands)
+        observed[codes == N] = torch.nan
+        if index:
+            observed = torch.logaddexp(torch.from_numpy(arrays.scores[rows]).double(), observed)
+        arrays.scores[rows] = observed.numpy()

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from genoscan.genome.alphabet import N
 from genoscan.genome.region import Region
 from genoscan.tracks.atomic import AtomicFiles
 from genoscan.tracks.columns import write_predictions
@@ -84,7 +83,7 @@ def write_prediction(
     output
         Output, as for `prediction_files`.
     arrays
-        Predictions of all regions, in `arrays.columns`.
+        Predictions of all regions, in `arrays.columns`, and the log-likelihoods, in `arrays.scores`.
     columns
         Predicted quantities.
     regions
@@ -127,16 +126,12 @@ def write_prediction(
 def _quantity(arrays: Arrays, rows: slice, columns: Sequence[Column], name: str) -> Float32[np.ndarray, " bases"]:
     """Return the values of a quantity in a slice of the arrays."""
     assert arrays.columns is not None
-    values = arrays.columns[rows]
-    if name not in (LOG_LIKELIHOOD, ENTROPY):
-        number = next(column.number for column in columns if column.name == name)
-        return np.array(values[:, number])
-    first = next(column.number for column in columns if column.head == LANGUAGE_MODEL)
-    p = np.asarray(values[:, first : first + 4], np.float64)
     if name == LOG_LIKELIHOOD:
-        codes = arrays.codes[rows]
-        observed = p[np.arange(len(p)), np.minimum(codes, N - 1)]
-        return np.log(np.where((codes < N) & (observed > 0), observed, np.nan)).astype(np.float32)
+        return np.array(arrays.scores[rows])
+    if name != ENTROPY:
+        return np.array(arrays.columns[rows, next(column.number for column in columns if column.name == name)])
+    first = next(column.number for column in columns if column.head == LANGUAGE_MODEL)
+    p = np.asarray(arrays.columns[rows, first : first + 4], np.float64)
     p /= p.sum(1, keepdims=True)
     terms = p * np.log2(p, where=p > 0, out=np.zeros_like(p))
     return np.abs(terms.sum(1)).astype(np.float32)

@@ -1,14 +1,15 @@
 """Record of a track: all settings and inputs that determine the values of the track."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
 from genoscan import __version__
-from genoscan.composition import describe_difference
 from genoscan.genome.genome import Genome
+from genoscan.genome.plan import Batch
+from genoscan.genome.region import Region
 from genoscan.job import Job
 from genoscan.model import Model
 
@@ -23,22 +24,50 @@ def sequence_records(genome: Genome, names: Iterable[str]) -> list[dict[str, Any
     return [{"name": name, "length": genome.sizes[name], "m5": genome.m5(name)} for name in dict.fromkeys(names)]
 
 
+def input_settings(
+    genome: Genome, model: Model, regions: Sequence[Region], batches: Sequence[Batch], warning: str | None
+) -> dict[str, Any]:
+    """Return those settings that a result shares with all results computed in windows: inputs, windows, machine.
+
+    Parameters
+    ----------
+    genome, model, regions
+        Inputs.
+    batches
+        Windows of the regions.
+    warning
+        Warning about the run; None if there is none.
+
+    Returns
+    -------
+    dict
+        Entries of the record, as JSON values.
+    """
+    digest = hashlib.sha256()
+    for batch in batches:
+        for windows in batch:
+            for window in windows:
+                digest.update(f"{window.region}{window.scored}{window.strand};".encode())
+    return {
+        **model_record(model),
+        "sequences": sequence_records(genome, (region.chrom for region in regions)),
+        "windows": digest.hexdigest(),
+        "tile": model.method.tile,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+        "threads": torch.get_num_threads(),
+        **({} if warning is None else {"warning": warning}),
+    }
+
+
 def settings(job: Job) -> dict[str, Any]:
     """Return the settings that determine the exact bits of a result.
 
     A run can be resumed only with the same settings.
     """
-    digest = hashlib.sha256()
-    for batch in job.batches:
-        for windows in batch:
-            for window in windows:
-                digest.update(f"{window.region}{window.scored}{window.strand};".encode())
-    options, model = job.options, job.model
-    unlike = describe_difference(job.genome, job.regions, model.config, model.name)
+    options = job.options
     return {
-        **model_record(model),
-        "sequences": sequence_records(job.genome, (region.chrom for region in job.regions)),
-        "windows": digest.hexdigest(),
+        **input_settings(job.genome, job.model, job.regions, job.batches, job.warning),
         "target": options.target,
         "masked": options.masked,
         "contrast": options.contrast,
@@ -47,10 +76,5 @@ def settings(job: Job) -> dict[str, Any]:
         "shard": options.shard,
         "context": job.context,
         "reach": job.reach,
-        "tile": model.method.tile,
         "batch": options.batch,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": model.device.type,
-        "threads": torch.get_num_threads(),
-        **({} if unlike is None else {"warning": unlike}),
     }

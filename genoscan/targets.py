@@ -25,8 +25,7 @@ from genoscan.errors import InputError
 from genoscan.genome.alphabet import BASES
 from genoscan.genome.plan import Window
 from genoscan.genome.region import Region, parse_region
-from genoscan.label_target import LabelTarget, Resolved, parse_label_target
-from genoscan.layers.config import MASK
+from genoscan.label_target import LabelTarget, Resolved, check_masked, mask_spans, parse_label_target
 from genoscan.layers.heads import RESERVED
 from genoscan.model import Model
 
@@ -91,21 +90,7 @@ class TargetSpec:
         InputError
             If the model has no mask token, or the target is the whole window.
         """
-        if model.config.mask is None:
-            raise InputError(f"--masked: {model.name} has no mask token; choose a masked model")
-        if self.region is None:
-            raise InputError(
-                f"--masked: --target {self.text} would mask all bases; specify a region, such as "
-                "log-likelihood:chr1:1,001-1,010"
-            )
-
-    def masked(self, windows: Sequence[Window], codes: UInt8[Tensor, "batch length"]) -> UInt8[Tensor, "batch length"]:
-        """Return a copy of the codes with the bases of the target replaced with the mask token."""
-        hidden = codes.clone()
-        for row, window in zip(hidden, windows, strict=True):
-            assert self.region is not None
-            row[window.span_of(self.region)] = MASK
-        return hidden
+        check_masked(self.text, self.region, model, "such as log-likelihood:chr1:1,001-1,010")
 
     def resolve(
         self,
@@ -117,8 +102,11 @@ class TargetSpec:
         masked: bool,
     ) -> Resolved:
         """Return the target for windows on one strand; see `LabelTarget.resolve`."""
-        read = self.masked(windows, codes) if masked else codes
-        return Resolved(self.for_windows(windows, codes, model), read, [])
+        target = self.for_windows(windows, codes, model)
+        if masked:
+            assert self.region is not None
+            codes = mask_spans(codes, [window.span_of(self.region) for window in windows])
+        return Resolved(target, codes, [])
 
     def for_windows(self, windows: Sequence[Window], codes: UInt8[Tensor, "batch length"], model: Model) -> Target:
         """Return the target in the engine's format, for windows of equal length with the given base codes."""

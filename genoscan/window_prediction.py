@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
 from genoscan.engine.methods import Progress, ignore
-from genoscan.errors import InputError, NonFiniteError
-from genoscan.genome.alphabet import reverse_complement
+from genoscan.errors import InputError
 from genoscan.genome.genome import Genome
-from genoscan.genome.plan import Window, batches, by_region, plan, whole_genome
+from genoscan.genome.plan import StrandWindows, Window, batches, by_region, plan, read_windows, whole_genome
 from genoscan.genome.region import Region
 from genoscan.label_target import LabelTarget
 from genoscan.layers.heads import HeadConfig
@@ -86,18 +84,17 @@ def predict_windows(
     reach = around if model.bidirectional else 0
     windows = plan(regions, genome.sizes, model.method, context=around, reach=reach, strand=strand)
     grouped = by_region(windows, strand)
-    rows: dict[int, dict[str, float]] = {}
-    numbers = {id(strands): number for number, strands in enumerate(grouped)}
+    rows: dict[StrandWindows, dict[str, float]] = {}
     for group in batches(grouped, batch):
         found = [_batch(genome, model, one, chosen, logits) for one in zip(*group, strict=True)]
         for strands, *values in zip(group, *found, strict=True):
-            rows[numbers[id(strands)]] = {name: sum(v[name] for v in values) / len(values) for name in values[0]}
+            rows[strands] = {name: sum(v[name] for v in values) / len(values) for name in values[0]}
             progress(sum(len(window) for window in strands))
     about = pd.DataFrame(
         [(r.chrom, r.start, r.end, r.name, r.strand) for r in regions],
         columns=["chrom", "start", "end", "name", "strand"],
     )
-    return pd.concat([about, pd.DataFrame([rows[number] for number in range(len(grouped))])], axis=1)
+    return pd.concat([about, pd.DataFrame([rows[strands] for strands in grouped])], axis=1)
 
 
 def write_windows(predictions: pd.DataFrame, output: Path) -> None:
@@ -123,21 +120,12 @@ def _batch(
     genome: Genome, model: Model, windows: Sequence[Window], heads: dict[str, HeadConfig], logits: bool
 ) -> list[dict[str, float]]:
     """Return the predictions for windows of equal length, by HEAD.LABEL on the forward strand."""
-    codes = torch.from_numpy(np.stack([_fetch(genome, window) for window in windows]))
+    codes = torch.from_numpy(read_windows(genome, windows))
     rows: list[dict[str, float]] = [{} for _ in windows]
     for name, head in heads.items():
-        target = LabelTarget(name, name, head, 0)
-        for window, row, found in zip(
-            windows, rows, target.predict(windows, codes, model.with_head(name)), strict=True
-        ):
-            values = found.logits if logits else head.probabilities(found.logits)
-            if not values.isfinite().all():
-                raise NonFiniteError(f"{window.scored}: a prediction is not finite; {model.advice_on_overflow}")
+        found = LabelTarget(name, name, head, 0).predict(windows, codes, model.with_head(name))
+        for window, row, one in zip(windows, rows, found, strict=True):
+            values = one.logits if logits else head.probabilities(one.logits)
             order = head.complements if window.strand == "-" else range(len(head.labels))
             row |= {f"{name}.{label}": float(values[i]) for label, i in zip(head.labels, order, strict=True)}
     return rows
-
-
-def _fetch(genome: Genome, window: Window) -> np.ndarray:
-    codes = genome.fetch(window.region.chrom, window.region.start, window.region.end)
-    return reverse_complement(codes) if window.strand == "-" else codes

@@ -369,7 +369,7 @@ def test_pooling_is_for_classifiers(tmp_path: Path) -> None:
     folder = caduceus.write(tmp_path / "lm", config, caduceus.tensors(config))
     with pytest.raises(ModelError, match=r"--pooling mean: no classification head, expected score\.weight$"):
         load_model(folder, pooling="mean")
-    with pytest.raises(ModelError, match="--pooling max: the heads of GENATATOR have a pooling of their own"):
+    with pytest.raises(ModelError, match="--pooling max: the pooling of the heads of GENATATOR cannot be chosen"):
         load_model(genatator(tmp_path / "g", "fc")[0], pooling="max")
     other: Any = "median"
     with pytest.raises(InputError, match="--pooling median: expected mean, max, first, last"):
@@ -417,7 +417,11 @@ def test_large_vocabularies_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "tokens", "said"),
     [
-        ({}, None, "no head, and Orthrus has no outputs of its own: fit a linear model to its mean-pooled features"),
+        (
+            {},
+            None,
+            "has no head, without which Orthrus makes no predictions: fit a linear model to its mean-pooled features",
+        ),
         ({"n_tracks": 6}, None, "n_tracks is 6"),
         ({"has_mlm_head": True}, None, "has_mlm_head is True"),
         ({}, {"A": 0, "C": 1, "G": 2, "T": 3}, "--tokens is only for models without a vocabulary"),

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from commands import bases, genoscan
+from headed import LAYERS, write_headed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -28,7 +29,7 @@ from genoscan.training.data import Piece, SequenceId, Split
 from genoscan.training.labels import MAX_LABELS, label_bases
 from genoscan.training.metrics import average_precision, best_f1, top_n_precision
 from genoscan.training.objective import prepare_batch
-from genoscan.training.setup import Architecture, new_config
+from genoscan.training.setup import Architecture, initial_weights, new_config
 from genoscan.training.site_models import FLANK, site_model
 from genoscan.training.strands import average_strands, tie_strands
 from genoscan.training.train import TrainOptions, train
@@ -154,7 +155,7 @@ def test_site_models_by_hand() -> None:
     codes = encode(bases(4000, 3).encode(), record="x", offset=0)
     sites = np.arange(50, 3900, 37)
     for order in (0, 1):
-        model = site_model([(codes, sites)], order=order)
+        model = site_model([(codes, sites)], order=order, reverse=False)
         found = model.scores(codes)
         for at in (100, 2000):
             total = 0.0
@@ -321,6 +322,24 @@ def test_a_model_with_heads_is_made_and_asked(annotated: Path, tmp_path: Path, d
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"heads.0.weight", "heads.0.bias"}
     assert load_model(continued).config.heads == load_model(made).config.heads
     assert "Started from the weights of made" in (continued / "README.md").read_text()
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_heads_with_the_same_labels_keep_their_weights(kind: str, tmp_path: Path) -> None:
+    before = load_model(write_headed(tmp_path / "m", kind))
+    heads = dict(reversed(before.config.heads.items()))
+    heads["mean"] = heads["mean"].model_copy(update={"labels": ("none", "other+", "other-")})
+    config = before.config.model_copy(update={"heads": heads})
+    kept, tensors = initial_weights(before, config), load_file(tmp_path / "m" / "model.safetensors")
+    numbers = {f"heads.{i}": f"heads.{list(before.config.heads).index(name)}" for i, name in enumerate(heads)}
+    expected = {}
+    for name in tensors:
+        prefix, _, rest = name.rpartition(".")
+        expected[name] = tensors[f"{numbers.get(prefix, prefix)}.{rest}"]
+    other = f"heads.{list(heads).index('mean')}"
+    del expected[f"{other}.weight"], expected[f"{other}.bias"]
+    assert set(kept) == set(expected)
+    assert all(torch.equal(kept[name], expected[name]) for name in kept)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from commands import bases, genoscan, listing, tiny_model, write_fasta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genoscan.cli.options import _warn_about_strands
+from genoscan.cli.inputs import _warn_about_strands
 from genoscan.errors import InputError
 from genoscan.genome import files
 from genoscan.genome.bed import read_bed

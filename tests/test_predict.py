@@ -1,6 +1,8 @@
 """Predictions: whole-window forward passes are what the tracks must contain."""
 
 import json
+import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,10 @@ import torch
 from commands import bases, genoscan
 from headed import LAYERS, STRANDED, write_headed
 from laws import assert_near
+from safetensors.torch import load_file, save_file
 
+from genoscan.api import predict as predict_logits
+from genoscan.errors import NonFiniteError
 from genoscan.genome.fasta import FastaGenome
 from genoscan.model import Model, load_model
 from genoscan.tracks.reader import read_track
@@ -107,6 +112,67 @@ def test_the_language_model_by_definition(model: Path, fasta: Path, strand: str,
     np.testing.assert_allclose(found["log-likelihood"][known], observed[known], rtol=1e-5)
     share = tracks.double() / tracks.double().sum(1, keepdim=True)
     np.testing.assert_allclose(found["entropy"], -(share * share.log2()).sum(1), rtol=1e-4)
+
+
+def scale(model: Path, folder: Path, factor: float) -> Path:
+    """Copy a model with the final features, and the weights of all heads, multiplied by a factor."""
+    shutil.copytree(model, folder)
+    tensors = load_file(folder / "model.safetensors")
+    for name in tensors:
+        if name.startswith(("head", "norm")) and name.endswith("weight"):
+            tensors[name] = tensors[name] * factor
+    save_file(tensors, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"weights": None}))
+    return folder
+
+
+@pytest.mark.parametrize("strand", ["+", "-", "both"])
+def test_the_log_likelihood_does_not_underflow(model: Path, fasta: Path, strand: str, tmp_path: Path) -> None:
+    peaked = scale(model, tmp_path / "m", 30)
+    predict(fasta, peaked, "-r", "chr1", "--strand", strand, "--head", "language-model", "-o", tmp_path / "p.bw")
+    loaded = load_model(peaked, dtype=torch.float64)
+    codes = torch.from_numpy(FastaGenome(fasta).fetch("chr1", 0, SIZE).astype(np.int64))
+    found = []
+    for direction in "+-" if strand == "both" else strand:
+        read = torch.where(codes < 4, 3 - codes, codes).flip(0) if direction == "-" else codes
+        x = loaded.table()[read][None]
+        network = loaded.network
+        outputs = network(x)[0] if loaded.bidirectional else network(x, network.begin(1))[0][0]
+        log_p = torch.log_softmax(outputs[:, :4], -1)
+        if offset := loaded.config.label_offset:
+            log_p = torch.cat([log_p[:offset] * torch.nan, log_p[:-offset]])
+        found.append(log_p.flip(0, 1) if direction == "-" else log_p)
+    mean = torch.logsumexp(torch.stack(found), 0) - math.log(len(found))
+    expected = mean.gather(1, codes.clamp(max=3)[:, None])[:, 0]
+    expected[codes == 4] = torch.nan
+    assert expected.nan_to_num().min() < -120  # the probability is 0 in float32
+    # On both strands, two bases at the ends of the chromosome are predicted on one strand only.
+    gaps = {"+": {0}, "-": {SIZE - 1}, "both": {0, SIZE - 1}}[strand] if loaded.config.label_offset else set()
+    assert set(mean[:, 0].isnan().nonzero()[:, 0].tolist()) == gaps
+    for name, truth in [("log-likelihood", expected), *zip("ACGT", mean.exp().T, strict=True)]:
+        track = torch.from_numpy(read_track(tmp_path / f"p.{name}.bw", f"chr1:1-{SIZE}"))
+        assert_near(track.nan_to_num(7), truth.float().nan_to_num(7), torch.float32)
+
+
+@pytest.mark.parametrize("output", ["p.bw", "p.tsv"])
+@pytest.mark.parametrize("more", [[], ["--logits"], ["--head", "language-model"]])
+def test_an_overflow_is_an_error(model: Path, fasta: Path, output: str, more: list[str], tmp_path: Path) -> None:
+    overflowing = scale(model, tmp_path / "m", 1e30)
+    (tmp_path / "out").mkdir()
+    if output == "p.tsv" and "--head" in more:
+        more = ["--head", "mean"]
+    done = genoscan("predict", fasta, "-m", overflowing, "-o", tmp_path / "out" / output, *more)
+    assert (done.code, done.err.count("\n")) == (1, 1), done.err
+    assert "chr1:1-90: a prediction is not finite; m overflows on this sequence: run it with" in done.err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("head", ["", "sites"])
+def test_an_overflow_is_an_error_in_python(model: Path, head: str, tmp_path: Path) -> None:
+    loaded = load_model(scale(model, tmp_path / "m", 1e30))
+    with pytest.raises(NonFiniteError, match="a prediction is not finite"):
+        predict_logits(bases(SIZE, 3), loaded, head=head)
 
 
 def test_calls_are_bases_above_the_threshold(model: Path, fasta: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from genoscan.cli.options import parse_size
+from genoscan.cli.inputs import parse_size
 from genoscan.errors import InputError
 from genoscan.usage import GIBIBYTE, memory_limit
 

@@ -17,14 +17,13 @@ import torch
 from jaxtyping import Bool, Float32
 
 from genoscan.engine.inputs import OneHot
-from genoscan.genome.alphabet import reverse_complement
 from genoscan.genome.genome import Genome, open_genome
 from genoscan.genome.region import Region, parse_region
 from genoscan.model import Model
 from genoscan.training.labels import MAX_LABELS, LabelledHead
 from genoscan.training.metrics import average_precision, best_f1, top_n_precision
 from genoscan.training.setup import read_labels
-from genoscan.training.site_models import site_model
+from genoscan.training.site_models import SiteModel, site_model
 
 PIECE, CONTEXT = 1 << 15, 3072
 """Bases predicted at a time, and bases of context on each side."""
@@ -118,21 +117,20 @@ def site_scores(parts: Sequence[LabelledRegion], logits: Sequence[np.ndarray], n
     return SiteScores(np.concatenate(scores), np.concatenate(truth))
 
 
-def baseline_logits(training: Sequence[LabelledRegion], part: LabelledRegion, order: int) -> np.ndarray:
-    """Return the log-odds of a site model for every label of the head `sites`."""
-    names = part.heads["sites"].config.labels
+def baseline_models(training: Sequence[LabelledRegion], order: int) -> list[SiteModel]:
+    """Return a site model for every label of the head `sites`, estimated from training regions."""
+    codes, labels = [part.codes() for part in training], [part.labels("sites") for part in training]
+    models = []
+    for i, name in enumerate(training[0].heads["sites"].config.labels):
+        sites = [np.flatnonzero(found >> np.uint32(i) & 1) for found in labels]
+        models.append(site_model(list(zip(codes, sites, strict=True)), order=order, reverse=name.endswith("-")))
+    return models
+
+
+def baseline_logits(models: Sequence[SiteModel], part: LabelledRegion) -> np.ndarray:
+    """Return the log-odds of every site model at the bases of a region."""
     codes = part.codes()
-    made = np.empty((len(codes), len(names)), np.float32)
-    for i, name in enumerate(names):
-        reverse = name.endswith("-")
-        counted = []
-        for one in training:
-            at = np.flatnonzero(one.labels("sites") >> np.uint32(i) & 1)
-            read = one.codes()
-            counted.append((reverse_complement(read), len(read) - 1 - at) if reverse else (read, at))
-        model = site_model(counted, order=order)
-        made[:, i] = model.scores(reverse_complement(codes))[::-1] if reverse else model.scores(codes)
-    return made
+    return np.stack([model.scores(codes) for model in models], 1)
 
 
 def site_metrics(found: SiteScores) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The measurements of the gene models: accuracy on held-out genomes, and profiles of attributions."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ import torch
 
 from benchmarks.genes.accuracy import (
     LabelledRegion,
+    SiteScores,
     baseline_logits,
+    baseline_models,
     class_accuracy,
     exon_f1,
     labelled_regions,
@@ -31,6 +33,7 @@ from genoscan.genome.annotation import read_annotation
 from genoscan.layers.weights import build
 from genoscan.model import Model
 from genoscan.training.labels import MAX_LABELS
+from genoscan.training.site_models import SiteModel
 
 Report = Callable[[str], object]
 
@@ -55,6 +58,7 @@ def arabidopsis(model: Model, data: Path, output: Path, report: Report) -> dict[
     }
     known = _genes(training[0], annotation)
     document = _document(model)
+    baselines = _baselines(training)
     curves: dict[str, Any] = {}
     for name, (parts, source) in sets.items():
         report(f"{name}: predicting {sum(len(part.region) for part in parts):,} bases")
@@ -64,25 +68,16 @@ def arabidopsis(model: Model, data: Path, output: Path, report: Report) -> dict[
             "class_accuracy": class_accuracy(parts, [one["genes"] for one in logits], "genes"),
             "exon_f1": exon_f1(parts, [one["genes"] for one in logits]),
         }
-        baselines = {order: [baseline_logits(training, part, order) for part in parts] for order in (0, 1)}
         similar = similar_genes(
             (parts[0].genome, _genes(parts[0], source)), (training[0].genome, known), torch.get_num_threads()
         )
         found["genes_similar_to_training"] = len(similar)
         apart = [without_regions(part, similar) for part in parts]
-        for site in ("donor", "acceptor", "start", "stop"):
-            scores = site_scores(parts, [one["sites"] for one in logits], site)
-            found[site] = site_metrics(scores) | {"left_out": _left_out(parts, site)}
-            found[site]["weight_matrix"] = site_metrics(site_scores(parts, baselines[0], site))
-            found[site]["markov"] = site_metrics(site_scores(parts, baselines[1], site))
-            found[site]["without_similar_genes"] = site_metrics(
-                site_scores(apart, [one["sites"] for one in logits], site)
-            )
-            curves[f"{name} {site}"] = {
-                "model": scores,
-                "Markov model": site_scores(parts, baselines[1], site),
-                "weight matrix": site_scores(parts, baselines[0], site),
-            }
+        sites = [one["sites"] for one in logits]
+        for site, scores in _scored_sites(("donor", "acceptor", "start", "stop"), parts, sites, baselines):
+            found[site] = _metrics_by_model(scores) | {"left_out": _left_out(parts, site)}
+            found[site]["without_similar_genes"] = site_metrics(site_scores(apart, sites, site))
+            curves[f"{name} {site}"] = scores
             report(f"{name} {site}: AUPRC {found[site]['auprc']:.3f}")
         document["accuracy"][name] = found
     draw_curves(curves, output / "arabidopsis-genes.precision-recall")
@@ -108,6 +103,7 @@ def bacteria(model: Model, data: Path, output: Path, report: Report) -> dict[str
     ]
     chlamydia = labelled_regions(data / "chlamydia.gb", data / "chlamydia.gb", "frames", [])
     suis = labelled_regions(data / "SC84.fa", data / "SC84.gff3", "frames", [])
+    baselines = _baselines(training)
     curves = {}
     for species, parts in (("chlamydia", chlamydia), ("streptococcus", suis)):
         logits = [predict(model, part) for part in parts]
@@ -116,17 +112,10 @@ def bacteria(model: Model, data: Path, output: Path, report: Report) -> dict[str
             "class_accuracy": class_accuracy(parts, [one["frames"] for one in logits], "frames"),
             "pyrodigal": _pyrodigal(parts),
         }
-        baselines = {order: [baseline_logits(training, part, order) for part in parts] for order in (0, 1)}
-        for site in ("start", "stop"):
-            scores = site_scores(parts, [one["sites"] for one in logits], site)
-            found[site] = site_metrics(scores)
-            found[site]["weight_matrix"] = site_metrics(site_scores(parts, baselines[0], site))
-            found[site]["markov"] = site_metrics(site_scores(parts, baselines[1], site))
-            curves[f"{species} {site}"] = {
-                "model": scores,
-                "Markov model": site_scores(parts, baselines[1], site),
-                "weight matrix": site_scores(parts, baselines[0], site),
-            }
+        sites = [one["sites"] for one in logits]
+        for site, scores in _scored_sites(("start", "stop"), parts, sites, baselines):
+            found[site] = _metrics_by_model(scores)
+            curves[f"{species} {site}"] = scores
             report(f"{species} {site}: top-N precision {found[site]['top_n_precision']:.3f}")
         document["accuracy"][species] = found
     draw_curves(curves, output / "bacteria-genes.precision-recall")
@@ -140,6 +129,31 @@ EXPERIMENTS: Mapping[str, Callable[[Model, Path, Path, Report], dict[str, Any]]]
     "arabidopsis": arabidopsis,
     "bacteria": bacteria,
 }
+
+
+def _baselines(training: Sequence[LabelledRegion]) -> dict[str, list[SiteModel]]:
+    return {"Markov model": baseline_models(training, 1), "weight matrix": baseline_models(training, 0)}
+
+
+def _scored_sites(
+    names: Sequence[str],
+    parts: Sequence[LabelledRegion],
+    logits: Sequence[np.ndarray],
+    baselines: Mapping[str, Sequence[SiteModel]],
+) -> Iterator[tuple[str, dict[str, SiteScores]]]:
+    """Yield the name of each kind of site, and its scores by the model and by the baselines."""
+    by_model = {"model": logits} | {
+        name: [baseline_logits(models, part) for part in parts] for name, models in baselines.items()
+    }
+    for site in names:
+        yield site, {name: site_scores(parts, values, site) for name, values in by_model.items()}
+
+
+def _metrics_by_model(scores: Mapping[str, SiteScores]) -> dict[str, Any]:
+    return site_metrics(scores["model"]) | {
+        "weight_matrix": site_metrics(scores["weight matrix"]),
+        "markov": site_metrics(scores["Markov model"]),
+    }
 
 
 def _document(model: Model) -> dict[str, Any]:

@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
-from genoscan.cli.options import JOB, PATH, log, prepare_job
+from genoscan.cli.inputs import prepare_job
+from genoscan.cli.messages import log
+from genoscan.cli.options import JOB, PATH
 
 
 @click.command("attribute")

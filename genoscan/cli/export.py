@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from genoscan.cli.options import PATH, combine, log
+from genoscan.cli.messages import log
+from genoscan.cli.options import PATH, combine
 from genoscan.errors import InputError
 
 if TYPE_CHECKING:

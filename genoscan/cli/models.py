@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from genoscan.cli.options import table
+from genoscan.cli.messages import table
 
 
 @click.group("models")

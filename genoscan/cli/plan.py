@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from genoscan.cli.options import JOB, prepare_job, table
+from genoscan.cli.inputs import prepare_job
+from genoscan.cli.messages import table
+from genoscan.cli.options import JOB
 from genoscan.errors import InputError
 
 if TYPE_CHECKING:

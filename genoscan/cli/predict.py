@@ -7,20 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from genoscan.cli.options import (
-    BATCH,
-    GENOME,
-    MACHINE,
-    MEMORY,
-    MODEL,
-    REGIONS,
-    SPILL,
-    TILE,
-    open_model,
-    parse_size,
-    read_regions,
-    warn_about_composition,
-)
+from genoscan.cli.inputs import open_model, parse_size, read_regions
+from genoscan.cli.messages import log
+from genoscan.cli.options import BATCH, GENOME, MACHINE, MEMORY, MODEL, REGIONS, SPILL, TILE
 from genoscan.errors import InputError
 
 if TYPE_CHECKING:
@@ -125,7 +114,8 @@ def command(
     options = PredictOptions(heads, logits, strand, context, batch, calls, threshold)
     files = [Path(text) / ".bw" if text.endswith("/") or Path(text).is_dir() else Path(text) for text in outputs]
     job = prepare_prediction(opened, model, regions, files, options)
-    warn_about_composition(opened, job.regions, model)
+    if job.warning is not None:
+        log(job.warning)
     with progress(job.positions) as advance:
         written = write_predicted(job, command=sys.argv, progress=advance)
     for path in written:
@@ -145,6 +135,7 @@ def _write_table(
 ) -> None:
     """Write the predictions of pooled heads as a table."""
     from genoscan.cli.progress import progress
+    from genoscan.composition import describe_difference
     from genoscan.tracks.outputs import check_file
     from genoscan.window_prediction import predict_windows, write_windows
 
@@ -152,7 +143,8 @@ def _write_table(
         raise InputError(f"{outputs[1]}: expected a single .tsv file; write tracks in another run")
     output = Path(outputs[0])
     check_file(output, [genome.path])
-    warn_about_composition(genome, regions, model)
+    if (unlike := describe_difference(genome, regions, model.config, model.name)) is not None:
+        log(unlike)
     with progress(None) as advance:
         found = predict_windows(
             genome,

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import click
 
-from genoscan.cli.options import GENOME, MACHINE, MODEL, OUTPUTS, TILE, log, open_model
+from genoscan.cli.inputs import open_model
+from genoscan.cli.messages import log
+from genoscan.cli.options import GENOME, MACHINE, MODEL, OUTPUTS, TILE
 
 
 @click.command("response")

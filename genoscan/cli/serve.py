@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from genoscan.cli.options import PATH, log
+from genoscan.cli.messages import log
+from genoscan.cli.options import PATH
 
 
 @click.command("serve")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from genoscan.cli.options import OUTPUTS, PATH, log, warn_without_effect
+from genoscan.cli.messages import log, warn_without_effect
+from genoscan.cli.options import OUTPUTS, PATH
 
 
 @click.group("track")

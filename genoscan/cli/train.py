@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 import click
 
-from genoscan.cli.options import MACHINE, PATH, log, open_model, parse_device, set_threads, warn_without_effect
+from genoscan.cli.inputs import open_model, parse_device, set_threads
+from genoscan.cli.messages import log, warn_without_effect
+from genoscan.cli.options import MACHINE, PATH
 from genoscan.errors import InputError, OutputError
 
 _TICK = 10
@@ -182,11 +184,11 @@ def command(
     device: str,
     threads: int | None,
 ) -> None:
-    """Train a Mamba or PD-SSM model on genomes, in constant memory.
+    """Train a Mamba or PD-SSM model on genomes.
 
-    To continue an interrupted run from its last report, repeat the same command with the same
-    sequences, settings, threads and version. The model card compares the model with a Markov chain
-    on the same held-out bases.
+    The memory for causal models does not depend on the window. To continue an interrupted run from
+    its last report, repeat the same command with the same sequences, settings, threads and version.
+    The model card compares the model with baselines on the same held-out bases.
     """
     from genoscan.composition import gc_range
     from genoscan.genome.genome import open_genome

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import click
 
-from genoscan.cli.options import GENOME, MODEL, THREADS, log, set_threads, warn_without_effect
+from genoscan.cli.inputs import set_threads
+from genoscan.cli.messages import log, warn_without_effect
+from genoscan.cli.options import GENOME, MODEL, THREADS
 from genoscan.errors import GenoscanError, InputError
 
 _MIN_BASES = 8

@@ -23,6 +23,7 @@ from genoscan.engine.checkpoints import Adjoin, Advance, Drop, Restore, Save, sc
 from genoscan.engine.forward import forward
 from genoscan.engine.inputs import Inputs, Spans
 from genoscan.engine.merging import merge_directions, two_at_once
+from genoscan.engine.parameter_sums import ParameterSums
 from genoscan.engine.recovery import Snapshots, load_layer, save_layer
 from genoscan.engine.tangent import Directions, pushed
 from genoscan.engine.target import Target
@@ -164,38 +165,6 @@ class _DualInputs:
         return Dual.of(self.inputs.tile(span), self.directions.tile(span))
 
 
-class _ParameterSums:
-    """Cotangents of parameters, summed over tiles, layers and directions."""
-
-    def __init__(self, parameters: Sequence[Tensor]) -> None:
-        self._sums = {parameter: torch.zeros_like(parameter) for parameter in parameters}
-
-    def __bool__(self) -> bool:
-        return bool(self._sums)
-
-    def of(self, parameters: Iterable[Tensor]) -> list[Tensor]:
-        """Return the given parameters whose cotangents are summed, without duplicates."""
-        return [parameter for parameter in dict.fromkeys(parameters) if parameter in self._sums]
-
-    def add(self, parameters: Sequence[Tensor], bars: Iterable[Tensor | None]) -> None:
-        """Add the cotangents of the given parameters to the sums; None stands for zero."""
-        for parameter, bar in zip(parameters, bars, strict=True):
-            if bar is not None:
-                self._sums[parameter] += bar
-
-    def grad(self, outputs: Sequence[Tensor], x: Tensor, bars: Sequence[Tensor] | None = None) -> Tensor:
-        """Return the cotangent of `x`, and add the cotangents of all parameters to the sums."""
-        parameters = list(self._sums)
-        x_bar, *found = torch.autograd.grad(outputs, [x, *parameters], bars, allow_unused=True)
-        self.add(parameters, found)
-        assert x_bar is not None
-        return x_bar
-
-    def totals(self) -> tuple[Tensor, ...]:
-        """Return the sums in the order of the parameters."""
-        return tuple(self._sums.values())
-
-
 @dataclass(frozen=True)
 class _LayerwisePass:
     """Passes over whole layers of a network, with one window length, tile size, store and device."""
@@ -205,7 +174,7 @@ class _LayerwisePass:
     store: BoundaryStore
     progress: Progress
     device: torch.device
-    sums: _ParameterSums
+    sums: ParameterSums
 
     @property
     def tiles(self) -> Spans:
@@ -374,7 +343,7 @@ def _swept(
 ) -> _LayerwisePass:
     weights = list(chain.parameters())
     refuse_transforms(*weights)
-    return _LayerwisePass(inputs.length, tile, store, progress, weights[0].device, _ParameterSums(parameters))
+    return _LayerwisePass(inputs.length, tile, store, progress, weights[0].device, ParameterSums(parameters))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from jaxtyping import UInt8
+
 from genoscan.errors import InputError
+from genoscan.genome.alphabet import reverse_complement
+from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region, unknown_sequence
 
 
@@ -219,6 +224,28 @@ def region_read(chrom: str, span: slice, direction: str, size: int) -> Region:
     """Return the region that a span in the reading direction covers, clipped to the chromosome."""
     start, end = max(span.start, 0), min(span.stop, size)
     return Region(chrom, *((start, end) if direction == "+" else (size - end, size - start)))
+
+
+def read_windows(genome: Genome, windows: Sequence[Window]) -> UInt8[np.ndarray, "windows length"]:
+    """Read the bases of windows of equal length, each in its reading direction.
+
+    Parameters
+    ----------
+    genome
+        Genome that contains the windows.
+    windows
+        Windows of equal length.
+
+    Returns
+    -------
+    array of shape (windows, length), uint8
+        Base codes (0 for A, 1 for C, 2 for G, 3 for T, and 4 for all others).
+    """
+    rows = []
+    for window in windows:
+        codes = genome.fetch(window.region.chrom, window.region.start, window.region.end)
+        rows.append(reverse_complement(codes) if window.strand == "-" else codes)
+    return rows[0][None] if len(rows) == 1 else np.stack(rows)  # a single window is not copied
 
 
 StrandWindows = tuple[Window, ...]

@@ -1,8 +1,9 @@
 """Processing of window gradients: cropping, mapping to the forward strand, averaging and scoring."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
@@ -31,6 +32,9 @@ class Sink:
         Base codes of the windows, in the reading direction.
     score
         Name of the score, a key of `SCORES`.
+    by_base
+        Function that returns the derivatives along A, C, G and T, as a float32 array of shape
+        (rows, span, 4), of a tile in the format of the engine.
     strand_index, n_strands
         Index of this strand, and the number of strands over which gradients are averaged. Scores are
         computed when the gradients of the last strand are stored.
@@ -42,12 +46,13 @@ class Sink:
         windows: Sequence[Window],
         codes: UInt8[np.ndarray, "windows length"],
         score: str,
+        by_base: Callable[[Any], Float32[np.ndarray, "rows span 4"]],
         strand_index: int,
         n_strands: int,
     ) -> None:
         self._arrays, self._windows, self._codes = arrays, windows, np.minimum(codes, N)
         self._strand_index, self._n_strands = strand_index, n_strands
-        self._score = SCORES[score]
+        self._score, self._by_base = SCORES[score], by_base
         self._non_finite = np.zeros(len(windows), np.int64)
         self._stored: list[list[slice]] = [[] for _ in windows]
 
@@ -74,7 +79,7 @@ class Sink:
         checksum = partial(self._arrays.checksum, final=final)
         return FileSnapshots(folder, prefix, partial(self._take_stored, rows), checksum)
 
-    def receive(self, rows: slice, span: slice, gradients: Float32[np.ndarray, "rows span 4"]) -> None:
+    def receive(self, rows: slice, span: slice, tile: Any) -> None:
         """Store the gradients of one tile.
 
         Parameters
@@ -83,14 +88,14 @@ class Sink:
             Slice of the batch that contains the windows of the tile.
         span
             Positions of the tile in the window, in the reading direction.
-        gradients
-            Derivatives along A, C, G and T, as float32.
+        tile
+            Derivatives, in the format of the engine.
 
         Notes
         -----
         Threads may call this method concurrently for disjoint rows.
         """
-        for row, gradient in zip(range(rows.start, rows.stop), gradients, strict=True):
+        for row, gradient in zip(range(rows.start, rows.stop), self._by_base(tile), strict=True):
             self._receive(row, span, gradient)
 
     def check_finite(self, values: Float64[np.ndarray, " windows"], advice: str) -> None:

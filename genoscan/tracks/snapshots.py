@@ -29,7 +29,7 @@ Checksum: TypeAlias = Callable[[slice], int]
 class FileSnapshots:
     """Storage for the states of one sweep.
 
-    Each state is saved in a file of its own, with checksums of the results that were stored before it.
+    Each state is saved in a separate file, which also contains the checksums of all results stored by then.
 
     Parameters
     ----------

@@ -34,17 +34,18 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True)
 class Arrays:
-    """Scores, base codes and, optionally, the four derivatives at all scored bases.
+    """Scores, base codes and, optionally, the four derivatives or the predictions at all scored bases.
 
     Attributes
     ----------
     scores
-        Scores in the concatenated regions, as a float32 array of shape (bases,).
+        Scores in the concatenated regions, as a float32 array of shape (bases,); for the predictions of a
+        language model, the log-likelihoods of the observed bases.
     codes
         Codes of the observed bases, as a uint8 array of shape (bases,).
     columns
-        Derivatives along A, C, G and T, as a float32 array of shape (bases, 4); None if they are not
-        stored.
+        Derivatives along A, C, G and T, as a float32 array of shape (bases, 4), or predictions, of shape
+        (bases, labels); None if they are not stored.
     offsets
         Array index of the first base of each region.
     first
@@ -205,6 +206,8 @@ class ScoreStore(Arrays):
             Target value of each window in the batch.
         regions
             Region of each window in the batch.
+        details
+            Further results for each window, as JSON values.
 
         Raises
         ------
@@ -245,7 +248,7 @@ def open_store(
     settings
         All settings that determine the results, as JSON values.
     columns
-        Whether to store the four derivatives.
+        Whether to store the four derivatives or the predictions.
     both_strands
         Whether the results are means over the two strands.
     width

@@ -12,7 +12,7 @@ from torch import Tensor
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.methods import Adjoint, Layerwise, Method
 from genoscan.engine.target import LogLikelihood, whole_window
-from genoscan.genome.alphabet import N, reverse_complement
+from genoscan.genome.alphabet import N
 from genoscan.layers.bidirectional import BidirectionalStack
 from genoscan.layers.config import ModelConfig, base_table
 from genoscan.layers.stack import Stack
@@ -20,7 +20,7 @@ from genoscan.training.data import Piece
 from genoscan.training.labels import MAX_LABELS, LabelledHead, Labels
 from genoscan.training.metrics import average_precision, best_f1
 from genoscan.training.objective import mask_bases
-from genoscan.training.site_models import SiteModel, site_model
+from genoscan.training.site_models import site_model
 
 Network: TypeAlias = Stack | BidirectionalStack
 
@@ -170,13 +170,12 @@ def baseline_metrics(
             continue
         for i, label in enumerate(head.config.labels):
             truth, counted = masks(labels, i)
-            reverse = label.endswith("-")
             if truth.any():
-                sites = [_in_reading_direction(piece, name, i, reverse) for piece in training]
+                sites = [(p.codes, np.flatnonzero(p.labels[name] >> np.uint32(i) & 1)) for p in training]
                 found = []
                 for order in (0, 1):
-                    model = site_model(sites, order=order)
-                    scores = np.concatenate([_scores(model, piece.codes, reverse) for piece in pieces])
+                    model = site_model(sites, order=order, reverse=label.endswith("-"))
+                    scores = np.concatenate([model.scores(piece.codes) for piece in pieces])
                     found.append(average_precision(scores[counted], truth))
                 metrics[f"{name}:{label} AUPRC"] = max(found)
     return metrics
@@ -184,17 +183,6 @@ def baseline_metrics(
 
 def _count_class(pieces: Sequence[Piece], name: str, number: int) -> int:
     return sum(int(masks(piece.labels[name], number)[0].sum()) for piece in pieces)
-
-
-def _in_reading_direction(piece: Piece, name: str, number: int, reverse: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return the base codes of a piece, and the positions of a label, in the reading direction of the label."""
-    at = np.flatnonzero(piece.labels[name] >> np.uint32(number) & 1)
-    return (reverse_complement(piece.codes), len(piece.codes) - 1 - at) if reverse else (piece.codes, at)
-
-
-def _scores(model: SiteModel, codes: np.ndarray, reverse: bool) -> np.ndarray:
-    """Return the scores of a site model that reads one strand, in forward order."""
-    return model.scores(reverse_complement(codes))[::-1] if reverse else model.scores(codes)
 
 
 def _predictions(stack: Network, config: ModelConfig, pieces: Sequence[Piece]) -> Float32[np.ndarray, "bases outputs"]:

@@ -12,11 +12,11 @@ Schemes:
 A site is labelled at one base: the first base of an intron (donor), the last base of an intron
 (acceptor), the first base of a CDS (start), or its last base (stop), in the reading direction. Bases
 about which the annotation is ambiguous are ignored in training: bases in two classes of equal rank,
-exons and introns of genes without a CDS, and sites of other transcripts than the chosen one.
+sites of other transcripts than the chosen one and, in the scheme `genes`, genes without a CDS or a strand.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final, Literal
 
@@ -154,15 +154,13 @@ def _label_genes(genes: Sequence[Feature], size: int) -> dict[str, Labels]:
             classes.add(f"CDS{gene.strand}", start, end)
         for start, end in _introns(chosen):
             classes.add(f"intron{gene.strand}", start, end)
-    return {
-        "genes": _one_class(classes.labels, GENES, ("CDS", "UTR", "intron"), unknown),
-        "sites": _settled(sites.labels),
-    }
+    labels = _one_class(classes.labels, GENES, ("CDS", "UTR", "intron"))
+    labels[unknown & (labels == 1)] |= _ignore_all(GENES)
+    return {"genes": labels, "sites": _settled(sites.labels)}
 
 
 def _label_frames(genes: Sequence[Feature], size: int) -> dict[str, Labels]:
     classes, sites = _Marks(FRAMES, size), _Marks(FRAME_SITES, size)
-    unknown = np.zeros(size, bool)
     for gene in genes:
         chosen = longest_coding(gene)
         _mark_sites(sites, gene, chosen, introns=False)
@@ -178,20 +176,23 @@ def _label_frames(genes: Sequence[Feature], size: int) -> dict[str, Labels]:
                 else:
                     classes.labels[start:end][::-1][first::3] |= bit
             before += end - start
-    return {"frames": _one_class(classes.labels, FRAMES, ("codon",), unknown), "sites": _settled(sites.labels)}
+    return {"frames": _one_class(classes.labels, FRAMES, ("codon",)), "sites": _settled(sites.labels)}
 
 
-def _one_class(labels: Labels, config: HeadConfig, ranks: Sequence[str], unknown: np.ndarray) -> Labels:
+def _one_class(labels: Labels, config: HeadConfig, ranks: Sequence[str]) -> Labels:
     """Return one class per base, that of the highest rank; a base with several such classes is ignored."""
     found = np.zeros_like(labels)
     for rank in ranks:
         mask = np.uint32(sum(1 << i for i, name in enumerate(config.labels) if name.startswith(rank)))
         found = np.where(found == 0, labels & mask, found)
-    everything = np.uint32(ignored((1 << len(config.labels)) - 1))
     several = (found & (found - np.uint32(1))) != 0
     found[found == 0] = 1
-    found[(several | (unknown & (found == 1)))] |= everything
+    found[several] |= _ignore_all(config)
     return found
+
+
+def _ignore_all(config: HeadConfig) -> np.uint32:
+    return np.uint32(ignored((1 << len(config.labels)) - 1))
 
 
 def _settled(sites: Labels) -> Labels:
@@ -233,6 +234,8 @@ def label_bases(scheme: str, features: Sequence[Feature], sizes: Mapping[str, in
     -----
     Memory: 4 bytes per base and head.
     """
+    # Of a gene without a strand, only the position is known.
+    features = [one if one.strand in _OPPOSITE else replace(one, transcripts=()) for one in features]
     by_chrom: dict[str, list[Feature]] = {chrom: [] for chrom in sizes}
     for feature in features:
         by_chrom[feature.chrom].append(feature)
@@ -244,9 +247,6 @@ def label_bases(scheme: str, features: Sequence[Feature], sizes: Mapping[str, in
     heads, label = _SCHEMES[scheme]
     if not any(longest_coding(feature) for feature in features):
         raise InputError(f"no gene has a CDS, which --head {scheme} requires")
-    if any(feature.strand not in _OPPOSITE and feature.transcripts for feature in features):
-        features = [feature for feature in features if feature.strand in _OPPOSITE]
-        by_chrom = {chrom: [f for f in found if f.strand in _OPPOSITE] for chrom, found in by_chrom.items()}
     labels = {chrom: label(found, sizes[chrom]) for chrom, found in by_chrom.items()}
     return {
         name: LabelledHead(config, {c: found[name] for c, found in labels.items()}) for name, config in heads.items()

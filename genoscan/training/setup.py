@@ -195,7 +195,7 @@ def initial_weights(model: Model, config: ModelConfig) -> dict[str, Tensor]:
     dict
         Weights by name: all blocks, and each head that both models have with the same labels.
     """
-    tensors = dict(model.stack.named_parameters())
+    tensors = dict(model.network.named_parameters())
     numbers = {name: i for i, name in enumerate(model.config.heads)}
     kept: dict[str, Tensor] = {name: tensor for name, tensor in tensors.items() if not name.startswith("heads.")}
     if not config.language_model:

@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from genoscan.genome.alphabet import N
+from genoscan.genome.alphabet import N, reverse_complement
 
 FLANK: Final = 20
 """Number of bases on each side of a site."""
@@ -34,12 +34,15 @@ class SiteModel:
     ----------
     order
         Number of previous bases on which each probability depends: 0 or 1.
+    reverse
+        Whether the sites are on the reverse strand.
     log_odds
-        Log-odds by position, previous base and base, of shape (2 * FLANK + 1, 5, 5). N is the fifth
-        base.
+        Log-odds by position, previous base and base in the reading direction, of shape
+        (2 * FLANK + 1, 5, 5). N is the fifth base.
     """
 
     order: int
+    reverse: bool
     log_odds: Float32[np.ndarray, "positions previous base"]
 
     def scores(self, codes: UInt8[np.ndarray, " bases"]) -> Float32[np.ndarray, " bases"]:
@@ -48,31 +51,33 @@ class SiteModel:
         Parameters
         ----------
         codes
-            Base codes, in the direction in which the sites are read. Positions outside the sequence
-            count as N.
+            Base codes of the forward strand. Positions outside the sequence count as N.
 
         Returns
         -------
         array of shape (bases,)
             Log-odds at every base. The contribution of an N is 0.
         """
-        pairs = _pairs(codes)
+        pairs = _pairs(reverse_complement(codes) if self.reverse else codes)
         total = np.zeros(len(codes), np.float32)
         for i, table in enumerate(self.log_odds):
             total += table.ravel()[pairs[i : i + len(codes)]]
-        return total
+        return total[::-1] if self.reverse else total
 
 
-def site_model(sequences: Sequence[tuple[UInt8[np.ndarray, " bases"], np.ndarray]], *, order: int) -> SiteModel:
+def site_model(
+    sequences: Sequence[tuple[UInt8[np.ndarray, " bases"], np.ndarray]], *, order: int, reverse: bool
+) -> SiteModel:
     """Estimate a site model from sequences with known sites.
 
     Parameters
     ----------
     sequences
-        Base codes of each sequence, and positions of the sites in the sequence. Each sequence is in the
-        direction in which its sites are read.
+        Base codes of each sequence, and positions of the sites in the sequence, on the forward strand.
     order
         Number of previous bases on which each probability depends: 0 or 1.
+    reverse
+        Whether the sites are on the reverse strand.
 
     Returns
     -------
@@ -83,12 +88,13 @@ def site_model(sequences: Sequence[tuple[UInt8[np.ndarray, " bases"], np.ndarray
     counts = np.zeros((width, _CODES * _CODES))
     background = np.zeros(_CODES * _CODES)
     for codes, sites in sequences:
-        pairs = _pairs(codes)
+        pairs = _pairs(reverse_complement(codes) if reverse else codes)
+        sites = len(codes) - 1 - np.asarray(sites) if reverse else np.asarray(sites)
         background += np.bincount(pairs, minlength=_CODES * _CODES)
         for i in range(width):
-            counts[i] += np.bincount(pairs[np.asarray(sites) + i], minlength=_CODES * _CODES)
+            counts[i] += np.bincount(pairs[sites + i], minlength=_CODES * _CODES)
     log_odds = _log_p(counts, order) - _log_p(background[None], order)
-    return SiteModel(order, log_odds.astype(np.float32))
+    return SiteModel(order, reverse, log_odds.astype(np.float32))
 
 
 def _pairs(codes: UInt8[np.ndarray, " bases"]) -> UInt8[np.ndarray, " padded"]:

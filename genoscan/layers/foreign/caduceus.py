@@ -191,7 +191,7 @@ def _task_heads(source: Source, config: _Config, pooling: Pooling | None) -> tup
     if not _is_genatator(source):
         return classification_head(source, {"score": "mean"}, config.d_model, pooling, fold=config.rcps)
     if pooling is not None:
-        raise ModelError(f"{source.path}: --pooling {pooling}: the heads of GENATATOR have a pooling of their own")
+        raise ModelError(f"{source.path}: --pooling {pooling}: the pooling of the heads of GENATATOR cannot be chosen")
     heads = []
     for name, (own_name, head) in _GENATATOR.items():
         if f"{name}.weight" in source.names:

@@ -35,7 +35,7 @@ class _Config(Settings):
 
 
 def read(source: Source, pooling: Pooling | None) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Return the configuration and tensors of a checkpoint in this package's format.
+    """Convert a checkpoint to a configuration and tensors in this package's format.
 
     Parameters
     ----------
@@ -61,14 +61,14 @@ def read(source: Source, pooling: Pooling | None) -> tuple[ModelConfig, dict[str
     defaults: dict[str, Pooling] = dict.fromkeys((*TRANSFORMERS, STATE_SPACES), "mean")
     if not any(f"{name}.weight" in source.names for name in defaults):
         raise ModelError(
-            f"{source.path}: no head, and Orthrus has no outputs of its own: fit a linear model to its mean-pooled "
-            f"features, and add its weight, (labels, {width}), and its bias to the file as classifier.weight and "
-            "classifier.bias"
+            f"{source.path}: has no head, without which Orthrus makes no predictions: fit a linear model to its "
+            f"mean-pooled features, and add its weight, (labels, {width}), and bias to the file as "
+            "classifier.weight and classifier.bias"
         )
     heads, note = classification_head(source, defaults, width, pooling)
     inner = MambaConfig(dt_rank=math.ceil(width / 16))
     embedding = source.take("backbone.embeddings.weight", width, 4)
-    # Other bases are zero in Orthrus: a symbol of their own, which adds nothing to the bias.
+    # Other bases are rows of zeros in Orthrus: a fifth symbol, to which the embedding adds only its bias.
     tensors = {"embed.weight": F.pad(embedding, (0, 1)), "embed.bias": source.take("backbone.embeddings.bias", width)}
     for i in range(config.ssm_n_layers):
         layer = f"backbone.layers.{i}."

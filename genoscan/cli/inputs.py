@@ -1,0 +1,161 @@
+"""Functions that check and convert the values of options, and that open the inputs of a command."""
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genoscan.cli.messages import log, warn_without_effect
+from genoscan.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from genoscan.genome.genome import Genome
+    from genoscan.genome.region import Region
+    from genoscan.job import Job
+    from genoscan.model import Model
+
+
+def set_threads(threads: int | None) -> None:
+    """Set the number of threads for torch and the kernels; None selects all available cores."""
+    import torch
+
+    if threads is not None and threads < 1:
+        raise InputError(f"--threads {threads}: expected at least 1")
+    # CPU affinity may restrict a process to some of the cores.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    torch.set_num_threads(threads or cores or 1)
+
+
+def parse_dtype(text: str) -> "torch.dtype":
+    """Convert the value of --dtype to a torch.dtype."""
+    import torch
+
+    known = {"float32": torch.float32, "float64": torch.float64}
+    if text not in known:
+        raise InputError(f"--dtype {text}: expected {' or '.join(known)}")
+    return known[text]
+
+
+def parse_size(text: str) -> int:
+    """Return the number of bytes in a size such as 8GB, 8GiB, 500M or 1000000.
+
+    1 GB is 10^9 bytes, and 1 GiB is 2^30 bytes.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?)?b?", text.strip().lower(), re.ASCII)
+    if not match:
+        raise InputError(f"--memory {text}: expected a size such as 8GB, 8GiB or 500MB")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " "))
+
+
+def parse_device(text: str) -> str:
+    """Convert the value of --device to a torch device; raise an error if the device is unavailable."""
+    import torch
+
+    if text in ("auto", "cpu"):
+        return "cpu"
+    kind, _, number = text.partition(":")
+    if kind != "cuda" or (number and not number.isdecimal()):
+        raise InputError(f"--device {text}: expected auto, cpu, cuda or cuda:N")
+    if int(number or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device {text}: torch finds {torch.cuda.device_count()} CUDA devices")
+    return text
+
+
+def open_model(name: str, dtype: str, device: str, threads: int | None, **method: Any) -> "Model":
+    """Load the model selected by the options.
+
+    The keyword arguments in `method` are the settings of the gradient method.
+    """
+    set_threads(threads)
+    from genoscan.model import load_model
+
+    return load_model(name, device=parse_device(device), dtype=parse_dtype(dtype), **method)
+
+
+def read_regions(genome: "Genome", texts: Iterable[str], bed_path: Path | None, clip: bool) -> "list[Region]":
+    """Return the regions given by --region and --bed; log the number of trimmed regions."""
+    from genoscan.genome.bed import read_bed
+    from genoscan.genome.region import PastEndError, parse_region
+
+    try:
+        regions = [parse_region(text, genome.sizes, clip=clip) for text in texts]
+        if bed_path is not None:
+            regions += read_bed(bed_path, genome.sizes, clip=clip)
+    except PastEndError as error:
+        raise InputError(f"{error}, and --clip trims regions") from None
+    trimmed = sum(region.clipped for region in regions)
+    if trimmed:
+        log(f"{trimmed:,} of {len(regions):,} regions trimmed at the end of a sequence")
+    return regions
+
+
+def prepare_job(
+    *,
+    genome: Path,
+    region_texts: tuple[str, ...],
+    bed_path: Path | None,
+    clip: bool,
+    outputs: tuple[Path, ...],
+    model_name: str,
+    dtype: str,
+    device: str,
+    threads: int | None,
+    tile: int,
+    slots: int,
+    memory: str | None,
+    spill: Path | None,
+    **options: Any,
+) -> "Job":
+    """Return the job specified by the options in `JOB`; log the number of regions after merging."""
+    from genoscan.genome.genome import open_genome
+    from genoscan.job import Options, prepare
+    from genoscan.tracks.outputs import check_outputs
+
+    check_outputs(outputs, [genome, bed_path])
+    opened = open_genome(genome)
+    regions = read_regions(opened, region_texts, bed_path, clip)
+    allowed = None if memory is None else parse_size(memory)
+    method = {"tile": tile, "slots": slots, "memory": allowed, "spill": spill}
+    settings = Options(**options)
+    model = open_model(model_name, dtype, device, threads, **method)
+    job = prepare(opened, model, regions, settings)
+    if options["strand"] == "bed":
+        _warn_about_strands(regions, bed_path)
+    _warn_about_options(job, outputs, spill)
+    trained = job.model.config.window
+    if trained is not None and job.longest > trained:
+        log(f"windows of up to {job.longest:,} bases: {model_name} was trained on {trained:,} at most")
+    if job.warning is not None:
+        log(job.warning)
+    if len(job.regions) < len(regions):
+        log(f"{len(regions):,} regions merged to {len(job.regions):,} that do not overlap")
+    return job
+
+
+def _warn_about_strands(regions: "Sequence[Region]", bed_path: Path | None) -> None:
+    """Log how many regions have no strand; these regions are read on the forward strand."""
+    absent = sum(region.strand == "." for region in regions)
+    where = "--strand bed" if bed_path is None else f"{bed_path}: --strand bed"
+    if absent == len(regions):
+        log(f"{where}: no region has a strand (column 6 of a BED file), all are read on strand +")
+    elif absent:
+        log(f"{where}: {absent:,} of {len(regions):,} regions have no strand (column 6), these are read on strand +")
+
+
+def _warn_about_options(job: "Job", outputs: Sequence[Path], spill: Path | None) -> None:
+    """Log which of the given options have no effect with this model, target and output format."""
+    reasons = {}
+    if job.model.bidirectional:
+        reasons["slots"] = "the model is bidirectional"
+        if spill is not None:
+            reasons["memory"] = "--spill stores the activations in files"
+    else:
+        reasons["memory"] = reasons["spill"] = "the model is causal"
+        if job.target.region is not None:
+            reasons["reach"] = "the model is causal, and the target is at a fixed position"
+    if all(path.suffix == ".npz" for path in outputs):
+        reasons["score"] = "a .npz file contains the four derivatives; only export sites uses the score"
+    warn_without_effect(**reasons)
