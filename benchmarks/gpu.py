@@ -24,6 +24,7 @@ ROWS = {
     "device": 15,
     "kernels": 90,
     "engine": 75,
+    "weights": 15,
     "tiles": 50,
     "bigwig": 90,
     "memory": 60,

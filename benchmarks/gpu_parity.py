@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from benchmarks.speed.sequence import real_bases, shipped_genome, write_fasta
+from genoscan.engine.adjoint import consume
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.target import whole_window
 from genoscan.genome.genome import open_genome
 from genoscan.genome.region import Region
 from genoscan.gradient import gradient
 from genoscan.job import Options, prepare
-from genoscan.layers.bidirectional import BidirectionalBlock, BidirectionalConfig, BidirectionalStack
-from genoscan.layers.config import ModelConfig
-from genoscan.layers.linear import Linear
+from genoscan.layers.bidirectional import BidirectionalConfig
+from genoscan.layers.config import LayerConfig, ModelConfig
+from genoscan.layers.heads import HeadConfig
 from genoscan.layers.mamba import MambaConfig
-from genoscan.layers.norm import NormConfig, RMSNorm
 from genoscan.layers.pd_ssm import PdSsmConfig
 from genoscan.layers.weights import build, save_model
 from genoscan.model import Model, load_model
@@ -30,6 +30,7 @@ from genoscan.ops.reference import REFERENCE
 from genoscan.pipeline import run
 from genoscan.tracks.reader import BigWig
 from genoscan.tracks.score import SCORES
+from genoscan.training.objective import LabelLikelihood
 from genoscan.verification import relative
 
 Tensors = tuple[Tensor, ...]
@@ -182,26 +183,45 @@ def _truth(path: Path, length: int, device: str) -> Tensor:
 
 
 def write_small_model(kind: str, path: Path, n_layers: int) -> None:
-    """Write a small model of a kind of `ENGINES`, with seeded weights."""
-    width = 16
-    inner = MambaConfig(d_conv=4, dt_rank=1)
-    shared: dict[str, Any] = {"d_model": width, "context": 0, "reach": 0, "trained_on": "nothing"}
-    torch.manual_seed(1)
-    if kind == "PD-SSM":
-        config = ModelConfig(layers=(PdSsmConfig(d_conv=4, rank=2, d_state=16, n_maps=4),) * n_layers, **shared)
-        save_model(path, config, build(config), f"# {kind}\n")
-        return
-    rcps = kind == "both strands"
-    layer = BidirectionalConfig(inner=inner, rcps=rcps)
-    config = ModelConfig(layers=(layer,) * n_layers, label_offset=0, **shared)
-    made: dict[str, Any] = {"kernels": choose("cpu", "reference")}
-    stack = BidirectionalStack(
-        embed=Linear(4, (1 + rcps) * width, bias=False, **made),
-        blocks=[BidirectionalBlock(layer, width, norm=NormConfig(), **made) for _ in range(n_layers)],
-        norm=RMSNorm(width, eps=1e-5, **made),
-        head=Linear((1 + rcps) * width, 4, bias=False, **made),
+    """Write a small model of a kind of `ENGINES`, with a task head and seeded weights."""
+    mamba = MambaConfig(d_conv=4, dt_rank=1)
+    layers: dict[str, LayerConfig] = {
+        "causal": mamba,
+        "both directions": BidirectionalConfig(inner=mamba),
+        "PD-SSM": PdSsmConfig(d_conv=4, rank=2, d_state=16, n_maps=4),
+        "both strands": BidirectionalConfig(inner=mamba, rcps=True),
+    }
+    layer = layers[kind]
+    both = isinstance(layer, BidirectionalConfig)
+    head = HeadConfig(kind="per_base", labels=("a", "b", "c"), link="softmax", fold=kind == "both strands")
+    config = ModelConfig(
+        d_model=16,
+        layers=(layer,) * n_layers,
+        label_offset=0 if both else 1,
+        heads={"head": head},
+        context=0,
+        reach=0,
+        trained_on="nothing",
     )
-    save_model(path, config, stack, f"# {kind}\n")
+    torch.manual_seed(1)
+    save_model(path, config, build(config), f"# {kind}\n")
+
+
+def weights_error(path: Path, device: str, length: int, tile: int) -> float:
+    """Return the error in float32 of the derivatives of a task head's likelihood by all weights."""
+    codes = torch.from_numpy(real_bases(shipped_genome(), length))[None]
+    found = []
+    for place, dtype, kernels in ((device, torch.float32, "triton"), ("cpu", torch.float64, "reference")):
+        model = load_model(path, device=place, dtype=dtype, kernels=kernels, tile=tile, slots=2).with_head("head")
+        weights = list(model.stack.requires_grad_(True).parameters())
+        target = LabelLikelihood(1 << codes.long() % 3, model.config.heads["head"])
+        inputs, whole = OneHot(codes, model.table()), slice(0, length)
+        if kernels == "triton":
+            tiles = model.method.gradient(model.stack, inputs, target, parameters=weights)
+            found.append(consume(tiles, lambda _span, _x_bar: None).parameters)
+        else:
+            found.append(torch.autograd.grad(target(model.whole(inputs.tile(whole)), whole).sum(), weights))
+    return worst(*(tuple(bar.cpu() for bar in bars) for bars in found))
 
 
 def scan_rounding(device: str, length: int) -> Errors:

@@ -27,6 +27,7 @@ from benchmarks.gpu_parity import (
     kernel_errors,
     long_engine_error,
     scan_rounding,
+    weights_error,
     write_small_model,
 )
 from benchmarks.gpu_parity import track_error as measured_track_error
@@ -211,6 +212,15 @@ def engine(bench: Bench) -> Iterator[Result]:
             error = engine_error(path, dtype, bench.device, length, bench.size(200, _TINY_TILE))
             name = str(dtype).removeprefix("torch.")
             yield _error(f"engine: {kind}, {length:,} bp, {name}", error, limit)
+
+
+def weights(bench: Bench) -> Iterator[Result]:
+    """The derivatives that a training uses, of a model with a task head, against float64 autograd."""
+    for kind in ("causal", "both directions", "both strands")[: bench.size(3, 2)]:
+        path = bench.folder / f"trained-{kind.replace(' ', '-')}"
+        write_small_model(kind, path, bench.size(2, 1))
+        error = weights_error(path, bench.device, bench.size(512, _TINY), bench.size(200, _TINY_TILE))
+        yield _error(f"weights: {kind}", error, 1e-5)
 
 
 def rounding(bench: Bench) -> Iterator[Result]:
@@ -413,6 +423,7 @@ MEASURES: dict[str, Callable[[Bench], Iterator[Result]]] = {
     "device": device,
     "kernels": kernels,
     "engine": engine,
+    "weights": weights,
     "tiles": tiles,
     "bigwig": of_speed("bigwig", 4096, 8_192),
     "memory": of_speed("memory", 4096, 8_192, again=1),
