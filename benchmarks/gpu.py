@@ -21,23 +21,23 @@ from queue import Empty, Queue
 from typing import IO, Any
 
 ROWS = {
-    "device": 15,
-    "kernels": 90,
-    "engine": 75,
-    "weights": 15,
-    "tiles": 50,
-    "bigwig": 90,
+    "device": 5,
+    "kernels": 30,
+    "engine": 30,
+    "weights": 10,
+    "long engine": 10,
+    "track": 5,
+    "tiles": 40,
+    "bigwig": 45,
     "memory": 60,
-    "gibibyte": 15,
-    "autograd": 30,
-    "ceilings": 15,
+    "autograd": 15,
+    "ceilings": 10,
+    "blocks": 10,
+    "gibibyte": 20,
+    "slots": 40,
     "paper": 45,
+    "rounding": 15,
     "scan sweep": 70,
-    "rounding": 30,
-    "long engine": 30,
-    "track": 15,
-    "slots": 60,
-    "blocks": 20,
 }
 """Rows in order of importance, and the most seconds that each takes if thresholds are met; a row is
 skipped when less time is left."""

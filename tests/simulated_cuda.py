@@ -2,7 +2,8 @@
 
 A tensor on the simulated card says that it lies on cuda:0.  An operation on it and on a CPU
 tensor is refused where torch refuses it, and so is `numpy()`; kernels get their numbers through
-Triton's interpreter.  What is not simulated: time, memory, and streams.
+Triton's interpreter.  A CUDA graph repeats the operations that were recorded.  What is not simulated:
+time, memory, and streams.
 """
 
 from collections.abc import Callable, Iterator
@@ -60,7 +61,7 @@ class OnCard(Tensor):
                 f"shape {tuple(elsewhere[0].shape)}"
             )
         inner = tree_map(off_card, (args, kwargs))
-        outputs = function(*inner[0], **inner[1])
+        outputs = _recorded(function, *inner[0], **inner[1])
         if function is _aten._local_scalar_dense.default:
             Simulated.transfers += 1
             return outputs
@@ -69,6 +70,39 @@ class OnCard(Tensor):
             return args[0]
         wrapped = tree_map(lambda x: OnCard(x) if isinstance(x, Tensor) else x, outputs)
         return return_and_correct_aliasing(function, args, kwargs, wrapped)
+
+
+class SimulatedGraph:
+    """A CUDA graph: operations on the simulated card that were recorded, with the tensors they used."""
+
+    recording: "SimulatedGraph | None" = None
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[Callable[..., Any], Any, Any, Any]] = []
+
+    def replay(self) -> None:
+        for function, args, kwargs, outputs in self.steps:
+            found = function(*args, **kwargs)
+            for old, new in zip(tree_leaves(outputs), tree_leaves(found), strict=True):
+                if isinstance(old, Tensor):
+                    old.copy_(new)
+
+    @staticmethod
+    @contextmanager
+    def record(graph: "SimulatedGraph", pool: Any = None) -> Iterator[None]:
+        SimulatedGraph.recording = graph
+        try:
+            yield
+        finally:
+            SimulatedGraph.recording = None
+
+
+def _recorded(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function, and record the call if a graph is being captured."""
+    outputs = function(*args, **kwargs)
+    if SimulatedGraph.recording is not None:
+        SimulatedGraph.recording.steps.append((function, args, kwargs, outputs))
+    return outputs
 
 
 def _is_on(value: Any) -> bool:
@@ -99,7 +133,7 @@ class Simulated(TorchFunctionMode):
         if "device" in kwargs and kwargs["device"] is not None:
             wanted = torch.device(kwargs["device"])
             if wanted.type == "cuda":
-                made = function(*args, **kwargs | {"device": "cpu"})
+                made = _recorded(function, *args, **kwargs | {"device": "cpu"})
                 return made if _is_on(made) else OnCard(made)
         return function(*args, **kwargs)
 
@@ -131,7 +165,7 @@ def _launching(genuine: Callable[..., None]) -> Callable[..., None]:
         for argument in arguments:
             if isinstance(argument, Tensor) and not _is_on(argument):
                 raise ValueError("pointer argument cannot be accessed from Triton (cpu tensor?)")
-        genuine(program, grid, *map(off_card, arguments), **options)
+        _recorded(genuine, program, grid, *map(off_card, arguments), **options)
 
     return launch
 
@@ -150,6 +184,9 @@ def simulated_cuda(memory: int = 2**36) -> Iterator[None]:
         mock.patch.object(torch.cuda, "device_count", lambda: 1),
         mock.patch.object(torch.cuda, "current_device", lambda: 0),
         mock.patch.object(torch.cuda, "get_device_properties", lambda _device: properties),
+        mock.patch.object(torch.cuda, "CUDAGraph", SimulatedGraph),
+        mock.patch.object(torch.cuda, "graph", SimulatedGraph.record),
+        mock.patch.object(torch.cuda, "graph_pool_handle", lambda: None),
         mock.patch.object(conv, "launch", launch),
         mock.patch.object(pd_scan, "launch", launch),
         mock.patch.object(pointwise, "launch", launch),

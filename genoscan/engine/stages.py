@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from genoscan.engine.captured import Captured
 from genoscan.errors import InputError
 from genoscan.layer import Carry, Chain, Layer
 from genoscan.ops.dual import refuse_transforms
@@ -103,11 +104,14 @@ class StagePipeline(ThreadGroup):
                 f"{type(layer).__name__}: expected a causal layer (begin, forward); Layerwise "
                 "differentiates bidirectional networks"
             )
-        refuse_transforms(*layer.parameters())
-        parameter = next(layer.parameters(), None)
-        on_cpu = parameter is None or parameter.device.type == "cpu"
-        threads = torch.get_num_threads()
-        self.stages = layer.cut(threads) if isinstance(layer, Chain) and on_cpu else [layer]
+        weights = list(layer.parameters())
+        refuse_transforms(*weights)
+        device = weights[0].device.type if weights else "cpu"
+        self.stages: list[Layer] = [layer]
+        if device == "cpu" and isinstance(layer, Chain):
+            self.stages = layer.cut(torch.get_num_threads())
+        elif device == "cuda" and not any(weight.requires_grad for weight in weights):
+            self.stages = [Captured(layer)]
         super().__init__(len(self.stages))
 
     def split(self, carry: Carry) -> list[Carry]:

@@ -16,6 +16,7 @@ definition of Caduceus, but the published weights were trained this way.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Literal
 
 import torch
@@ -86,12 +87,12 @@ class BidirectionalBlock(nn.Module):
         if config.tied:
             self.rev.in_proj, self.rev.out_proj = self.fwd.in_proj, self.fwd.out_proj
 
-    @property
+    @cached_property
     def left_to_right(self) -> Layer:
         """Mixer that is applied from left to right or, with `rcps`, one such mixer per strand."""
         return StrandPair(self.fwd, self.rev) if self.config.rcps else self.fwd
 
-    @property
+    @cached_property
     def right_to_left(self) -> Layer:
         """Mixer that is applied from right to left or, with `rcps`, one such mixer per strand."""
         return StrandPair(self.rev, self.fwd) if self.config.rcps else self.rev

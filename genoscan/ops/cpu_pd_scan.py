@@ -115,7 +115,9 @@ def forward(inputs: Tensors, *, save: bool, route: Tensor, maps: Tensor) -> tupl
 
     If `save` is true, the states after each step are also returned separately, for `vjp`.
     """
-    check_indices(route, maps)
+    _, n_maps, n_states = maps.shape
+    check_indices("route", route, n_maps)
+    check_indices("maps", maps, n_states)
     arrays = decay, _, state = _arrays(*inputs)
     choices = _arrays(route, maps)
     x = aligned_empty(decay.shape, decay)

@@ -40,25 +40,29 @@ def argmax_maps(dictionary: Float[Tensor, "heads maps destinations sources"]) ->
     return maps.to(torch.int16)
 
 
-def check_indices(route: Tensor, maps: Tensor) -> None:
-    """Check that the indices of maps and states are in range, because the kernels do not check this.
+def check_indices(name: str, indices: Tensor, size: int) -> None:
+    """Check that indices are in range, because the kernels do not check this.
 
     Parameters
     ----------
-    route : Tensor
-        Index of the map selected at each step, of shape (batch, tile, heads).
-    maps : Tensor
-        Destinations of the states, of shape (heads, maps, states).
+    name : str
+        Name of the indices in the message.
+    indices : Tensor
+        Indices of maps or states.
+    size : int
+        Number of maps or states.
 
     Raises
     ------
     ModelError
         If an index is out of range.
+
+    Notes
+    -----
+    Waits for the GPU, if the indices are on one.
     """
-    _, n_maps, n_states = maps.shape
-    checked = [part for part in (("route", route, n_maps), ("maps", maps, n_states)) if part[1].numel()]
-    # Transfer all values at once, because each transfer synchronises with the GPU.
-    ends = torch.stack([end.long() for _, x, _ in checked for end in x.aminmax()]).tolist()
-    for (name, _, size), least, most in zip(checked, ends[::2], ends[1::2], strict=True):
-        if least < 0 or most >= size:
-            raise ModelError(f"{name}: {least} to {most}, expected 0 to {size - 1}")
+    if not indices.numel():
+        return
+    least, most = torch.stack(indices.aminmax()).tolist()
+    if least < 0 or most >= size:
+        raise ModelError(f"{name}: {least} to {most}, expected 0 to {size - 1}")

@@ -25,6 +25,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from genoscan.ops import reference
 from genoscan.ops.pd_scan import check_indices
@@ -340,12 +341,30 @@ def _allocate_chunks(rows: int, decay: Tensor, maps: Tensor) -> tuple[Tensor, Te
     return p, d, torch.empty_like(d)
 
 
-def _inverses(maps: Tensor) -> Tensor | None:
-    """Return the inverse maps if every map is a permutation, and None otherwise."""
-    inverses = maps.long().argsort(-1)
-    identity = torch.arange(maps.shape[-1], device=maps.device).expand_as(inverses)
-    composed = maps.long().gather(-1, inverses)
-    return inverses.to(maps.dtype) if torch.equal(composed, identity) else None
+_moves: Any = WeakTensorKeyDictionary()
+"""For maps that were checked: their version, and what `_moves_of` returns."""
+
+
+def _moves_of(maps: Tensor) -> tuple[Tensor, bool]:
+    """Return the maps and false or, if every map is a permutation, the inverse maps and true.
+
+    Maps are checked when they are first used, because the check waits for the GPU.
+    """
+    version, found = _moves.get(maps, (None, None))
+    if found is None or version != maps._version:
+        n_states = maps.shape[-1]
+        check_indices("maps", maps, n_states)
+        inverses = maps.long().argsort(-1)
+        identity = torch.arange(n_states, device=maps.device).expand_as(inverses)
+        permuted = torch.equal(maps.long().gather(-1, inverses), identity)
+        found = (inverses.to(maps.dtype) if permuted else maps.detach().contiguous()), permuted
+        _moves[maps] = maps._version, found
+    return found
+
+
+def _in_range(route: Tensor, maps: Tensor) -> Tensor:
+    """Return the route with all indices in range, which the kernels rely on."""
+    return route.contiguous().clamp(0, maps.shape[1] - 1)
 
 
 def _run(
@@ -364,13 +383,12 @@ def _run(
     and sequence.
     """
     rows, length, heads = inflow.shape[:3]
-    inverses = _inverses(maps)
-    sizes = _sizes(decay, maps) | {"PERMUTE": inverses is not None}
-    moves = maps if inverses is None else inverses
+    moves, permuted = _moves_of(maps)
+    sizes = _sizes(decay, maps) | {"PERMUTE": permuted}
     chunks = p, d, b = _allocate_chunks(rows, decay, maps)
     inputs = decay, inflow, decay_dot, before, route
     grid, lengths = (p.shape[1], rows * heads), (length, p.shape[1])
-    launch(_chunks, grid, *inputs, maps, moves, *chunks, *lengths, **sizes)
+    launch(_chunks, grid, *inputs, maps.contiguous(), moves, *chunks, *lengths, **sizes)
     end, out = torch.empty_like(state), torch.empty_like(inflow)
     _carry_chunks(p, d, b, state, end, reverse=False)
     launch(_states, grid, *inputs, moves, b, out, *lengths, **sizes)
@@ -390,8 +408,11 @@ def _carry_chunks(p: Tensor, d: Tensor, b: Tensor, first: Tensor, last: Tensor, 
 
 
 def _forward(given: Tensors, *, save: bool, route: Tensor, maps: Tensor) -> tuple[Tensors, Tensors]:
-    check_indices(route, maps)
-    states, end = _run(*contiguous(given), *contiguous((route, maps)))
+    decay, inflow, state = contiguous(given)
+    within = _in_range(route, maps)
+    # NaN rather than a message, which would wait for the GPU at every tile.
+    state = torch.where((within == route).all(), state, torch.nan)
+    states, end = _run(decay, inflow, state, within, maps)
     return (states, end), (states,) if save else ()
 
 
@@ -399,7 +420,7 @@ def _vjp(
     given: Tensors, saved: Tensors, bars: Tensors, _needs: Flags, *, route: Tensor, maps: Tensor
 ) -> OptionalTensors:
     decay, _, state, x, x_bar, end_bar = contiguous((*given, *saved, *bars))
-    route, maps = contiguous((route, maps))
+    route, maps = _in_range(route, maps), maps.contiguous()
     batch, length, heads = decay.shape[:3]
     sizes = _sizes(decay, maps)
     p, d, b = _allocate_chunks(batch, decay, maps)
@@ -415,7 +436,7 @@ def _vjp(
 def _jvp(given: Tensors, tangents: OptionalTensors, *, route: Tensor, maps: Tensor) -> tuple[Tensors, Tensors]:
     (states, end), _ = _forward(given, save=False, route=route, maps=maps)
     decay, _, state = contiguous(given)
-    route, maps = contiguous((route, maps))
+    route = _in_range(route, maps)
     dots: tuple[Any, ...] = contiguous_tangents(given, tangents)
     decay_dot, inflow_dot, state_dot = (dot.flatten(0, 1) for dot in dots)
     before = torch.cat([state[:, None], states[:, :-1]], 1)

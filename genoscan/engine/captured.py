@@ -1,0 +1,177 @@
+"""Capture of a layer's work on a tile as CUDA graphs.
+
+A tile of a small model keeps a GPU busy for less time than the host needs to launch its kernels one
+by one. A captured graph launches all of them at once, with the same results.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary, WeakSet
+
+import torch
+from torch import Tensor, nn
+
+from genoscan.layer import Carry, Layer, leaves, map_leaves
+from genoscan.ops.dual import Dual
+
+_AFTER = 2
+"""Number of tiles of a kind that are run before the kind is captured; they also compile the kernels."""
+_GRAPHS = 4
+"""Number of captured kinds that are kept for a layer: full tiles and the first tile, each with and without gradient."""
+
+Kind: TypeAlias = tuple[Any, ...]
+"""Shape and dtype of a tile, and whether a gradient follows."""
+
+_captures: "WeakKeyDictionary[Layer, _Captures]" = WeakKeyDictionary()
+
+
+class Captured:
+    """A causal layer whose work on tiles of equal shape is captured once and then replayed.
+
+    The weights of the layer must be frozen, and on a CUDA device. The gradient of a tile must be computed
+    before the layer is run on the next tile.
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        self._layer = layer
+        weights = [(weight.data_ptr(), weight._version) for weight in layer.parameters()]
+        known = _captures.get(layer)
+        if known is None or known.weights != weights:
+            known = _captures[layer] = _Captures(weights)
+        self._captures = known
+
+    def begin(self, batch: int) -> Carry:
+        """Return the carry before the first base."""
+        return self._layer.begin(batch)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the trainable tensors."""
+        return self._layer.parameters()
+
+    def forward(self, x: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+        """Return the output over one tile and the carry at its right edge."""
+        inputs = [x, *leaves(carry)]
+        if any(isinstance(part, Dual) for part in inputs):
+            return self._layer.forward(x, carry)
+        graph = self._captures.find(self._layer, x, carry)
+        if graph is None:
+            return self._layer.forward(x, carry)
+        outputs = _Replay.apply(graph, *inputs) if torch.is_grad_enabled() else graph.run(inputs)
+        after = iter(outputs[1:])
+        return outputs[0], map_leaves(lambda _leaf: next(after), graph.after)
+
+
+class _Captures:
+    """The captured graphs of a layer, by kind of tile; those used least recently are dropped.
+
+    Attributes
+    ----------
+    weights
+        Address and version of each weight of the layer, which the graphs read.
+    """
+
+    def __init__(self, weights: list[tuple[int, int]]) -> None:
+        self.weights = weights
+        self._seen: Counter[Kind] = Counter()
+        self._graphs: OrderedDict[Kind, _TileGraph] = OrderedDict()
+
+    def find(self, layer: Layer, x: Tensor, carry: Carry) -> "_TileGraph | None":
+        """Return the graph for a tile, captured now if necessary; None if the kind is still rare."""
+        kind = (x.shape, x.dtype, torch.is_grad_enabled())
+        if kind not in self._graphs:
+            self._seen[kind] += 1
+            if self._seen[kind] <= _AFTER:
+                return None
+            if len(self._graphs) == _GRAPHS:
+                dropped, _ = self._graphs.popitem(last=False)
+                self._seen[dropped] = 0
+            self._graphs[kind] = _TileGraph(layer, x, carry)
+        self._graphs.move_to_end(kind)
+        return self._graphs[kind]
+
+
+class _Pool:
+    """Memory of all captured graphs, in which each overwrites the intermediate values of the others."""
+
+    def __init__(self) -> None:
+        self._graphs: WeakSet[_TileGraph] = WeakSet()
+        self._handle: Any = None
+        self.runs = 0
+
+    def handle_for(self, graph: "_TileGraph") -> Any:
+        """Return the handle for the capture of a graph."""
+        if not self._graphs:  # the memory was freed with the last graph
+            self._handle = torch.cuda.graph_pool_handle()
+        self._graphs.add(graph)
+        return self._handle
+
+
+_pool = _Pool()
+
+
+class _TileGraph:
+    """The kernels of a tile, forward and, in grad mode, backward.
+
+    Attributes
+    ----------
+    after
+        Carry at the right edge of the tile; gives the structure of the carry.
+    """
+
+    def __init__(self, layer: Layer, x: Tensor, carry: Carry) -> None:
+        grad = torch.is_grad_enabled()
+        x, carry = (map_leaves(lambda leaf: leaf.detach().clone().requires_grad_(grad), part) for part in (x, carry))
+        self._inputs = [x, *leaves(carry)]
+        self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        pool = _pool.handle_for(self)
+        with torch.cuda.graph(self._forward, pool=pool):
+            outputs, after = layer.forward(x, carry)
+        ends = [outputs, *leaves(after)]
+        if grad:
+            self._bars = [torch.zeros_like(end) for end in ends]
+            pairs = [pair for pair in zip(ends, self._bars, strict=True) if pair[0].requires_grad]
+            with torch.cuda.graph(self._backward, pool=pool):
+                self._input_bars = torch.autograd.grad(
+                    [end for end, _ in pairs],
+                    self._inputs,
+                    [bar for _, bar in pairs],
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
+        self._outputs = [end.detach() for end in ends]
+        self.after = map_leaves(lambda leaf: leaf.detach(), after)
+
+    def run(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the outputs and the leaves of the carry."""
+        _pool.runs += 1
+        return _replay(self._forward, self._inputs, inputs, self._outputs)
+
+    def pull(self, bars: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the cotangents of the inputs of the last run."""
+        return _replay(self._backward, self._bars, bars, self._input_bars)
+
+
+@torch.no_grad()
+def _replay(
+    graph: torch.cuda.CUDAGraph, places: Sequence[Tensor], values: Sequence[Tensor], results: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    for place, value in zip(places, values, strict=True):
+        place.copy_(value)
+    graph.replay()
+    # Copies: the next replay overwrites the results.
+    return tuple(result.clone() for result in results)
+
+
+class _Replay(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, graph: _TileGraph, *inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs = graph.run(inputs)
+        ctx.graph, ctx.run = graph, _pool.runs
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *bars: Tensor) -> tuple[Any, ...]:
+        if ctx.run != _pool.runs:
+            raise RuntimeError("a layer was run on another tile before the gradient of this one")
+        return None, *ctx.graph.pull(bars)
