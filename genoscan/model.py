@@ -22,6 +22,8 @@ from genoscan.layers.config import ModelConfig, base_table, read_config
 from genoscan.layers.stack import Stack
 from genoscan.layers.weights import copy_stack, read_stack
 
+_CPU_TILE, _GPU_TILE = 1024, 8192
+
 
 @dataclass(frozen=True)
 class Model:
@@ -173,7 +175,7 @@ def load_model(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     kernels: str = "auto",
-    tile: int = 1024,
+    tile: int | None = None,
     slots: int = 64,
     memory: int | None = None,
     spill: Path | None = None,
@@ -191,7 +193,8 @@ def load_model(
     kernels
         Kernel set: "auto" for the default of the device, or "reference" for plain torch operations.
     tile, slots
-        Settings of `Adjoint`, for causal models; `tile` is also used by `Layerwise`.
+        Settings of `Adjoint`, for causal models; `tile` is also used by `Layerwise`. If `tile` is None, it
+        is 1,024 on a CPU and 8,192 on a GPU, which is idle for part of the time with smaller tiles.
     memory, spill
         Settings of `Layerwise`, for bidirectional models.
 
@@ -212,6 +215,8 @@ def load_model(
     folder = path if isinstance(path, Path) else find_model(path)
     config = read_config(folder)
     stack, sha256 = read_stack(folder, config, device=device, dtype=dtype, kernels=kernels)
+    if tile is None:
+        tile = _GPU_TILE if torch.device(device).type == "cuda" else _CPU_TILE
     causal, bidirectional = Adjoint(tile, slots), Layerwise(tile, memory, spill)
     method = bidirectional if isinstance(stack, BidirectionalStack) else causal
     head = "" if config.language_model else next(iter(config.heads))

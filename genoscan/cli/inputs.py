@@ -54,7 +54,9 @@ def parse_device(text: str) -> str:
     """Convert the value of --device to a torch device; raise an error if the device is unavailable."""
     import torch
 
-    if text in ("auto", "cpu"):
+    if text == "auto":
+        return "cuda" if torch.cuda.device_count() else "cpu"
+    if text == "cpu":
         return "cpu"
     kind, _, number = text.partition(":")
     if kind != "cuda" or (number and not number.isdecimal()):
@@ -103,7 +105,7 @@ def prepare_job(
     dtype: str,
     device: str,
     threads: int | None,
-    tile: int,
+    tile: int | None,
     slots: int,
     memory: str | None,
     spill: Path | None,

@@ -125,10 +125,8 @@ TARGET = combine(
 TILE = click.option(
     "--tile",
     type=int,
-    default=1024,
-    show_default=True,
     metavar="BASES",
-    help="Bases processed at once; larger tiles take more memory.",
+    help="Bases processed at once; larger tiles take more memory.  [default: 1024 on a CPU, 8192 on a GPU]",
 )
 
 SLOTS = click.option(
@@ -185,7 +183,7 @@ MACHINE = combine(
         default="auto",
         show_default=True,
         metavar="DEVICE",
-        help="auto, cpu, cuda or cuda:N. auto selects the CPU: the GPU kernels have not yet been run on a GPU.",
+        help="auto (a GPU if there is one), cpu, cuda or cuda:N.",
     ),
     THREADS,
 )

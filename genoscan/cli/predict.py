@@ -83,7 +83,7 @@ def command(
     threshold: float,
     strand: str,
     context: int | None,
-    tile: int,
+    tile: int | None,
     memory: str | None,
     spill: Path | None,
     batch: int,

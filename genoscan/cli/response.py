@@ -55,7 +55,7 @@ def command(
     context: int | None,
     of: str,
     finite: bool,
-    tile: int,
+    tile: int | None,
     dtype: str,
     device: str,
     threads: int | None,
