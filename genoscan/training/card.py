@@ -63,8 +63,8 @@ class CardFacts:
         Number of bases processed in training, including repetitions.
     hours
         Training time, in hours.
-    threads
-        Number of CPU threads.
+    hardware
+        What the model was trained on, as in "2 CPU threads".
     markov
         Order and smoothing of the Markov chain; "" if there is none.
     held_out
@@ -83,7 +83,7 @@ class CardFacts:
     training_bases: int
     bases_seen: int
     hours: float
-    threads: int
+    hardware: str
     markov: str
     held_out: Sequence[HeldOutResult]
 
@@ -104,7 +104,7 @@ def write_card(facts: CardFacts) -> str:
         ## Training
 
         {facts.bases_seen:,} bases seen ({facts.bases_seen / facts.training_bases:.1f} times the
-        training split, both strands) in {facts.hours:.2f} hours on {facts.threads} CPU threads.
+        training split, both strands) in {_duration(facts.hours)} on {facts.hardware}.
         The loss curve is in `training.tsv` and `training.html`. Command:
 
             {facts.command}
@@ -113,6 +113,10 @@ def write_card(facts: CardFacts) -> str:
         + f"\n{origin}"
     )
     return head + rows + training + _performance(facts)
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:.2f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
 
 
 def _performance(facts: CardFacts) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-import torch
 
 from genoscan.genome.genome import Genome
 from genoscan.layers.config import ModelConfig
@@ -102,7 +101,7 @@ def finish_model(output: Path, work: Path, trained: Finished) -> None:
         training_bases=split.n_training,
         bases_seen=trained.bases_seen,
         hours=state.seconds / 3600,
-        threads=torch.get_num_threads(),
+        hardware=_hardware(state.settings),
         markov="" if chain is None else f"order {chain.order}, smoothing {chain.smoothing:g}",
         held_out=[_result(trained, name, pieces, chain) for name, pieces in held_out.items()],
     )
@@ -146,6 +145,11 @@ def _describe_layers(config: ModelConfig) -> str:
     kinds = [layer.inner.kind if layer.kind == "two_way" else layer.kind for layer in config.layers]
     direction = "bidirectional" if config.layers[0].kind == "two_way" else "causal"
     return f"{direction} {' and '.join(dict.fromkeys(_KINDS[kind] for kind in kinds))}"
+
+
+def _hardware(settings: Mapping[str, Any]) -> str:
+    device, _, name = settings["device"].partition(" ")
+    return f"one {name}" if device == "cuda" else f"{settings['threads']} CPU threads"
 
 
 def _describe_predictions(trained: Finished) -> str:
