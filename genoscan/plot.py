@@ -43,7 +43,7 @@ def figure(sequence: str, scores: Float32[np.ndarray, " length"], region: Region
         for base, (colour, outline) in LETTERS.items():
             at = np.array([letter == base for letter in sequence]) & np.isfinite(scores)
             if at.any():
-                x, y = _letters(outline, positions[at], scores[at])
+                x, y = letter_outlines(outline, positions[at], scores[at])
                 made.add_scatter(
                     x=x, y=y, fill="toself", fillcolor=colour, line_width=0, mode="lines", name=base, hoverinfo="skip"
                 )
@@ -69,7 +69,9 @@ def figure(sequence: str, scores: Float32[np.ndarray, " length"], region: Region
     return made
 
 
-def _letters(outline: str, positions: np.ndarray, scores: np.ndarray) -> tuple[list[float | None], list[float | None]]:
+def letter_outlines(
+    outline: str, positions: np.ndarray, scores: np.ndarray
+) -> tuple[list[float | None], list[float | None]]:
     """Return the x and y coordinates of a letter's outlines at all positions where the letter occurs.
 
     The value None separates one outline from the next.
