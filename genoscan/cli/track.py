@@ -65,7 +65,6 @@ def convert(track: Path, genome: Path | None, output: Path) -> None:
       genoscan track convert peaks.bw -o peaks.bedgraph.gz
       genoscan track convert other.bedgraph -g chr.fa -o other.bw
     """
-    from genoscan.genome.genome import open_genome
     from genoscan.tracks.convert import write_converted
     from genoscan.tracks.outputs import check_outputs
     from genoscan.tracks.reader import is_bigwig
@@ -73,7 +72,11 @@ def convert(track: Path, genome: Path | None, output: Path) -> None:
     check_outputs([output], [track, genome])
     if is_bigwig(track):
         warn_without_effect(genome="a bigWig contains the lengths of its sequences")
-    sizes = open_genome(genome).sizes if genome else None
+    sizes = None
+    if genome is not None:
+        from genoscan.genome.genome import open_genome
+
+        sizes = open_genome(genome).sizes
     bases = write_converted(track, output, sizes, command=sys.argv)
     log(f"{bases:,} bases with scores" if bases else "no base has a score: the track is valid but empty")
     click.echo(output)

@@ -103,12 +103,10 @@ class BedGraphWriter:
     def _append_piece(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None:
         """Write all runs of a piece except the last run, which may continue in the next piece."""
         bits = scores.view(np.uint32)
-        edges = np.flatnonzero(bits[1:] != bits[:-1]) + 1
-        edges = np.concatenate([[0], edges, [len(scores)]])
-        values = scores[edges[:-1]]
-        known = ~np.isnan(values)
-        starts, ends = start + edges[:-1][known], start + edges[1:][known]
-        runs = list(zip(starts.tolist(), ends.tolist(), values[known].astype("U").tolist(), strict=True))
+        edges = (np.flatnonzero(bits[1:] != bits[:-1]) + 1).tolist()
+        values = scores[[0, *edges]].astype("U").tolist()
+        ends = zip([0, *edges], [*edges, len(scores)], values, strict=True)
+        runs = [(start + first, start + last, value) for first, last, value in ends if value != "nan"]
         if not runs:
             return
         lines = []

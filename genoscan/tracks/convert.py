@@ -1,16 +1,15 @@
 """Conversion of tracks between bigWig and bedGraph, including tracks written by other tools."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
 from genoscan.errors import InputError
-from genoscan.genome.region import Region
 from genoscan.tracks.atomic import AtomicFiles, atomic_files
 from genoscan.tracks.provenance import provenance_path, read_provenance, write_provenance
-from genoscan.tracks.reader import BigWig, ScoredRegion, is_bigwig, read_bedgraph, sequence_names
+from genoscan.tracks.reader import BigWig, is_bigwig, read_bedgraph, sequence_names
 from genoscan.tracks.writer import open_tracks
 
 
@@ -63,26 +62,15 @@ def _copy_scores(path: Path, output: Path, sizes: Mapping[str, int] | None, file
     with ExitStack() as stack:
         if is_bigwig(path):
             track = stack.enter_context(BigWig(path))
-            sizes, runs = track.sizes, _scored_runs(track)
+            sizes, pieces = track.sizes, track.pieces()
         elif sizes is None:
             raise InputError(f"{path}: does not state sequence lengths: give --genome")
         else:
             found = [chrom for chrom in sequence_names(path) if chrom in sizes]
             sizes = {chrom: sizes[chrom] for chrom in [*found, *sizes]}
-            runs = read_bedgraph(path, sizes)
+            pieces = read_bedgraph(path, sizes)
         writer, bases = stack.enter_context(open_tracks([output], sizes, files)), 0
-        for region, scores in runs:
+        for region, scores in pieces:
             writer.write(region, scores)
-            bases += len(region)
+            bases += len(scores) - int(np.count_nonzero(np.isnan(scores)))
     return bases
-
-
-def _scored_runs(track: BigWig) -> Iterator[ScoredRegion]:
-    """Yield runs of consecutive bases that have scores."""
-    for piece, scores in track.pieces():
-        scored = np.zeros(len(scores) + 2, bool)
-        scored[1:-1] = ~np.isnan(scores)
-        edges = np.flatnonzero(scored[1:] != scored[:-1])
-        for first, last in edges.reshape(-1, 2).tolist():
-            region = Region(piece.chrom, piece.start + first, piece.start + last)
-            yield region, scores[first:last]
