@@ -9,7 +9,7 @@ from genoscan.genome.region import Region
 from genoscan.layers.config import ModelConfig
 
 PIECE = 4096
-"""Number of bases per piece of which the G+C content is measured."""
+"""Number of bases in each piece for which the G+C content is computed."""
 
 _PIECES = 64
 _PERCENTILES = 1, 99
@@ -22,12 +22,12 @@ def gc_contents(pieces: Iterable[np.ndarray]) -> np.ndarray:
     Parameters
     ----------
     pieces
-        Base codes.
+        Base codes of each piece.
 
     Returns
     -------
-    array of shape (pieces,)
-        Shares of G and C among the known bases, from 0 to 1.
+    array of shape (included pieces,)
+        Share of G and C among the known bases of each piece, from 0 to 1.
     """
     shares = []
     for codes in pieces:
@@ -48,7 +48,8 @@ def gc_range(sequences: Iterable[np.ndarray]) -> tuple[float, float] | None:
     Returns
     -------
     tuple of (float, float) or None
-        Lowest and highest share, rounded to three digits; None if no base is known.
+        The two percentiles, as shares from 0 to 1 that are rounded to three decimal places. None if at
+        least half of the bases are unknown in every piece.
     """
     pieces = (codes[start : start + PIECE] for codes in sequences for start in range(0, len(codes), PIECE))
     shares = gc_contents(pieces)
@@ -59,23 +60,23 @@ def gc_range(sequences: Iterable[np.ndarray]) -> tuple[float, float] | None:
 
 
 def describe_difference(genome: Genome, regions: Sequence[Region], config: ModelConfig, name: str) -> str | None:
-    """Return a warning if the composition of regions is unlike that of a model's training data.
+    """Return a warning if the G+C content of regions differs from that of a model's training data.
 
     Parameters
     ----------
     genome
         Genome to read.
     regions
-        Regions to compare; at most 64 evenly spaced pieces of 4,096 bases of them are read.
+        Regions to compare. The G+C content is measured in 64 evenly spaced pieces of up to 4,096 bases.
     config
         Configuration of the model.
     name
-        Name of the model.
+        Name of the model, which is included in the warning.
 
     Returns
     -------
     str or None
-        The warning; None if the median G+C content of the pieces is within the range of the training
+        The warning. None if the median G+C content of the pieces is within the range of the training
         data, or if this range is unknown.
     """
     if config.gc_range is None or not regions:
@@ -91,7 +92,10 @@ def describe_difference(genome: Genome, regions: Sequence[Region], config: Model
 
 
 def _sample(genome: Genome, regions: Sequence[Region]) -> Iterator[np.ndarray]:
-    """Yield pieces at evenly spaced positions in the concatenated regions; a piece is centred on a short region."""
+    """Yield pieces at evenly spaced positions in the concatenated regions.
+
+    If a region is shorter than a piece, the piece is centred on the region.
+    """
     ends = np.cumsum([len(region) for region in regions])
     for position in np.linspace(0, ends[-1], _PIECES, endpoint=False).astype(int):
         which = int(np.searchsorted(ends, position, side="right"))

@@ -18,7 +18,7 @@ from genoscan.engine.target import Target
 from genoscan.model import Model
 
 Receive: TypeAlias = Callable[[slice, slice, Tensor], object]
-"""Callback for one tile, called with the rows of the batch, the span of positions and the gradient."""
+"""Callback for one tile. Its arguments are the rows of the batch, the span of positions and the gradient."""
 
 
 class Gradient(NamedTuple):
@@ -29,8 +29,8 @@ class Gradient(NamedTuple):
     value
         Value of the target for each window.
     gradient
-        Derivative of the target with respect to each symbol at each position. The positions are in the
-        orientation of the window.
+        Derivative of the target with respect to each symbol at each position. The positions are in
+        window order.
     """
 
     value: Float64[np.ndarray, " batch"]

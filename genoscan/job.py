@@ -27,23 +27,25 @@ class Options:
     Attributes
     ----------
     target
-        Quantity to differentiate (targets.py).
+        Quantity to differentiate (see targets.py).
     score
-        Formula that reduces the four derivatives at a base to one score (tracks/score.py).
+        Name of the formula that reduces the four derivatives at a base to one score (see
+        tracks/score.py).
     strand
-        Strand to read: "+", "-", "both" or "bed".
+        Strand to read: "+", "-", "both" for the mean over the two strands, or "bed" for the strand of
+        each region.
     context, reach
-        Numbers of bases to read upstream and downstream of a region. If None, the value in the model's
-        configuration is used.
+        Number of bases to read upstream of a region, and number to read downstream of it. If None, the
+        value in the model's configuration is used.
     batch
         Number of windows of equal length processed together.
     masked
-        Whether the bases of the target are replaced with the mask token.
+        Whether the bases of the target are replaced by the mask token in the input.
     contrast
-        Label whose logit is subtracted from a label target, or "strongest" for the label with the
-        largest logit, other than that of the target. If None, no logit is subtracted.
+        For a target of a task head, the label whose logit is subtracted, or "strongest" for the label
+        with the largest logit, other than the label of the target. If None, no logit is subtracted.
     shard
-        "I/N" to compute only shard I of N. If None, the whole job is computed.
+        Text of the form "I/N", to compute only shard I of N. If None, the whole job is computed.
 
     Raises
     ------
@@ -70,14 +72,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Job:
-    """The regions, model, target and batches of one run.
+    """Regions, model, target and batches of one run.
 
     Attributes
     ----------
     genome, model, target, options
         Inputs to the job.
     context, reach
-        Numbers of bases read upstream and downstream of a region.
+        Number of bases read upstream of a region, and number read downstream of it.
     regions
         Merged regions in genome order.
     batches
@@ -100,16 +102,16 @@ class Job:
 
     @property
     def widest(self) -> int:
-        """Number of windows in the largest batch."""
+        """Largest number of windows that are processed together."""
         return max((len(batch) for batch in self.batches), default=0)
 
     @cached_property
     def warning(self) -> str | None:
-        """Warning if the regions are unlike the training data of the model; None otherwise."""
+        """Warning if the G+C content of the regions differs from that of the training data; None otherwise."""
         return describe_difference(self.genome, self.regions, self.model.config, self.model.name)
 
     def read(self, windows: Sequence[Window]) -> UInt8[Tensor, "windows length"]:
-        """Return the base codes of windows of equal length, each read on its own strand."""
+        """Return the base codes of windows of equal length, each in its reading direction."""
         return torch.from_numpy(read_windows(self.genome, windows))
 
 
@@ -128,7 +130,7 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
     Returns
     -------
     Job
-        The job, checked and ready to run.
+        The checked job, which `pipeline.run` computes.
 
     Raises
     ------

@@ -1,10 +1,14 @@
-"""Targets of task heads, HEAD:LABEL[@REGION], and their conversion to the engine's targets for windows.
+"""Targets of task heads, and their conversion to targets of the engine.
 
-    per-base head     sum of the logit of LABEL over REGION or, without one, over each scored region
-    pooled head       logit of LABEL for the window or, with REGION, for the positions of REGION in it
+A target has the form HEAD:LABEL or HEAD:LABEL@REGION. Its value depends on the kind of head:
 
-With a contrast, the logit of another label is subtracted. LABEL refers to the forward strand: if the
-reverse strand is read, the target is the complement of the label.
+    per-base head     sum of the logits of LABEL over the bases of REGION; without a region, over the
+                      bases of each scored region
+    pooled head       logit of LABEL, pooled over the bases of REGION; without a region, over the
+                      whole window
+
+If a contrast is specified, the logit of another label is subtracted. LABEL refers to the forward strand.
+If the reverse strand is read, the complement of LABEL is used.
 """
 
 import difflib
@@ -26,7 +30,7 @@ from genoscan.layers.heads import HeadConfig
 from genoscan.model import Model
 
 STRONGEST = "strongest"
-"""Contrast with the label that has the largest logit, other than the label of the target."""
+"""Contrast that selects the label with the largest logit, other than the label of the target."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,10 @@ class LabelLogits:
     Attributes
     ----------
     logits
-        Logits, summed over the positions of the target, in the order of the labels of the strand read.
+        Logits for the positions of the target, summed for a per-base head or pooled for a pooled head.
+        The labels refer to the strand that is read.
     positions
-        For max pooling, the position of the maximum of each feature channel; None otherwise.
+        Position of the maximum of each feature channel, for max pooling; otherwise None.
     """
 
     logits: Float[Tensor, " labels"]
@@ -46,7 +51,10 @@ class LabelLogits:
 
 
 LabelValue: TypeAlias = dict[str, float | str]
-"""Values reported for a region: `probability` of the label, and `contrast`, the label that is subtracted."""
+"""Values reported for a region, if they are defined.
+
+`probability` is the probability of the label, and `contrast` is the name of the label that is subtracted.
+"""
 
 
 class Resolved(NamedTuple):
@@ -55,11 +63,11 @@ class Resolved(NamedTuple):
     Attributes
     ----------
     target
-        Target in the engine's format.
+        Target in the format of the engine.
     codes
         Base codes of the input, in which the bases of the target may be masked.
     labels
-        Probability and contrast of each window; empty if the target is one of the language model's.
+        Probability and contrast for each window; empty if the target belongs to the language model.
     """
 
     target: Target
@@ -68,7 +76,7 @@ class Resolved(NamedTuple):
 
 
 def mean_over_strands(resolved: Sequence[Resolved]) -> list[LabelValue]:
-    """Return the probability and contrast of each region, with probabilities averaged over strands."""
+    """Return the probability and contrast for each region, with probabilities averaged over strands."""
     merged = []
     for strands in zip(*(one.labels for one in resolved), strict=True):
         value = dict(strands[0])
@@ -84,11 +92,12 @@ def check_masked(text: str, region: Region | None, model: Model, example: str) -
     Parameters
     ----------
     text, region
-        Target as specified by the user, and the bases in it.
+        Target as specified by the user, and the region that it includes. The region is None if the
+        target does not specify one.
     model
-        Model that reads the masked bases.
+        Model that is to read the masked bases.
     example
-        Target to recommend if there is no region.
+        Example of a target with a region, for the error message.
 
     Raises
     ------
@@ -102,7 +111,7 @@ def check_masked(text: str, region: Region | None, model: Model, example: str) -
 
 
 def mask_spans(codes: UInt8[Tensor, "batch length"], spans: Iterable[slice]) -> UInt8[Tensor, "batch length"]:
-    """Return a copy of the codes with one span of each window replaced with the mask token."""
+    """Return a copy of the codes in which one span of each window is replaced by mask tokens."""
     hidden = codes.clone()
     for row, span in zip(hidden, spans, strict=True):
         row[span] = MASK
@@ -122,12 +131,13 @@ class LabelTarget:
     config
         Configuration of the head.
     label
-        Index of the label, on the forward strand.
+        Index of the label, for the forward strand.
     region
-        Bases in the target. If None, those of each scored region or, for a pooled head, of each window.
+        Bases in the target. If None, the target includes the bases of each scored region or, for a
+        pooled head, the bases of each window.
     contrast
-        Index of the label that is subtracted, on the forward strand; "strongest" if it is chosen for
-        each window; None if there is no contrast.
+        Index of the label whose logit is subtracted, for the forward strand. "strongest" if this label
+        is chosen separately for each window; None if no logit is subtracted.
     """
 
     text: str
@@ -139,25 +149,25 @@ class LabelTarget:
 
     @property
     def pooled(self) -> bool:
-        """Whether the head labels a window rather than a base."""
+        """Whether the head labels whole windows rather than single bases."""
         return self.config.kind == "pooled"
 
     @property
     def needs_prediction(self) -> bool:
-        """Whether a forward pass is needed before the target can be defined or its probability reported."""
+        """Whether a forward pass is needed to define the target or to report the probability of the label."""
         one_base = self.region is not None and len(self.region) == 1
         return self.pooled or one_base or self.contrast == STRONGEST
 
     def check(self, regions: Sequence[Region], sizes: Mapping[str, int], strand: str, label_offset: int) -> None:
-        """Accept any region, because every base has an output."""
+        """Do nothing, because task heads have an output at every base."""
 
     def check_windows(self, windows: Sequence[Window]) -> None:
-        """Check that a pooled region is within every window.
+        """Check that every window contains the region of a target of a pooled head.
 
         Raises
         ------
         InputError
-            If it is not.
+            If a window does not contain the whole region.
         """
         if not self.pooled or self.region is None:
             return
@@ -188,7 +198,7 @@ class LabelTarget:
         *,
         masked: bool,
     ) -> Resolved:
-        """Return the target for windows on one strand, with the probability and contrast of each window.
+        """Return the target for windows on one strand, with the probability and contrast for each window.
 
         Parameters
         ----------
@@ -197,12 +207,17 @@ class LabelTarget:
         codes
             Base codes of the windows.
         model
-            Model whose selected head is that of the target.
+            Model in which the head of the target is selected.
         before
-            Resolved targets of the same regions on strands that were handled earlier. A contrast that is
-            chosen for each window is chosen on the first strand.
+            Resolved targets for the same regions on the strands that have already been processed. A
+            contrast of "strongest" is determined on the first strand.
         masked
             Whether to mask the bases of the target.
+
+        Returns
+        -------
+        Resolved
+            The target, the base codes to read, and the values to report.
         """
         if masked:
             codes = mask_spans(codes, map(self._span, windows))
@@ -247,12 +262,12 @@ class LabelTarget:
     def predict(
         self, windows: Sequence[Window], codes: UInt8[Tensor, "batch length"], model: Model
     ) -> list[LabelLogits]:
-        """Return the logits of all labels for windows of equal length, by one forward pass.
+        """Run a forward pass over windows of equal length, and return the logits of all labels.
 
         Raises
         ------
         NonFiniteError
-            If an output over the positions of the target is not finite.
+            If an output at the positions of the target is not finite.
         """
         spans = [self._summed(self._span(window)) for window in windows]
         best: list[tuple[Tensor, Tensor] | None] = [None] * len(windows)
@@ -278,7 +293,10 @@ class LabelTarget:
         return [LabelLogits(total, None) for total in totals]
 
     def _contrast(self, window: Window, prediction: LabelLogits | None) -> int | None:
-        """Return the label that is subtracted, on the forward strand; None if there is no contrast."""
+        """Return the index of the label whose logit is subtracted, for the forward strand.
+
+        The result is None if no logit is subtracted.
+        """
         if self.contrast != STRONGEST:
             assert not isinstance(self.contrast, str)
             return self.contrast
@@ -290,7 +308,7 @@ class LabelTarget:
     def probability(self, window: Window, prediction: LabelLogits) -> float | None:
         """Return the probability of the label.
 
-        It is None if the target is a sum over several bases, or if the head defines no probabilities.
+        The result is None if the target is a sum over bases, or if the head does not define probabilities.
         """
         if not self.pooled and (self.region is None or len(self.region) > 1):
             return None
@@ -299,7 +317,7 @@ class LabelTarget:
         return float(self.config.probabilities(prediction.logits)[self._read(self.label, window)])
 
     def _read(self, label: int, window: Window) -> int:
-        """Convert a label between the forward strand and the strand on which a window is read."""
+        """Convert the index of a label between the forward strand and the strand on which a window is read."""
         return self.config.complements[label] if window.strand == "-" else label
 
     def _span(self, window: Window) -> slice:
@@ -309,7 +327,10 @@ class LabelTarget:
         return slice(0, len(window)) if self.pooled else window.scored_span
 
     def _summed(self, span: slice) -> tuple[int, int]:
-        """Return the positions to sum over, as the first position and the position after the last one."""
+        """Return the first of the positions to sum over, and the position after the last one.
+
+        `span` contains the positions of the target. First or last pooling selects one of them.
+        """
         if self.config.pool == "first":
             return span.start, span.start + 1
         if self.config.pool == "last":
@@ -318,14 +339,19 @@ class LabelTarget:
 
 
 def _linear(model: Model) -> tuple[Tensor, Tensor]:
-    """Return the weights and the biases of the selected head, in float64."""
+    """Return the weights and the biases of the selected head as float64 tensors."""
     (head,) = model.stack.heads
     matrix, offset = head.matrix().double().cpu(), head.offset()  # type: ignore[operator]
     return matrix, matrix.new_zeros(len(matrix)) if offset is None else offset.double().cpu()
 
 
 def _larger(best: tuple[Tensor, Tensor] | None, values: Tensor, positions: Tensor, start: int) -> tuple[Tensor, Tensor]:
-    """Return the maxima over two parts of a window, with their positions; the first of equal values is kept."""
+    """Combine the maxima over two parts of a window, and return them with their positions.
+
+    `best` contains the maxima and positions of the left part. `values` and `positions` belong to the
+    right part, which begins at position `start`. If two values are equal, the first one
+    is kept.
+    """
     positions = positions + start
     if best is None:
         return values, positions
@@ -341,15 +367,15 @@ def parse_label_target(
     Parameters
     ----------
     text
-        HEAD:LABEL or HEAD:LABEL@REGION.
+        Target of the form HEAD:LABEL or HEAD:LABEL@REGION.
     sizes
-        Sequence lengths in bases.
+        Length of each sequence, in bases.
     config
         Configuration of the model.
     name
-        Name of the model.
+        Name of the model, for error messages.
     contrast
-        Label to subtract, or "strongest"; None for no contrast.
+        Name of the label whose logit is subtracted, or "strongest". If None, no logit is subtracted.
 
     Returns
     -------
@@ -359,7 +385,7 @@ def parse_label_target(
     Raises
     ------
     InputError
-        If the model has no such head or label, or the region is not valid.
+        If the model has no such head or label, or the region or the contrast is invalid.
     """
     named, _, place = text.partition("@")
     head, _, label = named.partition(":")

@@ -33,14 +33,14 @@ from genoscan.tracks.writer import open_tracks, write_in_pieces
 def run(
     job: Job, outputs: Sequence[Path], *, command: Sequence[str] = (), progress: Progress = ignore
 ) -> dict[str, Any]:
-    """Write the derivatives of the target at every base of the regions; return the record of the run.
+    """Compute the derivatives of the target at every base of the regions, and write them as tracks.
 
     Parameters
     ----------
     job
         Job to run, as returned by `prepare`.
     outputs
-        Tracks to write; the suffix determines the format.
+        Files to write. The suffix of each file determines its format.
     command
         Command line to store in the record.
     progress
@@ -49,14 +49,17 @@ def run(
     Returns
     -------
     dict
-        Record of the run, also written as JSON beside each output.
+        Record of the run, which is also written as a JSON file beside each output.
 
     Notes
     -----
-    The derivatives are exact up to rounding, for any tile size, number of slots and batch size. The
-    memory is that of the method, plus 1 byte per base of a batch. Disk space until the run is complete:
-    5 bytes per base, 21 with the four derivatives, 37 with those of both strands. To continue an
-    interrupted run, even within a window, call the function again with the same arguments.
+    The derivatives are exact up to rounding, for any tile size, number of slots and batch size. To
+    continue an interrupted run, even within a window, call the function again with the same arguments.
+
+    Memory: that of the method of differentiation, plus 1 byte per base of a batch.
+
+    Disk space during the run: 5 bytes per base; 21 bytes per base if the four derivatives are stored; 37
+    bytes per base if both strands are read.
     """
     check_outputs(outputs, [job.genome.path])
     started = time.monotonic()
@@ -88,7 +91,12 @@ def run(
 def attribute_batch(
     job: Job, batch: Batch, arrays: Arrays, progress: Progress = ignore, saved: tuple[Path, int] | None = None
 ) -> tuple[list[float], list[LabelValue]]:
-    """Write the scores of a batch to `arrays`; return the value and labels of the target for each region."""
+    """Compute the scores of a batch and write them to `arrays`.
+
+    The function returns the value of the target for each region and, for a target of a task head, the
+    values to report (see `LabelValue`). `saved` is the folder and the batch number under which states of
+    the sweeps are saved. If it is None, no states are saved.
+    """
     model, options = job.model, job.options
     values, resolved, n_strands = np.zeros(len(batch)), list[Resolved](), len(batch[0])
     for index, windows in enumerate(zip(*batch, strict=True)):
@@ -103,7 +111,7 @@ def attribute_batch(
 
 
 def write_tracks(job: Job, arrays: Arrays, outputs: Sequence[Path], files: AtomicFiles) -> None:
-    """Write completed arrays to the output files, in genome order."""
+    """Write the completed arrays of a job to the output files, in genome order."""
     tracks = [path for path in outputs if path.suffix != ".npz"]
     if tracks:
         with open_tracks(tracks, job.genome.sizes, files) as track:

@@ -1,8 +1,8 @@
-"""Predictions as tracks: probabilities or logits of labels, or what a language model predicts at each base.
+"""Predictions at each base, which are written as tracks.
 
-task head         one track per label, HEAD.LABEL
-language model    log-likelihood of the observed base, entropy of the four bases in bits, and the
-                  probabilities of A, C, G and T
+task head         one track per label, named HEAD.LABEL, with probabilities or logits
+language model    six tracks: the log-likelihood of the observed base; the entropy, in bits, of the
+                  predicted distribution of bases; and the probabilities of A, C, G and T
 """
 
 import math
@@ -42,21 +42,22 @@ class PredictOptions:
     Attributes
     ----------
     heads
-        Task heads, or "language-model". If empty, all per-base heads or, without such heads, the
-        language model.
+        Names of per-base task heads, or "language-model". If empty, all per-base heads are used or, if
+        the model has no such head, the language model.
     logits
-        Whether to write logits rather than probabilities of labels.
+        Whether to write the logits of labels instead of their probabilities.
     strand
         Strand to read: "+", "-" or "both" for the mean of the two predictions.
     context
-        Number of bases to read around a region. If None, the value in the model's configuration is
-        used.
+        Number of bases to read upstream of a region and, for bidirectional models, also downstream of
+        it. If None, the value in the model's configuration is used.
     batch
         Number of windows of equal length processed together.
     calls
-        Labels whose bases with a probability of at least `threshold` are written as BED.
+        Names of the labels to call. The bases at which the probability of such a label is at least
+        `threshold` are written to a BED file.
     threshold
-        Lowest probability of a call.
+        Lowest probability at which a label is called.
     """
 
     heads: tuple[str, ...] = ()
@@ -70,24 +71,24 @@ class PredictOptions:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Prediction that has been checked and is ready to be computed.
+    """Prediction whose inputs have been checked, with the windows and batches to compute.
 
     Attributes
     ----------
     genome, model, options
-        Inputs.
+        Inputs to the prediction.
     outputs
-        Files to write.
+        Output files, as specified by the user.
     heads
-        Task heads, or "language-model".
+        Names of the task heads, or "language-model".
     columns
-        Predicted quantities.
+        Predicted quantities to store.
     regions
         Merged regions in genome order.
     batches
         Windows of the regions, grouped by equal length.
     context
-        Number of bases read around a region.
+        Number of bases read upstream of a region and, for bidirectional models, also downstream of it.
     """
 
     genome: Genome
@@ -107,18 +108,18 @@ class Prediction:
 
     @property
     def calls(self) -> list[Column]:
-        """Labels whose calls are written as BED."""
+        """Columns of the labels whose calls are written to a BED file."""
         names = self.options.calls
         return [c for c in self.columns if c.label in names or f"{c.head}:{c.label}" in names]
 
     @cached_property
     def warning(self) -> str | None:
-        """Warning if the regions are unlike the training data of the model; None otherwise."""
+        """Warning if the G+C content of the regions differs from that of the training data; None otherwise."""
         return describe_difference(self.genome, self.regions, self.model.config, self.model.name)
 
     @property
     def positions(self) -> int:
-        """Total number of positions, for progress reporting."""
+        """Total number of positions that the run reports as progress."""
         passes = self.model.method.forward_passes(self.model.network)
         return passes * sum(len(window) for batch in self.batches for windows in batch for window in windows)
 
@@ -126,7 +127,7 @@ class Prediction:
 def prepare_prediction(
     genome: Genome, model: Model, regions: Sequence[Region], outputs: Sequence[Path], options: PredictOptions
 ) -> Prediction:
-    """Check the inputs to a prediction and plan its windows.
+    """Check the inputs to a prediction, and plan its windows and batches.
 
     Parameters
     ----------
@@ -135,16 +136,17 @@ def prepare_prediction(
     regions
         Regions in any order. If there are none, all sequences are used in full.
     outputs
-        Files to write. A track PREFIX.bw or PREFIX.bedgraph is written for each quantity, as
-        PREFIX.NAME.bw; FOLDER/.bw is written as FOLDER/NAME.bw. A .npz archive contains all
-        quantities, and a .bed file contains the calls.
+        Files to write. For a track such as PREFIX.bw or PREFIX.bedgraph, one file is written per
+        quantity, with the name of the quantity before the suffix, as in PREFIX.NAME.bw. For FOLDER/.bw,
+        the files are named FOLDER/NAME.bw. A .npz archive contains all quantities except
+        log-likelihoods and entropies, and a .bed file contains the calls.
     options
         Settings of the prediction.
 
     Returns
     -------
     Prediction
-        The prediction, ready for `write_predicted`.
+        The checked prediction, which `write_predicted` computes.
 
     Raises
     ------
@@ -204,10 +206,13 @@ def write_predicted(job: Prediction, *, command: Sequence[str] = (), progress: P
 
     Notes
     -----
-    The predictions are equal to those of a whole-window forward pass up to rounding. The working memory
-    of causal models does not depend on the length of a region; bidirectional models need memory for the
-    activations between layers. Disk space until the run is complete: 5 bytes per base, and 4 bytes per
-    base and predicted label. Regions that are complete are kept if the run is interrupted.
+    The predictions equal those of a forward pass over the whole window, up to rounding. If the run is
+    interrupted, the results of finished batches are kept.
+
+    Memory: for causal models, working memory does not depend on the length of a region. Bidirectional
+    models also need memory for the activations between layers.
+
+    Disk space during the run: 5 bytes per base, plus 4 bytes per base for each predicted label.
     """
     started = time.monotonic()
     settings, width = _settings(job), len(job.columns)
@@ -305,10 +310,10 @@ def _predict_batch(job: Prediction, batch: Batch, arrays: Arrays, progress: Prog
 def _store(
     job: Prediction, arrays: Arrays, window: Window, span: slice, outputs: Tensor, head: str, index: int, n_strands: int
 ) -> None:
-    """Store the predictions of a head for the scored bases of a tile, in forward orientation.
+    """Store the predictions of a head for the scored bases of a tile, oriented to the forward strand.
 
     The first tile includes the bases that no output predicts, such as the first base that a causal
-    language model reads; their predictions are NaN.
+    language model reads. The predictions for these bases are NaN.
     """
     assert arrays.columns is not None
     config, language_model = job.model.config, head == LANGUAGE_MODEL
@@ -331,7 +336,7 @@ def _store(
         raise NonFiniteError(f"{window.scored}: a prediction is not finite; {job.model.advice_on_overflow}")
 
     def forward(values: Tensor) -> Tensor:
-        """Return values for all bases of the tile, and for the labels of the forward strand."""
+        """Insert NaN for bases without predictions, and convert bases and labels to the forward strand."""
         values = pad(values, (0, 0, stop - start - len(values), 0), value=torch.nan)
         return values.flip(0)[:, list(order)] if window.strand == "-" else values
 

@@ -1,4 +1,4 @@
-"""Files of predictions: one track per predicted quantity, an archive, or calls as BED."""
+"""Files that contain predictions: one track per predicted quantity, an archive, or calls in BED format."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ _PIECE = 1 << 18
 
 
 class Column(NamedTuple):
-    """Predicted quantity, with its column in the arrays.
+    """Predicted quantity that is stored in one column of the arrays.
 
     Attributes
     ----------
@@ -29,9 +29,9 @@ class Column(NamedTuple):
     head
         Name of the task head, or "language-model".
     label
-        Label, or base.
+        Name of the label, or letter of the base.
     number
-        Column in the arrays.
+        Index of the column in the arrays.
     """
 
     name: str
@@ -46,14 +46,15 @@ def prediction_files(output: Path, columns: Sequence[Column]) -> list[tuple[Path
     Parameters
     ----------
     output
-        PREFIX.bw or another track, FOLDER/.bw, a .npz archive or a .bed file.
+        A track such as PREFIX.bw or FOLDER/.bw, a .npz archive, or a .bed file.
     columns
         Predicted quantities.
 
     Returns
     -------
     list of (Path, str)
-        One track per quantity; for an archive or a .bed file, the file itself and "".
+        For a track, the path and the name of each quantity. For an archive or a .bed file, a single
+        pair of `output` and "".
     """
     if output.suffix in (".npz", ".bed"):
         return [(output, "")]
@@ -81,23 +82,24 @@ def write_prediction(
     Parameters
     ----------
     output
-        Output, as for `prediction_files`.
+        Output as in `prediction_files`.
     arrays
-        Predictions of all regions, in `arrays.columns`, and the log-likelihoods, in `arrays.scores`.
+        Predictions for all regions: `arrays.columns` contains the predicted quantities, and
+        `arrays.scores` contains the log-likelihoods of a language model.
     columns
         Predicted quantities.
     regions
         Regions in genome order.
     sizes
-        Sequence lengths in bases.
+        Length of each sequence, in bases.
     record
         Provenance record, without the name of the quantity.
     files
-        Transaction at the end of which the files are moved into place.
+        Transaction in which the files are written.
     calls
-        Labels to write to a .bed file.
+        Columns of the labels whose calls are written to a .bed file.
     threshold
-        Lowest probability of a call.
+        Lowest probability at which a label is called.
 
     Raises
     ------
@@ -124,7 +126,7 @@ def write_prediction(
 
 
 def _quantity(arrays: Arrays, rows: slice, columns: Sequence[Column], name: str) -> Float32[np.ndarray, " bases"]:
-    """Return the values of a quantity in a slice of the arrays."""
+    """Return the values of the quantity `name` for a slice of the arrays."""
     assert arrays.columns is not None
     if name == LOG_LIKELIHOOD:
         return np.array(arrays.scores[rows])
@@ -140,7 +142,10 @@ def _quantity(arrays: Arrays, rows: slice, columns: Sequence[Column], name: str)
 def _write_calls(
     path: Path, arrays: Arrays, regions: Sequence[Region], files: AtomicFiles, calls: Sequence[Column], threshold: float
 ) -> None:
-    """Write the bases at which a label is called, as BED with the probability as score (0 to 1000)."""
+    """Write the bases at which a label is called to a BED file.
+
+    The score in the file is the probability times 1000, rounded to an integer.
+    """
     assert arrays.columns is not None
     numbers = [call.number for call in calls]
     with files.create(path).open("w", encoding="utf-8") as file:

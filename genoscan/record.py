@@ -27,21 +27,21 @@ def sequence_records(genome: Genome, names: Iterable[str]) -> list[dict[str, Any
 def input_settings(
     genome: Genome, model: Model, regions: Sequence[Region], batches: Sequence[Batch], warning: str | None
 ) -> dict[str, Any]:
-    """Return those settings that a result shares with all results computed in windows: inputs, windows, machine.
+    """Return the settings that predictions and derivatives have in common: inputs, windows and device.
 
     Parameters
     ----------
     genome, model, regions
-        Inputs.
+        Inputs to the computation.
     batches
         Windows of the regions.
     warning
-        Warning about the run; None if there is none.
+        Warning to include in the record; None if there is no warning.
 
     Returns
     -------
     dict
-        Entries of the record, as JSON values.
+        Entries of the record, with JSON values.
     """
     digest = hashlib.sha256()
     for batch in batches:
@@ -61,7 +61,7 @@ def input_settings(
 
 
 def settings(job: Job) -> dict[str, Any]:
-    """Return the settings that determine the exact bits of a result.
+    """Return all settings that determine a result, bit for bit.
 
     A run can be resumed only with the same settings.
     """

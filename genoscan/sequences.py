@@ -1,4 +1,4 @@
-"""Conversion of strings, base codes, one-hot arrays and file regions to regions of a genome."""
+"""Conversion of strings, base codes, one-hot arrays and regions of files to regions of a genome."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -34,7 +34,7 @@ class Located:
 
 
 def locate(sequence: Any, *, axes: str = "LC", name: str = _NAME) -> Located:
-    """Return one sequence as a region of a genome.
+    """Convert one sequence to a region of a genome.
 
     Parameters
     ----------
@@ -75,7 +75,10 @@ def locate(sequence: Any, *, axes: str = "LC", name: str = _NAME) -> Located:
 
 
 def locate_all(sequences: Any, *, axes: str = "LC") -> tuple[list[Located], bool]:
-    """Return the regions of one or more sequences, and whether they were given as a list or batch."""
+    """Convert one or more sequences to regions of genomes.
+
+    The second result is True if the sequences were given as a list or as a batch of one-hot arrays.
+    """
     many = isinstance(sequences, list)
     if isinstance(sequences, np.ndarray | torch.Tensor) and sequences.ndim == 3:
         many, sequences = True, list(sequences)
@@ -123,7 +126,7 @@ def _in_file(genome: Any, region: Any) -> Located:
 
 
 def _from_array(array: Any, axes: str) -> UInt8[np.ndarray, " bases"]:
-    """Return the base codes in an array that contains either codes or one-hot rows."""
+    """Return the base codes of an array that contains either base codes or one-hot vectors."""
     if isinstance(array, torch.Tensor):
         array = array.detach().cpu().numpy()
     if array.ndim == 1 and array.dtype.kind in "iu":
@@ -144,9 +147,9 @@ def _from_array(array: Any, axes: str) -> UInt8[np.ndarray, " bases"]:
 def group(located: Sequence[Located], target: str) -> Iterable[list[int]]:
     """Yield the indices of the sequences in each job, one list per job.
 
-    All sequences in memory share one job unless the target specifies a position. A position refers to a
-    single sequence, so each sequence then has its own job. Each region of a file always has its own
-    job.
+    All sequences in memory share one job, unless the target specifies a position. A position refers to a
+    single sequence, so a separate job is then used for each sequence. A separate job is always used for
+    each region of a file.
     """
     shared = [
         i

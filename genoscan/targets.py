@@ -1,12 +1,13 @@
-"""Targets in genome coordinates, and their conversion to the engine's targets for windows.
+"""Targets in genome coordinates, and their conversion to targets of the engine.
 
-    log-likelihood              all bases from the start of the region to the end of the window;
-                                for bidirectional models, all bases of the window
-    log-likelihood:REGION       all bases of REGION
-    logit:CHROM:POS:BASE        logit of BASE in the prediction at POS (1-based)
-    log-odds:CHROM:POS:BASE     logit of BASE minus the mean logit of the other three bases
+A target has one of the following forms:
 
-    HEAD:LABEL[@REGION]         see label_target.py
+    log-likelihood              log-likelihood of all bases from the start of the scored region to the
+                                end of the window; for bidirectional models, of all bases in the window
+    log-likelihood:REGION       log-likelihood of all bases in REGION
+    logit:CHROM:POS:BASE        logit of BASE in the prediction of the base at POS (1-based)
+    log-odds:CHROM:POS:BASE     this logit minus the mean logit of the other three bases
+    HEAD:LABEL[@REGION]         logit of a label of a task head (see label_target.py)
 
 POS and BASE refer to the forward strand. If the reverse strand is read, the complement of BASE at the
 same position is used.
@@ -35,19 +36,19 @@ _LANGUAGE_MODEL = "log-likelihood[:REGION], logit:CHROM:POS:BASE or log-odds:CHR
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """A target in genome coordinates.
+    """Target of a language model, in genome coordinates.
 
     Attributes
     ----------
     text
         Target as specified by the user.
     kind
-        "log-likelihood", "logit" or "log-odds".
+        Kind of target: "log-likelihood", "logit" or "log-odds".
     region
-        Bases in the target, a single base for a logit or log-odds. If None, the bases are determined
-        for each window.
+        Bases in the target. For a logit or log-odds target, this is a single base. If None, the bases
+        are determined separately for each window.
     base
-        Code of the base of a logit or log-odds.
+        Base code whose logit is used in a logit or log-odds target; None for a log-likelihood.
     """
 
     text: str
@@ -59,7 +60,7 @@ class TargetSpec:
     pooled: ClassVar = False
 
     def check_windows(self, windows: Sequence[Window]) -> None:
-        """Check nothing further: each window is extended to include the target."""
+        """Do nothing, because each window is extended to include the target."""
 
     def check(self, regions: Sequence[Region], sizes: Mapping[str, int], strand: str, label_offset: int) -> None:
         """Check that an output of the model predicts the target on every strand that is read.
@@ -67,7 +68,8 @@ class TargetSpec:
         Raises
         ------
         InputError
-            If the target is the first base that is read on a strand, which no output predicts.
+            If the target is the first base of a sequence on a strand that is read, because no output
+            predicts this base.
         """
         if self.region is None:
             return
@@ -88,7 +90,7 @@ class TargetSpec:
         Raises
         ------
         InputError
-            If the model has no mask token, or the target is the whole window.
+            If the model has no mask token, or the target has no region.
         """
         check_masked(self.text, self.region, model, "such as log-likelihood:chr1:1,001-1,010")
 
@@ -109,7 +111,7 @@ class TargetSpec:
         return Resolved(target, codes, [])
 
     def for_windows(self, windows: Sequence[Window], codes: UInt8[Tensor, "batch length"], model: Model) -> Target:
-        """Return the target in the engine's format, for windows of equal length with the given base codes."""
+        """Return the target in the format of the engine, for windows of equal length with the given codes."""
         offset = model.label_offset
         if self.kind == "log-likelihood":
             if self.region is None:
@@ -130,21 +132,21 @@ class TargetSpec:
 
 
 def whole_target(model: Model, codes: UInt8[Tensor, "batch length"]) -> LogLikelihood | LogitSum:
-    """Return a target that depends on all outputs of windows, for measurements and checks.
+    """Return a target that depends on all outputs for some windows, for measurements and checks.
 
     Parameters
     ----------
     model
-        Model with the head to use.
+        Model in which the head to use is selected.
     codes
         Base codes of the windows.
 
     Returns
     -------
     LogLikelihood or LogitSum
-        Log-likelihood of the windows or, for a task head, a weighted sum of all its outputs. A label
-        and its complement have the same weight, so that an equivariant head has the same target on
-        the reverse-complemented windows.
+        Log-likelihood of the windows or, for a task head, a weighted sum of all outputs of the head. A
+        label and its complement have the same weight. The target of an equivariant head is therefore
+        the same for the reverse-complemented windows.
     """
     if not model.head:
         return whole_window(codes, model.columns(), model.label_offset)
@@ -164,18 +166,24 @@ def parse_target(
     Parameters
     ----------
     text
-        The target.
+        Target as specified by the user.
     sizes
-        Sequence lengths in bases.
+        Length of each sequence, in bases.
     model
         Model whose outputs the target uses.
     contrast
-        Label that is subtracted from a label target, or "strongest".
+        For a target of a task head, the name of the label whose logit is subtracted, or "strongest". If
+        None, no logit is subtracted.
+
+    Returns
+    -------
+    TargetSpec or LabelTarget
+        Target of the language model, or target of a task head.
 
     Raises
     ------
     InputError
-        If the text has none of the forms, the model does not have the head or label, the base is
+        If the text does not have a valid form, the model does not have the head or label, the base is
         invalid, or the position is outside the genome.
     """
     kind, _, rest = text.partition(":")
@@ -205,7 +213,7 @@ def parse_target(
 
 
 def _expected(model: Model) -> str:
-    """Return a description of the targets that a model accepts."""
+    """Describe the targets that a model accepts, for error messages."""
     forms = [_LANGUAGE_MODEL] if model.config.language_model else []
     for name, head in model.config.heads.items():
         forms.append(f"{name}:LABEL[@REGION] with a label among {', '.join(head.labels)}")
@@ -219,7 +227,7 @@ def _affected(window: Window, model: Model) -> slice:
 
 
 def _weights(kind: Kind, model: Model, base: int) -> Tensor:
-    """Return the weight of each output column in a logit or a log-odds target."""
+    """Return the weight of each output column in a logit or log-odds target."""
     row = torch.zeros(len(model.config.symbols), dtype=torch.float64)
     if kind == "log-odds":
         row[list(model.config.base_columns)] = -1 / 3

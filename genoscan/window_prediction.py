@@ -36,25 +36,28 @@ def predict_windows(
     genome, model
         Genome to read, and model to apply.
     regions
-        Regions, each of which is one window; all sequences in full if there are none.
+        Regions, each of which is read in a separate window. If there are none, all sequences are used
+        in full.
     heads
-        Names of pooled heads; all pooled heads if there are none.
+        Names of pooled heads. If there are none, all pooled heads of the model are used.
     logits
-        Whether to return logits rather than probabilities.
+        Whether to return logits instead of probabilities.
     strand
         Strand to read: "+", "-" or "both" for the mean of the two predictions.
     context
-        Number of bases around a region that belong to its window; 0 if None.
+        Number of bases that the window includes upstream of the region and, for bidirectional models,
+        also downstream of it. None means 0.
     batch
         Number of windows of equal length processed together.
     progress
-        Function called after each batch with the number of positions in it.
+        Function called once per region, after the batch has been processed, with the number of
+        positions in the windows of the region.
 
     Returns
     -------
     DataFrame
-        Columns `chrom`, `start`, `end` (0-based, half-open), `name`, `strand`, and HEAD.LABEL for each
-        label, with one row per region in the given order.
+        Table with one row per region, in the given order. The columns are `chrom`, `start`, `end`
+        (0-based, half-open), `name`, `strand`, and one column HEAD.LABEL for each label.
 
     Raises
     ------
@@ -65,8 +68,8 @@ def predict_windows(
 
     Notes
     -----
-    The working memory of causal models does not depend on the length of a region; bidirectional models
-    need memory for the activations between layers.
+    For causal models, working memory does not depend on the length of a region. Bidirectional models
+    also need memory for the activations between layers.
     """
     pooled = {name: head for name, head in model.config.heads.items() if head.kind == "pooled"}
     for name in heads:
@@ -98,7 +101,7 @@ def predict_windows(
 
 
 def write_windows(predictions: pd.DataFrame, output: Path) -> None:
-    """Write predictions as a table of tab-separated values, with one header line.
+    """Write predictions as a table of tab-separated values with a header line.
 
     Parameters
     ----------
@@ -119,7 +122,11 @@ def write_windows(predictions: pd.DataFrame, output: Path) -> None:
 def _batch(
     genome: Genome, model: Model, windows: Sequence[Window], heads: dict[str, HeadConfig], logits: bool
 ) -> list[dict[str, float]]:
-    """Return the predictions for windows of equal length, by HEAD.LABEL on the forward strand."""
+    """Return the predictions for windows of equal length on one strand.
+
+    Each window has one value per label. The key has the form HEAD.LABEL, and LABEL refers to the forward
+    strand.
+    """
     codes = torch.from_numpy(read_windows(genome, windows))
     rows: list[dict[str, float]] = [{} for _ in windows]
     for name, head in heads.items():

@@ -22,15 +22,15 @@ from genoscan.ops.dual import refuse_transforms
 
 Result = TypeVar("Result")
 Allocate = Callable[[int, Tensor], Tensor]
-"""Function (count, like) that returns one uninitialised block for `count` tensors like `like`."""
+"""Function of `count` and `like` that allocates `count` tensors with the shape and dtype of `like` as one block."""
 
 
 @runtime_checkable
 class Cotangents(Protocol):
-    """Cotangents of a layer's outputs, which are read tile by tile and take the place of a target."""
+    """Cotangents of a layer's outputs, which are read tile by tile and are used instead of a target."""
 
     def tile(self, span: slice) -> Float[Tensor, "batch tile d_out"]:
-        """Return the cotangents of the outputs over the span."""
+        """Return the cotangents of the outputs at the positions of the span."""
         ...
 
 
@@ -74,14 +74,14 @@ def adjoint(
     The generator returns an `AdjointResult`. The function `allocate` provides storage for the carries.
     Each time a tile has been run forward, or forward and backward, `progress` is called with the number
     of positions in the tile. If `snapshots` is given, the state of the sweep is saved from time to
-    time. An interrupted sweep continues from the last saved state. It does not yield a tile again if
-    the caller had received the gradient of the tile before this state was saved.
+    time, and an interrupted sweep continues from the last saved state. A tile is not yielded again if
+    the caller received its gradient before that state was saved.
 
     Notes
     -----
     The derivative equals that computed by autograd over the whole window, up to rounding
     (tests/test_engine.py). The results are bitwise identical for any number of slots and stages. On a
-    CPU, a `Chain` is divided into stages, at most one for each torch thread (stages.py).
+    CPU, a `Chain` is divided into stages, at most one for each torch thread (see stages.py).
 
     Memory: the activations of one tile and `slots` carries, regardless of the length of the window.
     With `s` stages, the first stage stores its activations for `s` tiles, and the last stage stores its
@@ -145,10 +145,10 @@ def consume(
     pull: Generator[tuple[slice, Tensor], None, Result],
     receive: Callable[[slice, Tensor], object] = lambda _span, _x_bar: None,
 ) -> Result:
-    """Run an adjoint sweep to its end and call `receive` with the gradient of each tile.
+    """Run an adjoint sweep to its end, and call `receive` with the span and the gradient of each tile.
 
-    The function returns the return value of the generator. If `receive` raises an exception, the
-    threads of the sweep are stopped before the exception propagates.
+    The function returns the value that the generator `pull` returns. If `receive` raises an exception,
+    the threads of the sweep are stopped before the exception propagates.
     """
     with closing(pull):
         while True:
@@ -183,7 +183,7 @@ class _TargetEnd:
 
 
 class _NextStage:
-    """Source of cotangents for any stage but the last: the next stage."""
+    """Source of cotangents for every stage except the last one: the next stage."""
 
     sum = None
 
@@ -242,7 +242,7 @@ def _stage(
 ) -> Generator[tuple[slice, Tensor], None, _End]:
     """Run one stage and yield the cotangents of its inputs, tile by tile, from right to left.
 
-    Up to `ahead` tiles may await their backward passes while later actions are carried out.
+    The backward passes of up to `ahead` tiles may be pending while subsequent actions are carried out.
     """
     live = map_leaves(lambda leaf: leaf.detach(), live)
     sums = [torch.zeros_like(parameter) for parameter in parameters]
@@ -284,7 +284,7 @@ def _stage(
 
 
 class _Slots:
-    """Carries that are copied to blocks of storage, each of which is allocated once.
+    """Storage for carries, which are copied into blocks of memory that are allocated only once.
 
     Without these copies, the carries would be scattered among the activations of the tiles, and heap
     fragmentation would increase with the length of the window.

@@ -1,8 +1,8 @@
 """Storage of the activations between layers, in memory or in files.
 
 A boundary is an array that contains `width` values for each position of a window. It is freed when
-its last reference is deleted. The carries of a layer, one per tile, are stored in the same way. They
-are small compared with a boundary.
+its last reference is deleted. The carries of a layer, one per tile, are stored in the same way. The
+carries are small compared with a boundary.
 """
 
 import tempfile
@@ -23,8 +23,8 @@ from genoscan.temporary import allocate
 class TensorBoundary:
     """Boundary that may be stored on any device.
 
-    Its tiles are copied to and from the device of the network. If the boundary is stored on that
-    device, `read` returns a view of the boundary. The view is valid until the tile is overwritten.
+    Tiles are copied to and from the device of the network. If the boundary is stored on that device,
+    `read` returns a view of the boundary, which is valid until the tile is overwritten.
     """
 
     numbers: Float[Tensor, "batch length width"]

@@ -5,8 +5,8 @@ two layers are therefore stored as a **boundary**, in memory or in files. A boun
 values for each position. Within a layer, each direction is causal. It is run tile by tile, as in
 `adjoint.py`, in memory that does not depend on the length of the window.
 
-Boundaries are stored and recomputed on the same schedule as carries (`checkpoints.py`), with layers
-in place of tiles.
+Boundaries are stored and recomputed according to the same schedule as carries (`checkpoints.py`), with
+layers in place of tiles.
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -115,6 +115,8 @@ def forward_by_layer(
 ) -> Generator[tuple[slice, Float[Tensor, "batch span d_out"]], None, None]:
     """Yield the outputs tile by tile, from left to right.
 
+    Notes
+    -----
     Memory: the activations of one tile, one carry, and two boundaries in `store`.
     """
     sweep = _swept(chain, inputs, tile, store, progress)
@@ -167,7 +169,10 @@ class _DualInputs:
 
 @dataclass(frozen=True)
 class _LayerwisePass:
-    """Passes over whole layers of a network, with one window length, tile size, store and device."""
+    """Passes over the layers of a network for one window length, tile size, store and device.
+
+    `sums` accumulates the cotangents of the parameters.
+    """
 
     length: int
     tile: int
@@ -181,7 +186,10 @@ class _LayerwisePass:
         return Spans(self.length, self.tile)
 
     def stored(self, tiles: Iterable[tuple[slice, Tensor]], check: Callable[[], None] = lambda: None) -> Boundary:
-        """Write tiles to a new boundary, and return the boundary."""
+        """Write tiles to a new boundary, and return the boundary.
+
+        The function `check` is called before each tile is written.
+        """
         made: Boundary | None = None
         for span, tile in tiles:
             check()
@@ -192,7 +200,7 @@ class _LayerwisePass:
 
     @torch.no_grad()
     def encoded(self, chain: BidirectionalNetwork, inputs: Inputs | _DualInputs) -> Boundary:
-        """Return the boundary before the first layer."""
+        """Encode the inputs, and return them as the boundary before the first layer."""
 
         def encode(span: slice) -> Tensor:
             x = inputs.tile(span)
@@ -225,7 +233,10 @@ class _LayerwisePass:
     def scored(
         self, chain: BidirectionalNetwork, ends: Boundary, target: Target
     ) -> tuple[Boundary, Float[Tensor, " batch"]]:
-        """Overwrite the last boundary with its cotangent; return the boundary and the target value."""
+        """Replace the boundary after the last layer with its cotangent.
+
+        The function returns this boundary and the value of the target for each window.
+        """
         value = None
         for span in self.tiles:
             x = ends.read(span).detach().requires_grad_()
@@ -239,7 +250,7 @@ class _LayerwisePass:
         return ends, value.cpu()
 
     def pull(self, layer: BidirectionalLayer, x: Boundary, x_bar: Boundary) -> None:
-        """Overwrite `x_bar`, the cotangent of a layer's output, with that of the layer's input `x`."""
+        """Overwrite `x_bar`, the cotangent of a layer's output, with the cotangent of the layer's input `x`."""
         forward_inputs, reverse_inputs = self._ways(layer, x)
         left_bar, right_bar = (x_bar, x_bar) if layer.additive else self._merged(layer, x, x_bar)
 
@@ -265,9 +276,9 @@ class _LayerwisePass:
     def _pull_span(
         self, layer: BidirectionalLayer, x: Boundary, x_bar: Boundary, span: slice, read_bar: Tensor
     ) -> None:
-        """Overwrite the cotangent of the layer's output over a span with that of the layer's input.
+        """Overwrite the cotangent of a layer's output over a span with the cotangent of the layer's input.
 
-        `read_bar` is the cotangent of the input to the layer's two directions.
+        `read_bar` is the cotangent of the input to the two directions of the layer, over the span.
         """
         at = x.read(span).detach().requires_grad_()
         with torch.enable_grad():
@@ -292,7 +303,7 @@ class _LayerwisePass:
             yield inputs.placed(span, outputs)
 
     def _merged(self, layer: BidirectionalLayer, x: Boundary, x_bar: Boundary) -> tuple[Boundary, Boundary]:
-        """Return the cotangents of the two directions' outputs for a `merge` that is not additive."""
+        """Return the cotangents of the outputs of the two directions if `merge` is not additive."""
         forward_inputs, reverse_inputs = self._ways(layer, x)
         left, right = two_at_once(
             self.device,
@@ -363,13 +374,13 @@ class _DirectionInputs:
         return self.x.batch
 
     def place(self, span: slice) -> slice:
-        """Convert a span of the inputs to window coordinates."""
+        """Convert a span from the order of this direction to window coordinates."""
         if not self.mirrored:
             return span
         return slice(self.length - span.stop, self.length - span.start)
 
     def placed(self, span: slice, tile: Tensor) -> tuple[slice, Tensor]:
-        """Convert a span to window coordinates, and arrange its values in the order of the window."""
+        """Convert a span to window coordinates, and arrange the values of the tile in window order."""
         return self.place(span), flip_positions(tile) if self.mirrored else tile
 
     def tile(self, span: slice) -> Any:
@@ -380,7 +391,7 @@ class _DirectionInputs:
 
 @dataclass(frozen=True)
 class _Bars:
-    """Cotangents of the outputs of one direction, in the same order as `inputs`."""
+    """Cotangents of the outputs of one direction, which are read in the same order as `inputs`."""
 
     inputs: _DirectionInputs
     bars: Boundary

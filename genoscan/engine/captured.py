@@ -1,7 +1,7 @@
-"""Capture of a layer's work on a tile as CUDA graphs.
+"""Capture of a layer's computation on a tile as CUDA graphs.
 
-A tile of a small model keeps a GPU busy for less time than the host needs to launch its kernels one
-by one. A captured graph launches all of them at once, with the same results.
+For a small model, launching the kernels of a tile one by one takes the host longer than running them
+takes the GPU. A captured graph launches all of these kernels at once and gives the same results.
 """
 
 from collections import Counter, OrderedDict
@@ -16,21 +16,21 @@ from genoscan.layer import Carry, Layer, leaves, map_leaves
 from genoscan.ops.dual import Dual
 
 _AFTER = 2
-"""Number of tiles of a kind that are run before the kind is captured; they also compile the kernels."""
+"""Number of tiles of a kind that are run without a graph, so that kernels are compiled before the capture."""
 _GRAPHS = 4
-"""Number of captured kinds that are kept for a layer: full tiles and the first tile, each with and without gradient."""
+"""Maximum number of graphs per layer: for full tiles and for the first tile, each with and without gradients."""
 
 Kind: TypeAlias = tuple[Any, ...]
-"""Shape and dtype of a tile, and whether a gradient follows."""
+"""Kind of a tile: its shape, its dtype, and whether gradients are enabled."""
 
 _captures: "WeakKeyDictionary[Layer, _Captures]" = WeakKeyDictionary()
 
 
 class Captured:
-    """A causal layer whose work on tiles of equal shape is captured once and then replayed.
+    """Causal layer whose computation on tiles of equal shape is captured once and then replayed.
 
-    The weights of the layer must be frozen, and on a CUDA device. The gradient of a tile must be computed
-    before the layer is run on the next tile.
+    The weights of the layer must be frozen and stored on a CUDA device. The gradient of a tile must be
+    computed before the layer is run on the next tile.
     """
 
     def __init__(self, layer: Layer) -> None:
@@ -46,11 +46,11 @@ class Captured:
         return self._layer.begin(batch)
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the trainable tensors."""
+        """Yield the parameters of the layer."""
         return self._layer.parameters()
 
     def forward(self, x: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
-        """Return the output over one tile and the carry at its right edge."""
+        """Return the output over one tile and the carry at the right edge of the tile."""
         inputs = [x, *leaves(carry)]
         if any(isinstance(part, Dual) for part in inputs):
             return self._layer.forward(x, carry)
@@ -63,12 +63,14 @@ class Captured:
 
 
 class _Captures:
-    """The captured graphs of a layer, by kind of tile; those used least recently are dropped.
+    """Captured graphs of a layer, keyed by the kind of tile.
+
+    If there are too many graphs, the least recently used graph is dropped.
 
     Attributes
     ----------
     weights
-        Address and version of each weight of the layer, which the graphs read.
+        Address and version of each weight of the layer. The graphs are valid only for these weights.
     """
 
     def __init__(self, weights: list[tuple[int, int]]) -> None:
@@ -77,7 +79,10 @@ class _Captures:
         self._graphs: OrderedDict[Kind, _TileGraph] = OrderedDict()
 
     def find(self, layer: Layer, x: Tensor, carry: Carry) -> "_TileGraph | None":
-        """Return the graph for a tile, captured now if necessary; None if the kind is still rare."""
+        """Return the graph for a tile, or None if too few tiles of this kind have been run.
+
+        The graph is captured if it does not exist yet.
+        """
         kind = (x.shape, x.dtype, torch.is_grad_enabled())
         if kind not in self._graphs:
             self._seen[kind] += 1
@@ -92,7 +97,10 @@ class _Captures:
 
 
 class _Pool:
-    """Memory of all captured graphs, in which each overwrites the intermediate values of the others."""
+    """Memory that all captured graphs share.
+
+    Each graph overwrites the intermediate values of the other graphs.
+    """
 
     def __init__(self) -> None:
         self._graphs: WeakSet[_TileGraph] = WeakSet()
@@ -100,7 +108,7 @@ class _Pool:
         self.runs = 0
 
     def handle_for(self, graph: "_TileGraph") -> Any:
-        """Return the handle for the capture of a graph."""
+        """Return the handle of the memory pool in which a graph is to be captured."""
         if not self._graphs:  # the memory was freed with the last graph
             self._handle = torch.cuda.graph_pool_handle()
         self._graphs.add(graph)
@@ -111,12 +119,12 @@ _pool = _Pool()
 
 
 class _TileGraph:
-    """The kernels of a tile, forward and, in grad mode, backward.
+    """CUDA graphs of the forward pass over a tile and, if gradients are enabled, of the backward pass.
 
     Attributes
     ----------
     after
-        Carry at the right edge of the tile; gives the structure of the carry.
+        Carry at the right edge of the captured tile. Only its structure is used.
     """
 
     def __init__(self, layer: Layer, x: Tensor, carry: Carry) -> None:
@@ -143,12 +151,12 @@ class _TileGraph:
         self.after = map_leaves(lambda leaf: leaf.detach(), after)
 
     def run(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Return the outputs and the leaves of the carry."""
+        """Run the forward pass; return the output and the leaves of the carry at the right edge of the tile."""
         _pool.runs += 1
         return _replay(self._forward, self._inputs, inputs, self._outputs)
 
     def pull(self, bars: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Return the cotangents of the inputs of the last run."""
+        """Run the backward pass; return the cotangents of the inputs to the last forward pass."""
         return _replay(self._backward, self._bars, bars, self._input_bars)
 
 

@@ -1,4 +1,4 @@
-"""Binomial checkpointing: a schedule that determines which of the carries are stored during an adjoint sweep.
+"""Binomial checkpointing: a schedule that determines which carries an adjoint sweep stores.
 
 An adjoint sweep needs the carry at the left edge of every tile, from the last tile to the first. At
 most `slots` carries are stored. Every other carry is recomputed from the nearest stored carry to its
@@ -49,7 +49,7 @@ Action = Advance | Save | Restore | Drop | Adjoin
 
 
 def schedule(n_tiles: int, slots: int, stored: Sequence[int] = ()) -> Iterator[Action]:
-    """Return the actions that run all tiles backward, last to first, with the fewest forward passes.
+    """Return the actions that run all tiles backward, from last to first, with the fewest forward passes.
 
     At most `slots` carries are stored at any time, including the carry of the first tile. `stored`
     lists the tiles whose carries an interrupted sweep has already stored, in ascending order from 0. If
@@ -92,7 +92,7 @@ def _actions(n_tiles: int, slots: int, stored: Sequence[int]) -> Iterator[Action
 
 
 def advances(n_tiles: int, slots: int) -> int:
-    """Return the number of forward passes over tiles in a schedule, not counting `Adjoin` actions."""
+    """Return the number of forward passes over tiles in a schedule, excluding those in `Adjoin` actions."""
     _check(n_tiles, slots)
     rounds = _rounds(n_tiles, slots)
     return rounds * n_tiles - comb(slots + rounds, slots + 1)
@@ -106,7 +106,7 @@ def _check(n_tiles: int, slots: int) -> None:
 
 
 def _rounds(n: int, slots: int) -> int:
-    """Return the maximum number of forward passes over any one tile in a schedule for `n` tiles."""
+    """Return the largest number of forward passes over a single tile in a schedule for `n` tiles."""
     rounds = 0
     while comb(slots + rounds, slots) < n:
         rounds += 1

@@ -1,4 +1,4 @@
-"""Forward sweep from left to right: outputs without derivatives, tile by tile."""
+"""Forward sweep from left to right, which computes the outputs tile by tile, without derivatives."""
 
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
@@ -29,7 +29,7 @@ def forward(
     -----
     The outputs equal those of a single pass over the whole window, up to rounding.
 
-    Memory: the activations of one tile per stage (stages.py), and one carry.
+    Memory: the activations of one tile for each stage (see stages.py), and one carry.
     """
 
     def read(span: slice) -> Tensor:

@@ -26,7 +26,7 @@ class Inputs(Protocol):
         ...
 
     def tile(self, span: slice) -> Float[Tensor, "batch tile d_in"]:
-        """Return the input to the network over the span."""
+        """Return the input to the network at the positions of the span."""
         ...
 
 
@@ -71,10 +71,10 @@ class Dense:
 
 
 class Spans:
-    """Sequence of the spans of all tiles, from left to right.
+    """Sequence of the spans of all tiles in a window, from left to right.
 
     The tiles cover positions 0 to `length - 1`. The first tile may be shorter than the others. The
-    memory that the sequence uses does not depend on `length`.
+    sequence uses the same amount of memory for any `length`.
     """
 
     def __init__(self, length: int, tile: int) -> None:

@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 Merge: TypeAlias = Callable[[Boundary, slice, Tensor, Tensor], None]
 
 _PARTS = 8
-"""Number of parts into which a tile is divided for merging."""
+"""Number of parts into which a tile is divided when it is merged."""
 
 
 def merge_directions(
@@ -67,7 +67,10 @@ class _Merger:
         self._lock = threading.Lock()
 
     def receive(self, direction: int, span: slice, tile: Tensor) -> None:
-        """Store the part of a tile that the other sweep has not reached, and merge the rest."""
+        """Store the part of a tile that the other sweep has not reached, and merge the remaining part.
+
+        `direction` is 0 for the sweep from left to right, and 1 for the other sweep.
+        """
         with self._lock:
             boundary = self.boundary = self.boundary or self._store.boundary(tile)
             met = min(max(self._reached[1 - direction], span.start), span.stop)
@@ -87,14 +90,15 @@ class _Merger:
 
 
 def _relative(span: slice, part: slice) -> slice:
-    """Return a part of a span, relative to the start of the span."""
+    """Return the positions of `part` relative to the start of `span`."""
     return slice(part.start - span.start, part.stop - span.start)
 
 
 def two_at_once(device: torch.device, *work: Callable[[Callable[[], None]], Result]) -> list[Result]:
     """Run two functions and return their results.
 
-    On a CPU with at least two threads, the functions run in parallel.
+    On a CPU with at least two threads, the functions run in parallel. Each function is called with one
+    argument, as in `run_in_parallel`.
     """
     if len(shares(len(work), device)) == len(work):
         return run_in_parallel(work)

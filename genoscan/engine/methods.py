@@ -29,14 +29,14 @@ from genoscan.usage import memory_limit
 
 Progress: TypeAlias = Callable[[int], object]
 Network: TypeAlias = Any
-"""A `Layer` for `Adjoint`, a `BidirectionalNetwork` for `Layerwise`."""
+"""Network to differentiate: a `Layer` for `Adjoint`, or a `BidirectionalNetwork` for `Layerwise`."""
 Tiles: TypeAlias = Generator[tuple[slice, Float[Tensor, "batch span width"]], None, None]
 
 _CPU = torch.device("cpu")
 
 
 def ignore(_positions: int) -> None:
-    """Discard a progress report."""
+    """Ignore a progress report."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,11 @@ class Cost:
     Attributes
     ----------
     recomputed
-        Average number of forward passes over a tile, excluding the pass that is differentiated.
+        Average number of forward passes over a tile, excluding the one immediately before the backward
+        pass.
     passes
-        Total number of passes over each position, forward and backward, in all sweeps.
+        Average number of passes over each position in all sweeps. A backward pass over a tile and the
+        forward pass immediately before it are counted as one pass.
     carry_bytes
         Size, in bytes, of the carries that a sweep stores in working memory.
     state_bytes
@@ -56,7 +58,8 @@ class Cost:
     boundary_bytes
         Size, in bytes, of the activations between layers and of the carries stored with them.
     boundary_place
-        Place where these activations and carries are stored: "memory", a GPU or a folder.
+        Where these activations and carries are stored: "memory", a GPU or a folder. "" if none are
+        stored.
     """
 
     recomputed: float
@@ -81,7 +84,7 @@ class Method(Protocol):
         ...
 
     def affected(self, span: slice, reach: int) -> slice:
-        """Return the span of outputs that inputs in `span` affect, up to `reach` positions away."""
+        """Return the span of the outputs that inputs in `span` affect, up to `reach` positions away."""
         ...
 
     def extent(self, span: slice, outputs: slice | None, *, before: int, after: int) -> slice:
@@ -93,10 +96,10 @@ class Method(Protocol):
             Positions of the inputs with respect to which derivatives are taken. Positions are counted
             in the reading direction.
         outputs
-            Positions of the outputs that contribute to the target. If None, all outputs of the window
-            contribute to it.
+            Positions of the outputs that contribute to the target. If None, all outputs in the window
+            contribute to the target.
         before, after
-            Number of context positions on each side.
+            Number of context positions to include on the left, and number to include on the right.
 
         Returns
         -------
@@ -106,7 +109,7 @@ class Method(Protocol):
         ...
 
     def fit(self, network: Network, length: int, batch: int) -> "Method":
-        """Return a copy whose storage is chosen for `batch` windows of `length` positions.
+        """Return a method with storage settings for `batch` windows of `length` positions each.
 
         Raises
         ------
@@ -124,7 +127,7 @@ class Method(Protocol):
         ...
 
     def unit(self, network: Network, x: Tensor) -> tuple[Layer, Tensor]:
-        """Return the causal layer of one sweep, and the layer's input for the network input `x`."""
+        """Return a causal layer on which one sweep runs, and the input to this layer for network input `x`."""
         ...
 
     def gradient(
@@ -150,7 +153,7 @@ class Method(Protocol):
     def tangent(
         self, network: Network, inputs: Inputs, directions: Directions, *, progress: Progress = ignore
     ) -> Generator[tuple[slice, Tensor, Tensor], None, None]:
-        """Yield the outputs and their derivatives along each direction, from left to right."""
+        """Yield the outputs and their derivatives along each direction, tile by tile, from left to right."""
         ...
 
 
@@ -162,7 +165,7 @@ def _check_positive(**numbers: int) -> None:
 
 @dataclass(frozen=True)
 class Adjoint:
-    """Adjoint of a causal network, computed tile by tile.
+    """Method of differentiation for causal networks, which runs adjoint sweeps tile by tile.
 
     Parameters
     ----------
@@ -207,7 +210,7 @@ class Adjoint:
         return Cost(recomputed, 1 + recomputed, stored, stored)
 
     def forward_passes(self, network: Layer) -> int:
-        """Return 1."""
+        """Return 1, because `forward` runs a causal network once."""
         return 1
 
     def unit(self, network: Layer, x: Tensor) -> tuple[Layer, Tensor]:
@@ -252,22 +255,23 @@ class Adjoint:
 
 @dataclass(frozen=True)
 class Layerwise:
-    """Adjoint of a bidirectional network, computed layer by layer.
+    """Method of differentiation for bidirectional networks, which runs adjoint sweeps layer by layer.
 
     Parameters
     ----------
     tile
         Number of positions per tile.
     memory
-        Maximum size, in bytes, of the activations between layers. If None, the limit is half of the
-        GPU's memory if that is enough; otherwise, it is half of the memory available to this process.
+        Maximum size, in bytes, of the stored activations between layers. If None, the activations are
+        stored on the GPU, if there is one and they need at most half of its memory. Otherwise, they are
+        stored in main memory, and the limit is half of the memory available to this process.
     spill
-        Folder for files that store these activations. If None, they are stored in memory.
+        Folder for files that contain these activations. If None, the activations are stored in memory.
     boundaries
         Maximum number of boundaries (activations between two layers) to store. If None, all boundaries
         are stored. `fit` sets this attribute.
     place
-        Device on which boundaries are stored. `fit` sets this attribute.
+        Device on which boundaries are stored if `spill` is None. `fit` sets this attribute.
 
     Notes
     -----
@@ -303,7 +307,7 @@ class Layerwise:
         Raises
         ------
         InputError
-            If the limit is too low for one stored boundary in addition to the boundaries in use.
+            If the memory limit is too low for one stored boundary in addition to the boundaries in use.
         """
         if self.spill is not None:
             return self
@@ -334,7 +338,7 @@ class Layerwise:
         return Cost(recomputed, passes, 0, state, self._boundary_bytes(network, length, batch), place)
 
     def forward_passes(self, network: BidirectionalNetwork) -> int:
-        """Return 2 per layer, one for each direction."""
+        """Return twice the number of layers, because each layer is run in two directions."""
         return 2 * len(network.blocks)
 
     def unit(self, network: BidirectionalNetwork, x: Tensor) -> tuple[Layer, Tensor]:

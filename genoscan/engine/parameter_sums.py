@@ -1,4 +1,4 @@
-"""Sums of the cotangents of parameters over a sweep."""
+"""Summation of the cotangents of parameters during a sweep."""
 
 from collections.abc import Iterable, Sequence
 
@@ -16,7 +16,7 @@ class ParameterSums:
         return bool(self._sums)
 
     def of(self, parameters: Iterable[Tensor]) -> list[Tensor]:
-        """Return the given parameters whose cotangents are summed, without duplicates."""
+        """Return those of the given parameters whose cotangents are summed, without duplicates."""
         return [parameter for parameter in dict.fromkeys(parameters) if parameter in self._sums]
 
     def add(self, parameters: Sequence[Tensor], bars: Iterable[Tensor | None]) -> None:
@@ -26,7 +26,10 @@ class ParameterSums:
                 self._sums[parameter] += bar
 
     def grad(self, outputs: Sequence[Tensor], x: Tensor, bars: Sequence[Tensor] | None = None) -> Tensor:
-        """Return the cotangent of `x`, and add the cotangents of all parameters to the sums."""
+        """Return the cotangent of `x`, and add the cotangents of all parameters to the sums.
+
+        `bars` contains the cotangents of `outputs`. It may be None if each output is a scalar.
+        """
         parameters = list(self._sums)
         x_bar, *found = torch.autograd.grad(outputs, [x, *parameters], bars, allow_unused=True)
         self.add(parameters, found)
@@ -34,5 +37,5 @@ class ParameterSums:
         return x_bar
 
     def totals(self) -> tuple[Tensor, ...]:
-        """Return the sums in the order of the parameters."""
+        """Return the sums in the order in which the parameters were given."""
         return tuple(self._sums.values())

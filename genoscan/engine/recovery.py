@@ -78,7 +78,7 @@ def load_adjoint(snapshots: Snapshots | None, carry: Carry, batch: int, n_tiles:
     batch, n_tiles
         Number of windows, and number of tiles in each window.
     slots
-        Maximum number of carries to return.
+        Maximum number of carries in the returned state.
 
     Returns
     -------
@@ -100,9 +100,9 @@ def load_adjoint(snapshots: Snapshots | None, carry: Carry, batch: int, n_tiles:
 
 
 class Recorder:
-    """Recorder of the states of an adjoint sweep.
+    """Recorder for the states of an adjoint sweep.
 
-    The states that the stages reach at the same tile are collected and saved together.
+    The states of all stages at the same tile are collected and saved together.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ class Recorder:
         self._values: dict[int, Tensor] = {}
 
     def stored(self, stage: int, tile: int, carry: Carry) -> None:
-        """Record the carry of a stage before a tile, during the first forward pass."""
+        """Record the carry of a stage at the left edge of a tile, during the first forward pass."""
         if self._snapshots is None or tile == 0:
             return
         with self._lock:
@@ -134,7 +134,7 @@ class Recorder:
         self._save(f"{_CARRY}{tile}", carries, {})
 
     def pulled(self, stage: int, tile: int, carry_bar: Carry, value: Tensor | None) -> None:
-        """Record the cotangent of the carry of a stage before a tile.
+        """Record the cotangent of the carry of a stage at the left edge of a tile.
 
         The last stage also passes `value`, which is the sum of the target over this tile and all tiles
         to its right.
@@ -236,6 +236,6 @@ def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
 
 def _unflatten(arrays: Mapping[str, np.ndarray], like: Carry) -> Carry:
-    """Return saved leaves as a carry that has the structure of `like` and is on the same device."""
+    """Return saved leaves as a carry with the structure and the device of `like`."""
     numbers = iter(range(len(leaves(like))))
     return map_leaves(lambda leaf: torch.from_numpy(arrays[str(next(numbers))]).to(leaf.device), like)

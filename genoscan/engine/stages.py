@@ -1,4 +1,4 @@
-"""Thread-level parallelism: threads share the windows of a batch or the stages of a network.
+"""Parallel computation in threads, which share the windows of a batch or the stages of a network.
 
 The windows of a batch are independent of each other, and each thread computes a share of them. For a
 single window, the network is divided into stages, and tiles are passed from stage to stage through
@@ -96,7 +96,7 @@ class ThreadGroup:
 
 
 class StagePipeline(ThreadGroup):
-    """Stages of one sweep over a window; every stage but one runs in a thread of the group."""
+    """Stages of one sweep over a window; every stage except one runs in a thread of the group."""
 
     def __init__(self, layer: Layer) -> None:
         if not isinstance(layer, Layer):
@@ -126,12 +126,12 @@ class StagePipeline(ThreadGroup):
         return carries[0] if len(carries) == 1 else sum(carries, ())
 
     def queue(self, maxsize: int) -> "BoundedQueue[Any]":
-        """Return a queue between two stages."""
+        """Create a queue between two stages."""
         return BoundedQueue(self._changed, lambda: self._ended, maxsize)
 
 
 class BoundedQueue(Generic[Item]):
-    """Queue of at most `maxsize` items, which releases waiting threads when the group ends."""
+    """Queue of at most `maxsize` items; when the group ends, waiting threads receive `Stopped`."""
 
     def __init__(self, changed: threading.Condition, ended: Callable[[], bool], maxsize: int) -> None:
         self._changed, self._ended, self._maxsize = changed, ended, maxsize
@@ -164,7 +164,7 @@ class BoundedQueue(Generic[Item]):
 
 
 def shares(windows: int, device: torch.device) -> list[slice]:
-    """Divide a batch of windows into one part per torch thread, or into a single part on a GPU."""
+    """Divide a batch into slices of windows: one per torch thread on a CPU, or a single slice on a GPU."""
     parts = min(torch.get_num_threads(), windows) if device.type == "cpu" else 1
     edges = [windows * i // parts for i in range(parts + 1)]
     return [slice(*edge) for edge in pairwise(edges)]

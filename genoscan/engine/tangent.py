@@ -23,7 +23,7 @@ class Directions(Protocol):
         ...
 
     def tile(self, span: slice) -> Float[Tensor, "directions batch tile d_in"]:
-        """Return all directions over the span."""
+        """Return the parts of all directions at the positions of the span."""
         ...
 
 

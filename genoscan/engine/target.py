@@ -22,7 +22,7 @@ class Target(Protocol):
     """
 
     def __call__(self, outputs: Float[Tensor, "batch tile d_out"], span: slice) -> Float[Tensor, " batch"]:
-        """Return the contribution that the outputs over the span make to the target."""
+        """Return the contribution of the outputs at the positions of the span to the target."""
         ...
 
     def rows(self, rows: slice) -> "Target":
@@ -34,10 +34,10 @@ class Target(Protocol):
 class LogLikelihood:
     """Log-likelihood, in nats, of the labels at positions `first` to `last - 1`.
 
-    The log-likelihood is the sum of log p(base | preceding bases) over these labels. `first` and `last`
-    are 0-based positions in the window. `columns` maps each base code to an output column of the model,
-    or to -1 if the base has no column. Labels that have no column or lie outside the window are
-    omitted.
+    The log-likelihood is the sum, over these labels, of the log-probability that the model assigns to
+    the label. `first` and `last` are 0-based positions in the window. `columns` maps each base code to
+    an output column of the model, or to -1 if the base has no column. Labels that have no column or lie
+    outside the window are omitted.
     """
 
     codes: UInt8[Tensor, "batch length"]
@@ -59,7 +59,7 @@ class LogLikelihood:
         return replace(self, **own)
 
     def labels(self, span: slice) -> tuple[Int64[Tensor, "batch tile"], Bool[Tensor, "batch tile"]]:
-        """Return the column of the base that each output predicts, and a mask of included bases."""
+        """Return the column of the base that each output predicts, and a mask of the included bases."""
         length = self.codes.shape[1]
         at = torch.arange(span.start, span.stop) + self.label_offset
         columns = self.columns[self.codes[:, at.clamp(max=length - 1)].long()]
@@ -93,7 +93,7 @@ class LogitSum:
 
 @dataclass(frozen=True)
 class PooledMaximum:
-    """Weighted sum of the maxima of all output columns, plus an offset.
+    """Weighted sum of the maximum of each output column over all positions, plus an offset.
 
     `positions` contains the position of each maximum, as determined by a forward pass. The derivative
     is therefore that of the selected outputs. It is discontinuous where two outputs are equal.

@@ -1,1 +1,1 @@
-"""Training of models on genomes, with the adjoint engine."""
+"""Training of models on genomes, with gradients that the engine computes."""

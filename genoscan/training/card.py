@@ -1,4 +1,4 @@
-"""Model cards: training data, training time and predictive performance."""
+"""Model cards, which describe the training data, training time and performance of a model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ class HeldOutResult:
     bases
         Number of bases predicted.
     model
-        Bits per base of the language model; None if there is none.
+        Bits per base of the language model; None if the model has no language-model head.
     markov
-        Bits per base of the Markov chain estimated from the training split; None if it was not
+        Bits per base of the Markov chain that was estimated from the training data; None if it was not
         computed.
     composition
         Entropy of the base composition of the held-out sequences, in bits.
     labels, baseline
-        Metrics for the task heads and for their baselines (see `evaluation.py`).
+        Metrics of the task heads and of their baselines, by name (see `evaluation.py`).
     """
 
     name: str
@@ -42,9 +42,9 @@ class CardFacts:
     Attributes
     ----------
     name, kind
-        Name of the model and description of its layers.
+        Name of the model, and description of its layers.
     predicts
-        Description of the predictions.
+        Description of what the model predicts.
     trained_on
         Short description of the training data.
     command
@@ -52,23 +52,23 @@ class CardFacts:
     sources
         Description of each training sequence.
     split
-        Description of the training and validation split.
+        Description of how the data was divided into training and validation data.
     origin
         Description of the model that provided the initial weights; "" if there was none.
     weights
-        Number of weights.
+        Number of weights in the model.
     training_bases
-        Number of bases in the training split, counted on one strand.
+        Number of bases in the training data, counted on one strand.
     bases_seen
         Number of bases processed in training, including repetitions.
     hours
         Training time, in hours.
     hardware
-        What the model was trained on, as in "2 CPU threads".
+        Hardware on which the model was trained, such as "2 CPU threads".
     markov
-        Order and smoothing of the Markov chain; "" if there is none.
+        Description of the order and smoothing of the Markov chain; "" if no chain was estimated.
     held_out
-        Results on held-out sequences.
+        Results on each set of held-out sequences.
     """
 
     name: str
@@ -89,7 +89,7 @@ class CardFacts:
 
 
 def write_card(facts: CardFacts) -> str:
-    """Return the model card as Markdown."""
+    """Return a model card as Markdown text."""
     intro = fill(
         f"A {facts.kind} model of DNA with one base per token, which predicts {facts.predicts}. "
         f"{facts.weights:,} weights. Trained on {facts.trained_on}.",

@@ -1,8 +1,9 @@
-"""Training data: streams of consecutive windows from both strands of the sequences.
+"""Training data, which is read in streams of consecutive windows.
 
-Each stream starts at a random position. In a causal model, its carry is passed from one window to
-the next, so that the model is trained on contexts much longer than a window. After `walk` windows,
-all streams restart at new random positions.
+Each stream starts at a random position and reads one of the two strands, which is also chosen at
+random. For a causal model, the state at the end of each window is carried to the next window of the
+stream, so the model is trained on contexts that are much longer than a window. After `walk` windows, all
+streams restart at new random positions.
 """
 
 from collections import defaultdict
@@ -33,7 +34,7 @@ class SequenceId:
     length
         Number of bases.
     m5
-        MD5 checksum, as in the M5 tag of SAM headers, in hexadecimal.
+        MD5 checksum of the sequence in hexadecimal, as in the M5 tag of SAM headers.
     """
 
     name: str
@@ -48,16 +49,16 @@ class Piece:
     Attributes
     ----------
     codes
-        Base codes.
+        Base codes: 0 to 3 for A, C, G and T, and 4 for N.
     labels
-        Labels of each base, by task head; empty for a model without task heads.
+        Labels of each base, keyed by the name of the task head; empty if the piece has no labels.
     """
 
     codes: UInt8[np.ndarray, " bases"]
     labels: Mapping[str, Labels] = field(default_factory=dict)
 
     def cut(self, start: int, stop: int) -> "Piece":
-        """Return the part from `start` to `stop`."""
+        """Return the bases from `start` (inclusive) to `stop` (exclusive), with their labels."""
         return Piece(self.codes[start:stop], {name: labels[start:stop] for name, labels in self.labels.items()})
 
 
@@ -68,15 +69,16 @@ class Split:
     Attributes
     ----------
     training, validation
-        Parts of the sequences.
+        Parts of the sequences that are used for training, and parts that are used for validation.
     sequences
-        Sequences that were split, in order.
+        Sequences that contain training or validation data, in genome order.
     regions
-        Regions used for training, as text; empty if whole sequences are used.
+        Regions to which the training data is restricted, as text; empty if whole sequences are used.
     held_out
-        Fraction held out at the end of each region, or the held-out regions themselves, as text.
+        Fraction that is held out at the end of each region or sequence, or a tuple of the regions that
+        are held out, as text.
     heads
-        Task heads with their labels, by name.
+        Task heads by name, with their labels.
     """
 
     training: list[Piece]
@@ -109,13 +111,14 @@ def split_genomes(
     Parameters
     ----------
     genomes
-        Genomes with different sequence names.
+        Genomes to divide. No two sequences may have the same name.
     validation
-        Fraction to hold out at the end of each region, between 0 and 1, or regions to hold out.
+        Either the fraction of each region to hold out at its end, between 0 and 1, or the regions to
+        hold out.
     regions
-        Regions to use; all sequences in full if there are none.
+        Regions to use. If there are none, all sequences are used in full.
     heads
-        Task heads with labels of the sequences.
+        Task heads by name, with labels of the sequences. None if there are no task heads.
 
     Returns
     -------
@@ -125,11 +128,11 @@ def split_genomes(
     Raises
     ------
     InputError
-        If the fraction is out of range, or a region for training overlaps one that is held out.
+        If the fraction is out of range, or a training region overlaps a held-out region.
 
     Notes
     -----
-    Memory: 1 byte per base, and 4 bytes per base and task head.
+    Memory: 1 byte per base, plus 4 bytes per base for each task head.
     """
     heads = heads or {}
     if not isinstance(validation, Sequence) and not 0 < validation < 1:
@@ -159,7 +162,10 @@ def split_genomes(
 
 
 def _subtract(span: Interval, apart: Sequence[Interval], *, strict: bool) -> Iterator[Interval]:
-    """Yield the parts of a span outside disjoint intervals."""
+    """Yield the parts of a span that lie outside the sorted, disjoint intervals in `apart`.
+
+    If `strict` is true, an `InputError` is raised if an interval overlaps the span.
+    """
     start, end = span
     for first, last in apart:
         if first < end and start < last:
@@ -176,14 +182,14 @@ def _subtract(span: Interval, apart: Sequence[Interval], *, strict: bool) -> Ite
 
 
 class Stretch(NamedTuple):
-    """Part of a piece, read on one strand.
+    """Part of a piece that is read on one strand.
 
     Attributes
     ----------
     piece
         Index of the piece.
     start
-        Position of the first base on the forward strand.
+        Position of the leftmost base in the piece, on the forward strand.
     reverse
         Whether the reverse complement is read.
     """
@@ -194,7 +200,7 @@ class Stretch(NamedTuple):
 
 
 def stretches(lengths: Sequence[int], *, length: int, batch: int, seed: int, first: int = 0) -> Iterator[list[Stretch]]:
-    """Yield batches of random stretches, each within one of the pieces, indefinitely.
+    """Yield batches of random stretches indefinitely; each stretch lies within a single piece.
 
     Parameters
     ----------
@@ -205,24 +211,24 @@ def stretches(lengths: Sequence[int], *, length: int, batch: int, seed: int, fir
     batch
         Number of stretches per batch.
     seed
-        Seed for the random generator.
+        Seed for the random number generator.
     first
-        Index of the first batch; nonzero when resuming.
+        Index of the first batch to yield; nonzero if a training run is resumed.
 
     Yields
     ------
     list of Stretch
-        Stretches on random strands; all positions are equally likely.
+        Stretches, each on a random strand. All possible start positions are equally likely.
 
     Raises
     ------
     InputError
-        If all pieces are shorter than a stretch.
+        If every piece is shorter than a stretch.
 
     Notes
     -----
-    Deterministic: the random numbers of batch `i` depend only on `seed` and `i`, so a resumed run
-    yields the same batches as an uninterrupted one.
+    The random numbers for batch `i` depend only on `seed` and `i`. A resumed run therefore receives the
+    same batches as an uninterrupted run.
     """
     starts = np.array([max(0, n - length + 1) for n in lengths], np.int64)
     if not starts.any():
@@ -243,7 +249,10 @@ def stretches(lengths: Sequence[int], *, length: int, batch: int, seed: int, fir
 def read_stretches(
     split: Split, rows: Sequence[Stretch], length: int
 ) -> tuple[UInt8[np.ndarray, "batch bases"], dict[str, UInt32[np.ndarray, "batch bases"]]]:
-    """Return the base codes and labels of stretches of the training data, in the reading direction."""
+    """Return the base codes and labels of stretches of the training data, in the reading direction.
+
+    Each stretch has `length` bases. The labels are keyed by the name of the task head.
+    """
     codes, labels = [], defaultdict(list)
     for row in rows:
         piece = split.training[row.piece].cut(row.start, row.start + length)

@@ -1,4 +1,4 @@
-"""Evaluation of models during training, on samples of the validation data or on whole sequences."""
+"""Evaluation of models during and after training, on samples of the validation data or on whole sequences."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,21 +25,21 @@ from genoscan.training.site_models import site_model
 Network: TypeAlias = Stack | BidirectionalStack
 
 PIECE, PIECES = 16_384, 16
-"""Number of bases per sampled piece, and number of pieces."""
+"""Number of bases in each sampled piece, and number of pieces to sample."""
 
 _TILE = 2048
 _SEED = 1
 
 
 def method_of(stack: Network, tile: int, slots: int = 64) -> Method:
-    """Return the method of differentiation of a network."""
+    """Return the method of differentiation for a network; `slots` applies only to causal networks."""
     if isinstance(stack, BidirectionalStack):
         return Layerwise(tile, boundaries=len(stack.blocks))
     return Adjoint(tile, slots)
 
 
 def sample(pieces: Sequence[Piece], length: int = PIECE, count: int = PIECES) -> Iterator[Piece]:
-    """Yield parts at evenly spaced positions in the concatenated pieces.
+    """Yield parts of the pieces, at evenly spaced positions in the concatenation of all pieces.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def sample(pieces: Sequence[Piece], length: int = PIECE, count: int = PIECES) ->
     length
         Maximum number of bases per part.
     count
-        Number of parts.
+        Number of parts to yield.
     """
     sizes = np.cumsum([len(piece.codes) for piece in pieces])
     for position in np.linspace(0, sizes[-1], count, endpoint=False).astype(int):
@@ -59,7 +59,7 @@ def sample(pieces: Sequence[Piece], length: int = PIECE, count: int = PIECES) ->
 
 
 def bits_per_base(stack: Network, config: ModelConfig, pieces: Sequence[Piece], *, masked: bool = False) -> float:
-    """Return the mean of -log2 p(base) over known bases.
+    """Return the number of bits per base, which is the mean of -log2 p(base) over known bases.
 
     Parameters
     ----------
@@ -68,15 +68,15 @@ def bits_per_base(stack: Network, config: ModelConfig, pieces: Sequence[Piece], 
     config
         Configuration of the network.
     pieces
-        Sequences to predict, each in full.
+        Sequences to predict. Each sequence is read in full.
     masked
-        Whether to predict masked bases rather than the next base.
+        Whether to mask randomly chosen bases and predict them.
 
     Returns
     -------
     float
-        Bits per base, over all A, C, G and T except for those that no output predicts or, if
-        `masked` is true, over those that are masked.
+        Mean in bits. If `masked` is false, it includes every A, C, G and T that an output predicts;
+        if `masked` is true, it includes every A, C, G and T that is masked.
     """
     table, columns = _table_and_columns(stack, config)
     random = np.random.default_rng(_SEED)
@@ -94,7 +94,7 @@ def bits_per_base(stack: Network, config: ModelConfig, pieces: Sequence[Piece], 
 
 
 def label_metrics(stack: Network, config: ModelConfig, pieces: Sequence[Piece]) -> dict[str, float]:
-    """Return the metrics of every task head.
+    """Return the metrics of all task heads.
 
     Parameters
     ----------
@@ -108,12 +108,13 @@ def label_metrics(stack: Network, config: ModelConfig, pieces: Sequence[Piece]) 
     Returns
     -------
     dict
-        "HEAD accuracy" for softmax heads, and "HEAD:LABEL AUPRC" and "HEAD:LABEL F1" (at the best
-        threshold) for every label with at least one base; ignored bases are left out.
+        Metrics by name: "HEAD accuracy" for each softmax head, and "HEAD:LABEL AUPRC" and
+        "HEAD:LABEL F1" (at the best threshold) for each label that is present at one base or more.
+        Bases at which a label is ignored are omitted.
 
     Notes
     -----
-    Memory: 4 bytes per base and label, and 30 bytes per base.
+    Memory: 30 bytes per base, plus 4 bytes per base for each label.
     """
     logits = _predictions(stack, config, pieces)
     metrics: dict[str, float] = {}
@@ -135,7 +136,10 @@ def label_metrics(stack: Network, config: ModelConfig, pieces: Sequence[Piece]) 
 
 
 def masks(labels: Labels, number: int) -> tuple[Bool[np.ndarray, " counted"], Bool[np.ndarray, " bases"]]:
-    """Return whether the label is present, at all bases where it is not ignored, and a mask of these bases."""
+    """Return whether a label is present at each counted base, and a mask of the counted bases.
+
+    `number` is the index of the label. A base is counted unless the label is ignored at that base.
+    """
     counted = labels >> np.uint32(number + MAX_LABELS) & 1 == 0
     return (labels[counted] >> np.uint32(number) & 1).astype(bool), counted
 
@@ -148,7 +152,7 @@ def baseline_metrics(
     Parameters
     ----------
     heads
-        Task heads.
+        Task heads by name.
     training
         Labelled training data.
     pieces
@@ -157,8 +161,9 @@ def baseline_metrics(
     Returns
     -------
     dict
-        Metrics as in `label_metrics`: accuracy of the most frequent class for softmax heads, and
-        AUPRC of the better of two site models (site_models.py) for the labels of sigmoid heads.
+        Metrics, named as in `label_metrics`. For a softmax head, the accuracy is that of always
+        predicting the most frequent class of the training data. For a label of a sigmoid head, the
+        AUPRC is that of the better of two site models (see site_models.py).
     """
     metrics: dict[str, float] = {}
     for name, head in heads.items():
@@ -186,7 +191,7 @@ def _count_class(pieces: Sequence[Piece], name: str, number: int) -> int:
 
 
 def _predictions(stack: Network, config: ModelConfig, pieces: Sequence[Piece]) -> Float32[np.ndarray, "bases outputs"]:
-    """Return the outputs at all bases."""
+    """Return the outputs of the network at all bases of the concatenated pieces."""
     table, _ = _table_and_columns(stack, config)
     outputs = []
     for piece in pieces:
@@ -197,7 +202,10 @@ def _predictions(stack: Network, config: ModelConfig, pieces: Sequence[Piece]) -
 
 
 def _table_and_columns(stack: Network, config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Return the table of input rows and the indices of output columns, both indexed by base code."""
+    """Return the network input and the output column for each base code, as two tables.
+
+    The output column is -1 for N.
+    """
     weight = next(stack.parameters())
     table = base_table(config, dtype=weight.dtype, device=weight.device)
     return table, torch.tensor([*config.base_columns, -1])

@@ -1,4 +1,4 @@
-"""Evaluation of a trained model against its baselines, and export of its model folder."""
+"""Comparison of a trained model with its baselines, and export of the model folder."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,26 +27,27 @@ _VALIDATION = "validation data"
 
 @dataclass(frozen=True)
 class Finished:
-    """A trained model with the data of its training.
+    """A trained model, with the data for training and evaluation.
 
     Attributes
     ----------
     config, stack
-        Configuration and network.
+        Configuration of the model, and trained network.
     split
         Training and validation data.
     genomes, tests
-        Genomes that were split, and further held-out genomes.
+        Genomes that were divided into training and validation data, and genomes that were held out
+        entirely.
     heads
-        Task heads, with labels of the genomes and of the held-out genomes that are annotated.
+        Task heads by name, with labels of the sequences in `genomes` and in the annotated `tests`.
     language_model
-        What the language-model head was trained to predict.
+        What the language-model head was trained to predict: "next-base", "masked" or "none".
     origin
         Description of the model that provided the initial weights; "" if there was none.
     command
         Command that reproduces the training.
     bases_seen
-        Number of bases processed in training.
+        Number of bases processed in training, including repetitions.
     """
 
     config: ModelConfig
@@ -69,9 +70,9 @@ def finish_model(output: Path, work: Path, trained: Finished) -> None:
     output
         Model folder to write.
     work
-        Folder of the training state.
+        Folder that contains the checkpoint of the training run.
     trained
-        The trained model.
+        The trained model and its data.
 
     Raises
     ------
@@ -171,14 +172,14 @@ def _describe_split(split: Split) -> str:
 
 
 def _composition(sequences: Sequence[np.ndarray]) -> float:
-    """Return the entropy of the base composition, in bits."""
+    """Return the entropy of the base composition of the sequences, in bits."""
     counts = sum(np.bincount(codes[codes < 4], minlength=4) for codes in sequences)
     share = counts / np.sum(counts)
     return float(-(share * np.log2(share, where=share > 0, out=np.zeros(4))).sum())
 
 
 def _plot(rows: pd.DataFrame, name: str) -> Any:
-    """Return the loss curve, and the validation metrics on a second axis."""
+    """Return a plot of the training and validation losses, with other metrics on a second axis."""
     figure = go.Figure(layout={"title": f"Training of {name}", "template": "plotly_white"})
     for column in rows.columns.drop(["step", "bases", "seconds"]):
         if rows[column].notna().any() and not column.endswith(" F1"):

@@ -1,18 +1,22 @@
-"""Labels of bases, from the genes or intervals of an annotation, for the training of per-base heads.
+"""Labels of bases for the training of per-base heads, derived from the genes or intervals in an annotation.
 
-Schemes:
+There are three labelling schemes:
 
-    genes       heads `genes`, one class per base: intergenic, UTR, CDS or intron, by strand; and `sites`,
-                donors, acceptors, starts and stops, by strand. A gene is represented by the transcript
-                with the longest CDS.
-    frames      heads `frames`, one class per base: its position in the codon, by strand, or none; and
-                `sites`, starts and stops, by strand. For genomes without introns.
-    intervals   head `intervals`, with one label per feature name, by strand if features have strands.
+    genes       Two heads. `genes` has one class per base: intergenic, or UTR, CDS or intron on the
+                forward or reverse strand. `sites` has labels for donors, acceptors, starts and stops
+                on each strand. Each gene is represented by its transcript with the longest CDS.
+    frames      Two heads, for genomes without introns. `frames` has one class per base: the position
+                of the base in a codon on the forward or reverse strand, or none. `sites` has labels
+                for starts and stops on each strand.
+    intervals   One head. `intervals` has one label per feature name or, if all features have a strand,
+                one label per feature name and strand.
 
-A site is labelled at one base: the first base of an intron (donor), the last base of an intron
-(acceptor), the first base of a CDS (start), or its last base (stop), in the reading direction. Bases
-about which the annotation is ambiguous are ignored in training: bases in two classes of equal rank,
-sites of other transcripts than the chosen one and, in the scheme `genes`, genes without a CDS or a strand.
+Each site is labelled at a single base: the first base of an intron (donor), the last base of an intron
+(acceptor), the first base of a CDS (start) or the last base of a CDS (stop), in the direction of
+transcription. Bases at which the annotation is ambiguous are ignored in training. These are the bases
+that belong to several classes of the same rank (CDS ranks above UTR, and UTR above intron), the sites of
+transcripts other than the one that represents the gene and, in the scheme `genes`, unlabelled bases
+of genes that have no CDS or no strand.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,36 +32,36 @@ from genoscan.genome.feature import Feature, Interval, Transcript
 from genoscan.layers.heads import HeadConfig
 
 MAX_LABELS: Final = 16
-"""Maximum number of labels of a head; labels and ignored labels are stored as bits of 32-bit integers."""
+"""Maximum number of labels of a head, because a 32-bit integer stores two bits per label (see `Labels`)."""
 
 _OPPOSITE = {"+": "-", "-": "+"}
 
 Labels = UInt32[np.ndarray, " bases"]
-"""One bit per label in the lower half; in the upper half, one bit per label that is ignored at the base."""
+"""Bits for each base: bit i is set if label i is present, and bit i + 16 is set if label i is ignored."""
 
 
 def ignored(labels: int) -> int:
-    """Return the bits that mark labels as ignored."""
+    """Convert the bits of labels that are present to the bits that mark these labels as ignored."""
     return labels << MAX_LABELS
 
 
 @dataclass(frozen=True)
 class LabelledHead:
-    """Head with its labels on each sequence.
+    """Task head, with the labels of each sequence.
 
     Attributes
     ----------
     config
         Configuration of the head.
     labels
-        Labels of each base, by sequence.
+        Labels of each base, keyed by sequence name.
     """
 
     config: HeadConfig
     labels: Mapping[str, Labels]
 
     def reverse_complement(self, labels: Labels) -> Labels:
-        """Return the labels of the reverse-complemented sequence."""
+        """Convert the labels of a sequence to the labels of its reverse complement."""
         turned = np.zeros_like(labels)
         for i, other in enumerate(self.config.complements):
             for shift in (0, MAX_LABELS):
@@ -79,7 +83,7 @@ def _head(common: Sequence[str], stranded: Sequence[str], link: Literal["softmax
 
 
 class _Marks:
-    """Labels of one sequence for one head, which are set feature by feature."""
+    """Labels of one sequence for one head, to which features are added one by one."""
 
     def __init__(self, config: HeadConfig, size: int) -> None:
         self.labels = np.zeros(size, np.uint32)
@@ -109,7 +113,10 @@ def _coding_bases(transcript: Transcript) -> int:
 
 
 def _sites(transcript: Transcript, strand: str, *, introns: bool) -> Iterator[tuple[str, int]]:
-    """Yield the name and position of each site of a transcript."""
+    """Yield the name and position of each site of a transcript.
+
+    Donors and acceptors are included only if `introns` is true.
+    """
     if introns:
         for start, end in _introns(transcript):
             yield "donor", start if strand == "+" else end - 1
@@ -121,7 +128,7 @@ def _sites(transcript: Transcript, strand: str, *, introns: bool) -> Iterator[tu
 
 
 def longest_coding(gene: Feature) -> Transcript | None:
-    """Return the transcript of a gene with the longest CDS; None if no transcript has a CDS."""
+    """Return the transcript with the longest CDS, or None if no transcript of the gene has a CDS."""
     coding = [transcript for transcript in gene.transcripts if _coding_bases(transcript)]
     return max(coding, key=_coding_bases, default=None)
 
@@ -180,7 +187,11 @@ def _label_frames(genes: Sequence[Feature], size: int) -> dict[str, Labels]:
 
 
 def _one_class(labels: Labels, config: HeadConfig, ranks: Sequence[str]) -> Labels:
-    """Return one class per base, that of the highest rank; a base with several such classes is ignored."""
+    """Return one class per base: the class of the highest rank or, if there is none, the first class.
+
+    `ranks` contains prefixes of class names, in descending order of rank. A base that has several classes
+    of the highest rank is ignored.
+    """
     found = np.zeros_like(labels)
     for rank in ranks:
         mask = np.uint32(sum(1 << i for i, name in enumerate(config.labels) if name.startswith(rank)))
@@ -196,7 +207,7 @@ def _ignore_all(config: HeadConfig) -> np.uint32:
 
 
 def _settled(sites: Labels) -> Labels:
-    """Return the labels; a site that is both labelled and ignored is no longer ignored."""
+    """Clear the ignored bits of all labels that are present at the same base, and return the labels."""
     return sites & ~((sites & np.uint32((1 << MAX_LABELS) - 1)) << np.uint32(MAX_LABELS))
 
 
@@ -214,11 +225,11 @@ def label_bases(scheme: str, features: Sequence[Feature], sizes: Mapping[str, in
     Parameters
     ----------
     scheme
-        One of `SCHEMES`.
+        Name of the labelling scheme, one of `SCHEMES`.
     features
         Features within the sequences, as returned by `read_annotation`.
     sizes
-        Sequence lengths in bases. A sequence without features is labelled too.
+        Length of each sequence, in bases. Sequences without features are also labelled.
 
     Returns
     -------
@@ -228,11 +239,12 @@ def label_bases(scheme: str, features: Sequence[Feature], sizes: Mapping[str, in
     Raises
     ------
     InputError
-        If there is no feature of the kind that the scheme requires, or there are too many labels.
+        If there is no feature of the kind that the scheme requires, or a head would have more than
+        `MAX_LABELS` labels.
 
     Notes
     -----
-    Memory: 4 bytes per base and head.
+    Memory: 4 bytes per base for each head.
     """
     # Of a gene without a strand, only the position is known.
     features = [one if one.strand in _OPPOSITE else replace(one, transcripts=()) for one in features]

@@ -1,15 +1,15 @@
 """Markov baseline: next-base prediction from word counts.
 
-Trained models are compared with a Markov chain. The order and the smoothing of the chain are selected
-on the validation sequences. Its words are counted on both strands of the training sequences:
+Trained models are compared with a Markov chain. The order k and the smoothing a of the chain are selected
+on the validation sequences. The probability of a base is computed from counts of words, on both strands
+of the training sequences:
 
 p(base | preceding k bases) = (n(word) + a) / (n(context) + 4 a)
 
-where n(word) is the count of the k bases followed by the base, n(context) is the count of the k bases
-followed by any base, and a is the additive smoothing. Near the start of a sequence or after an N, fewer
-than k known bases may precede a base. In this case, the order is reduced to the number of known bases.
-Therefore, every A, C, G and T except the first base of each sequence is scored, as for next-base
-models.
+where n(word) is the count of the k bases followed by the base, and n(context) is the count of the k bases
+followed by any base. Near the start of a sequence or after an N, fewer than k known bases may precede a
+base. In this case, the order is reduced to the number of known bases. Therefore, every A, C, G and T
+except the first base of each sequence is scored, as for next-base models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,14 +27,14 @@ SMOOTHINGS = tuple(float(a) for a in np.logspace(-2, 3, 21).round(4))
 
 @dataclass(frozen=True, slots=True)
 class WordCounts:
-    """Counts, on both strands, of all words that have 1 to `highest_order` + 1 bases.
+    """Counts of all words of 1 to `highest_order` + 1 bases, on both strands.
 
     Attributes
     ----------
     highest_order
         Length of the longest context, in bases.
     counts
-        Count of each word, with shorter words before longer words.
+        Count of each possible word. Shorter words precede longer words.
     n_bases
         Number of bases counted, on one strand.
 
@@ -50,7 +50,7 @@ class WordCounts:
 
 @dataclass(frozen=True, slots=True)
 class OrderScore:
-    """Validation score of one order with its best smoothing.
+    """Validation score of the Markov chain of one order, with the best smoothing for this order.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ class HeldOutScore:
 
 @dataclass(frozen=True, slots=True)
 class MarkovBaseline:
-    """Markov chain selected on the validation sequences, and its scores.
+    """Markov chain that was selected on the validation sequences, and its scores.
 
     Attributes
     ----------
@@ -100,9 +100,9 @@ class MarkovBaseline:
     training_bases
         Number of training bases counted, on one strand.
     held_out
-        Score on each set of held-out sequences, by the name of the set.
+        Score on each set of held-out sequences, keyed by the name of the set.
     by_order
-        Validation scores of all orders, in ascending order.
+        Validation score of each order, from the lowest order to the highest.
     """
 
     order: int
@@ -131,7 +131,7 @@ def markov_baseline(
     held_out
         Sets of sequences, by name. They are not used to select the chain.
     highest_order
-        Largest order to try.
+        Highest order to try.
     smoothings
         Additive smoothing values to try.
 
@@ -148,8 +148,8 @@ def markov_baseline(
 
     Notes
     -----
-    No word contains an N or extends over two sequences. The counts need 4 bytes of memory per possible
-    word (358 MB at order 12), whatever the length of the sequences.
+    Words that contain an N or extend over two sequences are not counted. The counts need 4 bytes of
+    memory per possible word (358 MB at order 12), regardless of the length of the sequences.
     """
     counts = count_words(training, highest_order)
     by_order, validation_bases = select_order(counts, validation, smoothings)
@@ -172,7 +172,7 @@ def markov_baseline(
 
 
 def count_words(sequences: Sequence[UInt8[np.ndarray, " _"]], highest_order: int) -> WordCounts:
-    """Count, on both strands, all words that have 1 to `highest_order` + 1 bases.
+    """Count all words of 1 to `highest_order` + 1 bases, on both strands.
 
     Parameters
     ----------
@@ -211,7 +211,7 @@ def count_words(sequences: Sequence[UInt8[np.ndarray, " _"]], highest_order: int
 def select_order(
     counts: WordCounts, validation: Sequence[UInt8[np.ndarray, " _"]], smoothings: Sequence[float]
 ) -> tuple[tuple[OrderScore, ...], int]:
-    """Score each order with its best smoothing.
+    """Score the Markov chain of each order, with the best smoothing for this order.
 
     Parameters
     ----------
@@ -220,12 +220,12 @@ def select_order(
     validation
         Base codes, one array per sequence.
     smoothings
-        Additive smoothing values.
+        Additive smoothing values to try.
 
     Returns
     -------
     by_order
-        Scores of orders 1 to `counts.highest_order`.
+        Score of each order from 1 to `counts.highest_order`.
     n_bases
         Number of bases scored.
 
@@ -312,7 +312,10 @@ def _count(codes, highest_order, counts):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True)
 def _surprise(codes, order, counts, smoothings, bits):  # type: ignore[no-untyped-def]
-    """Add -log2 p(base) to `bits` for each base except the first; return the number of scored bases."""
+    """Add the sum of -log2 p(base) over all scored bases to `bits`; return the number of scored bases.
+
+    `bits` has one entry per smoothing. Every A, C, G and T is scored, except at position 0.
+    """
     mask = (4 << (2 * order)) - 1
     word = 0
     before = 0

@@ -1,4 +1,4 @@
-"""Metrics for predicted labels."""
+"""Metrics of predicted labels, such as the area under the precision-recall curve."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
@@ -13,7 +13,7 @@ def average_precision(scores: Scores, truth: Truth) -> float:
     Parameters
     ----------
     scores
-        Predicted scores. A base with a higher score is more likely to be positive.
+        Predicted score of each base. A higher score means that a base is more likely to be positive.
     truth
         Whether each base is positive.
 
@@ -43,7 +43,8 @@ def best_f1(scores: Scores, truth: Truth) -> tuple[float, float]:
     f1
         Harmonic mean of precision and recall; NaN if no base is positive.
     threshold
-        Lowest score that is called positive; NaN if no base is positive.
+        Threshold that gives this F1 score. A base is called positive if its score is at least the
+        threshold. NaN if no base is positive.
     """
     hits, called = _by_threshold(scores, truth)
     if not hits[-1:].sum():
@@ -54,7 +55,7 @@ def best_f1(scores: Scores, truth: Truth) -> tuple[float, float]:
 
 
 def top_n_precision(scores: Scores, truth: Truth) -> float:
-    """Return the precision of the n highest scores, where n is the number of positive bases.
+    """Return the precision among the n highest scores, where n is the number of positive bases.
 
     Parameters
     ----------
@@ -65,7 +66,8 @@ def top_n_precision(scores: Scores, truth: Truth) -> float:
     -------
     float
         Share of positive bases among the n bases with the highest scores; NaN if no base is positive.
-        If several bases are tied for the last places, each is counted in proportion.
+        If several bases are tied for the last places, all of them are counted, with equal fractional
+        weights.
     """
     n = int(truth.sum())
     if not n:

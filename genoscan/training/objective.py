@@ -1,11 +1,12 @@
-"""Training objectives: log-likelihoods of bases and labels, as targets of the engine.
+"""Training objectives: log-likelihoods of bases and labels, which are implemented as targets of the engine.
 
-Each part of an objective is a mean over the batch, so that the parts can be added:
+An objective is a weighted sum of the following means over a batch:
 
-    next base       log p(base | bases before it), over all known bases of the windows
-    masked bases    log p(base | unmasked bases), over the masked bases (BERT, arXiv 1810.04805)
-    softmax head    log p(class), over all bases with a class
-    sigmoid head    log p(label present or absent), over all bases and labels that are not ignored
+    next base       mean of log p(base | preceding bases) over all known bases of the windows
+    masked bases    mean of log p(base | unmasked bases) over the masked bases (BERT, arXiv 1810.04805)
+    softmax head    mean of log p(class) over all bases whose class is not ignored
+    sigmoid head    mean of log p(label) over all labels of all bases, except ignored labels; p(label)
+                    is the probability that the label is present or absent, as annotated
 """
 
 from collections.abc import Mapping
@@ -25,15 +26,15 @@ from genoscan.layers.heads import HeadConfig
 from genoscan.training.labels import MAX_LABELS
 
 LanguageModel: TypeAlias = Literal["next-base", "masked", "none"]
-"""How a language-model head is trained; "none" if there is no such head, or it is not trained."""
+"""What a language-model head is trained to predict; "none" if there is no such head, or it is not trained."""
 
 MASKED, REPLACED, KEPT = 0.15, 0.1, 0.1
-"""Share of bases to predict, and the shares of these that are replaced by random bases or kept."""
+"""Share of bases to predict; of these bases, the share replaced by random bases and the share left unchanged."""
 
 
 @dataclass(frozen=True)
 class LabelLikelihood:
-    """Log-likelihood of the labels of one head.
+    """Target that is the log-likelihood of the labels of one head.
 
     Attributes
     ----------
@@ -55,25 +56,29 @@ class LabelLikelihood:
         return (log_p * counted).sum((-1, -2))
 
     def at(self, span: slice, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return masks of the labels that are present and of those that count, of shape (batch, tile, labels)."""
+        """Return two masks of shape (batch, tile, labels): present labels, and labels that are not ignored."""
         bits = torch.arange(len(self.config.labels), device=device)
         labels = self.labels[:, span].to(device)[..., None]
         return (labels >> bits & 1).bool(), ~(labels >> (bits + MAX_LABELS) & 1).bool()
 
     def count(self) -> int:
-        """Return the number of terms in the sum, which are bases for a softmax head, and otherwise labels of bases."""
+        """Return the number of terms in the log-likelihood.
+
+        For a softmax head, there is one term for each base whose class is not ignored. For other heads,
+        there is one term for each label at each base, except for ignored labels.
+        """
         whole = slice(0, self.labels.shape[1])
         _, counted = self.at(whole, self.labels.device)
         return int((counted.all(-1) if self.config.link == "softmax" else counted).sum())
 
     def rows(self, rows: slice) -> "LabelLikelihood":
-        """Return the target for a slice of the batch."""
+        """Return the target for a slice of the windows in the batch."""
         return replace(self, labels=self.labels[rows])
 
 
 @dataclass(frozen=True)
 class Part:
-    """Term of an objective: a target that uses certain output columns, with a weight."""
+    """Term of an objective: a weight times a target that is computed from a slice of the output columns."""
 
     columns: slice
     target: Target
@@ -82,7 +87,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Objective:
-    """Weighted sum of targets, each of which uses its own output columns."""
+    """Weighted sum of targets, each of which is computed from a slice of the output columns."""
 
     parts: tuple[Part, ...]
 
@@ -91,13 +96,13 @@ class Objective:
         return torch.stack(terms).sum(0)
 
     def rows(self, rows: slice) -> "Objective":
-        """Return the objective for a slice of the batch."""
+        """Return the objective for a slice of the windows in the batch."""
         return Objective(tuple(replace(part, target=part.target.rows(rows)) for part in self.parts))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows that are used in one update.
+    """Windows that are used in one update of the weights.
 
     Attributes
     ----------
@@ -120,22 +125,23 @@ def prepare_batch(
     weights: Mapping[str, float],
     random: np.random.Generator,
 ) -> Batch:
-    """Return the windows that are used in one update, with the objective.
+    """Prepare the windows and the objective for one update of the weights.
 
     Parameters
     ----------
     config
         Configuration of the model.
     codes
-        Base codes. If the next base is predicted, each window is one base longer than what is read.
+        Base codes of the windows. If the next base is predicted, each window has one more base than
+        the model reads.
     labels
-        Labels of each task head, of the shape of the windows that are read.
+        Labels of each base that the model reads, keyed by the name of the task head.
     language_model
-        How the language-model head is trained.
+        What the language-model head is trained to predict: "next-base", "masked" or "none".
     weights
-        Weight of each head in the objective; 1 if it is not given.
+        Weight of each task head in the objective, by name. If a head is not listed, its weight is 1.
     random
-        Source of the masked positions.
+        Random number generator for the selection and replacement of masked bases.
 
     Returns
     -------
@@ -162,7 +168,7 @@ def prepare_batch(
 
 
 def mask_bases(codes: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Mask and replace bases as in BERT; return the new codes and a mask of the bases to predict."""
+    """Mask or replace random bases as in BERT; return the new codes and a mask of the bases to predict."""
     drawn = torch.from_numpy(random.random(codes.shape))
     fate = torch.from_numpy(random.random(codes.shape))
     bases = torch.from_numpy(random.integers(0, N, codes.shape).astype(np.uint8))

@@ -1,6 +1,6 @@
 """The AdamW optimizer (arXiv 1711.05101).
 
-Each layer declares which of its parameters are subject to weight decay.
+Each layer declares to which of its parameters weight decay applies (see layers/decay.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,20 +19,20 @@ def adamw(
 ) -> torch.optim.AdamW:
     """Return an AdamW optimizer for the trainable parameters of a model.
 
-    The parameters are in two groups. Weight decay is applied only to the first group.
+    The optimizer has two groups of parameters. Weight decay is applied only to the first group.
 
     Parameters
     ----------
     model
-        Model whose layers declare `decays`.
+        Model whose layers declare `decays` (see layers/decay.py).
     rate
         Learning rate.
     decay
         Weight decay of the parameters in the first group.
     betas
-        Decay rates of the moment estimates.
+        Exponential decay rates of the estimates of the first and second moments.
     eps
-        Constant added to the denominator.
+        Constant that is added to the denominator to avoid division by zero.
 
     Returns
     -------
@@ -42,7 +42,7 @@ def adamw(
     Raises
     ------
     TypeError
-        If a layer does not declare whether one of its parameters has weight decay (see `decay_groups`).
+        If a layer does not declare whether weight decay applies to one of its parameters.
     """
     decayed, plain = ([p for p in group if p.requires_grad] for group in decay_groups(model))
     groups = [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
@@ -70,8 +70,8 @@ def update(
     rate
         Learning rate.
     clip
-        Maximum L2 norm of all gradients together. If the norm is larger, all gradients are scaled down
-        by the same factor.
+        Maximum L2 norm of the concatenated gradients. If the norm is larger, all gradients are scaled
+        down by the same factor.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def state_tensors(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.
     Returns
     -------
     dict
-        Tensors by name. A name has the form KEY.PARAMETER, as in exp_avg.head.weight.
+        Tensors by name. A name has the form KEY.PARAMETER, such as exp_avg.head.weight.
     """
     return {
         f"{key}.{name}": optimizer.state[parameter][key] for name, parameter in parameters.items() for key in _STATE

@@ -26,22 +26,29 @@ Kind = Literal["mamba", "pd_ssm"]
 
 @dataclass(frozen=True)
 class Architecture:
-    """Blocks of a new model.
+    """Settings of the blocks of a new model.
 
     Attributes
     ----------
     width
-        Number of channels between the blocks.
+        Number of channels of the activations between blocks.
     layers
         Number of blocks.
     kinds
-        Kinds of the blocks, which alternate if there are several.
+        Kinds of blocks, "mamba" or "pd_ssm". If there are several kinds, the blocks cycle through them.
     states
-        Number of states per channel (Mamba) or head (PD-SSM); None for the default of the kind.
+        Number of states per channel (Mamba) or per head (PD-SSM). If None, the default of the kind is
+        used.
     bidirectional
         Whether each block reads a window in both directions.
     rcps
-        Whether both strands are represented, with shared parameters.
+        Whether the model represents both strands (reverse-complement parameter sharing).
+
+    Raises
+    ------
+    InputError
+        If `bidirectional` is true for blocks other than Mamba, or `rcps` is true but `bidirectional` is
+        false.
     """
 
     width: int
@@ -58,7 +65,7 @@ class Architecture:
             raise InputError("--rcps: expected --bidirectional too")
 
     def blocks(self) -> list[dict[str, Any]]:
-        """Return the entries of `layers` in config.json."""
+        """Return the configurations of the blocks, as in the `layers` entry of config.json."""
         made = []
         for i in range(self.layers):
             kind = self.kinds[i % len(self.kinds)]
@@ -87,13 +94,13 @@ def new_config(
     window
         Number of bases per window in training.
     language_model
-        What the language-model head predicts.
+        What the language-model head is trained to predict: "next-base", "masked" or "none".
     heads
-        Task heads by name.
+        Configurations of the task heads, by name.
     trained_on
         Description of the training data.
     gc_range
-        Range of the G+C content of the training data.
+        Range of the G+C content of the training data, as shares from 0 to 1. None if it is unknown.
 
     Returns
     -------
@@ -103,7 +110,8 @@ def new_config(
     Raises
     ------
     InputError
-        If a size is too large, or the language model does not suit the blocks.
+        If a size is too large, or `language_model` is "masked" for causal blocks or "next-base" for
+        bidirectional blocks.
     """
     both = architecture.bidirectional
     if language_model != "none" and (language_model == "masked") != both:
@@ -143,7 +151,7 @@ def extended_config(
     trained_on: str,
     gc_range: tuple[float, float] | None = None,
 ) -> ModelConfig:
-    """Return the configuration of a model that starts from another model and has the given heads.
+    """Return the configuration of a model that is initialised from another model and has the given heads.
 
     Parameters
     ----------
@@ -155,12 +163,13 @@ def extended_config(
     Returns
     -------
     ModelConfig
-        The configuration of `model` with the given heads.
+        The configuration of `model`, with the given heads and the given description of the training
+        data.
 
     Raises
     ------
     InputError
-        If the model cannot be trained in this way.
+        If the model cannot be trained to predict what `language_model` specifies.
     """
     before = model.config
     if language_model == "masked" and before.mask is None:
@@ -181,19 +190,20 @@ def extended_config(
 
 
 def initial_weights(model: Model, config: ModelConfig) -> dict[str, Tensor]:
-    """Return the weights with which the training of a continued model starts.
+    """Return the initial weights that a new model takes from an existing model.
 
     Parameters
     ----------
     model
         Model that provides the weights.
     config
-        Configuration of the continued model, as returned by `extended_config`.
+        Configuration of the new model, as returned by `extended_config`.
 
     Returns
     -------
     dict
-        Weights by name: all blocks, and each head that both models have with the same labels.
+        Weights, keyed by their names in the new model. They include all weights that both models have,
+        except the weights of task heads whose configurations differ.
     """
     tensors = dict(model.network.named_parameters())
     numbers = {name: i for i, name in enumerate(model.config.heads)}
@@ -210,18 +220,18 @@ def initial_weights(model: Model, config: ModelConfig) -> dict[str, Tensor]:
 def read_labels(
     paths: Sequence[Path], scheme: str, genomes: Sequence[Genome], tests: Sequence[Genome] = ()
 ) -> dict[str, LabelledHead]:
-    """Read annotation files, and return the labelled heads of a scheme.
+    """Read annotation files, and return the task heads of a labelling scheme with their labels.
 
     Parameters
     ----------
     paths
         Annotation files.
     scheme
-        Name of the scheme (see labels.py).
+        Name of the labelling scheme (see labels.py).
     genomes
         Annotated genomes.
     tests
-        Further genomes, which may be annotated.
+        Further genomes. They need not be annotated.
 
     Returns
     -------
@@ -231,8 +241,8 @@ def read_labels(
     Raises
     ------
     InputError
-        If a file cannot be read, no feature is on a sequence of one of the genomes, or the annotation
-        does not have the features that the scheme requires.
+        If a file cannot be read, one of `genomes` has no annotated feature, two genomes have sequences
+        of the same name, or the annotation lacks the features that the scheme requires.
     """
     sizes = _sizes([*genomes, *tests])
     features = [feature for path in paths for feature in read_annotation(path, sizes)]
@@ -268,18 +278,18 @@ def _sizes(genomes: Sequence[Genome]) -> dict[str, int]:
 def read_split(
     genomes: Sequence[Genome], regions: Sequence[str], validation: Sequence[str], heads: Mapping[str, LabelledHead]
 ) -> Split:
-    """Divide genomes into training and validation data.
+    """Divide genomes into training and validation data, as specified by the user.
 
     Parameters
     ----------
     genomes
         Genomes to train on.
     regions
-        Regions to train on, as text; all sequences if there are none.
+        Regions to use, as text. If there are none, all sequences are used in full.
     validation
-        A fraction, or regions, as text.
+        Either a single fraction or the regions to hold out, as text.
     heads
-        Task heads with labels.
+        Task heads by name, with labels of the sequences.
 
     Returns
     -------
@@ -289,7 +299,7 @@ def read_split(
     Raises
     ------
     InputError
-        If a text is not valid, or fewer than 2 bases are held out.
+        If a fraction or region is invalid, or fewer than 2 bases are held out.
     """
     sizes = _sizes(genomes)
     chosen = [parse_region(text, sizes) for text in regions]

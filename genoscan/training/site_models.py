@@ -1,13 +1,13 @@
 """Baselines for site labels: a position weight matrix and a first-order Markov model.
 
-Each model scores a base from its surroundings, which extend from 20 bases upstream to 20 bases
-downstream. Let x_i be the base at position i of the surroundings. The score is
+Each model computes a score for a base from a window that extends from 20 bases upstream of the base to
+20 bases downstream. Let x_i be the base at position i of the window. The score is
 
-    sum over positions i of log p_i(x_i | x_{i-1}) - log q(x_i | x_{i-1})
+    sum over all positions i of [log p_i(x_i | x_{i-1}) - log q(x_i | x_{i-1})]
 
-where p_i is estimated from the surroundings of the sites in the training data, and q is estimated from
-all bases in the training data. In a weight matrix, the probabilities do not depend on the previous
-base. A pseudocount of 1/4 is added to each count.
+where p_i is estimated from the windows around the sites in the training data, and q is estimated from
+all bases in the training data. In a position weight matrix, these probabilities do not depend on the
+previous base. A pseudocount of 1/4 is added to each count.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _CODES = N + 1
 
 @dataclass(frozen=True)
 class SiteModel:
-    """Log-odds of a site, by position in its surroundings, previous base and base.
+    """Model that assigns to each base the log-odds that it is a site of one kind.
 
     Attributes
     ----------
@@ -37,8 +37,9 @@ class SiteModel:
     reverse
         Whether the sites are on the reverse strand.
     log_odds
-        Log-odds by position, previous base and base in the reading direction, of shape
-        (2 * FLANK + 1, 5, 5). N is the fifth base.
+        Log-odds of shape (2 * FLANK + 1, 5, 5). The indices are the position in the window, the code of
+        the previous base and the code of the base (0 to 3 for A, C, G and T, and 4 for N), in the
+        reading direction.
     """
 
     order: int
@@ -46,17 +47,17 @@ class SiteModel:
     log_odds: Float32[np.ndarray, "positions previous base"]
 
     def scores(self, codes: UInt8[np.ndarray, " bases"]) -> Float32[np.ndarray, " bases"]:
-        """Return the log-odds at every base.
+        """Return the log-odds that each base is a site.
 
         Parameters
         ----------
         codes
-            Base codes of the forward strand. Positions outside the sequence count as N.
+            Base codes of the forward strand. Positions outside the sequence are treated as N.
 
         Returns
         -------
         array of shape (bases,)
-            Log-odds at every base. The contribution of an N is 0.
+            Log-odds of each base. An N in the window contributes 0.
         """
         pairs = _pairs(reverse_complement(codes) if self.reverse else codes)
         total = np.zeros(len(codes), np.float32)
@@ -73,7 +74,7 @@ def site_model(
     Parameters
     ----------
     sequences
-        Base codes of each sequence, and positions of the sites in the sequence, on the forward strand.
+        For each sequence, the base codes and the positions of the sites, both on the forward strand.
     order
         Number of previous bases on which each probability depends: 0 or 1.
     reverse
@@ -98,9 +99,9 @@ def site_model(
 
 
 def _pairs(codes: UInt8[np.ndarray, " bases"]) -> UInt8[np.ndarray, " padded"]:
-    """Return 5 * (code of the previous base) + (code of the base) for each position.
+    """Return 5 * (code of the previous base) + (code of the base) at each position.
 
-    The positions include `FLANK` positions before the first base and `FLANK` positions after the last.
+    The positions begin `FLANK` bases before the first base and end `FLANK` bases after the last base.
     """
     padded = np.full(len(codes) + 2 * FLANK + 1, N, np.uint8)
     padded[FLANK + 1 : FLANK + 1 + len(codes)] = codes
@@ -108,7 +109,7 @@ def _pairs(codes: UInt8[np.ndarray, " bases"]) -> UInt8[np.ndarray, " padded"]:
 
 
 def _log_p(counts: np.ndarray, order: int) -> np.ndarray:
-    """Return log p(base | previous base) at each position.
+    """Estimate log p(base | previous base) at each position from counts of pairs of bases.
 
     The value is 0 if the base is N. At order 1, it is also 0 if the previous base is N.
     """

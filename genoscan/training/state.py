@@ -1,4 +1,4 @@
-"""Checkpoints of a training run, each a safetensors file and a JSON file that refers to it.
+"""Checkpoints of a training run. Each checkpoint consists of a JSON file and a safetensors file.
 
 - `state.json` contains the settings, the step, the training time, the loss curve, and the name and
   checksum of the tensor file.
@@ -37,7 +37,7 @@ STATE = "state.json"
 _FORMAT = "genoscan-training/1"
 _WEIGHT = "weight"
 _TEMPORARY = ".tmp??????", ".state.json.*.part"
-"""Patterns for the temporary files that safetensors and `save` leave behind if the process is killed."""
+"""Patterns of the temporary files that safetensors and `save` leave behind if the process is killed."""
 
 
 def settings(
@@ -47,7 +47,7 @@ def settings(
     weight: Tensor,
     initial: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Any]:
-    """Return all settings that determine the exact bits of the trained weights.
+    """Return all settings that determine the trained weights, bit for bit.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def settings(
     weight
         Any parameter of the model; its dtype and device are recorded.
     initial
-        Initial values of parameters. None if all parameters are drawn at random.
+        Initial values of parameters, by name. None if all parameters are initialised at random.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def settings(
 
 
 def _labels_sha256(head: LabelledHead, split: Split) -> str:
-    """Return a checksum of the labels of a head, over all sequences in the split."""
+    """Return a SHA-256 checksum of the labels of a head for all sequences in the split."""
     digest = hashlib.sha256()
     for sequence in split.sequences:
         labels = np.ascontiguousarray(head.labels[sequence.name])
@@ -119,7 +119,7 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _hardware(device: torch.device) -> str:
-    """Return the device type, followed by the vector instructions of a CPU or the name of a GPU."""
+    """Return the type of a device, with the vector instruction set of a CPU or the name of a CUDA GPU."""
     if device.type == "cpu":
         return f"cpu {torch.backends.cpu.get_cpu_capability()}"
     if device.type == "cuda":
@@ -141,7 +141,8 @@ def open_work(work: Path) -> Iterator[None]:
     Raises
     ------
     OutputError
-        If another run uses the folder, or the folder is a symbolic link or contains other files.
+        If another run is using the folder, the folder is a symbolic link, or the folder contains other
+        files.
     """
     make_partial_folder(work, (STATE, "step-*.safetensors", *_TEMPORARY))
     with locked_folder(work):
@@ -218,8 +219,9 @@ class State(BaseModel):
     tensors
         Name of the tensor file.
     tensors_sha256, checksum
-        Checksum of the tensor file, and checksum of all values in state.json except the settings; both
-        are None if an earlier version wrote the file.
+        Checksum of the tensor file, and checksum of the other values in state.json except the settings.
+        Both are None if the file was written by an early version of genoscan, which did not store
+        checksums.
     """
 
     model_config = ConfigDict(strict=True)

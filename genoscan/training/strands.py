@@ -1,8 +1,9 @@
-"""Equivariance in training of models for both strands (rcps).
+"""Reverse-complement equivariance during the training of models for both strands (rcps).
 
-The embedding of the reverse strand is that of the complementary symbol on the forward strand, and so are
-the weights of the language-model head. These pairs of weights are stored separately; they stay equal if
-they start equal and their gradients are averaged.
+The embedding of a symbol on the reverse strand equals the embedding of the complementary symbol on the
+forward strand. The weights of the language-model head are paired in the same way. The two weights of a
+pair are stored separately. They remain equal if their initial values are equal and their gradients are
+averaged.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from torch import Tensor
 from genoscan.layers.config import ModelConfig
 
 _AXES = {"embed.weight": 0, "embed.bias": 0, "head.weight": 1}
-"""Tensors with paired weights, and the axis of their channels; another axis has one entry per symbol."""
+"""Axis of the channels in each tensor that has paired weights; a second axis has one entry per symbol."""
 
 
 def average_strands(config: ModelConfig, name: str, tensor: Tensor) -> Tensor:
@@ -24,14 +25,14 @@ def average_strands(config: ModelConfig, name: str, tensor: Tensor) -> Tensor:
     config
         Configuration of the model.
     name
-        Name of the tensor.
+        Name of the parameter.
     tensor
-        Weights or gradients.
+        Weights of the parameter, or their gradients.
 
     Returns
     -------
     Tensor
-        The average; the tensor itself if it has no paired weights.
+        The averaged tensor, or the unchanged tensor if it has no paired weights.
     """
     if config.strands == 1 or name not in _AXES:
         return tensor
@@ -49,14 +50,14 @@ def average_strands(config: ModelConfig, name: str, tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def tie_strands(config: ModelConfig, parameters: Mapping[str, Tensor]) -> None:
-    """Replace each pair of weights with its average.
+    """Replace both weights of each pair with their average.
 
     Parameters
     ----------
     config
         Configuration of the model.
     parameters
-        Parameters by name, which are modified.
+        Parameters by name. They are modified in place.
     """
     for name, parameter in parameters.items():
         parameter.copy_(average_strands(config, name, parameter))

@@ -1,7 +1,8 @@
-"""Training on genomes, with parameter gradients from the engine.
+"""Training of models on genomes, with parameter gradients that the engine computes.
 
-Memory use is independent of the window length for causal models; bidirectional models store the
-activations between layers, unless a window fits into one tile. Windows are distributed over threads.
+For causal models, memory use does not depend on the length of the window. For bidirectional models, the
+activations between layers are stored, unless a window fits into one tile. The windows of a batch are
+distributed over threads.
 """
 
 import math
@@ -40,42 +41,44 @@ _BETAS, _EPS = (0.9, 0.95), 1e-8
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Training options, with the values used for the shipped language model as defaults.
+    """Training options; the defaults are the values used to train the shipped language model.
 
     Attributes
     ----------
     steps
         Number of updates of the weights.
     window
-        Number of bases that each stream contributes to an update.
+        Number of bases per window. Each update uses one window of each stream.
     walk
-        Number of windows before a stream restarts at another position.
+        Number of consecutive windows that a stream reads before it restarts at another position.
     batch
         Number of parallel streams.
     rate
-        Peak learning rate, reached by linear warm-up over `warm_up` steps and followed by cosine
-        decay to 1 %.
+        Peak learning rate. The learning rate increases linearly to the peak during the first `warm_up`
+        steps and then follows a cosine down to 1 % of the peak.
     warm_up
-        Number of steps of the linear warm-up.
+        Number of steps during which the learning rate increases.
     decay
-        Weight decay of AdamW, applied to the parameters for which the layers declare it.
+        Weight decay of AdamW. It applies only to the parameters for which the layers declare it.
     clip
-        Maximum L2 norm of all gradients together.
+        Maximum L2 norm of the concatenated gradients of all parameters.
     seed
         Random seed for the initial weights and the training data.
     tile, slots
-        See `Adjoint`.
+        Number of positions per tile, and maximum number of stored carries (see `Adjoint`).
     report_every
-        Minimum number of steps between reports; reports are made at the ends of walks.
+        Approximate number of steps between reports. Reports are made only when the streams restart and
+        after the last step.
     surrogate
-        Gradient estimator for the selections of PD-SSM layers: "activated" or "straight_through".
+        Gradient estimator for the argmax operations in PD-SSM layers: "activated" or
+        "straight_through".
     language_model
-        What the language-model head predicts: "next-base", "masked" or "none".
+        What the language-model head is trained to predict: "next-base", "masked" or "none".
     site_weight
-        Weight of heads with a sigmoid link in the objective, whose labels are rare; other heads have
-        weight 1.
+        Weight in the objective of each task head with a sigmoid link. The default is large because the
+        labels of such heads are rare. Other heads have a weight of 1.
     freeze
-        Whether only the heads are trained.
+        Whether to train only the heads and leave all other weights unchanged.
 
     Raises
     ------
@@ -125,10 +128,10 @@ class Progress:
     seconds
         Training time so far, in seconds.
     training_loss
-        Mean loss since the previous report, in bits: bits per base for a language model alone,
-        otherwise the weighted sum over all heads (see objective.py).
+        Mean loss since the previous report, in bits. For a language model without task heads, this is
+        the number of bits per base; otherwise, it is the weighted sum over all heads (see objective.py).
     validation_bits
-        Bits per base on samples of the validation data; None without a language model.
+        Bits per base on samples of the validation data; None if the language-model head is not trained.
     labels
         Metrics of the task heads on the same samples (see `label_metrics`).
     """
@@ -153,7 +156,7 @@ def train(
     before_steps: Callable[[int], object] = lambda _step: None,
     after_step: Callable[[int, float], object] = lambda _step, _loss: None,
 ) -> Network:
-    """Train a model, or resume the training from its last checkpoint.
+    """Train a model, or resume training from the last checkpoint.
 
     Parameters
     ----------
@@ -168,19 +171,19 @@ def train(
     device
         PyTorch device to train on.
     initial
-        Initial values of parameters, by name; the others are drawn at random.
+        Initial values of parameters, by name. Parameters that are not listed are initialised at random.
     report
         Function called with the progress at each report.
     before_steps
         Function called before the first update with the number of updates already completed.
     after_step
-        Function called after each update with the number of updates and the loss in bits.
+        Function called after each update with the number of updates completed and the loss in bits.
 
     Returns
     -------
     Stack or BidirectionalStack
-        Trained model, without the surrogate used in training, so that its derivatives are the
-        derivatives of the deployed function.
+        Trained network. Its derivatives are exact, without the surrogate gradients that are used in
+        training.
 
     Raises
     ------
@@ -190,8 +193,8 @@ def train(
 
     Notes
     -----
-    Deterministic for equal settings (`state.settings`): a resumed run ends with the same
-    weights as an uninterrupted one.
+    Training is deterministic: with equal settings (see `state.settings`), a resumed run ends with the
+    same weights as an uninterrupted run.
     """
     torch.manual_seed(options.seed)
     stack = build(config, device=device)
@@ -234,7 +237,7 @@ def train(
 def _validate(
     stack: Network, config: ModelConfig, split: Split, options: TrainOptions
 ) -> tuple[float | None, Mapping[str, float]]:
-    """Return bits per base, and metrics of the task heads, on samples of the validation data."""
+    """Return the bits per base and the metrics of the task heads on samples of the validation data."""
     pieces = list(sample(split.validation))
     masked = options.language_model == "masked"
     bits = None if options.language_model == "none" else bits_per_base(stack, config, pieces, masked=masked)
@@ -242,7 +245,7 @@ def _validate(
 
 
 class _Pulled(NamedTuple):
-    """Value of the objective for each window, cotangents of the parameters, and the carry after the windows."""
+    """Objective of each window, cotangents of the trained parameters, and carry after the windows."""
 
     value: Tensor
     parameters: Sequence[Tensor]
@@ -258,7 +261,10 @@ def _steps(
     step: int,
     before_steps: Callable[[int], object],
 ) -> Iterator[float]:
-    """Update the weights once per window; yield the loss of each window, in bits."""
+    """Update the weights and yield the loss of each update, in bits.
+
+    Each update uses one window of each stream. `step` is the number of updates already completed.
+    """
     trained = {name: parameter for name, parameter in stack.named_parameters() if parameter.requires_grad}
     weights = list(trained.values())
     device = next(stack.parameters()).device
@@ -318,7 +324,10 @@ def _pull(
     carry: Carry | None,
     check: Callable[[], None],
 ) -> _Pulled:
-    """Return the objective of some windows, and the cotangents of the trained parameters."""
+    """Return the objective of some windows, the cotangents of `weights`, and the carry after the windows.
+
+    During a sweep, `check` is called after each tile. It raises an exception if another thread has failed.
+    """
     inputs = OneHot(codes, table)
     if not isinstance(stack, BidirectionalStack):
         tiles = adjoint(stack, inputs, target, tile=options.tile, slots=options.slots, carry=carry, parameters=weights)
@@ -337,7 +346,9 @@ def _pull(
 
 
 def learning_rate(step: int, options: TrainOptions) -> float:
-    """Return the learning rate of an update: linear warm-up, then cosine decay to 1 % of the peak.
+    """Return the learning rate of an update.
+
+    The learning rate increases linearly during warm-up and then follows a cosine down to 1 % of the peak.
 
     Parameters
     ----------
