@@ -1,4 +1,4 @@
-"""Python interface for attributions, predictions, responses and checks, in memory or as files."""
+"""Python interface of genoscan: functions that compute attributions, predictions, responses and checks."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -43,54 +43,57 @@ def attribute(
     batch: int = 4,
     axes: str = "LC",
 ) -> Attribution | Attributions:
-    """Return the exact derivative of the model's target with respect to every base.
+    """Return the exact derivative of a target with respect to every base.
 
     Parameters
     ----------
     sequence
-        A string of bases; an array of base codes of shape (length,); a one-hot NumPy array or torch
-        tensor; a (genome file, region) pair; or a list of these. A one-hot array of shape
-        (n, length, 4) is a batch of n sequences.
+        One of the following: a string of bases; an array of base codes of shape (length,); a one-hot
+        NumPy array or torch tensor; a (genome file, region) pair; or a list of these. A one-hot array of
+        shape (n, length, 4) is a batch of n sequences.
     model
         Loaded model, or a name or path accepted by `load_model`.
     target
-        "log-likelihood[:REGION]", "logit:POS:BASE" or "log-odds:POS:BASE"; for task heads,
-        "HEAD:LABEL[@REGION]", such as "sites:donor+@120-120". POS and REGION are 1-based in the
-        sequence. For a (genome file, region) pair, they include CHROM as on the command line:
-        "logit:CHROM:POS:BASE".
+        Scalar that is differentiated: "log-likelihood[:REGION]", "logit:POS:BASE" or
+        "log-odds:POS:BASE"; for task heads, "HEAD:LABEL[@REGION]", such as "sites:donor+@120-120".
+        Positions are 1-based within the sequence. For a (genome file, region) pair, POS and REGION are
+        preceded by the name of the chromosome, as on the command line: "logit:CHROM:POS:BASE".
     score
-        "centred", "observed", "magnitude" or "substitution".
+        Formula that reduces the four derivatives at a base to one score: "centred", "observed",
+        "magnitude" or "substitution" (see tracks/score.py).
     strand
-        "+", "-", or "both" for the mean of the targets on the two strands.
+        Strand that the model reads: "+", "-", or "both" for the mean of the targets on the two strands.
     context, reach
         Numbers of bases to read upstream and downstream of a region of a file. If None, the value in
         the model's configuration is used.
     masked
         Whether to replace the bases of the target with the mask token (masked models only).
     contrast
-        Label whose logit is subtracted from that of a task head, or "strongest".
+        Label of a task head whose logit is subtracted from that of the target, or "strongest" for the
+        label with the largest logit, other than that of the target.
     batch
         Number of sequences of equal length processed together.
     axes
-        Order of a one-hot array's axes: "LC" for (length, 4), "CL" for (4, length).
+        Order of the axes of a one-hot array: "LC" for (length, 4) or "CL" for (4, length).
 
     Returns
     -------
     Attribution or Attributions
-        Gradient and scores; `Attributions` for a list or a 3-dimensional array.
+        Gradient and scores of the sequence. For a list or a 3-dimensional array, the result is an
+        `Attributions` object with one `Attribution` per sequence.
 
     Raises
     ------
     InputError
-        If a sequence or an option is invalid, or the target cannot depend on a region.
+        If a sequence or an option is invalid, or the target cannot depend on any base of a region.
     NonFiniteError
-        If a derivative at a known base is NaN or infinite.
+        If a derivative at an A, C, G or T is NaN or infinite.
 
     Notes
     -----
-    The result equals that of whole-window autograd up to rounding, and is bitwise equal to the output
-    of `genoscan attribute`. It occupies 21 bytes of memory per base. For causal models, the working
-    memory does not depend on the length of the sequence.
+    The derivatives equal those of torch autograd over the whole window up to rounding, and are bitwise
+    equal to the output of `genoscan attribute`. The result occupies 21 bytes of memory per base. For
+    causal models, the working memory does not depend on the length of the sequence.
 
     Examples
     --------
@@ -111,7 +114,7 @@ def attribute(
 
 
 def _attributed(located: Sequence[Located], model: Model, target: str, options: Options) -> list[Attribution]:
-    """Return the attributions of sequences in memory, or of one region of a file, computed in a single job."""
+    """Compute the attributions of several sequences in memory, or of one region of a file, in a single job."""
     genome = located[0].genome
     if isinstance(genome, SequenceGenome):
         genomes = [one.genome for one in located if isinstance(one.genome, SequenceGenome)]
@@ -156,19 +159,19 @@ def attribute_regions(
     progress: Progress = ignore,
     **options: Any,
 ) -> dict[str, Any]:
-    """Write the exact derivatives in regions of a genome as tracks; return the record of the run.
+    """Write tracks of exact derivatives in regions of a genome; return the record of the run.
 
     Parameters
     ----------
     genome
         Open genome, or path of a FASTA (plain or bgzip) or GenBank file.
     outputs
-        Files to write; the suffix determines the format: .bw, .bedgraph, .bedgraph.gz or .npz (all
-        four derivatives at each base).
+        Files to write. The suffix determines the format: .bw, .bedgraph and .bedgraph.gz contain one
+        score per base, and .npz contains the four derivatives at each base.
     regions, bed
         `regions` is a sequence of strings such as "chr1:1,001-2,000" (1-based, inclusive) or of
-        `Region` objects, and `bed` is a BED file with further regions. If neither is given, all
-        sequences are used in full.
+        `Region` objects, and `bed` is a BED file with further regions. If neither is given, the whole
+        genome is used.
     clip
         Whether to trim regions that extend past the end of a sequence.
     model
@@ -178,18 +181,27 @@ def attribute_regions(
     progress
         Function called after each processed tile with the number of positions in that tile.
     **options
-        Fields of `Options`, namely target, contrast, score, strand, context, reach, masked, batch, shard.
+        Fields of `Options`: target, contrast, score, strand, context, reach, masked, batch and shard.
 
     Returns
     -------
     dict
-        Record of the run, also written as JSON beside each file.
+        Record of the run, which is also written to a JSON file beside each output.
+
+    Raises
+    ------
+    InputError
+        If an input file, a region or an option is invalid.
+    OutputError
+        If a file cannot be written.
+    NonFiniteError
+        If a derivative at an A, C, G or T is NaN or infinite.
 
     Notes
     -----
-    The function is equivalent to `genoscan attribute`: the derivatives are exact, and the memory is
-    constant for causal models. To continue an interrupted run, call the function again with the same
-    arguments.
+    The function is equivalent to the command `genoscan attribute`. The derivatives are exact up to
+    rounding. For causal models, the memory needed for computation does not depend on the lengths of the
+    regions. To continue an interrupted run, call the function again with the same arguments.
     """
     opened = open_genome(genome) if isinstance(genome, str | Path) else genome
     chosen = [
@@ -210,37 +222,40 @@ def predict(
     strand: Literal["+", "-"] = "+",
     axes: str = "LC",
 ) -> Float[np.ndarray, "length labels"] | list[Float[np.ndarray, "length labels"]]:
-    """Return the logits of A, C, G and T, or of the labels of a task head, at every base.
+    """Return the model's logits at every base, for A, C, G and T or for the labels of a task head.
 
     Parameters
     ----------
     sequence, model, axes
         As for `attribute`. For a (genome file, region) pair, only the bases of the region are read.
     head
-        Name of a per-base task head. If None, the language model or, in a model without one, the
-        first head.
+        Name of a task head that labels bases. If None, the head that is selected in the model: by default,
+        the language-model head or, in a model without one, the first task head.
     strand
         Strand to read, "+" or "-".
 
     Returns
     -------
     ndarray of shape (length, 4) or (length, labels), or list of ndarray
-        Row i contains the logits for base i, in the model's dtype. For the language model, the
-        columns are A, C, G and T; the softmax of a row is the predicted distribution over the four
-        bases, and the row is NaN if no output predicts the base, as for the first base in a causal
-        model. For a task head, the columns are its labels, on the forward strand.
+        Row i contains the logits for base i of the given sequence, in the model's dtype. For the
+        language model, the columns are A, C, G and T, and the softmax of a row is the predicted
+        distribution over the four bases. A row is NaN if no output of the model predicts the base, as
+        for the first base in a causal model. For a task head, the columns are its labels. If `strand` is
+        "-", the logits are converted back to the forward strand.
 
     Raises
     ------
     InputError
-        If the model has no such head, or the head labels windows instead of bases.
+        If a sequence is invalid, or the head labels windows instead of bases.
+    UnsupportedModelError
+        If the model has no such head.
     NonFiniteError
         If a logit is NaN or infinite.
 
     Notes
     -----
-    The result is equal to that of a whole-window forward pass up to rounding. Memory is needed for
-    the activations of one tile and for the result; bidirectional models also need memory for the
+    The logits equal those of a single forward pass over the whole window up to rounding. Memory is needed
+    for the activations of one tile and for the result. Bidirectional models also need memory for the
     activations between layers.
     """
     loaded = _loaded(model)
@@ -292,8 +307,8 @@ def response(
     Parameters
     ----------
     sequence, model, axes
-        As for `attribute`, but a single sequence. For a (genome file, region) pair, the response is
-        computed in the region.
+        As for `attribute`, except that `sequence` must be a single sequence. For a (genome file, region)
+        pair, the response is computed in the region.
     at
         1-based position of the base in the sequence; for a (genome file, region) pair, in the
         chromosome.
@@ -301,24 +316,34 @@ def response(
         New base, on the forward strand. If None, the base with the largest effect is chosen separately
         at each position of the response.
     strand, context
-        Strand to read, and number of bases to read upstream of the changed base. If `context` is
-        None, the value in the model's configuration is used.
+        Strand to read, and number of bases to read upstream of the changed base or, for bidirectional
+        models, on both sides. If `context` is None, the value in the model's configuration is used.
     of
-        "log-p" for the change in log p of the observed base, "logits" for the L2 norm of the change in
-        the logits.
+        Measure of the effect: "log-p" for the change in the log-probability of the observed base, or
+        "logits" for the L2 norm of the change in the logits.
     finite
         Whether to return the finite change instead of the derivative.
 
     Returns
     -------
     Response
-        Effect of the change; `values` has one entry per base of `region`.
+        Effect of the change. Its attribute `values` has one entry per base of its attribute `region`.
+
+    Raises
+    ------
+    InputError
+        If the observed base is N or equals the new base, if the change cannot affect the region, or if the
+        sequence or an option is invalid.
+    UnsupportedModelError
+        If the model has no language-model head.
+    NonFiniteError
+        If the response at an A, C, G or T is NaN or infinite.
 
     Notes
     -----
-    The derivative is taken along e_base - e_observed, where e denotes the one-hot encoding of a base,
-    and is exact up to rounding. Memory is needed for the activations of one tile; bidirectional models
-    also need memory for the activations between layers.
+    The derivative is taken along e_new - e_observed, where e_new and e_observed are the one-hot encodings
+    of the new base and the observed base. It is exact up to rounding. Memory is needed for the
+    activations of one tile. Bidirectional models also need memory for the activations between layers.
     """
     located = locate(sequence, axes=axes)
     chrom = located.region.chrom
@@ -333,14 +358,15 @@ def verify(sequence: Any, model: Model | str | Path = "bacteria", *, axes: str =
     Parameters
     ----------
     sequence, axes
-        As for `attribute`, but a single sequence; at most its first 65,536 bases are used.
+        As for `attribute`, except that `sequence` must be a single sequence. At most its first 65,536
+        bases are used.
     model
         As for `attribute`.
 
     Returns
     -------
     list of Check
-        Measured errors and their limits.
+        Checks, each of which contains a measured error and its limit.
     """
     located = locate(sequence, axes=axes)
     return check(located.genome, located.region, _loaded(model).rebuild)

@@ -1,4 +1,4 @@
-"""In-memory results: the gradient of a target with respect to every base of a sequence."""
+"""In-memory results of `genoscan.attribute`: derivatives of a target with respect to every base."""
 
 import html
 from dataclasses import dataclass
@@ -28,15 +28,16 @@ class Attribution:
     region
         Position of the sequence in its genome.
     codes
-        Base codes: 0 to 3 are A, C, G and T; 4 is N.
+        Base codes of the sequence: 0 to 3 for A, C, G and T, and 4 for N.
     gradient
         Derivatives of the target with respect to A, C, G and T at each position, of shape (length, 4).
-        If both strands were read, this is the mean over the strands. The values at N and at masked
-        bases are NaN.
+        If both strands were read, the derivatives are means over the strands. The values at N and at
+        masked bases are NaN.
     scores
-        One score per base (see tracks/score.py); NaN where the gradient is NaN.
+        One score per base, computed from the gradient (see tracks/score.py). The score is NaN where the
+        gradient is NaN.
     value
-        Value of the target. If both strands were read, this is the mean over the strands.
+        Value of the target. If both strands were read, it is the mean over the strands.
     target, score, model
         Names of the target, the score and the model.
     size
@@ -61,11 +62,11 @@ class Attribution:
 
     @property
     def sequence(self) -> str:
-        """The sequence as a string of letters."""
+        """Sequence as a string of the letters A, C, G, T and N."""
         return decode(self.codes).decode()
 
     def score_by(self, score: str) -> Float32[np.ndarray, " length"]:
-        """Compute another score from the same gradient.
+        """Compute scores from the gradient with another formula.
 
         Parameters
         ----------
@@ -75,7 +76,7 @@ class Attribution:
         Returns
         -------
         ndarray
-            One score per base; NaN where the gradient is NaN.
+            One score per base. The score is NaN where the gradient is NaN.
 
         Raises
         ------
@@ -89,8 +90,8 @@ class Attribution:
     def to_dataframe(self) -> "pd.DataFrame":
         """Return a table with one row per base.
 
-        The columns are chrom, position (1-based), base, score and the derivatives d_A, d_C, d_G and
-        d_T.
+        The columns are chrom, position (1-based), base and score, and the derivatives d_A, d_C, d_G and
+        d_T with respect to the four bases.
         """
         import pandas as pd
 
@@ -105,9 +106,10 @@ class Attribution:
         return pd.DataFrame(columns | derivatives)
 
     def to_tangermeme(self) -> Float32[np.ndarray, "1 4 length"]:
-        """Return the centred gradient as an array of shape (1, 4, length).
+        """Return the centred gradient as an array of shape (1, 4, length), as tangermeme expects.
 
-        At each position, the mean of the four derivatives is subtracted. The values at N are zero.
+        At each position, the mean of the four derivatives is subtracted from each of them. The values at
+        N are zero.
         """
         return Attributions([self]).to_tangermeme()
 
@@ -118,8 +120,8 @@ class Attribution:
     def plot(self) -> "go.Figure":
         """Return a plotly figure of the scores.
 
-        Each base is drawn as a letter, scaled by the score of the base. Long sequences are drawn as a
-        curve.
+        Each base is drawn as a letter that is scaled by the score. The scores of a sequence of more than
+        5,000 bases are drawn as a curve instead.
         """
         from genoscan.plot import figure
 
@@ -131,7 +133,7 @@ class Attribution:
 
 
 class Attributions(tuple[Attribution, ...]):
-    """Attributions of several sequences, in the order in which the sequences were given."""
+    """Tuple of the attributions of several sequences, in the order in which the sequences were given."""
 
     def __repr__(self) -> str:
         return f"Attributions({len(self)} sequences, {sum(map(len, self)):,} bases)"
@@ -145,7 +147,8 @@ class Attributions(tuple[Attribution, ...]):
     def to_tangermeme(self) -> Float32[np.ndarray, "n 4 length"]:
         """Return the centred gradients of n sequences as an array of shape (n, 4, length).
 
-        At each position, the mean of the four derivatives is subtracted. The values at N are zero.
+        The array has the layout that tangermeme expects. At each position, the mean of the four
+        derivatives is subtracted from each of them. The values at N are zero.
 
         Raises
         ------
@@ -161,7 +164,7 @@ class Attributions(tuple[Attribution, ...]):
         return np.stack([columns.T for columns in centred])
 
     def to_bigwig(self, path: str | Path) -> Path:
-        """Write all scores to one bigWig file; return its path.
+        """Write the scores of all sequences to one bigWig file; return its path.
 
         Raises
         ------

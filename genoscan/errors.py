@@ -8,9 +8,9 @@ GenoscanError
 └── NonFiniteError         a target, or a result at an A, C, G or T, is NaN or infinite
 
 Each message is a single line that states the location of the problem, the value found, the value
-expected and a remedy. The command-line interface prints the message and exits with status 1. For any
-other exception, it also prints a single line. If that exception indicates a bug, the traceback is
-written to a file.
+expected and a remedy. The command-line interface prints the message and exits with status 1. For any other
+exception, it also prints a single line and, if the exception indicates a bug, writes the traceback to a
+file.
 """
 
 

@@ -1,4 +1,4 @@
-"""Estimate of a job's cost, extrapolated from a run on a few tiles."""
+"""Estimation of the memory, disk space and time that a job needs, extrapolated from a short run."""
 
 import time
 from dataclasses import dataclass
@@ -28,33 +28,34 @@ class Estimate:
     regions, windows, batches
         Number of regions after merging, number of windows, and number of batches.
     merged_bases
-        Number of bases to score.
+        Number of bases in the merged regions, which are the bases to score.
     read_bases
-        Total number of bases in all windows.
+        Total number of bases in all windows. The computing time is proportional to this number.
     context_share
-        Fraction of `read_bases` that is not scored. The computing time is proportional to `read_bases`.
+        Fraction of `read_bases` that is read only as context and is not scored.
     longest
         Length of the longest window, in bases.
     recomputed
-        Average number of additional forward passes per tile in the longest window.
+        Average number of additional forward passes per tile in the longest window. They recompute
+        activations that are not stored.
     engine_bytes
-        Memory that one batch needs for the activations of tiles and for the stored carries.
+        Memory, in bytes, that one batch needs for the activations of tiles and for the stored carries.
     boundary_bytes
-        Storage that one batch needs for the activations between layers; 0 for causal models.
+        Storage, in bytes, that one batch needs for the activations between layers; 0 for causal models.
     boundary_place
-        Where the activations between layers are stored: "memory", a GPU or a folder.
+        Place where the activations between layers are stored: "memory", a GPU or a folder.
     window_bytes
-        Memory that one batch needs for its bases.
+        Memory, in bytes, that one batch needs for its base codes.
     base_bytes
-        Memory that the process uses before the computation starts, for the interpreter, the libraries,
-        the model and the genome index.
+        Memory, in bytes, that the process uses before the computation starts, for the interpreter, the
+        libraries, the model and the genome index.
     memory_bytes
-        Peak memory of the process, including `base_bytes` but excluding GPU memory.
+        Peak memory of the process, in bytes, including `base_bytes` but excluding GPU memory.
     disk_bytes
-        Disk space that the run uses in the output folder for the scores, the bases, the derivatives (if
-        they are needed) and the saved state of a sweep.
+        Disk space, in bytes, that the run uses in the output folder for the scores, the bases, the
+        derivatives (if they are needed) and the saved state of a sweep.
     state_bytes
-        Disk space for the saved state of a sweep. An interrupted window is resumed from this state.
+        Disk space, in bytes, for the saved state of a sweep, from which an interrupted run resumes.
     by_batch
         Computing time of each batch, in seconds.
     """
@@ -86,7 +87,7 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
     job
         The job, as returned by `prepare`.
     columns
-        Whether the four derivatives at each base are also written, to a .npz file.
+        Whether the run also writes the four derivatives at each base to a .npz file.
 
     Returns
     -------
@@ -137,7 +138,10 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
 
 
 def passes(job: Job) -> int:
-    """Return the total number of positions that a run of the job reports as progress."""
+    """Return the total number of positions that a run of the job will report as progress.
+
+    A position is counted once for each pass over it.
+    """
     stack, total = job.model.stack, 0
     for batch in job.batches:
         for windows in zip(*batch, strict=True):
@@ -148,7 +152,18 @@ def passes(job: Job) -> int:
 
 
 class _Probe(NamedTuple):
-    """Measured memory in bytes, and seconds per tile for the forward pass and for the adjoint pass."""
+    """Measured cost of a gradient over a few tiles.
+
+    Attributes
+    ----------
+    bytes
+        Additional peak memory, in bytes, except for the activations between layers.
+    forward
+        Seconds per tile for one forward pass.
+    adjoined
+        Seconds per tile for the gradient, excluding the additional forward passes that recompute
+        activations.
+    """
 
     bytes: int
     forward: float

@@ -1,4 +1,4 @@
-"""Import of checkpoints from other projects, and of torch modules."""
+"""Import of checkpoints from other projects, and conversion of torch modules to models."""
 
 import json
 import os
@@ -26,10 +26,10 @@ from genoscan.tracks.atomic import atomic_directory, os_errors
 
 _NAME = re.compile(r"[^.\-/\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*")
 _MAX_NAME = 100
-"""Maximum length of a model name, which is also the name of its folder."""
+"""Maximum length, in bytes, of the name of a model, which is also the name of the model's folder."""
 
 _TOLERANCE = 1e-4
-"""Maximum relative L2 difference between the logits of a module and those of its copy."""
+"""Maximum relative L2 difference between the logits of a torch module and those of the converted model."""
 
 
 def import_model(
@@ -40,8 +40,9 @@ def import_model(
     Parameters
     ----------
     source
-        Folder, file or Hugging Face id of a checkpoint of a language model (Caduceus, Mamba or Mamba-2)
-        or of a model fine-tuned from it, with a classification or segmentation head.
+        Folder, file or Hugging Face id of a checkpoint. The checkpoint contains a language model
+        (Caduceus, Mamba or Mamba-2), or a model that was fine-tuned from a language model and has a
+        classification or segmentation head.
     name
         Name under which to store the model. If None, the name of the source is used.
     tokens
@@ -49,7 +50,7 @@ def import_model(
         checkpoints without a vocabulary.
     pooling
         Reduction over positions in the classification head: "mean", "max", "first" or "last". Checkpoints
-        do not state it; if None, it is that of the code that writes such heads.
+        do not state the reduction. If None, the default of the project that defines the head is used.
 
     Returns
     -------
@@ -59,9 +60,9 @@ def import_model(
     Raises
     ------
     InputError
-        If the name is invalid or in use, or the pooling is unknown.
+        If the name is invalid or already in use, or `pooling` has an invalid value.
     ModelError
-        If the checkpoint is damaged, or its family is not supported.
+        If the checkpoint is not found, is damaged, or is of a model family that is not supported.
     """
     source_name = Path(source).resolve().name
     name = name or source_name
@@ -103,12 +104,13 @@ def load_model(
     ----------
     model
         Name listed by `genoscan models list`, path of a model folder, or any source that `import_model`
-        accepts. Such a source is converted on each call, and the converted model is not stored.
+        accepts. A checkpoint from another project is converted on each call, and the converted model is
+        not stored.
     tokens, pooling
         As in `import_model`.
     **options
-        Options that are passed to `genoscan.model.load_model`: device, dtype, kernels, tile, slots,
-        memory and spill.
+        Keyword arguments of `genoscan.model.load_model`: device, dtype, kernels, tile, slots, memory and
+        spill.
 
     Returns
     -------
@@ -118,7 +120,9 @@ def load_model(
     Raises
     ------
     ModelError
-        If the model does not exist or is damaged.
+        If the model does not exist, is damaged, or is of a model family that is not supported.
+    InputError
+        If an option is invalid.
     """
     path = Path(model)
     if str(model) in named_models() or ((path / CONFIG).is_file() and _is_native(path)):
@@ -143,7 +147,7 @@ def wrap(module: torch.nn.Module, *, tokens: str | None = None, **options: Any) 
     ----------
     module
         Language model from mambapy (`mambapy.lm.LM` with Mamba blocks), transformers (Mamba or
-        Mamba-2), state-spaces (`MambaLMHeadModel`) or Caduceus. Modules that are not from mambapy must
+        Mamba-2), state-spaces (`MambaLMHeadModel`) or Caduceus. A module that is not from mambapy must
         have a `save_pretrained` method.
     tokens
         As in `import_model`.
@@ -153,15 +157,15 @@ def wrap(module: torch.nn.Module, *, tokens: str | None = None, **options: Any) 
     Returns
     -------
     Model
-        Model with a copy of the module's weights.
+        Converted model, which has a copy of the module's weights.
 
     Raises
     ------
     InputError
         If the class of the module is not supported.
     ModelError
-        If the model family is not supported, the module has task heads instead of a language model, or the
-        logits of the copy differ from those of the module.
+        If the model family is not supported, if the module has task heads instead of a language model, or
+        if the logits of the converted model differ from those of the module.
     """
     with scratch_folder(Path(tempfile.gettempdir())) as folder:
         saved = folder / type(module).__name__
@@ -180,7 +184,7 @@ def wrap(module: torch.nn.Module, *, tokens: str | None = None, **options: Any) 
 
 
 def _save_mambapy(module: torch.nn.Module, folder: Path) -> None:
-    """Save a `mambapy.lm.LM` with the tensor names and settings that transformers uses for Mamba."""
+    """Save a `mambapy.lm.LM` as a checkpoint, with the tensor names and settings of Mamba in transformers."""
     own: Any = module.config
     weights = {
         name.replace("embedding.", "backbone.embeddings.")
@@ -208,7 +212,10 @@ def _save_mambapy(module: torch.nn.Module, folder: Path) -> None:
 
 
 def _check_logits(module: torch.nn.Module, model: Model) -> None:
-    """Raise ModelError if the module and the model give different logits for 64 random bases."""
+    """Check that a torch module and the converted model compute the same logits for 64 random bases.
+
+    A `ModelError` is raised if they do not, or if the model has no language-model head.
+    """
     if not model.config.language_model:
         raise ModelError(
             f"{type(module).__name__}: task heads, expected a language model; save the module with "

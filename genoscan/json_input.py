@@ -1,4 +1,4 @@
-"""Parsing of JSON written by users, by other programs or by other versions of genoscan."""
+"""Parsing of JSON files that were written by users, by other programs or by other versions of genoscan."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def parse_json(text: bytes, *, constants: bool = False) -> Any:
     Raises
     ------
     ValueError
-        If the text is not valid JSON, is nested too deeply to be parsed, repeats a key within an
+        If the document is not valid JSON, is nested too deeply to be parsed, repeats a key within an
         object, or contains an unpaired surrogate, which has no UTF-8 encoding.
     """
     try:
@@ -61,14 +61,14 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def first_problem(error: ValidationError, *, omit: Collection[str] = ()) -> str:
-    """Describe the first validation error of a document in one line.
+    """Return a one-line description of the first validation error in a document.
 
     Parameters
     ----------
     error
         Validation error raised by pydantic.
     omit
-        Parts of the location to leave out. pydantic inserts these parts; they are not keys of the
+        Parts of the location to leave out, because pydantic inserts them and they are not keys of the
         document.
 
     Returns

@@ -1,4 +1,4 @@
-"""Interfaces between models and the engine: causal layers, bidirectional layers, and carries."""
+"""Interfaces that networks implement to be differentiated tile by tile: layers, networks and carries."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 Carry: TypeAlias = Any
-"""Tree of tensors (nested tuples) with the state of a layer after all preceding positions.
+"""State of a causal layer after all preceding positions: a tensor, or nested tuples of tensors.
 
-No tensor may be a view of a tile, because a view keeps the memory of the whole tile allocated.
+No tensor may be a view of a tile, because a view would keep the memory of the whole tile allocated.
 """
 
 
@@ -28,12 +28,17 @@ class Layer(Protocol):
     """
 
     def begin(self, batch: int) -> Carry:
-        """Return the carry before the first base.
+        """Return the initial carry, which precedes the first position.
 
         Parameters
         ----------
         batch
-            Number of sequences.
+            Number of sequences in the batch.
+
+        Returns
+        -------
+        Carry
+            Carry at the left edge of the first tile.
         """
         ...
 
@@ -59,18 +64,18 @@ class Layer(Protocol):
         ...
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
-        """Yield the trainable tensors."""
+        """Yield the trainable parameters."""
         ...
 
 
 @runtime_checkable
 class Chain(Layer, Protocol):
-    """Composition of causal layers, which can be split into consecutive parts.
+    """Composition of causal layers that can be split into consecutive parts.
 
     Notes
     -----
     Chain law: applying the parts in sequence is equivalent to applying the whole chain. The carry of
-    the chain is a tuple that concatenates the carries of the parts.
+    the chain is a tuple: the concatenation of the carries of the parts.
     """
 
     def cut(self, parts: int) -> "list[Layer]":
@@ -90,14 +95,14 @@ class Chain(Layer, Protocol):
 
 
 def leaves(carry: Carry) -> list[Tensor]:
-    """Return a list of the tensors in a carry, in order."""
+    """Return the tensors in a carry as a flat list, in depth-first order."""
     if isinstance(carry, Tensor):
         return [carry]
     return [leaf for part in carry for leaf in leaves(part)]
 
 
 def map_leaves(function: Callable[[Tensor], Tensor], carry: Carry) -> Carry:
-    """Apply a function to every tensor in a carry, and return a tree with the same structure."""
+    """Apply a function to every tensor in a carry, and return a carry with the same structure."""
     if isinstance(carry, Tensor):
         return function(carry)
     return tuple(map_leaves(function, part) for part in carry)
@@ -133,7 +138,10 @@ class BidirectionalLayer(Protocol):
         ...
 
     def prepare(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile read"]:
-        """Return the input that both directions receive; it may have any number of channels."""
+        """Return the common input of the two causal layers, computed from the input of this layer.
+
+        It may have any number of channels.
+        """
         ...
 
     def merge(
@@ -142,14 +150,14 @@ class BidirectionalLayer(Protocol):
         left: Float[Tensor, "batch tile read"],
         right: Float[Tensor, "batch tile read"],
     ) -> Float[Tensor, "batch tile width"]:
-        """Combine the input to the layer with the outputs of the two directions.
+        """Combine the input of the layer with the outputs of the two directions.
 
         Parameters
         ----------
         x
-            Input to the layer, of shape (batch, tile, width).
+            Input of the layer, of shape (batch, tile, width).
         left, right
-            Outputs of `left_to_right` and `right_to_left`, both in window order.
+            Outputs of `left_to_right` and `right_to_left`, both ordered from left to right.
 
         Returns
         -------
@@ -174,16 +182,13 @@ class BidirectionalNetwork(Protocol):
         ...
 
     def encode(self, x: Float[Tensor, "batch tile d_in"]) -> Float[Tensor, "batch tile width"]:
-        """Return the input to the first layer, of shape (batch, tile, width)."""
+        """Map the input of the network to the input of the first layer, of shape (batch, tile, width)."""
         ...
 
     def decode(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile d_out"]:
-        """Return the outputs of the network, computed from the output of the last layer.
-
-        The shape of the outputs is (batch, tile, d_out).
-        """
+        """Map the output of the last layer to the outputs of the network, of shape (batch, tile, d_out)."""
         ...
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
-        """Yield the trainable tensors."""
+        """Yield the trainable parameters."""
         ...

@@ -1,8 +1,8 @@
 """Tracks of the margins by which PD-SSM layers select their transitions.
 
-The derivative of a PD-SSM layer treats the selected transitions as constants, so it does not include
-the jump in the output that occurs when a substitution changes a selection. A small margin indicates
-that a small change in the input may change the selection.
+The derivative of a PD-SSM layer treats the selected transitions as constants. It therefore does not
+include the jump in the output that occurs if a substitution changes the selection. A small margin
+indicates that a small change in the input may change the selection.
 """
 
 import tempfile
@@ -29,7 +29,7 @@ from genoscan.tracks.writer import check_output, open_tracks, write_in_pieces
 
 
 def check_margins(job: Job, path: Path, others: Sequence[Path] = ()) -> None:
-    """Check the arguments of `write_margins`, and that `path` differs from all other outputs."""
+    """Check the arguments of `write_margins`, and that `path` differs from the paths of all other outputs."""
     if resolve(path) in map(resolve, others):
         raise InputError(f"--with-margin {path}: an output is given twice: name each once")
     check_output(path)
@@ -42,9 +42,9 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
     """Write the smallest margin at each base as a track; return the record of the track.
 
     The margin of a head is the probability of the selected transition minus the probability of the
-    second most probable transition. At each base, the track contains the smallest margin over all
-    layers and heads. If both strands are read, the smallest margin is taken over both strands. Bases
-    other than A, C, G and T are gaps in the track.
+    second most probable transition. At each base, the track contains the smallest margin over all layers
+    and heads and, if both strands are read, over both strands. The track has no value at bases other than
+    A, C, G and T.
 
     Parameters
     ----------
@@ -65,14 +65,17 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
     Raises
     ------
     InputError
-        If the suffix is .npz.
+        If the suffix is .npz or unknown.
+    UnsupportedModelError
+        If the model is bidirectional or has no PD-SSM layer.
     NonFiniteError
         If a margin at an A, C, G or T is NaN or infinite.
 
     Notes
     -----
-    The margins are computed exactly, in a forward pass. Memory is needed for one tile and one carry,
-    and for 1 byte per base of a window. The margins of a region are stored in a temporary file.
+    The margins are computed exactly, in a forward pass. Memory is needed for the activations of one tile,
+    for one carry, and for 1 byte per base of a window. The margins of a region are stored in a temporary
+    file.
     """
     check_margins(job, path)
     windows_of = {windows[0].scored: windows for batch in job.batches for windows in batch}
@@ -93,7 +96,7 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
 
 
 def _update_minimum(job: Job, window: Window, margins: np.ndarray, progress: Progress) -> None:
-    """Set `margins`, in place, to the elementwise minimum of `margins` and the margins in a window."""
+    """Compute the margins in a window, and replace `margins` in place with the elementwise minimum of both."""
     codes, scored = job.read([window]), window.scored_span
     rows = margins if window.strand == "+" else margins[::-1]
     layer, inputs = Margins(job.model.causal), OneHot(codes, job.model.table())

@@ -73,9 +73,9 @@ def write_merged(
 
     Notes
     -----
-    The tracks are byte-identical to those of a single run with the same number of threads, because
-    shards consist of whole batches. About one million bases are processed at a time to limit the memory
-    use.
+    Because shards consist of whole batches, the tracks are byte-identical to those of a single run with
+    the same number of threads. At most about one million bases are processed at a time, which limits the
+    memory use.
     """
     shards = _read_shards(paths, genome)
     first = shards[0].record
@@ -106,9 +106,9 @@ def write_merged(
 
 
 def _joined_lists(records: Sequence[dict[str, Any]], keys: Sequence[str]) -> dict[str, list[Any]]:
-    """Return a dictionary that maps each key to the concatenated lists of all records.
+    """Concatenate, for each key, the lists that the records contain under this key.
 
-    Keys that occur in no record are omitted.
+    Keys that do not occur in any record are omitted.
     """
     return {
         key: [value for record in records for value in record.get(key, [])]
@@ -118,7 +118,7 @@ def _joined_lists(records: Sequence[dict[str, Any]], keys: Sequence[str]) -> dic
 
 
 def _read_shards(paths: Sequence[Path], genome: Genome) -> list[_Shard]:
-    """Read the shards of one job, check that each is given exactly once, and return them in order."""
+    """Read the shards of a job, check that each shard is given exactly once, and return them in order."""
     found: dict[int, _Shard] = {}
     for path in paths:
         shard = _Shard(path, read_provenance(path, required=_REQUIRED), read_columns(path))
@@ -140,7 +140,7 @@ def _read_shards(paths: Sequence[Path], genome: Genome) -> list[_Shard]:
 
 
 def _check_regions(shard: _Shard) -> None:
-    """Check that each region of a shard lies within a sequence listed in the shard's record."""
+    """Check that each region of a shard lies within a sequence that the record of the shard lists."""
     sizes = {s["name"]: s["length"] for s in shard.record["sequences"]}
     for region in shard.columns.regions:
         if region.end > sizes.get(region.chrom, 0):
@@ -160,7 +160,11 @@ def _check_same(one: _Shard, other: _Shard) -> None:
 
 
 def _regions(shards: Sequence[_Shard]) -> Iterator[tuple[Region, int, Columns]]:
-    """Yield each region of each shard, the index of its first row in the columns, and the columns."""
+    """Yield the regions of all shards.
+
+    Each item consists of a region, the index of its first base in the arrays of its shard, and these
+    arrays.
+    """
     for shard in shards:
         offset = 0
         for region in shard.columns.regions:

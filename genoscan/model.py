@@ -1,6 +1,6 @@
-"""Models, which consist of a configuration, a network and a method of differentiation.
+"""Models, each of which consists of a configuration, a network and a method of differentiation.
 
-Only this module depends on the class of the network.
+Code that uses a model does not depend on the class of the model's network.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ _CPU_TILE, _GPU_TILE = 1024, 8192
 
 @dataclass(frozen=True)
 class Model:
-    """An immutable network with frozen parameters, together with its differentiation method.
+    """A network with frozen parameters, together with the method by which it is differentiated.
 
     Attributes
     ----------
@@ -38,11 +38,11 @@ class Model:
     config
         Contents of config.json.
     network
-        Network with frozen parameters, which maps one-hot bases to the outputs of all heads.
+        Network that maps one-hot bases to the outputs of all heads.
     method
-        Method of differentiation of the network.
+        Method by which the network is differentiated.
     weights_sha256
-        Checksum of model.safetensors.
+        SHA-256 checksum of model.safetensors.
     head
         Name of the task head whose outputs are computed; "" for the language-model head.
     """
@@ -63,7 +63,7 @@ class Model:
         return self.network.select(list(self.config.heads).index(self.head) if self.head else None)
 
     def with_head(self, head: str) -> "Model":
-        """Return the model with another head selected; "" selects the language-model head.
+        """Return a copy of the model in which another head is selected; "" selects the language-model head.
 
         Raises
         ------
@@ -85,7 +85,10 @@ class Model:
 
     @property
     def label_offset(self) -> int:
-        """Offset of the predicted positions: the output at position t is about the base at t + label_offset."""
+        """Offset, in bases, of the labels.
+
+        The output at position t predicts the base, or its label, at position t + label_offset.
+        """
         return 0 if self.head else self.config.label_offset
 
     def __repr__(self) -> str:
@@ -97,9 +100,9 @@ class Model:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 hash of the whole model: its configuration, as canonical JSON, and its weights.
+        """SHA-256 checksum of the model's configuration (as canonical JSON) and weights.
 
-        Models with equal hashes compute the same function, regardless of their folder names.
+        Models with equal checksums compute the same function, regardless of the names of their folders.
         """
         settings = self.config.model_dump(mode="json") | {"weights": self.weights_sha256}
         canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
@@ -112,13 +115,16 @@ class Model:
 
     @property
     def equivariant(self) -> bool:
-        """Whether the logits of the reverse-complemented input are the reverse-complemented logits."""
+        """Whether the model is reverse-complement equivariant.
+
+        If it is, the logits for a reverse-complemented input are the reverse-complemented logits.
+        """
         represents_both = isinstance(self.network, BidirectionalStack) and self.network.both_strands
         return represents_both and (not self.head or self.config.heads[self.head].fold)
 
     @property
     def causal(self) -> Stack:
-        """Network of a causal model.
+        """Network of the selected head of a causal model.
 
         Raises
         ------
@@ -130,23 +136,23 @@ class Model:
         return self.stack
 
     def by_base(self, gradient: Float[Tensor, "... span symbols"]) -> Float32[np.ndarray, "... span 4"]:
-        """Return the A, C, G and T columns of a gradient as a float32 NumPy array."""
+        """Return the columns for A, C, G and T of a gradient, as a float32 NumPy array."""
         columns = gradient[..., list(self.config.base_columns)]
         return columns.float().cpu().numpy()
 
     @property
     def advice_on_overflow(self) -> str:
-        """Advice that is included in error messages about results that are not finite."""
+        """Remedy to include in error messages about NaN or infinite results."""
         if self.dtype == torch.float64:
             return f"{self.name} overflows on this sequence even in float64: check its weights"
         return f"{self.name} overflows on this sequence: run it with --dtype float64"
 
     def rebuild(self, dtype: torch.dtype, kernels: str) -> "Model":
-        """Return a copy of the model with the given dtype and kernel set."""
+        """Return a copy of the model with the given dtype and kernel set (see `load_model`)."""
         return replace(self, network=copy_stack(self.network, self.config, dtype=dtype, kernels=kernels))
 
     def whole(self, x: Float[Tensor, "batch length d_in"]) -> Float[Tensor, "batch length d_out"]:
-        """Return the outputs at all positions of a window; the memory grows with the window length."""
+        """Return the outputs at all positions of a window, computed in one pass without tiles."""
         outputs: Tensor = self.stack(x) if self.bidirectional else self.stack(x, self.causal.begin(len(x)))[0]
         return outputs
 
@@ -157,15 +163,19 @@ class Model:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Floating-point type of the weights and of all computations."""
+        """Floating-point type of the weights and of the activations."""
         return next(self.network.parameters()).dtype
 
     def table(self) -> Float[Tensor, "codes symbols"]:
-        """Return a table with one input row per base code (A, C, G, T, N, mask) and one column per symbol."""
+        """Return a table of the network's inputs for the base codes.
+
+        The table has one row for each of A, C, G, T, N and the mask token, and one column for each symbol
+        of the model's alphabet.
+        """
         return base_table(self.config, dtype=self.dtype, device=self.device)
 
     def columns(self) -> Tensor:
-        """Return the output column of each base code; -1 for N."""
+        """Return the index of the output column for each of A, C, G, T and N; the index for N is -1."""
         return torch.tensor([*self.config.base_columns, -1])
 
 
@@ -180,7 +190,7 @@ def load_model(
     memory: int | None = None,
     spill: Path | None = None,
 ) -> Model:
-    """Load a model and choose its method of differentiation.
+    """Load a model, and choose the method by which it is differentiated.
 
     Parameters
     ----------
@@ -193,24 +203,25 @@ def load_model(
     kernels
         Kernel set: "auto" for the default of the device, or "reference" for plain torch operations.
     tile, slots
-        Settings of `Adjoint`, for causal models; `tile` is also used by `Layerwise`. If `tile` is None, it
-        is 1,024 on a CPU and 8,192 on a GPU, which is idle for part of the time with smaller tiles.
+        Settings of `Adjoint`, the method for causal models. `tile` is also a setting of `Layerwise`. If
+        `tile` is None, tiles have 1,024 positions on a CPU and 8,192 on a GPU. Smaller tiles would leave a
+        GPU idle for part of the time.
     memory, spill
-        Settings of `Layerwise`, for bidirectional models.
+        Settings of `Layerwise`, the method for bidirectional models.
 
     Returns
     -------
     Model
-        The model, with frozen weights.
+        Loaded model, with frozen weights.
 
     Raises
     ------
     ModelError
-        If a file is missing or damaged, the configuration is invalid, or a tensor is missing,
-        unexpected, of the wrong shape, not finite or outside the range of `dtype`. The
-        message names the cause.
+        If there is no such model, a file is missing or damaged, the configuration is invalid, or a tensor
+        is missing, unexpected, of the wrong shape, not finite or outside the range of `dtype`. The message
+        states the cause.
     InputError
-        If there is no such model, or an option is invalid.
+        If an option is invalid.
     """
     folder = path if isinstance(path, Path) else find_model(path)
     config = read_config(folder)

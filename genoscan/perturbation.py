@@ -46,11 +46,11 @@ class Probe:
     strand
         Strand that the model reads: "+" or "-".
     context
-        Number of bases to read upstream of the changed base. If None, the value in the model's
-        configuration is used.
+        Number of bases to read upstream of the changed base or, for bidirectional models, on both sides.
+        If None, the value in the model's configuration is used.
     of
-        Measure of the response: "log-p" for the change in the log-probability of the observed base, or
-        "logits" for the L2 norm of the change in the logits.
+        Measure of the response at a position: "log-p" for the change in the log-probability of the
+        observed base, or "logits" for the L2 norm of the change in the logits.
     finite
         Whether to compute the finite change instead of the derivative.
 
@@ -83,11 +83,11 @@ class Response(NamedTuple):
     Attributes
     ----------
     region
-        Region covered by the values.
+        Region in which the effect was measured.
     values
-        Effect at each base of the region, as float32. The value at N is NaN.
+        Effect at each base of the region, as float32. The value at an N is NaN.
     window
-        Region read by the model.
+        Region that the model read.
     """
 
     region: Region
@@ -101,7 +101,7 @@ def respond(genome: Genome, model: Model, probe: Probe, *, progress: Progress = 
     Parameters
     ----------
     genome, model
-        Genome that the model reads, and the model.
+        Genome, and model that reads it.
     probe
         Change in one base, and settings that define the response.
     progress
@@ -115,7 +115,10 @@ def respond(genome: Genome, model: Model, probe: Probe, *, progress: Progress = 
     Raises
     ------
     InputError
-        If the observed base is N or equals the new base, or if the change cannot affect the region.
+        If the observed base is N or equals the new base, if the change cannot affect the region, or if
+        `probe.context` is negative.
+    UnsupportedModelError
+        If the language-model head is not selected in the model.
     NonFiniteError
         If the response at an A, C, G or T is NaN or infinite.
 
@@ -124,8 +127,8 @@ def respond(genome: Genome, model: Model, probe: Probe, *, progress: Progress = 
     If `probe.finite` is true, the response is the finite change. Otherwise, it is the derivative along
     e_new - e_observed, where e_new and e_observed are the one-hot encodings of the new base and the
     observed base. The response is exact up to rounding. In a causal model, it is exactly zero upstream
-    of the changed base. Memory is needed for one tile and one carry, and for 4 bytes per position.
-    Bidirectional models also need memory for the activations between layers.
+    of the changed base. Memory is needed for the activations of one tile, for one carry, and for 4 bytes
+    per position. Bidirectional models also need memory for the activations between layers.
     """
     window = _window(genome, model, probe)
     codes = torch.from_numpy(read_windows(genome, [window]))
@@ -166,7 +169,7 @@ def write_response(
     genome, model, probe, progress
         As for `respond`.
     outputs
-        Paths of the tracks. The suffixes determine the formats; .npz is not supported.
+        Paths of the tracks. The suffixes determine the formats. The format .npz is not supported.
     command
         Command line to store in the record.
 
@@ -177,7 +180,9 @@ def write_response(
 
     Raises
     ------
-    InputError, NonFiniteError
+    InputError
+        As for `respond`, or if a suffix is not supported.
+    UnsupportedModelError, NonFiniteError
         As for `respond`.
     OutputError
         If a file cannot be written.
@@ -214,10 +219,10 @@ def write_response(
 
 
 def _window(genome: Genome, model: Model, probe: Probe) -> Window:
-    """Return the window to read, from the context upstream of the base to the end of the region.
+    """Return the window that the model reads.
 
-    Bidirectional models respond on both sides of the base, so the window includes context on both sides
-    of the base and of the region.
+    For a causal model, the window extends from the context upstream of the changed base to the end of the
+    region. For a bidirectional model, it contains the base, the region, and context on both sides of them.
     """
     at, size, reach = probe.at, genome.sizes[probe.at.chrom], model.config.reach
     if len(at) != 1:
@@ -243,7 +248,10 @@ def _window(genome: Genome, model: Model, probe: Probe) -> Window:
 
 
 def _new_bases(probe: Probe, observed: int) -> list[int]:
-    """Return the codes of the new bases, on the strand that the model reads."""
+    """Return the codes of the new bases, on the strand that the model reads.
+
+    If the probe does not specify a new base, these are the three bases other than the observed base.
+    """
     if observed > 3:
         raise InputError(f"--at {probe.at}: the genome has an N there; choose an A, C, G or T")
     if probe.base is None:
@@ -291,11 +299,14 @@ def _finite(model: Model, codes: Tensor, position: int, bases: list[int], probe:
 def _of_labels(
     target: LogLikelihood, span: slice, rows: Float[Tensor, "changes tile symbols"]
 ) -> Float[Tensor, "changes tile"]:
-    """Select, from the row of each output, the entry for the observed base that the output predicts."""
+    """Return one entry of each row: the entry for the observed base at the position that the row predicts.
+
+    There is one row for each changed sequence and each output of the model.
+    """
     labels, _ = target.labels(span)
     return rows.gather(-1, labels.to(rows.device).expand(len(rows), -1)[..., None])[..., 0]
 
 
 def _strongest(change: Float[Tensor, "changes tile"]) -> np.ndarray:
-    """Return, for each position, the change with the largest absolute value."""
+    """Return the change with the largest absolute value at each position, with its sign."""
     return change.gather(0, change.abs().argmax(0)[None])[0].float().cpu().numpy()

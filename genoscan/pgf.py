@@ -1,19 +1,24 @@
 """Phase Gradient Flow operator (arXiv 2512.23068), with the names used in the released code.
 
-The operator is a selective layer that has no convolution, no gate, and no input or output projection.
-All channels share the same decay rates, and the step-size projection has full rank. Unlike a zero-order
-hold, the input map phi(delta A) B u does not include the step size delta as a factor. A softplus is
-applied to the output. The initial state is a learnt linear function of the first inputs. At position t,
-u_t is the input, h_t the state and y_t the output:
+The operator is a selective state-space layer without a convolution, a gate, or input and output
+projections. All channels share the same decay rates, and the step-size projection has full rank. Unlike in
+a zero-order hold, the input map phi(delta A) B u does not include the step size delta as a factor. A
+softplus is applied to the output. The initial state is a learnt affine function of the first inputs. At
+position t, u_t is the input, h_t the state and y_t the output:
 
     h_t = exp(z_t) h_(t-1) + phi(z_t) B_t u_t        phi(z) = (exp(z) - 1) / z
-    z_t = softplus(W_dt u_t + b_dt) A                y_t = max(scale, 1/2) softplus(C_t h_t + D u_t)
+    z_t = delta_t A                                  delta_t = softplus(W_dt u_t + b_dt)
+    y_t = max(scale, 1/2) softplus(C_t h_t + D u_t)
+
+Here, A contains the decay rates with a negative sign; B_t and C_t are affine functions of u_t; and W_dt,
+b_dt, D and the scalar `scale` are parameters. All products are computed for each channel and each state,
+and C_t h_t is summed over states.
 
 The gradient in the paper is a derivative along one direction (`pgf_forward`). `pgf_vjp` computes the
 derivatives with respect to all inputs at once, and `pgf_gradients` also computes the derivatives with
 respect to all parameters. Neither has a counterpart in the paper. The recurrence is computed by the scan of
-this package. The scan uses no logarithms, and all its factors are at most 1. The function phi is
-computed without an added epsilon.
+this package, which uses no logarithms and whose factors are all at most 1. The function phi is computed
+without adding an epsilon to its denominator.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,11 +41,11 @@ from genoscan.ops.primitive import check_precision
 MIN_SCALE = 0.5
 
 BlockCallback: TypeAlias = Callable[[Tensor, Tensor, int, int], object]
-"""Callback for one block with the arguments y, dy, start and end (exclusive)."""
+"""Function called for each block, with the arguments y, dy, start and end (exclusive)."""
 
 
 class Gradients(NamedTuple):
-    """Derivatives of sum(y * y_bar), where y is the output and y_bar is the cotangent of the output.
+    """Derivatives of sum(y * y_bar), where y is the output and y_bar is its cotangent.
 
     Attributes
     ----------
@@ -55,7 +60,7 @@ class Gradients(NamedTuple):
 
 
 class FrechetMambaOperator(nn.Module):
-    """Selective layer of Phase Gradient Flow: a map from an input u to an output y.
+    """Selective state-space layer of Phase Gradient Flow, which maps an input u to an output y.
 
     Parameters
     ----------
@@ -64,11 +69,11 @@ class FrechetMambaOperator(nn.Module):
     d_state
         Number of states per channel.
     init_window
-        Number of inputs, from the start of the sequence, that determine the initial state. If 0, the
-        initial state is zero.
+        Number of inputs, from the start of the sequence, that determine the initial state. If it is 0 or
+        larger than the length of the sequence, the initial state is zero.
     kernels
         Kernel set for the scan: "auto" for the default of the device, "associative" for the associative
-        form in the paper, or "reference" for the definition in plain torch operations.
+        scan of the paper, or "reference" for the definition in plain torch operations.
 
     Raises
     ------
@@ -78,10 +83,10 @@ class FrechetMambaOperator(nn.Module):
 
     Notes
     -----
-    The input `u` has shape (length, d_model) or (batch, length, d_model). The results of all methods
-    equal those of whole-sequence autograd up to rounding, for any block size. The operator can be
+    The input `u` has shape (length, d_model) or (batch, length, d_model). For any block size, the results
+    of all methods equal those of autograd over the whole sequence up to rounding. The operator can be
     differentiated to any order by autograd and torch.func. The `pgf_` methods return tensors without an
-    autograd graph and also run under torch.inference_mode().
+    autograd graph and can also be called under torch.inference_mode().
     """
 
     def __init__(self, d_model: int, d_state: int = 16, *, init_window: int = 3, kernels: str = "auto") -> None:
@@ -142,11 +147,12 @@ class FrechetMambaOperator(nn.Module):
         span
             Positions of the block.
         y, dy
-            Output and derivative in the block.
+            Output and its derivative at these positions.
 
         Notes
         -----
-        In addition to `u` and `du`, memory is needed for the arrays of one block and for two states.
+        In addition to `u` and `du`, memory is needed for the arrays of one block, for one state and for
+        its derivative.
         """
         x, x_dot = self._pair(u, du)
         state = Dual.of(self._initial_state(x), self._initial_state(x_dot, offset=False)[None])
@@ -197,16 +203,16 @@ class FrechetMambaOperator(nn.Module):
         block_size
             Number of positions per block.
         streaming
-            Whether to pass each block to `callback` instead of returning `y` and `dy`. If true, only as
-            much memory is needed as for `pgf_stream`.
+            Whether to pass each block to `callback` instead of returning `y` and `dy`. If True, the
+            method needs no more memory than `pgf_stream`.
         callback
             Function called as `callback(y, dy, start, end)` for each block, from the first to the last.
 
         Returns
         -------
         y, dy
-            Output and derivative, each with the same shape as `u`. Both are None if `streaming` is
-            true.
+            Output and its derivative, each with the same shape as `u`. Both are None if `streaming` is
+            True.
 
         Raises
         ------
@@ -247,7 +253,7 @@ class FrechetMambaOperator(nn.Module):
         block_size
             Number of positions per block.
         slots
-            Maximum number of states to store; a smaller number requires more recomputation.
+            Maximum number of states to store as checkpoints. Fewer states need more recomputation.
 
         Returns
         -------
@@ -305,7 +311,7 @@ class FrechetMambaOperator(nn.Module):
     def _vjp(
         self, u: Tensor, y_bar: Tensor, block_size: int, slots: int, trained: dict[str, Tensor]
     ) -> tuple[Tensor, AdjointResult, Tensor | None]:
-        """Return the cotangent of `u`, the adjoint result, and the input to `init_estimator`."""
+        """Return the cotangent of `u`, the result of `adjoint`, and the input to `init_estimator`, if any."""
         x, weights = self._pair(u, y_bar)
         x_bar = torch.empty_like(x)
 
@@ -333,15 +339,15 @@ class FrechetMambaOperator(nn.Module):
         return x_bar.view(u.shape), result, first
 
     def _first_inputs(self, x: Tensor) -> Tensor | None:
-        """Return the first `init_window` inputs, flattened.
+        """Return the inputs at the first `init_window` positions as one vector per sequence.
 
-        The result is None if `init_window` is 0 or `x` has fewer inputs.
+        The result is None if `init_window` is 0 or larger than the number of positions in `x`.
         """
         window = self.init_window
         return x[:, :window].flatten(1) if 0 < window <= x.shape[1] else None
 
     def _initial_state(self, x: Tensor, *, offset: bool = True) -> Tensor:
-        """Compute the initial state from the first inputs, with a bias if `offset` is true."""
+        """Compute the initial state from the first inputs; add the bias of the estimator if `offset` is True."""
         first = self._first_inputs(x)
         if first is None:
             return x.new_zeros(len(x), self.d_model, self.d_state)
@@ -369,7 +375,7 @@ class FrechetMambaOperator(nn.Module):
 
 
 def _outside_inference(tensor: Tensor) -> Tensor:
-    """Return the tensor, or a clone if the tensor was created in inference mode.
+    """Return the tensor, or a clone of it if it was created in inference mode.
 
     Autograd would reject a tensor that was created in inference mode.
     """
@@ -377,7 +383,7 @@ def _outside_inference(tensor: Tensor) -> Tensor:
 
 
 class _CausalOperator:
-    """The operator without its initial-state estimator, as a `Layer` that carries the state.
+    """Operator without the estimator of its initial state, as a `Layer` whose carry is the state.
 
     If `trained` is given, its tensors replace the weights with the same names, and all other weights
     are detached.

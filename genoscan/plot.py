@@ -12,7 +12,7 @@ from genoscan.export.markup import plotly_text
 from genoscan.genome.region import Region
 
 LONGEST = 5_000
-"""Maximum length, in bases, of a sequence that is drawn as letters; more would slow down the page."""
+"""Maximum length, in bases, of a sequence that is drawn as letters; more letters would slow down the page."""
 
 _STEPS = np.linspace(0, 1, 7)[1:, None]
 _SIZE = 100.0  # side of the square that contains each letter outline; the y axis points down
@@ -24,9 +24,9 @@ def figure(sequence: str, scores: Float32[np.ndarray, " length"], region: Region
     Parameters
     ----------
     sequence
-        Sequence of bases, as letters.
+        Bases of the sequence, as letters.
     scores
-        One score per base; bases with a NaN score are not drawn.
+        One score per base. Bases whose scores are NaN are not drawn.
     region
         Position of the sequence in its genome.
     title
@@ -72,9 +72,9 @@ def figure(sequence: str, scores: Float32[np.ndarray, " length"], region: Region
 def letter_outlines(
     outline: str, positions: np.ndarray, scores: np.ndarray
 ) -> tuple[list[float | None], list[float | None]]:
-    """Return the x and y coordinates of a letter's outlines at all positions where the letter occurs.
+    """Return the x and y coordinates of the outlines of a letter at all positions where it occurs.
 
-    The value None separates one outline from the next.
+    Consecutive outlines are separated by None.
     """
     x: list[float | None] = []
     y: list[float | None] = []
@@ -109,6 +109,6 @@ def _polygons(outline: str) -> Iterator[Float64[np.ndarray, "points 2"]]:
 
 
 def _cubic(start: np.ndarray, first: np.ndarray, second: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Return points on a cubic Bezier curve, excluding its start point."""
+    """Return points on a cubic Bezier curve with the given control points, excluding the start point."""
     t = _STEPS
     return (1 - t) ** 3 * start + 3 * t * (1 - t) * ((1 - t) * first + t * second) + t**3 * end

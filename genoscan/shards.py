@@ -1,7 +1,7 @@
 """Division of a job into shards.
 
-Each shard consists of whole batches. The merged shards are bitwise equal to the results of a single
-run.
+Each shard consists of whole batches. The merged results of all shards are therefore bitwise equal to the
+results of a single run.
 """
 
 import re
@@ -14,14 +14,14 @@ from genoscan.genome.plan import Batch
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Parse text of the form "I/N", such as "2/7"; return I and N.
+    """Parse a string of the form "I/N", such as "2/7"; return I and N.
 
-    I is the number of the shard, and N is the number of shards.
+    I is the number of the shard, starting at 1, and N is the number of shards.
 
     Raises
     ------
     InputError
-        If the text does not have the form "I/N", or if I is not between 1 and N.
+        If the string does not have the form "I/N", or if I is not between 1 and N.
     """
     found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
@@ -30,12 +30,12 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def shard_of(batches: Sequence[Batch], shard: str) -> list[Batch]:
-    """Return the batches of a shard that is given in the form "I/N".
+    """Return the batches of one shard, which is given in the form "I/N".
 
     Raises
     ------
     InputError
-        If there are fewer batches than shards.
+        If `shard` is invalid, or there are fewer batches than shards.
     """
     i, n = parse_shard(shard)
     if n > len(batches):

@@ -1,9 +1,9 @@
 """Temporary files and folders next to their final paths, locked while a process uses them.
 
-Temporary files and folders have hidden names that are derived from their final names. A process
-therefore detects that another process is writing the same output. If a killed process leaves a
-temporary file behind, the next process that writes the same output removes it. When a process ends, the
-operating system releases the locks of the process.
+Temporary files and folders have hidden names that are derived from their final names. A process can
+therefore detect that another process is writing the same output. When a process ends, the operating system
+releases its locks. If a killed process leaves a temporary file behind, the next process that writes the
+same output removes this file.
 """
 
 import fcntl
@@ -25,7 +25,7 @@ from genoscan.errors import OutputError
 
 _NAME_BYTES = 100
 _PATIENCE = 0.3
-"""Number of seconds to wait for a lock, which is held briefly by a process that removes old files."""
+"""Number of seconds to wait for a lock, because processes that remove old files lock them briefly."""
 
 
 class _Kind(NamedTuple):
@@ -49,7 +49,7 @@ class Temporary:
     path
         Path of the temporary file or folder.
     lock
-        Descriptor of the locked file or folder; None if the file system does not support locks.
+        Descriptor of the locked file or folder. None if the file or folder could not be locked.
     """
 
     path: Path
@@ -60,12 +60,12 @@ class Temporary:
         return self.lock is None or _refers_to(self.path, self.lock)
 
     def replace(self, target: Path) -> None:
-        """Rename the file to its final path.
+        """Rename the temporary file to its final path.
 
         Parameters
         ----------
         target
-            Final path in the same folder.
+            Final path, in the same folder. An existing file is replaced.
 
         Raises
         ------
@@ -91,13 +91,13 @@ def temporary_path(target: Path) -> Path:
     Returns
     -------
     Path
-        Path in the folder of the output. The length of the file name is limited.
+        Path in the same folder as the output, with a hidden file name of limited length.
     """
     return target.with_name(f".{shorten(target.name)}.part")
 
 
 def shorten(name: str) -> str:
-    """Derive a name of limited length from a file name.
+    """Derive a name of limited length from a file name that may be too long.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def shorten(name: str) -> str:
     Returns
     -------
     str
-        First 100 bytes of the name, followed by a checksum of the whole name.
+        First 100 bytes of the name, followed by a period and a checksum of the whole name.
     """
     encoded = os.fsencode(name)
     return f"{encoded[:_NAME_BYTES].decode(errors='ignore')}.{zlib.crc32(encoded):08x}"
@@ -115,7 +115,7 @@ def shorten(name: str) -> str:
 
 @contextmanager
 def temporary(target: Path, *, folder: bool = False) -> Iterator[Temporary]:
-    """Create and lock the temporary file or folder for an output.
+    """Context manager that creates and locks the temporary file or folder for an output.
 
     On exit, the file or folder is removed unless it has been renamed.
 
@@ -149,7 +149,7 @@ def temporary(target: Path, *, folder: bool = False) -> Iterator[Temporary]:
 
 @contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
-    """Create a folder for intermediate files; on exit, remove it with its contents.
+    """Context manager that creates a folder for intermediate files and, on exit, removes it.
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ def allocate(descriptor: int, size: int) -> None:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Lock a folder until the context exits.
+    """Context manager that keeps a folder locked during its block.
 
     Parameters
     ----------
@@ -244,7 +244,10 @@ def _opened(folder: Path) -> Iterator[int]:
 
 @contextmanager
 def _released(claimed: Temporary, kind: _Kind) -> Iterator[None]:
-    """On exit, remove the file or folder unless it has been renamed, and release the lock."""
+    """Context manager that, on exit, removes a temporary file or folder and releases its lock.
+
+    A file or folder that has been renamed in the meantime is not removed.
+    """
     try:
         yield
     finally:
@@ -257,11 +260,11 @@ def _released(claimed: Temporary, kind: _Kind) -> Iterator[None]:
 
 
 def _claim(path: Path, kind: _Kind, *, patience: float) -> Temporary:
-    """Create and lock a file or folder; first remove any that a killed process left behind.
+    """Create and lock a temporary file or folder; replace one that a killed process left behind.
 
-    A file that was left behind is replaced rather than reused. A process on another machine could still
-    be writing to the file, and the lock of that process may be invisible on this machine. The function
-    raises BlockingIOError if another process has locked the file or folder.
+    A file that was left behind is not reused, because a process on another machine may still be writing to
+    it, and the lock of that process may be invisible on this machine. If a process on this machine has
+    locked the file or folder, BlockingIOError is raised.
     """
     while True:
         try:
@@ -302,7 +305,8 @@ def _unlocked(path: Path, kind: _Kind) -> Temporary:
 def _lock(descriptor: int, *, patience: float) -> bool:
     """Lock an open file; return False if the file system does not support locks.
 
-    The function raises BlockingIOError if another process has locked the file.
+    If another process has locked the file, the function tries again for `patience` seconds before it
+    raises BlockingIOError.
     """
     deadline = time.monotonic() + patience
     while True:

@@ -1,8 +1,8 @@
 """Checks of the complete pipeline, from the genome to the files, against whole-window autograd.
 
-The expected columns and scores are computed from their definitions, independently of the pipeline. The
-pipeline and the checks share only the code that reads the bases, the model in plain torch operations,
-and torch's autograd.
+The columns are the derivatives of the target with respect to A, C, G and T at each base. The expected
+columns and scores are computed from their definitions, independently of the pipeline. The pipeline and the
+checks share only the code that reads the bases, the model in plain torch operations, and torch's autograd.
 """
 
 import tempfile
@@ -26,21 +26,29 @@ from genoscan.tracks.columns import read_columns
 from genoscan.tracks.reader import BigWig
 
 BASES = 512
-"""Maximum number of bases used in the checks."""
+"""Maximum number of bases of the region that the checks use."""
 
 
 @dataclass(frozen=True)
 class _Case:
-    """Options for one run.
+    """Options of one run of the pipeline.
 
     Attributes
     ----------
+    strand, score
+        Strand to read, and name of the score (see `Options`).
+    kind
+        "log-likelihood", "logit" or "log-odds"; for a task head, the name of a label.
     position, base
-        Position and base code that define a logit or log-odds target, on the forward strand. If `position` is
-        None, the target is a log-likelihood.
+        Position and base code of a logit or log-odds target, on the forward strand. `position` is None for
+        all other targets.
     stretch
-        Start and end of the interval of a log-likelihood target. If None, the interval is determined
-        separately for each window.
+        Start and end of the interval of a log-likelihood or label target. If None, the interval is
+        determined separately for each window.
+    masked
+        Whether the bases of the target are replaced with the mask token.
+    head
+        Name of the task head; "" for the language-model head.
     """
 
     strand: str
@@ -53,7 +61,7 @@ class _Case:
     head: str = ""
 
     def target(self, chrom: str) -> str:
-        """Return the target in the form that the command line accepts."""
+        """Return the target in the syntax of the option --target."""
         if self.head:
             place = "" if self.stretch is None else f"@{{{chrom}}}:{self.stretch[0] + 1}-{self.stretch[1]}"
             return f"{self.head}:{self.kind}{place}"
@@ -65,7 +73,7 @@ class _Case:
 
     @property
     def span(self) -> tuple[int, int] | None:
-        """Start and end of the target interval.
+        """Start and end of the interval of the target.
 
         The value is None if the interval is determined separately for each window.
         """
@@ -74,18 +82,18 @@ class _Case:
 
 @dataclass(frozen=True)
 class TrackErrors:
-    """Errors in the written files, summarised over all runs.
+    """Errors in the output files, combined over all runs.
 
     Attributes
     ----------
     columns
-        Largest relative L2 error of the four columns, computed over all unmasked A, C, G and T.
+        Largest relative L2 error of the derivatives with respect to A, C, G and T. The error of a run is
+        computed over all bases that are known and not masked.
     scores
-        Number of errors in the bigWig file. An error is a score, which may be NaN, that differs from
-        the score computed from the columns. A base that has an unexpected score or lacks an expected
-        score is also an error.
+        Number of errors in the bigWig files. A score is an error if it differs from the score computed
+        from the derivatives in the .npz file. An unexpected or missing score is also an error.
     bases
-        Total number of bases in the written files.
+        Total number of bases in the regions of all runs.
     """
 
     columns: float
@@ -94,9 +102,9 @@ class TrackErrors:
 
 
 def relative(found: Tensor, truth: Tensor) -> float:
-    """Return ||found - truth|| / ||truth||.
+    """Return the relative L2 error ||found - truth|| / ||truth||.
 
-    The result is NaN or infinite if either tensor contains a value that is not finite.
+    The result is NaN or infinite if either tensor contains a value that is NaN or infinite.
     """
     found, truth = (part.detach().double().cpu() for part in (found, truth))
     # If the truth is zero, any error is far above every limit.
@@ -104,22 +112,22 @@ def relative(found: Tensor, truth: Tensor) -> float:
 
 
 def check_tracks(genome: Genome, region: Region, model: Model, plain: Model) -> TrackErrors:
-    """Run the pipeline on two parts of a region and on every strand; return the errors in the files.
+    """Run the pipeline on two parts of a region with several settings; return the errors in the output files.
 
     Parameters
     ----------
     genome, region
         Genome, and region to use for the checks. At most the first 512 bases of the region are read.
     model
-        The model to check, in float64. All errors are therefore due to the pipeline or to rounding in
-        the files.
+        The model to check, in float64. Any errors are therefore caused by the pipeline or by the rounding
+        of values in the files.
     plain
         The same model, implemented with plain torch operations.
 
     Returns
     -------
     TrackErrors
-        Largest errors over all runs.
+        Errors in the output files of all runs.
     """
     start, n = region.start, min(len(region), BASES)
     parts = [
@@ -157,7 +165,7 @@ def check_tracks(genome: Genome, region: Region, model: Model, plain: Model) -> 
 
 
 def _cases(start: int, n: int, model: Model) -> Iterator[_Case]:
-    """Yield runs that cover every strand, target and score.
+    """Yield the settings of runs that together cover every strand, kind of target and score.
 
     The positions are chosen so that, even in a causal model, each target can depend on bases of both
     parts of the region.
@@ -180,7 +188,7 @@ def _cases(start: int, n: int, model: Model) -> Iterator[_Case]:
 
 
 def _known(genome: Genome, parts: list[Region], case: _Case) -> np.ndarray:
-    """Return a boolean mask of the bases that have a score: all unmasked A, C, G and T."""
+    """Return a boolean array that is True at bases with a score: each A, C, G or T that is not masked."""
     known = []
     for part in parts:
         read = genome.fetch(part.chrom, part.start, part.end) < 4
@@ -194,10 +202,7 @@ def _known(genome: Genome, parts: list[Region], case: _Case) -> np.ndarray:
 def _truth(
     genome: Genome, model: Model, part: Region, case: _Case, context: int, reach: int
 ) -> Float[Tensor, "bases 4"]:
-    """Return the expected columns for one part of the region.
-
-    The columns are averaged over the strands that are read.
-    """
+    """Return the expected derivatives for one part of the region, averaged over the strands that are read."""
     strands = {"both": "+-", "bed": part.strand}.get(case.strand, case.strand)
     model = model.with_head(case.head)
     made = [_one_strand(genome, model, part, case, context, reach, s == "-") for s in strands]
@@ -207,9 +212,9 @@ def _truth(
 def _one_strand(
     genome: Genome, model: Model, part: Region, case: _Case, context: int, reach: int, reverse: bool
 ) -> Float[Tensor, "bases 4"]:
-    """Return the expected columns for one part of the region, read on one strand.
+    """Return the expected derivatives for one part of the region, read on one strand.
 
-    The columns are in forward orientation.
+    Rows and columns are in the order of the forward strand.
     """
     size, named = genome.sizes[part.chrom], case.span
     start, end, offset = part.start, part.end, model.label_offset
@@ -265,7 +270,7 @@ def _one_strand(
 
 
 def _scores(name: str, columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Compute scores from their definitions, base by base, in float32."""
+    """Compute scores in float32, one base at a time, directly from the definition of the score."""
     made = np.full(len(codes), np.nan, np.float32)
     for at in np.flatnonzero(codes < 4):
         four, base = columns[at], codes[at]
@@ -283,9 +288,9 @@ def _scores(name: str, columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def _same(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Return a boolean mask of the positions at which the tracks agree.
+    """Return a boolean array that is True at the positions at which two tracks agree.
 
-    Two tracks agree at a position if they are equal up to rounding or are both NaN.
+    Two tracks agree at a position if their scores are equal up to rounding or are both NaN.
     """
     largest = np.abs(expected[np.isfinite(expected)]).max(initial=0)
     near = np.isclose(found, expected, rtol=1e-6, atol=1e-6 * largest)

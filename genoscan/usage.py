@@ -18,14 +18,14 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def in_use(device: str) -> int:
-    """Return the number of bytes of memory in use."""
+    """Return the memory that this process currently uses on a device, in bytes."""
     if device != "cpu":
         return torch.cuda.memory_allocated(device)
     return _resident("VmRSS")
 
 
 def reset_peak(device: str) -> None:
-    """Reset the peak memory use to the current memory use."""
+    """Start a new measurement of the peak memory use on a device."""
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats(device)
     elif _RESET.exists():
@@ -37,7 +37,7 @@ def reset_peak(device: str) -> None:
 
 
 def peak(device: str) -> int:
-    """Return the peak memory use since the last call to `reset_peak`, in bytes."""
+    """Return the peak memory use on a device since the last call to `reset_peak`, in bytes."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated(device)
     return _resident("VmHWM")
@@ -56,9 +56,16 @@ def _resident(field: str) -> int:
 def memory_limit(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
     """Return the memory limit of this process, in bytes.
 
-    The result is the smallest of the physical memory, the limits of all control groups (v1 or v2) of
-    the process, and the limit set by Slurm. The Slurm limit is SLURM_MEM_PER_NODE. If this variable is
-    not set, the limit is SLURM_MEM_PER_CPU times SLURM_CPUS_ON_NODE.
+    The limit is the smallest of the physical memory, the limits of all control groups (v1 or v2) of the
+    process, and the limit set by Slurm. The Slurm limit is SLURM_MEM_PER_NODE (in MiB). If this variable is
+    not set, the limit is SLURM_MEM_PER_CPU (in MiB) times SLURM_CPUS_ON_NODE.
+
+    Parameters
+    ----------
+    root
+        Folder that contains proc and sys, from which the limits of control groups are read.
+    environment
+        Environment variables.
     """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_group_limits(root)]
     megabytes = {

@@ -1,4 +1,4 @@
-"""Numerical checks that derivatives are exact, for a given model and sequence."""
+"""Numerical checks that the derivatives of a given model on a given sequence are exact."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from genoscan.targets import whole_target
 from genoscan.track_verification import check_tracks, relative
 
 WHOLE, IDENTITY, FINITE = 4_096, 65_536, 1_024
-"""Maximum numbers of bases for whole-window autograd, the identity and finite differences."""
+"""Maximum numbers of bases for whole-window autograd, the dot-product identity and finite differences."""
 _N_BASES, _STEP = 32, 1e-5
 _N_CHANGES = 64
 _SEED = 1
@@ -30,16 +30,16 @@ _FLOAT32 = 1e-5
 
 @dataclass(frozen=True)
 class Check:
-    """A measured error and its limit.
+    """Result of a check: a measured value, such as an error, and its limit.
 
     Attributes
     ----------
     name
-        Name of the comparison.
+        Description of the comparison.
     value
-        Relative error, unless the name states another measure.
+        Measured value. It is a relative error unless the name states another measure.
     limit
-        Largest value that passes the check. If None, the value is reported but not checked.
+        Largest value with which the check passes. If None, the value is reported but not checked.
     bases
         Number of bases used in the comparison.
     """
@@ -51,7 +51,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether the value is within the limit; true if there is no limit."""
+        """Whether the value is at most the limit; True if there is no limit."""
         return self.limit is None or self.value <= self.limit
 
 
@@ -69,8 +69,8 @@ def verify(
     genome, region
         Genome, and region to use for the checks. At most the first 65,536 bases of the region are read.
     load
-        Function that takes a dtype and a kernel set, and returns the model, set up with the gradient
-        method to check.
+        Function that takes a dtype and the name of a kernel set, and returns the model with the method of
+        differentiation to check.
     report
         Function called with each check as soon as it is complete.
 
@@ -81,10 +81,11 @@ def verify(
 
     Notes
     -----
-    The reference is whole-window autograd in float64, over the first 4,096 bases. It uses plain torch
-    operations and no derivative rule of this package. The dot-product identity between tangent and
-    adjoint is checked over 65,536 bases. Finite differences are checked over 1,024 bases, and the files
-    (windows, strands, targets and scores) over 512 bases.
+    The reference is the gradient that torch autograd computes over the whole window in float64, for the
+    first 4,096 bases. It uses plain torch operations and no derivative rule of this package. The
+    dot-product identity between forward-mode and reverse-mode derivatives is checked over at most 65,536
+    bases, finite differences over at most 1,024 bases, and the output files (windows, strands, targets and
+    scores) over at most 512 bases.
     """
     read = genome.fetch(region.chrom, region.start, min(region.end, region.start + IDENTITY))
     codes = torch.from_numpy(read)[None]
@@ -123,7 +124,11 @@ def verify(
 
 
 def _float32_limit(error: float, truth: Tensor, codes: Tensor, load: Callable[[torch.dtype, str], Model]) -> float:
-    """Return 1e-5 or, for models that amplify rounding errors, four times the error of plain torch."""
+    """Return the limit for the relative error of float32 derivatives.
+
+    The limit is 1e-5. If `error` exceeds 1e-5, because the model amplifies rounding errors, the limit is
+    four times the error of plain torch operations in float32, but at least 1e-5.
+    """
     if error <= _FLOAT32:
         return _FLOAT32
     return max(_FLOAT32, 4 * relative(_whole_window(load(torch.float32, "reference"), codes), truth))
@@ -134,7 +139,7 @@ def _gradient(model: Model, codes: Tensor, method: Method | None = None) -> Floa
 
 
 def _whole_window(model: Model, codes: Tensor) -> Float[Tensor, "length d_in"]:
-    """Compute the gradient with whole-window autograd through plain torch operations."""
+    """Compute the gradient with torch autograd over the whole window."""
     x = OneHot(codes, model.table()).tile(slice(0, codes.shape[1])).requires_grad_()
     value = whole_target(model, codes)(model.whole(x), slice(0, codes.shape[1]))
     (x_bar,) = torch.autograd.grad(value.sum(), x)
@@ -142,7 +147,12 @@ def _whole_window(model: Model, codes: Tensor) -> Float[Tensor, "length d_in"]:
 
 
 def _identity(model: Model, codes: Tensor) -> float:
-    """Return the relative difference between the two sides of the dot-product identity."""
+    """Return the relative difference between the two sides of the dot-product identity.
+
+    The identity is <y_bar, J v> = <J' y_bar, v>, where J is the Jacobian of the model, J' is its
+    transpose, and v and y_bar are random. The left side is computed in forward mode, and the right side in
+    reverse mode.
+    """
     random = torch.Generator().manual_seed(_SEED)
     inputs = OneHot(codes, model.table())
     shape = (1, codes.shape[1], inputs.table.shape[1])
@@ -158,9 +168,10 @@ def _identity(model: Model, codes: Tensor) -> float:
 
 
 def _finite_differences(model: Model, codes: Tensor) -> float:
-    """Return the relative difference between central differences and all columns at 32 random bases.
+    """Return the relative difference between central differences and the derivatives at 32 random bases.
 
-    The differences are computed at each position before they are summed, to avoid cancellation.
+    Derivatives with respect to all input columns are compared. To avoid cancellation, the differences of
+    the target are computed separately for each output position before they are summed.
     """
     length = codes.shape[1]
     known = np.flatnonzero(codes[0].numpy() < 4)
@@ -180,7 +191,7 @@ def _finite_differences(model: Model, codes: Tensor) -> float:
 
 
 def _by_position(model: Model, x: Tensor, target: LogLikelihood | LogitSum) -> Iterator[Float[Tensor, "windows tile"]]:
-    """Yield the contribution of each position to the target, one tile at a time, with one row per window."""
+    """Yield the contribution of each output position to the target, tile by tile, with one row per window."""
     for span, outputs in model.method.forward(model.stack, Dense(x)):
         if isinstance(target, LogitSum):
             yield (outputs * target.weights[0].to(outputs)).sum(-1)
@@ -191,7 +202,10 @@ def _by_position(model: Model, x: Tensor, target: LogLikelihood | LogitSum) -> I
 
 
 def _first_order(model: Model, codes: Tensor, exact: Tensor) -> float:
-    """Return the correlation of first-order effects with true effects, for 64 random substitutions."""
+    """Return the correlation between predicted and true effects of 64 random substitutions.
+
+    The predicted effect is the first-order effect according to the gradient `exact`.
+    """
     random = np.random.default_rng(_SEED)
     known = np.flatnonzero(codes[0].numpy() < 4)
     at = random.choice(known, min(_N_CHANGES, len(known)), replace=False)

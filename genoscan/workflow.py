@@ -12,7 +12,7 @@ from genoscan.tracks.atomic import atomic_directory, check_new_folder, os_errors
 
 
 def snakefile() -> Path:
-    """Return the path of the Snakefile in the installed package or in the source checkout."""
+    """Return the path of the Snakefile, which is in the installed package or in the source checkout."""
     package = Path(__file__).resolve().parent
     installed = package / "_workflows"
     return (installed if installed.is_dir() else package.parent / "workflows") / "Snakefile"

@@ -1,6 +1,6 @@
-"""The command-line interface.
+"""Command-line interface of genoscan.
 
-The torch library is not imported until a command runs.
+PyTorch is imported only when a command runs, so that help texts appear quickly.
 """
 
 import os
@@ -20,17 +20,22 @@ from genoscan.errors import GenoscanError
 @click.group("genoscan", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-V", "--version", prog_name="genoscan")
 def cli() -> None:
-    """Exact per-base sensitivities of Mamba DNA models, as genome browser tracks.
+    """Compute exact per-base sensitivities of Mamba DNA models, as genome browser tracks.
 
-    Regions are written as in samtools: chr1:1,001-2,000 is 1-based and inclusive.
+    Regions are written as in samtools: chr1:1,001-2,000 (1-based and inclusive).
     """
 
 
 def main(group: click.Group = cli) -> NoReturn:
-    """Run a command of a group and exit the process.
+    """Run the command given in `sys.argv`, and exit the process.
 
     The exit status is 0 on success, 1 on an error, 2 on a usage error, 130 on Ctrl-C and 143 on
-    SIGTERM. An error is reported in one line.
+    SIGTERM. Errors other than usage errors are reported in a single line on standard error.
+
+    Parameters
+    ----------
+    group
+        Command group that contains the command.
     """
     # Idle torch threads would otherwise busy-wait on the cores that run the scan kernels.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -46,7 +51,7 @@ def main(group: click.Group = cli) -> NoReturn:
 
 
 def _run(group: click.Group) -> int:
-    """Run a command of the group; return the exit status."""
+    """Run the command given in `sys.argv`; return the exit status."""
     name = group.name or ""
     if f"_{name.upper()}_COMPLETE" in os.environ:
         group.main(prog_name=name)
@@ -57,7 +62,7 @@ def _run(group: click.Group) -> int:
 
 
 def _report(group: click.Group, error: BaseException) -> int:
-    """Print at most one line for the exception that ended a command; return the exit status."""
+    """Print an error message for the exception that ended a command, if necessary; return the exit status."""
     if (stopped := exit_status()) is not None:
         # Libraries may have replaced KeyboardInterrupt by another exception.
         if stopped == INTERRUPTED:
@@ -85,9 +90,9 @@ def _print(line: str) -> None:
 
 
 def _close_output() -> None:
-    """Redirect standard output to the null device if writing to standard output fails.
+    """Flush standard output; if this fails, redirect standard output to the null device.
 
-    Otherwise, the interpreter would report the same error again while shutting down.
+    Without the redirection, the interpreter would report the same error again at shutdown.
     """
     try:
         sys.stdout.flush()

@@ -22,10 +22,10 @@ from genoscan.cli.options import JOB, PATH
     "of the selected transition; derivatives do not account for such a change.",
 )
 def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any) -> None:
-    """Write the exact derivative of the model's score with respect to every base.
+    """Write tracks of the exact derivative of the target with respect to every base.
 
-    GENOME is FASTA (plain or bgzip) or GenBank. To continue an interrupted run, repeat the same
-    command.
+    The target (--target) is a number computed from the model's outputs. GENOME is a FASTA file (plain or
+    compressed with bgzip) or a GenBank file. To continue an interrupted run, repeat the same command.
 
     \b
     Example:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def command() -> None:
     """Export tracks to web pages, genome browsers and motif tools.
 
-    TRACK is a bigWig written by attribute or response, with its .json in the same folder. GENOME must
-    be the genome on which the track was computed; checksums are compared.
+    TRACK is a bigWig file written by genoscan, with its .json file in the same folder. GENOME must be
+    the genome on which the track was computed, which is verified by comparing checksums.
     """
 
 
@@ -50,11 +50,11 @@ TRACKS = combine(
 @TRACKS
 @click.option("-a", "--annotation", metavar="FILE", type=PATH, help="Genes to display: GenBank, GFF3, GTF or BED.")
 def page(paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path, annotation: Path | None) -> None:
-    """Write a single HTML file with a genome browser, bases, tracks and genes.
+    """Write an HTML page with a genome browser that shows the bases, tracks and genes.
 
-    It opens in any web browser and makes no network requests. When zoomed in, it shows the bases as
-    letters scaled by their scores. Tracks too large for one file are written to the folder PAGE_files;
-    such a page is viewed through genoscan serve.
+    The page opens in any web browser and loads nothing from the internet. When the user zooms in, bases
+    are shown as letters scaled by their scores. If the tracks are too large for one HTML file, they are
+    written to a folder beside it, and the page must be viewed with genoscan serve.
 
     \b
     Example:
@@ -76,7 +76,7 @@ def page(paths: tuple[Path, ...], genome: Path, region_text: str | None, output:
 @command.command("igv")
 @TRACKS
 def igv(paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path) -> None:
-    """Write an IGV session file that references the genome and tracks by their paths.
+    """Write an IGV session file that refers to the genome and the tracks by path.
 
     \b
     Example:
@@ -94,7 +94,7 @@ def igv(paths: tuple[Path, ...], genome: Path, region_text: str | None, output: 
 @command.command("jbrowse")
 @TRACKS
 def jbrowse(paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path) -> None:
-    """Write a config.json for JBrowse 2 that references the genome and tracks by their paths.
+    """Write a config.json for JBrowse 2 that refers to the genome and the tracks by path.
 
     \b
     Example:
@@ -120,7 +120,7 @@ def jbrowse(paths: tuple[Path, ...], genome: Path, region_text: str | None, outp
 def hub(
     paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path, email: str, assembly: str | None
 ) -> None:
-    """Write a track hub for the UCSC browser: a folder to publish on a web server.
+    """Write a track hub for the UCSC Genome Browser: a folder to publish on a web server.
 
     \b
     Example:
@@ -152,9 +152,9 @@ def hub(
 def modisco(columns: Path, bed: Path, width: int, chrombpnet: bool, output: Path) -> None:
     """Export sequences and hypothetical contributions for TF-MoDISco and Fi-NeMo.
 
-    COLUMNS.npz is a file written by attribute -o FILE.npz. Writes ohe.npz, attr.npz and
-    cut.narrowPeak (coordinates), for the options -s, -a and -p of Fi-NeMo's
-    extract-regions-modisco-fmt.
+    COLUMNS.npz is a file written by attribute -o FILE.npz. The command writes the sequences (ohe.npz),
+    the contributions (attr.npz) and the coordinates (cut.narrowPeak). These files are the values of the
+    options -s, -a and -p of Fi-NeMo's extract-regions-modisco-fmt.
 
     \b
     Example:
@@ -186,8 +186,8 @@ def modisco(columns: Path, bed: Path, width: int, chrombpnet: bool, output: Path
 def sites(columns: Path, top: int, output: Path) -> None:
     """Write a table of the bases with the largest absolute scores, largest first.
 
-    COLUMNS.npz is a file written by attribute -o FILE.npz. The first columns are those of BED:
-    chrom, start, end.
+    COLUMNS.npz is a file written by attribute -o FILE.npz. The first three columns of the table are
+    chrom, start and end, as in BED files.
 
     \b
     Example:

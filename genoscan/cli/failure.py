@@ -21,7 +21,7 @@ _NO_MEMORY = (
     "can't start new thread",
     "failed to map segment",
 )
-"""Lower-case texts with which torch, numba and the dynamic linker report a lack of memory."""
+"""Lower-case phrases by which torch, numba and the dynamic linker report a lack of memory."""
 
 
 def describe_failure(error: BaseException) -> str:
@@ -30,13 +30,14 @@ def describe_failure(error: BaseException) -> str:
     Parameters
     ----------
     error
-        The exception. Its traceback is written to a new file in the temporary folder, unless the
-        exception reports a lack of memory or a failed file operation.
+        The exception. Its traceback is written to a new file in the system's temporary folder, unless
+        the exception reports a lack of memory or a failed file operation.
 
     Returns
     -------
     str
-        Cause and remedy, or the path of the traceback file and instructions for reporting the bug.
+        Message that states either the cause and a remedy, or how to report the bug and where the
+        traceback was saved.
     """
     if _is_out_of_memory(error):
         return (
@@ -50,7 +51,7 @@ def describe_failure(error: BaseException) -> str:
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:
-    """Return whether an exception, or one in its chain of causes, reports a lack of memory."""
+    """Return whether an exception, or any exception in its chain of causes, reports a lack of memory."""
     if error is None:
         return False
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
@@ -71,7 +72,7 @@ def _in_one_line(error: BaseException) -> str:
 
 
 def _saved_traceback(error: BaseException) -> str:
-    """Write the traceback to a new file; return instructions for reporting the bug."""
+    """Write the traceback of an exception to a new file; return instructions for reporting the bug."""
     details = [
         f"genoscan {__version__}, Python {platform.python_version()}, {platform.platform()}",
         shlex.join(sys.argv),

@@ -1,4 +1,4 @@
-"""A command group that imports each command only when it is used, so that help appears quickly."""
+"""Command group that imports each command only when it is used, so that help texts appear quickly."""
 
 import importlib
 
@@ -21,7 +21,7 @@ _COMMANDS = {
 
 
 class Commands(click.Group):
-    """Command group that imports commands on first use and lists them in the usual order of use."""
+    """Command group that imports commands on first use, and lists them in the order of a typical analysis."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)

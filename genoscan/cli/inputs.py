@@ -1,4 +1,4 @@
-"""Functions that check and convert the values of options, and that open the inputs of a command."""
+"""Functions that check and convert the values of options, and that open the input files of commands."""
 
 import os
 import re
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def set_threads(threads: int | None) -> None:
-    """Set the number of threads for torch and the kernels; None selects all available cores."""
+    """Set the number of CPU threads that torch and the kernels use; None selects all available cores."""
     import torch
 
     if threads is not None and threads < 1:
@@ -30,7 +30,7 @@ def set_threads(threads: int | None) -> None:
 
 
 def parse_dtype(text: str) -> "torch.dtype":
-    """Convert the value of --dtype to a torch.dtype."""
+    """Convert the value of the option --dtype to a torch.dtype."""
     import torch
 
     known = {"float32": torch.float32, "float64": torch.float64}
@@ -40,7 +40,7 @@ def parse_dtype(text: str) -> "torch.dtype":
 
 
 def parse_size(text: str) -> int:
-    """Return the number of bytes in a size such as 8GB, 8GiB, 500M or 1000000.
+    """Convert a size such as 8GB, 8GiB, 500M or 1000000 to a number of bytes.
 
     1 GB is 10^9 bytes, and 1 GiB is 2^30 bytes.
     """
@@ -51,7 +51,10 @@ def parse_size(text: str) -> int:
 
 
 def parse_device(text: str) -> str:
-    """Convert the value of --device to a torch device; raise an error if the device is unavailable."""
+    """Convert the value of the option --device to the name of a torch device.
+
+    An error is raised if the device is not available.
+    """
     import torch
 
     if text == "auto":
@@ -67,9 +70,10 @@ def parse_device(text: str) -> str:
 
 
 def open_model(name: str, dtype: str, device: str, threads: int | None, **method: Any) -> "Model":
-    """Load the model selected by the options.
+    """Set the number of threads, and load the model that the options select.
 
-    The keyword arguments in `method` are the settings of the gradient method.
+    The keyword arguments in `method` are passed to `load_model`. They determine how derivatives are
+    computed.
     """
     set_threads(threads)
     from genoscan.model import load_model
@@ -78,7 +82,7 @@ def open_model(name: str, dtype: str, device: str, threads: int | None, **method
 
 
 def read_regions(genome: "Genome", texts: Iterable[str], bed_path: Path | None, clip: bool) -> "list[Region]":
-    """Return the regions given by --region and --bed; log the number of trimmed regions."""
+    """Return the regions given by the options --region and --bed; log how many of them were trimmed."""
     from genoscan.genome.bed import read_bed
     from genoscan.genome.region import PastEndError, parse_region
 
@@ -111,7 +115,7 @@ def prepare_job(
     spill: Path | None,
     **options: Any,
 ) -> "Job":
-    """Return the job specified by the options in `JOB`; log the number of regions after merging."""
+    """Return the attribution job that the options in `JOB` specify; log warnings about options and regions."""
     from genoscan.genome.genome import open_genome
     from genoscan.job import Options, prepare
     from genoscan.tracks.outputs import check_outputs
@@ -138,7 +142,7 @@ def prepare_job(
 
 
 def _warn_about_strands(regions: "Sequence[Region]", bed_path: Path | None) -> None:
-    """Log how many regions have no strand; these regions are read on the forward strand."""
+    """Log the number of regions without a strand, which are read on the forward strand."""
     absent = sum(region.strand == "." for region in regions)
     where = "--strand bed" if bed_path is None else f"{bed_path}: --strand bed"
     if absent == len(regions):
@@ -148,7 +152,7 @@ def _warn_about_strands(regions: "Sequence[Region]", bed_path: Path | None) -> N
 
 
 def _warn_about_options(job: "Job", outputs: Sequence[Path], spill: Path | None) -> None:
-    """Log which of the given options have no effect with this model, target and output format."""
+    """Log which of the given options have no effect with the model, target and output formats of the job."""
     reasons = {}
     if job.model.bidirectional:
         reasons["slots"] = "the model is bidirectional"

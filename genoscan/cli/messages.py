@@ -1,4 +1,4 @@
-"""Messages to the user, on standard error, and the layout of results."""
+"""Messages on standard error, and formatting of results as tables."""
 
 from collections.abc import Mapping
 
@@ -6,13 +6,13 @@ import click
 
 
 def warn_without_effect(**reasons: str) -> None:
-    """Log, in one line, which options given to the current command have no effect.
+    """Log, in one line, the given options of the current command that have no effect.
 
     Parameters
     ----------
     **reasons
-        Reasons why parameters of the command have no effect, by parameter name. Parameters that were
-        not given on the command line are ignored.
+        Reason why each parameter has no effect, by parameter name. Parameters that were not given on
+        the command line are ignored.
     """
     context = click.get_current_context()
     given = [
@@ -32,6 +32,6 @@ def log(text: str) -> None:
 
 
 def table(rows: Mapping[str, object]) -> str:
-    """Format names and values in two columns."""
+    """Format names and values as a table with two aligned columns."""
     width = max(len(name) for name in rows)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows.items())

@@ -9,12 +9,12 @@ from genoscan.cli.messages import table
 
 @click.group("models")
 def command() -> None:
-    """List models, show a model, or import a checkpoint of another project."""
+    """List models, show a model, or import a checkpoint from another project."""
 
 
 @command.command("list")
 def list_models() -> None:
-    """List the models that are available by name."""
+    """List the models that can be selected by name."""
     from genoscan.layers.catalogue import named_models
     from genoscan.layers.config import read_config
 
@@ -40,15 +40,15 @@ def list_models() -> None:
 def import_foreign(source: str, name: str | None, tokens: str | None, pooling: Any) -> None:
     """Import a checkpoint of Caduceus, Mamba or Mamba-2, or of a model fine-tuned from one.
 
-    SOURCE is a folder with config.json and the weights: model.safetensors, pytorch_model.bin, shards
-    of either with their index, or one .ckpt, .pt or .pth file. It may also be such a file beside its
-    config.json, or a Hugging Face id, OWNER/NAME. The model is then available by name; its folder is
-    printed.
+    SOURCE is one of the following: a folder with config.json and the weights (model.safetensors,
+    pytorch_model.bin, shards of either file with their index, or a single .ckpt, .pt or .pth file); a
+    weights file with config.json in the same folder; or a Hugging Face id, OWNER/NAME. The command
+    prints the folder of the new model, which can then be selected by name.
 
-    Heads that classify windows (CaduceusForSequenceClassification, Plant DNAMamba, Orthrus with a head)
-    become the head "classes", with the labels in config.json or label_0, label_1 and so on. GENATATOR's
-    heads become "segments" and "transcript". `genoscan models show` lists heads and labels, and
-    --target HEAD:LABEL selects one.
+    A head that classifies whole windows (CaduceusForSequenceClassification, Plant DNAMamba, or Orthrus
+    with a head) becomes the head "classes". Its labels are those in config.json or, without them,
+    label_0, label_1 and so on. The heads of GENATATOR become "segments" and "transcript". The heads and
+    labels are listed by genoscan models show; --target HEAD:LABEL selects a label.
 
     \b
     Example:
@@ -63,7 +63,7 @@ def import_foreign(source: str, name: str | None, tokens: str | None, pooling: A
 @command.command("show")
 @click.argument("model", metavar="MODEL")
 def show(model: str) -> None:
-    """Print the properties of a model and its model card."""
+    """Print the properties and the model card of a model."""
     from genoscan.layers.weights import CARD
     from genoscan.model import load_model
 

@@ -10,7 +10,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def combine(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Combine option decorators into one; the help lists the options in the given order."""
+    """Combine option decorators into one decorator; --help lists the options in the given order."""
 
     def apply(command: Command) -> Command:
         for decorator in reversed(decorators):
@@ -110,14 +110,13 @@ TARGET = combine(
         "--context",
         type=int,
         metavar="BASES",
-        help="Bases upstream of the region that the model also reads (for bidirectional models, on "
-        "both sides).  [default: from the model's configuration]",
+        help="Bases upstream of the region that the model also reads.  [default: from the model's configuration]",
     ),
     click.option(
         "--reach",
         type=int,
         metavar="BASES",
-        help="Bases downstream of the region included in the log-likelihood; with 0, scores fade "
+        help="Bases downstream of the region that the model also reads and predicts; with 0, scores fade "
         "towards the region's end.  [default: from the model's configuration]",
     ),
 )
@@ -190,4 +189,4 @@ MACHINE = combine(
 
 
 JOB = combine(GENOME, REGIONS, OUTPUTS, MODEL, TARGET, COMPUTE, MACHINE)
-"""Options of `attribute` and `plan`."""
+"""Decorator that adds the arguments and options shared by the commands `attribute` and `plan`."""

@@ -15,17 +15,18 @@ if TYPE_CHECKING:
     from genoscan.job import Job
 
 _NPZ_BYTES = 17
-"""Bytes per base of an .npz file: four float32 derivatives and the base."""
+"""Number of bytes per base in an .npz file: 16 for four float32 derivatives, and 1 for the base code."""
 
 
 @click.command("plan")
 @JOB
 @click.option("--whole-genome", is_flag=True, help="Also print the time and file size of shards, for all sequences.")
 def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> None:
-    """Print the memory, tiles, recomputation and time of an attribute run.
+    """Estimate the memory, disk space and time that an attribute run needs.
 
-    Takes the arguments of attribute and writes nothing. Time is extrapolated from a few tiles
-    run on this machine. GENOME may be a .fai index of samtools faidx alone.
+    The command takes the same arguments as attribute, but writes no files. It extrapolates the time from
+    a short run on this machine. GENOME may also be a .fai index written by samtools faidx; the FASTA
+    file is not needed.
 
     \b
     Example:
@@ -65,7 +66,11 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
 
 
 def _print_shards(job: "Job", cost: "Estimate") -> None:
-    """Print the cost of the longest shard for 1, 2, 4, ... shards, up to one shard per batch."""
+    """Print the estimated time and file size if the job is divided into shards.
+
+    The table has one row each for 1, 2, 4, ... shards, up to one shard per batch. It lists the time of
+    the slowest shard, the total time, and the size of the largest file.
+    """
     from genoscan.shards import cut
 
     most = len(job.batches)

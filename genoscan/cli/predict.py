@@ -1,4 +1,4 @@
-"""genoscan predict: tracks of the predictions at all bases in regions."""
+"""genoscan predict: write the model's predictions as tracks or tables."""
 
 import sys
 from collections.abc import Sequence
@@ -91,10 +91,11 @@ def command(
     device: str,
     threads: int | None,
 ) -> None:
-    """Write the model's predictions at every base.
+    """Write the model's predictions at every base, as tracks.
 
-    For a task head, one track per label: probabilities or logits. For a language model, the
-    log-likelihood of the observed base, the entropy in bits, and the probabilities of A, C, G and T.
+    For a task head, the command writes one track of probabilities or logits for each label. For a
+    language model, it writes tracks of the log-likelihood of the observed base, the entropy in bits, and
+    the probabilities of A, C, G and T.
 
     \b
     Example:
@@ -133,7 +134,7 @@ def _write_table(
     context: int | None,
     batch: int,
 ) -> None:
-    """Write the predictions of pooled heads as a table."""
+    """Write the predictions of heads that label whole windows, as a table with one row per region."""
     from genoscan.cli.progress import progress
     from genoscan.composition import describe_difference
     from genoscan.tracks.outputs import check_file

@@ -1,4 +1,4 @@
-"""Progress reports: a bar on a terminal, or otherwise at most one log line every 30 seconds."""
+"""Progress reports: a progress bar on a terminal; otherwise, at most one line of text every 30 seconds."""
 
 import sys
 import time
@@ -12,19 +12,19 @@ _INTERVAL = 30.0  # seconds
 
 @contextmanager
 def progress(total: int | None = None, unit: str = "b") -> Iterator[Callable[[int], object]]:
-    """Report progress; yield a function to call with each increment.
+    """Context manager that reports progress on standard error.
 
     Parameters
     ----------
     total : int, optional
-        Sum of all increments. None if the sum is unknown.
+        Total amount of work, which is the sum of all increments. None if it is not known.
     unit : str
-        Unit of the increments.
+        Unit of the increments, such as "b" for bases.
 
     Yields
     ------
     callable
-        Function that adds an increment to the progress.
+        Function to call with the amount of work completed since the previous call.
     """
     if sys.stderr.isatty():
         with tqdm(total=total, unit=unit, unit_scale=True, leave=False) as bar:

@@ -27,9 +27,9 @@ from genoscan.cli.options import PATH
 )
 @click.option("-o", "--output", metavar="PATH", type=PATH, required=True, help="File to write.")
 def command(track: Path, genome: Path, annotation: Path | None, output: Path) -> None:
-    """Write an HTML summary of a track: curves, logos, profiles and the largest scores.
+    """Write an HTML report on a track: curves, logos, a profile and the largest scores.
 
-    TRACK is a bigWig written by attribute or response, with its .json in the same folder.
+    TRACK is a bigWig file written by genoscan, with its .json file in the same folder.
 
     \b
     Example:

@@ -60,9 +60,10 @@ def command(
     device: str,
     threads: int | None,
 ) -> None:
-    """Write how changing one base changes the model's predictions around it.
+    """Write tracks of the effect of changing one base on the predictions around it.
 
-    A causal model responds downstream of the base only, a bidirectional model on both sides.
+    In a causal model, only the predictions downstream of the base change. In a bidirectional model, the
+    predictions on both sides change.
 
     \b
     Example:

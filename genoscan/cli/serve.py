@@ -14,9 +14,10 @@ from genoscan.cli.options import PATH
     "--port", type=int, default=8000, show_default=True, metavar="PORT", help="TCP port; 0 selects a free one."
 )
 def command(folder: Path, port: int) -> None:
-    """Serve a folder of tracks and sessions to this machine only, until Ctrl-C.
+    """Serve a folder of tracks and sessions to browsers on this machine, until Ctrl-C.
 
-    Supports the byte-range requests of genome browsers; files outside the folder are not served.
+    The server supports the byte-range requests of genome browsers. It accepts no connections from other
+    machines and serves no files outside the folder.
 
     \b
     Example:

@@ -9,7 +9,7 @@ INTERRUPTED, TERMINATED = 130, 143
 """Exit statuses of processes ended by Ctrl-C and by SIGTERM, respectively."""
 
 _RETRY = 0.001
-"""Number of seconds after which the exception of a signal is raised again if Python discarded it."""
+"""Delay, in seconds, before an exception that Python discarded is raised again."""
 
 _received: list[int] = []
 
@@ -19,10 +19,10 @@ def install_handlers() -> None:
 
     Notes
     -----
-    Only the first signal raises an exception; later signals are ignored, so that they cannot interrupt
-    the removal of temporary files. Python discards an exception that is raised in a destructor or
-    callback. In this case, the exception is raised again shortly afterwards. Ctrl-C remains ignored if
-    it was ignored when the process started, as in the background jobs of a shell.
+    Only the first signal raises an exception. Later signals are ignored, so that they cannot interrupt
+    the removal of temporary files. If the exception is raised in a destructor or callback, Python
+    discards it; in this case, it is raised again shortly afterwards. If Ctrl-C was already ignored when
+    the process started, as in the background jobs of a shell, it remains ignored.
     """
     _received.clear()
     signal.signal(signal.SIGTERM, _stop)
@@ -33,7 +33,7 @@ def install_handlers() -> None:
 
 
 def exit_status() -> int | None:
-    """Return the exit status for the received signal, or None if no signal was received."""
+    """Return the exit status for the first signal received, or None if no signal was received."""
     if not _received:
         return None
     return INTERRUPTED if _received[0] == signal.SIGINT else TERMINATED

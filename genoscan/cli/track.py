@@ -26,7 +26,10 @@ def command() -> None:
 )
 @OUTPUTS
 def merge(shards: tuple[Path, ...], genome: Path, outputs: tuple[Path, ...]) -> None:
-    """Merge the shards written by attribute --shard into the tracks of a single run.
+    """Merge the shards of a job into tracks.
+
+    The shards are the .npz files written by attribute --shard. The tracks are identical to those that a
+    single run would have written.
 
     \b
     Example:
@@ -58,7 +61,9 @@ def merge(shards: tuple[Path, ...], genome: Path, outputs: tuple[Path, ...]) -> 
 )
 @click.option("-o", "--output", metavar="FILE", type=PATH, required=True, help="File to write.")
 def convert(track: Path, genome: Path | None, output: Path) -> None:
-    """Convert bigWig to bedGraph or bedGraph to bigWig, according to the suffixes.
+    """Convert a bigWig file to bedGraph, or a bedGraph file to bigWig.
+
+    The suffixes of the file names determine the formats.
 
     \b
     Example:
@@ -95,7 +100,9 @@ def convert(track: Path, genome: Path | None, output: Path) -> None:
     help="Number of positions to print, by the size of the difference.",
 )
 def compare(first: Path, second: Path, top: int) -> None:
-    """Print the correlation of two bigWigs of the same genome, and their largest differences.
+    """Print the correlations and the largest differences between two bigWig files.
+
+    The two files must contain tracks of the same genome.
 
     \b
     Example:

@@ -18,7 +18,7 @@ from genoscan.cli.options import MACHINE, PATH
 from genoscan.errors import InputError, OutputError
 
 _TICK = 10
-"""Seconds between lines about the progress of the training."""
+"""Minimum number of seconds between two log lines about the progress of training."""
 
 
 @click.command("train")
@@ -186,9 +186,9 @@ def command(
 ) -> None:
     """Train a Mamba or PD-SSM model on genomes.
 
-    The memory for causal models does not depend on the window. To continue an interrupted run from
-    its last report, repeat the same command with the same sequences, settings, threads and version.
-    The model card compares the model with baselines on the same held-out bases.
+    The memory needed to train a causal model does not depend on --window. To continue an interrupted run
+    from its last report, repeat the same command with the same sequences, settings, number of threads
+    and version of genoscan. The model card compares the model with baselines on the same held-out bases.
     """
     from genoscan.composition import gc_range
     from genoscan.genome.genome import open_genome
@@ -308,9 +308,16 @@ def command(
 
 
 def _ticker(steps: int, bases: int) -> Callable[[int, float], None]:
-    """Return a function that logs the loss, the speed and the remaining time.
+    """Return a function that logs the loss, the speed and the remaining time of training.
 
-    The returned function writes to the log at most once every 10 seconds.
+    The returned function is called after each step and logs at most one line every 10 seconds.
+
+    Parameters
+    ----------
+    steps
+        Total number of steps.
+    bases
+        Number of bases per step.
     """
     first: list[tuple[int, float]] = []
     last = [-math.inf]
@@ -332,7 +339,7 @@ def _ticker(steps: int, bases: int) -> Callable[[int, float], None]:
 
 
 def _check(sizes: Mapping[str, int], rate: float, dtype: str, output: Path) -> None:
-    """Raise an error if an option is invalid or the output cannot be created."""
+    """Raise an error if an option is invalid or the output folder cannot be created."""
     from genoscan.tracks.atomic import check_new_folder
 
     for name, size in sizes.items():
@@ -347,7 +354,7 @@ def _check(sizes: Mapping[str, int], rate: float, dtype: str, output: Path) -> N
 
 @contextmanager
 def _file_errors(work: Path) -> Iterator[None]:
-    """Raise `OutputError` if a file of a training run cannot be read or written."""
+    """Context manager that raises `OutputError` if a file of a training run cannot be read or written."""
     from safetensors import SafetensorError
 
     from genoscan.tracks.atomic import os_errors

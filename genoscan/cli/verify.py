@@ -13,7 +13,7 @@ _MIN_BASES = 8
 
 
 class InexactError(GenoscanError):
-    """Error raised if a check exceeds its limit."""
+    """Error raised if a measured error exceeds its limit."""
 
 
 @click.command("verify")
@@ -33,9 +33,10 @@ class InexactError(GenoscanError):
 def command(genome: Path, region_text: str, model_name: str, tile: int, slots: int, threads: int | None) -> None:
     """Check on your own model and sequence that the derivatives are exact.
 
-    Compares derivatives with whole-window autograd through plain torch, with finite differences and
-    with the tangent, and the files of the complete pipeline with independently computed columns and
-    scores. Prints each error and its limit; exits with status 1 if any error exceeds its limit.
+    The command compares the derivatives with those of torch autograd over a whole window, with finite
+    differences and with forward-mode derivatives. It also compares the output files with derivatives and
+    scores that are computed independently. Each error is printed with its limit. The exit status is 1 if
+    any error exceeds its limit.
     """
     from genoscan.engine.methods import Adjoint
     from genoscan.genome.genome import open_genome

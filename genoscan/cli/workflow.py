@@ -25,7 +25,10 @@ def path() -> None:
 @command.command("init")
 @click.argument("folder", metavar="FOLDER", type=PATH)
 def init(folder: Path) -> None:
-    """Copy the workflow to a new FOLDER. Its settings are in FOLDER/config/config.yaml."""
+    """Copy the workflow to a new folder.
+
+    The settings of the workflow are in FOLDER/config/config.yaml.
+    """
     from genoscan.workflow import copy_workflow
 
     copy_workflow(folder)
@@ -36,7 +39,7 @@ def init(folder: Path) -> None:
 @command.command("run", context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", metavar="[SNAKEMAKE'S ARGUMENTS]...", nargs=-1, type=click.UNPROCESSED)
 def run(arguments: tuple[str, ...]) -> None:
-    """Run the workflow in the current folder; all arguments are passed to Snakemake.
+    """Run the workflow in the current folder. All arguments are passed to Snakemake.
 
     \b
     Example:

@@ -29,9 +29,9 @@ def write_modisco(
     output
         Folder to create.
     columns
-        Archive written by `write_columns`.
+        Archive (.npz) of the four derivatives at each base, as written by `write_columns`.
     rows
-        Regions; one window is cut around the centre of each region.
+        Regions. One window is exported around the centre of each region.
     width
         Window length in bases.
     chrombpnet
@@ -40,13 +40,14 @@ def write_modisco(
     Returns
     -------
     list of Region
-        Rows that were left out because their windows are not within a region of the archive.
+        Elements of `rows` that were left out because their windows do not lie within a single region of
+        the archive.
 
     Raises
     ------
     InputError
-        If the folder exists, no window is within a region of the archive, `width` is not
-        positive, or h5py is missing.
+        If the folder exists, no window lies within a region of the archive, `width` is not positive, or
+        `chrombpnet` is true and h5py is not installed.
     OutputError
         If a file cannot be written.
 
@@ -58,8 +59,8 @@ def write_modisco(
         One-hot sequences in the order A, C, G, T, as an int8 array of shape (windows, 4, width). All
         four values are 0 at an N.
     attr.npz
-        Hypothetical contributions, which are the four derivatives at each base minus their mean, as a
-        float32 array of shape (windows, 4, width). All four values are 0 at an N.
+        Hypothetical contributions: the four derivatives at each base, from which their mean has been
+        subtracted, as a float32 array of shape (windows, 4, width). All four values are 0 at an N.
     cut.narrowPeak
         Coordinates of the windows on the forward strand, in the same order as in the arrays. The summit
         of each window is its centre. Fi-NeMo requires this file.
@@ -67,7 +68,7 @@ def write_modisco(
         The sequences (raw/seq), the contributions (shap/seq) and their product (projected_shap/seq), in
         the layout of ChromBPNet.
 
-    Memory: 20 bytes per base of each window.
+    The memory needed is 20 bytes per base of each window.
     """
     check_new_folder(output)
     if width < 1:
@@ -116,7 +117,7 @@ def _write_hdf5(
 
 
 def _window_around(row: Region, width: int) -> Region | None:
-    """Return the window around the centre of a row; None if it would start before position 0."""
+    """Return the window around the centre of a region, or None if it would start before position 0."""
     start = (row.start + row.end) // 2 - width // 2
     return None if start < 0 else Region(row.chrom, start, start + width, name=row.name)
 
@@ -129,9 +130,9 @@ def write_sites(output: Path, columns: Path, *, score: str, top: int) -> int:
     output
         TSV file to write.
     columns
-        Archive written by `write_columns`.
+        Archive (.npz) of the four derivatives at each base, as written by `write_columns`.
     score
-        Name of the score, a key of `SCORES`.
+        Name of the score, such as "centred" (a key of `SCORES`).
     top
         Maximum number of bases to write.
 
@@ -149,9 +150,10 @@ def write_sites(output: Path, columns: Path, *, score: str, top: int) -> int:
 
     Notes
     -----
-    Columns: chrom, start, end (0-based, half-open, as in BED), base, score, and the derivatives along
-    A, C, G and T. Rows are sorted by decreasing absolute score, and ties are in genome order. Memory is
-    needed for the derivatives at a million bases and for the rows of the table.
+    The columns of the table are chrom, start, end (0-based, half-open, as in BED), base, score, and the
+    derivatives with respect to A, C, G and T. Rows are sorted by decreasing absolute score; rows with
+    equal absolute scores are in genome order. Memory is needed for the derivatives at a million bases
+    and for the rows of the table.
     """
     if top < 1:
         raise InputError(f"--top {top}: expected 1 base or more")

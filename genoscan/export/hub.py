@@ -27,7 +27,7 @@ _LABEL_LENGTH = 17
 """Maximum length of a short label in the UCSC Genome Browser, in characters."""
 
 _ASSEMBLY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-"""Pattern of assembly names, each of which is also the name of a folder in the hub."""
+"""Pattern that assembly names must match; an assembly name is also the name of a folder in the hub."""
 
 
 def write_hub(
@@ -54,13 +54,15 @@ def write_hub(
     assembly
         UCSC name of the genome, such as hg38. If None, the genome is included as a .2bit file.
     locus
-        Locus to display first; by default, the first scored region.
+        Locus to display first; by default, the first scored region. It is used only if `assembly` is
+        None.
 
     Raises
     ------
     InputError
-        If the folder exists, or `assembly` contains a character that is not a letter, a digit, "_", "."
-        or "-".
+        If the folder exists, `assembly` is invalid, or the genome is too large for a .2bit file. A valid
+        name of an assembly consists of at most 100 letters, digits, "_", "." and "-", and does not start
+        with "." or "-".
     OutputError
         If a file cannot be written.
     """
@@ -149,7 +151,14 @@ def _track_settings(tracks: Sequence[TrackFile]) -> Iterator[dict[str, str]]:
 
 
 def _base_probabilities(tracks: Sequence[TrackFile]) -> dict[str, list[TrackFile]]:
-    """Return the tracks of the probabilities of A, C, G and T, in this order, by their common name."""
+    """Group the tracks that contain the predicted probabilities of A, C, G and T.
+
+    Returns
+    -------
+    dict of str to list of TrackFile
+        Tracks for A, C, G and T, in this order, by the part of their names that precedes the base.
+        Groups in which a base is missing are omitted.
+    """
     found: dict[str, dict[str, TrackFile]] = {}
     for track in tracks:
         stem, _, base = track.name.rpartition(".")
@@ -164,5 +173,5 @@ def _identifier(name: str) -> str:
 
 
 def _stanza(settings: Mapping[str, str]) -> str:
-    """Format settings, one per line; replace each run of whitespace in a value with one space."""
+    """Format settings as lines of a name and a value; replace runs of whitespace in values with one space."""
     return "".join(f"{key} {' '.join(value.split())}\n" for key, value in settings.items())

@@ -2,9 +2,9 @@
 
 igv.js splits a locus at its first colon and at spaces, inserts sequence names into the page as HTML,
 reads FASTA as Latin-1, and treats names that differ only in case or in the prefix "chr" as the same. It
-would misread names such as "HLA-A*01:01", or "chr5:100-500", which bedtools getfasta writes. Sequences
-with such names are given other names within igv.js. A table tells igv.js where to find the scores of
-these sequences and which names to display.
+would therefore misread names such as "HLA-A*01:01" or "chr5:100-500" (written by bedtools getfasta).
+Sequences with such names are given other names within igv.js. In a table, igv.js looks up the names of
+these sequences in the bigWig files and the names to display.
 """
 
 import re
@@ -62,7 +62,7 @@ def igv_names(shown: Iterable[str], genome: Collection[str]) -> dict[str, str]:
 
 
 def igv_name_table(shown: Collection[str], renamed: Mapping[str, str]) -> str:
-    """Return the table of names for igv.js (`aliasURL`).
+    """Return the table of sequence names that igv.js loads from its setting `aliasURL`.
 
     Parameters
     ----------
@@ -75,9 +75,9 @@ def igv_name_table(shown: Collection[str], renamed: Mapping[str, str]) -> str:
     -------
     str
         Tab-separated table with three columns: the name within igv.js, the name to display, and the
-        name as igv.js reads it from a bigWig file. The text is empty if igv.js needs no table. If there
-        is a table, igv.js no longer treats names that differ only in case or in the prefix "chr" as the
-        same.
+        name as igv.js reads it from a bigWig file. If igv.js needs no table, the string is empty. If it
+        loads a table, igv.js no longer treats names that differ only in case or in the prefix "chr" as
+        the same.
     """
     if not renamed and len({_identity(name) for name in shown}) == len(shown):
         return ""
@@ -86,6 +86,6 @@ def igv_name_table(shown: Collection[str], renamed: Mapping[str, str]) -> str:
 
 
 def _identity(name: str) -> str:
-    """Return a key that is equal for all names that igv.js may treat as the same name."""
+    """Return a key that is the same for all sequence names that igv.js may treat as equal."""
     bare = name.casefold().removeprefix("chr")
     return "mt" if bare == "m" else bare

@@ -29,7 +29,7 @@ OUTLINES = "".join(
     f'<path fill="{colour}" d="{outline}"/></symbol>'
     for name, (colour, outline) in LETTERS.items()
 )
-"""SVG symbols to which logos refer; they must be included once per page, within an <svg>."""
+"""SVG <symbol> elements to which logos refer; a page must include them once, within an <svg> element."""
 
 
 def logo(bases: str, scores: Float32[np.ndarray, " bases"], *, label: str) -> str:
@@ -40,8 +40,8 @@ def logo(bases: str, scores: Float32[np.ndarray, " bases"], *, label: str) -> st
     bases
         Letters of the sequence: A, C, G, T or N.
     scores
-        One score per base. Letters whose scores are NaN or too small to be visible are not drawn, and
-        letters with negative scores are drawn upside down, below the axis.
+        One score per base. A letter is not drawn if its score is NaN or too small to be visible. Letters
+        with negative scores are drawn upside down, below the axis.
     label
         Text alternative for the image (aria-label).
 

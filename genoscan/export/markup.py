@@ -31,8 +31,9 @@ def security_policy(scripts: Sequence[str], *, connect: str = "'none'") -> str:
     -----
     Inline styles are allowed (`unsafe-inline`), because igv.js and plotly set style attributes and,
     while they run, add <style> elements whose hashes are not known in advance. Styles cannot run code,
-    and images and fonts cannot be requested from a server. Neither library needs `eval`, workers or
-    frames to draw its tracks or figures. `blob:` images are used when a user saves a picture as PNG.
+    and the policy prevents them from loading images or fonts from a server. Neither library needs
+    `eval`, workers or frames to draw its tracks or figures. Images with `blob:` URLs are allowed,
+    because they are used when a user saves a picture as PNG.
     """
     hashes = " ".join(f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" for script in scripts)
     return (
@@ -42,12 +43,12 @@ def security_policy(scripts: Sequence[str], *, connect: str = "'none'") -> str:
 
 
 def script_json(value: Any) -> str:
-    """Return JSON that is safe inside a <script> element.
+    """Encode a value as JSON that is safe inside a <script> element.
 
     Parameters
     ----------
     value
-        JSON value.
+        Value that can be encoded as JSON.
 
     Returns
     -------
@@ -58,7 +59,7 @@ def script_json(value: Any) -> str:
 
 
 def plotly_text(text: str) -> str:
-    """Escape a text so that plotly does not interpret any of it as HTML.
+    """Escape text so that plotly does not interpret any part of it as HTML.
 
     Parameters
     ----------

@@ -1,20 +1,21 @@
 """Genome browser pages: HTML files that contain igv.js, the sequence, the tracks and the genes.
 
-If the data are small, they are embedded, and the page makes no network requests. Data that are too
-large to embed are written to PAGE_files, a folder beside the page. The same web server must then serve
-the page and the folder, and the page makes requests only to this server. The page's
+If the data are small, they are embedded in the page, which then makes no network requests. Data that are
+too large to embed are written to PAGE_files, a folder beside the page. In this case, the page and the
+folder must be served by the same web server, and the page makes requests only to this server. The page's
 Content-Security-Policy enforces these restrictions.
 
-igv.js is included unmodified (vendor/). Its configuration includes:
+igv.js is included unmodified (vendor/). Its configuration includes the following settings:
 
-    fastaURL   only the sequence around the scored regions, as slices with coordinates
-    merged     each track is drawn twice: as the maximum and as the minimum per pixel, because a mean
-               would hide narrow peaks
-    graphType  dynseq: when the user zooms in, bases are drawn as letters scaled by their scores
-    name       track names are escaped, because igv.js inserts them as HTML; feature names are not,
-               because igv.js draws them on a canvas, and page.js builds the popups of features
-    aliasURL   other names for sequences whose names igv.js would misread (see igv_names.py)
-    search     off, because igv.js would ask a server for names that it does not know
+    fastaURL   The sequence around the scored regions, as FASTA text. Each record is a part of a
+               chromosome, with its coordinates. The rest of the genome is not included.
+    type       "merged". Each track is drawn twice, with the maximum and with the minimum per pixel,
+               because a mean would hide narrow peaks.
+    graphType  "dynseq". When the user zooms in, bases are drawn as letters scaled by their scores.
+    name       Names of tracks are escaped, because igv.js inserts them as HTML. Names of features are
+               not escaped, because igv.js draws them on a canvas and page.js creates their popups.
+    aliasURL   Other names for sequences whose names igv.js would misread (see igv_names.py).
+    search     Disabled, because igv.js would send names that it does not know to a server.
 """
 
 import base64
@@ -48,7 +49,7 @@ _FLANK = 1_000
 """Number of bases shown on either side of each scored region."""
 
 _EMBED_LIMIT = 5_000_000
-"""Maximum total number of scored bases in embedded tracks; each base takes 7 to 8 bytes."""
+"""Maximum total number of scored bases in embedded tracks; each base adds 7 to 8 bytes to the page."""
 
 _GENOME = "genome.2bit"
 
@@ -82,9 +83,16 @@ dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; }} dd 
 class _Sources(NamedTuple):
     """Sources of the data that a page displays.
 
-    `bases` contains the settings of igv.js for the reference sequence, and `urls` contains the URLs of
-    the tracks. `connect` is the value of the Content-Security-Policy directive connect-src. `names`
-    maps names of sequences to their names within igv.js.
+    Attributes
+    ----------
+    bases
+        Settings of igv.js for the reference sequence.
+    urls
+        URL of each track.
+    connect
+        Value of the directive connect-src of the page's Content-Security-Policy.
+    names
+        Names within igv.js of the sequences that are renamed there, by their names in the genome.
     """
 
     bases: Mapping[str, Any]
@@ -112,25 +120,28 @@ def write_page(
     tracks
         Tracks to display.
     annotation
-        Genes to display. Each transcript is drawn separately, and genes outside the visible regions are
-        omitted.
+        Genes or other features to display. Each transcript of a gene is drawn separately. Features
+        outside the visible regions are omitted.
     locus
         Locus to display first; by default, the first scored region.
 
     Returns
     -------
     Path or None
-        Folder that contains a copy of each track, and the genome in .2bit format. It is written if the
-        tracks have more than 5,000,000 scored bases in total; otherwise, the result is None.
+        Folder with copies of the tracks and with the genome in .2bit format. It is written if the tracks
+        have more than 5,000,000 scored bases in total. None if the data are embedded in the page.
 
     Raises
     ------
+    InputError
+        If the genome is too large for a .2bit file.
     OutputError
         If a file cannot be written.
 
     Notes
     -----
-    File size: 1.5 MB, plus about 8 bytes per scored base of each track if the tracks are embedded.
+    The size of the page is 1.5 MB, plus about 8 bytes per scored base of each track if the tracks are
+    embedded.
     """
     visible = list(_visible_regions(genome, tracks))
     bases = sum(len(region) for track in tracks for region in track.regions)
@@ -237,7 +248,10 @@ def _overlap(a: Region, b: Region) -> bool:
 
 
 def _visible_regions(genome: Genome, tracks: Sequence[TrackFile]) -> Iterator[Region]:
-    """Yield the visible regions of the genome: scored regions with flanks, merged if they overlap."""
+    """Yield the regions of the genome that the page shows.
+
+    These are the scored regions, extended on both sides and merged if they overlap.
+    """
     around = [
         Region(region.chrom, max(0, region.start - _FLANK), min(genome.sizes[region.chrom], region.end + _FLANK))
         for track in tracks
@@ -247,9 +261,9 @@ def _visible_regions(genome: Genome, tracks: Sequence[TrackFile]) -> Iterator[Re
 
 
 def _slices(genome: Genome, visible: Sequence[Region], names: Mapping[str, str]) -> bytes:
-    """Return the visible regions as gzipped FASTA text.
+    """Return the sequences of the visible regions as gzip-compressed FASTA text.
 
-    Each header contains the coordinates of a region and the length of its sequence.
+    Each header contains the coordinates of a region and the length of the whole chromosome.
     """
     pieces = (
         f">{names.get(r.chrom, r.chrom)}:{r.start + 1}-{r.end} @len={genome.sizes[r.chrom]}\n".encode()
@@ -295,9 +309,9 @@ def _genes(
 
 
 def _exons(transcript: Transcript | None) -> dict[str, Any]:
-    """Return the properties of a transcript for igv.js.
+    """Return the properties with which igv.js draws a transcript, or an empty dict for no transcript.
 
-    igv.js draws untranslated exons thinner than coding exons.
+    Untranslated parts of exons are marked, because igv.js draws them thinner than coding parts.
     """
     if transcript is None:
         return {}

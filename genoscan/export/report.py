@@ -32,7 +32,10 @@ _CURVES = 200
 _WIDTH, _WINDOWS = 60, 12
 _CANDIDATES, _ROWS = 5_000, 50
 _OMITTED = {"command", "format", "regions", "sequences", "target_values", "windows"}
-"""Keys of the provenance record omitted from the settings: long, or shown elsewhere on the page."""
+"""Keys of the provenance record that are not listed as settings on the page.
+
+Their values are long or are shown elsewhere on the page.
+"""
 
 _BLUE, _GREY = "#2a8fd0", "#9a9a9a"
 
@@ -47,9 +50,10 @@ def write_report(output: Path, genome: Genome, track: TrackFile, annotation: Seq
     genome
         Genome on which the track was computed.
     track
-        Track to summarize.
+        Track to report on.
     annotation
-        Features for the mean profile. They also annotate the bases with the largest absolute scores.
+        Features around whose first bases the scores are averaged. The table of the bases with the
+        largest absolute scores lists the features that contain each base.
 
     Raises
     ------
@@ -60,9 +64,9 @@ def write_report(output: Path, genome: Genome, track: TrackFile, annotation: Seq
 
     Notes
     -----
-    File size: 5 MB, mostly plotly.js, plus 20 kB for each of the regions with the largest absolute
-    scores, of which at most 200 are included. Memory: the scores of at most a million bases at a time, the
-    regions and the page.
+    The size of the file is 5 MB (mostly plotly.js), plus 20 kB for each region whose curve is included.
+    Curves are included for the 200 regions with the largest absolute scores. Memory is needed for the
+    scores of at most a million bases at a time, for the regions and for the page.
     """
     with BigWig(track.path) as scores:
         summary = summarize(scores, track.regions, top=_CANDIDATES, curves=_CURVES)
@@ -135,7 +139,7 @@ def _figure(*traces: Any, x: str, y: str) -> go.Figure:
 
 
 def _bars(track: TrackFile) -> go.Figure:
-    """Return an empty bar chart, which the page fills with the curve of the selected region."""
+    """Return an empty bar chart, in which a script of the page draws the curve of the selected region."""
     bars = go.Bar(
         marker={"color": _BLUE, "line": {"width": 0}},
         hovertemplate="%{x:,.0f}: %{customdata[0]:.3g} to %{customdata[1]:.3g}<extra></extra>",
@@ -203,7 +207,17 @@ def _logo(scores: BigWig, genome: Genome, piece: Region) -> str:
 
 
 class _Row(NamedTuple):
-    """Row of the table of sites: a site, its base, and the names of the features that contain it."""
+    """Row of the table of the bases with the largest absolute scores.
+
+    Attributes
+    ----------
+    site
+        Position and score of the base.
+    base
+        Letter of the base.
+    feature
+        Names of the features that contain the base, separated by commas.
+    """
 
     site: Site
     base: str
@@ -225,7 +239,7 @@ def _table_row(row: _Row, *, named: bool) -> str:
 
 
 def _table_url(rows: Sequence[_Row]) -> str:
-    """Return a data URL from which the table of sites can be downloaded."""
+    """Return a data URL from which the table of bases can be downloaded as a TSV file."""
     lines = ["#chrom\tstart\tend\tbase\tscore\tfeature\n"]
     for (at, score), base, feature in rows:
         place = f"{at.chrom}\t{at.start}\t{at.end}"
@@ -242,7 +256,11 @@ def _settings(track: TrackFile) -> Iterator[tuple[str, str]]:
 
 
 def _checks(track: TrackFile, genome: Genome, summary: Summary) -> Iterator[str]:
-    """Yield a sentence about the sequence checksums and one about the number of scored bases."""
+    """Yield sentences that state the results of two checks.
+
+    The first sentence is about the checksums of the sequences. The second is about the number of scored
+    bases, and is omitted if the track's record does not state this number.
+    """
     n = len(track.record["sequences"])
     yield (
         f"{n:,} sequence{'s' * (n > 1)} of {genome.path.name}: "

@@ -1,7 +1,7 @@
-"""IGV and JBrowse sessions, which refer to the genome and the tracks by path.
+"""Sessions for IGV and JBrowse, which refer to the genome and the tracks by path.
 
-The paths are relative to the session file. A folder that contains the session, the genome and the
-tracks can therefore be moved.
+The paths are relative to the folder of the session file. If a folder contains the session, the genome and
+the tracks, it can therefore be moved.
 """
 
 import json
@@ -31,7 +31,7 @@ def write_igv_session(
     output
         File to write.
     genome
-        Genome on which the tracks were computed; a FASTA file with a .fai index.
+        Genome on which the tracks were computed. It must be a FASTA file with a .fai index.
     tracks
         Tracks to display.
     locus
@@ -40,15 +40,16 @@ def write_igv_session(
     Raises
     ------
     InputError
-        If the genome has no .fai index, or a name contains a character that XML does not allow.
+        If the genome has no .fai index, or if the name of a file or a sequence contains a character that
+        XML does not allow.
     OutputError
         If the file cannot be written.
 
     Notes
     -----
-    Tracks show the maximum per pixel, so that peaks remain visible when the user zooms out. igv.js
-    splits a locus at its first colon. Therefore, if the name of a sequence contains a colon, the
-    session shows the whole sequence.
+    Tracks show the maximum score per pixel, so that peaks remain visible when the user zooms out. igv.js
+    splits a locus at its first colon. If the name of the sequence to display first contains a colon, the
+    session therefore displays the whole sequence.
     """
     fasta, start = _relative(output, _indexed_fasta(genome)), initial_locus(tracks, locus)
     chrom = (locus or tracks[0].regions[0]).chrom
@@ -90,7 +91,7 @@ def write_jbrowse_config(
     output
         File to write.
     genome
-        Genome on which the tracks were computed; a FASTA file with a .fai index.
+        Genome on which the tracks were computed. It must be a FASTA file with a .fai index.
     tracks
         Tracks to display.
     locus

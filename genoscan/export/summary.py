@@ -14,10 +14,10 @@ from genoscan.tracks.reader import PIECE, BigWig
 from genoscan.tracks.top_scores import TopScores
 
 BINS = 1_000
-"""Maximum number of bins in the curve of a region."""
+"""Maximum number of bins into which the curve of a region is divided."""
 
 FLANK = 200
-"""Number of bases in a profile on each side of a feature's first base."""
+"""Number of bases that a profile includes on each side of the first base of a feature."""
 
 SHUFFLES = 20
 _FEATURES = 2_000
@@ -62,7 +62,7 @@ class Site(NamedTuple):
     Attributes
     ----------
     base
-        Region of length 1.
+        Position of the base, as a region of length 1.
     score
         Score of the base.
     """
@@ -73,7 +73,7 @@ class Site(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """Summary of a track.
+    """Summary of the scores of a track.
 
     Attributes
     ----------
@@ -84,10 +84,10 @@ class Summary:
     scored
         Number of bases with a score.
     sites
-        Bases with the largest absolute scores, sorted by decreasing absolute score. Ties are in genome
-        order.
+        Bases with the largest absolute scores, sorted by decreasing absolute score. Bases with equal
+        absolute scores are in genome order.
     edges, counts
-        Bin edges and bin counts of the score histogram.
+        Edges of the bins of the score histogram, and number of bases in each bin.
     """
 
     curves: tuple[Curve, ...]
@@ -100,19 +100,19 @@ class Summary:
 
 @dataclass(frozen=True)
 class Profile:
-    """Mean absolute score at each offset from the first base of a feature, along the feature's strand.
+    """Mean absolute score around the first bases of features, in the direction of their strands.
 
     Attributes
     ----------
     features
         Number of features whose first base has a score.
     n_sampled
-        Number of features that are included in the mean. They are spaced evenly among the features that
-        `features` counts.
+        Number of these features that are included in the mean, at most 2,000. They are evenly spaced in
+        the list of these features.
     mean
         Mean absolute score at each offset from `-FLANK` to `FLANK`; NaN at an offset without scores.
     lowest, highest
-        Minimum and maximum of `SHUFFLES` random profiles at each offset. Each random profile is the
+        Minimum and maximum, at each offset, of `SHUFFLES` random profiles. Each random profile is the
         mean around `n_sampled` random bases that have scores. The random seed is fixed.
     """
 
@@ -133,9 +133,9 @@ def summarize(track: BigWig, regions: Sequence[Region], *, top: int, curves: int
     regions
         Scored regions, disjoint and in genome order.
     top
-        Maximum number of sites.
+        Maximum number of bases in `Summary.sites`.
     curves
-        Maximum number of curves.
+        Maximum number of regions in `Summary.curves`.
 
     Returns
     -------
@@ -149,8 +149,8 @@ def summarize(track: BigWig, regions: Sequence[Region], *, top: int, curves: int
 
     Notes
     -----
-    The track is read twice. Memory: the scores of at most a million bases at a time, the sites and the
-    curves.
+    The track is read twice. Memory is needed for the scores of at most a million bases at a time and for
+    the result.
     """
     # Ties are broken by the region's number, so that curves are never compared.
     heap: list[tuple[float, int, Curve]] = []
@@ -180,14 +180,17 @@ def summarize(track: BigWig, regions: Sequence[Region], *, top: int, curves: int
 
 
 def _pieces(track: BigWig, region: Region, step: int) -> Iterator[tuple[int, Float32[np.ndarray, " bases"]]]:
-    """Cut a region at multiples of `step` bases, and yield the start and the scores of each piece."""
+    """Divide a region into pieces, and yield the start and the scores of each piece.
+
+    The length of each piece, except for the last, is a multiple of `step` bases.
+    """
     stride = max(1, PIECE // step) * step
     for start in range(region.start, region.end, stride):
         yield start, track.scores(region.chrom, start, min(start + stride, region.end))
 
 
 def _bounds(scores: Float32[np.ndarray, " bases"], step: int) -> Float32[np.ndarray, "2 bins"]:
-    """Return the minimum and maximum score of each bin; the last bin may be narrower."""
+    """Return the minimum and maximum score of each bin of `step` bases; the last bin may be narrower."""
     padded = np.full((-(-len(scores) // step), step), np.nan, np.float32)
     padded.ravel()[: len(scores)] = scores
     empty = np.isnan(padded).all(1)
@@ -203,16 +206,16 @@ def top_windows(sites: Sequence[Site], regions: Sequence[Region], *, width: int,
     sites
         Bases within the regions, sorted by decreasing absolute score.
     regions
-        Scored regions; each window lies within one region.
+        Scored regions. Each window lies within a single region.
     width
-        Window length in bases; a window is shorter if its region is shorter.
+        Window length in bases. In a region that is shorter than `width`, the window is the whole region.
     limit
         Maximum number of windows.
 
     Returns
     -------
     list of Region
-        Windows, in the order of `sites`.
+        Windows, in the order of the sites that they surround.
     """
     windows: list[Region] = []
     index = RegionIndex(regions)
@@ -239,12 +242,12 @@ def profile(track: BigWig, regions: Sequence[Region], features: Sequence[Region]
     regions
         Scored regions, disjoint and in genome order.
     features
-        Features; the strand of a feature determines its first base and its direction.
+        Features. The strand of a feature determines its first base and the direction of its profile.
 
     Returns
     -------
     Profile or None
-        Mean profile; None if no feature has a score at its first base.
+        Mean profile, or None if no feature has a score at its first base.
 
     Raises
     ------
@@ -274,13 +277,13 @@ def profile(track: BigWig, regions: Sequence[Region], features: Sequence[Region]
 
 
 def _first_base(feature: Region) -> Region:
-    """Return the first base of a feature on its strand."""
+    """Return the first base of a feature in the direction of its strand, as a region of length 1."""
     at = feature.end - 1 if feature.strand == "-" else feature.start
     return Region(feature.chrom, at, at + 1, strand=feature.strand)
 
 
 def _mean(track: BigWig, bases: Iterable[Region]) -> Float64[np.ndarray, " offsets"]:
-    """Return the mean absolute score at each offset from the given bases; NaN scores are ignored."""
+    """Return the mean absolute score at each offset from the given bases, ignoring NaN."""
     total, known = np.zeros(2 * FLANK + 1), np.zeros(2 * FLANK + 1)
     for base in bases:
         first = base.start - FLANK

@@ -1,4 +1,4 @@
-"""Tracks to export, which are compared with the genome when they are loaded."""
+"""Loading of the tracks to export, with a check that they were computed on the given genome."""
 
 import os
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class TrackFile:
     path
         bigWig file.
     record
-        Provenance record.
+        Provenance record, which is the contents of the JSON file beside the track.
     regions
         Scored regions.
     """
@@ -33,12 +33,19 @@ class TrackFile:
 
     @property
     def name(self) -> str:
-        """File name without its suffix, for display. Bytes that are not valid UTF-8 become U+FFFD."""
+        """File name without its suffix, for display.
+
+        Bytes that are not valid UTF-8 are replaced with U+FFFD.
+        """
         return os.fsencode(self.path.stem).decode("utf-8", "replace")
 
     @property
     def description(self) -> str:
-        """Model with its target and score or its prediction, and the warning of the run, on one line."""
+        """One-line description of the track.
+
+        It contains the name of the model, either the target and the score or the predicted quantity, and
+        the warning of the run, if there is one.
+        """
         record = self.record
         warning = f"; {record['warning']}" if record.get("warning") else ""
         if prediction := record.get("prediction"):
@@ -87,7 +94,10 @@ def initial_locus(tracks: Sequence[TrackFile], locus: Region | None) -> str:
 
 
 def format_locus(region: Region) -> str:
-    """Format a region as a locus for genome browsers, which do not support names in braces.
+    """Format a region as a locus for genome browsers.
+
+    Unlike `str(region)`, the function never encloses the name of the sequence in braces, because browsers
+    do not support them.
 
     Parameters
     ----------

@@ -2,8 +2,8 @@
 
 All numbers are little-endian uint32, except for the lengths of names, which are uint8. The file
 contains a header, an index of names and offsets, and one record per sequence. A record contains the
-sequence length, the runs of N, an empty list of masked intervals, and the bases. Each byte encodes four
-bases; the most significant bits encode the first of them. N is encoded as T.
+length of the sequence, the runs of N, an empty list of masked intervals, and the bases. Each byte encodes
+four bases, the first of them in the two most significant bits. An N is encoded like a T.
 
 Reference: genome.ucsc.edu/FAQ/FAQformat.html, ".2bit".
 """
@@ -25,7 +25,7 @@ _SIGNATURE = 0x1A412743
 _LIMIT = 1 << 32
 _PIECE = 1 << 22
 _BITS = np.array([2, 1, 3, 0, 0], np.uint8)
-"""Codes of A, C, G, T and N in .2bit (T 0, C 1, A 2, G 3)."""
+"""Two-bit codes of A, C, G, T and N, in this order; the code of N is that of T."""
 
 
 def write_two_bit(
@@ -40,22 +40,22 @@ def write_two_bit(
     genome
         Genome to write.
     files
-        When this transaction ends, an existing file is replaced. If None, an existing file is replaced
-        as soon as the new file is complete.
+        Transaction in which the file is written; an existing file is replaced when the transaction ends.
+        If None, an existing file is replaced as soon as the new file is complete.
     renamed
         New names of sequences, by their names in the genome. All other sequences keep their names.
 
     Raises
     ------
     InputError
-        If a name is longer than 255 bytes or the file would be 4 GiB or larger. The format allows
-        neither.
+        If the format cannot represent the genome, because a name is longer than 255 bytes or the file
+        would be 4 GiB or larger.
     OutputError
         If the file cannot be written.
 
     Notes
     -----
-    Memory: 4 MB for the bases, and 16 bytes per run of N.
+    Memory is needed for about 4 million bases at a time, and 16 bytes for each run of N.
     """
     runs = {name: _runs_of_n(genome, name) for name in genome.sizes}
     names = [(renamed or {}).get(name, name).encode() for name in genome.sizes]
@@ -90,7 +90,7 @@ def _write_sequence(
 
 
 def _runs_of_n(genome: Genome, name: str) -> tuple[Int64[np.ndarray, " runs"], Int64[np.ndarray, " runs"]]:
-    """Return the starts and the lengths of the runs of N in a sequence."""
+    """Return the start positions and the lengths of the runs of N in a sequence."""
     edges, at, before = [], 0, False
     for piece in _pieces(genome, name):
         is_n = np.concatenate([[before], piece == N])
