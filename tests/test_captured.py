@@ -108,6 +108,20 @@ def test_layers_that_are_trained_are_not_captured(replays: list[object]) -> None
     assert not replays
 
 
+def test_graphs_of_weights_that_changed_are_dropped(replays: list[object]) -> None:
+    stack = tiny_stack(8, 1, kernels="reference").to("cuda")
+    x = torch.randn(1, 5, 4, dtype=torch.float64, device="cuda")
+    with torch.no_grad():
+        for factor in (1, 2):
+            stack.head.weight.mul_(factor)
+            layer = Captured(stack)
+            for _ in range(captured._AFTER + 1):
+                found, _ = layer.forward(x, layer.begin(1))
+            assert_near(found.cpu(), stack(x, stack.begin(1))[0].cpu())
+    assert len(replays) == 2
+    assert replays[0] is not replays[1]
+
+
 def test_graphs_end_with_their_layer() -> None:
     stack = tiny_stack(8, 1, kernels="reference").to("cuda")
     Captured(stack)

@@ -20,11 +20,13 @@ from toys import genome, mixed_config, mixed_stack, one_hot_table, output_column
 from truth import caduceus
 
 from benchmarks.interpreted import interpreting
+from genoscan.cli.inputs import parse_device
 from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.target import LogitSum, Target, whole_window
 from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.weights import save_model, write_model
+from genoscan.model import load_model
 from genoscan.tracks.reader import BigWig
 
 THERE = torch.cuda.is_available()
@@ -194,6 +196,12 @@ def test_the_device_is_waited_for_once_a_tile(target: str, card: None) -> None:
         value = consume(pull, lambda _span, x_bar: x_bar.cpu()).value
         assert value.device.type == "cpu"
         assert Simulated.transfers == length // 5 + 1
+
+
+def test_a_gpu_is_used_if_there_is_one(tmp_path: Path, card: None) -> None:
+    path = causal(tmp_path / "model", 1)
+    assert parse_device("auto") == "cuda"
+    assert load_model(path, device=parse_device("auto")).method.tile == 8 * load_model(path).method.tile
 
 
 @pytest.mark.skipif(THERE, reason="there is a real one")

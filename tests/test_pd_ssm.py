@@ -420,6 +420,17 @@ def test_a_dictionary_that_is_no_choice_is_refused_in_use() -> None:
         layer(torch.zeros(1, 3, 8, dtype=F64), layer.begin(1))
 
 
+def test_a_dictionary_that_changes_changes_the_maps() -> None:
+    """Maps are kept while the dictionary stays as it is."""
+    stack = mixed_stack(8, ("pd_ssm",))
+    (block,) = stack.layers
+    first = block._maps()
+    assert block._maps() is first
+    with torch.no_grad():
+        block.dictionary.copy_(block.dictionary.flip(-2))
+    assert torch.equal(block._maps(), block.config.d_state - 1 - first)
+
+
 def peak_of_a_step(kind: Literal["activated", "straight_through"], length: int) -> None:
     """Print by how much a step of training raises the peak of this process."""
     torch.set_num_threads(1)

@@ -41,7 +41,7 @@ from toys import each, scan_problem
 from ways import hold
 
 from benchmarks.interpreted import interpreting
-from genoscan.errors import InputError
+from genoscan.errors import InputError, ModelError
 from genoscan.ops.cpu import CPU
 from genoscan.ops.dual import Dual, primal
 from genoscan.ops.kernels import ScanInputs
@@ -227,6 +227,25 @@ def test_derivatives_of_every_order(name: str, way: str) -> None:
 def test_derivatives_of_every_order_of_the_permutation_diagonal_scan(way: str) -> None:
     inputs, chosen = pd_problem(3, 2, 3)
     hold(way, partial(PD_SCAN, **chosen), partial(REFERENCE.pd_scan, **chosen), inputs)
+
+
+@pytest.mark.parametrize("index", [-1, 3])
+def test_a_route_that_leads_nowhere_gives_nan(index: int) -> None:
+    """Not numbers from elsewhere in memory; an error message would wait for the GPU at every tile."""
+    inputs, chosen = pd_problem(9, 2, 5)
+    chosen["route"][0, 4, 1] = index
+    states, end = TRITON.pd_scan(*there(inputs), **dict(zip(chosen, there(tuple(chosen.values())), strict=True)))
+    assert states.isnan().any()
+    assert end.isnan().any()
+
+
+def test_maps_that_changed_are_checked_again() -> None:
+    inputs, chosen = pd_problem(9, 2, 5)
+    route, maps = there((chosen["route"], chosen["maps"]))
+    TRITON.pd_scan(*there(inputs), route=route, maps=maps)
+    maps[0, 0, 0] = 5
+    with pytest.raises(ModelError, match="maps: 0 to 5, expected 0 to 4"):
+        TRITON.pd_scan(*there(inputs), route=route, maps=maps)
 
 
 @pytest.mark.parametrize("name", NAMES)
