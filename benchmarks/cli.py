@@ -80,26 +80,41 @@ def gene_data(packages: Path, folder: Path) -> None:
 @click.option("--data", metavar="FOLDER", type=PATH, required=True, help="Folder written by gene-data.")
 @click.option("-m", "--model", "model_name", metavar="MODEL", help="Model to measure.  [default: NAME-genes]")
 @click.option("-o", "--output", metavar="FOLDER", type=PATH, required=True, help="Where to write results and figures.")
+@click.option(
+    "--part",
+    "parts",
+    type=click.Choice(["accuracy", "profiles"]),
+    multiple=True,
+    default=["accuracy", "profiles"],
+    help="Part to measure; may be repeated.  [default: both]",
+)
 @ENVIRONMENT
-def genes(name: str, data: Path, model_name: str | None, output: Path, device: str, threads: int | None) -> None:
+def genes(
+    name: str,
+    data: Path,
+    model_name: str | None,
+    output: Path,
+    parts: tuple[str, ...],
+    device: str,
+    threads: int | None,
+) -> None:
     """Measure a gene model on held-out genomes.
 
     Accuracy against the annotation and baselines, and mean attributions around annotated sites, decoys
-    and for random weights. Writes NAME-genes.json, and figures as .html and .png.
+    and for random weights. Writes NAME-genes.json, and figures as .html and .png; results of a part that
+    is not measured are kept.
 
     \b
     Example:
       python -m benchmarks genes bacteria --data data/ -o genes/
     """
-    from benchmarks.genes.run import EXPERIMENTS, write
+    from benchmarks.genes.run import measure
     from genoscan.importer import load_model
 
     set_threads(threads)
     output.mkdir(parents=True, exist_ok=True)
     model = load_model(model_name or f"{name}-genes", device=parse_device(device), tile=4096)
-    path = output / f"{name}-genes.json"
-    write(EXPERIMENTS[name](model, data, output, log), path)
-    click.echo(path)
+    click.echo(measure(name, parts, model, data, output, log))
 
 
 @cli.command("speed")

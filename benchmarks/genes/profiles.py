@@ -27,11 +27,11 @@ from genoscan.training.labels import MAX_LABELS
 
 SHOWN = 60
 """Bases on each side of a site for which scores are kept."""
-AROUND = 1024
+AROUND = 512
 """Bases that are read on each side of a site."""
 BATCH = 8
 N_SHUFFLES = 10_000
-_MUTATED = 20
+_MUTATED, _SATURATED_AROUND = 10, 128
 
 
 class Sites(NamedTuple):
@@ -228,7 +228,7 @@ def summarise(found: Scores) -> dict[str, Any]:
 def saturation(model: Model, part: LabelledRegion, name: str, sites: Sites) -> dict[str, float]:
     """Return the rank correlation of first-order with exact changes of the logit.
 
-    All single-base changes within 20 bases of each site are computed exactly, by forward passes.
+    All single-base changes within 10 bases of each site are computed exactly, by forward passes.
     """
     model = model.with_head("sites")
     bases = part.codes()
@@ -236,8 +236,8 @@ def saturation(model: Model, part: LabelledRegion, name: str, sites: Sites) -> d
     expected, exact = [], []
     for position, turned in zip(*sites, strict=True):
         number = labels.index(name + "+-"[int(turned)])
-        codes = bases[position - AROUND // 2 : position + AROUND // 2 + 1]
-        centre = AROUND // 2
+        centre = _SATURATED_AROUND
+        codes = bases[position - centre : position + centre + 1]
         weights = torch.zeros(1, len(labels))
         weights[0, number] = 1
         at = torch.tensor([centre])

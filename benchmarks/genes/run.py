@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -36,76 +36,77 @@ from genoscan.training.labels import MAX_LABELS
 from genoscan.training.site_models import SiteModel
 
 Report = Callable[[str], object]
+Results: TypeAlias = dict[str, Any]
 
 TRAINING, TEST = "NC_003070.9:1-22,000,000", "NC_003070.9:25,000,001-30,427,671"
 ARENOSA = "LR999452.1"
-_N_SITES, _N_DECOYS, _N_SATURATED = 400, 1_200, 200
+_N_SITES, _N_DECOYS, _N_SATURATED = 300, 1_000, 200
 
 
-def arabidopsis(model: Model, data: Path, output: Path, report: Report) -> dict[str, Any]:
-    """Measure accuracy and profiles on the test stretch of A. thaliana and on A. arenosa."""
-    genome, annotation = data / "thaliana.fa", data / "thaliana.gff3"
-    training = labelled_regions(genome, annotation, "genes", [TRAINING])
-    sets = {
-        "thaliana": (labelled_regions(genome, annotation, "genes", [TEST]), annotation),
-        "arenosa": (
-            [
-                without_utr_introns(p)
-                for p in labelled_regions(data / "arenosa.fa", data / "arenosa.gff3", "genes", [ARENOSA])
-            ],
-            data / "arenosa.gff3",
-        ),
-    }
-    known = _genes(training[0], annotation)
-    document = _document(model)
-    baselines = _baselines(training)
+def arabidopsis_accuracy(model: Model, data: Path, output: Path, report: Report) -> Results:
+    """Measure accuracy on the test stretch of A. thaliana and on A. arenosa."""
+    (training,) = labelled_regions(data / "thaliana.fa", data / "thaliana.gff3", "genes", [TRAINING])
+    known = _genes(training, data / "thaliana.gff3")
+    baselines = _baselines([training])
     curves: dict[str, Any] = {}
-    for name, (parts, source) in sets.items():
-        report(f"{name}: predicting {sum(len(part.region) for part in parts):,} bases")
-        logits = [predict(model, part) for part in parts]
+    results: Results = {}
+    for name, part in _arabidopsis_tests(data).items():
+        report(f"{name}: predicting {len(part.region):,} bases")
+        logits = predict(model, part)
         found: dict[str, Any] = {
-            "bases": sum(len(part.region) for part in parts),
-            "class_accuracy": class_accuracy(parts, [one["genes"] for one in logits], "genes"),
-            "exon_f1": exon_f1(parts, [one["genes"] for one in logits]),
+            "bases": len(part.region),
+            "class_accuracy": class_accuracy([part], [logits["genes"]], "genes"),
+            "exon_f1": exon_f1([part], [logits["genes"]]),
         }
         similar = similar_genes(
-            (parts[0].genome, _genes(parts[0], source)), (training[0].genome, known), torch.get_num_threads()
+            (part.genome, _genes(part, data / f"{name}.gff3")), (training.genome, known), torch.get_num_threads()
         )
         found["genes_similar_to_training"] = len(similar)
-        apart = [without_regions(part, similar) for part in parts]
-        sites = [one["sites"] for one in logits]
-        for site, scores in _scored_sites(("donor", "acceptor", "start", "stop"), parts, sites, baselines):
-            found[site] = _metrics_by_model(scores) | {"left_out": _left_out(parts, site)}
-            found[site]["without_similar_genes"] = site_metrics(site_scores(apart, sites, site))
+        apart = without_regions(part, similar)
+        sites = [logits["sites"]]
+        for site, scores in _scored_sites(("donor", "acceptor", "start", "stop"), [part], sites, baselines):
+            found[site] = _metrics_by_model(scores) | {"left_out": _left_out([part], site)}
+            found[site]["without_similar_genes"] = site_metrics(site_scores([apart], sites, site))
             curves[f"{name} {site}"] = scores
             report(f"{name} {site}: AUPRC {found[site]['auprc']:.3f}")
-        document["accuracy"][name] = found
+        results[name] = found
     draw_curves(curves, output / "arabidopsis-genes.precision-recall")
-    for name, window, against in (
-        ("donor", (0, 5), None),
-        ("acceptor", (-20, -4), (-60, -40)),
-        ("start", (0, 2), None),
-    ):
-        for species, (parts, _) in sets.items():
-            document["profiles"][f"{species} {name}"] = _profile(
-                model, parts[0], name, window, output / f"arabidopsis-genes.{species}.{name}", report, against
-            )
-    return document
+    return results
 
 
-def bacteria(model: Model, data: Path, output: Path, report: Report) -> dict[str, Any]:
-    """Measure accuracy and profiles on Chlamydia trachomatis and Streptococcus suis, absent from training."""
-    document = _document(model)
+def arabidopsis_profiles(model: Model, data: Path, output: Path, report: Report) -> Results:
+    """Measure mean attributions around sites of A. thaliana and A. arenosa."""
+    return {
+        f"{species} {name}": _profile(
+            model, part, name, window, output / f"arabidopsis-genes.{species}.{name}", report, against
+        )
+        for name, window, against in (
+            ("donor", (0, 5), None),
+            ("acceptor", (-20, -4), (-60, -40)),
+            ("start", (0, 2), None),
+        )
+        for species, part in _arabidopsis_tests(data).items()
+    }
+
+
+def _arabidopsis_tests(data: Path) -> dict[str, LabelledRegion]:
+    (thaliana,) = labelled_regions(data / "thaliana.fa", data / "thaliana.gff3", "genes", [TEST])
+    (arenosa,) = labelled_regions(data / "arenosa.fa", data / "arenosa.gff3", "genes", [ARENOSA])
+    return {"thaliana": thaliana, "arenosa": without_utr_introns(arenosa)}
+
+
+def bacteria_accuracy(model: Model, data: Path, output: Path, report: Report) -> Results:
+    """Measure accuracy on Chlamydia trachomatis and Streptococcus suis, absent from training."""
     training = [
         part
         for name in TRAINING_BACTERIA
         for part in labelled_regions(data / f"{name}.fa", data / f"{name}.gff3", "frames", [])
     ]
-    chlamydia = labelled_regions(data / "chlamydia.gb", data / "chlamydia.gb", "frames", [])
     suis = labelled_regions(data / "SC84.fa", data / "SC84.gff3", "frames", [])
     baselines = _baselines(training)
     curves = {}
-    for species, parts in (("chlamydia", chlamydia), ("streptococcus", suis)):
+    results: Results = {}
+    for species, parts in (("chlamydia", _chlamydia(data)), ("streptococcus", suis)):
         logits = [predict(model, part) for part in parts]
         found: dict[str, Any] = {
             "bases": sum(len(part.region) for part in parts),
@@ -117,18 +118,61 @@ def bacteria(model: Model, data: Path, output: Path, report: Report) -> dict[str
             found[site] = _metrics_by_model(scores)
             curves[f"{species} {site}"] = scores
             report(f"{species} {site}: top-N precision {found[site]['top_n_precision']:.3f}")
-        document["accuracy"][species] = found
+        results[species] = found
     draw_curves(curves, output / "bacteria-genes.precision-recall")
-    document["profiles"]["chlamydia start"] = _profile(
-        model, chlamydia[0], "start", (-15, -5), output / "bacteria-genes.chlamydia.start", report, None
-    )
-    return document
+    return results
 
 
-EXPERIMENTS: Mapping[str, Callable[[Model, Path, Path, Report], dict[str, Any]]] = {
-    "arabidopsis": arabidopsis,
-    "bacteria": bacteria,
+def bacteria_profiles(model: Model, data: Path, output: Path, report: Report) -> Results:
+    """Measure mean attributions around the starts of C. trachomatis, where a Shine-Dalgarno box is upstream."""
+    (part,) = _chlamydia(data)
+    picture = output / "bacteria-genes.chlamydia.start"
+    return {"chlamydia start": _profile(model, part, "start", (-15, -5), picture, report, None)}
+
+
+def _chlamydia(data: Path) -> list[LabelledRegion]:
+    return labelled_regions(data / "chlamydia.gb", data / "chlamydia.gb", "frames", [])
+
+
+EXPERIMENTS: Mapping[str, Mapping[str, Callable[[Model, Path, Path, Report], Results]]] = {
+    "arabidopsis": {"accuracy": arabidopsis_accuracy, "profiles": arabidopsis_profiles},
+    "bacteria": {"accuracy": bacteria_accuracy, "profiles": bacteria_profiles},
 }
+"""The parts of the measurement of each model."""
+
+
+def measure(name: str, parts: Sequence[str], model: Model, data: Path, output: Path, report: Report) -> Path:
+    """Measure parts of an experiment, and write the results of each; those of other parts are kept.
+
+    Parameters
+    ----------
+    name
+        Name of an experiment.
+    parts
+        Names of its parts.
+    model
+        Model to measure.
+    data
+        Folder with genomes and annotations.
+    output
+        Folder for the results and figures.
+    report
+        Function called with progress messages.
+
+    Returns
+    -------
+    Path
+        JSON file with the results.
+    """
+    path = output / f"{name}-genes.json"
+    document: dict[str, Any] = {"model": model.name, "model_sha256": model.sha256}
+    if path.exists() and (before := json.loads(path.read_text()))["model_sha256"] == model.sha256:
+        document = before
+    for part in parts:
+        results = EXPERIMENTS[name][part](model, data, output, report)
+        document[part] = _circumstances(model) | {"results": results}
+        write(document, path)
+    return path
 
 
 def _baselines(training: Sequence[LabelledRegion]) -> dict[str, list[SiteModel]]:
@@ -156,16 +200,8 @@ def _metrics_by_model(scores: Mapping[str, SiteScores]) -> dict[str, Any]:
     }
 
 
-def _document(model: Model) -> dict[str, Any]:
-    return {
-        "model": model.name,
-        "model_sha256": model.sha256,
-        "commit": commit(),
-        "machine": machine(str(model.device)),
-        "versions": versions(),
-        "accuracy": {},
-        "profiles": {},
-    }
+def _circumstances(model: Model) -> dict[str, Any]:
+    return {"commit": commit(), "machine": machine(str(model.device)), "versions": versions()}
 
 
 def _genes(part: LabelledRegion, annotation: Path) -> list[Any]:
