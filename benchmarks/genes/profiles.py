@@ -48,6 +48,11 @@ class Sites(NamedTuple):
     positions: Int64[np.ndarray, " sites"]
     reverse: np.ndarray
 
+    def choose(self, count: int) -> "Sites":
+        """Return a random choice of at most `count` of the sites."""
+        chosen = np.random.default_rng(4).permutation(len(self.positions))[:count]
+        return Sites(self.positions[chosen], self.reverse[chosen])
+
 
 class Scores(NamedTuple):
     """Bases and scores around sites, in the direction of the gene.

@@ -36,11 +36,12 @@ from genoscan.training.labels import MAX_LABELS
 from genoscan.training.site_models import SiteModel
 
 Report = Callable[[str], object]
-Results: TypeAlias = dict[str, Any]
+Results: TypeAlias = Iterator[tuple[str, Any]]
+"""Names and results, each of which is written when it is there."""
 
 TRAINING, TEST = "NC_003070.9:1-22,000,000", "NC_003070.9:25,000,001-30,427,671"
 ARENOSA = "LR999452.1"
-_N_SITES, _N_DECOYS, _N_SATURATED = 300, 1_000, 200
+_N_SITES, _N_DECOYS, _N_RANDOM, _N_SATURATED = 300, 1_000, 300, 200
 
 
 def arabidopsis_accuracy(model: Model, data: Path, output: Path, report: Report) -> Results:
@@ -49,7 +50,6 @@ def arabidopsis_accuracy(model: Model, data: Path, output: Path, report: Report)
     known = _genes(training, data / "thaliana.gff3")
     baselines = _baselines([training])
     curves: dict[str, Any] = {}
-    results: Results = {}
     for name, part in _arabidopsis_tests(data).items():
         report(f"{name}: predicting {len(part.region):,} bases")
         logits = predict(model, part)
@@ -69,24 +69,20 @@ def arabidopsis_accuracy(model: Model, data: Path, output: Path, report: Report)
             found[site]["without_similar_genes"] = site_metrics(site_scores([apart], sites, site))
             curves[f"{name} {site}"] = scores
             report(f"{name} {site}: AUPRC {found[site]['auprc']:.3f}")
-        results[name] = found
+        yield name, found
     draw_curves(curves, output / "arabidopsis-genes.precision-recall")
-    return results
 
 
 def arabidopsis_profiles(model: Model, data: Path, output: Path, report: Report) -> Results:
     """Measure mean attributions around sites of A. thaliana and A. arenosa."""
-    return {
-        f"{species} {name}": _profile(
-            model, part, name, window, output / f"arabidopsis-genes.{species}.{name}", report, against
-        )
+    for species, part in _arabidopsis_tests(data).items():
         for name, window, against in (
             ("donor", (0, 5), None),
             ("acceptor", (-20, -4), (-60, -40)),
             ("start", (0, 2), None),
-        )
-        for species, part in _arabidopsis_tests(data).items()
-    }
+        ):
+            picture = output / f"arabidopsis-genes.{species}.{name}"
+            yield f"{species} {name}", _profile(model, part, name, window, picture, report, against)
 
 
 def _arabidopsis_tests(data: Path) -> dict[str, LabelledRegion]:
@@ -105,7 +101,6 @@ def bacteria_accuracy(model: Model, data: Path, output: Path, report: Report) ->
     suis = labelled_regions(data / "SC84.fa", data / "SC84.gff3", "frames", [])
     baselines = _baselines(training)
     curves = {}
-    results: Results = {}
     for species, parts in (("chlamydia", _chlamydia(data)), ("streptococcus", suis)):
         logits = [predict(model, part) for part in parts]
         found: dict[str, Any] = {
@@ -118,16 +113,15 @@ def bacteria_accuracy(model: Model, data: Path, output: Path, report: Report) ->
             found[site] = _metrics_by_model(scores)
             curves[f"{species} {site}"] = scores
             report(f"{species} {site}: top-N precision {found[site]['top_n_precision']:.3f}")
-        results[species] = found
+        yield species, found
     draw_curves(curves, output / "bacteria-genes.precision-recall")
-    return results
 
 
 def bacteria_profiles(model: Model, data: Path, output: Path, report: Report) -> Results:
     """Measure mean attributions around the starts of C. trachomatis, where a Shine-Dalgarno box is upstream."""
     (part,) = _chlamydia(data)
     picture = output / "bacteria-genes.chlamydia.start"
-    return {"chlamydia start": _profile(model, part, "start", (-15, -5), picture, report, None)}
+    yield "chlamydia start", _profile(model, part, "start", (-15, -5), picture, report, None)
 
 
 def _chlamydia(data: Path) -> list[LabelledRegion]:
@@ -169,9 +163,11 @@ def measure(name: str, parts: Sequence[str], model: Model, data: Path, output: P
     if path.exists() and (before := json.loads(path.read_text()))["model_sha256"] == model.sha256:
         document = before
     for part in parts:
-        results = EXPERIMENTS[name][part](model, data, output, report)
+        results: dict[str, Any] = {}
         document[part] = _circumstances(model) | {"results": results}
-        write(document, path)
+        for key, found in EXPERIMENTS[name][part](model, data, output, report):
+            results[key] = found
+            write(document, path)
     return path
 
 
@@ -269,15 +265,15 @@ def _profile(
     found, false = (site_attributions(model, part, name, one) for one in (sites, others))
     torch.manual_seed(0)
     fresh = replace(model, network=build(model.config).requires_grad_(False))
-    random = site_attributions(fresh, part, name, sites)
+    random, random_false = (site_attributions(fresh, part, name, one.choose(_N_RANDOM)) for one in (sites, others))
     document: dict[str, Any] = {
         "window": window,
         "contrast": asdict(contrast(found, false, window)),
-        "random_weights": asdict(contrast(random, site_attributions(fresh, part, name, others), window)),
+        "random_weights": asdict(contrast(random, random_false, window)),
         "sites": summarise(found),
         "decoys": summarise(false),
         "random": summarise(random),
-        "saturation": saturation(model, part, name, type(sites)(*(one[:_N_SATURATED] for one in sites))),
+        "saturation": saturation(model, part, name, sites.choose(_N_SATURATED)),
     }
     if against is not None:
         document["against"] = {"window": against, **_within(found, window, against)}
