@@ -1,4 +1,4 @@
-"""Genomes, regions and windows, and readers for FASTA, GenBank, annotation and BED files.
+"""Representation of genomes, regions and windows, and readers for FASTA, GenBank and annotation files.
 
-This package does not import torch.
+No module in this package imports torch.
 """

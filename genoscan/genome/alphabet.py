@@ -1,7 +1,7 @@
-"""Base codes: A 0, C 1, G 2, T 3 and N 4.
+"""Encoding of bases as integers: 0 for A, 1 for C, 2 for G, 3 for T, and 4 for N.
 
-Case is ignored, and every IUPAC ambiguity code is encoded as N. Any other letter, including U,
-raises an error, so that RNA is not mistaken for DNA.
+Case is ignored, and every IUPAC ambiguity code is encoded as N. Any other character raises an error. This
+includes the letter U, so that RNA is not mistaken for DNA.
 """
 
 from typing import Final
@@ -34,26 +34,27 @@ _COMPLEMENTS = np.array([3, 2, 1, 0, N], np.uint8)
 
 
 def encode(letters: bytes, *, record: str, offset: int) -> UInt8[np.ndarray, " bases"]:
-    """Convert letters of a sequence to base codes.
+    """Convert the letters of a sequence to base codes.
 
     Parameters
     ----------
     letters
-        ASCII letters, without newlines.
+        Letters of the sequence in ASCII, without line breaks.
     record
         Name of the sequence, for error messages.
     offset
-        0-based position in the sequence at which `letters` begins.
+        0-based position of the first letter in the sequence, for error messages.
 
     Returns
     -------
     array of shape (bases,)
-        Codes from 0 to 4.
+        Base codes: 0 for A, 1 for C, 2 for G, 3 for T, and 4 for N and the other ambiguity codes.
 
     Raises
     ------
     InputError
-        If a letter is not an IUPAC nucleotide code. Positions in the message are 1-based.
+        If a character is not a base or ambiguity code of DNA. The message states the 1-based position of
+        the first such character.
     """
     codes = np.frombuffer(bytearray(letters.translate(_CODES)), np.uint8)
     if codes.size and codes.max() == _NOT_A_BASE:
@@ -76,13 +77,13 @@ def decode(codes: UInt8[np.ndarray, " bases"]) -> bytes:
     Returns
     -------
     bytes
-        Letters A, C, G, T and N, one per base.
+        One ASCII letter per base: A, C, G, T or N.
     """
     return _LETTERS[codes].tobytes()
 
 
 def complement(codes: UInt8[np.ndarray, " bases"]) -> UInt8[np.ndarray, " bases"]:
-    """Return the complement of every base, in the same order.
+    """Return the complement of each base, without reversing the order of the bases.
 
     Parameters
     ----------
@@ -92,13 +93,13 @@ def complement(codes: UInt8[np.ndarray, " bases"]) -> UInt8[np.ndarray, " bases"
     Returns
     -------
     array of shape (bases,)
-        Codes in which A and T are exchanged, and C and G are exchanged. N is unchanged.
+        Base codes of the complement: A and T are exchanged, C and G are exchanged, and N is unchanged.
     """
     return _COMPLEMENTS[codes]
 
 
 def reverse_complement(codes: UInt8[np.ndarray, " bases"]) -> UInt8[np.ndarray, " bases"]:
-    """Return the opposite strand, in its 5' to 3' direction.
+    """Return the reverse complement of a sequence.
 
     Parameters
     ----------
@@ -108,7 +109,7 @@ def reverse_complement(codes: UInt8[np.ndarray, " bases"]) -> UInt8[np.ndarray, 
     Returns
     -------
     array of shape (bases,)
-        Complemented codes, in reverse order.
+        Base codes of the complement, in reverse order.
     """
     return _COMPLEMENTS[codes[::-1]]
 

@@ -16,7 +16,7 @@ from genoscan.genome.gff import is_gff_row, read_gff
 
 _GENES = "gene", "pseudogene", "ncRNA_gene"
 _PRODUCTS = "CDS", "tRNA", "rRNA", "ncRNA", "tmRNA"
-"""GenBank features that are displayed if they belong to no gene."""
+"""Types of GenBank features that are returned only if they do not lie within a gene."""
 
 # GenBank release files begin with title lines, so LOCUS may be on a later line.
 _LOCUS = re.compile(rb"^LOCUS +\S", re.MULTILINE)
@@ -28,29 +28,30 @@ _log = logging.getLogger(__name__)
 def read_annotation(
     path: Path, sizes: Mapping[str, int], notify: Callable[[str], None] = _log.warning
 ) -> list[Feature]:
-    """Read the features of an annotation file.
+    """Read the features in an annotation file.
 
     Parameters
     ----------
     path
-        GenBank, GFF3, GTF or BED file, plain or gzip-compressed. The format is detected from the
-        contents.
+        GenBank, GFF3, GTF or BED file, plain or gzip-compressed. The format is detected from the contents.
     sizes
-        Length of each sequence of the genome, in bases.
+        Length of each sequence in the genome, in bases.
     notify
-        Function that receives a one-line message if features or rows were skipped or shortened, or if
-        no features remain. The message states how many were skipped or shortened.
+        Function that is called with a one-line message if rows were skipped, if features were skipped or
+        shortened, or if no features remain. The message states the number of features or rows affected.
 
     Returns
     -------
     list of Feature
-        Genes, and the CDS and RNA features that belong to no gene, in the order of the file. If the
-        file has no genes, all its features are returned. For a BED file, all rows are returned.
+        Features within the genome, in the order of the file. For BED, these are all rows. For the other
+        formats, these are the genes, and the CDS and RNA features that do not belong to a gene. Features of
+        other types are returned only if a GenBank file contains no genes, or if a GFF3 or GTF file contains
+        no genes, transcripts, exons or CDS.
 
     Raises
     ------
     InputError
-        If the file cannot be read, its format is unknown, or all its rows are malformed.
+        If the file cannot be read, is in an unknown format, or contains only malformed rows.
     """
     if not path.is_file():
         raise InputError(f"{path}: file not found, expected BED, GFF3, GTF or GenBank")
@@ -74,7 +75,7 @@ def read_annotation(
 
 
 def _text_format(path: Path) -> Literal["GFF", "BED"]:
-    """Return the format of a text file, as determined by its first valid GFF or BED row."""
+    """Determine whether a text file is GFF or BED, based on its first valid row or its version line."""
     first = None
     with open_text(path) as lines:
         for number, line in enumerate(lines, 1):
@@ -115,7 +116,7 @@ def _genbank(path: Path, malformed: MalformedRows) -> list[Feature]:
 
 
 def _notes(placement: Placement, malformed: MalformedRows) -> Iterator[str]:
-    """Yield messages about the features and rows that were skipped or shortened."""
+    """Yield messages that state how many features and rows were skipped or shortened."""
     if placement.unknown:
         name, count = excerpt(next(iter(placement.unknown))), sum(placement.unknown.values())
         yield f'{_features(count)} skipped on sequences that the genome lacks, such as "{name}"'

@@ -1,8 +1,9 @@
 """Reader for BED files.
 
-BED is 0-based and half-open, like all coordinates inside genoscan. `read_bed` reads
-columns 1 to 4 and 6 and ignores all other columns, so narrowPeak files are accepted.
-`read_bed_features` also reads columns 7 to 12. Rows may be in any order and may overlap.
+Coordinates in BED files are 0-based and half-open, like all coordinates inside genoscan. `read_bed` reads
+columns 1 to 4 and column 6, and ignores all other columns. It therefore also accepts narrowPeak files.
+`read_bed_features` reads columns 7 to 12 in addition. The rows of a file may be in any order and may
+overlap.
 """
 
 import re
@@ -26,22 +27,24 @@ def read_bed(path: str | Path, sizes: Mapping[str, int], *, clip: bool = False) 
     Parameters
     ----------
     path
-        File (plain, gzip or bgzip) or pipe.
+        Path of a pipe or of a BED file, which may be compressed with gzip or bgzip.
     sizes
         Length of each sequence of the genome, in bases.
     clip
-        If True, shorten each row that extends past the end of its chromosome, and mark the region as
-        `clipped`. If False, raise an error for such a row.
+        If True, shorten each region that extends past the end of its sequence, and set the attribute
+        `clipped` of the region. If False, raise an error for such a region.
 
     Returns
     -------
     list of Region
-        One region per row; `source` contains the file name and the line number of the row.
+        One region per row. The attribute `source` of a region contains the path of the file and the line
+        number of the row.
 
     Raises
     ------
     InputError
-        If the file cannot be read or has no rows, or a row is malformed or outside the genome.
+        If the file cannot be read or has no rows, or if a row is malformed or describes a region outside
+        the genome.
     """
     path = Path(path)
     if path.is_dir():
@@ -54,7 +57,7 @@ def read_bed(path: str | Path, sizes: Mapping[str, int], *, clip: bool = False) 
 
 
 def read_bed_features(lines: Iterable[str], path: Path, malformed: MalformedRows) -> list[Feature]:
-    """Read the rows of a BED file, including their blocks (columns 7 to 12).
+    """Read the rows of a BED file as features, including the exons (blocks) described in columns 7 to 12.
 
     Parameters
     ----------
@@ -63,12 +66,13 @@ def read_bed_features(lines: Iterable[str], path: Path, malformed: MalformedRows
     path
         Path of the file, for error messages.
     malformed
-        Object that counts the malformed rows.
+        Object that counts the malformed rows, which are skipped.
 
     Returns
     -------
     list of Feature
-        Features in the order of the file. Columns 7 to 12 are ignored if they do not describe blocks.
+        Features in the order of the file. Columns 7 to 12 are ignored in rows in which they do not describe
+        valid blocks.
     """
     features = []
     for number, line in data_lines(lines, path):
@@ -83,7 +87,7 @@ def read_bed_features(lines: Iterable[str], path: Path, malformed: MalformedRows
 
 
 def data_lines(lines: Iterable[str], path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the rows of a BED file; omit empty lines, comments, and header lines for genome browsers.
+    """Yield the data rows of a BED file, skipping empty lines, comments, and `browser` and `track` lines.
 
     Parameters
     ----------
@@ -95,7 +99,7 @@ def data_lines(lines: Iterable[str], path: Path) -> Iterator[tuple[int, str]]:
     Yields
     ------
     int, str
-        Line number, starting at 1, and text of the row.
+        Line number, counted from 1, and text of the row.
 
     Raises
     ------
@@ -114,7 +118,7 @@ def data_lines(lines: Iterable[str], path: Path) -> Iterator[tuple[int, str]]:
 
 
 def is_bed_row(line: str) -> bool:
-    """Return whether a line begins with the three required columns of BED: name, start and end.
+    """Return whether a line begins with the three required columns of BED: sequence name, start and end.
 
     Parameters
     ----------
@@ -124,7 +128,7 @@ def is_bed_row(line: str) -> bool:
     Returns
     -------
     bool
-        True if columns 2 and 3 are whole numbers.
+        True if the line has at least three columns, and columns 2 and 3 contain whole numbers.
     """
     columns = line.split("\t", 3) if "\t" in line else line.split(None, 3)
     return len(columns) > 2 and all(_NUMBER.fullmatch(column.strip()) for column in columns[1:3])

@@ -1,4 +1,4 @@
-"""FASTA indexes (.fai): their rows, and a genome that has sequence names and lengths but no bases."""
+"""Rows of FASTA indexes (.fai files), and a genome class that provides names and lengths but no bases."""
 
 import gzip
 import re
@@ -15,22 +15,26 @@ from genoscan.genome.files import compression, excerpt, open_text
 _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 TOO_LONG: Final = (1 << 31) - 1
-"""Length to which pysam truncates longer sequences, because its positions are 32-bit integers."""
+"""Smallest sequence length that is rejected, in bases.
+
+pysam stores positions as 32-bit integers and truncates longer sequences to this length.
+"""
 
 
 class FaiGenome:
-    """Genome with the sequence names and lengths of a .fai file, but without bases.
+    """Genome that is described by a .fai file, with sequence names and lengths but without bases.
 
     Parameters
     ----------
     path
-        FASTA index in the format of samtools faidx: a name, a length and three further columns.
+        FASTA index in the format of samtools faidx. Each row contains a name, a length and three further
+        numbers.
 
     Raises
     ------
     InputError
-        If the file cannot be read, a row is malformed, a name is repeated, or all sequences are
-        empty.
+        If the file cannot be read, a row is malformed, a name is repeated, a sequence has 2^31 - 1 bases or
+        more, or all sequences are empty.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,7 +62,7 @@ class FaiGenome:
         raise self._no_bases()
 
     def m5(self, chrom: str) -> str:
-        """Raise InputError, because an index does not contain bases."""
+        """Raise InputError, because a checksum cannot be computed without bases."""
         raise self._no_bases()
 
     def _no_bases(self) -> InputError:
@@ -73,10 +77,10 @@ class FaiRow(NamedTuple):
     name, length
         Name of the sequence, and its length in bases.
     offset
-        Byte position of the first base in the uncompressed file.
+        Byte offset of the first base in the uncompressed file.
     line_bases, line_bytes
-        Length of a full line of the sequence, in bases, and its length in bytes, including the line
-        end.
+        Number of bases in a full line of the sequence, and number of bytes in this line, including its line
+        terminator.
     """
 
     name: str
@@ -87,13 +91,13 @@ class FaiRow(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Byte position after the last base and the line end that follows it."""
+        """Byte offset of the end of the sequence, after the line terminator that follows the last base."""
         lines = -(-self.length // max(1, self.line_bases))
         return self.offset + self.length + lines * (self.line_bytes - self.line_bases)
 
     @property
     def last_base(self) -> int:
-        """Byte position of the last base; the position before `offset` if the sequence is empty."""
+        """Byte offset of the last base. If the sequence is empty, the value is less than `offset`."""
         return self.end - (self.line_bytes - self.line_bases) - 1
 
 
@@ -103,17 +107,19 @@ def fai_rows(path: Path) -> Iterator[FaiRow]:
     Parameters
     ----------
     path
-        FASTA file, plain or bgzip-compressed. Empty lines may follow a sequence.
+        FASTA file, plain or bgzip-compressed. Empty lines are accepted only after the last line of a
+        sequence.
 
     Yields
     ------
     FaiRow
-        Rows in the order of the file; names may be repeated.
+        Index rows, in the order of the file. Repeated names do not raise an error.
 
     Raises
     ------
     InputError
-        If a sequence has no name, lines differ in length, or the file is not text.
+        If the file is not FASTA, if the name of a sequence is missing or invalid, if a line of bases
+        contains spaces, or if the lines of a sequence, except the last line, differ in length.
     """
     name = ""
     start = length = position = 0

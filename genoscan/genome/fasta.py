@@ -25,7 +25,7 @@ _NOT_PRINTABLE: Final = bytes(code for code in range(256) if not 33 <= code <= 1
 
 
 class FastaGenome:
-    """Indexed FASTA file that threads and forked processes can read concurrently.
+    """Indexed FASTA file that several threads and forked processes can read concurrently.
 
     Parameters
     ----------
@@ -35,13 +35,13 @@ class FastaGenome:
     Raises
     ------
     InputError
-        If the file is not FASTA, is damaged, cannot be indexed, or has a sequence of 2^31 - 1 bases
-        or more.
+        If the file is not FASTA, is damaged, cannot be indexed, or contains a sequence of 2^31 - 1 bases or
+        more.
 
     Notes
     -----
-    If no valid index exists, one is built (see `fasta_index`). Each thread of each process opens a
-    separate file handle, because a handle has a single file position.
+    If no valid index exists, an index is built (see `fasta_index`). Each thread of each process opens the
+    file separately, because a file handle has only one read position.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -79,12 +79,12 @@ class FastaGenome:
         Raises
         ------
         InputError
-            If the interval is outside the genome, a letter is not an IUPAC nucleotide code, or the
-            file is damaged or has changed since it was opened.
+            If the interval is not within a sequence of the genome, a letter is not an IUPAC nucleotide
+            code, or the file is damaged or has changed since it was opened.
 
         Notes
         -----
-        Memory: one byte per base, plus a few megabytes.
+        Memory: one byte per base of the interval, plus a few megabytes.
         """
         codes = np.empty(max(0, end - start), np.uint8)
         filled = 0
@@ -110,7 +110,8 @@ class FastaGenome:
         Raises
         ------
         InputError
-            If there is no such sequence, or the file is damaged or has changed since it was opened.
+            If the genome has no sequence of this name, or the file is damaged or has changed since it was
+            opened.
 
         Notes
         -----
@@ -141,7 +142,7 @@ class FastaGenome:
         return file
 
     def _letters(self, chrom: str, start: int, end: int) -> Iterator[bytes]:
-        """Yield the letters from `start` to `end` in pieces, with the same case as in the file."""
+        """Yield the letters from `start` to `end` in pieces, without changing their case."""
         if chrom not in self.sizes:
             raise InputError(f"{self.path}: {unknown_sequence(chrom, self.sizes)}")
         if not 0 <= start <= end <= self.sizes[chrom]:

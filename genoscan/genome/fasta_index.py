@@ -1,8 +1,9 @@
 """Lookup, validation and construction of FASTA indexes.
 
-A .fai index lists the length of each sequence, the file offset of its first base and the length of
-its lines. For a bgzip file, a .gzi index also lists the offset of each compressed block. An outdated
-index yields wrong bases without an error, so every index is validated before use.
+A .fai index lists the length of each sequence, the file offset of its first base, and the length of its
+lines. If the FASTA file is compressed with bgzip, a .gzi index lists the offsets of the compressed blocks.
+If an index is outdated, wrong bases are read without an error. Every index is therefore validated before
+use.
 """
 
 import csv
@@ -37,14 +38,15 @@ _BGZIP_START = b"\x1f\x8b\x08\x04"
 
 
 class FastaIndex(NamedTuple):
-    """Paths of the index files.
+    """Paths of the index files that belong to a FASTA file.
 
     Attributes
     ----------
     fai
-        File with the offsets of the sequences.
+        Path of the .fai file, which lists the sequences and their offsets.
     gzi
-        File with the offsets of the bgzip blocks; None if the FASTA file is not compressed.
+        Path of the .gzi file, which lists the offsets of the bgzip blocks; None if the FASTA file is not
+        compressed.
     """
 
     fai: Path
@@ -52,7 +54,7 @@ class FastaIndex(NamedTuple):
 
 
 class Stamp(NamedTuple):
-    """Modification time and size of a file. A difference in either shows that the file has changed.
+    """Modification time and size of a file, which are compared to detect whether the file has changed.
 
     Attributes
     ----------
@@ -72,17 +74,17 @@ def stamp(path: Path) -> Stamp:
     Parameters
     ----------
     path
-        Any file.
+        Path of a file.
 
     Returns
     -------
     Stamp
-        Current modification time and size.
+        Current modification time and size of the file.
 
     Raises
     ------
     InputError
-        If the file is missing or not accessible.
+        If the file is missing or cannot be accessed.
     """
     with read_errors(path):
         found = path.stat()
@@ -90,7 +92,7 @@ def stamp(path: Path) -> Stamp:
 
 
 def ensure_index(path: Path) -> FastaIndex:
-    """Return a valid index of a FASTA file; build an index if necessary.
+    """Find a valid index of a FASTA file, or build an index if there is none.
 
     Parameters
     ----------
@@ -100,20 +102,21 @@ def ensure_index(path: Path) -> FastaIndex:
     Returns
     -------
     FastaIndex
-        Index beside the FASTA file, or in the user's cache folder if the file's folder is not
-        writable.
+        Paths of the index files, which are in the folder of the FASTA file or in the user's cache folder. A
+        new index is written to the cache folder only if it cannot be written to the folder of the FASTA
+        file.
 
     Raises
     ------
     InputError
-        If the file is not FASTA or is damaged, or if no index can be written.
+        If the file is not FASTA or is damaged, or if the index cannot be written.
 
     Notes
     -----
-    An index is valid if it is no older than the file and its numbers are possible for a file of this
-    size. In addition, the header, the first line end and the last base of each of the first 1,000
-    sequences must be at the offsets that the index implies, and the file must end after the last
-    indexed base. Building an index requires memory for the longest line of the file.
+    An index is valid if it is not older than the FASTA file, and if its offsets and lengths are possible
+    for a file of this size. In addition, the header, the end of the first line, and the last base of each
+    of the first 1,000 sequences must be at the offsets that the index implies, and no bases may follow the
+    last indexed base. Memory for the construction of an index: the longest line of the file.
     """
     _check_fasta(path)
     candidates = _index_paths(path)
@@ -162,7 +165,7 @@ def _ends_whole(path: Path) -> bool:
 
 
 def _index_paths(path: Path) -> list[FastaIndex]:
-    """Return the possible index paths: first beside the file, then in the user's cache folder."""
+    """Return the possible paths of the index: first beside the file, then in the user's cache folder."""
     key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
     cached = platformdirs.user_cache_path("genoscan") / "indexes" / f"{key}-{path.name}"
     packed = compression(path) == "bgzip"
@@ -170,7 +173,7 @@ def _index_paths(path: Path) -> list[FastaIndex]:
 
 
 def _fits(path: Path, index: FastaIndex) -> bool:
-    """Return whether an index is no older than the file and agrees with the contents of the file."""
+    """Return whether an index is at least as new as its FASTA file and agrees with the contents of that file."""
     try:
         if not all(file.is_file() for file in index if file):
             return False
@@ -185,11 +188,10 @@ def _fits(path: Path, index: FastaIndex) -> bool:
 
 @contextmanager
 def _uncompressed(path: Path, gzi: Path | None) -> Iterator[tuple[Callable[[int, int], bytes], int]]:
-    """Yield a function that reads decompressed bytes, and an upper bound on the decompressed size.
+    """Context manager that yields a read function and an upper bound on the size of the decompressed file.
 
-    The arguments of the function are the offset and the number of bytes.
-
-    pysam is not used here, because it cannot read the bytes between two sequences.
+    The read function takes an offset in the decompressed file and a number of bytes, and returns the bytes
+    at this offset. pysam is not used here, because it cannot read the bytes between two sequences.
     """
     with path.open("rb") as raw:
         file = BgzfReader(fileobj=raw, mode="rb") if gzi else raw
@@ -208,9 +210,10 @@ def _uncompressed(path: Path, gzi: Path | None) -> Iterator[tuple[Callable[[int,
 
 
 def _read_blocks(raw: BinaryIO, gzi: Path) -> Int64[np.ndarray, "blocks 2"]:
-    """Return the compressed and the decompressed offset of each bgzip block.
+    """Return the offset of each bgzip block in the compressed file and in the decompressed file.
 
-    Raise ValueError if an offset is wrong.
+    The function raises ValueError if the .gzi index is inconsistent or if no block begins at a listed
+    offset.
     """
     # A .gzi file has a count, then the offsets of all blocks but the first.
     count, *numbers = np.fromfile(gzi, "<i8").tolist() or [-1]
@@ -231,7 +234,7 @@ def _read_blocks(raw: BinaryIO, gzi: Path) -> Int64[np.ndarray, "blocks 2"]:
 def _read_rows(fai: Path) -> pd.DataFrame:
     """Return the rows of an index as a table whose columns are the fields of `FaiRow`.
 
-    Raise ValueError if the index is damaged.
+    The function raises ValueError if the index is damaged.
     """
     numbers = dict.fromkeys(FaiRow._fields[1:], np.int64)
     return pd.read_csv(
@@ -247,7 +250,10 @@ def _read_rows(fai: Path) -> pd.DataFrame:
 
 
 def _is_possible(rows: pd.DataFrame, size: int) -> bool:
-    """Return whether the indexed sequences are in order, do not overlap and fit into `size` bytes."""
+    """Return whether the rows of an index can describe a file of `size` bytes.
+
+    The names must differ, and the sequences must be in order, must not overlap, and must fit into the file.
+    """
     if rows.empty or rows["name"].duplicated().any():
         return False
     # In float64, because products of damaged numbers would overflow as integers.
@@ -265,9 +271,9 @@ def _is_possible(rows: pd.DataFrame, size: int) -> bool:
 
 
 def _comparisons(rows: pd.DataFrame, read: Callable[[int, int], bytes]) -> Iterator[bool]:
-    """Compare parts of a file with its index, and yield for each part whether it agrees.
+    """Compare parts of a FASTA file with its index, and yield for each part whether the two agree.
 
-    The headers, the line lengths, the last bases and the end of the file are compared. This is
+    The headers, the line lengths, the last bases and the end of the file are compared. These checks are
     necessary because modification times do not reveal that a file was replaced with an older file, for
     example by `cp -p` or `rsync`.
     """
@@ -290,9 +296,9 @@ def _comparisons(rows: pd.DataFrame, read: Callable[[int, int], bytes]) -> Itera
 
 
 def _build(path: Path, index: FastaIndex) -> None:
-    """Build an index in a temporary folder, then move it into place.
+    """Build an index in a temporary folder, and then move it to its final path.
 
-    Other processes therefore never read a partially written file.
+    Other processes therefore never read a partially written index.
     """
     for place in index:
         if place and place.exists() and not place.is_file():
@@ -326,7 +332,11 @@ def _build(path: Path, index: FastaIndex) -> None:
 
 
 def _block_offsets(path: Path) -> Int64[np.ndarray, " numbers"]:
-    """Return the numbers in the .gzi index that bgzip would write for a file."""
+    """Return the contents of the .gzi index that bgzip would write for a file, as an array of integers.
+
+    The first integer is the number of blocks after the first block. For each of these blocks, the offset in
+    the compressed file and the offset in the decompressed file follow.
+    """
     with path.open("rb") as file:
         offsets = [(start, data_start) for start, _, data_start, _ in BgzfBlocks(file)][1:-1]
     return np.array([len(offsets), *(number for pair in offsets for number in pair)], np.int64)
@@ -334,7 +344,7 @@ def _block_offsets(path: Path) -> Int64[np.ndarray, " numbers"]:
 
 @contextmanager
 def _index_errors(path: Path) -> Iterator[None]:
-    """Raise InputError in place of the errors that a damaged file causes."""
+    """Context manager that converts exceptions caused by a damaged file into InputError."""
     try:
         yield
     except InputError:

@@ -1,4 +1,4 @@
-"""Features of an annotation: genes and other named intervals, with their transcripts."""
+"""Features of a genome annotation: genes and other named regions, with their transcripts."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -15,17 +15,18 @@ Interval = tuple[int, int]
 
 
 class Transcript(NamedTuple):
-    """Transcript of a feature; coordinates are 0-based and half-open.
+    """Transcript of a feature, in 0-based, half-open coordinates.
 
     Attributes
     ----------
     start, end
-        Extent of the transcript, which contains all of its exons and introns.
+        Bounds of the transcript, including all exons and introns.
     exons
         Disjoint exons, in ascending order.
     coding
-        Interval from the first to the last coding base, like thickStart and thickEnd in BED. The
-        interval is empty if no base is coding. It is None if the coding bases are unknown.
+        Interval from the first to the last coding base, like thickStart and thickEnd in BED. The interval
+        is empty if the transcript has no coding bases. The attribute is None if the coding bases are
+        unknown.
     """
 
     start: int
@@ -34,7 +35,7 @@ class Transcript(NamedTuple):
     coding: Interval | None = None
 
     def cut(self, start: int, end: int) -> "Transcript | None":
-        """Return the part of the transcript from `start` to `end`, or None if it overlaps no exon."""
+        """Return the part of the transcript from `start` to `end`, or None if this part contains no exonic bases."""
         exons = tuple((max(a, start), min(b, end)) for a, b in self.exons if a < end and start < b)
         if not exons:
             return None
@@ -42,7 +43,7 @@ class Transcript(NamedTuple):
         return Transcript(max(self.start, start), min(self.end, end), exons, coding)
 
     def shift(self, by: int) -> "Transcript":
-        """Return a copy of the transcript in which `by` has been added to all coordinates."""
+        """Return a copy of the transcript in which all coordinates are increased by `by`."""
         exons = tuple((a + by, b + by) for a, b in self.exons)
         return Transcript(
             self.start + by, self.end + by, exons, self.coding and (self.coding[0] + by, self.coding[1] + by)
@@ -51,31 +52,31 @@ class Transcript(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Feature(Region):
-    """Annotated region, with its transcripts.
+    """Annotated region, such as a gene, with its transcripts.
 
     Attributes
     ----------
     transcripts
-        Distinct transcripts; empty if the feature is a single block.
+        Distinct transcripts; empty if none is known, or if they add no information (see `make_feature`).
     """
 
     transcripts: tuple[Transcript, ...] = field(default=(), compare=False)
 
     def is_intron(self, position: int) -> bool:
-        """Return whether a position is within at least one transcript, but not within any exon."""
+        """Return whether a position lies within a transcript of the feature but not within any exon."""
         around = [t for t in self.transcripts if t.start <= position < t.end]
         return bool(around) and not any(a <= position < b for t in around for a, b in t.exons)
 
 
 class MalformedRows:
-    """Number of malformed rows in a file, and the error for the first of these rows.
+    """Counter for the malformed rows in a file that also stores the error for the first of these rows.
 
     Attributes
     ----------
     count
         Number of malformed rows.
     first
-        Error for the first malformed row; None if there is no such row.
+        Error for the first malformed row; None if no row is malformed.
     """
 
     def __init__(self) -> None:
@@ -83,31 +84,34 @@ class MalformedRows:
         self.first: InputError | None = None
 
     def add(self, problem: InputError) -> None:
-        """Count a malformed row.
+        """Count one malformed row.
 
         Parameters
         ----------
         problem
-            Error raised for the row. Its message names the file and the line.
+            Error for the row. The error message identifies the file and the row.
         """
         self.count += 1
         self.first = self.first or problem
 
 
 def make_feature(region: Region, transcripts: Iterable[Transcript]) -> Feature:
-    """Create a feature; omit its transcripts if they add no information to its extent.
+    """Create a feature from a region and its transcripts.
+
+    The transcripts are omitted if they add no information. This is the case if every transcript consists of
+    a single exon that covers the whole region and has no known coding bases.
 
     Parameters
     ----------
     region
-        Region with the extent, name, strand and source of the feature.
+        Region that defines the extent, name, strand and source of the feature.
     transcripts
-        Transcripts of the feature; parts outside the region are removed.
+        Transcripts of the feature. Parts of transcripts that are outside the region are removed.
 
     Returns
     -------
     Feature
-        Feature with distinct transcripts.
+        New feature, without duplicate transcripts.
     """
     whole = region.start, region.end
     inside = [cut for transcript in transcripts if (cut := transcript.cut(*whole))]
@@ -124,7 +128,7 @@ def make_feature(region: Region, transcripts: Iterable[Transcript]) -> Feature:
 
 
 def merge_overlapping(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
-    """Merge intervals that share bases, and return the resulting intervals in ascending order.
+    """Merge intervals that share bases.
 
     Parameters
     ----------
@@ -134,7 +138,7 @@ def merge_overlapping(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
     Returns
     -------
     tuple of (int, int)
-        Disjoint intervals; adjacent intervals are not merged.
+        Disjoint intervals in ascending order. Adjacent intervals that share no base are not merged.
     """
     merged: list[Interval] = []
     for start, end in sorted(intervals):
@@ -146,7 +150,7 @@ def merge_overlapping(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
 
 
 def gene_index(genes: Iterable[Feature]) -> Callable[[Feature], bool]:
-    """Return a function that determines whether a feature is within a gene on the same strand.
+    """Return a function that determines whether a feature lies within a gene on the same strand.
 
     Parameters
     ----------
@@ -156,8 +160,8 @@ def gene_index(genes: Iterable[Feature]) -> Callable[[Feature], bool]:
     Returns
     -------
     callable
-        Function that takes a feature and returns a bool. Its run time is logarithmic in the number of
-        genes.
+        Function that takes a feature and returns a bool. The run time of each call is logarithmic in the
+        number of genes.
     """
     intervals: dict[tuple[str, str], list[Interval]] = defaultdict(list)
     for gene in genes:
@@ -176,16 +180,16 @@ def gene_index(genes: Iterable[Feature]) -> Callable[[Feature], bool]:
 
 
 class Placement(NamedTuple):
-    """Features within a genome, and the numbers of omitted and shortened features.
+    """Features that lie within a genome, and the numbers of features that were omitted or shortened.
 
     Attributes
     ----------
     features
-        Features within the genome.
+        Features that lie within the genome.
     unknown
-        Number of omitted features on each sequence that is not in the genome.
+        Number of features that were omitted because their sequence is not in the genome, by sequence name.
     past_end
-        Number of omitted features that start past the end of their sequence.
+        Number of features that were omitted because they start past the end of their sequence.
     trimmed
         Number of features that were shortened to fit their sequence.
     """
@@ -197,7 +201,7 @@ class Placement(NamedTuple):
 
 
 def place(features: Iterable[Feature], sizes: Mapping[str, int], circular: Collection[str]) -> Placement:
-    """Select the features within a genome; shorten those that extend past the end of their sequence.
+    """Select the features that lie within a genome, and shorten those that extend past the end of a sequence.
 
     Parameters
     ----------
@@ -206,8 +210,9 @@ def place(features: Iterable[Feature], sizes: Mapping[str, int], circular: Colle
     sizes
         Sequence lengths in bases.
     circular
-        Names of the circular sequences. If a feature crosses the origin of a circular sequence, its end
-        is greater than the sequence length. Such a feature is split into two features.
+        Names of the circular sequences. If a feature crosses the origin of a circular sequence, the end of
+        the feature is greater than the sequence length. Such a feature is split into two features at the
+        origin.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Functions that read plain, gzip and bgzip files and raise errors that name the file."""
+"""Functions that read plain, gzip and bgzip files. Error messages contain the name of the file."""
 
 import gzip
 import io
@@ -16,11 +16,14 @@ BGZIP_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b000300000000
 _GZIP = b"\x1f\x8b"
 
 _MAX_LINE = 1 << 20
-"""Maximum length of a line of text, in characters; the longest lines in use, BED12 rows, have about 10^5."""
+"""Maximum length of a line of text, in characters.
+
+The longest lines that occur in practice are rows of BED12 files, with about 10^5 characters.
+"""
 
 
 def check_file(path: Path) -> None:
-    """Check that a path refers to a regular file; other files do not allow random access.
+    """Check that a path refers to a regular file, which allows random access.
 
     Parameters
     ----------
@@ -49,7 +52,7 @@ def compression(path: Path) -> Literal["plain", "gzip", "bgzip"]:
     Parameters
     ----------
     path
-        A regular file.
+        Path of a regular file.
 
     Returns
     -------
@@ -71,19 +74,20 @@ def compression(path: Path) -> Literal["plain", "gzip", "bgzip"]:
 
 
 def excerpt(text: str, length: int = 40) -> str:
-    """Return the beginning of a text in a form that fits into a one-line message.
+    """Return the beginning of a text in a form that is suitable for a one-line message.
 
     Parameters
     ----------
     text
         Any text from a file.
     length
-        Maximum number of characters.
+        Maximum number of characters to keep.
 
     Returns
     -------
     str
-        Beginning of the text, without control characters, followed by "..." if it was shortened.
+        Beginning of the text. Characters that cannot be printed are replaced, and "..." is appended if the
+        text was shortened.
     """
     plain = "".join(
         character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text[:length]
@@ -97,14 +101,14 @@ def head(path: Path, count: int) -> bytes:
     Parameters
     ----------
     path
-        File (plain, gzip or bgzip).
+        File, which may be compressed with gzip or bgzip.
     count
         Maximum number of bytes.
 
     Returns
     -------
     bytes
-        The first `count` bytes, or the whole contents of a shorter file.
+        First `count` bytes of the contents, or all bytes if there are fewer.
 
     Raises
     ------
@@ -117,12 +121,12 @@ def head(path: Path, count: int) -> bytes:
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """Context manager that opens a file so that its bytes can be read once, from beginning to end.
+    """Context manager that opens a file as a stream of bytes, to be read once from beginning to end.
 
     Parameters
     ----------
     path
-        File (plain, gzip or bgzip) or pipe.
+        Path of a pipe or of a file, which may be compressed with gzip or bgzip.
 
     Yields
     ------
@@ -132,8 +136,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     Raises
     ------
     InputError
-        If the file cannot be read. The error may occur when the file is opened or inside the `with`
-        block.
+        If the file cannot be read. The error may occur when the file is opened or inside the `with` block.
     """
     with read_errors(path), path.open("rb") as file:
         if file.peek(2)[:2] != _GZIP:
@@ -144,7 +147,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
 
 class _BoundedLines(io.TextIOWrapper):
-    """Text stream that raises InputError if a line is too long, before it has read the whole line."""
+    """Text stream that raises InputError if a line is too long, without reading the whole line."""
 
     def __init__(self, file: Any, path: Path) -> None:
         # A comment in another encoding must not make a file with ASCII data unreadable.
@@ -169,12 +172,12 @@ class _BoundedLines(io.TextIOWrapper):
 
 @contextmanager
 def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
-    """Context manager that opens a text file so that it can be read once, from beginning to end.
+    """Context manager that opens a file as a stream of text, to be read once from beginning to end.
 
     Parameters
     ----------
     path
-        File (plain, gzip or bgzip) or pipe.
+        Path of a pipe or of a file, which may be compressed with gzip or bgzip.
 
     Yields
     ------
@@ -184,7 +187,7 @@ def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
     Raises
     ------
     InputError
-        If the file cannot be read or a line has more than 2^20 characters. The error may occur when the
+        If the file cannot be read, or a line has more than 2^20 characters. The error may occur when the
         file is opened or inside the `with` block.
     """
     with open_bytes(path) as file:
@@ -193,12 +196,12 @@ def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
 
 @contextmanager
 def read_errors(path: Path) -> Iterator[None]:
-    """Convert read errors in a `with` block into InputError.
+    """Context manager that converts read errors in its block into InputError.
 
     Parameters
     ----------
     path
-        File to name in the message.
+        File to name in the error message.
 
     Raises
     ------

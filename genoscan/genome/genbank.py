@@ -1,6 +1,6 @@
 """Reader for the sequences and features in plain and gzip-compressed GenBank files.
 
-GenBank coordinates are 1-based and closed; Biopython converts them to 0-based, half-open
+Coordinates in GenBank files are 1-based and closed. Biopython converts them to 0-based, half-open
 coordinates.
 """
 
@@ -42,17 +42,18 @@ class GenBankFeature:
     chrom
         Name of the sequence.
     kind
-        Feature key: "gene", "CDS", "tRNA" and so on.
+        Feature key, such as "gene", "CDS" or "tRNA".
     name
-        Value of the qualifier "gene", "locus_tag", "product" or "label". The first one that is present,
-        in this order, is used. The name is "" if none is present.
+        Value of the first qualifier that is present among "gene", "locus_tag", "product" and "label", in
+        this order; "" if none of them is present.
     strand
-        "+" or "-"; "." for a feature on both strands, such as a trans-spliced gene.
+        "+" or "-"; "." if the strand is unknown, or if the feature has parts on both strands, like some
+        trans-spliced genes.
     parts
-        Exons, in transcript order. A fuzzy position, such as "<3" or ">10", is replaced with its
-        number.
+        Exons of the feature as regions, in transcript order. A fuzzy position, such as "<3" or ">10", is
+        replaced with the number that it contains.
     trans_spliced
-        Whether the exons belong to separate transcripts.
+        Whether the exons are transcribed separately and joined by trans-splicing.
     """
 
     chrom: str
@@ -65,7 +66,8 @@ class GenBankFeature:
     def features(self) -> list[Feature]:
         """Return the feature as one or more `Feature` objects.
 
-        The feature is split where its exons cross the origin, change strand or are trans-spliced.
+        The feature is split wherever consecutive exons are separated by the origin of a circular sequence,
+        are on different strands, or are joined by trans-splicing.
         """
         runs = [[self.parts[0]]]
         for before, after in pairwise(self.parts):
@@ -80,8 +82,8 @@ class GenBankFeature:
 class GenBankGenome:
     """Genome that is read from a GenBank file and kept in memory, with one byte per base.
 
-    The name of a sequence is the version in its VERSION line, such as NC_000932.1. If there is no
-    version, it is the name in the LOCUS line.
+    The name of a sequence is the version from the VERSION line, such as NC_000932.1. If a record has no
+    version, the name from the LOCUS line is used instead.
 
     Parameters
     ----------
@@ -91,8 +93,8 @@ class GenBankGenome:
     Raises
     ------
     InputError
-        If the file cannot be read, is truncated or is not GenBank, if a record has no sequence, if
-        two records have the same name, or if a letter is not an IUPAC nucleotide code.
+        If the file cannot be read, is truncated or is not GenBank, if a record has no sequence, if two
+        records have the same name, or if a letter is not an IUPAC nucleotide code.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -123,12 +125,12 @@ class GenBankGenome:
         Returns
         -------
         array of shape (end - start,)
-            Copy of the base codes.
+            Base codes, one byte per base. The array is a copy.
 
         Raises
         ------
         InputError
-            If the interval is outside the genome.
+            If the interval is not within a sequence of the genome.
         """
         self._check(chrom)
         if not 0 <= start <= end <= self.sizes[chrom]:
@@ -154,7 +156,7 @@ class GenBankGenome:
         Raises
         ------
         InputError
-            If there is no such sequence.
+            If the genome has no sequence of this name.
         """
         self._check(chrom)
         return self._m5[chrom]
@@ -175,16 +177,16 @@ def _join(exons: list[Region], *, coding: bool) -> Feature:
 def read_features(path: str | Path, malformed: MalformedRows | None = None) -> list[GenBankFeature]:
     """Return the features of a GenBank file, in the order of the file.
 
-    Features of type `source` are omitted. Parts of features are omitted if they are on other records or
-    have zero length (between two bases).
+    Features of type `source` are omitted. Parts of a feature are omitted if they are on another record or
+    have zero length, like a site between two bases.
 
     Parameters
     ----------
     path
         GenBank file, plain or gzip-compressed.
     malformed
-        Object that counts the features without a valid location. If None, an error is raised if a
-        feature has no valid location or extends past the end of its record.
+        Object that counts the features without a valid location, which are skipped. If None, an error is
+        raised for such a feature and for a feature that extends past the end of its record.
 
     Returns
     -------
@@ -194,7 +196,7 @@ def read_features(path: str | Path, malformed: MalformedRows | None = None) -> l
     Raises
     ------
     InputError
-        If the file cannot be read or is truncated, or a location is invalid.
+        If the file cannot be read or is truncated, or if `malformed` is None and a location is invalid.
     """
     path = Path(path)
     features: list[GenBankFeature] = []
@@ -232,10 +234,10 @@ def _feature(found: Any, record: Any, path: Path, *, strict: bool) -> Iterator[G
 
 
 class _Lines:
-    """Text file that is passed to Biopython and stores the version of the current record.
+    """Text stream for Biopython that also stores the version of the current record.
 
-    Biopython parses part of a version as a number and would change NODE_1_cov_2.052837 to
-    NODE_1_cov_2.52837.
+    The version is not taken from Biopython, because Biopython parses a part of it as a number and would
+    change NODE_1_cov_2.052837 to NODE_1_cov_2.52837.
     """
 
     def __init__(self, file: io.TextIOWrapper) -> None:
@@ -255,9 +257,9 @@ class _Lines:
 
 
 def _records(path: Path) -> Iterator[Any]:
-    """Yield the records of a file as Biopython objects, with their names as in the file.
+    """Yield the records of a file as Biopython objects whose names are those in the file.
 
-    Raise InputError if a name is repeated.
+    The function raises InputError if a name is repeated.
     """
     check_file(path)
     names = set()

@@ -1,4 +1,4 @@
-"""Genome interface, and a function that opens genome files."""
+"""Protocol for genomes, and a function that opens genome files."""
 
 import re
 from pathlib import Path
@@ -16,14 +16,16 @@ from genoscan.genome.genbank import GenBankGenome
 
 @runtime_checkable
 class Genome(Protocol):
-    """Interface of a genome: named sequences of bases, addressed by 0-based, half-open intervals.
+    """Protocol for a genome, which consists of named sequences of bases.
+
+    Intervals of a sequence are 0-based and half-open.
 
     Attributes
     ----------
     path
-        Genome file.
+        Path of the genome file.
     sizes
-        Length of each sequence in bases. The sequences are in the order of the file.
+        Length of each sequence in bases, by name. The sequences are in the order of the file.
     """
 
     path: Path
@@ -47,8 +49,8 @@ class Genome(Protocol):
         Raises
         ------
         InputError
-            If the interval is outside the genome, a letter is not an IUPAC nucleotide code, or the
-            file cannot be read.
+            If the interval is not within a sequence of the genome, a letter is not an IUPAC nucleotide
+            code, or the file cannot be read.
         """
         ...
 
@@ -63,25 +65,25 @@ class Genome(Protocol):
         Returns
         -------
         str
-            32 hexadecimal digits, which do not depend on the letter case or the line length of the
-            file.
+            Checksum as 32 hexadecimal digits. It does not depend on the case of the letters or on the
+            lengths of the lines in the file.
 
         Raises
         ------
         InputError
-            If there is no such sequence, or the file cannot be read.
+            If the genome has no sequence of this name, or the file cannot be read.
         """
         ...
 
 
 def open_genome(path: str | Path) -> Genome:
-    """Open a genome file; its format is detected from its contents.
+    """Open a genome file in any supported format, which is detected from the contents of the file.
 
     Parameters
     ----------
     path
         FASTA file (plain or bgzip-compressed), GenBank file (plain or gzip-compressed), or FASTA index
-        (.fai). An index contains no bases but is sufficient to plan a run.
+        (.fai). An index contains no bases, but it is sufficient for planning a run.
 
     Returns
     -------
@@ -91,7 +93,7 @@ def open_genome(path: str | Path) -> Genome:
     Raises
     ------
     InputError
-        If the file is missing, damaged or in another format.
+        If the file is missing, damaged or in an unsupported format.
     """
     path = Path(path)
     check_file(path)

@@ -1,7 +1,7 @@
 """Reader for the genes, transcripts and exons in GFF3 and GTF files.
 
-Both formats have nine columns and 1-based, closed coordinates. A GFF3 row contains the ID of its
-parent, and a GTF row contains the IDs of its gene and transcript. Rows may be in any order.
+Both formats have nine columns and 1-based, closed coordinates. In GFF3, a row contains the IDs of its
+parents. In GTF, a row contains the IDs of its gene and its transcript. Rows may be in any order.
 """
 
 import re
@@ -46,10 +46,13 @@ _SIGNALS = "intron", "selenocysteine", "stop_codon_redefined_as_selenocysteine"
 _SEQUENCES = "region", "chromosome", "contig", "scaffold", "supercontig", "sequence", "source", "databank_entry"
 
 _LEVELS = 8
-"""Maximum number of levels from an exon's parent to its gene."""
+"""Maximum number of levels of ancestors that are searched for the gene of an exon or transcript."""
 
 _Key = tuple[str, str, str]
-"""Namespace, sequence and ID; in GTF, genes and transcripts have separate namespaces."""
+"""Key of a row: a namespace, the sequence name and an ID.
+
+In GTF, genes and transcripts have separate namespaces. For a row without an ID, the line number is used.
+"""
 
 _Role = Literal["gene", "transcript", "part", "signal", "other"]
 
@@ -66,7 +69,7 @@ class _Row(NamedTuple):
 
 
 class _Node(NamedTuple):
-    """Gene or transcript."""
+    """Gene or transcript, with its row, its name and the keys of its parents."""
 
     row: _Row
     name: str
@@ -78,7 +81,10 @@ class _Node(NamedTuple):
 
 @dataclass(slots=True)
 class _Exons:
-    """Exons with the same parent or, if they have no parent, with the same ID."""
+    """Exons, coding regions and untranslated regions with the same parent.
+
+    If the rows have no parent, they are grouped by ID. `row` and `name` are those of the first row.
+    """
 
     row: _Row
     name: str
@@ -104,7 +110,10 @@ class _Exons:
         return Transcript(*extent, self.blocks, coding).cut(*extent) or Transcript(*extent, (extent,))
 
     def features(self, circle: int | None) -> list[Feature]:
-        """Return one feature, or one per block if the exons cross the origin of a circular sequence."""
+        """Return one feature, or one feature per exon if the exons cross the origin of a circular sequence.
+
+        `circle` is the length of the sequence if it is circular, and None otherwise.
+        """
         if circle is not None and self.blocks[0][0] == 0 and self.blocks[-1][1] == circle:
             return [_feature(self.row, self.name, block, ()) for block in self.blocks]
         return [_feature(self.row, self.name, self.extent, [self.transcript(self.extent)])]
@@ -115,7 +124,7 @@ def _feature(row: _Row, name: str, extent: Interval, transcripts: Iterable[Trans
 
 
 def is_gff_row(line: str) -> bool:
-    """Return whether a line is a row of a GFF3 or GTF file, with start and end in columns 4 and 5.
+    """Return whether a line is a row of a GFF3 or GTF file, which has its start and end in columns 4 and 5.
 
     Parameters
     ----------
@@ -141,27 +150,26 @@ def read_gff(
     Parameters
     ----------
     lines
-        Lines of the file. Reading stops where sequences in FASTA format begin.
+        Lines of the file. Reading stops at the beginning of a FASTA section, if there is one.
     path
         Path of the file, for error messages.
     sizes
-        Sequence lengths in bases. A percent-encoded sequence name is decoded unless it is a key of
-        `sizes`.
+        Sequence lengths in bases. A percent-encoded sequence name in the file is decoded unless it is a key
+        of `sizes`.
     malformed
-        Object that counts the rows with missing columns or invalid coordinates.
+        Object that counts the rows with missing columns or invalid coordinates, which are skipped.
 
     Returns
     -------
     features : list of Feature
         Genes with their transcripts, and transcripts, CDS and RNAs that do not belong to a gene. If the
-        file contains none of these, all of its features are returned, except those that represent whole
-        sequences.
+        file contains none of these, all features are returned except those that represent whole sequences.
     circular : set of str
         Names of the circular sequences.
 
     Notes
     -----
-    Memory is needed for all exons in the file.
+    Memory: all exons in the file.
     """
     tree, circular = _Tree(), set()
     for row in _rows(lines, path, sizes, malformed):
@@ -212,7 +220,7 @@ def _role(kind: str) -> _Role:
 
 
 def _attributes(text: str) -> tuple[dict[str, str], bool]:
-    """Return the attributes in `_USED`, by lower-case name, and whether the text is in GTF syntax."""
+    """Return the attributes listed in `_USED`, by lower-case name, and whether the text is in GTF syntax."""
     is_gtf = "=" not in text.partition(";")[0].partition('"')[0]
     fields: dict[str, str] = {}
     for key, value in _gtf_pairs(text) if is_gtf else _gff3_pairs(text):
@@ -255,7 +263,7 @@ def _gtf_pairs(text: str) -> Iterator[tuple[str, str]]:
 def _keys(row: _Row, role: _Role, fields: Mapping[str, str], is_gtf: bool) -> tuple[_Key, tuple[_Key, ...]]:
     """Return the key of a row and the keys of its parents.
 
-    For GTF, the transcript is listed before the gene.
+    In GTF, the key of the transcript precedes the key of the gene.
     """
     unique = ("row", row.chrom, str(row.number))
     if not is_gtf:
@@ -275,7 +283,7 @@ def _name(fields: Mapping[str, str], keys: Iterable[str], is_gtf: bool) -> str:
 
 
 class _Tree:
-    """Genes, transcripts and exons of a file, linked by their IDs."""
+    """Genes, transcripts and exons of a file, which are linked by their IDs."""
 
     def __init__(self) -> None:
         self._genes: dict[_Key, list[_Node]] = defaultdict(list)
@@ -320,7 +328,7 @@ class _Tree:
         Parameters
         ----------
         origin
-            Length of each circular sequence, by name.
+            Length of each circular sequence in bases, by name.
         """
         if not (self._genes or self._transcripts or self._exons):
             return self._others
@@ -360,7 +368,7 @@ class _Tree:
         return [feature for _, feature in sorted(rows, key=lambda row: row[0])]
 
     def _ancestors(self, parents: tuple[_Key, ...]) -> list[_Key]:
-        """Return the keys of the nearest genes among a row's parents and their ancestors."""
+        """Return the keys of the nearest genes among the given parents and the ancestors of these parents."""
         if parents not in self._found:
             above = parents
             for _ in range(_LEVELS):

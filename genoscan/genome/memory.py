@@ -1,4 +1,4 @@
-"""In-memory implementation of the `Genome` interface."""
+"""In-memory implementation of the `Genome` protocol."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from genoscan.genome.region import unknown_sequence
 
 
 class SequenceGenome:
-    """Genome whose named sequences are held in memory.
+    """Genome whose sequences are stored in memory.
 
     Parameters
     ----------
     sequences
-        Base codes (see `alphabet`) by sequence name.
+        Base codes of each sequence (see `alphabet`), by sequence name.
     """
 
     path = Path("sequences in memory")

@@ -1,7 +1,8 @@
-"""Planning of the windows that the model reads, and of batches of windows.
+"""Planning of windows, which are the intervals that the model reads, and of batches of windows.
 
-A window contains a region, `context` bases upstream of it and `reach` bases downstream of it, in the
-reading direction. The window is clipped at the ends of the chromosome.
+A window contains a region to score, `context` bases upstream of the region and `reach` bases downstream of
+the region. Upstream and downstream refer to the reading direction. Windows are clipped at the ends of the
+chromosome.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,16 +20,16 @@ from genoscan.genome.region import Region, unknown_sequence
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Interval that the model reads for one region, with the reading direction.
+    """Interval that the model reads to score one region, and the strand on which it is read.
 
     Attributes
     ----------
     region
-        Interval that the model reads, in forward coordinates.
+        Interval that the model reads, in forward-strand coordinates.
     scored
-        Scored part of `region`, in forward coordinates.
+        Scored part of `region`, in forward-strand coordinates.
     strand
-        "+", or "-" if the reverse complement of `region` is read.
+        "+" if `region` is read on the forward strand; "-" if its reverse complement is read.
     """
 
     region: Region
@@ -40,21 +41,21 @@ class Window:
 
     @property
     def scored_span(self) -> slice:
-        """Positions of the scored bases within the window, in the reading direction."""
+        """Positions of the scored bases in the window, counted in the reading direction."""
         return self.span_of(self.scored)
 
     def span_of(self, part: Region) -> slice:
-        """Return the positions that a part of the window occupies, in the reading direction.
+        """Return the positions of a part of the window, counted in the reading direction.
 
         Parameters
         ----------
         part
-            Part of `region`, in forward coordinates.
+            Part of `region`, in forward-strand coordinates.
 
         Returns
         -------
         slice
-            Positions in the window; position 0 is the first base that the model reads.
+            Positions in the window. Position 0 is the first base that the model reads.
         """
         if self.strand == "-":
             return slice(self.region.end - part.end, self.region.end - part.start)
@@ -87,14 +88,14 @@ def merge(regions: Iterable[Region], sizes: Mapping[str, int], *, by_strand: boo
     sizes
         Length of each sequence, in bases.
     by_strand
-        If True, require overlapping regions to be on the same strand, with "." treated as "+"; if
-        False, ignore strands.
+        If True, require overlapping regions to be on the same strand, where "." is treated as "+". If
+        False, ignore the strands.
 
     Returns
     -------
     list of Region
-        Merged regions, in the order of the genome. Adjacent regions that do not overlap remain
-        separate. The names of merged regions are joined with commas.
+        Merged regions, in the order of the genome. Adjacent regions that do not overlap remain separate.
+        The names of merged regions are joined with commas.
 
     Raises
     ------
@@ -124,20 +125,25 @@ def merge(regions: Iterable[Region], sizes: Mapping[str, int], *, by_strand: boo
 
 @runtime_checkable
 class ContextRule(Protocol):
-    """Rule that states which outputs of a model depend on which inputs.
+    """Protocol for a rule that determines which outputs of a model depend on which inputs.
 
-    Each differentiation method defines its own rule. Spans are in the reading direction.
+    Each method of differentiation has a separate rule. Positions are counted in the reading direction.
     """
 
     def affected(self, span: slice, reach: int) -> slice:
-        """Return the span of the outputs that inputs in `span` affect.
+        """Return the positions of the outputs that depend on the inputs at the positions in `span`.
 
         Outputs more than `reach` positions away from `span` are ignored.
         """
         ...
 
     def extent(self, span: slice, outputs: slice | None, *, before: int, after: int) -> slice:
-        """Return the window needed to differentiate `outputs` with respect to the inputs in `span`."""
+        """Return the positions of the window needed to differentiate outputs with respect to the inputs in `span`.
+
+        `outputs` contains the positions of these outputs; None stands for all outputs of the window.
+        `before` and `after` are the numbers of context positions before and after the span. The result may
+        extend beyond the ends of the sequence.
+        """
         ...
 
 
@@ -161,32 +167,32 @@ def plan(
     sizes
         Length of each sequence, in bases.
     rule
-        Rule that states which outputs of the model depend on which inputs.
+        Rule that determines which outputs of the model depend on which inputs.
     context, reach
-        Number of bases to read upstream of a region, and number of bases to read downstream of it, in
-        the reading direction.
+        Number of bases to read upstream of each region, and number of bases to read downstream of it.
+        Upstream and downstream refer to the reading direction.
     strand
-        Reading direction: "+", "-", "both" (two windows per region, "+" first) or "bed" (the strand
-        of each region, with "." treated as "+").
+        Strand to read: "+", "-", "both" (two windows per region, "+" first) or "bed" (the strand of each
+        region, where "." is treated as "+").
     target
-        Region of a target at a fixed position in the genome; every window then includes this region. If
-        None, the target is defined separately for each window.
+        Region of a target at a fixed position in the genome. Every window then extends to this region. If
+        None, each window has its own target.
     label_offset
-        Distance in bases from an output of the model to the base that it predicts: 1 for causal
-        models, 0 for masked models.
+        Distance in bases from an output of the model to the base that it predicts: 1 for causal models, 0
+        for masked models.
 
     Returns
     -------
     list of Window
-        One window per region, or two windows if `strand` is "both". The windows are in the order of the
-        regions.
+        One window per region, or two windows per region if `strand` is "both". The windows are in the order
+        of the regions.
 
     Raises
     ------
     InputError
-        If `context` or `reach` is negative, if `strand` has an invalid value, or if `target` cannot
-        depend on a region because the target is on another chromosome or, in a causal model,
-        upstream of the region.
+        If `context` or `reach` is negative, if `strand` has an invalid value, or if `target` cannot depend
+        on a region. A target cannot depend on a region on another chromosome or, if the model is causal, on
+        a region that is downstream of the target.
     """
     for option, length in (("--context", context), ("--reach", reach)):
         if length < 0:
@@ -214,20 +220,28 @@ def plan(
 
 
 def as_read(region: Region, direction: str, size: int) -> slice:
-    """Return the positions of a region on its chromosome, counted in the reading direction."""
+    """Return the positions of a region on its chromosome, counted in the reading direction.
+
+    If `direction` is "-", positions are counted from the end of the chromosome, whose length is `size`
+    bases.
+    """
     if direction == "+":
         return slice(region.start, region.end)
     return slice(size - region.end, size - region.start)
 
 
 def region_read(chrom: str, span: slice, direction: str, size: int) -> Region:
-    """Return the region that a span in the reading direction covers, clipped to the chromosome."""
+    """Return the region at given positions of a chromosome, clipped to the chromosome.
+
+    The positions in `span` are counted in the reading direction. If `direction` is "-", they are counted
+    from the end of the chromosome, whose length is `size` bases.
+    """
     start, end = max(span.start, 0), min(span.stop, size)
     return Region(chrom, *((start, end) if direction == "+" else (size - end, size - start)))
 
 
 def read_windows(genome: Genome, windows: Sequence[Window]) -> UInt8[np.ndarray, "windows length"]:
-    """Read the bases of windows of equal length, each in its reading direction.
+    """Read the base codes of windows of equal length, in the reading direction of each window.
 
     Parameters
     ----------
@@ -239,7 +253,7 @@ def read_windows(genome: Genome, windows: Sequence[Window]) -> UInt8[np.ndarray,
     Returns
     -------
     array of shape (windows, length), uint8
-        Base codes (0 for A, 1 for C, 2 for G, 3 for T, and 4 for all others).
+        Base codes: 0 for A, 1 for C, 2 for G, 3 for T, and 4 for all other bases.
     """
     rows = []
     for window in windows:
@@ -249,26 +263,26 @@ def read_windows(genome: Genome, windows: Sequence[Window]) -> UInt8[np.ndarray,
 
 
 StrandWindows = tuple[Window, ...]
-"""Windows of one region: a single window, or one per direction if the strand is "both"."""
+"""Windows of one region: a single window or, if both strands are read, one window per strand."""
 
 Batch = tuple[StrandWindows, ...]
-"""Windows of several regions, which are of equal length and are computed together."""
+"""Windows of several regions that are computed together, because their lengths are equal."""
 
 
 def by_region(windows: Sequence[Window], strand: str) -> list[StrandWindows]:
-    """Collect the windows of each region.
+    """Group windows by region.
 
     Parameters
     ----------
     windows
         Windows returned by `plan`.
     strand
-        Reading direction passed to `plan`.
+        Strand that was passed to `plan`.
 
     Returns
     -------
     list of StrandWindows
-        One entry per region, in the order of the windows.
+        Windows of each region, in the original order.
     """
     step = 2 if strand == "both" else 1
     return [tuple(windows[i : i + step]) for i in range(0, len(windows), step)]
@@ -280,15 +294,15 @@ def batches(regions: Sequence[StrandWindows], size: int) -> list[Batch]:
     Parameters
     ----------
     regions
-        Windows of each region.
+        Windows of each region, as returned by `by_region`.
     size
         Maximum number of regions per batch.
 
     Returns
     -------
     list of Batch
-        Batches, in the order of their first regions. The batches depend only on the arguments. Resumed
-        and sharded runs therefore use identical batches.
+        Batches, in the order of their first regions. The batches depend only on the arguments, so that
+        resumed and sharded runs use the same batches as an uninterrupted run.
 
     Raises
     ------

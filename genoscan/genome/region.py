@@ -1,8 +1,8 @@
 """Regions of a genome, and region strings.
 
-Inside genoscan, a region is 0-based and half-open. A region string is 1-based and closed, as in
-samtools: "chr1:1,001-2,000" is Region("chr1", 1000, 2000). Only this module converts between the two
-conventions.
+Inside genoscan, the coordinates of a region are 0-based and half-open. The coordinates in a region string
+are 1-based and closed, as in samtools: "chr1:1,001-2,000" is Region("chr1", 1000, 2000). Only this module
+converts between the two conventions.
 """
 
 import difflib
@@ -21,12 +21,12 @@ _GRAMMAR = "5, 5-, -9 or 5-9, counted from 1"
 
 
 class PastEndError(InputError):
-    """Error raised if a region extends past the end of its sequence and must not be shortened."""
+    """Error raised if a region extends past the end of its sequence and shortening is not permitted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Interval of one sequence, 0-based and half-open, in forward coordinates.
+    """Interval of one sequence, in 0-based, half-open coordinates on the forward strand.
 
     Two regions are equal if their sequences, coordinates and strands are equal.
 
@@ -37,9 +37,9 @@ class Region:
     start, end
         Position of the first base, and the position after the last base.
     name
-        Name, as in BED; "" if there is none.
+        Name, as in column 4 of BED; "" if the region has no name.
     strand
-        "+", "-" or ".".
+        Strand: "+", "-", or "." if the region has no strand.
     source
         Origin of the region for error messages, such as "peaks.bed:17" or "--region chr1:5-9".
     clipped
@@ -75,7 +75,7 @@ class Region:
 
     @property
     def where(self) -> str:
-        """Location for error messages: `source`, or the region string if `source` is empty."""
+        """Text that identifies the region in error messages: `source` or, if it is empty, the region string."""
         return self.source or str(self)
 
 
@@ -85,25 +85,26 @@ def parse_region(text: str, sizes: Mapping[str, int], *, clip: bool = False, opt
     Parameters
     ----------
     text
-        Sequence name, `chr1:1,001-2,000`, `chr1:5` or `chr1:5-` (from base 5 to the end of the
-        sequence), or `chr1:-9` (from the first base to base 9). A name that contains colons may be
-        enclosed in braces: `{HLA:01}:5-9`. Without braces, the longest matching name is used.
+        A sequence name, optionally followed by coordinates, as in `chr1:1,001-2,000`. Both `chr1:5` and
+        `chr1:5-` denote the bases from base 5 to the end of the sequence, and `chr1:-9` denotes the first
+        nine bases. A name that contains colons may be enclosed in braces, as in `{HLA:01}:5-9`. Without
+        braces, the longest matching name is used.
     sizes
         Length of each sequence, in bases.
     clip
-        If True, shorten a region that extends past the end of its sequence; if False, raise an error.
+        If True, shorten a region that extends past the end of its sequence. If False, raise an error.
     option
         Command-line option to which the string was passed, for error messages.
 
     Returns
     -------
     Region
-        Parsed region, with `source` set.
+        Parsed region. Its `source` consists of the option and the string.
 
     Raises
     ------
     InputError
-        If the string is malformed or ambiguous, or the region is outside the genome.
+        If the string is malformed or ambiguous, or if the region is outside the genome.
     """
     source = f"{option} {text}"
     try:
@@ -125,7 +126,7 @@ def check_bounds(region: Region, sizes: Mapping[str, int], clip: bool) -> Region
     sizes
         Length of each sequence, in bases.
     clip
-        If True, shorten a region that extends past the end of its sequence; if False, raise an error.
+        If True, shorten a region that extends past the end of its sequence. If False, raise an error.
 
     Returns
     -------
@@ -135,9 +136,9 @@ def check_bounds(region: Region, sizes: Mapping[str, int], clip: bool) -> Region
     Raises
     ------
     InputError
-        If the sequence is unknown, or the region starts past the end of its sequence.
+        If the sequence is unknown, or if the region starts past the end of its sequence.
     PastEndError
-        If the region extends past the end of its sequence and must not be shortened.
+        If the region extends past the end of its sequence and `clip` is False.
     """
     size = sizes.get(region.chrom)
     if size is None:
@@ -171,7 +172,8 @@ def unknown_sequence(chrom: str, sizes: Mapping[str, int]) -> str:
     Returns
     -------
     str
-        Message that suggests a similar name, or else lists the first five names of the genome.
+        Message that suggests a similar name. If there is no similar name, the message lists the first five
+        names in the genome instead.
     """
     message = f'no sequence is called "{chrom}"'
     near = _near_name(chrom, sizes)

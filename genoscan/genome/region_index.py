@@ -1,4 +1,4 @@
-"""Mapping between genome coordinates and positions in arrays of concatenated regions."""
+"""Mapping between genome coordinates and positions in an array of concatenated regions."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -9,9 +9,10 @@ from genoscan.genome.region import Region
 
 
 class RegionIndex:
-    """Mapping between genome coordinates and positions in the concatenated regions.
+    """Mapping between genome coordinates and positions in an array of concatenated regions.
 
-    The length of an index is the total number of bases in its regions. Look-ups take logarithmic time.
+    The length of an index is the total number of bases in its regions. The time for a lookup is logarithmic
+    in the number of regions.
 
     Parameters
     ----------
@@ -40,7 +41,7 @@ class RegionIndex:
         Returns
         -------
         Region or None
-            The indexed region; None if no single indexed region contains all of `region`.
+            Indexed region, or None if no single indexed region contains all of `region`.
         """
         found = self._find(region)
         return found and found[0]
@@ -56,7 +57,7 @@ class RegionIndex:
         Returns
         -------
         slice or None
-            Array positions; None if no single indexed region contains all of `region`.
+            Slice of array positions, or None if no single indexed region contains all of `region`.
         """
         if (found := self._find(region)) is None:
             return None
@@ -64,7 +65,7 @@ class RegionIndex:
         return slice(start, start + len(region))
 
     def base_at(self, position: int) -> Region:
-        """Return the base at an array position.
+        """Return the genome coordinates of the base at an array position.
 
         Parameters
         ----------
@@ -74,7 +75,7 @@ class RegionIndex:
         Returns
         -------
         Region
-            Region of length 1.
+            Region of length 1 that contains the base.
         """
         i = bisect_right(self._ends, position)
         at = self._regions[i].end - (self._ends[i] - position)

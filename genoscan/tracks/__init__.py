@@ -1,4 +1,4 @@
 """Per-base scores, and functions that write, read, convert and compare track files.
 
-This package does not import torch.
+No module in this package imports torch.
 """

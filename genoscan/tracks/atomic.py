@@ -1,7 +1,7 @@
 """Atomic creation of files and directories, and error messages for failed writes.
 
-All files of a job are written in one transaction (see `atomic_files`). Every file is completed under a
-temporary name (see temporary.py) before any file is renamed.
+All output files of a job are written in one transaction (see `atomic_files`). Each file is written under a
+temporary name (see temporary.py), and no file is renamed before all files are complete.
 """
 
 import errno
@@ -34,7 +34,7 @@ _NAME_BYTES = 255
 
 
 class AtomicFiles:
-    """Transaction in which a job replaces all its output files at once; see `atomic_files`."""
+    """Transaction that, when it ends, replaces all output files of a job; see `atomic_files`."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -42,32 +42,32 @@ class AtomicFiles:
         self._obsolete: list[Path] = []
 
     def create(self, path: Path) -> Path:
-        """Create the temporary file for an output.
+        """Create the temporary file for an output file.
 
         Parameters
         ----------
         path
-            Final path of the output. If this is a symbolic link, the target of the link is replaced,
-            and the link is kept.
+            Final path of the output file. If this path is a symbolic link, the target of the link is
+            replaced, and the link is kept.
 
         Returns
         -------
         Path
-            Empty file to write to, in the same folder as the output.
+            Path of the empty temporary file, in the same folder as the output file.
 
         Raises
         ------
         InputError
             If a file has already been created for this path.
         OutputError
-            If the path is not a regular file, or the file cannot be created or is being written by
-            another process.
+            If the path exists but is not a regular file, or if the temporary file cannot be created or is
+            being written by another process.
 
         Notes
         -----
-        A file that describes other files, such as a record or an index, must be created after them.
-        Files are renamed in reverse order of creation. After a crash between two renames, readers
-        therefore detect that the files do not match.
+        A file that describes other files, such as a record or an index, must be created after those files.
+        Files are renamed in reverse order of creation. If the process crashes between two renames, readers
+        can therefore detect that the files do not match.
         """
         check_regular(path)
         target = resolve(path)
@@ -78,21 +78,21 @@ class AtomicFiles:
         return self._created[target].path
 
     def make_folder(self, path: Path) -> None:
-        """Create a folder for files of this job, unless it exists.
+        """Create a folder for output files of this transaction, if the folder does not exist.
 
-        The folder is removed at the end of the job if it is then empty.
+        If the folder is empty at the end of the transaction, it is removed.
         """
         with os_errors(path):
             path.mkdir(exist_ok=True)
         self._stack.callback(_remove_if_empty, path)
 
     def current(self, path: Path) -> Path:
-        """Return the temporary path of a file that this job writes; return any other path unchanged."""
+        """Return the temporary path of a file in this transaction, or the given path for any other file."""
         created = self._created.get(resolve(path))
         return path if created is None else created.path
 
     def remove(self, path: Path) -> None:
-        """Mark a file as obsolete; it is removed before any file is renamed."""
+        """Schedule an obsolete file for removal, which takes place before any file is renamed."""
         self._obsolete.append(path)
 
     def _commit(self) -> None:
@@ -116,18 +116,19 @@ def atomic_files() -> Iterator[AtomicFiles]:
     Yields
     ------
     AtomicFiles
-        Transaction. The files that are created in it are renamed at the end of the `with` block.
+        New transaction. Files that are created in the transaction are renamed to their final paths at the
+        end of the `with` block.
 
     Raises
     ------
     OutputError
-        If a file cannot be renamed.
+        If a file cannot be renamed or removed.
 
     Notes
     -----
-    Any exception in the block, including KeyboardInterrupt, removes the temporary files and leaves the
-    existing files unchanged. Until the last file has been renamed, any attempt by another process to
-    create a file with the same name raises an error.
+    If an exception, including KeyboardInterrupt, is raised in the block, the temporary files are removed,
+    and existing files are left unchanged. Until the last file has been renamed, an attempt by another
+    process to write one of these files raises an error.
     """
     with ExitStack() as stack:
         files = AtomicFiles(stack)
@@ -142,12 +143,12 @@ def joined(files: AtomicFiles | None) -> Iterator[AtomicFiles]:
     Parameters
     ----------
     files
-        Transaction of the caller, or None to open a new one.
+        Transaction of the caller; None to open a new transaction.
 
     Yields
     ------
     AtomicFiles
-        `files`, or a new transaction that ends with the block.
+        `files` or, if it is None, a new transaction that ends with the block.
     """
     if files is not None:
         yield files
@@ -158,7 +159,7 @@ def joined(files: AtomicFiles | None) -> Iterator[AtomicFiles]:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Context manager that writes a file atomically: a temporary file is renamed to `path` on success.
+    """Context manager for writing a file atomically: a temporary file is renamed to `path` on success.
 
     Parameters
     ----------
@@ -168,18 +169,18 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        Temporary file in the same folder as `path`. The final rename is therefore atomic.
+        Path of a temporary file in the same folder as `path`, so that the final rename is atomic.
 
     Raises
     ------
     OutputError
-        If `path` is not a regular file, the folder that contains it cannot be written to, or another
-        process is writing the same file.
+        If `path` exists but is not a regular file, the folder that contains it cannot be written to, or
+        another process is writing the same file.
 
     Notes
     -----
-    Any exception in the block, including KeyboardInterrupt, removes the temporary file and leaves
-    `path` unchanged.
+    If an exception, including KeyboardInterrupt, is raised in the block, the temporary file is removed, and
+    `path` is left unchanged.
     """
     with atomic_files() as files:
         yield files.create(path)
@@ -187,7 +188,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def os_errors(path: Path) -> Iterator[None]:
-    """Context manager that converts an OSError in its block into a one-line OutputError.
+    """Context manager that converts an OSError in its block into an OutputError with a one-line message.
 
     Parameters
     ----------
@@ -197,8 +198,8 @@ def os_errors(path: Path) -> Iterator[None]:
     Raises
     ------
     OutputError
-        If the block raises an OSError. The message gives a remedy if one is known, and otherwise
-        repeats the operating system's message.
+        If the block raises an OSError. The message suggests a remedy if one is known; otherwise, it repeats
+        the message of the operating system.
     """
     try:
         yield
@@ -209,7 +210,7 @@ def os_errors(path: Path) -> Iterator[None]:
 
 
 def _reason(error: OSError) -> str:
-    """Return a remedy if one is known, or else the operating system's message, on one line."""
+    """Return a remedy if one is known, and otherwise the message of the operating system on one line."""
     if error.errno in _REMEDIES:
         return _REMEDIES[error.errno]
     return " ".join(str(error.strerror or error).split())
@@ -217,7 +218,7 @@ def _reason(error: OSError) -> str:
 
 @contextmanager
 def atomic_directory(output: Path) -> Iterator[Path]:
-    """Context manager that creates a directory atomically: a temporary path is renamed to `output`.
+    """Context manager for creating a directory atomically: a temporary directory is renamed to `output`.
 
     Parameters
     ----------
@@ -227,7 +228,7 @@ def atomic_directory(output: Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        Path with the same name as `output`, in a temporary folder beside it. The block must create
+        Path with the same name as `output`, in a temporary folder beside `output`. The block must create
         the directory at this path. If the block raises an exception, the directory is removed.
 
     Raises
@@ -246,7 +247,7 @@ def atomic_directory(output: Path) -> Iterator[Path]:
 
 
 def resolve(path: Path) -> Path:
-    """Return a path with its symbolic links resolved; a loop of links does not raise an error."""
+    """Return a path with its symbolic links resolved, without raising an error if the links form a loop."""
     return Path(os.path.realpath(path))
 
 
@@ -285,8 +286,8 @@ def check_writable(path: Path) -> None:
     Raises
     ------
     OutputError
-        If the folder that contains the file does not exist or cannot be written to, or if
-        `check_regular` raises an error.
+        If the folder that contains the file does not exist or cannot be written to, or if `check_regular`
+        rejects the path.
     """
     folder = resolve(path).parent
     with os_errors(path):
@@ -311,8 +312,8 @@ def check_new_folder(path: Path) -> None:
     InputError
         If the path exists.
     OutputError
-        If the folder that contains the path does not exist or cannot be written to, or if
-        `check_regular` raises an error.
+        If the folder that contains the path does not exist or cannot be written to, or if `check_regular`
+        rejects the path.
     """
     if os.path.lexists(path):
         raise InputError(f"{path}: already exists: name a new folder")
@@ -325,19 +326,19 @@ def partial_folder(output: Path) -> Path:
     Parameters
     ----------
     output
-        Output of the run.
+        Output file of the run, `OUT`.
 
     Returns
     -------
     Path
-        `OUT.partial`, beside the output `OUT`. The name is shortened if it would be too long.
+        Path `OUT.partial`, in the same folder as `OUT`. The name is shortened if it would be too long.
     """
     name = f"{output.name}.partial"
     return output.with_name(name if len(os.fsencode(name)) <= _NAME_BYTES else f"{shorten(output.name)}.partial")
 
 
 def make_partial_folder(path: Path, names: Sequence[str]) -> None:
-    """Create a folder for unfinished work, or check that an existing folder contains only such work.
+    """Create a folder for unfinished work, or check that an existing folder contains nothing else.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
-"""Writer for bedGraph, a text format with one line per run of equal scores.
+"""Writer for bedGraph, a text format with one line for each run of bases with equal scores.
 
 Each line contains the sequence name, start, end and score, separated by tabs. Positions are 0-based and
-half-open, as in BED. Each score is written with the fewest digits from which the same float32 can be
-read back. The scores 0.0 and -0.0 form separate runs. No track line is written, because tabix and
-bedGraphToBigWig do not accept one.
+half-open, as in BED. Each score is written with the fewest digits from which the same float32 can be read
+back. Because 0.0 and -0.0 are different float32 values, bases with these scores are in separate runs. No
+track line is written, because tabix and bedGraphToBigWig do not accept one.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from Bio.bgzf import BgzfWriter
 from jaxtyping import Float32
 
 INDEX_SUFFIXES = ".tbi", ".csi"
-"""Suffixes of tabix indexes."""
+"""File name suffixes of tabix indexes."""
 
 _ROWS = 200_000
 # A .tbi index addresses at most 2^29 bases of a sequence.
@@ -26,7 +26,7 @@ _BGZF_LEVEL = 4
 
 
 class _Run(NamedTuple):
-    """Run of consecutive bases with the same score. The score is stored as text."""
+    """Run of consecutive bases with the same score, which is stored as text."""
 
     chrom: str
     start: int
@@ -47,12 +47,13 @@ class BedGraphWriter:
     sizes
         Sequence lengths in bases, in genome order.
     index
-        Path of the tabix index. If a path is given, the file is compressed with bgzip and indexed.
+        Path of the tabix index. If a path is given, the file is compressed with bgzip and indexed. If None,
+        the file is neither compressed nor indexed.
 
     Notes
     -----
-    The format is exact: each score is read back as the same float32. Memory is needed for the text of
-    200,000 lines.
+    The format is exact: each score is read back as the same float32. Memory: the text of up to 200,000
+    lines.
     """
 
     def __init__(self, path: Path, sizes: Mapping[str, int], *, index: Path | None = None) -> None:
@@ -65,16 +66,16 @@ class BedGraphWriter:
         self._open: _Run | None = None
 
     def append(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None:
-        """Append the scores of consecutive bases, which must be downstream of all previous bases.
+        """Append the scores of consecutive bases, which must follow all previous bases in genome order.
 
         Parameters
         ----------
         chrom
             Sequence name.
         start
-            0-based position of the first score, at or after the end of the previous scores.
+            0-based position of the first base.
         scores
-            One float32 score per base; NaN leaves a gap.
+            One float32 score per base. Bases with the value NaN are omitted from the file.
         """
         for first in range(0, len(scores), _ROWS):
             self._append_piece(chrom, start + first, scores[first : first + _ROWS])
@@ -122,7 +123,7 @@ class BedGraphWriter:
 
 
 def index_suffix(sizes: Mapping[str, int]) -> str:
-    """Return the suffix of a tabix index that can address all sequences.
+    """Return the suffix of a tabix index format that can address every position in the given sequences.
 
     Parameters
     ----------
@@ -132,6 +133,7 @@ def index_suffix(sizes: Mapping[str, int]) -> str:
     Returns
     -------
     str
-        ".tbi", or ".csi" if a sequence is longer than the 2^29 bases that .tbi can address.
+        ".csi" if a sequence is longer than the 2^29 bases that a .tbi index can address, and ".tbi"
+        otherwise.
     """
     return ".csi" if max(sizes.values()) > _TABIX_LIMIT else ".tbi"

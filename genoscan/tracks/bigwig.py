@@ -1,18 +1,18 @@
 """Writer for bigWig, the indexed binary track format of genome browsers.
 
-A file contains, in this order, the header, the headers of the zoom levels, a summary of the whole
-track, the chromosome B+ tree (see bigwig_index.py), the data blocks and their R-tree, and the blocks
-and the R-tree of each zoom level. A data block contains consecutive values (fixedStep) or values with
-their positions (varStep). A zoom level contains the count, minimum, maximum, sum and sum of squares of
-the values in each non-empty bin; the bins of successive levels are 16, 64, 256, … bases wide. Each
-block is compressed separately.
+A file contains, in this order, the header, the headers of the zoom levels, a summary of the whole track,
+the chromosome B+ tree (see bigwig_index.py), the data blocks and their R-tree, and the blocks and the
+R-tree of each zoom level. A data block contains consecutive values (fixedStep) or values with their
+positions (varStep). A zoom level contains the count, minimum, maximum, sum and sum of squares of the values
+in each non-empty bin; the bins of successive levels are 16, 64, 256, … bases wide. Each block is compressed
+separately.
 
-Sequences are processed in **slabs** of 2^20 bases, which start at multiples of 2^20. Each slab is
-divided evenly into **cells** of 2^13 bases, and no data block extends beyond its cell. Slabs are also
-divided evenly into zoom bins. Therefore, only one slab has to be buffered, and the contents of the file
-do not depend on how the scores are split into pieces. The buffer can hold several short sequences at a
-time. Zoom blocks are buffered in temporary files beside the track. Only the rows of the R-trees stay in
-memory, and they need about 0.01 bytes per base.
+Sequences are processed in **slabs** of 2^20 bases, which start at multiples of 2^20. Each slab is divided
+evenly into **cells** of 2^13 bases, and no data block extends beyond its cell. Slabs are also divided
+evenly into zoom bins. Therefore, only one slab has to be buffered, and the contents of the file do not
+depend on how the scores are divided among the calls of `append`. The buffer can contain several short
+sequences at the same time. Zoom blocks are buffered in temporary files in the folder of the track. Only the
+rows of the R-trees stay in memory, and they need about 0.01 bytes per base.
 """
 
 import struct
@@ -49,18 +49,18 @@ _MAX_BLOCK_SIZE = max(SECTION.size + 8 * CELL, RECORD.itemsize * RECORDS)
 
 @dataclass
 class _Part:
-    """Part of the buffer that contains one slab.
+    """Part of the buffer, which contains one slab.
 
     Attributes
     ----------
     chrom
-        Number of the sequence.
+        Index of the sequence, in genome order.
     origin
-        0-based position of the first base of the slab.
+        0-based position of the first base of the slab in the sequence.
     offset
-        Position of the first base of the slab in the buffer.
+        Index of the first base of the slab in the buffer.
     filled
-        Number of bases from the first base of the slab to the last base that was appended.
+        Number of bases from the first base of the slab to the last base that was appended, inclusive.
     """
 
     chrom: int
@@ -75,7 +75,7 @@ class BigWigWriter:
     Parameters
     ----------
     path
-        File to write; temporary files are created beside it.
+        File to write. Temporary files are created in the same folder.
     sizes
         Sequence lengths in bases, in genome order.
 
@@ -86,8 +86,8 @@ class BigWigWriter:
 
     Notes
     -----
-    The format is exact: each score is read back as the same float32. Memory is needed for one slab of
-    2^20 bases and for the rows of the R-trees, which take about 0.01 bytes per base.
+    The format is exact: each score is read back as the same float32. Memory: one slab of 2^20 bases, and
+    about 0.01 bytes per base for the rows of the R-trees.
     """
 
     def __init__(self, path: Path, sizes: Mapping[str, int]) -> None:
@@ -123,16 +123,16 @@ class BigWigWriter:
             self._files = files.pop_all()
 
     def append(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None:
-        """Append the scores of consecutive bases, which must be downstream of all previous bases.
+        """Append the scores of consecutive bases, which must follow all previous bases in genome order.
 
         Parameters
         ----------
         chrom
             Sequence name.
         start
-            0-based position of the first score, at or after the end of the previous scores.
+            0-based position of the first base.
         scores
-            One float32 score per base; NaN leaves a gap.
+            One float32 score per base. Bases with the value NaN are omitted from the file.
         """
         done = 0
         while done < len(scores):
@@ -146,7 +146,7 @@ class BigWigWriter:
             done += len(piece)
 
     def finish(self) -> None:
-        """Write the R-trees and zoom levels, then the header, and close the file.
+        """Write the R-trees, the zoom levels and the header, and close the file.
 
         The header is written last, so that an incomplete file is not a valid bigWig file.
         """
@@ -185,7 +185,7 @@ class BigWigWriter:
             self._files.close()
 
     def _begin_slab(self, chrom: str, slab: int) -> None:
-        """Assign a part of the buffer to a slab of a sequence."""
+        """Reserve a part of the buffer for a slab of a sequence; if the buffer is full, flush it first."""
         origin = slab * SLAB
         length = -(-min(SLAB, self._sizes[chrom] - origin) // BIN_WIDTH) * BIN_WIDTH
         if self._used + length > SLAB:
@@ -219,7 +219,7 @@ class BigWigWriter:
 
 
 def _write_cell(blocks: BlockWriter, chrom: int, origin: int, values: Float32[np.ndarray, " bases"]) -> None:
-    """Write the values of one cell in varStep or fixedStep format, whichever takes less space."""
+    """Write the values of one cell in varStep or fixedStep format, depending on which takes less space."""
     # Not flatnonzero and diff, which take most of the time for many short sequences.
     (known,) = (~np.isnan(values)).nonzero()
     if not len(known):
@@ -241,7 +241,11 @@ def _write_cell(blocks: BlockWriter, chrom: int, origin: int, values: Float32[np
 def _write_section(
     blocks: BlockWriter, chrom: int, positions: Int64[np.ndarray, " values"], kind: int, body: bytes, *, repeats: bool
 ) -> None:
-    """Write one data block; `positions` must be in ascending order."""
+    """Write one data block.
+
+    `positions` contains the positions of the values in ascending order, `kind` is the format (`VAR_STEP` or
+    `FIXED_STEP`), and `body` contains the values in this format. For `repeats`, see `BlockWriter.add`.
+    """
     start, end = int(positions[0]), int(positions[-1]) + 1
     step = 1 if kind == FIXED_STEP else 0
     head = SECTION.pack(chrom, start, end, step, 1, kind, 0, len(positions))

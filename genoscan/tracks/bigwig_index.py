@@ -1,9 +1,9 @@
 """Writers for the two indexes of a bigWig file: the chromosome B+ tree and the R-tree of the blocks.
 
-Both trees are written level by level, starting with the root. Each node starts with four bytes: a flag
-that marks a leaf (1 byte), a zero (1 byte) and the number of items (2 bytes). At most `FAN` items
-follow. Each node of a level, except the last node, is full. The file offset of a child can therefore be
-computed from the child's index in its level.
+Both trees are written level by level, starting with the root. Each node starts with four bytes: a flag that
+marks a leaf (1 byte), a zero (1 byte) and the number of items (2 bytes). At most `FAN` items follow. In
+each level, all nodes except the last node are full. The file offset of a child node can therefore be
+computed from the index of the child in its level.
 
 Reference: Kent et al., "BigWig and BigBed", Bioinformatics 26 (2010), supplement, tables 8 to 17.
 """
@@ -41,7 +41,7 @@ class BlockWriter:
     Parameters
     ----------
     file
-        File open for writing, positioned at its end.
+        File that is open for writing and positioned at its end.
 
     Attributes
     ----------
@@ -60,13 +60,14 @@ class BlockWriter:
         Parameters
         ----------
         extent
-            Number of the first sequence, start position on that sequence, number of the last sequence
-            and end position on that sequence. Positions are 0-based and half-open.
+            Genomic interval that the block covers: index of the first sequence, start position on that
+            sequence, index of the last sequence, and end position on that sequence. Positions are 0-based
+            and half-open.
         body
             Uncompressed contents of the block.
         repeats
-            Whether to search for repeated byte strings. The search takes time, but reduces the size of
-            a block that contains many repeated strings.
+            Whether to search for repeated byte strings during compression. The search takes time, but it
+            reduces the size of a block that contains many repeated strings.
         """
         # Scores rarely contain repeats, and the search takes most of zlib's time.
         strategy = zlib.Z_DEFAULT_STRATEGY if repeats else zlib.Z_HUFFMAN_ONLY
@@ -84,14 +85,14 @@ class BlockWriter:
 
 
 def write_chrom_tree(file: BinaryIO, sizes: Mapping[str, int]) -> None:
-    """Write the chromosome B+ tree at the end of the file.
+    """Append the chromosome B+ tree to a bigWig file.
 
     Parameters
     ----------
     file
-        File open for writing, positioned at its end.
+        File that is open for writing and positioned at its end.
     sizes
-        Sequence lengths in bases. The sequences are numbered in the order of this mapping.
+        Sequence lengths in bases. The order of this mapping determines the indices of the sequences.
     """
     names = [name.encode() for name in sizes]
     width = max(map(len, names))
@@ -112,14 +113,14 @@ def write_chrom_tree(file: BinaryIO, sizes: Mapping[str, int]) -> None:
 
 
 def write_r_tree(file: BinaryIO, blocks: Rows) -> None:
-    """Write the R-tree of the blocks at the end of the file.
+    """Append the R-tree of data blocks or zoom blocks to a bigWig file.
 
     Parameters
     ----------
     file
-        File open for writing, positioned at its end.
+        File that is open for writing and positioned at its end.
     blocks
-        Rows of dtype `BLOCK`, in genome order.
+        Rows of dtype `BLOCK`, one for each block, in genome order.
     """
 
     def branches(first: Rows, last: Rows) -> Rows:
@@ -138,10 +139,10 @@ def write_r_tree(file: BinaryIO, blocks: Rows) -> None:
 
 
 def _write_nodes(file: BinaryIO, leaves: Rows, branches: Callable[[Rows, Rows], Rows]) -> None:
-    """Write a tree level by level.
+    """Write the nodes of a tree level by level, starting with the root.
 
-    `branches` takes the first items and the last items of all nodes in a level, and returns the items
-    of the parent level, one for each node.
+    `leaves` contains the items of all leaf nodes. `branches` is called for each level with the first item
+    and the last item of every node. It returns the items of the parent level, one for each node.
     """
     levels = [leaves]
     while len(levels[0]) > FAN:

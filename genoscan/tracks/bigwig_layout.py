@@ -1,8 +1,8 @@
 """Reader for the structure of a bigWig file: header, chromosome B+ tree, data blocks and their R-tree.
 
-Every offset, size and count is compared with the length of the file before it is used, so that a
-damaged file raises an error instead of causing a read outside the file or an unlimited allocation. The
-data of the zoom levels are not read, because only genome browsers use them. The indexes of the zoom
+Every offset, size and count is compared with the length of the file before it is used. A damaged file
+therefore raises an error instead of causing a read beyond the end of the file or an unlimited allocation.
+The data of the zoom levels are not read, because only genome browsers use them. The indexes of the zoom
 levels are read to detect truncation.
 
 Reference: Kent et al., "BigWig and BigBed", Bioinformatics 26 (2010), supplement, tables 5 to 17.
@@ -31,14 +31,17 @@ _ITEMS = {
     FIXED_STEP: np.dtype([("value", "<f4")]),
 }
 _MAX_BLOCK = SECTION.size + (2**16 - 1) * _ITEMS[_BED_GRAPH].itemsize
-"""Maximum size of a data block in bytes; the number of its items is stored in two bytes."""
+"""Maximum size of a decompressed data block, in bytes.
+
+The size is limited because the number of items in a block is stored in two bytes.
+"""
 
 _MAX_DEPTH = 32
-"""Maximum number of levels of a tree, sufficient for 2^32 items with two items per node."""
+"""Maximum number of levels in a tree, which suffices for 2^32 items even with only two items per node."""
 
 
 class Block(NamedTuple):
-    """Position of a data block on its sequence and in the file; has the fields of dtype `BLOCK`."""
+    """Location of a data block in the genome and in the file. The fields are those of the dtype `BLOCK`."""
 
     chrom: int
     start: int
@@ -77,9 +80,10 @@ class BigWigLayout:
     Attributes
     ----------
     sizes
-        Length of each sequence in bases, in ascending order of the sequence numbers.
+        Length of each sequence in bases, by name. The sequences are in ascending order of their indices in
+        the file.
     blocks
-        Rows of dtype `BLOCK`, one per data block, sorted by sequence number and start position.
+        Rows of dtype `BLOCK`, one per data block, sorted by sequence index and start position.
 
     Raises
     ------
@@ -113,7 +117,7 @@ class BigWigLayout:
         Parameters
         ----------
         block
-            Row of `blocks`, as Python integers.
+            Row of `blocks`, converted to Python integers.
 
         Returns
         -------
@@ -157,7 +161,7 @@ class BigWigLayout:
         return InputError(f"{self._path}: truncated after {self._length:,} bytes, or damaged: write it again")
 
     def _read(self, offset: int, size: int) -> bytes:
-        """Read bytes from the file; raise InputError if they extend past the end of the file."""
+        """Read `size` bytes at a file offset; raise InputError if they extend past the end of the file."""
         if offset + size > self._length:
             raise self._truncated()
         found = os.pread(self._descriptor, size, offset)
@@ -202,7 +206,7 @@ class BigWigLayout:
         return sizes
 
     def _read_blocks(self, offset: int) -> Rows:
-        """Return one row per data block, in sorted order, after checks against the sequence lengths."""
+        """Read the R-tree at a file offset; return its data blocks in genome order after validating them."""
         rows = self._read_index(offset)
         lengths = np.array(self._lengths)
         if not ((rows["chrom"] == rows["end_chrom"]) & (rows["chrom"] < len(lengths))).all():
@@ -216,7 +220,11 @@ class BigWigLayout:
         return rows
 
     def _read_index(self, offset: int) -> Rows:
-        """Return one row per block of an R-tree, after checking that all blocks are within the file."""
+        """Read the R-tree at a file offset, and return one row per block.
+
+        The function raises InputError if a block extends past the end of the file, or if blocks overlap in
+        the file.
+        """
         magic, *_ = BLOCKS_HEADER.unpack(self._read(offset, BLOCKS_HEADER.size))
         if magic != BLOCKS_MAGIC:
             raise self._damaged("there is no index where the header states it")
@@ -233,7 +241,11 @@ class BigWigLayout:
         return rows
 
     def _read_tree(self, root: int, leaf: np.dtype, branch: np.dtype) -> Rows:
-        """Return the items of all leaves of a tree, in the order of the leaves."""
+        """Return the items of all leaves of a tree, in the order of the leaves.
+
+        `root` is the file offset of the root node. `leaf` and `branch` are the dtypes of the items in
+        leaves and in branch nodes.
+        """
         found = [np.zeros(0, leaf)]
         pending, n_read = [(root, 1)], 0
         while pending:

@@ -1,4 +1,4 @@
-"""Zoom levels of a bigWig file: summaries that browsers draw when one pixel spans many bases."""
+"""Zoom levels of a bigWig file: summaries that genome browsers draw when one pixel covers many bases."""
 
 import struct
 from shutil import copyfileobj
@@ -29,14 +29,14 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class ZoomLevel:
-    """Records of one zoom level; complete blocks are written to a temporary file.
+    """Writer for the records of one zoom level, which are stored in a temporary file.
 
     Parameters
     ----------
     reduction
         Bin width in bases.
     file
-        Empty temporary file, open for reading and writing.
+        Empty temporary file that is open for reading and writing.
 
     Attributes
     ----------
@@ -54,12 +54,13 @@ class ZoomLevel:
         self._pending = np.zeros(0, RECORD)
 
     def add(self, bins: Rows) -> None:
-        """Add one record per bin.
+        """Add one record for each bin.
 
         Parameters
         ----------
         bins
-            Rows of dtype `BIN`, in ascending order. Their sums are clipped to the range of float32.
+            Rows of dtype `BIN`, in genome order. The sums and the sums of squares are clipped to the range
+            of float32.
         """
         records = np.zeros(len(bins), RECORD)
         for field in ("chrom", "start", "end", "valid", "low", "high"):
@@ -73,7 +74,7 @@ class ZoomLevel:
             self._pending = self._pending[RECORDS:]
 
     def flush(self) -> None:
-        """Write the remaining records, of which there are fewer than `RECORDS`, as one block."""
+        """Write the pending records, which do not fill a complete block, as the last block of the level."""
         if len(self._pending):
             self._write(self._pending)
             self._pending = self._pending[:0]
@@ -84,12 +85,12 @@ class ZoomLevel:
         Parameters
         ----------
         file
-            bigWig file, open for writing and positioned at its end.
+            bigWig file that is open for writing and positioned at its end.
 
         Returns
         -------
         bytes
-            Header of the level, which belongs at the start of the bigWig file.
+            Header of the level, which must be written at the start of the bigWig file.
         """
         offset = file.tell()
         file.write(struct.pack("<I", self.n_records))
@@ -115,10 +116,10 @@ def finest_bins(
     Parameters
     ----------
     values
-        One score per base; NaN at bases without a score. The number of bases is a multiple of the bin
-        width.
+        One score per base, or NaN at bases without a score. The number of bases must be a multiple of the
+        bin width.
     chroms, starts
-        For each bin, the number of its sequence and the 0-based position of its first base.
+        Sequence index of each bin, and 0-based position of the first base of each bin.
 
     Returns
     -------
@@ -145,14 +146,14 @@ def finest_bins(
 
 
 def merge_bins(bins: Rows, reduction: int) -> Rows:
-    """Merge bins into wider bins.
+    """Merge the bins of one zoom level into the wider bins of another level.
 
     Parameters
     ----------
     bins
         Rows of dtype `BIN`, in genome order.
     reduction
-        Width of the wider bins, in bases.
+        Width of the wider bins in bases.
 
     Returns
     -------
@@ -183,7 +184,7 @@ class Summary:
     valid
         Number of values.
     low, high, sum, squares
-        Minimum, maximum, sum and sum of squares of the values; 0 if there are none.
+        Minimum, maximum, sum and sum of squares of the values; 0 if there are no values.
     """
 
     def __init__(self) -> None:
@@ -191,7 +192,10 @@ class Summary:
         self.low = self.high = self.sum = self.squares = 0.0
 
     def add(self, bins: Rows) -> None:
-        """Add the values of bins in genome order; the values are summed sequence by sequence."""
+        """Add the values in bins to the summary.
+
+        The bins must be in genome order. Their sums are added sequence by sequence.
+        """
         if not len(bins):
             return
         first = self.valid == 0

@@ -47,14 +47,15 @@ def write_columns(
     path
         File to write (.npz).
     gradient
-        Derivatives along A, C, G and T in the concatenated regions, as float32.
+        Derivatives with respect to A, C, G and T at all bases of the concatenated regions, as a float32
+        array of shape (bases, 4).
     codes
-        Codes of the observed bases, as uint8.
+        Codes of the observed bases, as a uint8 array of shape (bases,).
     regions
         Regions, in the order in which they are concatenated in the arrays.
     files
-        When this transaction ends, the file is moved to `path`. If None, the file is moved as soon as
-        it is complete.
+        Transaction in which the file is written. The file is moved to `path` when the transaction ends or,
+        if `files` is None, as soon as the file is complete.
 
     Raises
     ------
@@ -65,8 +66,8 @@ def write_columns(
 
     Notes
     -----
-    Memory: 16 MB in addition to the arrays. If an array is a memory map, at most 16 MB of it is
-    resident at a time, unless the map is copy-on-write.
+    Memory: 16 MB in addition to the arrays. If an array is a memory map, at most 16 MB of the array are
+    resident in memory at a time, unless the map is copy-on-write.
     """
     lengths = np.array([len(region) for region in regions], np.int64)
     if lengths.sum() != len(gradient) or len(codes) != len(gradient):
@@ -90,16 +91,19 @@ def write_predictions(
     Parameters
     ----------
     path
-        File to write (.npz). It contains `predictions`, `labels`, `codes` and the arrays that describe the
-        regions.
+        File to write (.npz). The archive contains `predictions`, `labels`, `codes` and the arrays that
+        describe the regions.
     predictions
-        Predictions, float32, with the regions concatenated.
+        Predictions at all bases of the concatenated regions, as a float32 array of shape (bases, labels).
     labels
-        Name of each column.
+        Name of each column of `predictions`.
     codes
-        Codes of the observed bases, uint8.
-    regions, files
-        As for `write_columns`.
+        Codes of the observed bases, as a uint8 array of shape (bases,).
+    regions
+        Regions, in the order in which they are concatenated in the arrays.
+    files
+        Transaction in which the file is written. The file is moved to `path` when the transaction ends or,
+        if `files` is None, as soon as the file is complete.
 
     Raises
     ------
@@ -113,7 +117,7 @@ def write_predictions(
 def _write_archive(
     path: Path, arrays: Mapping[str, np.ndarray], regions: Sequence[Region], files: AtomicFiles | None
 ) -> None:
-    """Write arrays and the description of the regions."""
+    """Write arrays to an archive, together with arrays that describe the regions."""
     lengths = np.array([len(region) for region in regions], np.int64)
     described = {
         "chrom": np.array([region.chrom for region in regions], np.str_),
@@ -134,14 +138,15 @@ def _write_archive(
 
 
 class Columns(NamedTuple):
-    """Memory-mapped contents of an archive.
+    """Contents of an archive, with memory-mapped arrays.
 
     Attributes
     ----------
     gradient
-        Derivatives along A, C, G and T in the concatenated regions, as float32.
+        Derivatives with respect to A, C, G and T at all bases of the concatenated regions, as a float32
+        array of shape (bases, 4).
     codes
-        Codes of the observed bases, as uint8.
+        Codes of the observed bases, as a uint8 array of shape (bases,).
     regions
         Regions, in the order in which they are concatenated in the arrays.
     """
@@ -162,7 +167,7 @@ def read_columns(path: Path) -> Columns:
     Returns
     -------
     Columns
-        Contents of the archive; the gradient and the codes are read from disk when they are accessed.
+        Contents of the archive. The gradient and the codes are memory-mapped.
 
     Raises
     ------
@@ -171,9 +176,9 @@ def read_columns(path: Path) -> Columns:
 
     Notes
     -----
-    Before an array is read, the names, types and shapes of all arrays are checked, and their positions
-    are compared with the size of the file. The checksums of all arrays are verified, except that of the
-    gradient, which is not read.
+    Before any array is read, the names, types and shapes of all arrays are checked, and their positions are
+    compared with the size of the file. The checksums of all arrays are verified, except the checksum of the
+    gradient, because the gradient is not read.
     """
     check_file(path)
     with read_errors(path):
@@ -213,7 +218,7 @@ def _read_archive(path: Path, archive: zipfile.ZipFile) -> Columns:
 
 
 class _Kind(NamedTuple):
-    """Expected type of an array, as a pattern and in words, and the number of columns.
+    """Expected data type of an array, as a regular expression and in words, and expected number of columns.
 
     The number of columns is 0 if the array is one-dimensional.
     """
@@ -240,13 +245,16 @@ _NPY_HEADER = re.compile(
     r"\{'descr': '(?P<descr>[^']+)', 'fortran_order': False, 'shape': \((?P<shape>\d{1,18}(?:,|, \d))\), \} *\n",
     re.ASCII,
 )
-"""Pattern of the header that numpy writes; numpy's own reader would evaluate the header as Python."""
+"""Regular expression for the header that numpy writes.
+
+numpy's own reader is not used, because it would evaluate the header as a Python expression.
+"""
 
 _LOCAL = struct.Struct("<4s5H3I2H")  # header of a member of a zip file
 
 
 class _Member(NamedTuple):
-    """Array in an archive: its data type, its shape, and the position and size of its data."""
+    """Location of an array in an archive: data type, shape, file offset of the data, and size of the data in bytes."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -261,7 +269,7 @@ class _Member(NamedTuple):
 
 
 def _find_members(path: Path, archive: zipfile.ZipFile) -> dict[str, _Member]:
-    """Return a description of each array in an archive, by name; the data are not read."""
+    """Return the location of each array in an archive, by name, without reading the data."""
     infos = archive.infolist()
     members, spans = {}, []
     with path.open("rb") as file:
@@ -290,7 +298,7 @@ def _find_members(path: Path, archive: zipfile.ZipFile) -> dict[str, _Member]:
 
 
 def _read_npy_header(path: Path, name: str, file: BinaryIO, start: int, size: int) -> _Member:
-    """Read the header of an array, and check that it agrees with the size of the archive member."""
+    """Read the header of an array, and check that the header agrees with the size of the archive member."""
     head = file.read(10)
     n_header = int.from_bytes(head[8:], "little")
     text = file.read(n_header).decode("latin1")
@@ -306,7 +314,7 @@ def _read_npy_header(path: Path, name: str, file: BinaryIO, start: int, size: in
 
 
 def _check_codes(path: Path, archive: zipfile.ZipFile, codes: _Member) -> None:
-    """Check the values of all codes; zipfile verifies their checksum while they are read."""
+    """Check that all codes are valid; zipfile verifies their checksum while they are read."""
     with archive.open("codes.npy") as file:
         file.read(archive.getinfo("codes.npy").file_size - codes.n_bytes)
         while piece := file.read(_PIECE_BYTES):
@@ -315,7 +323,7 @@ def _check_codes(path: Path, archive: zipfile.ZipFile, codes: _Member) -> None:
 
 
 def _decode(path: Path, name: str, array: np.ndarray) -> list[str]:
-    """Convert a numpy array of text to strings, and check that the text is valid."""
+    """Convert a numpy array of text to a list of strings, and check that the text is valid."""
     letters = array.view("<u4").reshape(len(array), -1) if array.itemsize else np.zeros((len(array), 0), "<u4")
     surrogate = (letters >= 0xD800) & (letters < 0xE000)
     control = ((letters > 0) & (letters < 32)) | (letters == 127)
@@ -353,7 +361,7 @@ def _write_array(archive: zipfile.ZipFile, name: str, array: Shaped[np.ndarray, 
 
 
 def _release_pages(array: Shaped[np.ndarray, "..."]) -> None:
-    """Release the resident pages of a memory map; the data remain in the file."""
+    """If an array is a memory map, release its resident pages; the data remain in the file."""
     owner: object = array
     while isinstance(owner, np.ndarray):
         # Changes to a copy-on-write map exist only in memory.

@@ -18,18 +18,18 @@ _Piece: TypeAlias = tuple[Region, Float32[np.ndarray, "2 bases"]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Agreement between two tracks.
+    """Result of the comparison of two tracks.
 
     Attributes
     ----------
     both, only_first, only_second
-        Number of bases that have a score in both tracks, only in the first track, and only in the
-        second track.
+        Number of bases that have a score in both tracks, only in the first track, and only in the second
+        track.
     pearson, spearman
         Correlation coefficients over the bases that have a score in both tracks; NaN if undefined.
     largest
-        Bases at which the absolute difference between the scores is largest, sorted by decreasing
-        absolute difference. Each entry consists of the base, its score in the first track and its score
+        Bases with the largest absolute differences between the two scores, in order of decreasing absolute
+        difference. Each entry consists of a region of length 1, the score in the first track, and the score
         in the second track.
     """
 
@@ -49,12 +49,12 @@ def compare(first: Path, second: Path, *, top: int) -> Comparison:
     first, second
         bigWig files.
     top
-        Maximum number of bases in `largest`.
+        Maximum number of bases to return in `Comparison.largest`.
 
     Returns
     -------
     Comparison
-        Counts, correlations and the largest differences.
+        Counts of bases, correlation coefficients, and the bases with the largest differences.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def compare(first: Path, second: Path, *, top: int) -> Comparison:
 
     Notes
     -----
-    The computation of ranks needs about 50 bytes of memory per base that has a score in both tracks.
+    Memory: about 50 bytes for each base that has a score in both tracks, for the computation of ranks.
     """
     if top < 0:
         raise InputError(f"--top {top}: expected 0 or more")
@@ -108,7 +108,10 @@ def compare(first: Path, second: Path, *, top: int) -> Comparison:
 
 
 def _scores_of_both(one: BigWig, other: BigWig) -> Iterator[_Piece]:
-    """Yield regions in which either track has data, and the scores of both; missing scores are NaN."""
+    """Yield the regions in which at least one track has data, with the scores in both tracks.
+
+    Missing scores are NaN.
+    """
     sizes = one.sizes | other.sizes
     for chrom, size in sizes.items():
         for start in range(0, size, PIECE):
@@ -123,7 +126,10 @@ def _scores_of_both(one: BigWig, other: BigWig) -> Iterator[_Piece]:
 
 
 def _joined(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
-    """Group pieces into lists of at least `PIECE` bases, because there may be many short sequences."""
+    """Group pieces into lists that contain at least `PIECE` bases each; the last list may contain fewer.
+
+    Pieces are grouped because a genome may have many short sequences.
+    """
     group: list[_Piece] = []
     bases = 0
     for piece in pieces:

@@ -16,7 +16,7 @@ from genoscan.tracks.writer import open_tracks
 def write_converted(
     path: Path, output: Path, sizes: Mapping[str, int] | None = None, *, command: Sequence[str] = ()
 ) -> int:
-    """Convert a track to the format selected by the suffix of the output.
+    """Convert a track to the format that corresponds to the suffix of the output file.
 
     Parameters
     ----------
@@ -25,8 +25,8 @@ def write_converted(
     output
         File to write.
     sizes
-        Sequence lengths in bases. They are required for a bedGraph file, which does not contain them,
-        and ignored for a bigWig file.
+        Sequence lengths in bases. They are required for a bedGraph file, which does not contain them, and
+        they are ignored for a bigWig file.
     command
         Command line to store in the provenance record.
 
@@ -38,15 +38,15 @@ def write_converted(
     Raises
     ------
     InputError
-        If the track cannot be read, or its rows are not sorted.
+        If the track cannot be read, its rows are not sorted, or `sizes` is missing for a bedGraph file.
     OutputError
         If the output cannot be written.
 
     Notes
     -----
-    The conversion is exact: it does not change float32 scores. If the input has a provenance record,
-    the record is copied, and the new command line is stored in the copy. The sequences of a bedGraph
-    file are written in the order of its rows. Memory: the scores of at most a million bases at a time.
+    The conversion is exact: it does not change float32 scores. If the input has a provenance record, the
+    record is copied, and the new command line is stored in the copy. If the input is a bedGraph file, the
+    sequences are written in the order of its rows. Memory: the scores of at most 2^20 bases at a time.
     """
     record = read_provenance(path) if provenance_path(path).exists() else None
     with atomic_files() as files:

@@ -1,4 +1,4 @@
-"""Checks made before a computation: all outputs can be written, and none overwrites an input."""
+"""Checks before a computation: all outputs must be writable, and none may overwrite an input."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,14 +13,14 @@ _INDEXES = ".fai", ".gzi", ".tbi", ".csi"
 
 
 def check_outputs(outputs: Sequence[Path], inputs: Iterable[Path | None] = ()) -> None:
-    """Check the tracks and archives that a command will write.
+    """Check that the tracks and archives of a command can be written and do not overwrite an input.
 
     Parameters
     ----------
     outputs
         Files to write.
     inputs
-        Files that the command will read; None for an option that was not given.
+        Files that the command will read. The entry for an option that was not given is None.
 
     Raises
     ------
@@ -41,19 +41,19 @@ def check_outputs(outputs: Sequence[Path], inputs: Iterable[Path | None] = ()) -
 
 
 def check_file(output: Path, inputs: Iterable[Path | None]) -> None:
-    """Check a page, a table or any other output that has no provenance record.
+    """Check that an output without a provenance record can be written and does not overwrite an input.
 
     Parameters
     ----------
     output
-        File to write.
+        File to write, such as a page or a table.
     inputs
-        Files that the command will read; None for an option that was not given.
+        Files that the command will read. The entry for an option that was not given is None.
 
     Raises
     ------
     InputError
-        If the file is also an input, or the record or the index of an input.
+        If the file is also an input, or is the provenance record or an index of an input.
     OutputError
         If the file cannot be written.
     """
@@ -62,7 +62,7 @@ def check_file(output: Path, inputs: Iterable[Path | None]) -> None:
 
 
 def _read(inputs: Iterable[Path | None]) -> set[Path]:
-    """Return the paths of the inputs, and of the records and indexes that the inputs may have."""
+    """Return the paths of the inputs, and of the provenance records and indexes that the inputs may have."""
     return {
         resolve(file)
         for path in inputs

@@ -1,6 +1,7 @@
-"""Provenance records: a file OUT.json, beside the track OUT, states how the track was computed.
+"""Provenance records, which state how tracks were computed.
 
-A record is a JSON object with the format "genoscan-track/1"; record_schema.py describes its keys.
+The record of a track OUT is the file OUT.json in the same folder. It contains a JSON object in the format
+"genoscan-track/1". The keys of the object are described in record_schema.py.
 """
 
 import hashlib
@@ -27,7 +28,7 @@ FORMAT = "genoscan-track/1"
 _BYTES, _SHA256 = "track_bytes", "track_sha256"
 
 TRACK_KEYS = _BYTES, _SHA256
-"""Keys of the size and the checksum of the track file, which are missing in older records."""
+"""Keys for the size and the checksum of the track file, which are missing in older records."""
 
 _MAX_BYTES = 1 << 28
 _ABSOLUTE = re.compile(r"(?P<option>-[A-Za-z]|--[\w-]+=|)(?P<path>/.*)", re.DOTALL)
@@ -57,8 +58,8 @@ def write_provenance(path: Path, record: Mapping[str, Any], files: AtomicFiles |
     path
         Track file.
     record
-        Contents of the record, which may include paths, numpy scalars and numpy arrays. The size and
-        the checksum of the track are added to these contents.
+        Contents of the record, which may include paths, numpy scalars and numpy arrays. The size and the
+        checksum of the track are added.
     files
         Transaction in which the track was written. An existing record is replaced when the transaction
         ends. If None, the track must exist, and the record is written immediately.
@@ -71,12 +72,12 @@ def write_provenance(path: Path, record: Mapping[str, Any], files: AtomicFiles |
     Raises
     ------
     OutputError
-        If the file cannot be written.
+        If the record cannot be written, or the track cannot be read.
 
     Notes
     -----
-    `format` is the first key. The other keys follow in alphabetical order. NaN and infinity are written
-    as null, because JSON does not support them. `command` is written without absolute paths; see
+    The key `format` is written first, and the other keys follow in alphabetical order. NaN and infinity are
+    written as null, because JSON does not support them. `command` is written without absolute paths; see
     `portable_command`.
     """
     target = provenance_path(path)
@@ -103,17 +104,17 @@ def check_track(path: Path, record: Mapping[str, Any]) -> None:
     path
         Track file.
     record
-        Provenance record of the track. Earlier versions wrote records without a size and a checksum;
-        such records are accepted.
+        Provenance record of the track. Records of earlier versions may lack the size and the checksum; such
+        records are accepted.
 
     Raises
     ------
     InputError
-        If the file is missing, or its size or checksum differs from that in the record.
+        If the file is missing, or its size or checksum differs from the value in the record.
 
     Notes
     -----
-    The whole file is read.
+    The whole file is read if its size is equal to the size in the record.
     """
     if _SHA256 not in record:
         return
@@ -140,14 +141,14 @@ def read_provenance(path: Path, *, required: Collection[str] = ()) -> dict[str, 
     Returns
     -------
     dict
-        The record, including `format` and all additional keys.
+        Contents of the record, including `format` and any keys that genoscan does not use.
 
     Raises
     ------
     InputError
-        If the record is missing, is not JSON, has an unknown format, lacks a required key, describes
-        another file, or has a value that `TrackRecord` does not allow. If the error concerns a key, the
-        message names the key.
+        If the record is missing, is not JSON, has an unknown format, lacks a required key, describes a
+        different track file, or has a value that `TrackRecord` does not allow. If the error concerns a key,
+        the message names the key.
     """
     source = provenance_path(path)
     with read_errors(source), source.open("rb") as file:
@@ -178,7 +179,7 @@ def scored_regions(path: Path, record: Mapping[str, Any], genome: Genome) -> tup
     Parameters
     ----------
     path
-        Track file, for error messages.
+        Path of the track file, for error messages.
     record
         Provenance record of the track.
     genome
@@ -213,12 +214,12 @@ def portable_command(arguments: Sequence[str]) -> list[str]:
     Parameters
     ----------
     arguments
-        Program and arguments.
+        Program and its arguments.
 
     Returns
     -------
     list of str
-        The arguments, with each absolute path replaced with its last component. This includes paths
+        Command line in which each absolute path is replaced with its last component. This includes paths
         that are attached to an option, as in `--genome=/data/chr.fa` or `-o/tmp/x.bw`. The path of the
         program is replaced with the program's name, and relative paths are unchanged.
     """
@@ -241,7 +242,7 @@ def check_genome(path: Path, record: Mapping[str, Any], genome: Genome) -> None:
     Parameters
     ----------
     path
-        Track file, for error messages.
+        Path of the track file, for error messages.
     record
         Provenance record of the track.
     genome
@@ -271,7 +272,7 @@ def file_sha256(path: Path) -> str:
     Parameters
     ----------
     path
-        Any file. The file is read in chunks.
+        Path of the file, which is read in chunks.
 
     Returns
     -------
@@ -283,7 +284,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _to_json(value: Any) -> Any:
-    """Convert a value to JSON types, and sort the keys of mappings alphabetically."""
+    """Convert a value to JSON types, with sorted keys and with null in place of non-finite numbers."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, Mapping):

@@ -15,7 +15,7 @@ from genoscan.tracks.bigwig_layout import BigWigLayout, Block, Items
 from genoscan.tracks.writer import BEDGRAPH, BIGWIG
 
 PIECE = 1 << 20
-"""Number of bases read at a time."""
+"""Number of bases that are read at a time."""
 
 ScoredRegion = tuple[Region, Float32[np.ndarray, " bases"]]
 
@@ -23,7 +23,7 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class BigWig:
-    """Reader for a bigWig file, used as a context manager: `with BigWig(path) as track`.
+    """Reader for a bigWig file, to be used as a context manager: `with BigWig(path) as track`.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class BigWig:
         Returns
         -------
         array of shape (end - start,), float32
-            Scores; NaN at bases without a score.
+            Score of each base; NaN at bases without a score.
 
         Raises
         ------
@@ -90,12 +90,14 @@ class BigWig:
         return scores
 
     def fill(self, scores: Float32[np.ndarray, " bases"], chrom: str, start: int) -> bool:
-        """Overwrite an array with the scores of an interval, except at bases without a score.
+        """Write the scores of an interval into an array.
+
+        Elements at bases without a score are not changed.
 
         Parameters
         ----------
         scores
-            Array to fill, which has the same length as the interval. The interval must lie within the
+            Array to fill. Its length determines the length of the interval, which must lie within the
             sequence.
         chrom
             Name of a sequence in the file.
@@ -126,12 +128,12 @@ class BigWig:
         return True
 
     def pieces(self) -> Iterator[ScoredRegion]:
-        """Iterate over all sequences, `PIECE` bases at a time; pieces without a data block are omitted.
+        """Iterate over all sequences, `PIECE` bases at a time, and skip pieces that contain no data block.
 
         Yields
         ------
         Region, array
-            Regions in the order of the file, and their scores; NaN at bases without a score.
+            Each region, in the order of the file, and its scores as float32; NaN at bases without a score.
         """
         for chrom, length in self.sizes.items():
             for start in range(0, length, PIECE):
@@ -142,7 +144,7 @@ class BigWig:
 
 
 def _fill(scores: Float32[np.ndarray, " bases"], start: int, items: Items) -> None:
-    """Copy the scores of a block to an array whose first element is the score at position `start`."""
+    """Copy the scores in a data block to an array whose first element is the score at position `start`."""
     starts, ends, values = items.starts - start, items.ends - start, items.values
     if not len(starts) or starts[0] < 0 or ends[-1] > len(scores):
         starts, ends = np.maximum(starts, 0), np.minimum(ends, len(scores))
@@ -169,13 +171,13 @@ def read_track(path: str | Path, region: str | Region) -> Float32[np.ndarray, " 
     path
         bigWig or bedGraph file; a bedGraph file may be gzip-compressed.
     region
-        A string such as "chr1:1,001-2,000" (1-based, inclusive), or a `Region`. For a bedGraph file,
-        the string must contain an end position, because the file does not contain sequence lengths.
+        A string such as "chr1:1,001-2,000" (1-based, inclusive), or a `Region`. For a bedGraph file, the
+        string must contain an end position, because the file does not contain sequence lengths.
 
     Returns
     -------
-    array of shape (length,), float32
-        Scores; NaN at bases without a score.
+    array of shape (bases,), float32
+        Score of each base; NaN at bases without a score.
 
     Raises
     ------
@@ -216,7 +218,7 @@ def is_bigwig(path: Path) -> bool:
     Returns
     -------
     bool
-        True for bigWig, False for bedGraph.
+        True for a bigWig file, and False for a bedGraph file.
 
     Raises
     ------
@@ -231,7 +233,7 @@ def is_bigwig(path: Path) -> bool:
 
 
 def read_bedgraph(path: Path, sizes: Mapping[str, int]) -> Iterator[ScoredRegion]:
-    """Iterate over the scores in a bedGraph file; adjacent rows are joined.
+    """Iterate over the scores in a bedGraph file, joining adjacent rows.
 
     Parameters
     ----------
@@ -243,12 +245,13 @@ def read_bedgraph(path: Path, sizes: Mapping[str, int]) -> Iterator[ScoredRegion
     Yields
     ------
     Region, array
-        Regions of at most `PIECE` bases, in the order of the file, and their scores as float32.
+        Each region, in the order of the file, and its scores as float32. A region has at most `PIECE`
+        bases.
 
     Raises
     ------
     InputError
-        If the file cannot be read, or a row is malformed or outside the given sequences.
+        If the file cannot be read, or if a row is malformed or is not within the given sequences.
     """
     check_file(path)
     with open_text(path) as lines:
@@ -300,7 +303,7 @@ def sequence_names(path: Path) -> list[str]:
 
 
 def _rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line number and the columns of each data line."""
+    """Yield the line number and the columns of each line that contains data."""
     for number, line in enumerate(lines, 1):
         columns = line.split()
         if columns and not line.startswith("#") and columns[0] not in ("track", "browser"):

@@ -1,8 +1,8 @@
 """Schema of provenance records: the keys that genoscan reads, and the representation of regions.
 
-All other keys of a record are kept. Regions are objects with the keys `chrom`, `start`, `end`, `name`
-and `strand`; the coordinates are 0-based and half-open, as in BED. In records of earlier versions,
-which can still be read, regions are strings such as "chr1:1,001-2,000" (1-based, inclusive).
+Any other keys of a record are kept. Regions are JSON objects with the keys `chrom`, `start`, `end`, `name`
+and `strand`; the coordinates are 0-based and half-open, as in BED. In records of earlier versions, which
+can still be read, regions are strings such as "chr1:1,001-2,000" (1-based, inclusive).
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,20 +26,26 @@ from genoscan.genome.region import Region, parse_region
 from genoscan.tracks.score import SCORES
 
 REGION_KINDS = _STRING, _OBJECT = "text", "fields"
-"""Names of the two forms of a region, which pydantic inserts into the location of an error."""
+"""Names of the two representations of a region.
+
+pydantic inserts these names into the location that it reports for a validation error.
+"""
 
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
-"""Name without control characters, which would break the rows of a table."""
+"""Type for non-empty names without control characters.
+
+Control characters are rejected because they would break the rows of a table.
+"""
 
 
 class _Table(BaseModel):
-    """JSON object that keeps additional keys."""
+    """Base class for JSON objects that may contain additional keys, which are kept."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
 
 class SequenceRecord(_Table):
-    """Sequence of the genome.
+    """Record of one sequence of the genome.
 
     Attributes
     ----------
@@ -57,7 +63,7 @@ class SequenceRecord(_Table):
 
 
 class RegionRecord(_Table):
-    """Region, 0-based and half-open, in forward coordinates.
+    """Record of a region, in 0-based, half-open coordinates on the forward strand.
 
     Attributes
     ----------
@@ -66,9 +72,9 @@ class RegionRecord(_Table):
     start, end
         Position of the first base, and the position after the last base.
     name
-        Name, as in BED; "" if there is none.
+        Name, as in column 4 of BED; "" if the region has no name.
     strand
-        "+", "-" or ".".
+        Strand: "+", "-", or "." if the region has no strand.
     """
 
     chrom: Text
@@ -86,7 +92,7 @@ AnyRegion = Annotated[Annotated[str, Tag(_STRING)] | Annotated[RegionRecord, Tag
 
 
 class ResponseRecord(_Table):
-    """Base whose perturbation caused a response.
+    """Record of the base whose perturbation caused a response.
 
     Attributes
     ----------
@@ -98,9 +104,9 @@ class ResponseRecord(_Table):
 
 
 class TrackRecord(_Table):
-    """Keys that genoscan reads from a provenance record.
+    """Provenance record of a track, with the keys that genoscan reads.
 
-    Which keys are present depends on the command.
+    Which keys are present depends on the command that wrote the record.
 
     Attributes
     ----------
@@ -115,19 +121,20 @@ class TrackRecord(_Table):
     regions
         Scored regions.
     response
-        Perturbed base; present only in the record of a response.
+        Perturbed base, in the record of a response; None in other records.
     target, score, shard
-        Values of the command-line options with these names.
+        Values of the command-line options `--target`, `--score` and `--shard`.
     prediction, logits
-        Predicted quantity, and whether it is a logit, in the record of a prediction.
+        Name of the predicted quantity, and whether the predictions are logits, in the record of a
+        prediction.
     scored_bases, zero_regions
         Number of bases with a score, and number of regions in which all scores are 0.
     target_values
         Value of the target for each window, grouped by batch; null where a value is not finite.
     seconds
-        Duration of the run, in seconds.
+        Duration of the run in seconds.
     warning
-        Warning about the run, for example that the sequences are unlike the model's training data.
+        Warning about the run, for example that the sequences are unlike the training data of the model.
     """
 
     format: Literal["genoscan-track/1"]
@@ -163,7 +170,7 @@ class TrackRecord(_Table):
 
 
 def region_records(regions: Iterable[Region]) -> list[dict[str, Any]]:
-    """Convert regions to the objects that are stored in a record.
+    """Convert regions to the JSON objects that are stored in a provenance record.
 
     Parameters
     ----------
@@ -173,7 +180,8 @@ def region_records(regions: Iterable[Region]) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        `chrom`, `start`, `end` (0-based, half-open), `name` and `strand` of each region.
+        One object per region, with the keys `chrom`, `start`, `end` (0-based, half-open), `name` and
+        `strand`.
     """
     return [
         {"chrom": region.chrom, "start": region.start, "end": region.end, "name": region.name, "strand": region.strand}
@@ -182,21 +190,21 @@ def region_records(regions: Iterable[Region]) -> list[dict[str, Any]]:
 
 
 def region_of(stored: str | Mapping[str, Any], sizes: Mapping[str, int], *, where: str) -> Region:
-    """Convert a stored region, which is an object or, in records of earlier versions, a string.
+    """Convert the stored representation of a region to a `Region`.
 
     Parameters
     ----------
     stored
-        Value in the record.
+        Value in the record: an object or, in records of earlier versions, a string.
     sizes
         Sequence lengths in bases.
     where
-        Names of the record and the key, for error messages.
+        Path of the record and name of the key, for error messages.
 
     Returns
     -------
     Region
-        The converted region.
+        Converted region.
 
     Raises
     ------

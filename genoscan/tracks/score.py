@@ -1,8 +1,8 @@
-"""Scores: functions that reduce the four derivatives at a base to one number.
+"""Scores: functions that reduce the four derivatives at each base to one number.
 
-The columns of a gradient correspond to A, C, G and T. The *observed* base is the base in the genome. A
-base that is not A, C, G or T (code above 3) is *unknown*. Every score is NaN at an unknown base, which
-leaves a gap in the track.
+The columns of a gradient contain the derivatives with respect to A, C, G and T. The *observed* base is the
+base in the genome. A base that is not A, C, G or T (code above 3) is *unknown*. Every score is NaN at an
+unknown base, which leaves a gap in the track.
 """
 
 from collections.abc import Callable
@@ -16,25 +16,25 @@ _BASES = 4
 def centred(
     gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, " bases"]
 ) -> Float32[np.ndarray, " bases"]:
-    """Return the derivative along the observed base minus the mean of the four derivatives.
+    """Return the derivative with respect to the observed base minus the mean of the four derivatives.
 
     Parameters
     ----------
     gradient
-        Derivatives along A, C, G and T.
+        Derivatives with respect to A, C, G and T, as a float32 array of shape (bases, 4).
     codes
-        Codes of the observed bases.
+        Codes of the observed bases: 0 for A, 1 for C, 2 for G, 3 for T, and 4 for unknown bases.
 
     Returns
     -------
     array of shape (bases,), float32
-        Scores; NaN at unknown bases.
+        Score of each base; NaN at unknown bases.
 
     Notes
     -----
     The score does not change if a constant is added to all four derivatives. Such a constant does not
-    change the first-order effect of a substitution either, because this effect is the difference
-    between two derivatives.
+    change the first-order effect of a substitution either, because this effect is the difference between
+    two derivatives.
     """
     gradient = blank_unknown(gradient, codes)
     return _observed_column(gradient, codes) - gradient.mean(axis=1)
@@ -43,19 +43,19 @@ def centred(
 def observed(
     gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, " bases"]
 ) -> Float32[np.ndarray, " bases"]:
-    """Return the derivative along the observed base (gradient x input).
+    """Return the derivative with respect to the observed base (gradient x input).
 
     Parameters
     ----------
     gradient
-        Derivatives along A, C, G and T.
+        Derivatives with respect to A, C, G and T, as a float32 array of shape (bases, 4).
     codes
-        Codes of the observed bases.
+        Codes of the observed bases: 0 for A, 1 for C, 2 for G, 3 for T, and 4 for unknown bases.
 
     Returns
     -------
     array of shape (bases,), float32
-        Scores; NaN at unknown bases.
+        Score of each base; NaN at unknown bases.
     """
     return _observed_column(blank_unknown(gradient, codes), codes)
 
@@ -68,14 +68,14 @@ def magnitude(
     Parameters
     ----------
     gradient
-        Derivatives along A, C, G and T.
+        Derivatives with respect to A, C, G and T, as a float32 array of shape (bases, 4).
     codes
-        Codes of the observed bases.
+        Codes of the observed bases: 0 for A, 1 for C, 2 for G, 3 for T, and 4 for unknown bases.
 
     Returns
     -------
     array of shape (bases,), float32
-        Non-negative scores; NaN at unknown bases.
+        Non-negative score of each base; NaN at unknown bases.
     """
     gradient = blank_unknown(gradient, codes)
     columns = gradient - gradient.mean(axis=1, keepdims=True)
@@ -90,16 +90,17 @@ def substitution(
     Parameters
     ----------
     gradient
-        Derivatives along A, C, G and T.
+        Derivatives with respect to A, C, G and T, as a float32 array of shape (bases, 4).
     codes
-        Codes of the observed bases.
+        Codes of the observed bases: 0 for A, 1 for C, 2 for G, 3 for T, and 4 for unknown bases.
 
     Returns
     -------
     array of shape (bases,), float32
-        For each base, the difference `g_b - g_observed` with the largest absolute value, where `g_b` is
-        the derivative along letter b and `g_observed` is the derivative along the observed base. In a
-        tie, the first letter in the order A, C, G, T is used. The score is NaN at unknown bases.
+        For each base, the difference `g_b - g_observed` with the largest absolute value, where `g_b` is the
+        derivative with respect to the letter b, and `g_observed` is the derivative with respect to the
+        observed base. If several differences are tied, the first letter in the order A, C, G, T is used.
+        The score is NaN at unknown bases.
     """
     gradient = blank_unknown(gradient, codes)
     changes = gradient - _observed_column(gradient, codes)[:, None]
@@ -119,21 +120,22 @@ SCORES: dict[str, Callable[..., Float32[np.ndarray, " bases"]]] = {
 def blank_unknown(
     gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, " bases"], fill: float = np.nan
 ) -> Float32[np.ndarray, "bases 4"]:
-    """Replace the derivatives at unknown bases.
+    """Replace the derivatives at unknown bases with a constant.
 
     Parameters
     ----------
     gradient
-        Derivatives along A, C, G and T.
+        Derivatives with respect to A, C, G and T, as a float32 array of shape (bases, 4).
     codes
         Codes of the observed bases. A code is above 3 if the base is not A, C, G or T.
     fill
-        Replacement value: NaN for scores and archives, 0 for tools that average over sequences.
+        Replacement value, such as NaN for scores and archives, or 0 for exports to tools that average over
+        sequences.
 
     Returns
     -------
     array of shape (bases, 4), float32
-        Copy of `gradient` with `fill` at unknown bases.
+        Copy of `gradient` in which the derivatives at unknown bases are equal to `fill`.
     """
     return np.where((codes < _BASES)[:, None], gradient, np.float32(fill))
 
@@ -141,6 +143,6 @@ def blank_unknown(
 def _observed_column(
     gradient: Float32[np.ndarray, "bases 4"], codes: UInt8[np.ndarray, " bases"]
 ) -> Float32[np.ndarray, " bases"]:
-    """Return the derivative along each observed base; values at unknown bases are arbitrary."""
+    """Return the derivative with respect to each observed base; values at unknown bases are arbitrary."""
     columns = np.minimum(codes, _BASES - 1).astype(np.intp)
     return np.take_along_axis(gradient, columns[:, None], axis=1)[:, 0]

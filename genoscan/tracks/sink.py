@@ -1,4 +1,8 @@
-"""Processing of window gradients: cropping, mapping to the forward strand, averaging and scoring."""
+"""Processing of the gradients of windows: cropping, reorientation, averaging and scoring.
+
+Gradients are cropped to the scored bases, mapped to the forward strand, averaged over strands, and reduced
+to scores.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,15 +21,16 @@ from genoscan.tracks.store import Arrays
 
 
 class Sink:
-    """Receiver for the gradients of a batch of windows on one strand.
+    """Receiver for the gradients of a batch of windows that are read on the same strand.
 
-    The gradients arrive in tiles, in any order.
+    The gradients are received in tiles, which are blocks of consecutive positions. Tiles may arrive in any
+    order.
 
     Parameters
     ----------
     arrays
-        Arrays in which the scores are stored and, unless `arrays.columns` is None, the four
-        derivatives.
+        Arrays in which the scores are stored. The four derivatives are stored too, unless `arrays.columns`
+        is None.
     windows
         Windows of the batch, which have equal lengths.
     codes
@@ -33,11 +38,11 @@ class Sink:
     score
         Name of the score, a key of `SCORES`.
     by_base
-        Function that returns the derivatives along A, C, G and T, as a float32 array of shape
-        (rows, span, 4), of a tile in the format of the engine.
+        Function that converts a tile from the format of the engine to derivatives with respect to A, C, G
+        and T. It returns a float32 array of shape (rows, span, 4).
     strand_index, n_strands
-        Index of this strand, and the number of strands over which gradients are averaged. Scores are
-        computed when the gradients of the last strand are stored.
+        Index of this strand, and number of strands over which gradients are averaged. Scores are computed
+        when the gradients of the last strand are stored.
     """
 
     def __init__(
@@ -57,22 +62,21 @@ class Sink:
         self._stored: list[list[slice]] = [[] for _ in windows]
 
     def snapshots(self, folder: Path, batch: int, rows: slice) -> FileSnapshots:
-        """Return the storage for the states of a sweep over some of the windows in the batch.
+        """Return the storage for the intermediate states of a sweep over some windows of the batch.
 
         Parameters
         ----------
         folder
-            Folder that contains the files of the states.
+            Folder in which the states are stored as files.
         batch
             Number of the batch.
         rows
-            Slice of the batch that contains the windows.
+            Slice that selects the windows from the batch.
 
         Returns
         -------
         FileSnapshots
-            Storage for the states. The names of its files identify the batch, the strand and the
-            windows.
+            Storage for the states. The names of the files identify the batch, the strand and the windows.
         """
         final = self._strand_index == self._n_strands - 1
         prefix = f"{batch}.{self._strand_index}.{rows.start}."
@@ -85,15 +89,15 @@ class Sink:
         Parameters
         ----------
         rows
-            Slice of the batch that contains the windows of the tile.
+            Slice that selects the windows of the tile from the batch.
         span
-            Positions of the tile in the window, in the reading direction.
+            Positions of the tile in each window, counted in the reading direction.
         tile
             Derivatives, in the format of the engine.
 
         Notes
         -----
-        Threads may call this method concurrently for disjoint rows.
+        Several threads may call this method concurrently if their rows are disjoint.
         """
         for row, gradient in zip(range(rows.start, rows.stop), self._by_base(tile), strict=True):
             self._receive(row, span, gradient)
@@ -106,7 +110,7 @@ class Sink:
         values
             Target value of each window.
         advice
-            Remedy to append to the error message.
+            Suggested remedy, which is appended to the error message.
 
         Raises
         ------
@@ -155,7 +159,7 @@ class Sink:
 
     @staticmethod
     def _note(stored: list[slice], at: slice) -> None:
-        """Append a slice to a list, or merge it with the last slice if the two slices are adjacent."""
+        """Append a slice to a list, or merge it with the last slice in the list if the two are adjacent."""
         if stored and stored[-1].start == at.stop:
             at = slice(at.start, stored.pop().stop)
         elif stored and stored[-1].stop == at.start:
@@ -163,9 +167,9 @@ class Sink:
         stored.append(at)
 
     def _take_stored(self, rows: slice) -> list[slice] | None:
-        """Return the slices of the arrays that were filled since the last call, or None.
+        """Return the slices of the arrays that have been filled since the last call.
 
-        The result is None if a derivative is not finite.
+        If a derivative of the windows in `rows` is not finite, None is returned.
         """
         if self._non_finite[rows].any():
             return None

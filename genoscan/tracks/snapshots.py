@@ -1,4 +1,7 @@
-"""Storage of the states of sweeps, as files in the folder for unfinished work."""
+"""Storage for the intermediate states of sweeps over windows, so that an interrupted sweep can be resumed.
+
+The states are stored as files in the folder for unfinished work.
+"""
 
 import os
 import threading
@@ -15,36 +18,40 @@ from genoscan.tracks.atomic import os_errors
 
 SUFFIX = ".state"
 _INTERVAL = 10.0
-"""Minimum time between two states, in seconds."""
+"""Minimum time between two saves, in seconds."""
 _SHARE = 60
-"""Minimum time between two states, as a multiple of the time required to save a state."""
+"""Minimum time between two saves, as a multiple of the time that one save takes."""
 _BYTES_PER_SECOND = 2e8
-"""Disk speed that is assumed until the first state has been saved."""
+"""Assumed upper bound on the speed of the disk, from which the time that a save takes is estimated."""
 
 Stored: TypeAlias = Callable[[], Sequence[slice] | None]
-"""Function that returns the positions stored since its last call, or None if a result is not finite."""
+"""Function that returns the positions whose results were stored since the last call.
+
+The function returns None if a result is not finite.
+"""
 Checksum: TypeAlias = Callable[[slice], int]
 
 
 class FileSnapshots:
     """Storage for the states of one sweep.
 
-    Each state is saved in a separate file, which also contains the checksums of all results stored by then.
+    Each state is saved in a separate file. The file also contains the checksums of all results that were
+    stored before the state was saved.
 
     Parameters
     ----------
     folder, prefix
         Folder that contains the files, and the prefix of their names.
     stored
-        Function that returns the positions whose results were stored since its last call, or None if a
+        Function that returns the positions whose results were stored since the last call, or None if a
         result is not finite.
     checksum
         Function that writes the results at given positions to disk and returns their CRC-32.
 
     Notes
     -----
-    The files are numpy archives. Their CRC-32 checksums are verified when the files are read. Each file
-    is written under a temporary name before it replaces the previous file of the same name.
+    The files are numpy archives, whose CRC-32 checksums are verified when the files are read. Each file is
+    written under a temporary name before it replaces any previous file of the same name.
     """
 
     def __init__(self, folder: Path, prefix: str, stored: Stored, checksum: Checksum) -> None:
@@ -54,12 +61,12 @@ class FileSnapshots:
         self._ended, self._took = time.monotonic(), 0.0
 
     def due(self, nbytes: int) -> bool:
-        """Return whether it is time to save a state of `nbytes` bytes."""
+        """Return whether enough time has passed since the last save to save a state of `nbytes` bytes."""
         took = max(self._took, nbytes / _BYTES_PER_SECOND)
         return time.monotonic() - self._ended >= max(_INTERVAL, _SHARE * took)
 
     def save(self, name: str, state: Mapping[str, np.ndarray]) -> None:
-        """Save a state, provided that all results stored so far are finite."""
+        """Save a state under the given name, provided that all results stored so far are finite."""
         with self._lock, os_errors(self._folder):
             started = time.monotonic()
             stored = self._stored()
@@ -78,7 +85,7 @@ class FileSnapshots:
             self._took = self._ended - started
 
     def load(self) -> dict[str, dict[str, np.ndarray]]:
-        """Return all saved states, and verify the results that were stored before each state.
+        """Return all saved states, and verify the results that were stored before each state was saved.
 
         Returns
         -------
@@ -88,7 +95,7 @@ class FileSnapshots:
         Raises
         ------
         OutputError
-            If a file or one of the results is damaged.
+            If a file is damaged, or a stored result does not match its checksum.
         """
         found = {}
         for path in sorted(self._folder.glob(f"{self._prefix}*{SUFFIX}")):

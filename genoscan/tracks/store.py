@@ -1,10 +1,10 @@
 """Storage of results in memory or on disk; a run can be resumed from results on disk.
 
-`OUT.partial/` contains the settings of the run, a journal of finished batches, and memory-mapped arrays
-that contain all scored bases in the concatenated regions. A batch is added to the journal after its
-results have been flushed to disk. An interrupted batch continues from the last saved states of its
-sweeps (see snapshots.py). When a run is resumed, the checksums of all stored results are verified. If a
-run fails before anything is saved, the folder is removed.
+The folder `OUT.partial/` contains the settings of the run, a journal of finished batches, and memory-mapped
+arrays with the results at all bases of the concatenated regions. A batch is added to the journal after its
+results have been flushed to disk. An interrupted batch continues from the last saved states of its sweeps
+(see snapshots.py). When a run is resumed, the checksums of all stored results are verified. If a run fails
+before anything has been saved, the folder is removed.
 """
 
 import json
@@ -39,20 +39,20 @@ class Arrays:
     Attributes
     ----------
     scores
-        Scores in the concatenated regions, as a float32 array of shape (bases,); for the predictions of a
-        language model, the log-likelihoods of the observed bases.
+        Scores at all bases of the concatenated regions, as a float32 array of shape (bases,). For the
+        predictions of a language model, these are the log-likelihoods of the observed bases.
     codes
         Codes of the observed bases, as a uint8 array of shape (bases,).
     columns
-        Derivatives along A, C, G and T, as a float32 array of shape (bases, 4), or predictions, of shape
-        (bases, labels); None if they are not stored.
+        Derivatives with respect to A, C, G and T, as a float32 array of shape (bases, 4), or predictions,
+        as a float32 array of shape (bases, labels); None if neither is stored.
     offsets
         Array index of the first base of each region.
     first
-        Contribution of the first of two strands to `columns`, with the same type and shape; None if
-        only one strand is read. On disk, `first` is a separate array, so that a tile of the second
-        strand can be stored again after an interruption. In memory, `first` is the same array as
-        `columns`.
+        Contribution of the first of two strands to the mean derivatives, as a float32 array of shape
+        (bases, 4). On disk, this is a separate array, so that a tile of the second strand can be stored
+        again after an interruption; it is None if only one strand is read. In memory, this is the same
+        array as `columns`.
     """
 
     scores: np.ndarray
@@ -62,15 +62,15 @@ class Arrays:
     first: np.ndarray | None
 
     def checksum(self, at: slice, *, final: bool = True) -> int:
-        """Write results to disk and return their CRC-32.
+        """Flush memory-mapped results to disk, and return the CRC-32 of the results.
 
         Parameters
         ----------
         at
             Slice of the arrays that contains the results.
         final
-            If True, include `codes`, `scores` and `columns`; if False, include `codes` and `first`.
-            Arrays that are None are omitted.
+            If True, include `codes`, `scores` and `columns`; if False, include `codes` and `first`. Arrays
+            that are None are omitted.
 
         Returns
         -------
@@ -130,7 +130,7 @@ def arrays_in_memory(regions: Sequence[Region]) -> Arrays:
     Returns
     -------
     Arrays
-        Uninitialised arrays, including the optional `columns`.
+        Uninitialised arrays. None of them is omitted, although `columns` and `first` are optional.
 
     Notes
     -----
@@ -150,7 +150,7 @@ def count_scores(arrays: Arrays, regions: Sequence[Region]) -> dict[str, int]:
     arrays
         Arrays that contain the scores.
     regions
-        Regions to include.
+        Regions whose scores are counted.
 
     Returns
     -------
@@ -180,13 +180,14 @@ class ScoreStore(Arrays):
     path
         Folder that contains the files.
     done, details
-        Results of each finished batch, by batch number: `done` contains the target values, and
-        `details` contains further results for each window as JSON values.
+        Results of each finished batch, by batch number. `done` contains the target value of each window,
+        and `details` contains further results for each window as JSON values.
 
     Notes
     -----
-    Disk: 5 bytes per base, plus 16 bytes per base for each of `columns` and `first` that is stored.
-    Memory: the operating system can remove pages of the arrays from memory.
+    Disk: 5 bytes per base for `scores` and `codes`, and 16 bytes per base each for `columns` (if it
+    contains derivatives) and `first`, if they are stored. Memory: small, because the operating system can
+    evict the pages of memory-mapped arrays.
     """
 
     path: Path
@@ -212,7 +213,7 @@ class ScoreStore(Arrays):
         Raises
         ------
         OutputError
-            If the journal cannot be written.
+            If the results or the journal cannot be written.
         """
         with os_errors(self.path):
             checksums = [(at.start, at.stop, self.checksum(at)) for at in map(self.slice_of, regions)]
@@ -237,7 +238,7 @@ def open_store(
     both_strands: bool = False,
     width: int = 4,
 ) -> Iterator[ScoreStore]:
-    """Create the store of a run, or reopen the store of an interrupted run with the same settings.
+    """Context manager that creates the store of a run or reopens the store of an interrupted run.
 
     Parameters
     ----------
@@ -248,7 +249,7 @@ def open_store(
     settings
         All settings that determine the results, as JSON values.
     columns
-        Whether to store the four derivatives or the predictions.
+        Whether to store several values per base (derivatives or predictions) in addition to the scores.
     both_strands
         Whether the results are means over the two strands.
     width
@@ -257,17 +258,16 @@ def open_store(
     Yields
     ------
     ScoreStore
-        Store of the run. It is deleted if the `with` block ends without an exception. If the block
-        raises an exception, the store is kept if a batch has been finished or a state of a sweep has
-        been saved; otherwise, it is deleted.
+        Store of the run. It is deleted if the `with` block ends without an exception. If the block raises
+        an exception, the store is kept if a batch has been finished or a state of a sweep has been saved;
+        otherwise, it is deleted.
 
     Raises
     ------
     InputError
-        If another process is using the store, or the interrupted run had different settings. In the
-        latter case, the message names the first setting that differs.
+        If the interrupted run had different settings. The message names the first setting that differs.
     OutputError
-        If the files cannot be created, or are damaged.
+        If another process is using the store, or if the files cannot be created or are damaged.
     """
     path = partial_folder(output)
     make_partial_folder(path, _NAMES)
@@ -285,7 +285,7 @@ def open_store(
 
 
 def _begun(path: Path) -> bool:
-    """Return whether a folder contains results from which a run can continue."""
+    """Return whether a folder contains results from which a run can be resumed."""
     return (path / _DONE).exists() or any(path.glob(f"*{SUFFIX}"))
 
 
@@ -330,10 +330,9 @@ def _offsets(regions: Sequence[Region]) -> dict[Region, int]:
 
 
 def _map(path: Path, dtype: Any, shape: tuple[int, ...], *, exists: bool) -> np.ndarray:
-    """Allocate and memory-map a file.
+    """Allocate a file, and map it into memory.
 
-    The space is allocated in advance, so that a full disk causes an error here rather than a SIGBUS
-    later.
+    Disk space is allocated in advance, so that a full disk causes an error here rather than a SIGBUS later.
     """
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if exists and not (path.is_file() and path.stat().st_size == size):
@@ -358,14 +357,16 @@ def _check_settings(path: Path, settings: dict[str, Any], output: Path) -> None:
 
 
 class _JournalEntry(BaseModel):
-    """Line of the journal that describes one finished batch.
+    """Entry of the journal, which describes one finished batch.
 
     Attributes
     ----------
     batch
         Number of the batch.
     values
-        Value of the target for each window.
+        Target value of each window.
+    details
+        Further results for each window, as JSON values.
     checksums
         Start index, stop index and CRC-32 of the results of each window.
     """
@@ -388,7 +389,7 @@ def _shorten(value: Any) -> str:
 
 
 def _read_journal(path: Path) -> dict[int, _JournalEntry]:
-    """Read the journal of finished batches; remove its last line if that line is incomplete."""
+    """Read the journal of finished batches, and remove the last line from the file if it is incomplete."""
     file = path / _DONE
     if not file.exists():
         return {}

@@ -7,7 +7,9 @@ from jaxtyping import Float32
 
 
 class TopScores:
-    """Selection of the scores with the largest absolute values in a stream; earlier bases win ties.
+    """Selection of the scores with the largest absolute values in a stream.
+
+    Of scores with equal absolute values, the earlier ones are selected.
 
     Parameters
     ----------
@@ -16,7 +18,7 @@ class TopScores:
 
     Notes
     -----
-    Memory: `top` scores, in addition to the array passed to `add`.
+    Memory: `top` scores and their positions, in addition to the array passed to `add`.
     """
 
     def __init__(self, top: int) -> None:
@@ -30,9 +32,9 @@ class TopScores:
         Parameters
         ----------
         first
-            Index of the first of these bases in the stream.
+            Position of the first of these bases in the stream.
         scores
-            One float32 score per base; NaN is ignored.
+            One float32 score per base. Bases with the value NaN are ignored.
         """
         known = np.flatnonzero(~np.isnan(scores))
         if len(self._scores) == self._top:
@@ -49,6 +51,6 @@ class TopScores:
         Yields
         ------
         int, float
-            Index of the base in the stream, and its score.
+            Position of the base in the stream, and its score.
         """
         yield from zip(self._numbers.tolist(), self._scores.tolist(), strict=True)

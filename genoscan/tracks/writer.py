@@ -1,7 +1,7 @@
-"""Atomic writing of track files, in the format selected by the file suffix.
+"""Writing of track files in the format that corresponds to the file suffix.
 
-Each format is implemented by a class with the methods `append`, `finish` and `close`. `_FORMATS` maps
-each suffix to a function that opens a file in the corresponding format.
+Files are replaced atomically. Each format is implemented by a class with the methods `append`, `finish` and
+`close`. `_FORMATS` maps each suffix to a function that opens a file in the corresponding format.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,14 +38,15 @@ class TrackWriter(Protocol):
         Parameters
         ----------
         region
-            Region that is downstream of all previously written regions and does not overlap them.
+            Region that follows all previously written regions in genome order and does not overlap them.
         scores
-            One float32 score per base; NaN leaves a gap.
+            One float32 score per base. Bases with the value NaN are omitted from the file.
 
         Raises
         ------
         InputError
-            If the regions are unsorted or overlap, or a score is infinite.
+            If the region is not in genome order, overlaps a previous region or is outside the genome, if
+            the number of scores differs from the length of the region, or if a score is infinite.
         OutputError
             If a file cannot be written.
         """
@@ -59,9 +60,9 @@ def write_in_pieces(track: TrackWriter, region: Region, scores: Float32[np.ndarr
     track
         Open track.
     region
-        Region that is downstream of all previously written regions and does not overlap them.
+        Region that follows all previously written regions in genome order and does not overlap them.
     scores
-        One float32 score per base; NaN leaves a gap.
+        One float32 score per base. Bases with the value NaN are omitted from the file.
     """
     for start in range(0, len(region), _PIECE):
         piece = np.asarray(scores[start : start + _PIECE])
@@ -71,7 +72,7 @@ def write_in_pieces(track: TrackWriter, region: Region, scores: Float32[np.ndarr
 
 @runtime_checkable
 class _Format(Protocol):
-    """Protocol for the writer of a file format; the writer receives valid scores in genome order."""
+    """Protocol for the writer of one file format, which receives validated scores in genome order."""
 
     def append(self, chrom: str, start: int, scores: Float32[np.ndarray, " bases"]) -> None: ...
 
@@ -82,13 +83,13 @@ class _Format(Protocol):
 
 @contextmanager
 def open_track(path: Path, sizes: Mapping[str, int]) -> Iterator[TrackWriter]:
-    """Open a track file for writing; a provenance record is not written.
+    """Context manager that opens a track file for writing, without a provenance record.
 
     Parameters
     ----------
     path
-        File to write. When the `with` block ends without an exception, an existing file is replaced
-        and its provenance record is removed.
+        File to write. When the `with` block ends without an exception, an existing file at this path is
+        replaced, and its provenance record is removed.
     sizes
         Sequence lengths in bases, in genome order.
 
@@ -113,7 +114,7 @@ def open_track(path: Path, sizes: Mapping[str, int]) -> Iterator[TrackWriter]:
 def open_tracks(
     paths: Sequence[Path], sizes: Mapping[str, int], files: AtomicFiles | None = None
 ) -> Iterator[TrackWriter]:
-    """Open several track files, and write the same scores to each of them.
+    """Context manager that opens several track files and writes the same scores to each of them.
 
     Parameters
     ----------
@@ -123,8 +124,8 @@ def open_tracks(
     sizes
         Sequence lengths in bases, in genome order.
     files
-        When this transaction ends, the files are replaced. If None, the files are replaced at the end
-        of the `with` block.
+        Transaction in which the files are written. Existing files are replaced when the transaction ends
+        or, if `files` is None, at the end of the `with` block.
 
     Yields
     ------
@@ -167,8 +168,8 @@ def check_output(path: Path) -> None:
     InputError
         If the suffix is unknown.
     OutputError
-        If the folder does not exist or cannot be written to, or if the file, its record or its index is
-        not a regular file or has a name that is too long.
+        If the folder does not exist or cannot be written to, or if `check_regular` rejects the path of the
+        file, of its provenance record or of its index.
     """
     if path.suffix != ".npz" and _suffix(path) not in _FORMATS:
         raise _unknown_suffix(path, [*_FORMATS, ".npz"])
@@ -178,7 +179,7 @@ def check_output(path: Path) -> None:
 
 
 class _Track:
-    """Track that validates scores once and writes them to files in several formats."""
+    """Track that validates scores once, and then writes them to files in one or more formats."""
 
     def __init__(self, formats: Sequence[tuple[Path, _Format]], sizes: Mapping[str, int]) -> None:
         self._formats = formats
@@ -264,7 +265,8 @@ def index_paths(path: Path) -> list[Path]:
     Returns
     -------
     list of Path
-        Two paths for a compressed bedGraph, none for other formats.
+        Paths of the .tbi and the .csi index for a compressed bedGraph file; an empty list for other
+        formats.
     """
     return [path.with_name(path.name + suffix) for suffix in INDEX_SUFFIXES if _suffix(path) in _INDEXED]
 
@@ -275,12 +277,12 @@ def split_suffix(path: Path) -> tuple[str, str]:
     Parameters
     ----------
     path
-        Track file; the stem of ".bw" is empty.
+        Path of a track file. If the file is called ".bw", the stem is empty.
 
     Returns
     -------
     stem, suffix
-        Parts of the name.
+        The two parts of the name. The case of the suffix is not changed.
 
     Raises
     ------
