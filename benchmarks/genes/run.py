@@ -27,6 +27,7 @@ from benchmarks.genes.data import TRAINING as TRAINING_BACTERIA
 from benchmarks.genes.data import find_genes
 from benchmarks.genes.figures import draw_curves, draw_profiles
 from benchmarks.genes.homology import similar_genes
+from benchmarks.genes.motifs import find_motifs
 from benchmarks.genes.profiles import SHOWN, annotated_sites, contrast, decoys, saturation, site_attributions, summarise
 from benchmarks.machine import commit, machine, versions
 from genoscan.genome.annotation import read_annotation
@@ -41,7 +42,7 @@ Results: TypeAlias = Iterator[tuple[str, Any]]
 
 TRAINING, TEST = "NC_003070.9:1-22,000,000", "NC_003070.9:25,000,001-30,427,671"
 ARENOSA = "LR999452.1"
-_N_SITES, _N_DECOYS, _N_RANDOM, _N_SATURATED = 300, 1_000, 300, 200
+_N_SITES, _N_DECOYS, _N_RANDOM, _N_SATURATED, _N_MOTIFS = 300, 1_000, 300, 200, 800
 
 
 def arabidopsis_accuracy(model: Model, data: Path, output: Path, report: Report) -> Results:
@@ -118,10 +119,13 @@ def bacteria_accuracy(model: Model, data: Path, output: Path, report: Report) ->
 
 
 def bacteria_profiles(model: Model, data: Path, output: Path, report: Report) -> Results:
-    """Measure mean attributions around the starts of C. trachomatis, where a Shine-Dalgarno box is upstream."""
+    """Measure mean attributions and motifs around starts of C. trachomatis, behind Shine-Dalgarno boxes."""
     (part,) = _chlamydia(data)
     picture = output / "bacteria-genes.chlamydia.start"
-    yield "chlamydia start", _profile(model, part, "start", (-15, -5), picture, report, None)
+    yield "chlamydia start", _profile(model, part, "start", (-15, -5), picture, report, (-60, -31))
+    report("motifs around starts")
+    found = site_attributions(model, part, "start", annotated_sites(part, "start", _N_MOTIFS))
+    yield "chlamydia start motifs", find_motifs(found)
 
 
 def _chlamydia(data: Path) -> list[LabelledRegion]:
@@ -275,16 +279,19 @@ def _profile(
         "random": summarise(random),
         "saturation": saturation(model, part, name, sites.choose(_N_SATURATED)),
     }
+    document["signed"] = {kind: _mean(document[kind], "signed", window) for kind in ("sites", "decoys")}
     if against is not None:
-        document["against"] = {"window": against, **_within(found, window, against)}
+        document["against"] = {"window": against} | {
+            kind: _mean(document[kind], "absolute", window) / _mean(document[kind], "absolute", against)
+            for kind in ("sites", "decoys")
+        }
     draw_profiles(name, document, output)
     return document
 
 
-def _within(found: Any, window: tuple[int, int], against: tuple[int, int]) -> dict[str, float]:
-    """Compare mean absolute scores in two windows of the same sites."""
-    means = [float(np.abs(found.scores[:, SHOWN + a : SHOWN + b + 1]).mean()) for a, b in (window, against)]
-    return {"inside": means[0], "outside": means[1], "ratio": means[0] / means[1]}
+def _mean(summary: Mapping[str, Any], which: str, window: tuple[int, int]) -> float:
+    """Return the mean score at the positions of a window, which includes both ends."""
+    return float(np.mean(summary[which][SHOWN + window[0] : SHOWN + window[1] + 1]))
 
 
 def write(document: Mapping[str, Any], path: Path) -> None:
