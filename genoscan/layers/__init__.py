@@ -1,1 +1,1 @@
-"""Layers, configuration and weights of models."""
+"""Layers of models, with their configurations and weights."""

@@ -1,8 +1,9 @@
-"""PD-SSM models that run finite automata exactly and need no training.
+"""PD-SSM models that run finite automata exactly, without training.
 
-Each map of the dictionary is the transition function for one symbol, and the router selects the map
-for the current symbol. All decays are 1 and the inflow is zero. The state therefore remains one-hot,
-and each map permutes or merges the entries of the state (Terzić et al., NeurIPS 2025, Proposition 2).
+Each transition map of the model is the transition function of an automaton for one symbol, and the router
+selects the map for the current symbol. All decays are 1, and nothing is added to the state. The state
+vector therefore remains one-hot: each map moves the 1 to the entry of the next state of the automaton
+(Terzić et al., NeurIPS 2025, Proposition 2).
 """
 
 from collections.abc import Sequence
@@ -31,21 +32,22 @@ def from_automaton(
     Parameters
     ----------
     transitions
-        Integer tensor of shape (heads, states, symbols). `transitions[h, q, s]` is the state that
-        automaton `h` enters when it reads symbol `s` in state `q`.
+        Integer tensor of shape (heads, states, symbols). `transitions[h, q, s]` is the state that automaton
+        `h` enters when it reads symbol `s` in state `q`.
     start
         Initial state of each automaton.
     device
         Device of the model.
     kernels
-        Name of the kernel set.
+        Name of the kernel set (see `ops.dispatch.choose`).
 
     Returns
     -------
     Stack
-        Frozen model. Its input is one-hot and has shape (batch, length, symbols); N is an ordinary
-        symbol. Its output has shape (batch, length, heads x states). For each head, the index of the
-        largest output is the state of the automaton after the base.
+        Model with frozen weights. Its input is one-hot, of shape (batch, length, symbols); N, like any
+        other base, must be one of the symbols. The output has the shape (batch, length, heads x states).
+        For each head, the index of the largest output at a base is the state of the automaton after it has
+        read this base.
 
     Raises
     ------
@@ -54,7 +56,7 @@ def from_automaton(
 
     Notes
     -----
-    The model is exact for sequences of any length.
+    The model reproduces the automata exactly for sequences of any length.
     """
     heads, n_states, n_symbols = transitions.shape
     if len(start) != heads:
@@ -78,9 +80,9 @@ def from_automaton(
 
 
 def _write(embed: Tensor, layer: PdSsm, head: Tensor, transitions: Tensor, start: Sequence[int]) -> None:
-    """Write the nonzero weights of a model.
+    """Set the weights of the model that are not zero.
 
-    The first channels represent symbols. The remaining channels represent states.
+    The first channels represent the symbols. The remaining channels represent the states of all automata.
     """
     heads, n_states, n_symbols = transitions.shape
     width, sources = n_symbols + heads * n_states, torch.arange(n_states)
@@ -106,17 +108,17 @@ def open_reading_frames() -> tuple[Int64[Tensor, "frames states symbols"], list[
     Returns
     -------
     transitions
-        Integer tensor of shape (3, 16, 5). Its axes are frames, states and symbols. The symbols are in
-        the order A, C, G, T, N.
+        Integer tensor of shape (3, 16, 5). The axes are frames, states and symbols. The order of the
+        symbols is A, C, G, T, N.
     start
         Initial state of each automaton.
 
     Notes
     -----
-    The first complete codon of frame `f` starts at base `f`. While an automaton is inside an open
-    reading frame, its state is one of 8 to 15. This is the case from the last base of ATG to the second
-    base of the first stop codon (TAA, TAG or TGA) in the same frame. A codon that contains an N is
-    neither a start codon nor a stop codon.
+    The first complete codon of frame `f` starts at base `f`, counted from 0. The state of an automaton is
+    one of 8 to 15 inside an open reading frame, and one of 0 to 7 elsewhere. An open reading frame extends
+    from the last base of an ATG to the second base of the first stop codon (TAA, TAG or TGA) in the same
+    frame. A codon that contains an N is neither a start codon nor a stop codon.
     """
     # Distinguishable prefixes of a codon; a dot stands for any other base.
     prefixes = ["", "A", "T", ".", "AT", "TA", "TG", ".."]

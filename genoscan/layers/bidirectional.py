@@ -1,17 +1,18 @@
-"""Bidirectional layers: BiMamba, for one strand or for both strands (Caduceus).
+"""Bidirectional blocks (BiMamba), which represent one strand or, as in Caduceus, both strands.
 
 Notation (Schiff et al., Caduceus, arXiv 2403.03234), at each position:
     a       activations of the forward strand
-    b       activations of the reverse strand; the channels are in the order in which that strand is
-            read, whereas Caduceus stores them in reverse order
-A single-strand block computes `x + fwd(norm x) + flip rev(flip norm x)`, or it multiplies the outputs
-of the two directions instead of adding them. A block for both strands (rcps: reverse-complement
-parameter sharing) applies the same computation, with the same weights, to `a` in forward order and to
-`b` in the order of the reverse strand. The mixer `fwd` of one strand is therefore the mixer `rev` of
-the other strand.
+    b       activations of the reverse strand, with the channels in the same order as those of `a`;
+            Caduceus stores them in reverse order
+A block for one strand computes `x + fwd(norm x) + flip rev(flip norm x)`, where `fwd` and `rev` are the
+mixers of the two directions, and `flip` reverses the order of the positions. The outputs of the two mixers
+may also be multiplied instead of added. A block for both strands (rcps: reverse-complement parameter
+sharing) applies the same computation, with the same weights, to both strands. Each strand is read in its
+own direction: the mixer that processes `a` from left to right processes `b` from right to left.
 
-With `fused_add_norm`, Caduceus swaps the strands before every block. This differs from the published
-definition of Caduceus, but the published weights were trained this way.
+If `fused_add_norm` is set, Caduceus swaps the strands and reverses the order of their channels before every
+block. This differs from the published definition of Caduceus, but the published weights were trained this
+way.
 """
 
 from collections.abc import Iterator
@@ -39,15 +40,16 @@ class BidirectionalConfig(Schema):
     Attributes
     ----------
     kind
-        Type of the block.
+        Type of the block, always "two_way".
     inner
         Configuration of the mixers, which is the same for both directions.
     strategy
-        Operation that combines the outputs of the two directions.
+        Operation that combines the outputs of the two directions: "add" or "multiply".
     rcps
-        Whether both strands are represented (reverse-complement parameter sharing).
+        Whether the block represents both strands (reverse-complement parameter sharing).
     fused_add_norm
-        Whether the strands are swapped before the block. It has no effect unless `rcps` is true.
+        Whether the strands are swapped before the block, as in Caduceus. This has no effect unless `rcps`
+        is true.
     tied
         Whether the mixers of the two directions share their input and output projections.
     """
@@ -70,9 +72,9 @@ class BidirectionalBlock(nn.Module):
     d_model
         Number of channels per strand.
     norm
-        Settings of the norm.
+        Settings of the norm that precedes the mixers.
     kernels
-        Kernel set.
+        Kernel set that computes the operations of the block.
 
     Notes
     -----
@@ -89,12 +91,12 @@ class BidirectionalBlock(nn.Module):
 
     @cached_property
     def left_to_right(self) -> Layer:
-        """Mixer that is applied from left to right or, with `rcps`, one such mixer per strand."""
+        """Causal layer applied from left to right: a mixer or, with `rcps`, a pair of mixers, one per strand."""
         return StrandPair(self.fwd, self.rev) if self.config.rcps else self.fwd
 
     @cached_property
     def right_to_left(self) -> Layer:
-        """Mixer that is applied from right to left or, with `rcps`, one such mixer per strand."""
+        """Causal layer applied from right to left: a mixer or, with `rcps`, a pair of mixers, one per strand."""
         return StrandPair(self.rev, self.fwd) if self.config.rcps else self.rev
 
     @property
@@ -103,7 +105,7 @@ class BidirectionalBlock(nn.Module):
         return self.config.strategy == "add"
 
     def prepare(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile width"]:
-        """Return the input to the mixers, which is the normalised input to the block."""
+        """Return the input to the mixers: the normalised input to the block, of shape (batch, tile, width)."""
         return norm_per_strand(self.norm, self._swap_strands(x))
 
     def merge(
@@ -119,7 +121,7 @@ class BidirectionalBlock(nn.Module):
         x
             Input to the block, of shape (batch, tile, width).
         left, right
-            Outputs of `left_to_right` and `right_to_left`, both in window order.
+            Outputs of `left_to_right` and `right_to_left`, both ordered from left to right.
 
         Returns
         -------
@@ -168,22 +170,22 @@ class StrandPair:
     Attributes
     ----------
     a
-        Layer for the channels of the forward strand, which are the first half of all channels.
+        Layer for the forward strand, whose channels are the first half of all channels.
     b
-        Layer for the channels of the reverse strand, which are the second half of all channels.
+        Layer for the reverse strand, whose channels are the second half of all channels.
     """
 
     a: Layer
     b: Layer
 
     def begin(self, batch: int) -> Carry:
-        """Return the carries of the two layers before the first base."""
+        """Return the initial carries of both layers for `batch` sequences, before the first base."""
         return self.a.begin(batch), self.b.begin(batch)
 
     def forward(
         self, x: Float[Tensor, "batch tile width"], carry: Carry
     ) -> tuple[Float[Tensor, "batch tile width"], Carry]:
-        """Apply one layer to each half of the channels."""
+        """Apply each layer to its half of the channels; return the outputs, and the carries after the tile."""
         halves = x.chunk(2, -1)
         results = [
             layer.forward(half, before) for layer, half, before in zip((self.a, self.b), halves, carry, strict=True)
@@ -191,7 +193,7 @@ class StrandPair:
         return torch.cat([y for y, _ in results], -1), tuple(after for _, after in results)
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters of the two layers."""
+        """Yield the parameters of both layers."""
         yield from self.a.parameters()
         yield from self.b.parameters()
 
@@ -210,7 +212,7 @@ class BidirectionalStack(SequenceModel):
     def both_strands(self) -> bool:
         """Whether the blocks represent both strands.
 
-        If they do, the network is reverse-complement equivariant.
+        If so, the network is reverse-complement equivariant.
         """
         return self.blocks[0].config.rcps
 
@@ -221,21 +223,22 @@ class BidirectionalStack(SequenceModel):
         return width
 
     def forward(self, x: Float[Tensor, "batch length d_in"]) -> Tensor:
-        """Return the logits for a whole window, computed in one pass.
+        """Return the outputs of all heads for a whole window, computed in one pass.
 
         Parameters
         ----------
         x
-            Symbol weights for each base, of shape (batch, length, d_in).
+            Encoded bases, of shape (batch, length, d_in): one row per base and one column per symbol.
 
         Returns
         -------
         Tensor
-            Logits, of shape (batch, length, d_out).
+            Outputs of all heads, of shape (batch, length, d_out).
 
         Notes
         -----
-        This method defines the network; the engine computes the same function layer by layer.
+        This method defines the function that the network represents. The engine computes the same function
+        layer by layer.
         """
         x = self.encode(x)
         for layer in self.blocks:
@@ -246,10 +249,10 @@ class BidirectionalStack(SequenceModel):
         return self.decode(x)
 
     def encode(self, x: Float[Tensor, "batch tile d_in"]) -> Float[Tensor, "batch tile width"]:
-        """Return the embedding of one or both strands, of shape (batch, tile, width)."""
+        """Embed the bases of a tile; return activations of one or both strands, of shape (batch, tile, width)."""
         embedded: Tensor = self.embed(x)
         return embedded
 
     def decode(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile d_out"]:
-        """Return the logits, of shape (batch, tile, d_out)."""
+        """Apply the final norm and the heads; return the outputs of all heads, of shape (batch, tile, d_out)."""
         return self.outputs(norm_per_strand(self.norm, x))

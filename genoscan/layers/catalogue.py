@@ -1,4 +1,4 @@
-"""Model lookup, by path or by the name of a shipped or imported model."""
+"""Lookup of models by path, or by the name of a shipped or imported model."""
 
 import difflib
 import shlex
@@ -13,7 +13,7 @@ DEFAULT = "bacteria"
 
 
 def model_search_path() -> list[Path]:
-    """Return the directories searched for named models: first the package's, then the user's."""
+    """Return the directories that are searched for named models: first the package's, then the user's."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "_models"
     shipped = installed if installed.is_dir() else package.parent / "models"
@@ -21,12 +21,15 @@ def model_search_path() -> list[Path]:
 
 
 def user_model_directory() -> Path:
-    """Return the directory for imported models, which is in the user's data directory."""
+    """Return the directory for imported models, which is located in the user's data directory."""
     return platformdirs.user_data_path("genoscan") / "models"
 
 
 def named_models() -> dict[str, Path]:
-    """Return a dictionary that maps model names to folders; shipped models take precedence."""
+    """Return a dictionary that maps the names of models to their folders.
+
+    If a shipped and an imported model have the same name, the shipped model takes precedence.
+    """
     found: dict[str, Path] = {}
     for directory in model_search_path():
         for config in sorted(directory.glob(f"*/{CONFIG}")):
@@ -40,7 +43,7 @@ def find_model(name: str) -> Path:
     Parameters
     ----------
     name
-        Name of a shipped or imported model, or path to a model folder.
+        Name of a shipped or imported model, or path of a model folder.
 
     Returns
     -------
@@ -50,7 +53,7 @@ def find_model(name: str) -> Path:
     Raises
     ------
     ModelError
-        If there is no such model. The error message suggests the closest name.
+        If there is no such model. The error message suggests a similar name, if there is one.
     """
     known = named_models()
     if name in known:

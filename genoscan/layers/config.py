@@ -32,7 +32,7 @@ MASK = 5
 CONFIG = "config.json"
 
 _FOREIGN = {"model_type", "architectures", "transformers_version", "hidden_size", "n_layer", "ssm_cfg"}
-"""Keys of config.json in checkpoints of Hugging Face and state-spaces."""
+"""Keys by which a config.json from Hugging Face or state-spaces is recognised."""
 
 
 class ModelConfig(Schema):
@@ -41,45 +41,46 @@ class ModelConfig(Schema):
     Attributes
     ----------
     format
-        Version of the file format.
+        Name and version of the file format.
     d_model
-        Number of channels per strand between the blocks.
+        Number of channels of the activations between blocks, per strand.
     norm
-        Norm that precedes each block and the heads.
+        Settings of the norm that precedes each block and the heads.
     embed_bias
         Whether the embedding has a bias.
     layers
-        Blocks, from first to last.
+        Configurations of the blocks, from first to last.
     symbols
-        String of symbols. Each letter stands for one input column and one output logit.
+        Symbols that the model reads, one character per symbol. Each symbol has one input column and, in a
+        model with a language-model head, one logit.
     base_columns
-        Columns of A, C, G and T.
+        Columns of A, C, G and T, in this order.
     complement
         For each column, the column of the complementary symbol.
     mask
-        Column of the mask symbol. It is None for causal models.
+        Column of the mask symbol. None for models without a mask symbol, such as causal models.
     unknown
-        Column of the symbol for bases other than A, C, G and T. If None, such a base is encoded as
-        the mean of A, C, G and T.
+        Column of the symbol for bases other than A, C, G and T. If None, such a base is encoded as the mean
+        of A, C, G and T.
     label_offset
-        Offset of the labels: the output at position `t` predicts the base at position
-        `t + label_offset`.
+        Offset of the labels: the output at position `t` predicts the base at position `t + label_offset`.
     context
-        Default number of bases that a window includes upstream of its region.
+        Default number of bases upstream of a region that the model also reads.
     reach
-        Default number of bases that the log-likelihood includes downstream of a region.
+        Default number of bases downstream of a region that are also included in the log-likelihood.
     language_model
         Whether the model has a language-model head.
     heads
-        Task heads by name.
+        Configurations of the task heads, by head name.
     trained_on
         Description of the training data.
     window
-        Length of the longest training window. It is None if the length is unknown or unlimited.
+        Length of the longest training window, in bases. None if it is unknown or unlimited.
     gc_range
-        Range of the G+C content of the training data, as shares of 1. It is None if it is unknown.
+        Lowest and highest G+C content in the training data, as fractions between 0 and 1. None if they are
+        unknown.
     weights
-        SHA-256 of model.safetensors, in hexadecimal. If None, the checksum is not checked.
+        Expected SHA-256 checksum of model.safetensors, in hexadecimal. If None, the file is not verified.
     """
 
     format: Literal["genoscan-model/1"] = "genoscan-model/1"
@@ -133,7 +134,10 @@ class ModelConfig(Schema):
 
     @property
     def output_columns(self) -> dict[str, slice]:
-        """Output columns of each head, keyed by head name; the language-model head is named ""."""
+        """Columns of the network's output that belong to each head, as slices by head name.
+
+        The name of the language-model head is "".
+        """
         widths = {"": len(self.symbols)} if self.language_model else {}
         for name, head in self.heads.items():
             widths[name] = self.strands * self.d_model if head.pool == "max" else len(head.labels)
@@ -142,7 +146,7 @@ class ModelConfig(Schema):
 
     @property
     def strands(self) -> int:
-        """Number of strands, 1 or 2, that the features at a position represent."""
+        """Number of strands, 1 or 2, that are represented by the features at each position."""
         first = self.layers[0]
         return 2 if isinstance(first, BidirectionalConfig) and first.rcps else 1
 
@@ -188,9 +192,10 @@ def read_config(path: Path) -> ModelConfig:
 
 
 def _is_foreign(settings: object) -> bool:
-    """Return whether a config.json has the format of Hugging Face or state-spaces.
+    """Return whether the contents of a config.json are in the format of Hugging Face or state-spaces.
 
-    Such a file contains at least one setting of these formats, but neither `format` nor `layers`.
+    This is the case if they include at least one key that is typical of these formats, but neither `format`
+    nor `layers`.
     """
     if not isinstance(settings, dict):
         return False
@@ -200,7 +205,7 @@ def _is_foreign(settings: object) -> bool:
 def base_table(
     config: ModelConfig, *, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "codes symbols"]:
-    """Return a table with the network input for each base code.
+    """Return a table that contains the network input for each base code.
 
     Parameters
     ----------
@@ -212,14 +217,14 @@ def base_table(
     Returns
     -------
     Tensor
-        Table of shape (6, symbols), with rows for A, C, G, T, N and the mask. The row for the mask is
-        zero in models without a mask symbol.
+        Table of shape (6, symbols). The rows represent A, C, G, T, N and a masked base, in this order. In
+        models without a mask symbol, the row for a masked base is zero.
 
     Notes
     -----
-    N is encoded as the model's symbol for unknown bases or, if there is none, as the mean of A, C, G
-    and T. It is not encoded as zero because RMSNorm is nearly singular at zero: the derivative would
-    grow by a factor of `eps ** -0.5` with each layer.
+    N is encoded as the model's symbol for unknown bases or, if there is no such symbol, as the mean of A,
+    C, G and T. It is not encoded as zero because RMSNorm is nearly singular at zero: the derivative would
+    grow by a factor of `eps ** -0.5` in each layer.
     """
     table = torch.zeros(6, len(config.symbols), dtype=dtype, device=device)
     for code, column in enumerate(config.base_columns):

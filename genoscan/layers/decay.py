@@ -1,9 +1,9 @@
 """Parameter groups for weight decay.
 
-A module class with parameters declares a class attribute `decays`. This dictionary maps the name of
-each parameter to True if weight decay applies to the parameter, and to False otherwise. Weight decay
-applies to the weights of linear maps, including the embedding and the head. It does not apply to decay
-rates, skip connections, biases, norms, convolution filters or the transition maps of PD-SSM.
+Each module class that has parameters must declare a class attribute `decays`. It is a dictionary that maps
+the name of each parameter to True if weight decay applies to the parameter, and to False otherwise. Weight
+decay applies to the weights of linear maps, including the embedding and the head. It does not apply to
+decay rates, skip connections, biases, norms, convolution filters or the transition maps of PD-SSM.
 """
 
 from torch import nn
@@ -20,13 +20,14 @@ def decay_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Paramete
     Returns
     -------
     decayed, plain
-        Parameters with and without weight decay. Each parameter is listed once, in the order of the
-        model.
+        Lists of the parameters with and without weight decay. Each parameter is listed once, in the order
+        of the modules in the model.
 
     Raises
     ------
     TypeError
-        If a parameter is not declared, or if modules that share a parameter declare it differently.
+        If a parameter is missing from `decays`, or if modules that share a parameter declare it
+        differently.
     """
     decays: dict[nn.Parameter, bool] = {}
     for path, module in model.named_modules():

@@ -1,4 +1,4 @@
-"""Detection of files that an incomplete download has left in place of model files."""
+"""Detection of incomplete downloads: Git LFS pointers, web pages and error messages instead of data."""
 
 from pathlib import Path
 
@@ -9,14 +9,15 @@ _POINTER = b"version https://git-lfs"
 
 
 def check_downloaded(file: Path, content: str = "weights") -> None:
-    """Check that a file does not contain a pointer, a web page or an error message instead of data.
+    """Check that a model file does not contain a Git LFS pointer, a web page or an error message instead of data.
 
     Parameters
     ----------
     file
-        File of a model. A file that cannot be read passes the check.
+        File of a model. If it does not exist or cannot be read, no error is raised.
     content
-        Expected content, "weights" or "JSON". The error message names it.
+        Expected content of the file, which is named in the error message: "weights", or another noun such
+        as "JSON".
 
     Raises
     ------

@@ -1,15 +1,18 @@
 """Task heads: linear maps from the final features of a model to the logits of named labels.
 
-A per-base head labels the base at each position. A pooled head labels a whole window:
+A per-base head assigns labels to each base. A pooled head assigns labels to a whole window, and pools over
+positions in one of the following ways:
 
     mean, first, last       the logits are pooled over positions, which is equivalent to pooling the
                             features, because the head is linear
     max                     each feature channel is reduced to its maximum over positions, and the
                             head is applied to the maxima
 
-In a model for both strands (rcps), the features of a position are (a, b), see bidirectional.py. A
-head that folds strands has weights for one strand: its logits are the mean of f(a) and of f(b) with
-the labels complemented, so that the logits of a reverse-complemented window are complemented.
+In a model that represents both strands (rcps: reverse-complement parameter sharing), the features at each
+position are those of the forward strand, `a`, and those of the reverse strand, `b`. A head that folds the
+strands has weights for one strand only. Let `f` be the linear map with these weights. The logits are the
+mean of `f(a)` and of `f(b)` with the labels complemented. If a window is replaced by its reverse
+complement, the logits of complementary labels are therefore exchanged.
 """
 
 import re
@@ -24,7 +27,7 @@ from genoscan.layers.schema import Schema
 from genoscan.ops.kernels import Kernels
 
 RESERVED = "log-likelihood", "logit", "log-odds"
-"""Names of targets of the language model, which no head can have."""
+"""Names of the targets of language models; a task head cannot have one of these names."""
 
 _NAME = re.compile(r"[A-Za-z0-9_.'+-]+")
 
@@ -42,10 +45,10 @@ def _check_head_name(name: str) -> str:
 
 
 Pooling = Literal["mean", "max", "first", "last"]
-"""Reduction over positions."""
+"""Method of pooling over positions: the mean, the maximum, or the value at the first or the last position."""
 
 Link = Literal["softmax", "sigmoid", "none"]
-"""Function that converts logits to probabilities."""
+"""Name of the function that converts logits to probabilities."""
 
 Label = Annotated[str, AfterValidator(_check_label)]
 HeadName = Annotated[str, AfterValidator(_check_head_name)]
@@ -57,20 +60,20 @@ class HeadConfig(Schema):
     Attributes
     ----------
     kind
-        Whether the labels belong to a base ("per_base") or to the window ("pooled").
+        Whether the labels belong to a base ("per_base") or to the whole window ("pooled").
     labels
         Names of the labels, one per logit.
     complement
-        For each label, the index of its label on the reverse-complemented sequence. If None, labels
-        are the same on both strands. Required if a label ends in + or -.
+        For each label, the index of the corresponding label on the reverse strand. If None, each label
+        corresponds to itself. The attribute is required if a label ends in + or -.
     pool
-        Reduction over positions; None for a per-base head.
+        Method of pooling over positions. None for a per-base head.
     link
-        Function that converts logits to probabilities: "softmax" over the labels, "sigmoid" of each
-        logit, or "none" if the logits are not converted.
+        Function that converts logits to probabilities: "softmax" over the labels, "sigmoid" of each logit,
+        or "none" if the logits are not converted.
     fold
-        Whether the head has weights for one strand only and is averaged over both strands (models
-        for both strands only).
+        Whether the head has weights for one strand only, and its logits are averaged over both strands.
+        This requires a model that represents both strands.
     bias
         Whether a bias is added.
     """
@@ -106,19 +109,22 @@ class HeadConfig(Schema):
         return self
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Return the probabilities of the labels, along the last axis; the logits if the link is "none"."""
+        """Convert logits to probabilities; return them unchanged if the link is "none".
+
+        The last axis of `logits` is the axis of labels.
+        """
         if self.link == "softmax":
             return torch.softmax(logits, -1)
         return torch.sigmoid(logits) if self.link == "sigmoid" else logits
 
     @property
     def complements(self) -> tuple[int, ...]:
-        """For each label, the index of the corresponding label on the reverse-complemented sequence."""
+        """For each label, the index of the corresponding label on the reverse strand."""
         return self.complement or tuple(range(len(self.labels)))
 
 
 class Head(nn.Module):
-    """Task head, a linear map from features to the logits of labels.
+    """A task head, which is a linear map from features to the logits of labels.
 
     Parameters
     ----------
@@ -127,9 +133,9 @@ class Head(nn.Module):
     d_model
         Number of channels per strand.
     strands
-        Number of strands that the features represent, 1 or 2.
+        Number of strands, 1 or 2, that the features represent.
     kernels
-        Kernel set that computes the product.
+        Kernel set that computes the linear map.
     """
 
     decays: ClassVar = {"weight": True, "bias": False}
@@ -144,19 +150,26 @@ class Head(nn.Module):
         self.weight, self.bias = linear.weight, linear.bias
 
     def matrix(self) -> Float[Tensor, "labels features"]:
-        """Return the weights for all features, including those of the reverse strand if there is one."""
+        """Return the weight matrix, of shape (labels, features).
+
+        If the head folds the strands, the matrix is expanded so that it applies to the features of both
+        strands.
+        """
         if not self._folds:
             return self.weight
         return torch.cat([self.weight, self.weight[list(self.config.complements)]], 1) / 2
 
     def offset(self) -> Float[Tensor, " labels"] | None:
-        """Return the bias of each label, or None if the head has no bias."""
+        """Return the bias of each label, of shape (labels,), or None if the head has no bias."""
         if self.bias is None or not self._folds:
             return self.bias
         return (self.bias + self.bias[list(self.config.complements)]) / 2
 
     def forward(self, x: Float[Tensor, "batch tile features"]) -> Float[Tensor, "batch tile out"]:
-        """Return the logits at each position or, if the head pools maxima, the features themselves."""
+        """Return the logits at each position or, if the head pools by the maximum, the features.
+
+        In the latter case, the linear map is applied later, to the maxima over positions.
+        """
         if self.config.pool == "max":
             return x
         offset = self.offset()

@@ -1,4 +1,4 @@
-"""Linear map that is used by all layers."""
+"""Linear layer whose output is computed by a kernel set."""
 
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ from genoscan.ops.kernels import Kernels
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear` whose matrix product is computed by a kernel set.
+    """A `torch.nn.Linear` layer whose output is computed by a kernel set.
 
     Parameters
     ----------
@@ -20,7 +20,7 @@ class Linear(nn.Linear):
     bias
         Whether to add a bias.
     kernels
-        Kernel set that computes the product.
+        Kernel set that computes the output.
     """
 
     decays: ClassVar = {"weight": True, "bias": False}
@@ -30,7 +30,7 @@ class Linear(nn.Linear):
         self.kernels = kernels
 
     def forward(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile out"]:
-        """Return `x @ W.T + b` for the weight `W` and the bias `b`.
+        """Return `x @ W.T + b`, where `W` is the weight and `b` is the bias, if there is one.
 
         The shape of the result is (batch, tile, out).
         """

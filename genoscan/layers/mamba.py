@@ -1,14 +1,14 @@
-"""A Mamba block: a norm, a selective state-space mixer and a residual connection.
+"""The Mamba block, which consists of a norm, a selective state-space mixer and a residual connection.
 
-Notation of Mamba (Gu and Dao, arXiv 2312.00752):
+Notation (Gu and Dao, Mamba, arXiv 2312.00752):
     u       (batch, tile, channels)   input to the scan, after convolution and activation
     delta   (batch, tile, channels)   step size: softplus of a low-rank projection of u
     A       (channels, states)        -exp(A_log): decay rate of each state
     B, C    (batch, tile, states)     input and output projections of the state
     D       (channels)                skip connection of the scan
     z       (batch, tile, channels)   gate
-The number of channels is `expand` x `d_model`. The input is discretised by Mamba's Euler rule,
-`delta B u`.
+The number of channels is `expand` x `d_model`. As in Mamba, the input term is discretised by the Euler
+rule: `delta B u` is added to the state at each base.
 """
 
 import math
@@ -32,15 +32,15 @@ class MambaConfig(Schema):
     Attributes
     ----------
     kind
-        Type of the block.
+        Type of the block, always "mamba".
     d_state
         Number of states per channel.
     d_conv
-        Number of taps of the convolution.
+        Number of taps of the causal convolution.
     expand
         Ratio of the number of inner channels to `d_model`.
     dt_rank
-        Rank of the step-size projection.
+        Rank of the projection that computes the step sizes.
     bias
         Whether the input and output projections have biases.
     """
@@ -54,14 +54,14 @@ class MambaConfig(Schema):
 
 
 class Depthwise(nn.Module):
-    """Weights of a depthwise causal convolution with one filter per channel.
+    """Weights and biases of a depthwise causal convolution, which has one filter per channel.
 
     Parameters
     ----------
     channels
         Number of channels.
     taps
-        Length of each filter.
+        Number of taps of each filter.
     """
 
     decays: ClassVar = {"weight": False, "bias": False}
@@ -83,14 +83,15 @@ class Mamba(nn.Module):
     d_model
         Number of input and output channels.
     norm
-        Settings of the norm. If None, the block consists of the mixer alone, without a norm or a
-        residual connection. Bidirectional blocks contain such mixers.
+        Settings of the norm. If None, the block consists of the mixer alone, without a norm or a residual
+        connection. Bidirectional blocks contain such mixers.
     kernels
-        Kernel set.
+        Kernel set that computes the operations of the block.
 
     Notes
     -----
-    For any tiling, the output equals that of Mamba on the whole sequence, up to rounding.
+    Up to rounding, the output equals that of Mamba on the whole sequence, however the sequence is divided
+    into tiles.
     """
 
     decays: ClassVar = {"A_log": False, "D": False}
@@ -114,7 +115,8 @@ class Mamba(nn.Module):
     def _initialise(self) -> None:
         """Initialise the parameters as in Mamba.
 
-        The decay rates are 1 to `d_state` (S4D-Real). The step sizes are log-uniform in [0.001, 0.1].
+        The decay rates are 1 to `d_state` (S4D-Real). The step sizes are drawn log-uniformly from
+        [0.001, 0.1].
         """
         with torch.no_grad():
             self.A_log.copy_(torch.arange(1.0, self.config.d_state + 1).log().expand_as(self.A_log))
@@ -125,7 +127,7 @@ class Mamba(nn.Module):
             self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))
 
     def begin(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Return the carry before the first base for `batch` sequences; all its values are zero."""
+        """Return the initial carry (the state before the first base) for `batch` sequences; all values are zero."""
         channels, states = self.A_log.shape
         tail = self.A_log.new_zeros(batch, self.config.d_conv - 1, channels)
         return tail, self.A_log.new_zeros(batch, channels, states)
@@ -140,8 +142,8 @@ class Mamba(nn.Module):
         x
             Input over the tile, of shape (batch, tile, d_model).
         carry
-            Carry at the left edge of the tile: the last inputs to the convolution, of shape (batch,
-            d_conv - 1, channels), and the state of the scan, of shape (batch, channels, states).
+            Carry at the left edge of the tile. It consists of the last inputs to the convolution, of shape
+            (batch, d_conv - 1, channels), and the state of the scan, of shape (batch, channels, states).
 
         Returns
         -------

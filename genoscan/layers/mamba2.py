@@ -1,16 +1,18 @@
-"""A Mamba-2 block: a norm, a mixer with one decay per head and a gated norm, and a residual connection.
+"""The Mamba-2 block, which consists of a norm, a mixer and a residual connection.
 
 Notation (Dao and Gu, Mamba-2, arXiv 2405.21060):
-    x       (batch, tile, channels)           input to the scan, after convolution and activation; a
-                                              head has `head_dim` consecutive channels
-    delta   (batch, tile, heads)              step size, softplus(dt + dt_bias), clamped
+    x       (batch, tile, channels)           input to the scan, after convolution and activation;
+                                              each head has `head_dim` consecutive channels
+    delta   (batch, tile, heads)              step size: softplus(dt + dt_bias), clamped to
+                                              `dt_limit`
     A       (heads)                           -exp(A_log): decay rate of each head
     B, C    (batch, tile, groups, states)     input and output projections of the state, shared by
                                               the heads of a group
     D       (heads)                           skip connection of the scan
-    z       (batch, tile, channels)           gate, applied before a norm over each group's channels
-The number of channels is `expand` x `d_model`. The scan is that of Mamba, with equal decays within each
-head.
+    z       (batch, tile, channels)           gate; the scan's output is multiplied by silu(z) and
+                                              then normalised over the channels of each group
+The number of channels is `expand` x `d_model`. The scan is that of Mamba, with the same decay for all
+channels and states of a head.
 """
 
 import math
@@ -35,21 +37,22 @@ class Mamba2Config(Schema):
     Attributes
     ----------
     kind
-        Type of the block.
+        Type of the block, always "mamba2".
     d_state
         Number of states per channel.
     head_dim
         Number of channels per head.
     n_groups
-        Number of groups of heads. The heads of a group share `B` and `C`.
+        Number of groups of heads. The heads of a group share the input and output projections of the state,
+        `B` and `C`.
     d_conv
-        Number of taps of the convolution.
+        Number of taps of the causal convolution.
     expand
         Ratio of the number of inner channels to `d_model`.
     dt_limit
-        Lower and upper bounds of the step size. An upper bound of None stands for infinity.
+        Lower and upper bounds of the step size. If the upper bound is None, there is no upper bound.
     gate_eps
-        Constant added to the mean square in the gated norm.
+        Constant added to the mean square in the norm that follows the gate.
     """
 
     kind: Literal["mamba2"] = "mamba2"
@@ -72,14 +75,15 @@ class Mamba2(nn.Module):
     d_model
         Number of input and output channels.
     norm
-        Settings of the norm. If None, the block consists of the mixer alone, without a norm or a
-        residual connection. Bidirectional blocks contain such mixers.
+        Settings of the norm. If None, the block consists of the mixer alone, without a norm or a residual
+        connection. Bidirectional blocks contain such mixers.
     kernels
-        Kernel set.
+        Kernel set that computes the operations of the block.
 
     Notes
     -----
-    For any tiling, the output equals that of Mamba-2 on the whole sequence, up to rounding.
+    Up to rounding, the output equals that of Mamba-2 on the whole sequence, however the sequence is divided
+    into tiles.
     """
 
     decays: ClassVar = {"dt_bias": False, "A_log": False, "D": False, "gate_norm": False}
@@ -104,7 +108,7 @@ class Mamba2(nn.Module):
     def _initialise(self) -> None:
         """Initialise the parameters as in Mamba-2.
 
-        `-A` is uniform in [1, 16]. The step sizes are log-uniform in [0.001, 0.1].
+        `-A` is drawn uniformly from [1, 16]. The step sizes are drawn log-uniformly from [0.001, 0.1].
         """
         with torch.no_grad():
             self.A_log.uniform_(1, 16).log_()
@@ -113,7 +117,7 @@ class Mamba2(nn.Module):
             self.dt_bias.copy_(step + torch.log(-torch.expm1(-step)))
 
     def begin(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Return the carry before the first base for `batch` sequences; all its values are zero."""
+        """Return the initial carry (the state before the first base) for `batch` sequences; all values are zero."""
         tail = self.D.new_zeros(batch, self.config.d_conv - 1, len(self.conv.bias))
         return tail, self.D.new_zeros(batch, self.channels, self.config.d_state)
 
@@ -127,8 +131,8 @@ class Mamba2(nn.Module):
         x
             Input over the tile, of shape (batch, tile, d_model).
         carry
-            Carry at the left edge of the tile: the last inputs to the convolution, of shape (batch,
-            d_conv - 1, channels + 2 x groups x states), and the state of the scan, of shape (batch,
+            Carry at the left edge of the tile. It consists of the last inputs to the convolution, of shape
+            (batch, d_conv - 1, channels + 2 x groups x states), and the state of the scan, of shape (batch,
             channels, states).
 
         Returns
@@ -166,7 +170,7 @@ class Mamba2(nn.Module):
         return heads.repeat_interleave(self.config.head_dim, -1)
 
     def _gate_normed(self, y: Float[Tensor, "batch tile channels"]) -> Tensor:
-        """Normalise the channels of each group separately."""
+        """Normalise the gated output over the channels of each group, and multiply it by the norm's weight."""
         width = self.channels // self.config.n_groups
         groups = y.unflatten(-1, (-1, width)).flatten(1, 2)
         normed = self.kernels.rms_norm(groups, y.new_ones(width), eps=self.config.gate_eps)

@@ -1,4 +1,4 @@
-"""Margins of selections, which measure how close a model is to selecting other transition maps."""
+"""Margins of PD-SSM routers, which measure how close a model is to selecting other transition maps."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from genoscan.layers.stack import Stack
 
 
 class Margins:
-    """Layer that returns, at each base, the smallest margin over all routers of a stack.
+    """Layer that returns the smallest margin over all routers of a stack, at each base.
 
     Parameters
     ----------
@@ -41,18 +41,18 @@ class Margins:
         return self._stack.parameters()
 
     def begin(self, batch: int) -> Carry:
-        """Return the carry of the stack before the first base."""
+        """Return the initial carry of the stack for `batch` sequences, before the first base."""
         return self._stack.begin(batch)
 
     def forward(
         self, x: Float[Tensor, "batch tile d_in"], carry: Carry
     ) -> tuple[Float[Tensor, "batch tile one"], Carry]:
-        """Return the smallest margins over one tile, and the carry at the right edge of the tile.
+        """Return the smallest margin at each base of a tile, and the carry at the right edge of the tile.
 
         Parameters
         ----------
         x
-            Symbol weights for each base, of shape (batch, tile, d_in).
+            Encoded bases, of shape (batch, tile, d_in): one row per base and one column per symbol.
         carry
             Carry of the stack at the left edge of the tile.
 

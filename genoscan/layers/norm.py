@@ -1,4 +1,4 @@
-"""RMSNorm and LayerNorm, which are used by all layers."""
+"""Normalisation layers: RMSNorm and LayerNorm."""
 
 from typing import ClassVar, Literal, TypeAlias
 
@@ -21,7 +21,7 @@ class NormConfig(Schema):
     kind
         Type of the norm: "rms" (RMSNorm) or "layer" (LayerNorm with a bias).
     eps
-        Constant added to the mean square or to the variance.
+        Constant added to the mean square (RMSNorm) or to the variance (LayerNorm).
     """
 
     kind: Literal["rms", "layer"] = "rms"
@@ -54,9 +54,9 @@ class RMSNorm(nn.Module):
         self.kernels = kernels
 
     def forward(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile width"]:
-        """Return `x` divided by its root mean square and multiplied by the weight.
+        """Return `x` divided by its root mean square over the channels and multiplied by the weight.
 
-        The shape of the result is (batch, tile, width).
+        The result has the same shape as `x`, (batch, tile, width).
         """
         return self.kernels.rms_norm(x, self.weight, eps=self.eps)
 
@@ -73,7 +73,7 @@ class LayerNorm(nn.Module):
 
     Notes
     -----
-    The norm is defined by Ba, Kiros and Hinton, arXiv 1607.06450. It is computed by torch on every device.
+    The norm is defined in Ba, Kiros and Hinton (arXiv 1607.06450). It is computed by torch on all devices.
     """
 
     decays: ClassVar = {"weight": False, "bias": False}
@@ -85,10 +85,10 @@ class LayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Float[Tensor, "batch tile width"]) -> Float[Tensor, "batch tile width"]:
-        """Return `x` centred, divided by its standard deviation, multiplied by the weight, plus the bias.
+        """Standardise `x` over the channels, multiply it by the weight, and add the bias.
 
-        The shape of the result is (batch, tile, width). If the squares overflow, the result is NaN; torch
-        returns the bias.
+        The result has the same shape as `x`, (batch, tile, width). If the squares overflow, the result is
+        NaN, whereas `torch.nn.functional.layer_norm` returns the bias.
         """
         y = F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
         value = primal(x).detach()
@@ -101,7 +101,7 @@ Norm: TypeAlias = RMSNorm | LayerNorm
 
 
 def build_norm(config: NormConfig, width: int, kernels: Kernels) -> Norm:
-    """Return a norm over `width` channels, with weights 1 and biases 0."""
+    """Return the configured norm over `width` channels, with all weights 1 and all biases 0."""
     if config.kind == "layer":
         return LayerNorm(width, eps=config.eps)
     return RMSNorm(width, eps=config.eps, kernels=kernels)

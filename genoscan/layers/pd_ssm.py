@@ -1,20 +1,21 @@
-"""A Flash PD-SSM block: a norm, a selective permutation-diagonal mixer and a residual connection.
+"""The Flash PD-SSM block: a norm, a selective permutation-diagonal mixer and a residual connection.
 
 Notation (Terzić et al., NeurIPS 2025; Flash PD-SSM, arXiv 2605.19150):
-    u       (batch, tile, channels)              input, after convolution and activation
-    x       (batch, tile, heads, 2, states)      complex states, as real and imaginary planes
-    M       (heads, maps, states, states)        dictionary of maps; the row of the largest entry
-                                                 in a column is the destination of the
-                                                 column's state
+    u       (batch, tile, channels)              input, after convolution and activation x       (batch,
+    tile, heads, 2, states)      complex states; the axis of size 2 separates real
+                                                 and imaginary parts
+    M       (heads, maps, states, states)        dictionary of transition maps; each column belongs
+                                                 to one state, and the row of the largest entry in the
+                                                 column is the destination of this state
     route   (batch, tile, heads)                 index of the selected map: the argmax of the
                                                  router's output, which is a linear map of u
     D       (batch, tile, heads, 2, states)      complex decays with modulus exp(-relu(...)); the
-                                                 modulus is at most 1, and it is exactly 1 if the
-                                                 argument of relu is not positive
-    B, C    input and output projections of the state; C, like D, is a low-rank function of u
-    z       (batch, tile, channels)              gate
+                                                 modulus is at most 1, and it is exactly 1 if the argument
+                                                 of relu is not positive
+    B, C    input and output projections of the state; C, like D, is a low-rank function of u z
+    (batch, tile, channels)              gate
 The number of channels is `expand` x `d_model`. The mixer computes the output projection of
-`(W Re(C x) + s u) silu(z)`, where `W` is a matrix and `s` contains one weight per channel.
+`(W Re(C x) + s u) silu(z)`, where `W` is a matrix and `s` contains one weight for each channel.
 """
 
 import copy
@@ -43,7 +44,7 @@ class PdSsmConfig(Schema):
     Attributes
     ----------
     kind
-        Type of the block.
+        Type of the block, always "pd_ssm".
     heads
         Number of heads. Each head has its own states and maps.
     d_state
@@ -51,11 +52,11 @@ class PdSsmConfig(Schema):
     n_maps
         Number of transition maps per head.
     d_conv
-        Number of taps of the convolution.
+        Number of taps of the causal convolution.
     expand
         Ratio of the number of inner channels to `d_model`.
     rank
-        Rank of the projections that compute the decays and C.
+        Rank of the projections that compute the decays and the output projection `C` of the state.
     """
 
     kind: Literal["pd_ssm"] = "pd_ssm"
@@ -79,22 +80,24 @@ class PdSsm(nn.Module):
     norm
         Settings of the norm.
     kernels
-        Kernel set.
+        Kernel set that computes the operations of the block.
 
     Attributes
     ----------
     surrogate
-        Gradient estimator for the selections. It is set by `with_surrogate` for training. If it is
-        None, gradients are those of the deployed function.
+        Gradient estimator for the selection of maps and destinations, which `with_surrogate` sets for
+        training. If it is None, gradients are those of the deployed function.
     start
-        Initial state, of shape (heads, 2, states).
+        Initial state, of shape (heads, 2, states). The axis of size 2 separates real and imaginary parts.
 
     Notes
     -----
-    Up to rounding, the output does not depend on the tiling. Unless a surrogate is set, derivatives are
-    those of the deployed function, with fixed maps and routes. If a substitution changes a route, the
-    value of the function jumps. Derivatives do not capture this jump; `margin` measures how close a
-    selection is to such a change.
+    Up to rounding, the output does not depend on how the sequence is divided into tiles.
+
+    Unless a surrogate is set, derivatives are those of the deployed function, in which the selected maps
+    and destinations are constants. If the substitution of a base causes another map to be selected, the
+    output jumps. Derivatives do not capture this jump; `margin` measures how close a selection is to such a
+    change.
 
     Whether a surrogate gradient is used depends only on `surrogate`. It does not depend on the
     `requires_grad` attributes of the weights, or on calls to `train()` or `eval()`.
@@ -129,11 +132,11 @@ class PdSsm(nn.Module):
             self._initialise()
 
     def _initialise(self) -> None:
-        """Initialise the parameters with decays near 1, uniform phases and an active first state.
+        """Initialise decays near 1, uniform phases, and an initial state that is 1 in its first entry.
 
-        Maps are initialised as permutations because compositions of non-injective maps soon lose all
-        information about the initial state. The margins are small, so that training can change the
-        maps.
+        The maps are initialised as permutations because compositions of non-injective maps soon lose all
+        information about the initial state. In each column of the dictionary, the largest entry exceeds the
+        other entries by only a small amount, so that training can change the maps.
         """
         n_states = self.config.d_state
         with torch.no_grad():
@@ -146,7 +149,7 @@ class PdSsm(nn.Module):
             self.phase.bias.uniform_(-math.pi, math.pi)
 
     def begin(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Return the carry before the first base: zero convolution inputs, and the initial state."""
+        """Return the initial carry for `batch` sequences: zeros for the convolution, and the initial state."""
         tail = self.D.new_zeros(batch, self.config.d_conv - 1, len(self.D))
         return tail, self.start.expand(batch, *self.start.shape).clone()
 
@@ -160,8 +163,8 @@ class PdSsm(nn.Module):
         x
             Input over the tile, of shape (batch, tile, d_model).
         carry
-            Carry at the left edge of the tile: the last inputs to the convolution, of shape (batch,
-            d_conv - 1, channels), and the state of the scan, of shape (batch, heads, 2, states).
+            Carry at the left edge of the tile. It consists of the last inputs to the convolution, of shape
+            (batch, d_conv - 1, channels), and the state of the scan, of shape (batch, heads, 2, states).
 
         Returns
         -------
@@ -198,21 +201,21 @@ class PdSsm(nn.Module):
     def margin(
         self, x: Float[Tensor, "batch tile d_model"], carry: tuple[Tensor, Tensor]
     ) -> Float[Tensor, "batch tile"]:
-        """Return the margin of the selection at each position.
+        """Return the margin of the router's selection at each position.
 
         Parameters
         ----------
         x
             Input over the tile, of shape (batch, tile, d_model).
         carry
-            Carry at the left edge of the tile.
+            Carry at the left edge of the tile, as in `forward`.
 
         Returns
         -------
         Tensor
-            Margins between 0 and 1, of shape (batch, tile). The margin of a head is the difference
-            between the probability of the most probable map and that of the second most probable map.
-            The smallest margin over all heads is returned. If there is only one map, the margin is 1.
+            Margins between 0 and 1, of shape (batch, tile). For each head, the margin is the probability of
+            the most probable map minus that of the second most probable map. The smallest margin over all
+            heads is returned. If there is only one map, the margin is 1.
         """
         if self.config.n_maps == 1:
             return x.new_ones(x.shape[:2])
@@ -227,7 +230,10 @@ class PdSsm(nn.Module):
         return u, z, tail
 
     def _maps(self) -> Tensor:
-        """Return the maps, which are computed again if the dictionary has changed: their check waits for a GPU."""
+        """Return the destination of each state in each map, from a cache if the dictionary has not changed.
+
+        The cache is needed because `argmax_maps` checks the dictionary and must therefore wait for the GPU.
+        """
         version = self.dictionary.data_ptr(), self.dictionary._version
         if self._chosen is None or self._chosen[0] != version:
             self._chosen = version, argmax_maps(self.dictionary)
@@ -244,22 +250,22 @@ class PdSsm(nn.Module):
 
 
 def with_surrogate(stack: Stack, surrogate: Surrogate) -> Stack:
-    """Return a stack that uses a surrogate gradient for its selections.
+    """Return a stack that uses a surrogate gradient for the selection of maps and destinations.
 
     Parameters
     ----------
     stack
-        Causal stack. It is not modified and keeps the derivatives of the deployed function.
+        Causal stack. It is not modified, and its derivatives remain those of the deployed function.
     surrogate
-        Gradient estimator for all PD-SSM blocks of the returned stack. The blocks read it in every
-        forward pass, so its temperature may be changed between passes.
+        Gradient estimator for all PD-SSM blocks of the returned stack. The blocks read its settings in
+        every forward pass, so the temperature may be changed between passes.
 
     Returns
     -------
     Stack
-        Stack of the same modules, except that PD-SSM blocks are copied. The copies share their
-        parameters with the original blocks. The outputs are identical to those of `stack`. The
-        derivatives, including those with respect to inputs, are estimates.
+        Stack that consists of the same modules as `stack`, except that PD-SSM blocks are copied. The copies
+        share their parameters with the original blocks. The outputs are identical to those of `stack`. The
+        derivatives, including those with respect to the inputs, are estimates.
     """
     blocks = [copy.copy(block) for block in stack.layers]
     for block in blocks:

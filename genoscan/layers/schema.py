@@ -1,21 +1,21 @@
-"""Base class and field types for the tables in config.json."""
+"""Base class and field types for the objects in config.json."""
 
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Size = Annotated[int, Field(ge=1, le=1 << 16)]
-"""Size of a tensor axis; the limit prevents overflow and far exceeds the size of any model."""
+"""Positive integer for the size of a tensor axis; the limit prevents overflow and exceeds any practical size."""
 
 Bases = Annotated[int, Field(ge=0, le=1 << 40)]
-"""Number of bases."""
+"""Non-negative number of bases."""
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
-"""Part of a whole."""
+"""Fraction between 0 and 1."""
 
 
 class Schema(BaseModel):
-    """An immutable table in config.json; unknown keys and non-finite numbers are rejected."""
+    """Base class for immutable objects in config.json; unknown keys and non-finite numbers are rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

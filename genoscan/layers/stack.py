@@ -14,26 +14,26 @@ Network = TypeVar("Network", bound="SequenceModel")
 
 
 class SequenceModel(nn.Module):
-    """The modules of a model: an embedding, blocks, a final norm and heads.
+    """Base class of models that consist of an embedding, blocks, a final norm and heads.
 
     Parameters
     ----------
     embed
-        Module that maps symbol weights to the input to the first block.
+        Module that maps encoded bases, with one column per symbol, to the input of the first block.
     blocks
         Blocks, from first to last.
     norm
         Final norm.
     head
-        Language-model head, which maps the final features to one logit per symbol. It is None if the
-        model has only task heads.
+        Language-model head, which maps the features after the final norm to one logit per symbol. None if
+        the model has only task heads.
     heads
         Task heads.
 
     Notes
     -----
-    The outputs of all heads are concatenated. The outputs of the language-model head come first,
-    followed by those of the task heads in order.
+    The outputs of all heads are concatenated. The outputs of the language-model head come first, followed
+    by those of the task heads in order.
     """
 
     def __init__(
@@ -52,13 +52,16 @@ class SequenceModel(nn.Module):
         self.heads = nn.ModuleList(heads)
 
     def outputs(self, features: Float[Tensor, "batch tile features"]) -> Float[Tensor, "batch tile d_out"]:
-        """Return the outputs of all heads for the features after the final norm."""
+        """Return the outputs of all heads, concatenated along the last axis.
+
+        `features` contains the activations after the final norm.
+        """
         heads = [*([] if self.head is None else [self.head]), *self.heads]
         parts = [head(features) for head in heads]
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
     def select(self: Network, head: int | None) -> Network:
-        """Return the network with a single head; it shares its weights with this network.
+        """Return a network that has only one of the heads and shares its weights with this network.
 
         Parameters
         ----------
@@ -70,36 +73,36 @@ class SequenceModel(nn.Module):
 
 
 class Stack(SequenceModel):
-    """A causal model in the form of one layer, which maps symbol weights to logits.
+    """A causal model as a single layer, which maps encoded bases to the outputs of all heads.
 
     Notes
     -----
-    The input has one row of symbol weights per base, so that the derivative has one column per symbol.
-    The row of each base is one-hot, with one exception: if the model has no symbol for N, the row of an
-    N is the mean of the rows of A, C, G and T. The carry is a tuple that contains the carries of the
-    blocks.
+    The input has one row per base and one column per symbol, so that the derivative also has one column per
+    symbol. The row of each base is one-hot, with one exception: if the model has no symbol for N, the row
+    of an N is the mean of the rows of A, C, G and T. The carry of the stack is a tuple of the carries of
+    its blocks.
     """
 
     def begin(self, batch: int) -> Carry:
-        """Return the initial carries of all blocks, before the first base is read."""
+        """Return the initial carries of all blocks for `batch` sequences, before the first base."""
         return tuple(block.begin(batch) for block in self.layers)  # type: ignore[operator]
 
     def forward(
         self, x: Float[Tensor, "batch tile d_in"], carry: Carry
     ) -> tuple[Float[Tensor, "batch tile d_out"], Carry]:
-        """Return the logits over one tile and the carry at the right edge of the tile.
+        """Return the outputs of all heads over one tile, and the carry at the right edge of the tile.
 
         Parameters
         ----------
         x
-            Symbol weights for each base, of shape (batch, tile, d_in).
+            Encoded bases, of shape (batch, tile, d_in): one row per base and one column per symbol.
         carry
-            Carry at the left edge of the tile.
+            Carry at the left edge of the tile: a tuple of the carries of the blocks.
 
         Returns
         -------
         logits
-            Logits, of shape (batch, tile, d_out).
+            Outputs of all heads, of shape (batch, tile, d_out).
         carry
             Carry at the right edge of the tile.
         """
@@ -111,17 +114,17 @@ class Stack(SequenceModel):
         return self.outputs(self.norm(x)), tuple(carries)
 
     def cut(self, parts: int) -> list[Layer]:
-        """Split the stack into consecutive stacks that share its weights.
+        """Split the stack into consecutive stacks, which share their weights with this stack.
 
         Parameters
         ----------
         parts
-            Maximum number of stacks.
+            Maximum number of stacks to return.
 
         Returns
         -------
         list of Layer
-            Stacks, from first to last. Their composition equals this stack.
+            Stacks in the order in which they are applied. Their composition equals this stack.
         """
         parts = min(parts, len(self.layers))
         edges = [len(self.layers) * i // parts for i in range(parts + 1)]

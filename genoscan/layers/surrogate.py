@@ -1,16 +1,19 @@
 """Surrogate gradients for training models with PD-SSM blocks.
 
-A PD-SSM selects one map per step and one destination per column by an argmax, whose derivative is
-zero almost everywhere. Training instead uses the derivative of a softmax, at a temperature that may be
-annealed. Surrogate gradients are estimates and differ from the derivative of the deployed function.
-They are used only for training, and only in stacks returned by `pd_ssm.with_surrogate`.
+At each step of a PD-SSM block, an argmax selects one of several transition maps; another argmax selects the
+destination of each state in each map. The derivative of an argmax is zero almost everywhere. In training,
+it is replaced by the derivative of a softmax, whose temperature may be annealed. Surrogate gradients are
+estimates and differ from the derivative of the deployed function. They are used only in training, and only
+in stacks returned by `pd_ssm.with_surrogate`.
+
+There are two estimators:
 
 activated         differentiates only the selected entry of the router's softmax and of each
                   column's softmax (Flash PD-SSM, arXiv 2605.19150, section on its backward pass);
-                  time is linear in the number of states, and memory is that of the scan
-straight_through  differentiates all entries of these softmaxes: the scores of all maps at each
-                  step, and the scores of all destinations, summed over steps; time is quadratic
-                  and memory is linear in the number of states
+                  per step, time and memory are linear in the number of states
+straight_through  differentiates all entries of both softmaxes, including those of maps and
+                  destinations that are not selected; per step, time is quadratic and memory is
+                  linear in the number of states
 """
 
 from dataclasses import dataclass
@@ -25,7 +28,7 @@ from genoscan.ops.kernels import Kernels
 
 @dataclass
 class Surrogate:
-    """Settings of a surrogate gradient.
+    """Settings of the surrogate gradient with which PD-SSM blocks are trained.
 
     Attributes
     ----------
@@ -51,22 +54,27 @@ class Surrogate:
 def activated(
     decay: Tensor, surrogate: Surrogate, scores: Tensor, dictionary: Tensor, route: Tensor, maps: Tensor
 ) -> Tensor:
-    """Return the decays; their derivatives also include those of the selected probabilities.
+    """Return the decays with unchanged values, but with a surrogate gradient for the selections.
+
+    In the backward pass, gradients also flow to the scores and the dictionary, through the softmax
+    probabilities of the selected maps and destinations.
 
     Parameters
     ----------
     decay
-        Complex decays, of shape (batch, tile, heads, 2, states).
+        Complex decays, of shape (batch, tile, heads, 2, states). The axis of size 2 separates real and
+        imaginary parts.
     surrogate
         Settings of the estimator.
     scores
-        Scores of the maps, of shape (batch, tile, heads, maps).
+        Scores of the maps at each step, of shape (batch, tile, heads, maps).
     dictionary
-        Scores of the transitions, of shape (heads, maps, states, states).
+        Scores of the transitions in each map, of shape (heads, maps, states, states). The last two axes are
+        the destination and the source.
     route
         Index of the map selected at each step, an int16 tensor of shape (batch, tile, heads).
     maps
-        Destination of each state, an integer tensor of shape (heads, maps, states).
+        Destination of each state in each map, an integer tensor of shape (heads, maps, states).
 
     Returns
     -------
@@ -75,10 +83,10 @@ def activated(
 
     Notes
     -----
-    The decays are multiplied by factors whose value is 1 and whose derivative is that of the selected
-    probabilities. Each transition is linear in these factors. The cotangents of the factors are
-    therefore the sums that the backward pass of Flash PD-SSM computes (arXiv 2605.19150): sums over
-    columns for the router, and sums over steps for the dictionary.
+    Each decay is multiplied by factors that have the value 1 and the derivatives of the selected
+    probabilities. Because each transition is linear in these factors, their cotangents equal the sums that
+    the backward pass of Flash PD-SSM computes (arXiv 2605.19150): sums over columns for the router, and
+    sums over steps for the dictionary.
     """
     p_map = torch.softmax(scores / surrogate.temperature, -1).gather(-1, route.long()[..., None])
     destinations = maps.long()[..., None, :]
@@ -89,7 +97,7 @@ def activated(
 
 
 def _one(probability: Tensor) -> Tensor:
-    """Return a tensor that has the value 1 and the derivative of the probability."""
+    """Return a tensor of ones that has the derivative of `probability`."""
     return 1 + (probability - probability.detach())
 
 
@@ -104,16 +112,19 @@ def straight_through(
     maps: Tensor,
     kernels: Kernels,
 ) -> Tensor:
-    """Return the inflow; its backward pass also differentiates the softmaxes of the selections.
+    """Return the inflow with unchanged values, but with a straight-through gradient for the selections.
+
+    In the backward pass, gradients also flow to the scores and the dictionary, through all entries of the
+    softmaxes over maps and over destinations.
 
     Parameters
     ----------
     inflow
-        Input to the states, of shape (batch, tile, heads, 2, states).
-    decay, surrogate, scores, dictionary, route, maps
-        Arguments as in `activated`.
+        Term that is added to the states at each step, of shape (batch, tile, heads, 2, states).
     state
         State before the tile, of shape (batch, heads, 2, states).
+    decay, surrogate, scores, dictionary, route, maps
+        As in `activated`.
     kernels
         Kernel set that recomputes the states in the backward pass.
 
@@ -125,12 +136,12 @@ def straight_through(
     Raises
     ------
     NotImplementedError
-        If the backward pass is called with `create_graph`.
+        In the backward pass, if it is called with `create_graph=True`.
 
     Notes
     -----
-    The cotangent of the inflow equals that of the states. The cotangents of the softmaxes over maps and
-    over destinations are computed from it.
+    The inflow is added to the states, so its cotangent equals that of the states. The cotangents of the two
+    softmaxes are computed from this cotangent.
     """
     p_map = torch.softmax(scores / surrogate.temperature, -1)
     p_row = torch.softmax(dictionary / surrogate.temperature, -2)
@@ -156,10 +167,10 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, x_bar: Tensor) -> tuple[Tensor | None, ...]:
-        """Compute the cotangents of the inflow, map probabilities and destination probabilities.
+        """Compute the cotangents of the inflow, the map probabilities and the destination probabilities.
 
-        The cotangent of entry `(i, q)` of a transition is `Re(conj(x_bar_i) d_q x_q)`. Here, `d` is the
-        decay, `x` is the state before the step, and `x_bar` is the cotangent of the state after the
+        The cotangent of entry `(i, q)` of a transition matrix is `Re(conj(x_bar_i) d_q x_q)`, where `d` is
+        the decay, `x` is the state before the step, and `x_bar` is the cotangent of the state after the
         step.
         """
         if torch.is_grad_enabled():
@@ -182,10 +193,10 @@ class _StraightThrough(torch.autograd.Function):
 def _map_bar(bars: Tensor, states: Tensor, maps: Tensor) -> Tensor:
     """Return the cotangents of the map probabilities, of shape (steps, heads, maps).
 
-    The cotangents of all transitions of a map are summed. `bars` contains the cotangents of the states
-    after each step. `states` contains the states before each step, multiplied by the decays. The shape
-    of each of these tensors is (heads, steps, planes, states). The steps are those of all sequences in
-    the batch.
+    The cotangent of the probability of a map is the sum of the cotangents of all transitions of this map.
+    `bars` contains the cotangents of the states after each step, and `states` contains the states before
+    each step, multiplied by the decays. Both have the shape (heads, steps, 2, states), in which the axis of
+    size 2 separates real and imaginary parts. The steps of all sequences in the batch are concatenated.
     """
     heads = torch.arange(len(maps), device=maps.device)[:, None]
     # With the states axis first, a map permutes contiguous rows.
@@ -195,7 +206,11 @@ def _map_bar(bars: Tensor, states: Tensor, maps: Tensor) -> Tensor:
 
 
 def _row_bar(bars: Tensor, states: Tensor, routes: Tensor, n_maps: int) -> Tensor:
-    """Return the cotangents of all transitions of each map, of shape (heads, maps, states, states)."""
+    """Return the cotangents of all transitions of each map, of shape (heads, maps, states, states).
+
+    `bars` and `states` are the same as in `_map_bar`. `routes`, of shape (heads, steps), contains the index
+    of the map selected at each step. `n_maps` is the number of maps.
+    """
     counts = (routes[..., None] == torch.arange(n_maps, device=routes.device)).sum(1).tolist()
     total = bars.new_empty(len(bars), n_maps, bars.shape[-1], bars.shape[-1])
     orders = routes.argsort(-1)

@@ -1,7 +1,9 @@
-"""Functions that read, check and write the weights of a model folder without pickle.
+"""Functions that build networks, and that read and write model folders without using pickle.
 
-config.json         configuration (config.py)
-model.safetensors   embed.weight, layers.{i}.…, norm.weight, head.weight, heads.{i}.…
+A model folder contains three files:
+
+config.json         configuration (see config.py)
+model.safetensors   tensors named embed.weight, layers.{i}.…, norm.weight, head.weight, heads.{i}.…
 README.md           model card
 """
 
@@ -51,7 +53,7 @@ def build(config: ModelConfig, *, device: str = "cpu", kernels: str = "auto") ->
     device
         Device of the weights.
     kernels
-        Name of the kernel set.
+        Name of the kernel set (see `ops.dispatch.choose`).
 
     Returns
     -------
@@ -86,15 +88,15 @@ def assemble(
     Parameters
     ----------
     layers
-        Settings of the blocks, from first to last.
+        Configurations of the blocks, from first to last.
     d_model
         Number of channels between the blocks.
     d_in, d_out
-        Number of input channels and number of output channels.
+        Numbers of input channels and of output channels.
     eps
         Constant added to the mean square in the norms.
     kernels
-        Kernel set.
+        Kernel set that computes the operations of the layers.
 
     Returns
     -------
@@ -113,7 +115,7 @@ def assemble(
 def read_stack(
     path: Path, config: ModelConfig, *, device: str, dtype: torch.dtype, kernels: str
 ) -> tuple[Stack | BidirectionalStack, str]:
-    """Read the weights of a model folder into a frozen network.
+    """Read the weights in a model folder, and return a frozen network.
 
     Parameters
     ----------
@@ -126,21 +128,21 @@ def read_stack(
     dtype
         Data type to which the weights are converted, `torch.float32` or `torch.float64`.
     kernels
-        Name of the kernel set.
+        Name of the kernel set (see `ops.dispatch.choose`).
 
     Returns
     -------
     stack
         Network whose parameters do not require gradients.
     sha256
-        SHA-256 of the weight file, in hexadecimal.
+        SHA-256 checksum of the weight file, in hexadecimal.
 
     Raises
     ------
     ModelError
-        If the file is missing or damaged, if a tensor is missing or unexpected, or if a tensor has the
-        wrong shape, values that are not finite, or values outside the range of `dtype`. The error
-        message names the tensor.
+        If the weight file is missing, is damaged or does not have the expected checksum; if a tensor is
+        missing or unexpected; or if a tensor has the wrong shape, values that are not finite, or values
+        outside the range of `dtype`.
     InputError
         If `dtype` is neither float32 nor float64.
     """
@@ -171,7 +173,7 @@ def read_stack(
 def copy_stack(
     stack: Stack | BidirectionalStack, config: ModelConfig, *, dtype: torch.dtype, kernels: str
 ) -> Stack | BidirectionalStack:
-    """Return a frozen copy of a network in another dtype or with another kernel set.
+    """Return a frozen copy of a network, with the given dtype and kernel set.
 
     Parameters
     ----------
@@ -182,13 +184,13 @@ def copy_stack(
     dtype
         Data type of the copy, `torch.float32` or `torch.float64`.
     kernels
-        Name of the kernel set.
+        Name of the kernel set (see `ops.dispatch.choose`).
 
     Returns
     -------
     Stack or BidirectionalStack
-        Copy on the same device as `stack`. It shares the weights of `stack` if their dtype is
-        unchanged.
+        Copy on the same device as `stack`. If the dtype is the same, the copy shares its weights with
+        `stack`.
     """
     tensors = {name: tensor.detach() for name, tensor in _named_tensors(stack).items()}
     device = next(stack.parameters()).device
@@ -200,7 +202,7 @@ def copy_stack(
 def _load(
     stack: Stack | BidirectionalStack, tensors: Mapping[str, Tensor], device: torch.device | str, dtype: torch.dtype
 ) -> Stack | BidirectionalStack:
-    """Load checked tensors into the network, and freeze the network."""
+    """Load tensors that have been checked into a network, and freeze the network."""
     stack.load_state_dict(dict(tensors), assign=True, strict=False)
     return stack.to(device, dtype).requires_grad_(False)
 
@@ -235,7 +237,7 @@ def _check_tensors(
 
 
 def _check_range(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> None:
-    """Raise `ModelError` if a tensor overflows or underflows in the dtype of the model."""
+    """Raise `ModelError` if conversion to `dtype` would cause values of a tensor to overflow or underflow."""
     given = tensor.double()
     # Scale first: the norm of very small or very large numbers would itself underflow or overflow.
     largest = given.abs().max() if given.numel() else given.new_zeros(())
@@ -251,19 +253,19 @@ def _check_range(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> N
 
 
 def _named_tensors(stack: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and buffers by name; a shared tensor appears only under its first name."""
+    """Return the parameters and buffers of a network by name; a shared tensor is listed once, by its first name."""
     return dict(stack.named_parameters()) | dict(stack.named_buffers())
 
 
 def save_model(path: str | Path, config: ModelConfig, stack: nn.Module, card: str) -> None:
-    """Write a model folder.
+    """Write a network to a model folder.
 
     Parameters
     ----------
     path
         Folder to write. It is created if it does not exist.
     config
-        Configuration of the model. Its checksum is replaced by that of the weights.
+        Configuration of the model. In the written file, its checksum is replaced by that of the weights.
     stack
         Network whose weights are written.
     card
@@ -273,16 +275,16 @@ def save_model(path: str | Path, config: ModelConfig, stack: nn.Module, card: st
 
 
 def write_model(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor], card: str) -> None:
-    """Write a model folder from named tensors.
+    """Write named tensors and their configuration to a model folder.
 
     Parameters
     ----------
     path
         Folder to write. It is created if it does not exist.
     config
-        Configuration of the model. Its checksum is replaced by that of the weights.
+        Configuration of the model. In the written file, its checksum is replaced by that of the weights.
     tensors
-        Weights, with tensor names as keys.
+        Weights by tensor name.
     card
         Model card in Markdown.
     """
@@ -297,10 +299,10 @@ def write_model(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor], 
 
 
 def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return contiguous CPU tensors that share no memory, as safetensors requires.
+    """Return contiguous CPU tensors that do not share memory, as required by safetensors.
 
-    Even contiguous tensors may share memory; an example is a tied embedding of width 1 and its
-    transpose. Such tensors are copied.
+    Contiguous tensors may still share memory, as do a tied embedding of width 1 and its transpose. Such
+    tensors are copied.
     """
     unshared: dict[str, Tensor] = {}
     used: set[int] = set()

@@ -1,1 +1,1 @@
-"""Operations on one tile, and their derivatives: scans, a convolution, a norm and a linear map."""
+"""Operations on one tile, with their derivatives: scans, a convolution, a norm and a linear map."""

@@ -1,10 +1,9 @@
-"""The scan in the associative form of Phase Gradient Flow (arXiv 2512.23068, Proposition 3.2).
+"""The selective scan in the associative form of Phase Gradient Flow (arXiv 2512.23068, Proposition 3.2).
 
-Each element of the scan is the step at one base, together with the tangent of this step. Composition of
-steps is associative, so all steps of a tile can be composed in log2(tile) passes (recursive doubling).
-This module is an independent implementation in plain torch, whereas the compiled kernels advance base
-by base. The decays are at most 1 and are combined only by multiplication, so their products cannot
-overflow.
+The elements of the scan are the steps at the bases of a tile, each together with its tangent. Composition
+of steps is associative, so all steps of a tile can be composed in log2(tile) passes (recursive doubling).
+This module is an independent implementation in plain torch, whereas the compiled kernels advance base by
+base. The decays are at most 1 and are combined only by multiplication, so their products cannot overflow.
 """
 
 from typing import NamedTuple
@@ -21,7 +20,9 @@ _TIME = -3
 
 
 class Step(NamedTuple):
-    """An affine map of the state, `h -> a h + b`, and of its tangent, `h_dot -> a h_dot + k h + j`.
+    """One or more steps of the scan: affine maps of the state and of its tangent.
+
+    A step maps the state `h` to `a h + b`, and its tangent `h_dot` to `a h_dot + k h + j`.
 
     Parameters
     ----------
@@ -38,7 +39,7 @@ class Step(NamedTuple):
 
 
 def compose(first: Step, second: Step) -> Step:
-    """Return the composition of two steps, `first` followed by `second`."""
+    """Return the composition of two steps, in which `first` is applied before `second`."""
     return Step(
         a=second.a * first.a,
         k=second.k * first.a + second.a * first.k,
@@ -50,7 +51,8 @@ def compose(first: Step, second: Step) -> Step:
 def prefix_scan(steps: Step) -> Step:
     """Return, for each base, the composition of all steps up to and including the step at that base.
 
-    Memory: three times the size of `steps`. Time: log2(tile) passes over the tile.
+    Memory is needed for three times the size of `steps`. The computation takes log2(tile) passes over the
+    tile.
     """
     length, reach = steps.a.shape[_TIME], 1
     while reach < length:
@@ -63,7 +65,10 @@ def prefix_scan(steps: Step) -> Step:
 
 
 def scan(*tensors: Tensor | None, input_map: str = "euler") -> tuple[Tensor, Tensor]:
-    """Return the outputs and the final state, as `reference.scan` does."""
+    """Return the outputs and the final state of the selective scan.
+
+    The arguments are those of `reference.scan`.
+    """
     u, delta, A, B, C, D, state, bias, z = ScanInputs(*tensors)  # type: ignore[arg-type]
     if bias is not None:
         delta = F.softplus(delta + bias, threshold=40)
@@ -83,7 +88,7 @@ def scan(*tensors: Tensor | None, input_map: str = "euler") -> tuple[Tensor, Ten
 
 
 def _parts(tensor: Tensor, directions: int) -> tuple[Tensor, Tensor]:
-    """Return the tensor and its tangents, which are zero unless the tensor is a `Dual`."""
+    """Return the tensor without its tangents, and its tangents, which are zero if it is not a `Dual`."""
     if isinstance(tensor, Dual):
         return primal(tensor), tensor.dots
     return tensor, tensor.new_zeros(directions, *tensor.shape)

@@ -1,4 +1,4 @@
-"""CPU kernel set: torch computes matrix products, and numba compiles all other operations."""
+"""Kernel set for the CPU: torch computes matrix products, and numba compiles all other operations."""
 
 from genoscan.ops.cpu_conv import CONV_SILU
 from genoscan.ops.cpu_linear import LINEAR

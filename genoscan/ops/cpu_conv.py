@@ -1,7 +1,7 @@
-"""Short convolution and SiLU in a single pass, compiled for the CPU.
+"""Short convolution and SiLU in a single pass, compiled for the CPU by numba.
 
-With torch operations, the four shifted products and their derivatives would take a dozen passes over
-the tile. Here, the forward pass, the jvp and the vjp each make a single pass over the tile, base by
+With torch operations, the products with the shifted inputs and their derivatives would take a dozen passes
+over the tile. Here, the forward pass, the jvp and the vjp each make a single pass over the tile, base by
 base, so that the few rows in use stay in the L1 cache. The notation is that of `reference.conv_silu`.
 """
 
@@ -43,7 +43,10 @@ def _forward(rows, weight, bias, y, start, stop, i_batch, first, last):
 
 @compiled
 def _jvp(rows, weight, bias, rows_dot, weight_dot, bias_dot, y, y_dot, start, stop, i_batch, first, last):
-    """Write `y` and `y_dot`; zero tangents of the weight and the bias are passed as empty arrays."""
+    """Write the outputs to `y` and their tangents to `y_dot`.
+
+    If the tangents of the weight and the bias are zero, they are passed as empty arrays.
+    """
     use_widest_vectors()
     for t in range(start, stop):
         for group in range(first, last):
@@ -70,11 +73,11 @@ def _jvp(rows, weight, bias, rows_dot, weight_dot, bias_dot, y, y_dot, start, st
 def _vjp(rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, start, stop, i_batch, first, last):
     """Write the cotangents of the inputs.
 
-    Unneeded cotangents of the weight and the bias are empty arrays. `padded_bar` is the cotangent of
-    the tail followed by that of the tile. Base `t` is in row `t + before`, where `before` is the number
-    of rows of the tail. Until base `t` is processed, this row contains the cotangent of the sum before
-    the SiLU at base `t + before`. If this base is past the end of the tile, the row contains zero. The
-    value in the row is last used at base `t`.
+    The cotangents of the weight and the bias are empty arrays if they are not needed. `padded_bar` is the
+    cotangent of the tail followed by that of the tile, so base `t` is in row `t + before`, where `before`
+    is the number of rows of the tail. Until base `t` is processed, this row contains the cotangent, at base
+    `t + before`, of the sum to which the SiLU is applied. If this base is past the end of the tile, the row
+    contains zero. The value is used for the last time at base `t`, and is then replaced.
     """
     use_widest_vectors()
     before = len(weight) - 1
@@ -107,11 +110,11 @@ def _vjp(rows, weight, bias, y_bar, padded_bar, weight_bar, bias_bar, start, sto
 
 
 def _pieces(x: Tensor, tail: Tensor) -> list[tuple[np.ndarray, int, int]]:
-    """Return two triples (rows, start, stop): input rows, and the range of bases computed from them.
+    """Return the input rows in two pieces, each a triple (rows, start, stop).
 
-    The output at base `t` is computed from the rows that begin at row `t - start`. For the first
-    bases, the rows are a copy that begins with the tail. For all other bases, the rows are those of the
-    tile itself.
+    `start` and `stop` are the range of bases whose outputs are computed from the rows. The output at base
+    `t` is computed from the rows that begin at row `t - start`. For the first bases, the rows are a copy
+    that begins with the tail. For all other bases, the rows are those of the tile itself.
     """
     edge = min(tail.shape[-2], x.shape[-2])
     rows = pad_lanes(torch.cat([tail, x[..., :edge, :]], -2))
@@ -119,7 +122,7 @@ def _pieces(x: Tensor, tail: Tensor) -> list[tuple[np.ndarray, int, int]]:
 
 
 def _next_tail(given: ConvInputs) -> Tensor:
-    """Return a copy of the last `taps - 1` inputs, so that the tile can be freed."""
+    """Return a copy of the last `taps - 1` inputs; because it is a copy, the memory of the tile can be freed."""
     before, length = given.tail.shape[-2], given.x.shape[-2]
     if before > length:
         return torch.cat([given.tail[..., length:, :], given.x], -2)
@@ -127,7 +130,7 @@ def _next_tail(given: ConvInputs) -> Tensor:
 
 
 def forward(inputs: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
-    """Return the SiLU of the convolution, and the next tail."""
+    """Return the SiLU of the convolution, and the tail for the next tile."""
     given = ConvInputs(*inputs)
     pieces = _pieces(given.x, given.tail)
     weight, bias = pad_lanes(given.weight.mT), pad_lanes(given.bias)
@@ -142,7 +145,7 @@ def forward(inputs: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
 
 
 def jvp(inputs: Tensors, tangents: OptionalTensors) -> tuple[Tensors, Tensors]:
-    """Return the outputs of `forward`, and the tangents of the outputs along all directions."""
+    """Return the outputs of `forward`, and their tangents along all directions."""
     given, dots = ConvInputs(*inputs), ConvInputs(*materialize_tangents(inputs, tangents))
     if all(tangents[i] is None for i in (1, 2)):
         dots = dots._replace(weight=dots.weight[..., :0], bias=dots.bias[..., :0])

@@ -1,8 +1,7 @@
-"""Matrix products whose outputs are stored in pooled buffers.
+"""Matrix products for the CPU, whose outputs are stored in pooled buffers.
 
-Outputs allocated by torch would fragment the heap during training.
-
-The notation is that of `torch.nn.functional.linear`.
+If torch allocated the outputs, they would fragment the heap during training. The notation is that of
+`torch.nn.functional.linear`.
 """
 
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ class _Inputs(NamedTuple):
 
 
 def product(x: Tensor, matrix: Tensor) -> Tensor:
-    """Return the detached product `x @ matrix` for `x` of shape (..., features)."""
+    """Return the product `x @ matrix`, detached from autograd, for `x` of shape (..., features)."""
     x, matrix = x.detach(), matrix.detach()
     y = aligned_empty_tensor((*x.shape[:-1], matrix.shape[-1]), x)
     torch.mm(as_matrix(x), matrix, out=as_matrix(y))
@@ -37,14 +36,14 @@ def add_product_(y: Tensor, x: Tensor, matrix: Tensor) -> Tensor:
 
 
 def concatenate(parts: Sequence[Tensor], axis: int) -> Tensor:
-    """Return the concatenation of the tensors along an axis, as `torch.cat` does."""
+    """Concatenate tensors along an axis, as `torch.cat` does, in a pooled buffer."""
     shape = list(parts[0].shape)
     shape[axis] = sum(part.shape[axis] for part in parts)
     return torch.cat(list(parts), axis, out=aligned_empty_tensor(shape, parts[0]))
 
 
 def as_matrix(x: Tensor) -> Tensor:
-    """Return a view of a tensor of shape (..., features) as a matrix of shape (positions, features)."""
+    """Return a view of a tensor of shape (..., features) as a matrix with one row per position."""
     return x.flatten(0, -2)
 
 

@@ -1,7 +1,7 @@
 """A Mamba block for the CPU, implemented as a single autograd function.
 
-If each operation were recorded separately, the overhead of autograd for a tile would exceed the run
-time of some operations, and autograd would save tensors that are cheap to recompute.
+If autograd recorded each operation separately, its overhead for a tile would exceed the run time of some
+operations, and it would save tensors that are cheap to recompute.
 """
 
 from typing import Any, NamedTuple
@@ -20,10 +20,10 @@ from genoscan.ops.reference import REFERENCE
 
 
 class _Saved(NamedTuple):
-    """Tensors of a tile that are saved for the vjp in addition to the checkpoints of the scan.
+    """Tensors that are saved for the vjp of a tile, in addition to the checkpoints of the scan.
 
-    The names are those in layers/mamba.py. `selected` is the output of `x_proj`. `y` is the output of
-    the scan if the gradient of `out_proj` is needed, and None otherwise.
+    The names are those in layers/mamba.py. `u_in` is the input to the convolution. `selected` is the output
+    of `x_proj`. `y` is the output of the scan if the gradient of `out_proj` is needed, and None otherwise.
     """
 
     x: Tensor
@@ -102,7 +102,7 @@ def _definition(x: Tensor, tail: Tensor, state: Tensor, *weights: Any, eps: floa
 
 
 def _needs_grad(ctx: Any) -> MambaWeights:
-    """Return whether the gradient of each weight is needed."""
+    """Return, for each weight, whether its gradient is needed."""
     return MambaWeights(*ctx.needs_input_grad[-len(MambaWeights._fields) :])
 
 
@@ -118,7 +118,7 @@ def _step(saved: _Saved, weights: MambaWeights) -> Tensor:
 
 
 def _scan_inputs(saved: _Saved, weights: MambaWeights) -> ScanInputs:
-    """Return the inputs to the scan; `delta` is recomputed because the scan may overwrite it."""
+    """Return the inputs to the scan; `delta` is recomputed because the scan may have overwritten it."""
     B, C = saved.selected[..., weights.dt_proj.shape[1] :].chunk(2, -1)
     delta = product(_step(saved, weights), weights.dt_proj.mT)
     return ScanInputs(saved.u, delta, weights.A, B, C, weights.D, saved.state, weights.dt_bias, saved.z)
@@ -134,7 +134,7 @@ def mamba(
     x : Tensor
         Input, of shape (batch, tile, d_model).
     tail : Tensor
-        Inputs to the convolution before the tile, of shape (batch, taps - 1, channels).
+        Last inputs to the convolution before the tile, of shape (batch, taps - 1, channels).
     state : Tensor
         State of the scan before the tile, of shape (batch, channels, states).
     weights : MambaWeights
@@ -145,15 +145,15 @@ def mamba(
     Returns
     -------
     tuple of Tensor
-        Outputs, next tail and final state. Their shapes are those of `x`, `tail` and `state`.
+        Outputs, tail for the next tile, and final state. Their shapes are those of `x`, `tail` and `state`.
 
     Notes
     -----
-    The function is exact: it computes the operations of `mamba_by_operations`, and its backward pass
-    computes the vjps of these operations in reverse order.
+    The function is exact up to rounding: it computes the operations of `mamba_by_operations`, and its
+    backward pass computes the vjps of these operations in reverse order.
 
-    Memory: the tensors saved for the vjp are `x`, three values per base and channel (four if `out_proj`
-    is trained), and the checkpoints of the scan.
+    The tensors saved for the vjp are `x`, three values per base and channel (four if `out_proj` is
+    trained), the output of `x_proj`, and the checkpoints of the scan.
     """
     inputs = x, tail, state, *weights
     check_precision(inputs)

@@ -1,6 +1,6 @@
-"""RMSNorm, compiled for the CPU.
+"""RMSNorm for the CPU, compiled by numba.
 
-It makes a single pass over memory, whereas torch makes several. The notation is that of
+The kernels make a single pass over memory, whereas torch makes several. The notation is that of
 `reference.rms_norm`.
 """
 
@@ -34,7 +34,7 @@ from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, m
 
 @numba.njit(inline="always")
 def _inner(a, b, row):
-    """Return the inner product of a row of `a` and a row of `b`."""
+    """Return the inner product of the same row of `a` and `b`."""
     lanes = load(a, (row, 0)) * load(b, (row, 0))
     for group in range(1, a.shape[1] // LANES):
         lanes = lanes + load(a, (row, group)) * load(b, (row, group))
@@ -43,7 +43,10 @@ def _inner(a, b, row):
 
 @numba.njit(inline="always")
 def _scale(x, row, width, eps):
-    """Return `1 / sqrt(mean(x^2) + eps)`, or NaN rather than 0 if the squares overflow."""
+    """Return `1 / sqrt(mean(x^2) + eps)` for a row of `x`.
+
+    If the squares overflow, the result is NaN rather than 0.
+    """
     mean = _inner(x, x, row) / width
     return 1.0 / np.sqrt(mean + eps) if mean < np.inf else np.nan
 
@@ -73,7 +76,10 @@ def _jvp_rows(x, weight, width, eps, x_dot, weight_dot, y_dot, first, last):
 
 @compiled
 def _vjp_rows(x, weight, width, eps, y_bar, x_bar, weight_bar, first, last):
-    """Write `x_bar`; add the cotangent of the weight to `weight_bar` unless this array is empty."""
+    """Write the cotangents of rows of `x` to `x_bar`, and add those of the weight to `weight_bar`.
+
+    If `weight_bar` is empty, the cotangent of the weight is not computed.
+    """
     use_widest_vectors()
     for row in range(first, last):
         scale = _scale(x, row, width, eps)
@@ -94,13 +100,13 @@ def _over_rows(kernel: Callable[..., None], rows: int, *arguments: Any) -> None:
 
 
 def _rows(tensor: Tensor) -> np.ndarray:
-    """Return a tensor of shape (batch, tile, channels) as an array of shape (rows, lanes)."""
+    """Return a tensor of shape (batch, tile, channels) as an array of shape (batch x tile, padded channels)."""
     array = pad_lanes(tensor)
     return array.reshape(-1, array.shape[-1])
 
 
 def _rows_by_direction(tensor: Tensor) -> np.ndarray:
-    """Return tangents as an array of shape (directions, rows, lanes).
+    """Return tangents as an array of shape (directions, batch x tile, padded channels).
 
     The shape of `tensor` is (directions, batch, tile, channels).
     """
@@ -109,7 +115,7 @@ def _rows_by_direction(tensor: Tensor) -> np.ndarray:
 
 
 def _like(array: np.ndarray, tensor: Tensor) -> Tensor:
-    """Return an array of rows as a tensor with the shape of `tensor`."""
+    """Convert an array of rows with padded channels to a tensor with the shape of `tensor`."""
     return unpad_lanes(array, tensor.shape[-1]).reshape(tensor.shape)
 
 

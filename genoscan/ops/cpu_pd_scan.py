@@ -1,9 +1,9 @@
-"""The permutation-diagonal scan, compiled for the CPU.
+"""The permutation-diagonal scan, compiled for the CPU by numba.
 
-Each kernel makes a single pass over the tile, and each step uses only two rows of states. Products are
-computed separately for the real and the imaginary plane, in loops that LLVM vectorises. The states are
-then moved to their destinations one by one, and states with the same destination are added. The
-notation is that of `reference.pd_scan`.
+Each kernel makes a single pass over the tile, and each step uses only two rows of states. Complex products
+are computed separately for the real and the imaginary parts, in loops that LLVM vectorises. The states are
+then moved to their destinations one by one, and states with the same destination are added. The notation is
+that of `reference.pd_scan`.
 """
 
 # Functions compiled by numba have no annotations; their callers do.
@@ -25,7 +25,7 @@ from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, m
 def _multiply(d, x, out):
     """Write the complex product of `d` and `x` to `out`.
 
-    The real and imaginary parts are in separate planes.
+    The first row of each array contains the real parts, and the second row contains the imaginary parts.
     """
     for q in range(d.shape[1]):
         out[0, q] = d[0, q] * x[0, q] - d[1, q] * x[1, q]
@@ -34,7 +34,10 @@ def _multiply(d, x, out):
 
 @numba.njit(inline="always")
 def _multiply_conjugate(d, x, out):
-    """Write the product of `x` and the complex conjugate of `d` to `out`."""
+    """Write the product of `x` and the complex conjugate of `d` to `out`.
+
+    The first row of each array contains the real parts, and the second row contains the imaginary parts.
+    """
     for q in range(d.shape[1]):
         out[0, q] = d[0, q] * x[0, q] + d[1, q] * x[1, q]
         out[1, q] = d[0, q] * x[1, q] - d[1, q] * x[0, q]
@@ -42,7 +45,10 @@ def _multiply_conjugate(d, x, out):
 
 @numba.njit(inline="always")
 def _scatter_add(p, values, inflow, x):
-    """Write the inflow to `x`, and then add each value at its destination in `x`."""
+    """Set `x` to the inflow, and add each value to the entry of `x` that is its destination.
+
+    `p` contains the destinations.
+    """
     for plane in range(2):
         for q in range(len(p)):
             x[plane, q] = inflow[plane, q]
@@ -70,7 +76,7 @@ def _forward(decay, inflow, state, route, maps, x, dx, b, first, last):
 
 @compiled
 def _jvp(decay_dot, inflow_dot, state_dot, decay, state, route, maps, x, x_dot, dx, ex, b, first, last):
-    """Write `x_dot`, the tangents of the states `x`; `dx` and `ex` are buffers for one head."""
+    """Write the tangents of the states `x` to `x_dot`; `dx` and `ex` are buffers for the states of one head."""
     for i in range(len(x_dot)):
         for head in range(first, last):
             before, before_dot = state[b, head], state_dot[i, b, head]
@@ -113,7 +119,7 @@ def _arrays(*tensors: Tensor) -> list[np.ndarray]:
 def forward(inputs: Tensors, *, save: bool, route: Tensor, maps: Tensor) -> tuple[Tensors, Tensors]:
     """Return the states after each step, and the final state.
 
-    If `save` is true, the states after each step are also returned separately, for `vjp`.
+    If `save` is true, the states are also returned as the tensors to be saved for `vjp`.
     """
     _, n_maps, n_states = maps.shape
     check_indices("route", route, n_maps)
@@ -132,7 +138,7 @@ def forward(inputs: Tensors, *, save: bool, route: Tensor, maps: Tensor) -> tupl
 
 
 def jvp(inputs: Tensors, tangents: OptionalTensors, *, route: Tensor, maps: Tensor) -> tuple[Tensors, Tensors]:
-    """Return the outputs of `forward`, and the tangents of the outputs along all directions."""
+    """Return the outputs of `forward`, and their tangents along all directions."""
     (states, end), _ = forward(inputs, save=False, route=route, maps=maps)
     decay, _, state = _arrays(*inputs)
     dots = _arrays(*materialize_tangents(inputs, tangents))

@@ -1,19 +1,19 @@
-"""The selective scan, compiled for the CPU with numba and vectorised over channels.
+"""The selective scan, compiled for the CPU by numba and vectorised over channels.
 
 Speed
     Sixteen channels are processed side by side in vector registers, and the exponential is an inlined
-    polynomial. Channel groups are divided among `torch.get_num_threads()` threads, and the kernels
-    release the GIL.
+    polynomial. Channel groups are divided among `torch.get_num_threads()` threads, and the kernels release
+    the GIL.
 
 Accuracy
-    A decay is computed as exp(z) - 1 if it is close to 1, and as exp(z) otherwise (`lane_math.decay`).
+    A decay is computed as exp(z) - 1 if it is close to 1, and as exp(z) otherwise (see `lane_math.decay`).
     Kahan summation is used along the sequence. As a result, errors do not grow with the length of the
     sequence: tests/test_scan.py checks that the error relative to float64 over 131,072 bases is at most
     1e-5, for decays from exp(-1e-10) to exp(-1e5). There are no divisions and no logarithms.
 
 Memory
-    The vjp recomputes the states from checkpoints, which are saved once every `SUB` bases. Each
-    exponential is evaluated twice in total. The checkpoints take 1 / `SUB` of the memory that all
+    The vjp recomputes the states from checkpoints, which are saved once every `SUB` bases. As a result,
+    each exponential is evaluated twice, but the checkpoints take only 1 / `SUB` of the memory that all
     states would take.
 """
 
@@ -35,7 +35,7 @@ from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, m
 def _arrays(inputs: ScanInputs) -> tuple[np.ndarray, ...]:
     """Return the inputs, or their tangents, as arrays for the kernels.
 
-    An absent input becomes an empty array. If the last axis of an array is the channel axis, it is
+    An absent input is replaced by an empty array. If the last axis of an input is the channel axis, it is
     padded to a whole number of vectors.
     """
     u, delta, A, B, C, D, state, bias, z = inputs
@@ -53,7 +53,10 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _split_states(inputs: ScanInputs) -> list[ScanInputs]:
-    """Split the inputs into groups of at most `STATES` states; the outputs of the groups sum to `y`."""
+    """Split the inputs into groups of at most `STATES` states.
+
+    The sum of the outputs of all groups equals the output of the scan.
+    """
     n_states = inputs.B.shape[-1]
     if n_states <= STATES:
         return [inputs]
@@ -73,8 +76,7 @@ def _split_states(inputs: ScanInputs) -> list[ScanInputs]:
 def _phi_flag(input_map: str) -> bool | None:
     """Return True if the input map is "phi", and None otherwise.
 
-    True and None have different types, so numba compiles the kernels separately for each input
-    map.
+    Because True and None have different types, numba compiles separate kernels for the two input maps.
     """
     return True if is_phi(input_map) else None
 
@@ -99,9 +101,9 @@ def _forward_group(inputs: ScanInputs, *, save: bool, phi: bool | None, donate: 
 def forward(
     inputs: OptionalTensors, *, save: bool, input_map: str = "euler", donate: bool = False
 ) -> tuple[Tensors, Tensors]:
-    """Return the pair (y, final state), and a tuple of checkpoints.
+    """Return the outputs and the final state as a pair, and a tuple of checkpoints.
 
-    The tuple is empty unless `save` is true. If `donate` is true, `delta` may be overwritten.
+    If `save` is false, the tuple is empty. If `donate` is true, `delta` may be overwritten.
     """
     parts = _split_states(ScanInputs(*inputs))
     donate = donate and len(parts) == 1
@@ -168,8 +170,8 @@ def vjp(
 ) -> OptionalTensors:
     """Return the cotangents of the inputs.
 
-    The cotangents of `A`, `D` and `bias` are None unless at least one of them is needed. If `donate` is
-    true, `delta` and the cotangent of `y` may be overwritten.
+    If none of the cotangents of `A`, `D` and `bias` is needed, all three are None. If `donate` is true,
+    `delta` and the cotangent of the output may be overwritten.
     """
     y_bar, state_end_bar = bars
     needs = ScanInputs(*needs_grad)
@@ -212,7 +214,7 @@ def _jvp_group(inputs: ScanInputs, dots: ScanInputs, phi: bool | None) -> tuple[
 
 
 def jvp(inputs: OptionalTensors, tangents: OptionalTensors, *, input_map: str = "euler") -> tuple[Tensors, Tensors]:
-    """Return the outputs and the final state, with their tangents along all directions."""
+    """Return the outputs and the final state as a pair, and the pair of their tangents along all directions."""
     dots = ScanInputs(*tangents)
     groups_dot = _split_states(ScanInputs(*materialize_tangents(inputs, tangents)))
     if dots.A is None and dots.D is None and dots.bias is None:

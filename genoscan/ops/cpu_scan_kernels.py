@@ -2,14 +2,14 @@
 
 A group consists of the `LANES` channels of one vector. At each base, all states of a group are advanced
 before the next base is read. Arrays are therefore read in memory order, and the state stays in the L1
-cache. The vjp requires the states. `forward` saves the state as a checkpoint once every `SUB` bases,
-and `vjp` recomputes one sub-tile of `SUB` bases at a time from the checkpoint of the sub-tile.
+cache. The vjp requires the states. `forward` saves the state as a checkpoint once every `SUB` bases, and
+`vjp` recomputes the states of one sub-tile of `SUB` bases at a time, starting from its checkpoint.
 
-Notation: u, delta, A, B, C, D and h are defined in `reference.scan`. `rate` is A / ln 2, so that a
-decay is 2^z2 with z2 = delta * rate. The suffix `_dot` marks tangents, and `_bar` marks cotangents.
-`error` is the rounding error of the last addition to the state, for Kahan summation. `phi_input` is
-None for the input map delta B u and True for phi(delta A) B u; the kernels are compiled separately for
-each input map.
+Notation: u, delta, A, B, C, D and h are defined in `reference.scan`. `rate` is A / ln 2, so that a decay is
+2^z2 with z2 = delta * rate. The suffix `_dot` marks tangents, and `_bar` marks cotangents. `error` is the
+rounding error of the last addition to the state, which is needed for Kahan summation. `phi_input` is None
+if the input term is delta B u, and True if it is phi(delta A) B u; separate kernels are compiled for the
+two cases.
 """
 
 # Functions compiled by numba have no annotations; their callers do.
@@ -34,11 +34,14 @@ from genoscan.ops.lanes import (
 )
 
 STATES = 16
-"""Maximum number of states of a channel per kernel call; more states are split into groups."""
+"""Maximum number of states per channel that a kernel call processes; more states are split into groups."""
 SUB = 32
-"""Number of bases per sub-tile, which is the distance between two checkpoints."""
+"""Number of bases per sub-tile, which is also the distance between checkpoints."""
 BLOCK = 8
-"""Number of bases per block; steps are computed before the recurrence, and gates are applied after it."""
+"""Number of bases per block.
+
+In each block, step sizes are computed before the recurrence, and gates are applied after it.
+"""
 LN_2 = math.log(2)
 
 # Buffer sizes below: 256 = STATES * LANES, 512 = SUB * LANES, 8192 = SUB * STATES * LANES.
@@ -46,9 +49,9 @@ LN_2 = math.log(2)
 
 @numba.njit(inline="always")
 def _gather(lanes, matrix, group, scale):
-    """Copy a group of channels of a matrix to lanes, and multiply them by `scale`.
+    """Copy a group of channels of a matrix of shape (channels, states) to vectors, multiplied by `scale`.
 
-    Lanes that have no channel are filled with the last channel.
+    Lanes without a channel are filled with the last channel.
     """
     for n in range(matrix.shape[-1]):
         for lane in range(LANES):
@@ -58,7 +61,7 @@ def _gather(lanes, matrix, group, scale):
 
 @numba.njit(inline="always")
 def _scatter(matrix, lanes, group):
-    """Copy lanes to a group of channels of a matrix of shape (channels, states)."""
+    """Copy vectors to a group of channels of a matrix of shape (channels, states)."""
     for n in range(matrix.shape[-1]):
         for lane in range(min(LANES, len(matrix) - group * LANES)):
             matrix[group * LANES + lane, n] = lanes[n * LANES + lane]
@@ -66,7 +69,7 @@ def _scatter(matrix, lanes, group):
 
 @compiled
 def forward(inputs, y, state_end, checkpoints, phi_input, i_batch, first, last):
-    """Write `y` and `state_end`, and also the checkpoints unless `checkpoints` is empty."""
+    """Write `y`, `state_end` and, unless `checkpoints` is empty, the checkpoints."""
     use_widest_vectors()
     u, delta, A, B, C, D, state, bias, z = inputs
     length, n_states = B.shape[1], B.shape[2]
@@ -123,11 +126,12 @@ def forward(inputs, y, state_end, checkpoints, phi_input, i_batch, first, last):
 
 @compiled
 def jvp(inputs, tangents, outputs, carry, phi_input, i_batch, first, last):
-    """Write the outputs of `forward`, and the tangents of the outputs along all directions.
+    """Write the outputs of `forward`, and their tangents along all directions.
 
-    The first axis of the tangents is the axis of directions. Factors that do not depend on the
-    direction are computed once per sub-tile. `carry` is a buffer for the tangents of `h` between
-    sub-tiles. The tangents of `A`, `D` and `bias` are empty arrays if all of them are zero.
+    The first axis of tangents is the axis of directions. Factors that do not depend on the direction are
+    computed once per sub-tile. `carry` is a buffer for the tangents of the state `h`, and their rounding
+    errors, between sub-tiles. If the tangents of `A`, `D` and `bias` are all zero, they are passed as empty
+    arrays.
     """
     use_widest_vectors()
     u, delta, A, B, C, D, state, bias, z = inputs
@@ -269,12 +273,13 @@ def jvp(inputs, tangents, outputs, carry, phi_input, i_batch, first, last):
 
 @compiled
 def vjp(inputs, checkpoints, bars, outputs, carry, phi_input, i_batch, first, last):
-    """Write the cotangents of the inputs; unneeded cotangents of `A`, `D` and `bias` are empty arrays.
+    """Write the cotangents of the inputs; those of `A`, `D` and `bias` are empty arrays if they are not needed.
 
-    The term `exp(z) h_bar` is passed from each base to its left neighbour in two parts: `h_bar`, which
-    is the cotangent itself or 0, and `pending`, which is the remainder. At the neighbour, `pending` and
-    the local term are added to `h_bar` in one compensated step. `carry` is a buffer for `h_bar`,
-    `pending` and `error` between sub-tiles.
+    The cotangent of the state before a base is `exp(z)` times the cotangent `h_bar` of the state after the
+    base. It is passed to the left neighbour in two parts. The first part is `h_bar` if the decay is close
+    to 1, and 0 otherwise. The second part, `pending`, is the remainder. At the neighbour, `pending` and the
+    local term are added to the first part by Kahan summation. `carry` is a buffer for `h_bar`, `pending`
+    and the rounding error between sub-tiles.
     """
     use_widest_vectors()
     u, delta, A, B, C, D, _, bias, z = inputs

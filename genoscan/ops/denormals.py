@@ -1,8 +1,8 @@
-"""Flushing of denormal numbers (below about 1e-38 in float32) to zero during sweeps.
+"""Flushing of denormal numbers (below about 1e-38 in float32) to zero during sweeps over a sequence.
 
-Derivatives that decay along a window become denormal, and each operation on a denormal number takes
-about a hundred processor cycles. Without flushing, such sweeps take about twenty times as long. The
-mode is set separately for each thread.
+Derivatives that decay along a window become denormal, and each operation on a denormal number takes about a
+hundred processor cycles. Sweeps in which this happens would take about twenty times as long without
+flushing. The mode is set separately for each thread.
 """
 
 import sys
@@ -23,7 +23,7 @@ def flushes_denormals() -> bool:
 
 @contextmanager
 def flush_denormals(enabled: bool = True) -> Generator[None, None, None]:
-    """Set whether this thread flushes denormal numbers to zero, and restore the mode on exit."""
+    """Set whether this thread flushes denormal numbers to zero within the context; restore the mode on exit."""
     before = flushes_denormals()
     torch.set_flush_denormal(enabled)
     try:
@@ -33,17 +33,18 @@ def flush_denormals(enabled: bool = True) -> Generator[None, None, None]:
 
 
 def flush_denormals_during(tiles: Generator[Item, None, Result]) -> Generator[Item, None, Result]:
-    """Flush denormal numbers to zero while a generator runs; its consumer's mode does not change.
+    """Run a generator with denormal numbers flushed to zero; restore the mode whenever it yields.
 
     Parameters
     ----------
     tiles : generator
-        Sweep that yields tiles. Each tile is computed with denormal numbers flushed to zero.
+        Sweep that yields tiles.
 
     Returns
     -------
     generator
-        Generator that yields the same tiles and has the same return value.
+        Generator that yields the same tiles and has the same return value. Only the computation of the
+        tiles is affected, not the code that consumes them.
     """
     while True:
         with flush_denormals():

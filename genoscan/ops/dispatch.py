@@ -18,9 +18,9 @@ def choose(device: torch.device | str, name: str = "auto") -> Kernels:
     device : torch.device or str
         Device of the tensors.
     name : str
-        Name of the set: "auto" (the default for the device), "cpu" (numba), "triton" (on a CUDA
-        device, or on the CPU if Triton's interpreter is enabled), "reference" or "associative"
-        (plain torch, on any device).
+        Name of the kernel set: "auto" (the default for the device), "cpu" (numba), "triton" (on a CUDA
+        device, or on the CPU if Triton's interpreter is enabled), "reference" or "associative" (plain
+        torch, on any device).
 
     Returns
     -------

@@ -1,9 +1,10 @@
 """Tensors with tangents along several directions: forward mode without the overhead of torch.func.
 
-torch.func dispatches each operation once for the derivative and once for the directions. This takes
-longer than the arithmetic on a tile. The nesting level of torch.func is a global variable, so several
-threads cannot use torch.func in parallel. Here, the few operations that dominate the run time of layers
-compute the tangents along all directions together. All other operations use torch.func.
+In torch.func, each operation is dispatched once for the derivative and once for the batch of directions,
+which takes longer than the arithmetic on a tile. In addition, the nesting level of torch.func is a global
+variable, so several threads cannot use torch.func in parallel. In this module, the few operations that
+dominate the run time of layers compute the tangents along all directions together. All other operations use
+torch.func.
 """
 
 import threading
@@ -21,10 +22,10 @@ _FUNC_LOCK = threading.Lock()
 
 
 def transformed(tensors: Iterable[Tensor | None]) -> bool:
-    """Return whether a torch transform applies to operations on the tensors.
+    """Return whether operations on the tensors are subject to a transform of torch.
 
-    This is the case if a torch.func transform is active, or if a tensor is batched or has a tangent
-    in torch's forward mode.
+    This is the case if a torch.func transform is active, if a tensor is batched, or if a tensor has a
+    tangent in torch's forward mode.
     """
     if torch._C._are_functorch_transforms_active():
         return True
@@ -40,12 +41,15 @@ def transformed(tensors: Iterable[Tensor | None]) -> bool:
 
 
 def refuse_transforms(*tensors: Tensor | None) -> None:
-    """Raise an error if a torch transform applies to the tensors, because derivatives would be lost.
+    """Raise an error if operations on the tensors are subject to a transform of torch.
+
+    Under such a transform, derivatives would be lost.
 
     Raises
     ------
     NotImplementedError
-        If a torch.func transform is active in this thread, or if a tensor is batched or has a tangent.
+        If a torch.func transform is active in this thread, or if a tensor is batched or has a tangent in
+        torch's forward mode.
     """
     if transformed(tensors):
         raise NotImplementedError(
@@ -55,12 +59,13 @@ def refuse_transforms(*tensors: Tensor | None) -> None:
 
 
 class Dual(Tensor):
-    """A tensor with tangents; the tangents are stored in `dots` and have a leading axis of directions.
+    """A tensor that has tangents along several directions.
 
-    Tangents are exact up to rounding. Linear maps, sums, products, softplus, layer norms and the
-    operations of a kernel set have explicit rules; all other functions are differentiated by torch.func.
-    In-place operations raise NotImplementedError. No autograd graph is recorded, because it would
-    not include the compiled kernels.
+    The tangents are stored in the attribute `dots`, which has a leading axis of directions. They are exact
+    up to rounding. Linear maps, sums, products, splits, softplus, layer norms and the operations of a
+    kernel set have explicit rules; all other functions are differentiated by torch.func. In-place
+    operations raise NotImplementedError. No autograd graph is recorded, because it would not include the
+    compiled kernels.
     """
 
     dots: Tensor
@@ -79,7 +84,8 @@ class Dual(Tensor):
         Raises
         ------
         NotImplementedError
-            If a torch.func transform is active, or if `primal` or `dots` is batched or has a tangent.
+            If a torch.func transform is active, or if `primal` or `dots` is batched or has a tangent in
+            torch's forward mode.
         """
         refuse_transforms(primal, dots)
         dual = primal.detach().as_subclass(Dual)
@@ -110,7 +116,7 @@ def _is_differentiable(leaf: Any) -> bool:
 
 
 def primal(value: Any) -> Any:
-    """Return the value of a `Dual` without the tangents, or return any other object unchanged."""
+    """Return the value of a `Dual`, without its tangents; return any other object unchanged."""
     return value.as_subclass(Tensor) if isinstance(value, Dual) else value
 
 
@@ -165,7 +171,7 @@ _RULES = {
 
 
 def _any_function(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """Compute the tangents of the outputs of an arbitrary function with torch.func."""
+    """Compute the tangents of the outputs of a function that has no explicit rule, with torch.func."""
     leaves, tree = tree_flatten((args, kwargs))
     duals = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Dual)]
 

@@ -11,14 +11,14 @@ import numba
 
 
 def choose_cache() -> bool:
-    """Choose a folder for the kernel cache if numba finds none; return whether kernels can be cached.
+    """Return whether kernels can be cached; if numba finds no folder for its cache, choose one.
 
     Notes
     -----
-    By default, numba caches kernels in the folder of the source file or, if that folder is not
-    writable, in the user's cache folder. If neither folder is writable, numba raises RuntimeError, and
-    this function places the cache in the folder for temporary files. If this is also impossible,
-    kernels are compiled again in every process.
+    By default, numba caches kernels in the folder of the source file or, if that folder is not writable, in
+    the user's cache folder. If neither folder is writable, numba raises RuntimeError, and this function
+    places the cache in the folder for temporary files. If this is also impossible, kernels are compiled
+    again in every process.
     """
     try:
         numba.njit(cache=True)(_probe)
@@ -35,7 +35,7 @@ def _probe() -> None:
 
 
 def _temporary_cache() -> Path:
-    """Return a folder for temporary files that only the current user can read and write."""
+    """Return a folder in the system's temporary folder that only the current user can read and write."""
     shared = Path(tempfile.gettempdir()) / f"genoscan-kernels-{os.getuid()}"
     try:
         shared.mkdir(mode=0o700)

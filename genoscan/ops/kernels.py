@@ -10,7 +10,7 @@ from genoscan.errors import InputError
 
 
 class ScanInputs(NamedTuple):
-    """Inputs to the scan, or the cotangents or tangents of these inputs.
+    """Inputs to the selective scan, or the tangents or cotangents of these inputs.
 
     Parameters
     ----------
@@ -19,7 +19,7 @@ class ScanInputs(NamedTuple):
     A : Tensor
         Decay rates, of shape (channels, states). They are at most 0.
     B, C : Tensor
-        Input and output vectors, of shape (batch, tile, states).
+        Input and output projections of the state, of shape (batch, tile, states).
     D : Tensor
         Skip connection, of shape (channels,).
     state : Tensor
@@ -28,8 +28,7 @@ class ScanInputs(NamedTuple):
         Bias of the step sizes, of shape (channels,). If it is given, the step sizes are
         `softplus(delta + bias)` instead of `delta`.
     z : Tensor, optional
-        Gate, of shape (batch, tile, channels). If it is given, the outputs are `y silu(z)` instead of
-        `y`.
+        Gate, of shape (batch, tile, channels). If it is given, the outputs are `y silu(z)` instead of `y`.
     """
 
     u: Tensor
@@ -44,7 +43,7 @@ class ScanInputs(NamedTuple):
 
 
 class ConvInputs(NamedTuple):
-    """Inputs to the convolution, or the cotangents or tangents of these inputs.
+    """Inputs to the convolution, or the tangents or cotangents of these inputs.
 
     Parameters
     ----------
@@ -55,7 +54,7 @@ class ConvInputs(NamedTuple):
     bias : Tensor
         Bias, of shape (channels,).
     tail : Tensor
-        Inputs before the tile, of shape (batch, taps - 1, channels).
+        Last inputs before the tile, of shape (batch, taps - 1, channels).
     """
 
     x: Tensor
@@ -65,28 +64,29 @@ class ConvInputs(NamedTuple):
 
 
 class MambaWeights(NamedTuple):
-    """Weights of a Mamba block, which have the same names as in layers/mamba.py.
+    """Weights of a Mamba block, with the same names as in layers/mamba.py.
 
     Parameters
     ----------
     norm : Tensor or None
-        Shape (d_model,). It is None for a mixer without a norm and a residual connection.
+        Weight of the norm, of shape (d_model,). None for a mixer without a norm or a residual connection.
     in_proj : Tensor
-        Shape (2 x channels, d_model).
+        Weight of the input projection, of shape (2 x channels, d_model).
     conv, conv_bias : Tensor
-        Shapes (channels, taps) and (channels,).
+        Filters and biases of the convolution, of shapes (channels, taps) and (channels,).
     x_proj : Tensor
-        Shape (rank + 2 x states, channels).
+        Projection that computes the low-rank step sizes, `B` and `C`, of shape (rank + 2 x states,
+        channels).
     dt_proj, dt_bias : Tensor
-        Shapes (channels, rank) and (channels,).
+        Weight and bias of the step-size projection, of shapes (channels, rank) and (channels,).
     A : Tensor
-        Shape (channels, states).
+        Decay rates, of shape (channels, states).
     D : Tensor
-        Shape (channels,).
+        Skip connection of the scan, of shape (channels,).
     out_proj : Tensor
-        Shape (d_model, channels).
+        Weight of the output projection, of shape (d_model, channels).
     in_bias, out_bias : Tensor, optional
-        Biases of the projections. Shapes (2 x channels,) and (d_model,).
+        Biases of the input and output projections, of shapes (2 x channels,) and (d_model,).
     """
 
     norm: Tensor | None
@@ -104,34 +104,34 @@ class MambaWeights(NamedTuple):
 
 
 class Kernels(NamedTuple):
-    """A kernel set, which implements each operation defined in `reference.py`.
+    """A kernel set: an implementation of each operation that is defined in `reference.py`.
 
     Parameters
     ----------
     name : str
-        Name of the set, as passed to `dispatch.choose`.
+        Name of the kernel set, as passed to `dispatch.choose`.
     scan : callable
-        Function `(*ScanInputs, input_map="euler" or "phi") -> (y, final state)`.
+        Function `(*ScanInputs, input_map="euler" or "phi") -> (outputs, final state)`.
     conv_silu : callable
-        Function `(*ConvInputs) -> (y, next tail)`.
+        Function `(*ConvInputs) -> (outputs, tail for the next tile)`.
     rms_norm : callable
-        Function `(x, weight, eps=...)` that returns `x` divided by its root mean square and multiplied
-        by `weight`.
+        Function `(x, weight, eps=...)` that returns `x` divided by its root mean square and multiplied by
+        `weight`.
     pd_scan : callable
         Function `(decay, inflow, state, route=..., maps=...) -> (states after each step, final state)`.
     linear : callable
         Function `(x, weight)` or `(x, weight, bias)` that returns `x @ weight.T + bias`, as
         `torch.nn.functional.linear` does.
     mamba : callable, optional
-        Function `(x, tail, state, MambaWeights, eps=...) -> (outputs, next tail, final state)`. It
-        computes a whole block, but does not support `Dual` inputs or biases of the projections. If it
-        is None, `mamba_by_operations` is used.
+        Function `(x, tail, state, MambaWeights, eps=...) -> (outputs, tail for the next tile, final
+        state)`. It computes a whole block, but does not support `Dual` inputs or biases of the projections.
+        If it is None, `mamba_by_operations` is used.
 
     Notes
     -----
-    Each operation is exact. Like any torch function, it can be differentiated any number of times by
-    autograd and torch.func. Forward mode with `Dual` tensors uses compiled kernels and supports only
-    first derivatives.
+    Each operation is exact up to rounding. Like any torch function, it can be differentiated any number of
+    times by autograd and torch.func. Forward mode with `Dual` tensors uses compiled kernels and supports
+    only first derivatives.
     """
 
     name: str
@@ -146,16 +146,16 @@ class Kernels(NamedTuple):
 def mamba_by_operations(
     kernels: Kernels, x: Tensor, tail: Tensor, state: Tensor, weights: MambaWeights, *, eps: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute a Mamba block over a tile from the separate operations of a kernel set.
+    """Compute a Mamba block over a tile with the separate operations of a kernel set.
 
     Parameters
     ----------
     kernels : Kernels
-        Implementation of the operations.
+        Kernel set that computes the operations.
     x : Tensor
         Input, of shape (batch, tile, d_model).
     tail : Tensor
-        Inputs to the convolution before the tile, of shape (batch, taps - 1, channels).
+        Last inputs to the convolution before the tile, of shape (batch, taps - 1, channels).
     state : Tensor
         State of the scan before the tile, of shape (batch, channels, states).
     weights : MambaWeights
@@ -166,7 +166,7 @@ def mamba_by_operations(
     Returns
     -------
     tuple of Tensor
-        Outputs, next tail and final state. Their shapes are those of `x`, `tail` and `state`.
+        Outputs, tail for the next tile, and final state. Their shapes are those of `x`, `tail` and `state`.
     """
     normed = x if weights.norm is None else kernels.rms_norm(x, weights.norm, eps=eps)
     # Two products rather than one that is split, so that both halves are contiguous.
@@ -182,7 +182,7 @@ def mamba_by_operations(
 
 
 def is_phi(input_map: str) -> bool:
-    """Return whether the scan's input map is "phi" rather than "euler".
+    """Return whether the input map of the scan is "phi" rather than "euler".
 
     Raises
     ------

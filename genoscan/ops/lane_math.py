@@ -1,6 +1,6 @@
-"""Exponential functions of vectors for the CPU kernels, computed by inlined polynomials.
+"""Elementary functions of vectors for the CPU kernels, computed by inlined polynomials.
 
-Each function is a stub with numba overloads for float32 and float64.
+Each function is a stub, for which numba overloads are defined for vectors of float32 and float64.
 """
 
 # Functions compiled by numba have no annotations; their callers do.
@@ -19,30 +19,36 @@ _LOG2_E = 1.4426950408889634
 def decay(z2):
     """Return `2^z2 - 1` for -1 < z2 <= 0, and `2^z2` for z2 <= -1.
 
-    For any `h`, the product `2^z2 h` equals `(h if z2 > -1 else 0) + decay(z2) h`. This sum loses no
-    digits if `2^z2` is close to 1 or to 0. The power is computed as `2^z2 = 2^k 2^r`, where `k` is an
-    integer and |r| <= 1/2. It is accurate to 2 units in the last place, and it is at least the smallest
-    normal number.
+    For any `h`, the product `2^z2 h` equals `(h if z2 > -1 else 0) + decay(z2) h`. In this form, no digits
+    are lost if `2^z2` is close to 1 or to 0. The power is computed as `2^z2 = 2^k 2^r`, where `k` is an
+    integer and |r| <= 1/2. It is accurate to 2 units in the last place. Powers below the smallest normal
+    number are replaced by this number.
     """
     raise NotImplementedError("compiled code only")
 
 
 def phi(z2, factor):
-    """Return `phi(z) = (exp(z) - 1) / z` for `z = z2 ln 2` and `factor = decay(z2)`."""
+    """Return `phi(z) = (exp(z) - 1) / z` for `z = z2 ln 2`.
+
+    `factor` is `decay(z2)`.
+    """
     raise NotImplementedError("compiled code only")
 
 
 def phi_slope(z2, factor, gain):
     """Return `phi'(z) = (exp(z) - phi(z)) / z` for `z = z2 ln 2`.
 
-    The arguments are `factor = decay(z2)` and `gain = phi(z)`. For z2 > -1, the result is computed as a
-    series: the sum of `k z^(k-1) / (k+1)!` over k >= 1.
+    `factor` is `decay(z2)`, and `gain` is `phi(z)`. For z2 > -1, the result is computed as a series: the
+    sum of `k z^(k-1) / (k+1)!` over k >= 1.
     """
     raise NotImplementedError("compiled code only")
 
 
 def exponential(x):
-    """Return `exp(x)` for x <= 0 to 2 units in the last place, or 0 if the result is denormal."""
+    """Return `exp(x)` for x <= 0, or 0 if the result is denormal.
+
+    The result is accurate to 2 units in the last place.
+    """
     raise NotImplementedError("compiled code only")
 
 
@@ -61,20 +67,20 @@ def softplus(x):
 
 
 def _exp2m1(r):
-    """Return `2^r - 1` for |r| <= 1/2 to 1 unit in the last place."""
+    """Return `2^r - 1` for |r| <= 1/2, accurate to 1 unit in the last place."""
     raise NotImplementedError("compiled code only")
 
 
 def _reciprocal(x):
-    """Return `1 / x` for 1 <= x <= 2 to 2 units in the last place."""
+    """Return `1 / x` for 1 <= x <= 2, accurate to 2 units in the last place."""
     raise NotImplementedError("compiled code only")
 
 
 @intrinsic
 def _exp2_integer(_context, shifted):
-    """Return `2^k` for an integer `k`.
+    """Return `2^k` for integers `k`.
 
-    `shifted` is a float whose lowest bits are the integer plus the exponent bias.
+    `shifted` contains floating-point numbers whose lowest bits are `k` plus the exponent bias.
     """
     bits, fraction = (32, 23) if shifted.scalar == types.float32 else (64, 52)
 
@@ -90,7 +96,7 @@ def _exp2_integer(_context, shifted):
 def _exp2_constants(lanes: Lanes) -> tuple[float, float]:
     """Return the lowest exponent, and a constant that rounds a number to an integer when added to it.
 
-    The lowest bits of the sum are the integer plus the exponent bias.
+    The lowest bits of the sum are the rounded integer plus the exponent bias.
     """
     if lanes.scalar == types.float32:
         return -126.0, 1.5 * 2**23 + 127

@@ -1,9 +1,9 @@
 """SIMD vectors of sixteen numbers for the CPU kernels, and a thread pool that runs these kernels.
 
-Sixteen channels are processed side by side in vector registers. Kernels load and store vectors
-(`Lanes`) and compute with them as if they were numbers. The last index of an array counts vectors
-rather than numbers, and `pad_lanes` pads the last axis to whole vectors. Vectors are explicit because
-LLVM does not vectorise all loops automatically.
+Vector registers contain the values of sixteen channels, one per lane. Kernels load and store vectors (of
+type `Lanes`) and compute with them as if they were numbers. The last index of an array counts vectors
+rather than numbers; `pad_lanes` pads the last axis to whole vectors. Vectors are explicit because LLVM does
+not vectorise all loops automatically.
 """
 
 # Functions compiled by numba have no annotations; their callers do.
@@ -40,7 +40,7 @@ compiled = numba.njit(
 
 
 class Lanes(types.Type):
-    """Numba type of a vector of sixteen elements, either booleans or numbers of type `scalar`."""
+    """Numba type of a vector with sixteen elements, which are booleans or numbers of type `scalar`."""
 
     def __init__(self, scalar: types.Type) -> None:
         self.scalar = scalar
@@ -57,7 +57,7 @@ class _LanesModel(models.PrimitiveModel):
 
 
 def _broadcast(context, builder, value, kind, lanes):
-    """Return a value as a vector; if the value is a number, copy it to all lanes."""
+    """Return a vector unchanged; copy a number to all lanes of a vector of type `lanes`."""
     if isinstance(kind, Lanes):
         return value
     number = context.cast(builder, value, kind, lanes.scalar)
@@ -68,14 +68,17 @@ def _broadcast(context, builder, value, kind, lanes):
 
 
 def _common_type(a, b):
-    """Return the vector type for an operation on two types, or None if neither is a vector."""
+    """Return the vector type in which two types are combined, or None if neither is a vector type."""
     lanes = next((x for x in (a, b) if isinstance(x, Lanes) and x.scalar != types.boolean), None)
     other = [x for x in (a, b) if x != lanes]
     return lanes if all(isinstance(x, types.Float) for x in other) else None
 
 
 def _define_operator(operation, build, compares: bool) -> None:
-    """Register an operator with numba for two vectors, and for a vector and a number."""
+    """Register an operator with numba, for two vectors and for a vector and a number.
+
+    `build` emits the LLVM instruction. `compares` is true if the results are booleans.
+    """
 
     @infer_global(operation)
     class _Template(AbstractTemplate):
@@ -105,7 +108,7 @@ _define_operator(operator.le, lambda builder, a, b: builder.fcmp_ordered("<=", a
 
 @intrinsic
 def where(_context, condition, yes, no):
-    """Return `yes` in the lanes in which the condition is true, and `no` in all other lanes."""
+    """Return a vector with the values of `yes` in lanes where the condition is true, and of `no` elsewhere."""
     lanes = _common_type(yes, no)
 
     def generate(context, builder, sig, args):
@@ -117,7 +120,7 @@ def where(_context, condition, yes, no):
 
 
 def _address(context, builder, array_type, array, index_type, index):
-    """Return a pointer to the vector at an index."""
+    """Return a pointer to the vector at an index of an array."""
     if isinstance(index_type, types.BaseTuple):
         numbers, kinds = cgutils.unpack_tuple(builder, index), list(index_type)  # type: ignore[call-overload]
     else:
@@ -132,7 +135,7 @@ def _address(context, builder, array_type, array, index_type, index):
 
 @intrinsic
 def load(_context, array, index):
-    """Return the vector at `array[index]`."""
+    """Load the vector at `array[index]`, where the last index counts vectors."""
 
     def generate(context, builder, sig, args):
         address = _address(context, builder, sig.args[0], args[0], sig.args[1], args[1])
@@ -143,7 +146,7 @@ def load(_context, array, index):
 
 @intrinsic
 def store(_context, array, index, value):
-    """Write a vector, or a number copied to all lanes, to `array[index]`."""
+    """Write a vector, or a number that is copied to all lanes, to `array[index]`."""
     lanes = Lanes(array.dtype)
 
     def generate(context, builder, sig, args):
@@ -156,7 +159,7 @@ def store(_context, array, index, value):
 
 @intrinsic
 def prefetch(_context, array, index):
-    """Prefetch the vector at `array[index]`; the index may be out of bounds."""
+    """Prefetch the vector at `array[index]` into the cache; the index may be out of bounds."""
 
     def generate(context, builder, sig, args):
         address = _address(context, builder, sig.args[0], args[0], sig.args[1], args[1])
@@ -171,7 +174,7 @@ def prefetch(_context, array, index):
 
 @intrinsic
 def reduce_add(_context, lanes):
-    """Return the sum over the lanes, computed by pairwise summation."""
+    """Return the sum over the lanes of a vector, computed by pairwise summation."""
 
     def generate(_context, builder, _signature, args):
         (vector,) = args
@@ -186,7 +189,7 @@ def reduce_add(_context, lanes):
 
 @intrinsic
 def to_float64(_context, lanes):
-    """Return the vector converted to float64."""
+    """Convert a vector to float64."""
 
     def generate(_context, builder, signature, args):
         vector = ir.VectorType(ir.DoubleType(), LANES)
@@ -197,7 +200,7 @@ def to_float64(_context, lanes):
 
 @intrinsic
 def use_widest_vectors(_context):
-    """Enable 512-bit vectors in the calling kernel if available; LLVM's default is 256 bits."""
+    """Permit the calling kernel to use 512-bit vectors if available; by default, LLVM uses 256 bits."""
 
     def generate(_context, builder, _signature, _arguments):
         # set.add bypasses llvmlite's check, which rejects this attribute although it can be emitted.
@@ -208,7 +211,11 @@ def use_widest_vectors(_context):
 
 @intrinsic(prefer_literal=True)
 def alloca(_context, like, size):
-    """Return a pointer to `size` numbers on the stack, which the compiler may treat as unaliased."""
+    """Return a pointer to uninitialised memory on the stack for `size` numbers.
+
+    The numbers have the dtype of `like`. The compiler may assume that no other pointer refers to this
+    memory.
+    """
     count = size.literal_value
     kind = like.dtype
 
@@ -231,8 +238,9 @@ def parallel_for(run: Callable[[int, int, int, int], None], batch: int, groups: 
     Parameters
     ----------
     run : callable
-        Kernel that is called as `run(i_batch, i_part, first, last)` for groups `first` to `last - 1` of
-        a sequence. It must release the GIL, and no two calls may write to the same memory.
+        Kernel that is called as `run(i_batch, i_part, first, last)`, where `i_batch` is the index of the
+        sequence and `i_part` is the index of the part that consists of groups `first` to `last - 1`. The
+        kernel must release the GIL, and no two calls may write to the same memory.
     batch : int
         Number of sequences.
     groups : int
@@ -262,7 +270,7 @@ def parallel_for(run: Callable[[int, int, int, int], None], batch: int, groups: 
 
 
 def pad_lanes(tensor: Tensor) -> np.ndarray:
-    """Return a contiguous array whose last axis is zero-padded to a multiple of `LANES`."""
+    """Return a contiguous array of the tensor, whose last axis is zero-padded to a multiple of `LANES`."""
     if spare := -tensor.shape[-1] % LANES:
         tensor = torch.cat([tensor, tensor.new_zeros(*tensor.shape[:-1], spare)], -1)
     array: np.ndarray = contiguous(tensor).numpy(force=True)
@@ -270,9 +278,9 @@ def pad_lanes(tensor: Tensor) -> np.ndarray:
 
 
 def unpad_lanes(array: np.ndarray, channels: int) -> Tensor:
-    """Return the array as a tensor without padding.
+    """Return an array as a tensor, without the padding of the last axis.
 
-    If the array is padded, it is copied so that the memory of the array can be freed.
+    If there is padding, the data are copied, so that the memory of the array can be freed.
     """
     tensor = torch.from_numpy(array)
     return tensor if tensor.shape[-1] == channels else tensor[..., :channels].clone()

@@ -1,11 +1,10 @@
-"""Pool of buffers that hold the arrays of the CPU kernels and are reused from tile to tile.
+"""Pool of memory buffers for the arrays of the CPU kernels, which are reused from tile to tile.
 
-The arrays of a tile have only a few different sizes, which are the same for every tile. A
-general-purpose allocator splits freed memory: after an aligned array has been freed, glibc before
-version 2.38 rarely reuses its memory for another array of the same size. Without the pool,
-fragmentation grows with every tile and increases the memory used for the arrays by half. Arrays that
-torch allocates are not pooled. If such an array is large, it is mapped by the operating system and
-unmapped when it is freed.
+The arrays of a tile have only a few different sizes, which are the same for every tile. A general-purpose
+allocator splits freed memory: after an aligned array has been freed, glibc before version 2.38 rarely
+reuses its memory for another array of the same size. Without the pool, fragmentation grows with every tile
+and increases the memory used for the arrays by half. Arrays that torch allocates are not pooled. If such an
+array is large, its memory is mapped when it is allocated and unmapped when it is freed.
 """
 
 import ctypes
@@ -24,17 +23,17 @@ from torch import Tensor
 from genoscan.ops.dual import Dual
 
 _MIN_POOLED = 2**15
-"""Size in bytes below which an array is not pooled."""
+"""Size in bytes below which arrays are not pooled."""
 
 _M_MMAP_THRESHOLD = -3
 _MMAP_THRESHOLD = 2**17
-"""Mmap threshold in bytes, set by mallopt; this is glibc's initial value."""
+"""Mmap threshold in bytes that is set by mallopt; it equals glibc's initial value."""
 
 _TORCH_TYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
 
 
 class _Block:
-    """Memory that is mapped by the operating system, and unmapped when the block is collected."""
+    """Anonymous memory map, which is unmapped when the object is garbage-collected."""
 
     def __init__(self, size: int) -> None:
         self.memory = np.frombuffer(mmap.mmap(-1, size), np.uint8)
@@ -42,7 +41,7 @@ class _Block:
 
 
 class _PooledBuffer:
-    """Owner of an array's block; when garbage-collected, it returns the block to the free list.
+    """Owner of the memory of an array; when it is garbage-collected, its block is returned to the pool.
 
     The destructor is an attribute of the instance and calls only C functions. If the destructor were a
     Python function, Ctrl-C could raise KeyboardInterrupt in it, and Python would discard the exception.
@@ -61,9 +60,10 @@ class _PooledBuffer:
 
 
 class _BufferPool:
-    """Free blocks of one thread, grouped by size and kept while a `buffer_pool` context is open.
+    """Memory blocks of one thread that are not in use, grouped by size.
 
-    Each thread has its own pool, so the number of blocks does not depend on the timing of the threads.
+    The blocks are kept while a `buffer_pool` context is open. Each thread has its own pool, so the number
+    of blocks does not depend on the timing of the threads.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class _BufferPool:
                 self._free.clear()
 
     def allocate(self, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-        """Return an uninitialised array backed by a pooled buffer."""
+        """Return an uninitialised array, in a pooled block if a context is open and the array is large enough."""
         size = math.prod(shape) * dtype.itemsize
         if self._n_open == 0 or size < _MIN_POOLED:
             return torch.empty(shape, dtype=_TORCH_TYPES[dtype]).numpy()
@@ -95,16 +95,16 @@ class _BufferPool:
 
 
 class _PerThread(threading.local):
-    """Storage for one buffer pool per thread."""
+    """Thread-local storage of the buffer pool of each thread."""
 
     def __init__(self) -> None:
         self.buffers = _BufferPool()
 
 
 def _rounded(size: int) -> int:
-    """Round a size up so that arrays of similar sizes can share blocks.
+    """Round up a size in bytes, so that arrays of similar sizes can share blocks.
 
-    The additional pages take no memory until they are used.
+    The additional memory pages occupy no physical memory until they are used.
     """
     step = 2 ** (size.bit_length() - 4)
     return -(-(size + size // 32) // step) * step
@@ -115,7 +115,7 @@ _POOL = _PerThread()
 
 @cache
 def fix_mmap_threshold() -> None:
-    """Disable glibc's dynamic mmap threshold for this process; do nothing on other systems.
+    """Disable the dynamic mmap threshold of glibc for this process; do nothing on other systems.
 
     By default, the threshold rises to the size of the largest mapped array that has been freed. Smaller
     arrays that are allocated later then fragment the heap. Call this function before weights are read;
@@ -126,13 +126,14 @@ def fix_mmap_threshold() -> None:
 
 
 def buffer_pool() -> AbstractContextManager[None]:
-    """Return a context in which the current thread reuses the memory of freed arrays.
+    """Return a context manager within which the current thread reuses the memory of freed arrays.
 
     Contexts may be nested.
 
     Notes
     -----
-    Memory: the peak size of the arrays in use. This memory is freed when the outermost context exits.
+    The memory of the pool equals the peak size of the arrays in use. It is freed when the outermost context
+    exits.
     """
     fix_mmap_threshold()
     return _POOL.buffers.open()
@@ -149,7 +150,7 @@ def aligned_empty_tensor(shape: Sequence[int], like: Tensor) -> Tensor:
 
 
 def flip_positions(x: Tensor) -> Tensor:
-    """Return the tensor with its positions in reverse order.
+    """Return a tensor with its positions in reverse order.
 
     Parameters
     ----------
@@ -159,7 +160,8 @@ def flip_positions(x: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        Reversed copy. If `x` is a plain CPU tensor, the copy is detached from the autograd graph.
+        Reversed copy of `x`. If `x` is on the CPU and is not a `Dual`, the copy is detached from the
+        autograd graph.
     """
     if x.device.type != "cpu" or isinstance(x, Dual):
         return x.flip(1)
@@ -168,7 +170,7 @@ def flip_positions(x: Tensor) -> Tensor:
 
 
 def contiguous(tensor: Tensor) -> Tensor:
-    """Return a detached, contiguous tensor; if necessary, copy the data to a pooled buffer."""
+    """Return a detached and contiguous tensor; if a copy is necessary, it is stored in a pooled buffer."""
     tensor = tensor.detach()
     if tensor.is_contiguous():
         return tensor

@@ -1,9 +1,9 @@
-"""Maps of the permutation-diagonal scan, which specify the destination of each state in a step.
+"""Transition maps of the permutation-diagonal scan, which specify the destination of each state in a step.
 
 A transition of PD-SSM (Terzić et al., NeurIPS 2025; Flash PD-SSM, arXiv 2605.19150) is the product of a
-matrix with a single 1 in each column and a complex diagonal matrix. The first matrix is never formed.
-Instead, `maps[q]` contains the destination of state `q`, that is, the row of the entry 1 in column `q`.
-States with the same destination are added.
+matrix that has a single 1 in each column and a complex diagonal matrix. The first matrix is never formed.
+Instead, a map `p` contains the destination `p[q]` of each state `q`: the row that contains the 1 in column
+`q`. States with the same destination are added.
 """
 
 import torch
@@ -16,7 +16,10 @@ _MAX_SIZE = torch.iinfo(torch.int16).max
 
 
 def argmax_maps(dictionary: Float[Tensor, "heads maps destinations sources"]) -> Int16[Tensor, "heads maps sources"]:
-    """Return the destination of each state: the row of the largest entry in the column of the state.
+    """Return the destination of each state in each map: the row of the largest entry in its column.
+
+    `dictionary` has the shape (heads, maps, states, states), with destinations as rows and sources as
+    columns. The result has the shape (heads, maps, states).
 
     Raises
     ------
@@ -41,12 +44,12 @@ def argmax_maps(dictionary: Float[Tensor, "heads maps destinations sources"]) ->
 
 
 def check_indices(name: str, indices: Tensor, size: int) -> None:
-    """Check that indices are in range, because the kernels do not check this.
+    """Check that indices are in range, because the kernels do not check them.
 
     Parameters
     ----------
     name : str
-        Name of the indices in the message.
+        Name of the indices in the error message.
     indices : Tensor
         Indices of maps or states.
     size : int
@@ -59,7 +62,7 @@ def check_indices(name: str, indices: Tensor, size: int) -> None:
 
     Notes
     -----
-    Waits for the GPU, if the indices are on one.
+    If the indices are on a GPU, the function waits for it.
     """
     if not indices.numel():
         return

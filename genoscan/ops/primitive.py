@@ -1,8 +1,8 @@
-"""Differentiable operations with a compiled jvp and vjp, for autograd, torch.func and `Dual`.
+"""Differentiable operations with a compiled jvp and vjp, for use with autograd, torch.func and `Dual`.
 
-Compiled rules compute first derivatives. Higher-order derivatives (`create_graph=True`), batched
-cotangents, torch.func transforms and torch's own forward mode use a definition written in plain torch
-operations.
+First derivatives are computed by the compiled Jacobian-vector products (jvp) and vector-Jacobian products
+(vjp). For higher-order derivatives (`create_graph=True`), batched cotangents, torch.func transforms and
+torch's own forward mode, a definition in plain torch operations is used instead.
 """
 
 from collections.abc import Callable
@@ -16,10 +16,13 @@ from genoscan.errors import InputError
 from genoscan.ops.dual import Dual, primal, transformed
 
 Flags: TypeAlias = tuple[Any, ...]
-"""One boolean per input."""
+"""Tuple with one boolean per input."""
 Tensors: TypeAlias = tuple[Tensor, ...]
 OptionalTensors: TypeAlias = tuple[Any, ...]
-"""Tensors; None stands for an absent input, a zero tangent, or a cotangent that is not needed."""
+"""Tuple of tensors or None.
+
+None represents an absent input, a zero tangent, or a cotangent that is not needed.
+"""
 
 _SINGLE, _DOUBLE = {torch.float32}, {torch.float64}
 
@@ -28,20 +31,20 @@ _SINGLE, _DOUBLE = {torch.float32}, {torch.float64}
 class Primitive:
     """A differentiable operation on tensors.
 
-    A call returns the output, or a tuple if there are several outputs. Non-differentiable arguments are
-    passed by keyword to `forward`, `jvp`, `vjp` and `definition`.
+    When called, the object returns the output or, if there are several outputs, a tuple. Non-differentiable
+    arguments are passed by keyword to `forward`, `jvp`, `vjp` and `definition`.
 
     Parameters
     ----------
     forward : callable
-        Function `(inputs, save=bool) -> (outputs, saved)`, where `saved` is the tuple of tensors that
-        `vjp` needs, or `()` if `save` is false.
+        Function `(inputs, save=bool) -> (outputs, saved)`, where `saved` is the tuple of tensors that `vjp`
+        needs, or `()` if `save` is false.
     jvp : callable
         Function `(inputs, tangents) -> (outputs, tangents of the outputs)`. Tangents have an additional
-        leading axis of directions. None stands for a zero tangent.
+        leading axis of directions. None represents a zero tangent.
     vjp : callable
-        Function `(inputs, saved, cotangents of the outputs, needs_grad) -> cotangents of the inputs`.
-        The cotangent of an input may be None if its entry in `needs_grad` is false.
+        Function `(inputs, saved, cotangents of the outputs, needs_grad) -> cotangents of the inputs`. The
+        cotangent of an input may be None if its entry in `needs_grad` is false.
     definition : callable
         Function `(*inputs) -> output, or tuple of outputs`, written in plain torch operations.
     outputs : int
@@ -72,7 +75,7 @@ class Primitive:
 
 
 def materialize_tangents(inputs: OptionalTensors, tangents: OptionalTensors) -> OptionalTensors:
-    """Return the tangents, with zeros in place of None for inputs that are present."""
+    """Return the tangents, with zero tensors in place of None for all inputs that are not None."""
     count = next(len(dot) for dot in tangents if dot is not None)
     return tuple(
         tensor.new_zeros(count, *tensor.shape) if dot is None and tensor is not None else dot
@@ -87,7 +90,7 @@ def check_precision(tensors: OptionalTensors) -> None:
     ------
     InputError
         If a tensor has another dtype, if the dtypes differ, or if `torch.autocast` is enabled. Autocast
-        would round to half precision.
+        would compute in half precision.
     """
     given = [tensor for tensor in tensors if tensor is not None]
     dtypes = {tensor.dtype for tensor in given}
@@ -114,7 +117,7 @@ def vjp_by_definition(
     definition : callable
         Function `(*inputs, **options) -> output, or tuple of outputs`.
     inputs : tuple of Tensor or None
-        Inputs, which may depend on one another.
+        Inputs. They may depend on one another in the autograd graph.
     bars : tuple of Tensor
         Cotangents of the outputs.
     needs_grad : tuple of bool
@@ -130,7 +133,7 @@ def vjp_by_definition(
 
     Notes
     -----
-    Memory: the autograd graph of the definition.
+    Memory is needed for the autograd graph of the definition.
     """
     create_graph = torch.is_grad_enabled()
     device = next(bar.device.type for bar in bars)

@@ -1,7 +1,7 @@
 """Reference definitions of the operations in plain torch.
 
-The values and derivatives of all other kernel sets are tested against these definitions and their
-autograd derivatives. The definitions run on any device and in any precision, but they are slow.
+The values and derivatives of all other kernel sets are tested against these definitions, which are
+differentiated by autograd. The definitions run on any device and in any precision, but they are slow.
 """
 
 import torch
@@ -61,7 +61,8 @@ def scan(
 def silu(x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
     """Return `x sigmoid(x)`.
 
-    This function is used instead of torch's `silu`, whose derivative does not support forward mode.
+    This function is used instead of torch's `silu`, whose derivative cannot itself be differentiated in
+    forward mode.
     """
     return x * torch.sigmoid(x)
 
@@ -69,7 +70,8 @@ def silu(x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
 def phi(z: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
     """Return `(exp(z) - 1) / z` for z <= 0.
 
-    For z > -1, the result is computed as a series. The derivative of this series is also accurate.
+    For z > -1, the result is computed from a power series. Autograd through this series also gives an
+    accurate derivative.
     """
     small, large = z.clamp(min=-1), z.clamp(max=-1)
     series = torch.ones_like(z)
@@ -84,7 +86,7 @@ def conv_silu(
     bias: Float[Tensor, " channels"],
     tail: Float[Tensor, "batch before channels"],
 ) -> tuple[Float[Tensor, "batch tile channels"], Float[Tensor, "batch before channels"]]:
-    """Return the SiLU of a causal depthwise convolution, and the next tail.
+    """Return the SiLU of a causal depthwise convolution, and the tail for the next tile.
 
     The output is `y_t = silu(bias + sum over k of weight[:, k] x[t - taps + 1 + k])`. The last tap
     multiplies the input at the current base.
@@ -97,8 +99,8 @@ def conv_silu(
     Returns
     -------
     tuple of Tensor
-        Outputs `y`, and the tail for the next tile. The tail is a copy of the last `taps - 1` inputs; a
-        view would keep the memory of the whole tile allocated.
+        Outputs `y`, and the tail for the next tile: a copy of the last `taps - 1` inputs. It is a copy
+        because a view would keep the memory of the whole tile allocated.
     """
     length, taps = x.shape[1], weight.shape[1]
     padded = torch.cat([tail, x], 1)
@@ -109,7 +111,10 @@ def conv_silu(
 def rms_norm(
     x: Float[Tensor, "batch tile width"], weight: Float[Tensor, " width"], *, eps: float
 ) -> Float[Tensor, "batch tile width"]:
-    """Return `weight x / sqrt(mean(x^2) + eps)` over the last axis, or NaN if the squares overflow."""
+    """Return `weight x / sqrt(mean(x^2) + eps)`, where the mean is over the last axis.
+
+    If the squares overflow, the result is NaN.
+    """
     overflow = x.detach().square().mean(-1, keepdim=True).isinf()
     # Multiply by NaN rather than overwrite: the derivative of an overwritten row would be 0.
     return F.rms_norm(x, weight.shape, weight, eps) * torch.where(overflow, torch.nan, 1.0).to(x)
@@ -126,8 +131,8 @@ def pd_scan(
     """Return the states of the permutation-diagonal scan.
 
     A step computes `x_t[i] = b_t[i] + sum of d_t[q] x_(t-1)[q] over all q with p(q) = i`, where `p` is
-    `maps[head, route_t]`. This is the transition of PD-SSM (Terzić et al., NeurIPS 2025). One map is
-    selected at each step, as in Flash PD-SSM (arXiv 2605.19150).
+    `maps[head, route_t]`. This is the transition of PD-SSM (Terzić et al., NeurIPS 2025). As in Flash
+    PD-SSM (arXiv 2605.19150), one map is selected at each step.
 
     Parameters
     ----------
@@ -143,7 +148,7 @@ def pd_scan(
     Returns
     -------
     tuple of Tensor
-        The states `x` after each step, and the final state.
+        The states `x` after each step, and the state after the last step.
     """
     heads, rows = torch.arange(len(maps), device=maps.device), []
     for t in range(decay.shape[1]):

@@ -1,16 +1,18 @@
-"""Checkpoints of Caduceus (Schiff et al., arXiv 2403.03234), PlantCaduceus (Zhai et al.) and GENATATOR.
+"""Conversion of Caduceus (Schiff et al., arXiv 2403.03234), PlantCaduceus (Zhai et al.) and GENATATOR.
 
-All are bidirectional Mamba models. Ph models process one strand, and PS models process both strands. For
-the effect of `fused_add_norm` on PS models, see layers/bidirectional.py. The heads are
+All of these are bidirectional Mamba models. Ph models process one strand, and PS models process both
+strands. For the effect of `fused_add_norm` on PS models, see layers/bidirectional.py. The possible heads
+are:
 
     lm_head         masked language model
-    score           classification of windows (CaduceusForSequenceClassification). In PS models, the logits
-                    are the mean over both strands, which share the weights
-    fc              segmentation of a transcript, per base (GENATATOR). In PS models, the input is the
+    score           classification of windows (CaduceusForSequenceClassification); in PS models, the
+                    logits are the mean over both strands, to which the same weights are applied
+    fc              per-base segmentation of a transcript (GENATATOR); in PS models, the input is the
                     concatenation of the features of both strands
-    type_head       type of a transcript (GENATATOR), from the same features at the last base
+    type_head       classification of a transcript (GENATATOR); the input is the same as that of `fc`,
+                    but only at the last base
 
-A checkpoint with one of the last three heads has no language model.
+A checkpoint with one of the last three heads has no language-model head.
 """
 
 import math
@@ -38,15 +40,16 @@ _GENATATOR = {
     "fc": ("segments", HeadConfig(kind="per_base", labels=("5UTR", "exon", "intron", "3UTR", "CDS"), link="sigmoid")),
     "type_head": ("transcript", HeadConfig(kind="pooled", labels=("lncRNA",), pool="last", link="sigmoid")),
 }
-"""Task heads of GENATATOR by their names in its files: names and configurations here."""
+"""Name and configuration of each task head of GENATATOR in this package, by its name in GENATATOR's files."""
 
 _GENATATOR_WINDOW = 250_000
 
 
 class _Vocabulary(BaseModel):
-    """Meanings of the tokens.
+    """Meanings of the token ids of a model.
 
-    The tokenizer encodes N as [PAD], as it did when the model was trained.
+    In Caduceus, the symbol for unknown bases is [PAD], because the tokenizer encodes N as [PAD] and did so
+    when the models were trained.
     """
 
     symbols: str
@@ -64,7 +67,7 @@ _VOCABULARIES: dict[tuple[tuple[int, int], ...], _Vocabulary] = {
 
 
 class _Config(Settings):
-    """Settings in config.json that affect the model's output."""
+    """Settings in config.json that affect the output of the model."""
 
     d_model: PositiveInt = 2560
     n_layer: PositiveInt = 64
@@ -89,9 +92,9 @@ def read(source: Source, pooling: Pooling | None) -> tuple[ModelConfig, dict[str
     Parameters
     ----------
     source
-        The checkpoint.
+        The checkpoint to convert.
     pooling
-        Pooling of the classification head; if None, the mean.
+        Pooling of the classification head. If None, the mean over positions is used.
 
     Returns
     -------
@@ -103,7 +106,7 @@ def read(source: Source, pooling: Pooling | None) -> tuple[ModelConfig, dict[str
     Raises
     ------
     ModelError
-        If a setting is not supported, or a tensor does not match the configuration.
+        If a setting is not supported, or if a tensor does not match the configuration.
     """
     config = read_settings(source, _Config)
     prefix = "caduceus." if any(name.startswith("caduceus.") for name in source.names) else ""
@@ -160,7 +163,10 @@ def read(source: Source, pooling: Pooling | None) -> tuple[ModelConfig, dict[str
 
 
 def _complement(source: Source, config: _Config, backbone: str) -> Tensor:
-    """Return the complement of each token; all complement maps in the checkpoint must agree."""
+    """Return the id of the complementary token for each token.
+
+    An error is raised if the checkpoint contains no complement map, or if its complement maps differ.
+    """
     multiple = config.pad_vocab_size_multiple
     size = -(-config.vocab_size // multiple) * multiple
     buffers = f"{backbone}embeddings.word_embeddings.complement_map", "lm_head.complement_map"
@@ -182,7 +188,7 @@ def _complement(source: Source, config: _Config, backbone: str) -> Tensor:
 
 
 def _task_heads(source: Source, config: _Config, pooling: Pooling | None) -> tuple[list[TaskHead], str]:
-    """Return the task heads, and a note on their pooling."""
+    """Return the task heads, and a note on their pooling for the description of the model's origin."""
     if config.rcps and pooling in ("first", "last"):
         raise ModelError(
             f"{source.path}: --pooling {pooling}: a model of both strands (rcps) would read the first base of one "
@@ -211,7 +217,10 @@ def _is_genatator(source: Source) -> bool:
 def _io_weights(
     source: Source, config: _Config, size: int, backbone: str, *, language_model: bool
 ) -> dict[str, Tensor]:
-    """Return the embedding and the head of a language model for one strand, each with one row per token."""
+    """Return the embedding and, for a language model, the head; both have one row per token.
+
+    In models that represent both strands, these weights are those for one strand.
+    """
     embedding, head = backbone + "embeddings.word_embeddings.", "lm_head."
     embedding += "embedding.weight" if config.rcps else "weight"
     head += "lm_head.weight" if config.rcps else "weight"
@@ -242,7 +251,10 @@ def _vocabulary(source: Source, complement: Tensor) -> _Vocabulary:
 
 
 def _trained_window(source: Source) -> int | None:
-    """Return the longest training window given in the checkpoint's name; None if none is given."""
+    """Return the longest training window, in bases, that is stated in the name of a checkpoint.
+
+    The result is None if the name does not contain a part such as "seqlen-131k".
+    """
     thousands = re.search(r"seqlen-(\d+)k", source.name)
     # Powers of two, abbreviated in thousands: 131k is 131,072.
     return 2 ** round(math.log2(1000 * int(thousands[1]))) if thousands else None

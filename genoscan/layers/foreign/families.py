@@ -1,4 +1,4 @@
-"""Conversion of checkpoints from other projects, after detection of the model family."""
+"""Detection of the model family of a checkpoint from another project, and conversion of the checkpoint."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,14 +22,14 @@ def read_foreign(
     Parameters
     ----------
     path
-        Folder or file of the checkpoint.
+        Folder of the checkpoint, or file that contains its weights.
     tokens
         Token ids of the bases, for checkpoints without a vocabulary.
     name
         Name of the checkpoint. If None, the name of `path` is used.
     pooling
-        Pooling of the classification head, which checkpoints do not state. If None, the pooling of the
-        code that writes such heads is used.
+        Pooling of the classification head, which is not stated in checkpoints. If None, the default for the
+        name of the head is used.
 
     Returns
     -------
@@ -74,7 +74,10 @@ def _read(
 
 
 def _check_supported(source: Source) -> None:
-    """Raise ModelError if a checkpoint of a supported family has unsupported settings."""
+    """Raise `ModelError` if a checkpoint has features that are not supported in any model family.
+
+    These features are quantized weights, mixers other than Mamba and Mamba-2, attention, and MLPs.
+    """
     if source.config.get("quantization_config"):
         raise ModelError(
             f"{source.folder / CONFIG}: quantization_config: quantized weights are not supported; "

@@ -1,9 +1,9 @@
 """Functions that read tensors from checkpoint files.
 
-The supported formats are `model.safetensors`, `pytorch_model.bin`, sharded versions of either file with
-an index, and training checkpoints (`.ckpt`, `.pt` or `.pth`). All formats except safetensors are
-pickles. torch unpickles them in its `weights_only` mode, which creates only tensors and containers and
-runs no other code.
+The supported formats are `model.safetensors`, `pytorch_model.bin`, sharded versions of either file with an
+index, and training checkpoints (`.ckpt`, `.pt` or `.pth`). All formats except safetensors are based on
+pickle. These files are loaded in the `weights_only` mode of torch, which creates only tensors and
+containers and runs no other code.
 """
 
 import pickle
@@ -25,7 +25,7 @@ _INDEX = ".index.json"
 _WHOLE, _PICKLE = "model.safetensors", "pytorch_model.bin"
 _PREFERRED = _WHOLE, _WHOLE + _INDEX, _PICKLE, _PICKLE + _INDEX
 _MAX_DEPTH = 3
-"""Maximum depth of nested dictionaries that are searched for a model."""
+"""Maximum depth of the nested dictionaries that are searched for a model."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -34,7 +34,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Parameters
     ----------
     path
-        Folder of a checkpoint, file that contains tensors, or index of shards.
+        Folder of a checkpoint, file that contains tensors, or index file of a sharded checkpoint.
 
     Returns
     -------
@@ -44,8 +44,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises
     ------
     ModelError
-        If the file does not exist, is damaged, contains objects other than tensors, or does not contain
-        exactly one model.
+        If no supported file is found, or if the file is damaged, contains objects other than tensors, or
+        does not contain exactly one model.
     """
     if path.is_file():
         return _read(path)
@@ -118,7 +118,10 @@ def _unpickled(file: Path) -> dict[str, Tensor]:
 
 
 def _state_dict(file: Path, loaded: dict[Any, Any]) -> dict[str, Tensor]:
-    """Find the only model in the nested dictionaries of a training checkpoint; return its tensors."""
+    """Return the tensors of the only model in the nested dictionaries of a training checkpoint.
+
+    An error is raised if there is no model, or more than one.
+    """
     level: Mapping[str, dict[Any, Any]] = {"": loaded}
     for _ in range(_MAX_DEPTH + 1):
         found = {place: _tensors_of(within) for place, within in level.items()}
@@ -145,7 +148,7 @@ def _tensors_of(loaded: dict[Any, Any]) -> dict[str, Tensor]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the reason why torch rejected a file, without torch's advice to load the file unsafely."""
+    """Return the reason why torch rejected a file, without its advice to load the file unsafely."""
     text = str(error).strip()
     remedy = "save its state dict as safetensors if you trust it"
     if "TorchScript" in text:

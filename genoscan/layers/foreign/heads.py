@@ -1,4 +1,4 @@
-"""Task heads of foreign checkpoints, which are linear maps of the final features."""
+"""Conversion of task heads, which are linear maps of the final features of a model."""
 
 import re
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from genoscan.layers.foreign.source import CONFIG, Source, format_value
 from genoscan.layers.heads import HeadConfig, Link, Pooling
 
 TRANSFORMERS, STATE_SPACES = ("score", "classifier"), "classification_head.classification_head"
-"""Names of classification heads in the modules of transformers and of state-spaces' Mamba."""
+"""Names of classification heads in transformers, and in models based on the Mamba of state-spaces."""
 
 _LINKS: dict[str, Link] = {
     "regression": "none",
     "single_label_classification": "softmax",
     "multi_label_classification": "sigmoid",
 }
-"""Links of a head by `problem_type`, as in transformers."""
+"""Function that converts logits to probabilities for each `problem_type`, as defined by transformers."""
 
 
 class TaskHead(NamedTuple):
@@ -31,7 +31,7 @@ class TaskHead(NamedTuple):
     config
         Configuration of the head.
     tensors
-        Weights by name: weight and, if there is one, bias.
+        Tensors named "weight" and, if the head has a bias, "bias".
     """
 
     name: str
@@ -42,32 +42,32 @@ class TaskHead(NamedTuple):
 def classification_head(
     source: Source, defaults: Mapping[str, Pooling], width: int, pooling: Pooling | None, *, fold: bool = False
 ) -> tuple[list[TaskHead], str]:
-    """Return the head of a checkpoint that classifies windows, if there is one.
+    """Return the head that classifies windows, if the checkpoint has one.
 
     Parameters
     ----------
     source
         The checkpoint.
     defaults
-        For each name that the head may have in the checkpoint, the pooling if none is given.
+        Default pooling for each name that the head may have in the checkpoint.
     width
         Number of features.
     pooling
-        Reduction over positions, which is not stated in config.json.
+        Method of pooling over positions. If None, the default for the name of the head is used.
     fold
-        Whether the head is averaged over both strands.
+        Whether the logits are averaged over both strands.
 
     Returns
     -------
     heads
-        The head; an empty list if the checkpoint has none.
+        List that contains the head, or an empty list if there is none.
     note
-        Statement about the pooling, to be appended to the description of the origin.
+        Statement about the pooling, to be appended to the description of the model's origin.
 
     Raises
     ------
     ModelError
-        If a tensor or a setting of the head is invalid, or a pooling is given but there is no head.
+        If a tensor or a setting of the head is invalid, or if `pooling` is given but there is no head.
     """
     found = next((name for name in defaults if f"{name}.weight" in source.names), None)
     if found is None:
@@ -89,18 +89,23 @@ def classification_head(
 
 
 def linear_tensors(source: Source, name: str, n_labels: int, width: int, *, bias: bool = True) -> dict[str, Tensor]:
-    """Return the weight of a linear map, (labels, width), and its bias if it has one."""
+    """Return the weight of a linear map, of shape (n_labels, width), and its bias if `bias` is true."""
     tensors = {"weight": source.take(f"{name}.weight", n_labels, width)}
     return tensors | ({"bias": source.take(f"{name}.bias", n_labels)} if bias else {})
 
 
 def head_tensors(heads: list[TaskHead]) -> dict[str, Tensor]:
-    """Return the weights of all heads by their names in this package."""
+    """Return the weights of all heads, by the names of the tensors in this package."""
     return {f"heads.{i}.{name}": tensor for i, head in enumerate(heads) for name, tensor in head.tensors.items()}
 
 
 def _labels(source: Source, count: int) -> tuple[str, ...]:
-    """Return the names of the labels in config.json, or label_0, label_1, ... if there are none."""
+    """Return the names of the labels in config.json, or label_0, label_1, ... if it contains no names.
+
+    Characters that are not permitted in a label, and a plus or minus sign at its end, are replaced by
+    underscores. If the resulting names are not distinct, or one of them is empty, the numbered names are
+    used instead.
+    """
     given = source.config.get("id2label")
     if given is None:
         return tuple(f"label_{i}" for i in range(count))

@@ -1,4 +1,4 @@
-"""Checkpoints from the Hugging Face Hub."""
+"""Download of checkpoints from the Hugging Face Hub."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ _FILES = [
 
 
 def locate_checkpoint(source: str) -> Path:
-    """Return the path of a checkpoint; if a Hugging Face id is given, download the checkpoint first.
+    """Return the path of a checkpoint, after downloading it if a Hugging Face id is given.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def locate_checkpoint(source: str) -> Path:
     Raises
     ------
     ModelError
-        If the file or folder does not exist and the checkpoint cannot be downloaded.
+        If there is no such file or folder, and the checkpoint cannot be downloaded.
     """
     path = Path(source)
     if path.exists():

@@ -1,13 +1,14 @@
-"""Causal models from state-spaces (MambaLMHeadModel) and transformers (Mamba and Mamba-2), and their classifiers.
+"""Conversion of causal Mamba models from the projects state-spaces and transformers.
 
-Each model consists of blocks that compute x + mixer(norm(x)), a final norm, and a head. The head of a
-language model is either tied to the embedding or a separate matrix. A classifier has a classification
-head instead. The projects state-spaces and transformers use different names for the settings and for one
-tensor.
+The supported models are MambaLMHeadModel from state-spaces, Mamba and Mamba-2 from transformers, and
+classifiers that are based on them. Each model consists of blocks that compute x + mixer(norm(x)), a final
+norm, and a head. The head of a language model is either tied to the embedding or a separate matrix. A
+classifier has a classification head instead. The two projects use different names for the settings and for
+one tensor.
 
-Checkpoints do not state the pooling of a classification head. The heads `score` and `classifier` of
-transformers are applied to the last base, and `classification_head`, from Plant DNAMamba's code for the
-Mamba of state-spaces, to the mean over bases.
+Checkpoints do not state how a classification head pools over positions. By default, the heads `score` and
+`classifier`, which transformers writes, are applied to the last base. The head `classification_head`, which
+the code of Plant DNAMamba adds to models of state-spaces, is applied to the mean over bases.
 """
 
 import math
@@ -46,7 +47,7 @@ _POOLING: dict[str, Pooling] = {**dict.fromkeys(TRANSFORMERS, "last"), STATE_SPA
 
 
 class _Architecture(NamedTuple):
-    """Settings that models from state-spaces and transformers have in common."""
+    """Architecture of a model, in terms that are common to state-spaces and transformers."""
 
     width: int
     n_layers: int
@@ -68,7 +69,10 @@ class _StateSpaces(Settings):
     ssm_cfg: Ssm = DEFAULT_SSM
 
     def architecture(self, source: Source) -> _Architecture:
-        """Return the architecture; round `vocab_size` up to a multiple of `pad_vocab_size_multiple`."""
+        """Return the architecture of the model.
+
+        The size of the vocabulary is `vocab_size`, rounded up to a multiple of `pad_vocab_size_multiple`.
+        """
         multiple = self.pad_vocab_size_multiple
         inner = self.ssm_cfg.inner(source, self.d_model, mamba2=self.ssm_cfg.layer == "Mamba2")
         size = -(-self.vocab_size // multiple) * multiple
@@ -77,7 +81,10 @@ class _StateSpaces(Settings):
 
 
 class _Transformers(Settings):
-    """Settings that Mamba and Mamba-2 have in common; subclasses set the defaults that differ."""
+    """Settings that the Mamba and Mamba-2 models of transformers have in common.
+
+    Subclasses override the defaults that differ.
+    """
 
     hidden_size: PositiveInt
     num_hidden_layers: PositiveInt
@@ -112,7 +119,7 @@ class _TransformersMamba(_Transformers):
     intermediate_size: PositiveInt | None = None
 
     def architecture(self, source: Source) -> _Architecture:
-        """Return the architecture; `intermediate_size`, if given, overrides `expand`."""
+        """Return the architecture of the model; `intermediate_size`, if given, takes precedence over `expand`."""
         given = self.time_step_rank
         rank = math.ceil(self.hidden_size / 16) if given == "auto" else given
         channels = self.intermediate_size or self.expand * self.hidden_size
@@ -141,7 +148,10 @@ class _TransformersMamba2(_Transformers):
     time_step_limit: StepLimits = (0.0, math.inf)
 
     def architecture(self, source: Source) -> _Architecture:
-        """Return the architecture."""
+        """Return the architecture of the model.
+
+        An error is raised if the channels cannot be divided into the given heads and groups.
+        """
         check_unbiased(source, "use_bias", self.use_bias)
         channels = self.expand * self.hidden_size
         if self.num_heads * self.head_dim != channels:
@@ -177,11 +187,11 @@ def read(
     Parameters
     ----------
     source
-        The checkpoint.
+        The checkpoint to convert.
     tokens
         Token ids of the bases. If None, the token ids are read from the checkpoint's vocabulary.
     pooling
-        Pooling of the classification head. If None, the pooling of the code that writes such heads is used.
+        Pooling of the classification head. If None, the default for the name of the head is used.
 
     Returns
     -------
@@ -193,8 +203,8 @@ def read(
     Raises
     ------
     ModelError
-        If a setting is not supported, a tensor does not match the configuration, or the tokens of
-        the bases are unknown.
+        If a setting is not supported, a tensor does not match the configuration, or the token ids of the
+        bases are unknown.
     """
     shape = read_settings(source, _CONFIGS[source.config.get("model_type")]).architecture(source)
     heads, note = classification_head(source, _POOLING, shape.width, pooling)
@@ -224,7 +234,7 @@ def read(
 
 
 def _io_weights(source: Source, shape: _Architecture, *, language_model: bool) -> dict[str, Tensor]:
-    """Return the embedding and the head of a language model, each with one row per token."""
+    """Return the embedding and, for a language model, the head; both have one row per token."""
     embedding, size = "backbone.embeddings.weight", (shape.vocabulary, shape.width)
     if not language_model:
         return {"embed.weight": source.take(embedding, *size)}

@@ -1,6 +1,6 @@
-"""Conversion of the settings and tensors of mixers.
+"""Conversion of the settings and tensors of Mamba and Mamba-2 mixers.
 
-The tensors of a mixer have the same names in all model families.
+Within a mixer, all supported model families use the same tensor names.
 """
 
 import math
@@ -17,7 +17,7 @@ from genoscan.layers.mamba2 import Mamba2Config
 MixerConfig = MambaConfig | Mamba2Config
 
 _SHARED = "in_proj.weight", "out_proj.weight", "in_proj.bias", "out_proj.bias"
-"""Weights that two mixers of a block may share; not all mixers have biases."""
+"""Names of the weights that the two mixers of a bidirectional block may share; not all mixers have biases."""
 
 _TRAINING = frozenset(
     {
@@ -36,11 +36,11 @@ _TRAINING = frozenset(
         "use_mem_eff_path",
     }
 )
-"""Settings in `ssm_cfg` that do not affect the output of the model."""
+"""Names of the settings in `ssm_cfg` that do not affect the output of the model."""
 
 
 def _number(value: Any) -> Any:
-    """Convert a number that may be written as {"__float__": "Infinity"}.
+    """Convert a value of the form {"__float__": "Infinity"} to a number; return any other value unchanged.
 
     Recent versions of transformers write some numbers in this form.
     """
@@ -60,7 +60,10 @@ StepLimits = Annotated[tuple[_Bound, _Bound], AfterValidator(_ordered)]
 
 
 def _without_training(value: Any) -> Any:
-    """Remove the settings that do not affect the output; treat null like {}, as state-spaces does."""
+    """Return `ssm_cfg` without the settings that do not affect the output of the model.
+
+    Null is treated like {}, as in state-spaces.
+    """
     if isinstance(value, dict):
         return {name: setting for name, setting in value.items() if name not in _TRAINING}
     return {} if value is None else value
@@ -88,14 +91,14 @@ class _Ssm(BaseModel):
     dt_limit: StepLimits = (0.0, math.inf)
 
     def inner(self, source: Source, width: int, *, mamba2: bool) -> MixerConfig:
-        """Return the settings of the mixer.
+        """Convert the settings of the mixer to this package's format.
 
         Parameters
         ----------
         source
-            The checkpoint. Error messages name it.
+            The checkpoint, which error messages name.
         width
-            Number of channels in each block.
+            Number of input and output channels of the mixer.
         mamba2
             Whether the mixer is Mamba-2.
 
@@ -107,7 +110,7 @@ class _Ssm(BaseModel):
         Raises
         ------
         ModelError
-            If the channels of a Mamba-2 mixer cannot be divided equally into heads and groups, or its
+            If the channels of a Mamba-2 mixer cannot be divided equally into heads and groups, or if its
             projections have biases.
         """
         sizes: dict[str, Any] = {"d_conv": self.d_conv, "expand": self.expand}
@@ -127,14 +130,17 @@ class _Ssm(BaseModel):
 
 
 Ssm = Annotated[_Ssm, BeforeValidator(_without_training)]
-"""`ssm_cfg` in the configurations of state-spaces and Caduceus."""
+"""Type of the setting `ssm_cfg` in the configurations of state-spaces and Caduceus."""
 
 DEFAULT_SSM = _Ssm()
-"""Default settings for configurations without `ssm_cfg`."""
+"""Mixer settings for configurations without `ssm_cfg`."""
 
 
 def check_unbiased(source: Source, key: str, bias: bool) -> None:
-    """Raise ModelError if the projections of Mamba-2 have biases, which only those of Mamba may have."""
+    """Raise `ModelError` if `bias` is true: projections with biases are not supported in Mamba-2.
+
+    `key` is the name of the setting in config.json, for the error message.
+    """
     if bias:
         raise ModelError(f"{source.folder / CONFIG}: {key} is True: expected false for Mamba-2")
 
@@ -145,11 +151,11 @@ def check_heads(source: Source, inner: Mamba2Config, width: int) -> None:
     Parameters
     ----------
     source
-        The checkpoint. The error message names it.
+        The checkpoint, which the error message names.
     inner
-        Settings of the mixer.
+        Settings of the Mamba-2 mixer.
     width
-        Number of channels in each block.
+        Number of input and output channels of the mixer.
 
     Raises
     ------
@@ -178,11 +184,11 @@ def mixer_tensors(source: Source, old: str, new: str, inner: MixerConfig, width:
     source
         The checkpoint.
     old, new
-        Prefix of the tensor names in the checkpoint, and prefix of the tensor names in the result.
+        Prefixes of the tensor names in the checkpoint and in the result.
     inner
         Settings of the mixer.
     width
-        Number of channels in each block.
+        Number of input and output channels of the mixer.
 
     Returns
     -------
@@ -261,7 +267,7 @@ def norm_tensors(source: Source, old: str, new: str, width: int, *, bias: bool) 
     Raises
     ------
     ModelError
-        If a tensor is missing or invalid (`Source.take`).
+        If a tensor is missing or invalid (see `Source.take`).
     """
     return {new + name: source.take(old + name, width) for name in ("weight", *(["bias"] if bias else []))}
 
@@ -270,7 +276,7 @@ _NEW_NAMES = {"norm.weight": "gate_norm"}
 
 
 def _shapes(inner: MixerConfig, width: int) -> tuple[dict[str, tuple[int, ...]], int]:
-    """Return the shapes of a mixer's tensors and the number of channels in its convolution."""
+    """Return the shapes of a mixer's tensors by name, and the number of channels of its convolution."""
     return _mamba(inner, width) if isinstance(inner, MambaConfig) else _mamba2(inner, width)
 
 

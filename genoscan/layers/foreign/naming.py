@@ -1,7 +1,7 @@
 """Removal of the segments that training frameworks insert into tensor names.
 
-torch.compile, DistributedDataParallel, FSDP, DeepSpeed and Lightning each insert a segment into
-tensor names. Without these segments, the tensor names of a model begin with `backbone.`, `caduceus.`,
+torch.compile, DistributedDataParallel, FSDP, DeepSpeed and Lightning each insert a segment into the names
+of tensors. Without these segments, the tensor names of a model begin with `backbone.`, `caduceus.`,
 `lm_head.` or the name of a task head.
 """
 
@@ -11,39 +11,46 @@ from typing import NamedTuple
 from genoscan.errors import ModelError
 
 _WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
-"""Segments inserted by wrapper modules, at any position in a name."""
+"""Segments that wrapper modules insert into tensor names, at any position."""
 
 _OPTIONAL = _WRAPPERS | {"model"}
-"""Segments that may precede only some of the names of a model."""
+"""Segments with which some of a model's tensor names may begin while others do not."""
 
 _ROOTS = frozenset({"caduceus", "caduceus_model", "backbone", "lm_head"})
 _TASK_HEADS = frozenset(
     {"score", "classifier", "classification_head", "fc", "fc_middle", "type_head", "type_head_middle"}
 )
-"""First segments of the names of task heads. They are common words elsewhere, so that they do not identify a model."""
+"""First segments of the tensor names of task heads.
+
+These words are also common in other models, so they are not used to identify a model.
+"""
 
 _BACKBONE = frozenset({"embedding", "embeddings", "layers", "norm_f"})
-"""First segments of tensor names in files that contain only the backbone and omit `backbone.`."""
+"""First segments of tensor names in files that contain only a backbone, without the prefix `backbone.`."""
 
 _ALIASES = {
     "backbone.embedding.weight": "backbone.embeddings.weight",
     "backbone.embedding.bias": "backbone.embeddings.bias",
 }
-"""Tensor names in state-spaces and their equivalents in transformers, which accepts both."""
+"""Tensor names in state-spaces, and the corresponding names in transformers.
+
+The project transformers accepts both names.
+"""
 
 
 class Names(NamedTuple):
-    """Names of the tensors in a file.
+    """Names of the tensors in a file, assigned to the tensors of the model.
 
     Attributes
     ----------
     inside
-        For each tensor of the model, the names of the tensor in the file. A tensor has several names if
-        the file contains copies of it. The keys are the names of the tensors in the model.
+        For each tensor of the model, by its name in the model, the list of its names in the file. There is
+        more than one name if the file contains copies of the tensor.
     outside
         Names of the tensors in the file that are not part of the model.
     prefixes
-        Removed prefixes that no known framework inserts, such as `student.net.`.
+        Prefixes, such as `student.net.`, that were removed from tensor names although no known framework
+        inserts them.
     """
 
     inside: dict[str, list[str]]
@@ -52,17 +59,17 @@ class Names(NamedTuple):
 
 
 def is_model(names: Iterable[str]) -> bool:
-    """Return whether any of the names belongs to a model tensor, with or without a prefix."""
+    """Return whether any of the names, with or without a prefix, is that of a tensor of a supported model."""
     return any((_ROOTS | _BACKBONE) & set(name.split(".")) for name in names)
 
 
 def model_names(file: object, names: Iterable[str]) -> Names:
-    """Find the tensors of the model among all tensors in a file.
+    """Identify the tensors of the model among all tensors in a file.
 
     Parameters
     ----------
     file
-        The file. Error messages name it.
+        Path of the file, for error messages.
     names
         Names of all tensors in the file.
 
@@ -74,7 +81,7 @@ def model_names(file: object, names: Iterable[str]) -> Names:
     Raises
     ------
     ModelError
-        If the prefixes indicate more than one model.
+        If the prefixes indicate that the file contains more than one model.
     """
     split = {name: name.split(".") for name in sorted(names)}
     whole = any("backbone" in segments for segments in split.values())

@@ -1,8 +1,9 @@
-"""Orthrus (Fradkin et al.), a causal Mamba model of RNA, with a head that the user has added.
+"""Conversion of Orthrus (Fradkin et al.), a causal Mamba model of RNA, with a head added by the user.
 
-Published checkpoints have no head: Orthrus is trained by contrasting pooled features, and linear models
-are fitted to these. Its inputs are a linear map, with a bias, of the bases' one-hot code; its norms are
-LayerNorm. Models of six tracks, which also read codon starts and splice sites, are not supported.
+Published checkpoints have no head. Orthrus is trained by contrastive learning on pooled features, and users
+fit linear models to these features. The embedding is a linear map of one-hot bases, with a bias, and all
+norms are LayerNorm. Models with six input tracks, which also read the positions of codon starts and splice
+sites, are not supported.
 """
 
 import math
@@ -40,21 +41,21 @@ def read(source: Source, pooling: Pooling | None) -> tuple[ModelConfig, dict[str
     Parameters
     ----------
     source
-        The checkpoint.
+        The checkpoint to convert.
     pooling
-        Pooling of the head; if None, the mean.
+        Pooling of the head. If None, the mean over positions is used.
 
     Returns
     -------
     config
         Configuration of the model.
     tensors
-        Weights by name; float64 if stored as float64, otherwise float32.
+        Weights by name. A weight is float64 if it is stored as float64; otherwise, it is float32.
 
     Raises
     ------
     ModelError
-        If there is no head, a setting is not supported, or a tensor does not match the configuration.
+        If there is no head, if a setting is not supported, or if a tensor does not match the configuration.
     """
     config = read_settings(source, _Config)
     width = config.ssm_model_dim

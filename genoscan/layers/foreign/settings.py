@@ -1,4 +1,4 @@
-"""Validation of config.json files from other projects, with the defaults of each model family."""
+"""Validation of config.json files from other projects; each model family has its own default values."""
 
 import re
 from typing import Annotated, TypeVar
@@ -12,7 +12,10 @@ Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
-    """Settings that affect the output of the model; all other settings in config.json are ignored."""
+    """Base class for the settings that affect the output of a model.
+
+    All other settings in config.json are ignored.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -26,8 +29,8 @@ def read_settings(source: Source, kind: type[SettingsT]) -> SettingsT:
     Parameters
     ----------
     source
-        The checkpoint. If sizes are missing from config.json, their default values are stored in the
-        attribute `defaults` of the checkpoint.
+        The checkpoint. If sizes are missing from config.json, their default values are stored in its
+        attribute `defaults`.
     kind
         Settings class of the model family.
 
@@ -39,7 +42,7 @@ def read_settings(source: Source, kind: type[SettingsT]) -> SettingsT:
     Raises
     ------
     ModelError
-        If a value is not supported, or is missing and has no default.
+        If a value is not supported, or if a value is missing and has no default.
     """
     try:
         settings = kind.model_validate(source.config)

@@ -22,7 +22,7 @@ _FLOATS = torch.float16, torch.bfloat16, torch.float32, torch.float64
 class Source:
     """A checkpoint from another project.
 
-    The object records which tensors of the checkpoint have been used.
+    The object also records which of its tensors have been used in the conversion.
 
     Parameters
     ----------
@@ -40,9 +40,10 @@ class Source:
     folder
         Folder that contains config.json.
     config
-        Contents of config.json.
+        Contents of config.json, as a dictionary.
     defaults
-        Default values, set by the model family, of the sizes that are missing from config.json.
+        Sizes that are missing from config.json, with the default values of the model family. The attribute
+        is set by `read_settings`.
 
     Raises
     ------
@@ -51,8 +52,8 @@ class Source:
 
     Notes
     -----
-    The methods take the name that a tensor has in the model. Error messages give the name that the
-    tensor has in the file.
+    The arguments of the methods are the names of tensors in the model. Error messages give the names of
+    these tensors in the file.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -67,14 +68,14 @@ class Source:
 
     @property
     def names(self) -> set[str]:
-        """Names of all tensors of the model."""
+        """Names of all tensors of the model, as they are called in the model."""
         return set(self._names)
 
     @property
     def origin(self) -> str:
         """Description of the origin of the model.
 
-        The description lists tensors that were left out, and unknown prefixes that were removed from
+        It includes the names of tensors that were left out, and unknown prefixes that were removed from
         tensor names.
         """
         origin = f"unknown: imported from {self.name}"
@@ -87,10 +88,9 @@ class Source:
 
     @property
     def assumed(self) -> str:
-        """Suffix for error messages.
+        """Text to append to error messages: a list of the sizes that were set to default values.
 
-        The suffix lists the sizes that were set to default values. It is empty if there are no such
-        sizes.
+        The text is empty if there are no such sizes.
         """
         if not self.defaults:
             return ""
@@ -98,7 +98,7 @@ class Source:
         return f" (not in {CONFIG}; defaults of its family: {sizes})"
 
     def take(self, name: str, *shape: int) -> Tensor:
-        """Return a weight and mark it as used.
+        """Return a weight, and mark it as used.
 
         Parameters
         ----------
@@ -129,12 +129,12 @@ class Source:
         return tensor if tensor.dtype == torch.float64 else tensor.float()
 
     def n_rows(self, name: str) -> int:
-        """Return the size of the first axis of a tensor.
+        """Return the size of the first axis of a tensor, given its name in the model.
 
         Raises
         ------
         ModelError
-            If the tensor is a single number or empty.
+            If the tensor is a scalar or is empty.
         """
         shape = self._tensors[self._names[name][0]].shape
         if 0 in shape or not shape:
@@ -142,13 +142,16 @@ class Source:
         return shape[0]
 
     def omit(self, prefix: str) -> None:
-        """Leave out all tensors of the model whose names begin with `prefix`; `origin` lists them."""
+        """Leave out all unused tensors of the model whose names begin with `prefix`.
+
+        They are then listed in `origin`, and `check_all_used` ignores them.
+        """
         left_out = sorted(name for name in self._unused if name.startswith(prefix))
         self._outside += [stored for name in left_out for stored in self._names[name]]
         self._unused.difference_update(left_out)
 
     def take_indices(self, name: str, *shape: int) -> Tensor:
-        """Return a buffer of integers as int64 and mark it as used.
+        """Return a tensor of integers as int64, and mark it as used.
 
         Parameters
         ----------
@@ -160,12 +163,12 @@ class Source:
         Returns
         -------
         Tensor
-            The buffer, as int64.
+            The integers, as int64.
 
         Raises
         ------
         ModelError
-            If the buffer is missing, has the wrong shape, or contains non-integer values.
+            If the tensor is missing, has the wrong shape, or contains values that are not integers.
         """
         tensor = self._shaped(name, shape)
         whole = tensor.long()
@@ -174,7 +177,7 @@ class Source:
         return whole
 
     def take_tied(self, name: str, partner: str, *shape: int) -> Tensor:
-        """Return a weight that has two names, at least one of which must be in the file.
+        """Return a weight that is stored under at least one of two names, and mark it as used.
 
         Parameters
         ----------
@@ -191,7 +194,8 @@ class Source:
         Raises
         ------
         ModelError
-            As in `take`, or if the file contains different tensors under the two names.
+            If the file contains neither tensor, if it contains different tensors under the two names, or if
+            a tensor is invalid (see `take`).
         """
         found = [known for known in (name, partner) if known in self._names]
         if not found:
@@ -212,7 +216,7 @@ class Source:
         Raises
         ------
         ModelError
-            If a tensor has not been used; the message names the tensor.
+            If a tensor has not been used; the error message names it.
         """
         if self._unused:
             raise ModelError(f"{self._place(min(self._unused))} is not part of the model in its config" + self.assumed)
@@ -239,10 +243,7 @@ class Source:
         return f'{self.path}: tensor "{self._names[name][0]}"'
 
     def _nearest(self, name: str) -> str:
-        """Return a suffix for error messages.
-
-        The suffix lists the names that are most similar to the name of a missing tensor.
-        """
+        """Return a text to append to error messages: the names that are most similar to a missing name."""
         # Compare from the end: prefixes vary between files, but the last segments identify a tensor.
         backward = {stored[::-1]: stored for stored in self._tensors}
         near = difflib.get_close_matches(name[::-1], list(backward), n=2, cutoff=0.6)
@@ -253,7 +254,7 @@ class Source:
 
 
 def format_value(value: object) -> str:
-    """Format a setting for a message; abbreviate a long value, and write None as null."""
+    """Format a setting for an error message; long values are truncated, and None is written as null."""
     text = "null" if value is None else repr(value)
     return text if len(text) <= _MAX_LENGTH else text[:_MAX_LENGTH] + "…"
 

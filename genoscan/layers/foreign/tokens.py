@@ -1,4 +1,4 @@
-"""Token ids of the bases, read from a checkpoint's vocabulary or given by the user."""
+"""Token ids of the bases, which are given by the user or read from a checkpoint's vocabulary."""
 
 import re
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from genoscan.layers.downloads import check_downloaded
 from genoscan.layers.foreign.source import Source
 
 _MAX_TOKENS = 64
-"""Maximum size of the vocabulary of a model with one base per token."""
+"""Maximum number of tokens in the vocabulary of a model that reads one base per token."""
 
 
 class Vocabulary(NamedTuple):
-    """Vocabulary of a model, with the same attributes as in `ModelConfig`."""
+    """Vocabulary of a model; the attributes are the same as those of `ModelConfig`."""
 
     symbols: str
     base_columns: tuple[int, int, int, int]
@@ -26,17 +26,17 @@ class Vocabulary(NamedTuple):
 
 
 def parse_tokens(text: str) -> dict[str, int]:
-    """Parse the token ids of the bases.
+    """Parse the token ids of the bases, as given by the option --tokens.
 
     Parameters
     ----------
     text
-        Token ids, such as "A=7,C=8,G=9,T=10"; N is optional.
+        Token ids, such as "A=7,C=8,G=9,T=10". N is optional.
 
     Returns
     -------
     dict
-        Token id of each base, by letter.
+        Token ids by upper-case letter.
 
     Raises
     ------
@@ -53,26 +53,27 @@ def parse_tokens(text: str) -> dict[str, int]:
 
 
 def vocabulary(source: Source, size: int, given: Mapping[str, int] | None) -> Vocabulary:
-    """Return the vocabulary of a model that has one base per token.
+    """Return the vocabulary of a model that reads one base per token.
 
     Parameters
     ----------
     source
         The checkpoint.
     size
-        Number of tokens.
+        Number of tokens in the vocabulary.
     given
-        Token ids of the bases. If None, the token ids are read from tokenizer.json, vocab.json or vocab.txt.
+        Token ids of the bases. If None, the token ids are read from tokenizer.json, vocab.json or
+        vocab.txt.
 
     Returns
     -------
     Vocabulary
-        Symbols, base columns, token of N, and complement.
+        Symbols, columns of the bases and of N, and complement of each column. There is no mask symbol.
 
     Raises
     ------
     ModelError
-        If the tokens of the bases are unknown or invalid, or the vocabulary is too large.
+        If the token ids of the bases are unknown or invalid, or if the vocabulary is too large.
     """
     if size > _MAX_TOKENS:
         raise ModelError(
@@ -100,7 +101,11 @@ def vocabulary(source: Source, size: int, given: Mapping[str, int] | None) -> Vo
 
 
 def _tokens_in_files(source: Source) -> dict[str, int]:
-    """Read the token ids of the bases, upper-case ones if there are both, from the vocabulary files."""
+    """Read the token ids of the bases from the vocabulary files of a checkpoint.
+
+    If a file contains the bases in upper and lower case, the upper-case tokens are used. If no file
+    contains all four bases, the result is empty.
+    """
     for name in ("tokenizer.json", "vocab.json", "vocab.txt"):
         file = source.folder / name
         if not file.is_file():

@@ -1,7 +1,7 @@
 """The Triton kernel set for CUDA devices.
 
-Only this package imports Triton. For tests, the kernels can also run on the CPU, although slowly, if
-TRITON_INTERPRET=1 is set before the import.
+No other part of genoscan imports Triton. If TRITON_INTERPRET=1 is set before the import, the kernels also
+run on the CPU, slowly; this is intended for tests.
 """
 
 from torch import Tensor
@@ -27,9 +27,9 @@ def gated_scan(
     *,
     input_map: str = "euler",
 ) -> tuple[Tensor, Tensor]:
-    """Return the outputs and the final state, as `reference.scan` does.
+    """Return the outputs and the final state of the selective scan, as `reference.scan` does.
 
-    The softplus and the gate are computed by separate kernels.
+    The softplus of the step sizes and the gate are computed by separate kernels.
     """
     if is_phi(input_map):  # not implemented in Triton
         return associative.scan(u, delta, A, B, C, D, state, bias, z, input_map=input_map)

@@ -1,4 +1,4 @@
-"""Declaration and launch of Triton kernels, and elementary functions that these kernels call."""
+"""Helpers that declare and launch Triton kernels, and elementary functions that kernels call."""
 
 # Functions compiled by Triton have no annotations; their callers do.
 # mypy: disable-error-code="no-untyped-def"
@@ -17,18 +17,21 @@ from genoscan.ops.primitive import OptionalTensors, Tensors
 
 NVIDIA = tl.constexpr(not triton.knobs.runtime.interpret and torch.version.hip is None)
 RUNTIME_SIZES = ("length", "n_chunks", "n_rows", "n_directions")
-"""Integer arguments for whose values Triton does not compile specialised kernels."""
+"""Names of integer arguments for which Triton does not specialise kernels.
+
+Kernels are therefore not compiled again when the values of these arguments change.
+"""
 
 
 def kernel(function: Any, unaligned: tuple[str, ...] = ()) -> Any:
-    """Declare a function as a Triton kernel, which is exempt from run-time type checks.
+    """Compile a function with Triton, and exempt it from run-time type checks.
 
     Parameters
     ----------
     function : callable
         A kernel, or a function that kernels call.
     unaligned : tuple of str
-        Names of arguments whose alignment Triton ignores, so that it does not vectorise their loads.
+        Names of arguments whose alignment Triton ignores, so that their loads are not vectorised.
 
     Returns
     -------
@@ -46,7 +49,7 @@ def launch(program: Any, grid: tuple[int, ...], *arguments: Any, warps: int = 4,
     Parameters
     ----------
     program : Triton kernel
-        Kernel that was declared by `kernel`.
+        Kernel that was declared with `kernel`.
     grid : tuple of int
         Number of programs along each of up to three axes.
     *arguments
@@ -63,15 +66,15 @@ def launch(program: Any, grid: tuple[int, ...], *arguments: Any, warps: int = 4,
 
 
 def contiguous(tensors: Sequence[Tensor]) -> Tensors:
-    """Return detached, contiguous tensors, as the kernels require."""
+    """Return the tensors detached and contiguous, as required by the kernels."""
     return tuple(tensor.detach().contiguous() for tensor in tensors)
 
 
 def contiguous_tangents(inputs: Tensors, tangents: OptionalTensors, optional: Container[int] = ()) -> tuple[Any, ...]:
-    """Return detached, contiguous tangents, with zeros in place of None.
+    """Return the tangents detached and contiguous, with zero tensors in place of None.
 
-    None is kept at the indices in `optional`. The inputs at these indices are weights, which rarely
-    have tangents.
+    At the indices in `optional`, None is kept. The inputs at these indices are weights, which rarely have
+    tangents.
     """
     count = next(len(dot) for dot in tangents if dot is not None)
     return tuple(
@@ -85,7 +88,7 @@ def contiguous_tangents(inputs: Tensors, tangents: OptionalTensors, optional: Co
 
 
 def sum_blocks(parts: Tensor) -> Tensor:
-    """Return the sum over the first axis, accumulated in float64 because there may be many blocks."""
+    """Sum over the first axis, which may be long; the sum is accumulated in float64."""
     return parts.sum(0, dtype=torch.float64).to(parts.dtype)
 
 
@@ -102,10 +105,11 @@ def exp(x):
 
 @kernel
 def decay(z):
-    """Return `near` and `factor` such that `exp(z) h = masked(near, h) + factor h` for any `h`.
+    """Return a mask `near` and a number `factor` that represent `exp(z)` for z <= 0.
 
-    The argument `z` is at most 0. `near` is true if z > -0.7. `factor` is `exp(z) - 1` if `near` is
-    true, and `exp(z)` otherwise. No digits are lost if `exp(z)` is close to 1 or to 0.
+    For any `h`, the product `exp(z) h` equals `(h if near else 0) + factor h`. `near` is true if z > -0.7.
+    `factor` is `exp(z) - 1` if `near` is true, and `exp(z)` otherwise. As a result, no digits are lost if
+    `exp(z)` is close to 1 or to 0.
     """
     # Chebyshev interpolant of (exp(z) - 1 - z) / z^2 on [-0.7, 0].
     if z.dtype == tl.float64:

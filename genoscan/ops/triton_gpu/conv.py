@@ -1,8 +1,8 @@
-"""Short convolution and SiLU on the GPU; forward, jvp and vjp each make a single pass over memory.
+"""Short convolution and SiLU on the GPU; forward pass, jvp and vjp each make a single pass over memory.
 
-The rows are those of the padded sequence: the `taps - 1` rows of the tail, followed by the rows of the
-tile. Output `t` is computed from rows `t` to `t + taps - 1`. Row `p` therefore contributes to outputs
-`p - taps + 1` to `p`.
+In these kernels, rows are the positions of the padded sequence: the `taps - 1` positions of the tail,
+followed by the positions of the tile. Output `t` is computed from rows `t` to `t + taps - 1`. Row `p`
+therefore contributes to outputs `p - taps + 1` to `p`.
 """
 
 # Functions compiled by Triton have no annotations; their callers do.
@@ -26,12 +26,12 @@ from genoscan.ops.triton_gpu.arithmetic import (
 )
 
 BLOCK_SIZE = 256
-"""Number of values per program of one warp."""
+"""Number of values that each program, which has one warp, processes."""
 
 
 @kernel
 def _load_rows(x, tail, row, batch, column, in_c, length, CHANNELS: tl.constexpr, TAPS: tl.constexpr):
-    """Return rows of the padded sequence; rows outside the sequence are zero."""
+    """Load rows of the padded sequence (the tail, followed by the tile); rows outside it are zero."""
     before, t = row[:, None], row[:, None] - (TAPS - 1)
     x += batch * length * CHANNELS
     tail += batch * (TAPS - 1) * CHANNELS
@@ -96,10 +96,10 @@ def _conv_bar(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Write the cotangents of `x` and `tail`, and partial sums to `filter_bar` unless it is None.
+    """Write the cotangents of `x` and `tail`, and partial sums of the cotangents of the weight and the bias.
 
-    `filter_bar` has shape (block of rows, taps + 1, channels). It receives the contribution of each
-    block to the cotangents of the weight and the bias. The caller sums over the blocks.
+    The partial sums are written to `filter_bar`, of shape (blocks of rows, taps + 1, channels), unless it
+    is None. They are the contributions of the individual blocks; the caller sums over the blocks.
     """
     row, column, in_c = _offsets(CHANNELS, ROWS, COLUMNS)
     batch = tl.program_id(1).to(tl.int64)
@@ -189,7 +189,7 @@ def _conv_dot(
 
 
 def _grid(inputs: ConvInputs) -> tuple[int, int, dict[str, int]]:
-    """Return the numbers of row blocks and of programs per sequence, and the compile-time sizes."""
+    """Return the number of row blocks, the number of programs per sequence, and the compile-time sizes."""
     (_, length, channels), (_, taps) = inputs.x.shape, inputs.weight.shape
     columns = min(64, triton.next_power_of_2(channels))
     rows = BLOCK_SIZE // columns

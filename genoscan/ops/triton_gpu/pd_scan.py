@@ -1,19 +1,19 @@
-"""The permutation-diagonal scan on the GPU, with three kernels that process a tile in chunks.
+"""The permutation-diagonal scan on the GPU, in three kernels that process a tile in chunks.
 
     chunks   composes the steps of each chunk into one step: a map, a diagonal and an inflow
     starts   computes the state at the start of each chunk, sequentially along the chunks
-    states   runs each chunk again, from the state at the start of the chunk
+    states   runs each chunk again, from the state at its start
 
-The composition of two steps is again a step. Its map is the map of the second step indexed with the map
-of the first step (Flash PD-SSM, arXiv 2605.19150). Cotangents are computed from right to left; in this
-direction, every step is a gather. From left to right, several states may have the same destination. The
-new value of a state is then a sum over all states, masked by destination. If every map is a
-permutation, each step is instead a gather with the inverse map.
+The composition of two steps is again a step. Its map is the map of the second step indexed with the map of
+the first step (Flash PD-SSM, arXiv 2605.19150). Cotangents are computed from right to left; in this
+direction, every step is a gather. From left to right, several states may have the same destination. The new
+value of a state is then a sum over all states, masked by destination. If every map is a permutation, each
+step is instead a gather with the inverse map.
 
-Each program processes one head of one sequence, with the states of the head along the lanes. The
-notation is that of `reference.pd_scan`: `d` is the decay, `b` the inflow, `x` the state, and `p`
-contains the destinations of the states. `q` is the index of a state. The suffixes `_re` and `_im` mark
-the real and imaginary planes.
+Each program processes one head of one sequence, with the states of the head along the lanes. The notation
+is that of `reference.pd_scan`: `d` is the decay, `b` is the inflow, `x` is the state, and `p` contains the
+destinations of the states. `q` is the index of a state. The suffixes `_re` and `_im` mark real and
+imaginary parts.
 """
 
 # Functions compiled by Triton have no annotations; their callers do.
@@ -33,12 +33,12 @@ from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors
 from genoscan.ops.triton_gpu.arithmetic import contiguous, contiguous_tangents, kernel, launch
 
 CHUNK = 128
-"""Number of bases per chunk; this is the best size in the Flash PD-SSM paper."""
+"""Number of bases per chunk; this value is the fastest in the Flash PD-SSM paper."""
 
 
 @kernel
 def _load(pointer, q, in_q, N: tl.constexpr):
-    """Return the real and imaginary planes of a row."""
+    """Load the real and imaginary parts of a row of states."""
     return tl.load(pointer + q, in_q, 0.0), tl.load(pointer + N + q, in_q, 0.0)
 
 
@@ -55,7 +55,11 @@ def _multiply(a_re, a_im, b_re, b_im):
 
 @kernel
 def _move(p, q, re, im, PERMUTE: tl.constexpr):
-    """Return values moved to destinations `p` or, if `PERMUTE` is true, gathered from sources `p`."""
+    """Return complex values moved to their destinations `p`; values with the same destination are added.
+
+    If `PERMUTE` is true, the values are instead gathered from the sources `p`. `q` contains the indices of
+    the states.
+    """
     if PERMUTE:
         return tl.gather(re, p, 0), tl.gather(im, p, 0)
     hit = p[None, :] == q[:, None]
@@ -64,9 +68,10 @@ def _move(p, q, re, im, PERMUTE: tl.constexpr):
 
 @kernel
 def _step(decay, inflow, decay_dot, x, p, x_re, x_im, at_d, at_b, q, in_q, N: tl.constexpr, PERMUTE: tl.constexpr):
-    """Return the state after a step or, unless `decay_dot` is None, the tangent of this state.
+    """Return the state after a step or, if `decay_dot` is not None, the tangent of this state.
 
-    The tangent also depends on `x`, which contains the state before each step.
+    In the latter case, the arguments `inflow`, `x_re` and `x_im` are tangents, and `x` contains the states
+    before each step.
     """
     d_re, d_im = _load(decay + at_d, q, in_q, N)
     re, im = _multiply(d_re, d_im, x_re, x_im)
@@ -94,8 +99,8 @@ def _program(
 ):
     """Return the indices and pointers of this program.
 
-    The values are the head, the row of the inflows, the sequence of the decays, the states, the mask of
-    the states, and pointers to the route and the maps of the head.
+    The values are the head, the row of the inflows, the sequence of the decays, the states, the mask of the
+    states, and pointers to the route and the maps of the head.
     """
     head = tl.program_id(1) % HEADS
     row = (tl.program_id(1) // HEADS).to(tl.int64)
@@ -107,7 +112,7 @@ def _program(
 
 @kernel
 def _load_map(route, maps, t, q, in_q, HEADS: tl.constexpr, N: tl.constexpr):
-    """Return the map for step `t`; lanes without a state are mapped to themselves."""
+    """Load the map selected at step `t`; lanes that have no state are mapped to themselves."""
     k = tl.load(route + t * HEADS).to(tl.int64)
     return tl.where(in_q, tl.load(maps + k * N + q, in_q, 0).to(tl.int32), q)
 
@@ -136,8 +141,9 @@ def _chunks(
 ):
     """Compose the steps of each chunk into one step.
 
-    The map of each composed step is written to `p_end`, of shape (row, chunk, head, q). The diagonal
-    and the inflow are written to `d_end` and `b_end`, of shape (row, chunk, head, plane, q).
+    The map of the composed step is written to `p_end`, of shape (rows, chunks, heads, states). The diagonal
+    and the inflow are written to `d_end` and `b_end`, of shape (rows, chunks, heads, 2, states), where the
+    axis of size 2 separates real and imaginary parts.
     """
     head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
     inverses += head * MAPS * N
@@ -162,7 +168,7 @@ def _chunks(
 
 @kernel
 def _offsets(batch, row, t, head, length, HEADS: tl.constexpr, N: tl.constexpr):
-    """Return the offsets of a step in the arrays of decays and inflows."""
+    """Return the offsets of a step in the array of decays and in the array of inflows."""
     at_d = ((batch * length + t) * HEADS + head) * 2 * N
     at_b = ((row * length + t) * HEADS + head) * 2 * N
     return at_d, at_b
@@ -181,7 +187,11 @@ def _starts(
     LANES: tl.constexpr,
     REVERSE: tl.constexpr,
 ):
-    """Replace `b_end` with the state at the start of each chunk; write the final state to `last`."""
+    """Replace the inflows of the composed steps, `b_end`, with the states at the starts of the chunks.
+
+    `first` is the initial state. The final state is written to `last`. If `REVERSE` is true, the states are
+    cotangents, and the chunks are processed from right to left.
+    """
     head, row = tl.program_id(0) % HEADS, (tl.program_id(0) // HEADS).to(tl.int64)
     q = tl.arange(0, LANES)
     in_q = (q < N) | (N == LANES)
@@ -224,7 +234,7 @@ def _states(
     LANES: tl.constexpr,
     PERMUTE: tl.constexpr,
 ):
-    """Write the states of each chunk, computed from the state at the start of the chunk.
+    """Compute the states after each step of a chunk from the state at its start, and write them to `out`.
 
     If `PERMUTE` is true, `maps` contains the inverse maps.
     """
@@ -257,9 +267,10 @@ def _chunks_bar(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Compose the steps of each chunk from right to left.
+    """Compose the vjps of the steps of each chunk, from right to left.
 
-    A step maps a cotangent `bar` to `d bar[p] + b`.
+    Each vjp, and their composition, maps a cotangent `bar` to `d bar[p] + b`. The composed `p`, `d` and `b`
+    are written to `p_end`, `d_end` and `b_end`.
     """
     head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
     chunk = tl.program_id(0)
@@ -301,7 +312,10 @@ def _states_bar(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Write the cotangents of each chunk's decays and inflows, given the cotangent of its final state."""
+    """Write the cotangents of the decays and inflows of each chunk.
+
+    `ends` contains the cotangents of the final states of the chunks.
+    """
     head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
     chunk = tl.program_id(0)
     re, im = _load(ends + ((row * n_chunks + chunk) * HEADS + head) * 2 * N, q, in_q, N)
@@ -326,7 +340,7 @@ def _states_bar(
 
 
 def _sizes(decay: Tensor, maps: Tensor) -> dict[str, int]:
-    """Return the compile-time sizes of the kernels."""
+    """Return the compile-time sizes with which the kernels are launched."""
     heads, n_maps, n_states = maps.shape
     lanes = max(2, triton.next_power_of_2(n_states))
     sizes = {"BATCH": len(decay), "HEADS": heads, "MAPS": n_maps, "CHUNK": CHUNK}
@@ -334,7 +348,7 @@ def _sizes(decay: Tensor, maps: Tensor) -> dict[str, int]:
 
 
 def _allocate_chunks(rows: int, decay: Tensor, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return uninitialised maps, diagonals and inflows for the composed step of each chunk."""
+    """Allocate the maps, diagonals and inflows of the composed steps of all chunks, uninitialised."""
     heads, _, n_states = maps.shape
     p = maps.new_empty(rows, triton.cdiv(decay.shape[1], CHUNK), heads, n_states, dtype=torch.int32)
     d = decay.new_empty(*p.shape[:3], 2, n_states)
@@ -342,13 +356,13 @@ def _allocate_chunks(rows: int, decay: Tensor, maps: Tensor) -> tuple[Tensor, Te
 
 
 _moves: Any = WeakTensorKeyDictionary()
-"""For maps that were checked: their version, and what `_moves_of` returns."""
+"""Cache of `_moves_of`: for each tensor of maps, its version and the result of the function."""
 
 
 def _moves_of(maps: Tensor) -> tuple[Tensor, bool]:
-    """Return the maps and false or, if every map is a permutation, the inverse maps and true.
+    """Return the maps and False or, if every map is a permutation, the inverse maps and True.
 
-    Maps are checked when they are first used, because the check waits for the GPU.
+    The result is cached because the maps must be checked, for which the program waits for the GPU.
     """
     version, found = _moves.get(maps, (None, None))
     if found is None or version != maps._version:
@@ -363,7 +377,7 @@ def _moves_of(maps: Tensor) -> tuple[Tensor, bool]:
 
 
 def _in_range(route: Tensor, maps: Tensor) -> Tensor:
-    """Return the route with all indices in range, which the kernels rely on."""
+    """Return the route with all indices clamped to the valid range, as required by the kernels."""
     return route.contiguous().clamp(0, maps.shape[1] - 1)
 
 
@@ -378,9 +392,9 @@ def _run(
 ) -> tuple[Tensor, Tensor]:
     """Return the states after each step, and the final state.
 
-    If `decay_dot` is given, the tangents of these states are returned instead. `before` then contains
-    the states before each step, and `inflow` and `state` are also tangents, with one row per direction
-    and sequence.
+    If `decay_dot` is given, the tangents of these states are returned instead. In this case, `before`
+    contains the states before each step, and `inflow` and `state` are also tangents, with one row for each
+    direction and sequence.
     """
     rows, length, heads = inflow.shape[:3]
     moves, permuted = _moves_of(maps)
@@ -396,10 +410,10 @@ def _run(
 
 
 def _carry_chunks(p: Tensor, d: Tensor, b: Tensor, first: Tensor, last: Tensor, *, reverse: bool) -> None:
-    """Replace `b` with the states at the starts of the chunks; write the final state to `last`.
+    """Replace the inflows `b` of the composed steps with the states at the starts of the chunks.
 
-    `first` is the initial state. If `reverse` is true, the states are cotangents, and the chunks
-    are processed from right to left.
+    `first` is the initial state. The final state is written to `last`. If `reverse` is true, the states are
+    cotangents, and the chunks are processed from right to left.
     """
     rows, n_chunks, heads, n_states = p.shape
     lanes = max(2, triton.next_power_of_2(n_states))

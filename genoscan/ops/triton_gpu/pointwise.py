@@ -1,8 +1,8 @@
-"""Step sizes, gate and norm on the GPU, each computed in a single pass over memory.
+"""Triton kernels of the step sizes (softplus), the gate (SiLU) and RMSNorm.
 
-The suffix `_dot` marks tangents, and `_bar` marks cotangents. Sums over all rows are computed in two
-steps: first within each block of rows, and then over the blocks. The results are therefore bitwise
-reproducible.
+Each kernel makes a single pass over memory. The suffix `_dot` marks tangents, and `_bar` marks cotangents.
+Sums over all rows are computed in two steps: first within each block of rows, and then over the blocks. The
+results are therefore bitwise reproducible.
 """
 
 # Functions compiled by Triton have no annotations; their callers do.
@@ -28,12 +28,15 @@ from genoscan.ops.triton_gpu.arithmetic import (
 )
 
 BLOCK_SIZE = 2048
-"""Number of values per program of four warps."""
+"""Number of values that each program, which has four warps, processes."""
 
 
 @kernel
 def _offsets(n_rows, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Return this program's offsets in arrays of shape (rows, width), the mask, and the columns."""
+    """Return the offsets that this program processes in an array of shape (rows, width).
+
+    The mask of the offsets and the indices of the columns are also returned.
+    """
     n_blocks = tl.cdiv(WIDTH, COLUMNS)
     column = tl.program_id(0) % n_blocks * COLUMNS + tl.arange(0, COLUMNS)
     row = (tl.program_id(0) // n_blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -92,7 +95,7 @@ def _step_size_dot(
 def _column_grid(x: Tensor) -> tuple[int, int, dict[str, int]]:
     """Return the number of rows, the number of programs, and the compile-time sizes of a kernel.
 
-    Each program of the kernel processes a block of columns.
+    This grid is for kernels in which each program processes a block of rows and columns.
     """
     width = x.shape[-1]
     n_rows = x.numel() // width
@@ -202,7 +205,10 @@ GATE = Primitive(_gate_forward, _gate_jvp, _gate_vjp, _gate_definition)
 
 @kernel
 def _scale(x_i, EPS: tl.constexpr, WIDTH: tl.constexpr):
-    """Return `1 / sqrt(mean(x^2) + eps)`, or NaN rather than 0 if the squares overflow."""
+    """Return `1 / sqrt(mean(x^2) + eps)` for each row.
+
+    If the squares overflow, the result is NaN rather than 0.
+    """
     mean = tl.sum(x_i * x_i, 1) / WIDTH
     return tl.where(mean < float("inf"), 1 / tl.sqrt(mean + EPS), float("nan"))
 
@@ -280,7 +286,7 @@ def _rms_norm_dot(
 def _row_grid(x: Tensor) -> tuple[int, int, dict[str, int]]:
     """Return the number of rows, the number of programs, and the compile-time sizes of a kernel.
 
-    Each program of the kernel processes whole rows.
+    This grid is for kernels in which each program processes whole rows.
     """
     width = x.shape[-1]
     n_rows = x.numel() // width

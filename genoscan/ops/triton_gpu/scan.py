@@ -1,4 +1,4 @@
-"""The selective scan on the GPU: functions that launch the kernels in `scan_kernels`.
+"""The selective scan on the GPU: functions that launch the kernels of `scan_kernels`.
 
 The notation is that of `scan_kernels`.
 """
@@ -14,23 +14,26 @@ from genoscan.ops.triton_gpu import scan_kernels
 from genoscan.ops.triton_gpu.arithmetic import contiguous, contiguous_tangents, launch, sum_blocks
 
 CHUNK = 64
-"""Number of bases per chunk: small enough for uncompensated sums, large enough for a cheap carry kernel."""
+"""Number of bases per chunk: small enough for uncompensated sums, and large enough for a fast carry kernel."""
 SUB = 8
-"""Number of bases between checkpoints, a divisor of `CHUNK`; their states stay in registers."""
+"""Number of bases between checkpoints, which must be a divisor of `CHUNK`.
+
+The states of this many bases are kept in registers.
+"""
 AHEAD = 16
-"""Number of chunks that the carry kernel loads together, to wait for memory only once."""
+"""Number of chunks that the carry kernel loads at once, so that it waits for memory less often."""
 WIDTH = 32
-"""Number of state values per program of the carry kernel."""
+"""Number of state values that each program of the carry kernel processes."""
 UNROLL = 1
-"""Number of bases whose loads may be in flight at the same time."""
+"""Number of bases over which loops are unrolled, so that their loads can overlap."""
 
 
 def _sizes(inputs: ScanInputs, budget: int, **axes: int) -> dict[str, int]:
-    """Return the compile-time sizes of a kernel with all states and as many channels as possible.
+    """Return the compile-time sizes of a kernel that processes all states of as many channels as possible.
 
-    `budget` limits the product of `N` and `LANES`. `N` is the number of states, rounded up to a power
-    of two. `LANES` is the number of channels, from 1 to 32. The threads of a warp are laid out first
-    along the channels and then along the states.
+    `budget` limits the product of `N`, the number of states rounded up to a power of two, and `LANES`, the
+    number of channels, which is between 1 and 32. The threads of a warp are laid out first along the
+    channels and then along the states. The sizes in `axes` are also returned.
     """
     channels, states = inputs.A.shape
     n = triton.next_power_of_2(states)
@@ -39,9 +42,9 @@ def _sizes(inputs: ScanInputs, budget: int, **axes: int) -> dict[str, int]:
 
 
 def _allocate_chunks(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
-    """Return the uninitialised tensors `ends` and `totals`.
+    """Allocate the tensors `ends` and `totals`, uninitialised.
 
-    Their shapes are (batch, chunk, n, c) and (batch, chunk, c).
+    Their shapes are (batch, chunks, states, channels) and (batch, chunks, channels).
     """
     batch, length, channels = inputs.u.shape
     totals = inputs.u.new_empty(batch, triton.cdiv(length, CHUNK), channels)
@@ -49,12 +52,16 @@ def _allocate_chunks(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
 
 
 def _states_first(A: Tensor) -> Tensor:
-    """Return `A`, or its tangents, in the layout (n, c) that the kernels expect."""
+    """Return `A`, or its tangents, with the states before the channels, as required by the kernels."""
     return A.transpose(-1, -2).contiguous()
 
 
 def _carry_chunks(ends: Tensor, totals: Tensor, A: Tensor, first: Tensor, *, reverse: bool) -> Tensor:
-    """Replace `ends` with the states at the starts of the chunks, and return the final state."""
+    """Replace `ends` with the states at the starts of the chunks, and return the final state.
+
+    `first` is the initial state. If `reverse` is true, the states are cotangents, and the chunks are
+    processed from right to left.
+    """
     batch, n_chunks, channels = totals.shape
     last = torch.empty_like(first)
     launch(
@@ -72,7 +79,7 @@ def _carry_chunks(ends: Tensor, totals: Tensor, A: Tensor, first: Tensor, *, rev
 
 
 def _contiguous_inputs(given: Tensors) -> ScanInputs:
-    """Return contiguous inputs without the bias and the gate, which separate kernels process."""
+    """Return the inputs detached and contiguous; separate kernels process the bias and the gate."""
     u, delta, A, B, C, D, state = contiguous(given)
     return ScanInputs(u, delta, A, B, C, D, state)
 

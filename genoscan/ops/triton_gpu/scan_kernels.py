@@ -1,22 +1,23 @@
 """Triton kernels of the selective scan, which process a tile in chunks.
 
-Forward, jvp and vjp each have three steps:
+The forward pass, the jvp and the vjp each have three steps:
 
-    chunk_ends   runs each chunk from zero; writes its final state and the sum of its step sizes
-    carry        computes the state at the start of each chunk sequentially, with Kahan compensation
-    replay       runs each chunk again, from the state at its start; writes the outputs
+    chunk_ends   runs each chunk from a zero state; writes its final state and the sum of its step sizes
+    carry        computes the state at the start of each chunk sequentially, with Kahan compensation replay
+    runs each chunk again, from the state at its start; writes the outputs
 
-The decay of a whole chunk is exp(A * sum of step sizes). The state is therefore advanced over a chunk
-as over a single base. The vjp runs in the same way from right to left. Its replay recomputes the states
-from checkpoints, which the forward replay saves every `SUB` bases, and keeps the states in registers.
+The decay over a whole chunk is exp(A * sum of step sizes). The state can therefore be advanced over a chunk
+in the same way as over a single base. The vjp processes the chunks, and the bases in each chunk, from right
+to left. It recomputes the states from checkpoints, which the forward replay saves every `SUB` bases, and
+keeps them in registers.
 
-Each program is one warp, so that no warp waits for another. It processes a block of channels, with
-all states of a channel in a few threads. Sums over channels are written as one partial sum per
-block.
+Each program is one warp, so that no warp waits for another. It processes a block of channels; all states of
+a channel are distributed over a few threads. Sums over channels are written as one partial sum per block.
 
-Notation: u, delta, A, B, C, D and h are defined as in Mamba (Gu and Dao, arXiv 2312.00752, equation 2
-with the Euler input map). The suffix `_dot` marks tangents, and `_bar` marks cotangents. n is the index
-of a state, and c is the index of a channel.
+Notation: u, delta, A, B, C, D and h are defined as in Mamba (Gu and Dao, arXiv 2312.00752, equation 2 with
+the Euler input map). The suffix `_dot` marks tangents, and `_bar` marks cotangents. n is the index of a
+state, and c is the index of a channel. `N` and `LANES` are the numbers of states and channels in a block;
+`N` is a power of two.
 """
 
 # Functions compiled by Triton have no annotations; their callers do.
@@ -29,7 +30,10 @@ import triton.language as tl
 from genoscan.ops.triton_gpu.arithmetic import decay, kernel, masked
 
 LOWEST = tl.constexpr(-87.0)
-"""Lower bound of z, below which exp(z) is denormal in float32 and would be flushed to 0."""
+"""Lower bound that is applied to the exponent z of a decay.
+
+Below it, exp(z) is denormal in float32 and would be flushed to 0.
+"""
 
 # If these arrays were known to be aligned, Triton would assign four neighbouring channels to each
 # thread, for wider loads, and exchange values between threads at every base.
@@ -42,13 +46,19 @@ channel_kernel = partial(kernel, unaligned=tuple(UNALIGNED.split()))
 
 @kernel
 def _advance(h, near, factor, inflow):
-    """Return the state after a base, computed so that small changes in the state lose no digits."""
+    """Return the state after a step, `exp(z) h + inflow`, without loss of digits if `exp(z)` is close to 1.
+
+    `near` and `factor` are the results of `decay(z)`.
+    """
     return masked(near, h) + (factor * h + inflow)
 
 
 @kernel
 def _add(total, error, term):
-    """Return the Kahan-compensated sum of `total` and `term`, and the rounding error of this sum."""
+    """Add `term` to `total` by Kahan summation; return the sum and its rounding error.
+
+    `error` is the rounding error of the previous sum.
+    """
     change = term - error
     after = total + change
     return after, (after - total) - change
@@ -56,10 +66,10 @@ def _add(total, error, term):
 
 @kernel
 def _program(CHANNELS: tl.constexpr, STATES: tl.constexpr, N: tl.constexpr, LANES: tl.constexpr):
-    """Return the indices and masks of this program.
+    """Return the indices that this program processes, and the corresponding masks.
 
-    The values are the chunk, the sequence, the channels `c`, the states `n`, the offsets in arrays of
-    shape (n, c), and the masks of `c`, of `n` and of (n, c).
+    The values are the chunk, the sequence, the channels `c`, the states `n`, the offsets in arrays of shape
+    (states, channels), and the masks of the channels, of the states and of the offsets.
     """
     n_blocks = tl.cdiv(CHANNELS, LANES)
     chunk, batch = tl.program_id(0) // n_blocks, tl.program_id(1).to(tl.int64)
@@ -87,10 +97,10 @@ def chunk_ends(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Scan each chunk from a zero initial state.
+    """Run the scan over each chunk from a zero initial state.
 
-    The final states are written to `ends`, of shape (batch, chunk, n, c). The sums of the step sizes
-    are written to `totals`, of shape (batch, chunk, c).
+    The final states are written to `ends`, of shape (batch, chunks, states, channels). The sums of the step
+    sizes are written to `totals`, of shape (batch, chunks, channels).
     """
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     a = tl.load(A + at, in_nc, 0.0)
@@ -133,7 +143,8 @@ def chunk_ends_bar(
 ):
     """Compute the cotangent of the state at the start of each chunk.
 
-    The cotangent of the state at the end of each chunk is taken to be zero.
+    The cotangent of the state at the end of the chunk is taken to be zero. The results are written to
+    `ends`, and the sums of the step sizes are written to `totals`.
     """
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     a = tl.load(A + at, in_nc, 0.0)
@@ -176,10 +187,11 @@ def carry(
     AHEAD: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Replace `ends` with the states at the starts of the chunks.
+    """Replace the entries of `ends` with the states at the starts of the chunks.
 
-    On entry, `ends` contains the final states of chunks that were run from zero. The final state of the
-    tile is written to `last`.
+    On entry, `ends` contains the final states of the chunks, computed from zero initial states. `first` is
+    the initial state of the tile. The final state of the tile is written to `last`. If `REVERSE` is true,
+    the states are cotangents, and the chunks are processed from right to left.
     """
     width = CHANNELS * STATES
     i = tl.program_id(0) * LANES + tl.arange(0, LANES)
@@ -232,9 +244,10 @@ def replay(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Run each chunk from the state at the start of the chunk, and write `y`.
+    """Run the scan over each chunk from the state at its start, and write the outputs to `y`.
 
-    Unless `checkpoints` is None, the checkpoints, of shape (batch, sub-tile, n, c), are also written.
+    Unless `checkpoints` is None, the state before every `SUB`-th base is written to it. The shape of
+    `checkpoints` is (batch, sub-tiles, states, channels), where a sub-tile consists of `SUB` bases.
     """
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     a = tl.load(A + at, in_nc, 0.0)
@@ -264,10 +277,10 @@ def replay(
 
 @kernel
 def _load_slabs(array, c, n, in_n, CHANNELS: tl.constexpr, E: tl.constexpr, LANES: tl.constexpr):
-    """Load a block of an array of shape (n, c) as a block of shape (`E`, n, `LANES`).
+    """Load a block of an array of shape (states, channels) as a block of shape (`E`, states, `LANES`).
 
-    Each thread processes `E` channels. The block is loaded in `E` slabs because the layout of a single
-    load would depend on the version of Triton.
+    Each thread processes `E` channels. The block is loaded in `E` parts (slabs) because the layout of a
+    single load would depend on the version of Triton.
     """
     slab = tl.arange(0, E)[:, None, None]
     for e in tl.static_range(E):
@@ -308,11 +321,12 @@ def replay_bar(
 ):
     """Run each chunk from right to left, starting with the cotangent of the state at its end.
 
-    The cotangents of `u` and `delta` are written to `u_bar` and `delta_bar`. One partial sum per block
-    of channels is written to `B_bar` and `C_bar`, of shape (block, batch x tile, n). One partial sum
-    per chunk is written to `A_bar`, of shape (batch x chunk, n, c), and to `D_bar`, of shape (batch x
-    chunk, c), unless these are None. Blocks of values have three axes: `E` slabs, `N` states, and
-    `LANES` channels per slab.
+    The cotangents of `u` and `delta` are written to `u_bar` and `delta_bar`. Partial sums for blocks of
+    channels are written to `B_bar` and `C_bar`, of shape (blocks, batch x tile, states). Partial sums for
+    chunks are written to `A_bar`, of shape (batch x chunks, states, channels), and to `D_bar`, of shape
+    (batch x chunks, channels), unless these are None. On entry, `starts` contains the cotangents of the
+    states at the ends of the chunks. Blocks of values in registers have three axes: `E` slabs, `N` states,
+    and `LANES` channels per slab.
     """
     n_blocks = tl.cdiv(CHANNELS, E * LANES)
     chunk, batch = tl.program_id(0) // n_blocks, tl.program_id(1).to(tl.int64)
@@ -417,7 +431,7 @@ def chunk_ends_dot(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Run each chunk as `chunk_ends` does, together with the tangents along `G` directions.
+    """Run the scan over each chunk as `chunk_ends` does, together with the tangents along `G` directions.
 
     The states and tangents are zero at the start of each chunk.
     """
@@ -488,10 +502,10 @@ def carry_dot(
     AHEAD: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Replace `ends_dot` with the tangents of the states at the starts of the chunks.
+    """Replace the entries of `ends_dot` with the tangents of the states at the starts of the chunks.
 
-    `starts` is computed by `carry`, which must be launched first. The tangent of the final state
-    of the tile is written to `last`.
+    `starts` contains these states; it is computed by `carry`, which must be launched first. `first` is the
+    tangent of the initial state of the tile. The tangent of the final state is written to `last`.
     """
     width = CHANNELS * STATES
     i = tl.program_id(0) * LANES + tl.arange(0, LANES)
@@ -559,9 +573,9 @@ def replay_dot(
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Run each chunk as `replay` does, and write `y`.
+    """Run the scan over each chunk as `replay` does, and write the outputs to `y`.
 
-    The tangents of `y` along `G` directions are computed at the same time and written to `y_dot`.
+    The tangents of the outputs along `G` directions are computed at the same time and written to `y_dot`.
     """
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     g = tl.program_id(2) * G + tl.arange(0, G)
