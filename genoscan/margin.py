@@ -96,7 +96,7 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
 
 
 def _update_minimum(job: Job, window: Window, margins: np.ndarray, progress: Progress) -> None:
-    """Compute the margins in a window, and replace `margins` in place with the elementwise minimum of both."""
+    """Compute the margins in a window, and lower `margins` in place wherever a computed margin is smaller."""
     codes, scored = job.read([window]), window.scored_span
     rows = margins if window.strand == "+" else margins[::-1]
     layer, inputs = Margins(job.model.causal), OneHot(codes, job.model.table())

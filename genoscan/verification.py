@@ -81,7 +81,7 @@ def verify(
 
     Notes
     -----
-    The reference is the gradient that torch autograd computes over the whole window in float64, for the
+    The reference is the gradient that torch autograd computes in float64, without tiles, for a window of the
     first 4,096 bases. It uses plain torch operations and no derivative rule of this package. The
     dot-product identity between forward-mode and reverse-mode derivatives is checked over at most 65,536
     bases, finite differences over at most 1,024 bases, and the output files (windows, strands, targets and

@@ -124,8 +124,8 @@ def _batch(
 ) -> list[dict[str, float]]:
     """Return the predictions for windows of equal length on one strand.
 
-    Each window has one value per label. The key has the form HEAD.LABEL, and LABEL refers to the forward
-    strand.
+    For each window, a dictionary contains one value per label. Its keys have the form HEAD.LABEL, where LABEL
+    is the name of the label on the forward strand.
     """
     codes = torch.from_numpy(read_windows(genome, windows))
     rows: list[dict[str, float]] = [{} for _ in windows]

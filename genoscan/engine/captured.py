@@ -1,7 +1,7 @@
-"""Capture of a layer's computation on a tile as CUDA graphs.
+"""Capture of a layer's computations on tiles as CUDA graphs.
 
-For a small model, launching the kernels of a tile one by one takes the host longer than running them
-takes the GPU. A captured graph launches all of these kernels at once and gives the same results.
+For a small model, the host takes longer to launch the kernels of a tile one by one than the GPU takes to
+run them. A captured graph launches all of these kernels at once and gives the same results.
 """
 
 from collections import Counter, OrderedDict

@@ -16,7 +16,7 @@ class ParameterSums:
         return bool(self._sums)
 
     def of(self, parameters: Iterable[Tensor]) -> list[Tensor]:
-        """Return those of the given parameters whose cotangents are summed, without duplicates."""
+        """Return the given parameters whose cotangents are summed, without duplicates."""
         return [parameter for parameter in dict.fromkeys(parameters) if parameter in self._sums]
 
     def add(self, parameters: Sequence[Tensor], bars: Iterable[Tensor | None]) -> None:

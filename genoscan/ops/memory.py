@@ -170,7 +170,7 @@ def flip_positions(x: Tensor) -> Tensor:
 
 
 def contiguous(tensor: Tensor) -> Tensor:
-    """Return a detached and contiguous tensor; if a copy is necessary, it is stored in a pooled buffer."""
+    """Return `tensor`, detached and contiguous; if this requires a copy, the copy is stored in a pooled buffer."""
     tensor = tensor.detach()
     if tensor.is_contiguous():
         return tensor

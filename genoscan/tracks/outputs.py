@@ -41,7 +41,7 @@ def check_outputs(outputs: Sequence[Path], inputs: Iterable[Path | None] = ()) -
 
 
 def check_file(output: Path, inputs: Iterable[Path | None]) -> None:
-    """Check that an output without a provenance record can be written and does not overwrite an input.
+    """Check that an output without a provenance record can be written and would not overwrite an input.
 
     Parameters
     ----------

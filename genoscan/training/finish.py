@@ -23,6 +23,8 @@ from genoscan.training.state import read_state
 CURVE, PLOT = "training.tsv", "training.html"
 _KINDS = {"mamba": "Mamba", "mamba2": "Mamba-2", "pd_ssm": "PD-SSM"}
 _VALIDATION = "validation data"
+_LISTED = 8
+"""Maximum number of sequences of a genome that the card lists one by one."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,7 @@ def finish_model(output: Path, work: Path, trained: Finished) -> None:
         predicts=_describe_predictions(trained),
         trained_on=config.trained_on,
         command=trained.command,
-        sources=[
-            f"{genome.path.name}: {chrom}, {size:,} bases, M5 {genome.m5(chrom)}"
-            for genome in trained.genomes
-            for chrom, size in genome.sizes.items()
-        ],
+        sources=[source for genome in trained.genomes for source in _describe_sources(genome)],
         split=_describe_split(split),
         origin=trained.origin,
         weights=sum(weight.numel() for weight in stack.parameters()),
@@ -111,6 +109,14 @@ def finish_model(output: Path, work: Path, trained: Finished) -> None:
     rows.columns = rows.columns.str.removeprefix("labels.")
     rows.to_csv(output / CURVE, sep="\t", index=False, float_format="%.5g")
     _plot(rows, output.name).write_html(output / PLOT, include_plotlyjs=True)
+
+
+def _describe_sources(genome: Genome) -> list[str]:
+    """Return a line for each sequence of a genome, or a single line if there are many."""
+    name, sizes = genome.path.name, genome.sizes
+    if len(sizes) > _LISTED:
+        return [f"{name}: {len(sizes):,} sequences, {sum(sizes.values()):,} bases"]
+    return [f"{name}: {chrom}, {size:,} bases, M5 {genome.m5(chrom)}" for chrom, size in sizes.items()]
 
 
 def _whole(genome: Genome, chrom: str, heads: Mapping[str, LabelledHead]) -> Piece:
@@ -150,7 +156,8 @@ def _describe_layers(config: ModelConfig) -> str:
 
 def _hardware(settings: Mapping[str, Any]) -> str:
     device, _, name = settings["device"].partition(" ")
-    return f"one {name}" if device == "cuda" else f"{settings['threads']} CPU threads"
+    threads = settings["threads"]
+    return f"one {name}" if device == "cuda" else f"{threads} CPU thread{'s' if threads > 1 else ''}"
 
 
 def _describe_predictions(trained: Finished) -> str:

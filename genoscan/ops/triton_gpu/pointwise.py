@@ -284,9 +284,9 @@ def _rms_norm_dot(
 
 
 def _row_grid(x: Tensor) -> tuple[int, int, dict[str, int]]:
-    """Return the number of rows, the number of programs, and the compile-time sizes of a kernel.
+    """Return the launch grid of a kernel in which each program processes whole rows.
 
-    This grid is for kernels in which each program processes whole rows.
+    The grid consists of the number of rows, the number of programs, and the compile-time sizes.
     """
     width = x.shape[-1]
     n_rows = x.numel() // width

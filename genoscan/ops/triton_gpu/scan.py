@@ -52,7 +52,7 @@ def _allocate_chunks(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
 
 
 def _states_first(A: Tensor) -> Tensor:
-    """Return `A`, or its tangents, with the states before the channels, as required by the kernels."""
+    """Return `A`, or its tangents, with the state axis before the channel axis, as the kernels require."""
     return A.transpose(-1, -2).contiguous()
 
 
