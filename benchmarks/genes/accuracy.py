@@ -17,8 +17,10 @@ import torch
 from jaxtyping import Bool, Float32
 
 from genoscan.engine.inputs import OneHot
+from genoscan.genome.alphabet import reverse_complement
 from genoscan.genome.genome import Genome, open_genome
 from genoscan.genome.region import Region, parse_region
+from genoscan.layers.heads import HeadConfig
 from genoscan.model import Model
 from genoscan.training.labels import MAX_LABELS, LabelledHead
 from genoscan.training.metrics import average_precision, best_f1, top_n_precision
@@ -65,24 +67,59 @@ def labelled_regions(genome: Path, annotation: Path, scheme: str, regions: Seque
     return [LabelledRegion(opened, region, heads) for region in chosen]
 
 
-def predict(model: Model, part: LabelledRegion) -> dict[str, Float32[np.ndarray, "bases labels"]]:
-    """Return the logits of all heads at every base of a region, read in pieces with context."""
+def predict(
+    model: Model, part: LabelledRegion, *, both_strands: bool = False
+) -> dict[str, Float32[np.ndarray, "bases labels"]]:
+    """Return the predictions of all heads at every base of a region, read in pieces with context.
+
+    Parameters
+    ----------
+    model
+        Model with task heads.
+    part
+        Region to predict.
+    both_strands
+        Whether the probabilities of both strands are averaged, as `genoscan predict --strand both` does.
+        If not, the logits of the forward strand are returned.
+    """
+    forward = _predict_strand(model, part, reverse=False)
+    if not both_strands:
+        return forward
+    reverse = _predict_strand(model, part, reverse=True)
+    return {
+        name: (_probabilities(forward[name], head) + _probabilities(reverse[name], head)) / 2
+        for name, head in model.config.heads.items()
+    }
+
+
+def _probabilities(logits: np.ndarray, head: HeadConfig) -> np.ndarray:
+    rows = torch.from_numpy(logits)
+    found: np.ndarray = (torch.softmax(rows, -1) if head.link == "softmax" else torch.sigmoid(rows)).numpy()
+    return found
+
+
+def _predict_strand(
+    model: Model, part: LabelledRegion, *, reverse: bool
+) -> dict[str, Float32[np.ndarray, "bases labels"]]:
+    """Return the logits by one strand, in the order of the forward strand and with its labels."""
     region, size = part.region, part.genome.sizes[part.region.chrom]
     config, table = model.config, model.table()
     made = {name: np.empty((len(region), len(head.labels)), np.float32) for name, head in config.heads.items()}
     for start in range(region.start, region.end, PIECE):
         end = min(start + PIECE, region.end)
         first, last = max(0, start - CONTEXT), min(size, end + CONTEXT)
-        codes = torch.from_numpy(part.genome.fetch(region.chrom, first, last))[None]
-        for span, outputs in model.method.forward(model.network, OneHot(codes, table)):
-            inside = slice(max(span.start, start - first), min(span.stop, end - first))
-            if inside.start >= inside.stop:
-                continue
-            rows = outputs[0, inside.start - span.start : inside.stop - span.start].float().cpu().numpy()
-            at = slice(inside.start + first - region.start, inside.stop + first - region.start)
-            for name, columns in config.output_columns.items():
-                if name:
-                    made[name][at] = rows[:, columns]
+        codes = part.genome.fetch(region.chrom, first, last)
+        read = torch.from_numpy(reverse_complement(codes) if reverse else codes)[None]
+        tiles = [
+            outputs[0].float().cpu().numpy() for _, outputs in model.method.forward(model.network, OneHot(read, table))
+        ]
+        rows = np.concatenate(tiles)[::-1] if reverse else np.concatenate(tiles)
+        at = slice(start - region.start, end - region.start)
+        for name, head in config.heads.items():
+            columns = np.arange(*config.output_columns[name].indices(rows.shape[1]))
+            if reverse and head.complement is not None:
+                columns = columns[list(head.complement)]
+            made[name][at] = rows[start - first : end - first, columns]
     return made
 
 

@@ -55,6 +55,7 @@ def arabidopsis_accuracy(model: Model, data: Path, output: Path, report: Report)
         report(f"{name}: predicting {len(part.region):,} bases")
         logits = predict(model, part)
         found: dict[str, Any] = {
+            "strand": "+",
             "bases": len(part.region),
             "class_accuracy": class_accuracy([part], [logits["genes"]], "genes"),
             "exon_f1": exon_f1([part], [logits["genes"]]),
@@ -103,8 +104,9 @@ def bacteria_accuracy(model: Model, data: Path, output: Path, report: Report) ->
     baselines = _baselines(training)
     curves = {}
     for species, parts in (("chlamydia", _chlamydia(data)), ("streptococcus", suis)):
-        logits = [predict(model, part) for part in parts]
+        logits = [predict(model, part, both_strands=True) for part in parts]
         found: dict[str, Any] = {
+            "strand": "both",
             "bases": sum(len(part.region) for part in parts),
             "class_accuracy": class_accuracy(parts, [one["frames"] for one in logits], "frames"),
             "pyrodigal": _pyrodigal(parts),

@@ -83,7 +83,7 @@ def activated(
 
     Notes
     -----
-    Each decay is multiplied by factors that have the value 1 and the derivatives of the selected
+    Each decay is multiplied by factors whose values are 1 and whose derivatives are those of the selected
     probabilities. Because each transition is linear in these factors, their cotangents equal the sums that
     the backward pass of Flash PD-SSM computes (arXiv 2605.19150): sums over columns for the router, and
     sums over steps for the dictionary.
