@@ -24,7 +24,8 @@ from benchmarks.genes.accuracy import (
 )
 from benchmarks.genes.data import find_genes
 from benchmarks.genes.profiles import (
-    AROUND,
+    MUTATED,
+    SATURATED_AROUND,
     SHOWN,
     Scores,
     Sites,
@@ -158,17 +159,17 @@ def test_attributions_are_in_the_direction_of_the_gene(bacterium: list[LabelledR
     np.testing.assert_array_equal(found.codes[1], reverse_complement(codes[8999 - SHOWN : 8999 + SHOWN + 1]))
     expected, exact = [], []
     for at, reverse in zip(*sites, strict=True):
-        codes = part.codes()[at - AROUND // 2 : at + AROUND // 2 + 1].astype(np.int64)
+        codes = part.codes()[at - SATURATED_AROUND : at + SATURATED_AROUND + 1].astype(np.int64)
         number = FRAME_SITES.labels.index("start-" if reverse else "start+")
 
         def logit(x: torch.Tensor, number: int = number) -> torch.Tensor:
             outputs: torch.Tensor = model.with_head("sites").stack(x[None])
-            return outputs[0, AROUND // 2, number]
+            return outputs[0, SATURATED_AROUND, number]
 
         x = model.table()[torch.from_numpy(codes)].requires_grad_()
         before = logit(x)
         (x_bar,) = torch.autograd.grad(before, x)
-        for i in range(AROUND // 2 - 20, AROUND // 2 + 21):
+        for i in range(SATURATED_AROUND - MUTATED, SATURATED_AROUND + MUTATED + 1):
             for base in {0, 1, 2, 3} - {int(codes[i])}:
                 changed = x.detach().clone()
                 changed[i] = model.table()[base]
@@ -187,7 +188,7 @@ def test_contrast_of_sites_and_decoys() -> None:
     def scores(scale: float, count: int) -> Scores:
         values = random.normal(size=(count, 2 * SHOWN + 1)).astype(np.float32)
         values[:, SHOWN - 15 : SHOWN - 4] *= scale
-        return Scores(np.zeros(values.shape, np.uint8), values)
+        return Scores(np.zeros(values.shape, np.uint8), np.stack([values, *3 * [-values / 3]], 2))
 
     different = contrast(scores(3.0, 60), scores(1.0, 90), (-15, -5))
     assert different.ratio == pytest.approx(3, rel=0.15)

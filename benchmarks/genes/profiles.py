@@ -31,7 +31,8 @@ AROUND = 512
 """Bases that are read on each side of a site."""
 BATCH = 8
 N_SHUFFLES = 10_000
-_MUTATED, _SATURATED_AROUND = 10, 128
+MUTATED, SATURATED_AROUND = 10, 128
+"""Bases on each side of a site that are changed, and that are read, when changes are computed exactly."""
 
 
 class Sites(NamedTuple):
@@ -245,7 +246,7 @@ def saturation(model: Model, part: LabelledRegion, name: str, sites: Sites) -> d
     expected, exact = [], []
     for position, turned in zip(*sites, strict=True):
         number = labels.index(name + "+-"[int(turned)])
-        centre = _SATURATED_AROUND
+        centre = SATURATED_AROUND
         codes = bases[position - centre : position + centre + 1]
         weights = torch.zeros(1, len(labels))
         weights[0, number] = 1
@@ -254,7 +255,7 @@ def saturation(model: Model, part: LabelledRegion, name: str, sites: Sites) -> d
             0
         ]
         changed, rows = [codes], []
-        for i in range(centre - _MUTATED, centre + _MUTATED + 1):
+        for i in range(centre - MUTATED, centre + MUTATED + 1):
             for base in range(4):
                 if base != codes[i] and codes[i] < 4:
                     mutant = codes.copy()

@@ -112,7 +112,6 @@ class PdSsm(nn.Module):
         self.config = config
         self.kernels = kernels
         self.surrogate = None
-        self._chosen: tuple[tuple[int, int], Tensor] | None = None
         channels, states = config.expand * d_model, config.heads * config.d_state
         self.norm = build_norm(norm, d_model, kernels)
         self.in_proj = Linear(d_model, 2 * channels, bias=False, kernels=kernels)
@@ -181,7 +180,7 @@ class PdSsm(nn.Module):
         decay = torch.stack([self._by_head(plane) for plane in planes], -2)
         inflow = self._in_planes(self.B_proj(u))
         scores = self._scores(u)
-        route, maps = scores.argmax(-1).to(torch.int16), self._maps()
+        route, maps = scores.argmax(-1).to(torch.int16), argmax_maps(self.dictionary)
         # NaN if scores overflow: the argmax of several infinities is undefined.
         decay = decay + 0 * primal(scores).detach().amax(-1)[..., None, None]
         surrogate = self.surrogate
@@ -228,16 +227,6 @@ class PdSsm(nn.Module):
         u, z = (self.kernels.linear(normed, half) for half in self.in_proj.weight.chunk(2))
         u, tail = self.kernels.conv_silu(u, self.conv.weight, self.conv.bias, tail)
         return u, z, tail
-
-    def _maps(self) -> Tensor:
-        """Return the destination of each state in each map, from a cache if the dictionary has not changed.
-
-        The cache is needed because `argmax_maps` checks the dictionary and must therefore wait for the GPU.
-        """
-        version = self.dictionary.data_ptr(), self.dictionary._version
-        if self._chosen is None or self._chosen[0] != version:
-            self._chosen = version, argmax_maps(self.dictionary)
-        return self._chosen[1]
 
     def _scores(self, u: Tensor) -> Tensor:
         return self.router(u).unflatten(-1, (self.config.heads, self.config.n_maps))

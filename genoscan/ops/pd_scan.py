@@ -6,13 +6,18 @@ Instead, a map `p` contains the destination `p[q]` of each state `q`: the row th
 `q`. States with the same destination are added.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int16
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from genoscan.errors import ModelError
 
 _MAX_SIZE = torch.iinfo(torch.int16).max
+_known: Any = WeakTensorKeyDictionary()
+"""For dictionaries whose maps have been computed: their address and version, and the maps."""
 
 
 def argmax_maps(dictionary: Float[Tensor, "heads maps destinations sources"]) -> Int16[Tensor, "heads maps sources"]:
@@ -26,7 +31,19 @@ def argmax_maps(dictionary: Float[Tensor, "heads maps destinations sources"]) ->
     ModelError
         If a column has no largest entry because all its entries are equal or one of them is NaN, or if
         there are more states or maps than an int16 can index.
+
+    Notes
+    -----
+    The maps are kept until the dictionary changes, because the check waits for the GPU.
     """
+    version = dictionary.data_ptr(), dictionary._version
+    if _known.get(dictionary, (None,))[0] != version:
+        _known[dictionary] = version, _checked_maps(dictionary)
+    maps: Tensor = _known[dictionary][1]
+    return maps
+
+
+def _checked_maps(dictionary: Tensor) -> Tensor:
     _, n_maps, n_states, _ = dictionary.shape
     for size, what in ((n_states, "states"), (n_maps, "maps")):
         if size > _MAX_SIZE:
