@@ -45,7 +45,10 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
     yield found
 
 
-@pytest.mark.parametrize("kind", MODELS)
+QUICK = "causal", "PD-SSM", "both directions"
+
+
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=[] if k in QUICK else pytest.mark.slow) for k in MODELS])
 def test_replayed_tiles_give_the_same(kind: str, tmp_path: Path, replays: list[object]) -> None:
     """For windows of other bases, and of another length, too."""
     path = MODELS[kind](tmp_path / "model", 1)
