@@ -32,6 +32,10 @@ SITES = ((12_655, 12_706, "end of exon 2"), (13_941, 13_992, "end of exon 4"))
 """First and last of the bases that are drawn as letters, and what they show."""
 
 
+_LONGEST = 1 << 31
+"""Upper bound on the length of the sequence, of which the tracks contain only a region."""
+
+
 def draw(attribution: Path, prediction: Path, annotation: Path) -> go.Figure:
     with np.load(attribution, allow_pickle=False) as track:
         scores, codes = centred(track["gradient"], track["codes"]), track["codes"]
@@ -91,7 +95,7 @@ def draw(attribution: Path, prediction: Path, annotation: Path) -> go.Figure:
 
 def draw_genes(figure: go.Figure, annotation: Path, chrom: str, positions: np.ndarray) -> None:
     """Draw exons of the transcript with the longest CDS: the CDS as high boxes, UTRs as low ones."""
-    for gene in read_annotation(annotation, {chrom: int(positions[-1])}):
+    for gene in read_annotation(annotation, {chrom: _LONGEST}):
         chosen = longest_coding(gene)
         if chosen is None or gene.end < positions[0] or gene.start > positions[-1]:
             continue

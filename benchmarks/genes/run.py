@@ -297,11 +297,11 @@ def _mean(summary: Mapping[str, Any], which: str, window: tuple[int, int]) -> fl
 
 
 def write(document: Mapping[str, Any], path: Path) -> None:
-    """Write the results as JSON; arrays become lists of numbers with four digits."""
+    """Write the results as JSON in one line; arrays become lists of numbers with four digits."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, np.ndarray):
             return [round(float(x), 4) for x in value]
         return float(value)
 
-    path.write_text(json.dumps(document, indent=1, default=plain) + "\n")
+    path.write_text(json.dumps(document, default=plain) + "\n")

@@ -6,7 +6,9 @@ Instead, a map `p` contains the destination `p[q]` of each state `q`: the row th
 `q`. States with the same destination are added.
 """
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int16
@@ -16,10 +18,28 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from genoscan.errors import ModelError
 
 _MAX_SIZE = torch.iinfo(torch.int16).max
-_known: Any = WeakTensorKeyDictionary()
-"""For dictionaries whose maps have been computed: their address and version, and the maps."""
+Result = TypeVar("Result")
 
 
+def remembered(compute: Callable[[Tensor], Result]) -> Callable[[Tensor], Result]:
+    """Decorate a function so that its result for a tensor is kept until the tensor changes or is freed.
+
+    Such a function may wait for the GPU: it does so once instead of at every tile.
+    """
+    kept: Any = WeakTensorKeyDictionary()
+
+    @wraps(compute)
+    def remember(tensor: Tensor) -> Result:
+        version = tensor.data_ptr(), tensor._version
+        if kept.get(tensor, (None,))[0] != version:
+            kept[tensor] = version, compute(tensor)
+        result: Result = kept[tensor][1]
+        return result
+
+    return remember
+
+
+@remembered
 def argmax_maps(dictionary: Float[Tensor, "heads maps destinations sources"]) -> Int16[Tensor, "heads maps sources"]:
     """Return the destination of each state in each map: the row of the largest entry in its column.
 
@@ -31,19 +51,7 @@ def argmax_maps(dictionary: Float[Tensor, "heads maps destinations sources"]) ->
     ModelError
         If a column has no largest entry because all its entries are equal or one of them is NaN, or if
         there are more states or maps than an int16 can index.
-
-    Notes
-    -----
-    The maps are kept until the dictionary changes, because the check waits for the GPU.
     """
-    version = dictionary.data_ptr(), dictionary._version
-    if _known.get(dictionary, (None,))[0] != version:
-        _known[dictionary] = version, _checked_maps(dictionary)
-    maps: Tensor = _known[dictionary][1]
-    return maps
-
-
-def _checked_maps(dictionary: Tensor) -> Tensor:
     _, n_maps, n_states, _ = dictionary.shape
     for size, what in ((n_states, "states"), (n_maps, "maps")):
         if size > _MAX_SIZE:

@@ -68,7 +68,7 @@ class Source:
 
     @property
     def names(self) -> set[str]:
-        """Names of all tensors of the model, as they are called in the model."""
+        """Names of all tensors in the model."""
         return set(self._names)
 
     @property

@@ -25,10 +25,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from genoscan.ops import reference
-from genoscan.ops.pd_scan import check_indices
+from genoscan.ops.pd_scan import check_indices, remembered
 from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors
 from genoscan.ops.triton_gpu.arithmetic import contiguous, contiguous_tangents, kernel, launch
 
@@ -355,25 +354,19 @@ def _allocate_chunks(rows: int, decay: Tensor, maps: Tensor) -> tuple[Tensor, Te
     return p, d, torch.empty_like(d)
 
 
-_moves: Any = WeakTensorKeyDictionary()
-"""Cache of `_moves_of`: for each tensor of maps, its version and the result of the function."""
-
-
+@remembered
 def _moves_of(maps: Tensor) -> tuple[Tensor, bool]:
     """Return the maps and False or, if every map is a permutation, the inverse maps and True.
 
-    The result is cached because the maps must be checked, for which the program waits for the GPU.
+    Maps that are out of range are an error.
     """
-    version, found = _moves.get(maps, (None, None))
-    if found is None or version != maps._version:
-        n_states = maps.shape[-1]
-        check_indices("maps", maps, n_states)
-        inverses = maps.long().argsort(-1)
-        identity = torch.arange(n_states, device=maps.device).expand_as(inverses)
-        permuted = torch.equal(maps.long().gather(-1, inverses), identity)
-        found = (inverses.to(maps.dtype) if permuted else maps.detach().contiguous()), permuted
-        _moves[maps] = maps._version, found
-    return found
+    n_states = maps.shape[-1]
+    check_indices("maps", maps, n_states)
+    inverses = maps.long().argsort(-1)
+    identity = torch.arange(n_states, device=maps.device).expand_as(inverses)
+    if torch.equal(maps.long().gather(-1, inverses), identity):
+        return inverses.to(maps.dtype), True
+    return maps.detach().contiguous(), False
 
 
 def _in_range(route: Tensor, maps: Tensor) -> Tensor:
