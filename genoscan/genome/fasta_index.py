@@ -6,7 +6,6 @@ If an index is outdated, wrong bases are read without an error. Every index is t
 use.
 """
 
-import csv
 import hashlib
 import os
 import struct
@@ -14,12 +13,10 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import starmap
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 import numpy as np
-import pandas as pd
 import platformdirs
 from Bio.bgzf import BgzfBlocks, BgzfReader, make_virtual_offset
 from jaxtyping import Int64
@@ -29,7 +26,7 @@ from genoscan.genome.fai import FaiRow, fai_rows
 from genoscan.genome.files import BGZIP_END, check_file, compression, head, read_errors
 from genoscan.temporary import scratch_folder
 
-# Raised by Biopython, pandas and numpy for damaged files.
+# Raised by Biopython and numpy for damaged files.
 _DAMAGE: Final = (ValueError, RuntimeError, EOFError, struct.error, zlib.error)
 
 _HEADERS_CHECKED = 1000
@@ -231,36 +228,45 @@ def _read_blocks(raw: BinaryIO, gzi: Path) -> Int64[np.ndarray, "blocks 2"]:
     return blocks
 
 
-def _read_rows(fai: Path) -> pd.DataFrame:
-    """Return the rows of an index as a table whose columns are the fields of `FaiRow`.
+class _Rows(NamedTuple):
+    """Rows of an index: the names of the sequences, and one row of the other fields of `FaiRow` for each name."""
+
+    names: list[str]
+    numbers: Int64[np.ndarray, "sequences 4"]
+
+    def row(self, index: int) -> FaiRow:
+        """Return one row."""
+        return FaiRow(self.names[index], *self.numbers[index].tolist())
+
+
+def _read_rows(fai: Path) -> _Rows:
+    """Return the rows of an index.
 
     The function raises ValueError if the index is damaged.
     """
-    numbers = dict.fromkeys(FaiRow._fields[1:], np.int64)
-    return pd.read_csv(
-        fai,
-        sep="\t",
-        header=None,
-        names=FaiRow._fields,
-        dtype={"name": str, **numbers},
-        keep_default_na=False,
-        quoting=csv.QUOTE_NONE,
-        skip_blank_lines=False,
-    )
+    with fai.open(encoding="utf-8", newline="\n") as file:
+        names = [line.partition("\t")[0] for line in file]
+    if not names:
+        raise ValueError("the index is empty")
+    # Not by pandas, whose import would take half a second of every command.
+    numbers = np.loadtxt(fai, np.int64, delimiter="\t", comments=None, usecols=range(1, 5), ndmin=2, encoding="utf-8")
+    if len(names) != len(numbers):
+        raise ValueError("the index has empty lines")
+    return _Rows(names, numbers)
 
 
-def _is_possible(rows: pd.DataFrame, size: int) -> bool:
+def _is_possible(rows: _Rows, size: int) -> bool:
     """Return whether the rows of an index can describe a file of `size` bytes.
 
     The names must differ, and the sequences must be in order, must not overlap, and must fit into the file.
     """
-    if rows.empty or rows["name"].duplicated().any():
+    if len(set(rows.names)) < len(rows.names):
         return False
     # In float64, because products of damaged numbers would overflow as integers.
-    length, offset, bases, width = rows[list(FaiRow._fields[1:])].to_numpy(np.float64).T
+    length, offset, bases, width = rows.numbers.astype(np.float64).T
     line_end = width - bases
     end = offset + length + np.ceil(length / np.maximum(bases, 1)) * line_end
-    header = np.array([len(name.encode()) for name in rows["name"]]) + 2  # ">", the name and a line end
+    header = np.array([len(name.encode()) for name in rows.names]) + 2  # ">", the name and a line end
     return bool(
         (length >= 0).all()
         and ((bases > 0) | ((bases == 0) & (length == 0))).all()
@@ -270,7 +276,7 @@ def _is_possible(rows: pd.DataFrame, size: int) -> bool:
     )
 
 
-def _comparisons(rows: pd.DataFrame, read: Callable[[int, int], bytes]) -> Iterator[bool]:
+def _comparisons(rows: _Rows, read: Callable[[int, int], bytes]) -> Iterator[bool]:
     """Compare parts of a FASTA file with its index, and yield for each part whether the two agree.
 
     The headers, the line lengths, the last bases and the end of the file are compared. These checks are
@@ -278,7 +284,7 @@ def _comparisons(rows: pd.DataFrame, read: Callable[[int, int], bytes]) -> Itera
     example by `cp -p` or `rsync`.
     """
     end = 0  # of the previous sequence
-    for row in starmap(FaiRow, rows.head(_HEADERS_CHECKED).itertuples(index=False)):
+    for row in map(rows.row, range(min(len(rows.names), _HEADERS_CHECKED))):
         between = read(end, row.offset - end)
         *before, header = between.splitlines() or [b""]
         yield between.endswith(b"\n") and header.startswith(b">")
@@ -289,7 +295,7 @@ def _comparisons(rows: pd.DataFrame, read: Callable[[int, int], bytes]) -> Itera
         yield row.length <= row.line_bases or line_end.isspace()
         yield row.length == 0 or bool(read(row.last_base, 1).strip())
         end = row.end
-    last = FaiRow(*next(rows.tail(1).itertuples(index=False)))
+    last = rows.row(-1)
     tail = read(max(0, last.last_base), 4096)
     yield not tail[1:].strip()
     yield last.length == 0 or bool(tail[:1].strip())
