@@ -13,6 +13,15 @@ def test_no_import_cycles() -> None:
     TopologicalSorter(imports).prepare()  # raises CycleError with the modules of a cycle
 
 
+def test_attribution_needs_no_library_for_tables_or_figures() -> None:
+    """Their imports take half a second and 30 MB, of every command."""
+    graph = grimp.build_graph("genoscan", include_external_packages=True)
+    for module in ("pipeline", "prediction", "estimate", "record", "importer", "genome.genome"):
+        for library in ("pandas", "plotly"):
+            chain = graph.find_shortest_chain(f"genoscan.{module}", library)
+            assert chain is None, " imports ".join(chain)
+
+
 def test_names_of_tests_do_not_depend_on_the_time() -> None:
     """Parameters become names, which must be equal in all processes of a run; a gzip header contains the time."""
     for path in Path(__file__).parent.glob("test_*.py"):
