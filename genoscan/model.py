@@ -228,7 +228,40 @@ def load_model(
     stack, sha256 = read_stack(folder, config, device=device, dtype=dtype, kernels=kernels)
     if tile is None:
         tile = _GPU_TILE if torch.device(device).type == "cuda" else _CPU_TILE
-    causal, bidirectional = Adjoint(tile, slots), Layerwise(tile, memory, spill)
-    method = bidirectional if isinstance(stack, BidirectionalStack) else causal
+    method = choose_method(stack, tile=tile, slots=slots, memory=memory, spill=spill)
     head = "" if config.language_model else next(iter(config.heads))
     return Model(folder.resolve().name, folder, config, stack, method, sha256, head)
+
+
+def choose_method(
+    network: Stack | BidirectionalStack,
+    *,
+    tile: int,
+    slots: int = 64,
+    memory: int | None = None,
+    spill: Path | None = None,
+) -> Method:
+    """Return the method of differentiation for a network.
+
+    Parameters
+    ----------
+    network
+        Causal or bidirectional network.
+    tile, slots
+        Settings of `Adjoint`, for causal networks; `tile` is also used by `Layerwise`.
+    memory, spill
+        Settings of `Layerwise`, for bidirectional networks.
+
+    Returns
+    -------
+    Method
+        `Adjoint` or `Layerwise`.
+
+    Raises
+    ------
+    InputError
+        If a setting is invalid.
+    """
+    # Both are made, so that invalid settings are an error for any network.
+    causal, bidirectional = Adjoint(tile, slots), Layerwise(tile, memory, spill)
+    return bidirectional if isinstance(network, BidirectionalStack) else causal

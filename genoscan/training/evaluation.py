@@ -10,12 +10,12 @@ from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from genoscan.engine.inputs import OneHot
-from genoscan.engine.methods import Adjoint, Layerwise, Method
 from genoscan.engine.target import LogLikelihood, whole_window
 from genoscan.genome.alphabet import N
 from genoscan.layers.bidirectional import BidirectionalStack
 from genoscan.layers.config import ModelConfig, base_table
 from genoscan.layers.stack import Stack
+from genoscan.model import choose_method
 from genoscan.training.data import Piece
 from genoscan.training.labels import MAX_LABELS, LabelledHead, Labels
 from genoscan.training.metrics import average_precision, best_f1
@@ -29,13 +29,6 @@ PIECE, PIECES = 16_384, 16
 
 _TILE = 2048
 _SEED = 1
-
-
-def method_of(stack: Network, tile: int, slots: int = 64) -> Method:
-    """Return the method of differentiation for a network; `slots` applies only to causal networks."""
-    if isinstance(stack, BidirectionalStack):
-        return Layerwise(tile, boundaries=len(stack.blocks))
-    return Adjoint(tile, slots)
 
 
 def sample(pieces: Sequence[Piece], length: int = PIECE, count: int = PIECES) -> Iterator[Piece]:
@@ -88,7 +81,7 @@ def bits_per_base(stack: Network, config: ModelConfig, pieces: Sequence[Piece], 
             read, hidden = mask_bases(codes, random)
             target = whole_window(torch.where(hidden, codes, torch.tensor(N, dtype=torch.uint8)), columns, 0)
         n_labels += _count(target, len(piece.codes))
-        for span, outputs in method_of(stack, _TILE).forward(stack, OneHot(read, table)):
+        for span, outputs in choose_method(stack, tile=_TILE).forward(stack, OneHot(read, table)):
             nats -= float(target(outputs[..., config.output_columns[""]], span).double().sum())
     return nats / max(1, n_labels) / math.log(2)
 
@@ -196,7 +189,7 @@ def _predictions(stack: Network, config: ModelConfig, pieces: Sequence[Piece]) -
     outputs = []
     for piece in pieces:
         codes = torch.from_numpy(np.ascontiguousarray(piece.codes))[None]
-        for _, tile in method_of(stack, _TILE).forward(stack, OneHot(codes, table)):
+        for _, tile in choose_method(stack, tile=_TILE).forward(stack, OneHot(codes, table)):
             outputs.append(tile[0].float().cpu().numpy())
     return np.concatenate(outputs)
 

@@ -27,10 +27,12 @@ from genoscan.layer import Carry
 from genoscan.layers.bidirectional import BidirectionalStack
 from genoscan.layers.config import ModelConfig, base_table
 from genoscan.layers.pd_ssm import with_surrogate
+from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate
 from genoscan.layers.weights import build
+from genoscan.model import choose_method
 from genoscan.training.data import Split, read_stretches, stretches
-from genoscan.training.evaluation import Network, bits_per_base, label_metrics, method_of, sample
+from genoscan.training.evaluation import Network, bits_per_base, label_metrics, sample
 from genoscan.training.objective import LanguageModel, prepare_batch
 from genoscan.training.optimizer import adamw, update
 from genoscan.training.state import resume, save, settings
@@ -269,9 +271,11 @@ def _steps(
     weights = list(trained.values())
     device = next(stack.parameters()).device
     table = base_table(config, dtype=torch.float32, device=device)
-    if not isinstance(stack, BidirectionalStack):
-        stack = with_surrogate(stack, Surrogate(options.surrogate))
-    pull = partial(_pull, stack, table, weights, options)
+    pull = (
+        partial(_pull_bidirectional, stack, table, weights, options)
+        if isinstance(stack, BidirectionalStack)
+        else partial(_pull_causal, with_surrogate(stack, Surrogate(options.surrogate)), table, weights, options)
+    )
     streams = shares(options.batch, device)
     extra = 1 if options.language_model == "next-base" else 0
     importance = {name: options.site_weight for name, head in config.heads.items() if head.link == "sigmoid"}
@@ -314,8 +318,8 @@ def _steps(
             yield -sum(float(result.value.sum()) for result in results) / math.log(2)
 
 
-def _pull(
-    stack: Network,
+def _pull_causal(
+    stack: Stack,
     table: Tensor,
     weights: Sequence[Tensor],
     options: TrainOptions,
@@ -326,21 +330,35 @@ def _pull(
 ) -> _Pulled:
     """Return the objective of some windows, the cotangents of `weights`, and the carry after the windows.
 
-    During a sweep, `check` is called after each tile. It raises an exception if another thread has failed.
+    During the sweep, `check` is called after each tile. It raises an exception if another thread has failed.
     """
     inputs = OneHot(codes, table)
-    if not isinstance(stack, BidirectionalStack):
-        tiles = adjoint(stack, inputs, target, tile=options.tile, slots=options.slots, carry=carry, parameters=weights)
-        result = consume(tiles, lambda _span, _x_bar: check())
-        return _Pulled(result.value, result.parameters, result.carry)
-    whole = slice(0, inputs.length)
+    tiles = adjoint(stack, inputs, target, tile=options.tile, slots=options.slots, carry=carry, parameters=weights)
+    result = consume(tiles, lambda _span, _x_bar: check())
+    return _Pulled(result.value, result.parameters, result.carry)
+
+
+def _pull_bidirectional(
+    stack: BidirectionalStack,
+    table: Tensor,
+    weights: Sequence[Tensor],
+    options: TrainOptions,
+    codes: Tensor,
+    target: Target,
+    _carry: Carry | None,
+    check: Callable[[], None],
+) -> _Pulled:
+    """Return the objective of some windows and the cotangents of `weights`; there is no carry between windows.
+
+    During the sweep, `check` is called after each tile. It raises an exception if another thread has failed.
+    """
+    inputs, whole = OneHot(codes, table), slice(0, codes.shape[1])
     if inputs.length <= options.tile:
         # One tile: the engine would run each layer twice and save no memory.
         value = target(stack(inputs.tile(whole)), whole)
         bars = torch.autograd.grad(value.sum(), weights, allow_unused=True, materialize_grads=True)
         return _Pulled(value.detach(), bars, None)
-    method = method_of(stack, options.tile)
-    tiles = method.gradient(stack, inputs, target, parameters=weights)
+    tiles = choose_method(stack, tile=options.tile).gradient(stack, inputs, target, parameters=weights)
     result = consume(tiles, lambda _span, _x_bar: check())
     return _Pulled(result.value, result.parameters, None)
 
