@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -76,12 +77,22 @@ def test_nothing_outside_the_folder(port: int) -> None:
     assert get(port, "/track.bw", Host="evil.example")[0] == 404
 
 
-def connections(port: int, n: int, request: bytes) -> list[socket.socket]:
-    found = []
-    for _ in range(n):
-        found.append(socket.create_connection(("127.0.0.1", port), timeout=10))
-        found[-1].sendall(request)
-    return found
+@contextmanager
+def connections(port: int, n: int, request: bytes) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        found = []
+        for _ in range(n):
+            found.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10)))
+            found[-1].sendall(request)
+        yield found
+
+
+def await_threads(most: int) -> None:
+    """Wait for the threads of connections that the server has closed: a thread ends after its connection."""
+    end = time.monotonic() + 10
+    while threading.active_count() > most and time.monotonic() < end:
+        time.sleep(0.01)
+    assert threading.active_count() <= most
 
 
 def ended(connection: socket.socket) -> bool:
@@ -95,24 +106,20 @@ def ended(connection: socket.socket) -> bool:
 @pytest.mark.parametrize("request_", [b"", b"GET /track.bw HTTP/1.1\r\nHost: localh", b"GET /tr"])
 def test_many_slow_clients_hold_no_other(port: int, request_: bytes) -> None:
     before = threading.active_count()
-    slow = connections(port, serve._MAX_CONNECTIONS + 40, request_)
-    assert get(port, "/track.bw")[:2] == (200, CONTENT)
-    assert all(ended(connection) for connection in slow[:40])
-    assert threading.active_count() <= before + serve._MAX_CONNECTIONS
-    for connection in slow:
-        connection.close()
+    with connections(port, serve._MAX_CONNECTIONS + 40, request_) as slow:
+        assert get(port, "/track.bw")[:2] == (200, CONTENT)
+        assert all(ended(connection) for connection in slow[:40])
+        await_threads(before + serve._MAX_CONNECTIONS)
 
 
 def test_a_request_that_takes_too_long_is_ended(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then does not extend the time."""
     monkeypatch.setattr(serve, "_HEAD_SECONDS", 0.1)
-    (slow,) = connections(port, 1, b"GET /track.bw HTTP/1.1\r\nX: ")
     start = time.monotonic()
-    with pytest.raises(ConnectionError):
+    with connections(port, 1, b"GET /track.bw HTTP/1.1\r\nX: ") as (slow,), pytest.raises(ConnectionError):
         while time.monotonic() < start + 10:
             slow.sendall(b"x")
             time.sleep(0.02)
-    slow.close()
     assert get(port, "/track.bw")[:2] == (200, CONTENT)
 
 
@@ -124,13 +131,11 @@ def test_a_client_that_does_not_read_is_ended(
         file.truncate(100 << 20)
     before = threading.active_count()
     for header in (b"", b"Range: bytes=1-\r\n"):
-        (slow,) = connections(port, 1, b"GET /large HTTP/1.1\r\nHost: localhost\r\n" + header + b"\r\n")
-        assert slow.recv(9) == b"HTTP/1.0 "
-        end = time.monotonic() + 10
-        while threading.active_count() > before and time.monotonic() < end:
-            time.sleep(0.02)
-        assert threading.active_count() == before
-        slow.close()
+        request = b"GET /large HTTP/1.1\r\nHost: localhost\r\n" + header + b"\r\n"
+        with connections(port, 1, request) as (slow,):
+            assert slow.recv(9) == b"HTTP/1.0 "
+            await_threads(before)
+            assert threading.active_count() == before
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
