@@ -5,21 +5,23 @@ layer by layer, and tile by tile within each layer. The method for a model is ch
 model is loaded (model.py). All other code uses the `Method` protocol.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from genoscan.engine.adjoint import AdjointResult, adjoint
 from genoscan.engine.boundaries import BoundaryStore
 from genoscan.engine.by_layer import adjoint_by_layer, forward_by_layer, tangent_by_layer
 from genoscan.engine.checkpoints import advances
+from genoscan.engine.edited_windows import edited_windows
+from genoscan.engine.edits import Edit, EditedTile, edited_outputs
 from genoscan.engine.forward import forward
-from genoscan.engine.inputs import Inputs
+from genoscan.engine.inputs import Inputs, OneHot
 from genoscan.engine.recovery import Snapshots
 from genoscan.engine.tangent import Directions, tangent
 from genoscan.engine.target import Target
@@ -33,6 +35,8 @@ Network: TypeAlias = Any
 Tiles: TypeAlias = Generator[tuple[slice, Float[Tensor, "batch span width"]], None, None]
 
 _CPU = torch.device("cpu")
+_COPIES = 16
+"""Number of tiles of edited copies that are run side by side, layer by layer."""
 
 
 def ignore(_positions: int) -> None:
@@ -156,6 +160,34 @@ class Method(Protocol):
         """Yield the outputs and their derivatives along each direction, tile by tile, from left to right."""
         ...
 
+    def edited(
+        self,
+        network: Network,
+        codes: UInt8[Tensor, " length"],
+        table: Tensor,
+        edits: Sequence[Edit],
+        *,
+        label_offset: int,
+        done: Set[int] = frozenset(),
+        progress: Progress = ignore,
+    ) -> Iterator[EditedTile]:
+        """Yield the outputs for edited copies of a window, each with one edit.
+
+        Parameters
+        ----------
+        network, codes, table
+            Network, base codes of the window, and table of the network's inputs.
+        edits
+            Edits in any order.
+        label_offset
+            Offset of the labels (see target.py).
+        done
+            Indices of edits to omit: all edits of a batch, or none.
+        progress
+            Function called with the number of positions that were run.
+        """
+        ...
+
 
 def _check_positive(**numbers: int) -> None:
     for name, number in numbers.items():
@@ -251,6 +283,22 @@ class Adjoint:
     ) -> Generator[tuple[slice, Tensor, Tensor], None, None]:
         """Yield the outputs and their derivatives; see `engine.tangent.tangent`."""
         return tangent(network, inputs, directions, tile=self.tile, progress=progress)
+
+    def edited(
+        self,
+        network: Layer,
+        codes: UInt8[Tensor, " length"],
+        table: Tensor,
+        edits: Sequence[Edit],
+        *,
+        label_offset: int,
+        done: Set[int] = frozenset(),
+        progress: Progress = ignore,
+    ) -> Iterator[EditedTile]:
+        """Yield the outputs for edited copies from the edit on; see `engine.edits.edited_outputs`."""
+        return edited_outputs(
+            network, codes, table, edits, tile=self.tile, label_offset=label_offset, done=done, progress=progress
+        )
 
 
 @dataclass(frozen=True)
@@ -383,6 +431,28 @@ class Layerwise:
         """Yield the outputs and their derivatives; see `engine.by_layer.tangent_by_layer`."""
         store = self._store(inputs)
         return tangent_by_layer(network, inputs, directions, tile=self.tile, store=store, progress=progress)
+
+    def edited(
+        self,
+        network: BidirectionalNetwork,
+        codes: UInt8[Tensor, " length"],
+        table: Tensor,
+        edits: Sequence[Edit],
+        *,
+        label_offset: int,
+        done: Set[int] = frozenset(),
+        progress: Progress = ignore,
+    ) -> Iterator[EditedTile]:
+        """Yield all outputs for edited copies; see `engine.edited_windows.edited_windows`."""
+
+        def run(rows: Tensor) -> Tensor:
+            tiles = [outputs for _, outputs in self.forward(network, OneHot(rows, table))]
+            progress(rows.numel())
+            return torch.cat(tiles, 1)
+
+        return edited_windows(
+            run, codes, edits, positions=_COPIES * self.tile, label_offset=label_offset, device=table.device, done=done
+        )
 
     def _store(self, inputs: Inputs) -> BoundaryStore:
         return BoundaryStore(inputs.length, self.spill or self.place)
