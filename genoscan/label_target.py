@@ -242,13 +242,7 @@ class LabelTarget:
         contrasts: Sequence[int | None],
     ) -> Target:
         spans = [self._span(window) for window in windows]
-        rows = []
-        for window, contrast in zip(windows, contrasts, strict=True):
-            row = torch.zeros(len(self.config.labels), dtype=torch.float64)
-            row[self._read(self.label, window)] = 1
-            if contrast is not None:
-                row[self._read(contrast, window)] -= 1
-            rows.append(row)
+        rows = [self._weights(window.strand, contrast) for window, contrast in zip(windows, contrasts, strict=True)]
         weights = torch.stack(rows)
         if self.config.pool == "max":
             matrix, bias = _linear(model)
@@ -302,8 +296,8 @@ class LabelTarget:
             return self.contrast
         assert prediction is not None
         logits = prediction.logits.clone()
-        logits[self._read(self.label, window)] = -torch.inf
-        return self._read(int(logits.argmax()), window)
+        logits[self._read(self.label, window.strand)] = -torch.inf
+        return self._read(int(logits.argmax()), window.strand)
 
     def probability(self, window: Window, prediction: LabelLogits) -> float | None:
         """Return the probability of the label.
@@ -314,11 +308,23 @@ class LabelTarget:
             return None
         if self.config.link == "none":
             return None
-        return float(self.config.probabilities(prediction.logits)[self._read(self.label, window)])
+        return float(self.config.probabilities(prediction.logits)[self._read(self.label, window.strand)])
 
-    def _read(self, label: int, window: Window) -> int:
-        """Convert the index of a label between the forward strand and the strand on which a window is read."""
-        return self.config.complements[label] if window.strand == "-" else label
+    def label_weights(self, model: Model, strand: str) -> Tensor:
+        """Return the weight of each logit in the term of a base read on the given strand."""
+        assert not isinstance(self.contrast, str)
+        return self._weights(strand, self.contrast)
+
+    def _weights(self, strand: str, contrast: int | None) -> Tensor:
+        row = torch.zeros(len(self.config.labels), dtype=torch.float64)
+        row[self._read(self.label, strand)] = 1
+        if contrast is not None:
+            row[self._read(contrast, strand)] -= 1
+        return row
+
+    def _read(self, label: int, strand: str) -> int:
+        """Convert the index of a label between the forward strand and the strand that is read."""
+        return self.config.complements[label] if strand == "-" else label
 
     def _span(self, window: Window) -> slice:
         """Return the positions of the target in a window."""

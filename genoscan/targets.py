@@ -110,6 +110,10 @@ class TargetSpec:
             codes = mask_spans(codes, [window.span_of(self.region) for window in windows])
         return Resolved(target, codes, [])
 
+    def label_weights(self, model: Model, strand: str) -> Tensor | None:
+        """Return the weight of each logit in the term of a label, or None if the term is a log-probability."""
+        return None if self.kind == "log-likelihood" else self._weights(model, strand)
+
     def for_windows(self, windows: Sequence[Window], codes: UInt8[Tensor, "batch length"], model: Model) -> Target:
         """Return the target in the format of the engine, for windows of equal length with the given codes."""
         offset = model.label_offset
@@ -125,10 +129,18 @@ class TargetSpec:
                 torch.tensor([span.stop for span in spans]),
                 offset,
             )
-        assert self.region is not None and self.base is not None
-        rows = [_weights(self.kind, model, 3 - self.base if w.strand == "-" else self.base) for w in windows]
+        assert self.region is not None
+        rows = [self._weights(model, window.strand) for window in windows]
         at = torch.tensor([w.span_of(self.region).start - offset for w in windows])
         return LogitSum(at, at + 1, torch.stack(rows))
+
+    def _weights(self, model: Model, strand: str) -> Tensor:
+        assert self.base is not None
+        row = torch.zeros(len(model.config.symbols), dtype=torch.float64)
+        if self.kind == "log-odds":
+            row[list(model.config.base_columns)] = -1 / 3
+        row[model.config.base_columns[3 - self.base if strand == "-" else self.base]] = 1
+        return row
 
 
 def whole_target(model: Model, codes: UInt8[Tensor, "batch length"]) -> LogLikelihood | LogitSum:
@@ -224,12 +236,3 @@ def _affected(window: Window, model: Model) -> slice:
     """Return the span of a window in which predictions can depend on the scored bases."""
     affected = model.method.affected(window.scored_span, len(window))
     return slice(max(affected.start, 0), min(affected.stop, len(window)))
-
-
-def _weights(kind: Kind, model: Model, base: int) -> Tensor:
-    """Return the weight of each output column in a logit or log-odds target."""
-    row = torch.zeros(len(model.config.symbols), dtype=torch.float64)
-    if kind == "log-odds":
-        row[list(model.config.base_columns)] = -1 / 3
-    row[model.config.base_columns[base]] = 1
-    return row

@@ -1,0 +1,123 @@
+"""Random changes of a sequence, with which variants are compared, and ranks among them."""
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float64
+
+from genoscan.genome.alphabet import BASES, N, decode
+from genoscan.genome.genome import Genome
+from genoscan.genome.variant import Change
+
+Kind = tuple[str, int, int, str]
+"""Sequence, length of REF, length of ALT and, for substitutions of a base, that base and its neighbours."""
+
+_TRIES = 20
+
+
+def kind_of(genome: Genome, change: Change) -> Kind:
+    """Return the kind of a change; changes of equal kind are comparable."""
+    around = ""
+    if change.kind == "SNV":
+        size = genome.sizes[change.chrom]
+        codes = genome.fetch(change.chrom, max(0, change.start - 1), min(size, change.stop + 1))
+        around = decode(codes).decode()
+    return change.chrom, len(change.ref), len(change.alt), around
+
+
+def draw_background(genome: Genome, changes: Sequence[Change], count: int, distance: int, seed: int) -> list[Change]:
+    """Draw random changes of the same kinds as the given changes.
+
+    Parameters
+    ----------
+    genome
+        Genome of the changes.
+    changes
+        Changes for which random ones are drawn.
+    count
+        Number of changes to draw for each kind on each sequence. Fewer are drawn if there are fewer positions.
+    distance
+        Maximum distance, in bases, from one of the given changes.
+    seed
+        Seed of the random numbers. The draws for one kind do not depend on the other kinds.
+
+    Returns
+    -------
+    list of Change
+        Random changes without duplicates, ordered by sequence, kind and position. A substitution of a single
+        base replaces one with the same neighbours. Other new bases are drawn uniformly; positions with an N
+        are omitted.
+    """
+    if not count:
+        return []
+    by_kind: dict[Kind, list[Change]] = {}
+    for change in changes:
+        by_kind.setdefault(kind_of(genome, change), []).append(change)
+    drawn = []
+    for kind in sorted(by_kind):
+        random = np.random.default_rng([seed, zlib.crc32(repr(kind).encode())])
+        drawn += _draw(genome, kind, by_kind[kind], count, distance, random)
+    return drawn
+
+
+def rank(
+    genome: Genome,
+    changes: Sequence[Change],
+    deltas: Float64[np.ndarray, " changes"],
+    background: Sequence[Change],
+    background_deltas: Float64[np.ndarray, " background"],
+) -> Float64[np.ndarray, " changes"]:
+    """Return the share of random changes of the same kind whose effect is smaller in absolute value.
+
+    An equal effect counts as half. The rank is NaN if there are no random changes of the kind.
+    """
+    sizes: dict[Kind, list[float]] = {}
+    for change, delta in zip(background, background_deltas, strict=True):
+        sizes.setdefault(kind_of(genome, change), []).append(abs(float(delta)))
+    ordered = {kind: np.sort(values) for kind, values in sizes.items()}
+    ranks = np.full(len(changes), np.nan)
+    for i, change in enumerate(changes):
+        others = ordered.get(kind_of(genome, change))
+        if others is not None:
+            below, upto = (np.searchsorted(others, abs(deltas[i]), side) for side in ("left", "right"))
+            ranks[i] = (below + upto) / 2 / len(others)
+    return ranks
+
+
+def _draw(
+    genome: Genome, kind: Kind, changes: Sequence[Change], count: int, distance: int, random: np.random.Generator
+) -> list[Change]:
+    """Draw up to `count` changes of one kind near the given ones."""
+    chrom, n_ref, *_ = kind
+    size = genome.sizes[chrom]
+    found: set[Change] = set()
+    taken = set(changes)
+    for _ in range(_TRIES):
+        near = changes[int(random.integers(len(changes)))].start
+        first, last = max(0, near - distance), min(size, near + distance + n_ref)
+        codes = genome.fetch(chrom, first, last)
+        for at in random.permutation(max(1, last - first - n_ref + 1))[: max(count, 256)].tolist():
+            change = _change_at(chrom, codes, first, at, kind, random)
+            if change is not None and change not in taken and len(found) < count:
+                found.add(change)
+        if len(found) == count:
+            break
+    return sorted(found, key=lambda change: (change.start, change.ref, change.alt))
+
+
+def _change_at(
+    chrom: str, codes: np.ndarray, first: int, at: int, kind: Kind, random: np.random.Generator
+) -> Change | None:
+    """Return a random change at a position, or None if the bases there are not of the kind."""
+    _, n_ref, n_alt, around = kind
+    old = codes[at : at + n_ref]
+    if len(old) < n_ref or (old >= N).any():
+        return None
+    if around and decode(codes[max(0, at - 1) : at + 2]).decode() != around:
+        return None
+    new = random.integers(4, size=n_alt)
+    if n_ref == n_alt:
+        # Every base differs, as in the variants that are compared with it.
+        new = (old + random.integers(1, 4, size=n_ref)) % 4
+    return Change(chrom, first + at, decode(old).decode(), "".join(BASES[code] for code in new))

@@ -1,0 +1,266 @@
+"""Effects of edits of a sequence on a target, as sums over labels.
+
+A target is a sum of one term per label: the log-probability of a base, or a weighted sum of logits. The
+effect of an edit is the sum over the edited copy minus the sum over the original. It has two parts: the
+terms of the new bases minus those of the replaced bases, and the changes of the terms of all other bases.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64, UInt8
+from torch import Tensor
+
+from genoscan.engine.edits import Edit, EditedTile
+from genoscan.engine.methods import Progress, ignore
+from genoscan.genome.alphabet import N
+from genoscan.layers.config import MASK
+from genoscan.model import Model
+
+_EVERYWHERE = 1 << 62
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Terms of a target, one for each label.
+
+    Attributes
+    ----------
+    weights
+        Weights of the logits. If None, the term is the log-probability of the label.
+    first, last
+        Labels at positions `first` to `last - 1` are included, and bases inserted between two of them.
+    distribution
+        Whether a softmax of the outputs is a probability distribution, so that distributions can be compared.
+    """
+
+    weights: Float64[Tensor, " d_out"] | None = None
+    first: int = -1
+    last: int = _EVERYWHERE
+    distribution: bool = True
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Effects of edits, as float64 arrays with one entry per edit.
+
+    Attributes
+    ----------
+    own
+        Terms of the new bases minus terms of the replaced bases.
+    down
+        Sum of the changes of the terms of all other bases. For causal models, these are downstream.
+    jsd
+        Mean Jensen-Shannon divergence, in nats, between the distributions predicted for these bases with
+        and without the edit; NaN if the outputs are not a distribution.
+    largest, at
+        Change of the term that changes most, with its sign, and the position of its label; NaN if no other
+        base has a term.
+    """
+
+    own: Float64[np.ndarray, " edits"]
+    down: Float64[np.ndarray, " edits"]
+    jsd: Float64[np.ndarray, " edits"]
+    largest: Float64[np.ndarray, " edits"]
+    at: Float64[np.ndarray, " edits"]
+
+    @property
+    def delta(self) -> Float64[np.ndarray, " edits"]:
+        """Change of the target."""
+        return self.own + self.down
+
+
+def edit_effects(
+    model: Model,
+    codes: UInt8[Tensor, " length"],
+    edits: Sequence[Edit],
+    terms: Terms,
+    *,
+    done: set[int] | None = None,
+    finish: Callable[[list[int], Effects], object] = lambda _edits, _effects: None,
+    progress: Progress = ignore,
+) -> Effects:
+    """Return the effects of edits on a target, each applied to a copy of its own.
+
+    Parameters
+    ----------
+    model, codes
+        Model, and base codes of the window that it reads.
+    edits
+        Edits of the window, in any order.
+    terms
+        Target.
+    done
+        Indices of edits that are omitted, because an interrupted run has finished them; their effects are 0.
+    finish
+        Function that is called with the indices of a batch of edits once their effects are final.
+    progress
+        Function called with the number of positions that were run.
+
+    Returns
+    -------
+    Effects
+        Effects of the edits.
+
+    Notes
+    -----
+    The effects are those of two passes over whole windows, up to rounding: for a causal model from the
+    beginning of `codes` to the end of the edit's part, for a bidirectional model over the edit's part. Outputs
+    are compared in float64. Working memory does not depend on the number of edits.
+    """
+    sums = _Sums(model, codes, edits, terms)
+    batch: list[int] = []
+    for tile in model.method.edited(
+        model.stack,
+        codes,
+        model.table(),
+        edits,
+        label_offset=model.label_offset,
+        done=done or frozenset(),
+        progress=progress,
+    ):
+        if tile.replaced is not None and batch:
+            finish(batch, sums.effects)
+        if tile.replaced is not None:
+            batch = tile.edits.tolist()
+        sums.add(tile)
+    if batch:
+        finish(batch, sums.effects)
+    return sums.effects
+
+
+class _Sums:
+    """Sums over the tiles that have been added."""
+
+    def __init__(self, model: Model, codes: UInt8[Tensor, " length"], edits: Sequence[Edit], terms: Terms) -> None:
+        self._model, self._codes, self._edits, self._terms = model, codes, edits, terms
+        self._columns = model.columns()
+        shape = len(edits)
+        empty = np.zeros(shape) if terms.distribution else np.full(shape, np.nan)
+        nan = np.full(shape, np.nan)
+        self.effects = Effects(np.zeros(shape), np.zeros(shape), empty, nan, nan.copy())
+
+    def add(self, tile: EditedTile) -> None:
+        """Add the outputs of a tile."""
+        chosen = tile.edits.numpy()
+        edits = [self._edits[i] for i in chosen]
+        start, stop, last = (
+            torch.tensor([getattr(edit, name) for edit in edits])[:, None] for name in ("start", "stop", "last")
+        )
+        offset = self._model.label_offset
+        copied, label = tile.positions + offset, tile.aligned + offset
+        common = (tile.aligned >= 0) & (label < torch.tensor([edit.end for edit in edits])[:, None])
+        if not self._model.bidirectional:
+            # Outputs before the edit do not depend on it, and would add rounding errors.
+            common &= label >= stop
+        new = (tile.positions >= 0) & (copied >= start) & (copied < last)
+        bases = torch.where(new, self._new_bases(edits, copied - start), self._bases(label))
+        edited, original = self._values(tile.outputs, bases), self._values(tile.reference, bases)
+        counted = self._counted(label)
+        change = torch.where(common & counted, edited - original, 0.0)
+        effects = self.effects
+        effects.down[chosen] += change.sum(1).numpy()
+        # An insertion at an edge of the target is outside it, whatever strand is read.
+        inside = self._counted(start) & ((start < stop) | (start > self._terms.first))
+        effects.own[chosen] += torch.where(new & inside, edited, 0.0).sum(1).numpy()
+        if tile.replaced is not None and tile.replaced.shape[1]:
+            at = start + torch.arange(tile.replaced.shape[1])
+            begin = torch.tensor([edit.begin for edit in edits])[:, None]
+            old = (at < stop) & (at - offset >= begin) & self._counted(at)
+            values = self._values(tile.replaced, self._bases(at))
+            effects.own[chosen] -= torch.where(old, values, 0.0).sum(1).numpy()
+        self._add_largest(chosen, change, label, common & counted)
+        if self._terms.distribution:
+            count = torch.tensor([self._compared(edit) for edit in edits]).clamp(min=1)
+            divergence = _divergence(tile.outputs, tile.reference)
+            effects.jsd[chosen] += ((divergence * common).sum(1) / count).numpy()
+
+    def _compared(self, edit: Edit) -> int:
+        """Return the number of labels, other than new bases, that are predicted with and without the edit."""
+        begin = edit.begin if self._model.bidirectional else 0
+        first = begin + self._model.label_offset
+        left = max(0, edit.start - first) if self._model.bidirectional else 0
+        return left + edit.end - max(edit.stop, first, first - edit.shift)
+
+    def _counted(self, labels: Int64[Tensor, "batch span"]) -> Tensor:
+        return (labels >= self._terms.first) & (labels < self._terms.last)
+
+    def _bases(self, labels: Int64[Tensor, "batch span"]) -> UInt8[Tensor, "batch span"]:
+        return self._codes[labels.clamp(0, len(self._codes) - 1)]
+
+    def _new_bases(self, edits: Sequence[Edit], at: Int64[Tensor, "batch span"]) -> UInt8[Tensor, "batch span"]:
+        widest = max(1, *(len(edit.codes) for edit in edits)) if edits else 1
+        rows = [[*edit.codes, *[N] * (widest - len(edit.codes))] for edit in edits]
+        return torch.tensor(rows, dtype=torch.uint8).gather(1, at.clamp(0, widest - 1))
+
+    def _values(self, outputs: Tensor, bases: UInt8[Tensor, "batch span"]) -> Float64[Tensor, "batch span"]:
+        """Return the term of each label; that of a base which the model does not predict is 0."""
+        outputs = outputs.double().cpu()
+        if self._terms.weights is not None:
+            return outputs @ self._terms.weights
+        columns = self._columns[bases.clamp(max=N).long()]
+        log_p = torch.log_softmax(outputs, -1).gather(-1, columns.clamp(min=0)[..., None])[..., 0]
+        return torch.where(columns >= 0, log_p, 0.0)
+
+    def _add_largest(self, chosen: np.ndarray, change: Tensor, label: Tensor, counted: Tensor) -> None:
+        sizes, where = torch.where(counted, change.abs(), -1.0).max(1)
+        value, at = (of.gather(1, where[:, None])[:, 0].numpy() for of in (change, label))
+        size = sizes.numpy()
+        larger = (size >= 0) & ~(np.abs(self.effects.largest[chosen]) >= size)
+        self.effects.largest[chosen[larger]] = value[larger]
+        self.effects.at[chosen[larger]] = at[larger]
+
+
+def _divergence(a: Tensor, b: Tensor) -> Float64[Tensor, "batch span"]:
+    """Return the Jensen-Shannon divergence, in nats, of the distributions predicted by two outputs."""
+    log_p, log_q = (torch.log_softmax(outputs.double().cpu(), -1) for outputs in (a, b))
+    log_m = torch.logaddexp(log_p, log_q) - np.log(2)
+    parts = log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)
+    # Rounding could make it slightly negative.
+    return (parts.sum(-1) / 2).clamp(min=0)
+
+
+def masked_log_odds(
+    model: Model,
+    codes: UInt8[Tensor, " length"],
+    edits: Sequence[Edit],
+    *,
+    done: set[int] | None = None,
+    finish: Callable[[list[int], Effects], object] = lambda _edits, _effects: None,
+    progress: Progress = ignore,
+) -> Effects:
+    """Return log p(new base) - log p(observed base) for substitutions, with the base masked in the input.
+
+    The parameters are those of `edit_effects`. The result has only `own`; the other arrays are NaN.
+    """
+    masked = [Edit(edit.start, edit.stop, (MASK,), edit.end, edit.begin) for edit in edits]
+    nan = np.full(len(edits), np.nan)
+    effects = Effects(np.zeros(len(edits)), *(nan.copy() for _ in range(4)))
+    columns = model.columns()
+    for tile in model.method.edited(
+        model.stack,
+        codes,
+        model.table(),
+        masked,
+        label_offset=model.label_offset,
+        done=done or frozenset(),
+        progress=progress,
+    ):
+        chosen = tile.edits.tolist()
+        for row, i in enumerate(chosen):
+            at = int((tile.positions[row] == edits[i].start - model.label_offset).nonzero()[0, 0])
+            log_p = torch.log_softmax(tile.outputs[row, at].double().cpu(), -1)
+            new, old = columns[edits[i].codes[0]], columns[int(codes[edits[i].start])]
+            effects.own[i] = float(log_p[new] - log_p[old])
+        finish(chosen, effects)
+    return effects
+
+
+def substitutions(codes: UInt8[np.ndarray, " length"], positions: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield position and new code of every substitution of the given positions; N is omitted."""
+    for at in positions:
+        for code in range(4):
+            if codes[at] < N and code != codes[at]:
+                yield at, code

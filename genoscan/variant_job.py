@@ -1,0 +1,287 @@
+"""Plan of a computation of variant effects: which changes are computed together, and from which windows.
+
+Changes whose windows overlap are edits of one stretch of the sequence, which is read once for all of them.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from genoscan.background import draw_background
+from genoscan.composition import describe_difference
+from genoscan.engine.edits import Edit
+from genoscan.errors import InputError, UnsupportedModelError
+from genoscan.genome.alphabet import encode, reverse_complement
+from genoscan.genome.genome import Genome
+from genoscan.genome.plan import as_read, region_read
+from genoscan.genome.region import Region
+from genoscan.genome.variant import OK, Allele, Change
+from genoscan.label_target import STRONGEST, LabelTarget
+from genoscan.model import Model
+from genoscan.targets import TargetSpec, parse_target
+
+DOWNSTREAM_OF_TARGET = "downstream of the target"
+NOT_MASKED = "masked log-odds: SNVs only"
+
+
+@dataclass(frozen=True)
+class VariantOptions:
+    """Settings of a computation of variant effects; the defaults are those of the command line.
+
+    Attributes
+    ----------
+    target, contrast
+        Quantity whose change is computed, as for `attribute` (see targets.py).
+    strand
+        Strand to read: "+", "-" or "both" for the mean over the two strands.
+    context, reach
+        Number of bases to read upstream of a variant, and number to read downstream of it. If None, the
+        value in the model's configuration is used.
+    masked
+        Whether to compute log p(alt) - log p(ref) with the base masked, instead of the change of a target.
+    background
+        Number of random changes of the same type with which each variant is ranked; 0 for no rank.
+    seed
+        Seed of the random changes.
+
+    Raises
+    ------
+    InputError
+        If an option is invalid.
+    """
+
+    target: str = "log-likelihood"
+    contrast: str | None = None
+    strand: str = "+"
+    context: int | None = None
+    reach: int | None = None
+    masked: bool = False
+    background: int = 0
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.strand not in ("+", "-", "both"):
+            raise InputError(f"--strand {self.strand}: expected +, - or both")
+        if self.contrast == STRONGEST:
+            raise InputError(f"--contrast {STRONGEST}: expected a label, the same with and without a variant")
+        for option, number in (
+            ("--context", self.context),
+            ("--reach", self.reach),
+            ("--background", self.background),
+            ("--seed", self.seed),
+        ):
+            if number is not None and number < 0:
+                raise InputError(f"{option} {number}: expected 0 or more")
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Part of a sequence that is read on one strand for several changes.
+
+    Attributes
+    ----------
+    region
+        Bases that are read, in forward-strand coordinates.
+    strand
+        "+" or "-".
+    changes
+        Indices of the changes.
+    edits
+        Edit of each change, in positions of the stretch in its reading direction.
+    """
+
+    region: Region
+    strand: str
+    changes: tuple[int, ...]
+    edits: tuple[Edit, ...]
+
+    def codes(self, genome: Genome) -> np.ndarray:
+        """Return the base codes in the reading direction."""
+        codes = genome.fetch(self.region.chrom, self.region.start, self.region.end)
+        return reverse_complement(codes) if self.strand == "-" else codes
+
+    def position(self, at: float) -> float:
+        """Return the 0-based position in the genome of a position in the stretch."""
+        return self.region.start + at if self.strand == "+" else self.region.end - 1 - at
+
+
+@dataclass(frozen=True)
+class VariantJob:
+    """Variants, model, target and stretches of one run.
+
+    Attributes
+    ----------
+    genome, model, target, options
+        Inputs to the job.
+    alleles
+        Alleles in input order. Those that cannot be scored have no change.
+    changes
+        Distinct changes of the alleles in genome order, followed by the random changes.
+    n_observed
+        Number of changes that are not random.
+    stretches
+        Stretches in the order in which they are computed.
+    context, reach
+        Number of bases read upstream and downstream of a change.
+    """
+
+    genome: Genome
+    model: Model
+    target: TargetSpec | LabelTarget
+    options: VariantOptions
+    alleles: tuple[Allele, ...]
+    changes: tuple[Change, ...]
+    n_observed: int
+    stretches: tuple[Stretch, ...]
+    context: int
+    reach: int
+
+    @property
+    def positions(self) -> int:
+        """Approximate number of positions that a run processes."""
+        total = 0
+        for stretch in self.stretches:
+            if self.model.bidirectional:
+                total += 2 * sum(edit.end - edit.begin for edit in stretch.edits)
+            else:
+                total += len(stretch.region) + sum(edit.end - edit.start for edit in stretch.edits)
+        return total
+
+    @cached_property
+    def warning(self) -> str | None:
+        """Warning if the G+C content differs from that of the training data; None otherwise."""
+        regions = [stretch.region for stretch in self.stretches]
+        return describe_difference(self.genome, regions, self.model.config, self.model.name)
+
+    @property
+    def numbers(self) -> list[int | None]:
+        """Index of the change of each allele; None for alleles that are not scored."""
+        index = {change: i for i, change in enumerate(self.changes[: self.n_observed])}
+        return [None if allele.change is None else index.get(allele.change) for allele in self.alleles]
+
+
+def prepare_variants(genome: Genome, model: Model, alleles: Sequence[Allele], options: VariantOptions) -> VariantJob:
+    """Plan the computation of the effects of variants.
+
+    Parameters
+    ----------
+    genome, model
+        Genome to read, and model to apply.
+    alleles
+        Alleles in any order.
+    options
+        Settings of the computation.
+
+    Returns
+    -------
+    VariantJob
+        The checked job, which `score_variants` computes.
+
+    Raises
+    ------
+    InputError
+        If an option or the target is invalid.
+    UnsupportedModelError
+        If the model or the target does not permit the computation.
+    """
+    target = parse_target(options.target, genome.sizes, model, options.contrast)
+    model = model.with_head(target.head)
+    if target.pooled:
+        raise UnsupportedModelError(f"--target {options.target}: labels whole windows; expected labels of bases")
+    if options.masked and (model.config.mask is None or target.head or options.target != "log-likelihood"):
+        raise InputError("--masked: expected a masked language model and no --target")
+    context = model.config.context if options.context is None else options.context
+    reach = model.config.reach if options.reach is None else options.reach
+    order = {chrom: i for i, chrom in enumerate(genome.sizes)}
+    chosen = {a.change for a in alleles if a.change is not None and allele_status(a, model, target, options) == OK}
+    observed = sorted(chosen, key=lambda change: (order[change.chrom], change.start, change.ref, change.alt))
+    background = draw_background(genome, observed, options.background, max(context, reach), options.seed)
+    changes = (*observed, *background)
+    stretches: list[Stretch] = []
+    # Random changes are in stretches of their own, so that they do not extend those of the others.
+    for numbers in (range(len(observed)), range(len(observed), len(changes))):
+        for strand in ("+", "-") if options.strand == "both" else options.strand:
+            stretches += _plan(genome, model, target, changes, numbers, strand, context, reach)
+    return VariantJob(
+        genome, model, target, options, tuple(alleles), changes, len(observed), tuple(stretches), context, reach
+    )
+
+
+def allele_status(allele: Allele, model: Model, target: TargetSpec | LabelTarget, options: VariantOptions) -> str:
+    """Return the status of an allele for this model and target."""
+    change = allele.change
+    if change is None:
+        return allele.status
+    if options.masked and change.kind != "SNV":
+        return NOT_MASKED
+    if target.region is not None:
+        if target.region.chrom != change.chrom:
+            return f"not on {target.region.chrom} as the target is"
+        after = {"+": change.start >= target.region.end, "-": change.stop <= target.region.start}
+        read = ("+", "-") if options.strand == "both" else options.strand
+        if not model.bidirectional and all(after[strand] for strand in read):
+            return DOWNSTREAM_OF_TARGET
+    return OK
+
+
+def _plan(
+    genome: Genome,
+    model: Model,
+    target: TargetSpec | LabelTarget,
+    changes: Sequence[Change],
+    numbers: Iterable[int],
+    strand: str,
+    context: int,
+    reach: int,
+) -> list[Stretch]:
+    """Return stretches of overlapping windows, each of which is read at once."""
+    windows = []
+    for number in numbers:
+        change = changes[number]
+        size = genome.sizes[change.chrom]
+        span = slice(change.start, change.stop)
+        span = span if strand == "+" else slice(size - span.stop, size - span.start)
+        outputs = None
+        if target.region is not None:
+            labels = as_read(target.region, strand, size)
+            outputs = slice(labels.start - model.label_offset, labels.stop)
+        read = model.method.extent(span, outputs, before=context, after=reach)
+        windows.append(_Window(change.chrom, max(0, read.start), min(size, read.stop), span, number))
+    order = {chrom: i for i, chrom in enumerate(genome.sizes)}
+    merged: list[list[_Window]] = []
+    chrom, stop = "", 0
+    for window in sorted(windows, key=lambda window: (order[window.chrom], window.start, window.number)):
+        if window.chrom == chrom and window.start < stop:
+            merged[-1].append(window)
+            stop = max(stop, window.stop)
+        else:
+            merged.append([window])
+            chrom, stop = window.chrom, window.stop
+    stretches = []
+    for part in merged:
+        chrom, start, stop = part[0].chrom, part[0].start, max(window.stop for window in part)
+        edits = tuple(_edit(changes[window.number], window, strand, start) for window in part)
+        region = region_read(chrom, slice(start, stop), strand, genome.sizes[chrom])
+        stretches.append(Stretch(region, strand, tuple(window.number for window in part), edits))
+    return stretches
+
+
+class _Window(NamedTuple):
+    """Part of a sequence, in its reading direction, that is read for the change with the given number at `span`."""
+
+    chrom: str
+    start: int
+    stop: int
+    span: slice
+    number: int
+
+
+def _edit(change: Change, window: _Window, strand: str, start: int) -> Edit:
+    """Return a change as an edit of a stretch that begins at `start`."""
+    codes = encode(change.alt.encode(), record=change.chrom, offset=change.start)
+    codes = reverse_complement(codes) if strand == "-" else codes
+    first, last, begin, end = (at - start for at in (window.span.start, window.span.stop, window.start, window.stop))
+    return Edit(first, last, tuple(codes.tolist()), end, begin)

@@ -1,0 +1,229 @@
+"""Effects of variants on a target, and their ranks among random changes.
+
+changes -> stretches -> edits     variant_job.py      plan of the computation
+edits -> effects                  edit_effects.py     exact, from a shared run of the reference
+effects -> scores                 variants.py         means over strands, ranks, one row for each allele
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+
+from genoscan.background import rank
+from genoscan.edit_effects import Effects, Terms, edit_effects, masked_log_odds
+from genoscan.engine.methods import Progress, ignore
+from genoscan.errors import NonFiniteError
+from genoscan.genome.plan import as_read
+from genoscan.record import model_record, sequence_records
+from genoscan.tracks.store import ScoreStore, open_store
+from genoscan.variant_job import Stretch, VariantJob, allele_status
+
+_COMMIT_AFTER = 5.0
+"""Minimum number of seconds between two commits of finished effects."""
+
+
+@dataclass(frozen=True)
+class VariantScores:
+    """Scores of alleles, in input order.
+
+    Attributes
+    ----------
+    columns
+        Float64 arrays with one entry per allele, NaN where there is no value: `delta`, `own`, `down`, `jsd`,
+        `rank`, and `at`, the 0-based position of the base whose term changes most.
+    status
+        "ok", or the reason why an allele has no scores.
+    record
+        Record of the run.
+    """
+
+    columns: Mapping[str, Float64[np.ndarray, " alleles"]]
+    status: Sequence[str]
+    record: Mapping[str, Any]
+
+
+def score_variants(
+    job: VariantJob, output: Path, *, command: Sequence[str] = (), progress: Progress = ignore
+) -> VariantScores:
+    """Compute the effects of variants.
+
+    Parameters
+    ----------
+    job
+        Job, as returned by `prepare_variants`.
+    output
+        Output file beside which unfinished results are kept, in OUTPUT.partial.
+    command
+        Command line to store in the record.
+    progress
+        Function called with the number of positions that were run.
+
+    Returns
+    -------
+    VariantScores
+        Scores of all alleles.
+
+    Raises
+    ------
+    NonFiniteError
+        If an effect is not finite.
+
+    Notes
+    -----
+    The effects equal the differences between two passes over whole windows, up to rounding. Both windows begin
+    at the same base: for causal models that of the stretch, and otherwise `context` bases before the variant.
+    Both end at the same base of the genome, `reach` bases after the variant. To continue an interrupted run,
+    call the function again with the same arguments; the results are the same bytes.
+
+    Memory: for causal models, working memory does not depend on the number of variants or the length of a
+    stretch, apart from 1 byte per base.
+    """
+    started = time.monotonic()
+    record = _settings(job)
+    by_strand = {strand: _empty(len(job.changes)) for strand in ("+", "-")}
+    with open_store(output, (), record, columns=False) as store:
+        for number, stretch in enumerate(job.stretches):
+            found = _Found(number, stretch, by_strand[stretch.strand], store)
+            run = masked_log_odds if job.options.masked else partial(edit_effects, terms=_terms(job, stretch))
+            codes = torch.from_numpy(stretch.codes(job.genome))
+            run(job.model, codes, stretch.edits, done=found.done, finish=found.finish, progress=progress)
+            found.commit()
+    means = _mean([by_strand[strand] for strand in ("+", "-") if job.options.strand in (strand, "both")])
+    _check_finite(job, means)
+    columns = _by_allele(job, means)
+    status = [allele_status(allele, job.model, job.target, job.options) for allele in job.alleles]
+    about = {
+        "command": list(command),
+        "windows": [f"{stretch.region} {stretch.strand}" for stretch in job.stretches],
+        "seconds": time.monotonic() - started,
+        "torch": torch.__version__,
+    }
+    return VariantScores(columns, status, record | about)
+
+
+class _Found:
+    """Effects of the changes of one stretch, which are committed to a store from time to time."""
+
+    def __init__(self, number: int, stretch: Stretch, effects: Effects, store: ScoreStore) -> None:
+        self._number, self._stretch, self._effects, self._store = number, stretch, effects, store
+        self._pending: list[int] = []
+        self._committed = time.monotonic()
+        self.done: set[int] = set()
+        for entries in store.details.values():
+            for entry in entries:
+                if entry["stretch"] == number:
+                    for edit, values in zip(entry["edits"], entry["effects"], strict=True):
+                        self._set(edit, values)
+                        self.done.add(edit)
+
+    def finish(self, edits: list[int], effects: Effects) -> None:
+        """Take the final effects of a batch of edits."""
+        for edit in edits:
+            *values, at = (float(array[edit]) for array in _arrays(effects))
+            self._set(edit, [*values, self._stretch.position(at)])
+        self._pending += edits
+        if time.monotonic() - self._committed > _COMMIT_AFTER:
+            self.commit()
+
+    def commit(self) -> None:
+        """Write finished effects to the store."""
+        if self._pending:
+            numbers = [self._stretch.changes[edit] for edit in self._pending]
+            values = [[float(array[i]) for array in _arrays(self._effects)] for i in numbers]
+            entry = {"stretch": self._number, "edits": self._pending, "effects": values}
+            self._store.commit(len(self._store.done), [], (), [entry])
+        self._pending, self._committed = [], time.monotonic()
+
+    def _set(self, edit: int, values: Sequence[float]) -> None:
+        for array, value in zip(_arrays(self._effects), values, strict=True):
+            array[self._stretch.changes[edit]] = value
+
+
+def _arrays(effects: Effects) -> tuple[np.ndarray, ...]:
+    return effects.own, effects.down, effects.jsd, effects.largest, effects.at
+
+
+def _terms(job: VariantJob, stretch: Stretch) -> Terms:
+    """Return the terms of the target in positions of a stretch."""
+    target, model = job.target, job.model
+    span = {}
+    if target.region is not None:
+        size = job.genome.sizes[stretch.region.chrom]
+        first = as_read(stretch.region, stretch.strand, size).start
+        labels = as_read(target.region, stretch.strand, size)
+        span = {"first": labels.start - first, "last": labels.stop - first}
+    distribution = not model.head or model.config.heads[model.head].link == "softmax"
+    return Terms(target.label_weights(model, stretch.strand), distribution=distribution, **span)
+
+
+def _settings(job: VariantJob) -> dict[str, Any]:
+    """Return all settings that determine the effects, bit for bit."""
+    options, model = job.options, job.model
+    names = dict.fromkeys(change.chrom for change in job.changes)
+    changes = "".join(f"{change};" for change in job.changes)
+    return {
+        **model_record(model),
+        "sequences": sequence_records(job.genome, names),
+        "changes": hashlib.sha256(changes.encode()).hexdigest(),
+        "target": options.target,
+        "contrast": options.contrast,
+        "masked": options.masked,
+        "strand": options.strand,
+        "context": job.context,
+        "reach": job.reach,
+        "background": options.background,
+        "seed": options.seed,
+        "tile": model.method.tile,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _empty(count: int) -> Effects:
+    return Effects(*(np.zeros(count) for _ in range(5)))
+
+
+def _mean(strands: Sequence[Effects]) -> Effects:
+    """Return the mean over strands; the largest change is that of one strand."""
+    if len(strands) == 1:
+        return strands[0]
+    own, down, jsd = (np.mean([getattr(s, name) for s in strands], 0) for name in ("own", "down", "jsd"))
+    a, b = strands
+    first = np.abs(np.nan_to_num(a.largest)) >= np.abs(np.nan_to_num(b.largest))
+    return Effects(own, down, jsd, np.where(first, a.largest, b.largest), np.where(first, a.at, b.at))
+
+
+def _check_finite(job: VariantJob, effects: Effects) -> None:
+    wrong = np.flatnonzero(~np.isfinite(effects.own + (0 if job.options.masked else effects.down)))
+    if len(wrong):
+        change = job.changes[wrong[0]]
+        raise NonFiniteError(
+            f"{change.chrom}:{change.start + 1:,}:{change.ref}>{change.alt}: the effect of this and "
+            f"{len(wrong) - 1:,} other variants is not finite; {job.model.advice_on_overflow}"
+        )
+
+
+def _by_allele(job: VariantJob, effects: Effects) -> dict[str, np.ndarray]:
+    """Return the columns of the results, with one entry per allele."""
+    observed = slice(job.n_observed)
+    delta = effects.own if job.options.masked else effects.delta
+    columns = {"delta": delta[observed], "own": effects.own[observed]}
+    if not job.options.masked:
+        columns |= {"down": effects.down[observed], "at": effects.at[observed]}
+        if not np.isnan(effects.jsd).all():
+            columns["jsd"] = effects.jsd[observed]
+    if job.options.background:
+        ranked = job.changes[observed], delta[observed], job.changes[job.n_observed :], delta[job.n_observed :]
+        columns["rank"] = rank(job.genome, *ranked)
+    numbers = [-1 if number is None else number for number in job.numbers]
+    padded = {name: np.append(values, np.nan) for name, values in columns.items()}
+    return {name: values[numbers] for name, values in padded.items()}
