@@ -225,6 +225,25 @@ def _model(folder: Path) -> dict[str, bytes]:
     return {f"model/{file.name}": file.read_bytes() for file in folder.iterdir()}
 
 
+def _bcf(path: Path) -> None:
+    import pysam
+
+    header = pysam.VariantHeader()
+    for line in _VCF.decode().splitlines():
+        if line.startswith("##"):
+            header.add_line(line)
+    with pysam.VariantFile(str(path), "wb", header=header) as file:
+        for start, alleles in [(0, ("A", "C", "T")), (98, ("ACGT", "A")), (1999, ("G", "T"))]:
+            file.write(file.new_record("c1", start, alleles=alleles, id="v", info={"DP": 5}))
+
+
+_VCF = (
+    b"##fileformat=VCFv4.2\n##contig=<ID=c1,length=3000>\n##contig=<ID=2>\n"
+    b'##INFO=<ID=DP,Number=1,Type=Integer,Description="Depth; of, reads">\n'
+    b"#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+    b"c1\t1\trs1;rs2\tA\tC,<DEL>,*\t.\tPASS\tDP=5\nc1\t99\t.\tACGT\tA\t9.5\t.\t.\n2\t5\t.\tN\tG[c1:5[\t.\t.\tDP=1;X\n"
+)
+_VARIANTS = b"pos\tchrom\tref\talt\tid\n1\tc1\tA\tC,G\tv1\n99\t2\t-\tACGT\t.\n3000\tc1\tACG\t\t\n"
 _BED = b"track name=x\n# a\nc1\t10\t500\tone two\t0\t+\nc1 600 700\nc2\t99\t300\tg:1\t5\t-\t1\t2\n"
 _GFF = (
     b"##gff-version 3\n##sequence-region c1 1 3000\nc1\tx\tgene\t11\t500\t.\t+\t.\tID=g1;Name=a%20b\n"
@@ -256,6 +275,22 @@ def _read_bed(folder: Path) -> None:
     from genoscan.genome.bed import read_bed
 
     read_bed(folder / "x.bed", SIZES)
+
+
+def _read_variants(folder: Path) -> None:
+    from genoscan.genome.genome import open_genome
+    from genoscan.genome.variant_files import read_variants
+    from genoscan.tracks.atomic import atomic_files
+    from genoscan.variant_output import write_scores
+
+    genome = open_genome(folder / "g.fa")
+    table = read_variants(folder / "variants", genome)
+    status, scores = [allele.status for allele in table.alleles], {"delta": np.ones(len(table.alleles))}
+    outputs = [folder / name for name in ("o.vcf.gz", "o.vcf", "o.tsv")]
+    with atomic_files() as files:
+        write_scores(outputs, table, scores, status, genome, files, {})
+    for path in folder.glob("o.*"):
+        path.unlink()
 
 
 def _read_annotation(path: Path) -> None:
@@ -368,6 +403,9 @@ def readers() -> dict[str, Reader]:
             lambda folder: _read_genome(folder / "x.fa.gz"),
         ),
         "bed": Reader({"x.bed": _BED}, "x.bed", _read_bed),
+        "vcf": Reader({"g.fa": fasta, "variants": _VCF}, "variants", _read_variants),
+        "bcf": Reader({"g.fa": fasta, "variants": _written("x.bcf", _bcf)}, "variants", _read_variants),
+        "variants": Reader({"g.fa": fasta, "variants": _VARIANTS}, "variants", _read_variants),
         "gff3": Reader({"x.gff3": _GFF}, "x.gff3", lambda folder: _read_annotation(folder / "x.gff3")),
         "genbank": Reader({"x.gb": _GENBANK}, "x.gb", _read_genbank),
         "bedgraph": Reader({"x.bg": _written("x.bg", _scores)}, "x.bg", lambda folder: _read_bedgraph(folder / "x.bg")),

@@ -23,7 +23,7 @@ from jaxtyping import Int64
 
 from genoscan.errors import InputError
 from genoscan.genome.fai import FaiRow, fai_rows
-from genoscan.genome.files import BGZIP_END, check_file, compression, head, read_errors
+from genoscan.genome.files import check_file, compression, has_bgzip_end, head, read_errors
 from genoscan.temporary import scratch_folder
 
 # Raised by Biopython and numpy for damaged files.
@@ -145,7 +145,7 @@ def _check_fasta(path: Path) -> None:
         found = "is compressed with bgzip" if kind == "bgzip" else "is not compressed"
         wish = f"{path.name}.gz" if kind == "bgzip" else path.stem
         raise InputError(f"{path}: {found}, which its name does not say; rename it to {wish}")
-    if kind == "bgzip" and not _ends_whole(path):
+    if kind == "bgzip" and not has_bgzip_end(path):
         raise InputError(f"{path}: the bgzip end mark is missing: the file is cut off; fetch or make it again")
     start = head(path, 1000).lstrip()
     if not start:
@@ -153,12 +153,6 @@ def _check_fasta(path: Path) -> None:
     if start[:1] not in (b">", b";"):
         first = start.splitlines()[0][:40].decode("ascii", "replace")
         raise InputError(f'{path}: begins with {first!r}, expected FASTA, which begins with ">"')
-
-
-def _ends_whole(path: Path) -> bool:
-    with read_errors(path), path.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - len(BGZIP_END)))
-        return file.read() == BGZIP_END
 
 
 def _index_paths(path: Path) -> list[FastaIndex]:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,6 +72,29 @@ def compression(path: Path) -> Literal["plain", "gzip", "bgzip"]:
     # A bgzip block is a gzip member with an extra subfield "BC", which all writers put first.
     is_bgzip = start[3:4] == b"\x04" and start[12:16] == b"BC\x02\x00"
     return "bgzip" if is_bgzip else "gzip"
+
+
+def has_bgzip_end(path: Path) -> bool:
+    """Return whether a file ends with bgzip's end mark, without which it is cut off.
+
+    Parameters
+    ----------
+    path
+        Path of a regular file that is compressed with bgzip.
+
+    Returns
+    -------
+    bool
+        True if the last 28 bytes are the end mark.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    with read_errors(path), path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - len(BGZIP_END)))
+        return file.read() == BGZIP_END
 
 
 def excerpt(text: str, length: int = 40) -> str:

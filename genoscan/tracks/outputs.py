@@ -1,6 +1,6 @@
 """Checks before a computation: all outputs must be writable, and none may overwrite an input."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from genoscan.errors import InputError
@@ -29,11 +29,40 @@ def check_outputs(outputs: Sequence[Path], inputs: Iterable[Path | None] = ()) -
     OutputError
         If an output cannot be written.
     """
+    check_each(outputs, inputs, check_output, index_paths)
+
+
+def check_each(
+    outputs: Sequence[Path],
+    inputs: Iterable[Path | None],
+    check: Callable[[Path], None],
+    indexes: Callable[[Path], Sequence[Path]],
+) -> None:
+    """Check that outputs with provenance records can be written and do not overwrite an input.
+
+    Parameters
+    ----------
+    outputs
+        Files to write.
+    inputs
+        Files that the command will read. The entry for an option that was not given is None.
+    check
+        Function that checks that one output has a known suffix and can be written.
+    indexes
+        Function that returns the paths at which the index of an output may be written.
+
+    Raises
+    ------
+    InputError
+        If `check` raises it, an output is given twice, or a file to write is also an input.
+    OutputError
+        If an output cannot be written.
+    """
     named: set[Path] = set()
     read = _read(inputs)
     for path in outputs:
-        check_output(path)
-        written = [path, provenance_path(path), *index_paths(path)]
+        check(path)
+        written = [path, provenance_path(path), *indexes(path)]
         _check_not_read(path, [*written, partial_folder(path)], read)
         if resolve(path) in named:
             raise InputError(f"{path}: an output is given twice: name each once")
