@@ -19,6 +19,7 @@ from genoscan.genome.genome import Genome
 from genoscan.genome.plan import as_read, region_read
 from genoscan.genome.region import Region
 from genoscan.genome.variant import OK, Allele, Change
+from genoscan.genome.variant_files import VariantTable
 from genoscan.label_target import STRONGEST, LabelTarget
 from genoscan.model import Model
 from genoscan.targets import TargetSpec, parse_target
@@ -116,7 +117,7 @@ class VariantJob:
     ----------
     genome, model, target, options
         Inputs to the job.
-    alleles
+    table
         Alleles in input order. Those that cannot be scored have no change.
     changes
         Distinct changes of the alleles in genome order, followed by the random changes.
@@ -132,7 +133,7 @@ class VariantJob:
     model: Model
     target: TargetSpec | LabelTarget
     options: VariantOptions
-    alleles: tuple[Allele, ...]
+    table: VariantTable
     changes: tuple[Change, ...]
     n_observed: int
     stretches: tuple[Stretch, ...]
@@ -160,17 +161,17 @@ class VariantJob:
     def numbers(self) -> list[int | None]:
         """Index of the change of each allele; None for alleles that are not scored."""
         index = {change: i for i, change in enumerate(self.changes[: self.n_observed])}
-        return [None if allele.change is None else index.get(allele.change) for allele in self.alleles]
+        return [None if allele.change is None else index.get(allele.change) for allele in self.table.alleles]
 
 
-def prepare_variants(genome: Genome, model: Model, alleles: Sequence[Allele], options: VariantOptions) -> VariantJob:
+def prepare_variants(genome: Genome, model: Model, table: VariantTable, options: VariantOptions) -> VariantJob:
     """Plan the computation of the effects of variants.
 
     Parameters
     ----------
     genome, model
         Genome to read, and model to apply.
-    alleles
+    table
         Alleles in any order.
     options
         Settings of the computation.
@@ -196,7 +197,9 @@ def prepare_variants(genome: Genome, model: Model, alleles: Sequence[Allele], op
     context = model.config.context if options.context is None else options.context
     reach = model.config.reach if options.reach is None else options.reach
     order = {chrom: i for i, chrom in enumerate(genome.sizes)}
-    chosen = {a.change for a in alleles if a.change is not None and allele_status(a, model, target, options) == OK}
+    chosen = {
+        a.change for a in table.alleles if a.change is not None and allele_status(a, model, target, options) == OK
+    }
     observed = sorted(chosen, key=lambda change: (order[change.chrom], change.start, change.ref, change.alt))
     background = draw_background(genome, observed, options.background, max(context, reach), options.seed)
     changes = (*observed, *background)
@@ -205,9 +208,7 @@ def prepare_variants(genome: Genome, model: Model, alleles: Sequence[Allele], op
     for numbers in (range(len(observed)), range(len(observed), len(changes))):
         for strand in ("+", "-") if options.strand == "both" else options.strand:
             stretches += _plan(genome, model, target, changes, numbers, strand, context, reach)
-    return VariantJob(
-        genome, model, target, options, tuple(alleles), changes, len(observed), tuple(stretches), context, reach
-    )
+    return VariantJob(genome, model, target, options, table, changes, len(observed), tuple(stretches), context, reach)
 
 
 def allele_status(allele: Allele, model: Model, target: TargetSpec | LabelTarget, options: VariantOptions) -> str:

@@ -23,8 +23,10 @@ from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import NonFiniteError
 from genoscan.genome.plan import as_read
 from genoscan.record import model_record, sequence_records
+from genoscan.tracks.atomic import atomic_files
 from genoscan.tracks.store import ScoreStore, open_store
 from genoscan.variant_job import Stretch, VariantJob, allele_status
+from genoscan.variant_output import write_scores
 
 _COMMIT_AFTER = 5.0
 """Minimum number of seconds between two commits of finished effects."""
@@ -37,8 +39,8 @@ class VariantScores:
     Attributes
     ----------
     columns
-        Float64 arrays with one entry per allele, NaN where there is no value: `delta`, `own`, `down`, `jsd`,
-        `rank`, and `at`, the 0-based position of the base whose term changes most.
+        Float64 arrays with one entry per allele, NaN where there is no value: `delta`, `own`, `downstream`,
+        `jsd`, `rank`, and `largest_at`, the 1-based position of the base whose term changes most.
     status
         "ok", or the reason why an allele has no scores.
     record
@@ -99,7 +101,7 @@ def score_variants(
     means = _mean([by_strand[strand] for strand in ("+", "-") if job.options.strand in (strand, "both")])
     _check_finite(job, means)
     columns = _by_allele(job, means)
-    status = [allele_status(allele, job.model, job.target, job.options) for allele in job.alleles]
+    status = [allele_status(allele, job.model, job.target, job.options) for allele in job.table.alleles]
     about = {
         "command": list(command),
         "windows": [f"{stretch.region} {stretch.strand}" for stretch in job.stretches],
@@ -107,6 +109,38 @@ def score_variants(
         "torch": torch.__version__,
     }
     return VariantScores(columns, status, record | about)
+
+
+def write_variants(
+    job: VariantJob, outputs: Sequence[Path], *, command: Sequence[str] = (), progress: Progress = ignore
+) -> tuple[VariantScores, list[str]]:
+    """Compute the effects of variants, and write them to files.
+
+    Parameters
+    ----------
+    job, command, progress
+        As for `score_variants`.
+    outputs
+        Files to write; the suffix selects the format (see variant_output.py).
+
+    Returns
+    -------
+    scores : VariantScores
+        Scores of all alleles.
+    messages : list of str
+        Messages for the user about the files.
+
+    Raises
+    ------
+    NonFiniteError
+        If an effect is not finite.
+    OutputError
+        If a file cannot be written.
+    """
+    scores = score_variants(job, outputs[0], command=command, progress=progress)
+    with atomic_files() as files:
+        messages = write_scores(outputs, job.table, scores.columns, scores.status, job.genome, files, scores.record)
+    return scores, messages
 
 
 class _Found:
@@ -218,7 +252,7 @@ def _by_allele(job: VariantJob, effects: Effects) -> dict[str, np.ndarray]:
     delta = effects.own if job.options.masked else effects.delta
     columns = {"delta": delta[observed], "own": effects.own[observed]}
     if not job.options.masked:
-        columns |= {"down": effects.down[observed], "at": effects.at[observed]}
+        columns |= {"downstream": effects.down[observed], "largest_at": effects.at[observed] + 1}
         if not np.isnan(effects.jsd).all():
             columns["jsd"] = effects.jsd[observed]
     if job.options.background:

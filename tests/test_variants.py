@@ -19,6 +19,7 @@ from genoscan.errors import InputError, NonFiniteError, UnsupportedModelError
 from genoscan.genome.alphabet import decode, encode, reverse_complement
 from genoscan.genome.memory import SequenceGenome
 from genoscan.genome.variant import OK, Allele, Change
+from genoscan.genome.variant_files import VariantTable
 from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.weights import write_model
 from genoscan.model import Model, load_model
@@ -65,9 +66,13 @@ def alleles(*found: Change) -> list[Allele]:
     return [Allele(i, c.chrom, c.start + 1, ".", c.ref, c.alt, OK, c) for i, c in enumerate(found)]
 
 
+def table(*found: Change) -> VariantTable:
+    return VariantTable(alleles(*found))
+
+
 def scored(genome: SequenceGenome, model: Model, found: list[Change], folder: Path, **options: Any) -> VariantScores:
     settings = VariantOptions(**{"context": CONTEXT, "reach": REACH} | options)
-    job = prepare_variants(genome, model, alleles(*found), settings)
+    job = prepare_variants(genome, model, table(*found), settings)
     return score_variants(job, folder / "out.tsv")
 
 
@@ -125,9 +130,9 @@ def expected(
     if not model.bidirectional:
         compared[: len(terms[0][0])] = False
     compared &= ~divergence.isnan()
-    found = {"own": own, "down": float(others.sum()), "delta": own + float(others.sum())}
+    found = {"own": own, "downstream": float(others.sum()), "delta": own + float(others.sum())}
     found["jsd"] = float(divergence[compared].mean()) if compared.any() else 0.0
-    return found | {"at": float(at[int(others.abs().argmax())]) if (others != 0).any() else math.nan}
+    return found | {"largest_at": 1.0 + float(at[int(others.abs().argmax())]) if (others != 0).any() else math.nan}
 
 
 def edges_of(change: Change, strand: str, bidirectional: bool) -> tuple[int, int]:
@@ -145,14 +150,14 @@ def test_effects_are_differences_of_whole_windows(tmp_path: Path, kind: str, str
         found = scored(genome, model, [change], tmp_path, strand=strand).columns
         strands = "+-" if strand == "both" else strand
         truth = [expected(genome, model, logits, change, s, edges_of(change, s, model.bidirectional)) for s in strands]
-        for name in ("own", "down", "delta", "jsd"):
+        for name in ("own", "downstream", "delta", "jsd"):
             mean = float(np.mean([one[name] for one in truth]))
             assert_near(
                 torch.tensor(found[name]),
                 torch.tensor([mean], dtype=torch.float64),
                 bar=1e-11 + 1e-12 / max(abs(mean), 1e-12),
             )
-        assert found["at"][0] in [one["at"] for one in truth] or math.isnan(found["at"][0])
+        assert found["largest_at"][0] in [one["largest_at"] for one in truth] or math.isnan(found["largest_at"][0])
 
 
 @pytest.mark.parametrize("kind", ["mamba", "Ph"])
@@ -170,7 +175,7 @@ def test_windows_that_overlap_are_read_from_one_left_edge(tmp_path: Path, kind: 
                     (edges_of(first, "+", False)[0], right) if strand == "+" else (left, edges_of(last, "-", False)[1])
                 )
             truth = expected(genome, model, logits, change, strand, (left, right))
-            for name in ("own", "down", "jsd"):
+            for name in ("own", "downstream", "jsd"):
                 assert scores.columns[name][i] == pytest.approx(truth[name], rel=1e-9, abs=1e-11)
 
 
@@ -204,7 +209,7 @@ def test_targets_at_fixed_places(tmp_path: Path, kind: str, target: str) -> None
             continue
         truth = expected(genome, model, logits, change, "+", (max(0, span[0]), min(SIZE, span[1])), **options)
         assert list(scores.status) == [OK]
-        for name in ("own", "down"):
+        for name in ("own", "downstream"):
             assert scores.columns[name][0] == pytest.approx(truth[name], rel=1e-9, abs=1e-11), change
 
 
@@ -261,7 +266,7 @@ def test_rows_keep_their_order_and_equal_changes_their_bytes(tmp_path: Path) -> 
     found = changes(genome)
     rows = alleles(*found, *reversed(found))
     rows.insert(3, Allele(3, CHROM, 7, ".", "A", "<DEL>", "symbolic allele", None))
-    job = prepare_variants(genome, model, rows, VariantOptions(context=CONTEXT, reach=REACH))
+    job = prepare_variants(genome, model, VariantTable(rows), VariantOptions(context=CONTEXT, reach=REACH))
     scores = score_variants(job, tmp_path / "o.tsv")
     assert scores.status[3] == "symbolic allele"
     assert all(np.isnan(values[3]) for values in scores.columns.values())
@@ -275,7 +280,7 @@ def test_interrupted_runs_continue_to_the_same_bytes(tmp_path: Path, monkeypatch
     model, _ = loaded(tmp_path, "mamba", tile=256)
     genome = sequences(0)
     found = changes(genome, count=8)
-    job = prepare_variants(genome, model, alleles(*found), VariantOptions(context=30, reach=20, strand="both"))
+    job = prepare_variants(genome, model, table(*found), VariantOptions(context=30, reach=20, strand="both"))
     all_of_it: list[int] = []
     whole = score_variants(job, tmp_path / "a.tsv", progress=all_of_it.append)
     for after in (400, 900, 2_000):

@@ -1,0 +1,163 @@
+"""genoscan variants: compute the effects of variants on a target."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from genoscan.cli.inputs import open_model, parse_size
+from genoscan.cli.messages import log
+from genoscan.cli.options import GENOME, MACHINE, MEMORY, MODEL, PATH, SPILL, TILE
+from genoscan.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from genoscan.genome.genome import Genome
+    from genoscan.genome.variant_files import VariantTable
+
+
+@click.command("variants")
+@GENOME
+@click.argument("variants_path", metavar="[VARIANTS]", type=PATH, required=False)
+@click.option(
+    "--variant",
+    "texts",
+    metavar="VARIANT",
+    multiple=True,
+    help="Variant such as chr1:1,024:A>C (1-based; may be repeated), instead of a file.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    metavar="FILE",
+    type=PATH,
+    multiple=True,
+    required=True,
+    help="What to write; may be repeated. The suffix determines the format: .vcf.gz (bgzip with tabix index), "
+    ".vcf, .tsv or .parquet.",
+)
+@MODEL
+@click.option(
+    "--target",
+    default="log-likelihood",
+    show_default=True,
+    metavar="TARGET",
+    help="Quantity whose change is computed. Language models: log-likelihood[:REGION], logit:CHROM:POS:BASE or "
+    "log-odds:CHROM:POS:BASE. Task heads: HEAD:LABEL[@REGION], the logit of a label, summed over REGION or over all "
+    "bases that are compared.",
+)
+@click.option("--contrast", metavar="LABEL", help="Subtract the logit of another label of the same head.")
+@click.option(
+    "--masked",
+    is_flag=True,
+    help="Compute log p(ALT) - log p(REF) with the base masked instead (masked models, single-base substitutions).",
+)
+@click.option(
+    "--strand", default="+", show_default=True, metavar="STRAND", help="Strand to read: +, - or both (mean of the two)."
+)
+@click.option(
+    "--context",
+    type=int,
+    metavar="BASES",
+    help="Bases upstream of the variant that the model also reads.  [default: from the model's configuration]",
+)
+@click.option(
+    "--reach",
+    type=int,
+    metavar="BASES",
+    help="Bases downstream of the variant whose predictions are compared.  [default: from the model's configuration]",
+)
+@click.option(
+    "--background",
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Rank each variant among up to N random changes nearby of the same type and length (substitutions: of the "
+    "same trinucleotide), by the size of the effect. Takes as long as N more variants for each type.",
+)
+@click.option("--seed", default=1, show_default=True, metavar="N", help="Seed of the random changes.")
+@TILE
+@MEMORY
+@SPILL
+@MACHINE
+def command(
+    genome: Path,
+    variants_path: Path | None,
+    texts: tuple[str, ...],
+    outputs: tuple[Path, ...],
+    model_name: str,
+    tile: int | None,
+    memory: str | None,
+    spill: Path | None,
+    dtype: str,
+    device: str,
+    threads: int | None,
+    **options: Any,
+) -> None:
+    """Write the effect of each variant on the target, with a status for each allele.
+
+    VARIANTS is a VCF or BCF file (plain or compressed with bgzip), or a tab-separated table with the columns chrom,
+    pos, ref, alt and optionally id. Every allele is in every output, in input order. The effect (delta, GS_DELTA)
+    is the target with ALT minus the target with REF. Its two parts are the terms of the allele's own bases (own) and
+    the change at all other bases (downstream). To continue an interrupted run, repeat the same command.
+
+    \b
+    Example:
+      genoscan variants chr.fa calls.vcf.gz -o scores.vcf.gz -o scores.tsv
+    """
+    from genoscan.cli.progress import progress
+    from genoscan.genome.genome import open_genome
+    from genoscan.variant_job import VariantOptions, prepare_variants
+    from genoscan.variant_output import check_variant_outputs
+    from genoscan.variants import write_variants
+
+    check_variant_outputs(outputs, [genome, variants_path])
+    settings = VariantOptions(**options)
+    opened = open_genome(genome)
+    table = _read(opened, variants_path, texts)
+    allowed = None if memory is None else parse_size(memory)
+    model = open_model(model_name, dtype, device, threads, tile=tile, memory=allowed, spill=spill)
+    job = prepare_variants(opened, model, table, settings)
+    if job.warning is not None:
+        log(job.warning)
+    with progress(job.positions) as advance:
+        scores, messages = write_variants(job, outputs, command=sys.argv, progress=advance)
+    for message in messages:
+        log(message)
+    _report(variants_path, scores.status, scores.record["seconds"])
+    for path in outputs:
+        click.echo(path)
+
+
+def _read(genome: "Genome", path: Path | None, texts: tuple[str, ...]) -> "VariantTable":
+    """Return the variants that the arguments specify; log how sequences were renamed."""
+    from genoscan.genome.variant_files import parse_variants, read_variants
+
+    if (path is None) == (not texts):
+        raise InputError("VARIANTS: expected a file of variants, or one or more --variant")
+    if path is None:
+        return parse_variants(texts, genome)
+    table = read_variants(path, genome)
+    for name, (theirs, ours) in table.other_lengths.items():
+        log(f"{path}: {name} has {theirs:,} bases in its header and {ours:,} in the genome; is it of another assembly?")
+    if table.renamed:
+        names = ", ".join(f"{theirs} as {ours}" for theirs, ours in list(table.renamed.items())[:3])
+        more = f" and {len(table.renamed) - 3:,} more" if len(table.renamed) > 3 else ""
+        log(f"{path}: sequences are matched by name: {names}{more}")
+    return table
+
+
+def _report(path: Path | None, status: "Sequence[str]", seconds: float) -> None:
+    """Log how many alleles were scored, and why the others were not; raise an error if none was."""
+    counts = Counter(status)
+    scored = counts.pop("ok", 0)
+    reasons = "; ".join(f"{count:,} {reason}" for reason, count in counts.most_common(5))
+    if counts and not scored:
+        raise InputError(f"{path or '--variant'}: none of {len(status):,} alleles could be scored: {reasons}")
+    log(f"{scored:,} alleles scored in {seconds:.1f} s ({scored / max(seconds, 1e-9):,.1f}/s)")
+    if counts:
+        log(f"{len(status) - scored:,} alleles not scored: {reasons}")
