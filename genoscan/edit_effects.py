@@ -13,9 +13,12 @@ import torch
 from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
-from genoscan.engine.edits import Edit, EditedTile
+from genoscan.engine.edits import Edit, EditedTile, check_positions
+from genoscan.engine.inputs import OneHot
 from genoscan.engine.methods import Progress, ignore
+from genoscan.engine.target import LogitSum, LogLikelihood, Target
 from genoscan.genome.alphabet import N
+from genoscan.layer import Carry
 from genoscan.layers.config import MASK
 from genoscan.model import Model
 
@@ -78,6 +81,7 @@ def edit_effects(
     edits: Sequence[Edit],
     terms: Terms,
     *,
+    tolerance: float = 0.0,
     done: set[int] | None = None,
     finish: Callable[[list[int], Effects], object] = lambda _edits, _effects: None,
     progress: Progress = ignore,
@@ -92,6 +96,10 @@ def edit_effects(
         Edits of the window, in any order.
     terms
         Target.
+    tolerance
+        If 0, the effects are exact. Otherwise, the end of a copy is replaced by a linear estimate once the last
+        part of the copy deviates by at most this much from the estimate for that part. This requires a causal
+        model, and edits whose parts all end with the window.
     done
         Indices of edits that are omitted, because an interrupted run has finished them; their effects are 0.
     finish
@@ -111,6 +119,7 @@ def edit_effects(
     are compared in float64. Working memory does not depend on the number of edits.
     """
     sums = _Sums(model, codes, edits, terms)
+    finished = _Estimates(sums, tolerance) if tolerance and edits else None
     batch: list[int] = []
     for tile in model.method.edited(
         model.stack,
@@ -119,6 +128,7 @@ def edit_effects(
         edits,
         label_offset=model.label_offset,
         done=done or frozenset(),
+        finished=finished,
         progress=progress,
     ):
         if tile.replaced is not None and batch:
@@ -135,7 +145,7 @@ class _Sums:
     """Sums over the tiles that have been added."""
 
     def __init__(self, model: Model, codes: UInt8[Tensor, " length"], edits: Sequence[Edit], terms: Terms) -> None:
-        self._model, self._codes, self._edits, self._terms = model, codes, edits, terms
+        self.model, self.codes, self.edits, self.terms = model, codes, edits, terms
         self._columns = model.columns()
         shape = len(edits)
         empty = np.zeros(shape) if terms.distribution else np.full(shape, np.nan)
@@ -145,14 +155,14 @@ class _Sums:
     def add(self, tile: EditedTile) -> None:
         """Add the outputs of a tile."""
         chosen = tile.edits.numpy()
-        edits = [self._edits[i] for i in chosen]
+        edits = [self.edits[i] for i in chosen]
         start, stop, last = (
             torch.tensor([getattr(edit, name) for edit in edits])[:, None] for name in ("start", "stop", "last")
         )
-        offset = self._model.label_offset
+        offset = self.model.label_offset
         copied, label = tile.positions + offset, tile.aligned + offset
         common = (tile.aligned >= 0) & (label < torch.tensor([edit.end for edit in edits])[:, None])
-        if not self._model.bidirectional:
+        if not self.model.bidirectional:
             # Outputs before the edit do not depend on it, and would add rounding errors.
             common &= label >= stop
         new = (tile.positions >= 0) & (copied >= start) & (copied < last)
@@ -163,7 +173,7 @@ class _Sums:
         effects = self.effects
         effects.down[chosen] += change.sum(1).numpy()
         # An insertion at an edge of the target is outside it, whatever strand is read.
-        inside = self._counted(start) & ((start < stop) | (start > self._terms.first))
+        inside = self._counted(start) & ((start < stop) | (start > self.terms.first))
         effects.own[chosen] += torch.where(new & inside, edited, 0.0).sum(1).numpy()
         if tile.replaced is not None and tile.replaced.shape[1]:
             at = start + torch.arange(tile.replaced.shape[1])
@@ -172,23 +182,23 @@ class _Sums:
             values = self._values(tile.replaced, self._bases(at))
             effects.own[chosen] -= torch.where(old, values, 0.0).sum(1).numpy()
         self._add_largest(chosen, change, label, common & counted)
-        if self._terms.distribution:
+        if self.terms.distribution:
             count = torch.tensor([self._compared(edit) for edit in edits]).clamp(min=1)
             divergence = _divergence(tile.outputs, tile.reference)
             effects.jsd[chosen] += ((divergence * common).sum(1) / count).numpy()
 
     def _compared(self, edit: Edit) -> int:
         """Return the number of labels, other than new bases, that are predicted with and without the edit."""
-        begin = edit.begin if self._model.bidirectional else 0
-        first = begin + self._model.label_offset
-        left = max(0, edit.start - first) if self._model.bidirectional else 0
+        begin = edit.begin if self.model.bidirectional else 0
+        first = begin + self.model.label_offset
+        left = max(0, edit.start - first) if self.model.bidirectional else 0
         return left + edit.end - max(edit.stop, first, first - edit.shift)
 
     def _counted(self, labels: Int64[Tensor, "batch span"]) -> Tensor:
-        return (labels >= self._terms.first) & (labels < self._terms.last)
+        return (labels >= self.terms.first) & (labels < self.terms.last)
 
     def _bases(self, labels: Int64[Tensor, "batch span"]) -> UInt8[Tensor, "batch span"]:
-        return self._codes[labels.clamp(0, len(self._codes) - 1)]
+        return self.codes[labels.clamp(0, len(self.codes) - 1)]
 
     def _new_bases(self, edits: Sequence[Edit], at: Int64[Tensor, "batch span"]) -> UInt8[Tensor, "batch span"]:
         widest = max(1, *(len(edit.codes) for edit in edits)) if edits else 1
@@ -198,8 +208,8 @@ class _Sums:
     def _values(self, outputs: Tensor, bases: UInt8[Tensor, "batch span"]) -> Float64[Tensor, "batch span"]:
         """Return the term of each label; that of a base which the model does not predict is 0."""
         outputs = outputs.double().cpu()
-        if self._terms.weights is not None:
-            return outputs @ self._terms.weights
+        if self.terms.weights is not None:
+            return outputs @ self.terms.weights
         columns = self._columns[bases.clamp(max=N).long()]
         log_p = torch.log_softmax(outputs, -1).gather(-1, columns.clamp(min=0)[..., None])[..., 0]
         return torch.where(columns >= 0, log_p, 0.0)
@@ -211,6 +221,44 @@ class _Sums:
         larger = (size >= 0) & ~(np.abs(self.effects.largest[chosen]) >= size)
         self.effects.largest[chosen[larger]] = value[larger]
         self.effects.at[chosen[larger]] = at[larger]
+
+    def target(self) -> Target:
+        """Return the target for the window itself, in the format of the engine."""
+        first, last = torch.tensor([self.terms.first]), torch.tensor([min(self.terms.last, len(self.codes))])
+        offset = self.model.label_offset
+        if self.terms.weights is None:
+            return LogLikelihood(self.codes[None], self._columns, first, last, offset)
+        return LogitSum(first - offset, last - offset, self.terms.weights[None])
+
+
+class _Estimates:
+    """Linear estimates of the effects of the carry where copies are compared with the window.
+
+    The estimate of what remains is the cotangent of the window's carry times the change of the carry. Its error
+    is of second order in that change. It is judged by the last part of the copy: the difference between two
+    estimates should be the change of the terms between them. Parts double in length, so that the last one is as
+    long as all before it.
+    """
+
+    def __init__(self, sums: _Sums, tolerance: float) -> None:
+        self._sums, self._tolerance = sums, tolerance
+        model = sums.model
+        inputs = OneHot(sums.codes[None], model.table())
+        positions = check_positions(sums.edits, model.label_offset)
+        self._linear = model.method.linearise(model.stack, inputs, sums.target(), positions)
+        self._before = np.full((2, len(sums.edits)), np.nan)
+
+    def __call__(self, edits: Sequence[int], at: Sequence[int], carry: Carry, reference: Carry) -> Tensor:
+        """Return which copies are finished, and add the estimates to their effects."""
+        chosen = np.array(edits)
+        estimate = self._linear.change(at, carry, reference).numpy()
+        down = self._sums.effects.down[chosen]
+        earlier, earlier_estimate = self._before[:, chosen]
+        error = np.abs((down - earlier) - (earlier_estimate - estimate))
+        done = error <= self._tolerance
+        self._before[:, chosen] = down, estimate
+        self._sums.effects.down[chosen[done]] += estimate[done]
+        return torch.from_numpy(done)
 
 
 def _divergence(a: Tensor, b: Tensor) -> Float64[Tensor, "batch span"]:

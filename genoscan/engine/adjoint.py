@@ -24,6 +24,9 @@ Result = TypeVar("Result")
 Allocate = Callable[[int, Tensor], Tensor]
 """Function of `count` and `like` that allocates `count` tensors with the shape and dtype of `like` as one block."""
 
+Observe = Callable[[int, int, Carry], object]
+"""Function that is called with the index of a stage, the start of a tile, and the cotangent of the carry there."""
+
 
 @runtime_checkable
 class Cotangents(Protocol):
@@ -68,6 +71,8 @@ def adjoint(
     parameters: Sequence[Tensor] = (),
     snapshots: Snapshots | None = None,
     progress: Callable[[int], object] = lambda _positions: None,
+    spans: Sequence[slice] | None = None,
+    observe: Observe = lambda _stage, _at, _carry_bar: None,
 ) -> Generator[tuple[slice, Float[Tensor, "batch span d_in"]], None, AdjointResult]:
     """Yield the derivative of the target with respect to each input, tile by tile, from right to left.
 
@@ -75,7 +80,9 @@ def adjoint(
     Each time a tile has been run forward, or forward and backward, `progress` is called with the number
     of positions in the tile. If `snapshots` is given, the state of the sweep is saved from time to
     time, and an interrupted sweep continues from the last saved state. A tile is not yielded again if
-    the caller received its gradient before that state was saved.
+    the caller received its gradient before that state was saved. If `spans` is given, these are the tiles,
+    and `tile` is not used. `observe` is called after the backward pass over each tile, in the thread of the
+    stage.
 
     Notes
     -----
@@ -89,7 +96,7 @@ def adjoint(
 
     Time: one backward pass over each tile, and the forward passes listed by `checkpoints.schedule`.
     """
-    tiles = Spans(inputs.length, tile)
+    tiles = Spans(inputs.length, tile) if spans is None else spans
     sweep = StagePipeline(layer)
     count = len(sweep.stages)
     carry = layer.begin(inputs.batch) if carry is None else carry
@@ -121,6 +128,7 @@ def adjoint(
                 read=inputs.tile if i == 0 else outputs[i - 1].get,
                 right=_NextStage(outputs[i], cotangents[i]) if i < count - 1 else last,
                 progress=progress if i == 0 else lambda _positions: None,
+                observe=partial(observe, i),
             )
         )
         for i, stage in enumerate(sweep.stages)
@@ -227,7 +235,7 @@ def _stage(
     live: Carry,
     carry_bar: Carry,
     actions: Iterable[Action],
-    tiles: Spans,
+    tiles: Spans | Sequence[slice],
     *,
     stored: Mapping[int, Carry],
     index: int,
@@ -239,6 +247,7 @@ def _stage(
     read: Callable[[slice], Tensor],
     right: _TargetEnd | _NextStage,
     progress: Callable[[int], object],
+    observe: Callable[[int, Carry], object],
 ) -> Generator[tuple[slice, Tensor], None, _End]:
     """Run one stage and yield the cotangents of its inputs, tile by tile, from right to left.
 
@@ -277,6 +286,7 @@ def _stage(
             tile, span = graphs[0][:2]
             x_bar, carry_bar = _pull(graphs.popleft(), right, carry_bar, parameters, sums)
             recorder.pulled(index, tile, carry_bar, right.sum)
+            observe(span.start, carry_bar)
             progress(span.stop - span.start)
             yield span, x_bar
             recorder.received(index, tile)

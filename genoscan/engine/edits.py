@@ -27,7 +27,7 @@ from genoscan.ops.denormals import flush_denormals
 
 _GRID = 32
 """Carries are stored at multiples of this number of positions, so that edits close to each other share them."""
-_STEP = 128
+STEP = 128
 """Maximum number of positions for which the copies of a batch are run at once."""
 _FIRST_CHECK = 1024
 """Number of positions after which carries are compared for the first time; the distance then doubles."""
@@ -133,8 +133,8 @@ def edited_outputs(
     tile: int,
     label_offset: int,
     done: Set[int] = frozenset(),
-    first_check: int = _FIRST_CHECK,
     finished: Finished | None = None,
+    first_check: int | None = None,
     progress: Callable[[int], object] = lambda _positions: None,
 ) -> Iterator[EditedTile]:
     """Yield the outputs for edited copies of a window of a causal network.
@@ -152,11 +152,12 @@ def edited_outputs(
     done
         Indices of edits to omit, because their outputs were yielded by an interrupted run. All edits of a batch
         must be omitted, or none.
-    first_check
-        Number of positions after which copies are first compared with the window.
     finished
         Function that determines which copies need not be run further. If None, those are the copies whose
         carries equal the carries of the window bit by bit, so that all later outputs are equal, too.
+    first_check
+        Number of positions after which copies are first compared with the window. If None, 128 if `finished` is
+        given, and 1,024 otherwise.
     progress
         Function called with the number of positions that were run.
 
@@ -178,39 +179,67 @@ def edited_outputs(
     if not edits:
         return
     order = sorted(range(len(edits)), key=lambda i: (edits[i].start, i))
-    checks = _checks(edits, first_check, anyway=finished is not None)
-    reference = _Reference(layer, codes, table, _cuts(edits, label_offset, checks), tile, progress)
+    plan = _Plan.of(edits, label_offset, first_check, early=finished is not None)
+    reference = _Reference(layer, codes, table, plan.cuts(edits), tile, progress)
     threads = torch.get_num_threads() if table.device.type == "cpu" else 1
-    size = max(1, tile // _STEP) * threads
+    size = max(1, tile // STEP) * threads
     for group in (order[i : i + size] for i in range(0, len(order), size)):
         if set(group) <= done:
             continue
-        reference.drop(_first(edits[group[0]], label_offset))
-        yield from _batch(reference, edits, group, label_offset, checks, finished or _equal, progress)
+        reference.drop(plan.first(edits[group[0]]))
+        yield from _batch(reference, edits, group, plan, finished or _equal, progress)
 
 
-def _first(edit: Edit, label_offset: int) -> int:
-    """Return the position from which a copy is run: at or before the output that predicts its first new base."""
-    return max(0, edit.start - label_offset) // _GRID * _GRID
+def check_positions(edits: Sequence[Edit], label_offset: int) -> set[int]:
+    """Return the positions at which `edited_outputs` compares carries, if copies may be finished early."""
+    plan = _Plan.of(edits, label_offset, None, early=True)
+    return {at for edit in edits for at in plan.compared(edit)}
 
 
-def _checks(edits: Sequence[Edit], first: int, *, anyway: bool) -> list[int]:
-    """Return the numbers of positions after which carries are compared."""
-    longest = max(edit.end + edit.shift - edit.start for edit in edits)
-    # Carries are hardly ever equal after a short run, and storing them takes time.
-    if longest < 2 * first and not anyway:
-        return []
-    return [first << i for i in range((longest // first).bit_length())]
+@dataclass(frozen=True)
+class _Plan:
+    """Positions at which copies begin and are compared with the window.
 
+    Attributes
+    ----------
+    label_offset
+        Offset of the labels.
+    grid
+        Copies begin at multiples of this number.
+    checks
+        Numbers of positions after which carries are compared.
+    """
 
-def _cuts(edits: Sequence[Edit], label_offset: int, checks: Sequence[int]) -> set[int]:
-    """Return the positions in the window at which its carries are stored."""
-    found = set()
-    for edit in edits:
-        first = _first(edit, label_offset)
-        found.add(first)
-        found.update(at for at in (first + n - edit.shift for n in checks) if edit.stop < at < edit.end)
-    return found
+    label_offset: int
+    grid: int
+    checks: tuple[int, ...]
+
+    @staticmethod
+    def of(edits: Sequence[Edit], label_offset: int, first: int | None, *, early: bool) -> "_Plan":
+        """Return the plan for some edits; `early` is True if copies may be finished before they are equal."""
+        first = first or (STEP if early else _FIRST_CHECK)
+        longest = max(edit.end + edit.shift - edit.start for edit in edits)
+        # Carries are hardly ever equal after a short run, and storing them takes time.
+        rare = longest < 2 * first and not early
+        checks = () if rare else tuple(first << i for i in range((longest // first).bit_length()))
+        return _Plan(label_offset, STEP if early else _GRID, checks)
+
+    def first(self, edit: Edit) -> int:
+        """Return the position from which a copy is run: at or before the output that predicts its first new base."""
+        return max(0, edit.start - self.label_offset) // self.grid * self.grid
+
+    def length(self, edit: Edit) -> int:
+        """Return the number of positions of a copy that are run."""
+        return edit.end + edit.shift - self.first(edit)
+
+    def compared(self, edit: Edit) -> list[int]:
+        """Return the positions in the window at which the carry of a copy is compared with that of the window."""
+        ends = (self.first(edit) + n - edit.shift for n in self.checks)
+        return [at for at in ends if edit.stop < at < edit.end]
+
+    def cuts(self, edits: Sequence[Edit]) -> set[int]:
+        """Return the positions in the window at which its carries are stored."""
+        return {at for edit in edits for at in (self.first(edit), *self.compared(edit))}
 
 
 class _Reference:
@@ -305,8 +334,7 @@ def _batch(
     reference: _Reference,
     edits: Sequence[Edit],
     group: Sequence[int],
-    label_offset: int,
-    checks: Sequence[int],
+    plan: _Plan,
     finished: Finished,
     progress: Callable[[int], object],
 ) -> Iterator[EditedTile]:
@@ -315,11 +343,11 @@ def _batch(
     parts = []
     for rows in shares(len(group), device):
         own = list(group[rows])
-        firsts = [_first(edits[i], label_offset) for i in own]
+        firsts = [plan.first(edits[i]) for i in own]
         parts.append(_Copies(own, firsts, _stack([reference.carry(at) for at in firsts])))
-    lengths = {i: edits[i].end + edits[i].shift - _first(edits[i], label_offset) for i in group}
+    lengths = {i: plan.length(edits[i]) for i in group}
     longest = max(lengths.values())
-    step = _STEP if checks else -(-longest // -(-longest // _STEP))
+    step = STEP if plan.checks else -(-longest // -(-longest // STEP))
     layer = Captured(reference.layer) if device.type == "cuda" else reference.layer
 
     def run(part: _Copies, n: int, _check: Callable[[], None]) -> Tensor:
@@ -333,7 +361,7 @@ def _batch(
     for n in range(0, longest, step):
         for part in parts:
             part.keep(torch.tensor([lengths[i] > n for i in part.edits]))
-            if n in checks:
+            if n in plan.checks:
                 _drop_finished(part, reference, edits, n, finished)
         parts = [part for part in parts if part.edits]
         if not parts:
@@ -342,11 +370,11 @@ def _batch(
         progress(outputs.shape[0] * step)
         own = [i for part in parts for i in part.edits]
         starts = torch.tensor([first + n for part in parts for first in part.firsts])
-        positions, aligned = align([edits[i] for i in own], starts[:, None] + torch.arange(step), label_offset)
+        positions, aligned = align([edits[i] for i in own], starts[:, None] + torch.arange(step), plan.label_offset)
         replaced = None
         if n == 0:
             widest = max(edits[i].stop - edits[i].start for i in own)
-            before = torch.tensor([edits[i].start - label_offset for i in own])[:, None] + torch.arange(widest)
+            before = torch.tensor([edits[i].start - plan.label_offset for i in own])[:, None] + torch.arange(widest)
             replaced = reference.outputs(before.clamp(max=len(reference.codes) - 1))
         yield EditedTile(torch.tensor(own), positions, aligned, outputs, reference.outputs(aligned), replaced)
 

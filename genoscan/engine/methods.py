@@ -19,13 +19,14 @@ from genoscan.engine.boundaries import BoundaryStore
 from genoscan.engine.by_layer import adjoint_by_layer, forward_by_layer, tangent_by_layer
 from genoscan.engine.checkpoints import advances
 from genoscan.engine.edited_windows import edited_windows
-from genoscan.engine.edits import Edit, EditedTile, edited_outputs
+from genoscan.engine.edits import Edit, EditedTile, Finished, edited_outputs
 from genoscan.engine.forward import forward
 from genoscan.engine.inputs import Inputs, OneHot
+from genoscan.engine.linearised import Linearisation, linearise
 from genoscan.engine.recovery import Snapshots
 from genoscan.engine.tangent import Directions, tangent
 from genoscan.engine.target import Target
-from genoscan.errors import InputError
+from genoscan.errors import InputError, UnsupportedModelError
 from genoscan.layer import BidirectionalNetwork, Layer, leaves
 from genoscan.usage import memory_limit
 
@@ -160,6 +161,16 @@ class Method(Protocol):
         """Yield the outputs and their derivatives along each direction, tile by tile, from left to right."""
         ...
 
+    def linearise(self, network: Network, inputs: Inputs, target: Target, positions: Set[int]) -> Linearisation:
+        """Return the derivatives of the target with respect to the carries at the given positions.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If the network is bidirectional and therefore has no carries.
+        """
+        ...
+
     def edited(
         self,
         network: Network,
@@ -169,6 +180,7 @@ class Method(Protocol):
         *,
         label_offset: int,
         done: Set[int] = frozenset(),
+        finished: Finished | None = None,
         progress: Progress = ignore,
     ) -> Iterator[EditedTile]:
         """Yield the outputs for edited copies of a window, each with one edit.
@@ -183,6 +195,9 @@ class Method(Protocol):
             Offset of the labels (see target.py).
         done
             Indices of edits to omit: all edits of a batch, or none.
+        finished
+            Function that determines which copies need not be run further (see edits.py); it is called only for
+            causal networks.
         progress
             Function called with the number of positions that were run.
         """
@@ -284,6 +299,10 @@ class Adjoint:
         """Yield the outputs and their derivatives; see `engine.tangent.tangent`."""
         return tangent(network, inputs, directions, tile=self.tile, progress=progress)
 
+    def linearise(self, network: Layer, inputs: Inputs, target: Target, positions: Set[int]) -> Linearisation:
+        """Return the derivatives; see `engine.linearised.linearise`."""
+        return linearise(network, inputs, target, positions, tile=self.tile, slots=self.slots)
+
     def edited(
         self,
         network: Layer,
@@ -293,11 +312,20 @@ class Adjoint:
         *,
         label_offset: int,
         done: Set[int] = frozenset(),
+        finished: Finished | None = None,
         progress: Progress = ignore,
     ) -> Iterator[EditedTile]:
         """Yield the outputs for edited copies from the edit on; see `engine.edits.edited_outputs`."""
         return edited_outputs(
-            network, codes, table, edits, tile=self.tile, label_offset=label_offset, done=done, progress=progress
+            network,
+            codes,
+            table,
+            edits,
+            tile=self.tile,
+            label_offset=label_offset,
+            done=done,
+            finished=finished,
+            progress=progress,
         )
 
 
@@ -432,6 +460,12 @@ class Layerwise:
         store = self._store(inputs)
         return tangent_by_layer(network, inputs, directions, tile=self.tile, store=store, progress=progress)
 
+    def linearise(
+        self, network: BidirectionalNetwork, inputs: Inputs, target: Target, positions: Set[int]
+    ) -> Linearisation:
+        """Raise an error, because a bidirectional network has no carries."""
+        raise UnsupportedModelError("--tolerance: expected a causal model; in a bidirectional one all outputs change")
+
     def edited(
         self,
         network: BidirectionalNetwork,
@@ -441,6 +475,7 @@ class Layerwise:
         *,
         label_offset: int,
         done: Set[int] = frozenset(),
+        finished: Finished | None = None,
         progress: Progress = ignore,
     ) -> Iterator[EditedTile]:
         """Yield all outputs for edited copies; see `engine.edited_windows.edited_windows`."""
