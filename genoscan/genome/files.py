@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, cast
 
-from genoscan.errors import InputError
+from genoscan.errors import GenoscanError, InputError
 
 BGZIP_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 """Empty block at the end of every complete bgzip file."""
@@ -234,7 +234,7 @@ def read_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except InputError:
+    except GenoscanError:
         raise
     except EOFError:
         raise InputError(f"{path}: the compressed data stop short: the file is cut off") from None

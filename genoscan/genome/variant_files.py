@@ -85,7 +85,7 @@ def read_variants(path: str | Path, genome: Genome) -> VariantTable:
 
     Notes
     -----
-    Memory: about half a kilobyte for each allele.
+    Memory: about 0.7 kB for each allele.
     """
     path = Path(path)
     check_file(path)

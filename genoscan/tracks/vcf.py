@@ -6,7 +6,7 @@ tags and for `##contig` lines of sequences that the header lacks. Any other inpu
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -112,7 +112,8 @@ def write_vcf(
     names = frozenset(replaced)
     with ExitStack() as stack:
         with os_errors(path):
-            out = _Lines(path, stack.enter_context(part.open("wb")))
+            out = _Lines(path, part.open("wb"))
+        stack.callback(out.close)
         records = _groups(table)
         if table.is_vcf and table.path is not None:
             header, source = stack.enter_context(open_vcf(table.path))
@@ -137,7 +138,7 @@ class _Lines:
     """File of lines that records whether its records are sorted as an index requires."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
-        self._path = path
+        self._path, self._raw = path, file
         # Biopython's writer is used, because pysam's does not report why a write failed.
         self._file = BgzfWriter(fileobj=file, compresslevel=_LEVEL) if vcf_index_paths(path) else file
         self._buffer: list[bytes] = []
@@ -169,6 +170,11 @@ class _Lines:
         self._flush()
         with os_errors(self._path):
             self._file.close()
+
+    def close(self) -> None:
+        """Close the file. Errors are ignored, because `finish` reports failed writes."""
+        with suppress(OSError):
+            self._raw.close()
 
     def _flush(self) -> None:
         with os_errors(self._path):
