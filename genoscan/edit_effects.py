@@ -98,8 +98,8 @@ def edit_effects(
         Target.
     tolerance
         If 0, the effects are exact. Otherwise, the end of a copy is replaced by a linear estimate once the last
-        part of the copy deviates by at most this much from the estimate for that part. This requires a causal
-        model, and edits whose parts all end with the window.
+        two parts of the copy deviate by at most this much from their estimates. This requires a causal model, and
+        edits whose parts all end with the window.
     done
         Indices of edits that are omitted, because an interrupted run has finished them; their effects are 0.
     finish
@@ -235,9 +235,9 @@ class _Estimates:
     """Linear estimates of the effects of the carry where copies are compared with the window.
 
     The estimate of what remains is the cotangent of the window's carry times the change of the carry. Its error
-    is of second order in that change. It is judged by the last part of the copy: the difference between two
+    is of second order in that change. It is judged by the last two parts of the copy: the difference between two
     estimates should be the change of the terms between them. Parts double in length, so that the last one is as
-    long as all before it.
+    long as all before it. A single part may deviate little by chance.
     """
 
     def __init__(self, sums: _Sums, tolerance: float) -> None:
@@ -246,17 +246,17 @@ class _Estimates:
         inputs = OneHot(sums.codes[None], model.table())
         positions = check_positions(sums.edits, model.label_offset)
         self._linear = model.method.linearise(model.stack, inputs, sums.target(), positions)
-        self._before = np.full((2, len(sums.edits)), np.nan)
+        self._before = np.full((3, len(sums.edits)), np.nan)
 
     def __call__(self, edits: Sequence[int], at: Sequence[int], carry: Carry, reference: Carry) -> Tensor:
         """Return which copies are finished, and add the estimates to their effects."""
         chosen = np.array(edits)
         estimate = self._linear.change(at, carry, reference).numpy()
         down = self._sums.effects.down[chosen]
-        earlier, earlier_estimate = self._before[:, chosen]
+        earlier, earlier_estimate, earlier_error = self._before[:, chosen]
         error = np.abs((down - earlier) - (earlier_estimate - estimate))
-        done = error <= self._tolerance
-        self._before[:, chosen] = down, estimate
+        done = np.maximum(error, earlier_error) <= self._tolerance
+        self._before[:, chosen] = down, estimate, error
         self._sums.effects.down[chosen[done]] += estimate[done]
         return torch.from_numpy(done)
 
