@@ -5,7 +5,7 @@ effect of an edit is the sum over the edited copy minus the sum over the origina
 terms of the new bases minus those of the replaced bases, and the changes of the terms of all other bases.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from genoscan.engine.inputs import OneHot
 from genoscan.engine.methods import Progress, ignore
 from genoscan.engine.target import LogitSum, LogLikelihood, Target
 from genoscan.genome.alphabet import N
+from genoscan.gradient import stream_gradient
 from genoscan.layer import Carry
 from genoscan.layers.config import MASK
 from genoscan.model import Model
@@ -306,9 +307,47 @@ def masked_log_odds(
     return effects
 
 
-def substitutions(codes: UInt8[np.ndarray, " length"], positions: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield position and new code of every substitution of the given positions; N is omitted."""
-    for at in positions:
-        for code in range(4):
-            if codes[at] < N and code != codes[at]:
-                yield at, code
+def first_order_substitutions(
+    model: Model, codes: UInt8[Tensor, " length"], edits: Sequence[Edit], terms: Terms, *, progress: Progress = ignore
+) -> Float64[np.ndarray, " edits"]:
+    """Return first-order predictions of the effects of substitutions of single bases, from one gradient.
+
+    Parameters
+    ----------
+    model, codes, edits, terms, progress
+        As for `edit_effects`. The parts of all edits must end with the window.
+
+    Returns
+    -------
+    ndarray
+        For a log-likelihood, log p(new base) - log p(observed base) at the base itself plus the derivative of the
+        target, with labels held fixed, along the substitution; for other targets, that derivative.
+
+    Notes
+    -----
+    Memory: as for the gradient, and 8 bytes for each base between the first and the last edit and each symbol.
+    """
+    sums = _Sums(model, codes, edits, terms)
+    starts = np.array([edit.start for edit in edits])
+    old, new = model.columns()[codes[starts].long()], model.columns()[[edit.codes[0] for edit in edits]]
+    first, last = int(starts.min()), int(starts.max()) + 1
+    gradient = torch.zeros(last - first, model.table().shape[1], dtype=torch.float64)
+
+    def receive(_rows: slice, span: slice, x_bar: Tensor) -> None:
+        start, stop = max(first, span.start), min(last, span.stop)
+        if start < stop:
+            gradient[start - first : stop - first] = x_bar[0, start - span.start : stop - span.start].double().cpu()
+
+    stream_gradient(model, codes[None], sums.target(), receive, progress=progress)
+    effects = gradient[starts - first, new] - gradient[starts - first, old]
+    if terms.weights is None:
+        offset = model.label_offset
+        counted = torch.from_numpy((starts >= max(terms.first, offset)) & (starts < terms.last))
+        log_p = torch.zeros_like(gradient)
+        for span, outputs in model.method.forward(model.stack, OneHot(codes[None], model.table())):
+            start, stop = max(first, span.start + offset), min(last, span.stop + offset)
+            if start < stop:
+                rows = outputs[0, start - offset - span.start : stop - offset - span.start]
+                log_p[start - first : stop - first] = torch.log_softmax(rows.double().cpu(), -1)
+        effects += torch.where(counted, log_p[starts - first, new] - log_p[starts - first, old], 0.0)
+    return effects.numpy()

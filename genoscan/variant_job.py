@@ -47,6 +47,12 @@ class VariantOptions:
         Number of random changes of the same type with which each variant is ranked; 0 for no rank.
     seed
         Seed of the random changes.
+    shared_end
+        Whether the windows of all changes in a stretch extend to the end of the stretch, rather than `reach`
+        bases beyond each change.
+    tolerance
+        If above 0, effects far downstream are replaced by linear estimates (see edit_effects.py), which
+        requires `shared_end`.
 
     Raises
     ------
@@ -62,6 +68,8 @@ class VariantOptions:
     masked: bool = False
     background: int = 0
     seed: int = 1
+    shared_end: bool = False
+    tolerance: float = 0.0
 
     def __post_init__(self) -> None:
         if self.strand not in ("+", "-", "both"):
@@ -73,6 +81,7 @@ class VariantOptions:
             ("--reach", self.reach),
             ("--background", self.background),
             ("--seed", self.seed),
+            ("--tolerance", self.tolerance),
         ):
             if number is not None and number < 0:
                 raise InputError(f"{option} {number}: expected 0 or more")
@@ -188,26 +197,72 @@ def prepare_variants(genome: Genome, model: Model, table: VariantTable, options:
     UnsupportedModelError
         If the model or the target does not permit the computation.
     """
+    model, target = choose_target(genome, model, options)
+    scored = (a.change for a in table.alleles if allele_status(a, model, target, options) == OK)
+    order = {chrom: i for i, chrom in enumerate(genome.sizes)}
+    observed = sorted(
+        {change for change in scored if change is not None},
+        key=lambda change: (order[change.chrom], change.start, change.ref, change.alt),
+    )
+    return plan_changes(genome, model, target, observed, options, table)
+
+
+def choose_target(genome: Genome, model: Model, options: VariantOptions) -> tuple[Model, TargetSpec | LabelTarget]:
+    """Return the model with the head of the target selected, and the target.
+
+    Raises
+    ------
+    InputError
+        If the target or an option is invalid.
+    UnsupportedModelError
+        If the model or the target does not permit the computation.
+    """
     target = parse_target(options.target, genome.sizes, model, options.contrast)
     model = model.with_head(target.head)
     if target.pooled:
         raise UnsupportedModelError(f"--target {options.target}: labels whole windows; expected labels of bases")
     if options.masked and (model.config.mask is None or target.head or options.target != "log-likelihood"):
         raise InputError("--masked: expected a masked language model and no --target")
+    if options.tolerance and model.bidirectional:
+        raise UnsupportedModelError(f"--tolerance: {model.name} is bidirectional, expected a causal model")
+    return model, target
+
+
+def plan_changes(
+    genome: Genome,
+    model: Model,
+    target: TargetSpec | LabelTarget,
+    observed: Sequence[Change],
+    options: VariantOptions,
+    table: VariantTable,
+) -> VariantJob:
+    """Plan the computation of the effects of changes.
+
+    Parameters
+    ----------
+    genome, model, target
+        Genome, model with the head of the target selected, and target.
+    observed
+        Distinct changes in genome order.
+    options
+        Settings of the computation.
+    table
+        Alleles that the changes belong to, if any.
+
+    Returns
+    -------
+    VariantJob
+        The job.
+    """
     context = model.config.context if options.context is None else options.context
     reach = model.config.reach if options.reach is None else options.reach
-    order = {chrom: i for i, chrom in enumerate(genome.sizes)}
-    chosen = {
-        a.change for a in table.alleles if a.change is not None and allele_status(a, model, target, options) == OK
-    }
-    observed = sorted(chosen, key=lambda change: (order[change.chrom], change.start, change.ref, change.alt))
     background = draw_background(genome, observed, options.background, max(context, reach), options.seed)
     changes = (*observed, *background)
     stretches: list[Stretch] = []
     # Random changes are in stretches of their own, so that they do not extend those of the others.
     for numbers in (range(len(observed)), range(len(observed), len(changes))):
         for strand in ("+", "-") if options.strand == "both" else options.strand:
-            stretches += _plan(genome, model, target, changes, numbers, strand, context, reach)
+            stretches += _plan(genome, model, target, changes, numbers, strand, context, reach, options.shared_end)
     return VariantJob(genome, model, target, options, table, changes, len(observed), tuple(stretches), context, reach)
 
 
@@ -237,6 +292,7 @@ def _plan(
     strand: str,
     context: int,
     reach: int,
+    shared_end: bool,
 ) -> list[Stretch]:
     """Return stretches of overlapping windows, each of which is read at once."""
     windows = []
@@ -264,6 +320,8 @@ def _plan(
     stretches = []
     for part in merged:
         chrom, start, stop = part[0].chrom, part[0].start, max(window.stop for window in part)
+        if shared_end:
+            part = [window._replace(start=start, stop=stop) for window in part]
         edits = tuple(_edit(changes[window.number], window, strand, start) for window in part)
         region = region_read(chrom, slice(start, stop), strand, genome.sizes[chrom])
         stretches.append(Stretch(region, strand, tuple(window.number for window in part), edits))

@@ -89,17 +89,8 @@ def score_variants(
     stretch, apart from 1 byte per base.
     """
     started = time.monotonic()
-    record = _settings(job)
-    by_strand = {strand: _empty(len(job.changes)) for strand in ("+", "-")}
-    with open_store(output, (), record, columns=False) as store:
-        for number, stretch in enumerate(job.stretches):
-            found = _Found(number, stretch, by_strand[stretch.strand], store)
-            run = masked_log_odds if job.options.masked else partial(edit_effects, terms=_terms(job, stretch))
-            codes = torch.from_numpy(stretch.codes(job.genome))
-            run(job.model, codes, stretch.edits, done=found.done, finish=found.finish, progress=progress)
-            found.commit()
-    means = _mean([by_strand[strand] for strand in ("+", "-") if job.options.strand in (strand, "both")])
-    _check_finite(job, means)
+    record = job_settings(job)
+    means = change_effects(job, output, record, progress=progress)
     columns = _by_allele(job, means)
     status = [allele_status(allele, job.model, job.target, job.options) for allele in job.table.alleles]
     about = {
@@ -109,6 +100,43 @@ def score_variants(
         "torch": torch.__version__,
     }
     return VariantScores(columns, status, record | about)
+
+
+def change_effects(
+    job: VariantJob, output: Path, settings: Mapping[str, Any], *, progress: Progress = ignore
+) -> Effects:
+    """Return the effects of all changes of a job.
+
+    Parameters
+    ----------
+    job, output, progress
+        As for `score_variants`.
+    settings
+        Settings that determine the effects; an interrupted run is continued only with the same settings.
+
+    Returns
+    -------
+    Effects
+        Means over the strands that are read, with positions in the genome (0-based).
+
+    Raises
+    ------
+    NonFiniteError
+        If an effect is not finite.
+    """
+    by_strand = {strand: _empty(len(job.changes)) for strand in ("+", "-")}
+    with open_store(output, (), settings, columns=False) as store:
+        for number, stretch in enumerate(job.stretches):
+            found = _Found(number, stretch, by_strand[stretch.strand], store)
+            run = masked_log_odds
+            if not job.options.masked:
+                run = partial(edit_effects, terms=stretch_terms(job, stretch), tolerance=job.options.tolerance)
+            codes = torch.from_numpy(stretch.codes(job.genome))
+            run(job.model, codes, stretch.edits, done=found.done, finish=found.finish, progress=progress)
+            found.commit()
+    means = _mean([by_strand[strand] for strand in ("+", "-") if job.options.strand in (strand, "both")])
+    _check_finite(job, means)
+    return means
 
 
 def write_variants(
@@ -185,7 +213,7 @@ def _arrays(effects: Effects) -> tuple[np.ndarray, ...]:
     return effects.own, effects.down, effects.jsd, effects.largest, effects.at
 
 
-def _terms(job: VariantJob, stretch: Stretch) -> Terms:
+def stretch_terms(job: VariantJob, stretch: Stretch) -> Terms:
     """Return the terms of the target in positions of a stretch."""
     target, model = job.target, job.model
     span = {}
@@ -198,7 +226,7 @@ def _terms(job: VariantJob, stretch: Stretch) -> Terms:
     return Terms(target.label_weights(model, stretch.strand), distribution=distribution, **span)
 
 
-def _settings(job: VariantJob) -> dict[str, Any]:
+def job_settings(job: VariantJob) -> dict[str, Any]:
     """Return all settings that determine the effects, bit for bit."""
     options, model = job.options, job.model
     names = dict.fromkeys(change.chrom for change in job.changes)
@@ -215,6 +243,8 @@ def _settings(job: VariantJob) -> dict[str, Any]:
         "reach": job.reach,
         "background": options.background,
         "seed": options.seed,
+        "shared_end": options.shared_end,
+        "tolerance": options.tolerance,
         "tile": model.method.tile,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,

@@ -8,6 +8,7 @@ _COMMANDS = {
     "attribute": "Compute the exact sensitivity of every base of every region, as a track.",
     "predict": "Write the model's predictions as tracks.",
     "variants": "Compute the effects of variants (VCF) on a target.",
+    "mutate": "Compute the effect of every substitution of a region (saturation mutagenesis).",
     "response": "Compute how changing one base changes the predictions around it, as a track.",
     "verify": "Check exactness on your own model and sequence.",
     "plan": "Estimate the memory and time that attribute needs.",

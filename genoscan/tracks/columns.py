@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Shaped, UInt8
+from jaxtyping import Bool, Float32, Float64, Shaped, UInt8
 
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import N
@@ -114,12 +114,52 @@ def write_predictions(
     _write_archive(path, arrays, regions, files)
 
 
-def _write_archive(
-    path: Path, arrays: Mapping[str, np.ndarray], regions: Sequence[Region], files: AtomicFiles | None
+def write_effects(
+    path: Path,
+    effects: Float64[np.ndarray, "bases 4"],
+    exact: Bool[np.ndarray, "bases 4"] | None,
+    codes: UInt8[np.ndarray, " bases"],
+    regions: Sequence[Region],
+    files: AtomicFiles | None = None,
 ) -> None:
-    """Write arrays to an archive, together with arrays that describe the regions."""
+    """Write the effects of substitutions to an archive (.npz, or .h5 with the same arrays as datasets).
+
+    Parameters
+    ----------
+    path
+        File to write.
+    effects
+        Effect of A, C, G and T at each base of the concatenated regions.
+    exact
+        Whether each effect is exact; None to leave this array out.
+    codes
+        Codes of the observed bases.
+    regions
+        Regions, in the order in which they are concatenated in the arrays.
+    files
+        Transaction in which the file is written.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    arrays = {"effects": effects, "codes": codes} | ({} if exact is None else {"exact": exact})
+    if path.suffix != ".h5":
+        _write_archive(path, arrays, regions, files)
+        return
+    import h5py
+
+    # The temporary file is locked already.
+    with joined(files) as together, os_errors(path), h5py.File(together.create(path), "w", locking=False) as file:
+        for name, array in (arrays | _describe(regions)).items():
+            file[name] = array.astype(h5py.string_dtype()) if array.dtype.kind == "U" else array
+
+
+def _describe(regions: Sequence[Region]) -> dict[str, np.ndarray]:
+    """Return arrays that describe regions, with one entry for each."""
     lengths = np.array([len(region) for region in regions], np.int64)
-    described = {
+    return {
         "chrom": np.array([region.chrom for region in regions], np.str_),
         "start": np.array([region.start for region in regions], np.int64),
         "end": np.array([region.end for region in regions], np.int64),
@@ -127,13 +167,19 @@ def _write_archive(
         "strand": np.array([region.strand for region in regions], np.str_),
         "offset": np.cumsum(lengths) - lengths,
     }
+
+
+def _write_archive(
+    path: Path, arrays: Mapping[str, np.ndarray], regions: Sequence[Region], files: AtomicFiles | None
+) -> None:
+    """Write arrays to an archive, together with arrays that describe the regions."""
     # Uncompressed, so that readers can memory-map the arrays; compression would save less than 10%.
     with (
         joined(files) as together,
         os_errors(path),
         zipfile.ZipFile(together.create(path), "w", zipfile.ZIP_STORED) as archive,
     ):
-        for name, array in (dict(arrays) | described).items():
+        for name, array in (dict(arrays) | _describe(regions)).items():
             _write_array(archive, f"{name}.npy", array)
 
 

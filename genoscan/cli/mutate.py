@@ -1,0 +1,125 @@
+"""genoscan mutate: compute the effect of every substitution of a region."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from genoscan.cli.inputs import open_model, parse_size, read_regions
+from genoscan.cli.messages import log
+from genoscan.cli.options import GENOME, MACHINE, MEMORY, MODEL, REGIONS, SPILL, TILE
+
+
+@click.command("mutate")
+@GENOME
+@REGIONS
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    metavar="FILE",
+    type=click.Path(path_type=Path, readable=False),
+    multiple=True,
+    required=True,
+    help="What to write; may be repeated. The suffix determines the format: .npz or .h5 (an array of bases x ACGT), "
+    ".tsv (one row per substitution), or tracks: P.bw writes P.mean.bw, the mean effect of the three substitutions "
+    "of each base, and P.strongest.bw, the effect of the largest size.",
+)
+@MODEL
+@click.option(
+    "--target",
+    default="log-likelihood",
+    show_default=True,
+    metavar="TARGET",
+    help="Quantity whose change is computed, as in genoscan variants. The log-likelihood is that of all bases up to "
+    "the window's end.",
+)
+@click.option("--contrast", metavar="LABEL", help="Subtract the logit of another label of the same head.")
+@click.option(
+    "--strand", default="+", show_default=True, metavar="STRAND", help="Strand to read: +, - or both (mean of the two)."
+)
+@click.option(
+    "--context",
+    type=int,
+    metavar="BASES",
+    help="Bases upstream of the region that the model also reads.  [default: from the model's configuration]",
+)
+@click.option(
+    "--reach",
+    type=int,
+    metavar="BASES",
+    help="Bases downstream of the region whose predictions are compared.  [default: from the model's configuration]",
+)
+@click.option(
+    "--tolerance",
+    default=0.0,
+    show_default=True,
+    metavar="T",
+    help="For causal models and long windows: replace the effect far downstream by a linear estimate once its error "
+    "appears to be at most T. This is an estimate of the error, not a bound.",
+)
+@click.option(
+    "--screen",
+    type=int,
+    metavar="K",
+    help="Compute only the K substitutions of the largest first-order effect exactly; the others are first-order.",
+)
+@click.option(
+    "--convention",
+    default="raw",
+    show_default=True,
+    metavar="NAME",
+    help="Contents of archives: raw (change of the target, 0 for the observed base), hypothetical (less the mean over "
+    "A, C, G and T) or centred (the same, 0 for all but the observed base).",
+)
+@TILE
+@MEMORY
+@SPILL
+@MACHINE
+def command(
+    genome: Path,
+    region_texts: tuple[str, ...],
+    bed_path: Path | None,
+    clip: bool,
+    outputs: tuple[Path, ...],
+    model_name: str,
+    screen: int | None,
+    convention: str,
+    tile: int | None,
+    memory: str | None,
+    spill: Path | None,
+    dtype: str,
+    device: str,
+    threads: int | None,
+    **options: Any,
+) -> None:
+    """Write the effect of every substitution of every base of the regions (saturation mutagenesis).
+
+    Each effect is the exact change of the target when one base is replaced. To continue an interrupted run, repeat
+    the same command.
+
+    \b
+    Example:
+      genoscan mutate chr.fa -r chr1:10,001-10,200 -o mutations.npz -o mutations.bw
+    """
+    from genoscan.cli.progress import progress
+    from genoscan.genome.genome import open_genome
+    from genoscan.mutagenesis import mutate, prepare_mutations
+    from genoscan.mutagenesis_files import check_mutation_outputs, written_files
+    from genoscan.variant_job import VariantOptions
+
+    check_mutation_outputs(outputs, [genome, bed_path])
+    settings = VariantOptions(**options)
+    opened = open_genome(genome)
+    regions = read_regions(opened, region_texts, bed_path, clip)
+    allowed = None if memory is None else parse_size(memory)
+    model = open_model(model_name, dtype, device, threads, tile=tile, memory=allowed, spill=spill)
+    job = prepare_mutations(opened, model, regions, settings, screen=screen)
+    if job.job.warning is not None:
+        log(job.job.warning)
+    with progress(job.positions) as advance:
+        mutate(job, outputs, convention=convention, command=sys.argv, progress=advance)
+    log(f"{len(job.rows):,} substitutions of {len(job.codes):,} bases")
+    for path in written_files(outputs):
+        click.echo(path)
