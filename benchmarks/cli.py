@@ -323,6 +323,33 @@ def long_series(files: tuple[Path, ...], **where: Any) -> None:
         _run({files[0].stem: experiments.files(files)}, (), **where)
 
 
+@cli.command("variants")
+@click.argument("genome", metavar="GENOME", type=PATH)
+@MODEL
+@click.option("-o", "--output", metavar="FOLDER", type=PATH, required=True, help="Where to write variants.json.")
+@click.option("--count", default=2_000, show_default=True, metavar="N", help="Number of random substitutions.")
+@click.option("--quick", is_flag=True, help="Compare the memory of few variants only.")
+@ENVIRONMENT
+def variants(
+    genome: Path, model_name: str, output: Path, count: int, quick: bool, device: str, threads: int | None
+) -> None:
+    """Measure variant effects and saturation mutagenesis against passes over whole windows.
+
+    The first sequence of GENOME must have 100,000 bases or more.
+
+    \b
+    Example:
+      python -m benchmarks variants data/chloroplast.fa --count 300 --quick -o variants/
+    """
+    from benchmarks.variants import measure
+
+    set_threads(threads)
+    rows = measure(genome, model_name, output, count=count, quick=quick, device=parse_device(device))
+    for row in rows:
+        verdict = {True: "met", False: "MISSED", None: ""}[row["met"]]
+        click.echo(f"{row['name']:<60} {row['value']:>10.4g} {row['unit']:<8} {row['threshold']:>8} {verdict}".rstrip())
+
+
 @cli.command("reading-frame")
 @click.argument("genome", metavar="GENBANK", type=PATH)
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)

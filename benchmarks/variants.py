@@ -1,0 +1,198 @@
+"""Effects of variants and saturation mutagenesis against passes over whole windows."""
+
+import json
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import machine
+from benchmarks.alone import alone
+from benchmarks.clock import timed
+from benchmarks.threshold import Threshold, at_least, at_most
+from genoscan import usage
+from genoscan.edit_effects import Terms, edit_effects
+from genoscan.engine.edits import Edit
+from genoscan.engine.inputs import OneHot
+from genoscan.engine.stages import run_in_parallel, shares
+from genoscan.engine.target import whole_window
+from genoscan.genome.alphabet import BASES
+from genoscan.genome.genome import open_genome
+from genoscan.genome.variant import OK, Allele, Change
+from genoscan.genome.variant_files import VariantTable
+from genoscan.model import Model, load_model
+from genoscan.variant_job import VariantJob, VariantOptions, prepare_variants
+from genoscan.variants import change_effects
+
+_COMPARED = 64
+"""Number of variants for which whole windows are run."""
+_ROUNDS = 3
+WINDOW = 100_000
+MUTATED = {"98,001-99,000": (98_000, 99_000), "49,501-50,500": (49_500, 50_500)}
+_BASES = 4
+"""Number of bases, evenly spaced in a mutated part, whose substitutions are compared with whole passes."""
+
+
+def random_snvs(codes: np.ndarray, chrom: str, count: int) -> list[Change]:
+    """Return random substitutions in genome order."""
+    draw = random.Random(1)
+    at = sorted(draw.sample(np.flatnonzero(codes < 4).tolist(), count))
+    return [Change(chrom, i, BASES[codes[i]], BASES[(codes[i] + draw.randint(1, 3)) % 4]) for i in at]
+
+
+def job_of(genome_path: Path, model: Model, count: int, **options: Any) -> VariantJob:
+    """Return the job of random substitutions of the first sequence."""
+    genome = open_genome(genome_path)
+    chrom, size = next(iter(genome.sizes.items()))
+    changes = random_snvs(genome.fetch(chrom, 0, size), chrom, count)
+    alleles = [Allele(i, chrom, c.start + 1, ".", c.ref, c.alt, OK, c) for i, c in enumerate(changes)]
+    return prepare_variants(genome, model, VariantTable(alleles), VariantOptions(**options))
+
+
+def whole_windows(model: Model, rows: Tensor) -> Tensor:
+    """Return the log-likelihood of windows of equal length, in batches that share the threads."""
+    target = whole_window(rows, model.columns(), model.label_offset)
+    tile = 128  # as many windows side by side as edited copies, in the same memory
+
+    def run(part: slice, _check: Callable[[], None]) -> Tensor:
+        total = torch.zeros(part.stop - part.start, dtype=torch.float64)
+        own = target.rows(part)
+        for start in range(part.start, part.stop, model.method.tile // tile):
+            stop = min(start + model.method.tile // tile, part.stop)
+            few = own.rows(slice(start - part.start, stop - part.start))
+            carry = model.causal.begin(stop - start)
+            inputs = OneHot(rows[start:stop], model.table())
+            for first in range(0, rows.shape[1], tile):
+                span = slice(first, min(first + tile, rows.shape[1]))
+                with torch.no_grad():
+                    outputs, carry = model.causal.forward(inputs.tile(span), carry)
+                total[start - part.start : stop - part.start] += few(outputs, span).cpu()
+        return total
+
+    return torch.cat(run_in_parallel([partial(run, part) for part in shares(len(rows), model.device)]))
+
+
+def _row(name: str, value: float, unit: str, threshold: Threshold | None = None, **details: Any) -> dict[str, Any]:
+    met = None if threshold is None else threshold.met(value)
+    return {"name": name, "value": value, "unit": unit, "threshold": str(threshold or ""), "met": met, **details}
+
+
+def variants(genome_path: Path, model: Model, count: int, folder: Path) -> list[dict[str, Any]]:
+    """Compare the effects of substitutions with two whole windows of context and reach for each."""
+    job = job_of(genome_path, model, count)
+    chosen = list(range(0, count, max(1, count // _COMPARED)))[:_COMPARED]
+    windows, copies, kept = [], [], []
+    for i in chosen:
+        change = job.changes[i]
+        left, right = change.start - job.context, change.stop + job.reach
+        if left < 0 or right > job.genome.sizes[change.chrom]:
+            continue
+        codes = job.genome.fetch(change.chrom, left, right)
+        windows.append(codes)
+        copies.append(codes.copy())
+        copies[-1][job.context] = BASES.index(change.alt)
+        kept.append(i)
+    rows = torch.from_numpy(np.stack([*windows, *copies]))
+    ours, theirs, deltas = [], [], np.zeros(0)
+    for _ in range(_ROUNDS):
+        seconds, found = timed(lambda: change_effects(job, folder / "variants.tsv", {}), model.device.type)
+        ours.append(seconds / count)
+        seconds, values = timed(lambda: whole_windows(model, rows), model.device.type)
+        theirs.append(seconds / len(kept))
+        deltas = (values[len(kept) :] - values[: len(kept)]).numpy()
+    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+    # The reference is read from the stretch's first base, whole windows from `context` bases before the variant.
+    difference = np.abs(found.delta[kept] - deltas).max()
+    return [
+        _row("variants: times as fast as two whole windows", median(ratios), "x", at_least(5), rounds=ratios),
+        _row("variants: per second", 1 / median(ours), "/s", seconds=ours, count=count),
+        _row("variants: largest difference due to the left edge", float(difference), "nats"),
+    ]
+
+
+def mutagenesis(genome_path: Path, model: Model, tolerance: float) -> list[dict[str, Any]]:
+    """Compare substitutions of parts of a long window with a forward pass of the window for each."""
+    genome = open_genome(genome_path)
+    chrom = next(iter(genome.sizes))
+    codes = torch.from_numpy(genome.fetch(chrom, 0, WINDOW))
+    found = []
+    seconds, whole = timed(lambda: _pass(model, codes), model.device.type)
+    again, _ = timed(lambda: _pass(model, codes), model.device.type)
+    one_pass = min(seconds, again)
+    for name, (first, last) in MUTATED.items():
+        every = [Edit(at, at + 1, (b,), WINDOW) for at in range(first, last) for b in range(4) if b != codes[at]]
+        few = [e for e in every if (e.start - first) % ((last - first) // _BASES) == 0]
+        started = time.perf_counter()
+        exact = edit_effects(model, codes, few, Terms())
+        # The reference is run once, whatever the number of substitutions.
+        per_edit = (time.perf_counter() - started - one_pass) / len(few)
+        total = one_pass + per_edit * len(every)
+        bar = at_least(10) if first > WINDOW / 2 else at_least(1.8)
+        found.append(
+            _row(f"mutate {name}: times as fast as a pass each", one_pass * len(every) / total, "x", bar, few=len(few))
+        )
+        copies = [codes.clone() for _ in few]
+        for copy, edit in zip(copies, few, strict=True):
+            copy[edit.start] = edit.codes[0]
+        truth = np.array([_pass(model, copy) - whole for copy in copies[:3]])
+        error = np.linalg.norm(exact.delta[:3] - truth) / np.linalg.norm(truth)
+        found.append(_row(f"mutate {name}: error", float(error), "relative", at_most(1e-5)))
+        started = time.perf_counter()
+        near = edit_effects(model, codes, every, Terms(), tolerance=tolerance)
+        seconds = time.perf_counter() - started
+        bar = at_least(10)
+        name = f"mutate {name}, tolerance {tolerance:g}"
+        found.append(_row(f"{name}: times as fast as a pass each", one_pass * len(every) / seconds, "x", bar))
+        index = {(edit.start, edit.codes): i for i, edit in enumerate(every)}
+        worst = max(abs(near.delta[index[e.start, e.codes]] - exact.delta[i]) for i, e in enumerate(few))
+        found.append(_row(f"{name}: worst error of {len(few)}", float(worst), "nats", seconds=seconds))
+    return found
+
+
+def _pass(model: Model, codes: Tensor) -> float:
+    target = whole_window(codes[None], model.columns(), model.label_offset)
+    tiles = model.method.forward(model.stack, OneHot(codes[None], model.table()))
+    return float(sum(target(outputs, span) for span, outputs in tiles))
+
+
+def peak(genome: str, model: str, count: int, reach: int, folder: str) -> dict[str, Any]:
+    """Return the peak memory, in bytes, of a process that computes the effects of substitutions."""
+    job = job_of(Path(genome), load_model(model), count, context=reach, reach=reach)
+    change_effects(job, Path(folder) / f"{count}.tsv", {})
+    return {"bytes": usage.peak("cpu")}
+
+
+def memory(genome: Path, model: str, counts: tuple[int, int], folder: Path, reach: int = 128) -> list[dict[str, Any]]:
+    """Compare the peak memory of few and of many substitutions, each in a process of its own."""
+    settings = {"genome": str(genome), "model": model, "reach": reach, "folder": str(folder)}
+    few, many = (alone(peak, settings | {"count": count})["bytes"] for count in counts)
+    name = f"variants: growth of memory from {counts[0]:,} to {counts[1]:,}"
+    return [_row(name, 100 * (many / few - 1), "%", at_most(5), bytes=[few, many])]
+
+
+def measure(
+    genome: Path, model_name: str, output: Path, *, count: int, quick: bool, device: str
+) -> list[dict[str, Any]]:
+    """Measure all rows, and write them to variants.json in a folder."""
+    model = load_model(model_name, device=device)
+    rows = variants(genome, model, count, output)
+    rows += mutagenesis(genome, model, 1e-3)
+    rows += memory(genome, model_name, (20, 200) if quick else (200, 20_000), output)
+    document = {
+        "machine": machine.machine(device),
+        "versions": machine.versions(),
+        "commit": machine.commit(),
+        "threads": torch.get_num_threads(),
+        "genome": genome.name,
+        "model": model_name,
+        "rows": rows,
+    }
+    (output / "variants.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return rows
