@@ -10,6 +10,7 @@ _COMMANDS = {
     "variants": "Compute the effects of variants (VCF) on a target.",
     "mutate": "Compute the effect of every substitution of a region (saturation mutagenesis).",
     "response": "Compute how changing one base changes the predictions around it, as a track.",
+    "dependency": "Compute how each base's prediction depends on each other base, as a map.",
     "verify": "Check exactness on your own model and sequence.",
     "plan": "Estimate the memory and time that attribute needs.",
     "track": "Merge, convert and compare tracks.",
