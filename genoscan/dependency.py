@@ -281,8 +281,8 @@ def _reading(genome: Genome, model: Model, layout: Layout, region: Region, conte
     at, labels = at[order], window.span_of(columns)
     last_label = np.full(len(at), labels.stop) if layout.band is None else np.minimum(labels.stop, at + layout.band + 1)
     first_label = labels.start if layout.band is None else np.maximum(labels.start, at - layout.band)
-    # Before the first base of a causal model's reach, nothing depends on the mutated base.
-    first_label = first_label if model.bidirectional else np.maximum(first_label, at + 1)
+    if not model.bidirectional:
+        first_label = np.maximum(first_label, at + model.label_offset)
     some = (codes[at] < N) & (last_label > first_label)
     at, order, ends = at[some], order[some], (last_label - model.label_offset)[some]
     if model.bidirectional:
@@ -305,9 +305,9 @@ def _compute(plan: MapPlan, reading: Reading, progress: Progress) -> Float[Tenso
         index = at - first[rows]
         read = (positions >= 0) & (index >= 0) & (index < layout.width)
         read &= (at >= layout.columns.start) & (at < layout.columns.end)
+        ahead = places[rows] - at if window.strand == "-" else at - places[rows]
         # Outputs of a causal model before a substitution are yielded, too, but differ by rounding at most.
-        downstream = at < places[rows] if window.strand == "-" else at > places[rows]
-        read &= at != places[rows] if plan.model.bidirectional else downstream
+        read &= ahead != 0 if plan.model.bidirectional else ahead >= offset
         effect = effect.cpu()
         if not torch.isfinite(effect[read]).all():
             bad = torch.nonzero(read & ~torch.isfinite(effect))[0]

@@ -1,4 +1,5 @@
-const figure = $figure, sequences = { xaxis: $read, yaxis: $mutated }, letters = $letters;
+const figure = $figure, sequences = { xaxis: $read, yaxis: $mutated };
+const pixels = 9; // of a letter
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const map = document.getElementById("map");
 function themed(layout) {
@@ -9,12 +10,12 @@ function themed(layout) {
     modebar: { bgcolor: clear, color: ink, activecolor: ink } };
 }
 function ticks(name) {
-  const [from, to] = map._fullLayout[name].range, sequence = sequences[name];
+  const { range: [from, to], _length: length } = map._fullLayout[name], sequence = sequences[name];
   const first = Math.max(sequence.first, Math.ceil(Math.min(from, to)));
   const last = Math.min(sequence.first + sequence.letters.length - 1, Math.floor(Math.max(from, to)));
-  if (last - first + 1 > letters) return { [name + ".tickmode"]: "auto" };
+  if (length < pixels * Math.abs(to - from)) return { [name + ".tickmode"]: "auto" };
   const shown = [...Array(Math.max(0, last - first + 1)).keys()].map(i => first + i);
-  return { [name + ".tickmode"]: "array", [name + ".tickvals"]: shown,
+  return { [name + ".tickmode"]: "array", [name + ".tickangle"]: 0, [name + ".tickvals"]: shown,
     [name + ".ticktext"]: shown.map(at => sequence.letters[at - sequence.first]) };
 }
 let busy = false;

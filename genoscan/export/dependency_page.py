@@ -1,6 +1,7 @@
 """Pages that show a dependency map as a heat map with the sequence on both axes.
 
-The page includes plotly.js, and its Content-Security-Policy blocks all network requests.
+An axis shows letters where they have room, and positions elsewhere. The page includes plotly.js, and its
+Content-Security-Policy blocks all network requests.
 """
 
 import html
@@ -24,9 +25,6 @@ from genoscan.genome.region import Region
 LARGEST_SIDE = 2_000
 """Largest number of rows or columns of a heat map; the page has 5 bytes per value in addition to 5 MB."""
 
-LETTERS = 150
-"""Number of visible bases up to which an axis shows letters."""
-
 _SHOWN = 0.995  # quantile of the positive values at which the colour scale ends
 _UNITS = {"log-odds": "|Δ log2 odds|", "jacobian": "|Δ log p|", "derivative": "|d log p|"}
 _OMITTED = {"command", "sequences", "regions"}
@@ -45,8 +43,7 @@ def dependency_figure(found: DependencyMap, definition: str) -> go.Figure:
     Returns
     -------
     plotly.graph_objects.Figure
-        Square heat map. The colour scale ends at the 99.5 % quantile of the values above 0; axes of at most
-        150 bases show letters.
+        Square heat map. The colour scale ends at the 99.5 % quantile of the values above 0.
     """
     values, columns = found.dense(), found.layout.columns
     positive = values[np.isfinite(values) & (values > 0)]
@@ -55,7 +52,7 @@ def dependency_figure(found: DependencyMap, definition: str) -> go.Figure:
         go.Heatmap(
             x0=columns.start + 1,
             dx=1,
-            # Rows that are not consecutive are numbered, since the axis would show them with gaps.
+            # Rows that are not consecutive are categories, because a numeric axis would show them with gaps.
             y=rows if _consecutive(found) else [f"{row:,}" for row in rows],
             z=values,
             zmin=0,
@@ -67,15 +64,13 @@ def dependency_figure(found: DependencyMap, definition: str) -> go.Figure:
             else "mutated %{y}, read %{x:,d}: %{z:.4g}<extra></extra>",
         )
     )
-    figure.update_layout(template="none", margin={"t": 20, "r": 10, "b": 60, "l": 90}, xaxis={"constrain": "domain"})
+    figure.update_layout(
+        template="none", font_size=11, margin={"t": 20, "r": 10, "b": 60, "l": 90}, xaxis={"constrain": "domain"}
+    )
     figure.update_xaxes(title=plotly_text(f"read base, {columns.chrom}"), tickformat=",d", showgrid=False)
     figure.update_yaxes(title="mutated base", autorange="reversed", tickformat=",d", showgrid=False)
     if _consecutive(found):
         figure.update_yaxes(scaleanchor="x", constrain="domain")
-    if len(columns) <= LETTERS:
-        figure.update_xaxes(_letter_ticks(columns.start, found.column_codes))
-    if len(rows) <= LETTERS and _consecutive(found):
-        figure.update_yaxes(_letter_ticks(int(found.layout.rows[0]), found.row_codes))
     return figure
 
 
@@ -103,7 +98,6 @@ def write_dependency_page(output: Path, found: DependencyMap, record: Mapping[st
     plotly = get_plotlyjs()
     script = _template("dependency.js").substitute(
         figure=script_json(figure),
-        letters=LETTERS,
         read=script_json({"first": columns.start + 1, "letters": decode(found.column_codes).decode()}),
         mutated=script_json(
             {"first": int(found.layout.rows[0]) + 1, "letters": decode(found.row_codes).decode()}
@@ -128,11 +122,6 @@ def write_dependency_page(output: Path, found: DependencyMap, record: Mapping[st
         script=script,
     )
     output.write_text(text, encoding="utf-8", errors="replace")
-
-
-def _letter_ticks(start: int, codes: np.ndarray) -> dict[str, Any]:
-    positions = list(range(start + 1, start + 1 + len(codes)))
-    return {"tickvals": positions, "ticktext": list(decode(codes).decode()), "tickangle": 0}
 
 
 def _consecutive(found: DependencyMap) -> bool:
