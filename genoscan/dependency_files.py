@@ -112,12 +112,13 @@ def write_map(
         if path.suffix.lower() == _PAGE and side > LARGEST_SIDE:
             raise InputError(f"{path}: a map of {side:,} bases, expected at most {LARGEST_SIDE:,}; write .npz or .cool")
     found = compute_map(plan, progress=progress)
-    record = _record(plan, found, command) | {"seconds": time.monotonic() - started}
+    settings = _record(plan, found, command)
+    record = settings | {"seconds": time.monotonic() - started}
     tracks = [path for path in outputs if path.suffix.lower() not in _WRITERS]
     with atomic_files() as files:
         for path in outputs:
             if path not in tracks:
-                _WRITERS[path.suffix.lower()](path, files, plan, found, record, top)
+                _WRITERS[path.suffix.lower()](path, files, plan, found, settings, top)
         if tracks:
             _write_influence(tracks, files, plan, found)
         for path in outputs:

@@ -68,11 +68,13 @@ def folder(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 RUN = ("attribute", "g.fa", "-m", "tiny", "-t", 1)
+DEPENDENCY = ("dependency", "g.fa", "-m", "tiny", "-t", 1, "-r", "chr2:60-64")
 EXPORT = ("in.bw", "-g", "g.fa", "-o")
 COMMANDS: dict[str, tuple[object, ...]] = {
     "attribute": (*RUN, "-r", "chr2:51-110", "-o", "o.bw", "-o", "o.npz", "-o", "o.bg.gz"),
     "margin": ("attribute", "g.fa", "-m", "mixed", "-t", 1, "-r", "chr2:51-80", "-o", "o.bg", "--with-margin", "o.bw"),
     "response": ("response", "g.fa", "-m", "tiny", "-t", 1, "--at", "chr2:60", "-o", "o.bw"),
+    "dependency": (*DEPENDENCY, "-o", "o.npz", "-o", "o.bedpe", "-o", "o.html", "-o", "o.bw"),
     "convert": ("track", "convert", "in.bw", "-o", "o.bg.gz"),
     "merge": ("track", "merge", "s1.npz", "s2.npz", "-g", "g.fa", "-o", "o.bw", "-o", "o.bg"),
     "report": ("report", *EXPORT, "o.html"),
