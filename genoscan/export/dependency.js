@@ -1,5 +1,5 @@
 const figure = $figure, sequences = { xaxis: $read, yaxis: $mutated };
-const pixels = 9; // of a letter
+const pixels = 11; // of a letter
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const map = document.getElementById("map");
 function themed(layout) {
