@@ -58,6 +58,11 @@ class MapOptions:
     context
         Number of bases to read upstream of the bases and, for bidirectional models, also downstream. If
         None, the value in the model's configuration is used.
+
+    Raises
+    ------
+    InputError
+        If `definition`, `strand`, `band` or `context` is invalid.
     """
 
     region: Region
