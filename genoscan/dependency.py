@@ -17,7 +17,6 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from genoscan.dependency_map import DependencyMap, Layout, check_symmetrise, mark_unknown, symmetrise
-from genoscan.engine.edit_tangents import edit_tangents
 from genoscan.engine.edits import Edit
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import InputError, NonFiniteError, UnsupportedModelError
@@ -333,7 +332,8 @@ def _effects(plan: MapPlan, reading: Reading, progress: Progress) -> Effects:
     """Yield the largest effect of each substitution on a prediction, over the predicted bases."""
     model, columns = plan.model, list(plan.model.config.base_columns)
     if plan.options.definition == "derivative":
-        for tile in edit_tangents(model, reading.codes, reading.edits, progress=progress):
+        edits = reading.codes, model.table(), reading.edits
+        for tile in model.method.edit_tangents(model.stack, *edits, progress=progress):
             # In float64: 1 - p loses precision if p is near 1.
             change, log_p = tile.tangents[..., columns].double(), _log_p(tile.reference, columns)
             mean = (log_p.exp() * change).sum(-1, keepdim=True)

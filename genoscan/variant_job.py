@@ -47,6 +47,8 @@ class VariantOptions:
         Number of random changes of the same type with which each variant is ranked; 0 for no rank.
     seed
         Seed of the random changes.
+    first_order
+        Whether to compute first-order predictions, too.
     shared_end
         Whether the windows of all changes in a stretch extend to the end of the stretch, rather than `reach`
         bases beyond each change.
@@ -68,6 +70,7 @@ class VariantOptions:
     masked: bool = False
     background: int = 0
     seed: int = 1
+    first_order: bool = False
     shared_end: bool = False
     tolerance: float = 0.0
 
@@ -223,6 +226,8 @@ def choose_target(genome: Genome, model: Model, options: VariantOptions) -> tupl
         raise UnsupportedModelError(f"--target {options.target}: labels whole windows; expected labels of bases")
     if options.masked and (model.config.mask is None or target.head or options.target != "log-likelihood"):
         raise InputError("--masked: expected a masked language model and no --target")
+    if options.masked and options.first_order:
+        raise InputError("--first-order: expected no --masked, whose effects are not differences of a target")
     if options.tolerance and model.bidirectional:
         raise UnsupportedModelError(f"--tolerance: {model.name} is bidirectional, expected a causal model")
     return model, target

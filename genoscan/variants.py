@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float64
 
 from genoscan.background import rank
-from genoscan.edit_effects import Effects, Terms, edit_effects, masked_log_odds
+from genoscan.edit_effects import Effects, Terms, edit_effects, first_order_effects, masked_log_odds
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import NonFiniteError
 from genoscan.genome.plan import as_read
@@ -40,7 +40,7 @@ class VariantScores:
     ----------
     columns
         Float64 arrays with one entry per allele, NaN where there is no value: `delta`, `own`, `downstream`,
-        `jsd`, `rank`, and `largest_at`, the 1-based position of the base whose term changes most.
+        `jsd`, `first`, `rank`, and `largest_at`, the 1-based position of the base whose term changes most.
     status
         "ok", or the reason why an allele has no scores.
     record
@@ -91,7 +91,7 @@ def score_variants(
     started = time.monotonic()
     record = job_settings(job)
     means = change_effects(job, output, record, progress=progress)
-    columns = _by_allele(job, means)
+    columns = _by_allele(job, means, _first_order(job, means, progress) if job.options.first_order else None)
     status = [allele_status(allele, job.model, job.target, job.options) for allele in job.table.alleles]
     about = {
         "command": list(command),
@@ -276,7 +276,21 @@ def _check_finite(job: VariantJob, effects: Effects) -> None:
         )
 
 
-def _by_allele(job: VariantJob, effects: Effects) -> dict[str, np.ndarray]:
+def _first_order(job: VariantJob, effects: Effects, progress: Progress) -> Float64[np.ndarray, " changes"]:
+    """Return first-order predictions of the effects of the changes that are not random."""
+    total, n_strands = np.zeros(len(job.changes)), 2 if job.options.strand == "both" else 1
+    for stretch in job.stretches:
+        if stretch.changes[0] < job.n_observed:
+            codes = torch.from_numpy(stretch.codes(job.genome))
+            terms = stretch_terms(job, stretch)
+            found = first_order_effects(job.model, codes, stretch.edits, terms, progress=progress)
+            total[list(stretch.changes)] += found / n_strands
+    return effects.own + total
+
+
+def _by_allele(
+    job: VariantJob, effects: Effects, first: Float64[np.ndarray, " changes"] | None
+) -> dict[str, np.ndarray]:
     """Return the columns of the results, with one entry per allele."""
     observed = slice(job.n_observed)
     delta = effects.own if job.options.masked else effects.delta
@@ -285,6 +299,8 @@ def _by_allele(job: VariantJob, effects: Effects) -> dict[str, np.ndarray]:
         columns |= {"downstream": effects.down[observed], "largest_at": effects.at[observed] + 1}
         if not np.isnan(effects.jsd).all():
             columns["jsd"] = effects.jsd[observed]
+    if first is not None:
+        columns["first"] = first[observed]
     if job.options.background:
         ranked = job.changes[observed], delta[observed], job.changes[job.n_observed :], delta[job.n_observed :]
         columns["rank"] = rank(job.genome, *ranked)

@@ -18,6 +18,7 @@ from genoscan.background import draw_background, kind_of, rank
 from genoscan.errors import InputError, NonFiniteError, UnsupportedModelError
 from genoscan.genome.alphabet import decode, encode, reverse_complement
 from genoscan.genome.memory import SequenceGenome
+from genoscan.genome.region import parse_region
 from genoscan.genome.variant import OK, Allele, Change
 from genoscan.genome.variant_files import VariantTable
 from genoscan.layers.foreign.families import read_foreign
@@ -158,6 +159,42 @@ def test_effects_are_differences_of_whole_windows(tmp_path: Path, kind: str, str
                 bar=1e-11 + 1e-12 / max(abs(mean), 1e-12),
             )
         assert found["largest_at"][0] in [one["largest_at"] for one in truth] or math.isnan(found["largest_at"][0])
+
+
+@pytest.mark.parametrize("kind", ["mamba", "Ph"])
+@pytest.mark.parametrize("target", ["log-likelihood", "logit:chr1:390:C"])
+def test_first_order_predictions_are_derivatives(tmp_path: Path, kind: str, target: str) -> None:
+    model, logits = loaded(tmp_path, kind)
+    genome = sequences(0)
+    found = [c for c in changes(genome, count=4) if c.start < 380 and len(c.ref) == len(c.alt)]
+    found.append(Change(CHROM, 100, "", "A"))
+    scores = scored(genome, model, found, tmp_path, target=target, first_order=True)
+    assert np.isnan(scores.columns["first"][-1])
+    stretches = [parse_region(text.split()[0], {CHROM: SIZE}) for text in scores.record["windows"]]
+    offset = model.config.label_offset
+    for i, change in enumerate(found[:-1]):
+        left = next(stretch.start for stretch in stretches if stretch.start <= change.start < stretch.end)
+        right = min(SIZE, change.stop + REACH)
+        if target != "log-likelihood":
+            right = 390 if kind == "mamba" else max(390 + REACH, 0)
+            right = min(right, SIZE)
+        first = left if not model.bidirectional else max(0, change.start - CONTEXT)
+        codes = torch.from_numpy(genome.fetch(CHROM, first, right)).long()
+        x = model.table()[codes].requires_grad_()
+        outputs = logits(x)
+        labels = torch.arange(offset, len(codes))
+        if target == "log-likelihood":
+            columns = torch.tensor(model.config.base_columns)[codes[offset:]]
+            terms = torch.log_softmax(outputs, -1)[: len(codes) - offset].gather(1, columns[:, None])[:, 0]
+        else:
+            terms = outputs[: len(codes) - offset, model.config.base_columns[1]] * (labels + first == 389)
+        inside = (labels + first >= change.start) & (labels + first < change.stop)
+        g = torch.autograd.grad(terms[~inside].sum(), x)[0]
+        new = torch.from_numpy(encode(change.alt.encode(), record="", offset=0)).long()
+        at = slice(change.start - first, change.stop - first)
+        down = (g[at] * (model.table()[new] - model.table()[codes[at]])).sum()
+        expected_first = scores.columns["own"][i] + float(down)
+        assert scores.columns["first"][i] == pytest.approx(expected_first, rel=1e-8, abs=1e-11)
 
 
 @pytest.mark.parametrize("kind", ["mamba", "Ph"])

@@ -79,6 +79,12 @@ if TYPE_CHECKING:
     help="Rank each variant among up to N random changes nearby of the same type and length (substitutions: of the "
     "same trinucleotide), by the size of the effect. Takes as long as N more variants for each type.",
 )
+@click.option(
+    "--first-order",
+    is_flag=True,
+    help="Also write the first-order prediction of the effect (first, GS_FIRST) for alleles of equal length; takes "
+    "about as long again.",
+)
 @click.option("--seed", default=1, show_default=True, metavar="N", help="Seed of the random changes.")
 @TILE
 @MEMORY

@@ -1,7 +1,8 @@
-"""Derivatives of a model's outputs along many substitutions of one window, several directions at a time."""
+"""Derivatives of outputs along substitutions of a window, several directions at a time."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -9,12 +10,15 @@ from torch import Tensor
 
 from genoscan.engine.edits import Edit
 from genoscan.engine.inputs import OneHot, Spans
-from genoscan.engine.tangent import tangent
-from genoscan.layer import Carry
+from genoscan.engine.tangent import Directions, tangent
+from genoscan.layer import Carry, Layer
 from genoscan.ops.denormals import flush_denormals
 
 _DIRECTIONS = 24
-"""Number of directions in one sweep, which share the undisturbed activations."""
+"""Maximum number of directions in one sweep, which share the activations of the window."""
+
+Sweep = Callable[[OneHot, Directions], Iterator[tuple[slice, Tensor, Tensor]]]
+"""Function that yields the outputs of a window and their derivatives along directions, tile by tile."""
 
 
 class TangentTile(NamedTuple):
@@ -23,13 +27,13 @@ class TangentTile(NamedTuple):
     Attributes
     ----------
     edits
-        Indices into the sequence of edits.
+        Indices of the edits.
     positions
-        Position in the window of each output.
+        Positions of the outputs in the window.
     tangents
-        Derivatives of the outputs along e_new - e_observed.
+        Derivatives of the outputs along the sum of e_new - e_observed over the replaced bases.
     reference
-        Outputs of the window.
+        Outputs for the window.
     """
 
     edits: Int64[Tensor, " batch"]
@@ -38,84 +42,123 @@ class TangentTile(NamedTuple):
     reference: Float[Tensor, "batch span d_out"]
 
 
-class _BaseChanges:
-    """Directions from the observed base to another one, each at its own position of one window."""
+class _Substitutions:
+    """Directions from the observed bases to others, each of one edit."""
 
-    def __init__(self, positions: Int64[Tensor, " directions"], changes: Float[Tensor, "directions d_in"]) -> None:
-        self._positions, self._changes = positions, changes
-        self.count = len(changes)
+    def __init__(
+        self, edits: Sequence[Edit], codes: UInt8[Tensor, " length"], table: Float[Tensor, "codes d_in"], first: int
+    ) -> None:
+        self._edits, self._codes, self._table, self._first = edits, codes, table, first
+        self.count = len(edits)
 
     def tile(self, span: slice) -> Float[Tensor, "directions batch tile d_in"]:
-        x_dot = self._changes.new_zeros(self.count, 1, span.stop - span.start, self._changes.shape[1])
-        inside = torch.nonzero((self._positions >= span.start) & (self._positions < span.stop))[:, 0]
-        x_dot[inside, 0, self._positions[inside] - span.start] = self._changes[inside]
+        x_dot = self._table.new_zeros(self.count, 1, span.stop - span.start, self._table.shape[1])
+        start, stop = span.start + self._first, span.stop + self._first
+        for row, edit in enumerate(self._edits):
+            for at in range(max(start, edit.start), min(stop, edit.stop)):
+                new, old = edit.codes[at - edit.start], int(self._codes[at])
+                x_dot[row, 0, at - start] = self._table[new] - self._table[old]
         return x_dot
 
 
 def edit_tangents(
-    model: Any,
+    layer: Layer,
     codes: UInt8[Tensor, " length"],
+    table: Float[Tensor, "codes d_in"],
     edits: Sequence[Edit],
     *,
+    tile: int,
     progress: Callable[[int], object] = lambda _positions: None,
 ) -> Iterator[TangentTile]:
-    """Yield the derivative of every output along each of many substitutions.
+    """Yield the derivatives of the outputs of a causal network along substitutions.
 
     Parameters
     ----------
-    model
-        Model to differentiate (`genoscan.model.Model`).
-    codes
-        Base codes of the window, in the reading direction.
+    layer, codes, table
+        Network, base codes of the window, and table of the network's inputs.
     edits
-        Substitutions of one base by one base, in ascending order of position.
+        Substitutions by as many bases, in ascending order of their starts.
+    tile
+        Maximum number of positions that are processed at once, over all directions.
     progress
         Function called after each tile with the number of positions times the number of directions.
 
     Yields
     ------
     TangentTile
-        For causal models, the tiles begin at the first substitution of their batch.
+        Outputs from the first substitution of a batch to the last end.
 
     Notes
     -----
-    Exact up to rounding. In a causal model, the tangents of a batch start from the carry before its first
-    substitution, so that the window's beginning is computed once. Memory: one tile for each stage, with 24
-    tangents; tiles are shorter than those of other sweeps by the same factor.
+    Exact up to rounding. A batch starts from the carry before its first substitution, so that the beginning of the
+    window is run once. Memory: two tiles for each stage, whatever the number of substitutions.
     """
-    table = model.table()
-    carry, reached = (None, 0) if model.bidirectional else (model.causal.begin(1), 0)
-    for first in range(0, len(edits), _DIRECTIONS):
-        members = [edits[i] for i in range(first, min(first + _DIRECTIONS, len(edits)))]
-        positions = torch.tensor([edit.start for edit in members])
-        new = torch.tensor([edit.codes[0] for edit in members])
-        changes = table[new] - table[codes[positions].long()]
-        start, stop = 0, len(codes)
-        if not model.bidirectional:
-            start, stop = int(positions[0]), max(edit.end for edit in members)
-            carry, reached = _advance(model, codes[reached:start], carry), start
-        inputs = OneHot(codes[None, start:stop], table)
-        directions = _BaseChanges(positions - start, changes)
+    carry, reached = layer.begin(1), 0
+    for group in _batches(edits):
+        members = [edits[i] for i in group]
+        start, stop = members[0].start, max(edit.end for edit in members)
+        carry, reached = _advance(layer, codes[reached:start], table, carry, tile), start
 
-        def advance(size: int, count: int = len(members)) -> None:
-            progress(size * count)
-
-        if model.bidirectional:
-            sweep = model.method.tangent(model.stack, inputs, directions, progress=advance)
-        else:
-            tile = max(1, 2 * model.method.tile // _DIRECTIONS)
-            sweep = tangent(model.stack, inputs, directions, tile=tile, carry=carry, progress=advance)
-        indices = torch.arange(first, first + len(members))
-        for span, outputs, tangents in sweep:
-            at = torch.arange(span.start, span.stop) + start
-            yield TangentTile(indices, at.expand(len(members), -1), tangents[:, 0], outputs.expand_as(tangents[:, 0]))
+        sweep = partial(tangent, layer, tile=max(1, 2 * tile // _DIRECTIONS), carry=carry)
+        yield from _run(sweep, codes, table, members, group, slice(start, stop), progress)
 
 
-def _advance(model: Any, codes: UInt8[Tensor, " length"], carry: Carry) -> Carry:
+def edit_tangents_of_windows(
+    sweep: Sweep,
+    codes: UInt8[Tensor, " length"],
+    table: Float[Tensor, "codes d_in"],
+    edits: Sequence[Edit],
+    *,
+    progress: Callable[[int], object] = lambda _positions: None,
+) -> Iterator[TangentTile]:
+    """Yield all derivatives of a bidirectional network along substitutions.
+
+    The parameters are those of `edit_tangents`; `sweep` runs the network. The network reads the bases from `begin`
+    to `end` of each edit. Substitutions with the same window share its activations.
+    """
+    for group in _batches(edits, same_window=True):
+        members = [edits[i] for i in group]
+        yield from _run(sweep, codes, table, members, group, slice(members[0].begin, members[0].end), progress)
+
+
+def _run(
+    sweep: Sweep,
+    codes: UInt8[Tensor, " length"],
+    table: Float[Tensor, "codes d_in"],
+    members: Sequence[Edit],
+    group: Sequence[int],
+    window: slice,
+    progress: Callable[[int], object],
+) -> Iterator[TangentTile]:
+    """Run one batch over its part of the window."""
+    directions = _Substitutions(members, codes, table, window.start)
+    indices = torch.tensor(group)
+    for span, outputs, tangents in sweep(OneHot(codes[None, window], table), directions):
+        at = torch.arange(span.start, span.stop) + window.start
+        progress(len(at) * len(members))
+        yield TangentTile(indices, at.expand(len(members), -1), tangents[:, 0], outputs.expand_as(tangents[:, 0]))
+
+
+def _batches(edits: Sequence[Edit], *, same_window: bool = False) -> Iterator[list[int]]:
+    """Yield batches of substitutions that lie within the window of the first, or have that window."""
+    batch: list[int] = []
+    for i, edit in enumerate(edits):
+        if batch:
+            first = edits[batch[0]]
+            near = (edit.begin, edit.end) == (first.begin, first.end) if same_window else edit.start < first.end
+            if not near or len(batch) == _DIRECTIONS:
+                yield batch
+                batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def _advance(layer: Layer, codes: UInt8[Tensor, " length"], table: Tensor, carry: Carry, tile: int) -> Carry:
     """Return the carry after some more bases."""
     if len(codes):
-        inputs = OneHot(codes[None], model.table())
+        inputs = OneHot(codes[None], table)
         with torch.no_grad(), flush_denormals():
-            for span in Spans(inputs.length, model.method.tile):
-                _, carry = model.stack.forward(inputs.tile(span), carry)
+            for span in Spans(inputs.length, tile):
+                _, carry = layer.forward(inputs.tile(span), carry)
     return carry

@@ -7,6 +7,7 @@ model is loaded (model.py). All other code uses the `Method` protocol.
 
 from collections.abc import Callable, Generator, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -18,6 +19,7 @@ from genoscan.engine.adjoint import AdjointResult, adjoint
 from genoscan.engine.boundaries import BoundaryStore
 from genoscan.engine.by_layer import adjoint_by_layer, forward_by_layer, tangent_by_layer
 from genoscan.engine.checkpoints import advances
+from genoscan.engine.edit_tangents import TangentTile, edit_tangents, edit_tangents_of_windows
 from genoscan.engine.edited_windows import edited_windows
 from genoscan.engine.edits import Edit, EditedTile, Finished, edited_outputs
 from genoscan.engine.forward import forward
@@ -203,6 +205,18 @@ class Method(Protocol):
         """
         ...
 
+    def edit_tangents(
+        self,
+        network: Network,
+        codes: UInt8[Tensor, " length"],
+        table: Tensor,
+        edits: Sequence[Edit],
+        *,
+        progress: Progress = ignore,
+    ) -> Iterator[TangentTile]:
+        """Yield the derivatives of the outputs along substitutions, which are ordered by their starts."""
+        ...
+
 
 def _check_positive(**numbers: int) -> None:
     for name, number in numbers.items():
@@ -327,6 +341,18 @@ class Adjoint:
             finished=finished,
             progress=progress,
         )
+
+    def edit_tangents(
+        self,
+        network: Layer,
+        codes: UInt8[Tensor, " length"],
+        table: Tensor,
+        edits: Sequence[Edit],
+        *,
+        progress: Progress = ignore,
+    ) -> Iterator[TangentTile]:
+        """Yield the derivatives from the first substitution of a batch on; see `engine.edit_tangents`."""
+        return edit_tangents(network, codes, table, edits, tile=self.tile, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -488,6 +514,18 @@ class Layerwise:
         return edited_windows(
             run, codes, edits, positions=_COPIES * self.tile, label_offset=label_offset, device=table.device, done=done
         )
+
+    def edit_tangents(
+        self,
+        network: BidirectionalNetwork,
+        codes: UInt8[Tensor, " length"],
+        table: Tensor,
+        edits: Sequence[Edit],
+        *,
+        progress: Progress = ignore,
+    ) -> Iterator[TangentTile]:
+        """Yield the derivatives of all outputs; see `engine.edit_tangents`."""
+        return edit_tangents_of_windows(partial(self.tangent, network), codes, table, edits, progress=progress)
 
     def _store(self, inputs: Inputs) -> BoundaryStore:
         return BoundaryStore(inputs.length, self.spill or self.place)
