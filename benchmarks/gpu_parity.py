@@ -161,7 +161,7 @@ def track_error(path: Path, folder: Path, device: str, length: int, tile: int) -
         found = torch.from_numpy(opened.scores("chr", 0, length))
     truth = _truth(path, length, device)
     columns = model.by_base(truth)
-    return worst((found,), (torch.from_numpy(SCORES[options.score](columns, codes)),))
+    return worst((found,), (torch.from_numpy(SCORES[options.formula](columns, codes)),))
 
 
 def _pulled(model: Model, codes: Tensor) -> Tensor:

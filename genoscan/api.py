@@ -23,6 +23,7 @@ from genoscan.job import Options, prepare
 from genoscan.model import Model
 from genoscan.perturbation import Probe, Response, respond
 from genoscan.pipeline import attribute_batch, run
+from genoscan.record import PATH
 from genoscan.sequences import Located, group, locate, locate_all, named_target
 from genoscan.tracks.store import arrays_in_memory
 from genoscan.verification import Check
@@ -34,7 +35,7 @@ def attribute(
     model: Model | str | Path = "bacteria",
     *,
     target: str = "log-likelihood",
-    score: str = "centred",
+    score: str | None = None,
     strand: str = "+",
     context: int | None = None,
     reach: int | None = None,
@@ -42,6 +43,11 @@ def attribute(
     contrast: str | None = None,
     batch: int = 4,
     axes: str = "LC",
+    method: str = "gradient",
+    steps: int | str | None = None,
+    baseline: str | None = None,
+    seed: int = 1,
+    sigma: float = 0.15,
 ) -> Attribution | Attributions:
     """Return the exact derivative of a target with respect to every base.
 
@@ -60,7 +66,8 @@ def attribute(
         preceded by the name of the chromosome, as on the command line: "logit:CHROM:POS:BASE".
     score
         Formula that reduces the four derivatives at a base to one score: "centred", "observed",
-        "magnitude" or "substitution" (see tracks/score.py).
+        "magnitude" or "substitution" (see tracks/score.py). If None, it is "observed" for methods with a
+        baseline, otherwise "centred".
     strand
         Strand that the model reads: "+", "-", or "both" for the mean of the targets on the two strands.
     context, reach
@@ -75,6 +82,16 @@ def attribute(
         Number of sequences of equal length processed together.
     axes
         Order of the axes of a one-hot array: "LC" for (length, 4) or "CL" for (4, length).
+    method
+        "gradient", or a method that averages gradients over several inputs: "integrated-gradients",
+        "expected-gradients" or "smoothgrad" (see path_method.py).
+    steps
+        Number of gradient evaluations, 50 by default; "auto" to double it until the completeness error of
+        the integrated gradients is at most 1 %.
+    baseline
+        Start of the path: "uniform" (the default), "zeros" or "dinucleotide-shuffle".
+    seed, sigma
+        Seed of the random numbers, and standard deviation of the noise for smoothgrad.
 
     Returns
     -------
@@ -104,7 +121,18 @@ def attribute(
     loaded = _loaded(model)
     located, many = locate_all(sequence, axes=axes)
     options = Options(
-        score=score, strand=strand, context=context, reach=reach, masked=masked, contrast=contrast, batch=batch
+        score=score,
+        strand=strand,
+        context=context,
+        reach=reach,
+        masked=masked,
+        contrast=contrast,
+        batch=batch,
+        method=method,
+        steps=steps,
+        baseline=baseline,
+        seed=seed,
+        sigma=sigma,
     )
     found: dict[int, Attribution] = {}
     for numbers in group(located, target):
@@ -122,11 +150,14 @@ def _attributed(located: Sequence[Located], model: Model, target: str, options: 
         target = named_target(target, located[0].region.chrom)
     regions = [one.region for one in located]
     job = prepare(genome, model, regions, replace(options, target=target))
-    arrays = arrays_in_memory(job.regions)
+    arrays = arrays_in_memory(job.regions, separate_first=options.path is not None and options.strand == "both")
     values: dict[Region, float] = {}
+    errors: dict[Region, float | None] = {}
     for batch in job.batches:
         scored = [windows[0].scored for windows in batch]
-        values |= zip(scored, attribute_batch(job, batch, arrays)[0], strict=True)
+        found, details = attribute_batch(job, batch, arrays)
+        values |= zip(scored, found, strict=True)
+        errors |= zip(scored, (one.get(PATH, {}).get("error") for one in details), strict=True)
     assert arrays.columns is not None
     made = []
     for region in regions:
@@ -139,9 +170,10 @@ def _attributed(located: Sequence[Located], model: Model, target: str, options: 
                 scores=arrays.scores[at],
                 value=values[region],
                 target=target,
-                score=options.score,
+                score=options.formula,
                 model=model.name,
                 size=genome.sizes[region.chrom],
+                completeness_error=errors[region],
             )
         )
     return made
@@ -181,7 +213,8 @@ def attribute_regions(
     progress
         Function called after each processed tile with the number of positions in that tile.
     **options
-        Fields of `Options`: target, contrast, score, strand, context, reach, masked, batch and shard.
+        Fields of `Options`: target, contrast, score, strand, context, reach, masked, batch, shard, method,
+        steps, baseline, seed and sigma.
 
     Returns
     -------

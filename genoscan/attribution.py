@@ -30,7 +30,9 @@ class Attribution:
     codes
         Base codes of the sequence: 0 to 3 for A, C, G and T, and 4 for N.
     gradient
-        Derivatives of the target with respect to A, C, G and T at each position, of shape (length, 4).
+        Derivatives of the target with respect to A, C, G and T at each position, of shape (length, 4). For
+        methods with a baseline, these are averages over the path, relative to the baseline (see
+        path_attribution.py).
         If both strands were read, the derivatives are means over the strands. The values at N and at
         masked bases are NaN.
     scores
@@ -42,6 +44,10 @@ class Attribution:
         Names of the target, the score and the model.
     size
         Length, in bases, of the chromosome or sequence that contains the region.
+    completeness_error
+        Relative difference between the sum of the attributions and the difference of the target between
+        the sequence and the baseline. It is None for methods without a baseline, and if the target is the
+        same for both.
     """
 
     region: Region
@@ -53,6 +59,7 @@ class Attribution:
     score: str
     model: str
     size: int
+    completeness_error: float | None = None
 
     def __repr__(self) -> str:
         return f"Attribution({self.region}, {len(self):,} bases; {self.target} = {self.value:.6g}; model {self.model})"

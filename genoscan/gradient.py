@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
 from genoscan.engine.adjoint import consume
-from genoscan.engine.inputs import OneHot
+from genoscan.engine.inputs import Inputs, OneHot
 from genoscan.engine.methods import Method, Progress, ignore
 from genoscan.engine.recovery import Snapshots
 from genoscan.engine.stages import run_in_parallel, shares
@@ -19,6 +19,9 @@ from genoscan.model import Model
 
 Receive: TypeAlias = Callable[[slice, slice, Tensor], object]
 """Callback for one tile. Its arguments are the rows of the batch, the span of positions and the gradient."""
+
+Rows: TypeAlias = Callable[[slice], Inputs]
+"""Function that takes a slice of rows of a batch and returns the input to the network for these windows."""
 
 
 class Gradient(NamedTuple):
@@ -80,6 +83,7 @@ def stream_gradient(
     receive: Receive,
     method: Method | None = None,
     *,
+    inputs: Rows | None = None,
     snapshots: Callable[[slice], Snapshots] | None = None,
     progress: Progress = ignore,
 ) -> Float64[np.ndarray, " batch"]:
@@ -92,6 +96,9 @@ def stream_gradient(
     receive
         Function called with each tile of the gradient. Several threads may call it concurrently, each
         with different rows of the batch.
+    inputs
+        Function that takes a slice of rows of the batch and returns the input at which the gradient is
+        computed. If None, the input is the one-hot encoding of the bases.
     snapshots
         Function that takes a slice of rows of the batch and returns the snapshots for these rows. The
         state of the sweep is saved in the snapshots, and an interrupted sweep is resumed from them. If
@@ -112,18 +119,64 @@ def stream_gradient(
     over any remaining threads.
     """
     method = (method or model.method).fit(model.stack, codes.shape[1], len(codes))
+
+    inputs = inputs or OneHot(codes, model.table()).rows
+
+    def run(rows: slice, report: Progress) -> np.ndarray:
+        saved = snapshots(rows) if snapshots is not None else None
+        pull = method.gradient(model.stack, inputs(rows), target.rows(rows), snapshots=saved, progress=report)
+        return consume(pull, partial(receive, rows)).value.numpy()
+
+    return _run_shares(model, len(codes), run, progress)
+
+
+def stream_value(
+    model: Model, inputs: Rows, shape: tuple[int, int], target: Target, *, progress: Progress = ignore
+) -> Float64[np.ndarray, " batch"]:
+    """Compute the value of a target by a forward pass.
+
+    Parameters
+    ----------
+    model, target, progress
+        As for `stream_gradient`.
+    inputs
+        Function that takes a slice of rows of the batch and returns the input to the network.
+    shape
+        Number of windows, and their length.
+
+    Returns
+    -------
+    ndarray
+        Value of the target for each window.
+
+    Notes
+    -----
+    Memory is needed for the activations of one tile and for one carry. Bidirectional models also need
+    memory for the activations between layers.
+    """
+    method = model.method.fit(model.stack, shape[1], shape[0])
+
+    def run(rows: slice, report: Progress) -> np.ndarray:
+        own, value = target.rows(rows), np.zeros(rows.stop - rows.start)
+        for span, outputs in method.forward(model.stack, inputs(rows), progress=report):
+            value += own(outputs, span).double().cpu().numpy()
+        return value
+
+    return _run_shares(model, shape[0], run, progress)
+
+
+def _run_shares(
+    model: Model, batch: int, run: Callable[[slice, Progress], np.ndarray], progress: Progress
+) -> np.ndarray:
+    """Run a function on slices of the windows in parallel, and concatenate the results."""
     counting = Lock()
 
-    def run(rows: slice, check: Callable[[], None]) -> np.ndarray:
+    def run_share(rows: slice, check: Callable[[], None]) -> np.ndarray:
         def report(positions: int) -> None:
             check()
             with counting:
                 progress(positions * (rows.stop - rows.start))
 
-        inputs = OneHot(codes[rows], model.table())
-        saved = snapshots(rows) if snapshots is not None else None
-        pull = method.gradient(model.stack, inputs, target.rows(rows), snapshots=saved, progress=report)
-        return consume(pull, partial(receive, rows)).value.numpy()
+        return run(rows, report)
 
-    parts = shares(len(codes), model.device)
-    return np.concatenate(run_in_parallel([partial(run, rows) for rows in parts]))
+    return np.concatenate(run_in_parallel([partial(run_share, rows) for rows in shares(batch, model.device)]))

@@ -15,6 +15,7 @@ from genoscan.genome.plan import Batch, Window, batches, by_region, merge, plan,
 from genoscan.genome.region import Region
 from genoscan.label_target import LabelTarget
 from genoscan.model import Model
+from genoscan.path_method import GRADIENT, PathMethod, path_method
 from genoscan.shards import shard_of
 from genoscan.targets import TargetSpec, parse_target
 from genoscan.tracks.score import SCORES
@@ -30,7 +31,7 @@ class Options:
         Quantity to differentiate (see targets.py).
     score
         Name of the formula that reduces the four derivatives at a base to one score (see
-        tracks/score.py).
+        tracks/score.py). If None, it is "observed" for methods with a baseline, otherwise "centred".
     strand
         Strand to read: "+", "-", "both" for the mean over the two strands, or "bed" for the strand of
         each region.
@@ -46,15 +47,18 @@ class Options:
         with the largest logit, other than the label of the target. If None, no logit is subtracted.
     shard
         Text of the form "I/N", to compute only shard I of N. If None, the whole job is computed.
+    method, steps, baseline, seed, sigma
+        Method that averages gradients over several inputs, and its settings (see path_method.py). If
+        `method` is "gradient", the gradient is computed at the sequence only, and the others are ignored.
 
     Raises
     ------
     InputError
-        If `score` or `batch` is invalid.
+        If `score`, `batch` or a setting of the method is invalid.
     """
 
     target: str = "log-likelihood"
-    score: str = "centred"
+    score: str | None = None
     strand: str = "+"
     context: int | None = None
     reach: int | None = None
@@ -62,12 +66,30 @@ class Options:
     masked: bool = False
     contrast: str | None = None
     shard: str | None = None
+    method: str = GRADIENT
+    steps: int | str | None = None
+    baseline: str | None = None
+    seed: int = 1
+    sigma: float = 0.15
 
     def __post_init__(self) -> None:
-        if self.score not in SCORES:
+        if self.score is not None and self.score not in SCORES:
             raise InputError(f"--score {self.score}: expected one of {', '.join(SCORES)}")
         if self.batch < 1:
             raise InputError(f"--batch {self.batch}: expected at least 1")
+        _ = self.path
+
+    @cached_property
+    def path(self) -> PathMethod | None:
+        """Method that averages gradients over several inputs; None if there is only the gradient."""
+        return path_method(self.method, self.steps, self.baseline, self.seed, self.sigma)
+
+    @property
+    def formula(self) -> str:
+        """Name of the formula that reduces the four derivatives at a base to one score."""
+        # The columns of a method with a baseline are relative to the baseline.
+        has_baseline = self.path is not None and self.path.baseline is not None
+        return self.score or ("observed" if has_baseline else "centred")
 
 
 @dataclass(frozen=True)
@@ -140,6 +162,8 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
     """
     target = parse_target(options.target, genome.sizes, model, options.contrast)
     model = model.with_head(target.head)
+    if options.path is not None:
+        target.check_path(options.method)
     if options.masked:
         target.check_masked(model)
     context = _default(options.context, 0 if target.pooled else model.config.context)

@@ -189,6 +189,20 @@ class LabelTarget:
         """
         check_masked(self.text, self.region, model, f"{self.text}@REGION")
 
+    def check_path(self, method: str) -> None:
+        """Check that the target is the same function of the outputs for every input.
+
+        Raises
+        ------
+        InputError
+            If the head pools by the maximum, because its position depends on the input.
+        """
+        if self.config.pool == "max":
+            raise InputError(
+                f"--method {method}: head {self.head} takes the maximum over positions, whose position changes "
+                "along the path; choose --method gradient, or a head that pools otherwise"
+            )
+
     def resolve(
         self,
         windows: Sequence[Window],

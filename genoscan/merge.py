@@ -28,6 +28,7 @@ _SHARD_KEYS = (
     "sequences",
     "shard",
     "method",
+    "completeness",
     "target_labels",
     "target_values",
     *TRACK_KEYS,
@@ -88,7 +89,7 @@ def write_merged(
         "shards": len(shards),
         "sequences": [met[name] for name in genome.sizes if name in met],
         "regions": region_records(region for region, _, _ in placed),
-        **_joined_lists(records, ("target_values", "target_labels")),
+        **_joined_lists(records, ("target_values", "target_labels", "completeness")),
         **{key: sum(record[key] for record in records) for key in _SUMS if all(key in record for record in records)},
     }
     with atomic_files() as files:

@@ -2,6 +2,7 @@
 
 regions -> windows -> batches            job.py           plan of the computation
 window -> tiles -> gradient              gradient.py      exact, in constant memory
+or an average of gradients               path_attribution.py   integrated gradients and similar methods
 gradient -> scores -> tracks             tracks/sink.py   one score per base, written as tracks
 """
 
@@ -18,8 +19,9 @@ from genoscan.engine.methods import Progress, ignore
 from genoscan.genome.plan import Batch
 from genoscan.gradient import stream_gradient
 from genoscan.job import Job
-from genoscan.label_target import LabelValue, Resolved, mean_over_strands
-from genoscan.record import settings
+from genoscan.label_target import Resolved, mean_over_strands
+from genoscan.path_attribution import PathResult, average_gradients, completeness
+from genoscan.record import PATH, settings, window_records
 from genoscan.tracks.atomic import AtomicFiles, atomic_files
 from genoscan.tracks.columns import write_columns
 from genoscan.tracks.outputs import check_outputs
@@ -56,16 +58,17 @@ def run(
     The derivatives are exact up to rounding, for any tile size, number of slots and batch size. To
     continue an interrupted run, even within a window, call the function again with the same arguments.
 
-    Memory: that of the method of differentiation, plus 1 byte per base of a batch.
+    Memory: that of the method of differentiation, plus 1 byte per base of a batch, or 2 if the baseline is
+    a shuffled sequence.
 
     Disk space during the run: 5 bytes per base; 21 bytes per base if the four derivatives are stored; 37
     bytes per base if both strands are read.
     """
     check_outputs(outputs, [job.genome.path])
     started = time.monotonic()
-    # Scores of the mean over strands are computed from the columns.
-    both = job.options.strand == "both"
-    arrays = {"columns": both or any(path.suffix == ".npz" for path in outputs), "both_strands": both}
+    # Scores of a mean over strands or over several inputs are computed from the columns.
+    both, averaged = job.options.strand == "both", job.options.path is not None
+    arrays = {"columns": both or averaged or any(path.suffix == ".npz" for path in outputs), "both_strands": both}
     decisive = settings(job) | {"columns": arrays["columns"]}
     with open_store(outputs[0], job.regions, decisive, **arrays) as store, atomic_files() as files:
         for number, batch in enumerate(job.batches):
@@ -79,7 +82,7 @@ def run(
             **count_scores(store, job.regions),
             "regions": region_records(job.regions),
             "target_values": [store.done[number] for number in range(len(job.batches))],
-            **({"target_labels": [store.details[i] for i in range(len(job.batches))]} if job.target.head else {}),
+            **window_records(job, [store.details[number] for number in range(len(job.batches))]),
             "seconds": time.monotonic() - started,
             "torch": torch.__version__,
         }
@@ -90,24 +93,31 @@ def run(
 
 def attribute_batch(
     job: Job, batch: Batch, arrays: Arrays, progress: Progress = ignore, saved: tuple[Path, int] | None = None
-) -> tuple[list[float], list[LabelValue]]:
+) -> tuple[list[float], list[dict[str, Any]]]:
     """Compute the scores of a batch and write them to `arrays`.
 
-    The function returns the value of the target for each region and, for a target of a task head, the
-    values to report (see `LabelValue`). `saved` is the folder and the batch number under which states of
+    The function returns the value of the target for each region, and further values to report for each
+    region (see `LabelValue` and `completeness`). `saved` is the folder and the batch number under which states of
     the sweeps are saved. If it is None, no states are saved.
     """
     model, options = job.model, job.options
     values, resolved, n_strands = np.zeros(len(batch)), list[Resolved](), len(batch[0])
+    paths: list[PathResult] = []
     for index, windows in enumerate(zip(*batch, strict=True)):
         resolved.append(job.target.resolve(windows, job.read(windows), model, resolved, masked=options.masked))
         target, codes, _ = resolved[-1]
-        sink = Sink(arrays, windows, codes.numpy(), options.score, model.by_base, index, n_strands)
-        snapshots = None if saved is None else partial(sink.snapshots, *saved)
-        found = stream_gradient(model, codes, target, sink.receive, snapshots=snapshots, progress=progress)
+        sink = Sink(arrays, windows, codes.numpy(), options.formula, model.by_base, index, n_strands)
+        if options.path is None:
+            snapshots = None if saved is None else partial(sink.snapshots, *saved)
+            found = stream_gradient(model, codes, target, sink.receive, snapshots=snapshots, progress=progress)
+        else:
+            paths.append(average_gradients(model, windows, codes, target, options.path, sink.receive, progress))
+            found = paths[-1].value
         sink.check_finite(found, model.advice_on_overflow)
         values += found / n_strands
-    return values.tolist(), mean_over_strands(resolved)
+    labels = mean_over_strands(resolved) or [{}] * len(batch)
+    reports = [{PATH: report} for report in completeness(paths)] or [{}] * len(batch)
+    return values.tolist(), [{**label, **report} for label, report in zip(labels, reports, strict=True)]
 
 
 def write_tracks(job: Job, arrays: Arrays, outputs: Sequence[Path], files: AtomicFiles) -> None:

@@ -1,7 +1,8 @@
 """Record of a track: all settings and inputs that determine the values of the track."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from genoscan.genome.plan import Batch
 from genoscan.genome.region import Region
 from genoscan.job import Job
 from genoscan.model import Model
+
+PATH = "path"
+"""Key of the results of a method with a baseline in the results for a window."""
 
 
 def model_record(model: Model) -> dict[str, Any]:
@@ -71,10 +75,34 @@ def settings(job: Job) -> dict[str, Any]:
         "target": options.target,
         "masked": options.masked,
         "contrast": options.contrast,
-        "score": options.score,
+        "score": options.formula,
         "strand": options.strand,
         "shard": options.shard,
         "context": job.context,
         "reach": job.reach,
         "batch": options.batch,
+        **({} if options.path is None else {"attribution": asdict(options.path)}),
     }
+
+
+def window_records(job: Job, details: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Return the results for each window other than the value of the target, as entries of the record.
+
+    Parameters
+    ----------
+    job
+        Job that was run.
+    details
+        Results for each window, by batch, as returned by `pipeline.attribute_batch`.
+
+    Returns
+    -------
+    dict
+        Entries of the record: `target_labels` for task heads, and `completeness` for methods with a baseline.
+    """
+    found: dict[str, Any] = {}
+    if job.target.head:
+        found["target_labels"] = [[{k: v for k, v in one.items() if k != PATH} for one in batch] for batch in details]
+    if job.options.path is not None and job.options.path.baseline is not None:
+        found["completeness"] = [[one[PATH] for one in batch] for batch in details]
+    return found

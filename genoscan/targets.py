@@ -94,6 +94,9 @@ class TargetSpec:
         """
         check_masked(self.text, self.region, model, "such as log-likelihood:chr1:1,001-1,010")
 
+    def check_path(self, method: str) -> None:
+        """Do nothing, because the target is the same function of the outputs for every input."""
+
     def resolve(
         self,
         windows: Sequence[Window],

@@ -1,14 +1,19 @@
 """Inputs to the engine: windows that are read tile by tile."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from genoscan.errors import InputError
+
+_N_BASES = 4
+_BLOCK = 1024
+"""Number of positions whose noise is generated together."""
 
 
 @runtime_checkable
@@ -48,6 +53,10 @@ class OneHot:
     def batch(self) -> int:
         return self.codes.shape[0]
 
+    def rows(self, rows: slice) -> "OneHot":
+        """Return the input for a slice of the windows in the batch."""
+        return replace(self, codes=self.codes[rows])
+
     def tile(self, span: slice) -> Float[Tensor, "batch tile symbols"]:
         return self.table[self.codes[:, span].to(self.table.device, torch.long)]
 
@@ -68,6 +77,101 @@ class Dense:
 
     def tile(self, span: slice) -> Float[Tensor, "batch tile d_in"]:
         return self.x[:, span]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Points on the straight lines from a baseline to the bases, `baseline + alpha * (bases - baseline)`.
+
+    Both ends are stored as one-byte codes. Each tile is created when it is read.
+
+    Attributes
+    ----------
+    codes, table
+        Base codes, and the input for each code, as in `OneHot`.
+    baseline_codes, baseline_table
+        The same for the baseline.
+    alpha
+        Position on the line: 0 at the baseline, 1 at the bases.
+    """
+
+    codes: UInt8[Tensor, "batch length"]
+    table: Float[Tensor, "codes symbols"]
+    baseline_codes: UInt8[Tensor, "batch length"]
+    baseline_table: Float[Tensor, "codes symbols"]
+    alpha: float
+
+    @property
+    def length(self) -> int:
+        return self.codes.shape[1]
+
+    @property
+    def batch(self) -> int:
+        return self.codes.shape[0]
+
+    @property
+    def bases(self) -> OneHot:
+        """Input at the end of the lines."""
+        return OneHot(self.codes, self.table)
+
+    @property
+    def baseline(self) -> OneHot:
+        """Input at the start of the lines."""
+        return OneHot(self.baseline_codes, self.baseline_table)
+
+    def rows(self, rows: slice) -> "Mixture":
+        """Return the input for a slice of the windows in the batch."""
+        return replace(self, codes=self.codes[rows], baseline_codes=self.baseline_codes[rows])
+
+    def tile(self, span: slice) -> Float[Tensor, "batch tile symbols"]:
+        return torch.lerp(self.baseline.tile(span), self.bases.tile(span), self.alpha)
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """Bases with Gaussian noise in the four columns of the bases; unknown and masked bases have no noise.
+
+    Attributes
+    ----------
+    codes, table
+        Base codes, and the input for each code, as in `OneHot`.
+    sigma
+        Standard deviation of the noise. The input for an observed base is 1 in one column.
+    seeds
+        Seed of each window. The noise at a position depends only on the seed and on the position, because
+        a tile may be read several times.
+    """
+
+    codes: UInt8[Tensor, "batch length"]
+    table: Float[Tensor, "codes symbols"]
+    sigma: float
+    seeds: tuple[tuple[int, ...], ...]
+
+    @property
+    def length(self) -> int:
+        return self.codes.shape[1]
+
+    @property
+    def batch(self) -> int:
+        return self.codes.shape[0]
+
+    def rows(self, rows: slice) -> "Noisy":
+        """Return the input for a slice of the windows in the batch."""
+        return replace(self, codes=self.codes[rows], seeds=self.seeds[rows])
+
+    def tile(self, span: slice) -> Float[Tensor, "batch tile symbols"]:
+        noise = torch.stack([torch.from_numpy(_normal(seed, span)) for seed in self.seeds])
+        noise *= (self.codes[:, span] < _N_BASES)[..., None] * self.sigma
+        bases = OneHot(self.codes, self.table).tile(span)
+        return bases + noise.to(bases) @ self.table[:_N_BASES]
+
+
+def _normal(seed: tuple[int, ...], span: slice) -> np.ndarray:
+    """Return normal numbers for the four bases at each position of a span, generated block by block."""
+    blocks = range(span.start // _BLOCK, -(-span.stop // _BLOCK))
+    parts = [np.random.default_rng((*seed, block)).standard_normal((_BLOCK, _N_BASES)) for block in blocks]
+    start = span.start - blocks.start * _BLOCK
+    return np.concatenate(parts)[start : start + span.stop - span.start]
 
 
 class Spans:

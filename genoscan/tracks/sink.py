@@ -83,8 +83,8 @@ class Sink:
         checksum = partial(self._arrays.checksum, final=final)
         return FileSnapshots(folder, prefix, partial(self._take_stored, rows), checksum)
 
-    def receive(self, rows: slice, span: slice, tile: Any) -> None:
-        """Store the gradients of one tile.
+    def receive(self, rows: slice, span: slice, tile: Any, *, weight: float = 1.0, add: bool = False) -> None:
+        """Store the gradients of one tile, or add them to the stored ones.
 
         Parameters
         ----------
@@ -94,13 +94,18 @@ class Sink:
             Positions of the tile in each window, counted in the reading direction.
         tile
             Derivatives, in the format of the engine.
+        weight
+            Factor by which the derivatives are multiplied.
+        add
+            Whether to add the derivatives to those that are stored for the same positions and strand. This
+            requires that `arrays.columns` is not None.
 
         Notes
         -----
         Several threads may call this method concurrently if their rows are disjoint.
         """
         for row, gradient in zip(range(rows.start, rows.stop), self._by_base(tile), strict=True):
-            self._receive(row, span, gradient)
+            self._receive(row, span, gradient * np.float32(weight), add)
 
     def check_finite(self, values: Float64[np.ndarray, " windows"], advice: str) -> None:
         """Check that the target values and the derivatives at known bases are finite.
@@ -124,7 +129,7 @@ class Sink:
             if not np.isfinite(value):
                 raise NonFiniteError(f"{window.scored}: the target is {value}; {advice}")
 
-    def _receive(self, row: int, span: slice, gradient: np.ndarray) -> None:
+    def _receive(self, row: int, span: slice, gradient: np.ndarray, add: bool) -> None:
         window = self._windows[row]
         scored = window.scored_span
         start = min(max(span.start, scored.start), scored.stop)
@@ -142,16 +147,17 @@ class Sink:
             codes, gradient = reverse_complement(codes), gradient[::-1, ::-1]
         offset = self._arrays.offsets[window.scored]
         at = slice(offset + at.start, offset + at.stop)
-        self._store(at, codes, gradient)
+        self._store(at, codes, gradient, add)
         self._note(self._stored[row], at)
 
-    def _store(self, at: slice, codes: np.ndarray, gradient: np.ndarray) -> None:
+    def _store(self, at: slice, codes: np.ndarray, gradient: np.ndarray, add: bool) -> None:
         arrays, n_strands = self._arrays, self._n_strands
         arrays.codes[at] = codes
         final = self._strand_index == n_strands - 1
         columns = arrays.columns if final else arrays.first
         if columns is not None:
-            before = np.float32(0) if not self._strand_index or arrays.first is None else arrays.first[at]
+            stored = columns if add else arrays.first if self._strand_index else None
+            before = np.float32(0) if stored is None else stored[at]
             columns[at] = before + gradient / np.float32(n_strands)
             gradient = np.asarray(columns[at])
         if final:

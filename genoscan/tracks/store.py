@@ -51,8 +51,8 @@ class Arrays:
     first
         Contribution of the first of two strands to the mean derivatives, as a float32 array of shape
         (bases, 4). On disk, this is a separate array, so that a tile of the second strand can be stored
-        again after an interruption; it is None if only one strand is read. In memory, this is the same
-        array as `columns`.
+        again after an interruption; it is None if only one strand is read. In memory, this is by default
+        the same array as `columns`.
     """
 
     scores: np.ndarray
@@ -119,13 +119,16 @@ class Arrays:
         return self.scores[self.slice_of(region)]
 
 
-def arrays_in_memory(regions: Sequence[Region]) -> Arrays:
+def arrays_in_memory(regions: Sequence[Region], *, separate_first: bool = False) -> Arrays:
     """Allocate uninitialised arrays in memory.
 
     Parameters
     ----------
     regions
         Scored regions.
+    separate_first
+        Whether `first` is a separate array, as on disk. This is required if the tiles of the second strand
+        are stored more than once.
 
     Returns
     -------
@@ -134,12 +137,12 @@ def arrays_in_memory(regions: Sequence[Region]) -> Arrays:
 
     Notes
     -----
-    Memory: 21 bytes per base.
+    Memory: 21 bytes per base; 37 bytes if `first` is a separate array.
     """
     total = sum(map(len, regions))
     scores, codes = np.empty(total, np.float32), np.empty(total, np.uint8)
     columns = np.empty((total, 4), np.float32)
-    return Arrays(scores, codes, columns, _offsets(regions), columns)
+    return Arrays(scores, codes, columns, _offsets(regions), np.empty_like(columns) if separate_first else columns)
 
 
 def count_scores(arrays: Arrays, regions: Sequence[Region]) -> dict[str, int]:
