@@ -58,6 +58,9 @@ class Estimate:
         Disk space, in bytes, for the saved state of a sweep, from which an interrupted run resumes.
     by_batch
         Computing time of each batch, in seconds.
+    gradients
+        Smallest and largest number of gradients that are computed for each window. The computing time is
+        that of the smallest number.
     """
 
     regions: int
@@ -77,6 +80,7 @@ class Estimate:
     disk_bytes: int
     state_bytes: int
     by_batch: tuple[float, ...]
+    gradients: tuple[int, int]
 
 
 def estimate(job: Job, *, columns: bool) -> Estimate:
@@ -102,18 +106,24 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
     probe = _probe(job.model, method, width, size, probed)
     cost, of_probe = (method.cost(stack, length, width) for length in (longest, size * probed))
     seconds = []
+    gradients, values = (1, 1), 0
+    if job.options.path is not None:
+        gradients, values = job.options.path.n_evaluations, job.options.path.n_values
+        columns = True
+    codes_bytes = longest * width * (2 if job.options.path is not None and job.options.path.shuffles else 1)
     for batch in job.batches:
         of_batch = 0.0
         for windows in zip(*batch, strict=True):
             length = len(windows[0])
             recomputed = method.cost(stack, length, width).recomputed
-            per_base = (probe.adjoined + probe.forward * recomputed) / (width * size)
+            per_gradient = probe.adjoined + probe.forward * recomputed
+            per_base = (per_gradient * gradients[0] + probe.forward * values) / (width * size)
             of_batch += per_base * length * len(windows)
         seconds.append(of_batch)
     scored = sum(len(region) for region in job.regions)
     windows_read = [w for batch in job.batches for windows in batch for w in windows]
     engine_bytes = probe.bytes + cost.carry_bytes - of_probe.carry_bytes
-    memory_bytes = base_bytes + longest * width
+    memory_bytes = base_bytes + codes_bytes
     memory_bytes += engine_bytes if job.model.device.type == "cpu" else 0
     memory_bytes += cost.boundary_bytes if cost.boundary_place == "memory" else 0
     return Estimate(
@@ -128,26 +138,30 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
         engine_bytes=engine_bytes,
         boundary_bytes=cost.boundary_bytes,
         boundary_place=cost.boundary_place,
-        window_bytes=longest * width,
+        window_bytes=codes_bytes,
         base_bytes=base_bytes,
         memory_bytes=memory_bytes,
         disk_bytes=scored * (37 if job.options.strand == "both" else 21 if columns else 5) + cost.state_bytes,
         state_bytes=cost.state_bytes,
         by_batch=tuple(seconds),
+        gradients=gradients,
     )
 
 
 def passes(job: Job) -> int:
     """Return the total number of positions that a run of the job will report as progress.
 
-    A position is counted once for each pass over it.
+    A position is counted once for each pass over it. If the number of gradients is automatic, the smallest
+    number is assumed.
     """
-    stack, total = job.model.stack, 0
+    stack, total, path = job.model.stack, 0, job.options.path
+    gradients, values = (1, 0) if path is None else (path.n_evaluations[0], path.n_values)
     for batch in job.batches:
         for windows in zip(*batch, strict=True):
             length, width = len(windows[0]), len(windows)
             method = job.model.method.fit(stack, length, width)
-            total += width * round(length * method.cost(stack, length, width).passes)
+            total += width * round(length * method.cost(stack, length, width).passes) * gradients
+            total += width * length * method.forward_passes(stack) * values
     return total
 
 

@@ -30,7 +30,7 @@ from genoscan.genome.plan import Window
 from genoscan.genome.shuffle import shuffle_dinucleotides
 from genoscan.gradient import stream_gradient, stream_value
 from genoscan.model import Model
-from genoscan.path_method import TOLERANCE, PathMethod
+from genoscan.path_method import TOLERANCE, UNIFORM, PathMethod
 
 
 class PathResult(NamedTuple):
@@ -180,10 +180,10 @@ def _baseline(
     windows: Sequence[Window], codes: Tensor, table: Tensor, method: PathMethod, seeds: Sequence[tuple[int, ...]]
 ) -> tuple[UInt8[Tensor, "windows length"], Float[Tensor, "codes symbols"]]:
     """Return the baseline as base codes and the input for each code."""
-    if method.baseline == "dinucleotide-shuffle":
+    if method.shuffles:
         rows = zip(windows, codes.numpy(), seeds, strict=True)
         return torch.from_numpy(np.stack([_shuffled(*row) for row in rows])), table
-    bases = table[:N].mean(0) if method.baseline == "uniform" else torch.zeros_like(table[0])
+    bases = table[:N].mean(0) if method.baseline == UNIFORM else torch.zeros_like(table[0])
     return codes, torch.cat([bases.expand(N, -1), table[N:]])
 
 

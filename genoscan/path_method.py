@@ -18,7 +18,7 @@ from genoscan.errors import InputError
 
 GRADIENT = "gradient"
 METHODS = GRADIENT, "integrated-gradients", "expected-gradients", "smoothgrad"
-BASELINES = "uniform", "zeros", "dinucleotide-shuffle"
+UNIFORM, ZEROS, SHUFFLE = BASELINES = "uniform", "zeros", "dinucleotide-shuffle"
 AUTO = "auto"
 STEPS, FEWEST, MOST = 50, 16, 1024
 """Default number of gradient evaluations, and the smallest and the largest number if it is automatic."""
@@ -75,6 +75,11 @@ class PathMethod:
         if self.baseline is None:
             return 0
         return (self.steps or STEPS) if self.name == "expected-gradients" else 1
+
+    @property
+    def shuffles(self) -> bool:
+        """Whether the baseline is a shuffled sequence."""
+        return self.baseline == SHUFFLE
 
     @property
     def points(self) -> Sequence[Point]:
@@ -151,11 +156,11 @@ def path_method(name: str, steps: int | str | None, baseline: str | None, seed: 
     if name == "smoothgrad":
         return PathMethod(name, count, None, seed, sigma)
     if name == "expected-gradients":
-        if baseline not in (None, "dinucleotide-shuffle"):
-            raise InputError(f"--baseline {baseline}: --method {name} is an average over dinucleotide-shuffle")
-        baseline = "dinucleotide-shuffle"
-    baseline = baseline or "uniform"
-    return PathMethod(name, count, baseline, seed if baseline == "dinucleotide-shuffle" else None, None)
+        if baseline not in (None, SHUFFLE):
+            raise InputError(f"--baseline {baseline}: expected {SHUFFLE}, over which --method {name} averages")
+        baseline = SHUFFLE
+    baseline = baseline or UNIFORM
+    return PathMethod(name, count, baseline, seed if baseline == SHUFFLE else None, None)
 
 
 def _count(steps: int | str | None) -> int | None:

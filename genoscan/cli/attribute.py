@@ -2,13 +2,19 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from genoscan.cli.inputs import prepare_job
 from genoscan.cli.messages import log
 from genoscan.cli.options import JOB, PATH
+
+if TYPE_CHECKING:
+    from genoscan.job import Job
+
+_WARN_ABOVE = 0.05
+"""Completeness error above which a warning is logged."""
 
 
 @click.command("attribute")
@@ -23,6 +29,8 @@ from genoscan.cli.options import JOB, PATH
 )
 def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any) -> None:
     """Write tracks of the exact derivative of the target with respect to every base.
+
+    With --method, derivatives are averaged over several inputs, for example as integrated gradients.
 
     The target (--target) is a number computed from the model's outputs. GENOME is a FASTA file (plain or
     compressed with bgzip) or a GenBank file. To continue an interrupted run, repeat the same command.
@@ -54,9 +62,28 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
             f"{zeros:,} of {len(job.regions):,} regions: every score is 0; either the target does "
             f"not depend on these bases, or its derivatives underflow in {record['dtype']}"
         )
+    if "completeness" in record:
+        _report_completeness(job, record)
     for path in outputs:
         click.echo(path)
     if margin_path is not None:
         with progress(sum(len(window) for batch in job.batches for r in batch for window in r)) as advance:
             write_margins(job, margin_path, command=sys.argv, progress=advance)
         click.echo(margin_path)
+
+
+def _report_completeness(job: "Job", record: dict[str, Any]) -> None:
+    """Log the regions whose completeness error is large or, with automatic steps, above the tolerance."""
+    from genoscan.path_method import TOLERANCE
+
+    automatic = job.options.path is not None and job.options.path.steps is None
+    limit = TOLERANCE if automatic else _WARN_ABOVE
+    rows = [row for batch in record["completeness"] for row in batch]
+    errors = [float("inf") if row["error"] is None else row["error"] for row in rows]
+    above = [error for error in errors if error > limit]
+    if above:
+        remedy = f"not reached with {max(row['steps'] for row in rows):,} steps" if automatic else "more --steps"
+        log(
+            f"completeness error above {limit:.0%} in {len(above):,} of {len(errors):,} regions, at most "
+            f"{max(above):.1%}: {remedy}{'; try' if automatic else ', or'} another --baseline"
+        )

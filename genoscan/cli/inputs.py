@@ -162,6 +162,15 @@ def _warn_about_options(job: "Job", outputs: Sequence[Path], spill: Path | None)
         reasons["memory"] = reasons["spill"] = "the model is causal"
         if job.target.region is not None:
             reasons["reach"] = "the model is causal, and the target is at a fixed position"
+    path = job.options.path
+    if path is None:
+        reasons |= dict.fromkeys(("steps", "baseline", "seed", "sigma"), "there is one gradient with --method gradient")
+    elif path.sigma is None:
+        reasons["sigma"] = f"--method {path.name} has no noise"
+        if path.seed is None:
+            reasons["seed"] = f"the baseline {path.baseline} is not random"
+    else:
+        reasons["baseline"] = f"--method {path.name} has no baseline"
     if all(path.suffix == ".npz" for path in outputs):
         reasons["score"] = "a .npz file contains the four derivatives; only export sites uses the score"
     warn_without_effect(**reasons)

@@ -92,12 +92,11 @@ TARGET = combine(
     ),
     click.option(
         "--score",
-        default="centred",
-        show_default=True,
         metavar="SCORE",
         help="How the four derivatives at a base become one score: centred (the observed base's "
         "minus the mean), observed, magnitude (L2 norm after centring) or substitution (the "
-        "largest first-order effect, signed).",
+        "largest first-order effect, signed).  [default: centred; observed for methods with a baseline, "
+        "whose columns are relative to it]",
     ),
     click.option(
         "--strand",
@@ -118,6 +117,46 @@ TARGET = combine(
         metavar="BASES",
         help="Bases downstream of the region that the model also reads and predicts; with 0, scores fade "
         "towards the region's end.  [default: from the model's configuration]",
+    ),
+)
+
+METHOD = combine(
+    click.option(
+        "--method",
+        default="gradient",
+        show_default=True,
+        metavar="METHOD",
+        help="gradient: at the sequence; integrated-gradients: averaged over the straight line from a baseline "
+        "to the sequence; expected-gradients: over lines from shuffled sequences, at one random point each; "
+        "smoothgrad: over the sequence with Gaussian noise. The target, with its labels, is the same at all points.",
+    ),
+    click.option(
+        "--steps",
+        metavar="N",
+        help="Gradients to average; the time is proportional to it. auto doubles it, from 16 up to 1,024, until "
+        "the sum of the integrated gradients is within 1 % of the difference that it should be.  [default: 50]",
+    ),
+    click.option(
+        "--baseline",
+        metavar="BASELINE",
+        help="Start of the line: uniform (1/4 of each base), zeros, or dinucleotide-shuffle (a random sequence "
+        "with the same dinucleotide counts).  [default: uniform; dinucleotide-shuffle for expected-gradients]",
+    ),
+    click.option(
+        "--seed",
+        type=int,
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Seed of shuffles, random points and noise; another one shows how much the result depends on them.",
+    ),
+    click.option(
+        "--sigma",
+        type=float,
+        default=0.15,
+        show_default=True,
+        metavar="SIGMA",
+        help="Standard deviation of the noise for smoothgrad, relative to the 1 of a one-hot base.",
     ),
 )
 
@@ -188,5 +227,5 @@ MACHINE = combine(
 )
 
 
-JOB = combine(GENOME, REGIONS, OUTPUTS, MODEL, TARGET, COMPUTE, MACHINE)
+JOB = combine(GENOME, REGIONS, OUTPUTS, MODEL, TARGET, METHOD, COMPUTE, MACHINE)
 """Decorator that adds the arguments and options shared by the commands `attribute` and `plan`."""

@@ -38,6 +38,7 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
         raise InputError("--whole-genome: leave --region, --bed and --shard out")
     job = prepare_job(outputs=outputs, **options)
     tile = job.model.method.tile
+    shuffled = job.options.path is not None and job.options.path.shuffles
     cost = estimate(job, columns=any(path.suffix == ".npz" for path in outputs))
     size = f"{cost.boundary_bytes / 1e6:,.0f} MB"
     boundaries = f"{size} between the layers, for the longest batch, in {cost.boundary_place}"
@@ -50,10 +51,11 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
                 "context": f"{cost.context_share:.0%} of the bases read are not scored",
                 "longest window": f"{cost.longest:,} bases, {-(-cost.longest // tile):,} tiles of {tile:,}",
                 "recomputation": f"{cost.recomputed:.2f} additional forward passes per tile",
+                **({"gradients": f"{_range(*cost.gradients)} per window"} if job.options.path is not None else {}),
                 "process memory": f"{cost.base_bytes / 1e6:,.0f} MB for interpreter, libraries, model and index",
                 "engine memory": f"{cost.engine_bytes / 1e6:,.0f} MB, independent of length",
                 **({"boundary memory": boundaries} if cost.boundary_bytes else {}),
-                "window memory": f"{cost.window_bytes / 1e6:,.1f} MB (1 byte per base of a batch)",
+                "window memory": f"{cost.window_bytes / 1e6:,.1f} MB ({'2 bytes' if shuffled else '1 byte'} per base of a batch)",
                 "total memory": f"{cost.memory_bytes / 1e6:,.0f} MB, without the memory of a GPU",
                 "disk until done": f"{cost.disk_bytes / 1e6:,.1f} MB in the first output's folder, of which "
                 f"{cost.state_bytes / 1e6:,.1f} MB to continue an interrupted window",
@@ -63,6 +65,10 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
     )
     if whole_genome:
         _print_shards(job, cost)
+
+
+def _range(fewest: int, most: int) -> str:
+    return f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,} (the time is that of {fewest:,})"
 
 
 def _print_shards(job: "Job", cost: "Estimate") -> None:
