@@ -21,8 +21,9 @@ from genoscan.genome.region import Region, parse_region
 from genoscan.importer import load_model
 from genoscan.job import Options, prepare
 from genoscan.model import Model
-from genoscan.perturbation import Probe, Response, respond
+from genoscan.perturbation import Response, respond
 from genoscan.pipeline import attribute_batch, run
+from genoscan.probe import Probe, read_change
 from genoscan.record import PATH
 from genoscan.sequences import Located, group, locate, locate_all, named_target
 from genoscan.tracks.store import arrays_in_memory
@@ -331,7 +332,7 @@ def response(
     base: str | None = None,
     strand: Literal["+", "-"] = "+",
     context: int | None = None,
-    of: Literal["log-p", "logits"] = "log-p",
+    of: Literal["log-p", "logits", "sensitivity"] = "log-p",
     finite: bool = False,
     axes: str = "LC",
 ) -> Response:
@@ -344,7 +345,7 @@ def response(
         pair, the response is computed in the region.
     at
         1-based position of the base in the sequence; for a (genome file, region) pair, in the
-        chromosome.
+        chromosome. A text may also contain the observed and the new base: "10,500:C>T".
     base
         New base, on the forward strand. If None, the base with the largest effect is chosen separately
         at each position of the response.
@@ -352,15 +353,17 @@ def response(
         Strand to read, and number of bases to read upstream of the changed base or, for bidirectional
         models, on both sides. If `context` is None, the value in the model's configuration is used.
     of
-        Measure of the effect: "log-p" for the change in the log-probability of the observed base, or
-        "logits" for the L2 norm of the change in the logits.
+        Measure of the effect: "log-p" for the change in the log-probability of the observed base, "logits"
+        for the L2 norm of the change in the logits, or "sensitivity" for the change in the sensitivity to
+        each base (see interaction.py).
     finite
         Whether to return the finite change instead of the derivative.
 
     Returns
     -------
     Response
-        Effect of the change. Its attribute `values` has one entry per base of its attribute `region`.
+        Effect of the change. Its attribute `values` has one entry per base of its attribute `region`, and
+        `totals` contains the sum for each new base, including the site's own term.
 
     Raises
     ------
@@ -380,7 +383,7 @@ def response(
     """
     located = locate(sequence, axes=axes)
     chrom = located.region.chrom
-    place = parse_region(f"{{{chrom}}}:{at}-{at}", located.genome.sizes, option="at")
+    place, base = read_change(located.genome, f"{{{chrom}}}:{at}", base, option="at")
     probe = Probe(place, base, located.region, strand, context, of, finite)
     return respond(located.genome, _loaded(model), probe)
 

@@ -1,10 +1,9 @@
-"""Response of a model's predictions to a change in one base."""
+"""Response of a model's predictions, or of its sensitivities, to a change in one base."""
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,66 +14,19 @@ from genoscan.engine.inputs import OneHot
 from genoscan.engine.methods import Progress, ignore
 from genoscan.engine.tangent import BaseChange
 from genoscan.engine.target import LogLikelihood, whole_window
-from genoscan.errors import InputError, NonFiniteError, UnsupportedModelError
-from genoscan.genome.alphabet import BASES, N
+from genoscan.errors import InputError, NonFiniteError
+from genoscan.genome.alphabet import N
 from genoscan.genome.genome import Genome
-from genoscan.genome.plan import Window, as_read, read_windows, region_read
+from genoscan.genome.plan import Window, read_windows
 from genoscan.genome.region import Region
+from genoscan.interaction import sensitivity_changes
 from genoscan.model import Model
+from genoscan.probe import Probe, new_bases, response_window, sensitivity_window
 from genoscan.record import model_record, sequence_records
 from genoscan.tracks.atomic import atomic_files
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.record_schema import region_records
 from genoscan.tracks.writer import check_output, open_tracks
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A change in one base of the genome, and the settings that define the response.
-
-    Attributes
-    ----------
-    at
-        Position of the base, as a region of length 1.
-    base
-        New base, on the forward strand. If None, the base with the largest effect is chosen separately
-        for each position of the region.
-    region
-        Region in which to compute the response. If None, the region extends from the changed base to
-        the limit of the model's reach, downstream for causal models and on both sides for bidirectional
-        models.
-    strand
-        Strand that the model reads: "+" or "-".
-    context
-        Number of bases to read upstream of the changed base or, for bidirectional models, on both sides.
-        If None, the value in the model's configuration is used.
-    of
-        Measure of the response at a position: "log-p" for the change in the log-probability of the
-        observed base, or "logits" for the L2 norm of the change in the logits.
-    finite
-        Whether to compute the finite change instead of the derivative.
-
-    Raises
-    ------
-    InputError
-        If `strand`, `of` or `base` is invalid.
-    """
-
-    at: Region
-    base: str | None = None
-    region: Region | None = None
-    strand: str = "+"
-    context: int | None = None
-    of: Literal["log-p", "logits"] = "log-p"
-    finite: bool = False
-
-    def __post_init__(self) -> None:
-        if self.strand not in ("+", "-"):
-            raise InputError(f"--strand {self.strand}: expected + or -")
-        if self.of not in ("log-p", "logits"):
-            raise InputError(f"--of {self.of}: expected log-p or logits")
-        if self.base is not None and (len(self.base) != 1 or self.base.upper() not in BASES):
-            raise InputError(f"--base {self.base}: expected A, C, G or T")
 
 
 class Response(NamedTuple):
@@ -85,14 +37,27 @@ class Response(NamedTuple):
     region
         Region in which the effect was measured.
     values
-        Effect at each base of the region, as float32. The value at an N is NaN.
+        Effect at each base of the region, as float32. The value at an N is NaN, as is that of a changed base
+        that the model does not predict.
     window
         Region that the model read.
+    totals
+        For "log-p", the sum of the effects on all bases of the region for each new base, including the
+        site's own term, even if the changed base is outside the region; otherwise empty.
+    own
+        For "log-p", the site's own term for each new base: log p(new base) - log p(observed base) at the
+        changed position. It is None if the model does not predict the changed base.
+    strongest
+        Position of the largest absolute effect, as a region of length 1, and the effect. The changed base
+        itself is excluded. None if the region has no other base with an effect.
     """
 
     region: Region
     values: np.ndarray
     window: Region
+    totals: dict[str, float]
+    own: dict[str, float] | None
+    strongest: tuple[Region, float] | None
 
 
 def respond(genome: Genome, model: Model, probe: Probe, *, progress: Progress = ignore) -> Response:
@@ -127,30 +92,66 @@ def respond(genome: Genome, model: Model, probe: Probe, *, progress: Progress = 
     If `probe.finite` is true, the response is the finite change. Otherwise, it is the derivative along
     e_new - e_observed, where e_new and e_observed are the one-hot encodings of the new base and the
     observed base. The response is exact up to rounding. In a causal model, it is exactly zero upstream
-    of the changed base. Memory is needed for the activations of one tile, for one carry, and for 4 bytes
-    per position. Bidirectional models also need memory for the activations between layers.
+    of the changed base.
+
+    For "log-p", the value at the changed base includes the site's own term, the change of its label, which
+    is a finite change in both cases. With `probe.finite`, the sum of the values for one new base is
+    therefore the change in the log-likelihood of the sequence. For the derivative, the own term is that of
+    the prediction before the change.
+
+    Memory is needed for the activations of one tile, for one carry, and for 4 bytes per position.
+    Bidirectional models also need memory for the activations between layers. Changes in sensitivity need
+    the memory of a gradient (see interaction.py).
     """
-    window = _window(genome, model, probe)
+    window = (sensitivity_window if probe.of == "sensitivity" else response_window)(genome, model, probe)
     codes = torch.from_numpy(read_windows(genome, [window]))
-    position = window.span_of(probe.at).start
-    bases = _new_bases(probe, int(codes[0, position]))
-    rows = np.zeros(len(window), np.float32)
-    sweep = _finite if probe.finite else _derivative
-    for span, change in sweep(model, codes, position, bases, probe, progress):
-        # The output at position i predicts the base at position i + label_offset.
-        start = span.start + model.label_offset
-        values = _strongest(change)[: max(0, len(window) - start)]
-        rows[start : start + len(values)] = values
-    rows = rows[window.scored_span]
-    known = codes[0, window.scored_span].numpy() < N
-    if not np.isfinite(rows[known]).all():
+    position, scored = window.span_of(probe.at).start, window.scored_span
+    bases = new_bases(probe, int(codes[0, position]))
+    known = codes[0].numpy() < N
+    rows, totals, own = np.zeros(len(window), np.float32), np.zeros(len(bases)), None
+    for at, change, label in _changes(model, window, codes, position, bases, probe, progress):
+        if label is not None:
+            own = label
+            change[:, position - at.start] += label
+        rows[at] = _strongest(change)
+        inside = slice(max(at.start, scored.start), max(at.start, min(at.stop, scored.stop)))
+        part = change[:, inside.start - at.start : inside.stop - at.start].double().cpu().numpy()
+        totals += part[:, known[inside]].sum(1)
+    if own is not None and not scored.start <= position < scored.stop:
+        totals += own.cpu().numpy()
+    if not np.isfinite(rows[scored][known[scored]]).all() or not np.isfinite(totals).all():
+        wrong = (~np.isfinite(rows[scored][known[scored]])).sum()
         raise NonFiniteError(
-            f"{window.scored}: the response of {(~np.isfinite(rows[known])).sum():,} of "
-            f"{len(rows):,} bases is not finite; {model.advice_on_overflow}"
+            f"{window.scored}: the response of {wrong:,} of {len(window.scored):,} bases is not finite; "
+            f"{model.advice_on_overflow}"
         )
     rows[~known] = np.nan
-    forward = rows[::-1].copy() if window.strand == "-" else rows
-    return Response(window.scored, forward, window.region)
+    strongest = _largest(rows, position, window)
+    if probe.of == "log-p" and own is None:
+        rows[position] = np.nan
+    forward = rows[scored][::-1].copy() if window.strand == "-" else rows[scored]
+    names = [probe.forward_base(base) for base in bases]
+    return Response(
+        window.scored,
+        forward,
+        window.region,
+        dict(zip(names, totals.tolist(), strict=True)) if probe.of == "log-p" else {},
+        None if own is None else dict(zip(names, own.tolist(), strict=True)),
+        strongest,
+    )
+
+
+def _largest(rows: np.ndarray, position: int, window: Window) -> tuple[Region, float] | None:
+    """Return the base of the region with the largest absolute effect, other than the changed base."""
+    scored = window.scored_span
+    sizes = np.nan_to_num(np.abs(rows[scored]))
+    if scored.start <= position < scored.stop:
+        sizes[position - scored.start] = 0
+    if not sizes.any():
+        return None
+    i = int(sizes.argmax())
+    start = window.scored.end - 1 - i if window.strand == "-" else window.scored.start + i
+    return Region(window.scored.chrom, start, start + 1), float(rows[scored.start + i])
 
 
 def write_response(
@@ -203,6 +204,11 @@ def write_response(
             "of": probe.of,
             "finite": probe.finite,
             "strand": probe.strand,
+            "total": found.totals,
+            "own": found.own,
+            "strongest": None
+            if found.strongest is None
+            else {"at": region_records([found.strongest[0]])[0], "effect": found.strongest[1]},
         },
         "window": region_records([found.window])[0],
         "regions": region_records([found.region]),
@@ -218,82 +224,75 @@ def write_response(
     return record
 
 
-def _window(genome: Genome, model: Model, probe: Probe) -> Window:
-    """Return the window that the model reads.
-
-    For a causal model, the window extends from the context upstream of the changed base to the end of the
-    region. For a bidirectional model, it contains the base, the region, and context on both sides of them.
-    """
-    at, size, reach = probe.at, genome.sizes[probe.at.chrom], model.config.reach
-    if len(at) != 1:
-        raise InputError(f"--at {at}: {len(at):,} bases, expected one")
-    if probe.region is not None and probe.region.chrom != at.chrom:
-        raise InputError(f"--at {at}: nothing of {probe.region} is on {at.chrom}")
-    if model.head:
-        raise UnsupportedModelError(f"{model.name}: has no language model, which a response requires")
-    context = model.config.context if probe.context is None else probe.context
-    if context < 0:
-        raise InputError(f"--context {context}: expected 0 bases or more")
-    span, method = as_read(at, probe.strand, size), model.method
-    region = probe.region or region_read(at.chrom, method.affected(span, reach), probe.strand, size)
-    written = as_read(region, probe.strand, size)
-    # In a causal model, the first prediction that depends on a base is that of the next base.
-    if written.stop <= method.affected(span, size).start + model.label_offset:
-        raise InputError(
-            f"--at {at}: nothing of {region} comes after it as strand {probe.strand} is read; "
-            "a causal model responds after the base"
-        )
-    read = method.extent(span, written, before=context, after=context)
-    return Window(region_read(at.chrom, read, probe.strand, size), region, probe.strand)
+Change = tuple[slice, Float[Tensor, "changes tile"], Float[Tensor, " changes"] | None]
+"""Positions of some bases, the effects of the changes on them and, if they include the changed base and the
+effect is on log p, the site's own terms."""
 
 
-def _new_bases(probe: Probe, observed: int) -> list[int]:
-    """Return the codes of the new bases, on the strand that the model reads.
-
-    If the probe does not specify a new base, these are the three bases other than the observed base.
-    """
-    if observed > 3:
-        raise InputError(f"--at {probe.at}: the genome has an N there; choose an A, C, G or T")
-    if probe.base is None:
-        return [code for code in range(4) if code != observed]
-    code = BASES.index(probe.base.upper())
-    code = 3 - code if probe.strand == "-" else code
-    if code == observed:
-        raise InputError(f"--base {probe.base}: is the observed base at {probe.at}; choose another")
-    return [code]
-
-
-Changes = Iterator[tuple[slice, Float[Tensor, "changes tile"]]]
+def _changes(
+    model: Model, window: Window, codes: Tensor, position: int, bases: list[int], probe: Probe, progress: Progress
+) -> Iterator[Change]:
+    """Yield the effects on all bases that depend on the change, in any order."""
+    if probe.of == "sensitivity":
+        for span, change in sensitivity_changes(model, window, codes, position, bases, progress):
+            yield span, change, None
+        return
+    sweep = _finite if probe.finite else _derivative
+    for span, change, label in sweep(model, codes, position, bases, probe, progress):
+        # The output at position i predicts the base at position i + label_offset.
+        start = span.start + model.label_offset
+        change = change[:, : max(0, len(window) - start)]
+        yield slice(start, start + change.shape[1]), change, label
 
 
 def _derivative(
     model: Model, codes: Tensor, position: int, bases: list[int], probe: Probe, progress: Progress
-) -> Changes:
+) -> Iterator[Change]:
     table = model.table()
     directions = BaseChange(position, table[bases] - table[codes[0, position].long()])
     target = whole_window(codes, model.columns(), model.label_offset)
     inputs = OneHot(codes, table)
     for span, outputs, outputs_dot in model.method.tangent(model.stack, inputs, directions, progress=progress):
         if probe.of == "logits":
-            yield span, outputs_dot[:, 0].norm(dim=-1)
+            yield span, outputs_dot[:, 0].norm(dim=-1), None
         else:
             # In float64, like the log-likelihood: 1 - p loses precision if p is near 1.
-            change = outputs_dot[:, 0].double()
-            mean = (torch.softmax(outputs[0].double(), -1) * change).sum(-1)
-            yield span, _of_labels(target, span, change) - mean
+            change, log_p = outputs_dot[:, 0].double(), torch.log_softmax(outputs[0].double(), -1)
+            labels = _of_labels(target, span, change) - (log_p.exp() * change).sum(-1)
+            yield span, labels, _own(model, log_p.expand_as(change), span, codes, position, bases)
 
 
-def _finite(model: Model, codes: Tensor, position: int, bases: list[int], probe: Probe, progress: Progress) -> Changes:
+def _finite(
+    model: Model, codes: Tensor, position: int, bases: list[int], probe: Probe, progress: Progress
+) -> Iterator[Change]:
     changed = codes.repeat(1 + len(bases), 1)
     changed[1:, position] = torch.tensor(bases, dtype=codes.dtype)
     inputs = OneHot(changed, model.table())
     target = whole_window(codes, model.columns(), model.label_offset)
     for span, outputs in model.method.forward(model.stack, inputs, progress=progress):
         if probe.of == "logits":
-            yield span, (outputs[1:] - outputs[0]).norm(dim=-1)
+            yield span, (outputs[1:] - outputs[0]).norm(dim=-1), None
         else:
-            log_p = _of_labels(target, span, torch.log_softmax(outputs.double(), -1))
-            yield span, log_p[1:] - log_p[0]
+            log_p = torch.log_softmax(outputs.double(), -1)
+            labels = _of_labels(target, span, log_p)
+            yield span, labels[1:] - labels[0], _own(model, log_p[1:], span, codes, position, bases)
+
+
+def _own(
+    model: Model,
+    log_p: Float[Tensor, "changes tile symbols"],
+    span: slice,
+    codes: Tensor,
+    position: int,
+    bases: list[int],
+) -> Float[Tensor, " changes"] | None:
+    """Return log p(new base) - log p(observed base) at the changed position, if an output in the span predicts it."""
+    output = position - model.label_offset
+    if not span.start <= output < span.stop:
+        return None
+    row, columns = log_p[:, output - span.start], model.columns()
+    new = row.gather(-1, columns[bases].to(row.device)[:, None])[:, 0]
+    return new - row[:, int(columns[int(codes[0, position])])]
 
 
 def _of_labels(

@@ -491,15 +491,20 @@ class TestResponse:
         inside = ~np.isnan(found)
         if strand == "+":
             assert np.flatnonzero(inside).tolist() == list(range(190, 260))
-            assert not found[190:201].any()  # to the bit, before the base and at it
+            assert not found[190:200].any()  # to the bit, before the base
             window, after = CHR1[200 - CONTEXT : 260], found[201:260]
         else:
             assert np.flatnonzero(inside).tolist() == list(range(140, 210))
-            assert not found[200:210].any()
+            assert not found[201:210].any()
             window, after = mirrored(CHR1[140 : 201 + CONTEXT]), found[140:200][::-1]
             base = mirrored(base)
         true = self.change(model, window, CONTEXT, base, of, finite=finite)
         near(after, true, 1e-6)
+        own = 0.0
+        if of == "log-p":
+            before = torch.log_softmax(self.outputs(model, window, {})[CONTEXT - 1], -1)
+            own = float(before["ACGT".index(base)] - before["ACGT".index(window[CONTEXT])])
+        assert found[200] == pytest.approx(own, rel=1e-6)
 
     def test_the_strongest_of_three(self, model: Path, genome: Path, tmp_path: Path) -> None:
         """Without a region: from the base as far as the model reaches."""
@@ -527,14 +532,17 @@ class TestResponse:
         attribute("-r", "chr1:1-300", "--context", 0, "--reach", 0, "--dtype", "float64", "-o", tmp_path / "x.npz")
         row = np.load(tmp_path / "x.npz")["gradient"][200]
         expected = row["ACGT".index(base)] - row["ACGT".index(CHR1[200])]
-        assert np.nansum(found.astype(float)) == pytest.approx(float(expected), rel=1e-5)
+        assert np.nansum(np.delete(found, 200).astype(float)) == pytest.approx(float(expected), rel=1e-5)
 
     def test_provenance(self, model: Path, genome: Path, tmp_path: Path) -> None:
         self.respond(model, genome, tmp_path / "x.bw", "--at", "chr1:201", "--finite")
         record = json.loads((tmp_path / "x.bw.json").read_text())
         at = record["response"].pop("at")
         assert (at["chrom"], at["start"], at["end"]) == ("chr1", 200, 201)
-        assert record["response"] == {"base": None, "of": "log-p", "finite": True, "strand": "+"}
+        found = record["response"]
+        settings = {key: found.pop(key) for key in ("base", "of", "finite", "strand")}
+        assert settings == {"base": None, "of": "log-p", "finite": True, "strand": "+"}
+        assert found.keys() == {"total", "own", "strongest"}
         assert (record["window"]["start"], record["window"]["end"]) == (200 - CONTEXT, 201 + REACH)
 
 

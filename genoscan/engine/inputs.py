@@ -161,9 +161,9 @@ class Noisy:
 
     def tile(self, span: slice) -> Float[Tensor, "batch tile symbols"]:
         noise = torch.stack([torch.from_numpy(_normal(seed, span)) for seed in self.seeds])
-        noise *= (self.codes[:, span] < _N_BASES)[..., None] * self.sigma
+        noise *= (self.codes[:, span] < _N_BASES)[..., None]
         bases = OneHot(self.codes, self.table).tile(span)
-        return bases + noise.to(bases) @ self.table[:_N_BASES]
+        return bases + self.sigma * noise.to(bases) @ self.table[:_N_BASES]
 
 
 def _normal(seed: tuple[int, ...], span: slice) -> np.ndarray:
