@@ -45,7 +45,7 @@ class Estimate:
     boundary_place
         Place where the activations between layers are stored: "memory", a GPU or a folder.
     window_bytes
-        Memory, in bytes, that one batch needs for its base codes.
+        Memory, in bytes, that one batch needs for its base codes, and for those of shuffled baselines.
     base_bytes
         Memory, in bytes, that the process uses before the computation starts, for the interpreter, the
         libraries, the model and the genome index.
@@ -110,7 +110,9 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
     if job.options.path is not None:
         gradients, values = job.options.path.n_evaluations, job.options.path.n_values
         columns = True
-    codes_bytes = longest * width * (2 if job.options.path is not None and job.options.path.shuffles else 1)
+    codes_bytes = longest * width
+    if job.options.path is not None and job.options.path.shuffles:
+        codes_bytes += longest * (width + 5)  # the shuffled windows, and the shuffling of one window
     for batch in job.batches:
         of_batch = 0.0
         for windows in zip(*batch, strict=True):

@@ -58,8 +58,8 @@ def run(
     The derivatives are exact up to rounding, for any tile size, number of slots and batch size. To
     continue an interrupted run, even within a window, call the function again with the same arguments.
 
-    Memory: that of the method of differentiation, plus 1 byte per base of a batch, or 2 if the baseline is
-    a shuffled sequence.
+    Memory: that of the method of differentiation, plus 1 byte per base of a batch. If the baseline is a
+    shuffled sequence, it is 2 bytes, and 5 more for one window while it is shuffled.
 
     Disk space during the run: 5 bytes per base; 21 bytes per base if the four derivatives are stored; 37
     bytes per base if both strands are read.

@@ -212,7 +212,7 @@ def test_an_error_that_is_not_defined() -> None:
     assert [row["error"] for row in completeness([same])] == [0.0, None]
 
 
-def test_a_wrapped_path_is_captums(model: Model) -> None:
+def test_captums_integrated_gradients(model: Model) -> None:
     """Optional: captum is no dependency of the tests."""
     attr = pytest.importorskip("captum.attr", exc_type=ImportError)
     codes = coded(bases(50, 8))

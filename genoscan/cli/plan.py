@@ -38,7 +38,8 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
         raise InputError("--whole-genome: leave --region, --bed and --shard out")
     job = prepare_job(outputs=outputs, **options)
     tile = job.model.method.tile
-    per_base = "2 bytes" if job.options.path is not None and job.options.path.shuffles else "1 byte"
+    shuffled = job.options.path is not None and job.options.path.shuffles
+    per_base = "2 bytes per base of a batch, 5 to shuffle a window" if shuffled else "1 byte per base of a batch"
     cost = estimate(job, columns=any(path.suffix == ".npz" for path in outputs))
     size = f"{cost.boundary_bytes / 1e6:,.0f} MB"
     boundaries = f"{size} between the layers, for the longest batch, in {cost.boundary_place}"
@@ -55,7 +56,7 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
                 "process memory": f"{cost.base_bytes / 1e6:,.0f} MB for interpreter, libraries, model and index",
                 "engine memory": f"{cost.engine_bytes / 1e6:,.0f} MB, independent of length",
                 **({"boundary memory": boundaries} if cost.boundary_bytes else {}),
-                "window memory": f"{cost.window_bytes / 1e6:,.1f} MB ({per_base} per base of a batch)",
+                "window memory": f"{cost.window_bytes / 1e6:,.1f} MB ({per_base})",
                 "total memory": f"{cost.memory_bytes / 1e6:,.0f} MB, without the memory of a GPU",
                 "disk until done": f"{cost.disk_bytes / 1e6:,.1f} MB in the first output's folder, of which "
                 f"{cost.state_bytes / 1e6:,.1f} MB to continue an interrupted window",
