@@ -88,8 +88,9 @@ def average_gradients(
 
     Notes
     -----
-    Each gradient is exact up to rounding. Memory: that of `stream_gradient`, and for a shuffled
-    baseline 1 byte per base, and 5 for one window while it is shuffled. Time: `method.n_evaluations` gradients and `method.n_values` forward passes.
+    Each gradient is exact up to rounding. Memory: that of `stream_gradient`, and for a shuffled baseline
+    1 byte per base, and 5 for one window while it is shuffled. Time: `method.n_evaluations` gradients and
+    `method.n_values` forward passes.
     """
     table, shape = model.table(), (len(codes), codes.shape[1])
     value = stream_value(model, OneHot(codes, table).rows, shape, target, progress=progress)

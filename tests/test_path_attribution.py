@@ -17,15 +17,20 @@ from hypothesis import strategies as st
 from laws import assert_near
 from torch import Tensor
 from toys import straight_stack, tiny_stack
+from truth import caduceus
 
 import genoscan as package
 from genoscan import path_method as definition
 from genoscan.engine.inputs import Mixture, Noisy
 from genoscan.engine.target import whole_window
 from genoscan.errors import InputError
+from genoscan.export.track_file import load_track
 from genoscan.genome.plan import Window
 from genoscan.genome.region import Region
 from genoscan.genome.shuffle import shuffle_dinucleotides
+from genoscan.layers.config import MASK
+from genoscan.layers.foreign.families import read_foreign
+from genoscan.layers.weights import write_model
 from genoscan.model import Model
 from genoscan.path_attribution import PathResult, average_gradients, completeness
 from genoscan.path_method import path_method
@@ -145,6 +150,37 @@ def test_smoothgrad(model: Model) -> None:
         x = one_hot(codes) + 0.3 * torch.from_numpy(noise) * (codes[0] < 4)[:, None]
         truth += derivative(model, x, codes) / 3
     assert_near(columns, truth, bar=1e-10)
+
+
+def test_a_bidirectional_model_with_a_masked_target(tmp_path: Path) -> None:
+    """The mask token is the same along the path."""
+    config = caduceus.config()
+    caduceus.write(tmp_path / "foreign", config, caduceus.tensors(config))
+    write_model(tmp_path / "cad", *read_foreign(tmp_path / "foreign"), "")
+    model, plain = (
+        package.load_model(tmp_path / "cad", dtype=torch.float64, kernels=kernels, tile=16)
+        for kernels in ("auto", "reference")
+    )
+    letters = bases(50, 9)
+    found = package.attribute(letters, model, target="logit:21:C", masked=True, method="integrated-gradients", steps=4)
+    assert isinstance(found, package.Attribution)
+    codes, columns = coded(letters), list(model.config.base_columns)
+    codes[0, 20] = MASK
+    x = plain.table()[codes.long()]
+    start = x.clone()
+    start[0, codes[0] < 4] = plain.table()[:4].mean(0)
+    nodes, weights = np.polynomial.legendre.leggauss(4)
+    gradient = torch.zeros_like(x)
+    for node, weight in zip(nodes, weights, strict=True):
+        point = (start + (node + 1) / 2 * (x - start)).requires_grad_()
+        gradient += weight / 2 * torch.autograd.grad(plain.whole(point)[0, 20, columns[1]], point)[0]
+    truth = (gradient - (start * gradient).sum(-1, keepdim=True))[0][:, columns].numpy()
+    known = np.arange(50) != 20
+    assert np.isnan(found.gradient[20]).all() and np.isnan(found.scores[20])
+    assert np.allclose(found.gradient[known], truth[known], rtol=1e-5, atol=1e-6 * np.abs(truth).max())
+    ends = [float(plain.whole(end)[0, 20, columns[1]]) for end in (x, start)]
+    error = abs(float(((x - start) * gradient).sum()) - (ends[0] - ends[1])) / abs(ends[0] - ends[1])
+    assert found.completeness_error == pytest.approx(error, rel=1e-6)
 
 
 def test_noise_has_its_distribution_and_depends_on_no_tile() -> None:
@@ -414,6 +450,11 @@ def test_shards(folder: Path, whole: Path, tmp_path: Path) -> None:
     records = [json.loads(path.read_text()) for path in (tmp_path / "merged.bw.json", folder / "whole.bw.json")]
     merged, single = (sorted(json.dumps(row) for batch in one["completeness"] for row in batch) for one in records)
     assert merged == single
+
+
+def test_the_page_names_the_method(folder: Path, whole: Path) -> None:
+    track = load_track(whole.with_suffix(".bw"), package.open_genome(folder / "g.fa"))
+    assert track.description == "tiny: log-likelihood, expected-gradients, observed"
 
 
 def test_the_gradient_has_no_new_entries(folder: Path, tmp_path: Path) -> None:

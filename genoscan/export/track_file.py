@@ -43,8 +43,8 @@ class TrackFile:
     def description(self) -> str:
         """One-line description of the track.
 
-        It contains the name of the model, either the target and the score or the predicted quantity, and
-        the warning of the run, if there is one.
+        It contains the name of the model, either the target, the method (if it is not the gradient) and the
+        score or the predicted quantity, and the warning of the run, if there is one.
         """
         record = self.record
         warning = f"; {record['warning']}" if record.get("warning") else ""
@@ -56,7 +56,8 @@ class TrackFile:
             at = response["at"]
             base = at if isinstance(at, str) else f"{at['chrom']}:{at['end']:,}"
             target = f"response to {base}"
-        return f"{record['model']}: {target}" + (f", {score}" if score else "") + warning
+        method = f", {record['attribution']['name']}" if record.get("attribution") else ""
+        return f"{record['model']}: {target}{method}" + (f", {score}" if score else "") + warning
 
 
 def track_names(tracks: Sequence[TrackFile]) -> str:

@@ -103,6 +103,18 @@ class ResponseRecord(_Table):
     at: AnyRegion
 
 
+class AttributionRecord(_Table):
+    """Record of the method that averaged gradients over several inputs.
+
+    Attributes
+    ----------
+    name
+        Name of the method.
+    """
+
+    name: Text
+
+
 class TrackRecord(_Table):
     """Provenance record of a track, with the keys that genoscan reads.
 
@@ -122,6 +134,8 @@ class TrackRecord(_Table):
         Scored regions.
     response
         Perturbed base, in the record of a response; None in other records.
+    attribution
+        Method that averaged gradients; None if there is only the gradient.
     target, score, shard
         Values of the command-line options `--target`, `--score` and `--shard`.
     prediction, logits
@@ -143,6 +157,7 @@ class TrackRecord(_Table):
     sequences: list[SequenceRecord] = []
     regions: list[AnyRegion] = []
     response: ResponseRecord | None = None
+    attribution: AttributionRecord | None = None
     target: str | None = None
     score: str | None = None
     shard: str | None = None
