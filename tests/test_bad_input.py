@@ -289,7 +289,7 @@ class TestOptions:
             (["--at", "chr1:400"], ["--at chr1:400-400", "comes after it as strand + is read"]),
             (["--at", "chr1:1", "--strand", "-"], ["comes after it as strand - is read"]),
             (["--at", "chr1:50", "--strand", "both"], ["--strand both", "+ or -"]),
-            (["--at", "chr1:50", "--of", "p"], ["--of p", "expected log-p or logits"]),
+            (["--at", "chr1:50", "--of", "p"], ["--of p", "expected log-p, logits or sensitivity"]),
             (["--at", "chr1:50", "--tile", "0"], ["--tile 0", "at least 1"]),
             (["--at", "chr1:50", "--tile", "0", "--finite"], ["--tile 0", "at least 1"]),
             (["--at", "chr1:50", "--context", "-1"], ["--context -1", "0 bases or more"]),
