@@ -156,6 +156,25 @@ def mutagenesis(genome_path: Path, model: Model, tolerance: float) -> list[dict[
     return found
 
 
+def tolerances(genome_path: Path, model: Model, count: int = 500, length: int = 20_000) -> list[dict[str, Any]]:
+    """Compare linear estimates with exact effects of substitutions on the log-likelihood of a window."""
+    genome = open_genome(genome_path)
+    chrom = next(iter(genome.sizes))
+    codes = torch.from_numpy(genome.fetch(chrom, 0, length))
+    changes = random_snvs(codes.numpy(), chrom, count)
+    edits = [Edit(c.start, c.stop, (BASES.index(c.alt),), length) for c in changes]
+    run: list[int] = []
+    exact = edit_effects(model, codes, edits, Terms(), progress=run.append)
+    found = []
+    for tolerance in (1e-1, 1e-2, 1e-3, 1e-4):
+        few: list[int] = []
+        near = edit_effects(model, codes, edits, Terms(), tolerance=tolerance, progress=few.append)
+        errors = np.abs(near.delta - exact.delta)
+        details = {"median": float(np.median(errors)), "positions": sum(few), "positions_exact": sum(run)}
+        found.append(_row(f"tolerance {tolerance:g}: worst error of {count}", float(errors.max()), "nats", **details))
+    return found
+
+
 def _pass(model: Model, codes: Tensor) -> float:
     target = whole_window(codes[None], model.columns(), model.label_offset)
     tiles = model.method.forward(model.stack, OneHot(codes[None], model.table()))
@@ -184,6 +203,7 @@ def measure(
     model = load_model(model_name, device=device)
     rows = variants(genome, model, count, output)
     rows += mutagenesis(genome, model, 1e-3)
+    rows += tolerances(genome, model, *((50, 4_000) if quick else ()))
     rows += memory(genome, model_name, (20, 200) if quick else (200, 20_000), output)
     document = {
         "machine": machine.machine(device),

@@ -94,7 +94,7 @@ def command(
     threads: int | None,
     **options: Any,
 ) -> None:
-    """Write the effect of every substitution of every base of the regions (saturation mutagenesis).
+    """Write the effect of every substitution of the regions (saturation mutagenesis).
 
     Each effect is the exact change of the target when one base is replaced. To continue an interrupted run, repeat
     the same command.
