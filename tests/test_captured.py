@@ -45,7 +45,7 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
     yield found
 
 
-QUICK = "causal", "PD-SSM", "both directions"
+QUICK = "causal", "both directions"
 
 
 @pytest.mark.parametrize("kind", [pytest.param(k, marks=[] if k in QUICK else pytest.mark.slow) for k in MODELS])

@@ -19,7 +19,7 @@ from genoscan.layers.weights import write_model
 from genoscan.model import load_model
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture(params=[pytest.param(1, marks=pytest.mark.slow), 2])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
@@ -89,7 +89,7 @@ def check(
 
 
 @pytest.mark.parametrize(("label_offset", "tile"), [(1, 64), (0, 300)])
-@pytest.mark.parametrize("reach", [90, 700])
+@pytest.mark.parametrize("reach", [90, pytest.param(700, marks=pytest.mark.slow)])
 def test_copies_equal_whole_passes(threads: int, label_offset: int, tile: int, reach: int) -> None:
     stack, table, (codes,) = tiny_stack(), one_hot_table(), genome(700, n_share=0.02)
     edits = random_edits(len(codes), 40, reach)

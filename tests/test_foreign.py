@@ -585,6 +585,7 @@ def test_positional_targets_read_the_far_side(cad: Callable[..., Any], at: int, 
     assert_near(found[shown], truth[300 - start : 400 - start, 7:11][shown].float().double())
 
 
+@pytest.mark.slow
 def test_verify_knows_two_strands(cad: Callable[..., Any], tmp_path: Path) -> None:
     assert callable(cad)
     done = genoscan("verify", tmp_path / "g.fa", "--region", "chr1:1-16", "-m", "cad", "-t", 1)

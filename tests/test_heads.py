@@ -181,6 +181,7 @@ def test_models_without_a_language_model(tmp_path: Path, fasta: FastaGenome) -> 
     assert prepare(fasta, loaded, [REGION], Options(target="sites:none")).model.stack is not loaded.network
 
 
+@pytest.mark.slow
 def test_models_with_heads_are_verified(model: Model, fasta: FastaGenome, tmp_path: Path) -> None:
     """The command checks the language model and, if there is none, the first head; files of all heads."""
     kind = "rcps" if model.equivariant else "bidirectional" if model.bidirectional else "causal"

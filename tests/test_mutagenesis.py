@@ -63,8 +63,8 @@ def run(genome: SequenceGenome, model: Model, outputs: list[Path], screen: int |
     return mutate(job, outputs)
 
 
-@pytest.mark.parametrize("strand", ["+", "-", "both"])
-@pytest.mark.parametrize("kind", ["mamba", "Ph"])
+@pytest.mark.parametrize("strand", [pytest.param("+", marks=pytest.mark.slow), "-", "both"])
+@pytest.mark.parametrize("kind", ["mamba", pytest.param("Ph", marks=pytest.mark.slow)])
 def test_every_substitution_is_a_difference_of_whole_windows(tmp_path: Path, kind: str, strand: str) -> None:
     model, logits = loaded(tmp_path, kind)
     genome = sequences(0.03)

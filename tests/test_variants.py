@@ -29,6 +29,7 @@ from genoscan.variants import VariantScores, score_variants
 
 CHROM, SIZE = "chr1", 400
 CONTEXT, REACH = 60, 45
+QUICK = ("mamba", "both"), ("pd_ssm", "-"), ("Ph", "+")
 KINDS = ["mamba", "mamba2", "pd_ssm", "mamba, symbols mixed up", "Ph", "PS fused"]
 
 
@@ -99,7 +100,7 @@ def expected(
         copies = [[reverse_complement(part) for part in reversed(copy)] for copy in copies]
         at = at[::-1]
     first, last = target.get("region", (-1, 2 * SIZE))
-    offset, terms, odds = model.config.label_offset, [], []
+    offset, terms, odds = model.label_offset, [], []
     for copy in copies:
         read = torch.from_numpy(np.concatenate(copy)).long()
         outputs = logits(model.table()[read])
@@ -141,8 +142,14 @@ def edges_of(change: Change, strand: str, bidirectional: bool) -> tuple[int, int
     return max(0, change.start - before), min(SIZE, change.stop + after)
 
 
-@pytest.mark.parametrize("strand", ["+", "-", "both"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "strand"),
+    [
+        pytest.param(kind, strand, marks=() if (kind, strand) in QUICK else pytest.mark.slow)
+        for kind in KINDS
+        for strand in ("+", "-", "both")
+    ],
+)
 def test_effects_are_differences_of_whole_windows(tmp_path: Path, kind: str, strand: str) -> None:
     model, logits = loaded(tmp_path, kind)
     genome = sequences()
@@ -216,7 +223,7 @@ def test_windows_that_overlap_are_read_from_one_left_edge(tmp_path: Path, kind: 
                 assert scores.columns[name][i] == pytest.approx(truth[name], rel=1e-9, abs=1e-11)
 
 
-@pytest.mark.parametrize("kind", ["mamba", "Ph"])
+@pytest.mark.parametrize("kind", ["mamba", pytest.param("Ph", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("target", ["log-likelihood:chr1:181-220", "logit:chr1:201:G", "log-odds:chr1:201:C"])
 def test_targets_at_fixed_places(tmp_path: Path, kind: str, target: str) -> None:
     model, logits = loaded(tmp_path, kind)
@@ -250,8 +257,8 @@ def test_targets_at_fixed_places(tmp_path: Path, kind: str, target: str) -> None
             assert scores.columns[name][0] == pytest.approx(truth[name], rel=1e-9, abs=1e-11), change
 
 
-@pytest.mark.parametrize("kind", ["causal", "bidirectional", "rcps"])
-@pytest.mark.parametrize("strand", ["+", "-"])
+@pytest.mark.parametrize("kind", [pytest.param("causal", marks=pytest.mark.slow), "bidirectional", "rcps"])
+@pytest.mark.parametrize("strand", [pytest.param("+", marks=pytest.mark.slow), "-"])
 def test_labels_of_task_heads(tmp_path: Path, kind: str, strand: str) -> None:
     folder = write_headed(tmp_path / "model", kind)
     model = load_model(folder, dtype=torch.float64, tile=32)
@@ -260,21 +267,16 @@ def test_labels_of_task_heads(tmp_path: Path, kind: str, strand: str) -> None:
     weights = {"+": torch.tensor([-1.0, 1.0, 0.0]), "-": torch.tensor([-1.0, 0.0, 1.0])}
     for change in changes(genome, count=1):
         scores = scored(genome, model, [change], tmp_path, target="sites:site+", contrast="none", strand=strand)
-        truth = (
-            expected(
-                genome,
-                plain,
-                lambda x: plain.whole(x[None])[0],
-                change,
-                strand,
-                edges_of(change, strand, model.bidirectional),
-                weights={name: row.double() for name, row in weights.items()},
-            )
-            if model.label_offset == 0 or kind != "causal"
-            else None
+        truth = expected(
+            genome,
+            plain,
+            lambda x: plain.whole(x[None])[0],
+            change,
+            strand,
+            edges_of(change, strand, model.bidirectional),
+            weights={name: row.double() for name, row in weights.items()},
         )
-        if truth is not None:
-            assert scores.columns["delta"][0] == pytest.approx(truth["delta"], rel=1e-9, abs=1e-11)
+        assert scores.columns["delta"][0] == pytest.approx(truth["delta"], rel=1e-9, abs=1e-11)
     with pytest.raises(UnsupportedModelError, match="whole windows"):
         scored(genome, model, [change], tmp_path, target="mean:site+")
 
