@@ -47,7 +47,7 @@ def test_cotangents_are_derivatives_by_the_carry(two_threads: None) -> None:
 def test_estimates_are_near_and_cheap(tmp_path: Path, weighted: bool) -> None:
     model = load_model(models.causal(tmp_path / "m", models.CAUSAL["mamba"]).folder, dtype=torch.float64, tile=256)
     (codes,) = genome(4_000, n_share=0.01)
-    edits = [Edit(e.start, e.stop, e.codes, 4_000) for e in random_edits(1_500, 30, 10)]
+    edits = [Edit(e.start, e.stop, e.codes, 4_000) for e in random_edits(1_500, 14, 10)]
     terms = Terms(torch.randn(4, dtype=torch.float64), first=500) if weighted else Terms(first=500)
     exact_run: list[int] = []
     exact = edit_effects(model, codes, edits, terms, progress=exact_run.append)

@@ -169,6 +169,20 @@ def test_effects_are_differences_of_whole_windows(tmp_path: Path, kind: str, str
 
 
 @pytest.mark.parametrize("kind", ["mamba", "Ph"])
+def test_float32_is_float64_to_rounding(tmp_path: Path, kind: str) -> None:
+    model, logits = loaded(tmp_path, kind)
+    single = load_model(tmp_path / "model", tile=64)
+    genome = sequences(0)
+    for strand in "+-":
+        found, truth = [], []
+        for change in changes(genome, count=1):
+            found.append(scored(genome, single, [change], tmp_path, strand=strand).columns["delta"][0])
+            edges = edges_of(change, strand, model.bidirectional)
+            truth.append(expected(genome, model, logits, change, strand, edges)["delta"])
+        assert_near(torch.tensor(found, dtype=torch.float64), torch.tensor(truth, dtype=torch.float64), bar=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["mamba", "Ph"])
 @pytest.mark.parametrize("target", ["log-likelihood", "logit:chr1:390:C"])
 def test_first_order_predictions_are_derivatives(tmp_path: Path, kind: str, target: str) -> None:
     model, logits = loaded(tmp_path, kind)
