@@ -103,7 +103,7 @@ def decoys(part: LabelledRegion, name: str, count: int, seed: int = 2) -> Sites:
     part
         Annotated region.
     name
-        "start", "donor" or "acceptor".
+        "start", "stop", "donor" or "acceptor".
     count
         Maximum number of decoys.
     seed
@@ -120,8 +120,10 @@ def decoys(part: LabelledRegion, name: str, count: int, seed: int = 2) -> Sites:
             at = _occurrences(read, "GT")
         elif name == "acceptor":
             at = _occurrences(read, "AG") + 1
+        elif name == "stop":
+            at = np.concatenate([_occurrences(read, codon) for codon in ("TAA", "TAG", "TGA")]) + 2
         else:
-            raise InputError(f"decoys of {name}: expected start, donor or acceptor")
+            raise InputError(f"decoys of {name}: expected start, stop, donor or acceptor")
         at = len(codes) - 1 - at if strand == "-" else at
         i = names.index(name + strand)
         site = (labels >> np.uint32(i) & 1) | (labels >> np.uint32(i + MAX_LABELS) & 1)

@@ -82,6 +82,7 @@ def arabidopsis_profiles(model: Model, data: Path, output: Path, report: Report)
             ("donor", (0, 5), None),
             ("acceptor", (-20, -4), (-60, -40)),
             ("start", (0, 2), None),
+            ("stop", (-2, 0), None),
         ):
             picture = output / f"arabidopsis-genes.{species}.{name}"
             yield f"{species} {name}", _profile(model, part, name, window, picture, report, against)
@@ -270,7 +271,7 @@ def _profile(
     report(f"{output.name}: attributions of {len(sites.positions):,} sites and {len(others.positions):,} decoys")
     found, false = (site_attributions(model, part, name, one) for one in (sites, others))
     torch.manual_seed(0)
-    fresh = replace(model, network=build(model.config).requires_grad_(False))
+    fresh = replace(model, network=build(model.config, device=str(model.device)).requires_grad_(False))
     random, random_false = (site_attributions(fresh, part, name, one.choose(_N_RANDOM)) for one in (sites, others))
     document: dict[str, Any] = {
         "window": window,
