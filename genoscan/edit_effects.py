@@ -6,7 +6,7 @@ terms of the new bases minus those of the replaced bases, and the changes of the
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -46,6 +46,22 @@ class Terms:
     first: int = -1
     last: int = _EVERYWHERE
     distribution: bool = True
+
+    def edited(self, edit: Edit) -> "Terms":
+        """Return the terms in positions of an edited copy; an insertion at an edge of the labels is outside them."""
+        if self.last <= edit.start:
+            return self
+        first, last = max(self.first, edit.stop) + edit.shift, max(self.last, edit.stop) + edit.shift
+        if self.first < edit.start or self.first == edit.start < edit.stop:
+            first = self.first
+        return replace(self, first=first, last=last)
+
+    def target(self, model: Model, codes: UInt8[Tensor, " length"]) -> Target:
+        """Return the sum of the terms of a window, in the format of the engine."""
+        first, last = torch.tensor([self.first]), torch.tensor([min(self.last, len(codes))])
+        if self.weights is None:
+            return LogLikelihood(codes[None], model.columns(), first, last, model.label_offset)
+        return LogitSum(first - model.label_offset, last - model.label_offset, self.weights[None])
 
 
 @dataclass(frozen=True)
@@ -238,11 +254,7 @@ class _Sums:
 
     def target(self) -> Target:
         """Return the target for the window itself, in the format of the engine."""
-        first, last = torch.tensor([self.terms.first]), torch.tensor([min(self.terms.last, len(self.codes))])
-        offset = self.model.label_offset
-        if self.terms.weights is None:
-            return LogLikelihood(self.codes[None], self._columns, first, last, offset)
-        return LogitSum(first - offset, last - offset, self.terms.weights[None])
+        return self.terms.target(self.model, self.codes)
 
 
 class _Estimates:

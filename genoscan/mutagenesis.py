@@ -27,8 +27,8 @@ from genoscan.model import Model
 from genoscan.mutagenesis_files import MutationEffects, check_mutation_outputs, write_mutations
 from genoscan.tracks.atomic import atomic_files
 from genoscan.tracks.record_schema import region_records
-from genoscan.variant_job import VariantJob, VariantOptions, choose_target, plan_changes
-from genoscan.variants import change_effects, job_settings, stretch_terms
+from genoscan.variant_job import VariantJob, VariantOptions, choose_target, plan_changes, stretch_terms
+from genoscan.variants import change_effects, job_settings
 
 CONVENTIONS = "raw", "centred", "hypothetical"
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from genoscan.background import draw_background
 from genoscan.composition import describe_difference
+from genoscan.edit_effects import Terms
 from genoscan.engine.edits import Edit
 from genoscan.errors import InputError, UnsupportedModelError
 from genoscan.genome.alphabet import encode, reverse_complement
@@ -286,6 +287,25 @@ def allele_status(allele: Allele, model: Model, target: TargetSpec | LabelTarget
         if not model.bidirectional and all(after[strand] for strand in read):
             return DOWNSTREAM_OF_TARGET
     return OK
+
+
+def own_stretch(job: VariantJob, number: int, strand: str) -> Stretch:
+    """Return the window of one change, without those of the changes nearby."""
+    (found,) = _plan(job.genome, job.model, job.target, job.changes, [number], strand, job.context, job.reach, False)
+    return found
+
+
+def stretch_terms(job: VariantJob, stretch: Stretch) -> Terms:
+    """Return the terms of the target in positions of a stretch."""
+    target, model = job.target, job.model
+    span = {}
+    if target.region is not None:
+        size = job.genome.sizes[stretch.region.chrom]
+        first = as_read(stretch.region, stretch.strand, size).start
+        labels = as_read(target.region, stretch.strand, size)
+        span = {"first": labels.start - first, "last": labels.stop - first}
+    distribution = not model.head or model.config.heads[model.head].link == "softmax"
+    return Terms(target.label_weights(model, stretch.strand), distribution=distribution, **span)
 
 
 def _plan(

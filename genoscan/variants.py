@@ -3,11 +3,13 @@
 changes -> stretches -> edits     variant_job.py      plan of the computation
 edits -> effects                  edit_effects.py     exact, from a shared run of the reference
 effects -> scores                 variants.py         means over strands, ranks, one row for each allele
+largest effects -> tracks         variant_tracks.py   gradients around variants, for both alleles
 """
 
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,15 +20,15 @@ import torch
 from jaxtyping import Float64
 
 from genoscan.background import rank
-from genoscan.edit_effects import Effects, Terms, edit_effects, first_order_effects, masked_log_odds
+from genoscan.edit_effects import Effects, edit_effects, first_order_effects, masked_log_odds
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import NonFiniteError
-from genoscan.genome.plan import as_read
 from genoscan.record import model_record, sequence_records
-from genoscan.tracks.atomic import atomic_files
+from genoscan.tracks.atomic import atomic_directory, atomic_files
 from genoscan.tracks.store import ScoreStore, open_store
-from genoscan.variant_job import Stretch, VariantJob, allele_status
+from genoscan.variant_job import Stretch, VariantJob, allele_status, stretch_terms
 from genoscan.variant_output import write_scores
+from genoscan.variant_tracks import TOP_TRACKS, select_variants, write_variant_tracks
 
 _COMMIT_AFTER = 5.0
 """Minimum number of seconds between two commits of finished effects."""
@@ -88,18 +90,9 @@ def score_variants(
     Memory: for causal models, working memory does not depend on the number of variants or the length of a
     stretch, apart from 1 byte per base.
     """
-    started = time.monotonic()
     record = job_settings(job)
-    means = change_effects(job, output, record, progress=progress)
-    columns = _by_allele(job, means, _first_order(job, means, progress) if job.options.first_order else None)
-    status = [allele_status(allele, job.model, job.target, job.options) for allele in job.table.alleles]
-    about = {
-        "command": list(command),
-        "windows": [f"{stretch.region} {stretch.strand}" for stretch in job.stretches],
-        "seconds": time.monotonic() - started,
-        "torch": torch.__version__,
-    }
-    return VariantScores(columns, status, record | about)
+    with open_store(output, (), record, columns=False) as store:
+        return _score(job, store, record, command, progress)
 
 
 def change_effects(
@@ -124,23 +117,18 @@ def change_effects(
     NonFiniteError
         If an effect is not finite.
     """
-    by_strand = {strand: _empty(len(job.changes)) for strand in ("+", "-")}
     with open_store(output, (), settings, columns=False) as store:
-        for number, stretch in enumerate(job.stretches):
-            found = _Found(number, stretch, by_strand[stretch.strand], store)
-            run = masked_log_odds
-            if not job.options.masked:
-                run = partial(edit_effects, terms=stretch_terms(job, stretch), tolerance=job.options.tolerance)
-            codes = torch.from_numpy(stretch.codes(job.genome))
-            run(job.model, codes, stretch.edits, done=found.done, finish=found.finish, progress=progress)
-            found.commit()
-    means = _mean([by_strand[strand] for strand in ("+", "-") if job.options.strand in (strand, "both")])
-    _check_finite(job, means)
-    return means
+        return _effects(job, store, progress)
 
 
 def write_variants(
-    job: VariantJob, outputs: Sequence[Path], *, command: Sequence[str] = (), progress: Progress = ignore
+    job: VariantJob,
+    outputs: Sequence[Path],
+    *,
+    tracks: Path | None = None,
+    top_tracks: int = TOP_TRACKS,
+    command: Sequence[str] = (),
+    progress: Progress = ignore,
 ) -> tuple[VariantScores, list[str]]:
     """Compute the effects of variants, and write them to files.
 
@@ -150,6 +138,10 @@ def write_variants(
         As for `score_variants`.
     outputs
         Files to write; the suffix selects the format (see variant_output.py).
+    tracks
+        Folder to create, with tracks around the variants (see variant_tracks.py); None for no tracks.
+    top_tracks
+        Maximum number of variants with tracks: those with the largest absolute effects.
 
     Returns
     -------
@@ -161,14 +153,56 @@ def write_variants(
     Raises
     ------
     NonFiniteError
-        If an effect is not finite.
+        If an effect or a derivative is not finite.
     OutputError
         If a file cannot be written.
+
+    Notes
+    -----
+    No file or folder appears before all are complete. An interrupted run keeps the effects, but not the tracks.
     """
-    scores = score_variants(job, outputs[0], command=command, progress=progress)
-    with atomic_files() as files:
-        messages = write_scores(outputs, job.table, scores.columns, scores.status, job.genome, files, scores.record)
+    record = job_settings(job)
+    with open_store(outputs[0], (), record, columns=False) as store:
+        scores = _score(job, store, record, command, progress)
+        with nullcontext() if tracks is None else atomic_directory(tracks) as folder, atomic_files() as files:
+            if folder is not None:
+                folder.mkdir()
+                chosen = select_variants(job, scores.columns["delta"], top_tracks)
+                write_variant_tracks(folder, job, chosen, scores.record, progress=progress)
+            messages = write_scores(outputs, job.table, scores.columns, scores.status, job.genome, files, scores.record)
     return scores, messages
+
+
+def _score(
+    job: VariantJob, store: ScoreStore, record: Mapping[str, Any], command: Sequence[str], progress: Progress
+) -> VariantScores:
+    started = time.monotonic()
+    means = _effects(job, store, progress)
+    columns = _by_allele(job, means, _first_order(job, means, progress) if job.options.first_order else None)
+    status = [allele_status(allele, job.model, job.target, job.options) for allele in job.table.alleles]
+    about = {
+        "command": list(command),
+        "windows": [f"{stretch.region} {stretch.strand}" for stretch in job.stretches],
+        "seconds": time.monotonic() - started,
+        "torch": torch.__version__,
+    }
+    return VariantScores(columns, status, {**record, **about})
+
+
+def _effects(job: VariantJob, store: ScoreStore, progress: Progress) -> Effects:
+    """Compute the effects that are not in the store, and return all of them."""
+    by_strand = {strand: _empty(len(job.changes)) for strand in ("+", "-")}
+    for number, stretch in enumerate(job.stretches):
+        found = _Found(number, stretch, by_strand[stretch.strand], store)
+        run = masked_log_odds
+        if not job.options.masked:
+            run = partial(edit_effects, terms=stretch_terms(job, stretch), tolerance=job.options.tolerance)
+        codes = torch.from_numpy(stretch.codes(job.genome))
+        run(job.model, codes, stretch.edits, done=found.done, finish=found.finish, progress=progress)
+        found.commit()
+    means = _mean([by_strand[strand] for strand in ("+", "-") if job.options.strand in (strand, "both")])
+    _check_finite(job, means)
+    return means
 
 
 class _Found:
@@ -211,19 +245,6 @@ class _Found:
 
 def _arrays(effects: Effects) -> tuple[np.ndarray, ...]:
     return effects.own, effects.down, effects.jsd, effects.largest, effects.at
-
-
-def stretch_terms(job: VariantJob, stretch: Stretch) -> Terms:
-    """Return the terms of the target in positions of a stretch."""
-    target, model = job.target, job.model
-    span = {}
-    if target.region is not None:
-        size = job.genome.sizes[stretch.region.chrom]
-        first = as_read(stretch.region, stretch.strand, size).start
-        labels = as_read(target.region, stretch.strand, size)
-        span = {"first": labels.start - first, "last": labels.stop - first}
-    distribution = not model.head or model.config.heads[model.head].link == "softmax"
-    return Terms(target.label_weights(model, stretch.strand), distribution=distribution, **span)
 
 
 def job_settings(job: VariantJob) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from genoscan.cli.inputs import open_model, parse_size
-from genoscan.cli.messages import log
+from genoscan.cli.messages import log, warn_without_effect
 from genoscan.cli.options import GENOME, MACHINE, MEMORY, MODEL, PATH, SPILL, TILE
 from genoscan.errors import InputError
 
@@ -39,6 +39,23 @@ if TYPE_CHECKING:
     required=True,
     help="What to write; may be repeated. The suffix determines the format: .vcf.gz (bgzip with tabix index), "
     ".vcf, .tsv or .parquet.",
+)
+@click.option(
+    "--tracks",
+    metavar="FOLDER",
+    type=PATH,
+    help="Folder to create, with two bigWig files for each variant: the derivatives of the target (score: centred) at "
+    "the bases within 100 bp of the variant, for the reference (NAME.ref.bw) and for the alternate allele "
+    "(NAME.alt.bw), each in its own window of --context and --reach bases.",
+)
+@click.option(
+    "--top-tracks",
+    type=int,
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="Maximum number of variants with tracks: those with the largest absolute effects. Each takes about as long as "
+    "genoscan attribute on two regions.",
 )
 @MODEL
 @click.option(
@@ -95,6 +112,8 @@ def command(
     variants_path: Path | None,
     texts: tuple[str, ...],
     outputs: tuple[Path, ...],
+    tracks: Path | None,
+    top_tracks: int,
     model_name: str,
     tile: int | None,
     memory: str | None,
@@ -113,16 +132,21 @@ def command(
 
     \b
     Example:
-      genoscan variants chr.fa calls.vcf.gz -o scores.vcf.gz -o scores.tsv
+      genoscan variants chr.fa calls.vcf.gz -o scores.vcf.gz -o scores.tsv --tracks tracks
     """
     from genoscan.cli.progress import progress
     from genoscan.genome.genome import open_genome
     from genoscan.variant_job import VariantOptions, prepare_variants
     from genoscan.variant_output import check_variant_outputs
+    from genoscan.variant_tracks import check_tracks, expected_positions
     from genoscan.variants import write_variants
 
     check_variant_outputs(outputs, [genome, variants_path])
     settings = VariantOptions(**options)
+    if tracks is None:
+        warn_without_effect(top_tracks="without --tracks")
+    else:
+        check_tracks(tracks, top_tracks, outputs, settings)
     opened = open_genome(genome)
     table = _read(opened, variants_path, texts)
     allowed = None if memory is None else parse_size(memory)
@@ -130,12 +154,15 @@ def command(
     job = prepare_variants(opened, model, table, settings)
     if job.warning is not None:
         log(job.warning)
-    with progress(job.positions) as advance:
-        scores, messages = write_variants(job, outputs, command=sys.argv, progress=advance)
+    total = job.positions + (0 if tracks is None else expected_positions(job, top_tracks))
+    with progress(total) as advance:
+        scores, messages = write_variants(
+            job, outputs, tracks=tracks, top_tracks=top_tracks, command=sys.argv, progress=advance
+        )
     for message in messages:
         log(message)
     _report(variants_path, scores.status, scores.record["seconds"])
-    for path in outputs:
+    for path in outputs if tracks is None else (*outputs, tracks):
         click.echo(path)
 
 
