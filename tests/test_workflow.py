@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 import yaml
 from commands import ROOT, bases, genoscan, tiny_model, write_fasta
@@ -26,19 +27,19 @@ def job(tmp_path: Path) -> Path:
     genome = write_fasta(tmp_path / f"g {HOSTILE}.fa", {"chr1": bases(4_000, seed=1)})
     bed = tmp_path / f"{HOSTILE} peaks.bed"
     bed.write_text("".join(f"chr1\t{at}\t{at + 90 + at // 400}\n" for at in range(200, 3_400, 400)))
+    calls = tmp_path / f"{HOSTILE} calls.tsv"
+    calls.write_text("chrom\tpos\tref\talt\nchr1\t2000\tN\tA\nchr1\t2001\t\tAC\n")
+    few = tmp_path / f"{HOSTILE} few.bed"
+    few.write_text("chr1\t900\t903\n")
+    model = str(tiny_model(tmp_path / f"{HOSTILE} model"))
     config = {
         "genome": str(genome),
         "annotation": str(bed),
         "shards": 2,
         "threads": 1,
-        "runs": {
-            "peaks": {
-                "regions": str(bed),
-                "model": str(tiny_model(tmp_path / f"{HOSTILE} model")),
-                "strand": "both",
-                "batch": 2,
-            }
-        },
+        "runs": {"peaks": {"regions": str(bed), "model": model, "strand": "both", "batch": 2}},
+        "variants": {"calls": {"file": str(calls), "model": model, "strand": "both"}},
+        "mutations": {"few": {"regions": str(few), "model": model, "reach": 9}},
     }
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config))
@@ -103,6 +104,36 @@ def test_shards_make_the_track_of_one_run(job: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "run" / "results" / "shards").rglob("*.npz"))
     assert not (tmp_path / "run" / "ran").exists()
     assert "Nothing to be done" in snakemake(job, tmp_path / "run")
+    check_effects(job, tmp_path / "run" / "results")
+
+
+def check_effects(job: Path, results: Path) -> None:
+    """Check that effects of variants and substitutions are those of the commands."""
+    config = yaml.safe_load(job.read_text())
+    calls, few = config["variants"]["calls"], config["mutations"]["few"]
+    machine = "-m", calls["model"], "-t", "1"
+    one, other = job.with_name("one.tsv"), job.with_name("other.tsv")
+    done = genoscan("variants", config["genome"], calls["file"], "--strand", "both", *machine, "-o", one)
+    assert done.code == 0, done.err
+    assert (results / "variants" / "calls.tsv").read_text() == one.read_text()
+    assert (results / "variants" / "calls.vcf.gz").stat().st_size
+    done = genoscan("mutate", config["genome"], "--bed", few["regions"], "--reach", 9, *machine, "-o", other)
+    assert done.code == 0, done.err
+    assert (results / "mutations" / "few.tsv").read_text() == other.read_text()
+    assert len(np.load(results / "mutations" / "few.npz")) > 1
+
+
+def test_variants_without_runs(job: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load(job.read_text())
+    del config["runs"], config["mutations"]
+    job.write_text(yaml.safe_dump(config))
+    said = snakemake(job, tmp_path / "run", "-n")
+    assert "results/variants/calls.vcf.gz" in said
+    assert "attribute" not in said
+    del config["variants"]
+    job.write_text(yaml.safe_dump(config))
+    with pytest.raises(AssertionError, match="found nothing to compute, expected runs, variants or mutations"):
+        snakemake(job, tmp_path / "run", "-n")
 
 
 @pytest.mark.slow
@@ -167,7 +198,7 @@ def test_a_cluster_gets_a_job_a_shard(job: Path, tmp_path: Path) -> None:
         path.rename(path.with_name(path.name.replace("'", "")))
     snakemake(job, tmp_path / "run", *options)
     rules = [line.split('"')[3] for line in log.read_text().splitlines()]
-    assert sorted(rules) == ["attribute"] * 2 + ["merge", "page", "report"]
+    assert sorted(rules) == ["attribute"] * 2 + ["merge", "mutate", "page", "report", "variants"]
     assert (tmp_path / "run" / "results" / "peaks.bw").read_bytes() == whole(job)
     assert not list(tmp_path.rglob("ran"))
 
@@ -255,6 +286,15 @@ def test_a_config_of_other_types_is_refused(value: object) -> None:
             assert_refused(config | {key: value})
         for key in ("regions", "model", "target"):
             assert_refused(config | {"runs": {"a": {"regions": "b.bed", key: value}}})
+    for section, required in (("variants", "file"), ("mutations", "regions")):
+        jsonschema.validate(config | {section: {"a": {required: "b"}}}, SCHEMA)
+        for key in ("strand", "context", "reach", "background", "screen"):
+            assert_refused(config | {section: {"a": {required: "b", key: value}}})
+        if not isinstance(value, str) or value in ("", "a\nb"):
+            for key in (required, "model", "target"):
+                assert_refused(config | {section: {"a": {required: "b", key: value}}})
+        if isinstance(value, str):
+            assert_refused(config | {section: {value: {required: "b"}}})
     if isinstance(value, str):
         assert_refused(config | {"runs": {value: {"regions": "b.bed"}}})
 

@@ -4,7 +4,9 @@ import sys
 
 
 wildcard_constraints:
-    run="|".join(map(re.escape, config["runs"])),
+    run="|".join(map(re.escape, config.get("runs", {}))),
+    variants="|".join(map(re.escape, config.get("variants", {}))),
+    mutations="|".join(map(re.escape, config.get("mutations", {}))),
 
 
 def given(path):
@@ -24,11 +26,30 @@ def regions(wildcards):
     return given(config["runs"][wildcards.run]["regions"])
 
 
+def variants(wildcards):
+    return given(config["variants"][wildcards.variants]["file"])
+
+
+def mutated_regions(wildcards):
+    return given(config["mutations"][wildcards.mutations]["regions"])
+
+
+def options(entry, inputs):
+    """Return the options of a command: all keys of an entry except its inputs."""
+    return [f"--{name}={entry[name]}" for name in entry if name not in inputs]
+
+
 def question(wildcards):
     """Return attribute's options: what the run asks of which model."""
-    run = config["runs"][wildcards.run]
-    asked = ("model", "target", "score", "strand", "context", "reach", "batch")
-    return [f"--{name}={run[name]}" for name in asked if name in run]
+    return options(config["runs"][wildcards.run], ["regions"])
+
+
+def variants_question(wildcards):
+    return options(config["variants"][wildcards.variants], ["file"])
+
+
+def mutations_question(wildcards):
+    return options(config["mutations"][wildcards.mutations], ["regions"])
 
 
 def shard(wildcards):

@@ -1,0 +1,53 @@
+# Effects of given variants, and of every substitution of given regions.
+
+
+rule variants:
+    input:
+        genome=genome,
+        variants=variants,
+    output:
+        vcf="results/variants/{variants}.vcf.gz",
+        vcf_record="results/variants/{variants}.vcf.gz.json",
+        table="results/variants/{variants}.tsv",
+        table_record="results/variants/{variants}.tsv.json",
+    log:
+        "logs/variants/{variants}.log",
+    benchmark:
+        "benchmarks/variants/{variants}.tsv"
+    retries: 2
+    conda:
+        "../envs/genoscan.yaml"
+    threads: config["threads"]
+    params:
+        question=variants_question,
+        device=config["device"],
+    shell:
+        "genoscan variants {params.question:q} --device={params.device:q} --threads={threads}"
+        " --output={output.vcf:q} --output={output.table:q}"
+        " -- {input.genome:q} {input.variants:q} 2> {log:q}"
+
+
+rule mutate:
+    input:
+        genome=genome,
+        regions=mutated_regions,
+    output:
+        archive="results/mutations/{mutations}.npz",
+        archive_record="results/mutations/{mutations}.npz.json",
+        table="results/mutations/{mutations}.tsv",
+        table_record="results/mutations/{mutations}.tsv.json",
+    log:
+        "logs/mutate/{mutations}.log",
+    benchmark:
+        "benchmarks/mutate/{mutations}.tsv"
+    retries: 2
+    conda:
+        "../envs/genoscan.yaml"
+    threads: config["threads"]
+    params:
+        question=mutations_question,
+        device=config["device"],
+    shell:
+        "genoscan mutate --bed={input.regions:q} {params.question:q} --device={params.device:q}"
+        " --threads={threads} --output={output.archive:q} --output={output.table:q}"
+        " -- {input.genome:q} 2> {log:q}"
