@@ -81,9 +81,19 @@ def make(
     )
     genes = folder / "genes.bed"
     genes.write_text("".join(f"{name}\t20\t180\t{feature}\t0\t+\n" for name in sequences))
+    calls = folder / "calls.tsv"
+    rows = [
+        f"{name}\t{at}\t{feature}\t{text[at - 1]}\t{alt}\t{status}\t{delta}\n"
+        for name, text in sequences.items()
+        for at, alt, status, delta in [
+            (60, "ACGT"["ACGT".index(text[59]) - 1], "ok", "-0.5"),
+            (70, f"<{feature.replace(',', ';')}>", feature, "."),
+        ]
+    ]
+    calls.write_text("".join(["chrom\tpos\tid\tref\talt\tstatus\tdelta\n", *rows]))
     made = Made(folder / "page.html", folder / "report.html")
     for command, output in ((("export", "html"), made.page), (("report",), made.report)):
-        done = genoscan(*command, path, "-g", genome, "-a", genes, "-o", output)
+        done = genoscan(*command, path, "-g", genome, "-a", genes, "--variants", calls, "-o", output)
         assert done.code == 0, done.err
     return made
 
@@ -206,7 +216,7 @@ def test_a_browser_shows_hostile_names_and_names_with_colons(tmp_path: Path) -> 
     made = make(tmp_path, {name: bases(300, seed=i) for i, name in enumerate(COLONS)}, track=ELEMENT, feature=ELEMENT)
     with browser(tmp_path) as tab:
         tab.open(made.page.as_uri())
-        assert labels(tab) == [ELEMENT, "genes"]
+        assert labels(tab) == [ELEMENT, "variants", "genes"]
         popup = click_gene(tab)
         assert f"Name   {ELEMENT}" in popup
         assert "HLA-A*01:01:01:01:21-180" in popup
@@ -238,7 +248,7 @@ def test_bases_and_scores_of_names_that_igv_misreads(
             assert go_to(tab, f"{name}:31-70") == f"{name}:31-70"
             frame = "igvBrowser.referenceFrameList[0].chr"
             assert tab.value(f"igvBrowser.genome.getSequence({frame}, 30, 70)") == sequences[name][30:70]
-            scores = f"igvBrowser.trackViews.at(-2).track.tracks[0].getFeatures({frame}, 30, 70, 0.1)"
+            scores = f"igvBrowser.trackViews.at(-3).track.tracks[0].getFeatures({frame}, 30, 70, 0.1)"
             values = tab.value(f"{scores}.then(found => found.map(one => [one.start, one.value]))")
             assert [50, 7] in values
         assert not tab.complaints

@@ -49,8 +49,22 @@ TRACKS = combine(
 @command.command("html")
 @TRACKS
 @click.option("-a", "--annotation", metavar="FILE", type=PATH, help="Genes to display: GenBank, GFF3, GTF or BED.")
-def page(paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path, annotation: Path | None) -> None:
-    """Write an HTML page with a genome browser that shows the bases, tracks and genes.
+@click.option(
+    "--variants",
+    "variants_path",
+    metavar="FILE",
+    type=PATH,
+    help="Variants to display with their effects: a .tsv or VCF file written by genoscan variants.",
+)
+def page(
+    paths: tuple[Path, ...],
+    genome: Path,
+    region_text: str | None,
+    output: Path,
+    annotation: Path | None,
+    variants_path: Path | None,
+) -> None:
+    """Write an HTML page with a genome browser that shows the bases, tracks, genes and variants.
 
     The page opens in any web browser and loads nothing from the internet. When the user zooms in, bases
     are shown as letters scaled by their scores. If the tracks are too large for one HTML file, they are
@@ -61,13 +75,15 @@ def page(paths: tuple[Path, ...], genome: Path, region_text: str | None, output:
       genoscan export html peaks.bw -g chr.fa -a genes.gff3 -o peaks.html
     """
     from genoscan.export.page import write_page
+    from genoscan.export.scored_variants import read_scored_variants
     from genoscan.genome.annotation import read_annotation
     from genoscan.tracks.outputs import check_file
 
-    check_file(output, [*paths, genome, annotation])
+    check_file(output, [*paths, genome, annotation, variants_path])
     opened, tracks, locus = _open_inputs(paths, genome, region_text)
     genes = [] if annotation is None else read_annotation(annotation, opened.sizes, log)
-    beside = write_page(output, opened, tracks, genes, locus=locus)
+    variants = [] if variants_path is None else read_scored_variants(variants_path, opened)
+    beside = write_page(output, opened, tracks, genes, variants, locus=locus)
     if beside is not None:
         log(f"some tracks are in {beside}: view the page with genoscan serve {output.parent}")
     click.echo(output)

@@ -25,9 +25,17 @@ from genoscan.cli.options import PATH
     type=PATH,
     help="Features around whose starts scores are averaged: GenBank, GFF3, GTF or BED.",
 )
+@click.option(
+    "--variants",
+    "variants_path",
+    metavar="FILE",
+    type=PATH,
+    help="Variants to list, with the scores around those with the largest effects: a .tsv or VCF file written by "
+    "genoscan variants.",
+)
 @click.option("-o", "--output", metavar="PATH", type=PATH, required=True, help="File to write.")
-def command(track: Path, genome: Path, annotation: Path | None, output: Path) -> None:
-    """Write an HTML report on a track: curves, logos, a profile and the largest scores.
+def command(track: Path, genome: Path, annotation: Path | None, variants_path: Path | None, output: Path) -> None:
+    """Write an HTML report on a track: curves, logos, variants, a profile and the largest scores.
 
     TRACK is a bigWig file written by genoscan, with its .json file in the same folder.
 
@@ -36,13 +44,15 @@ def command(track: Path, genome: Path, annotation: Path | None, output: Path) ->
       genoscan report peaks.bw -g chr.fa -a genes.gff3 -o report.html
     """
     from genoscan.export.report import write_report
+    from genoscan.export.scored_variants import read_scored_variants
     from genoscan.export.track_file import load_track
     from genoscan.genome.annotation import read_annotation
     from genoscan.genome.genome import open_genome
     from genoscan.tracks.outputs import check_file
 
-    check_file(output, [track, genome, annotation])
+    check_file(output, [track, genome, annotation, variants_path])
     opened = open_genome(genome)
     features = [] if annotation is None else read_annotation(annotation, opened.sizes, log)
-    write_report(output, opened, load_track(track, opened), features)
+    variants = None if variants_path is None else read_scored_variants(variants_path, opened)
+    write_report(output, opened, load_track(track, opened), features, variants)
     click.echo(output)

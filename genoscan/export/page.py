@@ -23,8 +23,6 @@ import gzip
 import html
 import os
 import shutil
-from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
@@ -35,10 +33,12 @@ from urllib.parse import quote
 
 from genoscan.export.igv_names import igv_name_table, igv_names
 from genoscan.export.markup import script_json, security_policy
+from genoscan.export.page_features import gene_tracks, variant_tracks
+from genoscan.export.scored_variants import ScoredVariant
 from genoscan.export.track_file import TrackFile, format_locus, track_names
 from genoscan.export.twobit import write_two_bit
 from genoscan.genome.alphabet import decode
-from genoscan.genome.feature import Feature, Transcript
+from genoscan.genome.feature import Feature
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import merge
 from genoscan.genome.region import Region
@@ -106,6 +106,7 @@ def write_page(
     genome: Genome,
     tracks: Sequence[TrackFile],
     annotation: Sequence[Feature] = (),
+    variants: Sequence[ScoredVariant] = (),
     *,
     locus: Region | None = None,
 ) -> Path | None:
@@ -122,6 +123,9 @@ def write_page(
     annotation
         Genes or other features to display. Each transcript of a gene is drawn separately. Features
         outside the visible regions are omitted.
+    variants
+        Scored variants to display with their effects, in one colour for increases and another one for decreases
+        of the target. At most 20,000 are displayed, those with the largest effects.
     locus
         Locus to display first; by default, the first scored region.
 
@@ -160,7 +164,8 @@ def write_page(
         urls = [_relative_url(folder.name, track.path.name) for track in tracks]
         reference["twoBitURL"] = _relative_url(folder.name, _GENOME)
         sources = _Sources(reference, urls, "'self'", names)
-    text = _page(genome, tracks, annotation, visible, locus, sources)
+    features = [*variant_tracks(variants, visible, names), *gene_tracks(annotation, visible, names)]
+    text = _page(genome, tracks, features, visible, locus, sources)
     with atomic_files() as files:
         part = files.create(output)
         with os_errors(output):
@@ -188,7 +193,7 @@ def _write_files(
 def _page(
     genome: Genome,
     tracks: Sequence[TrackFile],
-    annotation: Sequence[Feature],
+    features: Sequence[Mapping[str, Any]],
     visible: Sequence[Region],
     locus: Region | None,
     sources: _Sources,
@@ -209,7 +214,7 @@ def _page(
                 _track(track, url, _COLOURS[i % len(_COLOURS)])
                 for i, (track, url) in enumerate(zip(tracks, sources.urls, strict=True))
             ),
-            *_genes(annotation, visible, names),
+            *features,
         ],
     }
     options = "".join(
@@ -284,48 +289,6 @@ def _track(track: TrackFile, url: str, colour: str) -> dict[str, Any]:
         "color": colour,
         "altColor": colour,
     }
-
-
-def _genes(
-    annotation: Sequence[Feature], visible: Sequence[Region], names: Mapping[str, str]
-) -> Iterator[dict[str, Any]]:
-    pieces: dict[str, list[Region]] = defaultdict(list)
-    for region in visible:
-        pieces[region.chrom].append(region)
-
-    def is_visible(gene: Region) -> bool:
-        here = pieces[gene.chrom]  # sorted and disjoint
-        i = bisect_right(here, gene.start, key=lambda piece: piece.end)
-        return i < len(here) and here[i].start < gene.end
-
-    features = [
-        {"chr": names.get(g.chrom, g.chrom), "start": g.start, "end": g.end, "name": g.name, "strand": g.strand} | shape
-        for g in annotation
-        if is_visible(g)
-        for shape in map(_exons, g.transcripts or (None,))
-    ]
-    if features:
-        yield {"type": "annotation", "name": "genes", "displayMode": "EXPANDED", "features": features}
-
-
-def _exons(transcript: Transcript | None) -> dict[str, Any]:
-    """Return the properties with which igv.js draws a transcript, or an empty dict for no transcript.
-
-    Untranslated parts of exons are marked, because igv.js draws them thinner than coding parts.
-    """
-    if transcript is None:
-        return {}
-    exons: list[dict[str, int | bool]] = []
-    for start, end in transcript.exons:
-        exon: dict[str, int | bool] = {"start": start, "end": end}
-        if transcript.coding is not None:
-            first, last = max(start, transcript.coding[0]), min(end, transcript.coding[1])
-            if first >= last:
-                exon["utr"] = True
-            elif (first, last) != (start, end):
-                exon |= {"cdStart": first, "cdEnd": last}
-        exons.append(exon)
-    return {"start": transcript.start, "end": transcript.end, "exons": exons}
 
 
 def _data(kind: str, content: bytes) -> str:

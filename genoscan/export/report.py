@@ -19,8 +19,10 @@ from plotly.offline import get_plotlyjs
 
 from genoscan.export.logo import OUTLINES, logo
 from genoscan.export.markup import plotly_text, script_json, security_policy
+from genoscan.export.scored_variants import ScoredVariant
 from genoscan.export.summary import FLANK, SHUFFLES, Curve, Profile, Site, Summary, profile, summarize, top_windows
 from genoscan.export.track_file import TrackFile, format_locus
+from genoscan.export.variant_section import variant_section
 from genoscan.genome.alphabet import decode
 from genoscan.genome.feature import Feature
 from genoscan.genome.genome import Genome
@@ -40,7 +42,13 @@ Their values are long or are shown elsewhere on the page.
 _BLUE, _GREY = "#2a8fd0", "#9a9a9a"
 
 
-def write_report(output: Path, genome: Genome, track: TrackFile, annotation: Sequence[Feature] = ()) -> None:
+def write_report(
+    output: Path,
+    genome: Genome,
+    track: TrackFile,
+    annotation: Sequence[Feature] = (),
+    variants: Sequence[ScoredVariant] | None = None,
+) -> None:
     """Write a report on a track.
 
     Parameters
@@ -54,6 +62,8 @@ def write_report(output: Path, genome: Genome, track: TrackFile, annotation: Seq
     annotation
         Features around whose first bases the scores are averaged. The table of the bases with the
         largest absolute scores lists the features that contain each base.
+    variants
+        Scored variants to list, largest effects first; None for no such section.
 
     Raises
     ------
@@ -75,7 +85,10 @@ def write_report(output: Path, genome: Genome, track: TrackFile, annotation: Seq
             _logo(scores, genome, piece)
             for piece in top_windows(summary.sites, track.regions, width=_WIDTH, limit=_WINDOWS)
         )
+        section = None if variants is None else variant_section(variants, scores, genome)
     figures = {"curve": _bars(track), "histogram": _histogram(summary)}
+    if section is not None:
+        figures |= section.figures
     if averages is not None:
         figures["profile"] = _profile_figure(averages)
     rows = [_row(genome, site, annotation) for site in summary.sites[:_ROWS]]
@@ -96,6 +109,7 @@ def write_report(output: Path, genome: Genome, track: TrackFile, annotation: Seq
         outlines=OUTLINES,
         logos=logos,
         profile=_profile_section(averages) if averages else "",
+        variants=section.html if section else "",
         scored=f"{summary.scored:,}",
         sites=_table_url(rows),
         feature_head="<th>feature" if annotation else "",
