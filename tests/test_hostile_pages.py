@@ -278,7 +278,7 @@ def test_a_browser_runs_nothing(payload: str, tmp_path: Path) -> None:
         check_tab(tab, made.page)
         tab.open(made.report.as_uri())
         assert tab.value("document.querySelectorAll('.main-svg').length") >= 4
-        assert tab.value("document.querySelector('.ytitle').textContent") == text
+        assert tab.value("document.querySelector('.ytitle').textContent") == "centred"
         assert tab.value("document.querySelector('.xtitle').textContent") == f"{name}:1-200"
         check_tab(tab, made.report)
 
