@@ -8,8 +8,8 @@ largest effects -> tracks         variant_tracks.py   gradients around variants,
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from genoscan.edit_effects import Effects, edit_effects, first_order_effects, ma
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import NonFiniteError
 from genoscan.record import model_record, sequence_records
-from genoscan.tracks.atomic import atomic_directory, atomic_files
+from genoscan.tracks.atomic import atomic_directory, atomic_files, os_errors
 from genoscan.tracks.store import ScoreStore, open_store
 from genoscan.variant_job import Stretch, VariantJob, allele_status, stretch_terms
 from genoscan.variant_output import write_scores
@@ -164,13 +164,24 @@ def write_variants(
     record = job_settings(job)
     with open_store(outputs[0], (), record, columns=False) as store:
         scores = _score(job, store, record, command, progress)
-        with nullcontext() if tracks is None else atomic_directory(tracks) as folder, atomic_files() as files:
+        with _new_folder(tracks) as folder, atomic_files() as files:
             if folder is not None:
-                folder.mkdir()
                 chosen = select_variants(job, scores.columns["delta"], top_tracks)
                 write_variant_tracks(folder, job, chosen, scores.record, progress=progress)
             messages = write_scores(outputs, job.table, scores.columns, scores.status, job.genome, files, scores.record)
     return scores, messages
+
+
+@contextmanager
+def _new_folder(path: Path | None) -> Iterator[Path | None]:
+    """Context manager that creates a folder atomically, or does nothing if there is no path."""
+    if path is None:
+        yield None
+        return
+    with atomic_directory(path) as folder:
+        with os_errors(path):
+            folder.mkdir()
+        yield folder
 
 
 def _score(
