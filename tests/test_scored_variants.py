@@ -83,7 +83,7 @@ def test_a_report_with_variants(folder: Path, genome: Genome, tmp_path: Path) ->
     assert (done.code, done.out) == (0, f"{page}\n"), done.err
     text = re.sub(r"<script>/\*\*.*?</script>", "", page.read_text(), count=1, flags=re.DOTALL)
     section = text[text.index("<h2>Variants") :]
-    assert "13 of 20 alleles have scores (6 symbolic allele; 1 REF differs from the genome" in section
+    assert "13 of 20 alleles have scores (6 symbolic allele; 1 REF differs from the genome)." in section
     found = strongest(read_scored_variants(folder / "s.tsv", genome), 50)
     rows = re.findall(r"<tr><td>1:(\d+)<td>([^<]*)<td>([^<]*)<td class=\"number\">([^<]*)", section)
     assert rows == [(str(v.allele.pos), v.allele.id, html.escape(v.alleles), f"{v.delta:.4g}") for v in found]

@@ -96,7 +96,8 @@ def variant_section(variants: Sequence[ScoredVariant], scores: BigWig, genome: G
 
 
 def _summary(variants: Sequence[ScoredVariant], shown: int) -> str:
-    counts = Counter(variant.status for variant in variants)
+    # In parentheses, a status states the bases that differ.
+    counts = Counter(variant.status.partition(" (")[0] for variant in variants)
     scored = counts.pop(OK, 0)
     text = f"{scored:,} of {len(variants):,} alleles have scores"
     if counts:
@@ -164,5 +165,5 @@ def _figure(variant: ScoredVariant, scores: BigWig, genome: Genome) -> go.Figure
     figure.add_vrect(x0=at.start + 0.5, x1=at.end + 0.5, fillcolor=_MARK, line_width=0, layer="below")
     figure.update_xaxes(title=plotly_text(format_locus(around)), tickformat=",d")
     return figure.update_layout(
-        template="none", margin={"t": 10, "r": 10, "b": 45, "l": 60}, bargap=0, showlegend=False
+        template="none", margin={"t": 28, "r": 10, "b": 45, "l": 60}, bargap=0, showlegend=False
     )
