@@ -64,7 +64,7 @@ def page(
     annotation: Path | None,
     variants_path: Path | None,
 ) -> None:
-    """Write an HTML page with a genome browser that shows the bases, tracks, genes and variants.
+    """Write an HTML page with a genome browser that shows bases, tracks, genes and variants.
 
     The page opens in any web browser and loads nothing from the internet. When the user zooms in, bases
     are shown as letters scaled by their scores. If the tracks are too large for one HTML file, they are

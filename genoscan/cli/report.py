@@ -35,7 +35,7 @@ from genoscan.cli.options import PATH
 )
 @click.option("-o", "--output", metavar="PATH", type=PATH, required=True, help="File to write.")
 def command(track: Path, genome: Path, annotation: Path | None, variants_path: Path | None, output: Path) -> None:
-    """Write an HTML report on a track: curves, logos, variants, a profile and the largest scores.
+    """Write an HTML report on a track: curves, logos, variants, a profile, largest scores.
 
     TRACK is a bigWig file written by genoscan, with its .json file in the same folder.
 
