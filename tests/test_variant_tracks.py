@@ -24,6 +24,8 @@ from genoscan.tracks.reader import BigWig
 from genoscan.variant_job import VariantOptions, prepare_variants
 from genoscan.variant_tracks import FLANK, allele_gradients, select_variants, track_stem
 
+SLOW = "mamba, symbols mixed up", "PS fused"
+
 
 def expected(
     genome: SequenceGenome, model: Model, logits: Any, change: Change, strand: str, allele: int, **target: Any
@@ -86,12 +88,20 @@ def check(genome: SequenceGenome, model: Model, logits: Any, change: Change, str
         assert (np.isnan(found.scores[allele]) == (found.codes[allele] == 4)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strand", ["+", "-", "both"])
-@pytest.mark.parametrize("kind", ["mamba", "mamba, symbols mixed up", "Ph", "PS fused"])
+def test_gradients_of_every_change(tmp_path: Path, strand: str) -> None:
+    model, logits = loaded(tmp_path, "mamba")
+    for change in changes(sequences(), count=2):
+        check(sequences(), model, logits, change, strand)
+
+
+@pytest.mark.parametrize("strand", ["+", "-", "both"])
+@pytest.mark.parametrize("kind", ["mamba", "Ph", *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW)])
 def test_gradients_of_both_alleles_are_those_of_whole_windows(tmp_path: Path, kind: str, strand: str) -> None:
     model, logits = loaded(tmp_path, kind)
     genome = sequences()
-    for change in changes(genome, count=1)[:: 1 if kind == "mamba" else 5]:
+    for change in changes(genome, count=1)[:: 3 if kind == "mamba" else 7]:
         check(genome, model, logits, change, strand)
 
 
@@ -116,7 +126,7 @@ def test_targets_at_fixed_places(tmp_path: Path, kind: str) -> None:
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["bidirectional", "rcps"])
+@pytest.mark.parametrize("kind", ["bidirectional", pytest.param("rcps", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("strand", ["+", "-"])
 def test_labels_of_task_heads(tmp_path: Path, kind: str, strand: str) -> None:
     folder = write_headed(tmp_path / "model", kind)
