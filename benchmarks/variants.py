@@ -3,7 +3,6 @@
 import json
 import random
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -19,10 +18,10 @@ from benchmarks.clock import timed
 from benchmarks.threshold import Threshold, at_least, at_most
 from genoscan import usage
 from genoscan.edit_effects import Terms, edit_effects
-from genoscan.engine.edits import Edit
+from genoscan.engine.edits import STEP, Edit
 from genoscan.engine.inputs import OneHot
-from genoscan.engine.stages import run_in_parallel, shares
 from genoscan.engine.target import whole_window
+from genoscan.engine.workers import workers
 from genoscan.genome.alphabet import BASES
 from genoscan.genome.genome import open_genome
 from genoscan.genome.variant import OK, Allele, Change
@@ -57,26 +56,22 @@ def job_of(genome_path: Path, model: Model, count: int, **options: Any) -> Varia
 
 
 def whole_windows(model: Model, rows: Tensor) -> Tensor:
-    """Return the log-likelihood of windows of equal length, in batches that share the threads."""
+    """Return the log-likelihood of windows of equal length, run in batches as edited copies are."""
     target = whole_window(rows, model.columns(), model.label_offset)
-    tile = 128  # as many windows side by side as edited copies, in the same memory
+    side_by_side = max(1, 2 * model.method.tile // STEP)
 
-    def run(part: slice, _check: Callable[[], None]) -> Tensor:
-        total = torch.zeros(part.stop - part.start, dtype=torch.float64)
-        own = target.rows(part)
-        for start in range(part.start, part.stop, model.method.tile // tile):
-            stop = min(start + model.method.tile // tile, part.stop)
-            few = own.rows(slice(start - part.start, stop - part.start))
-            carry = model.causal.begin(stop - start)
-            inputs = OneHot(rows[start:stop], model.table())
-            for first in range(0, rows.shape[1], tile):
-                span = slice(first, min(first + tile, rows.shape[1]))
-                with torch.no_grad():
-                    outputs, carry = model.causal.forward(inputs.tile(span), carry)
-                total[start - part.start : stop - part.start] += few(outputs, span).cpu()
+    def run(start: int) -> Tensor:
+        part = slice(start, min(start + side_by_side, len(rows)))
+        inputs, own, total = OneHot(rows[part], model.table()), target.rows(part), torch.zeros(1)
+        carry = model.causal.begin(inputs.batch)
+        for first in range(0, inputs.length, STEP):
+            span = slice(first, min(first + STEP, inputs.length))
+            outputs, carry = model.causal.forward(inputs.tile(span), carry)
+            total = total + own(outputs, span).cpu()
         return total
 
-    return torch.cat(run_in_parallel([partial(run, part) for part in shares(len(rows), model.device)]))
+    with workers(torch.get_num_threads() if model.device.type == "cpu" else 1) as threads:
+        return torch.cat(threads.run([partial(run, start) for start in range(0, len(rows), side_by_side)]))
 
 
 def _row(name: str, value: float, unit: str, threshold: Threshold | None = None, **details: Any) -> dict[str, Any]:
@@ -170,7 +165,11 @@ def tolerances(genome_path: Path, model: Model, count: int = 500, length: int = 
         few: list[int] = []
         near = edit_effects(model, codes, edits, Terms(), tolerance=tolerance, progress=few.append)
         errors = np.abs(near.delta - exact.delta)
-        details = {"median": float(np.median(errors)), "positions": sum(few), "positions_exact": sum(run)}
+        details: dict[str, Any] = {
+            "median": float(np.median(errors)),
+            "positions": sum(few),
+            "positions_exact": sum(run),
+        }
         found.append(_row(f"tolerance {tolerance:g}: worst error of {count}", float(errors.max()), "nats", **details))
     return found
 

@@ -5,8 +5,8 @@ therefore run once, and each copy is run only from a stored carry shortly before
 a position at which its carry equals that of the window. Copies are processed in batches.
 """
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence, Set
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -18,17 +18,18 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from genoscan.engine.captured import Captured
-from genoscan.engine.forward import rightward
-from genoscan.engine.inputs import OneHot
-from genoscan.engine.stages import StagePipeline, run_in_parallel, shares
+from genoscan.engine.reference import Reference
+from genoscan.engine.stages import shares
+from genoscan.engine.workers import Workers, workers
 from genoscan.genome.alphabet import N
 from genoscan.layer import Carry, Layer, leaves, map_leaves
-from genoscan.ops.denormals import flush_denormals
 
 _GRID = 32
 """Carries are stored at multiples of this number of positions, so that edits close to each other share them."""
 STEP = 128
-"""Maximum number of positions for which the copies of a batch are run at once."""
+"""Number of positions for which the copies of a batch are run at once."""
+_LONGEST_STEP = 160
+"""The same at most, if carries are not compared."""
 _FIRST_CHECK = 1024
 """Number of positions after which carries are compared for the first time; the distance then doubles."""
 
@@ -172,22 +173,25 @@ def edited_outputs(
     The outputs equal those of a pass over the whole edited copy, up to rounding. They are bitwise identical
     whatever edits are omitted.
 
-    Memory: the outputs for the window from the first edit of a batch to the end of the last; the activations of
-    `tile` positions for each thread; a carry for each edit of a batch and for every 32 positions around it. It
-    does not depend on the number of edits.
+    Memory: the outputs for the window from the first edit of a batch to the end of the next batch; the activations
+    of two tiles for each thread; a carry for each edit of two batches. It does not depend on the number of edits.
     """
     if not edits:
         return
     order = sorted(range(len(edits)), key=lambda i: (edits[i].start, i))
     plan = _Plan.of(edits, label_offset, first_check, early=finished is not None)
-    reference = _Reference(layer, codes, table, plan.cuts(edits), tile, progress)
     threads = torch.get_num_threads() if table.device.type == "cpu" else 1
-    size = max(1, tile // STEP) * threads
-    for group in (order[i : i + size] for i in range(0, len(order), size)):
-        if set(group) <= done:
-            continue
-        reference.drop(plan.first(edits[group[0]]))
-        yield from _batch(reference, edits, group, plan, finished or _equal, progress)
+    size = max(1, 2 * tile // STEP) * threads
+    batches = [order[i : i + size] for i in range(0, len(order), size)]
+    left = [batch for batch in batches if not set(batch) <= done]
+    with workers(threads) as group:
+        reference = Reference(layer, codes, table, plan.cuts(edits), tile, group, progress)
+        for batch, following in pairwise([*left, []]):
+            reference.drop(plan.first(edits[batch[0]]))
+            reference.run_to(max(plan.needed(edits[i]) for i in batch))
+            if following:
+                reference.start(max(plan.needed(edits[i]) for i in following))
+            yield from _batch(reference, edits, batch, plan, finished or _equal, group, progress)
 
 
 def check_positions(edits: Sequence[Edit], label_offset: int) -> set[int]:
@@ -204,14 +208,14 @@ class _Plan:
     ----------
     label_offset
         Offset of the labels.
-    grid
-        Copies begin at multiples of this number.
+    early
+        Whether copies may be finished before they are equal to the window.
     checks
         Numbers of positions after which carries are compared.
     """
 
     label_offset: int
-    grid: int
+    early: bool
     checks: tuple[int, ...]
 
     @staticmethod
@@ -222,15 +226,20 @@ class _Plan:
         # Carries are hardly ever equal after a short run, and storing them takes time.
         rare = longest < 2 * first and not early
         checks = () if rare else tuple(first << i for i in range((longest // first).bit_length()))
-        return _Plan(label_offset, STEP if early else _GRID, checks)
+        return _Plan(label_offset, early, checks)
 
     def first(self, edit: Edit) -> int:
         """Return the position from which a copy is run: at or before the output that predicts its first new base."""
-        return max(0, edit.start - self.label_offset) // self.grid * self.grid
+        grid = STEP if self.early else _GRID
+        return max(0, edit.start - self.label_offset) // grid * grid
 
     def length(self, edit: Edit) -> int:
         """Return the number of positions of a copy that are run."""
         return edit.end + edit.shift - self.first(edit)
+
+    def needed(self, edit: Edit) -> int:
+        """Return the position to which the window is run before the edit's copy is."""
+        return min(edit.end, self.first(edit) + 2 * STEP) if self.early else edit.end
 
     def compared(self, edit: Edit) -> list[int]:
         """Return the positions in the window at which the carry of a copy is compared with that of the window."""
@@ -240,79 +249,6 @@ class _Plan:
     def cuts(self, edits: Sequence[Edit]) -> set[int]:
         """Return the positions in the window at which its carries are stored."""
         return {at for edit in edits for at in (self.first(edit), *self.compared(edit))}
-
-
-class _Reference:
-    """The window itself, which is run once from left to right, as far as needed."""
-
-    def __init__(
-        self,
-        layer: Layer,
-        codes: UInt8[Tensor, " length"],
-        table: Tensor,
-        cuts: Set[int],
-        tile: int,
-        progress: Callable[[int], object],
-    ) -> None:
-        self.layer, self.codes, self.table = layer, codes.numpy(), table
-        self._inputs = OneHot(codes[None], table)
-        self._cuts, self._tile, self._progress = cuts, tile, progress
-        # The same in every run, whatever edits are done already, so that results are equal bit by bit.
-        self._ends = sorted({*cuts, *range(tile, len(codes), tile), len(codes)} - {0})
-        self._at = self._kept = 0
-        self._live = layer.begin(1)
-        self._carries = {0: self._live}
-        self._outputs: list[Tensor] = []
-
-    def drop(self, before: int) -> None:
-        """Free the outputs and carries at positions before the given one."""
-        self._join(before)
-        self._carries = {at: carry for at, carry in self._carries.items() if at >= before}
-
-    def run_to(self, position: int) -> None:
-        """Run the window at least to the given position."""
-        ends = self._ends
-        if position <= self._at or self._at == ends[-1]:
-            return
-        # Several tiles at once, because starting the stages takes time.
-        wanted = max(position, self._at + 4 * self._tile)
-        first, last = bisect_right(ends, self._at), min(bisect_left(ends, wanted), len(ends) - 1)
-        spans = [slice(start, end) for start, end in pairwise([self._at, *ends[first : last + 1]])]
-        stop = ends[last]
-        sweep = StagePipeline(self.layer, replay=False)
-        parts: dict[int, dict[int, Carry]] = {}
-
-        def store(stage: int, at: int, carry: Carry) -> None:
-            if at in self._cuts or at == stop:
-                parts.setdefault(at, {})[stage] = map_leaves(torch.clone, carry)
-
-        for _, outputs in rightward(sweep, sweep.split(self._live), spans, self._inputs.tile, store):
-            self._outputs.append(outputs[0].clone())
-            self._progress(len(outputs[0]))
-        joined = {at: sweep.join([found[i] for i in range(len(sweep.stages))]) for at, found in parts.items()}
-        self._live, self._at = joined[stop], stop
-        self._carries |= {at: carry for at, carry in joined.items() if at in self._cuts}
-
-    def carry(self, position: int) -> Carry:
-        """Return the carry at one of the positions at which carries are stored."""
-        self.run_to(position)
-        return self._carries[position]
-
-    def outputs(self, positions: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape d_out"]:
-        """Return the outputs at the given positions; those at negative positions are arbitrary."""
-        last = int(positions.max()) if positions.numel() else 0
-        self.run_to(max(last, self._kept) + 1)
-        self._join(self._kept)
-        return self._outputs[0][(positions - self._kept).clamp(min=0).to(self.table.device)]
-
-    def _join(self, first: int) -> None:
-        """Join the stored outputs to one tensor that begins at position `first`."""
-        if len(self._outputs) == 1 and first <= self._kept:
-            return
-        if self._outputs:
-            first = min(first, self._at)
-            self._outputs = [torch.cat(self._outputs)[max(0, first - self._kept) :].clone()]
-        self._kept = max(self._kept, min(first, self._at))
 
 
 @dataclass
@@ -331,11 +267,12 @@ class _Copies:
 
 
 def _batch(
-    reference: _Reference,
+    reference: Reference,
     edits: Sequence[Edit],
     group: Sequence[int],
     plan: _Plan,
     finished: Finished,
+    threads: Workers,
     progress: Callable[[int], object],
 ) -> Iterator[EditedTile]:
     """Run the copies of one batch, and yield their outputs step by step."""
@@ -347,29 +284,38 @@ def _batch(
         parts.append(_Copies(own, firsts, _stack([reference.carry(at) for at in firsts])))
     lengths = {i: plan.length(edits[i]) for i in group}
     longest = max(lengths.values())
-    step = STEP if plan.checks else -(-longest // -(-longest // STEP))
+    step = STEP if plan.checks else -(-longest // -(-longest // _LONGEST_STEP))
     layer = Captured(reference.layer) if device.type == "cuda" else reference.layer
 
-    def run(part: _Copies, n: int, _check: Callable[[], None]) -> Tensor:
+    def run(part: _Copies, n: int) -> Tensor:
         starts = [first + n for first in part.firsts]
         rows = [edited_copy(reference.codes, edits[i], at, at + step) for i, at in zip(part.edits, starts, strict=True)]
         x = reference.table[torch.from_numpy(np.stack(rows)).to(device, torch.long)]
-        with torch.no_grad(), flush_denormals():
-            outputs, part.carry = layer.forward(x, part.carry)
+        outputs, part.carry = layer.forward(x, part.carry)
         return outputs.clone()
 
-    for n in range(0, longest, step):
+    def begin(n: int) -> _Step | None:
+        """Start to run the copies that are not finished from their position `n` on."""
         for part in parts:
             part.keep(torch.tensor([lengths[i] > n for i in part.edits]))
             if n in plan.checks:
                 _drop_finished(part, reference, edits, n, finished)
-        parts = [part for part in parts if part.edits]
+        parts[:] = [part for part in parts if part.edits]
         if not parts:
-            return
-        outputs = torch.cat(run_in_parallel([partial(run, part, n) for part in parts]))
-        progress(outputs.shape[0] * step)
-        own = [i for part in parts for i in part.edits]
+            return None
         starts = torch.tensor([first + n for part in parts for first in part.firsts])
+        outputs = [threads.submit(partial(run, part, n)) for part in parts]
+        return _Step([i for part in parts for i in part.edits], starts, outputs)
+
+    following = begin(0)
+    for n in range(0, longest, step):
+        if following is None:
+            return
+        own, starts, results = following
+        outputs = torch.cat([result.result() for result in results])
+        if not plan.early:
+            following = begin(n + step)
+        progress(outputs.shape[0] * step)
         positions, aligned = align([edits[i] for i in own], starts[:, None] + torch.arange(step), plan.label_offset)
         replaced = None
         if n == 0:
@@ -377,9 +323,19 @@ def _batch(
             before = torch.tensor([edits[i].start - plan.label_offset for i in own])[:, None] + torch.arange(widest)
             replaced = reference.outputs(before.clamp(max=len(reference.codes) - 1))
         yield EditedTile(torch.tensor(own), positions, aligned, outputs, reference.outputs(aligned), replaced)
+        if plan.early:  # after the outputs have been used, on which `finished` may depend
+            following = begin(n + step)
 
 
-def _drop_finished(part: _Copies, reference: _Reference, edits: Sequence[Edit], n: int, finished: Finished) -> None:
+class _Step(NamedTuple):
+    """Step of a batch that is being run: the edits, the positions in their copies, and the outputs of each part."""
+
+    edits: list[int]
+    starts: Int64[Tensor, " batch"]
+    outputs: "list[Future[Tensor]]"
+
+
+def _drop_finished(part: _Copies, reference: Reference, edits: Sequence[Edit], n: int, finished: Finished) -> None:
     """Drop the copies that need not be run beyond their first `n` positions."""
     rows = [
         row

@@ -1,6 +1,6 @@
 """Forward sweep from left to right, which computes the outputs tile by tile, without derivatives."""
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 
 import torch
@@ -11,9 +11,6 @@ from genoscan.engine.inputs import Inputs, Spans
 from genoscan.engine.stages import StagePipeline
 from genoscan.layer import Carry, Layer
 from genoscan.ops.denormals import flush_denormals_during
-
-Store = Callable[[int, int, Carry], object]
-"""Function that is called with the index of a stage, the end of a tile, and the carry of the stage there."""
 
 
 def forward(
@@ -45,22 +42,12 @@ def forward(
 
 
 def rightward(
-    sweep: StagePipeline,
-    carries: Sequence[Carry],
-    tiles: Iterable[slice],
-    read: Callable[[slice], Tensor],
-    store: Store = lambda _stage, _at, _carry: None,
+    sweep: StagePipeline, carries: Sequence[Carry], tiles: Spans, read: Callable[[slice], Tensor]
 ) -> Generator[tuple[slice, Tensor], None, None]:
-    """Run tiles through all stages and yield the outputs; no autograd graph is recorded.
-
-    `tiles` is iterated once for each stage. `store` is called after each tile of each stage, in the thread of the
-    stage.
-    """
+    """Run tiles through all stages and yield the outputs; no autograd graph is recorded."""
     queues = [sweep.queue(1) for _ in sweep.stages[1:]]
     runs = [
-        flush_denormals_during(
-            _stage(stage, carries[i], tiles, read if i == 0 else queues[i - 1].get, partial(store, i))
-        )
+        flush_denormals_during(_stage(stage, carries[i], tiles, read if i == 0 else queues[i - 1].get))
         for i, stage in enumerate(sweep.stages)
     ]
 
@@ -73,15 +60,10 @@ def rightward(
 
 
 def _stage(
-    stage: Layer,
-    live: Carry,
-    tiles: Iterable[slice],
-    read: Callable[[slice], Tensor],
-    store: Callable[[int, Carry], object],
+    stage: Layer, live: Carry, tiles: Spans, read: Callable[[slice], Tensor]
 ) -> Generator[tuple[slice, Tensor], None, None]:
     """Run every tile through one stage and yield the outputs."""
     for span in tiles:
         with torch.no_grad():
             outputs, live = stage.forward(read(span), live)
-        store(span.stop, live)
         yield span, outputs

@@ -96,12 +96,9 @@ class ThreadGroup:
 
 
 class StagePipeline(ThreadGroup):
-    """Stages of one sweep over a window; every stage except one runs in a thread of the group.
+    """Stages of one sweep over a window; every stage except one runs in a thread of the group."""
 
-    `replay` determines whether tiles are replayed as CUDA graphs, which requires that most are of equal length.
-    """
-
-    def __init__(self, layer: Layer, *, replay: bool = True) -> None:
+    def __init__(self, layer: Layer) -> None:
         if not isinstance(layer, Layer):
             raise InputError(
                 f"{type(layer).__name__}: expected a causal layer (begin, forward); Layerwise "
@@ -113,7 +110,7 @@ class StagePipeline(ThreadGroup):
         self.stages: list[Layer] = [layer]
         if device == "cpu" and isinstance(layer, Chain):
             self.stages = layer.cut(torch.get_num_threads())
-        elif replay and device == "cuda" and not any(weight.requires_grad for weight in weights):
+        elif device == "cuda" and not any(weight.requires_grad for weight in weights):
             self.stages = [Captured(layer)]
         super().__init__(len(self.stages))
 
