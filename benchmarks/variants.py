@@ -17,7 +17,8 @@ from benchmarks.alone import alone
 from benchmarks.clock import timed
 from benchmarks.threshold import Threshold, at_least, at_most
 from genoscan import usage
-from genoscan.edit_effects import Terms, edit_effects
+from genoscan.edit_effects import edit_effects
+from genoscan.edit_sums import Terms
 from genoscan.engine.edits import STEP, Edit
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.target import whole_window
@@ -70,7 +71,7 @@ def whole_windows(model: Model, rows: Tensor) -> Tensor:
             total = total + own(outputs, span).cpu()
         return total
 
-    with workers(torch.get_num_threads() if model.device.type == "cpu" else 1) as threads:
+    with workers(torch.get_num_threads() if model.device.type == "cpu" else 0) as threads:
         return torch.cat(threads.run([partial(run, start) for start in range(0, len(rows), side_by_side)]))
 
 

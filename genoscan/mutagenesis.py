@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from jaxtyping import Float64, UInt8
 
-from genoscan.edit_effects import first_order_substitutions
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import InputError, NonFiniteError
+from genoscan.first_order import first_order_substitutions
 from genoscan.genome.alphabet import BASES, N
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import merge

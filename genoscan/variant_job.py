@@ -12,7 +12,7 @@ import numpy as np
 
 from genoscan.background import draw_background
 from genoscan.composition import describe_difference
-from genoscan.edit_effects import Terms
+from genoscan.edit_sums import Terms
 from genoscan.engine.edits import Edit
 from genoscan.errors import InputError, UnsupportedModelError
 from genoscan.genome.alphabet import encode, reverse_complement

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float32, Float64, Int64, UInt8
 from torch import Tensor
 
-from genoscan.edit_effects import Terms
+from genoscan.edit_sums import Terms
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import InputError, NonFiniteError
 from genoscan.genome.alphabet import N, reverse_complement

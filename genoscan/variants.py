@@ -20,9 +20,11 @@ import torch
 from jaxtyping import Float64
 
 from genoscan.background import rank
-from genoscan.edit_effects import Effects, edit_effects, first_order_effects, masked_log_odds
+from genoscan.edit_effects import edit_effects, masked_log_odds
+from genoscan.edit_sums import Effects
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import NonFiniteError
+from genoscan.first_order import first_order_effects
 from genoscan.record import model_record, sequence_records
 from genoscan.tracks.atomic import atomic_directory, atomic_files, os_errors
 from genoscan.tracks.store import ScoreStore, open_store

@@ -180,8 +180,8 @@ def edited_outputs(
         return
     order = sorted(range(len(edits)), key=lambda i: (edits[i].start, i))
     plan = _Plan.of(edits, label_offset, first_check, early=finished is not None)
-    threads = torch.get_num_threads() if table.device.type == "cpu" else 1
-    size = max(1, 2 * tile // STEP) * threads
+    threads = torch.get_num_threads() if table.device.type == "cpu" else 0
+    size = max(1, 2 * tile // STEP) * max(1, threads)
     batches = [order[i : i + size] for i in range(0, len(order), size)]
     left = [batch for batch in batches if not set(batch) <= done]
     with workers(threads) as group:

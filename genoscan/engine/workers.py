@@ -14,15 +14,19 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """Threads that run tasks in the order in which they are submitted."""
+    """Threads that run tasks in the order in which they are submitted; without any, a task is run at once."""
 
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, pool: ThreadPoolExecutor | None) -> None:
         self._pool = pool
         self.ended = False
 
     def submit(self, task: Callable[[], Result]) -> "Future[Result]":
         """Run a task in one of the threads, without gradients."""
-        return self._pool.submit(self._run, task)
+        if self._pool is not None:
+            return self._pool.submit(self._run, task)
+        done: Future[Result] = Future()
+        done.set_result(self._run(task))
+        return done
 
     def run(self, tasks: Sequence[Callable[[], Result]]) -> list[Result]:
         """Run tasks in parallel, and return their results in order."""
@@ -37,8 +41,12 @@ class Workers:
 def workers(threads: int) -> Iterator[Workers]:
     """Context manager that provides threads, each of which uses one of torch's threads.
 
-    On exit, tasks that have not begun are dropped, and `ended` is set, which long tasks should look up.
+    With 0 threads, tasks are run by the caller, as they must be on a GPU: nothing else may use it while a CUDA graph
+    is captured. On exit, tasks that have not begun are dropped, and `ended` is set, which long tasks should look up.
     """
+    if not threads:
+        yield Workers(None)
+        return
     pools = []
 
     def begin() -> None:
