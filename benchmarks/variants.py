@@ -18,7 +18,7 @@ from benchmarks.clock import timed
 from benchmarks.threshold import Threshold, at_least, at_most
 from genoscan import usage
 from genoscan.edit_effects import edit_effects
-from genoscan.edit_sums import Terms
+from genoscan.edit_sums import Effects, Terms
 from genoscan.engine.edits import STEP, Edit
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.target import whole_window
@@ -28,6 +28,7 @@ from genoscan.genome.genome import open_genome
 from genoscan.genome.variant import OK, Allele, Change
 from genoscan.genome.variant_files import VariantTable
 from genoscan.model import Model, load_model
+from genoscan.tracks.store import open_store
 from genoscan.variant_job import VariantJob, VariantOptions, prepare_variants
 from genoscan.variants import change_effects
 
@@ -54,6 +55,12 @@ def job_of(genome_path: Path, model: Model, count: int, **options: Any) -> Varia
     changes = random_snvs(genome.fetch(chrom, 0, size), chrom, count)
     alleles = [Allele(i, chrom, c.start + 1, ".", c.ref, c.alt, OK, c) for i, c in enumerate(changes)]
     return prepare_variants(genome, model, VariantTable(alleles), VariantOptions(**options))
+
+
+def effects_of(job: VariantJob, output: Path) -> Effects:
+    """Return the effects, computed as by the command."""
+    with open_store(output, (), {}, columns=False) as store:
+        return change_effects(job, store)
 
 
 def whole_windows(model: Model, rows: Tensor) -> Tensor:
@@ -98,7 +105,7 @@ def variants(genome_path: Path, model: Model, count: int, folder: Path) -> list[
     rows = torch.from_numpy(np.stack([*windows, *copies]))
     ours, theirs, deltas = [], [], np.zeros(0)
     for _ in range(_ROUNDS):
-        seconds, found = timed(lambda: change_effects(job, folder / "variants.tsv", {}), model.device.type)
+        seconds, found = timed(lambda: effects_of(job, folder / "variants.tsv"), model.device.type)
         ours.append(seconds / count)
         seconds, values = timed(lambda: whole_windows(model, rows), model.device.type)
         theirs.append(seconds / len(kept))
@@ -184,7 +191,7 @@ def _pass(model: Model, codes: Tensor) -> float:
 def peak(genome: str, model: str, count: int, reach: int, folder: str) -> dict[str, Any]:
     """Return the peak memory, in bytes, of a process that computes the effects of substitutions."""
     job = job_of(Path(genome), load_model(model), count, context=reach, reach=reach)
-    change_effects(job, Path(folder) / f"{count}.tsv", {})
+    effects_of(job, Path(folder) / f"{count}.tsv")
     return {"bytes": usage.peak("cpu")}
 
 

@@ -27,6 +27,7 @@ from genoscan.model import Model
 from genoscan.mutagenesis_files import MutationEffects, check_mutation_outputs, write_mutations
 from genoscan.tracks.atomic import atomic_files
 from genoscan.tracks.record_schema import region_records
+from genoscan.tracks.store import open_store
 from genoscan.variant_job import VariantJob, VariantOptions, choose_target, plan_changes, stretch_terms
 from genoscan.variants import change_effects, job_settings
 
@@ -170,19 +171,19 @@ def mutate(
         exact[job.rows, job.columns] = False
         exact[job.rows[run], job.columns[run]] = True
     settings = job_settings(job.job) | {"screen": job.screen}
-    if len(run):
-        found = change_effects(_restrict(job.job, set(run.tolist())), outputs[0], settings, progress=progress)
-        effects[job.rows[run], job.columns[run]] = found.delta[run]
-    known = MutationEffects(job.regions, job.codes, effects, exact if job.screen is not None else None)
-    record = settings | {
-        "command": list(command),
-        "regions": region_records(job.regions),
-        "convention": convention,
-        "windows": [f"{stretch.region} {stretch.strand}" for stretch in job.job.stretches],
-        "seconds": time.monotonic() - started,
-        "torch": torch.__version__,
-    }
-    with atomic_files() as files:
+    with open_store(outputs[0], (), settings, columns=False) as store, atomic_files() as files:
+        if len(run):
+            found = change_effects(_restrict(job.job, set(run.tolist())), store, progress=progress)
+            effects[job.rows[run], job.columns[run]] = found.delta[run]
+        known = MutationEffects(job.regions, job.codes, effects, exact if job.screen is not None else None)
+        record = settings | {
+            "command": list(command),
+            "regions": region_records(job.regions),
+            "convention": convention,
+            "windows": [f"{stretch.region} {stretch.strand}" for stretch in job.job.stretches],
+            "seconds": time.monotonic() - started,
+            "torch": torch.__version__,
+        }
         write_mutations(outputs, known, job.job.genome.sizes, convention, record, files)
     return known
 

@@ -97,17 +97,15 @@ def score_variants(
         return _score(job, store, record, command, progress)
 
 
-def change_effects(
-    job: VariantJob, output: Path, settings: Mapping[str, Any], *, progress: Progress = ignore
-) -> Effects:
+def change_effects(job: VariantJob, store: ScoreStore, *, progress: Progress = ignore) -> Effects:
     """Return the effects of all changes of a job.
 
     Parameters
     ----------
-    job, output, progress
+    job, progress
         As for `score_variants`.
-    settings
-        Settings that determine the effects; an interrupted run is continued only with the same settings.
+    store
+        Store of the run, without arrays. Effects that it contains are not computed again.
 
     Returns
     -------
@@ -119,8 +117,18 @@ def change_effects(
     NonFiniteError
         If an effect is not finite.
     """
-    with open_store(output, (), settings, columns=False) as store:
-        return _effects(job, store, progress)
+    by_strand = {strand: _empty(len(job.changes)) for strand in ("+", "-")}
+    for number, stretch in enumerate(job.stretches):
+        found = _Found(number, stretch, by_strand[stretch.strand], store)
+        run = masked_log_odds
+        if not job.options.masked:
+            run = partial(edit_effects, terms=stretch_terms(job, stretch), tolerance=job.options.tolerance)
+        codes = torch.from_numpy(stretch.codes(job.genome))
+        run(job.model, codes, stretch.edits, done=found.done, finish=found.finish, progress=progress)
+        found.commit()
+    means = _mean([by_strand[strand] for strand in ("+", "-") if job.options.strand in (strand, "both")])
+    _check_finite(job, means)
+    return means
 
 
 def write_variants(
@@ -190,7 +198,7 @@ def _score(
     job: VariantJob, store: ScoreStore, record: Mapping[str, Any], command: Sequence[str], progress: Progress
 ) -> VariantScores:
     started = time.monotonic()
-    means = _effects(job, store, progress)
+    means = change_effects(job, store, progress=progress)
     columns = _by_allele(job, means, _first_order(job, means, progress) if job.options.first_order else None)
     status = [allele_status(allele, job.model, job.target, job.options) for allele in job.table.alleles]
     about = {
@@ -200,22 +208,6 @@ def _score(
         "torch": torch.__version__,
     }
     return VariantScores(columns, status, {**record, **about})
-
-
-def _effects(job: VariantJob, store: ScoreStore, progress: Progress) -> Effects:
-    """Compute the effects that are not in the store, and return all of them."""
-    by_strand = {strand: _empty(len(job.changes)) for strand in ("+", "-")}
-    for number, stretch in enumerate(job.stretches):
-        found = _Found(number, stretch, by_strand[stretch.strand], store)
-        run = masked_log_odds
-        if not job.options.masked:
-            run = partial(edit_effects, terms=stretch_terms(job, stretch), tolerance=job.options.tolerance)
-        codes = torch.from_numpy(stretch.codes(job.genome))
-        run(job.model, codes, stretch.edits, done=found.done, finish=found.finish, progress=progress)
-        found.commit()
-    means = _mean([by_strand[strand] for strand in ("+", "-") if job.options.strand in (strand, "both")])
-    _check_finite(job, means)
-    return means
 
 
 class _Found:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from genoscan.errors import InputError
-from genoscan.export.page import _genes
+from genoscan.export.page_features import gene_tracks
 from genoscan.genome.annotation import read_annotation
 from genoscan.genome.feature import Feature, Transcript
 from genoscan.genome.region import Region
@@ -150,7 +150,7 @@ def test_exons_are_read_and_drawn(tmp_path: Path, content: str) -> None:
     assert brief([gene]) == [("chr1", 100, 200, "-", "abcA")]
     assert gene.transcripts == (Transcript(100, 200, EXONS, (110, 170)),)
     assert [gene.is_intron(at) for at in (100, 119, 120, 149, 150, 199)] == [False, False, True, True, False, False]
-    (track,) = _genes([gene], [Region("chr1", 0, 1_000)], {})
+    (track,) = gene_tracks([gene], [Region("chr1", 0, 1_000)], {})
     assert track["features"] == [
         {
             "chr": "chr1",
@@ -177,7 +177,7 @@ def test_each_transcript_is_drawn(tmp_path: Path) -> None:
     )
     (gene,) = read(tmp_path / "x", text)
     assert gene.transcripts == (Transcript(0, 100, ((0, 10), (60, 100)), None), Transcript(50, 100, ((60, 100),), None))
-    (track,) = _genes([gene], [Region("chr1", 0, 1_000)], {})
+    (track,) = gene_tracks([gene], [Region("chr1", 0, 1_000)], {})
     assert [(f["start"], f["end"], f["name"]) for f in track["features"]] == [(0, 100, "n"), (50, 100, "n")]
 
 

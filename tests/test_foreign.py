@@ -538,7 +538,8 @@ def test_a_response_on_both_sides(cad: Callable[..., Any], tmp_path: Path, stran
     log_p = []
     for letters in (read, read[:349] + "C" + read[350:]):
         logits = caduceus.logits(config, tensors, one_hot(letters))
-        observed = torch.tensor(["ACGT".index(letter) + 7 for letter in read])
+        # The label of the changed base is the new base: the track has the base's own term there.
+        observed = torch.tensor(["ACGT".index(letter) + 7 for letter in letters])
         log_p.append(torch.log_softmax(logits, -1)[torch.arange(len(read)), observed])
     change = (log_p[1] - log_p[0]).numpy()
     written = slice(349 - 256, 350 + 256)

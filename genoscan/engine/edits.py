@@ -180,6 +180,7 @@ def edited_outputs(
         return
     order = sorted(range(len(edits)), key=lambda i: (edits[i].start, i))
     plan = _Plan.of(edits, label_offset, first_check, early=finished is not None)
+    step = plan.step(edits)
     threads = torch.get_num_threads() if table.device.type == "cpu" else 0
     size = max(1, 2 * tile // STEP) * max(1, threads)
     batches = [order[i : i + size] for i in range(0, len(order), size)]
@@ -191,7 +192,7 @@ def edited_outputs(
             reference.run_to(max(plan.needed(edits[i]) for i in batch))
             if following:
                 reference.start(max(plan.needed(edits[i]) for i in following))
-            yield from _batch(reference, edits, batch, plan, finished or _equal, group, progress)
+            yield from _batch(reference, edits, batch, plan, step, finished or _equal, group, progress)
 
 
 def check_positions(edits: Sequence[Edit], label_offset: int) -> set[int]:
@@ -237,6 +238,11 @@ class _Plan:
         """Return the number of positions of a copy that are run."""
         return edit.end + edit.shift - self.first(edit)
 
+    def step(self, edits: Sequence[Edit]) -> int:
+        """Return the number of positions that are run at once: the same in all batches, so that memory is reused."""
+        longest = max(map(self.length, edits))
+        return STEP if self.checks else -(-longest // -(-longest // _LONGEST_STEP))
+
     def needed(self, edit: Edit) -> int:
         """Return the position to which the window is run before the edit's copy is."""
         return min(edit.end, self.first(edit) + 2 * STEP) if self.early else edit.end
@@ -271,6 +277,7 @@ def _batch(
     edits: Sequence[Edit],
     group: Sequence[int],
     plan: _Plan,
+    step: int,
     finished: Finished,
     threads: Workers,
     progress: Callable[[int], object],
@@ -284,7 +291,6 @@ def _batch(
         parts.append(_Copies(own, firsts, _stack([reference.carry(at) for at in firsts])))
     lengths = {i: plan.length(edits[i]) for i in group}
     longest = max(lengths.values())
-    step = STEP if plan.checks else -(-longest // -(-longest // _LONGEST_STEP))
     layer = Captured(reference.layer) if device.type == "cuda" else reference.layer
 
     def run(part: _Copies, n: int) -> Tensor:
