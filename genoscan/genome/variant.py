@@ -26,6 +26,7 @@ NOT_ACGT: Final = "not A, C, G, T"
 N_IN_REF: Final = "N in REF or genome"
 N_IN_ALT: Final = "N in ALT"
 ALT_IS_REF: Final = "ALT equals REF"
+WHOLE_SEQUENCE: Final = "deletion of the whole sequence"
 
 _AMBIGUOUS = str.maketrans("RYSWKMBDHV", "N" * 10)
 _LETTERS = frozenset("ACGTN")
@@ -190,6 +191,8 @@ def classify(genome: Genome, chrom: str | None, start: int, ref: str, alt: str) 
         return problem, None
     if ref == alt:
         return ALT_IS_REF, None
+    if len(ref) == size and not alt:  # nothing is left to read, and VCF has no spelling for it
+        return WHOLE_SEQUENCE, None
     change = normalise(genome, chrom, start, ref, alt)
     if "N" in change.ref:
         return N_IN_REF, None
