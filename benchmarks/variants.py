@@ -37,8 +37,11 @@ _COMPARED = 64
 _ROUNDS = 3
 WINDOW = 100_000
 MUTATED = {"98,001-99,000": (98_000, 99_000), "49,501-50,500": (49_500, 50_500)}
-_BASES = 4
-"""Number of bases, evenly spaced in a mutated part, whose substitutions are compared with whole passes."""
+_BASES = 11
+"""Number of bases, evenly spaced in a mutated part, whose substitutions are compared with whole passes.
+
+They fill a batch of 32 copies, as two threads run them.
+"""
 
 
 def random_snvs(codes: np.ndarray, chrom: str, count: int) -> list[Change]:
