@@ -199,7 +199,7 @@ def peak(genome: str, model: str, count: int, reach: int, folder: str) -> dict[s
 
 
 def memory(genome: Path, model: str, counts: tuple[int, int], folder: Path, reach: int = 128) -> list[dict[str, Any]]:
-    """Compare the peak memory of few and of many substitutions, each in a process of its own."""
+    """Compare the peak memory for a small and a large number of substitutions, in separate processes."""
     settings = {"genome": str(genome), "model": model, "reach": reach, "folder": str(folder)}
     few, many = (alone(peak, settings | {"count": count})["bytes"] for count in counts)
     name = f"variants: growth of memory from {counts[0]:,} to {counts[1]:,}"

@@ -106,7 +106,7 @@ class Reading(NamedTuple):
 
 
 class Substitutions(Sequence[Edit]):
-    """The three substitutions of each of many bases, made one by one as they are read."""
+    """Sequence of the three substitutions of each base, which are created when they are accessed."""
 
     def __init__(
         self, positions: Int64[np.ndarray, " bases"], observed: UInt8[np.ndarray, " bases"], ends: np.ndarray

@@ -27,7 +27,7 @@ def edit_effects(
     finish: Callable[[list[int], Effects], object] = lambda _edits, _effects: None,
     progress: Progress = ignore,
 ) -> Effects:
-    """Return the effects of edits on a target, each applied to a copy of its own.
+    """Return the effect of each edit on a target; each edit is applied to a separate copy of the window.
 
     Parameters
     ----------

@@ -265,7 +265,7 @@ def plan_changes(
     background = draw_background(genome, observed, options.background, max(context, reach), options.seed)
     changes = (*observed, *background)
     stretches: list[Stretch] = []
-    # Random changes are in stretches of their own, so that they do not extend those of the others.
+    # Random changes have separate stretches, so that they do not extend those of the variants.
     for numbers in (range(len(observed)), range(len(observed), len(changes))):
         for strand in ("+", "-") if options.strand == "both" else options.strand:
             stretches += _plan(genome, model, target, changes, numbers, strand, context, reach, options.shared_end)

@@ -8,7 +8,7 @@ import click
 
 from genoscan.cli.inputs import open_model, parse_size, read_regions
 from genoscan.cli.messages import log
-from genoscan.cli.options import GENOME, MACHINE, MEMORY, MODEL, REGIONS, SPILL, TILE
+from genoscan.cli.options import EFFECT, GENOME, MACHINE, MEMORY, MODEL, REGIONS, SPILL, TILE
 
 
 @click.command("mutate")
@@ -35,10 +35,7 @@ from genoscan.cli.options import GENOME, MACHINE, MEMORY, MODEL, REGIONS, SPILL,
     help="Quantity whose change is computed, as in genoscan variants. The log-likelihood is that of all bases up to "
     "the window's end.",
 )
-@click.option("--contrast", metavar="LABEL", help="Subtract the logit of another label of the same head.")
-@click.option(
-    "--strand", default="+", show_default=True, metavar="STRAND", help="Strand to read: +, - or both (mean of the two)."
-)
+@EFFECT
 @click.option(
     "--context",
     type=int,

@@ -160,6 +160,18 @@ METHOD = combine(
     ),
 )
 
+EFFECT = combine(
+    click.option("--contrast", metavar="LABEL", help="Subtract the logit of another label of the same head."),
+    click.option(
+        "--strand",
+        default="+",
+        show_default=True,
+        metavar="STRAND",
+        help="Strand to read: +, - or both (mean of the two).",
+    ),
+)
+"""Decorator that adds the options shared by the commands `variants` and `mutate`."""
+
 TILE = click.option(
     "--tile",
     type=int,

@@ -9,7 +9,7 @@ import click
 
 from genoscan.cli.inputs import open_model, parse_size
 from genoscan.cli.messages import log, warn_without_effect
-from genoscan.cli.options import GENOME, MACHINE, MEMORY, MODEL, PATH, SPILL, TILE
+from genoscan.cli.options import EFFECT, GENOME, MACHINE, MEMORY, MODEL, PATH, SPILL, TILE
 from genoscan.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,15 +67,12 @@ if TYPE_CHECKING:
     "log-odds:CHROM:POS:BASE. Task heads: HEAD:LABEL[@REGION], the logit of a label, summed over REGION or over all "
     "bases that are compared.",
 )
-@click.option("--contrast", metavar="LABEL", help="Subtract the logit of another label of the same head.")
 @click.option(
     "--masked",
     is_flag=True,
     help="Compute log p(ALT) - log p(REF) with the base masked instead (masked models, single-base substitutions).",
 )
-@click.option(
-    "--strand", default="+", show_default=True, metavar="STRAND", help="Strand to read: +, - or both (mean of the two)."
-)
+@EFFECT
 @click.option(
     "--context",
     type=int,

@@ -145,7 +145,7 @@ def edited_outputs(
     layer, codes, table
         Network, base codes of the window, and table of the network's inputs (see `OneHot`).
     edits
-        Edits in any order. Each is applied to a copy of its own.
+        Edits in any order. Each edit is applied to a separate copy of the window.
     tile
         Maximum number of positions that are processed at once.
     label_offset

@@ -51,6 +51,7 @@ def workers(threads: int) -> Iterator[Workers]:
 
     def begin() -> None:
         torch.set_num_threads(1)
+        # Open as long as the thread runs, so that buffers are reused from task to task.
         pool = buffer_pool()
         pool.__enter__()
         pools.append(pool)

@@ -1,4 +1,4 @@
-"""Variants: alleles as they are written in a file, and the changes of the sequence that they describe.
+"""Variants: alleles as written in a file, and the sequence changes that they describe.
 
 The same change can be written in several ways: TG>TA is G>A, and a deletion in a repeat may be placed at any of
 its copies. `normalise` returns one representation for all of them, as `bcftools norm` does (parsimony and left

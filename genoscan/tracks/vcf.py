@@ -1,6 +1,6 @@
 """Writer for VCF files that adds INFO tags to the records of an input.
 
-A VCF or BCF input is copied line by line: its header and its columns remain as they are, except for the added
+A VCF or BCF input is copied line by line: its header and columns are unchanged, except for the added
 tags and for `##contig` lines of sequences that the header lacks. Any other input is converted to VCF.
 """
 

@@ -3,8 +3,8 @@
 The forward pass, the jvp and the vjp each have three steps:
 
     chunk_ends   runs each chunk from a zero state; writes its final state and the sum of its step sizes
-    carry        computes the state at the start of each chunk sequentially, with Kahan compensation replay
-    runs each chunk again, from the state at its start; writes the outputs
+    carry        computes the state at the start of each chunk sequentially, with Kahan compensation
+    replay       runs each chunk again, from the state at its start; writes the outputs
 
 The decay over a whole chunk is exp(A * sum of step sizes). The state can therefore be advanced over a chunk
 in the same way as over a single base. The vjp processes the chunks, and the bases in each chunk, from right
