@@ -3,6 +3,7 @@
 import decimal
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -278,7 +279,8 @@ def test_every_file_is_the_map(folder: Path, tmp_path: Path, more: list[object])
     code, err = run(folder, "-r", "chr1:101-130", "--top", 25, *more, *outputs)
     assert code == 0, err
     assert "174 forward passes" in err or more
-    assert "values (0.0 MB)" in err
+    rows, width, size = map(int, re.search(r"map of (\d+) x (\d+) values \((\d+) kB\)", err).groups())
+    assert size == round(rows * width * 4 / 1000) > 0
     written = {*names, "o.bedgraph.gz.tbi", *(f"{name}.json" for name in names if name != "o.html")}
     assert listing(tmp_path) == written
     with np.load(tmp_path / "o.npz", allow_pickle=False) as file:

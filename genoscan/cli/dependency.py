@@ -164,9 +164,9 @@ def _describe(plan: "MapPlan") -> str:
     """Return the amount of work and the size of the map."""
     what = "directions" if plan.options.definition == "derivative" else "forward passes"
     layout = plan.layout
-    size = layout.size * plan.model.dtype.itemsize / 1e6
+    size = layout.size * plan.model.dtype.itemsize / 1e3
     known = "" if plan.substitutions else "; every mutated base is an N, and the map has no values"
     return (
         f"{plan.substitutions:,} {what} ({plan.bases:,} bases to compare), context {plan.context:,} bases; map of "
-        f"{len(layout.rows):,} x {layout.width:,} values ({size:,.1f} MB){known}"
+        f"{len(layout.rows):,} x {layout.width:,} values ({size:,.0f} kB){known}"
     )

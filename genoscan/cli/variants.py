@@ -188,6 +188,6 @@ def _report(path: Path | None, status: "Sequence[str]", seconds: float) -> None:
     reasons = "; ".join(f"{count:,} {reason}" for reason, count in counts.most_common(5))
     if counts and not scored:
         raise InputError(f"{path or '--variant'}: none of {len(status):,} alleles could be scored: {reasons}")
-    log(f"{scored:,} alleles scored in {seconds:.1f} s ({scored / max(seconds, 1e-9):,.1f}/s)")
+    log(f"{scored:,} of {len(status):,} alleles scored in {seconds:.1f} s ({scored / max(seconds, 1e-9):,.1f}/s)")
     if counts:
-        log(f"{len(status) - scored:,} alleles not scored: {reasons}")
+        log(f"not scored: {reasons}")
