@@ -187,6 +187,7 @@ def add(a: int, b: int) -> dict[str, int]:
     return {"sum": a + b}
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_answers_or_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     assert alone(add, {"a": 1, "b": 2}) == {"sum": 3}
@@ -195,6 +196,7 @@ def test_a_process_of_its_own_answers_or_says_why(monkeypatch: pytest.MonkeyPatc
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_cost_is_the_runs_own(tmp_path: Path) -> None:
     place = Environment("cpu", 1)
     task = {"contender": "autograd", "length": 300, "d_model": 64, "d_state": 16, "again": 1}

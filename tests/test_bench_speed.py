@@ -414,6 +414,7 @@ class TestMissing:
 
 
 class TestWorkers:
+    @pytest.mark.slow
     def test_an_error_is_told(self, settings: Settings) -> None:
         tasks = {"x": Task("exp-rate", 64, settings)}
         with pytest.raises(WorkerError, match=r"^exp-rate: RuntimeError: .*driver"):

@@ -96,6 +96,7 @@ def test_a_run_repeats_itself(kind: str) -> None:
     assert 0 <= found[0].test <= 1
 
 
+@pytest.mark.slow
 def test_every_task_runs(tmp_path: Path) -> None:
     done = benchmark("state-tracking", "all", "--quick", "-o", tmp_path)
     assert done.code == 0, done.err

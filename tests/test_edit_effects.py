@@ -44,7 +44,7 @@ def test_cotangents_are_derivatives_by_the_carry(two_threads: None) -> None:
         assert float(estimate) == pytest.approx(float(change), rel=1e-3)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("weighted", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_estimates_are_near_and_cheap(tmp_path: Path, weighted: bool) -> None:
     model = load_model(models.causal(tmp_path / "m", models.CAUSAL["mamba"]).folder, dtype=torch.float64, tile=256)
     (codes,) = genome(4_000, n_share=0.01)

@@ -129,7 +129,7 @@ def test_runs_stop_only_where_carries_are_equal(threads: int) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["Ph", "PS fused"])
+@pytest.mark.parametrize("kind", [pytest.param("Ph", marks=pytest.mark.slow), "PS fused"])
 def test_bidirectional_copies_equal_whole_passes(tmp_path: Path, threads: int, kind: str) -> None:
     config = caduceus.config(**{"Ph": {"rcps": False}, "PS fused": {"fused": True}}[kind])
     caduceus.write(tmp_path / "foreign", config, caduceus.tensors(config))

@@ -25,8 +25,11 @@ DRY = {"dry": True, "shape": "256x16", "budget": 1.0, "found": {}}
 on_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are not interpreted")
 
 
+SLOW = "memory", "scan sweep", "autograd", "blocks"
+
+
 @on_cpu
-@pytest.mark.parametrize("row", gpu.ROWS)
+@pytest.mark.parametrize("row", [pytest.param(row, marks=pytest.mark.slow if row in SLOW else ()) for row in gpu.ROWS])
 def test_a_row_runs(row: str) -> None:
     """At tiny sizes, where its derivatives are as exact as at any."""
     events: list[dict[str, Any]] = []

@@ -92,7 +92,9 @@ def written(job: Any, tmp_path: Path) -> tuple[np.ndarray, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("strand", ["+", "-", "both"])
-@pytest.mark.parametrize("name", ["sites", "mean", "max", "first", "last"])
+@pytest.mark.parametrize(
+    "name", ["sites", "max", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mean", "first", "last"))]
+)
 def test_columns_are_whole_window_autograds(
     model: Model, fasta: FastaGenome, name: str, strand: str, tmp_path: Path
 ) -> None:

@@ -252,6 +252,7 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
     assert float(sum(parts)) == pytest.approx(float(expected))
 
 
+@pytest.mark.slow
 def test_a_motif_is_learnt(tmp_path: Path) -> None:
     split = split_of(20_000)
     options = replace(OPTIONS, steps=300, window=256, batch=4, tile=256, rate=2e-2, report_every=300)

@@ -64,7 +64,7 @@ def truth_of_length(length: int) -> tuple[Tensor, Tensor, Tensor, dict[str, Tens
     return truth(operator(), *question(length))
 
 
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", [*LENGTHS[:-1], pytest.param(LENGTHS[-1], marks=pytest.mark.slow)])
 @pytest.mark.parametrize("block_size", [3, 16])
 def test_all_that_it_says_is_autograds(length: int, block_size: int) -> None:
     made, (u, du, y_bar) = operator(), question(length)

@@ -71,7 +71,10 @@ def interrupt(patch: pytest.MonkeyPatch, at: int) -> list[str]:
 
 
 @pytest.mark.parametrize("some", [True, pytest.param(False, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("kind", "strand"), [("causal", "+"), ("causal", "both"), ("bidirectional", "both")])
+@pytest.mark.parametrize(
+    ("kind", "strand"),
+    [pytest.param("causal", "+", marks=pytest.mark.slow), ("causal", "both"), ("bidirectional", "both")],
+)
 def test_interrupted_in_every_phase(
     source: Path, tmp_path: Path, always: pytest.MonkeyPatch, kind: str, strand: str, some: bool
 ) -> None:

@@ -168,7 +168,7 @@ def test_effects_are_differences_of_whole_windows(tmp_path: Path, kind: str, str
         assert found["largest_at"][0] in [one["largest_at"] for one in truth] or math.isnan(found["largest_at"][0])
 
 
-@pytest.mark.parametrize("kind", ["mamba", "Ph"])
+@pytest.mark.parametrize("kind", ["mamba", pytest.param("Ph", marks=pytest.mark.slow)])
 def test_float32_is_float64_to_rounding(tmp_path: Path, kind: str) -> None:
     model, logits = loaded(tmp_path, kind)
     single = load_model(tmp_path / "model", tile=64)
@@ -182,7 +182,7 @@ def test_float32_is_float64_to_rounding(tmp_path: Path, kind: str) -> None:
         assert_near(torch.tensor(found, dtype=torch.float64), torch.tensor(truth, dtype=torch.float64), bar=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["mamba", "Ph"])
+@pytest.mark.parametrize("kind", ["mamba", pytest.param("Ph", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("target", ["log-likelihood", "logit:chr1:390:C"])
 def test_first_order_predictions_are_derivatives(tmp_path: Path, kind: str, target: str) -> None:
     model, logits = loaded(tmp_path, kind)
@@ -218,7 +218,7 @@ def test_first_order_predictions_are_derivatives(tmp_path: Path, kind: str, targ
         assert scores.columns["first"][i] == pytest.approx(expected_first, rel=1e-8, abs=1e-11)
 
 
-@pytest.mark.parametrize("kind", ["mamba", "Ph"])
+@pytest.mark.parametrize("kind", ["mamba", pytest.param("Ph", marks=pytest.mark.slow)])
 def test_windows_that_overlap_are_read_from_one_left_edge(tmp_path: Path, kind: str) -> None:
     model, logits = loaded(tmp_path, kind)
     genome = sequences()

@@ -97,6 +97,7 @@ def whole(job: Path) -> bytes:
     return output.read_bytes()
 
 
+@pytest.mark.slow
 def test_shards_make_the_track_of_one_run(job: Path, tmp_path: Path) -> None:
     snakemake(job, tmp_path / "run")
     assert (tmp_path / "run" / "results" / "peaks.bw").read_bytes() == whole(job)
