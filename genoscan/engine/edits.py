@@ -182,7 +182,7 @@ def edited_outputs(
     plan = _Plan.of(edits, label_offset, first_check, early=finished is not None)
     step = plan.step(edits)
     threads = torch.get_num_threads() if table.device.type == "cpu" else 0
-    size = max(1, 2 * tile // STEP) * max(1, threads)
+    size = max(1, tile // step) * max(2, threads)
     batches = [order[i : i + size] for i in range(0, len(order), size)]
     left = [batch for batch in batches if not set(batch) <= done]
     with workers(threads) as group:
@@ -289,6 +289,8 @@ def _batch(
         own = list(group[rows])
         firsts = [plan.first(edits[i]) for i in own]
         parts.append(_Copies(own, firsts, _stack([reference.carry(at) for at in firsts])))
+    if not plan.checks:
+        reference.drop_carries(parts[-1].firsts[-1])
     lengths = {i: plan.length(edits[i]) for i in group}
     longest = max(lengths.values())
     layer = Captured(reference.layer) if device.type == "cuda" else reference.layer

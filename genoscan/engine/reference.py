@@ -93,6 +93,10 @@ class Reference:
     def drop(self, before: int) -> None:
         """Free the outputs and carries at positions before the given one."""
         self._join(before)
+        self.drop_carries(before)
+
+    def drop_carries(self, before: int) -> None:
+        """Free the carries at positions before the given one."""
         self._carries = {at: carry for at, carry in self._carries.items() if at >= before}
 
     def carry(self, position: int) -> Carry:
