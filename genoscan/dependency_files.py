@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,7 +29,10 @@ from genoscan.tracks.writer import open_tracks, split_suffix, write_in_pieces
 if TYPE_CHECKING:
     import pandas as pd
 
-_PAGE = ".html"
+_PAGE, _COOL, _MCOOL = ".html", ".cool", ".mcool"
+_COARSEST = 256
+"""Number of bins below which the values of an `.mcool` file are not aggregated further."""
+_CHUNK = 10_000_000
 
 
 def check_map_outputs(outputs: Sequence[Path], inputs: Sequence[Path | None]) -> None:
@@ -60,7 +64,7 @@ def check_map_outputs(outputs: Sequence[Path], inputs: Sequence[Path | None]) ->
     for path in outputs:
         if path not in tracks:
             check_file(path, inputs)
-        if path.suffix.lower() == ".cool" and find_spec("cooler") is None:
+        if path.suffix.lower() in (_COOL, _MCOOL) and find_spec("cooler") is None:
             raise InputError(f'{path}: requires cooler: pip install "genoscan[cool]"')
 
 
@@ -80,9 +84,9 @@ def write_map(
         Plan, as returned by `prepare_map`.
     outputs
         Files to write; the suffix of each determines its contents. `.npz`: the map and its coordinates.
-        `.cool`: the values other than 0, in bins of one base. `.bedpe`: the strongest pairs, mutated base
-        first. `.html`: a heat map. A track (`.bw`, `.bedgraph`, `.bedgraph.gz`): the influence of each
-        mutated base.
+        `.cool`: the values other than 0, in bins of one base. `.mcool`: the same, and sums of the values in bins
+        of 2, 4, 8, ... bases. `.bedpe`: the strongest pairs, mutated base first. `.html`: a heat map. A track
+        (`.bw`, `.bedgraph`, `.bedgraph.gz`): the influence of each mutated base.
     top
         Number of pairs in a `.bedpe` file.
     command
@@ -215,6 +219,12 @@ def _write_cool(
             mode="w",
             metadata=json.loads(json.dumps(record, default=str)),
         )
+        if path.suffix.lower() == _MCOOL:
+            widths = [1 << i for i in range(max(2, (len(starts) // _COARSEST).bit_length() + 1))]
+            single, made = made, folder.path / "map.mcool"
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Creating a non-symmetric matrix")
+                cooler.zoomify_cooler(str(single), str(made), widths, _CHUNK, columns=["count"])
         shutil.copyfile(made, part)
 
 
@@ -255,7 +265,8 @@ def _write_influence(tracks: Sequence[Path], files: AtomicFiles, plan: MapPlan, 
 
 _WRITERS: dict[str, Callable[[Path, AtomicFiles, MapPlan, DependencyMap, dict[str, Any], int], None]] = {
     ".npz": _write_arrays,
-    ".cool": _write_cool,
+    _COOL: _write_cool,
+    _MCOOL: _write_cool,
     ".bedpe": _write_pairs,
     _PAGE: _write_html,
 }

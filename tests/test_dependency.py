@@ -274,7 +274,7 @@ def run(folder: Path, *arguments: object) -> tuple[int, str]:
 
 @pytest.mark.parametrize("more", [[], ["--band", 7], ["--symmetrise", "mean"], ["--columns", "chr1:140-170"]])
 def test_every_file_is_the_map(folder: Path, tmp_path: Path, more: list[object]) -> None:
-    names = ["o.npz", "o.cool", "o.bedpe", "o.html", "o.bw", "o.bedgraph.gz"]
+    names = ["o.npz", "o.cool", "o.mcool", "o.bedpe", "o.html", "o.bw", "o.bedgraph.gz"]
     outputs = [word for name in names for word in ("-o", tmp_path / name)]
     code, err = run(folder, "-r", "chr1:101-130", "--top", 25, *more, *outputs)
     assert code == 0, err
@@ -302,6 +302,11 @@ def test_every_file_is_the_map(folder: Path, tmp_path: Path, more: list[object])
     else:
         block = matrix.matrix(balance=False).fetch("chr1:100-130", "chr1:139-170")
         assert (block == found["map"]).all()
+    zoomed = f"{tmp_path / 'o.mcool'}::/resolutions"
+    assert (cooler.Cooler(f"{zoomed}/1").matrix(balance=False)[:] == matrix.matrix(balance=False)[:]).all()
+    total = matrix.matrix(balance=False, as_pixels=True)[:]["count"].sum()
+    coarse = cooler.Cooler(f"{zoomed}/2").matrix(balance=False, as_pixels=True)[:]["count"].sum()
+    assert coarse == pytest.approx(total, rel=1e-5)
     rows = [line.split("\t") for line in (tmp_path / "o.bedpe").read_text().splitlines()[1:]]
     assert len(rows) == 25
     for row in rows:

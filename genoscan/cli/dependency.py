@@ -75,8 +75,8 @@ if TYPE_CHECKING:
     type=PATH,
     multiple=True,
     required=True,
-    help="File to write; may be repeated. The suffix determines the contents: .npz (map and coordinates), .cool "
-    "(requires cooler), .bedpe (strongest pairs, mutated base first), .html (heat map), or .bw, .bedgraph, "
+    help="File to write; may be repeated. The suffix determines the contents: .npz (map and coordinates), .cool or "
+    ".mcool (require cooler), .bedpe (strongest pairs, mutated base first), .html (heat map), or .bw, .bedgraph, "
     ".bedgraph.gz (influence of each mutated base: the mean of its values over the read bases).",
 )
 @MODEL
