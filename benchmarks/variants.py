@@ -18,7 +18,7 @@ from benchmarks.clock import timed
 from benchmarks.threshold import Threshold, at_least, at_most
 from genoscan import usage
 from genoscan.edit_effects import edit_effects
-from genoscan.edit_sums import Effects, Terms
+from genoscan.edit_sums import EditSums, Effects, Terms
 from genoscan.engine.edits import STEP, Edit
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.target import whole_window
@@ -123,14 +123,18 @@ def variants(genome_path: Path, model: Model, count: int, folder: Path) -> list[
     ]
 
 
-def mutagenesis(genome_path: Path, model: Model, tolerance: float) -> list[dict[str, Any]]:
-    """Compare substitutions of parts of a long window with a forward pass of the window for each."""
+def mutagenesis(genome_path: Path, model: Model, precise: Model, tolerance: float) -> list[dict[str, Any]]:
+    """Compare substitutions of parts of a long window with a forward pass of the window for each.
+
+    `precise` is the model in float64, whose passes are the truth.
+    """
     genome = open_genome(genome_path)
     chrom = next(iter(genome.sizes))
     codes = torch.from_numpy(genome.fetch(chrom, 0, WINDOW))
     found = []
     seconds, whole = timed(lambda: _pass(model, codes), model.device.type)
     again, _ = timed(lambda: _pass(model, codes), model.device.type)
+    precise_whole = _pass(precise, codes)
     one_pass = min(seconds, again)
     for name, (first, last) in MUTATED.items():
         every = [Edit(at, at + 1, (b,), WINDOW) for at in range(first, last) for b in range(4) if b != codes[at]]
@@ -147,9 +151,11 @@ def mutagenesis(genome_path: Path, model: Model, tolerance: float) -> list[dict[
         copies = [codes.clone() for _ in few]
         for copy, edit in zip(copies, few, strict=True):
             copy[edit.start] = edit.codes[0]
-        truth = np.array([_pass(model, copy) - whole for copy in copies[:3]])
-        error = np.linalg.norm(exact.delta[:3] - truth) / np.linalg.norm(truth)
-        found.append(_row(f"mutate {name}: error", float(error), "relative", at_most(1e-5)))
+        truth = np.array([_pass(precise, copy) - precise_whole for copy in copies[:3]])
+        passes = np.array([_pass(model, copy) - whole for copy in copies[:3]])
+        error, error_of_passes = (np.linalg.norm(a - truth) / np.linalg.norm(truth) for a in (exact.delta[:3], passes))
+        details = {"passes": float(error_of_passes)}
+        found.append(_row(f"mutate {name}: error", float(error), "relative", at_most(1e-5), **details))
         started = time.perf_counter()
         near = edit_effects(model, codes, every, Terms(), tolerance=tolerance)
         seconds = time.perf_counter() - started
@@ -185,6 +191,34 @@ def tolerances(genome_path: Path, model: Model, count: int = 500, length: int = 
     return found
 
 
+def remainders(genome_path: Path, model: Model, count: int = 300, length: int = 60_000) -> list[dict[str, Any]]:
+    """Measure how early copies could be stopped if the change that remains to the end of the reach were known.
+
+    No estimate of the remaining change can stop copies earlier at the same tolerance.
+    """
+    genome = open_genome(genome_path)
+    chrom = next(iter(genome.sizes))
+    codes = torch.from_numpy(genome.fetch(chrom, 0, length))
+    reach = model.config.reach
+    changes = [c for c in random_snvs(codes.numpy(), chrom, count) if c.stop + reach <= length]
+    edits = [Edit(c.start, c.stop, (BASES.index(c.alt),), c.stop + reach) for c in changes]
+    sums = EditSums(model, codes, edits, Terms())
+    so_far: list[list[float]] = [[] for _ in edits]
+    for tile in model.method.edited(model.stack, codes, model.table(), edits, label_offset=model.label_offset):
+        sums.add(tile)
+        for i in tile.edits.tolist():
+            so_far[i].append(float(sums.effects.down[i]))
+    found = []
+    for tolerance in (1e-1, 1e-2, 1e-3):
+        shares = []
+        for sums_of_one in so_far:
+            left = np.abs(sums_of_one[-1] - np.array(sums_of_one))
+            shares.append((int(np.argmax(left <= tolerance)) + 1) / len(left))
+        name = f"variants: positions to be run if the remaining change were known, tolerance {tolerance:g}"
+        found.append(_row(name, 100 * float(np.mean(shares)), "%", count=len(edits), reach=reach))
+    return found
+
+
 def _pass(model: Model, codes: Tensor) -> float:
     target = whole_window(codes[None], model.columns(), model.label_offset)
     tiles = model.method.forward(model.stack, OneHot(codes[None], model.table()))
@@ -193,7 +227,7 @@ def _pass(model: Model, codes: Tensor) -> float:
 
 def peak(genome: str, model: str, count: int, reach: int, folder: str) -> dict[str, Any]:
     """Return the peak memory, in bytes, of a process that computes the effects of substitutions."""
-    job = job_of(Path(genome), load_model(model), count, context=reach, reach=reach)
+    job = job_of(Path(genome), load_model(model), count, reach=reach)
     effects_of(job, Path(folder) / f"{count}.tsv")
     return {"bytes": usage.peak("cpu")}
 
@@ -212,7 +246,9 @@ def measure(
     """Measure all rows, and write them to variants.json in a folder."""
     model = load_model(model_name, device=device)
     rows = variants(genome, model, count, output)
-    rows += mutagenesis(genome, model, 1e-3)
+    rows += remainders(genome, model, *((30, 10_000) if quick else ()))
+    precise = load_model(model_name, device=device, dtype=torch.float64)
+    rows += mutagenesis(genome, model, precise, 1e-3)
     rows += tolerances(genome, model, *((50, 4_000) if quick else ()))
     rows += memory(genome, model_name, (20, 200) if quick else (200, 20_000), output)
     document = {
