@@ -1,4 +1,4 @@
-"""Python interface of genoscan: functions that compute attributions, predictions, responses and checks."""
+"""Python interface of genoscan: attributions, predictions and checks."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,17 +15,15 @@ from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import InputError, NonFiniteError
 from genoscan.genome.alphabet import reverse_complement
 from genoscan.genome.bed import read_bed
-from genoscan.genome.genome import Genome, open_genome
+from genoscan.genome.genome import Genome
 from genoscan.genome.memory import SequenceGenome
 from genoscan.genome.region import Region, parse_region
-from genoscan.importer import load_model
+from genoscan.importer import as_model
 from genoscan.job import Options, prepare
 from genoscan.model import Model
-from genoscan.perturbation import Response, respond
 from genoscan.pipeline import attribute_batch, run
-from genoscan.probe import Probe, read_change
 from genoscan.record import PATH
-from genoscan.sequences import Located, group, locate, locate_all, named_target
+from genoscan.sequences import Located, as_genome, group, locate, locate_all, named_target
 from genoscan.tracks.store import arrays_in_memory
 from genoscan.verification import Check
 from genoscan.verification import verify as check
@@ -119,7 +117,7 @@ def attribute(
     >>> found.gradient.shape
     (18, 4)
     """
-    loaded = _loaded(model)
+    loaded = as_model(model)
     located, many = locate_all(sequence, axes=axes)
     options = Options(
         score=score,
@@ -237,14 +235,14 @@ def attribute_regions(
     rounding. For causal models, the memory needed for computation does not depend on the lengths of the
     regions. To continue an interrupted run, call the function again with the same arguments.
     """
-    opened = open_genome(genome) if isinstance(genome, str | Path) else genome
+    opened = as_genome(genome)
     chosen = [
         parse_region(one, opened.sizes, clip=clip, option="region") if isinstance(one, str) else one for one in regions
     ]
     if bed is not None:
         chosen += read_bed(Path(bed), opened.sizes, clip=clip)
     files = [outputs] if isinstance(outputs, str | Path) else outputs
-    job = prepare(opened, _loaded(model), chosen, Options(**options))
+    job = prepare(opened, as_model(model), chosen, Options(**options))
     return run(job, [Path(file) for file in files], command=command, progress=progress)
 
 
@@ -292,7 +290,7 @@ def predict(
     for the activations of one tile and for the result. Bidirectional models also need memory for the
     activations between layers.
     """
-    loaded = _loaded(model)
+    loaded = as_model(model)
     if head is not None:
         loaded = loaded.with_head(head)
     if loaded.head and loaded.config.heads[loaded.head].kind == "pooled":
@@ -324,70 +322,6 @@ def _predicted(model: Model, strand: str, located: Located) -> np.ndarray:
     return logits[::-1, list(complement)].copy() if strand == "-" else logits
 
 
-def response(
-    sequence: Any,
-    model: Model | str | Path = "bacteria",
-    *,
-    at: int | str,
-    base: str | None = None,
-    strand: Literal["+", "-"] = "+",
-    context: int | None = None,
-    of: Literal["log-p", "logits", "sensitivity"] = "log-p",
-    finite: bool = False,
-    axes: str = "LC",
-) -> Response:
-    """Return the effect of changing one base on the predictions around it.
-
-    Parameters
-    ----------
-    sequence, model, axes
-        As for `attribute`, except that `sequence` must be a single sequence. For a (genome file, region)
-        pair, the response is computed in the region.
-    at
-        1-based position of the base in the sequence; for a (genome file, region) pair, in the
-        chromosome. A text may also contain the observed and the new base: "10,500:C>T".
-    base
-        New base, on the forward strand. If None, the base with the largest effect is chosen separately
-        at each position of the response.
-    strand, context
-        Strand to read, and number of bases to read upstream of the changed base or, for bidirectional
-        models, on both sides. If `context` is None, the value in the model's configuration is used.
-    of
-        Measure of the effect: "log-p" for the change in the log-probability of the observed base, "logits"
-        for the L2 norm of the change in the logits, or "sensitivity" for the change in the sensitivity to
-        each base (see interaction.py).
-    finite
-        Whether to return the finite change instead of the derivative.
-
-    Returns
-    -------
-    Response
-        Effect of the change. Its attribute `values` has one entry per base of its attribute `region`, and
-        `totals` contains the sum for each new base, including the site's own term.
-
-    Raises
-    ------
-    InputError
-        If the observed base is N or equals the new base, if the change cannot affect the region, or if the
-        sequence or an option is invalid.
-    UnsupportedModelError
-        If the model has no language-model head.
-    NonFiniteError
-        If the response at an A, C, G or T is NaN or infinite.
-
-    Notes
-    -----
-    The derivative is taken along e_new - e_observed, where e_new and e_observed are the one-hot encodings
-    of the new base and the observed base. It is exact up to rounding. Memory is needed for the
-    activations of one tile. Bidirectional models also need memory for the activations between layers.
-    """
-    located = locate(sequence, axes=axes)
-    chrom = located.region.chrom
-    place, base = read_change(located.genome, f"{{{chrom}}}:{at}", base, option="at")
-    probe = Probe(place, base, located.region, strand, context, of, finite)
-    return respond(located.genome, _loaded(model), probe)
-
-
 def verify(sequence: Any, model: Model | str | Path = "bacteria", *, axes: str = "LC") -> list[Check]:
     """Check that a model's derivatives on a sequence, and the files written from them, are exact.
 
@@ -405,15 +339,4 @@ def verify(sequence: Any, model: Model | str | Path = "bacteria", *, axes: str =
         Checks, each of which contains a measured error and its limit.
     """
     located = locate(sequence, axes=axes)
-    return check(located.genome, located.region, _loaded(model).rebuild)
-
-
-def _loaded(model: Model | str | Path) -> Model:
-    if isinstance(model, Model):
-        return model
-    if not isinstance(model, str | Path):
-        raise InputError(
-            f"model is {type(model).__name__}: expected a Model, a name or a folder; "
-            "use genoscan.wrap for torch modules"
-        )
-    return load_model(model)
+    return check(located.genome, located.region, as_model(model).rebuild)

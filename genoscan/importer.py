@@ -136,6 +136,36 @@ def load_model(
         return replace(load_native(native, **options), path=path)
 
 
+def as_model(model: Model | str | Path) -> Model:
+    """Return a model, which is loaded if it is given as a name or a path.
+
+    Parameters
+    ----------
+    model
+        Loaded model, or a name or path accepted by `load_model`.
+
+    Returns
+    -------
+    Model
+        The model.
+
+    Raises
+    ------
+    InputError
+        If `model` is neither.
+    ModelError
+        If the model cannot be loaded.
+    """
+    if isinstance(model, Model):
+        return model
+    if not isinstance(model, str | Path):
+        raise InputError(
+            f"model is {type(model).__name__}: expected a Model, a name or a folder; "
+            "use genoscan.wrap for torch modules"
+        )
+    return load_model(model)
+
+
 def _is_native(folder: Path) -> bool:
     return b'"layers"' in (folder / CONFIG).read_bytes()
 

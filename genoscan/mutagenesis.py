@@ -27,7 +27,7 @@ from genoscan.model import Model
 from genoscan.mutagenesis_files import MutationEffects, check_mutation_outputs, write_mutations
 from genoscan.tracks.atomic import atomic_files
 from genoscan.tracks.record_schema import region_records
-from genoscan.tracks.store import open_store
+from genoscan.tracks.store import ScoreStore, open_store
 from genoscan.variant_job import VariantJob, VariantOptions, choose_target, plan_changes, stretch_terms
 from genoscan.variants import change_effects, job_settings
 
@@ -115,7 +115,52 @@ def prepare_mutations(
     return MutationJob(job, merged, codes, rows, columns, screen)
 
 
-def mutate(
+def compute_mutations(
+    job: MutationJob, store: ScoreStore | None = None, *, progress: Progress = ignore
+) -> MutationEffects:
+    """Compute the effects of all substitutions.
+
+    Parameters
+    ----------
+    job
+        Job, as returned by `prepare_mutations`.
+    store
+        Store of the run, without arrays. Effects that it contains are not computed again. If None, nothing is
+        stored.
+    progress
+        Function called with the number of positions that were run.
+
+    Returns
+    -------
+    MutationEffects
+        Effects of the substitutions.
+
+    Raises
+    ------
+    NonFiniteError
+        If an effect is not finite.
+
+    Notes
+    -----
+    The effects are exact up to rounding, unless a tolerance or a screen is given. Memory: about 1 KB for each base
+    of the regions, in addition to that of `variants.compute_scores`.
+    """
+    effects, exact = np.zeros((len(job.codes), 4)), np.ones((len(job.codes), 4), bool)
+    effects[job.codes >= N] = np.nan
+    run = np.arange(len(job.rows))
+    if job.screen is not None:
+        first = _first_order(job, progress)
+        effects[job.rows, job.columns] = first
+        run = np.sort(np.argsort(-np.abs(first), kind="stable")[: job.screen])
+        exact[job.rows, job.columns] = False
+        exact[job.rows[run], job.columns[run]] = True
+    if len(run):
+        found = change_effects(_restrict(job.job, set(run.tolist())), store, progress=progress)
+        effects[job.rows[run], job.columns[run]] = found.delta[run]
+    return MutationEffects(job.regions, job.codes, effects, exact if job.screen is not None else None)
+
+
+def write_mutagenesis(
     job: MutationJob,
     outputs: Sequence[Path],
     *,
@@ -127,8 +172,8 @@ def mutate(
 
     Parameters
     ----------
-    job
-        Job, as returned by `prepare_mutations`.
+    job, progress
+        As for `compute_mutations`.
     outputs
         Files to write; the suffix selects the format (see mutagenesis_files.py).
     convention
@@ -136,13 +181,11 @@ def mutate(
         minus their mean over A, C, G and T; or "centred", the same with 0 for all but the observed base.
     command
         Command line to store in the records.
-    progress
-        Function called with the number of positions that were run.
 
     Returns
     -------
     MutationEffects
-        Raw effects.
+        Effects of the substitutions.
 
     Raises
     ------
@@ -153,29 +196,15 @@ def mutate(
 
     Notes
     -----
-    The effects are exact up to rounding, unless a tolerance or a screen is given. To continue an interrupted run,
-    call the function again with the same arguments. Memory: about 1 KB for each base of the regions, in addition to
-    that of `variants.score_variants`.
+    To continue an interrupted run, call the function again with the same arguments.
     """
     if convention not in CONVENTIONS:
         raise InputError(f"--convention {convention}: expected one of {', '.join(CONVENTIONS)}")
     check_mutation_outputs(outputs, [job.job.genome.path])
     started = time.monotonic()
-    effects, exact = np.zeros((len(job.codes), 4)), np.ones((len(job.codes), 4), bool)
-    effects[job.codes >= N] = np.nan
-    run = np.arange(len(job.rows))
-    if job.screen is not None:
-        first = _first_order(job, progress)
-        effects[job.rows, job.columns] = first
-        run = np.sort(np.argsort(-np.abs(first), kind="stable")[: job.screen])
-        exact[job.rows, job.columns] = False
-        exact[job.rows[run], job.columns[run]] = True
     settings = job_settings(job.job) | {"screen": job.screen}
     with open_store(outputs[0], (), settings, columns=False) as store, atomic_files() as files:
-        if len(run):
-            found = change_effects(_restrict(job.job, set(run.tolist())), store, progress=progress)
-            effects[job.rows[run], job.columns[run]] = found.delta[run]
-        known = MutationEffects(job.regions, job.codes, effects, exact if job.screen is not None else None)
+        effects = compute_mutations(job, store, progress=progress)
         record = settings | {
             "command": list(command),
             "regions": region_records(job.regions),
@@ -184,8 +213,8 @@ def mutate(
             "seconds": time.monotonic() - started,
             "torch": torch.__version__,
         }
-        write_mutations(outputs, known, job.job.genome.sizes, convention, record, files)
-    return known
+        write_mutations(outputs, effects, job.job.genome.sizes, convention, record, files)
+    return effects
 
 
 def _restrict(job: VariantJob, chosen: set[int]) -> VariantJob:

@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
@@ -17,6 +17,9 @@ from genoscan.tracks.columns import write_effects
 from genoscan.tracks.outputs import check_file, check_outputs
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.writer import open_tracks, split_suffix, write_in_pieces
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MEAN, STRONGEST = "mean", "strongest"
 _TABLES = ".tsv", ".npz", ".h5"
@@ -44,7 +47,7 @@ class MutationEffects:
     exact: Bool[np.ndarray, "bases 4"] | None = None
 
     def by(self, convention: str) -> Float64[np.ndarray, "bases 4"]:
-        """Return the effects in a convention: "raw", "centred" or "hypothetical" (see `mutagenesis.mutate`)."""
+        """Return the effects in a convention: "raw", "centred" or "hypothetical" (see mutagenesis.py)."""
         if convention == "raw":
             return self.raw
         hypothetical = self.raw - self.raw.mean(1, keepdims=True)
@@ -63,6 +66,34 @@ class MutationEffects:
         """Effect of the largest absolute value at each base, with its sign."""
         which = np.abs(np.nan_to_num(self.raw)).argmax(1)
         return self.raw[np.arange(len(self.raw)), which]
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """Convert the effects to a table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row for each substitution of an A, C, G or T: `chrom`, `pos` (1-based), `ref`, `alt`, `effect` and, if
+            not all effects are exact, `exact`.
+        """
+        import pandas as pd
+
+        rows, alts = ((self.codes[:, None] != np.arange(4)) & (self.codes[:, None] < N)).nonzero()
+        letters = np.array(list(BASES))
+        chroms = np.repeat([region.chrom for region in self.regions], [len(region) for region in self.regions])
+        places = np.concatenate([np.arange(region.start, region.end) for region in self.regions])
+        frame = pd.DataFrame(
+            {
+                "chrom": chroms[rows],
+                "pos": places[rows] + 1,
+                "ref": letters[self.codes[rows]],
+                "alt": letters[alts],
+                "effect": self.raw[rows, alts],
+            }
+        )
+        if self.exact is not None:
+            frame["exact"] = self.exact[rows, alts]
+        return frame
 
 
 def track_files(output: Path) -> dict[str, Path]:

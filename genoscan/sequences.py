@@ -19,6 +19,7 @@ from genoscan.genome.memory import SequenceGenome
 from genoscan.genome.region import Region, parse_region
 
 _NAME = "sequence"
+_GENOMES = str, Path, Genome, pyfaidx.Fasta
 _EXPECTED = (
     "expected a string of bases, codes or a one-hot array (numpy or torch), a (genome file, "
     "region) pair, or a list of these"
@@ -89,6 +90,33 @@ def locate_all(sequences: Any, *, axes: str = "LC") -> tuple[list[Located], bool
     return [locate(sequence, axes=axes, name=f"{_NAME}_{i}") for i, sequence in enumerate(sequences, start=1)], True
 
 
+def as_genome(genome: Any) -> Genome:
+    """Open a genome, unless it is open already.
+
+    Parameters
+    ----------
+    genome
+        Path of a FASTA (plain or bgzip) or GenBank file, an open genome or a `pyfaidx.Fasta`.
+
+    Returns
+    -------
+    Genome
+        The open genome.
+
+    Raises
+    ------
+    InputError
+        If `genome` is something else, or cannot be read.
+    """
+    if isinstance(genome, pyfaidx.Fasta):
+        genome = genome.filename
+    if isinstance(genome, str | Path):
+        return open_genome(genome)
+    if not isinstance(genome, Genome):
+        raise InputError(f"genome is {type(genome).__name__}: expected a path or an open genome")
+    return genome
+
+
 def named_target(target: str, name: str) -> str:
     """Insert the name of a sequence into a target that specifies a position without naming a sequence.
 
@@ -112,12 +140,9 @@ def named_target(target: str, name: str) -> str:
 
 
 def _in_file(genome: Any, region: Any) -> Located:
-    if isinstance(genome, pyfaidx.Fasta):
-        genome = genome.filename
-    if isinstance(genome, str | Path):
-        genome = open_genome(genome)
-    if not isinstance(genome, Genome):
+    if not isinstance(genome, _GENOMES):
         raise InputError(f"found a pair that begins with {type(genome).__name__}, {_EXPECTED}")
+    genome = as_genome(genome)
     if isinstance(region, str):
         region = parse_region(region, genome.sizes, option="region")
     if not isinstance(region, Region):

@@ -192,7 +192,7 @@ def prepare_variants(genome: Genome, model: Model, table: VariantTable, options:
     Returns
     -------
     VariantJob
-        The checked job, which `score_variants` computes.
+        The checked job, which `variants.compute_scores` computes.
 
     Raises
     ------

@@ -6,7 +6,7 @@ Every allele of the input is in every output, in input order, with its status.
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -19,6 +19,9 @@ from genoscan.tracks.atomic import AtomicFiles, check_regular, check_writable, o
 from genoscan.tracks.outputs import check_each
 from genoscan.tracks.provenance import provenance_path, write_provenance
 from genoscan.tracks.vcf import InfoTag, vcf_index_paths, write_vcf
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Scores = Mapping[str, Float64[np.ndarray, " alleles"]]
 
@@ -148,11 +151,41 @@ def write_scores(
             with os_errors(path), files.create(path).open("w", encoding="utf-8", errors="surrogateescape") as file:
                 file.writelines(_lines(table, scores, status, columns))
         elif suffix == _PARQUET:
-            _write_parquet(path, table, scores, status, columns, files)
+            part = files.create(path)
+            with os_errors(path):
+                as_frame(table, scores, status).to_parquet(part, index=False)
         else:
             raise _unknown_suffix(path)
         write_provenance(path, record, files)
     return notes
+
+
+def as_frame(table: VariantTable, scores: Scores, status: Sequence[str]) -> "pd.DataFrame":
+    """Convert scores to a table with one row per allele.
+
+    Parameters
+    ----------
+    table, scores, status
+        As for `write_scores`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns of the .tsv file, with `largest_at` as nullable integers.
+    """
+    import pandas as pd
+
+    def texts(name: str) -> list[str]:
+        values = (getattr(allele, name) for allele in table.alleles)
+        return [value.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for value in values]
+
+    frame = pd.DataFrame({name: texts(name) for name in ("chrom", "id", "ref", "alt")}, dtype="str")
+    frame.insert(1, "pos", np.array([allele.pos for allele in table.alleles], np.int64))
+    frame["status"] = pd.Series(list(status), dtype="str")
+    for column in _checked(table, scores, status):
+        values = pd.Series(scores[column.name], dtype="float64")
+        frame[column.name] = values.astype("Int64") if column.type == "Integer" else values
+    return frame
 
 
 def _check_output(path: Path) -> None:
@@ -210,28 +243,3 @@ def _lines(table: VariantTable, scores: Scores, status: Sequence[str], columns: 
     for i, allele in enumerate(table.alleles):
         fields = [allele.chrom, str(allele.pos), allele.id, allele.ref or "-", allele.alt or "-", status[i]]
         yield "\t".join([*fields, *(text(i) for text in formatters)]) + "\n"
-
-
-def _write_parquet(
-    path: Path,
-    table: VariantTable,
-    scores: Scores,
-    status: Sequence[str],
-    columns: Sequence[ScoreColumn],
-    files: AtomicFiles,
-) -> None:
-    import pandas as pd
-
-    def texts(name: str) -> list[str]:
-        values = (getattr(allele, name) for allele in table.alleles)
-        return [value.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for value in values]
-
-    frame = pd.DataFrame({name: texts(name) for name in ("chrom", "id", "ref", "alt")}, dtype="str")
-    frame.insert(1, "pos", np.array([allele.pos for allele in table.alleles], np.int64))
-    frame["status"] = pd.Series(list(status), dtype="str")
-    for column in columns:
-        values = pd.Series(scores[column.name], dtype="float64")
-        frame[column.name] = values.astype("Int64") if column.type == "Integer" else values
-    part = files.create(path)
-    with os_errors(path):
-        frame.to_parquet(part, index=False)

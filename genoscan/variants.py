@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,12 +25,16 @@ from genoscan.edit_sums import Effects
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import NonFiniteError
 from genoscan.first_order import first_order_effects
+from genoscan.genome.variant_files import VariantTable
 from genoscan.record import model_record, sequence_records
 from genoscan.tracks.atomic import atomic_directory, atomic_files, os_errors
 from genoscan.tracks.store import ScoreStore, open_store
 from genoscan.variant_job import Stretch, VariantJob, allele_status, stretch_terms
-from genoscan.variant_output import write_scores
+from genoscan.variant_output import as_frame, write_scores
 from genoscan.variant_tracks import TOP_TRACKS, select_variants, write_variant_tracks
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _COMMIT_AFTER = 5.0
 """Minimum number of seconds between two commits of finished effects."""
@@ -42,6 +46,8 @@ class VariantScores:
 
     Attributes
     ----------
+    table
+        Alleles.
     columns
         Float64 arrays with one entry per allele, NaN where there is no value: `delta`, `own`, `downstream`,
         `jsd`, `first`, `rank`, and `largest_at`, the 1-based position of the base whose term changes most.
@@ -51,13 +57,25 @@ class VariantScores:
         Record of the run.
     """
 
+    table: VariantTable
     columns: Mapping[str, Float64[np.ndarray, " alleles"]]
     status: Sequence[str]
     record: Mapping[str, Any]
 
+    def to_dataframe(self) -> "pd.DataFrame":
+        """Convert the scores to a table.
 
-def score_variants(
-    job: VariantJob, output: Path, *, command: Sequence[str] = (), progress: Progress = ignore
+        Returns
+        -------
+        pandas.DataFrame
+            One row per allele, with the columns of the .tsv file: `chrom`, `pos` (1-based), `id`, `ref`, `alt`,
+            `status`, and the scores; missing scores are NaN, or NA for `largest_at`.
+        """
+        return as_frame(self.table, self.columns, self.status)
+
+
+def compute_scores(
+    job: VariantJob, store: ScoreStore | None = None, *, command: Sequence[str] = (), progress: Progress = ignore
 ) -> VariantScores:
     """Compute the effects of variants.
 
@@ -65,8 +83,9 @@ def score_variants(
     ----------
     job
         Job, as returned by `prepare_variants`.
-    output
-        Output file beside which unfinished results are kept, in OUTPUT.partial.
+    store
+        Store of the run, without arrays, opened with the settings `job_settings(job)`. Results that it contains are
+        not computed again. If None, nothing is stored.
     command
         Command line to store in the record.
     progress
@@ -86,26 +105,32 @@ def score_variants(
     -----
     The effects equal the differences between two passes over whole windows, up to rounding. Both windows begin
     at the same base: for causal models that of the stretch, and otherwise `context` bases before the variant.
-    Both end at the same base of the genome, `reach` bases after the variant. To continue an interrupted run,
-    call the function again with the same arguments; the results are the same bytes.
+    Both end at the same base of the genome, `reach` bases after the variant. An interrupted run that is continued
+    from its store gives the same bytes.
 
     Memory: for causal models, working memory does not depend on the number of variants or the length of a
     stretch, apart from 1 byte per base.
     """
-    record = job_settings(job)
-    with open_store(output, (), record, columns=False) as store:
-        return _score(job, store, record, command, progress)
+    started = time.monotonic()
+    means = change_effects(job, store, progress=progress)
+    first = _first_order(job, means, store, progress) if job.options.first_order else None
+    about = {
+        "command": list(command),
+        "windows": [f"{stretch.region} {stretch.strand}" for stretch in job.stretches],
+        "seconds": time.monotonic() - started,
+        "torch": torch.__version__,
+    }
+    status = [allele_status(allele, job.model, job.target, job.options) for allele in job.table.alleles]
+    return VariantScores(job.table, _by_allele(job, means, first), status, job_settings(job) | about)
 
 
-def change_effects(job: VariantJob, store: ScoreStore, *, progress: Progress = ignore) -> Effects:
+def change_effects(job: VariantJob, store: ScoreStore | None = None, *, progress: Progress = ignore) -> Effects:
     """Return the effects of all changes of a job.
 
     Parameters
     ----------
-    job, progress
-        As for `score_variants`.
-    store
-        Store of the run, without arrays. Effects that it contains are not computed again.
+    job, store, progress
+        As for `compute_scores`.
 
     Returns
     -------
@@ -145,7 +170,7 @@ def write_variants(
     Parameters
     ----------
     job, command, progress
-        As for `score_variants`.
+        As for `compute_scores`.
     outputs
         Files to write; the suffix selects the format (see variant_output.py).
     tracks
@@ -169,11 +194,11 @@ def write_variants(
 
     Notes
     -----
-    No file or folder appears before all are complete. An interrupted run keeps the effects, but not the tracks.
+    No file or folder appears before all are complete. To continue an interrupted run, call the function again with
+    the same arguments; the effects are kept, in OUTPUT.partial beside the first output, but not the tracks.
     """
-    record = job_settings(job)
-    with open_store(outputs[0], (), record, columns=False) as store:
-        scores = _score(job, store, record, command, progress)
+    with open_store(outputs[0], (), job_settings(job), columns=False) as store:
+        scores = compute_scores(job, store, command=command, progress=progress)
         with _new_folder(tracks) as folder, atomic_files() as files:
             if folder is not None:
                 chosen = select_variants(job, scores.columns["delta"], top_tracks)
@@ -194,36 +219,18 @@ def _new_folder(path: Path | None) -> Iterator[Path | None]:
         yield folder
 
 
-def _score(
-    job: VariantJob, store: ScoreStore, record: Mapping[str, Any], command: Sequence[str], progress: Progress
-) -> VariantScores:
-    started = time.monotonic()
-    means = change_effects(job, store, progress=progress)
-    columns = _by_allele(job, means, _first_order(job, means, progress) if job.options.first_order else None)
-    status = [allele_status(allele, job.model, job.target, job.options) for allele in job.table.alleles]
-    about = {
-        "command": list(command),
-        "windows": [f"{stretch.region} {stretch.strand}" for stretch in job.stretches],
-        "seconds": time.monotonic() - started,
-        "torch": torch.__version__,
-    }
-    return VariantScores(columns, status, {**record, **about})
-
-
 class _Found:
     """Effects of the changes of one stretch, which are committed to a store from time to time."""
 
-    def __init__(self, number: int, stretch: Stretch, effects: Effects, store: ScoreStore) -> None:
+    def __init__(self, number: int, stretch: Stretch, effects: Effects, store: ScoreStore | None) -> None:
         self._number, self._stretch, self._effects, self._store = number, stretch, effects, store
         self._pending: list[int] = []
         self._committed = time.monotonic()
         self.done: set[int] = set()
-        for entries in store.details.values():
-            for entry in entries:
-                if entry["stretch"] == number:
-                    for edit, values in zip(entry["edits"], entry["effects"], strict=True):
-                        self._set(edit, values)
-                        self.done.add(edit)
+        for entry in _stored(store, number, "effects"):
+            for edit, values in zip(entry["edits"], entry["effects"], strict=True):
+                self._set(edit, values)
+                self.done.add(edit)
 
     def finish(self, edits: list[int], effects: Effects) -> None:
         """Take the final effects of a batch of edits."""
@@ -236,16 +243,25 @@ class _Found:
 
     def commit(self) -> None:
         """Write finished effects to the store."""
-        if self._pending:
+        if self._pending and self._store is not None:
             numbers = [self._stretch.changes[edit] for edit in self._pending]
             values = [[float(array[i]) for array in _arrays(self._effects)] for i in numbers]
-            entry = {"stretch": self._number, "edits": self._pending, "effects": values}
-            self._store.commit(len(self._store.done), [], (), [entry])
+            _store(self._store, {"stretch": self._number, "edits": self._pending, "effects": values})
         self._pending, self._committed = [], time.monotonic()
 
     def _set(self, edit: int, values: Sequence[float]) -> None:
         for array, value in zip(_arrays(self._effects), values, strict=True):
             array[self._stretch.changes[edit]] = value
+
+
+def _stored(store: ScoreStore | None, number: int, key: str) -> list[Mapping[str, Any]]:
+    """Return the stored results of a stretch that contain `key`."""
+    entries = [] if store is None else [entry for each in store.details.values() for entry in each]
+    return [entry for entry in entries if entry["stretch"] == number and key in entry]
+
+
+def _store(store: ScoreStore, entry: Mapping[str, Any]) -> None:
+    store.commit(len(store.done), [], (), [entry])
 
 
 def _arrays(effects: Effects) -> tuple[np.ndarray, ...]:
@@ -302,15 +318,23 @@ def _check_finite(job: VariantJob, effects: Effects) -> None:
         )
 
 
-def _first_order(job: VariantJob, effects: Effects, progress: Progress) -> Float64[np.ndarray, " changes"]:
+def _first_order(
+    job: VariantJob, effects: Effects, store: ScoreStore | None, progress: Progress
+) -> Float64[np.ndarray, " changes"]:
     """Return first-order predictions of the effects of the changes that are not random."""
     total, n_strands = np.zeros(len(job.changes)), 2 if job.options.strand == "both" else 1
-    for stretch in job.stretches:
-        if stretch.changes[0] < job.n_observed:
+    for number, stretch in enumerate(job.stretches):
+        if stretch.changes[0] >= job.n_observed:
+            continue
+        if stored := _stored(store, number, "first"):
+            found = np.array(stored[0]["first"])
+        else:
             codes = torch.from_numpy(stretch.codes(job.genome))
             terms = stretch_terms(job, stretch)
             found = first_order_effects(job.model, codes, stretch.edits, terms, progress=progress)
-            total[list(stretch.changes)] += found / n_strands
+            if store is not None:
+                _store(store, {"stretch": number, "first": found.tolist()})
+        total[list(stretch.changes)] += found / n_strands
     return effects.own + total
 
 

@@ -429,11 +429,14 @@ def test_import_is_quick() -> None:
 def test_the_examples_of_the_documentation_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     torch.manual_seed(1)
-    sequences, layer = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.S)
+    sequences, effects, layer = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.S)
     held: dict[str, Any] = {}
     exec(compile(sequences, "docs/python.md", "exec"), held)
     assert held["one"].gradient.shape == (400, 4)
     assert held["many"].to_tangermeme().shape == (2, 4, 200)
+    exec(compile(effects, "docs/python.md", "exec"), held)
+    assert held["scores"].status == ["ok", "ok"]
+    assert held["effects"].raw.shape == (40, 4) and held["found"].dense().shape == (40, 40)
     exec(compile(layer, "docs/python.md", "exec"), held)
     x = held["x"].clone().requires_grad_()
     outputs, _ = held["layer"](x, held["layer"].begin(1))

@@ -16,7 +16,7 @@ from genoscan.genome.alphabet import decode, reverse_complement
 from genoscan.genome.memory import SequenceGenome
 from genoscan.genome.region import Region
 from genoscan.model import Model, load_model
-from genoscan.mutagenesis import mutate, prepare_mutations
+from genoscan.mutagenesis import prepare_mutations, write_mutagenesis
 from genoscan.tracks.reader import read_track
 from genoscan.variant_job import VariantOptions
 
@@ -60,7 +60,7 @@ def truth(genome: SequenceGenome, model: Model, logits: Any, strands: str, weigh
 def run(genome: SequenceGenome, model: Model, outputs: list[Path], screen: int | None = None, **options: Any) -> Any:
     settings = VariantOptions(context=CONTEXT, reach=REACH, **options)
     job = prepare_mutations(genome, model, [REGION], settings, screen=screen)
-    return mutate(job, outputs)
+    return write_mutagenesis(job, outputs)
 
 
 @pytest.mark.parametrize("strand", [pytest.param("+", marks=pytest.mark.slow), "-", "both"])

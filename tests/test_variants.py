@@ -25,7 +25,7 @@ from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.weights import write_model
 from genoscan.model import Model, load_model
 from genoscan.variant_job import DOWNSTREAM_OF_TARGET, NOT_MASKED, VariantOptions, prepare_variants
-from genoscan.variants import VariantScores, score_variants
+from genoscan.variants import VariantScores, compute_scores, write_variants
 
 CHROM, SIZE = "chr1", 400
 CONTEXT, REACH = 60, 45
@@ -75,7 +75,7 @@ def table(*found: Change) -> VariantTable:
 def scored(genome: SequenceGenome, model: Model, found: list[Change], folder: Path, **options: Any) -> VariantScores:
     settings = VariantOptions(**{"context": CONTEXT, "reach": REACH} | options)
     job = prepare_variants(genome, model, table(*found), settings)
-    return score_variants(job, folder / "out.tsv")
+    return compute_scores(job)
 
 
 def expected(
@@ -320,7 +320,7 @@ def test_rows_keep_their_order_and_equal_changes_their_bytes(tmp_path: Path) -> 
     rows = alleles(*found, *reversed(found))
     rows.insert(3, Allele(3, CHROM, 7, ".", "A", "<DEL>", "symbolic allele", None))
     job = prepare_variants(genome, model, VariantTable(rows), VariantOptions(context=CONTEXT, reach=REACH))
-    scores = score_variants(job, tmp_path / "o.tsv")
+    scores = compute_scores(job)
     assert scores.status[3] == "symbolic allele"
     assert all(np.isnan(values[3]) for values in scores.columns.values())
     for values in scores.columns.values():
@@ -333,9 +333,11 @@ def test_interrupted_runs_continue_to_the_same_bytes(tmp_path: Path, monkeypatch
     model, _ = loaded(tmp_path, "mamba", tile=256)
     genome = sequences(0)
     found = changes(genome, count=8)
-    job = prepare_variants(genome, model, table(*found), VariantOptions(context=30, reach=20, strand="both"))
+    job = prepare_variants(
+        genome, model, table(*found), VariantOptions(context=30, reach=20, strand="both", first_order=True)
+    )
     all_of_it: list[int] = []
-    whole = score_variants(job, tmp_path / "a.tsv", progress=all_of_it.append)
+    whole = compute_scores(job, progress=all_of_it.append)
     for after in (400, 900, 2_000):
         run: list[int] = []
 
@@ -345,9 +347,9 @@ def test_interrupted_runs_continue_to_the_same_bytes(tmp_path: Path, monkeypatch
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            score_variants(job, tmp_path / "b.tsv", progress=stop)
+            write_variants(job, [tmp_path / "b.tsv"], progress=stop)
     left: list[int] = []
-    again = score_variants(job, tmp_path / "b.tsv", progress=left.append)
+    again, _ = write_variants(job, [tmp_path / "b.tsv"], progress=left.append)
     assert sum(left) < sum(all_of_it) - 1_000
     for name, values in whole.columns.items():
         assert np.array_equal(values, again.columns[name], equal_nan=True), name

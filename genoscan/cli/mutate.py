@@ -102,7 +102,7 @@ def command(
     """
     from genoscan.cli.progress import progress
     from genoscan.genome.genome import open_genome
-    from genoscan.mutagenesis import mutate, prepare_mutations
+    from genoscan.mutagenesis import prepare_mutations, write_mutagenesis
     from genoscan.mutagenesis_files import check_mutation_outputs, written_files
     from genoscan.variant_job import VariantOptions
 
@@ -116,7 +116,7 @@ def command(
     if job.job.warning is not None:
         log(job.job.warning)
     with progress(job.positions) as advance:
-        mutate(job, outputs, convention=convention, command=sys.argv, progress=advance)
+        write_mutagenesis(job, outputs, convention=convention, command=sys.argv, progress=advance)
     log(f"{len(job.rows):,} substitutions of {len(job.codes):,} bases")
     for path in written_files(outputs):
         click.echo(path)

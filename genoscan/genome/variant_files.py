@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from sys import intern
 from typing import NamedTuple
@@ -96,6 +97,22 @@ def read_variants(path: str | Path, genome: Genome) -> VariantTable:
             rows = [_Row(intern(r.chrom), r.pos, r.id, r.ref, r.alts) for r in records]
         return _table(rows, lengths, genome, path, from_vcf=True)
     return _table(list(_tsv_rows(path)), lengths, genome, path, from_vcf=False)
+
+
+def tabulate(records: Iterable[tuple[str, int, str, str]], genome: Genome) -> VariantTable:
+    """Return the table of variants given as (sequence name, 1-based position, REF, ALT).
+
+    Raises
+    ------
+    InputError
+        If a position is not an integer, or an allele not a text.
+    """
+    rows: list[_Row] = []
+    for chrom, pos, ref, alt in records:
+        if not isinstance(pos, Integral) or not isinstance(ref, str) or not isinstance(alt, str):
+            raise InputError(f"variant {chrom}:{pos}:{ref}>{alt}: expected an integer and two texts of bases")
+        rows.append(_Row(str(chrom), int(pos), ".", ref, alt.split(",")))
+    return _table(rows, {}, genome, None, from_vcf=False)
 
 
 def parse_variants(texts: Iterable[str], genome: Genome) -> VariantTable:
