@@ -17,6 +17,7 @@ from benchmarks.alone import alone
 from benchmarks.clock import timed
 from benchmarks.threshold import Threshold, at_least, at_most
 from genoscan import usage
+from genoscan.change_effects import change_effects
 from genoscan.edit_effects import edit_effects
 from genoscan.edit_sums import EditSums, Effects, Terms
 from genoscan.engine.edits import STEP, Edit
@@ -30,7 +31,6 @@ from genoscan.genome.variant_files import VariantTable
 from genoscan.model import Model, load_model
 from genoscan.tracks.store import open_store
 from genoscan.variant_job import VariantJob, VariantOptions, prepare_variants
-from genoscan.variants import change_effects
 
 _COMPARED = 64
 """Number of variants for which whole windows are run."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float64, UInt8
 
+from genoscan.change_effects import change_effects, job_settings
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import InputError, NonFiniteError
 from genoscan.first_order import first_order_substitutions
@@ -29,7 +30,6 @@ from genoscan.tracks.atomic import atomic_files
 from genoscan.tracks.record_schema import region_records
 from genoscan.tracks.store import ScoreStore, open_store
 from genoscan.variant_job import VariantJob, VariantOptions, choose_target, plan_changes, stretch_terms
-from genoscan.variants import change_effects, job_settings
 
 CONVENTIONS = "raw", "centred", "hypothetical"
 

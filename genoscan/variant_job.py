@@ -3,26 +3,21 @@
 Changes whose windows overlap are edits of one stretch of the sequence, which is read once for all of them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
-
-import numpy as np
 
 from genoscan.background import draw_background
 from genoscan.composition import describe_difference
 from genoscan.edit_sums import Terms
-from genoscan.engine.edits import Edit
 from genoscan.errors import InputError, UnsupportedModelError
-from genoscan.genome.alphabet import encode, reverse_complement
 from genoscan.genome.genome import Genome
-from genoscan.genome.plan import as_read, region_read
-from genoscan.genome.region import Region
+from genoscan.genome.plan import as_read
 from genoscan.genome.variant import OK, Allele, Change
 from genoscan.genome.variant_files import VariantTable
 from genoscan.label_target import STRONGEST, LabelTarget
 from genoscan.model import Model
+from genoscan.stretches import Stretch, plan_stretches
 from genoscan.targets import TargetSpec, parse_target
 
 DOWNSTREAM_OF_TARGET = "downstream of the target"
@@ -89,37 +84,6 @@ class VariantOptions:
         ):
             if number is not None and number < 0:
                 raise InputError(f"{option} {number}: expected 0 or more")
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Part of a sequence that is read on one strand for several changes.
-
-    Attributes
-    ----------
-    region
-        Bases that are read, in forward-strand coordinates.
-    strand
-        "+" or "-".
-    changes
-        Indices of the changes.
-    edits
-        Edit of each change, in positions of the stretch in its reading direction.
-    """
-
-    region: Region
-    strand: str
-    changes: tuple[int, ...]
-    edits: tuple[Edit, ...]
-
-    def codes(self, genome: Genome) -> np.ndarray:
-        """Return the base codes in the reading direction."""
-        codes = genome.fetch(self.region.chrom, self.region.start, self.region.end)
-        return reverse_complement(codes) if self.strand == "-" else codes
-
-    def position(self, at: float) -> float:
-        """Return the 0-based position in the genome of a position in the stretch."""
-        return self.region.start + at if self.strand == "+" else self.region.end - 1 - at
 
 
 @dataclass(frozen=True)
@@ -268,7 +232,9 @@ def plan_changes(
     # Random changes have separate stretches, so that they do not extend those of the variants.
     for numbers in (range(len(observed)), range(len(observed), len(changes))):
         for strand in ("+", "-") if options.strand == "both" else options.strand:
-            stretches += _plan(genome, model, target, changes, numbers, strand, context, reach, options.shared_end)
+            stretches += plan_stretches(
+                genome, model, target, changes, numbers, strand, context, reach, options.shared_end
+            )
     return VariantJob(genome, model, target, options, table, changes, len(observed), tuple(stretches), context, reach)
 
 
@@ -291,7 +257,9 @@ def allele_status(allele: Allele, model: Model, target: TargetSpec | LabelTarget
 
 def own_stretch(job: VariantJob, number: int, strand: str) -> Stretch:
     """Return the window of one change, without those of the changes nearby."""
-    (found,) = _plan(job.genome, job.model, job.target, job.changes, [number], strand, job.context, job.reach, False)
+    (found,) = plan_stretches(
+        job.genome, job.model, job.target, job.changes, [number], strand, job.context, job.reach, False
+    )
     return found
 
 
@@ -306,66 +274,3 @@ def stretch_terms(job: VariantJob, stretch: Stretch) -> Terms:
         span = {"first": labels.start - first, "last": labels.stop - first}
     distribution = not model.head or model.config.heads[model.head].link == "softmax"
     return Terms(target.label_weights(model, stretch.strand), distribution=distribution, **span)
-
-
-def _plan(
-    genome: Genome,
-    model: Model,
-    target: TargetSpec | LabelTarget,
-    changes: Sequence[Change],
-    numbers: Iterable[int],
-    strand: str,
-    context: int,
-    reach: int,
-    shared_end: bool,
-) -> list[Stretch]:
-    """Return stretches of overlapping windows, each of which is read at once."""
-    windows = []
-    for number in numbers:
-        change = changes[number]
-        size = genome.sizes[change.chrom]
-        span = slice(change.start, change.stop)
-        span = span if strand == "+" else slice(size - span.stop, size - span.start)
-        outputs = None
-        if target.region is not None:
-            labels = as_read(target.region, strand, size)
-            outputs = slice(labels.start - model.label_offset, labels.stop)
-        read = model.method.extent(span, outputs, before=context, after=reach)
-        windows.append(_Window(change.chrom, max(0, read.start), min(size, read.stop), span, number))
-    order = {chrom: i for i, chrom in enumerate(genome.sizes)}
-    merged: list[list[_Window]] = []
-    chrom, stop = "", 0
-    for window in sorted(windows, key=lambda window: (order[window.chrom], window.start, window.number)):
-        if window.chrom == chrom and window.start < stop:
-            merged[-1].append(window)
-            stop = max(stop, window.stop)
-        else:
-            merged.append([window])
-            chrom, stop = window.chrom, window.stop
-    stretches = []
-    for part in merged:
-        chrom, start, stop = part[0].chrom, part[0].start, max(window.stop for window in part)
-        if shared_end:
-            part = [window._replace(start=start, stop=stop) for window in part]
-        edits = tuple(_edit(changes[window.number], window, strand, start) for window in part)
-        region = region_read(chrom, slice(start, stop), strand, genome.sizes[chrom])
-        stretches.append(Stretch(region, strand, tuple(window.number for window in part), edits))
-    return stretches
-
-
-class _Window(NamedTuple):
-    """Part of a sequence, in its reading direction, that is read for the change with the given number at `span`."""
-
-    chrom: str
-    start: int
-    stop: int
-    span: slice
-    number: int
-
-
-def _edit(change: Change, window: _Window, strand: str, start: int) -> Edit:
-    """Return a change as an edit of a stretch that begins at `start`."""
-    codes = encode(change.alt.encode(), record=change.chrom, offset=change.start)
-    codes = reverse_complement(codes) if strand == "-" else codes
-    first, last, begin, end = (at - start for at in (window.span.start, window.span.stop, window.start, window.stop))
-    return Edit(first, last, tuple(codes.tolist()), end, begin)

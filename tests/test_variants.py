@@ -329,7 +329,7 @@ def test_rows_keep_their_order_and_equal_changes_their_bytes(tmp_path: Path) -> 
 
 
 def test_interrupted_runs_continue_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genoscan.variants._COMMIT_AFTER", 0.0)
+    monkeypatch.setattr("genoscan.change_effects._COMMIT_AFTER", 0.0)
     model, _ = loaded(tmp_path, "mamba", tile=256)
     genome = sequences(0)
     found = changes(genome, count=8)
