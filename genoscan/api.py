@@ -15,9 +15,10 @@ from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import InputError, NonFiniteError
 from genoscan.genome.alphabet import reverse_complement
 from genoscan.genome.bed import read_bed
+from genoscan.genome.gene_names import parse_regions
 from genoscan.genome.genome import Genome
 from genoscan.genome.memory import SequenceGenome
-from genoscan.genome.region import Region, parse_region
+from genoscan.genome.region import Region
 from genoscan.importer import as_model
 from genoscan.job import Options, prepare
 from genoscan.model import Model
@@ -183,6 +184,7 @@ def attribute_regions(
     outputs: str | Path | Sequence[str | Path],
     *,
     regions: Sequence[str | Region] = (),
+    annotation: str | Path | None = None,
     bed: str | Path | None = None,
     clip: bool = False,
     model: Model | str | Path = "bacteria",
@@ -200,9 +202,11 @@ def attribute_regions(
         Files to write. The suffix determines the format: .bw, .bedgraph and .bedgraph.gz contain one
         score per base, and .npz contains the four derivatives at each base.
     regions, bed
-        `regions` is a sequence of strings such as "chr1:1,001-2,000" (1-based, inclusive) or of
+        `regions` is a sequence of strings such as "chr1:1,001-2,000" (1-based, inclusive) or "GATA1", or of
         `Region` objects, and `bed` is a BED file with further regions. If neither is given, the whole
         genome is used.
+    annotation
+        File that contains the genes whose names are given as regions: GFF3, GTF, GenBank or BED.
     clip
         Whether to trim regions that extend past the end of a sequence.
     model
@@ -236,9 +240,10 @@ def attribute_regions(
     regions. To continue an interrupted run, call the function again with the same arguments.
     """
     opened = as_genome(genome)
-    chosen = [
-        parse_region(one, opened.sizes, clip=clip, option="region") if isinstance(one, str) else one for one in regions
-    ]
+    texts = [one for one in regions if isinstance(one, str)]
+    genes = None if annotation is None else Path(annotation)
+    parsed = dict(zip(texts, parse_regions(texts, opened.sizes, genes, clip=clip, option="region"), strict=True))
+    chosen = [parsed[one] if isinstance(one, str) else one for one in regions]
     if bed is not None:
         chosen += read_bed(Path(bed), opened.sizes, clip=clip)
     files = [outputs] if isinstance(outputs, str | Path) else outputs

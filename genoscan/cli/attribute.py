@@ -46,7 +46,7 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
     from genoscan.tracks.outputs import check_outputs
 
     if margin_path is not None:
-        check_outputs([margin_path], [options["genome"], options["bed_path"]])
+        check_outputs([margin_path], [options["genome"], options["annotation"], options["bed_path"]])
     job = prepare_job(outputs=outputs, **options)
     if margin_path is not None:
         check_margins(job, margin_path, outputs)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from genoscan.cli.inputs import open_model
+from genoscan.cli.inputs import open_model, read_region, warn_about_annotation
 from genoscan.cli.messages import log, warn_without_effect
-from genoscan.cli.options import GENOME, MACHINE, MODEL, PATH, TILE
+from genoscan.cli.options import ANNOTATION, GENOME, MACHINE, MODEL, PATH, TILE
 
 if TYPE_CHECKING:
     from genoscan.dependency import MapPlan
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     "region_text",
     metavar="REGION",
     required=True,
-    help="Region whose bases are mutated and read, as in samtools: chr1:5,000-6,000 (1-based, inclusive).",
+    help="Region whose bases are mutated and read, as in samtools: chr1:5,000-6,000 (1-based, inclusive), or, with "
+    "--annotation, the name of a gene.",
 )
+@ANNOTATION
 @click.option(
     "--map",
     "definition",
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
     "--columns",
     "columns_text",
     metavar="REGION",
-    help="Region whose bases are read, on the same sequence.  [default: --region]",
+    help="Region, or gene, whose bases are read, on the same sequence.  [default: --region]",
 )
 @click.option(
     "--band", type=int, metavar="BASES", help="Compute only pairs at most this far apart; a long region then fits."
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
 def command(
     genome: Path,
     region_text: str,
+    annotation: Path | None,
     definition: str,
     strand: str | None,
     symmetrise: str,
@@ -121,13 +124,13 @@ def command(
     from genoscan.dependency import MapOptions, prepare_map
     from genoscan.dependency_files import check_map_outputs, write_map
     from genoscan.genome.genome import open_genome
-    from genoscan.genome.region import parse_region
 
     beds = [Path(text) for text in rows_texts if _is_file(text)]
-    check_map_outputs(outputs, [genome, *beds])
+    check_map_outputs(outputs, [genome, annotation, *beds])
     opened = open_genome(genome)
-    region = parse_region(region_text, opened.sizes)
-    columns = parse_region(columns_text, opened.sizes, option="--columns") if columns_text else None
+    region = read_region(opened, region_text, annotation)
+    columns = read_region(opened, columns_text, annotation, "--columns") if columns_text else None
+    warn_about_annotation([region] if columns is None else [region, columns])
     rows = tuple(part for text in rows_texts for part in _rows(text, opened))
     options = MapOptions(region, definition, strand, symmetrise, columns, rows, band, context)
     model = open_model(model_name, dtype, device, threads, tile=tile)

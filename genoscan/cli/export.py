@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from genoscan.cli.inputs import read_region
 from genoscan.cli.messages import log
 from genoscan.cli.options import PATH, combine
 from genoscan.errors import InputError
@@ -80,7 +81,7 @@ def page(
     from genoscan.tracks.outputs import check_file
 
     check_file(output, [*paths, genome, annotation, variants_path])
-    opened, tracks, locus = _open_inputs(paths, genome, region_text)
+    opened, tracks, locus = _open_inputs(paths, genome, region_text, annotation)
     genes = [] if annotation is None else read_annotation(annotation, opened.sizes, log)
     variants = [] if variants_path is None else read_scored_variants(variants_path, opened)
     beside = write_page(output, opened, tracks, genes, variants, locus=locus)
@@ -220,14 +221,13 @@ def sites(columns: Path, top: int, output: Path) -> None:
 
 
 def _open_inputs(
-    paths: Sequence[Path], genome: Path, region_text: str | None
+    paths: Sequence[Path], genome: Path, region_text: str | None, annotation: Path | None = None
 ) -> "tuple[Genome, list[TrackFile], Region | None]":
     from genoscan.export.track_file import load_track
     from genoscan.genome.genome import open_genome
-    from genoscan.genome.region import parse_region
 
     if len({path.stem for path in paths}) < len(paths):
         raise InputError(f"{paths[0]}: two tracks have the same file name: rename one of them")
     opened = open_genome(genome)
-    locus = parse_region(region_text, opened.sizes) if region_text else None
+    locus = read_region(opened, region_text, annotation) if region_text else None
     return opened, [load_track(path, opened) for path in paths], locus

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,13 +81,21 @@ def open_model(name: str, dtype: str, device: str, threads: int | None, **method
     return load_model(name, device=parse_device(device), dtype=parse_dtype(dtype), **method)
 
 
-def read_regions(genome: "Genome", texts: Iterable[str], bed_path: Path | None, clip: bool) -> "list[Region]":
+def read_region(genome: "Genome", text: str, annotation: Path | None, option: str = "--region") -> "Region":
+    """Return the region given by an option: a region string or, with --annotation, the name of a gene."""
+    return _parse(genome, [text], annotation, option=option)[0]
+
+
+def read_regions(
+    genome: "Genome", texts: Sequence[str], annotation: Path | None, bed_path: Path | None, clip: bool
+) -> "list[Region]":
     """Return the regions given by the options --region and --bed; log how many of them were trimmed."""
     from genoscan.genome.bed import read_bed
-    from genoscan.genome.region import PastEndError, parse_region
+    from genoscan.genome.region import PastEndError
 
     try:
-        regions = [parse_region(text, genome.sizes, clip=clip) for text in texts]
+        regions = _parse(genome, texts, annotation, clip=clip)
+        warn_about_annotation(regions)
         if bed_path is not None:
             regions += read_bed(bed_path, genome.sizes, clip=clip)
     except PastEndError as error:
@@ -98,10 +106,27 @@ def read_regions(genome: "Genome", texts: Iterable[str], bed_path: Path | None, 
     return regions
 
 
+def warn_about_annotation(regions: "Sequence[Region]") -> None:
+    """Log that the option --annotation has no effect if none of the regions is that of a gene."""
+    if not any(region.name for region in regions):
+        warn_without_effect(annotation="no region is given by the name of a gene")
+
+
+def _parse(genome: "Genome", texts: Sequence[str], annotation: Path | None, **settings: Any) -> "list[Region]":
+    from genoscan.genome.gene_names import parse_regions
+    from genoscan.genome.region import UnknownSequenceError
+
+    try:
+        return parse_regions(texts, genome.sizes, annotation, notify=log, **settings)
+    except UnknownSequenceError as error:
+        raise InputError(f"{error}; the name of a gene requires --annotation") from None
+
+
 def prepare_job(
     *,
     genome: Path,
     region_texts: tuple[str, ...],
+    annotation: Path | None,
     bed_path: Path | None,
     clip: bool,
     outputs: tuple[Path, ...],
@@ -120,9 +145,9 @@ def prepare_job(
     from genoscan.job import Options, prepare
     from genoscan.tracks.outputs import check_outputs
 
-    check_outputs(outputs, [genome, bed_path])
+    check_outputs(outputs, [genome, annotation, bed_path])
     opened = open_genome(genome)
-    regions = read_regions(opened, region_texts, bed_path, clip)
+    regions = read_regions(opened, region_texts, annotation, bed_path, clip)
     allowed = None if memory is None else parse_size(memory)
     method = {"tile": tile, "slots": slots, "memory": allowed, "spill": spill}
     settings = Options(**options)

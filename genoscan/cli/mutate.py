@@ -77,6 +77,7 @@ from genoscan.cli.options import EFFECT, GENOME, MACHINE, MEMORY, MODEL, REGIONS
 def command(
     genome: Path,
     region_texts: tuple[str, ...],
+    annotation: Path | None,
     bed_path: Path | None,
     clip: bool,
     outputs: tuple[Path, ...],
@@ -106,10 +107,10 @@ def command(
     from genoscan.mutagenesis_files import check_mutation_outputs, written_files
     from genoscan.variant_job import VariantOptions
 
-    check_mutation_outputs(outputs, [genome, bed_path])
+    check_mutation_outputs(outputs, [genome, annotation, bed_path])
     settings = VariantOptions(**options)
     opened = open_genome(genome)
-    regions = read_regions(opened, region_texts, bed_path, clip)
+    regions = read_regions(opened, region_texts, annotation, bed_path, clip)
     allowed = None if memory is None else parse_size(memory)
     model = open_model(model_name, dtype, device, threads, tile=tile, memory=allowed, spill=spill)
     job = prepare_mutations(opened, model, regions, settings, screen=screen)

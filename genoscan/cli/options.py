@@ -37,6 +37,14 @@ OUTPUTS = click.option(
     ".bedgraph.gz (bgzip with tabix index), .npz (all four derivatives at each base).",
 )
 
+ANNOTATION = click.option(
+    "-a",
+    "--annotation",
+    metavar="FILE",
+    type=PATH,
+    help="Genes whose names --region also accepts, as in -r GATA1: GFF3, GTF, GenBank or BED.",
+)
+
 REGIONS = combine(
     click.option(
         "-r",
@@ -44,9 +52,10 @@ REGIONS = combine(
         "region_texts",
         metavar="REGION",
         multiple=True,
-        help="Region as in samtools: chr1, chr1:5,000-6,000, chr1:500- (1-based, inclusive); "
-        "may be repeated.  [default, without --bed: all sequences]",
+        help="Region as in samtools: chr1, chr1:5,000-6,000, chr1:500- (1-based, inclusive), or, with --annotation, "
+        "the name of a gene; may be repeated.  [default, without --bed: all sequences]",
     ),
+    ANNOTATION,
     click.option(
         "-R",
         "--bed",

@@ -73,6 +73,7 @@ if TYPE_CHECKING:
 def command(
     genome: Path,
     region_texts: tuple[str, ...],
+    annotation: Path | None,
     bed_path: Path | None,
     clip: bool,
     outputs: tuple[str, ...],
@@ -106,7 +107,7 @@ def command(
     from genoscan.prediction import PredictOptions, prepare_prediction, write_predicted
 
     opened = open_genome(genome)
-    regions = read_regions(opened, region_texts, bed_path, clip)
+    regions = read_regions(opened, region_texts, annotation, bed_path, clip)
     allowed = None if memory is None else parse_size(memory)
     model = open_model(model_name, dtype, device, threads, tile=tile, memory=allowed, spill=spill)
     if any(text.endswith(".tsv") for text in outputs):

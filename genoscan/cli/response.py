@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from genoscan.cli.inputs import open_model
+from genoscan.cli.inputs import open_model, read_region, warn_about_annotation
 from genoscan.cli.messages import log, warn_without_effect
-from genoscan.cli.options import GENOME, MACHINE, MODEL, OUTPUTS, TILE
+from genoscan.cli.options import ANNOTATION, GENOME, MACHINE, MODEL, OUTPUTS, TILE
 
 
 @click.command("response")
@@ -34,6 +34,7 @@ from genoscan.cli.options import GENOME, MACHINE, MODEL, OUTPUTS, TILE
     help="Region for which the response is written.  [default: the model's reach from the base; on both sides with "
     "--of sensitivity and for bidirectional models]",
 )
+@ANNOTATION
 @OUTPUTS
 @MODEL
 @click.option("--strand", default="+", show_default=True, metavar="STRAND", help="Strand: + or -.")
@@ -61,6 +62,7 @@ def command(
     at_text: str,
     base: str | None,
     region_text: str | None,
+    annotation: Path | None,
     outputs: tuple[Path, ...],
     model_name: str,
     strand: str,
@@ -91,15 +93,16 @@ def command(
     """
     from genoscan.cli.progress import progress
     from genoscan.genome.genome import open_genome
-    from genoscan.genome.region import Region, parse_region
+    from genoscan.genome.region import Region
     from genoscan.perturbation import write_response
     from genoscan.probe import Probe, read_change
     from genoscan.tracks.outputs import check_outputs
 
-    check_outputs(outputs, [genome])
+    check_outputs(outputs, [genome, annotation])
     opened = open_genome(genome)
     at, base = read_change(opened, at_text, base)
-    region = parse_region(region_text, opened.sizes) if region_text else None
+    region = read_region(opened, region_text, annotation) if region_text else None
+    warn_about_annotation([] if region is None else [region])
     probe = Probe(at, base, region, strand, context, of, finite)  # type: ignore[arg-type]
     if of == "sensitivity":
         warn_without_effect(finite="a change of sensitivity is always the true change")

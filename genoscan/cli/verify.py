@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from genoscan.cli.inputs import set_threads
+from genoscan.cli.inputs import read_region, set_threads, warn_about_annotation
 from genoscan.cli.messages import log, warn_without_effect
-from genoscan.cli.options import GENOME, MODEL, THREADS
+from genoscan.cli.options import ANNOTATION, GENOME, MODEL, THREADS
 from genoscan.errors import GenoscanError, InputError
 
 _MIN_BASES = 8
@@ -26,11 +26,14 @@ class InexactError(GenoscanError):
     required=True,
     help="Sequence to check on; at most its first 65,536 bases are used.",
 )
+@ANNOTATION
 @MODEL
 @click.option("--tile", type=int, default=1024, show_default=True, metavar="BASES", help="Bases processed at once.")
 @click.option("--slots", type=int, default=8, show_default=True, metavar="N", help="Carries stored as checkpoints.")
 @THREADS
-def command(genome: Path, region_text: str, model_name: str, tile: int, slots: int, threads: int | None) -> None:
+def command(
+    genome: Path, region_text: str, annotation: Path | None, model_name: str, tile: int, slots: int, threads: int | None
+) -> None:
     """Check on your own model and sequence that the derivatives are exact.
 
     The command compares the derivatives with those of torch autograd over a whole window, with finite
@@ -40,14 +43,14 @@ def command(genome: Path, region_text: str, model_name: str, tile: int, slots: i
     """
     from genoscan.engine.methods import Adjoint
     from genoscan.genome.genome import open_genome
-    from genoscan.genome.region import parse_region
     from genoscan.model import load_model
     from genoscan.verification import FINITE, Check, verify
 
     Adjoint(tile, slots)  # raises an error for invalid values before any input is read
     set_threads(threads)
     opened = open_genome(genome)
-    region = parse_region(region_text, opened.sizes)
+    region = read_region(opened, region_text, annotation)
+    warn_about_annotation([region])
     codes = opened.fetch(region.chrom, region.start, min(region.end, region.start + FINITE))
     if (codes[1:] < 4).sum() < _MIN_BASES:
         raise InputError(

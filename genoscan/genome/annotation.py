@@ -53,18 +53,7 @@ def read_annotation(
     InputError
         If the file cannot be read, is in an unknown format, or contains only malformed rows.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: file not found, expected BED, GFF3, GTF or GenBank")
-    malformed = MalformedRows()
-    circular: set[str] = set()
-    if _LOCUS.search(head(path, 1 << 14)):
-        features = _genbank(path, malformed)
-    elif _text_format(path) == "GFF":
-        with open_text(path) as lines:
-            features, circular = read_gff(lines, path, sizes, malformed)
-    else:
-        with open_text(path) as lines:
-            features = read_bed_features(lines, path, malformed)
+    features, circular, malformed = read_unplaced(path, sizes)
     if malformed.first is not None and not features:
         raise malformed.first
     placement = place(features, sizes, circular)
@@ -72,6 +61,46 @@ def read_annotation(
     if notes:
         notify(f"{path}: {'; '.join(notes)}")
     return placement.features
+
+
+def read_unplaced(
+    path: Path, sizes: Mapping[str, int], keep: Callable[[str], bool] = lambda _line: True
+) -> tuple[list[Feature], set[str], MalformedRows]:
+    """Read the features in an annotation file, including those that are not within the genome.
+
+    Parameters
+    ----------
+    path, sizes
+        As for `read_annotation`.
+    keep
+        Function that returns whether to read a line of a BED, GFF3 or GTF file; all other lines are ignored.
+        Reading a few lines of a large file is several times as fast as reading all.
+
+    Returns
+    -------
+    features : list of Feature
+        Features in the order of the file.
+    circular : set of str
+        Names of the circular sequences, as stated by a GFF3 file.
+    malformed : MalformedRows
+        Counter of the malformed rows, which are skipped.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or is in an unknown format.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: file not found, expected BED, GFF3, GTF or GenBank")
+    malformed = MalformedRows()
+    if _LOCUS.search(head(path, 1 << 14)):
+        return _genbank(path, malformed), set(), malformed
+    is_gff = _text_format(path) == "GFF"
+    with open_text(path) as lines:
+        kept = (line if keep(line) else "\n" for line in lines)  # an empty line, so that lines keep their numbers
+        if is_gff:
+            return *read_gff(kept, path, sizes, malformed), malformed
+        return read_bed_features(kept, path, malformed), set(), malformed
 
 
 def _text_format(path: Path) -> Literal["GFF", "BED"]:
@@ -104,7 +133,7 @@ def _genbank(path: Path, malformed: MalformedRows) -> list[Feature]:
     def with_transcripts(gene: Feature) -> Feature:
         same_name = products[gene.chrom, gene.strand, gene.name]
         inside = [part for part in same_name if gene.start <= part.start and part.end <= gene.end]
-        return make_feature(gene, [transcript for part in inside for transcript in part.transcripts])
+        return make_feature(gene, [transcript for part in inside for transcript in part.transcripts], gene.aliases)
 
     return [
         with_transcripts(part) if feature.kind in _GENES else part

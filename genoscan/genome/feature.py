@@ -58,9 +58,12 @@ class Feature(Region):
     ----------
     transcripts
         Distinct transcripts; empty if none is known, or if they add no information (see `make_feature`).
+    aliases
+        All names by which the file refers to the feature, such as its name, locus tag and ID.
     """
 
     transcripts: tuple[Transcript, ...] = field(default=(), compare=False)
+    aliases: tuple[str, ...] = field(default=(), compare=False)
 
     def is_intron(self, position: int) -> bool:
         """Return whether a position lies within a transcript of the feature but not within any exon."""
@@ -95,7 +98,7 @@ class MalformedRows:
         self.first = self.first or problem
 
 
-def make_feature(region: Region, transcripts: Iterable[Transcript]) -> Feature:
+def make_feature(region: Region, transcripts: Iterable[Transcript], aliases: Iterable[str] = ()) -> Feature:
     """Create a feature from a region and its transcripts.
 
     The transcripts are omitted if they add no information. This is the case if every transcript consists of
@@ -107,6 +110,8 @@ def make_feature(region: Region, transcripts: Iterable[Transcript]) -> Feature:
         Region that defines the extent, name, strand and source of the feature.
     transcripts
         Transcripts of the feature. Parts of transcripts that are outside the region are removed.
+    aliases
+        All names of the feature; an empty sequence stands for the name of the region alone.
 
     Returns
     -------
@@ -124,6 +129,7 @@ def make_feature(region: Region, transcripts: Iterable[Transcript]) -> Feature:
         strand=region.strand,
         source=region.source,
         transcripts=() if plain else tuple(dict.fromkeys(inside)),
+        aliases=tuple(dict.fromkeys(aliases)) or (region.name,) * bool(region.name),
     )
 
 

@@ -46,6 +46,8 @@ class GenBankFeature:
     name
         Value of the first qualifier that is present among "gene", "locus_tag", "product" and "label", in
         this order; "" if none of them is present.
+    aliases
+        Values of all of these qualifiers that are present, without duplicates.
     strand
         "+" or "-"; "." if the strand is unknown, or if the feature has parts on both strands, like some
         trans-spliced genes.
@@ -62,6 +64,7 @@ class GenBankFeature:
     strand: str
     parts: tuple[Region, ...]
     trans_spliced: bool = False
+    aliases: tuple[str, ...] = ()
 
     def features(self) -> list[Feature]:
         """Return the feature as one or more `Feature` objects.
@@ -76,7 +79,7 @@ class GenBankFeature:
                 runs[-1].append(after)
             else:
                 runs.append([after])
-        return [_join(run, coding=self.kind == "CDS") for run in runs]
+        return [_join(run, self.aliases, coding=self.kind == "CDS") for run in runs]
 
 
 class GenBankGenome:
@@ -166,12 +169,12 @@ class GenBankGenome:
             raise InputError(f"{self.path}: {unknown_sequence(chrom, self.sizes)}")
 
 
-def _join(exons: list[Region], *, coding: bool) -> Feature:
+def _join(exons: list[Region], aliases: tuple[str, ...], *, coding: bool) -> Feature:
     first = exons[0]
     start, end = min(exon.start for exon in exons), max(exon.end for exon in exons)
     whole = Region(first.chrom, start, end, name=first.name, strand=first.strand, source=first.source)
     blocks = merge_overlapping((exon.start, exon.end) for exon in exons)
-    return make_feature(whole, [Transcript(start, end, blocks, (start, end) if coding else None)])
+    return make_feature(whole, [Transcript(start, end, blocks, (start, end) if coding else None)], aliases)
 
 
 def read_features(path: str | Path, malformed: MalformedRows | None = None) -> list[GenBankFeature]:
@@ -214,8 +217,9 @@ def read_features(path: str | Path, malformed: MalformedRows | None = None) -> l
 
 
 def _feature(found: Any, record: Any, path: Path, *, strict: bool) -> Iterator[GenBankFeature]:
-    names = (" ".join(found.qualifiers.get(key, [""])[0].split()) for key in _NAMING)
-    name = next(filter(None, names), "")
+    values = (" ".join(found.qualifiers.get(key, [""])[0].split()) for key in _NAMING)
+    names = tuple(dict.fromkeys(filter(None, values)))
+    name = names[0] if names else ""
     where = f"{path}: {record.id}: {excerpt(f'{found.type} {name}'.rstrip())}"
     if found.location is None:
         raise InputError(f"{where}: no valid location")
@@ -230,7 +234,8 @@ def _feature(found: Any, record: Any, path: Path, *, strict: bool) -> Iterator[G
     if parts:
         strands = {part.strand for part in parts}
         strand = strands.pop() if len(strands) == 1 else "."
-        yield GenBankFeature(record.id, found.type, name, strand, tuple(parts), "trans_splicing" in found.qualifiers)
+        trans_spliced = "trans_splicing" in found.qualifiers
+        yield GenBankFeature(record.id, found.type, name, strand, tuple(parts), trans_spliced, names)
 
 
 class _Lines:

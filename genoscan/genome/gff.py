@@ -69,25 +69,25 @@ class _Row(NamedTuple):
 
 
 class _Node(NamedTuple):
-    """Gene or transcript, with its row, its name and the keys of its parents."""
+    """Gene or transcript, with its row, its names and the keys of its parents."""
 
     row: _Row
-    name: str
+    names: tuple[str, ...]
     parents: tuple[_Key, ...]
 
     def feature(self, transcripts: Iterable[Transcript]) -> Feature:
-        return _feature(self.row, self.name, (self.row.start, self.row.end), transcripts)
+        return _feature(self.row, self.names, (self.row.start, self.row.end), transcripts)
 
 
 @dataclass(slots=True)
 class _Exons:
     """Exons, coding regions and untranslated regions with the same parent.
 
-    If the rows have no parent, they are grouped by ID. `row` and `name` are those of the first row.
+    If the rows have no parent, they are grouped by ID. `row` and `names` are those of the first row.
     """
 
     row: _Row
-    name: str
+    names: tuple[str, ...]
     genes: tuple[_Key, ...]
     exons: list[Interval] = field(default_factory=list)
     coding: list[Interval] = field(default_factory=list)
@@ -115,12 +115,13 @@ class _Exons:
         `circle` is the length of the sequence if it is circular, and None otherwise.
         """
         if circle is not None and self.blocks[0][0] == 0 and self.blocks[-1][1] == circle:
-            return [_feature(self.row, self.name, block, ()) for block in self.blocks]
-        return [_feature(self.row, self.name, self.extent, [self.transcript(self.extent)])]
+            return [_feature(self.row, self.names, block, ()) for block in self.blocks]
+        return [_feature(self.row, self.names, self.extent, [self.transcript(self.extent)])]
 
 
-def _feature(row: _Row, name: str, extent: Interval, transcripts: Iterable[Transcript]) -> Feature:
-    return make_feature(Region(row.chrom, *extent, name=name, strand=row.strand, source=row.where), transcripts)
+def _feature(row: _Row, names: tuple[str, ...], extent: Interval, transcripts: Iterable[Transcript]) -> Feature:
+    name = names[0] if names else ""
+    return make_feature(Region(row.chrom, *extent, name=name, strand=row.strand, source=row.where), transcripts, names)
 
 
 def is_gff_row(line: str) -> bool:
@@ -140,6 +141,23 @@ def is_gff_row(line: str) -> bool:
     if len(columns) < 8 or not all(map(_POSITION.fullmatch, columns[3:5])):
         return False
     return not all(map(_POSITION.fullmatch, columns[1:3]))
+
+
+def is_gene_row(line: str) -> bool:
+    """Return whether a line is the row of a gene in a GFF3 or GTF file.
+
+    Parameters
+    ----------
+    line
+        A line of text.
+
+    Returns
+    -------
+    bool
+        True if the type in column 3 is that of a gene or pseudogene.
+    """
+    columns = line.split("\t", 3)
+    return len(columns) > 3 and _role(columns[2].strip().casefold()) == "gene"
 
 
 def read_gff(
@@ -277,9 +295,10 @@ def _keys(row: _Row, role: _Role, fields: Mapping[str, str], is_gtf: bool) -> tu
     return unique, tuple(keys.values())
 
 
-def _name(fields: Mapping[str, str], keys: Iterable[str], is_gtf: bool) -> str:
-    name = next((fields[key] for key in keys if key in fields), "")
-    return " ".join((name if is_gtf else unquote(name)).split())
+def _names(fields: Mapping[str, str], keys: Iterable[str], is_gtf: bool) -> tuple[str, ...]:
+    """Return the distinct names of a row; the first one is displayed."""
+    names = (fields[key] for key in keys if key in fields)
+    return tuple(dict.fromkeys(" ".join((name if is_gtf else unquote(name)).split()) for name in names))
 
 
 class _Tree:
@@ -305,12 +324,12 @@ class _Tree:
         if role == "part":
             for parent in (parents[:1] if is_gtf else parents) or (own,):
                 if parent not in self._exons:
-                    name, genes = _name(fields, _OTHER_NAMES, is_gtf), parents[1:] if is_gtf else ()
-                    self._exons[parent] = _Exons(row, name, genes)
+                    names, genes = _names(fields, _OTHER_NAMES, is_gtf), parents[1:] if is_gtf else ()
+                    self._exons[parent] = _Exons(row, names, genes)
                 self._exons[parent].add(row.kind, (row.start, row.end))
             return
-        names, nodes = (_GENE_NAMES, self._genes) if role == "gene" else (_OTHER_NAMES, self._transcripts)
-        nodes[own].append(_Node(row, _name(fields, names, is_gtf), parents))
+        keys, nodes = (_GENE_NAMES, self._genes) if role == "gene" else (_OTHER_NAMES, self._transcripts)
+        nodes[own].append(_Node(row, _names(fields, keys, is_gtf), parents))
 
     def _add_other(self, row: _Row) -> None:
         has_genes = bool(self._genes or self._transcripts or self._exons)
@@ -319,8 +338,8 @@ class _Tree:
         fields, is_gtf = _attributes(row.attributes)
         self._other_ids.add(_keys(row, "other", fields, is_gtf)[0])
         if not has_genes and row.kind not in _SEQUENCES:
-            name = _name(fields, _GENE_NAMES, is_gtf)
-            self._others.append(_feature(row, name, (row.start, row.end), ()))
+            names = _names(fields, _GENE_NAMES, is_gtf)
+            self._others.append(_feature(row, names, (row.start, row.end), ()))
 
     def features(self, origin: Mapping[str, int]) -> list[Feature]:
         """Return the features in the order of the file.

@@ -20,6 +20,10 @@ _COORDINATES = re.compile(
 _GRAMMAR = "5, 5-, -9 or 5-9, counted from 1"
 
 
+class UnknownSequenceError(InputError):
+    """Error raised if a region string does not begin with the name of a sequence."""
+
+
 class PastEndError(InputError):
     """Error raised if a region extends past the end of its sequence and shortening is not permitted."""
 
@@ -103,6 +107,8 @@ def parse_region(text: str, sizes: Mapping[str, int], *, clip: bool = False, opt
 
     Raises
     ------
+    UnknownSequenceError
+        If the string does not begin with the name of a sequence.
     InputError
         If the string is malformed or ambiguous, or if the region is outside the genome.
     """
@@ -111,7 +117,7 @@ def parse_region(text: str, sizes: Mapping[str, int], *, clip: bool = False, opt
         chrom, coordinates = _split(text.strip(), sizes)
         start, end = _bounds(coordinates, sizes[chrom]) if coordinates else (1, sizes[chrom])
     except InputError as problem:
-        raise InputError(f"{source}: {problem}") from None
+        raise type(problem)(f"{source}: {problem}") from None
     # If the end is open and the start is past the sequence, check_bounds() raises.
     return check_bounds(Region(chrom, start - 1, max(start, end), source=source), sizes, clip)
 
@@ -203,7 +209,7 @@ def _split(text: str, sizes: Mapping[str, int]) -> tuple[str, str]:
             raise InputError(f"nothing follows the colon, expected {_GRAMMAR}, or no colon")
         return before, after
     looks_like_a_start = after[:1].isdigit() or after[:1] == "-"
-    raise InputError(unknown_sequence(before if colon and looks_like_a_start else text, sizes))
+    raise UnknownSequenceError(unknown_sequence(before if colon and looks_like_a_start else text, sizes))
 
 
 def _split_braces(text: str, sizes: Mapping[str, int]) -> tuple[str, str]:
