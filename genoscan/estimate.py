@@ -1,7 +1,8 @@
 """Estimation of the memory, disk space and time that a job needs, extrapolated from a short run."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -147,6 +148,40 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
         state_bytes=cost.state_bytes,
         by_batch=tuple(seconds),
         gradients=gradients,
+    )
+
+
+def combine(estimates: Sequence[Estimate]) -> Estimate:
+    """Return the estimate for several jobs of the same regions that are run one after the other.
+
+    Parameters
+    ----------
+    estimates
+        Estimates of the jobs, such as those of the two strands.
+
+    Returns
+    -------
+    Estimate
+        Sums of windows, bases read, disk space and time; the largest memory. The number of regions, and of bases
+        to score, is that of the first job.
+    """
+    first, largest = estimates[0], max(estimates, key=lambda cost: cost.memory_bytes)
+    if len(estimates) == 1:
+        return first
+    read_bases = sum(cost.read_bases for cost in estimates)
+    state_bytes = max(cost.state_bytes for cost in estimates)
+    return replace(
+        largest,
+        regions=first.regions,
+        merged_bases=first.merged_bases,
+        windows=sum(cost.windows for cost in estimates),
+        batches=sum(cost.batches for cost in estimates),
+        read_bases=read_bases,
+        context_share=sum(cost.context_share * cost.read_bases for cost in estimates) / read_bases,
+        longest=max(cost.longest for cost in estimates),
+        state_bytes=state_bytes,
+        disk_bytes=sum(cost.disk_bytes - cost.state_bytes for cost in estimates) + state_bytes,
+        by_batch=tuple(seconds for cost in estimates for seconds in cost.by_batch),
     )
 
 

@@ -128,11 +128,11 @@ def _read_shards(paths: Sequence[Path], genome: Genome) -> list[_Shard]:
         check_genome(path, shard.record, genome)
         _check_regions(shard)
         i, n = parse_shard(shard.record["shard"])
+        if found:
+            _check_same(next(iter(found.values())), shard)
         if i in found:
             raise InputError(f"{path}: is shard {i}/{n}, as is {found[i].path}: give each once")
         found[i] = shard
-        one = next(iter(found.values()))
-        _check_same(one, shard)
     if len(found) < n:
         missing = ", ".join(islice((str(i) for i in range(1, n + 1) if i not in found), _LISTED))
         more = n - len(found) - _LISTED

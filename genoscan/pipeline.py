@@ -8,6 +8,7 @@ gradient -> scores -> tracks             tracks/sink.py   one score per base, wr
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,31 +65,74 @@ def run(
     Disk space during the run: 5 bytes per base; 21 bytes per base if the four derivatives are stored; 37
     bytes per base if both strands are read.
     """
-    check_outputs(outputs, [job.genome.path])
-    started = time.monotonic()
-    # Scores of a mean over strands or over several inputs are computed from the columns.
-    both, averaged = job.options.strand == "both", job.options.path is not None
-    arrays = {"columns": both or averaged or any(path.suffix == ".npz" for path in outputs), "both_strands": both}
-    decisive = settings(job) | {"columns": arrays["columns"]}
-    with open_store(outputs[0], job.regions, decisive, **arrays) as store, atomic_files() as files:
-        for number, batch in enumerate(job.batches):
+    return run_all([(job, outputs)], command=command, progress=progress)[0]
+
+
+def run_all(
+    jobs: Sequence[tuple[Job, Sequence[Path]]], *, command: Sequence[str] = (), progress: Progress = ignore
+) -> list[dict[str, Any]]:
+    """Run several jobs, such as those of the two strands; the files of all jobs appear together.
+
+    Parameters
+    ----------
+    jobs
+        Each job with its files, whose names must differ between jobs.
+    command, progress
+        As for `run`.
+
+    Returns
+    -------
+    list of dict
+        Record of each job. Files and records are those that a run of each job alone writes.
+    """
+    for job, outputs in jobs:
+        check_outputs(outputs, [job.genome.path])
+    with ExitStack() as stack:
+        runs = [_Run(job, outputs, stack) for job, outputs in jobs]
+        files = stack.enter_context(atomic_files())
+        for each in runs:
+            each.compute(progress)
+        return [each.write(command, files) for each in runs]
+
+
+class _Run:
+    """Run of one job, whose results are stored until those of all jobs are complete."""
+
+    def __init__(self, job: Job, outputs: Sequence[Path], stack: ExitStack) -> None:
+        # Scores of a mean over strands or over several inputs are computed from the columns.
+        both, averaged = job.options.strand == "both", job.options.path is not None
+        columns = both or averaged or any(path.suffix == ".npz" for path in outputs)
+        self._job, self._outputs, self._seconds = job, outputs, 0.0
+        self._settings = settings(job) | {"columns": columns}
+        store = open_store(outputs[0], job.regions, self._settings, columns=columns, both_strands=both)
+        self._store = stack.enter_context(store)
+
+    def compute(self, progress: Progress) -> None:
+        """Compute the batches that are not in the store."""
+        started, store = time.monotonic(), self._store
+        for number, batch in enumerate(self._job.batches):
             if number not in store.done:
-                values, details = attribute_batch(job, batch, store, progress, (store.path, number))
+                values, details = attribute_batch(self._job, batch, store, progress, (store.path, number))
                 store.commit(number, values, [windows[0].scored for windows in batch], details)
-        write_tracks(job, store, outputs, files)
-        record = decisive | {
+        self._seconds = time.monotonic() - started
+
+    def write(self, command: Sequence[str], files: AtomicFiles) -> dict[str, Any]:
+        """Write the tracks and their records; return the record."""
+        started, job, store = time.monotonic(), self._job, self._store
+        write_tracks(job, store, self._outputs, files)
+        record = self._settings | {
             "command": list(command),
             "method": repr(job.model.method),
             **count_scores(store, job.regions),
             "regions": region_records(job.regions),
             "target_values": [store.done[number] for number in range(len(job.batches))],
             **window_records(job, [store.details[number] for number in range(len(job.batches))]),
-            "seconds": time.monotonic() - started,
+            "seconds": self._seconds + time.monotonic() - started,
             "torch": torch.__version__,
         }
-        for path in outputs:
+        for path in self._outputs:
             write_provenance(path, record, files)
-    return record
+        return record
 
 
 def attribute_batch(

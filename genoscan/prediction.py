@@ -8,6 +8,7 @@ language model    six tracks: the log-likelihood of the observed base; the entro
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +33,7 @@ from genoscan.record import input_settings
 from genoscan.tracks.atomic import atomic_files
 from genoscan.tracks.outputs import check_file, check_outputs
 from genoscan.tracks.record_schema import region_records
-from genoscan.tracks.store import Arrays, open_store
+from genoscan.tracks.store import Arrays, ScoreStore, open_store
 
 
 @dataclass(frozen=True)
@@ -214,32 +215,65 @@ def write_predicted(job: Prediction, *, command: Sequence[str] = (), progress: P
 
     Disk space during the run: 5 bytes per base, plus 4 bytes per base for each predicted label.
     """
-    started = time.monotonic()
-    settings, width = _settings(job), len(job.columns)
-    with open_store(job.outputs[0], job.regions, settings, columns=True, width=width) as store, atomic_files() as files:
-        for number, batch in enumerate(job.batches):
-            if number not in store.done:
-                _predict_batch(job, batch, store, progress)
-                store.commit(number, [], [windows[0].scored for windows in batch])
-        record = settings | {
-            "command": list(command),
-            "regions": region_records(job.regions),
-            "seconds": time.monotonic() - started,
-            "torch": torch.__version__,
-        }
-        for output in job.outputs:
-            write_prediction(
-                output,
-                store,
-                job.columns,
-                job.regions,
-                job.genome.sizes,
-                record,
-                files,
-                calls=job.calls,
-                threshold=job.options.threshold,
+    return write_all_predicted([job], command=command, progress=progress)
+
+
+def write_all_predicted(
+    jobs: Sequence[Prediction], *, command: Sequence[str] = (), progress: Progress = ignore
+) -> list[Path]:
+    """Compute several predictions, such as those of the two strands; the files of all appear together.
+
+    Parameters
+    ----------
+    jobs
+        Predictions, whose outputs must differ.
+    command, progress
+        As for `write_predicted`.
+
+    Returns
+    -------
+    list of Path
+        Files that were written.
+    """
+    with ExitStack() as stack:
+        stores = [
+            stack.enter_context(
+                open_store(job.outputs[0], job.regions, _settings(job), columns=True, width=len(job.columns))
             )
-    return job.paths
+            for job in jobs
+        ]
+        files = stack.enter_context(atomic_files())
+        seconds = [_compute(job, store, progress) for job, store in zip(jobs, stores, strict=True)]
+        for job, store, taken in zip(jobs, stores, seconds, strict=True):
+            record = _settings(job) | {
+                "command": list(command),
+                "regions": region_records(job.regions),
+                "seconds": taken,
+                "torch": torch.__version__,
+            }
+            for output in job.outputs:
+                write_prediction(
+                    output,
+                    store,
+                    job.columns,
+                    job.regions,
+                    job.genome.sizes,
+                    record,
+                    files,
+                    calls=job.calls,
+                    threshold=job.options.threshold,
+                )
+    return [path for job in jobs for path in job.paths]
+
+
+def _compute(job: Prediction, store: ScoreStore, progress: Progress) -> float:
+    """Compute the batches that are not in the store; return the time in seconds."""
+    started = time.monotonic()
+    for number, batch in enumerate(job.batches):
+        if number not in store.done:
+            _predict_batch(job, batch, store, progress)
+            store.commit(number, [], [windows[0].scored for windows in batch])
+    return time.monotonic() - started
 
 
 def _check_calls(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from genoscan.cli.inputs import prepare_job
+from genoscan.cli.inputs import prepare_jobs
 from genoscan.cli.messages import log
 from genoscan.cli.options import JOB, PATH
 
@@ -42,37 +42,48 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
     from genoscan.cli.progress import progress
     from genoscan.estimate import passes
     from genoscan.margin import check_margins, write_margins
-    from genoscan.pipeline import run
+    from genoscan.pipeline import run_all
     from genoscan.tracks.outputs import check_outputs
+    from genoscan.tracks.strands import strand_path
 
     if margin_path is not None:
         check_outputs([margin_path], [options["genome"], options["annotation"], options["bed_path"]])
-    job = prepare_job(outputs=outputs, **options)
+    jobs = prepare_jobs(outputs=outputs, **options)
+    margins: list[tuple[Job, Path]] = []
     if margin_path is not None:
-        check_margins(job, margin_path, outputs)
-    with progress(passes(job)) as advance:
-        record = run(job, outputs, command=sys.argv, progress=advance)
+        separate = len(jobs) > 1
+        margins = [(job, strand_path(margin_path, job.options.strand) if separate else margin_path) for job, _ in jobs]
+        for (job, path), (_, others) in zip(margins, jobs, strict=True):
+            check_margins(job, path, others)
+    with progress(sum(passes(job) for job, _ in jobs)) as advance:
+        records = run_all(jobs, command=sys.argv, progress=advance)
+    for (job, paths), record in zip(jobs, records, strict=True):
+        _report(job, record, f"strand {job.options.strand}: " if len(jobs) > 1 else "")
+        for path in paths:
+            click.echo(path)
+    for job, path in margins:
+        with progress(sum(len(window) for batch in job.batches for r in batch for window in r)) as advance:
+            write_margins(job, path, command=sys.argv, progress=advance)
+        click.echo(path)
+
+
+def _report(job: "Job", record: dict[str, Any], which: str) -> None:
+    """Log the speed of a job, and how many of its scores are missing, zero or inaccurate."""
     bases, seconds = sum(len(region) for region in job.regions), record["seconds"]
     if record["scored_bases"]:
-        log(f"{bases:,} bases in {seconds:.1f} s ({bases / seconds:,.0f} bases/s)")
+        log(f"{which}{bases:,} bases in {seconds:.1f} s ({bases / seconds:,.0f} bases/s)")
     else:
-        log(f"no base of the regions has a score ({bases:,} bases, N or masked): the track is valid but empty")
+        log(f"{which}no base of the regions has a score ({bases:,} bases, N or masked): the track is valid but empty")
     if zeros := record["zero_regions"]:
         log(
-            f"{zeros:,} of {len(job.regions):,} regions: every score is 0; either the target does "
+            f"{which}{zeros:,} of {len(job.regions):,} regions: every score is 0; either the target does "
             f"not depend on these bases, or its derivatives underflow in {record['dtype']}"
         )
     if "completeness" in record:
-        _report_completeness(job, record)
-    for path in outputs:
-        click.echo(path)
-    if margin_path is not None:
-        with progress(sum(len(window) for batch in job.batches for r in batch for window in r)) as advance:
-            write_margins(job, margin_path, command=sys.argv, progress=advance)
-        click.echo(margin_path)
+        _report_completeness(job, record, which)
 
 
-def _report_completeness(job: "Job", record: dict[str, Any]) -> None:
+def _report_completeness(job: "Job", record: dict[str, Any], which: str) -> None:
     """Log the regions whose completeness error is large or, with automatic steps, above the tolerance."""
     from genoscan.path_method import TOLERANCE
 
@@ -84,6 +95,6 @@ def _report_completeness(job: "Job", record: dict[str, Any]) -> None:
     if above:
         remedy = f"not reached with {max(row['steps'] for row in rows):,} steps" if automatic else "more --steps"
         log(
-            f"completeness error above {limit:.0%} in {len(above):,} of {len(errors):,} regions, at most "
+            f"{which}completeness error above {limit:.0%} in {len(above):,} of {len(errors):,} regions, at most "
             f"{max(above):.1%}: {remedy}{'; try' if automatic else ', or'} another --baseline"
         )

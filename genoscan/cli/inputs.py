@@ -122,7 +122,20 @@ def _parse(genome: "Genome", texts: Sequence[str], annotation: Path | None, **se
         raise InputError(f"{error}; the name of a gene requires --annotation") from None
 
 
-def prepare_job(
+def read_strands(text: str, *others: str) -> tuple[str, ...]:
+    """Return the strand of each job that the option --strand specifies: two if it is "separate".
+
+    `others` are the values that the command accepts in addition to +, - and separate.
+    """
+    if text == "separate":
+        return "+", "-"
+    if text not in ("+", "-", *others):
+        expected = ["+", "-", *others, "separate"]
+        raise InputError(f"--strand {text}: expected {', '.join(expected[:-1])} or {expected[-1]}")
+    return (text,)
+
+
+def prepare_jobs(
     *,
     genome: Path,
     region_texts: tuple[str, ...],
@@ -138,32 +151,43 @@ def prepare_job(
     slots: int,
     memory: str | None,
     spill: Path | None,
+    strand: str,
     **options: Any,
-) -> "Job":
-    """Return the attribution job that the options in `JOB` specify; log warnings about options and regions."""
+) -> "list[tuple[Job, tuple[Path, ...]]]":
+    """Return the attribution jobs that the options in `JOB` specify, with their outputs.
+
+    There are two jobs for --strand separate, otherwise one. Warnings about options and regions are logged.
+    """
     from genoscan.genome.genome import open_genome
     from genoscan.job import Options, prepare
     from genoscan.tracks.outputs import check_outputs
+    from genoscan.tracks.strands import strand_path
 
-    check_outputs(outputs, [genome, annotation, bed_path])
+    strands = read_strands(strand, "both", "bed")
+    files = [outputs]
+    if len(strands) > 1:
+        files = [tuple(strand_path(path, one) for path in outputs) for one in strands]
+    for paths in files:
+        check_outputs(paths, [genome, annotation, bed_path])
     opened = open_genome(genome)
     regions = read_regions(opened, region_texts, annotation, bed_path, clip)
     allowed = None if memory is None else parse_size(memory)
     method = {"tile": tile, "slots": slots, "memory": allowed, "spill": spill}
-    settings = Options(**options)
+    settings = [Options(strand=one, **options) for one in strands]
     model = open_model(model_name, dtype, device, threads, **method)
-    job = prepare(opened, model, regions, settings)
-    if options["strand"] == "bed":
+    jobs = [prepare(opened, model, regions, one) for one in settings]
+    job = jobs[0]
+    if strand == "bed":
         _warn_about_strands(regions, bed_path)
     _warn_about_options(job, outputs, spill)
     trained = job.model.config.window
-    if trained is not None and job.longest > trained:
-        log(f"windows of up to {job.longest:,} bases: {model_name} was trained on {trained:,} at most")
+    if trained is not None and (longest := max(one.longest for one in jobs)) > trained:
+        log(f"windows of up to {longest:,} bases: {model_name} was trained on {trained:,} at most")
     if job.warning is not None:
         log(job.warning)
     if len(job.regions) < len(regions):
         log(f"{len(regions):,} regions merged to {len(job.regions):,} that do not overlap")
-    return job
+    return list(zip(jobs, files, strict=True))
 
 
 def _warn_about_strands(regions: "Sequence[Region]", bed_path: Path | None) -> None:

@@ -112,7 +112,8 @@ TARGET = combine(
         default="+",
         show_default=True,
         metavar="STRAND",
-        help="Strand to read: +, -, both (mean of the two targets) or bed (column 6 of the file).",
+        help="Strand to read: +, -, both (mean of the two targets), separate (both, in files of their own: -o P.bw "
+        "writes P.plus.bw and P.minus.bw) or bed (column 6 of the file, or that of a gene).",
     ),
     click.option(
         "--context",

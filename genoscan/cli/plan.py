@@ -1,11 +1,12 @@
 """genoscan plan: estimate the memory and time that `genoscan attribute` needs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from genoscan.cli.inputs import prepare_job
+from genoscan.cli.inputs import prepare_jobs
 from genoscan.cli.messages import table
 from genoscan.cli.options import JOB
 from genoscan.errors import InputError
@@ -32,15 +33,17 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
     Example:
       genoscan plan hg38.fa.fai --whole-genome --device cuda -o hg38.bw
     """
-    from genoscan.estimate import estimate
+    from genoscan.estimate import combine, estimate
 
     if whole_genome and (options["region_texts"] or options["bed_path"] or options["shard"]):
         raise InputError("--whole-genome: leave --region, --bed and --shard out")
-    job = prepare_job(outputs=outputs, **options)
+    jobs = [job for job, _ in prepare_jobs(outputs=outputs, **options)]
+    job = jobs[0]
     tile = job.model.method.tile
     shuffled = job.options.path is not None and job.options.path.shuffles
     per_base = "2 bytes per base of a batch, 5 to shuffle a window" if shuffled else "1 byte per base of a batch"
-    cost = estimate(job, columns=any(path.suffix == ".npz" for path in outputs))
+    costs = [estimate(one, columns=any(path.suffix == ".npz" for path in outputs)) for one in jobs]
+    cost = combine(costs)
     size = f"{cost.boundary_bytes / 1e6:,.0f} MB"
     boundaries = f"{size} between the layers, for the longest batch, in {cost.boundary_place}"
     click.echo(
@@ -65,26 +68,29 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
         )
     )
     if whole_genome:
-        _print_shards(job, cost)
+        _print_shards(jobs, costs)
 
 
 def _range(fewest: int, most: int) -> str:
     return f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,} (the time is that of {fewest:,})"
 
 
-def _print_shards(job: "Job", cost: "Estimate") -> None:
-    """Print the estimated time and file size if the job is divided into shards.
+def _print_shards(jobs: "Sequence[Job]", costs: "Sequence[Estimate]") -> None:
+    """Print the estimated time and file size if the jobs are divided into shards.
 
     The table has one row each for 1, 2, 4, ... shards, up to one shard per batch. It lists the time of
-    the slowest shard, the total time, and the size of the largest file.
+    the slowest shard, the total time, and the size of the largest file. There are two jobs if the strands are
+    separate; a shard then consists of a shard of each.
     """
     from genoscan.shards import cut
 
-    most = len(job.batches)
+    most, total = min(len(job.batches) for job in jobs), sum(sum(cost.by_batch) for cost in costs)
     click.echo("\nshards    hours, longest    of all    GB of its .npz")
     for n in sorted({most, *(2**i for i in range(most.bit_length()))}):
-        parts = cut(job.batches, n)
-        hours = max(sum(cost.by_batch[part]) for part in parts) / 3600
-        scored = [sum(len(windows[0].scored) for batch in job.batches[part] for windows in batch) for part in parts]
-        size = max(scored) * _NPZ_BYTES / 1e9
-        click.echo(f"{n:<8,}  {hours:>14,.2f}  {sum(cost.by_batch) / 3600:>8,.2f}  {size:>16,.2f}")
+        seconds, scored = [0.0] * n, 0
+        for job, cost in zip(jobs, costs, strict=True):
+            for i, part in enumerate(cut(job.batches, n)):
+                seconds[i] += sum(cost.by_batch[part])
+                scored = max(scored, sum(len(w[0].scored) for batch in job.batches[part] for w in batch))
+        size = scored * _NPZ_BYTES / 1e9
+        click.echo(f"{n:<8,}  {max(seconds) / 3600:>14,.2f}  {total / 3600:>8,.2f}  {size:>16,.2f}")

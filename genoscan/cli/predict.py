@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from genoscan.cli.inputs import open_model, parse_size, read_regions
+from genoscan.cli.inputs import open_model, parse_size, read_regions, read_strands
 from genoscan.cli.messages import log
 from genoscan.cli.options import BATCH, GENOME, MACHINE, MEMORY, MODEL, REGIONS, SPILL, TILE
 from genoscan.errors import InputError
@@ -56,7 +56,8 @@ if TYPE_CHECKING:
     default="+",
     show_default=True,
     metavar="STRAND",
-    help="Strand to read: +, - or both (mean of the two predictions).",
+    help="Strand to read: +, -, both (mean of the two predictions) or separate (both, in files of their own: -o P.bw "
+    "writes P.plus.HEAD.LABEL.bw and P.minus.HEAD.LABEL.bw).",
 )
 @click.option(
     "--context",
@@ -104,60 +105,72 @@ def command(
     """
     from genoscan.cli.progress import progress
     from genoscan.genome.genome import open_genome
-    from genoscan.prediction import PredictOptions, prepare_prediction, write_predicted
+    from genoscan.prediction import PredictOptions, prepare_prediction, write_all_predicted
+    from genoscan.tracks.strands import strand_path
 
+    strands = read_strands(strand, "both")
     opened = open_genome(genome)
     regions = read_regions(opened, region_texts, annotation, bed_path, clip)
     allowed = None if memory is None else parse_size(memory)
     model = open_model(model_name, dtype, device, threads, tile=tile, memory=allowed, spill=spill)
     if any(text.endswith(".tsv") for text in outputs):
-        _write_table(opened, model, regions, outputs, heads, logits, strand, context, batch)
+        _write_tables(opened, model, regions, outputs, heads, logits, strands, context, batch)
         return
-    options = PredictOptions(heads, logits, strand, context, batch, calls, threshold)
     files = [Path(text) / ".bw" if text.endswith("/") or Path(text).is_dir() else Path(text) for text in outputs]
-    job = prepare_prediction(opened, model, regions, files, options)
-    if job.warning is not None:
-        log(job.warning)
-    with progress(job.positions) as advance:
-        written = write_predicted(job, command=sys.argv, progress=advance)
+    jobs = []
+    for one in strands:
+        options = PredictOptions(heads, logits, one, context, batch, calls, threshold)
+        own = files if len(strands) == 1 else [strand_path(path, one) for path in files]
+        jobs.append(prepare_prediction(opened, model, regions, own, options))
+    if jobs[0].warning is not None:
+        log(jobs[0].warning)
+    with progress(sum(job.positions for job in jobs)) as advance:
+        written = write_all_predicted(jobs, command=sys.argv, progress=advance)
     for path in written:
         click.echo(path)
 
 
-def _write_table(
+def _write_tables(
     genome: "Genome",
     model: "Model",
     regions: "Sequence[Region]",
     outputs: Sequence[str],
     heads: Sequence[str],
     logits: bool,
-    strand: str,
+    strands: Sequence[str],
     context: int | None,
     batch: int,
 ) -> None:
-    """Write the predictions of heads that label whole windows, as a table with one row per region."""
+    """Write the predictions of heads that label whole windows, as tables with one row per region."""
     from genoscan.cli.progress import progress
     from genoscan.composition import describe_difference
     from genoscan.tracks.outputs import check_file
+    from genoscan.tracks.strands import strand_path
     from genoscan.window_prediction import predict_windows, write_windows
 
     if len(outputs) > 1:
         raise InputError(f"{outputs[1]}: expected a single .tsv file; write tracks in another run")
     output = Path(outputs[0])
-    check_file(output, [genome.path])
+    files = [output] if len(strands) == 1 else [strand_path(output, strand) for strand in strands]
+    for path in files:
+        check_file(path, [genome.path])
     if (unlike := describe_difference(genome, regions, model.config, model.name)) is not None:
         log(unlike)
     with progress(None) as advance:
-        found = predict_windows(
-            genome,
-            model,
-            regions,
-            heads=heads,
-            logits=logits,
-            strand=strand,
-            context=context,
-            batch=batch,
-            progress=advance,
-        )
-    write_windows(found, output)
-    click.echo(output)
+        tables = [
+            predict_windows(
+                genome,
+                model,
+                regions,
+                heads=heads,
+                logits=logits,
+                strand=strand,
+                context=context,
+                batch=batch,
+                progress=advance,
+            )
+            for strand in strands
+        ]
+    for path, table in zip(files, tables, strict=True):
+        write_windows(table, path)
+        click.echo(path)

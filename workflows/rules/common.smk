@@ -3,6 +3,25 @@ import re
 import sys
 
 
+def by_strand(runs):
+    """Return the runs, with two in place of each run whose strands are separate."""
+    found = {}
+    for name, run in runs.items():
+        separate = run.get("strand") == "separate"
+        strands = {f"{name}.plus": "+", f"{name}.minus": "-"} if separate else {}
+        for own in strands or [name]:
+            if own in found:
+                sys.exit(
+                    f"Error: config: runs: two runs are called {own}, rename one of them"
+                )
+            found[own] = run | ({"strand": strands[own]} if separate else {})
+    return found
+
+
+if "runs" in config:
+    config["runs"] = by_strand(config["runs"])
+
+
 wildcard_constraints:
     run="|".join(map(re.escape, config.get("runs", {}))),
     variants="|".join(map(re.escape, config.get("variants", {}))),
