@@ -106,6 +106,8 @@ class Job:
         Merged regions in genome order.
     batches
         Windows of the regions, grouped by length, in the order in which they are computed.
+    all_regions
+        Regions of all shards; the same as `regions` if the job is not divided into shards.
     """
 
     genome: Genome
@@ -116,6 +118,7 @@ class Job:
     reach: int
     regions: tuple[Region, ...]
     batches: tuple[Batch, ...]
+    all_regions: tuple[Region, ...]
 
     @property
     def longest(self) -> int:
@@ -130,7 +133,7 @@ class Job:
     @cached_property
     def warning(self) -> str | None:
         """Warning if the G+C content of the regions differs from that of the training data; None otherwise."""
-        return describe_difference(self.genome, self.regions, self.model.config, self.model.name)
+        return describe_difference(self.genome, self.all_regions, self.model.config, self.model.name)
 
     def read(self, windows: Sequence[Window]) -> UInt8[Tensor, "windows length"]:
         """Return the base codes of windows of equal length, each in its reading direction."""
@@ -183,12 +186,12 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
         label_offset=model.label_offset,
     )
     target.check_windows(windows)
-    order = batches(by_region(windows, options.strand), options.batch)
+    order, every = batches(by_region(windows, options.strand), options.batch), tuple(merged)
     if options.shard is not None:
         order = shard_of(order, options.shard)
         scored = {windows[0].scored for batch in order for windows in batch}
         merged = [region for region in merged if region in scored]
-    job = Job(genome, model, target, options, context, reach, tuple(merged), tuple(order))
+    job = Job(genome, model, target, options, context, reach, tuple(merged), tuple(order), every)
     model.method.fit(model.stack, job.longest, job.widest)
     return job
 

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from genoscan.errors import InputError
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
+from genoscan.layers.config import ValidationResult
+from genoscan.likelihood import Likelihood, join_warnings, likelihood_record, likelihood_warning, sum_likelihoods
 from genoscan.shards import parse_shard
 from genoscan.tracks.atomic import atomic_files
 from genoscan.tracks.columns import Columns, read_columns
@@ -32,6 +34,8 @@ _SHARD_KEYS = (
     "target_labels",
     "target_values",
     *TRACK_KEYS,
+    "likelihood",
+    "warning",
     "windows",
     "zero_regions",
 )
@@ -89,6 +93,7 @@ def write_merged(
         "shards": len(shards),
         "sequences": [met[name] for name in genome.sizes if name in met],
         "regions": region_records(region for region, _, _ in placed),
+        **_likelihood(records),
         **_joined_lists(records, ("target_values", "target_labels", "completeness")),
         **{key: sum(record[key] for record in records) for key in _SUMS if all(key in record for record in records)},
     }
@@ -104,6 +109,22 @@ def write_merged(
         for path in outputs:
             write_provenance(path, record, files)
     return record
+
+
+def _likelihood(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the entries `likelihood` and `warning` of all shards together."""
+    parts = [part for record in records for part in (record.get("warning") or "").split("; ") if part]
+    found = [record["likelihood"] for record in records if "likelihood" in record]
+    model = records[0].get("model", "")
+    own = {likelihood_warning(model, one) for one in found}
+    others = dict.fromkeys(part for part in parts if part not in own)
+    if not found:
+        return join_warnings(*others)
+    total = sum_likelihoods(Likelihood(tuple(one["base_counts"]), one["log_likelihood"]) for one in found)
+    validation = found[0].get("validation")
+    entry = likelihood_record(total, None if validation is None else ValidationResult(**validation))
+    assert entry is not None
+    return {"likelihood": entry, **join_warnings(*others, likelihood_warning(model, entry))}
 
 
 def _joined_lists(records: Sequence[dict[str, Any]], keys: Sequence[str]) -> dict[str, list[Any]]:

@@ -22,7 +22,7 @@ from genoscan.gradient import stream_gradient
 from genoscan.job import Job
 from genoscan.label_target import Resolved, mean_over_strands
 from genoscan.path_attribution import PathResult, average_gradients, completeness
-from genoscan.record import PATH, settings, window_records
+from genoscan.record import PATH, likelihood_entries, predicted_likelihood, settings, window_records
 from genoscan.tracks.atomic import AtomicFiles, atomic_files
 from genoscan.tracks.columns import write_columns
 from genoscan.tracks.outputs import check_outputs
@@ -120,12 +120,14 @@ class _Run:
         """Write the tracks and their records; return the record."""
         started, job, store = time.monotonic(), self._job, self._store
         write_tracks(job, store, self._outputs, files)
+        values = [store.done[number] for number in range(len(job.batches))]
         record = self._settings | {
             "command": list(command),
             "method": repr(job.model.method),
             **count_scores(store, job.regions),
             "regions": region_records(job.regions),
-            "target_values": [store.done[number] for number in range(len(job.batches))],
+            "target_values": values,
+            **likelihood_entries(job.model, predicted_likelihood(job, values), job.warning),
             **window_records(job, [store.details[number] for number in range(len(job.batches))]),
             "seconds": self._seconds + time.monotonic() - started,
             "torch": torch.__version__,

@@ -5,9 +5,10 @@ language model    six tracks: the log-likelihood of the observed base; the entro
                   predicted distribution of bases; and the probabilities of A, C, G and T
 """
 
+import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,13 +28,18 @@ from genoscan.genome.alphabet import BASES, N, reverse_complement
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import Batch, Window, batches, by_region, merge, plan, read_windows, whole_genome
 from genoscan.genome.region import Region
+from genoscan.likelihood import Likelihood, likelihood_warning, sum_likelihoods
 from genoscan.model import Model
 from genoscan.prediction_files import LANGUAGE_MODEL, Column, prediction_files, write_prediction
-from genoscan.record import input_settings
+from genoscan.record import input_settings, likelihood_entries
 from genoscan.tracks.atomic import atomic_files
 from genoscan.tracks.outputs import check_file, check_outputs
 from genoscan.tracks.record_schema import region_records
 from genoscan.tracks.store import Arrays, ScoreStore, open_store
+
+_PIECE = 1 << 20
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -219,7 +225,11 @@ def write_predicted(job: Prediction, *, command: Sequence[str] = (), progress: P
 
 
 def write_all_predicted(
-    jobs: Sequence[Prediction], *, command: Sequence[str] = (), progress: Progress = ignore
+    jobs: Sequence[Prediction],
+    *,
+    command: Sequence[str] = (),
+    progress: Progress = ignore,
+    notify: Callable[[str], None] = _log.warning,
 ) -> list[Path]:
     """Compute several predictions, such as those of the two strands; the files of all appear together.
 
@@ -229,6 +239,8 @@ def write_all_predicted(
         Predictions, whose outputs must differ.
     command, progress
         As for `write_predicted`.
+    notify
+        Function that is called with a one-line warning if a language model hardly predicts the bases.
 
     Returns
     -------
@@ -250,6 +262,7 @@ def write_all_predicted(
                 "regions": region_records(job.regions),
                 "seconds": taken,
                 "torch": torch.__version__,
+                **likelihood_entries(job.model, _likelihood(job, store), job.warning),
             }
             for output in job.outputs:
                 write_prediction(
@@ -263,7 +276,26 @@ def write_all_predicted(
                     calls=job.calls,
                     threshold=job.options.threshold,
                 )
+            if "likelihood" in record and (unlike := likelihood_warning(job.model.name, record["likelihood"])):
+                notify(unlike)
     return [path for job in jobs for path in job.paths]
+
+
+def _likelihood(job: Prediction, arrays: Arrays) -> Likelihood | None:
+    """Return the log-likelihood of the observed bases, if a causal language model predicted them on one strand."""
+    # The mean of the probabilities on two strands is not comparable with the validation data.
+    if LANGUAGE_MODEL not in job.heads or job.model.bidirectional or job.options.strand == "both":
+        return None
+    found = []
+    for region in job.regions:
+        at = arrays.slice_of(region)
+        for start in range(at.start, at.stop, _PIECE):
+            piece = slice(start, min(start + _PIECE, at.stop))
+            log_p, codes = arrays.scores[piece], arrays.codes[piece]
+            known = np.isfinite(log_p)
+            a, c, g, t = np.bincount(codes[known], minlength=4).tolist()
+            found.append(Likelihood((a, c, g, t), float(log_p[known].sum(dtype=np.float64))))
+    return sum_likelihoods(found)
 
 
 def _compute(job: Prediction, store: ScoreStore, progress: Progress) -> float:

@@ -8,11 +8,21 @@ from typing import Any
 import torch
 
 from genoscan import __version__
+from genoscan.engine.target import LogLikelihood
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import Batch
 from genoscan.genome.region import Region
 from genoscan.job import Job
+from genoscan.likelihood import (
+    Likelihood,
+    count_bases,
+    join_warnings,
+    likelihood_record,
+    likelihood_warning,
+    sum_likelihoods,
+)
 from genoscan.model import Model
+from genoscan.targets import TargetSpec
 
 PATH = "path"
 """Key of the results of a method with a baseline in the results for a window."""
@@ -83,6 +93,53 @@ def settings(job: Job) -> dict[str, Any]:
         "batch": options.batch,
         **({} if options.path is None else {"attribution": asdict(options.path)}),
     }
+
+
+def predicted_likelihood(job: Job, values: Sequence[Sequence[float]]) -> Likelihood | None:
+    """Return the log-likelihood of the observed bases, if this is the target of a causal language model.
+
+    Parameters
+    ----------
+    job
+        Job that was run. Its windows are read again, to count the bases.
+    values
+        Value of the target for each window, by batch: the mean over the strands if both are read.
+
+    Returns
+    -------
+    Likelihood or None
+        Log-likelihood of the bases of all windows. A base that lies in several windows is counted repeatedly. None
+        for other targets and for bidirectional models, which read the base that they predict.
+    """
+    target = job.target
+    if job.model.bidirectional or not isinstance(target, TargetSpec) or target.kind != "log-likelihood":
+        return None
+    found = []
+    for batch, of_batch in zip(job.batches, values, strict=True):
+        for windows in zip(*batch, strict=True):
+            likelihood = target.for_windows(windows, job.read(windows), job.model)
+            assert isinstance(likelihood, LogLikelihood)
+            counts = count_bases(likelihood, job.model.config.base_columns)
+            found.append(Likelihood(counts, sum(of_batch)))
+    return sum_likelihoods(found)
+
+
+def likelihood_entries(model: Model, found: Likelihood | None, warning: str | None) -> dict[str, Any]:
+    """Return the entries `likelihood` and `warning` of a record.
+
+    Parameters
+    ----------
+    model
+        Model that predicted the bases.
+    found
+        Log-likelihood of the bases; None if it was not computed.
+    warning
+        Warning that was issued before the run; None if there was none.
+    """
+    entry = None if found is None else likelihood_record(found, model.config.validation)
+    if entry is None:
+        return join_warnings(warning)
+    return {"likelihood": entry, **join_warnings(warning, likelihood_warning(model.name, entry))}
 
 
 def window_records(job: Job, details: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:

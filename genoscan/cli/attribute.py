@@ -68,7 +68,9 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
 
 
 def _report(job: "Job", record: dict[str, Any], which: str) -> None:
-    """Log the speed of a job, and how many of its scores are missing, zero or inaccurate."""
+    """Log the speed of a job, how many scores are missing, zero or inaccurate, and if the bases are ill predicted."""
+    from genoscan.likelihood import likelihood_warning
+
     bases, seconds = sum(len(region) for region in job.regions), record["seconds"]
     if record["scored_bases"]:
         log(f"{which}{bases:,} bases in {seconds:.1f} s ({bases / seconds:,.0f} bases/s)")
@@ -81,6 +83,8 @@ def _report(job: "Job", record: dict[str, Any], which: str) -> None:
         )
     if "completeness" in record:
         _report_completeness(job, record, which)
+    if "likelihood" in record and (unlike := likelihood_warning(job.model.name, record["likelihood"])) is not None:
+        log(f"{which}{unlike}")
 
 
 def _report_completeness(job: "Job", record: dict[str, Any], which: str) -> None:

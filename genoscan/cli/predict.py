@@ -125,7 +125,7 @@ def command(
     if jobs[0].warning is not None:
         log(jobs[0].warning)
     with progress(sum(job.positions for job in jobs)) as advance:
-        written = write_all_predicted(jobs, command=sys.argv, progress=advance)
+        written = write_all_predicted(jobs, command=sys.argv, progress=advance, notify=log)
     for path in written:
         click.echo(path)
 

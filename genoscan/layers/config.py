@@ -35,6 +35,21 @@ _FOREIGN = {"model_type", "architectures", "transformers_version", "hidden_size"
 """Keys by which a config.json from Hugging Face or state-spaces is recognised."""
 
 
+class ValidationResult(Schema):
+    """How well a language model that predicts the next base predicts its validation data.
+
+    Attributes
+    ----------
+    bits
+        Bits per base of the model.
+    composition
+        Entropy of the base composition of the validation data, in bits.
+    """
+
+    bits: Annotated[float, Field(ge=0)]
+    composition: Annotated[float, Field(ge=0, le=2)]
+
+
 class ModelConfig(Schema):
     """Configuration of a model, as stored in config.json.
 
@@ -79,6 +94,8 @@ class ModelConfig(Schema):
     gc_range
         Lowest and highest G+C content in the training data, as fractions between 0 and 1. None if they are
         unknown.
+    validation
+        Results on the validation data; None if they are unknown, or if the model does not predict the next base.
     weights
         Expected SHA-256 checksum of model.safetensors, in hexadecimal. If None, the file is not verified.
     """
@@ -101,6 +118,7 @@ class ModelConfig(Schema):
     trained_on: str
     window: Annotated[Bases, Field(ge=1)] | None = None
     gc_range: tuple[Share, Share] | None = None
+    validation: ValidationResult | None = None
     weights: str | None = None
 
     @model_validator(mode="after")

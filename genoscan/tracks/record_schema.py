@@ -115,6 +115,35 @@ class AttributionRecord(_Table):
     name: Text
 
 
+class LikelihoodRecord(_Table):
+    """Record of how well the model predicted the observed bases.
+
+    Attributes
+    ----------
+    base_counts
+        Number of A, C, G and T that were predicted, as read.
+    log_likelihood
+        Sum of their log-probabilities, in nats.
+    bits, composition
+        Bits per base of the model, and entropy of the composition of the bases.
+    validation
+        `bits` and `composition` of the model's validation data; None if they are unknown.
+    """
+
+    base_counts: Annotated[list[NonNegativeInt], Field(min_length=4, max_length=4)]
+    log_likelihood: FiniteFloat
+    bits: FiniteFloat
+    composition: FiniteFloat
+    validation: dict[Literal["bits", "composition"], FiniteFloat] | None = None
+
+    @field_validator("base_counts")
+    @classmethod
+    def _bases_exist(cls, counts: list[int]) -> list[int]:
+        if not any(counts):
+            raise ValueError("expected at least one base")
+        return counts
+
+
 class TrackRecord(_Table):
     """Provenance record of a track, with the keys that genoscan reads.
 
@@ -147,6 +176,8 @@ class TrackRecord(_Table):
         Value of the target for each window, grouped by batch; null where a value is not finite.
     seconds
         Duration of the run in seconds.
+    likelihood
+        How well a causal language model predicted the observed bases, if the run computed this.
     warning
         Warning about the run, for example that the sequences are unlike the training data of the model.
     """
@@ -167,6 +198,7 @@ class TrackRecord(_Table):
     zero_regions: NonNegativeInt = 0
     target_values: list[list[FiniteFloat | None]] = []
     seconds: FiniteFloat = 0.0
+    likelihood: LikelihoodRecord | None = None
     warning: str | None = None
 
     @field_validator("score")

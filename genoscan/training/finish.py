@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from genoscan.genome.genome import Genome
-from genoscan.layers.config import ModelConfig
+from genoscan.layers.config import ModelConfig, ValidationResult
 from genoscan.layers.weights import save_model
 from genoscan.training.card import CardFacts, HeldOutResult, write_card
 from genoscan.training.data import Piece, Split
@@ -86,6 +86,11 @@ def finish_model(output: Path, work: Path, trained: Finished) -> None:
     for genome in trained.tests:
         held_out[genome.path.name] = [_whole(genome, chrom, trained.heads) for chrom in genome.sizes]
     chain = _markov(trained, held_out)
+    results = [_result(trained, name, pieces, chain) for name, pieces in held_out.items()]
+    if trained.language_model == "next-base" and (bits := results[0].model) is not None:
+        validation = ValidationResult(bits=round(bits, 4), composition=round(results[0].composition, 4))
+    else:
+        validation = None
     state = read_state(work)
     facts = CardFacts(
         name=output.name,
@@ -102,9 +107,9 @@ def finish_model(output: Path, work: Path, trained: Finished) -> None:
         hours=state.seconds / 3600,
         hardware=_hardware(state.settings),
         markov="" if chain is None else f"order {chain.order}, smoothing {chain.smoothing:g}",
-        held_out=[_result(trained, name, pieces, chain) for name, pieces in held_out.items()],
+        held_out=results,
     )
-    save_model(output, config, stack, write_card(facts))
+    save_model(output, config.model_copy(update={"validation": validation}), stack, write_card(facts))
     rows = pd.json_normalize(state.rows)
     rows.columns = rows.columns.str.removeprefix("labels.")
     rows.to_csv(output / CURVE, sep="\t", index=False, float_format="%.5g")

@@ -1,0 +1,137 @@
+"""How well a causal language model predicts the observed bases, compared with its validation data.
+
+A sequence is unlike the training data if the model predicts it hardly better than a predictor that knows only
+how frequent A, C, G and T are in this sequence. The measure is the difference of the two in bits per base, the
+gain, relative to the gain on the validation data. The log-likelihood is a result of the run, so that the
+comparison requires no further pass of the model.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from genoscan.engine.target import LogLikelihood
+from genoscan.layers.config import ValidationResult
+
+MIN_BASES = 20_000
+"""Fewest bases that are judged. Within a genome, the gain varies between shorter stretches."""
+
+_MIN_GAIN = 0.25
+"""Smallest gain, relative to that on the validation data, that is not reported."""
+
+_PIECE = 1 << 16
+
+
+class Likelihood(NamedTuple):
+    """Log-likelihood of observed bases under a language model.
+
+    Attributes
+    ----------
+    counts
+        Number of A, C, G and T that the model predicted, as read: on strand "-", those of the complement.
+    log_likelihood
+        Sum of the log-probabilities of these bases, in nats.
+    """
+
+    counts: tuple[int, int, int, int]
+    log_likelihood: float
+
+    @property
+    def bits(self) -> float:
+        """Bits per base of the model."""
+        return -self.log_likelihood / math.log(2) / sum(self.counts)
+
+    @property
+    def composition(self) -> float:
+        """Entropy of the composition of the bases, in bits."""
+        total = sum(self.counts)
+        return -sum(n / total * math.log2(n / total) for n in self.counts if n)
+
+
+def count_bases(target: LogLikelihood, base_columns: Sequence[int]) -> tuple[int, int, int, int]:
+    """Return how often A, C, G and T are among the labels of a target.
+
+    Parameters
+    ----------
+    target
+        Log-likelihood of some windows.
+    base_columns
+        Columns of A, C, G and T in the model's output.
+    """
+    counts = np.zeros(max(base_columns) + 1, np.int64)
+    for start in range(0, target.codes.shape[1], _PIECE):
+        columns, included = target.labels(slice(start, start + _PIECE))
+        found = np.bincount(columns[included].numpy(), minlength=len(counts))
+        counts += found[: len(counts)]
+    a, c, g, t = counts[list(base_columns)].tolist()
+    return a, c, g, t
+
+
+def likelihood_record(found: Likelihood, validation: ValidationResult | None) -> dict[str, Any] | None:
+    """Return the entry `likelihood` of the record of a track; None if no base was predicted.
+
+    Parameters
+    ----------
+    found
+        Log-likelihood of the bases of a run.
+    validation
+        Results on the validation data of the model, if they are known.
+    """
+    if not any(found.counts):
+        return None
+    known = {} if validation is None else {"validation": validation.model_dump()}
+    return {
+        "base_counts": list(found.counts),
+        "log_likelihood": found.log_likelihood,
+        "bits": found.bits,
+        "composition": found.composition,
+        **known,
+    }
+
+
+def likelihood_warning(model: str, record: Mapping[str, Any]) -> str | None:
+    """Return a warning if a model hardly predicts the bases of a run.
+
+    Parameters
+    ----------
+    model
+        Name of the model, which is included in the warning.
+    record
+        Record of the likelihood, as returned by `likelihood_record`.
+
+    Returns
+    -------
+    str or None
+        The warning. None if fewer than 20,000 bases were predicted, if the gain over the composition of the bases
+        is at least a quarter of that on the validation data, or if the latter is unknown or not positive.
+    """
+    validation = record.get("validation")
+    if validation is None or sum(record["base_counts"]) < MIN_BASES:
+        return None
+    gain, usual = (one["composition"] - one["bits"] for one in (record, validation))
+    if usual <= 0 or gain >= _MIN_GAIN * usual:
+        return None
+    return (
+        f"{model} predicts these bases with {record['bits']:.3f} bits per base, its validation data with "
+        f"{validation['bits']:.3f} (from the composition alone: {record['composition']:.3f} and "
+        f"{validation['composition']:.3f}): they are unlike its training data, and its predictions may not be "
+        "meaningful here"
+    )
+
+
+def join_warnings(*warnings: str | None) -> dict[str, str]:
+    """Return the entry `warning` of the record of a track; an empty dict if there are no warnings."""
+    given = [warning for warning in warnings if warning is not None]
+    return {"warning": "; ".join(given)} if given else {}
+
+
+def sum_likelihoods(found: Iterable[Likelihood]) -> Likelihood:
+    """Return the log-likelihood of the bases of several windows or runs together."""
+    counts, total = np.zeros(4, np.int64), 0.0
+    for one in found:
+        counts += one.counts
+        total += one.log_likelihood
+    a, c, g, t = counts.tolist()
+    return Likelihood((a, c, g, t), total)
