@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from genoscan.engine.target import LogLikelihood
+from genoscan.genome.region import Region
 from genoscan.layers.config import ValidationResult
+from genoscan.tracks.store import Arrays
 
 MIN_BASES = 20_000
 """Fewest bases that are judged. Within a genome, the gain varies between shorter stretches."""
@@ -30,7 +32,7 @@ class Likelihood(NamedTuple):
     Attributes
     ----------
     counts
-        Number of A, C, G and T that the model predicted, as read: on strand "-", those of the complement.
+        Number of A, C, G and T that the model predicted. Their order on strand "-" is of no importance.
     log_likelihood
         Sum of the log-probabilities of these bases, in nats.
     """
@@ -67,6 +69,28 @@ def count_bases(target: LogLikelihood, base_columns: Sequence[int]) -> tuple[int
         counts += found[: len(counts)]
     a, c, g, t = counts[list(base_columns)].tolist()
     return a, c, g, t
+
+
+def likelihood_of_scores(arrays: Arrays, regions: Iterable[Region]) -> Likelihood:
+    """Return the likelihood of the bases of regions, where the scores are the log-likelihoods of the bases.
+
+    Parameters
+    ----------
+    arrays
+        Arrays in which a base that was not predicted has the score NaN.
+    regions
+        Regions, whose bases are counted on the forward strand.
+    """
+    found = []
+    for region in regions:
+        at = arrays.slice_of(region)
+        for start in range(at.start, at.stop, _PIECE):
+            piece = slice(start, min(start + _PIECE, at.stop))
+            scores, codes = arrays.scores[piece], arrays.codes[piece]
+            known = np.isfinite(scores)
+            a, c, g, t = np.bincount(codes[known], minlength=4).tolist()
+            found.append(Likelihood((a, c, g, t), float(scores[known].sum(dtype=np.float64))))
+    return sum_likelihoods(found)
 
 
 def likelihood_record(found: Likelihood, validation: ValidationResult | None) -> dict[str, Any] | None:

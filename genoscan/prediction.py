@@ -28,7 +28,7 @@ from genoscan.genome.alphabet import BASES, N, reverse_complement
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import Batch, Window, batches, by_region, merge, plan, read_windows, whole_genome
 from genoscan.genome.region import Region
-from genoscan.likelihood import Likelihood, likelihood_warning, sum_likelihoods
+from genoscan.likelihood import Likelihood, likelihood_of_scores, likelihood_warning
 from genoscan.model import Model
 from genoscan.prediction_files import LANGUAGE_MODEL, Column, prediction_files, write_prediction
 from genoscan.record import input_settings, likelihood_entries
@@ -36,8 +36,6 @@ from genoscan.tracks.atomic import atomic_files
 from genoscan.tracks.outputs import check_file, check_outputs
 from genoscan.tracks.record_schema import region_records
 from genoscan.tracks.store import Arrays, ScoreStore, open_store
-
-_PIECE = 1 << 20
 
 _log = logging.getLogger(__name__)
 
@@ -189,17 +187,26 @@ def prepare_prediction(
     return job
 
 
-def write_predicted(job: Prediction, *, command: Sequence[str] = (), progress: Progress = ignore) -> list[Path]:
+def write_predicted(
+    jobs: Sequence[Prediction],
+    *,
+    command: Sequence[str] = (),
+    progress: Progress = ignore,
+    notify: Callable[[str], None] = _log.warning,
+) -> list[Path]:
     """Compute predictions and write them as tracks.
 
     Parameters
     ----------
-    job
-        Prediction, as returned by `prepare_prediction`.
+    jobs
+        Predictions, as returned by `prepare_prediction`, such as those of the two strands. Their outputs must
+        differ, and appear together.
     command
         Command line to store in the records.
     progress
         Function called after each processed tile with the number of positions in that tile.
+    notify
+        Function called with a one-line warning if a language model hardly predicts the bases.
 
     Returns
     -------
@@ -220,32 +227,6 @@ def write_predicted(job: Prediction, *, command: Sequence[str] = (), progress: P
     models also need memory for the activations between layers.
 
     Disk space during the run: 5 bytes per base, plus 4 bytes per base for each predicted label.
-    """
-    return write_all_predicted([job], command=command, progress=progress)
-
-
-def write_all_predicted(
-    jobs: Sequence[Prediction],
-    *,
-    command: Sequence[str] = (),
-    progress: Progress = ignore,
-    notify: Callable[[str], None] = _log.warning,
-) -> list[Path]:
-    """Compute several predictions, such as those of the two strands; the files of all appear together.
-
-    Parameters
-    ----------
-    jobs
-        Predictions, whose outputs must differ.
-    command, progress
-        As for `write_predicted`.
-    notify
-        Function that is called with a one-line warning if a language model hardly predicts the bases.
-
-    Returns
-    -------
-    list of Path
-        Files that were written.
     """
     with ExitStack() as stack:
         stores = [
@@ -286,16 +267,7 @@ def _likelihood(job: Prediction, arrays: Arrays) -> Likelihood | None:
     # The mean of the probabilities on two strands is not comparable with the validation data.
     if LANGUAGE_MODEL not in job.heads or job.model.bidirectional or job.options.strand == "both":
         return None
-    found = []
-    for region in job.regions:
-        at = arrays.slice_of(region)
-        for start in range(at.start, at.stop, _PIECE):
-            piece = slice(start, min(start + _PIECE, at.stop))
-            log_p, codes = arrays.scores[piece], arrays.codes[piece]
-            known = np.isfinite(log_p)
-            a, c, g, t = np.bincount(codes[known], minlength=4).tolist()
-            found.append(Likelihood((a, c, g, t), float(log_p[known].sum(dtype=np.float64))))
-    return sum_likelihoods(found)
+    return likelihood_of_scores(arrays, job.regions)
 
 
 def _compute(job: Prediction, store: ScoreStore, progress: Progress) -> float:

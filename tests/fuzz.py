@@ -299,6 +299,12 @@ def _read_annotation(path: Path) -> None:
     read_annotation(path, SIZES)
 
 
+def _read_gene(path: Path) -> None:
+    from genoscan.genome.gene_names import parse_regions
+
+    parse_regions(["a b"], SIZES, path)
+
+
 def _read_genbank(folder: Path) -> None:
     _read_annotation(folder / "x.gb")
     _read_genome(folder / "x.gb")
@@ -407,6 +413,7 @@ def readers() -> dict[str, Reader]:
         "bcf": Reader({"g.fa": fasta, "variants": _written("x.bcf", _bcf)}, "variants", _read_variants),
         "variants": Reader({"g.fa": fasta, "variants": _VARIANTS}, "variants", _read_variants),
         "gff3": Reader({"x.gff3": _GFF}, "x.gff3", lambda folder: _read_annotation(folder / "x.gff3")),
+        "gene": Reader({"x.gff3": _GFF}, "x.gff3", lambda folder: _read_gene(folder / "x.gff3")),
         "genbank": Reader({"x.gb": _GENBANK}, "x.gb", _read_genbank),
         "bedgraph": Reader({"x.bg": _written("x.bg", _scores)}, "x.bg", lambda folder: _read_bedgraph(folder / "x.bg")),
         "bedgraph.gz": Reader(

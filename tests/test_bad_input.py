@@ -88,6 +88,24 @@ class TestRegions:
         line = attribute("--bed", "r.bed", "--strand", "bed")
         says(line, "r.bed:1", "r.bed:2", "expected one strand")
 
+    @pytest.mark.parametrize(
+        ("text", "name", "parts"),
+        [
+            ("chr1\t10\t40\tGATA1\nchr1\t50\t60\tGATA1\n", "GATA1", ["2 loci in g.bed", "chr1:11-40 (.), chr1:51-60"]),
+            ("chr1\t10\t40\tGATA1\n", "GATA2", ["no gene in g.bed", "did you mean GATA1?"]),
+            ("X\t10\t40\tGATA1\n", "GATA1", ["g.bed:1", 'no sequence is called "X"']),
+            ("chr1\t410\t440\tGATA1\n", "GATA1", ["g.bed:1", "past the end of chr1"]),
+            ("", "GATA1", ["g.bed: no features in it"]),
+        ],
+    )
+    def test_gene(self, text: str, name: str, parts: list[str]) -> None:
+        Path("g.bed").write_text(text)
+        says(attribute("-r", name, "--annotation", "g.bed"), *parts)
+
+    def test_gene_without_annotation(self) -> None:
+        says(attribute("-r", "GATA1"), "--region GATA1", "the name of a gene requires --annotation")
+        says(attribute("-r", "GATA1", "--annotation", "g.gff3"), "g.gff3: file not found")
+
     @pytest.mark.parametrize("text", ["", "\n\n", "# only a comment\n"])
     def test_empty_bed(self, text: str) -> None:
         Path("r.bed").write_text(text)
@@ -233,7 +251,7 @@ class TestOptions:
             ("--context", "-1", "expected 0 bases or more"),
             ("--reach", "-1", "expected 0 bases or more"),
             ("--score", "best", "expected one of centred, observed, magnitude, substitution"),
-            ("--strand", "plus", "expected +, -, both or bed"),
+            ("--strand", "plus", "expected +, -, both, bed or separate"),
             ("--dtype", "float16", "expected float32 or float64"),
             ("--device", "gpu", "expected auto, cpu, cuda or cuda:N"),
             ("--device", "cuda:99", "CUDA devices"),

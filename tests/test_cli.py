@@ -692,6 +692,11 @@ class TestTrain:
             "training.tsv",
         }
         assert {path.name for path in tmp_path.iterdir()} == {"made"}
+        validation = json.loads((tmp_path / "made" / "config.json").read_text())["validation"]
+        row = f"| **{validation['bits']:.4f}** | "
+        (line,) = [line for line in (tmp_path / "made" / "README.md").read_text().splitlines() if row in line]
+        assert line.startswith("| validation data |")
+        assert line.endswith(f"| {validation['composition']:.4f} |")
         attribute("-m", tmp_path / "made", "-r", "chr1:1-50", "-o", tmp_path / "x.bw")
         assert np.abs(read_bigwig(tmp_path / "x.bw", "chr1")[:50]).max() > 0
 

@@ -259,7 +259,7 @@ def test_windows_are_a_table(model: Path, fasta: Path, strand: str, tmp_path: Pa
         (["-o", "{}/x.bed"], "expected both, or neither"),
         (["--call", "x", "-o", "{}/x.bed"], "expected a label of a head: none, site+, site-"),
         (["--call", "site+", "-o", "{}/x.bed", "--logits"], "calls are made from probabilities"),
-        (["--strand", "bed"], "expected +, - or both"),
+        (["--strand", "bed"], "expected +, -, both or separate"),
         (["--threshold", "2"], "expected a probability"),
         (["-o", "{}/x.wig"], "unknown suffix"),
         (["--context", "-1"], "expected 0 bases or more"),

@@ -1,6 +1,7 @@
 """Two strands in one run: the files of a run of each strand, also after an interruption and in shards."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,17 @@ def test_no_file_appears_if_a_strand_fails(folder: Path, tmp_path: Path, monkeyp
     ask = "attribute", folder / "g.fa", "-R", folder / "a.bed", "-m", folder / "tiny"
     assert genoscan(*ask, "--strand", "separate", "-o", tmp_path / "x.bw").code == 1
     assert listing(tmp_path) == {"x.plus.bw.partial"}
+
+
+@pytest.mark.parametrize("command", ["attribute", "predict"])
+def test_each_file_is_checked_before_the_run(folder: Path, tmp_path: Path, command: str) -> None:
+    os.mkfifo(tmp_path / ("x.minus.bw" if command == "attribute" else "x.minus.entropy.bw"))
+    before = listing(tmp_path)
+    ask = command, folder / "g.fa", "-m", folder / "tiny", "--strand", "separate", "-o", tmp_path / "x.bw"
+    done = genoscan(*ask)
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert "it is a device, FIFO or socket: name a file" in done.err
+    assert listing(tmp_path) == before
 
 
 def test_shards(folder: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from toys import N_CODE, genome, mixed_config, one_hot_table, straight_stack, ti
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import encode, reverse_complement
 from genoscan.genome.fasta import FastaGenome
-from genoscan.layers.config import ModelConfig
+from genoscan.layers.config import ModelConfig, ValidationResult
 from genoscan.layers.heads import HeadConfig
 from genoscan.layers.linear import Linear
 from genoscan.layers.norm import NormConfig, RMSNorm
@@ -459,6 +459,7 @@ OTHER_CONFIG: dict[str, Any] = {
     "trained_on": "something",
     "window": 100,
     "gc_range": (0.1, 0.9),
+    "validation": ValidationResult(bits=1.9, composition=2.0),
     "weights": "0",
 }
 

@@ -105,7 +105,7 @@ def command(
     """
     from genoscan.cli.progress import progress
     from genoscan.genome.genome import open_genome
-    from genoscan.prediction import PredictOptions, prepare_prediction, write_all_predicted
+    from genoscan.prediction import PredictOptions, prepare_prediction, write_predicted
     from genoscan.tracks.strands import strand_path
 
     strands = read_strands(strand, "both")
@@ -125,7 +125,7 @@ def command(
     if jobs[0].warning is not None:
         log(jobs[0].warning)
     with progress(sum(job.positions for job in jobs)) as advance:
-        written = write_all_predicted(jobs, command=sys.argv, progress=advance, notify=log)
+        written = write_predicted(jobs, command=sys.argv, progress=advance, notify=log)
     for path in written:
         click.echo(path)
 
