@@ -130,7 +130,12 @@ class Prediction:
 
 
 def prepare_prediction(
-    genome: Genome, model: Model, regions: Sequence[Region], outputs: Sequence[Path], options: PredictOptions
+    genome: Genome,
+    model: Model,
+    regions: Sequence[Region],
+    outputs: Sequence[Path],
+    options: PredictOptions,
+    inputs: Sequence[Path | None] = (),
 ) -> Prediction:
     """Check the inputs to a prediction, and plan its windows and batches.
 
@@ -147,6 +152,8 @@ def prepare_prediction(
         log-likelihoods and entropies, and a .bed file contains the calls.
     options
         Settings of the prediction.
+    inputs
+        Files, other than the genome, that must not be overwritten. None stands for an option that was not given.
 
     Returns
     -------
@@ -180,10 +187,10 @@ def prepare_prediction(
     )
     order = tuple(batches(by_region(windows, options.strand), options.batch))
     job = Prediction(genome, model, options, tuple(outputs), heads, columns, tuple(merged), order, context)
-    check_outputs([path for path in job.paths if path.suffix != ".bed"], [genome.path])
+    check_outputs([path for path in job.paths if path.suffix != ".bed"], [genome.path, *inputs])
     for path in job.paths:
         if path.suffix == ".bed":
-            check_file(path, [genome.path])
+            check_file(path, [genome.path, *inputs])
     return job
 
 

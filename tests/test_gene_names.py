@@ -135,6 +135,22 @@ def test_a_malformed_row_is_reported(tmp_path: Path) -> None:
     assert "a.gff3:13: found 200 to 100, expected 1-based start <= end" in complaint("WRONG", tmp_path / "a.gff3")
 
 
+def test_a_gene_over_the_origin_is_two_loci(tmp_path: Path) -> None:
+    circle = gff("chr1 x region 1 1000 . + .|ID=chr1;Is_circular=true", "chr1 x gene 951 1050 . + .|ID=g;Name=dnaA")
+    (tmp_path / "a.gff3").write_text(circle)
+    assert 'are called "dnaA": chr1:1-50 (+), chr1:951-1,000 (+)' in complaint("dnaA", tmp_path / "a.gff3")
+
+
+def test_bases_after_the_features_are_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.gff3").write_text(GENES + "##FASTA\n>chr1\nACGT GATA2\n")
+    assert 'is called "GATA2"; did you mean' in complaint("GATA2", tmp_path / "a.gff3")
+
+
+def test_percent_signs(tmp_path: Path) -> None:
+    (tmp_path / "a.gtf").write_text(gff('chr1 x gene 5 9 . + .|gene_id "a%20b";'))
+    assert parse_regions(["a%20b"], SIZES, tmp_path / "a.gtf") == [Region("chr1", 4, 9, strand="+")]
+
+
 def test_a_sequence_wins(genes: Path) -> None:
     notes: list[str] = []
     assert parse_regions(["chr2", "chr1"], SIZES, genes, notify=notes.append) == [

@@ -250,6 +250,15 @@ def test_windows_are_a_table(model: Path, fasta: Path, strand: str, tmp_path: Pa
             np.testing.assert_allclose(row[[f"{name}.{x}" for x in STRANDED["labels"]]].astype(float), mean, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("name", "more"), [("r.bed", ["--call", "site+"]), ("r.tsv", [])])
+def test_inputs_are_not_overwritten(fasta: Path, tmp_path: Path, name: str, more: list[str]) -> None:
+    model, regions = write_headed(tmp_path / "m", "causal"), tmp_path / name
+    regions.write_text(f"{fasta.read_text().split()[0][1:]}\t1\t9\n")
+    done = genoscan("predict", fasta, "-m", model, "-R", regions, "-o", regions, *more)
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert "it is read from, too" in done.err
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

@@ -114,14 +114,15 @@ def command(
     allowed = None if memory is None else parse_size(memory)
     model = open_model(model_name, dtype, device, threads, tile=tile, memory=allowed, spill=spill)
     if any(text.endswith(".tsv") for text in outputs):
-        _write_tables(opened, model, regions, outputs, heads, logits, strands, context, batch)
+        inputs = genome, annotation, bed_path
+        _write_tables(opened, model, regions, outputs, inputs, heads, logits, strands, context, batch)
         return
     files = [Path(text) / ".bw" if text.endswith("/") or Path(text).is_dir() else Path(text) for text in outputs]
     jobs = []
     for one in strands:
         options = PredictOptions(heads, logits, one, context, batch, calls, threshold)
         own = files if len(strands) == 1 else [strand_path(path, one) for path in files]
-        jobs.append(prepare_prediction(opened, model, regions, own, options))
+        jobs.append(prepare_prediction(opened, model, regions, own, options, [annotation, bed_path]))
     if jobs[0].warning is not None:
         log(jobs[0].warning)
     with progress(sum(job.positions for job in jobs)) as advance:
@@ -135,6 +136,7 @@ def _write_tables(
     model: "Model",
     regions: "Sequence[Region]",
     outputs: Sequence[str],
+    inputs: Sequence[Path | None],
     heads: Sequence[str],
     logits: bool,
     strands: Sequence[str],
@@ -153,7 +155,7 @@ def _write_tables(
     output = Path(outputs[0])
     files = [output] if len(strands) == 1 else [strand_path(output, strand) for strand in strands]
     for path in files:
-        check_file(path, [genome.path])
+        check_file(path, inputs)
     if (unlike := describe_difference(genome, regions, model.config, model.name)) is not None:
         log(unlike)
     with progress(None) as advance:

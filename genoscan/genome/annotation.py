@@ -97,7 +97,8 @@ def read_unplaced(
         return _genbank(path, malformed), set(), malformed
     is_gff = _text_format(path) == "GFF"
     with open_text(path) as lines:
-        kept = (line if keep(line) else "\n" for line in lines)  # an empty line, so that lines keep their numbers
+        # Other lines are emptied, so that lines keep their numbers; # and > are for directives and FASTA.
+        kept = (line if line.startswith(("#", ">")) or keep(line) else "\n" for line in lines)
         if is_gff:
             return *read_gff(kept, path, sizes, malformed), malformed
         return read_bed_features(kept, path, malformed), set(), malformed

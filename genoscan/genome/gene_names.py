@@ -160,11 +160,11 @@ def _plain(feature: Feature) -> Region:
 
 
 def _mentions(line: str, names: Iterable[str]) -> bool:
-    """Return whether one of the names occurs in a line, after its first column."""
-    columns = line.split(None, 1)[-1]
+    """Return whether one of the names occurs in a line after its first column, or the line is about a circle."""
+    columns = line.split(None, 1)[-1] if line.strip() else ""
     if "%" in columns:
-        columns = unquote(columns)
-    return any(name in columns for name in names)
+        columns += unquote(columns)  # in GFF3, but not in GTF, characters may be percent-encoded
+    return any(name in columns for name in names) or "ircular" in columns
 
 
 def _similar(name: str, names: Iterable[str]) -> list[str]:
