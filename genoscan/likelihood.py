@@ -7,7 +7,7 @@ comparison requires no further pass of the model.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,22 +52,14 @@ class Likelihood(NamedTuple):
         return -sum(n / total * math.log2(n / total) for n in self.counts if n)
 
 
-def count_bases(target: LogLikelihood, base_columns: Sequence[int]) -> tuple[int, int, int, int]:
-    """Return how often A, C, G and T are among the labels of a target.
-
-    Parameters
-    ----------
-    target
-        Log-likelihood of some windows.
-    base_columns
-        Columns of A, C, G and T in the model's output.
-    """
-    counts = np.zeros(max(base_columns) + 1, np.int64)
-    for start in range(0, target.codes.shape[1], _PIECE):
-        columns, included = target.labels(slice(start, start + _PIECE))
-        found = np.bincount(columns[included].numpy(), minlength=len(counts))
-        counts += found[: len(counts)]
-    a, c, g, t = counts[list(base_columns)].tolist()
+def count_bases(target: LogLikelihood) -> tuple[int, int, int, int]:
+    """Return how often A, C, G and T are among the labels of a target."""
+    counts = np.zeros(4, np.int64)
+    for codes, first, last in zip(target.codes.numpy(), target.first.tolist(), target.last.tolist(), strict=True):
+        labels = codes[max(first, target.label_offset) : last]
+        for start in range(0, len(labels), _PIECE):
+            counts += np.bincount(labels[start : start + _PIECE], minlength=len(counts))[: len(counts)]
+    a, c, g, t = counts.tolist()
     return a, c, g, t
 
 

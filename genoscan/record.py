@@ -119,8 +119,7 @@ def predicted_likelihood(job: Job, values: Sequence[Sequence[float]]) -> Likelih
         for windows in zip(*batch, strict=True):
             likelihood = target.for_windows(windows, job.read(windows), job.model)
             assert isinstance(likelihood, LogLikelihood)
-            counts = count_bases(likelihood, job.model.config.base_columns)
-            found.append(Likelihood(counts, sum(of_batch)))
+            found.append(Likelihood(count_bases(likelihood), sum(of_batch)))
     return sum_likelihoods(found)
 
 

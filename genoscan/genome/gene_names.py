@@ -65,7 +65,7 @@ def parse_regions(
     Notes
     -----
     The annotation is read only if a string has no coordinates. Of a text file, only the lines that contain one
-    of the names are parsed, which takes about a second per million lines.
+    of the names are parsed, which takes about two seconds per million lines.
     """
     found: dict[str, Region] = {}
     unknown: dict[str, UnknownSequenceError] = {}
