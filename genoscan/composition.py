@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from genoscan.genome.fai import FaiGenome
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
 from genoscan.layers.config import ModelConfig
@@ -77,9 +78,9 @@ def describe_difference(genome: Genome, regions: Sequence[Region], config: Model
     -------
     str or None
         The warning. None if the median G+C content of the pieces is within the range of the training
-        data, or if this range is unknown.
+        data, if this range is unknown, or if the genome is an index, which has no bases.
     """
-    if config.gc_range is None or not regions:
+    if config.gc_range is None or not regions or isinstance(genome, FaiGenome):
         return None
     shares = gc_contents(_sample(genome, regions))
     low, high = config.gc_range

@@ -41,6 +41,14 @@ def test_the_range_holds_the_pieces(shares: list[float]) -> None:
     assert inside.min() - 1e-3 <= low <= high <= inside.max() + 1e-3
 
 
+def test_an_index_has_no_bases_to_compare(tmp_path: Path) -> None:
+    model = write_headed(tmp_path / "m", "causal", gc_range=[0.4, 0.6])
+    (tmp_path / "g.fa.fai").write_text("chr1\t6000\t6\t60\t61\n")
+    done = genoscan("plan", tmp_path / "g.fa.fai", "-m", model, "-o", tmp_path / "x.bw")
+    assert done.code == 0, done.err
+    assert "G+C" not in done.err
+
+
 @pytest.mark.parametrize(("gc", "unlike"), [(0.2, True), (0.5, False), (0.8, True)])
 def test_tracks_and_pages_say_it(tmp_path: Path, gc: float, unlike: bool) -> None:
     model = write_headed(tmp_path / "m", "causal", gc_range=[0.4, 0.6])

@@ -146,6 +146,12 @@ def test_it_is_said_wherever_a_track_is_made_or_shown(
     assert second in (tmp_path / "x.html").read_text()
 
 
+def test_models_show(folder: Path) -> None:
+    lines = genoscan("models", "show", folder / "tiny").out.splitlines()
+    assert "training G+C    80% to 90% (1st to 99th percentile of pieces of 4,096 bases)" in lines
+    assert "validation      1.500 bits per base (1.990 by composition alone)" in lines
+
+
 def test_scores_do_not_depend_on_it(folder: Path, tmp_path: Path) -> None:
     run("attribute", folder, tmp_path / "x.bw")
     tiny_model(tmp_path / "tiny")

@@ -1,10 +1,13 @@
 """genoscan models: list, import and show models."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from genoscan.cli.messages import table
+
+if TYPE_CHECKING:
+    from genoscan.layers.config import ModelConfig
 
 
 @click.group("models")
@@ -91,6 +94,7 @@ def show(model: str) -> None:
                 "context": f"{config.context:,} bases",
                 "reach": f"{config.reach:,} bases",
                 "trained on": config.trained_on,
+                **_training_data(config),
                 "sha256": loaded.sha256,
             }
         )
@@ -98,3 +102,14 @@ def show(model: str) -> None:
     card = path / CARD
     if card.is_file():
         click.echo("\n" + card.read_text(encoding="utf-8", errors="replace").rstrip())
+
+
+def _training_data(config: "ModelConfig") -> dict[str, str]:
+    """Return what is known about the training data, with which other sequences are compared."""
+    found = {}
+    if config.gc_range is not None:
+        low, high = config.gc_range
+        found["training G+C"] = f"{low:.0%} to {high:.0%} (1st to 99th percentile of pieces of 4,096 bases)"
+    if (held_out := config.validation) is not None:
+        found["validation"] = f"{held_out.bits:.3f} bits per base ({held_out.composition:.3f} by composition alone)"
+    return found

@@ -143,23 +143,6 @@ def is_gff_row(line: str) -> bool:
     return not all(map(_POSITION.fullmatch, columns[1:3]))
 
 
-def is_gene_row(line: str) -> bool:
-    """Return whether a line is the row of a gene in a GFF3 or GTF file.
-
-    Parameters
-    ----------
-    line
-        A line of text.
-
-    Returns
-    -------
-    bool
-        True if the type in column 3 is that of a gene or pseudogene.
-    """
-    columns = line.split("\t", 3)
-    return len(columns) > 3 and _role(columns[2].strip().casefold()) == "gene"
-
-
 def read_gff(
     lines: Iterable[str], path: Path, sizes: Mapping[str, int], malformed: MalformedRows
 ) -> tuple[list[Feature], set[str]]:
@@ -195,6 +178,23 @@ def read_gff(
             circular.add(row.chrom)
         tree.add(row)
     return tree.features({chrom: sizes.get(chrom, 0) for chrom in circular}), circular
+
+
+def is_gene_row(line: str) -> bool:
+    """Return whether a line is the row of a gene in a GFF3 or GTF file.
+
+    Parameters
+    ----------
+    line
+        A line of text.
+
+    Returns
+    -------
+    bool
+        True if the type in column 3 is that of a gene or pseudogene.
+    """
+    columns = line.split("\t", 3)
+    return len(columns) > 3 and _role(columns[2].strip().casefold()) == "gene"
 
 
 def _rows(lines: Iterable[str], path: Path, sizes: Mapping[str, int], malformed: MalformedRows) -> Iterator[_Row]:
