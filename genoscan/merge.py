@@ -114,15 +114,16 @@ def write_merged(
 def _likelihood(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the entries `likelihood` and `warning` of all shards together."""
     parts = [part for record in records for part in (record.get("warning") or "").split("; ") if part]
-    found = [record["likelihood"] for record in records if "likelihood" in record]
+    found = [record["likelihood"] for record in records if record.get("likelihood")]
     model = records[0].get("model", "")
     own = {likelihood_warning(model, one) for one in found}
     others = dict.fromkeys(part for part in parts if part not in own)
     if not found:
         return join_warnings(*others)
     total = sum_likelihoods(Likelihood(tuple(one["base_counts"]), one["log_likelihood"]) for one in found)
-    validation = found[0].get("validation")
-    entry = likelihood_record(total, None if validation is None else ValidationResult(**validation))
+    known = found[0].get("validation")
+    validation = known and ValidationResult(bits=known["bits"], composition=known["composition"])
+    entry = likelihood_record(total, validation)
     assert entry is not None
     return {"likelihood": entry, **join_warnings(*others, likelihood_warning(model, entry))}
 

@@ -181,6 +181,24 @@ def test_shards_say_what_one_run_says(folder: Path, tmp_path: Path, monkeypatch:
     assert merged["likelihood"] == whole["likelihood"]
 
 
+@pytest.mark.parametrize("entry", [None, "absent", "more"])
+def test_shards_of_edited_records_are_merged(folder: Path, tmp_path: Path, entry: str | None) -> None:
+    shards = [tmp_path / f"{i}.npz" for i in (1, 2)]
+    for i, path in enumerate(shards, 1):
+        run("attribute", folder, path, "--batch", 1, "--shard", f"{i}/2")
+        record = json.loads(Path(f"{path}.json").read_text())
+        if entry == "more":
+            record["likelihood"]["validation"]["note"] = "x"
+        else:
+            record |= {"likelihood": None}
+            if entry == "absent":
+                del record["likelihood"]
+        Path(f"{path}.json").write_text(json.dumps(record))
+    done = genoscan("track", "merge", *shards, "-g", folder / "g.fa", "-o", tmp_path / "m.bw")
+    assert done.code == 0, done.err
+    assert ("likelihood" in json.loads((tmp_path / "m.bw.json").read_text())) == (entry == "more")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -188,7 +206,9 @@ def test_shards_say_what_one_run_says(folder: Path, tmp_path: Path, monkeypatch:
         ({"base_counts": [0, 0, 0, 0]}, "likelihood.base_counts"),
         ({"base_counts": [1, 2, 3, -4]}, "likelihood.base_counts"),
         ({"log_likelihood": None}, "likelihood.log_likelihood"),
-        ({"validation": {"bits": "x"}}, "likelihood.validation"),
+        ({"validation": {"bits": "x", "composition": 1.9}}, "likelihood.validation.bits"),
+        ({"validation": {"bits": 1.9}}, "likelihood.validation.composition"),
+        ({"validation": {"bits": 1.9, "composition": 3.0}}, "likelihood.validation.composition"),
     ],
 )
 def test_edited_records(folder: Path, tmp_path: Path, change: dict[str, Any], said: str) -> None:

@@ -115,6 +115,19 @@ class AttributionRecord(_Table):
     name: Text
 
 
+class ValidationRecord(_Table):
+    """Record of how well a language model predicts its validation data.
+
+    Attributes
+    ----------
+    bits, composition
+        Bits per base of the model, and entropy of the composition of the bases.
+    """
+
+    bits: Annotated[FiniteFloat, Field(ge=0)]
+    composition: Annotated[FiniteFloat, Field(ge=0, le=2)]
+
+
 class LikelihoodRecord(_Table):
     """Record of how well the model predicted the observed bases.
 
@@ -127,14 +140,14 @@ class LikelihoodRecord(_Table):
     bits, composition
         Bits per base of the model, and entropy of the composition of the bases.
     validation
-        `bits` and `composition` of the model's validation data; None if they are unknown.
+        Results on the validation data of the model; None if they are unknown.
     """
 
     base_counts: Annotated[list[NonNegativeInt], Field(min_length=4, max_length=4)]
     log_likelihood: FiniteFloat
     bits: FiniteFloat
     composition: FiniteFloat
-    validation: dict[Literal["bits", "composition"], FiniteFloat] | None = None
+    validation: ValidationRecord | None = None
 
     @field_validator("base_counts")
     @classmethod
