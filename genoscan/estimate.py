@@ -9,7 +9,7 @@ import torch
 
 from genoscan import usage
 from genoscan.engine.inputs import OneHot
-from genoscan.engine.methods import Method
+from genoscan.engine.methods import Adjoint, Method
 from genoscan.engine.stages import StagePipeline, shares
 from genoscan.gradient import stream_gradient
 from genoscan.job import Job
@@ -41,6 +41,9 @@ class Estimate:
         activations that are not stored.
     engine_bytes
         Memory, in bytes, that one batch needs for the activations of tiles and for the stored carries.
+    activation_bytes
+        Memory, in bytes, in which the activations of all tiles of the longest batch could be kept (`--memory`), so
+        that no tile is run forward again; None for bidirectional models, and on a GPU.
     boundary_bytes
         Storage, in bytes, that one batch needs for the activations between layers; 0 for causal models.
     boundary_place
@@ -73,6 +76,7 @@ class Estimate:
     longest: int
     recomputed: float
     engine_bytes: int
+    activation_bytes: int | None
     boundary_bytes: int
     boundary_place: str
     window_bytes: int
@@ -126,6 +130,9 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
     scored = sum(len(region) for region in job.regions)
     windows_read = [w for batch in job.batches for windows in batch for w in windows]
     engine_bytes = probe.bytes + cost.carry_bytes - of_probe.carry_bytes
+    per_position = job.model.position_bytes
+    if isinstance(method, Adjoint):
+        engine_bytes += max(0, method.kept - probed) * size * width * per_position
     memory_bytes = base_bytes + codes_bytes
     memory_bytes += engine_bytes if job.model.device.type == "cpu" else 0
     memory_bytes += cost.boundary_bytes if cost.boundary_place == "memory" else 0
@@ -139,6 +146,7 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
         longest=longest,
         recomputed=cost.recomputed,
         engine_bytes=engine_bytes,
+        activation_bytes=per_position * longest * width or None,
         boundary_bytes=cost.boundary_bytes,
         boundary_place=cost.boundary_place,
         window_bytes=codes_bytes,

@@ -8,12 +8,14 @@ import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from genoscan.engine.activations import activation_bytes
 from genoscan.engine.methods import Adjoint, Layerwise, Method
 from genoscan.errors import UnsupportedModelError
 from genoscan.layers.bidirectional import BidirectionalStack
@@ -21,6 +23,7 @@ from genoscan.layers.catalogue import find_model
 from genoscan.layers.config import ModelConfig, base_table, read_config
 from genoscan.layers.stack import Stack
 from genoscan.layers.weights import copy_stack, read_stack
+from genoscan.usage import memory_limit
 
 _CPU_TILE, _GPU_TILE = 1024, 8192
 
@@ -109,6 +112,13 @@ class Model:
         canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
+    @cached_property
+    def position_bytes(self) -> int:
+        """Size, in bytes, of the activations at one position that a causal model on a CPU may keep; otherwise 0."""
+        if self.bidirectional or self.device.type == "cuda":
+            return 0
+        return _position_bytes(self.causal, self.method.tile)
+
     @property
     def bidirectional(self) -> bool:
         """Whether each output depends on bases on both sides of its position."""
@@ -188,7 +198,7 @@ def load_model(
     kernels: str = "auto",
     tile: int | None = None,
     slots: int = 64,
-    memory: int | None = None,
+    memory: int | Literal["auto"] | None = None,
     spill: Path | None = None,
 ) -> Model:
     """Load a model, and choose the method by which it is differentiated.
@@ -207,8 +217,12 @@ def load_model(
         Settings of `Adjoint`, the method for causal models. `tile` is also a setting of `Layerwise`. If
         `tile` is None, tiles have 1,024 positions on a CPU and 8,192 on a GPU. Smaller tiles would leave a
         GPU idle for part of the time.
-    memory, spill
-        Settings of `Layerwise`, the method for bidirectional models.
+    memory
+        Memory, in bytes, for activations. For causal models, those of several tiles are kept in it, which saves
+        time; by default, none are. For bidirectional models, see `Layerwise`. "auto" is half of the memory
+        available to this process.
+    spill
+        Setting of `Layerwise`, the method for bidirectional models.
 
     Returns
     -------
@@ -239,7 +253,7 @@ def choose_method(
     *,
     tile: int,
     slots: int = 64,
-    memory: int | None = None,
+    memory: int | Literal["auto"] | None = None,
     spill: Path | None = None,
 ) -> Method:
     """Return the method of differentiation for a network.
@@ -250,8 +264,10 @@ def choose_method(
         Causal or bidirectional network.
     tile, slots
         Settings of `Adjoint`, for causal networks; `tile` is also used by `Layerwise`.
-    memory, spill
-        Settings of `Layerwise`, for bidirectional networks.
+    memory
+        Memory, in bytes, for activations; "auto" is half of the memory available to this process.
+    spill
+        Setting of `Layerwise`, for bidirectional networks.
 
     Returns
     -------
@@ -264,5 +280,13 @@ def choose_method(
         If a setting is invalid.
     """
     # Both are made, so that invalid settings are an error for any network.
-    causal, bidirectional = Adjoint(tile, slots), Layerwise(tile, memory, spill)
-    return bidirectional if isinstance(network, BidirectionalStack) else causal
+    size = memory_limit() // 2 if memory == "auto" else memory
+    causal, bidirectional = Adjoint(tile, slots, size or 0), Layerwise(tile, size, spill)
+    if isinstance(network, BidirectionalStack):
+        return bidirectional
+    return replace(causal, position_bytes=_position_bytes(network, tile)) if causal.memory else causal
+
+
+def _position_bytes(network: Stack, tile: int) -> int:
+    weight = next(network.embed.parameters())
+    return activation_bytes(network, weight.new_zeros(1, tile, weight.shape[1]))

@@ -13,23 +13,33 @@ from genoscan.engine.checkpoints import Action, Adjoin, Advance, Drop, Restore, 
 from genoscan.errors import InputError
 
 BY_HAND: dict[tuple[int, int], list[Action]] = {
-    (1, 1): [Save(0), Adjoin(0), Drop(0)],
-    (1, 5): [Save(0), Adjoin(0), Drop(0)],
-    (2, 1): [Save(0), Advance(0, 1), Adjoin(1), Restore(0), Adjoin(0), Drop(0)],
-    (3, 1): [Save(0), Advance(0, 2), Adjoin(2), Restore(0), Advance(0, 1), Adjoin(1), Restore(0), Adjoin(0), Drop(0)],
+    (1, 1): [Save(0), Adjoin(0, 1), Drop(0)],
+    (1, 5): [Save(0), Adjoin(0, 1), Drop(0)],
+    (2, 1): [Save(0), Advance(0, 1), Adjoin(1, 2), Restore(0), Adjoin(0, 1), Drop(0)],
+    (3, 1): [
+        Save(0),
+        Advance(0, 2),
+        Adjoin(2, 3),
+        Restore(0),
+        Advance(0, 1),
+        Adjoin(1, 2),
+        Restore(0),
+        Adjoin(0, 1),
+        Drop(0),
+    ],
     (3, 3): [
         Save(0),
         Advance(0, 1),
         Save(1),
         Advance(1, 2),
         Save(2),
-        Adjoin(2),
+        Adjoin(2, 3),
         Drop(2),
         Restore(1),
-        Adjoin(1),
+        Adjoin(1, 2),
         Drop(1),
         Restore(0),
-        Adjoin(0),
+        Adjoin(0, 1),
         Drop(0),
     ],
     (4, 2): [
@@ -37,15 +47,15 @@ BY_HAND: dict[tuple[int, int], list[Action]] = {
         Advance(0, 1),
         Save(1),
         Advance(1, 3),
-        Adjoin(3),
+        Adjoin(3, 4),
         Restore(1),
         Advance(1, 2),
-        Adjoin(2),
+        Adjoin(2, 3),
         Restore(1),
-        Adjoin(1),
+        Adjoin(1, 2),
         Drop(1),
         Restore(0),
-        Adjoin(0),
+        Adjoin(0, 1),
         Drop(0),
     ],
 }
@@ -56,13 +66,13 @@ def test_orders_by_hand(n_tiles: int, slots: int) -> None:
     assert list(schedule(n_tiles, slots)) == BY_HAND[n_tiles, slots]
 
 
-def follow(n_tiles: int, slots: int, stored: Sequence[int] = ()) -> int:
+def follow(n_tiles: int, slots: int, stored: Sequence[int] = (), kept: int = 1) -> int:
     """Obey the schedule as an engine would; return how many tiles were advanced over."""
     saved = set(stored)
     live = None if stored else 0
     adjoined: list[int] = []
     cost = 0
-    for action in schedule(n_tiles, slots, stored):
+    for action in schedule(n_tiles, slots, stored, kept):
         match action:
             case Save(tile):
                 assert live == tile
@@ -78,9 +88,10 @@ def follow(n_tiles: int, slots: int, stored: Sequence[int] = ()) -> int:
                 assert live == start < stop
                 live = stop
                 cost += stop - start
-            case Adjoin(tile):
-                assert live == tile
-                adjoined.append(tile)
+            case Adjoin(start, stop):
+                assert live == start
+                assert 0 < stop - start <= kept
+                adjoined += range(stop - 1, start - 1, -1)
                 live = None
     assert adjoined == list(range(n_tiles - 1, -1, -1))
     assert not saved
@@ -105,11 +116,21 @@ def test_every_size_takes_the_fewest_advances(slots: int) -> None:
         assert follow(n_tiles, slots) == fewest(n_tiles, slots) == advances(n_tiles, slots)
 
 
+@pytest.mark.parametrize("slots", [1, 2, 3, 8])
+@pytest.mark.parametrize("kept", [2, 3, 7, 100])
+def test_tiles_in_memory_are_not_run_again(slots: int, kept: int) -> None:
+    for n_tiles in range(1, 61):
+        cost = follow(n_tiles, slots, kept=kept)
+        assert cost == kept * fewest(-(-n_tiles // kept), slots) == advances(n_tiles, slots, kept)
+    assert advances(kept, slots, kept) == 0
+
+
 @given(st.integers(1, 60), st.integers(1, 8), st.data())
 def test_any_stored_carries_serve(n_tiles: int, slots: int, data: st.DataObject) -> None:
     """Those of an interrupted sweep cost at most as much as a single one."""
     others = data.draw(st.sets(st.integers(1, n_tiles - 1), max_size=slots - 1)) if n_tiles > 1 else set()
-    assert follow(n_tiles, slots, [0, *sorted(others)]) <= n_tiles * (n_tiles - 1) // 2
+    kept = data.draw(st.integers(1, 9))
+    assert follow(n_tiles, slots, [0, *sorted(others)], kept) <= n_tiles * (n_tiles - 1) // 2
 
 
 def test_known_costs() -> None:
@@ -128,7 +149,7 @@ def test_long_windows_are_scheduled_at_once(n_tiles: int, slots: int) -> None:
     else:
         actions = schedule(n_tiles, slots)
         first = next(action for action in actions if isinstance(action, Adjoin))
-        assert first == Adjoin(n_tiles - 1)
+        assert first == Adjoin(n_tiles - 1, n_tiles)
     assert time.process_time() - start < 10
 
 

@@ -2,7 +2,7 @@
 
 import gc
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -20,9 +20,11 @@ from laws import (
 from torch import Tensor
 from toys import N_CODE, MovingAverage, RunningSum, genome, one_hot_table, output_columns, straight_stack, tiny_stack
 
+from genoscan.engine.activations import activation_bytes
 from genoscan.engine.adjoint import AdjointResult, adjoint, consume
 from genoscan.engine.checkpoints import advances
 from genoscan.engine.inputs import Dense, OneHot, Spans
+from genoscan.engine.methods import Adjoint
 from genoscan.engine.tangent import BaseChange, DenseDirections, tangent
 from genoscan.engine.target import LogitSum, LogLikelihood, Target, WeightedSum, whole_window
 from genoscan.errors import InputError
@@ -168,9 +170,31 @@ def test_slots_do_not_change_a_bit(dtype: torch.dtype) -> None:
     target = whole_window(inputs.codes, output_columns())
     expected = None
     for slots in (1, 2, 5, 100):
-        found = finish(adjoint(stack, inputs, target, tile=30, slots=slots))
-        assert_same_bits(found, expected or found)
-        expected = found
+        for kept in (1, 2, 7, 100):
+            found = finish(adjoint(stack, inputs, target, tile=30, slots=slots, kept=kept))
+            assert_same_bits(found, expected or found)
+            expected = found
+
+
+def test_tiles_in_memory_are_run_once() -> None:
+    stack, inputs = tiny_stack(8, 2), windows(700, F64)
+    run: list[int] = []
+    target = whole_window(inputs.codes, output_columns())
+    finish(adjoint(stack, inputs, target, tile=100, slots=9, kept=7, progress=run.append))
+    assert sum(run) == 700  # one report for each tile, after its backward pass
+
+
+def test_the_method_keeps_what_fits() -> None:
+    stack, inputs = tiny_stack(16, 2, dtype=F32), windows(4_000, F32)
+    each = activation_bytes(stack, inputs.tile(slice(0, 256)))
+    assert each == pytest.approx(activation_bytes(stack, inputs.tile(slice(0, 512))), rel=0.02)
+    method = Adjoint(tile=256, slots=4, position_bytes=each)
+    assert method.fit(stack, 4_000, 1) == method
+    half = replace(method, memory=8 * 256 * each)
+    assert [half.fit(stack, length, batch).kept for length, batch in ((4_000, 1), (4_000, 4), (300, 1))] == [8, 2, 2]
+    assert replace(method, memory=1).fit(stack, 4_000, 1).kept == 1
+    costs = [one.fit(stack, 4_000, 1).cost(stack, 4_000, 1).recomputed for one in (method, half)]
+    assert costs[0] > costs[1] == 8 / 16
 
 
 def test_tiles_agree_in_float32() -> None:

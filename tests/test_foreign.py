@@ -432,7 +432,7 @@ def test_boundaries_may_be_few_or_in_files(cad: Callable[..., Any], tmp_path: Pa
     refused = cad("none", "--memory", "100kB")
     assert refused.code == 1
     assert "need at least" in refused.err
-    for text, said in (("8 apples", "expected a size such as 8GB"), ("-1", "expected a size")):
+    for text, said in (("8 apples", "expected auto, or a size such as 8GB"), ("-1", "or a size")):
         assert said in cad("none", "--memory", text).err
     assert "expected a folder that exists" in cad("none", "--spill", tmp_path / "none").err
 

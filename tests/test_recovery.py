@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import bases, elsewhere, listing, tiny_model, write_fasta
@@ -50,8 +51,10 @@ def always(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
         yield patch
 
 
-def run(source: Path, out: Path, kind: str, strand: str, slots: int = 4) -> dict[str, object]:
-    options = {"slots": slots} if kind == "causal" else {}
+def run(
+    source: Path, out: Path, kind: str, strand: str, slots: int = 4, memory: int | None = None
+) -> dict[str, object]:
+    options: dict[str, Any] = {"slots": slots, "memory": memory} if kind == "causal" else {}
     model = genoscan.load_model(source / kind, tile=20, **options)
     return genoscan.attribute_regions(source / "g.fa", out / "x.npz", regions=["chr1"], model=model, strand=strand)
 
@@ -111,6 +114,19 @@ def test_a_continued_run_computes_only_the_rest(source: Path, tmp_path: Path, al
     always.setattr(Sink, "receive", noted)
     run(source, tmp_path, "causal", "+", slots=2)
     assert 0 < len(received) < 14
+
+
+def test_a_run_continues_with_other_memory(source: Path, tmp_path: Path, always: pytest.MonkeyPatch) -> None:
+    run(source, tmp_path, "causal", "+")
+    truth = (tmp_path / "x.npz").read_bytes()
+    each = genoscan.load_model(source / "causal", tile=20).position_bytes
+    for first, then in ((1, 3), (3, 1), (2, 3)):
+        (tmp_path / "x.npz").unlink()
+        with always.context() as patch, pytest.raises(KeyboardInterrupt):
+            interrupt(patch, 8)
+            run(source, tmp_path, "causal", "+", memory=first * 20 * each)
+        run(source, tmp_path, "causal", "+", memory=then * 20 * each)
+        assert (tmp_path / "x.npz").read_bytes() == truth
 
 
 def test_killed_inside_a_window(source: Path, tmp_path: Path) -> None:

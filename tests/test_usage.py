@@ -76,7 +76,11 @@ def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
+def test_automatic_sizes() -> None:
+    assert (parse_size("auto"), parse_size(None)) == ("auto", None)
+
+
 @pytest.mark.parametrize("text", ["", "8iB", "GiB", "-1", "8PB", "8 apples", "1e9", "٣GB"])
 def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(InputError, match="expected a size such as 8GB, 8GiB or 500MB"):
+    with pytest.raises(InputError, match="expected auto, or a size such as 8GB, 8GiB or 500MB"):
         parse_size(text)

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from genoscan.cli.messages import log, warn_without_effect
 from genoscan.errors import InputError
@@ -39,14 +39,18 @@ def parse_dtype(text: str) -> "torch.dtype":
     return known[text]
 
 
-def parse_size(text: str) -> int:
-    """Convert a size such as 8GB, 8GiB, 500M or 1000000 to a number of bytes.
+def parse_size(text: str | None) -> int | Literal["auto"] | None:
+    """Convert the value of the option --memory, such as 8GB, 8GiB, 500M or 1000000, to a number of bytes.
 
-    1 GB is 10^9 bytes, and 1 GiB is 2^30 bytes.
+    1 GB is 10^9 bytes, and 1 GiB is 2^30 bytes. "auto", and None for an option that was not given, are returned.
     """
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?)?b?", text.strip().lower(), re.ASCII)
     if not match:
-        raise InputError(f"--memory {text}: expected a size such as 8GB, 8GiB or 500MB")
+        raise InputError(f"--memory {text}: expected auto, or a size such as 8GB, 8GiB or 500MB")
     return int(float(match[1]) * (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " "))
 
 
@@ -171,8 +175,7 @@ def prepare_jobs(
         check_outputs(paths, [genome, annotation, bed_path])
     opened = open_genome(genome)
     regions = read_regions(opened, region_texts, annotation, bed_path, clip)
-    allowed = None if memory is None else parse_size(memory)
-    method = {"tile": tile, "slots": slots, "memory": allowed, "spill": spill}
+    method = {"tile": tile, "slots": slots, "memory": parse_size(memory), "spill": spill}
     settings = [Options(strand=one, **options) for one in strands]
     model = open_model(model_name, dtype, device, threads, **method)
     jobs = [prepare(opened, model, regions, one) for one in settings]
@@ -208,7 +211,9 @@ def _warn_about_options(job: "Job", outputs: Sequence[Path], spill: Path | None)
         if spill is not None:
             reasons["memory"] = "--spill stores the activations in files"
     else:
-        reasons["memory"] = reasons["spill"] = "the model is causal"
+        reasons["spill"] = "the model is causal"
+        if job.model.device.type == "cuda":
+            reasons["memory"] = "the model is causal and on a GPU"
         if job.target.region is not None:
             reasons["reach"] = "the model is causal, and the target is at a fixed position"
     path = job.options.path

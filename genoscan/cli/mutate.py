@@ -111,8 +111,7 @@ def command(
     settings = VariantOptions(**options)
     opened = open_genome(genome)
     regions = read_regions(opened, region_texts, annotation, bed_path, clip)
-    allowed = None if memory is None else parse_size(memory)
-    model = open_model(model_name, dtype, device, threads, tile=tile, memory=allowed, spill=spill)
+    model = open_model(model_name, dtype, device, threads, tile=tile, memory=parse_size(memory), spill=spill)
     job = prepare_mutations(opened, model, regions, settings, screen=screen)
     if job.job.warning is not None:
         log(job.job.warning)

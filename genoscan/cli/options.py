@@ -201,10 +201,11 @@ SLOTS = click.option(
 MEMORY = click.option(
     "--memory",
     metavar="SIZE",
-    help="Memory budget for activations between the layers of bidirectional models, such as "
-    "8GB or 8GiB; a smaller budget takes more time, with the same results.  [default: half of "
-    "the GPU's memory if sufficient, otherwise half of the memory available to this process "
-    "under control-group and Slurm limits]",
+    help="Memory for activations, such as 8GB or 8GiB, or auto: half of the memory available to this process under "
+    "control-group and Slurm limits. Less takes more time, with the same results. Causal models on a CPU run parts of "
+    "a window that fit only once instead of twice (genoscan plan states how much a window takes); bidirectional "
+    "models keep the activations between their layers.  [default: none for causal models; for bidirectional ones "
+    "the GPU's memory if half of it is sufficient, otherwise auto]",
 )
 
 SPILL = click.option(

@@ -46,6 +46,7 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
     cost = combine(costs)
     size = f"{cost.boundary_bytes / 1e6:,.0f} MB"
     boundaries = f"{size} between the layers, for the longest batch, in {cost.boundary_place}"
+    kept = f"{_kept(job)}; --memory {(cost.activation_bytes or 0) / 1e9:.2g}GB keeps all of the longest batch"
     click.echo(
         table(
             {
@@ -58,6 +59,7 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
                 **({"gradients": f"{_range(*cost.gradients)} per window"} if job.options.path is not None else {}),
                 "process memory": f"{cost.base_bytes / 1e6:,.0f} MB for interpreter, libraries, model and index",
                 "engine memory": f"{cost.engine_bytes / 1e6:,.0f} MB, independent of length",
+                **({"kept activations": kept} if cost.activation_bytes else {}),
                 **({"boundary memory": boundaries} if cost.boundary_bytes else {}),
                 "window memory": f"{cost.window_bytes / 1e6:,.1f} MB ({per_base})",
                 "total memory": f"{cost.memory_bytes / 1e6:,.0f} MB, without the memory of a GPU",
@@ -69,6 +71,13 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
     )
     if whole_genome:
         _print_shards(jobs, costs)
+
+
+def _kept(job: "Job") -> str:
+    """Return the number of bases whose activations are kept in memory, and their size."""
+    method = job.model.method.fit(job.model.stack, job.longest, job.widest)
+    bases = min(job.longest, getattr(method, "kept", 1) * method.tile)
+    return f"of {bases:,} bases, {job.model.position_bytes / 1e3:,.1f} kB each"
 
 
 def _range(fewest: int, most: int) -> str:

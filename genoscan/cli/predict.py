@@ -111,8 +111,7 @@ def command(
     strands = read_strands(strand, "both")
     opened = open_genome(genome)
     regions = read_regions(opened, region_texts, annotation, bed_path, clip)
-    allowed = None if memory is None else parse_size(memory)
-    model = open_model(model_name, dtype, device, threads, tile=tile, memory=allowed, spill=spill)
+    model = open_model(model_name, dtype, device, threads, tile=tile, memory=parse_size(memory), spill=spill)
     if any(text.endswith(".tsv") for text in outputs):
         inputs = genome, annotation, bed_path
         _write_tables(opened, model, regions, outputs, inputs, heads, logits, strands, context, batch)

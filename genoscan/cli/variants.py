@@ -146,8 +146,7 @@ def command(
         check_tracks(tracks, top_tracks, outputs, settings)
     opened = open_genome(genome)
     table = _read(opened, variants_path, texts)
-    allowed = None if memory is None else parse_size(memory)
-    model = open_model(model_name, dtype, device, threads, tile=tile, memory=allowed, spill=spill)
+    model = open_model(model_name, dtype, device, threads, tile=tile, memory=parse_size(memory), spill=spill)
     job = prepare_variants(opened, model, table, settings)
     if job.warning is not None:
         log(job.warning)

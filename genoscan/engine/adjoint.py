@@ -66,6 +66,7 @@ def adjoint(
     *,
     tile: int,
     slots: int,
+    kept: int = 1,
     allocate: Allocate = lambda count, like: like.new_empty(count, *like.shape),
     carry: Carry | None = None,
     parameters: Sequence[Tensor] = (),
@@ -90,9 +91,9 @@ def adjoint(
     (tests/test_engine.py). The results are bitwise identical for any number of slots and stages. On a
     CPU, a `Chain` is divided into stages, at most one for each torch thread (see stages.py).
 
-    Memory: the activations of one tile and `slots` carries, regardless of the length of the window.
-    With `s` stages, the first stage stores its activations for `s` tiles, and the last stage stores its
-    activations for one tile.
+    Memory: the activations of `kept` tiles and `slots` carries, regardless of the length of the window.
+    With `s` stages, the first stage stores its activations for `kept + s - 1` tiles, and the last stage stores
+    its activations for `kept` tiles.
 
     Time: one backward pass over each tile, and the forward passes listed by `checkpoints.schedule`.
     """
@@ -116,7 +117,7 @@ def adjoint(
                 stage,
                 carries[i],
                 carry_bars[i],
-                schedule(state.left, slots, list(stored)),
+                schedule(state.left, slots, list(stored), kept),
                 tiles,
                 stored={number: parts[i] for number, parts in stored.items()},
                 slots=min(slots, state.left),
@@ -277,11 +278,15 @@ def _stage(
                         outputs, live = stage.forward(read(span), live)
                         right.put(outputs)
                         progress(span.stop - span.start)
-            case Adjoin(number):
-                graph = _forward(stage, number, read(tiles[number]), live, tiles[number])
-                right.put(graph.outputs)
-                graphs.append(graph)
-                past = map_leaves(lambda leaf: leaf.detach(), graph.after) if past is None else past
+            case Adjoin(start, stop):
+                block = []
+                for number in range(start, stop):
+                    block.append(_forward(stage, number, read(tiles[number]), live, tiles[number]))
+                    right.put(block[-1].outputs)
+                    live = map_leaves(lambda leaf: leaf.detach(), block[-1].after)
+                graphs.extend(reversed(block))
+                block.clear()  # so that each graph is freed after its backward pass
+                past = live if past is None else past
         while len(graphs) > (ahead if action else 0):
             tile, span = graphs[0][:2]
             x_bar, carry_bar = _pull(graphs.popleft(), right, carry_bar, parameters, sums)

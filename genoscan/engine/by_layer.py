@@ -90,7 +90,7 @@ def adjoint_by_layer(
                     live = sweep.run(layers[number], live)
                     if x_bar is None:
                         save_layer(snapshots, number + 1, live)
-            case Adjoin(number):
+            case Adjoin(number, _):
                 if x_bar is None:
                     ends = sweep.run(layers[number], live)
                     x_bar, value = sweep.scored(chain, ends, target)

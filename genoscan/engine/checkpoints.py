@@ -40,69 +40,75 @@ class Drop(NamedTuple):
 
 
 class Adjoin(NamedTuple):
-    """Action that runs a tile forward and then backward."""
+    """Action that runs tiles `start` to `stop - 1` forward and then, from last to first, backward."""
 
-    tile: int
+    start: int
+    stop: int
 
 
 Action = Advance | Save | Restore | Drop | Adjoin
 
 
-def schedule(n_tiles: int, slots: int, stored: Sequence[int] = ()) -> Iterator[Action]:
+def schedule(n_tiles: int, slots: int, stored: Sequence[int] = (), kept: int = 1) -> Iterator[Action]:
     """Return the actions that run all tiles backward, from last to first, with the fewest forward passes.
 
     At most `slots` carries are stored at any time, including the carry of the first tile. `stored`
     lists the tiles whose carries an interrupted sweep has already stored, in ascending order from 0. If
-    `stored` is empty, the sweep starts with the carry of the first tile.
+    `stored` is empty, the sweep starts with the carry of the first tile. The activations of up to `kept`
+    tiles fit in memory, so that these tiles are run forward only once before they are run backward.
 
     Raises
     ------
     InputError
-        If `n_tiles` or `slots` is less than 1. The exception is raised when the function is called, not
-        during iteration.
+        If `n_tiles`, `slots` or `kept` is less than 1. The exception is raised when the function is called,
+        not during iteration.
     """
-    _check(n_tiles, slots)
-    return _actions(n_tiles, slots, stored)
+    _check(n_tiles, slots, kept)
+    return _actions(n_tiles, slots, stored, kept)
 
 
-def _actions(n_tiles: int, slots: int, stored: Sequence[int]) -> Iterator[Action]:
+def _actions(n_tiles: int, slots: int, stored: Sequence[int], kept: int) -> Iterator[Action]:
     yield Restore(stored[-1]) if stored else Save(0)
     edges = pairwise([*(stored or [0]), n_tiles])
     # (first tile, whose carry is stored; number of tiles; slots, including its own)
     pending = [(first, last - first, slots - i) for i, (first, last) in enumerate(edges)]
     while pending:
         first, n, free = pending.pop()
-        while n > 1 and free > 1:
-            left = _split(n, free)
+        while n > kept and free > 1:
+            left = kept * _split(-(-n // kept), free)
             yield Advance(first, first + left)
             yield Save(first + left)
             pending.append((first, left, free))
             first, n, free = first + left, n - left, free - 1
-        if n > 1:
-            yield Advance(first, first + n - 1)
-        for tile in range(first + n - 1, first, -1):
-            yield Adjoin(tile)
+        starts = range(first, first + n, kept)
+        if len(starts) > 1:
+            yield Advance(first, starts[-1])
+        for start in reversed(starts[1:]):
+            yield Adjoin(start, min(start + kept, first + n))
             yield Restore(first)
-            if tile > first + 1:
-                yield Advance(first, tile - 1)
-        yield Adjoin(first)
+            if start > starts[1]:
+                yield Advance(first, start - kept)
+        yield Adjoin(first, min(first + kept, first + n))
         yield Drop(first)
         if pending:
             yield Restore(pending[-1][0])
 
 
-def advances(n_tiles: int, slots: int) -> int:
+def advances(n_tiles: int, slots: int, kept: int = 1) -> int:
     """Return the number of forward passes over tiles in a schedule, excluding those in `Adjoin` actions."""
-    _check(n_tiles, slots)
-    rounds = _rounds(n_tiles, slots)
-    return rounds * n_tiles - comb(slots + rounds, slots + 1)
+    _check(n_tiles, slots, kept)
+    blocks = -(-n_tiles // kept)
+    rounds = _rounds(blocks, slots)
+    return kept * (rounds * blocks - comb(slots + rounds, slots + 1))
 
 
-def _check(n_tiles: int, slots: int) -> None:
+def _check(n_tiles: int, slots: int, kept: int) -> None:
     if n_tiles < 1:
         raise InputError(f"{n_tiles} tiles: at least one is needed")
     if slots < 1:
         raise InputError(f"slots {slots}: at least 1 carry must be kept")
+    if kept < 1:
+        raise InputError(f"{kept} tiles in memory: at least one is needed")
 
 
 def _rounds(n: int, slots: int) -> int:

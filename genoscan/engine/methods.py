@@ -6,7 +6,7 @@ model is loaded (model.py). All other code uses the `Method` protocol.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -235,15 +235,25 @@ class Adjoint:
     slots
         Maximum number of stored carries. A lower number increases recomputation but does not change
         the results.
+    memory
+        Memory, in bytes, in which the activations of several tiles may be kept, so that these tiles are not run
+        forward again before the backward pass. It is not used on a GPU.
+    position_bytes
+        Size, in bytes, of the activations at one position of one window.
+    kept
+        Number of tiles whose activations are kept. `fit` sets this attribute.
 
     Notes
     -----
-    Working memory consists of the activations of one tile and `slots` carries, regardless of the
-    length of the window.
+    Working memory consists of the activations of `kept` tiles and `slots` carries, regardless of the
+    length of the window. The results are bitwise identical for any `slots` and `kept`.
     """
 
     tile: int = 1024
     slots: int = 64
+    memory: int = field(default=0, repr=False)
+    position_bytes: int = field(default=1, repr=False)
+    kept: int = field(default=1, repr=False)
 
     def __post_init__(self) -> None:
         _check_positive(tile=self.tile, slots=self.slots)
@@ -259,13 +269,17 @@ class Adjoint:
         return slice(min(span.start - before, outputs.start), max(span.stop, outputs.stop))
 
     def fit(self, network: Layer, length: int, batch: int) -> "Adjoint":
-        """Return the method itself, because its memory use does not depend on the window length."""
-        return self
+        """Return a copy that keeps the activations of as many tiles as the memory permits."""
+        weights = next(network.parameters(), None)
+        if not self.memory or (weights is not None and weights.device.type == "cuda"):
+            return self
+        fitting = self.memory // (self.tile * self.position_bytes * batch)
+        return replace(self, kept=max(1, min(fitting, -(-length // self.tile))))
 
     def cost(self, network: Layer, length: int, batch: int) -> Cost:
         """Return the cost of computing the gradient for `batch` windows of `length` positions each."""
         tiles = -(-length // self.tile)
-        recomputed = advances(tiles, self.slots) / tiles
+        recomputed = advances(tiles, self.slots, self.kept) / tiles
         carry = sum(leaf.nbytes for leaf in leaves(network.begin(batch)))
         stored = min(self.slots, tiles) * carry
         return Cost(recomputed, 1 + recomputed, stored, stored)
@@ -298,6 +312,7 @@ class Adjoint:
             target,
             tile=self.tile,
             slots=self.slots,
+            kept=self.kept,
             parameters=parameters,
             snapshots=snapshots,
             progress=progress,
