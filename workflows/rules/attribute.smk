@@ -14,7 +14,7 @@ rule attribute:
         "benchmarks/attribute/{run}/{scatteritem}.tsv"
     retries: 2
     conda:
-        "../envs/genoscan.yaml"
+        "../wrapper/environment.yaml"
     threads: config["threads"]
     params:
         question=question,
@@ -37,7 +37,7 @@ rule merge:
     log:
         "logs/merge/{run}.log",
     conda:
-        "../envs/genoscan.yaml"
+        "../wrapper/environment.yaml"
     shell:
         "genoscan track merge --genome={input.genome:q} --output={output.track:q}"
         " -- {input.columns:q} 2> {log:q}"

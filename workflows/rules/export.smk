@@ -12,7 +12,7 @@ rule page:
     log:
         "logs/page/{run}.log",
     conda:
-        "../envs/genoscan.yaml"
+        "../wrapper/environment.yaml"
     params:
         genes=genes,
     shell:
@@ -31,7 +31,7 @@ rule report:
     log:
         "logs/report/{run}.log",
     conda:
-        "../envs/genoscan.yaml"
+        "../wrapper/environment.yaml"
     params:
         genes=genes,
     shell:

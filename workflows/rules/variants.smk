@@ -16,7 +16,7 @@ rule variants:
         "benchmarks/variants/{variants}.tsv"
     retries: 2
     conda:
-        "../envs/genoscan.yaml"
+        "../wrapper/environment.yaml"
     threads: config["threads"]
     params:
         question=variants_question,
@@ -42,7 +42,7 @@ rule mutate:
         "benchmarks/mutate/{mutations}.tsv"
     retries: 2
     conda:
-        "../envs/genoscan.yaml"
+        "../wrapper/environment.yaml"
     threads: config["threads"]
     params:
         question=mutations_question,
