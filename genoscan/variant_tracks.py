@@ -28,7 +28,7 @@ from genoscan.tracks.record_schema import region_records
 from genoscan.tracks.score import SCORES
 from genoscan.tracks.vcf import vcf_index_paths
 from genoscan.tracks.writer import open_tracks
-from genoscan.variant_job import VariantJob, VariantOptions, own_stretch, stretch_terms
+from genoscan.variant_job import VariantJob, own_stretch, stretch_terms
 
 FLANK = 100
 """Number of bases in a track on either side of the variant."""
@@ -68,7 +68,7 @@ class AlleleGradients(NamedTuple):
         return np.stack([score(g, c) for g, c in zip(self.gradients.astype(np.float32), self.codes, strict=True)])
 
 
-def check_tracks(folder: Path, top: int, outputs: Sequence[Path], options: VariantOptions) -> None:
+def check_tracks(folder: Path, top: int, outputs: Sequence[Path], *, masked: bool) -> None:
     """Check that tracks can be computed for the given options, and written to the given folder.
 
     Raises
@@ -78,7 +78,7 @@ def check_tracks(folder: Path, top: int, outputs: Sequence[Path], options: Varia
     OutputError
         If the folder cannot be created.
     """
-    if options.masked:
+    if masked:
         raise InputError("--tracks: not defined with --masked: omit one of the two")
     if top < 1:
         raise InputError(f"--top-tracks {top}: expected at least 1")

@@ -1,4 +1,4 @@
-"""Functions that locate, copy and run the Snakemake workflow distributed with genoscan."""
+"""Functions that locate, copy and run the Snakemake workflow distributed with genoscan, and read its configuration."""
 
 import importlib.util
 import shutil
@@ -7,7 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+
 from genoscan.errors import InputError
+from genoscan.json_input import first_problem, parse_json
 from genoscan.tracks.atomic import atomic_directory, check_new_folder, os_errors
 
 
@@ -57,3 +60,79 @@ def run_workflow(arguments: Sequence[str]) -> int:
         raise InputError("genoscan workflow run: Snakemake is not installed: pip install snakemake")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile()), *arguments]
     return subprocess.run(command, check=False).returncode
+
+
+class _Entry(BaseModel):
+    """Entry of a configuration. All keys without a meaning here are options of the command, without dashes."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    @property
+    def options(self) -> list[str]:
+        """Options for the command line; a key that is true is a flag."""
+        given = (self.model_extra or {}).items()
+        return [f"--{name}" if value is True else f"--{name}={value}" for name, value in given if value is not False]
+
+
+class RegionEntry(_Entry):
+    """Run or mutagenesis of the regions in a BED file, `regions`."""
+
+    regions: str
+
+
+class VariantEntry(_Entry):
+    """Effects of the variants in a file, `file`."""
+
+    file: str
+
+
+class WorkflowConfig(BaseModel):
+    """Configuration of the workflow (workflows/config/README.md).
+
+    Attributes
+    ----------
+    genome, annotation
+        Files to read; the annotation may be None.
+    shards
+        Number of shards that are wanted for each run.
+    threads, device
+        Options of each job.
+    runs, variants, mutations
+        Entries by name.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    genome: str
+    annotation: str | None = None
+    shards: PositiveInt = 1
+    threads: PositiveInt = 2
+    device: str = "auto"
+    runs: dict[str, RegionEntry] = {}
+    variants: dict[str, VariantEntry] = {}
+    mutations: dict[str, RegionEntry] = {}
+
+    @property
+    def files(self) -> list[str]:
+        """Paths of all inputs."""
+        given = [self.genome, *([] if self.annotation is None else [self.annotation])]
+        given += [entry.regions for entry in (*self.runs.values(), *self.mutations.values())]
+        return given + [entry.file for entry in self.variants.values()]
+
+
+def read_config(path: Path) -> WorkflowConfig:
+    """Read the configuration that the workflow writes as JSON.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is not JSON, or a value is invalid.
+    """
+    try:
+        return WorkflowConfig.model_validate(parse_json(path.read_bytes()))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        raise InputError(f"{path}: {first_problem(error)}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: {error}, expected JSON, as the workflow writes to results/config.json") from None

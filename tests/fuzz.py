@@ -165,6 +165,7 @@ def _record() -> bytes:
         "command": ["genoscan", "attribute"],
         "target": "log-likelihood",
         "score": "centred",
+        "strand": "+",
         "shard": "1/2",
         "scored_bases": 691,
         "seconds": 1.5,
@@ -248,6 +249,10 @@ _BED = b"track name=x\n# a\nc1\t10\t500\tone two\t0\t+\nc1 600 700\nc2\t99\t300\
 _GFF = (
     b"##gff-version 3\n##sequence-region c1 1 3000\nc1\tx\tgene\t11\t500\t.\t+\t.\tID=g1;Name=a%20b\n"
     b"c1\tx\tmRNA\t11\t500\t.\t+\t.\tID=m1;Parent=g1\nc2\tx\tgene\t100\t300\t.\t-\t.\tlocus_tag=b\n##FASTA\n>c1\nACGT\n"
+)
+_WORKFLOW = (
+    b'{"genome": "g.fa", "shards": 2, "threads": 1, "device": "cpu", "runs": {"a": {"regions": "x.bed", "clip": true}},'
+    b' "variants": {"b": {"file": "x.vcf", "context": 9}}, "mutations": {"c": {"regions": "x.bed", "target": "t"}}}'
 )
 _GENBANK = (
     b"LOCUS       c1          60 bp    DNA     linear   BCT 01-JAN-2020\n"
@@ -353,6 +358,23 @@ def _read_record(folder: Path) -> None:
         _check_same(shard, shard)
 
 
+def _read_overview(folder: Path) -> None:
+    from genoscan.export.overview import write_overview
+    from genoscan.genome.genome import open_genome
+
+    page = folder / "index.html"
+    write_overview(page, open_genome(folder / "g.fa"), [folder / "x.bw", folder / "x.npz"], title="x")
+    page.unlink()
+
+
+def _read_workflow_config(folder: Path) -> None:
+    from genoscan.workflow import read_config
+
+    config = read_config(folder / "config.json")
+    for entry in (*config.runs.values(), *config.variants.values(), *config.mutations.values()):
+        " ".join([*entry.options, *config.files]).encode()
+
+
 def _read_model(folder: Path) -> None:
     from genoscan.model import load_model
 
@@ -422,6 +444,8 @@ def readers() -> dict[str, Reader]:
         "bigwig": Reader({"x.bw": bigwig}, "x.bw", _read_bigwig),
         "npz": Reader({"x.npz": columns}, "x.npz", _read_columns),
         "record": Reader({**record, "x.bw.json": _record()}, "x.bw.json", _read_record),
+        "overview": Reader({**record, "x.bw.json": _record(), "x.npz.json": _record()}, "x.npz.json", _read_overview),
+        "workflow": Reader({"config.json": _WORKFLOW}, "config.json", _read_workflow_config),
         "config": Reader(model, "model/config.json", _read_model),
         "safetensors": Reader(model, "model/model.safetensors", _read_model),
         "state": Reader({"state.json": json.dumps(state).encode()}, "state.json", _read_state),

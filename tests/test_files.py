@@ -49,6 +49,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_model(folder / "mixed", mixed_config(), mixed_stack(dtype=torch.float32), "# mixed\n\nUntrained.\n")
     (folder / "rows.bed").write_text("chr1\t110\t130\ta\n")
     (folder / "calls.tsv").write_text("chrom\tpos\tref\talt\nchr1\t300\t-\tAC\nchr2\t90\t-\tT\nchr2\t1\tA\t<DEL>\n")
+    runs = {"a": {"regions": "rows.bed", "model": "tiny"}}
+    (folder / "config.json").write_text(json.dumps({"genome": "g.fa", "annotation": "rows.bed", "runs": runs}))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         run = ("attribute", "g.fa", "-m", "tiny", "-t", 1)
@@ -87,7 +89,9 @@ COMMANDS: dict[str, tuple[object, ...]] = {
     "sites": ("export", "sites", "in.npz", "-o", "o.tsv"),
     "hub": ("export", "hub", *EXPORT, "o", "--email", "you@lab.org"),
     "modisco": ("export", "modisco", "in.npz", "-R", "rows.bed", "--width", 20, "-o", "o"),
+    "overview": ("export", "overview", "in.bw", "-g", "g.fa", "-o", "o.html"),
     "workflow": ("workflow", "init", "o"),
+    "check": ("workflow", "check", "config.json", "-o", "o.json"),
 }
 """Commands that write files, all of them named o or o.*."""
 

@@ -15,7 +15,7 @@ import jsonschema
 import numpy as np
 import pytest
 import yaml
-from commands import ROOT, bases, genoscan, tiny_model, write_fasta
+from commands import ROOT, Outcome, bases, genoscan, tiny_model, write_fasta
 
 SNAKEFILE = ROOT / "workflows" / "Snakefile"
 HOSTILE = """$(touch ran) `touch ran`;touch ran;'x' "y" & #*"""
@@ -102,6 +102,9 @@ def test_shards_make_the_track_of_one_run(job: Path, tmp_path: Path) -> None:
     snakemake(job, tmp_path / "run")
     assert (tmp_path / "run" / "results" / "peaks.bw").read_bytes() == whole(job)
     assert "igv.createBrowser" in (tmp_path / "run" / "results" / "peaks.html").read_text()
+    overview = (tmp_path / "run" / "results" / "index.html").read_text()
+    for link in ("peaks.html", "peaks.report.html", "variants/calls.vcf.gz", "mutations/few.tsv"):
+        assert f'href="{link}"' in overview
     assert not list((tmp_path / "run" / "results" / "shards").rglob("*.npz"))
     assert not (tmp_path / "run" / "ran").exists()
     assert "Nothing to be done" in snakemake(job, tmp_path / "run")
@@ -199,7 +202,7 @@ def test_a_cluster_gets_a_job_a_shard(job: Path, tmp_path: Path) -> None:
         path.rename(path.with_name(path.name.replace("'", "")))
     snakemake(job, tmp_path / "run", *options)
     rules = [line.split('"')[3] for line in log.read_text().splitlines()]
-    assert sorted(rules) == ["attribute"] * 2 + ["merge", "mutate", "page", "report", "variants"]
+    assert sorted(rules) == ["attribute"] * 2 + ["merge", "mutate", "overview", "page", "report", "variants"]
     assert (tmp_path / "run" / "results" / "peaks.bw").read_bytes() == whole(job)
     assert not list(tmp_path.rglob("ran"))
 
@@ -255,8 +258,129 @@ def test_the_workflow_that_comes_along(
 
 def test_a_misspelt_key_is_an_error(job: Path, tmp_path: Path) -> None:
     job.write_text(job.read_text().replace("shards:", "sahrds:"))
-    with pytest.raises(AssertionError, match=r"Error: config: top level: .*sahrds"):
+    with pytest.raises(AssertionError, match="Error: config: top level: found the key sahrds, did you mean shards\\?"):
         snakemake(job, tmp_path / "run", "-n")
+
+
+def test_missing_inputs_are_listed_at_once(job: Path, tmp_path: Path) -> None:
+    """Snakemake alone ignores them if the results exist."""
+    config = yaml.safe_load(job.read_text())
+    config["annotation"] = "none.gff3"
+    config["mutations"]["few"]["regions"] = "none.bed"
+    job.write_text(yaml.safe_dump(config))
+    with pytest.raises(
+        AssertionError, match=r"Error: config: annotation: none\.gff3: file not found\s+Error: config: mut"
+    ):
+        snakemake(job, tmp_path / "run", "-n")
+
+
+PROBLEM = (SNAKEFILE.parent / "rules" / "config.smk").read_text().split("\ntry:\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"shards": "two"}, "shards: found two, expected a whole number"),
+        ({"shards": 0}, "shards: found 0, expected at least 1"),
+        ({"shards": None}, "shards: found nothing, expected a whole number"),
+        ({"device": "gpu"}, "device: found gpu, expected auto, cpu, cuda or cuda:N"),
+        ({"genome": {"fasta": "g.fa"}}, "genome: found a mapping, expected text"),
+        ({"runs": {}}, "runs: found no entry, expected at least one"),
+        ({"runs": {"a": "b.bed"}}, "runs.a: found b.bed, expected a mapping of keys to values"),
+        ({"runs": {"a": {"region": "b"}}}, "runs.a: found the key region, did you mean regions?"),
+        ({"runs": {"a": {"model": "m"}}}, "runs.a: the key regions is missing: BED"),
+        (
+            {"runs": {"a": {"regions": "b", "score": "max"}}},
+            "runs.a.score: found max, expected one of centred, observed, magnitude, substitution",
+        ),
+        ({"runs": {"a": {"regions": "b", "clip": "yes"}}}, "runs.a.clip: found yes, expected true or false"),
+        (
+            {"runs": {"index": {"regions": "b"}}},
+            "runs: found index, expected letters, digits and _ . -, neither index nor ending in .report",
+        ),
+        ({"runs": {"x" * 200: {"regions": "b"}}}, f"runs: found {'x' * 200}, expected at most 100 characters"),
+    ],
+)
+def test_errors_of_the_config_in_words(change: dict[str, Any], line: str) -> None:
+    names: dict[str, Any] = {}
+    exec(PROBLEM, names)
+    config = {"genome": "g.fa", "runs": {"a": {"regions": "b.bed"}}} | change
+    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(SCHEMA).iter_errors(config))
+    assert error is not None
+    assert names["problem"](error) == line
+
+
+# ---- the check before anything is computed
+
+
+def check(job: Path, change: dict[str, Any] | None = None) -> Outcome:
+    """Run genoscan workflow check on the job's configuration with other sections."""
+    config = job.with_suffix(".json")
+    config.write_text(json.dumps(yaml.safe_load(job.read_text()) | (change or {})))
+    return genoscan("workflow", "check", config, "-o", job.with_name("plan.json"))
+
+
+def test_a_run_has_at_most_as_many_shards_as_batches(job: Path) -> None:
+    done = check(job, {"shards": 50})
+    assert done.code == 0, done.err
+    assert "regions: 8, batches: 8, shards: 8 (not 50: a shard has at least one batch)" in done.err
+    assert json.loads(job.with_name("plan.json").read_text()) == {"runs": {"peaks": {"batches": 8, "shards": 8}}}
+    assert (check(job).code, "(not" in check(job).err) == (0, False)
+    assert json.loads(job.with_name("plan.json").read_text())["runs"]["peaks"]["shards"] == 2
+
+
+def test_all_errors_are_listed_before_anything_is_computed(job: Path, tmp_path: Path) -> None:
+    past, elsewhere = tmp_path / "past.bed", tmp_path / "elsewhere.bed"
+    past.write_text("chr1\t3990\t4010\n")
+    elsewhere.write_text("chr9\t10\t20\n")
+    config = yaml.safe_load(job.read_text())
+    model = config["runs"]["peaks"]["model"]
+    done = check(
+        job,
+        {
+            "annotation": str(elsewhere),
+            "runs": {
+                "past": {"regions": str(past), "model": model},
+                "clipped": {"regions": str(past), "model": model, "clip": True},
+                "unknown": {"regions": str(past), "model": "bactria"},
+                "score": config["runs"]["peaks"] | {"score": "max"},
+                "context": config["runs"]["peaks"] | {"context": "many"},
+            },
+            "variants": {"calls": {"file": str(past), "model": model}},
+            "mutations": {"few": config["mutations"]["few"] | {"target": "genes:CDS+"}},
+        },
+    )
+    assert done.code == 1
+    problems = [line for line in done.err.splitlines() if line.startswith("config: ")]
+    places = [
+        "annotation",
+        "runs.past",
+        "runs.unknown",
+        "runs.score",
+        "runs.context",
+        "variants.calls",
+        "mutations.few",
+    ]
+    assert [line.split(": ")[1] for line in problems] == places
+    assert "no feature lies within the genome: is it of another assembly?" in problems[0]
+    assert problems[1].endswith(
+        'is past the end of chr1, which has 4,000 bases; "chr1:3991-" means "to the end", and clip trims regions'
+    )
+    assert "score max: expected one of" in problems[3]
+    assert done.err.splitlines()[-1] == "genoscan: error: config: 7 errors, listed above; nothing was computed"
+    assert not job.with_name("plan.json").exists()
+
+
+def test_a_configuration_that_is_none(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    for text, problem in (
+        ("{", "expected JSON"),
+        ("[]", "object"),
+        ('{"genome": "g.fa", "runs": {"a": {}}}', "regions"),
+    ):
+        config.write_text(text)
+        done = genoscan("workflow", "check", config, "-o", tmp_path / "plan.json")
+        assert (done.code, problem in done.err) == (1, True), done.err
 
 
 @pytest.mark.parametrize("file", [*SNAKEFILE.parent.rglob("*.smk"), SNAKEFILE], ids=lambda file: file.name)
@@ -300,7 +424,7 @@ def test_a_config_of_other_types_is_refused(value: object) -> None:
         assert_refused(config | {"runs": {value: {"regions": "b.bed"}}})
 
 
-@pytest.mark.parametrize("name", ["..", ".", "-n", "a/b", "a\n", "a b", "a.report", "{run}", "x" * 200, "é"])
+@pytest.mark.parametrize("name", ["..", ".", "-n", "a/b", "a\n", "a b", "a.report", "index", "{run}", "x" * 200, "é"])
 def test_runs_have_plain_names(name: str) -> None:
     assert_refused({"genome": "g.fa", "runs": {name: {"regions": "b.bed"}}})
 

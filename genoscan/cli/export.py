@@ -152,6 +152,37 @@ def hub(
     click.echo(output / "hub.txt")
 
 
+@command.command("overview")
+@click.argument("results", metavar="FILE...", type=PATH, nargs=-1, required=True)
+@click.option(
+    "-g",
+    "--genome",
+    metavar="GENOME",
+    type=PATH,
+    required=True,
+    help="The genome that the results were computed on: FASTA or GenBank.",
+)
+@click.option("--title", default="Results of genoscan", show_default=True, metavar="TEXT", help="Title of the page.")
+@click.option("-o", "--output", metavar="HTML", type=PATH, required=True, help="Page to write.")
+def overview(results: tuple[Path, ...], genome: Path, title: str, output: Path) -> None:
+    """Write a page with a row for each result, and links to its files.
+
+    Each FILE is a track (.bw), a table of effects of variants (.tsv) or an archive of effects of
+    substitutions (.npz), with its .json file in the same folder. Pages and reports of the same name are linked.
+
+    \b
+    Example:
+      genoscan export overview promoters.bw enhancers.bw calls.tsv -g chr.fa -o index.html
+    """
+    from genoscan.export.overview import write_overview
+    from genoscan.genome.genome import open_genome
+    from genoscan.tracks.outputs import check_file
+
+    check_file(output, [*results, genome])
+    write_overview(output, open_genome(genome), results, title=title)
+    click.echo(output)
+
+
 @command.command("modisco")
 @click.argument("columns", metavar="COLUMNS.npz", type=PATH)
 @click.option(

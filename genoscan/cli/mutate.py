@@ -2,13 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from genoscan.cli.inputs import open_model, parse_size, read_regions
 from genoscan.cli.messages import log
 from genoscan.cli.options import EFFECT, GENOME, MACHINE, MEMORY, MODEL, REGIONS, SPILL, TILE
+
+if TYPE_CHECKING:
+    from genoscan.mutagenesis import MutationJob
 
 
 @click.command("mutate")
@@ -76,20 +79,10 @@ from genoscan.cli.options import EFFECT, GENOME, MACHINE, MEMORY, MODEL, REGIONS
 @MACHINE
 def command(
     genome: Path,
-    region_texts: tuple[str, ...],
     annotation: Path | None,
     bed_path: Path | None,
-    clip: bool,
     outputs: tuple[Path, ...],
-    model_name: str,
-    screen: int | None,
     convention: str,
-    tile: int | None,
-    memory: str | None,
-    spill: Path | None,
-    dtype: str,
-    device: str,
-    threads: int | None,
     **options: Any,
 ) -> None:
     """Write the effect of every substitution of the regions (saturation mutagenesis).
@@ -102,12 +95,40 @@ def command(
       genoscan mutate chr.fa -r chr1:10,001-10,200 -o mutations.npz -o mutations.bw
     """
     from genoscan.cli.progress import progress
-    from genoscan.genome.genome import open_genome
-    from genoscan.mutagenesis import prepare_mutations, write_mutagenesis
+    from genoscan.mutagenesis import write_mutagenesis
     from genoscan.mutagenesis_files import check_mutation_outputs, written_files
-    from genoscan.variant_job import VariantOptions
 
     check_mutation_outputs(outputs, [genome, annotation, bed_path])
+    job = prepare(genome=genome, annotation=annotation, bed_path=bed_path, **options)
+    with progress(job.positions) as advance:
+        write_mutagenesis(job, outputs, convention=convention, command=sys.argv, progress=advance)
+    log(f"{len(job.rows):,} substitutions of {len(job.codes):,} bases")
+    for path in written_files(outputs):
+        click.echo(path)
+
+
+def prepare(
+    *,
+    genome: Path,
+    region_texts: tuple[str, ...],
+    annotation: Path | None,
+    bed_path: Path | None,
+    clip: bool,
+    model_name: str,
+    screen: int | None,
+    tile: int | None,
+    memory: str | None,
+    spill: Path | None,
+    dtype: str,
+    device: str,
+    threads: int | None,
+    **options: Any,
+) -> "MutationJob":
+    """Return the job that the options specify; log warnings about regions and genome."""
+    from genoscan.genome.genome import open_genome
+    from genoscan.mutagenesis import prepare_mutations
+    from genoscan.variant_job import VariantOptions
+
     settings = VariantOptions(**options)
     opened = open_genome(genome)
     regions = read_regions(opened, region_texts, annotation, bed_path, clip)
@@ -115,8 +136,4 @@ def command(
     job = prepare_mutations(opened, model, regions, settings, screen=screen)
     if job.job.warning is not None:
         log(job.job.warning)
-    with progress(job.positions) as advance:
-        write_mutagenesis(job, outputs, convention=convention, command=sys.argv, progress=advance)
-    log(f"{len(job.rows):,} substitutions of {len(job.codes):,} bases")
-    for path in written_files(outputs):
-        click.echo(path)
+    return job

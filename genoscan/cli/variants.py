@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from genoscan.genome.genome import Genome
     from genoscan.genome.variant_files import VariantTable
+    from genoscan.variant_job import VariantJob
 
 
 @click.command("variants")
@@ -111,13 +112,6 @@ def command(
     outputs: tuple[Path, ...],
     tracks: Path | None,
     top_tracks: int,
-    model_name: str,
-    tile: int | None,
-    memory: str | None,
-    spill: Path | None,
-    dtype: str,
-    device: str,
-    threads: int | None,
     **options: Any,
 ) -> None:
     """Write the effect of each variant on the target, with a status for each allele.
@@ -132,24 +126,16 @@ def command(
       genoscan variants chr.fa calls.vcf.gz -o scores.vcf.gz -o scores.tsv --tracks tracks
     """
     from genoscan.cli.progress import progress
-    from genoscan.genome.genome import open_genome
-    from genoscan.variant_job import VariantOptions, prepare_variants
     from genoscan.variant_output import check_variant_outputs
     from genoscan.variant_tracks import check_tracks, expected_positions
     from genoscan.variants import write_variants
 
     check_variant_outputs(outputs, [genome, variants_path])
-    settings = VariantOptions(**options)
     if tracks is None:
         warn_without_effect(top_tracks="without --tracks")
     else:
-        check_tracks(tracks, top_tracks, outputs, settings)
-    opened = open_genome(genome)
-    table = _read(opened, variants_path, texts)
-    model = open_model(model_name, dtype, device, threads, tile=tile, memory=parse_size(memory), spill=spill)
-    job = prepare_variants(opened, model, table, settings)
-    if job.warning is not None:
-        log(job.warning)
+        check_tracks(tracks, top_tracks, outputs, masked=options["masked"])
+    job = prepare(genome=genome, variants_path=variants_path, texts=texts, **options)
     total = job.positions + (0 if tracks is None else expected_positions(job, top_tracks))
     with progress(total) as advance:
         scores, messages = write_variants(
@@ -160,6 +146,34 @@ def command(
     _report(variants_path, scores.status, scores.record["seconds"])
     for path in outputs if tracks is None else (*outputs, tracks):
         click.echo(path)
+
+
+def prepare(
+    *,
+    genome: Path,
+    variants_path: Path | None,
+    texts: tuple[str, ...],
+    model_name: str,
+    tile: int | None,
+    memory: str | None,
+    spill: Path | None,
+    dtype: str,
+    device: str,
+    threads: int | None,
+    **options: Any,
+) -> "VariantJob":
+    """Return the job that the options specify; log warnings about variants and genome."""
+    from genoscan.genome.genome import open_genome
+    from genoscan.variant_job import VariantOptions, prepare_variants
+
+    settings = VariantOptions(**options)
+    opened = open_genome(genome)
+    table = _read(opened, variants_path, texts)
+    model = open_model(model_name, dtype, device, threads, tile=tile, memory=parse_size(memory), spill=spill)
+    job = prepare_variants(opened, model, table, settings)
+    if job.warning is not None:
+        log(job.warning)
+    return job
 
 
 def _read(genome: "Genome", path: Path | None, texts: tuple[str, ...]) -> "VariantTable":

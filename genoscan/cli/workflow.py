@@ -1,5 +1,6 @@
 """genoscan workflow: locate, copy or run the Snakemake workflow."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -48,3 +49,32 @@ def run(arguments: tuple[str, ...]) -> None:
     from genoscan.workflow import run_workflow
 
     sys.exit(run_workflow(arguments))
+
+
+@command.command("check")
+@click.argument("config_path", metavar="CONFIG", type=PATH)
+@click.option(
+    "-o", "--output", metavar="FILE", type=PATH, required=True, help="JSON file to write: the shards of each run."
+)
+def check(config_path: Path, output: Path) -> None:
+    """Check all inputs of a configuration, and plan its shards, before anything is computed.
+
+    The workflow runs this command first. CONFIG is the configuration as JSON, which the workflow writes to
+    results/config.json. All errors are listed: regions and features past the end of a sequence, unknown models
+    and targets, and others.
+
+    \b
+    Example:
+      genoscan workflow check results/config.json -o results/plan.json
+    """
+    from genoscan.cli.workflow_check import check_config
+    from genoscan.tracks.atomic import atomic_write
+    from genoscan.tracks.outputs import check_file
+    from genoscan.workflow import read_config
+
+    config = read_config(config_path)
+    check_file(output, [config_path, *map(Path, config.files)])
+    plan = check_config(config)
+    with atomic_write(output) as part:
+        part.write_text(json.dumps({"runs": plan}, indent=1) + "\n")
+    click.echo(output)

@@ -5,13 +5,14 @@ rule attribute:
     input:
         genome=genome,
         regions=regions,
+        plan=ancient("results/plan.json"),
     output:
-        columns=temp("results/shards/{run}/{scatteritem}.npz"),
-        record=temp("results/shards/{run}/{scatteritem}.npz.json"),
+        columns=temp("results/shards/{run}/{shard}.npz"),
+        record=temp("results/shards/{run}/{shard}.npz.json"),
     log:
-        "logs/attribute/{run}/{scatteritem}.log",
+        "logs/attribute/{run}/{shard}.log",
     benchmark:
-        "benchmarks/attribute/{run}/{scatteritem}.tsv"
+        "benchmarks/attribute/{run}/{shard}.tsv"
     retries: 2
     conda:
         "../wrapper/environment.yaml"
@@ -28,8 +29,8 @@ rule attribute:
 
 rule merge:
     input:
-        columns=gather.shards("results/shards/{{run}}/{scatteritem}.npz"),
-        records=gather.shards("results/shards/{{run}}/{scatteritem}.npz.json"),
+        columns=columns,
+        records=records,
         genome=genome,
     output:
         track="results/{run}.bw",

@@ -1,6 +1,8 @@
 # What the rules ask of the config.
+import json
 import re
 import sys
+from pathlib import Path
 
 
 def by_strand(runs):
@@ -23,6 +25,7 @@ if "runs" in config:
 
 
 wildcard_constraints:
+    shard=r"\d+-of-\d+",
     run="|".join(map(re.escape, config.get("runs", {}))),
     variants="|".join(map(re.escape, config.get("variants", {}))),
     mutations="|".join(map(re.escape, config.get("mutations", {}))),
@@ -53,9 +56,20 @@ def mutated_regions(wildcards):
     return given(config["mutations"][wildcards.mutations]["regions"])
 
 
+def entries(wildcards):
+    """Return the inputs of all runs, variants and mutations."""
+    own = ("runs.", "variants.", "mutations.")
+    return [given(path) for key, path in files(config) if key.startswith(own)]
+
+
 def options(entry, inputs):
-    """Return the options of a command: all keys of an entry except its inputs."""
-    return [f"--{name}={entry[name]}" for name in entry if name not in inputs]
+    """Return the options of a command: all keys of an entry except its inputs. Those that are true are flags."""
+    wanted = {name: value for name, value in entry.items() if name not in inputs}
+    return [
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in wanted.items()
+        if value is not False
+    ]
 
 
 def question(wildcards):
@@ -72,8 +86,23 @@ def mutations_question(wildcards):
 
 
 def shard(wildcards):
-    """Return 2/7 for the item 2-of-7."""
-    return wildcards.scatteritem.replace("-of-", "/")
+    """Return 2/7 for 2-of-7."""
+    return wildcards.shard.replace("-of-", "/")
+
+
+def shards(wildcards):
+    """Return the shards of a run, such as 1-of-2 and 2-of-2: at most as many as it has batches."""
+    plan = json.loads(Path(checkpoints.check.get().output[0]).read_text())
+    number = plan["runs"][wildcards.run]["shards"]
+    return [f"{i}-of-{number}" for i in range(1, number + 1)]
+
+
+def columns(wildcards):
+    return [f"results/shards/{wildcards.run}/{item}.npz" for item in shards(wildcards)]
+
+
+def records(wildcards):
+    return [f"{path}.json" for path in columns(wildcards)]
 
 
 def annotation(wildcards):

@@ -5,6 +5,7 @@ rule variants:
     input:
         genome=genome,
         variants=variants,
+        plan=ancient("results/plan.json"),
     output:
         vcf="results/variants/{variants}.vcf.gz",
         vcf_record="results/variants/{variants}.vcf.gz.json",
@@ -31,6 +32,7 @@ rule mutate:
     input:
         genome=genome,
         regions=mutated_regions,
+        plan=ancient("results/plan.json"),
     output:
         archive="results/mutations/{mutations}.npz",
         archive_record="results/mutations/{mutations}.npz.json",

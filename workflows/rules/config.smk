@@ -1,0 +1,89 @@
+# The config is checked before anything else; its inputs are read by the rule check.
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+
+def in_words(value):
+    """Return a value of the config for a message."""
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    names = {None: "nothing", True: "true", False: "false"}
+    return names[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def problem(error):
+    """Return jsonschema's error as a line: the key, what was found, what was expected."""
+    key = ".".join(map(str, error.absolute_path)) or "top level"
+    schema, value = error.schema, error.validator_value
+    if error.validator == "additionalProperties":
+        known = list(schema["properties"])
+        wrong = next(name for name in error.instance if name not in known)
+        close = get_close_matches(str(wrong), known, n=1)
+        advice = (
+            f"did you mean {close[0]}?" if close else f"expected {', '.join(known)}"
+        )
+        return f"{key}: found the key {wrong}, {advice}"
+    if error.validator == "required":
+        missing = next(name for name in value if name not in error.instance)
+        return f"{key}: the key {missing} is missing: {schema['properties'][missing]['description']}"
+    if error.validator == "minProperties":
+        return f"{key}: found no entry, expected at least one"
+    types = {
+        "string": "text",
+        "integer": "a whole number",
+        "boolean": "true or false",
+        "object": "a mapping of keys to values",
+    }
+    if error.validator == "enum":
+        expected = f"one of {', '.join(value)}"
+    elif error.validator == "type":
+        expected = types[value]
+    elif error.validator == "minimum":
+        expected = f"at least {value}"
+    elif error.validator == "maxLength":
+        expected = f"at most {value} characters"
+    else:
+        expected = schema["description"]
+    return f"{key}: found {in_words(error.instance)}, expected {expected}"
+
+
+def files(config):
+    """Yield the place in the config and the path of each input."""
+    for key in "genome", "annotation":
+        if key in config:
+            yield key, config[key]
+    for section, key in (
+        ("runs", "regions"),
+        ("variants", "file"),
+        ("mutations", "regions"),
+    ):
+        for name, entry in config.get(section, {}).items():
+            yield f"{section}.{name}.{key}", entry[key]
+
+
+try:
+    validate(config, "../schemas/config.schema.yaml")
+except WorkflowError as error:
+    # Its text has a line for each key; that of the error it was raised for, Python's values.
+    sys.exit(f"Error: config: {problem(error.__context__)}")
+
+if not {"runs", "variants", "mutations"} & config.keys():
+    sys.exit(
+        "Error: config: found nothing to compute, expected runs, variants or mutations"
+    )
+
+# As a module, other rules may write them. Snakemake itself ignores the inputs of results that exist.
+if workflow.modifier.is_main_snakefile():
+    missing = [
+        f"Error: config: {key}: {path}: file not found"
+        for key, path in files(config)
+        if not Path(path).is_file()
+    ]
+    if missing:
+        sys.exit("\n".join([*missing, f"Paths are relative to {Path.cwd()}"]))
