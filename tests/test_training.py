@@ -32,6 +32,7 @@ from genoscan.layers.weights import build
 from genoscan.ops.dispatch import choose
 from genoscan.training import state
 from genoscan.training import train as training
+from genoscan.training.card import CardFacts, HeldOutResult, verdicts, write_card
 from genoscan.training.data import Piece, SequenceId, Split, read_stretches, split_genomes, stretches
 from genoscan.training.evaluation import bits_per_base, sample
 from genoscan.training.labels import LabelledHead
@@ -499,17 +500,17 @@ def test_every_setting_is_recorded(stopped: Path, monkeypatch: pytest.MonkeyPatc
     for name, config, split, options in others():
         assert refusal(stopped, config, split, options).startswith(name)
     torch.set_num_threads(1)
-    assert refusal(stopped, MIXED, SPLIT, FEW) == "threads was 2, is 1"
+    assert refusal(stopped, MIXED, SPLIT, FEW) == "threads (--threads) was 2, is now 1"
     torch.set_num_threads(2)
     with monkeypatch.context() as patch:
         patch.setattr(state, "__version__", "0.0")
         assert refusal(stopped, MIXED, SPLIT, FEW).startswith("versions.genoscan was ")
         patch.undo()
         patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "abacus")
-        assert refusal(stopped, MIXED, SPLIT, FEW).endswith('is "cpu abacus"')
+        assert refusal(stopped, MIXED, SPLIT, FEW).endswith('is now "cpu abacus"')
     torch.set_default_dtype(torch.float64)
     try:
-        assert refusal(stopped, MIXED, SPLIT, FEW) == 'dtype was "float32", is "float64"'
+        assert refusal(stopped, MIXED, SPLIT, FEW) == 'dtype was "float32", is now "float64"'
     finally:
         torch.set_default_dtype(F32)
     train(MIXED, SPLIT, FEW, work=stopped)
@@ -550,6 +551,30 @@ def test_options_of_nothing_are_refused(name: str) -> None:
 def test_rates_that_are_none_are_refused(name: str, value: float) -> None:
     with pytest.raises(InputError, match=f"{name} {value}: "):
         replace(OPTIONS, **{name: value})
+
+
+def test_verdicts_name_the_baselines_that_are_better() -> None:
+    baseline = {"genes accuracy": 0.4, "sites:start AUPRC": 0.3}
+    labels = {"genes accuracy": 0.5, "sites:start AUPRC": 0.3, "sites:start F1": 0.9, "genes:CDS AUPRC": 0.7}
+    results = [
+        HeldOutResult("a", 10, 1.84, 1.94, 1.99),
+        HeldOutResult("b", 20, 2.00, 1.99, 2.01),
+        HeldOutResult("c", 30, 1.99, None, 1.99, labels, baseline),
+    ]
+    assert verdicts(results) == [
+        "On a, the model (1.8400 bits per base) is better than the Markov chain (1.9400) and better than own "
+        "composition (1.9900).",
+        "On b, the model (2.0000 bits per base) is not better than the Markov chain (1.9900), but better than own "
+        "composition (2.0100).",
+        "On c, the model (1.9900 bits per base) is not better than own composition (1.9900).",
+        "On c, the model is better than its baseline in 1 of 2 predictions; not in sites:start AUPRC.",
+    ]
+    facts = CardFacts("m", "causal", "bases", "a", "train", [], "", "", 1, 1, 1, 1.0, "a CPU", "", results)
+    card = write_card(facts)
+    bold = [line for line in card.splitlines() if "**" in line]
+    assert bold == ["| a | 10 | **1.8400** | 1.9400 | 1.9900 |", "| c | genes accuracy | **0.500** | 0.400 |  |"]
+    for line in verdicts(results):
+        assert line in card.replace("\n", " ")
 
 
 def test_slots_do_not_change_what_is_learnt(tmp_path: Path, unbroken: tuple[Stack, list[Progress]]) -> None:

@@ -188,7 +188,8 @@ def command(
 
     The memory needed to train a causal model does not depend on --window. To continue an interrupted run
     from its last report, repeat the same command with the same sequences, settings, number of threads
-    and version of genoscan. The model card compares the model with baselines on the same held-out bases.
+    and version of genoscan. The model card compares the model with baselines on the same held-out bases; the
+    verdict is also printed.
     """
     from genoscan.composition import gc_range
     from genoscan.genome.genome import open_genome
@@ -302,8 +303,10 @@ def command(
             bases_seen=steps * batch * window,
         )
         with atomic_directory(output) as made:
-            finish_model(made, work, trained)
+            compared = finish_model(made, work, trained)
         shutil.rmtree(work)
+    for verdict in compared:
+        click.echo(verdict)
     click.echo(output)
 
 

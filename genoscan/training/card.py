@@ -1,6 +1,6 @@
 """Model cards, which describe the training data, training time and performance of a model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from textwrap import dedent, fill
 
@@ -115,6 +115,55 @@ def write_card(facts: CardFacts) -> str:
     return head + rows + training + _performance(facts)
 
 
+def verdicts(held_out: Sequence[HeldOutResult]) -> list[str]:
+    """Return sentences that compare the model with its baselines.
+
+    Parameters
+    ----------
+    held_out
+        Results on each set of held-out sequences.
+
+    Returns
+    -------
+    list of str
+        Sentences such as "On validation data, the model (1.8420 bits per base) is better than the Markov chain
+        (1.9458)". Those about the language model are first, those about labels follow.
+    """
+    return [*_language_model_verdicts(held_out), *_label_verdicts(held_out)]
+
+
+def _language_model_verdicts(held_out: Sequence[HeldOutResult]) -> Iterator[str]:
+    for result in held_out:
+        if result.model is None:
+            continue
+        baselines = ("the Markov chain", result.markov), ("own composition", result.composition)
+        known = [(name, bits, result.model < bits) for name, bits in baselines if bits is not None]
+        clauses = [f"{'' if better else 'not '}better than {name} ({bits:.4f})" for name, bits, better in known]
+        agreement = " and " if len({better for *_, better in known}) == 1 else ", but "
+        yield f"On {result.name}, the model ({result.model:.4f} bits per base) is {agreement.join(clauses)}."
+
+
+def _label_verdicts(held_out: Sequence[HeldOutResult]) -> Iterator[str]:
+    for result in held_out:
+        compared = [name for name in result.labels if name in result.baseline]
+        others = [name for name in compared if not _is_better(result, name)]
+        if compared:
+            exceptions = f"; not in {', '.join(others)}" if others else ""
+            yield (
+                f"On {result.name}, the model is better than its baseline in {len(compared) - len(others)} of "
+                f"{len(compared)} predictions{exceptions}."
+            )
+
+
+def _is_better(result: HeldOutResult, name: str) -> bool:
+    """Return whether a metric has a baseline, and the model is better."""
+    return name in result.baseline and result.labels[name] > result.baseline[name]
+
+
+def _bold(text: str, better: bool) -> str:
+    return f"**{text}**" if better else text
+
+
 def _duration(hours: float) -> str:
     return f"{hours:.2f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
 
@@ -136,23 +185,21 @@ def _language_model(facts: CardFacts) -> str:
         else ""
     )
     explained = fill(
-        f'Bits per base; lower is better.{markov} "Own composition" is the entropy of the held-out bases\' own '
-        "frequencies, which are not available to the predictors.",
+        f"Bits per base; lower is better, bold if lower than those of the baselines.{markov} "
+        '"Own composition" is the entropy of the held-out bases\' own frequencies, which are not available to the '
+        "predictors.",
         100,
     )
     lines = ["| held out | bases | this model | Markov | own composition |", "|---|---|---|---|---|"]
-    verdicts = []
     for result in facts.held_out:
         if result.model is None:
             continue
         chain = "" if result.markov is None else f"{result.markov:.4f}"
-        lines.append(
-            f"| {result.name} | {result.bases:,} | **{result.model:.4f}** | {chain} | {result.composition:.4f} |"
-        )
         best = result.composition if result.markov is None else min(result.markov, result.composition)
-        verb = "is better than" if result.model < best else "is not better than"
-        verdicts.append(f"On {result.name}, the model {verb} its baselines.")
-    return f"{explained}\n\n" + "\n".join(lines) + "\n\n" + fill(" ".join(verdicts), 100) + "\n\n"
+        model = _bold(f"{result.model:.4f}", result.model < best)
+        lines.append(f"| {result.name} | {result.bases:,} | {model} | {chain} | {result.composition:.4f} |")
+    verdict = " ".join(_language_model_verdicts(facts.held_out))
+    return f"{explained}\n\n" + "\n".join(lines) + "\n\n" + fill(verdict, 100) + "\n\n"
 
 
 def _labels(facts: CardFacts) -> str:
@@ -160,25 +207,19 @@ def _labels(facts: CardFacts) -> str:
         "Accuracy is the share of bases in the right class; its baseline is the most frequent class of the training "
         "data. AUPRC is the area under the precision-recall curve over all bases, and F1 is at the best threshold; "
         "the baseline is the better of a position weight matrix and a first-order Markov model of the 20 bases on "
-        "each side, estimated from the training data. Bases about which the annotation is ambiguous are left out.",
+        "each side, estimated from the training data. Bases about which the annotation is ambiguous are left out. Bold "
+        "is better than the baseline.",
         100,
     )
     lines = ["| held out | prediction | this model | baseline | F1 |", "|---|---|---|---|---|"]
-    verdicts = []
     for result in facts.held_out:
-        better = compared = 0
         for name, value in result.labels.items():
             if name.endswith(" F1"):
                 continue
             baseline = result.baseline.get(name)
             f1 = result.labels.get(name.removesuffix(" AUPRC") + " F1")
             cells = "" if baseline is None else f"{baseline:.3f}", "" if f1 is None else f"{f1:.3f}"
-            lines.append(f"| {result.name} | {name} | **{value:.3f}** | {cells[0]} | {cells[1]} |")
-            if baseline is not None:
-                compared += 1
-                better += value > baseline
-        if compared:
-            verdicts.append(
-                f"On {result.name}, the model is better than its baseline in {better} of {compared} predictions."
-            )
-    return f"{explained}\n\n" + "\n".join(lines) + "\n\n" + fill(" ".join(verdicts), 100) + "\n"
+            model = _bold(f"{value:.3f}", _is_better(result, name))
+            lines.append(f"| {result.name} | {name} | {model} | {cells[0]} | {cells[1]} |")
+    verdict = " ".join(_label_verdicts(facts.held_out))
+    return f"{explained}\n\n" + "\n".join(lines) + "\n\n" + fill(verdict, 100) + "\n"

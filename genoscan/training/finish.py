@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from genoscan.genome.genome import Genome
 from genoscan.layers.config import ModelConfig, ValidationResult
 from genoscan.layers.weights import save_model
-from genoscan.training.card import CardFacts, HeldOutResult, write_card
+from genoscan.training.card import CardFacts, HeldOutResult, verdicts, write_card
 from genoscan.training.data import Piece, Split
 from genoscan.training.evaluation import Network, baseline_metrics, bits_per_base, label_metrics
 from genoscan.training.labels import LabelledHead
@@ -64,7 +64,7 @@ class Finished:
     bases_seen: int
 
 
-def finish_model(output: Path, work: Path, trained: Finished) -> None:
+def finish_model(output: Path, work: Path, trained: Finished) -> list[str]:
     """Score held-out sequences with the model and its baselines, and write the model folder.
 
     Parameters
@@ -75,6 +75,11 @@ def finish_model(output: Path, work: Path, trained: Finished) -> None:
         Folder that contains the checkpoint of the training run.
     trained
         The trained model and its data.
+
+    Returns
+    -------
+    list of str
+        Sentences that compare the model with its baselines (see `verdicts`).
 
     Raises
     ------
@@ -114,6 +119,7 @@ def finish_model(output: Path, work: Path, trained: Finished) -> None:
     rows.columns = rows.columns.str.removeprefix("labels.")
     rows.to_csv(output / CURVE, sep="\t", index=False, float_format="%.5g")
     _plot(rows, output.name).write_html(output / PLOT, include_plotlyjs=True)
+    return verdicts(facts.held_out)
 
 
 def _describe_sources(genome: Genome) -> list[str]:

@@ -30,6 +30,7 @@ from genoscan.temporary import locked_folder
 from genoscan.tracks.atomic import atomic_write, make_partial_folder
 from genoscan.tracks.provenance import file_sha256
 from genoscan.training.data import Split
+from genoscan.training.differences import describe_differences
 from genoscan.training.labels import LabelledHead
 from genoscan.training.optimizer import load_state, state_tensors
 
@@ -297,14 +298,14 @@ def resume(
     ------
     InputError
         If the checkpoint is damaged, or was written with different settings. In the latter case, the
-        message names the first difference.
+        message names the first differences.
     """
     restart = f"remove {work} to start again"
     if not (work / STATE).exists():
         return 0, 0.0, []
     state = read_state(work)
     tensors_file = work / state.tensors
-    if differing := _first_difference(state.settings, recorded):
+    if differing := describe_differences(state.settings, recorded):
         raise InputError(
             f"{work}: contains a training run with other settings: {differing}; use the same settings, or {restart}"
         )
@@ -328,26 +329,3 @@ def _checksum(state: Mapping[str, Any]) -> str:
     """Return a checksum of all values in a state except the settings, which are compared directly."""
     values = {key: state[key] for key in sorted(state) if key not in ("settings", "checksum")}
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
-
-
-def _first_difference(found: Any, expected: Any, place: str = "") -> str | None:
-    """Describe the first difference between two JSON values; return None if they are equal."""
-    if isinstance(found, Mapping) and isinstance(expected, Mapping):
-        for key in [*expected, *(key for key in found if key not in expected)]:
-            inner = f"{place}.{key}" if place else key
-            if key not in found:
-                return f"{inner} was not recorded"
-            if key not in expected:
-                return f"{inner} was {json.dumps(found[key])}, is no longer a setting"
-            if differing := _first_difference(found[key], expected[key], inner):
-                return differing
-        return None
-    if isinstance(found, list) and isinstance(expected, list):
-        if len(found) != len(expected):
-            return f"{place}: {len(found)} items were recorded, expected {len(expected)}"
-        pairs = enumerate(zip(found, expected, strict=True))
-        different = (_first_difference(a, b, f"{place}.{i}") for i, (a, b) in pairs)
-        return next(filter(None, different), None)
-    if found == expected and isinstance(found, bool) == isinstance(expected, bool):
-        return None
-    return f"{place} was {json.dumps(found)}, is {json.dumps(expected)}"
