@@ -1,6 +1,7 @@
 """Functions that locate, copy and run the Snakemake workflow distributed with genoscan, and read its configuration."""
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -13,16 +14,24 @@ from genoscan.errors import InputError
 from genoscan.json_input import first_problem, parse_json
 from genoscan.tracks.atomic import atomic_directory, check_new_folder, os_errors
 
+_EXAMPLE = re.compile(r"\.\./data/(\S+)")
+"""Example data in the configuration, as seen from the folder of the workflow in a checkout."""
+
 
 def snakefile() -> Path:
-    """Return the path of the Snakefile, which is in the installed package or in the source checkout."""
+    """Return the path of the Snakefile."""
+    return _shipped("workflows") / "Snakefile"
+
+
+def _shipped(folder: str) -> Path:
+    """Return a folder that is distributed with genoscan, in the installed package or in the source checkout."""
     package = Path(__file__).resolve().parent
-    installed = package / "_workflows"
-    return (installed if installed.is_dir() else package.parent / "workflows") / "Snakefile"
+    installed = package / f"_{folder}"
+    return installed if installed.is_dir() else package.parent / folder
 
 
 def copy_workflow(folder: Path) -> None:
-    """Copy the workflow to a new folder.
+    """Copy the workflow to a new folder, with the data of its example.
 
     Raises
     ------
@@ -36,10 +45,16 @@ def copy_workflow(folder: Path) -> None:
         # Files of earlier runs are not part of the workflow.
         left = shutil.ignore_patterns(".snakemake", "results", "logs", "benchmarks")
         shutil.copytree(snakefile().parent, made, ignore=left)
+        config, data = made / "config" / "config.yaml", made / "data"
+        text = config.read_text()
+        data.mkdir()
+        for name in _EXAMPLE.findall(text):
+            shutil.copy(_shipped("data") / name, data)
+        config.write_text(_EXAMPLE.sub(r"data/\1", text))
 
 
 def run_workflow(arguments: Sequence[str]) -> int:
-    """Run the workflow in the current folder; return Snakemake's exit status.
+    """Run the workflow in the current folder; return Snakemake's exit status. Logs of failed jobs are printed.
 
     Parameters
     ----------
@@ -58,7 +73,8 @@ def run_workflow(arguments: Sequence[str]) -> int:
     """
     if importlib.util.find_spec("snakemake") is None:
         raise InputError("genoscan workflow run: Snakemake is not installed: pip install snakemake")
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile()), *arguments]
+    options = ["--snakefile", str(snakefile()), "--show-failed-logs"]
+    command = [sys.executable, "-m", "snakemake", *options, *arguments]
     return subprocess.run(command, check=False).returncode
 
 

@@ -248,6 +248,9 @@ def test_the_workflow_that_comes_along(
     assert (done.code, done.out) == (0, f"{folder / 'config' / 'config.yaml'}\n"), done.err
     assert (folder / "Snakefile").read_bytes() == SNAKEFILE.read_bytes()
     assert not (folder / ".snakemake").exists()
+    example = yaml.safe_load((folder / "config" / "config.yaml").read_text())
+    for path in (example["genome"], example["annotation"], example["runs"]["example"]["regions"]):
+        assert (folder / path).is_file()
     assert "already exists" in genoscan("workflow", "init", folder).err
     assert genoscan("workflow", "run", "--version").code == 0
     assert capfd.readouterr().out.startswith("9.")
@@ -280,20 +283,20 @@ PROBLEM = (SNAKEFILE.parent / "rules" / "config.smk").read_text().split("\ntry:\
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"shards": "two"}, "shards: found two, expected a whole number"),
+        ({"shards": "2"}, 'shards: found the text "2", expected a whole number'),
         ({"shards": 0}, "shards: found 0, expected at least 1"),
         ({"shards": None}, "shards: found nothing, expected a whole number"),
         ({"device": "gpu"}, "device: found gpu, expected auto, cpu, cuda or cuda:N"),
         ({"genome": {"fasta": "g.fa"}}, "genome: found a mapping, expected text"),
         ({"runs": {}}, "runs: found no entry, expected at least one"),
-        ({"runs": {"a": "b.bed"}}, "runs.a: found b.bed, expected a mapping of keys to values"),
+        ({"runs": {"a": "b.bed"}}, 'runs.a: found the text "b.bed", expected a mapping of keys to values'),
         ({"runs": {"a": {"region": "b"}}}, "runs.a: found the key region, did you mean regions?"),
         ({"runs": {"a": {"model": "m"}}}, "runs.a: the key regions is missing: BED"),
         (
             {"runs": {"a": {"regions": "b", "score": "max"}}},
             "runs.a.score: found max, expected one of centred, observed, magnitude, substitution",
         ),
-        ({"runs": {"a": {"regions": "b", "clip": "yes"}}}, "runs.a.clip: found yes, expected true or false"),
+        ({"runs": {"a": {"regions": "b", "clip": "yes"}}}, 'runs.a.clip: found the text "yes", expected true or false'),
         (
             {"runs": {"index": {"regions": "b"}}},
             "runs: found index, expected letters, digits and _ . -, neither index nor ending in .report",

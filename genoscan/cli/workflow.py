@@ -28,12 +28,13 @@ def path() -> None:
 def init(folder: Path) -> None:
     """Copy the workflow to a new folder.
 
-    The settings of the workflow are in FOLDER/config/config.yaml.
+    The settings of the workflow are in FOLDER/config/config.yaml; they are those of an example, whose data are
+    copied, too.
     """
     from genoscan.workflow import copy_workflow
 
     copy_workflow(folder)
-    log("enter your genome and regions in this file; it contains those of the example")
+    log("cd to the folder and run snakemake for the example; enter your genome and regions in this file")
     click.echo(folder / "config" / "config.yaml")
 
 

@@ -44,6 +44,8 @@ def problem(error):
         expected = f"one of {', '.join(value)}"
     elif error.validator == "type":
         expected = types[value]
+        if isinstance(error.instance, str):
+            return f'{key}: found the text "{error.instance}", expected {expected}'
     elif error.validator == "minimum":
         expected = f"at least {value}"
     elif error.validator == "maxLength":
