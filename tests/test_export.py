@@ -99,7 +99,8 @@ def test_a_page_holds_bases_track_and_genes(genome: Path, track: Path, genes: Pa
     assert config["locus"] == "chr1:10,001-14,000"
     assert "<option selected>chr1:10,001-14,000</option>" in page.read_text()
     # What a name holds stays text.
-    assert "&lt;/script&gt;&lt;b&gt;: log-likelihood, centred" in page.read_text()
+    described = "model &lt;/script&gt;&lt;b&gt;; target log-likelihood; score centred, in nats per substitution"
+    assert described in page.read_text()
     assert page.read_text().count("</script") == 2
 
 
@@ -248,8 +249,10 @@ def test_what_is_refused(genome: Path, track: Path, tmp_path: Path) -> None:
     assert "expected a bigWig" in refusal("html", tmp_path / "x.bedgraph", *end)
     assert "it is read from, too" in refusal("html", track, "-g", genome, "-o", track)
     assert "file not found, expected BED" in refusal("html", track, *end, "-a", tmp_path / "none")
-    (tmp_path / "no folder.bw").write_bytes(track.read_bytes())
-    assert "cannot be read" in refusal("html", tmp_path / "no folder.bw", *end)
+    for name in ("page.htm", "page.txt", "page"):
+        assert "expected a name that ends in .html" in refusal("html", track, "-g", genome, "-o", tmp_path / name)
+    assert "that ends in .xml" in refusal("igv", track, "-g", genome, "-o", tmp_path / "s.json")
+    assert "that ends in .json" in refusal("jbrowse", track, "-g", genome, "-o", tmp_path / "s.xml")
     assert "there is no folder" in refusal("html", track, "-g", genome, "-o", tmp_path / "none" / "p.html")
     (tmp_path / "g.fa.fai").unlink()
     assert not page.exists()

@@ -85,7 +85,7 @@ COMMANDS: dict[str, tuple[object, ...]] = {
     "report": ("report", *EXPORT, "o.html"),
     "html": ("export", "html", *EXPORT, "o.html"),
     "igv": ("export", "igv", *EXPORT, "o.xml"),
-    "jbrowse": ("export", "jbrowse", *EXPORT, "o.conf"),
+    "jbrowse": ("export", "jbrowse", *EXPORT, "o.json"),
     "sites": ("export", "sites", "in.npz", "-o", "o.tsv"),
     "hub": ("export", "hub", *EXPORT, "o", "--email", "you@lab.org"),
     "modisco": ("export", "modisco", "in.npz", "-R", "rows.bed", "--width", 20, "-o", "o"),

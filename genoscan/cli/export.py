@@ -22,7 +22,9 @@ def command() -> None:
     """Export tracks to web pages, genome browsers and motif tools.
 
     TRACK is a bigWig file written by genoscan, with its .json file in the same folder. GENOME must be
-    the genome on which the track was computed, which is verified by comparing checksums.
+    the genome on which the track was computed, which is verified by comparing checksums. bigWigs of other
+    programs, such as conservation or accessibility, may be added: only names and lengths of their sequences
+    are compared with the genome.
     """
 
 
@@ -37,6 +39,13 @@ TRACKS = combine(
         help="The genome that the tracks were computed on: FASTA or GenBank.",
     ),
     click.option(
+        "-a",
+        "--annotation",
+        metavar="FILE",
+        type=PATH,
+        help="Genes to display, with exons, introns and coding parts: GFF3, GTF, BED or, for html and hub, GenBank.",
+    ),
+    click.option(
         "-r",
         "--region",
         "region_text",
@@ -49,7 +58,6 @@ TRACKS = combine(
 
 @command.command("html")
 @TRACKS
-@click.option("-a", "--annotation", metavar="FILE", type=PATH, help="Genes to display: GenBank, GFF3, GTF or BED.")
 @click.option(
     "--variants",
     "variants_path",
@@ -60,9 +68,9 @@ TRACKS = combine(
 def page(
     paths: tuple[Path, ...],
     genome: Path,
+    annotation: Path | None,
     region_text: str | None,
     output: Path,
-    annotation: Path | None,
     variants_path: Path | None,
 ) -> None:
     """Write an HTML page with a genome browser that shows bases, tracks, genes and variants.
@@ -80,7 +88,7 @@ def page(
     from genoscan.genome.annotation import read_annotation
     from genoscan.tracks.outputs import check_file
 
-    check_file(output, [*paths, genome, annotation, variants_path])
+    check_file(output, [*paths, genome, annotation, variants_path], ".html")
     opened, tracks, locus = _open_inputs(paths, genome, region_text, annotation)
     genes = [] if annotation is None else read_annotation(annotation, opened.sizes, log)
     variants = [] if variants_path is None else read_scored_variants(variants_path, opened)
@@ -92,37 +100,45 @@ def page(
 
 @command.command("igv")
 @TRACKS
-def igv(paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path) -> None:
+def igv(paths: tuple[Path, ...], genome: Path, annotation: Path | None, region_text: str | None, output: Path) -> None:
     """Write an IGV session file that refers to the genome and the tracks by path.
 
     \b
     Example:
-      genoscan export igv peaks.bw -g chr.fa -o peaks.xml
+      genoscan export igv peaks.bw -g chr.fa -a genes.gff3 -o peaks.xml
     """
     from genoscan.export.session import write_igv_session
+    from genoscan.genome.annotation import read_annotation
     from genoscan.tracks.outputs import check_file
 
-    check_file(output, [*paths, genome])
+    check_file(output, [*paths, genome, annotation], ".xml")
     opened, tracks, locus = _open_inputs(paths, genome, region_text)
-    write_igv_session(output, opened, tracks, locus=locus)
+    if annotation is not None:
+        read_annotation(annotation, opened.sizes, log)
+    write_igv_session(output, opened, tracks, annotation=annotation, locus=locus)
     click.echo(output)
 
 
 @command.command("jbrowse")
 @TRACKS
-def jbrowse(paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path) -> None:
+def jbrowse(
+    paths: tuple[Path, ...], genome: Path, annotation: Path | None, region_text: str | None, output: Path
+) -> None:
     """Write a config.json for JBrowse 2 that refers to the genome and the tracks by path.
 
     \b
     Example:
-      genoscan export jbrowse peaks.bw -g chr.fa -o config.json
+      genoscan export jbrowse peaks.bw -g chr.fa -a genes.gff3 -o config.json
     """
     from genoscan.export.session import write_jbrowse_config
+    from genoscan.genome.annotation import read_annotation
     from genoscan.tracks.outputs import check_file
 
-    check_file(output, [*paths, genome])
+    check_file(output, [*paths, genome, annotation], ".json")
     opened, tracks, locus = _open_inputs(paths, genome, region_text)
-    write_jbrowse_config(output, opened, tracks, locus=locus)
+    if annotation is not None:
+        read_annotation(annotation, opened.sizes, log)
+    write_jbrowse_config(output, opened, tracks, annotation=annotation, locus=locus)
     click.echo(output)
 
 
@@ -135,20 +151,28 @@ def jbrowse(paths: tuple[Path, ...], genome: Path, region_text: str | None, outp
     help="UCSC's name of the assembly, such as hg38.  [default: include the genome as .2bit]",
 )
 def hub(
-    paths: tuple[Path, ...], genome: Path, region_text: str | None, output: Path, email: str, assembly: str | None
+    paths: tuple[Path, ...],
+    genome: Path,
+    annotation: Path | None,
+    region_text: str | None,
+    output: Path,
+    email: str,
+    assembly: str | None,
 ) -> None:
     """Write a track hub for the UCSC Genome Browser: a folder to publish on a web server.
 
     \b
     Example:
-      genoscan export hub peaks.bw -g chr.fa --email you@lab.org -o hub
+      genoscan export hub peaks.bw -g chr.fa -a genes.gff3 --email you@lab.org -o hub
     """
     from genoscan.export.hub import write_hub
+    from genoscan.genome.annotation import read_annotation
     from genoscan.tracks.atomic import check_new_folder
 
     check_new_folder(output)
     opened, tracks, locus = _open_inputs(paths, genome, region_text)
-    write_hub(output, opened, tracks, email=email, assembly=assembly, locus=locus)
+    genes = [] if annotation is None else read_annotation(annotation, opened.sizes, log)
+    write_hub(output, opened, tracks, genes, email=email, assembly=assembly, locus=locus)
     click.echo(output / "hub.txt")
 
 
@@ -254,11 +278,14 @@ def sites(columns: Path, top: int, output: Path) -> None:
 def _open_inputs(
     paths: Sequence[Path], genome: Path, region_text: str | None, annotation: Path | None = None
 ) -> "tuple[Genome, list[TrackFile], Region | None]":
-    from genoscan.export.track_file import load_track
+    from genoscan.export.track_file import load_track, track_notes
     from genoscan.genome.genome import open_genome
 
     if len({path.stem for path in paths}) < len(paths):
         raise InputError(f"{paths[0]}: two tracks have the same file name: rename one of them")
     opened = open_genome(genome)
     locus = read_region(opened, region_text, annotation) if region_text else None
-    return opened, [load_track(path, opened) for path in paths], locus
+    tracks = [load_track(path, opened) for path in paths]
+    for note in track_notes(tracks):
+        log(note)
+    return opened, tracks, locus

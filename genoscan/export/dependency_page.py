@@ -17,7 +17,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from genoscan.dependency_map import DependencyMap
-from genoscan.export.markup import plotly_text, script_json, security_policy
+from genoscan.export.markup import page_style, plotly_text, script_json, security_policy
 from genoscan.export.track_file import format_locus
 from genoscan.genome.alphabet import decode
 from genoscan.genome.region import Region
@@ -108,6 +108,7 @@ def write_dependency_page(output: Path, found: DependencyMap, record: Mapping[st
     region = Region(columns.chrom, record["regions"][0]["start"], record["regions"][0]["end"])
     text = _template("dependency.html").substitute(
         policy=security_policy([plotly, script]),
+        style=page_style(),
         title=html.escape(title),
         description=html.escape(
             f"Dependency map ({definition}) of {format_locus(region)}, read bases {format_locus(columns)}, by "

@@ -6,6 +6,7 @@ A track hub contains:
     genomes.txt             assembly: a UCSC name, or the path of a .2bit file in the hub
     ASSEMBLY/trackDb.txt    tracks and their display settings
     ASSEMBLY/*.bw           copies of the tracks
+    ASSEMBLY/genes.bb       genes; included only if there is an annotation
     ASSEMBLY/*.2bit         genome; included only if genomes.txt does not contain a UCSC name
 """
 
@@ -16,15 +17,20 @@ from pathlib import Path
 from urllib.parse import quote
 
 from genoscan.errors import InputError
-from genoscan.export.track_file import TrackFile, track_names
+from genoscan.export.track_file import TrackFile, first_region, track_names
 from genoscan.export.twobit import write_two_bit
 from genoscan.genome.alphabet import BASES
+from genoscan.genome.feature import Feature
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
 from genoscan.tracks.atomic import atomic_directory, check_new_folder, os_errors
+from genoscan.tracks.bigbed import write_bigbed
 
 _LABEL_LENGTH = 17
-"""Maximum length of a short label in the UCSC Genome Browser, in characters."""
+_LONG_LABEL = 80
+"""Maximum lengths of labels in the UCSC Genome Browser, in characters."""
+
+_GENES = "genes.bb"
 
 _ASSEMBLY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 """Pattern that assembly names must match; an assembly name is also the name of a folder in the hub."""
@@ -34,6 +40,7 @@ def write_hub(
     output: Path,
     genome: Genome,
     tracks: Sequence[TrackFile],
+    annotation: Sequence[Feature] = (),
     *,
     email: str,
     assembly: str | None = None,
@@ -49,6 +56,8 @@ def write_hub(
         Genome on which the tracks were computed.
     tracks
         Tracks to copy.
+    annotation
+        Genes to include as a bigBed file, with their exons and coding parts.
     email
         E-mail address that UCSC displays as the contact for the hub.
     assembly
@@ -76,13 +85,13 @@ def write_hub(
         hub = {
             "hub": "genoscan",
             "shortLabel": names[:_LABEL_LENGTH],
-            "longLabel": names[:80],
+            "longLabel": names[:_LONG_LABEL],
             "genomesFile": "genomes.txt",
             "email": email,
         }
         assembly_settings = {"genome": name, "trackDb": f"{name}/trackDb.txt"}
         if assembly is None:
-            start = locus or tracks[0].regions[0]
+            start = first_region(tracks, locus)
             write_two_bit(folder / name / f"{name}.2bit", genome)
             assembly_settings |= {
                 "twoBitPath": f"{name}/{name}.2bit",
@@ -96,7 +105,11 @@ def write_hub(
             shutil.copyfile(track.path, folder / name / track.path.name)
         (folder / "hub.txt").write_text(_stanza(hub), encoding="utf-8")
         (folder / "genomes.txt").write_text(_stanza(assembly_settings), encoding="utf-8")
-        stanzas = "\n".join(map(_stanza, _track_settings(tracks)))
+        settings = list(_track_settings(tracks))
+        if annotation:
+            write_bigbed(folder / name / _GENES, annotation, genome.sizes)
+            settings.append(_gene_settings())
+        stanzas = "\n".join(map(_stanza, settings))
         (folder / name / "trackDb.txt").write_text(stanzas, encoding="utf-8")
 
 
@@ -116,7 +129,7 @@ def _track_settings(tracks: Sequence[TrackFile]) -> Iterator[dict[str, str]]:
             "track": container,
             "container": "multiWig",
             "shortLabel": name[:_LABEL_LENGTH],
-            "longLabel": f"{name}: probabilities of A, C, G and T"[:80],
+            "longLabel": f"{name}: probabilities of A, C, G and T"[:_LONG_LABEL],
             "type": "bigWig",
             "visibility": "full",
             "aggregate": "stacked",
@@ -130,7 +143,7 @@ def _track_settings(tracks: Sequence[TrackFile]) -> Iterator[dict[str, str]]:
                 "parent": container,
                 "bigDataUrl": quote(track.path.name),
                 "shortLabel": track.name[:_LABEL_LENGTH],
-                "longLabel": f"{track.name}: {track.description}"[:80],
+                "longLabel": _long_label(track),
                 "type": "bigWig",
             }
     grouped = {track.path for bases in _base_probabilities(tracks).values() for track in bases}
@@ -139,15 +152,37 @@ def _track_settings(tracks: Sequence[TrackFile]) -> Iterator[dict[str, str]]:
             "track": identify(track.name),
             "bigDataUrl": quote(track.path.name),
             "shortLabel": track.name[:_LABEL_LENGTH],
-            "longLabel": f"{track.name}: {track.description}"[:80],
+            "longLabel": _long_label(track),
             "type": "bigWig",
             "visibility": "full",
-            "autoScale": "on",
+            **_scale(track),
             "windowingFunction": "maximum",  # a mean would hide narrow peaks
-            "logo": "on",  # draws bases as letters when zoomed in
+            **({"logo": "on"} if track.is_by_base else {}),  # draws bases as letters when zoomed in
             "maxHeightPixels": "128:80:16",
             "color": "0,114,178",
         }
+
+
+def _long_label(track: TrackFile) -> str:
+    """Return name, quantity and unit, with at most 80 characters, as UCSC requires."""
+    label = f"{track.name}: {track.short_description}"
+    return label if len(label) <= _LONG_LABEL else f"{label[: _LONG_LABEL - 3]}..."
+
+
+def _scale(track: TrackFile) -> dict[str, str]:
+    return {"viewLimits": "{:g}:{:g}".format(*track.limits)} if track.limits else {"autoScale": "on"}
+
+
+def _gene_settings() -> dict[str, str]:
+    return {
+        "track": "genes",
+        "bigDataUrl": _GENES,
+        "shortLabel": "genes",
+        "longLabel": "genes with exons, introns and coding parts",
+        "type": "bigBed 12",
+        "visibility": "pack",
+        "color": "0,0,150",
+    }
 
 
 def _base_probabilities(tracks: Sequence[TrackFile]) -> dict[str, list[TrackFile]]:

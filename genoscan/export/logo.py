@@ -1,9 +1,12 @@
 """Sequence logos in SVG; the height of each letter is proportional to its absolute score."""
 
 import html
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float32
+
+from genoscan.export.gene_strip import Bar
 
 # Colour (Okabe-Ito palette) and outline of each letter, in a 100 x 100 box with y pointing down.
 LETTERS = {
@@ -23,6 +26,8 @@ LETTERS = {
 }
 _WIDTH, _HALF = 14.0, 60.0
 """Width of a letter, and height of the logo on either side of the axis, in pixels."""
+_LANE = 14
+"""Height of a lane of genes, in pixels."""
 
 OUTLINES = "".join(
     f'<symbol id="base-{name}" viewBox="0 0 100 100" preserveAspectRatio="none">'
@@ -32,7 +37,9 @@ OUTLINES = "".join(
 """SVG <symbol> elements to which logos refer; a page must include them once, within an <svg> element."""
 
 
-def logo(bases: str, scores: Float32[np.ndarray, " bases"], *, label: str) -> str:
+def logo(
+    bases: str, scores: Float32[np.ndarray, " bases"], *, label: str, start: int = 0, genes: Sequence[Bar] = ()
+) -> str:
     """Draw a sequence logo.
 
     Parameters
@@ -44,6 +51,10 @@ def logo(bases: str, scores: Float32[np.ndarray, " bases"], *, label: str) -> st
         with negative scores are drawn upside down, below the axis.
     label
         Text alternative for the image (aria-label).
+    start
+        Position of the first base, 0-based.
+    genes
+        Parts of genes to draw below the letters.
 
     Returns
     -------
@@ -62,8 +73,19 @@ def logo(bases: str, scores: Float32[np.ndarray, " bases"], *, label: str) -> st
             f'<use href="#base-{base}" x="{i * _WIDTH + 0.5:.1f}" width="{_WIDTH - 1:.1f}" '
             f'y="{_HALF if score < 0 else _HALF - height:.2f}" height="{height:.2f}"{flip}/>'
         )
+    height = 2 * _HALF + _LANE * max((bar.lane + 1 for bar in genes), default=0)
     return (
         f'<svg class="logo" role="img" aria-label="{html.escape(label)}" '
-        f'viewBox="0 0 {width:g} {2 * _HALF:g}" width="{width:g}" height="{2 * _HALF:g}">'
-        f'{"".join(letters)}<line class="axis" x2="{width:g}" y1="{_HALF:g}" y2="{_HALF:g}"/></svg>'
+        f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}">'
+        f'{"".join(letters)}<line class="axis" x2="{width:g}" y1="{_HALF:g}" y2="{_HALF:g}"/>'
+        f"{''.join(_gene_bar(bar, start) for bar in genes)}</svg>"
+    )
+
+
+def _gene_bar(bar: Bar, start: int) -> str:
+    height = (1, 4, 9)[bar.height]
+    middle = 2 * _HALF + _LANE * (bar.lane + 0.5)
+    return (
+        f'<rect class="gene" x="{(bar.start - start) * _WIDTH:g}" width="{(bar.end - bar.start) * _WIDTH:g}" '
+        f'y="{middle - height / 2:g}" height="{height}"><title>{html.escape(bar.name)}</title></rect>'
     )

@@ -9,6 +9,7 @@ import json
 from base64 import b64encode
 from collections.abc import Sequence
 from hashlib import sha256
+from importlib.resources import files
 from typing import Any
 
 
@@ -40,6 +41,17 @@ def security_policy(scripts: Sequence[str], *, connect: str = "'none'") -> str:
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
         f"connect-src {connect}; base-uri 'none'; form-action 'none'"
     )
+
+
+def page_style() -> str:
+    """Return the styles that all pages share, with colours for light and dark displays."""
+    return files("genoscan.export").joinpath("style.css").read_text("utf-8")
+
+
+def note_list(notes: Sequence[str]) -> str:
+    """Return remarks of one line each as an HTML list; empty if there are none."""
+    items = "".join(f"<li>{html.escape(note)}</li>" for note in dict.fromkeys(notes))
+    return f'<ul class="notes">{items}</ul>' if items else ""
 
 
 def script_json(value: Any) -> str:

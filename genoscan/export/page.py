@@ -11,7 +11,8 @@ igv.js is included unmodified (vendor/). Its configuration includes the followin
                chromosome, with its coordinates. The rest of the genome is not included.
     type       "merged". Each track is drawn twice, with the maximum and with the minimum per pixel,
                because a mean would hide narrow peaks.
-    graphType  "dynseq". When the user zooms in, bases are drawn as letters scaled by their scores.
+    graphType  "dynseq" for scores of the observed bases: letters scaled by the scores, where they have room
+               (page.js). Probabilities and tracks of other programs are bars ("bar").
     name       Names of tracks are escaped, because igv.js inserts them as HTML. Names of features are
                not escaped, because igv.js draws them on a canvas and page.js creates their popups.
     aliasURL   Other names for sequences whose names igv.js would misread (see igv_names.py).
@@ -23,7 +24,7 @@ import gzip
 import html
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -31,11 +32,13 @@ from string import Template
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from genoscan.errors import InputError
+from genoscan.export.clip import clipped_content, write_clipped
 from genoscan.export.igv_names import igv_name_table, igv_names
-from genoscan.export.markup import script_json, security_policy
+from genoscan.export.markup import note_list, page_style, script_json, security_policy
 from genoscan.export.page_features import gene_tracks, variant_tracks
 from genoscan.export.scored_variants import ScoredVariant
-from genoscan.export.track_file import TrackFile, format_locus, track_names
+from genoscan.export.track_file import TrackFile, first_region, format_locus, shown_tracks, track_names, track_notes
 from genoscan.export.twobit import write_two_bit
 from genoscan.genome.alphabet import decode
 from genoscan.genome.feature import Feature
@@ -55,30 +58,6 @@ _GENOME = "genome.2bit"
 
 _COLOURS = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 
-_PAGE = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>{title}</title>
-<style>body {{ font: 15px/1.5 system-ui, sans-serif; margin: 1rem; }} dt {{ font-weight: 600; }}
-dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; }} dd {{ margin: 0; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-<dl>{descriptions}</dl>
-<p><label>Regions with scores: <select id="places">{options}</select></label></p>
-<main id="browser"></main>
-<script>{igv}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
-
 
 class _Sources(NamedTuple):
     """Sources of the data that a page displays.
@@ -91,6 +70,8 @@ class _Sources(NamedTuple):
         URL of each track.
     connect
         Value of the directive connect-src of the page's Content-Security-Policy.
+    notes
+        Remarks of one line each.
     names
         Names within igv.js of the sequences that are renamed there, by their names in the genome.
     """
@@ -98,6 +79,7 @@ class _Sources(NamedTuple):
     bases: Mapping[str, Any]
     urls: Sequence[str]
     connect: str
+    notes: Sequence[str]
     names: Mapping[str, str]
 
 
@@ -147,60 +129,100 @@ def write_page(
     The size of the page is 1.5 MB, plus about 8 bytes per scored base of each track if the tracks are
     embedded.
     """
-    visible = list(_visible_regions(genome, tracks))
-    bases = sum(len(region) for track in tracks for region in track.regions)
-    embedded = bases <= _EMBED_LIMIT
-    shown = list(dict.fromkeys(region.chrom for region in visible)) if embedded else list(genome.sizes)
-    names = igv_names(shown, genome.sizes)
-    reference: dict[str, Any] = {}
-    if table := igv_name_table(shown, names):
-        reference = {"aliasURL": _data("text/plain", table.encode()), "nameSet": "name"}
-    if embedded:
-        reference |= {"indexed": False, "fastaURL": _data("application/gzip", _slices(genome, visible, names))}
-        urls = [_data("application/octet-stream", track.path.read_bytes()) for track in tracks]
-        folder, sources = None, _Sources(reference, urls, "'none'", names)
-    else:
+    regions = _regions(genome, tracks, locus)
+    visible = _visible_regions(genome, regions)
+    folder = None
+    if sum(map(len, regions)) * len(tracks) > _EMBED_LIMIT:
         folder = output.with_name(f"{output.stem}_files")
-        urls = [_relative_url(folder.name, track.path.name) for track in tracks]
-        reference["twoBitURL"] = _relative_url(folder.name, _GENOME)
-        sources = _Sources(reference, urls, "'self'", names)
-    features = [*variant_tracks(variants, visible, names), *gene_tracks(annotation, visible, names)]
-    text = _page(genome, tracks, features, visible, locus, sources)
+    shown = list(dict.fromkeys(region.chrom for region in visible)) if folder is None else list(genome.sizes)
+    names = igv_names(shown, genome.sizes)
     with atomic_files() as files:
         part = files.create(output)
+        if folder is None:
+            sources = _embedded(genome, tracks, visible, names)
+        else:
+            sources = _beside(folder, genome, tracks, visible, names, files)
+        if table := igv_name_table(shown, names):
+            alias = {"aliasURL": _data("text/plain", table.encode()), "nameSet": "name"}
+            sources = sources._replace(bases={**alias, **sources.bases})
+        features = [*variant_tracks(variants, visible, names), *gene_tracks(annotation, visible, names)]
+        text = _page(genome, tracks, features, regions, locus, sources)
         with os_errors(output):
             part.write_text(text, encoding="utf-8", errors="replace")
-        if folder is not None:
-            _write_files(folder, genome, tracks, names, files)
     return folder
+
+
+def _regions(genome: Genome, tracks: Sequence[TrackFile], locus: Region | None) -> list[Region]:
+    """Return the regions of the page: those with scores or, without a track of genoscan, the locus."""
+    shown = shown_tracks(tracks)
+    if locus is not None and not shown[0].has_record:
+        return [locus]
+    regions = list(merge((r for track in shown for r in track.regions), genome.sizes, by_strand=False))
+    if not shown[0].has_record and sum(map(len, regions)) > _EMBED_LIMIT:
+        raise InputError(
+            f"{shown[0].path}: no record of genoscan lists the regions to show, and the sequences have "
+            f"{sum(map(len, regions)):,} bases: choose a region with --region"
+        )
+    return regions
+
+
+def _embedded(
+    genome: Genome, tracks: Sequence[TrackFile], visible: Sequence[Region], names: Mapping[str, str]
+) -> _Sources:
+    urls: list[str] = []
+    notes = list(track_notes(tracks))
+    for track in tracks:
+        content = track.path.read_bytes() if track.has_record else None
+        if content is None:
+            content, n_values = clipped_content(track.path, visible, genome)
+            notes += _empty(track, n_values)
+        urls.append(_data("application/octet-stream", content))
+    bases = {"indexed": False, "fastaURL": _data("application/gzip", _slices(genome, visible, names))}
+    return _Sources(bases, urls, "'none'", notes, names)
+
+
+def _beside(
+    folder: Path,
+    genome: Genome,
+    tracks: Sequence[TrackFile],
+    visible: Sequence[Region],
+    names: Mapping[str, str],
+    files: AtomicFiles,
+) -> _Sources:
+    """Write the genome and the tracks to a folder."""
+    files.make_folder(folder)
+    write_two_bit(folder / _GENOME, genome, files, renamed=names)
+    notes = list(track_notes(tracks))
+    for track in tracks:
+        copy = folder / track.path.name
+        if track.has_record:
+            part = files.create(copy)
+            with os_errors(folder):
+                shutil.copyfile(track.path, part)
+        else:
+            notes += _empty(track, write_clipped(track.path, copy, visible, genome, files))
+    urls = [_relative_url(folder.name, track.path.name) for track in tracks]
+    return _Sources({"twoBitURL": _relative_url(folder.name, _GENOME)}, urls, "'self'", notes, names)
+
+
+def _empty(track: TrackFile, n_values: int) -> list[str]:
+    return [] if n_values else [f"{track.name}: no value in the regions shown."]
 
 
 def _relative_url(*parts: str) -> str:
     return "/".join(quote(os.fsencode(part), safe="") for part in parts)
 
 
-def _write_files(
-    folder: Path, genome: Genome, tracks: Sequence[TrackFile], names: Mapping[str, str], files: AtomicFiles
-) -> None:
-    files.make_folder(folder)
-    write_two_bit(folder / _GENOME, genome, files, renamed=names)
-    for track in tracks:
-        part = files.create(folder / track.path.name)
-        with os_errors(folder):
-            shutil.copyfile(track.path, part)
-
-
 def _page(
     genome: Genome,
     tracks: Sequence[TrackFile],
     features: Sequence[Mapping[str, Any]],
-    visible: Sequence[Region],
+    regions: Sequence[Region],
     locus: Region | None,
     sources: _Sources,
 ) -> str:
     names = sources.names
-    regions = merge((r for track in tracks for r in track.regions), genome.sizes, by_strand=False)
-    initial = locus or tracks[0].regions[0]
+    initial = first_region(tracks, locus)
     selected = next((region for region in regions if _overlap(initial, region)), None)
     config = {
         "loadDefaultGenomes": False,
@@ -210,10 +232,7 @@ def _page(
         "reference": {"id": genome.path.name, "name": genome.path.name, "wholeGenomeView": False, **sources.bases},
         "locus": _igv_locus(initial, names),
         "tracks": [
-            *(
-                _track(track, url, _COLOURS[i % len(_COLOURS)])
-                for i, (track, url) in enumerate(zip(tracks, sources.urls, strict=True))
-            ),
+            *(_track(track, url, _colour(i)) for i, (track, url) in enumerate(zip(tracks, sources.urls, strict=True))),
             *features,
         ],
     }
@@ -223,17 +242,20 @@ def _page(
         for region in regions
     )
     descriptions = "".join(
-        f"<dt>{html.escape(track.name)}</dt><dd>{html.escape(track.description)}</dd>" for track in tracks
+        f'<dt style="--colour: {_colour(i)}">{html.escape(track.name)}</dt><dd>{html.escape(track.description)}</dd>'
+        for i, track in enumerate(tracks)
     )
     folder = files("genoscan.export")
     igv = folder.joinpath("vendor", _IGV).read_text("utf-8")
     script = Template(folder.joinpath("page.js").read_text("utf-8")).substitute(
         config=script_json(config), names=script_json(list(names.items()))
     )
-    return _PAGE.format(
+    return Template(folder.joinpath("page.html").read_text("utf-8")).substitute(
         policy=security_policy([igv, script], connect=sources.connect),
+        style=page_style(),
         title=html.escape(track_names(tracks)),
         descriptions=descriptions,
+        notes=note_list(sources.notes),
         options=options,
         igv=igv,
         script=script,
@@ -252,17 +274,13 @@ def _overlap(a: Region, b: Region) -> bool:
     return a.chrom == b.chrom and a.start < b.end and b.start < a.end
 
 
-def _visible_regions(genome: Genome, tracks: Sequence[TrackFile]) -> Iterator[Region]:
-    """Yield the regions of the genome that the page shows.
-
-    These are the scored regions, extended on both sides and merged if they overlap.
-    """
+def _visible_regions(genome: Genome, regions: Sequence[Region]) -> list[Region]:
+    """Return the parts of the genome that the page shows: the regions, extended on both sides, and merged."""
     around = [
         Region(region.chrom, max(0, region.start - _FLANK), min(genome.sizes[region.chrom], region.end + _FLANK))
-        for track in tracks
-        for region in track.regions
+        for region in regions
     ]
-    yield from merge(around, genome.sizes, by_strand=False)
+    return list(merge(around, genome.sizes, by_strand=False))
 
 
 def _slices(genome: Genome, visible: Sequence[Region], names: Mapping[str, str]) -> bytes:
@@ -278,13 +296,21 @@ def _slices(genome: Genome, visible: Sequence[Region], names: Mapping[str, str])
     return gzip.compress(b"\n".join(pieces), mtime=0)
 
 
+def _colour(number: int) -> str:
+    return _COLOURS[number % len(_COLOURS)]
+
+
 def _track(track: TrackFile, url: str, colour: str) -> dict[str, Any]:
+    """Return the configuration of a track; `unit` and `limits` are for page.js."""
     return {
         "type": "wig",
         "format": "bigwig",
         "name": html.escape(track.name),
+        "description": track.description,
+        "unit": track.unit,
+        "limits": track.limits,
         "url": url,
-        "graphType": "dynseq",
+        "graphType": "dynseq" if track.is_by_base else "bar",
         "height": 140,
         "color": colour,
         "altColor": colour,

@@ -95,7 +95,14 @@ def gene_tracks(
         for shape in map(_exons, g.transcripts or (None,))
     ]
     if features:
-        yield {"type": "annotation", "name": "genes", "displayMode": "EXPANDED", "features": features}
+        yield {
+            "type": "annotation",
+            "name": "genes",
+            "displayMode": "EXPANDED",
+            "autoHeight": True,
+            "maxHeight": 300,
+            "features": features,
+        }
 
 
 def _exons(transcript: Transcript | None) -> dict[str, Any]:

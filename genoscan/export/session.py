@@ -7,13 +7,15 @@ the tracks, it can therefore be moved.
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
 from genoscan.errors import InputError
-from genoscan.export.track_file import TrackFile, initial_locus, track_names
+from genoscan.export.track_file import TrackFile, first_region, format_locus, track_names
+from genoscan.genome.annotation import annotation_format
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
 from genoscan.tracks.atomic import atomic_write, os_errors
@@ -22,7 +24,12 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def write_igv_session(
-    output: Path, genome: Genome, tracks: Sequence[TrackFile], *, locus: Region | None = None
+    output: Path,
+    genome: Genome,
+    tracks: Sequence[TrackFile],
+    *,
+    annotation: Path | None = None,
+    locus: Region | None = None,
 ) -> None:
     """Write a session for IGV (desktop or igv.js).
 
@@ -34,14 +41,16 @@ def write_igv_session(
         Genome on which the tracks were computed. It must be a FASTA file with a .fai index.
     tracks
         Tracks to display.
+    annotation
+        GFF3, GTF or BED file with genes to display, to which the session refers, too.
     locus
         Locus to display first; by default, the first scored region.
 
     Raises
     ------
     InputError
-        If the genome has no .fai index, or if the name of a file or a sequence contains a character that
-        XML does not allow.
+        If the genome has no .fai index, the annotation is in another format, or the name of a file or a
+        sequence contains a character that XML does not allow.
     OutputError
         If the file cannot be written.
 
@@ -51,9 +60,8 @@ def write_igv_session(
     splits a locus at its first colon. If the name of the sequence to display first contains a colon, the
     session therefore displays the whole sequence.
     """
-    fasta, start = _relative(output, _indexed_fasta(genome)), initial_locus(tracks, locus)
-    chrom = (locus or tracks[0].regions[0]).chrom
-    start = chrom if ":" in chrom else start
+    fasta, first = _relative(output, _indexed_fasta(genome)), first_region(tracks, locus)
+    start = first.chrom if ":" in first.chrom else format_locus(first)
     session = ElementTree.Element("Session", genome=fasta, locus=start, version="8")
     resources = ElementTree.SubElement(session, "Resources")
     panel = ElementTree.SubElement(session, "Panel", name="DataPanel")
@@ -70,6 +78,10 @@ def write_igv_session(
             renderer="BAR_CHART",
             height="120",
         )
+    if annotation is not None:
+        path = _relative(output, annotation)
+        ElementTree.SubElement(resources, "Resource", path=path, type=_gene_format(annotation).lower())
+        ElementTree.SubElement(panel, "Track", id=path, name=_display_name(annotation), displayMode="EXPANDED")
     ElementTree.indent(session)
     text = ElementTree.tostring(session, encoding="unicode", xml_declaration=True)
     if excluded := _NOT_XML.search(text):
@@ -82,7 +94,12 @@ def write_igv_session(
 
 
 def write_jbrowse_config(
-    output: Path, genome: Genome, tracks: Sequence[TrackFile], *, locus: Region | None = None
+    output: Path,
+    genome: Genome,
+    tracks: Sequence[TrackFile],
+    *,
+    annotation: Path | None = None,
+    locus: Region | None = None,
 ) -> None:
     """Write a config.json for JBrowse 2 with a default session.
 
@@ -94,13 +111,15 @@ def write_jbrowse_config(
         Genome on which the tracks were computed. It must be a FASTA file with a .fai index.
     tracks
         Tracks to display.
+    annotation
+        GFF3, GTF or BED file with genes to display, to which the session refers, too.
     locus
         Locus to display first; by default, the first scored region.
 
     Raises
     ------
     InputError
-        If the genome has no .fai index.
+        If the genome has no .fai index, or the annotation is in another format.
     OutputError
         If the file cannot be written.
     """
@@ -116,6 +135,7 @@ def write_jbrowse_config(
         "faiLocation": uri(_add_suffix(fasta, ".fai")),
     } | ({"gziLocation": uri(_add_suffix(fasta, ".gzi"))} if bgzipped else {})
     assembly = fasta.name.split(".")[0]
+    genes = [] if annotation is None else [_jbrowse_genes(annotation, uri(annotation), assembly)]
     config = {
         "assemblies": [
             {
@@ -133,7 +153,8 @@ def write_jbrowse_config(
                 "adapter": {"type": "BigWigAdapter", "bigWigLocation": uri(track.path)},
             }
             for track in tracks
-        ],
+        ]
+        + genes,
         "defaultSession": {
             "name": track_names(tracks),
             "views": [
@@ -141,8 +162,12 @@ def write_jbrowse_config(
                     "type": "LinearGenomeView",
                     "init": {
                         "assembly": assembly,
-                        "loc": initial_locus(tracks, locus),
-                        "tracks": [f"{assembly}-bases", *(track.name for track in tracks)],
+                        "loc": format_locus(first_region(tracks, locus)),
+                        "tracks": [
+                            f"{assembly}-bases",
+                            *(track.name for track in tracks),
+                            *(track["trackId"] for track in genes),
+                        ],
                     },
                 }
             ],
@@ -150,6 +175,33 @@ def write_jbrowse_config(
     }
     with atomic_write(output) as part, os_errors(output):
         part.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _jbrowse_genes(annotation: Path, location: Mapping[str, str], assembly: str) -> dict[str, Any]:
+    """Return the configuration of the track of an annotation."""
+    kind = _gene_format(annotation)
+    return {
+        "type": "FeatureTrack",
+        "trackId": f"{assembly}-genes",
+        "name": _display_name(annotation),
+        "assemblyNames": [assembly],
+        "adapter": {
+            "type": f"{kind.capitalize()}Adapter",
+            f"{'gff' if kind == 'GFF3' else kind.lower()}Location": location,
+        },
+    }
+
+
+def _gene_format(annotation: Path) -> str:
+    """Return "GFF3", "GTF" or "BED"."""
+    kind = annotation_format(annotation)
+    if kind == "GenBank":
+        raise InputError(f"{annotation}: is a GenBank file, expected GFF3, GTF or BED, which genome browsers read")
+    return kind
+
+
+def _display_name(path: Path) -> str:
+    return os.fsencode(path.name).decode("utf-8", "replace")
 
 
 def _indexed_fasta(genome: Genome) -> Path:

@@ -20,6 +20,9 @@ FLANK = 200
 """Number of bases that a profile includes on each side of the first base of a feature."""
 
 SHUFFLES = 20
+FEWEST = 5
+"""Smallest number of features for a profile; a mean over fewer shows single features."""
+
 _FEATURES = 2_000
 _EMPTY_RANGE = np.inf, -np.inf
 _HISTOGRAM = 120
@@ -177,6 +180,29 @@ def summarize(track: BigWig, regions: Sequence[Region], *, top: int, curves: int
     sites = tuple(Site(index.base_at(number), score) for number, score in selected.ranked())
     largest = tuple(curve for _, _, curve in sorted(heap, reverse=True))
     return Summary(largest, len(regions), int(counts.sum()), sites, edges, counts)
+
+
+def region_curve(track: BigWig, region: Region, step: int) -> Curve:
+    """Return the minimum and maximum score in each bin of a region.
+
+    Parameters
+    ----------
+    track
+        Open bigWig file.
+    region
+        Region; its sequence may be missing from the file.
+    step
+        Bin width in bases.
+
+    Raises
+    ------
+    InputError
+        If the track cannot be read.
+    """
+    if region.chrom not in track.sizes:
+        empty = np.full(-(-len(region) // step), np.nan, np.float32)
+        return Curve(region, step, empty, empty)
+    return Curve(region, step, *np.concatenate([_bounds(s, step) for _, s in _pieces(track, region, step)], 1))
 
 
 def _pieces(track: BigWig, region: Region, step: int) -> Iterator[tuple[int, Float32[np.ndarray, " bases"]]]:

@@ -1,35 +1,51 @@
-"""Loading of the tracks to export, with a check that they were computed on the given genome."""
+"""Loading of the tracks to export, with checks that they belong to the given genome.
+
+A track of genoscan has a provenance record, with which its genome is checked. A track without a record was written
+by another program: it is displayed under the name of its file, and only names and lengths of its sequences can be
+checked.
+"""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genoscan.errors import InputError
+from genoscan.genome.files import excerpt
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
-from genoscan.tracks.provenance import check_genome, read_provenance, scored_regions
+from genoscan.tracks.description import describe
+from genoscan.tracks.provenance import check_genome, provenance_path, read_provenance, scored_regions
+from genoscan.tracks.reader import BigWig
 from genoscan.tracks.writer import BIGWIG
+
+_OTHER = "values of another program"
 
 
 @dataclass(frozen=True)
 class TrackFile:
-    """bigWig file written by genoscan, with its provenance record.
+    """bigWig file to export.
 
     Attributes
     ----------
     path
         bigWig file.
     record
-        Provenance record, which is the contents of the JSON file beside the track.
+        Provenance record, which is the contents of the JSON file beside the track; empty for a track of another
+        program.
     regions
-        Scored regions.
+        Scored regions; for a track of another program, the sequences that it shares with the genome.
     """
 
     path: Path
-    record: dict[str, Any]
+    record: Mapping[str, Any]
     regions: tuple[Region, ...]
+
+    @property
+    def has_record(self) -> bool:
+        """Whether genoscan wrote the track."""
+        return bool(self.record)
 
     @property
     def name(self) -> str:
@@ -41,23 +57,59 @@ class TrackFile:
 
     @property
     def description(self) -> str:
-        """One-line description of the track.
+        """One-line description of the track: model, target, score, unit and sign."""
+        return describe(self.record).line if self.has_record else _OTHER
 
-        It contains the name of the model, either the target, the method (if it is not the gradient) and the
-        score or the predicted quantity, and the warning of the run, if there is one.
-        """
-        record = self.record
-        warning = f"; {record['warning']}" if record.get("warning") else ""
-        if prediction := record.get("prediction"):
-            return f"{record['model']}: predicted {prediction}{', logits' if record.get('logits') else ''}{warning}"
-        # The record of a response has a perturbed position instead of a target.
-        target, score = record.get("target"), record.get("score")
-        if response := record.get("response"):
-            at = response["at"]
-            base = at if isinstance(at, str) else f"{at['chrom']}:{at['end']:,}"
-            target = f"response to {base}"
-        method = f", {record['attribution']['name']}" if record.get("attribution") else ""
-        return f"{record['model']}: {target}{method}" + (f", {score}" if score else "") + warning
+    @property
+    def short_description(self) -> str:
+        """Quantity and unit, for places with room for few characters."""
+        return describe(self.record).short if self.has_record else _OTHER
+
+    @property
+    def is_by_base(self) -> bool:
+        """Whether the values are scores of the observed bases, which browsers can draw as letters."""
+        return self.has_record and not self.record.get("prediction")
+
+    @property
+    def unit(self) -> str:
+        """Unit of the values; empty if there is none, or if it is unknown."""
+        return describe(self.record).measure.unit if self.has_record else ""
+
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """Smallest and largest possible value; None if there are none, or if they are unknown."""
+        return describe(self.record).measure.limits if self.has_record else None
+
+
+def track_notes(tracks: Sequence[TrackFile]) -> Iterator[str]:
+    """Yield remarks on tracks, of one line each, to be displayed with them.
+
+    Parameters
+    ----------
+    tracks
+        Tracks to export.
+
+    Yields
+    ------
+    str
+        Tracks without a record, warnings of runs, and tracks without any score.
+    """
+    others = [track for track in tracks if not track.has_record]
+    if others:
+        yield (
+            f"{track_names(others)}: without a record of genoscan; names and lengths of sequences agree with the "
+            "genome, the sequences cannot be compared."
+        )
+    for track in tracks:
+        if warning := track.record.get("warning"):
+            yield f"{track.name}: {warning}"
+        if track.record.get("scored_bases") == 0:
+            yield f"{track.name}: no base has a score."
+
+
+def shown_tracks(tracks: Sequence[TrackFile]) -> Sequence[TrackFile]:
+    """Return the tracks whose regions are displayed: those of genoscan or, if there are none, all."""
+    return [track for track in tracks if track.has_record] or tracks
 
 
 def track_names(tracks: Sequence[TrackFile]) -> str:
@@ -76,22 +128,17 @@ def track_names(tracks: Sequence[TrackFile]) -> str:
     return ", ".join(track.name for track in tracks)
 
 
-def initial_locus(tracks: Sequence[TrackFile], locus: Region | None) -> str:
-    """Return the locus that a browser displays first.
+def first_region(tracks: Sequence[TrackFile], locus: Region | None) -> Region:
+    """Return the region that a browser displays first.
 
     Parameters
     ----------
     tracks
         Tracks to export.
     locus
-        Requested locus, or None for the first scored region.
-
-    Returns
-    -------
-    str
-        Locus, as formatted by `format_locus`.
+        Requested region, or None for the first scored region.
     """
-    return format_locus(locus or tracks[0].regions[0])
+    return locus or shown_tracks(tracks)[0].regions[0]
 
 
 def format_locus(region: Region) -> str:
@@ -114,14 +161,15 @@ def format_locus(region: Region) -> str:
 
 
 def load_track(path: Path, genome: Genome) -> TrackFile:
-    """Load a track and check that it was computed on a given genome.
+    """Load a track and check that it belongs to a genome.
 
     Parameters
     ----------
     path
-        bigWig file, with its provenance record beside it.
+        bigWig file, with its provenance record beside it if genoscan wrote it.
     genome
-        Genome whose sequence names, lengths and MD5 checksums are compared with the record.
+        Genome whose sequence names, lengths and MD5 checksums are compared with the record; names and lengths
+        with the file, if there is no record.
 
     Returns
     -------
@@ -131,13 +179,35 @@ def load_track(path: Path, genome: Genome) -> TrackFile:
     Raises
     ------
     InputError
-        If the file is not a bigWig file, its record is missing, or a sequence of the track differs from
-        the sequence with the same name in the genome.
+        If the file is not a bigWig file, a sequence of the track differs from the sequence with the same name in
+        the genome, or a track without a record shares no sequence with the genome.
     """
     if path.suffix.lower() not in BIGWIG:
         raise InputError(f"{path}: expected a bigWig: write one with attribute -o {path.stem}.bw")
     if not path.is_file():
-        raise InputError(f"{path}: file not found, expected a bigWig written by genoscan")
+        raise InputError(f"{path}: file not found, expected a bigWig")
+    if not provenance_path(path).exists():
+        return TrackFile(path, {}, _shared_sequences(path, genome))
     record = read_provenance(path, required=("model", "sequences", "regions"))
     check_genome(path, record, genome)
     return TrackFile(path, record, scored_regions(path, record, genome))
+
+
+def _shared_sequences(path: Path, genome: Genome) -> tuple[Region, ...]:
+    """Return the sequences of a bigWig file that the genome has with the same length, in the order of the genome."""
+    with BigWig(path) as track:
+        sizes = track.sizes
+    shared = [chrom for chrom in genome.sizes if chrom in sizes]
+    for chrom in shared:
+        if sizes[chrom] != genome.sizes[chrom]:
+            raise InputError(
+                f"{path}: {chrom} has {sizes[chrom]:,} bases, {genome.sizes[chrom]:,} in {genome.path}: "
+                "give a track of this assembly"
+            )
+    if not shared:
+        named = " and ".join(excerpt(next(iter(names), "no sequence")) for names in (sizes, genome.sizes))
+        raise InputError(
+            f"{path}: shares no sequence with {genome.path} (the first are {named}): give a track of this genome, "
+            "with the same names"
+        )
+    return tuple(Region(chrom, 0, genome.sizes[chrom]) for chrom in shared if genome.sizes[chrom])

@@ -12,7 +12,7 @@ from genoscan.genome.bed import data_lines, is_bed_row, read_bed_features
 from genoscan.genome.feature import Feature, MalformedRows, Placement, gene_index, make_feature, place
 from genoscan.genome.files import excerpt, head, open_text
 from genoscan.genome.genbank import read_features
-from genoscan.genome.gff import is_gff_row, read_gff
+from genoscan.genome.gff import is_gff_row, is_gtf_row, read_gff
 
 _GENES = "gene", "pseudogene", "ncRNA_gene"
 _PRODUCTS = "CDS", "tRNA", "rRNA", "ncRNA", "tmRNA"
@@ -93,7 +93,7 @@ def read_unplaced(
     if not path.is_file():
         raise InputError(f"{path}: file not found, expected BED, GFF3, GTF or GenBank")
     malformed = MalformedRows()
-    if _LOCUS.search(head(path, 1 << 14)):
+    if _is_genbank(path):
         return _genbank(path, malformed), set(), malformed
     is_gff = _text_format(path) == "GFF"
     with open_text(path) as lines:
@@ -102,6 +102,32 @@ def read_unplaced(
         if is_gff:
             return *read_gff(kept, path, sizes, malformed), malformed
         return read_bed_features(kept, path, malformed), set(), malformed
+
+
+def annotation_format(path: Path) -> Literal["GenBank", "GFF3", "GTF", "BED"]:
+    """Return the format of an annotation file, which is detected from its contents.
+
+    Parameters
+    ----------
+    path
+        GenBank, GFF3, GTF or BED file, plain or gzip-compressed.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or is in an unknown format.
+    """
+    if _is_genbank(path):
+        return "GenBank"
+    if _text_format(path) == "BED":
+        return "BED"
+    with open_text(path) as lines:
+        row = next(filter(is_gff_row, lines), "")
+    return "GTF" if is_gtf_row(row) else "GFF3"
+
+
+def _is_genbank(path: Path) -> bool:
+    return _LOCUS.search(head(path, 1 << 14)) is not None
 
 
 def _text_format(path: Path) -> Literal["GFF", "BED"]:

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from typing import NamedTuple
@@ -41,6 +41,24 @@ class Transcript(NamedTuple):
             return None
         coding = self.coding and (min(max(self.coding[0], start), end), max(start, min(self.coding[1], end)))
         return Transcript(max(self.start, start), min(self.end, end), exons, coding)
+
+    def parts(self) -> Iterator[tuple[int, int, bool]]:
+        """Yield the start and end of each part of an exon, and whether it is drawn thick.
+
+        Untranslated parts are drawn thin; coding parts, and exons of unknown kind, thick.
+        """
+        for start, end in self.exons:
+            first, last = (
+                (start, end) if self.coding is None else (max(start, self.coding[0]), min(end, self.coding[1]))
+            )
+            if first >= last:
+                yield start, end, False
+                continue
+            if start < first:
+                yield start, first, False
+            yield first, last, True
+            if last < end:
+                yield last, end, False
 
     def shift(self, by: int) -> "Transcript":
         """Return a copy of the transcript in which all coordinates are increased by `by`."""

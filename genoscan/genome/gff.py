@@ -143,6 +143,23 @@ def is_gff_row(line: str) -> bool:
     return not all(map(_POSITION.fullmatch, columns[1:3]))
 
 
+def is_gtf_row(line: str) -> bool:
+    """Return whether a row of a GFF file is in the syntax of GTF.
+
+    Parameters
+    ----------
+    line
+        Row for which `is_gff_row` is true.
+
+    Returns
+    -------
+    bool
+        True for GTF, whose attributes are `name "value";`; False for GFF3, whose attributes are `name=value`.
+    """
+    columns = line.split("\t", 9)
+    return len(columns) > 8 and _attributes(columns[8])[1]
+
+
 def read_gff(
     lines: Iterable[str], path: Path, sizes: Mapping[str, int], malformed: MalformedRows
 ) -> tuple[list[Feature], set[str]]:

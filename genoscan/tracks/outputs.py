@@ -69,7 +69,7 @@ def check_each(
         named.add(resolve(path))
 
 
-def check_file(output: Path, inputs: Iterable[Path | None]) -> None:
+def check_file(output: Path, inputs: Iterable[Path | None], suffix: str = "") -> None:
     """Check that an output without a provenance record can be written and would not overwrite an input.
 
     Parameters
@@ -78,16 +78,21 @@ def check_file(output: Path, inputs: Iterable[Path | None]) -> None:
         File to write, such as a page or a table.
     inputs
         Files that the command will read. The entry for an option that was not given is None.
+    suffix
+        Suffix by which other programs recognise the file, such as ".html".
 
     Raises
     ------
     InputError
-        If the file is also an input, or is the provenance record or an index of an input.
+        If the file is also an input, or is the provenance record or an index of an input, or lacks the suffix.
     OutputError
         If the file cannot be written.
     """
     check_writable(output)
     _check_not_read(output, [output], _read(inputs))
+    if not output.name.lower().endswith(suffix):
+        found = f'suffix "{output.suffix}"' if output.suffix else "no suffix"
+        raise InputError(f"{output}: found {found}, expected a name that ends in {suffix}")
 
 
 def _read(inputs: Iterable[Path | None]) -> set[Path]:
