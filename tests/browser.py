@@ -63,6 +63,13 @@ class Tab:
         self._call("Page.navigate", url=page)
         self.wait(f"location.href !== 'about:blank' && document.body && ({ready})")
 
+    def emulate(self, width: int, height: int, *, dark: bool = False) -> None:
+        """Show pages as a display of some size does, of a phone if it is narrow."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self._call("Emulation.setDeviceMetricsOverride", **size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._call("Emulation.setEmulatedMedia", features=[scheme])
+
     def wait(self, condition: str, seconds: float = 60) -> None:
         """Wait until an expression is true."""
         end = time.monotonic() + seconds

@@ -454,7 +454,10 @@ def test_shards(folder: Path, whole: Path, tmp_path: Path) -> None:
 
 def test_the_page_names_the_method(folder: Path, whole: Path) -> None:
     track = load_track(whole.with_suffix(".bw"), package.open_genome(folder / "g.fa"))
-    assert track.description == "tiny: log-likelihood, expected-gradients, observed"
+    assert track.description == (
+        "model tiny; target log-likelihood; expected-gradients; score observed, in nats, as shares of the difference "
+        "from the baseline; positive: the observed base raises the target"
+    )
 
 
 def test_the_gradient_has_no_new_entries(folder: Path, tmp_path: Path) -> None:

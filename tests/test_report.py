@@ -173,7 +173,7 @@ def test_the_page(tmp_path: Path) -> None:
             assert scores.scores(chrom, int(start), int(end))[0] == pytest.approx(float(score), rel=1e-5)
         inside = {"chr1": (13_000, 19_000, "one<i>"), "chr2": (150, 480, "two")}[chrom]
         assert feature == (inside[2] if inside[0] <= int(start) < inside[1] else ".")
-    curves = re.search(r"curves = (\[.*?\]);\n", own)
+    curves = re.search(r"curves = (\[.*?\]), axes", own)
     assert curves
     assert [curve["first"] for curve in json.loads(curves[1])]
 
@@ -202,7 +202,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
     track.write_bytes(track.read_bytes()[:400])
     assert str(track) in said(track, "-g", genome)
     Path(f"{track}.json").unlink()
-    assert "cannot be read" in said(track, "-g", genome)
+    assert "truncated" in said(track, "-g", genome)
+    assert "expected a name that ends in .html" in genoscan("report", track, "-g", genome, "-o", tmp_path / "r.htm").err
 
 
 def test_a_track_without_scores(tmp_path: Path) -> None:

@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from genoscan.errors import InputError
-from genoscan.export.track_file import format_locus
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
 from genoscan.tracks.atomic import AtomicFiles
@@ -59,8 +57,6 @@ def write_clipped(
         sizes = {chrom: size for chrom, size in genome.sizes.items() if chrom in track.sizes}
         with open_tracks([output], sizes, files) as copy:
             for piece, values in _pieces(track, regions):
-                if np.isinf(values).any():
-                    raise InputError(f"{path}: a value in {format_locus(piece)} is infinite, expected finite values")
                 n_values += int((~np.isnan(values)).sum())
                 copy.write(piece, values)
     return n_values
@@ -80,4 +76,4 @@ def _pieces(track: BigWig, regions: Sequence[Region]) -> Iterator[tuple[Region, 
             continue
         for start in range(region.start, region.end, PIECE):
             piece = Region(region.chrom, start, min(start + PIECE, region.end))
-            yield piece, track.scores(piece.chrom, piece.start, piece.end)
+            yield piece, track.finite_scores(piece.chrom, piece.start, piece.end)

@@ -4,7 +4,7 @@ const names = new Map($names);
 const BASES_PER_PIXEL = 10;  // igv.js shows no bases beyond
 const LETTER = 5;  // width in pixels from which letters can be read
 config.tracks = config.tracks.map(track => track.type !== "wig" ? track : {
-  type: "merged", name: track.name, description: track.description, unit: track.unit, height: track.height, alpha: 1,
+  type: "merged", name: track.name, about: track.about, unit: track.unit, height: track.height, alpha: 1,
   ...(track.limits ? { min: track.limits[0], max: track.limits[1] } : { autoscale: true }),
   tracks: ["max", "min"].map(windowFunction => ({ ...track, windowFunction })),
 });
@@ -13,7 +13,8 @@ const styles = "@media (max-width: 48rem) {" +
   ".igv-navbar .igv-navbar-right-container { flex-wrap: wrap; height: auto !important; }" +
   ".igv-navbar .igv-navbar-left-container .igv-current-genome { display: none; }" +
   ".igv-navbar .igv-navbar-left-container .igv-navbar-genomic-location .igv-locus-size-group { margin-left: 0; } }" +
-  ".igv-viewport-message { font: 12px sans-serif; color: #606060; padding: 5px; }";
+  ".igv-viewport-message { font: 12px sans-serif; color: #606060; position: absolute; top: 50%; left: 50%; " +
+  "transform: translate(-50%, -50%); white-space: nowrap; }";
 // A locus with the name that igv.js uses; names contain colons, so the longest known name is replaced.
 function igvLocus(locus) {
   for (let end = locus.length; end > 0; end = locus.lastIndexOf(":", end - 1)) {
@@ -69,6 +70,13 @@ function values(state) {
       : [{ name: "Highest value", value: rounded(highest) }, { name: "Lowest value", value: rounded(lowest) }]),
     ...(this.config.unit ? [{ name: "Unit", value: this.config.unit }] : []),
   ];
+}
+// igv.js itself would fail on a description that is text.
+function about() {
+  const row = document.createElement("div");
+  row.style.margin = "0 12px";
+  row.textContent = this.config.about;
+  return row;
 }
 // Letters narrower than LETTER are drawn as bars.
 function readableLetters(track) {
@@ -137,7 +145,7 @@ igv.createBrowser(document.getElementById("browser"), config)
     for (const { track } of browser.trackViews) {
       if (track.type === "ruler") wholeLabels(track);
       if (track.type !== "merged") continue;
-      track.popupData = values;
+      Object.assign(track, { popupData: values, description: about });
       track.tracks.forEach(readableLetters);
       blankAxis(track);
     }

@@ -301,12 +301,12 @@ def _colour(number: int) -> str:
 
 
 def _track(track: TrackFile, url: str, colour: str) -> dict[str, Any]:
-    """Return the configuration of a track; `unit` and `limits` are for page.js."""
+    """Return the configuration of a track; `about`, `unit` and `limits` are for page.js."""
     return {
         "type": "wig",
         "format": "bigwig",
         "name": html.escape(track.name),
-        "description": track.description,
+        "about": track.description,
         "unit": track.unit,
         "limits": track.limits,
         "url": url,

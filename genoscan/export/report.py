@@ -279,7 +279,8 @@ def _row(genome: Genome, site: Site, genes: GeneIndex, others: Sequence[BigWig])
     at = site.base
     base = decode(genome.fetch(at.chrom, at.start, at.end)).decode()
     values = tuple(
-        float(other.scores(at.chrom, at.start, at.end)[0]) if at.chrom in other.sizes else math.nan for other in others
+        float(other.finite_scores(at.chrom, at.start, at.end)[0]) if at.chrom in other.sizes else math.nan
+        for other in others
     )
     inside = (f for f in genes.overlapping(at) if f.name)
     plain = dict.fromkeys(" ".join(f.name.split()) + " (intron)" * f.is_intron(at.start) for f in inside)

@@ -148,7 +148,7 @@ def summarize(track: BigWig, regions: Sequence[Region], *, top: int, curves: int
     Raises
     ------
     InputError
-        If the track cannot be read.
+        If the track cannot be read, or contains an infinite value.
 
     Notes
     -----
@@ -197,7 +197,7 @@ def region_curve(track: BigWig, region: Region, step: int) -> Curve:
     Raises
     ------
     InputError
-        If the track cannot be read.
+        If the track cannot be read, or contains an infinite value.
     """
     if region.chrom not in track.sizes:
         empty = np.full(-(-len(region) // step), np.nan, np.float32)
@@ -212,7 +212,7 @@ def _pieces(track: BigWig, region: Region, step: int) -> Iterator[tuple[int, Flo
     """
     stride = max(1, PIECE // step) * step
     for start in range(region.start, region.end, stride):
-        yield start, track.scores(region.chrom, start, min(start + stride, region.end))
+        yield start, track.finite_scores(region.chrom, start, min(start + stride, region.end))
 
 
 def _bounds(scores: Float32[np.ndarray, " bases"], step: int) -> Float32[np.ndarray, "2 bins"]:

@@ -89,6 +89,20 @@ class BigWig:
         self.fill(scores, chrom, start)
         return scores
 
+    def finite_scores(self, chrom: str, start: int, end: int) -> Float32[np.ndarray, " bases"]:
+        """Return the scores of an interval, as `scores` does.
+
+        Raises
+        ------
+        InputError
+            Also if a score is infinite, as in files of other programs.
+        """
+        scores = self.scores(chrom, start, end)
+        if np.isinf(scores).any():
+            at = start + int(np.isinf(scores).argmax())
+            raise InputError(f"{self._path}: the value at {chrom}:{at + 1:,} is infinite, expected finite values")
+        return scores
+
     def fill(self, scores: Float32[np.ndarray, " bases"], chrom: str, start: int) -> bool:
         """Write the scores of an interval into an array.
 
