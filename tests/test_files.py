@@ -87,7 +87,7 @@ COMMANDS: dict[str, tuple[object, ...]] = {
     "igv": ("export", "igv", *EXPORT, "o.xml"),
     "jbrowse": ("export", "jbrowse", *EXPORT, "o.json"),
     "sites": ("export", "sites", "in.npz", "-o", "o.tsv"),
-    "hub": ("export", "hub", *EXPORT, "o", "--email", "you@lab.org"),
+    "hub": ("export", "hub", *EXPORT, "o", "-a", "rows.bed", "--email", "you@lab.org"),
     "modisco": ("export", "modisco", "in.npz", "-R", "rows.bed", "--width", 20, "-o", "o"),
     "overview": ("export", "overview", "in.bw", "-g", "g.fa", "-o", "o.html"),
     "workflow": ("workflow", "init", "o"),

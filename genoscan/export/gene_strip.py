@@ -2,12 +2,12 @@
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from operator import attrgetter
 from typing import NamedTuple
 
-from genoscan.genome.feature import Feature, Transcript
+from genoscan.genome.feature import Feature
 from genoscan.genome.region import Region
 
 
@@ -92,7 +92,7 @@ def gene_strip(features: Sequence[Feature], region: Region, *, max_lanes: int) -
     omitted = 0
     gap = len(region) // 100
     for feature in features:
-        for transcript in _transcripts(feature):
+        for transcript in feature.drawn:
             start, end = max(transcript.start, region.start), min(transcript.end, region.end)
             if start >= end:
                 continue
@@ -108,10 +108,6 @@ def gene_strip(features: Sequence[Feature], region: Region, *, max_lanes: int) -
                 if first < last:
                     bars.append(Bar(first, last, lane, 1 + is_thick, name))
     return GeneStrip(tuple(bars), len(ends), omitted)
-
-
-def _transcripts(feature: Feature) -> Iterator[Transcript]:
-    yield from feature.transcripts or [Transcript(feature.start, feature.end, ((feature.start, feature.end),))]
 
 
 def _directed(feature: Feature) -> str:

@@ -3,13 +3,13 @@
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from genoscan.errors import InputError
 from genoscan.genome.bed import data_lines, is_bed_row, read_bed_features
-from genoscan.genome.feature import Feature, MalformedRows, Placement, gene_index, make_feature, place
+from genoscan.genome.feature import Feature, MalformedRows, Placement, Transcript, gene_index, make_feature, place
 from genoscan.genome.files import excerpt, head, open_text
 from genoscan.genome.genbank import read_features
 from genoscan.genome.gff import is_gff_row, is_gtf_row, read_gff
@@ -17,6 +17,8 @@ from genoscan.genome.gff import is_gff_row, is_gtf_row, read_gff
 _GENES = "gene", "pseudogene", "ncRNA_gene"
 _PRODUCTS = "CDS", "tRNA", "rRNA", "ncRNA", "tmRNA"
 """Types of GenBank features that are returned only if they do not lie within a gene."""
+
+_MESSENGER = "mRNA"
 
 # GenBank release files begin with title lines, so LOCUS may be on a later line.
 _LOCUS = re.compile(rb"^LOCUS +\S", re.MULTILINE)
@@ -152,15 +154,22 @@ def _genbank(path: Path, malformed: MalformedRows) -> list[Feature]:
     genes = [part for feature in found if feature.kind in _GENES for part in feature.features()]
     is_in_gene = gene_index(genes)
     products: dict[tuple[str, str, str], list[Feature]] = defaultdict(list)
+    messengers: dict[tuple[str, str, str], list[Feature]] = defaultdict(list)
     for feature in found:
-        if feature.kind in _PRODUCTS:
+        if feature.kind in _PRODUCTS or feature.kind == _MESSENGER:
+            by_name = messengers if feature.kind == _MESSENGER else products
             for part in feature.features():
-                products[part.chrom, part.strand, part.name].append(part)
+                by_name[part.chrom, part.strand, part.name].append(part)
 
     def with_transcripts(gene: Feature) -> Feature:
-        same_name = products[gene.chrom, gene.strand, gene.name]
-        inside = [part for part in same_name if gene.start <= part.start and part.end <= gene.end]
-        return make_feature(gene, [transcript for part in inside for transcript in part.transcripts], gene.aliases)
+        key = gene.chrom, gene.strand, gene.name
+        inside, spliced = (
+            [part for part in by_name[key] if gene.start <= part.start and part.end <= gene.end]
+            for by_name in (products, messengers)
+        )
+        transcripts = [transcript for part in inside for transcript in part.transcripts]
+        messenger = [transcript for part in spliced for transcript in part.drawn]
+        return make_feature(gene, _with_untranslated(messenger, transcripts), gene.aliases)
 
     return [
         with_transcripts(part) if feature.kind in _GENES else part
@@ -169,6 +178,24 @@ def _genbank(path: Path, malformed: MalformedRows) -> list[Feature]:
         for part in feature.features()
         if not genes or feature.kind in _GENES or not is_in_gene(part)
     ]
+
+
+def _with_untranslated(messengers: Sequence[Transcript], products: Sequence[Transcript]) -> list[Transcript]:
+    """Return mRNAs with the coding intervals of the products that they contain, and all other products.
+
+    A product belongs to an mRNA whose exons, cut at both ends of the product, are those of the product.
+    """
+    found = list(messengers)
+    rest = []
+    for product in products:
+        for i, messenger in enumerate(found):
+            cut = messenger.cut(product.start, product.end)
+            if product.coding is not None and messenger.coding is None and cut and cut.exons == product.exons:
+                found[i] = messenger._replace(coding=product.coding)
+                break
+        else:
+            rest.append(product)
+    return found + rest
 
 
 def _notes(placement: Placement, malformed: MalformedRows) -> Iterator[str]:

@@ -83,6 +83,11 @@ class Feature(Region):
     transcripts: tuple[Transcript, ...] = field(default=(), compare=False)
     aliases: tuple[str, ...] = field(default=(), compare=False)
 
+    @property
+    def drawn(self) -> tuple[Transcript, ...]:
+        """Transcripts or, if there are none, one that consists of a single exon."""
+        return self.transcripts or (Transcript(self.start, self.end, ((self.start, self.end),)),)
+
     def is_intron(self, position: int) -> bool:
         """Return whether a position lies within a transcript of the feature but not within any exon."""
         around = [t for t in self.transcripts if t.start <= position < t.end]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genoscan.genome.feature import Feature, Transcript
+from genoscan.genome.feature import Feature
 from genoscan.tracks.bigwig_index import BlockWriter, write_chrom_tree, write_r_tree
 
 _MAGIC, _VERSION, _FIELDS = 0x8789F2EB, 4, 12
@@ -86,10 +86,9 @@ def write_bigbed(output: Path, features: Sequence[Feature], sizes: Mapping[str, 
 
 
 def _rows(feature: Feature, number: int) -> Iterator[_Row]:
-    whole = Transcript(feature.start, feature.end, ((feature.start, feature.end),))
     name = " ".join(feature.name.split()) or "."
     strand = feature.strand if feature.strand in ("+", "-") else "."
-    for transcript in feature.transcripts or (whole,):
+    for transcript in feature.drawn:
         # Blocks must reach from the start of the row to its end.
         start, end = transcript.exons[0][0], transcript.exons[-1][1]
         thick = (start, end) if transcript.coding is None else transcript.coding
