@@ -2,7 +2,6 @@
 
 import base64
 import gzip
-import html
 import json
 import re
 import shutil
@@ -359,14 +358,11 @@ def test_igv_draws_coding_exons_higher(genome: Path, track: Path, tmp_path: Path
     path.write_text(MODEL + "\n" + coding)
     done = genoscan("export", "html", track, "-g", genome, "-a", path, "-r", "chr1:11,900-12,500", "-o", page)
     assert done.code == 0, done.err
-    before, after = page.read_text().rsplit("document.body.dataset.ready", 1)
-    page.write_text(
-        f"{before}setTimeout(() => {{ document.body.dataset.picture = browser.toSVG(); }}, 3000); "
-        f"document.body.dataset.ready{after}"
-    )
-    seen, _ = dom(page.as_uri(), tmp_path)
-    (picture,) = re.findall(r'data-picture="([^"]*)"', seen)
-    boxes = re.findall(r'<rect fill="rgb\(0,0,150\)"[^>]* width="(\d+)" height="(\d+)"/>', html.unescape(picture))
+    with browser(tmp_path) as tab:
+        tab.open(page.as_uri())
+        tab.value("new Promise(done => setTimeout(done, 3000))")
+        picture = tab.value("igvBrowser.toSVG()")
+    boxes = re.findall(r'<rect fill="rgb\(0,0,150\)"[^>]* width="(\d+)" height="(\d+)"/>', picture)
     heights = [int(height) for _, height in boxes]
     # Untranslated on both sides of the coding part of one exon, and the other exon.
     assert sorted(heights)[:3] == [7, 7, 7] and sorted(heights)[3:] == [14]

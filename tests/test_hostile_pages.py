@@ -195,6 +195,7 @@ def click_gene(tab: Tab) -> str:
     x, y = tab.value(
         f"(() => {{ const [found] = [...{ROOT}.querySelectorAll('.igv-viewport')]"
         ".filter(port => port.querySelector('.igv-track-label')?.textContent === 'genes');"
+        "found.scrollIntoView({ block: 'center' }); "
         "const { x, y, width } = found.getBoundingClientRect(); return [x + width * 0.35, y + 14]; })()"
     )
     tab.click(x, y)
