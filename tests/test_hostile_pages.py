@@ -58,7 +58,7 @@ def make(
     feature: str = "lacZ",
     record: str = "model",
 ) -> Made:
-    """Write a page and a report of a track with a score of 7 at base 50 of each sequence."""
+    """Write a page and a report of a track, with 7 at base 50 of each sequence, and of its copy without a record."""
     genome, path = write_fasta(folder / f"{fasta}.fa", sequences), folder / f"{track}.bw"
     assert genoscan("plan", genome, "-o", folder / "x.bw").code == 0  # its index
     opened, regions = open_genome(genome), [Region(name, 0, len(text)) for name, text in sequences.items()]
@@ -91,9 +91,10 @@ def make(
         ]
     ]
     calls.write_text("".join(["chrom\tpos\tid\tref\talt\tstatus\tdelta\n", *rows]))
+    other = shutil.copy(path, folder / f"other {track}.bw")
     made = Made(folder / "page.html", folder / "report.html")
     for command, output in ((("export", "html"), made.page), (("report",), made.report)):
-        done = genoscan(*command, path, "-g", genome, "-a", genes, "--variants", calls, "-o", output)
+        done = genoscan(*command, path, other, "-g", genome, "-a", genes, "--variants", calls, "-o", output)
         assert done.code == 0, done.err
     return made
 
@@ -217,7 +218,7 @@ def test_a_browser_shows_hostile_names_and_names_with_colons(tmp_path: Path) -> 
     made = make(tmp_path, {name: bases(300, seed=i) for i, name in enumerate(COLONS)}, track=ELEMENT, feature=ELEMENT)
     with browser(tmp_path) as tab:
         tab.open(made.page.as_uri())
-        assert labels(tab) == [ELEMENT, "variants", "genes"]
+        assert labels(tab) == [ELEMENT, f"other {ELEMENT}", "variants", "genes"]
         popup = click_gene(tab)
         assert f"Name   {ELEMENT}" in popup
         assert "HLA-A*01:01:01:01:21-180" in popup
