@@ -10,7 +10,7 @@ from commands import ROOT
 from genoscan.tracks.description import describe, target_unit
 from genoscan.tracks.score import SCORES
 
-DOCUMENTED = (ROOT / "docs" / "scores.md").read_text()
+DOCUMENTED = (ROOT / "docs" / "track-lines.md").read_text()
 AT = {"chrom": "chr1", "start": 9, "end": 10}
 BASELINE = {"attribution": {"name": "integrated-gradients"}, "score": "observed"}
 

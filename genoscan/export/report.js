@@ -39,7 +39,7 @@ function genes(curve, width, yaxis) {
   const shown = bars.filter(([first, last, lane, height, name]) => {
     if (height > 0) return false;
     const middle = (first + last) / 2, half = names[name].length * LETTER * length / width / 2;
-    if (middle - half < (taken[lane] ?? -Infinity)) return false;
+    if (middle - half < (taken[lane] ?? curve.first) || middle + half > curve.first + length) return false;
     taken[lane] = middle + half;
     return true;
   });

@@ -1,6 +1,6 @@
 """Descriptions of tracks: what was computed, in which unit, and what the sign means.
 
-Pages, reports, browser sessions and docs/scores.md describe tracks in these words.
+Pages, reports, browser sessions and docs/track-lines.md describe tracks in these words.
 """
 
 from collections.abc import Mapping
