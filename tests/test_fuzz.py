@@ -151,10 +151,8 @@ def test_an_empty_bigwig_is_reported_and_exported(tmp_path: Path) -> None:
     theirs = pyBigWig.open(str(tmp_path / "x.bw"), "w")
     theirs.addHeader(list(SIZES.items()))
     theirs.close()
-    for command in (["report"], ["export", "igv"], ["export", "html"]):
-        done = genoscan(
-            *command, tmp_path / "x.bw", "-g", tmp_path / "g.fa", "-o", tmp_path / f"{command[-1]}.out.html"
-        )
+    for command, output in (["report"], "r.html"), (["export", "igv"], "s.xml"), (["export", "html"], "p.html"):
+        done = genoscan(*command, tmp_path / "x.bw", "-g", tmp_path / "g.fa", "-o", tmp_path / output)
         assert done.code == 0, (command, done.err)
 
 

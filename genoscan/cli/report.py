@@ -38,7 +38,7 @@ from genoscan.cli.options import PATH
 def command(
     paths: tuple[Path, ...], genome: Path, annotation: Path | None, variants_path: Path | None, output: Path
 ) -> None:
-    """Write an HTML report on a track: curves, genes, logos, variants, a profile, largest scores.
+    """Write an HTML report on a track: curves, genes, logos, variants, a profile, scores.
 
     TRACK is a bigWig file written by genoscan, with its .json file in the same folder. More tracks, also of other
     programs, are drawn below it on scales of their own; the table of the largest scores lists their values.

@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from genoscan.genome.alphabet import BASES
+from genoscan.genome.files import excerpt
 
 _LIKELIHOOD = "log-likelihood"
 _NATS, _LOGITS = "nats", "logits"
 _RAISES = "positive: the observed base raises the target"
+
+_LONGEST = 20
+"""Number of bases of an allele that are written."""
 
 _WITH_BASELINE = "integrated-gradients", "expected-gradients"
 """Methods whose scores are shares of the difference between a baseline and the sequence."""
@@ -130,8 +134,9 @@ def _target(record: Mapping[str, Any]) -> str:
         record.get("contrast"), f" less {record.get('contrast')}"
     )
     allele = ""
-    if (variant := record.get("variant")) and isinstance(variant, Mapping):
-        place = f"{variant.get('chrom')}:{variant.get('pos')} {variant.get('ref')}>{variant.get('alt')}"
+    if variant := record.get("variant"):
+        ref, alt = (excerpt(variant[key] or "-", _LONGEST) for key in ("ref", "alt"))
+        place = f"{variant['chrom']}:{variant['pos']:,} {ref}>{alt}"
         allele = f"; {record.get('allele')} allele of {place}"
     return f"target {record.get('target')}{contrast}{allele}"
 

@@ -98,9 +98,45 @@ class ResponseRecord(_Table):
     ----------
     at
         Region of length 1 that contains the perturbed base.
+    base
+        New base; None for the base of the largest effect at each position.
+    of
+        Quantity whose change was computed.
+    finite
+        Whether the change is the true one, not the derivative.
     """
 
     at: AnyRegion
+    base: str | None = None
+    of: str = "log-p"
+    finite: bool = False
+
+
+class DependencyRecord(_Table):
+    """Record of a dependency map.
+
+    Attributes
+    ----------
+    map
+        Definition of the values.
+    """
+
+    map: Text
+
+
+class VariantRecord(_Table):
+    """Record of the variant for one of whose alleles a track was computed.
+
+    Attributes
+    ----------
+    chrom, pos, ref, alt
+        Sequence, 1-based position, and alleles, which may be empty.
+    """
+
+    chrom: Text
+    pos: PositiveInt
+    ref: str
+    alt: str
 
 
 class AttributionRecord(_Table):
@@ -178,8 +214,14 @@ class TrackRecord(_Table):
         Perturbed base, in the record of a response; None in other records.
     attribution
         Method that averaged gradients; None if there is only the gradient.
-    target, score, shard
-        Values of the command-line options `--target`, `--score` and `--shard`.
+    dependency
+        Definition of the map, in the record of an influence; None in other records.
+    variant, allele
+        Variant and name of the allele, in the record of a gradient of an allele.
+    mutagenesis, track
+        Kind of a track of effects of substitutions ("mean" or "strongest") and of a margin ("margin").
+    target, contrast, score, shard
+        Values of the command-line options `--target`, `--contrast`, `--score` and `--shard`.
     prediction, logits
         Name of the predicted quantity, and whether the predictions are logits, in the record of a
         prediction.
@@ -202,7 +244,13 @@ class TrackRecord(_Table):
     regions: list[AnyRegion] = []
     response: ResponseRecord | None = None
     attribution: AttributionRecord | None = None
+    dependency: DependencyRecord | None = None
+    variant: VariantRecord | None = None
+    allele: str | None = None
+    mutagenesis: str | None = None
+    track: str | None = None
     target: str | None = None
+    contrast: str | None = None
     score: str | None = None
     shard: str | None = None
     prediction: str | None = None
