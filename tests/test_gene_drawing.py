@@ -233,6 +233,13 @@ def test_a_report_draws_genes_and_has_no_profile_of_a_few(folder: Path) -> None:
     assert "of the 5 features" in (folder / "r.html").read_text()
 
 
+@pytest.mark.parametrize(("n_rows", "lanes", "omitted"), [(6, 6, 0), (12, 6, 6), (13, 0, 13)])
+def test_too_many_genes_are_not_drawn(folder: Path, n_rows: int, lanes: int, omitted: int) -> None:
+    (folder / "many.bed").write_text("".join(f"chr1\t{i}\t900\tg{i}\n" for i in range(n_rows)))
+    run("report", folder / "x.bw", "-g", folder / "g.fa", "-a", folder / "many.bed", "-o", folder / "r.html")
+    assert f'"genes": {{"lanes": {lanes}, "omitted": {omitted},' in (folder / "r.html").read_text()
+
+
 def test_a_report_of_sparse_scores_has_no_profile(folder: Path) -> None:
     with pyBigWig.open(str(folder / "sparse.bw"), "w") as file:
         file.addHeader(list(SIZES.items()))

@@ -74,7 +74,8 @@ function drawCurve() {
   });
   const end = curve.first + curve.tracks[0].low.length * curve.step;
   layout.xaxis.range = [curve.first - 0.5, end - 0.5];
-  document.getElementById("omitted").textContent = omitted ? omitted + " more transcripts are not drawn." : "";
+  const rest = lanes ? " more transcripts are not drawn." : " transcripts are too many to be drawn along this region.";
+  document.getElementById("omitted").textContent = omitted ? omitted.toLocaleString("en-US") + rest : "";
   draw("curve", { data, layout });
 }
 function drawAll() {

@@ -64,6 +64,9 @@ def numbers(values: Float[np.ndarray, "..."]) -> list[float | None]:
 
 def _genes_json(strip: GeneStrip) -> dict[str, Any]:
     """Return bars as [first, last, lane, height, number of the name]; positions are 1-based and inclusive."""
+    n_drawn = sum(bar.height == 0 for bar in strip.bars)
+    if strip.omitted > n_drawn:  # a small part would look like all of them
+        strip = GeneStrip((), 0, strip.omitted + n_drawn)
     names = list(dict.fromkeys(bar.name for bar in strip.bars))
     number = {name: i for i, name in enumerate(names)}
     return {
