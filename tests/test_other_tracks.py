@@ -161,7 +161,7 @@ def test_a_report_draws_others_below_and_lists_their_values(folder: Path) -> Non
     assert NOTE in said
     text = page.read_text()
     assert "<title>ours</title>" in text
-    assert "<th>score<th>phylop" in text
+    assert '<th class="number">score<th class="number">phylop' in text
     found = re.search(r"curves = (\[.*?\]), axes = (\[.*?\]);\n", text)
     assert found
     (curve,) = json.loads(found[1])

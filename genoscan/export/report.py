@@ -134,7 +134,8 @@ def write_report(
         variants=section.html if section else "",
         scored=f"{summary.scored:,}",
         sites=_table_url(rows, columns),
-        heads="".join(f"<th>{html.escape(name)}" for name in columns) + ("<th>feature" if annotation else ""),
+        heads="".join(f'<th class="number">{html.escape(name)}' for name in columns)
+        + ("<th>feature" if annotation else ""),
         rows="".join(_table_row(row, named=bool(annotation)) for row in rows),
         settings="".join(
             f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in _settings(track)

@@ -79,10 +79,11 @@ def variant_section(variants: Sequence[ScoredVariant], scores: BigWig, genome: G
                 f'<div class="figure small" id="{name}" role="group" aria-label="Scores around a variant"></div>'
                 "</figure>"
             )
-    head = "".join(f"<th>{html.escape(_LABELS.get(name, name))}" for name in names)
+    head = "".join(f'<th class="number">{html.escape(_LABELS.get(name, name))}' for name in names)
     body = "".join(_row(variant, names) for variant in rows)
     text = (
         f"<section><h2>Variants</h2><p>{html.escape(_summary(variants, len(rows)))}</p>"
+        f"<dl>{_definitions(names)}</dl>"
         f'<p><a download="variants.tsv" href="{_table_url(rows, names)}">Download these rows (TSV)</a></p>'
         '<div class="scroll" tabindex="0" role="region" aria-label="Table of the variants with the largest effects">'
         f"<table><thead><tr><th>position<th>ID<th>alleles{head}</tr></thead><tbody>\n{body}</tbody></table></div>"
@@ -93,6 +94,19 @@ def variant_section(variants: Sequence[ScoredVariant], scores: BigWig, genome: G
             f'which is marked.</p><div class="logos">{"".join(drawn)}</div>'
         )
     return VariantSection(text + "</section>", figures)
+
+
+def _definitions(names: Sequence[str]) -> str:
+    """Return what the columns contain, which the descriptions say of their INFO tags."""
+    lines = []
+    for column in COLUMNS:
+        if column.name in names:
+            text = column.description
+            for other in COLUMNS:
+                text = text.replace(other.tag, other.name)
+            label = _LABELS.get(column.name, column.name)
+            lines.append(f"<dt>{html.escape(label)}</dt><dd>{html.escape(text)}</dd>")
+    return "".join(lines)
 
 
 def _summary(variants: Sequence[ScoredVariant], shown: int) -> str:
@@ -119,17 +133,19 @@ def _text(value: str) -> str:
     return " ".join(value.encode("utf-8", "surrogateescape").decode("utf-8", "replace").split())
 
 
-def _number(variant: ScoredVariant, name: str, digits: str) -> str:
+def _number(variant: ScoredVariant, name: str, digits: str, place: str = ".0f") -> str:
     value = variant.scores[name]
     if math.isnan(value):
         return "."
-    return f"{value:.0f}" if name == "largest_at" else f"{value:{digits}}"
+    return f"{value:{place}}" if name == "largest_at" else f"{value:{digits}}"
 
 
 def _row(variant: ScoredVariant, names: Sequence[str]) -> str:
     texts = _place(variant), _text(variant.allele.id), _text(variant.alleles)
     cells = "".join(f"<td>{html.escape(text)}" for text in texts)
-    return "<tr>" + cells + "".join(f'<td class="number">{_number(variant, name, ".4g")}' for name in names) + "\n"
+    return (
+        "<tr>" + cells + "".join(f'<td class="number">{_number(variant, name, ".4g", ",.0f")}' for name in names) + "\n"
+    )
 
 
 def _table_url(rows: Sequence[ScoredVariant], names: Sequence[str]) -> str:
