@@ -76,9 +76,11 @@ def test_signs_are_those_of_the_scores() -> None:
             assert ("never negative" in sign) == (function(-gradient, codes)[0] > 0)
 
 
-def test_contrasts_and_alleles_are_named() -> None:
+def test_contrasts_strands_and_alleles_are_named() -> None:
     variant = {"chrom": "chr1", "pos": 5, "ref": "A", "alt": "C"}
     record = {"model": "m", "target": "genes:CDS+", "score": "centred"}
     assert "target genes:CDS+ less intron+;" in describe(record | {"contrast": "intron+"}).line
     assert "less the strongest other label" in describe(record | {"contrast": "strongest"}).line
+    assert "target genes:CDS+; reverse strand; score" in describe(record | {"strand": "-"}).line
+    assert "target genes:CDS+; score" in describe(record | {"strand": "+"}).line
     assert "alt allele of chr1:5 A>C" in describe(record | {"variant": variant, "allele": "alt"}).line

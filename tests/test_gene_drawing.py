@@ -160,14 +160,15 @@ def test_sessions_refer_to_an_annotation(kind: str, folder: Path) -> None:
         (path.name, kind.lower()),
     }
     assert [t.attrib["id"] for t in root.iter("Track")] == ["x.bw", path.name]
-    run("export", "jbrowse", *asked, folder / "c.json")
+    run("export", "jbrowse", *asked, folder / "c.json", "-r", "abcA")
     config = json.loads((folder / "c.json").read_text())
     genes = config["tracks"][1]
     adapter = {"GFF3": ("Gff3Adapter", "gffLocation"), "GTF": ("GtfAdapter", "gtfLocation")}
     name, location = adapter.get(kind, ("BedAdapter", "bedLocation"))
     assert genes["adapter"]["type"] == name
     assert genes["adapter"][location]["uri"] == path.name
-    assert config["defaultSession"]["views"][0]["init"]["tracks"][-1] == genes["trackId"]
+    view = config["defaultSession"]["views"][0]["init"]
+    assert (view["loc"], view["tracks"][-1]) == ("chr1:101-400", genes["trackId"])
 
 
 def test_sessions_refuse_genbank(folder: Path) -> None:

@@ -112,7 +112,7 @@ def igv(paths: tuple[Path, ...], genome: Path, annotation: Path | None, region_t
     from genoscan.tracks.outputs import check_file
 
     check_file(output, [*paths, genome, annotation], ".xml")
-    opened, tracks, locus = _open_inputs(paths, genome, region_text)
+    opened, tracks, locus = _open_inputs(paths, genome, region_text, annotation)
     if annotation is not None:
         read_annotation(annotation, opened.sizes, log)
     write_igv_session(output, opened, tracks, annotation=annotation, locus=locus)
@@ -135,7 +135,7 @@ def jbrowse(
     from genoscan.tracks.outputs import check_file
 
     check_file(output, [*paths, genome, annotation], ".json")
-    opened, tracks, locus = _open_inputs(paths, genome, region_text)
+    opened, tracks, locus = _open_inputs(paths, genome, region_text, annotation)
     if annotation is not None:
         read_annotation(annotation, opened.sizes, log)
     write_jbrowse_config(output, opened, tracks, annotation=annotation, locus=locus)
@@ -170,7 +170,7 @@ def hub(
     from genoscan.tracks.atomic import check_new_folder
 
     check_new_folder(output)
-    opened, tracks, locus = _open_inputs(paths, genome, region_text)
+    opened, tracks, locus = _open_inputs(paths, genome, region_text, annotation)
     genes = [] if annotation is None else read_annotation(annotation, opened.sizes, log)
     write_hub(output, opened, tracks, genes, email=email, assembly=assembly, locus=locus)
     click.echo(output / "hub.txt")
@@ -276,7 +276,7 @@ def sites(columns: Path, top: int, output: Path) -> None:
 
 
 def _open_inputs(
-    paths: Sequence[Path], genome: Path, region_text: str | None, annotation: Path | None = None
+    paths: Sequence[Path], genome: Path, region_text: str | None, annotation: Path | None
 ) -> "tuple[Genome, list[TrackFile], Region | None]":
     from genoscan.export.track_file import load_track, track_notes
     from genoscan.genome.genome import open_genome

@@ -129,6 +129,9 @@ _MUTAGENESIS = {
 }
 
 
+_STRANDS = {"-": "; reverse strand", "both": "; mean of both strands", "bed": "; strand of each region"}
+
+
 def _target(record: Mapping[str, Any]) -> str:
     contrast = {None: "", "strongest": " less the strongest other label"}.get(
         record.get("contrast"), f" less {record.get('contrast')}"
@@ -138,7 +141,8 @@ def _target(record: Mapping[str, Any]) -> str:
         ref, alt = (excerpt(variant[key] or "-", _LONGEST) for key in ("ref", "alt"))
         place = f"{variant['chrom']}:{variant['pos']:,} {ref}>{alt}"
         allele = f"; {record.get('allele')} allele of {place}"
-    return f"target {record.get('target')}{contrast}{allele}"
+    strand = _STRANDS.get(str(record.get("strand")), "")
+    return f"target {record.get('target')}{contrast}{strand}{allele}"
 
 
 def _score(score: str, unit: str, *, with_baseline: bool) -> Measure:
