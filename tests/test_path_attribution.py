@@ -455,8 +455,8 @@ def test_shards(folder: Path, whole: Path, tmp_path: Path) -> None:
 def test_the_page_names_the_method(folder: Path, whole: Path) -> None:
     track = load_track(whole.with_suffix(".bw"), package.open_genome(folder / "g.fa"))
     assert track.description == (
-        "model tiny; target log-likelihood; mean of both strands; expected-gradients; score observed, in nats, as shares "
-        "of the difference from the baseline; positive: the observed base raises the target"
+        "model tiny; target log-likelihood; mean of both strands; expected-gradients; score observed, in nats, as "
+        "shares of the difference from the baseline; positive: the observed base raises the target"
     )
 
 

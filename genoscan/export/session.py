@@ -77,6 +77,7 @@ def write_igv_session(
             windowFunction="max",
             renderer="BAR_CHART",
             height="120",
+            color="0,114,178",
         )
     if annotation is not None:
         path = _relative(output, annotation)
