@@ -154,10 +154,10 @@ def _attributed(located: Sequence[Located], model: Model, target: str, options: 
     values: dict[Region, float] = {}
     errors: dict[Region, float | None] = {}
     for batch in job.batches:
-        scored = [windows[0].scored for windows in batch]
         found, details = attribute_batch(job, batch, arrays)
-        values |= zip(scored, found, strict=True)
-        errors |= zip(scored, (one.get(PATH, {}).get("error") for one in details), strict=True)
+        for windows, value, one in zip(batch, found, details, strict=True):
+            values |= dict.fromkeys(windows[0].regions, value)
+            errors |= dict.fromkeys(windows[0].regions, one.get(PATH, {}).get("error"))
     assert arrays.columns is not None
     made = []
     for region in regions:

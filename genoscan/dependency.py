@@ -278,7 +278,7 @@ def _reading(genome: Genome, model: Model, layout: Layout, region: Region, conte
     pairs = Region(region.chrom, min(first, columns.start), max(last + 1, columns.end))
     span = as_read(pairs, strand, size)
     read = model.method.extent(span, span, before=context, after=context)
-    window = Window(region_read(region.chrom, read, strand, size), pairs, strand)
+    window = Window(region_read(region.chrom, read, strand, size), (pairs,), strand)
     codes = read_windows(genome, [window])[0]
     at = window.region.end - 1 - layout.rows if strand == "-" else layout.rows - window.region.start
     order = np.argsort(at)

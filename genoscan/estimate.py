@@ -142,7 +142,7 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
         windows=len(windows_read),
         batches=len(job.batches),
         read_bases=(read_bases := sum(len(window) for window in windows_read)),
-        context_share=1 - sum(len(window.scored) for window in windows_read) / read_bases,
+        context_share=1 - sum(len(region) for window in windows_read for region in window.regions) / read_bases,
         longest=longest,
         recomputed=cost.recomputed,
         engine_bytes=engine_bytes,

@@ -11,7 +11,17 @@ from torch import Tensor
 from genoscan.composition import describe_difference
 from genoscan.errors import InputError
 from genoscan.genome.genome import Genome
-from genoscan.genome.plan import Batch, Window, batches, by_region, merge, plan, read_windows, whole_genome
+from genoscan.genome.plan import (
+    Batch,
+    Window,
+    batches,
+    by_region,
+    join_windows,
+    merge,
+    plan,
+    read_windows,
+    whole_genome,
+)
 from genoscan.genome.region import Region
 from genoscan.label_target import LabelTarget
 from genoscan.model import Model
@@ -38,6 +48,9 @@ class Options:
     context, reach
         Number of bases to read upstream of a region, and number to read downstream of it. If None, the
         value in the model's configuration is used.
+    apart
+        Whether each region has a window of its own. If False, windows of causal models that overlap are joined if
+        their regions can have a common target (see `can_share`).
     batch
         Number of windows of equal length processed together.
     masked
@@ -62,6 +75,7 @@ class Options:
     strand: str = "+"
     context: int | None = None
     reach: int | None = None
+    apart: bool = False
     batch: int = 4
     masked: bool = False
     contrast: str | None = None
@@ -186,10 +200,13 @@ def prepare(genome: Genome, model: Model, regions: Sequence[Region], options: Op
         label_offset=model.label_offset,
     )
     target.check_windows(windows)
-    order, every = batches(by_region(windows, options.strand), options.batch), tuple(merged)
+    read = by_region(windows, options.strand)
+    if not options.apart and not model.bidirectional and target.can_share:
+        read = join_windows(read)
+    order, every = batches(read, options.batch), tuple(merged)
     if options.shard is not None:
         order = shard_of(order, options.shard)
-        scored = {windows[0].scored for batch in order for windows in batch}
+        scored = {region for batch in order for windows in batch for region in windows[0].regions}
         merged = [region for region in merged if region in scored]
     job = Job(genome, model, target, options, context, reach, tuple(merged), tuple(order), every)
     model.method.fit(model.stack, job.longest, job.widest)

@@ -148,6 +148,11 @@ class LabelTarget:
     contrast: int | str | None = None
 
     @property
+    def can_share(self) -> bool:
+        """Whether several regions in one window can have a common target, rather than each its own labels."""
+        return self.region is not None and not self.pooled
+
+    @property
     def pooled(self) -> bool:
         """Whether the head labels whole windows rather than single bases."""
         return self.config.kind == "pooled"

@@ -7,6 +7,7 @@ indicates that a small change in the input may change the selection.
 
 import tempfile
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -78,19 +79,22 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
     file.
     """
     check_margins(job, path)
-    windows_of = {windows[0].scored: windows for batch in job.batches for windows in batch}
+    windows_of = {region: windows for batch in job.batches for windows in batch for region in windows[0].regions}
     record = settings(job) | {"command": list(command), "regions": region_records(job.regions), "track": "margin"}
     with atomic_files() as files:
         with open_tracks([path], job.genome.sizes, files) as track:
-            for region in job.regions:
+            for windows, regions in groupby(job.regions, windows_of.__getitem__):
+                scored = windows[0].scored
                 with tempfile.TemporaryFile(dir=path.parent) as file:
                     with os_errors(path):
-                        allocate(file.fileno(), len(region) * np.dtype(np.float32).itemsize)
-                    margins = np.memmap(file, np.float32, "r+", shape=(len(region),))
+                        allocate(file.fileno(), len(scored) * np.dtype(np.float32).itemsize)
+                    margins = np.memmap(file, np.float32, "r+", shape=(len(scored),))
                     margins[:] = np.inf
-                    for window in windows_of[region]:
+                    for window in windows:
                         _update_minimum(job, window, margins, progress)
-                    write_in_pieces(track, region, margins)
+                    for region in regions:
+                        at = slice(region.start - scored.start, region.end - scored.start)
+                        write_in_pieces(track, region, margins[at])
         write_provenance(path, record, files)
     return record
 

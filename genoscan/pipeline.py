@@ -113,7 +113,7 @@ class _Run:
         for number, batch in enumerate(self._job.batches):
             if number not in store.done:
                 values, details = attribute_batch(self._job, batch, store, progress, (store.path, number))
-                store.commit(number, values, [windows[0].scored for windows in batch], details)
+                store.commit(number, values, [region for windows in batch for region in windows[0].regions], details)
         self._seconds = time.monotonic() - started
 
     def write(self, command: Sequence[str], files: AtomicFiles) -> dict[str, Any]:

@@ -183,7 +183,7 @@ def response_window(genome: Genome, model: Model, probe: Probe) -> Window:
             "a causal model responds after the base"
         )
     read = method.extent(span, written, before=context, after=context)
-    return Window(region_read(at.chrom, read, probe.strand, size), region, probe.strand)
+    return Window(region_read(at.chrom, read, probe.strand, size), (region,), probe.strand)
 
 
 def sensitivity_window(genome: Genome, model: Model, probe: Probe) -> Window:

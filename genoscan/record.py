@@ -61,7 +61,7 @@ def input_settings(
     for batch in batches:
         for windows in batch:
             for window in windows:
-                digest.update(f"{window.region}{window.scored}{window.strand};".encode())
+                digest.update(f"{window.region}{''.join(map(str, window.regions))}{window.strand};".encode())
     return {
         **model_record(model),
         "sequences": sequence_records(genome, (region.chrom for region in regions)),

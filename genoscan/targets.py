@@ -58,6 +58,7 @@ class TargetSpec:
 
     head: ClassVar = ""
     pooled: ClassVar = False
+    can_share: ClassVar = True
 
     def check_windows(self, windows: Sequence[Window]) -> None:
         """Do nothing, because each window is extended to include the target."""

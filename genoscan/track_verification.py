@@ -49,6 +49,8 @@ class _Case:
         Whether the bases of the target are replaced with the mask token.
     head
         Name of the task head; "" for the language-model head.
+    apart
+        Whether the two parts have windows of their own, which overlap.
     """
 
     strand: str
@@ -59,6 +61,7 @@ class _Case:
     stretch: tuple[int, int] | None = None
     masked: bool = False
     head: str = ""
+    apart: bool = True
 
     def target(self, chrom: str) -> str:
         """Return the target in the syntax of the option --target."""
@@ -146,12 +149,18 @@ def check_tracks(genome: Genome, region: Region, model: Model, plain: Model) -> 
                 strand=case.strand,
                 context=context,
                 reach=reach,
+                apart=case.apart,
                 masked=case.masked,
             )
             files = [folder / f"{number}{suffix}" for suffix in (".npz", ".bw")]
             run(prepare(genome, model, parts, options), files)
             written = read_columns(files[0])
-            truth = torch.cat([_truth(genome, plain, part, case, context, reach) for part in parts])
+            if case.apart or model.bidirectional:
+                truth = torch.cat([_truth(genome, plain, part, case, context, reach) for part in parts])
+            else:
+                both = Region(region.chrom, parts[0].start, parts[1].end)
+                joined = _truth(genome, plain, both, case, context, reach)
+                truth = torch.cat([joined[part.start - both.start : part.end - both.start] for part in parts])
             known = torch.from_numpy(_known(genome, parts, case))
             found = torch.from_numpy(np.array(written.gradient))
             columns = max(columns, relative(found[known], truth[known]))
@@ -174,8 +183,9 @@ def _cases(start: int, n: int, model: Model) -> Iterator[_Case]:
     between = start + 7 * n // 16
     if model.config.language_model:
         yield _Case("+", "centred")
+        yield _Case("both", "observed", apart=False)
         yield _Case("-", "observed", "log-odds", position=start + max(1, n // 16), base=1)
-        yield _Case("both", "magnitude", stretch=stretch)
+        yield _Case("both", "magnitude", stretch=stretch, apart=False)
         yield _Case("bed", "substitution", "logit", position=between, base=2)
         if model.config.mask is not None:
             yield _Case("both", "centred", "log-odds", position=between, base=3, masked=True)

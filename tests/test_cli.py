@@ -168,7 +168,7 @@ class TestAttribute:
         bed.write_text("chr1\t100\t190\tone\t0\t+\nchr1\t200\t310\ttwo\t0\t-\nchr2\t150\t230\tthree\t0\t.\n")
         names = ["x.bw", "x.bedGraph", "x.bedgraph.gz", "x.npz"]
         outputs = itertools.chain(*(("-o", tmp_path / name) for name in names))
-        attribute("--bed", bed, "--strand", strand, "--tile", 37, *outputs)
+        attribute("--bed", bed, "--strand", strand, "--tile", 37, "--apart", *outputs)
         regions = [("chr1", 100, 190, "+"), ("chr1", 200, 310, "-"), ("chr2", 150, 230, ".")]
         archive = np.load(tmp_path / "x.npz")
         expected = {chrom: torch.full((len(GENOME[chrom]),), math.nan) for chrom in GENOME}
@@ -373,12 +373,38 @@ class TestAttribute:
         regions += [("chr2", start, start + 23) for start in range(0, 200, 50)]
         bed = tmp_path / "peaks.bed"
         bed.write_text("".join(f"{c}\t{s}\t{e}\tname\t7\t.\t1\t2\n" for c, s, e in regions))
-        attribute("--bed", bed, "--batch", 5, "-o", tmp_path / "all.npz")
+        attribute("--bed", bed, "--batch", 5, "--apart", "-o", tmp_path / "all.npz")
         together = np.load(tmp_path / "all.npz")["gradient"]
         for i, (chrom, start, end) in enumerate(regions):
             attribute("-r", f"{chrom}:{start + 1}-{end}", "-o", tmp_path / "one.npz")
             alone = np.load(tmp_path / "one.npz")["gradient"]
             near(together[23 * i :][:23], torch.from_numpy(alone), 1e-6)
+
+    @pytest.mark.parametrize("strand", ["+", "-", "both"])
+    def test_regions_near_each_other_share_a_window(
+        self, attribute: Callable[..., str], model: Path, genome: Path, tmp_path: Path, strand: str
+    ) -> None:
+        """The scores are those of one region from the first to the last base; --memory and shards change no bit."""
+        regions = [(100, 120), (130, 175), (175, 190)]
+        bed = tmp_path / "near.bed"
+        bed.write_text("".join(f"chr1\t{start}\t{end}\n" for start, end in regions) + "chr2\t20\t60\n")
+        attribute("--bed", bed, "--strand", strand, "--tile", 37, "-o", tmp_path / "x.npz", "-o", tmp_path / "x.bw")
+        whole = truth(model, GENOME["chr1"], 100, 190, strand)
+        archive = np.load(tmp_path / "x.npz")
+        expected = [whole[start - 100 : end - 100] for start, end in regions]
+        near(archive["gradient"], torch.cat([*expected, truth(model, GENOME["chr2"], 20, 60, strand)]))
+        record = json.loads((tmp_path / "x.bw.json").read_text())
+        assert [len(values) for values in record["target_values"]] == [1, 1]
+        assert np.isnan(read_bigwig(tmp_path / "x.bw", "chr1")[120:130]).all()
+        more = ["--bed", bed, "--strand", strand, "--tile", 37, "--memory", "1GB"]
+        shards = [tmp_path / f"{i}.npz" for i in (1, 2)]
+        for i, shard in enumerate(shards, 1):
+            attribute(*more, "--shard", f"{i}/2", "-o", shard)
+        done = genoscan("track", "merge", *shards, "-g", genome, "-o", tmp_path / "merged.bw")
+        assert done.code == 0, done.err
+        for chrom in GENOME:
+            merged, single = (read_bigwig(tmp_path / name, chrom) for name in ("merged.bw", "x.bw"))
+            assert np.array_equal(merged, single, equal_nan=True)
 
     def test_overlapping_regions_merge(self, attribute: Callable[..., str], tmp_path: Path) -> None:
         bed = tmp_path / "peaks.bed"
@@ -802,7 +828,7 @@ sys.exit(0)
 """
     done = elsewhere(before=asks)
     assert done.code == 0, done.err
-    assert done.out.count("Usage:") == 31
+    assert done.out.count("Usage:") == 33
 
 
 def test_exit_codes_of_a_real_process(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from genoscan.genome.bed import read_bed
 from genoscan.genome.fasta import FastaGenome
 from genoscan.genome.genbank import GenBankGenome, read_features
 from genoscan.genome.genome import open_genome
-from genoscan.genome.plan import Window, batches, by_region, merge, plan, whole_genome
+from genoscan.genome.plan import Window, batches, by_region, join_windows, merge, plan, whole_genome
 from genoscan.genome.region import Region, check_bounds, parse_region
 
 DATA = Path(__file__).parent.parent / "data"
@@ -1041,8 +1041,8 @@ def test_windows_surround_their_regions(regions: list[Region], context: int, rea
 def test_windows_in_both_directions() -> None:
     region = Region("b", 10, 12, strand="-")
     forward, backward = plan([region], FEW, Adjoint(), context=5, reach=1, strand="both")
-    assert forward == Window(Region("b", 5, 13, strand="-"), region, "+")
-    assert backward == Window(Region("b", 9, 17, strand="-"), region, "-")
+    assert forward == Window(Region("b", 5, 13, strand="-"), (region,), "+")
+    assert backward == Window(Region("b", 9, 17, strand="-"), (region,), "-")
     assert (forward.scored_span, backward.scored_span) == (slice(5, 7), slice(5, 7))
     assert plan([region], FEW, Adjoint(), context=5, reach=1, strand="bed") == [backward]
     assert plan([region], FEW, Adjoint(), context=5, reach=1, strand="+") == [forward]
@@ -1179,3 +1179,31 @@ def test_example_data_are_those_described() -> None:
     for name in ("chloroplast.fa", "chloroplast.fa.fai", "chloroplast.genes.bed", "example.bed"):
         assert name in readme
         assert hashlib.sha256((DATA / name).read_bytes()).hexdigest() in readme
+
+
+@given(st.data())
+def test_joined_windows_read_each_base_once(data: st.DataObject) -> None:
+    edges = sorted(data.draw(st.sets(st.integers(0, 400), min_size=2, max_size=12)))
+    strands = data.draw(st.lists(st.sampled_from("+-"), min_size=len(edges), max_size=len(edges)))
+    regions = [Region("c", a, b, strand=s) for a, b, s in zip(edges[::2], edges[1::2], strands, strict=False)]
+    strand = data.draw(st.sampled_from(["+", "-", "both", "bed"]))
+    context, reach = data.draw(st.integers(0, 60)), data.draw(st.integers(0, 30))
+    windows = by_region(plan(regions, {"c": 500}, Adjoint(), context=context, reach=reach, strand=strand), strand)
+    joined = join_windows(windows)
+    assert [region for read in joined for region in read[0].regions] == regions
+    for i in range(len(windows[0])):
+        assert all(read[i].regions == read[0].regions for read in joined)
+        for direction in {read[i].strand for read in joined}:
+            bases = [set(range(w.region.start, w.region.end)) for read in joined if (w := read[i]).strand == direction]
+            alone = [read[i] for read in windows if read[i].strand == direction]
+            assert set().union(*bases) == {at for w in alone for at in range(w.region.start, w.region.end)}
+            if strand != "bed":  # windows on the other strand may lie between two windows that overlap
+                assert sum(map(len, bases)) == len(set().union(*bases))
+    for read in joined:
+        for window in read:
+            assert window.scored == (
+                regions[regions.index(window.regions[0])]
+                if len(window.regions) == 1
+                else Region("c", window.regions[0].start, window.regions[-1].end)
+            )
+            assert window.region.start <= window.scored.start and window.scored.end <= window.region.end

@@ -65,7 +65,7 @@ def test_shards_make_the_track_of_one_run(
 def test_shards_are_about_as_long_as_can_be(lengths: list[int], data: st.DataObject) -> None:
     n = data.draw(st.integers(1, len(lengths)))
     regions = [Region("a", 0, length) for length in lengths]
-    order = [((Window(r, r, "+"),),) for r in regions]
+    order = [((Window(r, (r,), "+"),),) for r in regions]
     parts = cut(order, n)
     assert [i for part in parts for i in range(part.start, part.stop)] == list(range(len(order)))
     assert all(part.stop > part.start for part in parts)

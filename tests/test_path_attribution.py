@@ -89,7 +89,7 @@ def averaged(model: Model, codes: Tensor, strand: str = "+", **options: Any) -> 
     method = path_method(given.pop("name"), **given)
     assert method is not None
     target = whole_window(codes, model.columns(), 1)
-    return average_gradients(model, [Window(region, region, strand)], codes, target, method, receive), columns
+    return average_gradients(model, [Window(region, (region,), strand)], codes, target, method, receive), columns
 
 
 # Against plain torch

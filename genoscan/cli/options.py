@@ -212,6 +212,13 @@ SPILL = click.option(
     "--spill", metavar="FOLDER", type=PATH, help="Store these activations in files in this folder instead of memory."
 )
 
+APART = click.option(
+    "--apart",
+    is_flag=True,
+    help="Read each region in a window of its own, also where windows overlap. By default, overlapping windows of "
+    "causal models are joined, which takes less time, and gives regions more context and reach.",
+)
+
 BATCH = click.option(
     "--batch",
     type=int,
@@ -227,7 +234,7 @@ SHARD = click.option(
     help="Compute only shard I of N, such as 2/7; genoscan track merge combines the .npz files of all shards.",
 )
 
-COMPUTE = combine(TILE, SLOTS, MEMORY, SPILL, BATCH, SHARD)
+COMPUTE = combine(TILE, SLOTS, MEMORY, SPILL, APART, BATCH, SHARD)
 
 THREADS = click.option("-t", "--threads", type=int, metavar="N", help="Number of CPU threads.  [default: all cores]")
 

@@ -100,6 +100,6 @@ def _print_shards(jobs: "Sequence[Job]", costs: "Sequence[Estimate]") -> None:
         for job, cost in zip(jobs, costs, strict=True):
             for i, part in enumerate(cut(job.batches, n)):
                 seconds[i] += sum(cost.by_batch[part])
-                scored = max(scored, sum(len(w[0].scored) for batch in job.batches[part] for w in batch))
+                scored = max(scored, sum(len(r) for batch in job.batches[part] for w in batch for r in w[0].regions))
         size = scored * _NPZ_BYTES / 1e9
         click.echo(f"{n:<8,}  {max(seconds) / 3600:>14,.2f}  {total / 3600:>8,.2f}  {size:>16,.2f}")

@@ -2,7 +2,7 @@
 
 A window contains a region to score, `context` bases upstream of the region and `reach` bases downstream of
 the region. Upstream and downstream refer to the reading direction. Windows are clipped at the ends of the
-chromosome.
+chromosome. Windows that overlap can be joined to a single one, which contains several regions.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,28 +20,34 @@ from genoscan.genome.region import Region, unknown_sequence
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Interval that the model reads to score one region, and the strand on which it is read.
+    """Interval that the model reads to score one or more regions, and the strand on which it is read.
 
     Attributes
     ----------
     region
         Interval that the model reads, in forward-strand coordinates.
-    scored
-        Scored part of `region`, in forward-strand coordinates.
+    regions
+        Scored parts of `region`, in forward-strand coordinates and in ascending order.
     strand
         "+" if `region` is read on the forward strand; "-" if its reverse complement is read.
     """
 
     region: Region
-    scored: Region
+    regions: tuple[Region, ...]
     strand: str
 
     def __len__(self) -> int:
         return len(self.region)
 
     @property
+    def scored(self) -> Region:
+        """Interval from the first to the last scored base."""
+        first, last = self.regions[0], self.regions[-1]
+        return first if len(self.regions) == 1 else Region(first.chrom, first.start, last.end)
+
+    @property
     def scored_span(self) -> slice:
-        """Positions of the scored bases in the window, counted in the reading direction."""
+        """Positions from the first to the last scored base in the window, counted in the reading direction."""
         return self.span_of(self.scored)
 
     def span_of(self, part: Region) -> slice:
@@ -215,7 +221,7 @@ def plan(
                 strand=scored.strand,
                 source=scored.source,
             )
-            windows.append(Window(region, scored, direction))
+            windows.append(Window(region, (scored,), direction))
     return windows
 
 
@@ -263,7 +269,7 @@ def read_windows(genome: Genome, windows: Sequence[Window]) -> UInt8[np.ndarray,
 
 
 StrandWindows = tuple[Window, ...]
-"""Windows of one region: a single window or, if both strands are read, one window per strand."""
+"""Windows of the same regions: a single window or, if both strands are read, one window per strand."""
 
 Batch = tuple[StrandWindows, ...]
 """Windows of several regions that are computed together, because their lengths are equal."""
@@ -288,15 +294,50 @@ def by_region(windows: Sequence[Window], strand: str) -> list[StrandWindows]:
     return [tuple(windows[i : i + step]) for i in range(0, len(windows), step)]
 
 
-def batches(regions: Sequence[StrandWindows], size: int) -> list[Batch]:
-    """Group regions with equal window lengths into batches.
+def join_windows(regions: Sequence[StrandWindows]) -> list[StrandWindows]:
+    """Join the windows of consecutive regions that overlap or touch, so that no base is read twice.
 
     Parameters
     ----------
     regions
-        Windows of each region, as returned by `by_region`.
+        Windows of each region, as returned by `by_region`, in the order of the genome.
+
+    Returns
+    -------
+    list of StrandWindows
+        Windows that contain one or more regions, in the same order. Windows on different strands are not joined.
+    """
+    joined: list[list[StrandWindows]] = []
+    for windows in regions:
+        if joined and all(map(_touch, joined[-1][-1], windows)):
+            joined[-1].append(windows)
+        else:
+            joined.append([windows])
+    return [tuple(map(_join, zip(*group, strict=True))) for group in joined]
+
+
+def _touch(one: Window, other: Window) -> bool:
+    a, b = one.region, other.region
+    return one.strand == other.strand and a.chrom == b.chrom and max(a.start, b.start) <= min(a.end, b.end)
+
+
+def _join(windows: Sequence[Window]) -> Window:
+    if len(windows) == 1:
+        return windows[0]
+    start, end = min(window.region.start for window in windows), max(window.region.end for window in windows)
+    regions = tuple(region for window in windows for region in window.regions)
+    return Window(Region(windows[0].region.chrom, start, end), regions, windows[0].strand)
+
+
+def batches(regions: Sequence[StrandWindows], size: int) -> list[Batch]:
+    """Group windows with equal lengths into batches.
+
+    Parameters
+    ----------
+    regions
+        Windows, as returned by `by_region` or `join_windows`.
     size
-        Maximum number of regions per batch.
+        Maximum number of windows of a strand per batch.
 
     Returns
     -------

@@ -15,6 +15,7 @@ from jaxtyping import Float32, Float64, UInt8
 from genoscan.errors import NonFiniteError
 from genoscan.genome.alphabet import N, reverse_complement
 from genoscan.genome.plan import Window
+from genoscan.genome.region import Region
 from genoscan.tracks.score import SCORES, blank_unknown
 from genoscan.tracks.snapshots import FileSnapshots
 from genoscan.tracks.store import Arrays
@@ -124,19 +125,24 @@ class Sink:
         """
         for window, value, count in zip(self._windows, values, self._non_finite, strict=True):
             if count:
-                found = f"{count:,} of {len(window.scored):,} bases are not finite"
+                found = f"{count:,} of {sum(map(len, window.regions)):,} bases are not finite"
                 raise NonFiniteError(f"{window.scored}: the derivatives at {found}; {advice}")
             if not np.isfinite(value):
                 raise NonFiniteError(f"{window.scored}: the target is {value}; {advice}")
 
     def _receive(self, row: int, span: slice, gradient: np.ndarray, add: bool) -> None:
-        window = self._windows[row]
-        scored = window.scored_span
-        start = min(max(span.start, scored.start), scored.stop)
-        stop = max(min(span.stop, scored.stop), start)
-        codes = self._codes[row, start:stop]
-        first = max(start - span.start, 0)
-        gradient = blank_unknown(gradient[first : first + stop - start], codes)
+        for region in self._windows[row].regions:
+            scored = self._windows[row].span_of(region)
+            start, stop = max(span.start, scored.start), min(span.stop, scored.stop)
+            if start < stop:
+                part = gradient[start - span.start : stop - span.start]
+                self._receive_part(row, region, slice(start, stop), part, add)
+
+    def _receive_part(self, row: int, region: Region, span: slice, gradient: np.ndarray, add: bool) -> None:
+        """Store the gradients at positions `span` of a window, which lie in a region."""
+        window, (start, stop) = self._windows[row], (span.start, span.stop)
+        scored, codes = window.span_of(region), self._codes[row, span]
+        gradient = blank_unknown(gradient, codes)
         self._non_finite[row] += (~np.isfinite(gradient).all(1) & (codes < N)).sum()
         if self._non_finite[row]:
             return
@@ -145,7 +151,7 @@ class Sink:
             # Reverse complement: reverse the positions, and exchange A with T and C with G.
             at = slice(scored.stop - stop, scored.stop - start)
             codes, gradient = reverse_complement(codes), gradient[::-1, ::-1]
-        offset = self._arrays.offsets[window.scored]
+        offset = self._arrays.offsets[region]
         at = slice(offset + at.start, offset + at.stop)
         self._store(at, codes, gradient, add)
         self._note(self._stored[row], at)
