@@ -1,0 +1,82 @@
+"""Files and navigation of the site, for MkDocs.
+
+Files are registered under their paths in the repository, so that relative links in README.md, docs/ and
+benchmarks/ work on the site as they do in a checkout. README.md is the home page; `docs/` is left out of addresses.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from commands import command_pages
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from notebooks import notebook_page
+
+from genoscan.cli import cli
+
+_ROOT = Path(__file__).parents[2]
+_PATTERNS = (
+    "*.md",
+    "LICENSE",
+    "benchmarks/README.md",
+    "benchmarks/results/**/*",
+    "data/README.md",
+    "docs/*.md",
+    "docs/*.png",
+    "docs/*.svg",
+    "docs/api/*.md",
+    "docs/site/style.css",
+    "genoscan/ops/README.md",
+    "models/**/README.md",
+    "workflows/README.md",
+    "workflows/*/*.md",
+    "workflows/*/*.yaml",
+)
+_NOTEBOOKS = "docs/notebooks"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Add the generated pages, and the notebooks that exist, to the navigation."""
+    commands = [{name: path} for name, path, _ in command_pages(cli)]
+    notebooks = [path.relative_to(_ROOT).with_suffix(".md").as_posix() for path in _notebooks()]
+    _fill(config.nav, {"Commands": commands, "Notebooks": notebooks})
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Replace the files of docs_dir by those of the repository."""
+    found = [file for file in files if file.generated_by is not None or file.src_dir != config.docs_dir]
+    for pattern in _PATTERNS:
+        for path in sorted(_ROOT.glob(pattern)):
+            if path.is_file() and path.suffix != ".html":
+                found.append(
+                    _renamed(File.generated(config, path.relative_to(_ROOT).as_posix(), abs_src_path=str(path)))
+                )
+    for _, src_uri, text in command_pages(cli):
+        found.append(_renamed(File.generated(config, src_uri, content=text)))
+    for path in _notebooks():
+        src_uri = path.relative_to(_ROOT).as_posix()
+        found.append(_renamed(File.generated(config, src_uri, abs_src_path=str(path))))
+        page = src_uri.removesuffix(".ipynb") + ".md"
+        found.append(_renamed(File.generated(config, page, content=notebook_page(path))))
+    return Files(found)
+
+
+def _renamed(file: File) -> File:
+    file.dest_uri = file.dest_uri.removeprefix("docs/")
+    return file
+
+
+def _notebooks() -> list[Path]:
+    return sorted((_ROOT / _NOTEBOOKS).glob("*.ipynb"))
+
+
+def _fill(nav: list[Any], generated: dict[str, list[Any]]) -> None:
+    """Append generated entries to the sections of their names, and drop sections that stay empty."""
+    for entry in list(nav):
+        for title, content in entry.items() if isinstance(entry, dict) else ():
+            if isinstance(content, list):
+                content += generated.get(title, [])
+                _fill(content, generated)
+                if not content:
+                    nav.remove(entry)
