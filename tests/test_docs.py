@@ -1,21 +1,29 @@
 """What is documented exists, and what exists is documented."""
 
 import doctest
+import gzip
 import importlib
 import json
 import re
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
-from commands import ROOT, elsewhere
+from commands import ROOT, elsewhere, genoscan
 
-import genoscan
+import genoscan as package
 from benchmarks.cli import cli as benchmark_cli
 from genoscan.cli import cli
 
 README = (ROOT / "README.md").read_text()
+PAGES = [
+    ROOT / "README.md",
+    *sorted(ROOT.glob("docs/*.md")),
+    ROOT / "benchmarks/README.md",
+    ROOT / "workflows/README.md",
+]
 
 
 def walk(command: click.Command, names: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -69,7 +77,8 @@ def test_a_short_option_means_the_same_everywhere() -> None:
 
 @pytest.mark.parametrize("names", [n for n in COMMANDS if n[:-1] in PROGRAMS], ids=" ".join)
 def test_readme_mentions_every_command(names: tuple[str, ...]) -> None:
-    assert " ".join(names) in README
+    readme = README if names[0] == "genoscan" else (ROOT / "benchmarks/README.md").read_text()
+    assert " ".join(names) in readme
 
 
 def commands_in(text: str) -> list[list[str]]:
@@ -84,13 +93,32 @@ def commands_in(text: str) -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize("words", commands_in(README), ids=" ".join)
-def test_readme_commands_parse(words: list[str]) -> None:
+@pytest.mark.parametrize("words", [words for page in PAGES for words in commands_in(page.read_text())], ids=" ".join)
+def test_commands_parse(words: list[str]) -> None:
     """Every word is a command, an argument or an option that exists."""
     n_names = 3 if words[0] == "python" else 1
     while isinstance(find(tuple(words[:n_names])), click.Group):
         n_names += 1
     find(tuple(words[:n_names])).make_context(" ".join(words[:n_names]), words[n_names:])
+
+
+def test_answers_print_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command in docs/faq.md prints the lines below it first."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    (tmp_path / "chloroplast.fa.gz").write_bytes(gzip.compress((ROOT / "data/chloroplast.fa").read_bytes()))
+    columns = "#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO"
+    row = "NC_000932.1", "54958", ".", "C", "G", ".", ".", "."
+    (tmp_path / "calls.vcf").write_text("\n".join(["##fileformat=VCFv4.2", "\t".join(columns), "\t".join(row), ""]))
+    coding = "--target", "genes:CDS+", "--context", 0, "--reach", 0, "-o", "coding.bw"
+    assert (
+        genoscan("attribute", "data/arabidopsis.fa", "-r", "Chr1_part:1-9", "-m", "arabidopsis-genes", *coding).code
+        == 0
+    )
+    blocks = re.findall(r"```console\n\$ genoscan (.*)\n([^`]*)```", (ROOT / "docs/faq.md").read_text())
+    assert len(blocks) > 9
+    for command, printed in blocks:
+        assert genoscan(*shlex.split(command)).err.startswith(printed), command
 
 
 def test_readme_lists_folders_that_exist() -> None:
@@ -102,10 +130,10 @@ def test_readme_lists_folders_that_exist() -> None:
 
 
 def test_public_names() -> None:
-    assert genoscan.__all__ == sorted(genoscan.__all__)
-    assert set(genoscan.__all__) <= set(dir(genoscan))
-    assert all(hasattr(genoscan, name) for name in genoscan.__all__)
-    assert not hasattr(genoscan, "nothing")
+    assert package.__all__ == sorted(package.__all__)
+    assert set(package.__all__) <= set(dir(package))
+    assert all(hasattr(package, name) for name in package.__all__)
+    assert not hasattr(package, "nothing")
 
 
 def test_import_is_light() -> None:

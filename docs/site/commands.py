@@ -37,8 +37,8 @@ def _subcommands(context: click.Context) -> Iterator[tuple[str, click.Command]]:
 
 def _section(command: click.Command, context: click.Context, level: int) -> Iterator[str]:
     yield f"{'#' * level} {context.command_path}\n"
-    yield from _description(command.help or "")
     yield f"```text\n{' '.join([context.command_path, *command.collect_usage_pieces(context)])}\n```\n"
+    yield from _description(command.help or "")
     yield from _options(command, context)
     for name, subcommand in _subcommands(context):
         yield from _section(subcommand, click.Context(subcommand, info_name=name, parent=context), level + 1)

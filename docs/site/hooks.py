@@ -10,6 +10,7 @@ from typing import Any
 from commands import command_pages
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from notebooks import notebook_page
 
 from genoscan.cli import cli
@@ -60,6 +61,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         page = src_uri.removesuffix(".ipynb") + ".md"
         found.append(_renamed(File.generated(config, page, content=notebook_page(path))))
     return Files(found)
+
+
+def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
+    """Leave the empty list of pages out of the home page."""
+    if page.file.src_uri == "README.md":
+        page.meta["hide"] = ["navigation"]
+    return markdown
 
 
 def _renamed(file: File) -> File:
