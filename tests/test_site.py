@@ -1,5 +1,6 @@
 """The documentation site is complete: pages, commands, options, names, and the keys of files."""
 
+import importlib
 import json
 import re
 import subprocess
@@ -8,6 +9,7 @@ from html import unescape
 from pathlib import Path
 
 import click
+import nbformat
 import numpy as np
 import pytest
 from commands import ROOT, bases, genoscan, tiny_model, write_fasta
@@ -48,6 +50,25 @@ def test_the_site_builds_and_has_every_command_option_and_name(tmp_path: Path) -
             if not re.match(r"[a-z]+:|//", address) and name != "404.html":
                 target = (tmp_path / "site" / name).parent / unescape(address)
                 assert target.exists(), (name, address)
+
+
+def test_a_notebook_becomes_a_page_with_its_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs/site")
+    notebook_page = importlib.import_module("notebooks").notebook_page
+    cells = [nbformat.v4.new_markdown_cell("# A title\n\nText."), nbformat.v4.new_code_cell("found.plot()")]
+    table = {"text/html": "<table>\n\n<tr><td>1</td></tr></table>", "text/plain": "1"}
+    figure = {"application/vnd.plotly.v1+json": {"data": [{"type": "bar", "y": [1, 2]}], "layout": {}}}
+    picture = {"image/png": "iVBORw0K\n", **figure}
+    cells[1].outputs = [
+        nbformat.v4.new_output("stream", text="\x1b[31mred\x1b[0m\n"),
+        *(nbformat.v4.new_output("display_data", data) for data in (table, figure, picture)),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "x.ipynb")
+    page = notebook_page(tmp_path / "x.ipynb")
+    parts = "# A title", "](x.ipynb)", "Text.", "```python\nfound.plot()\n```", "```text\nred\n```", "<td>1</td>"
+    parts += "site/plotly.min.js", '"bar"', "data:image/png;base64,iVBORw0K"
+    places = [page.index(part) for part in parts]
+    assert places == sorted(places)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from commands import command_pages
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
-from notebooks import notebook_page
+from notebooks import PLOTLY, notebook_page
+from plotly.offline import get_plotlyjs
 
 from genoscan.cli import cli
 
@@ -55,6 +56,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
                 )
     for _, src_uri, text in command_pages(cli):
         found.append(_renamed(File.generated(config, src_uri, content=text)))
+    if _notebooks():
+        found.append(_renamed(File.generated(config, PLOTLY, content=get_plotlyjs())))
     for path in _notebooks():
         src_uri = path.relative_to(_ROOT).as_posix()
         found.append(_renamed(File.generated(config, src_uri, abs_src_path=str(path))))

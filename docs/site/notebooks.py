@@ -1,19 +1,25 @@
 """Notebooks as pages: cells and their stored outputs. Nothing is executed."""
 
 import base64
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
+from plotly.io import from_json
 
+PLOTLY = "docs/site/plotly.min.js"
+"""Where the pages expect plotly.js, for figures that were stored without a picture."""
+
+_FIGURE = "application/vnd.plotly.v1+json"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def notebook_page(path: Path) -> str:
     """Return the Markdown of a notebook, with a link to the file itself after its title."""
-    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    notebook = nbformat.read(path, as_version=4)
     parts = [part for cell in notebook.cells for part in _cell(cell)]
     title, _, rest = "\n\n".join(parts).partition("\n")
     return f"{title}\n\n[Download the notebook]({path.name}){{ .download }}\n{rest}\n"
@@ -39,6 +45,11 @@ def _output(output: Any) -> Iterator[str]:
             if kind in data:
                 yield f'<img alt="Output of the cell" src="data:{kind};base64,{_base64(data[kind])}">'
                 return
+        if _FIGURE in data:
+            figure = from_json(json.dumps(data[_FIGURE]), skip_invalid=True)
+            html = figure.to_html(full_html=False, include_plotlyjs=f"../../{PLOTLY.removeprefix('docs/')}")
+            yield f'<div class="output">{" ".join(html.split())}</div>'
+            return
         for kind in ("image/svg+xml", "text/html"):
             # One line: an empty line would end the block of HTML.
             if kind in data and "<script" not in data[kind]:
