@@ -171,7 +171,7 @@ def test_clip_is_suggested_only_where_it_exists(folder: Path, tmp_path: Path) ->
 def test_a_vcf_is_not_a_bed(tmp_path: Path, header: str, packed: bool) -> None:
     text = f"{header}\nchr1\t5\trs1\tA\tC\t.\t.\t.\n".encode()
     (tmp_path / "a").write_bytes(gzip.compress(text) if packed else text)
-    with pytest.raises(InputError, match=r"a:1: is a VCF, expected BED; genoscan response --at"):
+    with pytest.raises(InputError, match=r"a:1: is a VCF, expected BED; genoscan variants computes"):
         read_bed(tmp_path / "a", SIZES)
 
 

@@ -109,8 +109,8 @@ def data_lines(lines: Iterable[str], path: Path) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(lines, 1):
         if line.startswith(_VCF_HEADERS):
             raise InputError(
-                f"{path}:{number}: is a VCF, expected BED; genoscan response --at CHROM:POS computes the effect of "
-                "a single variant, and bcftools query -f '%CHROM\\t%POS0\\t%END\\n' converts a VCF to BED"
+                f"{path}:{number}: is a VCF, expected BED; genoscan variants computes the effects of its "
+                "variants, and bcftools query -f '%CHROM\\t%POS0\\t%END\\n' converts a VCF to BED"
             )
         line = line.rstrip()
         if line and not line.startswith("#") and line.split(maxsplit=1)[0] not in _HEADER_WORDS:
