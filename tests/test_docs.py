@@ -84,8 +84,10 @@ def test_readme_mentions_every_command(names: tuple[str, ...]) -> None:
 def commands_in(text: str) -> list[list[str]]:
     """Return the commands of ours in blocks of code, word by word."""
     found = []
-    for block in re.findall(r"```(?:bash|console|sh)\n(.*?)```", text, re.DOTALL):
+    for language, block in re.findall(r"```(bash|console|sh)\n(.*?)```", text, re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
+            if language == "console" and not line.startswith("$ "):
+                continue  # output
             for part in re.split(r"&&|\||;", line.split(" #")[0]):
                 command = part.strip().removeprefix("$ ")
                 if command.startswith(tuple(" ".join([*program, ""]) for program in PROGRAMS)):
