@@ -1,0 +1,76 @@
+"""The commands of README and of the pages run, in the order of each page, on small files of the names used there."""
+
+import re
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from Bio.bgzf import BgzfWriter
+from commands import ROOT, genoscan, write_fasta
+from test_docs import commands_in
+
+LENGTH = 120_000
+# Commands that need a network, a server, a GPU, another program or hours.
+LEFT_OUT = re.compile(
+    r"genoscan (serve|train|models import|workflow)|--device cuda|--steps auto|hg38|caduceus|\$|-m (model|classifier)"
+)
+PAGES = (
+    "README.md",
+    "docs/first-steps.md",
+    "docs/computed.md",
+    "docs/exactness.md",
+    "docs/peaks.md",
+    "docs/variants.md",
+    "docs/mutagenesis.md",
+    "docs/genes.md",
+    "docs/averages.md",
+    "docs/cluster.md",
+    "docs/browsers.md",
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the files that the pages name: chr.fa, peaks.bed, calls.vcf.gz and so on."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    shutil.copytree(ROOT / "models/arabidopsis-genes", tmp_path / "my-model")
+    lines = (ROOT / "data/chloroplast.fa").read_text().splitlines()[1:]
+    letters = bytearray("".join(lines)[:LENGTH].encode())
+    for position, base in ((1_024, b"A"), (2_000, b"G"), (2_001, b"T"), (10_500, b"C")):
+        letters[position - 1 : position] = base
+    write_fasta(tmp_path / "chr.fa", {"chr1": letters.decode()})
+    (tmp_path / "peaks.bed").write_text("".join(f"chr1\t{at}\t{at + 500}\tpeak{at}\t0\t+\n" for at in (5_000, 9_000)))
+    genes = (ROOT / "data/arabidopsis.gff3").read_text()
+    (tmp_path / "genes.gff3").write_text(re.sub(r"(?m)\bChr1_part\b", "chr1", genes))
+    columns = "#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO"
+    header = "##fileformat=VCFv4.2\n" + "\t".join(columns) + "\n"
+    with BgzfWriter(str(tmp_path / "calls.vcf.gz")) as file:
+        file.write((header + "chr1\t10500\t.\tC\tT\t.\t.\t.\n").encode())
+    (example,) = re.findall(r"(?ms)^(NC_000932.1 .*?)```", (ROOT / "docs/variants.md").read_text())
+    (tmp_path / "calls.vcf").write_text(header + re.sub(r" {2,}", "\t", example))
+    (tmp_path / "other.bedgraph").write_text("chr1\t5000\t5100\t0.5\n")
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_run(page: str, folder: Path) -> None:
+    commands = [words[1:] for words in commands_in((ROOT / page).read_text()) if words[0] == "genoscan"]
+    commands = [words for words in commands if not LEFT_OUT.search(" ".join(["genoscan", *words]))]
+    assert commands
+    # Tracks that a page has from elsewhere.
+    if page == "docs/browsers.md":
+        for genome, region, track in (
+            ("chr", "chr1:5,001-5,500", "peaks"),
+            ("data/chloroplast", "NC_000932.1:1-999", ""),
+        ):
+            output = f"{track or 'chloroplast'}.bw"
+            assert genoscan("attribute", f"{genome}.fa", "-r", region, "-o", output).code == 0
+    for words in commands:
+        done = genoscan(*words)
+        assert done.code == 0, (" ".join(words), done.err)
+        for option, value in pairwise(words):
+            if option == "-o" and words[0] not in ("plan", "predict", "mutate"):
+                assert (folder / value).exists(), (words, value)
