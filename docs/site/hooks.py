@@ -1,7 +1,7 @@
 """Files and navigation of the site, for MkDocs.
 
 Files are registered under their paths in the repository, so that relative links in README.md, docs/ and
-benchmarks/ work on the site as they do in a checkout. README.md is the home page; `docs/` is left out of addresses.
+benchmarks/ work on the site as they do in a checkout. README.md is the home page; addresses do not contain `docs/`.
 """
 
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 from commands import command_pages
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from notebooks import PLOTLY, notebook_page
@@ -63,6 +64,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         found.append(_renamed(File.generated(config, src_uri, abs_src_path=str(path))))
         page = src_uri.removesuffix(".ipynb") + ".md"
         found.append(_renamed(File.generated(config, page, content=notebook_page(path))))
+    if len({file.dest_uri for file in found}) < len(found):
+        raise PluginError("two files have one address on the site")
     return Files(found)
 
 
@@ -74,7 +77,9 @@ def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
 
 
 def _renamed(file: File) -> File:
-    file.dest_uri = file.dest_uri.removeprefix("docs/")
+    """Choose the address of a file: that of docs/x.md is x/, that of models/README.md is repository/models/."""
+    if file.src_uri != "README.md":
+        file.dest_uri = f"repository/{file.dest_uri}".removeprefix("repository/docs/")
     return file
 
 
