@@ -54,7 +54,7 @@ def test_the_site_builds_and_has_every_command_option_and_name(tmp_path: Path) -
 
 def test_a_notebook_becomes_a_page_with_its_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "docs/site")
-    notebook_page = importlib.import_module("notebooks").notebook_page
+    notebook_page = importlib.import_module("notebook_pages").notebook_page
     cells = [nbformat.v4.new_markdown_cell("# A title\n\nText."), nbformat.v4.new_code_cell("found.plot()")]
     table = {"text/html": "<table>\n\n<tr><td>1</td></tr></table>", "text/plain": "1"}
     figure = {"application/vnd.plotly.v1+json": {"data": [{"type": "bar", "y": [1, 2]}], "layout": {}}}

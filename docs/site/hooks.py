@@ -7,12 +7,12 @@ benchmarks/ work on the site as they do in a checkout. README.md is the home pag
 from pathlib import Path
 from typing import Any
 
-from commands import command_pages
+from command_pages import command_pages
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
-from notebooks import PLOTLY, notebook_page
+from notebook_pages import PLOTLY, notebook_page
 from plotly.offline import get_plotlyjs
 
 from genoscan.cli import cli
