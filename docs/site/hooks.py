@@ -4,6 +4,7 @@ Files are registered under their paths in the repository, so that relative links
 benchmarks/ work on the site as they do in a checkout. README.md is the home page; addresses do not contain `docs/`.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,15 @@ _NOTEBOOKS = "docs/notebooks"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Add the generated pages, and the notebooks that exist, to the navigation."""
-    commands = [{name: path} for name, path, _ in command_pages(cli)]
-    notebooks = [path.relative_to(_ROOT).with_suffix(".md").as_posix() for path in _notebooks()]
-    _fill(config.nav, {"Commands": commands, "Notebooks": notebooks})
+    """Add generated pages, notebooks, and pages of docs/ without a place of their own, to the navigation."""
+    named = set(_paths(config.nav))
+    pages = (path.relative_to(_ROOT).as_posix() for path in sorted(_ROOT.glob("docs/*.md")))
+    generated = {
+        "Commands": [{name: path} for name, path, _ in command_pages(cli)],
+        "Notebooks": [path.relative_to(_ROOT).with_suffix(".md").as_posix() for path in _notebooks()],
+        "How to": [page for page in pages if page not in named],
+    }
+    _fill(config.nav, generated)
     return config
 
 
@@ -85,6 +91,15 @@ def _renamed(file: File) -> File:
 
 def _notebooks() -> list[Path]:
     return sorted((_ROOT / _NOTEBOOKS).glob("*.ipynb"))
+
+
+def _paths(nav: Any) -> Iterator[str]:
+    """Yield the paths of all entries."""
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for part in nav.values() if isinstance(nav, dict) else nav:
+            yield from _paths(part)
 
 
 def _fill(nav: list[Any], generated: dict[str, list[Any]]) -> None:
