@@ -39,7 +39,8 @@ def shard_of(batches: Sequence[Batch], shard: str) -> list[Batch]:
     """
     i, n = parse_shard(shard)
     if n > len(batches):
-        raise InputError(f"--shard {shard}: the job has {len(batches):,} batches, so at most as many shards")
+        count = f"{len(batches):,} batch{'es' * (len(batches) != 1)}"
+        raise InputError(f"--shard {shard}: the job has {count}, so at most as many shards")
     return list(batches[cut(batches, n)[i - 1]])
 
 
