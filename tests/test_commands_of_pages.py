@@ -71,5 +71,5 @@ def test_commands_run(page: str, folder: Path) -> None:
         done = genoscan(*words)
         assert done.code == 0, (" ".join(words), done.err)
         for option, value in pairwise(words):
-            if option == "-o" and words[0] not in ("plan", "predict", "mutate"):
-                assert (folder / value).exists(), (words, value)
+            if option == "-o" and words[0] != "plan":  # for some options, P.bw stands for P.plus.bw and so on
+                assert any(folder.glob(f"{Path(value).stem}*")), (words, value)
