@@ -32,6 +32,7 @@ _PATTERNS = (
     "docs/site/style.css",
     "genoscan/ops/README.md",
     "models/**/README.md",
+    "packaging/README.md",
     "workflows/README.md",
     "workflows/*/*.md",
     "workflows/*/*.yaml",
