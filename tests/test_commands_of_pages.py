@@ -5,6 +5,7 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
+import pyBigWig
 import pytest
 from Bio.bgzf import BgzfWriter
 from commands import ROOT, genoscan, write_fasta
@@ -27,7 +28,7 @@ PAGES = (
     "docs/genes.md",
     "docs/averages.md",
     "docs/cluster.md",
-    "docs/browsers.md",
+    "docs/pages.md",
 )
 
 
@@ -55,6 +56,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (example,) = re.findall(r"(?ms)^(NC_000932.1 .*?)```", (ROOT / "docs/variants.md").read_text())
     (tmp_path / "calls.vcf").write_text(header + re.sub(r" {2,}", "\t", example))
     (tmp_path / "other.bedgraph").write_text("chr1\t5000\t5100\t0.5\n")
+    for name in ("phylop.bw", "atac.bw"):
+        with pyBigWig.open(str(tmp_path / name), "w") as track:
+            track.addHeader([("Chr1_part", 40_000)])
+            track.addEntries("Chr1_part", 12_000, values=[0.25, 0.5, 1.0], span=100, step=100)
     return tmp_path
 
 
@@ -64,9 +69,6 @@ def test_commands_run(page: str, folder: Path) -> None:
     commands = [words[1:] for words in commands_in((ROOT / page).read_text()) if words[0] == "genoscan"]
     commands = [words for words in commands if not LEFT_OUT.search(" ".join(["genoscan", *words]))]
     assert commands
-    if page == "docs/browsers.md":  # its tracks are from other pages
-        commands.insert(0, ["attribute", "chr.fa", "-r", "chr1:5,001-5,500", "-o", "peaks.bw"])
-        commands.insert(0, ["attribute", "data/chloroplast.fa", "-r", "NC_000932.1:1-999", "-o", "chloroplast.bw"])
     for words in commands:
         done = genoscan(*words)
         assert done.code == 0, (" ".join(words), done.err)

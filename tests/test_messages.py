@@ -42,8 +42,8 @@ def attribute(folder: Path, *arguments: object) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("arguments", "options"),
     [
-        (["--memory", "1GB"], ["--memory"]),
-        (["--memory", "1GB", "--spill", "."], ["--memory", "--spill"]),
+        (["--memory", "1GB"], []),
+        (["--memory", "1GB", "--spill", "."], ["--spill"]),
         (["--target", "logit:chr1:300:A", "--reach", "9"], ["--reach"]),
         (["--slots", "8", "--reach", "9", "--score", "observed", "--clip"], []),
     ],
