@@ -344,10 +344,36 @@ def variants(
     from benchmarks.variants import measure
 
     set_threads(threads)
-    rows = measure(genome, model_name, output, count=count, quick=quick, device=parse_device(device))
+    _print_rows(measure(genome, model_name, output, count=count, quick=quick, device=parse_device(device)))
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         verdict = {True: "met", False: "MISSED", None: ""}[row["met"]]
         click.echo(f"{row['name']:<60} {row['value']:>10.4g} {row['unit']:<8} {row['threshold']:>8} {verdict}".rstrip())
+
+
+@cli.command("regions")
+@click.argument("genome", type=PATH)
+@click.option("-m", "--model", "model_name", default="bacteria", show_default=True, metavar="MODEL", help="Model.")
+@click.option("-o", "--output", metavar="FOLDER", type=PATH, required=True, help="Where to write regions.json.")
+@click.option("--count", default=200, show_default=True, metavar="N", help="Number of random regions.")
+@click.option("--length", default=400, show_default=True, metavar="BASES", help="Length of the random regions.")
+@click.option("--device", default="cpu", show_default=True, metavar="DEVICE", help="cpu or cuda.")
+@THREADS
+def regions(
+    genome: Path, model_name: str, output: Path, count: int, length: int, device: str, threads: int | None
+) -> None:
+    """Measure many regions whose windows overlap: joined to one window, against each read apart.
+
+    \b
+    Example:
+      python -m benchmarks regions data/chloroplast.fa -o figures/
+    """
+    from benchmarks.regions import measure
+
+    set_threads(threads)
+    _print_rows(measure(genome, model_name, output, count=count, length=length, device=parse_device(device)))
 
 
 @cli.command("reading-frame")
