@@ -45,9 +45,10 @@ _HOMES = {
     "open_genome": "genome.genome",
     "parse_region": "genome.region",
     "predict": "api",
-    "read_track": "tracks.reader",
+    "read_track": "tracks.track_reader",
     "response": "api_effects",
     "score_variants": "api_effects",
+    "summarize_regions": "tracks.region_table",
     "verify": "api",
     "wrap": "importer",
 }

@@ -321,6 +321,7 @@ def _read_bedgraph(path: Path) -> None:
     sequence_names(path)
     for _ in read_bedgraph(path, SIZES):
         pass
+    _summarize(path)
 
 
 def _read_bigwig(folder: Path) -> None:
@@ -330,6 +331,7 @@ def _read_bigwig(folder: Path) -> None:
         for chrom, size in track.sizes.items():
             track.scores(chrom, 0, min(size, 1 << 20))
             track.scores(chrom, size // 2, size // 2 + (size > 1))
+    _summarize(folder / "x.bw")
 
 
 def _read_columns(folder: Path) -> None:
@@ -338,6 +340,14 @@ def _read_columns(folder: Path) -> None:
     out = folder / "out.tsv"
     write_sites(out, folder / "x.npz", score="centred", top=9)
     out.unlink()
+    _summarize(folder / "x.npz")
+
+
+def _summarize(path: Path) -> None:
+    from genoscan.tracks.region_table import summarize_regions
+    from genoscan.tracks.tables import table_text
+
+    table_text(summarize_regions(path, [Region("c1", 10, 500), Region("c2", 1990, 2500), Region("c3", 0, 1)]))
 
 
 def _read_record(folder: Path) -> None:
@@ -442,7 +452,7 @@ def readers() -> dict[str, Reader]:
             {"x.bg.gz": _written("x.bg.gz", _scores)}, "x.bg.gz", lambda folder: _read_bedgraph(folder / "x.bg.gz")
         ),
         "bigwig": Reader({"x.bw": bigwig}, "x.bw", _read_bigwig),
-        "npz": Reader({"x.npz": columns}, "x.npz", _read_columns),
+        "npz": Reader({"x.npz": columns, "x.npz.json": _record()}, "x.npz", _read_columns),
         "record": Reader({**record, "x.bw.json": _record()}, "x.bw.json", _read_record),
         "overview": Reader({**record, "x.bw.json": _record(), "x.npz.json": _record()}, "x.npz.json", _read_overview),
         "workflow": Reader({"config.json": _WORKFLOW}, "config.json", _read_workflow_config),

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from genoscan.genome.region import Region
 from genoscan.tracks import reader
-from genoscan.tracks.compare import compare
 from genoscan.tracks.convert import write_converted
 from genoscan.tracks.writer import open_track
 
@@ -167,45 +166,3 @@ def test_files_that_are_no_tracks(tmp_path: Path) -> None:
         assert done.code == 1, given_
         assert said in done.err
         assert not out.exists()
-
-
-def test_a_comparison_is_pandas_own(tmp_path: Path) -> None:
-    import pandas as pd
-
-    first, second = random_scores(3), random_scores(4)
-    for chrom, values in first.items():
-        second[chrom] = np.where(np.isnan(second[chrom]), np.nan, values + second[chrom])
-    one, other = write(tmp_path / "1.bw", first), write(tmp_path / "2.bw", second)
-    found = compare(one, other, top=4)
-    a, b = (np.concatenate([scores["b"], scores["a"]]) for scores in (first, second))
-    both = ~np.isnan(a) & ~np.isnan(b)
-    assert (found.both, found.only_first, found.only_second) == (
-        both.sum(),
-        (~np.isnan(a) & ~both).sum(),
-        (~np.isnan(b) & ~both).sum(),
-    )
-    pair = pd.DataFrame({"a": a[both], "b": b[both]}, dtype=float)
-    assert found.pearson == pytest.approx(pair.corr().loc["a", "b"], abs=1e-6)
-    assert found.spearman == pytest.approx(pair.rank().corr().loc["a", "b"], abs=1e-6)
-    sizes = np.sort(np.abs(a - b)[both])[::-1][:4]
-    assert [abs(x - y) for _, x, y in found.largest] == pytest.approx(sizes, rel=1e-5)
-    base, x, y = found.largest[0]
-    assert first[base.chrom][base.start] == np.float32(x)
-    assert second[base.chrom][base.start] == np.float32(y)
-
-
-def test_compare_prints_a_table(tmp_path: Path) -> None:
-    track = write(tmp_path / "1.bw", random_scores(3))
-    done = genoscan("track", "compare", track, track, "-n", "2")
-    assert done.code == 0, done.err
-    lines = done.out.splitlines()
-    assert "#pearson\t1" in lines
-    assert lines[5] == "#chrom\tstart\tend\tfirst\tsecond\tdifference"
-    assert len(lines) == 8
-    with open_track(tmp_path / "3.bw", {"b": 299}) as writer:
-        writer.write(Region("b", 0, 2), np.ones(2, np.float32))
-    assert "expected 0 or more" in genoscan("track", "compare", track, track, "-n", "-1").err
-    assert "b has 299 bases, 300 in" in genoscan("track", "compare", track, tmp_path / "3.bw").err
-    with open_track(tmp_path / "4.bw", {"c": 299}) as writer:
-        writer.write(Region("c", 0, 2), np.ones(2, np.float32))
-    assert "no sequence that" in genoscan("track", "compare", track, tmp_path / "4.bw").err

@@ -81,6 +81,8 @@ COMMANDS: dict[str, tuple[object, ...]] = {
     "variants": ("variants", "g.fa", "calls.tsv", "-m", "tiny", "-t", 1, "-o", "o.tsv", "-o", "o.vcf.gz"),
     "variant tracks": ("variants", "g.fa", "calls.tsv", "-m", "tiny", "-t", 1, "-o", "o.vcf", "--tracks", "o"),
     "convert": ("track", "convert", "in.bw", "-o", "o.bg.gz"),
+    "summarize": ("track", "summarize", "in.bw", "in.npz", "-R", "rows.bed", "-o", "o.tsv"),
+    "compare": ("track", "compare", "in.bw", "in.npz", "-o", "o.tsv"),
     "merge": ("track", "merge", "s1.npz", "s2.npz", "-g", "g.fa", "-o", "o.bw", "-o", "o.bg"),
     "report": ("report", *EXPORT, "o.html"),
     "html": ("export", "html", *EXPORT, "o.html"),

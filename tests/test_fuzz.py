@@ -138,10 +138,10 @@ def test_empty_bigwigs_are_tracks(tmp_path: Path, values: dict[str, float]) -> N
         other.addEntries([chrom], [7], ends=[9], values=[value])
     other.close()
     for empty in ("empty.bw", "ours.bw"):
-        found = compare(tmp_path / "other.bw", tmp_path / empty, top=3)
-        assert (found.both, found.only_first, found.only_second) == (0, 2 * len(values), 0)
-        found = compare(tmp_path / empty, tmp_path / "other.bw", top=3)
-        assert (found.both, found.only_first, found.only_second) == (0, 0, 2 * len(values))
+        found = compare([tmp_path / "other.bw", tmp_path / empty], top=3)
+        assert found.shared.tolist() == [[2 * len(values), 0], [0, 0]]
+        found = compare([tmp_path / empty, tmp_path / "other.bw"], top=3)
+        assert found.shared.tolist() == [[0, 0], [0, 2 * len(values)]]
 
 
 def test_an_empty_bigwig_is_reported_and_exported(tmp_path: Path) -> None:

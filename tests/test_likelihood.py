@@ -18,7 +18,7 @@ from genoscan.engine.target import LogLikelihood
 from genoscan.layers.config import ValidationResult
 from genoscan.likelihood import MIN_BASES, Likelihood, count_bases, likelihood_record, likelihood_warning
 from genoscan.model import load_model
-from genoscan.tracks.reader import read_track
+from genoscan.tracks.track_reader import read_track
 
 VALIDATION = ValidationResult(bits=1.8, composition=2.0)
 EVEN = (MIN_BASES // 4,) * 4

@@ -17,7 +17,7 @@ from genoscan.genome.memory import SequenceGenome
 from genoscan.genome.region import Region
 from genoscan.model import Model, load_model
 from genoscan.mutagenesis import prepare_mutations, write_mutagenesis
-from genoscan.tracks.reader import read_track
+from genoscan.tracks.track_reader import read_track
 from genoscan.variant_job import VariantOptions
 
 REGION = Region(CHROM, 200, 212)

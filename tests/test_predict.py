@@ -19,7 +19,7 @@ from genoscan.api import predict as predict_logits
 from genoscan.errors import NonFiniteError
 from genoscan.genome.fasta import FastaGenome
 from genoscan.model import Model, load_model
-from genoscan.tracks.reader import read_track
+from genoscan.tracks.track_reader import read_track
 
 SIZE = 90
 START, END = 20, 61

@@ -1,6 +1,6 @@
 """Messages on standard error, and formatting of results as tables."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import click
 
@@ -33,5 +33,16 @@ def log(text: str) -> None:
 
 def table(rows: Mapping[str, object]) -> str:
     """Format names and values as a table with two aligned columns."""
-    width = max(len(name) for name in rows)
-    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows.items())
+    return aligned([(name, str(value)) for name, value in rows.items()])
+
+
+def aligned(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> str:
+    """Format rows of cells as a table with aligned columns, those with the indices in `right` to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if index in right else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )

@@ -1,17 +1,29 @@
-"""genoscan track: merge, convert and compare tracks."""
+"""genoscan track: merge, convert, summarise and compare tracks."""
 
+import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from genoscan.cli.messages import log, warn_without_effect
+from genoscan.cli.messages import aligned, log, warn_without_effect
 from genoscan.cli.options import OUTPUTS, PATH
+from genoscan.cli.track_regions import TRACKS, summarize
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from genoscan.tracks.compare import Comparison
 
 
 @click.group("track")
 def command() -> None:
-    """Merge, convert and compare tracks."""
+    """Merge, convert, summarise and compare tracks."""
+
+
+command.add_command(summarize)
 
 
 @command.command("merge")
@@ -88,8 +100,7 @@ def convert(track: Path, genome: Path | None, output: Path) -> None:
 
 
 @command.command("compare")
-@click.argument("first", metavar="TRACK", type=PATH)
-@click.argument("second", metavar="TRACK", type=PATH)
+@TRACKS
 @click.option(
     "-n",
     "--top",
@@ -97,26 +108,68 @@ def convert(track: Path, genome: Path | None, output: Path) -> None:
     default=10,
     show_default=True,
     metavar="N",
-    help="Number of positions to print, by the size of the difference.",
+    help="Number of positions to print for two tracks, by the size of the difference.",
 )
-def compare(first: Path, second: Path, top: int) -> None:
-    """Print the correlations and the largest differences between two bigWig files.
+@click.option("-o", "--output", metavar="TSV", type=PATH, help="Table to write, with a row for each pair of tracks.")
+def compare(paths: tuple[Path, ...], top: int, output: Path | None) -> None:
+    """Print the correlations of tracks and, for two tracks, their largest differences.
 
-    The two files must contain tracks of the same genome.
+    TRACK is a bigWig or bedGraph file, also of another tool, or an .npz file written by attribute; all are of the
+    same genome. Correlations are computed over the bases that have a score in both tracks.
 
     \b
     Example:
-      genoscan track compare mamba.bw pd-ssm.bw
+      genoscan track compare mamba.bw pd-ssm.bw phylop.bw -o correlations.tsv
     """
+    from genoscan.export.track_file import describe_track
     from genoscan.tracks.compare import compare as compared
+    from genoscan.tracks.outputs import check_file
+    from genoscan.tracks.tables import write_table
 
-    found = compared(first, second, top=top)
-    if not found.both:
-        log("no base has a score in both tracks")
-    for name in ("both", "only_first", "only_second", "pearson", "spearman"):
-        value = getattr(found, name)
-        click.echo(f"#{name}\t{value if isinstance(value, int) else format(value, '.6g')}")
-    click.echo("#chrom\tstart\tend\tfirst\tsecond\tdifference")
+    if output is not None:
+        check_file(output, paths)
+    if len(paths) > 2:
+        warn_without_effect(top="differences are listed for two tracks")
+    descriptions = [describe_track(path) for path in paths]
+    found = compared(paths, top=top)
+    bases = [f"{n:,}" for n in found.shared.diagonal()]
+    rows = [("track", "bases", "description"), *zip(found.labels, bases, descriptions, strict=True)]
+    click.echo(aligned(rows, right=[1]))
+    pairs = found.pairs()
+    if len(paths) == 2:
+        pearson, spearman = (_number(float(matrix[0, 1]), ".6g") for matrix in (found.pearson, found.spearman))
+        click.echo(f"\nin both {found.shared[0, 1]:,} bases, Pearson {pearson}, Spearman {spearman}")
+    else:
+        _print_matrix("bases with a score in both tracks", found.labels, found.shared, ",d")
+        _print_matrix("Pearson correlation", found.labels, found.pearson, ".4f")
+        _print_matrix("Spearman correlation", found.labels, found.spearman, ".4f")
+    apart = [f"{row.first} and {row.second}" for row in pairs.itertuples() if not row.both]
+    if apart:
+        log("no base has a score in both tracks" + f": {', '.join(apart)}" * (len(paths) > 2))
+    elif len(paths) == 2 and top:
+        _print_differences(found)
+    if output is not None:
+        write_table(output, pairs)
+        click.echo(output)
+
+
+def _print_matrix(title: str, labels: Sequence[str], matrix: "np.ndarray", form: str) -> None:
+    """Print a matrix with a row and a column for each track."""
+    cells = [[_number(value, form) for value in row] for row in matrix.tolist()]
+    rows = [["", *labels], *([label, *row] for label, row in zip(labels, cells, strict=True))]
+    click.echo(f"\n{title}\n{aligned(rows, right=range(1, len(rows)))}")
+
+
+def _number(value: float, form: str) -> str:
+    """Format a number; an undefined correlation is "-"."""
+    return "-" if math.isnan(value) else format(value, form)
+
+
+def _print_differences(found: "Comparison") -> None:
+    if not found.largest:
+        click.echo(f"\nequal scores at all {found.shared[0, 1]:,} bases with a score in both tracks")
+        return
+    click.echo("\n#chrom\tstart\tend\tfirst\tsecond\tdifference")
     for base, one, other in found.largest:
         row = base.chrom, base.start, base.end, f"{one:.6g}", f"{other:.6g}", f"{one - other:.6g}"
         click.echo("\t".join(map(str, row)))

@@ -211,3 +211,25 @@ def _shared_sequences(path: Path, genome: Genome) -> tuple[Region, ...]:
             "with the same names"
         )
     return tuple(Region(chrom, 0, genome.sizes[chrom]) for chrom in shared if genome.sizes[chrom])
+
+
+def describe_track(path: Path) -> str:
+    """Return a one-line description of a track, which may be of another tool.
+
+    Parameters
+    ----------
+    path
+        Track file.
+
+    Returns
+    -------
+    str
+        `TrackFile.description`.
+
+    Raises
+    ------
+    InputError
+        If there is a record, but it cannot be read or describes another file.
+    """
+    record = read_provenance(path, required=["model"]) if provenance_path(path).exists() else {}
+    return TrackFile(path, record, ()).description

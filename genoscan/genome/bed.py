@@ -21,7 +21,7 @@ _NUMBERS = re.compile(r"\d{1,18}(,\d{1,18})*,?", re.ASCII)
 _VCF_HEADERS = ("##fileformat=VCF", "#CHROM\tPOS\tID\tREF\tALT")
 
 
-def read_bed(path: str | Path, sizes: Mapping[str, int], *, clip: bool = False) -> list[Region]:
+def read_bed(path: str | Path, sizes: Mapping[str, int] | None, *, clip: bool = False) -> list[Region]:
     """Return the rows of a BED file as regions, in file order.
 
     Parameters
@@ -29,7 +29,7 @@ def read_bed(path: str | Path, sizes: Mapping[str, int], *, clip: bool = False) 
     path
         Path of a pipe or of a BED file, which may be compressed with gzip or bgzip.
     sizes
-        Length of each sequence of the genome, in bases.
+        Length of each sequence of the genome, in bases. If None, regions are not compared with sequences.
     clip
         If True, shorten each region that extends past the end of its sequence, and set the attribute
         `clipped` of the region. If False, raise an error for such a region.
@@ -50,7 +50,8 @@ def read_bed(path: str | Path, sizes: Mapping[str, int], *, clip: bool = False) 
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected a BED file")
     with open_text(path) as lines:
-        regions = [check_bounds(region, sizes, clip) for region in _rows(lines, path)]
+        rows = _rows(lines, path)
+        regions = list(rows) if sizes is None else [check_bounds(region, sizes, clip) for region in rows]
     if not regions:
         raise InputError(f"{path}: no regions in it, expected at least one BED row")
     return regions

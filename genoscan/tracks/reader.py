@@ -1,6 +1,6 @@
 """Readers for the scores in bigWig and bedGraph files, including files written by other tools."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +10,7 @@ from jaxtyping import Float32
 
 from genoscan.errors import InputError
 from genoscan.genome.files import check_file, open_text, read_errors
-from genoscan.genome.region import Region, check_bounds, parse_region
+from genoscan.genome.region import Region
 from genoscan.tracks.bigwig_layout import BigWigLayout, Block, Items
 from genoscan.tracks.writer import BEDGRAPH, BIGWIG
 
@@ -20,6 +20,9 @@ PIECE = 1 << 20
 ScoredRegion = tuple[Region, Float32[np.ndarray, " bases"]]
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+UNKNOWN_LENGTH = 1 << 40
+"""Length that is assumed for the sequences of a bedGraph, above that of any sequence."""
 
 
 class BigWig:
@@ -32,8 +35,12 @@ class BigWig:
 
     Attributes
     ----------
+    path
+        Path of the file.
     sizes
         Sequence lengths in bases, in the order of the file.
+    states_lengths
+        True: `sizes` are the lengths of the sequences.
 
     Raises
     ------
@@ -41,9 +48,11 @@ class BigWig:
         If the file is not a bigWig file, or is truncated or damaged.
     """
 
+    states_lengths = True
+
     def __init__(self, path: Path) -> None:
         check_file(path)
-        self._path = path
+        self.path = path
         with ExitStack() as files, read_errors(path):
             file = files.enter_context(path.open("rb"))
             self._layout = BigWigLayout(path, file.fileno())
@@ -84,7 +93,7 @@ class BigWig:
         """
         if not 0 <= start <= end <= self.sizes.get(chrom, -1):
             where = f"{chrom}:{start + 1:,}-{end:,}"
-            raise InputError(f"{self._path}: {where} is not within a sequence of the file")
+            raise InputError(f"{self.path}: {where} is not within a sequence of the file")
         scores = np.full(end - start, np.nan, np.float32)
         self.fill(scores, chrom, start)
         return scores
@@ -98,9 +107,7 @@ class BigWig:
             Also if a score is infinite, as in files of other programs.
         """
         scores = self.scores(chrom, start, end)
-        if np.isinf(scores).any():
-            at = start + int(np.isinf(scores).argmax())
-            raise InputError(f"{self._path}: the value at {chrom}:{at + 1:,} is infinite, expected finite values")
+        check_finite(self.path, scores, chrom, start)
         return scores
 
     def fill(self, scores: Float32[np.ndarray, " bases"], chrom: str, start: int) -> bool:
@@ -136,9 +143,9 @@ class BigWig:
             last = here.start + int(self._starts[here].searchsorted(np.uint32(start + len(scores)), "left"))
         if first >= last:
             return False
-        with read_errors(self._path):
+        with read_errors(self.path):
             for block in self._layout.blocks[first:last].tolist():
-                _fill(scores, start, self._layout.items(Block(*block)))
+                fill_items(scores, start, self._layout.items(Block(*block)))
         return True
 
     def pieces(self) -> Iterator[ScoredRegion]:
@@ -157,8 +164,43 @@ class BigWig:
                     yield Region(chrom, start, end), scores
 
 
-def _fill(scores: Float32[np.ndarray, " bases"], start: int, items: Items) -> None:
-    """Copy the scores in a data block to an array whose first element is the score at position `start`."""
+def check_finite(path: Path, scores: Float32[np.ndarray, " bases"], chrom: str, start: int) -> None:
+    """Check that no score of an interval is infinite.
+
+    Parameters
+    ----------
+    path
+        Track file, for the error message.
+    scores
+        Scores; NaN at bases without a score.
+    chrom
+        Sequence name.
+    start
+        Position of the first base.
+
+    Raises
+    ------
+    InputError
+        If a score is infinite, as in files of other programs.
+    """
+    infinite = np.isinf(scores)
+    if infinite.any():
+        at = start + int(infinite.argmax()) + 1
+        raise InputError(f"{path}: the value at {chrom}:{at:,} is infinite, expected finite values")
+
+
+def fill_items(scores: Float32[np.ndarray, " bases"], start: int, items: Items) -> None:
+    """Copy the scores of intervals to an array, leaving all other elements unchanged.
+
+    Parameters
+    ----------
+    scores
+        Array whose first element is the score at position `start`.
+    start
+        0-based position.
+    items
+        Intervals, which may extend past the array on both sides.
+    """
     starts, ends, values = items.starts - start, items.ends - start, items.values
     if not len(starts) or starts[0] < 0 or ends[-1] > len(scores):
         starts, ends = np.maximum(starts, 0), np.minimum(ends, len(scores))
@@ -177,57 +219,15 @@ def _fill(scores: Float32[np.ndarray, " bases"], start: int, items: Items) -> No
         scores[positions] = values
 
 
-def read_track(path: str | Path, region: str | Region) -> Float32[np.ndarray, " bases"]:
-    """Return the score of every base in a region.
-
-    Parameters
-    ----------
-    path
-        bigWig or bedGraph file; a bedGraph file may be gzip-compressed.
-    region
-        A string such as "chr1:1,001-2,000" (1-based, inclusive), or a `Region`. For a bedGraph file, the
-        string must contain an end position, because the file does not contain sequence lengths.
-
-    Returns
-    -------
-    array of shape (bases,), float32
-        Score of each base; NaN at bases without a score.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, or the region is not within a sequence of the file.
-    """
-    path = Path(path)
-    if is_bigwig(path):
-        with BigWig(path) as track:
-            region = _resolve(region, track.sizes)
-            return track.scores(region.chrom, region.start, region.end)
-    # A bedGraph does not contain sequence lengths, so assume a length above that of any sequence.
-    sizes = dict.fromkeys(sequence_names(path), 1 << 40)
-    region = _resolve(region, sizes)
-    scores = np.full(len(region), np.nan, np.float32)
-    for run, values in read_bedgraph(path, sizes):
-        start, end = max(run.start, region.start), min(run.end, region.end)
-        if run.chrom == region.chrom and start < end:
-            part = values[start - run.start : end - run.start]
-            scores[start - region.start : end - region.start] = part
-    return scores
-
-
-def _resolve(region: str | Region, sizes: Mapping[str, int]) -> Region:
-    if isinstance(region, str):
-        return parse_region(region, sizes, option="region")
-    return check_bounds(region, sizes, clip=False)
-
-
-def is_bigwig(path: Path) -> bool:
+def is_bigwig(path: Path, *, others: Sequence[str] = ()) -> bool:
     """Return whether a file name has the suffix of a bigWig file.
 
     Parameters
     ----------
     path
         Track file.
+    others
+        Suffixes of further formats that the command reads, for the error message.
 
     Returns
     -------
@@ -241,7 +241,7 @@ def is_bigwig(path: Path) -> bool:
     """
     name = path.name.lower()
     if not name.endswith((*BIGWIG, *BEDGRAPH)):
-        known = ", ".join((*BIGWIG, *BEDGRAPH))
+        known = ", ".join((*BIGWIG, *BEDGRAPH, *others))
         raise InputError(f"{path}: unknown suffix, expected one of {known}")
     return name.endswith(BIGWIG)
 
@@ -316,6 +316,33 @@ def sequence_names(path: Path) -> list[str]:
         return list(dict.fromkeys(columns[0] for _, columns in _rows(lines)))
 
 
+def bedgraph_rows(path: Path) -> Iterator[tuple[str, int, int, float]]:
+    """Iterate over the rows of a bedGraph file, whatever the lengths of its sequences.
+
+    Parameters
+    ----------
+    path
+        bedGraph file, plain or gzip-compressed.
+
+    Yields
+    ------
+    str, int, int, float
+        Sequence name, start, end (0-based, half-open) and score of each row.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or a row is malformed.
+    """
+    check_file(path)
+    with open_text(path) as lines:
+        for number, columns in _rows(lines):
+            chrom, start, end, score = _parse(columns, f"{path}:{number}")
+            if end > UNKNOWN_LENGTH:
+                raise InputError(f"{path}:{number}: ends at {end:,}, longer than any sequence")
+            yield chrom, start, end, score
+
+
 def _rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     """Yield the line number and the columns of each line that contains data."""
     for number, line in enumerate(lines, 1):
@@ -326,6 +353,14 @@ def _rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
 
 
 def _row(columns: list[str], where: str, sizes: Mapping[str, int]) -> tuple[Region, float]:
+    chrom, start, end, score = _parse(columns, where)
+    if end > sizes.get(chrom, 0):
+        found = f"has {sizes[chrom]:,} bases" if chrom in sizes else "is not in the genome"
+        raise InputError(f"{where}: ends at {end:,}, {chrom} {found}")
+    return Region(chrom, start, end, source=where), score
+
+
+def _parse(columns: list[str], where: str) -> tuple[str, int, int, float]:
     if len(columns) != 4:
         raise InputError(f"{where}: found {len(columns)} columns, expected chromosome, start, end and score")
     chrom, *ends, text = columns
@@ -338,7 +373,4 @@ def _row(columns: list[str], where: str, sizes: Mapping[str, int]) -> tuple[Regi
         raise InputError(f"{where}: the score is {text}, expected a finite float32; omit gaps")
     if not 0 <= start < end:
         raise InputError(f"{where}: found {start} to {end}, expected 0 <= start < end")
-    if end > sizes.get(chrom, 0):
-        found = f"has {sizes[chrom]:,} bases" if chrom in sizes else "is not in the genome"
-        raise InputError(f"{where}: ends at {end:,}, {chrom} {found}")
-    return Region(chrom, start, end, source=where), score
+    return chrom, start, end, score
