@@ -82,6 +82,7 @@ COMMANDS: dict[str, tuple[object, ...]] = {
     "variant tracks": ("variants", "g.fa", "calls.tsv", "-m", "tiny", "-t", 1, "-o", "o.vcf", "--tracks", "o"),
     "convert": ("track", "convert", "in.bw", "-o", "o.bg.gz"),
     "summarize": ("track", "summarize", "in.bw", "in.npz", "-R", "rows.bed", "-o", "o.tsv"),
+    "profile": ("track", "profile", "in.bw", "-R", "rows.bed", "-o", "o.html", "-o", "o.tsv"),
     "compare": ("track", "compare", "in.bw", "in.npz", "-o", "o.tsv"),
     "merge": ("track", "merge", "s1.npz", "s2.npz", "-g", "g.fa", "-o", "o.bw", "-o", "o.bg"),
     "report": ("report", *EXPORT, "o.html"),

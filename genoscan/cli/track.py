@@ -1,4 +1,4 @@
-"""genoscan track: merge, convert, summarise and compare tracks."""
+"""genoscan track: merge, convert, compare and summarise tracks."""
 
 import math
 import sys
@@ -10,7 +10,7 @@ import click
 
 from genoscan.cli.messages import aligned, log, warn_without_effect
 from genoscan.cli.options import OUTPUTS, PATH
-from genoscan.cli.track_regions import TRACKS, summarize
+from genoscan.cli.track_regions import TRACKS, profile, summarize
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 @click.group("track")
 def command() -> None:
-    """Merge, convert, summarise and compare tracks."""
+    """Merge, convert, compare and summarise tracks."""
 
 
+command.add_command(profile)
 command.add_command(summarize)
 
 

@@ -7,6 +7,8 @@ import click
 from genoscan.cli.messages import log
 from genoscan.cli.options import PATH
 
+_MOST_BINS = 1_001
+
 TRACKS = click.argument("paths", metavar="TRACK...", type=PATH, nargs=-1, required=True)
 
 BED = click.option(
@@ -48,4 +50,80 @@ def summarize(paths: tuple[Path, ...], bed_path: Path, output: Path | None) -> N
         click.echo(table_text(table), nl=False)
     else:
         write_table(output, table)
+        click.echo(output)
+
+
+@click.command("profile")
+@TRACKS
+@BED
+@click.option(
+    "--point",
+    default="start",
+    show_default=True,
+    metavar="POINT",
+    help="Reference point of a region in the direction of its strand: start, center or end.",
+)
+@click.option(
+    "--upstream", type=int, default=500, show_default=True, metavar="BASES", help="Bases before the reference point."
+)
+@click.option(
+    "--downstream", type=int, default=500, show_default=True, metavar="BASES", help="Bases after the reference point."
+)
+@click.option(
+    "--bin",
+    "step",
+    type=int,
+    metavar="BASES",
+    help="Bases that are averaged to one value.  [default: 1, or as many as give 1,001 values]",
+)
+@click.option(
+    "--absolute",
+    is_flag=True,
+    help="Use absolute scores, as in the profile of a report; signed scores of different bases cancel in a mean.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    metavar="FILE",
+    type=PATH,
+    multiple=True,
+    required=True,
+    help="File to write; may be repeated. The suffix determines the format: .html (page), .png (picture, requires "
+    "kaleido and a Chrome) or .tsv (the mean profiles).",
+)
+def profile(
+    paths: tuple[Path, ...],
+    bed_path: Path,
+    point: str,
+    upstream: int,
+    downstream: int,
+    step: int | None,
+    absolute: bool,
+    outputs: tuple[Path, ...],
+) -> None:
+    """Draw mean profiles and heat maps of tracks around regions.
+
+    TRACK is a bigWig or bedGraph file, also of another tool, or an .npz file written by attribute. Regions of
+    strand - are read from right to left. A heat map has a row per region, sorted by the mean of the first track.
+
+    \b
+    Example:
+      genoscan track profile peaks.bw phylop.bw -R genes.bed --point start -o profile.html
+    """
+    from genoscan.export.profile_files import check_profile_output, compute_profiles, write_profiles
+    from genoscan.genome.bed import read_bed
+    from genoscan.tracks.outputs import check_file
+    from genoscan.tracks.profile import Window
+
+    for output in outputs:
+        check_profile_output(output)
+        check_file(output, [*paths, bed_path])
+    width = len(Window(upstream, downstream))
+    window = Window(upstream, downstream, -(-width // _MOST_BINS) if step is None else step)
+    found = compute_profiles(paths, read_bed(bed_path, None), point, window, absolute=absolute)
+    for note in found.notes:
+        log(note)
+    write_profiles(outputs, found, title=f"{len(found.regions):,} regions of {bed_path.name}")
+    for output in outputs:
         click.echo(output)

@@ -1,7 +1,7 @@
 """Summary of a track: score ranges along regions, largest scores, mean profile and histogram."""
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from jaxtyping import Float32, Float64
 
 from genoscan.genome.region import Region
 from genoscan.genome.region_index import RegionIndex
+from genoscan.tracks.profile import Window, mean_of_known, reference_base, scores_around
 from genoscan.tracks.reader import PIECE, BigWig
 from genoscan.tracks.top_scores import TopScores
 
@@ -285,7 +286,8 @@ def profile(track: BigWig, regions: Sequence[Region], features: Sequence[Region]
     def scored(base: Region) -> bool:
         return not np.isnan(track.scores(base.chrom, base.start, base.end)[0])
 
-    candidates = (base for base in map(_first_base, features) if index.containing(base) is not None)
+    first_bases = (reference_base(feature, "start") for feature in features)
+    candidates = (base for base in first_bases if index.containing(base) is not None)
     starts = [base for base in candidates if scored(base)]
     if not starts:
         return None
@@ -297,26 +299,10 @@ def profile(track: BigWig, regions: Sequence[Region], features: Sequence[Region]
                 return replace(base, strand=strand)
 
     sampled = [starts[i] for i in np.linspace(0, len(starts) - 1, min(len(starts), _FEATURES)).astype(int)]
+
+    def mean(bases: Sequence[Region]) -> Float64[np.ndarray, " offsets"]:
+        return mean_of_known(scores_around(track, bases, Window(FLANK, FLANK), absolute=True), axis=0)
+
     random = np.random.default_rng(0)
-    means = [_mean(track, (random_base(base.strand) for base in sampled)) for _ in range(SHUFFLES)]
-    return Profile(len(starts), len(sampled), _mean(track, sampled), np.fmin.reduce(means), np.fmax.reduce(means))
-
-
-def _first_base(feature: Region) -> Region:
-    """Return the first base of a feature in the direction of its strand, as a region of length 1."""
-    at = feature.end - 1 if feature.strand == "-" else feature.start
-    return Region(feature.chrom, at, at + 1, strand=feature.strand)
-
-
-def _mean(track: BigWig, bases: Iterable[Region]) -> Float64[np.ndarray, " offsets"]:
-    """Return the mean absolute score at each offset from the given bases, ignoring NaN."""
-    total, known = np.zeros(2 * FLANK + 1), np.zeros(2 * FLANK + 1)
-    for base in bases:
-        first = base.start - FLANK
-        start, end = max(0, first), min(track.sizes[base.chrom], base.end + FLANK)
-        around = np.full(2 * FLANK + 1, np.nan)
-        around[start - first : end - first] = track.scores(base.chrom, start, end)
-        sizes = np.abs(around[::-1] if base.strand == "-" else around)
-        total += np.nan_to_num(sizes)
-        known += ~np.isnan(sizes)
-    return np.divide(total, known, out=np.full_like(total, np.nan), where=known > 0)
+    means = [mean([random_base(base.strand) for base in sampled]) for _ in range(SHUFFLES)]
+    return Profile(len(starts), len(sampled), mean(sampled), np.fmin.reduce(means), np.fmax.reduce(means))

@@ -160,6 +160,24 @@ def format_locus(region: Region) -> str:
     return f"{region.chrom}:{region.start + 1:,}-{region.end:,}"
 
 
+def format_place(region: Region) -> str:
+    """Format a region for menus and captions.
+
+    Parameters
+    ----------
+    region
+        Any region.
+
+    Returns
+    -------
+    str
+        Locus, preceded by the name of the region if it has one: "GATA1, chr1:1,001-2,000". A long name is
+        shortened.
+    """
+    locus = format_locus(region)
+    return f"{excerpt(region.name)}, {locus}" if region.name else locus
+
+
 def load_track(path: Path, genome: Genome) -> TrackFile:
     """Load a track and check that it belongs to a genome.
 
