@@ -29,6 +29,7 @@ PAGES = (
     "docs/averages.md",
     "docs/cluster.md",
     "docs/pages.md",
+    "docs/region-tables.md",
 )
 
 
@@ -49,6 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     genes = (ROOT / "data/arabidopsis.gff3").read_text()
     (tmp_path / "genes.gff3").write_text(genes.replace("Chr1_part", "chr1").replace("DIN9", "GATA1"))
+    (tmp_path / "exons.bed").write_text("Chr1_part\t12323\t12683\tDIN9\t0\t+\nChr1_part\t13213\t13381\tDIN9\t0\t+\n")
     columns = "#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO"
     header = "##fileformat=VCFv4.2\n" + "\t".join(columns) + "\n"
     with BgzfWriter(str(tmp_path / "calls.vcf.gz")) as file:
