@@ -279,6 +279,7 @@ def _read_genome(path: Path) -> None:
 def _read_bed(folder: Path) -> None:
     from genoscan.genome.bed import read_bed
 
+    read_bed(folder / "x.bed", None)
     read_bed(folder / "x.bed", SIZES)
 
 

@@ -143,7 +143,7 @@ def _common_sizes(tracks: Sequence[TrackReader]) -> dict[str, int]:
     owners: dict[str, TrackReader] = {}
     ordered = sorted(tracks, key=lambda track: not track.states_lengths)
     for track in ordered:
-        if sizes and not sizes.keys() & track.sizes.keys():
+        if sizes and track.sizes and not sizes.keys() & track.sizes.keys():
             raise InputError(f"{track.path}: has no sequence that {ordered[0].path} has: are both of one genome?")
         for chrom, size in track.sizes.items():
             owner = owners.setdefault(chrom, track)

@@ -138,15 +138,8 @@ def scores_around(
     Memory: 4 bytes per base and bin.
     """
     found = np.full((len(bases), len(window.offsets)), np.nan, np.float32)
-    before_after = [
-        (window.downstream, window.upstream) if base.strand == "-" else (window.upstream, window.downstream)
-        for base in bases
-    ]
-    firsts = [base.start - before for base, (before, _) in zip(bases, before_after, strict=True)]
-    around = [
-        Region(base.chrom, max(0, base.start - before), base.end + after)
-        for base, (before, after) in zip(bases, before_after, strict=True)
-    ]
+    firsts = [base.start - (window.downstream if base.strand == "-" else window.upstream) for base in bases]
+    around = [Region(base.chrom, max(0, first), first + len(window)) for base, first in zip(bases, firsts, strict=True)]
     n_padded = found.shape[1] * window.step
     for number, start, scores in region_scores(track, around):
         row = np.full(len(window), np.nan, np.float32)

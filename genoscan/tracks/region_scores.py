@@ -46,8 +46,8 @@ def region_scores(track: TrackReader, regions: Sequence[Region]) -> Iterator[Pie
     Yields
     ------
     Piece
-        Pieces of at most `PIECE` bases, in genome order of their regions. Parts of regions outside the
-        sequences of the track are left out.
+        Pieces, in genome order of their regions: one for a region of at most `PIECE` bases, and several for a
+        longer one. Parts of regions outside the sequences of the track are left out.
 
     Raises
     ------

@@ -111,7 +111,7 @@ class _Statistics:
 def _notes(track: TrackReader, regions: Sequence[Region], covered: np.ndarray) -> Iterator[str]:
     """Yield a line about the regions without a score, and one about regions that extend past their sequences."""
     without = int(np.count_nonzero(covered == 0))
-    unknown = [region.chrom for region in regions if region.chrom not in track.sizes]
+    unknown = [region.chrom for region in regions if region.chrom not in track.sizes] if track.sizes else []
     if without:
         reason = f" ({len(unknown):,} because {unknown_sequence(unknown[0], track.sizes)})" if unknown else ""
         yield f"{without:,} of {len(regions):,} regions without a score{reason}"

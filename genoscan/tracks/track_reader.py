@@ -151,7 +151,8 @@ class ColumnScores:
         """Write the scores of an interval into an array; see `TrackReader.fill`."""
         here, end = self._regions[chrom], start + len(scores)
         found = False
-        for first, last, offset in here[bisect_right(here, start, key=lambda region: region[1]) :]:
+        for i in range(bisect_right(here, start, key=lambda region: region[1]), len(here)):
+            first, last, offset = here[i]
             if first >= end:
                 break
             low, high = max(first, start), min(last, end)
