@@ -79,6 +79,7 @@ def test_the_strongest_bases(columns: Path, tmp_path: Path, piece: int, monkeypa
     assert found["base"].tolist() == [LETTERS[i] for i in at[order]]
     np.testing.assert_allclose(found["score"], score[order], rtol=1e-4)
     np.testing.assert_allclose(found[list("ACGT")], gradient[order], rtol=1e-4)
+    assert found["name"].tolist() == ["one" if start < 800 else "two" for start in found["start"]]
     assert "expected 1 base" in genoscan("export", "sites", columns, "--top", "0", "-o", table).err
     assert "it is read from, too" in genoscan("export", "sites", columns, "-o", columns).err
 

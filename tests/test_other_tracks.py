@@ -173,7 +173,7 @@ def test_a_report_draws_others_below_and_lists_their_values(folder: Path) -> Non
         encoded = re.search(r"tab-separated-values;base64,([^\"]+)", text)
         assert encoded
         header, *rows = base64.b64decode(encoded[1]).decode().splitlines()
-        assert header == "#chrom\tstart\tend\tbase\tscore\tphylop\tfeature"
+        assert header == "#chrom\tstart\tend\tbase\tscore\tphylop\tregion\tfeature"
         for row in rows:
             start, value = int(row.split("\t")[1]), row.split("\t")[5]
             expected = values[start - SCORED.start]

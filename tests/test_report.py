@@ -5,6 +5,7 @@ import html
 import itertools
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,9 @@ from genoscan.export.logo import logo
 from genoscan.export.summary import FLANK, profile, summarize, top_windows
 from genoscan.genome.genome import open_genome
 from genoscan.genome.region import Region
-from genoscan.tracks.provenance import write_provenance
+from genoscan.tracks.provenance import read_provenance, write_provenance
 from genoscan.tracks.reader import BigWig
+from genoscan.tracks.record_schema import region_records
 from genoscan.tracks.top_scores import TopScores
 from genoscan.tracks.writer import open_track
 
@@ -164,10 +166,11 @@ def test_the_page(tmp_path: Path) -> None:
     encoded = re.search(r"tab-separated-values;base64,([^\"]+)", own)
     assert encoded
     rows = base64.b64decode(encoded[1]).decode().splitlines()
-    assert rows[0] == "#chrom\tstart\tend\tbase\tscore\tfeature"
+    assert rows[0] == "#chrom\tstart\tend\tbase\tscore\tregion\tfeature"
     assert len(rows) == 51
     for row in rows[1:]:
-        chrom, start, end, base, score, feature = row.split("\t")
+        chrom, start, end, base, score, region, feature = row.split("\t")
+        assert region == "."
         assert SEQUENCES[chrom][int(start) : int(end)] == base
         with BigWig(track) as scores:
             assert scores.scores(chrom, int(start), int(end))[0] == pytest.approx(float(score), rel=1e-5)
@@ -176,6 +179,32 @@ def test_the_page(tmp_path: Path) -> None:
     curves = re.search(r"curves = (\[.*?\]), axes", own)
     assert curves
     assert [curve["first"] for curve in json.loads(curves[1])]
+
+
+def test_names_of_regions(tmp_path: Path) -> None:
+    """In menus, captions and tables of report and page."""
+    track = written(tmp_path, random_scores())
+    names = dict(zip(REGIONS, ("peak <1>", "", "two\tnames"), strict=True))
+    record = read_provenance(track)
+    record["regions"] = region_records([replace(region, name=name) for region, name in names.items()])
+    write_provenance(track, record)
+    for command in (["report"], ["export", "html"]):
+        done = genoscan(*command, track, "-g", tmp_path / "g.fa", "-o", tmp_path / f"{command[-1]}.html")
+        assert done.code == 0, done.err
+    report, page = ((tmp_path / f"{name}.html").read_text() for name in ("report", "html"))
+    for text in (report, page):
+        assert "peak &lt;1&gt;, chr1:2,001-9,500</option>" in text
+        assert ">chr1:12,001-20,000</option>" in text
+    assert '<option value="chr1:2,001-9,500" selected>peak' in page
+    assert ">score<th>region</tr>" in report
+    assert "<figcaption>peak &lt;1&gt;, chr1:" in report
+    encoded = re.search(r"tab-separated-values;base64,([^\"]+)", report)
+    assert encoded
+    table = [line.split("\t") for line in base64.b64decode(encoded[1]).decode().splitlines()]
+    assert {len(row) for row in table} == {7}
+    for chrom, start, _, _, _, name, _ in table[1:]:
+        (home,) = (r for r in REGIONS if r.chrom == chrom and r.start <= int(start) < r.end)
+        assert name == (names[home].replace("\t", " ") or ".")
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ def sites(columns: Path, top: int, output: Path) -> None:
     """Write a table of the bases with the largest absolute scores, largest first.
 
     COLUMNS.npz is a file written by attribute -o FILE.npz. The first three columns of the table are
-    chrom, start and end, as in BED files.
+    chrom, start and end, as in BED files; the last one is the name of the region in the BED file of attribute.
 
     \b
     Example:

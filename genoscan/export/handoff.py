@@ -150,10 +150,10 @@ def write_sites(output: Path, columns: Path, *, score: str, top: int) -> int:
 
     Notes
     -----
-    The columns of the table are chrom, start, end (0-based, half-open, as in BED), base, score, and the
-    derivatives with respect to A, C, G and T. Rows are sorted by decreasing absolute score; rows with
-    equal absolute scores are in genome order. Memory is needed for the derivatives at a million bases
-    and for the rows of the table.
+    The columns of the table are chrom, start, end (0-based, half-open, as in BED), base, score, the
+    derivatives with respect to A, C, G and T, and the name of the region, "." if it has none. Rows are sorted
+    by decreasing absolute score; rows with equal absolute scores are in genome order. Memory is needed for the
+    derivatives at a million bases and for the rows of the table.
     """
     if top < 1:
         raise InputError(f"--top {top}: expected 1 base or more")
@@ -164,11 +164,11 @@ def write_sites(output: Path, columns: Path, *, score: str, top: int) -> int:
         selected.add(start, SCORES[score](archive.gradient[piece], archive.codes[piece]))
     index = RegionIndex(archive.regions)
     with atomic_write(output) as part, os_errors(output), part.open("w", encoding="utf-8") as file:
-        file.write("#chrom\tstart\tend\tbase\tscore\tA\tC\tG\tT\n")
+        file.write("#chrom\tstart\tend\tbase\tscore\tA\tC\tG\tT\tname\n")
         ranked = list(selected.ranked())
         for number, value in ranked:
             at = index.base_at(number)
             base, four = BASES[archive.codes[number]], archive.gradient[number]
             derivatives = "\t".join(f"{x:.6g}" for x in four)
-            file.write(f"{at.chrom}\t{at.start}\t{at.end}\t{base}\t{value:.6g}\t{derivatives}\n")
+            file.write(f"{at.chrom}\t{at.start}\t{at.end}\t{base}\t{value:.6g}\t{derivatives}\t{at.name or '.'}\n")
     return len(ranked)

@@ -38,7 +38,15 @@ from genoscan.export.igv_names import igv_name_table, igv_names
 from genoscan.export.markup import note_list, page_style, script_json, security_policy
 from genoscan.export.page_features import gene_tracks, variant_tracks
 from genoscan.export.scored_variants import ScoredVariant
-from genoscan.export.track_file import TrackFile, first_region, format_locus, shown_tracks, track_names, track_notes
+from genoscan.export.track_file import (
+    TrackFile,
+    first_region,
+    format_locus,
+    format_place,
+    shown_tracks,
+    track_names,
+    track_notes,
+)
 from genoscan.export.twobit import write_two_bit
 from genoscan.genome.alphabet import decode
 from genoscan.genome.feature import Feature
@@ -238,7 +246,7 @@ def _page(
     }
     options = "".join(
         f"<option{_value(region, names)}{' selected' * (region is selected)}>"
-        f"{html.escape(format_locus(region))}</option>"
+        f"{html.escape(format_place(region))}</option>"
         for region in regions
     )
     descriptions = "".join(
@@ -263,7 +271,8 @@ def _page(
 
 
 def _value(region: Region, names: Mapping[str, str]) -> str:
-    return f' value="{_igv_locus(region, names)}"' if region.chrom in names else ""
+    locus = _igv_locus(region, names)
+    return "" if locus == format_place(region) else f' value="{html.escape(locus)}"'
 
 
 def _igv_locus(region: Region, names: Mapping[str, str]) -> str:

@@ -25,7 +25,7 @@ from genoscan.export.markup import note_list, page_style, plotly_text, script_js
 from genoscan.export.report_curves import curves_json, numbers
 from genoscan.export.scored_variants import ScoredVariant
 from genoscan.export.summary import FEWEST, FLANK, SHUFFLES, Profile, Site, Summary, profile, summarize, top_windows
-from genoscan.export.track_file import TrackFile, format_locus, shown_tracks, track_notes
+from genoscan.export.track_file import TrackFile, format_locus, format_place, shown_tracks, track_notes
 from genoscan.export.variant_section import variant_section
 from genoscan.genome.alphabet import decode
 from genoscan.genome.feature import Feature
@@ -108,6 +108,7 @@ def write_report(
     if averages is not None and averages.features >= FEWEST:
         figures["profile"] = _profile_figure(averages)
     columns = [other.name for other in others]
+    is_named = any(region.name for region in track.regions)
     plotly = get_plotlyjs()
     script = _template("report.js").substitute(
         figures=script_json({name: json.loads(figure.to_json()) for name, figure in figures.items()}),
@@ -126,7 +127,7 @@ def write_report(
         omitted=f" The {_CURVES} of {summary.regions:,} regions with the largest scores are shown."
         if len(summary.curves) < summary.regions
         else "",
-        regions="".join(f"<option>{html.escape(format_locus(c.region))}</option>" for c in summary.curves),
+        regions="".join(f"<option>{html.escape(format_place(c.region))}</option>" for c in summary.curves),
         width=_WIDTH,
         outlines=OUTLINES,
         logos=logos,
@@ -135,8 +136,9 @@ def write_report(
         scored=f"{summary.scored:,}",
         sites=_table_url(rows, columns),
         heads="".join(f'<th class="number">{html.escape(name)}' for name in columns)
-        + ("<th>feature" if annotation else ""),
-        rows="".join(_table_row(row, named=bool(annotation)) for row in rows),
+        + "<th>region" * is_named
+        + "<th>feature" * bool(annotation),
+        rows="".join(_table_row(row, region=is_named, feature=bool(annotation)) for row in rows),
         settings="".join(
             f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in _settings(track)
         ),
@@ -247,7 +249,8 @@ def _logo(scores: BigWig, genome: Genome, piece: Region, genes: GeneIndex) -> st
     names = ", ".join(dict.fromkeys(bar.name for bar in bars if bar.name))
     values = scores.scores(piece.chrom, piece.start, piece.end)
     svg = logo(bases, values, label=f"{label}: {bases}", start=piece.start, genes=bars)
-    caption = f"{label}, {names}" if names else label
+    place = format_place(piece)
+    caption = f"{place}, {names}" if names not in ("", piece.name) else place
     return (
         f'<figure><figcaption>{html.escape(caption)}</figcaption><div class="scroll" tabindex="0" '
         f'role="group" aria-label="{html.escape(label)}">'
@@ -288,19 +291,22 @@ def _row(genome: Genome, site: Site, genes: GeneIndex, others: Sequence[BigWig])
     return _Row(site, base, values, ", ".join(plain))
 
 
-def _table_row(row: _Row, *, named: bool) -> str:
+def _table_row(row: _Row, *, region: bool, feature: bool) -> str:
+    """Return a row of the HTML table, with the optional columns that the table has."""
     place = html.escape(f"{row.site.base.chrom}:{row.site.base.end:,}")
     numbers = "".join(f'<td class="number">{_number(value, ".4g")}' for value in (row.site.score, *row.values))
-    return f"<tr><td>{place}<td>{row.base}{numbers}" + (f"<td>{html.escape(row.feature)}" if named else "") + "\n"
+    names = [row.site.base.name] * region + [row.feature] * feature
+    return f"<tr><td>{place}<td>{row.base}{numbers}{''.join(f'<td>{html.escape(name)}' for name in names)}\n"
 
 
 def _table_url(rows: Sequence[_Row], columns: Sequence[str]) -> str:
     """Return a data URL from which the table of bases can be downloaded as a TSV file."""
     names = [" ".join(name.split()) for name in columns]
-    lines = ["\t".join(["#chrom", "start", "end", "base", "score", *names, "feature"])]
+    lines = ["\t".join(["#chrom", "start", "end", "base", "score", *names, "region", "feature"])]
     for (at, score), base, values, feature in rows:
         numbers = [_number(value, ".6g") for value in (score, *values)]
-        lines.append("\t".join([at.chrom, str(at.start), str(at.end), base, *numbers, feature or "."]))
+        region = " ".join(at.name.split())
+        lines.append("\t".join([at.chrom, str(at.start), str(at.end), base, *numbers, region or ".", feature or "."]))
     text = "\n".join([*lines, ""])
     return "data:text/tab-separated-values;base64," + b64encode(text.encode()).decode()
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from genoscan.export.gene_strip import GeneIndex, GeneStrip, gene_strip
 from genoscan.export.markup import plotly_text
 from genoscan.export.summary import Curve, region_curve
-from genoscan.export.track_file import format_locus
+from genoscan.export.track_file import format_place
 from genoscan.tracks.reader import BigWig
 
 _LANES = 6
@@ -43,8 +43,8 @@ def curves_json(curves: Sequence[Curve], others: Sequence[BigWig], genes: GeneIn
     """
     return [
         {
-            "name": format_locus(curve.region),
-            "title": plotly_text(format_locus(curve.region)),
+            "name": format_place(curve.region),
+            "title": plotly_text(format_place(curve.region)),
             "first": curve.region.start + 1,
             "step": curve.step,
             "tracks": [

@@ -66,7 +66,7 @@ class Site(NamedTuple):
     Attributes
     ----------
     base
-        Position of the base, as a region of length 1.
+        Position of the base, as a region of length 1 with the name of the scored region.
     score
         Score of the base.
     """
@@ -242,7 +242,7 @@ def top_windows(sites: Sequence[Site], regions: Sequence[Region], *, width: int,
     Returns
     -------
     list of Region
-        Windows, in the order of the sites that they surround.
+        Windows, in the order of the sites that they surround, with the names of their regions.
     """
     windows: list[Region] = []
     index = RegionIndex(regions)
@@ -250,7 +250,7 @@ def top_windows(sites: Sequence[Site], regions: Sequence[Region], *, width: int,
         region = index.containing(base)
         assert region is not None
         start = max(region.start, min(base.start - width // 2, region.end - width))
-        new = Region(base.chrom, start, min(start + width, region.end))
+        new = Region(base.chrom, start, min(start + width, region.end), name=region.name)
         disjoint = (w.chrom != new.chrom or w.end <= start or new.end <= w.start for w in windows)
         if all(disjoint):
             windows.append(new)

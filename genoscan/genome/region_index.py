@@ -75,11 +75,12 @@ class RegionIndex:
         Returns
         -------
         Region
-            Region of length 1 that contains the base.
+            Region of length 1 that contains the base, with the name of the indexed region.
         """
         i = bisect_right(self._ends, position)
-        at = self._regions[i].end - (self._ends[i] - position)
-        return Region(self._regions[i].chrom, at, at + 1)
+        region = self._regions[i]
+        at = region.end - (self._ends[i] - position)
+        return Region(region.chrom, at, at + 1, name=region.name)
 
     def _find(self, region: Region) -> tuple[Region, int] | None:
         here = self._by_chrom.get(region.chrom, [])
