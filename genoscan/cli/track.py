@@ -122,7 +122,7 @@ def compare(paths: tuple[Path, ...], top: int, output: Path | None) -> None:
     Example:
       genoscan track compare mamba.bw pd-ssm.bw phylop.bw -o correlations.tsv
     """
-    from genoscan.export.track_file import describe_track
+    from genoscan.export.track_file import load_any_track
     from genoscan.tracks.compare import compare as compared
     from genoscan.tracks.outputs import check_file
     from genoscan.tracks.tables import write_table
@@ -131,7 +131,7 @@ def compare(paths: tuple[Path, ...], top: int, output: Path | None) -> None:
         check_file(output, paths)
     if len(paths) > 2:
         warn_without_effect(top="differences are listed for two tracks")
-    descriptions = [describe_track(path) for path in paths]
+    descriptions = [load_any_track(path).description for path in paths]
     found = compared(paths, top=top)
     bases = [f"{n:,}" for n in found.shared.diagonal()]
     rows = [("track", "bases", "description"), *zip(found.labels, bases, descriptions, strict=True)]

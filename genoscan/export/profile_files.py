@@ -22,8 +22,8 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from genoscan.errors import InputError, OutputError
-from genoscan.export.markup import plotly_text, script_json, security_policy
-from genoscan.export.track_file import describe_track, format_place
+from genoscan.export.markup import note_list, page_style, plotly_text, script_json, security_policy
+from genoscan.export.track_file import format_place, load_any_track
 from genoscan.genome.region import Region
 from genoscan.tracks.atomic import AtomicFiles, atomic_files, os_errors
 from genoscan.tracks.profile import (
@@ -150,7 +150,7 @@ def compute_profiles(
         window=window,
         absolute=absolute,
         labels=tuple(labels),
-        descriptions=tuple(map(describe_track, paths)),
+        descriptions=tuple(load_any_track(path).description for path in paths),
         scores=tuple(scores),
         means=tuple(map(mean_profile, scores)),
     )
@@ -275,7 +275,7 @@ def profile_figure(found: Profiles) -> go.Figure:
     figure.update_layout(
         template="none",
         showlegend=False,
-        margin={"t": 40, "r": 20, "b": 130, "l": 80},
+        margin={"t": 60, "r": 20, "b": 130, "l": 80},
         font_size=12,
         hovermode="closest",
     )
@@ -365,7 +365,8 @@ def _write_page(output: Path, found: Profiles, title: str, together: AtomicFiles
             for label, description in zip(found.labels, found.descriptions, strict=True)
         ),
         explanation=html.escape(_explanation(found)),
-        notes="".join(f"<p><strong>{html.escape(note)}</strong></p>" for note in found.notes),
+        notes=note_list(found.notes),
+        style=page_style(),
         width=len(found.labels) * _NARROW,
         plotly=plotly,
         script=script,

@@ -24,7 +24,7 @@ from genoscan.export.logo import OUTLINES, logo
 from genoscan.export.markup import note_list, page_style, plotly_text, script_json, security_policy
 from genoscan.export.report_curves import curves_json, numbers
 from genoscan.export.scored_variants import ScoredVariant
-from genoscan.export.summary import FEWEST, FLANK, SHUFFLES, Profile, Site, Summary, profile, summarize, top_windows
+from genoscan.export.summary import FLANK, SHUFFLES, Profile, Site, Summary, profile, summarize, top_windows
 from genoscan.export.track_file import TrackFile, format_locus, format_place, shown_tracks, track_notes
 from genoscan.export.variant_section import variant_section
 from genoscan.genome.alphabet import decode
@@ -32,6 +32,7 @@ from genoscan.genome.feature import Feature
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
 from genoscan.tracks.atomic import atomic_write, os_errors
+from genoscan.tracks.profile import FEWEST
 from genoscan.tracks.reader import BigWig
 
 _CURVES = 200

@@ -21,9 +21,6 @@ FLANK = 200
 """Number of bases that a profile includes on each side of the first base of a feature."""
 
 SHUFFLES = 20
-FEWEST = 5
-"""Smallest number of features for a profile; a mean over fewer shows single features."""
-
 _FEATURES = 2_000
 _EMPTY_RANGE = np.inf, -np.inf
 _HISTOGRAM = 120

@@ -231,18 +231,18 @@ def _shared_sequences(path: Path, genome: Genome) -> tuple[Region, ...]:
     return tuple(Region(chrom, 0, genome.sizes[chrom]) for chrom in shared if genome.sizes[chrom])
 
 
-def describe_track(path: Path) -> str:
-    """Return a one-line description of a track, which may be of another tool.
+def load_any_track(path: Path) -> TrackFile:
+    """Load the provenance record of a track that is not compared with a genome.
 
     Parameters
     ----------
     path
-        Track file.
+        Track file in any format.
 
     Returns
     -------
-    str
-        `TrackFile.description`.
+    TrackFile
+        Track with its record, if it has one, and without regions.
 
     Raises
     ------
@@ -250,4 +250,4 @@ def describe_track(path: Path) -> str:
         If there is a record, but it cannot be read or describes another file.
     """
     record = read_provenance(path, required=["model"]) if provenance_path(path).exists() else {}
-    return TrackFile(path, record, ()).description
+    return TrackFile(path, record, ())
