@@ -18,6 +18,7 @@ from test_regions import SIZES, random_scores, regions_of_sizes, write, write_be
 
 from genoscan.errors import InputError
 from genoscan.export import profile_files
+from genoscan.export.profiles import compute_profiles
 from genoscan.genome.region import Region
 from genoscan.tracks import region_scores
 from genoscan.tracks.profile import Window, mean_profile, reference_base, scores_around
@@ -191,7 +192,7 @@ def test_rows_of_many_regions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(profile_files, "_ROWS", 5)
     scores = random_scores(1)
     regions = [Region("a", at, at + 1, strand="+") for at in range(0, 888, 37)]
-    found = profile_files.compute_profiles([write(tmp_path / "x.bw", scores)], regions, "start", Window(3, 4))
+    found = compute_profiles([write(tmp_path / "x.bw", scores)], regions, "start", Window(3, 4))
     edges = profile_files._edges(len(found.regions))
     rows = profile_files._group_rows(found.scores[0])
     assert len(rows) == 5 == len(profile_files._row_names(found))

@@ -111,7 +111,8 @@ def profile(
     Example:
       genoscan track profile peaks.bw phylop.bw -R genes.bed --point start -o profile.html
     """
-    from genoscan.export.profile_files import check_profile_output, compute_profiles, write_profiles
+    from genoscan.export.profile_files import check_profile_output, write_profiles
+    from genoscan.export.profiles import compute_profiles
     from genoscan.genome.bed import read_bed
     from genoscan.tracks.outputs import check_file
     from genoscan.tracks.profile import Window

@@ -7,7 +7,6 @@ Content-Security-Policy blocks all network requests.
 import html
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
 from itertools import pairwise
@@ -15,7 +14,6 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float32
 from plotly.offline import get_plotlyjs
@@ -23,20 +21,11 @@ from plotly.subplots import make_subplots
 
 from genoscan.errors import InputError, OutputError
 from genoscan.export.markup import note_list, page_style, plotly_text, script_json, security_policy
-from genoscan.export.track_file import format_place, load_any_track
-from genoscan.genome.region import Region
+from genoscan.export.profiles import Profiles, profile_table
+from genoscan.export.track_file import format_place
 from genoscan.tracks.atomic import AtomicFiles, atomic_files, os_errors
-from genoscan.tracks.profile import (
-    FEWEST,
-    MeanProfile,
-    Window,
-    mean_of_known,
-    mean_profile,
-    reference_base,
-    scores_around,
-)
+from genoscan.tracks.profile import MeanProfile, mean_of_known
 from genoscan.tracks.tables import table_text
-from genoscan.tracks.track_reader import open_scores, track_labels
 
 _PAGE, _PICTURE, _TABLE = ".html", ".png", ".tsv"
 SUFFIXES = _PAGE, _PICTURE, _TABLE
@@ -49,111 +38,6 @@ _LINE, _BAND = "#2a8fd0", "rgba(42,143,208,0.3)"
 _BLANK = {"fillcolor": "rgba(140,140,140,0.45)", "line_width": 0}
 _HEIGHT, _WIDTH = 760, 420  # of the figure and of each of its columns, in pixels
 _NARROW = 300  # smallest width of a column on a page
-
-
-@dataclass(frozen=True)
-class Profiles:
-    """Profiles of tracks around the reference points of the same regions.
-
-    Attributes
-    ----------
-    regions
-        Regions with a score in the window in any track, by decreasing mean in the first track.
-    n_given
-        Number of regions that were given.
-    point, window
-        Reference point and window.
-    absolute
-        Whether absolute scores were used.
-    labels, descriptions
-        Short name and one-line description of each track.
-    scores
-        For each track, the mean score in each bin around each region, as float32 of shape (regions, bins).
-    means
-        Mean over regions for each track.
-    """
-
-    regions: tuple[Region, ...]
-    n_given: int
-    point: str
-    window: Window
-    absolute: bool
-    labels: tuple[str, ...]
-    descriptions: tuple[str, ...]
-    scores: tuple[Float32[np.ndarray, "regions bins"], ...]
-    means: tuple[MeanProfile, ...]
-
-    @property
-    def notes(self) -> list[str]:
-        """Remarks on the regions that are needed to read the profile."""
-        n, notes = len(self.regions), []
-        if n < self.n_given:
-            notes.append(
-                f"{self.n_given - n:,} of {self.n_given:,} regions have no score in any track and are left out."
-            )
-        if n < FEWEST:
-            some = "1 region shows that region" if n == 1 else f"{n} regions shows single regions"
-            notes.append(f"A mean of {some}, not a profile: give at least {FEWEST}.")
-        unstranded = sum(region.strand == "." for region in self.regions)
-        if unstranded:
-            notes.append(f"{unstranded:,} of {n:,} regions have no strand and are read on strand +.")
-        return notes
-
-
-def compute_profiles(
-    paths: Sequence[Path], regions: Sequence[Region], point: str, window: Window, *, absolute: bool = False
-) -> Profiles:
-    """Compute the profiles of tracks around the reference points of regions.
-
-    Parameters
-    ----------
-    paths
-        Tracks: bigWig, bedGraph, or archive of gradients (.npz).
-    regions
-        Regions, which may be outside the sequences of a track.
-    point, window
-        Reference point of each region, and the window around it, in the direction of the strand.
-    absolute
-        Whether to use absolute scores.
-
-    Returns
-    -------
-    Profiles
-        Scores around each region, and their means.
-
-    Raises
-    ------
-    InputError
-        If a file cannot be read, a track is given twice, a score is infinite, or no region has a score.
-
-    Notes
-    -----
-    Memory: 8 bytes per region, bin and track.
-    """
-    labels = track_labels(paths)
-    bases = [reference_base(region, point) for region in regions]
-    scores = []
-    for path in paths:
-        with open_scores(path) as track:
-            scores.append(scores_around(track, bases, window, absolute=absolute))
-    known = np.any([~np.isnan(values).all(1) for values in scores], axis=0)
-    if not known.any():
-        where = regions[0].where if regions else "no region"
-        raise InputError(f"{where}: no base around it has a score, nor around any other region: give other regions")
-    order = np.argsort(-np.nan_to_num(mean_of_known(scores[0], axis=1), nan=-np.inf), kind="stable")
-    kept = order[known[order]]
-    scores = [values[kept] for values in scores]
-    return Profiles(
-        regions=tuple(regions[i] for i in kept.tolist()),
-        n_given=len(regions),
-        point=point,
-        window=window,
-        absolute=absolute,
-        labels=tuple(labels),
-        descriptions=tuple(load_any_track(path).description for path in paths),
-        scores=tuple(scores),
-        means=tuple(map(mean_profile, scores)),
-    )
 
 
 def check_profile_output(output: Path) -> None:
@@ -204,38 +88,6 @@ def write_profiles(outputs: Sequence[Path], found: Profiles, *, title: str) -> N
     with atomic_files() as together:
         for path in outputs:
             _WRITERS[path.suffix.lower()](path, found, title, together)
-
-
-def profile_table(found: Profiles) -> pd.DataFrame:
-    """Return the mean profiles as a table with a row per track and bin.
-
-    Parameters
-    ----------
-    found
-        Profiles.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns track; first_offset and last_offset of the bin, relative to the reference point; regions, the number
-        of regions with a score in the bin; mean and standard_error.
-    """
-    first = found.window.offsets
-    last = np.minimum(first + found.window.step - 1, found.window.downstream)
-    parts = [
-        pd.DataFrame(
-            {
-                "track": label,
-                "first_offset": first,
-                "last_offset": last,
-                "regions": mean.n,
-                "mean": mean.mean,
-                "standard_error": mean.standard_error,
-            }
-        )
-        for label, mean in zip(found.labels, found.means, strict=True)
-    ]
-    return pd.concat(parts, ignore_index=True)
 
 
 def profile_figure(found: Profiles) -> go.Figure:
