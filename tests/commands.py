@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from genoscan.layers.weights import save_model
 
 CONTEXT, REACH = 64, 32
 ROOT = Path(__file__).resolve().parents[1]
+PROGRAMS = {("genoscan",): cli, ("python", "-m", "benchmarks"): benchmark_cli}
 
 
 class Outcome(NamedTuple):
@@ -80,6 +82,20 @@ def _raise(error: BaseException) -> NoReturn:
 def benchmark(*arguments: object) -> Outcome:
     """Run `python -m benchmarks` in this process."""
     return genoscan(*arguments, group=benchmark_cli)
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """Return the commands of ours in blocks of code, word by word."""
+    found = []
+    for language, block in re.findall(r"```(bash|console|sh)\n(.*?)```", text, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            if language == "console" and not line.startswith("$ "):
+                continue  # output
+            for part in re.split(r"&&|\||;", line.split(" #")[0]):
+                command = part.strip().removeprefix("$ ")
+                if command.startswith(tuple(" ".join([*program, ""]) for program in PROGRAMS)):
+                    found.append(shlex.split(command))
+    return found
 
 
 def elsewhere(*arguments: object, before: str = "", package: str = "genoscan", **options: Any) -> Outcome:

@@ -11,11 +11,9 @@ from pathlib import Path
 
 import click
 import pytest
-from commands import ROOT, elsewhere, genoscan
+from commands import PROGRAMS, ROOT, commands_in, elsewhere, genoscan
 
 import genoscan as package
-from benchmarks.cli import cli as benchmark_cli
-from genoscan.cli import cli
 
 README = (ROOT / "README.md").read_text()
 PAGES = [
@@ -37,7 +35,6 @@ def walk(command: click.Command, names: tuple[str, ...] = ()) -> Iterator[tuple[
             yield from walk(found, (*names, name))
 
 
-PROGRAMS = {("genoscan",): cli, ("python", "-m", "benchmarks"): benchmark_cli}
 COMMANDS = [words for program, group in PROGRAMS.items() for words in walk(group, program)]
 
 
@@ -79,20 +76,6 @@ def test_a_short_option_means_the_same_everywhere() -> None:
 def test_readme_mentions_every_command(names: tuple[str, ...]) -> None:
     readme = README if names[0] == "genoscan" else (ROOT / "benchmarks/README.md").read_text()
     assert " ".join(names) in readme
-
-
-def commands_in(text: str) -> list[list[str]]:
-    """Return the commands of ours in blocks of code, word by word."""
-    found = []
-    for language, block in re.findall(r"```(bash|console|sh)\n(.*?)```", text, re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            if language == "console" and not line.startswith("$ "):
-                continue  # output
-            for part in re.split(r"&&|\||;", line.split(" #")[0]):
-                command = part.strip().removeprefix("$ ")
-                if command.startswith(tuple(" ".join([*program, ""]) for program in PROGRAMS)):
-                    found.append(shlex.split(command))
-    return found
 
 
 @pytest.mark.parametrize("words", [words for page in PAGES for words in commands_in(page.read_text())], ids=" ".join)
