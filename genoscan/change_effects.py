@@ -40,6 +40,9 @@ def change_effects(job: VariantJob, store: ScoreStore | None = None, *, progress
     NonFiniteError
         If an effect is not finite.
     """
+    if store is not None:
+        stored = [len(entry["edits"]) for each in store.details.values() for entry in each if "effects" in entry]
+        store.log_resumed(sum(stored), sum(len(stretch.edits) for stretch in job.stretches), "effects")
     by_strand = {strand: _empty(len(job.changes)) for strand in ("+", "-")}
     for number, stretch in enumerate(job.stretches):
         found = _Found(number, stretch, by_strand[stretch.strand], store)

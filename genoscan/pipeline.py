@@ -109,8 +109,9 @@ class _Run:
 
     def compute(self, progress: Progress) -> None:
         """Compute the batches that are not in the store."""
-        started, store = time.monotonic(), self._store
-        for number, batch in enumerate(self._job.batches):
+        started, store, batches = time.monotonic(), self._store, self._job.batches
+        store.log_resumed(sum(len(batches[number]) for number in store.done), len(self._job.regions), "regions")
+        for number, batch in enumerate(batches):
             if number not in store.done:
                 values, details = attribute_batch(self._job, batch, store, progress, (store.path, number))
                 store.commit(number, values, [region for windows in batch for region in windows[0].regions], details)

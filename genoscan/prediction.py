@@ -280,6 +280,7 @@ def _likelihood(job: Prediction, arrays: Arrays) -> Likelihood | None:
 def _compute(job: Prediction, store: ScoreStore, progress: Progress) -> float:
     """Compute the batches that are not in the store; return the time in seconds."""
     started = time.monotonic()
+    store.log_resumed(sum(len(job.batches[number]) for number in store.done), len(job.regions), "regions")
     for number, batch in enumerate(job.batches):
         if number not in store.done:
             _predict_batch(job, batch, store, progress)

@@ -1,5 +1,6 @@
 """What every test starts from: fixed seeds, two threads, and memory that is never zero by luck."""
 
+import logging
 import os
 import random
 import subprocess
@@ -32,6 +33,10 @@ def pytest_xdist_setupnodes() -> None:
     script = str(Path(__file__).with_name("compile_kernels.py"))
     compiling = [subprocess.Popen([sys.executable, script, t]) for t in ("float32", "float64")]
     assert [process.wait() for process in compiling] == [0, 0]
+
+
+# Which test compiles a kernel first depends on the order, and the messages of commands must not.
+logging.getLogger("genoscan.ops.kernel_cache").setLevel(logging.WARNING)
 
 
 @pytest.fixture(autouse=True)

@@ -210,7 +210,8 @@ def test_an_interrupted_prediction_goes_on(model: Path, fasta: Path, tmp_path: P
     with monkeypatch.context() as patch:
         again: list[Any] = []
         patch.setattr(prediction, "_predict_batch", lambda *given: (again.append(given), run(*given)))
-        assert genoscan(*asked).code == 0
+        resumed = genoscan(*asked)
+    assert (resumed.code, resumed.err) == (0, "resuming: 1 of 2 regions done\n")
     assert len(again) == 1
     done = genoscan(*asked[:-4], "-o", tmp_path / "y.npz")
     assert done.code == 0

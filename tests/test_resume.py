@@ -117,7 +117,9 @@ def test_killed_in_the_middle(source: Path, tmp_path: Path, computed: list[str])
     assert listing(tmp_path) == {"x.bw.partial"}
     notes = (tmp_path / "x.bw.partial" / "done").read_text().splitlines()
     assert [json.loads(note)["batch"] for note in notes] == [0]
-    assert genoscan(*command(tmp_path, source)).code == 0
+    done = genoscan(*command(tmp_path, source))
+    assert done.code == 0
+    assert "resuming: 1 of 3 regions done\n" in done.err
     assert computed == ["chr1:301-420", "chr2:51-110"]
     assert_finished(tmp_path, source)
 
@@ -126,7 +128,7 @@ def test_killed_in_the_middle(source: Path, tmp_path: Path, computed: list[str])
 def test_killed_when_all_is_computed(source: Path, tmp_path: Path, computed: list[str], kill: str) -> None:
     assert elsewhere(*command(tmp_path, source), before=kill).code == -9
     assert "x.bw.partial" in listing(tmp_path)
-    assert genoscan(*command(tmp_path, source)).code == 0
+    assert genoscan(*command(tmp_path, source)).err.startswith("resuming: 3 of 3 regions done\n")
     assert computed == []
     assert_finished(tmp_path, source)
 

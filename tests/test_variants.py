@@ -1,8 +1,10 @@
 """Effects of variants: differences of two whole windows in plain torch, for every kind of change and model."""
 
 import json
+import logging
 import math
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -328,7 +330,10 @@ def test_rows_keep_their_order_and_equal_changes_their_bytes(tmp_path: Path) -> 
         assert np.array_equal(kept[: len(found)], kept[: len(found) - 1 : -1], equal_nan=True)
 
 
-def test_interrupted_runs_continue_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_runs_continue_to_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "genoscan")
     monkeypatch.setattr("genoscan.change_effects._COMMIT_AFTER", 0.0)
     model, _ = loaded(tmp_path, "mamba", tile=256)
     genome = sequences(0)
@@ -351,6 +356,7 @@ def test_interrupted_runs_continue_to_the_same_bytes(tmp_path: Path, monkeypatch
     left: list[int] = []
     again, _ = write_variants(job, [tmp_path / "b.tsv"], progress=left.append)
     assert sum(left) < sum(all_of_it) - 1_000
+    assert re.fullmatch(rf"resuming: [1-9]\d* of {2 * len(job.changes)} effects done", caplog.messages[-1])
     for name, values in whole.columns.items():
         assert np.array_equal(values, again.columns[name], equal_nan=True), name
     assert not list(tmp_path.glob("*.partial"))

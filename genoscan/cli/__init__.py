@@ -13,17 +13,41 @@ import click
 from genoscan import __version__
 from genoscan.cli.failure import describe_failure
 from genoscan.cli.group import Commands
+from genoscan.cli.messages import show_log
 from genoscan.cli.signals import INTERRUPTED, exit_status, ignore_signals, install_handlers
 from genoscan.errors import GenoscanError
 
 
 @click.group("genoscan", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, "-V", "--version", prog_name="genoscan")
+@click.option(
+    "-V",
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=lambda context, _option, wanted: _print_version(context) if wanted else None,
+    help="Show the versions of genoscan and its libraries, and the device that is used, and exit.",
+)
 def cli() -> None:
     """Compute exact per-base sensitivities of Mamba DNA models, as genome browser tracks.
 
     Regions are written as in samtools: chr1:1,001-2,000 (1-based and inclusive).
     """
+
+
+def _print_version(context: click.Context) -> None:
+    """Print the versions that a report of a problem should contain; exit."""
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    libraries = f"torch {torch.__version__}, numba {version('numba')}, Python {platform.python_version()}"
+    device = f"cpu, {platform.machine()}"
+    if torch.cuda.device_count():
+        device = f"cuda, {torch.cuda.get_device_name()}"
+    click.echo(f"genoscan, version {__version__}\n{libraries}\ndevice: {device}")
+    context.exit()
 
 
 def main(group: click.Group = cli) -> NoReturn:
@@ -40,6 +64,7 @@ def main(group: click.Group = cli) -> NoReturn:
     # Idle torch threads would otherwise busy-wait on the cores that run the scan kernels.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     install_handlers()
+    show_log()
     try:
         status = _run(group)
         sys.stdout.flush()

@@ -55,14 +55,16 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
         margins = [(job, strand_path(margin_path, job.options.strand) if separate else margin_path) for job, _ in jobs]
         for (job, path), (_, others) in zip(margins, jobs, strict=True):
             check_margins(job, path, others)
-    with progress(sum(passes(job) for job, _ in jobs)) as advance:
+    bases = sum(len(region) for job, _ in jobs for region in job.regions)
+    with progress(sum(passes(job) for job, _ in jobs), bases) as advance:
         records = run_all(jobs, command=sys.argv, progress=advance)
     for (job, paths), record in zip(jobs, records, strict=True):
         _report(job, record, f"strand {job.options.strand}: " if len(jobs) > 1 else "")
         for path in paths:
             click.echo(path)
     for job, path in margins:
-        with progress(sum(len(window) for batch in job.batches for r in batch for window in r)) as advance:
+        read = sum(len(window) for batch in job.batches for r in batch for window in r)
+        with progress(read, sum(map(len, job.regions))) as advance:
             write_margins(job, path, command=sys.argv, progress=advance)
         click.echo(path)
 

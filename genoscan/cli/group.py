@@ -20,6 +20,8 @@ _COMMANDS = {
     "workflow": "Locate, copy or run the Snakemake workflow.",
     "models": "List, show and import models.",
     "train": "Train a model on genomes.",
+    "help": "Print help on a command, or on targets, scores or memory.",
+    "completion": "Print a script for completion in bash, zsh or fish.",
 }
 
 

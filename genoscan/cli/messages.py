@@ -1,8 +1,26 @@
 """Messages on standard error, and formatting of results as tables."""
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 
 import click
+
+
+class _Echo(logging.Handler):
+    """Handler that writes log messages to standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log(record.getMessage())
+
+
+_ECHO = _Echo()
+
+
+def show_log() -> None:
+    """Write log messages of the package, of level INFO or higher, to standard error."""
+    logger = logging.getLogger("genoscan")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(_ECHO)
 
 
 def warn_without_effect(**reasons: str) -> None:
@@ -29,6 +47,17 @@ def warn_without_effect(**reasons: str) -> None:
 def log(text: str) -> None:
     """Write a message to standard error; standard output is reserved for results."""
     click.echo(text, err=True)
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration in the unit in which it is easily read: seconds, minutes, hours or days."""
+    if seconds < 100:
+        return f"{seconds:,.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:,.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:,.1f} h"
+    return f"{seconds / 86_400:,.1f} days"
 
 
 def table(rows: Mapping[str, object]) -> str:

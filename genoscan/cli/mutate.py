@@ -100,7 +100,7 @@ def command(
 
     check_mutation_outputs(outputs, [genome, annotation, bed_path])
     job = prepare(genome=genome, annotation=annotation, bed_path=bed_path, **options)
-    with progress(job.positions) as advance:
+    with progress(job.positions, len(job.codes)) as advance:
         write_mutagenesis(job, outputs, convention=convention, command=sys.argv, progress=advance)
     log(f"{len(job.rows):,} substitutions of {len(job.codes):,} bases")
     for path in written_files(outputs):

@@ -25,17 +25,25 @@ PATH = click.Path(path_type=Path, readable=False)
 
 GENOME = click.argument("genome", metavar="GENOME", type=PATH)
 
-OUTPUTS = click.option(
-    "-o",
-    "--output",
-    "outputs",
-    metavar="FILE",
-    type=PATH,
-    multiple=True,
-    required=True,
-    help="Track to write; may be repeated. The suffix determines the format: .bw, .bedgraph, "
-    ".bedgraph.gz (bgzip with tabix index), .npz (all four derivatives at each base).",
-)
+_SCORES = ".bw, .bedgraph, .bedgraph.gz (bgzip with tabix index)"
+
+
+def _outputs(formats: str) -> Callable[[Command], Command]:
+    return click.option(
+        "-o",
+        "--output",
+        "outputs",
+        metavar="FILE",
+        type=PATH,
+        multiple=True,
+        required=True,
+        help=f"Track to write; may be repeated. The suffix determines the format: {formats}.",
+    )
+
+
+OUTPUTS = _outputs(f"{_SCORES}, .npz (all four derivatives at each base)")
+SCORE_OUTPUTS = _outputs(_SCORES)
+"""The same for tracks that have one score per base only."""
 
 ANNOTATION = click.option(
     "-a",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from genoscan.cli.inputs import prepare_jobs
-from genoscan.cli.messages import table
+from genoscan.cli.messages import format_duration, table
 from genoscan.cli.options import JOB
 from genoscan.errors import InputError
 
@@ -44,6 +44,7 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
     per_base = "2 bytes per base of a batch, 5 to shuffle a window" if shuffled else "1 byte per base of a batch"
     costs = [estimate(one, columns=any(path.suffix == ".npz" for path in outputs)) for one in jobs]
     cost = combine(costs)
+    total, longest = (format_duration(seconds) for seconds in (sum(cost.by_batch), max(cost.by_batch)))
     size = f"{cost.boundary_bytes / 1e6:,.0f} MB"
     boundaries = f"{size} between the layers, for the longest batch, in {cost.boundary_place}"
     kept = f"{_kept(job)}; --memory {(cost.activation_bytes or 0) / 1e9:.2g}GB keeps all of the longest batch"
@@ -65,7 +66,7 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
                 "total memory": f"{cost.memory_bytes / 1e6:,.0f} MB, without the memory of a GPU",
                 "disk until done": f"{cost.disk_bytes / 1e6:,.1f} MB in the first output's folder, of which "
                 f"{cost.state_bytes / 1e6:,.1f} MB to continue an interrupted window",
-                "time": f"{sum(cost.by_batch):,.0f} s; the longest batch {max(cost.by_batch):,.0f} s",
+                "time": f"{total}; the longest batch {longest}",
             }
         )
     )

@@ -124,7 +124,8 @@ def command(
         jobs.append(prepare_prediction(opened, model, regions, own, options, [annotation, bed_path]))
     if jobs[0].warning is not None:
         log(jobs[0].warning)
-    with progress(sum(job.positions for job in jobs)) as advance:
+    bases = sum(len(region) for job in jobs for region in job.regions)
+    with progress(sum(job.positions for job in jobs), bases) as advance:
         written = write_predicted(jobs, command=sys.argv, progress=advance, notify=log)
     for path in written:
         click.echo(path)

@@ -7,7 +7,7 @@ import click
 
 from genoscan.cli.inputs import open_model, read_region, warn_about_annotation
 from genoscan.cli.messages import log, warn_without_effect
-from genoscan.cli.options import ANNOTATION, GENOME, MACHINE, MODEL, OUTPUTS, TILE
+from genoscan.cli.options import ANNOTATION, GENOME, MACHINE, MODEL, SCORE_OUTPUTS, TILE
 
 
 @click.command("response")
@@ -35,15 +35,15 @@ from genoscan.cli.options import ANNOTATION, GENOME, MACHINE, MODEL, OUTPUTS, TI
     "--of sensitivity and for bidirectional models]",
 )
 @ANNOTATION
-@OUTPUTS
+@SCORE_OUTPUTS
 @MODEL
 @click.option("--strand", default="+", show_default=True, metavar="STRAND", help="Strand: + or -.")
 @click.option(
     "--context",
     type=int,
     metavar="BASES",
-    help="Bases read upstream of the base; with --of sensitivity, of the region.  "
-    "[default: from the model's configuration]",
+    help="Bases read upstream of the base, with --of sensitivity of the region, and for bidirectional models on both "
+    "sides.  [default: from the model's configuration]",
 )
 @click.option(
     "--of",
@@ -76,8 +76,8 @@ def command(
 ) -> None:
     """Write tracks of the effect of changing one base on the predictions around it.
 
-    In a causal model, only the predictions downstream of the base change. In a bidirectional model, the
-    predictions on both sides change.
+    In a causal model, only the base's own label and the predictions downstream of it change. In a bidirectional model,
+    the predictions on both sides change.
 
     With --of log-p, the change of the base's own label is part of the track, at the base, and of the total
     over the region, which is printed for each new base. With --finite, the total is the change of the

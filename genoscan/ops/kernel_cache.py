@@ -1,6 +1,7 @@
-"""Choice of the folder in which numba caches compiled kernels."""
+"""Choice of the folder in which numba caches compiled kernels, and a message when kernels are compiled."""
 
 import atexit
+import logging
 import os
 import shutil
 import stat
@@ -8,6 +9,9 @@ import tempfile
 from pathlib import Path
 
 import numba
+from numba.core import event
+
+_log = logging.getLogger(__name__)
 
 
 def choose_cache() -> bool:
@@ -28,6 +32,33 @@ def choose_cache() -> bool:
         except OSError:
             return False
     return True
+
+
+class _Announcement(event.Listener):
+    """Listener that logs a message when a kernel is first compiled in this process, rather than read from the cache."""
+
+    def __init__(self, cached: bool) -> None:
+        self._how_often = "once" if cached else "in every run, because no folder for them can be written"
+        self._made = False
+
+    def on_start(self, event: event.Event) -> None:
+        if not self._made and event.data["dispatcher"].py_func.__module__.startswith(__package__):
+            self._made = True
+            _log.info("compiling kernels (%s, about 20 s)", self._how_often)
+
+    def on_end(self, event: event.Event) -> None:
+        """Do nothing; the interface requires this method."""
+
+
+def announce_compilation(cached: bool) -> None:
+    """Log a message, of level INFO, when the first kernel is compiled.
+
+    Parameters
+    ----------
+    cached
+        Whether compiled kernels are cached (see `choose_cache`).
+    """
+    event.register("numba:compile", _Announcement(cached))
 
 
 def _probe() -> None:

@@ -27,16 +27,16 @@ from numba.extending import intrinsic, lower_builtin, register_model
 from torch import Tensor
 
 from genoscan.ops.denormals import flush_denormals, flushes_denormals
-from genoscan.ops.kernel_cache import choose_cache
+from genoscan.ops.kernel_cache import announce_compilation, choose_cache
 from genoscan.ops.memory import contiguous
 
 LANES = 16
 
 # "contract" permits fused multiply-add, but not reordering, which would defeat compensated sums.
 # With numpy's error model divisions do not raise and can therefore be vectorised.
-compiled = numba.njit(
-    nogil=True, cache=choose_cache(), fastmath={"contract", "nsz"}, boundscheck=False, error_model="numpy"
-)
+_CACHED = choose_cache()
+compiled = numba.njit(nogil=True, cache=_CACHED, fastmath={"contract", "nsz"}, boundscheck=False, error_model="numpy")
+announce_compilation(_CACHED)
 
 
 class Lanes(types.Type):

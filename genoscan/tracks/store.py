@@ -8,6 +8,7 @@ before anything has been saved, the folder is removed.
 """
 
 import json
+import logging
 import os
 import shutil
 import zlib
@@ -30,6 +31,8 @@ from genoscan.tracks.snapshots import SUFFIX
 _SETTINGS, _DONE = "settings.json", "done"
 _NAMES = _SETTINGS, _DONE, "scores", "codes", "columns", "first", f"*{SUFFIX}", "*.part"
 _PIECE = 1 << 20
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,22 @@ class ScoreStore(Arrays):
     path: Path
     done: dict[int, list[float]]
     details: dict[int, list[dict[str, Any]]]
+
+    def log_resumed(self, done: int, total: int, unit: str) -> None:
+        """Log how much an interrupted run has finished; nothing if there was none.
+
+        Parameters
+        ----------
+        done, total
+            Amount of work that the store contains, and of all work.
+        unit
+            Unit of both, such as "regions".
+        """
+        saved = any(self.path.glob(f"*{SUFFIX}"))
+        if self.done or saved:
+            _log.info(
+                "resuming: %s of %s %s done%s", f"{done:,}", f"{total:,}", unit, ", and part of one" if saved else ""
+            )
 
     def commit(
         self, batch: int, values: Sequence[float], regions: Sequence[Region], details: Sequence[Mapping[str, Any]] = ()
