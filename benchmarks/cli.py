@@ -419,7 +419,8 @@ def _run(
     environment = Environment(parse_device(device), torch.get_num_threads(), quick)
     for name in chosen:
         experiment = experiments[name]
-        with progress(len(experiment.cells(quick)), "cells") as advance:
+        cells = len(experiment.cells(quick))
+        with progress(cells, cells, "cells") as advance:
             findings = run(name, experiment, folder, environment, progress=advance, report=log)
         click.echo(f"{name}: {experiment.title}")
         click.echo("\n".join(lines(findings, judged=not quick)))
