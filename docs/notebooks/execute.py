@@ -1,4 +1,4 @@
-"""Execute the notebooks of this folder, and store their outputs in them, figures as pictures.
+"""Execute the notebooks of this folder, and store their outputs, figures as pictures.
 
     python docs/notebooks/execute.py                # all of them
     python docs/notebooks/execute.py genes.ipynb    # one
@@ -18,14 +18,15 @@ FOLDER = Path(__file__).resolve().parent
 
 
 def execute(path: Path, *, figures: str) -> nbformat.NotebookNode:
-    """Return a notebook after a run of this checkout's genoscan in a kernel of its own, in the notebook's folder.
+    """Return a notebook after a run with the genoscan of this checkout, in its folder.
 
     Parameters
     ----------
     path
         Notebook.
     figures
-        Name of plotly's renderer: "png" for pictures, "json" for the figures' data, which needs no browser.
+        Name of plotly's renderer: "png" for pictures, "json" for the figures' data,
+        which needs no browser.
 
     Raises
     ------
@@ -41,13 +42,16 @@ def execute(path: Path, *, figures: str) -> nbformat.NotebookNode:
         record_timing=False,
         extra_arguments=["--log-level=ERROR"],
     )
-    client.execute(env=os.environ | {"PLOTLY_RENDERER": figures, "PYTHONPATH": str(FOLDER.parents[1])})
+    paths = {"PYTHONPATH": str(FOLDER.parents[1])}
+    client.execute(env=os.environ | paths | {"PLOTLY_RENDERER": figures})
     notebook.metadata["language_info"] = {"name": "python"}
     return notebook
 
 
 if __name__ == "__main__":
-    for path in [FOLDER / name for name in sys.argv[1:]] or sorted(FOLDER.glob("*.ipynb")):
+    chosen = [FOLDER / name for name in sys.argv[1:]]
+    for path in chosen or sorted(FOLDER.glob("*.ipynb")):
         started = time.monotonic()
         nbformat.write(execute(path, figures="png"), path)
-        print(f"{path.name}: {time.monotonic() - started:.1f} s, {path.stat().st_size / 1e3:.0f} kB")
+        seconds, size = time.monotonic() - started, path.stat().st_size
+        print(f"{path.name}: {seconds:.1f} s, {size / 1e3:.0f} kB")
