@@ -53,10 +53,13 @@ Causal models       Windows are computed tile by tile. Memory does not depend on
   --tile            bases processed at once; smaller tiles take less memory
   --slots           stored checkpoints; fewer take less memory and more time
   --batch           windows processed together; fewer take less memory
+  --memory SIZE     keep activations, on a CPU, so that parts of a window are run only once; takes more
+                    memory and less time. The default is none.
 
 Bidirectional       The activations between the layers are stored: length x width numbers per layer.
 models
-  --memory SIZE     budget for them; with a smaller one, some are recomputed
+  --memory SIZE     budget for them, or auto: half of the available memory; with a smaller one, some are
+                    recomputed
   --spill FOLDER    store them in files
 
 Results are the same up to rounding with all of these. Models and libraries take the rest.

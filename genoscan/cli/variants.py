@@ -137,7 +137,7 @@ def command(
         check_tracks(tracks, top_tracks, outputs, masked=options["masked"])
     job = prepare(genome=genome, variants_path=variants_path, texts=texts, **options)
     total = job.positions + (0 if tracks is None else expected_positions(job, top_tracks))
-    with progress(total, len(table.alleles), "alleles") as advance:
+    with progress(total, len(job.table.alleles), "alleles") as advance:
         scores, messages = write_variants(
             job, outputs, tracks=tracks, top_tracks=top_tracks, command=sys.argv, progress=advance
         )
