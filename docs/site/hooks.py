@@ -4,6 +4,7 @@ Files are registered under their paths in the repository, so that relative links
 benchmarks/ work on the site as they do in a checkout. README.md is the home page; addresses do not contain `docs/`.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ _PATTERNS = (
     "workflows/*/*.yaml",
 )
 _NOTEBOOKS = "docs/notebooks"
+_NOTEBOOK_LINK = re.compile(r"\]\(([^):]+)\.ipynb\)(?!\{)")  # without attributes, as that of the download has
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -77,10 +79,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
-    """Leave the empty list of pages out of the home page."""
+    """Leave the empty list of pages out of the home page; let links to notebooks lead to their pages."""
     if page.file.src_uri == "README.md":
         page.meta["hide"] = ["navigation"]
-    return markdown
+    return _NOTEBOOK_LINK.sub(r"](\1.md)", markdown)
 
 
 def _renamed(file: File) -> File:
