@@ -46,6 +46,7 @@ def test_the_site_builds_and_has_every_command_option_and_name(tmp_path: Path) -
                     assert f'id="{"-".join(names[1:])}{long}"' in page, (names, long)
     api = "".join(text for name, text in pages.items() if name.startswith("api/"))
     assert [name for name in package.__all__ if f'id="genoscan.{name}"' not in api] == []
+    assert 'href="../notebooks/genes/"' in pages["python/index.html"]
     # Addresses in raw HTML, which MkDocs does not check.
     for name, text in pages.items():
         for address in re.findall(r'(?:src|href)="([^"#?]+)', text):
