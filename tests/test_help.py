@@ -18,6 +18,8 @@ from genoscan.model import load_model
 from genoscan.ops import kernel_cache
 from genoscan.targets import parse_target
 from genoscan.tracks.score import SCORES
+from genoscan.tracks.snapshots import SUFFIX
+from genoscan.tracks.store import open_store
 
 
 @pytest.mark.parametrize("topic", TOPICS)
@@ -111,6 +113,16 @@ def test_progress_is_in_bases_of_the_regions(tmp_path: Path, monkeypatch: pytest
         amounts = [int(match[1]) for match in shown if match]
         assert amounts == sorted(amounts)
         assert amounts[-1] == 60 or command == "mutate"  # whose work is an estimate
+
+
+def test_a_run_that_stopped_inside_a_window_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "genoscan")
+    with open_store(tmp_path / "x.bw", (), {}, columns=False) as store:
+        store.log_resumed(0, 3, "regions")
+        assert caplog.messages == []
+        (store.path / f"0.0{SUFFIX}").touch()
+        store.log_resumed(0, 3, "regions")
+    assert caplog.messages == ["resuming: 0 of 3 regions done, and part of one"]
 
 
 def test_compilation_is_announced(tmp_path: Path) -> None:
