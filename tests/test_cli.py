@@ -828,7 +828,7 @@ sys.exit(0)
 """
     done = elsewhere(before=asks)
     assert done.code == 0, done.err
-    assert done.out.count("Usage:") == 35
+    assert done.out.count("Usage:") == 37
 
 
 def test_exit_codes_of_a_real_process(tmp_path: Path) -> None:
