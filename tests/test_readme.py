@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pyBigWig
 import pysam
 import pytest
 from commands import ROOT, bases, commands_in, genoscan, tiny_model, write_fasta
@@ -40,6 +41,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows = [("gene", "ID=g;Name=GATA1"), ("mRNA", "ID=t;Parent=g"), ("exon", "Parent=t"), ("CDS", "ID=c;Parent=t")]
     lines = [f"chr1\tx\t{kind}\t2101\t2400\t.\t+\t{'0' if kind == 'CDS' else '.'}\t{about}\n" for kind, about in rows]
     (tmp_path / "genes.gff3").write_text("##gff-version 3\n" + "".join(lines))
+    with pyBigWig.open(str(tmp_path / "phylop.bw"), "w") as track:
+        track.addHeader([("chr1", len(letters))])
+        track.addEntries("chr1", 1_990, values=[0.5] * 2_000, span=1, step=1)
     header = "##fileformat=VCFv4.2\n##contig=<ID=chr1>\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
     (tmp_path / "calls.vcf").write_text(f"{header}chr1\t10500\t.\tC\tT\t.\t.\t.\n")
     pysam.tabix_index(str(tmp_path / "calls.vcf"), preset="vcf")
