@@ -364,7 +364,7 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
 def regions(
     genome: Path, model_name: str, output: Path, count: int, length: int, device: str, threads: int | None
 ) -> None:
-    """Measure many regions whose windows overlap: joined to one window, against each read apart.
+    """Measure regions whose windows overlap: joined to one window, against each apart.
 
     \b
     Example:

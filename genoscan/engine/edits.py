@@ -182,8 +182,8 @@ def edited_outputs(
     plan = _Plan.of(edits, label_offset, first_check, early=finished is not None)
     step = plan.step(edits)
     threads = torch.get_num_threads() if table.device.type == "cpu" else 0
-    # Each thread runs half a tile, so that many copies take little more memory than a few; a GPU needs more at once.
-    size = max(1, tile // (2 * step)) * (threads or 4)
+    # Each thread runs a tile, so that many copies take little more memory than a few; a GPU needs more at once.
+    size = max(1, tile // step) * (threads or 2)
     batches = [order[i : i + size] for i in range(0, len(order), size)]
     left = [batch for batch in batches if not set(batch) <= done]
     with workers(threads) as group:
