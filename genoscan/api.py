@@ -1,5 +1,6 @@
 """Python interface of genoscan: attributions, predictions and checks."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from genoscan.genome.region import Region
 from genoscan.importer import as_model
 from genoscan.job import Options, prepare
 from genoscan.model import Model
+from genoscan.path_method import LARGE_ERROR
 from genoscan.pipeline import attribute_batch, run
 from genoscan.record import PATH
 from genoscan.sequences import Located, as_genome, group, locate, locate_all, named_target
@@ -108,6 +110,8 @@ def attribute(
 
     Notes
     -----
+    A warning is issued if the completeness error of an average over a path exceeds 5 %.
+
     The derivatives equal those of torch autograd over the whole window up to rounding, and are bitwise
     equal to the output of `genoscan attribute`. The result occupies 21 bytes of memory per base. For
     causal models, the working memory does not depend on the length of the sequence.
@@ -159,6 +163,13 @@ def _attributed(located: Sequence[Located], model: Model, target: str, options: 
             values |= dict.fromkeys(windows[0].regions, value)
             errors |= dict.fromkeys(windows[0].regions, one.get(PATH, {}).get("error"))
     assert arrays.columns is not None
+    large = [error for error in errors.values() if error is not None and error > LARGE_ERROR]
+    if large:
+        warnings.warn(
+            f"completeness error above {LARGE_ERROR:.0%} in {len(large)} of {len(errors)} sequences, at most "
+            f"{max(large):.1%}: more steps, or another baseline, may reduce it",
+            stacklevel=3,
+        )
     made = []
     for region in regions:
         at = arrays.slice_of(region)
@@ -295,6 +306,8 @@ def predict(
     for the activations of one tile and for the result. Bidirectional models also need memory for the
     activations between layers.
     """
+    if strand not in ("+", "-"):
+        raise InputError(f"strand {strand}: expected + or -")
     loaded = as_model(model)
     if head is not None:
         loaded = loaded.with_head(head)

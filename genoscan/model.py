@@ -17,7 +17,7 @@ from torch import Tensor
 
 from genoscan.engine.activations import activation_bytes
 from genoscan.engine.methods import Adjoint, Layerwise, Method
-from genoscan.errors import UnsupportedModelError
+from genoscan.errors import InputError, UnsupportedModelError
 from genoscan.layers.bidirectional import BidirectionalStack
 from genoscan.layers.catalogue import find_model
 from genoscan.layers.config import ModelConfig, base_table, read_config
@@ -26,6 +26,7 @@ from genoscan.layers.weights import copy_stack, read_stack
 from genoscan.usage import memory_limit
 
 _CPU_TILE, _GPU_TILE = 1024, 8192
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def load_model(
     path: str | Path,
     *,
     device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     kernels: str = "auto",
     tile: int | None = None,
     slots: int = 64,
@@ -210,7 +211,7 @@ def load_model(
     device
         "cpu", "cuda" or "cuda:N".
     dtype
-        torch.float32 or torch.float64.
+        torch.float32 or torch.float64, or "float32" or "float64".
     kernels
         Kernel set: "auto" for the default of the device, or "reference" for plain torch operations.
     tile, slots
@@ -238,6 +239,17 @@ def load_model(
     InputError
         If an option is invalid.
     """
+    if isinstance(dtype, str):
+        if dtype not in _DTYPES:
+            raise InputError(f"dtype {dtype}: expected {' or '.join(_DTYPES)}")
+        dtype = _DTYPES[dtype]
+    if memory not in (None, "auto") and not (isinstance(memory, int) and memory >= 0):
+        raise InputError(f'memory {memory}: expected a number of bytes, or "auto"')
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise InputError(f"device {device}: expected cpu, cuda or cuda:N")
+    if kind == "cuda" and not torch.cuda.device_count():
+        raise InputError(f"device {device}: torch finds no CUDA device")
     folder = path if isinstance(path, Path) else find_model(path)
     config = read_config(folder)
     stack, sha256 = read_stack(folder, config, device=device, dtype=dtype, kernels=kernels)

@@ -16,7 +16,7 @@ from genoscan.tracks.atomic import AtomicFiles, os_errors
 from genoscan.tracks.columns import write_effects
 from genoscan.tracks.outputs import check_file, check_outputs
 from genoscan.tracks.provenance import write_provenance
-from genoscan.tracks.writer import open_tracks, split_suffix, write_in_pieces
+from genoscan.tracks.writer import BEDGRAPH, BIGWIG, open_tracks, split_suffix, write_in_pieces
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,6 +125,10 @@ def check_mutation_outputs(outputs: Sequence[Path], inputs: Sequence[Path | None
     OutputError
         If a file cannot be written.
     """
+    for output in outputs:
+        if output.suffix not in _TABLES and not output.name.lower().endswith((*BIGWIG, *BEDGRAPH)):
+            known = ", ".join(_TABLES)
+            raise InputError(f'{output}: unknown suffix "{output.suffix}", expected {known}, .bw or .bedgraph')
     check_outputs([path for path in written_files(outputs) if path.suffix not in _TABLES], inputs)
     for output in outputs:
         if output.suffix in _TABLES:

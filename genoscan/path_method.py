@@ -24,6 +24,8 @@ STEPS, FEWEST, MOST = 50, 16, 1024
 """Default number of gradient evaluations, and the smallest and the largest number if it is automatic."""
 TOLERANCE = 0.01
 """Completeness error at which an automatic number of evaluations is sufficient."""
+LARGE_ERROR = 0.05
+"""Completeness error above which the user is warned."""
 
 
 class Point(NamedTuple):

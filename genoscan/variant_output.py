@@ -16,6 +16,7 @@ from genoscan.errors import InputError, NonFiniteError
 from genoscan.genome.genome import Genome
 from genoscan.genome.variant_files import VariantTable
 from genoscan.tracks.atomic import AtomicFiles, check_regular, check_writable, os_errors
+from genoscan.tracks.description import target_unit
 from genoscan.tracks.outputs import check_each
 from genoscan.tracks.provenance import provenance_path, write_provenance
 from genoscan.tracks.vcf import InfoTag, vcf_index_paths, write_vcf
@@ -42,7 +43,7 @@ class ScoreColumn(NamedTuple):
     name
         Key in the scores, and name of the column in a table.
     tag, type, description
-        INFO tag in VCF.
+        INFO tag in VCF; "{unit}" in the description stands for the unit of the target.
     """
 
     name: str
@@ -52,9 +53,9 @@ class ScoreColumn(NamedTuple):
 
 
 COLUMNS: Final = (
-    ScoreColumn("delta", "GS_DELTA", "Float", "Effect on the target: ALT less REF, in nats for log-likelihoods"),
-    ScoreColumn("own", "GS_OWN", "Float", "Part of GS_DELTA from the bases of REF and ALT themselves, in nats"),
-    ScoreColumn("downstream", "GS_DOWN", "Float", "Part of GS_DELTA from the bases that both alleles share, in nats"),
+    ScoreColumn("delta", "GS_DELTA", "Float", "Effect on the target: ALT less REF, in {unit}"),
+    ScoreColumn("own", "GS_OWN", "Float", "Part of GS_DELTA from the bases of REF and ALT themselves, in {unit}"),
+    ScoreColumn("downstream", "GS_DOWN", "Float", "Part of GS_DELTA from the bases that both alleles share, in {unit}"),
     ScoreColumn(
         "jsd", "GS_JSD", "Float", "Mean Jensen-Shannon divergence of the predictions at the shared bases, in nats"
     ),
@@ -143,7 +144,10 @@ def write_scores(
     for path in outputs:
         suffix = _suffix(path)
         if suffix in _VCF:
-            tags = [InfoTag(c.tag, c.type, c.description, _formatter(c, scores[c.name])) for c in columns]
+            unit = target_unit(record.get("target"))
+            tags = [
+                InfoTag(c.tag, c.type, c.description.format(unit=unit), _formatter(c, scores[c.name])) for c in columns
+            ]
             tags.append(InfoTag(STATUS_TAG, *_STATUS, lambda i: quote(status[i], safe=_PLAIN)))
             replaced = [STATUS_TAG, *(column.tag for column in COLUMNS)]
             notes += write_vcf(path, table, genome, tags, replaced, files)

@@ -296,6 +296,15 @@ def test_predictions_and_responses_need_no_memory_for_gradients(both_ways: genos
         genoscan.attribute(LETTERS, scant)
 
 
+def test_settings_of_a_model_may_be_texts(tiny: genoscan.Model) -> None:
+    assert genoscan.load_model(tiny.path, dtype="float64").dtype == torch.float64
+    for wrong in ({"dtype": "float16"}, {"memory": "8GB"}, {"memory": -1}, {"device": "gpu"}, {"device": "cuda:99"}):
+        with pytest.raises(InputError, match=f"{next(iter(wrong))} .*: "):
+            genoscan.load_model(tiny.path, **wrong)
+    with pytest.raises(InputError, match=r"strand both: expected \+ or -"):
+        genoscan.predict(LETTERS, tiny, strand="both")  # type: ignore[arg-type]
+
+
 def test_a_changed_model_is_verified_as_it_is(tiny: genoscan.Model) -> None:
     stack = deepcopy(tiny.stack)
     with torch.no_grad():

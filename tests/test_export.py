@@ -148,7 +148,7 @@ def test_a_hub_of_a_genome_that_ucsc_has_not(genome: Path, track: Path, tmp_path
     about = dict(line.split(" ", 1) for line in (hub / "genomes.txt").read_text().splitlines())
     assert about["defaultPos"] == "chr1:10001-14000"
     drawn = (hub / about["trackDb"]).read_text()
-    assert "windowingFunction maximum\nlogo on\n" in drawn
+    assert "windowingFunction mean+whiskers\nlogo on\n" in drawn
     assert (hub / "g" / "peaks.bw").read_bytes() == track.read_bytes()
     assert two_bit(hub / about["twoBitPath"]) == SEQUENCES
     assert "already exists" in refusal(*arguments[1:])

@@ -311,6 +311,7 @@ def attribute(folder: Path, out: Path, *arguments: object) -> dict[str, Any]:
     return {"err": done.err} | json.loads(out.with_name(f"{out.name}.json").read_text())
 
 
+@pytest.mark.filterwarnings("ignore:completeness error")
 @pytest.mark.parametrize(
     ("method", "strand"),
     [
@@ -345,6 +346,12 @@ def test_tracks(folder: Path, tmp_path: Path, method: str, strand: str) -> None:
     assert other["tile"] == 50
     near = np.load(tmp_path / "y.npz")["gradient"]
     assert np.nanmax(np.abs(near - columns)) < 1e-5 * np.nanmax(np.abs(columns))
+
+
+def test_a_large_completeness_error_is_a_warning(folder: Path) -> None:
+    loaded = package.load_model(folder / "tiny", tile=16)
+    with pytest.warns(UserWarning, match="completeness error above 5% in 1 of 1 sequences"):
+        package.attribute((folder / "g.fa", REGION), loaded, method="expected-gradients", steps=1)
 
 
 def test_both_strands_are_the_mean(folder: Path, tmp_path: Path) -> None:

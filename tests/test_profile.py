@@ -179,7 +179,7 @@ def test_few_regions_and_none(tmp_path: Path) -> None:
         assert (done.code, done.err.count("\n"), page.exists()) == (1, 1, False), done.err
         return done.err
 
-    assert "x.bed:2: no base around it has a score, nor around any other region" in refused()
+    assert "x.bed:2: no base around it, nor around any other one, has a score" in refused()
     assert "--upstream -1: expected 0 bases or more" in refused("--upstream", -1)
     assert "--bin 0: expected 1 base or more" in refused("--bin", 0)
     assert "found 2,000,001 bases, expected at most 1,048,576" in refused("--upstream", 10**6, "--downstream", 10**6)

@@ -181,7 +181,10 @@ def test_scores_that_are_refused(tmp_path: Path) -> None:
         ("x.bg", "two rows contain a:9, expected one score per base"),
         ("far.bg", "far.bg:1: ends at 10,000,000,000,000, longer than any sequence"),
         ("x.npz", "x.npz.json"),
-        ("x.txt", "unknown suffix, expected one of .bw, .bigwig, .bedgraph, .bg, .bedgraph.gz, .bg.gz, .npz"),
+        (
+            "x.txt",
+            "unknown suffix, expected one of .bw, .bigwig, .bedgraph, .bg, .bdg, .bedgraph.gz, .bg.gz, .bdg.gz, .npz",
+        ),
     ):
         done = genoscan("track", "summarize", tmp_path / name, "-R", bed, "-o", tmp_path / "t.tsv")
         assert (done.code, done.err.count("\n")) == (1, 1), done.err

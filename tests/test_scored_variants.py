@@ -89,7 +89,7 @@ def test_a_report_with_variants(folder: Path, genome: Genome, tmp_path: Path) ->
     assert rows == [(str(v.allele.pos), v.allele.id, html.escape(v.alleles), f"{v.delta:.4g}") for v in found]
     assert '<th class="number">rank' in section
     assert '<th class="number">largest change at' in section
-    assert "<dt>delta</dt><dd>Effect on the target: ALT less REF, in nats for log-likelihoods</dd>" in section
+    assert "ALT less REF, in nats for log-likelihoods, in logits for other targets</dd>" in section
     encoded = re.search(r"download=\"variants.tsv\" href=\"data:[^,]*,([^\"]+)", section)
     assert encoded
     assert len(base64.b64decode(encoded[1]).decode().splitlines()) == 14

@@ -13,9 +13,6 @@ from genoscan.cli.options import JOB, PATH
 if TYPE_CHECKING:
     from genoscan.job import Job
 
-_WARN_ABOVE = 0.05
-"""Completeness error above which a warning is logged."""
-
 
 @click.command("attribute")
 @JOB
@@ -91,10 +88,10 @@ def _report(job: "Job", record: dict[str, Any], which: str) -> None:
 
 def _report_completeness(job: "Job", record: dict[str, Any], which: str) -> None:
     """Log the regions whose completeness error is large or, with automatic steps, above the tolerance."""
-    from genoscan.path_method import TOLERANCE
+    from genoscan.path_method import LARGE_ERROR, TOLERANCE
 
     automatic = job.options.path is not None and job.options.path.steps is None
-    limit = TOLERANCE if automatic else _WARN_ABOVE
+    limit = TOLERANCE if automatic else LARGE_ERROR
     rows = [row for batch in record["completeness"] for row in batch]
     errors = [float("inf") if row["error"] is None else row["error"] for row in rows]
     above = [error for error in errors if error > limit]

@@ -113,7 +113,8 @@ def command(
     effect = record["response"]
     for new, total in effect["total"].items():
         own = f"of which {effect['own'][new]:+.4g} at the base itself" if effect["own"] else "without the base itself"
-        log(f"total for {new}: {total:+.4g} nats, {own}")
+        order = "" if finite or of == "sensitivity" else "first-order "
+        log(f"{order}total for {new}: {total:+.4g} nats, {own}")
     if strongest := effect["strongest"]:
         where = str(Region(**strongest["at"])).rpartition("-")[0]
         log(f"strongest effect on another base: {strongest['effect']:+.4g} at {where}")

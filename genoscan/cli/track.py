@@ -124,11 +124,10 @@ def compare(paths: tuple[Path, ...], top: int, output: Path | None) -> None:
     """
     from genoscan.export.track_file import load_any_track
     from genoscan.tracks.compare import compare as compared
-    from genoscan.tracks.outputs import check_file
-    from genoscan.tracks.tables import write_table
+    from genoscan.tracks.tables import check_table, write_table
 
     if output is not None:
-        check_file(output, paths)
+        check_table(output, paths)
     if len(paths) > 2:
         warn_without_effect(top="differences are listed for two tracks")
     descriptions = [load_any_track(path).description for path in paths]

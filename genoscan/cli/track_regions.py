@@ -39,12 +39,11 @@ def summarize(paths: tuple[Path, ...], bed_path: Path, output: Path | None) -> N
     Example:
       genoscan track summarize peaks.bw phylop.bw -R peaks.bed -o peaks.tsv
     """
-    from genoscan.tracks.outputs import check_file
     from genoscan.tracks.region_table import summarize_regions
-    from genoscan.tracks.tables import table_text, write_table
+    from genoscan.tracks.tables import check_table, table_text, write_table
 
     if output is not None:
-        check_file(output, [*paths, bed_path])
+        check_table(output, [*paths, bed_path])
     table = summarize_regions(paths, bed_path, notify=log)
     if output is None:
         click.echo(table_text(table), nl=False)

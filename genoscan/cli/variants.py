@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from genoscan.variant_job import VariantJob
 
 
+_OTHER_REF = "REF differs from the genome"
+_MOST_REASONS = 6
+"""Number of distinct statuses up to which they are listed in full."""
+
+
 @click.command("variants")
 @GENOME
 @click.argument("variants_path", metavar="[VARIANTS]", type=PATH, required=False)
@@ -182,25 +187,28 @@ def _read(genome: "Genome", path: Path | None, texts: tuple[str, ...]) -> "Varia
 
     if (path is None) == (not texts):
         raise InputError("VARIANTS: expected a file of variants, or one or more --variant")
-    if path is None:
-        return parse_variants(texts, genome)
-    table = read_variants(path, genome)
+    table = parse_variants(texts, genome) if path is None else read_variants(path, genome)
     for name, (theirs, ours) in table.other_lengths.items():
         log(f"{path}: {name} has {theirs:,} bases in its header and {ours:,} in the genome; is it of another assembly?")
     if table.renamed:
         names = ", ".join(f"{theirs} as {ours}" for theirs, ours in list(table.renamed.items())[:3])
         more = f" and {len(table.renamed) - 3:,} more" if len(table.renamed) > 3 else ""
-        log(f"{path}: sequences are matched by name: {names}{more}")
+        log(f"{path or '--variant'}: sequences are matched by name: {names}{more}")
     return table
 
 
 def _report(path: Path | None, status: "Sequence[str]", seconds: float) -> None:
     """Log how many alleles were scored, and why the others were not; raise an error if none was."""
     counts = Counter(status)
+    other_ref = sum(count for reason, count in counts.items() if reason.startswith(_OTHER_REF))
+    if len(counts) > _MOST_REASONS:
+        counts = Counter(reason.partition(" (")[0] for reason in status)  # without the bases of each allele
     scored = counts.pop("ok", 0)
-    reasons = "; ".join(f"{count:,} {reason}" for reason, count in counts.most_common(5))
+    reasons = "; ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
     if counts and not scored:
         raise InputError(f"{path or '--variant'}: none of {len(status):,} alleles could be scored: {reasons}")
     log(f"{scored:,} of {len(status):,} alleles scored in {seconds:.1f} s ({scored / max(seconds, 1e-9):,.1f}/s)")
     if counts:
         log(f"not scored: {reasons}")
+    if other_ref > 0.1 * len(status):
+        log(f"{other_ref:,} alleles have another REF than the genome: are they of another assembly?")

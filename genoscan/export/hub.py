@@ -156,7 +156,7 @@ def _track_settings(tracks: Sequence[TrackFile]) -> Iterator[dict[str, str]]:
             "type": "bigWig",
             "visibility": "full",
             **_scale(track),
-            "windowingFunction": "maximum",  # a mean would hide narrow peaks
+            "windowingFunction": "mean+whiskers",  # draws the maximum and the minimum, too
             **({"logo": "on"} if track.is_by_base else {}),  # draws bases as letters when zoomed in
             "maxHeightPixels": "128:80:16",
             "color": "0,114,178",

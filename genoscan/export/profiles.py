@@ -10,7 +10,7 @@ from jaxtyping import Float32
 
 from genoscan.errors import InputError
 from genoscan.export.track_file import load_any_track
-from genoscan.genome.region import Region
+from genoscan.genome.region import Region, unknown_sequence
 from genoscan.tracks.profile import (
     FEWEST,
     MeanProfile,
@@ -37,6 +37,8 @@ class Profiles:
         Reference point and window.
     absolute
         Whether absolute scores were used.
+    other_names
+        A remark about each track that has none of the sequences of the regions.
     labels, descriptions
         Short name and one-line description of each track.
     scores
@@ -50,6 +52,7 @@ class Profiles:
     point: str
     window: Window
     absolute: bool
+    other_names: tuple[str, ...]
     labels: tuple[str, ...]
     descriptions: tuple[str, ...]
     scores: tuple[Float32[np.ndarray, "regions bins"], ...]
@@ -58,7 +61,7 @@ class Profiles:
     @property
     def notes(self) -> list[str]:
         """Remarks on the regions that are needed to read the profile."""
-        n, notes = len(self.regions), []
+        n, notes = len(self.regions), list(self.other_names)
         if n < self.n_given:
             notes.append(
                 f"{self.n_given - n:,} of {self.n_given:,} regions have no score in any track and are left out."
@@ -104,14 +107,18 @@ def compute_profiles(
     """
     labels = track_labels(paths)
     bases = [reference_base(region, point) for region in regions]
-    scores = []
-    for path in paths:
+    scores, other_names = [], []
+    for path, label in zip(paths, labels, strict=True):
         with open_scores(path) as track:
             scores.append(scores_around(track, bases, window, absolute=absolute))
+            if track.sizes and not any(region.chrom in track.sizes for region in regions):
+                why = unknown_sequence(regions[0].chrom, track.sizes) if regions else "there are no regions"
+                other_names.append(f"{label}: no region has a score: {why}")
     known = np.any([~np.isnan(values).all(1) for values in scores], axis=0)
     if not known.any():
         where = regions[0].where if regions else "no region"
-        raise InputError(f"{where}: no base around it has a score, nor around any other region: give other regions")
+        why = f" ({other_names[0]})" if other_names else ""
+        raise InputError(f"{where}: no base around it, nor around any other one, has a score{why}: give other regions")
     order = np.argsort(-np.nan_to_num(mean_of_known(scores[0], axis=1), nan=-np.inf), kind="stable")
     kept = order[known[order]]
     scores = [values[kept] for values in scores]
@@ -121,6 +128,7 @@ def compute_profiles(
         point=point,
         window=window,
         absolute=absolute,
+        other_names=tuple(other_names),
         labels=tuple(labels),
         descriptions=tuple(load_any_track(path).description for path in paths),
         scores=tuple(scores),

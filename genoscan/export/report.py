@@ -7,6 +7,7 @@ all network requests, and all scripts except those of the page.
 import html
 import json
 import math
+import shlex
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -319,7 +320,7 @@ def _number(value: float, digits: str) -> str:
 def _settings(track: TrackFile) -> Iterator[tuple[str, str]]:
     record = track.record
     if command := record.get("command"):
-        yield "command", " ".join(map(str, command))
+        yield "command", shlex.join(map(str, command))
     for name, value in record.items():
         if name not in _OMITTED and not _is_empty(value):
             yield name.replace("_", " "), value if isinstance(value, str) else json.dumps(_rounded(value))

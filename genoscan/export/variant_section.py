@@ -101,7 +101,7 @@ def _definitions(names: Sequence[str]) -> str:
     lines = []
     for column in COLUMNS:
         if column.name in names:
-            text = column.description
+            text = column.description.format(unit="nats for log-likelihoods, in logits for other targets")
             for other in COLUMNS:
                 text = text.replace(other.tag, other.name)
             label = _LABELS.get(column.name, column.name)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from genoscan.errors import InputError
+from genoscan.genome.files import check_file
 from genoscan.genome.region import Region, check_bounds, parse_region
 from genoscan.tracks.bigwig_layout import Items
 from genoscan.tracks.columns import read_columns
@@ -133,6 +134,7 @@ class ColumnScores:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        check_file(path)  # before its record, whose absence would be reported instead
         record = read_provenance(path, required=["score", "sequences"])
         self._score = SCORES[record["score"]]
         self._columns = read_columns(path)

@@ -20,8 +20,8 @@ from genoscan.tracks.bigwig import BigWigWriter
 from genoscan.tracks.provenance import provenance_path
 
 BIGWIG = ".bw", ".bigwig"
-_PLAIN = ".bedgraph", ".bg"
-_INDEXED = ".bedgraph.gz", ".bg.gz"
+_PLAIN = ".bedgraph", ".bg", ".bdg"
+_INDEXED = ".bedgraph.gz", ".bg.gz", ".bdg.gz"
 BEDGRAPH = _PLAIN + _INDEXED
 """Suffixes of bedGraph files, in lower case."""
 
