@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +57,17 @@ def test_options_without_effect(folder: Path, tmp_path: Path, arguments: list[st
     assert [option for option in ("--memory", "--spill", "--slots", "--reach", "--score") if option in err] == options
 
 
-def test_score_without_effect(folder: Path, tmp_path: Path) -> None:
+def test_a_score_is_recorded_with_the_four_derivatives(folder: Path, tmp_path: Path) -> None:
+    """track merge, track summarize and export sites compute this score from an archive."""
     several = "-r", "chr1:1-9", "--score", "observed", "-o", tmp_path / "x.npz"
-    assert "without effect: --score" in attribute(folder, *several)[1]
-    assert "without effect" not in attribute(folder, *several, "-o", tmp_path / "x.bw")[1]
+    assert "without effect" not in attribute(folder, *several)[1]
+    assert json.loads((tmp_path / "x.npz.json").read_text())["score"] == "observed"
+
+
+def test_shards_state_their_regions(folder: Path, tmp_path: Path) -> None:
+    regions = "-r", "chr1:1-9", "-r", "chr1:200-230", "--context", 0, "--reach", 0, "-o", tmp_path / "x.npz"
+    _, err = attribute(folder, *regions, "--shard", "2/2")
+    assert "shard 2/2: 1 of 2 regions" in err and "merged" not in err
 
 
 def test_genome_without_effect_on_a_bigwig(folder: Path, tmp_path: Path) -> None:

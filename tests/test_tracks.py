@@ -703,7 +703,7 @@ def test_replacing_removes_its_part_even_where_the_name_is_long(tmp_path: Path) 
 def test_check_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.bw", "a.b.bigWig", "a.BIGWIG", "a.bedGraph", "a.bg.gz", "a.bedgraph.gz", "a.npz"):
         check_output(tmp_path / name)
-    known = ".bw, .bigwig, .bedgraph, .bg, .bedgraph.gz, .bg.gz, .npz"
+    known = ".bw, .bigwig, .bedgraph, .bg, .bdg, .bedgraph.gz, .bg.gz, .bdg.gz, .npz"
     for name, suffix in (("a.txt", ".txt"), ("a", ""), (".bw", ""), ("a.bw.gz", ".gz"), ("a.NPZ", ".NPZ")):
         message = complaint(lambda name=name: check_output(tmp_path / name))
         assert message.endswith(f'unknown suffix "{suffix}", expected one of {known}')

@@ -182,14 +182,16 @@ def prepare_jobs(
     job = jobs[0]
     if strand == "bed":
         _warn_about_strands(regions, bed_path)
-    _warn_about_options(job, outputs, spill)
+    _warn_about_options(job, spill)
     trained = job.model.config.window
     if trained is not None and (longest := max(one.longest for one in jobs)) > trained:
         log(f"windows of up to {longest:,} bases: {model_name} was trained on {trained:,} at most")
     if job.warning is not None:
         log(job.warning)
-    if len(job.regions) < len(regions):
-        log(f"{len(regions):,} regions merged to {len(job.regions):,} that do not overlap")
+    if len(job.all_regions) < len(regions):
+        log(f"{len(regions):,} regions merged to {len(job.all_regions):,} that do not overlap")
+    if job.options.shard is not None:
+        log(f"shard {job.options.shard}: {len(job.regions):,} of {len(job.all_regions):,} regions")
     return list(zip(jobs, files, strict=True))
 
 
@@ -203,8 +205,8 @@ def _warn_about_strands(regions: "Sequence[Region]", bed_path: Path | None) -> N
         log(f"{where}: {absent:,} of {len(regions):,} regions have no strand (column 6), these are read on strand +")
 
 
-def _warn_about_options(job: "Job", outputs: Sequence[Path], spill: Path | None) -> None:
-    """Log which of the given options have no effect with the model, target and output formats of the job."""
+def _warn_about_options(job: "Job", spill: Path | None) -> None:
+    """Log which of the given options have no effect with the model and target of the job."""
     reasons = {}
     if job.model.bidirectional:
         reasons["slots"] = "the model is bidirectional"
@@ -225,6 +227,4 @@ def _warn_about_options(job: "Job", outputs: Sequence[Path], spill: Path | None)
             reasons["seed"] = f"the baseline {path.baseline} is not random"
     else:
         reasons["baseline"] = f"--method {path.name} has no baseline"
-    if all(path.suffix == ".npz" for path in outputs):
-        reasons["score"] = "a .npz file contains the four derivatives; only export sites uses the score"
     warn_without_effect(**reasons)
