@@ -40,12 +40,13 @@ def change_effects(job: VariantJob, store: ScoreStore | None = None, *, progress
     NonFiniteError
         If an effect is not finite.
     """
+    stored = stored_results(store, "effects")
     if store is not None:
-        stored = [len(entry["edits"]) for each in store.details.values() for entry in each if "effects" in entry]
-        store.log_resumed(sum(stored), sum(len(stretch.edits) for stretch in job.stretches), "effects")
+        n_stored = sum(len(entry["edits"]) for entries in stored.values() for entry in entries)
+        store.log_resumed(n_stored, sum(len(stretch.edits) for stretch in job.stretches), "effects")
     by_strand = {strand: _empty(len(job.changes)) for strand in ("+", "-")}
     for number, stretch in enumerate(job.stretches):
-        found = _Found(number, stretch, by_strand[stretch.strand], store)
+        found = _Found(number, stretch, by_strand[stretch.strand], store, stored.get(number, []))
         run = masked_log_odds
         if not job.options.masked:
             run = partial(edit_effects, terms=stretch_terms(job, stretch), tolerance=job.options.tolerance)
@@ -83,10 +84,14 @@ def job_settings(job: VariantJob) -> dict[str, Any]:
     }
 
 
-def stored_results(store: ScoreStore | None, number: int, key: str) -> list[Mapping[str, Any]]:
-    """Return the stored results of a stretch that contain `key`."""
-    entries = [] if store is None else [entry for each in store.details.values() for entry in each]
-    return [entry for entry in entries if entry["stretch"] == number and key in entry]
+def stored_results(store: ScoreStore | None, key: str) -> dict[int, list[Mapping[str, Any]]]:
+    """Return the stored results that contain `key`, by the number of their stretch."""
+    found: dict[int, list[Mapping[str, Any]]] = {}
+    for entries in [] if store is None else store.details.values():
+        for entry in entries:
+            if key in entry:
+                found.setdefault(entry["stretch"], []).append(entry)
+    return found
 
 
 def store_result(store: ScoreStore, entry: Mapping[str, Any]) -> None:
@@ -97,12 +102,19 @@ def store_result(store: ScoreStore, entry: Mapping[str, Any]) -> None:
 class _Found:
     """Effects of the changes of one stretch, which are committed to a store from time to time."""
 
-    def __init__(self, number: int, stretch: Stretch, effects: Effects, store: ScoreStore | None) -> None:
+    def __init__(
+        self,
+        number: int,
+        stretch: Stretch,
+        effects: Effects,
+        store: ScoreStore | None,
+        stored: Sequence[Mapping[str, Any]],
+    ) -> None:
         self._number, self._stretch, self._effects, self._store = number, stretch, effects, store
         self._pending: list[int] = []
         self._committed = time.monotonic()
         self.done: set[int] = set()
-        for entry in stored_results(store, number, "effects"):
+        for entry in stored:
             for edit, values in zip(entry["edits"], entry["effects"], strict=True):
                 self._set(edit, values)
                 self.done.add(edit)

@@ -223,6 +223,7 @@ def _write_cool(
             widths = [1 << i for i in range(max(2, (len(starts) // _COARSEST).bit_length() + 1))]
             single, made = made, folder.path / "map.mcool"
             with warnings.catch_warnings():
+                # cooler sets an option for symmetric matrices itself, and then warns that it changes it.
                 warnings.filterwarnings("ignore", "Creating a non-symmetric matrix")
                 cooler.zoomify_cooler(str(single), str(made), widths, _CHUNK, columns=["count"])
         shutil.copyfile(made, part)

@@ -49,7 +49,7 @@ class Options:
         Number of bases to read upstream of a region, and number to read downstream of it. If None, the
         value in the model's configuration is used.
     apart
-        Whether each region has a window of its own. If False, windows of causal models that overlap are joined if
+        Whether each region has a separate window. If False, windows of causal models that overlap are joined if
         their regions can have a common target (see `can_share`).
     batch
         Number of windows of equal length processed together.

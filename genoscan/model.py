@@ -209,7 +209,7 @@ def load_model(
     path
         Name (see `genoscan models list`) or folder of a model; a `Path` is always treated as a folder.
     device
-        "cpu", "cuda" or "cuda:N".
+        "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one.
     dtype
         torch.float32 or torch.float64, or "float32" or "float64".
     kernels
@@ -239,17 +239,9 @@ def load_model(
     InputError
         If an option is invalid.
     """
-    if isinstance(dtype, str):
-        if dtype not in _DTYPES:
-            raise InputError(f"dtype {dtype}: expected {' or '.join(_DTYPES)}")
-        dtype = _DTYPES[dtype]
+    device, dtype = find_device(device), find_dtype(dtype)
     if memory not in (None, "auto") and not (isinstance(memory, int) and memory >= 0):
         raise InputError(f'memory {memory}: expected a number of bytes, or "auto"')
-    kind = device.partition(":")[0]
-    if kind not in ("cpu", "cuda"):
-        raise InputError(f"device {device}: expected cpu, cuda or cuda:N")
-    if kind == "cuda" and not torch.cuda.device_count():
-        raise InputError(f"device {device}: torch finds no CUDA device")
     folder = path if isinstance(path, Path) else find_model(path)
     config = read_config(folder)
     stack, sha256 = read_stack(folder, config, device=device, dtype=dtype, kernels=kernels)
@@ -258,6 +250,50 @@ def load_model(
     method = choose_method(stack, tile=tile, slots=slots, memory=memory, spill=spill)
     head = "" if config.language_model else next(iter(config.heads))
     return Model(folder.resolve().name, folder, config, stack, method, sha256, head)
+
+
+def find_device(text: str, option: str = "device") -> str:
+    """Return the name of a torch device that is available.
+
+    Parameters
+    ----------
+    text
+        "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one.
+    option
+        Name of the option, for error messages.
+
+    Raises
+    ------
+    InputError
+        If the name is invalid, or the device is not available.
+    """
+    if text == "auto":
+        return "cuda" if torch.cuda.device_count() else "cpu"
+    if text == "cpu":
+        return text
+    kind, _, number = text.partition(":")
+    if kind != "cuda" or (number and not number.isdecimal()):
+        raise InputError(f"{option} {text}: expected auto, cpu, cuda or cuda:N")
+    if int(number or 0) >= torch.cuda.device_count():
+        raise InputError(f"{option} {text}: torch finds {torch.cuda.device_count()} CUDA devices")
+    return text
+
+
+def find_dtype(dtype: torch.dtype | str, option: str = "dtype") -> torch.dtype:
+    """Return a torch.dtype, given itself or its name.
+
+    `option` is the name of the option, for error messages.
+
+    Raises
+    ------
+    InputError
+        If the name is neither "float32" nor "float64".
+    """
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in _DTYPES:
+        raise InputError(f"{option} {dtype}: expected {' or '.join(_DTYPES)}")
+    return _DTYPES[dtype]
 
 
 def choose_method(

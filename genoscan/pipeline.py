@@ -110,11 +110,12 @@ class _Run:
     def compute(self, progress: Progress) -> None:
         """Compute the batches that are not in the store."""
         started, store, batches = time.monotonic(), self._store, self._job.batches
-        store.log_resumed(sum(len(batches[number]) for number in store.done), len(self._job.regions), "regions")
+        scored = [[region for windows in batch for region in windows[0].regions] for batch in batches]
+        store.log_resumed(sum(len(scored[number]) for number in store.done), len(self._job.regions), "regions")
         for number, batch in enumerate(batches):
             if number not in store.done:
                 values, details = attribute_batch(self._job, batch, store, progress, (store.path, number))
-                store.commit(number, values, [region for windows in batch for region in windows[0].regions], details)
+                store.commit(number, values, scored[number], details)
         self._seconds = time.monotonic() - started
 
     def write(self, command: Sequence[str], files: AtomicFiles) -> dict[str, Any]:

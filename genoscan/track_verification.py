@@ -50,7 +50,7 @@ class _Case:
     head
         Name of the task head; "" for the language-model head.
     apart
-        Whether the two parts have windows of their own, which overlap.
+        Whether the two parts have separate windows, which overlap.
     """
 
     strand: str

@@ -185,11 +185,12 @@ def _first_order(
 ) -> Float64[np.ndarray, " changes"]:
     """Return first-order predictions of the effects of the changes that are not random."""
     total, n_strands = np.zeros(len(job.changes)), 2 if job.options.strand == "both" else 1
+    stored = stored_results(store, "first")
     for number, stretch in enumerate(job.stretches):
         if stretch.changes[0] >= job.n_observed:
             continue
-        if stored := stored_results(store, number, "first"):
-            found = np.array(stored[0]["first"])
+        if number in stored:
+            found = np.array(stored[number][0]["first"])
         else:
             codes = torch.from_numpy(stretch.codes(job.genome))
             terms = stretch_terms(job, stretch)

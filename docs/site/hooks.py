@@ -43,7 +43,7 @@ _NOTEBOOK_LINK = re.compile(r"\]\(([^):]+)\.ipynb\)(?!\{)")  # without attribute
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Add generated pages, notebooks, and pages of docs/ without a place of their own, to the navigation."""
+    """Add generated pages, notebooks, and pages of docs/ without an entry, to the navigation."""
     named = set(_paths(config.nav))
     pages = (path.relative_to(_ROOT).as_posix() for path in sorted(_ROOT.glob("docs/*.md")))
     generated = {

@@ -8,7 +8,7 @@ import click
 
 from genoscan.cli.inputs import open_model, read_region, warn_about_annotation
 from genoscan.cli.messages import log, warn_without_effect
-from genoscan.cli.options import ANNOTATION, GENOME, MACHINE, MODEL, PATH, TILE
+from genoscan.cli.options import ANNOTATION, GENOME, MACHINE, MODEL, TILE, outputs_option
 
 if TYPE_CHECKING:
     from genoscan.dependency import MapPlan
@@ -69,17 +69,10 @@ if TYPE_CHECKING:
     "repeated.  [default: all]",
 )
 @click.option("--top", default=1_000, show_default=True, metavar="N", help="Number of pairs in a .bedpe file.")
-@click.option(
-    "-o",
-    "--output",
-    "outputs",
-    metavar="FILE",
-    type=PATH,
-    multiple=True,
-    required=True,
-    help="File to write; may be repeated. The suffix determines the contents: .npz (map and coordinates), .cool or "
+@outputs_option(
+    "File to write; may be repeated. The suffix determines the contents: .npz (map and coordinates), .cool or "
     ".mcool (require cooler), .bedpe (strongest pairs, mutated base first), .html (heat map), or .bw, .bedgraph, "
-    ".bedgraph.gz (influence of each mutated base: the mean of its values over the read bases).",
+    ".bedgraph.gz (influence of each mutated base: the mean of its values over the read bases)."
 )
 @MODEL
 @click.option(

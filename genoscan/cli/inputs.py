@@ -31,12 +31,9 @@ def set_threads(threads: int | None) -> None:
 
 def parse_dtype(text: str) -> "torch.dtype":
     """Convert the value of the option --dtype to a torch.dtype."""
-    import torch
+    from genoscan.model import find_dtype
 
-    known = {"float32": torch.float32, "float64": torch.float64}
-    if text not in known:
-        raise InputError(f"--dtype {text}: expected {' or '.join(known)}")
-    return known[text]
+    return find_dtype(text, "--dtype")
 
 
 def parse_size(text: str | None) -> int | Literal["auto"] | None:
@@ -55,22 +52,10 @@ def parse_size(text: str | None) -> int | Literal["auto"] | None:
 
 
 def parse_device(text: str) -> str:
-    """Convert the value of the option --device to the name of a torch device.
+    """Convert the value of the option --device to the name of a torch device that is available."""
+    from genoscan.model import find_device
 
-    An error is raised if the device is not available.
-    """
-    import torch
-
-    if text == "auto":
-        return "cuda" if torch.cuda.device_count() else "cpu"
-    if text == "cpu":
-        return "cpu"
-    kind, _, number = text.partition(":")
-    if kind != "cuda" or (number and not number.isdecimal()):
-        raise InputError(f"--device {text}: expected auto, cpu, cuda or cuda:N")
-    if int(number or 0) >= torch.cuda.device_count():
-        raise InputError(f"--device {text}: torch finds {torch.cuda.device_count()} CUDA devices")
-    return text
+    return find_device(text, "--device")
 
 
 def open_model(name: str, dtype: str, device: str, threads: int | None, **method: Any) -> "Model":

@@ -28,21 +28,14 @@ GENOME = click.argument("genome", metavar="GENOME", type=PATH)
 _SCORES = ".bw, .bedgraph, .bedgraph.gz (bgzip with tabix index)"
 
 
-def _outputs(formats: str) -> Callable[[Command], Command]:
-    return click.option(
-        "-o",
-        "--output",
-        "outputs",
-        metavar="FILE",
-        type=PATH,
-        multiple=True,
-        required=True,
-        help=f"Track to write; may be repeated. The suffix determines the format: {formats}.",
-    )
+def outputs_option(text: str) -> Callable[[Command], Command]:
+    """Return the option --output, which may be repeated, with the given help."""
+    return click.option("-o", "--output", "outputs", metavar="FILE", type=PATH, multiple=True, required=True, help=text)
 
 
-OUTPUTS = _outputs(f"{_SCORES}, .npz (all four derivatives at each base)")
-SCORE_OUTPUTS = _outputs(_SCORES)
+_TRACK = "Track to write; may be repeated. The suffix determines the format: "
+OUTPUTS = outputs_option(f"{_TRACK}{_SCORES}, .npz (all four derivatives at each base).")
+SCORE_OUTPUTS = outputs_option(f"{_TRACK}{_SCORES}.")
 """The same for tracks that have one score per base only."""
 
 ANNOTATION = click.option(
@@ -120,7 +113,7 @@ TARGET = combine(
         default="+",
         show_default=True,
         metavar="STRAND",
-        help="Strand to read: +, -, both (mean of the two targets), separate (both, in files of their own: -o P.bw "
+        help="Strand to read: +, -, both (mean of the two targets), separate (both, in separate files: -o P.bw "
         "writes P.plus.bw and P.minus.bw) or bed (column 6 of the file, or that of a gene).",
     ),
     click.option(
@@ -223,7 +216,7 @@ SPILL = click.option(
 APART = click.option(
     "--apart",
     is_flag=True,
-    help="Read each region in a window of its own, also where windows overlap. By default, overlapping windows of "
+    help="Read each region in a separate window, even where windows overlap. By default, overlapping windows of "
     "causal models are joined, which takes less time, and gives regions more context and reach.",
 )
 

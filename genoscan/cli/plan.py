@@ -47,7 +47,8 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
     total, longest = (format_duration(seconds) for seconds in (sum(cost.by_batch), max(cost.by_batch)))
     size = f"{cost.boundary_bytes / 1e6:,.0f} MB"
     boundaries = f"{size} between the layers, for the longest batch, in {cost.boundary_place}"
-    kept = f"{_kept(job)}; --memory {(cost.activation_bytes or 0) / 1e9:.2g}GB keeps all of the longest batch"
+    kept = f"{_kept(job)}; --memory {-(-(cost.activation_bytes or 0) // 10**6)}MB keeps all of the longest batch"
+    independent = "" if options["memory"] and cost.activation_bytes else ", independent of length"
     click.echo(
         table(
             {
@@ -59,7 +60,7 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
                 "recomputation": f"{cost.recomputed:.2f} additional forward passes per tile",
                 **({"gradients": f"{_range(*cost.gradients)} per window"} if job.options.path is not None else {}),
                 "process memory": f"{cost.base_bytes / 1e6:,.0f} MB for interpreter, libraries, model and index",
-                "engine memory": f"{cost.engine_bytes / 1e6:,.0f} MB, independent of length",
+                "engine memory": f"{cost.engine_bytes / 1e6:,.0f} MB{independent}",
                 **({"kept activations": kept} if cost.activation_bytes else {}),
                 **({"boundary memory": boundaries} if cost.boundary_bytes else {}),
                 "window memory": f"{cost.window_bytes / 1e6:,.1f} MB ({per_base})",

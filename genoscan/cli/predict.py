@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     default="+",
     show_default=True,
     metavar="STRAND",
-    help="Strand to read: +, -, both (mean of the two predictions) or separate (both, in files of their own: -o P.bw "
+    help="Strand to read: +, -, both (mean of the two predictions) or separate (both, in separate files: -o P.bw "
     "writes P.plus.HEAD.LABEL.bw and P.minus.HEAD.LABEL.bw).",
 )
 @click.option(

@@ -41,7 +41,7 @@ def command(
     """Write an HTML report on a track: curves, genes, logos, variants, a profile, scores.
 
     TRACK is a bigWig file written by genoscan, with its .json file in the same folder. More tracks, also of other
-    programs, are drawn below it on scales of their own; the table of the largest scores lists their values.
+    programs, are drawn below it on separate scales; the table of the largest scores lists their values.
 
     \b
     Examples:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from genoscan.cli.messages import log
-from genoscan.cli.options import PATH
+from genoscan.cli.options import PATH, outputs_option
 
 _MOST_BINS = 1_001
 
@@ -80,16 +80,9 @@ def summarize(paths: tuple[Path, ...], bed_path: Path, output: Path | None) -> N
     is_flag=True,
     help="Use absolute scores, as in the profile of a report; signed scores of different bases cancel in a mean.",
 )
-@click.option(
-    "-o",
-    "--output",
-    "outputs",
-    metavar="FILE",
-    type=PATH,
-    multiple=True,
-    required=True,
-    help="File to write; may be repeated. The suffix determines the format: .html (page), .png (picture, requires "
-    "kaleido and a Chrome) or .tsv (the mean profiles).",
+@outputs_option(
+    "File to write; may be repeated. The suffix determines the format: .html (page), .png (picture, requires "
+    "kaleido and a Chrome) or .tsv (the mean profiles)."
 )
 def profile(
     paths: tuple[Path, ...],

@@ -9,7 +9,7 @@ import click
 
 from genoscan.cli.inputs import open_model, parse_size
 from genoscan.cli.messages import log, warn_without_effect
-from genoscan.cli.options import EFFECT, GENOME, MACHINE, MEMORY, MODEL, PATH, SPILL, TILE
+from genoscan.cli.options import EFFECT, GENOME, MACHINE, MEMORY, MODEL, PATH, SPILL, TILE, outputs_option
 from genoscan.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from genoscan.variant_job import VariantJob
 
 
-_OTHER_REF = "REF differs from the genome"
 _MOST_REASONS = 6
 """Number of distinct statuses up to which they are listed in full."""
 
@@ -35,16 +34,9 @@ _MOST_REASONS = 6
     multiple=True,
     help="Variant such as chr1:1,024:A>C (1-based; may be repeated), instead of a file.",
 )
-@click.option(
-    "-o",
-    "--output",
-    "outputs",
-    metavar="FILE",
-    type=PATH,
-    multiple=True,
-    required=True,
-    help="What to write; may be repeated. The suffix determines the format: .vcf.gz (bgzip with tabix index), "
-    ".vcf, .tsv or .parquet.",
+@outputs_option(
+    "What to write; may be repeated. The suffix determines the format: .vcf.gz (bgzip with tabix index), "
+    ".vcf, .tsv or .parquet."
 )
 @click.option(
     "--tracks",
@@ -199,8 +191,10 @@ def _read(genome: "Genome", path: Path | None, texts: tuple[str, ...]) -> "Varia
 
 def _report(path: Path | None, status: "Sequence[str]", seconds: float) -> None:
     """Log how many alleles were scored, and why the others were not; raise an error if none was."""
+    from genoscan.genome.variant import OTHER_REF
+
     counts = Counter(status)
-    other_ref = sum(count for reason, count in counts.items() if reason.startswith(_OTHER_REF))
+    other_ref = sum(count for reason, count in counts.items() if reason.startswith(OTHER_REF))
     if len(counts) > _MOST_REASONS:
         counts = Counter(reason.partition(" (")[0] for reason in status)  # without the bases of each allele
     scored = counts.pop("ok", 0)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from genoscan.errors import InputError
-from genoscan.export.markup import security_policy
+from genoscan.export.markup import page_style, security_policy
 from genoscan.export.scored_variants import read_scored_variants, strongest
 from genoscan.export.summary import summarize
 from genoscan.export.track_file import load_track
@@ -76,6 +76,7 @@ def write_overview(output: Path, genome: Genome, results: Sequence[Path], *, tit
     template = Template(files("genoscan.export").joinpath("overview.html").read_text(encoding="utf-8"))
     text = template.substitute(
         policy=security_policy([]),
+        style=page_style(),
         title=html.escape(title),
         description=html.escape(f"{len(results):,} result{'s' * (len(results) != 1)} on {genome.path.name}"),
         sections="".join(_section(heading, rows) for heading, rows in tables.items() if rows),

@@ -124,7 +124,7 @@ def write_report(
         descriptions=_descriptions(track, others, genome),
         notes=note_list(list(_notes([track, *others], summary))),
         empty="" if summary.scored else " hidden",
-        legend=" Each track has a scale of its own." * bool(others)
+        legend=" Each track has a separate scale." * bool(others)
         + " Coding exons are drawn as thick bars, untranslated ones as thin bars, introns as lines." * bool(annotation),
         omitted=f" The {_CURVES} of {summary.regions:,} regions with the largest scores are shown."
         if len(summary.curves) < summary.regions

@@ -1,4 +1,4 @@
-"""Curves of the regions of a report: the scores, other tracks on scales of their own, and genes.
+"""Curves of the regions of a report: the scores, other tracks on separate scales, and genes.
 
 report.js draws the curves of one region at a time.
 """

@@ -26,6 +26,7 @@ NOT_ACGT: Final = "not A, C, G, T"
 N_IN_REF: Final = "N in REF or genome"
 N_IN_ALT: Final = "N in ALT"
 ALT_IS_REF: Final = "ALT equals REF"
+OTHER_REF: Final = "REF differs from the genome"
 WHOLE_SEQUENCE: Final = "deletion of the whole sequence"
 
 _AMBIGUOUS = str.maketrans("RYSWKMBDHV", "N" * 10)
@@ -218,9 +219,9 @@ def _ref_problem(ref: str, found: str, start: int) -> str:
     if not differing:
         return N_IN_REF
     if len(ref) <= _SHOWN:
-        return f"REF differs from the genome (found {ref}, genome {found})"
+        return f"{OTHER_REF} (found {ref}, genome {found})"
     i = differing[0]
-    return f"REF differs from the genome (at {start + i + 1:,} found {ref[i]}, genome {found[i]})"
+    return f"{OTHER_REF} (at {start + i + 1:,} found {ref[i]}, genome {found[i]})"
 
 
 def _shared_prefix(a: str, b: str) -> int:
