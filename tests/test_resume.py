@@ -124,6 +124,17 @@ def test_killed_in_the_middle(source: Path, tmp_path: Path, computed: list[str])
     assert_finished(tmp_path, source)
 
 
+def test_regions_of_a_joined_window_are_counted(source: Path, tmp_path: Path) -> None:
+    near = "-r", "chr1:101-120", "-r", "chr1:131-150", "-r", "chr2:51-110"
+    words = ["attribute", source / "g.fa", "-m", source / "tiny", "-t", 1, *near, "-o", tmp_path / "x.npz"]
+    assert elsewhere(*words, before=KILL_BETWEEN_TRACKS).code == -9
+    done = genoscan(*words)
+    assert done.code == 0
+    assert "resuming: 3 of 3 regions done\n" in done.err
+    record = json.loads((tmp_path / "x.npz.json").read_text())
+    assert sum(map(len, record["target_values"])) == 2  # one for each window
+
+
 @pytest.mark.parametrize("kill", [KILL_BETWEEN_TRACKS, pytest.param(KILL_AT_THE_VERY_END, marks=pytest.mark.slow)])
 def test_killed_when_all_is_computed(source: Path, tmp_path: Path, computed: list[str], kill: str) -> None:
     assert elsewhere(*command(tmp_path, source), before=kill).code == -9
