@@ -21,6 +21,7 @@ import torch
 
 from benchmarks import machine
 from benchmarks.clock import timed
+from benchmarks.gpu_commands import command_errors, command_speeds
 from benchmarks.gpu_parity import (
     ENGINES,
     engine_error,
@@ -246,6 +247,23 @@ def track(bench: Bench) -> Iterator[Result]:
     yield _error("track: scores read back", error, 1e-5)
 
 
+def commands(bench: Bench) -> Iterator[Result]:
+    """Variants, mutagenesis, dependency maps, paths and joined windows against the CPU in float64."""
+    for kind in list(ENGINES)[: bench.size(3, 1)]:
+        path = bench.folder / f"commands-{kind.replace(' ', '-')}"
+        write_small_model(kind, path, bench.size(2, 1))
+        for name, error in command_errors(path, bench.folder, bench.device, bench.size(60, 5)):
+            limit = 1e-7 if "float64" in name else 1e-5  # tracks and maps are float32
+            yield _error(f"commands: {kind}, {name}", error, limit)
+
+
+def changes(bench: Bench) -> Iterator[Result]:
+    """Speed of variants and of regions whose windows are joined, with a model that ships."""
+    for row in command_speeds(bench.device, bench.model if bench.dry else "bacteria", bench.size(500, 4)):
+        details = {key: value for key, value in row.items() if key not in ("name", "value", "unit", "threshold", "met")}
+        yield Result(row["name"], row["value"], row["unit"], details={"details": details})
+
+
 def _error(name: str, error: float, limit: float) -> Result:
     return Result(name, error, "relative", at_most(limit), exact=True)
 
@@ -343,7 +361,13 @@ def slots(bench: Bench) -> Iterator[Result]:
     yield Result("slots: one a tile, memory", memory, "MiB")
 
 
-SWEPT: dict[str, Sequence[int]] = {"SUB": (4, 8), "CHUNK": (32, 64, 128), "UNROLL": (1, 2, 4), "AHEAD": (8, 16, 32)}
+SWEPT: dict[str, Sequence[int]] = {
+    "EVERY": (4, 8, 16),
+    "SUB": (2, 4, 8),
+    "CHUNK": (32, 64, 128),
+    "STAGES": (1, 3, 5),
+    "AHEAD": (8, 16, 32),
+}
 """The scan's tunables (genoscan/ops/README.md), in genoscan/ops/triton_gpu/scan.py."""
 
 
@@ -425,6 +449,7 @@ MEASURES: dict[str, Callable[[Bench], Iterator[Result]]] = {
     "kernels": kernels,
     "engine": engine,
     "weights": weights,
+    "commands": commands,
     "long engine": long_engine,
     "track": track,
     "tiles": tiles,
@@ -437,6 +462,7 @@ MEASURES: dict[str, Callable[[Bench], Iterator[Result]]] = {
     # The row takes a quarter of the tile.
     "gibibyte": of_speed("gibibyte", 1024, 2_048, parts=4, again=1),
     "slots": slots,
+    "changes": changes,
     "paper": of_speed("paper", 4096, 8_192),
     "rounding": rounding,
     "scan sweep": scan_sweep,

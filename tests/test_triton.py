@@ -73,7 +73,7 @@ class Piece(NamedTuple):
     definition: Callable[..., Any]
     problem: Callable[[int, int, int, int], Tensors]
     weights: tuple[int, ...]
-    options: dict[str, float]
+    options: dict[str, Any]
 
 
 def step_size_problem(batch: int, length: int, channels: int, _inner: int) -> Tensors:
@@ -91,6 +91,7 @@ def as_in_reference(primitive: Primitive, name: str, *weights: int) -> Piece:
 
 PIECES = {
     "scan": as_in_reference(SCAN, "scan", 2, 5),
+    "phi scan": Piece(SCAN, REFERENCE.scan, OPERATIONS["scan"].problem, (2, 5), {"input_map": "phi"}),
     "conv_silu": as_in_reference(CONV_SILU, "conv_silu", 1, 2),
     "step_size": Piece(STEP_SIZE, lambda x, bias: F.softplus(x + bias, threshold=40), step_size_problem, (1,), {}),
     "gate": Piece(GATE, lambda y, z: y * F.silu(z), gate_problem, (), {}),
@@ -128,7 +129,7 @@ def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     from genoscan.ops.triton_gpu import scan as module
 
-    for name, value in {"CHUNK": 8, "SUB": 4, "AHEAD": 2, "WIDTH": 512}.items():
+    for name, value in {"CHUNK": 8, "EVERY": 4, "SUB": 2, "AHEAD": 2, "WIDTH": 512}.items():
         monkeypatch.setattr(module, name, value)
 
 
@@ -173,6 +174,8 @@ def truth(name: str, inputs: Tensors, bars: Tensors, dots: Tensors) -> Rules:
 
 SIZES = [
     *[("scan", length, 5, 4) for length in (1, 2, 7, 8, 9, 20)],
+    *[("phi scan", length, 5, 4) for length in (1, 8, 20)],
+    *[("phi scan", 9, 33, 4), ("phi scan", 2, 1, 17)],
     *[("scan", 9, 33, 4), ("scan", 3, 16, 16), ("scan", 2, 1, 17), ("scan", 5, 20, 1)],
     ("scan", 2, 3, 40),
     *[("conv_silu", 1, 1, 4), ("conv_silu", 2, 5, 8)],
@@ -226,7 +229,8 @@ def test_derivatives_of_every_order(name: str, way: str) -> None:
 @pytest.mark.parametrize("way", HIGHER)
 def test_derivatives_of_every_order_of_the_permutation_diagonal_scan(way: str) -> None:
     inputs, chosen = pd_problem(3, 2, 3)
-    hold(way, partial(PD_SCAN, **chosen), partial(REFERENCE.pd_scan, **chosen), inputs)
+    chosen = dict(zip(chosen, there(tuple(chosen.values())), strict=True))
+    hold(way, partial(PD_SCAN, **chosen), partial(REFERENCE.pd_scan, **chosen), there(inputs))
 
 
 @pytest.mark.parametrize("index", [-1, 3])
@@ -499,7 +503,8 @@ def test_sizes_of_a_model(name: str) -> None:
     asked = questions(name, 5000, 512, inner, dtype=torch.float32, directions=5)
     exact, options = map(doubled, asked), PIECES[name].options
     # The reference goes base by base.
-    expected = by_rules(CPU.scan, *exact) if name == "scan" else by_torch(defined(name), *exact)
+    scan = PIECES[name].primitive is SCAN
+    expected = by_rules(CPU.scan, *exact, **options) if scan else by_torch(defined(name), *exact)
     on_device = tuple(map(there, asked))
     first = by_rules(PIECES[name].primitive, *on_device, **options)
     assert_near(here(first), expected, torch.float32)
@@ -548,7 +553,7 @@ def compile_for(capability: int) -> list[dict[str, Any]]:
             usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         sizes = {name: int(size) for name, size in re.findall(r"(REG|STACK):(\d+)", usage)}
         still = tuple(i for i, argument in enumerate(arguments) if argument is None)
-        name, block = (program.__name__, {key: options[key] for key in ("G", "E", "PERMUTE") if key in options})
+        name, block = (program.__name__, {key: options[key] for key in ("G", "E", "PERMUTE", "PHI") if key in options})
         key = (name, still, *block.items())
         found[key] = {"name": name, "none": still, **block, **sizes}
         found[key]["shared"] = kernel.metadata.shared

@@ -69,7 +69,7 @@ def batched(call: Call, inputs: Tensors, dots: Tensors) -> Tensors:
     """Pull several cotangents back at once."""
     given = opened(inputs)
     numbers = few(call)(*given)
-    return torch.autograd.grad(numbers, given, torch.eye(len(numbers), dtype=numbers.dtype), is_grads_batched=True)
+    return torch.autograd.grad(numbers, given, torch.eye(len(numbers)).to(numbers), is_grads_batched=True)
 
 
 def dual_level(call: Call, inputs: Tensors, dots: Tensors) -> Tensors:

@@ -6,8 +6,7 @@ run on the CPU, slowly; this is intended for tests.
 
 from torch import Tensor
 
-from genoscan.ops import associative
-from genoscan.ops.kernels import Kernels, is_phi
+from genoscan.ops.kernels import Kernels
 from genoscan.ops.triton_gpu.conv import CONV_SILU
 from genoscan.ops.triton_gpu.pd_scan import PD_SCAN
 from genoscan.ops.triton_gpu.pointwise import GATE, RMS_NORM, STEP_SIZE
@@ -31,10 +30,8 @@ def gated_scan(
 
     The softplus of the step sizes and the gate are computed by separate kernels.
     """
-    if is_phi(input_map):  # not implemented in Triton
-        return associative.scan(u, delta, A, B, C, D, state, bias, z, input_map=input_map)
     steps = delta if bias is None else STEP_SIZE(delta, bias)
-    y, state = SCAN(u, steps, A, B, C, D, state)
+    y, state = SCAN(u, steps, A, B, C, D, state, input_map=input_map)
     return (y if z is None else GATE(y, z)), state
 
 

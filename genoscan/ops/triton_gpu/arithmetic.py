@@ -139,6 +139,44 @@ def masked(near, h):
 
 
 @kernel
+def phi(z, near, factor):
+    """Return `(exp(z) - 1) / z` for z <= 0.
+
+    `near` and `factor` are the results of `decay(z)`.
+    """
+    tiny = z > -1e-20
+    return tl.where(tiny, 1.0, tl.where(near, factor, factor - 1) * (1 / tl.where(tiny, -1.0, z)))
+
+
+@kernel
+def phi_slope(z, near, factor, gain):
+    """Return the derivative of `phi`, `(exp(z) - phi(z)) / z`, for z <= 0.
+
+    `near` and `factor` are the results of `decay(z)`, and `gain` is `phi(z)`.
+    """
+    # Chebyshev interpolant on [-0.7, 0].
+    if z.dtype == tl.float64:
+        p = 2.20422119656020512e-8 + 1.3955909621971753e-9 * z
+        p = 2.49575018305090999e-7 + p * z
+        p = 2.47953600425294566e-6 + p * z
+        p = 2.2045583041510352e-5 + p * z
+        p = 1.73611031390252863e-4 + p * z
+        p = 1.19047617508154446e-3 + p * z
+        p = 0.0069444444425571785 + p * z
+        p = 0.0333333333331966836 + p * z
+        p = 0.124999999999994884 + p * z
+        p = 0.333333333333333258 + p * z
+        p = 0.5 + p * z
+    else:
+        p = 0.00671302070913870248 + 0.000880058245007079572 * z
+        p = 0.0332514808185748828 + p * z
+        p = 0.124986751898790545 + p * z
+        p = 0.333332543642937489 + p * z
+        p = 0.499999992332209255 + p * z
+    return tl.where(near, p, (factor - gain) * (1 / tl.where(z > -1e-20, -1.0, z)))
+
+
+@kernel
 def logistic(x):
     """Return `1 / (1 + exp(-x))` and `1 / (1 + exp(x))`, each to full relative precision."""
     small = exp(-tl.abs(x))

@@ -8,24 +8,29 @@ import triton
 from torch import Tensor
 
 from genoscan.ops import reference
-from genoscan.ops.kernels import ScanInputs
+from genoscan.ops.kernels import ScanInputs, is_phi
 from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors
 from genoscan.ops.triton_gpu import scan_kernels
 from genoscan.ops.triton_gpu.arithmetic import contiguous, contiguous_tangents, launch, sum_blocks
 
 CHUNK = 64
 """Number of bases per chunk: small enough for uncompensated sums, and large enough for a fast carry kernel."""
-SUB = 8
-"""Number of bases between checkpoints, which must be a divisor of `CHUNK`.
-
-The states of this many bases are kept in registers.
-"""
+EVERY = 8
+"""Number of bases between checkpoints, which must be a divisor of `CHUNK`."""
+SUB = 4
+"""Number of bases whose states are kept in registers, which must be a divisor of `EVERY`."""
 AHEAD = 16
 """Number of chunks that the carry kernel loads at once, so that it waits for memory less often."""
 WIDTH = 32
 """Number of state values that each program of the carry kernel processes."""
-UNROLL = 1
-"""Number of bases over which loops are unrolled, so that their loads can overlap."""
+STAGES = 3
+"""Number of bases that loops over bases load at the same time, through shared memory."""
+BLOCK = 512
+"""Number of state values per program: of all states of as many channels as fit."""
+BLOCK_BAR = 128
+"""The same for each slab of `replay_bar`, which keeps the states of `SUB` bases."""
+SLABS = 2
+"""Number of slabs per program of `replay_bar`."""
 
 
 def _sizes(inputs: ScanInputs, budget: int, **axes: int) -> dict[str, int]:
@@ -84,26 +89,28 @@ def _contiguous_inputs(given: Tensors) -> ScanInputs:
     return ScanInputs(u, delta, A, B, C, D, state)
 
 
-def _forward(given: Tensors, *, save: bool) -> tuple[Tensors, Tensors]:
+def _forward(given: Tensors, *, save: bool, input_map: str = "euler") -> tuple[Tensors, Tensors]:
     inputs = _contiguous_inputs(given)
     u, delta, _, B, C, D, state, *_ = inputs
     batch, length, channels = u.shape
     A = _states_first(inputs.A)
     ends, totals = _allocate_chunks(inputs)
     n_chunks = totals.shape[1]
-    sizes = _sizes(inputs, 512, CHUNK=CHUNK, UNROLL=UNROLL)
+    sizes = _sizes(inputs, BLOCK, CHUNK=CHUNK, STAGES=STAGES, PHI=is_phi(input_map))
     grid = (n_chunks * triton.cdiv(channels, sizes["LANES"]), batch)
     chunks = ends, totals, length, n_chunks
     launch(scan_kernels.chunk_ends, grid, u, delta, A, B, *chunks, warps=1, **sizes)
     state_end = _carry_chunks(ends, totals, A, state, reverse=False)
     y = torch.empty_like(u)
-    checkpoints = u.new_empty(batch, triton.cdiv(length, SUB), *A.shape) if save else None
+    checkpoints = u.new_empty(batch, triton.cdiv(length, EVERY), *A.shape) if save else None
     arguments = (u, delta, A, B, C, D, ends, y, checkpoints, length, n_chunks)
-    launch(scan_kernels.replay, grid, *arguments, warps=1, **sizes, SUB=SUB)
+    launch(scan_kernels.replay, grid, *arguments, warps=1, **sizes, EVERY=EVERY)
     return (y, state_end), () if checkpoints is None else (checkpoints,)
 
 
-def _vjp(given: Tensors, saved: Tensors, bars: Tensors, needs_grad: Flags) -> OptionalTensors:
+def _vjp(
+    given: Tensors, saved: Tensors, bars: Tensors, needs_grad: Flags, *, input_map: str = "euler"
+) -> OptionalTensors:
     inputs, needs = _contiguous_inputs(given), ScanInputs(*needs_grad)
     u, delta, _, B, C, D, *_ = inputs
     (checkpoints,), (y_bar, state_end_bar) = saved, contiguous(bars)
@@ -111,12 +118,12 @@ def _vjp(given: Tensors, saved: Tensors, bars: Tensors, needs_grad: Flags) -> Op
     A = _states_first(inputs.A)
     ends, totals = _allocate_chunks(inputs)
     n_chunks = totals.shape[1]
-    sizes = _sizes(inputs, 512, CHUNK=CHUNK, UNROLL=UNROLL)
+    sizes = _sizes(inputs, BLOCK, CHUNK=CHUNK, STAGES=STAGES)
     grid = (n_chunks * triton.cdiv(channels, sizes["LANES"]), batch)
     arguments = (delta, A, C, y_bar, ends, totals, length, n_chunks)
     launch(scan_kernels.chunk_ends_bar, grid, *arguments, warps=1, **sizes)
     state_bar = _carry_chunks(ends, totals, A, state_end_bar, reverse=True)
-    sizes = _sizes(inputs, 128, CHUNK=CHUNK, SUB=SUB, E=2)
+    sizes = _sizes(inputs, BLOCK_BAR, CHUNK=CHUNK, EVERY=EVERY, SUB=SUB, E=SLABS, PHI=is_phi(input_map))
     n_blocks = triton.cdiv(channels, sizes["E"] * sizes["LANES"])
     u_bar, delta_bar = torch.empty_like(u), torch.empty_like(delta)
     partial_sums = u.new_empty(2, n_blocks, *B.shape)
@@ -139,7 +146,7 @@ def _vjp(given: Tensors, saved: Tensors, bars: Tensors, needs_grad: Flags) -> Op
     return u_bar, delta_bar, A_bar, B_bar, C_bar, D_bar, state_bar
 
 
-def _jvp(given: Tensors, tangents: OptionalTensors) -> tuple[Tensors, Tensors]:
+def _jvp(given: Tensors, tangents: OptionalTensors, *, input_map: str = "euler") -> tuple[Tensors, Tensors]:
     inputs = _contiguous_inputs(given)
     dots = ScanInputs(*contiguous_tangents(given, tangents, optional=(2, 5)))
     u, delta, _, B, C, D, state, *_ = inputs
@@ -150,7 +157,7 @@ def _jvp(given: Tensors, tangents: OptionalTensors) -> tuple[Tensors, Tensors]:
     ends_dot, totals_dot = (like.new_empty(count, *like.shape) for like in (ends, totals))
     n_chunks = totals.shape[1]
     together = min(4, triton.next_power_of_2(count))
-    sizes = _sizes(inputs, 512 // together, CHUNK=CHUNK, G=together)
+    sizes = _sizes(inputs, 512 // together, CHUNK=CHUNK, G=together, PHI=is_phi(input_map))
     grid = (n_chunks * triton.cdiv(channels, sizes["LANES"]), batch, triton.cdiv(count, together))
     launch(
         scan_kernels.chunk_ends_dot,

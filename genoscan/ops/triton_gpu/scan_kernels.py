@@ -8,16 +8,17 @@ The forward pass, the jvp and the vjp each have three steps:
 
 The decay over a whole chunk is exp(A * sum of step sizes). The state can therefore be advanced over a chunk
 in the same way as over a single base. The vjp processes the chunks, and the bases in each chunk, from right
-to left. It recomputes the states from checkpoints, which the forward replay saves every `SUB` bases, and
-keeps them in registers.
+to left. It recomputes the states from checkpoints, which the forward replay saves every `EVERY` bases, and
+keeps those of `SUB` bases in registers.
 
 Each program is one warp, so that no warp waits for another. It processes a block of channels; all states of
 a channel are distributed over a few threads. Sums over channels are written as one partial sum per block.
 
 Notation: u, delta, A, B, C, D and h are defined as in Mamba (Gu and Dao, arXiv 2312.00752, equation 2 with
-the Euler input map). The suffix `_dot` marks tangents, and `_bar` marks cotangents. n is the index of a
-state, and c is the index of a channel. `N` and `LANES` are the numbers of states and channels in a block;
-`N` is a power of two.
+the Euler input map). If `PHI` is true, the input map is that of Phase Gradient Flow (arXiv 2512.23068): the
+step size is replaced by `phi(delta A)` where it multiplies `u B`. This number is called `gain`. The suffix
+`_dot` marks tangents, and `_bar` marks cotangents. n is the index of a state, and c is the index of a
+channel. `N` and `LANES` are the numbers of states and channels in a block; `N` is a power of two.
 """
 
 # Functions compiled by Triton have no annotations; their callers do.
@@ -27,7 +28,7 @@ from functools import partial
 
 import triton.language as tl
 
-from genoscan.ops.triton_gpu.arithmetic import decay, kernel, masked
+from genoscan.ops.triton_gpu.arithmetic import decay, kernel, masked, phi, phi_slope
 
 LOWEST = tl.constexpr(-87.0)
 """Lower bound that is applied to the exponent z of a decay.
@@ -51,6 +52,21 @@ def _advance(h, near, factor, inflow):
     `near` and `factor` are the results of `decay(z)`.
     """
     return masked(near, h) + (factor * h + inflow)
+
+
+@kernel
+def _gain(step, z, near, factor, PHI: tl.constexpr):
+    """Return the number that multiplies `u B` in a step: the step size or, if `PHI` is true, `phi(z)`.
+
+    `near` and `factor` are the results of `decay(z)`.
+    """
+    return phi(z, near, factor) if PHI else step
+
+
+@kernel
+def _gain_dot(step_dot, z, z_dot, near, factor, gain, PHI: tl.constexpr):
+    """Return the tangents of the results of `_gain`, along several directions."""
+    return z_dot * phi_slope(z, near, factor, gain)[None, :, :] if PHI else step_dot[:, None, :]
 
 
 @kernel
@@ -93,9 +109,10 @@ def chunk_ends(
     CHANNELS: tl.constexpr,
     STATES: tl.constexpr,
     CHUNK: tl.constexpr,
-    UNROLL: tl.constexpr,
+    STAGES: tl.constexpr,
     N: tl.constexpr,
     LANES: tl.constexpr,
+    PHI: tl.constexpr,
 ):
     """Run the scan over each chunk from a zero initial state.
 
@@ -112,12 +129,14 @@ def chunk_ends(
     total = tl.zeros((LANES,), a.dtype)
     error = tl.zeros((LANES,), a.dtype)
     size = tl.minimum(CHUNK, length - chunk * CHUNK)
-    for t in tl.range(0, size, loop_unroll_factor=UNROLL):
+    for t in tl.range(0, size, num_stages=STAGES):
         step = tl.load(delta + t * CHANNELS + c, in_c, 0.0)
-        inflow = step * tl.load(u + t * CHANNELS + c, in_c, 0.0)
+        source = tl.load(u + t * CHANNELS + c, in_c, 0.0)
         b = tl.load(B + t * STATES + n, in_n, 0.0)
-        near, factor = decay(step[None, :] * a)
-        h = _advance(h, near, factor, b[:, None] * inflow[None, :])
+        z = step[None, :] * a
+        near, factor = decay(z)
+        gain = _gain(step[None, :], z, near, factor, PHI)
+        h = _advance(h, near, factor, b[:, None] * (gain * source[None, :]))
         total, error = _add(total, error, step)
     index = batch * n_chunks + chunk
     tl.store(totals + index * CHANNELS + c, total, in_c)
@@ -137,7 +156,7 @@ def chunk_ends_bar(
     CHANNELS: tl.constexpr,
     STATES: tl.constexpr,
     CHUNK: tl.constexpr,
-    UNROLL: tl.constexpr,
+    STAGES: tl.constexpr,
     N: tl.constexpr,
     LANES: tl.constexpr,
 ):
@@ -158,7 +177,7 @@ def chunk_ends_bar(
     pending = tl.zeros((N, LANES), a.dtype)
     total = tl.zeros((LANES,), a.dtype)
     error = tl.zeros((LANES,), a.dtype)
-    for i in tl.range(0, size, loop_unroll_factor=UNROLL):
+    for i in tl.range(0, size, num_stages=STAGES):
         t = size - 1 - i
         step = tl.load(delta + t * CHANNELS + c, in_c, 0.0)
         out_bar = tl.load(y_bar + t * CHANNELS + c, in_c, 0.0)
@@ -239,15 +258,16 @@ def replay(
     CHANNELS: tl.constexpr,
     STATES: tl.constexpr,
     CHUNK: tl.constexpr,
-    UNROLL: tl.constexpr,
-    SUB: tl.constexpr,
+    STAGES: tl.constexpr,
+    EVERY: tl.constexpr,
     N: tl.constexpr,
     LANES: tl.constexpr,
+    PHI: tl.constexpr,
 ):
     """Run the scan over each chunk from the state at its start, and write the outputs to `y`.
 
-    Unless `checkpoints` is None, the state before every `SUB`-th base is written to it. The shape of
-    `checkpoints` is (batch, sub-tiles, states, channels), where a sub-tile consists of `SUB` bases.
+    Unless `checkpoints` is None, the state before every `EVERY`-th base is written to it. The shape of
+    `checkpoints` is (batch, checkpoints, states, channels).
     """
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
     a = tl.load(A + at, in_nc, 0.0)
@@ -259,18 +279,20 @@ def replay(
     y += row * CHANNELS
     B += row * STATES
     C += row * STATES
-    checkpoint = batch * tl.cdiv(length, SUB) + chunk * (CHUNK // SUB)
+    checkpoint = batch * tl.cdiv(length, EVERY) + chunk * (CHUNK // EVERY)
     size = tl.minimum(CHUNK, length - chunk * CHUNK)
-    for t in tl.range(0, size, loop_unroll_factor=UNROLL):
+    for t in tl.range(0, size, num_stages=STAGES):
         if checkpoints is not None:  # noqa: SIM102 -- resolved at compile time, unlike the next
-            if t % SUB == 0:
-                tl.store(checkpoints + (checkpoint + t // SUB) * STATES * CHANNELS + at, h, in_nc)
+            if t % EVERY == 0:
+                tl.store(checkpoints + (checkpoint + t // EVERY) * STATES * CHANNELS + at, h, in_nc)
         step = tl.load(delta + t * CHANNELS + c, in_c, 0.0)
         source = tl.load(u + t * CHANNELS + c, in_c, 0.0)
         b = tl.load(B + t * STATES + n, in_n, 0.0)
         c_t = tl.load(C + t * STATES + n, in_n, 0.0)
-        near, factor = decay(step[None, :] * a)
-        h = _advance(h, near, factor, b[:, None] * (step * source)[None, :])
+        z = step[None, :] * a
+        near, factor = decay(z)
+        gain = _gain(step[None, :], z, near, factor, PHI)
+        h = _advance(h, near, factor, b[:, None] * (gain * source[None, :]))
         out = tl.sum(c_t[:, None] * h, 0) + d * source
         tl.store(y + t * CHANNELS + c, out, in_c)
 
@@ -314,10 +336,12 @@ def replay_bar(
     CHANNELS: tl.constexpr,
     STATES: tl.constexpr,
     CHUNK: tl.constexpr,
+    EVERY: tl.constexpr,
     SUB: tl.constexpr,
     E: tl.constexpr,
     N: tl.constexpr,
     LANES: tl.constexpr,
+    PHI: tl.constexpr,
 ):
     """Run each chunk from right to left, starting with the cotangent of the state at its end.
 
@@ -354,25 +378,35 @@ def replay_bar(
     B_bar += (block.to(tl.int64) * n_rows + row) * STATES
     C_bar += (block.to(tl.int64) * n_rows + row) * STATES
     size = tl.minimum(CHUNK, length - chunk * CHUNK)
-    checkpoints += (batch * tl.cdiv(length, SUB) + chunk * (CHUNK // SUB)) * STATES * CHANNELS
+    checkpoints += (batch * tl.cdiv(length, EVERY) + chunk * (CHUNK // EVERY)) * STATES * CHANNELS
     n_subs = tl.cdiv(size, SUB)
     for i_sub in range(n_subs):
         first = (n_subs - 1 - i_sub) * SUB
+        checkpoint = checkpoints + first // EVERY * STATES * CHANNELS
+        h = _load_slabs(checkpoint, first_c, n, in_n, CHANNELS, E, LANES)
+        for t in range(first // EVERY * EVERY, first):
+            step = tl.load(delta + t * CHANNELS + c, in_c, 0.0)
+            source = tl.load(u + t * CHANNELS + c, in_c, 0.0)
+            b = tl.load(B + t * STATES + n, in_n, 0.0)
+            z = step[:, None, :] * a
+            near, factor = decay(z)
+            gain = _gain(step[:, None, :], z, near, factor, PHI)
+            h = _advance(h, near, factor, b[None, :, None] * (gain * source[:, None, :]))
         # Row offsets from here are compile-time constants, so that addresses take no registers.
         at_c, at_n = first * CHANNELS + c, first * STATES + n
-        checkpoint = checkpoints + first // SUB * STATES * CHANNELS
-        h = _load_slabs(checkpoint, first_c, n, in_n, CHANNELS, E, LANES)
         befores, factors = (), ()
         for t in tl.static_range(SUB):
             # Past the end, steps of size zero have no effect.
             valid = first + t < size
             step = tl.load(delta + at_c + t * CHANNELS, in_c & valid, 0.0)
-            inflow = step * tl.load(u + at_c + t * CHANNELS, in_c & valid, 0.0)
+            source = tl.load(u + at_c + t * CHANNELS, in_c & valid, 0.0)
             b = tl.load(B + at_n + t * STATES, in_n & valid, 0.0)
-            near, factor = decay(tl.maximum(step[:, None, :] * a, LOWEST, tl.PropagateNan.ALL))
+            z = step[:, None, :] * a
+            near, factor = decay(tl.maximum(z, LOWEST, tl.PropagateNan.ALL))
             befores += (h,)
             factors += (factor,)
-            h = _advance(h, near, factor, b[None, :, None] * inflow[:, None, :])
+            gain = _gain(step[:, None, :], z, near, factor, PHI)
+            h = _advance(h, near, factor, b[None, :, None] * (gain * source[:, None, :]))
         for t in tl.static_range(SUB - 1, -1, -1):
             valid = first + t < size
             step = tl.load(delta + at_c + t * CHANNELS, in_c & valid, 0.0)
@@ -386,12 +420,20 @@ def replay_bar(
             z_bar = h_bar * (masked(near, before) + factor * before)
             retained = masked(near, h_bar)
             pending = factor * h_bar
-            sum_b = tl.sum(h_bar * b, 1)
-            sum_z = tl.sum(z_bar * a, 1)
-            part_b = tl.sum(tl.sum(h_bar * (step * source)[:, None, :], 0), 1)
+            if PHI:
+                z = step[:, None, :] * a
+                gain = phi(z, near, factor)
+                z_bar += phi_slope(z, near, factor, gain) * (h_bar * (b * source[:, None, :]))
+                sum_b = tl.sum(gain * h_bar * b, 1)
+                part_b = tl.sum(tl.sum(gain * h_bar * source[:, None, :], 0), 1)
+                source_bar, step_bar = sum_b, tl.sum(z_bar * a, 1)
+            else:
+                sum_b = tl.sum(h_bar * b, 1)
+                part_b = tl.sum(tl.sum(h_bar * (step * source)[:, None, :], 0), 1)
+                source_bar, step_bar = sum_b * step, tl.sum(z_bar * a, 1) + sum_b * source
             part_c = tl.sum(tl.sum(h * out_bar[:, None, :], 0), 1)
-            tl.store(u_bar + at_c + t * CHANNELS, sum_b * step + d * out_bar, in_c & valid)
-            tl.store(delta_bar + at_c + t * CHANNELS, sum_z + sum_b * source, in_c & valid)
+            tl.store(u_bar + at_c + t * CHANNELS, source_bar + d * out_bar, in_c & valid)
+            tl.store(delta_bar + at_c + t * CHANNELS, step_bar, in_c & valid)
             tl.store(B_bar + at_n + t * STATES, part_b, in_n & valid)
             tl.store(C_bar + at_n + t * STATES, part_c, in_n & valid)
             if A_bar is not None:
@@ -430,6 +472,7 @@ def chunk_ends_dot(
     G: tl.constexpr,
     N: tl.constexpr,
     LANES: tl.constexpr,
+    PHI: tl.constexpr,
 ):
     """Run the scan over each chunk as `chunk_ends` does, together with the tangents along `G` directions.
 
@@ -464,16 +507,19 @@ def chunk_ends_dot(
         step_dot = tl.load(delta_dot + t * CHANNELS, in_gc, 0.0)
         source_dot = tl.load(u_dot + t * CHANNELS, in_gc, 0.0)
         b_dot = tl.load(B_dot + t * STATES, in_gn, 0.0)
-        inflow = step * source
-        inflow_dot = step_dot * source[None, :] + step[None, :] * source_dot
-        near, factor = decay(step[None, :] * a)
+        z = step[None, :] * a
+        near, factor = decay(z)
         z_dot = step_dot[:, None, :] * a[None, :, :]
         if A_dot is not None:
             z_dot += step[None, None, :] * a_dot
+        gain = _gain(step[None, :], z, near, factor, PHI)
+        gain_dot = _gain_dot(step_dot, z, z_dot, near, factor, gain, PHI)
+        inflow = gain * source[None, :]
+        inflow_dot = gain_dot * source[None, None, :] + gain[None, :, :] * source_dot[:, None, :]
         change = z_dot * (masked(near, h) + factor * h)[None, :, :]
-        change += b[None, :, None] * inflow_dot[:, None, :] + b_dot[:, :, None] * inflow[None, None, :]
+        change += b[None, :, None] * inflow_dot + b_dot[:, :, None] * inflow[None, :, :]
         h_dot = _advance(h_dot, near[None, :, :], factor[None, :, :], change)
-        h = _advance(h, near, factor, b[:, None] * inflow[None, :])
+        h = _advance(h, near, factor, b[:, None] * inflow)
         total, error = _add(total, error, step)
         total_dot, error_dot = _add(total_dot, error_dot, step_dot)
     index = batch * n_chunks + chunk
@@ -572,6 +618,7 @@ def replay_dot(
     G: tl.constexpr,
     N: tl.constexpr,
     LANES: tl.constexpr,
+    PHI: tl.constexpr,
 ):
     """Run the scan over each chunk as `replay` does, and write the outputs to `y`.
 
@@ -614,16 +661,19 @@ def replay_dot(
         source_dot = tl.load(u_dot + t * CHANNELS, in_gc, 0.0)
         b_dot = tl.load(B_dot + t * STATES, in_gn, 0.0)
         c_dot = tl.load(C_dot + t * STATES, in_gn, 0.0)
-        inflow = step * source
-        inflow_dot = step_dot * source[None, :] + step[None, :] * source_dot
-        near, factor = decay(step[None, :] * a)
+        z = step[None, :] * a
+        near, factor = decay(z)
         z_dot = step_dot[:, None, :] * a[None, :, :]
         if A_dot is not None:
             z_dot += step[None, None, :] * a_dot
+        gain = _gain(step[None, :], z, near, factor, PHI)
+        gain_dot = _gain_dot(step_dot, z, z_dot, near, factor, gain, PHI)
+        inflow = gain * source[None, :]
+        inflow_dot = gain_dot * source[None, None, :] + gain[None, :, :] * source_dot[:, None, :]
         change = z_dot * (masked(near, h) + factor * h)[None, :, :]
-        change += b[None, :, None] * inflow_dot[:, None, :] + b_dot[:, :, None] * inflow[None, None, :]
+        change += b[None, :, None] * inflow_dot + b_dot[:, :, None] * inflow[None, :, :]
         h_dot = _advance(h_dot, near[None, :, :], factor[None, :, :], change)
-        h = _advance(h, near, factor, b[:, None] * inflow[None, :])
+        h = _advance(h, near, factor, b[:, None] * inflow)
         out_dot = tl.sum(c_t[None, :, None] * h_dot + c_dot[:, :, None] * h[None, :, :], 1)
         out_dot += d[None, :] * source_dot
         if D_dot is not None:
