@@ -21,6 +21,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 CARD = torch.device("cuda:0")
 _aten = torch.ops.aten
 _BETWEEN_DEVICES = {_aten.copy_.default}
+_WAITING = {_aten._local_scalar_dense.default, _aten.equal.default, _aten.nonzero.default, _aten.masked_select.default}
+"""Operations whose result, or its shape, the host waits for."""
 _INDEXED = {_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default}
 
 
@@ -62,8 +64,10 @@ class OnCard(Tensor):
             )
         inner = tree_map(off_card, (args, kwargs))
         outputs = _recorded(function, *inner[0], **inner[1])
-        if function is _aten._local_scalar_dense.default:
+        masks = [i for i in tree_leaves(args[1:]) if isinstance(i, Tensor) and i.dtype == torch.bool]
+        if function in _WAITING or (function in _INDEXED and masks):
             Simulated.transfers += 1
+        if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(outputs)):
             return outputs
         if function in _BETWEEN_DEVICES and not _is_on(args[0]):
             Simulated.transfers += 1

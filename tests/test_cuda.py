@@ -22,6 +22,7 @@ from truth import caduceus
 from benchmarks.interpreted import interpreting
 from genoscan.cli.inputs import parse_device
 from genoscan.engine.adjoint import adjoint, consume
+from genoscan.engine.forward import forward
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.target import LogitSum, Target, whole_window
 from genoscan.layers.foreign.families import read_foreign
@@ -181,10 +182,16 @@ def test_other_commands(tmp_path: Path, card: None) -> None:
 
 
 @pytest.mark.skipif(THERE, reason="counts what is simulated")
-@pytest.mark.parametrize("target", ["log-likelihood", "logit"])
-def test_the_device_is_waited_for_once_a_tile(target: str, card: None) -> None:
+@pytest.mark.parametrize(
+    ("kind", "target"), [("causal", "log-likelihood"), ("causal", "logit"), ("PD-SSM", "log-likelihood")]
+)
+def test_the_device_is_waited_for_once_a_tile(kind: str, target: str, card: None) -> None:
     """When a tile's derivatives are read; once more at the end, for the target's value."""
-    stack = tiny_stack(8, 1, kernels="reference").to("cuda")
+    if kind == "PD-SSM":  # its kernels look at the maps when they are first called
+        stack = mixed_stack(8, ("pd_ssm",), kernels="triton").to("cuda")
+        list(forward(stack, OneHot(genome(5), one_hot_table().to("cuda")), tile=5))
+    else:
+        stack = tiny_stack(8, 1, kernels="reference").to("cuda")
     for length in (10, 20):
         codes = genome(length)
         made: Target = whole_window(codes, output_columns())
