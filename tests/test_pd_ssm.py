@@ -237,9 +237,12 @@ def test_training_takes_the_estimators_derivative(
 
     # The same block, its scan by matrices.
     held: dict[str, Tensor] = {}
-    scores = layer._scores
-    monkeypatch.setattr(layer, "_scores", lambda u: held.setdefault("scores", scores(u)))
-    monkeypatch.setattr(layer, "surrogate", None)
+
+    def hold(decay: Tensor, inflow: Tensor, scores: Tensor, _route: Tensor) -> tuple[Tensor, Tensor]:
+        held["scores"] = scores
+        return decay, inflow
+
+    monkeypatch.setattr(layer, "_estimate", lambda _state, _maps: hold)
 
     def scan(decay: Tensor, inflow: Tensor, state: Tensor, **_: Tensor) -> tuple[Tensor, Tensor]:
         states = by_matrices(layer, decay, inflow, state, held["scores"], kind, temperature)
@@ -297,7 +300,7 @@ def test_a_surrogate_is_used_by_the_copy_alone(kind: Literal["activated", "strai
     pairs = zip(trained.parameters(), stack.parameters(), strict=True)
     assert all(a is b for a, b in pairs)
     x = random_like(torch.zeros(1, 20, 4, dtype=F64))
-    assert_same_bits(trained(x, stack.begin(1)), stack(x, stack.begin(1)))
+    assert_near(trained(x, stack.begin(1)), stack(x, stack.begin(1)))
     found, bars = adjoint_of(trained.eval(), parameters=True)
     with pytest.raises(AssertionError):
         assert_near(found, expected)

@@ -52,6 +52,16 @@ def by_lanes() -> Callable[[Any, np.ndarray], np.ndarray]:
     return apply
 
 
+@numba.njit(inline="always")
+def sine(x):  # type: ignore[no-untyped-def]
+    return lane_math.sine(x, 0.0)
+
+
+@numba.njit(inline="always")
+def cosine(x):  # type: ignore[no-untyped-def]
+    return lane_math.sine(x, 1.0)
+
+
 def lowest(kind: type) -> int:
     """Return the least k for which 2^k is a normal number."""
     return int(np.finfo(kind).minexp)
@@ -123,6 +133,17 @@ def test_sigmoid_to_the_last_place(kind: type, by_lanes: Any) -> None:
     small = np.exp(-np.abs(long))
     exact = np.where(x > 0, 1, small) / (1 + small)
     assert worst(by_lanes(lane_math.sigmoid, x), exact) <= 1.5 * BARS[kind]
+
+
+@KINDS
+@pytest.mark.parametrize(("function", "exact"), [(sine, np.sin), (cosine, np.cos)])
+def test_sine_to_the_last_place_of_one(kind: type, function: Any, exact: Any, by_lanes: Any) -> None:
+    random = np.random.default_rng(1)
+    seams = np.arange(-5200, 5200) * (np.pi / 4)
+    x = np.concatenate([random.uniform(-8192, 8192, 50_000), random.normal(size=50_000), seams, [0.0]]).astype(kind)
+    found = by_lanes(function, x)
+    assert np.abs(found - exact(x.astype(np.longdouble))).max() <= 2 * np.finfo(kind).eps
+    assert np.isnan(by_lanes(function, np.array([np.nan, np.inf], kind))).all()
 
 
 @KINDS

@@ -25,7 +25,6 @@ from typing import ClassVar, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import Depthwise
@@ -33,8 +32,9 @@ from genoscan.layers.norm import NormConfig, build_norm
 from genoscan.layers.schema import Schema, Size
 from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate, activated, straight_through
-from genoscan.ops.dual import Dual, primal
+from genoscan.ops.dual import Dual
 from genoscan.ops.kernels import Kernels
+from genoscan.ops.pd_mix import Estimate, PdMixWeights, pd_mix_by_operations
 from genoscan.ops.pd_scan import argmax_maps
 
 
@@ -174,27 +174,16 @@ class PdSsm(nn.Module):
         """
         tail, state = carry
         u, z, tail = self._project_inputs(x, tail)
-        size, phase, reading = self.low(u).chunk(3, -1)
-        magnitude, angle = torch.exp(-F.relu(self.size(size))), self.phase(phase)
-        planes = magnitude * torch.cos(angle), magnitude * torch.sin(angle)
-        decay = torch.stack([self._by_head(plane) for plane in planes], -2)
-        inflow = self._in_planes(self.B_proj(u))
-        scores = self._scores(u)
-        route, maps = scores.argmax(-1).to(torch.int16), argmax_maps(self.dictionary)
-        # NaN if scores overflow: the argmax of several infinities is undefined.
-        decay = decay + 0 * primal(scores).detach().amax(-1)[..., None, None]
-        surrogate = self.surrogate
+        weights, maps = self._weights(), argmax_maps(self.dictionary)
+        dual = any(isinstance(part, Dual) for part in (x, *carry))
         # Surrogates change only derivatives and are skipped if no graph is recorded.
-        if surrogate is not None and torch.is_grad_enabled() and not isinstance(x, Dual):
-            chosen = surrogate, scores, self.dictionary, route, maps
-            if surrogate.kind == "activated":
-                decay = activated(decay, *chosen)
-            else:
-                inflow = straight_through(inflow, decay, state, *chosen, self.kernels)
-        states, state = self.kernels.pd_scan(decay, inflow, state, route=route, maps=maps)
-        C = self._in_planes(self.C_proj(reading))
-        read = (C[..., 0, :] * states[..., 0, :] - C[..., 1, :] * states[..., 1, :]).flatten(-2)
-        y = (self.state_out(read) + self.D * u) * F.silu(z)
+        estimate = self._estimate(state, maps) if torch.is_grad_enabled() and not dual else None
+        # The same operations with and without a graph: other roundings could select other maps.
+        plain = self.surrogate is None and not dual
+        if plain and self.kernels.pd_mix is not None:
+            y, state = self.kernels.pd_mix(u, z, state, weights, maps=maps)
+        else:
+            y, state = pd_mix_by_operations(self.kernels, u, z, state, weights, maps=maps, estimate=estimate)
         return x + self.out_proj(y), (tail, state)
 
     def margin(
@@ -222,6 +211,35 @@ class PdSsm(nn.Module):
         first, second = torch.softmax(self._scores(u), -1).topk(2, -1).values.unbind(-1)
         return (first - second).amin(-1)
 
+    def _estimate(self, state: Tensor, maps: Tensor) -> Estimate | None:
+        """Return the function that sets the surrogate gradient, if there is one."""
+        surrogate = self.surrogate
+        if surrogate is None:
+            return None
+
+        def estimate(decay: Tensor, inflow: Tensor, scores: Tensor, route: Tensor) -> tuple[Tensor, Tensor]:
+            chosen = surrogate, scores, self.dictionary, route, maps
+            if surrogate.kind == "activated":
+                return activated(decay, *chosen), inflow
+            return decay, straight_through(inflow, decay, state, *chosen, self.kernels)
+
+        return estimate
+
+    def _weights(self) -> PdMixWeights:
+        return PdMixWeights(
+            B_proj=self.B_proj.weight,
+            low=self.low.weight,
+            size=self.size.weight,
+            size_bias=self.size.bias,
+            phase=self.phase.weight,
+            phase_bias=self.phase.bias,
+            C_proj=self.C_proj.weight,
+            C_bias=self.C_proj.bias,
+            router=self.router.weight,
+            state_out=self.state_out.weight,
+            D=self.D,
+        )
+
     def _project_inputs(self, x: Tensor, tail: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         normed = self.norm(x)
         u, z = (self.kernels.linear(normed, half) for half in self.in_proj.weight.chunk(2))
@@ -230,12 +248,6 @@ class PdSsm(nn.Module):
 
     def _scores(self, u: Tensor) -> Tensor:
         return self.router(u).unflatten(-1, (self.config.heads, self.config.n_maps))
-
-    def _by_head(self, states: Tensor) -> Tensor:
-        return states.unflatten(-1, (self.config.heads, self.config.d_state))
-
-    def _in_planes(self, states: Tensor) -> Tensor:
-        return states.unflatten(-1, (self.config.heads, 2, self.config.d_state))
 
 
 def with_surrogate(stack: Stack, surrogate: Surrogate) -> Stack:
@@ -253,7 +265,7 @@ def with_surrogate(stack: Stack, surrogate: Surrogate) -> Stack:
     -------
     Stack
         Stack that consists of the same modules as `stack`, except that PD-SSM blocks are copied. The copies
-        share their parameters with the original blocks. The outputs are identical to those of `stack`. The
+        share their parameters with the original blocks. The outputs equal those of `stack` up to rounding. The
         derivatives, including those with respect to the inputs, are estimates.
     """
     blocks = [copy.copy(block) for block in stack.layers]

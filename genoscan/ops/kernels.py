@@ -126,6 +126,9 @@ class Kernels(NamedTuple):
         Function `(x, tail, state, MambaWeights, eps=...) -> (outputs, tail for the next tile, final
         state)`. It computes a whole block, but does not support `Dual` inputs or biases of the projections.
         If it is None, `mamba_by_operations` is used.
+    pd_mix : callable, optional
+        Function `(u, z, state, PdMixWeights, maps=...) -> (outputs, final state)`. It computes the mixer of a
+        PD-SSM block, but does not support `Dual` inputs. If it is None, `pd_mix.pd_mix_by_operations` is used.
 
     Notes
     -----
@@ -141,6 +144,7 @@ class Kernels(NamedTuple):
     pd_scan: Callable[..., tuple[Tensor, Tensor]]
     linear: Callable[..., Tensor] = F.linear
     mamba: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None
+    pd_mix: Callable[..., tuple[Tensor, Tensor]] | None = None
 
 
 def mamba_by_operations(

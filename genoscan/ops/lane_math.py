@@ -8,7 +8,7 @@ Each function is a stub, for which numba overloads are defined for vectors of fl
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic, overload, register_jitable
 
 from genoscan.ops.lanes import LANES, Lanes, where
 
@@ -48,6 +48,15 @@ def exponential(x):
     """Return `exp(x)` for x <= 0, or 0 if the result is denormal.
 
     The result is accurate to 2 units in the last place.
+    """
+    raise NotImplementedError("compiled code only")
+
+
+def sine(x, quarters):
+    """Return `sin(x + quarters pi / 2)` for |x| <= 8192 and a whole number of quarters, such as 1.0 for the cosine.
+
+    The argument is reduced to |r| <= pi / 4 by subtracting a multiple of pi / 2, which is stored as three numbers.
+    The absolute error is at most 2 units in the last place of 1.
     """
     raise NotImplementedError("compiled code only")
 
@@ -155,6 +164,44 @@ def _overload_exponential(x):
         power = _exp2_integer(shifted)
         r = (x - k * high) - k * low
         return where(x <= least * _LN_2, 0.0, power * _exp2m1(r * _LOG2_E) + power)
+
+    return chosen
+
+
+@overload(sine, inline="always")
+def _overload_sine(x, quarters):
+    # Chebyshev interpolants of (sin(r) / r - 1) / r^2 and (cos(r) - 1 + r^2 / 2) / r^4 in r^2.
+    if x.scalar == types.float32:
+        rounder, high, middle, low = 1.5 * 2**23, 1.5703125, 4.837512969970703e-4, 7.549789954891882e-8
+
+        def polynomials(w):
+            s = -0.166666645399896128 + w * (0.00833272473263029222 + w * -0.000195828558507899881)
+            c = 0.0416666645369460917 + w * (-0.00138882794496495371 + w * 0.0000245428963369446271)
+            return s, c
+    else:
+        rounder, high, middle, low = 1.5 * 2**52, 1.5707963258028030396, 9.9209357916352214e-10, 5.17018298179410557e-19
+
+        def polynomials(w):
+            s = -2.50510925070613859e-8 + w * 1.59153232122714003e-10
+            s = -0.000198412698363873462 + w * (2.75573159119111591e-6 + w * s)
+            s = -0.166666666666666644 + w * (0.00833333333333070063 + w * s)
+            c = 2.08761216588711588e-9 + w * -1.1380876948169716e-11
+            c = 0.000024801587298533455 + w * (-2.75573171524670396e-7 + w * c)
+            c = 0.0416666666666666652 + w * (-0.00138888888888872422 + w * c)
+            return s, c
+
+    polynomials = register_jitable(inline="always")(polynomials)
+
+    def chosen(x, quarters):
+        k = (x * 0.6366197723675814 + rounder) - rounder
+        r = ((x - k * high) - k * middle) - k * low
+        w = r * r
+        s, c = polynomials(w)
+        s, c = r + r * w * s, 1.0 - 0.5 * w + w * w * c
+        k = k + quarters
+        turn = k - 4.0 * ((k * 0.25 + rounder) - rounder)  # -2 to 2
+        value = where(turn * turn > 0.5, where(turn * turn > 2.0, s, c), s)
+        return where(turn * turn > 2.0, 0.0 - value, where(turn > -0.5, value, 0.0 - value))
 
     return chosen
 
