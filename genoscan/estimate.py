@@ -128,7 +128,6 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
             of_batch += per_base * length * len(windows)
         seconds.append(of_batch)
     scored = sum(len(region) for region in job.regions)
-    windows_read = [w for batch in job.batches for windows in batch for w in windows]
     engine_bytes = probe.bytes + cost.carry_bytes - of_probe.carry_bytes
     per_position = job.model.position_bytes
     if isinstance(method, Adjoint):
@@ -139,10 +138,10 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
     return Estimate(
         regions=len(job.regions),
         merged_bases=scored,
-        windows=len(windows_read),
+        windows=sum(len(windows) for batch in job.batches for windows in batch),
         batches=len(job.batches),
-        read_bases=(read_bases := sum(len(window) for window in windows_read)),
-        context_share=1 - sum(len(region) for window in windows_read for region in window.regions) / read_bases,
+        read_bases=job.read_bases,
+        context_share=job.context_share,
         longest=longest,
         recomputed=cost.recomputed,
         engine_bytes=engine_bytes,

@@ -41,7 +41,11 @@ class Gradient(NamedTuple):
 
 
 def gradient(
-    model: Model, codes: UInt8[Tensor, "batch length"], target: Target, method: Method | None = None
+    model: Model,
+    codes: UInt8[Tensor, "batch length"],
+    target: Target,
+    method: Method | None = None,
+    progress: Progress = ignore,
 ) -> Gradient:
     """Return the gradient of a target with respect to every base.
 
@@ -56,6 +60,8 @@ def gradient(
         Target to differentiate. It has one scalar value for each window.
     method
         Method of differentiation. If None, the model's own method is used.
+    progress
+        As for `stream_gradient`.
 
     Returns
     -------
@@ -73,7 +79,7 @@ def gradient(
     def receive(rows: slice, span: slice, x_bar: Tensor) -> None:
         whole[rows, span] = x_bar
 
-    return Gradient(stream_gradient(model, codes, target, receive, method), whole)
+    return Gradient(stream_gradient(model, codes, target, receive, method, progress=progress), whole)
 
 
 def stream_gradient(

@@ -144,6 +144,18 @@ class Job:
         """Largest number of windows that are processed together."""
         return max((len(batch) for batch in self.batches), default=0)
 
+    @property
+    def read_bases(self) -> int:
+        """Total number of bases in all windows."""
+        return sum(len(window) for batch in self.batches for windows in batch for window in windows)
+
+    @property
+    def context_share(self) -> float:
+        """Share of the bases read that are not scored, from 0 to 1."""
+        windows = (window for batch in self.batches for windows in batch for window in windows)
+        scored = sum(len(region) for window in windows for region in window.regions)
+        return 1 - scored / self.read_bases if scored else 0.0
+
     @cached_property
     def warning(self) -> str | None:
         """Warning if the G+C content of the regions differs from that of the training data; None otherwise."""

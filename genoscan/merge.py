@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from genoscan.errors import InputError
+from genoscan.expected_error import merge_entries
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
 from genoscan.layers.config import ValidationResult
@@ -24,6 +25,8 @@ _REQUIRED = "score", "sequences", "scored_bases"
 _SUMS = "scored_bases", "zero_regions", "seconds"
 _SHARD_KEYS = (
     "command",
+    "context_share",
+    "read_bases",
     "regions",
     "scored_bases",
     "seconds",
@@ -36,6 +39,7 @@ _SHARD_KEYS = (
     *TRACK_KEYS,
     "likelihood",
     "warning",
+    "window_error",
     "windows",
     "zero_regions",
 )
@@ -93,6 +97,7 @@ def write_merged(
         "shards": len(shards),
         "sequences": [met[name] for name in genome.sizes if name in met],
         "regions": region_records(region for region, _, _ in placed),
+        **merge_entries(records, [sum(map(len, shard.columns.regions)) for shard in shards]),
         **_likelihood(records),
         **_joined_lists(records, ("target_values", "target_labels", "completeness")),
         **{key: sum(record[key] for record in records) for key in _SUMS if all(key in record for record in records)},

@@ -108,8 +108,9 @@ class Model:
 
         Models with equal checksums compute the same function, regardless of the names of their folders.
         """
-        # The results on validation data have no influence on what the model computes.
-        settings = self.config.model_dump(mode="json", exclude={"validation"}) | {"weights": self.weights_sha256}
+        # Results of measurements have no influence on what the model computes.
+        measured = {"validation", "window_errors"}
+        settings = self.config.model_dump(mode="json", exclude=measured) | {"weights": self.weights_sha256}
         canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 

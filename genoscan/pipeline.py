@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from genoscan.engine.methods import Progress, ignore
+from genoscan.expected_error import expected_error_entries
 from genoscan.genome.plan import Batch
 from genoscan.gradient import stream_gradient
 from genoscan.job import Job
@@ -129,6 +130,7 @@ class _Run:
             **count_scores(store, job.regions),
             "regions": region_records(job.regions),
             "target_values": values,
+            **expected_error_entries(job),
             **likelihood_entries(job.model, predicted_likelihood(job, values), job.warning),
             **window_records(job, [store.details[number] for number in range(len(job.batches))]),
             "seconds": self._seconds + time.monotonic() - started,

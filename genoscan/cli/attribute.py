@@ -38,6 +38,7 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
     """
     from genoscan.cli.progress import progress
     from genoscan.estimate import passes
+    from genoscan.expected_error import describe_windows
     from genoscan.margin import check_margins, write_margins
     from genoscan.pipeline import run_all
     from genoscan.tracks.outputs import check_outputs
@@ -52,6 +53,8 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
         margins = [(job, strand_path(margin_path, job.options.strand) if separate else margin_path) for job, _ in jobs]
         for (job, path), (_, others) in zip(margins, jobs, strict=True):
             check_margins(job, path, others)
+    if (windows := describe_windows(jobs[0][0])) is not None:
+        log(windows)
     bases = sum(len(region) for job, _ in jobs for region in job.regions)
     with progress(sum(passes(job) for job, _ in jobs), bases) as advance:
         records = run_all(jobs, command=sys.argv, progress=advance)

@@ -1,18 +1,25 @@
-"""genoscan models: list, import and show models."""
+"""genoscan models: list, import, show and measure models."""
 
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from genoscan.cli.messages import table
+from genoscan.cli.inputs import open_model
+from genoscan.cli.messages import log, table
+from genoscan.cli.options import GENOME, MACHINE, PATH
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from genoscan.layers.config import ModelConfig
+    from genoscan.layers.window_error import WindowErrors
 
 
 @click.group("models")
 def command() -> None:
-    """List models, show a model, or import a checkpoint from another project."""
+    """List, show and measure models, or import a checkpoint from another project."""
 
 
 @command.command("list")
@@ -63,6 +70,105 @@ def import_foreign(source: str, name: str | None, tokens: str | None, pooling: A
     click.echo(import_model(source, name=name, tokens=tokens, pooling=pooling))
 
 
+@command.command("measure")
+@click.argument("model", metavar="MODEL")
+@GENOME
+@click.option(
+    "--head",
+    metavar="NAME",
+    help="Task head to measure, the logits of whose labels are differentiated in turn.  [default: the language model; "
+    "without one, the first head that labels bases]",
+)
+@click.option(
+    "--places",
+    type=int,
+    default=16,
+    show_default=True,
+    metavar="N",
+    help="Places drawn from the genome; more take more time and give a more precise median.",
+)
+@click.option(
+    "--longest",
+    type=int,
+    metavar="BASES",
+    help="Context and reach of the long window with which others are compared, the largest of which are at most half "
+    "as long.  [default: 32768, or twice the model's default context or reach if that is more]",
+)
+@click.option("--seed", type=int, default=1, show_default=True, metavar="N", help="Seed with which places are drawn.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FOLDER",
+    type=PATH,
+    help="Write a copy of the model that contains the results to a new folder, and leave the model as it is.",
+)
+@MACHINE
+def measure_windows(
+    model: str,
+    genome: Path,
+    head: str | None,
+    places: int,
+    longest: int | None,
+    seed: int,
+    output: Path | None,
+    dtype: str,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Measure how much the scores of a model depend on the window.
+
+    At places drawn from GENOME, 128 bases are scored with several contexts and reaches, among them the defaults
+    of the model, and with a much longer window. The command prints, for each context and reach, the median and
+    the largest relative L2 difference from the scores of the long window, and the share of a logit's sensitivity
+    that belongs to bases further away than 64, 256, ... bases.
+
+    The results are written to the model's config.json and README.md, from which plan and attribute state the
+    expected error of a window. Included models are not changed, except for copies by --output.
+
+    \b
+    Example:
+      genoscan models measure my-model chr.fa
+    """
+    from genoscan.cli.progress import progress
+    from genoscan.estimate import passes
+    from genoscan.genome.genome import open_genome
+    from genoscan.layers.catalogue import is_included
+    from genoscan.model_results import check_results_writable, copy_model, write_window_errors
+    from genoscan.tracks.atomic import check_new_folder
+    from genoscan.tracks.tables import table_text
+    from genoscan.window_measurement import measure, prepare_measurement
+
+    loaded = open_model(model, dtype, device, threads)
+    if output is not None:
+        check_new_folder(output)
+    elif not is_included(loaded.path):
+        check_results_writable(loaded.path)
+    prepared = prepare_measurement(loaded, open_genome(genome), head=head, places=places, longest=longest, seed=seed)
+    ladder = prepared.ladder
+    log(f"{places:,} places: {len(ladder.pairs):,} windows each, compared with {ladder.context:,} bases on each side")
+    with progress(sum(map(passes, prepared.jobs))) as advance:
+        errors = measure(prepared, advance)
+    click.echo(table_text(_window_table(errors)), nl=False)
+    if output is not None:
+        copy_model(loaded.path, output, errors)
+        log(f"{output}: a copy of {loaded.name} with these results")
+    elif is_included(loaded.path):
+        log(f"{loaded.name} is an included model, which is not changed; -o FOLDER writes a copy with these results")
+    else:
+        write_window_errors(loaded.path, errors)
+        log(f"{loaded.path}: these results are in config.json and README.md")
+
+
+def _window_table(errors: "WindowErrors") -> "pd.DataFrame":
+    """Return a row for each context and reach, and for each distance."""
+    import pandas as pd
+
+    rows = [("window_error", one.context, one.reach, None, one.median, one.worst) for one in errors.errors]
+    shares = [("distant_share", None, None, one.distance, one.median, one.worst) for one in errors.distant]
+    made = pd.DataFrame([*rows, *shares], columns=["quantity", "context", "reach", "distance", "median", "worst"])
+    return made.astype(dict.fromkeys(["context", "reach", "distance"], "Int64"))
+
+
 @command.command("show")
 @click.argument("model", metavar="MODEL")
 def show(model: str) -> None:
@@ -95,6 +201,7 @@ def show(model: str) -> None:
                 "reach": f"{config.reach:,} bases",
                 "trained on": config.trained_on,
                 **_training_data(config),
+                "window error": _window_error(config, loaded.name),
                 "sha256": loaded.sha256,
             }
         )
@@ -113,3 +220,16 @@ def _training_data(config: "ModelConfig") -> dict[str, str]:
     if (held_out := config.validation) is not None:
         found["validation"] = f"{held_out.bits:.3f} bits per base ({held_out.composition:.3f} by composition alone)"
     return found
+
+
+def _window_error(config: "ModelConfig", name: str) -> str:
+    """Return the measured error of the default window."""
+    errors = config.window_errors
+    if errors is None:
+        return f"not measured; to measure it: genoscan models measure {shlex.quote(name)} GENOME"
+    reach = config.reach if errors.reach else 0
+    for one in errors.errors:
+        if (one.context, one.reach) == (config.context, reach):
+            found = f"{one.median:.1%} with the default context and reach (worst place {one.worst:.1%})"
+            return f"{found}, from {errors.places:,} places of {errors.genome}"
+    return f"measured at {errors.places:,} places of {errors.genome}, not for the default context and reach"

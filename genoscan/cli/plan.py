@@ -1,5 +1,6 @@
 """genoscan plan: estimate the memory and time that `genoscan attribute` needs."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
       genoscan plan hg38.fa.fai --whole-genome --device cuda -o hg38.bw
     """
     from genoscan.estimate import combine, estimate
+    from genoscan.expected_error import describe_expected_error
 
     if whole_genome and (options["region_texts"] or options["bed_path"] or options["shard"]):
         raise InputError("--whole-genome: leave --region, --bed and --shard out")
@@ -49,6 +51,7 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
     boundaries = f"{size} between the layers, for the longest batch, in {cost.boundary_place}"
     kept = f"{_kept(job)}; --memory {-(-(cost.activation_bytes or 0) // 10**6)}MB keeps all of the longest batch"
     independent = "" if options["memory"] and cost.activation_bytes else ", independent of length"
+    error = describe_expected_error(job, shlex.quote(options["model_name"]), shlex.quote(str(options["genome"])))
     click.echo(
         table(
             {
@@ -56,6 +59,7 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
                 "windows": f"{cost.windows:,} in {cost.batches:,} batches, {cost.read_bases:,} "
                 f"bases read (context {job.context:,}, reach {job.reach:,})",
                 "context": f"{cost.context_share:.0%} of the bases read are not scored",
+                **({} if error is None else {"window error": error}),
                 "longest window": f"{cost.longest:,} bases, {-(-cost.longest // tile):,} tiles of {tile:,}",
                 "recomputation": f"{cost.recomputed:.2f} additional forward passes per tile",
                 **({"gradients": f"{_range(*cost.gradients)} per window"} if job.options.path is not None else {}),

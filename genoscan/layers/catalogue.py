@@ -20,6 +20,11 @@ def model_search_path() -> list[Path]:
     return [shipped, user_model_directory()]
 
 
+def is_included(folder: Path) -> bool:
+    """Return whether a model folder is one of those that are included in the package."""
+    return folder.resolve().parent == model_search_path()[0].resolve()
+
+
 def user_model_directory() -> Path:
     """Return the directory for imported models, which is located in the user's data directory."""
     return platformdirs.user_data_path("genoscan") / "models"

@@ -20,6 +20,7 @@ from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.norm import NormConfig
 from genoscan.layers.pd_ssm import PdSsmConfig
 from genoscan.layers.schema import Bases, Schema, Share, Size
+from genoscan.layers.window_error import WindowErrors
 
 LayerConfig = Annotated[MambaConfig | Mamba2Config | PdSsmConfig | BidirectionalConfig, Field(discriminator="kind")]
 
@@ -96,6 +97,8 @@ class ModelConfig(Schema):
         unknown.
     validation
         Results on the validation data; None if they are unknown, or if the model does not predict the next base.
+    window_errors
+        How much scores depend on the window. None if this has not been measured.
     weights
         Expected SHA-256 checksum of model.safetensors, in hexadecimal. If None, the file is not verified.
     """
@@ -119,6 +122,7 @@ class ModelConfig(Schema):
     window: Annotated[Bases, Field(ge=1)] | None = None
     gc_range: tuple[Share, Share] | None = None
     validation: ValidationResult | None = None
+    window_errors: WindowErrors | None = None
     weights: str | None = None
 
     @model_validator(mode="after")

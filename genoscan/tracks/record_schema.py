@@ -193,6 +193,32 @@ class LikelihoodRecord(_Table):
         return counts
 
 
+class WindowErrorRecord(_Table):
+    """Record of the expected error of scores that is due to the limited windows.
+
+    Attributes
+    ----------
+    median, worst
+        Expected error, from the medians and from the largest errors of the measured places.
+    bound
+        "at least" or "at most" if the windows are outside the measured range; otherwise None.
+    genome, target, places, bases
+        Genome and target of the measurement, number of places, and number of bases scored at each.
+    context, reach
+        Context and reach of the long windows with whose scores others were compared.
+    """
+
+    median: Annotated[FiniteFloat, Field(ge=0, le=1e6)]
+    worst: Annotated[FiniteFloat, Field(ge=0, le=1e6)]
+    bound: Literal["at least", "at most"] | None = None
+    genome: Text
+    target: Text
+    places: PositiveInt
+    bases: PositiveInt
+    context: NonNegativeInt
+    reach: NonNegativeInt
+
+
 class TrackRecord(_Table):
     """Provenance record of a track, with the keys that genoscan reads.
 
@@ -235,6 +261,10 @@ class TrackRecord(_Table):
         How well a causal language model predicted the observed bases, if the run computed this.
     warning
         Warning about the run, for example that the sequences are unlike the training data of the model.
+    read_bases, context_share
+        Number of bases in all windows, and the share of them that is not scored.
+    window_error
+        Expected error of the scores due to the limited windows; None if it is unknown.
     """
 
     format: Literal["genoscan-track/1"]
@@ -261,6 +291,9 @@ class TrackRecord(_Table):
     seconds: FiniteFloat = 0.0
     likelihood: LikelihoodRecord | None = None
     warning: str | None = None
+    read_bases: PositiveInt | None = None
+    context_share: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
+    window_error: WindowErrorRecord | None = None
 
     @field_validator("score")
     @classmethod

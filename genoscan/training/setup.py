@@ -184,6 +184,8 @@ def extended_config(
         "heads": {name: _fold(head, before.strands == 2) for name, head in heads.items()},
         "trained_on": f"{trained_on}; before, {before.trained_on}" if before.trained_on else trained_on,
         "gc_range": gc_range,
+        "validation": None,
+        "window_errors": None,
         "weights": None,
     }
     return ModelConfig.model_validate(before.model_dump() | changes)

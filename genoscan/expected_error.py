@@ -1,0 +1,217 @@
+"""Expected error of scores due to the limited windows of a job, from the errors measured for the model."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from genoscan.genome.plan import Window
+from genoscan.job import Job
+from genoscan.layers.window_error import WindowErrors
+
+_EDGE = np.geomspace(1e-7, 0.5, 60)
+_NODES = np.concatenate([[0], _EDGE, 1 - _EDGE[-2::-1], [1]])
+"""Relative positions in a region at which the error is evaluated; close to the ends, where it changes most."""
+
+_WEIGHTS = np.convolve(np.diff(_NODES), [0.5, 0.5])
+_PIECE = 4096
+_TOLERANCE = 1.25
+"""Factor by which a distance may lie outside the measured range, without a note."""
+
+
+@dataclass(frozen=True)
+class ExpectedError:
+    """Expected error of the scores of a job.
+
+    Attributes
+    ----------
+    median, worst
+        Root of the mean square of the errors at all bases, interpolated from the medians and from the largest
+        errors of the measured places.
+    bound
+        "at least" if some bases are closer to the end of their window than was measured; "at most" if
+        most are further away than was measured; otherwise None.
+    """
+
+    median: float
+    worst: float
+    bound: Literal["at least", "at most"] | None = None
+
+    def __str__(self) -> str:
+        """Return text such as "about 11%" or "at least 51%"."""
+        return f"{self.bound or 'about'} {_percent(self.median)}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
+
+
+def matching_errors(job: Job) -> WindowErrors | None:
+    """Return the measured errors of a job's model; None if they do not apply to the target of the job.
+
+    They apply to gradients of the quantity that was measured: the log-likelihood, or the logit of a label of the
+    same head, of each region.
+    """
+    found, options = job.model.config.window_errors, job.options
+    if found is None or found.target != (job.target.head or "log-likelihood"):
+        return None
+    if job.target.region is not None or options.masked or options.contrast is not None or options.path is not None:
+        return None
+    return found
+
+
+def expected_error(job: Job) -> ExpectedError | None:
+    """Return the expected error of the scores of a job, relative to those with much longer windows.
+
+    Parameters
+    ----------
+    job
+        Job with at least one window. The distance of each base from the ends of the window that is
+        read is used, also where windows are joined. At the end of a sequence nothing is left out.
+
+    Returns
+    -------
+    ExpectedError or None
+        Expected error; None if it was not measured for the model and target (see `matching_errors`).
+
+    Notes
+    -----
+    The squared error is averaged over the bases of all regions and both strands, as if the scores of all
+    regions were of the same size.
+    """
+    measured = matching_errors(job)
+    if measured is None:
+        return None
+    squares, n_bases, close, far = np.zeros(2), 0, 0.0, 0.0
+    geometry = np.array(list(_distances(job)))
+    for start in range(0, len(geometry), _PIECE):
+        lengths, first, last = geometry[start : start + _PIECE].T[:, :, None]
+        before = first + _NODES * (lengths - 1)
+        after = last + (1 - _NODES) * (lengths - 1) if measured.reach else np.full_like(before, np.inf)
+        weights = lengths * _WEIGHTS
+        whole = np.isinf(before) & np.isinf(after)
+        for i, errors in enumerate(measured.interpolate(before, after)):
+            squares[i] += (weights * np.where(whole, 0, errors**2)).sum()
+        n_bases += int(lengths.sum())
+        contexts, reaches = measured.contexts, measured.reaches
+        close += weights[(before * _TOLERANCE < contexts[0]) | (after * _TOLERANCE < reaches[0])].sum()
+        far += weights[~whole & _beyond(before, contexts[-1]) & _beyond(after, reaches[-1])].sum()
+    median, worst = np.sqrt(squares / n_bases).tolist()
+    return ExpectedError(median, worst, "at least" if close else "at most" if far > n_bases / 2 else None)
+
+
+def _beyond(distances: np.ndarray, longest: int) -> np.ndarray:
+    return distances > _TOLERANCE * longest + 1
+
+
+def _distances(job: Job) -> Iterator[tuple[float, float, float]]:
+    """Yield, for each region in each window, its length and the distances of its ends from those of the window.
+
+    The distances are in the reading direction, and infinite if the window ends where the sequence ends.
+    """
+    for batch in job.batches:
+        for windows in batch:
+            for window in windows:
+                first, last = _open_ends(window, job.genome.sizes[window.region.chrom])
+                for region in window.regions:
+                    span = window.span_of(region)
+                    yield len(region), first + span.start, last + len(window) - span.stop
+
+
+def _open_ends(window: Window, size: int) -> tuple[float, float]:
+    """Return infinity for each end of a window where the sequence ends, otherwise 0; first the end read first."""
+    ends = [math.inf if end else 0.0 for end in (window.region.start == 0, window.region.end == size)]
+    first, last = ends if window.strand == "+" else ends[::-1]
+    return first, last
+
+
+def describe_windows(job: Job) -> str | None:
+    """Return a line about the context that a job reads, and the expected error of its scores; None if there is neither.
+
+    Parameters
+    ----------
+    job
+        Job with at least one window.
+    """
+    found, parts = expected_error(job), []
+    if job.context_share:
+        parts.append(f"{job.context_share:.0%} of the bases read are context")
+    if found is not None and found.median:
+        measured = matching_errors(job)
+        assert measured is not None
+        parts.append(f"scores differ by {found} (relative L2) from those {long_windows(measured)}")
+    return "; ".join(parts) or None
+
+
+def long_windows(measured: WindowErrors) -> str:
+    """Describe the windows with whose scores others were compared."""
+    if not measured.reach:
+        return f"with a context of {measured.context:,} bases"
+    return f"with context and reach of {measured.context:,} bases"
+
+
+def describe_expected_error(job: Job, model_name: str, genome: str) -> str | None:
+    """Return the expected error and what it was measured on, or how it can be measured; None if nothing is left out.
+
+    Parameters
+    ----------
+    job
+        Job with at least one window.
+    model_name, genome
+        Name or folder of the model, and path of the genome, for a command that measures the errors.
+    """
+    if job.target.pooled:
+        return None
+    measured, found = job.model.config.window_errors, expected_error(job)
+    if measured is None:
+        return f"not measured; to measure it: genoscan models measure {model_name} {genome}"
+    if found is None:
+        return f"measured only for the gradient of {_target(measured)}"
+    return (
+        f"{found} (worst place {_percent(found.worst)}), relative L2 difference from scores {long_windows(measured)}; "
+        f"from {measured.places:,} places of {measured.genome}"
+    )
+
+
+def _target(measured: WindowErrors) -> str:
+    return measured.target if measured.target == "log-likelihood" else f"{measured.target}:LABEL"
+
+
+def expected_error_entries(job: Job) -> dict[str, Any]:
+    """Return the entries `read_bases`, `context_share` and `window_error` of the record of a job."""
+    measured, found = matching_errors(job), expected_error(job)
+    entries: dict[str, Any] = {"read_bases": job.read_bases, "context_share": job.context_share}
+    if measured is None or found is None:
+        return entries
+    about = measured.model_dump(include={"genome", "target", "places", "bases", "context", "reach"})
+    return entries | {"window_error": {"median": found.median, "worst": found.worst, "bound": found.bound, **about}}
+
+
+def merge_entries(records: Sequence[Mapping[str, Any]], n_bases: Sequence[int]) -> dict[str, Any]:
+    """Return the entries of the record of all shards of a job together (see `expected_error_entries`).
+
+    Parameters
+    ----------
+    records
+        Record of each shard. Those of earlier versions do not have these entries, which are then omitted.
+    n_bases
+        Number of scored bases of each shard.
+    """
+    entries: dict[str, Any] = {}
+    read = [record.get("read_bases") or 0 for record in records]
+    if all(read) and all(record.get("context_share") is not None for record in records):
+        context = sum(record["context_share"] * n for record, n in zip(records, read, strict=True))
+        entries |= {"read_bases": sum(read), "context_share": context / sum(read)}
+    found = [record.get("window_error") for record in records]
+    errors = [one for one in found if one]
+    if len(errors) == len(records):
+        bounds = {one.get("bound") for one in errors}
+        bound = "at least" if "at least" in bounds else "at most" if bounds == {"at most"} else None
+        mean = {
+            key: math.sqrt(sum(one[key] ** 2 * n for one, n in zip(errors, n_bases, strict=True)) / sum(n_bases))
+            for key in ("median", "worst")
+        }
+        entries["window_error"] = {**errors[0], **mean, "bound": bound}
+    return entries
