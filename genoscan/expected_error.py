@@ -82,19 +82,20 @@ def expected_error(job: Job) -> ExpectedError | None:
     regions were of the same size.
     """
     measured = matching_errors(job)
-    if measured is None:
+    if measured is None or not job.batches:
         return None
     squares, n_bases, close, far = np.zeros(2), 0, 0.0, 0.0
-    geometry = np.array(list(_distances(job)))
+    geometry, counts = np.unique(np.array(list(_distances(job))), axis=0, return_counts=True)
     for start in range(0, len(geometry), _PIECE):
         lengths, first, last = geometry[start : start + _PIECE].T[:, :, None]
+        n = counts[start : start + _PIECE, None] * lengths
         before = first + _NODES * (lengths - 1)
         after = last + (1 - _NODES) * (lengths - 1) if measured.reach else np.full_like(before, np.inf)
-        weights = lengths * _WEIGHTS
+        weights = n * _WEIGHTS
         whole = np.isinf(before) & np.isinf(after)
         for i, errors in enumerate(measured.interpolate(before, after)):
             squares[i] += (weights * np.where(whole, 0, errors**2)).sum()
-        n_bases += int(lengths.sum())
+        n_bases += int(n.sum())
         contexts, reaches = measured.contexts, measured.reaches
         close += weights[(before * _TOLERANCE < contexts[0]) | (after * _TOLERANCE < reaches[0])].sum()
         far += weights[~whole & _beyond(before, contexts[-1]) & _beyond(after, reaches[-1])].sum()

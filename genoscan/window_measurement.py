@@ -60,7 +60,7 @@ class Ladder:
 
     @property
     def cost(self) -> int:
-        """Number of bases that are read for each place."""
+        """Largest number of bases that are read for each place."""
         errors = sum(context + REGION + reach for context, reach in [*self.pairs, (self.context, self.reach)])
         return errors + self.context + self.reach
 

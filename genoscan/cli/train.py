@@ -8,14 +8,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from genoscan.cli.inputs import open_model, parse_device, set_threads
 from genoscan.cli.messages import log, warn_without_effect
 from genoscan.cli.options import MACHINE, PATH
-from genoscan.errors import InputError, OutputError
+from genoscan.cli.progress import progress
+from genoscan.errors import InputError, NonFiniteError, OutputError
+
+if TYPE_CHECKING:
+    from genoscan.training.finish import Finished
 
 _TICK = 10
 """Minimum number of seconds between two log lines about the progress of training."""
@@ -304,10 +308,33 @@ def command(
         )
         with atomic_directory(output) as made:
             compared = finish_model(made, work, trained)
+            _measure_window(made, trained, parse_device(device))
         shutil.rmtree(work)
     for verdict in compared:
         click.echo(verdict)
     click.echo(output)
+
+
+def _measure_window(folder: Path, trained: "Finished", device: str) -> None:
+    """Measure how much the scores of a trained model depend on the window, and write the results to its folder."""
+    from genoscan.estimate import passes
+    from genoscan.model import load_model
+    from genoscan.model_results import write_window_errors
+    from genoscan.training.finish import prepare_window
+    from genoscan.window_measurement import measure
+
+    prepared = prepare_window(load_model(folder, device=device), trained)
+    if prepared is None:
+        log("window error not measured, because of a short run or little validation data; genoscan models measure does")
+        return
+    log(f"measuring the window error at {len(prepared.logits)} places of the validation data")
+    with progress(sum(map(passes, prepared.jobs))) as advance:
+        try:
+            errors = measure(prepared, advance)
+        except NonFiniteError as error:
+            log(f"window error not measured: {error}")
+            return
+    write_window_errors(folder, errors)
 
 
 def _ticker(steps: int, bases: int) -> Callable[[int, float], None]:

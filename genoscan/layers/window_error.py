@@ -135,9 +135,9 @@ class WindowErrors(Schema):
         range are treated as its nearest end. In a measured region the bases have different distances;
         the measured error is taken to be that of the middle base.
         """
-        middle = self.bases / 2
+        middle = (self.bases - 1) / 2
         weights = [
-            _weights(np.log(np.array(knots) + middle), np.log(np.maximum(at, 0.5)))
+            _weights(np.log(np.maximum(np.array(knots) + middle, 0.5)), np.log(np.maximum(at, 0.5)))
             for knots, at in ((self.contexts, before), (self.reaches, after))
         ]
         shape = len(self.contexts), len(self.reaches)

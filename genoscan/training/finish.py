@@ -1,4 +1,4 @@
-"""Comparison of a trained model with its baselines, and export of the model folder."""
+"""Comparison of a trained model with its baselines, export of the model folder, and measurement of its window."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,12 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from genoscan.errors import InputError
 from genoscan.genome.genome import Genome
+from genoscan.genome.memory import SequenceGenome
 from genoscan.layers.config import ModelConfig, ValidationResult
 from genoscan.layers.weights import save_model
+from genoscan.model import Model
 from genoscan.training.card import CardFacts, HeldOutResult, verdicts, write_card
 from genoscan.training.data import Piece, Split
 from genoscan.training.evaluation import Network, baseline_metrics, bits_per_base, label_metrics
@@ -19,12 +22,19 @@ from genoscan.training.labels import LabelledHead
 from genoscan.training.markov import MarkovBaseline, markov_baseline
 from genoscan.training.objective import LanguageModel
 from genoscan.training.state import read_state
+from genoscan.window_measurement import REGION, Measurement, default_target, ladder, prepare_measurement
 
 CURVE, PLOT = "training.tsv", "training.html"
 _KINDS = {"mamba": "Mamba", "mamba2": "Mamba-2", "pd_ssm": "PD-SSM"}
 _VALIDATION = "validation data"
 _LISTED = 8
 """Maximum number of sequences of a genome that the card lists one by one."""
+
+_MEASURED_SHARE = 0.05
+"""Bases that may be read to measure the window, relative to those processed in training."""
+
+_FEWEST, _MOST = 4, 8
+"""Smallest and largest number of places at which the window is measured."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,41 @@ def finish_model(output: Path, work: Path, trained: Finished) -> list[str]:
     rows.to_csv(output / CURVE, sep="\t", index=False, float_format="%.5g")
     _plot(rows, output.name).write_html(output / PLOT, include_plotlyjs=True)
     return verdicts(facts.held_out)
+
+
+def prepare_window(model: Model, trained: Finished) -> Measurement | None:
+    """Prepare to measure how much the scores of a trained model depend on the window.
+
+    Parameters
+    ----------
+    model
+        The trained model, as loaded from its folder.
+    trained
+        The data and the size of the training run.
+
+    Returns
+    -------
+    Measurement or None
+        Measurement at 4 to 8 places of the validation data, for which at most 5 % of the number of
+        bases processed in training are read. None if this is not enough for 4 places, or if the validation data has
+        no long windows.
+    """
+    pieces = {f"validation {i}": piece.codes for i, piece in enumerate(trained.split.validation, 1)}
+    target = default_target(model)
+    # Places are drawn from half of the longest piece or more.
+    possible = (max(len(codes) for codes in pieces.values()) - REGION) // 4
+    longest = min(ladder(model, target).context, possible)
+    if longest < 2 * max(model.config.context, model.config.reach, 1):
+        return None
+    places = int(_MEASURED_SHARE * trained.bases_seen / ladder(model, target, longest).cost)
+    if places < _FEWEST:
+        return None
+    try:
+        return prepare_measurement(
+            model, SequenceGenome(pieces), places=min(places, _MOST), longest=longest, name=_VALIDATION
+        )
+    except InputError:
+        return None  # too many bases are unknown, or the validation data is too short for so many places
 
 
 def _describe_sources(genome: Genome) -> list[str]:
