@@ -11,7 +11,7 @@ from genoscan.genome.plan import Window
 from genoscan.job import Job
 from genoscan.layers.window_error import WindowErrors
 
-_EDGE = np.geomspace(1e-7, 0.5, 60)
+_EDGE = np.geomspace(1e-5, 0.5, 24)
 _NODES = np.concatenate([[0], _EDGE, 1 - _EDGE[-2::-1], [1]])
 """Relative positions in a region at which the error is evaluated; close to the ends, where it changes most."""
 
@@ -85,7 +85,8 @@ def expected_error(job: Job) -> ExpectedError | None:
     if measured is None or not job.batches:
         return None
     squares, n_bases, close, far = np.zeros(2), 0, 0.0, 0.0
-    geometry, counts = np.unique(np.array(list(_distances(job))), axis=0, return_counts=True)
+    longest = 2 * max(measured.contexts[-1], measured.reaches[-1])
+    geometry, counts = np.unique(np.array(list(_distances(job, longest))), axis=0, return_counts=True)
     for start in range(0, len(geometry), _PIECE):
         lengths, first, last = geometry[start : start + _PIECE].T[:, :, None]
         n = counts[start : start + _PIECE, None] * lengths
@@ -107,10 +108,11 @@ def _beyond(distances: np.ndarray, longest: int) -> np.ndarray:
     return distances > _TOLERANCE * longest + 1
 
 
-def _distances(job: Job) -> Iterator[tuple[float, float, float]]:
+def _distances(job: Job, longest: int) -> Iterator[tuple[float, float, float]]:
     """Yield, for each region in each window, its length and the distances of its ends from those of the window.
 
-    The distances are in the reading direction, and infinite if the window ends where the sequence ends.
+    The distances are in the reading direction, and infinite if the window ends where the sequence ends. Distances
+    above `longest`, at which the error does not differ, are reduced to it.
     """
     for batch in job.batches:
         for windows in batch:
@@ -118,7 +120,8 @@ def _distances(job: Job) -> Iterator[tuple[float, float, float]]:
                 first, last = _open_ends(window, job.genome.sizes[window.region.chrom])
                 for region in window.regions:
                     span = window.span_of(region)
-                    yield len(region), first + span.start, last + len(window) - span.stop
+                    before, after = min(span.start, longest), min(len(window) - span.stop, longest)
+                    yield len(region), first + before, last + after
 
 
 def _open_ends(window: Window, size: int) -> tuple[float, float]:
