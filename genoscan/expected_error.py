@@ -9,7 +9,7 @@ import numpy as np
 
 from genoscan.genome.plan import Window
 from genoscan.job import Job
-from genoscan.layers.window_error import WindowErrors
+from genoscan.layers.window_error import WindowErrors, percent
 
 _EDGE = np.geomspace(1e-5, 0.5, 24)
 _NODES = np.concatenate([[0], _EDGE, 1 - _EDGE[-2::-1], [1]])
@@ -41,11 +41,7 @@ class ExpectedError:
 
     def __str__(self) -> str:
         """Return text such as "about 11%" or "at least 51%"."""
-        return f"{self.bound or 'about'} {_percent(self.median)}"
-
-
-def _percent(share: float) -> str:
-    return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
+        return f"{self.bound or 'about'} {percent(self.median)}"
 
 
 def matching_errors(job: Job) -> WindowErrors | None:
@@ -174,7 +170,7 @@ def describe_expected_error(job: Job, model_name: str, genome: str) -> str | Non
     if found is None:
         return f"measured only for the gradient of {_target(measured)}"
     return (
-        f"{found} (worst place {_percent(found.worst)}), relative L2 difference from scores {long_windows(measured)}; "
+        f"{found} (worst place {percent(found.worst)}), relative L2 difference from scores {long_windows(measured)}; "
         f"from {measured.places:,} places of {measured.genome}"
     )
 

@@ -10,7 +10,7 @@ from genoscan.genome.files import read_errors
 from genoscan.json_input import parse_json
 from genoscan.layers.config import CONFIG, ModelConfig, read_config
 from genoscan.layers.weights import CARD
-from genoscan.layers.window_error import WindowErrors
+from genoscan.layers.window_error import WindowErrors, percent
 from genoscan.tracks.atomic import atomic_directory, atomic_files, check_writable, os_errors
 
 _HEADING = "## What the window changes"
@@ -120,7 +120,7 @@ def window_section(errors: WindowErrors, config: ModelConfig) -> str:
         for one in errors.errors:
             if one.context == context:
                 default = context == config.context and one.reach in (config.reach, errors.reach)
-                text = f"{one.median:.2g} ({one.worst:.2g})"
+                text = f"{percent(one.median)} ({percent(one.worst)})"
                 cells.append(f"**{text}**" if default else text)
         lines.append(f"| {context:,} | {' | '.join(cells)} |")
     section = f"{_HEADING}\n\n{about}\n\n" + "\n".join(lines) + "\n"
@@ -132,6 +132,6 @@ def window_section(errors: WindowErrors, config: ModelConfig) -> str:
         100,
     )
     distances = " | ".join(f"{one.distance:,}" for one in errors.distant)
-    shares = " | ".join(f"{one.median:.1%} ({one.worst:.1%})" for one in errors.distant)
+    shares = " | ".join(f"{percent(one.median)} ({percent(one.worst)})" for one in errors.distant)
     rule = "|---" * len(errors.distant)
     return f"{section}\n{about}\n\n| {distances} |\n{rule}|\n| {shares} |\n"

@@ -158,6 +158,9 @@ def _fasta() -> bytes:
     return "".join(records).encode()
 
 
+_WINDOW_ERROR = {"genome": "g.fa", "target": "log-likelihood", "places": 4, "bases": 128, "context": 99, "reach": 99}
+
+
 def _record() -> bytes:
     record = {
         "format": provenance.FORMAT,
@@ -172,6 +175,9 @@ def _record() -> bytes:
         "target_values": [[-8.5], [None]],
         "sequences": [{"name": name, "length": n, "m5": _m5(name)} for name, n in SIZES.items()],
         "regions": [*record_schema.region_records([Region("c1", 10, 500, "g:1 b", "+")]), "c2:100-300"],
+        "read_bases": 900,
+        "context_share": 0.25,
+        "window_error": _WINDOW_ERROR | {"median": 0.125, "worst": 0.25, "bound": "at least"},
         "newer": {"kept": [1, 2, {"a": None}]},
     }
     return json.dumps(record).encode()
@@ -220,9 +226,13 @@ def _model(folder: Path) -> dict[str, bytes]:
     import torch
     from toys import tiny_config, tiny_stack
 
+    from genoscan.layers.config import ModelConfig
     from genoscan.layers.weights import save_model
 
-    save_model(folder, tiny_config(), tiny_stack(dtype=torch.float32), "# tiny\n")
+    rows = [{"context": c, "reach": r, "median": 0.125, "worst": 0.25} for c in (16, 64) for r in (16, 64)]
+    measured = {"seed": 1, "errors": rows, "distant": [{"distance": 64, "median": 0.125, "worst": 0.25}]}
+    config = tiny_config().model_dump() | {"window_errors": _WINDOW_ERROR | measured}
+    save_model(folder, ModelConfig.model_validate(config), tiny_stack(dtype=torch.float32), "# tiny\n")
     return {f"model/{file.name}": file.read_bytes() for file in folder.iterdir()}
 
 
@@ -387,9 +397,18 @@ def _read_workflow_config(folder: Path) -> None:
 
 
 def _read_model(folder: Path) -> None:
+    from genoscan.expected_error import describe_expected_error, describe_windows
+    from genoscan.genome.memory import SequenceGenome
+    from genoscan.job import Options, prepare
     from genoscan.model import load_model
+    from genoscan.model_results import window_section
 
-    load_model(folder / "model")
+    model = load_model(folder / "model")
+    if model.config.window_errors is not None:
+        window_section(model.config.window_errors, model.config).encode()
+        genome = SequenceGenome({"c1": np.zeros(3000, np.uint8)})
+        job = prepare(genome, model, [Region("c1", 900, 1000)], Options(context=90, reach=90))
+        f"{describe_windows(job)} {describe_expected_error(job, 'm', 'g.fa')}".encode()
 
 
 def _read_state(folder: Path) -> None:

@@ -93,12 +93,13 @@ COMMANDS: dict[str, tuple[object, ...]] = {
     "hub": ("export", "hub", *EXPORT, "o", "-a", "rows.bed", "--email", "you@lab.org"),
     "modisco": ("export", "modisco", "in.npz", "-R", "rows.bed", "--width", 20, "-o", "o"),
     "overview": ("export", "overview", "in.bw", "-g", "g.fa", "-o", "o.html"),
+    "measure": ("models", "measure", "tiny", "g.fa", "-t", 1, "--places", 1, "--longest", 200, "-o", "o"),
     "workflow": ("workflow", "init", "o"),
     "check": ("workflow", "check", "config.json", "-o", "o.json"),
 }
 """Commands that write files, all of them named o or o.*."""
 
-FOLDERS = {"hub", "modisco", "workflow"}
+FOLDERS = {"hub", "measure", "modisco", "workflow"}
 QUICK = ("convert", "merge", "html", "sites", "hub")
 
 

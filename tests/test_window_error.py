@@ -27,7 +27,7 @@ from genoscan.job import Options, prepare
 from genoscan.layer import Carry
 from genoscan.layers.config import ModelConfig, read_config
 from genoscan.layers.mamba import MambaConfig
-from genoscan.layers.window_error import WindowErrors
+from genoscan.layers.window_error import WindowErrors, percent
 from genoscan.model import Model, load_model
 from genoscan.window_measurement import REGION, draw_places, ladder, measure, prepare_measurement
 
@@ -381,9 +381,9 @@ def test_measure_prints_and_stores_the_results(source: Path, tmp_path: Path) -> 
     assert load_model(model).sha256 == sha256
     card = (model / "README.md").read_text()
     assert card.startswith("# tiny\n\nUntrained.\n\n## What the window changes\n")
-    assert f"| 64 | **{found.errors[0].median:.2g} ({found.errors[0].worst:.2g})** |" in card
+    assert f"| 64 | **{percent(found.errors[0].median)} ({percent(found.errors[0].worst)})** |" in card
     shown = genoscan("models", "show", model).out
-    assert f"{found.errors[0].median:.1%} with the default context and reach" in shown
+    assert f"{percent(found.errors[0].median)} with the default context and reach" in shown
     again = measured(source, model, "--seed", 2)
     assert again.out != done.out
     assert (model / "README.md").read_text().count("## What the window changes") == 1

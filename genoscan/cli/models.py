@@ -224,12 +224,14 @@ def _training_data(config: "ModelConfig") -> dict[str, str]:
 
 def _window_error(config: "ModelConfig", name: str) -> str:
     """Return the measured error of the default window."""
+    from genoscan.layers.window_error import percent
+
     errors = config.window_errors
     if errors is None:
         return f"not measured; to measure it: genoscan models measure {shlex.quote(name)} GENOME"
     reach = config.reach if errors.reach else 0
     for one in errors.errors:
         if (one.context, one.reach) == (config.context, reach):
-            found = f"{one.median:.1%} with the default context and reach (worst place {one.worst:.1%})"
+            found = f"{percent(one.median)} with the default context and reach (worst place {percent(one.worst)})"
             return f"{found}, from {errors.places:,} places of {errors.genome}"
     return f"measured at {errors.places:,} places of {errors.genome}, not for the default context and reach"

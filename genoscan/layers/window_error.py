@@ -150,6 +150,11 @@ class WindowErrors(Schema):
         return median, worst
 
 
+def percent(share: float) -> str:
+    """Format an error or a share in percent, with a decimal place below 10 %."""
+    return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
+
+
 def _weights(knots: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Return the weight of each knot in a linear interpolation, in a new last axis."""
     return np.stack([np.interp(at, knots, one) for one in np.eye(len(knots))], -1)
