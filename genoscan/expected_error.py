@@ -167,6 +167,8 @@ def describe_expected_error(job: Job, model_name: str, genome: str) -> str | Non
     measured, found = job.model.config.window_errors, expected_error(job)
     if measured is None:
         return f"not measured; to measure it: genoscan models measure {model_name} {genome}"
+    if found is not None and not found.median:
+        return "none: whole sequences are read"
     if found is None:
         return f"measured only for the gradient of {_target(measured)}"
     return (

@@ -25,6 +25,7 @@ SKIPPED = {
 SMALLER = {
     "train": ["--steps", "2", "--width", "8", "--layers", "1", "--window", "64", "--batch", "2"],
     "verify": ["--region", "chr1:1-2,048"],
+    "models measure": ["--places", "1", "--longest", "512"],
 }
 """Options that are added to commands that would take minutes; the last of two regions counts."""
 
@@ -69,7 +70,8 @@ def test_readme_commands_run(folder: Path) -> None:
     for words in found:
         if words[1] == "train":  # instead of the commands before it
             shutil.rmtree("my-model", ignore_errors=True)
-        done = genoscan(*words[1:], *SMALLER.get(words[1], []))
+        smaller = SMALLER.get(words[1], []) + SMALLER.get(" ".join(words[1:3]), [])
+        done = genoscan(*words[1:], *smaller)
         assert done.code == 0, (words, done.err)
         for name in outputs(words):
             stem, _, suffix = name.rpartition(".")

@@ -51,7 +51,8 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
     boundaries = f"{size} between the layers, for the longest batch, in {cost.boundary_place}"
     kept = f"{_kept(job)}; --memory {-(-(cost.activation_bytes or 0) // 10**6)}MB keeps all of the longest batch"
     independent = "" if options["memory"] and cost.activation_bytes else ", independent of length"
-    error = describe_expected_error(job, shlex.quote(options["model_name"]), shlex.quote(str(options["genome"])))
+    fasta = str(options["genome"]).removesuffix(".fai")
+    error = describe_expected_error(job, shlex.quote(options["model_name"]), shlex.quote(fasta))
     click.echo(
         table(
             {
