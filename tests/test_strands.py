@@ -80,7 +80,13 @@ def test_the_files_of_a_run_of_each_strand(
 
 def test_what_is_printed(folder: Path, tmp_path: Path) -> None:
     said = run("attribute", folder, "--strand", "separate", "-o", tmp_path / "x.bw")
-    assert [line[:20] for line in said.splitlines()] == ["strand +: 310 bases ", "strand -: 310 bases "]
+    speed, context = "{}: 310 bases", "{}: {} of the bases read are context"
+    assert [line.partition(" in ")[0] for line in said.splitlines()] == [
+        speed.format("strand +"),
+        context.format("strand +", "44%"),
+        speed.format("strand -"),
+        context.format("strand -", "46%"),
+    ]
 
 
 def test_interrupted_in_the_second_strand(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,6 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
     """
     from genoscan.cli.progress import progress
     from genoscan.estimate import passes
-    from genoscan.expected_error import describe_windows
     from genoscan.margin import check_margins, write_margins
     from genoscan.pipeline import run_all
     from genoscan.tracks.outputs import check_outputs
@@ -53,8 +52,6 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
         margins = [(job, strand_path(margin_path, job.options.strand) if separate else margin_path) for job, _ in jobs]
         for (job, path), (_, others) in zip(margins, jobs, strict=True):
             check_margins(job, path, others)
-    if (windows := describe_windows(jobs[0][0])) is not None:
-        log(windows)
     bases = sum(len(region) for job, _ in jobs for region in job.regions)
     with progress(sum(passes(job) for job, _ in jobs), bases) as advance:
         records = run_all(jobs, command=sys.argv, progress=advance)
@@ -70,7 +67,8 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
 
 
 def _report(job: "Job", record: dict[str, Any], which: str) -> None:
-    """Log the speed of a job, how many scores are missing, zero or inaccurate, and if the bases are ill predicted."""
+    """Log the speed of a job, its window error, scores that are missing, zero or inaccurate, and warnings."""
+    from genoscan.expected_error import describe_windows
     from genoscan.likelihood import likelihood_warning
 
     bases, seconds = sum(len(region) for region in job.regions), record["seconds"]
@@ -78,6 +76,8 @@ def _report(job: "Job", record: dict[str, Any], which: str) -> None:
         log(f"{which}{bases:,} bases in {seconds:.1f} s ({bases / seconds:,.0f} bases/s)")
     else:
         log(f"{which}no base of the regions has a score ({bases:,} bases, N or masked): the track is valid but empty")
+    if record["scored_bases"] and (windows := describe_windows(job)) is not None:
+        log(f"{which}{windows}")
     if zeros := record["zero_regions"]:
         log(
             f"{which}{zeros:,} of {len(job.regions):,} regions: every score is 0; either the target does "
