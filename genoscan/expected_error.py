@@ -148,8 +148,8 @@ def describe_windows(job: Job) -> str | None:
 def long_windows(measured: WindowErrors) -> str:
     """Describe the windows with whose scores others were compared."""
     if not measured.reach:
-        return f"with a context of {measured.context:,} bases"
-    return f"with context and reach of {measured.context:,} bases"
+        return f"with context {measured.context:,}"
+    return f"with context and reach {measured.context:,}"
 
 
 def describe_expected_error(job: Job, model_name: str, genome: str) -> str | None:
@@ -172,8 +172,8 @@ def describe_expected_error(job: Job, model_name: str, genome: str) -> str | Non
     if found is None:
         return f"measured only for the gradient of {_target(measured)}"
     return (
-        f"{found} (worst place {percent(found.worst)}), relative L2 difference from scores {long_windows(measured)}; "
-        f"from {measured.places:,} places of {measured.genome}"
+        f"{found}, worst place {percent(found.worst)} (relative L2 difference from scores {long_windows(measured)}; "
+        f"{measured.places:,} places of {measured.genome})"
     )
 
 

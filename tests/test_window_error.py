@@ -292,11 +292,11 @@ def test_bounds_and_whole_sequences() -> None:
     assert describe(0, 60_000) is None
     assert describe(30_000, 30_100, context=0, reach=1_000) == (
         "91% of the bases read are context; scores differ by at least 4.9% (relative L2) from those with context "
-        "and reach of 9,999 bases"
+        "and reach 9,999"
     )
     assert describe(30_000, 30_100, context=1024, reach=1024) == (
         "95% of the bases read are context; scores differ by about 1.9% (relative L2) from those with context "
-        "and reach of 9,999 bases"
+        "and reach 9,999"
     )
     assert "at most 0.5%" in str(describe(20_000, 40_000, context=9_000, reach=9_000))
 
@@ -442,8 +442,7 @@ def test_attribute_and_plan_state_the_expected_error(source: Path, tmp_path: Pat
     done = genoscan("plan", source / "g.fa", "-m", source / "tiny", "-t", 1, *region, "-o", tmp_path / "p.bw")
     rows = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in done.out.splitlines())
     assert rows["window error"] == (
-        "about 19% (worst place 38%), relative L2 difference from scores with context and reach of 9,999 bases; from "
-        "4 places of g.fa"
+        "about 19%, worst place 38% (relative L2 difference from scores with context and reach 9,999; 4 places of g.fa)"
     )
 
 
