@@ -65,7 +65,7 @@ def write_window_errors(folder: Path, errors: WindowErrors) -> None:
 
 
 def copy_model(folder: Path, output: Path, errors: WindowErrors) -> None:
-    """Write a copy of a model folder that contains the results of a measurement.
+    """Write a copy of the files of a model folder that contains the results of a measurement.
 
     Parameters
     ----------
@@ -83,7 +83,10 @@ def copy_model(folder: Path, output: Path, errors: WindowErrors) -> None:
     """
     with atomic_directory(output) as made:
         with os_errors(output):
-            shutil.copytree(folder, made)
+            made.mkdir()
+            for path in folder.iterdir():
+                if path.is_file():
+                    shutil.copy2(path, made)
         write_window_errors(made, errors)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from commands import Outcome, bases, genoscan, tiny_model, write_fasta
+from commands import ROOT, Outcome, bases, genoscan, tiny_model, write_fasta
 from headed import write_headed
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,6 +29,7 @@ from genoscan.layers.config import ModelConfig, read_config
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.window_error import WindowErrors, percent
 from genoscan.model import Model, load_model
+from genoscan.model_results import window_section
 from genoscan.window_measurement import REGION, draw_places, ladder, measure, prepare_measurement
 
 DECAY = math.exp(-1 / 300)
@@ -391,6 +392,16 @@ def test_measure_prints_and_stores_the_results(source: Path, tmp_path: Path) -> 
     assert (model / "README.md").read_text() == card
 
 
+def test_a_folder_that_cannot_be_written_is_an_error_at_once(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model(tmp_path / "tiny")
+    monkeypatch.setattr("os.access", lambda *_given: False)
+    done = measured(source, model)
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert done.err.endswith("choose another folder; -o FOLDER writes a copy of the model\n")
+
+
 def test_other_sections_of_a_card_stay(source: Path, tmp_path: Path) -> None:
     model = tiny_model(tmp_path / "tiny")
     assert measured(source, model).code == 0
@@ -419,6 +430,10 @@ def test_included_models_are_copied(source: Path, tmp_path: Path, monkeypatch: p
     assert {path.name: path.read_bytes() for path in (tmp_path / "included" / "own").iterdir()} == before
     assert read_config(tmp_path / "copy").window_errors is not None
     assert load_model(tmp_path / "copy").sha256 == load_model(tmp_path / "included" / "own").sha256
+    inside = measured(source, tmp_path / "copy", "-o", tmp_path / "copy" / "inside")
+    assert inside.code == 0
+    names = {"README.md", "config.json", "model.safetensors"}
+    assert {path.name for path in (tmp_path / "copy" / "inside").iterdir()} == names
     done = measured(source, "own", "-o", tmp_path / "copy")
     assert done.code == 1
     assert done.err.endswith("already exists: name a new folder\n")
@@ -553,3 +568,15 @@ def test_default_ladders() -> None:
     assert long.reaches == (0, 256, 1024, 4096, 16_384)
     read = [job.read_bases for job in prepare_measurement(decaying(), random_genome(9_000), places=1, longest=600).jobs]
     assert sum(read) == ladder(decaying(), "log-likelihood", 600).cost - 599  # the logit does not depend on these
+
+
+@pytest.mark.parametrize("name", ["bacteria", "bacteria-pd-ssm", "arabidopsis-genes", "bacteria-genes"])
+def test_cards_and_docs_state_the_errors_of_the_included_models(name: str) -> None:
+    config = read_config(ROOT / "models" / name)
+    assert config.window_errors is not None
+    section = window_section(config.window_errors, config)
+    assert section in (ROOT / "models" / name / "README.md").read_text()
+    docs = (ROOT / "docs" / "computed.md").read_text()
+    tables = re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE)
+    assert len(tables) == 2
+    assert all(table in docs for table in tables)

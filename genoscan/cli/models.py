@@ -9,6 +9,7 @@ import click
 from genoscan.cli.inputs import open_model
 from genoscan.cli.messages import log, table
 from genoscan.cli.options import GENOME, MACHINE, PATH
+from genoscan.errors import OutputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,7 +143,10 @@ def measure_windows(
     if output is not None:
         check_new_folder(output)
     elif not is_included(loaded.path):
-        check_results_writable(loaded.path)
+        try:
+            check_results_writable(loaded.path)
+        except OutputError as error:
+            raise OutputError(f"{error}; -o FOLDER writes a copy of the model") from None
     prepared = prepare_measurement(loaded, open_genome(genome), head=head, places=places, longest=longest, seed=seed)
     ladder = prepared.ladder
     log(f"{places:,} places: {len(ladder.pairs):,} windows each, compared with {ladder.context:,} bases on each side")
