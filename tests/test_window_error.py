@@ -151,6 +151,20 @@ def test_labels_of_a_head_are_taken_in_turn(tmp_path: Path, kind: str) -> None:
     assert 0 < found.errors[0].median <= found.errors[0].worst < 1
 
 
+def test_a_masked_model(tmp_path: Path) -> None:
+    """The logit is that of a masked base, which therefore has no share in its own sensitivity."""
+    symbols = {"symbols": "ACGT.", "complement": [3, 2, 1, 0, 4], "mask": 4}
+    model = load_model(write_headed(tmp_path / "m", "rcps", heads={}, **symbols))
+    prepared = prepare_measurement(model, random_genome(2_000), places=2, longest=80)
+    for job, at in prepared.logits:
+        assert job.options.masked
+        assert (job.regions[0].start, job.regions[0].end) == (at - 80, at + 81)
+    found = measure(prepared)
+    assert (found.target, found.reaches) == ("log-likelihood", [5])
+    assert 0 < found.errors[0].median < 1
+    assert 0 < found.distant[0].median < 1
+
+
 def test_what_cannot_be_measured(tmp_path: Path) -> None:
     model, genome = decaying(), random_genome(5_000)
     for options, said in [
