@@ -141,15 +141,15 @@ def describe_windows(job: Job) -> str | None:
     if found is not None and found.median:
         measured = matching_errors(job)
         assert measured is not None
-        parts.append(f"scores differ by {found} (relative L2) from those {long_windows(measured)}")
+        parts.append(f"scores differ by {found} (relative L2) from those with {long_windows(measured)}")
     return "; ".join(parts) or None
 
 
 def long_windows(measured: WindowErrors) -> str:
     """Describe the windows with whose scores others were compared."""
     if not measured.reach:
-        return f"with context {measured.context:,}"
-    return f"with context and reach {measured.context:,}"
+        return f"context {measured.context:,}"
+    return f"context and reach {measured.context:,}"
 
 
 def describe_expected_error(job: Job, model_name: str, genome: str) -> str | None:
@@ -172,7 +172,7 @@ def describe_expected_error(job: Job, model_name: str, genome: str) -> str | Non
     if found is None:
         return f"measured only for the gradient of {_target(measured)}"
     return (
-        f"{found}, worst place {percent(found.worst)} (relative L2 difference from scores {long_windows(measured)}; "
+        f"{found}, worst place {percent(found.worst)} (relative L2 distance to {long_windows(measured)}; "
         f"{measured.places:,} places of {measured.genome})"
     )
 

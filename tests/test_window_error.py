@@ -471,7 +471,7 @@ def test_attribute_and_plan_state_the_expected_error(source: Path, tmp_path: Pat
     done = genoscan("plan", source / "g.fa", "-m", source / "tiny", "-t", 1, *region, "-o", tmp_path / "p.bw")
     rows = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in done.out.splitlines())
     assert rows["window error"] == (
-        "about 19%, worst place 38% (relative L2 difference from scores with context and reach 9,999; 4 places of g.fa)"
+        "about 19%, worst place 38% (relative L2 distance to context and reach 9,999; 4 places of g.fa)"
     )
 
 
