@@ -30,7 +30,8 @@ from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.window_error import WindowErrors, percent
 from genoscan.model import Model, load_model
 from genoscan.model_results import window_section
-from genoscan.window_measurement import REGION, draw_places, ladder, measure, prepare_measurement
+from genoscan.window_ladder import REGION, ladder
+from genoscan.window_measurement import draw_places, measure, prepare_measurement
 
 DECAY = math.exp(-1 / 300)
 WEIGHT = 1e-6  # so small that the model predicts 1/4 for every base, and its derivatives are those of the logits
