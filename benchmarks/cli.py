@@ -173,6 +173,13 @@ def genes(
     metavar="N",
     help="Regions in row regions, a sample of the 5,000 of its threshold.  [default: 96]",
 )
+@click.option(
+    "--compare",
+    "old",
+    metavar="OLD",
+    type=PATH,
+    help="Earlier JSON file: print the ratio new/old of every row, marked where it exceeds the spread of the rounds.",
+)
 @ENVIRONMENT
 def speed(
     output: Path,
@@ -181,6 +188,7 @@ def speed(
     genome_path: Path | None,
     only: tuple[str, ...],
     quick: bool,
+    old: Path | None,
     device: str,
     threads: int | None,
     **sizes: int | None,
@@ -195,11 +203,13 @@ def speed(
     Example:
       python -m benchmarks speed -o speed.json
       python -m benchmarks speed --device cuda --shape 256x16 -o h200.json --only bigwig
+      python -m benchmarks speed -o speed.json --compare benchmarks/results/speed/cpu.json
     """
     import tempfile
 
     import torch
 
+    from benchmarks.speed.compare import compare, read_results
     from benchmarks.speed.figure import draw
     from benchmarks.speed.model import write_fresh_model
     from benchmarks.speed.report import row_text, summary
@@ -212,6 +222,9 @@ def speed(
 
     if output.suffix != ".json":
         raise InputError(f"--output {output}: expected a name that ends in .json")
+    if old is not None and old.resolve() == output.resolve():
+        raise InputError(f"--compare {old}: is the output, expected an earlier file")
+    before = None if old is None else read_results(old)
     set_threads(threads)
     device = parse_device(device)
     usual: dict[str, Any] = {
@@ -239,9 +252,30 @@ def speed(
     click.echo(summary(document["rows"]))
     click.echo(output)
     click.echo(output.with_suffix(".html"))
+    if before is not None:
+        click.echo(f"\n{compare(before, read_results(output))}")
     failed = [name for name, row in document["rows"].items() if row["status"] == "failed"]
     if failed:
         raise FailedRowError(f"{', '.join(failed)}: not measured, see above")
+
+
+@cli.command("compare")
+@click.argument("old", type=PATH)
+@click.argument("new", type=PATH)
+def compare_speed(old: Path, new: Path) -> None:
+    """Compare two files of `speed`, without measuring.
+
+    Prints the ratio new/old of every time and measure, marked where no round of the new file is within the range of the
+    old one's. Seconds of different machines are shown, but not marked.
+
+    \b
+    Example:
+      git show v0.1.0:benchmarks/results/speed/cpu.json > old.json
+      python -m benchmarks compare old.json benchmarks/results/speed/cpu.json
+    """
+    from benchmarks.speed.compare import compare, read_results
+
+    click.echo(compare(read_results(old), read_results(new)))
 
 
 WHERE = combine(

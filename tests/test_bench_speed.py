@@ -671,6 +671,26 @@ class TestCommand:
         chosen = {key: settings[key] for key in ("tile", "rounds", "length", "threads", "slots")}
         assert chosen == {"tile": 33, "rounds": 4, "length": 128, "threads": 1, "slots": None}
 
+    def test_a_comparison_follows(self, model_path: Path, tmp_path: Path, timed: list[str]) -> None:
+        old, new = tmp_path / "old.json", tmp_path / "new.json"
+        arguments = "--quick", "-m", model_path, "--only", "scan"
+        assert speed(*arguments, "-o", old).code == 0
+        done = speed(*arguments, "-o", new, "--compare", old)
+        assert done.code == 0, done.err
+        assert f"\n\nold: {old}, measured " in done.out
+        assert "\ncompared: 5 numbers; beyond the spread of the rounds: none\n" in done.out
+
+    def test_a_comparison_with_itself(self, tmp_path: Path, timed: list[str]) -> None:
+        done = speed("-o", tmp_path / "x.json", "--compare", tmp_path / "x.json")
+        assert (done.code, timed) == (1, [])
+        assert "x.json: is the output, expected an earlier file" in done.err
+
+    def test_what_cannot_be_compared_stops_before_anything_is_timed(self, tmp_path: Path, timed: list[str]) -> None:
+        (tmp_path / "old.json").write_text("[]")
+        done = speed("-o", tmp_path / "x.json", "--compare", tmp_path / "old.json")
+        assert (done.code, timed) == (1, [])
+        assert "old.json: the file: " in done.err
+
     def test_settings_say_all(self, settings: Settings) -> None:
         assert all(value is not None for key, value in asdict(settings).items() if key != "slots")
         assert settings.slots_for(101) == 3

@@ -12,4 +12,5 @@ contenders.py   the contenders by name; built in
 parity.py       every contender's derivative against float64 autograd through plain torch
 workers.py      starts worker processes and asks them for runs;  worker.py: such a process
 report.py, figure.py   the results as text and as a page
+compare.py      two files of results, row by row
 """
