@@ -26,6 +26,7 @@ _WORK_OF_A_RUN = "shape", "device"
 _WORK_OF_A_CONTENDER = "length", "threads"
 _WEIGHTS = "weights", "model_sha256"  # hashes: that they differ is said, not how
 _DIGITS_OF_A_HASH = 7
+_VERDICTS: dict[tuple[bool | None, bool | None], str] = {(True, False): "now MISSED", (False, True): "now met"}
 _HEAD = ["", "old", "new", "new/old", "lowest to highest", "memory new/old", ""]
 
 
@@ -237,7 +238,7 @@ def _measures(old: RowRecord, new: RowRecord, reason: str) -> Iterator[list[str]
         more, less = {">=": ("better", "worse"), "<=": ("worse", "better")}.get(
             (measure.bar or "")[:2], ("higher", "lower")
         )
-        verdict = {(True, False): "now MISSED", (False, True): "now met"}.get((before.met, measure.met), "")
+        verdict = _VERDICTS.get((before.met, measure.met), "")
         marks = [reason or (ratio.mark(more, less) if ratio else ""), verdict]
         yield [label, *_cells(before.values, measure.values, ratio), "", ", ".join(filter(None, marks))]
     for name, before in known.items():

@@ -1,0 +1,319 @@
+"""The figures in README and docs are those of the committed results: each is formatted here as the page prints it.
+
+Each row or sentence below is made from the JSON and expected, word by word, on its page. A new row of one of these
+tables is made here too, or is named in TABLES.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from statistics import median
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from commands import ROOT
+
+README, BENCHMARKS, PERFORMANCE = "README.md", "benchmarks/README.md", "docs/performance.md"
+
+
+def results(name: str) -> Any:
+    return json.loads((ROOT / "benchmarks/results" / name).read_text())
+
+
+def measures(row: str) -> dict[str, SimpleNamespace]:
+    """Return the measures of a row of the speed benchmark by name: median, lowest, highest."""
+    return {each["name"]: SimpleNamespace(**each) for each in results("speed/cpu.json")["rows"][row]["measures"]}
+
+
+def values(name: str) -> dict[str, float]:
+    """Return the values of a file's rows by name."""
+    return {row["name"]: row["value"] for row in results(name)["rows"]}
+
+
+def power(value: float) -> str:
+    """Format a small number with two digits: 5.8e-7."""
+    digits, exponent = f"{value:.1e}".split("e")
+    return f"{digits}e{int(exponent)}"
+
+
+def speed() -> Iterator[tuple[str, str]]:
+    mambapy, transformers, checkpoint = map(measures, ("mambapy", "transformers", "checkpoint"))
+    forward, scan, tangent = map(measures, ("forward", "scan", "tangent"))
+    faster, share = mambapy["times faster"], mambapy["memory, of mambapy's"].median
+    distributed, inside = (each.median for each in transformers.values())
+    distributed, inside = f"{distributed:.0f} times", f"{inside:.1f} times"
+    blocks_time, blocks_memory, _ = checkpoint.values()
+    time = forward["time, of forward's"]
+    (two_threads,), (side_by_side,) = measures("threads").values(), measures("regions").values()
+    one, eight = tangent.values()
+    exp, vjp = scan.values()
+    for row in (
+        f"against mambapy's autograd, 4,096 bp | {faster.median:.1f} times faster ({faster.lowest:.1f} to "
+        f"{faster.highest:.1f}), {share:.1f} % of its memory | 20, 5 %",
+        f"against transformers' autograd, 1,024 bp | {distributed} faster; {inside} with mambapy's scan inside "
+        "it | 120",
+        "against per-block checkpointing of our own layers, 65,536 bp | "
+        f"{blocks_time.median:.2f} of its time, {blocks_memory.median:.1f} % of its memory | 1, 10 %",
+        f"against a forward pass, 16,384 bp | {time.median:.2f} times its time ({time.lowest:.2f} to "
+        f"{time.highest:.2f}) | 3.6",
+        f"scan against `torch.exp` of the same number of elements, one thread | {exp.median:.2f} | 0.6",
+        f"scan's vjp against the scan | {vjp.median:.2f} | 2.5",
+        f"two threads against one | {two_threads.median:.2f} times faster | 1.7",
+        f"tangent of one direction against a forward pass | {one.median:.2f} times its time | 2.2",
+        f"eight directions in one sweep against eight sweeps | {eight.median:.2f} | 0.55",
+        f"240 regions of 2,114 bp, four per batch against one at a time | {side_by_side.median:.2f} times faster | 1.3",
+    ):
+        yield BENCHMARKS, f"| {row} |"
+    for row in (
+        f"against mambapy's autograd, 4,096 bases | {faster.median:.1f} times as fast, in {share:.1f} % of its memory",
+        f"against transformers' autograd as distributed, 1,024 bases | {distributed} as fast; {inside} with mambapy's "
+        "scan inside it",
+        f"against a forward pass, 16,384 bases | {time.median:.2f} times its time",
+        f"two threads against one | {two_threads.median:.2f} times as fast",
+    ):
+        yield PERFORMANCE, f"| {row} |"
+    yield (
+        README,
+        f"{distributed} as fast as gradients through transformers' Mamba as distributed, {inside} as fast as the same "
+        f"with mambapy's scan, {faster.median:.0f} times as fast as mambapy itself in {share:.0f} % of its memory",
+    )
+
+
+PARTS = {
+    "in_proj": "in_proj",
+    "x_proj": "x_proj",
+    "dt_proj": "dt_proj",
+    "out_proj": "out_proj",
+    "scan": "scan, with steps and gate",
+    "conv_silu": "convolution and SiLU",
+    "rms_norm": "norm",
+}
+
+
+def floor() -> Iterator[tuple[str, str]]:
+    found = results("speed/cpu-floor.json")
+    for key, part in found["parts"].items():
+        cells = [PARTS[key]]
+        for pass_ in ("forward", "vjp"):
+            time, bound = part[pass_], part[f"{pass_}_floor"]
+            cells += [
+                f"{time:.2f}" if time < 10 else f"{time:.1f}",
+                f"{bound:.2f}",
+                f"{bound / time:.0%}".replace("%", " %"),
+            ]
+        yield BENCHMARKS, f"| {' | '.join(cells)} |"
+    products, bandwidth, exponentials = found["ceilings"].values()
+    whole = results("speed/cpu.json")["rows"]["checkpoint"]["contenders"]["genoscan"]["microseconds_per_base"]
+    yield (
+        BENCHMARKS,
+        f"{products:.0f} GFLOP/s, {bandwidth:.1f} GB/s copied, {exponentials:.1f}e9 exponentials per second",
+    )
+    yield (
+        BENCHMARKS,
+        f"add up to {found['adjoint_parts']:.0f} us per base, their bounds to {found['adjoint_floor']:.0f}; the "
+        f"adjoint takes {found['adjoint']:.0f} on one core, {whole:.0f} on two. The remaining "
+        f"{found['adjoint'] - found['adjoint_parts']:.0f} are Python",
+    )
+
+
+def regions() -> Iterator[tuple[str, str]]:
+    peaks, peaks_error, tiles, tiles_error = results("regions/regions.json")["rows"]
+    for name, fast, error, threshold in (
+        ("200 random regions of 400 bases, `--strand both`", peaks, peaks_error, "5"),
+        ("73 tiles of 2,114 bases", tiles, tiles_error, "2.5"),
+    ):
+        joined, apart = fast["seconds"].values()
+        yield (
+            BENCHMARKS,
+            f"| {name} | {joined:.1f} s, error {error['value']:g} | {apart:.1f} s, error {error['apart']:.3f} | "
+            f"{fast['value']:.1f} | {threshold} |",
+        )
+    joined, apart = peaks["seconds"].values()
+    yield (
+        PERFORMANCE,
+        f"| 200 regions of 400 bases of a chloroplast, both strands | {joined:.0f} s; {apart:.0f} s with `--apart`, "
+        f"whose scores differ by {100 * peaks_error['apart']:.0f} % from those of the whole sequence |",
+    )
+
+
+def variants() -> Iterator[tuple[str, str]]:
+    found = {row["name"]: row for row in results("variants/variants.json")["rows"]}
+    fast, rate = found["variants: times as fast as two whole windows"], found["variants: per second"]["value"]
+    low, second, third = sorted(fast["rounds"])
+    end, middle = "mutate 98,001-99,000", "mutate 49,501-50,500"
+    apart = ": times as fast as a pass each"
+    near = ", tolerance 0.001"
+    for row in (
+        f"2,000 random substitutions of 1.04 Mb, against two whole windows each | {fast['value']:.1f} times as fast "
+        f"({low:.1f}, {second:.1f} and {third:.1f} in three rounds), {rate:.0f} variants a second; ",
+        f"3,000 substitutions of bases 98,001 to 99,000 of a window of 100,000, against a pass each | "
+        f"{found[end + apart]['value']:.0f} times as fast | 10 |",
+        f"of its middle | 2.0 times, from 32 copies; {found[middle + apart]['value']:.2f} times from twelve, ",
+        f"the same with `--tolerance 0.001` | {found[end + near + apart]['value']:.0f} and "
+        f"{found[middle + near + apart]['value']:.0f} times; worst errors of twelve: "
+        f"{power(found[end + near + ': worst error of 12']['value'])} and "
+        f"{power(found[middle + near + ': worst error of 12']['value'])} nats | 10 |",
+        "against float64 passes, in float32 | "
+        f"**{power(found[f'{end}: error']['value'])}** and **{power(found[f'{middle}: error']['value'])}** (middle), "
+        "three substitutions each; ",
+        "the same on a GPU (H200), 150 kb | "
+        f"{results('gpu/variants.json')['bacteria: variants per second']:.0f} variants a second |",
+    ):
+        yield BENCHMARKS, f"| {row}"
+    growth = found["variants: growth of memory from 200 to 20,000"]
+    yield BENCHMARKS, f"{growth['value']:.0f} % at first)"
+    exact = {row["positions_exact"] for row in found.values() if "positions_exact" in row}
+    yield BENCHMARKS, f"whose exact effects take {exact.pop() / 1e6:.1f} million positions:"
+    for tolerance in ("0.1", "0.01", "0.001", "0.0001"):
+        row = found[f"tolerance {tolerance}: worst error of 500"]
+        worst = power(row["value"]) if row["value"] < 1e-3 else f"{row['value']:.2g}"
+        # Those above the tolerance are bold.
+        worst = f"**{worst}**" if row["value"] > float(tolerance) else worst
+        yield BENCHMARKS, f"| {tolerance} | {row['positions'] / 1e6:.2f} | {worst} | {power(row['median'])} |"
+    yield (
+        PERFORMANCE,
+        f"| 2,000 random substitutions of 1.04 Mb | {rate:.0f} a second, {fast['value']:.1f} times as fast as two "
+        "passes over each window |",
+    )
+    yield (
+        PERFORMANCE,
+        f"| 3,000 substitutions in the last 1 % of a window of 100,000 | {found[end + apart]['value']:.0f} times as "
+        "fast as a pass each |",
+    )
+    yield README, f"or a status that states why not: {rate:.0f} a second on two cores"
+
+
+def gpu() -> Iterator[tuple[str, str]]:
+    found = values("gpu/gpu.json")
+    kernels = {name: value for name, value in found.items() if re.match("kernels: .*float(32|64)$", name)}
+    engine = {name: value for name, value in found.items() if name.startswith("engine: ")}
+    commands = {name: value for name, value in found.items() if name.startswith("commands: causal")}
+
+    def worst(rows: dict[str, float], precision: str) -> str:
+        return power(max(value for name, value in rows.items() if name.endswith(precision)))
+
+    def thousands(name: str) -> str:
+        return f"{found[name] / 1e3:.0f}"
+
+    def gibibytes(name: str) -> str:
+        return f"{found[name] / 1024:.1f}"
+
+    def listed(texts: list[str]) -> str:
+        return f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+    lengths = "131,072 bp", "1,048,576 bp", "10,485,760 bp"
+    tiles = "2,048", "4,096", "8,192", "12,288"
+    tile_speeds = [thousands(f"tiles: {tile}, speed") for tile in tiles]
+    tile_memory = [gibibytes(f"tiles: {tile}, memory") for tile in tiles]
+    memory = listed([format(found[f"memory: at {length}"], ",.0f") for length in lengths])
+    speeds = [thousands(f"memory: speed at {length}") for length in lengths]
+    autograd = found["autograd: time, of autograd's"]
+    share = found["autograd: memory, of autograd's"]
+    rows = results("gpu/gpu.json")["rows"]
+    scans = next(row["contenders"] for row in rows if row["name"] == "kernels: forward reaches")
+    picoseconds = [
+        f"{1e12 * median(scans[name]['times']) / (scans[name]['length'] * 2 * 256):.0f}"
+        for name in ("scan-forward", "scan-vjp")
+    ]
+    whole = next(row["contenders"]["autograd"] for row in rows if row["name"] == "autograd: time, of autograd's")
+    weights = max(value for name, value in found.items() if name.startswith("weights: "))
+    rounding = max(value for name, value in found.items() if name.startswith("rounding: "))
+    bigwig, slots = thousands("bigwig: bases a second"), thousands("slots: one a tile, speed")
+    checkpointing, blocks = found["autograd: time, of checkpointing's"], found["blocks: time, of Mamba's"]
+    small, small_memory = thousands("gibibyte: bases a second"), found["gibibyte: memory"]
+    for row in (
+        f"every kernel, its derivatives and tangents against float64, {len(kernels)} rows | at most "
+        f"{worst(kernels, 'float32')}; float64 {worst(kernels, 'float64')} | 1e-5; 1e-12 |",
+        f"adjoint against float64 autograd, four kinds of models † | at most {worst(engine, 'float32')}; float64 "
+        f"{worst(engine, 'float64')} | 2e-6; 1e-12 |",
+        f"derivatives by all weights, three kinds of models † | at most {power(weights)} | 1e-5 |",
+        "variants, mutagenesis, dependency maps, integrated gradients and joined windows against the CPU in float64, a "
+        f"causal model (H100) | at most {worst(commands, 'float32')} | 1e-5 |",
+        "float32 against float64 over 131,072 bases: adjoint, scan † | "
+        f"{power(found['long engine: float32 against float64, 131,072 bp'])}, {power(rounding)} | 1e-5 |",
+        f"scores read back from a bigWig † | {power(found['track: scores read back'])} | 1e-5 |",
+        f"adjoint in tiles of {listed(list(tiles))} (524,288 bp) | {listed(tile_speeds)} thousand bases a second, in "
+        f"{listed(tile_memory)} GiB | |",
+        f"† memory at 131,072, 1,048,576 and 10,485,760 bp, tiles of 12,288 | {memory} MiB: "
+        f"{found['memory: growth']:.1f} % of growth | 4 GiB, 5 % |",
+        f"† speed at these lengths | {listed(speeds)} thousand bases a second | |",
+        f"FASTA to bigWig, 10.5 Mb, tiles of 8,192 | **{bigwig},000 bases a second**; before, 243,000 in tiles of "
+        f"12,288, and {slots},000 with a carry kept for every tile ({gibibytes('slots: one a tile, memory')} GiB in "
+        "tiles of 8,192) | 500,000 |",
+        f"within 1 GiB † | {small},000 bases a second in {small_memory:.0f} MiB | |",
+        f"against whole-window autograd with the same kernels, tiles of 4,096 | **{autograd:.1f} times its time**, "
+        f"{share:.1f} % of its memory ({whole['extra_bytes'] / 2**30:.0f} GiB) | 1.6, 5 % |",
+        f"against checkpointing of blocks | {checkpointing:.1f} times its time | |",
+        f"PD-SSM block against a Mamba block, 16,384 steps † | {blocks:.1f} times its time (three runs each: 1.1 to "
+        "1.9) | 2.5 |",
+        f"scan: forward, vjp, launched one by one | {listed(picoseconds)} ps per base and channel, limited by the "
+        f"host: **{found['kernels: forward reaches']:.0f} and {found['kernels: vjp reaches']:.0f} %** of what bandwidth "
+        "and exponentials allow; as replayed",
+        "the paper's layer, full gradient, against its tile scan for one direction | "
+        f"**{found['paper: times faster']:.0f} times**; ",
+        f"effects of 500 substitutions, `bacteria` | {found['variants: per second']:.0f} a second: "
+        f"{found['variants: times as fast as two whole windows']:.2f} of the speed of two whole windows each | |",
+    ):
+        yield BENCHMARKS, f"| {row}"
+    first, *others = speeds
+    for row in (
+        f"131,072 bases | {first},000 bases a second",
+        *(
+            f"{length.removesuffix(' bp')} bases | {speed},000"
+            for length, speed in zip(lengths[1:], others, strict=True)
+        ),
+        f"memory at these lengths | {memory} MiB in tiles of 12,288",
+        f"FASTA to bigWig, 10.5 Mb | {bigwig},000 bases a second",
+        f"within 1 GiB | {small},000 bases a second in {small_memory:.0f} MiB",
+    ):
+        yield PERFORMANCE, f"| {row} |"
+    yield PERFORMANCE, f"genoscan takes {autograd:.1f} times its time, in {share:.1f} % of its memory (tiles of 4,096)"
+    short, long = (length / found[f"memory: speed at {length:,} bp"] for length in (131_072, 10_485_760))
+    (size,) = {gibibytes(f"memory: at {length}") for length in (lengths[0], lengths[-1])}
+    yield (README, f"takes {short:.2f} s for 131,072 bases and {long:.0f} s for 10,485,760, both in {size} GiB")
+
+
+FIGURES = [*speed(), *floor(), *regions(), *variants(), *gpu()]
+
+TABLES = {
+    (BENCHMARKS, "On two CPU cores"): (),
+    (BENCHMARKS, "Lower bound on a CPU"): (),
+    (BENCHMARKS, "Regions near each other, and kept activations"): (),
+    (BENCHMARKS, "Variants and mutagenesis"): (
+        "positions that copies of 290 substitutions",
+        "peak memory, 200 to 20,000",
+    ),
+    (BENCHMARKS, "On a GPU"): ("training of `arabidopsis-genes`",),
+    (PERFORMANCE, "On two CPU cores"): ("`genoscan attribute`, read and written",),
+    (PERFORMANCE, "On a GPU"): (),
+    (PERFORMANCE, "Many regions"): ("one window of 131,072 bases with `--memory 4GB`",),
+    (PERFORMANCE, "Variants and mutagenesis"): ("in its middle",),
+}
+"""Tables of results, by page and heading, and the rows that no committed file contains."""
+
+
+def page(name: str) -> str:
+    """Return a page with single spaces, its lines of tables apart."""
+    return re.sub(r"(?<!\|)\n(?!\|)[ \t]*|[ \t]+", " ", (ROOT / name).read_text())
+
+
+@pytest.mark.parametrize(("name", "text"), FIGURES, ids=[f"{name}: {text[:50]}" for name, text in FIGURES])
+def test_a_figure_is_that_of_the_results(name: str, text: str) -> None:
+    assert text in page(name), f"{name}: expected {text!r}"
+
+
+@pytest.mark.parametrize(("name", "heading"), TABLES, ids=map(": ".join, TABLES))
+def test_every_row_of_a_table_is_checked(name: str, heading: str) -> None:
+    section = (ROOT / name).read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    # A table of the rows of gpu.sh, and a subsection, contain no results.
+    section = section.partition("\nRows, most important first:\n")[0].partition("\n### ")[0]
+    rows = re.findall(r"(?<=\n)\| .*(?=\n)(?!\n\|---)", section)
+    expected = [text for where, text in FIGURES if where == name]
+    unchecked = [
+        row
+        for row in rows
+        if not any(text in row for text in expected) and not row[2:].startswith(TABLES[name, heading])
+    ]
+    assert rows
+    assert not unchecked
