@@ -4,17 +4,14 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from genoscan.attribution import Attribution, Attributions
-from genoscan.engine.inputs import OneHot
 from genoscan.engine.methods import Progress, ignore
-from genoscan.errors import InputError, NonFiniteError
-from genoscan.genome.alphabet import reverse_complement
+from genoscan.errors import InputError
 from genoscan.genome.bed import read_bed
 from genoscan.genome.gene_names import parse_regions
 from genoscan.genome.genome import Genome
@@ -25,8 +22,10 @@ from genoscan.job import Options, prepare
 from genoscan.model import Model
 from genoscan.path_method import LARGE_ERROR
 from genoscan.pipeline import attribute_batch, run
+from genoscan.prediction import PredictOptions, predict_in_memory, prepare_prediction
+from genoscan.prediction_files import LANGUAGE_MODEL
 from genoscan.record import PATH
-from genoscan.sequences import Located, as_genome, group, locate, locate_all, named_target
+from genoscan.sequences import Located, as_genome, group, in_one_genome, locate, locate_all, named_target
 from genoscan.tracks.store import arrays_in_memory
 from genoscan.verification import Check
 from genoscan.verification import verify as check
@@ -147,10 +146,8 @@ def attribute(
 
 def _attributed(located: Sequence[Located], model: Model, target: str, options: Options) -> list[Attribution]:
     """Compute the attributions of several sequences in memory, or of one region of a file, in a single job."""
-    genome = located[0].genome
+    genome = in_one_genome(located)
     if isinstance(genome, SequenceGenome):
-        genomes = [one.genome for one in located if isinstance(one.genome, SequenceGenome)]
-        genome = SequenceGenome({k: v for one in genomes for k, v in one.sequences.items()})
         target = named_target(target, located[0].region.chrom)
     regions = [one.region for one in located]
     job = prepare(genome, model, regions, replace(options, target=target))
@@ -267,77 +264,78 @@ def predict(
     model: Model | str | Path = "bacteria",
     *,
     head: str | None = None,
-    strand: Literal["+", "-"] = "+",
+    logits: bool = True,
+    strand: str = "+",
+    context: int | None = None,
+    batch: int = 4,
     axes: str = "LC",
 ) -> Float[np.ndarray, "length labels"] | list[Float[np.ndarray, "length labels"]]:
-    """Return the model's logits at every base, for A, C, G and T or for the labels of a task head.
+    """Return the model's predictions at every base, for A, C, G and T or for the labels of a task head.
 
     Parameters
     ----------
     sequence, model, axes
-        As for `attribute`. For a (genome file, region) pair, only the bases of the region are read.
+        As for `attribute`.
     head
-        Name of a task head that labels bases. If None, the head that is selected in the model: by default,
-        the language-model head or, in a model without one, the first task head.
+        Name of a task head that labels bases, or "language-model". If None, the head that is selected in the
+        model: by default, the language model or, in a model without one, the first task head.
+    logits
+        Whether to return logits. If False, probabilities are returned.
     strand
-        Strand to read, "+" or "-".
+        Strand to read: "+", "-" or "both" for the mean of the two predictions.
+    context
+        Number of bases to read upstream of a region of a file and, for bidirectional models, also downstream of
+        it. If None, the value in the model's configuration is used.
+    batch
+        Number of sequences of equal length processed together.
 
     Returns
     -------
     ndarray of shape (length, 4) or (length, labels), or list of ndarray
-        Row i contains the logits for base i of the given sequence, in the model's dtype. For the
-        language model, the columns are A, C, G and T, and the softmax of a row is the predicted
+        Row i contains the predictions for base i of the given sequence, in the model's dtype. For the
+        language model, the columns are A, C, G and T, and the softmax of a row of logits is the predicted
         distribution over the four bases. A row is NaN if no output of the model predicts the base, as
-        for the first base in a causal model. For a task head, the columns are its labels. If `strand` is
-        "-", the logits are converted back to the forward strand.
+        for the first base of a sequence in a causal model. For a task head, the columns are its labels. Columns
+        are those of the forward strand, whatever strand is read.
 
     Raises
     ------
     InputError
-        If a sequence is invalid, or the head labels windows instead of bases.
+        If a sequence or an option is invalid, or the head labels windows instead of bases.
     UnsupportedModelError
         If the model has no such head.
     NonFiniteError
-        If a logit is NaN or infinite.
+        If a prediction is NaN or infinite.
 
     Notes
     -----
-    The logits equal those of a single forward pass over the whole window up to rounding. Memory is needed
-    for the activations of one tile and for the result. Bidirectional models also need memory for the
-    activations between layers.
+    The predictions equal those of a single forward pass over the whole window up to rounding, and those of
+    `genoscan predict`, whose files are float32. Memory is needed for the activations of one tile and for the result.
+    Bidirectional models also need memory for the activations between layers.
+
+    Examples
+    --------
+    >>> predict("ACGTTGCAAGGCTTAACG", "bacteria", logits=False).shape
+    (18, 4)
     """
-    if strand not in ("+", "-"):
-        raise InputError(f"strand {strand}: expected + or -")
     loaded = as_model(model)
     if head is not None:
-        loaded = loaded.with_head(head)
+        loaded = loaded.with_head("" if head == LANGUAGE_MODEL else head)
     if loaded.head and loaded.config.heads[loaded.head].kind == "pooled":
         raise InputError(f"head {loaded.head}: labels windows, expected a head that labels bases")
+    options = PredictOptions((loaded.head or LANGUAGE_MODEL,), logits, strand, context, batch)
     located, many = locate_all(sequence, axes=axes)
-    found = [_predicted(loaded, strand, one) for one in located]
-    return found if many else found[0]
-
-
-def _predicted(model: Model, strand: str, located: Located) -> np.ndarray:
-    region = located.region
-    codes = located.genome.fetch(region.chrom, region.start, region.end)
-    read = torch.from_numpy(reverse_complement(codes) if strand == "-" else codes)[None]
-    # A on one strand is T on the other.
-    complement: Sequence[int] = (3, 2, 1, 0)
-    columns: Sequence[int] = model.config.base_columns
-    if model.head:
-        complement = model.config.heads[model.head].complements
-        columns = range(len(complement))
-    dtype = torch.empty(0, dtype=model.dtype).numpy().dtype
-    logits = np.full((len(codes), len(columns)), np.nan, dtype)
-    for span, outputs in model.method.forward(model.stack, OneHot(read, model.table())):
-        rows = outputs[0][:, list(columns)].cpu().numpy()
-        start = span.start + model.label_offset
-        rows = rows[: max(0, len(codes) - start)]
-        if not np.isfinite(rows).all():
-            raise NonFiniteError(f"{region}: a prediction is not finite; {model.advice_on_overflow}")
-        logits[start : start + len(rows)] = rows
-    return logits[::-1, list(complement)].copy() if strand == "-" else logits
+    found: dict[int, np.ndarray] = {}
+    for numbers in group(located, ""):
+        genome = in_one_genome([located[i] for i in numbers])
+        job = prepare_prediction(genome, loaded, [located[i].region for i in numbers], [], options)
+        arrays = predict_in_memory(job)
+        assert arrays.columns is not None
+        # Each sequence of a job has a name of its own; its region may have lost a name or strand.
+        rows = {region.chrom: arrays.slice_of(region) for region in job.regions}
+        for i in numbers:
+            found[i] = arrays.columns[rows[located[i].region.chrom]]
+    return [found[i] for i in range(len(located))] if many else found[0]
 
 
 def verify(sequence: Any, model: Model | str | Path = "bacteria", *, axes: str = "LC") -> list[Check]:

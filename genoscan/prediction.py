@@ -2,7 +2,8 @@
 
 task head         one track per label, named HEAD.LABEL, with probabilities or logits
 language model    six tracks: the log-likelihood of the observed base; the entropy, in bits, of the
-                  predicted distribution of bases; and the probabilities of A, C, G and T
+                  predicted distribution of bases; and the probabilities of A, C, G and T; or four
+                  tracks, the logits of the bases
 """
 
 import logging
@@ -35,7 +36,7 @@ from genoscan.record import input_settings, likelihood_entries
 from genoscan.tracks.atomic import atomic_files
 from genoscan.tracks.outputs import check_file, check_outputs
 from genoscan.tracks.record_schema import region_records
-from genoscan.tracks.store import Arrays, ScoreStore, open_store
+from genoscan.tracks.store import Arrays, ScoreStore, arrays_in_memory, open_store
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class PredictOptions:
         Names of per-base task heads, or "language-model". If empty, all per-base heads are used or, if
         the model has no such head, the language model.
     logits
-        Whether to write the logits of labels instead of their probabilities.
+        Whether to return the logits of labels or bases instead of their probabilities.
     strand
         Strand to read: "+", "-" or "both" for the mean of the two predictions.
     context
@@ -109,7 +110,8 @@ class Prediction:
     @property
     def paths(self) -> list[Path]:
         """Files to write."""
-        return [path for output in self.outputs for path, _ in prediction_files(output, self.columns)]
+        logits = self.options.logits
+        return [path for output in self.outputs for path, _ in prediction_files(output, self.columns, logits=logits)]
 
     @property
     def calls(self) -> list[Column]:
@@ -261,12 +263,40 @@ def write_predicted(
                     job.genome.sizes,
                     record,
                     files,
+                    logits=job.options.logits,
                     calls=job.calls,
                     threshold=job.options.threshold,
                 )
             if "likelihood" in record and (unlike := likelihood_warning(job.model.name, record["likelihood"])):
                 notify(unlike)
     return [path for job in jobs for path in job.paths]
+
+
+def predict_in_memory(job: Prediction, *, progress: Progress = ignore) -> Arrays:
+    """Compute predictions in memory.
+
+    Parameters
+    ----------
+    job
+        Prediction, as returned by `prepare_prediction`, without outputs.
+    progress
+        Function called after each processed tile with the number of positions in that tile.
+
+    Returns
+    -------
+    Arrays
+        Arrays whose `columns` contain the predicted quantities, in the model's dtype.
+
+    Raises
+    ------
+    NonFiniteError
+        If a prediction is not finite.
+    """
+    dtype = torch.empty(0, dtype=job.model.dtype).numpy().dtype
+    arrays = arrays_in_memory(job.regions, width=len(job.columns), dtype=dtype)
+    for batch in job.batches:
+        _predict_batch(job, batch, arrays, progress)
+    return arrays
 
 
 def _likelihood(job: Prediction, arrays: Arrays) -> Likelihood | None:
@@ -374,7 +404,7 @@ def _store(
     order: Sequence[int] = (3, 2, 1, 0)
     if language_model:
         log_p = torch.log_softmax(logits, -1)[:, list(config.base_columns)]
-        values = log_p.exp()
+        values = logits[:, list(config.base_columns)] if job.options.logits else log_p.exp()
     else:
         values = logits if job.options.logits else config.heads[head].probabilities(logits)
         order = config.heads[head].complements
@@ -391,7 +421,8 @@ def _store(
     numbers = [column.number for column in job.columns if column.head == head]
     columns = slice(numbers[0], numbers[-1] + 1)
     before = arrays.columns[rows, columns] if index else np.float32(0)
-    arrays.columns[rows, columns] = before + forward(values).float().numpy() / np.float32(n_strands)
+    own = forward(values).numpy().astype(arrays.columns.dtype)
+    arrays.columns[rows, columns] = before + own / own.dtype.type(n_strands)
     if language_model:
         # From logarithms, because small probabilities underflow; the mean over strands is that of probabilities.
         codes = torch.from_numpy(arrays.codes[rows]).long()

@@ -40,7 +40,7 @@ class Column(NamedTuple):
     number: int
 
 
-def prediction_files(output: Path, columns: Sequence[Column]) -> list[tuple[Path, str]]:
+def prediction_files(output: Path, columns: Sequence[Column], *, logits: bool) -> list[tuple[Path, str]]:
     """Return the files that belong to an output, and the quantity that each contains.
 
     Parameters
@@ -49,6 +49,8 @@ def prediction_files(output: Path, columns: Sequence[Column]) -> list[tuple[Path
         A track such as PREFIX.bw or FOLDER/.bw, a .npz archive, or a .bed file.
     columns
         Predicted quantities.
+    logits
+        Whether they are logits: the log-likelihoods and entropies of a language model are then not written.
 
     Returns
     -------
@@ -60,7 +62,7 @@ def prediction_files(output: Path, columns: Sequence[Column]) -> list[tuple[Path
         return [(output, "")]
     stem, suffix = split_suffix(output)
     names = [column.name for column in columns]
-    if any(column.head == LANGUAGE_MODEL for column in columns):
+    if not logits and any(column.head == LANGUAGE_MODEL for column in columns):
         names += [LOG_LIKELIHOOD, ENTROPY]
     return [(output.with_name(f"{stem}.{name}{suffix}" if stem else f"{name}{suffix}"), name) for name in names]
 
@@ -74,6 +76,7 @@ def write_prediction(
     record: dict[str, Any],
     files: AtomicFiles,
     *,
+    logits: bool,
     calls: Sequence[Column],
     threshold: float,
 ) -> None:
@@ -96,6 +99,8 @@ def write_prediction(
         Provenance record, without the name of the quantity.
     files
         Transaction in which the files are written.
+    logits
+        Whether the predicted quantities are logits.
     calls
         Columns of the labels whose calls are written to a .bed file.
     threshold
@@ -107,7 +112,7 @@ def write_prediction(
         If a file cannot be written.
     """
     assert arrays.columns is not None
-    for path, name in prediction_files(output, columns):
+    for path, name in prediction_files(output, columns, logits=logits):
         if path.suffix == ".bed":
             _write_calls(path, arrays, regions, files, calls, threshold)
             continue

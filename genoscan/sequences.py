@@ -169,6 +169,14 @@ def _from_array(array: Any, axes: str) -> UInt8[np.ndarray, " bases"]:
     return np.where(rows.any(1), rows.argmax(1), N).astype(np.uint8)
 
 
+def in_one_genome(located: Sequence[Located]) -> Genome:
+    """Return a genome that contains all sequences in memory, or the file of a single region."""
+    genomes = [one.genome for one in located if isinstance(one.genome, SequenceGenome)]
+    if not genomes:
+        return located[0].genome
+    return SequenceGenome({name: codes for one in genomes for name, codes in one.sequences.items()})
+
+
 def group(located: Sequence[Located], target: str) -> Iterable[list[int]]:
     """Yield the indices of the sequences in each job, one list per job.
 

@@ -275,6 +275,31 @@ def test_predictions_are_the_logits_of_the_base(request: pytest.FixtureRequest, 
     np.testing.assert_array_equal(reverse, found.numpy())
 
 
+@pytest.mark.parametrize("strand", ["+", "-", "both"])
+@pytest.mark.parametrize("logits", [True, False])
+@pytest.mark.parametrize("which", ["tiny", "both_ways"])
+def test_predictions_are_the_command_lines(
+    request: pytest.FixtureRequest, which: str, logits: bool, strand: str, fasta: Path
+) -> None:
+    """With the context of the model, and another one."""
+    model, out = request.getfixturevalue(which), fasta.with_name("p.npz")
+    asked = "predict", fasta, "-r", REGION, "-m", model.path, "--tile", 32, "--strand", strand, "-o", out
+    for more, context in (((), None), (("--context", 7), 7)):
+        done = command(*asked, *(["--logits"] if logits else []), *more)
+        assert done.code == 0, done.err
+        found = genoscan.predict((fasta, REGION), model, strand=strand, logits=logits, context=context)
+        with np.load(out) as archive:
+            np.testing.assert_array_equal(archive["predictions"], found)
+        assert np.isfinite(found).all()
+
+
+def test_predictions_of_a_list(tiny: genoscan.Model, fasta: Path) -> None:
+    """Sequences of equal length share batches; regions of files are read with their context."""
+    sequences = [LETTERS[:50], (fasta, REGION), LETTERS[20:70], LETTERS[:9]]
+    for found, sequence in zip(genoscan.predict(sequences, tiny), sequences, strict=True):
+        np.testing.assert_allclose(found, genoscan.predict(sequence, tiny), rtol=1e-5)
+
+
 def test_a_response_is_the_command_lines(tiny: genoscan.Model, fasta: Path) -> None:
     out = fasta.with_name("x.bw")
     done = command("response", fasta, "--at", "chr1:60", "-r", REGION, "-m", tiny.path, "--tile", 32, "-o", out)
@@ -285,15 +310,15 @@ def test_a_response_is_the_command_lines(tiny: genoscan.Model, fasta: Path) -> N
     assert not inside.values[:59].any() and inside.values[60:80].any()
 
 
-def test_predictions_and_responses_need_no_memory_for_gradients(both_ways: genoscan.Model) -> None:
-    """`--memory` and `--spill` are options of attribute; the others store two boundaries."""
+def test_responses_need_no_memory_for_gradients(both_ways: genoscan.Model) -> None:
+    """`response` has no options `--memory` and `--spill`: it stores two boundaries."""
     scant = replace(both_ways, method=genoscan.Layerwise(tile=32, memory=1))
-    np.testing.assert_array_equal(genoscan.predict(LETTERS, scant), genoscan.predict(LETTERS, both_ways))
     for finite in (False, True):
         found = (genoscan.response(LETTERS, model, at=60, finite=finite).values for model in (scant, both_ways))
         np.testing.assert_array_equal(*found)
-    with pytest.raises(InputError, match="need at least"):
-        genoscan.attribute(LETTERS, scant)
+    for function in (genoscan.attribute, genoscan.predict):
+        with pytest.raises(InputError, match="need at least"):
+            function(LETTERS, scant)
 
 
 def test_settings_of_a_model_may_be_texts(tiny: genoscan.Model) -> None:
@@ -301,8 +326,8 @@ def test_settings_of_a_model_may_be_texts(tiny: genoscan.Model) -> None:
     for wrong in ({"dtype": "float16"}, {"memory": "8GB"}, {"memory": -1}, {"device": "gpu"}, {"device": "cuda:99"}):
         with pytest.raises(InputError, match=f"{next(iter(wrong))} .*: "):
             genoscan.load_model(tiny.path, **wrong)
-    with pytest.raises(InputError, match=r"strand both: expected \+ or -"):
-        genoscan.predict(LETTERS, tiny, strand="both")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"strand bed: expected \+, - or both"):
+        genoscan.predict(LETTERS, tiny, strand="bed")
 
 
 def test_a_changed_model_is_verified_as_it_is(tiny: genoscan.Model) -> None:

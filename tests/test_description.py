@@ -20,6 +20,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "log-likelihood": {"prediction": "log-likelihood"},
     "entropy": {"prediction": "entropy"},
     "base": {"prediction": "A"},
+    "logit of a base": {"prediction": "A", "logits": True},
     "mean": {"mutagenesis": "mean", "target": "log-likelihood"},
     "strongest": {"mutagenesis": "strongest", "target": "log-likelihood"},
     "response": {"response": {"at": AT, "base": "C", "of": "log-p", "finite": False}},

@@ -19,6 +19,7 @@ from genoscan.api import predict as predict_logits
 from genoscan.errors import NonFiniteError
 from genoscan.genome.fasta import FastaGenome
 from genoscan.model import Model, load_model
+from genoscan.tracks.description import describe
 from genoscan.tracks.track_reader import read_track
 
 SIZE = 90
@@ -112,6 +113,26 @@ def test_the_language_model_by_definition(model: Path, fasta: Path, strand: str,
     np.testing.assert_allclose(found["log-likelihood"][known], observed[known], rtol=1e-5)
     share = tracks.double() / tracks.double().sum(1, keepdim=True)
     np.testing.assert_allclose(found["entropy"], -(share * share.log2()).sum(1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("strand", ["+", "-", "both"])
+def test_logits_of_bases(model: Path, fasta: Path, strand: str, tmp_path: Path) -> None:
+    """Their softmax is the predicted distribution; no other tracks are written."""
+    where = "--head", "language-model", "-r", "chr1"
+    expected = []
+    for direction in "+-" if strand == "both" else strand:
+        out = tmp_path / f"{'+-'.index(direction)}.npz"
+        predict(fasta, model, *where, "--strand", direction, "--logits", "-o", out)
+        expected.append(np.load(out)["predictions"])
+        predict(fasta, model, *where, "--strand", direction, "-o", tmp_path / "p.npz")
+        p = torch.softmax(torch.from_numpy(expected[-1]), -1).numpy()
+        np.testing.assert_allclose(p, np.load(tmp_path / "p.npz")["predictions"], rtol=1e-4, atol=1e-7)
+    paths = predict(fasta, model, *where, "--strand", strand, "--logits", "-o", tmp_path / "l.bw")
+    assert paths == [str(tmp_path / f"l.{base}.bw") for base in "ACGT"]
+    tracks = np.stack([read_track(path, f"chr1:1-{SIZE}") for path in paths], 1)
+    np.testing.assert_allclose(tracks, np.mean(expected, 0), rtol=1e-5)
+    record = json.loads(Path(f"{paths[0]}.json").read_text())
+    assert describe(record).measure.unit == "logits"
 
 
 def scale(model: Path, folder: Path, factor: float) -> Path:

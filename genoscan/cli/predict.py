@@ -42,7 +42,11 @@ if TYPE_CHECKING:
     help="Task head, or language-model; may be repeated.  [default: all heads that label bases, or else "
     "the language model]",
 )
-@click.option("--logits", is_flag=True, help="Write logits instead of probabilities.")
+@click.option(
+    "--logits",
+    is_flag=True,
+    help="Write logits instead of probabilities; of a language model, those of A, C, G and T alone.",
+)
 @click.option(
     "--call",
     "calls",

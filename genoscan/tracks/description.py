@@ -6,7 +6,6 @@ Pages, reports, browser sessions and docs/track-lines.md describe tracks in thes
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from genoscan.genome.alphabet import BASES
 from genoscan.genome.files import excerpt
 
 _LIKELIHOOD = "log-likelihood"
@@ -167,7 +166,7 @@ def _prediction(prediction: str, logits: bool) -> Measure:
         return Measure(_NATS, "log p of the observed base, at most 0: lower where the base is less expected")
     if prediction == "entropy":
         return Measure("bits", "from 0 to 2: 0 where one base is certain", (0, 2))
-    if logits and prediction not in BASES:
+    if logits:
         return Measure(_LOGITS, "larger: more probable")
     return Measure("", "probability, from 0 to 1", (0, 1))
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from genoscan.errors import InputError, OutputError
@@ -48,7 +49,7 @@ class Arrays:
         Codes of the observed bases, as a uint8 array of shape (bases,).
     columns
         Derivatives with respect to A, C, G and T, as a float32 array of shape (bases, 4), or predictions,
-        as a float32 array of shape (bases, labels); None if neither is stored.
+        as an array of shape (bases, labels), float32 on disk; None if neither is stored.
     offsets
         Array index of the first base of each region.
     first
@@ -122,7 +123,9 @@ class Arrays:
         return self.scores[self.slice_of(region)]
 
 
-def arrays_in_memory(regions: Sequence[Region], *, separate_first: bool = False) -> Arrays:
+def arrays_in_memory(
+    regions: Sequence[Region], *, separate_first: bool = False, width: int = 4, dtype: DTypeLike = np.float32
+) -> Arrays:
     """Allocate uninitialised arrays in memory.
 
     Parameters
@@ -132,6 +135,8 @@ def arrays_in_memory(regions: Sequence[Region], *, separate_first: bool = False)
     separate_first
         Whether `first` is a separate array, as on disk. This is required if the tiles of the second strand
         are stored more than once.
+    width, dtype
+        Number of columns, and their type.
 
     Returns
     -------
@@ -140,11 +145,11 @@ def arrays_in_memory(regions: Sequence[Region], *, separate_first: bool = False)
 
     Notes
     -----
-    Memory: 21 bytes per base; 37 bytes if `first` is a separate array.
+    Memory: 21 bytes per base for four columns of float32; 37 bytes if `first` is a separate array.
     """
     total = sum(map(len, regions))
     scores, codes = np.empty(total, np.float32), np.empty(total, np.uint8)
-    columns = np.empty((total, 4), np.float32)
+    columns = np.empty((total, width), dtype)
     return Arrays(scores, codes, columns, _offsets(regions), np.empty_like(columns) if separate_first else columns)
 
 
