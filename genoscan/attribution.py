@@ -1,6 +1,5 @@
 """In-memory results of `genoscan.attribute`: derivatives of a target with respect to every base."""
 
-import html
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from jaxtyping import Float32, UInt8
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import BASES, decode
 from genoscan.genome.region import Region
+from genoscan.notebook import largest_rows, show_frame
 from genoscan.tracks.score import SCORES, blank_unknown
 from genoscan.tracks.writer import check_output, open_track
 
@@ -135,8 +135,7 @@ class Attribution:
         return figure(self.sequence, self.scores, self.region, title=repr(self))
 
     def _repr_html_(self) -> str:
-        strongest = self.to_dataframe().assign(size=np.abs(self.scores)).nlargest(10, "size")
-        return f"<p>{html.escape(repr(self))}</p>{strongest.drop(columns='size').to_html(index=False)}"
+        return show_frame(self, largest_rows(self.to_dataframe(), "score"))
 
 
 class Attributions(tuple[Attribution, ...]):

@@ -14,6 +14,7 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import N
 from genoscan.genome.region import Region
+from genoscan.notebook import ROWS_SHOWN, show_frame
 
 _BLOCK = 1 << 20
 
@@ -78,7 +79,7 @@ class Pair(NamedTuple):
     value: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DependencyMap:
     """Dependency map of a part of a genome.
 
@@ -100,6 +101,12 @@ class DependencyMap:
     row_codes: UInt8[np.ndarray, " rows"]
     column_codes: UInt8[np.ndarray, " columns"]
     symmetric: bool = False
+
+    def __repr__(self) -> str:
+        read = self.layout.columns
+        band = "" if self.layout.band is None else f" at most {self.layout.band:,} bases away"
+        largest = f"; largest value {pairs[0].value:.3g}" if (pairs := self.strongest(1)) else ""
+        return f"DependencyMap({read}, {len(self.values):,} mutated and {len(read):,} read bases{band}{largest})"
 
     def blocks(self) -> Iterator[Block]:
         """Yield the map in blocks of rows, of about a million values each."""
@@ -146,6 +153,13 @@ class DependencyMap:
             which, _ = np.nonzero(inside)
             found[rows][which, positions[inside] - self.layout.columns.start] = values[inside]
         return found
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        pairs = self.strongest(ROWS_SHOWN)
+        rows = [(pair.row + 1, pair.column + 1, pair.value) for pair in pairs]
+        return show_frame(self, pd.DataFrame(rows, columns=["mutated position", "read position", "value"]))
 
 
 def mark_unknown(found: DependencyMap) -> None:

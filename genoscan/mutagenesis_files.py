@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float64, UInt8
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import BASES, N
 from genoscan.genome.region import Region
+from genoscan.notebook import largest_rows, show_frame
 from genoscan.tracks.atomic import AtomicFiles, os_errors
 from genoscan.tracks.columns import write_effects
 from genoscan.tracks.outputs import check_file, check_outputs
@@ -25,7 +26,7 @@ MEAN, STRONGEST = "mean", "strongest"
 _TABLES = ".tsv", ".npz", ".h5"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MutationEffects:
     """Effects of all substitutions of some regions.
 
@@ -45,6 +46,15 @@ class MutationEffects:
     codes: UInt8[np.ndarray, " bases"]
     raw: Float64[np.ndarray, "bases 4"]
     exact: Bool[np.ndarray, "bases 4"] | None = None
+
+    def __repr__(self) -> str:
+        places = str(self.regions[0]) if len(self.regions) == 1 else f"{len(self.regions):,} regions"
+        known = self.raw[self.codes < N]
+        counts = f"{len(self):,} bases, {3 * len(known):,} substitutions"
+        return f"MutationEffects({places}, {counts}; largest effect {np.abs(known).max():.3g})"
+
+    def __len__(self) -> int:
+        return len(self.codes)
 
     def by(self, convention: str) -> Float64[np.ndarray, "bases 4"]:
         """Return the effects in a convention: "raw", "centred" or "hypothetical" (see mutagenesis.py)."""
@@ -94,6 +104,9 @@ class MutationEffects:
         if self.exact is not None:
             frame["exact"] = self.exact[rows, alts]
         return frame
+
+    def _repr_html_(self) -> str:
+        return show_frame(self, largest_rows(self.to_dataframe(), "effect"))
 
 
 def track_files(output: Path) -> dict[str, Path]:

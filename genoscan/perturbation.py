@@ -59,6 +59,11 @@ class Response(NamedTuple):
     own: dict[str, float] | None
     strongest: tuple[Region, float] | None
 
+    def __repr__(self) -> str:
+        totals = "".join(f"; total of {base} {total:.3g}" for base, total in self.totals.items())
+        most = f"; largest effect {self.strongest[1]:.3g} at {self.strongest[0]}" if self.strongest else ""
+        return f"Response({self.region}, {len(self.values):,} bases{totals}{most})"
+
 
 def respond(genome: Genome, model: Model, probe: Probe, *, progress: Progress = ignore) -> Response:
     """Return the response to a change in one base.

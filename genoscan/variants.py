@@ -23,6 +23,7 @@ from genoscan.edit_sums import Effects
 from genoscan.engine.methods import Progress, ignore
 from genoscan.first_order import first_order_effects
 from genoscan.genome.variant_files import VariantTable
+from genoscan.notebook import ROWS_SHOWN, show_frame
 from genoscan.tracks.atomic import atomic_directory, atomic_files, os_errors
 from genoscan.tracks.store import ScoreStore, open_store
 from genoscan.variant_job import VariantJob, allele_status, stretch_terms
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class VariantScores:
     """Scores of alleles, in input order.
 
@@ -55,6 +56,13 @@ class VariantScores:
     status: Sequence[str]
     record: Mapping[str, Any]
 
+    def __repr__(self) -> str:
+        target, model = self.record["target"], self.record["model"]
+        return f"VariantScores({len(self):,} alleles, {self.status.count('ok'):,} scored; {target}; model {model})"
+
+    def __len__(self) -> int:
+        return len(self.status)
+
     def to_dataframe(self) -> "pd.DataFrame":
         """Convert the scores to a table.
 
@@ -65,6 +73,9 @@ class VariantScores:
             `status`, and the scores; missing scores are NaN, or NA for `largest_at`.
         """
         return as_frame(self.table, self.columns, self.status)
+
+    def _repr_html_(self) -> str:
+        return show_frame(self, self.to_dataframe().head(ROWS_SHOWN))
 
 
 def compute_scores(

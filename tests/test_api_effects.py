@@ -1,5 +1,6 @@
 """The Python interface to variants, mutations and dependency maps: the same numbers as the command line's."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,34 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> genoscan.Model:
 @pytest.fixture
 def fasta(tmp_path: Path) -> Path:
     return write_fasta(tmp_path / "g.fa", {"chr1": LETTERS, "chr2": bases(90, 3)})
+
+
+def test_results_are_short_in_notebooks(tiny: genoscan.Model, fasta: Path) -> None:
+    """One line with sizes, and a table of at most ten rows."""
+    alleles = [f"chr1:{at}:{LETTERS[at - 1]}>{other(LETTERS[at - 1])}" for at in range(1, 13)]
+    scores = genoscan.score_variants(fasta, [*alleles, "chr9:5:A>C"], tiny)
+    assert repr(scores) == "VariantScores(13 alleles, 12 scored; log-likelihood; model tiny)"
+    assert (len(scores), scores._repr_html_().count("<tr>")) == (13, 10)
+
+    effects = genoscan.mutate((fasta, "chr1:136-145"), tiny)
+    largest = effects.to_dataframe().effect.abs().max()
+    told = f"MutationEffects(chr1:136-145, 10 bases, 24 substitutions; largest effect {largest:.3g})"
+    assert (repr(effects), len(effects)) == (told, 10)
+    rows = effects._repr_html_().split("<tr>")
+    assert (len(rows), f"{largest:.6f}" in rows[1].replace("-", "")) == (11, True)
+
+    found = genoscan.map_dependencies((fasta, REGION), tiny, band=5)
+    assert re.fullmatch(
+        r"DependencyMap\(chr1:61-90, 30 mutated and 30 read bases at most 5 bases away; largest value [\d.]+\)",
+        repr(found),
+    )
+    (row, column, _), *_ = found.strongest(1)
+    assert f"<td>{row + 1}</td>\n      <td>{column + 1}</td>" in found._repr_html_().split("<tr>")[1]
+
+    shown = repr(genoscan.response(LETTERS, tiny, at=60, base=other(LETTERS[59])))
+    assert re.fullmatch(
+        r"Response\(sequence:1-200, 200 bases; total of \w \S+; largest effect \S+ at sequence:\d+-\d+\)", shown
+    )
 
 
 def run(*arguments: Any, tiny: genoscan.Model) -> None:
