@@ -36,3 +36,11 @@ class UnsupportedModelError(GenoscanError, NotImplementedError):
 
 class NonFiniteError(GenoscanError, ArithmeticError):
     """Error raised if a target, or a result at an A, C, G or T, is NaN or infinite."""
+
+
+def note_unfinished(error: BaseException, kept: str) -> None:
+    """Add a note to the exception that ends a run: what is kept, and how to continue.
+
+    The command-line interface prints the note if the run was ended by Ctrl-C or SIGTERM.
+    """
+    error.add_note(f"{kept}; the same command continues the run")

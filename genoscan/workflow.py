@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,9 +11,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
-from genoscan.errors import InputError
+from genoscan.errors import InputError, note_unfinished
 from genoscan.json_input import first_problem, parse_json
 from genoscan.tracks.atomic import atomic_directory, check_new_folder, os_errors
+
+_PATIENCE = 2.0
+"""Seconds in which Snakemake is expected to end if Ctrl-C in a terminal interrupted it, too."""
 
 _EXAMPLE = re.compile(r"\.\./data/(\S+)")
 """Example data in the configuration, as seen from the folder of the workflow in a checkout."""
@@ -75,7 +79,23 @@ def run_workflow(arguments: Sequence[str]) -> int:
         raise InputError("genoscan workflow run: Snakemake is not installed: pip install snakemake")
     options = ["--snakefile", str(snakefile()), "--show-failed-logs"]
     command = [sys.executable, "-m", "snakemake", *options, *arguments]
-    return subprocess.run(command, check=False).returncode
+    with subprocess.Popen(command) as process:
+        try:
+            return process.wait()
+        except BaseException as error:
+            # Not subprocess.run, which kills Snakemake: it would leave its jobs, and the folder locked.
+            _end(process)
+            note_unfinished(error, "finished files are kept")
+            raise
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Wait until Snakemake has ended its jobs, interrupted by the terminal or else by this function."""
+    try:
+        process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        process.wait()
 
 
 class _Entry(BaseModel):

@@ -747,6 +747,7 @@ class TestTrain:
             patch.setattr(train, "save", interrupted)
             done = genoscan(*self.asked(genome, tmp_path / "made"))
         assert done.code == 130
+        assert f"the last checkpoint is kept in {tmp_path / 'made.partial'}; the same command continues" in done.err
         assert {path.name for path in tmp_path.iterdir()} == {"unbroken", "made.partial"}
         said = self.train(genome, tmp_path / "made")
         assert re.findall(r"^step (\d).* bases, ", said, re.MULTILINE) == ["6", "8"]

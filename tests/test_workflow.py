@@ -308,9 +308,24 @@ def test_errors_of_the_config_in_words(change: dict[str, Any], line: str) -> Non
     names: dict[str, Any] = {}
     exec(PROBLEM, names)
     config = {"genome": "g.fa", "runs": {"a": {"regions": "b.bed"}}} | change
-    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(SCHEMA).iter_errors(config))
-    assert error is not None
-    assert names["problem"](error) == line
+    assert line in names["all_problems"](config, SCHEMA)
+
+
+def test_all_errors_of_the_config_are_listed(job: Path, tmp_path: Path) -> None:
+    config = {"shards": 0, "genomes": "g.fa", "thread": 2, "runs": {"a": {"score": "max", "strand": "x"}, "b": {}}}
+    job.write_text(yaml.safe_dump(config))
+    with pytest.raises(AssertionError) as failed:
+        snakemake(job, tmp_path / "run", "-n")
+    assert re.findall("^ *Error: config: (.*)$", str(failed.value), re.MULTILINE) == [
+        "runs.a.score: found max, expected one of centred, observed, magnitude, substitution",
+        "runs.a.strand: found x, expected one of +, -, both, separate, bed",
+        "runs.a: the key regions is missing: BED",
+        "runs.b: the key regions is missing: BED",
+        "shards: found 0, expected at least 1",
+        "top level: found the key genomes, did you mean genome?",
+        "top level: found the key thread, did you mean threads?",
+        "top level: the key genome is missing: FASTA (plain or bgzip) or GenBank",
+    ]
 
 
 # ---- the check before anything is computed
@@ -448,3 +463,42 @@ def test_lint_and_format(job: Path, tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "snakefmt", "--check", str(SNAKEFILE.parent)], check=True, capture_output=True
     )
+
+
+SNAKEMAKE = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+pathlib.Path("started").touch()
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(0.6)  # longer than subprocess.run waits
+    pathlib.Path("unlocked").touch()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "ended"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_snakemake_ends_by_itself(number: int, code: int, ended: str, tmp_path: Path) -> None:
+    """It removes its lock, and ends its jobs, before the command ends."""
+    package = tmp_path / "snakemake"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(SNAKEMAKE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "genoscan", "workflow", "run"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while not (tmp_path / "started").exists():
+        time.sleep(0.02)
+        assert process.poll() is None
+    process.send_signal(number)
+    err = process.communicate(timeout=30)[1]
+    assert process.returncode == code
+    assert err == f"genoscan: {ended}: finished files are kept; the same command continues the run\n"
+    assert (tmp_path / "unlocked").exists()

@@ -90,8 +90,7 @@ def _report(group: click.Group, error: BaseException) -> int:
     """Print an error message for the exception that ended a command, if necessary; return the exit status."""
     if (stopped := exit_status()) is not None:
         # Libraries may have replaced KeyboardInterrupt by another exception.
-        if stopped == INTERRUPTED:
-            _print(f"{group.name}: interrupted")
+        _print_stopped(group, "interrupted" if stopped == INTERRUPTED else "terminated", error)
         return stopped
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
@@ -101,12 +100,17 @@ def _report(group: click.Group, error: BaseException) -> int:
         error.show()
         return error.exit_code
     if isinstance(error, click.Abort | KeyboardInterrupt):
-        _print(f"{group.name}: interrupted")
+        _print_stopped(group, "interrupted", error)
         return INTERRUPTED
     if not isinstance(error, BrokenPipeError):
         known = isinstance(error, GenoscanError)
         _print(f"{group.name}: error: {' '.join((str(error) if known else describe_failure(error)).split())}")
     return 1
+
+
+def _print_stopped(group: click.Group, how: str, error: BaseException) -> None:
+    """Print that a signal ended the command, and what is kept (see `errors.note_unfinished`)."""
+    _print(": ".join([f"{group.name}: {how}", *getattr(error, "__notes__", [])]))
 
 
 def _print(line: str) -> None:

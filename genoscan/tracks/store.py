@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
-from genoscan.errors import InputError, OutputError
+from genoscan.errors import InputError, OutputError, note_unfinished
 from genoscan.genome.region import Region
 from genoscan.json_input import parse_json
 from genoscan.temporary import allocate, locked_folder
@@ -303,8 +303,10 @@ def open_store(
             with os_errors(path):
                 store = _open(path, regions, json.loads(json.dumps(settings)), output, columns, both_strands, width)
             yield store
-        except BaseException:
-            if not _begun(path):
+        except BaseException as error:
+            if _begun(path):
+                note_unfinished(error, f"finished work is kept in {path}")
+            else:
                 shutil.rmtree(path, ignore_errors=True)
             raise
         with os_errors(path):

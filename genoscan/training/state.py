@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from genoscan import __version__
-from genoscan.errors import InputError
+from genoscan.errors import InputError, note_unfinished
 from genoscan.json_input import first_problem, parse_json
 from genoscan.layers.config import ModelConfig
 from genoscan.temporary import locked_folder
@@ -152,6 +152,10 @@ def open_work(work: Path) -> Iterator[None]:
                 remains.unlink()
         try:
             yield
+        except BaseException as error:
+            if (work / STATE).exists():
+                note_unfinished(error, f"the last checkpoint is kept in {work}")
+            raise
         finally:
             with suppress(OSError):
                 work.rmdir()

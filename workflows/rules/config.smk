@@ -3,6 +3,8 @@ import sys
 from difflib import get_close_matches
 from pathlib import Path
 
+import jsonschema
+import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
@@ -17,23 +19,32 @@ def in_words(value):
     return names[value] if value is None or isinstance(value, bool) else str(value)
 
 
-def problem(error):
-    """Return jsonschema's error as a line: the key, what was found, what was expected."""
+def problems(error):
+    """Yield jsonschema's error as lines: the key, what was found, what was expected."""
     key = ".".join(map(str, error.absolute_path)) or "top level"
     schema, value = error.schema, error.validator_value
     if error.validator == "additionalProperties":
         known = list(schema["properties"])
-        wrong = next(name for name in error.instance if name not in known)
-        close = get_close_matches(str(wrong), known, n=1)
-        advice = (
-            f"did you mean {close[0]}?" if close else f"expected {', '.join(known)}"
-        )
-        return f"{key}: found the key {wrong}, {advice}"
+        for wrong in error.instance:
+            if wrong not in known:
+                close = get_close_matches(str(wrong), known, n=1)
+                advice = (
+                    f"did you mean {close[0]}?"
+                    if close
+                    else f"expected {', '.join(known)}"
+                )
+                yield f"{key}: found the key {wrong}, {advice}"
+        return
     if error.validator == "required":
-        missing = next(name for name in value if name not in error.instance)
-        return f"{key}: the key {missing} is missing: {schema['properties'][missing]['description']}"
+        # There is an error for each missing key, all of them alike.
+        for missing in value:
+            if missing not in error.instance:
+                description = schema["properties"][missing]["description"]
+                yield f"{key}: the key {missing} is missing: {description}"
+        return
     if error.validator == "minProperties":
-        return f"{key}: found no entry, expected at least one"
+        yield f"{key}: found no entry, expected at least one"
+        return
     types = {
         "string": "text",
         "integer": "a whole number",
@@ -45,14 +56,21 @@ def problem(error):
     elif error.validator == "type":
         expected = types[value]
         if isinstance(error.instance, str):
-            return f'{key}: found the text "{error.instance}", expected {expected}'
+            yield f'{key}: found the text "{error.instance}", expected {expected}'
+            return
     elif error.validator == "minimum":
         expected = f"at least {value}"
     elif error.validator == "maxLength":
         expected = f"at most {value} characters"
     else:
         expected = schema["description"]
-    return f"{key}: found {in_words(error.instance)}, expected {expected}"
+    yield f"{key}: found {in_words(error.instance)}, expected {expected}"
+
+
+def all_problems(config, schema):
+    """Return a line for each error of the config, sorted by key."""
+    errors = jsonschema.Draft202012Validator(schema).iter_errors(config)
+    return sorted({line for error in errors for line in problems(error)})
 
 
 def files(config):
@@ -71,9 +89,11 @@ def files(config):
 
 try:
     validate(config, "../schemas/config.schema.yaml")
-except WorkflowError as error:
-    # Its text has a line for each key; that of the error it was raised for, Python's values.
-    sys.exit(f"Error: config: {problem(error.__context__)}")
+except WorkflowError:
+    # Its text is that of one error, with Python's values.
+    with open(workflow.source_path("../schemas/config.schema.yaml")) as schema_file:
+        lines = all_problems(config, yaml.safe_load(schema_file))
+    sys.exit("\n".join(f"Error: config: {line}" for line in lines))
 
 if not {"runs", "variants", "mutations"} & config.keys():
     sys.exit(
