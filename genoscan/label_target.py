@@ -24,7 +24,7 @@ from genoscan.engine.inputs import OneHot
 from genoscan.engine.target import LogitSum, PooledMaximum, Target
 from genoscan.errors import InputError, NonFiniteError
 from genoscan.genome.plan import Window
-from genoscan.genome.region import Region, parse_region
+from genoscan.genome.region import Region, UnknownSequenceError, parse_region
 from genoscan.layers.config import MASK, ModelConfig
 from genoscan.layers.heads import HeadConfig
 from genoscan.model import Model
@@ -423,7 +423,7 @@ def parse_label_target(
     number = _label(text, "--target", label, head, one)
     region = None
     if "@" in text:
-        region = parse_region(place, sizes, option="--target")
+        region = parse_target_region(text, place, sizes)
     other: int | str | None = None
     if contrast == STRONGEST:
         if len(one.labels) < 2:
@@ -436,6 +436,16 @@ def parse_label_target(
     return LabelTarget(text, head, one, number, region, other)
 
 
+def parse_target_region(text: str, place: str, sizes: Mapping[str, int]) -> Region:
+    """Parse the region `place` of a target `text`; raise `InputError` if it has no valid coordinates."""
+    if not place.strip():
+        raise InputError(f"--target {text}: expected a region, such as chr1:1,001-2,000, after @")
+    try:
+        return parse_region(place, sizes, option=f"--target {text}: region")
+    except UnknownSequenceError as error:
+        raise InputError(f"{error}; a target's region has coordinates (chr1:1,001-2,000), not a gene's name") from None
+
+
 def _label(text: str, option: str, label: str, head: str, config: HeadConfig) -> int:
     if label not in config.labels:
         labels = ", ".join(config.labels)
@@ -446,5 +456,6 @@ def _label(text: str, option: str, label: str, head: str, config: HeadConfig) ->
 
 
 def _near(name: str, known: Mapping[str, object] | Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), 1, 0.5)
-    return f"; did you mean {near[0]}?" if near else ""
+    stranded = [one for one in known if one in (f"{name}+", f"{name}-")]
+    near = stranded or difflib.get_close_matches(name, list(known), 1, 0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else ""

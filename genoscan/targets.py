@@ -25,8 +25,15 @@ from genoscan.engine.target import LogitSum, LogLikelihood, Target, whole_window
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import BASES
 from genoscan.genome.plan import Window
-from genoscan.genome.region import Region, parse_region
-from genoscan.label_target import LabelTarget, Resolved, check_masked, mask_spans, parse_label_target
+from genoscan.genome.region import Region
+from genoscan.label_target import (
+    LabelTarget,
+    Resolved,
+    check_masked,
+    mask_spans,
+    parse_label_target,
+    parse_target_region,
+)
 from genoscan.layers.heads import RESERVED
 from genoscan.model import Model
 
@@ -215,7 +222,7 @@ def parse_target(
         if not rest and text == kind:
             return TargetSpec(text, "log-likelihood")
         if rest:
-            return TargetSpec(text, "log-likelihood", parse_region(rest, sizes, option="--target"))
+            return TargetSpec(text, "log-likelihood", parse_target_region(text, rest, sizes))
     if kind in ("logit", "log-odds"):
         place, _, base = rest.rpartition(":")
         chrom, _, position = place.rpartition(":")
@@ -223,7 +230,7 @@ def parse_target(
             if base.upper() not in BASES:
                 raise InputError(f"--target {text}: base {base}, expected A, C, G or T")
             name = chrom if chrom.startswith("{") else f"{{{chrom}}}"
-            region = parse_region(f"{name}:{position}-{position}", sizes, option="--target")
+            region = parse_target_region(text, f"{name}:{position}-{position}", sizes)
             return TargetSpec(text, kind, region, BASES.index(base.upper()))  # type: ignore[arg-type]
     raise InputError(f"--target {text}: {_expected(model)}")
 

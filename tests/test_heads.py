@@ -237,6 +237,10 @@ def test_invalid_names_of_heads(name: str) -> None:
         (["--target", "sites:site+", "--contrast", "x"], "--contrast x: head sites has no label 'x'"),
         (["--contrast", "site+"], "expected a target of a head"),
         (["--target", "mean:site+@chr1:1-3", "-r", "chr1:20-30"], "extends beyond the window read"),
+        (["--target", "sites:site@chr1:1-3"], "no label 'site'; did you mean site+ or site-?"),
+        (["--target", "sites:site+@"], "--target sites:site+@: expected a region, such as chr1:1,001-2,000, after @"),
+        (["--target", "sites:site+@DIN9"], '--target sites:site+@DIN9: region DIN9: no sequence is called "DIN9"; '),
+        (["--target", "sites:site+@DIN9"], "a target's region has coordinates (chr1:1,001-2,000), not a gene's name"),
     ],
 )
 def test_bad_targets_get_one_line(
