@@ -10,9 +10,11 @@ from genoscan.genome.alphabet import BASES, decode
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import Window, as_read, plan, region_read
 from genoscan.genome.region import Region, parse_region
+from genoscan.genome.variant import QUOTE_VARIANTS
 from genoscan.model import Model
 
 _ALLELES = re.compile(r"(?P<place>.+):(?P<old>[^:>]*)>(?P<new>[^:>]*)")
+_NO_SUBSTITUTE = re.compile(r":[\d,]+:[A-Za-z]+$")
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ def read_change(
         genome, or the new base differs from `base`.
     """
     alleles = _ALLELES.fullmatch(text.strip())
+    if _NO_SUBSTITUTE.search(text.strip()):
+        raise InputError(f"{option} {text}: expected a position, or a base and its substitute, C>T; {QUOTE_VARIANTS}")
     at = _position(alleles["place"] if alleles else text, genome.sizes, option)
     if alleles is None:
         return at, base

@@ -300,6 +300,7 @@ class TestOptions:
             (["--at", "chr1:401"], ["401", "400 bases"]),
             (["--at", "chr1"], ["400 bases, expected one"]),
             (["--at", "1:5"], ['did you mean "chr1"?']),
+            (["--at", "chr1:50:A"], ["--at chr1:50:A: expected a position", "quote the variant, 'chr1:1,024:A>C'"]),
             (["--at", "chr1:50", "--base", "N"], ["--base N", "expected A, C, G or T"]),
             (["--at", "chr1:50", "--base", CHR1[49]], ["is the observed base at chr1:50"]),
             (["--at", "chr1:50", "-r", "chr1:10-50"], ["nothing of chr1:10-50 comes after it"]),

@@ -101,6 +101,19 @@ def test_a_page_holds_bases_track_and_genes(genome: Path, track: Path, genes: Pa
     described = "model &lt;/script&gt;&lt;b&gt;; target log-likelihood; score centred, in nats per substitution"
     assert described in page.read_text()
     assert page.read_text().count("</script") == 2
+    assert "features more than 1,000 bases from the regions with scores are not in this page" in page.read_text()
+
+
+def test_a_page_of_a_whole_sequence_is_not_cut(genome: Path, track: Path, tmp_path: Path) -> None:
+    page, whole = tmp_path / "page.html", tmp_path / "whole.bw"
+    with open_track(whole, SIZES) as writer:
+        writer.write(Region("chr2", 0, 500), np.ones(500, np.float32))
+    m5 = open_genome(genome).m5("chr2")
+    record = {"sequences": [{"name": "chr2", "length": 500, "m5": m5}], "regions": ["chr2:1-500"]}
+    write_provenance(whole, {"model": "m", "target": "log-likelihood", "score": "centred"} | record)
+    done = genoscan("export", "html", whole, "-g", genome, "-o", page)
+    assert done.code == 0, done.err
+    assert "not in this page" not in page.read_text()
 
 
 def test_it_opens_where_it_is_told(genome: Path, track: Path, tmp_path: Path) -> None:

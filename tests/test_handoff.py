@@ -16,7 +16,18 @@ def columns(tmp_path: Path) -> Path:
     genome = write_fasta(tmp_path / "g.fa", {"chr1": LETTERS})
     path, bed = tmp_path / "peaks.npz", tmp_path / "wide.bed"
     bed.write_text("chr1\t600\t800\tone\nchr1\t1000\t1300\ttwo\n")
-    done = genoscan("attribute", genome, "--bed", bed, "-m", tiny_model(tmp_path / "model"), "-o", path)
+    done = genoscan(
+        "attribute",
+        genome,
+        "--bed",
+        bed,
+        "-m",
+        tiny_model(tmp_path / "model"),
+        "-o",
+        path,
+        "-o",
+        path.with_suffix(".bw"),
+    )
     assert done.code == 0, done.err
     return path
 
@@ -82,6 +93,9 @@ def test_the_strongest_bases(columns: Path, tmp_path: Path, piece: int, monkeypa
     assert found["name"].tolist() == ["one" if start < 800 else "two" for start in found["start"]]
     assert "expected 1 base" in genoscan("export", "sites", columns, "--top", "0", "-o", table).err
     assert "it is read from, too" in genoscan("export", "sites", columns, "-o", columns).err
+    track = columns.with_suffix(".bw")
+    done = genoscan("export", "sites", track, "-o", table)
+    assert f"{track}: expected an archive written by attribute -o FILE.npz" in done.err
 
 
 def test_what_is_refused(columns: Path, tmp_path: Path) -> None:

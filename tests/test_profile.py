@@ -229,4 +229,6 @@ def test_a_page_and_a_picture_are_drawn(tmp_path: Path) -> None:
     with browser(tmp_path / "browser") as tab:
         tab.open(outputs[0].as_uri())
         assert tab.value("document.querySelectorAll('#profile .subplot').length") == 2
+        rows = "document.getElementById('profile').data.find(trace => trace.type === 'heatmap').text"
+        assert tab.value(f"{rows}[1][0]") == "&lt;b>1, a:111-121, strand -"
         assert (tab.asked, tab.complaints) == (set(), [])

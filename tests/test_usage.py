@@ -66,7 +66,8 @@ def test_slurm(tmp_path: Path) -> None:
         ("8GB", 8 * 10**9),
         ("8G", 8 * 10**9),
         ("500M", 5 * 10**8),
-        ("12", 12),
+        ("0", 0),
+        ("1000000", 10**6),
         ("12B", 12),
         ("2TiB", 2**41),
         ("3kB", 3000),
@@ -78,6 +79,14 @@ def test_sizes(text: str, size: int) -> None:
 
 def test_automatic_sizes() -> None:
     assert (parse_size("auto"), parse_size(None)) == ("auto", None)
+
+
+@pytest.mark.parametrize("text", ["4", "1.5", "64 "])
+def test_a_small_number_needs_a_unit(text: str) -> None:
+    with pytest.raises(
+        InputError, match=rf"a number without a unit is in bytes; expected a unit, as in {text.strip()}GB"
+    ):
+        parse_size(text)
 
 
 @pytest.mark.parametrize("text", ["", "8iB", "GiB", "-1", "8PB", "8 apples", "1e9", "٣GB"])

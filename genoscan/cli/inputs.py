@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from genoscan.job import Job
     from genoscan.model import Model
 
+_LEAST_WITHOUT_UNIT = 10**6
+"""Smallest size, in bytes, that is accepted without a unit; "--memory 4" is not meant as 4 bytes."""
+
 
 def set_threads(threads: int | None) -> None:
     """Set the number of CPU threads that torch and the kernels use; None selects all available cores."""
@@ -48,7 +51,10 @@ def parse_size(text: str | None) -> int | Literal["auto"] | None:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?)?b?", text.strip().lower(), re.ASCII)
     if not match:
         raise InputError(f"--memory {text}: expected auto, or a size such as 8GB, 8GiB or 500MB")
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " "))
+    size = int(float(match[1]) * (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " "))
+    if 0 < size < _LEAST_WITHOUT_UNIT and not text.strip()[-1].isalpha():
+        raise InputError(f"--memory {text}: a number without a unit is in bytes; expected a unit, as in {match[1]}GB")
+    return size
 
 
 def parse_device(text: str) -> str:

@@ -18,7 +18,7 @@ from genoscan.cli.options import ANNOTATION, GENOME, MACHINE, MODEL, SCORE_OUTPU
     metavar="CHROM:POS",
     required=True,
     help="Base to change (1-based), "
-    "such as chr1:10,500, or substitution, such as chr1:10,500:C>T, whose C must be the genome's.",
+    "such as chr1:10,500, or substitution, such as 'chr1:10,500:C>T' (in quotes), whose C must be the genome's.",
 )
 @click.option(
     "--base",
@@ -88,7 +88,7 @@ def command(
 
     \b
     Examples:
-      genoscan response chr.fa --at chr1:10,500:C>T --finite -o response.bw
+      genoscan response chr.fa --at 'chr1:10,500:C>T' --finite -o response.bw
       genoscan response chr.fa --at chr1:10,500 --base A --of sensitivity -o interaction.bw
     """
     from genoscan.cli.progress import progress

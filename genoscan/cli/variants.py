@@ -32,7 +32,7 @@ _MOST_REASONS = 6
     "texts",
     metavar="VARIANT",
     multiple=True,
-    help="Variant such as chr1:1,024:A>C (1-based; may be repeated), instead of a file.",
+    help="Variant such as 'chr1:1,024:A>C' (in quotes; 1-based; may be repeated), instead of a file.",
 )
 @outputs_option(
     "What to write; may be repeated. The suffix determines the format: .vcf.gz (bgzip with tabix index), "
@@ -52,8 +52,8 @@ _MOST_REASONS = 6
     default=50,
     show_default=True,
     metavar="N",
-    help="Maximum number of variants with tracks: those with the largest absolute effects. Each takes about as long as "
-    "genoscan attribute on two regions.",
+    help="Maximum number of variants with tracks: those with the largest |delta|, the absolute effect. Each takes "
+    "about as long as genoscan attribute on two regions.",
 )
 @MODEL
 @click.option(

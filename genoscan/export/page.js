@@ -2,6 +2,7 @@
 const config = $config;
 const names = new Map($names);
 const BASES_PER_PIXEL = 10;  // igv.js shows no bases beyond
+const ROW_CENTRE = 16;  // of the first row of features in igv.js, in pixels from the top
 const LETTER = 5;  // width in pixels from which letters can be read
 config.tracks = config.tracks.map(track => track.type !== "wig" ? track : {
   type: "merged", name: track.name, about: track.about, unit: track.unit, height: track.height, alpha: 1,
@@ -88,6 +89,19 @@ function readableLetters(track) {
     this.graphType = graphType;
   };
 }
+// A line through the first row of the variants, between them.
+function baseline(track) {
+  const draw = track.draw;
+  track.draw = function (options) {
+    draw.call(this, options);
+    const { context, pixelWidth } = options;
+    context.save();
+    context.globalCompositeOperation = "darken";  // not over the variants, which are darker
+    context.fillStyle = "#c8c8c8";
+    context.fillRect(0, ROW_CENTRE, pixelWidth, 1);
+    context.restore();
+  };
+}
 // An axis without values has no numbers.
 function blankAxis(track) {
   const paintAxis = track.paintAxis;
@@ -144,6 +158,7 @@ igv.createBrowser(document.getElementById("browser"), config)
     alertText(browser.alert);
     for (const { track } of browser.trackViews) {
       if (track.type === "ruler") wholeLabels(track);
+      if (track.config?.baseline) baseline(track);
       if (track.type !== "merged") continue;
       Object.assign(track, { popupData: values, description: about });
       track.tracks.forEach(readableLetters);

@@ -178,7 +178,7 @@ def _embedded(
     genome: Genome, tracks: Sequence[TrackFile], visible: Sequence[Region], names: Mapping[str, str]
 ) -> _Sources:
     urls: list[str] = []
-    notes = list(track_notes(tracks))
+    notes = [*track_notes(tracks), *_cut(genome, visible)]
     for track in tracks:
         content = track.path.read_bytes() if track.has_record else None
         if content is None:
@@ -187,6 +187,13 @@ def _embedded(
         urls.append(_data("application/octet-stream", content))
     bases = {"indexed": False, "fastaURL": _data("application/gzip", _slices(genome, visible, names))}
     return _Sources(bases, urls, "'none'", notes, names)
+
+
+def _cut(genome: Genome, visible: Sequence[Region]) -> list[str]:
+    """Return a remark if the page does not contain the whole of the sequences that it shows."""
+    if sum(map(len, visible)) == sum(genome.sizes[chrom] for chrom in {region.chrom for region in visible}):
+        return []
+    return [f"Bases and features more than {_FLANK:,} bases from the regions with scores are not in this page."]
 
 
 def _beside(

@@ -65,7 +65,13 @@ def variant_tracks(
         )
     if features:
         features.sort(key=lambda feature: (feature["chr"], feature["start"]))
-        yield {"type": "annotation", "name": "variants", "displayMode": "EXPANDED", "features": features}
+        yield {
+            "type": "annotation",
+            "name": "variants",
+            "displayMode": "EXPANDED",
+            "features": features,
+            "baseline": True,  # for page.js
+        }
 
 
 def gene_tracks(

@@ -11,6 +11,13 @@ function themed(layout) {
     modebar: { bgcolor: clear, color: ink, activecolor: ink },
     ...Object.fromEntries(axes.map(name => [name, { ...layout[name], ...axis }])) };
 }
+// Tooltips name the region of a row. Plotly shows markup in texts, so that names are escaped.
+const escaped = names.map(name => name.replaceAll("&", "&amp;").replaceAll("<", "&lt;"));
+for (const trace of figure.data.filter(one => one.type === "heatmap")) {
+  const width = trace.z.shape ? Number(trace.z.shape.split(",")[1]) : trace.z[0].length;
+  trace.text = escaped.map(name => Array(width).fill(name));
+  trace.hovertemplate = "%{text}<br>" + trace.hovertemplate;
+}
 async function draw() {
   await Plotly.react(plot, figure.data, themed(figure.layout), { responsive: true, displaylogo: false });
   document.body.dataset.ready = "yes";

@@ -29,6 +29,9 @@ ALT_IS_REF: Final = "ALT equals REF"
 OTHER_REF: Final = "REF differs from the genome"
 WHOLE_SEQUENCE: Final = "deletion of the whole sequence"
 
+QUOTE_VARIANTS: Final = "a shell takes > and all after it for a file to write: quote the variant, 'chr1:1,024:A>C'"
+"""Advice if a variant in text form ends before its ">"."""
+
 _AMBIGUOUS = str.maketrans("RYSWKMBDHV", "N" * 10)
 _LETTERS = frozenset("ACGTN")
 _FIRST_BLOCK, _LARGEST_BLOCK = 1 << 6, 1 << 16

@@ -17,7 +17,7 @@ from genoscan.errors import InputError
 from genoscan.genome.bed import is_bed_row
 from genoscan.genome.files import check_file, excerpt, head, open_text
 from genoscan.genome.genome import Genome
-from genoscan.genome.variant import Allele, classify
+from genoscan.genome.variant import QUOTE_VARIANTS, Allele, classify
 from genoscan.genome.vcf import contig_lengths, is_vcf, open_vcf, parse_pos
 
 _EXPECTED = "expected VCF, BCF, or a tab-separated table whose first line names the columns chrom, pos, ref and alt"
@@ -214,7 +214,8 @@ def _table(
 def _parse(text: str) -> _Row:
     found = _TEXT.fullmatch(text.strip())
     if found is None:
-        raise InputError(f'variant "{excerpt(text)}": expected CHROM:POS:REF>ALT, as in chr1:1,024:A>C')
+        redirected = "" if ">" in text else f"; {QUOTE_VARIANTS}"
+        raise InputError(f'variant "{excerpt(text)}": expected CHROM:POS:REF>ALT, as in chr1:1,024:A>C{redirected}')
     if "," in found["alt"]:
         raise InputError(
             f'variant "{excerpt(text)}": found several alternate alleles, expected one: give each by itself'

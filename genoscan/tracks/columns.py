@@ -235,6 +235,11 @@ def read_columns(path: Path) -> Columns:
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, LookupError, ValueError, struct.error) as error:
             if isinstance(error, InputError):
                 raise
+            if path.suffix != ".npz" and not zipfile.is_zipfile(path):
+                raise InputError(
+                    f"{path}: expected an archive written by attribute -o FILE.npz, four derivatives at each base; "
+                    f"a track such as a bigWig contains one score at each base alone"
+                ) from None
             raise _not_columns(path, " ".join(str(error).split())) from None
 
 
