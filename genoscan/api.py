@@ -11,7 +11,6 @@ from jaxtyping import Float
 
 from genoscan.attribution import Attribution, Attributions
 from genoscan.engine.methods import Progress, ignore
-from genoscan.errors import InputError
 from genoscan.genome.bed import read_bed
 from genoscan.genome.gene_names import parse_regions
 from genoscan.genome.genome import Genome
@@ -29,6 +28,7 @@ from genoscan.sequences import Located, as_genome, group, in_one_genome, locate,
 from genoscan.tracks.store import arrays_in_memory
 from genoscan.verification import Check
 from genoscan.verification import verify as check
+from genoscan.window_prediction import predict_windows
 
 
 def attribute(
@@ -269,15 +269,15 @@ def predict(
     context: int | None = None,
     batch: int = 4,
     axes: str = "LC",
-) -> Float[np.ndarray, "length labels"] | list[Float[np.ndarray, "length labels"]]:
-    """Return the model's predictions at every base, for A, C, G and T or for the labels of a task head.
+) -> Float[np.ndarray, "*length labels"] | list[Float[np.ndarray, "*length labels"]]:
+    """Return the model's predictions: of A, C, G and T, or of the labels of a task head, at every base.
 
     Parameters
     ----------
     sequence, model, axes
         As for `attribute`.
     head
-        Name of a task head that labels bases, or "language-model". If None, the head that is selected in the
+        Name of a task head, or "language-model". If None, the head that is selected in the
         model: by default, the language model or, in a model without one, the first task head.
     logits
         Whether to return logits. If False, probabilities are returned.
@@ -285,7 +285,7 @@ def predict(
         Strand to read: "+", "-" or "both" for the mean of the two predictions.
     context
         Number of bases to read upstream of a region of a file and, for bidirectional models, also downstream of
-        it. If None, the value in the model's configuration is used.
+        it. If None, the value in the model's configuration is used; for a head that labels windows, 0.
     batch
         Number of sequences of equal length processed together.
 
@@ -296,12 +296,13 @@ def predict(
         language model, the columns are A, C, G and T, and the softmax of a row of logits is the predicted
         distribution over the four bases. A row is NaN if no output of the model predicts the base, as
         for the first base of a sequence in a causal model. For a task head, the columns are its labels. Columns
-        are those of the forward strand, whatever strand is read.
+        are those of the forward strand, whatever strand is read. For a head that labels windows, the shape is
+        (labels,): the predictions for the sequence, in float64.
 
     Raises
     ------
     InputError
-        If a sequence or an option is invalid, or the head labels windows instead of bases.
+        If a sequence or an option is invalid.
     UnsupportedModelError
         If the model has no such head.
     NonFiniteError
@@ -321,21 +322,37 @@ def predict(
     loaded = as_model(model)
     if head is not None:
         loaded = loaded.with_head("" if head == LANGUAGE_MODEL else head)
-    if loaded.head and loaded.config.heads[loaded.head].kind == "pooled":
-        raise InputError(f"head {loaded.head}: labels windows, expected a head that labels bases")
     options = PredictOptions((loaded.head or LANGUAGE_MODEL,), logits, strand, context, batch)
     located, many = locate_all(sequence, axes=axes)
     found: dict[int, np.ndarray] = {}
     for numbers in group(located, ""):
-        genome = in_one_genome([located[i] for i in numbers])
-        job = prepare_prediction(genome, loaded, [located[i].region for i in numbers], [], options)
-        arrays = predict_in_memory(job)
-        assert arrays.columns is not None
-        # Each sequence of a job has a name of its own; its region may have lost a name or strand.
-        rows = {region.chrom: arrays.slice_of(region) for region in job.regions}
-        for i in numbers:
-            found[i] = arrays.columns[rows[located[i].region.chrom]]
+        rows = _predicted([located[i] for i in numbers], loaded, options)
+        found |= dict(zip(numbers, rows, strict=True))
     return [found[i] for i in range(len(located))] if many else found[0]
+
+
+def _predicted(located: Sequence[Located], model: Model, options: PredictOptions) -> list[np.ndarray]:
+    """Compute the predictions for several sequences in memory, or for one region of a file, in a single job."""
+    genome, regions = in_one_genome(located), [one.region for one in located]
+    if model.head and model.config.heads[model.head].kind == "pooled":
+        table = predict_windows(
+            genome,
+            model,
+            regions,
+            heads=options.heads,
+            logits=options.logits,
+            strand=options.strand,
+            context=options.context,
+            batch=options.batch,
+        )
+        labels = [f"{model.head}.{label}" for label in model.config.heads[model.head].labels]
+        return list(table[labels].to_numpy())
+    job = prepare_prediction(genome, model, regions, [], options)
+    arrays = predict_in_memory(job)
+    assert arrays.columns is not None
+    # Each sequence of a job has a name of its own; its region may have lost a name or strand.
+    rows = {region.chrom: arrays.slice_of(region) for region in job.regions}
+    return [arrays.columns[rows[region.chrom]] for region in regions]
 
 
 def verify(sequence: Any, model: Model | str | Path = "bacteria", *, axes: str = "LC") -> list[Check]:

@@ -265,8 +265,11 @@ def test_the_python_interface(model: Model, fasta: FastaGenome, strand: str) -> 
     one = genoscan_api.attribute(letters, model, target=target, strand=strand, contrast="strongest")
     others = np.delete(found[29], 1)
     assert one.value == pytest.approx(found[29, 1] - others.max())  # type: ignore[union-attr]
-    with pytest.raises(Exception, match="labels windows"):
-        genoscan_api.predict(letters, model, head="mean")
+    whole, part = genoscan_api.predict([letters, letters[:50]], model, head="mean", strand=strand)
+    inside = features(model, model.table()[read][None])
+    pooled = logits(model, "mean", inside.mean(-2, keepdim=True)).detach().numpy()[0]
+    np.testing.assert_allclose(whole, pooled[[0, 2, 1]] if strand == "-" else pooled, rtol=1e-9)
+    np.testing.assert_array_equal(part, genoscan_api.predict(letters[:50], model, head="mean", strand=strand))
     with pytest.raises(Exception, match="has no head nothing"):
         genoscan_api.predict(letters, model, head="nothing")
 
