@@ -184,6 +184,13 @@ def test_base_probabilities_are_a_logo_in_a_hub(genome: Path, tmp_path: Path) ->
     assert {stanza.get("parent") for stanza in stanzas[1:5]} == {stanzas[0]["track"]}
     assert sorted(stanza["bigDataUrl"] for stanza in stanzas[5:]) == ["p.entropy.bw", "p.log-likelihood.bw"]
     assert "predicted entropy" in stanzas[5]["longLabel"] + stanzas[6]["longLabel"]
+    # Logits may be negative, and are no parts of a whole.
+    done = genoscan("predict", genome, "-m", model, "--logits", "-o", tmp_path / "l.bw")
+    assert done.code == 0, done.err
+    logits = done.out.split()
+    done = genoscan("export", "hub", *logits, "-g", genome, "--email", "a@b", "-o", tmp_path / "logits")
+    assert done.code == 0, done.err
+    assert "multiWig" not in (tmp_path / "logits" / "g" / "trackDb.txt").read_text()
 
 
 def test_a_hub_of_a_genome_that_ucsc_has(genome: Path, track: Path, tmp_path: Path) -> None:

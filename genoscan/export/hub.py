@@ -197,7 +197,7 @@ def _base_probabilities(tracks: Sequence[TrackFile]) -> dict[str, list[TrackFile
     found: dict[str, dict[str, TrackFile]] = {}
     for track in tracks:
         stem, _, base = track.name.rpartition(".")
-        if base in BASES and track.record.get("prediction") == base:
+        if base in BASES and track.record.get("prediction") == base and not track.record.get("logits"):
             found.setdefault(stem or "probabilities", {})[base] = track
     return {name: [bases[base] for base in BASES] for name, bases in found.items() if len(bases) == len(BASES)}
 
