@@ -156,8 +156,10 @@ class TestConditions:
         def change(content: Document) -> None:
             self.slower(content)
             content["machine"]["cpu"] = "EPYC"
+            row(content)["measures"][1] |= {"values": [1.0, 2.0], "unit": "bp/s"}
 
         lines = compared(change)
+        assert line_of(lines, "speed").endswith("other machine")
         assert "other machine: cpu Xeon, now EPYC; seconds are not marked" in lines[2]
         assert line_of(lines, "genoscan").endswith(" | 9.76 | 9.09 to 10.5 | 1.00 | other machine")
         assert line_of(lines, "time, of forward's").endswith("worse")
@@ -196,9 +198,10 @@ class TestConditions:
         def change(content: Document) -> None:
             content["versions"]["torch"] = "2.14.0"
             content["settings"]["kernels"] = "auto"
+            content["machine"]["system"] = "Linux-7"
 
         assert compared(change)[2:4] == [
-            "other versions: torch 2.13.0, now 2.14.0",
+            "other versions: torch 2.13.0, now 2.14.0, system Linux, now Linux-7",
             "settings in one file only, not compared: kernels",
         ]
 

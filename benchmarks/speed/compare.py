@@ -4,9 +4,10 @@ A ratio is new over old, of the medians of the rounds. Its range is from the fas
 the slowest new over the fastest old one, and a ratio is marked only if this range does not contain 1, in other words
 if no new round is among the old ones.
 
-Seconds of different machines are shown but not marked. The measures of a row, ratios of programs that ran in turn, are
-marked then, too: they depend on the machine much less. Rows of other work (another length, model or number of threads)
-are shown but not marked. Settings that do not change the work, such as the tile, are only stated.
+Seconds, and measures such as bases a second, of different machines are shown but not marked. Measures that are ratios
+of programs that ran in turn are marked then, too: they depend on the machine much less. Rows of other work (another
+length, model or number of threads) are shown but not marked. Settings that do not change the work, such as the tile,
+are only stated.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from genoscan.json_input import first_problem, parse_json
 _MACHINE = "cpu", "cores", "device"
 _WORK_OF_A_RUN = "shape", "device"
 _WORK_OF_A_CONTENDER = "length", "threads"
+_RELATIVE = "x", "%"  # units of measures that relate programs, or a program and its machine
 _WEIGHTS = "weights", "model_sha256"  # hashes: that they differ is said, not how
 _DIGITS_OF_A_HASH = 7
 _VERDICTS: dict[tuple[bool | None, bool | None], str] = {(True, False): "now MISSED", (False, True): "now met"}
@@ -170,9 +172,9 @@ def _conditions(old: Results, new: Results, machine: Sequence[str], settings: Se
         yield f"other machine: {told}; seconds are not marked, only ratios of programs on the same machine"
     if settings:
         yield f"other settings: {_changes(old.document.settings, new.document.settings, settings)}"
-    versions = _differing(old.document.versions, new.document.versions)
-    if versions:
-        yield f"other versions: {_changes(old.document.versions, new.document.versions, versions)}"
+    before, after = ({**one.document.versions, "system": one.document.machine.get("system")} for one in (old, new))
+    if versions := _differing(before, after):
+        yield f"other versions: {_changes(before, after, versions)}"
     recorded = set(old.document.settings) ^ set(new.document.settings)
     if recorded:
         yield f"settings in one file only, not compared: {', '.join(sorted(recorded))}"
@@ -223,10 +225,10 @@ def _row(old: RowRecord, new: RowRecord, machine: str, reason: str) -> Iterator[
     for label, timing in old.contenders.items():
         if label not in new.contenders:
             yield [f"{label}, s", digits(median(timing.seconds)), "", "", "", "", "only in old"]
-    yield from _measures(old, new, next(filter(None, reasons), ""))
+    yield from _measures(old, new, machine, next(filter(None, reasons), ""))
 
 
-def _measures(old: RowRecord, new: RowRecord, reason: str) -> Iterator[list[str]]:
+def _measures(old: RowRecord, new: RowRecord, machine: str, reason: str) -> Iterator[list[str]]:
     known = {measure.name: measure for measure in old.measures}
     for measure in new.measures:
         label = f"{measure.name}, {measure.unit}"
@@ -239,7 +241,8 @@ def _measures(old: RowRecord, new: RowRecord, reason: str) -> Iterator[list[str]
             (measure.bar or "")[:2], ("higher", "lower")
         )
         verdict = _VERDICTS.get((before.met, measure.met), "")
-        marks = [reason or (ratio.mark(more, less) if ratio else ""), verdict]
+        own = reason or (machine if measure.unit not in _RELATIVE else "")
+        marks = [own or (ratio.mark(more, less) if ratio else ""), verdict]
         yield [label, *_cells(before.values, measure.values, ratio), "", ", ".join(filter(None, marks))]
     for name, before in known.items():
         yield [f"{name}, {before.unit}", digits(median(before.values)), "", "", "", "", "only in old"]
