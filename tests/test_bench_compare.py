@@ -205,6 +205,16 @@ class TestConditions:
             "settings in one file only, not compared: kernels",
         ]
 
+    @pytest.mark.parametrize(("rounds", "chance"), [(5, "1 of 126"), (2, "1 of 10")])
+    def test_chance_marks(self, rounds: int, chance: str, compared: Callable[..., list[str]]) -> None:
+        """Of all orders of the rounds of equal programs, two have none of one between those of the other."""
+        lines = compared(
+            lambda content: content["settings"].update(rounds=rounds),
+            lambda content: content["settings"].update(rounds=5),
+        )
+        (line,) = (line for line in lines if line.startswith("rounds: "))
+        assert line == f"rounds: 5 and {rounds}; equal programs are marked by chance in {chance} comparisons"
+
 
 class TestRows:
     def test_rows_in_one_file_only(self, compared: Callable[..., list[str]]) -> None:

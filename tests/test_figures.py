@@ -248,8 +248,8 @@ def gpu() -> Iterator[tuple[str, str]]:
         f"PD-SSM block against a Mamba block, 16,384 steps † | {blocks:.1f} times its time (three runs each: 1.1 to "
         "1.9) | 2.5 |",
         f"scan: forward, vjp, launched one by one | {listed(picoseconds)} ps per base and channel, limited by the "
-        f"host: **{found['kernels: forward reaches']:.0f} and {found['kernels: vjp reaches']:.0f} %** of what bandwidth "
-        "and exponentials allow; as replayed",
+        f"host: **{found['kernels: forward reaches']:.0f} and {found['kernels: vjp reaches']:.0f} %** of what "
+        "bandwidth and exponentials allow; as replayed",
         "the paper's layer, full gradient, against its tile scan for one direction | "
         f"**{found['paper: times faster']:.0f} times**; ",
         f"effects of 500 substitutions, `bacteria` | {found['variants: per second']:.0f} a second: "

@@ -12,6 +12,7 @@ are only stated.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import comb
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -178,6 +179,10 @@ def _conditions(old: Results, new: Results, machine: Sequence[str], settings: Se
     recorded = set(old.document.settings) ^ set(new.document.settings)
     if recorded:
         yield f"settings in one file only, not compared: {', '.join(sorted(recorded))}"
+    n, m = old.document.settings.get("rounds"), new.document.settings.get("rounds")
+    if isinstance(n, int) and isinstance(m, int):
+        chance = comb(n + m, n) // 2
+        yield f"rounds: {n} and {m}; equal programs are marked by chance in 1 of {chance} comparisons"
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any], keys: Sequence[str]) -> str:
