@@ -136,6 +136,9 @@ class DependencyMap:
             chosen = values > 0
             if self.symmetric:
                 chosen &= places < positions
+            if 0 < count < np.count_nonzero(chosen):
+                # Sorting all of them would take most of the time; equal values are kept.
+                chosen &= values >= np.partition(values[chosen], -count)[-count]
             kept.append(np.stack([places[chosen], positions[chosen], values[chosen].astype(np.float64)]))
             merged = np.concatenate(kept, 1)
             # Ties are broken by position, so that the result does not depend on the blocks.

@@ -9,7 +9,7 @@ largest effects -> tracks         variant_tracks.py   gradients around variants,
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,10 @@ class VariantScores:
         return as_frame(self.table, self.columns, self.status)
 
     def _repr_html_(self) -> str:
-        return show_frame(self, self.to_dataframe().head(ROWS_SHOWN))
+        first = slice(ROWS_SHOWN)  # before the conversion, as there may be millions
+        table = replace(self.table, alleles=self.table.alleles[first])
+        columns = {name: values[first] for name, values in self.columns.items()}
+        return show_frame(self, as_frame(table, columns, self.status[first]))
 
 
 def compute_scores(
