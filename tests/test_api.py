@@ -275,9 +275,10 @@ def test_predictions_are_the_logits_of_the_base(request: pytest.FixtureRequest, 
     np.testing.assert_array_equal(reverse, found.numpy())
 
 
-@pytest.mark.parametrize("strand", ["+", "-", "both"])
-@pytest.mark.parametrize("logits", [True, False])
-@pytest.mark.parametrize("which", ["tiny", "both_ways"])
+@pytest.mark.parametrize(
+    ("which", "logits", "strand"),
+    [("tiny", True, "+"), ("tiny", False, "both"), ("both_ways", True, "both"), ("both_ways", False, "-")],
+)
 def test_predictions_are_the_command_lines(
     request: pytest.FixtureRequest, which: str, logits: bool, strand: str, fasta: Path
 ) -> None:

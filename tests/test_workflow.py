@@ -478,7 +478,8 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "ended"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("number", "code", "ended"),
+    [(signal.SIGINT, 130, "interrupted"), pytest.param(signal.SIGTERM, 143, "terminated", marks=pytest.mark.slow)],
 )
 def test_snakemake_ends_by_itself(number: int, code: int, ended: str, tmp_path: Path) -> None:
     """It removes its lock, and ends its jobs, before the command ends."""
