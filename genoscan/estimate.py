@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ from genoscan.gradient import stream_gradient
 from genoscan.job import Job
 from genoscan.model import Model
 from genoscan.targets import whole_target
+from genoscan.tracks.outputs import file_bytes
+from genoscan.tracks.store import bytes_per_base
 
 _WARM_UP = 64
 """Length, in bases, of the warm-up run, which loads the kernels and needs little memory."""
@@ -56,10 +59,12 @@ class Estimate:
     memory_bytes
         Peak memory of the process, in bytes, including `base_bytes` but excluding GPU memory.
     disk_bytes
-        Disk space, in bytes, that the run uses in the output folder for the scores, the bases, the
-        derivatives (if they are needed) and the saved state of a sweep.
+        Disk space, in bytes, that the run uses in the output folder, until it is complete, for the scores, the bases,
+        the derivatives (if they are needed) and the saved state of a sweep.
     state_bytes
         Disk space, in bytes, for the saved state of a sweep, from which an interrupted run resumes.
+    output_bytes
+        Approximate size of all outputs, in bytes.
     by_batch
         Computing time of each batch, in seconds.
     gradients
@@ -84,19 +89,20 @@ class Estimate:
     memory_bytes: int
     disk_bytes: int
     state_bytes: int
+    output_bytes: int
     by_batch: tuple[float, ...]
     gradients: tuple[int, int]
 
 
-def estimate(job: Job, *, columns: bool) -> Estimate:
+def estimate(job: Job, outputs: Sequence[Path]) -> Estimate:
     """Estimate the cost of a job from a run of at most four tiles.
 
     Parameters
     ----------
     job
         The job, as returned by `prepare`.
-    columns
-        Whether the run also writes the four derivatives at each base to a .npz file.
+    outputs
+        Files that the run would write.
 
     Returns
     -------
@@ -114,7 +120,6 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
     gradients, values = (1, 1), 0
     if job.options.path is not None:
         gradients, values = job.options.path.n_evaluations, job.options.path.n_values
-        columns = True
     codes_bytes = longest * width
     if job.options.path is not None and job.options.path.shuffles:
         codes_bytes += longest * (width + 5)  # the shuffled windows, and the shuffling of one window
@@ -128,6 +133,7 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
             of_batch += per_base * length * len(windows)
         seconds.append(of_batch)
     scored = sum(len(region) for region in job.regions)
+    stored = bytes_per_base(columns=job.stores_columns(outputs), both_strands=job.options.strand == "both")
     engine_bytes = probe.bytes + cost.carry_bytes - of_probe.carry_bytes
     per_position = job.model.position_bytes
     if isinstance(method, Adjoint):
@@ -151,8 +157,9 @@ def estimate(job: Job, *, columns: bool) -> Estimate:
         window_bytes=codes_bytes,
         base_bytes=base_bytes,
         memory_bytes=memory_bytes,
-        disk_bytes=scored * (37 if job.options.strand == "both" else 21 if columns else 5) + cost.state_bytes,
+        disk_bytes=scored * stored + cost.state_bytes,
         state_bytes=cost.state_bytes,
+        output_bytes=sum(file_bytes(path, scored, shard=job.options.shard is not None) for path in outputs),
         by_batch=tuple(seconds),
         gradients=gradients,
     )
@@ -169,8 +176,8 @@ def combine(estimates: Sequence[Estimate]) -> Estimate:
     Returns
     -------
     Estimate
-        Sums of windows, bases read, disk space and time; the largest memory. The number of regions, and of bases
-        to score, is that of the first job.
+        Sums of windows, bases read, disk space, outputs and time; the largest memory. The number of regions, and of
+        bases to score, is that of the first job.
     """
     first, largest = estimates[0], max(estimates, key=lambda cost: cost.memory_bytes)
     if len(estimates) == 1:
@@ -188,6 +195,7 @@ def combine(estimates: Sequence[Estimate]) -> Estimate:
         longest=max(cost.longest for cost in estimates),
         state_bytes=state_bytes,
         disk_bytes=sum(cost.disk_bytes - cost.state_bytes for cost in estimates) + state_bytes,
+        output_bytes=sum(cost.output_bytes for cost in estimates),
         by_batch=tuple(seconds for cost in estimates for seconds in cost.by_batch),
     )
 

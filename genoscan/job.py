@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from jaxtyping import UInt8
@@ -160,6 +161,13 @@ class Job:
     def warning(self) -> str | None:
         """Warning if the G+C content of the regions differs from that of the training data; None otherwise."""
         return describe_difference(self.genome, self.all_regions, self.model.config, self.model.name)
+
+    def stores_columns(self, outputs: Sequence[Path]) -> bool:
+        """Return whether a run stores the four derivatives at each base, rather than the scores only.
+
+        It does so if an output is a .npz file, or if derivatives are averaged over several inputs.
+        """
+        return self.options.path is not None or any(path.suffix == ".npz" for path in outputs)
 
     def read(self, windows: Sequence[Window]) -> UInt8[Tensor, "windows length"]:
         """Return the base codes of windows of equal length, each in its reading direction."""

@@ -1,9 +1,13 @@
 """Merging of a job's shards into the tracks that a single run would have written."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float32
 
 from genoscan.errors import InputError
 from genoscan.expected_error import merge_entries
@@ -13,15 +17,15 @@ from genoscan.layers.config import ValidationResult
 from genoscan.likelihood import Likelihood, join_warnings, likelihood_record, likelihood_warning, sum_likelihoods
 from genoscan.shards import parse_shard
 from genoscan.tracks.atomic import atomic_files
-from genoscan.tracks.columns import Columns, read_columns
-from genoscan.tracks.provenance import TRACK_KEYS, check_genome, provenance_path, read_provenance, write_provenance
+from genoscan.tracks.provenance import TRACK_KEYS, check_genome, read_provenance, scored_regions, write_provenance
 from genoscan.tracks.record_schema import region_records
-from genoscan.tracks.score import SCORES
-from genoscan.tracks.writer import open_tracks
+from genoscan.tracks.track_reader import TrackReader, open_scores, read_scores
+from genoscan.tracks.writer import BIGWIG, open_tracks
 
 _PIECE = 1 << 20  # bases
 _LISTED = 5
-_REQUIRED = "score", "sequences", "scored_bases"
+_REQUIRED = "score", "sequences", "regions", "scored_bases"
+_SUFFIXES = *BIGWIG, ".npz"
 _SUMS = "scored_bases", "zero_regions", "seconds"
 _SHARD_KEYS = (
     "command",
@@ -49,7 +53,7 @@ _SHARD_KEYS = (
 class _Shard(NamedTuple):
     path: Path
     record: dict[str, Any]
-    columns: Columns
+    regions: tuple[Region, ...]
 
 
 def write_merged(
@@ -60,7 +64,7 @@ def write_merged(
     Parameters
     ----------
     paths
-        One .npz file per shard, in any order.
+        One .bw or .npz file per shard, in any order.
     genome
         Genome for which the shards were computed.
     outputs
@@ -76,44 +80,77 @@ def write_merged(
     Raises
     ------
     InputError
-        If a shard is missing or is given twice, or if the shards are from different jobs or genomes.
+        If a shard is missing, incomplete or given twice, or if the shards are from different jobs or genomes.
     OutputError
         If a file cannot be written.
 
     Notes
     -----
     Because shards consist of whole batches, the tracks are byte-identical to those of a single run with
-    the same number of threads. At most about one million bases are processed at a time, which limits the
-    memory use.
+    the same number of threads. Memory: about one million scores, the regions, and 0.01 bytes per base for the
+    indexes of the bigWig files.
     """
     shards = _read_shards(paths, genome)
     first = shards[0].record
     rank = {chrom: i for i, chrom in enumerate(genome.sizes)}
-    placed = sorted(_regions(shards), key=lambda at: (rank[at[0].chrom], at[0].start))
+    placed = [(region, number) for number, shard in enumerate(shards) for region in shard.regions]
+    placed.sort(key=lambda at: (rank[at[0].chrom], at[0].start))
     records = [shard.record for shard in shards]
     met = {s["name"]: s for record in records for s in record["sequences"]}
     record = {key: value for key, value in first.items() if key not in _SHARD_KEYS} | {
         "command": list(command),
         "shards": len(shards),
         "sequences": [met[name] for name in genome.sizes if name in met],
-        "regions": region_records(region for region, _, _ in placed),
-        **merge_entries(records, [sum(map(len, shard.columns.regions)) for shard in shards]),
+        "regions": region_records(region for region, _ in placed),
+        **merge_entries(records, [sum(map(len, shard.regions)) for shard in shards]),
         **_likelihood(records),
         **_joined_lists(records, ("target_values", "target_labels", "completeness")),
         **{key: sum(record[key] for record in records) for key in _SUMS if all(key in record for record in records)},
     }
     with atomic_files() as files:
         with open_tracks(outputs, genome.sizes, files) as track:
-            for region, offset, columns in placed:
-                for start in range(0, len(region), _PIECE):
-                    end = min(start + _PIECE, len(region))
-                    at = slice(offset + start, offset + end)
-                    scores = SCORES[first["score"]](columns.gradient[at], columns.codes[at])
-                    begin = region.start + start
-                    track.write(Region(region.chrom, begin, begin + end - start), scores)
+            for region, scores in _scores(shards, placed):
+                track.write(region, scores)
         for path in outputs:
             write_provenance(path, record, files)
     return record
+
+
+def _scores(
+    shards: Sequence[_Shard], placed: Sequence[tuple[Region, int]]
+) -> Iterator[tuple[Region, Float32[np.ndarray, " bases"]]]:
+    """Yield the scores of regions, in pieces, and check that each shard has as many scores as its record states.
+
+    `placed` contains each region with the index of its shard. A shard is open from its first region to its last,
+    because there may be more shards than files that a process may open.
+    """
+    last = {number: i for i, (_, number) in enumerate(placed)}
+    missing = [shard.record["scored_bases"] for shard in shards]
+    with ExitStack() as stack:
+        opened: dict[int, tuple[TrackReader, ExitStack]] = {}
+        for i, (region, number) in enumerate(placed):
+            if number not in opened:
+                file = stack.enter_context(ExitStack())
+                opened[number] = file.enter_context(open_scores(shards[number].path)), file
+            track, file = opened[number]
+            for start in range(region.start, region.end, _PIECE):
+                end = min(start + _PIECE, region.end)
+                scores = read_scores(track, region.chrom, start, end)
+                missing[number] -= int(np.isfinite(scores).sum())
+                yield Region(region.chrom, start, end), scores
+            if i == last[number]:
+                file.close()
+                del opened[number]
+                _check_complete(shards[number], missing[number])
+
+
+def _check_complete(shard: _Shard, missing: int) -> None:
+    if missing:
+        stated = shard.record["scored_bases"]
+        raise InputError(
+            f"{shard.path}: has {stated - missing:,} scores in its regions, expected {stated:,}, as its record states: "
+            "compute the shard again"
+        )
 
 
 def _likelihood(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -146,15 +183,20 @@ def _joined_lists(records: Sequence[dict[str, Any]], keys: Sequence[str]) -> dic
 
 
 def _read_shards(paths: Sequence[Path], genome: Genome) -> list[_Shard]:
-    """Read the shards of a job, check that each shard is given exactly once, and return them in order."""
+    """Read the records of a job's shards, check that each shard is given exactly once, and return them in order."""
     found: dict[int, _Shard] = {}
+    checked: dict[str, Any] = {}  # sequences of earlier shards; a checksum takes a second per 300 Mb
     for path in paths:
-        shard = _Shard(path, read_provenance(path, required=_REQUIRED), read_columns(path))
-        if not shard.record.get("shard"):
+        if not path.name.lower().endswith(_SUFFIXES):
+            raise InputError(f"{path}: expected a shard as {' or '.join(_SUFFIXES)}, written by attribute --shard")
+        record = read_provenance(path, required=_REQUIRED)
+        if not record.get("shard"):
             raise InputError(f"{path}: is not a shard: expected output of attribute --shard")
-        check_genome(path, shard.record, genome)
-        _check_regions(shard)
-        i, n = parse_shard(shard.record["shard"])
+        sequences = [sequence for sequence in record["sequences"] if checked.get(sequence["name"]) != sequence]
+        check_genome(path, {"sequences": sequences}, genome)
+        checked |= {sequence["name"]: sequence for sequence in sequences}
+        shard = _Shard(path, record, scored_regions(path, record, genome))
+        i, n = parse_shard(record["shard"])
         if found:
             _check_same(next(iter(found.values())), shard)
         if i in found:
@@ -167,14 +209,6 @@ def _read_shards(paths: Sequence[Path], genome: Genome) -> list[_Shard]:
     return [found[i] for i in range(1, n + 1)]
 
 
-def _check_regions(shard: _Shard) -> None:
-    """Check that each region of a shard lies within a sequence that the record of the shard lists."""
-    sizes = {s["name"]: s["length"] for s in shard.record["sequences"]}
-    for region in shard.columns.regions:
-        if region.end > sizes.get(region.chrom, 0):
-            raise InputError(f"{shard.path}: {region} is not within a sequence of {provenance_path(shard.path)}")
-
-
 def _check_same(one: _Shard, other: _Shard) -> None:
     settings = [
         {key: value for key, value in shard.record.items() if key not in _SHARD_KEYS}
@@ -185,16 +219,3 @@ def _check_same(one: _Shard, other: _Shard) -> None:
         values = [setting.get(name) for setting in settings]
         if values[0] != values[1]:
             raise InputError(f"{other.path}: has {name} {values[1]}, {one.path} has {values[0]}: expected one job")
-
-
-def _regions(shards: Sequence[_Shard]) -> Iterator[tuple[Region, int, Columns]]:
-    """Yield the regions of all shards.
-
-    Each item consists of a region, the index of its first base in the arrays of its shard, and these
-    arrays.
-    """
-    for shard in shards:
-        offset = 0
-        for region in shard.columns.regions:
-            yield region, offset, shard.columns
-            offset += len(region)

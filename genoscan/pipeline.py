@@ -63,8 +63,8 @@ def run(
     Memory: that of the method of differentiation, plus 1 byte per base of a batch. If the baseline is a
     shuffled sequence, it is 2 bytes, and 5 more for one window while it is shuffled.
 
-    Disk space during the run: 5 bytes per base; 21 bytes per base if the four derivatives are stored; 37
-    bytes per base if both strands are read.
+    Disk space during the run: 5 bytes per base; 16 more if the four derivatives are stored (see
+    `Job.stores_columns`), and 16 more if both strands are read.
     """
     return run_all([(job, outputs)], command=command, progress=progress)[0]
 
@@ -100,9 +100,8 @@ class _Run:
     """Run of one job, whose results are stored until those of all jobs are complete."""
 
     def __init__(self, job: Job, outputs: Sequence[Path], stack: ExitStack) -> None:
-        # Scores of a mean over strands or over several inputs are computed from the columns.
-        both, averaged = job.options.strand == "both", job.options.path is not None
-        columns = both or averaged or any(path.suffix == ".npz" for path in outputs)
+        both = job.options.strand == "both"
+        columns = job.stores_columns(outputs)
         self._job, self._outputs, self._seconds = job, outputs, 0.0
         self._settings = settings(job) | {"columns": columns}
         store = open_store(outputs[0], job.regions, self._settings, columns=columns, both_strands=both)
@@ -174,7 +173,8 @@ def write_tracks(job: Job, arrays: Arrays, outputs: Sequence[Path], files: Atomi
     """Write the completed arrays of a job to the output files, in genome order."""
     tracks = [path for path in outputs if path.suffix != ".npz"]
     if tracks:
-        with open_tracks(tracks, job.genome.sizes, files) as track:
+        # The zoom levels of a shard would be written, stored and discarded: merging computes those of the whole track.
+        with open_tracks(tracks, job.genome.sizes, files, zoom_levels=job.options.shard is None) as track:
             for region in job.regions:
                 write_in_pieces(track, region, arrays.scores_of(region))
     for path in outputs:

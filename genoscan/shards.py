@@ -41,15 +41,19 @@ def shard_of(batches: Sequence[Batch], shard: str) -> list[Batch]:
     if n > len(batches):
         count = f"{len(batches):,} batch{'es' * (len(batches) != 1)}"
         raise InputError(f"--shard {shard}: the job has {count}, so at most as many shards")
-    return list(batches[cut(batches, n)[i - 1]])
+    return list(batches[cut(bases_read(batches), n)[i - 1]])
 
 
-def cut(batches: Sequence[Batch], n: int) -> list[slice]:
-    """Divide the batches into `n` consecutive, non-empty slices with similar numbers of bases."""
-    bases = [sum(len(window) for windows in batch for window in windows) for batch in batches]
+def bases_read(batches: Sequence[Batch]) -> list[int]:
+    """Return the total length of the windows of each batch, in bases."""
+    return [sum(len(window) for windows in batch for window in windows) for batch in batches]
+
+
+def cut(bases: Sequence[int], n: int) -> list[slice]:
+    """Divide batches with the given numbers of bases into `n` consecutive, non-empty slices of similar totals."""
     middles = [end - own / 2 for own, end in zip(bases, accumulate(bases), strict=True)]
     total, edges = sum(bases), [0]
     for i in range(1, n + 1):
         near = bisect_right(middles, total * i / n)
-        edges.append(min(max(near, edges[-1] + 1), len(batches) - (n - i)))
+        edges.append(min(max(near, edges[-1] + 1), len(bases) - (n - i)))
     return [slice(*edge) for edge in pairwise(edges)]

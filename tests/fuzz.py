@@ -366,7 +366,6 @@ def _read_record(folder: Path) -> None:
     from genoscan.export.track_file import load_track
     from genoscan.genome.genome import open_genome
     from genoscan.merge import _check_same, _Shard
-    from genoscan.tracks.columns import read_columns
 
     genome = open_genome(folder / "g.fa")
     track = load_track(folder / "x.bw", genome)
@@ -374,7 +373,7 @@ def _read_record(folder: Path) -> None:
     for line in _settings(track):
         "".join(line).encode()
     provenance.write_provenance(folder / "x.bw", track.record)
-    shard = _Shard(folder / "x.npz", track.record, read_columns(folder / "x.npz"))
+    shard = _Shard(folder / "x.bw", track.record, provenance.scored_regions(folder / "x.bw", track.record, genome))
     if track.record.get("shard"):
         _check_same(shard, shard)
 

@@ -57,7 +57,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert genoscan(*run, "-r", "chr1:101-200", "-o", "in.bw", "-o", "in.npz").code == 0
         for i in (1, 2):
             regions = ("-r", "chr1:1-50", "-r", "chr2:1-50")
-            assert genoscan(*run, *regions, "--batch", 1, "--shard", f"{i}/2", "-o", f"s{i}.npz").code == 0
+            assert genoscan(*run, *regions, "--batch", 1, "--shard", f"{i}/2", "-o", f"s{i}.bw").code == 0
     return folder
 
 
@@ -84,7 +84,7 @@ COMMANDS: dict[str, tuple[object, ...]] = {
     "summarize": ("track", "summarize", "in.bw", "in.npz", "-R", "rows.bed", "-o", "o.tsv"),
     "profile": ("track", "profile", "in.bw", "-R", "rows.bed", "-o", "o.html", "-o", "o.tsv"),
     "compare": ("track", "compare", "in.bw", "in.npz", "-o", "o.tsv"),
-    "merge": ("track", "merge", "s1.npz", "s2.npz", "-g", "g.fa", "-o", "o.bw", "-o", "o.bg"),
+    "merge": ("track", "merge", "s1.bw", "s2.bw", "-g", "g.fa", "-o", "o.bw", "-o", "o.bg"),
     "report": ("report", *EXPORT, "o.html"),
     "html": ("export", "html", *EXPORT, "o.html"),
     "igv": ("export", "igv", *EXPORT, "o.xml"),

@@ -91,8 +91,8 @@ def test_version() -> None:
         (5_990, "100 min"),
         (6_000, "1.7 h"),
         (172_000, "47.8 h"),
-        (172_800, "2.0 days"),
-        (4e8, "4,629.6 days"),
+        (172_800, "2 days 0 h"),
+        (4e8, "4,629 days 15 h"),
     ],
 )
 def test_durations(seconds: float, text: str) -> None:

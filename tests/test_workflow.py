@@ -105,7 +105,7 @@ def test_shards_make_the_track_of_one_run(job: Path, tmp_path: Path) -> None:
     overview = (tmp_path / "run" / "results" / "index.html").read_text()
     for link in ("peaks.html", "peaks.report.html", "variants/calls.vcf.gz", "mutations/few.tsv"):
         assert f'href="{link}"' in overview
-    assert not list((tmp_path / "run" / "results" / "shards").rglob("*.npz"))
+    assert not list((tmp_path / "run" / "results" / "shards").rglob("*.bw"))
     assert not (tmp_path / "run" / "ran").exists()
     assert "Nothing to be done" in snakemake(job, tmp_path / "run")
     check_effects(job, tmp_path / "run" / "results")
@@ -172,7 +172,7 @@ def test_killed_and_run_again(job: Path, tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     shards = folder / "results" / "shards" / "peaks"
-    while not list(shards.glob("*.npz")):
+    while not list(shards.glob("*.bw")):
         assert running.poll() is None
         time.sleep(0.05)
     os.killpg(running.pid, signal.SIGKILL)

@@ -50,14 +50,23 @@ def log(text: str) -> None:
 
 
 def format_duration(seconds: float) -> str:
-    """Format a duration in the unit in which it is easily read: seconds, minutes, hours or days."""
+    """Format a duration in the unit in which it is easily read: seconds, minutes, hours, or days and hours."""
     if seconds < 100:
         return f"{seconds:,.0f} s"
     if seconds < 100 * 60:
         return f"{seconds / 60:,.0f} min"
     if seconds < 48 * 3600:
         return f"{seconds / 3600:,.1f} h"
-    return f"{seconds / 86_400:,.1f} days"
+    days, hours = divmod(round(seconds / 3600), 24)
+    return f"{days:,} days {hours} h"
+
+
+def format_size(n_bytes: float) -> str:
+    """Format a number of bytes in MB or, if it is large, in GB or TB."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:,.1f} {unit}"
+    return f"{n_bytes / 1e6:,.1f} MB"
 
 
 def table(rows: Mapping[str, object]) -> str:

@@ -232,7 +232,8 @@ BATCH = click.option(
 SHARD = click.option(
     "--shard",
     metavar="I/N",
-    help="Compute only shard I of N, such as 2/7; genoscan track merge combines the .npz files of all shards.",
+    help="Compute only shard I of N, such as 2/7; genoscan track merge combines the .bw files of all shards, which "
+    "have no zoom levels.",
 )
 
 COMPUTE = combine(TILE, SLOTS, MEMORY, SPILL, APART, BATCH, SHARD)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from genoscan.cli.inputs import prepare_jobs
-from genoscan.cli.messages import format_duration, table
+from genoscan.cli.messages import aligned, format_duration, format_size, table
 from genoscan.cli.options import JOB
 from genoscan.errors import InputError
 
@@ -16,13 +16,10 @@ if TYPE_CHECKING:
     from genoscan.estimate import Estimate
     from genoscan.job import Job
 
-_NPZ_BYTES = 17
-"""Number of bytes per base in an .npz file: 16 for four float32 derivatives, and 1 for the base code."""
-
 
 @click.command("plan")
 @JOB
-@click.option("--whole-genome", is_flag=True, help="Also print the time and file size of shards, for all sequences.")
+@click.option("--whole-genome", is_flag=True, help="Also print the time and disk space of shards, for all sequences.")
 def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> None:
     """Estimate the memory, disk space and time that an attribute run needs.
 
@@ -44,7 +41,7 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
     tile = job.model.method.tile
     shuffled = job.options.path is not None and job.options.path.shuffles
     per_base = "2 bytes per base of a batch, 5 to shuffle a window" if shuffled else "1 byte per base of a batch"
-    costs = [estimate(one, columns=any(path.suffix == ".npz" for path in outputs)) for one in jobs]
+    costs = [estimate(one, outputs) for one in jobs]
     cost = combine(costs)
     total, longest = (format_duration(seconds) for seconds in (sum(cost.by_batch), max(cost.by_batch)))
     size = f"{cost.boundary_bytes / 1e6:,.0f} MB"
@@ -70,14 +67,15 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
                 **({"boundary memory": boundaries} if cost.boundary_bytes else {}),
                 "window memory": f"{cost.window_bytes / 1e6:,.1f} MB ({per_base})",
                 "total memory": f"{cost.memory_bytes / 1e6:,.0f} MB, without the memory of a GPU",
-                "disk until done": f"{cost.disk_bytes / 1e6:,.1f} MB in the first output's folder, of which "
-                f"{cost.state_bytes / 1e6:,.1f} MB to continue an interrupted window",
+                "disk until done": f"{format_size(cost.disk_bytes)} in the first output's folder, of which "
+                f"{format_size(cost.state_bytes)} to continue an interrupted window",
+                "disk for outputs": f"about {format_size(cost.output_bytes)} in addition",
                 "time": f"{total}; the longest batch {longest}",
             }
         )
     )
     if whole_genome:
-        _print_shards(jobs, costs)
+        _print_shards(jobs, costs, outputs)
 
 
 def _kept(job: "Job") -> str:
@@ -91,22 +89,33 @@ def _range(fewest: int, most: int) -> str:
     return f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,} (the time is that of {fewest:,})"
 
 
-def _print_shards(jobs: "Sequence[Job]", costs: "Sequence[Estimate]") -> None:
-    """Print the estimated time and file size if the jobs are divided into shards.
+def _print_shards(jobs: "Sequence[Job]", costs: "Sequence[Estimate]", outputs: Sequence[Path]) -> None:
+    """Print the estimated time and disk space if the jobs are divided into shards.
 
-    The table has one row each for 1, 2, 4, ... shards, up to one shard per batch. It lists the time of
-    the slowest shard, the total time, and the size of the largest file. There are two jobs if the strands are
-    separate; a shard then consists of a shard of each.
+    The table has one row each for 1, 2, 4, ... shards, up to one shard per batch. It lists the time of the slowest
+    shard, the total time, the size of the largest file of a shard, and the disk space of this shard, which includes
+    what is stored until it is complete. There are two jobs if the strands are separate; a shard then consists of a
+    shard of each.
     """
-    from genoscan.shards import cut
+    from genoscan.shards import bases_read, cut
+    from genoscan.tracks.outputs import file_bytes
 
-    most, total = min(len(job.batches) for job in jobs), sum(sum(cost.by_batch) for cost in costs)
-    click.echo("\nshards    hours, longest    of all    GB of its .npz")
+    path = next((path for path in outputs if path.suffix == ".npz"), Path("shard.bw"))
+    total = format_duration(sum(sum(cost.by_batch) for cost in costs))
+    stored = (costs[0].disk_bytes - costs[0].state_bytes) / costs[0].merged_bases  # bytes per base
+    scored = [[sum(len(r) for w in batch for r in w[0].regions) for batch in job.batches] for job in jobs]
+    read = [bases_read(job.batches) for job in jobs]
+    most = min(map(len, read))
+    rows = [("shards", "time, longest", "time, all", f"largest {path.suffix}", "its disk space")]
     for n in sorted({most, *(2**i for i in range(most.bit_length()))}):
-        seconds, scored = [0.0] * n, 0
-        for job, cost in zip(jobs, costs, strict=True):
-            for i, part in enumerate(cut(job.batches, n)):
+        seconds, bases = [0.0] * n, 0
+        for cost, of_batch, lengths in zip(costs, scored, read, strict=True):
+            for i, part in enumerate(cut(lengths, n)):
                 seconds[i] += sum(cost.by_batch[part])
-                scored = max(scored, sum(len(r) for batch in job.batches[part] for w in batch for r in w[0].regions))
-        size = scored * _NPZ_BYTES / 1e9
-        click.echo(f"{n:<8,}  {max(seconds) / 3600:>14,.2f}  {total / 3600:>8,.2f}  {size:>16,.2f}")
+                bases = max(bases, sum(of_batch[part]))
+        size = file_bytes(path, bases, shard=True)
+        disk = stored * bases + costs[0].state_bytes + size
+        rows.append((f"{n:,}", format_duration(max(seconds)), total, format_size(size), format_size(disk)))
+    every = file_bytes(path, sum(map(sum, scored)), shard=True)
+    click.echo(f"\n{aligned(rows, right=range(1, 5))}")
+    click.echo(f"Files of all shards: {format_size(every)}, needed until they are merged")

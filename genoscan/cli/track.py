@@ -28,7 +28,7 @@ command.add_command(summarize)
 
 
 @command.command("merge")
-@click.argument("shards", metavar="SHARD.npz...", type=PATH, nargs=-1, required=True)
+@click.argument("shards", metavar="SHARD.bw...", type=PATH, nargs=-1, required=True)
 @click.option(
     "-g",
     "--genome",
@@ -41,14 +41,14 @@ command.add_command(summarize)
 def merge(shards: tuple[Path, ...], genome: Path, outputs: tuple[Path, ...]) -> None:
     """Merge the shards of a job into tracks.
 
-    The shards are the .npz files written by attribute --shard. The tracks are identical to those that a
-    single run would have written.
+    The shards are the .bw files written by attribute --shard, or its .npz files, which are four times as large. The
+    tracks are identical to those that a single run would have written.
 
     \b
     Example:
-      genoscan attribute chr.fa --bed peaks.bed --shard 1/2 -o 1.npz
-      genoscan attribute chr.fa --bed peaks.bed --shard 2/2 -o 2.npz
-      genoscan track merge 1.npz 2.npz -g chr.fa -o peaks.bw
+      genoscan attribute chr.fa --bed peaks.bed --shard 1/2 -o 1.bw
+      genoscan attribute chr.fa --bed peaks.bed --shard 2/2 -o 2.bw
+      genoscan track merge 1.bw 2.bw -g chr.fa -o peaks.bw
     """
     from genoscan.genome.genome import open_genome
     from genoscan.merge import write_merged

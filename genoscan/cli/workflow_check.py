@@ -84,7 +84,7 @@ def _check_annotation(annotation: Path, sizes: Mapping[str, int]) -> None:
 
 def _plan_run(entry: RegionEntry, config: WorkflowConfig) -> dict[str, int]:
     """Return the numbers of batches and shards of a run; log them."""
-    files = f"--bed={entry.regions}", "--output=track.npz", "--", config.genome
+    files = f"--bed={entry.regions}", "--output=track.bw", "--", config.genome
     with _parsed(attribute.command, [*entry.options, *_MACHINE, *files]) as options:
         del options["margin_path"]
         (job, _), *_ = prepare_jobs(**options)

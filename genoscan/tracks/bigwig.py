@@ -78,6 +78,8 @@ class BigWigWriter:
         File to write. Temporary files are created in the same folder.
     sizes
         Sequence lengths in bases, in genome order.
+    zoom_levels
+        Whether to write zoom levels, which browsers need, and which take a third of the file.
 
     Raises
     ------
@@ -90,7 +92,7 @@ class BigWigWriter:
     about 0.01 bytes per base for the rows of the R-trees.
     """
 
-    def __init__(self, path: Path, sizes: Mapping[str, int]) -> None:
+    def __init__(self, path: Path, sizes: Mapping[str, int], *, zoom_levels: bool = True) -> None:
         for chrom, length in sizes.items():
             if length >= 1 << 32:
                 raise InputError(
@@ -111,7 +113,7 @@ class BigWigWriter:
             self._levels = [
                 ZoomLevel(reduction, files.enter_context(tempfile.TemporaryFile(dir=path.parent)))
                 for reduction in REDUCTIONS
-                if reduction == BIN_WIDTH or reduction < longest
+                if zoom_levels and (reduction == BIN_WIDTH or reduction < longest)
             ]
             self._file.write(bytes(HEADER.size + LEVEL.size * len(self._levels)))
             self._file.write(bytes(_SUMMARY.size))

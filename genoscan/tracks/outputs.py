@@ -7,7 +7,11 @@ from genoscan.errors import InputError
 from genoscan.temporary import temporary_path
 from genoscan.tracks.atomic import check_writable, partial_folder, resolve
 from genoscan.tracks.provenance import provenance_path
-from genoscan.tracks.writer import check_output, index_paths
+from genoscan.tracks.writer import BEDGRAPH, BIGWIG, check_output, index_paths
+
+_BYTES_PER_BASE = {".npz": 17.0, **dict.fromkeys(BIGWIG, 5.4), **dict.fromkeys(BEDGRAPH, 36.0)}
+_INDEXED_BYTES_PER_BASE, _SHARD_BYTES_PER_BASE = 10.0, 3.8
+"""Sizes of files with a score at every base: tracks of the chloroplast in data/. Repeated scores take less."""
 
 _INDEXES = ".fai", ".gzi", ".tbi", ".csi"
 
@@ -30,6 +34,31 @@ def check_outputs(outputs: Sequence[Path], inputs: Iterable[Path | None] = ()) -
         If an output cannot be written.
     """
     check_each(outputs, inputs, check_output, index_paths)
+
+
+def file_bytes(path: Path, bases: int, *, shard: bool = False) -> int:
+    """Return the approximate size of a track or archive with a score at each of `bases` bases.
+
+    Parameters
+    ----------
+    path
+        File, whose suffix determines its format.
+    bases
+        Number of bases that have a score.
+    shard
+        Whether the file is that of a shard. If it is a bigWig, it has no zoom levels.
+
+    Returns
+    -------
+    int
+        Size in bytes.
+    """
+    name = path.name.lower()
+    if name.endswith(".gz"):
+        return round(_INDEXED_BYTES_PER_BASE * bases)
+    if shard and name.endswith(BIGWIG):
+        return round(_SHARD_BYTES_PER_BASE * bases)
+    return round(_BYTES_PER_BASE[path.suffix.lower()] * bases)
 
 
 def check_each(

@@ -161,11 +161,12 @@ class Sink:
         arrays.codes[at] = codes
         final = self._strand_index == n_strands - 1
         columns = arrays.columns if final else arrays.first
-        if columns is not None:
-            stored = columns if add else arrays.first if self._strand_index else None
+        stored = columns if add else arrays.first if self._strand_index else None
+        if columns is not None or stored is not None:
             before = np.float32(0) if stored is None else stored[at]
-            columns[at] = before + gradient / np.float32(n_strands)
-            gradient = np.asarray(columns[at])
+            gradient = before + gradient / np.float32(n_strands)
+        if columns is not None:
+            columns[at] = gradient
         if final:
             arrays.scores[at] = self._score(gradient, codes)
 

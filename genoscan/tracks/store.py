@@ -196,8 +196,7 @@ class ScoreStore(Arrays):
 
     Notes
     -----
-    Disk: 5 bytes per base for `scores` and `codes`, and 16 bytes per base each for `columns` (if it
-    contains derivatives) and `first`, if they are stored. Memory: small, because the operating system can
+    Disk: see `bytes_per_base`. Memory: small, because the operating system can
     evict the pages of memory-mapped arrays.
     """
 
@@ -253,6 +252,11 @@ class ScoreStore(Arrays):
                 path.unlink()
         self.done[batch] = list(values)
         self.details[batch] = list(map(dict, details))
+
+
+def bytes_per_base(*, columns: bool, both_strands: bool) -> int:
+    """Return the disk space of a store of derivatives, in bytes per base; the arguments are those of `open_store`."""
+    return 5 + 16 * columns + 16 * both_strands
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Files are replaced atomically. Each format is implemented by a class with the me
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -112,7 +113,7 @@ def open_track(path: Path, sizes: Mapping[str, int]) -> Iterator[TrackWriter]:
 
 @contextmanager
 def open_tracks(
-    paths: Sequence[Path], sizes: Mapping[str, int], files: AtomicFiles | None = None
+    paths: Sequence[Path], sizes: Mapping[str, int], files: AtomicFiles | None = None, *, zoom_levels: bool = True
 ) -> Iterator[TrackWriter]:
     """Context manager that opens several track files and writes the same scores to each of them.
 
@@ -126,6 +127,8 @@ def open_tracks(
     files
         Transaction in which the files are written. Existing files are replaced when the transaction ends
         or, if `files` is None, at the end of the `with` block.
+    zoom_levels
+        Whether bigWig files have zoom levels.
 
     Yields
     ------
@@ -148,8 +151,10 @@ def open_tracks(
             raise _unknown_suffix(path, _FORMATS)
     if not sizes:
         raise InputError(f"{paths[0]}: the genome has no sequences, expected at least one")
+    without_zoom = dict.fromkeys(BIGWIG, partial(_open_bigwig, zoom_levels=False))
+    openers = _FORMATS if zoom_levels else _FORMATS | without_zoom
     with joined(files) as together, ExitStack() as stack:
-        formats = [(path, _FORMATS[_suffix(path)](path, sizes, together, stack)) for path in paths]
+        formats = [(path, openers[_suffix(path)](path, sizes, together, stack)) for path in paths]
         track = _Track(formats, sizes)
         yield track
         track.finish()
@@ -224,10 +229,12 @@ class _Track:
             )
 
 
-def _open_bigwig(path: Path, sizes: Mapping[str, int], files: AtomicFiles, stack: ExitStack) -> _Format:
+def _open_bigwig(
+    path: Path, sizes: Mapping[str, int], files: AtomicFiles, stack: ExitStack, *, zoom_levels: bool = True
+) -> _Format:
     part = files.create(path)
     with os_errors(path):
-        return stack.enter_context(closing(BigWigWriter(part, sizes)))
+        return stack.enter_context(closing(BigWigWriter(part, sizes, zoom_levels=zoom_levels)))
 
 
 def _open_bedgraph(path: Path, sizes: Mapping[str, int], files: AtomicFiles, stack: ExitStack) -> _Format:

@@ -7,8 +7,8 @@ rule attribute:
         regions=regions,
         plan=ancient("results/plan.json"),
     output:
-        columns=temp("results/shards/{run}/{shard}.npz"),
-        record=temp("results/shards/{run}/{shard}.npz.json"),
+        scores=temp("results/shards/{run}/{shard}.bw"),
+        record=temp("results/shards/{run}/{shard}.bw.json"),
     log:
         "logs/attribute/{run}/{shard}.log",
     benchmark:
@@ -23,13 +23,13 @@ rule attribute:
         device=config["device"],
     shell:
         "genoscan attribute --bed={input.regions:q} --shard={params.shard:q} {params.question:q}"
-        " --device={params.device:q} --threads={threads} --output={output.columns:q}"
+        " --device={params.device:q} --threads={threads} --output={output.scores:q}"
         " -- {input.genome:q} 2> {log:q}"
 
 
 rule merge:
     input:
-        columns=columns,
+        scores=scores,
         records=records,
         genome=genome,
     output:
@@ -41,4 +41,4 @@ rule merge:
         "../wrapper/environment.yaml"
     shell:
         "genoscan track merge --genome={input.genome:q} --output={output.track:q}"
-        " -- {input.columns:q} 2> {log:q}"
+        " -- {input.scores:q} 2> {log:q}"

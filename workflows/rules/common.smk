@@ -97,12 +97,12 @@ def shards(wildcards):
     return [f"{i}-of-{number}" for i in range(1, number + 1)]
 
 
-def columns(wildcards):
-    return [f"results/shards/{wildcards.run}/{item}.npz" for item in shards(wildcards)]
+def scores(wildcards):
+    return [f"results/shards/{wildcards.run}/{item}.bw" for item in shards(wildcards)]
 
 
 def records(wildcards):
-    return [f"{path}.json" for path in columns(wildcards)]
+    return [f"{path}.json" for path in scores(wildcards)]
 
 
 def annotation(wildcards):
