@@ -410,6 +410,32 @@ def regions(
     _print_rows(measure(genome, model_name, output, count=count, length=length, device=parse_device(device)))
 
 
+@cli.command("chromosome")
+@MODEL
+@click.option("-o", "--output", metavar="FOLDER", type=PATH, required=True, help="Where to write chromosome.json.")
+@click.option("--length", default=250_000_000, show_default=True, metavar="BASES", help="Length of the sequence.")
+@click.option(
+    "--scratch", metavar="FOLDER", type=PATH, help="Folder for temporary files, 15 bytes per base.  [default: OUTPUT]"
+)
+@THREADS
+def chromosome(model_name: str, output: Path, length: int, scratch: Path | None, threads: int | None) -> None:
+    """Measure what a chromosome takes apart from the model: storing, writing and merging of scores.
+
+    A track of one sequence, a shard, and its merging, with random derivatives in place of the pass of the model: time,
+    memory above the process, disk space, and zoom levels.
+
+    \b
+    Example:
+      python -m benchmarks chromosome -o results/chromosome
+    """
+    import torch
+
+    from benchmarks.chromosome import measure
+
+    set_threads(threads)
+    _print_rows(measure(model_name, output, length=length, threads=torch.get_num_threads(), scratch=scratch or output))
+
+
 @cli.command("reading-frame")
 @click.argument("genome", metavar="GENBANK", type=PATH)
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)

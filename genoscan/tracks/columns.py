@@ -9,7 +9,6 @@ An archive is an uncompressed zip file of arrays, without pickled objects:
 """
 
 import math
-import mmap
 import re
 import struct
 import sys
@@ -28,6 +27,7 @@ from genoscan.genome.alphabet import N
 from genoscan.genome.files import check_file, read_errors
 from genoscan.genome.region import Region
 from genoscan.tracks.atomic import AtomicFiles, joined, os_errors
+from genoscan.tracks.memory_map import release_pages
 
 _PIECE_BYTES = 16 << 20
 
@@ -408,16 +408,4 @@ def _write_array(archive: zipfile.ZipFile, name: str, array: Shaped[np.ndarray, 
         rows = max(1, _PIECE_BYTES // max(1, array[:1].nbytes))
         for first in range(0, len(array), rows):
             member.write(array[first : first + rows].tobytes())
-            _release_pages(array)
-
-
-def _release_pages(array: Shaped[np.ndarray, "..."]) -> None:
-    """If an array is a memory map, release its resident pages; the data remain in the file."""
-    owner: object = array
-    while isinstance(owner, np.ndarray):
-        # Changes to a copy-on-write map exist only in memory.
-        if isinstance(owner, np.memmap) and owner.mode == "c":
-            return
-        owner = owner.base
-    if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        owner.madvise(mmap.MADV_DONTNEED)
+            release_pages(array)

@@ -20,6 +20,9 @@ from genoscan.tracks.score import SCORES, blank_unknown
 from genoscan.tracks.snapshots import FileSnapshots
 from genoscan.tracks.store import Arrays
 
+_RELEASED = 1 << 22
+"""Number of bases after whose storage the pages of memory-mapped results are released."""
+
 
 class Sink:
     """Receiver for the gradients of a batch of windows that are read on the same strand.
@@ -56,11 +59,12 @@ class Sink:
         strand_index: int,
         n_strands: int,
     ) -> None:
-        self._arrays, self._windows, self._codes = arrays, windows, np.minimum(codes, N)
+        self._arrays, self._windows, self._codes = arrays, windows, codes
         self._strand_index, self._n_strands = strand_index, n_strands
         self._score, self._by_base = SCORES[score], by_base
         self._non_finite = np.zeros(len(windows), np.int64)
         self._stored: list[list[slice]] = [[] for _ in windows]
+        self._unreleased = 0
 
     def snapshots(self, folder: Path, batch: int, rows: slice) -> FileSnapshots:
         """Return the storage for the intermediate states of a sweep over some windows of the batch.
@@ -141,7 +145,7 @@ class Sink:
     def _receive_part(self, row: int, region: Region, span: slice, gradient: np.ndarray, add: bool) -> None:
         """Store the gradients at positions `span` of a window, which lie in a region."""
         window, (start, stop) = self._windows[row], (span.start, span.stop)
-        scored, codes = window.span_of(region), self._codes[row, span]
+        scored, codes = window.span_of(region), np.minimum(self._codes[row, span], N)
         gradient = blank_unknown(gradient, codes)
         self._non_finite[row] += (~np.isfinite(gradient).all(1) & (codes < N)).sum()
         if self._non_finite[row]:
@@ -169,6 +173,10 @@ class Sink:
             columns[at] = gradient
         if final:
             arrays.scores[at] = self._score(gradient, codes)
+        self._unreleased += len(codes)
+        if self._unreleased >= _RELEASED:
+            self._unreleased = 0
+            arrays.release_pages()
 
     @staticmethod
     def _note(stored: list[slice], at: slice) -> None:

@@ -27,6 +27,7 @@ from genoscan.genome.region import Region
 from genoscan.json_input import parse_json
 from genoscan.temporary import allocate, locked_folder
 from genoscan.tracks.atomic import make_partial_folder, os_errors, partial_folder
+from genoscan.tracks.memory_map import release_pages
 from genoscan.tracks.snapshots import SUFFIX
 
 _SETTINGS, _DONE = "settings.json", "done"
@@ -89,7 +90,14 @@ class Arrays:
                 array.flush()
             for start in range(at.start, at.stop, _PIECE):
                 crc = zlib.crc32(np.ascontiguousarray(array[start : min(start + _PIECE, at.stop)]).data, crc)
+                release_pages(array)
         return crc
+
+    def release_pages(self) -> None:
+        """Release the resident pages of memory-mapped results, which remain in the files."""
+        for array in (self.scores, self.codes, self.columns, self.first):
+            if array is not None:
+                release_pages(array)
 
     def slice_of(self, region: Region) -> slice:
         """Return the slice of the arrays that corresponds to a region.
@@ -177,6 +185,7 @@ def count_scores(arrays: Arrays, regions: Sequence[Region]) -> dict[str, int]:
             piece = scores[start : start + _PIECE]
             scored += int(np.isfinite(piece).sum())
             zeros += int((piece == 0).sum())
+            release_pages(scores)
         scored_bases += scored
         zero_regions += 0 < scored == zeros
     return {"scored_bases": scored_bases, "zero_regions": zero_regions}
@@ -196,8 +205,8 @@ class ScoreStore(Arrays):
 
     Notes
     -----
-    Disk: see `bytes_per_base`. Memory: small, because the operating system can
-    evict the pages of memory-mapped arrays.
+    Disk: see `bytes_per_base`. Memory: small, because pages of memory-mapped arrays are released when states of a
+    sweep are saved and when results are read.
     """
 
     path: Path

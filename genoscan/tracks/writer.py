@@ -18,6 +18,7 @@ from genoscan.genome.region import Region
 from genoscan.tracks.atomic import AtomicFiles, atomic_files, check_regular, check_writable, joined, os_errors
 from genoscan.tracks.bedgraph import INDEX_SUFFIXES, BedGraphWriter, index_suffix
 from genoscan.tracks.bigwig import BigWigWriter
+from genoscan.tracks.memory_map import release_pages
 from genoscan.tracks.provenance import provenance_path
 
 BIGWIG = ".bw", ".bigwig"
@@ -69,6 +70,7 @@ def write_in_pieces(track: TrackWriter, region: Region, scores: Float32[np.ndarr
         piece = np.asarray(scores[start : start + _PIECE])
         first = region.start + start
         track.write(Region(region.chrom, first, first + len(piece)), piece)
+        release_pages(scores)
 
 
 @runtime_checkable
