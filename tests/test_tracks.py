@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 from genoscan.errors import GenoscanError, InputError, OutputError
 from genoscan.genome.region import Region
-from genoscan.tracks import bedgraph, bigwig, columns
+from genoscan.tracks import bedgraph, bigwig, columns, reader
 from genoscan.tracks.atomic import atomic_write
 from genoscan.tracks.columns import write_columns
 from genoscan.tracks.provenance import file_sha256, read_provenance, write_provenance
@@ -540,6 +540,25 @@ def test_sequences_too_long_for_bigwig(tmp_path: Path) -> None:
 
     assert "write a bedGraph instead" in complaint(act)
     assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("zoom_levels", [True, False])
+def test_the_last_bases_of_the_longest_sequence_of_a_bigwig(tmp_path: Path, zoom_levels: bool) -> None:
+    """Positions of more than 31 bits."""
+    size, path = (1 << 32) - 1, tmp_path / "x.bw"
+    scores = np.arange(40, dtype=np.float32) - 3
+    with open_tracks([path], {"a": size, "b": 9}, zoom_levels=zoom_levels) as track:
+        track.write(Region("a", (1 << 31) - 20, (1 << 31) + 20), scores)
+        track.write(Region("a", size - 40, size), scores)
+        track.write(Region("b", 0, 9), scores[:9])
+    with reader.BigWig(path) as ours, pyBigWig.open(str(path)) as other:
+        for start in ((1 << 31) - 20, size - 40):
+            np.testing.assert_array_equal(ours.scores("a", start, start + 40), scores)
+            np.testing.assert_array_equal(other.values("a", start, start + 40, numpy=True), scores)
+        assert np.isnan(ours.scores("a", size - 80, size - 40)).all()
+        assert other.header()["nLevels"] == (2 if zoom_levels else 0)
+        if zoom_levels:
+            assert other.stats("a", 1 << 31, size, type="max") == [36]
 
 
 # ---- whole or not at all

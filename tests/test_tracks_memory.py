@@ -2,11 +2,19 @@
 holds after importing and writing a short track."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from genoscan.genome.plan import Window
+from genoscan.genome.region import Region
+from genoscan.tracks.sink import Sink
+from genoscan.tracks.store import count_scores, open_store
+from genoscan.tracks.writer import open_track, write_in_pieces
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from Linux's /proc")
 
@@ -88,6 +96,31 @@ def test_memory_is_flat(tmp_path: Path, name: str) -> None:
     long, _ = extra(tmp_path, name, 20 * MB)
     assert long < short + 6
     assert long < 60
+
+
+def test_stored_scores_do_not_stay_in_memory(tmp_path: Path) -> None:
+    """42 MB of scores and bases on disk, of which half at most is resident."""
+    length, span = 8 << 20, 1 << 16
+    region = Region("a", 0, length)
+    codes = np.zeros((1, length), np.uint8)
+    gradient = np.ones((1, span, 4), np.float32)
+
+    def mapped() -> int:
+        status = Path("/proc/self/status").read_text()
+        return sum(int(re.search(rf"{name}:\s+(\d+)", status)[1]) << 10 for name in ("RssFile", "RssShmem"))
+
+    with open_store(tmp_path / "x.bw", [region], {}, columns=False) as store:
+        sink = Sink(store, [Window(region, (region,), "+")], codes, "observed", lambda tile: tile, 0, 1)
+        before = most = mapped()
+        for stop in range(length, 0, -span):
+            sink.receive(slice(0, 1), slice(stop - span, stop), gradient)
+            most = max(most, mapped())
+        store.commit(0, [0.0], [region])
+        assert most - before < 25 * MB
+        assert count_scores(store, [region]) == {"scored_bases": length, "zero_regions": 0}
+        with open_track(tmp_path / "x.bw", {"a": length}) as track:
+            write_in_pieces(track, region, store.scores_of(region))
+        assert mapped() - before < 10 * MB
 
 
 @pytest.mark.slow
