@@ -1,16 +1,20 @@
 """Genomes of very many short sequences, such as draft assemblies of plants."""
 
+import cProfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import CodeType
 
 import numpy as np
 import pytest
-from commands import bases, elsewhere, tiny_model
+from commands import bases, elsewhere, genoscan, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genoscan.genome import alphabet
+from genoscan.genome.fasta import FastaGenome
 from genoscan.genome.region import Region
 from genoscan.tracks.bigwig_zoom import finest_bins, merge_bins
 from genoscan.tracks.reader import BigWig
@@ -18,6 +22,9 @@ from genoscan.tracks.writer import open_track
 
 # Quiet cores; a process takes less than a second to start.
 CONVERT_SECONDS, PLAN_SECONDS = 5, 3
+MOST_CALLS = 10
+"""Calls of functions of the package, about a microsecond each: 300,000 sequences take three seconds."""
+PACKAGE = Path(alphabet.__file__).parent.parent
 
 
 @contextmanager
@@ -25,6 +32,11 @@ def at_most(seconds: float) -> Iterator[None]:
     started = time.monotonic()
     yield
     assert time.monotonic() - started < seconds
+
+
+def write_annotation(folder: Path, n: int) -> None:
+    rows = (f"contig_{i}\t.\tgene\t11\t90\t.\t+\t.\tID=gene_{i}\n" for i in range(n))
+    (folder / "a.gff3").write_text("##gff-version 3\n" + "".join(rows))
 
 
 def write_assembly(folder: Path, n: int) -> None:
@@ -52,6 +64,24 @@ def test_plan_of_one_sequence_in_seconds(tmp_path: Path) -> None:
     assert elsewhere(*command).code == 0
     with at_most(PLAN_SECONDS):
         assert elsewhere(*command).code == 0
+
+
+def is_ours(code: CodeType | str) -> bool:
+    return isinstance(code, CodeType) and str(PACKAGE) in code.co_filename
+
+
+def test_other_sequences_take_few_operations(tmp_path: Path) -> None:
+    """Calls for each sequence that is not read, and for its gene."""
+    model, calls = tiny_model(tmp_path / "tiny"), list[int]()
+    for n in (1_000, 1_000, 1_500):  # the first run loads modules; 1,000 headers are compared with an index
+        write_assembly(tmp_path, n)
+        write_annotation(tmp_path, n)
+        arguments = ("attribute", tmp_path / "g.fa", "-m", model, "-r", "gene_5", "-a", tmp_path / "a.gff3", "-t", 1)
+        FastaGenome(tmp_path / "g.fa")  # builds the index
+        with cProfile.Profile() as profile:
+            assert genoscan(*arguments, "-o", tmp_path / "x.bw").code == 0
+        calls.append(sum(entry.callcount for entry in profile.getstats() if is_ours(entry.code)))
+    assert (calls[2] - calls[1]) / 500 < MOST_CALLS
 
 
 @settings(max_examples=20, deadline=None, derandomize=True, database=None)
