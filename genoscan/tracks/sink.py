@@ -18,10 +18,7 @@ from genoscan.genome.plan import Window
 from genoscan.genome.region import Region
 from genoscan.tracks.score import SCORES, blank_unknown
 from genoscan.tracks.snapshots import FileSnapshots
-from genoscan.tracks.store import Arrays
-
-_RELEASED = 1 << 22
-"""Number of bases after whose storage the pages of memory-mapped results are released."""
+from genoscan.tracks.store import RELEASE_AFTER, Arrays
 
 
 class Sink:
@@ -174,7 +171,7 @@ class Sink:
         if final:
             arrays.scores[at] = self._score(gradient, codes)
         self._unreleased += len(codes)
-        if self._unreleased >= _RELEASED:
+        if self._unreleased >= RELEASE_AFTER:
             self._unreleased = 0
             arrays.release_pages()
 

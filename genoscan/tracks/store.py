@@ -33,6 +33,8 @@ from genoscan.tracks.snapshots import SUFFIX
 _SETTINGS, _DONE = "settings.json", "done"
 _NAMES = _SETTINGS, _DONE, "scores", "codes", "columns", "first", f"*{SUFFIX}", "*.part"
 _PIECE = 1 << 20
+RELEASE_AFTER = 1 << 22
+"""Number of stored bases after which `Arrays.release_pages` is called while results are computed."""
 
 _log = logging.getLogger(__name__)
 
