@@ -216,9 +216,11 @@ def is_gene_row(line: str) -> bool:
 
 def _rows(lines: Iterable[str], path: Path, sizes: Mapping[str, int], malformed: MalformedRows) -> Iterator[_Row]:
     for number, line in enumerate(lines, 1):
+        if line.isspace():
+            continue
         if _FASTA.match(line):
             return
-        if line.startswith(_SKIPPED) or not line.strip():
+        if line.startswith(_SKIPPED):
             continue
         try:
             yield _row(line, f"{path}:{number}", number, sizes)
