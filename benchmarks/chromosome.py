@@ -5,6 +5,7 @@ The pass of the model is replaced by random derivatives, which arrive tile by ti
 
 import filecmp
 import json
+import os
 import tempfile
 import threading
 import time
@@ -200,6 +201,7 @@ def measure(model: str, output: Path, *, length: int, threads: int, scratch: Pat
         "versions": machine.versions(),
         "commit": machine.commit(),
         "threads": threads,
+        "load": os.getloadavg(),
         "bases": length,
         "model": model,
         "rows": rows,
