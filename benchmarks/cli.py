@@ -419,7 +419,7 @@ def regions(
 )
 @THREADS
 def chromosome(model_name: str, output: Path, length: int, scratch: Path | None, threads: int | None) -> None:
-    """Measure what a chromosome takes apart from the model: storing, writing and merging of scores.
+    """Measure storing, writing and merging of the scores of a chromosome, without the model.
 
     A track of one sequence, a shard, and its merging, with random derivatives in place of the pass of the model: time,
     memory above the process, disk space, and zoom levels.
