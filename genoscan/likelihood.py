@@ -15,7 +15,6 @@ import numpy as np
 from genoscan.engine.target import LogLikelihood
 from genoscan.genome.region import Region
 from genoscan.layers.config import ValidationResult
-from genoscan.tracks.memory_map import release_pages
 from genoscan.tracks.store import Arrays
 
 MIN_BASES = 20_000
@@ -83,8 +82,7 @@ def likelihood_of_scores(arrays: Arrays, regions: Iterable[Region]) -> Likelihoo
             known = np.isfinite(scores)
             a, c, g, t = np.bincount(codes[known], minlength=4).tolist()
             found.append(Likelihood((a, c, g, t), float(scores[known].sum(dtype=np.float64))))
-            release_pages(arrays.scores)
-            release_pages(arrays.codes)
+            arrays.used(len(scores))
     return sum_likelihoods(found)
 
 

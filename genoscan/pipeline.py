@@ -177,6 +177,7 @@ def write_tracks(job: Job, arrays: Arrays, outputs: Sequence[Path], files: Atomi
         with open_tracks(tracks, job.genome.sizes, files, zoom_levels=job.options.shard is None) as track:
             for region in job.regions:
                 write_in_pieces(track, region, arrays.scores_of(region))
+                arrays.used(len(region))
     for path in outputs:
         if path not in tracks:
             assert arrays.columns is not None

@@ -36,7 +36,7 @@ from genoscan.record import input_settings, likelihood_entries
 from genoscan.tracks.atomic import atomic_files
 from genoscan.tracks.outputs import check_file, check_outputs
 from genoscan.tracks.record_schema import region_records
-from genoscan.tracks.store import RELEASE_AFTER, Arrays, ScoreStore, arrays_in_memory, open_store
+from genoscan.tracks.store import Arrays, ScoreStore, arrays_in_memory, open_store
 
 _log = logging.getLogger(__name__)
 
@@ -377,15 +377,11 @@ def _predict_batch(job: Prediction, batch: Batch, arrays: Arrays, progress: Prog
                 arrays.codes[at] = reverse_complement(scored) if window.strand == "-" else scored
         inputs = OneHot(torch.from_numpy(read), job.model.table())
         method = job.model.method.fit(job.model.network, inputs.length, len(windows))
-        unreleased = 0
         for span, outputs in method.forward(job.model.network, inputs, progress=progress):
             for row, window in enumerate(windows):
                 for head in job.heads:
                     _store(job, arrays, window, span, outputs[row], head, index, len(batch[0]))
-            unreleased += len(windows) * (span.stop - span.start)
-            if unreleased >= RELEASE_AFTER:
-                unreleased = 0
-                arrays.release_pages()
+            arrays.used(len(windows) * (span.stop - span.start))
 
 
 def _store(

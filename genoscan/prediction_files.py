@@ -127,7 +127,7 @@ def write_prediction(
                         stop = min(start + _PIECE, len(region))
                         scores = _quantity(arrays, slice(first + start, first + stop), columns, name)
                         track.write(Region(region.chrom, region.start + start, region.start + stop), scores)
-                        arrays.release_pages()
+                        arrays.used(len(scores))
         write_provenance(path, record | ({"prediction": name} if name else {}), files)
 
 
@@ -164,4 +164,4 @@ def _write_calls(
                     strand = label[-1] if label[-1] in "+-" else "."
                     score = round(1000 * float(part[row, i]))
                     file.write(f"{region.chrom}\t{position}\t{position + 1}\t{label}\t{score}\t{strand}\n")
-                arrays.release_pages()
+                arrays.used(len(part))

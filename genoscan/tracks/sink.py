@@ -18,7 +18,7 @@ from genoscan.genome.plan import Window
 from genoscan.genome.region import Region
 from genoscan.tracks.score import SCORES, blank_unknown
 from genoscan.tracks.snapshots import FileSnapshots
-from genoscan.tracks.store import RELEASE_AFTER, Arrays
+from genoscan.tracks.store import Arrays
 
 
 class Sink:
@@ -61,7 +61,6 @@ class Sink:
         self._score, self._by_base = SCORES[score], by_base
         self._non_finite = np.zeros(len(windows), np.int64)
         self._stored: list[list[slice]] = [[] for _ in windows]
-        self._unreleased = 0
 
     def snapshots(self, folder: Path, batch: int, rows: slice) -> FileSnapshots:
         """Return the storage for the intermediate states of a sweep over some windows of the batch.
@@ -170,10 +169,7 @@ class Sink:
             columns[at] = gradient
         if final:
             arrays.scores[at] = self._score(gradient, codes)
-        self._unreleased += len(codes)
-        if self._unreleased >= RELEASE_AFTER:
-            self._unreleased = 0
-            arrays.release_pages()
+        arrays.used(len(codes))
 
     @staticmethod
     def _note(stored: list[slice], at: slice) -> None:

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ from genoscan.tracks.snapshots import SUFFIX
 _SETTINGS, _DONE = "settings.json", "done"
 _NAMES = _SETTINGS, _DONE, "scores", "codes", "columns", "first", f"*{SUFFIX}", "*.part"
 _PIECE = 1 << 20
-RELEASE_AFTER = 1 << 22
-"""Number of stored bases after which `Arrays.release_pages` is called while results are computed."""
+_RELEASED = 1 << 22
+"""Number of bases after whose use the resident pages of memory-mapped results are released."""
 
 _log = logging.getLogger(__name__)
 
@@ -91,12 +92,26 @@ class Arrays:
             if isinstance(array, np.memmap):
                 array.flush()
             for start in range(at.start, at.stop, _PIECE):
-                crc = zlib.crc32(np.ascontiguousarray(array[start : min(start + _PIECE, at.stop)]).data, crc)
-                release_pages(array)
+                piece = array[start : min(start + _PIECE, at.stop)]
+                crc = zlib.crc32(np.ascontiguousarray(piece).data, crc)
+                self.used(len(piece))
         return crc
 
-    def release_pages(self) -> None:
-        """Release the resident pages of memory-mapped results, which remain in the files."""
+    @cached_property
+    def _used(self) -> list[int]:
+        """Number of bases whose results were used since pages were released, in a list of one item."""
+        return [0]
+
+    def used(self, n_bases: int) -> None:
+        """Note that results at `n_bases` bases were stored or read; release the resident pages from time to time.
+
+        The results remain in the files. Pages are not released at every call, because this takes ten microseconds, and
+        regions may be many and short.
+        """
+        self._used[0] += n_bases
+        if self._used[0] < _RELEASED:
+            return
+        self._used[0] = 0
         for array in (self.scores, self.codes, self.columns, self.first):
             if array is not None:
                 release_pages(array)
@@ -187,7 +202,7 @@ def count_scores(arrays: Arrays, regions: Sequence[Region]) -> dict[str, int]:
             piece = scores[start : start + _PIECE]
             scored += int(np.isfinite(piece).sum())
             zeros += int((piece == 0).sum())
-            release_pages(scores)
+            arrays.used(len(piece))
         scored_bases += scored
         zero_regions += 0 < scored == zeros
     return {"scored_bases": scored_bases, "zero_regions": zero_regions}
@@ -207,8 +222,8 @@ class ScoreStore(Arrays):
 
     Notes
     -----
-    Disk: see `bytes_per_base`. Memory: small, because pages of memory-mapped arrays are released when states of a
-    sweep are saved and when results are read.
+    Disk: see `bytes_per_base`. Memory: small, because the pages of memory-mapped arrays are released while
+    results are stored and read (see `Arrays.used`).
     """
 
     path: Path

@@ -70,7 +70,8 @@ def write_in_pieces(track: TrackWriter, region: Region, scores: Float32[np.ndarr
         piece = np.asarray(scores[start : start + _PIECE])
         first = region.start + start
         track.write(Region(region.chrom, first, first + len(piece)), piece)
-        release_pages(scores)
+        if len(piece) == _PIECE:
+            release_pages(scores)
 
 
 @runtime_checkable
