@@ -138,7 +138,7 @@ def _on_cpu(settings: Settings) -> dict[str, Row]:
         "blocks": Row(
             "one block of 128 channels, adjoint: PD-SSM against Mamba",
             _tasks(settings, 16_384, "pd_ssm-block", "mamba-block"),
-            (Measure("time, of Mamba's", "x", ratio("pd_ssm-block", "mamba-block"), at_most(2.5)),),
+            (Measure("time, of Mamba's", "x", ratio("pd_ssm-block", "mamba-block"), at_most(1.8)),),
             devices=("cpu", "cuda"),
         ),
         "regions": Row(
