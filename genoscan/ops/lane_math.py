@@ -1,4 +1,4 @@
-"""Elementary functions of vectors for the CPU kernels, computed by inlined polynomials.
+"""Elementary functions of vectors for the CPU kernels, computed by polynomials.
 
 Each function is a stub, for which numba overloads are defined for vectors of float32 and float64.
 """
@@ -112,7 +112,7 @@ def _exp2_constants(lanes: Lanes) -> tuple[float, float]:
     return -1022.0, 1.5 * 2**52 + 1023
 
 
-@overload(decay, inline="always")
+@overload(decay)
 def _overload_decay(z2):
     least, rounder = _exp2_constants(z2)
 
@@ -126,7 +126,7 @@ def _overload_decay(z2):
     return chosen
 
 
-@overload(phi, inline="always")
+@overload(phi)
 def _overload_phi(z2, factor):
     def chosen(z2, factor):
         change = where(z2 > -1.0, factor, factor - 1.0)
@@ -135,7 +135,7 @@ def _overload_phi(z2, factor):
     return chosen
 
 
-@overload(phi_slope, inline="always")
+@overload(phi_slope)
 def _overload_phi_slope(z2, factor, gain):
     terms = 11 if z2.scalar == types.float32 else 19
 
@@ -150,7 +150,7 @@ def _overload_phi_slope(z2, factor, gain):
     return chosen
 
 
-@overload(exponential, inline="always")
+@overload(exponential)
 def _overload_exponential(x):
     least, rounder = _exp2_constants(x)
     # ln 2 as the sum of two parts, so that k times the first is exact.
@@ -168,7 +168,7 @@ def _overload_exponential(x):
     return chosen
 
 
-@overload(sine, inline="always")
+@overload(sine)
 def _overload_sine(x, quarters):
     # Chebyshev interpolants of (sin(r) / r - 1) / r^2 and (cos(r) - 1 + r^2 / 2) / r^4 in r^2.
     if x.scalar == types.float32:
@@ -190,7 +190,7 @@ def _overload_sine(x, quarters):
             c = 0.0416666666666666652 + w * (-0.00138888888888872422 + w * c)
             return s, c
 
-    polynomials = register_jitable(inline="always")(polynomials)
+    polynomials = register_jitable(polynomials)
 
     def chosen(x, quarters):
         k = (x * 0.6366197723675814 + rounder) - rounder
@@ -206,7 +206,7 @@ def _overload_sine(x, quarters):
     return chosen
 
 
-@overload(sigmoid, inline="always")
+@overload(sigmoid)
 def _overload_sigmoid(x):
     def chosen(x):
         small = exponential(where(x > 0.0, 0.0 - x, x))
@@ -215,7 +215,7 @@ def _overload_sigmoid(x):
     return chosen
 
 
-@overload(softplus, inline="always")
+@overload(softplus)
 def _overload_softplus(x):
     def in_float32(x):
         small = exponential(where(x > 0.0, 0.0 - x, x))
@@ -239,7 +239,7 @@ def _overload_softplus(x):
     return in_float32 if x.scalar == types.float32 else in_float64
 
 
-@overload(_exp2m1, inline="always")
+@overload(_exp2m1)
 def _overload_exp2m1(r):
     def in_float32(r):
         p = 1.54035123484e-4 * r + 1.33907354767e-3
@@ -267,7 +267,7 @@ def _overload_exp2m1(r):
     return in_float32 if r.scalar == types.float32 else in_float64
 
 
-@overload(_reciprocal, inline="always")
+@overload(_reciprocal)
 def _overload_reciprocal(x):
     def in_float32(x):
         # Estimate to within 1 %, then refine by Newton steps; this takes a third of the time of a

@@ -220,7 +220,9 @@ def alloca(_context, like, size):
     kind = like.dtype
 
     def generate(_context, builder, _signature, _arguments):
-        buffer = cgutils.alloca_once(builder, ir.ArrayType(_LLVM_TYPES[kind], count))
+        # Not alloca_once, which fills with zeros: LLVM splits them into single stores, and compiles for seconds longer.
+        with builder.goto_entry_block():
+            buffer = builder.alloca(ir.ArrayType(_LLVM_TYPES[kind], count))
         buffer.align = 64
         return builder.bitcast(buffer, _LLVM_TYPES[kind].as_pointer())
 
