@@ -411,7 +411,7 @@ def test_variants_in_text_form(genome: Genome) -> None:
     for text in ("chr1:5", "chr1:A>C", "chr1:x:A>C", "A>C", ":5:A>C", ""):
         said = complaint(lambda text=text: parse_variant(text, genome))
         assert "expected CHROM:POS:REF>ALT" in said
-        assert ("a shell takes > and all after it for a file to write: quote" in said) == (">" not in text)
+        assert ("the shell interprets > as redirection of output: quote" in said) == (">" not in text)
     assert "several alternate alleles" in complaint(lambda: parse_variant("chr1:1:A>C,G", genome))
     assert "a whole number" in complaint(lambda: parse_variant(f"chr1:{1 << 31}:A>C", genome))
 

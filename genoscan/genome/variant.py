@@ -29,7 +29,7 @@ ALT_IS_REF: Final = "ALT equals REF"
 OTHER_REF: Final = "REF differs from the genome"
 WHOLE_SEQUENCE: Final = "deletion of the whole sequence"
 
-QUOTE_VARIANTS: Final = "a shell takes > and all after it for a file to write: quote the variant, 'chr1:1,024:A>C'"
+QUOTE_VARIANTS: Final = "the shell interprets > as redirection of output: quote the variant, 'chr1:1,024:A>C'"
 """Advice if a variant in text form ends before its ">"."""
 
 _AMBIGUOUS = str.maketrans("RYSWKMBDHV", "N" * 10)
