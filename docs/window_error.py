@@ -24,13 +24,17 @@ COLOURS = {
 
 def draw() -> go.Figure:
     figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.04)
+    others: tuple[set[int], set[int]] = set(), set()
     for name, colour in COLOURS.items():
         config = read_config(MODELS / name)
         errors = config.window_errors
         assert errors is not None
+        context, reach = errors.contexts[-1], errors.reaches[-1]
+        others[0].add(reach)
+        others[1].add(context)
         curves = (
-            ([one for one in errors.errors if one.reach == errors.reaches[-1]], "context", config.context),
-            ([one for one in errors.errors if one.context == errors.contexts[-1]], "reach", config.reach),
+            ([one for one in errors.errors if one.reach == reach], "context", config.context),
+            ([one for one in errors.errors if one.context == context], "reach", config.reach),
         )
         for column, (chosen, axis, default) in enumerate(curves, 1):
             lengths = [getattr(one, axis) for one in chosen]
@@ -46,8 +50,8 @@ def draw() -> go.Figure:
                 col=column,
             )
     figure.update_xaxes(type="log", tickvals=[256, 1024, 4096, 16_384], tickformat=",d")
-    figure.update_xaxes(title="context in bases, with reach 16,384", row=1, col=1)
-    figure.update_xaxes(title="reach in bases, with context 16,384", row=1, col=2)
+    figure.update_xaxes(title=f"context in bases, with reach {_range(others[0])}", row=1, col=1)
+    figure.update_xaxes(title=f"reach in bases, with context {_range(others[1])}", row=1, col=2)
     figure.update_yaxes(type="log", tickformat=".1~%", tickvals=[0.001, 0.01, 0.1, 1], range=[-3, 0])
     figure.update_yaxes(title="window error, median", row=1, col=1)
     figure.update_layout(
@@ -59,6 +63,11 @@ def draw() -> go.Figure:
         legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": 1.02, "yanchor": "bottom"},
     )
     return figure
+
+
+def _range(lengths: set[int]) -> str:
+    shortest, longest = min(lengths), max(lengths)
+    return f"{longest:,}" if shortest == longest else f"{shortest:,} to {longest:,}"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import numpy as np
 
 from genoscan.genome.plan import Window
 from genoscan.job import Job
-from genoscan.layers.window_error import WindowErrors, percent
+from genoscan.layers.window_error import LIKELIHOOD, WindowErrors, percent
+from genoscan.window_grid import measuring_command
 
 _EDGE = np.geomspace(1e-5, 0.5, 24)
 _NODES = np.concatenate([[0], _EDGE, 1 - _EDGE[-2::-1], [1]])
@@ -29,7 +30,7 @@ class ExpectedError:
     ----------
     median, worst
         Root of the mean square of the errors at all bases, interpolated from the medians and from the largest
-        errors of the measured places.
+        errors of the measured regions.
     bound
         "at least" if some bases are closer to the end of their window than was measured; "at most" if
         most are further away than was measured; otherwise None.
@@ -45,17 +46,34 @@ class ExpectedError:
 
 
 def matching_errors(job: Job) -> WindowErrors | None:
-    """Return the measured errors of a job's model; None if they do not apply to the target of the job.
+    """Return the measured errors of a job's model; None if they do not apply to the scores of the job.
 
-    They apply to gradients of the quantity that was measured: the log-likelihood, or the logit of a label of the
-    same head, of each region.
+    They apply to scores of centred derivatives of the quantity that was measured: the log-likelihood, or the logit of
+    a label of the same head, of each region.
     """
-    found, options = job.model.config.window_errors, job.options
-    if found is None or found.target != (job.target.head or "log-likelihood"):
-        return None
-    if job.target.region is not None or options.masked or options.contrast is not None or options.path is not None:
+    found = job.model.config.window_errors
+    if found is None or found.target != _target(job) or _cannot_be_measured(job) is not None:
         return None
     return found
+
+
+def _target(job: Job) -> str:
+    """Return the target of a job, as in `WindowErrors`."""
+    return job.target.head or LIKELIHOOD
+
+
+def _cannot_be_measured(job: Job) -> str | None:
+    """Return the option for which no errors can be measured; None if there is none."""
+    options = job.options
+    if options.path is not None:
+        return f"--method {options.method}"
+    if options.contrast is not None:
+        return f"--contrast {options.contrast}"
+    if job.target.region is not None:
+        return f"--target {job.target.text}, whose position is fixed"
+    if options.formula == "observed":
+        return "--score observed, which is not centred"
+    return None
 
 
 def expected_error(job: Job) -> ExpectedError | None:
@@ -141,19 +159,12 @@ def describe_windows(job: Job) -> str | None:
     if found is not None and found.median:
         measured = matching_errors(job)
         assert measured is not None
-        parts.append(f"scores differ by {found} (relative L2) from those with {long_windows(measured)}")
+        parts.append(f"scores differ by {found} (relative L2) from those with {measured.long_window}")
     return "; ".join(parts) or None
 
 
-def long_windows(measured: WindowErrors) -> str:
-    """Describe the windows with whose scores others were compared."""
-    if not measured.reach:
-        return f"context {measured.context:,}"
-    return f"context and reach {measured.context:,}"
-
-
 def describe_expected_error(job: Job, model_name: str, genome: str) -> str | None:
-    """Return the expected error and what it was measured on, or how it can be measured; None if nothing is left out.
+    """Return the expected error and what it was measured on or, if it is unknown, why, or how to measure it.
 
     Parameters
     ----------
@@ -161,24 +172,42 @@ def describe_expected_error(job: Job, model_name: str, genome: str) -> str | Non
         Job with at least one window.
     model_name, genome
         Name or folder of the model, and path of the genome, for a command that measures the errors.
+
+    Returns
+    -------
+    str or None
+        Text such as "about 11%, worst region 20% (...)", "none: ...", "unknown: ..." or "not measured; ...". None
+        for heads that label windows, which are labelled exactly as they are read.
     """
     if job.target.pooled:
         return None
-    measured, found = job.model.config.window_errors, expected_error(job)
-    if measured is None:
-        return f"not measured; to measure it: genoscan models measure {model_name} {genome}"
-    if found is not None and not found.median:
-        return "none: whole sequences are read"
-    if found is None:
-        return f"measured only for the gradient of {_target(measured)}"
+    if _reads_everything(job):
+        return "none: the windows contain all bases that the target depends on"
+    if (option := _cannot_be_measured(job)) is not None:
+        return f"unknown: models measure does not measure it for {option}"
+    measured, found = matching_errors(job), expected_error(job)
+    if measured is None or found is None:
+        command = measuring_command(job.model, model_name, genome, _target(job))
+        other = job.model.config.window_errors
+        known = "not measured" if other is None else f"measured only for {other.measured_target}"
+        return f"{known}; to measure it: {command}"
     return (
-        f"{found}, worst place {percent(found.worst)} (relative L2 distance to {long_windows(measured)}; "
-        f"{measured.places:,} places of {measured.genome})"
+        f"{found}, worst region {percent(found.worst)} (relative L2 distance to {measured.long_window}; "
+        f"{measured.regions:,} regions of {measured.genome})"
     )
 
 
-def _target(measured: WindowErrors) -> str:
-    return measured.target if measured.target == "log-likelihood" else f"{measured.target}:LABEL"
+def _reads_everything(job: Job) -> bool:
+    """Return whether no base outside the windows of a job affects its scores."""
+    # The outputs of a causal model do not depend on the bases that follow, and a sum over given outputs neither.
+    last_matters = job.model.bidirectional or not (job.target.head or job.target.region is not None)
+    for batch in job.batches:
+        for windows in batch:
+            for window in windows:
+                first, last = _open_ends(window, job.genome.sizes[window.region.chrom])
+                if not (first and (last or not last_matters)):
+                    return False
+    return True
 
 
 def expected_error_entries(job: Job) -> dict[str, Any]:
@@ -187,7 +216,7 @@ def expected_error_entries(job: Job) -> dict[str, Any]:
     entries: dict[str, Any] = {"read_bases": job.read_bases, "context_share": job.context_share}
     if measured is None or found is None:
         return entries
-    about = measured.model_dump(include={"genome", "target", "places", "bases", "context", "reach"})
+    about = measured.model_dump(include={"genome", "target", "regions", "bases", "context", "reach"})
     return entries | {"window_error": {"median": found.median, "worst": found.worst, "bound": found.bound, **about}}
 
 
@@ -197,7 +226,8 @@ def merge_entries(records: Sequence[Mapping[str, Any]], n_bases: Sequence[int]) 
     Parameters
     ----------
     records
-        Record of each shard. Those of earlier versions do not have these entries, which are then omitted.
+        Record of each shard. Those of earlier versions do not have these entries, which are then omitted. So is
+        the expected error if those of the shards come from different measurements.
     n_bases
         Number of scored bases of each shard.
     """
@@ -206,14 +236,18 @@ def merge_entries(records: Sequence[Mapping[str, Any]], n_bases: Sequence[int]) 
     if all(read) and all(record.get("context_share") is not None for record in records):
         context = sum(record["context_share"] * n for record, n in zip(records, read, strict=True))
         entries |= {"read_bases": sum(read), "context_share": context / sum(read)}
-    found = [record.get("window_error") for record in records]
-    errors = [one for one in found if one]
-    if len(errors) == len(records):
-        bounds = {one.get("bound") for one in errors}
+    errors = [error for record in records if (error := record.get("window_error"))]
+    if len(errors) == len(records) and all(_measurement(error) == _measurement(errors[0]) for error in errors):
+        bounds = {error.get("bound") for error in errors}
         bound = "at least" if "at least" in bounds else "at most" if bounds == {"at most"} else None
         mean = {
-            key: math.sqrt(sum(one[key] ** 2 * n for one, n in zip(errors, n_bases, strict=True)) / sum(n_bases))
+            key: math.sqrt(sum(error[key] ** 2 * n for error, n in zip(errors, n_bases, strict=True)) / sum(n_bases))
             for key in ("median", "worst")
         }
         entries["window_error"] = {**errors[0], **mean, "bound": bound}
     return entries
+
+
+def _measurement(error: Mapping[str, Any]) -> dict[str, Any]:
+    """Return on what an expected error was measured."""
+    return {key: value for key, value in error.items() if key not in ("median", "worst", "bound")}

@@ -1,6 +1,6 @@
 """Measurement of how much the scores of a model depend on the window.
 
-At places drawn from a genome, scores are computed with several contexts and reaches, and compared with those of
+In regions drawn from a genome, scores are computed with several contexts and reaches, and compared with those of
 a much longer window. The results are a `WindowErrors`, which is stored in the configuration of the model.
 """
 
@@ -17,12 +17,9 @@ from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
 from genoscan.gradient import gradient
 from genoscan.job import Job, Options, prepare
-from genoscan.layers.window_error import DistantShare, WindowError, WindowErrors
+from genoscan.layers.window_error import LIKELIHOOD, MAX_ERROR, DistantShare, WindowError, WindowErrors
 from genoscan.model import Model
-from genoscan.window_ladder import LIKELIHOOD, REGION, Ladder, default_target, ladder
-
-PLACES = 16
-"""Default number of places."""
+from genoscan.window_grid import SCORED_BASES, WindowGrid, chosen_target, window_grid
 
 _DISTANCES = 64, 256, 1_024, 4_096, 16_384
 _MAX_UNKNOWN = 0.01
@@ -36,19 +33,19 @@ class Measurement:
 
     Attributes
     ----------
-    ladder
+    grid
         Contexts and reaches to measure.
     genome, target, seed
         Name of the genome, and as for `WindowErrors`.
     long
-        Jobs that compute the scores of all places with the long window.
+        Jobs that compute the scores of all regions with the long window.
     short
-        Jobs that compute the same scores with each context and reach of the ladder.
+        Jobs that compute the same scores with each context and reach of the grid.
     logits
-        Jobs that compute the sensitivity of a single logit at each place, with the position of the logit.
+        Jobs that compute the sensitivity of a single logit in each region, with the position of the logit.
     """
 
-    ladder: Ladder
+    grid: WindowGrid
     genome: str
     target: str
     seed: int
@@ -67,12 +64,12 @@ def prepare_measurement(
     genome: Genome,
     *,
     head: str | None = None,
-    places: int = PLACES,
+    n_regions: int,
     longest: int | None = None,
     seed: int = 1,
     name: str | None = None,
 ) -> Measurement:
-    """Draw places from a genome, and prepare the jobs that compute their scores.
+    """Draw regions from a genome, and prepare the jobs that compute their scores.
 
     Parameters
     ----------
@@ -81,13 +78,13 @@ def prepare_measurement(
     genome
         Genome, with a sequence that is longer than the long window.
     head
-        Task head to measure (see `default_target`). Its labels are taken in turn.
-    places
-        Number of places.
+        Task head to measure (see `chosen_target`). Its labels are taken in turn.
+    n_regions
+        Number of regions.
     longest
-        Context and reach of the long window, in bases (see `ladder`).
+        Context and reach of the long window, in bases (see `window_grid`).
     seed
-        Seed with which the places are drawn.
+        Seed with which the regions are drawn.
     name
         Name of the genome in the results. If None, the name of its file.
 
@@ -99,16 +96,16 @@ def prepare_measurement(
     Raises
     ------
     InputError
-        If an option is invalid, or the genome does not have enough places where at least 99 % of the bases of
+        If an option is invalid, or the genome does not have enough regions where at least 99 % of the bases of
         the long window are known.
     """
-    if places < 1:
-        raise InputError(f"--places {places}: expected at least 1")
+    if n_regions < 1:
+        raise InputError(f"--regions {n_regions}: expected at least 1")
     if not 0 <= seed < 1 << 63:
         raise InputError(f"--seed {seed}: expected 0 to 2^63 - 1")
-    target = default_target(model, head)
-    chosen = ladder(model, target, longest)
-    drawn = draw_places(genome, places, margin=chosen.context, seed=seed)
+    target = chosen_target(model, head)
+    grid = window_grid(model, target, longest)
+    drawn = draw_regions(genome, n_regions, margin=grid.context, smallest=grid.shortest, seed=seed)
     if target == LIKELIHOOD:
         groups = {target: drawn}
     else:
@@ -122,19 +119,17 @@ def prepare_measurement(
         )
 
     return Measurement(
-        chosen,
+        grid,
         name or genome.path.name,
         target,
         seed,
-        jobs(chosen.context, chosen.reach),
-        tuple(jobs(*pair) for pair in chosen.pairs),
-        tuple(
-            _logit_job(model, genome, one, region, chosen.context) for one, part in groups.items() for region in part
-        ),
+        jobs(grid.context, grid.reach),
+        tuple(jobs(*pair) for pair in grid.pairs),
+        tuple(_logit_job(model, genome, one, region, grid.context) for one, part in groups.items() for region in part),
     )
 
 
-def draw_places(genome: Genome, n: int, *, margin: int, seed: int) -> list[Region]:
+def draw_regions(genome: Genome, n: int, *, margin: int, smallest: int, seed: int) -> list[Region]:
     """Return random regions of 128 bases that do not overlap, in the order of the genome.
 
     Parameters
@@ -144,7 +139,9 @@ def draw_places(genome: Genome, n: int, *, margin: int, seed: int) -> list[Regio
     n
         Number of regions.
     margin
-        Smallest number of bases on both sides of each region.
+        Number of bases on both sides of each region that are read.
+    smallest
+        Smallest margin that an error may advise to choose (`--longest`).
     seed
         Seed of the random numbers.
 
@@ -153,13 +150,18 @@ def draw_places(genome: Genome, n: int, *, margin: int, seed: int) -> list[Regio
     InputError
         If there are not enough regions without unknown bases, with at most 1 % unknown bases including the margins.
     """
-    starts = {chrom: size - REGION - 2 * margin + 1 for chrom, size in genome.sizes.items()}
+    starts = {chrom: size - SCORED_BASES - 2 * margin + 1 for chrom, size in genome.sizes.items()}
     starts = {chrom: count for chrom, count in starts.items() if count > 0}
     if not starts:
-        longest = max(genome.sizes.values(), default=0)
+        size = max(genome.sizes.values(), default=0)
+        possible = (size - SCORED_BASES) // 2
+        if possible < smallest:
+            remedy = f"use a genome with a sequence of at least {SCORED_BASES + 2 * smallest:,} bases"
+        else:
+            remedy = f"a shorter window is read with --longest {possible}"
         raise InputError(
-            f"{genome.path}: the longest sequence has {longest:,} bases, expected at least {REGION + 2 * margin:,}, as "
-            f"the long window; a shorter window is read with --longest {max((longest - REGION) // 2, 1)}"
+            f"{genome.path}: the longest sequence has {size:,} bases, expected at least {SCORED_BASES + 2 * margin:,}, "
+            f"as the long window; {remedy}"
         )
     chroms, ends = list(starts), np.cumsum(list(starts.values()))
     random = np.random.default_rng(seed)
@@ -169,18 +171,19 @@ def draw_places(genome: Genome, n: int, *, margin: int, seed: int) -> list[Regio
         which = int(np.searchsorted(ends, at, side="right"))
         chrom = chroms[which]
         start = margin + at - int(ends[which] - starts[chrom])
-        if any(one.chrom == chrom and abs(one.start - start) < REGION for one in found):
+        if any(one.chrom == chrom and abs(one.start - start) < SCORED_BASES for one in found):
             continue
-        unknown = genome.fetch(chrom, start - margin, start + REGION + margin) > 3
-        if unknown[margin : margin + REGION].any() or unknown.mean() > _MAX_UNKNOWN:
+        unknown = genome.fetch(chrom, start - margin, start + SCORED_BASES + margin) > 3
+        if unknown[margin : margin + SCORED_BASES].any() or unknown.mean() > _MAX_UNKNOWN:
             continue
-        found.append(Region(chrom, start, start + REGION))
+        found.append(Region(chrom, start, start + SCORED_BASES))
         if len(found) == n:
             rank = {name: i for i, name in enumerate(genome.sizes)}
             return sorted(found, key=lambda one: (rank[one.chrom], one.start))
+    remedies = ["give fewer --regions"] * (n > 1) + [f"a --longest of {smallest} to {margin - 1}"] * (margin > smallest)
     raise InputError(
-        f"{genome.path}: found {len(found):,} of {n:,} places with {margin:,} known bases on both sides in "
-        f"{_DRAWS * n:,} draws; give fewer --places, or a smaller --longest"
+        f"{genome.path}: found {len(found):,} of {n:,} regions with {margin:,} known bases on both sides in "
+        f"{_DRAWS * n:,} draws; {', or '.join([*remedies, 'another genome'])}"
     )
 
 
@@ -212,43 +215,56 @@ def measure(prepared: Measurement, progress: Progress = ignore) -> WindowErrors:
     Returns
     -------
     WindowErrors
-        Median and largest error of the places for each context and reach, and the shares of distant bases.
+        Median and largest error of the regions for each context and reach, and the shares of distant bases.
 
     Raises
     ------
     NonFiniteError
-        If a derivative is not finite, or all derivatives at a place are 0.
+        If a derivative is not finite, or all derivatives in a region are 0 or almost 0.
     """
     truth = _columns(prepared.long, progress)
-    norms = {place: float(np.linalg.norm(columns)) for place, columns in truth.items()}
-    for place, norm in norms.items():
+    norms = {region: float(np.linalg.norm(columns)) for region, columns in truth.items()}
+    for region, norm in norms.items():
         if not norm:
             raise NonFiniteError(
-                f"{place}: the target does not depend on any base of the region, so that its error is 0/0"
+                f"{region}: the target does not depend on any base of the region, so that its error is 0/0"
             )
     errors = []
-    for (context, reach), jobs in zip(prepared.ladder.pairs, prepared.short, strict=True):
+    for (context, reach), jobs in zip(prepared.grid.pairs, prepared.short, strict=True):
         found = _columns(jobs, progress)
-        relative = [float(np.linalg.norm(found[place] - truth[place])) / norms[place] for place in truth]
+        relative = [_relative_error(found[region], truth[region], norms[region], region) for region in truth]
         median, worst = _summary(relative)
         errors.append(WindowError(context=context, reach=reach, median=median, worst=worst))
-    shares = np.array([_distant_shares(job, at, prepared.ladder.context, progress) for job, at in prepared.logits])
-    distances = [distance for distance in _DISTANCES if distance < prepared.ladder.context]
+    shares = np.array([_distant_shares(job, at, prepared.grid.context, progress) for job, at in prepared.logits])
+    distances = [distance for distance in _DISTANCES if distance < prepared.grid.context]
     summaries = [_summary(column) for column in shares.T]
     return WindowErrors(
         genome=prepared.genome,
         target=prepared.target,
-        places=len(truth),
-        bases=REGION,
+        regions=len(truth),
+        bases=SCORED_BASES,
         seed=prepared.seed,
-        context=prepared.ladder.context,
-        reach=prepared.ladder.reach,
+        context=prepared.grid.context,
+        reach=prepared.grid.reach,
         errors=tuple(errors),
         distant=tuple(
             DistantShare(distance=distance, median=median, worst=worst)
             for distance, (median, worst) in zip(distances, summaries, strict=True)
         ),
     )
+
+
+def _relative_error(
+    found: Float64[np.ndarray, "bases 4"], truth: Float64[np.ndarray, "bases 4"], norm: float, region: Region
+) -> float:
+    """Return the norm of the difference, relative to the norm of the true values."""
+    error = float(np.linalg.norm(found - truth)) / norm
+    if not error <= MAX_ERROR:
+        raise NonFiniteError(
+            f"{region}: with the long window the derivatives have the norm {norm:.3g}, and their error is {error:.3g} "
+            f"times as large, expected at most {MAX_ERROR:,.0f}: the target hardly depends on the region"
+        )
+    return error
 
 
 def _summary(values: Sequence[float] | np.ndarray) -> tuple[float, float]:

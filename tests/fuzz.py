@@ -158,7 +158,7 @@ def _fasta() -> bytes:
     return "".join(records).encode()
 
 
-_WINDOW_ERROR = {"genome": "g.fa", "target": "log-likelihood", "places": 4, "bases": 128, "context": 99, "reach": 99}
+_WINDOW_ERROR = {"genome": "g.fa", "target": "log-likelihood", "regions": 4, "bases": 128, "context": 99, "reach": 99}
 
 
 def _record() -> bytes:
@@ -400,7 +400,7 @@ def _read_model(folder: Path) -> None:
     from genoscan.genome.memory import SequenceGenome
     from genoscan.job import Options, prepare
     from genoscan.model import load_model
-    from genoscan.model_results import window_section
+    from genoscan.window_error_files import window_section
 
     model = load_model(folder / "model")
     if model.config.window_errors is not None:

@@ -93,7 +93,7 @@ COMMANDS: dict[str, tuple[object, ...]] = {
     "hub": ("export", "hub", *EXPORT, "o", "-a", "rows.bed", "--email", "you@lab.org"),
     "modisco": ("export", "modisco", "in.npz", "-R", "rows.bed", "--width", 20, "-o", "o"),
     "overview": ("export", "overview", "in.bw", "-g", "g.fa", "-o", "o.html"),
-    "measure": ("models", "measure", "tiny", "g.fa", "-t", 1, "--places", 1, "--longest", 200, "-o", "o"),
+    "measure": ("models", "measure", "tiny", "g.fa", "-t", 1, "--regions", 1, "--longest", 200, "-o", "o"),
     "workflow": ("workflow", "init", "o"),
     "check": ("workflow", "check", "config.json", "-o", "o.json"),
 }

@@ -12,7 +12,8 @@ import pytest
 from commands import ROOT, bases, genoscan, tiny_model, write_fasta
 
 from genoscan.cli import progress
-from genoscan.cli.messages import format_duration
+from genoscan.cli.inputs import parse_size
+from genoscan.cli.messages import format_duration, format_size, size_option
 from genoscan.cli.topics import TOPICS
 from genoscan.model import load_model
 from genoscan.ops import kernel_cache
@@ -97,6 +98,25 @@ def test_version() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "text", "option"),
+    [
+        (0, "0.0 MB", "0MB"),
+        (205_400_001, "205.4 MB", "206MB"),
+        (999_999_999, "1,000.0 MB", "1000MB"),
+        (10**9, "1.0 GB", "1.0GB"),
+        (12_340_000_000, "12.3 GB", "12.4GB"),
+        (6_668_796_000_000, "6.7 TB", "6.7TB"),
+        (6_700_000_000_001, "6.7 TB", "6.8TB"),
+    ],
+)
+def test_sizes(n_bytes: int, text: str, option: str) -> None:
+    assert (format_size(n_bytes), size_option(n_bytes)) == (text, option)
+    read = parse_size(option)
+    assert isinstance(read, int)
+    assert read >= n_bytes
 
 
 def test_progress_is_in_bases_of_the_regions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

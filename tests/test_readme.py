@@ -25,7 +25,7 @@ SKIPPED = {
 SMALLER = {
     "train": ["--steps", "2", "--width", "8", "--layers", "1", "--window", "64", "--batch", "2"],
     "verify": ["--region", "chr1:1-2,048"],
-    "models measure": ["--places", "1", "--longest", "512"],
+    "models measure": ["--regions", "1", "--longest", "512"],
 }
 """Options that are added to commands that would take minutes; the last of two regions counts."""
 

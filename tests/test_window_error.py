@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
+from genoscan import window_measurement
 from genoscan.engine.methods import Adjoint
 from genoscan.errors import InputError, NonFiniteError
 from genoscan.expected_error import describe_expected_error, describe_windows, expected_error
@@ -29,9 +31,9 @@ from genoscan.layers.config import ModelConfig, read_config
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.window_error import WindowErrors, percent
 from genoscan.model import Model, load_model
-from genoscan.model_results import window_section
-from genoscan.window_ladder import REGION, ladder
-from genoscan.window_measurement import draw_places, measure, prepare_measurement
+from genoscan.window_error_files import window_section
+from genoscan.window_grid import SCORED_BASES, measurable_targets, window_grid
+from genoscan.window_measurement import draw_regions, measure, prepare_measurement
 
 DECAY = math.exp(-1 / 300)
 WEIGHT = 1e-6  # so small that the model predicts 1/4 for every base, and its derivatives are those of the logits
@@ -83,17 +85,17 @@ def expected_error_of_decay(codes: np.ndarray, region: Region, reach: int, long:
 
 @pytest.fixture(scope="module")
 def decay_errors() -> WindowErrors:
-    return measure(prepare_measurement(decaying(), random_genome(30_000), places=3, longest=2048))
+    return measure(prepare_measurement(decaying(), random_genome(30_000), n_regions=3, longest=2048))
 
 
 def test_the_curve_follows_from_the_decay(decay_errors: WindowErrors) -> None:
     genome = random_genome(30_000)
-    places = draw_places(genome, 3, margin=2048, seed=1)
+    regions = draw_regions(genome, 3, margin=2048, smallest=1, seed=1)
     assert [(one.context, one.reach) for one in decay_errors.errors] == [
         (context, reach) for context in (256, 512, 1024) for reach in (64, 256, 1024)
     ]
     for one in decay_errors.errors:
-        found = [expected_error_of_decay(genome.sequences["chr1"], place, one.reach, 2048) for place in places]
+        found = [expected_error_of_decay(genome.sequences["chr1"], region, one.reach, 2048) for region in regions]
         assert one.median == pytest.approx(np.median(found), rel=0.01)
         assert one.worst == pytest.approx(max(found), rel=0.01)
 
@@ -109,7 +111,7 @@ def test_the_share_of_distant_bases_follows_from_the_decay(decay_errors: WindowE
 def test_context_matters_where_the_model_depends_on_it(tmp_path: Path) -> None:
     """The error falls with context and with reach, also in the model with nonlinear layers."""
     loaded = load_model(tiny_model(tmp_path / "tiny"))
-    found = measure(prepare_measurement(loaded, random_genome(9_000), places=4, longest=1024))
+    found = measure(prepare_measurement(loaded, random_genome(9_000), n_regions=4, longest=1024))
     table = np.array([one.median for one in found.errors]).reshape(len(found.contexts), len(found.reaches))
     assert (found.contexts, found.reaches) == ([64, 256], [32, 256])
     assert (np.diff(table, axis=0) <= 1e-4).all()
@@ -121,12 +123,12 @@ def test_the_error_is_that_of_attribute(tmp_path: Path) -> None:
     letters = bases(5_000, 3)
     genome = write_fasta(tmp_path / "g.fa", {"a": letters})
     model = tiny_model(tmp_path / "tiny")
-    done = genoscan("models", "measure", model, genome, "--places", 1, "--longest", 200, "-t", 1)
+    done = genoscan("models", "measure", model, genome, "--regions", 1, "--longest", 200, "-t", 1)
     assert done.code == 0, done.err
     found = read_config(model).window_errors
     assert found is not None
     codes = np.array(["ACGT".index(letter) for letter in letters], np.uint8)
-    (place,) = draw_places(SequenceGenome({"a": codes}), 1, margin=200, seed=1)
+    (place,) = draw_regions(SequenceGenome({"a": codes}), 1, margin=200, smallest=1, seed=1)
     run = "attribute", genome, "-m", model, "-t", 1, "-r", f"a:{place.start + 1}-{place.end}"
     columns = []
     for number, window in enumerate([(64, 32), (200, 200)]):
@@ -142,11 +144,11 @@ def test_the_error_is_that_of_attribute(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["causal", "bidirectional"])
 def test_labels_of_a_head_are_taken_in_turn(tmp_path: Path, kind: str) -> None:
     model = load_model(write_headed(tmp_path / "m", kind, language_model=False))
-    prepared = prepare_measurement(model, random_genome(3_000), places=4, longest=100)
+    prepared = prepare_measurement(model, random_genome(3_000), n_regions=4, longest=100)
     assert [job.options.target for job in prepared.long] == ["sites:none", "sites:site+", "sites:site-"]
     assert [len(job.regions) for job in prepared.long] == [2, 1, 1]
     found = measure(prepared)
-    assert (found.target, found.places) == ("sites", 4)
+    assert (found.target, found.regions) == ("sites", 4)
     # Labels of a causal head do not depend on the bases that follow.
     assert (found.reach, found.reaches) == ((0, [0]) if kind == "causal" else (100, [5]))
     assert 0 < found.errors[0].median <= found.errors[0].worst < 1
@@ -156,7 +158,7 @@ def test_a_masked_model(tmp_path: Path) -> None:
     """The logit is that of a masked base, which therefore has no share in its own sensitivity."""
     symbols = {"symbols": "ACGT.", "complement": [3, 2, 1, 0, 4], "mask": 4}
     model = load_model(write_headed(tmp_path / "m", "rcps", heads={}, **symbols))
-    prepared = prepare_measurement(model, random_genome(2_000), places=2, longest=80)
+    prepared = prepare_measurement(model, random_genome(2_000), n_regions=2, longest=80)
     for job, at in prepared.logits:
         assert job.options.masked
         assert (job.regions[0].start, job.regions[0].end) == (at - 80, at + 81)
@@ -170,21 +172,29 @@ def test_what_cannot_be_measured(tmp_path: Path) -> None:
     model, genome = decaying(), random_genome(5_000)
     for options, said in [
         ({}, "expected at least 65,664, as the long window; a shorter window is read with --longest 2436"),
-        ({"longest": 512}, "--longest 512: expected more than the context or reach of decaying, 512"),
-        ({"places": 0}, "--places 0"),
+        (
+            {"longest": 1023},
+            "--longest 1023: expected at least 1024, twice the larger of the default context and reach",
+        ),
+        ({"n_regions": 0}, "--regions 0"),
         ({"seed": -1}, "--seed -1"),
         ({"head": "x"}, "--head x: expected none, because no head of the model labels bases"),
-        ({"longest": 2000, "places": 50}, "of 50 places"),
+        ({"longest": 2000, "n_regions": 50}, "give fewer --regions, or a --longest of 1024 to 1999, or another"),
+        ({"longest": 1024, "n_regions": 50}, "give fewer --regions, or another genome"),
     ]:
         with pytest.raises(InputError, match=re.escape(said)):
-            prepare_measurement(model, genome, **options)
+            prepare_measurement(model, genome, **{"n_regions": 16} | options)
     unknown = genome.sequences["chr1"].copy()
     unknown[::50] = 4
-    with pytest.raises(InputError, match="found 0 of 16 places"):
-        prepare_measurement(model, SequenceGenome({"chr1": unknown}), longest=600)
+    with pytest.raises(InputError, match=r"found 0 of 1 regions .* in 100 draws; another genome$"):
+        prepare_measurement(model, SequenceGenome({"chr1": unknown}), n_regions=1, longest=1024)
+    for length in (2_175, 100):
+        with pytest.raises(InputError, match=r"window; use a genome with a sequence of at least 2,176 bases$"):
+            prepare_measurement(model, random_genome(length), n_regions=1)
+    prepare_measurement(model, random_genome(2_176), n_regions=1, longest=1024)
     model.network.weight.zero_()
     with pytest.raises(NonFiniteError, match="does not depend on any"):
-        measure(prepare_measurement(model, genome, longest=600, places=2))
+        measure(prepare_measurement(model, genome, longest=1024, n_regions=2))
     pooled = load_model(
         write_headed(
             tmp_path / "pooled",
@@ -194,21 +204,39 @@ def test_what_cannot_be_measured(tmp_path: Path) -> None:
         )
     )
     with pytest.raises(InputError, match="label windows exactly as they are read"):
-        prepare_measurement(pooled, genome)
+        prepare_measurement(pooled, genome, n_regions=1)
+    shown = genoscan("models", "show", tmp_path / "pooled").out
+    assert re.search(r"^window error +none: heads label windows as they are read$", shown, re.MULTILINE)
 
 
-def test_places_are_drawn_evenly_and_without_unknown_bases() -> None:
+def test_errors_that_are_too_large_to_be_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = prepare_measurement(decaying(), random_genome(5_000), n_regions=1, longest=1024)
+    columns = window_measurement._columns
+
+    def scaled(jobs: Any, progress: Any) -> dict[Region, np.ndarray]:
+        scale = 1e-8 if jobs is prepared.long else 1
+        return {region: scale * values for region, values in columns(jobs, progress).items()}
+
+    monkeypatch.setattr(window_measurement, "_columns", scaled)
+    with pytest.raises(
+        NonFiniteError, match=r"^chr1:[\d,-]+: .* expected at most 1,000,000: the target hardly depends"
+    ):
+        measure(prepared)
+
+
+def test_regions_are_drawn_evenly_and_without_unknown_bases() -> None:
     codes = np.zeros(4_000, np.uint8)
     codes[1_500:2_000] = 4
     genome = SequenceGenome({"short": codes[:300], "a": codes, "b": codes[:1_000]})
-    found = [one for seed in range(40) for one in draw_places(genome, 5, margin=100, seed=seed)]
+    found = [one for seed in range(40) for one in draw_regions(genome, 5, margin=100, smallest=1, seed=seed)]
     assert {one.chrom for one in found} == {"a", "b"}
     starts = [one.start for one in found if one.chrom == "a"]
     assert not any(1_280 < start < 2_090 for start in starts)  # up to 3 unknown bases are accepted in the margins
     assert 100 <= min(starts) < 200
-    assert 3_600 < max(starts) <= 4_000 - REGION - 100
+    assert 3_600 < max(starts) <= 4_000 - SCORED_BASES - 100
     assert 0.6 < len(starts) / len(found) < 0.95
-    assert draw_places(genome, 5, margin=100, seed=7) == draw_places(genome, 5, margin=100, seed=7)
+    again = draw_regions(genome, 5, margin=100, smallest=1, seed=7)
+    assert again == draw_regions(genome, 5, margin=100, smallest=1, seed=7)
 
 
 # ---- interpolation
@@ -225,7 +253,7 @@ def grid(
     reaches = contexts if reach else (0,)
     pairs = [(context, after) for context in contexts for after in reaches]
     rows = [{"context": c, "reach": r, "median": error(c, r), "worst": 2 * error(c, r)} for c, r in pairs]
-    about = {"genome": "g.fa", "target": "log-likelihood", "places": 4, "bases": 1, "seed": 1, "context": 9_999}
+    about = {"genome": "g.fa", "target": "log-likelihood", "regions": 4, "bases": 1, "seed": 1, "context": 9_999}
     return WindowErrors.model_validate(about | {"reach": reach, "errors": rows, "distant": []} | more)
 
 
@@ -325,14 +353,53 @@ def test_targets_that_were_not_measured() -> None:
         job = prepare(genome, model, region, Options(**options))
         return describe_expected_error(job, "m", "g.fa"), describe_windows(job)
 
-    row, line = described(with_errors(decaying(), errors), target="logit:chr1:4,500:A")
-    assert row == "measured only for the gradient of log-likelihood"
-    assert line == "90% of the bases read are context"
-    row, _ = described(with_errors(decaying(), errors), method="integrated-gradients", steps=2)
-    assert row == "measured only for the gradient of log-likelihood"
+    known = with_errors(decaying(), errors)
+    for options, said in [
+        ({"target": "logit:chr1:4,500:A"}, "--target logit:chr1:4,500:A, whose position is fixed"),
+        ({"method": "integrated-gradients", "steps": 2}, "--method integrated-gradients"),
+        ({"score": "observed"}, "--score observed, which is not centred"),
+    ]:
+        for model in (known, decaying()):
+            row, line = described(model, **options)
+            assert row == f"unknown: models measure does not measure it for {said}"
+            assert line in ("90% of the bases read are context", "85% of the bases read are context")
     row, line = described(decaying())
     assert row == "not measured; to measure it: genoscan models measure m g.fa"
     assert line == "85% of the bases read are context"
+    for model in (known, decaying()):
+        for options in ({}, {"score": "observed"}, {"target": "logit:chr1:4,500:A"}):
+            whole = prepare(genome, model, [Region("chr1", 0, 9_000)], Options(**options))
+            described_whole = describe_expected_error(whole, "m", "g.fa")
+            assert described_whole == "none: the windows contain all bases that the target depends on"
+
+
+def test_heads_that_were_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from genoscan.layers import catalogue
+
+    genome, stored = random_genome(900), grid(lambda context, reach: 10 / context, reach=0)
+    causal = load_model(write_headed(tmp_path / "included" / "causal", "causal"))
+    assert measurable_targets(causal.config) == ["log-likelihood", "sites"]
+
+    def described(model: Model, target: str, start: int = 400, **options: Any) -> str | None:
+        job = prepare(genome, model, [Region("chr1", start, 500)], Options(target=target, **options))
+        return describe_expected_error(job, "my models/m", "g.fa")
+
+    command = "to measure it: genoscan models measure 'my models/m' g.fa"
+    assert described(causal, "sites:site+") == f"not measured; {command} --head sites"
+    known = with_errors(causal, grid(lambda context, reach: 10 / reach))
+    assert described(known, "sites:site+") == f"measured only for log-likelihood; {command} --head sites"
+    known = with_errors(causal, stored.model_copy(update={"target": "sites"}))
+    assert described(known, "log-likelihood") == f"measured only for sites:LABEL; {command}"
+    assert described(known, "sites:site+", contrast="strongest") == (
+        "unknown: models measure does not measure it for --contrast strongest"
+    )
+    # The labels of a causal model do not depend on the bases that follow; its likelihood does.
+    for model in (causal, known):
+        assert str(described(model, "sites:site+", start=0)).startswith("none: ")
+        assert not str(described(model, "log-likelihood", start=0)).startswith("none: ")
+    assert described(causal, "mean:site+") is None
+    monkeypatch.setattr(catalogue, "model_search_path", lambda: [tmp_path / "included", tmp_path / "none"])
+    assert described(causal, "sites:site+") == f"not measured; {command} --head sites -o FOLDER"
 
 
 @pytest.mark.parametrize(
@@ -347,7 +414,7 @@ def test_targets_that_were_not_measured() -> None:
         ({"errors": [{"context": c, "reach": c, "median": 0, "worst": 0} for c in (1, 2)]}, "each context once"),
         ({"distant": [{"distance": d, "median": 0, "worst": 0} for d in (2, 1)]}, "ascending"),
         ({"distant": [{"distance": 1, "median": 0, "worst": 1.1}]}, "less than or equal to 1"),
-        ({"places": 0}, "places"),
+        ({"regions": 0}, "regions"),
         ({"genome": "a\nb"}, "genome"),
         ({"more": 1}, "more"),
     ],
@@ -372,7 +439,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def measured(folder: Path, model: Path | str, *more: object) -> Outcome:
-    options = "--places", 2, "--longest", 300, "-t", 1
+    options = "--regions", 2, "--longest", 300, "-t", 1
     return genoscan("models", "measure", model, folder / "g.fa", *options, *more)
 
 
@@ -400,6 +467,7 @@ def test_measure_prints_and_stores_the_results(source: Path, tmp_path: Path) -> 
     assert f"| 64 | **{percent(found.errors[0].median)} ({percent(found.errors[0].worst)})** |" in card
     shown = genoscan("models", "show", model).out
     assert f"{percent(found.errors[0].median)} with the default context and reach" in shown
+    assert "from 2 regions of g.fa, target log-likelihood\n" in shown
     again = measured(source, model, "--seed", 2)
     assert again.out != done.out
     assert (model / "README.md").read_text().count("## What the window changes") == 1
@@ -463,7 +531,7 @@ def run(source: Path, output: Path, *more: object) -> tuple[dict[str, Any], str]
 def test_attribute_and_plan_state_the_expected_error(source: Path, tmp_path: Path) -> None:
     region = "-r", "chr1:1,501-1,501"
     record, err = run(source, tmp_path / "x.bw", *region)
-    about = {"genome": "g.fa", "target": "log-likelihood", "places": 4, "bases": 1, "context": 9_999, "reach": 9_999}
+    about = {"genome": "g.fa", "target": "log-likelihood", "regions": 4, "bases": 1, "context": 9_999, "reach": 9_999}
     error = pytest.approx(4 / 64 + 4 / 32, rel=0.01)
     assert record["window_error"] == about | {"median": error, "worst": pytest.approx(0.375, rel=0.01), "bound": None}
     assert (record["read_bases"], record["context_share"]) == (97, pytest.approx(96 / 97))
@@ -472,7 +540,7 @@ def test_attribute_and_plan_state_the_expected_error(source: Path, tmp_path: Pat
     done = genoscan("plan", source / "g.fa", "-m", source / "tiny", "-t", 1, *region, "-o", tmp_path / "p.bw")
     rows = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in done.out.splitlines())
     assert rows["window error"] == (
-        "about 19%, worst place 38% (relative L2 distance to context and reach 9,999; 4 places of g.fa)"
+        "about 19%, worst region 38% (relative L2 distance to context and reach 9,999; 4 regions of g.fa)"
     )
 
 
@@ -501,6 +569,12 @@ def test_shards_state_what_one_run_states(source: Path, tmp_path: Path) -> None:
     assert merged["context_share"] == pytest.approx(record["context_share"])
     assert merged["window_error"] == pytest.approx(record["window_error"])
     one = json.loads(Path(f"{shards[0]}.json").read_text())
+    one["window_error"] |= {"genome": "other.fa"}
+    Path(f"{shards[0]}.json").write_text(json.dumps(one))
+    assert genoscan(*merge, tmp_path / "o.bw").code == 0
+    merged = json.loads((tmp_path / "o.bw.json").read_text())
+    assert "window_error" not in merged
+    assert merged["read_bases"] == record["read_bases"]
     del one["window_error"], one["read_bases"]
     Path(f"{shards[0]}.json").write_text(json.dumps(one))
     assert genoscan(*merge, tmp_path / "n.bw").code == 0
@@ -525,7 +599,7 @@ def test_scores_do_not_depend_on_the_measurement(source: Path, tmp_path: Path) -
         ({"median": -1}, "window_error.median"),
         ({"bound": "x"}, "window_error.bound"),
         ({"genome": ""}, "window_error.genome"),
-        ({"places": 0}, "window_error.places"),
+        ({"regions": 0}, "window_error.regions"),
     ],
 )
 def test_edited_records(source: Path, tmp_path: Path, change: dict[str, Any], said: str) -> None:
@@ -541,7 +615,7 @@ def test_edited_records(source: Path, tmp_path: Path, change: dict[str, Any], sa
 def trained(source: Path, tmp_path: Path) -> Iterator[Callable[..., Outcome]]:
     sizes = "--width", 8, "--layers", 1, "--states", 4, "--steps", 2, "--window", 16, "--walk", 1, "--batch", 2
     yield lambda *more: genoscan(
-        "train", source / "g.fa", *sizes, "--validation", 0.5, "-t", 1, "-o", tmp_path / "made", *more
+        "train", source / "g.fa", *sizes, "-t", 1, "-o", tmp_path / "made", *(more or ("--validation", 0.5))
     )
 
 
@@ -555,34 +629,67 @@ def test_train_measures_at_its_end(
     assert done.code == 0, done.err
     found = read_config(tmp_path / "made").window_errors
     assert found is not None
-    assert (found.genome, found.places, found.context) == ("validation data", 8, (4_500 - REGION) // 4)
-    assert "measuring the window error at 8 places of the validation data" in done.err
+    assert (found.genome, found.regions, found.context) == ("validation data", 8, (4_500 - SCORED_BASES) // 4)
+    assert "measuring the window error in 8 regions of the validation data" in done.err
     card = (tmp_path / "made" / "README.md").read_text()
     assert card.index("## How well it predicts") < card.index("## What the window changes")
 
 
-def test_train_does_not_measure_short_runs(trained: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_train_does_not_measure_short_runs(source: Path, trained: Callable[..., Outcome], tmp_path: Path) -> None:
     done = trained()
     assert done.code == 0, done.err
     assert read_config(tmp_path / "made").window_errors is None
-    assert "window error not measured, because of a short run" in done.err
+    line = "window error not measured: 64 bases were processed in training, and the measurement reads"
+    assert line in done.err
+    assert f"to measure it: genoscan models measure {tmp_path / 'made'} {source / 'g.fa'}\n" in done.err
+
+
+def test_a_trained_model_is_complete_before_it_is_measured(
+    trained: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from genoscan.training import finish
+
+    def fail(*_given: object) -> None:
+        raise error
+
+    monkeypatch.setattr(finish, "_MEASURED_SHARE", 1e3)
+    monkeypatch.setattr(window_measurement, "measure", fail)
+    for error in (MemoryError(), KeyboardInterrupt(), NonFiniteError("chr1:1-128: not finite")):
+        done = trained()
+        assert load_model(tmp_path / "made").config.window_errors is None
+        assert done.out.endswith(f"{tmp_path / 'made'}\n")
+        assert (done.code == 0) == isinstance(error, NonFiniteError)
+        shutil.rmtree(tmp_path / "made")
+    assert "window error not measured: chr1:1-128: not finite; to measure it: genoscan models measure" in done.err
+
+
+def test_train_states_that_the_validation_data_is_short(trained: Callable[..., Outcome]) -> None:
+    done = trained("--validation", "chr1:8,001-8,140")
+    assert done.code == 0, done.err
+    assert (
+        "window error not measured: the longest piece of validation data has 140 bases, expected at least" in done.err
+    )
 
 
 def test_a_model_that_is_trained_further_is_not_measured(source: Path, trained: Callable[..., Outcome]) -> None:
-    done = trained("--from", source / "tiny")
+    done = trained("--validation", 0.5, "--from", source / "tiny")
     assert done.code == 0, done.err
     assert read_config(Path(done.out.splitlines()[-1])).window_errors is None
 
 
-def test_default_ladders() -> None:
-    assert ladder(decaying(context=4096, reach=1024), "log-likelihood").pairs == [
+def test_default_grids() -> None:
+    assert window_grid(decaying(context=4096, reach=1024), "log-likelihood").pairs == [
         (context, reach) for context in (256, 1024, 4096, 16_384) for reach in (256, 1024, 4096, 16_384)
     ]
-    long = ladder(decaying(context=30_000, reach=0), "log-likelihood")
+    long = window_grid(decaying(context=30_000, reach=0), "log-likelihood")
     assert (long.context, long.contexts) == (60_000, (256, 1024, 4096, 16_384, 30_000))
     assert long.reaches == (0, 256, 1024, 4096, 16_384)
-    read = [job.read_bases for job in prepare_measurement(decaying(), random_genome(9_000), places=1, longest=600).jobs]
-    assert sum(read) == ladder(decaying(), "log-likelihood", 600).cost - 599  # the logit does not depend on these
+    read = [
+        job.read_bases for job in prepare_measurement(decaying(), random_genome(9_000), n_regions=1, longest=1024).jobs
+    ]
+    assert (
+        sum(read) == window_grid(decaying(), "log-likelihood", 1024).cost - 1023
+    )  # the logit does not depend on these
 
 
 @pytest.mark.parametrize("name", ["bacteria", "bacteria-pd-ssm", "arabidopsis-genes", "bacteria-genes"])
@@ -592,6 +699,8 @@ def test_cards_and_docs_state_the_errors_of_the_included_models(name: str) -> No
     section = window_section(config.window_errors, config)
     assert section in (ROOT / "models" / name / "README.md").read_text()
     docs = (ROOT / "docs" / "computed.md").read_text()
-    tables = re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE)
-    assert len(tables) == 2
-    assert all(table in docs for table in tables)
+    assert f"(../models/{name}/README.md" in docs
+    if name == "bacteria":
+        tables = re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE)
+        assert len(tables) == 2
+        assert all(table in docs for table in tables)

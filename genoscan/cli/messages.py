@@ -5,6 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import click
 
+_UNITS = ("TB", 10**12), ("GB", 10**9), ("MB", 10**6)
+
 
 class _Echo(logging.Handler):
     """Handler that writes log messages to standard error."""
@@ -63,10 +65,21 @@ def format_duration(seconds: float) -> str:
 
 def format_size(n_bytes: float) -> str:
     """Format a number of bytes in MB or, if it is large, in GB or TB."""
-    for unit, size in (("TB", 1e12), ("GB", 1e9)):
-        if n_bytes >= size:
-            return f"{n_bytes / size:,.1f} {unit}"
-    return f"{n_bytes / 1e6:,.1f} MB"
+    unit, size = _unit(n_bytes)
+    return f"{n_bytes / size:,.1f} {unit}"
+
+
+def size_option(n_bytes: int) -> str:
+    """Format a number of bytes, rounded up, as a value of --memory: in whole MB, or in GB or TB if it is large."""
+    unit, size = _unit(n_bytes)
+    if unit == "MB":
+        return f"{-(-n_bytes // size)}MB"
+    tenths = -(-10 * n_bytes // size)
+    return f"{tenths // 10}.{tenths % 10}{unit}"
+
+
+def _unit(n_bytes: float) -> tuple[str, int]:
+    return next((unit, size) for unit, size in _UNITS if n_bytes >= size or unit == "MB")
 
 
 def table(rows: Mapping[str, object]) -> str:

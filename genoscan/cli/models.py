@@ -1,6 +1,5 @@
 """genoscan models: list, import, show and measure models."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 
     from genoscan.layers.config import ModelConfig
     from genoscan.layers.window_error import WindowErrors
+    from genoscan.model import Model
 
 
 @click.group("models")
@@ -77,25 +77,28 @@ def import_foreign(source: str, name: str | None, tokens: str | None, pooling: A
 @click.option(
     "--head",
     metavar="NAME",
-    help="Task head to measure, the logits of whose labels are differentiated in turn.  [default: the language model; "
-    "without one, the first head that labels bases]",
+    help="Task head to measure, the logits of whose labels are differentiated in turn. A model stores the errors of "
+    "one target: those of another head replace them.  [default: the language model; without one, the first head that "
+    "labels bases]",
 )
 @click.option(
-    "--places",
+    "--regions",
+    "n_regions",
     type=int,
     default=16,
     show_default=True,
     metavar="N",
-    help="Places drawn from the genome; more take more time and give a more precise median.",
+    help="Number of regions drawn from the genome; more take more time and give a more precise median.",
 )
 @click.option(
     "--longest",
     type=int,
     metavar="BASES",
     help="Context and reach of the long window with which others are compared, the largest of which are at most half "
-    "as long.  [default: 32768, or twice the model's default context or reach if that is more]",
+    "as long; at least twice the model's default context and reach.  [default: 32768, or twice the model's default "
+    "context or reach if that is more]",
 )
-@click.option("--seed", type=int, default=1, show_default=True, metavar="N", help="Seed with which places are drawn.")
+@click.option("--seed", type=int, default=1, show_default=True, metavar="N", help="Seed with which regions are drawn.")
 @click.option(
     "-o",
     "--output",
@@ -108,7 +111,7 @@ def measure_windows(
     model: str,
     genome: Path,
     head: str | None,
-    places: int,
+    n_regions: int,
     longest: int | None,
     seed: int,
     output: Path | None,
@@ -118,13 +121,14 @@ def measure_windows(
 ) -> None:
     """Measure how much the scores of a model depend on the window.
 
-    At places drawn from GENOME, 128 bases are scored with several contexts and reaches, among them the defaults
+    Regions of 128 bases drawn from GENOME are scored with several contexts and reaches, among them the defaults
     of the model, and with a much longer window. The command prints, for each context and reach, the median and
     the largest relative L2 difference from the scores of the long window, and the share of a logit's sensitivity
     that belongs to bases further away than 64, 256, ... bases.
 
     The results are written to the model's config.json and README.md, from which plan and attribute state the
-    expected error of a window. Included models are not changed, except for copies by --output.
+    expected error of a window. They replace earlier results, also those of another head. Included models are
+    not changed; --output writes a copy with the results.
 
     \b
     Example:
@@ -134,9 +138,9 @@ def measure_windows(
     from genoscan.estimate import passes
     from genoscan.genome.genome import open_genome
     from genoscan.layers.catalogue import is_included
-    from genoscan.model_results import check_results_writable, copy_model, write_window_errors
     from genoscan.tracks.atomic import check_new_folder
     from genoscan.tracks.tables import table_text
+    from genoscan.window_error_files import check_errors_writable, copy_model, write_window_errors
     from genoscan.window_measurement import measure, prepare_measurement
 
     loaded = open_model(model, dtype, device, threads)
@@ -144,12 +148,14 @@ def measure_windows(
         check_new_folder(output)
     elif not is_included(loaded.path):
         try:
-            check_results_writable(loaded.path)
+            check_errors_writable(loaded.path)
         except OutputError as error:
             raise OutputError(f"{error}; -o FOLDER writes a copy of the model") from None
-    prepared = prepare_measurement(loaded, open_genome(genome), head=head, places=places, longest=longest, seed=seed)
-    ladder = prepared.ladder
-    log(f"{places:,} places: {len(ladder.pairs):,} windows each, compared with {ladder.context:,} bases on each side")
+    prepared = prepare_measurement(
+        loaded, open_genome(genome), head=head, n_regions=n_regions, longest=longest, seed=seed
+    )
+    grid = prepared.grid
+    log(f"{n_regions:,} regions: {len(grid.pairs):,} windows each, compared with {grid.context:,} bases on each side")
     with progress(sum(map(passes, prepared.jobs))) as advance:
         errors = measure(prepared, advance)
     click.echo(table_text(_window_table(errors)), nl=False)
@@ -205,7 +211,7 @@ def show(model: str) -> None:
                 "reach": f"{config.reach:,} bases",
                 "trained on": config.trained_on,
                 **_training_data(config),
-                "window error": _window_error(config, loaded.name),
+                "window error": _window_error(loaded, model),
                 "sha256": loaded.sha256,
             }
         )
@@ -226,16 +232,19 @@ def _training_data(config: "ModelConfig") -> dict[str, str]:
     return found
 
 
-def _window_error(config: "ModelConfig", name: str) -> str:
+def _window_error(loaded: "Model", name: str) -> str:
     """Return the measured error of the default window."""
     from genoscan.layers.window_error import percent
+    from genoscan.window_grid import measurable_targets, measuring_command
 
-    errors = config.window_errors
+    config, errors = loaded.config, loaded.config.window_errors
+    if not measurable_targets(config):
+        return "none: heads label windows as they are read"
     if errors is None:
-        return f"not measured; to measure it: genoscan models measure {shlex.quote(name)} GENOME"
-    reach = config.reach if errors.reach else 0
-    for one in errors.errors:
-        if (one.context, one.reach) == (config.context, reach):
-            found = f"{percent(one.median)} with the default context and reach (worst place {percent(one.worst)})"
-            return f"{found}, from {errors.places:,} places of {errors.genome}"
-    return f"measured at {errors.places:,} places of {errors.genome}, not for the default context and reach"
+        return f"not measured; to measure it: {measuring_command(loaded, name, 'GENOME')}"
+    about = f"{errors.regions:,} regions of {errors.genome}, target {errors.measured_target}"
+    found = errors.at(config.context, config.reach)
+    if found is None:
+        return f"measured in {about}, not for the default context and reach"
+    default = f"{percent(found.median)} with the default context and reach"
+    return f"{default} (worst region {percent(found.worst)}), from {about}"

@@ -1,6 +1,5 @@
 """genoscan plan: estimate the memory and time that `genoscan attribute` needs."""
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from genoscan.cli.inputs import prepare_jobs
-from genoscan.cli.messages import aligned, format_duration, format_size, table
+from genoscan.cli.messages import aligned, format_duration, format_size, size_option, table
 from genoscan.cli.options import JOB
 from genoscan.errors import InputError
 
@@ -44,12 +43,13 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
     costs = [estimate(one, outputs) for one in jobs]
     cost = combine(costs)
     total, longest = (format_duration(seconds) for seconds in (sum(cost.by_batch), max(cost.by_batch)))
-    size = f"{cost.boundary_bytes / 1e6:,.0f} MB"
-    boundaries = f"{size} between the layers, for the longest batch, in {cost.boundary_place}"
-    kept = f"{_kept(job)}; --memory {-(-(cost.activation_bytes or 0) // 10**6)}MB keeps all of the longest batch"
+    boundaries = (
+        f"{format_size(cost.boundary_bytes)} between the layers, for the longest batch, in {cost.boundary_place}"
+    )
+    kept = f"{_kept(job)}; --memory {size_option(cost.activation_bytes or 0)} keeps all of the longest batch"
     independent = "" if options["memory"] and cost.activation_bytes else ", independent of length"
     fasta = str(options["genome"]).removesuffix(".fai")
-    error = describe_expected_error(job, shlex.quote(options["model_name"]), shlex.quote(fasta))
+    error = describe_expected_error(job, options["model_name"], fasta)
     click.echo(
         table(
             {
@@ -61,12 +61,12 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
                 "longest window": f"{cost.longest:,} bases, {-(-cost.longest // tile):,} tiles of {tile:,}",
                 "recomputation": f"{cost.recomputed:.2f} additional forward passes per tile",
                 **({"gradients": f"{_range(*cost.gradients)} per window"} if job.options.path is not None else {}),
-                "process memory": f"{cost.base_bytes / 1e6:,.0f} MB for interpreter, libraries, model and index",
-                "engine memory": f"{cost.engine_bytes / 1e6:,.0f} MB{independent}",
+                "process memory": f"{format_size(cost.base_bytes)} for interpreter, libraries, model and index",
+                "engine memory": f"{format_size(cost.engine_bytes)}{independent}",
                 **({"kept activations": kept} if cost.activation_bytes else {}),
                 **({"boundary memory": boundaries} if cost.boundary_bytes else {}),
-                "window memory": f"{cost.window_bytes / 1e6:,.1f} MB ({per_base})",
-                "total memory": f"{cost.memory_bytes / 1e6:,.0f} MB, without the memory of a GPU",
+                "window memory": f"{format_size(cost.window_bytes)} ({per_base})",
+                "total memory": f"{format_size(cost.memory_bytes)}, without the memory of a GPU",
                 "disk until done": f"{format_size(cost.disk_bytes)} in the first output's folder, of which "
                 f"{format_size(cost.state_bytes)} to continue an interrupted window",
                 "disk for outputs": f"about {format_size(cost.output_bytes)} in addition",

@@ -16,7 +16,7 @@ from genoscan.cli.inputs import open_model, parse_device, set_threads
 from genoscan.cli.messages import log, warn_without_effect
 from genoscan.cli.options import MACHINE, PATH
 from genoscan.cli.progress import progress
-from genoscan.errors import InputError, NonFiniteError, OutputError
+from genoscan.errors import GenoscanError, InputError, OutputError
 
 if TYPE_CHECKING:
     from genoscan.training.finish import Finished
@@ -308,33 +308,35 @@ def command(
         )
         with atomic_directory(output) as made:
             compared = finish_model(made, work, trained)
-            _measure_window(made, trained, parse_device(device))
         shutil.rmtree(work)
     for verdict in compared:
         click.echo(verdict)
     click.echo(output)
+    _measure_window(output, trained, parse_device(device))
 
 
 def _measure_window(folder: Path, trained: "Finished", device: str) -> None:
-    """Measure how much the scores of a trained model depend on the window, and write the results to its folder."""
+    """Measure how much the scores of a trained model depend on the window, and write the results to its folder.
+
+    The model is complete before. An error is logged, with the command that measures.
+    """
     from genoscan.estimate import passes
     from genoscan.model import load_model
-    from genoscan.model_results import write_window_errors
     from genoscan.training.finish import prepare_window
+    from genoscan.window_error_files import write_window_errors
+    from genoscan.window_grid import measuring_command
     from genoscan.window_measurement import measure
 
-    prepared = prepare_window(load_model(folder, device=device), trained)
-    if prepared is None:
-        log("window error not measured, because of a short run or little validation data; genoscan models measure does")
-        return
-    log(f"measuring the window error at {len(prepared.logits)} places of the validation data")
-    with progress(sum(map(passes, prepared.jobs))) as advance:
-        try:
+    model = load_model(folder, device=device)
+    try:
+        prepared = prepare_window(model, trained)
+        log(f"measuring the window error in {len(prepared.logits)} regions of the validation data")
+        with progress(sum(map(passes, prepared.jobs))) as advance:
             errors = measure(prepared, advance)
-        except NonFiniteError as error:
-            log(f"window error not measured: {error}")
-            return
-    write_window_errors(folder, errors)
+        write_window_errors(folder, errors)
+    except GenoscanError as error:
+        command = measuring_command(model, str(folder), str(trained.genomes[0].path))
+        log(f"window error not measured: {error}; to measure it: {command}")
 
 
 def _ticker(steps: int, bases: int) -> Callable[[int, float], None]:

@@ -11,8 +11,14 @@ from pydantic import Field, model_validator
 
 from genoscan.layers.schema import Bases, Schema, Share
 
+LIKELIHOOD = "log-likelihood"
+"""Target of the errors of a language model."""
+
+MAX_ERROR = 1e6
+"""Largest error that can be stored; scores whose errors are larger are 0 but for rounding."""
+
 _Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
-_Error = Annotated[float, Field(ge=0, le=1e6)]
+_Error = Annotated[float, Field(ge=0, le=MAX_ERROR)]
 _Count = Annotated[int, Field(ge=1, le=1 << 40)]
 
 _SMALLEST = 1e-4
@@ -27,7 +33,7 @@ class WindowError(Schema):
     context, reach
         Number of bases read upstream of a region, and number read downstream of it.
     median, worst
-        Median and largest error of the measured places.
+        Median and largest error of the measured regions.
     """
 
     context: Bases
@@ -44,7 +50,7 @@ class DistantShare(Schema):
     distance
         Distance in bases. Bases further away than this are counted.
     median, worst
-        Median and largest share of the measured places.
+        Median and largest share of the measured regions.
     """
 
     distance: Bases
@@ -53,7 +59,7 @@ class DistantShare(Schema):
 
 
 class WindowErrors(Schema):
-    """How much scores depend on the window, measured at several places of a genome.
+    """How much scores depend on the window, measured in several regions of a genome.
 
     Attributes
     ----------
@@ -62,13 +68,13 @@ class WindowErrors(Schema):
     target
         Quantity that was differentiated: "log-likelihood", or the name of a task head, of which the labels
         were taken in turn.
-    places, bases, seed
-        Number of measured places; number of bases scored at each; seed with which the places were drawn.
+    regions, bases, seed
+        Number of measured regions; number of bases in each; seed with which the regions were drawn.
     context, reach
         Context and reach of the long windows with whose scores others are compared. The reach is 0 if the
         target does not depend on bases downstream of the region.
     errors
-        Error for each context combined with each reach, in ascending order. The error of a place is
+        Error for each context combined with each reach, in ascending order. The error of a region is
         the L2 norm of the difference between its scores and those of the long window, relative to the norm of the
         latter. Scores are the four derivatives at each base minus their mean.
     distant
@@ -77,7 +83,7 @@ class WindowErrors(Schema):
 
     genome: _Text
     target: _Text
-    places: _Count
+    regions: _Count
     bases: _Count
     seed: Annotated[int, Field(ge=0, lt=1 << 63)]
     context: Bases
@@ -105,6 +111,16 @@ class WindowErrors(Schema):
         return self
 
     @property
+    def long_window(self) -> str:
+        """Context and reach of the long windows, such as "context and reach 32,768"."""
+        return f"context and reach {self.context:,}" if self.reach else f"context {self.context:,}"
+
+    @property
+    def measured_target(self) -> str:
+        """Target as written for `--target`: "log-likelihood", or a head with any of its labels, "HEAD:LABEL"."""
+        return self.target if self.target == LIKELIHOOD else f"{self.target}:LABEL"
+
+    @property
     def contexts(self) -> list[int]:
         """Contexts for which the error was measured, in ascending order."""
         return sorted({error.context for error in self.errors})
@@ -113,6 +129,18 @@ class WindowErrors(Schema):
     def reaches(self) -> list[int]:
         """Reaches for which the error was measured, in ascending order."""
         return sorted({error.reach for error in self.errors})
+
+    def at(self, context: int, reach: int) -> WindowError | None:
+        """Return the error for a context and reach; None if it was not measured.
+
+        Parameters
+        ----------
+        context, reach
+            Number of bases read upstream and downstream of a region. The reach is disregarded if the target does
+            not depend on the bases downstream.
+        """
+        pair = context, reach if self.reach else 0
+        return next((one for one in self.errors if (one.context, one.reach) == pair), None)
 
     def interpolate(
         self, before: Float64[np.ndarray, " *shape"], after: Float64[np.ndarray, " *shape"]

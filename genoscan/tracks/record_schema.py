@@ -199,11 +199,11 @@ class WindowErrorRecord(_Table):
     Attributes
     ----------
     median, worst
-        Expected error, from the medians and from the largest errors of the measured places.
+        Expected error, from the medians and from the largest errors of the measured regions.
     bound
         "at least" or "at most" if the windows are outside the measured range; otherwise None.
-    genome, target, places, bases
-        Genome and target of the measurement, number of places, and number of bases scored at each.
+    genome, target, regions, bases
+        Genome and target of the measurement, number of regions, and number of bases in each.
     context, reach
         Context and reach of the long windows with whose scores others were compared.
     """
@@ -213,7 +213,7 @@ class WindowErrorRecord(_Table):
     bound: Literal["at least", "at most"] | None = None
     genome: Text
     target: Text
-    places: PositiveInt
+    regions: PositiveInt
     bases: PositiveInt
     context: NonNegativeInt
     reach: NonNegativeInt

@@ -1,5 +1,6 @@
 """Comparison of a trained model with its baselines, export of the model folder, and measurement of its window."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from genoscan.training.labels import LabelledHead
 from genoscan.training.markov import MarkovBaseline, markov_baseline
 from genoscan.training.objective import LanguageModel
 from genoscan.training.state import read_state
-from genoscan.window_ladder import REGION, default_target, ladder
+from genoscan.window_grid import SCORED_BASES, chosen_target, window_grid
 from genoscan.window_measurement import Measurement, prepare_measurement
 
 CURVE, PLOT = "training.tsv", "training.html"
@@ -35,7 +36,7 @@ _MEASURED_SHARE = 0.05
 """Bases that may be read to measure the window, relative to those processed in training."""
 
 _FEWEST, _MOST = 4, 8
-"""Smallest and largest number of places at which the window is measured."""
+"""Smallest and largest number of regions in which the window error is measured."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def finish_model(output: Path, work: Path, trained: Finished) -> list[str]:
     return verdicts(facts.held_out)
 
 
-def prepare_window(model: Model, trained: Finished) -> Measurement | None:
+def prepare_window(model: Model, trained: Finished) -> Measurement:
     """Prepare to measure how much the scores of a trained model depend on the window.
 
     Parameters
@@ -145,27 +146,42 @@ def prepare_window(model: Model, trained: Finished) -> Measurement | None:
 
     Returns
     -------
-    Measurement or None
-        Measurement at 4 to 8 places of the validation data, for which at most 5 % of the number of
-        bases processed in training are read. None if this is not enough for 4 places, or if the validation data has
-        no long windows.
+    Measurement
+        Measurement in 4 to 8 regions of the validation data, for which at most 5 % of the number of
+        bases processed in training are read.
+
+    Raises
+    ------
+    InputError
+        If this is not enough for 4 regions, or if the validation data is too short, or has too many unknown bases,
+        for the windows.
     """
     pieces = {f"validation {i}": piece.codes for i, piece in enumerate(trained.split.validation, 1)}
-    target = default_target(model)
-    # Places are drawn from half of the longest piece or more.
-    possible = (max(len(codes) for codes in pieces.values()) - REGION) // 4
-    longest = min(ladder(model, target).context, possible)
-    if longest < 2 * max(model.config.context, model.config.reach, 1):
-        return None
-    places = int(_MEASURED_SHARE * trained.bases_seen / ladder(model, target, longest).cost)
-    if places < _FEWEST:
-        return None
+    target = chosen_target(model)
+    grid, size = window_grid(model, target), max(map(len, pieces.values()), default=0)
+    # Regions are drawn from half of the longest piece or more.
+    possible = (size - SCORED_BASES) // 4
+    if possible < grid.shortest:
+        raise InputError(
+            f"the longest piece of validation data has {size:,} bases, expected at least "
+            f"{SCORED_BASES + 4 * grid.shortest:,}"
+        )
+    grid = window_grid(model, target, min(grid.context, possible))
+    n_regions = int(_MEASURED_SHARE * trained.bases_seen / grid.cost)
+    if n_regions < _FEWEST:
+        raise InputError(
+            f"{trained.bases_seen:,} bases were processed in training, and the measurement reads at most "
+            f"{_MEASURED_SHARE:.0%} as many; expected at least {math.ceil(_FEWEST * grid.cost / _MEASURED_SHARE):,}"
+        )
+    n_regions = min(n_regions, _MOST)
     try:
         return prepare_measurement(
-            model, SequenceGenome(pieces), places=min(places, _MOST), longest=longest, name=_VALIDATION
+            model, SequenceGenome(pieces), n_regions=n_regions, longest=grid.context, name=_VALIDATION
         )
     except InputError:
-        return None  # too many bases are unknown, or the validation data is too short for so many places
+        raise InputError(
+            f"the validation data has fewer than {n_regions} regions with {grid.context:,} known bases on both sides"
+        ) from None
 
 
 def _describe_sources(genome: Genome) -> list[str]:

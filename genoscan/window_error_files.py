@@ -1,4 +1,4 @@
-"""Writing of measured results to the configuration and the card of a model."""
+"""Writing of measured window errors to the configuration and the card of a model."""
 
 import json
 import re
@@ -10,15 +10,15 @@ from genoscan.genome.files import read_errors
 from genoscan.json_input import parse_json
 from genoscan.layers.config import CONFIG, ModelConfig, read_config
 from genoscan.layers.weights import CARD
-from genoscan.layers.window_error import WindowErrors, percent
+from genoscan.layers.window_error import LIKELIHOOD, DistantShare, WindowError, WindowErrors, percent
 from genoscan.tracks.atomic import atomic_directory, atomic_files, check_writable, os_errors
 
 _HEADING = "## What the window changes"
 _SECTION = re.compile(rf"^{_HEADING}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
 
-def check_results_writable(folder: Path) -> None:
-    """Check that results can be written to a model folder.
+def check_errors_writable(folder: Path) -> None:
+    """Check that window errors can be written to a model folder.
 
     Raises
     ------
@@ -107,24 +107,21 @@ def window_section(errors: WindowErrors, config: ModelConfig) -> str:
     config
         Configuration of the model, whose default context and reach are printed in bold.
     """
-    long = f"context and reach {errors.context:,}" if errors.reach else f"context {errors.context:,}"
-    target = errors.target if errors.target == "log-likelihood" else f"{errors.target}:LABEL, with its labels in turn"
+    target = errors.measured_target + ("" if errors.target == LIKELIHOOD else ", with its labels in turn")
     about = fill(
-        f"Error of scores due to the window: the L2 norm of their difference from scores with {long}, divided by the "
-        "norm of the latter. Scores are the four derivatives at each base minus their mean. Median, and largest error "
-        f"in parentheses, at {errors.places:,} places of {errors.genome} with {errors.bases:,} scored bases each; "
-        f"target {target}. Bold is the default window.",
+        f"Error of scores due to the window: the L2 norm of their difference from scores with {errors.long_window}, "
+        "divided by the norm of the latter. Scores are the four derivatives at each base minus their mean. Median, and "
+        f"largest error in parentheses, in {errors.regions:,} regions of {errors.genome} with {errors.bases:,} bases "
+        f"each; target {target}. Bold is the default window.",
         100,
+        break_on_hyphens=False,
     )
     heads = [f"reach {reach:,}" for reach in errors.reaches] if errors.reach else ["error"]
     lines = [f"| context | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
+    default = errors.at(config.context, config.reach)
     for context in errors.contexts:
-        cells = []
-        for one in errors.errors:
-            if one.context == context:
-                default = context == config.context and one.reach in (config.reach, errors.reach)
-                text = f"{percent(one.median)} ({percent(one.worst)})"
-                cells.append(f"**{text}**" if default else text)
+        row = [one for one in errors.errors if one.context == context]
+        cells = [f"**{_cell(one)}**" if one is default else _cell(one) for one in row]
         lines.append(f"| {context:,} | {' | '.join(cells)} |")
     section = f"{_HEADING}\n\n{about}\n\n" + "\n".join(lines) + "\n"
     if not errors.distant:
@@ -133,8 +130,13 @@ def window_section(errors: WindowErrors, config: ModelConfig) -> str:
         f"Share of the sensitivity of one logit (sum of absolute values over other bases, up to {errors.context:,} "
         "bases away) that belongs to bases further away than",
         100,
+        break_on_hyphens=False,
     )
     distances = " | ".join(f"{one.distance:,}" for one in errors.distant)
-    shares = " | ".join(f"{percent(one.median)} ({percent(one.worst)})" for one in errors.distant)
+    shares = " | ".join(map(_cell, errors.distant))
     rule = "|---" * len(errors.distant)
     return f"{section}\n{about}\n\n| {distances} |\n{rule}|\n| {shares} |\n"
+
+
+def _cell(found: WindowError | DistantShare) -> str:
+    return f"{percent(found.median)} ({percent(found.worst)})"
