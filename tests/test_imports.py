@@ -1,10 +1,13 @@
 """No module imports itself, directly or through others; imports inside functions count."""
 
 import ast
+import re
+import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import grimp
+from commands import ROOT
 
 
 def test_no_import_cycles() -> None:
@@ -20,6 +23,14 @@ def test_attribution_needs_no_library_for_tables_or_figures() -> None:
         for library in ("pandas", "plotly"):
             chain = graph.find_shortest_chain(f"genoscan.{module}", library)
             assert chain is None, " imports ".join(chain)
+
+
+def test_contributing_lists_the_layers_that_are_checked() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (checked,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    lines = (ROOT / "CONTRIBUTING.md").read_text().partition("`lint-imports` checks this")[2].splitlines()
+    listed = [match[0].strip() for line in lines if (match := re.match(r" {4}\w+( \| \w+)*(?=  |$)", line))]
+    assert listed == checked
 
 
 def test_names_of_tests_do_not_depend_on_the_time() -> None:
