@@ -597,7 +597,7 @@ def test_plan_writes_nothing(model: Path, genome: Path, tmp_path: Path) -> None:
     assert rows["windows"].startswith("2 in 2 batches, 426 bases read (context 64, reach 32)")
     assert rows["longest window"] == "230 bases, 5 tiles of 50"
     assert rows["context"] == "23% of the bases read are not scored"
-    process, total = (int(rows[name].split(" MB")[0].replace(",", "")) for name in ("process memory", "total memory"))
+    process, total = (float(rows[name].split(" MB")[0].replace(",", "")) for name in ("process memory", "total memory"))
     assert 50 < process <= total
     assert set(rows) >= {"recomputation", "engine memory", "disk until done", "time"}
     assert not list(tmp_path.iterdir())

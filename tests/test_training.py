@@ -29,6 +29,7 @@ from genoscan.layers.linear import Linear
 from genoscan.layers.norm import NormConfig, RMSNorm
 from genoscan.layers.stack import Stack
 from genoscan.layers.weights import build
+from genoscan.layers.window_error import WindowError, WindowErrors
 from genoscan.ops.dispatch import choose
 from genoscan.training import state
 from genoscan.training import train as training
@@ -462,6 +463,17 @@ OTHER_CONFIG: dict[str, Any] = {
     "gc_range": (0.1, 0.9),
     "validation": ValidationResult(bits=1.9, composition=2.0),
     "weights": "0",
+    "window_errors": WindowErrors(
+        genome="g.fa",
+        target="log-likelihood",
+        regions=1,
+        bases=1,
+        seed=1,
+        context=2,
+        reach=2,
+        errors=(WindowError(context=1, reach=1, median=0.1, worst=0.1),),
+        distant=(),
+    ),
 }
 
 
