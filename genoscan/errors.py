@@ -13,6 +13,8 @@ exception, it also prints a single line and, if the exception indicates a bug, w
 file.
 """
 
+from pathlib import Path
+
 
 class GenoscanError(Exception):
     """Base class for errors that a user can correct."""
@@ -38,9 +40,24 @@ class NonFiniteError(GenoscanError, ArithmeticError):
     """Error raised if a target, or a result at an A, C, G or T, is NaN or infinite."""
 
 
-def note_unfinished(error: BaseException, kept: str) -> None:
-    """Add a note to the exception that ends a run: what is kept, and how to continue.
+def note_unfinished(error: BaseException, kept: str, folder: Path | None = None) -> None:
+    """Add a note to the exception by which Ctrl-C or SIGTERM ends a run: what is kept, and how to continue.
 
-    The command-line interface prints the note if the run was ended by Ctrl-C or SIGTERM.
+    Other exceptions get no note, because the same command may fail again. The command-line interface prints
+    the note.
+
+    Parameters
+    ----------
+    error
+        Exception that ends the run. If several folders are noted, its note is a single sentence that names all.
+    kept
+        Clause without a folder, such as "finished work is kept".
+    folder
+        Folder that contains the work, or None.
     """
-    error.add_note(f"{kept}; the same command continues the run")
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        folders: list[str] = vars(error).setdefault("folders", [])
+        if folder is not None:
+            folders.insert(0, str(folder))  # because folders are closed last to first
+        place = f" in {' and '.join(folders)}" if folders else ""
+        error.__notes__ = [f"{kept}{place}; the same command continues the run"]

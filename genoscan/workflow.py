@@ -1,22 +1,22 @@
 """Functions that locate, copy and run the Snakemake workflow distributed with genoscan, and read its configuration."""
 
 import importlib.util
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from genoscan.errors import InputError, note_unfinished
 from genoscan.json_input import first_problem, parse_json
 from genoscan.tracks.atomic import atomic_directory, check_new_folder, os_errors
-
-_PATIENCE = 2.0
-"""Seconds in which Snakemake is expected to end if Ctrl-C in a terminal interrupted it, too."""
 
 _EXAMPLE = re.compile(r"\.\./data/(\S+)")
 """Example data in the configuration, as seen from the folder of the workflow in a checkout."""
@@ -79,23 +79,36 @@ def run_workflow(arguments: Sequence[str]) -> int:
         raise InputError("genoscan workflow run: Snakemake is not installed: pip install snakemake")
     options = ["--snakefile", str(snakefile()), "--show-failed-logs"]
     command = [sys.executable, "-m", "snakemake", *options, *arguments]
-    with subprocess.Popen(command) as process:
-        try:
-            return process.wait()
-        except BaseException as error:
-            # Not subprocess.run, which kills Snakemake: it would leave its jobs, and the folder locked.
-            _end(process)
-            note_unfinished(error, "finished files are kept")
-            raise
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Wait until Snakemake has ended its jobs, interrupted by the terminal or else by this function."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # Programs inherit SIG_IGN, but no handlers: Snakemake ends at SIGINT, also if genoscan ignores Ctrl-C.
+        signal.signal(signal.SIGINT, lambda _number, _frame: None)
+    # In a process group of its own: Ctrl-C in a terminal would interrupt Snakemake a second time, while it ends.
+    # A group in the background cannot read from the terminal.
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
     try:
-        process.wait(_PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
+        return _wait(process)
+    except BaseException as error:
+        # Snakemake waits for its jobs, which SIGINT ends, too; both remove their locks and temporary files.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
         process.wait()
+        note_unfinished(error, "finished files are kept")
+        raise
+
+
+def _wait(process: "subprocess.Popen[bytes]") -> int:
+    """Return the exit status of a process, whose group Ctrl-Z suspends together with genoscan."""
+
+    def suspend(_number: int, _frame: FrameType | None) -> None:
+        os.killpg(process.pid, signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        os.killpg(process.pid, signal.SIGCONT)
+
+    before = signal.signal(signal.SIGTSTP, suspend)
+    try:
+        return process.wait()
+    finally:
+        signal.signal(signal.SIGTSTP, before)
 
 
 class _Entry(BaseModel):

@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
 def genoscan(*arguments: object, group: click.Group = cli) -> Outcome:
     """Run a command in this process; a crash escapes with its traceback."""
     out, err = io.StringIO(), io.StringIO()
-    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGALRM
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM
     handlers, hook = [signal.getsignal(number) for number in numbers], sys.unraisablehook
     with (
         mock.patch.object(failure, "_saved_traceback", _raise),

@@ -240,6 +240,23 @@ def test_an_interrupted_prediction_goes_on(model: Path, fasta: Path, tmp_path: P
             np.testing.assert_array_equal(x[name], y[name])
 
 
+def test_what_is_kept_of_two_strands_is_one_sentence(
+    model: Path, fasta: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from genoscan import prediction
+
+    def stop(*_given: Any, **_options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction, "write_prediction", stop)
+        done = genoscan("predict", fasta, "-m", model, "--strand", "separate", "-o", tmp_path / "x.npz")
+    folders = [tmp_path / f"x.{strand}.npz.partial" for strand in ("plus", "minus")]
+    kept = f"finished work is kept in {folders[0]} and {folders[1]}; the same command continues the run"
+    assert (done.code, done.err) == (130, f"genoscan: interrupted: {kept}\n")
+    assert all(folder.is_dir() for folder in folders)
+
+
 @pytest.mark.parametrize("strand", ["+", "-", "both"])
 def test_windows_are_a_table(model: Path, fasta: Path, strand: str, tmp_path: Path) -> None:
     loaded = load_model(model, dtype=torch.float64)

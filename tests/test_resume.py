@@ -9,7 +9,7 @@ import pytest
 from commands import bases, edited_model, elsewhere, genoscan, listing, tiny_model, write_fasta
 
 from genoscan import pipeline
-from genoscan.errors import InputError
+from genoscan.errors import InputError, NonFiniteError
 from genoscan.genome.region import Region
 from genoscan.temporary import locked_folder
 from genoscan.tracks import store
@@ -179,6 +179,36 @@ def test_a_model_whose_configuration_was_changed_is_another(
     assert done.code == 1
     assert "has an unfinished run with model_sha256" in done.err
     assert genoscan(*command(tmp_path, source)).code == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "noted"),
+    [
+        ({}, KeyboardInterrupt, True),
+        ({}, SystemExit, True),
+        ({}, NonFiniteError, False),
+        ({"score": "observed"}, InputError, False),
+    ],
+)
+def test_only_what_the_same_command_continues_is_noted(
+    settings: dict[str, str], error: type[BaseException], noted: bool, tmp_path: Path
+) -> None:
+    """Other errors would come again."""
+    region = Region("chr1", 0, 5)
+
+    def attempt(settings: dict[str, str], error: type[BaseException]) -> list[str]:
+        with (
+            pytest.raises(error) as ended,
+            store.open_store(tmp_path / "x.bw", [region], settings, columns=False) as opened,
+        ):
+            opened.commit(0, [0.0], [region])
+            raise error
+        return getattr(ended.value, "__notes__", [])
+
+    attempt({}, KeyboardInterrupt)
+    kept = f"finished work is kept in {tmp_path / 'x.bw.partial'}; the same command continues the run"
+    assert attempt(settings, error) == [kept] * noted
+    assert (tmp_path / "x.bw.partial").is_dir()
 
 
 @pytest.fixture

@@ -465,41 +465,84 @@ def test_lint_and_format(job: Path, tmp_path: Path) -> None:
     )
 
 
-SNAKEMAKE = """
-import pathlib, signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)
-pathlib.Path("started").touch()
+JOB = """
+import os, pathlib, time
 try:
+    pathlib.Path("starting").write_text(str(os.getpid()))
+    pathlib.Path("starting").rename("started")
     time.sleep(60)
 except KeyboardInterrupt:
-    time.sleep(0.6)  # longer than subprocess.run waits
+    pathlib.Path("job ended").touch()
+"""
+SNAKEMAKE = f"""
+import pathlib, subprocess, sys, time
+job = subprocess.Popen([sys.executable, "-c", {JOB!r}])
+try:
+    job.wait()
+except KeyboardInterrupt:
+    job.wait()  # a second SIGINT here would leave the folder locked
+    time.sleep(2.5)
     pathlib.Path("unlocked").touch()
 """
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "ended"),
-    [(signal.SIGINT, 130, "interrupted"), pytest.param(signal.SIGTERM, 143, "terminated", marks=pytest.mark.slow)],
-)
-def test_snakemake_ends_by_itself(number: int, code: int, ended: str, tmp_path: Path) -> None:
-    """It removes its lock, and ends its jobs, before the command ends."""
-    package = tmp_path / "snakemake"
+def start(folder: Path, interrupts: signal.Handlers) -> "subprocess.Popen[str]":
+    """Start the workflow, in a folder, as the leader of a process group; wait until its job runs."""
+    package = folder / "snakemake"
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "__main__.py").write_text(SNAKEMAKE)
     process = subprocess.Popen(
         [sys.executable, "-m", "genoscan", "workflow", "run"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": f"{folder}:{ROOT}"},
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        process_group=0,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, interrupts),
     )
-    while not (tmp_path / "started").exists():
+    while not (folder / "started").exists():
         time.sleep(0.02)
         assert process.poll() is None
-    process.send_signal(number)
+    return process
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "ended"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        pytest.param(signal.SIGTERM, 143, "terminated", marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 129, "terminated", marks=pytest.mark.slow),
+    ],
+)
+def test_snakemake_ends_by_itself(number: int, code: int, ended: str, tmp_path: Path) -> None:
+    """It removes its lock, and ends its jobs, before the command ends."""
+    # Shells start background jobs with SIGINT ignored.
+    process = start(tmp_path, signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN)
+    os.killpg(process.pid, number)  # to the group, as a terminal does
     err = process.communicate(timeout=30)[1]
     assert process.returncode == code
     assert err == f"genoscan: {ended}: finished files are kept; the same command continues the run\n"
+    assert (tmp_path / "job ended").exists()
+    assert (tmp_path / "unlocked").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_ctrl_z_suspends_the_jobs(tmp_path: Path) -> None:
+    process = start(tmp_path, signal.SIG_DFL)
+    job = int((tmp_path / "started").read_text())
+
+    def wait_for(states: str) -> None:
+        while {Path(f"/proc/{one}/stat").read_text().rpartition(") ")[2][0] for one in (process.pid, job)} - set(
+            states
+        ):
+            time.sleep(0.02)
+
+    os.killpg(process.pid, signal.SIGTSTP)
+    wait_for("T")
+    os.killpg(process.pid, signal.SIGCONT)
+    wait_for("RS")
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=30)
     assert (tmp_path / "unlocked").exists()

@@ -53,8 +53,8 @@ def _print_version(context: click.Context) -> None:
 def main(group: click.Group = cli) -> NoReturn:
     """Run the command given in `sys.argv`, and exit the process.
 
-    The exit status is 0 on success, 1 on an error, 2 on a usage error, 130 on Ctrl-C and 143 on
-    SIGTERM. Errors other than usage errors are reported in a single line on standard error.
+    The exit status is 0 on success, 1 on an error, 2 on a usage error, 129 on SIGHUP (a closed terminal),
+    130 on Ctrl-C and 143 on SIGTERM. Errors other than usage errors are reported in a single line on standard error.
 
     Parameters
     ----------

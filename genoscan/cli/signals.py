@@ -1,12 +1,12 @@
-"""Handling of Ctrl-C and SIGTERM, which end the process with at most one line of output."""
+"""Handling of Ctrl-C, SIGTERM and SIGHUP, which end the process with at most one line of output."""
 
 import signal
 import sys
 from types import FrameType
 from typing import NoReturn
 
-INTERRUPTED, TERMINATED = 130, 143
-"""Exit statuses of processes ended by Ctrl-C and by SIGTERM, respectively."""
+INTERRUPTED = 130
+"""Exit status of a process ended by Ctrl-C: as in a shell, 128 and the number of the signal."""
 
 _RETRY = 0.001
 """Delay, in seconds, before an exception that Python discarded is raised again."""
@@ -15,33 +15,33 @@ _received: list[int] = []
 
 
 def install_handlers() -> None:
-    """Install handlers that raise KeyboardInterrupt on Ctrl-C and SystemExit on SIGTERM.
+    """Install handlers that raise KeyboardInterrupt on Ctrl-C and SystemExit on SIGTERM and SIGHUP.
 
     Notes
     -----
     Only the first signal raises an exception. Later signals are ignored, so that they cannot interrupt
     the removal of temporary files. If the exception is raised in a destructor or callback, Python
-    discards it; in this case, it is raised again shortly afterwards. If Ctrl-C was already ignored when
-    the process started, as in the background jobs of a shell, it remains ignored.
+    discards it; in this case, it is raised again shortly afterwards. If Ctrl-C or SIGHUP, which a closed
+    terminal sends, was already ignored when the process started, as in the background jobs of a shell or
+    by nohup, it remains ignored.
     """
     _received.clear()
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGALRM, lambda _signal, _frame: _raise(_received[0]))
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, _stop)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _stop)
     sys.unraisablehook = _retry
 
 
 def exit_status() -> int | None:
     """Return the exit status for the first signal received, or None if no signal was received."""
-    if not _received:
-        return None
-    return INTERRUPTED if _received[0] == signal.SIGINT else TERMINATED
+    return 128 + _received[0] if _received else None
 
 
 def ignore_signals() -> None:
-    """Ignore Ctrl-C and SIGTERM while the interpreter shuts down."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+    """Ignore Ctrl-C, SIGTERM and SIGHUP while the interpreter shuts down."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -52,7 +52,7 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 
 def _raise(number: int) -> NoReturn:
-    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(TERMINATED)
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 
 def _retry(discarded: "sys.UnraisableHookArgs") -> None:

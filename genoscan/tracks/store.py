@@ -328,16 +328,18 @@ def open_store(
     """
     path = partial_folder(output)
     make_partial_folder(path, _NAMES)
+    opened = False
     with locked_folder(path):
         try:
             with os_errors(path):
                 store = _open(path, regions, json.loads(json.dumps(settings)), output, columns, both_strands, width)
+            opened = True
             yield store
         except BaseException as error:
-            if _begun(path):
-                note_unfinished(error, f"finished work is kept in {path}")
-            else:
+            if not _begun(path):
                 shutil.rmtree(path, ignore_errors=True)
+            elif opened:
+                note_unfinished(error, "finished work is kept", path)
             raise
         with os_errors(path):
             shutil.rmtree(path)

@@ -154,7 +154,7 @@ def open_work(work: Path) -> Iterator[None]:
             yield
         except BaseException as error:
             if (work / STATE).exists():
-                note_unfinished(error, f"the last checkpoint is kept in {work}")
+                note_unfinished(error, "the last checkpoint is kept", work)
             raise
         finally:
             with suppress(OSError):
