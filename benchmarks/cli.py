@@ -265,8 +265,8 @@ def speed(
 def compare_speed(old: Path, new: Path) -> None:
     """Compare two files of `speed`, without measuring.
 
-    Prints the ratio new/old of every time and measure, marked where no round of the new file is within the range of the
-    old one's. Seconds of different machines are shown, but not marked.
+    Prints the ratio new/old of every time and measure, marked where the ranges of the rounds do not overlap. Seconds of
+    different machines are shown, but not marked.
 
     \b
     Example:

@@ -123,8 +123,8 @@ def lines(findings: list[Finding], *, judged: bool) -> Iterator[str]:
     for finding in findings:
         bar = "" if finding.threshold is None else f"bar {finding.threshold}"
         met = {True: "met", False: "MISSED", None: ""}[finding.met if judged else None]
-        told = f"{finding.value:.3g} {finding.unit}".strip()
-        yield f"  {finding.name:<{width}}  {told:>14}  {bar} {met}".rstrip()
+        value = f"{finding.value:.3g} {finding.unit}".strip()
+        yield f"  {finding.name:<{width}}  {value:>14}  {bar} {met}".rstrip()
 
 
 def _write(path: Path, text: str) -> None:

@@ -215,6 +215,12 @@ class TestConditions:
         (line,) = (line for line in lines if line.startswith("rounds: "))
         assert line == f"rounds: 5 and {rounds}; equal programs are marked by chance in {chance} comparisons"
 
+    def test_no_chance_marks_of_single_values(self, compared: Callable[..., list[str]]) -> None:
+        def change(content: Document) -> None:
+            content["settings"]["rounds"] = 1
+
+        assert not [line for line in compared(change, change) if line.startswith("rounds: ")]
+
 
 class TestRows:
     def test_rows_in_one_file_only(self, compared: Callable[..., list[str]]) -> None:
@@ -239,6 +245,7 @@ class TestRows:
         assert line_of(lines, "forward") == "forward, s | 0.525 | only in old"
         assert line_of(lines, "bases a second") == "bases a second, x | 10.5 | only in new"
         assert line_of(lines, "speed") == "speed, x | 10.5 | only in old"
+        assert lines[-1].startswith("compared: 3 numbers;")
 
     @pytest.mark.parametrize("seconds", [[], [0.0], ["x"], None])
     def test_a_row_that_cannot_be_read(self, seconds: Any, compared: Callable[..., list[str]]) -> None:

@@ -2,7 +2,7 @@
 
 A ratio is new over old, of the medians of the rounds. Its range is from the fastest new over the slowest old round to
 the slowest new over the fastest old one, and a ratio is marked only if this range does not contain 1, in other words
-if no new round is among the old ones.
+if the ranges of the rounds do not overlap. A number that has one round in both files is not marked.
 
 Seconds, and measures such as bases a second, of different machines are shown but not marked. Measures that are ratios
 of programs that ran in turn are marked then, too: they depend on the machine much less. Rows of other work (another
@@ -30,6 +30,7 @@ _RELATIVE = "x", "%"  # units of measures that relate programs, or a program and
 _WEIGHTS = "weights", "model_sha256"  # hashes: that they differ is said, not how
 _DIGITS_OF_A_HASH = 7
 _VERDICTS: dict[tuple[bool | None, bool | None], str] = {(True, False): "now MISSED", (False, True): "now met"}
+_ONLY_OLD, _ONLY_NEW = "only in old", "only in new"
 _HEAD = ["", "old", "new", "new/old", "lowest to highest", "memory new/old", ""]
 
 
@@ -169,8 +170,8 @@ def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _conditions(old: Results, new: Results, machine: Sequence[str], settings: Sequence[str]) -> Iterator[str]:
     """Describe differences between the conditions of two runs."""
     if machine:
-        told = _changes(old.document.machine, new.document.machine, machine)
-        yield f"other machine: {told}; seconds are not marked, only ratios of programs on the same machine"
+        described = _changes(old.document.machine, new.document.machine, machine)
+        yield f"other machine: {described}; seconds are not marked, only ratios of programs on the same machine"
     if settings:
         yield f"other settings: {_changes(old.document.settings, new.document.settings, settings)}"
     before, after = ({**one.document.versions, "system": one.document.machine.get("system")} for one in (old, new))
@@ -180,7 +181,7 @@ def _conditions(old: Results, new: Results, machine: Sequence[str], settings: Se
     if recorded:
         yield f"settings in one file only, not compared: {', '.join(sorted(recorded))}"
     n, m = old.document.settings.get("rounds"), new.document.settings.get("rounds")
-    if isinstance(n, int) and isinstance(m, int):
+    if isinstance(n, int) and isinstance(m, int) and n + m > 2:  # single values are not marked
         chance = comb(n + m, n) // 2
         yield f"rounds: {n} and {m}; equal programs are marked by chance in 1 of {chance} comparisons"
 
@@ -214,7 +215,7 @@ def _row(old: RowRecord, new: RowRecord, machine: str, reason: str) -> Iterator[
     for label, timing in new.contenders.items():
         before = old.contenders.get(label)
         if before is None:
-            yield [f"{label}, s", "", digits(median(timing.seconds)), "", "", "", "only in new"]
+            yield [f"{label}, s", "", digits(median(timing.seconds)), "", "", "", _ONLY_NEW]
             continue
         own = reason or _other_work(before, timing)
         reasons.append(own)
@@ -229,7 +230,7 @@ def _row(old: RowRecord, new: RowRecord, machine: str, reason: str) -> Iterator[
         ]
     for label, timing in old.contenders.items():
         if label not in new.contenders:
-            yield [f"{label}, s", digits(median(timing.seconds)), "", "", "", "", "only in old"]
+            yield [f"{label}, s", digits(median(timing.seconds)), "", "", "", "", _ONLY_OLD]
     yield from _measures(old, new, machine, next(filter(None, reasons), ""))
 
 
@@ -239,7 +240,7 @@ def _measures(old: RowRecord, new: RowRecord, machine: str, reason: str) -> Iter
         label = f"{measure.name}, {measure.unit}"
         before = known.pop(measure.name, None)
         if before is None:
-            yield [label, "", digits(median(measure.values)), "", "", "", "only in new"]
+            yield [label, "", digits(median(measure.values)), "", "", "", _ONLY_NEW]
             continue
         ratio = ratio_of(before.values, measure.values)
         more, less = {">=": ("better", "worse"), "<=": ("worse", "better")}.get(
@@ -250,7 +251,7 @@ def _measures(old: RowRecord, new: RowRecord, machine: str, reason: str) -> Iter
         marks = [own or (ratio.mark(more, less) if ratio else ""), verdict]
         yield [label, *_cells(before.values, measure.values, ratio), "", ", ".join(filter(None, marks))]
     for name, before in known.items():
-        yield [f"{name}, {before.unit}", digits(median(before.values)), "", "", "", "", "only in old"]
+        yield [f"{name}, {before.unit}", digits(median(before.values)), "", "", "", "", _ONLY_OLD]
 
 
 def ratio_of(old: Sequence[float], new: Sequence[float]) -> Ratio | None:
@@ -287,7 +288,9 @@ def _other_work(old: TimingRecord, new: TimingRecord) -> str:
 
 
 def _summary(marks: Sequence[str]) -> str:
+    """Count the numbers that both files contain, and those that are marked."""
     counted = ("faster", "slower", "better", "worse", "higher", "lower", "now met", "now MISSED")
     counts = {word: sum(word in mark.split(", ") for mark in marks) for word in counted}
-    told = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
-    return f"compared: {len(marks)} numbers; beyond the spread of the rounds: {told or 'none'}"
+    described = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
+    compared = sum(mark not in (_ONLY_OLD, _ONLY_NEW) for mark in marks)
+    return f"compared: {compared} numbers; beyond the spread of the rounds: {described or 'none'}"

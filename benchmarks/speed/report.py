@@ -30,9 +30,9 @@ def summary(rows: Mapping[str, Mapping[str, Any]]) -> str:
     bars = [
         measure["met"] for row in rows.values() for measure in row.get("measures", []) if measure["met"] is not None
     ]
-    told = ", ".join(f"{n} {status}" for status, n in counts.items())
+    counted = ", ".join(f"{n} {status}" for status, n in counts.items())
     judged = f"; {sum(bars)} of {len(bars)} bars met" if bars else ""
-    return f"rows: {told}{judged}"
+    return f"rows: {counted}{judged}"
 
 
 def _contender(label: str, timing: Mapping[str, Any]) -> list[str]:
