@@ -14,7 +14,6 @@ from genoscan.engine.methods import Progress, ignore
 from genoscan.genome.bed import read_bed
 from genoscan.genome.gene_names import parse_regions
 from genoscan.genome.genome import Genome
-from genoscan.genome.memory import SequenceGenome
 from genoscan.genome.region import Region
 from genoscan.importer import as_model
 from genoscan.job import Options, prepare
@@ -145,9 +144,9 @@ def attribute(
 
 
 def _attributed(located: Sequence[Located], model: Model, target: str, options: Options) -> list[Attribution]:
-    """Compute the attributions of several sequences in memory, or of one region of a file, in a single job."""
+    """Compute the attributions of several sequences, or of one region of a genome, in a single job."""
     genome = in_one_genome(located)
-    if isinstance(genome, SequenceGenome):
+    if not located[0].is_pair:
         target = named_target(target, located[0].region.chrom)
     regions = [one.region for one in located]
     job = prepare(genome, model, regions, replace(options, target=target))
@@ -332,7 +331,7 @@ def predict(
 
 
 def _predicted(located: Sequence[Located], model: Model, options: PredictOptions) -> list[np.ndarray]:
-    """Compute the predictions for several sequences in memory, or for one region of a file, in a single job."""
+    """Compute the predictions for several sequences, or for one region of a genome, in a single job."""
     genome, regions = in_one_genome(located), [one.region for one in located]
     if model.head and model.config.heads[model.head].kind == "pooled":
         table = predict_windows(
@@ -350,9 +349,7 @@ def _predicted(located: Sequence[Located], model: Model, options: PredictOptions
     job = prepare_prediction(genome, model, regions, [], options)
     arrays = predict_in_memory(job)
     assert arrays.columns is not None
-    # Each sequence of a job has a name of its own; its region may have lost a name or strand.
-    rows = {region.chrom: arrays.slice_of(region) for region in job.regions}
-    return [arrays.columns[rows[region.chrom]] for region in regions]
+    return [arrays.columns[arrays.slice_of(region)] for region in regions]
 
 
 def verify(sequence: Any, model: Model | str | Path = "bacteria", *, axes: str = "LC") -> list[Check]:

@@ -9,7 +9,6 @@ from genoscan.dependency_map import DependencyMap
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import InputError
 from genoscan.genome.genome import Genome
-from genoscan.genome.memory import SequenceGenome
 from genoscan.genome.variant_files import VariantTable, parse_variants, read_variants, tabulate
 from genoscan.importer import as_model
 from genoscan.model import Model
@@ -139,7 +138,7 @@ def mutate(
     ((18, 4), (18, 4))
     """
     located = locate(sequence, axes=axes)
-    if isinstance(located.genome, SequenceGenome):
+    if not located.is_pair:
         target = named_target(target, located.region.chrom)
     settings = VariantOptions(target=target, **options)
     job = prepare_mutations(located.genome, as_model(model), [located.region], settings, screen=screen)

@@ -28,10 +28,20 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class Located:
-    """A sequence, represented as a region of a genome in memory or in a file."""
+    """A sequence, represented as a region of a genome.
+
+    Attributes
+    ----------
+    genome, region
+        Genome, and region of it.
+    is_pair
+        Whether genome and region were given as a pair. If False, the genome contains the sequence alone, in
+        memory, and the region is the whole sequence.
+    """
 
     genome: Genome
     region: Region
+    is_pair: bool
 
 
 def locate(sequence: Any, *, axes: str = "LC", name: str = _NAME) -> Located:
@@ -72,7 +82,7 @@ def locate(sequence: Any, *, axes: str = "LC", name: str = _NAME) -> Located:
         raise InputError(f"found {type(sequence).__name__}, {_EXPECTED}")
     if not len(codes):
         raise InputError(f"{name}: is empty, expected at least 1 base")
-    return Located(SequenceGenome({name: codes}), Region(name, 0, len(codes)))
+    return Located(SequenceGenome({name: codes}), Region(name, 0, len(codes)), is_pair=False)
 
 
 def locate_all(sequences: Any, *, axes: str = "LC") -> tuple[list[Located], bool]:
@@ -147,7 +157,7 @@ def _in_file(genome: Any, region: Any) -> Located:
         region = parse_region(region, genome.sizes, option="region")
     if not isinstance(region, Region):
         raise InputError(f"found a pair that ends with {type(region).__name__}, {_EXPECTED}")
-    return Located(genome, region)
+    return Located(genome, region, is_pair=True)
 
 
 def _from_array(array: Any, axes: str) -> UInt8[np.ndarray, " bases"]:
@@ -170,25 +180,21 @@ def _from_array(array: Any, axes: str) -> UInt8[np.ndarray, " bases"]:
 
 
 def in_one_genome(located: Sequence[Located]) -> Genome:
-    """Return a genome that contains all sequences in memory, or the file of a single region."""
-    genomes = [one.genome for one in located if isinstance(one.genome, SequenceGenome)]
-    if not genomes:
+    """Return a genome that contains the sequences of one job, as divided by `group`."""
+    if len(located) == 1:
         return located[0].genome
-    return SequenceGenome({name: codes for one in genomes for name, codes in one.sequences.items()})
+    regions = ((one.genome, one.region) for one in located)
+    return SequenceGenome({r.chrom: genome.fetch(r.chrom, r.start, r.end) for genome, r in regions})
 
 
 def group(located: Sequence[Located], target: str) -> Iterable[list[int]]:
     """Yield the indices of the sequences in each job, one list per job.
 
-    All sequences in memory share one job, unless the target specifies a position. A position refers to a
-    single sequence, so a separate job is then used for each sequence. A separate job is always used for
-    each region of a file.
+    All sequences without a genome share one job, in which each has a name of its own, unless the target specifies a
+    position. A position refers to a single sequence, so a separate job is then used for each sequence. A separate
+    job is always used for each pair of a genome and a region.
     """
-    shared = [
-        i
-        for i, one in enumerate(located)
-        if isinstance(one.genome, SequenceGenome) and named_target(target, "s") == target
-    ]
+    shared = [i for i, one in enumerate(located) if not one.is_pair and named_target(target, "s") == target]
     if shared:
         yield shared
     yield from ([i] for i in sorted(set(range(len(located))) - set(shared)))

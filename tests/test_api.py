@@ -23,6 +23,7 @@ from truth import caduceus
 import genoscan
 import genoscan.cli
 from genoscan.errors import InputError, ModelError, NonFiniteError
+from genoscan.genome.memory import SequenceGenome
 from genoscan.layers.foreign.families import read_foreign
 from genoscan.layers.weights import write_model
 from genoscan.tracks.columns import read_columns
@@ -148,6 +149,20 @@ def test_lists_are_their_sequences(tiny: genoscan.Model, fasta: Path) -> None:
     assert [one.target for one in positional] == ["logit:sequence_1:40:A", "logit:sequence_2:40:A"]
     rows = np.stack([np.eye(5)[["ACGTN".index(x) for x in part]][:, :4] for part in (LETTERS[:80], LETTERS[80:160])])
     assert len(genoscan.attribute(rows, tiny)) == 2
+
+
+@pytest.mark.parametrize("function", [genoscan.attribute, genoscan.predict])
+def test_regions_of_genomes_in_memory_are_read_apart(function: Callable[..., Any], tiny: genoscan.Model) -> None:
+    """Regions of one sequence, also overlapping ones, and of sequences of the same name."""
+    first, second = (
+        SequenceGenome({"sequence_1": np.frombuffer(x, np.uint8) % 4}) for x in (b"C" * 99, LETTERS.encode())
+    )
+    regions = "sequence_1:1-50", "sequence_1:31-99"
+    many = [LETTERS, *((genome, region) for genome in (first, second) for region in regions)]
+    for found, sequence in zip(function(many, tiny), many, strict=True):
+        alone = function(sequence, tiny)
+        pair = (found, alone) if function is genoscan.predict else (found.gradient, alone.gradient)
+        np.testing.assert_array_equal(*pair)
 
 
 @pytest.mark.parametrize(
