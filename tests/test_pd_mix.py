@@ -83,7 +83,7 @@ def test_scores_that_overflow_give_nan() -> None:
     assert state.isnan().any()
 
 
-def test_parts_of_a_tile_give_the_bits_of_the_tile() -> None:
+def test_parts_of_a_tile_give_the_results_of_the_tile_up_to_rounding() -> None:
     (u, z, state), weights, maps = problem()
     whole, end = pd_mix(u, z, state, weights, maps=maps)
     first, between = pd_mix(u[:, :10], z[:, :10], state, weights, maps=maps)

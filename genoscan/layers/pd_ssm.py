@@ -265,8 +265,9 @@ def with_surrogate(stack: Stack, surrogate: Surrogate) -> Stack:
     -------
     Stack
         Stack that consists of the same modules as `stack`, except that PD-SSM blocks are copied. The copies
-        share their parameters with the original blocks. The outputs equal those of `stack` up to rounding. The
-        derivatives, including those with respect to the inputs, are estimates.
+        share their parameters with the original blocks. The outputs equal those of `stack` up to rounding, unless
+        rounding changes which map a block selects. The derivatives, including those with respect to the inputs,
+        are estimates.
     """
     blocks = [copy.copy(block) for block in stack.layers]
     for block in blocks:
