@@ -362,8 +362,8 @@ def slots(bench: Bench) -> Iterator[Result]:
 
 
 SWEPT: dict[str, Sequence[int]] = {
-    "EVERY": (4, 8, 16),
-    "SUB": (2, 4, 8),
+    "CHECKPOINT_INTERVAL": (4, 8, 16),
+    "BASES_IN_REGISTERS": (2, 4, 8),
     "CHUNK": (32, 64, 128),
     "STAGES": (1, 3, 5),
     "AHEAD": (8, 16, 32),

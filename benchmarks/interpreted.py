@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
-SMALL: dict[str, Any] = {"CHUNK": 4, "EVERY": 2, "SUB": 1, "AHEAD": 2, "WIDTH": 4096}
+SMALL: dict[str, Any] = {"CHUNK": 4, "CHECKPOINT_INTERVAL": 2, "BASES_IN_REGISTERS": 1, "AHEAD": 2, "WIDTH": 4096}
 """Kernel sizes for windows of a few bases: an interpreted program costs as much as one number."""
 
 

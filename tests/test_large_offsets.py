@@ -106,7 +106,13 @@ def before_sequences(tensor: Tensor) -> int:
 def test_sequences(primitive: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from genoscan.ops.triton_gpu import scan
 
-    for name, value in {"CHUNK": 2, "EVERY": 2, "SUB": 2, "AHEAD": 2, "WIDTH": 512}.items():
+    for name, value in {
+        "CHUNK": 2,
+        "CHECKPOINT_INTERVAL": 2,
+        "BASES_IN_REGISTERS": 2,
+        "AHEAD": 2,
+        "WIDTH": 512,
+    }.items():
         monkeypatch.setattr(scan, name, value)
     name = "scan" if primitive is SCAN else "conv_silu"
     inputs = OPERATIONS[name].problem(BATCH, 5, 4, 5)

@@ -129,7 +129,13 @@ def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     from genoscan.ops.triton_gpu import scan as module
 
-    for name, value in {"CHUNK": 8, "EVERY": 4, "SUB": 2, "AHEAD": 2, "WIDTH": 512}.items():
+    for name, value in {
+        "CHUNK": 8,
+        "CHECKPOINT_INTERVAL": 4,
+        "BASES_IN_REGISTERS": 2,
+        "AHEAD": 2,
+        "WIDTH": 512,
+    }.items():
         monkeypatch.setattr(module, name, value)
 
 

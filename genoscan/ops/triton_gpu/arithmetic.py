@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from genoscan.errors import InputError
 from genoscan.ops.primitive import OptionalTensors, Tensors
 
 NVIDIA = tl.constexpr(not triton.knobs.runtime.interpret and torch.version.hip is None)
@@ -21,6 +22,9 @@ RUNTIME_SIZES = ("length", "n_chunks", "n_rows", "n_directions")
 
 Kernels are therefore not compiled again when the values of these arguments change.
 """
+
+LONGEST_AXIS = 65_535
+"""Programs along the second and third axes of a grid; along the first, 2^31 - 1."""
 
 
 def kernel(function: Any, unaligned: tuple[str, ...] = ()) -> Any:
@@ -58,7 +62,17 @@ def launch(program: Any, grid: tuple[int, ...], *arguments: Any, warps: int = 4,
         Number of warps per program.
     **sizes
         Compile-time arguments of the kernel.
+
+    Raises
+    ------
+    InputError
+        If the second or third axis, of sequences or directions, is longer than a GPU allows.
     """
+    if max(grid[1:], default=0) > LONGEST_AXIS:
+        raise InputError(
+            f"found {max(grid[1:]):,} sequences or directions at once, expected at most {LONGEST_AXIS:,} on a GPU: "
+            "divide the batch"
+        )
     device = arguments[0].device
     elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
     with torch.cuda.device(device) if elsewhere else contextlib.nullcontext():

@@ -90,6 +90,7 @@ def _program(
     route,
     maps,
     length,
+    n_chunks,
     HEADS: tl.constexpr,
     MAPS: tl.constexpr,
     N: tl.constexpr,
@@ -98,15 +99,16 @@ def _program(
 ):
     """Return the indices and pointers of this program.
 
-    The values are the head, the row of the inflows, the sequence of the decays, the states, the mask of the
-    states, and pointers to the route and the maps of the head.
+    The values are the chunk, the head, the row of the inflows, the sequence of the decays, the states, the mask
+    of the states, and pointers to the route and the maps of the head. All programs are on the first axis of the
+    grid, because the others are limited to 65,535.
     """
-    head = tl.program_id(1) % HEADS
-    row = (tl.program_id(1) // HEADS).to(tl.int64)
+    chunk, head = tl.program_id(0) % n_chunks, tl.program_id(0) // n_chunks % HEADS
+    row = (tl.program_id(0) // n_chunks // HEADS).to(tl.int64)
     q = tl.arange(0, LANES)
     in_q = (q < N) | (N == LANES)
     batch = row % BATCH
-    return head, row, batch, q, in_q, route + batch * length * HEADS + head, maps + head * MAPS * N
+    return chunk, head, row, batch, q, in_q, route + batch * length * HEADS + head, maps + head * MAPS * N
 
 
 @kernel
@@ -144,9 +146,10 @@ def _chunks(
     and the inflow are written to `d_end` and `b_end`, of shape (rows, chunks, heads, 2, states), where the
     axis of size 2 separates real and imaginary parts.
     """
-    head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
+    chunk, head, row, batch, q, in_q, route, maps = _program(
+        route, maps, length, n_chunks, HEADS, MAPS, N, BATCH, LANES
+    )
     inverses += head * MAPS * N
-    chunk = tl.program_id(0)
     p, d_re, d_im = q, tl.where(in_q, 1.0, 0.0).to(decay.dtype.element_ty), 0.0 * q
     d_im = d_im.to(d_re.dtype)
     b_re, b_im = 0.0 * d_re, 0.0 * d_re
@@ -237,8 +240,9 @@ def _states(
 
     If `PERMUTE` is true, `maps` contains the inverse maps.
     """
-    head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
-    chunk = tl.program_id(0)
+    chunk, head, row, batch, q, in_q, route, maps = _program(
+        route, maps, length, n_chunks, HEADS, MAPS, N, BATCH, LANES
+    )
     re, im = _load(starts + ((row * n_chunks + chunk) * HEADS + head) * 2 * N, q, in_q, N)
     for i in range(tl.minimum(CHUNK, length - chunk * CHUNK)):
         t = chunk * CHUNK + i
@@ -271,8 +275,9 @@ def _chunks_bar(
     Each vjp, and their composition, maps a cotangent `bar` to `d bar[p] + b`. The composed `p`, `d` and `b`
     are written to `p_end`, `d_end` and `b_end`.
     """
-    head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
-    chunk = tl.program_id(0)
+    chunk, head, row, batch, q, in_q, route, maps = _program(
+        route, maps, length, n_chunks, HEADS, MAPS, N, BATCH, LANES
+    )
     p, d_re = q, tl.where(in_q, 1.0, 0.0).to(decay.dtype.element_ty)
     d_im, b_re, b_im = 0.0 * d_re, 0.0 * d_re, 0.0 * d_re
     n_steps = tl.minimum(CHUNK, length - chunk * CHUNK)
@@ -315,8 +320,9 @@ def _states_bar(
 
     `ends` contains the cotangents of the final states of the chunks.
     """
-    head, row, batch, q, in_q, route, maps = _program(route, maps, length, HEADS, MAPS, N, BATCH, LANES)
-    chunk = tl.program_id(0)
+    chunk, head, row, batch, q, in_q, route, maps = _program(
+        route, maps, length, n_chunks, HEADS, MAPS, N, BATCH, LANES
+    )
     re, im = _load(ends + ((row * n_chunks + chunk) * HEADS + head) * 2 * N, q, in_q, N)
     n_steps = tl.minimum(CHUNK, length - chunk * CHUNK)
     for i in range(n_steps):
@@ -394,7 +400,7 @@ def _run(
     sizes = _sizes(decay, maps) | {"PERMUTE": permuted}
     chunks = p, d, b = _allocate_chunks(rows, decay, maps)
     inputs = decay, inflow, decay_dot, before, route
-    grid, lengths = (p.shape[1], rows * heads), (length, p.shape[1])
+    grid, lengths = (p.shape[1] * rows * heads,), (length, p.shape[1])
     launch(_chunks, grid, *inputs, maps.contiguous(), moves, *chunks, *lengths, **sizes)
     end, out = torch.empty_like(state), torch.empty_like(inflow)
     _carry_chunks(p, d, b, state, end, reverse=False)
@@ -431,7 +437,7 @@ def _vjp(
     batch, length, heads = decay.shape[:3]
     sizes = _sizes(decay, maps)
     p, d, b = _allocate_chunks(batch, decay, maps)
-    grid, lengths = (p.shape[1], batch * heads), (length, p.shape[1])
+    grid, lengths = (p.shape[1] * batch * heads,), (length, p.shape[1])
     launch(_chunks_bar, grid, decay, x_bar, route, maps, p, d, b, *lengths, **sizes)
     decay_bar, inflow_bar, state_bar = map(torch.empty_like, (decay, decay, state))
     _carry_chunks(p, d, b, end_bar, state_bar, reverse=True)

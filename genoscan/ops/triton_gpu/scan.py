@@ -14,23 +14,30 @@ from genoscan.ops.triton_gpu import scan_kernels
 from genoscan.ops.triton_gpu.arithmetic import contiguous, contiguous_tangents, launch, sum_blocks
 
 CHUNK = 64
-"""Number of bases per chunk: small enough for uncompensated sums, and large enough for a fast carry kernel."""
-EVERY = 8
-"""Number of bases between checkpoints, which must be a divisor of `CHUNK`."""
-SUB = 4
-"""Number of bases whose states are kept in registers, which must be a divisor of `EVERY`."""
+"""Bases per chunk: few enough for uncompensated sums, and enough for a fast carry kernel."""
+CHECKPOINT_INTERVAL = 8
+"""Bases from one stored state of the forward pass to the next. Divides `CHUNK`."""
+BASES_IN_REGISTERS = 4
+"""Consecutive bases whose states the vjp keeps in registers. Divides `CHECKPOINT_INTERVAL`.
+
+For each such group, the vjp recomputes the states from the checkpoint before it: on average, each base is computed
+`(CHECKPOINT_INTERVAL / BASES_IN_REGISTERS - 1) / 2` times more than without checkpoints.
+"""
 AHEAD = 16
-"""Number of chunks that the carry kernel loads at once, so that it waits for memory less often."""
+"""Chunks that the carry kernel loads at once, so that it waits for memory less often."""
 WIDTH = 32
-"""Number of state values that each program of the carry kernel processes."""
+"""State values per program of the carry kernel, a power of two: one for each thread of a warp."""
 STAGES = 3
-"""Number of bases that loops over bases load at the same time, through shared memory."""
+"""Bases that are loaded through shared memory before they are used (Triton's `num_stages`)."""
 BLOCK = 512
-"""Number of state values per program: of all states of as many channels as fit."""
-BLOCK_BAR = 128
-"""The same for each slab of `replay_bar`, which keeps the states of `SUB` bases."""
+"""State values per program: all states of as many channels as fit. A power of two."""
 SLABS = 2
-"""Number of slabs per program of `replay_bar`."""
+"""Slabs per program of the vjp; a power of two.
+
+A slab is a block of adjacent channels with all of their states. Each thread processes one channel of every slab.
+"""
+BLOCK_BAR = 128
+"""State values per slab, a power of two; fewer than `BLOCK`, because those of several bases are in registers."""
 
 
 def _sizes(inputs: ScanInputs, budget: int, **axes: int) -> dict[str, int]:
@@ -102,9 +109,9 @@ def _forward(given: Tensors, *, save: bool, input_map: str = "euler") -> tuple[T
     launch(scan_kernels.chunk_ends, grid, u, delta, A, B, *chunks, warps=1, **sizes)
     state_end = _carry_chunks(ends, totals, A, state, reverse=False)
     y = torch.empty_like(u)
-    checkpoints = u.new_empty(batch, triton.cdiv(length, EVERY), *A.shape) if save else None
+    checkpoints = u.new_empty(batch, triton.cdiv(length, CHECKPOINT_INTERVAL), *A.shape) if save else None
     arguments = (u, delta, A, B, C, D, ends, y, checkpoints, length, n_chunks)
-    launch(scan_kernels.replay, grid, *arguments, warps=1, **sizes, EVERY=EVERY)
+    launch(scan_kernels.replay, grid, *arguments, warps=1, **sizes, CHECKPOINT_INTERVAL=CHECKPOINT_INTERVAL)
     return (y, state_end), () if checkpoints is None else (checkpoints,)
 
 
@@ -123,7 +130,15 @@ def _vjp(
     arguments = (delta, A, C, y_bar, ends, totals, length, n_chunks)
     launch(scan_kernels.chunk_ends_bar, grid, *arguments, warps=1, **sizes)
     state_bar = _carry_chunks(ends, totals, A, state_end_bar, reverse=True)
-    sizes = _sizes(inputs, BLOCK_BAR, CHUNK=CHUNK, EVERY=EVERY, SUB=SUB, E=SLABS, PHI=is_phi(input_map))
+    sizes = _sizes(
+        inputs,
+        BLOCK_BAR,
+        CHUNK=CHUNK,
+        CHECKPOINT_INTERVAL=CHECKPOINT_INTERVAL,
+        BASES_IN_REGISTERS=BASES_IN_REGISTERS,
+        E=SLABS,
+        PHI=is_phi(input_map),
+    )
     n_blocks = triton.cdiv(channels, sizes["E"] * sizes["LANES"])
     u_bar, delta_bar = torch.empty_like(u), torch.empty_like(delta)
     partial_sums = u.new_empty(2, n_blocks, *B.shape)
@@ -157,7 +172,7 @@ def _jvp(given: Tensors, tangents: OptionalTensors, *, input_map: str = "euler")
     ends_dot, totals_dot = (like.new_empty(count, *like.shape) for like in (ends, totals))
     n_chunks = totals.shape[1]
     together = min(4, triton.next_power_of_2(count))
-    sizes = _sizes(inputs, 512 // together, CHUNK=CHUNK, G=together, PHI=is_phi(input_map))
+    sizes = _sizes(inputs, BLOCK // together, CHUNK=CHUNK, G=together, PHI=is_phi(input_map))
     grid = (n_chunks * triton.cdiv(channels, sizes["LANES"]), batch, triton.cdiv(count, together))
     launch(
         scan_kernels.chunk_ends_dot,

@@ -8,8 +8,8 @@ The forward pass, the jvp and the vjp each have three steps:
 
 The decay over a whole chunk is exp(A * sum of step sizes). The state can therefore be advanced over a chunk
 in the same way as over a single base. The vjp processes the chunks, and the bases in each chunk, from right
-to left. It recomputes the states from checkpoints, which the forward replay saves every `EVERY` bases, and
-keeps those of `SUB` bases in registers.
+to left. It recomputes the states from checkpoints, which the forward replay saves every
+`CHECKPOINT_INTERVAL` bases, and keeps those of `BASES_IN_REGISTERS` bases in registers.
 
 Each program is one warp, so that no warp waits for another. It processes a block of channels; all states of
 a channel are distributed over a few threads. Sums over channels are written as one partial sum per block.
@@ -259,14 +259,14 @@ def replay(
     STATES: tl.constexpr,
     CHUNK: tl.constexpr,
     STAGES: tl.constexpr,
-    EVERY: tl.constexpr,
+    CHECKPOINT_INTERVAL: tl.constexpr,
     N: tl.constexpr,
     LANES: tl.constexpr,
     PHI: tl.constexpr,
 ):
     """Run the scan over each chunk from the state at its start, and write the outputs to `y`.
 
-    Unless `checkpoints` is None, the state before every `EVERY`-th base is written to it. The shape of
+    Unless `checkpoints` is None, the state before every `CHECKPOINT_INTERVAL`-th base is written to it. The shape of
     `checkpoints` is (batch, checkpoints, states, channels).
     """
     chunk, batch, c, n, at, in_c, in_n, in_nc = _program(CHANNELS, STATES, N, LANES)
@@ -279,12 +279,12 @@ def replay(
     y += row * CHANNELS
     B += row * STATES
     C += row * STATES
-    checkpoint = batch * tl.cdiv(length, EVERY) + chunk * (CHUNK // EVERY)
+    checkpoint = batch * tl.cdiv(length, CHECKPOINT_INTERVAL) + chunk * (CHUNK // CHECKPOINT_INTERVAL)
     size = tl.minimum(CHUNK, length - chunk * CHUNK)
     for t in tl.range(0, size, num_stages=STAGES):
         if checkpoints is not None:  # noqa: SIM102 -- resolved at compile time, unlike the next
-            if t % EVERY == 0:
-                tl.store(checkpoints + (checkpoint + t // EVERY) * STATES * CHANNELS + at, h, in_nc)
+            if t % CHECKPOINT_INTERVAL == 0:
+                tl.store(checkpoints + (checkpoint + t // CHECKPOINT_INTERVAL) * STATES * CHANNELS + at, h, in_nc)
         step = tl.load(delta + t * CHANNELS + c, in_c, 0.0)
         source = tl.load(u + t * CHANNELS + c, in_c, 0.0)
         b = tl.load(B + t * STATES + n, in_n, 0.0)
@@ -336,8 +336,8 @@ def replay_bar(
     CHANNELS: tl.constexpr,
     STATES: tl.constexpr,
     CHUNK: tl.constexpr,
-    EVERY: tl.constexpr,
-    SUB: tl.constexpr,
+    CHECKPOINT_INTERVAL: tl.constexpr,
+    BASES_IN_REGISTERS: tl.constexpr,
     E: tl.constexpr,
     N: tl.constexpr,
     LANES: tl.constexpr,
@@ -378,13 +378,15 @@ def replay_bar(
     B_bar += (block.to(tl.int64) * n_rows + row) * STATES
     C_bar += (block.to(tl.int64) * n_rows + row) * STATES
     size = tl.minimum(CHUNK, length - chunk * CHUNK)
-    checkpoints += (batch * tl.cdiv(length, EVERY) + chunk * (CHUNK // EVERY)) * STATES * CHANNELS
-    n_subs = tl.cdiv(size, SUB)
+    checkpoints += (
+        (batch * tl.cdiv(length, CHECKPOINT_INTERVAL) + chunk * (CHUNK // CHECKPOINT_INTERVAL)) * STATES * CHANNELS
+    )
+    n_subs = tl.cdiv(size, BASES_IN_REGISTERS)
     for i_sub in range(n_subs):
-        first = (n_subs - 1 - i_sub) * SUB
-        checkpoint = checkpoints + first // EVERY * STATES * CHANNELS
+        first = (n_subs - 1 - i_sub) * BASES_IN_REGISTERS
+        checkpoint = checkpoints + first // CHECKPOINT_INTERVAL * STATES * CHANNELS
         h = _load_slabs(checkpoint, first_c, n, in_n, CHANNELS, E, LANES)
-        for t in range(first // EVERY * EVERY, first):
+        for t in range(first // CHECKPOINT_INTERVAL * CHECKPOINT_INTERVAL, first):
             step = tl.load(delta + t * CHANNELS + c, in_c, 0.0)
             source = tl.load(u + t * CHANNELS + c, in_c, 0.0)
             b = tl.load(B + t * STATES + n, in_n, 0.0)
@@ -395,7 +397,7 @@ def replay_bar(
         # Row offsets from here are compile-time constants, so that addresses take no registers.
         at_c, at_n = first * CHANNELS + c, first * STATES + n
         befores, factors = (), ()
-        for t in tl.static_range(SUB):
+        for t in tl.static_range(BASES_IN_REGISTERS):
             # Past the end, steps of size zero have no effect.
             valid = first + t < size
             step = tl.load(delta + at_c + t * CHANNELS, in_c & valid, 0.0)
@@ -407,7 +409,7 @@ def replay_bar(
             factors += (factor,)
             gain = _gain(step[:, None, :], z, near, factor, PHI)
             h = _advance(h, near, factor, b[None, :, None] * (gain * source[:, None, :]))
-        for t in tl.static_range(SUB - 1, -1, -1):
+        for t in tl.static_range(BASES_IN_REGISTERS - 1, -1, -1):
             valid = first + t < size
             step = tl.load(delta + at_c + t * CHANNELS, in_c & valid, 0.0)
             source = tl.load(u + at_c + t * CHANNELS, in_c & valid, 0.0)
