@@ -605,6 +605,23 @@ def test_kernels_compile_for_cards_that_are_not_here(capability: int) -> None:
         print(*(f"{key} {value}" for key, value in kernel.items()), sep=", ")
 
 
+def test_grids_of_many_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the first axis of a grid may exceed 65,535 programs."""
+    from genoscan.ops.triton_gpu import conv, pd_scan
+
+    grids: list[tuple[int, ...]] = []
+    monkeypatch.setattr(pd_scan, "launch", lambda _program, grid, *_arguments, **_sizes: grids.append(grid))
+    inputs, chosen = pd_problem(1, 2, 1, batch=40_000)
+    states, end = pd_scan.PD_SCAN.forward(inputs, save=True, **chosen)[0]
+    pd_scan.PD_SCAN.vjp(inputs, (states,), (states, end), (True, True, True), **chosen)
+    assert len(grids) == 6
+    assert set(grids) == {(80_000,)}
+
+    x, weight, tail = torch.zeros(70_000, 1, 1), torch.zeros(1, 2), torch.zeros(70_000, 1, 1)
+    with pytest.raises(InputError, match="found 70,000 sequences or directions at once, expected at most 65,535"):
+        conv.CONV_SILU.forward((x, weight, torch.zeros(1), tail), save=False)
+
+
 @pytest.mark.parametrize("permute", [False, True])
 @pytest.mark.parametrize(
     ("length", "heads", "n_states"), [(1, 1, 1), (5, 2, 3), pytest.param(21, 2, 8, marks=pytest.mark.slow)]
