@@ -229,7 +229,7 @@ class TestRows:
             ("threads", "times faster", ">= 1.7", None),
             ("tangent", "one, of forward's time", "<= 2.2", None),
             ("tangent", "eight at once, of eight sweeps' time", "<= 0.55", None),
-            ("blocks", "time, of Mamba's", "<= 2.5", 16_384),
+            ("blocks", "time, of Mamba's", "<= 1.8", 16_384),
             ("regions", "times faster", ">= 1.3", None),
             ("bigwig", "bases a second", ">= 500,000", 10_485_760),
             ("memory", "at 10,485,760 bp", "<= 4,096", None),

@@ -152,7 +152,7 @@ def test_compilation_is_announced(tmp_path: Path) -> None:
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cold"), "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(list(map(str, command)), env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        assert process.stderr.readline() == "compiling kernels (once, about 10 s)\n"
+        assert process.stderr.readline() == "compiling kernels (once, about 5 s)\n"
         process.kill()
 
 
@@ -164,5 +164,5 @@ def test_a_compilation_is_announced_once(caplog: pytest.LogCaptureFixture) -> No
         announcement.on_start(SimpleNamespace(data={"dispatcher": dispatcher}))
         assert len(caplog.messages) == (module != "theirs")
     assert caplog.messages == [
-        "compiling kernels (in every run, because no folder for them can be written, about 10 s)"
+        "compiling kernels (in every run, because no folder for them can be written, about 5 s)"
     ]

@@ -44,7 +44,7 @@ class _Announcement(event.Listener):
     def on_start(self, event: event.Event) -> None:
         if not self._made and event.data["dispatcher"].py_func.__module__.startswith(__package__):
             self._made = True
-            _log.info("compiling kernels (%s, about 10 s)", self._how_often)
+            _log.info("compiling kernels (%s, about 5 s)", self._how_often)
 
     def on_end(self, event: event.Event) -> None:
         """Do nothing; the interface requires this method."""
