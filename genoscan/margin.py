@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from genoscan.engine.forward import forward
 from genoscan.engine.inputs import OneHot
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import InputError, NonFiniteError
 from genoscan.genome.alphabet import N
 from genoscan.genome.plan import Window
 from genoscan.job import Job
-from genoscan.layers.margins import Margins
+from genoscan.layers.margins import margins
 from genoscan.record import settings
 from genoscan.temporary import allocate
 from genoscan.tracks.atomic import atomic_files, os_errors, resolve
@@ -36,7 +35,7 @@ def check_margins(job: Job, path: Path, others: Sequence[Path] = ()) -> None:
     check_output(path)
     if path.suffix == ".npz":
         raise InputError(f"--with-margin {path}: expected a track, such as a .bw")
-    Margins(job.model.causal)
+    margins(job.model.stack)
 
 
 def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress: Progress = ignore) -> dict[str, Any]:
@@ -44,8 +43,8 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
 
     The margin of a head is the probability of the selected transition minus the probability of the
     second most probable transition. At each base, the track contains the smallest margin over all layers
-    and heads and, if both strands are read, over both strands. The track has no value at bases other than
-    A, C, G and T.
+    and heads, over both directions of bidirectional layers and, if both strands are read, over both strands.
+    The track has no value at bases other than A, C, G and T.
 
     Parameters
     ----------
@@ -68,15 +67,15 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
     InputError
         If the suffix is .npz or unknown.
     UnsupportedModelError
-        If the model is bidirectional or has no PD-SSM layer.
+        If the model has no PD-SSM layer.
     NonFiniteError
         If a margin at an A, C, G or T is NaN or infinite.
 
     Notes
     -----
     The margins are computed exactly, in a forward pass. Memory is needed for the activations of one tile,
-    for one carry, and for 1 byte per base of a window. The margins of a region are stored in a temporary
-    file.
+    for one carry, and for 1 byte per base of a window; bidirectional models also need memory for the activations
+    between layers. The margins of a region are stored in a temporary file.
     """
     check_margins(job, path)
     windows_of = {region: windows for batch in job.batches for windows in batch for region in windows[0].regions}
@@ -88,23 +87,24 @@ def write_margins(job: Job, path: Path, *, command: Sequence[str] = (), progress
                 with tempfile.TemporaryFile(dir=path.parent) as file:
                     with os_errors(path):
                         allocate(file.fileno(), len(scored) * np.dtype(np.float32).itemsize)
-                    margins = np.memmap(file, np.float32, "r+", shape=(len(scored),))
-                    margins[:] = np.inf
+                    smallest = np.memmap(file, np.float32, "r+", shape=(len(scored),))
+                    smallest[:] = np.inf
                     for window in windows:
-                        _update_minimum(job, window, margins, progress)
+                        _update_minimum(job, window, smallest, progress)
                     for region in regions:
                         at = slice(region.start - scored.start, region.end - scored.start)
-                        write_in_pieces(track, region, margins[at])
+                        write_in_pieces(track, region, smallest[at])
         write_provenance(path, record, files)
     return record
 
 
-def _update_minimum(job: Job, window: Window, margins: np.ndarray, progress: Progress) -> None:
-    """Compute the margins in a window, and lower `margins` in place wherever a computed margin is smaller."""
+def _update_minimum(job: Job, window: Window, smallest: np.ndarray, progress: Progress) -> None:
+    """Compute the margins in a window, and lower `smallest` in place wherever a computed margin is smaller."""
     codes, scored = job.read([window]), window.scored_span
-    rows = margins if window.strand == "+" else margins[::-1]
-    layer, inputs = Margins(job.model.causal), OneHot(codes, job.model.table())
-    for span, found in forward(layer, inputs, tile=job.model.method.tile, progress=progress):
+    rows = smallest if window.strand == "+" else smallest[::-1]
+    network, inputs = margins(job.model.stack), OneHot(codes, job.model.table())
+    method = job.model.method.fit(network, inputs.length, inputs.batch)
+    for span, found in method.forward(network, inputs, progress=progress):
         start, stop = max(span.start, scored.start), min(span.stop, scored.stop)
         if start >= stop:
             continue

@@ -96,9 +96,10 @@ class Model:
         return 0 if self.head else self.config.label_offset
 
     def __repr__(self) -> str:
-        kinds = ", ".join(dict.fromkeys(layer.kind for layer in self.config.layers))
+        kinds = ", ".join(dict.fromkeys(self.config.mixers))
+        way = "bidirectional " if self.bidirectional else ""
         return (
-            f"Model({self.name!r}: {len(self.config.layers)} layers ({kinds}), width "
+            f"Model({self.name!r}: {len(self.config.layers)} {way}layers ({kinds}), width "
             f"{self.config.d_model}, {str(self.dtype).removeprefix('torch.')} on {self.device})"
         )
 

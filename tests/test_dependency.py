@@ -19,7 +19,7 @@ import torch
 from browser import browser
 from commands import bases, genoscan, listing, tiny_model, write_fasta
 from torch import Tensor
-from truth.models import ALL, both_ways, causal, imported
+from truth.models import ALL, both_ways, imported, native
 from truth.models import Model as Truth
 
 from genoscan.dependency import LARGEST, MapOptions, _log_odds, compute_map, prepare_map
@@ -57,7 +57,7 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Truth]:
 
     def load(name: str) -> Truth:
         if name not in made and "layers" in ALL[name]:
-            made[name] = causal(home / str(len(made)), ALL[name])
+            made[name] = native(home / str(len(made)), ALL[name])
         elif name not in made:
             config, weights = both_ways(home / str(len(made)), ALL[name])
             with mock.patch.dict(os.environ, {"XDG_DATA_HOME": str(home / "own")}):

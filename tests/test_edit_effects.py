@@ -46,7 +46,7 @@ def test_cotangents_are_derivatives_by_the_carry(two_threads: None) -> None:
 
 @pytest.mark.parametrize("weighted", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_estimates_are_near_and_cheap(tmp_path: Path, weighted: bool) -> None:
-    model = load_model(models.causal(tmp_path / "m", models.CAUSAL["mamba"]).folder, dtype=torch.float64, tile=256)
+    model = load_model(models.native(tmp_path / "m", models.CAUSAL["mamba"]).folder, dtype=torch.float64, tile=256)
     (codes,) = genome(4_000, n_share=0.01)
     edits = [Edit(e.start, e.stop, e.codes, 4_000) for e in random_edits(1_500, 14, 10)]
     terms = Terms(torch.randn(4, dtype=torch.float64), first=500) if weighted else Terms(first=500)

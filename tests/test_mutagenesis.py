@@ -136,7 +136,7 @@ def fasta(tmp_path: Path) -> Path:
 
 def test_the_command_writes_every_format(tmp_path: Path, fasta: Path) -> None:
     h5py = pytest.importorskip("h5py")
-    folder = models.causal(tmp_path / "m", models.CAUSAL["mamba"]).folder
+    folder = models.native(tmp_path / "m", models.CAUSAL["mamba"]).folder
     names = ["o.npz", "o.h5", "o.tsv", "o.bw"]
     words = [word for name in names for word in ("-o", tmp_path / name)]
     done = genoscan("mutate", fasta, "-r", f"{CHROM}:201-212", "-m", folder, *words, "--dtype", "float64")
@@ -202,7 +202,7 @@ def test_tangermeme_gives_the_same(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_gets_one_line(tmp_path: Path, fasta: Path, more: list[str], said: str) -> None:
-    folder = models.causal(tmp_path / "m", models.CAUSAL["mamba"]).folder
+    folder = models.native(tmp_path / "m", models.CAUSAL["mamba"]).folder
     words = [tmp_path / word if word.startswith("o.") else word for word in more]
     done = genoscan("mutate", fasta, "-r", f"{CHROM}:201-212", "-m", folder, *words)
     assert done.code == 1

@@ -38,7 +38,7 @@ KINDS = ["mamba", "mamba2", "pd_ssm", "mamba, symbols mixed up", "Ph", "PS fused
 def loaded(folder: Path, kind: str, tile: int = 64) -> tuple[Model, Any]:
     """Return a model in float64, and its logits by plain torch."""
     if kind in models.CAUSAL:
-        made = models.causal(folder / "model", models.CAUSAL[kind])
+        made = models.native(folder / "model", models.CAUSAL[kind])
         return load_model(made.folder, dtype=torch.float64, tile=tile), made.logits
     config = caduceus.config(**models.BOTH_WAYS[kind])
     tensors = caduceus.tensors(config)

@@ -61,7 +61,7 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
             click.echo(path)
     for job, path in margins:
         read = sum(len(window) for batch in job.batches for r in batch for window in r)
-        with progress(read, sum(map(len, job.regions))) as advance:
+        with progress(read * job.model.method.forward_passes(job.model.stack), sum(map(len, job.regions))) as advance:
             write_margins(job, path, command=sys.argv, progress=advance)
         click.echo(path)
 

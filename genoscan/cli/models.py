@@ -199,7 +199,7 @@ def show(model: str) -> None:
             {
                 "name": loaded.name,
                 "folder": path,
-                "layers": ", ".join(layer.kind for layer in config.layers),
+                "layers": ", ".join(config.mixers),
                 "reads": "both ways" if loaded.bidirectional else "left to right",
                 "width": config.d_model,
                 "weights": f"{n_weights:,}",

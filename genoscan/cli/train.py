@@ -82,7 +82,7 @@ _TICK = 10
     help="Language-model head: next-base, masked (bidirectional blocks only) or none.  [default: none with --head, "
     "otherwise masked for bidirectional blocks and next-base for causal ones]",
 )
-@click.option("--bidirectional", is_flag=True, help="Read each window in both directions (Mamba blocks only).")
+@click.option("--bidirectional", is_flag=True, help="Read each window in both directions.")
 @click.option(
     "--rcps",
     is_flag=True,
@@ -112,7 +112,8 @@ _TICK = 10
     multiple=True,
     default=["mamba"],
     show_default=True,
-    help="Kind of the blocks; if repeated, the blocks alternate between the kinds.",
+    help="Kind of the blocks, of bidirectional blocks in both directions; if repeated, the blocks alternate between "
+    "the kinds.",
 )
 @click.option(
     "--states", type=int, metavar="N", help="States per channel (Mamba) or per head (PD-SSM).  [default: 16 and 64]"
@@ -227,8 +228,6 @@ def command(
         raise InputError("--labels and --head: expected both, or neither")
     if freeze and origin is None:
         raise InputError("--freeze: expected --from too, because random blocks would never be trained")
-    if "pd_ssm" not in kinds[:layers]:
-        warn_without_effect(surrogate="no block is of kind pd_ssm")
     set_threads(threads)
     opened = [open_genome(path) for path in genomes]
     unseen = [open_genome(path) for path in tests]
@@ -249,6 +248,8 @@ def command(
         warn_without_effect(**dict.fromkeys(("width", "layers", "kinds", "states", "bidirectional", "rcps"), "--from"))
         config = extended_config(before, **about)
         initial = initial_weights(before, config)
+    if "pd_ssm" not in config.mixers:
+        warn_without_effect(surrogate="no block is of kind pd_ssm")
     options = TrainOptions(
         steps=steps,
         window=window,

@@ -551,9 +551,11 @@ class Layerwise:
         kept = min(self.boundaries or len(layers), len(layers))
         # Two boundaries in use by a layer; the outputs of both directions if the merge is not
         # additive; and, with fewer boundaries than layers, one that is being recomputed.
-        kept += (2 if layers[0].additive else 4) + (kept < len(layers))
-        ways = (way.begin(batch) for way in (layers[0].left_to_right, layers[0].right_to_left))
-        carries = sum(leaf.nbytes for way in ways for leaf in leaves(way))
+        kept += (2 if all(layer.additive for layer in layers) else 4) + (kept < len(layers))
+        carries = max(
+            sum(leaf.nbytes for way in (layer.left_to_right, layer.right_to_left) for leaf in leaves(way.begin(batch)))
+            for layer in layers
+        )
         size = next(network.parameters()).element_size()
         boundary = batch * length * network.width * size
         return kept * boundary + -(-length // self.tile) * carries

@@ -29,6 +29,7 @@ from genoscan.layer import Carry, Layer
 from genoscan.layers.mamba import Mamba, MambaConfig
 from genoscan.layers.mamba2 import Mamba2, Mamba2Config
 from genoscan.layers.norm import Norm, NormConfig, build_norm
+from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig
 from genoscan.layers.schema import Schema
 from genoscan.layers.stack import SequenceModel
 from genoscan.ops.kernels import Kernels
@@ -42,7 +43,7 @@ class BidirectionalConfig(Schema):
     kind
         Type of the block, always "two_way".
     inner
-        Configuration of the mixers, which is the same for both directions.
+        Configuration of the mixers (Mamba, Mamba-2 or PD-SSM), which is the same for both directions.
     strategy
         Operation that combines the outputs of the two directions: "add" or "multiply".
     rcps
@@ -55,7 +56,7 @@ class BidirectionalConfig(Schema):
     """
 
     kind: Literal["two_way"] = "two_way"
-    inner: Annotated[MambaConfig | Mamba2Config, Field(discriminator="kind")]
+    inner: Annotated[MambaConfig | Mamba2Config | PdSsmConfig, Field(discriminator="kind")]
     strategy: Literal["add", "multiply"] = "add"
     rcps: bool = False
     fused_add_norm: bool = False
@@ -134,11 +135,13 @@ class BidirectionalBlock(nn.Module):
         return x.flip(-1) if self.config.fused_add_norm and self.config.rcps else x
 
 
-def _mixer(config: MambaConfig | Mamba2Config, d_model: int, kernels: Kernels) -> Mamba | Mamba2:
+def _mixer(config: MambaConfig | Mamba2Config | PdSsmConfig, d_model: int, kernels: Kernels) -> Mamba | Mamba2 | PdSsm:
     """Return a mixer without a norm or a residual connection; the bidirectional block provides both."""
     if isinstance(config, MambaConfig):
         return Mamba(config, d_model, norm=None, kernels=kernels)
-    return Mamba2(config, d_model, norm=None, kernels=kernels)
+    if isinstance(config, Mamba2Config):
+        return Mamba2(config, d_model, norm=None, kernels=kernels)
+    return PdSsm(config, d_model, norm=None, kernels=kernels)
 
 
 def norm_per_strand(norm: Norm, x: Float[Tensor, "batch tile width"]) -> Tensor:

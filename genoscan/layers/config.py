@@ -167,6 +167,11 @@ class ModelConfig(Schema):
         return {name: slice(end - width, end) for (name, width), end in zip(widths.items(), ends, strict=True)}
 
     @property
+    def mixers(self) -> tuple[str, ...]:
+        """Kind of the mixer of each block, from first to last; both directions of a block have the same kind."""
+        return tuple(layer.inner.kind if layer.kind == "two_way" else layer.kind for layer in self.layers)
+
+    @property
     def strands(self) -> int:
         """Number of strands, 1 or 2, that are represented by the features at each position."""
         first = self.layers[0]

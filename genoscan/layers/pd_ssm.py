@@ -30,7 +30,7 @@ from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import Depthwise
 from genoscan.layers.norm import NormConfig, build_norm
 from genoscan.layers.schema import Schema, Size
-from genoscan.layers.stack import Stack
+from genoscan.layers.stack import Network
 from genoscan.layers.surrogate import Surrogate, activated, straight_through
 from genoscan.ops.dual import Dual
 from genoscan.ops.kernels import Kernels
@@ -78,7 +78,8 @@ class PdSsm(nn.Module):
     d_model
         Number of input and output channels.
     norm
-        Settings of the norm.
+        Settings of the norm. If None, the block consists of the mixer alone, without a norm or a residual
+        connection. Bidirectional blocks contain such mixers.
     kernels
         Kernel set that computes the operations of the block.
 
@@ -107,13 +108,13 @@ class PdSsm(nn.Module):
     surrogate: Surrogate | None
     start: Tensor
 
-    def __init__(self, config: PdSsmConfig, d_model: int, *, norm: NormConfig, kernels: Kernels) -> None:
+    def __init__(self, config: PdSsmConfig, d_model: int, *, norm: NormConfig | None, kernels: Kernels) -> None:
         super().__init__()
         self.config = config
         self.kernels = kernels
         self.surrogate = None
         channels, states = config.expand * d_model, config.heads * config.d_state
-        self.norm = build_norm(norm, d_model, kernels)
+        self.norm = None if norm is None else build_norm(norm, d_model, kernels)
         self.in_proj = Linear(d_model, 2 * channels, bias=False, kernels=kernels)
         self.conv = Depthwise(channels, config.d_conv)
         self.B_proj = Linear(channels, 2 * states, bias=False, kernels=kernels)
@@ -184,7 +185,8 @@ class PdSsm(nn.Module):
             y, state = self.kernels.pd_mix(u, z, state, weights, maps=maps)
         else:
             y, state = pd_mix_by_operations(self.kernels, u, z, state, weights, maps=maps, estimate=estimate)
-        return x + self.out_proj(y), (tail, state)
+        y = self.out_proj(y)
+        return (x + y if self.norm else y), (tail, state)
 
     def margin(
         self, x: Float[Tensor, "batch tile d_model"], carry: tuple[Tensor, Tensor]
@@ -241,7 +243,7 @@ class PdSsm(nn.Module):
         )
 
     def _project_inputs(self, x: Tensor, tail: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        normed = self.norm(x)
+        normed = self.norm(x) if self.norm else x
         u, z = (self.kernels.linear(normed, half) for half in self.in_proj.weight.chunk(2))
         u, tail = self.kernels.conv_silu(u, self.conv.weight, self.conv.bias, tail)
         return u, z, tail
@@ -250,27 +252,30 @@ class PdSsm(nn.Module):
         return self.router(u).unflatten(-1, (self.config.heads, self.config.n_maps))
 
 
-def with_surrogate(stack: Stack, surrogate: Surrogate) -> Stack:
-    """Return a stack that uses a surrogate gradient for the selection of maps and destinations.
+def with_surrogate(stack: Network, surrogate: Surrogate) -> Network:
+    """Return a network that uses a surrogate gradient for the selection of maps and destinations.
 
     Parameters
     ----------
     stack
-        Causal stack. It is not modified, and its derivatives remain those of the deployed function.
+        Causal or bidirectional network. It is not modified, and its derivatives remain those of the deployed
+        function.
     surrogate
-        Gradient estimator for all PD-SSM blocks of the returned stack. The blocks read its settings in
-        every forward pass, so the temperature may be changed between passes.
+        Gradient estimator for all PD-SSM blocks of the returned network, and for those inside its bidirectional
+        blocks. The blocks read its settings in every forward pass, so the temperature may be changed between
+        passes.
 
     Returns
     -------
-    Stack
-        Stack that consists of the same modules as `stack`, except that PD-SSM blocks are copied. The copies
-        share their parameters with the original blocks. The outputs equal those of `stack` up to rounding, unless
-        rounding changes which map a block selects. The derivatives, including those with respect to the inputs,
-        are estimates.
+    Stack or BidirectionalStack
+        Copy of `stack` that shares all parameters and buffers with it. The outputs equal those of `stack` up to
+        rounding, unless rounding changes which map a block selects. The derivatives, including those with respect
+        to the inputs, are estimates.
     """
-    blocks = [copy.copy(block) for block in stack.layers]
-    for block in blocks:
-        if isinstance(block, PdSsm):
-            block.surrogate = surrogate
-    return Stack(stack.embed, blocks, stack.norm, stack.head, stack.heads)
+    kernels = (part.kernels for part in stack.modules() if hasattr(part, "kernels"))
+    shared = {id(one): one for one in (*stack.parameters(), *stack.buffers(), *kernels)}
+    made = copy.deepcopy(stack, shared)
+    for part in made.modules():
+        if isinstance(part, PdSsm):
+            part.surrogate = surrogate
+    return made

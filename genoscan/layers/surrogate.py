@@ -4,7 +4,7 @@ At each step of a PD-SSM block, an argmax selects one of several transition maps
 destination of each state in each map. The derivative of an argmax is zero almost everywhere. In training,
 it is replaced by the derivative of a softmax, whose temperature may be annealed. Surrogate gradients are
 estimates and differ from the derivative of the deployed function. They are used only in training, and only
-in stacks returned by `pd_ssm.with_surrogate`.
+in networks returned by `pd_ssm.with_surrogate`.
 
 There are two estimators:
 

@@ -10,8 +10,11 @@ _LONGEST = 60
 _OPTIONS = {
     "config.d_model": "--width",
     "config.layers": "--layers",
-    "config.layers.kind": "--block",
+    "config.layers.kind": "--block, --bidirectional",
     "config.layers.d_state": "--states",
+    "config.layers.inner.kind": "--block",
+    "config.layers.inner.d_state": "--states",
+    "config.layers.rcps": "--rcps",
     "config.heads": "--labels, --head",
     "config.language_model": "--language-model",
     "config.trained_on": "--trained-on",

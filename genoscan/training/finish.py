@@ -222,9 +222,8 @@ def _result(trained: Finished, name: str, pieces: Sequence[Piece], chain: Markov
 
 
 def _describe_layers(config: ModelConfig) -> str:
-    kinds = [layer.inner.kind if layer.kind == "two_way" else layer.kind for layer in config.layers]
     direction = "bidirectional" if config.layers[0].kind == "two_way" else "causal"
-    return f"{direction} {' and '.join(dict.fromkeys(_KINDS[kind] for kind in kinds))}"
+    return f"{direction} {' and '.join(dict.fromkeys(_KINDS[kind] for kind in config.mixers))}"
 
 
 def _hardware(settings: Mapping[str, Any]) -> str:

@@ -35,7 +35,8 @@ class Architecture:
     layers
         Number of blocks.
     kinds
-        Kinds of blocks, "mamba" or "pd_ssm". If there are several kinds, the blocks cycle through them.
+        Kinds of blocks, "mamba" or "pd_ssm". If there are several kinds, the blocks cycle through them. In
+        bidirectional blocks, both directions are of this kind.
     states
         Number of states per channel (Mamba) or per head (PD-SSM). If None, the default of the kind is
         used.
@@ -47,8 +48,7 @@ class Architecture:
     Raises
     ------
     InputError
-        If `bidirectional` is true for blocks other than Mamba, or `rcps` is true but `bidirectional` is
-        false.
+        If `rcps` is true but `bidirectional` is false.
     """
 
     width: int
@@ -59,8 +59,6 @@ class Architecture:
     rcps: bool = False
 
     def __post_init__(self) -> None:
-        if self.bidirectional and set(self.kinds) != {"mamba"}:
-            raise InputError("--bidirectional: expected --block mamba, other blocks are causal")
         if self.rcps and not self.bidirectional:
             raise InputError("--rcps: expected --bidirectional too")
 
@@ -204,10 +202,10 @@ def initial_weights(model: Model, config: ModelConfig) -> dict[str, Tensor]:
     Returns
     -------
     dict
-        Weights, keyed by their names in the new model. They include all weights that both models have,
+        Weights and buffers, keyed by their names in the new model. They include all that both models have,
         except the weights of task heads whose configurations differ.
     """
-    tensors = dict(model.network.named_parameters())
+    tensors = dict(model.network.named_parameters()) | dict(model.network.named_buffers())
     numbers = {name: i for i, name in enumerate(model.config.heads)}
     kept: dict[str, Tensor] = {name: tensor for name, tensor in tensors.items() if not name.startswith("heads.")}
     if not config.language_model:

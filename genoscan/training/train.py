@@ -173,7 +173,7 @@ def train(
     device
         PyTorch device to train on.
     initial
-        Initial values of parameters, by name. Parameters that are not listed are initialised at random.
+        Initial values of parameters and buffers, by name. Others are initialised as in a new model.
     report
         Function called with the progress at each report.
     before_steps
@@ -201,9 +201,9 @@ def train(
     torch.manual_seed(options.seed)
     stack = build(config, device=device)
     with torch.no_grad():
-        for name, parameter in stack.named_parameters():
+        for name, tensor in chain(stack.named_parameters(), stack.named_buffers()):
             if initial is not None and name in initial:
-                parameter.copy_(initial[name])
+                tensor.copy_(initial[name])
     tie_strands(config, dict(stack.named_parameters()))
     if options.freeze:
         stack.requires_grad_(False)
@@ -271,10 +271,11 @@ def _steps(
     weights = list(trained.values())
     device = next(stack.parameters()).device
     table = base_table(config, dtype=torch.float32, device=device)
+    trained_stack = with_surrogate(stack, Surrogate(options.surrogate))
     pull = (
-        partial(_pull_bidirectional, stack, table, weights, options)
-        if isinstance(stack, BidirectionalStack)
-        else partial(_pull_causal, with_surrogate(stack, Surrogate(options.surrogate)), table, weights, options)
+        partial(_pull_bidirectional, trained_stack, table, weights, options)
+        if isinstance(trained_stack, BidirectionalStack)
+        else partial(_pull_causal, trained_stack, table, weights, options)
     )
     streams = shares(options.batch, device)
     extra = 1 if options.language_model == "next-base" else 0

@@ -52,6 +52,21 @@ BOTH_WAYS: dict[str, dict[str, Any]] = {
     "Ph, no symbol for N": {"rcps": False, "n_layer": 1, "no_unknown": True},
     "PS unfused, no symbol for N": {"fused": False, "n_layer": 1, "no_unknown": True},
 }
+MASKED = {"symbols": "ACGTN.", "base_columns": [0, 1, 2, 3], "complement": [3, 2, 1, 0, 4, 5], "unknown": 4, "mask": 5}
+
+
+def two_way(*inner: dict[str, Any], strategy: str = "add", rcps: bool = False, fused: bool = False, tied: bool = True):
+    shared = {"kind": "two_way", "strategy": strategy, "rcps": rcps, "fused_add_norm": fused, "tied": tied}
+    return MASKED | {"layers": [shared | {"inner": mixer} for mixer in inner], "d_model": 6, "label_offset": 0}
+
+
+PD_SSM_BOTH_WAYS: dict[str, dict[str, Any]] = {
+    "PD-SSM inside": two_way(PD_SSM, PD_SSM),
+    "PD-SSM and Mamba inside, untied, product": two_way(PD_SSM, MAMBA, strategy="multiply", tied=False),
+    "PD-SSM inside, both strands": two_way(PD_SSM, rcps=True, fused=True),
+    "PD-SSM and Mamba inside, both strands, untied": two_way(MAMBA, PD_SSM, rcps=True, tied=False),
+}
+"""Bidirectional blocks in genoscan's own files."""
 # Probabilities near 1, whose complement is small.
 CONFIDENT: dict[str, dict[str, Any]] = {"mamba, confident": PLAIN | {"layers": [MAMBA], "d_model": 8, "head": 4.0}}
 LONG: dict[str, dict[str, Any]] = {
@@ -61,7 +76,7 @@ LONG: dict[str, dict[str, Any]] = {
     "Ph, small": {"rcps": False, "n_layer": 1, "d_model": 4},
     "PS fused, small": {"fused": True, "n_layer": 1, "d_model": 4},
 }
-ALL = CAUSAL | BOTH_WAYS | CONFIDENT | LONG
+ALL = CAUSAL | BOTH_WAYS | CONFIDENT | LONG | PD_SSM_BOTH_WAYS
 
 
 OURS = "no_unknown", "embedding", "eps", "seed", "head"
@@ -77,8 +92,8 @@ class Model(NamedTuple):
     nearest: Callable[[Tensor], float] | None
 
 
-def causal(folder: Path, sizes: dict[str, Any]) -> Model:
-    """Write a causal model in genoscan's own format."""
+def native(folder: Path, sizes: dict[str, Any]) -> Model:
+    """Write a model in genoscan's own format."""
     config = {
         "format": "genoscan-model/1",
         "mask": None,
@@ -95,7 +110,7 @@ def causal(folder: Path, sizes: dict[str, Any]) -> Model:
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "README.md").write_text("Untrained.\n")
     save_file(weights, folder / "model.safetensors")
-    smooth = all(layer["kind"] == "mamba" for layer in config["layers"])
+    smooth = all(layer.get("inner", layer)["kind"] == "mamba" for layer in config["layers"])
     return Model(
         folder,
         config,
@@ -128,7 +143,7 @@ def imported(folder: Path, sizes: dict[str, Any], config: dict[str, Any], weight
 
 
 def seeded(config: dict[str, Any], seed: int = 1) -> Weights:
-    """Return weights of a causal model, float32, none of them at a special value."""
+    """Return weights of a model in genoscan's own format, float32, none of them at a special value."""
     random = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int, scale: float = 1.0) -> Tensor:
@@ -137,11 +152,9 @@ def seeded(config: dict[str, Any], seed: int = 1) -> Weights:
     def uniform(*shape: int, low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(*shape, generator=random)
 
-    d, symbols = config["d_model"], len(config["symbols"])
-    made = {"embed.weight": normal(d, symbols)}
-    for i, layer in enumerate(config["layers"]):
+    def mixer(layer: dict[str, Any]) -> Weights:
         e, k = layer["expand"] * d, layer["d_conv"]
-        w = {"norm.weight": 1 + normal(d, scale=0.3), "out_proj.weight": normal(d, e, scale=0.7 * e**-0.5)}
+        w = {"out_proj.weight": normal(d, e, scale=0.7 * e**-0.5)}
         convolved = e
         if layer["kind"] == "mamba":
             n, r = layer["d_state"], layer["dt_rank"]
@@ -169,6 +182,23 @@ def seeded(config: dict[str, Any], seed: int = 1) -> Weights:
             w["D"] = normal(e)
         w["conv.weight"] = normal(convolved, k, scale=k**-0.5)
         w["conv.bias"] = normal(convolved, scale=0.1)
+        return w
+
+    d, symbols = config["d_model"], len(config["symbols"])
+    made = {"embed.weight": normal(d, symbols)}
+    for i, layer in enumerate(config["layers"]):
+        w = {"norm.weight": 1 + normal(d, scale=0.3)}
+        if layer["kind"] == "two_way":
+            for way in ("fwd", "rev"):
+                own = mixer(layer["inner"])
+                leave = stack.PROJECTIONS if layer["tied"] and way == "rev" else ()
+                w |= {f"{way}.{name}": tensor for name, tensor in own.items() if name not in leave}
+        else:
+            w |= mixer(layer)
         made |= {f"layers.{i}.{name}": tensor for name, tensor in w.items()}
     made["norm.weight"], made["head.weight"] = (1 + normal(d, scale=0.3), normal(symbols, d, scale=0.5))
+    if config["layers"][0].get("rcps"):  # the other strand has the complements of the symbols
+        pairs = config["complement"]
+        made["embed.weight"] = torch.cat([made["embed.weight"], made["embed.weight"][:, pairs]])
+        made["head.weight"] = torch.cat([made["head.weight"], made["head.weight"][pairs]], 1)
     return made
