@@ -62,10 +62,10 @@ def causal(folder: Path, n_layers: int) -> Path:
     return folder
 
 
-def selecting(folder: Path, n_layers: int) -> Path:
+def selecting(folder: Path, n_layers: int, **sizes: Any) -> Path:
     kinds = ("pd_ssm", "mamba")[:n_layers]
-    stack = mixed_stack(8, kinds, dtype=torch.float32)
-    save_model(folder, mixed_config(8, kinds), stack, "# mixed\n")
+    stack = mixed_stack(8, kinds, dtype=torch.float32, **sizes)
+    save_model(folder, mixed_config(8, kinds, **sizes), stack, "# mixed\n")
     return folder
 
 
@@ -84,6 +84,7 @@ MODELS = {
     "both strands": two_way,
     "directions multiplied": partial(two_way, rcps=False, strategy="ew_multiply"),
     "Mamba-2": partial(two_way, rcps=False, mamba2=True),
+    "PD-SSM in both directions": partial(selecting, two_way={"tied": False}),
 }
 
 
@@ -158,10 +159,11 @@ def test_any_track_is_the_cpus(model: str, options: str, dtype: str, tmp_path: P
 
 
 @pytest.mark.slow
-def test_other_commands(tmp_path: Path, card: None) -> None:
+@pytest.mark.parametrize("model", ["PD-SSM", "PD-SSM in both directions"])
+def test_other_commands(model: str, tmp_path: Path, card: None) -> None:
     """A margin beside a track, and the true change that a base makes."""
     length, tile = LONG
-    path, sequence = selecting(tmp_path / "model", 2), write_sequence(tmp_path, length)
+    path, sequence = MODELS[model](tmp_path / "model", 2), write_sequence(tmp_path, length)
     tracks = {}
     for device in ("cuda", "cpu"):
         margin, change = (tmp_path / f"{name}-{device}.bw" for name in ("margin", "change"))

@@ -21,19 +21,24 @@ from genoscan.training.optimizer import adamw
 KERNELS = choose("cpu")
 MAMBA = MambaConfig(dt_rank=1)
 MAMBA2 = Mamba2Config(head_dim=8)
+PD_SSM = PdSsmConfig(d_state=4, n_maps=2, rank=1)
 KINDS = {
     "mamba": MAMBA,
     "mamba2": MAMBA2,
-    "pd_ssm": PdSsmConfig(d_state=4, n_maps=2, rank=1),
+    "pd_ssm": PD_SSM,
     "two_way, mamba": BidirectionalConfig(inner=MAMBA),
     "two_way, mamba, untied": BidirectionalConfig(inner=MAMBA, tied=False),
     "two_way, mamba2, both strands": BidirectionalConfig(inner=MAMBA2, rcps=True),
+    "two_way, pd_ssm": BidirectionalConfig(inner=PD_SSM),
 }
 
 MAMBA_DECAYS = ["in_proj.weight", "x_proj.weight", "dt_proj.weight", "out_proj.weight"]
 MAMBA_DOES_NOT = ["conv.weight", "conv.bias", "dt_proj.bias", "A_log", "D"]
 MAMBA2_DECAYS = ["in_proj.weight", "out_proj.weight"]
 MAMBA2_DOES_NOT = ["conv.weight", "conv.bias", "dt_bias", "A_log", "D", "gate_norm"]
+PD_SSM_SHARED = ["in_proj.weight", "out_proj.weight"]
+PD_SSM_OWN = [f"{name}.weight" for name in ("B_proj", "low", "size", "phase", "C_proj", "router", "state_out")]
+PD_SSM_DOES_NOT = ["conv.weight", "conv.bias", "size.bias", "phase.bias", "C_proj.bias", "dictionary", "D"]
 
 
 def within(place: str, names: list[str]) -> list[str]:
@@ -43,28 +48,20 @@ def within(place: str, names: list[str]) -> list[str]:
 DECAYS = {
     "mamba": MAMBA_DECAYS,
     "mamba2": MAMBA2_DECAYS,
-    "pd_ssm": [
-        "in_proj.weight",
-        "B_proj.weight",
-        "low.weight",
-        "size.weight",
-        "phase.weight",
-        "C_proj.weight",
-        "router.weight",
-        "state_out.weight",
-        "out_proj.weight",
-    ],
+    "pd_ssm": PD_SSM_SHARED + PD_SSM_OWN,
     "two_way, mamba": [*within("fwd", MAMBA_DECAYS), "rev.x_proj.weight", "rev.dt_proj.weight"],
     "two_way, mamba, untied": [*within("fwd", MAMBA_DECAYS), *within("rev", MAMBA_DECAYS)],
     "two_way, mamba2, both strands": within("fwd", MAMBA2_DECAYS),
+    "two_way, pd_ssm": [*within("fwd", PD_SSM_SHARED + PD_SSM_OWN), *within("rev", PD_SSM_OWN)],
 }
 DOES_NOT = {
     "mamba": ["norm.weight", *MAMBA_DOES_NOT],
     "mamba2": ["norm.weight", *MAMBA2_DOES_NOT],
-    "pd_ssm": ["norm.weight", "conv.weight", "conv.bias", "size.bias", "phase.bias", "C_proj.bias", "dictionary", "D"],
+    "pd_ssm": ["norm.weight", *PD_SSM_DOES_NOT],
     "two_way, mamba": ["norm.weight", *within("fwd", MAMBA_DOES_NOT), *within("rev", MAMBA_DOES_NOT)],
     "two_way, mamba, untied": ["norm.weight", *within("fwd", MAMBA_DOES_NOT), *within("rev", MAMBA_DOES_NOT)],
     "two_way, mamba2, both strands": ["norm.weight", *within("fwd", MAMBA2_DOES_NOT), *within("rev", MAMBA2_DOES_NOT)],
+    "two_way, pd_ssm": ["norm.weight", *within("fwd", PD_SSM_DOES_NOT), *within("rev", PD_SSM_DOES_NOT)],
 }
 
 

@@ -32,6 +32,7 @@ from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.norm import NormConfig, RMSNorm
+from genoscan.layers.pd_ssm import PdSsmConfig
 from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate, straight_through
 from genoscan.ops.cpu import CPU
@@ -122,6 +123,9 @@ LAYERS: dict[str, Callable[[str], nn.Module]] = {
     "two-way, both strands": lambda kernels: Whole(two_way_stack(kernels, rcps=True, fused_add_norm=True)),
     "two-way, product of Mamba-2": lambda kernels: Whole(
         two_way_stack(kernels, strategy="multiply", inner=Mamba2Config(d_state=2, head_dim=4))
+    ),
+    "two-way, PD-SSM": lambda kernels: Whole(
+        two_way_stack(kernels, inner=PdSsmConfig(heads=1, d_state=3, n_maps=2, rank=1))
     ),
     "Phase Gradient Flow": pgf_operator,
 }

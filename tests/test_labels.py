@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ from genoscan.training.data import Piece, SequenceId, Split
 from genoscan.training.labels import MAX_LABELS, label_bases
 from genoscan.training.metrics import average_precision, best_f1, top_n_precision
 from genoscan.training.objective import prepare_batch
-from genoscan.training.setup import Architecture, initial_weights, new_config
+from genoscan.training.setup import Architecture, Kind, initial_weights, new_config
 from genoscan.training.site_models import FLANK, site_model
 from genoscan.training.strands import average_strands, tie_strands
 from genoscan.training.train import TrainOptions, train
@@ -201,8 +201,10 @@ def split_of(length: int) -> Split:
     )
 
 
-def config_of(split: Split, *, rcps: bool = False, masked: bool = False) -> ModelConfig:
-    architecture = Architecture(8, 1, states=4, bidirectional=True, rcps=rcps)
+def config_of(
+    split: Split, *, kinds: tuple[Kind, ...] = ("mamba",), rcps: bool = False, masked: bool = False
+) -> ModelConfig:
+    architecture = Architecture(8, len(kinds), kinds, states=4, bidirectional=True, rcps=rcps)
     heads = {name: head.config for name, head in split.heads.items()}
     return new_config(
         architecture, window=48, language_model="masked" if masked else "none", heads=heads, trained_on="nothing"
@@ -214,12 +216,15 @@ OPTIONS = TrainOptions(
 )
 
 
-@pytest.mark.parametrize("tile", [48, 20])
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("rcps", [False, True])
-def test_interrupted_and_resumed_is_unbroken(tmp_path: Path, tile: int, masked: bool, rcps: bool) -> None:
+@pytest.mark.parametrize(
+    ("rcps", "masked", "tile", "kinds"),
+    [*itertools.product((False, True), (False, True), (48, 20), [("mamba",)]), (True, False, 20, ("pd_ssm", "mamba"))],
+)
+def test_interrupted_and_resumed_is_unbroken(
+    tmp_path: Path, tile: int, masked: bool, rcps: bool, kinds: tuple[Kind, ...]
+) -> None:
     split = split_of(2000)
-    config = config_of(split, rcps=rcps, masked=masked)
+    config = config_of(split, rcps=rcps, masked=masked, kinds=kinds)
     options = replace(OPTIONS, tile=tile, language_model="masked" if masked else "none")
     whole = train(config, split, options, work=tmp_path / "a")
 
@@ -250,6 +255,23 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
     assert float(batch.objective(outputs, slice(0, 100))) == pytest.approx(float(expected))
     parts = [batch.objective(outputs[:, a:b], slice(a, b)) for a, b in ((0, 40), (40, 100))]
     assert float(sum(parts)) == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize(("tile", "surrogate"), [(128, "activated"), (50, "straight_through")])
+def test_the_loss_of_pd_ssm_in_both_directions_falls(
+    tmp_path: Path, tile: int, surrogate: Literal["activated", "straight_through"]
+) -> None:
+    """Every selection is trained: routers and dictionaries of both directions change."""
+    split = split_of(500)
+    config = config_of(split, kinds=("pd_ssm",), rcps=True)
+    options = replace(OPTIONS, steps=12, window=128, rate=2e-2, tile=tile, surrogate=surrogate, report_every=20)
+    losses: list[float] = []
+    stack = train(config, split, options, work=tmp_path, after_step=lambda _step, loss: losses.append(loss))
+    assert losses[-1] < 0.5 * losses[0]
+    torch.manual_seed(options.seed)
+    before = dict(build(config).named_parameters())
+    for name, weight in stack.named_parameters():
+        assert not torch.equal(weight, before[name]), name
 
 
 @pytest.mark.slow
@@ -293,7 +315,9 @@ def asked(folder: Path, out: Path, *more: object) -> list[object]:
     return ["train", folder / "g.fa", "-o", out, *sizes, *more]
 
 
-@pytest.mark.parametrize("direction", [[], ["--bidirectional"], ["--bidirectional", "--rcps"]])
+@pytest.mark.parametrize(
+    "direction", [[], ["--bidirectional"], ["--bidirectional", "--rcps"], ["--bidirectional", "--block", "pd_ssm"]]
+)
 def test_a_model_with_heads_is_made_and_asked(annotated: Path, tmp_path: Path, direction: list[str]) -> None:
     made = tmp_path / "made"
     more = ["--labels", annotated / "g.bed", "--head", "intervals", *direction]
@@ -317,8 +341,10 @@ def test_a_model_with_heads_is_made_and_asked(annotated: Path, tmp_path: Path, d
     )
     assert done.code == 0, done.err
     continued = tmp_path / "continued"
-    done = genoscan(*asked(annotated, continued, *more[:4], "--from", made, "--freeze"))
+    more = [*more[:4], "--from", made, "--freeze", "--surrogate", "straight_through"]
+    done = genoscan(*asked(annotated, continued, *more))
     assert done.code == 0, done.err
+    assert ("--surrogate (no block is of kind pd_ssm)" in done.err) == ("pd_ssm" not in direction)
     before, after = (load_file(folder / "model.safetensors") for folder in (made, continued))
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"heads.0.weight", "heads.0.bias"}
     assert load_model(continued).config.heads == load_model(made).config.heads
@@ -354,7 +380,6 @@ def test_heads_with_the_same_labels_keep_their_weights(kind: str, tmp_path: Path
         (["--labels", "{}/missing.gff3", "--head", "genes"], "missing.gff3"),
         (["--freeze"], "expected --from too"),
         (["--rcps"], "expected --bidirectional too"),
-        (["--bidirectional", "--block", "pd_ssm"], "expected --block mamba"),
         (["--language-model", "masked"], "the blocks are causal"),
         (["--language-model", "next-base", "--bidirectional"], "the blocks are bidirectional"),
         (["--from", "nothing"], "nothing"),

@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -24,18 +24,22 @@ from genoscan.engine.target import whole_window
 from genoscan.errors import ModelError
 from genoscan.genome.genome import open_genome
 from genoscan.layers.automaton import from_automaton, open_reading_frames
-from genoscan.layers.margins import Margins
+from genoscan.layers.bidirectional import BidirectionalStack
+from genoscan.layers.margins import margins
 from genoscan.layers.pd_ssm import PdSsm, with_surrogate
 from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate
 from genoscan.layers.weights import build, save_model
-from genoscan.model import load_model
+from genoscan.model import choose_method, load_model
 from genoscan.ops.dual import Dual, primal
 from genoscan.ops.pd_scan import argmax_maps
+from genoscan.tracks.reader import BigWig
 from genoscan.training.data import Piece, SequenceId, Split
 from genoscan.training.train import TrainOptions, train
 
-F64 = torch.float64
+F32, F64 = torch.float32, torch.float64
+TWO_WAY = {"tied": False}, {"rcps": True, "fused_add_norm": True}
+"""Settings of bidirectional blocks."""
 
 
 def straight(layer: PdSsm, x: Tensor, carry: tuple[Tensor, Tensor]) -> Tensor:
@@ -160,11 +164,11 @@ def test_margins_are_a_second_track(folder: Path, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert done.out.splitlines() == [str(outputs[1]), str(outputs[3])]
     codes = torch.tensor(["ACGTN".index(letter) for letter in letters[91:209]], dtype=torch.uint8)
-    layer, margins = Margins(load_model(folder).stack), []
+    layer, of_strands = margins(load_model(folder).stack), []
     for read in (codes, torch.tensor([3, 2, 1, 0, 4], dtype=torch.uint8)[codes.long().flip(0)]):
         x = OneHot(read[None], one_hot_table(torch.float32)).tile(slice(0, 118))
-        margins.append(layer.forward(x, layer.begin(1))[0].flatten())
-    expected = torch.minimum(margins[0], margins[1].flip(0))[9:109].tolist()
+        of_strands.append(layer.forward(x, layer.begin(1))[0].flatten())
+    expected = torch.minimum(of_strands[0], of_strands[1].flip(0))[9:109].tolist()
     found = {}
     for line in Path(outputs[3]).read_text().splitlines():
         chrom, start, end, value = line.split("\t")
@@ -176,6 +180,33 @@ def test_margins_are_a_second_track(folder: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "margin.bedgraph.json").read_text())["track"] == "margin"
 
 
+@pytest.mark.parametrize("two_way", TWO_WAY)
+def test_margins_of_both_directions(two_way: dict[str, Any], tmp_path: Path) -> None:
+    """The smallest of every router, wherever it reads from."""
+    kinds = "pd_ssm", "mamba", "pd_ssm"
+    stack = mixed_stack(kinds=kinds, two_way=two_way, dtype=torch.float32)
+    letters = bases(90, 1)
+    x = OneHot(torch.tensor([["ACGT".index(letter) for letter in letters]], dtype=torch.uint8), one_hot_table(F32))
+    found, h = [], stack.encode(x.tile(slice(0, 90)))
+    for block, kind in zip(stack.blocks, kinds, strict=True):
+        read = block.prepare(h)
+        strands = zip(read.split(8, -1), [(block.fwd, block.rev), (block.rev, block.fwd)], strict=False)
+        for strand, (there, back) in strands if kind == "pd_ssm" else ():
+            found += [there.margin(strand, there.begin(1)), back.margin(strand.flip(1), back.begin(1)).flip(1)]
+        ways = block.left_to_right, block.right_to_left
+        left, right = (way.forward(part, way.begin(1))[0] for way, part in zip(ways, (read, read.flip(1)), strict=True))
+        h = block.merge(h, left, right.flip(1))
+    expected = torch.cat(found).amin(0)
+    save_model(tmp_path / "m", mixed_config(kinds=kinds, two_way=two_way), stack, "")
+    genome, track = write_fasta(tmp_path / "g.fa", {"one": letters}), tmp_path / "margin.bw"
+    done = genoscan(
+        "attribute", genome, "-m", tmp_path / "m", "-o", tmp_path / "x.bw", "--with-margin", track, "--tile", 37
+    )
+    assert done.code == 0, done.err
+    with BigWig(track) as opened:
+        assert_near(torch.from_numpy(opened.scores("one", 0, 90)), expected)
+
+
 def test_a_model_that_selects_nothing_has_no_margin(tmp_path: Path) -> None:
     genome = write_fasta(tmp_path / "genome.fa", {"one": bases(100, 1)})
     command = "attribute", genome, "-o", tmp_path / "score.bw", "--with-margin"
@@ -183,6 +214,10 @@ def test_a_model_that_selects_nothing_has_no_margin(tmp_path: Path) -> None:
     assert refused.code == 1
     assert "the model has no PD-SSM layer" in refused.err
     assert not (tmp_path / "score.bw").exists()
+    config, stack = (make(kinds=("mamba",), two_way={}) for make in (mixed_config, mixed_stack))
+    save_model(tmp_path / "both", config, stack, "")
+    refused = genoscan(*command, tmp_path / "margin.bw", "-m", tmp_path / "both")
+    assert "the model has no PD-SSM layer" in refused.err
     refused = genoscan(*command, tmp_path / "score.bw")
     assert refused.code == 1
     assert "an output is given twice" in refused.err
@@ -257,7 +292,7 @@ def test_training_takes_the_estimators_derivative(
         assert_near(a, b)
 
 
-def adjoint_of(stack: Stack, *, parameters: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
+def adjoint_of(stack: Stack | BidirectionalStack, *, parameters: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return the derivatives with respect to the inputs, and to the parameters if asked for."""
     weight = next(stack.parameters())
     inputs = OneHot(genome(90, n_share=0.05), one_hot_table(weight.dtype))
@@ -268,7 +303,7 @@ def adjoint_of(stack: Stack, *, parameters: bool = False) -> tuple[Tensor, tuple
 
     asked = list(stack.parameters()) if parameters else []
     target = whole_window(inputs.codes, output_columns())
-    pull = adjoint(stack, inputs, target, tile=40, slots=2, parameters=asked)
+    pull = choose_method(stack, tile=40, slots=2).gradient(stack, inputs, target, parameters=asked)
     return x_bar, consume(pull, receive).parameters
 
 
@@ -292,15 +327,19 @@ def test_sensitivities_do_not_depend_on_what_requires_gradients(kernels: str, tr
 
 
 @pytest.mark.parametrize("kind", ["activated", "straight_through"])
-def test_a_surrogate_is_used_by_the_copy_alone(kind: Literal["activated", "straight_through"]) -> None:
-    stack = mixed_stack(kinds=KINDS).requires_grad_()
+@pytest.mark.parametrize("two_way", [None, *TWO_WAY])
+def test_a_surrogate_is_used_by_the_copy_alone(
+    kind: Literal["activated", "straight_through"], two_way: dict[str, Any] | None
+) -> None:
+    stack = mixed_stack(kinds=KINDS if two_way is None else ("pd_ssm",), two_way=two_way).requires_grad_()
     expected, _ = adjoint_of(stack)
     trained = with_surrogate(stack, Surrogate(kind))
     assert dict(trained.named_parameters()).keys() == dict(stack.named_parameters()).keys()
     pairs = zip(trained.parameters(), stack.parameters(), strict=True)
     assert all(a is b for a, b in pairs)
     x = random_like(torch.zeros(1, 20, 4, dtype=F64))
-    assert_near(trained(x, stack.begin(1)), stack(x, stack.begin(1)))
+    carry = [] if two_way is not None else [stack.begin(1)]
+    assert_near(trained(x, *carry), stack(x, *carry))
     found, bars = adjoint_of(trained.eval(), parameters=True)
     with pytest.raises(AssertionError):
         assert_near(found, expected)
@@ -309,6 +348,20 @@ def test_a_surrogate_is_used_by_the_copy_alone(kind: Literal["activated", "strai
     # It is asked for: weights that are frozen do not turn it off.
     assert_same_bits(adjoint_of(trained.requires_grad_(False))[0], found)
     assert_same_bits(adjoint_of(stack)[0], expected)
+
+
+@pytest.mark.parametrize("kind", ["activated", "straight_through"])
+@pytest.mark.parametrize("two_way", TWO_WAY)
+def test_a_surrogate_in_both_directions_is_that_of_the_whole_window(
+    kind: Literal["activated", "straight_through"], two_way: dict[str, Any]
+) -> None:
+    stack = with_surrogate(mixed_stack(two_way=two_way).requires_grad_(), Surrogate(kind))
+    codes = genome(90, n_share=0.05)
+    x = OneHot(codes, one_hot_table()).tile(slice(0, 90)).requires_grad_()
+    value = whole_window(codes, output_columns())(stack(x), slice(0, 90))
+    truth = torch.autograd.grad(value.sum(), [x, *stack.parameters()])
+    found, bars = adjoint_of(stack, parameters=True)
+    assert_near((found, *bars), truth)
 
 
 def test_no_surrogate_is_on_unless_asked_for(folder: Path, tmp_path: Path) -> None:

@@ -293,6 +293,11 @@ def change_layer(config: dict[str, Any], **fields: Any) -> None:
     config["layers"][1] |= fields
 
 
+def contain(config: dict[str, Any], **inner: Any) -> None:
+    """Make the first layer, the only one, bidirectional."""
+    config["layers"] = [{"kind": "two_way", "inner": inner}]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -304,6 +309,10 @@ def change_layer(config: dict[str, Any], **fields: Any) -> None:
         (lambda config: config.update(format="genoscan-model/2"), ["format", "genoscan-model/1"]),
         (lambda config: change_layer(config, kind="lstm"), ["layers.1", "kind", "mamba"]),
         (lambda config: change_layer(config, d_conv=0), ["layers.1.d_conv"]),
+        (lambda config: contain(config, kind="pd_ssm"), ["layers.0.inner.rank", "required"]),
+        (lambda config: contain(config, kind="pd_ssm", rank=1, n_maps=0), ["layers.0.inner.n_maps is 0"]),
+        (lambda config: contain(config, kind="pd_ssm", rank=1, dt_rank=1), ["layers.0.inner.dt_rank"]),
+        (lambda config: contain(config, kind="two_way"), ["layers.0.inner", "kind", "'pd_ssm'"]),
         (lambda config: change_layer(config, d_state=0), ["layers.1.d_state"]),
         (lambda config: config.update(layers=[]), ["layers", "at least one"]),
         (lambda config: config["norm"].update(kind="batch"), ["norm.kind"]),
@@ -384,7 +393,7 @@ def test_the_configuration_is_part_of_a_models_hash(change: dict[str, Any]) -> N
 def test_a_layers_settings_are_part_of_a_models_hash() -> None:
     """Whatever a layer of any kind can be set to."""
     for kind in (MambaConfig, Mamba2Config, PdSsmConfig, BidirectionalConfig):
-        needed: dict[str, Any] = {"dt_rank": 1, "rank": 1, "inner": MambaConfig(dt_rank=1)}
+        needed: dict[str, Any] = {"dt_rank": 1, "rank": 1, "inner": PdSsmConfig(rank=1)}
         given = {name: value for name, value in needed.items() if name in kind.model_fields}
         layer = kind(**given)
         seen = set()

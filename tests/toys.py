@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genoscan.layer import Carry
+from genoscan.layers.bidirectional import BidirectionalConfig, BidirectionalStack
 from genoscan.layers.config import ModelConfig
 from genoscan.layers.mamba import Mamba, MambaConfig
 from genoscan.layers.mamba2 import Mamba2, Mamba2Config
@@ -101,19 +102,30 @@ def biased_stack(kind: str = "mamba", *, dtype: torch.dtype = torch.float64, ker
 
 
 def mixed_config(
-    width: int = 8, kinds: tuple[str, ...] = ("mamba", "pd_ssm"), *, heads: int = 2, d_state: int = 6, n_maps: int = 3
+    width: int = 8,
+    kinds: tuple[str, ...] = ("mamba", "pd_ssm"),
+    *,
+    heads: int = 2,
+    d_state: int = 6,
+    n_maps: int = 3,
+    two_way: dict[str, Any] | None = None,
 ) -> ModelConfig:
+    """Return a configuration of blocks of these kinds; `two_way` has the settings of bidirectional ones around them."""
     made = {
         "mamba": MambaConfig(d_state=4, d_conv=4, expand=2, dt_rank=1),
         "pd_ssm": PdSsmConfig(heads=heads, d_state=d_state, n_maps=n_maps, rank=2),
     }
-    return ModelConfig(
-        d_model=width, layers=tuple(made[kind] for kind in kinds), context=9, reach=9, trained_on="nothing"
-    )
+    layers: list[Any] = [made[kind] for kind in kinds]
+    offset = 1
+    if two_way is not None:
+        layers, offset = [BidirectionalConfig(inner=layer, **two_way) for layer in layers], 0
+    return ModelConfig(d_model=width, layers=layers, label_offset=offset, context=9, reach=9, trained_on="nothing")
 
 
-def mixed_stack(*shape: Any, kernels: str = "cpu", dtype: torch.dtype = torch.float64, **sizes: Any) -> Stack:
-    """Return a frozen stack of `mixed_config`'s blocks with seeded weights."""
+def mixed_stack(
+    *shape: Any, kernels: str = "cpu", dtype: torch.dtype = torch.float64, **sizes: Any
+) -> Stack | BidirectionalStack:
+    """Return a frozen network of `mixed_config`'s blocks with seeded weights."""
     torch.manual_seed(3)
     stack = build(mixed_config(*shape, **sizes), kernels=kernels)
     with torch.no_grad():
