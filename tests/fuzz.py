@@ -236,6 +236,18 @@ def _model(folder: Path) -> dict[str, bytes]:
     return {f"model/{file.name}": file.read_bytes() for file in folder.iterdir()}
 
 
+def _bidirectional_model(folder: Path) -> dict[str, bytes]:
+    import torch
+    from toys import mixed_config, mixed_stack
+
+    from genoscan.layers.weights import save_model
+
+    two_way = {"rcps": True, "tied": False}
+    stack = mixed_stack(two_way=two_way, dtype=torch.float32)
+    save_model(folder, mixed_config(two_way=two_way), stack, "# mixed\n")
+    return {f"model/{file.name}": file.read_bytes() for file in folder.iterdir()}
+
+
 def _bcf(path: Path) -> None:
     import pysam
 
@@ -440,6 +452,7 @@ def readers() -> dict[str, Reader]:
     }
     with tempfile.TemporaryDirectory() as folder:
         model = _model(Path(folder))
+        bidirectional = _bidirectional_model(Path(folder))
     state = {"settings": {"a": 1}, "step": 5, "seconds": 1.0, "rows": [{"loss": 1.0}], "tensors": "step-5.safetensors"}
     unfinished = {
         "settings.json": b'{"a": [1]}',
@@ -476,6 +489,7 @@ def readers() -> dict[str, Reader]:
         "overview": Reader({**record, "x.bw.json": _record(), "x.npz.json": _record()}, "x.npz.json", _read_overview),
         "workflow": Reader({"config.json": _WORKFLOW}, "config.json", _read_workflow_config),
         "config": Reader(model, "model/config.json", _read_model),
+        "bidirectional config": Reader(bidirectional, "model/config.json", _read_model),
         "safetensors": Reader(model, "model/model.safetensors", _read_model),
         "state": Reader({"state.json": json.dumps(state).encode()}, "state.json", _read_state),
         "settings": Reader(partial, "x.bw.partial/settings.json", _resume),

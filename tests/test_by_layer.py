@@ -13,12 +13,14 @@ from laws import assert_near
 from torch import Tensor
 from torch.func import jvp
 from torch.nn import functional as F
+from toys import mixed_stack
 from truth import caduceus, models
 
 from genoscan.engine.adjoint import consume
 from genoscan.engine.boundaries import BoundaryStore
 from genoscan.engine.by_layer import adjoint_by_layer, forward_by_layer, tangent_by_layer
 from genoscan.engine.inputs import Dense, Spans
+from genoscan.engine.methods import Layerwise
 from genoscan.engine.tangent import DenseDirections
 from genoscan.engine.target import WeightedSum
 from genoscan.layer import BidirectionalNetwork
@@ -209,3 +211,14 @@ def test_a_direction_that_fails_stops_the_other(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ValueError, match="one direction"):
         pulled(stack, torch.rand(1, LENGTH, config["vocab_size"], dtype=torch.float64))
     assert ran["rev"] < 2 * tiles
+
+
+def test_memory_is_planned_for_the_layer_that_needs_most() -> None:
+    """Whichever comes first: the carries of PD-SSM and Mamba differ."""
+    orders = [("mamba", "pd_ssm"), ("pd_ssm", "mamba")]
+    planned = [
+        Layerwise(tile=TILE).cost(mixed_stack(8, kinds, n_maps=2, d_state=50, two_way={}), LENGTH, 1).boundary_bytes
+        for kinds in orders
+    ]
+    assert planned[0] == planned[1]
+    assert planned[0] > Layerwise(tile=TILE).cost(mixed_stack(8, ("mamba",) * 2, two_way={}), LENGTH, 1).boundary_bytes

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from toys import N_CODE, genome, mixed_config, one_hot_table, straight_stack, tiny_config, tiny_stack
+from toys import N_CODE, genome, mixed_config, mixed_stack, one_hot_table, straight_stack, tiny_config, tiny_stack
 
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import encode, reverse_complement
@@ -28,8 +28,9 @@ from genoscan.layers.heads import HeadConfig
 from genoscan.layers.linear import Linear
 from genoscan.layers.norm import NormConfig, RMSNorm
 from genoscan.layers.stack import Stack
-from genoscan.layers.weights import build
+from genoscan.layers.weights import build, save_model
 from genoscan.layers.window_error import WindowError, WindowErrors
+from genoscan.model import load_model
 from genoscan.ops.dispatch import choose
 from genoscan.training import state
 from genoscan.training import train as training
@@ -38,6 +39,7 @@ from genoscan.training.data import Piece, SequenceId, Split, read_stretches, spl
 from genoscan.training.evaluation import bits_per_base, sample
 from genoscan.training.labels import LabelledHead
 from genoscan.training.optimizer import adamw, update
+from genoscan.training.setup import extended_config, initial_weights
 from genoscan.training.train import Progress, TrainOptions, learning_rate, train
 
 F32 = torch.float32
@@ -381,6 +383,18 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("stopped")
     train(MIXED, SPLIT, FEW, work=work)
     return work
+
+
+def test_the_initial_state_of_pd_ssm_is_that_of_the_model_before(tmp_path: Path) -> None:
+    before = mixed_stack(kinds=("pd_ssm",), dtype=torch.float32)
+    (block,) = before.layers
+    block.start.copy_(torch.arange(24.0).view(2, 2, 6))
+    save_model(tmp_path / "m", mixed_config(kinds=("pd_ssm",)), before, "")
+    model = load_model(tmp_path / "m")
+    config = extended_config(model, language_model="next-base", heads={}, trained_on="more")
+    options = replace(OPTIONS, steps=1)
+    stack = train(config, SPLIT, options, work=tmp_path / "work", initial=initial_weights(model, config))
+    assert torch.equal(stack.layers[0].start, block.start)
 
 
 def places(value: Any, *path: str | int) -> Iterator[tuple[str | int, ...]]:
