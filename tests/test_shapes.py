@@ -12,7 +12,7 @@ CHOSEN = {
     "test_engine": "whole_window",
     "test_by_layer": "autograds",
     "test_layers": "float32 and split",
-    "test_pd_ssm": "engines_derivatives",
+    "test_pd_ssm": "engines_derivatives or both_directions",
     "test_foreign": "logits",
 }
 

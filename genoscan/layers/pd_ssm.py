@@ -20,7 +20,7 @@ The number of channels is `expand` x `d_model`. The mixer computes the output pr
 
 import copy
 import math
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -30,12 +30,14 @@ from genoscan.layers.linear import Linear
 from genoscan.layers.mamba import Depthwise
 from genoscan.layers.norm import NormConfig, build_norm
 from genoscan.layers.schema import Schema, Size
-from genoscan.layers.stack import Network
+from genoscan.layers.stack import SequenceModel
 from genoscan.layers.surrogate import Surrogate, activated, straight_through
 from genoscan.ops.dual import Dual
 from genoscan.ops.kernels import Kernels
 from genoscan.ops.pd_mix import Estimate, PdMixWeights, pd_mix_by_operations
 from genoscan.ops.pd_scan import argmax_maps
+
+Network = TypeVar("Network", bound=SequenceModel)
 
 
 class PdSsmConfig(Schema):
