@@ -151,9 +151,12 @@ def floor() -> Iterator[tuple[str, str]]:
 
 def regions() -> Iterator[tuple[str, str]]:
     peaks, peaks_error, tiles, tiles_error = results("regions/regions.json")["rows"]
+    long, long_error = results("regions/trachomatis.json")["rows"]
+    source = "*C. trachomatis*, one run ([`trachomatis.json`](results/regions/trachomatis.json))"
     for name, fast, error, threshold in (
         ("200 random regions of 400 bases, `--strand both`", peaks, peaks_error, "5"),
         ("73 tiles of 2,114 bases", tiles, tiles_error, "2.5"),
+        (f"493 tiles of 2,114 bases: {source}", long, long_error, "2.5"),
     ):
         joined, apart = fast["seconds"].values()
         yield (

@@ -163,6 +163,4 @@ def test_a_compilation_is_announced_once(caplog: pytest.LogCaptureFixture) -> No
         dispatcher = SimpleNamespace(py_func=SimpleNamespace(__module__=module))
         announcement.on_start(SimpleNamespace(data={"dispatcher": dispatcher}))
         assert len(caplog.messages) == (module != "theirs")
-    assert caplog.messages == [
-        "compiling kernels (in every run, because no folder for them can be written, about 5 s)"
-    ]
+    assert caplog.messages == ["compiling kernels (in every run, because no folder for them can be written, about 5 s)"]
