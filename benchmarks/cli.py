@@ -333,6 +333,35 @@ def state_tracking(names: tuple[str, ...], **where: Any) -> None:
     _run(EXPERIMENTS, names, **where)
 
 
+@cli.command("mechanistic")
+@click.argument("names", metavar="[TASK]...", nargs=-1)
+@click.option("--by-size", is_flag=True, help="Vary vocabulary, length and noise instead; one seed.")
+@WHERE
+def mechanistic(names: tuple[str, ...], by_size: bool, **where: Any) -> None:
+    """Train Mamba, Mamba-2 and PD-SSM on the tasks of mechanistic architecture design.
+
+    in-context-recall, fuzzy-recall, noisy-recall, selective-copying, compression and memorisation
+    (arXiv 2403.17844), or all of them; with --by-size in-context-recall-by-size and
+    selective-copying-by-size. docs/pd-ssm.md describes the results. Each writes TASK.csv, .json,
+    .html and .png as `paper` does; an interrupted run resumes after the last finished seed. Tables
+    of tasks in the folder are joined in mechanistic.csv, and their learning curves in
+    mechanistic.html and .png.
+
+    \b
+    Example:
+      python -m benchmarks mechanistic --threads 1 -o mechanistic/
+      python -m benchmarks mechanistic --by-size --threads 1 -o mechanistic/
+    """
+    from benchmarks.mechanistic import axes, experiments, summary
+
+    _run(axes.EXPERIMENTS if by_size else experiments.EXPERIMENTS, names, **where)
+    if not by_size:
+        folder = where["folder"]
+        means = summary.write(folder, summary.tables(folder), log)
+        click.echo(f"accuracy on test, mean of seeds:\n{means.to_string(float_format='{:.1%}'.format)}")
+        click.echo(folder / f"{summary.NAME}.html")
+
+
 @cli.command("long-series")
 @click.argument("files", metavar="[TS]...", nargs=-1, type=PATH)
 @WHERE

@@ -1,5 +1,8 @@
 """Colours and panels shared by all figures."""
 
+from collections.abc import Mapping
+
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -24,3 +27,26 @@ def panels(titles: list[str], *, rows: int = 1, height: int = 480) -> go.Figure:
         legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"},
         margin={"t": 90, "l": 70, "r": 20, "b": 130},
     )
+
+
+def add_curves(
+    page: go.Figure, table: pd.DataFrame, labels: Mapping[str, tuple[str, str]], *, x: str, y: str, row: int, col: int
+) -> None:
+    """Add a line of markers for each kind and seed, in the kind's colour, dashed by seed.
+
+    `labels` contains the label and colour of each kind. Those of the first panel and seed are in the legend.
+    """
+    seeds = list(table.seed.unique())
+    for (kind, seed), rows in table.groupby(["kind", "seed"], sort=False):
+        label, shade = labels[str(kind)]
+        page.add_scatter(
+            x=rows[x],
+            y=rows[y],
+            name=label,
+            legendgroup=label,
+            mode="lines+markers",
+            line={"color": shade, "dash": ("solid", "dot", "dash")[seeds.index(seed) % 3]},
+            showlegend=bool((row, col) == (1, 1) and seed == seeds[0]),
+            row=row,
+            col=col,
+        )

@@ -56,15 +56,14 @@ def run(
         if cell.name not in done:
             report(f"{name}: {cell.name}")
             rows += [{"cell": cell.name} | r for r in experiment.measure(cell, rows, environment)]
-            _write(folder / f"{name}.csv", pd.DataFrame(rows).to_csv(index=False))
+            write_table(pd.DataFrame(rows), folder / f"{name}.csv")
         progress(1)
     table = pd.read_csv(folder / f"{name}.csv")
     findings = list(experiment.findings(table))
     record["findings"] = [_plain(finding, judged=not environment.quick) for finding in findings]
     _write(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
     figure = experiment.draw(table).update_layout(title_text=f"{name}: {experiment.title}")
-    figure.write_html(folder / f"{name}.html", include_plotlyjs=True, config={"displayModeBar": False})
-    _picture(figure, folder / f"{name}.png", report)
+    write_figure(figure, folder / name, report)
     return findings
 
 
@@ -132,10 +131,16 @@ def _write(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def _picture(figure: go.Figure, path: Path, report: Callable[[str], object]) -> None:
-    """Draw the PNG, if kaleido and Chrome are installed."""
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV, replacing the file at once."""
+    _write(path, table.to_csv(index=False))
+
+
+def write_figure(figure: go.Figure, stem: Path, report: Callable[[str], object]) -> None:
+    """Write STEM.html and, if kaleido and Chrome are installed, STEM.png."""
+    figure.write_html(f"{stem}.html", include_plotlyjs=True, config={"displayModeBar": False})
     try:
-        figure.write_image(path, scale=_PNG_SCALE)
+        figure.write_image(f"{stem}.png", scale=_PNG_SCALE)
     except (ValueError, RuntimeError) as error:
         lacking = str(error).strip().splitlines()[0]
-        report(f'{path.name} not drawn: {lacking} (pip install ".[bench]", and a Chrome)')
+        report(f'{stem.name}.png not drawn: {lacking} (pip install ".[bench]", and a Chrome)')

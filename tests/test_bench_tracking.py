@@ -12,12 +12,13 @@ import torch
 from commands import benchmark
 from laws import assert_near
 
+from benchmarks.learning import UNKNOWN
 from benchmarks.series.data import SeriesError, planted, read_ts, split
 from benchmarks.series.learn import Run as SeriesRun
 from benchmarks.series.learn import build, derivatives
 from benchmarks.tracking.experiments import EXPERIMENTS
 from benchmarks.tracking.learn import Run, learn
-from benchmarks.tracking.tasks import TASKS, UNKNOWN
+from benchmarks.tracking.tasks import TASKS
 
 
 @pytest.fixture(autouse=True)

@@ -12,14 +12,14 @@ import torch
 
 from benchmarks.alone import WARM_UP, cost
 from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row
-from benchmarks.figure import OURS, THEIRS, panels
+from benchmarks.figure import OURS, THEIRS, add_curves, panels
 from benchmarks.series.data import CHANNELS, LENGTH, Series, planted, read_ts, split
 from benchmarks.series.learn import SURROGATE, Draw, Run, build, derivatives, learn
 from benchmarks.threshold import at_most
 from genoscan.layers.pd_ssm import with_surrogate
 from genoscan.usage import MEBIBYTE
 
-_LABELS = {"pd_ssm": ("PD-SSM", OURS), "mamba": ("Mamba", THEIRS)}
+_LABELS = {"pd_ssm": ("PD-SSM", OURS[0]), "mamba": ("Mamba", THEIRS[0])}
 _SEEDS = 1, 2, 3
 _LENGTHS = 256, 1_024, 4_096
 """Shorter series, trained on first."""
@@ -174,20 +174,8 @@ def _findings(table: pd.DataFrame) -> Iterator[Finding]:
 
 def _draw(table: pd.DataFrame) -> go.Figure:
     page = panels(["right on validation", "peak memory of a step"])
-    for kind, (label, shades) in _LABELS.items():
-        curves = table[(table.kind == kind) & (table.what == "curve")]
-        for i, (_, rows) in enumerate(curves.groupby("seed")):
-            page.add_scatter(
-                x=rows.step,
-                y=rows.validation,
-                name=label,
-                legendgroup=label,
-                showlegend=i == 0,
-                mode="lines+markers",
-                row=1,
-                col=1,
-                line={"color": shades[0], "dash": ("solid", "dot", "dash")[i % 3]},
-            )
+    add_curves(page, table[table.what == "curve"], _LABELS, x="step", y="validation", row=1, col=1)
+    for kind, (label, shade) in _LABELS.items():
         steps = table[(table.kind == kind) & (table.what == "step")]
         page.add_scatter(
             x=steps.length,
@@ -196,7 +184,7 @@ def _draw(table: pd.DataFrame) -> go.Figure:
             legendgroup=label,
             showlegend=False,
             mode="lines+markers",
-            line_color=shades[0],
+            line_color=shade,
             row=1,
             col=2,
         )

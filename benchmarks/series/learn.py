@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.learning import BestWeights
 from benchmarks.series.data import Series
 from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.forward import forward
@@ -121,7 +122,7 @@ def learn(run: Run, draw: Draw, validation: Series, test: Series) -> Learnt:
     trained = with_surrogate(stack, SURROGATE)
     optimiser = adamw(stack, rate=run.rate, decay=0.0)  # which is Adam
     random, learnt, step = np.random.default_rng(run.seed), Learnt(), 0
-    best, kept = -1.0, stack.state_dict()
+    best = BestWeights(stack)
     for length in run.lengths or (full,):
         losses: list[float] = []
         for last in range(1, run.steps + 1):
@@ -134,14 +135,12 @@ def learn(run: Run, draw: Draw, validation: Series, test: Series) -> Learnt:
             if ended or (length == full and last % run.every == 0):
                 share = accuracy(stack, validation)
                 learnt.curve.append((step, length, loss, share))
-                if share > best:
-                    best = share
-                    kept = {name: part.clone() for name, part in stack.state_dict().items()}
+                best.offer(share)
             if ended:
                 break
         if not known:
             break
-    stack.load_state_dict(kept)
+    best.restore()
     learnt.test = accuracy(stack, test)
     return learnt
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import torch
 
 from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row
-from benchmarks.figure import OURS, THEIRS, panels
+from benchmarks.figure import OURS, THEIRS, add_curves, panels
 from benchmarks.threshold import at_least
 from benchmarks.tracking.learn import Run, learn
 from benchmarks.tracking.tasks import TASKS
@@ -101,21 +101,8 @@ def _findings(task: str, table: pd.DataFrame) -> Iterator[Finding]:
 def _draw(task: str, table: pd.DataFrame) -> go.Figure:
     page = panels([f"{task}: right on 40 to 256", "longest sequences that are learnt from"])
     looks = table.dropna(subset=["loss"])
-    seeds = list(looks.seed.unique())
-    for (kind, seed), rows in looks.groupby(["kind", "seed"], sort=False):
-        label, shade = _LABELS[str(kind)]
-        for col, what in enumerate(("validation", "longest"), 1):
-            page.add_scatter(
-                x=rows.step,
-                y=rows[what],
-                name=label,
-                legendgroup=label,
-                mode="lines+markers",
-                line={"color": shade, "dash": ("solid", "dot", "dash")[seeds.index(seed) % 3]},
-                showlegend=bool(col == 1 and seed == seeds[0]),
-                row=1,
-                col=col,
-            )
+    for col, what in enumerate(("validation", "longest"), 1):
+        add_curves(page, looks, _LABELS, x="step", y=what, row=1, col=col)
     page.add_hline(y=TASKS[task].chance, line_dash="dot", line_color="#777777", row=1, col=1)
     page.update_yaxes(range=[0, 1.02], tickformat=".0%", row=1, col=1)
     return page.update_xaxes(title="steps")

@@ -1,16 +1,15 @@
 """One run: train a model on short sequences of a task, test it on long ones."""
 
-import math
 import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from benchmarks.tracking.tasks import TASKS, UNKNOWN, Task
+from benchmarks.learning import HELD_OUT, BestWeights, cosine_rate, loss, outputs, share_right
+from benchmarks.tracking.tasks import TASKS, Task
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig, with_surrogate
 from genoscan.layers.stack import Stack
@@ -19,7 +18,6 @@ from genoscan.layers.weights import assemble
 from genoscan.ops.dispatch import choose
 from genoscan.training.optimizer import adamw
 
-_HELD_OUT = {"validation": 10_000_019, "test": 20_000_003}
 _SIZES = 16
 """Number of lengths in a held-out set, evenly spaced."""
 
@@ -84,32 +82,30 @@ def learn(run: Run) -> Learnt:
     trained = with_surrogate(stack, Surrogate("straight_through"))
     optimiser = adamw(stack, rate=run.rate, decay=0.01)
     random, longest, sure = np.random.default_rng(run.seed), run.shortest + 1, 0.0
-    best, kept, curve, losses = -1.0, stack.state_dict(), [], []
+    best, curve, losses = BestWeights(stack), [], []
     for step in range(1, run.steps + 1):
         for group in optimiser.param_groups:
-            group["lr"] = _rate(run, step)
+            group["lr"] = cosine_rate(run.rate, step, run.steps)
         length = int(random.integers(run.shortest, longest + 1))
         tokens, labels = map(torch.from_numpy, task.sample(random, run.batch, length))
-        answers = _answers(trained, task, tokens)
-        loss = F.cross_entropy(answers.flatten(0, 1), labels.flatten(), ignore_index=UNKNOWN)
+        answers = outputs(trained, tokens, task.n_tokens)
+        value = loss(answers, labels)
         optimiser.zero_grad()
-        loss.backward()
+        value.backward()
         nn.utils.clip_grad_norm_(stack.parameters(), 1.0)
         optimiser.step()
-        losses.append(float(loss.detach()))
-        sure = _MEMORY * sure + (1 - _MEMORY) * float(_right(answers, labels))
+        losses.append(float(value.detach()))
+        sure = _MEMORY * sure + (1 - _MEMORY) * share_right(answers, labels)
         if sure > _SURE and longest < run.longest:
             longest, sure = longest + 1, 0.5
         if step % run.every == 0 or step == run.steps:
             share = accuracy(stack, task, "validation", run.held_out, run.sequences[0])
             curve.append((step, sum(losses) / len(losses), longest, share))
             losses = []
-            if share > best:
-                best = share
-                kept = {name: part.clone() for name, part in stack.state_dict().items()}
+            best.offer(share)
             if share >= run.enough:
                 break
-    stack.load_state_dict(kept)
+    best.restore()
     lengths = run.very_long, run.very_long
     return Learnt(
         curve,
@@ -150,32 +146,11 @@ def _hold(block: PdSsm) -> None:
 @torch.no_grad()
 def accuracy(stack: Stack, task: Task, split: str, lengths: tuple[int, int], n_sequences: int) -> float:
     """Return the accuracy at the ends of sequences, lengths evenly spaced between two."""
-    random = np.random.default_rng(_HELD_OUT[split])
+    random = np.random.default_rng(HELD_OUT[split])
     sizes = np.linspace(*lengths, min(_SIZES, lengths[1] - lengths[0] + 1)).round().astype(int)
     shares = []
     for length in sizes:
         n = max(1, n_sequences // len(sizes))
         tokens, labels = map(torch.from_numpy, task.sample(random, n, int(length)))
-        shares.append(_right(_answers(stack, task, tokens)[:, -1:], labels[:, -1:]))
+        shares.append(share_right(outputs(stack, tokens, task.n_tokens)[:, -1:], labels[:, -1:]))
     return float(np.mean(shares))
-
-
-def _right(answers: Tensor, labels: Tensor) -> float:
-    """Return the accuracy at the labelled positions."""
-    asked = labels != UNKNOWN
-    return float((answers.argmax(-1) == labels)[asked].double().mean())
-
-
-def _answers(stack: Stack, task: Task, tokens: Tensor) -> Tensor:
-    x = F.one_hot(tokens, task.n_tokens).float()
-    outputs: Tensor = stack(x, stack.begin(len(x)))[0]
-    return outputs
-
-
-def _rate(run: Run, step: int) -> float:
-    """Return the learning rate: linear warm-up for a tenth of the steps, then cosine decay."""
-    warm = max(1, run.steps // 10)
-    if step <= warm:
-        return run.rate * step / warm
-    done = (step - warm) / max(1, run.steps - warm)
-    return 1e-5 + (run.rate - 1e-5) * 0.5 * (1 + math.cos(math.pi * done))

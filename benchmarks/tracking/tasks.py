@@ -12,12 +12,9 @@ from itertools import permutations
 import numpy as np
 from jaxtyping import Int64
 
-Tokens = Int64[np.ndarray, "sequences length"]
-Labels = Int64[np.ndarray, "sequences length"]
-Sample = Callable[[np.random.Generator, int, int], tuple[Tokens, Labels]]
+from benchmarks.learning import UNKNOWN, Labels, Tokens
 
-UNKNOWN = -1
-"""The label of unlabelled positions."""
+Sample = Callable[[np.random.Generator, int, int], tuple[Tokens, Labels]]
 
 
 @dataclass(frozen=True)

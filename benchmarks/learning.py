@@ -1,0 +1,67 @@
+"""Shared by the benchmarks that train small models: labels, learning rate, accuracy, best weights."""
+
+import math
+
+import numpy as np
+from jaxtyping import Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genoscan.layers.stack import Stack
+
+Tokens = Int64[np.ndarray, "sequences length"]
+Labels = Int64[np.ndarray, "sequences length"]
+
+UNKNOWN = -1
+"""The label of positions that are not scored."""
+
+HELD_OUT = {"validation": 10_000_019, "test": 20_000_003}
+"""Seeds of the held-out sequences."""
+
+_LOWEST_RATE = 1e-5
+
+
+def outputs(stack: Stack, tokens: Tensor, n_tokens: int) -> Tensor:
+    """Return the outputs for tokens of shape (sequences, length), as (sequences, length, outputs)."""
+    x = F.one_hot(tokens, n_tokens).float()
+    found: Tensor = stack(x, stack.begin(len(x)))[0]
+    return found
+
+
+def loss(answers: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean cross-entropy over the labelled positions."""
+    return F.cross_entropy(answers.flatten(0, 1), labels.flatten(), ignore_index=UNKNOWN)
+
+
+def share_right(answers: Tensor, labels: Tensor) -> float:
+    """Return the accuracy over the labelled positions."""
+    asked = labels != UNKNOWN
+    return float((answers.argmax(-1) == labels)[asked].double().mean())
+
+
+def cosine_rate(peak: float, step: int, steps: int) -> float:
+    """Return the learning rate: linear warm-up for a tenth of the steps, then cosine decay."""
+    warm = max(1, steps // 10)
+    if step <= warm:
+        return peak * step / warm
+    done = (step - warm) / max(1, steps - warm)
+    return _LOWEST_RATE + (peak - _LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class BestWeights:
+    """The weights of a model that have the highest accuracy on validation so far, the first ones if equal."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._weights = model.state_dict()
+        self.accuracy = -1.0
+
+    def offer(self, accuracy: float) -> None:
+        """Copy the model's present weights if their accuracy is higher."""
+        if accuracy > self.accuracy:
+            self.accuracy = accuracy
+            self._weights = {name: part.clone() for name, part in self._model.state_dict().items()}
+
+    def restore(self) -> None:
+        """Load the best weights into the model."""
+        self._model.load_state_dict(self._weights)

@@ -1,0 +1,195 @@
+"""One run: train a model on new sequences of a task, test the weights that are best on validation."""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from benchmarks.learning import HELD_OUT, BestWeights, cosine_rate, loss, outputs, share_right
+from benchmarks.mechanistic.tasks import TASKS, Size
+from genoscan.errors import InputError
+from genoscan.layers.config import LayerConfig
+from genoscan.layers.linear import Linear
+from genoscan.layers.mamba import MambaConfig
+from genoscan.layers.mamba2 import Mamba2Config
+from genoscan.layers.norm import NormConfig, build_norm
+from genoscan.layers.pd_ssm import PdSsmConfig, with_surrogate
+from genoscan.layers.surrogate import Surrogate
+from genoscan.layers.weights import assemble
+from genoscan.ops.dispatch import choose
+from genoscan.training.optimizer import adamw, update
+
+Kind = Literal["mamba", "mamba2", "activated", "straight_through"]
+"""Mamba, Mamba-2, or PD-SSM trained with one of the two estimators of surrogate.py."""
+
+_ENCODING = 64
+"""Numbers from which a compressed sequence is recovered, in all models."""
+
+_EPS, _HEADS, _WIDTHS = 1e-5, 2, range(8, 257)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Settings that determine a run, bit for bit on one machine.
+
+    length, vocabulary, noise  size of the task
+    weights    number of weights, which the width is chosen for
+    steps      updates
+    tokens     tokens of an update, divided by `length` into sequences
+    rate       highest learning rate
+    every      updates between two accuracies on validation
+    sequences  numbers of sequences for validation and test
+    """
+
+    task: str
+    kind: Kind
+    seed: int
+    length: int
+    vocabulary: int
+    noise: float
+    weights: int = 140_000
+    n_layers: int = 2
+    steps: int = 2_000
+    tokens: int = 4_096
+    rate: float = 2e-3
+    every: int = 100
+    sequences: tuple[int, int] = (128, 1_024)
+
+    @property
+    def size(self) -> Size:
+        """Size of the task."""
+        return Size(self.length, self.vocabulary, self.noise)
+
+
+@dataclass
+class Learnt:
+    """Results of a run.
+
+    curve    (step, mean loss since the previous entry, accuracy on validation)
+    test     accuracy of the weights that are best on validation
+    failure  why training ended early; empty if it did not
+    """
+
+    curve: list[tuple[int, float, float]]
+    test: float
+    weights: int
+    width: int
+    seconds: float
+    failure: str
+
+
+class Mixer(nn.Module):
+    """A stack with an answer at every token, or for all from the output at the last one."""
+
+    def __init__(self, run: Run, width: int) -> None:
+        super().__init__()
+        task = TASKS[run.task]
+        self.n_tokens = task.n_tokens(run.size)
+        block, kernels = _block(run.kind, width), choose("cpu")
+        n_outputs = _ENCODING if task.pooled else self.n_tokens
+        self.stack = assemble([block] * run.n_layers, width, self.n_tokens, n_outputs, eps=_EPS, kernels=kernels)
+        self.decoder = _decoder(self.n_tokens) if task.pooled else None
+        self.surrogate = Surrogate(run.kind) if run.kind in ("activated", "straight_through") else None
+
+    def forward(self, tokens: Int64[Tensor, "sequences length"]) -> Float[Tensor, "sequences length tokens"]:
+        """Return the logits of every token at every position; in training with surrogate gradients."""
+        stack = with_surrogate(self.stack, self.surrogate) if self.surrogate and self.training else self.stack
+        found = outputs(stack, tokens, self.n_tokens)
+        if self.decoder is None:
+            return found
+        decoded: Tensor = self.decoder(found[:, -1:] + _positions(tokens.shape[1]))
+        return decoded
+
+
+def _decoder(n_tokens: int) -> nn.Module:
+    """Return the decoder of the authors' autoencoder: two linear maps with GELU, each after a norm, and a read-out."""
+    kernels = choose("cpu")
+
+    def norm() -> nn.Module:
+        return build_norm(NormConfig(eps=_EPS), _ENCODING, kernels)
+
+    def linear(n_out: int) -> Linear:
+        return Linear(_ENCODING, n_out, kernels=kernels)
+
+    return nn.Sequential(
+        norm(), linear(_ENCODING), nn.GELU(), norm(), linear(_ENCODING), nn.GELU(), norm(), linear(n_tokens)
+    )
+
+
+def _positions(length: int) -> Float[Tensor, "length encoding"]:
+    """Return sines and cosines of the position at geometric frequencies, 1 to 1/10,000."""
+    half = _ENCODING // 2
+    frequency = torch.exp(-math.log(10_000) * torch.arange(half) / (half - 1))
+    angle = torch.arange(length)[:, None] * frequency
+    return torch.cat([angle.sin(), angle.cos()], -1)
+
+
+def _block(kind: Kind, width: int) -> LayerConfig:
+    """Return a block: 16 states a channel; 2 heads of 64 states a channel; 8 heads of 8 complex states, 8 maps."""
+    rank = -(-width // 16)
+    if kind == "mamba":
+        return MambaConfig(dt_rank=rank)
+    if kind == "mamba2":
+        return Mamba2Config(d_state=64, head_dim=2 * width // _HEADS)
+    return PdSsmConfig(heads=8, d_state=8, n_maps=8, rank=rank)
+
+
+def n_weights(model: nn.Module) -> int:
+    """Return the number of weights that are trained."""
+    return sum(part.numel() for part in model.parameters())
+
+
+def build(run: Run) -> tuple[Mixer, int]:
+    """Return the model with seeded weights, and its width: that with the number of weights closest to `run.weights`."""
+
+    def distance(width: int) -> int:
+        with torch.device("meta"):
+            return abs(n_weights(Mixer(run, width)) - run.weights)
+
+    width = min(_WIDTHS, key=distance)
+    torch.manual_seed(run.seed)
+    return Mixer(run, width), width
+
+
+def learn(run: Run) -> Learnt:
+    """Train, and test the weights that are best on validation."""
+    task, started, failure = TASKS[run.task], time.process_time(), ""
+    model, width = build(run)
+    optimizer, weights = adamw(model, rate=run.rate, decay=0.01), list(model.parameters())
+    random, best, losses = np.random.default_rng(run.seed), BestWeights(model), []
+    n = max(1, run.tokens // run.length)
+    best.offer(accuracy(model, run, "validation", run.sequences[0]))
+    curve = [(0, math.nan, best.accuracy)]
+    for step in range(1, run.steps + 1):
+        tokens, labels = map(torch.from_numpy, task.sample(random, n, run.size))
+        value = loss(model(tokens), labels)
+        try:
+            rate = cosine_rate(run.rate, step, run.steps)
+            update(optimizer, weights, torch.autograd.grad(value, weights), rate=rate, clip=1.0)
+        except InputError as error:  # a gradient that is not finite
+            failure = f"step {step}: {error}"
+            break
+        losses.append(float(value.detach()))
+        if step % run.every == 0 or step == run.steps:
+            share = accuracy(model, run, "validation", run.sequences[0])
+            curve.append((step, float(np.mean(losses)), share))
+            losses = []
+            best.offer(share)
+    best.restore()
+    test = accuracy(model, run, "test", run.sequences[1])
+    return Learnt(curve, test, n_weights(model), width, time.process_time() - started, failure)
+
+
+@torch.no_grad()
+def accuracy(model: Mixer, run: Run, split: str, n_sequences: int) -> float:
+    """Return the accuracy over all scored positions of held-out sequences."""
+    model.eval()
+    tokens, labels = TASKS[run.task].held_out(np.random.default_rng(HELD_OUT[split]), n_sequences, run.size)
+    answers = torch.cat([model(part) for part in torch.from_numpy(tokens).split(64)])
+    model.train()
+    return share_right(answers, torch.from_numpy(labels))

@@ -1,0 +1,37 @@
+"""All tasks as one table, task x model x seed, and one figure of learning curves."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from benchmarks.figure import panels
+from benchmarks.mechanistic.experiments import LABELS, draw_curves, results
+from benchmarks.mechanistic.tasks import TASKS
+from benchmarks.run import write_figure, write_table
+
+NAME = "mechanistic"
+_COLUMNS = ["task", "kind", "seed", "step", "validation", "test", "weights", "width", "seconds", "failure"]
+
+
+def tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """Return the tables of the tasks that the folder contains, by task."""
+    paths = {task: folder / f"{task}.csv" for task in TASKS}
+    return {task: pd.read_csv(path) for task, path in paths.items() if path.exists()}
+
+
+def write(folder: Path, found: Mapping[str, pd.DataFrame], report: Callable[[str], object]) -> pd.DataFrame:
+    """Write mechanistic.csv, one row per run, and the figure; return the mean accuracy on test by task and kind."""
+    runs = pd.concat([results(table).assign(task=task) for task, table in found.items()], ignore_index=True)
+    write_table(runs[_COLUMNS], folder / f"{NAME}.csv")
+    write_figure(_draw(found).update_layout(title_text="mechanistic tasks"), folder / NAME, report)
+    means = runs.pivot_table(index="task", columns="kind", values="test", sort=False)
+    return means[list(LABELS)].rename(columns={kind: label for kind, (label, _) in LABELS.items()})
+
+
+def _draw(found: Mapping[str, pd.DataFrame]) -> go.Figure:
+    page = panels([f"{task}: right on validation" for task in found], rows=2, height=360)
+    for i, (task, table) in enumerate(found.items()):
+        draw_curves(page, task, table, row=1 + i // 3, col=1 + i % 3)
+    return page
