@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -12,9 +13,9 @@ from benchmarks.figure import panels
 from benchmarks.mechanistic.experiments import LABELS, QUICK, base_run, describe, kinds, measure, results
 from benchmarks.mechanistic.tasks import Size
 
-_AXES = {
+_AXES: dict[str, dict[str, tuple[Any, ...]]] = {
     "in-context-recall": {"vocabulary": (16, 32, 64, 128), "length": (64, 128, 256), "noise": (0, 0.2, 0.4, 0.6, 0.8)},
-    "selective-copying": {"vocabulary": (16, 32, 64, 128), "length": (64, 128, 256), "noise": (0.5, 0.7, 0.85, 0.95)},
+    "selective-copying": {"vocabulary": (16, 32, 64, 128), "length": (32, 64, 128), "noise": (0.5, 0.7, 0.85, 0.95)},
 }
 _TITLES = {"vocabulary": "vocabulary", "length": "tokens", "noise": "share of noise"}
 
@@ -39,9 +40,10 @@ def _cells(task: str, quick: bool) -> Sequence[Cell]:
 
 
 def _findings(table: pd.DataFrame) -> Iterator[Finding]:
-    for row in results(table).itertuples():
-        label = LABELS[row.kind][0]
-        yield Finding(f"{label}: vocabulary {row.vocabulary}, {row.length} tokens, noise {row.noise:g}", row.test)
+    for row in results(table).to_dict("records"):
+        label, _ = LABELS[row["kind"]]
+        size = f"vocabulary {row['vocabulary']}, {row['length']} tokens, noise {row['noise']:g}"
+        yield Finding(f"{label}: {size}", row["test"])
 
 
 def _draw(task: str, table: pd.DataFrame) -> go.Figure:

@@ -29,7 +29,7 @@ _LEVEL = -0.01
 _EQUAL = 1.02
 """Ratio of numbers of weights up to which they are called equal."""
 
-_SIZES: dict[str, dict[str, Any]] = {}
+_SIZES: dict[str, dict[str, Any]] = {"memorisation": {"steps": 500, "every": 25}}
 """Settings of runs that differ from those of `Run`."""
 
 QUICK = {"length": 32, "vocabulary": 16, "weights": 12_000, "steps": 2, "tokens": 64, "every": 1, "sequences": (4, 8)}

@@ -2,6 +2,7 @@
 
 import math
 import time
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Literal
 
@@ -89,6 +90,7 @@ class Mixer(nn.Module):
     def __init__(self, run: Run, width: int) -> None:
         super().__init__()
         task = TASKS[run.task]
+        self.width = width
         self.n_tokens = task.n_tokens(run.size)
         block, kernels = _block(run.kind, width), choose("cpu")
         n_outputs = _ENCODING if task.pooled else self.n_tokens
@@ -144,22 +146,28 @@ def n_weights(model: nn.Module) -> int:
     return sum(part.numel() for part in model.parameters())
 
 
-def build(run: Run) -> tuple[Mixer, int]:
-    """Return the model with seeded weights, and its width: that with the number of weights closest to `run.weights`."""
+def width_of(run: Run) -> int:
+    """Return the width with the number of weights closest to `run.weights`, which grows with the width."""
 
-    def distance(width: int) -> int:
+    def weights(width: int) -> int:
         with torch.device("meta"):
-            return abs(n_weights(Mixer(run, width)) - run.weights)
+            return n_weights(Mixer(run, width))
 
-    width = min(_WIDTHS, key=distance)
+    above = bisect_left(_WIDTHS, run.weights, key=weights)
+    return min(_WIDTHS[max(0, above - 1) : above + 1], key=lambda width: abs(weights(width) - run.weights))
+
+
+def build(run: Run) -> Mixer:
+    """Return the model with seeded weights."""
+    width = width_of(run)
     torch.manual_seed(run.seed)
-    return Mixer(run, width), width
+    return Mixer(run, width)
 
 
 def learn(run: Run) -> Learnt:
     """Train, and test the weights that are best on validation."""
     task, started, failure = TASKS[run.task], time.process_time(), ""
-    model, width = build(run)
+    model = build(run)
     optimizer, weights = adamw(model, rate=run.rate, decay=0.01), list(model.parameters())
     random, best, losses = np.random.default_rng(run.seed), BestWeights(model), []
     n = max(1, run.tokens // run.length)
@@ -182,7 +190,7 @@ def learn(run: Run) -> Learnt:
             best.offer(share)
     best.restore()
     test = accuracy(model, run, "test", run.sequences[1])
-    return Learnt(curve, test, n_weights(model), width, time.process_time() - started, failure)
+    return Learnt(curve, test, n_weights(model), model.width, time.process_time() - started, failure)
 
 
 @torch.no_grad()

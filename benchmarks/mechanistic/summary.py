@@ -31,7 +31,9 @@ def write(folder: Path, found: Mapping[str, pd.DataFrame], report: Callable[[str
 
 
 def _draw(found: Mapping[str, pd.DataFrame]) -> go.Figure:
-    page = panels([f"{task}: right on validation" for task in found], rows=2, height=360)
+    rows = 2 if len(found) == len(TASKS) else 1
+    columns = len(found) // rows
+    page = panels([f"{task}: right on validation" for task in found], rows=rows, height=480 // rows + 120)
     for i, (task, table) in enumerate(found.items()):
-        draw_curves(page, task, table, row=1 + i // 3, col=1 + i % 3)
+        draw_curves(page, task, table, row=1 + i // columns, col=1 + i % columns)
     return page
