@@ -342,14 +342,14 @@ def mechanistic(names: tuple[str, ...], by_size: bool, **where: Any) -> None:
 
     in-context-recall, fuzzy-recall, noisy-recall, selective-copying, compression and memorisation
     (arXiv 2403.17844), or all of them; with --by-size in-context-recall-by-size and
-    selective-copying-by-size. docs/pd-ssm.md describes the results. Each writes TASK.csv, .json,
-    .html and .png as `paper` does; an interrupted run resumes after the last finished seed. Tables
-    of tasks in the folder are joined in mechanistic.csv, and their learning curves in
-    mechanistic.html and .png.
+    selective-copying-by-size. docs/pd-ssm.md describes set-up and tasks. Each writes TASK.csv,
+    .json, .html and .png as `paper` does; an interrupted run resumes after the last finished seed.
+    Tables of tasks in the folder are joined in mechanistic.csv, and their learning curves in
+    mechanistic.html and .png. Different tasks may run at the same time with the same folder.
 
     \b
     Example:
-      python -m benchmarks mechanistic --threads 1 -o mechanistic/
+      python -m benchmarks mechanistic in-context-recall --threads 1 -o mechanistic/
       python -m benchmarks mechanistic --by-size --threads 1 -o mechanistic/
     """
     from benchmarks.mechanistic import axes, experiments, summary

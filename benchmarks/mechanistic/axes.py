@@ -34,7 +34,7 @@ def _cells(task: str, quick: bool) -> Sequence[Cell]:
             run = replace(base_run(task), kind=kind, **asdict(size))
             if quick:
                 run = replace(run, **QUICK | {"vocabulary": size.vocabulary})  # type: ignore[arg-type]
-            name = f"{kind}, vocabulary {size.vocabulary}, length {size.length}, noise {size.noise:g}"
+            name = f"{kind}, vocabulary {run.vocabulary}, length {run.length}, noise {run.noise:g}"
             cells.append(Cell(name, asdict(run)))
     return cells
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import torch
 
 from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row
-from benchmarks.figure import OURS, THEIRS, add_curves, panels
+from benchmarks.figure import OURS, THEIRS, add_curves, add_guessing, panels
 from benchmarks.mechanistic.learn import Kind, Run, learn
 from benchmarks.mechanistic.tasks import TASKS
 from benchmarks.threshold import at_least, at_most
@@ -32,7 +32,7 @@ _EQUAL = 1.02
 _SIZES: dict[str, dict[str, Any]] = {"memorisation": {"steps": 500, "every": 25}}
 """Settings of runs that differ from those of `Run`."""
 
-QUICK = {"length": 32, "vocabulary": 16, "weights": 12_000, "steps": 2, "tokens": 64, "every": 1, "sequences": (4, 8)}
+QUICK = {"length": 32, "vocabulary": 16, "weights": 24_000, "steps": 2, "tokens": 64, "every": 1, "sequences": (4, 8)}
 
 
 def base_run(task: str) -> Run:
@@ -107,22 +107,28 @@ def chance(task: str) -> float:
 def _draw(task: str, table: pd.DataFrame) -> go.Figure:
     page = panels([f"{task}: right on validation", "right on test, by seed"])
     draw_curves(page, task, table, row=1, col=1)
+    page.update_xaxes(title="steps", row=1, col=1)
     rows = results(table)
     for kind, (label, shade) in LABELS.items():
         runs = rows[rows.kind == kind]
         page.add_scatter(
-            x=[label] * len(runs), y=runs.test, mode="markers", marker_color=shade, showlegend=False, row=1, col=2
+            x=[label.replace(", ", "<br>")] * len(runs),
+            y=runs.test,
+            mode="markers",
+            marker_color=shade,
+            showlegend=False,
+            row=1,
+            col=2,
         )
-    page.add_hline(y=chance(task), line_dash="dot", line_color="#777777", row=1, col=2)
+    add_guessing(page, chance(task), row=1, col=2)
     return page.update_yaxes(range=[0, 1.02], tickformat=".0%", row=1, col=2)
 
 
 def draw_curves(page: go.Figure, task: str, table: pd.DataFrame, *, row: int, col: int) -> None:
     """Draw the accuracies on validation in one panel, with that of guessing."""
     add_curves(page, table[table.test.isna()], LABELS, x="step", y="validation", row=row, col=col)
-    page.add_hline(y=chance(task), line_dash="dot", line_color="#777777", row=row, col=col)
+    add_guessing(page, chance(task), row=row, col=col)
     page.update_yaxes(range=[0, 1.02], tickformat=".0%", row=row, col=col)
-    page.update_xaxes(title="steps", row=row, col=col)
 
 
 def describe(task: str) -> str:

@@ -27,13 +27,14 @@ def write(folder: Path, found: Mapping[str, pd.DataFrame], report: Callable[[str
     write_table(runs[_COLUMNS], folder / f"{NAME}.csv")
     write_figure(_draw(found).update_layout(title_text="mechanistic tasks"), folder / NAME, report)
     means = runs.pivot_table(index="task", columns="kind", values="test", sort=False)
-    return means[list(LABELS)].rename(columns={kind: label for kind, (label, _) in LABELS.items()})
+    return means.reindex(columns=list(LABELS)).rename(columns={kind: label for kind, (label, _) in LABELS.items()})
 
 
 def _draw(found: Mapping[str, pd.DataFrame]) -> go.Figure:
     rows = 2 if len(found) == len(TASKS) else 1
     columns = len(found) // rows
-    page = panels([f"{task}: right on validation" for task in found], rows=rows, height=480 // rows + 120)
+    page = panels(list(found), rows=rows, height=480 // rows + 120)
     for i, (task, table) in enumerate(found.items()):
         draw_curves(page, task, table, row=1 + i // columns, col=1 + i % columns)
-    return page
+    page.update_yaxes(title="right on validation", col=1)
+    return page.update_xaxes(title="steps", row=rows)
