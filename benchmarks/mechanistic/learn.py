@@ -55,7 +55,7 @@ class Run:
     noise: float
     weights: int = 140_000
     n_layers: int = 2
-    steps: int = 2_000
+    steps: int = 1_800
     tokens: int = 4_096
     rate: float = 2e-3
     every: int = 100
