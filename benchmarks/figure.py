@@ -55,5 +55,5 @@ def add_curves(
 def add_guessing(page: go.Figure, accuracy: float, *, row: int, col: int) -> None:
     """Add a dotted line at the accuracy of guessing."""
     # The template's lines have no width.
-    line = {"color": "#777777", "dash": "dot", "width": 1.5}
+    line = {"color": TORCH[1], "dash": "dot", "width": 1.5}
     page.add_hline(y=accuracy, line=line, opacity=1, row=row, col=col)

@@ -9,9 +9,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from benchmarks.experiment import Cell, Experiment, Finding
-from benchmarks.figure import panels
+from benchmarks.figure import TORCH, panels
 from benchmarks.mechanistic.experiments import LABELS, QUICK, base_run, describe, kinds, measure, results
-from benchmarks.mechanistic.tasks import Size
+from benchmarks.mechanistic.tasks import TASKS, Size
 
 _AXES: dict[str, dict[str, tuple[Any, ...]]] = {
     "in-context-recall": {"vocabulary": (16, 32, 64, 128), "length": (64, 128, 256), "noise": (0, 0.2, 0.4, 0.6, 0.8)},
@@ -67,9 +67,21 @@ def _draw(task: str, table: pd.DataFrame) -> go.Figure:
                 row=1,
                 col=col,
             )
+        values = sorted(set(along[axis]))
+        page.add_scatter(
+            x=values,
+            y=[TASKS[task].chance(replace(base_run(task).size, **{axis: value})) for value in values],
+            name="guessing",
+            legendgroup="guessing",
+            showlegend=col == 1,
+            mode="lines",
+            line={"color": TORCH[1], "dash": "dot", "width": 1.5},
+            row=1,
+            col=col,
+        )
         page.update_xaxes(title=_TITLES[axis], row=1, col=col)
         if axis != "noise":
-            page.update_xaxes(type="log", tickvals=sorted(set(along[axis])), row=1, col=col)
+            page.update_xaxes(type="log", tickvals=values, row=1, col=col)
     return page.update_yaxes(range=[0, 1.02], tickformat=".0%")
 
 

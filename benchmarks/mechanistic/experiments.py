@@ -80,7 +80,7 @@ def results(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _findings(task: str, table: pd.DataFrame) -> Iterator[Finding]:
-    yield Finding("guessing", chance(task))
+    yield Finding("guessing", _chance(task))
     rows = results(table)
     for kind, (label, _) in LABELS.items():
         runs = rows[rows.kind == kind]
@@ -99,9 +99,8 @@ def _findings(task: str, table: pd.DataFrame) -> Iterator[Finding]:
     yield Finding("most weights, of the fewest", rows.weights.max() / rows.weights.min(), "times", at_most(_EQUAL))
 
 
-def chance(task: str) -> float:
-    """Return the accuracy of guessing."""
-    return 1 / TASKS[task].guesses(TASKS[task].size)
+def _chance(task: str) -> float:
+    return TASKS[task].chance(TASKS[task].size)
 
 
 def _draw(task: str, table: pd.DataFrame) -> go.Figure:
@@ -120,14 +119,14 @@ def _draw(task: str, table: pd.DataFrame) -> go.Figure:
             row=1,
             col=2,
         )
-    add_guessing(page, chance(task), row=1, col=2)
+    add_guessing(page, _chance(task), row=1, col=2)
     return page.update_yaxes(range=[0, 1.02], tickformat=".0%", row=1, col=2)
 
 
 def draw_curves(page: go.Figure, task: str, table: pd.DataFrame, *, row: int, col: int) -> None:
     """Draw the accuracies on validation in one panel, with that of guessing."""
     add_curves(page, table[table.test.isna()], LABELS, x="step", y="validation", row=row, col=col)
-    add_guessing(page, chance(task), row=row, col=col)
+    add_guessing(page, _chance(task), row=row, col=col)
     page.update_yaxes(range=[0, 1.02], tickformat=".0%", row=row, col=col)
 
 

@@ -56,6 +56,10 @@ class Task:
     guesses: Callable[[Size], int]
     pooled: bool = False
 
+    def chance(self, size: Size) -> float:
+        """Return the accuracy of guessing."""
+        return 1 / self.guesses(size)
+
     def n_tokens(self, size: Size) -> int:
         """Return the number of different tokens, which is that of labels as well."""
         return size.vocabulary + (N_NOISE if self.sample is recall and size.noise else 0)
@@ -110,7 +114,7 @@ def fuzzy_recall_of_long_keys(random: np.random.Generator, n: int, size: Size) -
 def _motifs(random: np.random.Generator, n: int, size: Size, *, shortest: int) -> tuple[Tokens, Labels]:
     pad = size.vocabulary - 1
     n_keys = pad // 2
-    # No pair is shorter than a token and a key.
+    # A pair has at least the tokens of the shortest key and one of the value.
     shape = n, size.length // (shortest + 1)
     key_sizes = random.integers(shortest, MOTIF + 1, size=shape)
     value_sizes = random.integers(1, MOTIF + 1, size=shape)
