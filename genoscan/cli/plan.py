@@ -54,8 +54,8 @@ def command(outputs: tuple[Path, ...], whole_genome: bool, **options: Any) -> No
         table(
             {
                 "regions": f"{cost.regions:,} ({cost.merged_bases:,} bases to score)",
-                "windows": f"{cost.windows:,} in {cost.batches:,} batches, {cost.read_bases:,} "
-                f"bases read (context {job.context:,}, reach {job.reach:,})",
+                "windows": f"{cost.windows:,} in {cost.batches:,} batch{'es' * (cost.batches != 1)}, "
+                f"{cost.read_bases:,} bases read (context {job.context:,}, reach {job.reach:,})",
                 "context": f"{cost.context_share:.0%} of the bases read are not scored",
                 **({} if error is None else {"window error": error}),
                 "longest window": f"{cost.longest:,} bases, {-(-cost.longest // tile):,} tiles of {tile:,}",
