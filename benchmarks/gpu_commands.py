@@ -32,7 +32,7 @@ def command_errors(path: Path, folder: Path, device: str, length: int) -> Errors
             found, exact = (torch.from_numpy(compute(each, fasta, length)) for each in (model, truth))
             known = exact.isfinite()
             if not torch.equal(found.isfinite(), known):
-                raise ValueError(f"{name}: other values are finite than on the CPU")
+                raise ValueError(f"{name}: the result is finite at other positions than on the CPU")
             yield f"{name}, {str(dtype).removeprefix('torch.')}", worst((found[known],), (exact[known],))
 
 

@@ -177,7 +177,7 @@ def describe_expected_error(job: Job, model_name: str, genome: str) -> str | Non
     -------
     str or None
         Text such as "about 11%, worst region 20% (...)", "none: ...", "unknown: ..." or "not measured; ...". None
-        for heads that label windows, which are labelled exactly as they are read.
+        for heads that label whole windows, which are read without context.
     """
     if job.target.pooled:
         return None

@@ -190,7 +190,7 @@ def in_one_genome(located: Sequence[Located]) -> Genome:
 def group(located: Sequence[Located], target: str) -> Iterable[list[int]]:
     """Yield the indices of the sequences in each job, one list per job.
 
-    All sequences without a genome share one job, in which each has a name of its own, unless the target specifies a
+    Sequences without a genome share one job, in which their names are unique, unless the target specifies a
     position. A position refers to a single sequence, so a separate job is then used for each sequence. A separate
     job is always used for each pair of a genome and a region.
     """

@@ -51,7 +51,7 @@ class WindowGrid:
 def measurable_targets(config: ModelConfig) -> list[str]:
     """Return the targets whose errors can be measured: "log-likelihood", and the names of heads that label bases.
 
-    Heads that label windows have none, because their windows are labelled exactly as they are read.
+    Heads that label whole windows have no window error, because a window is read without context.
     """
     likelihood = [LIKELIHOOD] if config.language_model else []
     return likelihood + [name for name, head in config.heads.items() if head.kind == "per_base"]
@@ -78,7 +78,8 @@ def chosen_target(model: Model, head: str | None = None) -> str:
     if head is None:
         if not targets:
             raise InputError(
-                f"{model.name}: its heads label windows exactly as they are read, so that no context is left out"
+                f"{model.name}: expected a language model or a head that labels bases; a window that is labelled as a "
+                "whole is read without context, and has no window error"
             )
         return targets[0]
     heads = [target for target in targets if target != LIKELIHOOD]

@@ -82,8 +82,8 @@ def run_workflow(arguments: Sequence[str]) -> int:
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         # Programs inherit SIG_IGN, but no handlers: Snakemake ends at SIGINT, also if genoscan ignores Ctrl-C.
         signal.signal(signal.SIGINT, lambda _number, _frame: None)
-    # In a process group of its own: Ctrl-C in a terminal would interrupt Snakemake a second time, while it ends.
-    # A group in the background cannot read from the terminal.
+    # In a separate process group, so that Ctrl-C in a terminal does not interrupt Snakemake directly, and again while
+    # it shuts down. A group in the background cannot read from the terminal.
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
     try:
         return _wait(process)

@@ -203,10 +203,12 @@ def test_what_cannot_be_measured(tmp_path: Path) -> None:
             heads={"mean": {"kind": "pooled", "pool": "mean", "link": "none", "labels": ["a"]}},
         )
     )
-    with pytest.raises(InputError, match="label windows exactly as they are read"):
+    with pytest.raises(InputError, match="a window that is labelled as a whole is read without context"):
         prepare_measurement(pooled, genome, n_regions=1)
     shown = genoscan("models", "show", tmp_path / "pooled").out
-    assert re.search(r"^window error +none: heads label windows as they are read$", shown, re.MULTILINE)
+    assert re.search(
+        r"^window error +none: the heads label whole windows, which are read without context$", shown, re.MULTILINE
+    )
 
 
 def test_errors_that_are_too_large_to_be_stored(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,8 +94,8 @@ def import_foreign(source: str, name: str | None, tokens: str | None, pooling: A
     "--longest",
     type=int,
     metavar="BASES",
-    help="Context and reach of the long window with which others are compared, the largest of which are at most half "
-    "as long; at least twice the model's default context and reach.  [default: 32768, or twice the model's default "
+    help="Context and reach of the long window with which the other windows are compared: at least twice the model's "
+    "default context and reach. The others have at most half of it.  [default: 32768, or twice the model's default "
     "context or reach if that is more]",
 )
 @click.option("--seed", type=int, default=1, show_default=True, metavar="N", help="Seed with which regions are drawn.")
@@ -239,7 +239,7 @@ def _window_error(loaded: "Model", name: str) -> str:
 
     config, errors = loaded.config, loaded.config.window_errors
     if not measurable_targets(config):
-        return "none: heads label windows as they are read"
+        return "none: the heads label whole windows, which are read without context"
     if errors is None:
         return f"not measured; to measure it: {measuring_command(loaded, name, 'GENOME')}"
     about = f"{errors.regions:,} regions of {errors.genome}, target {errors.measured_target}"
