@@ -41,12 +41,14 @@ def problem(heads: int = 2, states: int = 17, channels: int = 20, length: int = 
     return (u, z, state), weights, chosen["maps"]
 
 
-def answers(kernels: str, inputs: tuple[Tensor, ...], weights: PdMixWeights, maps: Tensor) -> list[Tensor]:
+def answers(
+    kernels: str, inputs: tuple[Tensor, ...], weights: PdMixWeights, maps: Tensor, *, coupled: bool
+) -> list[Tensor]:
     """Return outputs, and the cotangents of the inputs and of all weights but the router's."""
     opened = PdMixWeights(*(part.detach().requires_grad_() for part in weights))._replace(router=weights.router)
     states = tuple(part.detach().requires_grad_() for part in inputs)
     given = (*states, *(weight for weight in opened if weight.requires_grad))
-    outputs = (pd_mix if kernels == "cpu" else reference)(*states, opened, maps=maps)
+    outputs = (pd_mix if kernels == "cpu" else reference)(*states, opened, maps=maps, coupled=coupled)
     bars = random_like(tuple(part.detach() for part in outputs), 3)
     return [*(part.detach() for part in outputs), *torch.autograd.grad(outputs, given, bars)]
 
@@ -54,22 +56,30 @@ def answers(kernels: str, inputs: tuple[Tensor, ...], weights: PdMixWeights, map
 SIZES = [(1, 1, 1, 1, 1), (2, 17, 20, 33, 2), (1, 16, 16, 2, 1), (3, 64, 48, 20, 1), (2, 5, 33, 7, 3)]
 
 
+COUPLED = pytest.mark.parametrize("coupled", [False, True])
+
+
+@COUPLED
 @pytest.mark.parametrize("size", SIZES)
-def test_outputs_and_derivatives_are_those_of_the_operations(size: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_outputs_and_derivatives_are_those_of_the_operations(
+    size: tuple[int, ...], dtype: torch.dtype, coupled: bool
+) -> None:
     inputs, weights, maps = problem(*size)
     given, rounded = (tuple(part.to(dtype) for part in parts) for parts in (inputs, weights))
-    found = answers("cpu", given, PdMixWeights(*rounded), maps)
+    found = answers("cpu", given, PdMixWeights(*rounded), maps, coupled=coupled)
     exact = PdMixWeights(*(part.double() for part in rounded))
-    expected = answers("reference", tuple(part.double() for part in given), exact, maps)
+    expected = answers("reference", tuple(part.double() for part in given), exact, maps, coupled=coupled)
     for a, b in zip(found, expected, strict=True):
         assert_near(a, b, dtype)
 
 
+@COUPLED
 @pytest.mark.parametrize("turns", [1e3, 1e6])
-def test_angles_may_be_large(turns: float) -> None:
+def test_angles_may_be_large(turns: float, coupled: bool) -> None:
     inputs, weights, maps = problem()
     weights = weights._replace(phase_bias=turns * weights.phase_bias)
-    for a, b in zip(answers("cpu", inputs, weights, maps), answers("reference", inputs, weights, maps), strict=True):
+    found, truth = (answers(kernels, inputs, weights, maps, coupled=coupled) for kernels in ("cpu", "reference"))
+    for a, b in zip(found, truth, strict=True):
         assert_near(a, b, bar=1e-9)
 
 
@@ -77,7 +87,7 @@ def test_scores_that_overflow_give_nan() -> None:
     inputs, weights, maps = problem(batch=1)
     u = inputs[0].clone()
     u[0, 20] = torch.inf
-    y, state = pd_mix(u, *inputs[1:], weights, maps=maps)
+    y, state = pd_mix(u, *inputs[1:], weights, maps=maps, coupled=False)
     assert y[0, :20].isfinite().all()
     assert y[0, 20:].isnan().all()
     assert state.isnan().any()
@@ -85,17 +95,20 @@ def test_scores_that_overflow_give_nan() -> None:
 
 def test_parts_of_a_tile_give_the_results_of_the_tile_up_to_rounding() -> None:
     (u, z, state), weights, maps = problem()
-    whole, end = pd_mix(u, z, state, weights, maps=maps)
-    first, between = pd_mix(u[:, :10], z[:, :10], state, weights, maps=maps)
-    second, last = pd_mix(u[:, 10:], z[:, 10:], between, weights, maps=maps)
+    whole, end = pd_mix(u, z, state, weights, maps=maps, coupled=False)
+    first, between = pd_mix(u[:, :10], z[:, :10], state, weights, maps=maps, coupled=False)
+    second, last = pd_mix(u[:, 10:], z[:, 10:], between, weights, maps=maps, coupled=False)
     assert_near(torch.cat([first, second], 1), whole)
     assert_near(last, end)
 
 
+@COUPLED
 @pytest.mark.parametrize("way", ["functional.hvp", "func.jvp", "func.vmap", "batched cotangents", "gradient penalty"])
-def test_derivatives_of_every_order(way: str) -> None:
+def test_derivatives_of_every_order(way: str, coupled: bool) -> None:
     inputs, weights, maps = problem(1, 3, 4, 5, 2)
-    found, truth = (lambda *given, mix=mix: mix(*given, weights, maps=maps) for mix in (pd_mix, reference))
+    found, truth = (
+        lambda *given, mix=mix: mix(*given, weights, maps=maps, coupled=coupled) for mix in (pd_mix, reference)
+    )
     hold(way, found, truth, inputs)
 
 

@@ -53,12 +53,13 @@ def straight(layer: PdSsm, x: Tensor, carry: tuple[Tensor, Tensor]) -> Tensor:
     c = F.conv1d(padded, layer.conv.weight[:, None], layer.conv.bias, groups=groups).transpose(1, 2)
     c = c * torch.sigmoid(c)
     size, phase, reading = (c @ layer.low.weight.T).chunk(3, -1)
-    size = torch.exp(-torch.clamp(layer.size(size), min=0)).unflatten(-1, (heads, n_states))
+    step = torch.clamp(layer.size(size), min=0).unflatten(-1, (heads, n_states))
     phase = layer.phase(phase).unflatten(-1, (heads, n_states))
-    D = torch.polar(size, phase)
+    D = torch.polar(torch.exp(-step), step * phase if layer.config.coupled else phase)
     shape = (heads, 2, n_states)
     B, C = ((part.unflatten(-1, shape)) for part in (layer.B_proj(c), layer.C_proj(reading)))
     B, C = torch.complex(*B.unbind(-2)), torch.complex(*C.unbind(-2))
+    B = (1 - D.abs()) * B if layer.config.coupled else B
     route = layer.router(c).unflatten(-1, (heads, -1)).argmax(-1)
     P = F.one_hot(layer.dictionary.argmax(-2), n_states).transpose(-1, -2).to(D.dtype)
     h, reads = torch.complex(*state.unbind(-2)), []
@@ -70,9 +71,10 @@ def straight(layer: PdSsm, x: Tensor, carry: tuple[Tensor, Tensor]) -> Tensor:
     return x + (y * (z * torch.sigmoid(z))) @ layer.out_proj.weight.T
 
 
+@pytest.mark.parametrize("coupled", [False, True])
 @pytest.mark.parametrize("kernels", ["cpu", "reference"])
-def test_a_block_is_what_its_formulas_say(kernels: str) -> None:
-    layer = pd_block(kernels=kernels)
+def test_a_block_is_what_its_formulas_say(kernels: str, coupled: bool) -> None:
+    layer = pd_block(kernels=kernels, coupled=coupled)
     x = random_like(torch.zeros(2, 40, 8, dtype=F64)).requires_grad_()
     carry = random_like(layer.begin(2), 4)
     found, truth = layer(x, carry)[0], straight(layer, x, carry)
@@ -86,7 +88,7 @@ def test_decays_reach_one_exactly() -> None:
     """Where they do the state neither fades nor grows, at any length."""
     layer = pd_block(dtype=torch.float32)
     with torch.no_grad():
-        for weight in (layer.size.weight, layer.size.bias, layer.phase.weight, layer.phase.bias, layer.B_proj.weight):
+        for weight in (layer.size.weight, layer.size.bias):
             weight.zero_()
     x = random_like(torch.zeros(1, 5_000, 8))
     _, (_, state) = layer(x, layer.begin(1))

@@ -108,12 +108,13 @@ def mixed_config(
     heads: int = 2,
     d_state: int = 6,
     n_maps: int = 3,
+    coupled: bool = True,
     two_way: dict[str, Any] | None = None,
 ) -> ModelConfig:
     """Return a configuration of blocks of these kinds; `two_way` has the settings of bidirectional ones around them."""
     made = {
         "mamba": MambaConfig(d_state=4, d_conv=4, expand=2, dt_rank=1),
-        "pd_ssm": PdSsmConfig(heads=heads, d_state=d_state, n_maps=n_maps, rank=2),
+        "pd_ssm": PdSsmConfig(heads=heads, d_state=d_state, n_maps=n_maps, rank=2, coupled=coupled),
     }
     layers: list[Any] = [made[kind] for kind in kinds]
     offset = 1
@@ -125,12 +126,12 @@ def mixed_config(
 def mixed_stack(
     *shape: Any, kernels: str = "cpu", dtype: torch.dtype = torch.float64, **sizes: Any
 ) -> Stack | BidirectionalStack:
-    """Return a frozen network of `mixed_config`'s blocks with seeded weights."""
+    """Return a frozen network of `mixed_config`'s blocks with seeded weights; phases are not zero as in new blocks."""
     torch.manual_seed(3)
     stack = build(mixed_config(*shape, **sizes), kernels=kernels)
     with torch.no_grad():
         for name, weight in stack.named_parameters():
-            if name.endswith(("embed.weight", "head.weight", "router.weight")):
+            if name.endswith(("embed.weight", "head.weight", "router.weight", "phase.weight", "phase.bias")):
                 weight.normal_()
     return stack.to(dtype).requires_grad_(False)
 
@@ -164,12 +165,13 @@ def pd_block(
     heads: int = 2,
     d_state: int = 6,
     n_maps: int = 3,
+    coupled: bool = True,
     kernels: str = "cpu",
     dtype: torch.dtype = torch.float64,
 ) -> PdSsm:
     """Return one frozen PD-SSM block with seeded weights."""
-    stack = mixed_stack(width, ("pd_ssm",), heads=heads, d_state=d_state, n_maps=n_maps, kernels=kernels, dtype=dtype)
-    return stack.layers[0]
+    sizes: dict[str, Any] = {"heads": heads, "d_state": d_state, "n_maps": n_maps, "coupled": coupled}
+    return mixed_stack(width, ("pd_ssm",), kernels=kernels, dtype=dtype, **sizes).layers[0]
 
 
 def genome(length: int, *, batch: int = 1, n_share: float = 0.0, seed: int = 1) -> Tensor:

@@ -1,26 +1,30 @@
 """The Flash PD-SSM block: a norm, a selective permutation-diagonal mixer and a residual connection.
 
 Notation (Terzić et al., NeurIPS 2025; Flash PD-SSM, arXiv 2605.19150):
-    u       (batch, tile, channels)              input, after convolution and activation x       (batch,
-    tile, heads, 2, states)      complex states; the axis of size 2 separates real
+    u       (batch, tile, channels)              input, after convolution and activation
+    x       (batch, tile, heads, 2, states)      complex states; the axis of size 2 separates real
                                                  and imaginary parts
     M       (heads, maps, states, states)        dictionary of transition maps; each column belongs
                                                  to one state, and the row of the largest entry in the
                                                  column is the destination of this state
     route   (batch, tile, heads)                 index of the selected map: the argmax of the
                                                  router's output, which is a linear map of u
-    D       (batch, tile, heads, 2, states)      complex decays with modulus exp(-relu(...)); the
-                                                 modulus is at most 1, and it is exactly 1 if the argument
-                                                 of relu is not positive
-    B, C    input and output projections of the state; C, like D, is a low-rank function of u z
-    (batch, tile, channels)              gate
+    step    (batch, tile, heads, states)         relu of a low-rank function of u
+    D       (batch, tile, heads, 2, states)      complex decays with modulus exp(-step), which is at most 1,
+                                                 and exactly 1 if the step is 0
+    B, C    input and output projections of the state; C, like the phase of D, is a low-rank function of u
+    z       (batch, tile, channels)              gate
 The number of channels is `expand` x `d_model`. The mixer computes the output projection of
 `(W Re(C x) + s u) silu(z)`, where `W` is a matrix and `s` contains one weight for each channel.
+
+In a coupled block, the phase of D is multiplied by the step, and the inflow `B u` by `1 - |D|`, as in the
+discretised layers of Mamba, S5 and RG-LRU. If the step is 0, the states are then only moved, by the selected
+map; otherwise they remain as large as the inflow, in sequences of any length.
 """
 
 import copy
 import math
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -38,6 +42,12 @@ from genoscan.ops.pd_mix import Estimate, PdMixWeights, pd_mix_by_operations
 from genoscan.ops.pd_scan import argmax_maps
 
 Network = TypeVar("Network", bound=SequenceModel)
+
+_KEPT_MARGIN, _MOVED_MARGIN = 2.0, 0.2
+"""Initial margin of the largest entry of a column, in identity maps and in others."""
+
+_STEPS = 1e-4, 0.1
+"""Range of the initial steps."""
 
 
 class PdSsmConfig(Schema):
@@ -59,6 +69,9 @@ class PdSsmConfig(Schema):
         Ratio of the number of inner channels to `d_model`.
     rank
         Rank of the projections that compute the decays and the output projection `C` of the state.
+    coupled
+        Whether phases and inflow are scaled by the step (see above), as in new models. It is false in model
+        files that do not contain it.
     """
 
     kind: Literal["pd_ssm"] = "pd_ssm"
@@ -68,6 +81,7 @@ class PdSsmConfig(Schema):
     d_conv: Size = 4
     expand: Size = 2
     rank: Size
+    coupled: bool = False
 
 
 class PdSsm(nn.Module):
@@ -134,21 +148,25 @@ class PdSsm(nn.Module):
             self._initialise()
 
     def _initialise(self) -> None:
-        """Initialise decays near 1, uniform phases, and an initial state that is 1 in its first entry.
+        """Initialise maps, steps and phases for long memory, and an initial state that is 1 in its first entry.
 
-        The maps are initialised as permutations because compositions of non-injective maps soon lose all
-        information about the initial state. In each column of the dictionary, the largest entry exceeds the
-        other entries by only a small amount, so that training can change the maps.
+        Half of the maps are initialised as the identity, which keeps states in place. The others are
+        permutations, because compositions of non-injective maps soon lose all information about the initial
+        state; the largest entry in each of their columns exceeds the others by only a small amount, so that
+        training can change them. Steps are log-uniform, as in Mamba. Phases are zero: at other phases, the mean
+        of a state over many steps vanishes.
         """
-        n_states = self.config.d_state
+        n_states, n_kept = self.config.d_state, self.config.n_maps // 2
         with torch.no_grad():
             self.dictionary.normal_(std=0.05)
-            for chosen in self.dictionary.flatten(0, 1):
-                chosen[torch.randperm(n_states), torch.arange(n_states)] += 0.2
+            self.dictionary[:, :n_kept] += _KEPT_MARGIN * torch.eye(n_states)
+            for chosen in self.dictionary[:, n_kept:].flatten(0, 1):
+                chosen[torch.randperm(n_states), torch.arange(n_states)] += _MOVED_MARGIN
             self.start.zero_()
             self.start[:, 0, 0] = 1
-            self.size.bias.uniform_(0, 0.1)
-            self.phase.bias.uniform_(-math.pi, math.pi)
+            self.size.bias.uniform_(*(math.log(step) for step in _STEPS)).exp_()
+            self.phase.weight.zero_()
+            self.phase.bias.zero_()
 
     def begin(self, batch: int) -> tuple[Tensor, Tensor]:
         """Return the initial carry for `batch` sequences: zeros for the convolution, and the initial state."""
@@ -183,10 +201,11 @@ class PdSsm(nn.Module):
         estimate = self._estimate(state, maps) if torch.is_grad_enabled() and not dual else None
         # The same operations with and without a graph: other roundings could select other maps.
         plain = self.surrogate is None and not dual
+        choices: Any = {"maps": maps, "coupled": self.config.coupled}
         if plain and self.kernels.pd_mix is not None:
-            y, state = self.kernels.pd_mix(u, z, state, weights, maps=maps)
+            y, state = self.kernels.pd_mix(u, z, state, weights, **choices)
         else:
-            y, state = pd_mix_by_operations(self.kernels, u, z, state, weights, maps=maps, estimate=estimate)
+            y, state = pd_mix_by_operations(self.kernels, u, z, state, weights, **choices, estimate=estimate)
         y = self.out_proj(y)
         return (x + y if self.norm else y), (tail, state)
 

@@ -128,12 +128,18 @@ def _gate_bar_rows(mixed, u, z, D, y_bar, mixed_bar, u_bar, z_bar, first, last):
 
 
 class _Saved(NamedTuple):
-    """Tensors that are saved for the vjp of a tile; `mixed` is the output of `state_out`."""
+    """Tensors that are saved for the vjp of a tile; `mixed` is the output of `state_out`.
+
+    In coupled blocks, `angle` and `inflow` are the values before they are scaled by the step. In others, they
+    are not needed and contain a single zero.
+    """
 
     u: Tensor
     z: Tensor
     state: Tensor
     size: Tensor
+    angle: Tensor
+    inflow: Tensor
     C: Tensor
     decay: Tensor
     states: Tensor
@@ -143,7 +149,9 @@ class _Saved(NamedTuple):
 
 class _PdMix(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, u: Tensor, z: Tensor, state: Tensor, *given: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, maps: Tensor, coupled: bool, u: Tensor, z: Tensor, state: Tensor, *given: Tensor
+    ) -> tuple[Tensor, Tensor]:
         weights = PdMixWeights(*given)
         heads, n_maps, n_states = maps.shape
         u, z = u.contiguous(), z.contiguous()
@@ -152,14 +160,19 @@ class _PdMix(torch.autograd.Function):
             product(part.contiguous(), weight.mT).add_(bias)
             for part, weight, bias in zip(low, weights[2:8:2], weights[3:8:2], strict=True)
         )
+        inflow = product(u, weights.B_proj.mT)
+        size, angle = by_head(size, heads), by_head(angle, heads)
+        inflow, C = in_planes(inflow, heads), in_planes(C, heads)
+        unscaled = (angle, inflow) if coupled else (u.new_zeros(1), u.new_zeros(1))
+        if coupled:
+            step = size.clamp(min=0)
+            angle, inflow = step * angle, -torch.expm1(-step)[..., None, :] * inflow
         least, most = angle.aminmax()
         if max(-float(least), float(most)) > _LARGEST_ANGLE:  # more than `sine` takes
             angle = torch.remainder(angle.double(), 2 * torch.pi).to(angle)
         scores = product(u, weights.router.mT).unflatten(-1, (heads, n_maps))
         route = scores.argmax(-1).to(torch.int16)
         check_indices("maps", maps, n_states)
-        size, angle = by_head(size, heads), by_head(angle, heads)
-        inflow, C = in_planes(product(u, weights.B_proj.mT), heads), in_planes(C, heads)
         padded = [pad_lanes(part) for part in (size, angle, inflow, C)]
         largest, *choices = _arrays(scores.amax(-1), route, maps)
         decay, x, read = (aligned_empty(padded[like].shape, padded[0]) for like in (2, 2, 0))
@@ -172,7 +185,8 @@ class _PdMix(torch.autograd.Function):
         parallel_for(run, *state.shape[:2])
         mixed = product(unpad_lanes(read, n_states).flatten(-2), weights.state_out.mT)
         (y,) = _over_rows(_gate_rows, (mixed, u, z), weights.D, 1)
-        saved = _Saved(u, z, state, size, C, *(torch.from_numpy(part) for part in (decay, x)), route, mixed)
+        saved = _Saved(u, z, state, size, *unscaled, C, *(torch.from_numpy(part) for part in (decay, x)), route, mixed)
+        ctx.coupled = coupled
         ctx.save_for_backward(maps, *weights, *saved)
         return y, unpad_lanes(x[:, -1], n_states).clone()
 
@@ -182,8 +196,9 @@ class _PdMix(torch.autograd.Function):
         n_weights = len(PdMixWeights._fields)
         weights, saved = PdMixWeights(*tensors[:n_weights]), _Saved(*tensors[n_weights:])
         if torch.is_grad_enabled() or transformed((y_bar, end_bar)):
-            inputs, flags = (saved.u, saved.z, saved.state, *weights), ctx.needs_input_grad[1:]
-            return None, *vjp_by_definition(_definition, inputs, (y_bar, end_bar), flags, maps=maps)
+            inputs, flags = (saved.u, saved.z, saved.state, *weights), ctx.needs_input_grad[2:]
+            choices = {"maps": maps, "coupled": ctx.coupled}
+            return None, None, *vjp_by_definition(_definition, inputs, (y_bar, end_bar), flags, **choices)
         rows = saved.mixed, saved.u, saved.z, y_bar
         mixed_bar, u_bar, z_bar = _over_rows(_gate_bar_rows, rows, weights.D, 3)
         read_bar = by_head(product(mixed_bar, weights.state_out), len(maps))
@@ -198,7 +213,10 @@ class _PdMix(torch.autograd.Function):
 
         parallel_for(run, *state.shape[:2])
         n_states = maps.shape[-1]
-        size_bar, angle_bar, inflow_bar, C_bar = (unpad_lanes(part, n_states).flatten(2) for part in bars)
+        own_bars = [unpad_lanes(part, n_states) for part in bars]
+        if ctx.coupled:
+            _scale_bars(saved, *own_bars[:3])
+        size_bar, angle_bar, inflow_bar, C_bar = (part.flatten(2) for part in own_bars)
         parts = (size_bar, weights.size), (angle_bar, weights.phase), (C_bar, weights.C_proj)
         low_bar = concatenate([product(part, weight) for part, weight in parts], -1)
         u_bar = add_product_(add_product_(u_bar, low_bar, weights.low), inflow_bar, weights.B_proj)
@@ -218,7 +236,16 @@ class _PdMix(torch.autograd.Function):
             weight_bars["state_out"] = _outer(mixed_bar, read.flatten(2))
         if needs.D:
             weight_bars["D"] = as_matrix(mixed_bar * saved.u).sum(0)
-        return None, u_bar, z_bar, unpad_lanes(state_bar, n_states), *weight_bars.values()
+        return None, None, u_bar, z_bar, unpad_lanes(state_bar, n_states), *weight_bars.values()
+
+
+def _scale_bars(saved: _Saved, size_bar: Tensor, angle_bar: Tensor, inflow_bar: Tensor) -> None:
+    """Replace the cotangents of scaled angles and inflow by those of the unscaled ones; add to that of the size."""
+    step = saved.size.clamp(min=0)
+    inside = (saved.size > 0) * (angle_bar * saved.angle + torch.exp(-step) * (inflow_bar * saved.inflow).sum(-2))
+    size_bar += inside
+    angle_bar *= step
+    inflow_bar *= -torch.expm1(-step)[..., None, :]
 
 
 def _outer(a: Tensor, b: Tensor) -> Tensor:
@@ -244,16 +271,20 @@ def _over_rows(kernel: Any, inputs: Tensors, D: Tensor, n_outputs: int) -> list[
     return [unpad_lanes(output, len(D)).view_as(inputs[0]) for output in outputs]
 
 
-def _definition(u: Tensor, z: Tensor, state: Tensor, *weights: Any, maps: Tensor) -> tuple[Tensor, Tensor]:
-    return pd_mix_by_operations(REFERENCE, u, z, state, PdMixWeights(*weights), maps=maps)
+def _definition(
+    u: Tensor, z: Tensor, state: Tensor, *weights: Any, maps: Tensor, coupled: bool
+) -> tuple[Tensor, Tensor]:
+    return pd_mix_by_operations(REFERENCE, u, z, state, PdMixWeights(*weights), maps=maps, coupled=coupled)
 
 
-def pd_mix(u: Tensor, z: Tensor, state: Tensor, weights: PdMixWeights, *, maps: Tensor) -> tuple[Tensor, Tensor]:
+def pd_mix(
+    u: Tensor, z: Tensor, state: Tensor, weights: PdMixWeights, *, maps: Tensor, coupled: bool
+) -> tuple[Tensor, Tensor]:
     """Compute the mixer over a tile as a single autograd function.
 
     Parameters
     ----------
-    u, z, state, weights, maps
+    u, z, state, weights, maps, coupled
         See `pd_mix.pd_mix_by_operations`.
 
     Returns
@@ -266,11 +297,12 @@ def pd_mix(u: Tensor, z: Tensor, state: Tensor, weights: PdMixWeights, *, maps: 
     The function is exact up to rounding: it computes the operations of `pd_mix_by_operations`, and its backward
     pass computes the vjps of these operations in reverse order.
 
-    For each base, the tensors saved for the vjp are three values per channel, and seven per state of a head.
+    For each base, the tensors saved for the vjp are three values per channel, and seven per state of a head
+    (ten if the block is coupled).
     """
     inputs = u, z, state, *weights
     check_precision(inputs)
     if transformed(inputs):
-        return _definition(*inputs, maps=maps)
-    outputs: tuple[Tensor, Tensor] = _PdMix.apply(maps, *inputs)
+        return _definition(*inputs, maps=maps, coupled=coupled)
+    outputs: tuple[Tensor, Tensor] = _PdMix.apply(maps, coupled, *inputs)
     return outputs

@@ -127,8 +127,9 @@ class Kernels(NamedTuple):
         state)`. It computes a whole block, but does not support `Dual` inputs or biases of the projections.
         If it is None, `mamba_by_operations` is used.
     pd_mix : callable, optional
-        Function `(u, z, state, PdMixWeights, maps=...) -> (outputs, final state)`. It computes the mixer of a
-        PD-SSM block, but does not support `Dual` inputs. If it is None, `pd_mix.pd_mix_by_operations` is used.
+        Function `(u, z, state, PdMixWeights, maps=..., coupled=...) -> (outputs, final state)`. It computes the
+        mixer of a PD-SSM block, but does not support `Dual` inputs. If it is None, `pd_mix.pd_mix_by_operations`
+        is used.
 
     Notes
     -----

@@ -72,6 +72,7 @@ def pd_mix_by_operations(
     weights: PdMixWeights,
     *,
     maps: Int16[Tensor, "heads maps states"],
+    coupled: bool,
     estimate: Estimate | None = None,
 ) -> tuple[Float[Tensor, "batch tile channels"], Float[Tensor, "batch heads two states"]]:
     """Compute the mixer over a tile with the separate operations of a kernel set.
@@ -90,6 +91,8 @@ def pd_mix_by_operations(
         Weights of the mixer.
     maps : Tensor
         Destination of each state in each map, of shape (heads, maps, states).
+    coupled : bool
+        Whether the phases and the inflow are scaled by the step.
     estimate : callable, optional
         Replaces the derivatives of decay and inflow by estimates.
 
@@ -100,11 +103,15 @@ def pd_mix_by_operations(
     """
     heads, n_maps, _ = maps.shape
     size, phase, reading = kernels.linear(u, weights.low).chunk(3, -1)
-    magnitude = torch.exp(-F.relu(kernels.linear(size, weights.size, weights.size_bias)))
+    step = F.relu(kernels.linear(size, weights.size, weights.size_bias))
+    magnitude = torch.exp(-step)
     angle = kernels.linear(phase, weights.phase, weights.phase_bias)
+    inflow = in_planes(kernels.linear(u, weights.B_proj), heads)
+    if coupled:
+        angle = step * angle
+        inflow = by_head(-torch.expm1(-step), heads)[..., None, :] * inflow
     planes = magnitude * torch.cos(angle), magnitude * torch.sin(angle)
     decay = torch.stack([by_head(plane, heads) for plane in planes], -2)
-    inflow = in_planes(kernels.linear(u, weights.B_proj), heads)
     scores = kernels.linear(u, weights.router).unflatten(-1, (heads, n_maps))
     route = scores.argmax(-1).to(torch.int16)
     # NaN if scores overflow: the argmax of several infinities is undefined.

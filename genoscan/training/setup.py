@@ -67,8 +67,8 @@ class Architecture:
         made = []
         for i in range(self.layers):
             kind = self.kinds[i % len(self.kinds)]
-            rank = {"mamba": "dt_rank", "pd_ssm": "rank"}[kind]
-            block = {"kind": kind, rank: math.ceil(self.width / 16)}
+            rank = math.ceil(self.width / 16)
+            block = {"kind": kind} | ({"dt_rank": rank} if kind == "mamba" else {"rank": rank, "coupled": True})
             block |= {"d_state": self.states} if self.states else {}
             made.append({"kind": "two_way", "inner": block, "rcps": self.rcps} if self.bidirectional else block)
         return made

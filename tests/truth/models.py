@@ -24,6 +24,7 @@ MAMBA2 = {
     "gate_eps": 1e-4,
 }
 PD_SSM = {"kind": "pd_ssm", "heads": 2, "d_state": 4, "n_maps": 3, "d_conv": 4, "expand": 2, "rank": 2}
+COUPLED = PD_SSM | {"coupled": True}
 PLAIN = {"symbols": "ACGT", "base_columns": [0, 1, 2, 3], "complement": [3, 2, 1, 0]}
 MIXED_UP = {"symbols": "NT-AGC", "base_columns": [3, 5, 4, 1], "complement": [0, 3, 2, 1, 5, 4], "unknown": 0}
 
@@ -36,9 +37,10 @@ CAUSAL: dict[str, dict[str, Any]] = {
     "mamba2": PLAIN | {"layers": [MAMBA2, MAMBA2 | {"n_groups": 1}], "d_model": 8},
     "mamba2, symbols mixed up": MIXED_UP | {"layers": [MAMBA2 | {"dt_limit": [0.0, None], "d_conv": 4}], "d_model": 8},
     "pd_ssm": PLAIN | {"layers": [PD_SSM, PD_SSM], "d_model": 6},
+    "pd_ssm, coupled": PLAIN | {"layers": [COUPLED, COUPLED], "d_model": 6},
     "pd_ssm, one map, symbols mixed up": MIXED_UP
     | {"layers": [PD_SSM | {"n_maps": 1, "heads": 3, "d_conv": 2}], "d_model": 6},
-    "all three": PLAIN | {"layers": [MAMBA, PD_SSM, MAMBA2], "d_model": 8, "seed": 2},
+    "all three": PLAIN | {"layers": [MAMBA, COUPLED, MAMBA2], "d_model": 8, "seed": 2},
 }
 BOTH_WAYS: dict[str, dict[str, Any]] = {
     "Ph": {"rcps": False},
@@ -61,9 +63,9 @@ def two_way(*inner: dict[str, Any], strategy: str = "add", rcps: bool = False, f
 
 
 PD_SSM_BOTH_WAYS: dict[str, dict[str, Any]] = {
-    "PD-SSM inside": two_way(PD_SSM, PD_SSM),
+    "PD-SSM inside": two_way(PD_SSM, COUPLED),
     "PD-SSM and Mamba inside, untied, product": two_way(PD_SSM, MAMBA, strategy="multiply", tied=False),
-    "PD-SSM inside, both strands": two_way(PD_SSM, rcps=True, fused=True),
+    "PD-SSM inside, both strands": two_way(COUPLED, rcps=True, fused=True),
     "PD-SSM and Mamba inside, both strands, untied": two_way(MAMBA, PD_SSM, rcps=True, tied=False),
 }
 """Bidirectional blocks in genoscan's own files."""

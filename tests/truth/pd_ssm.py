@@ -2,6 +2,7 @@
 
 x_t = P_t (D_t x_{t-1}) + b_t in complex numbers, P_t dense here: a matrix with one 1 a column, in
 the row where the column of the selected dictionary entry is largest.  y_t = W Re(C_t x_t) + D u_t.
+Coupled: D_t = exp(step_t (i phase_t - 1)), and b_t is multiplied by 1 - |D_t|.
 """
 
 import torch
@@ -11,19 +12,19 @@ from torch.nn import functional as F
 from truth.mamba import Weights, convolve
 
 
-def mixer(w: Weights, x: Tensor) -> Tensor:
+def mixer(w: Weights, x: Tensor, *, coupled: bool) -> Tensor:
     """Return the mixer's output, (length, d_model); `w` holds its tensors by their own names."""
-    y, _ = _run(w, x)
+    y, _ = _run(w, x, coupled)
     return y
 
 
-def clearance(w: Weights, x: Tensor) -> float:
+def clearance(w: Weights, x: Tensor, *, coupled: bool) -> float:
     """Return the distance of the routes from others, and of the decays from their ReLU's kink."""
     with torch.no_grad():
-        return _run(w, x)[1]
+        return _run(w, x, coupled)[1]
 
 
-def _run(w: Weights, x: Tensor) -> tuple[Tensor, float]:
+def _run(w: Weights, x: Tensor, coupled: bool) -> tuple[Tensor, float]:
     heads, maps, n, _ = w["dictionary"].shape
     channels = len(w["D"])
     u, z = (x @ w["in_proj.weight"].T).split([channels, channels], -1)
@@ -31,8 +32,11 @@ def _run(w: Weights, x: Tensor) -> tuple[Tensor, float]:
     for_size, for_phase, for_C = (u @ w["low.weight"].T).chunk(3, -1)
     depth = for_size @ w["size.weight"].T + w["size.bias"]
     phase = for_phase @ w["phase.weight"].T + w["phase.bias"]
-    decay = torch.polar(torch.exp(-torch.relu(depth)), phase).unflatten(-1, (heads, n))
+    step = torch.relu(depth)
+    decay = torch.exp(torch.complex(-step, step * phase if coupled else phase)).unflatten(-1, (heads, n))
     inflow = _complex(u @ w["B_proj.weight"].T, heads)
+    if coupled:
+        inflow = (1 - decay.abs()) * inflow
     C = _complex(for_C @ w["C_proj.weight"].T + w["C_proj.bias"], heads)
     scores = (u @ w["router.weight"].T).unflatten(-1, (heads, maps))
     route = scores.argmax(-1)

@@ -40,7 +40,7 @@ def clearance(weights: Weights, config: dict[str, Any], x: Tensor) -> float:
         own = layer.get("inner", layer)
         for mixer_weights, read in _reads(layer, w, _normed(w, config, _entered(layer, h))):
             if own["kind"] == "pd_ssm":
-                nearest = min(nearest, pd_ssm.clearance(mixer_weights, read))
+                nearest = min(nearest, pd_ssm.clearance(mixer_weights, read, coupled=own.get("coupled", False)))
             elif own["kind"] == "mamba2":
                 nearest = min(nearest, mamba2.clearance(mixer_weights, read, **_sizes(own)))
     return nearest
@@ -86,7 +86,9 @@ def _reads(layer: dict[str, Any], w: Weights, strands: list[Tensor]) -> Iterator
 def _mixer(layer: dict[str, Any]) -> Callable[[Weights, Tensor], Tensor]:
     if layer["kind"] == "mamba2":
         return partial(mamba2.mixer, **_sizes(layer))
-    return {"mamba": mamba.mixer, "pd_ssm": pd_ssm.mixer}[layer["kind"]]
+    if layer["kind"] == "pd_ssm":
+        return partial(pd_ssm.mixer, coupled=layer.get("coupled", False))
+    return mamba.mixer
 
 
 def _sizes(layer: dict[str, Any]) -> dict[str, Any]:
