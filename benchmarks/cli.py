@@ -364,24 +364,35 @@ def mechanistic(names: tuple[str, ...], by_size: bool, **where: Any) -> None:
 
 @cli.command("long-series")
 @click.argument("files", metavar="[TS]...", nargs=-1, type=PATH)
+@click.option(
+    "--motifs",
+    type=click.Choice(["2", "3"]),
+    default="2",
+    show_default=True,
+    help="Number of motifs whose order is learnt, if there are no files.",
+)
+@click.option("--ablations", is_flag=True, help="Train PD-SSM without one of its properties at a time.")
 @WHERE
-def long_series(files: tuple[Path, ...], **where: Any) -> None:
+def long_series(files: tuple[Path, ...], motifs: str, ablations: bool, **where: Any) -> None:
     """Train PD-SSM and Mamba to classify long series.
 
-    Series have 17,984 steps; memory does not grow with them. Without files, the class is which of
-    two motifs in noise comes first. Cases of files of the UEA archive
-    (timeseriesclassification.com, .ts) are pooled and split by seed. Writes long-series.csv, .json,
+    Series have 17,984 steps; memory does not grow with them. Without files, the class is the parity of the
+    order of motifs in noise: of two, the one that comes first. Cases of files of the UEA archive
+    (timeseriesclassification.com, .ts) are pooled and split by seed. Writes long-series-of-2.csv, .json,
     .html and .png to the folder, or files named like the first.
 
     \b
     Example:
-      python -m benchmarks long-series -o series/
+      python -m benchmarks long-series --motifs 3 -o series/
       python -m benchmarks long-series EigenWorms_TRAIN.ts EigenWorms_TEST.ts -o series/
     """
     from benchmarks.series import experiments
+    from benchmarks.series.ablations import ablations as without_one
 
-    if not files:
-        _run({"long-series": experiments.planted_order()}, (), **where)
+    if ablations:
+        _run({"long-series-ablations": without_one()}, (), **where)
+    elif not files:
+        _run({f"long-series-of-{motifs}": experiments.planted_order(int(motifs))}, (), **where)
     else:
         _run({files[0].stem: experiments.files(files)}, (), **where)
 

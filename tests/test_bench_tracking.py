@@ -1,8 +1,9 @@
 """Tasks ask what they say, runs repeat themselves, and both commands run."""
 
-from itertools import pairwise
+from itertools import pairwise, permutations
 from math import prod
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,8 @@ from laws import assert_near
 
 from benchmarks.learning import UNKNOWN
 from benchmarks.series.data import SeriesError, planted, read_ts, split
+from benchmarks.series.learn import Change, build, derivatives
 from benchmarks.series.learn import Run as SeriesRun
-from benchmarks.series.learn import build, derivatives
 from benchmarks.tracking.experiments import EXPERIMENTS
 from benchmarks.tracking.learn import Run, learn
 from benchmarks.tracking.tasks import TASKS
@@ -123,6 +124,18 @@ def test_planted_motifs_are_far_apart_and_the_first_one_is_the_class() -> None:
         assert (peaks[1] < peaks[0]) == bool(series.labels[i])
 
 
+def test_the_class_of_three_motifs_is_whether_their_order_is_a_rotation() -> None:
+    series = planted(60, 3_000, seed=1, n_motifs=3)
+    pairs = series.x.reshape(60, 3_000, 3, 2).mean(-1)
+    orders = np.stack(
+        [np.apply_along_axis(np.convolve, 1, pairs[..., i], np.hanning(32), "same").argmax(1) for i in range(3)]
+    )
+    first = orders.argsort(0)
+    assert {tuple(order) for order in first.T.tolist()} == set(permutations(range(3)))
+    rotated = (np.diff(np.vstack([first, first[:1]]), axis=0) % 3 == 1).all(0)
+    assert (rotated == (series.labels == 0)).all()
+
+
 def test_derivatives_in_tiles_are_whole_series_autograds() -> None:
     run = SeriesRun("mamba", 1, width=8)
     series = planted(3, 1_100, seed=2)
@@ -185,9 +198,17 @@ def test_parts_share_no_case_and_the_first_sets_the_scale() -> None:
     assert abs(float(parts[0].x.std()) - 1) < 1e-3
 
 
+def test_ablations_run(tmp_path: Path) -> None:
+    done = benchmark("long-series", "--ablations", "--quick", "-o", tmp_path)
+    assert done.code == 0, done.err
+    table = pd.read_csv(tmp_path / "long-series-ablations.csv")
+    assert set(table.without) == {change or "nothing" for change in get_args(Change)}
+    assert table.test.between(0, 1).all()
+
+
 def test_long_series_runs(tmp_path: Path) -> None:
     done = benchmark("long-series", "--quick", "-o", tmp_path)
     assert done.code == 0, done.err
-    table = pd.read_csv(tmp_path / "long-series.csv")
+    table = pd.read_csv(tmp_path / "long-series-of-2.csv")
     assert set(table.what) == {"step", "curve", "answer"}
     assert set(table.kind) == {"pd_ssm", "mamba"}

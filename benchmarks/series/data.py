@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -35,23 +36,26 @@ class Series:
         return Series(self.x[rows], self.labels[rows], self.classes)
 
 
-def planted(n: int, length: int, seed: int) -> Series:
-    """Return `n` series of noise with two motifs; the class is the motif that comes first.
+def planted(n: int, length: int, seed: int, n_motifs: int = 2) -> Series:
+    """Return `n` series of noise with one motif of each of `n_motifs` kinds; the class is the parity of their order.
 
-    Motifs are bumps, one in the first and one in the second half of the channels, at least a third
-    of the length apart.
+    For two motifs, it is the motif that comes first.  For three, it is whether the order is a rotation of that
+    of the channels, so that no two of them determine it.  A motif is a bump in its share of the channels.  The
+    ranges of successive motifs are as long as the gaps between them, with fixed borders.
     """
     random = np.random.default_rng(seed)
     x = _NOISE * random.standard_normal((n, length, CHANNELS), dtype=np.float32)
-    labels = random.integers(2, size=n)
     bump = 3 * np.hanning(_MOTIF).astype(np.float32)[:, None]
-    for i in range(n):
-        early = int(random.integers(0, length // 3 - _MOTIF))
-        late = int(random.integers(2 * length // 3, length - _MOTIF))
-        for at, first in ((early, labels[i] == 0), (late, labels[i] == 1)):
-            half = slice(0, CHANNELS // 2) if first else slice(CHANNELS // 2, CHANNELS)
-            x[i, at : at + _MOTIF, half] += bump
-    return Series(x, labels, ("first half of the channels", "second half"))
+    n_ranges, n_channels = 2 * n_motifs - 1, CHANNELS // n_motifs
+    orders = np.argsort(random.random((n, n_motifs)), 1)
+    labels = np.zeros(n, np.int64)
+    for i, order in enumerate(orders):
+        labels[i] = sum(a > b for a, b in combinations(order, 2)) % 2
+        for place, motif in enumerate(order):
+            first = 2 * place * length // n_ranges
+            at = int(random.integers(first, (2 * place + 1) * length // n_ranges - _MOTIF))
+            x[i, at : at + _MOTIF, motif * n_channels : (motif + 1) * n_channels] += bump
+    return Series(x, labels, ("even", "odd"))
 
 
 def read_ts(paths: list[Path]) -> Series:

@@ -14,15 +14,16 @@ from benchmarks.alone import WARM_UP, cost
 from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row
 from benchmarks.figure import OURS, THEIRS, add_curves, panels
 from benchmarks.series.data import CHANNELS, LENGTH, Series, planted, read_ts, split
-from benchmarks.series.learn import SURROGATE, Draw, Run, build, derivatives, learn
+from benchmarks.series.learn import Draw, Run, build, derivatives, learn
 from benchmarks.threshold import at_most
 from genoscan.layers.pd_ssm import with_surrogate
 from genoscan.usage import MEBIBYTE
 
 _LABELS = {"pd_ssm": ("PD-SSM", OURS[0]), "mamba": ("Mamba", THEIRS[0])}
 _SEEDS = 1, 2, 3
-_LENGTHS = 256, 1_024, 4_096
-"""Shorter series, trained on first."""
+_LENGTHS = {2: (256, 1_024, 4_096), 3: (512, 2_048, 8_192)}
+"""Shorter series, trained on first, by the number of motifs."""
+_TITLES = {2: "which of two motifs comes first", 3: "whether the order of three motifs is even"}
 _VALIDATION, _TEST = (60, 10_000_019), (200, 20_000_003)
 """Number of planted series, and their seed."""
 
@@ -30,27 +31,28 @@ Parts = Callable[[bool, int], tuple[Draw, Series, Series]]
 """(quick, seed) -> training, validation and test series."""
 
 
-def planted_order() -> Experiment:
-    """Return the experiment on series with planted motifs."""
+def planted_order(n_motifs: int) -> Experiment:
+    """Return the experiment on series with two or three planted motifs."""
+    lengths = _LENGTHS[n_motifs]
+
+    def fresh(random: np.random.Generator, n: int, length: int) -> Series:
+        return planted(n, length, int(random.integers(2**31)), n_motifs)
 
     def parts(quick: bool, _seed: int) -> tuple[Draw, Series, Series]:
         validation, test = (
-            planted(6, 300, seed) if quick else planted(n, LENGTH, seed) for n, seed in (_VALIDATION, _TEST)
+            planted(6, 400, seed, n_motifs) if quick else planted(n, LENGTH, seed, n_motifs)
+            for n, seed in (_VALIDATION, _TEST)
         )
-        return _fresh, validation, test
+        return fresh, validation, test
 
     return _experiment(
-        "which of two motifs comes first",
-        f"Noise in {CHANNELS} channels, {LENGTH:,} steps; two motifs, at least a third of that "
-        f"apart. New series every update, of {', '.join(map(str, _LENGTHS))} steps first, longer "
+        _TITLES[n_motifs],
+        f"Noise in {CHANNELS} channels, {LENGTH:,} steps; {n_motifs} motifs, at least {LENGTH // (2 * n_motifs - 1):,} "
+        f"apart. New series every update, of {', '.join(map(str, lengths))} steps first, longer "
         f"once those are known; {_VALIDATION[0]} choose the weights, {_TEST[0]} others test them.",
-        Run("pd_ssm", 1, lengths=(*_LENGTHS, LENGTH)),
+        Run("pd_ssm", 1, lengths=(*lengths, LENGTH)),
         parts,
     )
-
-
-def _fresh(random: np.random.Generator, n: int, length: int) -> Series:
-    return planted(n, length, seed=int(random.integers(2**31)))
 
 
 def files(paths: Sequence[Path]) -> Experiment:
@@ -85,7 +87,7 @@ def _experiment(title: str, what: str, one: Run, parts: Parts) -> Experiment:
         short: dict[str, Any] = {}
         if quick:
             short = {"width": 8, "d_state": 8, "steps": 2, "batch": 2, "every": 1}
-            short["lengths"] = (256, 300) if one.lengths else ()
+            short["lengths"] = (400, 420) if one.lengths else ()
         runs = [
             Run(**asdict(one) | {"kind": kind, "seed": seed} | short)
             for seed in (_SEEDS[:1] if quick else _SEEDS)
@@ -134,7 +136,7 @@ def step_cost(kind: str, length: int, width: int, d_state: int, n_layers: int, *
     torch.set_num_threads(threads)
     series = planted(1, length, seed=0)
     run = Run(kind, 1, width=width, d_state=d_state, n_layers=n_layers)  # type: ignore[arg-type]
-    stack = with_surrogate(build(run, CHANNELS, 2), SURROGATE)
+    stack = with_surrogate(build(run, CHANNELS, 2), run.surrogate)
     x, labels = torch.from_numpy(series.x), torch.from_numpy(series.labels)
     return cost(
         lambda: derivatives(stack, x[:, :WARM_UP].clone(), labels),

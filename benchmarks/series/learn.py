@@ -4,6 +4,7 @@ The loss is a function of a mean: its derivative is the same for the outputs of 
 after one forward pass; the engine propagates it back tile by tile.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from genoscan.engine.forward import forward
 from genoscan.engine.inputs import Dense
 from genoscan.engine.target import WeightedSum
 from genoscan.layers.mamba import MambaConfig
-from genoscan.layers.pd_ssm import PdSsmConfig, with_surrogate
+from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig, with_surrogate
 from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate
 from genoscan.layers.weights import assemble
@@ -29,11 +30,13 @@ from genoscan.ops.dispatch import choose
 from genoscan.training.optimizer import adamw, update
 
 TILE, SLOTS = 512, 16
-SURROGATE = Surrogate("straight_through")
 _MOST, _SHORT = 16, 16_384
 """Series per update at most, and their total steps up to which they are more than `batch`."""
-_KNOWN = 0.05
+KNOWN = 0.05
 """Mean loss below which a length is learnt."""
+
+Change = Literal["", "coupling", "kept maps", "zero phases", "log-uniform steps", "activated"]
+"""A property of PD-SSM's block or training that a run is without."""
 
 Draw = Callable[[np.random.Generator, int, int], Series]
 """(generator, number, length) -> training series."""
@@ -46,6 +49,8 @@ class Run:
     lengths  lengths of the training series, in order, each once the one before is learnt; empty: full length
     steps    maximum of updates at a length
     batch    series per update; more of short ones
+    without  property that is replaced: inflow and phases that do not depend on the step; permutations instead of
+             identity maps; uniform initial phases; initial steps uniform up to 0.1; the straight-through estimator
     """
 
     kind: Literal["pd_ssm", "mamba"]
@@ -58,6 +63,12 @@ class Run:
     batch: int = 4
     rate: float = 4e-3
     every: int = 25
+    without: Change = ""
+
+    @property
+    def surrogate(self) -> Surrogate:
+        """The estimator of PD-SSM's selections."""
+        return Surrogate("straight_through" if self.without == "activated" else "activated")
 
 
 @dataclass
@@ -76,9 +87,28 @@ def build(run: Run, channels: int, n_classes: int) -> Stack:
     """Return the model with seeded weights."""
     torch.manual_seed(run.seed)
     rank = -(-run.width // 16)
-    pd_ssm = PdSsmConfig(heads=1, d_state=run.d_state, n_maps=8, d_conv=4, rank=rank)
+    coupled = run.without != "coupling"
+    pd_ssm = PdSsmConfig(heads=1, d_state=run.d_state, n_maps=8, d_conv=4, rank=rank, coupled=coupled)
     block: Any = MambaConfig(d_conv=4, dt_rank=rank) if run.kind == "mamba" else pd_ssm
-    return assemble([block] * run.n_layers, run.width, channels, n_classes, eps=1e-5, kernels=choose("cpu"))
+    stack = assemble([block] * run.n_layers, run.width, channels, n_classes, eps=1e-5, kernels=choose("cpu"))
+    for layer in stack.layers:
+        if isinstance(layer, PdSsm):
+            _replace(layer, run.without)
+    return stack
+
+
+@torch.no_grad()
+def _replace(layer: PdSsm, without: Change) -> None:
+    """Initialise a property of a block in another way."""
+    if without == "kept maps":
+        n_kept, n_states = layer.config.n_maps // 2, layer.config.d_state
+        kept = layer.dictionary[:, :n_kept]
+        kept.copy_(torch.stack([one[torch.randperm(n_states)] for one in kept.flatten(0, 1)]).view_as(kept))
+    elif without == "zero phases":
+        layer.phase.reset_parameters()
+        layer.phase.bias.uniform_(-math.pi, math.pi)
+    elif without == "log-uniform steps":
+        layer.size.bias.uniform_(0, 0.1)
 
 
 def means(stack: Stack, x: Float[Tensor, "batch length channels"]) -> Float[Tensor, "batch classes"]:
@@ -119,7 +149,7 @@ def learn(run: Run, draw: Draw, validation: Series, test: Series) -> Learnt:
     """Train with Adam, and test the weights that are best on validation."""
     full, classes = validation.x.shape[1], len(validation.classes)
     stack = build(run, validation.x.shape[2], classes)
-    trained = with_surrogate(stack, SURROGATE)
+    trained = with_surrogate(stack, run.surrogate)
     optimiser = adamw(stack, rate=run.rate, decay=0.0)  # which is Adam
     random, learnt, step = np.random.default_rng(run.seed), Learnt(), 0
     best = BestWeights(stack)
@@ -130,7 +160,7 @@ def learn(run: Run, draw: Draw, validation: Series, test: Series) -> Learnt:
             losses.append(_update(trained, optimiser, series, run.rate))
             step += 1
             loss = float(np.mean(losses[-run.every :]))
-            known = last >= run.every and loss < _KNOWN
+            known = last >= run.every and loss < KNOWN
             ended = known or last == run.steps
             if ended or (length == full and last % run.every == 0):
                 share = accuracy(stack, validation)

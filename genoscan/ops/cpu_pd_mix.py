@@ -197,8 +197,8 @@ class _PdMix(torch.autograd.Function):
         weights, saved = PdMixWeights(*tensors[:n_weights]), _Saved(*tensors[n_weights:])
         if torch.is_grad_enabled() or transformed((y_bar, end_bar)):
             inputs, flags = (saved.u, saved.z, saved.state, *weights), ctx.needs_input_grad[2:]
-            choices = {"maps": maps, "coupled": ctx.coupled}
-            return None, None, *vjp_by_definition(_definition, inputs, (y_bar, end_bar), flags, **choices)
+            pulled = vjp_by_definition(_definition, inputs, (y_bar, end_bar), flags, maps=maps, coupled=ctx.coupled)
+            return None, None, *pulled
         rows = saved.mixed, saved.u, saved.z, y_bar
         mixed_bar, u_bar, z_bar = _over_rows(_gate_bar_rows, rows, weights.D, 3)
         read_bar = by_head(product(mixed_bar, weights.state_out), len(maps))
