@@ -362,6 +362,38 @@ def mechanistic(names: tuple[str, ...], by_size: bool, **where: Any) -> None:
         click.echo(folder / f"{summary.NAME}.html")
 
 
+@cli.command("language")
+@click.argument("names", metavar="[EXPERIMENT]...", nargs=-1)
+@click.option("--corpus", metavar="FOLDER", type=PATH, help="Text for modelling, unpacked by language/fetch.sh.")
+@click.option(
+    "--size",
+    type=click.Choice(["cpu", "gpu"]),
+    default="cpu",
+    show_default=True,
+    help="Size of modelling and costs: an hour per run on one core, or 30 million weights.",
+)
+@WHERE
+def language(names: tuple[str, ...], corpus: Path | None, size: str, **where: Any) -> None:
+    """Compare PD-SSM with Mamba-2 in a hybrid language model of bytes.
+
+    modelling (bits per byte of a corpus), costs (bytes per second and memory), swaps and moves
+    (accuracy of the last word of stories up to four times as long as in training), or all of them.
+    docs/pd-ssm.md describes set-up and results. Each writes EXPERIMENT.csv, .json, .html and .png
+    as `paper` does; an interrupted run continues from its last checkpoint, at most three minutes old.
+
+    \b
+    Example:
+      benchmarks/language/fetch.sh corpus
+      python -m benchmarks language modelling --corpus corpus --threads 1 -o language/
+      python -m benchmarks language swaps moves --threads 1 -o language/
+    """
+    from benchmarks.language.experiments import NEED_CORPUS, experiments
+
+    if corpus is None and (not names or {"all", *NEED_CORPUS} & set(names)):
+        raise InputError("--corpus: needed for modelling; benchmarks/language/fetch.sh FOLDER downloads one")
+    _run(experiments(where["folder"], corpus, size), names, **where)
+
+
 @cli.command("long-series")
 @click.argument("files", metavar="[TS]...", nargs=-1, type=PATH)
 @click.option(

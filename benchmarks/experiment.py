@@ -1,7 +1,7 @@
 """Definition of an experiment: cells measured one by one, findings and a figure."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -69,6 +69,7 @@ class Experiment:
     measure   cell, rows so far (from which costs may be predicted), environment -> rows
     findings  table of all rows -> findings
     draw      the same table -> figure
+    data      files that the cells read: names, versions, checksums; the same if a run is resumed
     """
 
     title: str
@@ -77,3 +78,4 @@ class Experiment:
     measure: Callable[[Cell, Sequence[Row], Environment], list[Row]]
     findings: Callable[[pd.DataFrame], Iterable[Finding]]
     draw: Callable[[pd.DataFrame], go.Figure]
+    data: Mapping[str, Any] = field(default_factory=dict)

@@ -52,6 +52,23 @@ def add_curves(
         )
 
 
+def add_seeds(
+    page: go.Figure, table: pd.DataFrame, labels: Mapping[str, tuple[str, str]], *, y: str, row: int, col: int
+) -> None:
+    """Add a marker for each row, in a column for each kind."""
+    for kind, (label, shade) in labels.items():
+        values = table[table.kind == kind][y]
+        page.add_scatter(
+            x=[label.replace(", ", "<br>")] * len(values),
+            y=values,
+            mode="markers",
+            marker_color=shade,
+            showlegend=False,
+            row=row,
+            col=col,
+        )
+
+
 def add_guessing(page: go.Figure, accuracy: float, *, row: int, col: int) -> None:
     """Add a dotted line at the accuracy of guessing."""
     # The template's lines have no width.

@@ -49,19 +49,27 @@ def cosine_rate(peak: float, step: int, steps: int) -> float:
 
 
 class BestWeights:
-    """The weights of a model that have the highest accuracy on validation so far, the first ones if equal."""
+    """The weights of a model that have the highest score on validation so far, the first ones if equal.
+
+    Attributes
+    ----------
+    score
+        Highest score so far.
+    weights
+        The weights and buffers by name.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._weights = model.state_dict()
-        self.accuracy = -1.0
+        self.weights = model.state_dict()
+        self.score = -math.inf
 
-    def offer(self, accuracy: float) -> None:
-        """Copy the model's present weights if their accuracy is higher."""
-        if accuracy > self.accuracy:
-            self.accuracy = accuracy
-            self._weights = {name: part.clone() for name, part in self._model.state_dict().items()}
+    def offer(self, score: float) -> None:
+        """Copy the model's present weights if their score is higher."""
+        if score > self.score:
+            self.score = score
+            self.weights = {name: part.clone() for name, part in self._model.state_dict().items()}
 
     def restore(self) -> None:
         """Load the best weights into the model."""
-        self._model.load_state_dict(self._weights)
+        self._model.load_state_dict(self.weights)

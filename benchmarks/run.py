@@ -73,6 +73,7 @@ def _record(name: str, experiment: Experiment, environment: Environment) -> dict
         "experiment": name,
         "title": experiment.title,
         "setup": experiment.setup,
+        "data": dict(experiment.data),
         "machine": machine.machine(environment.device),
         "versions": machine.versions(),
         "commit": machine.commit(),
@@ -92,7 +93,7 @@ def _resumed(path: Path, record: dict[str, Any], n_cells: int) -> tuple[dict[str
         found = json.loads(known.read_text(encoding="utf-8"))
         rows = pd.read_csv(table)
         measured = {key: found[key] for key in ("machine", "versions", "commit")}
-        settings = {"settings": found["settings"]}
+        settings = {"settings": found["settings"], "data": found.get("data", {})}
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{known}: is there already and cannot be read: {error}") from None
     must = settings if rows["cell"].nunique() >= n_cells else settings | measured

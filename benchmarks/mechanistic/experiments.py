@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import torch
 
 from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row
-from benchmarks.figure import OURS, THEIRS, add_curves, add_guessing, panels
+from benchmarks.figure import OURS, THEIRS, add_curves, add_guessing, add_seeds, panels
 from benchmarks.mechanistic.learn import Kind, Run, learn
 from benchmarks.mechanistic.tasks import TASKS
 from benchmarks.threshold import at_least, at_most
@@ -107,18 +107,7 @@ def _draw(task: str, table: pd.DataFrame) -> go.Figure:
     page = panels([f"{task}: right on validation", "right on test, by seed"])
     draw_curves(page, task, table, row=1, col=1)
     page.update_xaxes(title="steps", row=1, col=1)
-    rows = results(table)
-    for kind, (label, shade) in LABELS.items():
-        runs = rows[rows.kind == kind]
-        page.add_scatter(
-            x=[label.replace(", ", "<br>")] * len(runs),
-            y=runs.test,
-            mode="markers",
-            marker_color=shade,
-            showlegend=False,
-            row=1,
-            col=2,
-        )
+    add_seeds(page, results(table), LABELS, y="test", row=1, col=2)
     add_guessing(page, _chance(task), row=1, col=2)
     return page.update_yaxes(range=[0, 1.02], tickformat=".0%", row=1, col=2)
 

@@ -2,9 +2,7 @@
 
 import math
 import time
-from bisect import bisect_left
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,25 +11,19 @@ from torch import Tensor, nn
 
 from benchmarks.learning import HELD_OUT, BestWeights, cosine_rate, loss, outputs, share_right
 from benchmarks.mechanistic.tasks import TASKS, Size
+from benchmarks.recurrent import Kind, block, closest_width, n_weights, surrogate
 from genoscan.errors import InputError
-from genoscan.layers.config import LayerConfig
 from genoscan.layers.linear import Linear
-from genoscan.layers.mamba import MambaConfig
-from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.norm import NormConfig, build_norm
-from genoscan.layers.pd_ssm import PdSsmConfig, with_surrogate
-from genoscan.layers.surrogate import Surrogate
+from genoscan.layers.pd_ssm import with_surrogate
 from genoscan.layers.weights import assemble
 from genoscan.ops.dispatch import choose
 from genoscan.training.optimizer import adamw, update
 
-Kind = Literal["mamba", "mamba2", "activated", "straight_through"]
-"""Mamba, Mamba-2, or PD-SSM trained with one of the two estimators of surrogate.py."""
-
 _ENCODING = 64
 """Numbers from which a compressed sequence is recovered, in all models."""
 
-_EPS, _HEADS, _WIDTHS = 1e-5, 2, range(8, 257)
+_EPS, _WIDTHS = 1e-5, range(8, 257)
 
 
 @dataclass(frozen=True)
@@ -92,11 +84,13 @@ class Mixer(nn.Module):
         task = TASKS[run.task]
         self.width = width
         self.n_tokens = task.n_tokens(run.size)
-        block, kernels = _block(run.kind, width), choose("cpu")
+        kernels = choose("cpu")
         n_outputs = _ENCODING if task.pooled else self.n_tokens
-        self.stack = assemble([block] * run.n_layers, width, self.n_tokens, n_outputs, eps=_EPS, kernels=kernels)
+        self.stack = assemble(
+            [block(run.kind, width)] * run.n_layers, width, self.n_tokens, n_outputs, eps=_EPS, kernels=kernels
+        )
         self.decoder = _decoder(self.n_tokens) if task.pooled else None
-        self.surrogate = Surrogate(run.kind) if run.kind in ("activated", "straight_through") else None
+        self.surrogate = surrogate(run.kind)
 
     def forward(self, tokens: Int64[Tensor, "sequences length"]) -> Float[Tensor, "sequences length tokens"]:
         """Return the logits of every token at every position; in training with surrogate gradients."""
@@ -131,30 +125,9 @@ def _positions(length: int) -> Float[Tensor, "length encoding"]:
     return torch.cat([angle.sin(), angle.cos()], -1)
 
 
-def _block(kind: Kind, width: int) -> LayerConfig:
-    """Return a block: 16 states a channel; 2 heads of 64 states a channel; 8 heads of 8 complex states, 8 maps."""
-    rank = -(-width // 16)
-    if kind == "mamba":
-        return MambaConfig(dt_rank=rank)
-    if kind == "mamba2":
-        return Mamba2Config(d_state=64, head_dim=2 * width // _HEADS)
-    return PdSsmConfig(heads=8, d_state=8, n_maps=8, rank=rank)
-
-
-def n_weights(model: nn.Module) -> int:
-    """Return the number of weights that are trained."""
-    return sum(part.numel() for part in model.parameters())
-
-
 def width_of(run: Run) -> int:
-    """Return the width with the number of weights closest to `run.weights`, which grows with the width."""
-
-    def weights(width: int) -> int:
-        with torch.device("meta"):
-            return n_weights(Mixer(run, width))
-
-    above = bisect_left(_WIDTHS, run.weights, key=weights)
-    return min(_WIDTHS[max(0, above - 1) : above + 1], key=lambda width: abs(weights(width) - run.weights))
+    """Return the width with the number of weights closest to `run.weights`."""
+    return closest_width(lambda width: Mixer(run, width), run.weights, _WIDTHS)
 
 
 def build(run: Run) -> Mixer:
@@ -172,7 +145,7 @@ def learn(run: Run) -> Learnt:
     random, best, losses = np.random.default_rng(run.seed), BestWeights(model), []
     n = max(1, run.tokens // run.length)
     best.offer(accuracy(model, run, "validation", run.sequences[0]))
-    curve = [(0, math.nan, best.accuracy)]
+    curve = [(0, math.nan, best.score)]
     for step in range(1, run.steps + 1):
         tokens, labels = map(torch.from_numpy, task.sample(random, n, run.size))
         value = loss(model(tokens), labels)

@@ -1,0 +1,132 @@
+"""Bytes per second and peak memory of a training step and of evaluation, at equal weights, as ratios."""
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+import torch
+from torch import Tensor
+
+from benchmarks.alone import WARM_UP, cost
+from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row
+from benchmarks.figure import add_seeds, panels
+from benchmarks.language.kinds import KINDS, LABELS
+from benchmarks.language.model import BYTES, Design, build
+from benchmarks.language.modelling import QUICK, SIZES, ModellingRun
+from benchmarks.learning import loss
+from benchmarks.recurrent import n_weights
+from benchmarks.threshold import Threshold, at_least, at_most
+from genoscan.training.optimizer import adamw, update
+from genoscan.usage import MEBIBYTE
+
+_ROUNDS = 5
+_LONGER = 8
+"""Length of the second size, of the first; with fewer sequences, so that the bytes are equal."""
+
+_MEASURES: dict[str, tuple[str, Threshold]] = {
+    "training_rate": ("training, bytes per second", at_least(1)),
+    "training_bytes": ("training, peak memory above weights", at_most(1)),
+    "evaluation_rate": ("evaluation, bytes per second", at_least(1)),
+    "evaluation_bytes": ("evaluation, peak memory above weights", at_most(1)),
+}
+
+
+def _sizes(size: str, quick: bool) -> list[ModellingRun]:
+    settings = QUICK if quick else SIZES[size]
+    base = ModellingRun(kind="mamba2", seed=1, **settings)
+    n = max(1, base.sequences // _LONGER)
+    return [base, ModellingRun(kind="mamba2", seed=1, **settings | {"length": _LONGER * base.length, "sequences": n})]
+
+
+def _cells(size: str, quick: bool) -> Sequence[Cell]:
+    return [
+        Cell(
+            f"{kind}, {run.length} bytes, round {i}",
+            {"kind": kind, "length": run.length, "sequences": run.sequences, "round": i}
+            | {key: getattr(run, key) for key in ("weights", "n_blocks", "attention_every", "heads")},
+        )
+        for run in _sizes(size, quick)
+        for i in range(1, (1 if quick else _ROUNDS) + 1)
+        for kind in KINDS
+    ]
+
+
+def _measure(cell: Cell, _before: Sequence[Row], environment: Environment) -> list[Row]:
+    settings = dict(cell.settings)
+    known = {"round": settings.pop("round"), **{key: settings[key] for key in ("kind", "length", "sequences")}}
+    return [known | environment.alone(step_cost, settings)]
+
+
+def step_cost(*, length: int, sequences: int, device: str, threads: int, **design: object) -> Row:
+    """Measure a training step and an evaluation of the same bytes in this process.
+
+    Returns
+    -------
+    dict
+        Bytes per second and bytes of memory at the peak above those before: of the activations and
+        gradients in training, weights and moments of the optimiser not included.
+    """
+    torch.set_num_threads(threads)
+    model, trained = build(Design(**design), 1, device=device)  # type: ignore[arg-type]
+    optimizer, weights = adamw(model, rate=1e-3, decay=0.1), list(model.parameters())
+    text = torch.randint(BYTES, (sequences, length + 1), device=device)
+
+    def step(part: Tensor) -> None:
+        value = loss(trained(part[:, :-1]), part[:, 1:])
+        update(optimizer, weights, torch.autograd.grad(value, weights), rate=1e-3, clip=1.0)
+
+    @torch.no_grad()
+    def evaluate(part: Tensor) -> None:
+        model(part[:, :-1])
+
+    found: Row = {"weights": n_weights(model), "width": model.embed.out_features}
+    for name, run in (("training", step), ("evaluation", evaluate)):
+        costs = cost(lambda run=run: run(text[:, :WARM_UP]), lambda run=run: run(text), device, again=3)  # type: ignore[misc]
+        found |= {f"{name}_rate": sequences * length / costs["seconds"], f"{name}_bytes": costs["extra_bytes"]}
+    return found
+
+
+def _findings(table: pd.DataFrame) -> Iterator[Finding]:
+    for length, rows in table.groupby("length", sort=False):
+        for column, (measure, threshold) in _MEASURES.items():
+            by_round = rows.pivot_table(index="round", columns="kind", values=column)
+            ratios = by_round["activated"] / by_round["mamba2"]
+            name = f"{length:,} bytes, {measure}"
+            for kind, (label, _) in LABELS.items():
+                unit, scale = ("per second", 1) if column.endswith("rate") else ("MiB", MEBIBYTE)
+                yield Finding(f"{name}: {label}", by_round[kind].median() / scale, unit)
+            yield Finding(f"{name}: PD-SSM's, of Mamba-2's", ratios.median(), "times", threshold)
+            yield Finding(f"the same, lowest of {len(ratios)} rounds", ratios.min(), "times")
+            yield Finding(f"the same, highest of {len(ratios)} rounds", ratios.max(), "times")
+
+
+def _draw(table: pd.DataFrame) -> go.Figure:
+    lengths = list(table.length.unique())
+    page = panels(
+        [f"{measure}, {length:,}" for length in lengths for measure, _ in _MEASURES.values()], rows=len(lengths)
+    )
+    for row, length in enumerate(lengths, 1):
+        rows = table[table.length == length]
+        for col, column in enumerate(_MEASURES, 1):
+            scaled = rows.assign(**{column: rows[column] / (1 if column.endswith("rate") else MEBIBYTE)})
+            add_seeds(page, scaled, LABELS, y=column, row=row, col=col)
+            page.update_yaxes(rangemode="tozero", row=row, col=col)
+            if column.endswith("bytes"):
+                page.update_yaxes(title="MiB", row=row, col=col)
+    return page
+
+
+def costs(size: str) -> Experiment:
+    """Return the experiment; every row is measured in a process of its own, the kinds alternating."""
+    run, longer = _sizes(size, False)
+    return Experiment(
+        "costs of a hybrid language model",
+        f"The models of `modelling`, {run.weights:,} weights each: a training step and an evaluation of "
+        f"{run.sequences} sequences of {run.length:,} bytes, and of {longer.sequences} of {longer.length:,}. Each in "
+        "a process of its own, the kinds alternating; the median of four steps after a warm-up, and the peak memory "
+        f"above that after the warm-up, that is without weights and optimiser. Ratios by round, {_ROUNDS} rounds.",
+        lambda quick: _cells(size, quick),
+        _measure,
+        _findings,
+        _draw,
+    )

@@ -1,0 +1,177 @@
+"""Accuracy of the last word of generated stories, up to four times as long as those of training."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import torch
+
+from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row
+from benchmarks.figure import add_curves, add_guessing, panels
+from benchmarks.language.checkpoint import run_checkpoint
+from benchmarks.language.kinds import KINDS, LABELS, about_runs
+from benchmarks.language.model import Hybrid
+from benchmarks.language.stories import TASKS, encode, story
+from benchmarks.language.training import Run, train
+from benchmarks.learning import HELD_OUT, UNKNOWN, Labels, Tokens
+from benchmarks.threshold import at_least
+
+_SEEDS = 1, 2, 3
+_BATCH = 64
+"""Stories that are evaluated at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeRun(Run):
+    """Settings that determine a run, bit for bit on one machine.
+
+    longest  events of the longest stories of training, which grow from none during the first half
+    share    most statements between events, of events; of each step a random share of that
+    lengths  events of the stories of the test
+    stories  numbers of stories of each length for validation and test
+    """
+
+    task: str
+    weights: int = 400_000
+    n_blocks: int = 4
+    sequences: int = 32
+    steps: int = 1_000
+    rate: float = 2e-3
+    every: int = 100
+    longest: int = 8
+    share: float = 1.0
+    lengths: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    stories: tuple[int, int] = (64, 512)
+
+
+QUICK: dict[str, Any] = {
+    "weights": 30_000,
+    "heads": 1,
+    "sequences": 2,
+    "steps": 2,
+    "every": 1,
+    "longest": 2,
+    "lengths": (1, 2, 4),
+    "stories": (2, 4),
+}
+
+
+def _base(task: str, quick: bool) -> ProbeRun:
+    return ProbeRun(kind="mamba2", seed=_SEEDS[0], task=task, **(QUICK if quick else {}))
+
+
+def _cells(task: str, quick: bool) -> Sequence[Cell]:
+    base = _base(task, quick)
+    seeds = _SEEDS[:1] if quick else _SEEDS
+    runs = [replace(base, kind=kind, seed=seed) for seed in seeds for kind in KINDS]
+    return [Cell(f"{run.kind} seed {run.seed}", asdict(run)) for run in runs]
+
+
+def batch(run: ProbeRun, step: int) -> tuple[Tokens, Labels]:
+    """Return the stories of a training step, which depend on seed and step alone."""
+    random = np.random.default_rng([run.seed, step])
+    longest = min(run.longest, 2 * (run.longest + 1) * step // run.steps)
+    n_events, share = int(random.integers(longest + 1)), run.share * random.random()
+    return encode([list(story(TASKS[run.task], random, n_events, share)) for _ in range(run.sequences)])
+
+
+@torch.no_grad()
+def accuracy(model: Hybrid, run: ProbeRun, split: str, n_events: int, n_stories: int, *, device: str) -> float:
+    """Return the share of held-out stories of a length whose last word is right in all its bytes."""
+    random = np.random.default_rng([HELD_OUT[split], n_events])
+    stories = [list(story(TASKS[run.task], random, n_events)) for _ in range(n_stories)]
+    tokens, labels = (torch.from_numpy(part) for part in encode(stories))
+    found = torch.cat([model(part.to(device)).argmax(-1).cpu() for part in tokens.split(_BATCH)])
+    return float(((found == labels) | (labels == UNKNOWN)).all(1).double().mean())
+
+
+def _measure(folder: Path, cell: Cell, _before: Sequence[Row], environment: Environment) -> list[Row]:
+    """Return a row for every accuracy on validation, and one for the test of each length, also if training fails."""
+    torch.set_num_threads(environment.threads)
+    run = ProbeRun(**cell.settings)
+    within = [length for length in run.lengths if length <= run.longest]
+
+    def score(model: Hybrid) -> float:
+        n = run.stories[0]
+        return float(np.mean([accuracy(model, run, "validation", k, n, device=environment.device) for k in within]))
+
+    checkpoint = run_checkpoint(folder / run.task, cell, environment)
+    learnt = train(run, partial(batch, run), score, checkpoint, device=environment.device)
+    known: Row = {"kind": run.kind, "seed": run.seed}
+    rows = [known | dict(zip(("step", "loss", "validation"), point, strict=True)) for point in learnt.curve]
+    last = {
+        "step": rows[-1]["step"],
+        "validation": max(row["validation"] for row in rows),
+        "weights": learnt.weights,
+        "width": learnt.width,
+        "seconds": learnt.seconds,
+        "failure": learnt.failure,
+    }
+    tests = [
+        {"events": k, "test": accuracy(learnt.model, run, "test", k, run.stories[1], device=environment.device)}
+        for k in run.lengths
+    ]
+    return [*rows, *(known | last | test for test in tests)]
+
+
+def _results(table: pd.DataFrame) -> pd.DataFrame:
+    return table.dropna(subset=["test"])
+
+
+def _findings(task: str, table: pd.DataFrame) -> Iterator[Finding]:
+    yield Finding("guessing", 1 / TASKS[task].answers)
+    rows = _results(table)
+    lengths = sorted(rows.events.unique())
+    for times, length in zip((1, 2, 4), lengths[-3:], strict=True):
+        tests = rows[rows.events == length]
+        means = tests.groupby("kind").test.mean()
+        name = f"{length:.0f} events" + (f", {times} times those of training" if times > 1 else "")
+        for kind, (label, _) in LABELS.items():
+            runs = tests[tests.kind == kind].sort_values("validation")
+            yield Finding(f"{name}: {label}, best seed on validation", runs.iloc[-1].test)
+            yield Finding(f"{name}: {label}, mean of {len(runs)} seeds", means[kind])
+        threshold = at_least(0) if times > 1 else None
+        yield Finding(
+            f"{name}: PD-SSM less Mamba-2, mean of seeds", means["activated"] - means["mamba2"], "", threshold
+        )
+    yield from about_runs(rows.drop_duplicates(["kind", "seed"]))
+
+
+def _draw(task: str, table: pd.DataFrame) -> go.Figure:
+    page = panels(["right on validation, up to the longest of training", "right on test, by events"])
+    add_curves(page, table[table.test.isna()], LABELS, x="step", y="validation", row=1, col=1)
+    page.update_xaxes(title="steps", row=1, col=1)
+    rows = _results(table)
+    add_curves(page, rows, LABELS, x="events", y="test", row=1, col=2)
+    page.update_xaxes(type="log", tickvals=sorted(rows.events.unique()), title="events", row=1, col=2)
+    for col in (1, 2):
+        add_guessing(page, 1 / TASKS[task].answers, row=1, col=col)
+    return page.update_yaxes(range=[0, 1.02], tickformat=".0%")
+
+
+def _setup(run: ProbeRun) -> str:
+    return (
+        f"{run.n_blocks} blocks, the last attention and the others recurrent, each followed by an MLP, at "
+        f"{run.weights:,} weights in all, which determine the width; bytes. AdamW at {run.rate:g}, {run.steps:,} steps "
+        f"of {run.sequences} new stories of up to {run.longest} events, none at first and the longest from half of the "
+        "steps on, with statements between the events; only the last words of statements are learnt. Accuracy on "
+        f"stories of up to {run.longest} events every {run.every} steps chooses the weights; {run.stories[1]} others "
+        f"of each length test them, up to {run.lengths[-1]} events, with one statement, at the end."
+    )
+
+
+def probe(task: str, folder: Path) -> Experiment:
+    """Return the experiment of a task; an interrupted run continues from its checkpoint in the folder."""
+    return Experiment(
+        "last word of a story",
+        _setup(_base(task, False)),
+        partial(_cells, task),
+        partial(_measure, folder),
+        partial(_findings, task),
+        partial(_draw, task),
+    )

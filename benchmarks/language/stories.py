@@ -1,0 +1,154 @@
+"""The stories of the probe: who holds what after swaps, and which box contains what after moves.
+
+A story tells who holds or where is what, then N events, and ends with a statement of which the last
+words are predicted.  In stories for training there are more such statements between the events.
+
+    Ann has the book. Bob has the lamp. Eve has the ring. Bob swaps with Eve. Ann swaps with Eve.
+    Eve has the book.
+
+    The key is in the red box. The coin is in the blue box. The key is moved from the red box to the
+    white box. The coin is in the blue box.
+
+Swaps have to be composed, as permutations; for the moves, the last one of a thing is enough.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from benchmarks.learning import UNKNOWN, Labels, Tokens
+
+_PEOPLE = "Ann", "Bob", "Eve"
+_HELD = "book", "lamp", "ring"
+_MOVED = "key", "coin", "pen"
+_BOXES = "red", "blue", "green", "white"
+
+
+class Sentence(NamedTuple):
+    """A sentence, of which the end is to be predicted, if there is one."""
+
+    beginning: str
+    end: str = ""
+
+
+class World(Protocol):
+    """What a story is about."""
+
+    def __init__(self, random: np.random.Generator) -> None: ...
+
+    def facts(self) -> list[str]:
+        """Return sentences that tell everything."""
+
+    def event(self) -> str:
+        """Return a random event, which changes the world."""
+
+    def statement(self) -> Sentence:
+        """Return a true statement about someone or something random."""
+
+
+class Swaps:
+    """People who hold a thing each; two of them swap."""
+
+    def __init__(self, random: np.random.Generator) -> None:
+        self._random = random
+        self._holds = random.permutation(len(_HELD))
+
+    def _told(self, person: int) -> Sentence:
+        return Sentence(f"{_PEOPLE[person]} has the ", f"{_HELD[self._holds[person]]}.")
+
+    def facts(self) -> list[str]:
+        """Return who holds what."""
+        return ["".join(self._told(person)) for person in range(len(_PEOPLE))]
+
+    def event(self) -> str:
+        """Swap the things of two people."""
+        pair = self._random.permutation(len(_PEOPLE))[:2]
+        self._holds[pair] = self._holds[pair[::-1]]
+        return "{} swaps with {}.".format(*(_PEOPLE[person] for person in pair))
+
+    def statement(self) -> Sentence:
+        """Return what a random person holds."""
+        return self._told(int(self._random.integers(len(_PEOPLE))))
+
+
+class Moves:
+    """Things in boxes, of which one is moved to another box."""
+
+    def __init__(self, random: np.random.Generator) -> None:
+        self._random = random
+        self._where = random.integers(len(_BOXES), size=len(_MOVED))
+
+    def _told(self, thing: int) -> Sentence:
+        return Sentence(f"The {_MOVED[thing]} is in the ", f"{_BOXES[self._where[thing]]} box.")
+
+    def facts(self) -> list[str]:
+        """Return in which boxes the things are."""
+        return ["".join(self._told(thing)) for thing in range(len(_MOVED))]
+
+    def event(self) -> str:
+        """Move a thing."""
+        thing, before = self._random.integers(len(_MOVED)), self._where.copy()
+        self._where[thing] = (before[thing] + self._random.integers(1, len(_BOXES))) % len(_BOXES)
+        boxes = _BOXES[before[thing]], _BOXES[self._where[thing]]
+        return "The {} is moved from the {} box to the {} box.".format(_MOVED[thing], *boxes)
+
+    def statement(self) -> Sentence:
+        """Return in which box a random thing is."""
+        return self._told(int(self._random.integers(len(_MOVED))))
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of story.
+
+    answers  number of answers that are equally likely without reading the story
+    """
+
+    world: Callable[[np.random.Generator], World]
+    answers: int
+
+
+TASKS = {"swaps": Task(Swaps, len(_HELD)), "moves": Task(Moves, len(_BOXES))}
+
+
+def story(task: Task, random: np.random.Generator, n_events: int, share: float = 0.0) -> Iterator[Sentence]:
+    """Yield the sentences of a story.
+
+    Parameters
+    ----------
+    share
+        Probability of a statement before each event, besides the one at the end.
+    """
+    world = task.world(random)
+    yield from map(Sentence, world.facts())
+    for _ in range(n_events):
+        if random.random() < share:
+            yield world.statement()
+        yield Sentence(world.event())
+    yield world.statement()
+
+
+def encode(stories: Sequence[Sequence[Sentence]]) -> tuple[Tokens, Labels]:
+    """Return stories as bytes, and at each byte the next one, if it is to be predicted.
+
+    Shorter stories are followed by byte 0.
+    """
+    tokens, labels = [], []
+    for sentences in stories:
+        codes = np.frombuffer(" ".join("".join(sentence) for sentence in sentences).encode(), np.uint8).astype(np.int64)
+        known = np.full(len(codes), UNKNOWN)
+        stop = -1
+        for beginning, end in sentences:
+            start = stop + 1 + len(beginning)
+            stop = start + len(end)
+            known[start - 1 : stop - 1] = codes[start:stop]
+        tokens.append(codes)
+        labels.append(known)
+    longest = max(map(len, tokens))
+    return _padded(tokens, longest, 0), _padded(labels, longest, UNKNOWN)
+
+
+def _padded(rows: Sequence[np.ndarray], length: int, fill: int) -> np.ndarray:
+    return np.stack([np.pad(row, (0, length - len(row)), constant_values=fill) for row in rows])
