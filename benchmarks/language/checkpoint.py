@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from benchmarks import machine
@@ -97,7 +97,9 @@ class Checkpoint:
         best.weights = {
             name: tensors[f"best.{name}"].to(part.device, part.dtype) for name, part in best.weights.items()
         }
-        return Progress(**state["progress"])
+        done = Progress(**state["progress"])
+        done.curve = [tuple(point) for point in done.curve]  # type: ignore[misc]
+        return done
 
     def save(
         self,
@@ -116,7 +118,7 @@ class Checkpoint:
         state = {"settings": self._settings, "progress": asdict(progress), "best": best.score}
         text = json.dumps(state | {"sha256": tensors_sha256(tensors)})
         with atomic_write(self.path) as part, os_errors(self.path):
-            save_file(tensors, part, metadata={_KEY: text})
+            part.write_bytes(save(tensors, {_KEY: text}))
         self._last = time.monotonic()
 
     def remove(self) -> None:

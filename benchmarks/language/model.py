@@ -58,7 +58,8 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
         """Return the output at each position, computed from the input up to it."""
         parts = self.in_proj(self.norm(x)).unflatten(-1, (3, self.heads, self.HEAD)).permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(*parts.unbind(0), is_causal=True)
+        q, k, v = parts.unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return x + self.out_proj(y.transpose(1, 2).flatten(2))
 
 
@@ -77,7 +78,9 @@ class Mlp(nn.Module):
 
 
 class Hybrid(SequenceModel):
-    """A causal model of bytes, from which the recurrent blocks of genoscan, attention and MLPs are composed."""
+    """A causal model of bytes: recurrent blocks of genoscan, attention blocks and MLPs."""
+
+    embed: Linear
 
     def forward(self, tokens: Int64[Tensor, "sequences length"]) -> Float[Tensor, "sequences length bytes"]:
         """Return the logits of the byte after each position."""
