@@ -11,7 +11,7 @@ from benchmarks.alone import WARM_UP, cost
 from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row
 from benchmarks.figure import add_seeds, panels
 from benchmarks.language.kinds import KINDS, LABELS
-from benchmarks.language.model import BYTES, Design, build
+from benchmarks.language.model import Design, build
 from benchmarks.language.modelling import QUICK, SIZES, ModellingRun
 from benchmarks.learning import loss
 from benchmarks.recurrent import n_weights
@@ -69,7 +69,7 @@ def step_cost(*, length: int, sequences: int, device: str, threads: int, **desig
     torch.set_num_threads(threads)
     model, trained = build(Design(**design), 1, device=device)  # type: ignore[arg-type]
     optimizer, weights = adamw(model, rate=1e-3, decay=0.1), list(model.parameters())
-    text = torch.randint(BYTES, (sequences, length + 1), device=device)
+    text = torch.randint(model.embed.in_features, (sequences, length + 1), device=device)
 
     def step(part: Tensor) -> None:
         value = loss(trained(part[:, :-1]), part[:, 1:])

@@ -1,4 +1,4 @@
-"""A hybrid language model of bytes: recurrent blocks, with an attention block at every fourth place.
+"""A hybrid language model: recurrent blocks, with an attention block at every fourth place.
 
 Each block is followed by an MLP, as in Jamba (arXiv 2403.19887) and Samba (arXiv 2406.07522).
 Attention has no positional encoding, as in Jamba: the recurrent blocks before it know the order.
@@ -22,7 +22,6 @@ from genoscan.layers.weights import assemble
 from genoscan.ops.dispatch import choose
 from genoscan.ops.kernels import Kernels
 
-BYTES = 256
 _NORM = NormConfig()
 _WIDTHS = range(16, 2_049)
 
@@ -34,6 +33,7 @@ class Design:
     weights          number of weights, which the width is chosen for
     attention_every  every n-th block is attention; 0: none is
     heads            heads of attention, of 32 channels each
+    n_tokens         number of different tokens
     """
 
     kind: Kind
@@ -41,6 +41,7 @@ class Design:
     n_blocks: int
     attention_every: int = 4
     heads: int = 4
+    n_tokens: int = 256
 
 
 class Attention(nn.Module):
@@ -78,12 +79,12 @@ class Mlp(nn.Module):
 
 
 class Hybrid(SequenceModel):
-    """A causal model of bytes: recurrent blocks of genoscan, attention blocks and MLPs."""
+    """A causal model: recurrent blocks of genoscan, attention blocks and MLPs."""
 
     embed: Linear
 
-    def forward(self, tokens: Int64[Tensor, "sequences length"]) -> Float[Tensor, "sequences length bytes"]:
-        """Return the logits of the byte after each position."""
+    def forward(self, tokens: Int64[Tensor, "sequences length"]) -> Float[Tensor, "sequences length tokens"]:
+        """Return the logits of the token after each position."""
         x = F.embedding(tokens, self.embed.weight.mT)
         for layer in self.layers:
             x = layer(x) if isinstance(layer, Attention | Mlp) else layer(x, layer.begin(len(x)))[0]  # type: ignore[operator]
@@ -96,7 +97,7 @@ def hybrid(design: Design, width: int, *, device: str = "cpu") -> Hybrid:
     every = design.attention_every
     attends = [every > 0 and i % every == 0 for i in range(1, design.n_blocks + 1)]
     recurrent = [block(design.kind, width)] * (design.n_blocks - sum(attends))
-    stack = assemble(recurrent, width, BYTES, BYTES, eps=_NORM.eps, kernels=kernels)
+    stack = assemble(recurrent, width, design.n_tokens, design.n_tokens, eps=_NORM.eps, kernels=kernels)
     mixers = iter(stack.layers)
 
     def blocks() -> Iterator[nn.Module]:

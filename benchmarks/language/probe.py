@@ -16,7 +16,7 @@ from benchmarks.figure import add_curves, add_guessing, panels
 from benchmarks.language.checkpoint import run_checkpoint
 from benchmarks.language.kinds import KINDS, LABELS, about_runs
 from benchmarks.language.model import Hybrid
-from benchmarks.language.stories import TASKS, encode, story
+from benchmarks.language.stories import NUMBERS, TASKS, encode, story
 from benchmarks.language.training import Run, train
 from benchmarks.learning import HELD_OUT, UNKNOWN, Labels, Tokens
 from benchmarks.threshold import at_least
@@ -37,6 +37,7 @@ class ProbeRun(Run):
     """
 
     task: str
+    n_tokens: int = 1 + len(NUMBERS)
     weights: int = 400_000
     n_blocks: int = 4
     sequences: int = 32
@@ -82,7 +83,7 @@ def batch(run: ProbeRun, step: int) -> tuple[Tokens, Labels]:
 
 @torch.no_grad()
 def accuracy(model: Hybrid, run: ProbeRun, split: str, n_events: int, n_stories: int, *, device: str) -> float:
-    """Return the share of held-out stories of a length whose last word is right in all its bytes."""
+    """Return the share of held-out stories of a length whose last statement is right."""
     random = np.random.default_rng([HELD_OUT[split], n_events])
     stories = [list(story(TASKS[run.task], random, n_events)) for _ in range(n_stories)]
     tokens, labels = (torch.from_numpy(part) for part in encode(stories))

@@ -1,7 +1,8 @@
 """The stories of the probe: who holds what after swaps, and which box contains what after moves.
 
-A story tells who holds or where is what, then N events, and ends with a statement of which the last
-words are predicted.  In stories for training there are more such statements between the events.
+A story tells who holds or where is what, then N events, and ends with a statement of which one word
+is predicted, the thing or the box.  In stories for training there are more such statements between
+the events.  Words are tokens, as common words are in large language models.
 
     Ann has the book. Bob has the lamp. Eve has the ring. Bob swaps with Eve. Ann swaps with Eve.
     Eve has the book.
@@ -12,6 +13,7 @@ words are predicted.  In stories for training there are more such statements bet
 Swaps have to be composed, as permutations; for the moves, the last one of a thing is enough.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -25,12 +27,19 @@ _HELD = "book", "lamp", "ring"
 _MOVED = "key", "coin", "pen"
 _BOXES = "red", "blue", "green", "white"
 
+_WORD = re.compile(r"\w+|\.")
+_OTHERS = [".", "The", "has", "swaps", "with", "is", "in", "the", "moved", "from", "to", "box"]
+
+NUMBERS = {word: i for i, word in enumerate([*_OTHERS, *_PEOPLE, *_HELD, *_MOVED, *_BOXES], 1)}
+"""Numbers of all words, from 1."""
+
 
 class Sentence(NamedTuple):
-    """A sentence, of which the end is to be predicted, if there is one."""
+    """A sentence in three parts, of which the second is the word to be predicted, if there is one."""
 
-    beginning: str
-    end: str = ""
+    before: str
+    word: str = ""
+    after: str = ""
 
 
 class World(Protocol):
@@ -56,7 +65,7 @@ class Swaps:
         self._holds = random.permutation(len(_HELD))
 
     def _told(self, person: int) -> Sentence:
-        return Sentence(f"{_PEOPLE[person]} has the ", f"{_HELD[self._holds[person]]}.")
+        return Sentence(f"{_PEOPLE[person]} has the ", _HELD[self._holds[person]], ".")
 
     def facts(self) -> list[str]:
         """Return who holds what."""
@@ -81,7 +90,7 @@ class Moves:
         self._where = random.integers(len(_BOXES), size=len(_MOVED))
 
     def _told(self, thing: int) -> Sentence:
-        return Sentence(f"The {_MOVED[thing]} is in the ", f"{_BOXES[self._where[thing]]} box.")
+        return Sentence(f"The {_MOVED[thing]} is in the ", _BOXES[self._where[thing]], " box.")
 
     def facts(self) -> list[str]:
         """Return in which boxes the things are."""
@@ -131,24 +140,26 @@ def story(task: Task, random: np.random.Generator, n_events: int, share: float =
 
 
 def encode(stories: Sequence[Sequence[Sentence]]) -> tuple[Tokens, Labels]:
-    """Return stories as bytes, and at each byte the next one, if it is to be predicted.
+    """Return stories as numbers of words, and at each word the next one, if it is to be predicted.
 
-    Shorter stories are followed by byte 0.
+    Shorter stories are followed by token 0.
     """
-    tokens, labels = [], []
+    tokens: list[list[int]] = []
+    labels: list[list[int]] = []
     for sentences in stories:
-        codes = np.frombuffer(" ".join("".join(sentence) for sentence in sentences).encode(), np.uint8).astype(np.int64)
-        known = np.full(len(codes), UNKNOWN)
-        stop = -1
-        for beginning, end in sentences:
-            start = stop + 1 + len(beginning)
-            stop = start + len(end)
-            known[start - 1 : stop - 1] = codes[start:stop]
-        tokens.append(codes)
-        labels.append(known)
-    longest = max(map(len, tokens))
-    return _padded(tokens, longest, 0), _padded(labels, longest, UNKNOWN)
+        tokens.append([])
+        labels.append([])
+        for sentence in sentences:
+            before, word, after = ([NUMBERS[found] for found in _WORD.findall(part)] for part in sentence)
+            tokens[-1] += before + word + after
+            labels[-1] += [UNKNOWN] * len(before + word + after)
+            if word:
+                labels[-1][-len(word + after) - 1] = word[0]
+    return _padded(tokens, 0), _padded(labels, UNKNOWN)
 
 
-def _padded(rows: Sequence[np.ndarray], length: int, fill: int) -> np.ndarray:
-    return np.stack([np.pad(row, (0, length - len(row)), constant_values=fill) for row in rows])
+def _padded(rows: Sequence[Sequence[int]], fill: int) -> np.ndarray:
+    found = np.full((len(rows), max(map(len, rows))), fill)
+    for i, row in enumerate(rows):
+        found[i, : len(row)] = row
+    return found
