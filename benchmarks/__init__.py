@@ -15,8 +15,7 @@ results/        what was measured, described in README.md
 
 Shared: experiment.py (definition of an experiment), run.py (measures one cell by cell, resumably),
 alone.py (measures in a separate process), learning.py (training of small models), recurrent.py (blocks
-at equal weights), clock.py, machine.py,
-threshold.py, figure.py.
+at equal weights), clock.py, machine.py, threshold.py, figure.py.
 """
 
 from pathlib import Path

@@ -69,8 +69,8 @@ def add_seeds(
         )
 
 
-def add_guessing(page: go.Figure, accuracy: float, *, row: int, col: int) -> None:
-    """Add a dotted line at the accuracy of guessing."""
+def add_level(page: go.Figure, value: float, *, row: int, col: int) -> None:
+    """Add a dotted line at a value, for example the accuracy of guessing."""
     # The template's lines have no width.
     line = {"color": TORCH[1], "dash": "dot", "width": 1.5}
-    page.add_hline(y=accuracy, line=line, opacity=1, row=row, col=col)
+    page.add_hline(y=value, line=line, opacity=1, row=row, col=col)

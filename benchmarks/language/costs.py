@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.alone import WARM_UP, cost
 from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row
-from benchmarks.figure import add_seeds, panels
+from benchmarks.figure import OURS, add_level, panels
 from benchmarks.language.kinds import KINDS, LABELS
 from benchmarks.language.model import Design, build
 from benchmarks.language.modelling import QUICK, SIZES, ModellingRun
@@ -25,10 +25,11 @@ _LONGER = 8
 
 _MEASURES: dict[str, tuple[str, Threshold]] = {
     "training_rate": ("training, bytes per second", at_least(1)),
-    "training_bytes": ("training, peak memory above weights", at_most(1)),
+    "training_bytes": ("training, peak memory", at_most(1)),
     "evaluation_rate": ("evaluation, bytes per second", at_least(1)),
-    "evaluation_bytes": ("evaluation, peak memory above weights", at_most(1)),
+    "evaluation_bytes": ("evaluation, peak memory", at_most(1)),
 }
+"""Names of the columns, and the thresholds of PD-SSM's, of Mamba-2's."""
 
 
 def _sizes(size: str, quick: bool) -> list[ModellingRun]:
@@ -86,15 +87,20 @@ def step_cost(*, length: int, sequences: int, device: str, threads: int, **desig
     return found
 
 
+def _ratios(rows: pd.DataFrame, column: str) -> pd.Series:
+    """Return PD-SSM's, of Mamba-2's, by round."""
+    by_round = rows.pivot_table(index="round", columns="kind", values=column)
+    return by_round["activated"] / by_round["mamba2"]
+
+
 def _findings(table: pd.DataFrame) -> Iterator[Finding]:
     for length, rows in table.groupby("length", sort=False):
         for column, (measure, threshold) in _MEASURES.items():
-            by_round = rows.pivot_table(index="round", columns="kind", values=column)
-            ratios = by_round["activated"] / by_round["mamba2"]
             name = f"{length:,} bytes, {measure}"
             for kind, (label, _) in LABELS.items():
                 unit, scale = ("per second", 1) if column.endswith("rate") else ("MiB", MEBIBYTE)
-                yield Finding(f"{name}: {label}", by_round[kind].median() / scale, unit)
+                yield Finding(f"{name}: {label}", rows[rows.kind == kind][column].median() / scale, unit)
+            ratios = _ratios(rows, column)
             yield Finding(f"{name}: PD-SSM's, of Mamba-2's", ratios.median(), "times", threshold)
             yield Finding(f"the same, lowest of {len(ratios)} rounds", ratios.min(), "times")
             yield Finding(f"the same, highest of {len(ratios)} rounds", ratios.max(), "times")
@@ -102,18 +108,21 @@ def _findings(table: pd.DataFrame) -> Iterator[Finding]:
 
 def _draw(table: pd.DataFrame) -> go.Figure:
     lengths = list(table.length.unique())
-    page = panels(
-        [f"{measure}, {length:,}" for length in lengths for measure, _ in _MEASURES.values()], rows=len(lengths)
-    )
-    for row, length in enumerate(lengths, 1):
-        rows = table[table.length == length]
-        for col, column in enumerate(_MEASURES, 1):
-            scaled = rows.assign(**{column: rows[column] / (1 if column.endswith("rate") else MEBIBYTE)})
-            add_seeds(page, scaled, LABELS, y=column, row=row, col=col)
-            page.update_yaxes(rangemode="tozero", row=row, col=col)
-            if column.endswith("bytes"):
-                page.update_yaxes(title="MiB", row=row, col=col)
-    return page
+    page = panels([f"PD-SSM's, of Mamba-2's, {length:,} bytes a sequence" for length in lengths])
+    for col, length in enumerate(lengths, 1):
+        for column, (measure, _) in _MEASURES.items():
+            ratios = _ratios(table[table.length == length], column)
+            page.add_scatter(
+                x=[measure.replace(", ", ",<br>")] * len(ratios),
+                y=ratios,
+                mode="markers",
+                marker_color=OURS[0],
+                showlegend=False,
+                row=1,
+                col=col,
+            )
+        add_level(page, 1, row=1, col=col)
+    return page.update_yaxes(rangemode="tozero", title="times", row=1, col=1).update_yaxes(rangemode="tozero")
 
 
 def costs(size: str) -> Experiment:

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 import torch
 
 from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row
-from benchmarks.figure import add_curves, add_guessing, panels
+from benchmarks.figure import add_curves, add_level, panels
 from benchmarks.language.checkpoint import run_checkpoint
 from benchmarks.language.kinds import KINDS, LABELS, about_runs
 from benchmarks.language.model import Hybrid
@@ -151,7 +151,7 @@ def _draw(task: str, table: pd.DataFrame) -> go.Figure:
     add_curves(page, rows, LABELS, x="events", y="test", row=1, col=2)
     page.update_xaxes(type="log", tickvals=sorted(rows.events.unique()), title="events", row=1, col=2)
     for col in (1, 2):
-        add_guessing(page, 1 / TASKS[task].answers, row=1, col=col)
+        add_level(page, 1 / TASKS[task].answers, row=1, col=col)
     return page.update_yaxes(range=[0, 1.02], tickformat=".0%")
 
 

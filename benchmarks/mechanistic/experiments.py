@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import torch
 
 from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row
-from benchmarks.figure import OURS, THEIRS, add_curves, add_guessing, add_seeds, panels
+from benchmarks.figure import OURS, THEIRS, add_curves, add_level, add_seeds, panels
 from benchmarks.mechanistic.learn import Kind, Run, learn
 from benchmarks.mechanistic.tasks import TASKS
 from benchmarks.threshold import at_least, at_most
@@ -108,14 +108,14 @@ def _draw(task: str, table: pd.DataFrame) -> go.Figure:
     draw_curves(page, task, table, row=1, col=1)
     page.update_xaxes(title="steps", row=1, col=1)
     add_seeds(page, results(table), LABELS, y="test", row=1, col=2)
-    add_guessing(page, _chance(task), row=1, col=2)
+    add_level(page, _chance(task), row=1, col=2)
     return page.update_yaxes(range=[0, 1.02], tickformat=".0%", row=1, col=2)
 
 
 def draw_curves(page: go.Figure, task: str, table: pd.DataFrame, *, row: int, col: int) -> None:
     """Draw the accuracies on validation in one panel, with that of guessing."""
     add_curves(page, table[table.test.isna()], LABELS, x="step", y="validation", row=row, col=col)
-    add_guessing(page, _chance(task), row=row, col=col)
+    add_level(page, _chance(task), row=row, col=col)
     page.update_yaxes(range=[0, 1.02], tickformat=".0%", row=row, col=col)
 
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import torch
 
 from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row
-from benchmarks.figure import OURS, THEIRS, add_curves, add_guessing, panels
+from benchmarks.figure import OURS, THEIRS, add_curves, add_level, panels
 from benchmarks.threshold import at_least
 from benchmarks.tracking.learn import Run, learn
 from benchmarks.tracking.tasks import TASKS
@@ -103,7 +103,7 @@ def _draw(task: str, table: pd.DataFrame) -> go.Figure:
     looks = table.dropna(subset=["loss"])
     for col, what in enumerate(("validation", "longest"), 1):
         add_curves(page, looks, _LABELS, x="step", y=what, row=1, col=col)
-    add_guessing(page, TASKS[task].chance, row=1, col=1)
+    add_level(page, TASKS[task].chance, row=1, col=1)
     page.update_yaxes(range=[0, 1.02], tickformat=".0%", row=1, col=1)
     return page.update_xaxes(title="steps")
 
