@@ -79,10 +79,10 @@ def read(words: list[str]) -> Iterator[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("name", TASKS)
-@pytest.mark.parametrize(("n_events", "share"), [(0, 0.0), (1, 1.0), (8, 0.0), (8, 0.5), (32, 0.0)])
-def test_labels_are_the_words_of_a_reader(name: str, n_events: int, share: float) -> None:
+@pytest.mark.parametrize(("n_events", "statements"), [(0, 0.0), (1, 1.0), (8, 0.0), (8, 0.5), (32, 0.0)])
+def test_labels_are_the_words_of_a_reader(name: str, n_events: int, statements: float) -> None:
     random, names = np.random.default_rng(1), dict(map(reversed, NUMBERS.items()))
-    tokens, labels = encode([list(story(TASKS[name], random, n_events, share)) for _ in range(50)])
+    tokens, labels = encode([list(story(TASKS[name], random, n_events, statements)) for _ in range(50)])
     n_known = 0
     for row, known in zip(tokens, labels, strict=True):
         words = [names[token] for token in row if token]
@@ -91,7 +91,7 @@ def test_labels_are_the_words_of_a_reader(name: str, n_events: int, share: float
         assert all(words[i] == word for i, word in found.items())
         assert sum(word in ("swaps", "moved") for word in words) == n_events
         n_known += len(found)
-    assert n_known == 50 if share == 0 else n_known > 50
+    assert n_known == 50 if statements == 0 else n_known > 50
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -25,13 +25,16 @@ _SEEDS = 1, 2, 3
 _BATCH = 64
 """Stories that are evaluated at once."""
 
+_SIZES: dict[str, dict[str, Any]] = {"moves": {"steps": 500, "every": 50}}
+"""Settings of runs that differ from those of `ProbeRun`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeRun(Run):
     """Settings that determine a run, bit for bit on one machine.
 
     longest  events of the longest stories of training, which grow from none during the first half
-    share    most statements between events, of events; of each step a random share of that
+    statements  largest mean number of statements before each event in training; uniform among stories
     lengths  events of the stories of the test
     stories  numbers of stories of each length for validation and test
     """
@@ -45,7 +48,7 @@ class ProbeRun(Run):
     rate: float = 2e-3
     every: int = 100
     longest: int = 8
-    share: float = 1.0
+    statements: float = 3.0
     lengths: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     stories: tuple[int, int] = (64, 512)
 
@@ -63,7 +66,7 @@ QUICK: dict[str, Any] = {
 
 
 def _base(task: str, quick: bool) -> ProbeRun:
-    return ProbeRun(kind="mamba2", seed=_SEEDS[0], task=task, **(QUICK if quick else {}))
+    return ProbeRun(kind="mamba2", seed=_SEEDS[0], task=task, **(QUICK if quick else _SIZES.get(task, {})))
 
 
 def _cells(task: str, quick: bool) -> Sequence[Cell]:
@@ -77,8 +80,9 @@ def batch(run: ProbeRun, step: int) -> tuple[Tokens, Labels]:
     """Return the stories of a training step, which depend on seed and step alone."""
     random = np.random.default_rng([run.seed, step])
     longest = min(run.longest, 2 * (run.longest + 1) * step // run.steps)
-    n_events, share = int(random.integers(longest + 1)), run.share * random.random()
-    return encode([list(story(TASKS[run.task], random, n_events, share)) for _ in range(run.sequences)])
+    n_events, task = int(random.integers(longest + 1)), TASKS[run.task]
+    means = run.statements * random.random(run.sequences)
+    return encode([list(story(task, random, n_events, mean)) for mean in means])
 
 
 @torch.no_grad()
@@ -158,11 +162,12 @@ def _draw(task: str, table: pd.DataFrame) -> go.Figure:
 def _setup(run: ProbeRun) -> str:
     return (
         f"{run.n_blocks} blocks, the last attention and the others recurrent, each followed by an MLP, at "
-        f"{run.weights:,} weights in all, which determine the width; bytes. AdamW at {run.rate:g}, {run.steps:,} steps "
-        f"of {run.sequences} new stories of up to {run.longest} events, none at first and the longest from half of the "
-        "steps on, with statements between the events; only the last words of statements are learnt. Accuracy on "
-        f"stories of up to {run.longest} events every {run.every} steps chooses the weights; {run.stories[1]} others "
-        f"of each length test them, up to {run.lengths[-1]} events, with one statement, at the end."
+        f"{run.weights:,} weights in all, which determine the width; words are tokens. AdamW at {run.rate:g}, "
+        f"{run.steps:,} steps of {run.sequences} new stories of up to {run.longest} events, none at first and the "
+        f"longest from half of the steps on, with up to {run.statements:g} statements per event on average, whose "
+        f"things or boxes are learnt. Accuracy on {run.stories[0]} stories of each length up to {run.longest} events "
+        f"every {run.every} steps chooses the weights; {run.stories[1]} others of each length test them, up to "
+        f"{run.lengths[-1]} events, with one statement, at the end."
     )
 
 

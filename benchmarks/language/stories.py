@@ -122,18 +122,18 @@ class Task:
 TASKS = {"swaps": Task(Swaps, len(_HELD)), "moves": Task(Moves, len(_BOXES))}
 
 
-def story(task: Task, random: np.random.Generator, n_events: int, share: float = 0.0) -> Iterator[Sentence]:
+def story(task: Task, random: np.random.Generator, n_events: int, statements: float = 0.0) -> Iterator[Sentence]:
     """Yield the sentences of a story.
 
     Parameters
     ----------
-    share
-        Probability of a statement before each event, besides the one at the end.
+    statements
+        Mean number of statements before each event, besides the one at the end.
     """
     world = task.world(random)
     yield from map(Sentence, world.facts())
     for _ in range(n_events):
-        if random.random() < share:
+        for _ in range(random.poisson(statements)):
             yield world.statement()
         yield Sentence(world.event())
     yield world.statement()
