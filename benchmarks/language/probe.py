@@ -25,7 +25,7 @@ _SEEDS = 1, 2, 3
 _BATCH = 64
 """Stories that are evaluated at once."""
 
-_SIZES: dict[str, dict[str, Any]] = {"moves": {"steps": 500, "every": 50}}
+_SIZES: dict[str, dict[str, Any]] = {"moves": {"steps": 1_000, "every": 100}}
 """Settings of runs that differ from those of `ProbeRun`."""
 
 
@@ -33,10 +33,11 @@ _SIZES: dict[str, dict[str, Any]] = {"moves": {"steps": 500, "every": 50}}
 class ProbeRun(Run):
     """Settings that determine a run, bit for bit on one machine.
 
-    longest  events of the longest stories of training, which grow from none during the first half
-    statements  largest mean number of statements before each event in training; uniform among stories
-    lengths  events of the stories of the test
-    stories  numbers of stories of each length for validation and test
+    longest     events of the longest stories of training, which grow from none during the first half
+    statements  largest mean number of statements before each event in training, uniform among stories; it falls
+                linearly to none
+    lengths     events of the stories of the test, the last three of them 1, 2 and 4 times `longest`
+    stories     numbers of stories of each length for validation and test
     """
 
     task: str
@@ -44,12 +45,12 @@ class ProbeRun(Run):
     weights: int = 400_000
     n_blocks: int = 4
     sequences: int = 32
-    steps: int = 1_000
+    steps: int = 3_000
     rate: float = 2e-3
-    every: int = 100
-    longest: int = 8
+    every: int = 200
+    longest: int = 4
     statements: float = 3.0
-    lengths: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    lengths: tuple[int, ...] = (1, 2, 4, 8, 16)
     stories: tuple[int, int] = (64, 512)
 
 
@@ -81,7 +82,7 @@ def batch(run: ProbeRun, step: int) -> tuple[Tokens, Labels]:
     random = np.random.default_rng([run.seed, step])
     longest = min(run.longest, 2 * (run.longest + 1) * step // run.steps)
     n_events, task = int(random.integers(longest + 1)), TASKS[run.task]
-    means = run.statements * random.random(run.sequences)
+    means = run.statements * (1 - step / run.steps) * random.random(run.sequences)
     return encode([list(story(task, random, n_events, mean)) for mean in means])
 
 
@@ -164,10 +165,10 @@ def _setup(run: ProbeRun) -> str:
         f"{run.n_blocks} blocks, the last attention and the others recurrent, each followed by an MLP, at "
         f"{run.weights:,} weights in all, which determine the width; words are tokens. AdamW at {run.rate:g}, "
         f"{run.steps:,} steps of {run.sequences} new stories of up to {run.longest} events, none at first and the "
-        f"longest from half of the steps on, with up to {run.statements:g} statements per event on average, whose "
-        f"things or boxes are learnt. Accuracy on {run.stories[0]} stories of each length up to {run.longest} events "
-        f"every {run.every} steps chooses the weights; {run.stories[1]} others of each length test them, up to "
-        f"{run.lengths[-1]} events, with one statement, at the end."
+        f"longest from half of the steps on; between them statements, whose things or boxes are learnt, up to "
+        f"{run.statements:g} per event on average at first and none at the end. Accuracy on {run.stories[0]} stories "
+        f"of each length up to {run.longest} events every {run.every} steps chooses the weights; {run.stories[1]} "
+        f"others of each length test them, up to {run.lengths[-1]} events, with one statement, at the end."
     )
 
 

@@ -69,12 +69,9 @@ def train(
         Model -> score on validation, the higher the better.
     """
     model, trained = build(run, run.seed, device=device)
-    optimizer, named, best = (
-        adamw(model, rate=run.rate, decay=run.decay),
-        dict(model.named_parameters()),
-        BestWeights(model),
-    )
-    weights, failure = list(named.values()), ""
+    optimizer = adamw(model, rate=run.rate, decay=run.decay)
+    named, best, failure = dict(model.named_parameters()), BestWeights(model), ""
+    weights = list(named.values())
     done = checkpoint.load(named, optimizer, best)
     started = time.process_time() - done.seconds
 
