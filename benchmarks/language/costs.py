@@ -1,6 +1,7 @@
 """Bytes per second and peak memory of a training step and of evaluation, at equal weights, as ratios."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -11,7 +12,7 @@ from benchmarks.alone import WARM_UP, cost
 from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row
 from benchmarks.figure import OURS, add_level, panels
 from benchmarks.language.kinds import KINDS, LABELS
-from benchmarks.language.model import Design, build
+from benchmarks.language.model import Design, Hybrid, build
 from benchmarks.language.modelling import QUICK, SIZES, ModellingRun
 from benchmarks.learning import loss
 from benchmarks.recurrent import n_weights
@@ -55,36 +56,47 @@ def _cells(size: str, quick: bool) -> Sequence[Cell]:
 def _measure(cell: Cell, _before: Sequence[Row], environment: Environment) -> list[Row]:
     settings = dict(cell.settings)
     known = {"round": settings.pop("round"), **{key: settings[key] for key in ("kind", "length", "sequences")}}
-    return [known | environment.alone(step_cost, settings)]
+    # Two processes, because memory that training has freed is used again.
+    return [known | environment.alone(training_cost, settings) | environment.alone(evaluation_cost, settings)]
 
 
-def step_cost(*, length: int, sequences: int, device: str, threads: int, **design: object) -> Row:
-    """Measure a training step and an evaluation of the same bytes in this process.
+def training_cost(*, length: int, sequences: int, device: str, threads: int, **design: Any) -> Row:
+    """Measure a training step in this process.
 
     Returns
     -------
     dict
-        Bytes per second and bytes of memory at the peak above those before: of the activations and
-        gradients in training, weights and moments of the optimiser not included.
+        Number of weights, width, bytes of text per second, and bytes of memory at the peak above those
+        before: activations and gradients, without weights and the optimiser's moments.
     """
     torch.set_num_threads(threads)
-    model, trained = build(Design(**design), 1, device=device)  # type: ignore[arg-type]
+    model, trained = build(Design(**design), 1, device=device)
     optimizer, weights = adamw(model, rate=1e-3, decay=0.1), list(model.parameters())
-    text = torch.randint(model.embed.in_features, (sequences, length + 1), device=device)
 
-    def step(part: Tensor) -> None:
-        value = loss(trained(part[:, :-1]), part[:, 1:])
+    def step(text: Tensor) -> None:
+        value = loss(trained(text[:, :-1]), text[:, 1:])
         update(optimizer, weights, torch.autograd.grad(value, weights), rate=1e-3, clip=1.0)
 
-    @torch.no_grad()
-    def evaluate(part: Tensor) -> None:
-        model(part[:, :-1])
+    size = {"weights": n_weights(model), "width": model.embed.out_features}
+    return size | _cost("training", step, model, length, sequences, device)
 
-    found: Row = {"weights": n_weights(model), "width": model.embed.out_features}
-    for name, run in (("training", step), ("evaluation", evaluate)):
-        costs = cost(lambda run=run: run(text[:, :WARM_UP]), lambda run=run: run(text), device, again=3)  # type: ignore[misc]
-        found |= {f"{name}_rate": sequences * length / costs["seconds"], f"{name}_bytes": costs["extra_bytes"]}
-    return found
+
+def evaluation_cost(*, length: int, sequences: int, device: str, threads: int, **design: Any) -> Row:
+    """Measure an evaluation without gradients in this process, as `training_cost` does a step."""
+    torch.set_num_threads(threads)
+    model, _ = build(Design(**design), 1, device=device)
+
+    @torch.no_grad()
+    def evaluate(text: Tensor) -> None:
+        model(text[:, :-1])
+
+    return _cost("evaluation", evaluate, model, length, sequences, device)
+
+
+def _cost(name: str, run: Callable[[Tensor], None], model: Hybrid, length: int, sequences: int, device: str) -> Row:
+    text = torch.randint(model.embed.in_features, (sequences, length + 1), device=device)
+    costs = cost(lambda: run(text[:, :WARM_UP]), lambda: run(text), device, again=3)
+    return {f"{name}_rate": sequences * length / costs["seconds"], f"{name}_bytes": costs["extra_bytes"]}
 
 
 def _ratios(rows: pd.DataFrame, column: str) -> pd.Series:
@@ -132,8 +144,9 @@ def costs(size: str) -> Experiment:
         "costs of a hybrid language model",
         f"The models of `modelling`, {run.weights:,} weights each: a training step and an evaluation of "
         f"{run.sequences} sequences of {run.length:,} bytes, and of {longer.sequences} of {longer.length:,}. Each in "
-        "a process of its own, the kinds alternating; the median of four steps after a warm-up, and the peak memory "
-        f"above that after the warm-up, that is without weights and optimiser. Ratios by round, {_ROUNDS} rounds.",
+        "a process of its own, the kinds alternating; the median of three after a first one, and the peak memory of "
+        "the first above that after a warm-up, that is without weights and optimiser. Ratios by round, "
+        f"{_ROUNDS} rounds.",
         lambda quick: _cells(size, quick),
         _measure,
         _findings,

@@ -33,7 +33,7 @@ _SIZES: dict[str, dict[str, Any]] = {"moves": {"steps": 1_000, "every": 100}}
 class ProbeRun(Run):
     """Settings that determine a run, bit for bit on one machine.
 
-    longest     events of the longest stories of training, which grow from none during the first half
+    longest     events of the longest stories of training, which grow from none in the first half of the steps
     statements  largest mean number of statements before each event in training, uniform among stories; it falls
                 linearly to none
     lengths     events of the stories of the test, the last three of them 1, 2 and 4 times `longest`
@@ -164,9 +164,9 @@ def _setup(run: ProbeRun) -> str:
     return (
         f"{run.n_blocks} blocks, the last attention and the others recurrent, each followed by an MLP, at "
         f"{run.weights:,} weights in all, which determine the width; words are tokens. AdamW at {run.rate:g}, "
-        f"{run.steps:,} steps of {run.sequences} new stories of up to {run.longest} events, none at first and the "
-        f"longest from half of the steps on; between them statements, whose things or boxes are learnt, up to "
-        f"{run.statements:g} per event on average at first and none at the end. Accuracy on {run.stories[0]} stories "
+        f"{run.steps:,} steps of {run.sequences} new stories of up to {run.longest} events, fewer in the first "
+        f"half; between them statements, whose things or boxes are learnt, up to {run.statements:g} per event on "
+        f"average at first and none at the end. Accuracy on {run.stories[0]} stories "
         f"of each length up to {run.longest} events every {run.every} steps chooses the weights; {run.stories[1]} "
         f"others of each length test them, up to {run.lengths[-1]} events, with one statement, at the end."
     )

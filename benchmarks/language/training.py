@@ -24,6 +24,7 @@ class Run(Design):
     sequences  sequences of an update
     rate       highest learning rate
     every      updates between two scores on validation
+    decay      weight decay
     """
 
     seed: int
