@@ -55,7 +55,7 @@ class ProbeRun(Run):
 
 
 QUICK: dict[str, Any] = {
-    "weights": 30_000,
+    "weights": 60_000,
     "heads": 1,
     "sequences": 2,
     "steps": 2,
