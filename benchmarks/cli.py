@@ -376,16 +376,17 @@ def mechanistic(names: tuple[str, ...], by_size: bool, **where: Any) -> None:
 def language(names: tuple[str, ...], corpus: Path | None, size: str, **where: Any) -> None:
     """Compare PD-SSM with Mamba-2 in a hybrid language model of bytes.
 
-    modelling (bits per byte of a corpus), costs (bytes per second and memory), swaps and moves
-    (accuracy of the last word of stories up to four times as long as in training), or all of them.
-    docs/pd-ssm.md describes set-up and results. Each writes EXPERIMENT.csv, .json, .html and .png
-    as `paper` does; an interrupted run continues from its last checkpoint, at most three minutes old.
+    modelling (bits per byte of a corpus), costs (bytes per second and memory), swaps-of-two,
+    swaps-of-three and moves (accuracy of the end of stories up to four times as long as in
+    training), or all of them. docs/pd-ssm.md describes set-up and results. Each writes
+    EXPERIMENT.csv, .json, .html and .png as `paper` does; an interrupted run continues from its
+    last checkpoint, at most three minutes old.
 
     \b
     Example:
       benchmarks/language/fetch.sh corpus
       python -m benchmarks language modelling --corpus corpus --threads 1 -o language/
-      python -m benchmarks language swaps moves --threads 1 -o language/
+      python -m benchmarks language swaps-of-two moves --threads 1 -o language/
     """
     from benchmarks.language.experiments import NEED_CORPUS, experiments
 

@@ -51,10 +51,10 @@ def corpus(tmp_path: Path) -> Path:
     return tmp_path / "corpus"
 
 
-def read(words: list[str]) -> Iterator[tuple[int, str]]:
+def read(words: list[str], n_facts: int) -> Iterator[tuple[int, str]]:
     """Follow a story sentence by sentence; yield the position of each word that is known, and the word."""
     state: dict[str, str] = {}
-    n_facts, start = 3, 0
+    start = 0
     while start < len(words):
         stop = words.index(".", start)
         n_facts -= 1
@@ -87,7 +87,7 @@ def test_labels_are_the_words_of_a_reader(name: str, n_events: int, statements: 
     for row, known in zip(tokens, labels, strict=True):
         words = [names[token] for token in row if token]
         found = {int(i) + 1: names[known[i]] for i in np.flatnonzero(known != UNKNOWN)}
-        assert found == dict(read(words))
+        assert found == dict(read(words, 2 if "two" in name else 3))
         assert all(words[i] == word for i, word in found.items())
         assert sum(word in ("swaps", "moved") for word in words) == n_events
         n_known += len(found)
@@ -139,7 +139,7 @@ def test_every_window_is_read_once_a_round() -> None:
     assert held_out(text, 10, 4)[0][:, 0].tolist() == [0, 50, 100, 150]
 
 
-RUNS = [*(ModellingRun(kind="mamba2", seed=1, **size) for size in SIZES.values()), probe._base("swaps", False)]
+RUNS = [*(ModellingRun(kind="mamba2", seed=1, **size) for size in SIZES.values()), probe._base("moves", False)]
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -252,7 +252,7 @@ def test_a_run_that_fails_is_a_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         return found * torch.nan if torch.is_grad_enabled() else found
 
     monkeypatch.setattr(Hybrid, "forward", diverging)
-    swaps = experiments(tmp_path, None, "cpu")["swaps"]
+    swaps = experiments(tmp_path, None, "cpu")["swaps-of-two"]
     rows = swaps.measure(swaps.cells(True)[0], [], Environment("cpu", 1, quick=True))
     assert [row["step"] for row in rows] == [0, 0, 0, 0]
     assert rows[-1]["failure"].startswith("step 1: training: the gradient's norm is nan")
@@ -265,7 +265,7 @@ def test_the_command_runs_and_resumes(corpus: Path, tmp_path: Path, monkeypatch:
     assert done.code == 0, done.err
     found = read_corpus(corpus).facts
     assert json.loads((tmp_path / "modelling.json").read_text())["data"] == found
-    for name in ("modelling", "costs", "swaps", "moves"):
+    for name in ("modelling", "costs", *TASKS):
         table = pd.read_csv(tmp_path / f"{name}.csv")
         assert set(table.kind) == set(KINDS)
         assert (tmp_path / f"{name}.html").exists()
@@ -295,7 +295,10 @@ def test_the_command_asks_for_a_corpus(tmp_path: Path) -> None:
         refused = benchmark("language", *names, "-o", tmp_path)
         assert refused.code == 1
         assert "--corpus: needed for modelling" in refused.err
-    assert "swap: expected all or one of costs, swaps, moves" in benchmark("language", "swap", "-o", tmp_path).err
+    assert (
+        "swap: expected all or one of costs, swaps-of-two, swaps-of-three, moves"
+        in benchmark("language", "swap", "-o", tmp_path).err
+    )
 
 
 def test_a_probe_run_can_be_drawn_again() -> None:

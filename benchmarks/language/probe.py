@@ -27,7 +27,7 @@ _BETTER = 0.05
 _BATCH = 64
 """Stories that are evaluated at once."""
 
-_SIZES: dict[str, dict[str, Any]] = {"moves": {"steps": 1_000, "every": 100}}
+_SIZES: dict[str, dict[str, Any]] = {"swaps-of-three": {"steps": 2_000}, "moves": {"steps": 1_000}}
 """Settings of runs that differ from those of `ProbeRun`."""
 
 
@@ -47,9 +47,9 @@ class ProbeRun(Run):
     weights: int = 400_000
     n_blocks: int = 4
     sequences: int = 32
-    steps: int = 3_000
+    steps: int = 1_500
     rate: float = 2e-3
-    every: int = 200
+    every: int = 100
     longest: int = 4
     statements: float = 3.0
     lengths: tuple[int, ...] = (1, 2, 4, 8, 16)

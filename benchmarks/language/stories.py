@@ -10,12 +10,14 @@ the events.  Words are tokens, as common words are in large language models.
     The key is in the red box. The coin is in the blue box. The key is moved from the red box to the
     white box. The coin is in the blue box.
 
-Swaps have to be composed, as permutations; for the moves, the last one of a thing is enough.
+Swaps have to be composed: those of two people are a parity, those of three the permutations of S3.
+For the moves, the last one of a thing is enough.
 """
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -45,8 +47,6 @@ class Sentence(NamedTuple):
 class World(Protocol):
     """What a story is about."""
 
-    def __init__(self, random: np.random.Generator) -> None: ...
-
     def facts(self) -> list[str]:
         """Return sentences that tell everything."""
 
@@ -60,26 +60,26 @@ class World(Protocol):
 class Swaps:
     """People who hold a thing each; two of them swap."""
 
-    def __init__(self, random: np.random.Generator) -> None:
+    def __init__(self, random: np.random.Generator, n_people: int) -> None:
         self._random = random
-        self._holds = random.permutation(len(_HELD))
+        self._holds = random.permutation(n_people)
 
     def _told(self, person: int) -> Sentence:
         return Sentence(f"{_PEOPLE[person]} has the ", _HELD[self._holds[person]], ".")
 
     def facts(self) -> list[str]:
         """Return who holds what."""
-        return ["".join(self._told(person)) for person in range(len(_PEOPLE))]
+        return ["".join(self._told(person)) for person in range(len(self._holds))]
 
     def event(self) -> str:
         """Swap the things of two people."""
-        pair = self._random.permutation(len(_PEOPLE))[:2]
+        pair = self._random.permutation(len(self._holds))[:2]
         self._holds[pair] = self._holds[pair[::-1]]
         return "{} swaps with {}.".format(*(_PEOPLE[person] for person in pair))
 
     def statement(self) -> Sentence:
         """Return what a random person holds."""
-        return self._told(int(self._random.integers(len(_PEOPLE))))
+        return self._told(int(self._random.integers(len(self._holds))))
 
 
 class Moves:
@@ -119,7 +119,11 @@ class Task:
     answers: int
 
 
-TASKS = {"swaps": Task(Swaps, len(_HELD)), "moves": Task(Moves, len(_BOXES))}
+TASKS = {
+    "swaps-of-two": Task(partial(Swaps, n_people=2), 2),
+    "swaps-of-three": Task(partial(Swaps, n_people=3), 3),
+    "moves": Task(Moves, len(_BOXES)),
+}
 
 
 def story(task: Task, random: np.random.Generator, n_events: int, statements: float = 0.0) -> Iterator[Sentence]:
