@@ -301,6 +301,28 @@ def test_the_command_asks_for_a_corpus(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_the_first_facts_alone_are_not_enough(name: str) -> None:
+    """A model that ignores all events is right by chance, however many there are."""
+    run, names = ProbeRun(kind="mamba2", seed=1, task=name), dict(map(reversed, NUMBERS.items()))
+
+    subject, value = (0, 3) if "swaps" in name else (1, 5)
+
+    def lookup(tokens: torch.Tensor) -> torch.Tensor:
+        found = torch.zeros(*tokens.shape, run.n_tokens)
+        for row, told in zip(found, tokens.tolist(), strict=True):
+            words = [names[token] for token in told if token]
+            # The last statement is as long as the first fact, and its subject is told of there.
+            start = len(words) - words.index(".") - 1
+            first = words.index(words[start + subject])
+            row[start + value - 1, NUMBERS[words[first - subject + value]]] = 1
+        return found
+
+    for n_events in (8, 16):
+        share = probe.accuracy(lookup, run, "test", n_events, 200, device="cpu")  # type: ignore[arg-type]
+        assert share == pytest.approx(1 / TASKS[name].answers, abs=0.15)
+
+
 def test_a_probe_run_can_be_drawn_again() -> None:
     run = ProbeRun(kind="mamba2", seed=1, task="moves")
     for one, other in zip(probe.batch(run, 7), probe.batch(run, 7), strict=True):
