@@ -26,7 +26,7 @@ def block(kind: Kind, width: int) -> LayerConfig:
         return MambaConfig(dt_rank=rank)
     if kind == "mamba2":
         return Mamba2Config(d_state=64, head_dim=2 * width // _HEADS)
-    return PdSsmConfig(heads=8, d_state=8, n_maps=8, rank=rank)
+    return PdSsmConfig(heads=8, d_state=8, n_maps=8, rank=rank, coupled=True)
 
 
 def surrogate(kind: Kind) -> Surrogate | None:

@@ -119,7 +119,7 @@ def build(run: Run, task: Task) -> Stack:
     """Return the model with seeded weights."""
     torch.manual_seed(run.seed)
     rank = -(-run.width // 16)
-    pd_ssm = PdSsmConfig(heads=run.heads, d_state=run.d_state, n_maps=run.n_maps, d_conv=1, rank=rank)
+    pd_ssm = PdSsmConfig(heads=run.heads, d_state=run.d_state, n_maps=run.n_maps, d_conv=1, rank=rank, coupled=True)
     block: Any = MambaConfig(d_conv=4, dt_rank=rank) if run.kind == "mamba" else pd_ssm
     blocks = [block] * run.n_layers
     if run.writes and run.kind != "mamba":
