@@ -119,6 +119,17 @@ def test_exponential_to_the_last_place(kind: type, by_lanes: Any) -> None:
     assert (beyond < 4 * np.finfo(kind).tiny).all()
 
 
+@KINDS
+def test_one_minus_exponential_near_0(kind: type, by_lanes: Any) -> None:
+    seams = np.append(np.log(2) * np.arange(0.5, 4), np.log(2))
+    x = np.append(
+        negatives(kind, lowest(kind) * np.log(2) * (1 - 1e-6), seams), -np.geomspace(1e-30, 1, 999).astype(kind)
+    )
+    found = by_lanes(lane_math.one_minus_exponential, x)
+    assert worst(found, -np.expm1(x.astype(np.longdouble))) <= 2 * BARS[kind]
+    assert by_lanes(lane_math.one_minus_exponential, np.array([0.0, -0.0, -np.inf], kind)).tolist() == [0, 0, 1]
+
+
 def both_sides(kind: type) -> np.ndarray:
     seams = np.arange(0.5, 60) * np.log(2)
     left = negatives(kind, lowest(kind) * np.log(2) * (1 - 1e-6), seams)

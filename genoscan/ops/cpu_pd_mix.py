@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genoscan.ops.cpu_linear import add_product_, as_matrix, concatenate, product
 from genoscan.ops.dual import transformed
-from genoscan.ops.lane_math import exponential, sigmoid, sine
+from genoscan.ops.lane_math import exponential, one_minus_exponential, sigmoid, sine
 from genoscan.ops.lanes import (
     LANES,
     compiled,
@@ -37,8 +37,11 @@ _LARGEST_ANGLE = 8192.0
 
 
 @compiled
-def _forward(size, angle, inflow, C, largest, state, route, maps, decay, x, read, dx, b, first, last):
-    """Write the decays, the states `x`, and `read`; `dx` is a buffer for the states of one head."""
+def _forward(size, angle, inflow, C, largest, state, route, maps, coupled, decay, x, read, dx, b, first, last):
+    """Write the decays, the states `x`, and `read`; `dx` is a buffer for the states of one head.
+
+    In coupled blocks, `angle` is the phase that has been multiplied by the step.
+    """
     use_widest_vectors()
     groups = size.shape[-1] // LANES
     for head in range(first, last):
@@ -57,7 +60,11 @@ def _forward(size, angle, inflow, C, largest, state, route, maps, decay, x, read
             now, p = x[b, t, head], maps[head, route[b, t, head]]
             for plane in range(2):
                 for g in range(groups):
-                    store(now, (plane, g), load(inflow, (b, t, head, plane, g)))
+                    value = load(inflow, (b, t, head, plane, g))
+                    if coupled:
+                        argument = load(size, (b, t, head, g))
+                        value = value * one_minus_exponential(where(argument <= 0.0, 0.0, 0.0 - argument))
+                    store(now, (plane, g), value)
                 for q in range(len(p)):
                     now[plane, p[q]] += dx[plane, q]
             for g in range(groups):
@@ -67,14 +74,16 @@ def _forward(size, angle, inflow, C, largest, state, route, maps, decay, x, read
 
 
 @compiled
-def _vjp(size, decay, C, state, route, maps, x, read_bar, bars, state_bar, sent, b, first, last):
-    """Write the cotangents `bars` of size, angle, inflow and C.
+def _vjp(
+    size, phase, inflow, decay, C, state, route, maps, coupled, x, read_bar, bars, state_bar, sent, b, first, last
+):
+    """Write the cotangents `bars` of size, phase, inflow and C.
 
     On entry, `state_bar` is the cotangent of the final state; on exit, it is the cotangent of the initial
     state. `sent` is a buffer for the states of one head.
     """
     use_widest_vectors()
-    size_bar, angle_bar, inflow_bar, C_bar = bars
+    size_bar, phase_bar, inflow_bar, C_bar = bars
     groups = size.shape[-1] // LANES
     for head in range(first, last):
         carried = state_bar[b, head]
@@ -98,9 +107,20 @@ def _vjp(size, decay, C, state, route, maps, x, read_bar, bars, state_bar, sent,
                 re_bar, im_bar = x_re * s_re + x_im * s_im, x_re * s_im - x_im * s_re
                 store(carried, (0, g), d_re * s_re + d_im * s_im)
                 store(carried, (1, g), d_re * s_im - d_im * s_re)
-                inside = load(size, (b, t, head, g)) <= 0.0
-                store(size_bar, (b, t, head, g), where(inside, 0.0, 0.0 - (d_re * re_bar + d_im * im_bar)))
-                store(angle_bar, (b, t, head, g), d_re * im_bar - d_im * re_bar)
+                argument = load(size, (b, t, head, g))
+                step_bar, angle_bar = 0.0 - (d_re * re_bar + d_im * im_bar), d_re * im_bar - d_im * re_bar
+                if coupled:
+                    step = where(argument <= 0.0, 0.0, argument)
+                    here_re, here_im = load(here, (0, g)), load(here, (1, g))
+                    b_re, b_im = load(inflow, (b, t, head, 0, g)), load(inflow, (b, t, head, 1, g))
+                    step_bar = step_bar + exponential(0.0 - step) * (here_re * b_re + here_im * b_im)
+                    step_bar = step_bar + angle_bar * load(phase, (b, t, head, g))
+                    angle_bar = angle_bar * step
+                    gain = one_minus_exponential(0.0 - step)
+                    store(here, (0, g), here_re * gain)
+                    store(here, (1, g), here_im * gain)
+                store(size_bar, (b, t, head, g), where(argument <= 0.0, 0.0, step_bar))
+                store(phase_bar, (b, t, head, g), angle_bar)
 
 
 @compiled
@@ -130,15 +150,14 @@ def _gate_bar_rows(mixed, u, z, D, y_bar, mixed_bar, u_bar, z_bar, first, last):
 class _Saved(NamedTuple):
     """Tensors that are saved for the vjp of a tile; `mixed` is the output of `state_out`.
 
-    In coupled blocks, `angle` and `inflow` are the values before they are scaled by the step. In others, they
-    are not needed and contain a single zero.
+    `inflow` is not yet scaled. If the block is not coupled, phase and inflow are not needed, and are empty.
     """
 
     u: Tensor
     z: Tensor
     state: Tensor
     size: Tensor
-    angle: Tensor
+    phase: Tensor
     inflow: Tensor
     C: Tensor
     decay: Tensor
@@ -156,17 +175,13 @@ class _PdMix(torch.autograd.Function):
         heads, n_maps, n_states = maps.shape
         u, z = u.contiguous(), z.contiguous()
         low = product(u, weights.low.mT).chunk(3, -1)
-        size, angle, C = (
+        size, phase, C = (
             product(part.contiguous(), weight.mT).add_(bias)
             for part, weight, bias in zip(low, weights[2:8:2], weights[3:8:2], strict=True)
         )
-        inflow = product(u, weights.B_proj.mT)
-        size, angle = by_head(size, heads), by_head(angle, heads)
-        inflow, C = in_planes(inflow, heads), in_planes(C, heads)
-        unscaled = (angle, inflow) if coupled else (u.new_zeros(1), u.new_zeros(1))
-        if coupled:
-            step = size.clamp(min=0)
-            angle, inflow = step * angle, -torch.expm1(-step)[..., None, :] * inflow
+        size, phase = by_head(size, heads), by_head(phase, heads)
+        inflow, C = in_planes(product(u, weights.B_proj.mT), heads), in_planes(C, heads)
+        angle = size.clamp(min=0).mul_(phase) if coupled else phase
         least, most = angle.aminmax()
         if max(-float(least), float(most)) > _LARGEST_ANGLE:  # more than `sine` takes
             angle = torch.remainder(angle.double(), 2 * torch.pi).to(angle)
@@ -180,12 +195,14 @@ class _PdMix(torch.autograd.Function):
 
         def run(i_batch: int, _part: int, first: int, last: int) -> None:
             dx = np.empty(x.shape[-2:], x.dtype)
-            _forward(*padded, largest, first_state, *choices, decay, x, read, dx, i_batch, first, last)
+            _forward(*padded, largest, first_state, *choices, coupled, decay, x, read, dx, i_batch, first, last)
 
         parallel_for(run, *state.shape[:2])
         mixed = product(unpad_lanes(read, n_states).flatten(-2), weights.state_out.mT)
         (y,) = _over_rows(_gate_rows, (mixed, u, z), weights.D, 1)
-        saved = _Saved(u, z, state, size, *unscaled, C, *(torch.from_numpy(part) for part in (decay, x)), route, mixed)
+        scaled = (phase, inflow) if coupled else (phase.new_empty(0, 0, 0, 0), inflow.new_empty(0, 0, 0, 0, 0))
+        states = (torch.from_numpy(part) for part in (decay, x))
+        saved = _Saved(u, z, state, size, *scaled, C, *states, route, mixed)
         ctx.coupled = coupled
         ctx.save_for_backward(maps, *weights, *saved)
         return y, unpad_lanes(x[:, -1], n_states).clone()
@@ -202,22 +219,21 @@ class _PdMix(torch.autograd.Function):
         rows = saved.mixed, saved.u, saved.z, y_bar
         mixed_bar, u_bar, z_bar = _over_rows(_gate_bar_rows, rows, weights.D, 3)
         read_bar = by_head(product(mixed_bar, weights.state_out), len(maps))
-        size, C, state, bar = map(pad_lanes, (saved.size, saved.C, saved.state, read_bar))
+        given = saved.size, saved.phase, saved.inflow, saved.C, saved.state, read_bar
+        size, phase, inflow, C, state, bar = map(pad_lanes, given)
         decay, x, *choices = _arrays(saved.decay, saved.states, saved.route, maps)
         bars = tuple(aligned_empty(like.shape, size) for like in (size, size, decay, decay))
         state_bar = pad_lanes(end_bar).copy()
 
         def run(i_batch: int, _part: int, first: int, last: int) -> None:
             sent = np.empty(x.shape[-2:], x.dtype)
-            _vjp(size, decay, C, state, *choices, x, bar, bars, state_bar, sent, i_batch, first, last)
+            inputs = size, phase, inflow, decay, C, state, *choices, ctx.coupled, x, bar
+            _vjp(*inputs, bars, state_bar, sent, i_batch, first, last)
 
         parallel_for(run, *state.shape[:2])
         n_states = maps.shape[-1]
-        own_bars = [unpad_lanes(part, n_states) for part in bars]
-        if ctx.coupled:
-            _scale_bars(saved, *own_bars[:3])
-        size_bar, angle_bar, inflow_bar, C_bar = (part.flatten(2) for part in own_bars)
-        parts = (size_bar, weights.size), (angle_bar, weights.phase), (C_bar, weights.C_proj)
+        size_bar, phase_bar, inflow_bar, C_bar = (unpad_lanes(part, n_states).flatten(2) for part in bars)
+        parts = (size_bar, weights.size), (phase_bar, weights.phase), (C_bar, weights.C_proj)
         low_bar = concatenate([product(part, weight) for part, weight in parts], -1)
         u_bar = add_product_(add_product_(u_bar, low_bar, weights.low), inflow_bar, weights.B_proj)
         needs = PdMixWeights(*ctx.needs_input_grad[-n_weights:])
@@ -237,15 +253,6 @@ class _PdMix(torch.autograd.Function):
         if needs.D:
             weight_bars["D"] = as_matrix(mixed_bar * saved.u).sum(0)
         return None, None, u_bar, z_bar, unpad_lanes(state_bar, n_states), *weight_bars.values()
-
-
-def _scale_bars(saved: _Saved, size_bar: Tensor, angle_bar: Tensor, inflow_bar: Tensor) -> None:
-    """Replace the cotangents of scaled angles and inflow by those of the unscaled ones; add to that of the size."""
-    step = saved.size.clamp(min=0)
-    inside = (saved.size > 0) * (angle_bar * saved.angle + torch.exp(-step) * (inflow_bar * saved.inflow).sum(-2))
-    size_bar += inside
-    angle_bar *= step
-    inflow_bar *= -torch.expm1(-step)[..., None, :]
 
 
 def _outer(a: Tensor, b: Tensor) -> Tensor:

@@ -52,6 +52,11 @@ def exponential(x):
     raise NotImplementedError("compiled code only")
 
 
+def one_minus_exponential(x):
+    """Return `1 - exp(x)` for x <= 0, accurate to 4 units in the last place, also if `x` is close to 0."""
+    raise NotImplementedError("compiled code only")
+
+
 def sine(x, quarters):
     """Return `sin(x + quarters pi / 2)` for |x| <= 8192 and a whole number of quarters, such as 1.0 for the cosine.
 
@@ -164,6 +169,16 @@ def _overload_exponential(x):
         power = _exp2_integer(shifted)
         r = (x - k * high) - k * low
         return where(x <= least * _LN_2, 0.0, power * _exp2m1(r * _LOG2_E) + power)
+
+    return chosen
+
+
+@overload(one_minus_exponential)
+def _overload_one_minus_exponential(x):
+    def chosen(x):
+        z2 = x * _LOG2_E
+        change = decay(z2)
+        return where(z2 > -1.0, 0.0 - change, 1.0 - change)
 
     return chosen
 
