@@ -115,8 +115,8 @@ def _experiment(title: str, what: str, one: Run, parts: Parts) -> Experiment:
     setup = (
         f"{what} {one.n_layers} blocks of {one.width} channels: PD-SSM of {one.d_state} states, or "
         f"Mamba of 16 a channel. Mean of the outputs over all steps, softmax; Adam at "
-        f"{one.rate:g}, {one.batch} series a step, at most {one.steps:,} steps a length; best on "
-        "validation is tested."
+        f"{one.rate:g}{', halved at each longer length' if one.lengths else ''}; {one.batch} series a step, more of "
+        f"short ones, at most {one.steps:,} steps a length; best on validation is tested."
     )
     return Experiment(f"long series: {title}", setup, cells, measure, _findings, _draw)
 

@@ -49,6 +49,7 @@ class Run:
     lengths  lengths of the training series, in order, each once the one before is learnt; empty: full length
     steps    maximum of updates at a length
     batch    series per update; more of short ones
+    rate     learning rate at the first length, which is halved at each longer one
     without  property that is replaced: inflow and phases that do not depend on the step; permutations instead of
              identity maps; uniform initial phases; initial steps uniform up to 0.1; the straight-through estimator
     """
@@ -153,11 +154,11 @@ def learn(run: Run, draw: Draw, validation: Series, test: Series) -> Learnt:
     optimiser = adamw(stack, rate=run.rate, decay=0.0)  # which is Adam
     random, learnt, step = np.random.default_rng(run.seed), Learnt(), 0
     best = BestWeights(stack)
-    for length in run.lengths or (full,):
+    for i, length in enumerate(run.lengths or (full,)):
         losses: list[float] = []
         for last in range(1, run.steps + 1):
             series = draw(random, max(run.batch, min(_MOST, _SHORT // length)), length)
-            losses.append(_update(trained, optimiser, series, run.rate))
+            losses.append(_update(trained, optimiser, series, run.rate / 2**i))
             step += 1
             loss = float(np.mean(losses[-run.every :]))
             known = last >= run.every and loss < KNOWN

@@ -219,8 +219,8 @@ class _PdMix(torch.autograd.Function):
         rows = saved.mixed, saved.u, saved.z, y_bar
         mixed_bar, u_bar, z_bar = _over_rows(_gate_bar_rows, rows, weights.D, 3)
         read_bar = by_head(product(mixed_bar, weights.state_out), len(maps))
-        given = saved.size, saved.phase, saved.inflow, saved.C, saved.state, read_bar
-        size, phase, inflow, C, state, bar = map(pad_lanes, given)
+        padded = saved.size, saved.phase, saved.inflow, saved.C, saved.state, read_bar
+        size, phase, inflow, C, state, bar = map(pad_lanes, padded)
         decay, x, *choices = _arrays(saved.decay, saved.states, saved.route, maps)
         bars = tuple(aligned_empty(like.shape, size) for like in (size, size, decay, decay))
         state_bar = pad_lanes(end_bar).copy()
