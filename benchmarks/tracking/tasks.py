@@ -5,7 +5,7 @@ Definitions as in PD-SSM's experiments (TerziÄ‡ et al., NeurIPS 2025, after DelÃ
 the product of all permutations so far.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -77,14 +77,19 @@ def _arithmetic(random: np.random.Generator, n: int, length: int) -> tuple[Token
     return _last(tokens, (total + term) % 5)
 
 
-def _word_problem(elements: list[tuple[int, ...]], generators: list[tuple[int, ...]]) -> Sample:
-    """Return the task of multiplying generators: the product after each of them."""
+def _word_problem(
+    elements: list[tuple[int, ...]], generators: list[tuple[int, ...]], probabilities: Sequence[float] | None = None
+) -> Sample:
+    """Return the task of multiplying generators, uniform by default: the product after each of them."""
     index = {element: i for i, element in enumerate(elements)}
     table = np.array([[index[tuple(g[x] for x in e)] for g in generators] for e in elements])
-    start = index[tuple(range(5))]
+    start = index[tuple(range(len(elements[0])))]
 
     def sample(random: np.random.Generator, n: int, length: int) -> tuple[Tokens, Labels]:
-        tokens = random.integers(len(generators), size=(n, length))
+        if probabilities is None:
+            tokens = random.integers(len(generators), size=(n, length))
+        else:
+            tokens = random.choice(len(generators), size=(n, length), p=probabilities)
         labels, state = np.empty_like(tokens), np.full(n, start)
         for t in range(length):
             state = table[state, tokens[:, t]]
@@ -101,6 +106,8 @@ def _even(permutation: tuple[int, ...]) -> bool:
 
 _S5 = list(permutations(range(5)))
 _A5 = [element for element in _S5 if _even(element)]
+_S3 = list(permutations(range(3)))
+_NOTHING, *_SWAPS = (0, 1, 2), (1, 0, 2), (0, 2, 1), (2, 1, 0)
 _RING, _TRIPLE, _SWAP = (1, 2, 3, 4, 0), (1, 2, 0, 3, 4), (1, 0, 2, 3, 4)
 
 TASKS = {
@@ -111,4 +118,6 @@ TASKS = {
     # Two generators each: a ring of five, and a ring of three or a swap.
     "A5": Task(2, 60, _word_problem(_A5, [_RING, _TRIPLE]), every=True),
     "S5": Task(2, 120, _word_problem(_S5, [_RING, _SWAP]), every=True),
+    # Three events among blanks: each swaps two of three things, so that only their order determines the state.
+    "events": Task(4, 6, _word_problem(_S3, [_NOTHING, *_SWAPS], [0.75, *[0.25 / 3] * 3]), every=True),
 }
