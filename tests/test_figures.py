@@ -11,10 +11,12 @@ from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 from commands import ROOT
 
 README, BENCHMARKS, PERFORMANCE = "README.md", "benchmarks/README.md", "docs/performance.md"
+PD_SSM = "docs/pd-ssm.md"
 
 
 def results(name: str) -> Any:
@@ -309,7 +311,22 @@ def gpu() -> Iterator[tuple[str, str]]:
     yield (README, f"takes {short:.2f} s for 131,072 bases and {long:.0f} s for 10,485,760, both in {size} GiB")
 
 
-FIGURES = [*speed(), *speed_amd(), *floor(), *regions(), *variants(), *gpu()]
+def series() -> Iterator[tuple[str, str]]:
+    found = {finding["name"]: finding["value"] for finding in results("series/long-series-of-2.json")["findings"]}
+    table = pd.read_csv(ROOT / "benchmarks/results/series/long-series-of-2.csv")
+    for kind, name, block in (
+        ("pd_ssm", "PD-SSM", "PD-SSM, one head of 64 states"),
+        ("mamba", "Mamba", "Mamba, 16 states per channel"),
+    ):
+        best, mean = (found[f"{name}: right, {which}"] for which in ("best seed on validation", "mean of 3 seeds"))
+        memory = found[f"{name}, one series of 17,984 steps: peak memory"]
+        updates = table[table.kind == kind].groupby("seed").step.max().dropna().astype(int)
+        said = ", ".join(map(str, updates))
+        row = f"{block} | {best:.1%}, {mean:.1%} | {said} | {memory:.1f} MiB"
+        yield PD_SSM, f"| {row.replace('%', ' %')} |"
+
+
+FIGURES = [*speed(), *speed_amd(), *floor(), *regions(), *variants(), *gpu(), *series()]
 
 TABLES = {
     (BENCHMARKS, "On two CPU cores"): (),
@@ -324,6 +341,7 @@ TABLES = {
     (PERFORMANCE, "On a GPU"): (),
     (PERFORMANCE, "Many regions"): ("one window of 131,072 bases with `--memory 4GB`",),
     (PERFORMANCE, "Variants and mutagenesis"): ("in its middle",),
+    (PD_SSM, "16, 21: long series"): (),
 }
 """Tables of results, by page and heading, and the rows that no committed file contains."""
 

@@ -175,7 +175,7 @@ def _findings(table: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _draw(table: pd.DataFrame) -> go.Figure:
-    page = panels(["right on validation", "peak memory of a step"])
+    page = panels(["right on validation, at full length", "peak memory of a step"])
     add_curves(page, table[table.what == "curve"], _LABELS, x="step", y="validation", row=1, col=1)
     for kind, (label, shade) in _LABELS.items():
         steps = table[(table.kind == kind) & (table.what == "step")]
@@ -192,5 +192,7 @@ def _draw(table: pd.DataFrame) -> go.Figure:
         )
     page.update_yaxes(range=[0, 1.02], tickformat=".0%", row=1, col=1)
     page.update_xaxes(title="updates", row=1, col=1)
-    page.update_xaxes(title="steps of the series", type="log", row=1, col=2)
+    lengths = sorted(table.length[table.what == "step"].unique())
+    ticks = {"tickvals": lengths, "ticktext": [f"{length:,.0f}" for length in lengths]}
+    page.update_xaxes(title="steps of the series", type="log", **ticks, row=1, col=2)
     return page.update_yaxes(title="MiB", rangemode="tozero", row=1, col=2)
