@@ -326,7 +326,28 @@ def series() -> Iterator[tuple[str, str]]:
         yield PD_SSM, f"| {row.replace('%', ' %')} |"
 
 
-FIGURES = [*speed(), *speed_amd(), *floor(), *regions(), *variants(), *gpu(), *series()]
+def percent(value: float) -> str:
+    return f"{value:.0%}".replace("%", " %")
+
+
+def automata() -> Iterator[tuple[str, str]]:
+    found = {finding["name"]: finding["value"] for finding in results("tracking/events.json")["findings"]}
+    moves, all_trained, mamba = (
+        [percent(found[f"{name}, 40 to 256, {which}"]) for which in ("best seed on validation", "mean of 3 seeds")]
+        for name in ("PD-SSM that only moves states", "PD-SSM", "Mamba")
+    )
+    others = " | ".join(map(", ".join, (all_trained, mamba)))
+    yield PD_SSM, f"| events | {percent(found['guessing'])} | **{moves[0]}**, {moves[1]} | {others} |"
+    found = {finding["name"]: finding["value"] for finding in results("language/swaps-of-two.json")["findings"]}
+    lengths = "4 events", "8 events, 2 times those of training", "16 events, 4 times those of training"
+    theirs, ours = (
+        ", ".join(percent(found[f"{length}: {name}, mean of 3 seeds"]) for length in lengths)
+        for name in ("Mamba-2", "PD-SSM")
+    )
+    yield PD_SSM, f"| swaps of two, 4, 8 and 16 events, mean of three seeds | {theirs} | **{ours}** |"
+
+
+FIGURES = [*speed(), *speed_amd(), *floor(), *regions(), *variants(), *gpu(), *series(), *automata()]
 
 TABLES = {
     (BENCHMARKS, "On two CPU cores"): (),
