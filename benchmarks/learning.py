@@ -1,13 +1,16 @@
-"""Shared by the benchmarks that train small models: labels, learning rate, accuracy, best weights."""
+"""Shared by the benchmarks that train small models: labels, training steps, learning rate, accuracy, best weights."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genoscan.layers.stack import Stack
+from genoscan.training.optimizer import update
 
 Tokens = Int64[np.ndarray, "sequences length"]
 Labels = Int64[np.ndarray, "sequences length"]
@@ -37,6 +40,27 @@ def share_right(answers: Tensor, labels: Tensor) -> float:
     """Return the accuracy over the labelled positions."""
     asked = labels != UNKNOWN
     return float((answers.argmax(-1) == labels)[asked].double().mean())
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    weights: Sequence[nn.Parameter],
+    tokens: Tensor,
+    labels: Tensor,
+    *,
+    rate: float,
+) -> float:
+    """Update the weights once, with gradients clipped to a norm of 1; return the loss before.
+
+    Raises
+    ------
+    InputError
+        If a gradient is not finite. The weights are then unchanged.
+    """
+    value = loss(model(tokens), labels)
+    update(optimizer, weights, torch.autograd.grad(value, weights), rate=rate, clip=1.0)
+    return float(value.detach())
 
 
 def cosine_rate(peak: float, step: int, steps: int) -> float:

@@ -8,5 +8,5 @@ stories.py       the sentences of the probe
 corpus.py        the text that fetch.sh downloads, split by document
 model.py         the hybrid model
 training.py      one run, which continues after it was killed
-checkpoint.py    its file
+checkpoint.py    the file that a killed run continues from
 """

@@ -14,10 +14,10 @@ from benchmarks.figure import OURS, add_level, panels
 from benchmarks.language.kinds import KINDS, LABELS
 from benchmarks.language.model import Design, Hybrid, build
 from benchmarks.language.modelling import QUICK, SIZES, ModellingRun
-from benchmarks.learning import loss
+from benchmarks.learning import train_step
 from benchmarks.recurrent import n_weights
 from benchmarks.threshold import Threshold, at_least, at_most
-from genoscan.training.optimizer import adamw, update
+from genoscan.training.optimizer import adamw
 from genoscan.usage import MEBIBYTE
 
 _ROUNDS = 5
@@ -56,7 +56,7 @@ def _cells(size: str, quick: bool) -> Sequence[Cell]:
 def _measure(cell: Cell, _before: Sequence[Row], environment: Environment) -> list[Row]:
     settings = dict(cell.settings)
     known = {"round": settings.pop("round"), **{key: settings[key] for key in ("kind", "length", "sequences")}}
-    # Two processes, because memory that training has freed is used again.
+    # In two processes: evaluation would reuse the memory that training has freed.
     return [known | environment.alone(training_cost, settings) | environment.alone(evaluation_cost, settings)]
 
 
@@ -74,8 +74,7 @@ def training_cost(*, length: int, sequences: int, device: str, threads: int, **d
     optimizer, weights = adamw(model, rate=1e-3, decay=0.1), list(model.parameters())
 
     def step(text: Tensor) -> None:
-        value = loss(trained(text[:, :-1]), text[:, 1:])
-        update(optimizer, weights, torch.autograd.grad(value, weights), rate=1e-3, clip=1.0)
+        train_step(trained, optimizer, weights, text[:, :-1], text[:, 1:], rate=1e-3)
 
     size = {"weights": n_weights(model), "width": model.embed.out_features}
     return size | _cost("training", step, model, length, sequences, device)
@@ -138,15 +137,15 @@ def _draw(table: pd.DataFrame) -> go.Figure:
 
 
 def costs(size: str) -> Experiment:
-    """Return the experiment; every row is measured in a process of its own, the kinds alternating."""
+    """Return the experiment, whose rows are measured in separate processes, Mamba-2 and PD-SSM in turn."""
     run, longer = _sizes(size, False)
     return Experiment(
         "costs of a hybrid language model",
         f"The models of `modelling`, {run.weights:,} weights each: a training step and an evaluation of "
-        f"{run.sequences} sequences of {run.length:,} bytes, and of {longer.sequences} of {longer.length:,}. Each in "
-        "a process of its own, the kinds alternating; the median of three after a first one, and the peak memory of "
-        "the first above that after a warm-up, that is without weights and optimiser. Ratios by round, "
-        f"{_ROUNDS} rounds.",
+        f"{run.sequences} sequences of {run.length:,} bytes, and of {longer.sequences} of {longer.length:,}. Each is "
+        "measured in a separate process, Mamba-2 and PD-SSM in turn: the median time of three runs after a first one, "
+        "and the peak memory of the first one less the memory after a warm-up, which contains weights and optimiser. "
+        f"Ratios in each of {_ROUNDS} rounds.",
         lambda quick: _cells(size, quick),
         _measure,
         _findings,

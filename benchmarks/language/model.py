@@ -1,7 +1,7 @@
 """A hybrid language model: recurrent blocks, with an attention block at every fourth place.
 
 Each block is followed by an MLP, as in Jamba (arXiv 2403.19887) and Samba (arXiv 2406.07522).
-Attention has no positional encoding, as in Jamba: the recurrent blocks before it know the order.
+Attention has no positional encoding, as in Jamba: the recurrent blocks before it encode the order.
 """
 
 from collections.abc import Iterator

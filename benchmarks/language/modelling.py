@@ -61,7 +61,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "validation": 128,
     },
 }
-"""Settings by size: an hour on one core, or on a GPU of 24 GB."""
+"""Settings by size, of which those for a GPU have not been run."""
 
 QUICK = {
     "weights": 60_000,

@@ -10,10 +10,10 @@ import torch
 
 from benchmarks.language.checkpoint import Checkpoint
 from benchmarks.language.model import Design, Hybrid, build
-from benchmarks.learning import BestWeights, Labels, Tokens, cosine_rate, loss
+from benchmarks.learning import BestWeights, Labels, Tokens, cosine_rate, train_step
 from benchmarks.recurrent import n_weights
 from genoscan.errors import InputError
-from genoscan.training.optimizer import adamw, update
+from genoscan.training.optimizer import adamw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,15 +86,13 @@ def train(
         judge()
     for step in range(done.step + 1, run.steps + 1):
         tokens, labels = (torch.from_numpy(part).to(device) for part in draw(step))
-        value = loss(trained(tokens), labels)
         try:
             rate = cosine_rate(run.rate, step, run.steps)
-            update(optimizer, weights, torch.autograd.grad(value, weights), rate=rate, clip=1.0)
+            done.losses.append(train_step(trained, optimizer, weights, tokens, labels, rate=rate))
         except InputError as error:  # a gradient that is not finite
             failure = f"step {step}: {error}"
             break
         done.step = step
-        done.losses.append(float(value.detach()))
         if step % run.every == 0 or step == run.steps:
             judge()
         done.seconds = time.process_time() - started

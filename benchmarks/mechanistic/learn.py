@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from benchmarks.learning import HELD_OUT, BestWeights, cosine_rate, loss, outputs, share_right
+from benchmarks.learning import HELD_OUT, BestWeights, cosine_rate, outputs, share_right, train_step
 from benchmarks.mechanistic.tasks import TASKS, Size
 from benchmarks.recurrent import Kind, block, closest_width, n_weights, surrogate
 from genoscan.errors import InputError
@@ -18,7 +18,7 @@ from genoscan.layers.norm import NormConfig, build_norm
 from genoscan.layers.pd_ssm import with_surrogate
 from genoscan.layers.weights import assemble
 from genoscan.ops.dispatch import choose
-from genoscan.training.optimizer import adamw, update
+from genoscan.training.optimizer import adamw
 
 _ENCODING = 64
 """Numbers from which a compressed sequence is recovered, in all models."""
@@ -148,14 +148,12 @@ def learn(run: Run) -> Learnt:
     curve = [(0, math.nan, best.score)]
     for step in range(1, run.steps + 1):
         tokens, labels = map(torch.from_numpy, task.sample(random, n, run.size))
-        value = loss(model(tokens), labels)
         try:
             rate = cosine_rate(run.rate, step, run.steps)
-            update(optimizer, weights, torch.autograd.grad(value, weights), rate=rate, clip=1.0)
+            losses.append(train_step(model, optimizer, weights, tokens, labels, rate=rate))
         except InputError as error:  # a gradient that is not finite
             failure = f"step {step}: {error}"
             break
-        losses.append(float(value.detach()))
         if step % run.every == 0 or step == run.steps:
             share = accuracy(model, run, "validation", run.sequences[0])
             curve.append((step, float(np.mean(losses)), share))

@@ -1,17 +1,17 @@
-"""START HERE: PD-SSM on planted motifs, each time without one property of its block or training."""
+"""PD-SSM on two planted motifs, each time without one property of its block or training."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import get_args
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import torch
 
 from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row
 from benchmarks.figure import OURS, panels
-from benchmarks.series.data import Series, planted
+from benchmarks.series.data import fresh, planted
 from benchmarks.series.learn import KNOWN, Change, Run, learn
 
 _SEEDS = 1, 2, 3
@@ -59,15 +59,11 @@ def _measure(cell: Cell, _before: Sequence[Row], environment: Environment) -> li
     if environment.quick:
         n_validation = n_test = 2
     last = run.lengths[-1]
-    learnt = learn(run, _fresh, planted(n_validation, last, seed), planted(n_test, last, test_seed))
+    learnt = learn(run, partial(fresh, 2), planted(n_validation, last, seed), planted(n_test, last, test_seed))
     ends = pd.DataFrame(learnt.curve, columns=["step", "length", "loss", "validation"]).groupby("length").last()
     ends["updates"] = ends.step.diff().fillna(ends.step)
     known: Row = {"without": run.without or "nothing", "seed": run.seed, "test": learnt.test}
     return [known | {str(key): value for key, value in row.items()} for row in ends.reset_index().to_dict("records")]
-
-
-def _fresh(random: np.random.Generator, n: int, length: int) -> Series:
-    return planted(n, length, int(random.integers(2**31)))
 
 
 def _findings(table: pd.DataFrame) -> Iterator[Finding]:

@@ -58,6 +58,11 @@ def planted(n: int, length: int, seed: int, n_motifs: int = 2) -> Series:
     return Series(x, labels, ("even", "odd"))
 
 
+def fresh(n_motifs: int, random: np.random.Generator, n: int, length: int) -> Series:
+    """Return `n` new planted series, with a seed drawn from a generator."""
+    return planted(n, length, int(random.integers(2**31)), n_motifs)
+
+
 def read_ts(paths: list[Path]) -> Series:
     """Read files in the .ts format of the UEA archive (Bagnall et al., arXiv 1811.00075) as one.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from benchmarks.alone import WARM_UP, cost
 from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row
 from benchmarks.figure import OURS, THEIRS, add_curves, panels
-from benchmarks.series.data import CHANNELS, LENGTH, Series, planted, read_ts, split
+from benchmarks.series.data import CHANNELS, LENGTH, Series, fresh, planted, read_ts, split
 from benchmarks.series.learn import Draw, Run, build, derivatives, learn
 from benchmarks.threshold import at_most
 from genoscan.layers.pd_ssm import with_surrogate
@@ -35,15 +36,12 @@ def planted_order(n_motifs: int) -> Experiment:
     """Return the experiment on series with two or three planted motifs."""
     lengths = _LENGTHS[n_motifs]
 
-    def fresh(random: np.random.Generator, n: int, length: int) -> Series:
-        return planted(n, length, int(random.integers(2**31)), n_motifs)
-
     def parts(quick: bool, _seed: int) -> tuple[Draw, Series, Series]:
         validation, test = (
             planted(6, 400, seed, n_motifs) if quick else planted(n, LENGTH, seed, n_motifs)
             for n, seed in (_VALIDATION, _TEST)
         )
-        return fresh, validation, test
+        return partial(fresh, n_motifs), validation, test
 
     return _experiment(
         _TITLES[n_motifs],

@@ -17,9 +17,10 @@ Notation (Terzić et al., NeurIPS 2025; Flash PD-SSM, arXiv 2605.19150):
 The number of channels is `expand` x `d_model`. The mixer computes the output projection of
 `(W Re(C x) + s u) silu(z)`, where `W` is a matrix and `s` contains one weight for each channel.
 
-In a coupled block, the phase of D is multiplied by the step, and the inflow `B u` by `1 - |D|`, as in the
-discretised layers of Mamba, S5 and RG-LRU. If the step is 0, the states are then only moved, by the selected
-map; otherwise they remain as large as the inflow, in sequences of any length.
+In a coupled block, the phase of D is multiplied by the step, and the inflow `B u` by `1 - |D|`, so that each
+state decays as fast as it is written to, as in the discretised layers of Mamba. If the step is 0, the states are
+only moved, by the selected map. If all selected maps are the identity, the modulus of a state never exceeds
+that of its initial value or the largest of its inflow; with other maps, there is no such bound.
 """
 
 import copy
