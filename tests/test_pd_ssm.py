@@ -26,11 +26,12 @@ from genoscan.genome.genome import open_genome
 from genoscan.layers.automaton import from_automaton, open_reading_frames
 from genoscan.layers.bidirectional import BidirectionalStack
 from genoscan.layers.margins import margins
-from genoscan.layers.pd_ssm import PdSsm, with_surrogate
+from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig, with_surrogate
 from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate
-from genoscan.layers.weights import build, save_model
+from genoscan.layers.weights import assemble, build, save_model
 from genoscan.model import choose_method, load_model
+from genoscan.ops.dispatch import choose
 from genoscan.ops.dual import Dual, primal
 from genoscan.ops.pd_scan import argmax_maps
 from genoscan.tracks.reader import BigWig
@@ -82,6 +83,17 @@ def test_a_block_is_what_its_formulas_say(kernels: str, coupled: bool) -> None:
     bar = random_like(truth, 5)
     (x_bar,), (true_bar,) = (torch.autograd.grad((y * bar).sum(), x) for y in (found, truth))
     assert_near(x_bar, true_bar)
+
+
+def test_initial_maps_keep_nearly_every_state() -> None:
+    """In each of several heads, half of the maps are the identity, and the others permutations but for noise."""
+    config = PdSsmConfig(heads=5, d_state=16, n_maps=6, rank=2)
+    torch.manual_seed(1)
+    (layer,) = assemble([config], 8, 4, 4, eps=1e-5, kernels=choose("cpu")).layers
+    kept, moved = argmax_maps(layer.dictionary).long().split(3, 1)
+    assert (kept == torch.arange(16)).all()
+    for head in moved:  # random maps have ten different destinations
+        assert sum(len(destinations.unique()) for destinations in head) >= 3 * 14
 
 
 def test_decays_reach_one_exactly() -> None:

@@ -161,8 +161,9 @@ class PdSsm(nn.Module):
         with torch.no_grad():
             self.dictionary.normal_(std=0.05)
             self.dictionary[:, :n_kept] += _KEPT_MARGIN * torch.eye(n_states)
-            for chosen in self.dictionary[:, n_kept:].flatten(0, 1):
-                chosen[torch.randperm(n_states), torch.arange(n_states)] += _MOVED_MARGIN
+            for head in self.dictionary:
+                for chosen in head[n_kept:]:
+                    chosen[torch.randperm(n_states), torch.arange(n_states)] += _MOVED_MARGIN
             self.start.zero_()
             self.start[:, 0, 0] = 1
             self.size.bias.uniform_(*(math.log(step) for step in _STEPS)).exp_()
