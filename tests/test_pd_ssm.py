@@ -54,7 +54,9 @@ def straight(layer: PdSsm, x: Tensor, carry: tuple[Tensor, Tensor]) -> Tensor:
     c = F.conv1d(padded, layer.conv.weight[:, None], layer.conv.bias, groups=groups).transpose(1, 2)
     c = c * torch.sigmoid(c)
     size, phase, reading = (c @ layer.low.weight.T).chunk(3, -1)
-    step = torch.clamp(layer.size(size), min=0).unflatten(-1, (heads, n_states))
+    size = layer.size(size)
+    step = torch.log1p(torch.exp(size)) if layer.config.coupled else torch.clamp(size, min=0)
+    step = step.unflatten(-1, (heads, n_states))
     phase = layer.phase(phase).unflatten(-1, (heads, n_states))
     D = torch.polar(torch.exp(-step), step * phase if layer.config.coupled else phase)
     shape = (heads, 2, n_states)
@@ -100,8 +102,8 @@ def test_decays_reach_one_exactly() -> None:
     """Where they do the state neither fades nor grows, at any length."""
     layer = pd_block(dtype=torch.float32)
     with torch.no_grad():
-        for weight in (layer.size.weight, layer.size.bias):
-            weight.zero_()
+        layer.size.weight.zero_()
+        layer.size.bias.fill_(-200)
     x = random_like(torch.zeros(1, 5_000, 8))
     _, (_, state) = layer(x, layer.begin(1))
     assert sorted(state.flatten().tolist()) == [0.0] * (2 * 2 * 6 - 2) + [1.0, 1.0]

@@ -109,7 +109,7 @@ def _replace(layer: PdSsm, without: Change) -> None:
         layer.phase.reset_parameters()
         layer.phase.bias.uniform_(-math.pi, math.pi)
     elif without == "log-uniform steps":
-        layer.size.bias.uniform_(0, 0.1)
+        layer.size.bias.uniform_(1e-4, 0.1).expm1_().log_()
 
 
 def means(stack: Stack, x: Float[Tensor, "batch length channels"]) -> Float[Tensor, "batch classes"]:

@@ -139,7 +139,7 @@ def _hold(block: PdSsm) -> None:
     for part in (block.B_proj, block.size, block.phase, block.conv):
         for weight in part.parameters():
             nn.init.zeros_(weight).requires_grad_(False)
-    nn.init.constant_(block.size.bias, -1.0)
+    nn.init.constant_(block.size.bias, -200.0)  # its softplus is 0 up to rounding
     nn.init.ones_(block.conv.weight)  # one tap: the identity
 
 

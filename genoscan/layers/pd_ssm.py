@@ -9,9 +9,10 @@ Notation (Terzić et al., NeurIPS 2025; Flash PD-SSM, arXiv 2605.19150):
                                                  column is the destination of this state
     route   (batch, tile, heads)                 index of the selected map: the argmax of the
                                                  router's output, which is a linear map of u
-    step    (batch, tile, heads, states)         relu of a low-rank function of u
+    step    (batch, tile, heads, states)         softplus (coupled blocks, see below) or relu (others) of a
+                                                 low-rank function of u
     D       (batch, tile, heads, 2, states)      complex decays with modulus exp(-step), which is at most 1,
-                                                 and exactly 1 if the step is 0
+                                                 and exactly 1 if the step is 0 up to rounding
     B, C    input and output projections of the state; C, like the phase of D, is a low-rank function of u
     z       (batch, tile, channels)              gate
 The number of channels is `expand` x `d_model`. The mixer computes the output projection of
@@ -71,7 +72,7 @@ class PdSsmConfig(Schema):
     rank
         Rank of the projections that compute the decays and the output projection `C` of the state.
     coupled
-        Whether phases and inflow are scaled by the step (see above), as in new models. It is false in model
+        Whether phases and inflow are scaled by the step, which is then a softplus (see above), as in new models. It is false in model
         files that do not contain it.
     """
 
@@ -167,6 +168,8 @@ class PdSsm(nn.Module):
             self.start.zero_()
             self.start[:, 0, 0] = 1
             self.size.bias.uniform_(*(math.log(step) for step in _STEPS)).exp_()
+            if self.config.coupled:
+                self.size.bias.expm1_().log_()  # whose softplus are the steps
             self.phase.weight.zero_()
             self.phase.bias.zero_()
 

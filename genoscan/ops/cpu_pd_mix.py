@@ -28,7 +28,7 @@ from genoscan.ops.lanes import (
     where,
 )
 from genoscan.ops.memory import aligned_empty
-from genoscan.ops.pd_mix import PdMixWeights, by_head, in_planes, pd_mix_by_operations
+from genoscan.ops.pd_mix import PdMixWeights, by_head, in_planes, pd_mix_by_operations, step_of
 from genoscan.ops.pd_scan import check_indices
 from genoscan.ops.primitive import Tensors, check_precision, vjp_by_definition
 from genoscan.ops.reference import REFERENCE
@@ -37,20 +37,20 @@ _LARGEST_ANGLE = 8192.0
 
 
 @compiled
-def _forward(size, angle, inflow, C, largest, state, route, maps, coupled, decay, x, read, dx, b, first, last):
+def _forward(step, angle, inflow, C, largest, state, route, maps, coupled, decay, x, read, dx, b, first, last):
     """Write the decays, the states `x`, and `read`; `dx` is a buffer for the states of one head.
 
     In coupled blocks, `angle` is the phase that has been multiplied by the step.
     """
     use_widest_vectors()
-    groups = size.shape[-1] // LANES
+    groups = step.shape[-1] // LANES
     for head in range(first, last):
         before = state[b, head]
-        for t in range(size.shape[1]):
+        for t in range(step.shape[1]):
             poison = 0 * largest[b, t, head]
             for g in range(groups):
-                argument, turn = load(size, (b, t, head, g)), load(angle, (b, t, head, g))
-                modulus = exponential(where(argument <= 0.0, 0.0, 0.0 - argument)) + poison
+                turn = load(angle, (b, t, head, g))
+                modulus = exponential(0.0 - load(step, (b, t, head, g))) + poison
                 d_re, d_im = modulus * sine(turn, 1.0), modulus * sine(turn, 0.0)
                 store(decay, (b, t, head, 0, g), d_re)
                 store(decay, (b, t, head, 1, g), d_im)
@@ -62,8 +62,7 @@ def _forward(size, angle, inflow, C, largest, state, route, maps, coupled, decay
                 for g in range(groups):
                     value = load(inflow, (b, t, head, plane, g))
                     if coupled:
-                        argument = load(size, (b, t, head, g))
-                        value = value * one_minus_exponential(where(argument <= 0.0, 0.0, 0.0 - argument))
+                        value = value * one_minus_exponential(0.0 - load(step, (b, t, head, g)))
                     store(now, (plane, g), value)
                 for q in range(len(p)):
                     now[plane, p[q]] += dx[plane, q]
@@ -75,19 +74,22 @@ def _forward(size, angle, inflow, C, largest, state, route, maps, coupled, decay
 
 @compiled
 def _vjp(
-    size, phase, inflow, decay, C, state, route, maps, coupled, x, read_bar, bars, state_bar, sent, b, first, last
+    step, phase, inflow, decay, C, state, route, maps, coupled, x, read_bar, bars, state_bar, sent, b, first, last
 ):
     """Write the cotangents `bars` of size, phase, inflow and C.
+
+    The size is what the step is computed from: `softplus(size)` in coupled blocks, whose derivative is
+    `1 - exp(-step)`, and `relu(size)` in others.
 
     On entry, `state_bar` is the cotangent of the final state; on exit, it is the cotangent of the initial
     state. `sent` is a buffer for the states of one head.
     """
     use_widest_vectors()
     size_bar, phase_bar, inflow_bar, C_bar = bars
-    groups = size.shape[-1] // LANES
+    groups = step.shape[-1] // LANES
     for head in range(first, last):
         carried = state_bar[b, head]
-        for t in range(size.shape[1] - 1, -1, -1):
+        for t in range(step.shape[1] - 1, -1, -1):
             here, now = inflow_bar[b, t, head], x[b, t, head]
             for g in range(groups):
                 bar = load(read_bar, (b, t, head, g))
@@ -107,19 +109,20 @@ def _vjp(
                 re_bar, im_bar = x_re * s_re + x_im * s_im, x_re * s_im - x_im * s_re
                 store(carried, (0, g), d_re * s_re + d_im * s_im)
                 store(carried, (1, g), d_re * s_im - d_im * s_re)
-                argument = load(size, (b, t, head, g))
+                a = load(step, (b, t, head, g))
                 step_bar, angle_bar = 0.0 - (d_re * re_bar + d_im * im_bar), d_re * im_bar - d_im * re_bar
                 if coupled:
-                    step = where(argument <= 0.0, 0.0, argument)
                     here_re, here_im = load(here, (0, g)), load(here, (1, g))
                     b_re, b_im = load(inflow, (b, t, head, 0, g)), load(inflow, (b, t, head, 1, g))
-                    step_bar = step_bar + exponential(0.0 - step) * (here_re * b_re + here_im * b_im)
+                    step_bar = step_bar + exponential(0.0 - a) * (here_re * b_re + here_im * b_im)
                     step_bar = step_bar + angle_bar * load(phase, (b, t, head, g))
-                    angle_bar = angle_bar * step
-                    gain = one_minus_exponential(0.0 - step)
+                    angle_bar = angle_bar * a
+                    gain = one_minus_exponential(0.0 - a)
                     store(here, (0, g), here_re * gain)
                     store(here, (1, g), here_im * gain)
-                store(size_bar, (b, t, head, g), where(argument <= 0.0, 0.0, step_bar))
+                    store(size_bar, (b, t, head, g), step_bar * gain)
+                else:
+                    store(size_bar, (b, t, head, g), where(a <= 0.0, 0.0, step_bar))
                 store(phase_bar, (b, t, head, g), angle_bar)
 
 
@@ -156,7 +159,7 @@ class _Saved(NamedTuple):
     u: Tensor
     z: Tensor
     state: Tensor
-    size: Tensor
+    step: Tensor
     phase: Tensor
     inflow: Tensor
     C: Tensor
@@ -179,16 +182,16 @@ class _PdMix(torch.autograd.Function):
             product(part.contiguous(), weight.mT).add_(bias)
             for part, weight, bias in zip(low, weights[2:8:2], weights[3:8:2], strict=True)
         )
-        size, phase = by_head(size, heads), by_head(phase, heads)
+        step, phase = by_head(step_of(size, coupled=coupled), heads), by_head(phase, heads)
         inflow, C = in_planes(product(u, weights.B_proj.mT), heads), in_planes(C, heads)
-        angle = size.clamp(min=0).mul_(phase) if coupled else phase
+        angle = step * phase if coupled else phase
         least, most = angle.aminmax()
         if max(-float(least), float(most)) > _LARGEST_ANGLE:  # more than `sine` takes
             angle = torch.remainder(angle.double(), 2 * torch.pi).to(angle)
         scores = product(u, weights.router.mT).unflatten(-1, (heads, n_maps))
         route = scores.argmax(-1).to(torch.int16)
         check_indices("maps", maps, n_states)
-        padded = [pad_lanes(part) for part in (size, angle, inflow, C)]
+        padded = [pad_lanes(part) for part in (step, angle, inflow, C)]
         largest, *choices = _arrays(scores.amax(-1), route, maps)
         decay, x, read = (aligned_empty(padded[like].shape, padded[0]) for like in (2, 2, 0))
         first_state = pad_lanes(state)
@@ -202,7 +205,7 @@ class _PdMix(torch.autograd.Function):
         (y,) = _over_rows(_gate_rows, (mixed, u, z), weights.D, 1)
         scaled = (phase, inflow) if coupled else (phase.new_empty(0, 0, 0, 0), inflow.new_empty(0, 0, 0, 0, 0))
         states = (torch.from_numpy(part) for part in (decay, x))
-        saved = _Saved(u, z, state, size, *scaled, C, *states, route, mixed)
+        saved = _Saved(u, z, state, step, *scaled, C, *states, route, mixed)
         ctx.coupled = coupled
         ctx.save_for_backward(maps, *weights, *saved)
         return y, unpad_lanes(x[:, -1], n_states).clone()
@@ -219,15 +222,15 @@ class _PdMix(torch.autograd.Function):
         rows = saved.mixed, saved.u, saved.z, y_bar
         mixed_bar, u_bar, z_bar = _over_rows(_gate_bar_rows, rows, weights.D, 3)
         read_bar = by_head(product(mixed_bar, weights.state_out), len(maps))
-        padded = saved.size, saved.phase, saved.inflow, saved.C, saved.state, read_bar
-        size, phase, inflow, C, state, bar = map(pad_lanes, padded)
+        padded = saved.step, saved.phase, saved.inflow, saved.C, saved.state, read_bar
+        step, phase, inflow, C, state, bar = map(pad_lanes, padded)
         decay, x, *choices = _arrays(saved.decay, saved.states, saved.route, maps)
-        bars = tuple(aligned_empty(like.shape, size) for like in (size, size, decay, decay))
+        bars = tuple(aligned_empty(like.shape, step) for like in (step, step, decay, decay))
         state_bar = pad_lanes(end_bar).copy()
 
         def run(i_batch: int, _part: int, first: int, last: int) -> None:
             sent = np.empty(x.shape[-2:], x.dtype)
-            inputs = size, phase, inflow, decay, C, state, *choices, ctx.coupled, x, bar
+            inputs = step, phase, inflow, decay, C, state, *choices, ctx.coupled, x, bar
             _vjp(*inputs, bars, state_bar, sent, i_batch, first, last)
 
         parallel_for(run, *state.shape[:2])

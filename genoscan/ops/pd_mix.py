@@ -64,6 +64,11 @@ def in_planes(states: Tensor, heads: int) -> Tensor:
     return states.unflatten(-1, (heads, 2, -1))
 
 
+def step_of(size: Tensor, *, coupled: bool) -> Tensor:
+    """Return the steps: the softplus of `size` in coupled blocks, and its relu in others."""
+    return F.softplus(size, threshold=40) if coupled else F.relu(size)
+
+
 def pd_mix_by_operations(
     kernels: Kernels,
     u: Float[Tensor, "batch tile channels"],
@@ -103,7 +108,7 @@ def pd_mix_by_operations(
     """
     heads, n_maps, _ = maps.shape
     size, phase, reading = kernels.linear(u, weights.low).chunk(3, -1)
-    step = F.relu(kernels.linear(size, weights.size, weights.size_bias))
+    step = step_of(kernels.linear(size, weights.size, weights.size_bias), coupled=coupled)
     magnitude = torch.exp(-step)
     angle = kernels.linear(phase, weights.phase, weights.phase_bias)
     inflow = in_planes(kernels.linear(u, weights.B_proj), heads)

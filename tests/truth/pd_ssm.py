@@ -32,7 +32,7 @@ def _run(w: Weights, x: Tensor, coupled: bool) -> tuple[Tensor, float]:
     for_size, for_phase, for_C = (u @ w["low.weight"].T).chunk(3, -1)
     depth = for_size @ w["size.weight"].T + w["size.bias"]
     phase = for_phase @ w["phase.weight"].T + w["phase.bias"]
-    step = torch.relu(depth)
+    step = torch.log1p(torch.exp(depth)) if coupled else torch.relu(depth)
     decay = torch.exp(torch.complex(-step, step * phase if coupled else phase)).unflatten(-1, (heads, n))
     inflow = _complex(u @ w["B_proj.weight"].T, heads)
     if coupled:
