@@ -335,26 +335,27 @@ def state_tracking(names: tuple[str, ...], **where: Any) -> None:
 
 @cli.command("mechanistic")
 @click.argument("names", metavar="[TASK]...", nargs=-1)
-@click.option("--by-size", is_flag=True, help="Vary vocabulary, length and noise instead; one seed.")
+@click.option("--by-size", is_flag=True, help="Vary vocabulary, length and noise, or states; one seed.")
 @WHERE
 def mechanistic(names: tuple[str, ...], by_size: bool, **where: Any) -> None:
     """Train Mamba, Mamba-2 and PD-SSM on the tasks of mechanistic architecture design.
 
     in-context-recall, fuzzy-recall, noisy-recall, selective-copying, compression and memorisation
-    (arXiv 2403.17844), or all of them; with --by-size in-context-recall-by-size and
-    selective-copying-by-size. docs/pd-ssm.md describes set-up and tasks. Each writes TASK.csv,
-    .json, .html and .png as `paper` does; an interrupted run resumes after the last finished seed.
-    Tables of tasks in the folder are joined in mechanistic.csv, and their learning curves in
-    mechanistic.html and .png. Different tasks may run at the same time with the same folder.
+    (arXiv 2403.17844), or all of them; with --by-size in-context-recall-by-size,
+    selective-copying-by-size and selective-copying-by-states. docs/pd-ssm.md describes set-up and
+    tasks. Each writes TASK.csv, .json, .html and .png as `paper` does; an interrupted run resumes
+    after the last finished seed. Tables of tasks in the folder are joined in mechanistic.csv, and
+    their learning curves in mechanistic.html and .png. Different tasks may run at the same time with
+    the same folder.
 
     \b
     Example:
       python -m benchmarks mechanistic in-context-recall --threads 1 -o mechanistic/
       python -m benchmarks mechanistic --by-size --threads 1 -o mechanistic/
     """
-    from benchmarks.mechanistic import axes, experiments, summary
+    from benchmarks.mechanistic import axes, experiments, states, summary
 
-    _run(axes.EXPERIMENTS if by_size else experiments.EXPERIMENTS, names, **where)
+    _run(axes.EXPERIMENTS | states.EXPERIMENTS if by_size else experiments.EXPERIMENTS, names, **where)
     if not by_size:
         folder = where["folder"]
         means = summary.write(folder, summary.tables(folder), log)

@@ -29,6 +29,13 @@ def block(kind: Kind, width: int) -> LayerConfig:
     return PdSsmConfig(heads=8, d_state=8, n_maps=8, rank=rank, coupled=True)
 
 
+def block_of_states(kind: Kind, width: int, states: int) -> LayerConfig:
+    """Return a block with a number of states that each have their own decay: one a channel, or heads of 8."""
+    if kind == "mamba":
+        return MambaConfig(dt_rank=-(-width // 16), d_state=1, expand=states // width)
+    return PdSsmConfig(heads=states // 8, d_state=8, n_maps=8, rank=-(-width // 16), coupled=True)
+
+
 def surrogate(kind: Kind) -> Surrogate | None:
     """Return the estimator that a kind is trained with, if any."""
     return Surrogate(kind) if kind in ("activated", "straight_through") else None

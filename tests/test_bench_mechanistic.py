@@ -13,7 +13,7 @@ import torch
 from commands import benchmark
 
 from benchmarks.learning import UNKNOWN
-from benchmarks.mechanistic import axes, experiments
+from benchmarks.mechanistic import axes, experiments, states
 from benchmarks.mechanistic.experiments import EXPERIMENTS, QUICK, base_run, kinds
 from benchmarks.mechanistic.learn import Mixer, Run, build, learn, n_weights, width_of
 from benchmarks.mechanistic.tasks import MOTIF, N_NOISE, TASKS, Size, facts, n_copied
@@ -205,6 +205,14 @@ def test_models_by_size_have_equal_weights() -> None:
             assert max(found) <= 1.02 * min(found)
 
 
+def test_blocks_have_as_many_states_as_stated() -> None:
+    for cell in states.EXPERIMENTS["selective-copying-by-states"].cells(False):
+        run = Run(**cell.settings)
+        layer = build(run).stack.layers[0]
+        found = len(layer.D) if run.kind == "mamba" else layer.size.out_features
+        assert found == run.states
+
+
 def test_compression_reads_the_last_output_alone() -> None:
     model = build(replace(base_run("compression"), **QUICK))
     tokens = torch.randint(15, (3, 32))
@@ -292,3 +300,5 @@ def test_every_task_runs(tmp_path: Path, option: tuple[str, ...]) -> None:
     assert done.code == 0, done.err
     for name in axes.EXPERIMENTS if option else EXPERIMENTS:
         assert set(pd.read_csv(tmp_path / f"{name}.csv").kind) == set(kinds())
+    for name in states.EXPERIMENTS if option else ():
+        assert set(pd.read_csv(tmp_path / f"{name}.csv").kind) == {"mamba", "activated"}

@@ -2,6 +2,7 @@
 
 experiments.py   START HERE: one experiment per task; Mamba, Mamba-2 and PD-SSM at equal weights
 axes.py          two of the tasks by vocabulary, length and noise
+states.py        selective copying by the number of states
 summary.py       all tasks as one table and figure
 tasks.py         the tasks, as sequences and labels
 learn.py         one run

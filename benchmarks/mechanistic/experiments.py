@@ -59,7 +59,7 @@ def measure(cell: Cell, _before: Sequence[Row], environment: Environment) -> lis
     torch.set_num_threads(environment.threads)
     run = Run(**cell.settings)
     learnt = learn(run)
-    known: Row = {key: getattr(run, key) for key in ("kind", "seed", "length", "vocabulary", "noise")}
+    known: Row = {key: getattr(run, key) for key in ("kind", "seed", "length", "vocabulary", "noise", "states")}
     names = "step", "loss", "validation"
     rows = [known | dict(zip(names, point, strict=True)) for point in learnt.curve]
     last = {

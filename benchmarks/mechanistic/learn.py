@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks.learning import HELD_OUT, BestWeights, cosine_rate, outputs, share_right, train_step
 from benchmarks.mechanistic.tasks import TASKS, Size
-from benchmarks.recurrent import Kind, block, closest_width, n_weights, surrogate
+from benchmarks.recurrent import Kind, block, block_of_states, closest_width, n_weights, surrogate
 from genoscan.errors import InputError
 from genoscan.layers.linear import Linear
 from genoscan.layers.norm import NormConfig, build_norm
@@ -32,6 +32,8 @@ class Run:
 
     length, vocabulary, noise  size of the task
     weights    number of weights, which the width is chosen for
+    width      width, instead of the one chosen for the weights
+    states     states per block that have a decay of their own, instead of those of `recurrent.block`
     steps      updates
     tokens     tokens of an update, divided by `length` into sequences
     rate       highest learning rate
@@ -46,6 +48,8 @@ class Run:
     vocabulary: int
     noise: float
     weights: int = 140_000
+    width: int | None = None
+    states: int | None = None
     n_layers: int = 2
     steps: int = 1_800
     tokens: int = 4_096
@@ -86,9 +90,8 @@ class Mixer(nn.Module):
         self.n_tokens = task.n_tokens(run.size)
         kernels = choose("cpu")
         n_outputs = _ENCODING if task.pooled else self.n_tokens
-        self.stack = assemble(
-            [block(run.kind, width)] * run.n_layers, width, self.n_tokens, n_outputs, eps=_EPS, kernels=kernels
-        )
+        mixer = block_of_states(run.kind, width, run.states) if run.states else block(run.kind, width)
+        self.stack = assemble([mixer] * run.n_layers, width, self.n_tokens, n_outputs, eps=_EPS, kernels=kernels)
         self.decoder = _decoder(self.n_tokens) if task.pooled else None
         self.surrogate = surrogate(run.kind)
 
@@ -126,8 +129,8 @@ def _positions(length: int) -> Float[Tensor, "length encoding"]:
 
 
 def width_of(run: Run) -> int:
-    """Return the width with the number of weights closest to `run.weights`."""
-    return closest_width(lambda width: Mixer(run, width), run.weights, _WIDTHS)
+    """Return the given width, or the one with the number of weights closest to `run.weights`."""
+    return run.width or closest_width(lambda width: Mixer(run, width), run.weights, _WIDTHS)
 
 
 def build(run: Run) -> Mixer:

@@ -72,8 +72,8 @@ class PdSsmConfig(Schema):
     rank
         Rank of the projections that compute the decays and the output projection `C` of the state.
     coupled
-        Whether phases and inflow are scaled by the step, which is then a softplus (see above), as in new models. It is false in model
-        files that do not contain it.
+        Whether phases and inflow are scaled by the step, which is then a softplus (see above), as in new models.
+        It is false in model files that do not contain it.
     """
 
     kind: Literal["pd_ssm"] = "pd_ssm"
