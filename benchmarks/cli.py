@@ -431,6 +431,27 @@ def long_series(files: tuple[Path, ...], motifs: str, ablations: bool, **where: 
         _run({files[0].stem: experiments.files(files)}, (), **where)
 
 
+@cli.command("codon-position")
+@click.argument("training", metavar="TRAINING", type=PATH)
+@click.argument("test", metavar="TEST", type=PATH)
+@WHERE
+def codon_position(training: Path, test: Path, **where: Any) -> None:
+    """Train gene models of Mamba, of PD-SSM and of both at equal weights.
+
+    Each predicts the codon position of every base of bacterial genomes, GenBank files with CDS features:
+    trained on one of them, tested on the other. docs/pd-ssm.md describes set-up and results. Writes
+    codon-position.csv, .json, .html and .png as `paper` does; an interrupted run resumes after the last
+    finished seed.
+
+    \b
+    Example:
+      python -m benchmarks codon-position leptospira.gb chlamydia.gb --threads 1 -o codons/
+    """
+    from benchmarks.codons import experiment
+
+    _run({"codon-position": experiment(training, test)}, (), **where)
+
+
 @cli.command("variants")
 @click.argument("genome", metavar="GENOME", type=PATH)
 @MODEL

@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from torch import nn
 
-from genoscan.layers.config import LayerConfig
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.mamba2 import Mamba2Config
 from genoscan.layers.pd_ssm import PdSsmConfig
@@ -16,10 +15,12 @@ from genoscan.layers.surrogate import Surrogate
 Kind = Literal["mamba", "mamba2", "activated", "straight_through"]
 """Mamba, Mamba-2, or PD-SSM trained with one of the two estimators of surrogate.py."""
 
+Block = MambaConfig | Mamba2Config | PdSsmConfig
+
 _HEADS = 2
 
 
-def block(kind: Kind, width: int) -> LayerConfig:
+def block(kind: Kind, width: int) -> Block:
     """Return a block: 16 states a channel; 2 heads of 64 states a channel; 8 heads of 8 complex states, 8 maps."""
     rank = -(-width // 16)
     if kind == "mamba":
@@ -29,7 +30,7 @@ def block(kind: Kind, width: int) -> LayerConfig:
     return PdSsmConfig(heads=8, d_state=8, n_maps=8, rank=rank, coupled=True)
 
 
-def block_of_states(kind: Kind, width: int, states: int) -> LayerConfig:
+def block_of_states(kind: Kind, width: int, states: int) -> Block:
     """Return a block with a number of states that each have their own decay: one a channel, or heads of 8."""
     if kind == "mamba":
         return MambaConfig(dt_rank=-(-width // 16), d_state=1, expand=states // width)

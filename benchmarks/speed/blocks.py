@@ -37,7 +37,7 @@ def block(kind: str, *, device: str = "cpu", kernels: str = "auto") -> Mamba | P
         if kind == "mamba":
             made = Mamba(MambaConfig(d_conv=4, dt_rank=_RANK), CHANNELS, **shared)
         else:
-            made = PdSsm(PdSsmConfig(d_conv=4, rank=_RANK), CHANNELS, **shared)
+            made = PdSsm(PdSsmConfig(d_conv=4, rank=_RANK, coupled=True), CHANNELS, **shared)
     return made.to(device).requires_grad_(False)
 
 

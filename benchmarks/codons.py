@@ -1,0 +1,176 @@
+"""Gene models of Mamba, of PD-SSM and of both, trained to predict the codon position of every base."""
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import plotly.graph_objects as go
+import torch
+
+from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row
+from benchmarks.figure import OURS, THEIRS, add_curves, add_seeds, panels
+from benchmarks.genes.accuracy import class_accuracy, labelled_regions, predict
+from benchmarks.recurrent import Kind, block, closest_width, n_weights
+from benchmarks.threshold import at_most
+from genoscan.genome.genome import open_genome
+from genoscan.layers.bidirectional import BidirectionalConfig
+from genoscan.layers.config import ModelConfig
+from genoscan.layers.heads import HeadConfig
+from genoscan.layers.weights import build, save_model
+from genoscan.model import load_model
+from genoscan.training.setup import Architecture, new_config, read_labels, read_split
+from genoscan.training.train import Progress, TrainOptions, train
+
+Blocks = Literal["mamba", "pd_ssm", "mixed"]
+
+_KINDS: dict[Blocks, tuple[Kind, ...]] = {
+    "mamba": ("mamba",),
+    "pd_ssm": ("activated",),
+    "mixed": ("mamba", "activated"),
+}
+"""Kinds of blocks, which alternate."""
+
+_LABELS = {"mamba": ("Mamba", THEIRS[0]), "pd_ssm": ("PD-SSM", OURS[0]), "mixed": ("both, alternating", OURS[1])}
+_SEEDS = 1, 2
+_WIDTHS = range(16, 257)
+_EQUAL = 1.02
+"""Ratio of numbers of weights up to which they are called equal."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Settings that determine a run, bit for bit on one machine.
+
+    blocks   kinds of blocks
+    weights  number of weights, which the width is chosen for
+    steps    updates, of `batch` windows each
+    """
+
+    blocks: Blocks
+    seed: int
+    weights: int = 120_000
+    n_layers: int = 4
+    steps: int = 600
+    window: int = 4_096
+    batch: int = 4
+    rate: float = 4e-3
+    warm_up: int = 60
+    every: int = 50
+
+
+def experiment(training: Path, test: Path) -> Experiment:
+    """Return the experiment for two annotated genomes, to train and to test on."""
+    run = Run("mamba", 1)
+    return Experiment(
+        f"codon position, trained on {training.name}, tested on {test.name}",
+        f"{run.n_layers} bidirectional blocks at {run.weights:,} weights, which determine the width: Mamba of 16 "
+        "states a channel, PD-SSM of 8 heads of 8 complex states and 8 maps, or both in turn. Heads: frames (none, or "
+        f"codon position and strand) and starts and stops. AdamW at {run.rate:g}, {run.steps:,} steps of {run.batch} "
+        f"windows of {run.window:,} bases, both strands; a twentieth of every sequence is held out for validation.",
+        _cells,
+        partial(_measure, training, test),
+        _findings,
+        _draw,
+    )
+
+
+def _cells(quick: bool) -> Sequence[Cell]:
+    short = {"weights": 20_000, "n_layers": 2, "steps": 2, "window": 256, "batch": 1, "every": 1} if quick else {}
+    runs = [replace(Run(blocks, seed), **short) for seed in (_SEEDS[:1] if quick else _SEEDS) for blocks in _KINDS]  # type: ignore[arg-type]
+    return [Cell(f"{run.blocks} seed {run.seed}", asdict(run)) for run in runs]
+
+
+def _measure(training: Path, test: Path, cell: Cell, _before: Sequence[Row], environment: Environment) -> list[Row]:
+    """Train, and return a row for every report, and one for the test."""
+    torch.set_num_threads(environment.threads)
+    run = Run(**cell.settings)
+    genome = open_genome(training)
+    heads = read_labels([training], "frames", [genome])
+    split = read_split([genome], (), ("0.05",), heads)
+    config = config_of(run, {name: head.config for name, head in heads.items()})
+    known: Row = {"kind": run.blocks, "seed": run.seed}
+    rows: list[Row] = []
+    started = time.process_time()
+
+    def report(done: Progress) -> None:
+        seconds = time.process_time() - started
+        accuracy = {"loss": done.training_loss, "validation": done.labels["frames accuracy"]}
+        rows.append(known | {"step": done.step, "bases": done.bases, "seconds": seconds} | accuracy)
+
+    options = TrainOptions(
+        steps=run.steps,
+        window=run.window,
+        walk=1,
+        batch=run.batch,
+        rate=run.rate,
+        warm_up=run.warm_up,
+        seed=run.seed,
+        tile=run.window,
+        report_every=run.every,
+        language_model="none",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        made = train(config, split, options, work=Path(folder), device=environment.device, report=report)
+        save_model(Path(folder, "model"), config, made, "")
+        model = load_model(Path(folder, "model"), device=environment.device)
+    parts = labelled_regions(test, test, "frames", ())
+    answers = [predict(model, part)["frames"] for part in parts]
+    last = {"test": class_accuracy(parts, answers, "frames"), "weights": n_weights(made), "width": config.d_model}
+    return [*rows, {key: rows[-1][key] for key in ("kind", "seed", "step", "bases", "seconds", "validation")} | last]
+
+
+def config_of(run: Run, heads: dict[str, HeadConfig]) -> ModelConfig:
+    """Return the configuration with the number of weights closest to that of the run."""
+
+    def config(width: int) -> ModelConfig:
+        new = new_config(
+            Architecture(width, run.n_layers, bidirectional=True),
+            window=run.window,
+            language_model="none",
+            heads=heads,
+            trained_on="",
+        )
+        kinds = _KINDS[run.blocks]
+        layers = [BidirectionalConfig(inner=block(kinds[i % len(kinds)], width)) for i in range(run.n_layers)]
+        return new.model_copy(update={"layers": tuple(layers)})
+
+    return config(closest_width(lambda width: build(config(width), device="meta"), run.weights, _WIDTHS))
+
+
+def results(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with the results of runs."""
+    return table.dropna(subset=["test"])
+
+
+def at_seconds(table: pd.DataFrame, seconds: float) -> pd.Series:
+    """Return the accuracy on validation of each kind and seed at the last report within a processor time."""
+    reports = table[table.test.isna() & (table.seconds <= seconds)]
+    return reports.groupby(["kind", "seed"]).validation.last()
+
+
+def _findings(table: pd.DataFrame) -> Iterator[Finding]:
+    rows = results(table)
+    seconds = rows.groupby("kind").seconds.mean()
+    equal = at_seconds(table, rows.seconds.min()).groupby("kind").mean()
+    for kind, (label, _) in _LABELS.items():
+        runs = rows[rows.kind == kind]
+        yield Finding(f"{label}: accuracy on the test genome, mean of {len(runs)} seeds", runs.test.mean())
+        yield Finding(f"{label}: accuracy on validation data", runs.validation.mean())
+        yield Finding(f"{label}: on validation data, in the time of the fastest run", equal.get(kind, float("nan")))
+        yield Finding(f"{label}: a run", seconds[kind] / 60, "processor minutes")
+    yield Finding("most weights, of the fewest", rows.weights.max() / rows.weights.min(), "times", at_most(_EQUAL))
+
+
+def _draw(table: pd.DataFrame) -> go.Figure:
+    page = panels(["validation, by bases", "validation, by processor time", "test genome, by seed"])
+    curves = table[table.test.isna()].assign(millions=lambda rows: rows.bases / 1e6, minutes=lambda r: r.seconds / 60)
+    for col, (x, title) in enumerate((("millions", "million bases"), ("minutes", "minutes")), 1):
+        add_curves(page, curves, _LABELS, x=x, y="validation", row=1, col=col)
+        page.update_xaxes(title=title, row=1, col=col)
+    add_seeds(page, results(table), _LABELS, y="test", row=1, col=3)
+    return page.update_yaxes(range=[0, 1.02], tickformat=".0%")
