@@ -13,12 +13,13 @@ import torch
 from commands import benchmark
 from laws import assert_near
 
-from benchmarks.learning import UNKNOWN
+from benchmarks.learning import UNKNOWN, outputs
 from benchmarks.series.data import SeriesError, planted, read_ts, split
 from benchmarks.series.learn import Change, build, derivatives
 from benchmarks.series.learn import Run as SeriesRun
 from benchmarks.tracking.experiments import EXPERIMENTS
-from benchmarks.tracking.learn import Run, learn
+from benchmarks.tracking.learn import Run, last_outputs, learn
+from benchmarks.tracking.learn import build as tracking_model
 from benchmarks.tracking.tasks import TASKS
 
 
@@ -96,6 +97,14 @@ def test_a_run_repeats_itself(kind: str) -> None:
     assert found[0].curve == found[1].curve
     assert (found[0].test, found[0].very_long) == (found[1].test, found[1].very_long)
     assert 0 <= found[0].test <= 1
+
+
+def test_long_sequences_are_read_in_tiles() -> None:
+    task = TASKS["events"]
+    stack = tracking_model(Run("events", "pd_ssm", 1), task)
+    tokens = torch.from_numpy(task.sample(np.random.default_rng(1), 3, 1_100)[0])
+    with torch.no_grad():
+        assert_near(last_outputs(stack, tokens, task.n_tokens), outputs(stack, tokens, task.n_tokens)[:, -1:])
 
 
 @pytest.mark.slow
