@@ -33,6 +33,11 @@ def values(name: str) -> dict[str, float]:
     return {row["name"]: row["value"] for row in results(name)["rows"]}
 
 
+def findings(name: str) -> dict[str, float]:
+    """Return the findings of an experiment by name."""
+    return {finding["name"]: finding["value"] for finding in results(name)["findings"]}
+
+
 def power(value: float) -> str:
     """Format a small number with two digits: 5.8e-7."""
     digits, exponent = f"{value:.1e}".split("e")
@@ -312,7 +317,7 @@ def gpu() -> Iterator[tuple[str, str]]:
 
 
 def series() -> Iterator[tuple[str, str]]:
-    found = {finding["name"]: finding["value"] for finding in results("series/long-series-of-2.json")["findings"]}
+    found = findings("series/long-series-of-2.json")
     table = pd.read_csv(ROOT / "benchmarks/results/series/long-series-of-2.csv")
     for kind, name, block in (
         ("pd_ssm", "PD-SSM", "PD-SSM, one head of 64 states"),
@@ -331,14 +336,14 @@ def percent(value: float) -> str:
 
 
 def automata() -> Iterator[tuple[str, str]]:
-    found = {finding["name"]: finding["value"] for finding in results("tracking/events.json")["findings"]}
+    found = findings("tracking/events.json")
     moves, all_trained, mamba = (
         [percent(found[f"{name}, 40 to 256, {which}"]) for which in ("best seed on validation", "mean of 3 seeds")]
         for name in ("PD-SSM that only moves states", "PD-SSM", "Mamba")
     )
     others = " | ".join(map(", ".join, (all_trained, mamba)))
     yield PD_SSM, f"| events | {percent(found['guessing'])} | **{moves[0]}**, {moves[1]} | {others} |"
-    found = {finding["name"]: finding["value"] for finding in results("language/swaps-of-two.json")["findings"]}
+    found = findings("language/swaps-of-two.json")
     lengths = "4 events", "8 events, 2 times those of training", "16 events, 4 times those of training"
     theirs, ours = (
         ", ".join(percent(found[f"{length}: {name}, mean of 3 seeds"]) for length in lengths)
@@ -347,7 +352,23 @@ def automata() -> Iterator[tuple[str, str]]:
     yield PD_SSM, f"| swaps of two, 4, 8 and 16 events, mean of three seeds | {theirs} | **{ours}** |"
 
 
-FIGURES = [*speed(), *speed_amd(), *floor(), *regions(), *variants(), *gpu(), *series(), *automata()]
+def mechanistic() -> Iterator[tuple[str, str]]:
+    table = pd.read_csv(ROOT / "benchmarks/results/mechanistic/mechanistic.csv")
+    means = table.pivot_table(index="task", columns="kind", values="test")
+    for task, row in means.iterrows():
+        kinds = [f"{row[kind]:.1%}".replace("%", " %") for kind in ("mamba", "mamba2", "activated", "straight_through")]
+        guessing = percent(findings(f"mechanistic/{task}.json")["guessing"])
+        yield (
+            PD_SSM,
+            f"| {str(task).replace('-', ' ').replace('in context', 'in-context')} | {guessing} | {' | '.join(kinds)} |",
+        )
+    runs = pd.read_csv(ROOT / "benchmarks/results/mechanistic/selective-copying-by-states.csv").dropna(subset=["test"])
+    for states, both in runs.groupby("states"):
+        cells = [f"{percent(run.test)} | {run.weights:,.0f}" for run in both.itertuples()]
+        yield PD_SSM, f"| {states} | {' | '.join(cells)} |"
+
+
+FIGURES = [*speed(), *speed_amd(), *floor(), *regions(), *variants(), *gpu(), *series(), *automata(), *mechanistic()]
 
 TABLES = {
     (BENCHMARKS, "On two CPU cores"): (),
