@@ -331,6 +331,19 @@ def series() -> Iterator[tuple[str, str]]:
         yield PD_SSM, f"| {row.replace('%', ' %')} |"
 
 
+def ablations() -> Iterator[tuple[str, str]]:
+    found = findings("series/long-series-ablations.json")
+    for name in list(dict.fromkeys(key.split(":")[0] for key in found)):
+        seeds = found[f"{name}: seeds that learn 4,096 steps"]
+        learnt = f"{seeds:.0f} | {found[f'{name}: updates until then, mean of these']:.0f} |" if seeds else "**0** | |"
+        accuracy = f"{found[f'{name}: right at 4,096 steps, mean of 3 seeds']:.1%}".replace("%", " %")
+        said = {
+            "all as by default": "nothing",
+            "inflow and phases independent of the step": "inflow and phases independent of the step, which is a relu",
+        }.get(name, name)
+        yield PD_SSM, f"| {said} | {learnt} {accuracy} |"
+
+
 def percent(value: float) -> str:
     return f"{value:.0%}".replace("%", " %")
 
@@ -368,7 +381,18 @@ def mechanistic() -> Iterator[tuple[str, str]]:
         yield PD_SSM, f"| {states} | {' | '.join(cells)} |"
 
 
-FIGURES = [*speed(), *speed_amd(), *floor(), *regions(), *variants(), *gpu(), *series(), *automata(), *mechanistic()]
+FIGURES = [
+    *speed(),
+    *speed_amd(),
+    *floor(),
+    *regions(),
+    *variants(),
+    *gpu(),
+    *series(),
+    *ablations(),
+    *automata(),
+    *mechanistic(),
+]
 
 TABLES = {
     (BENCHMARKS, "On two CPU cores"): (),
