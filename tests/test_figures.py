@@ -349,13 +349,18 @@ def percent(value: float) -> str:
 
 
 def automata() -> Iterator[tuple[str, str]]:
-    found = findings("tracking/events.json")
-    moves, all_trained, mamba = (
-        [percent(found[f"{name}, 40 to 256, {which}"]) for which in ("best seed on validation", "mean of 3 seeds")]
-        for name in ("PD-SSM that only moves states", "PD-SSM", "Mamba")
-    )
-    others = " | ".join(map(", ".join, (all_trained, mamba)))
-    yield PD_SSM, f"| events | {percent(found['guessing'])} | **{moves[0]}**, {moves[1]} | {others} |"
+    for task in ("parity", "even-pairs", "cycle-navigation", "A5", "S5", "events"):
+        found = findings(f"tracking/{task}.json")
+        moves, all_trained, mamba = (
+            [percent(found[f"{name}, 40 to 256, {which}"]) for which in ("best seed on validation", "mean of 3 seeds")]
+            for name in ("PD-SSM that only moves states", "PD-SSM", "Mamba")
+        )
+        others = " | ".join(map(", ".join, (all_trained, mamba)))
+        name = task.replace("-", " ")
+        yield PD_SSM, f"| {name} | {percent(found['guessing'])} | **{moves[0]}**, {moves[1]} | {others} |"
+
+
+def language() -> Iterator[tuple[str, str]]:
     found = findings("language/swaps-of-two.json")
     lengths = "4 events", "8 events, 2 times those of training", "16 events, 4 times those of training"
     theirs, ours = (
