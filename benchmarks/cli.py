@@ -335,7 +335,7 @@ def state_tracking(names: tuple[str, ...], **where: Any) -> None:
 
 @cli.command("mechanistic")
 @click.argument("names", metavar="[TASK]...", nargs=-1)
-@click.option("--by-size", is_flag=True, help="Vary vocabulary, length and noise, or states; one seed.")
+@click.option("--by-size", is_flag=True, help="Vary vocabulary, length and noise, or the states of a block; one seed.")
 @WHERE
 def mechanistic(names: tuple[str, ...], by_size: bool, **where: Any) -> None:
     """Train Mamba, Mamba-2 and PD-SSM on the tasks of mechanistic architecture design.

@@ -121,7 +121,7 @@ def _measure(training: Path, test: Path, cell: Cell, _before: Sequence[Row], env
     parts = labelled_regions(test, test, "frames", ())
     answers = [predict(model, part)["frames"] for part in parts]
     last = {"test": class_accuracy(parts, answers, "frames"), "weights": n_weights(made), "width": config.d_model}
-    return [*rows, {key: rows[-1][key] for key in ("kind", "seed", "step", "bases", "seconds", "validation")} | last]
+    return [*rows, rows[-1] | last]
 
 
 def config_of(run: Run, heads: dict[str, HeadConfig]) -> ModelConfig:

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from benchmarks.experiment import Cell, Experiment, Finding
-from benchmarks.figure import TORCH, panels
+from benchmarks.figure import TORCH, add_curves, panels
 from benchmarks.mechanistic.experiments import LABELS, QUICK, base_run, describe, kinds, measure, results
 from benchmarks.mechanistic.tasks import TASKS, Size
 
@@ -54,19 +54,7 @@ def _draw(task: str, table: pd.DataFrame) -> go.Figure:
     for col, axis in enumerate(axes, 1):
         held = [other for other in axes if other != axis]
         along = rows[(rows[held] == base[held]).all(axis=1)].sort_values(axis)
-        for kind, (label, shade) in LABELS.items():
-            runs = along[along.kind == kind]
-            page.add_scatter(
-                x=runs[axis],
-                y=runs.test,
-                name=label,
-                legendgroup=label,
-                showlegend=col == 1,
-                mode="lines+markers",
-                line_color=shade,
-                row=1,
-                col=col,
-            )
+        add_curves(page, along, LABELS, x=axis, y="test", row=1, col=col)
         values = sorted(set(along[axis]))
         page.add_scatter(
             x=values,

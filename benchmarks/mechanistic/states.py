@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from benchmarks.experiment import Cell, Experiment, Finding
-from benchmarks.figure import OURS, THEIRS, add_level, panels
+from benchmarks.figure import OURS, THEIRS, add_curves, add_level, panels
 from benchmarks.mechanistic.experiments import QUICK, base_run, measure, results
 from benchmarks.mechanistic.tasks import TASKS
 
@@ -36,19 +36,7 @@ def _draw(table: pd.DataFrame) -> go.Figure:
     page = panels([f"{_TASK} at a width of {_WIDTH}", "the same by weights"])
     rows = results(table)
     for col, x in enumerate(("states", "weights"), 1):
-        for kind, (label, shade) in _LABELS.items():
-            runs = rows[rows.kind == kind].sort_values(x)
-            page.add_scatter(
-                x=runs[x],
-                y=runs.test,
-                name=label,
-                legendgroup=label,
-                showlegend=col == 1,
-                mode="lines+markers",
-                line_color=shade,
-                row=1,
-                col=col,
-            )
+        add_curves(page, rows, _LABELS, x=x, y="test", row=1, col=col)
         add_level(page, TASKS[_TASK].chance(TASKS[_TASK].size), row=1, col=col)
     page.update_xaxes(title="states per block", tickvals=_STATES, row=1, col=1)
     page.update_xaxes(title="weights", row=1, col=2)
@@ -58,9 +46,9 @@ def _draw(table: pd.DataFrame) -> go.Figure:
 def _experiment() -> Experiment:
     return Experiment(
         f"{_TASK} by states",
-        f"2 blocks of {_WIDTH} channels, with as many states as given, each with a decay of its own: Mamba with one "
-        "state for each inner channel, of which there are as many, or PD-SSM with heads of 8 complex states, 8 maps "
-        f"and the activated estimator. Trained as in {_TASK}, one seed.",
+        f"Two blocks of width {_WIDTH}, whose number of states varies; each state has its own decay. Mamba has one "
+        "state per inner channel; PD-SSM has heads of 8 complex states and 8 maps, and is trained with the activated "
+        f"estimator. All other settings are those of {_TASK}; one seed.",
         _cells,
         measure,
         _findings,
