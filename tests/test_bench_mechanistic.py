@@ -247,6 +247,14 @@ def test_a_small_task_is_learnt(kind: str) -> None:
     assert learnt.test > 0.95
 
 
+def test_training_ends_when_validation_is_all_right() -> None:
+    learnt = learn(tiny("memorisation", "mamba", steps=500, tokens=512, rate=1e-2, every=10, vocabulary=16))
+    scores = [score for _, _, score in learnt.curve]
+    assert scores[-1] == 1
+    assert max(scores[:-1]) < 1
+    assert learnt.curve[-1][0] < 500
+
+
 def test_a_run_that_fails_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     def diverging(model: Mixer, tokens: torch.Tensor) -> torch.Tensor:
         answers = forward(model, tokens)

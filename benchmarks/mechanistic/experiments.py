@@ -127,9 +127,9 @@ def describe(task: str) -> str:
         "channel, Mamba-2 of two heads and 64 states a channel, PD-SSM of 8 heads of 8 complex states and 8 maps, "
         "trained with the activated or the straight-through estimator. "
         f"AdamW at {run.rate:g}, {run.steps:,} steps of {run.tokens // run.length:,} new sequences of {run.length} "
-        f"tokens; accuracy on {run.sequences[0]:,} sequences every {run.every} steps chooses the weights, "
-        f"{run.sequences[1]:,} others test them. Task as in arXiv 2403.17844: vocabulary of {run.vocabulary}, "
-        f"noise {run.noise:g}."
+        f"tokens; accuracy on {run.sequences[0]:,} sequences every {run.every} steps chooses the weights (at 100 % "
+        f"training ends, as no later ones could be chosen), {run.sequences[1]:,} others test them. Task as in arXiv "
+        f"2403.17844: vocabulary of {run.vocabulary}, noise {run.noise:g}."
     )
 
 

@@ -34,7 +34,7 @@ class Run:
     weights    number of weights, which the width is chosen for
     width      width, instead of the one chosen for the weights
     states     states per block that have a decay of their own, instead of those of `recurrent.block`
-    steps      updates
+    steps      updates, fewer if all of validation is right before
     tokens     tokens of an update, divided by `length` into sequences
     rate       highest learning rate
     every      updates between two accuracies on validation
@@ -141,7 +141,7 @@ def build(run: Run) -> Mixer:
 
 
 def learn(run: Run) -> Learnt:
-    """Train, and test the weights that are best on validation."""
+    """Train until no weights could be better on validation, and test those that are best on it."""
     task, started, failure = TASKS[run.task], time.process_time(), ""
     model = build(run)
     optimizer, weights = adamw(model, rate=run.rate, decay=0.01), list(model.parameters())
@@ -162,6 +162,8 @@ def learn(run: Run) -> Learnt:
             curve.append((step, float(np.mean(losses)), share))
             losses = []
             best.offer(share)
+            if best.score == 1:
+                break
     best.restore()
     test = accuracy(model, run, "test", run.sequences[1])
     return Learnt(curve, test, n_weights(model), model.width, time.process_time() - started, failure)
