@@ -18,7 +18,7 @@ Memory
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
 
 import numpy as np
 import torch
@@ -33,18 +33,21 @@ from genoscan.ops.primitive import Flags, OptionalTensors, Primitive, Tensors, m
 
 
 def _arrays(inputs: ScanInputs) -> tuple[np.ndarray, ...]:
-    """Return the inputs, or their tangents, as arrays for the kernels.
-
-    An absent input is replaced by an empty array. If the last axis of an input is the channel axis, it is
-    padded to a whole number of vectors.
-    """
+    """Return padded inputs, or their tangents, as arrays for the kernels; an absent one as an empty array."""
     u, delta, A, B, C, D, state, bias, z = inputs
     bias = D[..., :0] if bias is None else bias
     z = u.new_empty([0] * u.dim()) if z is None else z
-    return (
-        *(pad_lanes(u), pad_lanes(delta), _array(A), _array(B), _array(C)),
-        *(pad_lanes(D), _array(state), pad_lanes(bias), pad_lanes(z)),
-    )
+    return tuple(map(_array, (u, delta, A, B, C, D, state, bias, z)))
+
+
+def _padded(inputs: ScanInputs) -> ScanInputs:
+    """Return the inputs with those whose last axis is the channel axis padded to whole vectors."""
+    by_channel = {"u": inputs.u, "delta": inputs.delta, "D": inputs.D, "bias": inputs.bias, "z": inputs.z}
+    return inputs._replace(**{name: _pad(part) for name, part in by_channel.items() if part is not None})
+
+
+def _pad(tensor: Tensor) -> Tensor:
+    return torch.from_numpy(pad_lanes(tensor))
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -53,11 +56,11 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _split_states(inputs: ScanInputs) -> list[ScanInputs]:
-    """Split the inputs into groups of at most `STATES` states.
+    """Pad the inputs, and split them into groups of at most `STATES` states.
 
     The sum of the outputs of all groups equals the output of the scan.
     """
-    n_states = inputs.B.shape[-1]
+    inputs, n_states = _padded(inputs), inputs.B.shape[-1]
     if n_states <= STATES:
         return [inputs]
     return [
@@ -95,7 +98,7 @@ def _forward_group(inputs: ScanInputs, *, save: bool, phi: bool | None, donate: 
         batch,
         groups,
     )
-    return unpad_lanes(y, len(inputs.D)), torch.from_numpy(state_end), torch.from_numpy(checkpoints)
+    return torch.from_numpy(y), torch.from_numpy(state_end), torch.from_numpy(checkpoints)
 
 
 def forward(
@@ -109,7 +112,7 @@ def forward(
     donate = donate and len(parts) == 1
     run = partial(_forward_group, save=save, phi=_phi_flag(input_map), donate=donate)
     y, state_end, checkpoints = zip(*map(run, parts), strict=True)
-    return (_sum(y), _concatenate(state_end)), checkpoints if save else ()
+    return (_unpad(_sum(y), inputs[0]), _concatenate(state_end)), checkpoints if save else ()
 
 
 def _vjp_group(
@@ -123,7 +126,7 @@ def _vjp_group(
     donate: bool,
 ) -> ScanInputs:
     arrays = u, delta, A, B, *_, state, _, z = _arrays(inputs)
-    outs_bar = pad_lanes(y_bar)
+    outs_bar = _array(y_bar)
     batch, _, width = u.shape
     groups, n_states, threads = width // LANES, A.shape[-1], torch.get_num_threads()
     # delta_bar and z_bar may overwrite delta and y_bar, which are read first in each sub-tile.
@@ -144,18 +147,17 @@ def _vjp_group(
         cpu_scan_kernels.vjp(arrays, saved, bars, outputs, carry, phi, i_batch, first, last)
 
     parts = parallel_for(run, batch, groups)
-    channels, dtype = len(inputs.D), inputs.D.dtype
-    by_channel = A_bar.sum(0).reshape(groups, n_states, LANES).swapaxes(1, 2)
+    by_channel, dtype = A_bar.sum(0).reshape(groups, n_states, LANES).swapaxes(1, 2), inputs.D.dtype
     return ScanInputs(
-        u=unpad_lanes(u_bar, channels),
-        delta=unpad_lanes(delta_bar, channels),
-        A=torch.from_numpy(by_channel.reshape(width, n_states)[:channels]).to(dtype),
+        u=torch.from_numpy(u_bar),
+        delta=torch.from_numpy(delta_bar),
+        A=torch.from_numpy(by_channel.reshape(width, n_states)[: len(A)]).to(dtype),
         B=_sum(torch.from_numpy(B_bar[:parts]).unbind()),
         C=_sum(torch.from_numpy(C_bar[:parts]).unbind()),
-        D=unpad_lanes(D_bar.sum(0), channels).to(dtype),
+        D=torch.from_numpy(D_bar.sum(0)).to(dtype),
         state=torch.from_numpy(state_bar),
-        bias=unpad_lanes(bias_bar.sum(0), channels).to(dtype),
-        z=unpad_lanes(z_bar, channels),
+        bias=torch.from_numpy(bias_bar.sum(0)).to(dtype),
+        z=torch.from_numpy(z_bar),
     )
 
 
@@ -179,13 +181,17 @@ def vjp(
     donate = donate and len(saved) == 1
     run = partial(_vjp_group, weights=weights, phi=_phi_flag(input_map), donate=donate)
     groups = _split_states(ScanInputs(*inputs))
-    ends = state_end_bar.split(STATES, -1)
-    parts = [run(*part) for part in zip(groups, saved, [y_bar] * len(groups), ends, strict=True)]
+    outs_bar, ends = _pad(y_bar), state_end_bar.split(STATES, -1)
+    parts = [run(*part) for part in zip(groups, saved, [outs_bar] * len(groups), ends, strict=True)]
     u, delta, A, B, C, D, state, bias, z = zip(*parts, strict=True)
+
+    def by_channel(parts: Sequence[Tensor]) -> Tensor:
+        return _unpad(_sum(parts), inputs[0])
+
     cotangents = (
-        *(_sum(u), _sum(delta), _concatenate(A) if weights else None),
-        *(_concatenate(B), _concatenate(C), D[0] if weights else None),
-        *(_concatenate(state), _sum(bias) if weights else None, _sum(z)),
+        *(by_channel(u), by_channel(delta), _concatenate(A) if weights else None),
+        *(_concatenate(B), _concatenate(C), _unpad(D[0], inputs[0]) if weights else None),
+        *(_concatenate(state), by_channel(bias) if weights else None, by_channel(z)),
     )
     return cotangents[: len(inputs)]
 
@@ -203,14 +209,7 @@ def _jvp_group(inputs: ScanInputs, dots: ScanInputs, phi: bool | None) -> tuple[
         batch,
         groups,
     )
-    y, state_end, y_dot, state_end_dot = outputs
-    channels = len(inputs.D)
-    return (
-        unpad_lanes(y, channels),
-        torch.from_numpy(state_end),
-        unpad_lanes(y_dot, channels),
-        torch.from_numpy(state_end_dot),
-    )
+    return tuple(map(torch.from_numpy, outputs))
 
 
 def jvp(inputs: OptionalTensors, tangents: OptionalTensors, *, input_map: str = "euler") -> tuple[Tensors, Tensors]:
@@ -223,11 +222,17 @@ def jvp(inputs: OptionalTensors, tangents: OptionalTensors, *, input_map: str = 
     pairs = zip(_split_states(ScanInputs(*inputs)), groups_dot, strict=True)
     groups = [_jvp_group(group, dot, phi) for group, dot in pairs]
     y, state_end, y_dot, state_end_dot = zip(*groups, strict=True)
-    return (_sum(y), _concatenate(state_end)), (_sum(y_dot), _concatenate(state_end_dot))
+    outputs, outputs_dot = (_unpad(_sum(group), inputs[0]) for group in (y, y_dot))
+    return (outputs, _concatenate(state_end)), (outputs_dot, _concatenate(state_end_dot))
 
 
 def _sum(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.stack(list(parts)).sum(0)
+    """Return the sum, which replaces the first part."""
+    return reduce(Tensor.add_, parts)
+
+
+def _unpad(tensor: Tensor, u: Tensor) -> Tensor:
+    return unpad_lanes(tensor.numpy(), u.shape[-1])
 
 
 def _concatenate(states: Sequence[Tensor]) -> Tensor:
