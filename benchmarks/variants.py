@@ -29,7 +29,7 @@ from genoscan.genome.genome import open_genome
 from genoscan.genome.variant import OK, Allele, Change
 from genoscan.genome.variant_files import VariantTable
 from genoscan.model import Model, load_model
-from genoscan.tracks.store import open_store
+from genoscan.tracks.journal import open_journal
 from genoscan.variant_job import VariantJob, VariantOptions, prepare_variants
 
 _COMPARED = 64
@@ -62,8 +62,8 @@ def job_of(genome_path: Path, model: Model, count: int, **options: Any) -> Varia
 
 def effects_of(job: VariantJob, output: Path) -> Effects:
     """Return the effects, computed as by the command."""
-    with open_store(output, (), {}, columns=False) as store:
-        return change_effects(job, store)
+    with open_journal(output, {}) as journal:
+        return change_effects(job, journal)
 
 
 def whole_windows(model: Model, rows: Tensor) -> Tensor:

@@ -15,19 +15,19 @@ from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import NonFiniteError
 from genoscan.record import model_record, sequence_records
 from genoscan.stretches import Stretch
-from genoscan.tracks.store import ScoreStore
+from genoscan.tracks.journal import Entry, Journal
 from genoscan.variant_job import VariantJob, stretch_terms
 
 _COMMIT_AFTER = 5.0
 """Minimum number of seconds between two commits of finished effects."""
 
 
-def change_effects(job: VariantJob, store: ScoreStore | None = None, *, progress: Progress = ignore) -> Effects:
+def change_effects(job: VariantJob, journal: Journal | None = None, *, progress: Progress = ignore) -> Effects:
     """Return the effects of all changes of a job.
 
     Parameters
     ----------
-    job, store, progress
+    job, journal, progress
         As for `variants.compute_scores`.
 
     Returns
@@ -40,13 +40,13 @@ def change_effects(job: VariantJob, store: ScoreStore | None = None, *, progress
     NonFiniteError
         If an effect is not finite.
     """
-    stored = stored_results(store, "effects")
-    if store is not None:
+    stored = stored_results(journal, "effects")
+    if journal is not None:
         n_stored = sum(len(entry["edits"]) for entries in stored.values() for entry in entries)
-        store.log_resumed(n_stored, sum(len(stretch.edits) for stretch in job.stretches), "effects")
+        journal.log_resumed(n_stored, sum(len(stretch.edits) for stretch in job.stretches), "effects")
     by_strand = {strand: _empty(len(job.changes)) for strand in ("+", "-")}
     for number, stretch in enumerate(job.stretches):
-        found = _Found(number, stretch, by_strand[stretch.strand], store, stored.get(number, []))
+        found = _Found(number, stretch, by_strand[stretch.strand], journal, stored.get(number, []))
         run = masked_log_odds
         if not job.options.masked:
             run = partial(edit_effects, terms=stretch_terms(job, stretch), tolerance=job.options.tolerance)
@@ -84,33 +84,33 @@ def job_settings(job: VariantJob) -> dict[str, Any]:
     }
 
 
-def stored_results(store: ScoreStore | None, key: str) -> dict[int, list[Mapping[str, Any]]]:
+def stored_results(journal: Journal | None, key: str) -> dict[int, list[Mapping[str, Any]]]:
     """Return the stored results that contain `key`, by the number of their stretch."""
     found: dict[int, list[Mapping[str, Any]]] = {}
-    for entries in [] if store is None else store.details.values():
-        for entry in entries:
+    for batch in [] if journal is None else journal.entries.values():
+        for entry in batch.details:
             if key in entry:
                 found.setdefault(entry["stretch"], []).append(entry)
     return found
 
 
-def store_result(store: ScoreStore, entry: Mapping[str, Any]) -> None:
-    """Add results of a stretch to a store."""
-    store.commit(len(store.done), [], (), [entry])
+def store_result(journal: Journal, entry: Mapping[str, Any]) -> None:
+    """Add results of a stretch to a journal."""
+    journal.add(Entry(batch=len(journal.entries), details=[dict(entry)]))
 
 
 class _Found:
-    """Effects of the changes of one stretch, which are committed to a store from time to time."""
+    """Effects of the changes of one stretch, which are added to a journal from time to time."""
 
     def __init__(
         self,
         number: int,
         stretch: Stretch,
         effects: Effects,
-        store: ScoreStore | None,
+        journal: Journal | None,
         stored: Sequence[Mapping[str, Any]],
     ) -> None:
-        self._number, self._stretch, self._effects, self._store = number, stretch, effects, store
+        self._number, self._stretch, self._effects, self._journal = number, stretch, effects, journal
         self._pending: list[int] = []
         self._committed = time.monotonic()
         self.done: set[int] = set()
@@ -129,11 +129,11 @@ class _Found:
             self.commit()
 
     def commit(self) -> None:
-        """Write finished effects to the store."""
-        if self._pending and self._store is not None:
+        """Write finished effects to the journal."""
+        if self._pending and self._journal is not None:
             numbers = [self._stretch.changes[edit] for edit in self._pending]
             values = [[float(array[i]) for array in _arrays(self._effects)] for i in numbers]
-            store_result(self._store, {"stretch": self._number, "edits": self._pending, "effects": values})
+            store_result(self._journal, {"stretch": self._number, "edits": self._pending, "effects": values})
         self._pending, self._committed = [], time.monotonic()
 
     def _set(self, edit: int, values: Sequence[float]) -> None:

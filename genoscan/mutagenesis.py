@@ -27,8 +27,8 @@ from genoscan.genome.variant_files import VariantTable
 from genoscan.model import Model
 from genoscan.mutagenesis_files import MutationEffects, check_mutation_outputs, write_mutations
 from genoscan.tracks.atomic import atomic_files
+from genoscan.tracks.journal import Journal, open_journal
 from genoscan.tracks.record_schema import region_records
-from genoscan.tracks.store import ScoreStore, open_store
 from genoscan.variant_job import VariantJob, VariantOptions, choose_target, plan_changes, stretch_terms
 
 CONVENTIONS = "raw", "centred", "hypothetical"
@@ -116,7 +116,7 @@ def prepare_mutations(
 
 
 def compute_mutations(
-    job: MutationJob, store: ScoreStore | None = None, *, progress: Progress = ignore
+    job: MutationJob, journal: Journal | None = None, *, progress: Progress = ignore
 ) -> MutationEffects:
     """Compute the effects of all substitutions.
 
@@ -124,9 +124,8 @@ def compute_mutations(
     ----------
     job
         Job, as returned by `prepare_mutations`.
-    store
-        Store of the run, without arrays. Effects that it contains are not computed again. If None, nothing is
-        stored.
+    journal
+        Journal of the run. Effects that it contains are not computed again. If None, nothing is stored.
     progress
         Function called with the number of positions that were run.
 
@@ -155,7 +154,7 @@ def compute_mutations(
         exact[job.rows, job.columns] = False
         exact[job.rows[run], job.columns[run]] = True
     if len(run):
-        found = change_effects(_restrict(job.job, set(run.tolist())), store, progress=progress)
+        found = change_effects(_restrict(job.job, set(run.tolist())), journal, progress=progress)
         effects[job.rows[run], job.columns[run]] = found.delta[run]
     return MutationEffects(job.regions, job.codes, effects, exact if job.screen is not None else None)
 
@@ -203,8 +202,8 @@ def write_mutagenesis(
     check_mutation_outputs(outputs, [job.job.genome.path])
     started = time.monotonic()
     settings = job_settings(job.job) | {"screen": job.screen}
-    with open_store(outputs[0], (), settings, columns=False) as store, atomic_files() as files:
-        effects = compute_mutations(job, store, progress=progress)
+    with open_journal(outputs[0], settings) as journal, atomic_files() as files:
+        effects = compute_mutations(job, journal, progress=progress)
         record = settings | {
             "command": list(command),
             "regions": region_records(job.regions),

@@ -111,10 +111,11 @@ class _Run:
         """Compute the batches that are not in the store."""
         started, store, batches = time.monotonic(), self._store, self._job.batches
         scored = [[region for windows in batch for region in windows[0].regions] for batch in batches]
-        store.log_resumed(sum(len(scored[number]) for number in store.done), len(self._job.regions), "regions")
+        done = store.journal.entries
+        store.journal.log_resumed(sum(len(scored[number]) for number in done), len(self._job.regions), "regions")
         for number, batch in enumerate(batches):
-            if number not in store.done:
-                values, details = attribute_batch(self._job, batch, store, progress, (store.path, number))
+            if number not in done:
+                values, details = attribute_batch(self._job, batch, store, progress, (store.journal.path, number))
                 store.commit(number, values, scored[number], details)
         self._seconds = time.monotonic() - started
 
@@ -122,7 +123,8 @@ class _Run:
         """Write the tracks and their records; return the record."""
         started, job, store = time.monotonic(), self._job, self._store
         write_tracks(job, store, self._outputs, files)
-        values = [store.done[number] for number in range(len(job.batches))]
+        entries = [store.journal.entries[number] for number in range(len(job.batches))]
+        values = [entry.values for entry in entries]
         record = self._settings | {
             "command": list(command),
             "method": repr(job.model.method),
@@ -131,7 +133,7 @@ class _Run:
             "target_values": values,
             **expected_error_entries(job),
             **likelihood_entries(job.model, predicted_likelihood(job, values), job.warning),
-            **window_records(job, [store.details[number] for number in range(len(job.batches))]),
+            **window_records(job, [entry.details for entry in entries]),
             "seconds": self._seconds + time.monotonic() - started,
             "torch": torch.__version__,
         }

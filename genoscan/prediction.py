@@ -310,9 +310,10 @@ def _likelihood(job: Prediction, arrays: Arrays) -> Likelihood | None:
 def _compute(job: Prediction, store: ScoreStore, progress: Progress) -> float:
     """Compute the batches that are not in the store; return the time in seconds."""
     started = time.monotonic()
-    store.log_resumed(sum(len(job.batches[number]) for number in store.done), len(job.regions), "regions")
+    done = store.journal.entries
+    store.journal.log_resumed(sum(len(job.batches[number]) for number in done), len(job.regions), "regions")
     for number, batch in enumerate(job.batches):
-        if number not in store.done:
+        if number not in done:
             _predict_batch(job, batch, store, progress)
             store.commit(number, [], [windows[0].scored for windows in batch])
     return time.monotonic() - started

@@ -25,7 +25,7 @@ from genoscan.first_order import first_order_effects
 from genoscan.genome.variant_files import VariantTable
 from genoscan.notebook import ROWS_SHOWN, show_frame
 from genoscan.tracks.atomic import atomic_directory, atomic_files, os_errors
-from genoscan.tracks.store import ScoreStore, open_store
+from genoscan.tracks.journal import Journal, open_journal
 from genoscan.variant_job import VariantJob, allele_status, stretch_terms
 from genoscan.variant_output import as_frame, write_scores
 from genoscan.variant_tracks import TOP_TRACKS, select_variants, write_variant_tracks
@@ -82,7 +82,7 @@ class VariantScores:
 
 
 def compute_scores(
-    job: VariantJob, store: ScoreStore | None = None, *, command: Sequence[str] = (), progress: Progress = ignore
+    job: VariantJob, journal: Journal | None = None, *, command: Sequence[str] = (), progress: Progress = ignore
 ) -> VariantScores:
     """Compute the effects of variants.
 
@@ -90,9 +90,9 @@ def compute_scores(
     ----------
     job
         Job, as returned by `prepare_variants`.
-    store
-        Store of the run, without arrays, opened with the settings `job_settings(job)`. Results that it contains are
-        not computed again. If None, nothing is stored.
+    journal
+        Journal of the run, opened with the settings `job_settings(job)`. Results that it contains are not computed
+        again. If None, nothing is stored.
     command
         Command line to store in the record.
     progress
@@ -113,14 +113,14 @@ def compute_scores(
     The effects equal the differences between two passes over whole windows, up to rounding. Both windows begin
     at the same base: for causal models that of the stretch, and otherwise `context` bases before the variant.
     Both end at the same base of the genome, `reach` bases after the variant. An interrupted run that is continued
-    from its store gives the same bytes.
+    from its journal gives the same bytes.
 
     Memory: for causal models, working memory does not depend on the number of variants or the length of a
     stretch, apart from 1 byte per base.
     """
     started = time.monotonic()
-    means = change_effects(job, store, progress=progress)
-    first = _first_order(job, means, store, progress) if job.options.first_order else None
+    means = change_effects(job, journal, progress=progress)
+    first = _first_order(job, means, journal, progress) if job.options.first_order else None
     about = {
         "command": list(command),
         "windows": [f"{stretch.region} {stretch.strand}" for stretch in job.stretches],
@@ -172,8 +172,8 @@ def write_variants(
     No file or folder appears before all are complete. To continue an interrupted run, call the function again with
     the same arguments; the effects are kept, in OUTPUT.partial beside the first output, but not the tracks.
     """
-    with open_store(outputs[0], (), job_settings(job), columns=False) as store:
-        scores = compute_scores(job, store, command=command, progress=progress)
+    with open_journal(outputs[0], job_settings(job)) as journal:
+        scores = compute_scores(job, journal, command=command, progress=progress)
         with _new_folder(tracks) as folder, atomic_files() as files:
             if folder is not None:
                 chosen = select_variants(job, scores.columns["delta"], top_tracks)
@@ -195,11 +195,11 @@ def _new_folder(path: Path | None) -> Iterator[Path | None]:
 
 
 def _first_order(
-    job: VariantJob, effects: Effects, store: ScoreStore | None, progress: Progress
+    job: VariantJob, effects: Effects, journal: Journal | None, progress: Progress
 ) -> Float64[np.ndarray, " changes"]:
     """Return first-order predictions of the effects of the changes that are not random."""
     total, n_strands = np.zeros(len(job.changes)), 2 if job.options.strand == "both" else 1
-    stored = stored_results(store, "first")
+    stored = stored_results(journal, "first")
     for number, stretch in enumerate(job.stretches):
         if stretch.changes[0] >= job.n_observed:
             continue
@@ -209,8 +209,8 @@ def _first_order(
             codes = torch.from_numpy(stretch.codes(job.genome))
             terms = stretch_terms(job, stretch)
             found = first_order_effects(job.model, codes, stretch.edits, terms, progress=progress)
-            if store is not None:
-                store_result(store, {"stretch": number, "first": found.tolist()})
+            if journal is not None:
+                store_result(journal, {"stretch": number, "first": found.tolist()})
         total[list(stretch.changes)] += found / n_strands
     return effects.own + total
 

@@ -432,7 +432,7 @@ def _resume(folder: Path) -> None:
     from genoscan.tracks.store import open_store
 
     with suppress(_StoppedError), open_store(folder / "x.bw", [Region("c1", 0, 9)], {"a": [1]}, columns=False) as store:
-        store.done.get(0)
+        store.journal.entries.get(0)
         raise _StoppedError
 
 

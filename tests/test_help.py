@@ -18,9 +18,9 @@ from genoscan.cli.topics import TOPICS
 from genoscan.model import load_model
 from genoscan.ops import kernel_cache
 from genoscan.targets import parse_target
+from genoscan.tracks.journal import open_journal
 from genoscan.tracks.score import SCORES
 from genoscan.tracks.snapshots import SUFFIX
-from genoscan.tracks.store import open_store
 
 
 @pytest.mark.parametrize("topic", TOPICS)
@@ -137,11 +137,11 @@ def test_progress_is_in_bases_of_the_regions(tmp_path: Path, monkeypatch: pytest
 
 def test_a_run_that_stopped_inside_a_window_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "genoscan")
-    with open_store(tmp_path / "x.bw", (), {}, columns=False) as store:
-        store.log_resumed(0, 3, "regions")
+    with open_journal(tmp_path / "x.bw", {}) as journal:
+        journal.log_resumed(0, 3, "regions")
         assert caplog.messages == []
-        (store.path / f"0.0{SUFFIX}").touch()
-        store.log_resumed(0, 3, "regions")
+        (journal.path / f"0.0{SUFFIX}").touch()
+        journal.log_resumed(0, 3, "regions")
     assert caplog.messages == ["resuming: 0 of 3 regions done, and part of one"]
 
 

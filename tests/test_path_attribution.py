@@ -399,7 +399,7 @@ from genoscan.tracks.sink import Sink
 stored, calls = Sink._store, []
 def dying(sink, *given):
     stored(sink, *given)
-    calls.append(len(sink._arrays.done))
+    calls.append(len(sink._arrays.journal.entries))
     if calls.count(1) == 7:
         os.kill(os.getpid(), signal.SIGKILL)
 Sink._store = dying
@@ -432,7 +432,7 @@ def test_stopped_inside_a_batch(
 
             def interrupted(sink: Any, *given: Any) -> None:
                 stored(sink, *given)
-                calls.append(len(sink._arrays.done))
+                calls.append(len(sink._arrays.journal.entries))
                 if calls.count(1) == 7:
                     raise KeyboardInterrupt
 

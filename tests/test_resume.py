@@ -25,7 +25,7 @@ from genoscan.tracks.sink import Sink
 stored, calls = Sink._store, []
 def dying(sink, *given):
     stored(sink, *given)
-    calls.append(len(sink._arrays.done))
+    calls.append(len(sink._arrays.journal.entries))
     if calls.count(1) == 7:  # a part of the second strand is in the maps
         os.kill(os.getpid(), signal.SIGKILL)
 Sink._store = dying
@@ -37,8 +37,8 @@ pipeline.write_columns = lambda *given, **options: os.kill(os.getpid(), signal.S
 """
 KILL_AT_THE_VERY_END = """
 import os, signal
-from genoscan.tracks import store
-store.shutil.rmtree = lambda *given, **options: os.kill(os.getpid(), signal.SIGKILL)
+from genoscan.tracks import journal
+journal.shutil.rmtree = lambda *given, **options: os.kill(os.getpid(), signal.SIGKILL)
 """
 SIGNAL_AFTER_FIRST_BATCH = """
 import os, signal

@@ -96,7 +96,7 @@ def test_interrupted_in_the_second_strand(folder: Path, tmp_path: Path, monkeypa
 
     def interrupted(self, *given):  # type: ignore[no-untyped-def]
         keep(self, *given)
-        calls.append(self.path.name)
+        calls.append(self.journal.path.name)
         if len(calls) == 4:  # the three batches of the forward strand, and one of the reverse strand
             raise KeyboardInterrupt
 

@@ -1,17 +1,10 @@
-"""Storage of results in memory or on disk; a run can be resumed from results on disk.
+"""Storage of results at all bases of some regions, in memory or on disk; a run can be resumed from results on disk.
 
-The folder `OUT.partial/` contains the settings of the run, a journal of finished batches, and memory-mapped
-arrays with the results at all bases of the concatenated regions. A batch is added to the journal after its
-results have been flushed to disk. An interrupted batch continues from the last saved states of its sweeps
-(see snapshots.py). When a run is resumed, the checksums of all stored results are verified. If a run fails
-before anything has been saved, the folder is removed.
+The folder of the journal (see journal.py) contains memory-mapped arrays with the results at all bases of the
+concatenated regions. An interrupted batch continues from the last saved states of its sweeps (see snapshots.py).
+When a run is resumed, the checksums of all stored results are verified.
 """
 
-import json
-import logging
-import os
-import shutil
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,23 +14,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
-from genoscan.errors import InputError, OutputError, note_unfinished
 from genoscan.genome.region import Region
-from genoscan.json_input import parse_json
-from genoscan.temporary import allocate, locked_folder
-from genoscan.tracks.atomic import make_partial_folder, os_errors, partial_folder
+from genoscan.tracks.atomic import os_errors
+from genoscan.tracks.journal import Entry, Journal, checksum, damaged, open_journal
 from genoscan.tracks.memory_map import release_pages
-from genoscan.tracks.snapshots import SUFFIX
 
-_SETTINGS, _DONE = "settings.json", "done"
-_NAMES = _SETTINGS, _DONE, "scores", "codes", "columns", "first", f"*{SUFFIX}", "*.part"
 _PIECE = 1 << 20
 _RELEASED = 1 << 22
 """Number of bases after whose use the resident pages of memory-mapped results are released."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -93,7 +78,7 @@ class Arrays:
                 array.flush()
             for start in range(at.start, at.stop, _PIECE):
                 piece = array[start : min(start + _PIECE, at.stop)]
-                crc = zlib.crc32(np.ascontiguousarray(piece).data, crc)
+                crc = checksum(piece, crc)
                 self.used(len(piece))
         return crc
 
@@ -214,11 +199,9 @@ class ScoreStore(Arrays):
 
     Attributes
     ----------
-    path
-        Folder that contains the files.
-    done, details
-        Results of each finished batch, by batch number. `done` contains the target value of each window,
-        and `details` contains further results for each window as JSON values.
+    journal
+        Journal of the run, whose entries contain the target value of each window of a batch, and further results
+        for each window.
 
     Notes
     -----
@@ -226,25 +209,7 @@ class ScoreStore(Arrays):
     results are stored and read (see `Arrays.used`).
     """
 
-    path: Path
-    done: dict[int, list[float]]
-    details: dict[int, list[dict[str, Any]]]
-
-    def log_resumed(self, done: int, total: int, unit: str) -> None:
-        """Log how much an interrupted run has finished; nothing if there was none.
-
-        Parameters
-        ----------
-        done, total
-            Amount of work that the store contains, and of all work.
-        unit
-            Unit of both, such as "regions".
-        """
-        saved = any(self.path.glob(f"*{SUFFIX}"))
-        if self.done or saved:
-            _log.info(
-                "resuming: %s of %s %s done%s", f"{done:,}", f"{total:,}", unit, ", and part of one" if saved else ""
-            )
+    journal: Journal
 
     def commit(
         self, batch: int, values: Sequence[float], regions: Sequence[Region], details: Sequence[Mapping[str, Any]] = ()
@@ -267,17 +232,10 @@ class ScoreStore(Arrays):
         OutputError
             If the results or the journal cannot be written.
         """
-        with os_errors(self.path):
+        with os_errors(self.journal.path):
             checksums = [(at.start, at.stop, self.checksum(at)) for at in map(self.slice_of, regions)]
-            entry = {"batch": batch, "values": list(values), "details": list(details), "checksums": checksums}
-            with (self.path / _DONE).open("a") as file:
-                file.write(json.dumps(entry) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            for path in self.path.glob(f"{batch}.*{SUFFIX}"):
-                path.unlink()
-        self.done[batch] = list(values)
-        self.details[batch] = list(map(dict, details))
+        entry = Entry(batch=batch, values=list(values), details=list(map(dict, details)), checksums=checksums)
+        self.journal.add(entry)
 
 
 def bytes_per_base(*, columns: bool, both_strands: bool) -> int:
@@ -315,9 +273,7 @@ def open_store(
     Yields
     ------
     ScoreStore
-        Store of the run. It is deleted if the `with` block ends without an exception. If the block raises
-        an exception, the store is kept if a batch has been finished or a state of a sweep has been saved;
-        otherwise, it is deleted.
+        Store of the run, which is kept or deleted as its journal (see `open_journal`).
 
     Raises
     ------
@@ -326,143 +282,19 @@ def open_store(
     OutputError
         If another process is using the store, or if the files cannot be created or are damaged.
     """
-    path = partial_folder(output)
-    make_partial_folder(path, _NAMES)
-    opened = False
-    with locked_folder(path):
-        try:
-            with os_errors(path):
-                store = _open(path, regions, json.loads(json.dumps(settings)), output, columns, both_strands, width)
-            opened = True
-            yield store
-        except BaseException as error:
-            if not _begun(path):
-                shutil.rmtree(path, ignore_errors=True)
-            elif opened:
-                note_unfinished(error, "finished work is kept", path)
-            raise
-        with os_errors(path):
-            shutil.rmtree(path)
-
-
-def _begun(path: Path) -> bool:
-    """Return whether a folder contains results from which a run can be resumed."""
-    return (path / _DONE).exists() or any(path.glob(f"*{SUFFIX}"))
-
-
-def _open(
-    path: Path,
-    regions: Sequence[Region],
-    settings: dict[str, Any],
-    output: Path,
-    columns: bool,
-    both_strands: bool,
-    width: int,
-) -> ScoreStore:
-    total = sum(map(len, regions))
-    shapes: dict[str, tuple[Any, tuple[int, ...]]]
-    shapes = {"scores": (np.float32, (total,)), "codes": (np.uint8, (total,))}
-    if columns:
-        shapes["columns"] = (np.float32, (total, width))
-    if both_strands:
-        shapes["first"] = (np.float32, (total, 4))
-    entries = _read_journal(path)
-    begun = _begun(path)
-    if begun:
-        _check_settings(path, settings, output)
-    else:
-        for name in (_SETTINGS, *shapes):
-            (path / name).unlink(missing_ok=True)
-        (path / _SETTINGS).write_text(json.dumps(settings, indent=1))
-    maps = {name: _map(path / name, *shape, exists=begun) for name, shape in shapes.items()}
-    arrays = maps["scores"], maps["codes"], maps.get("columns"), _offsets(regions), maps.get("first")
-    done = {batch: entry.values for batch, entry in entries.items()}
-    store = ScoreStore(*arrays, path, done, {batch: entry.details for batch, entry in entries.items()})
-    for entry in entries.values():
-        for start, stop, crc in entry.checksums:
-            if not 0 <= start <= stop <= total or store.checksum(slice(start, stop)) != crc:
-                raise _damaged(path / "scores")
-    return store
+    with open_journal(output, settings) as journal:
+        total = sum(map(len, regions))
+        scores, codes = journal.array("scores", np.float32, (total,)), journal.array("codes", np.uint8, (total,))
+        values = journal.array("columns", np.float32, (total, width)) if columns else None
+        first = journal.array("first", np.float32, (total, 4)) if both_strands else None
+        store = ScoreStore(scores, codes, values, _offsets(regions), first, journal)
+        for entry in journal.entries.values():
+            for start, stop, crc in entry.checksums:
+                if not 0 <= start <= stop <= total or store.checksum(slice(start, stop)) != crc:
+                    raise damaged(journal.path / "scores")
+        yield store
 
 
 def _offsets(regions: Sequence[Region]) -> dict[Region, int]:
     edges = np.cumsum([0, *map(len, regions)]).tolist()
     return dict(zip(regions, edges[:-1], strict=True))
-
-
-def _map(path: Path, dtype: Any, shape: tuple[int, ...], *, exists: bool) -> np.ndarray:
-    """Allocate a file, and map it into memory.
-
-    Disk space is allocated in advance, so that a full disk causes an error here rather than a SIGBUS later.
-    """
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    if not size:  # of a run without arrays, whose results are in the journal alone
-        return np.empty(shape, dtype)
-    if exists and not (path.is_file() and path.stat().st_size == size):
-        raise _damaged(path)
-    with path.open("ab") as file:
-        allocate(file.fileno(), size)
-    return np.memmap(path, dtype, "r+", shape=shape)
-
-
-def _check_settings(path: Path, settings: dict[str, Any], output: Path) -> None:
-    try:
-        before = dict(parse_json((path / _SETTINGS).read_bytes()))
-    except (ValueError, TypeError, FileNotFoundError):
-        raise _damaged(path / _SETTINGS) from None
-    for name in sorted({*before, *settings}):
-        if before.get(name) != settings.get(name):
-            raise InputError(
-                f"{path}: has an unfinished run with {name} {_shorten(before.get(name))}, this one "
-                f"has {_shorten(settings.get(name))}: use the same value to resume it, remove the "
-                f"folder to start again, or name another output than {output.name}"
-            )
-
-
-class _JournalEntry(BaseModel):
-    """Entry of the journal, which describes one finished batch.
-
-    Attributes
-    ----------
-    batch
-        Number of the batch.
-    values
-        Target value of each window.
-    details
-        Further results for each window, as JSON values.
-    checksums
-        Start index, stop index and CRC-32 of the results of each window.
-    """
-
-    model_config = ConfigDict(strict=True)
-
-    batch: NonNegativeInt
-    values: list[float]
-    details: list[dict[str, Any]] = []
-    checksums: list[tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]]
-
-
-def _damaged(file: Path) -> OutputError:
-    return OutputError(f"{file}: damaged: remove {file.parent} to start again")
-
-
-def _shorten(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _read_journal(path: Path) -> dict[int, _JournalEntry]:
-    """Read the journal of finished batches, and remove the last line from the file if it is incomplete."""
-    file = path / _DONE
-    if not file.exists():
-        return {}
-    content = file.read_bytes()
-    complete = content[: content.rfind(b"\n") + 1]
-    if complete != content:
-        os.truncate(file, len(complete))
-    if not complete:
-        file.unlink()
-    try:
-        return {entry.batch: entry for entry in map(_JournalEntry.model_validate_json, complete.splitlines())}
-    except ValidationError:
-        raise _damaged(file) from None

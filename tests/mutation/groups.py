@@ -18,7 +18,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "writers": (
         *("tracks/bigwig.py", "tracks/bigwig_index.py", "tracks/bigwig_zoom.py"),
-        *("tracks/bedgraph.py", "tracks/columns.py", "tracks/writer.py", "tracks/store.py"),
+        *("tracks/bedgraph.py", "tracks/columns.py", "tracks/writer.py", "tracks/store.py", "tracks/journal.py"),
         "tracks/provenance.py",
     ),
     "engine": ("engine/*.py",),
