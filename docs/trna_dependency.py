@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 
-from genoscan.dependency import MapOptions, compute_map, prepare_map
+from genoscan.dependency import compute_map
+from genoscan.dependency_plan import MapOptions, prepare_map
 from genoscan.export.dependency_page import dependency_figure
 from genoscan.genome.alphabet import decode, reverse_complement
 from genoscan.genome.bed import read_bed

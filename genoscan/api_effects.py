@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from genoscan.dependency import MapOptions, compute_map, prepare_map
+from genoscan.dependency import compute_map
 from genoscan.dependency_map import DependencyMap
+from genoscan.dependency_plan import MapOptions, prepare_map
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import InputError
 from genoscan.genome.genome import Genome

@@ -1,5 +1,6 @@
 """Files that contain a dependency map: arrays, contact matrices, tables of pairs, pages and tracks."""
 
+import hashlib
 import json
 import shutil
 import time
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from genoscan.dependency import MapPlan, compute_map
+from genoscan.dependency import compute_map
 from genoscan.dependency_map import DependencyMap
+from genoscan.dependency_plan import MapPlan
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import InputError
 from genoscan.export.dependency_page import LARGEST_SIDE, write_dependency_page
@@ -21,6 +24,7 @@ from genoscan.genome.region import Region
 from genoscan.record import model_record, sequence_records
 from genoscan.temporary import temporary
 from genoscan.tracks.atomic import AtomicFiles, atomic_files, os_errors, resolve
+from genoscan.tracks.journal import open_journal
 from genoscan.tracks.outputs import check_file, check_outputs
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.record_schema import region_records
@@ -61,7 +65,9 @@ def check_map_outputs(outputs: Sequence[Path], inputs: Sequence[Path | None]) ->
             )
         split_suffix(path)
     check_outputs(tracks, inputs)
-    for path in outputs:
+    for i, path in enumerate(outputs):
+        if path in outputs[:i]:
+            raise InputError(f"{path}: an output is given twice: name each once")
         if path not in tracks:
             check_file(path, inputs)
         if path.suffix.lower() in (_COOL, _MCOOL) and find_spec("cooler") is None:
@@ -107,6 +113,10 @@ def write_map(
         If a value is NaN or infinite.
     OutputError
         If a file cannot be written.
+
+    Notes
+    -----
+    To continue an interrupted run, call the function again with the same arguments.
     """
     started = time.monotonic()
     if top < 1:
@@ -115,11 +125,12 @@ def write_map(
         side = max(len(plan.layout.rows), len(plan.layout.columns))
         if path.suffix.lower() == _PAGE and side > LARGEST_SIDE:
             raise InputError(f"{path}: a map of {side:,} bases, expected at most {LARGEST_SIDE:,}; write .npz or .cool")
-    found = compute_map(plan, progress=progress)
-    settings = _record(plan, found, command)
-    record = settings | {"seconds": time.monotonic() - started}
+    settings = _settings(plan)
     tracks = [path for path in outputs if path.suffix.lower() not in _WRITERS]
-    with atomic_files() as files:
+    with open_journal(outputs[0], settings) as journal, atomic_files() as files:
+        found = compute_map(plan, journal, progress=progress)
+        settings |= {"command": list(command)}
+        record = settings | {"seconds": time.monotonic() - started}
         for path in outputs:
             if path not in tracks:
                 _WRITERS[path.suffix.lower()](path, files, plan, found, settings, top)
@@ -131,26 +142,28 @@ def write_map(
     return record
 
 
-def _record(plan: MapPlan, found: DependencyMap, command: Sequence[str]) -> dict[str, Any]:
+def _settings(plan: MapPlan) -> dict[str, Any]:
+    """Return all settings that determine the map, bit for bit."""
     options, region = plan.options, plan.options.region
     return {
         **model_record(plan.model),
-        "command": list(command),
         "sequences": sequence_records(plan.genome, [region.chrom]),
         "dependency": {
             "map": options.definition,
             "symmetrise": options.symmetrise,
             "band": options.band,
             "columns": region_records([plan.layout.columns])[0],
-            "n_rows": len(found.values),
+            "n_rows": len(plan.layout.rows),
+            "rows": hashlib.sha256(plan.layout.rows.tobytes()).hexdigest(),
             "width": plan.layout.width,
         },
-        "strand": "both" if len(plan.readings) > 1 else plan.readings[0].window.strand,
+        "strand": "both" if len(plan.strands) > 1 else plan.strands[0],
         "context": plan.context,
         "regions": region_records([region]),
         "tile": plan.model.method.tile,
         "dtype": str(plan.model.dtype).removeprefix("torch."),
         "device": plan.model.device.type,
+        "threads": torch.get_num_threads(),
     }
 
 

@@ -22,9 +22,11 @@ from torch import Tensor
 from truth.models import ALL, both_ways, imported, native
 from truth.models import Model as Truth
 
-from genoscan.dependency import LARGEST, MapOptions, _log_odds, compute_map, prepare_map
+from genoscan import dependency
+from genoscan.dependency import Effects, _log_odds, compute_map
 from genoscan.dependency_files import write_map
 from genoscan.dependency_map import DependencyMap, Layout, mark_unknown, symmetrise
+from genoscan.dependency_plan import LARGEST, MapOptions, MapPlan, Reading, prepare_map
 from genoscan.errors import InputError, NonFiniteError
 from genoscan.genome.genome import Genome, open_genome
 from genoscan.genome.region import Region
@@ -367,7 +369,7 @@ def test_bad_options(
 
 
 def test_large_maps_are_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genoscan.dependency.LARGEST", 899)
+    monkeypatch.setattr("genoscan.dependency_plan.LARGEST", 899)
     code, err = run(folder, "-r", "chr1:101-130", "-o", tmp_path / "o.npz")
     assert code == 1
     assert "30 x 30 values, expected at most 899; give --band BASES, --columns or --rows" in err
@@ -407,6 +409,67 @@ def test_what_is_not_finite_is_refused(
     with pytest.raises(NonFiniteError, match="not finite"):
         write_map(plan, [tmp_path / "o.npz"])
     assert listing(tmp_path) == set()
+
+
+@pytest.mark.parametrize(("name", "definition"), [("mamba", "log-odds"), ("mamba", "derivative"), ("Ph", "log-odds")])
+def test_an_interrupted_map_is_continued(
+    genome: Genome,
+    truth: Callable[[str], Truth],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    definition: str,
+) -> None:
+    """The same bytes, and no part is computed twice but the one that was interrupted."""
+    monkeypatch.setattr("genoscan.dependency_plan._PART", 1)
+    compute, effects = dependency._compute, dependency._effects
+    computed: list[int] = []
+
+    def counted(plan: MapPlan, reading: Reading, *given: Any) -> None:
+        computed.append(plan.readings.index(reading))
+        compute(plan, reading, *given)
+
+    monkeypatch.setattr(dependency, "_compute", counted)
+    model = load_model(truth(name).folder, tile=16)
+    plan = prepare_map(genome, model, MapOptions(REGION, definition, "both"))
+    (tmp_path / "whole").mkdir()
+    write_map(plan, [tmp_path / "whole" / "o.npz"])
+    assert computed == list(range(len(plan.readings)))
+    last = len(computed) * 3 // 4
+    assert plan.readings[last].window.strand == "-"
+
+    def interrupted(plan: MapPlan, reading: Reading, *given: Any) -> Effects:
+        for tile in effects(plan, reading, *given):
+            yield tile
+            if reading is plan.readings[last]:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(dependency, "_effects", interrupted)
+        write_map(plan, [tmp_path / "o.npz"])
+    assert listing(tmp_path) == {"whole", "o.npz.partial"}
+    computed.clear()
+    write_map(plan, [tmp_path / "o.npz"])
+    assert computed == list(range(last, len(plan.readings)))
+    assert (tmp_path / "o.npz").read_bytes() == (tmp_path / "whole" / "o.npz").read_bytes()
+
+
+def test_a_damaged_part_is_noticed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_given: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    words = "-r", "chr1:101-130", "-o", tmp_path / "o.npz"
+    with monkeypatch.context() as patch:
+        patch.setattr("genoscan.dependency.symmetrise", failing)
+        assert run(folder, *words)[0] == 130
+    code, err = run(folder, *words, "--band", 9)
+    assert (code, "has an unfinished run with dependency" in err) == (1, True), err
+    file = tmp_path / "o.npz.partial" / "map.+"
+    content = bytearray(file.read_bytes())
+    content[8] ^= 1
+    file.write_bytes(content)
+    code, err = run(folder, *words)
+    assert (code, "o.npz.partial/map.+: damaged: remove" in err) == (1, True), err
 
 
 def test_heads_are_no_language_models(genome: Genome, folder: Path) -> None:
