@@ -4,21 +4,28 @@ In regions drawn from a genome, scores are computed with several contexts and re
 a much longer window. The results are a `WindowErrors`, which is stored in the configuration of the model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float64
 
 from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import InputError, NonFiniteError
 from genoscan.genome.alphabet import BASES
 from genoscan.genome.genome import Genome
+from genoscan.genome.plan import Window
 from genoscan.genome.region import Region
 from genoscan.gradient import gradient
 from genoscan.job import Job, Options, prepare
 from genoscan.layers.window_error import LIKELIHOOD, MAX_ERROR, DistantShare, WindowError, WindowErrors
 from genoscan.model import Model
+from genoscan.record import model_record, sequence_records
+from genoscan.tracks.journal import Entry, Journal
+from genoscan.tracks.record_schema import region_records
 from genoscan.window_grid import SCORED_BASES, WindowGrid, chosen_target, window_grid
 
 _DISTANCES = 64, 256, 1_024, 4_096, 16_384
@@ -202,13 +209,34 @@ def _logit_job(model: Model, genome: Genome, target: str, region: Region, distan
     return prepare(genome, model, [read], Options(target=target, context=0, reach=0, masked=masked)), at
 
 
-def measure(prepared: Measurement, progress: Progress = ignore) -> WindowErrors:
+def measurement_settings(prepared: Measurement) -> dict[str, Any]:
+    """Return all settings that determine the results of a measurement, bit for bit."""
+    regions = [region for job in prepared.long for region in job.regions]
+    genome, model = prepared.long[0].genome, prepared.long[0].model
+    return {
+        **model_record(model),
+        "sequences": sequence_records(genome, [region.chrom for region in regions]),
+        "target": prepared.target,
+        "regions": region_records(regions),
+        "long window": [prepared.grid.context, prepared.grid.reach],
+        "windows": list(map(list, prepared.grid.pairs)),
+        "tile": model.method.tile,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def measure(prepared: Measurement, journal: Journal | None = None, *, progress: Progress = ignore) -> WindowErrors:
     """Run a measurement.
 
     Parameters
     ----------
     prepared
         Measurement to run.
+    journal
+        Journal of the run, opened with the settings `measurement_settings(prepared)`. Results that it contains are
+        not computed again. If None, nothing is stored.
     progress
         As for `gradient.stream_gradient`.
 
@@ -222,7 +250,8 @@ def measure(prepared: Measurement, progress: Progress = ignore) -> WindowErrors:
     NonFiniteError
         If a derivative is not finite, or all derivatives in a region are 0 or almost 0.
     """
-    truth = _columns(prepared.long, progress)
+    results = _Results(journal)
+    truth = _columns(prepared.long, results, progress)
     norms = {region: float(np.linalg.norm(columns)) for region, columns in truth.items()}
     for region, norm in norms.items():
         if not norm:
@@ -231,20 +260,21 @@ def measure(prepared: Measurement, progress: Progress = ignore) -> WindowErrors:
             )
     errors = []
     for (context, reach), jobs in zip(prepared.grid.pairs, prepared.short, strict=True):
-        found = _columns(jobs, progress)
+        found = _columns(jobs, results, progress)
         relative = [_relative_error(found[region], truth[region], norms[region], region) for region in truth]
         median, worst = _summary(relative)
         errors.append(WindowError(context=context, reach=reach, median=median, worst=worst))
-    shares = np.array([_distant_shares(job, at, prepared.grid.context, progress) for job, at in prepared.logits])
-    distances = [distance for distance in _DISTANCES if distance < prepared.grid.context]
-    summaries = [_summary(column) for column in shares.T]
+    longest = prepared.grid.context
+    distant = [results.get(partial(_distant_shares, job, at, longest, progress)) for job, at in prepared.logits]
+    distances = [distance for distance in _DISTANCES if distance < longest]
+    summaries = map(_summary, zip(*distant, strict=True))
     return WindowErrors(
         genome=prepared.genome,
         target=prepared.target,
         regions=len(truth),
         bases=SCORED_BASES,
         seed=prepared.seed,
-        context=prepared.grid.context,
+        context=longest,
         reach=prepared.grid.reach,
         errors=tuple(errors),
         distant=tuple(
@@ -252,6 +282,23 @@ def measure(prepared: Measurement, progress: Progress = ignore) -> WindowErrors:
             for distance, (median, worst) in zip(distances, summaries, strict=True)
         ),
     )
+
+
+class _Results:
+    """Results in the order in which they are asked for; those in a journal are not computed again."""
+
+    def __init__(self, journal: Journal | None) -> None:
+        self._journal, self._asked = journal, 0
+
+    def get(self, compute: Callable[[], list[float]]) -> list[float]:
+        """Return the next result."""
+        number, journal = self._asked, self._journal
+        self._asked += 1
+        if journal is None:
+            return compute()
+        if number not in journal.entries:
+            journal.add(Entry(batch=number, values=compute()))
+        return journal.entries[number].values
 
 
 def _relative_error(
@@ -275,7 +322,8 @@ def _summary(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
 
 def _distant_shares(job: Job, at: int, longest: int, progress: Progress) -> list[float]:
     """Return the share of the sensitivity to other bases that belongs to bases further away than each distance."""
-    ((region, columns),) = _columns([job], progress).items()
+    (((window,),),) = job.batches
+    region, columns = window.scored, np.reshape(_derivatives(job, [window], progress), (-1, 4))
     distances = np.abs(np.arange(region.start, region.end) - at)
     sizes = np.where(distances > 0, np.abs(columns).sum(1), 0.0)
     total = sizes.sum()
@@ -284,18 +332,28 @@ def _distant_shares(job: Job, at: int, longest: int, progress: Progress) -> list
     return [float(sizes[distances > distance].sum() / total) for distance in _DISTANCES if distance < longest]
 
 
-def _columns(jobs: Sequence[Job], progress: Progress) -> dict[Region, Float64[np.ndarray, "bases 4"]]:
+def _columns(
+    jobs: Sequence[Job], results: _Results, progress: Progress
+) -> dict[Region, Float64[np.ndarray, "bases 4"]]:
     """Return the derivatives minus their mean at each base, by region."""
-    found = {}
+    found: dict[Region, Float64[np.ndarray, "bases 4"]] = {}
     for job in jobs:
-        model = job.model
         for batch in job.batches:
             windows = [window for (window,) in batch]
-            resolved = job.target.resolve(windows, job.read(windows), model, [], masked=job.options.masked)
-            whole = gradient(model, resolved.codes, resolved.target, progress=progress).gradient
-            for window, rows in zip(windows, whole, strict=True):
-                columns = model.by_base(rows[window.scored_span]).astype(np.float64)
-                if not np.isfinite(columns).all():
-                    raise NonFiniteError(f"{window.scored}: a derivative is not finite; {model.advice_on_overflow}")
-                found[window.scored] = columns - columns.mean(1, keepdims=True)
+            values = results.get(partial(_derivatives, job, windows, progress))
+            found |= zip((window.scored for window in windows), np.reshape(values, (-1, SCORED_BASES, 4)), strict=True)
+    return found
+
+
+def _derivatives(job: Job, windows: Sequence[Window], progress: Progress) -> list[float]:
+    """Return the derivatives minus their mean at each base of the windows' regions, base by base."""
+    model = job.model
+    resolved = job.target.resolve(windows, job.read(windows), model, [], masked=job.options.masked)
+    whole = gradient(model, resolved.codes, resolved.target, progress=progress).gradient
+    found: list[float] = []
+    for window, rows in zip(windows, whole, strict=True):
+        columns = model.by_base(rows[window.scored_span]).astype(np.float64)
+        if not np.isfinite(columns).all():
+            raise NonFiniteError(f"{window.scored}: a derivative is not finite; {model.advice_on_overflow}")
+        found += (columns - columns.mean(1, keepdims=True)).ravel().tolist()
     return found

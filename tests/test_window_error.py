@@ -31,6 +31,7 @@ from genoscan.layers.config import ModelConfig, read_config
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.window_error import WindowErrors, percent
 from genoscan.model import Model, load_model
+from genoscan.tracks.journal import Journal
 from genoscan.window_error_files import window_section
 from genoscan.window_grid import SCORED_BASES, measurable_targets, window_grid
 from genoscan.window_measurement import draw_regions, measure, prepare_measurement
@@ -215,9 +216,9 @@ def test_errors_that_are_too_large_to_be_stored(monkeypatch: pytest.MonkeyPatch)
     prepared = prepare_measurement(decaying(), random_genome(5_000), n_regions=1, longest=1024)
     columns = window_measurement._columns
 
-    def scaled(jobs: Any, progress: Any) -> dict[Region, np.ndarray]:
+    def scaled(jobs: Any, *given: Any) -> dict[Region, np.ndarray]:
         scale = 1e-8 if jobs is prepared.long else 1
-        return {region: scale * values for region, values in columns(jobs, progress).items()}
+        return {region: scale * values for region, values in columns(jobs, *given).items()}
 
     monkeypatch.setattr(window_measurement, "_columns", scaled)
     with pytest.raises(
@@ -524,6 +525,41 @@ def test_included_models_are_copied(source: Path, tmp_path: Path, monkeypatch: p
     assert done.err.endswith("already exists: name a new folder\n")
 
 
+@pytest.mark.parametrize("copied", [False, True])
+def test_an_interrupted_measurement_is_continued(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied: bool
+) -> None:
+    model = tiny_model(tmp_path / "tiny")
+    whole = measured(source, model, *(["-o", tmp_path / "whole"] if copied else []))
+    output = tmp_path / "copy" if copied else model
+    words = ["-o", output] if copied else []
+    add, compute, computed = Journal.add, window_measurement.gradient, list[int]()
+
+    def counted(model: Any, codes: Any, *given: Any, **options: Any) -> Any:
+        computed.append(len(codes))
+        return compute(model, codes, *given, **options)
+
+    def interrupted(journal: Journal, entry: Any) -> None:
+        add(journal, entry)
+        if entry.batch == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(window_measurement, "gradient", counted)
+    assert measured(source, model, *words).code == 0
+    n_all = len(computed)
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "add", interrupted)
+        if copied:
+            shutil.rmtree(output)
+        assert measured(source, model, *words).code == 130
+    assert output.with_name(f"{output.name}.partial").is_dir()
+    computed.clear()
+    done = measured(source, model, *words)
+    assert (done.code, done.out) == (0, whole.out)
+    assert len(computed) == n_all - 3
+    assert not output.with_name(f"{output.name}.partial").exists()
+
+
 def run(source: Path, output: Path, *more: object) -> tuple[dict[str, Any], str]:
     done = genoscan("attribute", source / "g.fa", "-m", source / "tiny", "-t", 1, "-o", output, *more)
     assert done.code == 0, done.err
@@ -651,7 +687,7 @@ def test_a_trained_model_is_complete_before_it_is_measured(
 ) -> None:
     from genoscan.training import finish
 
-    def fail(*_given: object) -> None:
+    def fail(*_given: object, **_options: object) -> None:
         raise error
 
     monkeypatch.setattr(finish, "_MEASURED_SHARE", 1e3)

@@ -106,7 +106,7 @@ def command(
     """Compute how the prediction of each base depends on each other base.
 
     Every base of the region is substituted by the three others. The map has one row for each mutated base and
-    one column for each read base; the diagonal is 0.
+    one column for each read base; the diagonal is 0. To continue an interrupted run, repeat the same command.
 
     \b
     Example:

@@ -1,5 +1,6 @@
 """genoscan models: list, import, show and measure models."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +129,8 @@ def measure_windows(
 
     The results are written to the model's config.json and README.md, from which plan and attribute state the
     expected error of a window. They replace earlier results, also those of another head. Included models are
-    not changed; --output writes a copy with the results.
+    not changed; --output writes a copy with the results. To continue an interrupted run that writes its results,
+    repeat the same command.
 
     \b
     Example:
@@ -139,9 +141,10 @@ def measure_windows(
     from genoscan.genome.genome import open_genome
     from genoscan.layers.catalogue import is_included
     from genoscan.tracks.atomic import check_new_folder
+    from genoscan.tracks.journal import open_journal
     from genoscan.tracks.tables import table_text
     from genoscan.window_error_files import check_errors_writable, copy_model, write_window_errors
-    from genoscan.window_measurement import measure, prepare_measurement
+    from genoscan.window_measurement import measure, measurement_settings, prepare_measurement
 
     loaded = open_model(model, dtype, device, threads)
     if output is not None:
@@ -156,17 +159,20 @@ def measure_windows(
     )
     grid = prepared.grid
     log(f"{n_regions:,} regions: {len(grid.pairs):,} windows each, compared with {grid.context:,} bases on each side")
-    with progress(sum(map(passes, prepared.jobs))) as advance:
-        errors = measure(prepared, advance)
-    click.echo(table_text(_window_table(errors)), nl=False)
-    if output is not None:
-        copy_model(loaded.path, output, errors)
-        log(f"{output}: a copy of {loaded.name} with these results")
-    elif is_included(loaded.path):
-        log(f"{loaded.name} is an included model, which is not changed; -o FOLDER writes a copy with these results")
-    else:
-        write_window_errors(loaded.path, errors)
-        log(f"{loaded.path}: these results are in config.json and README.md")
+    unchanged = output is None and is_included(loaded.path)
+    settings = measurement_settings(prepared)
+    with nullcontext() if unchanged else open_journal(output or loaded.path, settings) as journal:
+        with progress(sum(map(passes, prepared.jobs))) as advance:
+            errors = measure(prepared, journal, progress=advance)
+        click.echo(table_text(_window_table(errors)), nl=False)
+        if output is not None:
+            copy_model(loaded.path, output, errors)
+            log(f"{output}: a copy of {loaded.name} with these results")
+        elif unchanged:
+            log(f"{loaded.name} is an included model, which is not changed; -o FOLDER writes a copy with these results")
+        else:
+            write_window_errors(loaded.path, errors)
+            log(f"{loaded.path}: these results are in config.json and README.md")
 
 
 def _window_table(errors: "WindowErrors") -> "pd.DataFrame":

@@ -333,7 +333,7 @@ def _measure_window(folder: Path, trained: "Finished", device: str) -> None:
         prepared = prepare_window(model, trained)
         log(f"measuring the window error in {len(prepared.logits)} regions of the validation data")
         with progress(sum(map(passes, prepared.jobs))) as advance:
-            errors = measure(prepared, advance)
+            errors = measure(prepared, progress=advance)
         write_window_errors(folder, errors)
     except GenoscanError as error:
         command = measuring_command(model, str(folder), str(trained.genomes[0].path))
