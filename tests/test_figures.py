@@ -399,6 +399,7 @@ FIGURES = [
     *ablations(),
     *automata(),
     *mechanistic(),
+    *language(),
 ]
 
 TABLES = {
