@@ -193,7 +193,7 @@ class TestOutputs:
     @pytest.mark.parametrize("step", ["OUT.partial", "track", "provenance"])
     def test_disk_full(self, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
         """If it happens before a batch is finished, nothing stays; later, only the batches do."""
-        from genoscan.tracks import bigwig, store
+        from genoscan.tracks import bigwig
 
         before = listing(Path())
 
@@ -201,7 +201,7 @@ class TestOutputs:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         if step == "OUT.partial":
-            monkeypatch.setattr(store.os, "posix_fallocate", full)
+            monkeypatch.setattr(os, "posix_fallocate", full)
             says(attribute("-r", "chr1:1-50"), "x.bw.partial", "the disk is full")
             return
         if step == "track":
