@@ -363,13 +363,15 @@ def automata() -> Iterator[tuple[str, str]]:
 
 
 def language() -> Iterator[tuple[str, str]]:
-    found = findings("language/swaps-of-two.json")
     lengths = "4 events", "8 events, 2 times those of training", "16 events, 4 times those of training"
-    theirs, ours = (
-        ", ".join(percent(found[f"{length}: {name}, mean of 3 seeds"]) for length in lengths)
-        for name in ("Mamba-2", "PD-SSM")
-    )
-    yield PD_SSM, f"| swaps of two, 4, 8 and 16 events, mean of three seeds | {theirs} | **{ours}** |"
+    for task, better in (("swaps-of-two", "PD-SSM"), ("moves", "Mamba-2")):
+        found = findings(f"language/{task}.json")
+        cells = []
+        for name in ("Mamba-2", "PD-SSM"):
+            cell = ", ".join(percent(found[f"{length}: {name}, mean of 3 seeds"]) for length in lengths)
+            cells.append(f"**{cell}**" if name == better else cell)
+        said = task.replace("-", " ")
+        yield PD_SSM, f"| {said}, 4, 8 and 16 events, mean of three seeds | {' | '.join(cells)} |"
 
 
 def mechanistic() -> Iterator[tuple[str, str]]:
