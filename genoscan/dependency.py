@@ -53,7 +53,7 @@ def compute_map(plan: MapPlan, journal: Journal | None = None, *, progress: Prog
     causal models, only predictions downstream of a base depend on it: the map of strand + is strictly
     upper triangular, that of strand - is strictly lower triangular, and "both" is their sum. For
     bidirectional models, "both" is the mean of the two maps. Memory: the map, twice if two strands are read,
-    and the activations of a few tiles.
+    and the activations of a few tiles; with a journal, the maps of the strands are memory-mapped files instead.
 
     The derivative is computed by batched tangents, three directions for each mutated base. An adjoint sweep
     for each read position would take at least three cotangents (the four derivatives of log p add up to zero
@@ -70,7 +70,9 @@ def compute_map(plan: MapPlan, journal: Journal | None = None, *, progress: Prog
             _compute(plan, reading, torch.from_numpy(values), progress)
         if journal is not None:
             _keep(journal, number, reading.window.strand, rows, first)
-    total, *others = map(np.array, arrays.values()) if journal is not None else arrays.values()
+    total, *others = arrays.values()
+    if journal is not None:
+        total = np.array(total)  # the checksums are those of the stored map
     for other in others:
         total += other
     if plan.model.bidirectional and others:

@@ -25,7 +25,7 @@ from genoscan.record import model_record, sequence_records
 from genoscan.temporary import temporary
 from genoscan.tracks.atomic import AtomicFiles, atomic_files, os_errors, resolve
 from genoscan.tracks.journal import open_journal
-from genoscan.tracks.outputs import check_file, check_outputs
+from genoscan.tracks.outputs import check_distinct, check_file, check_outputs
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.record_schema import region_records
 from genoscan.tracks.writer import open_tracks, split_suffix, write_in_pieces
@@ -65,9 +65,8 @@ def check_map_outputs(outputs: Sequence[Path], inputs: Sequence[Path | None]) ->
             )
         split_suffix(path)
     check_outputs(tracks, inputs)
-    for i, path in enumerate(outputs):
-        if path in outputs[:i]:
-            raise InputError(f"{path}: an output is given twice: name each once")
+    check_distinct(outputs)
+    for path in outputs:
         if path not in tracks:
             check_file(path, inputs)
         if path.suffix.lower() in (_COOL, _MCOOL) and find_spec("cooler") is None:

@@ -15,7 +15,7 @@ from genoscan.genome.region import Region
 from genoscan.notebook import largest_rows, show_frame
 from genoscan.tracks.atomic import AtomicFiles, os_errors
 from genoscan.tracks.columns import write_effects
-from genoscan.tracks.outputs import check_file, check_outputs
+from genoscan.tracks.outputs import check_distinct, check_file, check_outputs
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.writer import BEDGRAPH, BIGWIG, open_tracks, split_suffix, write_in_pieces
 
@@ -148,8 +148,7 @@ def check_mutation_outputs(outputs: Sequence[Path], inputs: Sequence[Path | None
             check_file(output, inputs)
         if output.suffix == ".h5" and importlib.util.find_spec("h5py") is None:
             raise InputError(f"{output}: HDF5 needs h5py: install genoscan[h5], or write .npz")
-    if len(set(outputs)) < len(outputs):
-        raise InputError(f"{outputs[-1]}: an output is given twice: name each once")
+    check_distinct(outputs)
 
 
 def write_mutations(

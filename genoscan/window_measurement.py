@@ -250,6 +250,8 @@ def measure(prepared: Measurement, journal: Journal | None = None, *, progress: 
     NonFiniteError
         If a derivative is not finite, or all derivatives in a region are 0 or almost 0.
     """
+    if journal is not None:
+        journal.log_resumed(len(journal.entries), sum(len(job.batches) for job in prepared.jobs), "batches")
     results = _Results(journal)
     truth = _columns(prepared.long, results, progress)
     norms = {region: float(np.linalg.norm(columns)) for region, columns in truth.items()}

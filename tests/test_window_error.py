@@ -556,6 +556,7 @@ def test_an_interrupted_measurement_is_continued(
     computed.clear()
     done = measured(source, model, *words)
     assert (done.code, done.out) == (0, whole.out)
+    assert f"resuming: 3 of {n_all} batches done\n" in done.err
     assert len(computed) == n_all - 3
     assert not output.with_name(f"{output.name}.partial").exists()
 

@@ -1,6 +1,6 @@
 """genoscan models: list, import, show and measure models."""
 
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,8 +160,10 @@ def measure_windows(
     grid = prepared.grid
     log(f"{n_regions:,} regions: {len(grid.pairs):,} windows each, compared with {grid.context:,} bases on each side")
     unchanged = output is None and is_included(loaded.path)
-    settings = measurement_settings(prepared)
-    with nullcontext() if unchanged else open_journal(output or loaded.path, settings) as journal:
+    with ExitStack() as stack:
+        journal = None
+        if not unchanged:
+            journal = stack.enter_context(open_journal(output or loaded.path, measurement_settings(prepared)))
         with progress(sum(map(passes, prepared.jobs))) as advance:
             errors = measure(prepared, journal, progress=advance)
         click.echo(table_text(_window_table(errors)), nl=False)

@@ -87,12 +87,18 @@ def check_each(
     OutputError
         If an output cannot be written.
     """
-    named: set[Path] = set()
     read = _read(inputs)
     for path in outputs:
         check(path)
         written = [path, provenance_path(path), *indexes(path)]
         _check_not_read(path, [*written, partial_folder(path)], read)
+    check_distinct(outputs)
+
+
+def check_distinct(outputs: Sequence[Path]) -> None:
+    """Raise an error if an output is given twice."""
+    named: set[Path] = set()
+    for path in outputs:
         if resolve(path) in named:
             raise InputError(f"{path}: an output is given twice: name each once")
         named.add(resolve(path))
