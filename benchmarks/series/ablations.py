@@ -23,6 +23,7 @@ _LABELS: dict[Change, str] = {
     "kept maps": "permutations instead of identity maps",
     "zero phases": "uniform initial phases",
     "log-uniform steps": "initial steps uniform up to 0.1",
+    "step weights": "initial weights of steps not enlarged",
     "activated": "straight-through estimator",
 }
 

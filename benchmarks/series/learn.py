@@ -35,7 +35,7 @@ _MOST, _SHORT = 16, 16_384
 KNOWN = 0.05
 """Mean loss below which a length is learnt."""
 
-Change = Literal["", "coupling", "kept maps", "zero phases", "log-uniform steps", "activated"]
+Change = Literal["", "coupling", "kept maps", "zero phases", "log-uniform steps", "step weights", "activated"]
 """A property of PD-SSM's block or training that a run is without."""
 
 Draw = Callable[[np.random.Generator, int, int], Series]
@@ -51,7 +51,8 @@ class Run:
     batch    series per update; more of short ones
     rate     learning rate at the first length, which is halved at each longer one
     without  property that is replaced: inflow and phases that do not depend on the step; permutations instead of
-             identity maps; uniform initial phases; initial steps uniform up to 0.1; the straight-through estimator
+             identity maps; uniform initial phases; initial steps uniform up to 0.1; initial weights of the steps
+             that are not enlarged; the straight-through estimator
     """
 
     kind: Literal["pd_ssm", "mamba"]
@@ -110,6 +111,9 @@ def _replace(layer: PdSsm, without: Change) -> None:
         layer.phase.bias.uniform_(-math.pi, math.pi)
     elif without == "log-uniform steps":
         layer.size.bias.uniform_(1e-4, 0.1).expm1_().log_()
+    elif without == "step weights":
+        bound = layer.config.rank**-0.5  # as in nn.Linear
+        layer.size.weight.uniform_(-bound, bound)
 
 
 def means(stack: Stack, x: Float[Tensor, "batch length channels"]) -> Float[Tensor, "batch classes"]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from benchmarks.learning import HELD_OUT, BestWeights, cosine_rate, loss, outputs, share_right
 from benchmarks.tracking.tasks import TASKS, Task
 from genoscan.layers.mamba import MambaConfig
-from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig, with_surrogate
+from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig, fill_with_maps, with_surrogate
 from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate
 from genoscan.layers.weights import assemble
@@ -136,13 +136,16 @@ def build(run: Run, task: Task) -> Stack:
 def _hold(block: PdSsm) -> None:
     """Freeze the block so that states get no input and are neither scaled nor rotated.
 
-    When trained, these are used to count, which only works up to the training lengths.
+    When trained, these are used to count, which only works up to the training lengths. As nothing is stored, no head
+    needs to be initialised for it.
     """
     for part in (block.B_proj, block.size, block.phase, block.conv):
         for weight in part.parameters():
             nn.init.zeros_(weight).requires_grad_(False)
     nn.init.constant_(block.size.bias, -200.0)  # its softplus is 0 up to rounding
     nn.init.ones_(block.conv.weight)  # one tap: the identity
+    for maps in block.dictionary:
+        fill_with_maps(maps, len(maps) // 2)
 
 
 @torch.no_grad()

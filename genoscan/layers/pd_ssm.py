@@ -51,6 +51,9 @@ _KEPT_MARGIN, _MOVED_MARGIN = 2.0, 0.2
 _STEPS = 1e-4, 0.1
 """Range of the initial steps."""
 
+_STEP_GAIN = 4.0
+"""Factor of the initial weights of the steps: the derivative of a softplus is small where steps are small."""
+
 
 class PdSsmConfig(Schema):
     """Configuration of a PD-SSM block: one entry of `layers` in config.json.
@@ -152,24 +155,20 @@ class PdSsm(nn.Module):
     def _initialise(self) -> None:
         """Initialise maps, steps and phases for long memory, and an initial state that is 1 in its first entry.
 
-        Half of the maps are initialised as the identity, which keeps states in place. The others are
-        permutations, because compositions of non-injective maps soon lose all information about the initial
-        state; the largest entry in each of their columns exceeds the others by only a small amount, so that
-        training can change them. Steps are log-uniform, as in Mamba. Phases are zero: at other phases, the mean
-        of a state over many steps vanishes.
+        In every second head, all maps are initialised as the identity, so that what is written to its states stays
+        in place until the router has learnt to move it. In the others, half of the maps are, and the rest are
+        permutations. Steps are log-uniform, as in Mamba. Phases are zero: at other phases, the mean of a state over
+        many steps vanishes.
         """
-        n_states, n_kept = self.config.d_state, self.config.n_maps // 2
         with torch.no_grad():
-            self.dictionary.normal_(std=0.05)
-            self.dictionary[:, :n_kept] += _KEPT_MARGIN * torch.eye(n_states)
-            for head in self.dictionary:
-                for chosen in head[n_kept:]:
-                    chosen[torch.randperm(n_states), torch.arange(n_states)] += _MOVED_MARGIN
+            for head, maps in enumerate(self.dictionary):
+                fill_with_maps(maps, len(maps) if head % 2 else len(maps) // 2)
             self.start.zero_()
             self.start[:, 0, 0] = 1
             self.size.bias.uniform_(*(math.log(step) for step in _STEPS)).exp_()
             if self.config.coupled:
                 self.size.bias.expm1_().log_()  # whose softplus are the steps
+                self.size.weight *= _STEP_GAIN
             self.phase.weight.zero_()
             self.phase.bias.zero_()
 
@@ -276,6 +275,28 @@ class PdSsm(nn.Module):
 
     def _scores(self, u: Tensor) -> Tensor:
         return self.router(u).unflatten(-1, (self.config.heads, self.config.n_maps))
+
+
+@torch.no_grad()
+def fill_with_maps(maps: Float[Tensor, "maps states states"], n_identity: int) -> None:
+    """Fill the maps of one head, in place, with identity maps and permutations, over normal noise.
+
+    Permutations, because compositions of non-injective maps soon lose all information about the initial state. The
+    largest entry in each of their columns exceeds the others by only a small amount, so that training can change them.
+
+    Parameters
+    ----------
+    maps
+        Maps of one head of a dictionary, of shape (maps, states, states).
+    n_identity
+        Number of maps, from the first on, that become the identity. The others become random permutations, except
+        for a few columns in a hundred, in which the noise is larger than the margin.
+    """
+    n_states = maps.shape[-1]
+    maps.normal_(std=0.05)
+    maps[:n_identity] += _KEPT_MARGIN * torch.eye(n_states)
+    for chosen in maps[n_identity:]:
+        chosen[torch.randperm(n_states), torch.arange(n_states)] += _MOVED_MARGIN
 
 
 def with_surrogate(stack: Network, surrogate: Surrogate) -> Network:
