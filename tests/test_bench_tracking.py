@@ -90,7 +90,7 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("kind", ["moves", "pd_ssm", "mamba"])
+@pytest.mark.parametrize("kind", ["maps_only", "pd_ssm", "mamba"])
 def test_a_run_repeats_itself(kind: str) -> None:
     found = [learn(Run("parity", kind, 1, **SMALL)) for _ in range(2)]  # type: ignore[arg-type]
     assert [point[0] for point in found[0].curve] == [2, 3]
@@ -113,7 +113,7 @@ def test_every_task_runs(tmp_path: Path) -> None:
     assert done.code == 0, done.err
     for name in EXPERIMENTS:
         table = pd.read_csv(tmp_path / f"{name}.csv")
-        assert set(table.kind) == {"moves", "pd_ssm", "mamba"}
+        assert set(table.kind) == {"maps_only", "pd_ssm", "mamba"}
         assert table.test.notna().sum() == 3
     refused = benchmark("state-tracking", "A6", "-o", tmp_path)
     assert refused.code == 1

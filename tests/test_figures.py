@@ -15,6 +15,8 @@ import pandas as pd
 import pytest
 from commands import ROOT
 
+from benchmarks.tracking.tasks import TASKS
+
 README, BENCHMARKS, PERFORMANCE = "README.md", "benchmarks/README.md", "docs/performance.md"
 PD_SSM = "docs/pd-ssm.md"
 
@@ -350,28 +352,26 @@ def percent(value: float) -> str:
     return f"{value:.0%}".replace("%", " %")
 
 
+def by_seed(found: pd.DataFrame, column: str = "test") -> str:
+    """Return the accuracies of the seeds, in order, of rows that have one."""
+    return ", ".join(f"{value:.0%}"[:-1] for value in found.dropna(subset=[column])[column]) + " %"
+
+
 def automata() -> Iterator[tuple[str, str]]:
-    for task in ("parity", "even-pairs", "cycle-navigation", "A5", "S5", "events"):
-        found = findings(f"tracking/{task}.json")
-        moves, all_trained, mamba = (
-            [percent(found[f"{name}, 40 to 256, {which}"]) for which in ("best seed on validation", "mean of 3 seeds")]
-            for name in ("PD-SSM that only moves states", "PD-SSM", "Mamba")
-        )
-        others = " | ".join(map(", ".join, (all_trained, mamba)))
-        name = task.replace("-", " ")
-        yield PD_SSM, f"| {name} | {percent(found['guessing'])} | **{moves[0]}**, {moves[1]} | {others} |"
+    for task in TASKS:
+        table = pd.read_csv(ROOT / f"benchmarks/results/tracking/{task}.csv")
+        cells = [by_seed(table[table.kind == kind]) for kind in ("maps_only", "pd_ssm", "mamba")]
+        guessing = percent(findings(f"tracking/{task}.json")["guessing"])
+        yield PD_SSM, f"| {task.replace('-', ' ')} | {guessing} | {' | '.join(cells)} |"
 
 
 def language() -> Iterator[tuple[str, str]]:
-    lengths = "4 events", "8 events, 2 times those of training", "16 events, 4 times those of training"
-    for task, better in (("swaps-of-two", "PD-SSM"), ("moves", "Mamba-2")):
-        found = findings(f"language/{task}.json")
-        cells = []
-        for name in ("Mamba-2", "PD-SSM"):
-            cell = ", ".join(percent(found[f"{length}: {name}, mean of 3 seeds"]) for length in lengths)
-            cells.append(f"**{cell}**" if name == better else cell)
-        said = task.replace("-", " ")
-        yield PD_SSM, f"| {said}, 4, 8 and 16 events, mean of three seeds | {' | '.join(cells)} |"
+    for task in ("swaps-of-two", "moves"):
+        table = pd.read_csv(ROOT / f"benchmarks/results/language/{task}.csv")
+        for events in (4, 8, 16):
+            found = table[table.events == events]
+            cells = [by_seed(found[found.kind == kind]) for kind in ("mamba2", "activated")]
+            yield PD_SSM, f"| {task.replace('-', ' ')}, {events} events | {' | '.join(cells)} |"
 
 
 def mechanistic() -> Iterator[tuple[str, str]]:

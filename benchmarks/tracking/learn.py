@@ -32,7 +32,7 @@ _SURE, _MEMORY = 0.97, 0.95
 class Run:
     """Settings that determine a run, bit for bit on one machine.
 
-    kind               pd_ssm: PD-SSM blocks, fully trained; moves: only maps, router and read-out
+    kind               pd_ssm: PD-SSM blocks, fully trained; maps_only: only maps, router and read-out
                        are trained, and states are only moved; mamba
     writes             the first PD-SSM block is fully trained in either kind and reads two symbols
                        at once, to store what has to be forgotten later
@@ -43,7 +43,7 @@ class Run:
     """
 
     task: str
-    kind: Literal["moves", "pd_ssm", "mamba"]
+    kind: Literal["maps_only", "pd_ssm", "mamba"]
     seed: int
     n_layers: int = 1
     writes: bool = False
@@ -128,7 +128,7 @@ def build(run: Run, task: Task) -> Stack:
         blocks[0] = pd_ssm.model_copy(update={"d_conv": 2, "n_maps": 2 * run.n_maps})
     stack = assemble(blocks, run.width, task.n_tokens, task.n_labels, eps=_EPS, kernels=choose("cpu"))
     for i, layer in enumerate(stack.layers):
-        if isinstance(layer, PdSsm) and run.kind == "moves" and not (run.writes and i == 0):
+        if isinstance(layer, PdSsm) and run.kind == "maps_only" and not (run.writes and i == 0):
             _hold(layer)
     return stack
 
