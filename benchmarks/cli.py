@@ -358,7 +358,7 @@ def mechanistic(names: tuple[str, ...], by_size: bool, **where: Any) -> None:
     _run(axes.EXPERIMENTS | states.EXPERIMENTS if by_size else experiments.EXPERIMENTS, names, **where)
     if not by_size:
         folder = where["folder"]
-        means = summary.write(folder, summary.tables(folder), log)
+        means = summary.write(folder, summary.tables(folder, quick=where["quick"]), log)
         click.echo(f"accuracy on test, mean of seeds:\n{means.to_string(float_format='{:.1%}'.format)}")
         click.echo(folder / f"{summary.NAME}.html")
 

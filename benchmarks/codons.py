@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 
-from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row
+from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row, checksums
 from benchmarks.figure import OURS, THEIRS, add_curves, add_seeds, panels
 from benchmarks.genes.accuracy import class_accuracy, labelled_regions, predict
 from benchmarks.recurrent import Kind, block, closest_width, n_weights
@@ -76,6 +76,7 @@ def experiment(training: Path, test: Path) -> Experiment:
         partial(_measure, training, test),
         _findings,
         _draw,
+        data=checksums([training, test]),
     )
 
 

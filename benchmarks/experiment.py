@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -9,8 +10,14 @@ import plotly.graph_objects as go
 
 from benchmarks.alone import alone
 from benchmarks.threshold import Threshold
+from genoscan.tracks.provenance import file_sha256
 
 Row = dict[str, Any]
+
+
+def checksums(paths: Iterable[Path]) -> dict[str, str]:
+    """Return the SHA-256 of files by name, as the `data` of an experiment."""
+    return {path.name: file_sha256(path) for path in paths}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row
+from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row, checksums
 from benchmarks.figure import OURS, THEIRS, TORCH
 from genoscan.engine.forward import forward
 from genoscan.engine.inputs import OneHot
@@ -63,6 +63,7 @@ def experiment(genome: Path, models: Sequence[str]) -> Experiment:
         partial(_measure, genome, paths),
         _findings,
         _draw,
+        data=checksums([genome]),
     )
 
 

@@ -17,24 +17,41 @@ Kind = Literal["mamba", "mamba2", "activated", "straight_through"]
 
 Block = MambaConfig | Mamba2Config | PdSsmConfig
 
-_HEADS = 2
+_HEAD = 64
+"""Channels of a head of Mamba-2, as in its authors' models; in ours, a divisor of all channels."""
 
 
 def block(kind: Kind, width: int) -> Block:
-    """Return a block: 16 states a channel; 2 heads of 64 states a channel; 8 heads of 8 complex states, 8 maps."""
+    """Return a block of Mamba or Mamba-2 with 16 or 64 states a channel, or 8 heads of 8 complex states and 8 maps."""
     rank = -(-width // 16)
     if kind == "mamba":
         return MambaConfig(dt_rank=rank)
     if kind == "mamba2":
-        return Mamba2Config(d_state=64, head_dim=2 * width // _HEADS)
+        return Mamba2Config(d_state=64, head_dim=_head_dim(2 * width))
     return PdSsmConfig(heads=8, d_state=8, n_maps=8, rank=rank, coupled=True)
 
 
+def _head_dim(channels: int) -> int:
+    divisors = [size for size in range(1, channels + 1) if channels % size == 0]
+    return min(divisors, key=lambda size: abs(channels / size - channels / _HEAD))
+
+
 def block_of_states(kind: Kind, width: int, states: int) -> Block:
-    """Return a block with a number of states that each have their own decay: one a channel, or heads of 8."""
+    """Return a block of Mamba or PD-SSM with as many inner channels as states that each have their own decay.
+
+    Mamba has one such state a channel, PD-SSM heads of 8 complex ones and 8 maps.
+
+    Raises
+    ------
+    ValueError
+        If the kind is Mamba-2, or the number of states is not a multiple of the width and of 8.
+    """
+    if kind == "mamba2" or states % width or states % 8:
+        raise ValueError(f"no block of {kind} with width {width} and {states} states")
+    rank, expand = -(-width // 16), states // width
     if kind == "mamba":
-        return MambaConfig(dt_rank=-(-width // 16), d_state=1, expand=states // width)
-    return PdSsmConfig(heads=states // 8, d_state=8, n_maps=8, rank=-(-width // 16), coupled=True)
+        return MambaConfig(dt_rank=rank, d_state=1, expand=expand)
+    return PdSsmConfig(heads=states // 8, d_state=8, n_maps=8, rank=rank, expand=expand, coupled=True)
 
 
 def surrogate(kind: Kind) -> Surrogate | None:

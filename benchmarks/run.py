@@ -4,9 +4,10 @@ An experiment NAME writes NAME.csv, one row per measurement; NAME.json with mach
 findings; NAME.html and, if kaleido and Chrome are installed, NAME.png.
 """
 
+import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from benchmarks import machine
-from benchmarks.experiment import Environment, Experiment, Finding, Row
+from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row
 from genoscan.errors import InputError
 from genoscan.tracks.atomic import atomic_write, os_errors
 
@@ -49,7 +50,7 @@ def run(
         If the folder contains this experiment from another machine, version or setting.
     """
     cells = experiment.cells(environment.quick)
-    record, rows = _resumed(folder / name, _record(name, experiment, environment), len(cells))
+    record, rows = _resumed(folder / name, _record(name, experiment, environment, cells), len(cells))
     _write(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
     done = {row["cell"] for row in rows}
     for cell in cells:
@@ -67,7 +68,7 @@ def run(
     return findings
 
 
-def _record(name: str, experiment: Experiment, environment: Environment) -> dict[str, Any]:
+def _record(name: str, experiment: Experiment, environment: Environment, cells: Sequence[Cell]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "experiment": name,
@@ -78,13 +79,21 @@ def _record(name: str, experiment: Experiment, environment: Environment) -> dict
         "versions": machine.versions(),
         "commit": machine.commit(),
         "settings": asdict(environment),
+        "cells": _sha256(cells),
     }
+
+
+def _sha256(cells: Sequence[Cell]) -> str:
+    """Return the SHA-256 of the names and settings of cells."""
+    settings = [(cell.name, dict(cell.settings)) for cell in cells]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _resumed(path: Path, record: dict[str, Any], n_cells: int) -> tuple[dict[str, Any], list[Row]]:
     """Return record and rows of an earlier run with the same settings, or a fresh record.
 
-    A complete run keeps its machine and versions; only figure and findings are made anew.
+    A complete run keeps its set-up, machine and versions; only figure and findings are made anew. Files from before
+    the cells were recorded have no "cells".
     """
     known, table = path.with_suffix(".json"), path.with_suffix(".csv")
     if not known.exists() or not table.exists():
@@ -93,7 +102,8 @@ def _resumed(path: Path, record: dict[str, Any], n_cells: int) -> tuple[dict[str
         found = json.loads(known.read_text(encoding="utf-8"))
         rows = pd.read_csv(table)
         measured = {key: found[key] for key in ("machine", "versions", "commit")}
-        settings = {"settings": found["settings"], "data": found.get("data", {})}
+        settings = {key: found.get(key, record[key]) for key in ("settings", "data", "cells")}
+        described = {key: found[key] for key in ("title", "setup")}
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{known}: is there already and cannot be read: {error}") from None
     must = settings if rows["cell"].nunique() >= n_cells else settings | measured
@@ -102,7 +112,7 @@ def _resumed(path: Path, record: dict[str, Any], n_cells: int) -> tuple[dict[str
             f"{known}: was measured with another {' and '.join(differing)}: name another folder, or remove it"
         )
     named = (dict(zip(rows.columns, row, strict=True)) for row in rows.itertuples(index=False))
-    return record | measured, list(named)
+    return record | measured | described, list(named)
 
 
 def _plain(finding: Finding, *, judged: bool) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from commands import benchmark
 from benchmarks.learning import UNKNOWN
 from benchmarks.mechanistic import axes, experiments, states
 from benchmarks.mechanistic.experiments import EXPERIMENTS, QUICK, base_run, kinds
-from benchmarks.mechanistic.learn import Mixer, Run, build, learn, n_weights, width_of
+from benchmarks.mechanistic.learn import Mixer, Run, build, floor, learn, n_weights, width_of
 from benchmarks.mechanistic.tasks import MOTIF, N_NOISE, TASKS, Size, facts, n_copied
 
 SIZES = [
@@ -130,10 +130,22 @@ def test_guessing_is_as_good_as_stated(name: str, size: Size) -> None:
     # The last scored label of each sequence, since those of one sequence may repeat.
     last = [row[row != UNKNOWN][-1] for row in labels]
     counts = np.bincount(np.unique(last, return_inverse=True)[1])
-    assert len(counts) == task.guesses(size)
+    assert len(counts) == len(task.answers(size))
+    assert {int(answer) for row in labels for answer in row[row != UNKNOWN]} <= set(task.answers(size))
     squares = ((counts - counts.mean()) ** 2 / counts.mean()).sum()
     freedom = len(counts) - 1
     assert squares < freedom + 4 * (2 * freedom) ** 0.5  # chi-squared, four standard deviations above its mean
+
+
+def test_the_most_frequent_answer_so_far() -> None:
+    size = Size(8, 4)
+    tokens = np.array([[0, 2, 1, 3, 1, 3, 0, 2], [0, 3, 0, 3, 1, 2, 1, 2]])
+    found = TASKS["in-context-recall"].most_frequent(tokens, size)
+    assert found.tolist() == [[2, 2, 2, 2, 2, 3, 3, 2], [2, 3, 3, 3, 3, 3, 3, 2]]
+    assert (TASKS["compression"].most_frequent(np.array([[0, 1, 2, 2, 3]]), Size(5, 4)) == 2).all()
+    # Values of sixteen tokens are those of eight keys, so that frequencies are of some use, but not in memorisation.
+    assert 0.25 < floor(base_run("in-context-recall")) < 0.4
+    assert floor(base_run("memorisation")) == 1 / 127
 
 
 def test_draws_are_those_of_the_seed_and_differ_between_seeds() -> None:

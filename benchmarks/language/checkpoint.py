@@ -138,6 +138,12 @@ def run_checkpoint(
     data
         Files that are read, as in `Experiment.data`.
     """
-    settings = {"cell": dict(cell.settings), "data": data, "environment": asdict(environment)}
-    settings |= {"machine": machine.machine(environment.device), "versions": machine.versions()}
+    settings = {
+        "cell": dict(cell.settings),
+        "data": data,
+        "environment": asdict(environment),
+        "machine": machine.machine(environment.device),
+        "versions": machine.versions(),
+        "commit": machine.commit(),
+    }
     return Checkpoint(Path(f"{stem}-{cell.name.replace(' ', '-')}.checkpoint.safetensors"), settings)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import torch
+from torch import Tensor
 
 from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row
 from benchmarks.figure import add_curves, add_level, panels
@@ -18,7 +19,7 @@ from benchmarks.language.kinds import KINDS, LABELS, about_runs
 from benchmarks.language.model import Hybrid
 from benchmarks.language.stories import NUMBERS, TASKS, encode, story
 from benchmarks.language.training import Run, train
-from benchmarks.learning import HELD_OUT, UNKNOWN, Labels, Tokens
+from benchmarks.learning import HELD_OUT, UNKNOWN, Labels, Tokens, loss
 from benchmarks.threshold import at_least
 
 _SEEDS = 1, 2, 3
@@ -88,43 +89,52 @@ def batch(run: ProbeRun, step: int) -> tuple[Tokens, Labels]:
     return encode([list(story(task, random, n_events, mean)) for mean in means])
 
 
-@torch.no_grad()
-def accuracy(model: Hybrid, run: ProbeRun, split: str, n_events: int, n_stories: int, *, device: str) -> float:
-    """Return the share of held-out stories whose last statement is right.
+def held_out(run: ProbeRun, split: str, n_events: int) -> tuple[Tensor, Tensor]:
+    """Return held-out stories as tokens and labels, of shape (stories, words).
 
     Every second story has one event less, because an even number of swaps of two people changes nothing.
     """
     random = np.random.default_rng([HELD_OUT[split], n_events])
+    n_stories = run.stories[split == "test"]
     stories = [list(story(TASKS[run.task], random, n_events - i % 2)) for i in range(n_stories)]
-    tokens, labels = (torch.from_numpy(part) for part in encode(stories))
+    tokens, labels = map(torch.from_numpy, encode(stories))
+    return tokens, labels
+
+
+@torch.no_grad()
+def accuracy(model: Hybrid, tokens: Tensor, labels: Tensor, *, device: str) -> float:
+    """Return the share of stories whose last statement is right."""
     found = torch.cat([model(part.to(device)).argmax(-1).cpu() for part in tokens.split(_BATCH)])
     return float(((found == labels) | (labels == UNKNOWN)).all(1).double().mean())
 
 
 def _measure(folder: Path, cell: Cell, _before: Sequence[Row], environment: Environment) -> list[Row]:
-    """Return a row for every accuracy on validation, and one for the test of each length, also if training fails."""
+    """Return a row for every loss on validation, and one for the test of each length, also if training fails."""
     torch.set_num_threads(environment.threads)
     run = ProbeRun(**cell.settings)
-    within = [length for length in run.lengths if length <= run.longest]
 
+    validation = [held_out(run, "validation", length) for length in run.lengths if length <= run.longest]
+
+    @torch.no_grad()
     def score(model: Hybrid) -> float:
-        n = run.stories[0]
-        return float(np.mean([accuracy(model, run, "validation", k, n, device=environment.device) for k in within]))
+        # Not the accuracy, which is 100 % in many places long before training ends.
+        device = environment.device
+        return -float(np.mean([float(loss(model(x.to(device)), y.to(device))) for x, y in validation]))
 
     checkpoint = run_checkpoint(folder / run.task, cell, environment)
     learnt = train(run, partial(batch, run), score, checkpoint, device=environment.device)
     known: Row = {"kind": run.kind, "seed": run.seed}
-    rows = [known | dict(zip(("step", "loss", "validation"), point, strict=True)) for point in learnt.curve]
+    rows = [known | {"step": step, "loss": mean, "validation": -score} for step, mean, score in learnt.curve]
     last = {
         "step": rows[-1]["step"],
-        "validation": max(row["validation"] for row in rows),
+        "validation": min(row["validation"] for row in rows),
         "weights": learnt.weights,
         "width": learnt.width,
         "seconds": learnt.seconds,
         "failure": learnt.failure,
     }
     tests = [
-        {"events": k, "test": accuracy(learnt.model, run, "test", k, run.stories[1], device=environment.device)}
+        {"events": k, "test": accuracy(learnt.model, *held_out(run, "test", k), device=environment.device)}
         for k in run.lengths
     ]
     return [*rows, *(known | last | test for test in tests)]
@@ -144,7 +154,7 @@ def _findings(task: str, table: pd.DataFrame) -> Iterator[Finding]:
         name = f"{length:.0f} events" + (f", {times} times those of training" if times > 1 else "")
         for kind, (label, _) in LABELS.items():
             runs = tests[tests.kind == kind].sort_values("validation")
-            yield Finding(f"{name}: {label}, best seed on validation", runs.iloc[-1].test)
+            yield Finding(f"{name}: {label}, best seed on validation", runs.iloc[0].test)
             yield Finding(f"{name}: {label}, mean of {len(runs)} seeds", means[kind])
         threshold = at_least(_BETTER) if times > 1 else None
         yield Finding(
@@ -154,15 +164,15 @@ def _findings(task: str, table: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _draw(task: str, table: pd.DataFrame) -> go.Figure:
-    page = panels(["right on validation, up to the longest of training", "right on test, by events"])
+    page = panels(["loss on validation, up to the longest of training", "right on test, by events"])
     add_curves(page, table[table.test.isna()], LABELS, x="step", y="validation", row=1, col=1)
     page.update_xaxes(title="steps", row=1, col=1)
     rows = _results(table)
     add_curves(page, rows, LABELS, x="events", y="test", row=1, col=2)
     page.update_xaxes(type="log", tickvals=sorted(rows.events.unique()), title="events", row=1, col=2)
-    for col in (1, 2):
-        add_level(page, 1 / TASKS[task].answers, row=1, col=col)
-    return page.update_yaxes(range=[0, 1.02], tickformat=".0%")
+    add_level(page, 1 / TASKS[task].answers, row=1, col=2)
+    page.update_yaxes(rangemode="tozero", row=1, col=1)
+    return page.update_yaxes(range=[0, 1.02], tickformat=".0%", row=1, col=2)
 
 
 def _setup(run: ProbeRun) -> str:
@@ -171,9 +181,9 @@ def _setup(run: ProbeRun) -> str:
         f"{run.weights:,} weights in all, which determine the width; words are tokens. AdamW at {run.rate:g}, "
         f"{run.steps:,} steps of {run.sequences} new stories of up to {run.longest} events, fewer in the first "
         f"half; between them statements, whose things or boxes are learnt, up to {run.statements:g} per event on "
-        f"average at first and none at the end. Accuracy on {run.stories[0]} stories "
+        f"average at first and none at the end. The mean loss on {run.stories[0]} stories "
         f"of each length up to {run.longest} events every {run.every} steps chooses the weights; {run.stories[1]} "
-        f"others of each length test them, up to {run.lengths[-1]} events, with one statement, at the end. Half of the "
+        f"drawn apart test them, up to {run.lengths[-1]} events, with one statement, at the end. Half of the "
         "stories of a length have one event less."
     )
 

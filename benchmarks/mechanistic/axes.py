@@ -11,7 +11,8 @@ import plotly.graph_objects as go
 from benchmarks.experiment import Cell, Experiment, Finding
 from benchmarks.figure import TORCH, add_curves, panels
 from benchmarks.mechanistic.experiments import LABELS, QUICK, base_run, describe, kinds, measure, results
-from benchmarks.mechanistic.tasks import TASKS, Size
+from benchmarks.mechanistic.learn import floor
+from benchmarks.mechanistic.tasks import Size
 
 _AXES: dict[str, dict[str, tuple[Any, ...]]] = {
     "in-context-recall": {"vocabulary": (16, 32, 64, 128), "length": (64, 128, 256), "noise": (0, 0.2, 0.4, 0.6, 0.8)},
@@ -58,9 +59,9 @@ def _draw(task: str, table: pd.DataFrame) -> go.Figure:
         values = sorted(set(along[axis]))
         page.add_scatter(
             x=values,
-            y=[TASKS[task].chance(replace(base_run(task).size, **{axis: value})) for value in values],
-            name="guessing",
-            legendgroup="guessing",
+            y=[floor(replace(base_run(task), **{axis: value})) for value in values],
+            name="without memory",
+            legendgroup="without memory",
             showlegend=col == 1,
             mode="lines",
             line={"color": TORCH[1], "dash": "dot", "width": 1.5},

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from benchmarks.learning import HELD_OUT, BestWeights, cosine_rate, outputs, share_right, train_step
+from benchmarks.learning import HELD_OUT, UNKNOWN, BestWeights, cosine_rate, outputs, share_right, train_step
 from benchmarks.mechanistic.tasks import TASKS, Size
 from benchmarks.recurrent import Kind, block, block_of_states, closest_width, n_weights, surrogate
 from genoscan.errors import InputError
@@ -167,6 +167,17 @@ def learn(run: Run) -> Learnt:
     best.restore()
     test = accuracy(model, run, "test", run.sequences[1])
     return Learnt(curve, test, n_weights(model), model.width, time.process_time() - started, failure)
+
+
+def floor(run: Run) -> float:
+    """Return the accuracy on the test set that needs no memory of what belongs together.
+
+    It is that of guessing, or of the most frequent answer so far, if this is better.
+    """
+    task = TASKS[run.task]
+    tokens, labels = task.held_out(np.random.default_rng(HELD_OUT["test"]), run.sequences[1], run.size)
+    asked = labels != UNKNOWN
+    return max(task.chance(run.size), float((task.most_frequent(tokens, run.size) == labels)[asked].mean()))
 
 
 @torch.no_grad()

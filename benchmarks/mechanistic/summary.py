@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from benchmarks.figure import panels
-from benchmarks.mechanistic.experiments import LABELS, draw_curves, results
+from benchmarks.mechanistic.experiments import EXPERIMENTS, LABELS, draw_curves, results
 from benchmarks.mechanistic.tasks import TASKS
 from benchmarks.run import write_figure, write_table
 
@@ -15,10 +15,12 @@ NAME = "mechanistic"
 _COLUMNS = ["task", "kind", "seed", "step", "validation", "test", "weights", "width", "seconds", "failure"]
 
 
-def tables(folder: Path) -> dict[str, pd.DataFrame]:
-    """Return the tables of the tasks that the folder contains, by task."""
+def tables(folder: Path, *, quick: bool) -> dict[str, pd.DataFrame]:
+    """Return the tables of the tasks that the folder contains with all kinds and seeds, by task."""
     paths = {task: folder / f"{task}.csv" for task in TASKS}
-    return {task: pd.read_csv(path) for task, path in paths.items() if path.exists()}
+    found = {task: pd.read_csv(path) for task, path in paths.items() if path.exists()}
+    cells = {task: {cell.name for cell in EXPERIMENTS[task].cells(quick)} for task in found}
+    return {task: table for task, table in found.items() if set(table.cell) == cells[task]}
 
 
 def write(folder: Path, found: Mapping[str, pd.DataFrame], report: Callable[[str], object]) -> pd.DataFrame:

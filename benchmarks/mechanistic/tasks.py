@@ -46,19 +46,25 @@ class Task:
     size      size in the published baseline, shorter where training would take hours
     sample    (generator, number, size) -> training sequences and their labels
     held_out  the same for validation and test
-    guesses   size -> number of answers that are equally likely without reading the sequence
+    answers   size -> tokens of answers, which are equally likely without reading the sequence
     pooled    whether the whole sequence is recovered from the output at its last token
     """
 
     size: Size
     sample: Sample
     held_out: Sample
-    guesses: Callable[[Size], int]
+    answers: Callable[[Size], range]
     pooled: bool = False
 
     def chance(self, size: Size) -> float:
         """Return the accuracy of guessing."""
-        return 1 / self.guesses(size)
+        return 1 / len(self.answers(size))
+
+    def most_frequent(self, tokens: Tokens, size: Size) -> Tokens:
+        """Return at each position the token of answers that occurs most often up to it (or at all, if pooled)."""
+        answers = self.answers(size)
+        counts = (tokens[..., None] == np.array(answers)).cumsum(1)
+        return answers[0] + (counts[:, -1:] if self.pooled else counts).argmax(-1)
 
     def n_tokens(self, size: Size) -> int:
         """Return the number of different tokens, which is that of labels as well."""
@@ -206,18 +212,27 @@ def facts(size: Size) -> np.ndarray:
     return n_keys + np.random.default_rng(_FACTS_SEED).permutation(n_keys)
 
 
+def _second_half(size: Size) -> range:
+    return range(size.vocabulary // 2, size.vocabulary)
+
+
+def _values(size: Size) -> range:
+    n_keys = (size.vocabulary - 1) // 2
+    return range(n_keys, 2 * n_keys)
+
+
 TASKS = {
-    "in-context-recall": Task(Size(128, 16), recall, recall, lambda size: size.vocabulary // 2),
+    "in-context-recall": Task(Size(128, 16), recall, recall, _second_half),
     "fuzzy-recall": Task(
         Size(128, 16),
         fuzzy_recall,
         fuzzy_recall_of_long_keys,
-        lambda size: size.vocabulary - 1 - (size.vocabulary - 1) // 2,
+        lambda size: range((size.vocabulary - 1) // 2, size.vocabulary - 1),
     ),
-    "noisy-recall": Task(Size(128, 16, 0.2), recall, recall, lambda size: size.vocabulary // 2),
+    "noisy-recall": Task(Size(128, 16, 0.2), recall, recall, _second_half),
     "selective-copying": Task(
-        Size(64, 16, 0.85), selective_copying, selective_copying, lambda size: size.vocabulary - 2
+        Size(64, 16, 0.85), selective_copying, selective_copying, lambda size: range(size.vocabulary - 2)
     ),
-    "compression": Task(Size(32, 16), compression, compression, lambda size: size.vocabulary - 1, pooled=True),
-    "memorisation": Task(Size(32, 256), memorisation, memorisation, lambda size: (size.vocabulary - 1) // 2),
+    "compression": Task(Size(32, 16), compression, compression, lambda size: range(size.vocabulary - 1), pooled=True),
+    "memorisation": Task(Size(32, 256), memorisation, memorisation, _values),
 }

@@ -63,7 +63,7 @@ def _measure(cell: Cell, _before: Sequence[Row], environment: Environment) -> li
     learnt = learn(run, partial(fresh, 2), planted(n_validation, last, seed), planted(n_test, last, test_seed))
     ends = pd.DataFrame(learnt.curve, columns=["step", "length", "loss", "validation"]).groupby("length").last()
     ends["updates"] = ends.step.diff().fillna(ends.step)
-    known: Row = {"without": run.without or "nothing", "seed": run.seed, "test": learnt.test}
+    known: Row = {"without": run.without or "nothing", "seed": run.seed, "test": learnt.test, "failure": learnt.failure}
     return [known | {str(key): value for key, value in row.items()} for row in ends.reset_index().to_dict("records")]
 
 

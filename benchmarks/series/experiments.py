@@ -1,9 +1,10 @@
 """START HERE: accuracy on long series, and the cost of a training step."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import plotly.graph_objects as go
 import torch
 
 from benchmarks.alone import WARM_UP, cost
-from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row
+from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row, checksums
 from benchmarks.figure import OURS, THEIRS, add_curves, panels
 from benchmarks.series.data import CHANNELS, LENGTH, Series, fresh, planted, read_ts, split
 from benchmarks.series.learn import Draw, Run, build, derivatives, learn
@@ -77,10 +78,13 @@ def files(paths: Sequence[Path]) -> Experiment:
         f"{series.x.shape[1]:,} steps, 70, 15 and 15 % by seed, as in PD-SSM's paper.",
         Run("pd_ssm", 1, steps=2_000, rate=2e-3, every=100),
         parts,
+        checksums(paths),
     )
 
 
-def _experiment(title: str, what: str, one: Run, parts: Parts) -> Experiment:
+def _experiment(
+    title: str, what: str, one: Run, parts: Parts, data: Mapping[str, str] = MappingProxyType({})
+) -> Experiment:
     def cells(quick: bool) -> list[Cell]:
         short: dict[str, Any] = {}
         if quick:
@@ -112,11 +116,11 @@ def _experiment(title: str, what: str, one: Run, parts: Parts) -> Experiment:
 
     setup = (
         f"{what} {one.n_layers} blocks of {one.width} channels: PD-SSM of {one.d_state} states, or "
-        f"Mamba of 16 a channel. Mean of the outputs over all steps, softmax; Adam at "
+        f"Mamba of 16 a channel at the same number of weights. Mean of the outputs over all steps, softmax; Adam at "
         f"{one.rate:g}{', halved at each longer length' if one.lengths else ''}; {one.batch} series a step, more of "
         f"short ones, at most {one.steps:,} steps a length; best on validation is tested."
     )
-    return Experiment(f"long series: {title}", setup, cells, measure, _findings, _draw)
+    return Experiment(f"long series: {title}", setup, cells, measure, _findings, _draw, data)
 
 
 def _learnt(run: Run, parts: tuple[Draw, Series, Series]) -> list[Row]:
@@ -125,7 +129,7 @@ def _learnt(run: Run, parts: tuple[Draw, Series, Series]) -> list[Row]:
     names = "step", "length", "loss", "validation"
     rows = [{"what": "curve"} | known | dict(zip(names, p, strict=True)) for p in learnt.curve]
     best = max(row["validation"] for row in rows)
-    last = {"validation": best, "test": learnt.test}
+    last = {"validation": best, "test": learnt.test, "weights": learnt.weights, "failure": learnt.failure}
     return [*rows, {"what": "answer"} | known | last]
 
 

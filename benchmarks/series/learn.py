@@ -16,11 +16,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.learning import BestWeights
+from benchmarks.recurrent import closest_width, n_weights
 from benchmarks.series.data import Series
 from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.forward import forward
 from genoscan.engine.inputs import Dense
 from genoscan.engine.target import WeightedSum
+from genoscan.errors import InputError
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig, with_surrogate
 from genoscan.layers.stack import Stack
@@ -30,6 +32,7 @@ from genoscan.ops.dispatch import choose
 from genoscan.training.optimizer import adamw, update
 
 TILE, SLOTS = 512, 16
+_WIDTHS = range(4, 513)
 _MOST, _SHORT = 16, 16_384
 """Series per update at most, and their total steps up to which they are more than `batch`."""
 KNOWN = 0.05
@@ -49,6 +52,7 @@ class Run:
     lengths  lengths of the training series, in order, each once the one before is learnt; empty: full length
     steps    maximum of updates at a length
     batch    series per update; more of short ones
+    width    width of PD-SSM; that of Mamba is the one with the closest number of weights
     rate     learning rate at the first length, which is halved at each longer one
     without  property that is replaced: inflow and phases that do not depend on the step; permutations instead of
              identity maps; uniform initial phases; initial steps uniform up to 0.1; initial weights of the steps
@@ -77,26 +81,43 @@ class Run:
 class Learnt:
     """Results of a run.
 
-    curve  (updates, length of series, mean of the last losses, accuracy on validation)
-    test   accuracy of the weights that are best on validation
+    curve    (updates, length of series, mean of the last losses, accuracy on validation)
+    test     accuracy of the weights that are best on validation
+    failure  why training ended early; empty if it did not
     """
 
     curve: list[tuple[int, int, float, float]] = field(default_factory=list)
     test: float = 0.0
+    weights: int = 0
+    failure: str = ""
 
 
 def build(run: Run, channels: int, n_classes: int) -> Stack:
     """Return the model with seeded weights."""
+    width = run.width
+    if run.kind == "mamba":
+        with torch.device("meta"):
+            weights = n_weights(_pd_ssm(run, channels, n_classes))
+        width = closest_width(lambda width: _mamba(run, channels, n_classes, width), weights, _WIDTHS)
     torch.manual_seed(run.seed)
-    rank = -(-run.width // 16)
-    coupled = run.without != "coupling"
-    pd_ssm = PdSsmConfig(heads=1, d_state=run.d_state, n_maps=8, d_conv=4, rank=rank, coupled=coupled)
-    block: Any = MambaConfig(d_conv=4, dt_rank=rank) if run.kind == "mamba" else pd_ssm
-    stack = assemble([block] * run.n_layers, run.width, channels, n_classes, eps=1e-5, kernels=choose("cpu"))
+    if run.kind == "mamba":
+        return _mamba(run, channels, n_classes, width)
+    stack = _pd_ssm(run, channels, n_classes)
     for layer in stack.layers:
         if isinstance(layer, PdSsm):
             _replace(layer, run.without)
     return stack
+
+
+def _mamba(run: Run, channels: int, n_classes: int, width: int) -> Stack:
+    blocks = [MambaConfig(d_conv=4, dt_rank=-(-width // 16))] * run.n_layers
+    return assemble(blocks, width, channels, n_classes, eps=1e-5, kernels=choose("cpu"))
+
+
+def _pd_ssm(run: Run, channels: int, n_classes: int) -> Stack:
+    coupled, rank = run.without != "coupling", -(-run.width // 16)
+    block = PdSsmConfig(heads=1, d_state=run.d_state, n_maps=8, d_conv=4, rank=rank, coupled=coupled)
+    return assemble([block] * run.n_layers, run.width, channels, n_classes, eps=1e-5, kernels=choose("cpu"))
 
 
 @torch.no_grad()
@@ -158,15 +179,19 @@ def learn(run: Run, draw: Draw, validation: Series, test: Series) -> Learnt:
     optimiser = adamw(stack, rate=run.rate, decay=0.0)  # which is Adam
     random, learnt, step = np.random.default_rng(run.seed), Learnt(), 0
     best = BestWeights(stack)
+    learnt.weights = n_weights(stack)
     for i, length in enumerate(run.lengths or (full,)):
         losses: list[float] = []
         for last in range(1, run.steps + 1):
             series = draw(random, max(run.batch, min(_MOST, _SHORT // length)), length)
-            losses.append(_update(trained, optimiser, series, run.rate / 2**i))
-            step += 1
-            loss = float(np.mean(losses[-run.every :]))
-            known = last >= run.every and loss < KNOWN
-            ended = known or last == run.steps
+            try:
+                losses.append(_update(trained, optimiser, series, run.rate / 2**i))
+                step += 1
+            except InputError as error:  # a gradient that is not finite
+                learnt.failure = f"step {step + 1}: {error}"
+            loss = float(np.mean(losses[-run.every :])) if losses else math.nan
+            known = last >= run.every and loss < KNOWN and not learnt.failure
+            ended = known or last == run.steps or bool(learnt.failure)
             if ended or (length == full and last % run.every == 0):
                 share = accuracy(stack, validation)
                 learnt.curve.append((step, length, loss, share))

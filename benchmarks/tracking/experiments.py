@@ -26,11 +26,7 @@ _THRESHOLDS = {
 }
 """Model and accuracy expected; forgetting a product takes more than moving states."""
 
-_LABELS = {
-    "maps_only": ("PD-SSM, maps only", OURS[0]),
-    "pd_ssm": ("PD-SSM", OURS[1]),
-    "mamba": ("Mamba", THEIRS[0]),
-}
+_LABELS = {"maps_only": ("PD-SSM, maps only", OURS[0]), "pd_ssm": ("PD-SSM", OURS[1]), "mamba": ("Mamba", THEIRS[0])}
 _SIZES: dict[str, dict[str, Any]] = {
     "modular-arithmetic": {"n_layers": 2, "heads": 16, "writes": True, "steps": 9_000, "rate": 3e-3},
     "A5": {"heads": 16},
@@ -83,7 +79,10 @@ def _measure(cell: Cell, _before: Sequence[Row], environment: Environment) -> li
         "validation": best,
         "test": learnt.test,
         "very_long": learnt.very_long,
+        "weights": learnt.weights,
+        "width": learnt.width,
         "seconds": learnt.seconds,
+        "failure": learnt.failure,
     }
     return [*rows, known | last]
 
@@ -103,6 +102,8 @@ def _findings(task: str, table: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(f"{name}, {very_long}, mean of seeds", rows.very_long.mean())
         yield Finding(f"{name}, steps until known, or at the end, mean", rows.step.mean())
         yield Finding(f"{name}, a run", rows.seconds.mean() / 60, "processor minutes")
+        if "failure" in rows:  # not in tables from before it was recorded
+            yield Finding(f"{name}, runs that failed", float(rows.failure.notna().sum()))
 
 
 def _draw(task: str, table: pd.DataFrame) -> go.Figure:
@@ -128,7 +129,7 @@ def _experiment(task: str) -> Experiment:
         f"{blocks}: PD-SSM of {one.heads} heads of {one.d_state} states "
         f"and {one.n_maps} maps, without convolution as its authors' code has it, all of it "
         "trained or (maps only) maps, router and read-out alone: nothing enters the states, shrinks "
-        f"or turns them.{first} Mamba: 16 states a channel. AdamW at {one.rate:g}, "
+        f"or turns them.{first} Mamba: 16 states a channel, at the same number of weights. AdamW at {one.rate:g}, "
         f"{one.batch} sequences a step, at most {one.steps:,} steps, lengths from {one.shortest} "
         f"to {one.longest}, longer ones once those before are known. Best on validation is tested "
         "on sequences of its own. As in PD-SSM's paper (NeurIPS 2025) otherwise, which learns "

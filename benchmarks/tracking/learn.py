@@ -1,8 +1,9 @@
 """One run: train a model on short sequences of a task, test it on long ones."""
 
+import math
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,18 +11,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.learning import HELD_OUT, BestWeights, cosine_rate, loss, outputs, share_right
+from benchmarks.recurrent import closest_width, n_weights
 from benchmarks.tracking.tasks import TASKS, Task
+from genoscan.errors import InputError
 from genoscan.layers.mamba import MambaConfig
 from genoscan.layers.pd_ssm import PdSsm, PdSsmConfig, fill_with_maps, with_surrogate
 from genoscan.layers.stack import Stack
 from genoscan.layers.surrogate import Surrogate
 from genoscan.layers.weights import assemble
 from genoscan.ops.dispatch import choose
-from genoscan.training.optimizer import adamw
+from genoscan.training.optimizer import adamw, update
 
 _SIZES = 16
 """Number of lengths in a held-out set, evenly spaced."""
 
+_WIDTHS = range(8, 513)
 _TILE = 512
 _EPS = 1e-5
 _SURE, _MEMORY = 0.97, 0.95
@@ -36,6 +40,7 @@ class Run:
                        are trained, and states are only moved; mamba
     writes             the first PD-SSM block is fully trained in either kind and reads two symbols
                        at once, to store what has to be forgotten later
+    width              width of PD-SSM; that of Mamba is the one with the closest number of weights
     shortest, longest  lengths of training sequences, which grow as shorter ones are learnt
     held_out           lengths in validation and test sets
     very_long          length of an additional test set
@@ -69,33 +74,40 @@ class Learnt:
 
     curve  (steps, mean loss since the previous entry, longest sequences, accuracy on validation)
     test, very_long  accuracies of the weights that are best on validation
+    failure  why training ended early; empty if it did not
     """
 
     curve: list[tuple[int, float, int, float]]
     test: float
     very_long: float
+    weights: int
+    width: int
     seconds: float
+    failure: str
 
 
 def learn(run: Run) -> Learnt:
     """Train, and test the weights that are best on validation."""
-    task, started = TASKS[run.task], time.process_time()
+    task, started, failure = TASKS[run.task], time.process_time(), ""
     stack = build(run, task)
     trained = with_surrogate(stack, Surrogate("straight_through"))
     optimiser = adamw(stack, rate=run.rate, decay=0.01)
+    weights = [weight for weight in stack.parameters() if weight.requires_grad]
     random, longest, sure = np.random.default_rng(run.seed), run.shortest + 1, 0.0
-    best, curve, losses = BestWeights(stack), [], []
+    best, losses = BestWeights(stack), []
+    best.offer(accuracy(stack, task, "validation", run.held_out, run.sequences[0]))
+    curve = [(0, math.nan, longest, best.score)]
     for step in range(1, run.steps + 1):
-        for group in optimiser.param_groups:
-            group["lr"] = cosine_rate(run.rate, step, run.steps)
         length = int(random.integers(run.shortest, longest + 1))
         tokens, labels = map(torch.from_numpy, task.sample(random, run.batch, length))
         answers = outputs(trained, tokens, task.n_tokens)
         value = loss(answers, labels)
-        optimiser.zero_grad()
-        value.backward()
-        nn.utils.clip_grad_norm_(stack.parameters(), 1.0)
-        optimiser.step()
+        rate = cosine_rate(run.rate, step, run.steps)
+        try:
+            update(optimiser, weights, torch.autograd.grad(value, weights), rate=rate, clip=1.0)
+        except InputError as error:  # a gradient that is not finite
+            failure = f"step {step}: {error}"
+            break
         losses.append(float(value.detach()))
         sure = _MEMORY * sure + (1 - _MEMORY) * share_right(answers, labels)
         if sure > _SURE and longest < run.longest:
@@ -113,24 +125,47 @@ def learn(run: Run) -> Learnt:
         curve,
         accuracy(stack, task, "test", run.held_out, run.sequences[1]),
         accuracy(stack, task, "test", lengths, run.sequences[2]),
+        n_weights(stack),
+        width_of(run, task),
         time.process_time() - started,
+        failure,
     )
+
+
+def width_of(run: Run, task: Task) -> int:
+    """Return the width of PD-SSM, or for Mamba the one with the number of weights closest to PD-SSM's."""
+    if run.kind != "mamba":
+        return run.width
+    with torch.device("meta"):
+        weights = n_weights(_pd_ssm(run, task))
+    return closest_width(lambda width: _mamba(run, task, width), weights, _WIDTHS)
 
 
 def build(run: Run, task: Task) -> Stack:
     """Return the model with seeded weights."""
+    width = width_of(run, task)
     torch.manual_seed(run.seed)
-    rank = -(-run.width // 16)
-    pd_ssm = PdSsmConfig(heads=run.heads, d_state=run.d_state, n_maps=run.n_maps, d_conv=1, rank=rank, coupled=True)
-    block: Any = MambaConfig(d_conv=4, dt_rank=rank) if run.kind == "mamba" else pd_ssm
-    blocks = [block] * run.n_layers
-    if run.writes and run.kind != "mamba":
-        blocks[0] = pd_ssm.model_copy(update={"d_conv": 2, "n_maps": 2 * run.n_maps})
-    stack = assemble(blocks, run.width, task.n_tokens, task.n_labels, eps=_EPS, kernels=choose("cpu"))
+    if run.kind == "mamba":
+        return _mamba(run, task, width)
+    stack = _pd_ssm(run, task)
     for i, layer in enumerate(stack.layers):
         if isinstance(layer, PdSsm) and run.kind == "maps_only" and not (run.writes and i == 0):
             _hold(layer)
     return stack
+
+
+def _mamba(run: Run, task: Task, width: int) -> Stack:
+    blocks = [MambaConfig(d_conv=4, dt_rank=-(-width // 16))] * run.n_layers
+    return assemble(blocks, width, task.n_tokens, task.n_labels, eps=_EPS, kernels=choose("cpu"))
+
+
+def _pd_ssm(run: Run, task: Task) -> Stack:
+    rank = -(-run.width // 16)
+    block = PdSsmConfig(heads=run.heads, d_state=run.d_state, n_maps=run.n_maps, d_conv=1, rank=rank, coupled=True)
+    blocks = [block] * run.n_layers
+    if run.writes:
+        blocks[0] = block.model_copy(update={"d_conv": 2, "n_maps": 2 * run.n_maps})
+    return assemble(blocks, run.width, task.n_tokens, task.n_labels, eps=_EPS, kernels=choose("cpu"))
 
 
 def _hold(block: PdSsm) -> None:

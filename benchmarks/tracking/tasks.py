@@ -19,15 +19,11 @@ Sample = Callable[[np.random.Generator, int, int], tuple[Tokens, Labels]]
 
 @dataclass(frozen=True)
 class Task:
-    """A task: numbers of tokens and labels, and (generator, number, length) -> sequences of both.
-
-    every  whether every position is labelled, or only the last
-    """
+    """A task: numbers of tokens and labels, and (generator, number, length) -> sequences of both."""
 
     n_tokens: int
     n_labels: int
     sample: Sample
-    every: bool = False
 
     @property
     def chance(self) -> float:
@@ -116,8 +112,8 @@ TASKS = {
     "cycle-navigation": Task(3, 5, _cycle_navigation),
     "modular-arithmetic": Task(9, 5, _arithmetic),
     # Two generators each: a ring of five, and a ring of three or a swap.
-    "A5": Task(2, 60, _word_problem(_A5, [_RING, _TRIPLE]), every=True),
-    "S5": Task(2, 120, _word_problem(_S5, [_RING, _SWAP]), every=True),
+    "A5": Task(2, 60, _word_problem(_A5, [_RING, _TRIPLE])),
+    "S5": Task(2, 120, _word_problem(_S5, [_RING, _SWAP])),
     # Three events among blanks: each swaps two of three things, so that only their order determines the state.
-    "events": Task(4, 6, _word_problem(_S3, [_NOTHING, *_SWAPS], [0.75, *[0.25 / 3] * 3]), every=True),
+    "events": Task(4, 6, _word_problem(_S3, [_NOTHING, *_SWAPS], [0.75, *[0.25 / 3] * 3])),
 }
