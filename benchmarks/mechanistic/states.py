@@ -47,8 +47,8 @@ def _experiment() -> Experiment:
     return Experiment(
         f"{_TASK} by states",
         f"Two blocks of width {_WIDTH}, whose number of states varies, and with it that of inner channels; each state "
-        "has its own decay. Mamba has one state per inner channel; PD-SSM has heads of 8 complex states and 8 maps, and "
-        f"is trained with the activated estimator. All other settings are those of {_TASK}; one seed.",
+        "has its own decay. Mamba has one state per inner channel; PD-SSM has heads of 8 complex states and 8 maps "
+        f"and is trained with the activated estimator. All other settings are those of {_TASK}; one seed.",
         _cells,
         measure,
         _findings,
