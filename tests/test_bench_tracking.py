@@ -1,6 +1,7 @@
 """Tasks ask what they say, runs repeat themselves, and both commands run."""
 
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise, permutations
 from math import prod
 from pathlib import Path
@@ -16,9 +17,10 @@ from laws import assert_near
 
 from benchmarks.learning import UNKNOWN, outputs
 from benchmarks.recurrent import n_weights
-from benchmarks.series.data import SeriesError, planted, read_ts, split
+from benchmarks.series.data import SeriesError, fresh, planted, read_ts, split
 from benchmarks.series.learn import Change, build, derivatives
 from benchmarks.series.learn import Run as SeriesRun
+from benchmarks.series.learn import learn as learn_series
 from benchmarks.tracking.experiments import EXPERIMENTS, _base
 from benchmarks.tracking.learn import Run, last_outputs, learn
 from benchmarks.tracking.learn import build as tracking_model
@@ -157,6 +159,16 @@ def test_derivatives_in_tiles_are_whole_series_autograds() -> None:
     expected = torch.nn.functional.cross_entropy(outputs.mean(1), labels)
     assert_near(loss, expected)
     assert_near(list(bars), list(torch.autograd.grad(expected, list(stack.parameters()))))
+
+
+def test_a_gradient_that_is_not_finite_ends_a_run_and_is_a_row() -> None:
+    found = learn(Run("parity", "mamba", 1, **SMALL | {"rate": 1e30, "steps": 20}))  # type: ignore[arg-type]
+    assert "gradient's norm is" in found.failure
+    assert 0 <= found.test <= 1
+    run = SeriesRun("mamba", 1, width=8, d_state=8, lengths=(256,), rate=1e30, batch=2)
+    answers = learn_series(run, partial(fresh, 2), planted(4, 256, 1), planted(4, 256, 2))
+    assert "gradient's norm is" in answers.failure
+    assert 0 <= answers.test <= 1
 
 
 @pytest.mark.parametrize("task", TASKS)

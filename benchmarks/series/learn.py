@@ -94,14 +94,13 @@ class Learnt:
 
 def build(run: Run, channels: int, n_classes: int) -> Stack:
     """Return the model with seeded weights."""
-    width = run.width
     if run.kind == "mamba":
         with torch.device("meta"):
             weights = n_weights(_pd_ssm(run, channels, n_classes))
         width = closest_width(lambda width: _mamba(run, channels, n_classes, width), weights, _WIDTHS)
-    torch.manual_seed(run.seed)
-    if run.kind == "mamba":
+        torch.manual_seed(run.seed)
         return _mamba(run, channels, n_classes, width)
+    torch.manual_seed(run.seed)
     stack = _pd_ssm(run, channels, n_classes)
     for layer in stack.layers:
         if isinstance(layer, PdSsm):
