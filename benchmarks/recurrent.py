@@ -73,3 +73,12 @@ def closest_width(model: Callable[[int], nn.Module], weights: int, widths: Seque
 
     above = bisect_left(widths, weights, key=count)
     return min(widths[max(0, above - 1) : above + 1], key=lambda width: abs(count(width) - weights))
+
+
+def width_of_equal_weights(
+    model: Callable[[int], nn.Module], other: Callable[[], nn.Module], widths: Sequence[int]
+) -> int:
+    """Return the width of the model with the number of weights closest to that of another model."""
+    with torch.device("meta"):
+        weights = n_weights(other())
+    return closest_width(model, weights, widths)

@@ -102,7 +102,8 @@ def _resumed(path: Path, record: dict[str, Any], n_cells: int) -> tuple[dict[str
         found = json.loads(known.read_text(encoding="utf-8"))
         rows = pd.read_csv(table)
         measured = {key: found[key] for key in ("machine", "versions", "commit")}
-        settings = {key: found.get(key, record[key]) for key in ("settings", "data", "cells")}
+        settings = {"settings": found["settings"], "data": found.get("data", {})}
+        settings["cells"] = found.get("cells", record["cells"])
         described = {key: found[key] for key in ("title", "setup")}
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{known}: is there already and cannot be read: {error}") from None
@@ -112,7 +113,8 @@ def _resumed(path: Path, record: dict[str, Any], n_cells: int) -> tuple[dict[str
             f"{known}: was measured with another {' and '.join(differing)}: name another folder, or remove it"
         )
     named = (dict(zip(rows.columns, row, strict=True)) for row in rows.itertuples(index=False))
-    return record | measured | described, list(named)
+    # What an older file does not contain is not known, even if it is complete.
+    return {key: value for key, value in record.items() if key in found} | measured | described, list(named)
 
 
 def _plain(finding: Finding, *, judged: bool) -> dict[str, Any]:

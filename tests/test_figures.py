@@ -16,7 +16,7 @@ import pytest
 from commands import ROOT
 
 from benchmarks.mechanistic.experiments import base_run
-from benchmarks.mechanistic.learn import floor as without_memory
+from benchmarks.mechanistic.learn import accuracy_without_memory
 from benchmarks.tracking.tasks import TASKS
 
 README, BENCHMARKS, PERFORMANCE = "README.md", "benchmarks/README.md", "docs/performance.md"
@@ -381,7 +381,7 @@ def mechanistic() -> Iterator[tuple[str, str]]:
     means = table.pivot_table(index="task", columns="kind", values="test")
     for task, row in means.iterrows():
         kinds = [f"{row[kind]:.1%}".replace("%", " %") for kind in ("mamba", "mamba2", "activated", "straight_through")]
-        guessing = percent(without_memory(base_run(str(task))))
+        guessing = percent(accuracy_without_memory(base_run(str(task))))
         yield (
             PD_SSM,
             f"| {str(task).replace('-', ' ').replace('in context', 'in-context')} | {guessing} | {' | '.join(kinds)} |",

@@ -95,7 +95,7 @@ def held_out(run: ProbeRun, split: str, n_events: int) -> tuple[Tensor, Tensor]:
     Every second story has one event less, because an even number of swaps of two people changes nothing.
     """
     random = np.random.default_rng([HELD_OUT[split], n_events])
-    n_stories = run.stories[split == "test"]
+    n_stories = run.stories[1 if split == "test" else 0]
     stories = [list(story(TASKS[run.task], random, n_events - i % 2)) for i in range(n_stories)]
     tokens, labels = map(torch.from_numpy, encode(stories))
     return tokens, labels
@@ -112,7 +112,6 @@ def _measure(folder: Path, cell: Cell, _before: Sequence[Row], environment: Envi
     """Return a row for every loss on validation, and one for the test of each length, also if training fails."""
     torch.set_num_threads(environment.threads)
     run = ProbeRun(**cell.settings)
-
     validation = [held_out(run, "validation", length) for length in run.lengths if length <= run.longest]
 
     @torch.no_grad()
@@ -183,7 +182,7 @@ def _setup(run: ProbeRun) -> str:
         f"half; between them statements, whose things or boxes are learnt, up to {run.statements:g} per event on "
         f"average at first and none at the end. The mean loss on {run.stories[0]} stories "
         f"of each length up to {run.longest} events every {run.every} steps chooses the weights; {run.stories[1]} "
-        f"drawn apart test them, up to {run.lengths[-1]} events, with one statement, at the end. Half of the "
+        f"others of each length test them, up to {run.lengths[-1]} events, with one statement, at the end. Half of the "
         "stories of a length have one event less."
     )
 

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from benchmarks.experiment import Cell, Experiment, Finding
 from benchmarks.figure import TORCH, add_curves, panels
 from benchmarks.mechanistic.experiments import LABELS, QUICK, base_run, describe, kinds, measure, results
-from benchmarks.mechanistic.learn import floor
+from benchmarks.mechanistic.learn import accuracy_without_memory
 from benchmarks.mechanistic.tasks import Size
 
 _AXES: dict[str, dict[str, tuple[Any, ...]]] = {
@@ -59,7 +59,7 @@ def _draw(task: str, table: pd.DataFrame) -> go.Figure:
         values = sorted(set(along[axis]))
         page.add_scatter(
             x=values,
-            y=[floor(replace(base_run(task), **{axis: value})) for value in values],
+            y=[accuracy_without_memory(replace(base_run(task), **{axis: value})) for value in values],
             name="without memory",
             legendgroup="without memory",
             showlegend=col == 1,

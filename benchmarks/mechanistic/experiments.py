@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.experiment import Cell, Environment, Experiment, Finding, Row
 from benchmarks.figure import OURS, THEIRS, add_curves, add_level, add_seeds, panels
-from benchmarks.mechanistic.learn import Kind, Run, floor, learn
+from benchmarks.mechanistic.learn import Kind, Run, accuracy_without_memory, learn
 from benchmarks.mechanistic.tasks import TASKS
 from benchmarks.threshold import at_least, at_most
 
@@ -81,7 +81,7 @@ def results(table: pd.DataFrame) -> pd.DataFrame:
 
 def _findings(task: str, table: pd.DataFrame) -> Iterator[Finding]:
     yield Finding("guessing", TASKS[task].chance(TASKS[task].size))
-    yield Finding("guessing, or the most frequent answer so far", floor(base_run(task)))
+    yield Finding("guessing, or the most frequent answer so far", accuracy_without_memory(base_run(task)))
     rows = results(table)
     for kind, (label, _) in LABELS.items():
         runs = rows[rows.kind == kind]
@@ -105,14 +105,14 @@ def _draw(task: str, table: pd.DataFrame) -> go.Figure:
     draw_curves(page, task, table, row=1, col=1)
     page.update_xaxes(title="steps", row=1, col=1)
     add_seeds(page, results(table), LABELS, y="test", row=1, col=2)
-    add_level(page, floor(base_run(task)), row=1, col=2)
+    add_level(page, accuracy_without_memory(base_run(task)), row=1, col=2)
     return page.update_yaxes(range=[0, 1.02], tickformat=".0%", row=1, col=2)
 
 
 def draw_curves(page: go.Figure, task: str, table: pd.DataFrame, *, row: int, col: int) -> None:
     """Draw the accuracies on validation in one panel, with that which needs no memory."""
     add_curves(page, table[table.test.isna()], LABELS, x="step", y="validation", row=row, col=col)
-    add_level(page, floor(base_run(task)), row=row, col=col)
+    add_level(page, accuracy_without_memory(base_run(task)), row=row, col=col)
     page.update_yaxes(range=[0, 1.02], tickformat=".0%", row=row, col=col)
 
 

@@ -169,7 +169,7 @@ def learn(run: Run) -> Learnt:
     return Learnt(curve, test, n_weights(model), model.width, time.process_time() - started, failure)
 
 
-def floor(run: Run) -> float:
+def accuracy_without_memory(run: Run) -> float:
     """Return the accuracy on the test set that needs no memory of what belongs together.
 
     It is that of guessing, or of the most frequent answer so far, if this is better.

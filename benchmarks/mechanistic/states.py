@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from benchmarks.experiment import Cell, Experiment, Finding
 from benchmarks.figure import OURS, THEIRS, add_curves, add_level, panels
 from benchmarks.mechanistic.experiments import QUICK, base_run, measure, results
-from benchmarks.mechanistic.learn import floor
+from benchmarks.mechanistic.learn import accuracy_without_memory
 
 _TASK = "selective-copying"
 _STATES = 64, 128, 192
@@ -37,7 +37,7 @@ def _draw(table: pd.DataFrame) -> go.Figure:
     rows = results(table)
     for col, x in enumerate(("states", "weights"), 1):
         add_curves(page, rows, _LABELS, x=x, y="test", row=1, col=col)
-        add_level(page, floor(base_run(_TASK)), row=1, col=col)
+        add_level(page, accuracy_without_memory(base_run(_TASK)), row=1, col=col)
     page.update_xaxes(title="states per block", tickvals=_STATES, row=1, col=1)
     page.update_xaxes(title="weights", row=1, col=2)
     return page.update_yaxes(range=[0, 1.02], tickformat=".0%")

@@ -116,9 +116,9 @@ def _experiment(
 
     setup = (
         f"{what} {one.n_layers} blocks of {one.width} channels: PD-SSM of {one.d_state} states, or "
-        f"Mamba of 16 a channel at the same number of weights. Mean of the outputs over all steps, softmax; Adam at "
-        f"{one.rate:g}{', halved at each longer length' if one.lengths else ''}; {one.batch} series a step, more of "
-        f"short ones, at most {one.steps:,} steps a length; best on validation is tested."
+        "Mamba of 16 a channel, of the width with the same number of weights. Mean of the outputs over all steps, "
+        f"softmax; Adam at {one.rate:g}{', halved at each longer length' if one.lengths else ''}; {one.batch} series a "
+        f"step, more of short ones, at most {one.steps:,} steps a length; best on validation is tested."
     )
     return Experiment(f"long series: {title}", setup, cells, measure, _findings, _draw, data)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.learning import BestWeights
-from benchmarks.recurrent import closest_width, n_weights
+from benchmarks.recurrent import n_weights, width_of_equal_weights
 from benchmarks.series.data import Series
 from genoscan.engine.adjoint import adjoint, consume
 from genoscan.engine.forward import forward
@@ -95,9 +95,9 @@ class Learnt:
 def build(run: Run, channels: int, n_classes: int) -> Stack:
     """Return the model with seeded weights."""
     if run.kind == "mamba":
-        with torch.device("meta"):
-            weights = n_weights(_pd_ssm(run, channels, n_classes))
-        width = closest_width(lambda width: _mamba(run, channels, n_classes, width), weights, _WIDTHS)
+        width = width_of_equal_weights(
+            lambda width: _mamba(run, channels, n_classes, width), lambda: _pd_ssm(run, channels, n_classes), _WIDTHS
+        )
         torch.manual_seed(run.seed)
         return _mamba(run, channels, n_classes, width)
     torch.manual_seed(run.seed)

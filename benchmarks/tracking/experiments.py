@@ -129,9 +129,9 @@ def _experiment(task: str) -> Experiment:
         f"{blocks}: PD-SSM of {one.heads} heads of {one.d_state} states "
         f"and {one.n_maps} maps, without convolution as its authors' code has it, all of it "
         "trained or (maps only) maps, router and read-out alone: nothing enters the states, shrinks "
-        f"or turns them.{first} Mamba: 16 states a channel, at the same number of weights. AdamW at {one.rate:g}, "
-        f"{one.batch} sequences a step, at most {one.steps:,} steps, lengths from {one.shortest} "
-        f"to {one.longest}, longer ones once those before are known. Best on validation is tested "
+        f"or turns them.{first} Mamba: 16 states a channel, of the width with the same number of weights. "
+        f"AdamW at {one.rate:g}, {one.batch} sequences a step, at most {one.steps:,} steps, lengths from "
+        f"{one.shortest} to {one.longest}, longer ones once those before are known. Best on validation is tested "
         "on sequences of its own. As in PD-SSM's paper (NeurIPS 2025) otherwise, which learns "
         "with 128 channels from 25.6 million sequences and reports the validation set itself.",
         partial(_cells, task),

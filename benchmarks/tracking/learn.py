@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.learning import HELD_OUT, BestWeights, cosine_rate, loss, outputs, share_right
-from benchmarks.recurrent import closest_width, n_weights
+from benchmarks.recurrent import n_weights, width_of_equal_weights
 from benchmarks.tracking.tasks import TASKS, Task
 from genoscan.errors import InputError
 from genoscan.layers.mamba import MambaConfig
@@ -136,9 +136,7 @@ def width_of(run: Run, task: Task) -> int:
     """Return the width of PD-SSM, or for Mamba the one with the number of weights closest to PD-SSM's."""
     if run.kind != "mamba":
         return run.width
-    with torch.device("meta"):
-        weights = n_weights(_pd_ssm(run, task))
-    return closest_width(lambda width: _mamba(run, task, width), weights, _WIDTHS)
+    return width_of_equal_weights(lambda width: _mamba(run, task, width), lambda: _pd_ssm(run, task), _WIDTHS)
 
 
 def build(run: Run, task: Task) -> Stack:
@@ -171,8 +169,8 @@ def _pd_ssm(run: Run, task: Task) -> Stack:
 def _hold(block: PdSsm) -> None:
     """Freeze the block so that states get no input and are neither scaled nor rotated.
 
-    When trained, these are used to count, which only works up to the training lengths. As nothing is stored, no head
-    needs to be initialised for it.
+    When trained, these are used to count, which only works up to the training lengths. Heads whose maps are all the
+    identity would only serve to store inputs, of which there are none.
     """
     for part in (block.B_proj, block.size, block.phase, block.conv):
         for weight in part.parameters():

@@ -279,7 +279,7 @@ class PdSsm(nn.Module):
 
 @torch.no_grad()
 def fill_with_maps(maps: Float[Tensor, "maps states states"], n_identity: int) -> None:
-    """Fill the maps of one head, in place, with identity maps and permutations, over normal noise.
+    """Fill the maps of one head, in place, with identity maps and permutations, plus normal noise.
 
     Permutations, because compositions of non-injective maps soon lose all information about the initial state. The
     largest entry in each of their columns exceeds the others by only a small amount, so that training can change them.
