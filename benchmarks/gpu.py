@@ -25,6 +25,7 @@ ROWS = {
     "kernels": 30,
     "engine": 30,
     "weights": 10,
+    "surrogates": 10,
     "commands": 30,
     "long engine": 10,
     "track": 5,

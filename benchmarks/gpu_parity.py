@@ -1,6 +1,7 @@
 """Errors of every GPU kernel and of the engine against plain torch in float64."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from genoscan.layers.bidirectional import BidirectionalConfig
 from genoscan.layers.config import LayerConfig, ModelConfig
 from genoscan.layers.heads import HeadConfig
 from genoscan.layers.mamba import MambaConfig
-from genoscan.layers.pd_ssm import PdSsmConfig
+from genoscan.layers.pd_ssm import PdSsmConfig, with_surrogate
+from genoscan.layers.surrogate import Surrogate
 from genoscan.layers.weights import build, save_model
 from genoscan.model import Model, load_model
 from genoscan.ops.associative import ASSOCIATIVE
@@ -124,8 +126,10 @@ def _seeded(like: Tensor, seed: int) -> Tensor:
 ENGINES: dict[str, dict[torch.dtype, float]] = {
     "causal": {torch.float32: 2e-6, torch.float64: 1e-12},
     "both directions": {torch.float32: 2e-6, torch.float64: 1e-12},
-    # In float32 rounding may change what it selects.
+    # In float32 rounding may change what PD-SSM selects.
     "PD-SSM": {torch.float64: 1e-12},
+    "PD-SSM, coupled": {torch.float64: 1e-12},
+    "PD-SSM, coupled, both directions": {torch.float64: 1e-12},
     "both strands": {torch.float64: 1e-12},
 }
 """Kinds of models, and the largest error of each dtype."""
@@ -185,10 +189,14 @@ def _truth(path: Path, length: int, device: str) -> Tensor:
 def write_small_model(kind: str, path: Path, n_layers: int) -> None:
     """Write a small model of a kind of `ENGINES`, with a task head and seeded weights."""
     mamba = MambaConfig(d_conv=4, dt_rank=1)
+    pd_ssm = PdSsmConfig(d_conv=4, rank=2, d_state=16, n_maps=4)
+    coupled = pd_ssm.model_copy(update={"coupled": True})
     layers: dict[str, LayerConfig] = {
         "causal": mamba,
         "both directions": BidirectionalConfig(inner=mamba),
-        "PD-SSM": PdSsmConfig(d_conv=4, rank=2, d_state=16, n_maps=4),
+        "PD-SSM": pd_ssm,
+        "PD-SSM, coupled": coupled,
+        "PD-SSM, coupled, both directions": BidirectionalConfig(inner=coupled),
         "both strands": BidirectionalConfig(inner=mamba, rcps=True),
     }
     layer = layers[kind]
@@ -222,6 +230,22 @@ def weights_error(path: Path, device: str, length: int, tile: int) -> float:
         else:
             found.append(torch.autograd.grad(target(model.whole(inputs.tile(whole)), whole).sum(), weights))
     return worst(*(tuple(bar.cpu() for bar in bars) for bars in found))
+
+
+def surrogate_error(path: Path, surrogate: Surrogate, device: str, length: int) -> float:
+    """Return the error in float64 of the surrogate gradient of a window's log-likelihood by all weights."""
+    codes = torch.from_numpy(real_bases(shipped_genome(), length))[None]
+    whole, found = slice(0, length), []
+    for place, kernels in ((device, "triton"), ("cpu", "reference")):
+        model = load_model(path, device=place, dtype=torch.float64, kernels=kernels)
+        trained = replace(model, network=with_surrogate(model.network, surrogate))
+        weights = list(trained.network.requires_grad_(True).parameters())
+        target = whole_window(codes, model.columns(), model.config.label_offset)
+        outputs = trained.whole(OneHot(codes, model.table()).tile(whole))
+        bars = torch.autograd.grad(target(outputs, whole).sum(), weights, allow_unused=True)
+        # The weights of the task head have no part in it.
+        found.append(tuple(bar.cpu() for bar in bars if bar is not None))
+    return worst(*found)
 
 
 def scan_rounding(device: str, length: int) -> Errors:

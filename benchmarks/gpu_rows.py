@@ -28,6 +28,7 @@ from benchmarks.gpu_parity import (
     kernel_errors,
     long_engine_error,
     scan_rounding,
+    surrogate_error,
     weights_error,
     write_small_model,
 )
@@ -41,6 +42,7 @@ from benchmarks.speed.worker import serve
 from benchmarks.speed.workers import Timing
 from benchmarks.threshold import Threshold, at_most
 from genoscan import usage
+from genoscan.layers.surrogate import Surrogate
 from genoscan.ops.kernels import ScanInputs
 
 TILES = (2_048, 4_096, 8_192, 12_288)
@@ -223,6 +225,15 @@ def weights(bench: Bench) -> Iterator[Result]:
         write_small_model(kind, path, bench.size(2, 1))
         error = weights_error(path, bench.device, bench.size(512, _TINY), bench.size(200, _TINY_TILE))
         yield _error(f"weights: {kind}", error, 1e-5)
+
+
+def surrogates(bench: Bench) -> Iterator[Result]:
+    """The estimates that PD-SSM is trained with, against plain torch in float64."""
+    path = bench.folder / "surrogates"
+    write_small_model("PD-SSM, coupled", path, bench.size(2, 1))
+    for kind in ("activated", "straight_through"):
+        error = surrogate_error(path, Surrogate(kind), bench.device, bench.size(512, _TINY))
+        yield _error(f"surrogates: {kind}", error, 1e-12)
 
 
 def rounding(bench: Bench) -> Iterator[Result]:
@@ -449,6 +460,7 @@ MEASURES: dict[str, Callable[[Bench], Iterator[Result]]] = {
     "kernels": kernels,
     "engine": engine,
     "weights": weights,
+    "surrogates": surrogates,
     "commands": commands,
     "long engine": long_engine,
     "track": track,
