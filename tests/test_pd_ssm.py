@@ -33,6 +33,7 @@ from genoscan.layers.weights import assemble, build, save_model
 from genoscan.model import choose_method, load_model
 from genoscan.ops.dispatch import choose
 from genoscan.ops.dual import Dual, primal
+from genoscan.ops.pd_mix import step_of
 from genoscan.ops.pd_scan import argmax_maps
 from genoscan.tracks.reader import BigWig
 from genoscan.training.data import Piece, SequenceId, Split
@@ -88,16 +89,30 @@ def test_a_block_is_what_its_formulas_say(kernels: str, coupled: bool) -> None:
 
 
 def test_initial_maps_keep_nearly_every_state() -> None:
-    """In every second head all maps are the identity, in the others half, and the rest permutations but for noise."""
+    """In three of four heads all maps are the identity, in the others half, and the rest permutations but for noise."""
     config = PdSsmConfig(heads=5, d_state=16, n_maps=6, rank=2)
     torch.manual_seed(1)
     (layer,) = assemble([config], 8, 4, 4, eps=1e-5, kernels=choose("cpu")).layers
     maps = argmax_maps(layer.dictionary).long()
     identity = maps == torch.arange(16)
-    assert identity[1::2].all() and identity[::2, :3].all()
-    for head in maps[::2, 3:]:  # random maps have ten different destinations
+    assert identity[1:4].all() and identity[::4, :3].all()
+    for head in maps[::4, 3:]:  # random maps have ten different destinations
         assert sum(len(destinations.unique()) for destinations in head) >= 3 * 14
         assert (head != torch.arange(16)).any(1).all()
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_initial_steps_of_every_fourth_head_reach_those_of_mamba(coupled: bool) -> None:
+    config = PdSsmConfig(heads=8, d_state=64, rank=2, coupled=coupled)
+    torch.manual_seed(1)
+    (layer,) = assemble([config], 8, 4, 4, eps=1e-5, kernels=choose("cpu")).layers
+    steps = step_of(layer.size.bias.detach().double(), coupled=coupled).view(8, 64)
+    for head, found in enumerate(steps):
+        lowest, highest = (1e-3, 1) if head % 4 == 2 else (1e-4, 0.1)
+        assert found.min() >= lowest * 0.999 and found.max() <= highest * 1.001
+        # Each of the three decades has about a third of them.
+        share = [(found < lowest * 10**k).double().mean().item() for k in (1, 2)]
+        assert share == pytest.approx([1 / 3, 2 / 3], abs=0.2)
 
 
 def test_coupled_steps_depend_more_on_the_input_at_first() -> None:

@@ -40,7 +40,7 @@ from genoscan.layers.stack import SequenceModel
 from genoscan.layers.surrogate import Surrogate, activated, straight_through
 from genoscan.ops.dual import Dual
 from genoscan.ops.kernels import Kernels
-from genoscan.ops.pd_mix import Estimate, PdMixWeights, pd_mix_by_operations
+from genoscan.ops.pd_mix import Estimate, PdMixWeights, by_head, pd_mix_by_operations
 from genoscan.ops.pd_scan import argmax_maps
 
 Network = TypeVar("Network", bound=SequenceModel)
@@ -48,8 +48,9 @@ Network = TypeVar("Network", bound=SequenceModel)
 _KEPT_MARGIN, _MOVED_MARGIN = 2.0, 0.2
 """Initial margin of the largest entry of a column, in identity maps and in others."""
 
-_STEPS = 1e-4, 0.1
-"""Range of the initial steps."""
+_SLOW, _FAST = (1e-4, 0.1), (1e-3, 1.0)
+_HEADS = (0.5, _SLOW), (1.0, _SLOW), (1.0, _FAST), (1.0, _SLOW)
+"""Share of maps that are initialised as the identity and range of the initial steps, of four heads in turn."""
 
 _STEP_GAIN = 4.0
 """Factor of the initial weights of the steps: the derivative of a softplus is small where steps are small."""
@@ -155,17 +156,18 @@ class PdSsm(nn.Module):
     def _initialise(self) -> None:
         """Initialise maps, steps and phases for long memory, and an initial state that is 1 in its first entry.
 
-        In every second head, all maps are initialised as the identity, so that what is written to its states stays
-        in place until the router has learnt to move it. In the others, half of the maps are, and the rest are
-        permutations. Steps are log-uniform, as in Mamba. Phases are zero: at other phases, the mean of a state over
-        many steps vanishes.
+        In three of four heads, all maps are initialised as the identity, so that what is written to their states
+        stays in place until the router has learnt to move it. In the others, half of the maps are, and the rest are
+        permutations. Steps are log-uniform, as in Mamba, and in every fourth head up to as large as there. Phases are
+        zero: at other phases, the mean of a state over many steps vanishes.
         """
         with torch.no_grad():
-            for head, maps in enumerate(self.dictionary):
-                fill_with_maps(maps, len(maps) if head % 2 else len(maps) // 2)
+            for head, steps in enumerate(by_head(self.size.bias, self.config.heads)):
+                identity, (lowest, highest) = _HEADS[head % len(_HEADS)]
+                fill_with_maps(self.dictionary[head], int(identity * self.config.n_maps))
+                steps.uniform_(math.log(lowest), math.log(highest)).exp_()
             self.start.zero_()
             self.start[:, 0, 0] = 1
-            self.size.bias.uniform_(*(math.log(step) for step in _STEPS)).exp_()
             if self.config.coupled:
                 self.size.bias.expm1_().log_()  # whose softplus are the steps
                 self.size.weight *= _STEP_GAIN
