@@ -43,7 +43,7 @@ class ModellingRun(Run):
     length: int = 512
     sequences: int = 8
     steps: int = 1_500
-    rate: float = 2e-3
+    rate: float = 4e-3
     every: int = 100
     validation: int = 64
 
