@@ -48,11 +48,13 @@ class Run:
 
     blocks   kinds of blocks
     weights  number of weights, which the width is chosen for
-    steps    updates, of `batch` windows each
+    equal    what is equal for all kinds: the bases, those of `steps` updates of `batch` windows, or the processor
+             time, that of the fastest such run of the same seed; the learning rate falls to zero at the end of each
     """
 
     blocks: Blocks
     seed: int
+    equal: Literal["bases", "time"] = "bases"
     weights: int = 120_000
     n_layers: int = 4
     steps: int = 600
@@ -71,7 +73,8 @@ def experiment(training: Path, test: Path) -> Experiment:
         f"{run.n_layers} bidirectional blocks at {run.weights:,} weights, which determine the width: Mamba of 16 "
         "states a channel, PD-SSM of 8 heads of 8 complex states and 8 maps, or both in turn. Heads: frames (none, or "
         f"codon position and strand) and starts and stops. AdamW at {run.rate:g}, {run.steps:,} steps of {run.batch} "
-        f"windows of {run.window:,} bases, both strands; a twentieth of every sequence is held out for validation.",
+        f"windows of {run.window:,} bases, both strands, or as many steps as fit into the time of the fastest of these "
+        "runs; a twentieth of every sequence is held out for validation.",
         _cells,
         partial(_measure, training, test),
         _findings,
@@ -82,19 +85,37 @@ def experiment(training: Path, test: Path) -> Experiment:
 
 def _cells(quick: bool) -> Sequence[Cell]:
     short = {"weights": 20_000, "n_layers": 2, "steps": 2, "window": 256, "batch": 1, "every": 1} if quick else {}
-    runs = [replace(Run(blocks, seed), **short) for seed in (_SEEDS[:1] if quick else _SEEDS) for blocks in _KINDS]  # type: ignore[arg-type]
-    return [Cell(f"{run.blocks} seed {run.seed}", asdict(run)) for run in runs]
+    runs = [
+        replace(Run(blocks, seed), equal=equal, **short)  # type: ignore[arg-type]
+        for equal in ("bases", "time")
+        for seed in (_SEEDS[:1] if quick else _SEEDS)
+        for blocks in _KINDS
+    ]
+    return [Cell(f"{run.blocks} seed {run.seed}, equal {run.equal}", asdict(run)) for run in runs]
 
 
-def _measure(training: Path, test: Path, cell: Cell, _before: Sequence[Row], environment: Environment) -> list[Row]:
+def within_time(run: Run, before: Sequence[Row]) -> int:
+    """Return the number of steps of a run that take as long as the fastest run with equal bases and its seed."""
+    rows = results(pd.DataFrame(before))
+    seconds = rows[(rows.seed == run.seed) & (rows.equal == "bases")].set_index("kind").seconds
+    return max(1, round(run.steps * seconds.min() / seconds[run.blocks]))
+
+
+def _measure(training: Path, test: Path, cell: Cell, before: Sequence[Row], environment: Environment) -> list[Row]:
     """Train, and return a row for every report, and one for the test."""
     torch.set_num_threads(environment.threads)
     run = Run(**cell.settings)
+    if run.equal == "time":
+        steps = within_time(run, before)
+        if steps == run.steps:  # the fastest run itself
+            same = [row for row in before if (row["kind"], row["seed"]) == (run.blocks, run.seed)]
+            return [row | {"cell": cell.name, "equal": run.equal} for row in same]
+        run = replace(run, steps=steps)
     genome = open_genome(training)
     heads = read_labels([training], "frames", [genome])
     split = read_split([genome], (), ("0.05",), heads)
     config = config_of(run, {name: head.config for name, head in heads.items()})
-    known: Row = {"kind": run.blocks, "seed": run.seed}
+    known: Row = {"kind": run.blocks, "seed": run.seed, "equal": run.equal}
     rows: list[Row] = []
     started = time.process_time()
 
@@ -148,30 +169,32 @@ def results(table: pd.DataFrame) -> pd.DataFrame:
     return table.dropna(subset=["test"])
 
 
-def at_seconds(table: pd.DataFrame, seconds: float) -> pd.Series:
-    """Return the accuracy on validation of each kind and seed at the last report within a processor time."""
-    reports = table[table.test.isna() & (table.seconds <= seconds)]
-    return reports.groupby(["kind", "seed"]).validation.last()
-
-
 def _findings(table: pd.DataFrame) -> Iterator[Finding]:
     rows = results(table)
-    seconds = rows.groupby("kind").seconds.mean()
-    equal = at_seconds(table, rows.seconds.min()).groupby("kind").mean()
     for kind, (label, _) in _LABELS.items():
-        runs = rows[rows.kind == kind]
-        yield Finding(f"{label}: accuracy on the test genome, mean of {len(runs)} seeds", runs.test.mean())
-        yield Finding(f"{label}: accuracy on validation data", runs.validation.mean())
-        yield Finding(f"{label}: on validation data, in the time of the fastest run", equal.get(kind, float("nan")))
-        yield Finding(f"{label}: a run", seconds[kind] / 60, "processor minutes")
+        for equal in ("bases", "time"):
+            runs = rows[(rows.kind == kind) & (rows.equal == equal)]
+            name = f"{label}, equal {equal}"
+            yield Finding(f"{name}: accuracy on the test genome, mean of {len(runs)} seeds", runs.test.mean())
+            yield Finding(f"{name}: accuracy on validation data", runs.validation.mean())
+            yield Finding(f"{name}: steps", runs.step.mean())
+            yield Finding(f"{name}: a run", runs.seconds.mean() / 60, "processor minutes")
     yield Finding("most weights, of the fewest", rows.weights.max() / rows.weights.min(), "times", at_most(_EQUAL))
 
 
 def _draw(table: pd.DataFrame) -> go.Figure:
-    page = panels(["validation, by bases", "validation, by processor time", "test genome, by seed"])
-    curves = table[table.test.isna()].assign(millions=lambda rows: rows.bases / 1e6, minutes=lambda r: r.seconds / 60)
-    for col, (x, title) in enumerate((("millions", "million bases"), ("minutes", "minutes")), 1):
-        add_curves(page, curves, _LABELS, x=x, y="validation", row=1, col=col)
+    titles = [
+        "validation, equal bases",
+        "validation, equal time",
+        "test genome, equal bases",
+        "test genome, equal time",
+    ]
+    page = panels(titles, rows=2)
+    scaled = table.assign(millions=table.bases / 1e6, minutes=table.seconds / 60)
+    axes = {"bases": ("millions", "million bases"), "time": ("minutes", "processor minutes")}
+    for col, (equal, (x, title)) in enumerate(axes.items(), 1):
+        rows = scaled[scaled.equal == equal]
+        add_curves(page, rows[rows.test.isna()], _LABELS, x=x, y="validation", row=1, col=col)
         page.update_xaxes(title=title, row=1, col=col)
-    add_seeds(page, results(table), _LABELS, y="test", row=1, col=3)
+        add_seeds(page, results(rows), _LABELS, y="test", row=2, col=col)
     return page.update_yaxes(range=[0, 1.02], tickformat=".0%")

@@ -9,7 +9,7 @@ import pytest
 from commands import benchmark
 from test_reading_frame import annotated
 
-from benchmarks.codons import Blocks, Run, at_seconds, config_of
+from benchmarks.codons import Blocks, Run, config_of, within_time
 from benchmarks.recurrent import n_weights
 from genoscan.genome.genome import open_genome
 from genoscan.layers.weights import build
@@ -26,10 +26,18 @@ def test_models_have_equal_weights(tmp_path: Path) -> None:
     assert max(counts) <= 1.02 * min(counts)
 
 
-def test_the_accuracy_at_a_time_is_that_of_the_last_report_before() -> None:
-    rows = [("mamba", 1, 10.0, 0.3), ("mamba", 1, 20.0, 0.5), ("pd_ssm", 1, 15.0, 0.2), ("pd_ssm", 1, 30.0, 0.9)]
-    table = pd.DataFrame(rows, columns=["kind", "seed", "seconds", "validation"]).assign(test=float("nan"))
-    assert at_seconds(table, 20.0).to_dict() == {("mamba", 1): 0.5, ("pd_ssm", 1): 0.2}
+def test_runs_of_equal_time_have_steps_for_the_time_of_the_fastest_run() -> None:
+    seconds = {("mamba", 1): 10.0, ("pd_ssm", 1): 15.0, ("mixed", 1): 12.0, ("mamba", 2): 50.0, ("pd_ssm", 2): 20.0}
+    rows = [
+        {"kind": kind, "seed": seed, "equal": equal, "seconds": seconds[kind, seed], **test}
+        for (kind, seed) in seconds
+        for equal, test in (("bases", {"test": 0.5}), ("bases", {}), ("time", {"test": 0.5}))
+    ]
+    rows.append({"kind": "mamba", "seed": 1, "equal": "time", "seconds": 0.1, "test": 0.5})
+    steps = {(kind, seed): within_time(Run(kind, seed, steps=600), rows) for kind, seed in seconds}  # type: ignore[arg-type]
+    assert steps == {
+        ("mamba", 1): 600, ("pd_ssm", 1): 400, ("mixed", 1): 500, ("mamba", 2): 240, ("pd_ssm", 2): 600
+    }  # fmt: skip
 
 
 def test_the_command_trains_and_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,6 +49,13 @@ def test_the_command_trains_and_tests(tmp_path: Path, monkeypatch: pytest.Monkey
     done = benchmark("codon-position", training, test, "--quick", "--threads", "1", "-o", tmp_path)
     assert done.code == 0, done.err
     rows = pd.read_csv(tmp_path / "codon-position.csv")
-    assert list(rows.step) == [1, 2, 2] * 3
-    assert rows.test.notna().sum() == 3
-    assert rows.bases.max() == 512
+    bases, time = rows[rows.equal == "bases"], rows[rows.equal == "time"]
+    assert list(bases.step) == [1, 2, 2] * 3
+    assert bases.bases.max() == 512
+    assert bases.test.notna().sum() == time.test.notna().sum() == 3
+    fastest = bases.loc[bases.dropna(subset=["test"]).seconds.idxmin()]
+    # It is not trained again.
+    columns = ["step", "loss", "validation", "seconds", "test"]
+    again = [part[part.kind == fastest.kind][columns].reset_index(drop=True) for part in (bases, time)]
+    pd.testing.assert_frame_equal(*again)
+    assert time.step.max() <= 2
