@@ -236,7 +236,7 @@ def gpu() -> Iterator[tuple[str, str]]:
     found = values("gpu/gpu.json")
     kernels = {name: value for name, value in found.items() if re.match("kernels: .*float(32|64)$", name)}
     engine = {name: value for name, value in found.items() if name.startswith("engine: ")}
-    commands = {name: value for name, value in found.items() if name.startswith("commands: causal")}
+    commands = {name: value for name, value in found.items() if name.startswith("commands: ")}
 
     def worst(rows: dict[str, float], precision: str) -> str:
         return power(max(value for name, value in rows.items() if name.endswith(precision)))
@@ -266,21 +266,27 @@ def gpu() -> Iterator[tuple[str, str]]:
     ]
     whole = next(row["contenders"]["autograd"] for row in rows if row["name"] == "autograd: time, of autograd's")
     weights = max(value for name, value in found.items() if name.startswith("weights: "))
+    surrogates = max(value for name, value in found.items() if name.startswith("surrogates: "))
     rounding = max(value for name, value in found.items() if name.startswith("rounding: "))
+    both = next(row["contenders"] for row in rows if row["name"] == "blocks: time, of Mamba's")
+    times = (both[name]["times"] for name in ("pd_ssm-block", "mamba-block"))
+    of_blocks = [ours / theirs for ours, theirs in zip(*times, strict=True)]
     bigwig, slots = thousands("bigwig: bases a second"), thousands("slots: one a tile, speed")
     checkpointing, blocks = found["autograd: time, of checkpointing's"], found["blocks: time, of Mamba's"]
     small, small_memory = thousands("gibibyte: bases a second"), found["gibibyte: memory"]
     for row in (
         f"every kernel, its derivatives and tangents against float64, {len(kernels)} rows | at most "
         f"{worst(kernels, 'float32')}; float64 {worst(kernels, 'float64')} | 1e-5; 1e-12 |",
-        f"adjoint against float64 autograd, four kinds of models † | at most {worst(engine, 'float32')}; float64 "
+        f"adjoint against float64 autograd, six kinds of models | at most {worst(engine, 'float32')}; float64 "
         f"{worst(engine, 'float64')} | 2e-6; 1e-12 |",
-        f"derivatives by all weights, three kinds of models † | at most {power(weights)} | 1e-5 |",
-        "variants, mutagenesis, dependency maps, integrated gradients and joined windows against the CPU in float64, a "
-        f"causal model (H100) | at most {worst(commands, 'float32')} | 1e-5 |",
-        "float32 against float64 over 131,072 bases: adjoint, scan † | "
+        f"derivatives by all weights, three kinds of models | at most {power(weights)} | 1e-5 |",
+        f"both surrogate gradients of PD-SSM by all weights, float64 | at most {power(surrogates)} | 1e-12 |",
+        "variants, mutagenesis, dependency maps, integrated gradients and joined windows against the CPU in float64, "
+        f"three kinds of models | at most {worst(commands, 'float32')}; float64 {worst(commands, 'float64')} | 1e-5; "
+        "1e-7 |",
+        "float32 against float64 over 131,072 bases: adjoint, scan † (scan only) | "
         f"{power(found['long engine: float32 against float64, 131,072 bp'])}, {power(rounding)} | 1e-5 |",
-        f"scores read back from a bigWig † | {power(found['track: scores read back'])} | 1e-5 |",
+        f"scores read back from a bigWig | {power(found['track: scores read back'])} | 1e-5 |",
         f"adjoint in tiles of {listed(list(tiles))} (524,288 bp) | {listed(tile_speeds)} thousand bases a second, in "
         f"{listed(tile_memory)} GiB | |",
         f"† memory at 131,072, 1,048,576 and 10,485,760 bp, tiles of 12,288 | {memory} MiB: "
@@ -293,8 +299,8 @@ def gpu() -> Iterator[tuple[str, str]]:
         f"against whole-window autograd with the same kernels, tiles of 4,096 | **{autograd:.1f} times its time**, "
         f"{share:.1f} % of its memory ({whole['extra_bytes'] / 2**30:.0f} GiB) | 1.6, 5 % |",
         f"against checkpointing of blocks | {checkpointing:.1f} times its time | |",
-        f"PD-SSM block against a Mamba block, 16,384 steps † | {blocks:.1f} times its time (three runs each: 1.1 to "
-        "1.9) | 1.8 |",
+        f"PD-SSM block, coupled, against a Mamba block, 16,384 steps | **{blocks:.1f} times its time** (three runs: "
+        f"{min(of_blocks):.1f} to {max(of_blocks):.1f}); not coupled † 1.3 (1.1 to 1.9) | 1.8 |",
         f"scan: forward, vjp, launched one by one | {listed(picoseconds)} ps per base and channel, limited by the "
         f"host: **{found['kernels: forward reaches']:.0f} and {found['kernels: vjp reaches']:.0f} %** of what "
         "bandwidth and exponentials allow; as replayed",
