@@ -107,7 +107,7 @@ def _measure(training: Path, test: Path, cell: Cell, before: Sequence[Row], envi
     run = Run(**cell.settings)
     if run.equal == "time":
         steps = within_time(run, before)
-        if steps == run.steps:  # the fastest run itself
+        if steps == run.steps:  # the fastest run, or one as fast
             same = [row for row in before if (row["kind"], row["seed"]) == (run.blocks, run.seed)]
             return [row | {"cell": cell.name, "equal": run.equal} for row in same]
         run = replace(run, steps=steps)
