@@ -374,7 +374,7 @@ def automata() -> Iterator[tuple[str, str]]:
 
 
 def language() -> Iterator[tuple[str, str]]:
-    for task in ("swaps-of-two", "moves"):
+    for task in ("swaps-of-two", "moves", "swaps-of-three"):
         table = pd.read_csv(ROOT / f"benchmarks/results/language/{task}.csv")
         for events in (4, 8, 16):
             found = table[table.events == events]
