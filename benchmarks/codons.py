@@ -48,8 +48,9 @@ class Run:
 
     blocks   kinds of blocks
     weights  number of weights, which the width is chosen for
-    equal    what is equal for all kinds: the bases, those of `steps` updates of `batch` windows, or the processor
-             time, that of the fastest such run of the same seed; the learning rate falls to zero at the end of each
+    steps    updates, of `batch` windows each, in runs with equal bases
+    equal    what is equal for all kinds: the bases, or the processor time, which is that of the fastest run with equal
+             bases and the same seed
     """
 
     blocks: Blocks
@@ -94,7 +95,7 @@ def _cells(quick: bool) -> Sequence[Cell]:
     return [Cell(f"{run.blocks} seed {run.seed}, equal {run.equal}", asdict(run)) for run in runs]
 
 
-def within_time(run: Run, before: Sequence[Row]) -> int:
+def steps_of_equal_time(run: Run, before: Sequence[Row]) -> int:
     """Return the number of steps of a run that take as long as the fastest run with equal bases and its seed."""
     rows = results(pd.DataFrame(before))
     seconds = rows[(rows.seed == run.seed) & (rows.equal == "bases")].set_index("kind").seconds
@@ -106,7 +107,7 @@ def _measure(training: Path, test: Path, cell: Cell, before: Sequence[Row], envi
     torch.set_num_threads(environment.threads)
     run = Run(**cell.settings)
     if run.equal == "time":
-        steps = within_time(run, before)
+        steps = steps_of_equal_time(run, before)
         if steps == run.steps:  # the fastest run, or one as fast
             same = [row for row in before if (row["kind"], row["seed"]) == (run.blocks, run.seed)]
             return [row | {"cell": cell.name, "equal": run.equal} for row in same]
@@ -183,15 +184,9 @@ def _findings(table: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _draw(table: pd.DataFrame) -> go.Figure:
-    titles = [
-        "validation, equal bases",
-        "validation, equal time",
-        "test genome, equal bases",
-        "test genome, equal time",
-    ]
-    page = panels(titles, rows=2)
-    scaled = table.assign(millions=table.bases / 1e6, minutes=table.seconds / 60)
     axes = {"bases": ("millions", "million bases"), "time": ("minutes", "processor minutes")}
+    page = panels([f"{split}, equal {equal}" for split in ("validation", "test genome") for equal in axes], rows=2)
+    scaled = table.assign(millions=table.bases / 1e6, minutes=table.seconds / 60)
     for col, (equal, (x, title)) in enumerate(axes.items(), 1):
         rows = scaled[scaled.equal == equal]
         add_curves(page, rows[rows.test.isna()], _LABELS, x=x, y="validation", row=1, col=col)

@@ -9,7 +9,7 @@ import pytest
 from commands import benchmark
 from test_reading_frame import annotated
 
-from benchmarks.codons import Blocks, Run, config_of, within_time
+from benchmarks.codons import Blocks, Run, config_of, steps_of_equal_time
 from benchmarks.recurrent import n_weights
 from genoscan.genome.genome import open_genome
 from genoscan.layers.weights import build
@@ -34,7 +34,7 @@ def test_runs_of_equal_time_have_steps_for_the_time_of_the_fastest_run() -> None
         for equal, test in (("bases", {"test": 0.5}), ("bases", {}), ("time", {"test": 0.5}))
     ]
     rows.append({"kind": "mamba", "seed": 1, "equal": "time", "seconds": 0.1, "test": 0.5})
-    steps = {(kind, seed): within_time(Run(kind, seed, steps=600), rows) for kind, seed in seconds}  # type: ignore[arg-type]
+    steps = {(kind, seed): steps_of_equal_time(Run(kind, seed, steps=600), rows) for kind, seed in seconds}  # type: ignore[arg-type]
     assert steps == {
         ("mamba", 1): 600, ("pd_ssm", 1): 400, ("mixed", 1): 500, ("mamba", 2): 240, ("pd_ssm", 2): 600
     }  # fmt: skip

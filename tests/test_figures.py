@@ -299,8 +299,8 @@ def gpu() -> Iterator[tuple[str, str]]:
         f"against whole-window autograd with the same kernels, tiles of 4,096 | **{autograd:.1f} times its time**, "
         f"{share:.1f} % of its memory ({whole['extra_bytes'] / 2**30:.0f} GiB) | 1.6, 5 % |",
         f"against checkpointing of blocks | {checkpointing:.1f} times its time | |",
-        f"PD-SSM block, coupled, against a Mamba block, 16,384 steps | **{blocks:.1f} times its time** (three runs: "
-        f"{min(of_blocks):.1f} to {max(of_blocks):.1f}); not coupled † 1.3 (1.1 to 1.9) | 1.8 |",
+        f"PD-SSM block, coupled, against a Mamba block, 16,384 steps | **{blocks:.1f} times its time** (three rounds "
+        f"of one run: {min(of_blocks):.1f} to {max(of_blocks):.1f}); not coupled † 1.3 (1.1 to 1.9) | 1.8 |",
         f"scan: forward, vjp, launched one by one | {listed(picoseconds)} ps per base and channel, limited by the "
         f"host: **{found['kernels: forward reaches']:.0f} and {found['kernels: vjp reaches']:.0f} %** of what "
         "bandwidth and exponentials allow; as replayed",

@@ -339,7 +339,7 @@ def test_arguments_may_be_views(name: str, view: Callable[[Tensor], Tensor]) -> 
     asked = questions(name, 9, 8, 2, batch=1)
     views = [tuple(map(view, there(tensors))) for tensors in asked]
     found, expected = answers(name, *views), answers(name, *asked)
-    if view is shifted:  # Triton compiles another kernel for such addresses, on a GPU with other roundings
+    if CARD and view is shifted:  # for such addresses Triton compiles another kernel, of other roundings on a GPU
         assert_near(found, expected)
     else:
         assert_same_bits(found, expected)
