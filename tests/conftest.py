@@ -29,14 +29,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes() -> None:
-    """Compile the kernels once, before the tests' own processes load them.
-
-    Not both precisions at a time: numba numbers the files of its cache without a lock, so that two processes
-    may write different machine code to the same file.
-    """
+    """Compile the kernels once, before the tests' own processes load them; both precisions at the same time."""
     script = str(Path(__file__).with_name("compile_kernels.py"))
-    for precision in ("float32", "float64"):
-        subprocess.run([sys.executable, script, precision], check=True)
+    both = [subprocess.Popen([sys.executable, script, precision]) for precision in ("float32", "float64")]
+    assert [process.wait() for process in both] == [0, 0]
 
 
 # Which test compiles a kernel first depends on the order, and the messages of commands must not.

@@ -1,15 +1,22 @@
-"""Choice of the folder in which numba caches compiled kernels, and a message when kernels are compiled."""
+"""The files in which compiled kernels are cached, their folder, and a message when kernels are compiled."""
+
+# numba has no annotations.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
 
 import atexit
+import hashlib
 import logging
 import os
+import pickle
 import shutil
 import stat
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 import numba
 from numba.core import event
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +39,69 @@ def choose_cache() -> bool:
         except OSError:
             return False
     return True
+
+
+@lru_cache(maxsize=1)
+def _sources() -> bytes:
+    """Return a digest of the source files of all kernels and of the functions that are inlined into them."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.digest()
+
+
+class _Files(IndexDataCacheFile):
+    """The cached overloads of one function, each in a file named by a digest of its signature and its source.
+
+    Notes
+    -----
+    numba numbers these files instead, in the order in which overloads are saved: two processes that compile different
+    overloads at the same time write to the same file, and one of them later runs the code of the other. It also
+    takes the stamp of a function's own file alone, so that its code remains in use after a change of a function that
+    was inlined into it. A file that is cut off, or that cannot be written because the disk is full, ends the program.
+    """
+
+    def __init__(self, folder: str, name: str, stamp: object) -> None:
+        super().__init__(folder, name, (stamp, _sources()))
+        self._folder, self._name = Path(folder), name
+
+    def save(self, key, data) -> None:
+        """Save an overload; if this is not possible, log it."""
+        digest = hashlib.sha256(repr((key, self._source_stamp, self._version)).encode()).hexdigest()
+        name = f"{self._name}.{digest[:16]}.nbc"
+        # Where processes save at the same time, one can remove from the index, or from the folder, what another has
+        # just saved; it is then compiled once more.
+        try:
+            if not self._load_index():
+                for outdated in self._folder.glob(f"{self._name}.*.nbc"):
+                    outdated.unlink(missing_ok=True)
+            self._save_data(name, data)
+            self._save_index(self._load_index() | {key: name})
+        except OSError as error:
+            _log.warning("%s: compiled kernels cannot be saved: %s", self._folder, error.strerror)
+
+    def _load_index(self):
+        """Return the index, empty if its file is damaged."""
+        try:
+            return super()._load_index()
+        except (EOFError, pickle.UnpicklingError):
+            return {}
+
+    def _load_data(self, name):
+        """Return an overload, or None, which numba takes as not found, if its file is damaged."""
+        try:
+            return super()._load_data(name)
+        except (EOFError, pickle.UnpicklingError):
+            return None
+
+
+class KernelCache(FunctionCache):
+    """The cache of a compiled function, safe for processes that compile at the same time."""
+
+    def __init__(self, function) -> None:
+        super().__init__(function)
+        locator = self._impl.locator
+        self._cache_file = _Files(locator.get_cache_path(), self._impl.filename_base, locator.get_source_stamp())
 
 
 class _Announcement(event.Listener):

@@ -7,7 +7,7 @@ not vectorise all loops automatically.
 """
 
 # Functions compiled by numba have no annotations; their callers do.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc, var-annotated"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, attr-defined, misc, var-annotated"
 
 import operator
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from numba.extending import intrinsic, lower_builtin, register_model
 from torch import Tensor
 
 from genoscan.ops.denormals import flush_denormals, flushes_denormals
-from genoscan.ops.kernel_cache import announce_compilation, choose_cache
+from genoscan.ops.kernel_cache import KernelCache, announce_compilation, choose_cache
 from genoscan.ops.memory import contiguous
 
 LANES = 16
@@ -35,8 +35,16 @@ LANES = 16
 # "contract" permits fused multiply-add, but not reordering, which would defeat compensated sums.
 # With numpy's error model divisions do not raise and can therefore be vectorised.
 _CACHED = choose_cache()
-compiled = numba.njit(nogil=True, cache=_CACHED, fastmath={"contract", "nsz"}, boundscheck=False, error_model="numpy")
+_njit = numba.njit(nogil=True, fastmath={"contract", "nsz"}, boundscheck=False, error_model="numpy")
 announce_compilation(_CACHED)
+
+
+def compiled(function):
+    """Return a function compiled by numba with the options common to all kernels, and cached if possible."""
+    dispatcher = _njit(function)
+    if _CACHED:
+        dispatcher._cache = KernelCache(function)
+    return dispatcher
 
 
 class Lanes(types.Type):
