@@ -27,7 +27,7 @@ from genoscan.sequences import Located, as_genome, group, in_one_genome, locate,
 from genoscan.tracks.store import arrays_in_memory
 from genoscan.verification import Check
 from genoscan.verification import verify as check
-from genoscan.window_prediction import predict_windows
+from genoscan.window_prediction import predict_windows, prepare_windows
 
 
 def attribute(
@@ -334,16 +334,7 @@ def _predicted(located: Sequence[Located], model: Model, options: PredictOptions
     """Compute the predictions for several sequences, or for one region of a genome, in a single job."""
     genome, regions = in_one_genome(located), [one.region for one in located]
     if model.head and model.config.heads[model.head].kind == "pooled":
-        table = predict_windows(
-            genome,
-            model,
-            regions,
-            heads=options.heads,
-            logits=options.logits,
-            strand=options.strand,
-            context=options.context,
-            batch=options.batch,
-        )
+        table = predict_windows(prepare_windows(genome, model, regions, options))
         labels = [f"{model.head}.{label}" for label in model.config.heads[model.head].labels]
         return list(table[labels].to_numpy())
     job = prepare_prediction(genome, model, regions, [], options)

@@ -15,11 +15,8 @@ from genoscan.engine.methods import Progress, ignore
 from genoscan.errors import NonFiniteError
 from genoscan.record import model_record, sequence_records
 from genoscan.stretches import Stretch
-from genoscan.tracks.journal import Entry, Journal
+from genoscan.tracks.journal import COMMIT_AFTER, Entry, Journal
 from genoscan.variant_job import VariantJob, stretch_terms
-
-_COMMIT_AFTER = 5.0
-"""Minimum number of seconds between two commits of finished effects."""
 
 
 def change_effects(job: VariantJob, journal: Journal | None = None, *, progress: Progress = ignore) -> Effects:
@@ -125,7 +122,7 @@ class _Found:
             *values, at = (float(array[edit]) for array in _arrays(effects))
             self._set(edit, [*values, self._stretch.position(at)])
         self._pending += edits
-        if time.monotonic() - self._committed > _COMMIT_AFTER:
+        if time.monotonic() - self._committed > COMMIT_AFTER:
             self.commit()
 
     def commit(self) -> None:

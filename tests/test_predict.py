@@ -288,6 +288,54 @@ def test_windows_are_a_table(model: Path, fasta: Path, strand: str, tmp_path: Pa
             np.testing.assert_allclose(row[[f"{name}.{x}" for x in STRANDED["labels"]]].astype(float), mean, rtol=1e-4)
 
 
+@pytest.mark.parametrize("commit_after", [0.0, 1e9])
+def test_an_interrupted_table_goes_on(
+    model: Path, fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commit_after: float
+) -> None:
+    """Also where a region is listed twice; what is finished is stored after some seconds, not at once."""
+    from genoscan import window_prediction
+
+    (tmp_path / "r.bed").write_text("chr1\t40\t70\tb\nchr1\t2\t32\ta\nchr1\t5\t9\tc\nchr1\t40\t70\tb\n")
+    asked = "predict", fasta, "-m", model, "-R", tmp_path / "r.bed", "--strand", "both", "--batch", 1, "-o"
+    run, batches = window_prediction._predict_batch, []
+    monkeypatch.setattr(window_prediction, "COMMIT_AFTER", commit_after)
+
+    def counted(job: Any, batch: Any) -> Any:
+        batches.append(batch)
+        return run(job, batch)
+
+    def stopping(job: Any, batch: Any) -> Any:
+        if len(batches) == 2:
+            raise KeyboardInterrupt
+        return counted(job, batch)
+
+    monkeypatch.setattr(window_prediction, "_predict_batch", stopping)
+    assert genoscan(*asked, tmp_path / "x.tsv").code == 130
+    kept = 0 if commit_after else 2
+    assert sorted(path.name for path in tmp_path.glob("x.tsv*")) == (["x.tsv.partial"] if kept else [])
+    batches.clear()
+    monkeypatch.setattr(window_prediction, "_predict_batch", counted)
+    resumed = genoscan(*asked, tmp_path / "x.tsv")
+    assert (resumed.code, resumed.err) == (0, "resuming: 2 of 4 regions done\n" if kept else "")
+    assert len(batches) == 3 - kept
+    assert genoscan(*asked, tmp_path / "y.tsv").code == 0
+    assert (tmp_path / "x.tsv").read_bytes() == (tmp_path / "y.tsv").read_bytes()
+    x, y = (json.loads((tmp_path / f"{name}.tsv.json").read_text()) for name in "xy")
+    assert (
+        list(dict.fromkeys(column.split(".")[0] for column in pd.read_csv(tmp_path / "x.tsv", sep="\t").columns[5:]))
+        == x["heads"]
+    )
+    for record in (x, y):
+        del record["seconds"], record["command"]
+    assert x == y
+
+
+def test_a_table_has_no_calls(model: Path, fasta: Path, tmp_path: Path) -> None:
+    done = genoscan("predict", fasta, "-m", model, "-o", tmp_path / "x.tsv", "--call", "site+")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert "--call: calls are made from heads that label bases" in done.err
+
+
 @pytest.mark.parametrize(("name", "more"), [("r.bed", ["--call", "site+"]), ("r.tsv", [])])
 def test_inputs_are_not_overwritten(fasta: Path, tmp_path: Path, name: str, more: list[str]) -> None:
     model, regions = write_headed(tmp_path / "m", "causal"), tmp_path / name

@@ -334,7 +334,7 @@ def test_interrupted_runs_continue_to_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "genoscan")
-    monkeypatch.setattr("genoscan.change_effects._COMMIT_AFTER", 0.0)
+    monkeypatch.setattr("genoscan.change_effects.COMMIT_AFTER", 0.0)
     model, _ = loaded(tmp_path, "mamba", tile=256)
     genome = sequences(0)
     found = changes(genome, count=8)

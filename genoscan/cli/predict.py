@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from genoscan.genome.genome import Genome
     from genoscan.genome.region import Region
     from genoscan.model import Model
+    from genoscan.prediction import PredictOptions
 
 
 @click.command("predict")
@@ -118,7 +119,8 @@ def command(
     model = open_model(model_name, dtype, device, threads, tile=tile, memory=parse_size(memory), spill=spill)
     if any(text.endswith(".tsv") for text in outputs):
         inputs = genome, annotation, bed_path
-        _write_tables(opened, model, regions, outputs, inputs, heads, logits, strands, context, batch)
+        many = [PredictOptions(heads, logits, one, context, batch, calls) for one in strands]
+        _write_tables(opened, model, regions, outputs, inputs, many)
         return
     files = [Path(text) / ".bw" if text.endswith("/") or Path(text).is_dir() else Path(text) for text in outputs]
     jobs = []
@@ -141,42 +143,28 @@ def _write_tables(
     regions: "Sequence[Region]",
     outputs: Sequence[str],
     inputs: Sequence[Path | None],
-    heads: Sequence[str],
-    logits: bool,
-    strands: Sequence[str],
-    context: int | None,
-    batch: int,
+    options: "Sequence[PredictOptions]",
 ) -> None:
-    """Write the predictions of heads that label whole windows, as tables with one row per region."""
+    """Write the predictions of heads that label whole windows, as tables with one row per region.
+
+    There is one table for each of the options, which are those of one strand each.
+    """
     from genoscan.cli.progress import progress
-    from genoscan.composition import describe_difference
-    from genoscan.tracks.outputs import check_file
+    from genoscan.tracks.atomic import check_writable
+    from genoscan.tracks.outputs import check_each
     from genoscan.tracks.strands import strand_path
-    from genoscan.window_prediction import predict_windows, write_windows
+    from genoscan.window_prediction import prepare_windows, write_windows
 
     if len(outputs) > 1:
         raise InputError(f"{outputs[1]}: expected a single .tsv file; write tracks in another run")
     output = Path(outputs[0])
-    files = [output] if len(strands) == 1 else [strand_path(output, strand) for strand in strands]
+    files = [output] if len(options) == 1 else [strand_path(output, one.strand) for one in options]
+    check_each(files, inputs, check_writable, lambda _: [])
+    jobs = [prepare_windows(genome, model, regions, one) for one in options]
+    if jobs[0].warning is not None:
+        log(jobs[0].warning)
+    bases = sum(len(region) for job in jobs for region in job.regions)
+    with progress(sum(job.positions for job in jobs), bases) as advance:
+        write_windows(jobs, files, command=sys.argv, progress=advance)
     for path in files:
-        check_file(path, inputs)
-    if (unlike := describe_difference(genome, regions, model.config, model.name)) is not None:
-        log(unlike)
-    with progress(None) as advance:
-        tables = [
-            predict_windows(
-                genome,
-                model,
-                regions,
-                heads=heads,
-                logits=logits,
-                strand=strand,
-                context=context,
-                batch=batch,
-                progress=advance,
-            )
-            for strand in strands
-        ]
-    for path, table in zip(files, tables, strict=True):
-        write_windows(table, path)
         click.echo(path)

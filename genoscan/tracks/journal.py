@@ -29,6 +29,9 @@ from genoscan.tracks.snapshots import SUFFIX
 _SETTINGS, _DONE = "settings.json", "done"
 _NAMES = _SETTINGS, _DONE, "scores", "codes", "columns", "first", "map.*", f"*{SUFFIX}", "*.part"
 
+COMMIT_AFTER = 5.0
+"""Seconds after which small results are added to the journal together, as every addition waits for the disk."""
+
 _log = logging.getLogger(__name__)
 
 
