@@ -170,7 +170,6 @@ def measure(model: str, output: Path, *, length: int, threads: int, scratch: Pat
     scratch
         Folder for temporary files.
     """
-    output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="genoscan-bench-", dir=scratch) as name:
         folder = Path(name)
         genome, whole, shard, merged = (str(folder / file) for file in ("g.fa", "whole.bw", "shard.bw", "merged.bw"))

@@ -11,6 +11,7 @@ from genoscan.cli.messages import log, table
 from genoscan.cli.options import MODEL, PATH, THREADS, combine
 from genoscan.cli.progress import progress
 from genoscan.errors import GenoscanError, InputError
+from genoscan.tracks.atomic import os_errors
 
 if TYPE_CHECKING:
     from benchmarks.experiment import Experiment
@@ -112,7 +113,7 @@ def genes(
     from genoscan.importer import load_model
 
     set_threads(threads)
-    output.mkdir(parents=True, exist_ok=True)
+    _create(output)
     model = load_model(model_name or f"{name}-genes", device=parse_device(device), tile=4096)
     click.echo(measure(name, parts, model, data, output, log))
 
@@ -473,7 +474,14 @@ def variants(
     from benchmarks.variants import measure
 
     set_threads(threads)
+    _create(output)
     _print_rows(measure(genome, model_name, output, count=count, quick=quick, device=parse_device(device)))
+
+
+def _create(folder: Path) -> None:
+    """Create the folder of the results if it does not exist."""
+    with os_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
@@ -502,6 +510,7 @@ def regions(
     from benchmarks.regions import measure
 
     set_threads(threads)
+    _create(output)
     _print_rows(measure(genome, model_name, output, count=count, length=length, device=parse_device(device)))
 
 
@@ -528,6 +537,7 @@ def chromosome(model_name: str, output: Path, length: int, scratch: Path | None,
     from benchmarks.chromosome import measure
 
     set_threads(threads)
+    _create(output)
     _print_rows(measure(model_name, output, length=length, threads=torch.get_num_threads(), scratch=scratch or output))
 
 
@@ -568,8 +578,7 @@ def _run(
     chosen = list(experiments) if not names or "all" in names else list(names)
     if unknown := [name for name in chosen if name not in experiments]:
         raise InputError(f"{unknown[0]}: expected all or one of {', '.join(experiments)}")
-    if not folder.is_dir():
-        raise InputError(f"--output {folder}: expected a folder that exists")
+    _create(folder)
     set_threads(threads)
     environment = Environment(parse_device(device), torch.get_num_threads(), quick)
     for name in chosen:

@@ -105,6 +105,5 @@ def measure(
         "model": model_name,
         "rows": rows,
     }
-    output.mkdir(parents=True, exist_ok=True)
     (output / "regions.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return rows

@@ -17,6 +17,7 @@ from commands import ROOT
 
 from benchmarks.mechanistic.experiments import base_run
 from benchmarks.mechanistic.learn import accuracy_without_memory
+from benchmarks.series.ablations import LABELS
 from benchmarks.tracking.tasks import TASKS
 
 README, BENCHMARKS, PERFORMANCE = "README.md", "benchmarks/README.md", "docs/performance.md"
@@ -351,7 +352,9 @@ def ablations() -> Iterator[tuple[str, str]]:
         accuracy = f"{found[f'{name}: right at 4,096 steps, mean of 3 seeds']:.1%}".replace("%", " %")
         said = {
             "all as by default": "nothing",
-            "inflow and phases independent of the step": "inflow and phases independent of the step, which is a relu",
+            # Names in the committed file; those of the command are the page's.
+            "inflow and phases independent of the step": LABELS["coupling"],
+            "initial steps uniform up to 0.1": LABELS["log-uniform steps"],
         }.get(name, name)
         yield PD_SSM, f"| {said} | {learnt} {accuracy} |"
 

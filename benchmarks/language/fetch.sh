@@ -9,6 +9,8 @@ package=${2:-$(apt-cache depends python3-doc | sed -n 's/.*Depends: //p')}
 mkdir -p "$folder"
 cd "$folder"
 if [ -e package.txt ]; then
+    # With the same package, nothing is to be done, so that a command after this one can be repeated.
+    [[ $(cat package.txt) == "$package "* ]] && exit
     echo "$folder: contains $(cat package.txt) already; name another folder" >&2
     exit 1
 fi

@@ -17,13 +17,13 @@ from benchmarks.series.learn import KNOWN, Change, Run, learn
 _SEEDS = 1, 2, 3
 _LENGTHS = 256, 1_024, 4_096
 _VALIDATION, _TEST = (40, 10_000_019), (100, 20_000_003)
-_LABELS: dict[Change, str] = {
+LABELS: dict[Change, str] = {
     "": "all as by default",
-    "coupling": "inflow and phases independent of the step",
+    "coupling": "inflow and phases independent of the step size, which is a relu",
     "kept maps": "permutations instead of identity maps",
     "zero phases": "uniform initial phases",
-    "log-uniform steps": "initial steps uniform up to 0.1",
-    "step weights": "initial weights of steps not enlarged",
+    "log-uniform steps": "initial step sizes uniform up to 0.1",
+    "step weights": "initial weights of the step sizes not enlarged",
     "activated": "straight-through estimator",
 }
 
@@ -68,7 +68,7 @@ def _measure(cell: Cell, _before: Sequence[Row], environment: Environment) -> li
 
 
 def _findings(table: pd.DataFrame) -> Iterator[Finding]:
-    for change, label in _LABELS.items():
+    for change, label in LABELS.items():
         runs = table[table.without == (change or "nothing")].groupby("seed")
         last = runs.last()
         yield Finding(f"{label}: right at {_LENGTHS[-1]:,} steps, mean of {len(last)} seeds", last.test.mean())
@@ -84,7 +84,7 @@ def _draw(table: pd.DataFrame) -> go.Figure:
     last = table.groupby(["without", "seed"], sort=False).last().reset_index()
     updates = table.groupby(["without", "seed"], sort=False).updates.sum().reset_index()
     for col, (runs, what) in enumerate(((last, "test"), (updates, "updates")), 1):
-        names = [_LABELS["" if name == "nothing" else name] for name in runs.without]
+        names = [LABELS["" if name == "nothing" else name] for name in runs.without]
         page.add_scatter(x=runs[what], y=names, mode="markers", marker_color=OURS[0], showlegend=False, row=1, col=col)
         page.update_yaxes(autorange="reversed", showticklabels=col == 1, row=1, col=col)
     page.update_xaxes(range=[0.3, 1.02], tickformat=".0%", row=1, col=1)

@@ -54,9 +54,9 @@ class Run:
     batch    series per update; more of short ones
     width    width of PD-SSM; that of Mamba is the one with the closest number of weights
     rate     learning rate at the first length, which is halved at each longer one
-    without  property that is replaced: inflow and phases that do not depend on the step; permutations instead of
-             identity maps; uniform initial phases; initial steps uniform up to 0.1; initial weights of the steps
-             that are not enlarged; the straight-through estimator
+    without  property that is replaced: inflow and phases that do not depend on the step size; permutations
+             instead of identity maps; uniform initial phases; initial step sizes uniform up to 0.1; their initial
+             weights not enlarged; the straight-through estimator
     """
 
     kind: Literal["pd_ssm", "mamba"]

@@ -64,7 +64,8 @@ models
 
 Results are the same up to rounding with all of these. Models and libraries take the rest.
 
-Disk                5 bytes per scored base until the run is complete; 21 with .npz, 37 with --strand both.
+Disk                5 bytes per scored base until the run is complete; 16 more with .npz, and 16 more with
+                    --strand both.
 """
 
 TOPICS = {"targets": TARGETS, "scores": SCORES, "memory": MEMORY}
