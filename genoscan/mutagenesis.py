@@ -77,7 +77,7 @@ def prepare_mutations(
     regions
         Regions in any order. Overlapping regions are merged.
     options
-        Settings of the computation. `shared_end` is set; `background` is not used.
+        Settings of the computation. `shared_end` is set; `masked`, `first_order` and `background` do not apply.
     screen
         Number of substitutions to compute exactly, those of the largest first-order effect. If None, all are.
 
@@ -89,7 +89,7 @@ def prepare_mutations(
     Raises
     ------
     InputError
-        If an option is invalid, there are no regions, or no base is A, C, G or T.
+        If an option is invalid or does not apply, there are no regions, or no base is A, C, G or T.
     UnsupportedModelError
         If the model or the target does not permit the computation.
     """
@@ -97,7 +97,14 @@ def prepare_mutations(
         raise InputError("--region: expected at least one region to mutate")
     if screen is not None and screen < 0:
         raise InputError(f"--screen {screen}: expected 0 or more")
-    options = replace(options, shared_end=True, background=0)
+    for option, given in (
+        ("--masked", options.masked),
+        ("--first-order", options.first_order),
+        ("--background", options.background),
+    ):
+        if given:
+            raise InputError(f"{option}: does not apply to saturation mutagenesis; score the variants instead")
+    options = replace(options, shared_end=True)
     model, target = choose_target(genome, model, options)
     merged = tuple(merge(regions, genome.sizes, by_strand=False))
     codes = np.concatenate([genome.fetch(region.chrom, region.start, region.end) for region in merged])

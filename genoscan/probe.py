@@ -1,7 +1,6 @@
 """Changes in one base of the genome, and the windows that the model reads to compute their effects."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +8,7 @@ from genoscan.errors import InputError, UnsupportedModelError
 from genoscan.genome.alphabet import BASES, decode
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import Window, as_read, plan, region_read
-from genoscan.genome.region import Region, parse_region
+from genoscan.genome.region import Region, parse_place
 from genoscan.genome.variant import QUOTE_VARIANTS
 from genoscan.model import Model
 
@@ -114,7 +113,12 @@ def read_change(
     alleles = _ALLELES.fullmatch(text.strip())
     if _NO_SUBSTITUTE.search(text.strip()):
         raise InputError(f"{option} {text}: expected a position, or a base and its substitute, C>T; {QUOTE_VARIANTS}")
-    at = _position(alleles["place"] if alleles else text, genome.sizes, option)
+    place = alleles["place"] if alleles else text
+    at = parse_place(place, genome.sizes, option=option)
+    if place.rpartition(":")[2].startswith("-"):
+        raise InputError(f"{option} {place}: expected a position, counted from 1")
+    if len(at) != 1:
+        raise InputError(f"{option} {at}: {len(at):,} bases, expected one")
     if alleles is None:
         return at, base
     old, new = alleles["old"], alleles["new"]
@@ -130,15 +134,6 @@ def read_change(
     if base is not None and base.upper() != new.upper():
         raise InputError(f"--base {base}: contradicts {option} {text}; leave one of them out")
     return at, new
-
-
-def _position(text: str, sizes: Mapping[str, int], option: str) -> Region:
-    place, position = text.rpartition(":")[::2]
-    exact = f"{text}-{position}" if place and "-" not in position else text
-    at = parse_region(exact, sizes, option=option)
-    if len(at) != 1:
-        raise InputError(f"{option} {at}: {len(at):,} bases, expected one")
-    return at
 
 
 def new_bases(probe: Probe, observed: int) -> list[int]:

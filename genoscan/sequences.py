@@ -16,7 +16,7 @@ from genoscan.errors import InputError
 from genoscan.genome.alphabet import N, encode
 from genoscan.genome.genome import Genome, open_genome
 from genoscan.genome.memory import SequenceGenome
-from genoscan.genome.region import Region, parse_region
+from genoscan.genome.region import Region, check_bounds, parse_region
 
 _NAME = "sequence"
 _GENOMES = str, Path, Genome, pyfaidx.Fasta
@@ -157,7 +157,7 @@ def _in_file(genome: Any, region: Any) -> Located:
         region = parse_region(region, genome.sizes, option="region")
     if not isinstance(region, Region):
         raise InputError(f"found a pair that ends with {type(region).__name__}, {_EXPECTED}")
-    return Located(genome, region, is_pair=True)
+    return Located(genome, check_bounds(region, genome.sizes, clip=False), is_pair=True)
 
 
 def _from_array(array: Any, axes: str) -> UInt8[np.ndarray, " bases"]:

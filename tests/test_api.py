@@ -207,6 +207,49 @@ def test_wrong_options_are_told(tiny: genoscan.Model, options: dict[str, Any], s
         genoscan.attribute(np.eye(4)[[0, 1, 2, 3]], tiny, **options)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model, fasta, region: genoscan.attribute((fasta, region), model),
+        lambda model, fasta, region: genoscan.predict((fasta, region), model),
+        lambda model, fasta, region: genoscan.response((fasta, region), model, at=region.start + 1),
+        lambda model, fasta, region: genoscan.mutate((fasta, region), model),
+        lambda model, fasta, region: genoscan.map_dependencies((fasta, region), model),
+        lambda model, fasta, region: genoscan.attribute_regions(
+            fasta, [fasta.with_name("x.npz"), fasta.with_name("x.bw")], regions=[region], model=model
+        ),
+    ],
+    ids=["attribute", "predict", "response", "mutate", "map_dependencies", "attribute_regions"],
+)
+def test_regions_past_the_end_are_told(
+    tiny: genoscan.Model, fasta: Path, call: Callable[[genoscan.Model, Path, genoscan.Region], Any]
+) -> None:
+    """Also those given as objects, which no parser has compared with the genome."""
+    with pytest.raises(InputError, match="is past the end of chr2, which has 90 bases"):
+        call(tiny, fasta, genoscan.Region("chr2", 60, 110))
+    assert not list(fasta.parent.glob("x.*"))
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda model: genoscan.response(LETTERS, model, at=-1), "expected a position, counted from 1"),
+        (lambda model: genoscan.response(LETTERS, model, at=0), "expected 1 or more"),
+        (lambda model: genoscan.mutate(LETTERS, model, masked=True), "--masked"),
+        (lambda model: genoscan.mutate(LETTERS, model, first_order=True), "--first-order: does not apply"),
+        (lambda model: genoscan.mutate(LETTERS, model, background=5), "--background: does not apply"),
+    ],
+)
+def test_what_does_not_apply_is_told(tiny: genoscan.Model, call: Callable[[genoscan.Model], Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        call(tiny)
+
+
+def test_a_tolerance_needs_shared_windows(tiny: genoscan.Model, fasta: Path) -> None:
+    with pytest.raises(InputError, match="--tolerance: expected shared_end"):
+        genoscan.score_variants(fasta, ["chr1:100:A>C"], tiny, tolerance=0.01)
+
+
 @pytest.mark.parametrize("model", [5, torch.nn.Linear(2, 2)])
 def test_what_is_no_model_is_told(model: Any) -> None:
     with pytest.raises(InputError, match="expected a Model, a name or a folder"):

@@ -147,13 +147,11 @@ def _is_file(text: str) -> bool:
 def _rows(text: str, genome: "Genome") -> "list[Region]":
     """Return the regions of an argument of --rows."""
     from genoscan.genome.bed import read_bed
-    from genoscan.genome.region import parse_region
+    from genoscan.genome.region import parse_place
 
     if _is_file(text):
         return read_bed(text, genome.sizes)
-    place, position = text.rpartition(":")[::2]
-    exact = f"{text}-{position}" if place and "-" not in position else text
-    return [parse_region(exact, genome.sizes, option="--rows")]
+    return [parse_place(text, genome.sizes, option="--rows")]
 
 
 def _describe(plan: "MapPlan") -> str:

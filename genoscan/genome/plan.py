@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import reverse_complement
 from genoscan.genome.genome import Genome
-from genoscan.genome.region import Region, unknown_sequence
+from genoscan.genome.region import Region, check_bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,8 @@ def merge(regions: Iterable[Region], sizes: Mapping[str, int], *, by_strand: boo
     Raises
     ------
     InputError
-        If a sequence is unknown, or if `by_strand` is True and regions on different strands overlap.
+        If a sequence is unknown, if a region extends past its end, or if `by_strand` is True and regions on
+        different strands overlap.
     """
     merged: list[Region] = []
     group: list[Region] = []
@@ -196,9 +197,9 @@ def plan(
     Raises
     ------
     InputError
-        If `context` or `reach` is negative, if `strand` has an invalid value, or if `target` cannot depend
-        on a region. A target cannot depend on a region on another chromosome or, if the model is causal, on
-        a region that is downstream of the target.
+        If a region is not inside its sequence, `context` or `reach` is negative, `strand` has an invalid value,
+        or `target` cannot depend on a region. A target cannot depend on a region on another chromosome or, if
+        the model is causal, on a region that is downstream of the target.
     """
     for option, length in (("--context", context), ("--reach", reach)):
         if length < 0:
@@ -207,7 +208,7 @@ def plan(
         raise InputError(f"--strand {strand}: expected +, -, both or bed")
     windows = []
     for scored in regions:
-        size = sizes[scored.chrom]
+        size = sizes[check_bounds(scored, sizes, clip=False).chrom]
         for direction in _directions(scored, strand):
             span, outputs = as_read(scored, direction, size), None
             if target is not None:
@@ -366,11 +367,8 @@ def batches(regions: Sequence[StrandWindows], size: int) -> list[Batch]:
 
 def _in_genome_order(regions: Iterable[Region], sizes: Mapping[str, int]) -> list[Region]:
     rank = {chrom: i for i, chrom in enumerate(sizes)}
-    regions = list(regions)
-    for region in regions:
-        if region.chrom not in rank:
-            raise InputError(f"{region.where}: {unknown_sequence(region.chrom, sizes)}")
-    return sorted(regions, key=lambda region: (rank[region.chrom], region.start, region.end))
+    checked = [check_bounds(region, sizes, clip=False) for region in regions]
+    return sorted(checked, key=lambda region: (rank[region.chrom], region.start, region.end))
 
 
 def _union(group: list[Region]) -> Region:

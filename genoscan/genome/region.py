@@ -122,6 +122,30 @@ def parse_region(text: str, sizes: Mapping[str, int], *, clip: bool = False, opt
     return check_bounds(Region(chrom, start - 1, max(start, end), source=source), sizes, clip)
 
 
+def parse_place(text: str, sizes: Mapping[str, int], *, option: str) -> Region:
+    """Parse a region string in which a position without a dash, as in `chr1:5`, denotes that base alone.
+
+    Parameters
+    ----------
+    text
+        Position or region; otherwise as for `parse_region`.
+    sizes, option
+        As for `parse_region`.
+
+    Returns
+    -------
+    Region
+        Parsed region.
+
+    Raises
+    ------
+    InputError
+        As for `parse_region`.
+    """
+    _, colon, position = text.rpartition(":")
+    return parse_region(f"{text}-{position}" if colon and "-" not in position else text, sizes, option=option)
+
+
 def check_bounds(region: Region, sizes: Mapping[str, int], clip: bool) -> Region:
     """Check that a region is inside the genome, and shorten it if necessary and permitted.
 
