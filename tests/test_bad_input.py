@@ -346,16 +346,27 @@ class TestOptions:
             (["--window", "0"], ["--window 0"]),
             (["--rate", "nan"], ["--rate nan"]),
             (["--validation", "1.5"], ["1.5", "between 0 and 1"]),
-            (["--validation", "0.0001"], ["--validation 0.0001", "0 bases"]),
+            (["--validation", "0.0001"], ["--validation 0.0001", "leaves 0 A, C, G and T"]),
             (["--window", "4096"], ["32,769 bases", "smaller --window or --walk"]),
             (["--dtype", "float64"], ["--dtype float64"]),
+            (["--walk", "0"], ["--walk 0"]),
+            (["--seed", "-1"], ["--seed -1"]),
+            (["--site-weight", "0"], ["--site-weight 0"]),
             (["--test", "none.fa"], ["none.fa", "no such file"]),
+            (["--test", "g.fa"], ["--test g.fa", "chr1 is in the training data"]),
+            (["--test", "n.fa"], ["--test n.fa", "has 0 A, C, G and T"]),
+            (["--test", "c.fa", "--test", "more/c.fa"], ["--test more/c.fa", "expected different names"]),
+            (["--validation", "chr1:1-1"], ["--validation chr1:1-1", "leaves 1 A, C, G and T"]),
             (["-o", "none/m"], ["none/m", "there is no folder"]),
             (["-o", "tiny"], ["tiny", "already exists"]),
         ],
         ids=" ".join,
     )
     def test_train(self, arguments: list[str], parts: list[str]) -> None:
+        Path("more").mkdir()
+        write_fasta(Path("n.fa"), {"unknown": "N" * 90})
+        for folder in (Path(), Path("more")):
+            write_fasta(folder / "c.fa", {"one": bases(200, len(folder.name))})
         outputs = [] if "-o" in arguments else ["-o", "made"]
         line = refused("train", "g.fa", "-t", 1, "--width", 16, *outputs, *arguments)
         says(line, *parts)

@@ -710,9 +710,11 @@ class TestTrain:
         monkeypatch.setattr(train, "TrainOptions", partial(train.TrainOptions, report_every=2))
 
     def test_makes_a_model_that_attribute_takes(
-        self, genome: Path, attribute: Callable[..., str], tmp_path: Path
+        self, genome: Path, attribute: Callable[..., str], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
-        self.train(genome, tmp_path / "made", "--test", genome)
+        other = write_fasta(tmp_path_factory.mktemp("other") / "other.fa", {"other": bases(300, 7), "empty": ""})
+        self.train(genome, tmp_path / "made", "--test", other)
+        assert "| other.fa |" in (tmp_path / "made" / "README.md").read_text()
         assert {path.name for path in (tmp_path / "made").iterdir()} == {
             "README.md",
             "config.json",

@@ -23,6 +23,7 @@ from toys import N_CODE, genome, mixed_config, mixed_stack, one_hot_table, strai
 from genoscan.errors import InputError
 from genoscan.genome.alphabet import encode, reverse_complement
 from genoscan.genome.fasta import FastaGenome
+from genoscan.genome.region import Region
 from genoscan.layers.config import ModelConfig, ValidationResult
 from genoscan.layers.heads import HeadConfig
 from genoscan.layers.linear import Linear
@@ -150,6 +151,23 @@ def test_split_holds_out_the_end_of_every_sequence(tmp_path: Path) -> None:
             split_genomes([], validation=share)
 
 
+def test_overlapping_regions_share_no_base_with_the_validation_data(tmp_path: Path) -> None:
+    letters = bases(100).tolist()
+    path = tmp_path / "one.fa"
+    path.write_text(">a\n" + "".join("ACGT"[code] for code in letters) + "\n>b\nACGTA\n>c\nA\n")
+    genome, overlapping = FastaGenome(path), [Region("a", 0, 60), Region("a", 40, 100)]
+    split = split_genomes([genome], validation=0.1, regions=overlapping)
+    assert [part.codes.tolist() for part in split.training] == [letters[:90]]
+    assert [part.codes.tolist() for part in split.validation] == [letters[90:]]
+    split = split_genomes([genome], validation=overlapping)
+    assert [part.codes.tolist() for part in split.validation] == [letters]
+    assert split.n_training == 6
+    # Of a short sequence nothing is held out.
+    split = split_genomes([genome], validation=0.1, regions=[Region("b", 0, 4), Region("c", 0, 1), Region("a", 0, 9)])
+    assert [len(part.codes) for part in split.training] == [8, 4, 1]
+    assert [len(part.codes) for part in split.validation] == [1]
+
+
 # What is measured
 
 
@@ -186,7 +204,7 @@ def test_bits_per_base_of_pieces() -> None:
 def test_bits_per_base_of_nothing() -> None:
     stack = tiny_stack(16, 1, dtype=F32)
     nothing = np.full(50, N_CODE, np.uint8)
-    assert bits_per_base(stack, CONFIG, [Piece(nothing)]) == 0
+    assert math.isnan(bits_per_base(stack, CONFIG, [Piece(nothing)]))
 
 
 def test_a_model_that_knows_nothing_needs_two_bits() -> None:

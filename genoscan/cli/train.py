@@ -200,6 +200,7 @@ def command(
     from genoscan.genome.genome import open_genome
     from genoscan.training.setup import (
         Architecture,
+        check_tests,
         extended_config,
         initial_weights,
         new_config,
@@ -210,7 +211,8 @@ def command(
 
     before = None if origin is None else open_model(origin, dtype, device, threads)
     both = bidirectional if before is None else before.bidirectional
-    walk = walk or (1 if both else 8)
+    if walk is None:
+        walk = 1 if both else 8
     sizes = {
         "width": width,
         "layers": layers,
@@ -223,7 +225,7 @@ def command(
     }
     if states is not None:
         sizes["states"] = states
-    _check(sizes, rate, dtype, output)
+    _check(sizes, rate, seed, site_weight, dtype, output)
     if bool(label_paths) != (scheme is not None):
         raise InputError("--labels and --head: expected both, or neither")
     if freeze and origin is None:
@@ -233,6 +235,7 @@ def command(
     unseen = [open_genome(path) for path in tests]
     heads = read_labels(label_paths, scheme, opened, unseen) if scheme else {}
     split = read_split(opened, region_texts, validation, heads)
+    check_tests(unseen, split)
     predicts = language_model or ("none" if scheme else "masked" if both else "next-base")
     about: dict[str, Any] = {
         "language_model": predicts,
@@ -371,15 +374,18 @@ def _ticker(steps: int, bases: int) -> Callable[[int, float], None]:
     return after_step
 
 
-def _check(sizes: Mapping[str, int], rate: float, dtype: str, output: Path) -> None:
+def _check(sizes: Mapping[str, int], rate: float, seed: int, site_weight: float, dtype: str, output: Path) -> None:
     """Raise an error if an option is invalid or the output folder cannot be created."""
     from genoscan.tracks.atomic import check_new_folder
 
     for name, size in sizes.items():
         if size < 1:
             raise InputError(f"--{name} {size}: expected at least 1")
-    if not 0 < rate < math.inf:
-        raise InputError(f"--rate {rate}: expected a number above 0")
+    for name, number in (("rate", rate), ("site-weight", site_weight)):
+        if not 0 < number < math.inf:
+            raise InputError(f"--{name} {number}: expected a number above 0")
+    if seed < 0:
+        raise InputError(f"--seed {seed}: expected 0 or more")
     if dtype != "float32":
         raise InputError(f"--dtype {dtype}: training is in float32")
     check_new_folder(output)

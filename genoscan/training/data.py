@@ -19,6 +19,7 @@ from genoscan.errors import InputError
 from genoscan.genome.alphabet import reverse_complement
 from genoscan.genome.feature import Interval
 from genoscan.genome.genome import Genome
+from genoscan.genome.plan import merge
 from genoscan.genome.region import Region
 from genoscan.training.labels import LabelledHead, Labels
 
@@ -116,7 +117,8 @@ def split_genomes(
         Either the fraction of each region to hold out at its end, between 0 and 1, or the regions to
         hold out.
     regions
-        Regions to use. If there are none, all sequences are used in full.
+        Regions to use. If there are none, all sequences are used in full. Overlapping regions are merged, here and
+        in `validation`, so that no base is in both parts.
     heads
         Task heads by name, with labels of the sequences. None if there are no task heads.
 
@@ -128,7 +130,8 @@ def split_genomes(
     Raises
     ------
     InputError
-        If the fraction is out of range, or a training region overlaps a held-out region.
+        If the fraction is out of range, a region is outside the genomes, or a training region overlaps a held-out
+        region.
 
     Notes
     -----
@@ -137,6 +140,10 @@ def split_genomes(
     heads = heads or {}
     if not isinstance(validation, Sequence) and not 0 < validation < 1:
         raise InputError(f"validation {validation}: expected a fraction between 0 and 1")
+    sizes = {chrom: size for genome in genomes for chrom, size in genome.sizes.items()}
+    regions = merge(regions, sizes, by_strand=False)
+    if isinstance(validation, Sequence):
+        validation = merge(validation, sizes, by_strand=False)
     training, held_out, sequences = [], [], []
     for genome in genomes:
         for chrom, size in genome.sizes.items():
@@ -144,7 +151,7 @@ def split_genomes(
             whole = Piece(genome.fetch(chrom, 0, size), labels)
             chosen = [(r.start, r.end) for r in regions if r.chrom == chrom] if regions else [(0, size)]
             if isinstance(validation, Sequence):
-                apart = sorted((r.start, r.end) for r in validation if r.chrom == chrom)
+                apart = [(r.start, r.end) for r in validation if r.chrom == chrom]
                 training += [
                     whole.cut(*part) for span in chosen for part in _subtract(span, apart, strict=bool(regions))
                 ]
@@ -158,6 +165,8 @@ def split_genomes(
             if chosen or apart:
                 sequences.append(SequenceId(chrom, size, genome.m5(chrom)))
     fraction = tuple(map(str, validation)) if isinstance(validation, Sequence) else validation
+    # An empty sequence has no part, and a short one none that is held out.
+    training, held_out = ([piece for piece in pieces if len(piece.codes)] for pieces in (training, held_out))
     return Split(training, held_out, sequences, fraction, tuple(map(str, regions)), heads)
 
 

@@ -69,7 +69,7 @@ def bits_per_base(stack: Network, config: ModelConfig, pieces: Sequence[Piece], 
     -------
     float
         Mean in bits. If `masked` is false, it includes every A, C, G and T that an output predicts;
-        if `masked` is true, it includes every A, C, G and T that is masked.
+        if `masked` is true, it includes every A, C, G and T that is masked. NaN if there is none.
     """
     table, columns = _table_and_columns(stack, config)
     random = np.random.default_rng(_SEED)
@@ -83,7 +83,7 @@ def bits_per_base(stack: Network, config: ModelConfig, pieces: Sequence[Piece], 
         n_labels += _count(target, len(piece.codes))
         for span, outputs in choose_method(stack, tile=_TILE).forward(stack, OneHot(read, table)):
             nats -= float(target(outputs[..., config.output_columns[""]], span).double().sum())
-    return nats / max(1, n_labels) / math.log(2)
+    return nats / n_labels / math.log(2) if n_labels else math.nan
 
 
 def label_metrics(stack: Network, config: ModelConfig, pieces: Sequence[Piece]) -> dict[str, float]:

@@ -101,7 +101,9 @@ def finish_model(output: Path, work: Path, trained: Finished) -> list[str]:
     config, stack, split = trained.config, trained.stack, trained.split
     held_out = {_VALIDATION: split.validation}
     for genome in trained.tests:
-        held_out[genome.path.name] = [_whole(genome, chrom, trained.heads) for chrom in genome.sizes]
+        held_out[genome.path.name] = [
+            _whole(genome, chrom, trained.heads) for chrom, size in genome.sizes.items() if size
+        ]
     chain = _markov(trained, held_out)
     results = [_result(trained, name, pieces, chain) for name, pieces in held_out.items()]
     if trained.language_model == "next-base" and (bits := results[0].model) is not None:

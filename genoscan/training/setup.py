@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from genoscan.errors import InputError
+from genoscan.genome.alphabet import N
 from genoscan.genome.annotation import read_annotation
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region, parse_region, unknown_sequence
@@ -299,7 +300,7 @@ def read_split(
     Raises
     ------
     InputError
-        If a fraction or region is invalid, or fewer than 2 bases are held out.
+        If a fraction or region is invalid, or fewer than two A, C, G and T are held out.
     """
     sizes = _sizes(genomes)
     chosen = [parse_region(text, sizes) for text in regions]
@@ -309,9 +310,41 @@ def read_split(
     except ValueError:
         held_out = [_region(text, sizes) for text in validation]
     split = split_genomes(genomes, validation=held_out, regions=chosen, heads=heads)
-    if split.n_validation < 2:
-        raise InputError(f"--validation {' '.join(validation)}: leaves {split.n_validation} bases to score")
+    known = sum(int((piece.codes < N).sum()) for piece in split.validation)
+    if known < 2:
+        raise InputError(f"--validation {' '.join(validation)}: leaves {known} A, C, G and T to score")
     return split
+
+
+def check_tests(tests: Sequence[Genome], split: Split) -> None:
+    """Check that genomes can be reported as held out.
+
+    Parameters
+    ----------
+    tests
+        Genomes with which the trained model is tested.
+    split
+        Training and validation data.
+
+    Raises
+    ------
+    InputError
+        If a genome contains a sequence of the training genomes, or hardly any A, C, G and T, or if two have the same
+        name.
+    """
+    used = {sequence.m5: sequence.name for sequence in split.sequences}
+    names: set[str] = set()
+    for genome in tests:
+        if genome.path.name in names:
+            raise InputError(f"--test {genome.path}: another one has this name, expected different names for the card")
+        names.add(genome.path.name)
+        known = 0
+        for chrom, size in genome.sizes.items():
+            if size and (same := used.get(genome.m5(chrom))):
+                raise InputError(f"--test {genome.path}: {chrom} is in the training data, as {same}")
+            known += int((genome.fetch(chrom, 0, size) < N).sum())
+        if known < 2:
+            raise InputError(f"--test {genome.path}: has {known} A, C, G and T to score")
 
 
 def _region(text: str, sizes: Mapping[str, int]) -> Region:
