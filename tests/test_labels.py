@@ -97,6 +97,57 @@ def test_frames_by_hand(tmp_path: Path) -> None:
     assert {at: name for at, name in enumerate(sites) if name} == {10: "start+", 18: "stop+", 35: "start-", 30: "stop-"}
 
 
+PARTIAL = {
+    "phase": "chr1\tx\tCDS\t11\t18\t.\t+\t2\tID=a\n",
+    "phase, minus strand": "chr1\tx\tCDS\t11\t18\t.\t-\t2\tID=a\n",
+    "NCBI": "chr1\tx\tCDS\t11\t18\t.\t+\t0\tID=a;partial=true;end_range=18,.\n",
+    "Prodigal": "chr1\tx\tCDS\t11\t18\t.\t+\t0\tID=a;partial=01\n",
+    "Ensembl": 'chr1\tx\tCDS\t11\t18\t.\t+\t0\tgene_id "g"; transcript_id "t"; tag "cds_end_NF";\n',
+    "past the end": "##gff-version 3\nchr1\tx\tCDS\t91\t105\t.\t+\t0\tID=a\n",
+}
+
+
+@pytest.mark.parametrize("kind", PARTIAL)
+def test_a_partial_gene_has_no_known_start_stop_and_frame(tmp_path: Path, kind: str) -> None:
+    complete = "chr1\tx\tCDS\t31\t36\t.\t+\t0\tID=b\n"
+    if kind == "Ensembl":
+        complete = 'chr1\tx\tCDS\t31\t36\t.\t+\t0\tgene_id "h"; transcript_id "u";\n'
+    at = slice(90, 100) if kind == "past the end" else slice(10, 18)
+    heads = labelled(tmp_path, PARTIAL[kind] + complete, "frames")
+    sites, ignored = words(heads["sites"])
+    assert {at: name for at, name in enumerate(sites) if name} == {30: "start+", 35: "stop+"}
+    assert [name[:-1] for name in ignored if name] in (["start", "stop"], ["stop", "start"])
+    assert ignored[at.start] and ignored[at.stop - 1]
+    classes, ignored = words(heads["frames"])
+    assert classes[30:36] == ["codon1+", "codon2+", "codon3+"] * 2
+    assert [place for place, names in enumerate(ignored) if names] == list(range(*at.indices(100)))
+
+
+def test_genes_of_genbank_that_are_cut(tmp_path: Path) -> None:
+    """At a fuzzy position, at the origin, between trans-spliced exons, and after a codon that is not complete."""
+    places = {
+        "<11..19": [(10, 19)],
+        "join(91..100,1..5)": [(90, 100), (0, 5)],
+        "join(31..36,51..56)\n                     /trans_splicing": [(30, 36), (50, 56)],
+        "61..68\n                     /codon_start=3": [(60, 68)],
+    }
+    features = "".join(f"     CDS             {place}\n" for place in places)
+    letters = "acgtacgtac" * 10
+    origin = "".join(f"{i + 1:>9} {letters[i : i + 60]}\n" for i in (0, 60))
+    record = (
+        f"LOCUS       chr1 100 bp DNA circular BCT 01-JAN-2000\nFEATURES             Location/Qualifiers\n{features}"
+    )
+    (tmp_path / "a.gb").write_text(f"{record}     CDS             71..79\nORIGIN\n{origin}//\n")
+    sizes = {"chr1": 100}
+    heads = label_bases("frames", read_annotation(tmp_path / "a.gb", sizes), sizes)
+    sites, ignored = words(heads["sites"])
+    assert {at: name for at, name in enumerate(sites) if name} == {70: "start+", 78: "stop+"}
+    cut = [interval for intervals in places.values() for interval in intervals]
+    assert [at for at, name in enumerate(ignored) if name] == sorted(at for a, b in cut for at in (a, b - 1))
+    _, ignored = words(heads["frames"])
+    assert [at for at, name in enumerate(ignored) if name] == sorted(at for a, b in cut for at in range(a, b))
+
+
 def test_intervals_by_hand(tmp_path: Path) -> None:
     heads = labelled(tmp_path, "chr1\t5\t8\tpeak\nchr1\t7\t9\tother\n", "intervals")
     names, _ = words(heads["intervals"])

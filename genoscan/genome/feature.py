@@ -27,12 +27,15 @@ class Transcript(NamedTuple):
         Interval from the first to the last coding base, like thickStart and thickEnd in BED. The interval
         is empty if the transcript has no coding bases. The attribute is None if the coding bases are
         unknown.
+    partial
+        Whether coding bases are missing, so that the ends of `coding` need not be a start and a stop codon.
     """
 
     start: int
     end: int
     exons: tuple[Interval, ...]
     coding: Interval | None = None
+    partial: bool = False
 
     def cut(self, start: int, end: int) -> "Transcript | None":
         """Return the part of the transcript from `start` to `end`, or None if this part contains no exonic bases."""
@@ -40,7 +43,8 @@ class Transcript(NamedTuple):
         if not exons:
             return None
         coding = self.coding and (min(max(self.coding[0], start), end), max(start, min(self.coding[1], end)))
-        return Transcript(max(self.start, start), min(self.end, end), exons, coding)
+        partial = self.partial or coding != self.coding
+        return Transcript(max(self.start, start), min(self.end, end), exons, coding, partial)
 
     def parts(self) -> Iterator[tuple[int, int, bool]]:
         """Yield the start and end of each part of an exon, and whether it is drawn thick.
@@ -63,9 +67,8 @@ class Transcript(NamedTuple):
     def shift(self, by: int) -> "Transcript":
         """Return a copy of the transcript in which all coordinates are increased by `by`."""
         exons = tuple((a + by, b + by) for a, b in self.exons)
-        return Transcript(
-            self.start + by, self.end + by, exons, self.coding and (self.coding[0] + by, self.coding[1] + by)
-        )
+        coding = self.coding and (self.coding[0] + by, self.coding[1] + by)
+        return Transcript(self.start + by, self.end + by, exons, coding, self.partial)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from Bio import BiopythonWarning, SeqIO
 from Bio.Seq import UndefinedSequenceError
+from Bio.SeqFeature import ExactPosition
 from jaxtyping import UInt8
 
 from genoscan.errors import InputError
@@ -56,6 +57,9 @@ class GenBankFeature:
         replaced with the number that it contains.
     trans_spliced
         Whether the exons are transcribed separately and joined by trans-splicing.
+    partial
+        Whether bases of the feature are missing: it extends beyond a fuzzy position, has parts on another record, or
+        its first codon is not complete.
     """
 
     chrom: str
@@ -65,6 +69,7 @@ class GenBankFeature:
     parts: tuple[Region, ...]
     trans_spliced: bool = False
     aliases: tuple[str, ...] = ()
+    partial: bool = False
 
     def features(self) -> list[Feature]:
         """Return the feature as one or more `Feature` objects.
@@ -79,7 +84,8 @@ class GenBankFeature:
                 runs[-1].append(after)
             else:
                 runs.append([after])
-        return [_join(run, self.aliases, coding=self.kind == "CDS") for run in runs]
+        partial = self.partial or len(runs) > 1
+        return [_join(run, self.aliases, coding=self.kind == "CDS", partial=partial) for run in runs]
 
 
 class GenBankGenome:
@@ -169,12 +175,12 @@ class GenBankGenome:
             raise InputError(f"{self.path}: {unknown_sequence(chrom, self.sizes)}")
 
 
-def _join(exons: list[Region], aliases: tuple[str, ...], *, coding: bool) -> Feature:
+def _join(exons: list[Region], aliases: tuple[str, ...], *, coding: bool, partial: bool) -> Feature:
     first = exons[0]
     start, end = min(exon.start for exon in exons), max(exon.end for exon in exons)
     whole = Region(first.chrom, start, end, name=first.name, strand=first.strand, source=first.source)
     blocks = merge_overlapping((exon.start, exon.end) for exon in exons)
-    return make_feature(whole, [Transcript(start, end, blocks, (start, end) if coding else None)], aliases)
+    return make_feature(whole, [Transcript(start, end, blocks, (start, end) if coding else None, partial)], aliases)
 
 
 def read_features(path: str | Path, malformed: MalformedRows | None = None) -> list[GenBankFeature]:
@@ -224,8 +230,10 @@ def _feature(found: Any, record: Any, path: Path, *, strict: bool) -> Iterator[G
     if found.location is None:
         raise InputError(f"{where}: no valid location")
     parts = []
+    partial = found.qualifiers.get("codon_start", ["1"]) != ["1"]
     for part in found.location.parts:
         start, end = int(part.start), int(part.end)
+        partial |= part.ref is not None or not all(isinstance(at, ExactPosition) for at in (part.start, part.end))
         if part.ref is None and start != end:
             if strict and end > len(record):
                 raise InputError(f"{where}: end {end:,} is past the end of the record, which has {len(record):,} bases")
@@ -235,7 +243,7 @@ def _feature(found: Any, record: Any, path: Path, *, strict: bool) -> Iterator[G
         strands = {part.strand for part in parts}
         strand = strands.pop() if len(strands) == 1 else "."
         trans_spliced = "trans_splicing" in found.qualifiers
-        yield GenBankFeature(record.id, found.type, name, strand, tuple(parts), trans_spliced, names)
+        yield GenBankFeature(record.id, found.type, name, strand, tuple(parts), trans_spliced, names, partial)
 
 
 class _Lines:

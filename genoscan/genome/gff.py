@@ -31,6 +31,8 @@ from genoscan.genome.region import Region
 _POSITION = re.compile(r"\d{1,18}", re.ASCII)
 _FASTA = re.compile(r">|##\s*FASTA\b", re.IGNORECASE)
 _SKIPPED = "#", "track ", "browser "  # the latter two are for the browser of UCSC
+# As written by NCBI, Prodigal and, in GTF, Ensembl.
+_PARTIAL = re.compile(r"partial=(true|01|10|11)|(start|end)_range=|cds_(start|end)_NF", re.IGNORECASE)
 _CIRCULAR = re.compile(r"is_circular\s*=\s*\"?true", re.IGNORECASE)
 
 _GENE_NAMES = "name", "gene_name", "gene", "locus_tag", "gene_id", "transcript_id", "id"
@@ -40,7 +42,8 @@ _OTHER_NAMES = "gene", "gene_name", "name", "locus_tag", "gene_id", "transcript_
 _USED = frozenset((*_GENE_NAMES, "parent"))
 
 _EXON = "exon"
-_CODING = "cds", "start_codon", "stop_codon"  # the CDS of GTF does not contain the stop codon
+_CDS = "cds"
+_CODING = _CDS, "start_codon", "stop_codon"  # the CDS of GTF does not contain the stop codon
 _UTR = "utr", "five_prime_utr", "three_prime_utr", "5utr", "3utr", "five_prime_untranslated_region"
 _SIGNALS = "intron", "selenocysteine", "stop_codon_redefined_as_selenocysteine"
 _SEQUENCES = "region", "chromosome", "contig", "scaffold", "supercontig", "sequence", "source", "databank_entry"
@@ -65,6 +68,7 @@ class _Row(NamedTuple):
     start: int
     end: int
     strand: str
+    phase: str
     attributes: str
 
 
@@ -83,7 +87,8 @@ class _Node(NamedTuple):
 class _Exons:
     """Exons, coding regions and untranslated regions with the same parent.
 
-    If the rows have no parent, they are grouped by ID. `row` and `names` are those of the first row.
+    If the rows have no parent, they are grouped by ID. `row` and `names` are those of the first row. `first` is the
+    first row of a CDS in the direction of the transcript.
     """
 
     row: _Row
@@ -92,10 +97,17 @@ class _Exons:
     exons: list[Interval] = field(default_factory=list)
     coding: list[Interval] = field(default_factory=list)
     untranslated: list[Interval] = field(default_factory=list)
+    first: _Row | None = None
+    partial: bool = False
 
-    def add(self, kind: str, interval: Interval) -> None:
-        parts = self.exons if kind == _EXON else self.coding if kind in _CODING else self.untranslated
-        parts.append(interval)
+    def add(self, row: _Row) -> None:
+        parts = self.exons if row.kind == _EXON else self.coding if row.kind in _CODING else self.untranslated
+        parts.append((row.start, row.end))
+        if row.kind == _CDS:
+            self.partial |= bool(_PARTIAL.search(row.attributes))
+            before = self.first
+            if before is None or (row.end > before.end if row.strand == "-" else row.start < before.start):
+                self.first = row
 
     @property
     def blocks(self) -> tuple[Interval, ...]:
@@ -107,7 +119,8 @@ class _Exons:
 
     def transcript(self, extent: Interval) -> Transcript:
         coding = (min(self.coding)[0], max(end for _, end in self.coding)) if self.coding else None
-        return Transcript(*extent, self.blocks, coding).cut(*extent) or Transcript(*extent, (extent,))
+        partial = self.partial or (self.first is not None and self.first.phase in ("1", "2"))
+        return Transcript(*extent, self.blocks, coding, partial).cut(*extent) or Transcript(*extent, (extent,))
 
     def features(self, circle: int | None) -> list[Feature]:
         """Return one feature, or one feature per exon if the exons cross the origin of a circular sequence.
@@ -233,7 +246,7 @@ def _row(line: str, where: str, number: int, sizes: Mapping[str, int]) -> _Row:
     if len(columns) < 8:
         count = f"{len(columns)} column{'s' * (len(columns) > 1)}"
         raise InputError(f"{where}: found {count} separated by tabs, expected 9 as in GFF3")
-    chrom, _, kind, start, end, _, strand, *_ = map(str.strip, columns)
+    chrom, _, kind, start, end, _, strand, phase, *_ = map(str.strip, columns)
     if not (_POSITION.fullmatch(start) and _POSITION.fullmatch(end) and 0 < int(start) <= int(end)):
         raise InputError(f"{where}: found {excerpt(start)} to {excerpt(end)}, expected 1-based start <= end")
     if not chrom:
@@ -242,7 +255,7 @@ def _row(line: str, where: str, number: int, sizes: Mapping[str, int]) -> _Row:
         chrom = unquote(chrom)
     attributes = columns[8].strip() if len(columns) > 8 else ""
     strand = strand if strand in ("+", "-") else "."
-    return _Row(where, number, chrom, kind.casefold(), int(start) - 1, int(end), strand, attributes)
+    return _Row(where, number, chrom, kind.casefold(), int(start) - 1, int(end), strand, phase, attributes)
 
 
 @lru_cache(maxsize=1024)
@@ -345,7 +358,7 @@ class _Tree:
                 if parent not in self._exons:
                     names, genes = _names(fields, _OTHER_NAMES, is_gtf), parents[1:] if is_gtf else ()
                     self._exons[parent] = _Exons(row, names, genes)
-                self._exons[parent].add(row.kind, (row.start, row.end))
+                self._exons[parent].add(row)
             return
         keys, nodes = (_GENE_NAMES, self._genes) if role == "gene" else (_OTHER_NAMES, self._transcripts)
         nodes[own].append(_Node(row, _names(fields, keys, is_gtf), parents))

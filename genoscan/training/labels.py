@@ -136,8 +136,8 @@ def longest_coding(gene: Feature) -> Transcript | None:
 def _mark_sites(marks: _Marks, gene: Feature, chosen: Transcript | None, *, introns: bool) -> None:
     for transcript in gene.transcripts:
         for name, at in _sites(transcript, gene.strand, introns=introns):
-            mark = marks.add if transcript is chosen else marks.ignore
-            mark(name + gene.strand, at, at + 1)
+            unsure = transcript is not chosen or (transcript.partial and name in ("start", "stop"))
+            (marks.ignore if unsure else marks.add)(name + gene.strand, at, at + 1)
 
 
 GENES: Final = _head(["intergenic"], ["UTR", "CDS", "intron"], "softmax")
@@ -168,11 +168,16 @@ def _label_genes(genes: Sequence[Feature], size: int) -> dict[str, Labels]:
 
 def _label_frames(genes: Sequence[Feature], size: int) -> dict[str, Labels]:
     classes, sites = _Marks(FRAMES, size), _Marks(FRAME_SITES, size)
+    unknown = np.zeros(size, bool)
     for gene in genes:
         chosen = longest_coding(gene)
         _mark_sites(sites, gene, chosen, introns=False)
         if chosen is None:
             continue  # genes of RNA are not coding
+        if chosen.partial:
+            for start, end in coding_parts(chosen):
+                unknown[start:end] = True
+            continue
         before = 0
         for start, end in coding_parts(chosen)[:: 1 if gene.strand == "+" else -1]:
             for position in range(3):
@@ -183,7 +188,9 @@ def _label_frames(genes: Sequence[Feature], size: int) -> dict[str, Labels]:
                 else:
                     classes.labels[start:end][::-1][first::3] |= bit
             before += end - start
-    return {"frames": _one_class(classes.labels, FRAMES, ("codon",)), "sites": _settled(sites.labels)}
+    labels = _one_class(classes.labels, FRAMES, ("codon",))
+    labels[unknown & (labels == 1)] |= _ignore_all(FRAMES)
+    return {"frames": labels, "sites": _settled(sites.labels)}
 
 
 def _one_class(labels: Labels, config: HeadConfig, ranks: Sequence[str]) -> Labels:
