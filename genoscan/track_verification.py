@@ -114,6 +114,15 @@ def relative(found: Tensor, truth: Tensor) -> float:
     return float((found - truth).norm() / (truth.norm() or torch.tensor(1e-300)))
 
 
+def file_parts(region: Region) -> list[Region]:
+    """Return the two parts of a region that `check_tracks` scores, within its first 512 bases."""
+    start, n = region.start, min(len(region), BASES)
+    return [
+        Region(region.chrom, start + n // 8, start + 3 * n // 8, strand="+"),
+        Region(region.chrom, start + n // 2, start + 7 * n // 8, strand="-"),
+    ]
+
+
 def check_tracks(genome: Genome, region: Region, model: Model, plain: Model) -> TrackErrors:
     """Run the pipeline on two parts of a region with several settings; return the errors in the output files.
 
@@ -133,10 +142,7 @@ def check_tracks(genome: Genome, region: Region, model: Model, plain: Model) -> 
         Errors in the output files of all runs.
     """
     start, n = region.start, min(len(region), BASES)
-    parts = [
-        Region(region.chrom, start + n // 8, start + 3 * n // 8, strand="+"),
-        Region(region.chrom, start + n // 2, start + 7 * n // 8, strand="-"),
-    ]
+    parts = file_parts(region)
     context, reach = n // 10, n // 12
     tile = min(model.method.tile, max(1, n // 3))
     model = replace(model, method=replace(model.method, tile=tile))  # type: ignore[type-var]
@@ -163,7 +169,7 @@ def check_tracks(genome: Genome, region: Region, model: Model, plain: Model) -> 
                 truth = torch.cat([joined[part.start - both.start : part.end - both.start] for part in parts])
             known = torch.from_numpy(_known(genome, parts, case))
             found = torch.from_numpy(np.array(written.gradient))
-            columns = max(columns, relative(found[known], truth[known]))
+            columns = float(np.maximum(columns, relative(found[known], truth[known])))  # keeps a NaN
             with BigWig(files[1]) as track:
                 read = [track.scores(part.chrom, part.start, part.end) for part in parts]
             expected = _scores(case.score, found.numpy(), np.array(written.codes))

@@ -12,13 +12,14 @@ from genoscan.engine.inputs import Dense, OneHot
 from genoscan.engine.methods import Method
 from genoscan.engine.tangent import DenseDirections
 from genoscan.engine.target import LogitSum, LogLikelihood, WeightedSum
-from genoscan.genome.alphabet import reverse_complement
+from genoscan.errors import InputError
+from genoscan.genome.alphabet import N, reverse_complement
 from genoscan.genome.genome import Genome
 from genoscan.genome.region import Region
 from genoscan.gradient import gradient
 from genoscan.model import Model
 from genoscan.targets import whole_target
-from genoscan.track_verification import check_tracks, relative
+from genoscan.track_verification import check_tracks, file_parts, relative
 
 WHOLE, IDENTITY, FINITE = 4_096, 65_536, 1_024
 """Maximum numbers of bases for whole-window autograd, the dot-product identity and finite differences."""
@@ -26,6 +27,7 @@ _N_BASES, _STEP = 32, 1e-5
 _N_CHANGES = 64
 _SEED = 1
 _FLOAT32 = 1e-5
+_MIN_BASES = 9  # of which a causal model does not predict the first
 
 
 @dataclass(frozen=True)
@@ -79,14 +81,20 @@ def verify(
     list of Check
         Checks, in the order in which they were completed.
 
+    Raises
+    ------
+    InputError
+        If the region has too few A, C, G and T.
+
     Notes
     -----
     The reference is the gradient that torch autograd computes in float64, without tiles, for a window of the
     first 4,096 bases. It uses plain torch operations and no derivative rule of this package. The
     dot-product identity between forward-mode and reverse-mode derivatives is checked over at most 65,536
     bases, finite differences over at most 1,024 bases, and the output files (windows, strands, targets and
-    scores) over at most 512 bases.
+    scores) over at most 512 bases; models whose heads all label windows have no such files.
     """
+    check_known(genome, region)
     read = genome.fetch(region.chrom, region.start, min(region.end, region.start + IDENTITY))
     codes = torch.from_numpy(read)[None]
     checks: list[Check] = []
@@ -108,9 +116,10 @@ def verify(
     error = relative(tracks[0], truth)
     add("adjoint, float32", error, _float32_limit(error, truth, whole, load), n)
     tracked = check_tracks(genome, region, double, plain)
-    # Files are in float32.
-    add("columns in files: windows, strands, targets", tracked.columns, 1e-6, tracked.bases)
-    add("scores in files that differ from their columns'", tracked.scores, 0, tracked.bases)
+    if tracked.bases:
+        # Files are in float32.
+        add("columns in files: windows, strands, targets", tracked.columns, 1e-6, tracked.bases)
+        add("scores in files that differ from their columns'", tracked.scores, 0, tracked.bases)
     identity = codes[:, :IDENTITY]
     add("<y_bar, J v> = <J' y_bar, v>, float64", _identity(double, identity), 1e-10, identity.shape[1])
     if double.equivariant:
@@ -121,6 +130,27 @@ def verify(
     add("finite differences, float64", _finite_differences(double, short), 1e-6, short.shape[1])
     add("correlation with true change, 64 substitutions", _first_order(single, whole, exact), None, whole.shape[1])
     return checks
+
+
+def check_known(genome: Genome, region: Region) -> None:
+    """Check that the parts of a region on which single bases are compared have A, C, G and T.
+
+    Raises
+    ------
+    InputError
+        If they have too few.
+    """
+
+    def check(part: Region, least: int) -> None:
+        known = int((genome.fetch(part.chrom, part.start, part.end) < N).sum())
+        if known < least:
+            raise InputError(
+                f"{region.where}: {known} A, C, G and T in {part}, too few for the checks; choose another region"
+            )
+
+    check(Region(region.chrom, region.start, min(region.end, region.start + FINITE)), _MIN_BASES)
+    for part in file_parts(region):
+        check(part, 1)
 
 
 def _float32_limit(error: float, truth: Tensor, codes: Tensor, load: Callable[[torch.dtype, str], Model]) -> float:

@@ -19,6 +19,7 @@ from Bio import SeqIO
 from Bio.Seq import Seq
 from Bio.SeqRecord import SeqRecord
 from commands import CONTEXT, REACH, ROOT, bases, elsewhere, genoscan, tiny_model, write_fasta
+from headed import write_headed
 from laws import assert_near
 from safetensors import SafetensorError
 from torch import Tensor
@@ -609,6 +610,22 @@ class TestVerify:
         assert done.code == 0, done.out + done.err
         assert done.out.count(" ok") == 7
         assert "400 bp" in done.out
+
+    def test_unknown_bases(self, model: Path, tmp_path: Path) -> None:
+        """Where a part of the files would have no score, the checks do not begin."""
+        write_fasta(tmp_path / "n.fa", {"some": "N" * 100 + bases(412, 1), "first": "N" * 192 + bases(320, 1)})
+        done = genoscan("verify", tmp_path / "n.fa", "-m", model, "-t", 1, "-r", "some", "--tile", 64)
+        assert done.code == 0, done.out + done.err
+        done = genoscan("verify", tmp_path / "n.fa", "-m", model, "-t", 1, "-r", "first")
+        assert (done.code, done.out) == (1, "")
+        assert "--region first: 0 A, C, G and T in first:65-192, too few for the checks" in done.err
+
+    def test_models_that_label_windows_only(self, genome: Path, tmp_path: Path) -> None:
+        heads = {"mean": {"kind": "pooled", "labels": ["a"], "link": "sigmoid", "pool": "mean"}}
+        folder = write_headed(tmp_path / "m", "causal", heads=heads, language_model=False)
+        done = genoscan("verify", genome, "-m", folder, "-t", 1, "-r", "chr1", "--tile", 64)
+        assert done.code == 0, done.out + done.err
+        assert "files" not in done.out
 
     def test_a_broken_limit_ends_in_1(self, model: Path, genome: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from genoscan import verification

@@ -7,9 +7,7 @@ import click
 from genoscan.cli.inputs import read_region, set_threads, warn_about_annotation
 from genoscan.cli.messages import log, warn_without_effect
 from genoscan.cli.options import ANNOTATION, GENOME, MODEL, THREADS
-from genoscan.errors import GenoscanError, InputError
-
-_MIN_BASES = 8
+from genoscan.errors import GenoscanError
 
 
 class InexactError(GenoscanError):
@@ -44,19 +42,14 @@ def command(
     from genoscan.engine.methods import Adjoint
     from genoscan.genome.genome import open_genome
     from genoscan.model import load_model
-    from genoscan.verification import FINITE, Check, verify
+    from genoscan.verification import Check, check_known, verify
 
     Adjoint(tile, slots)  # raises an error for invalid values before any input is read
     set_threads(threads)
     opened = open_genome(genome)
     region = read_region(opened, region_text, annotation)
     warn_about_annotation([region])
-    codes = opened.fetch(region.chrom, region.start, min(region.end, region.start + FINITE))
-    if (codes[1:] < 4).sum() < _MIN_BASES:
-        raise InputError(
-            f"--region {region_text}: fewer than {_MIN_BASES} A, C, G, T in the first {FINITE:,} "
-            "bases, too few for the checks; choose another region"
-        )
+    check_known(opened, region)
     if load_model(model_name).bidirectional:
         warn_without_effect(slots="the model is bidirectional")
     log(f"{region}: {model_name}, log-likelihood, tile {tile:,}, {slots} slots")
