@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MEAN, STRONGEST = "mean", "strongest"
-_TABLES = ".tsv", ".npz", ".h5"
+ARCHIVES = ".npz", ".h5"
+_TABLES = ".tsv", *ARCHIVES
 
 
 @dataclass(frozen=True, repr=False)

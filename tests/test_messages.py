@@ -21,6 +21,7 @@ from genoscan.genome.region import Region
 from genoscan.tracks.reader import read_bedgraph
 
 SIZES = {"chr1": 600}
+EMAIL = "--email", "a@b.org"
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,32 @@ def test_options_without_effect(folder: Path, tmp_path: Path, arguments: list[st
     lines = [line for line in err.splitlines() if line.startswith("without effect:")]
     assert len(lines) == bool(options)
     assert [option for option in ("--memory", "--spill", "--slots", "--reach", "--score") if option in err] == options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (["predict", "g.fa", "-m", "tiny", "-o", "OUT/p.bw", "--spill", "OUT", "--threshold", "0.9"], 2),
+        (["predict", "g.fa", "-m", "tiny", "-o", "OUT/p.bw", "--memory", "1GB"], 1),
+        (["mutate", "g.fa", "-m", "tiny", "-r", "chr1:1-9", "-o", "OUT/m.tsv", "--convention", "centred"], 1),
+        (["mutate", "g.fa", "-m", "tiny", "-r", "chr1:1-9", "-o", "OUT/m.npz", "--convention", "centred"], 0),
+        (["mutate", "g.fa", "-m", "tiny", "-r", "chr1:1-9", "-o", "OUT/m.tsv", "--spill", "OUT"], 1),
+        (["variants", "g.fa", "v.vcf", "-m", "tiny", "-o", "OUT/v.tsv", "--seed", "3", "--spill", "OUT"], 2),
+        (["variants", "g.fa", "v.vcf", "-m", "tiny", "-o", "OUT/v.tsv", "--seed", "3", "--background", "2"], 0),
+        (["export", "hub", "x.bw", "-g", "g.fa", "-o", "OUT/h", "--assembly", "hg38", "-r", "chr1:1-9", *EMAIL], 1),
+    ],
+)
+def test_options_without_effect_in_other_commands(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], options: int
+) -> None:
+    monkeypatch.chdir(folder)
+    header = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+    ref = bases(600, 1)[99]
+    Path("v.vcf").write_text(f"{header}chr1\t100\t.\t{ref}\t{'ACGT'.replace(ref, '')[0]}\t.\t.\t.\n")
+    done = genoscan(*(text.replace("OUT", str(tmp_path)) for text in arguments))
+    assert done.code == 0, done.err
+    lines = [line for line in done.err.splitlines() if line.startswith("without effect:")]
+    assert sum(line.count("--") for line in lines) - done.err.count("without --") == options
 
 
 def test_a_score_is_recorded_with_the_four_derivatives(folder: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from genoscan.cli.inputs import read_region
-from genoscan.cli.messages import log
+from genoscan.cli.messages import log, warn_without_effect
 from genoscan.cli.options import PATH, combine
 from genoscan.errors import InputError
 
@@ -172,6 +172,8 @@ def hub(
     check_new_folder(output)
     opened, tracks, locus = _open_inputs(paths, genome, region_text, annotation)
     genes = [] if annotation is None else read_annotation(annotation, opened.sizes, log)
+    if assembly is not None:
+        warn_without_effect(region_text=f"browsers open {assembly} at its own position")
     write_hub(output, opened, tracks, genes, email=email, assembly=assembly, locus=locus)
     click.echo(output / "hub.txt")
 

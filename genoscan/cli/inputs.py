@@ -196,15 +196,19 @@ def _warn_about_strands(regions: "Sequence[Region]", bed_path: Path | None) -> N
         log(f"{where}: {absent:,} of {len(regions):,} regions have no strand (column 6), these are read on strand +")
 
 
+def storage_without_effect(model: "Model", spill: Path | None) -> dict[str, str]:
+    """Return which of the options --memory and --spill have no effect with a model, with the reason."""
+    if not model.bidirectional:
+        return {"spill": "the model is causal"}
+    return {} if spill is None else {"memory": "--spill stores the activations in files"}
+
+
 def _warn_about_options(job: "Job", spill: Path | None) -> None:
     """Log which of the given options have no effect with the model and target of the job."""
-    reasons = {}
+    reasons = storage_without_effect(job.model, spill)
     if job.model.bidirectional:
         reasons["slots"] = "the model is bidirectional"
-        if spill is not None:
-            reasons["memory"] = "--spill stores the activations in files"
     else:
-        reasons["spill"] = "the model is causal"
         if job.model.device.type == "cuda":
             reasons["memory"] = "the model is causal and on a GPU"
         if job.target.region is not None:

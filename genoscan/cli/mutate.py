@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from genoscan.cli.inputs import open_model, parse_size, read_regions
-from genoscan.cli.messages import log
+from genoscan.cli.inputs import open_model, parse_size, read_regions, storage_without_effect
+from genoscan.cli.messages import log, warn_without_effect
 from genoscan.cli.options import EFFECT, GENOME, MACHINE, MEMORY, MODEL, REGIONS, SPILL, TILE
 
 if TYPE_CHECKING:
@@ -96,9 +96,11 @@ def command(
     """
     from genoscan.cli.progress import progress
     from genoscan.mutagenesis import write_mutagenesis
-    from genoscan.mutagenesis_files import check_mutation_outputs, written_files
+    from genoscan.mutagenesis_files import ARCHIVES, check_mutation_outputs, written_files
 
     check_mutation_outputs(outputs, [genome, annotation, bed_path])
+    if not any(path.suffix in ARCHIVES for path in outputs):
+        warn_without_effect(convention=f"no output is {' or '.join(ARCHIVES)}")
     job = prepare(genome=genome, annotation=annotation, bed_path=bed_path, **options)
     with progress(job.positions, len(job.codes)) as advance:
         write_mutagenesis(job, outputs, convention=convention, command=sys.argv, progress=advance)
@@ -133,6 +135,7 @@ def prepare(
     opened = open_genome(genome)
     regions = read_regions(opened, region_texts, annotation, bed_path, clip)
     model = open_model(model_name, dtype, device, threads, tile=tile, memory=parse_size(memory), spill=spill)
+    warn_without_effect(**storage_without_effect(model, spill))
     job = prepare_mutations(opened, model, regions, settings, screen=screen)
     if job.job.warning is not None:
         log(job.job.warning)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from genoscan.cli.inputs import open_model, parse_size, read_regions, read_strands
-from genoscan.cli.messages import log
+from genoscan.cli.inputs import open_model, parse_size, read_regions, read_strands, storage_without_effect
+from genoscan.cli.messages import log, warn_without_effect
 from genoscan.cli.options import BATCH, GENOME, MACHINE, MEMORY, MODEL, REGIONS, SPILL, TILE
 from genoscan.errors import InputError
 
@@ -117,6 +117,12 @@ def command(
     opened = open_genome(genome)
     regions = read_regions(opened, region_texts, annotation, bed_path, clip)
     model = open_model(model_name, dtype, device, threads, tile=tile, memory=parse_size(memory), spill=spill)
+    without_effect = storage_without_effect(model, spill)
+    if not model.bidirectional:
+        without_effect["memory"] = "the model is causal"
+    if not calls:
+        without_effect["threshold"] = "without --call"
+    warn_without_effect(**without_effect)
     if any(text.endswith(".tsv") for text in outputs):
         inputs = genome, annotation, bed_path
         many = [PredictOptions(heads, logits, one, context, batch, calls) for one in strands]

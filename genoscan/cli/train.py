@@ -251,8 +251,14 @@ def command(
         warn_without_effect(**dict.fromkeys(("width", "layers", "kinds", "states", "bidirectional", "rcps"), "--from"))
         config = extended_config(before, **about)
         initial = initial_weights(before, config)
+    without_effect = {}
     if "pd_ssm" not in config.mixers:
-        warn_without_effect(surrogate="no block is of kind pd_ssm")
+        without_effect["surrogate"] = "no block is of kind pd_ssm"
+    if both:
+        without_effect["slots"] = "the model is bidirectional"
+    if not any(head.config.link == "sigmoid" for head in heads.values()):
+        without_effect["site_weight"] = "no label is trained as present or absent"
+    warn_without_effect(**without_effect)
     options = TrainOptions(
         steps=steps,
         window=window,

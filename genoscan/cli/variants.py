@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from genoscan.cli.inputs import open_model, parse_size
+from genoscan.cli.inputs import open_model, parse_size, storage_without_effect
 from genoscan.cli.messages import log, warn_without_effect
 from genoscan.cli.options import EFFECT, GENOME, MACHINE, MEMORY, MODEL, PATH, SPILL, TILE, outputs_option
 from genoscan.errors import InputError
@@ -167,6 +167,10 @@ def prepare(
     opened = open_genome(genome)
     table = _read(opened, variants_path, texts)
     model = open_model(model_name, dtype, device, threads, tile=tile, memory=parse_size(memory), spill=spill)
+    without_effect = storage_without_effect(model, spill)
+    if not settings.background:
+        without_effect["seed"] = "without --background"
+    warn_without_effect(**without_effect)
     job = prepare_variants(opened, model, table, settings)
     if job.warning is not None:
         log(job.warning)
