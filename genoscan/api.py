@@ -223,7 +223,7 @@ def attribute_regions(
     progress
         Function called after each processed tile with the number of positions in that tile.
     **options
-        Fields of `Options`: target, contrast, score, strand, context, reach, masked, batch, shard, method,
+        Fields of `Options`: target, contrast, score, strand, context, reach, apart, masked, batch, shard, method,
         steps, baseline, seed and sigma.
 
     Returns

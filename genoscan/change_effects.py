@@ -50,7 +50,7 @@ def change_effects(job: VariantJob, journal: Journal | None = None, *, progress:
         codes = torch.from_numpy(stretch.codes(job.genome))
         run(job.model, codes, stretch.edits, done=found.done, finish=found.finish, progress=progress)
         found.commit()
-    means = _mean([by_strand[strand] for strand in ("+", "-") if job.options.strand in (strand, "both")])
+    means = _mean([by_strand[strand] for strand in job.options.strands])
     _check_finite(job, means)
     return means
 

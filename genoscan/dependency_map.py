@@ -19,6 +19,11 @@ from genoscan.notebook import ROWS_SHOWN, show_frame
 _BLOCK = 1 << 20
 
 
+def layout_width(columns: Region, band: int | None) -> int:
+    """Return the number of values stored for each row of a map (see `Layout`)."""
+    return len(columns) if band is None else 2 * band + 1
+
+
 @dataclass(frozen=True, eq=False)
 class Layout:
     """Pairs of bases of which a map consists.
@@ -40,7 +45,7 @@ class Layout:
     @property
     def width(self) -> int:
         """Number of values stored for each row."""
-        return len(self.columns) if self.band is None else 2 * self.band + 1
+        return layout_width(self.columns, self.band)
 
     @property
     def size(self) -> int:

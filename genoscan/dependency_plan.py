@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from genoscan.dependency_map import Layout, check_symmetrise
+from genoscan.dependency_map import Layout, check_symmetrise, layout_width
 from genoscan.engine.edits import Edit
 from genoscan.errors import InputError, UnsupportedModelError
 from genoscan.genome.alphabet import N
+from genoscan.genome.feature import Interval, merge_overlapping
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import Window, as_read, read_windows, region_read
 from genoscan.genome.region import Region
@@ -196,14 +197,16 @@ def prepare_map(genome: Genome, model: Model, options: MapOptions) -> MapPlan:
     region, columns = options.region, options.columns or options.region
     if columns.chrom != region.chrom:
         raise InputError(f"{columns.where}: expected a part of {region.chrom}, where the mutated bases are")
-    layout = Layout(_positions(options), columns, options.band)
-    check_symmetrise(layout, options.symmetrise)
-    if layout.size > LARGEST:
+    parts = _mutated(options)
+    n_rows, width = sum(end - start for start, end in parts), layout_width(columns, options.band)
+    if n_rows * width > LARGEST:
         fewer = "--band BASES, --columns or --rows" if options.band is None else "a smaller --band, or --rows"
         raise InputError(
-            f"{region.where}: the map would have {len(layout.rows):,} x {layout.width:,} values, expected at most "
-            f"{LARGEST:,}; give {fewer}"
+            f"{region.where}: the map would have {n_rows:,} x {width:,} values, expected at most {LARGEST:,}; "
+            f"give {fewer}"
         )
+    layout = Layout(np.concatenate([np.arange(*part) for part in parts]), columns, options.band)
+    check_symmetrise(layout, options.symmetrise)
     context = model.config.context if options.context is None else options.context
     both = options.strand == "both" or (options.strand is None and not model.bidirectional)
     strands = ("+", "-") if both else (options.strand or "+",)
@@ -221,14 +224,13 @@ def prepare_map(genome: Genome, model: Model, options: MapOptions) -> MapPlan:
     return MapPlan(genome, model, options, layout, readings, context)
 
 
-def _positions(options: MapOptions) -> Int64[np.ndarray, " rows"]:
-    """Return the positions of the mutated bases."""
+def _mutated(options: MapOptions) -> tuple[Interval, ...]:
+    """Return the disjoint intervals of the mutated bases, in ascending order."""
     region = options.region
     for part in options.rows:
         if part.chrom != region.chrom or part.start < region.start or part.end > region.end:
             raise InputError(f"{part.where}: expected bases of {region}, the region of the map")
-    parts = options.rows or (region,)
-    return np.unique(np.concatenate([np.arange(part.start, part.end) for part in parts]))
+    return merge_overlapping((part.start, part.end) for part in options.rows or (region,))
 
 
 def _reading(genome: Genome, model: Model, layout: Layout, region: Region, context: int, strand: str) -> Reading:

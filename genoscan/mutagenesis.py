@@ -237,7 +237,7 @@ def _restrict(job: VariantJob, chosen: set[int]) -> VariantJob:
 
 def _first_order(job: MutationJob, progress: Progress) -> Float64[np.ndarray, " changes"]:
     """Return the first-order effect of each change, as a mean over the strands that are read."""
-    total, n_strands = np.zeros(len(job.rows)), 2 if job.job.options.strand == "both" else 1
+    total, n_strands = np.zeros(len(job.rows)), len(job.job.options.strands)
     for stretch in job.job.stretches:
         codes = torch.from_numpy(stretch.codes(job.job.genome))
         terms = stretch_terms(job.job, stretch)

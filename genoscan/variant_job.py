@@ -85,6 +85,11 @@ class VariantOptions:
             if number is not None and number < 0:
                 raise InputError(f"{option} {number}: expected 0 or more")
 
+    @property
+    def strands(self) -> tuple[str, ...]:
+        """Strands to read, + first."""
+        return ("+", "-") if self.strand == "both" else (self.strand,)
+
 
 @dataclass(frozen=True)
 class VariantJob:
@@ -233,7 +238,7 @@ def plan_changes(
     stretches: list[Stretch] = []
     # Random changes have separate stretches, so that they do not extend those of the variants.
     for numbers in (range(len(observed)), range(len(observed), len(changes))):
-        for strand in ("+", "-") if options.strand == "both" else options.strand:
+        for strand in options.strands:
             stretches += plan_stretches(
                 genome, model, target, changes, numbers, strand, context, reach, options.shared_end
             )
@@ -251,8 +256,7 @@ def allele_status(allele: Allele, model: Model, target: TargetSpec | LabelTarget
         if target.region.chrom != change.chrom:
             return f"not on {target.region.chrom} as the target is"
         after = {"+": change.start >= target.region.end, "-": change.stop <= target.region.start}
-        read = ("+", "-") if options.strand == "both" else options.strand
-        if not model.bidirectional and all(after[strand] for strand in read):
+        if not model.bidirectional and all(after[strand] for strand in options.strands):
             return DOWNSTREAM_OF_TARGET
     return OK
 

@@ -120,7 +120,7 @@ def allele_gradients(job: VariantJob, number: int, *, progress: Progress = ignor
     targets, at bases that are in both windows. Memory: that of the method of differentiation, plus 1 byte per base.
     """
     change = job.changes[number]
-    stretches = [own_stretch(job, number, strand) for strand in ("+", "-") if job.options.strand in (strand, "both")]
+    stretches = [own_stretch(job, number, strand) for strand in job.options.strands]
     start = max(change.start - FLANK, *(stretch.region.start for stretch in stretches))
     end = min(change.stop + FLANK, *(stretch.region.end for stretch in stretches))
     if start >= end:
@@ -172,7 +172,7 @@ def expected_positions(job: VariantJob, top: int) -> int:
     """Return the approximate number of positions that `write_variant_tracks` reports as progress."""
     total = 0
     for number in range(min(top, job.n_observed)):
-        for strand in ("+", "-") if job.options.strand == "both" else job.options.strand:
+        for strand in job.options.strands:
             length = len(own_stretch(job, number, strand).region)
             method = job.model.method.fit(job.model.stack, length, 1)
             total += 2 * round(length * method.cost(job.model.stack, length, 1).passes)
@@ -218,7 +218,7 @@ def write_variant_tracks(
                 "regions": region_records([found.region]),
                 "scored_bases": int((~np.isnan(scores)).sum()),
                 "target_values": [[value]],
-                "windows": [str(own_stretch(job, number, s).region) for s in "+-" if job.options.strand in (s, "both")],
+                "windows": [str(own_stretch(job, number, s).region) for s in job.options.strands],
             }
             with atomic_files() as files:
                 with open_tracks([path], job.genome.sizes, files) as track:

@@ -198,7 +198,7 @@ def _first_order(
     job: VariantJob, effects: Effects, journal: Journal | None, progress: Progress
 ) -> Float64[np.ndarray, " changes"]:
     """Return first-order predictions of the effects of the changes that are not random."""
-    total, n_strands = np.zeros(len(job.changes)), 2 if job.options.strand == "both" else 1
+    total, n_strands = np.zeros(len(job.changes)), len(job.options.strands)
     stored = stored_results(journal, "first")
     for number, stretch in enumerate(job.stretches):
         if stretch.changes[0] >= job.n_observed:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import cooler
@@ -373,6 +373,9 @@ def test_large_maps_are_refused(folder: Path, tmp_path: Path, monkeypatch: pytes
     code, err = run(folder, "-r", "chr1:101-130", "-o", tmp_path / "o.npz")
     assert code == 1
     assert "30 x 30 values, expected at most 899; give --band BASES, --columns or --rows" in err
+    huge = SimpleNamespace(sizes={"chr1": 1 << 40})
+    with pytest.raises(InputError, match="1,099,511,627,776 x 1,099,511,627,776 values"):  # 8 TB of positions
+        prepare_map(cast(Genome, huge), load_model("bacteria"), MapOptions(Region("chr1", 0, 1 << 40)))
     code, err = run(folder, "-r", "chr1:101-130", "--band", 20, "-o", tmp_path / "o.npz")
     assert code == 1
     assert "30 x 41 values" in err

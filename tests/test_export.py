@@ -134,6 +134,24 @@ def test_an_igv_session(genome: Path, track: Path, tmp_path: Path) -> None:
     assert [(t.attrib["id"], t.attrib["name"]) for t in root.iter("Track")] == [("../peaks.bw", "peaks")]
 
 
+@pytest.mark.parametrize("browser", ["igv", "jbrowse"])
+def test_links_are_named_by_their_own_path(genome: Path, track: Path, tmp_path: Path, browser: str) -> None:
+    """The index is beside the link, so that a browser must not be sent to the file itself."""
+    store, folder = tmp_path / "store", tmp_path / "here"
+    store.mkdir()
+    folder.mkdir()
+    (folder / "g.fa").symlink_to(genome.rename(store / "abc.fa"))
+    (folder / "peaks.bw").symlink_to(track.rename(store / "xyz.bw"))
+    (folder / "peaks.bw.json").symlink_to(Path(f"{track}.json").rename(store / "xyz.bw.json"))
+    (folder / "linked").symlink_to(folder)
+    output = folder / {"igv": "s.xml", "jbrowse": "s.json"}[browser]
+    done = genoscan("export", browser, folder / "linked" / "peaks.bw", "-g", folder / "g.fa", "-o", output)
+    assert done.code == 0, done.err
+    text = output.read_text()
+    assert "abc" not in text and "xyz" not in text
+    assert '"g.fa"' in text and '"peaks.bw"' in text
+
+
 def test_a_jbrowse_config(genome: Path, track: Path, tmp_path: Path) -> None:
     done = genoscan("export", "jbrowse", track, "-g", genome, "-o", tmp_path / "config.json")
     assert done.code == 0, done.err

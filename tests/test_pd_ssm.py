@@ -222,6 +222,28 @@ def test_margins_are_a_second_track(folder: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "margin.bedgraph.json").read_text())["track"] == "margin"
 
 
+def test_an_interruption_in_the_margins_costs_no_scores(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scores take longer and are continued; margins begin anew, and so come first."""
+    from genoscan import margin, pipeline
+
+    genome = write_fasta(tmp_path / "genome.fa", {"one": bases(90, 1), "two": bases(90, 2)})
+    outputs = "-o", tmp_path / "score.bw", "--with-margin", tmp_path / "margin.bw", "--batch", 1
+    command = "attribute", genome, "-m", folder, *outputs
+
+    def stop(*_given: Any, **_options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(margin, "_update_minimum", stop)
+        patch.setattr(pipeline, "attribute_batch", lambda *_given, **_options: pytest.fail("scores were computed"))
+        assert genoscan(*command).code == 130
+    assert not list(tmp_path.glob("score*"))
+    done = genoscan(*command)
+    assert (done.code, done.out.split()) == (0, [str(outputs[1]), str(outputs[3])])
+
+
 @pytest.mark.parametrize("two_way", TWO_WAY)
 def test_margins_of_both_directions(two_way: dict[str, Any], tmp_path: Path) -> None:
     """The smallest of every router, wherever it reads from."""

@@ -52,6 +52,11 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
         margins = [(job, strand_path(margin_path, job.options.strand) if separate else margin_path) for job, _ in jobs]
         for (job, path), (_, others) in zip(margins, jobs, strict=True):
             check_margins(job, path, others)
+    # First, because what is finished of the scores is kept when the command is interrupted, and margins are not.
+    for job, path in margins:
+        read = sum(len(window) for batch in job.batches for r in batch for window in r)
+        with progress(read * job.model.method.forward_passes(job.model.stack), sum(map(len, job.regions))) as advance:
+            write_margins(job, path, command=sys.argv, progress=advance)
     bases = sum(len(region) for job, _ in jobs for region in job.regions)
     with progress(sum(passes(job) for job, _ in jobs), bases) as advance:
         records = run_all(jobs, command=sys.argv, progress=advance)
@@ -59,10 +64,7 @@ def command(outputs: tuple[Path, ...], margin_path: Path | None, **options: Any)
         _report(job, record, f"strand {job.options.strand}: " if len(jobs) > 1 else "")
         for path in paths:
             click.echo(path)
-    for job, path in margins:
-        read = sum(len(window) for batch in job.batches for r in batch for window in r)
-        with progress(read * job.model.method.forward_passes(job.model.stack), sum(map(len, job.regions))) as advance:
-            write_margins(job, path, command=sys.argv, progress=advance)
+    for _, path in margins:
         click.echo(path)
 
 

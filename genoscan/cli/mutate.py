@@ -8,7 +8,7 @@ import click
 
 from genoscan.cli.inputs import open_model, parse_size, read_regions, storage_without_effect
 from genoscan.cli.messages import log, warn_without_effect
-from genoscan.cli.options import EFFECT, GENOME, MACHINE, MEMORY, MODEL, REGIONS, SPILL, TILE
+from genoscan.cli.options import CHOSEN_REGIONS, EFFECT, GENOME, MACHINE, MEMORY, MODEL, SPILL, TILE
 
 if TYPE_CHECKING:
     from genoscan.mutagenesis import MutationJob
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command("mutate")
 @GENOME
-@REGIONS
+@CHOSEN_REGIONS
 @click.option(
     "-o",
     "--output",

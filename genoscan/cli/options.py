@@ -46,27 +46,34 @@ ANNOTATION = click.option(
     help="Genes whose names --region also accepts, as in -r GATA1: GFF3, GTF, GenBank or BED.",
 )
 
-REGIONS = combine(
-    click.option(
-        "-r",
-        "--region",
-        "region_texts",
-        metavar="REGION",
-        multiple=True,
-        help="Region as in samtools: chr1, chr1:5,000-6,000, chr1:500- (1-based, inclusive), or, with --annotation, "
-        "the name of a gene; may be repeated.  [default, without --bed: all sequences]",
-    ),
-    ANNOTATION,
-    click.option(
-        "-R",
-        "--bed",
-        "bed_path",
-        metavar="BED",
-        type=PATH,
-        help="BED file of regions, plain or gzip (0-based, half-open).",
-    ),
-    click.option("--clip", is_flag=True, help="Trim regions that extend past a sequence's end."),
-)
+
+def _regions(default: str) -> Callable[[Command], Command]:
+    return combine(
+        click.option(
+            "-r",
+            "--region",
+            "region_texts",
+            metavar="REGION",
+            multiple=True,
+            help="Region as in samtools: chr1, chr1:5,000-6,000, chr1:500- (1-based, inclusive), or, with "
+            f"--annotation, the name of a gene; may be repeated.{default}",
+        ),
+        ANNOTATION,
+        click.option(
+            "-R",
+            "--bed",
+            "bed_path",
+            metavar="BED",
+            type=PATH,
+            help="BED file of regions, plain or gzip (0-based, half-open).",
+        ),
+        click.option("--clip", is_flag=True, help="Trim regions that extend past a sequence's end."),
+    )
+
+
+REGIONS = _regions("  [default, without --bed: all sequences]")
+CHOSEN_REGIONS = _regions("  [required, without --bed]")
+"""The same for commands that do not take whole genomes."""
 
 MODEL = click.option(
     "-m",

@@ -219,5 +219,8 @@ def _add_suffix(path: Path, suffix: str) -> Path:
 
 
 def _relative(output: Path, path: Path) -> str:
-    """Return a path relative to the folder that contains `output`."""
-    return Path(os.path.relpath(path.resolve(), output.resolve().parent)).as_posix()
+    """Return a path relative to the folder that contains `output`.
+
+    A link is named by its own path, as an index is beside the link and not beside the file to which it points.
+    """
+    return Path(os.path.relpath(path.parent.resolve() / path.name, output.resolve().parent)).as_posix()
