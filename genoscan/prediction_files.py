@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from genoscan.genome.region import Region
-from genoscan.tracks.atomic import AtomicFiles
+from genoscan.tracks.atomic import AtomicFiles, os_errors
 from genoscan.tracks.columns import write_predictions
 from genoscan.tracks.provenance import write_provenance
 from genoscan.tracks.store import Arrays
@@ -154,7 +154,7 @@ def _write_calls(
     """
     assert arrays.columns is not None
     numbers = [call.number for call in calls]
-    with files.create(path).open("w", encoding="utf-8") as file:
+    with os_errors(path), files.create(path).open("w", encoding="utf-8") as file:
         for region in regions:
             at = arrays.slice_of(region)
             for start in range(at.start, at.stop, _PIECE):

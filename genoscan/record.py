@@ -88,6 +88,7 @@ def settings(job: Job) -> dict[str, Any]:
         "score": options.formula,
         "strand": options.strand,
         "shard": options.shard,
+        "all_regions": hashlib.sha256("".join(f"{r}{r.strand};" for r in job.all_regions).encode()).hexdigest(),
         "context": job.context,
         "reach": job.reach,
         "batch": options.batch,

@@ -106,6 +106,7 @@ def elsewhere(*arguments: object, before: str = "", package: str = "genoscan", *
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
+        errors="surrogateescape",
         timeout=120,
         **options,
     )

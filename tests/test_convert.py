@@ -84,6 +84,9 @@ def test_a_long_row_of_another_tool(tmp_path: Path) -> None:
     [
         ("b\t1\t2\n", ":1: found 3 columns"),
         ("b\t1\tx\t3\n", ":1: found 1 x 3, expected start, end and score"),
+        ("b\t0\t1_0\t3\n", ":1: found 0 1_0 3, expected start, end and score"),
+        ("b\t0\t9\t2_5.0\n", ":1: found 0 9 2_5.0, expected start, end and score"),
+        ("b\t0\t9\tinf\n", ":1: the score is inf, expected a finite float32"),
         ("b\t1\t2\tnan\n", ":1: the score is nan"),
         ("b\t1\t2\t1e39\n", ":1: the score is 1e39"),
         ("b\t5\t5\t1\n", ":1: found 5 to 5"),

@@ -308,6 +308,20 @@ def folder(genome: Path, track: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     return page.parent
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_page_does_not_replace_what_it_reads(folder: Path, genome: Path, track: Path, linked: bool) -> None:
+    """The copy that an earlier page left, and a link in its place to the track itself."""
+    copy, content = folder / "page_files" / "peaks.bw", track.read_bytes()
+    if linked:
+        copy.unlink()
+        copy.symlink_to(track)
+    given = track if linked else copy
+    done = genoscan("export", "html", given, "-g", genome, "-r", "chr1:1-20,000", "-o", folder / "page.html")
+    assert done.code == 1
+    assert f"{copy}: is read from, too" in done.err.splitlines()[-1]
+    assert given.read_bytes() == content
+
+
 def test_what_a_page_does_not_hold_lies_beside_it(folder: Path, track: Path) -> None:
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert files == {"page.html", "page_files/peaks.bw", "page_files/genome.2bit"}

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from commands import ROOT, Outcome, bases, elsewhere, genoscan, listing, tiny_model, write_fasta
+from headed import write_headed
 from hub_models import transformers_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -46,6 +47,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source")
     write_fasta(folder / "g.fa", {"chr1": bases(600, 1), "chr2": bases(200, 2)})
     tiny_model(folder / "tiny")
+    write_headed(folder / "headed", "causal")
     save_model(folder / "mixed", mixed_config(), mixed_stack(dtype=torch.float32), "# mixed\n\nUntrained.\n")
     (folder / "rows.bed").write_text("chr1\t110\t130\ta\n")
     (folder / "calls.tsv").write_text("chrom\tpos\tref\talt\nchr1\t300\t-\tAC\nchr2\t90\t-\tT\nchr2\t1\tA\t<DEL>\n")
@@ -76,6 +78,8 @@ EXPORT = ("in.bw", "-g", "g.fa", "-o")
 COMMANDS: dict[str, tuple[object, ...]] = {
     "attribute": (*RUN, "-r", "chr2:51-110", "-o", "o.bw", "-o", "o.npz", "-o", "o.bg.gz"),
     "margin": ("attribute", "g.fa", "-m", "mixed", "-t", 1, "-r", "chr2:51-80", "-o", "o.bg", "--with-margin", "o.bw"),
+    "predict": ("predict", "g.fa", "-m", "headed", "-o", "o.bed", "-o", "o.bw", "--call", "site+", "--threshold", 0),
+    "windows": ("predict", "g.fa", "-m", "headed", "-o", "o.tsv"),
     "response": ("response", "g.fa", "-m", "tiny", "-t", 1, "--at", "chr2:60", "-o", "o.bw"),
     "dependency": (*DEPENDENCY, "-o", "o.npz", "-o", "o.bedpe", "-o", "o.html", "-o", "o.bw"),
     "variants": ("variants", "g.fa", "calls.tsv", "-m", "tiny", "-t", 1, "-o", "o.tsv", "-o", "o.vcf.gz"),
@@ -693,3 +697,16 @@ def test_an_index_that_is_no_file_is_neither_read_nor_replaced(tmp_path: Path, m
     assert open_genome(genome).sizes == {"chr1": 100}
     assert Path(f"{genome}.fai").is_fifo()
     assert len(list((tmp_path / "cache").rglob("*.fai"))) == 1
+
+
+def test_names_that_are_not_utf8(folder: Path) -> None:
+    """A record, which is UTF-8, names them; the track has its name."""
+    name = os.fsdecode(b"caf\xe9.bw")
+    done = elsewhere(*RUN, "-r", "chr2:51-60", "-o", name)
+    assert done.code == 0, done.err
+    assert Path(name).exists()
+    record = json.loads(Path(f"{name}.json").read_text(encoding="utf-8"))
+    assert record["command"][-1] == "caf\ufffd.bw"
+    done = elsewhere("export", "hub", name, "-g", "g.fa", "--email", "you@lab.org", "-o", "hub")
+    assert done.code == 0, done.err
+    assert "bigDataUrl caf%E9.bw" in next(Path("hub").glob("*/trackDb.txt")).read_text(encoding="utf-8")

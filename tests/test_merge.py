@@ -206,6 +206,10 @@ def test_what_is_refused(job: list[Any], tmp_path: Path) -> None:
     assert "has model_sha256" in said("track", "merge", one, other, three, *end)
     halves = attributed(job, tmp_path / "half.bw", "--shard", "2/2")
     assert "shards 2" in said("track", "merge", one, halves, *end)
+    (tmp_path / "fewer.bed").write_text(Path(job[job.index("--bed") + 1]).read_text().partition("\n")[2])
+    fewer = [*job, "-R", tmp_path / "fewer.bed"]
+    other = attributed(fewer, tmp_path / "fewer.bw", "--shard", "2/3")
+    assert "has all_regions" in said("track", "merge", one, other, three, *end)
     columns = attributed(job, tmp_path / "columns.npz", "--shard", "2/3")
     assert "has columns True" in said("track", "merge", one, columns, three, *end)
     rows = attributed(job, tmp_path / "rows.bedgraph", "--shard", "2/3")

@@ -483,6 +483,16 @@ def test_bedgraph_lines(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["#1", "track", "browser"])
+def test_bedgraph_has_no_line_that_is_skipped(tmp_path: Path, name: str) -> None:
+    with (
+        pytest.raises(InputError, match=f"programs skip lines that begin with {name}: write a bigWig"),
+        open_track(tmp_path / "x.bedgraph", {name: 10}) as writer,
+    ):
+        writer.write(Region(name, 0, 10), np.ones(10, np.float32))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("length", "suffix"), [(1 << 29, ".tbi"), ((1 << 29) + 1, ".csi")])
 def test_bedgraph_index_reaches_the_end(tmp_path: Path, length: int, suffix: str) -> None:
     path = tmp_path / "x.bg.gz"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import genoscan, listing, write_fasta
 from headed import write_headed
 from laws import assert_near
 from toys import genome as random_codes
@@ -427,3 +428,18 @@ def test_effects_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
 def test_bad_options_get_one_line(options: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         VariantOptions(**options)
+
+
+def test_nothing_is_written_if_no_allele_can_be_scored(tmp_path: Path) -> None:
+    """Nor computed; an earlier output remains."""
+    loaded(tmp_path, "mamba")
+    write_fasta(tmp_path / "g.fa", {"chr1": "ACGT" * 50})
+    (tmp_path / "v.tsv").write_text("chrom\tpos\tref\talt\nchr1\t5\tC\tT\nchr1\t6\tG\tT\n")
+    (tmp_path / "o.tsv").write_text("before\n")
+    files = listing(tmp_path)
+    command = tmp_path / "g.fa", tmp_path / "v.tsv", "-m", tmp_path / "model", "-o", tmp_path / "o.tsv"
+    done = genoscan("variants", *command)
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert "none of 2 alleles can be scored: 1 REF differs" in done.err
+    assert listing(tmp_path) == files
+    assert (tmp_path / "o.tsv").read_text() == "before\n"

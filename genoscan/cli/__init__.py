@@ -64,6 +64,7 @@ def main(group: click.Group = cli) -> NoReturn:
     # Idle torch threads would otherwise busy-wait on the cores that run the scan kernels.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     install_handlers()
+    _permit_open_files()
     show_log()
     try:
         status = _run(group)
@@ -73,6 +74,15 @@ def main(group: click.Group = cli) -> NoReturn:
     ignore_signals()
     _close_output()
     sys.exit(status)
+
+
+def _permit_open_files() -> None:
+    """Raise the limit of open files as far as permitted: outputs remain open until all of them are complete."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _run(group: click.Group) -> int:

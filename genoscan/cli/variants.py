@@ -140,7 +140,7 @@ def command(
         )
     for message in messages:
         log(message)
-    _report(variants_path, scores.status, scores.record["seconds"])
+    _report(scores.status, scores.record["seconds"])
     for path in outputs if tracks is None else (*outputs, tracks):
         click.echo(path)
 
@@ -161,7 +161,7 @@ def prepare(
 ) -> "VariantJob":
     """Return the job that the options specify; log warnings about variants and genome."""
     from genoscan.genome.genome import open_genome
-    from genoscan.variant_job import VariantOptions, prepare_variants
+    from genoscan.variant_job import VariantOptions, allele_status, prepare_variants
 
     settings = VariantOptions(**options)
     opened = open_genome(genome)
@@ -172,6 +172,11 @@ def prepare(
         without_effect["seed"] = "without --background"
     warn_without_effect(**without_effect)
     job = prepare_variants(opened, model, table, settings)
+    statuses = [allele_status(allele, job.model, job.target, settings) for allele in table.alleles]
+    scored, reasons = _count(statuses)
+    if reasons and not scored:
+        source = variants_path or "--variant"
+        raise InputError(f"{source}: none of {len(statuses):,} alleles can be scored: {_list(reasons)}")
     if job.warning is not None:
         log(job.warning)
     return job
@@ -193,20 +198,26 @@ def _read(genome: "Genome", path: Path | None, texts: tuple[str, ...]) -> "Varia
     return table
 
 
-def _report(path: Path | None, status: "Sequence[str]", seconds: float) -> None:
-    """Log how many alleles were scored, and why the others were not; raise an error if none was."""
-    from genoscan.genome.variant import OTHER_REF
-
+def _count(status: "Sequence[str]") -> tuple[int, Counter[str]]:
+    """Return the number of alleles that are scored, and those of the others by reason."""
     counts = Counter(status)
-    other_ref = sum(count for reason, count in counts.items() if reason.startswith(OTHER_REF))
     if len(counts) > _MOST_REASONS:
         counts = Counter(reason.partition(" (")[0] for reason in status)  # without the bases of each allele
-    scored = counts.pop("ok", 0)
-    reasons = "; ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
-    if counts and not scored:
-        raise InputError(f"{path or '--variant'}: none of {len(status):,} alleles could be scored: {reasons}")
+    return counts.pop("ok", 0), counts
+
+
+def _list(reasons: Counter[str]) -> str:
+    return "; ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+
+
+def _report(status: "Sequence[str]", seconds: float) -> None:
+    """Log how many alleles were scored, and why the others were not."""
+    from genoscan.genome.variant import OTHER_REF
+
+    scored, reasons = _count(status)
     log(f"{scored:,} of {len(status):,} alleles scored in {seconds:.1f} s ({scored / max(seconds, 1e-9):,.1f}/s)")
-    if counts:
-        log(f"not scored: {reasons}")
+    if reasons:
+        log(f"not scored: {_list(reasons)}")
+    other_ref = sum(reason.startswith(OTHER_REF) for reason in status)
     if other_ref > 0.1 * len(status):
         log(f"{other_ref:,} alleles have another REF than the genome: are they of another assembly?")

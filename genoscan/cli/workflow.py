@@ -69,13 +69,13 @@ def check(config_path: Path, output: Path) -> None:
       genoscan workflow check results/config.json -o results/plan.json
     """
     from genoscan.cli.workflow_check import check_config
-    from genoscan.tracks.atomic import atomic_write
+    from genoscan.tracks.atomic import atomic_write, os_errors
     from genoscan.tracks.outputs import check_file
     from genoscan.workflow import read_config
 
     config = read_config(config_path)
     check_file(output, [config_path, *map(Path, config.files)])
     plan = check_config(config)
-    with atomic_write(output) as part:
+    with atomic_write(output) as part, os_errors(output):
         part.write_text(json.dumps({"runs": plan}, indent=1) + "\n")
     click.echo(output)

@@ -10,6 +10,7 @@ A track hub contains:
     ASSEMBLY/*.2bit         genome; included only if genomes.txt does not contain a UCSC name
 """
 
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -97,7 +98,7 @@ def write_hub(
                 "twoBitPath": f"{name}/{name}.2bit",
                 "organism": name,
                 "scientificName": name,
-                "description": genome.path.name,
+                "description": os.fsencode(genome.path.name).decode("utf-8", "replace"),
                 "orderKey": "1",
                 "defaultPos": f"{start.chrom}:{start.start + 1}-{start.end}",
             }
@@ -141,7 +142,7 @@ def _track_settings(tracks: Sequence[TrackFile]) -> Iterator[dict[str, str]]:
             yield {
                 "track": identify(track.name),
                 "parent": container,
-                "bigDataUrl": quote(track.path.name),
+                "bigDataUrl": quote(os.fsencode(track.path.name)),
                 "shortLabel": track.name[:_LABEL_LENGTH],
                 "longLabel": _long_label(track),
                 "type": "bigWig",
@@ -150,7 +151,7 @@ def _track_settings(tracks: Sequence[TrackFile]) -> Iterator[dict[str, str]]:
     for track in [track for track in tracks if track.path not in grouped]:
         yield {
             "track": identify(track.name),
-            "bigDataUrl": quote(track.path.name),
+            "bigDataUrl": quote(os.fsencode(track.path.name)),
             "shortLabel": track.name[:_LABEL_LENGTH],
             "longLabel": _long_label(track),
             "type": "bigWig",

@@ -53,7 +53,7 @@ from genoscan.genome.feature import Feature
 from genoscan.genome.genome import Genome
 from genoscan.genome.plan import merge
 from genoscan.genome.region import Region
-from genoscan.tracks.atomic import AtomicFiles, atomic_files, os_errors
+from genoscan.tracks.atomic import AtomicFiles, atomic_files, os_errors, resolve
 
 _IGV = "igv-3.8.10.min.js"
 _FLANK = 1_000
@@ -205,6 +205,10 @@ def _beside(
     files: AtomicFiles,
 ) -> _Sources:
     """Write the genome and the tracks to a folder."""
+    read = {resolve(path) for path in (genome.path, *(track.path for track in tracks))}
+    for path in (folder / _GENOME, *(folder / track.path.name for track in tracks)):
+        if resolve(path) in read:
+            raise InputError(f"{path}: is read from, too; move it elsewhere, or name another page")
     files.make_folder(folder)
     write_two_bit(folder / _GENOME, genome, files, renamed=names)
     notes = list(track_notes(tracks))

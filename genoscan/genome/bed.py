@@ -16,6 +16,7 @@ from genoscan.genome.files import excerpt, open_text
 from genoscan.genome.region import Region, check_bounds
 
 _HEADER_WORDS = ("browser", "track")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 _NUMBERS = re.compile(r"\d{1,18}(,\d{1,18})*,?", re.ASCII)
 _VCF_HEADERS = ("##fileformat=VCF", "#CHROM\tPOS\tID\tREF\tALT")
@@ -157,8 +158,8 @@ def _rows(lines: Iterable[str], path: Path) -> Iterator[Region]:
 
 
 def _row(line: str, where: str) -> Region:
-    if "\0" in line:
-        raise InputError(f"{where}: found a zero byte, expected text")
+    if control := _CONTROL.search(line):
+        raise InputError(f"{where}: found the control character {control[0]!a}, expected text")
     columns = line.split("\t", 6) if "\t" in line else line.split(None, 6)
     if len(columns) < 3:
         raise InputError(

@@ -28,6 +28,7 @@ _REMEDIES = {
     errno.EEXIST: "it already exists: remove it or choose another name",
     errno.ENOTEMPTY: "it already exists: remove it or choose another name",
     errno.ELOOP: "it is a symbolic link that leads to itself: name another file",
+    errno.EMFILE: "too many files are open: raise the limit, `ulimit -n`, or write fewer files at once",
     errno.ENAMETOOLONG: "the file name is too long: choose a shorter one",
 }
 _NAME_BYTES = 255

@@ -16,6 +16,8 @@ import pysam
 from Bio.bgzf import BgzfWriter
 from jaxtyping import Float32
 
+from genoscan.errors import InputError
+
 INDEX_SUFFIXES = ".tbi", ".csi"
 """File name suffixes of tabix indexes."""
 
@@ -76,7 +78,14 @@ class BedGraphWriter:
             0-based position of the first base.
         scores
             One float32 score per base. Bases with the value NaN are omitted from the file.
+
+        Raises
+        ------
+        InputError
+            If a line that begins with the name of the sequence is not a line of data.
         """
+        if chrom.startswith("#") or chrom in ("track", "browser"):
+            raise InputError(f"{self._path}: programs skip lines that begin with {chrom}: write a bigWig instead")
         for first in range(0, len(scores), _ROWS):
             self._append_piece(chrom, start + first, scores[first : first + _ROWS])
 

@@ -7,6 +7,7 @@ The record of a track OUT is the file OUT.json in the same folder. It contains a
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
@@ -30,7 +31,7 @@ _BYTES, _SHA256 = "track_bytes", "track_sha256"
 TRACK_KEYS = _BYTES, _SHA256
 """Keys for the size and the checksum of the track file, which are missing in older records."""
 
-_MAX_BYTES = 1 << 28
+_MAX_BYTES = 1 << 30  # about eight million regions
 _ABSOLUTE = re.compile(r"(?P<option>-[A-Za-z]|--[\w-]+=|)(?P<path>/.*)", re.DOTALL)
 
 
@@ -221,14 +222,16 @@ def portable_command(arguments: Sequence[str]) -> list[str]:
     list of str
         Command line in which each absolute path is replaced with its last component. This includes paths
         that are attached to an option, as in `--genome=/data/chr.fa` or `-o/tmp/x.bw`. The path of the
-        program is replaced with the program's name, and relative paths are unchanged.
+        program is replaced with the program's name, and relative paths are unchanged. Bytes that are not
+        valid UTF-8 are replaced with U+FFFD.
     """
     if not arguments:
         return []
     program = PurePath(arguments[0])
     # `python -m genoscan` states the path of the module.
     name = program.parent.name if program.name == "__main__.py" else program.name
-    return [name, *map(_without_folder, arguments[1:])]
+    portable = (name, *map(_without_folder, arguments[1:]))
+    return [os.fsencode(argument).decode("utf-8", "replace") for argument in portable]
 
 
 def _without_folder(argument: str) -> str:

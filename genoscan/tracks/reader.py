@@ -1,5 +1,6 @@
 """Readers for the scores in bigWig and bedGraph files, including files written by other tools."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +20,9 @@ PIECE = 1 << 20
 
 ScoredRegion = tuple[Region, Float32[np.ndarray, " bases"]]
 
+_POSITION = re.compile(r"\d{1,18}", re.ASCII)
+# Of numbers as C writes them; Python reads more, such as 1_0.
+_SCORE = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?|[+-]?(inf(inity)?|nan)", re.ASCII | re.IGNORECASE)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 UNKNOWN_LENGTH = 1 << 40
@@ -364,11 +368,9 @@ def _parse(columns: list[str], where: str) -> tuple[str, int, int, float]:
     if len(columns) != 4:
         raise InputError(f"{where}: found {len(columns)} columns, expected chromosome, start, end and score")
     chrom, *ends, text = columns
-    try:
-        start, end = map(int, ends)
-        score = float(text)
-    except ValueError:
-        raise InputError(f"{where}: found {' '.join(columns[1:])}, expected start, end and score") from None
+    if not (all(map(_POSITION.fullmatch, ends)) and _SCORE.fullmatch(text)):
+        raise InputError(f"{where}: found {' '.join(columns[1:])}, expected start, end and score")
+    start, end, score = int(ends[0]), int(ends[1]), float(text)
     if not abs(score) <= _FLOAT32_MAX:
         raise InputError(f"{where}: the score is {text}, expected a finite float32; omit gaps")
     if not 0 <= start < end:

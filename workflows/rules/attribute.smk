@@ -21,9 +21,11 @@ rule attribute:
         question=question,
         shard=shard,
         device=config["device"],
+        # Not {threads}, which is at most --cores: results depend on the number, and shards of one job must have the same.
+        threads=config["threads"],
     shell:
         "genoscan attribute --bed={input.regions:q} --shard={params.shard:q} {params.question:q}"
-        " --device={params.device:q} --threads={threads} --output={output.scores:q}"
+        " --device={params.device:q} --threads={params.threads:q} --output={output.scores:q}"
         " -- {input.genome:q} 2> {log:q}"
 
 

@@ -22,8 +22,10 @@ rule variants:
     params:
         question=variants_question,
         device=config["device"],
+        # Not {threads}, which is at most --cores: results depend on the number, and shards of one job must have the same.
+        threads=config["threads"],
     shell:
-        "genoscan variants {params.question:q} --device={params.device:q} --threads={threads}"
+        "genoscan variants {params.question:q} --device={params.device:q} --threads={params.threads:q}"
         " --output={output.vcf:q} --output={output.table:q}"
         " -- {input.genome:q} {input.variants:q} 2> {log:q}"
 
@@ -49,7 +51,8 @@ rule mutate:
     params:
         question=mutations_question,
         device=config["device"],
+        threads=config["threads"],
     shell:
         "genoscan mutate --bed={input.regions:q} {params.question:q} --device={params.device:q}"
-        " --threads={threads} --output={output.archive:q} --output={output.table:q}"
+        " --threads={params.threads:q} --output={output.archive:q} --output={output.table:q}"
         " -- {input.genome:q} 2> {log:q}"
